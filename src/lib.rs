@@ -1,0 +1,25 @@
+//! ktrix, a caching reverse proxy: the map of the house.
+//!
+//! Modules stand in the order of their floors, and a module imports only modules declared above
+//! it (`tests/floors.rs` keeps it so). The first floors are pure: bytes and values in, values
+//! out, with the time as an argument. The kernel exists from `sys` down.
+#![deny(unsafe_code)]
+
+pub mod base;
+pub mod http;
+pub mod policy;
+pub mod config;
+pub mod route;
+pub mod upstream;
+
+#[allow(unsafe_code)]
+pub mod sys;
+
+pub mod reactor;
+pub mod log;
+pub mod cache;
+pub mod proxy;
+pub mod worker;
+pub mod keeper;
+pub mod master;
+pub mod cli;
