@@ -1,1 +1,7 @@
-//! (to be written)
+//! What every floor above shares: units, the time of a turn, tables of characters.
+//!
+//! Nothing here knows HTTP, the kernel or a clock.
+
+pub mod chars;
+pub mod time;
+pub mod units;

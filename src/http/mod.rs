@@ -1,1 +1,25 @@
-//! (to be written)
+//! HTTP as pure functions of bytes: strict where a peer could mean two things.
+//!
+//! Bytes in, values out, and back; no sockets, no clock. What travels inside ktrix is
+//! [`head::RequestHead`] and [`head::ResponseHead`] with their [`fields::Fields`], whatever
+//! protocol version the bytes came in; [`h1`] is HTTP/1 on the wire. Every way in which a peer
+//! can break the rules is a [`flaw::Flaw`].
+
+pub mod status;
+pub mod method;
+pub mod version;
+pub mod flaw;
+pub mod list;
+pub mod fields;
+pub mod authority;
+pub mod target;
+pub mod path;
+pub mod head;
+pub mod date;
+pub mod trailer;
+pub mod h1;
+pub mod hop;
+pub mod forward;
+pub mod answer;
+pub mod validator;
+pub mod range;

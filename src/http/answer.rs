@@ -1,0 +1,60 @@
+//! The short plain answers that ktrix gives in its own name.
+
+use crate::http::fields::Fields;
+use crate::http::method::Method;
+use crate::http::status::Status;
+
+/// Fields and body of an answer of ours: the status, a sentence, and whatever fields the case asks
+/// for (`Retry-After`, `Allow`, `Content-Range`).
+///
+/// The sentence is ours and never repeats what a client sent. It is not to be stored, by anybody.
+/// For a status without content the body is empty. `Date` and what concerns the connection are
+/// left to the writer.
+pub fn own(status: Status, detail: &str, extra: &[(&str, &str)]) -> (Fields, Vec<u8>) {
+    let body = if status.has_no_body(Method::Get) { Vec::new() } else { text(status, detail) };
+    let mut fields = Fields::with_capacity(extra.len() + 4, 192);
+    let mut digits = itoa::Buffer::new();
+    if !body.is_empty() {
+        fields.push(b"Content-Type", b"text/plain; charset=utf-8");
+        fields.push(b"Content-Length", digits.format(body.len()).as_bytes());
+        fields.push(b"X-Content-Type-Options", b"nosniff");
+    }
+    fields.push(b"Cache-Control", b"no-store");
+    for (name, value) in extra {
+        fields.push(name.as_bytes(), value.as_bytes());
+    }
+    (fields, body)
+}
+
+fn text(status: Status, detail: &str) -> Vec<u8> {
+    let reason = status.reason();
+    let text = match (reason, detail) {
+        ("", "") => format!("{}\n", status.0),
+        (reason, "") => format!("{} {reason}\n", status.0),
+        (reason, detail) => format!("{} {reason}: {detail}\n", status.0),
+    };
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_what_and_why() {
+        let (fields, body) = own(Status::SERVICE_UNAVAILABLE, "no server", &[("Retry-After", "5")]);
+        assert_eq!(body, b"503 Service Unavailable: no server\n");
+        let length = body.len().to_string();
+        assert_eq!(fields.get("content-length"), Some(length.as_bytes()));
+        assert_eq!(fields.get("cache-control"), Some(&b"no-store"[..]));
+        assert_eq!(fields.get("retry-after"), Some(&b"5"[..]));
+    }
+
+    #[test]
+    fn what_has_no_detail_or_no_body_goes_without() {
+        assert_eq!(own(Status::NOT_FOUND, "", &[]).1, b"404 Not Found\n");
+        assert_eq!(own(Status(599), "", &[]).1, b"599\n");
+        let (fields, body) = own(Status::NO_CONTENT, "x", &[]);
+        assert!(body.is_empty() && !fields.contains("content-length"));
+    }
+}

@@ -1,0 +1,590 @@
+//! Heads from bytes: httparse finds the parts, the rules here decide what they may say.
+//!
+//! Nothing is kept between two calls: a caller that has not got the whole head yet calls again
+//! with more of it, best after [`find_end`] found its end. Whatever a parser elsewhere on the way
+//! might read differently is a [`Flaw`]: line ends other than CRLF, white space around names,
+//! folded lines, and everything that the module `framing` refuses.
+
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
+use crate::base::chars;
+use crate::http::fields::Fields;
+use crate::http::flaw::Flaw;
+use crate::http::h1::diagnosis;
+use crate::http::h1::framing::Framing;
+use crate::http::head::{BodyLength, Persistence, RequestHead, RequestParts, ResponseHead};
+use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::http::target::Target;
+use crate::http::version::Version;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of the whole head, the empty line at its end included.
+    pub head_bytes: usize,
+    /// Number of fields; up to 128 are parsed without an allocation.
+    pub fields: usize,
+    /// Bytes of the request target.
+    pub target_bytes: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self { head_bytes: 32 << 10, fields: 100, target_bytes: 8 << 10 }
+    }
+}
+
+/// The index after the first empty line, looking at what came since `from`.
+///
+/// `from` is how much was looked at before; it may be 0. A found end does not say that a request
+/// is complete: up to two empty lines may stand before it, which [`parse_request`] skips. Nor does
+/// its absence say that more is to be waited for: what is wrong already, only the parse sees.
+pub fn find_end(buf: &[u8], from: usize) -> Option<usize> {
+    let from = from.saturating_sub(END.len() - 1);
+    let at = memchr::memmem::find(buf.get(from..)?, END)?;
+    Some(from + at + END.len())
+}
+
+/// The request head at the start of `buf` and how many bytes it took; `None` means that more are
+/// needed. What follows the head is not looked at.
+///
+/// # Errors
+/// The first flaw found. A head that has reached a limit without an end is one, so a buffer of
+/// `limits.head_bytes` and a few never fills up.
+pub fn parse_request(
+    buf: &[u8],
+    limits: &HeadLimits,
+) -> Result<Option<(RequestHead, usize)>, Flaw> {
+    let n_skipped = leading_empty_lines(buf);
+    let text = buf.get(n_skipped..).unwrap_or_default();
+    let Some(len) = extent(text, limits.head_bytes).map_err(|flaw| start_of(text, limits, flaw))?
+    else {
+        return check_partial_request(text, limits).map(|()| None);
+    };
+    let head = text.get(..len).unwrap_or_default();
+    let head = with_slots(limits.fields, |slots| read_request(head, slots, limits))?;
+    Ok(Some((head, n_skipped + len)))
+}
+
+/// The response head at the start of `buf` and how many bytes it took; `None` means that more are
+/// needed. An interim response is a head of its own, with no body; the next one follows it.
+///
+/// # Errors
+/// The first flaw found, as in [`parse_request`].
+pub fn parse_response(
+    buf: &[u8],
+    limits: &HeadLimits,
+    request_method: Method,
+) -> Result<Option<(ResponseHead, usize)>, Flaw> {
+    let n_compared = buf.len().min(VERSION_START.len());
+    if buf.get(..n_compared) != VERSION_START.get(..n_compared) {
+        return Err(Flaw::BadStatusLine);
+    }
+    let Some(len) = extent(buf, limits.head_bytes)? else {
+        return match memchr::memchr(0, buf) {
+            Some(_) => Err(Flaw::Nul),
+            None => Ok(None),
+        };
+    };
+    let head = buf.get(..len).unwrap_or_default();
+    let head = with_slots(limits.fields, |slots| read_response(head, slots, request_method))?;
+    Ok(Some((head, len)))
+}
+
+/// Fields as [`Fields::write_to`] wrote them: lines of a stored head, with no empty line behind.
+///
+/// # Errors
+/// The first flaw found, and more fields than `n_fields_max`.
+pub fn parse_fields(block: &[u8], n_fields_max: usize) -> Result<Fields, Flaw> {
+    if memchr::memchr_iter(b'\n', block)
+        .any(|lf| lf.checked_sub(1).and_then(|cr| block.get(cr)) != Some(&b'\r'))
+    {
+        return Err(Flaw::BareLf);
+    }
+    let mut on_stack = [httparse::EMPTY_HEADER; FIELDS_ON_STACK];
+    let mut on_heap;
+    let slots = match on_stack.get_mut(..n_fields_max) {
+        Some(slots) => slots,
+        None => {
+            on_heap = vec![httparse::EMPTY_HEADER; n_fields_max];
+            &mut on_heap
+        }
+    };
+    // An empty line ends a section for httparse; there is none in a block, so one is put behind.
+    let section = [block, CRLF].concat();
+    match httparse::parse_headers(&section, slots) {
+        Ok(httparse::Status::Complete((len, parsed))) if len == section.len() => {
+            let pairs = parsed.iter().map(|field| (field.name.as_bytes(), field.value));
+            Ok(Fields::adopt(section.get(..block.len()).unwrap_or_default(), pairs))
+        }
+        Err(httparse::Error::TooManyHeaders) => Err(Flaw::TooManyFields),
+        _ => Err(diagnosis::of_section(&section)),
+    }
+}
+
+fn read_request<'a>(
+    text: &'a [u8],
+    slots: &mut [Slot<'a>],
+    limits: &HeadLimits,
+) -> Result<RequestHead, Flaw> {
+    let mut parsed = httparse::Request::new(&mut []);
+    check_parsed(parsed.parse_with_uninit_headers(text, slots), text, diagnosis::of_request)?;
+    let (Some(method_text), Some(target), Some(version)) =
+        (parsed.method, parsed.path, parsed.version.and_then(version_of))
+    else {
+        return Err(Flaw::BadRequestLine);
+    };
+    if target.len() > limits.target_bytes {
+        return Err(Flaw::TargetTooLong);
+    }
+    let method = Method::from_bytes(method_text.as_bytes());
+    let target = Target::parse(method, target.as_bytes())?;
+    let (line, fields) = take_fields(text, parsed.headers);
+    let framing = Framing::of(version, &fields);
+    let length = framing.request_length()?;
+    let (persistence, expectation) = (framing.persistence(), framing.expectation(length)?);
+    // Taken from the parsed head, for the fields move into the new one.
+    let has_host = framing.host()?.is_some();
+    let host = has_host.then(|| value_of(parsed.headers, "host"));
+    let parts = RequestParts {
+        line,
+        method,
+        method_text: method_text.as_bytes(),
+        target,
+        version,
+        fields,
+        length,
+        persistence,
+        expectation,
+    };
+    RequestHead::new(parts, host)
+}
+
+fn read_response<'a>(
+    text: &'a [u8],
+    slots: &mut [Slot<'a>],
+    request_method: Method,
+) -> Result<ResponseHead, Flaw> {
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let result = config.parse_response_with_uninit_headers(&mut parsed, text, slots);
+    check_parsed(result, text, diagnosis::of_response)?;
+    let (Some(version), Some(code @ 100..)) = (parsed.version.and_then(version_of), parsed.code)
+    else {
+        return Err(Flaw::BadStatusLine);
+    };
+    let status = Status(code);
+    let reason = match parsed.reason.unwrap_or_default() {
+        reason if reason == status.reason() => Cow::Borrowed(status.reason().as_bytes()),
+        reason => Cow::Owned(reason.as_bytes().to_vec()),
+    };
+    let (_, fields) = take_fields(text, parsed.headers);
+    let framing = Framing::of(version, &fields);
+    let (length, content_length) = framing.response_length(status, request_method)?;
+    let is_last = length == BodyLength::UntilClose
+        || status == Status::SWITCHING_PROTOCOLS
+        || (request_method == Method::Connect && status.is_success());
+    let keeps_alive = !is_last && framing.persistence() == Persistence::KeepAlive;
+    Ok(ResponseHead { version, status, reason, fields, length, content_length, keeps_alive })
+}
+
+/// The flaw of a parse that failed.
+fn check_parsed(
+    result: httparse::Result<usize>,
+    text: &[u8],
+    diagnose: impl FnOnce(&[u8]) -> Flaw,
+) -> Result<(), Flaw> {
+    match result {
+        Ok(httparse::Status::Complete(len)) if len == text.len() => Ok(()),
+        Err(httparse::Error::TooManyHeaders) => Err(Flaw::TooManyFields),
+        _ => Err(diagnose(text)),
+    }
+}
+
+/// The start line, and the fields that were parsed out of the rest.
+fn take_fields<'a>(text: &'a [u8], parsed: &[httparse::Header<'a>]) -> (&'a [u8], Fields) {
+    let line_len = memchr::memchr(b'\r', text).unwrap_or(text.len());
+    let (line, rest) = text.split_at_checked(line_len).unwrap_or((text, b""));
+    let block = rest.get(CRLF.len()..rest.len().saturating_sub(CRLF.len())).unwrap_or_default();
+    let pairs = parsed.iter().map(|field| (field.name.as_bytes(), field.value));
+    (line, Fields::adopt(block, pairs))
+}
+
+fn value_of<'a>(parsed: &[httparse::Header<'a>], name: &str) -> &'a [u8] {
+    let field = parsed.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+    field.map_or(&b""[..], |field| field.value)
+}
+
+/// Length of the head, or `None` where its end is not there yet.
+///
+/// # Errors
+/// A line that ends with LF alone, and a head that is over its limit.
+fn extent(text: &[u8], n_bytes_max: usize) -> Result<Option<usize>, Flaw> {
+    let window = text.get(..n_bytes_max).unwrap_or(text);
+    let mut line_at = 0;
+    for lf in memchr::memchr_iter(b'\n', window) {
+        match lf.checked_sub(1).filter(|cr| *cr >= line_at) {
+            Some(cr) if window.get(cr) != Some(&b'\r') => return Err(Flaw::BareLf),
+            Some(cr) if cr == line_at => return Ok(Some(lf + 1)),
+            Some(_) => line_at = lf + 1,
+            None => return Err(Flaw::BareLf),
+        }
+    }
+    if text.len() >= n_bytes_max { Err(Flaw::HeadTooLarge) } else { Ok(None) }
+}
+
+/// Which limit a head broke: where its first line alone is too much, it is the target's.
+fn start_of(text: &[u8], limits: &HeadLimits, flaw: Flaw) -> Flaw {
+    let is_long = first_line_len(text) > limits.target_bytes.saturating_add(LINE_SPARE_BYTES);
+    if flaw == Flaw::HeadTooLarge && is_long { Flaw::TargetTooLong } else { flaw }
+}
+
+/// Refuses early what no further byte can mend.
+fn check_partial_request(text: &[u8], limits: &HeadLimits) -> Result<(), Flaw> {
+    let starts_well = match text {
+        [] | b"\r" => true,
+        [first, ..] => chars::is_token_char(*first),
+    };
+    if !starts_well {
+        return Err(diagnosis::of_request(text));
+    }
+    if memchr::memchr(0, text).is_some() {
+        return Err(Flaw::Nul);
+    }
+    if first_line_len(text) > limits.target_bytes.saturating_add(LINE_SPARE_BYTES) {
+        return Err(Flaw::TargetTooLong);
+    }
+    Ok(())
+}
+
+fn first_line_len(text: &[u8]) -> usize {
+    memchr::memchr(b'\n', text).unwrap_or(text.len())
+}
+
+/// Bytes of the empty lines before a request (RFC 9112 section 2.2), of which two are skipped.
+fn leading_empty_lines(buf: &[u8]) -> usize {
+    let mut rest = buf;
+    for _ in 0..EMPTY_LINES_MAX {
+        rest = rest.strip_prefix(CRLF).unwrap_or(rest);
+    }
+    buf.len() - rest.len()
+}
+
+const fn version_of(minor: u8) -> Option<Version> {
+    match minor {
+        0 => Some(Version::Http10),
+        1 => Some(Version::Http11),
+        _ => None,
+    }
+}
+
+type Slot<'a> = MaybeUninit<httparse::Header<'a>>;
+
+/// Runs a parse with room for as many fields, on the stack unless a limit is unusually high.
+fn with_slots<'a, T>(n_fields_max: usize, parse: impl FnOnce(&mut [Slot<'a>]) -> T) -> T {
+    let mut slots = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
+    match slots.get_mut(..n_fields_max) {
+        Some(slots) => parse(slots),
+        None => parse(&mut vec![MaybeUninit::uninit(); n_fields_max]),
+    }
+}
+
+const FIELDS_ON_STACK: usize = 128;
+const EMPTY_LINES_MAX: usize = 2;
+
+/// Room in a request line for all but the target: a long method, two spaces, the version, CR.
+const LINE_SPARE_BYTES: usize = 64;
+
+const CRLF: &[u8] = b"\r\n";
+const END: &[u8] = b"\r\n\r\n";
+const VERSION_START: &[u8] = b"HTTP/";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::h1::write;
+    use proptest::prelude::*;
+
+    const TYPICAL: &[u8] = b"GET /a/b?c=d HTTP/1.1\r\nHost: Example.COM:8080\r\n\
+        User-Agent: test/1.0\r\nAccept: */*\r\nAccept-Encoding: gzip, br\r\nX-Empty: \r\n\r\n";
+
+    fn request(text: &[u8]) -> Result<Option<(RequestHead, usize)>, Flaw> {
+        parse_request(text, &HeadLimits::default())
+    }
+
+    #[test]
+    fn a_typical_request_is_taken_apart() {
+        let (head, len) = request(TYPICAL).unwrap().unwrap();
+        assert_eq!(len, TYPICAL.len());
+        assert_eq!((head.method, head.version), (Method::Get, Version::Http11));
+        assert_eq!(&*head.method_text, b"GET");
+        assert_eq!(head.request_line(), b"GET /a/b?c=d HTTP/1.1");
+        assert_eq!(head.host(), b"example.com");
+        assert_eq!(head.authority(), b"example.com:8080");
+        assert_eq!(head.target.path(), b"/a/b");
+        assert_eq!(head.length, BodyLength::None);
+        assert!(head.wants_keep_alive() && !head.expects_continue());
+        assert_eq!((head.fields.len(), head.fields.get("x-empty")), (5, Some(&b""[..])));
+    }
+
+    #[test]
+    fn every_split_of_a_request_needs_more() {
+        for cut in 0..TYPICAL.len() {
+            assert!(matches!(request(&TYPICAL[..cut]), Ok(None)), "cut at {cut}");
+        }
+        let pipelined = [TYPICAL, b"GET"].concat();
+        assert_eq!(request(&pipelined).unwrap().unwrap().1, TYPICAL.len());
+    }
+
+    #[test]
+    fn the_end_is_found_from_anywhere_before_it() {
+        let text = b"a\r\n\r\nb";
+        for from in 0..5 {
+            assert_eq!(find_end(text, from), Some(5), "from {from}");
+        }
+        for end in 0..5 {
+            assert_eq!(find_end(&text[..end], 0), None);
+        }
+        assert_eq!(find_end(text, 9), None);
+    }
+
+    #[test]
+    fn two_empty_lines_before_a_request_are_skipped() {
+        for n in 0..=2 {
+            let text = [&b"\r\n".repeat(n), TYPICAL].concat();
+            assert_eq!(request(&text).unwrap().unwrap().1, text.len());
+            for cut in 0..text.len() {
+                assert!(matches!(request(&text[..cut]), Ok(None)), "{n} lines, cut at {cut}");
+            }
+        }
+        let text = [b"\r\n\r\n\r\n", TYPICAL].concat();
+        assert_eq!(request(&text).unwrap_err(), Flaw::BadMethod);
+    }
+
+    #[test]
+    fn an_absolute_target_overrides_host() {
+        let text = b"GET http://A.example:81?q HTTP/1.1\r\nHost: b\r\n\r\n";
+        let (head, _) = request(text).unwrap().unwrap();
+        assert_eq!((head.host(), head.authority()), (&b"a.example"[..], &b"a.example:81"[..]));
+        assert_eq!(head.target.path_and_query(), b"/?q");
+    }
+
+    #[test]
+    fn the_old_version_has_no_host_and_no_persistence() {
+        let (head, _) = request(b"GET / HTTP/1.0\r\n\r\n").unwrap().unwrap();
+        assert_eq!((head.host(), head.wants_keep_alive()), (&b""[..], false));
+        let text = b"GET / HTTP/1.0\r\nHost: a.\r\nConnection: x, Keep-Alive\r\n\r\n";
+        let (head, _) = request(text).unwrap().unwrap();
+        assert_eq!((head.host(), head.wants_keep_alive()), (&b"a"[..], true));
+        assert_eq!(head.authority(), b"a.");
+    }
+
+    #[test]
+    fn close_ends_persistence() {
+        for connection in ["close", "CLOSE", "keep-alive, close", "x,close"] {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+            assert!(!request(text.as_bytes()).unwrap().unwrap().0.wants_keep_alive());
+        }
+    }
+
+    #[test]
+    fn continue_is_expected_only_with_a_body() {
+        let with = |fields: &str, version: &str| {
+            let text =
+                format!("POST / HTTP/{version}\r\nHost: a\r\nExpect: 100-Continue\r\n{fields}\r\n");
+            request(text.as_bytes()).unwrap().unwrap().0.expects_continue()
+        };
+        assert!(with("Content-Length: 1\r\n", "1.1"));
+        assert!(with("Transfer-Encoding: Chunked\r\n", "1.1"));
+        assert!(!with("Content-Length: 0\r\n", "1.1"));
+        assert!(!with("", "1.1"));
+        assert!(!with("Content-Length: 1\r\n", "1.0"));
+    }
+
+    #[test]
+    fn limits_have_their_flaws() {
+        let limits = HeadLimits { head_bytes: 200, fields: 3, target_bytes: 20 };
+        let parse = |text: &str| match parse_request(text.as_bytes(), &limits) {
+            Ok(found) => Ok(found.is_some()),
+            Err(flaw) => Err(flaw),
+        };
+        let target =
+            |len: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(len - 1));
+        assert_eq!(parse(&target(20)), Ok(true));
+        assert_eq!(parse(&target(21)), Err(Flaw::TargetTooLong));
+        assert_eq!(parse(&format!("GET /{}", "a".repeat(90))), Err(Flaw::TargetTooLong));
+        assert_eq!(parse(&target(190)), Err(Flaw::TargetTooLong));
+        let fields =
+            |n: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(n - 1));
+        assert_eq!(parse(&fields(3)), Ok(true));
+        assert_eq!(parse(&fields(4)), Err(Flaw::TooManyFields));
+        let sized = |len: usize| {
+            let start = "GET / HTTP/1.1\r\nHost: a\r\na: ";
+            format!("{start}{}\r\n\r\n", "b".repeat(len - start.len() - 4))
+        };
+        assert_eq!(sized(200).len(), 200);
+        assert_eq!(parse(&sized(200)), Ok(true));
+        assert_eq!(parse(&sized(201)), Err(Flaw::HeadTooLarge));
+        assert_eq!(parse(&sized(300)), Err(Flaw::HeadTooLarge));
+        assert_eq!(parse(&sized(300)[..199]), Ok(false));
+        assert_eq!(parse(&sized(300)[..200]), Err(Flaw::HeadTooLarge));
+    }
+
+    #[test]
+    fn more_fields_than_the_stack_holds_are_a_matter_of_limits() {
+        let fields = "a: b\r\n".repeat(300);
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let limits = HeadLimits { fields: 301, ..HeadLimits::default() };
+        let (head, _) = parse_request(text.as_bytes(), &limits).unwrap().unwrap();
+        assert_eq!(head.fields.len(), 301);
+        let limits = HeadLimits { fields: 300, ..HeadLimits::default() };
+        assert_eq!(parse_request(text.as_bytes(), &limits).unwrap_err(), Flaw::TooManyFields);
+    }
+
+    #[test]
+    fn a_response_is_taken_apart_at_every_split() {
+        let text = b"HTTP/1.1 404 Not here\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
+        let parse = |text| parse_response(text, &HeadLimits::default(), Method::Get);
+        for cut in 0..text.len() {
+            assert!(matches!(parse(&text[..cut]), Ok(None)), "cut at {cut}");
+        }
+        let (head, len) = parse(&text[..]).unwrap().unwrap();
+        assert_eq!((head.status, &*head.reason, len), (Status(404), &b"Not here"[..], text.len()));
+        assert_eq!((head.length, head.content_length), (BodyLength::Known(5), Some(5)));
+        assert!(!head.keeps_alive);
+    }
+
+    #[test]
+    fn stored_lines_are_read_as_strictly() {
+        let parse = |block: &str| parse_fields(block.as_bytes(), 2).map(|fields| fields.len());
+        assert_eq!(parse(""), Ok(0));
+        assert_eq!(parse("A: b\r\nC: d\r\n"), Ok(2));
+        assert_eq!(parse("A: b\r\nC: d\r\nE: f\r\n"), Err(Flaw::TooManyFields));
+        assert_eq!(parse("A: b\n"), Err(Flaw::BareLf));
+        assert_eq!(parse("A : b\r\n"), Err(Flaw::SpaceBeforeColon));
+        for block in ["A: b", "\r\n", "A: b\r\n\r\n", "A: b\r\n\r\nC: d\r\n", "\0"] {
+            assert!(parse(block).is_err(), "{block:?}");
+        }
+        let many = "A: b\r\n".repeat(300);
+        assert_eq!(parse_fields(many.as_bytes(), 300).map(|fields| fields.len()), Ok(300));
+    }
+
+    #[test]
+    fn the_length_of_a_response_follows_the_rules() {
+        use BodyLength::{Chunked, Known, None as Nothing, UntilClose};
+        let table: [(Method, &str, BodyLength, Option<u64>, bool); 15] = [
+            (Method::Get, "1.1 200 OK\r\nContent-Length: 3", Known(3), Some(3), true),
+            (Method::Get, "1.1 200\r\nTransfer-Encoding: chunked", Chunked, None, true),
+            (Method::Get, "1.1 200 \r\nX: y", UntilClose, None, false),
+            (Method::Get, "1.0 200 OK\r\nContent-Length: 3", Known(3), Some(3), false),
+            (
+                Method::Get,
+                "1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive",
+                Known(3),
+                Some(3),
+                true,
+            ),
+            (Method::Get, "1.0 200 OK\r\nConnection: keep-alive", UntilClose, None, false),
+            (Method::Head, "1.1 200 OK\r\nContent-Length: 3", Nothing, Some(3), true),
+            (Method::Head, "1.1 200 OK\r\nTransfer-Encoding: chunked", Nothing, None, true),
+            (Method::Head, "1.1 200 OK\r\nX: y", Nothing, None, true),
+            (Method::Get, "1.1 304 Not Modified\r\nContent-Length: 9", Nothing, Some(9), true),
+            (Method::Get, "1.1 204 No Content\r\nContent-Length: 0", Nothing, None, true),
+            (Method::Get, "1.1 100 Continue\r\nX: y", Nothing, None, true),
+            (Method::Get, "1.1 101 Switching Protocols\r\nUpgrade: y", Nothing, None, false),
+            (Method::Connect, "1.1 200 OK\r\nContent-Length: 3", Nothing, Some(3), false),
+            (Method::Connect, "1.1 403 No\r\nContent-Length: 3", Known(3), Some(3), true),
+        ];
+        for (method, text, length, content_length, keeps_alive) in table {
+            let text = format!("HTTP/{text}\r\n\r\n");
+            let parsed = parse_response(text.as_bytes(), &HeadLimits::default(), method);
+            let (head, _) = parsed.unwrap().unwrap();
+            assert_eq!(head.length, length, "{text}");
+            assert_eq!(head.content_length, content_length, "{text}");
+            assert_eq!(head.keeps_alive, keeps_alive, "{text}");
+        }
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        "x-[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}"
+    }
+
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        let octet = prop_oneof![8 => 0x21u8..0x7f, 1 => 0x80u8..=0xff, 1 => Just(b' ')];
+        proptest::collection::vec(octet, 0..40).prop_map(|value| chars::trim_ows(&value).to_vec())
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_request_reads_back(
+            method in "[A-Z]{1,9}",
+            path in "/[!-\"$-~]{0,30}",
+            pairs in proptest::collection::vec((name(), value()), 0..20),
+            tail in proptest::collection::vec(any::<u8>(), 0..20),
+        ) {
+            prop_assume!(method != "CONNECT");
+            let mut fields: Fields = pairs.into_iter().collect();
+            fields.push(b"Host", b"a.example");
+            let mut text = Vec::new();
+            write::write_request(&mut text, method.as_bytes(), path.as_bytes(), &fields);
+            let len = text.len();
+            for cut in 0..len {
+                prop_assert!(matches!(request(&text[..cut]), Ok(None)));
+            }
+            text.extend(tail);
+            let (head, consumed) = request(&text).unwrap().unwrap();
+            prop_assert_eq!(consumed, len);
+            prop_assert_eq!(&*head.method_text, method.as_bytes());
+            prop_assert_eq!(head.target.path_and_query(), path.as_bytes());
+            prop_assert_eq!(head.fields, fields);
+        }
+
+        #[test]
+        fn a_written_response_reads_back(
+            code in 200u16..=999,
+            reason in "[ -~]{0,20}",
+            pairs in proptest::collection::vec((name(), value()), 0..20),
+        ) {
+            let fields: Fields = pairs.into_iter().collect();
+            let mut text = Vec::new();
+            write::write_response(&mut text, Status(code), reason.as_bytes(), &fields);
+            let parsed = parse_response(&text, &HeadLimits::default(), Method::Get);
+            let (head, consumed) = parsed.unwrap().unwrap();
+            prop_assert_eq!((head.status, consumed), (Status(code), text.len()));
+            prop_assert_eq!(&*head.reason, reason.as_bytes());
+            prop_assert_eq!(&head.fields, &fields);
+            let mut block = Vec::new();
+            fields.write_to(&mut block);
+            prop_assert_eq!(parse_fields(&block, 20), Ok(fields));
+        }
+
+        /// Whatever is accepted has CRLF line ends only, no NUL, and one host at most.
+        #[test]
+        fn a_damaged_request_is_refused_or_clean(
+            at in 0usize..TYPICAL.len(),
+            octets in proptest::collection::vec(any::<u8>(), 0..4),
+            n_dropped in 0usize..4,
+        ) {
+            let mut text = TYPICAL.to_vec();
+            text.splice(at..(at + n_dropped).min(TYPICAL.len()), octets);
+            if let Ok(Some((head, len))) = request(&text) {
+                let text = &text[..len];
+                let n_lf = text.iter().filter(|octet| **octet == b'\n').count();
+                let n_crlf = text.windows(2).filter(|pair| pair == b"\r\n").count();
+                let n_cr = text.iter().filter(|octet| **octet == b'\r').count();
+                prop_assert_eq!((n_lf, n_cr), (n_crlf, n_crlf));
+                prop_assert!(!text.contains(&0));
+                prop_assert!(head.fields.count("host") == 1);
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = request(&text);
+            let _ = parse_response(&text, &HeadLimits::default(), Method::Get);
+            let _ = parse_response(&[b"HTTP/1.1 200 ", &text[..]].concat(), &HeadLimits::default(), Method::Get);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The path that a request means, for choosing a route by it.
+//!
+//! `/up/../admin`, `/%61dmin` and `//admin` all lead an origin to `/admin`. A route that is chosen
+//! by the path as it was sent could be gone round; so it is chosen by what the path means. What
+//! goes to the origin, and into the key, is what was sent.
+
+use std::borrow::Cow;
+
+use crate::base::chars::hex_value;
+
+/// A path with its percent-encoding undone, its dot segments resolved (RFC 3986 section 5.2.4)
+/// and empty segments left out. Most paths are that already and are given back as they are.
+pub fn meant(path: &[u8]) -> Cow<'_, [u8]> {
+    if is_plain(path) {
+        return Cow::Borrowed(path);
+    }
+    let decoded = decode(path);
+    let mut out: Vec<u8> = Vec::with_capacity(decoded.len());
+    let mut segments = decoded.split(|&byte| byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            b"" | b"." => {}
+            b".." => out.truncate(memchr::memrchr(b'/', &out).unwrap_or(0)),
+            _ => {
+                out.push(b'/');
+                out.extend_from_slice(segment);
+            }
+        }
+        if is_last && matches!(segment, b"" | b"." | b"..") {
+            out.push(b'/');
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn is_plain(path: &[u8]) -> bool {
+    path.first() == Some(&b'/')
+        && memchr::memchr(b'%', path).is_none()
+        && memchr::memmem::find(path, b"//").is_none()
+        && memchr::memmem::find(path, b"/.").is_none()
+}
+
+/// Undoes percent-encoding once. What is no encoding stays.
+fn decode(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let pair = (after.first().copied(), after.get(1).copied());
+        let value = match (byte, pair) {
+            (b'%', (Some(high), Some(low))) => hex_value(high).zip(hex_value(low)),
+            _ => None,
+        };
+        match value {
+            Some((high, low)) => {
+                out.push(high << 4 | low);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => out.push(byte),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ways_round_lead_to_the_same_place() {
+        for (sent, means) in [
+            ("/up/../admin", "/admin"),
+            ("/%61dmin", "/admin"),
+            ("//admin", "/admin"),
+            ("/up/%2e%2e/admin", "/admin"),
+            ("/up%2f..%2fadmin", "/admin"),
+            ("/./admin/.", "/admin/"),
+            ("/admin/x/..", "/admin/"),
+            ("/../../admin", "/admin"),
+            ("/a/b/", "/a/b/"),
+            ("/", "/"),
+            ("/..", "/"),
+            ("/a.b/.c", "/a.b/.c"),
+            ("/%zz%", "/%zz%"),
+            ("*", "*"),
+        ] {
+            let path = if sent == "*" { Cow::Borrowed(&b"*"[..]) } else { meant(sent.as_bytes()) };
+            assert_eq!(String::from_utf8_lossy(&path), means, "{sent}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_meant_has_no_way_round_left(path in "/[a-b./%2e]{0,24}") {
+            let path = meant(path.as_bytes()).into_owned();
+            prop_assert_eq!(path.first(), Some(&b'/'));
+            prop_assert!(!path.split(|&byte| byte == b'/').any(|part| part == b".."));
+            prop_assert!(memchr::memmem::find(&path, b"//").is_none());
+        }
+    }
+}
