@@ -1,1 +1,42 @@
-//! (to be written)
+//! What the cache may do: RFC 9111 as a shared cache, in pure functions.
+//!
+//! Nothing here opens a file, reads a clock or knows the configuration: a decision takes the
+//! request, the response or what was stored of it, the operator's [`rules::Rules`] and the time,
+//! and returns a value that says what may be done and why. The way of a request through it:
+//!
+//! ```text
+//! reuse::may_look_up ─ no ─▶ pass, with its PassReason
+//!       │ yes
+//! key::key_text (and variant_text) ─▶ the index
+//!       │ found                              │ not found
+//! reuse::reuse                               │
+//!   Fresh, Stale…  ─▶ answer::answer         │
+//!   Revalidate     ─▶ revalidate::condition ─┴▶ the origin
+//!                        304 ─▶ revalidate::merge_304 ─▶ keep::judge
+//!                        else ─────────────────────────▶ keep::keep ─▶ omit, meta::encode
+//! ```
+//!
+//! Every function names the section that it implements. Where the RFC leaves a choice, the doc
+//! says which was taken.
+
+pub mod directive;
+pub mod scope;
+pub mod control;
+pub mod pass;
+pub mod key;
+pub mod normal;
+pub mod vary;
+pub mod codes;
+pub mod freshness;
+pub mod rules;
+pub mod omit;
+pub mod keep;
+pub mod reuse;
+pub mod answer;
+pub mod revalidate;
+pub mod invalidate;
+pub mod status;
+pub mod meta;
+
+#[cfg(test)]
+mod sample;

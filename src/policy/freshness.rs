@@ -1,0 +1,213 @@
+//! How old a response is and for how long it is fresh, RFC 9111 section 4.2.
+
+use crate::http::date;
+use crate::http::fields::Fields;
+use crate::http::status::Status;
+use crate::policy::codes::is_heuristically_cacheable;
+use crate::policy::control::ResponseControl;
+use crate::policy::directive::{SECONDS_MAX, delta_seconds};
+use crate::policy::keep::{Lifetimes, Times};
+use crate::policy::rules::Rules;
+
+/// Where a freshness lifetime comes from, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `s-maxage` (RFC 9111 section 5.2.2.10).
+    SMaxage,
+    /// `max-age` (section 5.2.2.1).
+    MaxAge,
+    /// `Expires` (section 5.3).
+    Expires,
+    /// Guessed from Last-Modified (section 4.2.2).
+    Heuristic,
+    /// The operator's rule for responses that say nothing.
+    Rule,
+}
+
+/// A freshness lifetime, in seconds, and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Seconds from the moment the origin made the response.
+    pub seconds: u32,
+    /// What said so.
+    pub source: Source,
+}
+
+/// The freshness lifetime of a response to a shared cache, RFC 9111 section 4.2.1: `s-maxage`,
+/// else `max-age`, else `Expires` less `Date`, else a heuristic, else the operator's default.
+/// `None` when nothing gives one. What is stated but invalid counts as zero.
+pub fn lifetime(
+    status: Status,
+    fields: &Fields,
+    control: &ResponseControl,
+    times: &Times,
+    rules: &Rules,
+) -> Option<Lifetime> {
+    let some = |seconds, source| Some(Lifetime { seconds, source });
+    if let Some(seconds) = control.s_maxage {
+        return some(seconds, Source::SMaxage);
+    }
+    if let Some(seconds) = control.max_age {
+        return some(seconds, Source::MaxAge);
+    }
+    if let Some(expires_s) = expires_s(fields) {
+        let seconds = expires_s.saturating_sub(date_s(fields, times));
+        return some(capped(seconds), Source::Expires);
+    }
+    if !is_heuristically_cacheable(status) && !control.public {
+        return None;
+    }
+    if let Some(seconds) = heuristic_s(fields, times, rules) {
+        return some(seconds, Source::Heuristic);
+    }
+    rules.default_ttl_s.and_then(|seconds| some(seconds, Source::Rule))
+}
+
+/// The age of a response when it was received, RFC 9111 section 4.2.3 (`corrected_initial_age`),
+/// in seconds, at most 2^31.
+pub fn initial_age_s(fields: &Fields, times: &Times) -> u32 {
+    let apparent_s = times.received_s.saturating_sub(date_s(fields, times));
+    let delay_s = times.received_s.saturating_sub(times.requested_s);
+    let corrected_s = u64::from(age_value_s(fields)).saturating_add(delay_s);
+    capped(apparent_s.max(corrected_s))
+}
+
+/// The current age of a stored response in seconds, RFC 9111 section 4.2.3: what the Age field
+/// of an answer says.
+pub const fn current_age_s(stored: &Lifetimes, now_s: u64) -> u64 {
+    (stored.age_s as u64).saturating_add(now_s.saturating_sub(stored.received_s))
+}
+
+/// The Age field, RFC 9111 section 5.1: the first member of the first line; zero when there is
+/// none or it is no number of seconds.
+pub fn age_value_s(fields: &Fields) -> u32 {
+    fields.list("age").next().and_then(delta_seconds).unwrap_or(0)
+}
+
+/// When the origin made the response: its Date, or the time of its arrival when that is missing
+/// or no date (RFC 9110 section 6.6.1). Unix seconds.
+pub fn date_s(fields: &Fields, times: &Times) -> u64 {
+    fields.get("date").and_then(date::parse).unwrap_or(times.received_s)
+}
+
+/// Last-Modified in Unix seconds, if it is a date.
+pub fn last_modified_s(fields: &Fields) -> Option<u64> {
+    fields.get("last-modified").and_then(date::parse)
+}
+
+/// The smallest of the Expires lines, RFC 9111 section 5.3: one that is no date, `0` above all,
+/// is in the past. Unix seconds.
+fn expires_s(fields: &Fields) -> Option<u64> {
+    fields.get_all("expires").map(|text| date::parse(text).unwrap_or(0)).min()
+}
+
+/// A part of the time since the last change (RFC 9111 section 4.2.2), bounded by the rules.
+fn heuristic_s(fields: &Fields, times: &Times, rules: &Rules) -> Option<u32> {
+    let unchanged_s = date_s(fields, times).checked_sub(last_modified_s(fields)?)?;
+    let seconds = unchanged_s.saturating_mul(u64::from(rules.heuristic_percent)) / 100;
+    Some(capped(seconds.min(u64::from(rules.heuristic_max_s))))
+}
+
+/// Seconds as they are kept: at most 2^31 (RFC 9111 section 1.2.2).
+fn capped(seconds: u64) -> u32 {
+    u32::try_from(seconds).unwrap_or(SECONDS_MAX).min(SECONDS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::{NOW_S, date_text, fields};
+    use proptest::prelude::*;
+
+    const TIMES: Times = Times { requested_s: NOW_S, received_s: NOW_S };
+
+    fn found(list: &[(&str, &str)], status: u16, rules: &Rules) -> Option<(u32, Source)> {
+        let fields = fields(list);
+        lifetime(Status(status), &fields, &ResponseControl::of(&fields), &TIMES, rules)
+            .map(|lifetime| (lifetime.seconds, lifetime.source))
+    }
+
+    #[test]
+    fn the_strongest_word_on_freshness_wins() {
+        let (soon, past, now) = (date_text(NOW_S + 30), date_text(NOW_S - 30), date_text(NOW_S));
+        let old = date_text(NOW_S - 1000);
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<(u32, Source)>);
+        let cases: &[Case<'_>] = &[
+            (&[("cache-control", "max-age=5, s-maxage=9")], Some((9, Source::SMaxage))),
+            (&[("cache-control", "max-age=5"), ("expires", &soon)], Some((5, Source::MaxAge))),
+            (&[("cache-control", "max-age=0"), ("expires", &soon)], Some((0, Source::MaxAge))),
+            (&[("cache-control", "max-age=x"), ("expires", &soon)], Some((0, Source::MaxAge))),
+            (&[("expires", &soon)], Some((30, Source::Expires))),
+            (&[("expires", &soon), ("date", &past)], Some((60, Source::Expires))),
+            (&[("expires", &soon), ("date", "yesterday")], Some((30, Source::Expires))),
+            (&[("expires", &now), ("date", &soon)], Some((0, Source::Expires))),
+            (&[("expires", "0"), ("last-modified", &old)], Some((0, Source::Expires))),
+            (&[("expires", &soon), ("expires", &now)], Some((0, Source::Expires))),
+            (&[("expires", "")], Some((0, Source::Expires))),
+            (&[("last-modified", &old)], Some((100, Source::Heuristic))),
+            (&[("last-modified", &old), ("date", &past)], Some((97, Source::Heuristic))),
+            (&[("last-modified", &soon)], None),
+            (&[("last-modified", "long ago")], None),
+            (&[("etag", "\"x\"")], None),
+        ];
+        for (list, expected) in cases {
+            assert_eq!(found(list, 200, &Rules::default()), *expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn guesses_are_bounded_and_only_for_known_statuses() {
+        let ancient = date_text(NOW_S - 400_000_000);
+        let list: &[(&str, &str)] = &[("last-modified", &ancient)];
+        assert_eq!(found(list, 200, &Rules::default()), Some((86_400, Source::Heuristic)));
+        assert_eq!(found(list, 404, &Rules::default()), Some((86_400, Source::Heuristic)));
+        assert_eq!(found(list, 302, &Rules::default()), None);
+        let public: &[(&str, &str)] = &[list[0], ("cache-control", "public")];
+        assert_eq!(found(public, 302, &Rules::default()), Some((86_400, Source::Heuristic)));
+        let rules = Rules { default_ttl_s: Some(7), ..Rules::default() };
+        assert_eq!(found(&[], 200, &rules), Some((7, Source::Rule)));
+        assert_eq!(found(&[], 500, &rules), None);
+    }
+
+    #[test]
+    fn the_age_field_is_its_first_member_or_nothing() {
+        let cases = [
+            ("7", 7),
+            ("7, 0", 7),
+            ("0, 7", 0),
+            ("-7", 0),
+            ("7.5", 0),
+            ("7;a=b", 0),
+            ("abc", 0),
+            ("", 0),
+            ("99999999999", SECONDS_MAX),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(age_value_s(&fields(&[("Age", text)])), expected, "{text:?}");
+        }
+        assert_eq!(age_value_s(&fields(&[("age", "3"), ("age", "9")])), 3);
+    }
+
+    #[test]
+    fn initial_age_is_the_larger_of_two_estimates() {
+        let times = Times { requested_s: NOW_S - 4, received_s: NOW_S };
+        let past = date_text(NOW_S - 60);
+        assert_eq!(initial_age_s(&fields(&[]), &times), 4);
+        assert_eq!(initial_age_s(&fields(&[("age", "10")]), &times), 14);
+        assert_eq!(initial_age_s(&fields(&[("age", "10"), ("date", &past)]), &times), 60);
+        assert_eq!(initial_age_s(&fields(&[("age", "90"), ("date", &past)]), &times), 94);
+        let ahead = date_text(NOW_S + 60);
+        assert_eq!(initial_age_s(&fields(&[("date", &ahead)]), &times), 4);
+        let backwards = Times { requested_s: NOW_S + 9, received_s: NOW_S };
+        assert_eq!(initial_age_s(&fields(&[]), &backwards), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn age_never_overflows(age in ".{0,24}", requested_s: u64, received_s: u64) {
+            let fields = fields(&[("age", &age)]);
+            let times = Times { requested_s, received_s };
+            prop_assert!(initial_age_s(&fields, &times) <= SECONDS_MAX);
+        }
+    }
+}

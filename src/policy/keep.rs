@@ -1,0 +1,404 @@
+//! May a response be stored, and for how long is it good: RFC 9111 sections 3 and 4.2.
+
+use crate::http::fields::Fields;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::http::validator::EntityTag;
+use crate::policy::codes::{is_heuristically_cacheable, is_understood, is_whole};
+use crate::policy::control::{RequestControl, ResponseControl};
+use crate::policy::freshness::{initial_age_s, last_modified_s, lifetime};
+use crate::policy::omit::Omit;
+use crate::policy::pass::PassReason;
+use crate::policy::rules::Rules;
+use crate::policy::scope::Scope;
+use crate::policy::vary::VaryNames;
+
+/// When a fetch took place, in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// When its request was sent.
+    pub requested_s: u64,
+    /// When the head of its response arrived.
+    pub received_s: u64,
+}
+
+/// What is to become of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Store it.
+    Store {
+        /// For how long it is good for what.
+        lifetimes: Lifetimes,
+        /// The fields to store it without.
+        omit: Omit,
+    },
+    /// Hand it on and store nothing.
+    Pass(PassReason),
+}
+
+/// For how long a stored response is good for what. Unix seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// When it was received or last confirmed.
+    pub received_s: u64,
+    /// How old it was then, in seconds (RFC 9111 section 4.2.3).
+    pub age_s: u32,
+    /// It is fresh before this moment, which lies in the past when it never was.
+    pub fresh_until_s: u64,
+    /// Before this moment it may be served while it is revalidated (RFC 5861 section 3); never
+    /// before `fresh_until_s`.
+    pub swr_until_s: u64,
+    /// Before this moment it may be served when the origin fails (RFC 5861 section 4); never
+    /// before `fresh_until_s`.
+    pub sie_until_s: u64,
+    /// It must not be served stale, whoever asks for it (RFC 9111 section 5.2.2.2).
+    pub must_revalidate: bool,
+    /// It must be validated each time (section 5.2.2.4); it is never fresh.
+    pub no_cache: bool,
+    /// While it is fresh, a client's wish for a younger one is not heard (RFC 8246).
+    pub immutable: bool,
+    /// The request fields that chose it.
+    pub vary: Option<VaryNames>,
+}
+
+/// Whether the response to this request, as it was sent to the origin, may be stored (RFC 9111
+/// section 3), and for how long it is good.
+pub fn keep(request: &RequestHead, response: &ResponseHead, times: &Times, rules: &Rules) -> Keep {
+    judge(request.method, &request.fields, response.status, &response.fields, times, rules)
+}
+
+/// As [`keep`], from the parts that count. A fetch on the cache's own behalf says
+/// [`Method::Get`]; after a 304 the status and the fields are those of the stored response after
+/// merging (RFC 9111 section 4.3.4).
+pub fn judge(
+    method: Method,
+    request: &Fields,
+    status: Status,
+    response: &Fields,
+    times: &Times,
+    rules: &Rules,
+) -> Keep {
+    let control = ResponseControl::of(response);
+    let omit = Omit::of(response);
+    if let Err(reason) = may_store(method, request, status, response, &control, &omit, rules) {
+        return Keep::Pass(reason);
+    }
+    match VaryNames::parse(response)
+        .and_then(|vary| lifetimes(status, response, &control, vary, times, rules))
+    {
+        Ok(lifetimes) => Keep::Store { lifetimes, omit },
+        Err(reason) => Keep::Pass(reason),
+    }
+}
+
+/// Everything in RFC 9111 section 3 but the question of a lifetime.
+fn may_store(
+    method: Method,
+    request: &Fields,
+    status: Status,
+    response: &Fields,
+    control: &ResponseControl,
+    omit: &Omit,
+    rules: &Rules,
+) -> Result<(), PassReason> {
+    if method != Method::Get {
+        return Err(PassReason::Method);
+    }
+    if !is_whole(status) || control.must_understand && !is_understood(status) {
+        return Err(PassReason::Status);
+    }
+    if RequestControl::of(request).no_store {
+        return Err(PassReason::RequestNoStore);
+    }
+    // Section 5.2.2.3: a status that is understood outweighs the no-store beside must-understand.
+    if control.no_store && !control.must_understand {
+        return Err(PassReason::NoStore);
+    }
+    if control.private == Scope::Whole {
+        return Err(PassReason::Private);
+    }
+    if request.contains("authorization") && !control.allows_authorized() {
+        return Err(PassReason::Authorization);
+    }
+    let sets_cookie = response.contains("set-cookie") && !omit.contains(b"set-cookie");
+    if sets_cookie && !rules.allow_set_cookie {
+        return Err(PassReason::SetCookie);
+    }
+    Ok(())
+}
+
+/// The moments until which a response is good, or why it is no good at all.
+fn lifetimes(
+    status: Status,
+    response: &Fields,
+    control: &ResponseControl,
+    vary: Option<VaryNames>,
+    times: &Times,
+    rules: &Rules,
+) -> Result<Lifetimes, PassReason> {
+    let has_validator = has_validator(response);
+    let no_cache = control.no_cache == Scope::Whole;
+    if no_cache && !has_validator {
+        return Err(PassReason::NoCache);
+    }
+    let stated = lifetime(status, response, control, times, rules);
+    let is_storable = has_validator && (is_heuristically_cacheable(status) || control.public);
+    if stated.is_none() && !is_storable {
+        return Err(PassReason::NoLifetime);
+    }
+    let lifetime_s = match stated {
+        Some(stated) if !no_cache => stated.seconds.max(rules.ttl_min_s).min(rules.ttl_max_s),
+        _ => 0,
+    };
+    let has_window = control.stale_while_revalidate.is_some() || control.stale_if_error.is_some();
+    let forbids_stale = if rules.stale_beside_s_maxage && has_window {
+        control.must_revalidate || control.proxy_revalidate
+    } else {
+        control.forbids_stale()
+    };
+    let age_s = initial_age_s(response, times);
+    // A lifetime shorter than the age ends before the response arrived.
+    let fresh_until_s =
+        times.received_s.saturating_add(u64::from(lifetime_s)).saturating_sub(u64::from(age_s));
+    let until_s = |stated: Option<u32>, default_s: u32| {
+        let window_s = if forbids_stale || no_cache { 0 } else { stated.unwrap_or(default_s) };
+        fresh_until_s.saturating_add(u64::from(window_s))
+    };
+    let swr_until_s = until_s(control.stale_while_revalidate, rules.stale_while_revalidate_s);
+    let sie_until_s = until_s(control.stale_if_error, rules.stale_if_error_s);
+    if !has_validator && fresh_until_s.max(swr_until_s).max(sie_until_s) <= times.received_s {
+        return Err(PassReason::Expired);
+    }
+    Ok(Lifetimes {
+        received_s: times.received_s,
+        age_s,
+        fresh_until_s,
+        swr_until_s,
+        sie_until_s,
+        must_revalidate: forbids_stale,
+        no_cache,
+        immutable: control.immutable,
+        vary,
+    })
+}
+
+/// Whether the origin can be asked if this response is still good (RFC 9110 section 8.8).
+pub fn has_validator(response: &Fields) -> bool {
+    EntityTag::of(response).is_some() || last_modified_s(response).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::{NOW_S, date_text, request, response};
+    use proptest::prelude::*;
+
+    type List<'a> = &'a [(&'a str, &'a str)];
+
+    const TIMES: Times = Times { requested_s: NOW_S, received_s: NOW_S };
+
+    fn kept(asked: &[(&str, &str)], status: u16, list: &[(&str, &str)], rules: &Rules) -> Keep {
+        keep(&request("GET", asked), &response(status, list), &TIMES, rules)
+    }
+
+    fn reason(asked: &[(&str, &str)], status: u16, list: &[(&str, &str)]) -> Option<PassReason> {
+        match kept(asked, status, list, &Rules::default()) {
+            Keep::Store { .. } => None,
+            Keep::Pass(reason) => Some(reason),
+        }
+    }
+
+    fn stored(list: &[(&str, &str)], rules: &Rules) -> Lifetimes {
+        match kept(&[], 200, list, rules) {
+            Keep::Store { lifetimes, .. } => lifetimes,
+            Keep::Pass(reason) => panic!("passed: {reason:?}"),
+        }
+    }
+
+    #[test]
+    fn what_may_be_stored_is_what_the_rfc_says() {
+        use PassReason as R;
+        let tag = ("etag", "\"x\"");
+        let cc = |value| ("cache-control", value);
+        let cases: &[(u16, List<'_>, Option<R>)] = &[
+            (200, &[cc("max-age=60")], None),
+            (200, &[cc("no-store, max-age=60")], Some(R::NoStore)),
+            (200, &[cc("no-store, must-understand, max-age=60")], None),
+            (299, &[cc("no-store, must-understand, max-age=60")], Some(R::Status)),
+            (299, &[cc("max-age=60")], None),
+            (599, &[cc("max-age=60")], None),
+            (200, &[cc("private, max-age=60")], Some(R::Private)),
+            (200, &[cc("private=\"x-user\", max-age=60")], None),
+            (200, &[cc("max-age=60"), ("set-cookie", "a=b")], Some(R::SetCookie)),
+            (200, &[cc("max-age=60, no-cache=\"Set-Cookie\""), ("set-cookie", "a=b")], None),
+            (200, &[cc("max-age=60"), ("vary", "*")], Some(R::VaryStar)),
+            (200, &[cc("max-age=60"), ("vary", "a b")], Some(R::VaryOdd)),
+            (200, &[], Some(R::NoLifetime)),
+            (200, &[tag], None),
+            (302, &[tag], Some(R::NoLifetime)),
+            (302, &[tag, cc("public")], None),
+            (302, &[cc("max-age=60")], None),
+            (200, &[cc("no-cache")], Some(R::NoCache)),
+            (200, &[cc("no-cache"), tag], None),
+            (200, &[cc("max-age=0")], Some(R::Expired)),
+            (200, &[cc("max-age=0"), tag], None),
+            (200, &[cc("max-age=0, stale-if-error=9")], None),
+            (200, &[cc("max-age=9"), ("age", "9")], Some(R::Expired)),
+            (206, &[cc("max-age=60")], Some(R::Status)),
+            (304, &[cc("max-age=60")], Some(R::Status)),
+            (412, &[cc("max-age=60")], Some(R::Status)),
+            (416, &[cc("max-age=60")], Some(R::Status)),
+            (100, &[cc("max-age=60")], Some(R::Status)),
+            (200, &[("pragma", "no-cache"), cc("max-age=60")], None),
+        ];
+        for (status, list, expected) in cases {
+            assert_eq!(reason(&[], *status, list), *expected, "{status} {list:?}");
+        }
+    }
+
+    #[test]
+    fn the_request_has_a_say() {
+        use PassReason as R;
+        let cc = |value| ("cache-control", value);
+        let auth = ("authorization", "Basic eDp5");
+        let cases: &[(List<'_>, List<'_>, Option<R>)] = &[
+            (&[cc("no-store")], &[cc("max-age=60")], Some(R::RequestNoStore)),
+            (&[cc("no-cache")], &[cc("max-age=60")], None),
+            (&[auth], &[cc("max-age=60")], Some(R::Authorization)),
+            (&[auth], &[cc("max-age=60, public")], None),
+            (&[auth], &[cc("max-age=60, must-revalidate")], None),
+            (&[auth], &[cc("s-maxage=60")], None),
+            (&[auth], &[cc("max-age=60, proxy-revalidate")], Some(R::Authorization)),
+        ];
+        for (asked, list, expected) in cases {
+            assert_eq!(reason(asked, 200, list), *expected, "{asked:?} {list:?}");
+        }
+        for method in ["HEAD", "POST", "PUT", "OPTIONS", "BREW"] {
+            let response = response(200, &[cc("max-age=60")]);
+            let found = keep(&request(method, &[]), &response, &TIMES, &Rules::default());
+            assert_eq!(found, Keep::Pass(R::Method), "{method}");
+        }
+    }
+
+    #[test]
+    fn moments_follow_from_lifetime_age_and_windows() {
+        let cc = |value| ("cache-control", value);
+        let until = |list: &[(&str, &str)], rules: &Rules| {
+            let lifetimes = stored(list, rules);
+            let from_now = |s: u64| s as i64 - NOW_S as i64;
+            (
+                from_now(lifetimes.fresh_until_s),
+                from_now(lifetimes.swr_until_s),
+                from_now(lifetimes.sie_until_s),
+            )
+        };
+        let rules = Rules::default();
+        assert_eq!(until(&[cc("max-age=60")], &rules), (60, 60, 60));
+        assert_eq!(until(&[cc("max-age=60"), ("age", "50")], &rules), (10, 10, 10));
+        assert_eq!(
+            until(&[cc("max-age=5"), ("age", "50"), ("etag", "\"x\"")], &rules),
+            (-45, -45, -45)
+        );
+        let windows = "max-age=60, stale-while-revalidate=10, stale-if-error=100";
+        assert_eq!(until(&[cc(windows)], &rules), (60, 70, 160));
+        let strict = format!("{windows}, must-revalidate");
+        assert_eq!(until(&[cc(&strict)], &rules), (60, 60, 60));
+        let shared = format!("{windows}, s-maxage=20");
+        assert_eq!(until(&[cc(&shared)], &rules), (20, 20, 20));
+        let lax = Rules { stale_beside_s_maxage: true, ..Rules::default() };
+        assert_eq!(until(&[cc(&shared)], &lax), (20, 30, 120));
+        assert_eq!(until(&[cc("no-cache, max-age=60"), ("etag", "\"x\"")], &rules), (0, 0, 0));
+        let ours = Rules {
+            ttl_min_s: 10,
+            ttl_max_s: 20,
+            stale_while_revalidate_s: 3,
+            stale_if_error_s: 5,
+            ..Rules::default()
+        };
+        assert_eq!(until(&[cc("max-age=60")], &ours), (20, 23, 25));
+        assert_eq!(until(&[cc("max-age=1")], &ours), (10, 13, 15));
+    }
+
+    #[test]
+    fn cookies_are_kept_only_when_allowed() {
+        let list = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
+        let rules = Rules { allow_set_cookie: true, ..Rules::default() };
+        assert_eq!(stored(&list, &rules).fresh_until_s, NOW_S + 60);
+    }
+
+    fn any_directives() -> impl Strategy<Value = Vec<String>> {
+        let number = prop_oneof![Just(0_u64), 1..100_u64, any::<u64>()];
+        let member = prop_oneof![
+            prop_oneof![
+                Just("public"),
+                Just("must-revalidate"),
+                Just("proxy-revalidate"),
+                Just("no-cache"),
+                Just("immutable"),
+                Just("must-understand"),
+                Just("x=\"y"),
+            ]
+            .prop_map(str::to_owned),
+            (
+                prop_oneof![
+                    Just("max-age"),
+                    Just("s-maxage"),
+                    Just("stale-while-revalidate"),
+                    Just("stale-if-error"),
+                ],
+                number,
+            )
+                .prop_map(|(name, n)| format!("{name}={n}")),
+        ];
+        proptest::collection::vec(member, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn no_store_and_private_are_never_stored(
+            mut members in any_directives(),
+            at in 0_usize..6,
+            word in prop_oneof![Just("no-store"), Just("NO-STORE"), Just("private"), Just("Private=")],
+            status in 200_u16..600,
+        ) {
+            members.retain(|member| member != "must-understand");
+            members.insert(at.min(members.len()), word.to_owned());
+            let line = members.join(", ");
+            let list = [("etag", "\"x\""), ("cache-control", line.as_str())];
+            prop_assert!(reason(&[], status, &list).is_some(), "{}", line);
+        }
+
+        #[test]
+        fn windows_are_in_order_and_bounded(
+            members in any_directives(),
+            age in proptest::option::of(any::<u32>()),
+            late_s in 0..1000_u64,
+            date_off in -100_000..100_000_i64,
+        ) {
+            let line = members.join(", ");
+            let date = date_text(NOW_S.saturating_add_signed(date_off));
+            let age = age.map(|age| age.to_string());
+            let mut list = vec![("etag", "\"x\""), ("cache-control", line.as_str()), ("date", &date)];
+            if let Some(age) = &age {
+                list.push(("age", age));
+            }
+            let times = Times { requested_s: NOW_S - late_s, received_s: NOW_S };
+            let head = response(200, &list);
+            if let Keep::Store { lifetimes, .. } =
+                keep(&request("GET", &[]), &head, &times, &Rules::default())
+            {
+                prop_assert!(lifetimes.fresh_until_s <= lifetimes.swr_until_s);
+                prop_assert!(lifetimes.fresh_until_s <= lifetimes.sie_until_s);
+                prop_assert!(lifetimes.fresh_until_s <= NOW_S + (1 << 31));
+                if lifetimes.no_cache {
+                    prop_assert!(lifetimes.fresh_until_s <= NOW_S);
+                }
+                if lifetimes.must_revalidate {
+                    prop_assert_eq!(lifetimes.fresh_until_s, lifetimes.swr_until_s);
+                    prop_assert_eq!(lifetimes.fresh_until_s, lifetimes.sie_until_s);
+                }
+            }
+        }
+    }
+}

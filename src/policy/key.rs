@@ -1,0 +1,193 @@
+//! The key of a stored response, RFC 9111 section 2: its text, and the MD5 that finds it.
+//!
+//! The text is what counts: it is stored beside the response and compared, so that two texts
+//! with one MD5 are a miss and never a wrong answer. It is canonical only where every reader of
+//! a URI must agree (case of the host, default port); paths and queries are compared byte for
+//! byte, since an origin may tell apart what RFC 3986 calls equivalent.
+
+use md5::{Digest, Md5};
+
+use crate::base::chars::{HEX_DIGITS, hex_value};
+use crate::http::fields::Fields;
+use crate::http::target::Target;
+use crate::policy::normal::normalise;
+use crate::policy::vary::VaryNames;
+
+/// The MD5 of a key text: the name of its slot and of its file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub [u8; 16]);
+
+impl Key {
+    /// The key that `text`, 32 hex digits of either case, names.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let digits: &[u8; 32] = text.try_into().ok()?;
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let &[high, low] = pair else { return None };
+            *byte = hex_value(high)? << 4 | hex_value(low)?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// The key as 32 lower-case hex digits.
+    pub fn hex(&self) -> [u8; 32] {
+        let mut text = [0; 32];
+        for (pair, &byte) in text.chunks_exact_mut(2).zip(&self.0) {
+            if let [high, low] = pair {
+                *high = HEX_DIGITS[usize::from(byte >> 4)];
+                *low = HEX_DIGITS[usize::from(byte & 15)];
+            }
+        }
+        text
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.hex().iter().try_for_each(|&digit| write!(out, "{}", char::from(digit)))
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Key({self})")
+    }
+}
+
+/// The key of a key text.
+pub fn key_of(text: &[u8]) -> Key {
+    Key(Md5::digest(text).into())
+}
+
+/// Appends the primary key text of a request to `out`: `GET http://host:port/path?query` (RFC
+/// 9111 section 2). `authority` is the effective host with its port as sent; a HEAD is looked up
+/// as the GET that answers it (RFC 9110 section 9.3.2).
+pub fn key_text(scheme: &[u8], authority: &[u8], target: &Target, out: &mut Vec<u8>) {
+    uri_text(scheme, authority, target.path_and_query(), out);
+}
+
+/// As [`key_text`], for a path and query that stand for themselves; an empty path is `/` (RFC
+/// 9110 section 4.2.3).
+pub fn uri_text(scheme: &[u8], authority: &[u8], path_and_query: &[u8], out: &mut Vec<u8>) {
+    out.reserve(scheme.len() + authority.len() + path_and_query.len() + 8);
+    out.extend_from_slice(b"GET ");
+    push_lower(scheme, out);
+    out.extend_from_slice(b"://");
+    push_lower(without_default_port(scheme, authority), out);
+    if !path_and_query.starts_with(b"/") {
+        out.push(b'/');
+    }
+    out.extend_from_slice(path_and_query);
+}
+
+/// Appends the text of a variant's key to `out`: the primary key text, then one line for each
+/// field that Vary names, with its normalised value in this request (RFC 9111 section 4.1). A
+/// field that is missing and one that is empty are told apart. No two different sets of values
+/// have the same text, since neither a key text nor a field holds a line feed.
+pub fn variant_text(primary_text: &[u8], vary: &VaryNames, request: &Fields, out: &mut Vec<u8>) {
+    out.extend_from_slice(primary_text);
+    for name in vary.names() {
+        out.push(b'\n');
+        out.extend_from_slice(name.as_bytes());
+        let mut values = request.get_all(name).peekable();
+        if values.peek().is_some() {
+            out.push(b':');
+            normalise(name, values, out);
+        }
+    }
+}
+
+/// `authority` without an empty port or the scheme's own (RFC 9110 section 4.2.3).
+pub fn without_default_port<'a>(scheme: &[u8], authority: &'a [u8]) -> &'a [u8] {
+    let port: &[u8] = if scheme.eq_ignore_ascii_case(b"http") {
+        b":80"
+    } else if scheme.eq_ignore_ascii_case(b"https") {
+        b":443"
+    } else {
+        b":"
+    };
+    authority.strip_suffix(port).or_else(|| authority.strip_suffix(b":")).unwrap_or(authority)
+}
+
+fn push_lower(text: &[u8], out: &mut Vec<u8>) {
+    out.extend(text.iter().map(u8::to_ascii_lowercase));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(scheme: &str, authority: &str, path: &str) -> String {
+        let mut out = Vec::new();
+        uri_text(scheme.as_bytes(), authority.as_bytes(), path.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn fields(list: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::new();
+        for (name, value) in list {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        fields
+    }
+
+    fn variant(names: &str, request: &[(&str, &str)]) -> String {
+        let vary = VaryNames::parse(&fields(&[("vary", names)])).unwrap().unwrap();
+        let mut out = Vec::new();
+        variant_text(b"GET http://h/", &vary, &fields(request), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn equal_uris_have_equal_texts() {
+        let cases = [
+            ("http", "a.example", "/", "GET http://a.example/"),
+            ("http", "A.Example:80", "/", "GET http://a.example/"),
+            ("HTTP", "a.example:", "", "GET http://a.example/"),
+            ("http", "a.example:443", "/", "GET http://a.example:443/"),
+            ("http", "a.example:8080", "/", "GET http://a.example:8080/"),
+            ("https", "a.example:443", "/x?y=Z", "GET https://a.example/x?y=Z"),
+            ("https", "a.example:80", "?q", "GET https://a.example:80/?q"),
+            ("http", "[::80]:80", "/", "GET http://[::80]/"),
+            ("http", "[::80]", "/%7E", "GET http://[::80]/%7E"),
+            ("http", "", "/", "GET http:///"),
+        ];
+        for (scheme, authority, path, expected) in cases {
+            assert_eq!(text(scheme, authority, path), expected);
+        }
+    }
+
+    #[test]
+    fn a_key_is_the_md5_in_hex() {
+        let key = key_of(b"");
+        assert_eq!(key.to_string(), "d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(Key::from_hex(&key.hex()), Some(key));
+        assert_eq!(Key::from_hex(b"D41D8CD98F00B204E9800998ECF8427E"), Some(key));
+        assert_eq!(Key::from_hex(b"d41d8cd98f00b204e9800998ecf8427"), None);
+        assert_eq!(Key::from_hex(b"d41d8cd98f00b204e9800998ecf8427g"), None);
+    }
+
+    #[test]
+    fn a_variant_is_told_by_the_values_of_its_fields() {
+        assert_eq!(
+            variant("Accept-Encoding, Foo", &[("FOO", " 1"), ("accept-encoding", "br, gzip")]),
+            "GET http://h/\naccept-encoding:br,gzip\nfoo:1"
+        );
+        assert_eq!(variant("foo", &[]), "GET http://h/\nfoo");
+        assert_eq!(variant("foo", &[("foo", "")]), "GET http://h/\nfoo:");
+        assert_eq!(
+            variant("foo", &[("foo", "1"), ("bar", "x"), ("foo", "2")]),
+            variant("FOO", &[("Foo", "1,2")])
+        );
+        assert_ne!(variant("foo", &[("foo", "1,2")]), variant("foo", &[("foo", "2,1")]));
+        assert_ne!(variant("foo", &[("foo", "a")]), variant("foo", &[("foo", "A")]));
+    }
+
+    proptest! {
+        #[test]
+        fn hex_goes_there_and_back(bytes: [u8; 16]) {
+            prop_assert_eq!(Key::from_hex(&Key(bytes).hex()), Some(Key(bytes)));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What policy must know of a stored response, as bytes: the meta part of a cache file.
+//!
+//! ```text
+//! offset  bytes  what
+//!      0      1  version, 1
+//!      1      1  flags: 1 must-revalidate, 2 no-cache, 4 immutable, 8 Vary names follow
+//!      2      4  age when received, seconds
+//!      6      8  received, Unix seconds
+//!     14      8  fresh until
+//!     22      8  stale-while-revalidate until
+//!     30      8  stale-if-error until
+//!     38      -  with flag 8: the Vary names, lower-case, sorted, a line feed between each two
+//! ```
+//!
+//! Numbers are little-endian. Whatever is not exactly this, a later version or a flag that is not
+//! known, is refused, and its file is a miss.
+
+use crate::policy::keep::Lifetimes;
+use crate::policy::vary::VaryNames;
+
+/// The bytes hold no meta part of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetaError {
+    /// Written by another version of ktrix.
+    #[error("version {0} of the meta part is not known")]
+    Version(u8),
+    /// Too short, too long, or not what was written.
+    #[error("the meta part is malformed")]
+    Malformed,
+}
+
+/// Most bytes that [`encode`] writes.
+pub const META_BYTES_MAX: usize = FIXED_BYTES + VaryNames::BYTES_MAX;
+
+/// Appends the meta part to `out`.
+pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
+    let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+    let flags = flag(lifetimes.must_revalidate, MUST_REVALIDATE)
+        | flag(lifetimes.no_cache, NO_CACHE)
+        | flag(lifetimes.immutable, IMMUTABLE)
+        | flag(lifetimes.vary.is_some(), VARY);
+    out.extend_from_slice(&[VERSION, flags]);
+    out.extend_from_slice(&lifetimes.age_s.to_le_bytes());
+    for moment_s in [
+        lifetimes.received_s,
+        lifetimes.fresh_until_s,
+        lifetimes.swr_until_s,
+        lifetimes.sie_until_s,
+    ] {
+        out.extend_from_slice(&moment_s.to_le_bytes());
+    }
+    let names = lifetimes.vary.iter().flat_map(VaryNames::names);
+    for (at, name) in names.enumerate() {
+        if at > 0 {
+            out.push(b'\n');
+        }
+        out.extend_from_slice(name.as_bytes());
+    }
+}
+
+/// Reads a whole meta part.
+///
+/// # Errors
+///
+/// [`MetaError`] when the bytes are anything but what [`encode`] writes.
+pub fn decode(bytes: &[u8]) -> Result<Lifetimes, MetaError> {
+    let (&version, rest) = bytes.split_first().ok_or(MetaError::Malformed)?;
+    if version != VERSION {
+        return Err(MetaError::Version(version));
+    }
+    read(rest).ok_or(MetaError::Malformed)
+}
+
+/// Reads what follows the version.
+fn read(bytes: &[u8]) -> Option<Lifetimes> {
+    let (&flags, bytes) = bytes.split_first()?;
+    if flags & !(MUST_REVALIDATE | NO_CACHE | IMMUTABLE | VARY) != 0 {
+        return None;
+    }
+    let (age_s, bytes) = bytes.split_first_chunk()?;
+    let (received_s, bytes) = bytes.split_first_chunk()?;
+    let (fresh_until_s, bytes) = bytes.split_first_chunk()?;
+    let (swr_until_s, bytes) = bytes.split_first_chunk()?;
+    let (sie_until_s, names) = bytes.split_first_chunk()?;
+    let vary = if flags & VARY == 0 {
+        names.is_empty().then_some(None)?
+    } else {
+        Some(VaryNames::from_sorted(str::from_utf8(names).ok()?.split('\n'))?)
+    };
+    Some(Lifetimes {
+        received_s: u64::from_le_bytes(*received_s),
+        age_s: u32::from_le_bytes(*age_s),
+        fresh_until_s: u64::from_le_bytes(*fresh_until_s),
+        swr_until_s: u64::from_le_bytes(*swr_until_s),
+        sie_until_s: u64::from_le_bytes(*sie_until_s),
+        must_revalidate: flags & MUST_REVALIDATE != 0,
+        no_cache: flags & NO_CACHE != 0,
+        immutable: flags & IMMUTABLE != 0,
+        vary,
+    })
+}
+
+const VERSION: u8 = 1;
+const MUST_REVALIDATE: u8 = 1;
+const NO_CACHE: u8 = 2;
+const IMMUTABLE: u8 = 4;
+const VARY: u8 = 8;
+
+/// Bytes before the Vary names.
+const FIXED_BYTES: usize = 38;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(lifetimes: &Lifetimes) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(lifetimes, &mut out);
+        out
+    }
+
+    fn any_lifetimes() -> impl Strategy<Value = Lifetimes> {
+        let names = proptest::collection::btree_set("[a-z-]{1,20}", 0..VaryNames::COUNT_MAX);
+        (any::<[u64; 4]>(), any::<u32>(), any::<[bool; 3]>(), names).prop_map(
+            |(moments, age_s, [must_revalidate, no_cache, immutable], names)| {
+                let [received_s, fresh_until_s, swr_until_s, sie_until_s] = moments;
+                Lifetimes {
+                    received_s,
+                    age_s,
+                    fresh_until_s,
+                    swr_until_s,
+                    sie_until_s,
+                    must_revalidate,
+                    no_cache,
+                    immutable,
+                    vary: VaryNames::from_sorted(names.iter().map(String::as_str)),
+                }
+            },
+        )
+    }
+
+    #[test]
+    fn the_fixed_part_has_its_size() {
+        assert_eq!(encoded(&Lifetimes::default()).len(), FIXED_BYTES);
+    }
+
+    #[test]
+    fn another_version_is_refused_by_name() {
+        let mut bytes = encoded(&Lifetimes::default());
+        bytes[0] = 2;
+        assert_eq!(decode(&bytes), Err(MetaError::Version(2)));
+        bytes[0] = VERSION;
+        bytes[1] = 16;
+        assert_eq!(decode(&bytes), Err(MetaError::Malformed));
+        assert_eq!(decode(b""), Err(MetaError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(lifetimes in any_lifetimes()) {
+            let bytes = encoded(&lifetimes);
+            prop_assert!(bytes.len() <= META_BYTES_MAX);
+            prop_assert_eq!(decode(&bytes), Ok(lifetimes));
+        }
+
+        #[test]
+        fn a_cut_or_longer_part_is_refused(lifetimes in any_lifetimes(), cut in 0..FIXED_BYTES) {
+            let mut bytes = encoded(&lifetimes);
+            prop_assert!(decode(&bytes[..cut]).is_err());
+            bytes.push(b'\n');
+            prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_bytes_upset_it(mut bytes in proptest::collection::vec(any::<u8>(), 0..80), v: bool) {
+            if let (true, Some(first)) = (v, bytes.first_mut()) {
+                *first = VERSION;
+            }
+            if let Ok(lifetimes) = decode(&bytes) {
+                prop_assert_eq!(encoded(&lifetimes), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Field values in a normal form, so that requests that mean the same choose the same variant.
+//!
+//! RFC 9111 section 4.1 lets a cache combine lines, change white space and normalise what is
+//! known to have the same meaning. Every value is taken as a list: its lines are joined, empty
+//! members go, and so does the white space around commas. In the fields of proactive negotiation
+//! (RFC 9110 section 12.5) the members are also brought into one case and one order, by weight
+//! and then by name, for the order of their members has no meaning there. What is odd stays in
+//! the order it was sent.
+
+use std::cmp::Ordering;
+
+use crate::base::chars::{eq_ignore_case, trim_ows};
+use crate::http::list::members;
+
+/// Appends the normal form of the field `name` (lower-case) with these lines to `out`. Allocates
+/// nothing else.
+pub fn normalise<'a>(name: &str, lines: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    let start = out.len();
+    push_list(lines, out);
+    let negotiation = match name {
+        "accept" => Negotiation::Media,
+        "accept-encoding" | "accept-language" | "accept-charset" => Negotiation::Names,
+        _ => return,
+    };
+    let mut sorted = Sorted::new();
+    let list = out.get(start..).unwrap_or_default();
+    let is_sound = members(list).all(|member| {
+        Weighted::parse(member, negotiation).is_some_and(|weighted| sorted.insert(weighted))
+    });
+    if is_sound {
+        // The normal form is made of pieces of the list, so it is written elsewhere first.
+        let mut form = [0; FORM_BYTES_MAX];
+        if let Some(len) = sorted.write(&mut form) {
+            out.truncate(start);
+            out.extend_from_slice(form.get(..len).unwrap_or_default());
+        }
+    }
+}
+
+/// Which fields of negotiation may have parameters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Negotiation {
+    /// Accept: media ranges with parameters, whose values keep their case.
+    Media,
+    /// Accept-Encoding, Accept-Language, Accept-Charset: names with nothing but a weight.
+    Names,
+}
+
+/// One member of a field of negotiation.
+#[derive(Clone, Copy)]
+struct Weighted<'a> {
+    /// The media range, coding or language range; its case means nothing.
+    name: &'a [u8],
+    /// The media type's parameters as sent, without the first `;`.
+    parameters: &'a [u8],
+    /// The weight in thousandths (RFC 9110 section 12.4.2).
+    weight: u16,
+}
+
+impl<'a> Weighted<'a> {
+    /// Reads `name *( ";" parameter ) [ ";" "q=" weight ]`; anything else is `None`.
+    fn parse(member: &'a [u8], negotiation: Negotiation) -> Option<Self> {
+        if memchr::memchr(b'"', member).is_some() {
+            return None;
+        }
+        let (name, rest) = match memchr::memchr(b';', member) {
+            Some(at) => (member.get(..at)?, member.get(at + 1..)?),
+            None => (member, &[][..]),
+        };
+        let name = trim_ows(name);
+        let (parameters, last) = match memchr::memrchr(b';', rest) {
+            Some(at) => (rest.get(..at)?, rest.get(at + 1..)?),
+            None => (&[][..], rest),
+        };
+        let last = trim_ows(last);
+        let (parameters, weight) = match last {
+            [] if rest.is_empty() => (parameters, 1000),
+            [b'q' | b'Q', b'=', weight @ ..] => (parameters, thousandths(weight)?),
+            _ => (rest, 1000),
+        };
+        let parameters = trim_ows(parameters);
+        // A weight in the middle has extensions behind it, or is one of two.
+        let is_weight = |text: &[u8]| matches!(trim_ows(text), [b'q' | b'Q', b'=', ..]);
+        let is_sound = match negotiation {
+            Negotiation::Media => !parameters.split(|&byte| byte == b';').any(is_weight),
+            Negotiation::Names => parameters.is_empty(),
+        };
+        let is_sound = is_sound && !name.is_empty();
+        is_sound.then_some(Self { name, parameters, weight })
+    }
+
+    /// Heaviest first, then by name and parameters.
+    fn order(&self, other: &Self) -> Ordering {
+        let lower = |text: &'a [u8]| text.iter().map(u8::to_ascii_lowercase);
+        other
+            .weight
+            .cmp(&self.weight)
+            .then_with(|| lower(self.name).cmp(lower(other.name)))
+            .then_with(|| self.parameters.cmp(other.parameters))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.weight == other.weight
+            && eq_ignore_case(self.name, other.name)
+            && self.parameters == other.parameters
+    }
+}
+
+/// The members in order, each once.
+struct Sorted<'a> {
+    members: [Weighted<'a>; MEMBERS_MAX],
+    n_members: usize,
+}
+
+impl<'a> Sorted<'a> {
+    fn new() -> Self {
+        let nothing = Weighted { name: &[], parameters: &[], weight: 0 };
+        Self { members: [nothing; MEMBERS_MAX], n_members: 0 }
+    }
+
+    /// False when there is no room.
+    fn insert(&mut self, member: Weighted<'a>) -> bool {
+        let held = self.members.get(..self.n_members).unwrap_or_default();
+        let at = held.partition_point(|before| before.order(&member) == Ordering::Less);
+        if held.get(at).is_some_and(|same| same.is_same(&member)) {
+            return true;
+        }
+        let Some(tail) = self.members.get_mut(at..=self.n_members) else {
+            return false;
+        };
+        tail.rotate_right(1);
+        if let Some(first) = tail.first_mut() {
+            *first = member;
+        }
+        self.n_members += 1;
+        true
+    }
+
+    /// Writes the members to `room`; `None` when they do not fit.
+    fn write(&self, room: &mut [u8]) -> Option<usize> {
+        let mut len = 0;
+        let mut push = |bytes: &[u8], lower: bool| {
+            let place = room.get_mut(len..len + bytes.len())?;
+            place.copy_from_slice(bytes);
+            if lower {
+                place.make_ascii_lowercase();
+            }
+            len += bytes.len();
+            Some(())
+        };
+        for (at, member) in self.members.get(..self.n_members)?.iter().enumerate() {
+            if at > 0 {
+                push(b",", false)?;
+            }
+            push(member.name, true)?;
+            if !member.parameters.is_empty() {
+                push(b";", false)?;
+                push(member.parameters, false)?;
+            }
+            if member.weight < 1000 {
+                let digit = |unit: u16| b'0' + (member.weight / unit % 10) as u8;
+                push(&[b';', b'q', b'=', b'0', b'.', digit(100), digit(10), digit(1)], false)?;
+            }
+        }
+        Some(len)
+    }
+}
+
+/// A weight in thousandths, RFC 9110 section 12.4.2: `0` to `1` with at most three digits after
+/// the point.
+fn thousandths(text: &[u8]) -> Option<u16> {
+    let (&whole, rest) = text.split_first()?;
+    let digits = match rest {
+        [] => rest,
+        [b'.', digits @ ..] if digits.len() <= 3 => digits,
+        _ => return None,
+    };
+    let mut value = match whole {
+        b'0' => 0,
+        b'1' => 1000,
+        _ => return None,
+    };
+    for (digit, unit) in digits.iter().zip([100, 10, 1]) {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value += u16::from(digit - b'0') * unit;
+    }
+    (value <= 1000).then_some(value)
+}
+
+/// Appends the members of all lines, trimmed and joined by bare commas.
+fn push_list<'a>(lines: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    let mut is_first = true;
+    for member in lines.flat_map(members) {
+        if !is_first {
+            out.push(b',');
+        }
+        is_first = false;
+        out.extend_from_slice(member);
+    }
+}
+
+/// Members of a field of negotiation that are sorted; longer lists stay as sent.
+const MEMBERS_MAX: usize = 32;
+
+/// Bytes of a sorted list; longer ones stay as sent.
+const FORM_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn normal(name: &str, lines: &[&str]) -> String {
+        let mut out = Vec::new();
+        normalise(name, lines.iter().map(|line| line.as_bytes()), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn values_that_mean_the_same_look_the_same() {
+        let cases: &[(&str, &[&str], &str)] = &[
+            ("foo", &[" a , b,, c"], "a,b,c"),
+            ("foo", &["a", "b"], "a,b"),
+            ("foo", &["\"a , b\" , c"], "\"a , b\",c"),
+            ("foo", &["B, a"], "B,a"),
+            ("foo", &["\"open , c"], "\"open , c"),
+            ("accept-encoding", &["gzip, br"], "br,gzip"),
+            ("accept-encoding", &["BR;q=1.0", "GZip"], "br,gzip"),
+            (
+                "accept-encoding",
+                &["gzip;q=0.5, br;Q=0.8, *;q=0"],
+                "br;q=0.800,gzip;q=0.500,*;q=0.000",
+            ),
+            ("accept-encoding", &["gzip, gzip"], "gzip"),
+            ("accept-encoding", &["gzip;x=1, br"], "gzip;x=1,br"),
+            ("accept-encoding", &["gzip;q=2, br"], "gzip;q=2,br"),
+            ("accept-encoding", &["gzip;q=0.1234, br"], "gzip;q=0.1234,br"),
+            ("accept-encoding", &["gzip;, br"], "br,gzip"),
+            ("accept-language", &["en-GB, de;q=0.7 , EN;q=0.9"], "en-gb,en;q=0.900,de;q=0.700"),
+            ("accept", &["text/*;q=.3, Text/HTML"], "text/*;q=.3,Text/HTML"),
+            ("accept", &["text/*; q=0.3, Text/HTML;Level=1"], "text/html;Level=1,text/*;q=0.300"),
+            ("accept", &["b;q=0.5;q=1, a"], "b;q=0.5;q=1,a"),
+            ("accept", &["b;q=0.5;x, a"], "b;q=0.5;x,a"),
+            ("accept", &[""], ""),
+        ];
+        for (name, lines, expected) in cases {
+            assert_eq!(normal(name, lines), *expected, "{name}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn long_lists_stay_as_sent() {
+        let list: Vec<String> = (0..=MEMBERS_MAX).rev().map(|n| format!("x{n}")).collect();
+        assert_eq!(normal("accept-encoding", &[&list.join(" , ")]), list.join(","));
+        let long = format!("z,{}", "y".repeat(FORM_BYTES_MAX));
+        assert_eq!(normal("accept-encoding", &[&long]), long);
+    }
+
+    proptest! {
+        #[test]
+        fn normal_is_normal(
+            name in prop_oneof![Just("accept"), Just("accept-encoding"), Just("foo")],
+            value in "[a-c;,=q01.\" /*]{0,40}",
+        ) {
+            let once = normal(name, &[&value]);
+            prop_assert_eq!(normal(name, &[&once]), once);
+        }
+
+        #[test]
+        fn order_means_nothing_in_negotiation(
+            mut members in proptest::collection::vec("[a-d]{1,2}(;q=0\\.[0-9])?", 0..6),
+        ) {
+            let forward = normal("accept-language", &[&members.join(", ")]);
+            members.reverse();
+            prop_assert_eq!(normal("accept-language", &[&members.join(",")]), forward);
+        }
+    }
+}

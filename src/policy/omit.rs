@@ -1,0 +1,72 @@
+//! The fields that a response is stored without.
+//!
+//! A `private` or `no-cache` that lists fields is about these alone: the rest of the response is
+//! stored and reused as if the directive were not there, and the listed fields never are.
+
+use crate::base::chars::eq_ignore_case;
+use crate::http::fields::Fields;
+use crate::policy::scope::listed_fields;
+
+/// The fields that `private` and `no-cache` list (RFC 9111 sections 5.2.2.4 and 5.2.2.7). They may
+/// go to the client whose request it was, and to nobody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Omit {
+    names: Vec<Box<[u8]>>,
+}
+
+impl Omit {
+    /// The fields listed by the Cache-Control of a response.
+    pub fn of(response: &Fields) -> Self {
+        let mut names = Vec::new();
+        listed_fields(response.get_all("cache-control"), |name| names.push(name.into()));
+        Self { names }
+    }
+
+    /// Takes them out of fields that are going to be stored.
+    pub fn apply(&self, fields: &mut Fields) {
+        if !self.is_empty() {
+            fields.retain(|name, _| !self.contains(name));
+        }
+    }
+
+    /// Whether there are none, as is usual.
+    pub const fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Whether `name` is one of them.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|listed| eq_ignore_case(listed, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::fields;
+
+    #[test]
+    fn listed_fields_are_left_out() {
+        let list = [
+            ("Cache-Control", "max-age=60, private=\"A, x-b\", no-cache=d"),
+            ("a", "1"),
+            ("X-B", "2"),
+            ("c", "3"),
+            ("D", "4"),
+        ];
+        let omit = Omit::of(&fields(&list));
+        let mut left = fields(&list);
+        omit.apply(&mut left);
+        assert_eq!(left, fields(&[list[0], list[3]]));
+    }
+
+    #[test]
+    fn usually_nothing_is_left_out() {
+        let list = [("cache-control", "max-age=60, no-cache"), ("a", "1")];
+        let omit = Omit::of(&fields(&list));
+        assert!(omit.is_empty());
+        let mut left = fields(&list);
+        omit.apply(&mut left);
+        assert_eq!(left, fields(&list));
+    }
+}

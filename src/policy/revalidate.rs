@@ -1,0 +1,216 @@
+//! Asking the origin whether a stored response is still good, RFC 9111 section 4.3.
+
+use crate::base::chars::eq_ignore_case;
+use crate::http::fields::Fields;
+use crate::http::head::ResponseHead;
+use crate::http::hop;
+use crate::http::validator::EntityTag;
+use crate::policy::freshness::last_modified_s;
+
+/// Makes the fetch ask for the whole response, whatever part or condition the client named: a
+/// client's own conditions are answered from what was fetched (RFC 9111 section 4.3.1).
+pub fn ask_for_whole(fetch: &mut Fields) {
+    fetch.retain(|name, _| !CONDITIONS.iter().any(|field| eq_ignore_case(name, field)));
+}
+
+/// Makes the fetch conditional on what is stored (RFC 9111 section 4.3.1): If-None-Match with the
+/// stored ETag, If-Modified-Since with the stored Last-Modified, and nothing of what the client
+/// asked. False when there is no validator to send, so that the fetch asks for the whole.
+pub fn condition(fetch: &mut Fields, stored: &Fields) -> bool {
+    ask_for_whole(fetch);
+    let tag = stored.get("etag").filter(|_| EntityTag::of(stored).is_some());
+    if let Some(tag) = tag {
+        fetch.push(b"If-None-Match", tag);
+    }
+    let date = stored.get("last-modified").filter(|_| last_modified_s(stored).is_some());
+    if let Some(date) = date {
+        fetch.push(b"If-Modified-Since", date);
+    }
+    tag.is_some() || date.is_some()
+}
+
+/// Whether a 304 speaks of this stored response (RFC 9111 section 4.3.4). A strong tag must be
+/// the stored one, a weak tag or a date must correspond to it; a 304 that names nothing is taken
+/// at its word. If it speaks of another one, the whole must be fetched.
+pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
+    let (theirs, ours) = (EntityTag::of(&fresh.fields), EntityTag::of(stored));
+    if let (Some(theirs), Some(ours)) = (theirs, ours) {
+        return if theirs.is_weak { theirs.is_weakly(&ours) } else { theirs.is_strongly(&ours) };
+    }
+    match (last_modified_s(&fresh.fields), last_modified_s(stored)) {
+        (Some(theirs), Some(ours)) => theirs == ours,
+        _ => true,
+    }
+}
+
+/// The stored fields, freshened by those of a 304 that [`confirms`] them (RFC 9111 sections 3.2
+/// and 4.3.4): each field of the 304 replaces all stored ones of its name, but for
+///
+/// - those of the connection and the framing (section 3.1),
+/// - Content-Length, Content-Encoding, Content-Type and Content-Range: they describe the stored
+///   body, which the 304 does not carry,
+/// - Set-Cookie, which is for the one client whose request led to the 304.
+///
+/// The stored Age goes, and the stored Date when the 304 has none, as they speak of the earlier
+/// response: a `fresh` that went through [`crate::http::forward::response_fields`] has a Date.
+pub fn merge_304(stored: &Fields, fresh: &ResponseHead) -> Fields {
+    let mut news = fresh.fields.clone();
+    hop::strip(&mut news);
+    news.retain(|name, _| !UNCHANGED.iter().any(|field| eq_ignore_case(name, field)));
+    let mut merged = stored.clone();
+    merged.retain(|name, _| {
+        let is_of_the_time = eq_ignore_case(name, b"age") || eq_ignore_case(name, b"date");
+        !is_of_the_time && !news.iter().any(|(new, _)| eq_ignore_case(name, new))
+    });
+    for (name, value) in news.iter() {
+        merged.push(name, value);
+    }
+    merged
+}
+
+/// Fields of a request that ask for less than the whole response (RFC 9110 sections 13.1, 14.2).
+const CONDITIONS: [&[u8]; 6] = [
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"if-range",
+    b"range",
+];
+
+/// Fields of a 304 that do not change what is stored.
+const UNCHANGED: [&[u8]; 6] = [
+    b"content-length",
+    b"content-encoding",
+    b"content-type",
+    b"content-range",
+    b"set-cookie",
+    b"set-cookie2",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::{NOW_S, date_text, fields, response};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_fetch_asks_what_is_stored_and_not_what_the_client_asked() {
+        let date = date_text(NOW_S);
+        let client = fields(&[
+            ("Host", "h"),
+            ("If-None-Match", "\"old\""),
+            ("if-modified-since", "x"),
+            ("If-Range", "\"old\""),
+            ("Range", "bytes=0-1"),
+            ("If-Match", "*"),
+            ("If-Unmodified-Since", "x"),
+            ("X", "y"),
+        ]);
+        let ask = |stored: &[(&str, &str)]| {
+            let mut fetch = client.clone();
+            let is_conditional = condition(&mut fetch, &fields(stored));
+            (fetch, is_conditional)
+        };
+        let plain = [("Host", "h"), ("X", "y")];
+        assert_eq!(ask(&[]), (fields(&plain), false));
+        assert_eq!(ask(&[("etag", ""), ("last-modified", "x")]), (fields(&plain), false));
+        let both = [plain[0], plain[1], ("If-None-Match", "W/\"a\""), ("If-Modified-Since", &date)];
+        assert_eq!(ask(&[("ETag", "W/\"a\""), ("Last-Modified", &date)]), (fields(&both), true));
+        assert_eq!(ask(&[("etag", "W/\"a\"")]), (fields(&both[..3]), true));
+    }
+
+    #[test]
+    fn a_304_must_speak_of_what_is_stored() {
+        let (one, two) = (date_text(NOW_S), date_text(NOW_S + 1));
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)], bool);
+        let cases: &[Case<'_>] = &[
+            (&[("etag", "\"a\"")], &[("etag", "\"a\"")], true),
+            (&[("etag", "\"a\"")], &[("etag", "\"b\"")], false),
+            (&[("etag", "\"a\"")], &[("etag", "W/\"a\"")], true),
+            (&[("etag", "W/\"a\"")], &[("etag", "\"a\"")], false),
+            (&[("etag", "W/\"a\"")], &[("etag", "W/\"a\"")], true),
+            (&[("etag", "\"a\"")], &[], true),
+            (&[("last-modified", &one)], &[("last-modified", &one)], true),
+            (&[("last-modified", &one)], &[("last-modified", &two)], false),
+            (&[("last-modified", &one)], &[("etag", "\"a\"")], true),
+            (
+                &[("etag", "\"a\""), ("last-modified", &one)],
+                &[("etag", "\"a\""), ("last-modified", &two)],
+                true,
+            ),
+        ];
+        for (stored, fresh, expected) in cases {
+            assert_eq!(confirms(&fields(stored), &response(304, fresh)), *expected, "{fresh:?}");
+        }
+    }
+
+    #[test]
+    fn news_replace_what_they_name() {
+        let stored = fields(&[
+            ("Date", "then"),
+            ("Age", "50"),
+            ("Content-Type", "text/plain"),
+            ("Content-Length", "5"),
+            ("X-A", "1"),
+            ("X-A", "2"),
+            ("X-B", "1"),
+        ]);
+        let news = [
+            ("x-a", "3"),
+            ("Date", "now"),
+            ("Content-Type", "text/html"),
+            ("Content-Length", "0"),
+            ("Content-Encoding", "gzip"),
+            ("Set-Cookie", "a=b"),
+            ("Connection", "x-hop"),
+            ("X-Hop", "1"),
+            ("X-C", "1"),
+            ("X-C", "2"),
+        ];
+        let merged = merge_304(&stored, &response(304, &news));
+        let expected = [
+            ("Content-Type", "text/plain"),
+            ("Content-Length", "5"),
+            ("X-B", "1"),
+            ("x-a", "3"),
+            ("Date", "now"),
+            ("X-C", "1"),
+            ("X-C", "2"),
+        ];
+        assert_eq!(merged, fields(&expected));
+    }
+
+    fn any_fields() -> impl Strategy<Value = Vec<(String, String)>> {
+        let name = prop_oneof![
+            Just("Date"),
+            Just("Age"),
+            Just("ETag"),
+            Just("etag"),
+            Just("Content-Type"),
+            Just("A"),
+            Just("a"),
+            Just("B"),
+            Just("Connection"),
+            Just("Set-Cookie"),
+        ];
+        proptest::collection::vec((name.prop_map(str::to_owned), "[ab]{0,2}"), 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn merging_twice_changes_nothing(stored in any_fields(), fresh in any_fields()) {
+            let list = |fields: &[(String, String)]| {
+                let mut list = Fields::new();
+                for (name, value) in fields {
+                    list.push(name.as_bytes(), value.as_bytes());
+                }
+                list
+            };
+            let mut head = response(304, &[]);
+            head.fields = list(&fresh);
+            let once = merge_304(&list(&stored), &head);
+            prop_assert_eq!(merge_304(&once, &head), once);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What the cache did with a request, for the client (Cache-Status, RFC 9211) and for the log.
+
+use crate::http::status::Status;
+use crate::policy::pass::PassReason;
+
+/// One member of a Cache-Status field: what ktrix did (RFC 9211 section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheStatus<'a> {
+    /// Whether the answer came from the cache or why it did not (sections 2.1 and 2.2).
+    pub way: Way,
+    /// The status that the origin answered with, where it is not the one sent (section 2.3).
+    pub fwd_status: Option<Status>,
+    /// The response was stored (section 2.5).
+    pub stored: bool,
+    /// The request waited for the fetch of another one (section 2.6).
+    pub collapsed: bool,
+    /// Seconds of freshness left, negative when stale (section 2.4).
+    pub ttl_s: Option<i64>,
+    /// The key text (section 2.7). Left out when it holds what a string cannot.
+    pub key: Option<&'a [u8]>,
+    /// A word of detail (section 2.8); must be a token.
+    pub detail: Option<&'a str>,
+}
+
+/// Where an answer came from. RFC 9211 allows one of the two, never both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Answered from the cache, without the origin's help.
+    Hit,
+    /// The request went to the origin, for this reason.
+    Fwd(Fwd),
+    /// Neither: ktrix answered by itself.
+    Own,
+}
+
+/// Why a request went forward, RFC 9211 section 2.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fwd {
+    /// The cache is configured not to handle the request.
+    Bypass,
+    /// The method requires it.
+    Method,
+    /// Nothing is stored under the URI.
+    UriMiss,
+    /// Something is stored under the URI, but no variant for this request.
+    VaryMiss,
+    /// Nothing was stored that could be used.
+    Miss,
+    /// Something fresh is stored, but the request's directives asked for more.
+    Request,
+    /// What is stored is stale.
+    Stale,
+    /// What is stored is a part, and not the part asked for.
+    Partial,
+}
+
+impl Fwd {
+    /// The token of RFC 9211.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+            Self::Partial => "partial",
+        }
+    }
+}
+
+impl<'a> CacheStatus<'a> {
+    /// An answer from the cache with this much freshness left.
+    pub const fn hit(ttl_s: i64) -> Self {
+        Self { ttl_s: Some(ttl_s), ..Self::of(Way::Hit) }
+    }
+
+    /// An answer for which the origin was asked.
+    pub const fn forward(fwd: Fwd) -> Self {
+        Self::of(Way::Fwd(fwd))
+    }
+
+    /// An answer of our own, for which nobody was asked.
+    pub const fn own() -> Self {
+        Self::of(Way::Own)
+    }
+
+    /// A request that was passed round the cache.
+    pub const fn pass(reason: PassReason) -> Self {
+        Self { detail: Some(reason.word()), ..Self::of(Way::Fwd(reason.fwd())) }
+    }
+
+    /// Appends the member to `out`, as in `ktrix; hit; ttl=30`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(CACHE_NAME.as_bytes());
+        match self.way {
+            Way::Hit => out.extend_from_slice(b"; hit"),
+            Way::Fwd(fwd) => parameter("fwd", fwd.word().as_bytes(), out),
+            Way::Own => {}
+        }
+        let mut digits = itoa::Buffer::new();
+        if let Some(status) = self.fwd_status {
+            parameter("fwd-status", digits.format(status.0).as_bytes(), out);
+        }
+        if self.stored {
+            out.extend_from_slice(b"; stored");
+        }
+        if self.collapsed {
+            out.extend_from_slice(b"; collapsed");
+        }
+        if let Some(ttl_s) = self.ttl_s {
+            let ttl_s = ttl_s.clamp(-INTEGER_MAX, INTEGER_MAX);
+            parameter("ttl", digits.format(ttl_s).as_bytes(), out);
+        }
+        if let Some(key) = self.key.filter(|key| key.iter().all(|b| (0x20..=0x7e).contains(b))) {
+            out.extend_from_slice(b"; key=\"");
+            for &byte in key {
+                if byte == b'"' || byte == b'\\' {
+                    out.push(b'\\');
+                }
+                out.push(byte);
+            }
+            out.push(b'"');
+        }
+        if let Some(detail) = self.detail {
+            parameter("detail", detail.as_bytes(), out);
+        }
+    }
+
+    const fn of(way: Way) -> Self {
+        Self {
+            way,
+            fwd_status: None,
+            stored: false,
+            collapsed: false,
+            ttl_s: None,
+            key: None,
+            detail: None,
+        }
+    }
+}
+
+/// What the access log says about the cache's part in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheVerdict {
+    /// The cache was not asked: the answer is ktrix's own.
+    Unasked,
+    /// Answered from the cache, fresh.
+    Hit,
+    /// Answered from a fetch, nothing usable was stored.
+    Miss,
+    /// Answered from the cache though stale.
+    Stale,
+    /// Answered from the cache after the origin confirmed it with 304.
+    Revalidated,
+    /// Went round the cache.
+    Pass(PassReason),
+}
+
+impl CacheVerdict {
+    /// The word used in logs, counters and the manual.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unasked => "-",
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Revalidated => "revalidated",
+            Self::Pass(_) => "pass",
+        }
+    }
+
+    /// The word for why, `-` where there is nothing to explain.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Pass(reason) => reason.word(),
+            _ => "-",
+        }
+    }
+}
+
+/// Appends `; name=value`.
+fn parameter(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"; ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'=');
+    out.extend_from_slice(value);
+}
+
+/// The name of this cache in Cache-Status.
+const CACHE_NAME: &str = "ktrix";
+
+/// Largest integer of a structured field, RFC 9651 section 3.3.1.
+const INTEGER_MAX: i64 = 999_999_999_999_999;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(status: CacheStatus<'_>) -> String {
+        let mut out = Vec::new();
+        status.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_member_reads_as_the_rfc_has_it() {
+        assert_eq!(text(CacheStatus::hit(30)), "ktrix; hit; ttl=30");
+        assert_eq!(text(CacheStatus::hit(-7)), "ktrix; hit; ttl=-7");
+        assert_eq!(text(CacheStatus::hit(i64::MAX)), "ktrix; hit; ttl=999999999999999");
+        assert_eq!(
+            text(CacheStatus { stored: true, ..CacheStatus::forward(Fwd::UriMiss) }),
+            "ktrix; fwd=uri-miss; stored"
+        );
+        assert_eq!(
+            text(CacheStatus {
+                fwd_status: Some(Status(304)),
+                collapsed: true,
+                ttl_s: Some(60),
+                ..CacheStatus::forward(Fwd::Stale)
+            }),
+            "ktrix; fwd=stale; fwd-status=304; collapsed; ttl=60"
+        );
+        assert_eq!(text(CacheStatus::pass(PassReason::Method)), "ktrix; fwd=method; detail=method");
+    }
+
+    #[test]
+    fn a_key_is_a_string_or_left_out() {
+        let with = |key| text(CacheStatus { key: Some(key), ..CacheStatus::forward(Fwd::Miss) });
+        assert_eq!(with(b"GET http://h/\"\\"), r#"ktrix; fwd=miss; key="GET http://h/\"\\""#);
+        assert_eq!(with(b"GET http://h/\nfoo"), "ktrix; fwd=miss");
+        assert_eq!(with(b"GET http://h/\xff"), "ktrix; fwd=miss");
+    }
+
+    #[test]
+    fn verdicts_have_words() {
+        assert_eq!(CacheVerdict::Pass(PassReason::SetCookie).word(), "pass");
+        assert_eq!(CacheVerdict::Pass(PassReason::SetCookie).reason(), "set-cookie");
+        assert_eq!(CacheVerdict::Hit.reason(), "-");
+    }
+}

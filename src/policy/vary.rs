@@ -1,0 +1,135 @@
+//! The request fields that choose a response, RFC 9110 section 12.5.5 and RFC 9111 section 4.1.
+
+use crate::base::chars::is_token;
+use crate::http::fields::Fields;
+use crate::policy::pass::PassReason;
+
+/// The field names of a Vary field: lower-case, sorted, each once, at least one, at most
+/// [`VaryNames::COUNT_MAX`] of them and [`VaryNames::BYTES_MAX`] bytes in all.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct VaryNames {
+    /// The names, with a line feed between them.
+    text: Box<str>,
+}
+
+impl VaryNames {
+    /// Most names that are kept.
+    pub const COUNT_MAX: usize = 16;
+
+    /// Most bytes of all names, with one between each two.
+    pub const BYTES_MAX: usize = 512;
+
+    /// The names of all Vary lines of a response; `None` when there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`PassReason::VaryStar`] when one is `*`, which no later request can match;
+    /// [`PassReason::VaryOdd`] when one is no field name, or they are more than is kept.
+    pub fn parse(response: &Fields) -> Result<Option<Self>, PassReason> {
+        if !response.contains("vary") {
+            return Ok(None);
+        }
+        let mut names: Vec<String> = Vec::new();
+        let mut is_odd = false;
+        for member in response.list("vary") {
+            if member == b"*" {
+                return Err(PassReason::VaryStar);
+            }
+            if names.len() > Self::COUNT_MAX || !is_token(member) {
+                is_odd = true;
+                continue;
+            }
+            let name = String::from_utf8_lossy(member).to_ascii_lowercase();
+            if let Err(at) = names.binary_search(&name) {
+                names.insert(at, name);
+            }
+        }
+        if is_odd {
+            return Err(PassReason::VaryOdd);
+        }
+        if names.is_empty() {
+            return Ok(None);
+        }
+        Self::from_sorted(names.iter().map(String::as_str)).map(Some).ok_or(PassReason::VaryOdd)
+    }
+
+    /// Names that were written by [`VaryNames::names`] before; `None` unless they are sorted,
+    /// lower-case field names within the bounds.
+    pub fn from_sorted<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let mut text = String::new();
+        let mut last = "";
+        for (at, name) in names.enumerate() {
+            let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+            let has_room = at < Self::COUNT_MAX && text.len() + name.len() < Self::BYTES_MAX;
+            if !has_room || !is_lower || !is_token(name.as_bytes()) || name <= last {
+                return None;
+            }
+            if at > 0 {
+                text.push('\n');
+            }
+            text.push_str(name);
+            last = name;
+        }
+        (!text.is_empty()).then(|| Self { text: text.into_boxed_str() })
+    }
+
+    /// The names, sorted and lower-case.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.text.split('\n')
+    }
+}
+
+impl std::fmt::Debug for VaryNames {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_list().entries(self.names()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(lines: &[&str]) -> Result<Option<Vec<String>>, PassReason> {
+        let mut fields = Fields::new();
+        for line in lines {
+            fields.push(b"Vary", line.as_bytes());
+        }
+        let names = VaryNames::parse(&fields)?;
+        Ok(names.map(|names| names.names().map(str::to_owned).collect()))
+    }
+
+    #[test]
+    fn names_are_lower_case_sorted_and_single() {
+        let names = |list: &[&str]| Ok(Some(list.iter().map(|n| (*n).to_owned()).collect()));
+        assert_eq!(parse(&[]), Ok(None));
+        assert_eq!(parse(&["", " , "]), Ok(None));
+        assert_eq!(parse(&["Foo"]), names(&["foo"]));
+        assert_eq!(parse(&["foo, Bar", "FOO"]), names(&["bar", "foo"]));
+        assert_eq!(parse(&["*"]), Err(PassReason::VaryStar));
+        assert_eq!(parse(&["foo", "bar, *"]), Err(PassReason::VaryStar));
+        assert_eq!(parse(&["foo bar, *"]), Err(PassReason::VaryStar));
+        assert_eq!(parse(&["foo bar"]), Err(PassReason::VaryOdd));
+        assert_eq!(parse(&["foo; bar"]), Err(PassReason::VaryOdd));
+    }
+
+    #[test]
+    fn there_is_a_bound() {
+        let list = |n: usize| (0..n).map(|n| format!("x{n:02}")).collect::<Vec<_>>().join(",");
+        assert!(parse(&[&list(VaryNames::COUNT_MAX)]).is_ok());
+        assert_eq!(parse(&[&list(VaryNames::COUNT_MAX + 1)]), Err(PassReason::VaryOdd));
+        assert_eq!(parse(&[&list(500)]), Err(PassReason::VaryOdd));
+        assert_eq!(parse(&[&"x".repeat(VaryNames::BYTES_MAX)]), Err(PassReason::VaryOdd));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_parsed_can_be_rebuilt(line in "[a-cA-C, -]{0,40}") {
+            let mut fields = Fields::new();
+            fields.push(b"vary", line.as_bytes());
+            if let Ok(Some(names)) = VaryNames::parse(&fields) {
+                prop_assert_eq!(VaryNames::from_sorted(names.names()), Some(names));
+            }
+        }
+    }
+}
