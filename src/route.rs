@@ -1,1 +1,367 @@
-//! (to be written)
+//! From the host and path of a request to what is to be done with it.
+//!
+//! A site claims hosts: the exact name wins over the longest `*.name`, which wins over the site
+//! for any host. Within the site the longest prefix of the path wins, compared byte by byte with
+//! the path as it was sent: `/up` takes `/up`, `/up/x` and `/upper`. What no site claims goes to
+//! the default upstream; what a site claims and none of its routes takes goes nowhere.
+//!
+//! A lookup allocates nothing and costs two or three hashes of the host and one binary search of
+//! the path, however many sites and routes there are.
+
+use std::collections::HashMap;
+
+use crate::config::{Config, HostPattern};
+
+/// What to do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Whether the cache stores and answers.
+    pub cache: bool,
+    /// Whether a request is received completely before a server sees it.
+    pub request_buffering: bool,
+}
+
+/// A rule of one router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(u32);
+
+/// Every site and route of a configuration, ready to be looked up.
+#[derive(Debug)]
+pub struct Router {
+    rules: Vec<Rule>,
+    sites: Vec<Site>,
+    /// Sites by lower-case host.
+    exact: Hosts,
+    /// Sites by what follows the star, with its dot: `.example.org`.
+    below: Hosts,
+    /// Bytes of the longest host in `below`.
+    below_bytes_max: usize,
+    any: Option<u32>,
+    default: Option<RouteId>,
+}
+
+type Hosts = HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>;
+
+/// No name of the DNS is longer, and no site has a longer one.
+const HOST_BYTES_MAX: usize = 255;
+
+impl Router {
+    /// The router of a configuration.
+    pub fn new(config: &Config) -> Self {
+        let mut router = Self {
+            rules: Vec::new(),
+            sites: Vec::with_capacity(config.sites.len()),
+            exact: Hosts::default(),
+            below: Hosts::default(),
+            below_bytes_max: 0,
+            any: None,
+            default: None,
+        };
+        for site in &config.sites {
+            let at = id_of(router.sites.len());
+            if site.hosts.is_empty() {
+                router.any.get_or_insert(at);
+            }
+            for host in &site.hosts {
+                router.claim(host, at);
+            }
+            let prefixes = site.routes.iter().map(|route| {
+                let (upstream, cache) = (route.upstream, route.cache);
+                let request_buffering = route.request_buffering;
+                router.rules.push(Rule { upstream, cache, request_buffering });
+                (route.path.as_bytes().into(), RouteId(id_of(router.rules.len() - 1)))
+            });
+            let site = Site::new(prefixes.collect());
+            router.sites.push(site);
+        }
+        if let Some(upstream) = config.default_upstream {
+            router.default = Some(RouteId(id_of(router.rules.len())));
+            let cache = config.cache.is_some();
+            router.rules.push(Rule { upstream, cache, request_buffering: true });
+        }
+        router
+    }
+
+    fn claim(&mut self, host: &HostPattern, site: u32) {
+        match host {
+            HostPattern::Exact(name) => {
+                self.exact.entry(lower_case(name)).or_insert(site);
+            }
+            HostPattern::Below(suffix) => {
+                self.below_bytes_max = self.below_bytes_max.max(suffix.len());
+                self.below.entry(lower_case(suffix)).or_insert(site);
+            }
+            HostPattern::Any => {
+                self.any.get_or_insert(site);
+            }
+        }
+    }
+
+    /// The rule for a request to this host (without its port, in any case, empty where a request
+    /// has none) and path (with or without its query). `None` is 404.
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<RouteId> {
+        match self.site(host) {
+            // The asterisk of OPTIONS is a request about the whole host.
+            Some(site) if path == b"*" => site.find(b"/"),
+            Some(site) => site.find(path),
+            None => self.default,
+        }
+    }
+
+    /// What to do by a rule that [`Self::find`] of this router gave.
+    pub fn rule(&self, id: RouteId) -> &Rule {
+        &self.rules[id.0 as usize]
+    }
+
+    fn site(&self, host: &[u8]) -> Option<&Site> {
+        let at = self.claimant(host).or(self.any)?;
+        self.sites.get(at as usize)
+    }
+
+    /// The site that claims a host by its name.
+    fn claimant(&self, host: &[u8]) -> Option<u32> {
+        let host = host.strip_suffix(b".").unwrap_or(host);
+        let mut buf = [0; HOST_BYTES_MAX];
+        let lower = buf.get_mut(..host.len())?;
+        lower.copy_from_slice(host);
+        lower.make_ascii_lowercase();
+        let lower = &*lower;
+        if let Some(site) = self.exact.get(lower) {
+            return Some(*site);
+        }
+        let from = lower.len().saturating_sub(self.below_bytes_max);
+        if self.below.is_empty() || lower.first().is_some_and(|first| *first == b'[') {
+            return None;
+        }
+        // A star stands for at least one byte, hence not from 0; from the left, the longest first.
+        let dots = (from.max(1)..lower.len()).filter(|at| lower[*at] == b'.');
+        dots.map(|at| &lower[at..]).find_map(|suffix| self.below.get(suffix)).copied()
+    }
+}
+
+/// The prefixes of one site.
+///
+/// Sorted, every prefix of a path stands at or before it, and all between the longest one and
+/// the path begin with that one. So the last at or before the path either is its longest prefix
+/// or has it among the prefixes of its own, which are linked.
+#[derive(Debug)]
+struct Site {
+    prefixes: Vec<Prefix>,
+}
+
+#[derive(Debug)]
+struct Prefix {
+    path: Box<[u8]>,
+    route: RouteId,
+    /// The longest other prefix that this one begins with.
+    shorter: Option<u32>,
+}
+
+impl Site {
+    fn new(mut routes: Vec<(Box<[u8]>, RouteId)>) -> Self {
+        routes.sort();
+        routes.dedup_by(|later, first| later.0 == first.0);
+        let mut site = Self { prefixes: Vec::with_capacity(routes.len()) };
+        for (path, route) in routes {
+            let shorter = site.longest(&path);
+            site.prefixes.push(Prefix { path, route, shorter });
+        }
+        site
+    }
+
+    fn find(&self, path: &[u8]) -> Option<RouteId> {
+        let at = self.longest(path)?;
+        self.prefixes.get(at as usize).map(|prefix| prefix.route)
+    }
+
+    /// The place of the longest prefix of a path.
+    fn longest(&self, path: &[u8]) -> Option<u32> {
+        let n_before = self.prefixes.partition_point(|prefix| *prefix.path <= *path);
+        let mut at = n_before.checked_sub(1).map(id_of);
+        while let Some(n) = at {
+            let prefix = &self.prefixes[n as usize];
+            if path.starts_with(&prefix.path) {
+                return at;
+            }
+            at = prefix.shorter;
+        }
+        None
+    }
+}
+
+fn lower_case(host: &str) -> Box<[u8]> {
+    host.to_ascii_lowercase().into_bytes().into()
+}
+
+/// The length of a configuration's text keeps every count far below this type's end.
+fn id_of(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{RouteConfig, SiteConfig, load_for};
+
+    const TEXT: &str = "
+cache: /c
+upstreams: {u0: {servers: [a]}, u1: {servers: [a]}, u2: {servers: [a]}, u3: {servers: [a]}}
+upstream: u0
+sites:
+  - hosts: [www.example.com, '[::1]']
+    routes:
+      - {path: /up, upstream: u1, cache: off}
+      - {path: /up/x/y, upstream: u2, request-buffering: off}
+      - {path: /b, upstream: u3}
+  - hosts: ['*.example.com']
+    upstream: u2
+  - hosts: ['*.a.example.com']
+    upstream: u3
+";
+
+    fn upstream_of(router: &Router, host: &str, path: &str) -> Option<usize> {
+        router.find(host.as_bytes(), path.as_bytes()).map(|id| router.rule(id).upstream)
+    }
+
+    #[test]
+    fn hosts_and_paths_choose_a_rule() {
+        let router = Router::new(&load_for(Path::new("f"), TEXT, 1).unwrap());
+        for (host, path, upstream) in [
+            ("www.example.com", "/up", Some(1)),
+            ("WWW.Example.COM", "/upper", Some(1)),
+            ("www.example.com.", "/up/x", Some(1)),
+            ("www.example.com", "/up/x/y?q", Some(2)),
+            ("www.example.com", "/up/x/yz", Some(2)),
+            ("www.example.com", "/b", Some(3)),
+            ("www.example.com", "/u", None),
+            ("www.example.com", "/", None),
+            ("www.example.com", "*", None),
+            ("[::1]", "/b", Some(3)),
+            ("x.example.com", "/", Some(2)),
+            ("x.example.com", "*", Some(2)),
+            ("x.y.example.com", "/", Some(2)),
+            ("a.example.com", "/", Some(2)),
+            ("b.a.example.com", "/", Some(3)),
+            ("example.com", "/", Some(0)),
+            (".example.com", "/", Some(0)),
+            ("", "/", Some(0)),
+            ("other", "/", Some(0)),
+        ] {
+            assert_eq!(upstream_of(&router, host, path), upstream, "{host} {path}");
+        }
+        let long = format!("{}.example.com", "x".repeat(300));
+        assert_eq!(upstream_of(&router, &long, "/"), Some(0));
+        let rule = |path: &[u8]| *router.rule(router.find(b"www.example.com", path).unwrap());
+        assert_eq!(rule(b"/up"), Rule { upstream: 1, cache: false, request_buffering: true });
+        assert_eq!(rule(b"/up/x/y"), Rule { upstream: 2, cache: true, request_buffering: false });
+    }
+
+    #[test]
+    fn without_a_claim_or_a_default_there_is_no_rule() {
+        let text = "upstreams: {u: {servers: [a]}}\nsites: [{hosts: [h], upstream: u}]\n";
+        let router = Router::new(&load_for(Path::new("f"), text, 1).unwrap());
+        assert_eq!(upstream_of(&router, "other", "/"), None);
+        assert_eq!(upstream_of(&router, "h", "/"), Some(0));
+        assert!(!router.rule(RouteId(0)).cache, "there is no cache");
+    }
+
+    /// The rule as the manual says it, in words instead of tables.
+    fn naive(config: &Config, host: &str, path: &str) -> Option<usize> {
+        let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        let strength = |pattern: &HostPattern| match pattern {
+            HostPattern::Exact(name) => (name == host).then_some(usize::MAX),
+            HostPattern::Below(suffix) => (host.len() > suffix.len()
+                && host.ends_with(suffix.as_str()))
+            .then_some(suffix.len()),
+            HostPattern::Any => Some(0),
+        };
+        let claim = |site: &SiteConfig| match site.hosts.is_empty() {
+            true => Some(0),
+            false => site.hosts.iter().filter_map(strength).max(),
+        };
+        let mut best: Option<(usize, &SiteConfig)> = None;
+        for site in &config.sites {
+            let Some(strength) = claim(site) else { continue };
+            if best.is_none_or(|(least, _)| strength > least) {
+                best = Some((strength, site));
+            }
+        }
+        let Some((_, site)) = best else { return config.default_upstream };
+        let fits = |route: &&RouteConfig| path.starts_with(&route.path);
+        let mut longest: Option<&RouteConfig> = None;
+        for route in site.routes.iter().filter(fits) {
+            if longest.is_none_or(|known| route.path.len() > known.path.len()) {
+                longest = Some(route);
+            }
+        }
+        longest.map(|route| route.upstream)
+    }
+
+    fn patterns() -> impl Strategy<Value = HostPattern> {
+        prop_oneof![
+            4 => "[ab]{1,2}(\\.[ab]){0,2}".prop_map(HostPattern::Exact),
+            4 => "(\\.[ab]){1,3}".prop_map(HostPattern::Below),
+            1 => Just(HostPattern::Any),
+        ]
+    }
+
+    fn sites() -> impl Strategy<Value = Vec<SiteConfig>> {
+        let route =
+            |(path, upstream)| RouteConfig { path, upstream, cache: true, request_buffering: true };
+        let routes = proptest::collection::vec(("/[ab/]{0,4}", 0usize..100).prop_map(route), 1..8);
+        let hosts = proptest::collection::vec(patterns(), 0..4);
+        let site = (hosts, routes).prop_map(|(hosts, routes)| SiteConfig { hosts, routes });
+        proptest::collection::vec(site, 0..6)
+    }
+
+    /// As resolving promises: no host is claimed twice, and a site has no path twice.
+    fn without_doubles(mut sites: Vec<SiteConfig>) -> Vec<SiteConfig> {
+        let mut seen = std::collections::HashSet::new();
+        for site in &mut sites {
+            if site.hosts.is_empty() {
+                site.hosts.push(HostPattern::Any);
+            }
+            site.hosts.retain(|host| seen.insert(host.clone()));
+            let mut paths = std::collections::HashSet::new();
+            site.routes.retain(|route| paths.insert(route.path.clone()));
+        }
+        sites.retain(|site| !site.hosts.is_empty());
+        sites
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        #[test]
+        fn the_tables_mean_what_the_words_say(
+            sites in sites(),
+            default in proptest::option::of(Just(7usize)),
+            requests in proptest::collection::vec(("[abAB.]{0,6}\\.?", "/[ab/]{0,6}"), 1..20),
+        ) {
+            let none: [&str; 0] = [];
+            let mut config = Config::from_flags(&none, "a", None).unwrap();
+            config.default_upstream = default;
+            config.sites = without_doubles(sites);
+            let router = Router::new(&config);
+            for (host, path) in requests {
+                prop_assert_eq!(
+                    upstream_of(&router, &host, &path),
+                    naive(&config, &host, &path),
+                    "{} {}", host, path
+                );
+            }
+        }
+
+        #[test]
+        fn no_host_and_no_path_panic(host: Vec<u8>, path: Vec<u8>) {
+            let router = Router::new(&load_for(Path::new("f"), TEXT, 1).unwrap());
+            let _ = router.find(&host, &path);
+        }
+    }
+}

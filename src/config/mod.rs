@@ -1,1 +1,335 @@
-//! (to be written)
+//! What the operator asked for: the inside form of the configuration, and the way into it.
+//!
+//! ```text
+//! text ─ document ─▶ Node tree with places ─ resolve (by the schema's table) ─▶ Config
+//!                                               └──▶ ConfigErrors: all of them, with places
+//! ```
+//!
+//! A [`Config`] holds only what is legal: nothing in it is optional that is required, nothing is
+//! text that is a number, and a route names its upstream by index. It is not validated again.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub mod address;
+pub mod document;
+pub mod error;
+mod flags;
+mod nearest;
+mod resolve;
+pub mod schema;
+mod section;
+
+use crate::config::error::ConfigErrors;
+
+/// Everything that an operator decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file it came from, unless it came from the command line.
+    pub file: Option<PathBuf>,
+    /// Whose rights the workers and the keeper have when the master is started as root.
+    pub user: Option<String>,
+    /// Worker processes, 1 to [`schema::WORKERS_MAX`].
+    pub workers: usize,
+    /// The master's pid file.
+    pub pid: Option<PathBuf>,
+    /// Where clients are accepted; at least one, none twice.
+    pub listen: Vec<Listen>,
+    /// What is written down.
+    pub log: LogConfig,
+    /// Where responses are kept, if at all.
+    pub cache: Option<CacheConfig>,
+    /// Groups of servers; at least one, names are unique.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Hosts and what to do with their paths; no host is claimed twice.
+    pub sites: Vec<SiteConfig>,
+    /// Index into `upstreams` of who answers what no site claims; without it that is 404.
+    pub default_upstream: Option<usize>,
+    /// How long is waited for what.
+    pub timeouts: Timeouts,
+    /// How much is taken from whom.
+    pub limits: Limits,
+}
+
+/// Resolves a configuration's text. `path` names the file in errors and is not opened.
+///
+/// `workers: auto` (the default) is one for each core that this process may use.
+///
+/// # Errors
+/// Every mistake of the text, with its place, its key and the way out.
+pub fn load(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    load_for(path, text, cores())
+}
+
+/// As [`load`], with the number of cores that `workers: auto` stands for.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(path: &Path, text: &str, n_cores: usize) -> Result<Config, ConfigErrors> {
+    let mut faults = error::Faults::of(path);
+    match document::read(text) {
+        Ok(root) => {
+            let config = resolve::resolve(&mut faults, path, &root, n_cores);
+            faults.or_value(config)
+        }
+        Err(flaw) => {
+            faults.add(flaw.place, String::new(), flaw.message);
+            Err(faults.into_errors())
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// One place where clients are accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// The address.
+    pub address: ListenAddress,
+    /// Whether ktrix runs without it where the kernel does not know its address family. Only the
+    /// IPv6 half of "all addresses" is so; what was written out must work.
+    pub is_optional: bool,
+}
+
+/// An address of our own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// TCP; port 0 lets the kernel choose.
+    Ip(SocketAddr),
+    /// The path of a stream socket.
+    Unix(PathBuf),
+}
+
+/// What is written down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// A line for every request, if wanted.
+    pub access: Option<AccessLogConfig>,
+    /// Where ktrix says what happens to itself.
+    pub error: ErrorSink,
+    /// The least important line of it.
+    pub level: log::LevelFilter,
+}
+
+/// Where the error log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorSink {
+    /// Standard error in the foreground, else syslog.
+    Auto,
+    /// The local syslog daemon.
+    Syslog,
+    /// Standard error.
+    Stderr,
+    /// A file that is appended to.
+    File(PathBuf),
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// The file that lines are appended to.
+    pub file: PathBuf,
+    /// What a line looks like.
+    pub format: LogFormat,
+    /// What happens when the buffer is full.
+    pub when_full: WhenFull,
+    /// Bytes of a worker's buffer; a power of two.
+    pub buffer_bytes: usize,
+}
+
+/// The form of a line of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The common log format.
+    Common,
+    /// The common format with referer and user agent.
+    Combined,
+    /// A JSON object with everything that is known of the exchange.
+    Json,
+}
+
+/// What a worker does with a line that finds its buffer full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits; no line is lost.
+    Wait,
+    /// It drops the line and counts it.
+    Drop,
+}
+
+/// The cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// The directory of the cache files.
+    pub path: PathBuf,
+    /// Bytes of all cache files.
+    pub size_bytes: u64,
+    /// Stored responses.
+    pub objects: usize,
+    /// Bytes of each worker's hot tier.
+    pub memory_bytes: usize,
+    /// Bytes of the largest response that is stored; at most `size_bytes`.
+    pub object_bytes_max: u64,
+}
+
+/// A named group of servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Its name, or the address where none was given.
+    pub name: String,
+    /// How a server is chosen.
+    pub balance: Balance,
+    /// Who answers; at least one.
+    pub servers: Vec<ServerConfig>,
+    /// Open connections, for each worker and server.
+    pub connections: usize,
+    /// Requests that wait for a connection, for each worker.
+    pub pending: usize,
+    /// How long a request waits for a connection.
+    pub pending_timeout: Duration,
+    /// How long a server that failed is passed over.
+    pub skip: Duration,
+    /// Further tries of a request that is safe to repeat.
+    pub retries: usize,
+}
+
+/// How a server is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other, by weight.
+    RoundRobin,
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Where it is.
+    pub address: ServerAddress,
+    /// Its share of the requests, 1 to 1000.
+    pub weight: u32,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// TCP to an IP address.
+    Ip(SocketAddr),
+    /// TCP to a name that is to be resolved.
+    Name {
+        /// The name, lower-case, without a dot at its end.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a stream socket.
+    Unix(PathBuf),
+}
+
+/// A virtual host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteConfig {
+    /// The hosts that it claims; none means any.
+    pub hosts: Vec<HostPattern>,
+    /// What to do with its paths; at least one, no path twice.
+    pub routes: Vec<RouteConfig>,
+}
+
+/// Hosts, lower-case and without a port or a dot at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This one.
+    Exact(String),
+    /// Every name below it; the text begins with the dot (`.example.org`).
+    Below(String),
+    /// Any.
+    Any,
+}
+
+/// What to do with the paths that begin so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// How the paths begin; it begins with a slash.
+    pub path: String,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Whether the cache stores and answers; never without a cache.
+    pub cache: bool,
+    /// Whether a request is received completely before a server sees it.
+    pub request_buffering: bool,
+}
+
+/// How long is waited for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From a request's first byte to the end of its head.
+    pub client_head: Duration,
+    /// Between two reads of a request's body.
+    pub client_body: Duration,
+    /// Between two writes to a client.
+    pub client_send: Duration,
+    /// Between two requests of a client.
+    pub client_idle: Duration,
+    /// For a connection to a server.
+    pub connect: Duration,
+    /// From the end of a request to the head of its response.
+    pub first_byte: Duration,
+    /// Between two reads of a response, and of an origin that waits for its next request.
+    pub idle: Duration,
+    /// Between two reads of either side of a tunnel.
+    pub tunnel: Duration,
+    /// For requests to finish when ktrix stops or reloads.
+    pub stop: Duration,
+}
+
+/// How much is taken from whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open client connections, for each worker.
+    pub connections: usize,
+    /// Bytes of a head with its first line.
+    pub head_bytes: usize,
+    /// Bytes of a request's target.
+    pub target_bytes: usize,
+    /// Bytes of a request's body that is received completely first.
+    pub body_bytes: u64,
+    /// Bytes of it that stay in memory; the rest goes to a file.
+    pub body_memory_bytes: usize,
+    /// Fields of a head.
+    pub headers: usize,
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Below(suffix) => write!(f, "*{suffix}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

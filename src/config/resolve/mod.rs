@@ -1,0 +1,248 @@
+//! From the tree of the text to the inside form: the top of the configuration.
+//!
+//! Resolving notes every fault and goes on, with the default in the place of what is wrong. The
+//! result is only used when nothing was noted.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::base::units::format_size;
+use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen};
+use crate::config::document::{Node, Place, Value};
+use crate::config::error::Faults;
+use crate::config::resolve::upstreams::Upstreams;
+use crate::config::schema::{self, WORKERS_MAX};
+use crate::config::section::{Scalar, Section};
+use crate::config::{
+    AccessLogConfig, CacheConfig, Config, ErrorSink, Limits, Listen, LogConfig, LogFormat,
+    Timeouts, WhenFull,
+};
+
+mod sites;
+pub(crate) mod upstreams;
+
+/// The inside form of a tree, to be used if no fault is noted.
+pub(crate) fn resolve(faults: &mut Faults<'_>, path: &Path, root: &Node, n_cores: usize) -> Config {
+    let root = Section::open(faults, "", String::new(), root);
+    let cache = cache(faults, &root);
+    let upstreams = Upstreams::resolve(faults, &root);
+    let sites = sites::resolve(faults, &root, &upstreams, cache.is_some());
+    if root.node("upstream").is_none() && root.node("sites").is_none() {
+        let message = "is missing, and so is sites: no request has anywhere to go \
+                       (try \"upstream: 192.0.2.1:8080\")";
+        faults.add(Place { line: 1, column: 1 }, "upstream".to_owned(), message);
+    }
+    let timeouts_section = root.section(faults, "timeouts", "timeouts");
+    let limits_section = root.section(faults, "limits", "limits");
+    Config {
+        file: Some(path.to_owned()),
+        user: root.scalar(faults, "user").and_then(|scalar| user(faults, &scalar)),
+        workers: workers(faults, &root, n_cores),
+        pid: match root.scalar(faults, "pid") {
+            Some(scalar) if scalar.is("off") => None,
+            Some(scalar) => scalar.file(faults),
+            None => cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
+        },
+        listen: listen(faults, &root),
+        log: log(faults, &root),
+        cache,
+        default_upstream: upstreams.default,
+        upstreams: upstreams.list,
+        sites,
+        timeouts: timeouts(faults, &timeouts_section),
+        limits: limits(faults, &limits_section),
+    }
+}
+
+/// Workers for `auto`.
+pub(crate) fn workers_for(n_cores: usize) -> usize {
+    n_cores.clamp(1, usize::try_from(WORKERS_MAX).unwrap_or(usize::MAX))
+}
+
+fn workers(faults: &mut Faults<'_>, root: &Section<'_>, n_cores: usize) -> usize {
+    let row = schema::directive("", "workers");
+    match root.scalar(faults, "workers") {
+        Some(scalar) if !scalar.is("auto") => scalar.count(faults, row).unwrap_or(1),
+        _ => workers_for(n_cores),
+    }
+}
+
+fn user(faults: &mut Faults<'_>, scalar: &Scalar<'_>) -> Option<String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.$".contains(&byte);
+    if scalar.text.is_empty() || !scalar.text.bytes().all(is_name) {
+        scalar.wrong(faults, "is not the name of a user");
+        return None;
+    }
+    Some(scalar.text.to_owned())
+}
+
+fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
+    let kind = schema::directive("listen[]", "address").kind;
+    let Some(items) = root.items(faults, "listen") else { return all_addresses(LISTEN_PORT) };
+    let mut listens = Vec::new();
+    let mut seen = HashSet::new();
+    for item in items {
+        let scalar = match item.node.value {
+            Value::Map(_) => Section::open(faults, "listen[]", item.path.clone(), item.node)
+                .required(faults, "address", "address: 0.0.0.0:8080"),
+            _ => item.scalar(faults, kind),
+        };
+        let Some(scalar) = scalar else { continue };
+        match parse_listen(scalar.text) {
+            Ok(read) => {
+                // Port 0 is another one each time.
+                let is_new = |listen: &Listen| {
+                    seen.insert(listen.address.clone())
+                        || listen.address.to_string().ends_with(":0")
+                };
+                if !read.iter().all(is_new) {
+                    scalar.wrong(faults, "is listened on twice");
+                }
+                listens.extend(read);
+            }
+            Err(message) => scalar.fault(faults, message),
+        }
+    }
+    listens
+}
+
+fn log(faults: &mut Faults<'_>, root: &Section<'_>) -> LogConfig {
+    let mut config =
+        LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info };
+    let Some(node) = root.node("log") else { return config };
+    if let Value::Scalar(_) = node.value {
+        let scalar = root.scalar(faults, "log");
+        let file = scalar.filter(|scalar| !scalar.is("off")).and_then(|s| s.file(faults));
+        config.access = file.map(access_log_at);
+        return config;
+    }
+    let section = root.section(faults, "log", "log");
+    config.access = access_log(faults, &section);
+    config.error = match section.scalar(faults, "error") {
+        None => ErrorSink::Auto,
+        Some(scalar) if scalar.is("auto") => ErrorSink::Auto,
+        Some(scalar) if scalar.is("syslog") => ErrorSink::Syslog,
+        Some(scalar) if scalar.is("stderr") => ErrorSink::Stderr,
+        Some(scalar) if scalar.is("off") => {
+            let way_out = "is no place for the error log (try \"level: off\", or \"./off\")";
+            scalar.wrong(faults, way_out);
+            ErrorSink::Auto
+        }
+        Some(scalar) => scalar.file(faults).map_or(ErrorSink::Auto, ErrorSink::File),
+    };
+    let level = section.word(faults, "level").parse();
+    config.level = level.unwrap_or(log::LevelFilter::Info);
+    config
+}
+
+fn access_log(faults: &mut Faults<'_>, log: &Section<'_>) -> Option<AccessLogConfig> {
+    if !matches!(log.node("access")?.value, Value::Map(_)) {
+        let scalar = log.scalar(faults, "access")?;
+        return if scalar.is("off") { None } else { scalar.file(faults).map(access_log_at) };
+    }
+    let section = log.section(faults, "log.access", "access");
+    let file = section.required(faults, "file", "file: /var/log/ktrix/access.log");
+    let mut config = access_log_at(file.and_then(|file| file.file(faults)).unwrap_or_default());
+    config.format = match section.word(faults, "format") {
+        "common" => LogFormat::Common,
+        "json" => LogFormat::Json,
+        _ => LogFormat::Combined,
+    };
+    config.when_full = match section.word(faults, "when-full") {
+        "drop" => WhenFull::Drop,
+        _ => WhenFull::Wait,
+    };
+    config.buffer_bytes = as_usize(section.size(faults, "buffer")).next_power_of_two();
+    Some(config)
+}
+
+/// The access log at a path, with the defaults of the schema.
+pub(crate) fn access_log_at(file: PathBuf) -> AccessLogConfig {
+    let nowhere = Path::new("");
+    let section = Section::absent("log.access", String::new(), Place::default());
+    let buffer_bytes = as_usize(section.size(&mut Faults::of(nowhere), "buffer"));
+    let (format, when_full) = (LogFormat::Combined, WhenFull::Wait);
+    AccessLogConfig { file, format, when_full, buffer_bytes }
+}
+
+fn cache(faults: &mut Faults<'_>, root: &Section<'_>) -> Option<CacheConfig> {
+    let node = root.node("cache")?;
+    if !matches!(node.value, Value::Map(_)) {
+        let scalar = root.scalar(faults, "cache")?;
+        if scalar.is("off") {
+            return None;
+        }
+        let section = Section::absent("cache", "cache".to_owned(), node.place);
+        let path = scalar.file(faults).unwrap_or_default();
+        return Some(cache_at(faults, &section, path));
+    }
+    let section = root.section(faults, "cache", "cache");
+    let path = section.required(faults, "path", "path: /var/cache/ktrix");
+    let path = path.and_then(|path| path.file(faults)).unwrap_or_default();
+    Some(cache_at(faults, &section, path))
+}
+
+/// The cache in a directory, with what a mapping says about it.
+pub(crate) fn cache_at(
+    faults: &mut Faults<'_>,
+    section: &Section<'_>,
+    path: PathBuf,
+) -> CacheConfig {
+    let size_bytes = section.size(faults, "size");
+    let object_bytes_max = match section.size_if_any(faults, "object") {
+        Some(object_bytes) => {
+            if object_bytes > size_bytes {
+                let scalar = section.scalar(faults, "object");
+                scalar.inspect(|scalar| scalar.wrong(faults, "is larger than cache.size"));
+            }
+            object_bytes
+        }
+        None => size_bytes / 2,
+    };
+    CacheConfig {
+        path,
+        size_bytes,
+        objects: section.count(faults, "objects"),
+        memory_bytes: as_usize(section.size(faults, "memory")),
+        object_bytes_max,
+    }
+}
+
+pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeouts {
+    Timeouts {
+        client_head: section.duration(faults, "client-head"),
+        client_body: section.duration(faults, "client-body"),
+        client_send: section.duration(faults, "client-send"),
+        client_idle: section.duration(faults, "client-idle"),
+        connect: section.duration(faults, "connect"),
+        first_byte: section.duration(faults, "first-byte"),
+        idle: section.duration(faults, "idle"),
+        tunnel: section.duration(faults, "tunnel"),
+        stop: section.duration(faults, "stop"),
+    }
+}
+
+pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
+    let limits = Limits {
+        connections: section.count(faults, "connections"),
+        head_bytes: as_usize(section.size(faults, "head")),
+        target_bytes: as_usize(section.size(faults, "target")),
+        body_bytes: section.size(faults, "body"),
+        body_memory_bytes: as_usize(section.size(faults, "body-memory")),
+        headers: section.count(faults, "headers"),
+    };
+    if limits.target_bytes > limits.head_bytes {
+        let (target, head) = (limits.target_bytes as u64, limits.head_bytes as u64);
+        if let Some(scalar) = section.scalar(faults, "target") {
+            scalar.wrong(faults, &format!("is larger than limits.head ({})", format_size(head)));
+        } else if let Some(scalar) = section.scalar(faults, "head") {
+            let why = format!("is smaller than limits.target ({})", format_size(target));
+            scalar.wrong(faults, &why);
+        }
+    }
+    limits
+}
+
+fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,199 @@
+//! Every key that a configuration may hold: its kind, bounds, default and meaning, in one table.
+//!
+//! Reading takes defaults and bounds from here, the list of known keys in an error message comes
+//! from here, and a test holds the sample (`etc/ktrix.yaml`) and the manual
+//! (`man/ktrix.yaml.5`) to it. A new key is a row here, its line in resolving, in the sample and
+//! in the manual.
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Directive {
+    /// The mapping that the key stands in; empty for the top. `NAME` and `[]` stand for any.
+    pub section: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// What its value is.
+    pub kind: Kind,
+    /// The default as it would be written, or a word that says what happens without the key.
+    pub default: &'static str,
+    /// What it does, in one sentence.
+    pub says: &'static str,
+}
+
+/// What a value is, with its bounds (both included).
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A mapping; `or` says what else may stand there.
+    Section(&'static str),
+    /// A list of what the word says; a single one may stand without brackets.
+    List(&'static str),
+    /// Text of the form that the word names.
+    Text(&'static str),
+    /// A number.
+    Count(u64, u64),
+    /// A number, or `auto`.
+    CountOrAuto(u64, u64),
+    /// A size with its unit, in bytes.
+    Size(u64, u64),
+    /// A time with its unit, in milliseconds.
+    Duration(u64, u64),
+    /// `on` or `off`.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+impl Kind {
+    /// What is measured, as the manual says it.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Section(word) | Self::List(word) | Self::Text(word) => word,
+            Self::Count(..) => "count",
+            Self::CountOrAuto(..) => "count or auto",
+            Self::Size(..) => "size",
+            Self::Duration(..) => "duration",
+            Self::Switch => "on or off",
+            Self::Choice(_) => "word",
+        }
+    }
+}
+
+impl Directive {
+    /// The whole path of the key, `upstreams.NAME.servers[].weight`.
+    pub fn path(&self) -> String {
+        match self.section {
+            "" => self.key.to_owned(),
+            section => format!("{section}.{}", self.key),
+        }
+    }
+}
+
+/// The row of a key.
+///
+/// # Panics
+/// If the table has no such key, which is a mistake of the caller and not of a configuration.
+pub(crate) fn directive(section: &str, key: &str) -> &'static Directive {
+    let found = DIRECTIVES.iter().find(|row| row.section == section && row.key == key);
+    found.expect("every key that is read has its row in the schema")
+}
+
+/// The keys of a mapping, in the order of the manual.
+pub(crate) fn keys(section: &str) -> impl Iterator<Item = &'static str> + Clone {
+    DIRECTIVES.iter().filter(move |row| row.section == section).map(|row| row.key)
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const PIB: u64 = 1 << 50;
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+
+/// The most workers that a master runs.
+pub const WORKERS_MAX: u64 = 64;
+
+/// The table.
+#[rustfmt::skip]
+pub const DIRECTIVES: &[Directive] = &[
+    row("", "user", Kind::Text("user name"), "none", "whose rights the workers have when ktrix is started as root"),
+    row("", "workers", Kind::CountOrAuto(1, WORKERS_MAX), "auto", "processes that serve; auto is one for each core"),
+    row("", "pid", Kind::Text("path or off"), "ktrix.pid in cache.path", "the file that holds the master's process id"),
+    row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),
+    row("", "log", Kind::Section("mapping or path"), "no access log", "what is written down"),
+    row("", "cache", Kind::Section("mapping, path or off"), "off", "where responses are kept"),
+    row("", "upstream", Kind::Section("name, address or mapping"), "none", "who answers what no site claims"),
+    row("", "upstreams", Kind::Section("mapping of names"), "none", "groups of servers, by name"),
+    row("", "sites", Kind::List("mappings"), "none", "which hosts and paths go where"),
+    row("", "timeouts", Kind::Section("mapping"), "each key's own", "how long is waited for what"),
+    row("", "limits", Kind::Section("mapping"), "each key's own", "how much is taken from whom"),
+    //
+    row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
+    //
+    row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
+    row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "what happens to ktrix itself; auto is stderr in the foreground and else syslog"),
+    row("log", "level", Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), "info", "the least important line that the error log takes"),
+    row("log.access", "file", Kind::Text("path"), "required", "the file that lines are appended to"),
+    row("log.access", "format", Kind::Choice(&["common", "combined", "json"]), "combined", "what a line looks like"),
+    row("log.access", "when-full", Kind::Choice(&["wait", "drop"]), "wait", "what happens when the file is not ready for so long that the buffer is full"),
+    row("log.access", "buffer", Kind::Size(64 * KIB, 64 * MIB), "256 KiB", "memory for lines that are not yet written, for each worker, rounded up to a power of two"),
+    //
+    row("cache", "path", Kind::Text("path"), "required", "the directory of the cache files"),
+    row("cache", "size", Kind::Size(MIB, PIB), "1 GiB", "all cache files together"),
+    row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take 64 bytes each in the index"),
+    row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
+    row("cache", "object", Kind::Size(KIB, PIB), "half of cache.size", "the largest response that is stored"),
+    //
+    row("upstreams.NAME", "balance", Kind::Choice(&["round-robin"]), "round-robin", "how a server is chosen"),
+    row("upstreams.NAME", "servers", Kind::List("addresses or mappings"), "required", "who answers"),
+    row("upstreams.NAME", "connections", Kind::Count(1, 65_536), "256", "open connections, for each worker and server"),
+    row("upstreams.NAME", "pending", Kind::Count(0, 1_000_000), "10000", "requests that wait for a connection, for each worker; more are answered with 503"),
+    row("upstreams.NAME", "pending-timeout", Kind::Duration(1, HOUR), "10s", "how long a request waits for a connection before it is answered with 503"),
+    row("upstreams.NAME", "skip", Kind::Duration(0, DAY), "10s", "how long a server that failed is passed over"),
+    row("upstreams.NAME", "retries", Kind::Count(0, 10), "2", "further tries of a request that is safe to repeat"),
+    row("upstreams.NAME.servers[]", "address", Kind::Text("address"), "required", "a name or IP address with its port (else 80), or unix: and a path"),
+    row("upstreams.NAME.servers[]", "weight", Kind::Count(1, 1_000), "1", "the server's share of the requests"),
+    //
+    row("sites[]", "hosts", Kind::List("host names"), "any host", "the hosts that the site claims"),
+    row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "who answers what no route of the site claims, and the default of its routes"),
+    row("sites[]", "cache", Kind::Switch, "on", "the default of its routes"),
+    row("sites[]", "request-buffering", Kind::Switch, "on", "the default of its routes"),
+    row("sites[]", "routes", Kind::List("mappings"), "every path to the site's upstream", "which paths go where"),
+    row("sites[].routes[]", "path", Kind::Text("path prefix"), "required", "how the paths begin; the longest that fits wins"),
+    row("sites[].routes[]", "upstream", Kind::Text("name"), "the site's upstream", "who answers"),
+    row("sites[].routes[]", "cache", Kind::Switch, "the site's own", "whether responses are stored and answered from the cache"),
+    row("sites[].routes[]", "request-buffering", Kind::Switch, "the site's own", "whether a request is received completely before a server sees it"),
+    //
+    row("timeouts", "client-head", Kind::Duration(10, DAY), "10s", "from a request's first byte to the end of its head"),
+    row("timeouts", "client-body", Kind::Duration(10, DAY), "30s", "between two reads of a request's body"),
+    row("timeouts", "client-send", Kind::Duration(10, DAY), "30s", "between two writes to a client"),
+    row("timeouts", "client-idle", Kind::Duration(10, DAY), "60s", "between two requests of a client"),
+    row("timeouts", "connect", Kind::Duration(10, HOUR), "3s", "for a connection to a server"),
+    row("timeouts", "first-byte", Kind::Duration(10, DAY), "60s", "from the end of a request to the head of its response"),
+    row("timeouts", "idle", Kind::Duration(10, DAY), "60s", "between two reads of a response, and of a connection that waits for its next request"),
+    row("timeouts", "tunnel", Kind::Duration(10, 30 * DAY), "1h", "between two reads of either side of a tunnel"),
+    row("timeouts", "stop", Kind::Duration(0, DAY), "30s", "for requests to finish when ktrix stops or reloads"),
+    //
+    row("limits", "connections", Kind::Count(1, 1_000_000), "16384", "open client connections, for each worker"),
+    row("limits", "head", Kind::Size(KIB, MIB), "32 KiB", "the head of a message, its first line included"),
+    row("limits", "target", Kind::Size(64, MIB), "8 KiB", "the target of a request"),
+    row("limits", "body", Kind::Size(0, PIB), "1 GiB", "the body of a request that is received completely first"),
+    row("limits", "body-memory", Kind::Size(0, GIB), "64 KiB", "what of it is kept in memory before it goes to a file"),
+    row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
+];
+
+const fn row(
+    section: &'static str,
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    says: &'static str,
+) -> Directive {
+    Directive { section, key, kind, default, says }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_row_and_every_row_is_whole() {
+        let mut seen = HashSet::new();
+        for row in DIRECTIVES {
+            assert!(seen.insert(row.path()), "{} stands twice", row.path());
+            assert!(!row.default.is_empty() && !row.kind.unit().is_empty(), "{}", row.path());
+            assert!(!row.says.is_empty() && !row.says.ends_with('.'), "{}", row.path());
+        }
+    }
+
+    #[test]
+    fn a_chosen_default_is_one_of_the_words() {
+        for row in DIRECTIVES {
+            if let Kind::Choice(words) = row.kind {
+                assert!(words.contains(&row.default), "{}", row.path());
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! A mapping of the configuration while it is read by the schema.
+//!
+//! Each reader takes what stands under a key, or the key's default, and notes what is wrong with
+//! it. A wrong value reads as the default, so that reading goes on to the next mistake; nothing
+//! of it is used, for a configuration with a fault is never handed out.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::units::{UnitError, format_duration, format_size, parse_duration, parse_size};
+use crate::config::document::{Entry, Node, Place, Value};
+use crate::config::error::{Faults, quoted};
+use crate::config::nearest::nearest;
+use crate::config::schema::{self, Directive, Kind};
+
+/// A mapping, or the absence of one, in which every key has its default.
+pub(crate) struct Section<'a> {
+    /// Its name in the schema: `upstreams.NAME`.
+    schema: &'static str,
+    /// Its name in messages: `upstreams.app`.
+    path: String,
+    place: Place,
+    entries: &'a [Entry],
+}
+
+/// A scalar, where it stands, and what it is called.
+#[derive(Clone)]
+pub(crate) struct Scalar<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) place: Place,
+    pub(crate) path: String,
+}
+
+/// An entry of a list, and what it is called.
+pub(crate) struct Item<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) path: String,
+}
+
+impl<'a> Section<'a> {
+    /// A mapping of the keys that the schema knows.
+    pub(crate) fn open(
+        faults: &mut Faults<'_>,
+        schema: &'static str,
+        path: String,
+        node: &'a Node,
+    ) -> Self {
+        let section = Self::open_named(faults, schema, path, node);
+        let known = schema::keys(schema);
+        for entry in section.entries {
+            if !known.clone().any(|key| key == entry.key) {
+                let near = if faults.is_full() { None } else { nearest(&entry.key, known.clone()) };
+                let way_out = match near {
+                    Some(key) => format!("did you mean \"{key}\"?"),
+                    None => format!("known here: {}", known.clone().collect::<Vec<_>>().join(", ")),
+                };
+                let message = format!("is not a known key ({way_out})");
+                faults.add(entry.place, section.path_of(&entry.key), message);
+            }
+        }
+        section
+    }
+
+    /// A mapping whose keys are names that the operator chose.
+    pub(crate) fn open_named(
+        faults: &mut Faults<'_>,
+        schema: &'static str,
+        path: String,
+        node: &'a Node,
+    ) -> Self {
+        let entries = match &node.value {
+            Value::Map(entries) => entries.as_slice(),
+            Value::Empty => &[],
+            Value::Scalar(_) | Value::List(_) => {
+                let message = format!("expects a mapping, not {}", described(&node.value));
+                faults.add(node.place, path.clone(), message);
+                &[]
+            }
+        };
+        let section = Self { schema, path, place: node.place, entries };
+        let mut seen: HashMap<&str, Place> = HashMap::new();
+        for entry in entries {
+            if let Some(first) = seen.get(entry.key.as_str()) {
+                let message = format!("stands twice (first in line {})", first.line);
+                faults.add(entry.place, section.path_of(&entry.key), message);
+            } else {
+                seen.insert(&entry.key, entry.place);
+            }
+        }
+        section
+    }
+
+    /// A mapping that is not there.
+    pub(crate) const fn absent(schema: &'static str, path: String, place: Place) -> Self {
+        Self { schema, path, place, entries: &[] }
+    }
+
+    /// The mapping under a key of this one, or the absence of it.
+    pub(crate) fn section(&self, faults: &mut Faults<'_>, schema: &'static str, key: &str) -> Self {
+        match self.node(key) {
+            Some(node) => Self::open(faults, schema, self.path_of(key), node),
+            None => Self::absent(schema, self.path_of(key), self.place),
+        }
+    }
+
+    pub(crate) const fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(crate) const fn entries(&self) -> &'a [Entry] {
+        self.entries
+    }
+
+    /// What a key of this mapping is called in messages.
+    pub(crate) fn path_of(&self, key: &str) -> String {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let key = match key.len() <= 64 && !key.is_empty() && key.bytes().all(is_plain) {
+            true => key.to_owned(),
+            false => quoted(key),
+        };
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+    }
+
+    /// What stands under a key, if the key does.
+    pub(crate) fn node(&self, key: &str) -> Option<&'a Node> {
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+    }
+
+    /// Notes that a key is needed and not there.
+    pub(crate) fn missing(&self, faults: &mut Faults<'_>, key: &str, example: &str) {
+        let message = format!("is missing (try {})", quoted(example));
+        faults.add(self.place, self.path_of(key), message);
+    }
+
+    /// The text under a key, of whatever kind.
+    pub(crate) fn scalar(&self, faults: &mut Faults<'_>, key: &str) -> Option<Scalar<'a>> {
+        let node = self.node(key)?;
+        let row = schema::directive(self.schema, key);
+        scalar_of(faults, node, self.path_of(key), row.kind)
+    }
+
+    /// The text under a key that must be there.
+    pub(crate) fn required(
+        &self,
+        faults: &mut Faults<'_>,
+        key: &str,
+        example: &str,
+    ) -> Option<Scalar<'a>> {
+        if self.node(key).is_none() {
+            self.missing(faults, key, example);
+        }
+        self.scalar(faults, key)
+    }
+
+    pub(crate) fn count(&self, faults: &mut Faults<'_>, key: &str) -> usize {
+        let row = schema::directive(self.schema, key);
+        let read = self.scalar(faults, key).and_then(|scalar| scalar.count(faults, row));
+        read.or_else(|| row.default.parse().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn size(&self, faults: &mut Faults<'_>, key: &str) -> u64 {
+        let row = schema::directive(self.schema, key);
+        self.size_if_any(faults, key).or_else(|| parse_size(row.default).ok()).unwrap_or_default()
+    }
+
+    /// A size whose default is not a fixed one.
+    pub(crate) fn size_if_any(&self, faults: &mut Faults<'_>, key: &str) -> Option<u64> {
+        let row = schema::directive(self.schema, key);
+        let scalar = self.scalar(faults, key)?;
+        let size = scalar.measured(faults, parse_size(scalar.text))?;
+        let Kind::Size(min, max) = row.kind else { return Some(size) };
+        let bounds = || (format_size(min), format_size(max));
+        scalar.bounded(faults, size, (min, max), bounds).then_some(size)
+    }
+
+    pub(crate) fn duration(&self, faults: &mut Faults<'_>, key: &str) -> Duration {
+        let row = schema::directive(self.schema, key);
+        let read = self.duration_if_any(faults, key, row.kind);
+        read.or_else(|| parse_duration(row.default).ok()).unwrap_or_default()
+    }
+
+    fn duration_if_any(&self, faults: &mut Faults<'_>, key: &str, kind: Kind) -> Option<Duration> {
+        let scalar = self.scalar(faults, key)?;
+        let duration = scalar.measured(faults, parse_duration(scalar.text))?;
+        let Kind::Duration(min, max) = kind else { return Some(duration) };
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let bounds = || {
+            let text = |ms| format_duration(Duration::from_millis(ms));
+            (text(min), text(max))
+        };
+        scalar.bounded(faults, ms, (min, max), bounds).then_some(duration)
+    }
+
+    /// On or off, if it is said.
+    pub(crate) fn switch(&self, faults: &mut Faults<'_>, key: &str) -> Option<bool> {
+        let scalar = self.scalar(faults, key)?;
+        match scalar.text.to_ascii_lowercase().as_str() {
+            "on" | "yes" | "true" => Some(true),
+            "off" | "no" | "false" => Some(false),
+            _ => {
+                scalar.wrong(faults, "is neither on nor off");
+                None
+            }
+        }
+    }
+
+    /// One of the words that the schema lists for the key.
+    pub(crate) fn word(&self, faults: &mut Faults<'_>, key: &str) -> &'static str {
+        let row = schema::directive(self.schema, key);
+        let Kind::Choice(words) = row.kind else { return row.default };
+        let Some(scalar) = self.scalar(faults, key) else { return row.default };
+        let is_meant = |word: &&&str| word.eq_ignore_ascii_case(scalar.text) || scalar.is(word);
+        if let Some(word) = words.iter().find(is_meant) {
+            return word;
+        }
+        scalar.wrong(faults, &format!("is not known (try {})", words.join(", ")));
+        row.default
+    }
+
+    /// The entries of a list; what is not a list stands for a list of itself.
+    pub(crate) fn items(&self, faults: &mut Faults<'_>, key: &str) -> Option<Vec<Item<'a>>> {
+        let node = self.node(key)?;
+        let path = self.path_of(key);
+        match &node.value {
+            Value::List(items) if !items.is_empty() => {
+                let item = |(n, node)| Item { node, path: format!("{path}[{n}]") };
+                Some(items.iter().enumerate().map(item).collect())
+            }
+            Value::List(_) | Value::Empty => {
+                faults.add(node.place, path, "is empty (add an entry, or leave the key out)");
+                None
+            }
+            Value::Scalar(_) | Value::Map(_) => Some(vec![Item { node, path }]),
+        }
+    }
+}
+
+impl<'a> Item<'a> {
+    /// The entry as text.
+    pub(crate) fn scalar(&self, faults: &mut Faults<'_>, kind: Kind) -> Option<Scalar<'a>> {
+        scalar_of(faults, self.node, self.path.clone(), kind)
+    }
+}
+
+impl Scalar<'_> {
+    /// Whether it is this word; a switch may be written in each of its ways.
+    pub(crate) fn is(&self, word: &str) -> bool {
+        let is_off = |text: &str| {
+            ["off", "no", "false", "none"].iter().any(|off| text.eq_ignore_ascii_case(off))
+        };
+        self.text.eq_ignore_ascii_case(word) || (word == "off" && is_off(self.text))
+    }
+
+    /// The text as a path of the file system.
+    pub(crate) fn file(&self, faults: &mut Faults<'_>) -> Option<PathBuf> {
+        if self.text.is_empty() || self.text.contains('\0') {
+            self.wrong(faults, "is not a path");
+            return None;
+        }
+        Some(PathBuf::from(self.text))
+    }
+
+    /// Notes what is wrong with the text.
+    pub(crate) fn wrong(&self, faults: &mut Faults<'_>, why: &str) {
+        faults.add(self.place, self.path.clone(), format!("{} {why}", quoted(self.text)));
+    }
+
+    /// Notes a whole sentence.
+    pub(crate) fn fault(&self, faults: &mut Faults<'_>, message: String) {
+        faults.add(self.place, self.path.clone(), message);
+    }
+
+    /// The text as a number within the bounds of its row.
+    pub(crate) fn count(&self, faults: &mut Faults<'_>, row: &Directive) -> Option<usize> {
+        let (Kind::Count(min, max) | Kind::CountOrAuto(min, max)) = row.kind else { return None };
+        let is_number = !self.text.is_empty() && self.text.bytes().all(|b| b.is_ascii_digit());
+        if !is_number {
+            let way_out = match row.kind {
+                Kind::CountOrAuto(..) => "auto or a number",
+                _ => "a number",
+            };
+            self.wrong(faults, &format!("is not {way_out} from {min} to {max}"));
+            return None;
+        }
+        let number = self.text.parse().unwrap_or(u64::MAX);
+        let bounds = || (min.to_string(), max.to_string());
+        let is_bounded = self.bounded(faults, number, (min, max), bounds);
+        usize::try_from(number).ok().filter(|_| is_bounded)
+    }
+
+    /// A value with a unit, or a note of why it is none.
+    fn measured<T>(&self, faults: &mut Faults<'_>, read: Result<T, UnitError>) -> Option<T> {
+        let is_printable = self.text.len() <= 40 && !self.text.contains(char::is_control);
+        match read {
+            Ok(value) => Some(value),
+            Err(why) if is_printable => {
+                self.fault(faults, why.to_string());
+                None
+            }
+            Err(_) => {
+                self.wrong(faults, "is not a number with its unit");
+                None
+            }
+        }
+    }
+
+    /// Whether the value is within its bounds, or a note that it is not.
+    fn bounded(
+        &self,
+        faults: &mut Faults<'_>,
+        value: u64,
+        (min, max): (u64, u64),
+        bounds: impl FnOnce() -> (String, String),
+    ) -> bool {
+        if (min..=max).contains(&value) {
+            return true;
+        }
+        let (least, most) = bounds();
+        self.wrong(faults, &format!("is out of range (from {least} to {most})"));
+        false
+    }
+}
+
+/// The text of a node, or a note that it is none.
+fn scalar_of<'a>(
+    faults: &mut Faults<'_>,
+    node: &'a Node,
+    path: String,
+    kind: Kind,
+) -> Option<Scalar<'a>> {
+    let message = match &node.value {
+        Value::Scalar(text) => return Some(Scalar { text, place: node.place, path }),
+        Value::Empty => format!("has no value (expects {})", expected(kind)),
+        other => format!("expects {}, not {}", expected(kind), described(other)),
+    };
+    faults.add(node.place, path, message);
+    None
+}
+
+fn expected(kind: Kind) -> String {
+    match kind {
+        Kind::Count(min, max) => format!("a number from {min} to {max}"),
+        Kind::CountOrAuto(min, max) => format!("auto or a number from {min} to {max}"),
+        Kind::Size(..) => "a size such as \"64 MiB\"".to_owned(),
+        Kind::Duration(..) => "a time such as \"5s\"".to_owned(),
+        Kind::Switch => "on or off".to_owned(),
+        Kind::Choice(words) => format!("one of: {}", words.join(", ")),
+        Kind::Section(word) | Kind::List(word) | Kind::Text(word) => word.to_owned(),
+    }
+}
+
+pub(crate) const fn described(value: &Value) -> &'static str {
+    match value {
+        Value::Empty => "nothing",
+        Value::Scalar(_) => "a single value",
+        Value::List(_) => "a list",
+        Value::Map(_) => "a mapping",
+    }
+}

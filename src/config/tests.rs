@@ -1,0 +1,313 @@
+//! Whole configurations: what they mean, and what is said about those that are wrong.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ORIGINAL: &str = "log : /tmp/hnie/log\ncache : /tmp/hnie/cache/\nupstream : 192.168.0.1\n";
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    load_for(Path::new("k.yaml"), text, 4)
+}
+
+fn errors(text: &str) -> Vec<String> {
+    match read(text) {
+        Ok(config) => panic!("{text:?} is taken: {config:?}"),
+        Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn three_lines_are_a_whole_configuration() {
+    let config = read(ORIGINAL).unwrap();
+    let cache = config.cache.unwrap();
+    assert_eq!(cache.path, Path::new("/tmp/hnie/cache/"));
+    assert_eq!((cache.size_bytes, cache.objects), (1 << 30, 100_000));
+    assert_eq!((cache.memory_bytes, cache.object_bytes_max), (64 << 20, 1 << 29));
+    let access = config.log.access.unwrap();
+    assert_eq!(access.file, Path::new("/tmp/hnie/log"));
+    assert_eq!((access.format, access.when_full), (LogFormat::Combined, WhenFull::Wait));
+    assert_eq!(access.buffer_bytes, 256 << 10);
+    assert_eq!((config.log.error, config.log.level), (ErrorSink::Auto, log::LevelFilter::Info));
+    assert_eq!(config.pid.as_deref(), Some(Path::new("/tmp/hnie/cache/ktrix.pid")));
+    assert_eq!(config.workers, 4);
+    let listens: Vec<_> = config.listen.iter().map(|l| l.address.to_string()).collect();
+    assert_eq!(listens, ["0.0.0.0:8080", "[::]:8080"]);
+    assert_eq!(config.default_upstream, Some(0));
+    let upstream = &config.upstreams[0];
+    assert_eq!(upstream.servers[0].address.to_string(), "192.168.0.1:80");
+    assert_eq!((upstream.connections, upstream.pending, upstream.retries), (256, 10_000, 2));
+    assert_eq!(upstream.pending_timeout, Duration::from_secs(10));
+    assert_eq!(upstream.skip, Duration::from_secs(10));
+    assert_eq!(config.timeouts.client_head, Duration::from_secs(10));
+    assert_eq!(config.timeouts.tunnel, Duration::from_secs(3600));
+    assert_eq!((config.limits.head_bytes, config.limits.headers), (32 << 10, 100));
+    assert_eq!((config.limits.body_bytes, config.limits.connections), (1 << 30, 16_384));
+}
+
+#[test]
+fn the_full_form_is_read() {
+    let config = read(concat!(
+        "user: ktrix\nworkers: 3\npid: off\nlisten: [\"127.0.0.1:0\", {address: \"[::1]:81\"}]\n",
+        "log:\n  access: {file: /a.log, format: json, when-full: drop, buffer: 100 KiB}\n",
+        "  error: syslog\n  level: warn\n",
+        "cache: {path: /c, size: 10 GiB, objects: 1000000, memory: 1 MiB, object: 5 GiB}\n",
+        "upstreams:\n  app:\n    balance: round-robin\n    connections: 9\n    pending: 0\n",
+        "    pending-timeout: 1s\n    skip: 0s\n    retries: 0\n",
+        "    servers:\n      - 10.0.0.1:8080\n      - {address: web.lan, weight: 2}\n",
+        "  static: {servers: \"unix:/run/s.sock\"}\n",
+        "upstream: static\n",
+        "sites:\n  - hosts: [www.Example.com, \"*.example.org\"]\n    routes:\n",
+        "      - {path: /up, upstream: app, cache: off, request-buffering: off}\n",
+        "      - {path: /}\n  - {hosts: a.b, upstream: app, cache: off}\n",
+        "timeouts: {client-head: 1s, stop: 0s}\nlimits: {head: 16 KiB, target: 4 KiB}\n",
+    ))
+    .unwrap();
+    assert_eq!((config.workers, config.pid, config.listen.len()), (3, None, 2));
+    let access = config.log.access.unwrap();
+    assert_eq!((access.format, access.buffer_bytes), (LogFormat::Json, 128 << 10));
+    assert_eq!((config.log.error, config.log.level), (ErrorSink::Syslog, log::LevelFilter::Warn));
+    assert_eq!(config.upstreams[0].servers[1].weight, 2);
+    assert_eq!((config.upstreams[1].name.as_str(), config.default_upstream), ("static", Some(1)));
+    let route = |path: &str, upstream, cache, request_buffering| RouteConfig {
+        path: path.to_owned(),
+        upstream,
+        cache,
+        request_buffering,
+    };
+    assert_eq!(config.sites[0].hosts[1], HostPattern::Below(".example.org".into()));
+    assert_eq!(config.sites[0].routes, [route("/up", 0, false, false), route("/", 1, true, true)]);
+    assert_eq!(config.sites[1].routes, [route("/", 0, false, true)]);
+}
+
+#[test]
+fn a_load_test_s_configuration_is_read() {
+    let config = read(concat!(
+        "workers: 1\nlisten: [\"127.0.0.1:18080\"]\nlog: {access: off, error: stderr}\n",
+        "cache: {path: /tmp/b/cache, size: 4 GiB, objects: 200000, memory: 128 MiB}\n",
+        "timeouts: {client-idle: 600s, idle: 600s}\n",
+        "upstreams:\n  origin: {servers: [\"127.0.0.1:18081\"]}\n",
+        "sites:\n  - routes:\n      - {path: /c/, upstream: origin}\n",
+        "      - {path: /, upstream: origin, cache: off}\n",
+    ))
+    .unwrap();
+    assert_eq!((config.log.access, config.log.error), (None, ErrorSink::Stderr));
+    assert_eq!(config.timeouts.client_idle, Duration::from_secs(600));
+    assert_eq!(config.timeouts.idle, Duration::from_secs(600));
+    let caches: Vec<bool> = config.sites[0].routes.iter().map(|route| route.cache).collect();
+    assert_eq!(caches, [true, false]);
+    assert_eq!(config.default_upstream, None);
+}
+
+#[test]
+fn a_site_answers_what_its_routes_leave_if_it_names_an_upstream() {
+    let text =
+        "upstreams: {a: {servers: [h]}}\nsites:\n  - upstream: a\n    routes: [{path: /x}]\n";
+    let paths = |config: Config| -> Vec<String> {
+        config.sites[0].routes.iter().map(|route| route.path.clone()).collect()
+    };
+    assert_eq!(read(text).map(paths), Ok(vec!["/x".to_owned(), "/".to_owned()]));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let text = concat!(
+        "wrokers: 3\nworkers: 65\nlisten: [\"localhost:80\"]\n",
+        "timeouts: {connect: 5, idle: 5 parsecs}\n",
+        "upstreams:\n  web: {servers: []}\n  static: {servers: [\"https://a\"], weight: 1}\n",
+        "sites:\n  - hosts: [a.b]\n    routes:\n      - {path: up, upstream: api}\n",
+        "  - hosts: [A.B]\n    upstream: web\n",
+        "limits: {head: 1 TiB}\nlimits: {}\n",
+    );
+    assert_eq!(
+        errors(text),
+        [
+            "k.yaml:1:1: wrokers: is not a known key (did you mean \"workers\"?)",
+            "k.yaml:2:10: workers: \"65\" is out of range (from 1 to 64)",
+            "k.yaml:3:10: listen[0]: \"localhost:80\" is not an IP address (try \"0.0.0.0:80\", \
+             \"[::1]:80\", \"80\" or \"unix:/run/ktrix.sock\")",
+            "k.yaml:4:21: timeouts.connect: \"5\" has no unit (try \"5s\")",
+            "k.yaml:4:30: timeouts.idle: \"5 parsecs\" has an unknown unit \"parsecs\" \
+             (known are ms, s, m, h, d)",
+            "k.yaml:6:18: upstreams.web.servers: is empty (add an entry, or leave the key out)",
+            "k.yaml:7:22: upstreams.static.servers[0]: \"https://a\" asks for TLS, which ktrix \
+             does not speak to servers (try \"10.0.0.1:8080\", \"app.example:8080\" or \
+             \"unix:/run/app.sock\")",
+            "k.yaml:7:36: upstreams.static.weight: is not a known key (known here: balance, \
+             servers, connections, pending, pending-timeout, skip, retries)",
+            "k.yaml:11:16: sites[0].routes[0].path: \"up\" does not begin with a slash \
+             (try \"/up\")",
+            "k.yaml:11:30: sites[0].routes[0].upstream: \"api\" is not defined \
+             (try one of: static, web)",
+            "k.yaml:12:13: sites[1].hosts[0]: \"A.B\" is claimed already, by sites[0] (line 9)",
+            "k.yaml:14:16: limits.head: \"1 TiB\" is out of range (from 1 KiB to 1 MiB)",
+            "k.yaml:15:1: limits: stands twice (first in line 14)",
+        ]
+    );
+}
+
+#[test]
+fn each_mistake_has_its_place_and_its_key() {
+    for (text, error) in [
+        ("", "1:1: upstream: is missing"),
+        ("- a\n", "1:1: expects a mapping, not a list"),
+        ("hello\n", "1:1: expects a mapping, not a single value"),
+        ("a: [\n", "1:4: "),
+        ("upstream: a\nuser: \"x y\"\n", "2:7: user: \"x y\" is not the name"),
+        ("upstream: a\nworkers: 0\n", "2:10: workers: \"0\" is out of range"),
+        ("upstream: a\nworkers: many\n", "2:10: workers: \"many\" is not auto or a number"),
+        ("upstream: a\nworkers: [1]\n", "2:10: workers: expects auto or a number from 1 to 64"),
+        ("upstream: a\nworkers:\n", "2:1: workers: has no value"),
+        ("upstream: a\nlisten: []\n", "2:9: listen: is empty"),
+        ("upstream: a\nlisten: [{port: 1}]\n", "2:10: listen[0].address: is missing"),
+        ("upstream: a\nlisten: [80, \"*:80\"]\n", "2:14: listen[1]: \"*:80\" is listened on twice"),
+        ("upstream: a\nlog: {level: loud}\n", "2:14: log.level: \"loud\" is not known (try off,"),
+        ("upstream: a\nlog: {access: {format: json}}\n", "log.access.file: is missing"),
+        ("upstream: a\nlog: {error: off}\n", "2:14: log.error: \"off\" is no place"),
+        ("upstream: a\ncache: {size: 1 GiB}\n", "2:8: cache.path: is missing"),
+        ("upstream: a\ncache: {path: /c, size: 1 MiB, object: 2 MiB}\n", "larger than cache.size"),
+        ("upstream: a\ncache: {path: /c, objects: 1e6}\n", "\"1e6\" is not a number from 1000"),
+        ("upstream: \"\"\n", "1:11: upstream: \"\" is neither"),
+        ("upstream: {}\n", "upstream.servers: is missing"),
+        ("upstreams: {a: {servers: [x]}}\n", "1:1: upstream: is missing"),
+        ("upstreams: {1: {servers: [x]}}\nupstream: x\n", "1:13: upstreams.1: is not a name"),
+        (
+            "upstreams: {app: {servers: [x]}}\nupstream: ap\n",
+            "2:11: upstream: \"ap\" is not defined (did you mean \"app\"?)",
+        ),
+        (
+            "upstreams: {default: {servers: [x]}}\nupstream: 1.1.1.1\n",
+            "1:13: upstreams.default: is the name",
+        ),
+        (
+            "upstream: {servers: [x], balance: rtt}\n",
+            "1:35: upstream.balance: \"rtt\" is not known (try round-robin)",
+        ),
+        (
+            "upstream: {servers: [{address: x, weight: 0}]}\n",
+            "upstream.servers[0].weight: \"0\" is out of range",
+        ),
+        ("upstream: {servers: [{weight: 1}]}\n", "upstream.servers[0].address: is missing"),
+        ("sites: [{hosts: [a]}]\n", "1:9: sites[0].upstream: is missing"),
+        ("sites: [{routes: [{path: /}]}]\n", "sites[0].routes[0].upstream: is missing"),
+        ("upstream: a\nsites: [{routes: [{cache: off}]}]\n", "sites[0].routes[0].path: is missing"),
+        (
+            "upstream: a\nsites: [{routes: [{path: /}, {path: /}]}]\n",
+            "2:37: sites[0].routes[1].path: \"/\" is a route",
+        ),
+        ("upstream: a\nsites: [{routes: [{path: /a b}]}]\n", "has ' '"),
+        ("upstream: a\nsites: [{cache: on}]\n", "2:17: sites[0].cache: \"on\" asks for a cache"),
+        ("upstream: a\nsites: [{cache: maybe}]\n", "\"maybe\" is neither on nor off"),
+        ("upstream: a\nsites: [{}, {hosts: [x]}, {}]\n", "sites[2]: names no hosts, and sites[0]"),
+        (
+            "upstream: a\nsites: [{hosts: [x, x]}]\n",
+            "2:21: sites[0].hosts[1]: \"x\" is claimed already",
+        ),
+        (
+            "upstream: a\nlimits: {target: 64 KiB}\n",
+            "limits.target: \"64 KiB\" is larger than limits.head (32 KiB)",
+        ),
+        (
+            "upstream: a\nlimits: {head: 4 KiB}\n",
+            "limits.head: \"4 KiB\" is smaller than limits.target (8 KiB)",
+        ),
+        ("upstream: a\ntimeouts: 5s\n", "2:11: timeouts: expects a mapping"),
+        ("upstream: a\n\"we\\nird\": 5s\n", "2:1: \"we\\nird\": is not a known key"),
+    ] {
+        let all = errors(text);
+        assert!(all.iter().any(|e| e.contains(error)), "{text:?}: {all:#?}");
+        for line in all {
+            assert!(line.starts_with("k.yaml:") && !line.contains('\n'), "{line}");
+        }
+    }
+}
+
+#[test]
+fn an_integer_key_does_not_hide_a_key_that_stands_twice() {
+    let text = "upstream: a\n0x1: b\nlimits: {}\nlimits: {}\n";
+    assert!(errors(text).iter().any(|e| e.contains("0x1")));
+}
+
+#[test]
+fn a_cache_that_is_off_is_none() {
+    for text in ["upstream: a\n", "upstream: a\ncache: off\n", "upstream: a\ncache: no\n"] {
+        let config = read(text).unwrap();
+        assert_eq!((config.cache, config.pid), (None, None), "{text}");
+    }
+    let config = read("upstream: a\nsites: [{}]\n").unwrap();
+    assert!(!config.sites[0].routes[0].cache);
+}
+
+/// Texts that are near a configuration: its keys, values and punctuation in any order.
+fn near_configurations() -> impl Strategy<Value = String> {
+    let keys = schema::DIRECTIVES.iter().map(|row| format!("{}: ", row.key));
+    let values = [
+        "off",
+        "5s",
+        "1 GiB",
+        "a",
+        "*.b",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        "\n",
+        "\n  - ",
+        "- ",
+        "&x ",
+        "*x",
+        "10.0.0.1:80",
+        "/",
+        "unix:/s",
+        "65",
+        "\"",
+        "\n    ",
+        "~",
+        "<<: ",
+    ];
+    let words: Vec<String> = keys.chain(values.map(str::to_owned)).collect();
+    proptest::collection::vec(proptest::sample::select(words), 0..40)
+        .prop_map(|words| words.concat())
+}
+
+/// The sample with some of its text replaced.
+fn damaged_samples() -> impl Strategy<Value = String> {
+    const SAMPLE: &str = include_str!("../../etc/ktrix.yaml");
+    let damage = (0..SAMPLE.len(), 0usize..20, "[ \\PC\n\t:\\-\\[\\]{}&*'\"]{0,6}");
+    proptest::collection::vec(damage, 1..6).prop_map(|damages| {
+        let mut text = SAMPLE.as_bytes().to_vec();
+        for (at, len, new) in damages {
+            let at = at.min(text.len());
+            let end = (at + len).min(text.len());
+            text.splice(at..end, new.into_bytes());
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn no_damaged_sample_panics(text in damaged_samples()) {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn no_text_that_is_near_a_configuration_panics(text in near_configurations()) {
+        match read(&text) {
+            Ok(config) => prop_assert!(!config.listen.is_empty() && !config.upstreams.is_empty()),
+            Err(errors) => {
+                prop_assert!(!errors.0.is_empty());
+                for error in errors.0 {
+                    prop_assert!(error.line > 0 && error.column > 0);
+                    prop_assert!(!error.to_string().contains('\n'));
+                }
+            }
+        }
+    }
+}
