@@ -1,1 +1,9 @@
-//! (to be written)
+//! Which server, over which connection, and who waits: on ids and numbers, without sockets.
+//!
+//! `balance` chooses a server of an upstream, `pool` keeps the connections to one server, and
+//! `pending` holds the fetches that wait for a connection. Times are milliseconds of the monotonic
+//! clock.
+
+pub mod balance;
+pub mod pending;
+pub mod pool;

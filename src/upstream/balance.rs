@@ -1,0 +1,214 @@
+//! Which server of an upstream is next.
+//!
+//! Smooth weighted round robin: at each choice every server that may be chosen gains its weight,
+//! the richest is chosen and pays what all have gained. A server of weight 3 beside one of
+//! weight 1 is chosen three times in four, and never in a burst.
+
+/// The balancer of one upstream in one worker. Servers go by their place in the configuration.
+#[derive(Clone, Debug)]
+pub struct Balance {
+    servers: Vec<Share>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    weight: i64,
+    credit: i64,
+}
+
+/// The servers that a fetch has tried already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    first: u128,
+    /// Those beyond the first 128.
+    rest: Vec<usize>,
+}
+
+/// What was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This server, which is up.
+    Up(usize),
+    /// All are down; this one's time ends first, so try it anyway.
+    Down(usize),
+    /// Every server was tried.
+    Exhausted,
+}
+
+impl Balance {
+    /// A balancer over servers of these weights; a weight of 0 counts as 1.
+    pub fn new(weights: impl IntoIterator<Item = u32>) -> Self {
+        let share = |weight: u32| Share { weight: i64::from(weight.max(1)), credit: 0 };
+        Self { servers: weights.into_iter().map(share).collect() }
+    }
+
+    /// Chooses among the servers not tried yet. `down_until_ms` says for a server until when it
+    /// is to be skipped (0, or a time that is past: it is up).
+    pub fn choose(
+        &mut self,
+        now_ms: u64,
+        tried: &Tried,
+        down_until_ms: impl Fn(usize) -> u64,
+    ) -> Choice {
+        let mut richest: Option<(usize, i64)> = None;
+        let mut soonest: Option<(usize, u64)> = None;
+        let mut n_gained = 0;
+        for (server, share) in self.servers.iter_mut().enumerate() {
+            if tried.contains(server) {
+                continue;
+            }
+            let until_ms = down_until_ms(server);
+            if now_ms < until_ms {
+                if soonest.is_none_or(|(_, soonest_ms)| until_ms < soonest_ms) {
+                    soonest = Some((server, until_ms));
+                }
+                continue;
+            }
+            share.credit += share.weight;
+            n_gained += share.weight;
+            if richest.is_none_or(|(_, credit)| share.credit > credit) {
+                richest = Some((server, share.credit));
+            }
+        }
+        if let Some((server, credit)) = richest {
+            self.servers[server].credit = credit - n_gained;
+            return Choice::Up(server);
+        }
+        soonest.map_or(Choice::Exhausted, |(server, _)| Choice::Down(server))
+    }
+
+    /// How many servers there are.
+    pub fn len(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// There is no server at all.
+    pub fn is_empty(&self) -> bool {
+        self.servers.is_empty()
+    }
+}
+
+impl Tried {
+    /// None tried yet.
+    pub const fn new() -> Self {
+        Self { first: 0, rest: Vec::new() }
+    }
+
+    /// This one was tried.
+    pub fn insert(&mut self, server: usize) {
+        if server < 128 {
+            self.first |= 1 << server;
+        } else if !self.rest.contains(&server) {
+            self.rest.push(server);
+        }
+    }
+
+    /// Whether this one was tried.
+    pub fn contains(&self, server: usize) -> bool {
+        if server < 128 { self.first >> server & 1 == 1 } else { self.rest.contains(&server) }
+    }
+
+    /// How many were tried.
+    pub fn len(&self) -> usize {
+        self.first.count_ones() as usize + self.rest.len()
+    }
+
+    /// None was tried.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn up(_: usize) -> u64 {
+        0
+    }
+
+    #[test]
+    fn weights_are_kept_without_bursts() {
+        let mut balance = Balance::new([5, 1, 1]);
+        let chosen: Vec<_> = (0..7).map(|_| balance.choose(0, &Tried::new(), up)).collect();
+        assert_eq!(chosen, [0, 0, 1, 0, 2, 0, 0].map(Choice::Up));
+    }
+
+    #[test]
+    fn what_is_down_or_tried_is_skipped() {
+        let mut balance = Balance::new([1, 1, 1]);
+        let down = |server| if server == 0 { 100 } else { 0 };
+        let mut tried = Tried::new();
+        tried.insert(1);
+        assert_eq!(balance.choose(99, &tried, down), Choice::Up(2));
+        tried.insert(2);
+        assert_eq!(balance.choose(99, &tried, down), Choice::Down(0));
+        tried.insert(0);
+        assert_eq!(balance.choose(99, &tried, down), Choice::Exhausted);
+    }
+
+    #[test]
+    fn when_all_are_down_the_first_to_return_is_chosen() {
+        let mut balance = Balance::new([1, 1, 1]);
+        let until = [300, 100, 200];
+        assert_eq!(balance.choose(50, &Tried::new(), |i| until[i]), Choice::Down(1));
+        assert_eq!(balance.choose(150, &Tried::new(), |i| until[i]), Choice::Up(1));
+        assert_eq!(Balance::new([]).choose(0, &Tried::new(), up), Choice::Exhausted);
+    }
+
+    #[test]
+    fn many_servers_can_be_tried() {
+        let mut tried = Tried::new();
+        for server in [0, 127, 128, 4_000, 128] {
+            assert_eq!(tried.contains(server), server == 128 && tried.len() > 3);
+            tried.insert(server);
+        }
+        assert!(tried.contains(0) && tried.contains(127) && tried.contains(4_000));
+        assert!(!tried.contains(1) && !tried.contains(129));
+        assert_eq!(tried.len(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn a_round_gives_everybody_its_weight(weights in prop::collection::vec(1..20_u32, 1..10)) {
+            let mut balance = Balance::new(weights.iter().copied());
+            let mut n_chosen = vec![0; weights.len()];
+            for _ in 0..weights.iter().sum() {
+                match balance.choose(0, &Tried::new(), up) {
+                    Choice::Up(server) => n_chosen[server] += 1,
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+            prop_assert_eq!(n_chosen, weights);
+        }
+
+        #[test]
+        fn only_who_may_be_chosen_is(
+            weights in prop::collection::vec(0..5_u32, 0..140),
+            until in prop::collection::vec(0..20_u64, 140),
+            tries in prop::collection::vec(0..140_usize, 0..140),
+            now_ms in 0..20_u64,
+        ) {
+            let mut balance = Balance::new(weights.iter().copied());
+            let mut tried = Tried::new();
+            for server in tries {
+                tried.insert(server);
+            }
+            let left = || (0..weights.len()).filter(|server| !tried.contains(*server));
+            for _ in 0..20 {
+                match balance.choose(now_ms, &tried, |server| until[server]) {
+                    Choice::Up(server) => {
+                        prop_assert!(!tried.contains(server) && until[server] <= now_ms);
+                    }
+                    Choice::Down(server) => {
+                        prop_assert!(left().all(|other| until[other] > now_ms));
+                        prop_assert_eq!(left().map(|i| until[i]).min(), Some(until[server]));
+                    }
+                    Choice::Exhausted => prop_assert_eq!(left().count(), 0),
+                }
+            }
+        }
+    }
+}
