@@ -1,1 +1,13 @@
-//! (to be written)
+//! The kernel's side of the house, and the only floor with `unsafe` in it.
+
+pub mod pinned;
+pub mod process;
+pub mod privileges;
+pub mod detach;
+pub mod socket;
+pub mod shm;
+pub mod owner;
+pub mod wake;
+pub mod file;
+pub mod servers;
+pub mod ring_bytes;

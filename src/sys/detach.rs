@@ -1,0 +1,107 @@
+//! Detaching from the terminal: fork, a new session, fork again.
+//!
+//! The process that was started stays until the daemon has said, over a pipe, that it serves or why
+//! it cannot; so the exit code of `ktrix --daemon` is the truth.
+
+use std::fs::OpenOptions;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+
+use crate::sys::process::{exit_now, fork_in_two};
+
+/// The two that come out of [`detach`].
+#[derive(Debug)]
+pub enum Detached {
+    /// The process that was started; the daemon has spoken, or died before it could.
+    Starter(Result<(), String>),
+    /// The daemon, with the way to tell the starter.
+    Daemon(Announcer),
+}
+
+/// The daemon's end of the pipe to the process that started it.
+#[derive(Debug)]
+pub struct Announcer {
+    pipe: PipeWriter,
+}
+
+impl Announcer {
+    /// The daemon serves: the starter ends with code 0.
+    pub fn ready(mut self) {
+        // A starter that was killed meanwhile does not miss the news.
+        let _ = self.pipe.write_all(READY);
+    }
+
+    /// The daemon cannot serve: the starter prints `why` and ends with code 1.
+    pub fn failed(mut self, why: &str) {
+        let _ = self.pipe.write_all(why.as_bytes());
+    }
+}
+
+/// Leaves the terminal, the session and the standard streams behind.
+///
+/// # Errors
+/// When a process, a pipe or a session cannot be made. Whoever gets the error is the process that
+/// was started.
+pub fn detach() -> io::Result<Detached> {
+    let (reader, writer) = io::pipe()?;
+    if let Some(middle) = fork_in_two()? {
+        drop(writer);
+        let outcome = listen(reader);
+        let _ = crate::sys::process::wait_for(middle);
+        return Ok(Detached::Starter(outcome));
+    }
+    drop(reader);
+    match leave_session() {
+        Ok(()) => Ok(Detached::Daemon(Announcer { pipe: writer })),
+        Err(error) => {
+            Announcer { pipe: writer }.failed(&format!("cannot detach: {error}"));
+            exit_now(1)
+        }
+    }
+}
+
+/// In the middle process: starts a session, and leaves it to a child that can never win a
+/// terminal back. Returns in that child only.
+fn leave_session() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    if fork_in_two()?.is_some() {
+        exit_now(0);
+    }
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
+}
+
+fn listen(mut reader: PipeReader) -> Result<(), String> {
+    let mut said = Vec::new();
+    let heard = (&mut reader).take(WORDS_MAX).read_to_end(&mut said);
+    match heard {
+        Ok(_) if said == READY => Ok(()),
+        Ok(_) if said.is_empty() => Err("the daemon died before it was ready".to_owned()),
+        Ok(_) => Err(String::from_utf8_lossy(&said).into_owned()),
+        Err(error) => Err(format!("cannot hear from the daemon: {error}")),
+    }
+}
+
+const READY: &[u8] = b"\0";
+/// A starter reads no more than this of what a daemon has to say.
+const WORDS_MAX: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(speak: impl FnOnce(Announcer)) -> Result<(), String> {
+        let (reader, pipe) = io::pipe().unwrap();
+        speak(Announcer { pipe });
+        listen(reader)
+    }
+
+    #[test]
+    fn the_starter_hears_what_the_daemon_says() {
+        assert_eq!(heard(Announcer::ready), Ok(()));
+        assert_eq!(heard(|a| a.failed("no room")), Err("no room".to_owned()));
+        assert_eq!(heard(drop), Err("the daemon died before it was ready".to_owned()));
+    }
+}

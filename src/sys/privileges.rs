@@ -1,0 +1,130 @@
+//! What a process may do: the account it runs as, and the limits it has.
+//!
+//! Dropping is one way: groups first, then the group, then the user, each in all three of its ids,
+//! and afterwards nothing that is executed can win privileges back (`no_new_privs`).
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use nix::fcntl::AtFlags;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Uid, User};
+
+/// A user of this machine, looked up once, before the first fork.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Account {
+    /// The account of that name, with all the groups that it belongs to.
+    ///
+    /// # Errors
+    /// When there is no such user, or the user database cannot be read.
+    pub fn of(name: &str) -> io::Result<Self> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no user \"{name}\""));
+        let user = User::from_name(name)?.ok_or_else(missing)?;
+        let c_name = CString::new(name).map_err(|_| missing())?;
+        let groups = nix::unistd::getgrouplist(&c_name, user.gid)?;
+        Ok(Self { uid: user.uid, gid: user.gid, groups })
+    }
+
+    /// Whether this process already runs as this account.
+    pub fn is_current(&self) -> bool {
+        Uid::effective() == self.uid
+    }
+
+    /// Becomes this account, for good.
+    ///
+    /// # Errors
+    /// When this process may not, or when the way back turns out to be open.
+    pub fn assume(&self) -> io::Result<()> {
+        nix::unistd::setgroups(&self.groups)?;
+        nix::unistd::setresgid(self.gid, self.gid, self.gid)?;
+        nix::unistd::setresuid(self.uid, self.uid, self.uid)?;
+        if !self.uid.is_root() && nix::unistd::setuid(Uid::from_raw(0)).is_ok() {
+            return Err(io::Error::other("privileges could be won back after they were dropped"));
+        }
+        Ok(())
+    }
+
+    /// Gives an open file to this account.
+    ///
+    /// # Errors
+    /// What fchown(2) says.
+    pub fn own_file(&self, file: &File) -> io::Result<()> {
+        nix::unistd::fchown(file, Some(self.uid), Some(self.gid)).map_err(io::Error::from)
+    }
+
+    /// Gives the file or directory at `path` to this account; a symbolic link is not followed.
+    ///
+    /// # Errors
+    /// What fchownat(2) says.
+    pub fn own_path(&self, path: &Path) -> io::Result<()> {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::unistd::fchownat(nix::fcntl::AT_FDCWD, path, Some(self.uid), Some(self.gid), flags)
+            .map_err(io::Error::from)
+    }
+}
+
+/// Whether this process was started by root and may become somebody else.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// No program that this process or its children execute can have more rights than it has now.
+///
+/// # Errors
+/// Only if the kernel is older than this request (Linux 3.5).
+pub fn set_no_new_privileges() -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs().map_err(io::Error::from)
+}
+
+/// Raises the limit of open files to the hard limit and says what it is now.
+///
+/// # Errors
+/// What setrlimit(2) says; the limit is then as it was.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{Death, fork_child, wait_for};
+
+    #[test]
+    fn an_unknown_user_is_named() {
+        let error = Account::of("nobody-of-that-name").unwrap_err();
+        assert_eq!(error.to_string(), "no user \"nobody-of-that-name\"");
+    }
+
+    #[test]
+    fn dropping_is_one_way() {
+        if !is_root() {
+            return;
+        }
+        let account = Account::of("nobody").unwrap();
+        let child = fork_child(&[], move || {
+            let dropped = account.assume().is_ok() && set_no_new_privileges().is_ok();
+            let is_back = nix::unistd::setuid(Uid::from_raw(0)).is_ok();
+            let is_account = account.is_current() && !is_root();
+            if dropped && is_account && !is_back { 0 } else { 1 }
+        });
+        assert_eq!(wait_for(child.unwrap()).unwrap(), Death::Exit(0));
+    }
+
+    #[test]
+    fn the_open_file_limit_ends_at_the_hard_limit() {
+        let hard = raise_open_files().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+    }
+}

@@ -1,0 +1,231 @@
+//! Processes: making one, waiting for one, asking after one.
+//!
+//! A child is made with every signal held back, so that it never runs a handler of its parent's
+//! (whose self-pipe it would write to): its own dispositions are in place before the first signal
+//! can arrive. A child never returns into its parent's code: what it was made to run ends in
+//! `_exit`, and so does a panic.
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+/// The exit code of a process whose program panicked.
+pub const EXIT_PANIC: i32 = 101;
+
+/// Makes a child that runs `run` and ends with the code that it returns.
+///
+/// The child ignores the signals of `ignored` and meets every other one with its default action,
+/// but for SIGPIPE, which stays ignored. The caller should have one thread only: in the child no
+/// other exists any more, whatever locks it held.
+///
+/// # Errors
+/// What fork(2) says: too many processes, or no memory.
+pub fn fork_child(ignored: &[Signal], run: impl FnOnce() -> i32) -> io::Result<Pid> {
+    let held = hold_signals()?;
+    // SAFETY: the master is single-threaded when it forks, so the child finds no lock of libc or
+    // ours held by a thread that is gone.
+    match unsafe { nix::unistd::fork() } {
+        Err(errno) => {
+            release_signals(&held);
+            Err(errno.into())
+        }
+        Ok(ForkResult::Parent { child }) => {
+            release_signals(&held);
+            Ok(child)
+        }
+        Ok(ForkResult::Child) => {
+            set_dispositions(ignored);
+            release_signals(&SigSet::empty());
+            let code = catch_unwind(AssertUnwindSafe(run)).unwrap_or(EXIT_PANIC);
+            exit_now(code)
+        }
+    }
+}
+
+/// Ends this process at once, without the handlers that the parent registered for its own end.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes any value and does not return; nothing of ours needs to run after it.
+    unsafe { nix::libc::_exit(code) }
+}
+
+/// Splits this process in two that both go on: `true` in the child. For detaching only; a worker
+/// is made with [`fork_child`].
+pub(super) fn fork_in_two() -> io::Result<Option<Pid>> {
+    // SAFETY: called while ktrix starts, when it has one thread.
+    match unsafe { nix::unistd::fork() } {
+        Err(errno) => Err(errno.into()),
+        Ok(ForkResult::Parent { child }) => Ok(Some(child)),
+        Ok(ForkResult::Child) => Ok(None),
+    }
+}
+
+fn hold_signals() -> io::Result<SigSet> {
+    let mut before = SigSet::empty();
+    nix::sys::signal::sigprocmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut before),
+    )?;
+    Ok(before)
+}
+
+fn release_signals(mask: &SigSet) {
+    // Cannot fail: the mask is one that the kernel gave or an empty one.
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
+}
+
+fn set_dispositions(ignored: &[Signal]) {
+    for signal in Signal::iterator() {
+        let handler = match signal {
+            Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGPIPE => continue,
+            _ if ignored.contains(&signal) => SigHandler::SigIgn,
+            _ => SigHandler::SigDfl,
+        };
+        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: both handlers are the kernel's own; no code of ours runs in signal context.
+        let _ = unsafe { nix::sys::signal::sigaction(signal, &action) };
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It returned, with this exit code.
+    Exit(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+impl fmt::Display for Death {
+    /// `died of signal 9` or `ended with code 1`: the words of the error log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(code) => write!(f, "ended with code {code}"),
+            Self::Signal(number) => write!(f, "died of signal {number}"),
+        }
+    }
+}
+
+/// One child that has ended, if there is one; never blocks. Call it until it says `None`: the
+/// kernel merges several SIGCHLD into one.
+pub fn reap() -> Option<(Pid, Death)> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, Death::Exit(code))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Some((pid, Death::Signal(signal as i32)));
+            }
+            Ok(WaitStatus::StillAlive) => return None,
+            // Stopped and continued children are none of ours to act on.
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Waits for this one child and says how it ended.
+///
+/// # Errors
+/// When there is no such child.
+pub fn wait_for(pid: Pid) -> io::Result<Death> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Death::Exit(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Death::Signal(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Sends `signal` to `pid`.
+///
+/// # Errors
+/// When the process is gone, or is not ours to signal.
+pub fn send_signal(pid: Pid, signal: Signal) -> io::Result<()> {
+    nix::sys::signal::kill(pid, signal).map_err(io::Error::from)
+}
+
+/// Has the kernel send `signal` to this process when its parent dies, however that happens.
+///
+/// # Errors
+/// Only if the kernel knows no such request.
+pub fn set_death_signal(signal: Signal) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(signal).map_err(io::Error::from)
+}
+
+/// Keeps freed memory for the next request instead of giving it back to the kernel at once and
+/// asking for it, zeroed page by page, a moment later. At most [`KEPT_BYTES`] are kept.
+#[cfg(target_env = "gnu")]
+pub fn keep_heap() {
+    // SAFETY: mallopt only changes parameters of the allocator; it is called before any thread
+    // but this one exists, and values out of range are refused by it.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+        nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
+/// The allocator decides.
+#[cfg(not(target_env = "gnu"))]
+pub fn keep_heap() {}
+
+/// So much freed memory at the end of the heap a process keeps.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: i32 = 8 << 20;
+
+/// Names this process for ps(1) and top(1); the kernel keeps the first 15 bytes.
+pub fn set_name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // A process without a name of its own works as well.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_runs_and_its_code_comes_back() {
+        let pid = fork_child(&[], || 7).unwrap();
+        assert_eq!(wait_for(pid).unwrap(), Death::Exit(7));
+    }
+
+    #[test]
+    fn a_signal_is_told_from_an_exit() {
+        let pid = fork_child(&[], || {
+            loop {
+                nix::unistd::pause();
+            }
+        })
+        .unwrap();
+        send_signal(pid, Signal::SIGKILL).unwrap();
+        let death = wait_for(pid).unwrap();
+        assert_eq!(death, Death::Signal(9));
+        assert_eq!(death.to_string(), "died of signal 9");
+    }
+
+    #[test]
+    fn an_ignored_signal_is_ignored_from_the_first_moment() {
+        let pid = fork_child(&[Signal::SIGHUP], || {
+            let _ = send_signal(nix::unistd::getpid(), Signal::SIGHUP);
+            3
+        })
+        .unwrap();
+        let _ = send_signal(pid, Signal::SIGHUP);
+        assert_eq!(wait_for(pid).unwrap(), Death::Exit(3));
+    }
+
+    #[test]
+    fn a_panic_ends_the_child_and_never_returns_into_the_parent() {
+        // Without the panic's message: its lock may be held by a thread that is not in the child.
+        let pid = fork_child(&[], || std::panic::resume_unwind(Box::new(()))).unwrap();
+        assert_eq!(wait_for(pid).unwrap(), Death::Exit(EXIT_PANIC));
+    }
+}

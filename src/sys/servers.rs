@@ -1,0 +1,217 @@
+//! The servers of all upstreams, as every process of one generation sees them.
+//!
+//! One row per server: the addresses that its name resolves to, and until when it is skipped. The
+//! keeper writes addresses, any worker marks a server down, everybody reads. Nobody locks.
+//!
+//! ```text
+//! word  0      generation: 0 = never resolved; its lowest bit chooses the list that is valid
+//! word  1      skipped until, milliseconds of the monotonic clock; 0 = not skipped
+//! words 2..35  list 0: count, then 8 addresses of 4 words
+//! words 35..68 list 1
+//! words 68..72 unused, up to whole cache lines
+//! ```
+//!
+//! A writer fills the list that is not valid and then steps the generation, so one that is killed
+//! half way leaves the valid list as it was. A reader copies, and copies again if the generation
+//! has moved meanwhile.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::sys::shm::{SharedMap, SharedSlice};
+
+/// How many addresses of one server are kept.
+pub const N_ADDRESSES_MAX: usize = 8;
+
+const N_WORDS_ADDRESS: usize = 4;
+const N_WORDS_LIST: usize = 1 + N_ADDRESSES_MAX * N_WORDS_ADDRESS;
+const N_WORDS_ROW: usize = 72;
+const DOWN_UNTIL: usize = 1;
+const LISTS: usize = 2;
+
+const _: () = assert!(LISTS + 2 * N_WORDS_LIST <= N_WORDS_ROW, "both lists fit in a row");
+const _: () = assert!(N_WORDS_ROW.is_multiple_of(8), "a row is whole cache lines");
+
+/// The table: made by the master for a generation, before that is forked.
+#[derive(Debug)]
+pub struct ServerTable {
+    words: SharedSlice<AtomicU64>,
+    n_rows: usize,
+}
+
+impl ServerTable {
+    /// A table of `n_rows` servers, none resolved and none skipped.
+    ///
+    /// # Errors
+    /// When the memory cannot be had.
+    pub fn create(n_rows: usize) -> io::Result<Self> {
+        let n_words = n_rows.max(1) * N_WORDS_ROW;
+        let map = SharedMap::anonymous(n_words * size_of::<u64>())?;
+        Ok(Self { words: map.slice(0, n_words)?, n_rows })
+    }
+
+    /// How many servers it holds.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Replaces the addresses of a server; those after the first [`N_ADDRESSES_MAX`] are left out.
+    /// There must be one writer at a time.
+    pub fn publish_addresses(&self, row: usize, addresses: &[SocketAddr]) {
+        let words = self.row(row);
+        let next = words[0].load(Ordering::Relaxed).wrapping_add(1).max(1);
+        let list = list_of(words, next);
+        let n_kept = addresses.len().min(N_ADDRESSES_MAX);
+        // Readers that still copy this list from two generations ago must see the step between.
+        fence(Ordering::SeqCst);
+        list[0].store(n_kept as u64, Ordering::Relaxed);
+        for (address, slot) in addresses.iter().zip(list[1..].chunks_exact(N_WORDS_ADDRESS)) {
+            for (word, value) in slot.iter().zip(encode(*address)) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        words[0].store(next, Ordering::Release);
+    }
+
+    /// Copies the addresses of a server to `out`, which is emptied first, and gives their
+    /// generation: 0, with no address, if it was never resolved.
+    pub fn addresses(&self, row: usize, out: &mut Vec<SocketAddr>) -> u64 {
+        let words = self.row(row);
+        loop {
+            out.clear();
+            let generation = words[0].load(Ordering::Acquire);
+            if generation == 0 {
+                return 0;
+            }
+            let list = list_of(words, generation);
+            let n_kept = list[0].load(Ordering::Relaxed).min(N_ADDRESSES_MAX as u64) as usize;
+            for slot in list[1..].chunks_exact(N_WORDS_ADDRESS).take(n_kept) {
+                let value = |n: usize| slot[n].load(Ordering::Relaxed);
+                out.extend(decode([value(0), value(1), value(2), value(3)]));
+            }
+            fence(Ordering::Acquire);
+            if words[0].load(Ordering::Relaxed) == generation {
+                return generation;
+            }
+        }
+    }
+
+    /// The generation of a server's addresses: one load, to see whether a copy is still good.
+    pub fn generation(&self, row: usize) -> u64 {
+        self.row(row)[0].load(Ordering::Acquire)
+    }
+
+    /// Has everybody skip the server until then, in milliseconds of the monotonic clock; 0 ends it.
+    pub fn set_down(&self, row: usize, until_mono_ms: u64) {
+        self.row(row)[DOWN_UNTIL].store(until_mono_ms, Ordering::Relaxed);
+    }
+
+    /// Until when the server is skipped, in milliseconds of the monotonic clock; 0 = it is not.
+    pub fn down_until(&self, row: usize) -> u64 {
+        self.row(row)[DOWN_UNTIL].load(Ordering::Relaxed)
+    }
+
+    fn row(&self, row: usize) -> &[AtomicU64] {
+        assert!(row < self.n_rows, "server {row} of {}", self.n_rows);
+        &self.words[row * N_WORDS_ROW..][..N_WORDS_ROW]
+    }
+}
+
+fn list_of(words: &[AtomicU64], generation: u64) -> &[AtomicU64] {
+    let which = (generation & 1) as usize;
+    &words[LISTS + which * N_WORDS_LIST..][..N_WORDS_LIST]
+}
+
+fn encode(address: SocketAddr) -> [u64; N_WORDS_ADDRESS] {
+    let port = u64::from(address.port());
+    match address {
+        SocketAddr::V4(v4) => [(4 << 32) | port, u64::from(v4.ip().to_bits()), 0, 0],
+        SocketAddr::V6(v6) => {
+            let bits = v6.ip().to_bits();
+            let scope = (u64::from(v6.scope_id()) << 32) | u64::from(v6.flowinfo());
+            [(6 << 32) | port, (bits >> 64) as u64, bits as u64, scope]
+        }
+    }
+}
+
+fn decode(words: [u64; N_WORDS_ADDRESS]) -> Option<SocketAddr> {
+    let port = words[0] as u16;
+    match words[0] >> 32 {
+        4 => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(words[1] as u32)), port)),
+        6 => {
+            let ip = Ipv6Addr::from_bits((u128::from(words[1]) << 64) | u128::from(words[2]));
+            let (flow, scope) = (words[3] as u32, (words[3] >> 32) as u32);
+            Some(SocketAddr::V6(SocketAddrV6::new(ip, port, flow, scope)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::atomic::AtomicBool;
+
+    fn v4(n: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], port))
+    }
+
+    #[test]
+    fn a_name_has_no_address_until_one_is_published() {
+        let table = ServerTable::create(2).unwrap();
+        let mut out = vec![v4(9, 9)];
+        assert_eq!((table.addresses(1, &mut out), out.len()), (0, 0));
+        table.publish_addresses(1, &[v4(1, 80), v4(2, 80)]);
+        assert_eq!((table.addresses(1, &mut out), &out[..]), (1, &[v4(1, 80), v4(2, 80)][..]));
+        table.publish_addresses(1, &[v4(3, 80)]);
+        assert_eq!((table.addresses(1, &mut out), &out[..]), (2, &[v4(3, 80)][..]));
+        assert_eq!(table.generation(0), 0);
+    }
+
+    #[test]
+    fn a_server_is_skipped_and_taken_back() {
+        let table = ServerTable::create(1).unwrap();
+        assert_eq!(table.down_until(0), 0);
+        table.set_down(0, 1_234);
+        assert_eq!(table.down_until(0), 1_234);
+        table.set_down(0, 0);
+        assert_eq!(table.down_until(0), 0);
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_of_two_lists() {
+        let table = ServerTable::create(1).unwrap();
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..20_000_u32 {
+                    let list = [v4(n as u8, 1); N_ADDRESSES_MAX];
+                    table.publish_addresses(0, &list[..1 + n as usize % N_ADDRESSES_MAX]);
+                }
+                is_done.store(true, Ordering::Release);
+            });
+            let mut out = Vec::new();
+            while !is_done.load(Ordering::Acquire) {
+                let generation = table.addresses(0, &mut out);
+                if let Some(first) = out.first() {
+                    assert!(out.iter().all(|address| address == first), "{generation}: {out:?}");
+                    assert_eq!(out.len(), 1 + (generation as usize - 1) % N_ADDRESSES_MAX);
+                }
+            }
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_survives_the_table(bits in any::<u128>(), port in any::<u16>(),
+                                            flow in any::<u32>(), scope in any::<u32>()) {
+            let v6 = SocketAddrV6::new(Ipv6Addr::from_bits(bits), port, flow, scope);
+            let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(bits as u32)), port);
+            for address in [SocketAddr::V6(v6), v4] {
+                prop_assert_eq!(decode(encode(address)), Some(address));
+            }
+        }
+    }
+}

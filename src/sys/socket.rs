@@ -1,0 +1,251 @@
+//! Sockets as the master makes them: listening ones, and the channels to its children.
+//!
+//! TCP addresses get one socket per worker (SO_REUSEPORT): the kernel spreads connections over all
+//! that listen. A Unix socket and a socket handed over by systemd exist once and are shared. All
+//! are close-on-exec and non-blocking; a child made by fork inherits them as they are.
+
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How many connections may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
+
+/// A listening TCP socket that shares its address with others of ours.
+///
+/// Accepted sockets inherit TCP_NODELAY from it, which saves a system call on each of them. An
+/// IPv6 socket takes IPv6 only, so that `0.0.0.0:80` and `[::]:80` can stand side by side.
+///
+/// # Errors
+/// What socket(2), bind(2) and listen(2) say.
+pub fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether some other process listens there. SO_REUSEPORT would let us in beside it without a
+/// word, and each would get a part of the other's connections.
+///
+/// # Errors
+/// When the address cannot be bound for another reason: it is not of this machine, or needs root.
+pub fn is_taken(address: SocketAddr) -> io::Result<bool> {
+    if address.port() == 0 {
+        return Ok(false);
+    }
+    match tcp_socket(address)?.bind(&address.into()) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Whether this machine speaks IPv6 at all.
+pub fn has_ipv6() -> bool {
+    tcp_socket(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
+        .and_then(|socket| socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()))
+        .is_ok()
+}
+
+/// A listening Unix socket that everybody may connect to; directories above it restrict that.
+/// A socket file that nobody listens on any more is replaced.
+///
+/// # Errors
+/// `AddrInUse` when somebody listens there; else what bind(2) and listen(2) say.
+pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+    if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+            }
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Where a socket is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundTo {
+    /// An address and port.
+    Ip(SocketAddr),
+    /// A path in the file system.
+    Unix(PathBuf),
+}
+
+/// Where this socket is bound; a port of 0 has become the one that the kernel chose.
+///
+/// # Errors
+/// When it is neither a TCP nor a named Unix socket.
+pub fn bound_to(socket: BorrowedFd<'_>) -> io::Result<BoundTo> {
+    let name: SockaddrStorage = nix::sys::socket::getsockname(socket.as_raw_fd())?;
+    if let Some(v4) = name.as_sockaddr_in() {
+        return Ok(BoundTo::Ip(SocketAddr::V4((*v4).into())));
+    }
+    if let Some(v6) = name.as_sockaddr_in6() {
+        return Ok(BoundTo::Ip(SocketAddr::V6((*v6).into())));
+    }
+    match (name.family(), name.as_unix_addr().and_then(UnixAddr::path)) {
+        (Some(AddressFamily::Unix), Some(path)) => Ok(BoundTo::Unix(path.to_owned())),
+        _ => Err(io::Error::other("neither a TCP nor a named Unix socket")),
+    }
+}
+
+/// The listening sockets that systemd handed over (sd_listen_fds(3)), if it meant this process.
+/// To be asked once, while the process starts.
+pub fn handed_over() -> Vec<OwnedFd> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
+    let is_ours = number("LISTEN_PID") == Some(nix::unistd::getpid().as_raw());
+    let n_sockets = if is_ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
+    (0..n_sockets.clamp(0, HANDED_OVER_MAX))
+        .filter_map(|n| adopt_raw(FIRST_HANDED_OVER + n))
+        .collect()
+}
+
+const FIRST_HANDED_OVER: i32 = 3;
+/// More than any unit file holds.
+const HANDED_OVER_MAX: i32 = 256;
+
+fn adopt_raw(number: i32) -> Option<OwnedFd> {
+    // SAFETY: the descriptor is only looked at here, and F_GETFD fails if it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    nix::fcntl::fcntl(borrowed, nix::fcntl::FcntlArg::F_GETFD).ok()?;
+    // SAFETY: it is open, the service manager passed it to this process to own, and `handed_over`
+    // is called once, before anything else could have taken it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    let flags = nix::fcntl::FdFlag::FD_CLOEXEC;
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(flags)).ok()?;
+    let socket = Socket::from(fd);
+    socket.set_nonblocking(true).ok()?;
+    Some(socket.into())
+}
+
+/// The two ends of a channel that keeps messages whole and in order: first the master's, which
+/// never blocks, then the child's.
+///
+/// # Errors
+/// When descriptors run out.
+pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    nix::sys::socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .map_err(io::Error::from)
+}
+
+/// Sends one message; never blocks and never raises SIGPIPE.
+///
+/// # Errors
+/// `WouldBlock` when the other end does not read; `BrokenPipe` when it is gone.
+pub fn send_message(channel: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let parts = [IoSlice::new(message)];
+    nix::sys::socket::sendmsg::<()>(channel.as_raw_fd(), &parts, &[], flags, None)?;
+    Ok(())
+}
+
+/// Receives one message into `buf` and says how long it is; `None` when the other end has closed.
+/// What is longer than `buf` is cut.
+///
+/// # Errors
+/// `WouldBlock` when there is none yet.
+pub fn receive_message(channel: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut parts = [IoSliceMut::new(buf)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    match nix::sys::socket::recvmsg::<()>(channel.as_raw_fd(), &mut parts, None, flags) {
+        Ok(message) if message.bytes == 0 => Ok(None),
+        Ok(message) => Ok(Some(message.bytes)),
+        Err(Errno::ECONNRESET) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+
+    fn local(port: u16) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+
+    fn port_of(fd: &OwnedFd) -> u16 {
+        match bound_to(fd.as_fd()).unwrap() {
+            BoundTo::Ip(address) => address.port(),
+            BoundTo::Unix(path) => panic!("{path:?} is no port"),
+        }
+    }
+
+    #[test]
+    fn two_sockets_of_ours_share_a_port_and_a_stranger_is_noticed() {
+        let first = listen_tcp(local(0)).unwrap();
+        let port = port_of(&first);
+        let second = listen_tcp(local(port)).unwrap();
+        assert_eq!(port_of(&second), port);
+        assert!(is_taken(local(port)).unwrap());
+        TcpStream::connect(local(port)).unwrap();
+        drop((first, second));
+        assert!(!is_taken(local(0)).unwrap());
+    }
+
+    #[test]
+    fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ktrix.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let live = listen_unix(&path).unwrap();
+        assert_eq!(bound_to(live.as_fd()).unwrap(), BoundTo::Unix(path.clone()));
+        assert_eq!(listen_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn messages_stay_whole_and_the_end_is_seen() {
+        let (master, child) = channel().unwrap();
+        let mut buf = [0; 64];
+        let empty = receive_message(child.as_fd(), &mut buf).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        send_message(master.as_fd(), b"adopt 3").unwrap();
+        send_message(master.as_fd(), b"drain").unwrap();
+        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), Some(7));
+        assert_eq!(&buf[..7], b"adopt 3");
+        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), Some(5));
+        drop(master);
+        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), None);
+        assert_eq!(
+            send_message(child.as_fd(), b"ready").unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+    }
+
+    #[test]
+    fn a_listener_of_a_foreign_service_manager_is_left_alone() {
+        assert!(handed_over().is_empty());
+    }
+}
