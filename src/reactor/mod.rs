@@ -1,1 +1,267 @@
-//! (to be written)
+//! The executor of a worker: straight-line tasks on one mio loop, one thread.
+//!
+//! ```text
+//!        ┌─▶ run what can run (bounded) ─▶ ask the kernel (wait only if nothing can run) ─┐
+//!        └── wake tasks ◀── note edges, fire timers ◀── read the clock ◀─────────────────┘
+//! ```
+//!
+//! # No wake-up is lost
+//!
+//! mio reports edges: once, when something changes. Each direction of a source has a flag that
+//! means 'worth a try'. It starts raised, an event raises it, and only a try lowers it: by
+//! `WouldBlock`, or by moving less than it was asked to (the short-read rule), which says the same
+//! without a second system call. A wait sleeps only while the flag is down. So a wake-up could be
+//! lost only if something became ready and the flag were down with no event to come:
+//!
+//! - *Ready before the source is registered.* Registration is lazy, at the first wait. Adding to
+//!   epoll reports what is already the case as a first edge, at the next look.
+//! - *Ready between the try and the wait, or the try and lowering the flag.* All of this happens
+//!   on one thread between two looks at the kernel, and an edge stays in epoll's list until the
+//!   next look. Events are noted before any task runs, and never lower a flag.
+//! - *An edge that came before the try.* If it was noted before, the try has seen what it told
+//!   of. If not, it is noted at the next look and costs one try for nothing.
+//! - *A short read in front of a FIN.* A FIN before the last look has set `CLOSED`, and then a
+//!   short read lowers nothing, so that the next read finds the end. A FIN after it is a
+//!   new edge. Broken connections do the same.
+//! - *A wake while the task runs.* async-task puts a task that is woken while it runs back into
+//!   the queue when it pauses.
+//! - *A slot used again.* A token carries a generation; events of a source that is gone are
+//!   ignored, and nothing of it is left in the slot.
+//!
+//! (Urgent data and descriptors passed along end a read early though more is there. A peer that
+//! sends them delays itself until it sends more; ktrix uses neither.)
+//!
+//! # Limits
+//!
+//! A turn runs at most 256 tasks; one run of a task may move 1 MiB or make 128 calls before its
+//! next wait puts it at the end of the queue. A task that awaits nothing of the reactor's for
+//! long calls `yield_now`. One task at a time may wait for a direction of a source. A deadline
+//! of 0 is none. Timers fire up to a turn late, never early.
+
+pub mod address;
+pub mod bell;
+pub mod connect;
+pub mod driver;
+mod executor;
+pub mod listener;
+pub mod readable;
+pub mod scratch;
+pub mod source;
+pub mod stream;
+pub mod timer;
+mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::base::time::Now;
+use crate::reactor::driver::Driver;
+use crate::reactor::executor::{Executor, MainWaker};
+
+/// A handle of a task: awaiting it gives its output, dropping it cancels the task, `detach` lets
+/// it run on its own.
+pub type Task<T> = executor::Task<T>;
+
+/// Runs `main` on this thread until it ends, and the tasks it spawns beside it; then drops the
+/// tasks that are left.
+///
+/// # Errors
+///
+/// A reactor runs on this thread already, or the kernel refuses an epoll descriptor.
+pub fn run<F: Future>(main: F) -> io::Result<F::Output> {
+    LOCAL.with(|local| {
+        let _run = Run::start(local)?;
+        let flag = MainWaker::new();
+        let waker = flag.waker();
+        let mut main = pin!(main);
+        loop {
+            if flag.take() {
+                local.executor.refill();
+                if let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    return Ok(output);
+                }
+            }
+            local.executor.turn();
+            local.look(!flag.is_woken() && local.executor.is_idle())?;
+        }
+    })
+}
+
+/// Starts a task that runs on its own until it ends, or until the reactor does.
+pub fn spawn<F: Future<Output = ()> + 'static>(future: F) {
+    LOCAL.with(|local| local.executor.spawn(future));
+}
+
+/// Starts a task; its handle gives its output, and dropping the handle cancels it.
+pub fn spawn_task<F>(future: F) -> Task<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    LOCAL.with(|local| local.executor.spawn_task(future))
+}
+
+/// The time of this turn: that of the last look at the kernel.
+pub fn now() -> Now {
+    LOCAL.with(|local| {
+        let now = local.now.get();
+        if now.mono_us == 0 { local.read_clock() } else { now }
+    })
+}
+
+/// Reads the clock again within a turn, after something that took long.
+pub fn refresh_now() -> Now {
+    LOCAL.with(Local::read_clock)
+}
+
+/// Lets every other task that can run do so, and events come in.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if has_yielded {
+            return Poll::Ready(());
+        }
+        has_yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Yields if this task has had its share of the turn; streams do so themselves.
+pub async fn breathe() {
+    if is_spent() {
+        yield_now().await;
+    }
+}
+
+/// The running task has moved so many bytes or made so many calls that it should let others run.
+pub fn is_spent() -> bool {
+    LOCAL.with(|local| local.executor.is_spent())
+}
+
+/// Counts work that the streams do not see (bytes spliced, files read) against the task's share.
+pub fn charge(n_bytes: usize) {
+    LOCAL.with(|local| local.executor.charge(n_bytes));
+}
+
+/// What the reactor of this thread holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tasks that `spawn` started and that have not ended.
+    pub n_tasks: usize,
+    /// Sources registered with the kernel.
+    pub n_sources: usize,
+    /// Timers, armed or due.
+    pub n_timers: usize,
+    /// Tasks that ended by a panic, ever.
+    pub n_panics: u64,
+}
+
+/// Counts what the reactor of this thread holds.
+pub fn counts() -> Counts {
+    LOCAL.with(|local| {
+        let (n_sources, n_timers) = local.driver.borrow().as_ref().map_or((0, 0), Driver::counts);
+        Counts {
+            n_tasks: local.executor.n_detached(),
+            n_sources,
+            n_timers,
+            n_panics: local.executor.n_panics(),
+        }
+    })
+}
+
+/// The reactor of a thread.
+struct Local {
+    executor: Executor,
+    driver: RefCell<Option<Driver>>,
+    now: Cell<Now>,
+}
+
+impl Local {
+    const fn new() -> Self {
+        Self {
+            executor: Executor::new(),
+            driver: RefCell::new(None),
+            now: Cell::new(Now { unix_us: 0, mono_us: 0 }),
+        }
+    }
+
+    /// Looks at the kernel once, and wakes who waited for what it says.
+    fn look(&self, may_wait: bool) -> io::Result<()> {
+        let mut place = self.driver.borrow_mut();
+        let Some(driver) = place.as_mut() else { return Ok(()) };
+        driver.wait(may_wait, self.now.get().mono_ms())?;
+        let now = self.read_clock();
+        let mut woken = driver.sort(now.mono_ms());
+        drop(place);
+        for waker in woken.drain(..) {
+            waker.wake();
+        }
+        if let Some(driver) = self.driver.borrow_mut().as_mut() {
+            driver.recycle(woken);
+        }
+        Ok(())
+    }
+
+    fn read_clock(&self) -> Now {
+        let now = Now {
+            unix_us: clock_us(ClockId::CLOCK_REALTIME),
+            mono_us: clock_us(ClockId::CLOCK_MONOTONIC).max(self.now.get().mono_us),
+        };
+        self.now.set(now);
+        now
+    }
+}
+
+/// The time between the start of a reactor and its end, also by a panic.
+struct Run<'a> {
+    local: &'a Local,
+}
+
+impl<'a> Run<'a> {
+    fn start(local: &'a Local) -> io::Result<Self> {
+        if local.driver.borrow().is_some() {
+            return Err(io::Error::other("a reactor runs on this thread already"));
+        }
+        let now = local.read_clock();
+        let number = NEXT_RUN.fetch_add(1, Ordering::Relaxed);
+        *local.driver.borrow_mut() = Some(Driver::new(number, now)?);
+        Ok(Self { local })
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.local.executor.close();
+        let driver = self.local.driver.borrow_mut().take();
+        // Its wakers may be the last to hold a task, which then wants to be dropped by us.
+        drop(driver);
+        self.local.executor.drain();
+        self.local.executor.reopen();
+    }
+}
+
+fn clock_us(clock: ClockId) -> u64 {
+    // These two clocks exist on every Linux.
+    clock_gettime(clock).map_or(0, |time| {
+        let (s, ns) = (time.tv_sec().max(0) as u64, time.tv_nsec().max(0) as u64);
+        s * 1_000_000 + ns / 1_000
+    })
+}
+
+/// Numbers the runs of the process's reactors, from 1.
+static NEXT_RUN: AtomicU32 = AtomicU32::new(1);
+
+thread_local! {
+    static LOCAL: Local = const { Local::new() };
+}
+
+#[cfg(test)]
+mod tests;

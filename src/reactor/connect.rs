@@ -1,0 +1,82 @@
+//! Connecting a stream.
+
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::reactor::address::Address;
+use crate::reactor::stream::Stream;
+use crate::reactor::timer;
+
+/// Connects to `address`.
+///
+/// # Errors
+///
+/// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never) before it is connected;
+/// `ConnectionRefused` and what else connect(2) says.
+pub async fn connect(address: &Address, deadline_ms: u64) -> io::Result<Stream> {
+    match address {
+        Address::Ip(address) => {
+            connect_ip(Domain::for_address(*address), &SockAddr::from(*address), deadline_ms).await
+        }
+        Address::Unix(path) => connect_unix(&SockAddr::unix(path)?, deadline_ms).await,
+    }
+}
+
+async fn connect_ip(domain: Domain, address: &SockAddr, deadline_ms: u64) -> io::Result<Stream> {
+    let socket = new_socket(domain)?;
+    let begun = socket.connect(address);
+    let stream = match begun {
+        Ok(()) => return Ok(Stream::from_fd(socket.into())),
+        Err(error) if is(&error, Errno::EINPROGRESS) || is(&error, Errno::EINTR) => {
+            Stream::connecting(socket.into())
+        }
+        Err(error) => return Err(error),
+    };
+    loop {
+        stream.writable(deadline_ms).await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        match stream.peer_addr() {
+            Ok(_) => return Ok(stream),
+            Err(error) if is(&error, Errno::ENOTCONN) => stream.expect_edge(),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A Unix socket is connected at once or not at all; when the listener's queue is full, the
+/// kernel says so and does not say when it has room.
+async fn connect_unix(address: &SockAddr, deadline_ms: u64) -> io::Result<Stream> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let socket = new_socket(Domain::UNIX)?;
+        match socket.connect(address) {
+            Ok(()) => return Ok(Stream::from_fd(socket.into())),
+            Err(error) if is(&error, Errno::EINTR) => {}
+            Err(error) if is(&error, Errno::EAGAIN) => {
+                drop(socket);
+                if deadline_ms != 0 && super::now().mono_ms() >= deadline_ms {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                timer::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn new_socket(domain: Domain) -> io::Result<Socket> {
+    Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(50);

@@ -1,0 +1,330 @@
+//! What waits for the kernel: sources, their readiness and deadlines, and the timer wheel.
+//!
+//! A source has a slot from its first wait to its end. The slot remembers what the kernel last
+//! said (edges come once), who waits for which direction, and until when. Deadlines are lazy: a
+//! wait stores its deadline, and the source's one timer is armed only if it would fire too late;
+//! when it fires too early, it is armed again for what is stored then.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::task::Waker;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use crate::base::time::Now;
+use crate::reactor::wheel::Wheel;
+
+/// A direction of a source: what is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// To read, to accept.
+    Read = READ,
+    /// To write, to be connected.
+    Write = WRITE,
+}
+
+/// The kernel's side of one thread's reactor.
+pub(super) struct Driver {
+    /// Tells the reactors of a process apart, so that a handle outlives its own harmlessly.
+    pub(super) run: u32,
+    poll: Poll,
+    events: Events,
+    slots: Slab<Slot>,
+    wheel: Wheel<Timer>,
+    next_generation: u32,
+    /// Who is to be woken once the driver is no longer borrowed.
+    woken: Vec<Waker>,
+}
+
+/// A registered source.
+struct Slot {
+    read: Side,
+    write: Side,
+    /// The key of its timer, or `NO_TIMER`.
+    timer: u32,
+    /// Part of its token, so that an event for an earlier source in this place is not taken for
+    /// one of this.
+    generation: u32,
+    /// `READ`, `WRITE`: worth a try. `CLOSED`: the other side has closed or broken it.
+    flags: u8,
+}
+
+/// One direction of a source: who waits, and until when (0: without end).
+#[derive(Default)]
+struct Side {
+    waker: Option<Waker>,
+    deadline_ms: u64,
+}
+
+/// Whose timer it is.
+enum Timer {
+    Source(u32),
+    Sleep(Option<Waker>),
+}
+
+impl Driver {
+    pub(super) fn new(run: u32, now: Now) -> io::Result<Self> {
+        Ok(Self {
+            run,
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_MAX),
+            slots: Slab::new(),
+            wheel: Wheel::new(now.mono_ms()),
+            next_generation: 1,
+            woken: Vec::new(),
+        })
+    }
+
+    /// Asks the kernel what happened; waits for something to happen if `may_wait`, or for the
+    /// next timer.
+    pub(super) fn wait(&mut self, may_wait: bool, now_ms: u64) -> io::Result<()> {
+        let timeout = if may_wait {
+            self.wheel.next_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)))
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Err(_) => self.events.clear(),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    /// Notes what the last `wait` brought and which timers are due; gives who is to be woken.
+    pub(super) fn sort(&mut self, now_ms: u64) -> Vec<Waker> {
+        let mut woken = mem::take(&mut self.woken);
+        for event in &self.events {
+            let token = event.token().0;
+            let (key, generation) = (token & KEY_MASK, (token >> KEY_BITS) as u32);
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            if slot.generation != generation {
+                continue;
+            }
+            let mut raised = 0;
+            if event.is_readable() {
+                raised |= READ;
+            }
+            if event.is_writable() {
+                raised |= WRITE;
+            }
+            if event.is_read_closed() {
+                raised |= READ | CLOSED;
+            }
+            if event.is_write_closed() || event.is_error() {
+                raised |= READ | WRITE | CLOSED;
+            }
+            slot.raise(raised, &mut woken);
+        }
+        while let Some(timer) = self.wheel.pop_due(now_ms) {
+            self.fire(timer, now_ms, &mut woken);
+        }
+        woken
+    }
+
+    /// Takes the emptied list of the woken back, for its room.
+    pub(super) fn recycle(&mut self, woken: Vec<Waker>) {
+        debug_assert!(woken.is_empty(), "everybody was woken");
+        self.woken = woken;
+    }
+
+    /// Registers a source for both directions; `flags` is what it believes of itself so far.
+    /// The kernel reports at the next look what is already the case.
+    pub(super) fn register(&mut self, fd: BorrowedFd<'_>, flags: u8) -> io::Result<u32> {
+        let entry = self.slots.vacant_entry();
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let token = Token(entry.key() | (generation as usize) << KEY_BITS);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest)?;
+        let key = entry.key() as u32;
+        entry.insert(Slot {
+            read: Side::default(),
+            write: Side::default(),
+            timer: NO_TIMER,
+            generation,
+            flags,
+        });
+        Ok(key)
+    }
+
+    /// Forgets a source and its timer. `fd` is given when closing it does not end its
+    /// registration, because other descriptors share its open file.
+    pub(super) fn deregister(
+        &mut self,
+        key: u32,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> [Option<Waker>; 2] {
+        if let Some(fd) = fd {
+            // It can only fail for a descriptor that is not registered, which is what is wanted.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        }
+        let Some(slot) = self.slots.try_remove(key as usize) else { return [None, None] };
+        if slot.timer != NO_TIMER {
+            self.wheel.remove(slot.timer);
+        }
+        [slot.read.waker, slot.write.waker]
+    }
+
+    /// What a source is believed to be ready for.
+    pub(super) fn flags(&self, key: u32) -> u8 {
+        self.slots.get(key as usize).map_or(READ | WRITE, |slot| slot.flags)
+    }
+
+    pub(super) fn set_flags(&mut self, key: u32, flags: u8) {
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            slot.flags = flags;
+        }
+    }
+
+    /// Notes who waits for a direction and until when; gives the waker that was there.
+    pub(super) fn watch(
+        &mut self,
+        key: u32,
+        direction: Direction,
+        waker: &Waker,
+        deadline_ms: u64,
+    ) -> Option<Waker> {
+        let slot = self.slots.get_mut(key as usize)?;
+        let side = slot.side(direction);
+        side.deadline_ms = deadline_ms;
+        let replaced = match &side.waker {
+            Some(present) if present.will_wake(waker) => None,
+            _ => side.waker.replace(waker.clone()),
+        };
+        if deadline_ms != 0 {
+            self.arm(key, deadline_ms);
+        }
+        replaced
+    }
+
+    /// Nobody waits for this direction any more. The timer stays as it is: the next wait is
+    /// likely to want it, and firing for nobody it goes away.
+    pub(super) fn unwatch(&mut self, key: u32, direction: Direction) -> Option<Waker> {
+        let side = self.slots.get_mut(key as usize)?.side(direction);
+        side.deadline_ms = 0;
+        side.waker.take()
+    }
+
+    /// Arms a timer for a sleeping future.
+    pub(super) fn sleep(&mut self, at_ms: u64, waker: &Waker) -> u32 {
+        self.wheel.insert(at_ms, Timer::Sleep(Some(waker.clone())))
+    }
+
+    /// Another task may now poll the sleeping future.
+    pub(super) fn sleep_again(&mut self, key: u32, at_ms: u64, waker: &Waker) -> Option<Waker> {
+        if self.wheel.armed_ms(key) != Some(at_ms) {
+            self.wheel.move_to(key, at_ms);
+        }
+        match self.wheel.value_mut(key) {
+            Some(Timer::Sleep(Some(present))) if present.will_wake(waker) => None,
+            Some(Timer::Sleep(place)) => place.replace(waker.clone()),
+            _ => None,
+        }
+    }
+
+    /// Ends a sleep.
+    pub(super) fn unsleep(&mut self, key: u32) -> Option<Waker> {
+        match self.wheel.remove(key) {
+            Some(Timer::Sleep(waker)) => waker,
+            _ => None,
+        }
+    }
+
+    /// How many sources and timers there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.slots.len(), self.wheel.len())
+    }
+
+    /// Sees to it that the source's timer fires at `deadline_ms` or before.
+    fn arm(&mut self, key: u32, deadline_ms: u64) {
+        let timer = self.slots[key as usize].timer;
+        if timer == NO_TIMER {
+            let timer = self.wheel.insert(deadline_ms, Timer::Source(key));
+            self.slots[key as usize].timer = timer;
+        } else if self.wheel.armed_ms(timer).is_none_or(|armed_ms| deadline_ms < armed_ms) {
+            self.wheel.move_to(timer, deadline_ms);
+        }
+    }
+
+    fn fire(&mut self, timer: u32, now_ms: u64, woken: &mut Vec<Waker>) {
+        let key = match self.wheel.value_mut(timer) {
+            Some(Timer::Sleep(waker)) => {
+                woken.extend(waker.take());
+                return;
+            }
+            Some(Timer::Source(key)) => *key,
+            None => return,
+        };
+        let next_ms = match self.slots.get_mut(key as usize) {
+            Some(slot) => slot.expire(now_ms, woken),
+            None => None,
+        };
+        if let Some(next_ms) = next_ms {
+            self.wheel.move_to(timer, next_ms);
+            return;
+        }
+        self.wheel.remove(timer);
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            slot.timer = NO_TIMER;
+        }
+    }
+}
+
+impl Slot {
+    fn side(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Read => &mut self.read,
+            Direction::Write => &mut self.write,
+        }
+    }
+
+    fn raise(&mut self, raised: u8, woken: &mut Vec<Waker>) {
+        self.flags |= raised;
+        if raised & READ != 0 {
+            woken.extend(self.read.waker.take());
+        }
+        if raised & WRITE != 0 {
+            woken.extend(self.write.waker.take());
+        }
+    }
+
+    /// Wakes whose deadline has passed; gives the nearest deadline still to come.
+    fn expire(&mut self, now_ms: u64, woken: &mut Vec<Waker>) -> Option<u64> {
+        let mut next_ms: Option<u64> = None;
+        for side in [&mut self.read, &mut self.write] {
+            if side.waker.is_none() || side.deadline_ms == 0 {
+                continue;
+            }
+            if side.deadline_ms <= now_ms {
+                woken.extend(side.waker.take());
+            } else {
+                next_ms = Some(next_ms.map_or(side.deadline_ms, |ms| ms.min(side.deadline_ms)));
+            }
+        }
+        next_ms
+    }
+}
+
+/// Worth a try to read.
+pub(super) const READ: u8 = 1;
+/// Worth a try to write.
+pub(super) const WRITE: u8 = 2;
+/// The other side has closed its direction or all of it, or it is broken.
+pub(super) const CLOSED: u8 = 4;
+
+/// Events taken from the kernel at one look.
+const EVENTS_MAX: usize = 1024;
+
+const NO_TIMER: u32 = u32::MAX;
+
+const KEY_BITS: u32 = 32;
+const KEY_MASK: usize = (1 << KEY_BITS) - 1;
+
+const _: () = assert!(size_of::<usize>() == 8, "a token holds a key and a generation");
+const _: () = assert!(size_of::<Slot>() <= 128, "a waiting connection stays small");

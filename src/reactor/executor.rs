@@ -1,0 +1,232 @@
+//! The tasks of this thread: who can run, and for how long.
+//!
+//! A task that can run stands once in a queue. A turn of the loop takes those that stood there at
+//! its beginning, at most `TURN_TASKS_MAX`, so that what they wake runs after the next look at the
+//! kernel. Each run of a task has a budget; the streams charge it, and a task that has spent it
+//! is put at the end of the queue at its next wait. A task that panics ends alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Wake, Waker};
+
+use async_task::{Builder, Runnable};
+use slab::Slab;
+
+/// The handle of a task; see `reactor::Task`.
+pub(super) type Task<T> = async_task::Task<T, Tag>;
+
+/// What the executor knows a task by.
+#[derive(Debug)]
+pub struct Tag {
+    /// The executor that runs the task; one per thread.
+    executor: u32,
+    /// Its place among the tasks that have no handle, or `NO_KEY`.
+    key: u32,
+}
+
+/// The run queue and the tasks of one thread.
+pub(super) struct Executor {
+    number: Cell<u32>,
+    queue: RefCell<VecDeque<Runnable<Tag>>>,
+    detached: RefCell<Slab<Task<()>>>,
+    budget: Cell<u32>,
+    is_closing: Cell<bool>,
+    n_panics: Cell<u64>,
+}
+
+impl Executor {
+    pub(super) const fn new() -> Self {
+        Self {
+            number: Cell::new(0),
+            queue: RefCell::new(VecDeque::new()),
+            detached: RefCell::new(Slab::new()),
+            budget: Cell::new(BUDGET_BYTES),
+            is_closing: Cell::new(false),
+            n_panics: Cell::new(0),
+        }
+    }
+
+    /// Starts a task that ends when its future ends, or when the reactor does.
+    pub(super) fn spawn<F: Future<Output = ()> + 'static>(&self, future: F) {
+        if self.is_closing.get() {
+            return;
+        }
+        let key = self.detached.borrow().vacant_key();
+        let (runnable, task) = self.build(u32::try_from(key).unwrap_or(NO_KEY), future);
+        self.detached.borrow_mut().insert(task);
+        self.queue.borrow_mut().push_back(runnable);
+    }
+
+    /// Starts a task that its handle holds.
+    pub(super) fn spawn_task<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let (runnable, task) = self.build(NO_KEY, future);
+        self.queue.borrow_mut().push_back(runnable);
+        task
+    }
+
+    /// Runs the tasks that stand in the queue now, within a bound.
+    pub(super) fn turn(&self) {
+        let n_tasks = self.queue.borrow().len().min(TURN_TASKS_MAX);
+        for _ in 0..n_tasks {
+            let Some(runnable) = self.queue.borrow_mut().pop_front() else { break };
+            self.run_one(runnable);
+        }
+    }
+
+    /// Ends every task. What their ends start is not run.
+    pub(super) fn close(&self) {
+        self.is_closing.set(true);
+        let tasks = std::mem::take(&mut *self.detached.borrow_mut());
+        drop(tasks);
+        self.drain();
+    }
+
+    /// Drops what stands in the queue, and what that puts there.
+    pub(super) fn drain(&self) {
+        loop {
+            let Some(runnable) = self.queue.borrow_mut().pop_front() else { break };
+            drop(runnable);
+        }
+    }
+
+    /// Allows tasks again, after `close`.
+    pub(super) fn reopen(&self) {
+        self.is_closing.set(false);
+    }
+
+    /// Gives whoever runs next its full share.
+    pub(super) fn refill(&self) {
+        self.budget.set(BUDGET_BYTES);
+    }
+
+    /// Takes a system call and the bytes it moved from the running task's share.
+    pub(super) fn charge(&self, n_bytes: usize) {
+        let cost = u32::try_from(n_bytes).unwrap_or(u32::MAX).saturating_add(CALL_BYTES);
+        self.budget.set(self.budget.get().saturating_sub(cost));
+    }
+
+    /// The running task has had its share and should let others run.
+    pub(super) fn is_spent(&self) -> bool {
+        self.budget.get() == 0
+    }
+
+    /// No task can run.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    /// How many tasks ended by a panic.
+    pub(super) fn n_panics(&self) -> u64 {
+        self.n_panics.get()
+    }
+
+    /// How many tasks without a handle there are.
+    pub(super) fn n_detached(&self) -> usize {
+        self.detached.borrow().len()
+    }
+
+    fn build<F>(&self, key: u32, future: F) -> (Runnable<Tag>, Task<F::Output>)
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        if self.number.get() == 0 {
+            self.number.set(NEXT_NUMBER.fetch_add(1, Ordering::Relaxed));
+        }
+        let tag = Tag { executor: self.number.get(), key };
+        Builder::new().metadata(tag).spawn_local(move |_| future, schedule)
+    }
+
+    fn run_one(&self, runnable: Runnable<Tag>) {
+        let key = runnable.metadata().key;
+        self.refill();
+        if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
+            self.n_panics.set(self.n_panics.get() + 1);
+            ::log::error!("a task panicked; it was ended and the process goes on");
+        }
+        if key != NO_KEY {
+            self.forget_finished(key as usize);
+        }
+    }
+
+    fn forget_finished(&self, key: usize) {
+        let mut detached = self.detached.borrow_mut();
+        if detached.get(key).is_some_and(|task| task.is_finished()) {
+            let task = detached.remove(key);
+            drop(detached);
+            drop(task);
+        }
+    }
+}
+
+/// Puts a task that was woken into the queue of its thread.
+///
+/// A wake from another thread is not supported, and a task must not be touched there: it is
+/// forgotten, which leaks it and never runs it again.
+fn schedule(runnable: Runnable<Tag>) {
+    let executor = runnable.metadata().executor;
+    let mut runnable = Some(runnable);
+    let _ = super::LOCAL.try_with(|local| {
+        if local.executor.number.get() == executor {
+            local.executor.queue.borrow_mut().extend(runnable.take());
+        }
+    });
+    std::mem::forget(runnable);
+}
+
+/// The waker of the main future, which is not a task: a flag.
+#[derive(Debug)]
+pub(super) struct MainWaker {
+    is_woken: AtomicBool,
+}
+
+impl MainWaker {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { is_woken: AtomicBool::new(true) })
+    }
+
+    pub(super) fn waker(self: &Arc<Self>) -> Waker {
+        Waker::from(Arc::clone(self))
+    }
+
+    /// Whether it was woken since the last call.
+    pub(super) fn take(&self) -> bool {
+        self.is_woken.load(Ordering::Relaxed) && self.is_woken.swap(false, Ordering::Acquire)
+    }
+
+    pub(super) fn is_woken(&self) -> bool {
+        self.is_woken.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for MainWaker {
+    fn wake(self: Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+    }
+}
+
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// Tasks run between two looks at the kernel, at most.
+const TURN_TASKS_MAX: usize = 256;
+
+/// Bytes one run of a task may move before it lets others run.
+const BUDGET_BYTES: u32 = 1024 * 1024;
+
+/// What a system call costs, in bytes: 128 small ones are a share.
+const CALL_BYTES: u32 = 8 * 1024;
+
+/// The key of a task that its handle holds.
+const NO_KEY: u32 = u32::MAX;
