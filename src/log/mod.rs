@@ -1,1 +1,24 @@
-//! (to be written)
+//! What ktrix tells the operator: the access log and the error log.
+//!
+//! The **access log** has a line for every answer. A worker formats lines ([`mod@format`]) into its
+//! own ring in shared memory ([`ring`]) and moves them to the file in bursts, under the file's
+//! lock ([`append`]): whole lines, append-only, never waiting for the lock. The ring outlives its
+//! worker, so a line that was accepted is written even if the worker is killed; [`recover`] does
+//! it, exactly once.
+//!
+//! The **error log** ([`error`]) is the `log` facade's far end: syslog, a file or stderr, limited
+//! in rate per call site, and never waiting either.
+
+pub mod clock;
+pub mod escape;
+pub mod record;
+pub mod format;
+pub mod ring;
+pub mod file;
+pub mod append;
+pub mod access;
+pub mod recover;
+pub mod limit;
+pub mod message;
+pub mod syslog;
+pub mod error;

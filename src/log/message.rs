@@ -1,0 +1,55 @@
+//! A message of the error log, made harmless: one line, of bounded length.
+
+use std::fmt;
+
+/// Where a message is cut, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 2048;
+
+/// A message as one harmless line: cut at its limit, control characters escaped.
+#[derive(Debug, Default)]
+pub struct Message(String);
+
+impl Message {
+    /// An empty message.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What has been written.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Write for Message {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            if self.0.len() >= MESSAGE_BYTES_MAX {
+                self.0.push_str("...");
+                return Err(fmt::Error);
+            }
+            if char.is_control() || matches!(char, '\u{2028}' | '\u{2029}') {
+                self.0.extend(char.escape_default());
+            } else {
+                self.0.push(char);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    #[test]
+    fn a_message_is_one_line_and_not_endless() {
+        let mut message = Message::new();
+        write!(message, "a\nb\x1b[2J\u{2028}ü").unwrap();
+        assert_eq!(message.text(), "a\\nb\\u{1b}[2J\\u{2028}ü");
+        let mut message = Message::new();
+        assert!(write!(message, "{}", "x".repeat(10_000)).is_err());
+        assert_eq!(message.text().len(), MESSAGE_BYTES_MAX + 3);
+    }
+}

@@ -1,0 +1,172 @@
+//! What a dead worker's ring still holds goes to the file.
+//!
+//! For the master, when a worker's death has been seen and nobody sits in its seat. The file is
+//! opened for each try and closed after it, so that no child inherits it, and the lock with it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirEntryExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::log::file::LogFile;
+use crate::log::ring::{FileId, Ring, Rings};
+
+/// What became of a dead worker's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Drained {
+    /// All are in the file; this many bytes were missing.
+    Done {
+        /// Bytes written now.
+        bytes: u64,
+    },
+    /// Somebody else has the file: try again in a moment.
+    Busy,
+}
+
+/// Writes what the ring of a dead process holds to the log at `path`: what it had committed, what
+/// it had prepared, and the rest of what it was writing when it died, each line once. Does not
+/// wait for the file.
+///
+/// # Errors
+/// When the file cannot be opened or written. Nothing is lost by that: try again later. A ring
+/// that makes no sense is an error once, and empty then.
+pub fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained> {
+    let Some(ring) = rings.ring(seat) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no log ring for this seat"));
+    };
+    let mut chunk = Vec::new();
+    if let Some(intent) = ring.intent()
+        && let Drained::Busy = finish_elsewhere(rings, &ring, intent.file, path, &mut chunk)?
+    {
+        return Ok(Drained::Busy);
+    }
+    ring.commit();
+    if ring.span().is_some_and(|span| span.head == span.end) && ring.intent().is_none() {
+        return Ok(Drained::Done { bytes: 0 });
+    }
+    let file = LogFile::open(path)?;
+    let Some(locked) = file.try_lock()? else { return Ok(Drained::Busy) };
+    locked.repair(rings, &mut chunk)?;
+    let bytes = locked.drain(&ring, u64::MAX, &mut chunk)?;
+    Ok(Drained::Done { bytes })
+}
+
+/// Finishes a write to a file that is not at `path` any more, since it was renamed meanwhile. If
+/// it is gone, its lines go to the file at `path`.
+fn finish_elsewhere(
+    rings: &Rings,
+    ring: &Ring<'_>,
+    id: FileId,
+    path: &Path,
+    chunk: &mut Vec<u8>,
+) -> io::Result<Drained> {
+    if LogFile::open(path)?.id() == id {
+        return Ok(Drained::Done { bytes: 0 });
+    }
+    let Some(file) = renamed(path, id).and_then(|path| LogFile::open(&path).ok()) else {
+        ring.end_intent();
+        return Ok(Drained::Done { bytes: 0 });
+    };
+    if file.id() == id {
+        let Some(locked) = file.try_lock()? else { return Ok(Drained::Busy) };
+        locked.repair(rings, chunk)?;
+    }
+    Ok(Drained::Done { bytes: 0 })
+}
+
+/// The name that the file has now, if it is in the same directory and the name begins as the old
+/// one did: rotation adds to a name, and nothing else is to be touched.
+fn renamed(path: &Path, id: FileId) -> Option<PathBuf> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let stem = path.file_stem()?.as_encoded_bytes();
+    let entries = fs::read_dir(dir).ok()?.take(DIR_ENTRIES_MAX).filter_map(Result::ok);
+    let mut alike = entries.filter(|entry| {
+        entry.ino() == id.inode && entry.file_name().as_encoded_bytes().starts_with(stem)
+    });
+    alike
+        .find(|entry| entry.metadata().is_ok_and(|file| file.is_file() && FileId::of(&file) == id))
+        .map(|entry| entry.path())
+}
+
+/// How far a directory is searched for a renamed file.
+const DIR_ENTRIES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::ring::Intent;
+
+    /// Rings of one seat that was writing `lines` to `file` when it died, after `present` bytes.
+    fn dead_rings(path: &Path, lines: &str, present: usize) -> Rings {
+        let rings = Rings::create(1, 1).unwrap();
+        let ring = rings.ring(0).unwrap();
+        assert!(ring.prepare(lines.as_bytes()));
+        ring.commit();
+        let file = LogFile::open(path).unwrap();
+        let intent = Intent { file: file.id(), offset: 0, from: 0, to: lines.len() as u64 };
+        ring.set_intent(&intent);
+        fs::write(path, &lines[..present]).unwrap();
+        assert!(ring.prepare(b"prepared\n"));
+        rings
+    }
+
+    #[test]
+    fn everything_a_dead_one_left_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for present in 0..=8 {
+            let rings = dead_rings(&path, "one\ntwo\n", present);
+            assert!(drain_dead(&rings, 0, &path).is_ok());
+            assert_eq!(drain_dead(&rings, 0, &path).unwrap(), Drained::Done { bytes: 0 });
+            assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nprepared\n");
+        }
+    }
+
+    #[test]
+    fn a_write_to_a_renamed_file_is_finished_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("log"), dir.path().join("log.1"));
+        let rings = dead_rings(&path, "one\ntwo\n", 6);
+        fs::rename(&path, &old).unwrap();
+        assert_eq!(drain_dead(&rings, 0, &path).unwrap(), Drained::Done { bytes: 9 });
+        assert_eq!(fs::read_to_string(&old).unwrap(), "one\ntwo\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "prepared\n");
+    }
+
+    #[test]
+    fn a_write_to_a_deleted_file_is_done_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let rings = dead_rings(&path, "one\ntwo\n", 6);
+        fs::remove_file(&path).unwrap();
+        let other = dir.path().join("holds-the-inode");
+        fs::write(&other, "").unwrap();
+        assert!(drain_dead(&rings, 0, &path).is_ok());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nprepared\n");
+    }
+
+    #[test]
+    fn a_busy_file_is_left_for_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let rings = dead_rings(&path, "one\n", 2);
+        let other = LogFile::open(&path).unwrap();
+        let locked = other.try_lock().unwrap();
+        assert_eq!(drain_dead(&rings, 0, &path).unwrap(), Drained::Busy);
+        drop(locked);
+        assert_eq!(drain_dead(&rings, 0, &path).unwrap(), Drained::Done { bytes: 9 });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\nprepared\n");
+    }
+
+    #[test]
+    fn nothing_left_touches_no_file() {
+        let rings = Rings::create(1, 1).unwrap();
+        let nowhere = Path::new("/nonexistent/log");
+        assert_eq!(drain_dead(&rings, 0, nowhere).unwrap(), Drained::Done { bytes: 0 });
+        assert!(drain_dead(&rings, 1, nowhere).is_err());
+        assert!(rings.ring(0).unwrap().prepare(b"line\n"));
+        assert!(drain_dead(&rings, 0, nowhere).is_err());
+        assert_eq!(rings.ring(0).unwrap().waiting(), 5);
+    }
+}

@@ -1,0 +1,367 @@
+//! The rings: lines on their way to the file, in memory that outlives the worker that wrote them.
+//!
+//! There is one ring per seat (a process's number). Its owner appends lines and moves them to the
+//! file; after its death somebody else moves what is left. Positions only ever grow; a byte's
+//! place is its position modulo the ring's size.
+//!
+//! ```text
+//!         moved to the file │ committed │ prepared │ free
+//! ──────────────────────── head ────── tail ──── end ──────
+//! ```
+//!
+//! A line is *prepared* before its answer goes out and *committed* after that. What is prepared
+//! when its owner dies counts as a line, since the answer may have left.
+//!
+//! Beside its positions each ring has an [`Intent`]: which bytes its owner is just writing to
+//! which place of which file. It is set before the first byte is written and cleared after the
+//! last, both under the file's lock. Whoever holds the lock and finds another's intent knows that
+//! its owner died in the middle, and finishes the work (`append.rs`).
+//!
+//! | word of a seat | meaning |
+//! | --- | --- |
+//! | 0, 1, 2 | head, tail, end: positions |
+//! | 3 | lines dropped because the ring was full |
+//! | 4 to 8 | the intent: device, inode, offset in the file, first and last position |
+//! | 9 | the intent: when the inode was made |
+//!
+//! The intents' states stand apart, one word per seat, so that looking for one reads few lines.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::log::format::LINE_BYTES_MAX;
+use crate::sys::ring_bytes::RingMap;
+
+/// The smallest ring, in bytes: the longest line fits it twice.
+pub const RING_BYTES_MIN: usize = 2 * LINE_BYTES_MAX;
+
+/// All rings, in memory shared by fork.
+#[derive(Debug)]
+pub struct Rings {
+    map: RingMap,
+    n_seats: usize,
+    bytes_each: usize,
+}
+
+impl Rings {
+    /// Makes empty rings for `n_seats` processes, of `bytes_each` bytes, rounded up to a power of
+    /// two and to [`RING_BYTES_MIN`] at least. To be called before the first fork, and once for
+    /// the life of the master: who writes a file looks for interrupted writes in these only.
+    ///
+    /// # Errors
+    /// When the memory is refused, or the sizes overflow.
+    pub fn create(n_seats: usize, bytes_each: usize) -> io::Result<Self> {
+        let overflow = || io::Error::new(io::ErrorKind::InvalidInput, "log rings are too large");
+        let bytes_each =
+            bytes_each.max(RING_BYTES_MIN).checked_next_power_of_two().ok_or_else(overflow)?;
+        let n_words = n_seats.checked_mul(WORDS_EACH + 1).ok_or_else(overflow)?;
+        let n_bytes = n_seats.checked_mul(bytes_each).ok_or_else(overflow)?;
+        Ok(Self { map: RingMap::create(n_words, n_bytes)?, n_seats, bytes_each })
+    }
+
+    /// How many rings there are.
+    pub fn n_seats(&self) -> usize {
+        self.n_seats
+    }
+
+    /// The ring of a seat, if there is such a seat.
+    pub fn ring(&self, seat: usize) -> Option<Ring<'_>> {
+        let (states, words) = self.map.words().split_at_checked(self.n_seats)?;
+        let state = states.get(seat)?;
+        let words = words.chunks_exact(WORDS_EACH).nth(seat)?.try_into().ok()?;
+        let bytes_at = seat * self.bytes_each;
+        Some(Ring { state, words, map: &self.map, bytes_at, len: self.bytes_each })
+    }
+
+    /// The seats whose intent is set: who writes right now, or died while writing.
+    pub fn with_intent(&self) -> impl Iterator<Item = (usize, Ring<'_>)> {
+        let states = self.map.words().get(..self.n_seats).unwrap_or_default();
+        let seats = states.iter().enumerate();
+        seats
+            .filter(|(_, state)| state.load(Ordering::Acquire) != STATE_IDLE)
+            .filter_map(|(seat, _)| Some((seat, self.ring(seat)?)))
+    }
+}
+
+/// The ring of one seat.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'a> {
+    state: &'a AtomicU64,
+    words: &'a [AtomicU64; WORDS_EACH],
+    map: &'a RingMap,
+    bytes_at: usize,
+    len: usize,
+}
+
+/// What a ring holds, as positions: `head <= tail <= end <= head + len`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// What is before it has been moved to the file.
+    pub head: u64,
+    /// What is before it has been committed.
+    pub tail: u64,
+    /// What is before it has been prepared.
+    pub end: u64,
+}
+
+/// The bytes `from..to` of a ring are being appended to a file from its `offset` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// The file.
+    pub file: FileId,
+    /// The file's length before the first byte, in bytes.
+    pub offset: u64,
+    /// Position of the first byte.
+    pub from: u64,
+    /// Position behind the last byte.
+    pub to: u64,
+}
+
+/// What tells a file from all others, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// Number of the device.
+    pub device: u64,
+    /// Number of the inode.
+    pub inode: u64,
+    /// When the inode was made, in nanoseconds since 1970, since its number may be used again;
+    /// 0 where the file system does not know.
+    pub born_ns: u64,
+}
+
+impl Ring<'_> {
+    /// Appends a line to what is prepared. False if there is no room for it.
+    #[must_use]
+    pub fn prepare(&self, line: &[u8]) -> bool {
+        if !self.has_room(line.len()) {
+            return false;
+        }
+        let end = self.load(END);
+        let (first, second) = line.split_at(line.len().min(self.len - self.place(end)));
+        self.map.copy_in(self.bytes_at + self.place(end), first);
+        self.map.copy_in(self.bytes_at, second);
+        // Release: whoever sees the new end sees the bytes before it.
+        self.words[END].store(end.wrapping_add(line.len() as u64), Ordering::Release);
+        true
+    }
+
+    /// Makes lines of what is prepared.
+    pub fn commit(&self) {
+        self.words[TAIL].store(self.load(END), Ordering::Release);
+    }
+
+    /// Takes back what is prepared.
+    pub fn cancel(&self) {
+        self.words[END].store(self.load(TAIL), Ordering::Release);
+    }
+
+    /// Whether `len` more bytes can be prepared.
+    pub fn has_room(&self, len: usize) -> bool {
+        let held = self.load(END).saturating_sub(self.load(HEAD));
+        held.saturating_add(len as u64) <= self.len as u64
+    }
+
+    /// The ring's size in bytes.
+    pub fn size(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes that are committed and not in the file.
+    pub fn waiting(&self) -> u64 {
+        self.load(TAIL).saturating_sub(self.load(HEAD))
+    }
+
+    /// What the ring holds; `None` if its positions contradict each other, which only a process
+    /// that ran wild can have done.
+    pub fn span(&self) -> Option<Span> {
+        let span = Span { head: self.load(HEAD), tail: self.load(TAIL), end: self.load(END) };
+        let is_sound = span.head <= span.tail
+            && span.tail <= span.end
+            && span.end - span.head <= self.len as u64;
+        is_sound.then_some(span)
+    }
+
+    /// Appends the bytes from position `from` on, `len` of them and at most a ring's, to `out`.
+    pub fn copy_out(&self, from: u64, len: usize, out: &mut Vec<u8>) {
+        let len = len.min(self.len);
+        let first = len.min(self.len - self.place(from));
+        self.map.copy_out(self.bytes_at + self.place(from), first, out);
+        self.map.copy_out(self.bytes_at, len - first, out);
+    }
+
+    /// Frees what is before `head`: it is in the file.
+    pub fn free_before(&self, head: u64) {
+        self.words[HEAD].store(head, Ordering::Release);
+    }
+
+    /// Forgets everything that the ring holds, and its intent.
+    pub fn clear(&self) {
+        self.end_intent();
+        let end = self.load(END);
+        self.words[TAIL].store(end, Ordering::Release);
+        self.words[HEAD].store(end, Ordering::Release);
+    }
+
+    /// Counts a line that was dropped.
+    pub fn count_dropped(&self) {
+        self.words[DROPPED].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lines dropped in this seat since the rings were made.
+    pub fn dropped(&self) -> u64 {
+        self.words[DROPPED].load(Ordering::Relaxed)
+    }
+
+    /// Says what is about to be written. Only under the lock of the intent's file.
+    pub fn set_intent(&self, intent: &Intent) {
+        let Intent { file, offset, from, to } = *intent;
+        for (word, value) in [
+            (DEVICE, file.device),
+            (INODE, file.inode),
+            (BORN, file.born_ns),
+            (OFFSET, offset),
+            (FROM, from),
+            (TO, to),
+        ] {
+            self.words[word].store(value, Ordering::Relaxed);
+        }
+        self.state.store(STATE_WRITING, Ordering::Release);
+    }
+
+    /// Says that nothing is being written.
+    pub fn end_intent(&self) {
+        self.state.store(STATE_IDLE, Ordering::Release);
+    }
+
+    /// What is being written, or was when its writer died.
+    pub fn intent(&self) -> Option<Intent> {
+        if self.state.load(Ordering::Acquire) == STATE_IDLE {
+            return None;
+        }
+        Some(Intent {
+            file: FileId {
+                device: self.load(DEVICE),
+                inode: self.load(INODE),
+                born_ns: self.load(BORN),
+            },
+            offset: self.load(OFFSET),
+            from: self.load(FROM),
+            to: self.load(TO),
+        })
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        self.words[word].load(Ordering::Acquire)
+    }
+
+    /// Where in the ring a position is; its size is a power of two.
+    fn place(&self, position: u64) -> usize {
+        (position & (self.len as u64 - 1)) as usize
+    }
+}
+
+/// Words per seat: two cache lines, so that no two seats share one.
+const WORDS_EACH: usize = 16;
+const HEAD: usize = 0;
+const TAIL: usize = 1;
+const END: usize = 2;
+const DROPPED: usize = 3;
+const DEVICE: usize = 4;
+const INODE: usize = 5;
+const OFFSET: usize = 6;
+const FROM: usize = 7;
+const TO: usize = 8;
+const BORN: usize = 9;
+
+const STATE_IDLE: u64 = 0;
+const STATE_WRITING: u64 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn held(ring: &Ring<'_>) -> Vec<u8> {
+        let span = ring.span().unwrap();
+        let mut out = Vec::new();
+        ring.copy_out(span.head, (span.end - span.head) as usize, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_prepared_counts_once_it_is_committed() {
+        let rings = Rings::create(2, 1).unwrap();
+        let ring = rings.ring(1).unwrap();
+        assert_eq!(ring.size(), RING_BYTES_MIN);
+        assert!(ring.prepare(b"one\n"));
+        assert_eq!(ring.waiting(), 0);
+        ring.commit();
+        assert!(ring.prepare(b"two\n"));
+        assert_eq!(ring.waiting(), 4);
+        assert_eq!(held(&ring), b"one\ntwo\n");
+        ring.cancel();
+        assert_eq!(held(&ring), b"one\n");
+        assert_eq!(rings.ring(0).unwrap().waiting(), 0);
+        assert!(rings.ring(2).is_none());
+    }
+
+    #[test]
+    fn a_full_ring_takes_nothing_until_it_is_freed() {
+        let rings = Rings::create(1, RING_BYTES_MIN).unwrap();
+        let ring = rings.ring(0).unwrap();
+        let line = vec![b'x'; LINE_BYTES_MAX];
+        assert!(ring.prepare(&line) && ring.prepare(&line));
+        ring.commit();
+        assert!(!ring.prepare(b"y") && !ring.has_room(1) && ring.has_room(0));
+        ring.free_before(10);
+        assert!(ring.prepare(b"0123456789"));
+        assert!(!ring.prepare(b"z"));
+        assert!(held(&ring).ends_with(b"xx0123456789"));
+    }
+
+    #[test]
+    fn an_intent_is_seen_until_it_ends() {
+        let rings = Rings::create(3, 1).unwrap();
+        let ring = rings.ring(2).unwrap();
+        let file = FileId { device: 1, inode: 2, born_ns: 3 };
+        let intent = Intent { file, offset: 3, from: 4, to: 5 };
+        assert_eq!((ring.intent(), rings.with_intent().count()), (None, 0));
+        ring.set_intent(&intent);
+        assert_eq!(ring.intent(), Some(intent));
+        assert_eq!(rings.with_intent().map(|(seat, _)| seat).collect::<Vec<_>>(), [2]);
+        ring.end_intent();
+        assert_eq!((ring.intent(), rings.with_intent().count()), (None, 0));
+    }
+
+    #[test]
+    fn positions_that_contradict_each_other_are_noticed_and_can_be_cleared() {
+        let rings = Rings::create(1, 1).unwrap();
+        let ring = rings.ring(0).unwrap();
+        ring.free_before(u64::MAX);
+        assert_eq!(ring.span(), None);
+        assert!(ring.has_room(1));
+        ring.clear();
+        assert!(ring.span().is_some());
+        assert!(ring.prepare(b"fine\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_come_out_as_they_went_in(
+            lines in proptest::collection::vec(1usize..20_000, 1..40)
+        ) {
+            let rings = Rings::create(1, 1).unwrap();
+            let ring = rings.ring(0).unwrap();
+            let mut byte = 0u8;
+            for len in lines {
+                let line: Vec<u8> = (0..len).map(|_| { byte = byte.wrapping_add(7); byte }).collect();
+                if !ring.prepare(&line) {
+                    ring.free_before(ring.span().unwrap().end);
+                    prop_assert!(ring.prepare(&line));
+                }
+                ring.commit();
+                prop_assert!(held(&ring).ends_with(&line));
+            }
+        }
+    }
+}
