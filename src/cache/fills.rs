@@ -1,0 +1,484 @@
+//! The fills that are under way, seen by all workers: one fetch of a key, whoever wants it.
+//!
+//! Anonymous shared memory, made before the fork: a head, owner rows (row = seat for workers), and
+//! groups of 16 entries of 64 bytes. A key belongs to one group, whose lock is held while an entry
+//! is taken; followers and progress need no lock.
+//!
+//! | bytes | entry field | meaning |
+//! | --- | --- | --- |
+//! | 0..16 | key | two halves |
+//! | 16..24 | id | of this fill alone, also its file's name; 0 = free, or being written |
+//! | 24..28 | owner | the leader ([`Owner`] word) |
+//! | 28..32 | state | below |
+//! | 32..40 | bytes | of body that followers may read |
+//! | 40..48 | total | of body, all ones while unknown |
+//! | 48..64 | followers | bitmap of 128 seats |
+//!
+//! ```text
+//! lease ─▶ Fetching ─ head_ready ─▶ Streaming ─ done ─▶ Done ─┐
+//!             │  └──── pass ──▶ Pass ──────────────────────┐  ├─▶ the entry may be leased anew:
+//!             └─ failed, or the leader died ──▶ Failed ────┴──┘   those who hold its id see Gone
+//! ```
+//!
+//! No wake is lost: a leader stores its progress and then reads the followers, a follower enters
+//! itself and then reads the progress, with a sequentially consistent fence between the two on both
+//! sides; so one of them sees the other. A leader that dies is noticed by the next lease of its
+//! key, by [`Fills::state`] of a follower, and by the master's [`Fills::abandon_seat`].
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use crate::cache::fill_state::FillState;
+use crate::cache::slot::halves;
+use crate::policy::key::Key;
+use crate::sys::owner::{self, Guard, Owner, OwnerTable};
+use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
+use crate::sys::wake::{SEATS_MAX, Seats};
+
+/// Entries of a group: the most fills at once among keys that share a group.
+pub const GROUP: usize = 16;
+
+shared_struct! {
+    #[derive(Debug)]
+    struct Entry: 64 bytes, aligned 64 {
+        key: [AtomicU64; 2],
+        id: AtomicU64,
+        owner: AtomicU32,
+        state: AtomicU32,
+        bytes: AtomicU64,
+        total: AtomicU64,
+        followers: [AtomicU64; 2],
+    }
+}
+
+shared_struct! {
+    /// The head: the group locks follow the owner rows.
+    #[derive(Debug)]
+    struct Head: 64 bytes, aligned 64 {
+        next_id: AtomicU64,
+        /// When it was last said that nothing can be stored, in Unix seconds.
+        refused_s: AtomicU64,
+        first_id: AtomicU64,
+        _rest: [AtomicU64; 5],
+    }
+}
+
+/// Which entry, and which of its fills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FillAt {
+    entry: u32,
+    id: u64,
+}
+
+impl FillAt {
+    /// The fill's number: of this fill alone, and the name of its temporary file.
+    pub const fn id(self) -> u64 {
+        self.id
+    }
+}
+
+/// What asking for a fill led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Fetch it: others will follow.
+    Leader(FillAt),
+    /// It is being fetched; this seat was entered among its followers.
+    Follow(FillAt),
+    /// No entry is free: fetch without storing.
+    Full,
+}
+
+/// The table of all fills.
+#[derive(Debug)]
+pub struct Fills {
+    head: SharedSlice<Head>,
+    owners: OwnerTable,
+    locks: SharedSlice<AtomicU32>,
+    entries: SharedSlice<Entry>,
+    owner: AtomicU32,
+}
+
+impl Fills {
+    /// A table for about `n` fills at once; call before forking.
+    ///
+    /// # Errors
+    ///
+    /// What the system says to so much shared memory.
+    pub fn create(n: usize) -> io::Result<Self> {
+        let fills = Self::over(&SharedMap::anonymous(len_of(n)?)?, n)?;
+        fills.number_from(first_id());
+        Ok(fills)
+    }
+
+    /// The table of about `n` fills that lies in `file`, which begins as zeros; for processes that
+    /// do not inherit the memory.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn in_file(file: &File, n: usize) -> io::Result<Self> {
+        let fills = Self::over(&SharedMap::file(file, len_of(n)?)?, n)?;
+        fills.number_from(first_id());
+        Ok(fills)
+    }
+
+    /// Takes `seat` (below [`SEATS_MAX`]) for this process, a worker; in the child, after the fork.
+    ///
+    /// # Errors
+    ///
+    /// When somebody alive sits there.
+    pub fn attach(&self, seat: usize) -> io::Result<()> {
+        self.claim(seat..seat + 1)
+    }
+
+    /// For a process without a seat: the master, the keeper.
+    ///
+    /// # Errors
+    ///
+    /// When too many are here already.
+    pub fn attach_unseated(&self) -> io::Result<()> {
+        self.claim(SEATS_MAX..ROWS)
+    }
+
+    /// Asks for the fill of `key`, for the worker in `seat`.
+    pub fn lease(&self, key: &Key, seat: usize) -> Lease {
+        let Some(owner) = self.owner() else { return Lease::Full };
+        let halves = halves(key);
+        let group = self.group_of(halves[0]);
+        let Some(_guard) = self.lock(group, owner) else { return Lease::Full };
+        let range = group * GROUP..(group + 1) * GROUP;
+        let entries =
+            || range.clone().filter_map(|number| Some((number, self.entries.get(number)?)));
+        // Free ones first (id 0), then what ended, the longest ago first: ids only grow.
+        let mut ended: Option<(u64, usize)> = None;
+        for (number, entry) in entries() {
+            let id = entry.id.load(Ordering::Relaxed);
+            if id == 0 || !entry.is_under_way() {
+                ended = Some(ended.map_or((id, number), |best| best.min((id, number))));
+            } else if entry.is_of(halves) && self.is_led(entry) {
+                let at = FillAt { entry: number as u32, id };
+                self.follow(at, seat);
+                return Lease::Follow(at);
+            }
+        }
+        // A dead leader's entry is as good: those who followed see Gone and ask anew. The kernel
+        // is asked only when nothing else is free.
+        let dead = || entries().find(|(_, entry)| !self.is_led(entry)).map(|(number, _)| number);
+        match ended.map(|(_, number)| number).or_else(dead) {
+            Some(number) => Lease::Leader(self.begin(number, halves, owner)),
+            None => Lease::Full,
+        }
+    }
+
+    /// Enters the worker of `seat` among the followers; it will be woken. Read the state after.
+    pub fn follow(&self, at: FillAt, seat: usize) {
+        if let Some((entry, word, bit)) = self.follower(at, seat) {
+            entry.followers[word].fetch_or(bit, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Takes the worker of `seat` out, when its last task stopped following.
+    pub fn unfollow(&self, at: FillAt, seat: usize) {
+        if let Some((entry, word, bit)) = self.follower(at, seat) {
+            entry.followers[word].fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
+    /// How far the fill is. That its leader lives is checked with the kernel only by
+    /// [`Fills::state_checked`].
+    pub fn state(&self, at: FillAt) -> FillState {
+        let Some(entry) = self.entry(at) else { return FillState::Gone };
+        let state = entry.state.load(Ordering::Acquire);
+        let bytes = entry.bytes.load(Ordering::Acquire);
+        let total = entry.total.load(Ordering::Acquire);
+        fence(Ordering::Acquire);
+        if entry.id.load(Ordering::Relaxed) != at.id {
+            return FillState::Gone;
+        }
+        match state {
+            FETCHING => FillState::Fetching,
+            STREAMING => {
+                FillState::Streaming { bytes, total: (total != u64::MAX).then_some(total) }
+            }
+            DONE => FillState::Done { bytes },
+            PASS => FillState::Pass,
+            FAILED => FillState::Failed,
+            _ => FillState::Gone,
+        }
+    }
+
+    /// As [`Fills::state`], but a fill whose leader died is found out: for a follower that has
+    /// waited for long. Costs a few system calls.
+    pub fn state_checked(&self, at: FillAt) -> FillState {
+        if let Some(entry) = self.entry(at)
+            && entry.is_under_way()
+            && !self.is_led(entry)
+        {
+            // Only the state that was seen is replaced, so a new fill in the entry is safe.
+            self.fail(at.entry as usize, at.id);
+        }
+        self.state(at)
+    }
+
+    /// Leader: the file can be opened, `total` is known or not. Returns whom to wake, as the
+    /// calls below do.
+    pub fn head_ready(&self, at: FillAt, total: Option<u64>) -> Seats {
+        self.lead(at, |entry| {
+            entry.total.store(total.unwrap_or(u64::MAX), Ordering::Release);
+            entry.state.store(STREAMING, Ordering::Release);
+        })
+    }
+
+    /// Leader: `bytes` of body can be read now.
+    pub fn progress(&self, at: FillAt, bytes: u64) -> Seats {
+        self.lead(at, |entry| entry.bytes.store(bytes, Ordering::Release))
+    }
+
+    /// Leader: the body is complete, the file committed and published.
+    pub fn done(&self, at: FillAt) -> Seats {
+        self.lead(at, |entry| entry.state.store(DONE, Ordering::Release))
+    }
+
+    /// Leader: it broke.
+    pub fn failed(&self, at: FillAt) -> Seats {
+        self.lead(at, |entry| entry.state.store(FAILED, Ordering::Release))
+    }
+
+    /// Leader: the response is not storable.
+    pub fn pass(&self, at: FillAt) -> Seats {
+        self.lead(at, |entry| entry.state.store(PASS, Ordering::Release))
+    }
+
+    /// Whether this process is the one to say that nothing can be stored: one of all of them, and
+    /// not again for [`REFUSED_EVERY_S`].
+    pub fn may_say_refused(&self, now_s: u64) -> bool {
+        let Some(head) = self.head.first() else { return true };
+        let last_s = head.refused_s.load(Ordering::Relaxed);
+        (last_s == 0 || now_s.saturating_sub(last_s) >= REFUSED_EVERY_S)
+            && head
+                .refused_s
+                .compare_exchange(last_s, now_s, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Whether any seat follows.
+    pub fn has_followers(&self, at: FillAt) -> bool {
+        self.entry(at).is_some_and(|entry| !entry.followers().is_empty())
+    }
+
+    /// The numbers of all fills that are under way with a living leader, ascending: their
+    /// temporary files are in use. A walk of the table.
+    pub fn under_way(&self) -> Vec<u64> {
+        // Leaders are few: the kernel is asked once for each.
+        let mut judged: Vec<(u32, bool)> = Vec::new();
+        let mut ids = Vec::new();
+        for entry in self.entries.iter().filter(|entry| entry.is_under_way()) {
+            let leader = entry.owner.load(Ordering::Acquire);
+            let known = judged.iter().find(|it| it.0 == leader).map(|it| it.1);
+            let is_led = known.unwrap_or_else(|| {
+                let is_led = self.is_led(entry);
+                judged.push((leader, is_led));
+                is_led
+            });
+            if is_led {
+                ids.push(entry.id.load(Ordering::Acquire));
+            }
+        }
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The numbers that this table has given so far. Tables made earlier gave lower ones.
+    pub fn numbers(&self) -> Range<u64> {
+        let head = &self.head[0];
+        head.first_id.load(Ordering::Acquire)..head.next_id.load(Ordering::Acquire)
+    }
+
+    /// Master, when the worker of `seat` died: its fills have failed, it follows nothing, its
+    /// locks are taken over. Returns whom to wake.
+    pub fn abandon_seat(&self, seat: usize) -> Seats {
+        let mut wake = Seats::NONE;
+        for (number, entry) in self.entries.iter().enumerate() {
+            let id = entry.id.load(Ordering::Acquire);
+            let leader = Owner::from_word(entry.owner.load(Ordering::Acquire));
+            let is_its = leader.is_some_and(|leader| leader.row() == seat);
+            if id != 0 && is_its && entry.is_under_way() && !self.is_led(entry) {
+                self.fail(number, id);
+                wake = wake.with(entry.followers());
+            }
+            if seat < SEATS_MAX && self.owners.tenant(seat).is_none() {
+                entry.followers[seat / 64].fetch_and(!(1 << (seat % 64)), Ordering::SeqCst);
+            }
+        }
+        if let Some(owner) = self.owner() {
+            for (group, word) in self.locks.iter().enumerate() {
+                let holder = Owner::from_word(word.load(Ordering::Relaxed));
+                if holder.is_some_and(|holder| !self.owners.is_alive(holder)) {
+                    drop(self.lock(group, owner));
+                }
+            }
+        }
+        wake.without(seat)
+    }
+
+    fn over(map: &SharedMap, n: usize) -> io::Result<Self> {
+        let n_groups = n_groups(n);
+        Ok(Self {
+            head: map.slice(0, 1)?,
+            owners: OwnerTable::new(map.slice(ROWS_AT, ROWS)?),
+            locks: map.slice(LOCKS_AT, n_groups)?,
+            entries: map.slice(entries_at(n_groups), n_groups * GROUP)?,
+            owner: AtomicU32::new(0),
+        })
+    }
+
+    /// Begins to count, unless somebody did.
+    fn number_from(&self, first_id: u64) {
+        let head = &self.head[0];
+        let begin = |word: &AtomicU64, id| {
+            let _ = word.compare_exchange(0, id, Ordering::AcqRel, Ordering::Relaxed);
+        };
+        begin(&head.first_id, first_id);
+        begin(&head.next_id, head.first_id.load(Ordering::Acquire));
+    }
+
+    fn claim(&self, rows: Range<usize>) -> io::Result<()> {
+        let claimed = self.owners.claim(rows);
+        let (owner, _) =
+            claimed.ok_or_else(|| io::Error::other("the seat at the fills is taken"))?;
+        self.owner.store(owner.word(), Ordering::Release);
+        Ok(())
+    }
+
+    fn owner(&self) -> Option<Owner> {
+        Owner::from_word(self.owner.load(Ordering::Acquire))
+    }
+
+    fn group_of(&self, high: u64) -> usize {
+        ((u128::from(high) * self.locks.len() as u128) >> 64) as usize
+    }
+
+    fn lock(&self, group: usize, owner: Owner) -> Option<Guard<'_>> {
+        owner::lock(self.locks.get(group)?, owner, &self.owners)
+        // A holder that died left at most an entry with id 0, which is free as it is.
+    }
+
+    /// Writes an entry under the group's lock: without an id while it is between two fills.
+    fn begin(&self, number: usize, halves: [u64; 2], owner: Owner) -> FillAt {
+        let id = self.head[0].next_id.fetch_add(1, Ordering::AcqRel).max(1);
+        if let Some(entry) = self.entries.get(number) {
+            entry.id.store(0, Ordering::Relaxed);
+            fence(Ordering::Release);
+            entry.state.store(FETCHING, Ordering::Relaxed);
+            for (word, half) in entry.key.iter().zip(halves) {
+                word.store(half, Ordering::Relaxed);
+            }
+            entry.owner.store(owner.word(), Ordering::Relaxed);
+            entry.bytes.store(0, Ordering::Relaxed);
+            entry.total.store(u64::MAX, Ordering::Relaxed);
+            entry.followers.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+            entry.id.store(id, Ordering::Release);
+        }
+        FillAt { entry: number as u32, id }
+    }
+
+    fn entry(&self, at: FillAt) -> Option<&Entry> {
+        let entry = self.entries.get(at.entry as usize)?;
+        (entry.id.load(Ordering::Acquire) == at.id && at.id != 0).then_some(entry)
+    }
+
+    fn follower(&self, at: FillAt, seat: usize) -> Option<(&Entry, usize, u64)> {
+        let entry = self.entry(at)?;
+        (seat < SEATS_MAX).then_some((entry, seat / 64, 1 << (seat % 64)))
+    }
+
+    /// A change by the leader, and then a look at who follows.
+    fn lead(&self, at: FillAt, change: impl FnOnce(&Entry)) -> Seats {
+        let Some(entry) = self.entry(at) else { return Seats::NONE };
+        if Some(entry.owner.load(Ordering::Relaxed)) != self.owner().map(Owner::word)
+            || !entry.is_under_way()
+        {
+            return Seats::NONE;
+        }
+        change(entry);
+        fence(Ordering::SeqCst);
+        entry.followers()
+    }
+
+    fn is_led(&self, entry: &Entry) -> bool {
+        Owner::from_word(entry.owner.load(Ordering::Acquire)).is_some_and(|leader| {
+            // Our own fills need no question to the kernel.
+            Some(leader) == self.owner() || self.owners.is_alive(leader)
+        })
+    }
+
+    /// A dead leader's fill has failed, unless the entry serves another by now.
+    fn fail(&self, number: usize, id: u64) {
+        let (Some(owner), Some(entry)) = (self.owner(), self.entries.get(number)) else { return };
+        let Some(_guard) = self.lock(number / GROUP, owner) else { return };
+        if entry.id.load(Ordering::Acquire) == id && entry.is_under_way() && !self.is_led(entry) {
+            entry.state.store(FAILED, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Entry {
+    fn is_of(&self, halves: [u64; 2]) -> bool {
+        self.key.iter().zip(halves).all(|(word, half)| word.load(Ordering::Relaxed) == half)
+    }
+
+    fn is_under_way(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), FETCHING | STREAMING)
+    }
+
+    fn followers(&self) -> Seats {
+        let [low, high] = [0, 1].map(|i| u128::from(self.followers[i].load(Ordering::SeqCst)));
+        Seats(high << 64 | low)
+    }
+}
+
+const FETCHING: u32 = 1;
+const STREAMING: u32 = 2;
+const DONE: u32 = 3;
+const FAILED: u32 = 4;
+const PASS: u32 = 5;
+
+/// A cache that cannot store is reported this often, in seconds.
+pub const REFUSED_EVERY_S: u64 = 600;
+
+/// Seats, and rows for those without one.
+const ROWS: usize = SEATS_MAX + 32;
+const ROWS_AT: usize = 64;
+const LOCKS_AT: usize = ROWS_AT + ROWS * 32;
+
+fn n_groups(n: usize) -> usize {
+    // Keys do not spread evenly: twice the room.
+    (n.saturating_mul(2)).div_ceil(GROUP).max(4)
+}
+
+fn entries_at(n_groups: usize) -> usize {
+    (LOCKS_AT + n_groups * 4).next_multiple_of(64)
+}
+
+fn len_of(n: usize) -> io::Result<usize> {
+    const N_MAX: usize = 1 << 24;
+    if n > N_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many fills"));
+    }
+    let n_groups = n_groups(n);
+    Ok(entries_at(n_groups) + n_groups * GROUP * size_of::<Entry>())
+}
+
+/// Microseconds since 1970: a number that no earlier table gave, as long as none started more
+/// than a million fills a second.
+fn first_id() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_micros() as u64).max(1)
+}
+
+#[cfg(test)]
+#[path = "tests/fills.rs"]
+mod tests;

@@ -1,0 +1,101 @@
+//! Mending the index at the start of a keeper: every bucket is looked at once, in steps.
+//!
+//! What a process leaves when it is killed is found by its owner row. This walk finds what no row
+//! tells of: a file that was damaged while nobody used it, whatever its clean mark says. A sound
+//! bucket costs a look and no lock.
+
+use crate::cache::index::Index;
+
+/// A walk under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mend {
+    next: usize,
+    report: Report,
+}
+
+/// What a walk found and repaired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Buckets that were locked by the dead, half-written or torn.
+    pub n_buckets: usize,
+    /// Slots that had to be emptied.
+    pub n_slots: usize,
+}
+
+impl Mend {
+    /// Looks at `n` buckets; true when all have been looked at.
+    pub fn step(&mut self, index: &Index, n: usize) -> bool {
+        let end = self.next.saturating_add(n).min(index.n_buckets());
+        for n_emptied in (self.next..end).filter_map(|number| index.mend(number)) {
+            self.report.n_buckets += 1;
+            self.report.n_slots += n_emptied;
+        }
+        self.next = end;
+        end == index.n_buckets()
+    }
+
+    /// What was found so far.
+    pub const fn report(&self) -> Report {
+        self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::place::tests::{cache, slot, store_one};
+    use crate::cache::table::Opened;
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::FileExt;
+
+    const BUCKETS_AT: u64 = 20_480;
+    const BUCKET_LEN: u64 = 512;
+
+    fn mend(index: &Index, n: usize) -> Report {
+        let mut mend = Mend::default();
+        while !mend.step(index, n) {}
+        mend.report()
+    }
+
+    #[test]
+    fn a_sound_index_is_left_as_it_is() {
+        let (_dir, index, store) = cache(100);
+        (0..80).for_each(|n| {
+            store_one(&index, &store, &n.to_string(), b"x").unwrap();
+        });
+        for n in [1, 7, 1000] {
+            assert_eq!(mend(&index, n), Report::default());
+        }
+        assert_eq!(index.objects(), 80);
+    }
+
+    #[test]
+    fn noise_over_buckets_of_a_clean_file_is_repaired_and_the_rest_stays() {
+        let (dir, index, store) = cache(100);
+        (0..80).for_each(|n| {
+            store_one(&index, &store, &n.to_string(), b"x").unwrap();
+        });
+        assert!(index.mark_clean().unwrap());
+        let n_buckets = index.n_buckets() as u64;
+        drop(index);
+        let file = OpenOptions::new().write(true).open(dir.path().join("index")).unwrap();
+        // Even and odd sequence numbers, headers alone and whole buckets.
+        for (number, byte) in (0..n_buckets).step_by(3).zip(0xc0_u8..) {
+            let len = if number % 2 == 0 { 64 } else { BUCKET_LEN };
+            let noise = vec![byte; len as usize];
+            file.write_all_at(&noise, BUCKETS_AT + number * BUCKET_LEN).unwrap();
+        }
+        let (index, opened) = Index::open(dir.path(), 100).unwrap();
+        assert_eq!(opened, Opened::Clean);
+        index.attach().unwrap();
+        assert_eq!(index.faults().count() as u64, n_buckets.div_ceil(3));
+        let report = mend(&index, 5);
+        assert_eq!(report.n_buckets as u64, n_buckets.div_ceil(3));
+        assert!(report.n_slots >= 7, "{report:?}");
+        assert_eq!((index.faults().count(), mend(&index, 5)), (0, Report::default()));
+        index.recount();
+        let n_found = (0..80).filter(|n| index.lookup(&slot(&n.to_string()).key).is_some());
+        let n_found = n_found.count() as u64;
+        assert!(n_found >= 30 && index.objects() == n_found, "{n_found} of {}", index.objects());
+    }
+}

@@ -1,0 +1,126 @@
+//! A key's two buckets, locked together, and where in them the key is or belongs.
+//!
+//! Home first, then its neighbour: always in ascending order, so that writers never wait for one
+//! another in a circle. Before it locks, the process notes the home in its owner row.
+
+use crate::cache::bucket::{LockedBucket, SLOTS};
+use crate::cache::slot::{SlotAt, State};
+use crate::cache::table::Table;
+use crate::sys::owner::Owner;
+
+/// The two buckets. The fields' order is the order of their release.
+pub(super) struct Pair<'a> {
+    buckets: [LockedBucket<'a>; 2],
+    home: usize,
+    _note: Note<'a>,
+}
+
+/// Where a key is to be written: which of the two buckets, and its slot there.
+pub(super) enum Place {
+    /// It is there.
+    Own(usize, usize),
+    /// Nothing is there.
+    Empty(usize, usize),
+    /// Something of the least worth is there.
+    Worst(usize, usize),
+}
+
+impl Place {
+    /// The bucket, 0 or 1, and the slot in it.
+    pub(super) const fn slot(&self) -> (usize, usize) {
+        match *self {
+            Self::Own(bucket, i) | Self::Empty(bucket, i) | Self::Worst(bucket, i) => (bucket, i),
+        }
+    }
+}
+
+impl<'a> Pair<'a> {
+    /// Locks bucket `home` and the next one, which must be there; `None` if a living writer keeps
+    /// one for too long.
+    pub(super) fn lock(table: &'a Table, owner: Owner, home: usize) -> Option<Self> {
+        let note = Note { table, owner };
+        table.owners.note(owner, home as u64 + 1);
+        let lock = |number: usize| table.buckets.get(number)?.lock(owner, &table.owners);
+        Some(Self { buckets: [lock(home)?, lock(home + 1)?], home, _note: note })
+    }
+
+    /// Whether one of them had to be repaired.
+    pub(super) fn was_repaired(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.n_emptied().is_some())
+    }
+
+    /// One of the two.
+    pub(super) const fn bucket(&self, bucket: usize) -> &LockedBucket<'a> {
+        &self.buckets[bucket]
+    }
+
+    /// The index's name for a slot.
+    pub(super) const fn at(&self, bucket: usize, i: usize) -> SlotAt {
+        SlotAt(((self.home + bucket) * SLOTS + i) as u32)
+    }
+
+    /// Where the key of these halves is.
+    pub(super) fn find(&self, halves: [u64; 2]) -> Option<(usize, usize)> {
+        (0..2).find_map(|bucket| Some((bucket, self.buckets[bucket].find(halves)?)))
+    }
+
+    /// Where the key of these halves is to be written; `now_s` tells what is stale.
+    pub(super) fn place_for(&self, halves: [u64; 2], now_s: u64) -> Place {
+        if let Some((bucket, i)) = self.find(halves) {
+            return Place::Own(bucket, i);
+        }
+        // The emptier one, so that buckets fill evenly; home on a tie, since it is looked at first.
+        let first = usize::from(self.buckets[1].n_taken() < self.buckets[0].n_taken());
+        for bucket in [first, 1 - first] {
+            if let Some(i) = self.buckets[bucket].vacancy() {
+                return Place::Empty(bucket, i);
+            }
+        }
+        let (bucket, i) = (0..2)
+            .flat_map(|bucket| (0..SLOTS).map(move |i| (bucket, i)))
+            .min_by_key(|&(bucket, i)| self.worth(bucket, i, now_s))
+            .unwrap_or((0, 0));
+        Place::Worst(bucket, i)
+    }
+
+    /// The least is the first to go, and what is torn before all.
+    fn worth(&self, bucket: usize, i: usize, now_s: u64) -> Option<(Worth, bool, u64, u64)> {
+        let view = self.buckets[bucket].view(i, self.at(bucket, i))?;
+        let until_s = view.fresh_until_s.max(view.swr_until_s).max(view.sie_until_s);
+        let worth = match view.state {
+            State::Pass => Worth::Pass,
+            State::Vary => Worth::Vary,
+            State::Ready if until_s < now_s => Worth::Stale,
+            State::Ready if !view.is_visited => Worth::Unused,
+            State::Ready => Worth::Used,
+        };
+        Some((worth, view.is_visited, view.fresh_until_s, view.stored_s))
+    }
+}
+
+/// What a slot is worth when one has to go, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// A note that something is not to be stored.
+    Pass,
+    /// No longer of use without its origin.
+    Stale,
+    /// Not used since eviction last looked.
+    Unused,
+    /// In use.
+    Used,
+    /// All variants of a key hang on it.
+    Vary,
+}
+
+/// Clears the owner's note once the locks are gone.
+struct Note<'a> {
+    table: &'a Table,
+    owner: Owner,
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        self.table.owners.note(self.owner, 0);
+    }
+}

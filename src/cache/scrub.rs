@@ -1,0 +1,328 @@
+//! Checking the index against the files, in steps, while the cache serves.
+//!
+//! ```text
+//! Slots ─▶ Fans ─▶ End
+//! ```
+//!
+//! `Slots` removes slots whose file is missing or wrong (bodies are verified by the first hit, by
+//! their stamp). `Fans` walks the 256 directories for files without a slot: after the index was
+//! lost they are adopted, else they are what a process left when it died between two steps (an
+//! object that was to go, or one that nobody was told of) and are removed: an object that was
+//! purged must not come back.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::cache::index::Index;
+use crate::cache::place;
+use crate::cache::slot::{NewSlot, SlotView};
+use crate::cache::store::{Object, OpenError, Store};
+use crate::policy::key::Key;
+
+/// What to do with a file that has no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphans {
+    /// The index was lost: make slots of them.
+    Adopt,
+    /// Remove them once they are older than [`ORPHAN_AGE`].
+    Remove,
+}
+
+/// What a scrub found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Slots looked at.
+    pub n_slots: u64,
+    /// Slots removed, their files being missing or wrong.
+    pub n_slots_removed: u64,
+    /// Files that became slots.
+    pub n_adopted: u64,
+    /// Files removed that had no slot, or were not whole.
+    pub n_files_removed: u64,
+}
+
+/// A scrub under way.
+#[derive(Debug)]
+pub struct Scrub {
+    orphans: Orphans,
+    phase: Phase,
+    report: Report,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Slots { next: u32 },
+    Fans { next: u32, files: Vec<PathBuf> },
+    End,
+}
+
+/// Files younger than this may be between two steps of a living process.
+pub const ORPHAN_AGE: Duration = Duration::from_secs(120);
+
+impl Scrub {
+    /// A scrub that begins with the slots.
+    pub const fn new(orphans: Orphans) -> Self {
+        Self { orphans, phase: Phase::Slots { next: 0 }, report: NOTHING }
+    }
+
+    /// Does about `n` slots or files of work; true when all is done. `adopt` makes a slot of a
+    /// checked object (its lengths and stamp are filled in here), or says `None` to have it
+    /// removed.
+    pub fn step(
+        &mut self,
+        index: &Index,
+        store: &Store,
+        n: usize,
+        adopt: impl Fn(&Key, &Object) -> Option<NewSlot>,
+    ) -> bool {
+        match &mut self.phase {
+            Phase::Slots { next } => {
+                let end = next.saturating_add(n as u32).min(index.n_slots());
+                for number in *next..end {
+                    if let Some(view) = index.place(number).and_then(|at| index.slot(at)) {
+                        self.report.n_slots += 1;
+                        if check_slot(index, store, &view).is_err() {
+                            self.report.n_slots_removed += 1;
+                        }
+                    }
+                }
+                *next = end;
+                if end == index.n_slots() {
+                    self.phase = Phase::Fans { next: 0, files: Vec::new() };
+                }
+            }
+            Phase::Fans { next, files } => {
+                if files.is_empty() {
+                    *files = list(&store.dir().join(format!("{:02x}", *next)));
+                    *next += 1;
+                }
+                let is_last = *next == 256 && files.len() <= n;
+                let at = files.len().saturating_sub(n);
+                for path in files.split_off(at) {
+                    tend_file(index, store, &path, self.orphans, &adopt, &mut self.report);
+                }
+                if is_last {
+                    self.phase = Phase::End;
+                }
+            }
+            Phase::End => {}
+        }
+        matches!(self.phase, Phase::End)
+    }
+
+    /// What was found so far.
+    pub const fn report(&self) -> Report {
+        self.report
+    }
+}
+
+const NOTHING: Report = Report { n_slots: 0, n_slots_removed: 0, n_adopted: 0, n_files_removed: 0 };
+
+/// Why a slot's file is not what the slot says.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotFault {
+    /// There is none.
+    #[error("missing")]
+    Missing,
+    /// The lengths differ.
+    #[error("lengths differ")]
+    Lengths,
+    /// The file is damaged or cannot be read.
+    #[error(transparent)]
+    File(#[from] OpenError),
+}
+
+/// The slot's object if the file fits it; `None` for a slot without a file.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn compare(store: &Store, view: &SlotView) -> Result<Option<Object>, SlotFault> {
+    if !view.state.has_file() {
+        return Ok(None);
+    }
+    let object = store.open_any(&view.key)?.ok_or(SlotFault::Missing)?;
+    if (object.head_len(), object.body_len) == (view.head_len, view.body_len) {
+        Ok(Some(object))
+    } else {
+        Err(SlotFault::Lengths)
+    }
+}
+
+fn check_slot(index: &Index, store: &Store, view: &SlotView) -> Result<(), ()> {
+    match compare(store, view) {
+        Ok(_) => Ok(()),
+        // The system, not the file, may be in trouble: too many open files, say.
+        Err(SlotFault::File(OpenError::Io(_))) => Ok(()),
+        // A put renames before it publishes: only a slot that is still the same one is wrong.
+        Err(_) if !index.is_current(view.at, view.generation) => Ok(()),
+        Err(SlotFault::Missing) => {
+            index.remove(&view.key, Some(view.generation)).map_or(Ok(()), |_| Err(()))
+        }
+        Err(_) if is_young(&store.path(&view.key)) => Ok(()),
+        Err(_) => place::discard(index, store, &view.key, Some(view.generation))
+            .map_or(Ok(()), |_| Err(())),
+    }
+}
+
+fn tend_file(
+    index: &Index,
+    store: &Store,
+    path: &Path,
+    orphans: Orphans,
+    adopt: impl Fn(&Key, &Object) -> Option<NewSlot>,
+    report: &mut Report,
+) {
+    let Some(key) = key_of_path(path) else { return };
+    if index.lookup(&key).is_some_and(|view| view.state.has_file()) {
+        return;
+    }
+    if orphans == Orphans::Adopt && adopt_file(index, store, &key, adopt) {
+        report.n_adopted += 1;
+        return;
+    }
+    // What cannot be adopted is of no use at any age; otherwise it may be on its way to a slot.
+    let may_go = orphans == Orphans::Adopt || is_old(path);
+    let is_orphan = || index.lookup(&key).is_none_or(|view| !view.state.has_file());
+    if may_go && is_orphan() && store.unlink(&key).is_ok() {
+        report.n_files_removed += 1;
+    }
+}
+
+fn adopt_file(
+    index: &Index,
+    store: &Store,
+    key: &Key,
+    adopt: impl Fn(&Key, &Object) -> Option<NewSlot>,
+) -> bool {
+    let Ok(Some(object)) = store.open_any(key) else { return false };
+    let Some(new) = adopt(key, &object) else { return false };
+    // Stamp 0: the body is verified by the first hit.
+    let new = NewSlot {
+        key: *key,
+        head_len: object.head_len(),
+        body_len: object.body_len,
+        stamp: 0,
+        ..new
+    };
+    let Ok(published) = index.publish(&new) else { return false };
+    if let Some((evicted, _)) = published.evicted {
+        let _ = store.unlink(&evicted);
+    }
+    true
+}
+
+/// The key that a path `…/ab/cdef…` spells.
+pub fn key_of_path(path: &Path) -> Option<Key> {
+    let rest = path.file_name()?.to_str()?;
+    let fan_out = path.parent()?.file_name()?.to_str()?;
+    if rest.bytes().chain(fan_out.bytes()).any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    (fan_out.len() == 2).then(|| Key::from_hex(format!("{fan_out}{rest}").as_bytes()))?
+}
+
+/// The files of a directory; none if it is not there.
+pub fn list(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+fn is_old(path: &Path) -> bool {
+    age(path).is_some_and(|age| age >= ORPHAN_AGE)
+}
+
+fn is_young(path: &Path) -> bool {
+    age(path).is_some_and(|age| age < ORPHAN_AGE)
+}
+
+/// How long ago the file was written to; `None` if it is not there.
+pub fn age(path: &Path) -> Option<Duration> {
+    let modified = path.symlink_metadata().ok()?.modified().ok()?;
+    Some(SystemTime::now().duration_since(modified).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::place::tests::{cache, slot, store_one};
+    use std::fs::OpenOptions;
+
+    fn age_file(path: &Path) {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - ORPHAN_AGE * 2).unwrap();
+    }
+
+    fn scrub(index: &Index, store: &Store, orphans: Orphans, n: usize) -> Report {
+        let mut scrub = Scrub::new(orphans);
+        let adopt = |_: &Key, object: &Object| {
+            (object.meta() == b"m").then(|| slot(std::str::from_utf8(object.key_text()).unwrap()))
+        };
+        while !scrub.step(index, store, n, adopt) {}
+        scrub.report()
+    }
+
+    #[test]
+    fn a_sound_cache_is_left_as_it_is() {
+        let (_dir, index, store) = cache(100);
+        (0..50).for_each(|n| {
+            store_one(&index, &store, &n.to_string(), b"x").unwrap();
+        });
+        for n in [1, 7, 1000] {
+            let report = scrub(&index, &store, Orphans::Remove, n);
+            assert_eq!(report, Report { n_slots: 50, ..NOTHING });
+        }
+    }
+
+    #[test]
+    fn slots_without_a_right_file_go_and_so_do_old_orphans() {
+        let (_dir, index, store) = cache(100);
+        let path = |text: &str| store.path(&slot(text).key);
+        for text in ["missing", "cut", "orphan", "young", "good"] {
+            store_one(&index, &store, text, b"x").unwrap();
+        }
+        std::fs::remove_file(path("missing")).unwrap();
+        OpenOptions::new().write(true).open(path("cut")).unwrap().set_len(70).unwrap();
+        age_file(&path("cut"));
+        age_file(&path("orphan"));
+        index.remove(&slot("orphan").key, None);
+        index.remove(&slot("young").key, None);
+        let report = scrub(&index, &store, Orphans::Remove, 3);
+        assert_eq!((report.n_slots, report.n_slots_removed), (3, 2));
+        assert_eq!(report.n_files_removed, 1);
+        assert!(!path("orphan").exists() && !path("cut").exists());
+        assert!(path("young").exists() && path("good").exists());
+    }
+
+    #[test]
+    fn a_lost_index_is_rebuilt_from_the_files() {
+        let (dir, index, store) = cache(300);
+        (0..200).for_each(|n| {
+            store_one(&index, &store, &n.to_string(), b"x").unwrap();
+        });
+        std::fs::write(store.path(&slot("7").key), b"garbage").unwrap();
+        std::fs::remove_file(dir.path().join("index")).unwrap();
+        drop(index);
+        let (index, _) = Index::open(dir.path(), 300).unwrap();
+        index.attach().unwrap();
+        let report = scrub(&index, &store, Orphans::Adopt, 10);
+        assert_eq!((report.n_adopted, report.n_files_removed), (199, 1));
+        for n in (0..200).filter(|&n| n != 7) {
+            let view = index.lookup(&slot(&n.to_string()).key).unwrap();
+            assert!(compare(&store, &view).unwrap().is_some());
+            assert_eq!(view.stamp, 0);
+        }
+        assert_eq!(index.objects(), 199);
+    }
+
+    #[test]
+    fn only_our_names_are_keys() {
+        let key = slot("a").key;
+        let hex = String::from_utf8(key.hex().to_vec()).unwrap();
+        let (fan_out, rest) = hex.split_at(2);
+        assert_eq!(key_of_path(&Path::new("/x").join(fan_out).join(rest)), Some(key));
+        for path in ["/x/tmp/00", "/x/ab/readme", "/x/index", "/", "ab"] {
+            assert_eq!(key_of_path(Path::new(path)), None, "{path}");
+        }
+    }
+}

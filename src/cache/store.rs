@@ -1,0 +1,372 @@
+//! The cache directory: files written under a temporary name, renamed into place, opened by key.
+//!
+//! `DIR/ab/cdef…` is the object whose key is `abcdef…`; `DIR/tmp/ID` is a fill that is under way.
+//! Files are read and sent, never mapped. What is not whole or not what was asked for is a
+//! [`Fault`], which the caller turns into a miss, one log line and a removal.
+
+use std::fs::{DirBuilder, File, Metadata};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::cache::object::{Fault, HEADER_LEN, Header};
+use crate::cache::writer::Writer;
+use crate::policy::key::{Key, key_of};
+use crate::sys::file;
+
+/// Name of the directory of temporary files.
+pub const TMP: &str = "tmp";
+/// The most bytes of body that one [`Verify::step`] reads.
+pub const VERIFY_STEP_BYTES: usize = 1 << 20;
+
+/// Why a file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is damaged, cut or another's.
+    #[error("{}", .0.word())]
+    Fault(Fault),
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// The files of one cache.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: PathBuf,
+    epoch: u32,
+}
+
+impl Store {
+    /// The store in `dir`, which is made with its temporary directory if they are not there.
+    /// `epoch` is the index's: stamps of another epoch mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the system says to making the directories.
+    pub fn open(dir: &Path, epoch: u32) -> io::Result<Self> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o750).create(dir.join(TMP))?;
+        Ok(Self { dir: dir.to_owned(), epoch })
+    }
+
+    /// Gives the directories and the index to the user that workers and keeper run as; the master
+    /// calls it before it forks, when it is root.
+    ///
+    /// # Errors
+    ///
+    /// What `chown` says.
+    pub fn hand_over(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let give = |path: &Path| match std::os::unix::fs::lchown(path, Some(uid), Some(gid)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        give(&self.dir)?;
+        give(&self.dir.join(TMP))?;
+        give(&self.dir.join(crate::cache::table::FILE_NAME))?;
+        (0..256_u32).try_for_each(|fan_out| give(&self.dir.join(format!("{fan_out:02x}"))))
+    }
+
+    /// The cache directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the object of `key` is, or would be.
+    pub fn path(&self, key: &Key) -> PathBuf {
+        let hex = key.hex();
+        let (fan_out, rest) = hex.split_at(2);
+        self.dir.join(text(fan_out)).join(text(rest))
+    }
+
+    /// Where the fill `id` writes.
+    pub fn fill_path(&self, id: u64) -> PathBuf {
+        self.dir.join(TMP).join(format!("{id:016x}"))
+    }
+
+    /// Begins a file: header, key text, meta and head are written; the body is to follow. Space for
+    /// a large body whose length is known is reserved.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a part past its limit, `StorageFull` for a full disk, or what else the
+    /// system says; nothing is left behind.
+    pub fn begin(
+        &self,
+        id: u64,
+        key_text: &[u8],
+        meta: &[u8],
+        status: u16,
+        head: &[u8],
+        body_len: Option<u64>,
+    ) -> io::Result<Writer> {
+        Writer::begin(self, self.fill_path(id), status, [key_text, meta, head], body_len)
+    }
+
+    /// Opens the object of `key`, checks everything but the body and that its key text is
+    /// `expected_text`. `None` when there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] of the file, or what the system says.
+    pub fn open_object(
+        &self,
+        key: &Key,
+        expected_text: &[u8],
+    ) -> Result<Option<Object>, OpenError> {
+        self.open_checked(key, |text| text == expected_text)
+    }
+
+    /// As [`Store::open_object`] for those who know only the key: the key text must lead to it.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_any(&self, key: &Key) -> Result<Option<Object>, OpenError> {
+        self.open_checked(key, |text| key_of(text) == *key)
+    }
+
+    /// Opens the file of a fill that is under way, for one who follows it: its front is checked,
+    /// its body grows. `None` when it is there no more (look in the index then).
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] of the file, or what the system says.
+    pub fn open_fill(&self, id: u64) -> Result<Option<Object>, OpenError> {
+        let Some((file, metadata)) = open_if_there(&self.fill_path(id))? else { return Ok(None) };
+        let (header, front) = read_front(&file)?;
+        let stamp = self.stamp(&metadata);
+        let body_len = header.body_len.unwrap_or(0);
+        Ok(Some(Object { body_len, file, header, front, stamp, epoch: self.epoch }))
+    }
+
+    /// Whether the object's file is there.
+    pub fn exists(&self, key: &Key) -> bool {
+        self.path(key).symlink_metadata().is_ok_and(|it| it.is_file())
+    }
+
+    /// Removes the object's file, or what stands in its place; says whether there was anything.
+    /// Remove it from the index first.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, but for a missing file.
+    pub fn unlink(&self, key: &Key) -> io::Result<bool> {
+        file::remove(&self.path(key))
+    }
+
+    /// Free bytes on the disk.
+    ///
+    /// # Errors
+    ///
+    /// What `statvfs` says.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        file::free_bytes(&self.dir)
+    }
+
+    fn open_checked(
+        &self,
+        key: &Key,
+        is_right: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Object>, OpenError> {
+        let Some((file, metadata)) = open_if_there(&self.path(key))? else { return Ok(None) };
+        let (header, front) = read_front(&file)?;
+        let body_len = header.check_len(metadata.len())?;
+        let (stamp, epoch) = (self.stamp(&metadata), self.epoch);
+        let object = Object { stamp, file, header, front, body_len, epoch };
+        if !is_right(object.key_text()) {
+            return Err(Fault::ForeignKey.into());
+        }
+        Ok(Some(object))
+    }
+
+    /// What a file looks like from outside, mixed with the epoch; never 0.
+    pub(super) fn stamp(&self, metadata: &Metadata) -> u32 {
+        stamp(self.epoch, metadata)
+    }
+}
+
+/// An open cache file whose front was checked.
+#[derive(Debug)]
+pub struct Object {
+    /// The file, for sending.
+    pub file: File,
+    /// Bytes of the body; for a fill, as announced, or 0 when unknown.
+    pub body_len: u64,
+    /// What the file looks like from outside: compare with the slot's stamp, verify if it differs.
+    pub stamp: u32,
+    header: Header,
+    /// The file's beginning: all of the front, and what was read of the body along with it.
+    front: Vec<u8>,
+    epoch: u32,
+}
+
+impl Object {
+    /// Whether the file still looks as it did when it was opened: nobody wrote to it. One system
+    /// call.
+    pub fn is_unchanged(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| stamp(self.epoch, &metadata) == self.stamp)
+    }
+
+    /// Status of the response.
+    pub fn status(&self) -> u16 {
+        self.header.status
+    }
+
+    /// The full key text.
+    pub fn key_text(&self) -> &[u8] {
+        self.part(0, self.header.key_len)
+    }
+
+    /// What policy remembers.
+    pub fn meta(&self) -> &[u8] {
+        self.part(self.header.key_len, self.header.meta_len)
+    }
+
+    /// The response's fields, as `name: value\r\n` each.
+    pub fn head(&self) -> &[u8] {
+        self.part(self.header.key_len + self.header.meta_len, self.header.head_len)
+    }
+
+    /// Where the body begins: bytes of the file before it.
+    pub fn body_offset(&self) -> u64 {
+        u64::from(self.header.body_offset())
+    }
+
+    /// As the slot's `head_len` has it.
+    pub fn head_len(&self) -> u32 {
+        self.header.body_offset()
+    }
+
+    /// The body's length as announced, `None` when unknown.
+    pub fn announced_len(&self) -> Option<u64> {
+        self.header.body_len
+    }
+
+    /// The whole body, if it is of at most `max` bytes; checked against its checksum.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] of the body, or what the system says.
+    pub fn read_body(&self, max: usize) -> Result<Option<Vec<u8>>, OpenError> {
+        let Some(len) = usize::try_from(self.body_len).ok().filter(|&len| len <= max) else {
+            return Ok(None);
+        };
+        let already = self.front.get(self.header.body_offset() as usize..).unwrap_or_default();
+        let mut body = vec![0; len];
+        let n_already = already.len().min(len);
+        body[..n_already].copy_from_slice(&already[..n_already]);
+        let offset = self.body_offset().saturating_add(n_already as u64);
+        let n_read = file::read_full_at(&self.file, &mut body[n_already..], offset)?;
+        if n_already + n_read < len {
+            return Err(Fault::Cut.into());
+        }
+        if self.header.body_crc != Some(crc32c::crc32c(&body)) {
+            return Err(Fault::BodyDamaged.into());
+        }
+        Ok(Some(body))
+    }
+
+    /// Begins to verify the body, in steps.
+    pub fn verify(&self) -> Verify {
+        Verify { at: 0, crc: 0 }
+    }
+
+    fn part(&self, offset: u32, len: u32) -> &[u8] {
+        let start = HEADER_LEN + offset as usize;
+        self.front.get(start..start + len as usize).unwrap_or_default()
+    }
+}
+
+/// A body being verified, so that its reader can do other things between steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Verify {
+    at: u64,
+    crc: u32,
+}
+
+impl Verify {
+    /// Reads up to [`VERIFY_STEP_BYTES`] more; true when the whole body was read and is right.
+    /// `scratch` is kept by the caller from step to step.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] of the body, or what the system says.
+    pub fn step(&mut self, object: &Object, scratch: &mut Vec<u8>) -> Result<bool, OpenError> {
+        let rest = object.body_len.saturating_sub(self.at);
+        let n = usize::try_from(rest).unwrap_or(usize::MAX).min(VERIFY_STEP_BYTES);
+        scratch.resize(n, 0);
+        let offset = object.body_offset().saturating_add(self.at);
+        if file::read_full_at(&object.file, scratch, offset)? < n {
+            return Err(Fault::Cut.into());
+        }
+        self.crc = crc32c::crc32c_append(self.crc, scratch);
+        self.at = self.at.saturating_add(n as u64);
+        if self.at < object.body_len {
+            return Ok(false);
+        }
+        if object.header.body_crc == Some(self.crc) {
+            Ok(true)
+        } else {
+            Err(Fault::BodyDamaged.into())
+        }
+    }
+}
+
+/// What is read at first: front and body of most small objects.
+const FIRST_READ_BYTES: usize = 8 << 10;
+
+fn open_if_there(path: &Path) -> Result<Option<(File, Metadata)>, OpenError> {
+    match file::open_regular(path) {
+        Ok(Some(opened)) => Ok(Some(opened)),
+        Ok(None) => Err(Fault::NoFile.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn stamp(epoch: u32, metadata: &Metadata) -> u32 {
+    let mut bytes = [0; 36];
+    let parts =
+        [metadata.mtime() as u64, metadata.mtime_nsec() as u64, metadata.len(), metadata.ino()];
+    bytes[..4].copy_from_slice(&epoch.to_le_bytes());
+    for (bytes, part) in bytes[4..].chunks_exact_mut(8).zip(parts) {
+        bytes.copy_from_slice(&part.to_le_bytes());
+    }
+    crc32c::crc32c(&bytes).max(1)
+}
+
+/// Reads header, key text, meta and head, and checks them.
+fn read_front(file: &File) -> Result<(Header, Vec<u8>), OpenError> {
+    let mut front = vec![0; FIRST_READ_BYTES];
+    let n_read = file::read_full_at(file, &mut front, 0)?;
+    front.truncate(n_read);
+    let header = Header::parse(&front)?;
+    let len = header.body_offset() as usize;
+    if n_read < len {
+        // `parse` holds every part to its limit, so this is under 1 MiB.
+        front.resize(len, 0);
+        let rest = front.get_mut(n_read..).unwrap_or_default();
+        if n_read < FIRST_READ_BYTES
+            || file::read_full_at(file, rest, n_read as u64)? < len - n_read
+        {
+            return Err(Fault::Cut.into());
+        }
+    }
+    header.check_front(front.get(HEADER_LEN..len).unwrap_or_default())?;
+    Ok((header, front))
+}
+
+fn text(hex: &[u8]) -> &str {
+    std::str::from_utf8(hex).unwrap_or("00")
+}
+
+#[cfg(test)]
+#[path = "tests/store.rs"]
+mod tests;

@@ -1,0 +1,363 @@
+//! The index's file: its header, its geometry, and how it is opened, judged and replaced.
+//!
+//! `DIR/index` is mapped by master, keeper, workers and the command line at once:
+//!
+//! | bytes | part |
+//! | --- | --- |
+//! | 0..4096 | header, fields below |
+//! | 4096..20480 | 511 owner rows of 32 bytes (`sys::owner`) |
+//! | 20480.. | buckets of 512 bytes |
+//!
+//! | bytes | header field | meaning |
+//! | --- | --- | --- |
+//! | 0..8 | magic | `ktrixidx` |
+//! | 8..12 | version | 1 |
+//! | 12..16 | crc | CRC-32C of magic, version, objects and buckets |
+//! | 16..24 | objects | how many objects it was made for |
+//! | 24..32 | buckets | how many buckets follow; the last one is only ever a second choice |
+//! | 64..68 | is_clean | 1 after a clean stop, 0 while in use |
+//! | 68..72 | epoch | changes when it is taken into use: what was verified before is not |
+//! | 72..76 | generation | the last one given |
+//! | 76..80 | wants_recount | a writer died: the counters may be off |
+//! | 128..136 | bytes | disk bytes of all files |
+//! | 136..144 | objects | slots that are taken |
+//! | 192..200 | size | limit of `bytes`, 0 = none |
+//! | 200..208 | hand | where eviction stands, a slot number |
+//!
+//! A file that is foreign, of another version or size, cut or torn is never changed in place,
+//! since somebody may have it mapped: a new one is made beside it and renamed over it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::cache::bucket::Bucket;
+use crate::sys::file::read_full_at;
+use crate::sys::owner::{OwnerTable, ROWS_MAX};
+use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
+
+/// Name of the index within the cache directory.
+pub const FILE_NAME: &str = "index";
+/// The most objects an index is made for.
+pub const OBJECTS_MAX: usize = 500_000_000;
+
+/// Why there is no index.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The system refused.
+    #[error("cannot {action} cache index {path:?}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// More objects than an index can hold, or none.
+    #[error("cannot make a cache index for {0} objects (1 to {OBJECTS_MAX})")]
+    Objects(usize),
+    /// No index, or not one of ours.
+    #[error("no cache index at {0:?}, or one of another version")]
+    NotOurs(PathBuf),
+}
+
+/// How the index was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// There was none, or none that could be used: it is new and empty; the files are to be
+    /// walked to fill it.
+    Fresh,
+    /// As a clean stop left it, or in use by others who live.
+    Clean,
+    /// Whoever had it died: it serves, and the keeper checks it against the files.
+    Unclean,
+}
+
+shared_struct! {
+    /// The header: see the module's field table.
+    #[derive(Debug)]
+    pub struct Header: 256 bytes, aligned 64 {
+        magic: AtomicU64,
+        version: AtomicU32,
+        crc: AtomicU32,
+        /// How many objects the index was made for.
+        pub n_objects_max: AtomicU64,
+        /// How many buckets there are.
+        pub n_buckets: AtomicU64,
+        _line_0: [AtomicU64; 4],
+        /// 1 after a clean stop.
+        pub is_clean: AtomicU32,
+        /// Changes when an index that nobody uses is taken into use.
+        pub epoch: AtomicU32,
+        /// The last generation given.
+        pub generation: AtomicU32,
+        /// A writer died: the counters may be off.
+        pub wants_recount: AtomicU32,
+        _line_1: [AtomicU64; 6],
+        /// Disk bytes of all files.
+        pub bytes: AtomicU64,
+        /// Slots that are taken.
+        pub objects: AtomicU64,
+        _line_2: [AtomicU64; 6],
+        /// Limit of `bytes`; 0 is none.
+        pub size_bytes: AtomicU64,
+        /// Where eviction stands.
+        pub hand: AtomicU64,
+        _line_3: [AtomicU64; 6],
+    }
+}
+
+/// The mapped parts of the file.
+#[derive(Debug)]
+pub struct Table {
+    /// The mapping.
+    pub map: SharedMap,
+    /// One header.
+    pub header: SharedSlice<Header>,
+    /// Who writes.
+    pub owners: OwnerTable,
+    /// The buckets, at least two.
+    pub buckets: SharedSlice<Bucket>,
+}
+
+impl Table {
+    /// Opens `DIR/index` for `n_objects`, making a new one if it is not usable as it is. Takes the
+    /// same short time for any number of objects.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be written or the disk has no room.
+    pub fn open(dir: &Path, n_objects: usize) -> Result<(Self, Opened), IndexError> {
+        if n_objects == 0 || n_objects > OBJECTS_MAX {
+            return Err(IndexError::Objects(n_objects));
+        }
+        let path = dir.join(FILE_NAME);
+        let doing = |action| {
+            let path = path.clone();
+            move |source| IndexError::Io { action, path, source }
+        };
+        // Two masters may start at once; the lock goes with the descriptor.
+        let gate = File::open(dir).map_err(doing("reach the directory of"))?;
+        gate.lock().map_err(doing("lock the directory of"))?;
+        let geometry = Geometry::of(n_objects);
+        if let Some(file) = open_ours(&path, Some(geometry)).map_err(doing("open"))? {
+            let table = Self::map(&file, geometry).map_err(doing("map"))?;
+            let opened = table.take_into_use();
+            return Ok((table, opened));
+        }
+        let beside = dir.join(NEW_NAME);
+        let made = create(&beside, geometry).and_then(|file| {
+            let table = Self::map(&file, geometry)?;
+            std::fs::rename(&beside, &path)?;
+            Ok(table)
+        });
+        if made.is_err() {
+            let _ = std::fs::remove_file(&beside);
+        }
+        Ok((made.map_err(doing("create"))?, Opened::Fresh))
+    }
+
+    /// Maps the index that is there, of whatever size, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or none of ours.
+    pub fn open_existing(dir: &Path) -> Result<Self, IndexError> {
+        let path = dir.join(FILE_NAME);
+        let failed = |source| IndexError::Io { action: "open", path: path.clone(), source };
+        let file = open_ours(&path, None).map_err(failed)?;
+        let file = file.ok_or_else(|| IndexError::NotOurs(path.clone()))?;
+        let mut start = [0; STATIC_LEN];
+        file.read_exact_at(&mut start, 0).map_err(failed)?;
+        let geometry = parse_static(&start).ok_or_else(|| IndexError::NotOurs(path.clone()))?;
+        Self::map(&file, geometry).map_err(failed)
+    }
+
+    /// The header.
+    #[inline]
+    pub fn header(&self) -> &Header {
+        // `map` made it a slice of exactly one.
+        &self.header[0]
+    }
+
+    fn map(file: &File, geometry: Geometry) -> io::Result<Self> {
+        let map = SharedMap::file(file, geometry.file_len()?)?;
+        Ok(Self {
+            header: map.slice(0, 1)?,
+            owners: OwnerTable::new(map.slice(OWNERS_AT, ROWS_MAX)?),
+            buckets: map.slice(BUCKETS_AT, geometry.n_buckets)?,
+            map,
+        })
+    }
+
+    fn take_into_use(&self) -> Opened {
+        let header = self.header();
+        let was_clean = header.is_clean.swap(0, Ordering::AcqRel) == 1;
+        if self.owners.is_anyone_alive(None) {
+            return Opened::Clean;
+        }
+        // Nobody watched the files meanwhile: each body is verified anew at its first use.
+        header.epoch.fetch_add(1, Ordering::AcqRel);
+        if was_clean {
+            return Opened::Clean;
+        }
+        header.wants_recount.store(1, Ordering::Release);
+        Opened::Unclean
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Geometry {
+    n_objects: usize,
+    n_buckets: usize,
+}
+
+impl Geometry {
+    /// Five of seven slots taken on average when all objects are there: the few buckets that
+    /// overflow do so into their neighbours.
+    const fn of(n_objects: usize) -> Self {
+        Self { n_objects, n_buckets: n_objects / 5 + 8 }
+    }
+
+    fn file_len(self) -> io::Result<usize> {
+        self.n_buckets
+            .checked_mul(size_of::<Bucket>())
+            .and_then(|len| len.checked_add(BUCKETS_AT))
+            .ok_or_else(|| io::Error::other("the index is larger than the address space"))
+    }
+}
+
+/// Opens the file if it is a whole index of ours (of this geometry, when one is given).
+fn open_ours(path: &Path, expected: Option<Geometry>) -> io::Result<Option<File>> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut start = [0; STATIC_LEN];
+    let n_read = read_full_at(&file, &mut start, 0)?;
+    let geometry = if n_read == STATIC_LEN { parse_static(&start) } else { None };
+    let Some(geometry) = geometry else { return Ok(None) };
+    let is_whole = file.metadata()?.len() == geometry.file_len()? as u64;
+    let is_expected = expected.is_none_or(|expected| expected == geometry);
+    Ok((is_whole && is_expected).then_some(file))
+}
+
+/// A new file, all its blocks on the disk, with the static part of the header written.
+fn create(path: &Path, geometry: Geometry) -> io::Result<File> {
+    let _ = std::fs::remove_file(path);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(path)?;
+    crate::sys::file::allocate_all(&file, geometry.file_len()? as u64)?;
+    file.write_all_at(&static_bytes(geometry), 0)?;
+    file.write_all_at(&first_epoch().to_le_bytes(), EPOCH_AT)?;
+    Ok(file)
+}
+
+/// Stamps from an index that was lost must mean nothing to the new one.
+fn first_epoch() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_micros() as u32)
+}
+
+fn static_bytes(geometry: Geometry) -> [u8; STATIC_LEN] {
+    let mut bytes = [0; STATIC_LEN];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&(geometry.n_objects as u64).to_le_bytes());
+    bytes[24..32].copy_from_slice(&(geometry.n_buckets as u64).to_le_bytes());
+    let crc = crc32c::crc32c(&bytes);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn parse_static(bytes: &[u8; STATIC_LEN]) -> Option<Geometry> {
+    let n_objects = u64::from_le_bytes(bytes[16..24].try_into().ok()?);
+    let n_objects = usize::try_from(n_objects).ok().filter(|&n| n <= OBJECTS_MAX)?;
+    let geometry = Geometry::of(n_objects);
+    (static_bytes(geometry) == *bytes).then_some(geometry)
+}
+
+const MAGIC: &[u8; 8] = b"ktrixidx";
+const VERSION: u32 = 1;
+const NEW_NAME: &str = "index.new";
+const STATIC_LEN: usize = 32;
+const EPOCH_AT: u64 = 68;
+const OWNERS_AT: usize = 4096;
+const BUCKETS_AT: usize = 20480;
+const _: () = assert!(OWNERS_AT + ROWS_MAX * 32 <= BUCKETS_AT, "owner rows end before the buckets");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_index_is_fresh_then_unclean_then_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        let (table, opened) = Table::open(dir.path(), 100).unwrap();
+        assert_eq!((opened, table.buckets.len()), (Opened::Fresh, 28));
+        drop(table);
+        let (table, opened) = Table::open(dir.path(), 100).unwrap();
+        assert_eq!(opened, Opened::Unclean);
+        table.header().is_clean.store(1, Ordering::Relaxed);
+        assert_eq!(Table::open(dir.path(), 100).unwrap().1, Opened::Clean);
+        let owner = table.owners.claim(0..9);
+        assert!(owner.is_some());
+        assert_eq!(Table::open(dir.path(), 100).unwrap().1, Opened::Clean, "others live");
+    }
+
+    #[test]
+    fn the_epoch_changes_at_every_start_but_not_beside_those_who_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let epoch = |table: &Table| table.header().epoch.load(Ordering::Relaxed);
+        let (table, _) = Table::open(dir.path(), 100).unwrap();
+        let mut last = epoch(&table);
+        for is_clean in [0, 1, 1, 0] {
+            table.header().is_clean.store(is_clean, Ordering::Relaxed);
+            let (table, _) = Table::open(dir.path(), 100).unwrap();
+            assert_eq!(epoch(&table), last.wrapping_add(1), "clean: {is_clean}");
+            last = epoch(&table);
+        }
+        let (owner, _) = table.owners.claim(0..9).unwrap();
+        assert_eq!(epoch(&Table::open(dir.path(), 100).unwrap().0), last, "a reload");
+        table.owners.release(owner);
+        assert_eq!(epoch(&Table::open_existing(dir.path()).unwrap()), last, "a command beside it");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_replaced_and_never_changed() {
+        let spoilers: [fn(&File); 5] = [
+            |file| file.set_len(20_000).unwrap(),
+            |file| file.set_len(0).unwrap(),
+            |file| file.set_len(1 << 20).unwrap(),
+            |file| file.write_all_at(b"?", 3).unwrap(),
+            |file| file.write_all_at(&[9], 20).unwrap(),
+        ];
+        for spoil in spoilers {
+            let dir = tempfile::tempdir().unwrap();
+            drop(Table::open(dir.path(), 50).unwrap());
+            let path = dir.path().join(FILE_NAME);
+            let before = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            spoil(&before);
+            let len = before.metadata().unwrap().len();
+            assert!(matches!(Table::open_existing(dir.path()), Err(IndexError::NotOurs(_))));
+            assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Fresh);
+            assert_eq!(before.metadata().unwrap().len(), len);
+            assert!(Table::open_existing(dir.path()).is_ok());
+            assert!(!dir.path().join(NEW_NAME).exists());
+        }
+    }
+
+    #[test]
+    fn another_number_of_objects_is_another_index() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Table::open(dir.path(), 50).unwrap());
+        assert_eq!(Table::open(dir.path(), 51).unwrap().1, Opened::Fresh);
+        assert!(matches!(Table::open(dir.path(), 0), Err(IndexError::Objects(0))));
+        let missing = dir.path().join("nowhere");
+        let text = Table::open(&missing, 5).unwrap_err().to_string();
+        assert!(text.contains("nowhere/index"), "{text}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Temporary files that nobody writes any more: what workers left that were killed.
+//!
+//! A file is named by its fill's number, so the table of fills knows whether it is in use. A fill
+//! that ends gives up its place in the table and its file at nearly the same time: so a file goes
+//! only if two looks, some time apart, found that its fill is over.
+//!
+//! Another ktrix may share the directory: one that drains after an upgrade, or one that takes our
+//! place. Its fills are not in our table, but its numbers are not ours either: such a file goes
+//! only when nothing was written to it for long.
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cache::fills::Fills;
+use crate::cache::scrub::{ORPHAN_AGE, age, list};
+use crate::cache::store::{Store, TMP};
+
+/// The looking: remembers what the last look suspected.
+#[derive(Debug)]
+pub struct Temps {
+    /// Numbers of which a fill may be ours; lower ones are of the dead, or of another ktrix.
+    ours: Ours,
+    suspects: Vec<u64>,
+}
+
+/// Whose the numbers are that were given before our table was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ours {
+    /// Nobody's who lives: no other process used the cache when it was opened.
+    AllBefore,
+    /// Maybe another's.
+    OwnTable,
+}
+
+impl Temps {
+    /// A look that suspects nothing yet.
+    pub const fn new(ours: Ours) -> Self {
+        Self { ours, suspects: Vec::new() }
+    }
+
+    /// Looks once, and removes what an earlier look suspected too; returns how many that were. To
+    /// be called every second or so.
+    pub fn look(&mut self, store: &Store, fills: &Fills) -> usize {
+        // Files first, then the table: a fill is in the table before it has a file.
+        let files = list(&store.dir().join(TMP));
+        if files.is_empty() {
+            self.suspects.clear();
+            return 0;
+        }
+        let numbers = self.numbers(fills);
+        let under_way = fills.under_way();
+        let suspects = std::mem::take(&mut self.suspects);
+        let mut n_removed = 0;
+        for path in &files {
+            let id = number_of(path).filter(|id| numbers.contains(id));
+            if id.is_some_and(|id| under_way.binary_search(&id).is_ok()) {
+                continue;
+            }
+            let is_confirmed = id.is_some_and(|id| suspects.contains(&id));
+            let age_min = if is_confirmed { DEAD_AGE } else { ORPHAN_AGE };
+            if age(path).is_some_and(|age| age >= age_min) && std::fs::remove_file(path).is_ok() {
+                n_removed += 1;
+            } else {
+                self.suspects.extend(id);
+            }
+        }
+        n_removed
+    }
+
+    fn numbers(&self, fills: &Fills) -> Range<u64> {
+        let numbers = fills.numbers();
+        match self.ours {
+            Ours::AllBefore => 0..numbers.end,
+            Ours::OwnTable => numbers,
+        }
+    }
+}
+
+/// Nothing was written for so long to a file whose fill is over.
+const DEAD_AGE: Duration = Duration::from_secs(1);
+
+fn number_of(path: &Path) -> Option<u64> {
+    u64::from_str_radix(path.file_name()?.to_str()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::fills::Lease;
+    use crate::policy::key::key_of;
+    use std::fs::{File, OpenOptions};
+    use std::path::PathBuf;
+    use std::time::SystemTime;
+
+    fn make(store: &Store, id: u64, age: Duration) -> PathBuf {
+        let path = store.fill_path(id);
+        File::create(&path).unwrap();
+        age_by(&path, age);
+        path
+    }
+
+    fn age_by(path: &Path, age: Duration) {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    fn table() -> (tempfile::TempDir, Store, Fills) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 1).unwrap();
+        let fills = Fills::create(10).unwrap();
+        fills.attach(0).unwrap();
+        (dir, store, fills)
+    }
+
+    #[test]
+    fn what_a_dead_fill_left_goes_at_the_second_look_and_what_is_in_use_stays() {
+        let (_dir, store, fills) = table();
+        let [Lease::Leader(over), Lease::Leader(live)] =
+            [b"a", b"b"].map(|key| fills.lease(&key_of(key), 0))
+        else {
+            panic!("the table is full")
+        };
+        let old = Duration::from_secs(1000);
+        let (over_path, live_path) =
+            (make(&store, over.id(), Duration::ZERO), make(&store, live.id(), old));
+        let mut temps = Temps::new(Ours::OwnTable);
+        assert_eq!(temps.look(&store, &fills), 0);
+        fills.failed(over);
+        for _ in 0..2 {
+            assert_eq!(temps.look(&store, &fills), 0, "over, and just written to");
+        }
+        age_by(&over_path, DEAD_AGE * 2);
+        assert_eq!(temps.look(&store, &fills), 1);
+        assert!(!over_path.exists() && live_path.exists());
+        fills.failed(live);
+        age_by(&live_path, DEAD_AGE * 2);
+        assert_eq!(temps.look(&store, &fills), 0, "the first look only suspects");
+        assert_eq!(temps.look(&store, &fills), 1);
+    }
+
+    #[test]
+    fn what_is_not_ours_has_to_be_old() {
+        let (_dir, store, fills) = table();
+        let numbers = fills.numbers();
+        let some_time = DEAD_AGE * 5;
+        let earlier = make(&store, numbers.start - 9, some_time);
+        let later = make(&store, numbers.end + 9, some_time);
+        let foreign = store.dir().join(TMP).join("readme");
+        File::create(&foreign).unwrap();
+        let mut temps = Temps::new(Ours::OwnTable);
+        assert_eq!([0; 3].map(|_| temps.look(&store, &fills)), [0; 3]);
+        let mut alone = Temps::new(Ours::AllBefore);
+        assert_eq!([0; 3].map(|_| alone.look(&store, &fills)), [0, 1, 0]);
+        assert!(!earlier.exists() && later.exists());
+        age_by(&later, ORPHAN_AGE * 2);
+        age_by(&foreign, ORPHAN_AGE * 2);
+        assert_eq!(temps.look(&store, &fills), 2);
+    }
+}

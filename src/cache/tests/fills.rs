@@ -1,0 +1,103 @@
+//! Tests of `cache::fills`.
+
+use super::*;
+use crate::policy::key::key_of;
+
+fn two() -> (Fills, Fills) {
+    let file = tempfile::tempfile().unwrap();
+    let [a, b] = [0, 1].map(|seat| {
+        let fills = Fills::in_file(&file, 100).unwrap();
+        fills.attach(seat).unwrap();
+        fills
+    });
+    (a, b)
+}
+
+fn leader(lease: Lease) -> FillAt {
+    let Lease::Leader(at) = lease else { panic!("{lease:?}") };
+    at
+}
+
+#[test]
+fn the_first_leads_the_second_follows_and_hears_everything() {
+    let (a, b) = two();
+    let key = key_of(b"x");
+    let at = leader(a.lease(&key, 0));
+    assert!(!a.has_followers(at) && a.head_ready(at, None).is_empty());
+    assert_eq!(b.lease(&key, 1), Lease::Follow(at));
+    assert!(a.has_followers(at));
+    assert_eq!(b.state(at), FillState::Streaming { bytes: 0, total: None });
+    assert_eq!(a.progress(at, 10), Seats::one(1));
+    assert_eq!(b.state(at), FillState::Streaming { bytes: 10, total: None });
+    assert!(b.done(at).is_empty(), "only the leader leads");
+    assert_eq!(a.done(at), Seats::one(1));
+    assert_eq!(b.state(at), FillState::Done { bytes: 10 });
+    b.unfollow(at, 1);
+    assert!(!a.has_followers(at));
+    assert_ne!(leader(b.lease(&key, 1)).id(), at.id());
+}
+
+#[test]
+fn who_holds_an_old_fill_sees_it_gone() {
+    let (a, _b) = two();
+    let key = key_of(b"x");
+    let first = leader(a.lease(&key, 0));
+    a.pass(first);
+    assert_eq!(a.state(first), FillState::Pass);
+    assert!(a.failed(first).is_empty() && a.state(first) == FillState::Pass);
+    for n in 0..10_000_u32 {
+        let at = leader(a.lease(&key_of(&n.to_le_bytes()), 0));
+        assert_eq!(a.under_way(), [at.id()]);
+        assert!(a.numbers().contains(&at.id()) && !a.numbers().contains(&(at.id() + 1)));
+        a.failed(at);
+    }
+    assert_eq!(a.state(first), FillState::Gone);
+    assert!(a.progress(first, 9).is_empty());
+}
+
+#[test]
+fn a_group_that_is_full_says_so() {
+    let (a, _b) = two();
+    let mut n_full = 0;
+    for n in 0..1000_u32 {
+        n_full += usize::from(a.lease(&key_of(&n.to_le_bytes()), 0) == Lease::Full);
+    }
+    assert!(n_full >= 1000 - n_groups(100) * GROUP);
+    assert!(Fills::create(usize::MAX).is_err());
+    assert_eq!(Fills::create(1).unwrap().lease(&key_of(b"x"), 0), Lease::Full, "not attached");
+}
+
+#[test]
+fn a_dead_leaders_fill_fails_and_is_led_anew() {
+    let (a, b) = two();
+    let (x, y) = (key_of(b"x"), key_of(b"y"));
+    let (at_x, at_y) = (leader(a.lease(&x, 0)), leader(a.lease(&y, 0)));
+    assert_eq!(b.lease(&x, 1), Lease::Follow(at_x));
+    assert_eq!(b.lease(&y, 1), Lease::Follow(at_y));
+    assert!(a.attach(0).is_err(), "a living worker's seat is taken");
+    // As if its process had died: the row is nobody's.
+    a.owners.release(a.owner().unwrap());
+    assert_eq!(b.state(at_x), FillState::Fetching);
+    assert_eq!(b.state_checked(at_x), FillState::Failed);
+    assert_eq!(b.abandon_seat(0), Seats::one(1));
+    assert_eq!(b.state(at_y), FillState::Failed);
+    assert!(b.under_way().is_empty());
+    assert!(matches!(b.lease(&y, 1), Lease::Leader(_)));
+    a.attach(0).unwrap();
+    assert!(a.progress(at_x, 1).is_empty(), "its successor does not lead it");
+}
+
+#[test]
+fn no_wake_is_lost_between_progress_and_follow() {
+    let (a, b) = two();
+    for n in 0..500_u32 {
+        let key = key_of(&n.to_le_bytes());
+        let at = leader(a.lease(&key, 0));
+        std::thread::scope(|scope| {
+            let woken = scope.spawn(|| a.pass(at).contains(1));
+            b.follow(at, 1);
+            let saw = b.state(at) == FillState::Pass;
+            assert!(saw | woken.join().unwrap());
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! A cache file that is being written: under a temporary name until it is whole.
+//!
+//! Whatever is dropped before [`Finished::commit`] leaves no file behind; what a process leaves
+//! that is killed, the keeper removes.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::cache::object::Header;
+use crate::cache::store::Store;
+use crate::policy::key::Key;
+use crate::sys::file;
+
+/// A file that is being written. Dropping it removes it.
+#[derive(Debug)]
+pub struct Writer {
+    file: File,
+    header: Header,
+    store: Store,
+    temp: Temp,
+    written: u64,
+    crc: u32,
+}
+
+impl Writer {
+    /// Begins the file `path`, which must not be there yet, with its header and its three parts:
+    /// key text, meta and head. Space for a large body whose length is known is reserved.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::begin`] says.
+    pub(super) fn begin(
+        store: &Store,
+        path: PathBuf,
+        status: u16,
+        parts: [&[u8]; 3],
+        body_len: Option<u64>,
+    ) -> io::Result<Self> {
+        let header = Header::begin(status, parts, body_len).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a part of the object is too long")
+        })?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(&path)?;
+        let temp = Temp { path, is_kept: false };
+        let [key_text, meta, head] = parts;
+        let front = [&header.bytes()[..], key_text, meta, head].concat();
+        if let Some(len) = body_len.filter(|&len| len >= RESERVE_BYTES_MIN) {
+            file::reserve(&file, 0, len.saturating_add(front.len() as u64))?;
+        }
+        file.write_all_at(&front, 0)?;
+        Ok(Self { file, header, store: store.clone(), temp, written: 0, crc: 0 })
+    }
+
+    /// Appends to the body.
+    ///
+    /// # Errors
+    ///
+    /// What the system says (`StorageFull`); `InvalidInput` past the length that was announced.
+    /// The file is then of no use and is to be dropped.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.written.saturating_add(bytes.len() as u64);
+        if self.header.body_len.is_some_and(|len| end > len) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more body than announced"));
+        }
+        self.file.write_all_at(bytes, self.body_offset().saturating_add(self.written))?;
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        self.written = end;
+        Ok(())
+    }
+
+    /// Where the body begins in the file.
+    pub fn body_offset(&self) -> u64 {
+        u64::from(self.header.body_offset())
+    }
+
+    /// Bytes of body so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The file, for sending what was written.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Writes the final header. The file keeps its temporary name until [`Finished::commit`].
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when less came than was announced, or what the system says.
+    pub fn finish(mut self) -> io::Result<Finished> {
+        if self.header.body_len.is_some_and(|len| len != self.written) {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "less body than announced"));
+        }
+        self.header.body_len = Some(self.written);
+        self.header.body_crc = Some(self.crc);
+        self.file.write_all_at(&self.header.bytes(), 0)?;
+        let stamp = self.store.stamp(&self.file.metadata()?);
+        Ok(Finished {
+            head_len: self.header.body_offset(),
+            body_len: self.written,
+            stamp,
+            file: self.file,
+            store: self.store,
+            temp: self.temp,
+        })
+    }
+}
+
+/// A whole file that still has its temporary name. Dropping it removes it.
+#[derive(Debug)]
+pub struct Finished {
+    /// Bytes of the file before the body.
+    pub head_len: u32,
+    /// Bytes of the body.
+    pub body_len: u64,
+    /// For the slot: what was just written needs no verification.
+    pub stamp: u32,
+    file: File,
+    store: Store,
+    temp: Temp,
+}
+
+impl Finished {
+    /// Gives the file its name, over an older one; returns it open. Publish the slot afterwards
+    /// (`place::put` does both).
+    ///
+    /// # Errors
+    ///
+    /// What the system says; nothing is left behind.
+    pub fn commit(mut self, key: &Key) -> io::Result<File> {
+        let path = self.store.path(key);
+        let renamed = match std::fs::rename(&self.temp.path, &path) {
+            Err(error) => self.make_way(&path, error),
+            renamed => renamed,
+        };
+        renamed.map_err(|error| io::Error::new(error.kind(), format!("{path:?}: {error}")))?;
+        self.temp.is_kept = true;
+        Ok(self.file)
+    }
+
+    /// Makes the directory that is missing, or removes the one that stands there, and renames.
+    fn make_way(&self, path: &Path, error: io::Error) -> io::Result<()> {
+        match (error.kind(), path.parent()) {
+            (io::ErrorKind::NotFound, Some(fan_out)) => {
+                DirBuilder::new().recursive(true).mode(0o750).create(fan_out)?;
+            }
+            (io::ErrorKind::IsADirectory, _) => std::fs::remove_dir(path)?,
+            _ => return Err(error),
+        }
+        std::fs::rename(&self.temp.path, path)
+    }
+
+    /// The file, for sending what was written.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// Removes a temporary file unless it was renamed.
+#[derive(Debug)]
+struct Temp {
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // If this fails, the keeper's scrub finds it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Bodies of at least this length have their space reserved; smaller ones learn by writing.
+const RESERVE_BYTES_MIN: u64 = 64 << 10;
