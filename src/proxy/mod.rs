@@ -1,1 +1,32 @@
-//! (to be written)
+//! The proxy: from a client's request to its answer.
+//!
+//! ```text
+//! h1/ (a client's connection) ─▶ exchange ─┬─▶ stored  (an object answers)
+//!                                          ├─▶ join ─▶ fill ─▶ fetch  (a key's one fetch)
+//!                                          └─▶ pass  ────────▶ fetch ─▶ origin ─▶ pools
+//! ```
+//!
+//! An exchange is one request and its answer; it owns nothing global and reaches what a worker
+//! shares through [`context::Context`].
+
+pub mod failure;
+pub mod notice;
+pub mod client;
+pub mod facts;
+pub mod pools;
+pub mod upload;
+pub mod origin;
+pub mod fetch;
+pub mod context;
+pub mod lookup;
+pub mod stored;
+pub mod progress;
+pub mod shelf;
+pub mod fill;
+pub mod join;
+pub mod resume;
+pub mod pass;
+pub mod invalidate;
+pub mod exchange;
+pub mod clients;
+pub mod h1;

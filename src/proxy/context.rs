@@ -1,0 +1,128 @@
+//! What the exchanges of one worker share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::cache::fills::{FillAt, Fills};
+use crate::cache::hot::Hot;
+use crate::cache::index::Index;
+use crate::cache::store::Store;
+use crate::config::Config;
+use crate::http::h1::head::HeadLimits;
+use crate::log::access::AccessLog;
+use crate::proxy::notice::Notice;
+use crate::proxy::origin::OriginLimits;
+use crate::proxy::pools::Pools;
+use crate::proxy::progress::LocalFill;
+use crate::route::Router;
+use crate::sys::wake::{Seats, Wakes};
+
+/// What the exchanges of one worker share.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration of this generation.
+    pub config: Rc<Config>,
+    /// Host and path to route.
+    pub router: Router,
+    /// Connections to origins.
+    pub pools: Pools,
+    /// The cache, unless it is off.
+    pub cache: Option<Rc<CacheSide>>,
+    /// The access log, unless it is off.
+    pub access: Option<RefCell<AccessLog>>,
+    /// Posted when the access log's ring has been emptied.
+    pub log_flushed: Notice,
+    /// Posted when the access log should be flushed before its time.
+    pub log_due: Notice,
+    /// The operator chose that no line is dropped: work waits for the log instead.
+    pub waits_for_log: bool,
+    /// What a client's head may be.
+    pub client_head: HeadLimits,
+    /// What an origin's answer may be.
+    pub origin: OriginLimits,
+    /// Where request bodies that are too large for memory go.
+    pub temporary: PathBuf,
+    /// Requests so far, for their ids.
+    pub n_requests: Cell<u64>,
+    /// Upper bits of the request ids, different in every worker and start.
+    pub id_base: u64,
+    /// The worker takes no more work: connections end after the answer they are at.
+    pub is_draining: Cell<bool>,
+}
+
+/// The cache as one worker has it.
+#[derive(Debug)]
+pub struct CacheSide {
+    /// The shared index.
+    pub index: Rc<Index>,
+    /// The cache files.
+    pub store: Rc<Store>,
+    /// The shared table of fills.
+    pub fills: Rc<Fills>,
+    /// This worker's hot tier.
+    pub hot: RefCell<Hot>,
+    /// Fills that run in this worker.
+    pub local: RefCell<HashMap<FillAt, Rc<LocalFill>>>,
+    /// How many exchanges of this worker follow a fill of another.
+    pub remote: RefCell<HashMap<FillAt, usize>>,
+    /// Posted when a fill of another worker went on.
+    pub remote_notice: Notice,
+    /// Everybody's event counters.
+    pub wakes: Rc<Wakes>,
+    /// This worker's row in the shared tables.
+    pub seat: usize,
+    /// The keeper's row.
+    pub keeper_seat: usize,
+    /// `cache.object`, in bytes.
+    pub object_bytes_max: u64,
+}
+
+impl Context {
+    /// A number for a request that no other request of this daemon has.
+    pub fn next_request_id(&self) -> u64 {
+        let n = self.n_requests.get().wrapping_add(1);
+        self.n_requests.set(n);
+        self.id_base ^ n
+    }
+
+    /// Whether the access log takes another line, or need not.
+    pub fn log_has_room(&self) -> bool {
+        match &self.access {
+            Some(access) if self.waits_for_log => access.borrow().has_room(),
+            _ => true,
+        }
+    }
+
+    /// Waits until the access log takes another line.
+    pub async fn log_room(&self) {
+        while !self.log_has_room() {
+            let since = self.log_flushed.version();
+            self.log_due.post();
+            self.log_flushed.later_than(since).await;
+        }
+    }
+
+    /// `timeouts.client-send`, in milliseconds.
+    pub fn send_ms(&self) -> u64 {
+        self.config.timeouts.client_send.as_millis() as u64
+    }
+
+    /// `timeouts.client-head`, in milliseconds.
+    pub fn head_ms(&self) -> u64 {
+        self.config.timeouts.client_head.as_millis() as u64
+    }
+
+    /// `timeouts.client-idle`, in milliseconds.
+    pub fn idle_ms(&self) -> u64 {
+        self.config.timeouts.client_idle.as_millis() as u64
+    }
+}
+
+impl CacheSide {
+    /// Wakes the workers of a set of seats.
+    pub fn wake(&self, seats: Seats) {
+        self.wakes.wake_all(seats.without(self.seat));
+    }
+}

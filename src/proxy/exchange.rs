@@ -1,0 +1,489 @@
+//! An exchange: one request and its answer.
+//!
+//! ```text
+//! route ─▶ body received ─▶ may the cache be asked? ─ no ─▶ pass
+//!                              │ yes
+//!                           look up ─┬─ fresh ───────────────────────▶ stored
+//!                              ▲     ├─ stale, may be served ────────▶ stored, refreshed behind
+//!                              │     ├─ stale ─ join with condition ─┬▶ stored, or on error stale
+//!                              │     └─ nothing ─ join ──────────────┼▶ stored, stream, pass
+//!                              └────────────── again ────────────────┘
+//! ```
+
+use std::rc::Rc;
+
+use crate::cache::fills::Lease;
+use crate::cache::hot::HotObject;
+use crate::http::answer;
+use crate::http::fields::Fields;
+use crate::http::flaw::Flaw;
+use crate::http::head::{BodyLength, RequestHead};
+use crate::http::method::Method;
+use crate::http::path;
+use crate::http::status::Status;
+use crate::policy::pass::PassReason;
+use crate::policy::reuse::{self, Verdict};
+use crate::policy::revalidate;
+use crate::policy::rules::Rules;
+use crate::policy::status::{CacheStatus, CacheVerdict, Fwd};
+use crate::proxy::client::{Client, ClientError};
+use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::failure::{CloseReason, FetchError};
+use crate::proxy::fetch::FetchFailure;
+use crate::proxy::fill::{self, Job};
+use crate::proxy::invalidate;
+use crate::proxy::join::{self, Delivery, Joined, Part};
+use crate::proxy::lookup::{self, Found, What};
+use crate::proxy::pass;
+use crate::proxy::progress::{FillObject, Handover};
+use crate::proxy::resume;
+use crate::proxy::stored::{self, Added};
+use crate::proxy::upload::{ReceiveError, ReceiveLimits, Received, Streamed, Whole};
+use crate::reactor;
+use crate::route::Rule;
+
+/// How often an exchange looks again before it goes round the cache.
+const LOOKS_MAX: usize = 4;
+
+/// What an exchange works with.
+pub struct Exchange<'e, C> {
+    /// What the worker's exchanges share.
+    pub context: &'e Rc<Context>,
+    /// Who asks.
+    pub client: &'e mut C,
+    /// What is asked.
+    pub request: &'e RequestHead,
+    /// What is noted for the log.
+    pub facts: &'e mut Facts,
+}
+
+impl<C: Client> Exchange<'_, C> {
+    /// Answers the request.
+    ///
+    /// # Errors
+    /// Why the client's connection must end.
+    pub async fn run(mut self) -> Result<(), CloseReason> {
+        match self.request.method {
+            Method::Connect | Method::Trace => {
+                let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
+                let status = if self.request.method == Method::Trace { 405 } else { 501 };
+                return self.own(Status(status), "this method is not offered here", &extra).await;
+            }
+            _ => {}
+        }
+        let context = Rc::clone(self.context);
+        let router = &context.router;
+        let path = path::meant(self.request.target.path());
+        let Some(route) = router.find(self.request.host(), &path) else {
+            return self.own(Status(404), "no site or route is configured for this", &[]).await;
+        };
+        let rule = *router.rule(route);
+        if !rule.request_buffering && self.request.length != BodyLength::None {
+            let reason = if rule.cache { PassReason::RequestBody } else { PassReason::Off };
+            return self.pass_streamed(rule, reason).await;
+        }
+        let limits = ReceiveLimits {
+            bytes_max: context.config.limits.body_bytes,
+            memory_max: context.config.limits.body_memory_bytes,
+            temporary: &context.temporary,
+        };
+        let body = match Received::all(self.client, self.request.length, limits).await {
+            Ok(body) => body,
+            Err(error) => return self.not_received(error).await,
+        };
+        self.facts.body_us = reactor::now().mono_us;
+        match (&context.cache, rule.cache, reuse::may_look_up(self.request)) {
+            (Some(cache), true, Ok(())) => self.cached(cache, rule).await,
+            (Some(_), true, Err(reason)) => self.pass(rule, body, reason).await,
+            _ => self.pass(rule, body, PassReason::Off).await,
+        }
+    }
+
+    async fn not_received(&mut self, error: ReceiveError) -> Result<(), CloseReason> {
+        match error {
+            ReceiveError::Client(ClientError::Closed(CloseReason::BodyTimeout)) => {
+                self.own(Status(408), "the request's body did not come in time", &[]).await?;
+                Err(CloseReason::BodyTimeout)
+            }
+            ReceiveError::Client(ClientError::Closed(reason)) => Err(reason),
+            ReceiveError::Client(ClientError::Flaw(flaw)) => self.flawed(flaw).await,
+            ReceiveError::TooLarge => {
+                self.own(Status(413), "the request's body is larger than limits.body", &[]).await?;
+                Err(CloseReason::BadRequest)
+            }
+            ReceiveError::File(error) => {
+                ::log::error!(
+                    "cannot keep a request's body in {:?}: {error}; the request is refused",
+                    self.context.temporary
+                );
+                self.failed(FetchError::Resources, None).await?;
+                Err(CloseReason::Incomplete)
+            }
+        }
+    }
+
+    async fn flawed(&mut self, flaw: Flaw) -> Result<(), CloseReason> {
+        self.facts.reason = flaw.word();
+        self.own(flaw.status(), flaw.word(), &[]).await?;
+        Err(CloseReason::BadRequest)
+    }
+
+    /// Answers from the cache, or by filling it.
+    async fn cached(&mut self, cache: &Rc<CacheSide>, rule: Rule) -> Result<(), CloseReason> {
+        let rules = Rules::default();
+        for _ in 0..LOOKS_MAX {
+            self.facts.stage = Stage::Lookup;
+            let found = lookup::look_up(cache, self.client.scheme(), self.request).await;
+            let object = match &found.what {
+                What::Nothing => None,
+                What::Pass => return self.pass_bodiless(rule, PassReason::Remembered).await,
+                What::Object(object) => Some(Rc::clone(object)),
+            };
+            let Some(object) = object else {
+                if reuse::wants_only_cached(self.request) {
+                    return self.not_cached().await;
+                }
+                if self.request.method == Method::Head {
+                    return self.pass_bodiless(rule, PassReason::Method).await;
+                }
+                let fwd = match found.marker {
+                    Some(_) => Fwd::VaryMiss,
+                    None => Fwd::UriMiss,
+                };
+                match self.fill(cache, rule, &rules, found, None, fwd).await? {
+                    Filled::Answered => return Ok(()),
+                    Filled::Again | Filled::Stale(_) => continue,
+                }
+            };
+            match self.answer_from(cache, rule, &rules, found, object).await? {
+                Filled::Answered => return Ok(()),
+                Filled::Again | Filled::Stale(_) => {}
+            }
+        }
+        self.pass_bodiless(rule, PassReason::Store).await
+    }
+
+    async fn answer_from(
+        &mut self,
+        cache: &Rc<CacheSide>,
+        rule: Rule,
+        rules: &Rules,
+        found: Found,
+        object: Rc<HotObject>,
+    ) -> Result<Filled, CloseReason> {
+        let now_s = reactor::now().unix_s();
+        let may_serve_on_error = match reuse::reuse(self.request, &object.lifetimes, now_s) {
+            Verdict::Fresh { ttl_s, .. } => {
+                self.hit(&object, CacheVerdict::Hit, ttl_s).await?;
+                return Ok(Filled::Answered);
+            }
+            Verdict::Stale { ttl_s, .. } => {
+                self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
+                return Ok(Filled::Answered);
+            }
+            Verdict::StaleWhileRevalidate { ttl_s, .. } => {
+                self.refresh(cache, rule, rules, &found, &object);
+                self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
+                return Ok(Filled::Answered);
+            }
+            Verdict::OnlyIfCached => {
+                self.not_cached().await?;
+                return Ok(Filled::Answered);
+            }
+            Verdict::Unusable(reason) => {
+                self.pass_bodiless(rule, reason).await?;
+                return Ok(Filled::Answered);
+            }
+            Verdict::Revalidate { may_serve_on_error, .. } => may_serve_on_error,
+        };
+        if self.request.method == Method::Head {
+            self.pass_bodiless(rule, PassReason::Method).await?;
+            return Ok(Filled::Answered);
+        }
+        let on_error = may_serve_on_error.then(|| Rc::clone(&object));
+        let fwd = if object.is_fresh(now_s) { Fwd::Request } else { Fwd::Stale };
+        let stale = OnStale { object, on_error };
+        match self.fill(cache, rule, rules, found, Some(stale), fwd).await? {
+            Filled::Stale(object) => {
+                let ttl_s = object.lifetimes.fresh_until_s.cast_signed() - now_s.cast_signed();
+                self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
+                Ok(Filled::Answered)
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn hit(
+        &mut self,
+        object: &HotObject,
+        verdict: CacheVerdict,
+        ttl_s: i64,
+    ) -> Result<(), CloseReason> {
+        self.facts.verdict = Some(verdict);
+        let added = Added::of(CacheStatus::hit(ttl_s));
+        stored::answer(self.client, self.request, object, &added, self.facts).await
+    }
+
+    /// What a fill of this key is to do.
+    fn job(&self, rule: Rule, rules: &Rules, found: Found, object: Option<&Rc<HotObject>>) -> Job {
+        let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
+        revalidate::ask_for_whole(&mut fields);
+        let whole = pass::question(rule.upstream, self.request, &fields);
+        let conditional = object.and_then(|object| {
+            let is_conditional = revalidate::condition(&mut fields, &object.fields);
+            is_conditional.then(|| pass::question(rule.upstream, self.request, &fields))
+        });
+        Job {
+            whole,
+            conditional,
+            request: self.request.clone(),
+            found,
+            stored: object.cloned(),
+            rules: rules.clone(),
+        }
+    }
+
+    /// Refreshes what is served stale, behind the answer; once for all workers.
+    fn refresh(
+        &self,
+        cache: &Rc<CacheSide>,
+        rule: Rule,
+        rules: &Rules,
+        found: &Found,
+        object: &Rc<HotObject>,
+    ) {
+        if let Lease::Leader(at) = cache.fills.lease(&found.name.key, cache.seat) {
+            let job = self.job(rule, rules, found.clone(), Some(object));
+            fill::start(self.context, cache, at, job);
+        }
+    }
+
+    async fn fill(
+        &mut self,
+        cache: &Rc<CacheSide>,
+        rule: Rule,
+        rules: &Rules,
+        found: Found,
+        stale: Option<OnStale>,
+        fwd: Fwd,
+    ) -> Result<Filled, CloseReason> {
+        self.facts.stage = Stage::Fill;
+        let job = self.job(rule, rules, found, stale.as_ref().map(|stale| &stale.object));
+        let joined = join::join(self.context, cache, self.client, job).await;
+        let on_error = stale.and_then(|stale| stale.on_error);
+        match joined {
+            Joined::Object(object, part) => {
+                let added = self.filled(fwd, &part, object.source.is_some());
+                if let Some(stale) = on_error.filter(|_| object.status.0 >= 500) {
+                    return Ok(Filled::Stale(stale));
+                }
+                stored::answer(self.client, self.request, &object, &added, self.facts).await?;
+            }
+            Joined::Stream(reader, part) => {
+                let added = self.filled(fwd, &part, true);
+                let sent =
+                    join::send(self.client, self.request, &reader, &part, &added, self.facts);
+                match sent.await? {
+                    Delivery::Whole => {}
+                    Delivery::Part(_, Some(handover)) => {
+                        resume::lead_on(self.client, *handover).await?;
+                    }
+                    Delivery::Part(sent, None) => self.resume(rule, &reader.object, sent).await?,
+                }
+            }
+            Joined::Passed(reason, Some(handover)) => {
+                let is_error = handover.response.head.status.0 >= 500;
+                if let Some(stale) = on_error.filter(|_| is_error) {
+                    return Ok(Filled::Stale(stale));
+                }
+                self.hand_over(reason, handover, fwd).await?;
+            }
+            Joined::Passed(reason, None) => self.pass_bodiless(rule, reason).await?,
+            Joined::Failed(error) => match on_error {
+                Some(stale) => return Ok(Filled::Stale(stale)),
+                None => self.failed(error, Some(fwd)).await?,
+            },
+            Joined::Again => return Ok(Filled::Again),
+            Joined::Closed(reason) => return Err(reason),
+        }
+        Ok(Filled::Answered)
+    }
+
+    /// Gets the rest of an answer that is not stored, for this client alone.
+    async fn resume(
+        &mut self,
+        rule: Rule,
+        object: &FillObject,
+        sent: u64,
+    ) -> Result<(), CloseReason> {
+        let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
+        revalidate::ask_for_whole(&mut fields);
+        let question = pass::question(rule.upstream, self.request, &fields);
+        let mut nothing = Received::nothing();
+        let mut upload = Whole { client: self.client, body: &mut nothing };
+        match pass::ask(self.context, &question, &mut upload, self.facts).await {
+            Ok(response) => resume::go_on(self.client, object, sent, response).await,
+            Err(_) => {
+                self.client.abort();
+                Err(CloseReason::Incomplete)
+            }
+        }
+    }
+
+    /// Notes how a fill went, and says it in `Cache-Status`.
+    fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added<'static> {
+        let mut status = CacheStatus::forward(fwd);
+        status.stored = is_stored;
+        status.collapsed = part.is_collapsed();
+        self.facts.verdict = Some(CacheVerdict::Miss);
+        let mut private = Fields::new();
+        if let Part::Led(local) = part {
+            private = local.private();
+            if let Some((server, times)) = local.answered() {
+                self.facts.server = Some(server);
+                self.facts.connected_us = times.requested.mono_us;
+                self.facts.first_byte_us = times.received.mono_us;
+            }
+            if local.is_revalidated() {
+                status.fwd_status = Some(Status(304));
+                self.facts.verdict = Some(CacheVerdict::Revalidated);
+            }
+        }
+        Added { status, private }
+    }
+
+    async fn hand_over(
+        &mut self,
+        reason: PassReason,
+        handover: Box<Handover>,
+        fwd: Fwd,
+    ) -> Result<(), CloseReason> {
+        let Handover { response, read } = *handover;
+        self.facts.verdict = Some(CacheVerdict::Pass(reason));
+        self.facts.connected_us = response.times.requested.mono_us;
+        self.facts.first_byte_us = response.times.received.mono_us;
+        self.facts.server = Some(response.server);
+        let mut status = CacheStatus::forward(fwd);
+        status.detail = Some(reason.word());
+        pass::relay(self.client, response, read, &status, self.facts).await
+    }
+
+    async fn pass_bodiless(&mut self, rule: Rule, reason: PassReason) -> Result<(), CloseReason> {
+        self.pass(rule, Received::nothing(), reason).await
+    }
+
+    async fn pass(
+        &mut self,
+        rule: Rule,
+        mut body: Received,
+        reason: PassReason,
+    ) -> Result<(), CloseReason> {
+        let framing = match self.request.length {
+            BodyLength::None => BodyLength::None,
+            _ => BodyLength::Known(body.len()),
+        };
+        let fields = pass::request_fields(self.client, self.request, framing);
+        let question = pass::question(rule.upstream, self.request, &fields);
+        let mut upload = Whole { client: self.client, body: &mut body };
+        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
+        self.passed(asked, reason).await
+    }
+
+    async fn pass_streamed(&mut self, rule: Rule, reason: PassReason) -> Result<(), CloseReason> {
+        let fields = pass::request_fields(self.client, self.request, self.request.length);
+        let question = pass::question(rule.upstream, self.request, &fields);
+        let mut upload = Streamed::new(self.client, self.request.length);
+        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
+        self.passed(asked, reason).await
+    }
+
+    async fn passed(
+        &mut self,
+        asked: Result<crate::proxy::fetch::Response, FetchFailure>,
+        reason: PassReason,
+    ) -> Result<(), CloseReason> {
+        self.facts.verdict = Some(CacheVerdict::Pass(reason));
+        let response = match asked {
+            Ok(response) => response,
+            Err(FetchFailure::Fetch(error)) => return self.failed(error, Some(reason.fwd())).await,
+            Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
+            Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
+        };
+        if let Some(cache) = &self.context.cache {
+            let scheme = self.client.scheme();
+            invalidate::after(cache, scheme, self.request, &response.head);
+        }
+        let status = CacheStatus::pass(reason);
+        pass::relay(self.client, response, Vec::new(), &status, self.facts).await
+    }
+
+    async fn not_cached(&mut self) -> Result<(), CloseReason> {
+        self.own(Status(504), "it is not in the cache, and nothing else was asked for", &[]).await
+    }
+
+    async fn failed(&mut self, error: FetchError, fwd: Option<Fwd>) -> Result<(), CloseReason> {
+        self.facts.reason = error.word();
+        let status = error.status();
+        let retry: &[(&str, &str)] =
+            if status == Status(503) { &[("Retry-After", "1")] } else { &[] };
+        self.own_with(status, error.sentence(), retry, fwd, Some(error.word())).await
+    }
+
+    /// Answers with a short text of our own.
+    async fn own(
+        &mut self,
+        status: Status,
+        sentence: &str,
+        extra: &[(&str, &str)],
+    ) -> Result<(), CloseReason> {
+        self.own_with(status, sentence, extra, None, None).await
+    }
+
+    async fn own_with(
+        &mut self,
+        status: Status,
+        sentence: &str,
+        extra: &[(&str, &str)],
+        fwd: Option<Fwd>,
+        detail: Option<&str>,
+    ) -> Result<(), CloseReason> {
+        if self.client.has_started() {
+            self.client.abort();
+            return Err(CloseReason::Incomplete);
+        }
+        self.facts.stage = Stage::Send;
+        self.facts.status = status.0;
+        self.facts.verdict.get_or_insert(CacheVerdict::Unasked);
+        let (fields, body) = answer::own(status, sentence, extra);
+        let mut cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
+        cache_status.detail = detail;
+        let mut fields = stored::with_cache_status(fields, &cache_status);
+        fields.remove("content-length");
+        if !fields.contains("date") {
+            fields.push(b"Date", &crate::http::date::format(reactor::now().unix_s()));
+        }
+        self.client.start(status, &fields, BodyLength::Known(body.len() as u64));
+        if !self.client.wants_no_body() {
+            self.client.push(&body);
+        }
+        self.client.finish(&Fields::new()).await
+    }
+}
+
+/// What is there while a fill renews it.
+struct OnStale {
+    object: Rc<HotObject>,
+    /// The same, if it may be served should the fill fail.
+    on_error: Option<Rc<HotObject>>,
+}
+
+/// What came of a fill.
+enum Filled {
+    /// The client has its answer.
+    Answered,
+    /// Look again.
+    Again,
+    /// The origin failed, and this may be served instead, RFC 5861 section 4.
+    Stale(Rc<HotObject>),
+}

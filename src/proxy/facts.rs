@@ -1,0 +1,64 @@
+//! The facts of one exchange, gathered on its way for the access log.
+
+use crate::base::time::Now;
+use crate::policy::status::CacheVerdict;
+use crate::proxy::failure::CloseReason;
+
+/// Where an exchange is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// The request's body is being received.
+    #[default]
+    Body,
+    /// The cache is being asked.
+    Lookup,
+    /// A fill, of this or another worker, is being waited for.
+    Fill,
+    /// An origin is being asked.
+    Fetch,
+    /// The answer is being sent.
+    Send,
+    /// All is sent.
+    End,
+}
+
+impl Stage {
+    /// The word used in logs, metrics and the manual.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Lookup => "lookup",
+            Self::Fill => "fill",
+            Self::Fetch => "fetch",
+            Self::Send => "send",
+            Self::End => "end",
+        }
+    }
+}
+
+/// What became of an exchange.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// When the first byte of the request was read.
+    pub began: Now,
+    /// When its head was complete, in microseconds of the monotonic clock.
+    pub head_us: u64,
+    /// When its body was complete.
+    pub body_us: u64,
+    /// When a connection to an origin was at hand; 0 if none was needed.
+    pub connected_us: u64,
+    /// When the origin's answer began.
+    pub first_byte_us: u64,
+    /// The status sent to the client; 0 if none was.
+    pub status: u16,
+    /// What the cache had to do with it.
+    pub verdict: Option<CacheVerdict>,
+    /// Why it failed, or why the cache was passed.
+    pub reason: &'static str,
+    /// The upstream and server that answered.
+    pub server: Option<(usize, usize)>,
+    /// How the connection goes on.
+    pub close: Option<CloseReason>,
+    /// Where it is.
+    pub stage: Stage,
+}

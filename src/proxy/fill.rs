@@ -1,0 +1,400 @@
+//! A fill: the one fetch of a key that stores it, as a task of its own.
+//!
+//! ```text
+//! Fetching ─┬─ whole and small ─────────────▶ Object
+//!           ├─ storable ─▶ Streaming ─ end ─▶ Streaming, done
+//!           ├─ not storable ────────────────▶ Passed   (the leader takes the response over)
+//!           └─ no answer ───────────────────▶ Failed
+//! ```
+//!
+//! The task tells its own worker's exchanges through a [`LocalFill`], and the other workers
+//! through the shared table and their event counters. However it ends, killed or cancelled
+//! included, the lease is given up: here by [`Lease`]'s drop, after a SIGKILL by the master.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::cache::fills::FillAt;
+use crate::cache::hot::{HotObject, MEMORY_BODY_MAX};
+use crate::cache::writer::Writer;
+use crate::http::forward;
+use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::policy::keep::{self, Keep, Lifetimes, Times};
+use crate::policy::pass::PassReason;
+use crate::policy::revalidate;
+use crate::policy::rules::Rules;
+use crate::proxy::client::ClientError;
+use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::failure::FetchError;
+use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Question, Response};
+use crate::proxy::lookup::Found;
+use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
+use crate::proxy::shelf::{self, Entry, Shelf};
+use crate::proxy::upload::Upload;
+use crate::reactor::{self, timer};
+use crate::sys::wake::Seats;
+
+/// How long a small response is waited for as a whole before it is streamed, in milliseconds.
+const WHOLE_WAIT_MS: u64 = 20;
+
+/// A fill that nobody follows is ended, unless no more than this is still to come.
+const NEARLY_DONE_BYTES: u64 = 1 << 20;
+
+/// Other workers are told of progress in steps of at least this.
+const TELL_BYTES: u64 = 64 << 10;
+
+/// What a fill is to do.
+#[derive(Debug)]
+pub struct Job {
+    /// What to ask for the whole response.
+    pub whole: Question,
+    /// What to ask for what is to be revalidated, if it has a validator.
+    pub conditional: Option<Question>,
+    /// The request that led to it.
+    pub request: RequestHead,
+    /// Where the cache was found empty or stale.
+    pub found: Found,
+    /// What is to be revalidated.
+    pub stored: Option<Rc<HotObject>>,
+    /// The operator's rules.
+    pub rules: Rules,
+}
+
+/// The right to fill a key.
+#[derive(Debug)]
+struct Lease {
+    cache: Rc<CacheSide>,
+    at: FillAt,
+    local: Rc<LocalFill>,
+    is_ended: bool,
+}
+
+impl Lease {
+    fn end(&mut self, end: impl FnOnce(&CacheSide, FillAt) -> Seats) {
+        self.is_ended = true;
+        let seats = end(&self.cache, self.at);
+        self.cache.local.borrow_mut().remove(&self.at);
+        self.cache.wake(seats);
+    }
+
+    fn fail(&mut self, error: FetchError) {
+        self.end(|cache, at| cache.fills.failed(at));
+        self.local.break_off(error);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.fail(FetchError::FillLost);
+        }
+    }
+}
+
+/// Starts the fill of a key whose lease this worker holds.
+pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job) -> Rc<LocalFill> {
+    let local = LocalFill::new();
+    cache.local.borrow_mut().insert(at, Rc::clone(&local));
+    let lease = Lease { cache: Rc::clone(cache), at, local: Rc::clone(&local), is_ended: false };
+    let shelf = Shelf::new(Rc::clone(cache), at.id());
+    let fill = Fill { context: Rc::clone(context), lease, shelf, job };
+    reactor::spawn(fill.run());
+    local
+}
+
+/// The task.
+struct Fill {
+    context: Rc<Context>,
+    lease: Lease,
+    shelf: Shelf,
+    job: Job,
+}
+
+impl Fill {
+    async fn run(mut self) {
+        let mut upload = Unasked(Rc::clone(&self.lease.local));
+        let context = &self.context;
+        loop {
+            let conditional = self.job.conditional.take();
+            let question = conditional.as_ref().unwrap_or(&self.job.whole);
+            let fetched = fetch::fetch(&context.pools, context.origin, question, &mut upload).await;
+            let response = match fetched {
+                Ok(response) => response,
+                Err(FetchFailure::Fetch(error)) => return self.lease.fail(error),
+                Err(FetchFailure::Client(_)) => return self.lease.fail(FetchError::FillLost),
+            };
+            self.lease.local.set_answered(response.server, response.times);
+            if conditional.is_none() || response.head.status != Status(304) {
+                return self.fetched(response).await;
+            }
+            match self.job.stored.take() {
+                Some(stored) if revalidate::confirms(&stored.fields, &response.head) => {
+                    return self.revalidated(&stored, response).await;
+                }
+                // It speaks of another response than ours: the whole one is asked for.
+                _ => {}
+            }
+        }
+    }
+
+    /// The origin says that what is stored is still good, RFC 9111 section 4.3.4.
+    async fn revalidated(mut self, stored: &Rc<HotObject>, response: Response) {
+        let mut head = response.head;
+        head.fields = forward::response_fields(&head, reactor::now());
+        let fields = revalidate::merge_304(&stored.fields, &head);
+        let kept = keep::judge(
+            Method::Get,
+            &self.job.request.fields,
+            stored.status,
+            &fields,
+            &times(response.times),
+            &self.job.rules,
+        );
+        let object = match kept {
+            Keep::Store { lifetimes, .. } => {
+                let lifetimes = Lifetimes { vary: stored.lifetimes.vary.clone(), ..lifetimes };
+                let name = self.job.found.name.clone();
+                let entry = Entry { name, status: stored.status, fields, lifetimes };
+                self.shelf.store_again(entry, stored).await.unwrap_or_else(|error| {
+                    self.shelf.refused(&error);
+                    Rc::clone(stored)
+                })
+            }
+            // It must not be kept any longer, but it is the answer to those who wait.
+            Keep::Pass(_) => {
+                self.shelf.forget(&self.job.found.name.key);
+                Rc::clone(stored)
+            }
+        };
+        self.lease.local.set_revalidated();
+        self.lease.end(|cache, at| cache.fills.done(at));
+        self.lease.local.set(Progress::Object(object));
+    }
+
+    /// A response came: it is stored, or it is not.
+    async fn fetched(mut self, mut response: Response) {
+        let mut fields = forward::response_fields(&response.head, reactor::now());
+        let job = &self.job;
+        let verdict = keep::keep(&job.request, &response.head, &times(response.times), &job.rules);
+        let (lifetimes, omit) = match verdict {
+            Keep::Store { lifetimes, omit } => (lifetimes, omit),
+            Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
+        };
+        let is_too_large = |len: u64| len > self.lease.cache.object_bytes_max;
+        if matches!(response.head.length, BodyLength::Known(len) if is_too_large(len)) {
+            return self.pass(PassReason::TooLarge, response, Vec::new());
+        }
+        if !omit.is_empty() {
+            let mut private = fields.clone();
+            private.retain(|name, _| omit.contains(name));
+            self.lease.local.set_private(private);
+            omit.apply(&mut fields);
+        }
+        let name = match self.shelf.place(&job.found, &job.request.fields, &lifetimes) {
+            Ok(name) => name,
+            Err(error) => {
+                self.shelf.refused(&error);
+                return self.pass(PassReason::Store, response, Vec::new());
+            }
+        };
+        let entry = Entry { name, status: response.head.status, fields, lifetimes };
+        let mut body = Vec::new();
+        match whole_body(&mut response, &mut body).await {
+            Ok(true) => self.store_whole(entry, &body),
+            Ok(false) => self.stream(entry, response, body).await,
+            Err(error) => self.lease.fail(error),
+        }
+    }
+
+    /// A whole small response: stored, then given to everybody at once.
+    fn store_whole(mut self, entry: Entry, body: &[u8]) {
+        let stored = self.shelf.store(entry.clone(), body);
+        let object = stored.unwrap_or_else(|error| {
+            self.shelf.refused(&error);
+            Rc::new(shelf::in_memory(entry, None, body))
+        });
+        self.lease.end(|cache, at| match object.source {
+            Some(_) => cache.fills.done(at),
+            // There is nothing that other workers could find.
+            None => cache.fills.pass(at),
+        });
+        self.lease.local.set(Progress::Object(object));
+    }
+
+    /// A larger response: written as it comes, and read by everybody from the file.
+    async fn stream(mut self, entry: Entry, mut response: Response, mut part: Vec<u8>) {
+        let cache = Rc::clone(&self.lease.cache);
+        let total = match response.head.length {
+            BodyLength::Known(len) => Some(len),
+            _ => None,
+        };
+        let opened = self
+            .shelf
+            .begin(&entry, total)
+            .and_then(|writer| Ok((writer.file().try_clone()?, writer)));
+        let (file, mut writer) = match opened {
+            Ok(pair) => pair,
+            Err(error) => {
+                self.shelf.refused(&error);
+                return self.pass(PassReason::Store, response, part);
+            }
+        };
+        let object = FillObject {
+            name: entry.name.clone(),
+            status: entry.status,
+            fields: entry.fields.clone(),
+            lifetimes: entry.lifetimes.clone(),
+            file,
+            body_offset: writer.body_offset(),
+            total,
+        };
+        cache.wake(cache.fills.head_ready(self.lease.at, total));
+        self.lease.local.set(Progress::Streaming(Rc::new(object)));
+        match self.pour(&mut writer, &mut response, &mut part).await {
+            Ok(()) => {}
+            Err(Spill::Origin(error)) => return self.lease.fail(error),
+            Err(Spill::Abandoned) => return self.lease.fail(FetchError::FillLost),
+            Err(spill) => {
+                if let Spill::Disk(error) = &spill {
+                    self.shelf.refused(error);
+                }
+                return self.unstored(response, part, writer.written());
+            }
+        }
+        let bytes = writer.written();
+        if let Err(error) = self.shelf.publish(&entry, writer) {
+            self.shelf.refused(&error);
+        }
+        // Followers take "done" to be after the last byte they were told of.
+        cache.wake(cache.fills.progress(self.lease.at, bytes));
+        self.lease.end(|cache, at| cache.fills.done(at));
+        self.lease.local.set_flow(Flow::Done(bytes));
+    }
+
+    /// Writes the body to the file, and tells the followers how far it is. On an error `part`
+    /// holds what was read and not written.
+    async fn pour(
+        &self,
+        writer: &mut Writer,
+        response: &mut Response,
+        part: &mut Vec<u8>,
+    ) -> Result<(), Spill> {
+        let (cache, local) = (&self.lease.cache, &self.lease.local);
+        let mut told = 0;
+        loop {
+            // What is not written stays in `part`: the leader may have to pass it on.
+            if writer.written() + part.len() as u64 > cache.object_bytes_max {
+                return Err(Spill::TooLarge);
+            }
+            writer.append(part).map_err(Spill::Disk)?;
+            part.clear();
+            let bytes = writer.written();
+            local.set_flow(Flow::Open(bytes));
+            let more = response.body.take(part).map_err(Spill::Origin)?;
+            let is_waiting = part.is_empty();
+            if bytes - told >= TELL_BYTES || (is_waiting && bytes > told) {
+                told = bytes;
+                cache.wake(cache.fills.progress(self.lease.at, bytes));
+            }
+            if !more && is_waiting {
+                return Ok(());
+            }
+            if more && !self.is_wanted(bytes, response.body.remaining()) {
+                return Err(Spill::Abandoned);
+            }
+            match is_waiting && more {
+                true => response.body.wait().await.map_err(Spill::Origin)?,
+                false => reactor::yield_now().await,
+            }
+        }
+    }
+
+    /// Whether a fill should go on: someone reads it, or it is nearly done.
+    fn is_wanted(&self, bytes: u64, remaining: Option<u64>) -> bool {
+        self.lease.local.has_readers()
+            || self.lease.cache.fills.has_followers(self.lease.at)
+            || remaining.is_some_and(|left| left <= NEARLY_DONE_BYTES || left <= bytes)
+    }
+
+    /// The response is not stored: the leader takes it over, others ask for themselves.
+    fn pass(mut self, reason: PassReason, response: Response, read: Vec<u8>) {
+        if reason.is_of_response() && response.head.status.0 < 500 {
+            self.shelf.note_pass(&self.job.found.name.key);
+        }
+        self.lease.local.hand_over(response, read);
+        self.lease.end(|cache, at| cache.fills.pass(at));
+        self.lease.local.set(Progress::Passed(reason));
+    }
+
+    /// What was written so far is all that will be: the leader goes on with the origin's answer,
+    /// and everybody else asks for the rest alone, as does who comes in the next while.
+    fn unstored(mut self, response: Response, read: Vec<u8>, bytes: u64) {
+        let cache = Rc::clone(&self.lease.cache);
+        self.shelf.note_pass(&self.job.found.name.key);
+        self.lease.local.hand_over(response, read);
+        cache.wake(cache.fills.progress(self.lease.at, bytes));
+        self.lease.end(|cache, at| cache.fills.pass(at));
+        self.lease.local.set_flow(Flow::Unstored(bytes));
+    }
+}
+
+/// Why a stream ended early.
+#[derive(Debug)]
+enum Spill {
+    Origin(FetchError),
+    Disk(io::Error),
+    TooLarge,
+    Abandoned,
+}
+
+fn times(fetch: FetchTimes) -> Times {
+    Times { requested_s: fetch.requested.unix_s(), received_s: fetch.received.unix_s() }
+}
+
+/// Reads a small body to its end if it comes at once; `false` when it is to be streamed.
+async fn whole_body(response: &mut Response, body: &mut Vec<u8>) -> Result<bool, FetchError> {
+    if matches!(response.head.length, BodyLength::Known(len) if len > MEMORY_BODY_MAX) {
+        return Ok(false);
+    }
+    let until_ms = reactor::now().mono_ms() + WHOLE_WAIT_MS;
+    loop {
+        let before = body.len();
+        if !response.body.take(body)? {
+            return Ok(body.len() as u64 <= MEMORY_BODY_MAX);
+        }
+        if body.len() as u64 > MEMORY_BODY_MAX || reactor::now().mono_ms() >= until_ms {
+            return Ok(false);
+        }
+        if body.len() == before {
+            let left = std::time::Duration::from_millis(WHOLE_WAIT_MS);
+            match timer::timeout(left, response.body.wait()).await {
+                Ok(result) => result?,
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+}
+
+/// A fill's request has no body, and its interim responses go to the exchange that led to it.
+struct Unasked(Rc<LocalFill>);
+
+impl Upload for Unasked {
+    fn in_memory(&self) -> Option<&[u8]> {
+        Some(b"")
+    }
+
+    async fn next(&mut self, _into: &mut Vec<u8>) -> Result<bool, ClientError> {
+        Ok(false)
+    }
+
+    fn rewind(&mut self) -> bool {
+        true
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
+        self.0.push_interim(head.clone());
+        Ok(())
+    }
+}

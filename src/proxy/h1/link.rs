@@ -1,0 +1,212 @@
+//! The bytes of a client's connection: what was read and not used, what is to be written.
+//!
+//! Both buffers are empty, and own nothing, while the connection is idle.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+
+use crate::proxy::clients::{Admission, ClientSocket};
+use crate::proxy::failure::CloseReason;
+use crate::reactor::{self, scratch};
+
+/// What one read asks for.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Answers are gathered up to this size before they are written.
+pub const GATHER_BYTES: usize = 32 << 10;
+
+/// What one sendfile(2) is asked for.
+const FILE_PART_BYTES: usize = 1 << 20;
+
+/// A buffer larger than this is not kept for the next answer.
+const KEEP_BYTES: usize = 8 << 10;
+
+/// A client's connection as bytes.
+#[derive(Debug)]
+pub struct Link {
+    admission: Admission,
+    /// Read, not yet used.
+    pub inbox: Vec<u8>,
+    /// To be written.
+    pub out: Vec<u8>,
+    /// All bytes written so far.
+    pub n_written: u64,
+    /// The client must not take what it got for complete: close with a reset.
+    pub is_broken: bool,
+}
+
+impl Link {
+    /// A connection that has just been made.
+    pub fn new(admission: Admission) -> Self {
+        Self { admission, inbox: Vec::new(), out: Vec::new(), n_written: 0, is_broken: false }
+    }
+
+    /// The connection.
+    pub fn socket(&self) -> &ClientSocket {
+        &self.admission.socket
+    }
+
+    /// Reads what there is into the inbox, waiting until something is; 0 at the end.
+    pub async fn read(&mut self, deadline_ms: u64) -> io::Result<usize> {
+        loop {
+            reactor::breathe().await;
+            match self.try_read() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket().stream.readable(deadline_ms).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads what there is and gives it to `take`, which says how much of it was used; the rest
+    /// goes to the inbox, which must be empty. Gives the number of bytes read, 0 at the end.
+    pub async fn read_through<E>(
+        &mut self,
+        deadline_ms: u64,
+        mut take: impl FnMut(&[u8]) -> Result<usize, E>,
+    ) -> io::Result<Result<usize, E>> {
+        loop {
+            reactor::breathe().await;
+            let stream = &self.admission.socket.stream;
+            let inbox = &mut self.inbox;
+            let read = scratch::with_scratch(|scratch| {
+                let room = scratch.len().min(READ_BYTES);
+                let n_read = stream.try_read(&mut scratch[..room])?;
+                Ok(take(&scratch[..n_read]).map(|n_used| {
+                    inbox.extend_from_slice(scratch.get(n_used..n_read).unwrap_or_default());
+                    n_read
+                }))
+            });
+            match read {
+                Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {
+                    self.socket().stream.readable(deadline_ms).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_read(&mut self) -> io::Result<usize> {
+        let stream = &self.admission.socket.stream;
+        let inbox = &mut self.inbox;
+        scratch::with_scratch(|scratch| {
+            let room = scratch.len().min(READ_BYTES);
+            let n_read = stream.try_read(&mut scratch[..room])?;
+            inbox.extend_from_slice(&scratch[..n_read]);
+            Ok(n_read)
+        })
+    }
+
+    /// Writes what the socket takes of `bytes`, behind what is to be written; keeps the rest.
+    pub fn write_now(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+        let stream = &self.admission.socket.stream;
+        let mut written = 0;
+        if self.out.is_empty() {
+            written = match stream.try_write(bytes) {
+                Ok(n_written) => n_written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(CloseReason::of_write(&error)),
+            };
+            self.n_written += written as u64;
+        }
+        self.out.extend_from_slice(bytes.get(written..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Writes what the socket takes of what is to be written.
+    pub fn flush_now(&mut self) -> Result<(), CloseReason> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let out = std::mem::take(&mut self.out);
+        let result = self.write_now(&out);
+        if self.out.is_empty() && out.capacity() <= KEEP_BYTES {
+            self.out = out;
+            self.out.clear();
+        }
+        result
+    }
+
+    /// Lets go of a large inbox that is empty.
+    pub fn forget_room(&mut self) {
+        if self.inbox.is_empty() && self.inbox.capacity() > KEEP_BYTES {
+            self.inbox = Vec::new();
+        }
+    }
+
+    /// Lets go of empty buffers: the connection is going to be idle.
+    pub fn rest(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = Vec::new();
+        }
+        if self.out.is_empty() {
+            self.out = Vec::new();
+        }
+    }
+
+    /// Writes everything that is to be written, then `bytes`.
+    pub async fn write(&mut self, bytes: &[u8], timeout_ms: u64) -> Result<(), CloseReason> {
+        let mut at = 0;
+        while !self.out.is_empty() || at < bytes.len() {
+            reactor::breathe().await;
+            let parts = [IoSlice::new(&self.out), IoSlice::new(&bytes[at..])];
+            match self.admission.socket.stream.try_writev(&parts) {
+                Ok(n_written) => {
+                    self.n_written += n_written as u64;
+                    let of_out = n_written.min(self.out.len());
+                    self.out.drain(..of_out);
+                    at += n_written - of_out;
+                }
+                Err(error) => self.wait_writable(error, timeout_ms).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything that is to be written, then `len` bytes of a file.
+    pub async fn write_file(
+        &mut self,
+        file: &File,
+        mut offset: u64,
+        len: u64,
+        timeout_ms: u64,
+    ) -> Result<(), CloseReason> {
+        if len == 0 {
+            return self.write(b"", timeout_ms).await;
+        }
+        while !self.out.is_empty() {
+            match self.admission.socket.stream.try_write_ahead(&self.out) {
+                Ok(n_written) => {
+                    self.n_written += n_written as u64;
+                    self.out.drain(..n_written);
+                }
+                Err(error) => self.wait_writable(error, timeout_ms).await?,
+            }
+        }
+        let end = offset + len;
+        while offset < end {
+            reactor::breathe().await;
+            let part = (end - offset).min(FILE_PART_BYTES as u64) as usize;
+            match self.admission.socket.stream.try_sendfile(file, &mut offset, part) {
+                // The file is shorter than it was: somebody else cut it.
+                Ok(0) => {
+                    self.is_broken = true;
+                    return Err(CloseReason::Incomplete);
+                }
+                Ok(n_sent) => self.n_written += n_sent as u64,
+                Err(error) => self.wait_writable(error, timeout_ms).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_writable(&self, error: io::Error, timeout_ms: u64) -> Result<(), CloseReason> {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Err(CloseReason::of_write(&error));
+        }
+        let deadline_ms = reactor::now().mono_ms() + timeout_ms;
+        let writable = self.admission.socket.stream.writable(deadline_ms).await;
+        writable.map_err(|error| CloseReason::of_write(&error))
+    }
+}

@@ -1,0 +1,149 @@
+//! The way of a hot request: from the bytes of its head to the bytes of its answer, without a
+//! wait, a file or, when the same bytes were answered before, even a parse.
+
+use std::rc::Rc;
+
+use crate::cache::hot::{Body, HotObject};
+use crate::http::head::{BodyLength, RequestHead};
+use crate::http::method::Method;
+use crate::http::path;
+use crate::http::version::Version;
+use crate::policy::answer::{self, Answer};
+use crate::policy::reuse::{self, Verdict};
+use crate::policy::status::CacheVerdict;
+use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::failure::CloseReason;
+use crate::proxy::h1::link::Link;
+use crate::proxy::h1::record::{self, Sent};
+use crate::proxy::lookup;
+use crate::reactor;
+
+/// What became of a request on the quick way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// It must go the long way.
+    No,
+    /// Its answer is gone or due, and the connection goes on.
+    Answered,
+    /// Its answer is gone or due, and is the last one on this connection.
+    Last,
+}
+
+impl Quick {
+    fn of(head: &RequestHead) -> Self {
+        if head.wants_keep_alive() { Self::Answered } else { Self::Last }
+    }
+}
+
+/// Answers a request that these very bytes were answered for before.
+///
+/// `is_last` says that no more of the client's bytes are at hand: the answer is then written
+/// from where it lies.
+pub fn answer_raw(
+    context: &Context,
+    link: &mut Link,
+    raw: &[u8],
+    is_last: bool,
+) -> Result<Quick, CloseReason> {
+    let Some(cache) = &context.cache else { return Ok(Quick::No) };
+    let hot = cache.hot.borrow();
+    let Some(alias) = hot.find_raw(raw) else { return Ok(Quick::No) };
+    let now_s = reactor::now().unix_s();
+    if !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
+        return Ok(Quick::No);
+    }
+    give(context, link, &alias.head, &alias.object, now_s, is_last)?;
+    Ok(Quick::of(&alias.head))
+}
+
+/// Answers a request from the hot tier in full, if that is what it asks for.
+pub fn answer_parsed(
+    context: &Context,
+    link: &mut Link,
+    head: &RequestHead,
+    raw: &[u8],
+    is_last: bool,
+) -> Result<Quick, CloseReason> {
+    let Some(cache) = &context.cache else { return Ok(Quick::No) };
+    let Some(object) = full_hit(context, cache, head) else { return Ok(Quick::No) };
+    let now_s = reactor::now().unix_s();
+    give(context, link, head, &object, now_s, is_last)?;
+    cache.hot.borrow_mut().add_alias(raw, head.clone(), &object);
+    Ok(Quick::of(head))
+}
+
+/// The object that answers this request in full and fresh from memory, if there is one.
+fn full_hit(context: &Context, cache: &CacheSide, head: &RequestHead) -> Option<Rc<HotObject>> {
+    let is_plain = head.method == Method::Get
+        && head.version == Version::Http11
+        && head.length == BodyLength::None;
+    if !is_plain || reuse::may_look_up(head).is_err() {
+        return None;
+    }
+    let route = context.router.find(head.host(), &path::meant(head.target.path()))?;
+    if !context.router.rule(route).cache {
+        return None;
+    }
+    let object = lookup::look_up_hot(cache, "http", head)?;
+    if !matches!(object.body, Body::Memory) || lookup::is_marker(&object) {
+        return None;
+    }
+    let now_s = reactor::now().unix_s();
+    let is_fresh = matches!(reuse::reuse(head, &object.lifetimes, now_s), Verdict::Fresh { .. });
+    let answer = answer::answer(head, object.status, &object.fields, object.body_len);
+    (is_fresh && object.is_fresh(now_s) && matches!(answer, Answer::Full)).then_some(object)
+}
+
+fn give(
+    context: &Context,
+    link: &mut Link,
+    head: &RequestHead,
+    object: &HotObject,
+    now_s: u64,
+    is_last: bool,
+) -> Result<(), CloseReason> {
+    let peer = link.socket().peer.ip();
+    let log = |len: usize| {
+        if context.access.is_some() {
+            let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
+            let sent = Sent { body_bytes: object.body_len, bytes: len as u64 };
+            record::prepare(context, peer, Some(head), &facts, sent);
+        }
+    };
+    if !head.wants_keep_alive() {
+        return object.with_parts(now_s, |head, body| {
+            log(head.len() + CLOSE.len() + body.len());
+            link.out.reserve(head.len() + CLOSE.len() + body.len());
+            link.out.extend_from_slice(head);
+            link.out.extend_from_slice(CLOSE);
+            link.out.extend_from_slice(body);
+            link.flush_now()
+        });
+    }
+    object.with_answer(now_s, |bytes| {
+        log(bytes.len());
+        if is_last {
+            return link.write_now(bytes);
+        }
+        link.out.extend_from_slice(bytes);
+        Ok(())
+    })
+}
+
+/// The end of a head after which the connection ends.
+const CLOSE: &[u8] = b"Connection: close\r\n\r\n";
+
+fn hit(object: &HotObject, close: Option<CloseReason>) -> Facts {
+    let now = reactor::now();
+    Facts {
+        began: now,
+        head_us: now.mono_us,
+        body_us: now.mono_us,
+        status: object.status.0,
+        verdict: Some(CacheVerdict::Hit),
+        close,
+        stage: Stage::End,
+        ..Facts::default()
+    }
+}

@@ -1,0 +1,114 @@
+//! From the facts of an exchange to its line in the access log.
+
+use std::net::IpAddr;
+
+use crate::base::time::Now;
+use crate::config::{Config, ServerAddress};
+use crate::http::head::RequestHead;
+use crate::http::version::Version;
+use crate::log::access::Written;
+use crate::log::record::{Record, Times};
+use crate::policy::status::CacheVerdict;
+use crate::proxy::context::Context;
+use crate::proxy::facts::Facts;
+use crate::reactor;
+
+/// What was sent in answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Bytes of body.
+    pub body_bytes: u64,
+    /// All bytes.
+    pub bytes: u64,
+}
+
+/// Prepares the line of an exchange; it counts once it is committed.
+pub fn prepare(
+    context: &Context,
+    client: Option<IpAddr>,
+    head: Option<&RequestHead>,
+    facts: &Facts,
+    sent: Sent,
+) {
+    let Some(access) = &context.access else { return };
+    let now = reactor::now();
+    let mut record = Record {
+        time_us: now.unix_us,
+        client,
+        status: facts.status,
+        body_bytes: sent.body_bytes,
+        sent_bytes: sent.bytes,
+        request_id: u128::from(context.next_request_id()),
+        verdict: facts.verdict.map_or("", CacheVerdict::word),
+        reason: reason(facts),
+        times: times(facts, now),
+        close: facts.close.map_or("", |close| close.word()),
+        ..Record::default()
+    };
+    if let Some(head) = head {
+        request(&mut record, head);
+    }
+    let server;
+    if let Some((upstream, of_upstream)) = facts.server {
+        (record.upstream, server) = names(&context.config, upstream, of_upstream);
+        record.server = &server;
+    }
+    // The caller has seen room for a line.
+    let written = access.borrow_mut().prepare(&record);
+    debug_assert!(written != Written::Full, "a line is prepared only where there is room");
+}
+
+/// Counts the prepared lines: their answers have gone out.
+pub fn commit(context: &Context) {
+    if let Some(access) = &context.access {
+        let mut access = access.borrow_mut();
+        access.commit();
+        if access.needs_flush() {
+            context.log_due.post();
+        }
+    }
+}
+
+/// Fills in what the request says.
+fn request<'r>(record: &mut Record<'r>, head: &'r RequestHead) {
+    record.request_line = head.request_line();
+    record.method = &head.method_text;
+    record.host = head.host();
+    record.target = head.target.path_and_query();
+    record.version = match head.version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+    };
+    record.referer = head.fields.get("referer").unwrap_or_default();
+    record.user_agent = head.fields.get("user-agent").unwrap_or_default();
+}
+
+fn reason(facts: &Facts) -> &'static str {
+    match facts.verdict {
+        Some(CacheVerdict::Pass(reason)) if facts.reason.is_empty() => reason.word(),
+        _ => facts.reason,
+    }
+}
+
+fn times(facts: &Facts, now: Now) -> Times {
+    let since = |end: u64, start: u64| (end >= start && start > 0).then(|| end - start);
+    Times {
+        head_us: since(facts.head_us, facts.began.mono_us),
+        body_us: since(facts.body_us, facts.head_us),
+        queue_us: None,
+        connect_us: since(facts.connected_us, facts.head_us),
+        first_byte_us: since(facts.first_byte_us, facts.connected_us),
+        total_us: since(now.mono_us, facts.began.mono_us),
+    }
+}
+
+fn names(config: &Config, upstream: usize, server: usize) -> (&str, String) {
+    let Some(upstream) = config.upstreams.get(upstream) else { return ("", String::new()) };
+    let server =
+        upstream.servers.get(server).map_or_else(String::new, |server| match &server.address {
+            ServerAddress::Ip(address) => address.to_string(),
+            ServerAddress::Name { host, port } => format!("{host}:{port}"),
+            ServerAddress::Unix(path) => format!("unix:{}", path.display()),
+        });
+    (&upstream.name, server)
+}

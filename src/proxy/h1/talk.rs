@@ -1,0 +1,330 @@
+//! One request and its answer over HTTP/1, as an exchange sees them.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
+
+use crate::config::Timeouts;
+use crate::http::fields::Fields;
+use crate::http::flaw::Flaw;
+use crate::http::h1::body::{Decoded, Decoder, write_chunk_head, write_last_chunk};
+use crate::http::h1::write;
+use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::http::version::Version;
+use crate::proxy::client::{Client, ClientError};
+use crate::proxy::failure::CloseReason;
+use crate::proxy::h1::link::{GATHER_BYTES, Link};
+use crate::reactor;
+
+/// How the body of an answer is framed, RFC 9112 section 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// The answer has not begun.
+    Unstarted,
+    /// There is no body, whatever is said of its length.
+    Bodiless,
+    /// So many bytes are still to come.
+    Left(u64),
+    /// In chunks.
+    Chunked,
+    /// Until the connection is closed.
+    UntilClose,
+    /// It was broken off.
+    Broken,
+}
+
+/// One request's client over HTTP/1.
+#[derive(Debug)]
+pub struct Talk<'c> {
+    link: &'c mut Link,
+    timeouts: &'c Timeouts,
+    method: Method,
+    version: Version,
+    keeps_alive: bool,
+    is_continue_due: bool,
+    is_logged: bool,
+    body: Decoder,
+    framing: Framing,
+    n_body: u64,
+}
+
+/// How a worker wants its talks.
+#[derive(Clone, Copy, Debug)]
+pub struct Ways {
+    /// The connection may go on after the answer.
+    pub may_keep_alive: bool,
+    /// The answer gets a line in the access log.
+    pub is_logged: bool,
+}
+
+impl<'c> Talk<'c> {
+    /// The talk that follows a request's head.
+    pub fn new(link: &'c mut Link, timeouts: &'c Timeouts, head: &RequestHead, ways: Ways) -> Self {
+        Self {
+            link,
+            timeouts,
+            method: head.method,
+            version: head.version,
+            keeps_alive: ways.may_keep_alive && head.wants_keep_alive(),
+            is_logged: ways.is_logged,
+            is_continue_due: head.expects_continue(),
+            body: Decoder::new(head.length, Default::default()),
+            framing: Framing::Unstarted,
+            n_body: 0,
+        }
+    }
+
+    /// Whether the connection can carry another request after this one.
+    pub fn keeps_alive(&self) -> bool {
+        let is_whole = matches!(self.framing, Framing::Bodiless | Framing::Left(0));
+        self.keeps_alive && is_whole && self.body.is_end()
+    }
+
+    /// Whether the client may still be sending what nobody will read.
+    pub fn is_body_unread(&self) -> bool {
+        !self.body.is_end()
+    }
+
+    fn send_ms(&self) -> u64 {
+        self.timeouts.client_send.as_millis() as u64
+    }
+
+    /// Adds the frame around `len` bytes of body; how many of them belong to it.
+    fn frame(&mut self, len: u64) -> u64 {
+        match &mut self.framing {
+            Framing::Left(left) => {
+                // More than was announced would be taken for the next answer.
+                let fits = len.min(*left);
+                *left -= fits;
+                self.n_body += fits;
+                fits
+            }
+            Framing::Chunked => {
+                if len > 0 {
+                    write_chunk_head(&mut self.link.out, len as usize);
+                }
+                self.n_body += len;
+                len
+            }
+            Framing::UntilClose => {
+                self.n_body += len;
+                len
+            }
+            Framing::Unstarted | Framing::Bodiless | Framing::Broken => 0,
+        }
+    }
+
+    /// How much of the `len` bytes that were framed last is kept for later: one byte of what ends
+    /// the body. It goes out once the answer's line is in the access log, so that no client has a
+    /// whole answer of which a killed worker has left no line.
+    fn held_back(&self, len: u64) -> u64 {
+        u64::from(self.is_logged && self.framing == Framing::Left(0)).min(len)
+    }
+
+    fn end_frame(&mut self, len: u64) {
+        if self.framing == Framing::Chunked && len > 0 {
+            self.link.out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Decodes what is in the inbox.
+    fn take_body(&mut self, into: &mut Vec<u8>) -> Result<(), ClientError> {
+        let n_used = decode(&mut self.body, &self.link.inbox, into).map_err(ClientError::Flaw)?;
+        self.link.inbox.drain(..n_used);
+        self.link.forget_room();
+        Ok(())
+    }
+}
+
+/// Decodes `bytes` as far as they belong to the body; gives how many did.
+fn decode(body: &mut Decoder, bytes: &[u8], into: &mut Vec<u8>) -> Result<usize, Flaw> {
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        match body.decode(rest)? {
+            Decoded::Data { range, consumed } => {
+                into.extend_from_slice(rest.get(range).unwrap_or_default());
+                at += consumed;
+            }
+            Decoded::More { consumed } | Decoded::End { consumed } => return Ok(at + consumed),
+        }
+    }
+}
+
+impl Client for Talk<'_> {
+    fn address(&self) -> Option<IpAddr> {
+        self.link.socket().peer.ip()
+    }
+
+    fn scheme(&self) -> &'static str {
+        "http"
+    }
+
+    async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
+        if self.body.is_end() {
+            return Ok(false);
+        }
+        let before = into.len();
+        loop {
+            self.take_body(into)?;
+            if self.body.is_end() {
+                return Ok(false);
+            }
+            if into.len() > before {
+                return Ok(true);
+            }
+            if std::mem::take(&mut self.is_continue_due) {
+                self.link.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.link.write(b"", self.send_ms()).await.map_err(ClientError::Closed)?;
+            }
+            let deadline_ms =
+                reactor::now().mono_ms() + self.timeouts.client_body.as_millis() as u64;
+            let body = &mut self.body;
+            let read = self.link.read_through(deadline_ms, |bytes| decode(body, bytes, into));
+            match read.await {
+                Ok(Ok(0)) => return Err(ClientError::Closed(CloseReason::ClientGone)),
+                Ok(Ok(_)) => {}
+                Ok(Err(flaw)) => return Err(ClientError::Flaw(flaw)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(ClientError::Closed(CloseReason::BodyTimeout));
+                }
+                Err(_) => return Err(ClientError::Closed(CloseReason::ClientGone)),
+            }
+        }
+    }
+
+    fn take_trailers(&mut self) -> Fields {
+        self.body.take_trailers()
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason> {
+        // HTTP/1.0 knows no interim responses, RFC 9110 section 15.2.
+        if self.version == Version::Http10 || self.has_started() {
+            return Ok(());
+        }
+        let mut fields = head.fields.clone();
+        crate::http::hop::strip(&mut fields);
+        write::write_response(&mut self.link.out, head.status, &head.reason, &fields);
+        self.link.write(b"", self.send_ms()).await
+    }
+
+    fn start(&mut self, status: Status, fields: &Fields, length: BodyLength) {
+        let is_bodiless = self.method == Method::Head || status.has_no_body(Method::Get);
+        self.keeps_alive &= self.body.is_end();
+        let mut framing_fields = Fields::new();
+        self.framing = match length {
+            _ if status.has_no_body(Method::Get) => Framing::Bodiless,
+            BodyLength::Known(len) => {
+                framing_fields.push(b"Content-Length", itoa::Buffer::new().format(len).as_bytes());
+                Framing::Left(len)
+            }
+            BodyLength::None if is_bodiless => Framing::Bodiless,
+            BodyLength::None => {
+                framing_fields.push(b"Content-Length", b"0");
+                Framing::Left(0)
+            }
+            BodyLength::Chunked | BodyLength::UntilClose if self.version == Version::Http11 => {
+                framing_fields.push(b"Transfer-Encoding", b"chunked");
+                Framing::Chunked
+            }
+            BodyLength::Chunked | BodyLength::UntilClose => {
+                self.keeps_alive = false;
+                Framing::UntilClose
+            }
+        };
+        if is_bodiless {
+            self.framing = Framing::Bodiless;
+        }
+        match (self.keeps_alive, self.version) {
+            (false, _) => framing_fields.push(b"Connection", b"close"),
+            (true, Version::Http10) => framing_fields.push(b"Connection", b"keep-alive"),
+            (true, Version::Http11) => {}
+        }
+        let out = &mut self.link.out;
+        out.reserve(fields.wire_len() + framing_fields.wire_len() + 64);
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(status.0).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.reason().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        fields.write_to(out);
+        framing_fields.write_to(out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn has_started(&self) -> bool {
+        self.framing != Framing::Unstarted
+    }
+
+    fn wants_no_body(&self) -> bool {
+        self.method == Method::Head
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let len = self.frame(bytes.len() as u64);
+        self.link.out.extend_from_slice(&bytes[..len as usize]);
+        self.end_frame(len);
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+        if bytes.len() + self.link.out.len() <= GATHER_BYTES {
+            self.push(bytes);
+            return Ok(());
+        }
+        let len = self.frame(bytes.len() as u64);
+        let now = len - self.held_back(len);
+        let (now, later) = bytes[..len as usize].split_at(now as usize);
+        self.link.write(now, self.send_ms()).await?;
+        self.link.out.extend_from_slice(later);
+        self.end_frame(len);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), CloseReason> {
+        self.link.write(b"", self.send_ms()).await
+    }
+
+    async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<(), CloseReason> {
+        let len = self.frame(len);
+        let now = len - self.held_back(len);
+        self.link.write_file(file, offset, now, self.send_ms()).await?;
+        let mut later = [0];
+        if now < len {
+            if file.read_exact_at(&mut later, offset + now).is_err() {
+                self.abort();
+                return Err(CloseReason::Incomplete);
+            }
+            self.link.out.extend_from_slice(&later);
+        }
+        self.end_frame(len);
+        Ok(())
+    }
+
+    async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason> {
+        match self.framing {
+            Framing::Chunked => {
+                write_last_chunk(&mut self.link.out, trailers);
+                self.framing = Framing::Left(0);
+            }
+            Framing::Left(0) | Framing::Bodiless | Framing::UntilClose => {}
+            // Less came than was announced.
+            Framing::Left(_) | Framing::Unstarted | Framing::Broken => {
+                self.abort();
+                return Err(CloseReason::Incomplete);
+            }
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.framing = Framing::Broken;
+        self.link.is_broken = true;
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.n_body
+    }
+}

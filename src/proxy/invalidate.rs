@@ -1,0 +1,30 @@
+//! What a successful unsafe request does to stored responses, RFC 9111 section 4.4.
+
+use crate::cache::place;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::policy::invalidate;
+use crate::policy::key::{self, Key};
+use crate::proxy::context::CacheSide;
+
+/// Forgets what the answer to an unsafe request has made untrue.
+pub fn after(cache: &CacheSide, scheme: &str, request: &RequestHead, response: &ResponseHead) {
+    if !invalidate::invalidates(request.method, response.status) {
+        return;
+    }
+    invalidate::for_each_key_text(
+        scheme.as_bytes(),
+        request.authority(),
+        &request.target,
+        &response.fields,
+        |text| forget(cache, &key::key_of(text)),
+    );
+}
+
+/// Forgets the object, or the marker of all variants, under a key.
+pub fn forget(cache: &CacheSide, key: &Key) {
+    cache.hot.borrow_mut().remove(key);
+    // Most keys that are written to were never read: finding that out costs no system call.
+    if cache.index.lookup(key).is_some() {
+        place::discard(&cache.index, &cache.store, key, None);
+    }
+}

@@ -1,0 +1,359 @@
+//! Waiting for a fill: this exchange's own, another's of this worker, or another worker's.
+//!
+//! One origin request for a cold key, whoever asks: the first leads, the others follow what it
+//! has written so far. A follower that has sent nothing can always start over, so a fill that
+//! breaks, or turns out to be for another variant, costs it a look-up and no more.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::cache::fill_state::FillState;
+use crate::cache::fills::{FillAt, Lease};
+use crate::cache::hot::HotObject;
+use crate::http::fields::Fields;
+use crate::http::h1::head;
+use crate::http::head::{BodyLength, RequestHead};
+use crate::http::status::Status;
+use crate::policy::answer::{self, Answer};
+use crate::policy::freshness;
+use crate::policy::meta;
+use crate::policy::pass::PassReason;
+use crate::proxy::client::Client;
+use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::failure::{CloseReason, FetchError};
+use crate::proxy::fill::{self, Job};
+use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
+use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
+use crate::proxy::stored::{self, Added};
+use crate::reactor::{self, timer};
+
+/// A follower of another worker's fill looks for itself at least this often, in case that the
+/// worker died together with those who would have told.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What came of waiting for a fill.
+#[derive(Debug)]
+pub enum Joined {
+    /// A whole object; this exchange led the fill, or followed it.
+    Object(Rc<HotObject>, Part),
+    /// A response that is being written.
+    Stream(Reader, Part),
+    /// It is not stored. The leader has the response.
+    Passed(PassReason, Option<Box<Handover>>),
+    /// There is no answer.
+    Failed(FetchError),
+    /// Look again: the cache has changed.
+    Again,
+    /// The client went away.
+    Closed(CloseReason),
+}
+
+/// What this exchange's part in a fill was.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// It led, and can tell how the fetch went.
+    Led(Rc<LocalFill>),
+    /// It followed.
+    Followed,
+}
+
+impl Part {
+    /// Whether the request was answered by another's fetch.
+    pub fn is_collapsed(&self) -> bool {
+        matches!(self, Self::Followed)
+    }
+}
+
+/// Leads the fill of the job's key, or follows who does, until it is known what comes of it.
+pub async fn join<C: Client>(
+    context: &Rc<Context>,
+    cache: &Rc<CacheSide>,
+    client: &mut C,
+    job: Job,
+) -> Joined {
+    let name = job.found.name.clone();
+    match cache.fills.lease(&name.key, cache.seat) {
+        Lease::Leader(at) => {
+            let local = fill::start(context, cache, at, job);
+            lead(client, &local).await
+        }
+        Lease::Follow(at) => {
+            let local = cache.local.borrow().get(&at).cloned();
+            match local {
+                Some(local) => {
+                    // What runs in this worker tells by itself.
+                    cache.fills.unfollow(at, cache.seat);
+                    follow_local(&local, &name).await
+                }
+                None => follow_remote(cache, at, &name).await,
+            }
+        }
+        Lease::Full => Joined::Passed(PassReason::Store, None),
+    }
+}
+
+async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
+    let reading = local.read();
+    loop {
+        let since = local.notice.version();
+        while let Some(head) = local.take_interim() {
+            if let Err(reason) = client.interim(&head).await {
+                return Joined::Closed(reason);
+            }
+        }
+        let part = Part::Led(Rc::clone(local));
+        match local.progress() {
+            Progress::Fetching => local.notice.later_than(since).await,
+            Progress::Object(object) => return Joined::Object(object, part),
+            Progress::Streaming(object) => {
+                let source = Source::Local { fill: Rc::clone(local), _reading: reading };
+                return Joined::Stream(Reader { object, source }, part);
+            }
+            Progress::Passed(reason) => return Joined::Passed(reason, local.take_handover()),
+            Progress::Failed(error) => return Joined::Failed(error),
+        }
+    }
+}
+
+async fn follow_local(local: &Rc<LocalFill>, name: &Name) -> Joined {
+    let reading = local.read();
+    loop {
+        let since = local.notice.version();
+        match local.progress() {
+            Progress::Fetching => local.notice.later_than(since).await,
+            Progress::Object(object) if object.key == name.key => {
+                return Joined::Object(object, Part::Followed);
+            }
+            Progress::Streaming(object) if object.name.key == name.key => {
+                let source = Source::Local { fill: Rc::clone(local), _reading: reading };
+                return Joined::Stream(Reader { object, source }, Part::Followed);
+            }
+            // It is another variant than ours.
+            Progress::Object(_) | Progress::Streaming(_) => return Joined::Again,
+            Progress::Passed(reason) => return Joined::Passed(reason, None),
+            Progress::Failed(FetchError::FillLost) => return Joined::Again,
+            Progress::Failed(error) => return Joined::Failed(error),
+        }
+    }
+}
+
+async fn follow_remote(cache: &Rc<CacheSide>, at: FillAt, name: &Name) -> Joined {
+    let following = Following::new(cache, at);
+    loop {
+        let since = cache.remote_notice.version();
+        match cache.fills.state(at) {
+            FillState::Fetching => following.wait(since).await,
+            FillState::Streaming { total, .. } => {
+                return match open_fill(cache, at.id(), name, total) {
+                    Some(object) => {
+                        let source = Source::Remote(following);
+                        Joined::Stream(Reader { object: Rc::new(object), source }, Part::Followed)
+                    }
+                    None => Joined::Again,
+                };
+            }
+            FillState::Pass => return Joined::Passed(PassReason::Remembered, None),
+            FillState::Done { .. } | FillState::Failed | FillState::Gone => return Joined::Again,
+        }
+    }
+}
+
+fn open_fill(cache: &CacheSide, id: u64, name: &Name, total: Option<u64>) -> Option<FillObject> {
+    let object = cache.store.open_fill(id).ok()??;
+    if object.key_text() != &*name.text {
+        return None;
+    }
+    Some(FillObject {
+        name: name.clone(),
+        status: Status(object.status()),
+        fields: head::parse_fields(object.head(), STORED_FIELDS_MAX).ok()?,
+        lifetimes: meta::decode(object.meta()).ok()?,
+        body_offset: object.body_offset(),
+        file: object.file,
+        total,
+    })
+}
+
+/// This worker follows a fill of another: it is told of progress as long as this lives.
+#[derive(Debug)]
+struct Following {
+    cache: Rc<CacheSide>,
+    at: FillAt,
+}
+
+impl Following {
+    fn new(cache: &Rc<CacheSide>, at: FillAt) -> Self {
+        *cache.remote.borrow_mut().entry(at).or_default() += 1;
+        cache.fills.follow(at, cache.seat);
+        Self { cache: Rc::clone(cache), at }
+    }
+
+    async fn wait(&self, since: u64) {
+        let notice = self.cache.remote_notice.later_than(since);
+        if timer::timeout(LOOK_AGAIN, notice).await.is_err() {
+            // The caller looks again at what this may have changed.
+            self.cache.fills.state_checked(self.at);
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut remote = self.cache.remote.borrow_mut();
+        let Some(n) = remote.get_mut(&self.at) else { return };
+        *n -= 1;
+        if *n == 0 {
+            remote.remove(&self.at);
+            self.cache.fills.unfollow(self.at, self.cache.seat);
+        }
+    }
+}
+
+/// Reads a response that is being written.
+#[derive(Debug)]
+pub struct Reader {
+    /// What is being written.
+    pub object: Rc<FillObject>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Local { fill: Rc<LocalFill>, _reading: Reading },
+    Remote(Following),
+}
+
+impl Reader {
+    fn version(&self) -> u64 {
+        match &self.source {
+            Source::Local { fill, .. } => fill.notice.version(),
+            Source::Remote(following) => following.cache.remote_notice.version(),
+        }
+    }
+
+    fn flow(&self, sent: u64) -> Flow {
+        match &self.source {
+            Source::Local { fill, .. } => fill.flow(),
+            Source::Remote(following) => {
+                match following.cache.fills.state(following.at) {
+                    FillState::Streaming { bytes, .. } => Flow::Open(bytes),
+                    FillState::Done { bytes } => Flow::Done(bytes),
+                    // The place in the table may serve another fill by now; the file knows.
+                    FillState::Gone => match self.object.finished_len() {
+                        Some(bytes) => Flow::Done(bytes),
+                        None => Flow::Broken(sent),
+                    },
+                    FillState::Pass => Flow::Unstored(sent),
+                    FillState::Fetching | FillState::Failed => Flow::Broken(sent),
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, since: u64) {
+        match &self.source {
+            Source::Local { fill, .. } => fill.notice.later_than(since).await,
+            Source::Remote(following) => following.wait(since).await,
+        }
+    }
+}
+
+/// Answers with a response that is being written, as fast as it comes and the client reads. The
+/// rest of what turns out not to be stored is for the caller to give.
+pub async fn send<C: Client>(
+    client: &mut C,
+    request: &RequestHead,
+    reader: &Reader,
+    part: &Part,
+    added: &Added<'_>,
+    facts: &mut Facts,
+) -> Result<Delivery, CloseReason> {
+    facts.stage = Stage::Send;
+    let object = &reader.object;
+    let now_s = reactor::now().unix_s();
+    let age_s = freshness::current_age_s(&object.lifetimes, now_s);
+    let len = object.total.unwrap_or(u64::MAX);
+    match answer::answer(request, object.status, &object.fields, len) {
+        Answer::NotModified => {
+            let fields = stored::not_modified(&object.fields, age_s, added);
+            bodiless(client, Status(304), &fields, facts).await?;
+            return Ok(Delivery::Whole);
+        }
+        // A range of what is not whole yet: all of it is a right answer too.
+        Answer::Full | Answer::Partial(_) | Answer::Unsatisfiable => {}
+    }
+    let fields = stored::stored_fields(&object.fields, age_s, added);
+    facts.status = object.status.0;
+    client.start(
+        object.status,
+        &fields,
+        object.total.map_or(BodyLength::Chunked, BodyLength::Known),
+    );
+    if client.wants_no_body() {
+        client.finish(&Fields::new()).await?;
+        return Ok(Delivery::Whole);
+    }
+    copy(client, reader, part).await
+}
+
+async fn bodiless<C: Client>(
+    client: &mut C,
+    status: Status,
+    fields: &Fields,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    facts.status = status.0;
+    client.start(status, fields, BodyLength::Known(0));
+    client.finish(&Fields::new()).await
+}
+
+async fn copy<C: Client>(
+    client: &mut C,
+    reader: &Reader,
+    part: &Part,
+) -> Result<Delivery, CloseReason> {
+    let object = &reader.object;
+    let mut sent = 0;
+    loop {
+        let since = reader.version();
+        let flow = reader.flow(sent);
+        let (Flow::Open(bytes) | Flow::Done(bytes) | Flow::Broken(bytes) | Flow::Unstored(bytes)) =
+            flow;
+        if bytes > sent {
+            client.send_file(&object.file, object.body_offset + sent, bytes - sent).await?;
+            sent = bytes;
+            continue;
+        }
+        match flow {
+            Flow::Done(_) => {
+                client.finish(&Fields::new()).await?;
+                return Ok(Delivery::Whole);
+            }
+            Flow::Broken(_) => {
+                client.abort();
+                return Err(CloseReason::Incomplete);
+            }
+            Flow::Unstored(_) => {
+                let handover = match part {
+                    Part::Led(local) => local.take_handover(),
+                    Part::Followed => None,
+                };
+                return Ok(Delivery::Part(sent, handover));
+            }
+            Flow::Open(_) => {
+                client.flush().await?;
+                reader.wait(since).await;
+            }
+        }
+    }
+}
+
+/// How much of a stream the client got.
+#[derive(Debug)]
+pub enum Delivery {
+    /// All of it.
+    Whole,
+    /// So many bytes; the rest is not stored. The leader has the origin's answer at that place.
+    Part(u64, Option<Box<Handover>>),
+}

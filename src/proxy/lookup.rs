@@ -1,0 +1,246 @@
+//! From a request to what the cache has for it.
+//!
+//! A key's slot says whether there is anything; the object itself comes from the hot tier, or
+//! from its file, whose every part is checked before it is believed. What is damaged is removed,
+//! reported once, and counts as nothing.
+
+use std::rc::Rc;
+
+use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
+use crate::cache::object::Fault;
+use crate::cache::place;
+use crate::cache::slot::{SlotView, State};
+use crate::cache::store::{Object, OpenError};
+use crate::http::fields::Fields;
+use crate::http::h1::head;
+use crate::http::head::RequestHead;
+use crate::http::status::Status;
+use crate::policy::key::{self, Key};
+use crate::policy::meta;
+use crate::policy::vary::VaryNames;
+use crate::proxy::context::CacheSide;
+use crate::reactor;
+
+/// How often a slot that changes under our eyes is read again.
+const ATTEMPTS_MAX: usize = 4;
+
+/// A stored head has no more fields than this: an origin's limit and what we add.
+pub const STORED_FIELDS_MAX: usize = 1024;
+
+/// A key and the text it was made of.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// The text, which a cache file repeats.
+    pub text: Rc<[u8]>,
+    /// Its MD5.
+    pub key: Key,
+}
+
+impl Name {
+    /// Names a text.
+    pub fn of(text: &[u8]) -> Self {
+        Self { text: text.into(), key: key::key_of(text) }
+    }
+
+    /// The name of what a request asks for, before Vary.
+    pub fn of_request(scheme: &str, head: &RequestHead) -> Self {
+        let mut text = Vec::with_capacity(128);
+        key::key_text(scheme.as_bytes(), head.authority(), &head.target, &mut text);
+        Self::of(&text)
+    }
+
+    /// The name of the variant that `request` selects below this one.
+    ///
+    /// `marker` is what tells the variants of one marker from those of another: a marker that was
+    /// removed takes its variants with it.
+    pub fn variant(&self, vary: &VaryNames, marker: &[u8], request: &Fields) -> Self {
+        let mut text = Vec::with_capacity(self.text.len() + 128);
+        key::variant_text(&self.text, vary, request, &mut text);
+        text.extend_from_slice(b"\n#");
+        text.extend_from_slice(marker);
+        Self::of(&text)
+    }
+}
+
+/// What tells the variants of a key apart.
+#[derive(Clone, Debug)]
+pub struct Marker {
+    /// The request fields that choose.
+    pub names: VaryNames,
+    /// The marker's own mark, part of its variants' names.
+    pub mark: Rc<[u8]>,
+}
+
+/// What the cache has.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The key before Vary.
+    pub primary: Name,
+    /// Where the answer to this request is, or would be.
+    pub name: Name,
+    /// What chooses among variants, if the key has any.
+    pub marker: Option<Marker>,
+    /// What is there.
+    pub what: What,
+}
+
+/// What is under a name.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// Nothing.
+    Nothing,
+    /// A note that the answer is not to be stored, so that nobody waits for it.
+    Pass,
+    /// A stored response.
+    Object(Rc<HotObject>),
+}
+
+/// Finds what the cache has for a request.
+pub async fn look_up(cache: &CacheSide, scheme: &str, request: &RequestHead) -> Found {
+    let primary = Name::of_request(scheme, request);
+    let found = find(cache, &primary).await;
+    let What::Object(object) = &found else {
+        return Found { name: primary.clone(), primary, marker: None, what: found };
+    };
+    let Some(names) = object.lifetimes.vary.clone().filter(|_| is_marker(object)) else {
+        return Found { name: primary.clone(), primary, marker: None, what: found };
+    };
+    let marker = Marker { names, mark: object.with_body(|mark| Rc::from(mark)) };
+    let name = primary.variant(&marker.names, &marker.mark, &request.fields);
+    let what = find(cache, &name).await;
+    Found { primary, name, marker: Some(marker), what }
+}
+
+/// Finds what the hot tier has for a request, without waiting for anything.
+pub fn look_up_hot(cache: &CacheSide, scheme: &str, head: &RequestHead) -> Option<Rc<HotObject>> {
+    let primary = Name::of_request(scheme, head);
+    let object = find_hot(cache, &primary.key)?;
+    match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
+        None => Some(object),
+        Some(names) => {
+            let name = object.with_body(|mark| primary.variant(names, mark, &head.fields));
+            find_hot(cache, &name.key)
+        }
+    }
+}
+
+/// Whether an object is no response but names what chooses among the variants of its key.
+pub fn is_marker(object: &HotObject) -> bool {
+    object.status.0 == MARKER_STATUS
+}
+
+/// The status in a marker's file, which no response has.
+pub const MARKER_STATUS: u16 = 0;
+
+/// The hot tier's copy, if the index still has what it was made from.
+fn find_hot(cache: &CacheSide, key: &Key) -> Option<Rc<HotObject>> {
+    let object = Rc::clone(cache.hot.borrow().find(key)?);
+    if is_current(cache, &object) {
+        return Some(object);
+    }
+    cache.hot.borrow_mut().remove(key);
+    None
+}
+
+/// Whether the index still has what a copy was made from; also says that it was used.
+pub fn is_current(cache: &CacheSide, object: &HotObject) -> bool {
+    let Some(source) = object.source else { return false };
+    let is_current = cache.index.is_current(source.at, source.generation);
+    if is_current {
+        cache.index.touch(source.at);
+    }
+    is_current
+}
+
+async fn find(cache: &CacheSide, name: &Name) -> What {
+    if let Some(object) = find_hot(cache, &name.key) {
+        return What::Object(object);
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(slot) = cache.index.lookup(&name.key) else { return What::Nothing };
+        if slot.state == State::Pass {
+            let is_over = slot.fresh_until_s <= reactor::now().unix_s();
+            return if is_over { What::Nothing } else { What::Pass };
+        }
+        match load(cache, name, &slot).await {
+            Ok(Some(object)) => {
+                cache.index.touch(slot.at);
+                return What::Object(object);
+            }
+            // It was replaced while we read it: what is there now is read instead.
+            _ if !cache.index.is_current(slot.at, slot.generation) => {}
+            Ok(None) => return remove_damaged(cache, name, &slot, "missing"),
+            Err(why) => return remove_damaged(cache, name, &slot, &why.to_string()),
+        }
+    }
+    What::Nothing
+}
+
+/// Forgets what cannot be used, says so once, and finds nothing.
+fn remove_damaged(cache: &CacheSide, name: &Name, slot: &SlotView, why: &str) -> What {
+    if place::discard(&cache.index, &cache.store, &name.key, Some(slot.generation)).is_some() {
+        let path = cache.store.path(&name.key);
+        ::log::warn!("cache file {path:?} is not usable ({why}): removed, to be fetched anew");
+    }
+    What::Nothing
+}
+
+/// Reads an object from its file, checks all of it, and keeps it in the hot tier. `None` when
+/// there is no file, or another one by now.
+async fn load(
+    cache: &CacheSide,
+    name: &Name,
+    slot: &SlotView,
+) -> Result<Option<Rc<HotObject>>, OpenError> {
+    let Some(object) = cache.store.open_object(&name.key, &name.text)? else { return Ok(None) };
+    let lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
+    let fields =
+        head::parse_fields(object.head(), STORED_FIELDS_MAX).map_err(|_| Fault::FrontDamaged)?;
+    let source = Some(Source { at: slot.at, generation: slot.generation });
+    let status = Status(object.status());
+    let is_small = cache.hot.borrow().has_room_for(object.body_len);
+    let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
+        Some(body) if is_small => {
+            HotObject::in_memory(name.key, source, status, lifetimes, fields, &body)
+        }
+        _ => {
+            if slot.stamp != object.stamp {
+                verify(&object).await?;
+                cache.index.restamp(slot.at, slot.generation, object.stamp);
+            }
+            HotObject::in_file(name.key, source, status, lifetimes, fields, object)
+        }
+    };
+    if !cache.index.is_current(slot.at, slot.generation) {
+        return Ok(None);
+    }
+    let hot = Rc::new(hot);
+    cache.hot.borrow_mut().insert(Rc::clone(&hot));
+    Ok(Some(hot))
+}
+
+/// Checks a body step by step, so that others have their turn between the steps.
+async fn verify(object: &Object) -> Result<(), OpenError> {
+    let mut verify = object.verify();
+    let mut scratch = Vec::new();
+    while !verify.step(object, &mut scratch)? {
+        reactor::yield_now().await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_of_another_marker_have_other_names() {
+        let primary = Name::of(b"GET http://example.org/");
+        let response: Fields = [("Vary", "accept-language")].into_iter().collect();
+        let names = VaryNames::parse(&response).unwrap().unwrap();
+        let request: Fields = [("Accept-Language", "de")].into_iter().collect();
+        let first = primary.variant(&names, b"1", &request);
+        assert_eq!(first.key, primary.variant(&names, b"1", &request).key);
+        assert_ne!(first.key, primary.variant(&names, b"2", &request).key);
+    }
+}

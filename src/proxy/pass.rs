@@ -1,0 +1,91 @@
+//! Round the cache: ask the origin for this client alone, and pass its answer on.
+
+use std::rc::Rc;
+
+use crate::http::fields::Fields;
+use crate::http::forward::{self, Peer};
+use crate::http::h1::write;
+use crate::http::head::{BodyLength, RequestHead};
+use crate::policy::status::CacheStatus;
+use crate::proxy::client::Client;
+use crate::proxy::context::Context;
+use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::failure::CloseReason;
+use crate::proxy::fetch::{self, FetchFailure, Question, Response};
+use crate::proxy::stored;
+use crate::proxy::upload::Upload;
+use crate::reactor;
+
+/// The fields of a request as they go to an origin.
+pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: BodyLength) -> Fields {
+    let peer =
+        Peer { client: client.address(), scheme: client.scheme(), host: request.authority() };
+    forward::request_fields(request, &peer, framing)
+}
+
+/// What to ask an upstream.
+pub fn question(upstream: usize, request: &RequestHead, fields: &Fields) -> Question {
+    let mut head = Vec::with_capacity(fields.wire_len() + 256);
+    let target = request.target.path_and_query();
+    write::write_request(&mut head, &request.method_text, target, fields);
+    Question { upstream, method: request.method, head }
+}
+
+/// Asks, for this client alone.
+pub async fn ask<U: Upload>(
+    context: &Rc<Context>,
+    question: &Question,
+    upload: &mut U,
+    facts: &mut Facts,
+) -> Result<Response, FetchFailure> {
+    facts.stage = Stage::Fetch;
+    let response = fetch::fetch(&context.pools, context.origin, question, upload).await?;
+    facts.connected_us = response.times.requested.mono_us;
+    facts.first_byte_us = response.times.received.mono_us;
+    facts.server = Some(response.server);
+    Ok(response)
+}
+
+/// Passes a response on. `read` is the part of its body that was read before.
+pub async fn relay<C: Client>(
+    client: &mut C,
+    mut response: Response,
+    read: Vec<u8>,
+    status: &CacheStatus<'_>,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    facts.stage = Stage::Send;
+    facts.status = response.head.status.0;
+    let fields = forward::response_fields(&response.head, reactor::now());
+    let fields = stored::with_cache_status(fields, status);
+    let length = match (response.head.length, response.head.content_length) {
+        (BodyLength::None, Some(len)) => BodyLength::Known(len),
+        (length, _) => length,
+    };
+    client.start(response.head.status, &fields, length);
+    let mut part = read;
+    loop {
+        // What has come already goes out in one piece with the head.
+        match response.body.take(&mut part) {
+            Ok(false) => {
+                client.push(&part);
+                return client.finish(&response.body.take_trailers()).await;
+            }
+            Ok(true) => {}
+            Err(_) => {
+                client.abort();
+                return Err(CloseReason::Incomplete);
+            }
+        }
+        let is_waiting = part.is_empty();
+        client.send(&part).await?;
+        part.clear();
+        if is_waiting {
+            client.flush().await?;
+            if response.body.wait().await.is_err() {
+                client.abort();
+                return Err(CloseReason::Incomplete);
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! How far a fill has come, for the exchanges of its own worker.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+use crate::cache::hot::HotObject;
+use crate::cache::object::{HEADER_LEN, Header};
+use crate::http::fields::Fields;
+use crate::http::head::ResponseHead;
+use crate::http::status::Status;
+use crate::policy::keep::Lifetimes;
+use crate::policy::pass::PassReason;
+use crate::proxy::failure::FetchError;
+use crate::proxy::fetch::{FetchTimes, Response};
+use crate::proxy::lookup::Name;
+use crate::proxy::notice::Notice;
+
+/// How far a fill has come, for the exchanges of its own worker.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// No head yet.
+    Fetching,
+    /// All of it is in memory, or was stored before.
+    Object(Rc<HotObject>),
+    /// The head is there and the body is being written to a file.
+    Streaming(Rc<FillObject>),
+    /// It is not to be stored.
+    Passed(PassReason),
+    /// There is no answer.
+    Failed(FetchError),
+}
+
+/// How a stream goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// So many bytes of the body are in the file, more will come.
+    Open(u64),
+    /// The whole body is in the file: so many bytes.
+    Done(u64),
+    /// It broke off after so many bytes.
+    Broken(u64),
+    /// The origin goes on, but after so many bytes no more of it is stored.
+    Unstored(u64),
+}
+
+/// A response whose body is being written.
+#[derive(Debug)]
+pub struct FillObject {
+    /// Its name: a follower must see that it is what its own request selects.
+    pub name: Name,
+    /// Its status.
+    pub status: Status,
+    /// Its fields.
+    pub fields: Fields,
+    /// How long it may be used.
+    pub lifetimes: Lifetimes,
+    /// The file that is being written.
+    pub file: File,
+    /// Where the body begins in it.
+    pub body_offset: u64,
+    /// The body's length, when the origin said it.
+    pub total: Option<u64>,
+}
+
+impl FillObject {
+    /// The length of the body, if the file says that it is whole.
+    pub fn finished_len(&self) -> Option<u64> {
+        let mut bytes = [0; HEADER_LEN];
+        self.file.read_exact_at(&mut bytes, 0).ok()?;
+        let header = Header::parse(&bytes).ok()?;
+        header.body_crc.and(header.body_len)
+    }
+}
+
+/// A fill as its own worker's exchanges see it.
+#[derive(Debug)]
+pub struct LocalFill {
+    /// Posted at every change.
+    pub notice: Notice,
+    progress: RefCell<Progress>,
+    flow: Cell<Flow>,
+    n_readers: Cell<usize>,
+    interims: RefCell<VecDeque<ResponseHead>>,
+    handover: RefCell<Option<Box<Handover>>>,
+    /// The fetch's server and phases, once there is an answer.
+    answered: Cell<Option<((usize, usize), FetchTimes)>>,
+    /// The origin said 304: what is served was stored before.
+    is_revalidated: Cell<bool>,
+    private: RefCell<Fields>,
+}
+
+/// A response that goes to the exchange that led to it, and what was read of its body.
+#[derive(Debug)]
+pub struct Handover {
+    /// The response, its body not read to the end.
+    pub response: Response,
+    /// The part of the body that was read after what a stream delivered.
+    pub read: Vec<u8>,
+}
+
+impl LocalFill {
+    /// One that has just begun.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            notice: Notice::default(),
+            progress: RefCell::new(Progress::Fetching),
+            flow: Cell::new(Flow::Open(0)),
+            n_readers: Cell::new(0),
+            interims: RefCell::default(),
+            handover: RefCell::default(),
+            answered: Cell::new(None),
+            is_revalidated: Cell::new(false),
+            private: RefCell::default(),
+        })
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// How the stream goes.
+    pub fn flow(&self) -> Flow {
+        self.flow.get()
+    }
+
+    /// The next interim response that nobody has taken.
+    pub fn take_interim(&self) -> Option<ResponseHead> {
+        self.interims.borrow_mut().pop_front()
+    }
+
+    /// The response, once; for the leader.
+    pub fn take_handover(&self) -> Option<Box<Handover>> {
+        self.handover.borrow_mut().take()
+    }
+
+    /// The server that answered and the phases of the fetch.
+    pub fn answered(&self) -> Option<((usize, usize), FetchTimes)> {
+        self.answered.get()
+    }
+
+    /// Whether the origin confirmed what was stored.
+    pub fn is_revalidated(&self) -> bool {
+        self.is_revalidated.get()
+    }
+
+    /// Whether some exchange of this worker follows it.
+    pub fn has_readers(&self) -> bool {
+        self.n_readers.get() > 0
+    }
+
+    /// Counts a reader for as long as the guard lives.
+    pub fn read(self: &Rc<Self>) -> Reading {
+        self.n_readers.set(self.n_readers.get() + 1);
+        Reading(Rc::clone(self))
+    }
+
+    /// Says how far it is.
+    pub fn set(&self, progress: Progress) {
+        *self.progress.borrow_mut() = progress;
+        self.notice.post();
+    }
+
+    /// Says how the stream goes.
+    pub fn set_flow(&self, flow: Flow) {
+        self.flow.set(flow);
+        self.notice.post();
+    }
+
+    /// It broke. Who has seen a head sees the end of the stream; the others see why.
+    pub fn break_off(&self, error: FetchError) {
+        if matches!(&*self.progress.borrow(), Progress::Streaming(_)) {
+            if let Flow::Open(bytes) = self.flow.get() {
+                self.flow.set(Flow::Broken(bytes));
+            }
+            self.notice.post();
+            return;
+        }
+        self.set(Progress::Failed(error));
+    }
+
+    /// Leaves the response to the leader.
+    pub fn hand_over(&self, response: Response, read: Vec<u8>) {
+        *self.handover.borrow_mut() = Some(Box::new(Handover { response, read }));
+    }
+
+    /// An interim response has come.
+    pub fn push_interim(&self, head: ResponseHead) {
+        self.interims.borrow_mut().push_back(head);
+        self.notice.post();
+    }
+
+    /// The origin has answered.
+    pub fn set_answered(&self, server: (usize, usize), times: FetchTimes) {
+        self.answered.set(Some((server, times)));
+    }
+
+    /// The origin said 304.
+    pub fn set_revalidated(&self) {
+        self.is_revalidated.set(true);
+    }
+
+    /// Some of the answer's fields are for the leader's client alone, and are not stored.
+    pub fn set_private(&self, fields: Fields) {
+        *self.private.borrow_mut() = fields;
+    }
+
+    /// The fields of the answer that are for the leader's client alone.
+    pub fn private(&self) -> Fields {
+        self.private.borrow().clone()
+    }
+}
+
+/// Someone reads a fill.
+#[derive(Debug)]
+pub struct Reading(Rc<LocalFill>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.n_readers.set(self.0.n_readers.get() - 1);
+    }
+}

@@ -1,0 +1,79 @@
+//! The rest of an answer whose fill gave up storing it: the disk is full, or it is too large.
+//!
+//! The leader of the fill goes on with the origin's answer. A follower asks for the whole once
+//! more and compares it, byte by byte, with what it has sent already, which the fill's file still
+//! holds. Only if all of that is the same is the rest the rest of the same answer.
+
+use std::os::unix::fs::FileExt;
+
+use crate::http::fields::Fields;
+use crate::http::status::Status;
+use crate::proxy::client::Client;
+use crate::proxy::failure::CloseReason;
+use crate::proxy::fetch::Response;
+use crate::proxy::progress::{FillObject, Handover};
+use crate::reactor::scratch;
+
+/// Goes on with an answer of which the client has everything before `read`.
+pub async fn lead_on<C: Client>(client: &mut C, mut handover: Handover) -> Result<(), CloseReason> {
+    loop {
+        client.send(&handover.read).await?;
+        handover.read.clear();
+        match handover.response.body.next(&mut handover.read).await {
+            Ok(true) => {}
+            Ok(false) => {
+                client.send(&handover.read).await?;
+                return client.finish(&handover.response.body.take_trailers()).await;
+            }
+            Err(_) => return break_off(client),
+        }
+    }
+}
+
+/// Goes on with an answer of which the client has `sent` bytes, from another answer to the same
+/// question.
+pub async fn go_on<C: Client>(
+    client: &mut C,
+    object: &FillObject,
+    sent: u64,
+    mut response: Response,
+) -> Result<(), CloseReason> {
+    if response.head.status != object.status || object.status != Status(200) {
+        return break_off(client);
+    }
+    let mut at = 0;
+    let mut read = Vec::new();
+    while at < sent {
+        read.clear();
+        let Ok(more) = response.body.next(&mut read).await else { return break_off(client) };
+        let overlap = read.len().min(usize::try_from(sent - at).unwrap_or(usize::MAX));
+        if !is_same(object, at, &read[..overlap]) || (!more && at + (overlap as u64) < sent) {
+            return break_off(client);
+        }
+        at += overlap as u64;
+        read.drain(..overlap);
+        if !more {
+            client.send(&read).await?;
+            return client.finish(&Fields::new()).await;
+        }
+    }
+    lead_on(client, Handover { response, read }).await
+}
+
+/// Whether the fill's file has these bytes at this place of the body.
+fn is_same(object: &FillObject, at: u64, bytes: &[u8]) -> bool {
+    let mut at = object.body_offset + at;
+    scratch::with_scratch(|scratch| {
+        bytes.chunks(scratch.len()).all(|part| {
+            let stored = &mut scratch[..part.len()];
+            let is_same = object.file.read_exact_at(stored, at).is_ok() && stored == part;
+            at += part.len() as u64;
+            is_same
+        })
+    })
+}
+
+fn break_off<C: Client>(client: &mut C) -> Result<(), CloseReason> {
+    client.abort();
+    Err(CloseReason::Incomplete)
+}

@@ -1,0 +1,237 @@
+//! Putting answers into the cache: files written, named and shown in the index, in this order.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+use crate::cache::evict::{Level, Limits};
+use crate::cache::hot::{Body, HotObject, Source};
+use crate::cache::index::Index;
+use crate::cache::place;
+use crate::cache::slot::{self, NewSlot, State};
+use crate::cache::store::Object;
+use crate::cache::writer::Writer;
+use crate::http::fields::Fields;
+use crate::http::status::Status;
+use crate::policy::keep::Lifetimes;
+use crate::policy::key::Key;
+use crate::policy::meta;
+use crate::policy::vary::VaryNames;
+use crate::proxy::context::CacheSide;
+use crate::proxy::lookup::{Found, MARKER_STATUS, Marker, Name};
+use crate::reactor::{self, scratch};
+
+/// How long a key is remembered as not to be stored, in seconds.
+const PASS_S: u64 = 60;
+
+/// An answer without its body, as it is to be stored.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where.
+    pub name: Name,
+    /// Its status.
+    pub status: Status,
+    /// Its fields.
+    pub fields: Fields,
+    /// How long it may be used.
+    pub lifetimes: Lifetimes,
+}
+
+/// The cache, for one fill.
+#[derive(Debug)]
+pub struct Shelf {
+    cache: Rc<CacheSide>,
+    /// The fill's number, and the name of its file while it is being written.
+    id: u64,
+}
+
+impl Shelf {
+    /// The cache, for the fill of this number.
+    pub fn new(cache: Rc<CacheSide>, id: u64) -> Self {
+        Self { cache, id }
+    }
+
+    /// Where an answer belongs. Writes the marker first when the key has variants.
+    pub fn place(
+        &self,
+        found: &Found,
+        request: &Fields,
+        lifetimes: &Lifetimes,
+    ) -> io::Result<Name> {
+        let Some(names) = &lifetimes.vary else { return Ok(found.primary.clone()) };
+        let marker = match &found.marker {
+            Some(marker) if marker.names == *names => marker.clone(),
+            _ => self.write_marker(&found.primary, names)?,
+        };
+        Ok(found.primary.variant(&marker.names, &marker.mark, request))
+    }
+
+    /// Begins the fill's file, which followers in other workers find by the fill's number.
+    pub fn begin(&self, entry: &Entry, body_len: Option<u64>) -> io::Result<Writer> {
+        let mut head = Vec::with_capacity(entry.fields.wire_len());
+        entry.fields.write_to(&mut head);
+        let mut meta = Vec::new();
+        meta::encode(&entry.lifetimes, &mut meta);
+        let (text, status) = (&entry.name.text, entry.status.0);
+        self.cache.store.begin(self.id, text, &meta, status, &head, body_len)
+    }
+
+    /// Completes a file, gives it its name, and then shows it in the index.
+    pub fn publish(&self, entry: &Entry, writer: Writer) -> io::Result<Source> {
+        self.publish_as(entry, writer, State::Ready)
+    }
+
+    /// Stores a whole answer and keeps it in the hot tier.
+    pub fn store(&self, entry: Entry, body: &[u8]) -> io::Result<Rc<HotObject>> {
+        let mut writer = self.begin(&entry, Some(body.len() as u64))?;
+        writer.append(body)?;
+        let source = self.publish(&entry, writer)?;
+        Ok(self.keep_hot(in_memory(entry, Some(source), body)))
+    }
+
+    /// Stores an object anew under the fields and lifetimes that a 304 has given it.
+    pub async fn store_again(&self, entry: Entry, stored: &HotObject) -> io::Result<Rc<HotObject>> {
+        let object = match &stored.body {
+            Body::Memory => return stored.with_body(|body| self.store(entry, body)),
+            Body::File(object) => object,
+        };
+        let mut writer = self.begin(&entry, Some(object.body_len))?;
+        while writer.written() < object.body_len {
+            copy_part(object, &mut writer)?;
+            reactor::yield_now().await;
+        }
+        let source = self.publish(&entry, writer)?;
+        let opened = self.cache.store.open_object(&entry.name.key, &entry.name.text);
+        let file = opened.map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
+        let Entry { name, status, fields, lifetimes } = entry;
+        let hot = HotObject::in_file(name.key, Some(source), status, lifetimes, fields, file);
+        Ok(self.keep_hot(hot))
+    }
+
+    /// Remembers for a while that a key is not to be stored, and forgets what was stored under it.
+    pub fn note_pass(&self, key: &Key) {
+        self.forget(key);
+        let slot = pass_slot(*key, reactor::now().unix_s());
+        // Without the note the next request waits for an answer that it cannot share, and no more.
+        let _ = self.cache.index.publish(&slot);
+    }
+
+    /// Forgets what is stored under a key.
+    pub fn forget(&self, key: &Key) {
+        place::discard(&self.cache.index, &self.cache.store, key, None);
+    }
+
+    /// Says, once for all workers, that what should be stored cannot be.
+    pub fn refused(&self, error: &io::Error) {
+        self.cache.wakes.wake(self.cache.keeper_seat);
+        if self.cache.fills.may_say_refused(reactor::now().unix_s()) {
+            ::log::warn!("cannot store in the cache: {error}; answers are passed on unstored");
+        }
+    }
+
+    fn write_marker(&self, primary: &Name, names: &VaryNames) -> io::Result<Marker> {
+        let mark: Rc<[u8]> = format!("{:x}", self.id).into_bytes().into();
+        let lifetimes = Lifetimes {
+            received_s: reactor::now().unix_s(),
+            vary: Some(names.clone()),
+            ..Lifetimes::default()
+        };
+        let entry = Entry {
+            name: primary.clone(),
+            status: Status(MARKER_STATUS),
+            fields: Fields::new(),
+            lifetimes,
+        };
+        let mut writer = self.begin(&entry, Some(mark.len() as u64))?;
+        writer.append(&mark)?;
+        self.publish_as(&entry, writer, State::Vary)?;
+        Ok(Marker { names: names.clone(), mark })
+    }
+
+    fn publish_as(&self, entry: &Entry, writer: Writer, state: State) -> io::Result<Source> {
+        let cache = &self.cache;
+        let finished = writer.finish()?;
+        let slot = new_slot(entry, state);
+        let published = place::put(&cache.index, &cache.store, finished, &slot);
+        let published = published.map_err(io::Error::other)?;
+        if wants_room(&cache.index) {
+            cache.wakes.wake(cache.keeper_seat);
+        }
+        Ok(Source { at: published.at, generation: published.generation })
+    }
+
+    fn keep_hot(&self, hot: HotObject) -> Rc<HotObject> {
+        let object = Rc::new(hot);
+        self.cache.hot.borrow_mut().insert(Rc::clone(&object));
+        object
+    }
+}
+
+/// An answer as a hot object; without a source it is good only for those who wait for it.
+pub fn in_memory(entry: Entry, source: Option<Source>, body: &[u8]) -> HotObject {
+    let Entry { name, status, fields, lifetimes } = entry;
+    HotObject::in_memory(name.key, source, status, lifetimes, fields, body)
+}
+
+/// Appends the next part of an object's body to a file.
+fn copy_part(object: &Object, writer: &mut Writer) -> io::Result<()> {
+    scratch::with_scratch(|scratch| {
+        let left = object.body_len - writer.written();
+        let part = left.min(scratch.len() as u64) as usize;
+        let offset = object.body_offset() + writer.written();
+        match object.file.read_at(&mut scratch[..part], offset)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n_read => writer.append(&scratch[..n_read]),
+        }
+    })
+}
+
+/// Whether the keeper should make room; the disk it watches by itself.
+fn wants_room(index: &Index) -> bool {
+    let limits = Limits {
+        size_bytes: index.size_bytes(),
+        objects: index.n_objects_max(),
+        free_bytes_min: 0,
+    };
+    let level = Level { bytes: index.bytes(), objects: index.objects(), free_bytes: None };
+    limits.wants_room(&level, false)
+}
+
+/// A slot; lengths and stamp are the file's and filled in from it.
+fn new_slot(entry: &Entry, state: State) -> NewSlot {
+    let lifetimes = &entry.lifetimes;
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    NewSlot {
+        key: entry.name.key,
+        state,
+        flags: flag(lifetimes.must_revalidate, slot::MUST_REVALIDATE)
+            | flag(lifetimes.no_cache, slot::NO_CACHE),
+        status: entry.status.0,
+        stored_s: lifetimes.received_s,
+        fresh_until_s: lifetimes.fresh_until_s,
+        swr_until_s: lifetimes.swr_until_s,
+        sie_until_s: lifetimes.sie_until_s,
+        age_s: lifetimes.age_s,
+        head_len: 0,
+        body_len: 0,
+        stamp: 0,
+    }
+}
+
+fn pass_slot(key: Key, now_s: u64) -> NewSlot {
+    let until_s = now_s + PASS_S;
+    NewSlot {
+        key,
+        state: State::Pass,
+        flags: 0,
+        status: 0,
+        stored_s: now_s,
+        fresh_until_s: until_s,
+        swr_until_s: until_s,
+        sie_until_s: until_s,
+        age_s: 0,
+        head_len: 0,
+        body_len: 0,
+        stamp: 0,
+    }
+}

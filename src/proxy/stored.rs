@@ -1,0 +1,213 @@
+//! Answers from what is stored: in full, in part, or only that nothing changed.
+
+use crate::cache::hot::{Body, HotObject};
+use crate::http::fields::Fields;
+use crate::http::head::{BodyLength, RequestHead};
+use crate::http::range::Ranges;
+use crate::http::status::Status;
+use crate::policy::answer::{self, Answer};
+use crate::policy::status::CacheStatus;
+use crate::proxy::client::Client;
+use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::failure::CloseReason;
+use crate::reactor;
+
+use std::ops::Range;
+
+/// Where a part of a multipart/byteranges body ends and the next begins.
+const BOUNDARY: &str = "ktrix-7b1f0c5e9a3d2846";
+
+/// What an answer says beyond what is stored.
+#[derive(Clone, Debug)]
+pub struct Added<'a> {
+    /// What the cache did for it.
+    pub status: CacheStatus<'a>,
+    /// Fields of the origin's answer that are for this client alone.
+    pub private: Fields,
+}
+
+impl<'a> Added<'a> {
+    /// Nothing but what the cache did.
+    pub fn of(status: CacheStatus<'a>) -> Self {
+        Self { status, private: Fields::new() }
+    }
+}
+
+/// Answers a request with an object: what it asks for of it, RFC 9110 section 13.2.2.
+pub async fn answer<C: Client>(
+    client: &mut C,
+    request: &RequestHead,
+    object: &HotObject,
+    added: &Added<'_>,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    facts.stage = Stage::Send;
+    let now_s = reactor::now().unix_s();
+    let age_s = object.age_s(now_s);
+    match answer::answer(request, object.status, &object.fields, object.body_len) {
+        Answer::Full => full(client, object, age_s, added, facts).await,
+        Answer::NotModified => {
+            let fields = not_modified(&object.fields, age_s, added);
+            whole(client, Status(304), &fields, b"", facts).await
+        }
+        Answer::Unsatisfiable | Answer::Partial(Ranges::Unsatisfiable) => {
+            let mut fields = with_cache_status(Fields::new(), &added.status);
+            fields.push(b"Content-Range", format!("bytes */{}", object.body_len).as_bytes());
+            whole(client, Status(416), &fields, b"", facts).await
+        }
+        Answer::Partial(Ranges::Whole) => full(client, object, age_s, added, facts).await,
+        Answer::Partial(Ranges::One(range)) => {
+            let mut fields = stored_fields(&object.fields, age_s, added);
+            fields.set("Content-Range", content_range(&range, object.body_len).as_bytes());
+            start(client, Status(206), &fields, BodyLength::Known(range.end - range.start), facts);
+            send_range(client, object, range).await?;
+            client.finish(&Fields::new()).await
+        }
+        Answer::Partial(Ranges::Many(ranges)) => {
+            several(client, object, &ranges, age_s, added, facts).await
+        }
+    }
+}
+
+/// The fields of a stored response as they are sent now.
+pub fn stored_fields(stored: &Fields, age_s: u64, added: &Added<'_>) -> Fields {
+    let mut fields = stored.clone();
+    fields.set("Age", itoa::Buffer::new().format(age_s).as_bytes());
+    for (name, value) in added.private.iter() {
+        fields.push(name, value);
+    }
+    with_cache_status(fields, &added.status)
+}
+
+/// Adds `Cache-Status`, RFC 9211: after what caches before us said, for it is a list.
+pub fn with_cache_status(mut fields: Fields, status: &CacheStatus<'_>) -> Fields {
+    let mut text = Vec::with_capacity(64);
+    status.write(&mut text);
+    fields.push(b"Cache-Status", &text);
+    fields
+}
+
+/// The fields of a 304 made from a stored response, RFC 9110 section 15.4.5.
+pub fn not_modified(stored: &Fields, age_s: u64, added: &Added<'_>) -> Fields {
+    stored_fields(&answer::not_modified_fields(stored), age_s, added)
+}
+
+async fn full<C: Client>(
+    client: &mut C,
+    object: &HotObject,
+    age_s: u64,
+    added: &Added<'_>,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    let fields = stored_fields(&object.fields, age_s, added);
+    start(client, object.status, &fields, BodyLength::Known(object.body_len), facts);
+    if !client.wants_no_body() {
+        send_range(client, object, 0..object.body_len).await?;
+    }
+    client.finish(&Fields::new()).await
+}
+
+async fn whole<C: Client>(
+    client: &mut C,
+    status: Status,
+    fields: &Fields,
+    body: &[u8],
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    start(client, status, fields, BodyLength::Known(body.len() as u64), facts);
+    client.push(body);
+    client.finish(&Fields::new()).await
+}
+
+fn start<C: Client>(
+    client: &mut C,
+    status: Status,
+    fields: &Fields,
+    length: BodyLength,
+    facts: &mut Facts,
+) {
+    facts.status = status.0;
+    client.start(status, fields, length);
+}
+
+/// Several parts of an object, RFC 9110 section 14.6.
+async fn several<C: Client>(
+    client: &mut C,
+    object: &HotObject,
+    ranges: &[Range<u64>],
+    age_s: u64,
+    added: &Added<'_>,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    let mut fields = stored_fields(&object.fields, age_s, added);
+    let kind = fields.get("content-type").unwrap_or(b"application/octet-stream").to_vec();
+    let heads: Vec<Vec<u8>> =
+        ranges.iter().map(|range| part_head(range, object.body_len, &kind)).collect();
+    let end = format!("\r\n--{BOUNDARY}--\r\n");
+    let parts: u64 = heads.iter().map(|head| head.len() as u64).sum();
+    let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    let multipart = format!("multipart/byteranges; boundary={BOUNDARY}");
+    fields.set("Content-Type", multipart.as_bytes());
+    let length = parts + bytes + end.len() as u64;
+    start(client, Status(206), &fields, BodyLength::Known(length), facts);
+    for (head, range) in heads.iter().zip(ranges) {
+        client.push(head);
+        send_range(client, object, range.clone()).await?;
+    }
+    client.push(end.as_bytes());
+    client.finish(&Fields::new()).await
+}
+
+fn part_head(range: &Range<u64>, len: u64, kind: &[u8]) -> Vec<u8> {
+    let mut head = format!("\r\n--{BOUNDARY}\r\nContent-Type: ").into_bytes();
+    head.extend_from_slice(kind);
+    let range = content_range(range, len);
+    head.extend_from_slice(format!("\r\nContent-Range: {range}\r\n\r\n").as_bytes());
+    head
+}
+
+fn content_range(range: &Range<u64>, len: u64) -> String {
+    format!("bytes {}-{}/{len}", range.start, range.end.saturating_sub(1))
+}
+
+async fn send_range<C: Client>(
+    client: &mut C,
+    object: &HotObject,
+    range: Range<u64>,
+) -> Result<(), CloseReason> {
+    match &object.body {
+        Body::File(file) => {
+            let offset = file.body_offset() + range.start;
+            client.send_file(&file.file, offset, range.end - range.start).await
+        }
+        Body::Memory => {
+            client.send(b"").await?;
+            object.with_body(|body| {
+                client.push(body.get(range.start as usize..range.end as usize).unwrap_or_default());
+            });
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_304_repeats_only_what_a_cache_needs() {
+        let stored: Fields =
+            [("Content-Type", "text/html"), ("ETag", "\"1\""), ("Cache-Control", "max-age=5")]
+                .into_iter()
+                .collect();
+        let fields = not_modified(&stored, 3, &Added::of(CacheStatus::hit(2)));
+        assert_eq!(fields.get("etag"), Some(&b"\"1\""[..]));
+        assert_eq!(fields.get("age"), Some(&b"3"[..]));
+        assert!(!fields.contains("content-type"));
+    }
+
+    #[test]
+    fn the_last_byte_of_a_range_is_named() {
+        assert_eq!(content_range(&(0..10), 100), "bytes 0-9/100");
+    }
+}

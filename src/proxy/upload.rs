@@ -1,0 +1,205 @@
+//! A request's body on its way to an origin: received whole beforehand, or streamed.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::http::h1::body::{write_chunk_head, write_last_chunk};
+use crate::http::head::{BodyLength, ResponseHead};
+use crate::proxy::client::{Client, ClientError};
+use crate::proxy::failure::CloseReason;
+use crate::sys::file;
+
+/// The most that one [`Upload::next`] reads from a file.
+const PART_BYTES: usize = 64 << 10;
+
+/// Gives a request's body piece by piece, framed as it goes to the origin.
+// One thread runs everything, so no bound on the futures is wanted.
+#[allow(async_fn_in_trait)]
+pub trait Upload {
+    /// The whole of it, if it is in memory; [`Upload::next`] is then not called.
+    fn in_memory(&self) -> Option<&[u8]>;
+
+    /// Appends the next piece to `into`; `false` when it was the last.
+    async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError>;
+
+    /// Goes back to the beginning, so that another origin can be asked; `false` if it cannot.
+    fn rewind(&mut self) -> bool;
+
+    /// Takes an interim response, RFC 9110 section 15.2, to whoever asked.
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError>;
+}
+
+/// A body that was received completely.
+#[derive(Debug)]
+pub struct Received {
+    memory: Vec<u8>,
+    file: Option<(File, u64)>,
+    given: u64,
+}
+
+/// Why a body was not received.
+#[derive(Debug)]
+pub enum ReceiveError {
+    /// The client is gone, or broke the protocol.
+    Client(ClientError),
+    /// It is larger than `limits.body`.
+    TooLarge,
+    /// The temporary file could not be made or written.
+    File(io::Error),
+}
+
+/// How much of a body may be taken, and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveLimits<'a> {
+    /// `limits.body`, in bytes.
+    pub bytes_max: u64,
+    /// `limits.body-memory`: what is larger goes to a file.
+    pub memory_max: usize,
+    /// Where that file is made.
+    pub temporary: &'a Path,
+}
+
+impl Received {
+    /// No body.
+    pub const fn nothing() -> Self {
+        Self { memory: Vec::new(), file: None, given: 0 }
+    }
+
+    /// Receives a request's whole body, into memory first and then into an unnamed file.
+    pub async fn all<C: Client>(
+        client: &mut C,
+        length: BodyLength,
+        limits: ReceiveLimits<'_>,
+    ) -> Result<Self, ReceiveError> {
+        let mut body = Self::nothing();
+        match length {
+            BodyLength::None => return Ok(body),
+            BodyLength::Known(len) if len > limits.bytes_max => return Err(ReceiveError::TooLarge),
+            BodyLength::Known(len) => {
+                body.memory.reserve_exact((len as usize).min(limits.memory_max));
+            }
+            BodyLength::Chunked | BodyLength::UntilClose => {}
+        }
+        loop {
+            let more = client.read_body(&mut body.memory).await.map_err(ReceiveError::Client)?;
+            if body.len() > limits.bytes_max {
+                return Err(ReceiveError::TooLarge);
+            }
+            if body.file.is_some() || body.memory.len() > limits.memory_max {
+                body.spill(limits.temporary).map_err(ReceiveError::File)?;
+            }
+            if !more {
+                return Ok(body);
+            }
+        }
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.memory.len() as u64 + self.file.as_ref().map_or(0, |(_, len)| *len)
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn spill(&mut self, temporary: &Path) -> io::Result<()> {
+        let (file, len) = match &mut self.file {
+            Some(pair) => pair,
+            None => self.file.insert((file::unnamed(temporary)?, 0)),
+        };
+        file.write_all_at(&self.memory, *len)?;
+        *len += self.memory.len() as u64;
+        // The room goes back too: what a body holds of memory is bounded by its limit.
+        self.memory = Vec::new();
+        Ok(())
+    }
+}
+
+/// A body that was received completely, and the client that it came from.
+#[derive(Debug)]
+pub struct Whole<'c, C> {
+    /// Who asked.
+    pub client: &'c mut C,
+    /// What came with it.
+    pub body: &'c mut Received,
+}
+
+impl<C: Client> Upload for Whole<'_, C> {
+    fn in_memory(&self) -> Option<&[u8]> {
+        self.body.file.is_none().then_some(&self.body.memory)
+    }
+
+    async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
+        let Some((file, len)) = &self.body.file else { return Ok(false) };
+        let part = (*len - self.body.given).min(PART_BYTES as u64) as usize;
+        let at = into.len();
+        into.resize(at + part, 0);
+        // The file is unnamed and ours alone: it fails only with its disk.
+        file.read_exact_at(&mut into[at..], self.body.given)
+            .map_err(|_| ClientError::Closed(CloseReason::Incomplete))?;
+        self.body.given += part as u64;
+        Ok(self.body.given < *len)
+    }
+
+    fn rewind(&mut self) -> bool {
+        self.body.given = 0;
+        true
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
+        self.client.interim(head).await.map_err(ClientError::Closed)
+    }
+}
+
+/// A body that is passed on as it comes.
+#[derive(Debug)]
+pub struct Streamed<'c, C> {
+    client: &'c mut C,
+    is_chunked: bool,
+    part: Vec<u8>,
+    has_begun: bool,
+}
+
+impl<'c, C: Client> Streamed<'c, C> {
+    /// The body of `client`'s request, which goes on framed as `length` says.
+    pub fn new(client: &'c mut C, length: BodyLength) -> Self {
+        let is_chunked = length == BodyLength::Chunked;
+        Self { client, is_chunked, part: Vec::new(), has_begun: false }
+    }
+}
+
+impl<C: Client> Upload for Streamed<'_, C> {
+    fn in_memory(&self) -> Option<&[u8]> {
+        None
+    }
+
+    async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
+        self.has_begun = true;
+        if !self.is_chunked {
+            return self.client.read_body(into).await;
+        }
+        self.part.clear();
+        let more = self.client.read_body(&mut self.part).await?;
+        if !self.part.is_empty() {
+            write_chunk_head(into, self.part.len());
+            into.extend_from_slice(&self.part);
+            into.extend_from_slice(b"\r\n");
+        }
+        if !more {
+            write_last_chunk(into, &self.client.take_trailers());
+        }
+        Ok(more)
+    }
+
+    fn rewind(&mut self) -> bool {
+        !self.has_begun
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
+        self.client.interim(head).await.map_err(ClientError::Closed)
+    }
+}
