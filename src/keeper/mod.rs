@@ -1,1 +1,96 @@
-//! (to be written)
+//! The keeper: one process for what must happen once, not once per worker.
+//!
+//! It evicts what is too much, compares the index with the files after anything but a clean stop,
+//! removes what dead fills left, and keeps the addresses of named servers. It is woken by workers
+//! that have stored much, by the master, by answers about names, and every second. Each chore is
+//! done in short steps, so that an order never waits for long.
+
+pub mod names;
+mod chores;
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::keeper::chores::{Chores, Pace};
+use crate::keeper::names::{Names, getaddrinfo, names_of};
+use crate::worker::inherited::Inherited;
+use crate::worker::message::{Heard, Order, hear, say_ready, say_scrubbed};
+
+/// Runs the keeper until the master sends it away or dies, and gives its exit code.
+pub fn run(inherited: Inherited) -> i32 {
+    let names = match Names::start(names_of(&inherited.config), getaddrinfo) {
+        Ok(names) => names,
+        Err(error) => {
+            log::error!("keeper cannot resolve names: {error}");
+            return 1;
+        }
+    };
+    if let Err(error) = say_ready(inherited.channel.as_fd()) {
+        log::debug!("the master is gone: {error}");
+        return 0;
+    }
+    let chores = Chores::new(&inherited);
+    let code = Keeper { inherited: &inherited, names, chores }.keep();
+    if let Some(index) = &inherited.index {
+        index.detach();
+    }
+    code
+}
+
+struct Keeper<'a> {
+    inherited: &'a Inherited,
+    names: Names,
+    chores: Option<Chores>,
+}
+
+impl Keeper<'_> {
+    fn keep(mut self) -> i32 {
+        loop {
+            let pace =
+                self.chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
+            if self.chores.as_mut().is_some_and(Chores::take_scrubbed) {
+                // A master that is dead is noticed below.
+                let _ = say_scrubbed(self.inherited.channel.as_fd());
+            }
+            self.wait(match pace {
+                Pace::Busy => Duration::ZERO,
+                Pace::Idle => TICK,
+            });
+            crate::log::error::tick();
+            // A wake that cannot be taken back is looked at again at the next tick.
+            let _ = self.inherited.wakes.drain(self.inherited.seat);
+            loop {
+                match hear(self.inherited.channel.as_fd()) {
+                    Heard::Nothing => break,
+                    Heard::Order(Order::Drain) | Heard::Orphaned => return 0,
+                    Heard::Order(Order::Reopen) => {
+                        if let Err(error) = crate::log::error::reopen() {
+                            log::error!("cannot open the error log again: {error}");
+                        }
+                    }
+                    Heard::Order(Order::Adopt(_) | Order::Release(_)) => {}
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let fixed =
+            [Some(self.inherited.channel.as_fd()), self.inherited.wakes.fd(self.inherited.seat)];
+        let mut polled: Vec<_> =
+            self.names.bell().into_iter().chain(fixed.into_iter().flatten()).map(watch).collect();
+        let has_bell = self.names.bell().is_some();
+        let is_awake = poll(&mut polled, timeout).is_ok();
+        let rings = polled.first().and_then(PollFd::any) == Some(true);
+        if is_awake && has_bell && rings {
+            self.names.publish(&self.inherited.servers);
+        }
+    }
+}
+
+/// The longest sleep: the water marks are looked at this often at least.
+const TICK: Duration = Duration::from_secs(1);

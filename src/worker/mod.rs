@@ -1,1 +1,167 @@
-//! (to be written)
+//! One process that serves: its listeners, its loop and its end.
+//!
+//! ```text
+//! Serving ── drain, or the master is dead ──▶ Draining ── all done, or timeouts.stop ──▶ end
+//! ```
+
+pub mod inherited;
+pub mod message;
+mod accept;
+mod setup;
+mod chores;
+mod drain;
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use crate::proxy::clients::Clients;
+use crate::proxy::context::Context;
+use crate::proxy::notice::Notice;
+use crate::reactor::listener::Listener;
+use crate::reactor::readable::Readable;
+use crate::reactor::{self, Task};
+use crate::sys::process;
+use crate::worker::inherited::{Inherited, ListenSocket, Role};
+use crate::worker::message::{Heard, Order, hear, say_ready};
+
+/// The exit code of a worker that could not serve; its reason is in the error log.
+const EXIT_CANNOT_SERVE: i32 = 71;
+
+/// Runs a worker to its end; gives its exit code.
+pub fn run(inherited: Inherited) -> i32 {
+    process::keep_heap();
+    match reactor::run(serve(inherited)) {
+        Ok(code) => code,
+        Err(error) => {
+            ::log::error!("this worker has no event loop: {error}");
+            EXIT_CANNOT_SERVE
+        }
+    }
+}
+
+/// A worker.
+struct Worker {
+    number: usize,
+    context: Rc<Context>,
+    clients: Rc<Clients>,
+    listeners: RefCell<Vec<Accepting>>,
+    /// Workers whose sockets are served here besides our own.
+    adopted: RefCell<HashSet<usize>>,
+    /// Posted when the worker is to drain.
+    ending: Notice,
+}
+
+/// A listening socket, and the task that accepts from it while it is ours to serve.
+struct Accepting {
+    worker: usize,
+    listener: Rc<Listener>,
+    task: Option<Task<()>>,
+}
+
+async fn serve(inherited: Inherited) -> i32 {
+    let number = match inherited.role {
+        Role::Worker(number) => number,
+        Role::Keeper => 0,
+    };
+    let context = match setup::context(&inherited) {
+        Ok(context) => Rc::new(context),
+        Err(error) => {
+            ::log::error!("this worker cannot be set up: {error}");
+            return EXIT_CANNOT_SERVE;
+        }
+    };
+    let worker = Rc::new(Worker {
+        number,
+        context,
+        clients: Rc::default(),
+        listeners: RefCell::new(listeners(inherited.sockets)),
+        adopted: RefCell::default(),
+        ending: Notice::default(),
+    });
+    chores::start(&worker.context);
+    worker.listen();
+    let channel = Rc::new(Readable::new(inherited.channel));
+    if say_ready(channel.fd().as_fd()).is_ok() {
+        reactor::spawn(obey(Rc::clone(&worker), channel));
+        worker.ending.later_than(0).await;
+    }
+    drain::drain(&worker).await;
+    0
+}
+
+fn listeners(sockets: Vec<ListenSocket>) -> Vec<Accepting> {
+    let mut listeners = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        match Listener::from_fd(socket.fd) {
+            Ok(listener) => listeners.push(Accepting {
+                worker: socket.worker,
+                listener: Rc::new(listener),
+                task: None,
+            }),
+            Err(error) => ::log::error!("cannot listen on {}: {error}", socket.address),
+        }
+    }
+    listeners
+}
+
+impl Worker {
+    /// Accepts from the sockets that are ours to serve, and from no others.
+    fn listen(&self) {
+        let adopted = self.adopted.borrow();
+        for accepting in self.listeners.borrow_mut().iter_mut() {
+            let is_ours = accepting.worker == self.number || adopted.contains(&accepting.worker);
+            match (is_ours, &accepting.task) {
+                (true, None) => {
+                    let accept = accept::accept(
+                        Rc::clone(&self.context),
+                        Rc::clone(&self.clients),
+                        Rc::clone(&accepting.listener),
+                    );
+                    accepting.task = Some(reactor::spawn_task(accept));
+                }
+                (false, Some(_)) => accepting.task = None,
+                _ => {}
+            }
+        }
+    }
+
+    fn reopen(&self) {
+        if let Err(error) = crate::log::error::reopen() {
+            ::log::error!("cannot open the error log again: {error}");
+        }
+        if let Some(access) = &self.context.access {
+            access.borrow_mut().reopen();
+        }
+    }
+}
+
+/// Follows the master's orders, until it says the last one or is dead.
+async fn obey(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
+    loop {
+        if channel.readable().await.is_err() {
+            break;
+        }
+        loop {
+            match hear(channel.fd().as_fd()) {
+                Heard::Nothing => break,
+                Heard::Orphaned => {
+                    ::log::error!("the master is dead; this worker finishes what it has begun");
+                    return worker.ending.post();
+                }
+                Heard::Order(Order::Drain) => return worker.ending.post(),
+                Heard::Order(Order::Reopen) => worker.reopen(),
+                Heard::Order(Order::Adopt(other)) => {
+                    worker.adopted.borrow_mut().insert(other);
+                    worker.listen();
+                }
+                Heard::Order(Order::Release(other)) => {
+                    worker.adopted.borrow_mut().remove(&other);
+                    worker.listen();
+                }
+            }
+        }
+    }
+    worker.ending.post();
+}

@@ -1,0 +1,217 @@
+//! The chores of the cache: mending the index, making room, and comparing index and files.
+//!
+//! One short step at a time; between steps the keeper listens. Mending goes first, so that what is
+//! counted is sound; then eviction, for workers wait for room; nobody waits for a scrub.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::cache::evict::{Evictor, Limits};
+use crate::cache::fills::Fills;
+use crate::cache::index::Index;
+use crate::cache::mend::Mend;
+use crate::cache::scrub::{Orphans, Scrub};
+use crate::cache::slot::{self, NewSlot, State};
+use crate::cache::store::{Object, Store};
+use crate::cache::temps::{Ours, Temps};
+use crate::policy::key::{Key, key_of};
+use crate::policy::meta;
+use crate::worker::inherited::{Inherited, ScrubNeed};
+
+/// How soon the next step is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// At once.
+    Busy,
+    /// When something happens, or after a while.
+    Idle,
+}
+
+/// The chores of one cache.
+#[derive(Debug)]
+pub(super) struct Chores {
+    index: Rc<Index>,
+    store: Rc<Store>,
+    fills: Rc<Fills>,
+    mend: Option<Mend>,
+    evictor: Evictor,
+    scrub: Option<Scrub>,
+    has_scrubbed: bool,
+    temps: Temps,
+    temps_at: Instant,
+    is_short_of_room: bool,
+}
+
+impl Chores {
+    /// The chores of a child that has a cache.
+    pub(super) fn new(inherited: &Inherited) -> Option<Self> {
+        let index = Rc::clone(inherited.index.as_ref()?);
+        let store = Rc::clone(inherited.store.as_ref()?);
+        let cache = inherited.config.cache.as_ref()?;
+        let limits = Limits {
+            size_bytes: cache.size_bytes,
+            objects: index.n_objects_max(),
+            // A small cache on a small disk must not have to be empty.
+            free_bytes_min: FREE_BYTES_MIN.min(cache.size_bytes / 50),
+        };
+        let orphans = match inherited.needs_scrub {
+            ScrubNeed::None => None,
+            ScrubNeed::Check => Some(Orphans::Remove),
+            ScrubNeed::Rebuild => Some(Orphans::Adopt),
+        };
+        // Only then it is certain that nobody else used the directory.
+        let ours = match inherited.needs_scrub {
+            ScrubNeed::Check => Ours::AllBefore,
+            ScrubNeed::None | ScrubNeed::Rebuild => Ours::OwnTable,
+        };
+        if orphans.is_some() {
+            log::info!("compares the cache \"{}\" with its index", store.dir().display());
+        }
+        Some(Self {
+            index,
+            store,
+            fills: Rc::clone(&inherited.fills),
+            mend: Some(Mend::default()),
+            evictor: Evictor::new(limits),
+            scrub: orphans.map(Scrub::new),
+            has_scrubbed: false,
+            temps: Temps::new(ours),
+            temps_at: Instant::now(),
+            is_short_of_room: false,
+        })
+    }
+
+    /// Does one step of what is due.
+    pub(super) fn step(&mut self, now: Instant) -> Pace {
+        self.look_at_temps(now);
+        if self.mend_step() {
+            return Pace::Busy;
+        }
+        if self.index.wants_recount() {
+            self.index.recount();
+        }
+        let step = self.evictor.step(&self.index, &self.store, N_SLOTS_STEP);
+        if step.wants_more && step.n_removed > 0 {
+            return Pace::Busy;
+        }
+        self.note_room(step.wants_more);
+        if self.scrub_step() {
+            return Pace::Busy;
+        }
+        // Marks of use are taken away step by step: a round without a removal may be needed.
+        if step.wants_more && self.index.objects() > 0 { Pace::Busy } else { Pace::Idle }
+    }
+
+    /// Says once that there is nothing left to evict and still no room.
+    fn note_room(&mut self, wants_more: bool) {
+        let is_short = wants_more && self.index.objects() == 0;
+        if is_short && !self.is_short_of_room {
+            log::warn!(
+                "the disk of \"{}\" is full, and not by the cache: little can be stored there",
+                self.store.dir().display()
+            );
+        }
+        self.is_short_of_room = is_short;
+    }
+
+    /// Whether the scrub has ended since the last call.
+    pub(super) fn take_scrubbed(&mut self) -> bool {
+        std::mem::take(&mut self.has_scrubbed)
+    }
+
+    fn look_at_temps(&mut self, now: Instant) {
+        if now < self.temps_at {
+            return;
+        }
+        self.temps_at = now + TEMPS_PAUSE;
+        let n_removed = self.temps.look(&self.store, &self.fills);
+        if n_removed > 0 {
+            log::debug!("removed {n_removed} temporary files that nobody writes any more");
+        }
+    }
+
+    /// A step of mending the index; `true` while there is more to do.
+    fn mend_step(&mut self) -> bool {
+        let Some(mend) = &mut self.mend else { return false };
+        if !mend.step(&self.index, N_BUCKETS_STEP) {
+            return true;
+        }
+        let report = mend.report();
+        self.mend = None;
+        if report.n_buckets > 0 {
+            log::warn!(
+                "repaired {} damaged buckets of the cache index; {} slots were lost",
+                report.n_buckets,
+                report.n_slots
+            );
+        }
+        // Files whose slots were lost are in nobody's books.
+        if report.n_slots > 0 && self.scrub.is_none() {
+            self.scrub = Some(Scrub::new(Orphans::Remove));
+        }
+        false
+    }
+
+    /// A step of the scrub; `true` while there is more to do.
+    fn scrub_step(&mut self) -> bool {
+        let Some(scrub) = &mut self.scrub else { return false };
+        if !scrub.step(&self.index, &self.store, N_FILES_STEP, slot_of) {
+            return true;
+        }
+        let report = scrub.report();
+        log::info!(
+            "compared {} slots with their files: {} slots and {} files removed, {} files taken in",
+            report.n_slots,
+            report.n_slots_removed,
+            report.n_files_removed,
+            report.n_adopted
+        );
+        self.scrub = None;
+        self.has_scrubbed = true;
+        self.index.recount();
+        false
+    }
+}
+
+/// The slot of an object whose slot was lost; `None` if the file does not say enough. Lengths and
+/// stamp are filled in by the scrub.
+fn slot_of(key: &Key, object: &Object) -> Option<NewSlot> {
+    let lifetimes = meta::decode(object.meta()).ok()?;
+    if key_of(object.key_text()) != *key {
+        return None;
+    }
+    // A variant's key text goes on after that of its primary, on lines of its own; a primary with
+    // Vary names what chooses among its variants and is no answer itself.
+    let is_variant = object.key_text().contains(&b'\n');
+    let state = match (&lifetimes.vary, is_variant) {
+        (Some(_), false) => State::Vary,
+        (Some(_), true) | (None, _) => State::Ready,
+    };
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    Some(NewSlot {
+        key: *key,
+        state,
+        flags: flag(lifetimes.must_revalidate, slot::MUST_REVALIDATE)
+            | flag(lifetimes.no_cache, slot::NO_CACHE),
+        status: object.status(),
+        stored_s: lifetimes.received_s,
+        fresh_until_s: lifetimes.fresh_until_s,
+        swr_until_s: lifetimes.swr_until_s,
+        sie_until_s: lifetimes.sie_until_s,
+        age_s: lifetimes.age_s,
+        head_len: 0,
+        body_len: 0,
+        stamp: 0,
+    })
+}
+
+/// Bytes that the cache leaves free on its disk.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+/// Buckets that one step of mending looks at.
+const N_BUCKETS_STEP: usize = 1_024;
+/// Slots that one step of eviction looks at.
+const N_SLOTS_STEP: usize = 4_096;
+/// Slots or files that one step of the scrub looks at.
+const N_FILES_STEP: usize = 64;
+/// Temporary files of the dead are looked for this often; they go at the second look.
+const TEMPS_PAUSE: Duration = Duration::from_millis(900);

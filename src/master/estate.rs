@@ -1,0 +1,99 @@
+//! What a dead child left in the shared tables, until it is settled and its seat is free again.
+//!
+//! Lines that it had accepted for the access log are still in its ring. They are written by the
+//! same rules as a worker's own: under the lock of the file, which somebody else may hold for a
+//! while, and so with retries.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::log::recover::{Drained, drain_dead};
+use crate::log::ring::Rings;
+
+/// One dead child's.
+#[derive(Debug)]
+struct Estate {
+    seat: usize,
+    /// Whose it was, for the error log: `worker 3 (pid 811)`.
+    who: String,
+    log: PathBuf,
+    next_try: Instant,
+    has_complained: bool,
+}
+
+/// All that is not settled yet, oldest first.
+#[derive(Debug, Default)]
+pub struct Estates {
+    open: Vec<Estate>,
+}
+
+impl Estates {
+    /// Takes over the ring of a dead child, to be tried at once.
+    pub fn open(&mut self, seat: usize, who: String, log: PathBuf, now: Instant) {
+        self.open.push(Estate { seat, who, log, next_try: now, has_complained: false });
+    }
+
+    /// Tries those whose time has come, and gives the seats that are free now.
+    pub fn settle(&mut self, rings: &Rings, now: Instant) -> Vec<usize> {
+        let mut free = Vec::new();
+        self.open.retain_mut(|estate| {
+            let is_settled = estate.next_try <= now && estate.settle(rings, now);
+            if is_settled {
+                free.push(estate.seat);
+            }
+            !is_settled
+        });
+        free
+    }
+
+    /// Gives up the oldest, to have its seat: what its ring held is lost, and said to be.
+    pub fn give_up_oldest(&mut self) -> Option<usize> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let estate = self.open.remove(0);
+        log::error!(
+            "lines of {} for access log \"{}\" are lost: its place is needed and the file has \
+             not been writable since its death",
+            estate.who,
+            estate.log.display()
+        );
+        Some(estate.seat)
+    }
+
+    /// When there is something to try again.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.open.iter().map(|estate| estate.next_try).min()
+    }
+
+    /// Whether all is settled.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+}
+
+impl Estate {
+    fn settle(&mut self, rings: &Rings, now: Instant) -> bool {
+        match drain_dead(rings, self.seat, &self.log) {
+            Ok(Drained::Busy) => self.next_try = now + PAUSE_BUSY,
+            Ok(_) => return true,
+            Err(error) => {
+                if !self.has_complained {
+                    self.has_complained = true;
+                    log::error!(
+                        "cannot write the last lines of {} to access log \"{}\": {error}; tried \
+                         again every {} s",
+                        self.who,
+                        self.log.display(),
+                        PAUSE_BROKEN.as_secs()
+                    );
+                }
+                self.next_try = now + PAUSE_BROKEN;
+            }
+        }
+        false
+    }
+}
+
+const PAUSE_BUSY: Duration = Duration::from_millis(50);
+const PAUSE_BROKEN: Duration = Duration::from_secs(1);

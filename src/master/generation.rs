@@ -1,0 +1,213 @@
+//! A generation: the children that were forked for one configuration.
+//!
+//! ```text
+//! Starting ─ all are ready ─▶ Current ─ its successor is ready ─▶ Draining ─ all have ended ─▶ gone
+//!    └────── one dies, or it takes too long ─────────────────────────▲
+//! ```
+//!
+//! The first one is current from its start. Only the current one has its dead replaced.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::cache::index::Index;
+use crate::cache::store::Store;
+use crate::cache::table::Opened;
+use crate::config::{CacheConfig, Config, ServerAddress};
+use crate::master::adoption::Adoptions;
+use crate::master::files;
+use crate::master::listeners::Mark;
+use crate::master::post::Post;
+use crate::sys::privileges::{self, Account};
+use crate::sys::servers::ServerTable;
+use crate::worker::inherited::{Role, ScrubNeed, server_row};
+
+/// The children of one configuration, and what only they share.
+#[derive(Debug)]
+pub struct Generation {
+    /// Counts from 1.
+    pub number: u64,
+    /// What it runs by.
+    pub config: Rc<Config>,
+    /// Whom its children become; `None` when they stay who the master is.
+    pub account: Option<Account>,
+    /// Where it caches, if it does.
+    pub cache: Option<Cache>,
+    /// The servers of its upstreams.
+    pub servers: Rc<ServerTable>,
+    /// Its keeper's seat, through all the processes that are its keeper.
+    pub keeper_seat: usize,
+    /// Its workers, in the order of their numbers, then its keeper.
+    pub posts: Vec<Post>,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Who listens for whom.
+    pub adoptions: Adoptions,
+    /// While it starts: the listening sockets as they were before.
+    pub mark: Option<Mark>,
+}
+
+/// Where a generation is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It was forked and is not complete; not waited for any longer than this.
+    Starting {
+        /// When it has failed.
+        until: Instant,
+    },
+    /// It serves.
+    Current,
+    /// It finishes what it began.
+    Draining,
+}
+
+/// An open cache directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Its index.
+    pub index: Rc<Index>,
+    /// Its files.
+    pub store: Rc<Store>,
+    /// Whether the two have to be compared.
+    pub needs_scrub: ScrubNeed,
+}
+
+impl Generation {
+    /// All that has to be there before the first of its children is forked. Takes over from
+    /// `previous` what has not changed.
+    ///
+    /// # Errors
+    /// When the user is unknown, a log file cannot be made, or memory runs out. A cache that
+    /// cannot be opened is no error: the generation goes without.
+    pub fn prepare(
+        config: Config,
+        number: u64,
+        keeper_seat: usize,
+        previous: Option<&Self>,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let account = account_of(&config)?;
+        files::prepare_logs(&config, account.as_ref())?;
+        let cache = config.cache.as_ref().and_then(|wanted| {
+            previous
+                .and_then(|previous| previous.cache_like(wanted))
+                .or_else(|| open_cache(wanted, account.as_ref()))
+                .inspect(|cache| cache.index.set_size(wanted.size_bytes))
+        });
+        let servers = Rc::new(servers_of(&config, previous)?);
+        let workers = (0..config.workers).map(Role::Worker);
+        let posts = workers.chain([Role::Keeper]).map(|role| Post::new(role, now)).collect();
+        Ok(Self {
+            number,
+            config: Rc::new(config),
+            account,
+            cache,
+            servers,
+            keeper_seat,
+            posts,
+            phase: Phase::Current,
+            adoptions: Adoptions::default(),
+            mark: None,
+        })
+    }
+
+    /// How many children a generation of this configuration has.
+    pub fn n_posts(config: &Config) -> usize {
+        config.workers + 1
+    }
+
+    /// Whether all its children serve.
+    pub fn is_complete(&self) -> bool {
+        self.posts.iter().all(Post::is_serving)
+    }
+
+    /// Whether none of its children is alive.
+    pub fn is_empty(&self) -> bool {
+        self.posts.iter().all(|post| post.child().is_none())
+    }
+
+    /// Its cache, if that is what is wanted.
+    fn cache_like(&self, wanted: &CacheConfig) -> Option<Cache> {
+        let have = self.config.cache.as_ref()?;
+        let is_same = have.path == wanted.path && have.objects == wanted.objects;
+        if is_same { self.cache.clone() } else { None }
+    }
+}
+
+fn account_of(config: &Config) -> io::Result<Option<Account>> {
+    let Some(name) = &config.user else { return Ok(None) };
+    let account = Account::of(name).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot become \"{name}\": {error}"))
+    })?;
+    if privileges::is_root() {
+        return Ok(Some(account));
+    }
+    if !account.is_current() {
+        log::warn!("runs as who started it, not as \"{name}\": only root can become another user");
+    }
+    Ok(None)
+}
+
+fn open_cache(wanted: &CacheConfig, account: Option<&Account>) -> Option<Cache> {
+    let dir = &wanted.path;
+    match try_open_cache(wanted, account) {
+        Ok(cache) => Some(cache),
+        Err(why) => {
+            log::error!(
+                "runs without its cache: cannot use \"{}\": {why} (make room or choose another \
+                 cache.path or a smaller cache.objects, then reload)",
+                dir.display()
+            );
+            None
+        }
+    }
+}
+
+fn try_open_cache(wanted: &CacheConfig, account: Option<&Account>) -> Result<Cache, String> {
+    let dir = &wanted.path;
+    files::make_cache_dir(dir).map_err(|error| error.to_string())?;
+    let (index, opened) = Index::open(dir, wanted.objects).map_err(|error| error.to_string())?;
+    let store = Store::open(dir, index.epoch()).map_err(|error| error.to_string())?;
+    files::own_cache_dir(dir, account).map_err(|error| error.to_string())?;
+    index.attach().map_err(|error| error.to_string())?;
+    let needs_scrub = match opened {
+        Opened::Clean => ScrubNeed::None,
+        Opened::Unclean => ScrubNeed::Check,
+        Opened::Fresh => ScrubNeed::Rebuild,
+    };
+    Ok(Cache { index: Rc::new(index), store: Rc::new(store), needs_scrub })
+}
+
+/// The servers' table: addresses that are written in the configuration are there from the start,
+/// and what a name was last resolved to is taken over from the previous generation.
+fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<ServerTable> {
+    let n_servers = server_row(config, config.upstreams.len(), 0);
+    let table = ServerTable::create(n_servers)?;
+    let mut known = Vec::new();
+    let servers = config.upstreams.iter().flat_map(|upstream| &upstream.servers);
+    for (row, server) in servers.enumerate() {
+        match &server.address {
+            ServerAddress::Ip(address) => table.publish_addresses(row, &[*address]),
+            ServerAddress::Unix(_) => {}
+            ServerAddress::Name { .. } => {
+                if let Some(previous) = previous
+                    && previous.known_addresses(&server.address, &mut known)
+                {
+                    table.publish_addresses(row, &known);
+                }
+            }
+        }
+    }
+    Ok(table)
+}
+
+impl Generation {
+    fn known_addresses(&self, name: &ServerAddress, out: &mut Vec<std::net::SocketAddr>) -> bool {
+        let mut servers = self.config.upstreams.iter().flat_map(|upstream| &upstream.servers);
+        match servers.position(|server| server.address == *name) {
+            Some(row) => self.servers.addresses(row, out) != 0,
+            None => false,
+        }
+    }
+}

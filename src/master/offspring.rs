@@ -1,0 +1,150 @@
+//! Forking a child, and its first steps until it is a worker or the keeper.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::master::Master;
+use crate::master::post::{Child, State};
+use crate::master::signals::IGNORED_BY_CHILDREN;
+use crate::sys::privileges::{self, Account};
+use crate::sys::{process, socket};
+use crate::worker::inherited::{Inherited, Role, ScrubNeed};
+use crate::{keeper, worker};
+
+/// The exit code of a child that could not even begin; its reason is in the error log.
+pub(super) const EXIT_CANNOT_BEGIN: i32 = 71;
+
+impl Master {
+    /// Forks the child of this post of this generation (indexes).
+    ///
+    /// # Errors
+    /// When no process or descriptor can be had, or no seat is free.
+    pub(super) fn raise(&mut self, generation: usize, post: usize, now: Instant) -> io::Result<()> {
+        let role = self.generations[generation].posts[post].role;
+        let seat = match role {
+            Role::Keeper => self.generations[generation].keeper_seat,
+            Role::Worker(_) => self.take_seat()?,
+        };
+        let forked = socket::channel().and_then(|(ours, theirs)| {
+            let mut ours = Some(ours);
+            let pid = process::fork_child(&IGNORED_BY_CHILDREN, || {
+                ours = None;
+                let (inherited, account) = self.bequeath(generation, role, seat, theirs);
+                begin(inherited, account.as_ref(), self.is_detached)
+            })?;
+            Ok(Child { pid, seat, born: now, channel: ours })
+        });
+        match forked {
+            Ok(child) => {
+                log::debug!("{role} is pid {} in seat {seat}", child.pid);
+                self.generations[generation].posts[post].state = State::Starting(child);
+                Ok(())
+            }
+            Err(error) => {
+                if role != Role::Keeper {
+                    self.seats.free(seat);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn take_seat(&mut self) -> io::Result<usize> {
+        self.seats
+            .take()
+            .or_else(|| self.estates.give_up_oldest())
+            .ok_or_else(|| io::Error::other("all places for children are taken"))
+    }
+
+    /// In the child: takes out of the master what the child needs and closes all the rest. The lock
+    /// of the pid file and the channels of the other children would otherwise outlive the master.
+    fn bequeath(
+        &mut self,
+        generation: usize,
+        role: Role,
+        seat: usize,
+        channel: OwnedFd,
+    ) -> (Inherited, Option<Account>) {
+        self.pid_file = None;
+        self.announcer = None;
+        self.signals = None;
+        let generation = self.generations.swap_remove(generation);
+        self.generations.clear();
+        let listeners = std::mem::take(&mut self.listeners);
+        let config = generation.config;
+        let sockets = match role {
+            Role::Worker(number) => listeners.into_sockets(&config.listen, number, config.workers),
+            Role::Keeper => Vec::new(),
+        };
+        let needs_scrub =
+            generation.cache.as_ref().map_or(ScrubNeed::None, |cache| cache.needs_scrub);
+        let (index, store) = generation.cache.map(|cache| (cache.index, cache.store)).unzip();
+        let inherited = Inherited {
+            config,
+            role,
+            seat,
+            sockets,
+            channel,
+            index,
+            store,
+            fills: Rc::clone(&self.tree.fills),
+            rings: Rc::clone(&self.tree.rings),
+            wakes: Rc::clone(&self.tree.wakes),
+            servers: generation.servers,
+            keeper_seat: generation.keeper_seat,
+            needs_scrub,
+        };
+        (inherited, generation.account)
+    }
+}
+
+/// In the child: the way down to what it is for.
+fn begin(inherited: Inherited, account: Option<&Account>, is_detached: bool) -> i32 {
+    let role = inherited.role;
+    name_process(role);
+    open_error_log(&inherited.config, is_detached, &role.to_string());
+    // A daemon's stderr goes nowhere; what went wrong with us belongs into the error log.
+    std::panic::set_hook(Box::new(move |panic| log::error!("{role} is broken: {panic}")));
+    if let Err(error) = settle_in(&inherited, account) {
+        log::error!("{role} cannot begin: {error}");
+        return EXIT_CANNOT_BEGIN;
+    }
+    match role {
+        Role::Worker(_) => worker::run(inherited),
+        Role::Keeper => keeper::run(inherited),
+    }
+}
+
+fn settle_in(inherited: &Inherited, account: Option<&Account>) -> io::Result<()> {
+    if let Some(account) = account {
+        account.assume()?;
+    }
+    privileges::set_no_new_privileges()?;
+    if let Some(index) = &inherited.index {
+        index.attach()?;
+    }
+    match inherited.role {
+        Role::Worker(_) => inherited.fills.attach(inherited.seat)?,
+        Role::Keeper => inherited.fills.attach_unseated()?,
+    }
+    Ok(())
+}
+
+fn name_process(role: Role) {
+    match role {
+        Role::Worker(number) => process::set_name(&format!("ktrix-worker-{number}")),
+        Role::Keeper => process::set_name("ktrix-keeper"),
+    }
+}
+
+/// Opens the error log as the configuration has it. A log that cannot be opened stops nobody: what
+/// would be said there is said where it was said so far.
+pub(super) fn open_error_log(config: &Config, is_detached: bool, who: &str) {
+    let sink = super::error_sink(config, is_detached);
+    if let Err(error) = crate::log::error::init(&sink, config.log.level, who) {
+        log::warn!("cannot open the error log: {error}");
+    }
+}

@@ -1,0 +1,227 @@
+//! The pid file: proof that one ktrix runs here, and the address for its signals.
+//!
+//! Not the file's existence but an exclusive lock on it says that a master lives. The kernel drops
+//! the lock when the last descriptor closes, so a master that was killed leaves nothing behind
+//! that has to be cleaned up. Children close their copy first of all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fs2::FileExt;
+use nix::unistd::Pid;
+use thiserror::Error;
+
+/// A locked pid file that names this process.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// Why there is no pid file.
+#[derive(Debug, Error)]
+pub enum PidFileError {
+    /// Another master holds it.
+    #[error("ktrix already runs as pid {pid} (it holds \"{}\")", path.display())]
+    Running {
+        /// That master's pid, as the file says; 0 when it has not written it yet.
+        pid: i32,
+        /// The pid file.
+        path: PathBuf,
+    },
+    /// Nobody holds it.
+    #[error("no ktrix runs here (nobody holds \"{}\")", path.display())]
+    NotRunning {
+        /// The pid file.
+        path: PathBuf,
+    },
+    /// The file cannot be used.
+    #[error("cannot {what} pid file \"{}\": {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The pid file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl PidFile {
+    /// Takes the lock and writes the pid of this process.
+    ///
+    /// # Errors
+    /// [`PidFileError::Running`] when another master has it.
+    pub fn lock(path: &Path) -> Result<Self, PidFileError> {
+        let mut n_tries = 0;
+        loop {
+            let file = open(path)?;
+            match file.try_lock_exclusive() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    n_tries += 1;
+                    if n_tries == N_TRIES_MAX {
+                        let pid = pid_in(&file);
+                        return Err(PidFileError::Running { pid, path: path.to_owned() });
+                    }
+                    // It may only be `ktrix -s`, looking whether anybody holds it.
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(source) => return Err(failed("lock", path, source)),
+            }
+            // A master that stops removes its file: then the lock is on a file without a name.
+            if is_still_at(&file, path) {
+                let pid_file = Self { path: path.to_owned(), file };
+                pid_file.write(std::process::id())?;
+                return Ok(pid_file);
+            }
+        }
+    }
+
+    /// Writes this process's pid again, after it became another by detaching.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write(&self, pid: u32) -> Result<(), PidFileError> {
+        let mut file = &self.file;
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(format!("{pid}\n").as_bytes()));
+        written.map_err(|source| failed("write", &self.path, source))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file, then lets go of the lock: the end of a clean stop.
+    pub fn remove(self) {
+        // A file that stays does no harm: the lock is what counts.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+const N_TRIES_MAX: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The pid of the master that holds the file at `path`.
+///
+/// # Errors
+/// [`PidFileError::NotRunning`] when there is no such file or nobody holds it.
+pub fn running(path: &Path) -> Result<Pid, PidFileError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(PidFileError::NotRunning { path: path.to_owned() });
+        }
+        Err(source) => return Err(failed("open", path, source)),
+    };
+    let is_held = match FileExt::try_lock_shared(&file) {
+        Ok(()) => false,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Err(source) => return Err(failed("lock", path, source)),
+    };
+    match pid_in(&file) {
+        pid if is_held && pid > 1 => Ok(Pid::from_raw(pid)),
+        _ => Err(PidFileError::NotRunning { path: path.to_owned() }),
+    }
+}
+
+fn open(path: &Path) -> Result<File, PidFileError> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        fs::create_dir_all(dir)
+            .map_err(|source| failed("create the directory of", path, source))?;
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        // Root must not be led to another file by a link in a directory that others may write.
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|source| failed("open", path, source))
+}
+
+/// The number in the file, or 0 if there is none.
+fn pid_in(file: &File) -> i32 {
+    let mut text = String::new();
+    let _ = file.take(PID_BYTES_MAX).read_to_string(&mut text);
+    text.trim().parse().unwrap_or(0)
+}
+
+/// More digits than any pid has.
+const PID_BYTES_MAX: u64 = 16;
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> PidFileError {
+    PidFileError::Io { what, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{fork_child, send_signal, wait_for};
+    use nix::sys::signal::Signal;
+
+    #[test]
+    fn a_second_start_says_who_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/ktrix.pid");
+        let held = PidFile::lock(&path).unwrap();
+        let refusal = PidFile::lock(&path).unwrap_err().to_string();
+        let me = std::process::id();
+        assert_eq!(refusal, format!("ktrix already runs as pid {me} (it holds {path:?})"));
+        assert_eq!(running(&path).unwrap().as_raw() as u32, me);
+        held.remove();
+        assert!(!path.exists());
+        assert!(matches!(running(&path), Err(PidFileError::NotRunning { .. })));
+    }
+
+    #[test]
+    fn a_killed_master_leaves_nothing_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ktrix.pid");
+        let theirs = path.clone();
+        let child = fork_child(&[], move || {
+            let Ok(_held) = PidFile::lock(&theirs) else { return 1 };
+            loop {
+                nix::unistd::pause();
+            }
+        })
+        .unwrap();
+        while running(&path).is_err() {
+            std::thread::yield_now();
+        }
+        assert_eq!(running(&path).unwrap(), child);
+        send_signal(child, Signal::SIGKILL).unwrap();
+        wait_for(child).unwrap();
+        assert!(matches!(running(&path), Err(PidFileError::NotRunning { .. })));
+        assert!(PidFile::lock(&path).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_pid_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ktrix.pid");
+        for text in ["", "0\n", "-1\n", "1\n", "twelve\n"] {
+            fs::write(&path, text).unwrap();
+            let file = File::open(&path).unwrap();
+            file.lock_exclusive().unwrap();
+            assert!(running(&path).is_err(), "{text:?}");
+        }
+    }
+}

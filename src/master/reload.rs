@@ -1,0 +1,170 @@
+//! Reload: a generation by the new configuration beside the old one, then instead of it.
+//!
+//! Until every child of the new generation has said that it serves, nothing of the old one has
+//! changed: whatever goes wrong before, the old one goes on.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::config::{self, Config};
+use crate::master::generation::{Generation, Phase};
+use crate::master::{Master, Reload, offspring};
+use crate::worker::message::Order;
+
+impl Master {
+    /// Starts the reload that was asked for, unless one is still under way.
+    pub(super) fn reload_if_wanted(&mut self, now: Instant) {
+        if self.reload == Reload::None || self.starting().is_some() {
+            return;
+        }
+        let Some(file) = self.file.clone() else {
+            log::warn!("there is nothing to reload: ktrix runs by its arguments, without a file");
+            self.reload = Reload::None;
+            return;
+        };
+        let Some(config) = read_config(&file) else {
+            self.reload = Reload::None;
+            return;
+        };
+        if self.seats.n_free() < Generation::n_posts(&config) {
+            if self.reload == Reload::Wanted {
+                log::warn!("the reload waits: too many workers still drain after earlier reloads");
+            }
+            self.reload = Reload::Waiting;
+            return;
+        }
+        self.reload = Reload::None;
+        if let Err(why) = self.begin_generation(config, now) {
+            log::error!("{why}; the configuration in use stays");
+        }
+    }
+
+    fn begin_generation(&mut self, config: Config, now: Instant) -> Result<(), String> {
+        self.note_what_stays(&config);
+        let mark = self.listeners.mark();
+        let listening = self.listeners.ensure(&config.listen, config.workers);
+        let prepared = listening.map_err(|error| error.to_string()).and_then(|()| {
+            let number = self.generations.last().map_or(1, |last| last.number + 1);
+            let current = self.generations.iter().find(|g| g.phase == Phase::Current);
+            let keeper_seat = self.seats.take().ok_or("all places for children are taken")?;
+            Generation::prepare(config, number, keeper_seat, current, now).map_err(|error| {
+                self.seats.free(keeper_seat);
+                error.to_string()
+            })
+        });
+        match prepared {
+            Ok(mut generation) => {
+                generation.phase = Phase::Starting { until: now + STARTING_MAX };
+                generation.mark = Some(mark);
+                self.generations.push(generation);
+                Ok(())
+            }
+            Err(why) => {
+                self.listeners.roll_back(&mark);
+                Err(why)
+            }
+        }
+    }
+
+    /// Says what cannot change while ktrix runs.
+    fn note_what_stays(&self, config: &Config) {
+        let pid_path = self.pid_file.as_ref().map(|file| file.path());
+        if config.pid.as_deref() != pid_path {
+            log::warn!("another pid file takes effect when ktrix is started again");
+        }
+        if let Some(access) = &config.log.access
+            && access.buffer_bytes != self.tree.ring_bytes
+        {
+            log::warn!(
+                "another size of log.access.buffer takes effect when ktrix is started again"
+            );
+        }
+    }
+
+    /// All of the new generation serve: the old ones drain.
+    pub(super) fn succeed(&mut self, index: usize, now: Instant) {
+        for generation in &mut self.generations[..index] {
+            generation.drain();
+        }
+        let generation = &mut self.generations[index];
+        generation.phase = Phase::Current;
+        generation.mark = None;
+        let config = std::rc::Rc::clone(&generation.config);
+        self.listeners.keep_only(&config.listen);
+        offspring::open_error_log(&config, self.is_detached, "master");
+        log::info!("configuration loaded; serves with {} workers", config.workers);
+        self.settle_adoptions(now);
+    }
+
+    /// The new generation cannot be completed: it ends, and the old one goes on.
+    pub(super) fn abandon(&mut self, index: usize, _now: Instant) {
+        let generation = &mut self.generations[index];
+        generation.phase = Phase::Draining;
+        for post in &mut generation.posts {
+            post.close();
+            post.signal(Signal::SIGKILL);
+        }
+        if let Some(mark) = generation.mark.take() {
+            self.listeners.roll_back(&mark);
+        }
+    }
+
+    /// Gives up a generation that takes too long.
+    pub(super) fn expire_starting(&mut self, now: Instant) {
+        let Some(index) = self.starting() else { return };
+        if let Phase::Starting { until } = self.generations[index].phase
+            && now >= until
+        {
+            log::error!(
+                "the new workers were not ready within {} s; the configuration in use stays",
+                STARTING_MAX.as_secs()
+            );
+            self.abandon(index, now);
+        }
+    }
+
+    fn starting(&self) -> Option<usize> {
+        self.generations.iter().position(|g| matches!(g.phase, Phase::Starting { .. }))
+    }
+}
+
+impl Generation {
+    /// Has every child finish what it began; nobody is forked for this generation any more.
+    pub(super) fn drain(&mut self) {
+        if self.phase == Phase::Draining {
+            return;
+        }
+        self.phase = Phase::Draining;
+        for post in &mut self.posts {
+            post.close();
+            post.tell(Order::Drain);
+        }
+    }
+}
+
+/// The configuration in the file; `None` when it has errors, which have been logged.
+fn read_config(file: &Path) -> Option<Config> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            let name = file.display();
+            log::error!("cannot read \"{name}\": {error}; the configuration in use stays");
+            return None;
+        }
+    };
+    match config::load(file, &text) {
+        Ok(config) => Some(config),
+        Err(errors) => {
+            for line in errors.to_string().lines() {
+                log::error!("{line}");
+            }
+            log::error!("\"{}\" is not valid; the configuration in use stays", file.display());
+            None
+        }
+    }
+}
+
+/// So long the children of a new generation may take until they serve.
+const STARTING_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,135 @@
+//! The signals that the master acts on, turned into bytes on a pipe and flags to read.
+//!
+//! signal-hook's handlers do nothing but raise a flag and write a byte. The flag is raised first:
+//! who is woken by the byte finds it.
+
+use std::fmt;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
+use signal_hook::SigId;
+
+/// What an operator, or the kernel, asks of the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// SIGHUP: load the configuration again.
+    Reload,
+    /// SIGTERM, SIGINT: end now.
+    Stop,
+    /// SIGQUIT: finish what was begun, then end.
+    Quit,
+    /// SIGUSR1: open the log files again.
+    Reopen,
+    /// SIGCHLD: a child has ended.
+    Reap,
+}
+
+/// Every signal the master acts on, with what it means. Where several have arrived, they are
+/// acted on in this order.
+pub const SIGNALS: [(Signal, Request); 6] = [
+    (Signal::SIGCHLD, Request::Reap),
+    (Signal::SIGTERM, Request::Stop),
+    (Signal::SIGINT, Request::Stop),
+    (Signal::SIGQUIT, Request::Quit),
+    (Signal::SIGUSR1, Request::Reopen),
+    (Signal::SIGHUP, Request::Reload),
+];
+
+/// What children ignore: these speak to the master, which tells its children what they mean.
+/// A terminal sends some of them to the whole group of processes.
+pub const IGNORED_BY_CHILDREN: [Signal; 5] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// The receiving end.
+pub struct Signals {
+    pipe: PipeReader,
+    flags: [Arc<AtomicBool>; SIGNALS.len()],
+    actions: Vec<SigId>,
+}
+
+impl Drop for Signals {
+    /// Closes what the handlers write to; in a child it would be held open for nothing.
+    fn drop(&mut self) {
+        for action in self.actions.drain(..) {
+            signal_hook::low_level::unregister(action);
+        }
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").field("flags", &self.flags).finish_non_exhaustive()
+    }
+}
+
+impl Signals {
+    /// Starts to receive. SIGUSR2 is ignored from here on instead of ending the master.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn new() -> io::Result<Self> {
+        let (pipe, writer) = io::pipe()?;
+        set_nonblocking(&pipe)?;
+        set_nonblocking(&writer)?;
+        let flags: [Arc<AtomicBool>; SIGNALS.len()] = Default::default();
+        let mut actions = Vec::new();
+        for ((signal, _), flag) in SIGNALS.iter().zip(&flags) {
+            let number = *signal as i32;
+            actions.push(signal_hook::flag::register(number, Arc::clone(flag))?);
+            actions.push(signal_hook::low_level::pipe::register(number, writer.try_clone()?)?);
+        }
+        let unread = Arc::new(AtomicBool::new(false));
+        actions.push(signal_hook::flag::register(Signal::SIGUSR2 as i32, unread)?);
+        Ok(Self { pipe, flags, actions })
+    }
+
+    /// What is readable when a signal has arrived.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    /// What has been asked since the last call, each thing once.
+    pub fn take(&mut self) -> Vec<Request> {
+        let mut buf = [0; 64];
+        while matches!(self.pipe.read(&mut buf), Ok(n) if n == buf.len()) {}
+        let mut requests = Vec::new();
+        for ((_, request), flag) in SIGNALS.iter().zip(&self.flags) {
+            if flag.swap(false, Ordering::AcqRel) && !requests.contains(request) {
+                requests.push(*request);
+            }
+        }
+        requests
+    }
+}
+
+fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{Death, fork_child, send_signal, wait_for};
+
+    #[test]
+    fn signals_become_requests_each_once_and_in_order() {
+        let child = fork_child(&[], || {
+            let Ok(mut signals) = Signals::new() else { return 1 };
+            let me = nix::unistd::getpid();
+            use Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+            for signal in [SIGHUP, SIGHUP, SIGINT, SIGTERM, SIGUSR2] {
+                let _ = send_signal(me, signal);
+            }
+            let first = signals.take();
+            let second = signals.take();
+            i32::from(first != [Request::Stop, Request::Reload] || !second.is_empty())
+        });
+        assert_eq!(wait_for(child.unwrap()).unwrap(), Death::Exit(0));
+    }
+}

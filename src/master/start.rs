@@ -1,0 +1,108 @@
+//! The start of a master: everything that can fail, before anybody is served.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use thiserror::Error;
+
+use crate::config::Config;
+use crate::master::estate::Estates;
+use crate::master::generation::Generation;
+use crate::master::listeners::{ListenError, Listeners};
+use crate::master::pidfile::{PidFile, PidFileError};
+use crate::master::seats::Seats;
+use crate::master::signals::Signals;
+use crate::master::tree::Tree;
+use crate::master::{Master, Mode, Reload, offspring};
+use crate::sys::detach::Announcer;
+use crate::sys::privileges;
+
+/// What a master is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// What it runs by.
+    pub config: Config,
+    /// The file that the configuration is from, to be read again at a reload.
+    pub file: Option<PathBuf>,
+    /// Sockets from the service manager; see [`crate::sys::socket::handed_over`].
+    pub handed_over: Vec<OwnedFd>,
+    /// Who waits for the news that it serves, when it was detached.
+    pub announcer: Option<Announcer>,
+}
+
+/// Why a master does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Another one runs, or the pid file cannot be had.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system refused something else, which the message names.
+    #[error("cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Master {
+    /// Makes all that children will share, and listens. Nobody is forked before [`Master::run`].
+    ///
+    /// # Errors
+    /// Whatever stands in the way; the announcer, if there is one, has been told.
+    pub fn start(start: Start) -> Result<Self, StartError> {
+        let Start { config, file, handed_over, announcer } = start;
+        let is_detached = announcer.is_some();
+        match Self::try_start(config, file, handed_over, is_detached) {
+            Ok(mut master) => {
+                master.announcer = announcer;
+                Ok(master)
+            }
+            Err(error) => {
+                if let Some(announcer) = announcer {
+                    announcer.failed(&error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn try_start(
+        config: Config,
+        file: Option<PathBuf>,
+        handed_over: Vec<OwnedFd>,
+        is_detached: bool,
+    ) -> Result<Self, StartError> {
+        let now = Instant::now();
+        // Signals first: one that comes while ktrix starts is acted on as soon as it runs.
+        let signals = Signals::new()?;
+        offspring::open_error_log(&config, is_detached, "master");
+        let pid_file = config.pid.as_deref().map(PidFile::lock).transpose()?;
+        if let Err(error) = privileges::raise_open_files() {
+            log::warn!("cannot raise the limit of open files: {error}");
+        }
+        let mut listeners = Listeners::new(handed_over);
+        listeners.ensure(&config.listen, config.workers)?;
+        let tree = Tree::new(&config)?;
+        let mut seats = Seats::default();
+        let keeper_seat = seats.take().ok_or_else(|| io::Error::other("no seats"))?;
+        let generation = Generation::prepare(config, 1, keeper_seat, None, now)?;
+        Ok(Self {
+            file,
+            is_detached,
+            tree,
+            seats,
+            estates: Estates::default(),
+            listeners,
+            generations: vec![generation],
+            mode: Mode::Serving,
+            reload: Reload::None,
+            signals: Some(signals),
+            pid_file,
+            announcer: None,
+            has_announced: false,
+            exit_code: 0,
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! What all children of all generations share: made once, before the first fork.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::cache::fills::Fills;
+use crate::config::Config;
+use crate::log::ring::Rings;
+use crate::sys::wake::Wakes;
+use crate::worker::inherited::N_SEATS;
+
+/// The tables that live as long as the master.
+#[derive(Debug)]
+pub struct Tree {
+    /// The running fills.
+    pub fills: Rc<Fills>,
+    /// The access log's rings.
+    pub rings: Rc<Rings>,
+    /// What wakes the process in a seat.
+    pub wakes: Rc<Wakes>,
+    /// The size of a ring; a reload cannot change it.
+    pub ring_bytes: usize,
+}
+
+impl Tree {
+    /// Makes them. Memory that no child uses costs nothing.
+    ///
+    /// # Errors
+    /// When memory or descriptors run out.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
+        Ok(Self {
+            fills: Rc::new(Fills::create(N_FILLS)?),
+            rings: Rc::new(Rings::create(N_SEATS, ring_bytes)?),
+            wakes: Rc::new(Wakes::new(N_SEATS)?),
+            ring_bytes,
+        })
+    }
+}
+
+/// How many fills there can be at once, in all workers together; a fetch beyond that is not
+/// shared and not stored.
+const N_FILLS: usize = 16_384;
+/// The size of a ring when no access log is configured; one may be at the next reload.
+const RING_BYTES: usize = 256 * 1_024;

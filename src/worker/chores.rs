@@ -1,0 +1,86 @@
+//! What a worker does besides serving: flushing its log, hearing of other workers' fills, and
+//! closing connections to origins that nobody uses.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::log::access::Flushed;
+use crate::log::error;
+use crate::proxy::context::{CacheSide, Context};
+use crate::reactor::readable::Readable;
+use crate::reactor::{self, timer};
+
+/// The longest that a line stays in the ring while the file is free.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often idle connections to origins are looked at.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts the chores.
+pub(super) fn start(context: &Rc<Context>) {
+    if context.access.is_some() {
+        reactor::spawn(flush_always(Rc::clone(context)));
+    }
+    if let Some(cache) = &context.cache {
+        reactor::spawn(hear_of_fills(Rc::clone(cache)));
+    }
+    reactor::spawn(expire(Rc::clone(context)));
+}
+
+/// Flushes everything that is in the ring, for at most `patience_ms`.
+pub(super) async fn flush_log(context: &Context, patience_ms: u64) {
+    let until_ms = reactor::now().mono_ms() + patience_ms;
+    while let Some(retry) = flush(context)
+        && reactor::now().mono_ms() < until_ms
+    {
+        timer::sleep(retry).await;
+    }
+}
+
+async fn flush_always(context: Rc<Context>) {
+    loop {
+        let since = context.log_due.version();
+        match flush(&context) {
+            None => {
+                // Elapsed or due: flush in either case.
+                let _ = timer::timeout(FLUSH_EVERY, context.log_due.later_than(since)).await;
+            }
+            Some(retry) => timer::sleep(retry).await,
+        }
+    }
+}
+
+/// Flushes once; gives when to try again if the file was busy.
+fn flush(context: &Context) -> Option<Duration> {
+    let access = context.access.as_ref()?;
+    let flushed = access.borrow_mut().flush();
+    match flushed {
+        Flushed::Done => {
+            context.log_flushed.post();
+            None
+        }
+        Flushed::Busy { retry_ms } | Flushed::Failed { retry_ms } => {
+            Some(Duration::from_millis(retry_ms))
+        }
+    }
+}
+
+/// Other workers post here when a fill that is followed from this one has gone on.
+async fn hear_of_fills(cache: Rc<CacheSide>) {
+    let Some(fd) = cache.wakes.fd(cache.seat) else { return };
+    let Ok(fd) = fd.try_clone_to_owned() else { return };
+    let counter = Readable::new(fd);
+    while counter.readable().await.is_ok() {
+        // A counter that was empty after all is no reason to stay silent.
+        let _ = cache.wakes.drain(cache.seat);
+        cache.remote_notice.post();
+    }
+}
+
+async fn expire(context: Rc<Context>) {
+    loop {
+        timer::sleep(EXPIRE_EVERY).await;
+        context.pools.expire();
+        error::tick();
+    }
+}

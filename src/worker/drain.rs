@@ -1,0 +1,49 @@
+//! The end of a worker: it takes nothing more on and finishes what was begun.
+
+use crate::reactor::{self, timer};
+use crate::worker::Worker;
+use crate::worker::accept;
+use crate::worker::chores;
+
+use std::time::Duration;
+
+/// How often the rest is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A connection that has been silent for so long is ended, in milliseconds. Before that its next
+/// request may be on its way.
+const SILENT_MS: u64 = 2_000;
+
+/// How long the last lines may wait for the access log's lock, in milliseconds.
+const LOG_MS: u64 = 10_000;
+
+/// Drains: returns when nothing is left to do, or when `timeouts.stop` is over.
+pub(super) async fn drain(worker: &Worker) {
+    let context = &worker.context;
+    context.is_draining.set(true);
+    // Clients in our own queues were promised an answer. If others serve the sockets too, as
+    // after a reload, this takes a few from them, which does no harm.
+    for accepting in worker.listeners.take() {
+        if let Some(task) = accepting.task {
+            accept::accept_waiting(context, &worker.clients, &accepting.listener);
+            drop(task);
+        }
+    }
+    let stop_ms = context.config.timeouts.stop.as_millis() as u64;
+    let until_ms = reactor::now().mono_ms() + stop_ms;
+    while !is_idle(worker) && reactor::now().mono_ms() < until_ms {
+        let silent_before_ms = reactor::now().mono_ms().saturating_sub(SILENT_MS);
+        worker.clients.shed_idle(silent_before_ms, usize::MAX);
+        timer::sleep(LOOK).await;
+    }
+    if !worker.clients.is_empty() {
+        let n = worker.clients.len();
+        ::log::warn!("{n} connections did not end within timeouts.stop and are closed");
+    }
+    chores::flush_log(context, LOG_MS).await;
+}
+
+fn is_idle(worker: &Worker) -> bool {
+    let fills_run = worker.context.cache.as_ref().is_some_and(|c| !c.local.borrow().is_empty());
+    worker.clients.is_empty() && !fills_run
+}

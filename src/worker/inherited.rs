@@ -1,0 +1,109 @@
+//! What a child of the master is born with.
+//!
+//! Everything here was made before the fork and is inherited by it: nothing is passed by name and
+//! nothing has to be opened again. The tables in shared memory are the same for all children of
+//! all generations; configuration, index and servers are those of the child's generation.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use crate::cache::fills::Fills;
+use crate::cache::index::Index;
+use crate::cache::store::Store;
+use crate::config::{Config, ListenAddress};
+use crate::log::ring::Rings;
+use crate::sys::servers::ServerTable;
+use crate::sys::wake::Wakes;
+
+/// How many children there can be at once, those of older generations included: the tables in
+/// shared memory have so many rows.
+pub const N_SEATS: usize = 128;
+
+/// What this child is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The worker of this number, from 0; its successor after a death carries the same.
+    Worker(usize),
+    /// The keeper.
+    Keeper,
+}
+
+impl std::fmt::Display for Role {
+    /// `worker 3` or `keeper`: the words of the error log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Worker(number) => write!(f, "worker {number}"),
+            Self::Keeper => f.write_str("keeper"),
+        }
+    }
+}
+
+/// A listening socket, non-blocking, with the number of the worker that accepts from it.
+#[derive(Debug)]
+pub struct ListenSocket {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Whose it is: a worker listens on those with its own number, and on those of a worker that it
+    /// was told to adopt. A worker may have several of one address.
+    pub worker: usize,
+    /// The address as configured: a port of 0 is still 0 here.
+    pub address: ListenAddress,
+}
+
+/// All that a worker or the keeper needs; the master has already dropped privileges, opened the
+/// error log and attached the index when it hands this over.
+#[derive(Debug)]
+pub struct Inherited {
+    /// The configuration of this generation.
+    pub config: Rc<Config>,
+    /// What to be.
+    pub role: Role,
+    /// This child's row in the shared tables, below [`N_SEATS`].
+    pub seat: usize,
+    /// The sockets of all workers; none for the keeper.
+    pub sockets: Vec<ListenSocket>,
+    /// To the master, SOCK_SEQPACKET and non-blocking. It sends `drain`, `reopen`, `adopt N`,
+    /// `release N`; the child sends `ready`. End of file means that the master is dead.
+    pub channel: OwnedFd,
+    /// The index; `None` when nothing is to be cached.
+    pub index: Option<Rc<Index>>,
+    /// The files that belong to the index; there is one if there is an index.
+    pub store: Option<Rc<Store>>,
+    /// The table of running fills.
+    pub fills: Rc<Fills>,
+    /// The access log's rings.
+    pub rings: Rc<Rings>,
+    /// What wakes the process in a seat.
+    pub wakes: Rc<Wakes>,
+    /// The servers; see [`Self::server_row`].
+    pub servers: Rc<ServerTable>,
+    /// The keeper's seat, to wake it when there is something to evict.
+    pub keeper_seat: usize,
+    /// What the keeper has to do to index and files first.
+    pub needs_scrub: ScrubNeed,
+}
+
+/// How far the index of a cache can be trusted when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrubNeed {
+    /// It was closed cleanly.
+    None,
+    /// It was not: slots and files are to be compared.
+    Check,
+    /// It is new: the files that are there are to be taken in.
+    Rebuild,
+}
+
+impl Inherited {
+    /// The row of the server table for this server of this upstream (indexes into the
+    /// configuration).
+    pub fn server_row(&self, upstream: usize, server: usize) -> usize {
+        server_row(&self.config, upstream, server)
+    }
+}
+
+/// The row of the server table for a server: the table holds the servers of all upstreams, in the
+/// order of the configuration.
+pub fn server_row(config: &Config, upstream: usize, server: usize) -> usize {
+    config.upstreams.iter().take(upstream).map(|u| u.servers.len()).sum::<usize>() + server
+}

@@ -1,0 +1,99 @@
+//! From what a worker is born with to what its exchanges share.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::cache::hot::Hot;
+use crate::cache::store::TMP;
+use crate::config::WhenFull;
+use crate::http::h1::head::HeadLimits;
+use crate::log::access::AccessLog;
+use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::notice::Notice;
+use crate::proxy::origin::OriginLimits;
+use crate::proxy::pools::Pools;
+use crate::reactor;
+use crate::route::Router;
+use crate::worker::inherited::Inherited;
+
+/// Objects that are kept open because they are too large for memory.
+const OPEN_FILES: usize = 1024;
+
+/// What the exchanges share.
+///
+/// # Errors
+/// When the access log has no ring for this worker.
+pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
+    let config = Rc::clone(&inherited.config);
+    let limits = &config.limits;
+    let client_head = HeadLimits {
+        head_bytes: limits.head_bytes,
+        fields: limits.headers,
+        target_bytes: limits.target_bytes,
+    };
+    let timeouts = &config.timeouts;
+    let origin = OriginLimits {
+        head: client_head,
+        first_byte_ms: timeouts.first_byte.as_millis() as u64,
+        idle_ms: timeouts.idle.as_millis() as u64,
+    };
+    let pools = Pools::new(
+        &config.upstreams,
+        Rc::clone(&inherited.servers),
+        timeouts.connect,
+        timeouts.idle,
+    );
+    let access = match &config.log.access {
+        Some(access) => {
+            Some(AccessLog::new(access.clone(), Rc::clone(&inherited.rings), inherited.seat)?)
+        }
+        None => None,
+    };
+    let waits_for_log =
+        config.log.access.as_ref().is_some_and(|access| access.when_full == WhenFull::Wait);
+    Ok(Context {
+        router: Router::new(&config),
+        pools,
+        cache: cache(inherited).map(Rc::new),
+        access: access.map(RefCell::new),
+        log_flushed: Notice::default(),
+        log_due: Notice::default(),
+        waits_for_log,
+        client_head,
+        origin,
+        temporary: temporary(inherited),
+        n_requests: Cell::new(0),
+        id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
+        is_draining: Cell::new(false),
+        config,
+    })
+}
+
+/// The cache, if there is one.
+fn cache(inherited: &Inherited) -> Option<CacheSide> {
+    let config = inherited.config.cache.as_ref()?;
+    Some(CacheSide {
+        index: Rc::clone(inherited.index.as_ref()?),
+        store: Rc::clone(inherited.store.as_ref()?),
+        fills: Rc::clone(&inherited.fills),
+        hot: RefCell::new(Hot::new(config.memory_bytes, OPEN_FILES)),
+        local: RefCell::default(),
+        remote: RefCell::default(),
+        remote_notice: Notice::default(),
+        wakes: Rc::clone(&inherited.wakes),
+        seat: inherited.seat,
+        keeper_seat: inherited.keeper_seat,
+        object_bytes_max: config.object_bytes_max,
+    })
+}
+
+/// Where large request bodies go: beside the cache, which the worker may write to, or else where
+/// the system has such things.
+fn temporary(inherited: &Inherited) -> PathBuf {
+    match (&inherited.store, &inherited.config.cache) {
+        (Some(store), Some(_)) => store.dir().join(TMP),
+        _ => std::env::temp_dir(),
+    }
+}
