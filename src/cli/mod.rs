@@ -1,1 +1,238 @@
-//! (to be written)
+//! The command line: what each command does, in comfort, and with the exit code that scripts need.
+//!
+//! Exit codes: 0 done; 1 not done, with the reason on stderr; 2 a command that makes no sense.
+
+pub mod cache;
+pub mod check;
+pub mod demo;
+pub mod run;
+pub mod signal;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::cli::signal::Word;
+use crate::config::{self, Config};
+
+/// The configuration that is used when none is named.
+pub const DEFAULT_FILE: &str = "/etc/ktrix/ktrix.yaml";
+
+/// A caching reverse proxy that runs as a classic Unix daemon.
+#[derive(Debug, Parser)]
+#[command(name = "ktrix", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "See ktrix(8), and ktrix.yaml(5) for every key of the configuration.")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// What to serve, or what to ask of the one that serves.
+#[derive(Args, Debug)]
+struct Serve {
+    /// The configuration [default: /etc/ktrix/ktrix.yaml]
+    file: Option<PathBuf>,
+    /// Check the configuration, say what is wrong with it, and end
+    #[arg(long, conflicts_with_all = ["signal", "daemon", "upstream"])]
+    test: bool,
+    /// Tell the running ktrix, found by its pid file, to do this
+    #[arg(short = 's', long, value_name = "WORD", conflicts_with_all = ["daemon", "upstream"])]
+    signal: Option<Word>,
+    /// The pid file for --signal, if not the configuration's
+    #[arg(long, value_name = "FILE", requires = "signal")]
+    pid: Option<PathBuf>,
+    /// Detach from the terminal, once the daemon serves
+    #[arg(long)]
+    daemon: bool,
+    /// Run without a file: the origin to serve from
+    #[arg(long, value_name = "URL", conflicts_with = "file")]
+    upstream: Option<String>,
+    /// With --upstream: an address to listen on; may be repeated [default: port 8080 of all]
+    #[arg(long, value_name = "ADDRESS", requires = "upstream")]
+    listen: Vec<String>,
+    /// With --upstream: the directory to cache in [default: no cache]
+    #[arg(long, value_name = "DIR", requires = "upstream")]
+    cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try it out: a ktrix in front of a small built-in origin, with a line for every request
+    Demo {
+        /// The port to listen on, on this machine only
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Look into a cache, beside a running ktrix or without one
+    Cache(CacheCommand),
+}
+
+#[derive(Args, Debug)]
+struct CacheCommand {
+    #[command(subcommand)]
+    what: CacheWhat,
+    /// The configuration that names the cache [default: /etc/ktrix/ktrix.yaml]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The cache directory itself
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "config")]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheWhat {
+    /// A line for every object
+    List,
+    /// What is known about one object
+    Show {
+        /// Its URL, its key of 32 hex digits, or the path of its file
+        url: String,
+    },
+    /// Remove one object and its variants
+    Purge {
+        /// Its URL, its key of 32 hex digits, or the path of its file
+        url: String,
+    },
+    /// Check every object against its checksums and the index
+    Verify,
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Some(Command::Demo { port }) => demo::demo(port),
+        Some(Command::Cache(command)) => look_into_cache(&command),
+        None => serve(arguments.serve),
+    };
+    match done {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("ktrix: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn serve(serve: Serve) -> anyhow::Result<i32> {
+    let file = serve.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    if serve.test {
+        return check::check(file);
+    }
+    if let Some(word) = serve.signal {
+        return signal::signal(word, file, serve.pid.as_deref());
+    }
+    match &serve.upstream {
+        Some(upstream) => {
+            match Config::from_flags(&serve.listen, upstream, serve.cache.as_deref()) {
+                Ok(config) => run::run(config, None, serve.daemon),
+                Err(errors) => {
+                    eprintln!("{errors}");
+                    Ok(1)
+                }
+            }
+        }
+        None => match load(file)? {
+            Some(config) => run::run(config, Some(file), serve.daemon),
+            None => Ok(1),
+        },
+    }
+}
+
+/// Exit code 1 says that there was nothing to show or to purge, or that there are faults.
+fn look_into_cache(command: &CacheCommand) -> anyhow::Result<i32> {
+    let dir = match &command.dir {
+        Some(dir) => dir.clone(),
+        None => {
+            let file = command.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+            let Some(config) = load(file)? else { return Ok(1) };
+            let without = || format!("\"{}\" configures no cache", file.display());
+            config.cache.with_context(without)?.path
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    let is_good = match &command.what {
+        CacheWhat::List => cache::list(&dir, &mut out).map(|()| true)?,
+        CacheWhat::Show { url } => cache::show(&dir, url, &mut out)?,
+        CacheWhat::Purge { url } => cache::purge(&dir, url, &mut out)? > 0,
+        CacheWhat::Verify => cache::verify(&dir, &mut out)? == 0,
+    };
+    Ok(i32::from(!is_good))
+}
+
+/// The configuration in `file`; `None` when it has errors, which are on stderr then.
+///
+/// # Errors
+/// When the file cannot be read.
+fn load(file: &Path) -> anyhow::Result<Option<Config>> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read \"{}\"", file.display()))?;
+    match config::load(file, &text) {
+        Ok(config) => Ok(Some(config)),
+        Err(errors) => {
+            eprintln!("{errors}");
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_form_of_the_manual_is_understood() {
+        for line in [
+            "ktrix",
+            "ktrix /etc/ktrix.yaml",
+            "ktrix --daemon /etc/ktrix.yaml",
+            "ktrix --test /etc/ktrix.yaml",
+            "ktrix --test",
+            "ktrix -s reload",
+            "ktrix -s stop /etc/ktrix.yaml",
+            "ktrix -s quit --pid /run/ktrix.pid",
+            "ktrix -s reopen",
+            "ktrix --upstream http://127.0.0.1:81",
+            "ktrix --listen :80 --listen [::1]:81 --upstream app --cache /tmp/c",
+            "ktrix demo",
+            "ktrix demo --port 8081",
+            "ktrix cache list",
+            "ktrix cache show http://a/b --config /etc/k.yaml",
+            "ktrix cache --dir /c purge http://a/b",
+            "ktrix cache verify --dir /c",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "ktrix a b",
+            "ktrix --listen :80",
+            "ktrix --cache /tmp/c",
+            "ktrix --upstream app file.yaml",
+            "ktrix --test -s stop",
+            "ktrix -s dance",
+            "ktrix demo --port 99999",
+            "ktrix cache",
+            "ktrix cache verify --dir /c --config /f",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! `ktrix --test FILE`: is this configuration valid?
+
+use std::path::Path;
+
+/// Says so on stdout, or every error on stderr; the exit code is 0 or 1.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn check(file: &Path) -> anyhow::Result<i32> {
+    match super::load(file)? {
+        Some(_) => {
+            println!("{}: configuration is valid", file.display());
+            Ok(0)
+        }
+        None => Ok(1),
+    }
+}

@@ -1,0 +1,163 @@
+//! `ktrix demo`: a real ktrix before a small origin, to be looked at.
+//!
+//! The proxy is a child process, forked before this one has a second thread. This process plays
+//! the origin and shows what the access log says. When it ends, however it ends, the child does.
+
+mod origin;
+mod show;
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::cli::demo::show::Follower;
+use crate::config::Config;
+use crate::sys::process;
+
+/// Runs until Ctrl-C, and gives the exit code.
+///
+/// # Errors
+/// When the port is taken, or there is no room for the cache.
+pub fn demo(port: u16) -> anyhow::Result<i32> {
+    let room = Room::make().context("cannot make a temporary directory")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the origin")?;
+    let config = Config::demo(&room.dir, port, listener.local_addr()?);
+    let log = room.dir.join("access.log");
+    // Forked first: signal-hook would take its own handlers for installed in the child too.
+    let ktrix = process::fork_child(&[], || proxy(config))?;
+    let has_to_stop = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signal_hook::flag::register(signal as i32, Arc::clone(&has_to_stop))?;
+    }
+    thread::Builder::new().name("origin".to_owned()).spawn(move || origin::serve(&listener))?;
+    let served = watch(ktrix, port, &log, &has_to_stop);
+    let ended = end(ktrix);
+    let code = served?;
+    ended?;
+    Ok(code)
+}
+
+/// In the child: ktrix as it always is.
+fn proxy(config: Config) -> i32 {
+    if process::set_death_signal(Signal::SIGTERM).is_err() {
+        return 1;
+    }
+    match crate::cli::run::run(config, None, false) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ktrix: {error:#}");
+            1
+        }
+    }
+}
+
+/// Shows a line for every request until it has to stop, or ktrix has ended by itself.
+fn watch(ktrix: Pid, port: u16, log: &Path, has_to_stop: &AtomicBool) -> anyhow::Result<i32> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    while TcpStream::connect(address).is_err() && !has_to_stop.load(Ordering::Acquire) {
+        if let Some(code) = ended(ktrix)? {
+            return Ok(code.max(1));
+        }
+        thread::sleep(STEP);
+    }
+    let mut out = io::stdout().lock();
+    write!(out, "{}", invitation(port))?;
+    out.flush()?;
+    let mut follower = Follower::new(log);
+    while !has_to_stop.load(Ordering::Acquire) {
+        for line in follower.new_lines() {
+            writeln!(out, "{line}")?;
+        }
+        if let Some(code) = ended(ktrix)? {
+            return Ok(code);
+        }
+        thread::sleep(STEP);
+    }
+    writeln!(out, "\nThat was ktrix. Its cache is gone with it.")?;
+    Ok(0)
+}
+
+fn invitation(port: u16) -> String {
+    let mut text = format!(
+        "ktrix serves on http://127.0.0.1:{port}/, with two workers and an empty cache.\n\
+         Ask in another terminal, each line twice, and see what the second answer costs:\n\n"
+    );
+    for (path, what) in origin::PAGES {
+        text.push_str(&format!("  curl -i http://127.0.0.1:{port}{path:<10}   # {what}\n"));
+    }
+    text.push_str("\nCtrl-C ends it. Every request, its verdict and its time:\n\n");
+    text
+}
+
+/// The exit code of ktrix, if it has ended.
+fn ended(ktrix: Pid) -> io::Result<Option<i32>> {
+    match waitpid(ktrix, Some(WaitPidFlag::WNOHANG))? {
+        WaitStatus::Exited(_, code) => Ok(Some(code)),
+        WaitStatus::Signaled(..) => Ok(Some(1)),
+        _ => Ok(None),
+    }
+}
+
+/// Ends ktrix; Ctrl-C in a terminal has told it already.
+fn end(ktrix: Pid) -> io::Result<()> {
+    if process::send_signal(ktrix, Signal::SIGTERM).is_ok() {
+        // It may have been waited for already.
+        let _ = process::wait_for(ktrix);
+    }
+    Ok(())
+}
+
+/// A directory that is gone with its owner.
+struct Room {
+    dir: PathBuf,
+}
+
+impl Room {
+    fn make() -> io::Result<Self> {
+        let dir = std::env::temp_dir().join(format!("ktrix-demo-{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&dir)?;
+        Ok(Self { dir })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // What cannot be removed is in a temporary directory anyway.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+const STEP: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_invitation_names_every_page() {
+        let text = invitation(8081);
+        for (path, _) in origin::PAGES {
+            assert!(text.contains(&format!("curl -i http://127.0.0.1:8081{path} ")), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_room_leaves_nothing_behind() {
+        let room = Room::make().unwrap();
+        let dir = room.dir.clone();
+        fs::write(dir.join("file"), "x").unwrap();
+        drop(room);
+        assert!(!dir.exists());
+    }
+}

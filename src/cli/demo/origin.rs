@@ -1,0 +1,137 @@
+//! The origin of the demonstration: four pages over HTTP/1.1, a thread for each connection.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// Every page, and what it shows.
+pub(super) const PAGES: [(&str, &str); 4] = [
+    ("/", "a page that may be kept for a minute"),
+    ("/picture", "a picture, kept for an hour"),
+    ("/slow", "a page that takes the origin two seconds"),
+    ("/never", "a page that must not be kept"),
+];
+
+/// What the origin says to one request.
+struct Answer {
+    status: &'static str,
+    content_type: &'static str,
+    cache_control: &'static str,
+    body: Vec<u8>,
+}
+
+/// Answers until the process ends.
+pub(super) fn serve(listener: &TcpListener) {
+    for stream in listener.incoming().flatten() {
+        // A connection that gets no thread is closed, and ktrix asks again.
+        let _ = thread::Builder::new().spawn(move || converse(&stream));
+    }
+}
+
+/// One connection, until it is closed or says something unexpected.
+fn converse(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    let mut writer = stream;
+    while let Some(head) = read_head(&mut reader)? {
+        let mut words = head.split(' ');
+        let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let answer = answer(target.split('?').next().unwrap_or(""));
+        writer.write_all(&bytes_of(&answer, method != "HEAD"))?;
+    }
+    Ok(())
+}
+
+/// The request line, once the head is complete; requests of the demonstration have no body.
+fn read_head(reader: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut reader = reader.take(HEAD_BYTES_MAX);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut line = first.clone();
+    while !line.trim_end().is_empty() {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok((!first.trim_end().is_empty()).then_some(first))
+}
+
+fn answer(path: &str) -> Answer {
+    let page = |cache_control, text: String| Answer {
+        status: "200 OK",
+        content_type: "text/html; charset=utf-8",
+        cache_control,
+        body: format!("<!doctype html>\n<title>ktrix</title>\n<p>{text}</p>\n").into_bytes(),
+    };
+    match path {
+        "/" => page("max-age=60", format!("A page that the origin wrote {}.", written())),
+        "/picture" => Answer {
+            status: "200 OK",
+            content_type: "image/png",
+            cache_control: "max-age=3600",
+            body: PICTURE.to_vec(),
+        },
+        "/slow" => {
+            thread::sleep(Duration::from_secs(2));
+            page("max-age=60", format!("A page that took two seconds, written {}.", written()))
+        }
+        "/never" => page("no-store", format!("Written {}, for you alone.", written())),
+        _ => Answer { status: "404 Not Found", ..page("max-age=5", "No such page.".to_owned()) },
+    }
+}
+
+fn written() -> String {
+    format!("on {}", httpdate::fmt_http_date(SystemTime::now()))
+}
+
+fn bytes_of(answer: &Answer, has_body: bool) -> Vec<u8> {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let mut bytes = format!(
+        "HTTP/1.1 {}\r\nDate: {date}\r\nContent-Type: {}\r\nCache-Control: {}\r\n\
+         Content-Length: {}\r\n\r\n",
+        answer.status,
+        answer.content_type,
+        answer.cache_control,
+        answer.body.len()
+    )
+    .into_bytes();
+    if has_body {
+        bytes.extend_from_slice(&answer.body);
+    }
+    bytes
+}
+
+const HEAD_BYTES_MAX: u64 = 64 * 1024;
+const PICTURE: &[u8] = include_bytes!("picture.png");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_answered_with_what_it_promises() {
+        for (path, _) in PAGES.into_iter().filter(|(path, _)| *path != "/slow") {
+            assert_eq!(answer(path).status, "200 OK", "{path}");
+        }
+        assert_eq!(answer("/never").cache_control, "no-store");
+        assert_eq!(answer("/x").status, "404 Not Found");
+        assert!(answer("/picture").body.starts_with(b"\x89PNG\r\n"));
+    }
+
+    #[test]
+    fn requests_follow_one_another_on_a_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let origin = thread::spawn(move || converse(&stream));
+        client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /x?y HTTP/1.1\r\n\r\n").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = String::new();
+        client.read_to_string(&mut said).unwrap();
+        assert!(origin.join().unwrap().is_ok());
+        assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
+        assert!(said.contains("\r\n\r\nHTTP/1.1 404 Not Found\r\n"), "{said}");
+    }
+}

@@ -1,0 +1,80 @@
+//! `ktrix -s WORD`: ask the running master for something, by the signal that means it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use nix::sys::signal::Signal;
+
+use crate::master::pidfile;
+use crate::sys::process;
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Word {
+    /// Load the configuration again; connections go on
+    Reload,
+    /// End now
+    Stop,
+    /// Answer what was asked, then end
+    Quit,
+    /// Open the log files again, after they were rotated
+    Reopen,
+}
+
+impl Word {
+    /// The signal that means it.
+    pub const fn signal(self) -> Signal {
+        match self {
+            Self::Reload => Signal::SIGHUP,
+            Self::Stop => Signal::SIGTERM,
+            Self::Quit => Signal::SIGQUIT,
+            Self::Reopen => Signal::SIGUSR1,
+        }
+    }
+}
+
+/// Sends it to the master that holds the pid file: the one named, or else the configuration's.
+///
+/// # Errors
+/// When no ktrix runs there, or it is somebody else's.
+pub fn signal(word: Word, file: &Path, pid_file: Option<&Path>) -> anyhow::Result<i32> {
+    let path = match pid_file {
+        Some(path) => path.to_owned(),
+        None => configured(file)?,
+    };
+    let pid = pidfile::running(&path)?;
+    process::send_signal(pid, word.signal()).with_context(|| format!("cannot signal pid {pid}"))?;
+    Ok(0)
+}
+
+fn configured(file: &Path) -> anyhow::Result<PathBuf> {
+    let name = file.display();
+    match super::load(file)? {
+        Some(config) => config.pid.with_context(|| {
+            format!("\"{name}\" names no pid file (add a line like \"pid: /run/ktrix.pid\")")
+        }),
+        None => bail!("\"{name}\" is not valid; name the pid file itself with --pid"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::signals::SIGNALS;
+
+    #[test]
+    fn every_word_is_a_signal_that_the_master_acts_on() {
+        for word in Word::value_variants() {
+            assert!(SIGNALS.iter().any(|(signal, _)| *signal == word.signal()), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_run_is_not_signalled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ktrix.pid");
+        let error = signal(Word::Stop, Path::new("/nonexistent"), Some(&path)).unwrap_err();
+        assert_eq!(error.to_string(), format!("no ktrix runs here (nobody holds {path:?})"));
+    }
+}
