@@ -1,0 +1,27 @@
+//! No text is a panic, and whatever is refused says where and why, each on one line.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    match ktrix::config::load_for(Path::new("k.yaml"), text, 2) {
+        Ok(config) => {
+            assert!(!config.listen.is_empty() && !config.upstreams.is_empty());
+            let router = ktrix::route::Router::new(&config);
+            for site in &config.sites {
+                for route in &site.routes {
+                    let _ = router.find(b"www.example.com", route.path.as_bytes());
+                }
+            }
+        }
+        Err(errors) => {
+            assert!(!errors.0.is_empty());
+            for error in &errors.0 {
+                assert!(error.line > 0 && error.column > 0);
+                assert!(!error.to_string().contains('\n'));
+            }
+        }
+    }
+});

@@ -1,0 +1,35 @@
+//! Lines of fields read back as they were written, and nothing passed on can break out of them.
+#![no_main]
+
+use ktrix::http::forward::{Peer, request_fields};
+use ktrix::http::h1::head::{HeadLimits, parse_fields, parse_request};
+use ktrix::http::head::BodyLength;
+use ktrix::http::{date, hop, range, validator};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Ok(mut fields) = parse_fields(input, 64) else { return };
+    let mut block = Vec::new();
+    fields.write_to(&mut block);
+    assert_eq!(parse_fields(&block, 64).as_ref(), Ok(&fields));
+
+    let tag = validator::EntityTag::of(&fields);
+    let date_s = fields.get("date").and_then(date::parse);
+    let _ = (validator::if_match(&fields, tag.as_ref()), range::of(&fields, 1000));
+    let _ = validator::if_none_match(&fields, tag.as_ref());
+    let _ = validator::if_range(&fields, tag.as_ref(), date_s, date_s);
+
+    let head = [b"GET / HTTP/1.0\r\n", &block[..], b"\r\n"].concat();
+    if let Ok(Some((head, _))) = parse_request(&head, &HeadLimits::default()) {
+        let host = head.fields.get("host").unwrap_or_default();
+        let peer = Peer { client: Some([192, 0, 2, 1].into()), scheme: "http", host };
+        let sent = request_fields(&head, &peer, BodyLength::None);
+        let mut block = Vec::new();
+        sent.write_to(&mut block);
+        assert_eq!(parse_fields(&block, 128).as_ref(), Ok(&sent));
+        assert!(sent.get("forwarded").is_some_and(|it| it.ends_with(b";proto=http")));
+        assert!(!sent.contains("transfer-encoding") && !sent.contains("upgrade"));
+    }
+    hop::strip(&mut fields);
+    assert!(!fields.contains("connection"));
+});

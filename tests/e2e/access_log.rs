@@ -1,0 +1,260 @@
+//! The access log's lines equal the answers given, whatever happens to the file or to workers.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::process::Seen;
+use crate::support::{Ask, Load, Origin, Plan, Response, alone, until, until_true};
+
+fn origin() -> Origin {
+    Origin::answering(|request| {
+        let is_stored = request.target.starts_with("/c/");
+        Response::ok("hello").cache(if is_stored { "max-age=60" } else { "no-store" })
+    })
+}
+
+fn paths() -> Vec<(String, Arc<[u8]>)> {
+    let body: Arc<[u8]> = b"hello".as_slice().into();
+    (0..20)
+        .map(|i| (format!("/{}/{i}", if i % 2 == 0 { "c" } else { "d" }), Arc::clone(&body)))
+        .collect()
+}
+
+fn agents(lines: &[String]) -> Vec<String> {
+    let agent = |line: &String| {
+        let rest = line.split("\"user_agent\":\"").nth(1).unwrap_or_else(|| panic!("{line}"));
+        rest.split('"').next().unwrap_or_default().to_owned()
+    };
+    lines.iter().map(agent).collect()
+}
+
+/// One line for each answer, and nothing else.
+fn expect_same(lines: &[String], answered: &[String]) {
+    let logged = agents(lines);
+    let (a, b): (HashSet<_>, HashSet<_>) = (logged.iter().collect(), answered.iter().collect());
+    let missing: Vec<_> = b.difference(&a).take(5).collect();
+    let surplus: Vec<_> = a.difference(&b).take(5).collect();
+    assert!(missing.is_empty() && surplus.is_empty(), "missing {missing:?}, surplus {surplus:?}");
+    assert_eq!(lines.len(), answered.len(), "lines that stand twice");
+}
+
+/// Another process that holds the file's lock for some seconds.
+fn hold_lock(path: &Path, seconds: u32) -> Child {
+    let mut child = Command::new("flock")
+        .arg(path)
+        .args(["sh", "-c", &format!("echo locked; exec sleep {seconds}")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("flock of util-linux");
+    let mut said = [0; 6];
+    use std::io::Read;
+    child.stdout.as_mut().unwrap().read_exact(&mut said).expect("the lock to be taken");
+    child
+}
+
+#[test]
+fn json_lines_say_what_happened() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = Ask::get("/c/1?q=\"x\\").field("User-Agent", "quo\"te\u{e9}");
+    ktrix.client().ask(&ask.field("Referer", "http://a/"));
+    ktrix.get("/c/2");
+    ktrix.wait_hit("/c/2");
+    ktrix.ask(&Ask::post("/d/3", "body"));
+    let mut client = ktrix.client();
+    client.write(b"nonsense\r\n\r\n");
+    client.answer().expect_status(400);
+    until_true("lines of every kind", || plan.access_lines().len() >= 5);
+    let lines = plan.access_lines();
+    let find = |part: &str| {
+        lines.iter().find(|l| l.contains(part)).unwrap_or_else(|| panic!("{part}: {lines:?}"))
+    };
+    let first = find("/c/1?q=");
+    for part in [
+        "\"client\":\"127.0.0.1\"",
+        "\"method\":\"GET\"",
+        "\"status\":200",
+        "\"body_bytes\":5",
+        "\"verdict\":\"miss\"",
+        "\"request_id\":\"",
+        "\"total_s\":0.",
+        "\"upstream\":\"app\"",
+    ] {
+        assert!(first.contains(part), "{part} in {first}");
+    }
+    for verdict in ["\"verdict\":\"miss\"", "\"verdict\":\"hit\""] {
+        assert!(lines.iter().any(|l| l.contains("/c/2") && l.contains(verdict)), "{lines:?}");
+    }
+    let pass = find("\"method\":\"POST\"");
+    assert!(pass.contains("\"verdict\":\"pass\"") && pass.contains("\"reason\":\""), "{pass}");
+    find("\"status\":400");
+}
+
+#[test]
+fn combined_lines_are_as_everybody_reads_them() {
+    let origin = origin();
+    let plan = Plan::new(&origin).set("log", "{access: $DIR/access.log, error: $DIR/error.log}");
+    let ktrix = plan.start();
+    let ask = Ask::get("/c/1").field("Referer", "http://a/").field("User-Agent", "curl/8");
+    ktrix.ask(&ask);
+    let line = ktrix.wait_access_lines(1).remove(0);
+    assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
+    let end = "\"GET /c/1 HTTP/1.1\" 200 5 \"http://a/\" \"curl/8\"";
+    assert!(line.ends_with(end), "{line}");
+}
+
+#[test]
+fn a_lock_held_by_another_process_delays_lines_but_no_request() {
+    alone();
+    let origin = origin();
+    let plan = Plan::new(&origin).set(
+        "log",
+        "{access: {file: $DIR/access.log, format: json, buffer: 8 MiB}, error: $DIR/error.log}",
+    );
+    let ktrix = plan.start();
+    let path = plan.dir().join("access.log");
+    let load = Load::of_pages(&plan.address, 8, paths());
+    until_true("some answers", || load.n_answered() > 100);
+    let mut holder = hold_lock(&path, 3);
+    let n_lines = plan.access_lines().len();
+    let n_before = load.n_answered();
+    until_true("answers while the log is locked", || load.n_answered() > n_before + 500);
+    assert!(holder.try_wait().unwrap().is_none(), "the lock was given back before the test's end");
+    assert!(plan.access_lines().len() <= n_lines, "lines were written in spite of the lock");
+    holder.wait().unwrap();
+    let report = load.stop();
+    report.expect_faultless();
+    assert!(report.longest < Duration::from_millis(1500), "{:?}", report.longest);
+    let lines = ktrix.wait_access_lines(report.answered.len());
+    expect_same(&lines, &report.answered);
+}
+
+#[test]
+fn a_full_ring_waits_for_the_file_and_loses_nothing() {
+    alone();
+    let origin = origin();
+    let plan = Plan::new(&origin).set("workers", "1").set(
+        "log",
+        "{access: {file: $DIR/access.log, format: json, buffer: 64 KiB}, error: $DIR/error.log}",
+    );
+    let ktrix = plan.start();
+    let path = plan.dir().join("access.log");
+    let mut holder = hold_lock(&path, 3);
+    let load = Load::of_pages(&plan.address, 8, paths());
+    let start = Instant::now();
+    holder.wait().unwrap();
+    let n = load.n_answered();
+    // 64 KiB are some two hundred lines.
+    assert!(n < 2_000, "{n} answers in {:?} with a ring of 64 KiB", start.elapsed());
+    until_true("answers after the lock", || load.n_answered() > n + 200);
+    let report = load.stop();
+    report.expect_faultless();
+    let lines = ktrix.wait_access_lines(report.answered.len());
+    expect_same(&lines, &report.answered);
+}
+
+#[test]
+fn an_operator_may_choose_to_drop_instead() {
+    alone();
+    let origin = origin();
+    let plan = Plan::new(&origin).set("workers", "1").set(
+        "log",
+        "{access: {file: $DIR/access.log, format: json, buffer: 64 KiB, when-full: drop}, \
+         error: $DIR/error.log}",
+    );
+    let ktrix = plan.start();
+    let path = plan.dir().join("access.log");
+    let mut holder = hold_lock(&path, 3);
+    let load = Load::of_pages(&plan.address, 4, paths());
+    until_true("answers that do not wait for the log", || load.n_answered() > 2_000);
+    assert!(holder.try_wait().unwrap().is_none(), "the lock was given back before the test's end");
+    holder.wait().unwrap();
+    let report = load.stop();
+    report.expect_faultless();
+    assert!(report.longest < Duration::from_millis(1500), "{:?}", report.longest);
+    ktrix.get("/c/0");
+    drop(ktrix);
+    let n = plan.access_lines().len();
+    assert!(n < report.answered.len(), "nothing was dropped");
+}
+
+#[test]
+fn rotation_by_usr1_loses_and_doubles_nothing() {
+    alone();
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let path = plan.dir().join("access.log");
+    let load = Load::of_pages(&plan.address, 8, paths());
+    let mut rotated = Vec::new();
+    for round in 0..5 {
+        let n = load.n_answered();
+        until_true("some answers", || load.n_answered() > n + 300);
+        until_true("the log file", || path.exists());
+        let old = plan.dir().join(format!("access.log.{round}"));
+        fs::rename(&path, &old).unwrap();
+        ktrix.signal(Signal::SIGUSR1);
+        until_true("the new log file", || path.exists());
+        rotated.push(old);
+    }
+    let report = load.stop();
+    report.expect_faultless();
+    let lines = until("a line for every answer", crate::support::PATIENCE, || {
+        let mut lines = plan.access_lines();
+        lines.extend(rotated.iter().flat_map(|p| crate::support::ktrix::lines(p)));
+        (lines.len() >= report.answered.len()).then_some(lines)
+    });
+    expect_same(&lines, &report.answered);
+}
+
+#[test]
+fn lines_of_a_killed_worker_are_written_by_the_master() {
+    alone();
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    let path = plan.dir().join("access.log");
+    // While the file is locked every line is still in a ring.
+    let mut holder = hold_lock(&path, 2);
+    let n = 50;
+    let mut answered = Vec::new();
+    for i in 0..n {
+        let agent = format!("one-{i}");
+        ktrix.ask(&Ask::get("/c/0").field("User-Agent", &agent)).expect_status(200);
+        answered.push(agent);
+    }
+    assert!(holder.try_wait().unwrap().is_none(), "the lock was given back before the test's end");
+    let workers: Vec<Seen> = ktrix.workers();
+    for worker in workers {
+        worker.signal(Signal::SIGKILL);
+    }
+    holder.wait().unwrap();
+    let lines = ktrix.wait_access_lines(n);
+    expect_same(&lines, &answered);
+    ktrix.wait_children(3);
+}
+
+#[test]
+fn a_stop_writes_what_is_left() {
+    let origin = origin();
+    for signal in [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT] {
+        let plan = Plan::new(&origin);
+        let ktrix = plan.start();
+        let mut client = ktrix.client();
+        for i in 0..30 {
+            client.get(&format!("/d/{i}")).expect_status(200);
+        }
+        ktrix.signal(signal);
+        ktrix.wait_exit();
+        ktrix.wait_gone();
+        assert_eq!(plan.access_lines().len(), 30, "after {signal}");
+    }
+}

@@ -1,0 +1,81 @@
+//! `Cache-Status` (RFC 9211): every answer says what the cache did for it.
+
+use crate::support::{Ask, Origin, Plan, Response, until_true};
+
+/// The parameters of our member.
+fn member(status: &str) -> Vec<String> {
+    let own = status.rsplit(", ").next().unwrap_or_default();
+    let mut parts = own.split("; ").map(str::to_owned);
+    assert_eq!(parts.next().as_deref(), Some("ktrix"), "{status}");
+    parts.collect()
+}
+
+#[test]
+fn hits_and_misses_say_so() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=60"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let miss = member(&ktrix.get("/a").cache_status());
+    assert!(miss.iter().any(|p| p == "fwd=uri-miss" || p == "fwd=miss"), "{miss:?}");
+    assert!(!miss.iter().any(|p| p == "hit"), "{miss:?}");
+    let hit = member(&ktrix.wait_hit("/a").cache_status());
+    let ttl = hit.iter().find_map(|p| p.strip_prefix("ttl=")?.parse::<i64>().ok());
+    assert!(ttl.is_some_and(|ttl| (1..=60).contains(&ttl)), "{hit:?}");
+    assert!(!hit.iter().any(|p| p.starts_with("fwd")), "{hit:?}");
+}
+
+#[test]
+fn what_goes_round_the_cache_says_why() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set(
+        "sites",
+        "[{routes: [{path: /, upstream: app}, {path: /off, upstream: app, cache: off}]}]",
+    );
+    let ktrix = plan.start();
+    let forwarded = |ask: &Ask| {
+        let parts = member(&ktrix.ask(ask).cache_status());
+        parts.iter().find_map(|p| p.strip_prefix("fwd=").map(str::to_owned)).unwrap_or_default()
+    };
+    assert_eq!(forwarded(&Ask::post("/a", "x")), "method");
+    assert_eq!(forwarded(&Ask::get("/off")), "bypass");
+}
+
+#[test]
+fn a_validated_answer_is_forwarded_for_staleness() {
+    let origin = Origin::answering(|request| match request.has("if-none-match") {
+        true => Response::status(304).field("ETag", "\"x\"").cache("max-age=0"),
+        false => Response::ok("x").field("ETag", "\"x\"").cache("max-age=0"),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a");
+    until_true("fwd=stale", || {
+        let parts = member(&ktrix.get("/a").cache_status());
+        parts.iter().any(|p| p == "fwd=stale") && parts.iter().any(|p| p == "fwd-status=304")
+    });
+}
+
+#[test]
+fn our_member_follows_those_of_caches_behind_us() {
+    let origin = Origin::answering(|_| {
+        Response::ok("x").field("Cache-Status", "inner; hit").cache("max-age=9")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for _ in 0..2 {
+        let status = ktrix.get("/a").cache_status();
+        assert!(status.starts_with("inner; hit, ktrix; "), "{status}");
+    }
+}
+
+#[test]
+fn our_own_answers_carry_it_too() {
+    let mut origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    origin.stop();
+    member(&ktrix.get("/a").expect_status(502).cache_status());
+    let mut client = ktrix.client();
+    client.write(b"GET / HTTP/1.1\r\n\r\n");
+    member(&client.answer().expect_status(400).cache_status());
+}

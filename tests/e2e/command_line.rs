@@ -1,0 +1,244 @@
+//! The command line: checking a configuration, signals by name, running without a file, the demo.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::panic;
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+
+use crate::support::ktrix::text;
+use crate::support::process::Seen;
+use crate::support::socket::Address;
+use crate::support::{Client, Origin, Plan, Response, until, until_true};
+
+fn origin() -> Origin {
+    Origin::answering(|_| Response::ok("hello").cache("max-age=60"))
+}
+
+#[test]
+fn a_good_configuration_passes_the_test() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    plan.write_config();
+    let config = plan.config_path().display().to_string();
+    let output = plan.run(&["--test", &config]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!plan.cache_dir().exists(), "a test made the cache's directory");
+}
+
+#[test]
+fn every_error_is_named_with_its_place_at_once() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let config = plan.config_path();
+    fs::write(
+        &config,
+        "workers: many\n\
+         upstreams:\n  app:\n    servers: [\"127.0.0.1:99999\"]\n    retires: 3\n\
+         timeouts:\n  connect: 5\n\
+         sites:\n  - routes:\n      - path: /\n        upstream: ap\n",
+    )
+    .unwrap();
+    let path = config.display().to_string();
+    let output = plan.run(&["--test", &path]);
+    assert!(!output.status.success());
+    let text = text(&output);
+    for (line, key) in
+        [(1, "workers"), (4, "servers"), (5, "retires"), (7, "timeouts.connect"), (11, "ap")]
+    {
+        let place = format!("ktrix.yaml:{line}:");
+        let found = text.lines().find(|l| l.contains(&place));
+        assert!(found.is_some_and(|l| l.contains(key)), "{place} {key} in:\n{text}");
+    }
+    assert!(text.contains("5s"), "a way out for a missing unit in:\n{text}");
+    let output = plan.run(&[&path]);
+    assert!(!output.status.success(), "it started on a broken configuration");
+}
+
+#[test]
+fn what_is_not_yaml_or_not_there_is_named() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let missing = plan.run(&["--test", "no-such-file.yaml"]);
+    assert!(!missing.status.success());
+    assert!(text(&missing).contains("no-such-file.yaml"), "{}", text(&missing));
+    let path = plan.config_path();
+    fs::write(&path, "listen: [\n  - {{{\n").unwrap();
+    let broken = plan.run(&["--test", &path.display().to_string()]);
+    assert!(!broken.status.success());
+    assert!(text(&broken).contains("ktrix.yaml:"), "{}", text(&broken));
+}
+
+#[test]
+fn help_and_version_are_there_and_unknown_options_are_not() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let help = plan.run(&["--help"]);
+    assert!(help.status.success());
+    for word in ["--test", "--daemon", "--upstream", "--listen", "demo", "cache", "reload"] {
+        assert!(text(&help).contains(word), "{word} in\n{}", text(&help));
+    }
+    let version = plan.run(&["--version"]);
+    assert!(text(&version).contains(env!("CARGO_PKG_VERSION")), "{}", text(&version));
+    assert_eq!(plan.run(&["--frobnicate"]).status.code(), Some(2));
+}
+
+#[test]
+fn signals_have_names() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let config = plan.config_path().display().to_string();
+    plan.write_config();
+    let nobody = plan.run(&["-s", "reload", &config]);
+    assert!(!nobody.status.success(), "a signal to nobody went well");
+    let ktrix = plan.start();
+    let before = ktrix.wait_children(3);
+    let send = |name: &str| {
+        let output = plan.run(&["-s", name, &config]);
+        assert!(output.status.success(), "-s {name}: {}", text(&output));
+    };
+    send("reload");
+    until_true("the children of the new configuration", || {
+        let now = ktrix.children();
+        now.len() == 3 && before.iter().all(|old| !now.contains(old))
+    });
+    ktrix.get("/a").expect_status(200);
+    until_true("a line in the log", || !plan.access_lines().is_empty());
+    let log = plan.dir().join("access.log");
+    fs::rename(&log, plan.dir().join("access.log.1")).unwrap();
+    send("reopen");
+    until_true("the new log file", || log.exists());
+    send("quit");
+    assert!(ktrix.wait_exit().success());
+    ktrix.wait_gone();
+    let ktrix = plan.start();
+    send("stop");
+    assert!(ktrix.wait_exit().success());
+    ktrix.wait_gone();
+}
+
+#[test]
+fn a_daemon_detaches_and_is_stopped_by_name() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    plan.write_config();
+    let config = plan.config_path().display().to_string();
+    let output = plan.run(&["--daemon", &config]);
+    assert!(output.status.success(), "{}", text(&output));
+    let pid = fs::read_to_string(plan.cache_dir().join("ktrix.pid")).unwrap();
+    let master = Seen::now(pid.trim().parse().unwrap()).expect("a running master");
+    let guard = KillOnDrop(master);
+    Client::connect(&plan.address).get("/a").expect_status(200).expect_body("hello");
+    let again = plan.run(&["--daemon", &config]);
+    assert!(!again.status.success() && text(&again).contains(pid.trim()), "{}", text(&again));
+    let stop = plan.run(&["-s", "stop", &config]);
+    assert!(stop.status.success(), "{}", text(&stop));
+    until_true("the daemon to end", || !master.is_alive());
+    drop(guard);
+}
+
+/// Ends a daemon whose test failed.
+struct KillOnDrop(Seen);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        self.0.signal(Signal::SIGTERM);
+    }
+}
+
+#[test]
+fn it_runs_without_a_file() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let Address::Ip(listen) = plan.address else { unreachable!() };
+    let (listen, upstream) = (listen.to_string(), format!("http://{}", origin.name()));
+    let ktrix = plan.start_with(&["--listen", &listen, "--upstream", &upstream]);
+    ktrix.get("/a").expect_status(200).expect_body("hello").expect_miss();
+    ktrix.get("/a").expect_status(200).expect_body("hello");
+    ktrix.stop();
+    let cache = plan.cache_dir().display().to_string();
+    let args = ["--listen", &listen, "--upstream", &upstream, "--cache", &cache];
+    let ktrix = plan.start_with(&args);
+    ktrix.get("/a").expect_status(200);
+    ktrix.wait_hit("/a").expect_body("hello");
+    assert_eq!(plan.cache_files().len(), 1);
+}
+
+#[test]
+fn the_cache_can_be_listed_shown_and_purged() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for target in ["/one", "/two"] {
+        ktrix.get(target);
+        ktrix.wait_hit(target);
+    }
+    let config = plan.config_path().display().to_string();
+    let url = |target: &str| {
+        let Address::Ip(ip) = plan.address else { unreachable!() };
+        format!("http://{ip}{target}")
+    };
+    let list = plan.run(&["cache", "list", "--config", &config]);
+    assert!(list.status.success(), "{}", text(&list));
+    assert!(
+        text(&list).contains(&url("/one")) && text(&list).contains(&url("/two")),
+        "{}",
+        text(&list)
+    );
+    let show = plan.run(&["cache", "show", &url("/one"), "--config", &config]);
+    assert!(show.status.success() && text(&show).contains(&url("/one")), "{}", text(&show));
+    let purge = plan.run(&["cache", "purge", &url("/one"), "--config", &config]);
+    assert!(purge.status.success(), "{}", text(&purge));
+    ktrix.get("/one").expect_miss();
+    ktrix.get("/two").expect_hit();
+    plan.verify_cache();
+}
+
+#[test]
+fn the_demo_runs_and_says_what_to_try() {
+    let thread = thread::spawn(|| {
+        let is_own = unshare(CloneFlags::CLONE_NEWNET).is_ok()
+            && Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .is_ok_and(|s| s.success());
+        let origin = origin();
+        let mut plan = Plan::new(&origin);
+        let Address::Ip(free) = plan.address else { unreachable!() };
+        let port = free.port().to_string();
+        let ktrix = if is_own {
+            plan.address = SocketAddr::from(([127, 0, 0, 1], 8080)).into();
+            plan.start_with(&["demo"])
+        } else {
+            eprintln!("no network of our own here: port {port} instead of 8080");
+            plan.start_with(&["demo", "--port", &port])
+        };
+        let printed = || fs::read_to_string(plan.dir().join("stdout")).unwrap_or_default();
+        let lines = until("the lines to try", crate::support::PATIENCE, || {
+            let text = printed();
+            let lines: Vec<String> =
+                text.lines().filter(|l| l.contains("curl ")).map(str::to_owned).collect();
+            (lines.len() >= 4).then_some(lines)
+        });
+        for line in lines {
+            let url =
+                line.split_ascii_whitespace().find(|w| w.contains("http://")).unwrap_or_default();
+            let url = url.trim_matches(['"', '\'']);
+            let path = url.splitn(4, '/').nth(3).map_or("/".into(), |p| format!("/{p}"));
+            ktrix.get(&path).expect_status(200);
+        }
+        until_true("a live line with a verdict", || {
+            printed().lines().any(|l| l.contains("miss") && !l.contains("curl"))
+        });
+        ktrix.children();
+        ktrix.signal(Signal::SIGINT);
+        ktrix.wait_exit();
+        ktrix.wait_gone();
+    });
+    if let Err(panic) = thread.join() {
+        panic::resume_unwind(panic);
+    }
+}

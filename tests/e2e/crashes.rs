@@ -1,0 +1,198 @@
+//! Processes that are killed at any moment: what is lost is what was on them, and nothing else.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Ask, Gate, Ktrix, Load, Origin, Plan, Response, alone, pattern, until, until_true,
+};
+
+/// Pages of several sizes, some of which are never stored.
+fn pages() -> Vec<(String, Arc<[u8]>)> {
+    let sizes = [100, 1_000, 5_000, 40_000, 300_000];
+    (0..60)
+        .map(|i| {
+            let kind = if i % 6 == 0 { "pass" } else { "page" };
+            (format!("/{kind}/{i}"), pattern(sizes[i % sizes.len()] + i).into())
+        })
+        .collect()
+}
+
+fn page_origin() -> Origin {
+    let pages = pages();
+    Origin::answering(move |request| {
+        let Some((_, body)) = pages.iter().find(|(path, _)| *path == request.target) else {
+            return Response::status(404);
+        };
+        let is_pass = request.target.starts_with("/pass");
+        Response::shared(body).cache(if is_pass { "no-store" } else { "max-age=2" })
+    })
+}
+
+/// The value of a text member of a JSON log line.
+fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(&format!("\"{name}\":\"")).nth(1)?.split('"').next()
+}
+
+#[test]
+fn killing_workers_all_the_time_costs_only_their_own_connections() {
+    alone();
+    let origin = page_origin();
+    let plan = Plan::new(&origin).set("workers", "4");
+    let ktrix = plan.start();
+    ktrix.wait_children(5);
+    let n_clients = 16;
+    let load = Load::of_pages(&plan.address, n_clients, pages());
+    let mut state = 12_345_u32;
+    let mut n_kills = 0;
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        // Pace, not a wait: one kill every 200 ms is what this test is about.
+        thread::sleep(Duration::from_millis(200));
+        let children = ktrix.workers();
+        state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        if let Some(victim) = children.get((state >> 16) as usize % children.len().max(1)) {
+            victim.signal(Signal::SIGKILL);
+            n_kills += 1;
+        }
+    }
+    let report = load.stop();
+    assert!(report.wrong.is_empty(), "{:?}", &report.wrong[..report.wrong.len().min(5)]);
+    assert!(report.n_ok > 1_000, "{} answers in 20 s", report.n_ok);
+    let n_cut = report.cut.len();
+    assert!(
+        n_cut <= n_kills * n_clients,
+        "{n_cut} cut by {n_kills} kills: {:?}",
+        report.cut.first()
+    );
+    assert!(report.longest < Duration::from_secs(1), "an answer took {:?}", report.longest);
+
+    // No slot and no fill stays locked: everything can be had, twice, at once.
+    for (path, body) in pages() {
+        for _ in 0..2 {
+            ktrix.get(&path).expect_status(200).expect_body(&body);
+        }
+    }
+    until_true("no unfinished file", || plan.unfinished_files().is_empty());
+    plan.verify_cache();
+    expect_logged(&ktrix, &report.answered);
+}
+
+/// The access log has a whole line for each of these requests.
+fn expect_logged(ktrix: &Ktrix<'_>, answered: &[String]) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let lines = ktrix.plan.access_lines();
+        let torn = lines.iter().find(|l| !l.starts_with('{') || !l.ends_with('}'));
+        assert!(torn.is_none(), "a torn line: {torn:?}");
+        let logged: HashSet<&str> = lines.iter().filter_map(|l| member(l, "user_agent")).collect();
+        let missing: Vec<&String> =
+            answered.iter().filter(|agent| !logged.contains(&***agent)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let (n, of) = (missing.len(), answered.len());
+        assert!(Instant::now() < deadline, "{n} of {of} answers have no line: {:?}", missing[0]);
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_the_log_says_so() {
+    let origin = page_origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let children = ktrix.wait_children(3);
+    for victim in children {
+        victim.signal(Signal::SIGKILL);
+        until_true("the process to be replaced", || {
+            let now = ktrix.children();
+            now.len() == 3 && !now.contains(&victim)
+        });
+        let line = ktrix.wait_error(&format!("(pid {}) died", victim.pid));
+        assert!(line.contains("signal 9") || line.contains("SIGKILL"), "{line}");
+        ktrix.get("/page/1").expect_status(200);
+    }
+    assert!(ktrix.exit_status().is_none());
+}
+
+#[test]
+fn a_worker_that_keeps_dying_is_never_given_up() {
+    let origin = page_origin();
+    let plan = Plan::new(&origin).set("workers", "2");
+    let ktrix = plan.start();
+    for _ in 0..7 {
+        until_true("a worker to kill", || {
+            let Some(victim) = ktrix.workers().first().copied() else { return false };
+            victim.signal(Signal::SIGKILL);
+            until_true("its end", || !victim.is_alive());
+            true
+        });
+        ktrix.get("/page/1").expect_status(200);
+    }
+    until("both workers to be back", Duration::from_secs(60), || {
+        (ktrix.workers().len() == 2).then_some(())
+    });
+}
+
+#[test]
+fn a_killed_keeper_is_missed_by_nobody() {
+    let origin = page_origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    let load = Load::of_pages(&plan.address, 4, pages());
+    for _ in 0..3 {
+        let keeper = until("the keeper", Duration::from_secs(20), || {
+            ktrix.children().into_iter().find(|c| c.name().contains("keeper"))
+        });
+        keeper.signal(Signal::SIGKILL);
+        until_true("its end", || !keeper.is_alive());
+    }
+    let report = load.stop();
+    report.expect_faultless();
+    plan.verify_cache();
+}
+
+#[test]
+fn a_killed_master_leaves_a_whole_cache_and_a_free_place() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let mut origin = Origin::answering(move |request| match &*request.target {
+        "/slow" => Response::ok("late").gated(&held),
+        _ => Response::ok(pattern(3000)).cache("max-age=600"),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    for i in 0..50 {
+        ktrix.get(&format!("/{i}")).expect_status(200);
+    }
+    for i in 0..50 {
+        ktrix.wait_hit(&format!("/{i}"));
+    }
+    let mut waiting = ktrix.client();
+    waiting.send(&Ask::get("/slow"));
+    origin.wait_requests(51);
+    ktrix.signal(Signal::SIGKILL);
+    ktrix.wait_exit();
+
+    // The old workers still drain; the new start does not wait for them.
+    let start = Instant::now();
+    let second = plan.start();
+    second.get("/0").expect_status(200).expect_hit();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    gate.open();
+    waiting.answer().expect_status(200).expect_body("late");
+    drop(waiting);
+    ktrix.wait_gone();
+    origin.stop();
+    for i in 0..50 {
+        second.get(&format!("/{i}")).expect_status(200).expect_hit().expect_body(pattern(3000));
+    }
+    plan.verify_cache();
+}

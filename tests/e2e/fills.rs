@@ -1,0 +1,223 @@
+//! One fetch for many: everybody who asks for a cold object follows its one fill.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Ask, Broken, Client, Gate, Origin, Plan, Response, alone, pattern, until, until_true,
+};
+
+const LARGE: usize = 8 << 20;
+
+fn four_workers(origin: &Origin) -> Plan {
+    Plan::new(origin).set("workers", "4")
+}
+
+/// An origin whose large object stops at this byte until the gate opens.
+fn held_at(byte: usize, gate: &Gate) -> Origin {
+    let (gate, body): (Gate, Arc<[u8]>) = (gate.clone(), pattern(LARGE).into());
+    Origin::answering(move |_| {
+        Response::shared(&body)
+            .cache("max-age=600")
+            .gated_at(byte, &gate)
+            .slowly(256 << 10, Duration::ZERO)
+    })
+}
+
+/// Reads an answer's body and compares it as it comes; calls `first` at its first byte.
+fn read_against(client: &mut Client, body: &[u8], first: impl FnOnce()) {
+    let (status, head) = client.answer_head();
+    assert_eq!(status, 200, "{}", head.start);
+    assert_eq!(head.field("content-length"), Some(&*body.len().to_string()));
+    let mut first = Some(first);
+    let mut at = 0;
+    while at < body.len() {
+        let part = client.read();
+        assert!(!part.is_empty(), "the answer ended after {at} bytes");
+        assert!(body[at..].starts_with(&part), "other bytes at {at}");
+        at += part.len();
+        if let Some(first) = first.take() {
+            first();
+        }
+    }
+}
+
+#[test]
+fn two_hundred_clients_of_a_cold_object_cost_one_request() {
+    alone();
+    let gate = Gate::new();
+    // The origin keeps its last 2 MiB until everybody has seen a first byte.
+    let origin = held_at(6 << 20, &gate);
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let body: Arc<[u8]> = pattern(LARGE).into();
+    let n_first = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..200)
+        .map(|_| {
+            let (address, body) = (plan.address.clone(), Arc::clone(&body));
+            let n_first = Arc::clone(&n_first);
+            let run = move || {
+                let mut client = Client::connect(&address);
+                client.send(&Ask::get("/large"));
+                read_against(&mut client, &body, || {
+                    n_first.fetch_add(1, Ordering::SeqCst);
+                });
+            };
+            thread::Builder::new().stack_size(512 << 10).spawn(run).unwrap()
+        })
+        .collect();
+    let counter = Arc::clone(&n_first);
+    until_true("a first byte for each of the 200 before the origin's last", || {
+        counter.load(Ordering::SeqCst) == 200
+    });
+    assert!(!gate.is_open());
+    gate.open();
+    for thread in threads {
+        thread.join().expect("a client");
+    }
+    origin.expect_requests(1);
+    let mut client = Client::connect(&plan.address);
+    client.send(&Ask::get("/large"));
+    read_against(&mut client, &body, || ());
+    origin.expect_requests(1);
+    drop(ktrix);
+}
+
+#[test]
+fn clients_that_came_while_the_head_was_awaited_follow_too() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |_| Response::ok("late").cache("max-age=60").gated(&held));
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let mut clients: Vec<Client> = (0..50).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/a"));
+    }
+    origin.wait_requests(1);
+    gate.open();
+    for client in &mut clients {
+        client.answer().expect_status(200).expect_body("late");
+    }
+    origin.expect_requests(1);
+}
+
+#[test]
+fn fifty_at_once_for_an_uncacheable_object_do_not_queue() {
+    let gates = [Gate::new(), Gate::new()];
+    let held = gates.clone();
+    let origin = Origin::answering(move |request| {
+        let response = Response::ok("mine").cache("no-store");
+        match request.number {
+            // Until its head is seen nobody can know that the object is not for all.
+            0 => response,
+            1..50 => response.gated(&held[0]),
+            _ => response.gated(&held[1]),
+        }
+    });
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    for (round, gate) in gates.iter().enumerate() {
+        let mut clients: Vec<Client> = (0..50).map(|_| ktrix.client()).collect();
+        for client in &mut clients {
+            client.send(&Ask::get("/mine"));
+        }
+        // All of them are at the origin at the same time: nobody waits for another's answer.
+        let n = 50 * (round + 1);
+        until_true(&format!("{n} requests at the origin at once"), || origin.n_requests() == n);
+        gate.open();
+        for client in &mut clients {
+            client.answer().expect_status(200).expect_body("mine");
+        }
+    }
+    origin.expect_requests(100);
+}
+
+#[test]
+fn a_client_that_leaves_does_not_end_what_others_read() {
+    let gate = Gate::new();
+    let origin = held_at(1 << 20, &gate);
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let mut first = ktrix.client();
+    first.send(&Ask::get("/large"));
+    assert_eq!(first.answer_head().0, 200);
+    let mut second = ktrix.client();
+    second.send(&Ask::get("/large"));
+    let body = pattern(LARGE);
+    first.reset();
+    gate.open();
+    read_against(&mut second, &body, || ());
+    origin.expect_requests(1);
+}
+
+#[test]
+fn followers_that_have_seen_nothing_outlive_the_fills_worker() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match request.number {
+        0 => Response::ok("never").cache("max-age=60").gated(&held),
+        _ => Response::ok("second").cache("max-age=60"),
+    });
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let mut clients: Vec<Client> = (0..40).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/a"));
+    }
+    origin.wait_requests(1);
+    let leader = until("the worker that talks to the origin", Duration::from_secs(10), || {
+        ktrix.workers().into_iter().find(|w| w.talks_to(origin.ip().port()))
+    });
+    leader.signal(Signal::SIGKILL);
+    let mut n_served = 0;
+    for client in &mut clients {
+        match client.try_answer() {
+            Ok(answer) => {
+                answer.expect_status(200).expect_body("second");
+                n_served += 1;
+            }
+            Err(Broken::Closed) => {}
+            Err(other) => panic!("a follower got {other:?}"),
+        }
+    }
+    gate.open();
+    assert!(n_served > 0, "every client was on the killed worker");
+    let n = origin.n_requests();
+    assert!((2..=4).contains(&n), "{n} requests at the origin");
+    ktrix.wait_hit("/a").expect_body("second");
+    until_true("no unfinished file", || plan.unfinished_files().is_empty());
+}
+
+#[test]
+fn followers_in_the_middle_see_that_their_answer_is_not_whole() {
+    let gate = Gate::new();
+    let origin = held_at(4 << 20, &gate);
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let mut clients: Vec<Client> = (0..20).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/large"));
+    }
+    for client in &mut clients {
+        assert!(!client.read().is_empty());
+    }
+    let leader = until("the worker that talks to the origin", Duration::from_secs(10), || {
+        ktrix.workers().into_iter().find(|w| w.talks_to(origin.ip().port()))
+    });
+    leader.signal(Signal::SIGKILL);
+    for client in &mut clients {
+        let (rest, _) = client.read_to_end("the rest");
+        assert!(rest.len() < 6 << 20, "an answer went on after its fill was lost");
+    }
+    gate.open();
+    let mut client = ktrix.client();
+    client.send(&Ask::get("/large"));
+    read_against(&mut client, &pattern(LARGE), || ());
+    ktrix.wait_hit("/large");
+    plan.verify_cache();
+}

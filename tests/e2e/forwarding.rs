@@ -1,0 +1,108 @@
+//! What ktrix adds to a message on its way, and what goes no further.
+
+use crate::support::{Ask, Origin, Plan, Response};
+
+#[test]
+fn the_origin_learns_who_asks() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::get("/a?b=c").field("Host", "shop.example:8080")).expect_status(200);
+    let seen = origin.last();
+    assert_eq!((&*seen.target, &*seen.version), ("/a?b=c", "HTTP/1.1"));
+    assert_eq!(seen.field("host"), Some("shop.example:8080"));
+    assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.field("x-forwarded-proto"), Some("http"));
+    assert_eq!(seen.field("x-forwarded-host"), Some("shop.example:8080"));
+    let forwarded = seen.field("forwarded").unwrap_or_default().to_owned();
+    for part in ["for=127.0.0.1", "proto=http", "host=\"shop.example:8080\""] {
+        assert!(forwarded.contains(part), "{part} in {forwarded}");
+    }
+    assert_eq!(seen.field("via"), Some("1.1 ktrix"));
+}
+
+#[test]
+fn what_others_wrote_before_us_stays_in_front() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = Ask::get("/").field("Via", "1.0 fred").field("X-Forwarded-For", "10.1.2.3");
+    ktrix.ask(&ask.field("Forwarded", "for=10.1.2.3")).expect_status(200);
+    let head = origin.last().head;
+    let all = |name: &str| head.all(name).collect::<Vec<_>>().join(", ");
+    assert_eq!(all("via"), "1.0 fred, 1.1 ktrix");
+    assert_eq!(all("x-forwarded-for"), "10.1.2.3, 127.0.0.1");
+    assert!(all("forwarded").starts_with("for=10.1.2.3, for=127.0.0.1"), "{}", all("forwarded"));
+}
+
+#[test]
+fn hop_by_hop_fields_of_a_request_go_no_further() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = Ask::get("/")
+        .field("Connection", "keep-alive, X-Mine")
+        .field("Keep-Alive", "timeout=5")
+        .field("X-Mine", "secret")
+        .field("Proxy-Connection", "keep-alive")
+        .field("TE", "gzip")
+        .field("Upgrade", "h2c")
+        .field("X-Other", "stays");
+    ktrix.ask(&ask).expect_status(200);
+    let seen = origin.last();
+    for gone in ["keep-alive", "x-mine", "proxy-connection", "upgrade"] {
+        assert!(!seen.has(gone), "{gone}: {:?}", seen.head.fields);
+    }
+    assert_ne!(seen.field("te"), Some("gzip"));
+    assert_eq!(seen.field("x-other"), Some("stays"));
+}
+
+#[test]
+fn connection_cannot_name_what_matters() {
+    let origin = Origin::answering(|r| Response::ok(r.field("authorization").unwrap_or("none")));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = Ask::post("/", "body")
+        .field("Connection", "Host, Content-Length, Authorization, Cache-Control")
+        .field("Authorization", "Basic eA==")
+        .field("Cache-Control", "no-store");
+    ktrix.ask(&ask).expect_status(200).expect_body("Basic eA==");
+    let seen = origin.last();
+    assert!(seen.has("host") && seen.has("cache-control"), "{:?}", seen.head.fields);
+    assert_eq!(seen.body, b"body");
+}
+
+#[test]
+fn hop_by_hop_fields_of_a_response_go_no_further_nor_into_the_cache() {
+    let origin = Origin::answering(|_| {
+        Response::ok("x")
+            .field("Connection", "X-Mine")
+            .field("Keep-Alive", "timeout=5")
+            .field("X-Mine", "secret")
+            .field("X-Other", "stays")
+            .field("Proxy-Authenticate", "Basic")
+            .cache("max-age=60")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a");
+    let fresh = ktrix.ask(&Ask::get("/b"));
+    for answer in [fresh, ktrix.wait_hit("/a")] {
+        let answer = answer.expect_no_field("x-mine").expect_no_field("keep-alive");
+        let answer = answer.expect_field("x-other", "stays").expect_field("via", "1.1 ktrix");
+        let date = answer.field("date").expect("Date").to_owned();
+        assert!(date.ends_with(" GMT") && date.len() == 29, "{date}");
+    }
+}
+
+#[test]
+fn a_date_of_the_origin_is_kept() {
+    let date = crate::support::date_from_now(-5);
+    let given = date.clone();
+    let origin =
+        Origin::answering(move |_| Response::ok("x").field("Date", &given).cache("max-age=60"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_field("date", &date);
+    ktrix.wait_hit("/a").expect_field("date", &date);
+}

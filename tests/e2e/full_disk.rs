@@ -1,0 +1,146 @@
+//! A cache directory on a disk that is full: every client still gets its answer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Uid;
+
+use crate::support::{Origin, Plan, Response, pattern, until, until_true};
+
+/// A small file system of memory, unmounted at the end.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        if !Uid::effective().is_root() {
+            eprintln!("skipped: mounting a small file system takes root");
+            return None;
+        }
+        fs::create_dir_all(at).unwrap();
+        let options = format!("size={size},mode=755");
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "ktrix-test"])
+            .arg(at)
+            .status();
+        if !status.is_ok_and(|s| s.success()) {
+            eprintln!("skipped: this system does not let us mount a tmpfs");
+            return None;
+        }
+        Some(Self(at.into()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        until("the file system to be unmounted", crate::support::PATIENCE, || {
+            let status = Command::new("umount").arg(&self.0).status();
+            status.is_ok_and(|s| s.success()).then_some(())
+        });
+    }
+}
+
+fn origin() -> Origin {
+    Origin::answering(|request| {
+        let body = pattern(1 << 20);
+        match request.target.starts_with("/chunked") {
+            true => Response::chunked(&body.chunks(50_000).collect::<Vec<_>>()),
+            false => Response::ok(body),
+        }
+        .cache("max-age=600")
+    })
+}
+
+const CACHE: &str = "{path: $DIR/cache, size: 1 GiB, objects: 1000, object: 64 MiB, memory: 1 MiB}";
+
+fn complaints(plan: &Plan) -> Vec<String> {
+    let log = plan.error_log();
+    let is_about = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        line.contains("no space") || line.contains("full")
+    };
+    log.lines().filter(is_about).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_client_gets_its_answer_and_the_log_one_line() {
+    let origin = origin();
+    let plan = Plan::new(&origin).set("cache", CACHE);
+    let Some(_small) = Small::mount(&plan.cache_dir(), "8m") else { return };
+    let ktrix = plan.start();
+    // As many as fit, and then many more.
+    for i in 0..20 {
+        let kind = if i % 2 == 0 { "sized" } else { "chunked" };
+        let answer = ktrix.get(&format!("/{kind}/{i}"));
+        answer.expect_status(200).expect_body(pattern(1 << 20));
+    }
+    // Nor does it help to evict: somebody else takes the last block.
+    fill(&plan.cache_dir().join("filler"));
+    for i in 20..40 {
+        let kind = if i % 2 == 0 { "sized" } else { "chunked" };
+        let answer = ktrix.get(&format!("/{kind}/{i}"));
+        answer.expect_status(200).expect_body(pattern(1 << 20));
+    }
+    let workers = ktrix.workers();
+    assert!(workers.len() == 2 && workers.iter().all(|w| w.is_alive()));
+    let lines = complaints(&plan);
+    // Once, or once in each of the two workers and the keeper.
+    assert!((1..=3).contains(&lines.len()), "{lines:?}");
+    until_true("no unfinished file", || plan.unfinished_files().is_empty());
+    plan.verify_cache();
+}
+
+/// Takes what is left, to the last block.
+fn fill(path: &Path) {
+    let _ = fs::write(path, vec![b'x'; 9 << 20]);
+}
+
+#[test]
+fn when_there_is_room_again_it_is_used() {
+    let origin = origin();
+    let plan = Plan::new(&origin).set("cache", CACHE);
+    let Some(_small) = Small::mount(&plan.cache_dir(), "8m") else { return };
+    let ktrix = plan.start();
+    let filler = plan.cache_dir().join("filler");
+    fill(&filler);
+    for i in 0..5 {
+        ktrix.get(&format!("/{i}")).expect_status(200).expect_body(pattern(1 << 20));
+    }
+    fs::remove_file(&filler).unwrap();
+    until_true("a hit on the disk that has room", || {
+        ktrix.get("/again").expect_status(200).expect_body(pattern(1 << 20)).is_hit()
+    });
+}
+
+#[test]
+fn clients_of_an_object_that_does_not_fit_are_all_answered() {
+    let origin = Origin::answering(|_| {
+        let body = pattern(12 << 20);
+        Response::chunked(&body.chunks(200_000).collect::<Vec<_>>()).cache("max-age=600")
+    });
+    let plan = Plan::new(&origin).set("cache", CACHE);
+    let Some(_small) = Small::mount(&plan.cache_dir(), "8m") else { return };
+    let ktrix = plan.start();
+    let body = pattern(12 << 20);
+    let mut n_whole = 0;
+    let threads: Vec<_> = (0..10)
+        .map(|_| {
+            let address = plan.address.clone();
+            std::thread::spawn(move || {
+                let mut client = crate::support::Client::connect(&address);
+                client.try_ask(&crate::support::Ask::get("/large"))
+            })
+        })
+        .collect();
+    for thread in threads {
+        match thread.join().unwrap() {
+            Ok(answer) => {
+                answer.expect_status(200).expect_body(&body);
+                n_whole += 1;
+            }
+            Err(broken) => panic!("{broken:?}"),
+        }
+    }
+    assert_eq!(n_whole, 10);
+    ktrix.get("/large").expect_status(200).expect_body(&body);
+}

@@ -1,0 +1,34 @@
+//! Conversations with a real ktrix: real processes, real sockets, one file per behaviour.
+//!
+//! All of them are one binary, so that linking is paid for once. What a test waits for has a
+//! deadline; what it talks to is on loopback.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
+
+mod support;
+
+mod acceptance;
+mod access_log;
+mod bursts;
+mod cache_status;
+mod caching;
+mod command_line;
+mod connections;
+mod crashes;
+mod damage;
+mod fills;
+mod forwarding;
+mod full_disk;
+mod harness;
+mod hostile_origins;
+mod invalidation;
+mod memory;
+mod processes;
+mod ranges;
+mod reloads;
+mod request_bodies;
+mod revalidation;
+mod routes;
+mod slow_clients;
+mod strictness;
+mod upstreams;
+mod vary;

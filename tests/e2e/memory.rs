@@ -1,0 +1,174 @@
+//! Memory is bounded by the configuration, whatever clients and origins do.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::socket::Address;
+use crate::support::{
+    Ask, Client, Ktrix, Origin, Plan, Response, alone, pattern, until, until_true,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn address(plan: &Plan) -> SocketAddr {
+    let Address::Ip(address) = plan.address else { unreachable!() };
+    address
+}
+
+/// User memory of all workers, once it has stopped changing.
+fn settled(ktrix: &Ktrix<'_>) -> u64 {
+    let mut last = 0;
+    until("the workers' memory to settle", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(200));
+        let now: u64 = ktrix.workers().iter().map(|w| w.private_bytes()).sum();
+        (std::mem::replace(&mut last, now).abs_diff(now) < 64 << 10).then_some(now)
+    })
+}
+
+/// Connections that have had one request answered and wait for the next.
+fn idle(ktrix: &Ktrix<'_>, n: usize) -> Vec<Client> {
+    let ask = Ask::get("/small");
+    let mut clients: Vec<Client> = (0..n).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&ask);
+    }
+    for client in &mut clients {
+        client.answer().expect_status(200);
+    }
+    clients
+}
+
+#[test]
+fn an_idle_connection_costs_less_than_a_kibibyte() {
+    alone();
+    let origin = Origin::answering(|_| Response::ok("hello").cache("max-age=600"));
+    let plan = Plan::new(&origin).set("workers", "1").set("timeouts", "{client-idle: 10m}");
+    let ktrix = plan.start();
+    ktrix.get("/small");
+    ktrix.wait_hit("/small");
+    let _first = idle(&ktrix, 200);
+    let before = settled(&ktrix);
+    let n = 6_000;
+    let clients = idle(&ktrix, n);
+    let after = settled(&ktrix);
+    let each = after.saturating_sub(before) / n as u64;
+    println!("{each} bytes for each idle connection");
+    assert!(each < 1024, "{each} bytes for each of {n} idle connections");
+    drop(clients);
+}
+
+#[test]
+fn bodies_half_received_stay_within_body_memory() {
+    alone();
+    let origin = Origin::answering(|r| Response::ok(r.body.len().to_string()));
+    let plan = Plan::new(&origin).set("limits", "{body: 64 MiB, body-memory: 64 KiB}");
+    let ktrix = plan.start();
+    let before = settled(&ktrix);
+    let request = Ask::post("/p", pattern(2 << 20)).bytes("a");
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        let mut client = ktrix.client();
+        client.write(&request[..1 << 20]);
+        clients.push(client);
+    }
+    let grown = settled(&ktrix).saturating_sub(before);
+    // 200 bodies of 64 KiB, and as much again for what surrounds them.
+    assert!(grown < 25 * MIB, "{} KiB for 200 half bodies", grown >> 10);
+    for client in &mut clients[..5] {
+        client.write(&request[1 << 20..]);
+        client.answer().expect_status(200).expect_body((2 << 20).to_string());
+    }
+}
+
+#[test]
+fn readers_that_do_not_read_cost_no_copies() {
+    alone();
+    let large: Arc<[u8]> = pattern(16 << 20).into();
+    let origin = Origin::answering(move |request| {
+        let control = if request.target == "/pass" { "no-store" } else { "max-age=600" };
+        Response::shared(&large).cache(control)
+    });
+    let plan = Plan::new(&origin).set("cache", "{path: $DIR/cache, memory: 4 MiB}");
+    let ktrix = plan.start();
+    ktrix.get("/stored").expect_status(200);
+    ktrix.wait_hit("/stored");
+    let before = settled(&ktrix);
+    let mut clients = Vec::new();
+    for i in 0..100 {
+        let mut client = ktrix.client().receive_buffer(4096);
+        client.send(&Ask::get(if i % 2 == 0 { "/pass" } else { "/stored" }));
+        assert_eq!(client.answer_head().0, 200);
+        clients.push(client);
+    }
+    let grown = settled(&ktrix).saturating_sub(before);
+    assert!(grown < 32 * MIB, "{} KiB for 100 stuck readers of 16 MiB", grown >> 10);
+}
+
+#[test]
+fn heads_half_received_stay_within_their_limit() {
+    alone();
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("limits", "{head: 16 KiB}");
+    let ktrix = plan.start();
+    let before = settled(&ktrix);
+    let part = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(12 << 10));
+    let clients: Vec<TcpStream> = (0..1_000)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address(&plan)).expect("connect");
+            stream.write_all(part.as_bytes()).expect("send");
+            stream
+        })
+        .collect();
+    let grown = settled(&ktrix).saturating_sub(before);
+    assert!(grown < 36 * MIB, "{} KiB for 1,000 heads of 16 KiB at most", grown >> 10);
+    drop(clients);
+}
+
+#[test]
+fn connections_over_the_limit_wait_or_are_refused_and_come_in_later() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("workers", "1").set("limits", "{connections: 20}");
+    let ktrix = plan.start();
+    let held = idle_up_to(&ktrix, 20);
+    let mut more: Vec<Client> =
+        (0..10).filter_map(|_| Client::try_connect(&plan.address).ok()).collect();
+    drop(held);
+    until_true("a client to be served after the crowd has gone", || {
+        let Ok(mut client) = Client::try_connect(&plan.address) else { return false };
+        client.try_ask(&Ask::get("/small")).is_ok_and(|a| a.status == 200)
+    });
+    more.clear();
+}
+
+fn idle_up_to(ktrix: &Ktrix<'_>, n: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..n {
+        let Ok(mut client) = Client::try_connect(&ktrix.plan.address) else { continue };
+        if client.try_ask(&Ask::get("/small")).is_ok() {
+            clients.push(client);
+        }
+    }
+    clients
+}
+
+#[test]
+fn the_hot_tier_stays_within_its_size() {
+    alone();
+    let origin = Origin::answering(|_| Response::ok(pattern(50_000)).cache("max-age=600"));
+    let plan = Plan::new(&origin)
+        .set("workers", "1")
+        .set("cache", "{path: $DIR/cache, objects: 10000, memory: 8 MiB}");
+    let ktrix = plan.start();
+    let before = settled(&ktrix);
+    let mut client = ktrix.client();
+    for round in 0..4 {
+        for i in 0..600 {
+            let answer = client.get(&format!("/{i}")).expect_status(200);
+            assert_eq!(answer.body.len(), 50_000, "round {round}");
+        }
+    }
+    let grown = settled(&ktrix).saturating_sub(before);
+    assert!(grown < 20 * MIB, "{} KiB with a hot tier of 8 MiB", grown >> 10);
+}

@@ -1,0 +1,165 @@
+//! The life of the processes, as a service manager and a sysadmin see it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use crate::support::{Ask, Client, Gate, Origin, Plan, Response, until_true};
+
+#[test]
+fn one_master_its_workers_and_a_keeper() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("workers", "3");
+    let ktrix = plan.start();
+    let children = ktrix.wait_children(4);
+    assert_eq!(ktrix.workers().len(), 3);
+    for child in children {
+        assert_eq!(child.status("NoNewPrivs"), "1", "{}", child.name());
+    }
+    let pid = fs::read_to_string(plan.cache_dir().join("ktrix.pid")).unwrap();
+    assert_eq!(pid.trim(), ktrix.master.pid.to_string());
+}
+
+#[test]
+fn open_files_are_raised_to_the_hard_limit() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start_after("ulimit -Sn 200");
+    for child in ktrix.wait_children(3) {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.pid)).unwrap();
+        let files = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+        let words: Vec<&str> = files.split_ascii_whitespace().collect();
+        assert_eq!(words[3], words[4], "{files}");
+    }
+}
+
+#[test]
+fn term_stops_fast_and_leaves_nothing() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |_| Response::ok("late").gated(&held));
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let plan = Plan::new(&origin);
+        let ktrix = plan.start();
+        ktrix.wait_children(3);
+        let n = origin.n_requests();
+        let mut client = ktrix.client();
+        client.send(&Ask::get("/slow"));
+        origin.wait_requests(n + 1);
+        let start = Instant::now();
+        ktrix.signal(signal);
+        assert!(ktrix.wait_exit().success());
+        ktrix.wait_gone();
+        assert!(start.elapsed() < Duration::from_secs(5), "{signal}: {:?}", start.elapsed());
+        assert!(Client::try_connect(&plan.address).is_err());
+        assert!(!plan.cache_dir().join("ktrix.pid").exists());
+    }
+    gate.open();
+}
+
+#[test]
+fn quit_finishes_what_was_begun() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match &*request.target {
+        "/slow" => Response::ok("0123456789").gated_at(5, &held),
+        _ => Response::ok("x"),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    let mut idle = ktrix.client();
+    idle.get("/x").expect_status(200);
+    let mut slow = ktrix.client();
+    slow.send(&Ask::get("/slow"));
+    origin.wait_requests(2);
+    ktrix.signal(Signal::SIGQUIT);
+    idle.expect_closed();
+    until_true("the port to be closed", || Client::try_connect(&plan.address).is_err());
+    assert!(ktrix.exit_status().is_none(), "the master did not wait");
+    gate.open();
+    slow.answer().expect_status(200).expect_body("0123456789");
+    assert!(ktrix.wait_exit().success());
+    ktrix.wait_gone();
+}
+
+#[test]
+fn quit_does_not_wait_for_ever() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |_| Response::ok("late").gated(&held));
+    let plan = Plan::new(&origin).set("timeouts", "{stop: 500ms}");
+    let ktrix = plan.start();
+    let mut slow = ktrix.client();
+    slow.send(&Ask::get("/slow"));
+    origin.wait_requests(1);
+    let start = Instant::now();
+    ktrix.signal(Signal::SIGQUIT);
+    ktrix.wait_exit();
+    ktrix.wait_gone();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    gate.open();
+}
+
+#[test]
+fn rights_are_dropped_to_the_user() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: dropping rights takes root");
+        return;
+    }
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin).set("user", "nobody");
+    // The temporary directory is root's alone; its workers must be able to reach into it.
+    fs::set_permissions(plan.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    let ktrix = plan.start();
+    let children = ktrix.wait_children(3);
+    ktrix.get("/a").expect_status(200);
+    ktrix.wait_hit("/a");
+    for child in children {
+        for name in ["Uid", "Gid"] {
+            let ids = child.status(name);
+            assert!(ids.split_ascii_whitespace().all(|id| id == "65534"), "{name}: {ids}");
+        }
+        assert_eq!(child.status("CapEff"), "0000000000000000");
+    }
+    assert!(ktrix.master.status("Uid").starts_with('0'));
+    ktrix.wait_access_lines_at_least(2);
+    plan.put("workers", "1");
+    plan.write_config();
+    ktrix.signal(Signal::SIGHUP);
+    ktrix.wait_children(2);
+    ktrix.get("/a").expect_hit();
+}
+
+#[test]
+fn a_second_start_says_who_runs() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let output = plan.run(&[&plan.config_path().display().to_string()]);
+    assert!(!output.status.success());
+    let text = crate::support::ktrix::text(&output);
+    let pid = ktrix.master.pid.to_string();
+    assert!(text.contains("already runs") && text.contains(&pid), "{text}");
+    ktrix.get("/").expect_status(200);
+}
+
+#[test]
+fn stopping_and_starting_many_times_leaves_nothing_behind() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin);
+    for i in 0..8 {
+        let ktrix = plan.start();
+        ktrix.get(&format!("/{i}")).expect_status(200);
+        ktrix.wait_hit(&format!("/{i}"));
+        ktrix.stop();
+    }
+    let ktrix = plan.start();
+    for i in 0..8 {
+        ktrix.get(&format!("/{i}")).expect_hit();
+    }
+    origin.expect_requests(8);
+}

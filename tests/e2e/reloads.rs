@@ -1,0 +1,143 @@
+//! Reloading: a new configuration takes over and nobody notices; a broken one changes nothing.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::process::Seen;
+use crate::support::socket::Address;
+use crate::support::{Ask, Client, Gate, Ktrix, Load, Origin, Plan, Response, alone, until_true};
+
+/// Sends HUP and waits until every child is another process than before.
+fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
+    let before = ktrix.children();
+    ktrix.signal(Signal::SIGHUP);
+    until_true("the children of the new configuration", || {
+        let now = ktrix.children();
+        !now.is_empty() && before.iter().all(|old| !now.contains(old))
+    });
+    ktrix.children()
+}
+
+#[test]
+fn twenty_reloads_under_load_fail_no_request() {
+    alone();
+    let body: Arc<[u8]> = b"hello".as_slice().into();
+    let origin = Origin::answering(|request| {
+        let is_stored = request.target.starts_with("/c/");
+        Response::ok("hello").cache(if is_stored { "max-age=60" } else { "no-store" })
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    let paths = (0..20)
+        .map(|i| (format!("/{}/{i}", if i % 2 == 0 { "c" } else { "d" }), Arc::clone(&body)))
+        .collect();
+    let load = Load::of_pages(&plan.address, 8, paths);
+    for round in 0..20 {
+        let n_workers = 1 + round % 3;
+        plan.put("workers", &n_workers.to_string());
+        plan.write_config();
+        let children = reload(&ktrix);
+        assert!(!children.is_empty());
+        let n = load.n_answered();
+        until_true("answers after a reload", || load.n_answered() > n + 20);
+    }
+    let report = load.stop();
+    report.expect_faultless();
+    assert!(report.longest < Duration::from_secs(2), "{:?}", report.longest);
+    assert!(ktrix.exit_status().is_none());
+}
+
+#[test]
+fn an_answer_on_its_way_survives_a_reload() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match &*request.target {
+        "/slow" => Response::ok("0123456789").gated_at(5, &held),
+        _ => Response::ok("x"),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let mut slow = ktrix.client();
+    slow.send(&Ask::get("/slow"));
+    origin.wait_requests(1);
+    let before = ktrix.wait_children(3);
+    ktrix.signal(Signal::SIGHUP);
+    until_true("new workers beside the old", || {
+        ktrix.workers().iter().any(|w| !before.contains(w))
+    });
+    ktrix.get("/x").expect_status(200);
+    gate.open();
+    slow.answer().expect_status(200).expect_body("0123456789");
+    until_true("the old workers to end", || before.iter().all(|old| !old.is_alive()));
+}
+
+#[test]
+fn a_new_configuration_is_in_force_after_a_reload() {
+    let a = Origin::answering(|_| Response::ok("a"));
+    let b = Origin::answering(|_| Response::ok("b"));
+    let plan = Plan::new(&a);
+    let (_held, other) = crate::support::ktrix::reserve("127.0.0.1:0".parse().unwrap());
+    let Address::Ip(first) = plan.address else { unreachable!() };
+    let ktrix = plan.start();
+    ktrix.get("/").expect_body("a");
+    plan.put("upstreams", &format!("{{app: {{servers: [\"{}\"]}}}}", b.name()));
+    plan.put("listen", &format!("[\"{first}\", \"{other}\"]"));
+    plan.put("workers", "3");
+    plan.write_config();
+    reload(&ktrix);
+    until_true("the new upstream", || ktrix.get("/").expect_status(200).text() == "b");
+    Client::connect(&other.into()).get("/").expect_body("b");
+    ktrix.wait_children(4);
+    plan.put("listen", &format!("[\"{first}\"]"));
+    plan.write_config();
+    reload(&ktrix);
+    until_true("the address to be given up", || Client::try_connect(&other.into()).is_err());
+    ktrix.get("/").expect_body("b");
+}
+
+#[test]
+fn a_broken_configuration_is_refused_with_its_place_and_changes_nothing() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a");
+    ktrix.wait_hit("/a");
+    let before = ktrix.wait_children(3);
+    let broken = plan.config() + "timeouts: {client-head: 5}\nlimitz: {}\n";
+    let line = broken.lines().count() - 1;
+    fs::write(plan.config_path(), &broken).unwrap();
+    ktrix.signal(Signal::SIGHUP);
+    let error = ktrix.wait_error("client-head");
+    assert!(error.contains(&format!("ktrix.yaml:{line}:")), "{error}");
+    ktrix.wait_error("limitz");
+    ktrix.get("/a").expect_hit();
+    assert_eq!(ktrix.children(), before);
+    fs::remove_file(plan.config_path()).unwrap();
+    ktrix.signal(Signal::SIGHUP);
+    ktrix.wait_error("cannot");
+    ktrix.get("/a").expect_hit();
+    assert_eq!(ktrix.children(), before);
+    plan.write_config();
+    reload(&ktrix);
+    ktrix.get("/a").expect_hit();
+}
+
+#[test]
+fn what_cannot_be_bound_is_refused_too() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let before = ktrix.wait_children(3);
+    let Address::Ip(first) = plan.address else { unreachable!() };
+    // The origin's port is taken.
+    plan.put("listen", &format!("[\"{first}\", \"{}\"]", origin.name()));
+    plan.write_config();
+    ktrix.signal(Signal::SIGHUP);
+    ktrix.wait_error(&origin.name());
+    ktrix.get("/").expect_status(200);
+    assert_eq!(ktrix.children(), before);
+}

@@ -1,0 +1,190 @@
+//! Request bodies: received whole before an origin is troubled, or streamed where a route says so.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use crate::support::{Ask, Gate, Origin, Plan, Response, pattern, until_true};
+
+const STREAMED: &str = "[{routes: [{path: /, upstream: app, request-buffering: off}]}]";
+
+fn echo() -> Origin {
+    Origin::answering(|request| Response::ok(&request.body))
+}
+
+#[test]
+fn an_origin_sees_a_request_only_when_it_is_whole() {
+    let origin = echo();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let body = pattern(300_000);
+    let request = Ask::post("/p", &body).bytes("a");
+    let (first, second) = request.split_at(200_000);
+    let mut slow = ktrix.client();
+    slow.write(first);
+    // Others come and go while the first is half here.
+    for _ in 0..5 {
+        ktrix.get("/other").expect_status(200);
+    }
+    assert_eq!(origin.count("/p"), 0);
+    slow.write(second);
+    slow.answer().expect_status(200).expect_body(&body);
+    let seen = origin.last();
+    assert_eq!(seen.field("content-length"), Some("300000"));
+    assert!(!seen.has("transfer-encoding"));
+}
+
+#[test]
+fn chunks_arrive_as_one_body_of_known_length() {
+    let origin = echo();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for size in [0, 1, 5_000, 70_000, 2_000_000] {
+        let body = pattern(size);
+        let answer = ktrix.ask(&Ask::post("/p", &body).chunked());
+        answer.expect_status(200).expect_body(&body);
+        let seen = origin.last();
+        assert_eq!(seen.field("content-length"), Some(&*size.to_string()));
+        assert!(!seen.has("transfer-encoding"));
+    }
+}
+
+#[test]
+fn large_bodies_go_through_a_file_and_leave_none_behind() {
+    let origin = echo();
+    let plan = Plan::new(&origin).set("limits", "{body: 32 MiB, body-memory: 16 KiB}");
+    let ktrix = plan.start();
+    let body = pattern(20 << 20);
+    let mut client = ktrix.client();
+    for _ in 0..2 {
+        client.ask(&Ask::post("/p", &body)).expect_status(200).expect_body(&body);
+    }
+    until_true("no left-over file", || plan.unfinished_files().is_empty());
+}
+
+#[test]
+fn a_client_that_leaves_within_its_body_troubles_no_origin() {
+    let origin = echo();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for _ in 0..5 {
+        let mut client = ktrix.client();
+        client.write(&Ask::post("/p", pattern(100_000)).bytes("a")[..50_000]);
+        client.reset();
+    }
+    ktrix.get("/other").expect_status(200);
+    origin.expect_requests(1);
+}
+
+#[test]
+fn a_body_that_pauses_too_long_is_408() {
+    let origin = echo();
+    let plan = Plan::new(&origin).set("timeouts", "{client-body: 300ms}");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    client.answer().expect_status(408);
+    client.expect_closed();
+    origin.expect_requests(0);
+}
+
+#[test]
+fn a_streamed_body_reaches_the_origin_as_it_comes() {
+    let (sender, receiver) = mpsc::channel();
+    let origin = Origin::wired(move |connection| {
+        let Ok(head) = connection.head() else { return };
+        let _ = sender.send(head.start.clone());
+        for part in ["head", "tail"] {
+            while !connection.unread().windows(4).any(|w| w == part.as_bytes()) {
+                if !connection.read().is_ok_and(|n| n > 0) {
+                    return;
+                }
+            }
+            let _ = sender.send(part.into());
+        }
+        let _ = connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let plan = Plan::new(&origin).set("sites", STREAMED);
+    let ktrix = plan.start();
+    for framing in ["Content-Length: 8", "Transfer-Encoding: chunked"] {
+        let is_chunked = framing.starts_with('T');
+        let mut client = ktrix.client();
+        client.write(format!("POST /p HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes());
+        client.write(if is_chunked { b"4\r\nhead\r\n" } else { b"head" });
+        let patience = Duration::from_secs(20);
+        let start = receiver.recv_timeout(patience).expect("the head before the body's end");
+        assert_eq!(start, "POST /p HTTP/1.1");
+        let part = receiver.recv_timeout(patience).expect("the body's first part before its end");
+        assert_eq!(part, "head");
+        client.write(if is_chunked { b"4\r\ntail\r\n0\r\n\r\n" } else { b"tail" });
+        client.answer().expect_status(200).expect_body("ok");
+        assert_eq!(receiver.recv_timeout(patience).expect("the body's last part"), "tail");
+    }
+}
+
+#[test]
+fn a_streamed_body_has_no_limit_in_size() {
+    let origin = echo();
+    let plan = Plan::new(&origin)
+        .set("sites", STREAMED)
+        .set("limits", "{body: 1 MiB, body-memory: 16 KiB}");
+    let ktrix = plan.start();
+    let body = pattern(5 << 20);
+    ktrix.ask(&Ask::post("/p", &body)).expect_status(200).expect_body(&body);
+    ktrix.ask(&Ask::post("/p", &body).chunked()).expect_status(200).expect_body(&body);
+}
+
+#[test]
+fn a_streamed_body_waits_for_an_origin_that_does_not_read() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::wired(move |connection| {
+        let Ok(_) = connection.head() else { return };
+        held.wait();
+        let mut left = 64 << 20;
+        left -= connection.unread().len();
+        while left > 0 {
+            let Ok(n @ 1..) = connection.read() else { return };
+            left -= n;
+        }
+        let _ = connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let plan = Plan::new(&origin).set("sites", STREAMED);
+    let ktrix = plan.start();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut client = ktrix.client();
+    let count = Arc::clone(&taken);
+    let writer = std::thread::spawn(move || {
+        client.write(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 67108864\r\n\r\n");
+        let part = vec![b'x'; 64 << 10];
+        for _ in 0..1024 {
+            client.write(&part);
+            count.fetch_add(part.len(), Ordering::SeqCst);
+        }
+        client.answer().expect_status(200).expect_body("ok");
+    });
+    let mut before = usize::MAX;
+    until_true("the writer to be held up", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = taken.load(Ordering::SeqCst);
+        std::mem::replace(&mut before, now) == now
+    });
+    assert!(before < 32 << 20, "{before} bytes were taken while nobody read them");
+    gate.open();
+    writer.join().unwrap();
+}
+
+#[test]
+fn an_answer_before_the_body_ends_is_passed_on() {
+    let origin = Origin::wired(|connection| {
+        let Ok(_) = connection.head() else { return };
+        let _ = connection
+            .write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+        connection.wait_closed();
+    });
+    let plan = Plan::new(&origin).set("sites", STREAMED);
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.write(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n12345");
+    client.answer().expect_status(403).expect_body("no");
+}

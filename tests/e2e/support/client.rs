@@ -1,0 +1,323 @@
+//! A client that says exactly what a test wants, on one connection, and waits with a deadline.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::Shutdown;
+
+use super::message::{Broken, Head, Reader, is_timeout};
+use super::socket::{Address, Socket};
+use super::wait;
+
+/// One connection to ktrix.
+pub struct Client {
+    reader: Reader<Socket>,
+    host: String,
+    /// Methods of the requests that have no answer yet.
+    asked: VecDeque<String>,
+}
+
+impl Client {
+    pub fn connect(address: &Address) -> Self {
+        Self::try_connect(address).unwrap_or_else(|e| panic!("connect to {address:?}: {e}"))
+    }
+
+    pub fn try_connect(address: &Address) -> io::Result<Self> {
+        let socket = Socket::connect(address, wait::PATIENCE)?;
+        let host = match address {
+            Address::Ip(ip) => ip.to_string(),
+            Address::Unix(_) => "localhost".into(),
+        };
+        Ok(Self { reader: Reader::new(socket), host, asked: VecDeque::new() })
+    }
+
+    /// The `Host` of the requests that follow.
+    pub fn host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// A small receive buffer, for a reader that is meant to be slow.
+    pub fn receive_buffer(self, bytes: usize) -> Self {
+        self.reader.inner.set_receive_buffer(bytes);
+        self
+    }
+
+    pub fn get(&mut self, target: &str) -> Answer {
+        self.ask(&Ask::get(target))
+    }
+
+    pub fn head(&mut self, target: &str) -> Answer {
+        self.ask(&Ask::new("HEAD", target))
+    }
+
+    /// Sends a request and waits for the whole answer.
+    #[track_caller]
+    pub fn ask(&mut self, ask: &Ask) -> Answer {
+        self.send(ask);
+        self.answer()
+    }
+
+    /// As [`Client::ask`], where the answer may be broken.
+    pub fn try_ask(&mut self, ask: &Ask) -> Result<Answer, Broken> {
+        self.asked.push_back(ask.method.clone());
+        self.reader.inner.write_all(&ask.bytes(&self.host)).map_err(|_| Broken::Closed)?;
+        self.try_answer()
+    }
+
+    /// Sends a request; its answer is read later.
+    #[track_caller]
+    pub fn send(&mut self, ask: &Ask) {
+        self.asked.push_back(ask.method.clone());
+        let bytes = ask.bytes(&self.host);
+        if let Err(e) = self.reader.inner.write_all(&bytes) {
+            panic!("send {} {}: {e}", ask.method, ask.target);
+        }
+    }
+
+    /// Sends bytes that need not be HTTP.
+    #[track_caller]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.try_write(bytes).expect("write to ktrix");
+    }
+
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.inner.write_all(bytes)
+    }
+
+    /// The next answer, whole.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        match self.try_answer() {
+            Ok(answer) => answer,
+            Err(broken) => panic!("waited for an answer, got {broken:?}"),
+        }
+    }
+
+    /// The next answer; interim ones before it are kept with it.
+    pub fn try_answer(&mut self) -> Result<Answer, Broken> {
+        let method = self.asked.pop_front().unwrap_or_else(|| "GET".into());
+        let mut interim = Vec::new();
+        loop {
+            let head = self.reader.head()?;
+            let status = status_of(&head)?;
+            if (100..200).contains(&status) && status != 101 {
+                interim.push(status);
+                continue;
+            }
+            let (body, trailers) = self.reader.response_body(&head, status, &method)?;
+            return Ok(Answer { status, head, body, trailers, interim });
+        }
+    }
+
+    /// The next head alone (an interim answer's, or one whose body is read by [`Client::read`]).
+    #[track_caller]
+    pub fn answer_head(&mut self) -> (u16, Head) {
+        let head = self.reader.head().unwrap_or_else(|b| panic!("waited for a head, got {b:?}"));
+        (status_of(&head).expect("a status line"), head)
+    }
+
+    /// Takes what has come, waiting for the first byte of it; empty at the end.
+    #[track_caller]
+    pub fn read(&mut self) -> Vec<u8> {
+        if self.reader.buf.is_empty() {
+            self.reader.more().unwrap_or_else(|e| panic!("waited for bytes: {e}"));
+        }
+        std::mem::take(&mut self.reader.buf)
+    }
+
+    /// Everything until ktrix closes, and whether it ended with a reset.
+    #[track_caller]
+    pub fn read_to_end(&mut self, what: &str) -> (Vec<u8>, bool) {
+        loop {
+            match self.reader.more() {
+                Ok(0) => return (std::mem::take(&mut self.reader.buf), false),
+                Ok(_) => {}
+                Err(e) if is_timeout(&e) => panic!(
+                    "{what}: waited for the end of the connection, after {} bytes: {}",
+                    self.reader.buf.len(),
+                    String::from_utf8_lossy(&self.reader.buf[..self.reader.buf.len().min(400)])
+                ),
+                Err(_) => return (std::mem::take(&mut self.reader.buf), true),
+            }
+        }
+    }
+
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn shutdown_write(&self) {
+        self.reader.inner.shutdown(Shutdown::Write);
+    }
+
+    /// Makes the close a reset.
+    pub fn reset(self) {
+        self.reader.inner.reset_on_close();
+    }
+
+    /// Waits for ktrix to close, with nothing more to read.
+    #[track_caller]
+    pub fn expect_closed(&mut self) {
+        let (rest, _) = self.read_to_end("a close");
+        assert!(rest.is_empty(), "bytes before the close: {}", String::from_utf8_lossy(&rest));
+    }
+}
+
+fn status_of(head: &Head) -> Result<u16, Broken> {
+    let malformed = || Broken::Malformed(head.start.clone());
+    let rest = head.start.strip_prefix("HTTP/1.1 ").ok_or_else(malformed)?;
+    rest.get(..3).and_then(|digits| digits.parse().ok()).ok_or_else(malformed)
+}
+
+/// A request to be sent.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    method: String,
+    target: String,
+    version: &'static str,
+    fields: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+    is_chunked: bool,
+}
+
+impl Ask {
+    pub fn new(method: &str, target: &str) -> Self {
+        Self {
+            method: method.into(),
+            target: target.into(),
+            version: "HTTP/1.1",
+            fields: Vec::new(),
+            body: None,
+            is_chunked: false,
+        }
+    }
+
+    pub fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    pub fn post(target: &str, body: impl AsRef<[u8]>) -> Self {
+        Self { body: Some(body.as_ref().to_vec()), ..Self::new("POST", target) }
+    }
+
+    pub fn field(mut self, name: &str, value: impl ToString) -> Self {
+        self.fields.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Sends the body in chunks of 1000 bytes.
+    pub fn chunked(mut self) -> Self {
+        self.is_chunked = true;
+        self
+    }
+
+    pub fn http10(mut self) -> Self {
+        self.version = "HTTP/1.0";
+        self
+    }
+
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The request's `User-Agent`, if it has one.
+    pub fn agent(&self) -> Option<&str> {
+        self.fields.iter().find(|(name, _)| name == "User-Agent").map(|(_, value)| &**value)
+    }
+
+    /// The request as it goes over the wire. A `Host` field is added unless the request has one.
+    pub fn bytes(&self, host: &str) -> Vec<u8> {
+        let mut head = format!("{} {} {}\r\n", self.method, self.target, self.version);
+        if !self.fields.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {
+            head.push_str(&format!("Host: {host}\r\n"));
+        }
+        for (name, value) in &self.fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let Some(body) = &self.body else { return (head + "\r\n").into_bytes() };
+        if !self.is_chunked {
+            let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+            return [head.as_bytes(), body].concat();
+        }
+        let mut wire = (head + "Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+        for chunk in body.chunks(1000) {
+            wire.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            wire.extend_from_slice(chunk);
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(b"0\r\n\r\n");
+        wire
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: Head,
+    pub body: Vec<u8>,
+    pub trailers: Head,
+    /// Statuses of the interim answers before it.
+    pub interim: Vec<u16>,
+}
+
+impl Answer {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head.field(name)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// ktrix's own member of `Cache-Status`.
+    pub fn cache_status(&self) -> String {
+        let all: Vec<&str> = self.head.all("cache-status").collect();
+        all.join(", ")
+    }
+
+    pub fn is_hit(&self) -> bool {
+        self.cache_status().split(';').any(|p| p.trim() == "hit")
+    }
+
+    /// The answer was stored (a hit of RFC 9211).
+    #[track_caller]
+    pub fn expect_hit(self) -> Self {
+        assert!(self.is_hit(), "expected a hit, Cache-Status is {:?}", self.cache_status());
+        self
+    }
+
+    /// The request went forward.
+    #[track_caller]
+    pub fn expect_miss(self) -> Self {
+        assert!(!self.is_hit(), "expected no hit, Cache-Status is {:?}", self.cache_status());
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_status(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}\n{}", self.head.start, self.text());
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_body(self, body: impl AsRef<[u8]>) -> Self {
+        let body = body.as_ref();
+        if self.body != body {
+            let (got, want) = (self.body.len(), body.len());
+            let at = self.body.iter().zip(body).position(|(a, b)| a != b);
+            let text: String = self.text().chars().take(200).collect();
+            panic!("another body: {got} bytes, not {want}; differs at {at:?}: {text:?}");
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_field(self, name: &str, value: &str) -> Self {
+        assert_eq!(self.field(name), Some(value), "{name} in {:?}", self.head.fields);
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_no_field(self, name: &str) -> Self {
+        assert_eq!(self.field(name), None, "{name} in {:?}", self.head.fields);
+        self
+    }
+}

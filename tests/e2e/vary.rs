@@ -1,0 +1,101 @@
+//! Variants: one key, several answers, told apart by what the request said.
+
+use crate::support::{Ask, Origin, Plan, Response, until_true};
+
+fn by(name: &'static str) -> Origin {
+    Origin::answering(move |request| {
+        let value = request.field(name).unwrap_or("none").to_owned();
+        Response::ok(value).field("Vary", name).cache("max-age=60")
+    })
+}
+
+#[test]
+fn each_variant_is_stored_beside_the_others() {
+    let origin = by("accept-language");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = |language| ktrix.ask(&Ask::get("/a").field("Accept-Language", language));
+    for language in ["de", "en", "fr"] {
+        ask(language).expect_body(language).expect_miss();
+        until_true("a hit of this variant", || {
+            ask(language).expect_status(200).expect_body(language).is_hit()
+        });
+    }
+    for _ in 0..5 {
+        for language in ["de", "en", "fr"] {
+            ask(language).expect_hit().expect_body(language);
+        }
+    }
+    ktrix.get("/a").expect_miss().expect_body("none");
+    origin.expect_requests(4);
+}
+
+#[test]
+fn a_variant_is_never_given_to_another_request_while_it_is_filled() {
+    let origin = by("x-who");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let threads: Vec<_> = (0..32)
+        .map(|i| {
+            let address = plan.address.clone();
+            std::thread::spawn(move || {
+                let who = format!("client-{}", i % 8);
+                let mut client = crate::support::Client::connect(&address);
+                for _ in 0..10 {
+                    client.ask(&Ask::get("/a").field("X-Who", &who)).expect_body(&who);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    drop(ktrix);
+}
+
+#[test]
+fn fields_that_are_not_named_make_no_variant() {
+    let origin = by("accept-language");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::get("/a").field("Accept-Language", "de"));
+    let ask = Ask::get("/a").field("accept-language", "  de ").field("User-Agent", "other");
+    until_true("a hit", || ktrix.ask(&ask).expect_body("de").is_hit());
+    origin.expect_requests(1);
+}
+
+#[test]
+fn two_named_fields_choose_together() {
+    let origin = Origin::answering(|request| {
+        let of = |name| request.field(name).unwrap_or("-").to_owned();
+        let body = of("a") + &of("b");
+        Response::ok(body).field("Vary", "B, A").cache("max-age=60")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for a in ["1", "2"] {
+        for b in ["3", "4"] {
+            let ask = Ask::get("/a").field("A", a).field("B", b);
+            let body = format!("{a}{b}");
+            ktrix.ask(&ask).expect_body(&body);
+            until_true("a hit", || ktrix.ask(&ask).expect_body(&body).is_hit());
+        }
+    }
+    origin.expect_requests(4);
+}
+
+#[test]
+fn a_purpose_that_changes_its_mind_about_vary_is_followed() {
+    let origin = Origin::answering(|request| {
+        let name = if request.number == 0 { "A" } else { "B" };
+        let body = request.field(name).unwrap_or("-").to_owned();
+        Response::ok(body).field("Vary", name).cache("max-age=60")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::get("/a").field("A", "1")).expect_body("1");
+    ktrix.ask(&Ask::get("/a").field("A", "2").field("B", "3")).expect_body("3");
+    until_true("a hit by the newer rule", || {
+        ktrix.ask(&Ask::get("/a").field("A", "9").field("B", "3")).expect_body("3").is_hit()
+    });
+}

@@ -1,0 +1,226 @@
+//! Processes that write the shared index and lead fills, killed at random.
+//!
+//! This very test binary is started again as a writer: `child_writer` is nothing unless the
+//! environment says where to write. Every slot that is published says one thing three times, so
+//! that a torn read is seen; whoever sees one leaves a note that fails the test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ktrix::cache::fill_state::FillState;
+use ktrix::cache::fills::{Fills, Lease};
+use ktrix::cache::index::Index;
+use ktrix::cache::slot::{NewSlot, SlotView, State};
+use ktrix::policy::key::{Key, key_of};
+
+const DIR: &str = "KTRIX_CRASH_DIR";
+const SEAT: &str = "KTRIX_CRASH_SEAT";
+const N_KEYS: u32 = 300;
+const N_WRITERS: usize = 3;
+const N_FILLS: usize = 64;
+
+fn key(n: u32) -> Key {
+    key_of(&n.to_le_bytes())
+}
+
+fn slot(n: u32, value: u64) -> NewSlot {
+    NewSlot {
+        key: key(n),
+        state: State::Ready,
+        flags: value as u8,
+        status: 200,
+        stored_s: value,
+        fresh_until_s: value,
+        swr_until_s: value,
+        sie_until_s: value,
+        age_s: value as u32,
+        head_len: value as u32,
+        body_len: value,
+        stamp: 0,
+    }
+}
+
+fn is_whole(view: &SlotView) -> bool {
+    let value = view.body_len;
+    let times = [view.stored_s, view.fresh_until_s, view.swr_until_s, view.sie_until_s];
+    times.iter().all(|&time| time == value)
+        && (view.age_s, view.head_len) == (value as u32, value as u32)
+        && view.flags == value as u8
+}
+
+/// A cheap generator, so that runs differ by their seed alone.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as u32) % sides
+    }
+}
+
+#[test]
+fn child_writer() {
+    let (Ok(dir), Ok(seat)) = (std::env::var(DIR), std::env::var(SEAT)) else { return };
+    let (dir, seat) = (Path::new(&dir), seat.parse::<usize>().unwrap());
+    let index = Index::open_existing(dir).unwrap();
+    index.attach().unwrap();
+    let fills = Fills::in_file(&open(dir), N_FILLS).unwrap();
+    fills.attach(seat).unwrap();
+    let mut dice = Dice(u64::from(std::process::id()));
+    std::fs::write(dir.join(format!("ready-{}", std::process::id())), b"").unwrap();
+    let parent = std::os::unix::process::parent_id();
+    while std::os::unix::process::parent_id() == parent {
+        let n = dice.roll(N_KEYS);
+        match dice.roll(8) {
+            0..4 => {
+                let value = u64::from(dice.roll(u32::MAX));
+                index.publish(&slot(n, value)).expect("a bucket stayed locked");
+            }
+            4 => {
+                index.remove(&key(n), None);
+            }
+            5 => lead_or_follow(&fills, &key(n % 4), seat),
+            _ => {
+                if let Some(view) = index.lookup(&key(n)) {
+                    index.touch(view.at);
+                    if !is_whole(&view) || view.key != key(n) {
+                        std::fs::write(dir.join("torn"), format!("{view:?}")).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One of four keys, so that all meet at them.
+fn lead_or_follow(fills: &Fills, key: &Key, seat: usize) {
+    match fills.lease(key, seat) {
+        Lease::Leader(at) => {
+            fills.head_ready(at, Some(10));
+            fills.progress(at, 10);
+            fills.done(at);
+        }
+        Lease::Follow(at) => fills.unfollow(at, seat),
+        Lease::Full => {}
+    }
+}
+
+fn open(dir: &Path) -> File {
+    let path = dir.join("fills");
+    File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+/// A writing process, killed at the latest when the test ends.
+struct Writer(Child);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(dir: &Path, seat: usize) -> Writer {
+    let spawned = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_writer", "--nocapture"])
+        .env(DIR, dir)
+        .env(SEAT, seat.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(dir.join(format!("stderr-{seat}"))).unwrap())
+        .spawn();
+    Writer(spawned.unwrap())
+}
+
+fn wait_until_ready(dir: &Path, writer: &mut Writer) {
+    let path = dir.join(format!("ready-{}", writer.0.id()));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !path.exists() {
+        assert!(writer.0.try_wait().unwrap().is_none(), "a writer ended: {}", errors(dir));
+        assert!(Instant::now() < deadline, "waited for a writer to begin");
+        std::thread::yield_now();
+    }
+}
+
+fn errors(dir: &Path) -> String {
+    let paths = (0..N_WRITERS).map(|seat| dir.join(format!("stderr-{seat}")));
+    paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+}
+
+#[test]
+fn writers_killed_at_random_leave_no_lock_no_torn_slot_and_no_lost_bucket() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (index, _) = Index::open(dir, N_KEYS as usize).unwrap();
+    index.attach().unwrap();
+    let fills = Fills::in_file(&open(dir), N_FILLS).unwrap();
+    fills.attach_unseated().unwrap();
+    let mut writers: Vec<_> = (0..N_WRITERS).map(|seat| start(dir, seat)).collect();
+    writers.iter_mut().for_each(|writer| wait_until_ready(dir, writer));
+    let mut dice = Dice(u64::from(std::process::id()));
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut n_killed = 0;
+    while Instant::now() < end {
+        let moment = Instant::now() + Duration::from_micros(u64::from(dice.roll(3000)));
+        while Instant::now() < moment {
+            read_some(&index, &mut dice);
+        }
+        let seat = dice.roll(N_WRITERS as u32) as usize;
+        assert!(writers[seat].0.try_wait().unwrap().is_none(), "it ended: {}", errors(dir));
+        writers[seat].0.kill().unwrap();
+        writers[seat].0.wait().unwrap();
+        n_killed += 1;
+        if dice.roll(2) == 0 {
+            index.sweep_dead();
+            fills.abandon_seat(seat);
+        }
+        writers[seat] = start(dir, seat);
+        wait_until_ready(dir, &mut writers[seat]);
+    }
+    for (seat, writer) in writers.iter_mut().enumerate() {
+        writer.0.kill().unwrap();
+        writer.0.wait().unwrap();
+        fills.abandon_seat(seat);
+    }
+    assert!(n_killed > 20, "only {n_killed} were killed");
+    assert!(!dir.join("torn").exists(), "{:?}", std::fs::read_to_string(dir.join("torn")));
+    check_index(&index);
+    check_fills(&fills);
+}
+
+fn read_some(index: &Index, dice: &mut Dice) {
+    if let Some(view) = index.lookup(&key(dice.roll(N_KEYS))) {
+        assert!(is_whole(&view), "{view:?}");
+    }
+}
+
+fn check_index(index: &Index) {
+    index.sweep_dead();
+    assert_eq!(index.faults().collect::<Vec<_>>(), Vec::<String>::new());
+    let mut keys: Vec<_> = index.iter().map(|view| view.key.0).collect();
+    let n_keys = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), n_keys, "a key has two slots");
+    index.recount();
+    assert_eq!(index.objects(), n_keys as u64);
+    let begun = Instant::now();
+    for n in 0..N_KEYS * 4 {
+        let published = index.publish(&slot(n, 5)).expect("no bucket is lost");
+        assert!(index.is_current(published.at, published.generation));
+        assert!(is_whole(&index.lookup(&key(n)).expect("it was just published")));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "a lock was left");
+}
+
+fn check_fills(fills: &Fills) {
+    for n in 0..4 {
+        let Lease::Leader(at) = fills.lease(&key(n), 0) else { panic!("a fill stayed open") };
+        assert!(!fills.has_followers(at));
+        fills.failed(at);
+        assert_eq!(fills.state(at), FillState::Failed);
+    }
+}

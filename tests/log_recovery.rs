@@ -1,0 +1,267 @@
+//! The access log's promise: what was accepted is in the file exactly once and whole, whoever is
+//! killed when.
+//!
+//! Real processes write through the shared rings, answer and flush, and are killed with SIGKILL
+//! at any instant; the parent plays the master. An "answer" is a number put into a ledger file
+//! between `prepare` and `commit`: every number in a ledger must be a line in the log.
+
+// In a test an unwrap is the assertion that it holds.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use ktrix::config::{AccessLogConfig, LogFormat, WhenFull};
+use ktrix::log::access::{AccessLog, Flushed, Written};
+use ktrix::log::file::LogFile;
+use ktrix::log::record::Record;
+use ktrix::log::recover::{Drained, drain_dead};
+use ktrix::log::ring::Rings;
+use ktrix::sys::process::{Death, fork_child, send_signal, wait_for};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn killed_workers_lose_and_double_no_line() {
+    let mut house = House::new(3);
+    house.run_and_kill(150, |_, _| {});
+    house.expect_every_answer_once();
+}
+
+#[test]
+fn killed_workers_lose_no_line_across_rotation() {
+    let mut house = House::new(3);
+    house.run_and_kill(150, |house, n_kills| {
+        if n_kills % 10 == 5 {
+            let old = house.dir.path().join(format!("log.{n_kills}"));
+            fs::rename(house.log(), old).unwrap();
+        }
+    });
+    assert!(fs::read_dir(house.dir.path()).unwrap().count() > 10, "the log was rotated");
+    house.expect_every_answer_once();
+}
+
+#[test]
+fn a_foreign_lock_holds_lines_up_but_loses_none() {
+    let mut house = House::new(2);
+    fs::write(house.log(), "").unwrap();
+    let path = house.log();
+    let (ready, told) = nix::unistd::pipe().unwrap();
+    let holder = fork_child(&[], move || {
+        let file = LogFile::open(&path).unwrap();
+        let _locked = file.try_lock().unwrap().unwrap();
+        nix::unistd::write(&told, b"x").unwrap();
+        sleep(PATIENCE);
+        0
+    })
+    .unwrap();
+    assert_eq!(nix::unistd::read(&ready, &mut [0]).unwrap(), 1);
+    house.start(0);
+    house.start(1);
+    let full = |house: &House| {
+        let ring = |seat| house.rings.ring(seat).unwrap();
+        (0..2).all(|seat| !ring(seat).has_room(20_000))
+    };
+    wait_until("both rings are full", || full(&house));
+    assert_eq!(fs::metadata(house.log()).unwrap().len(), 0, "nobody writes without the lock");
+    kill(holder);
+    wait_until("the lines are in the file", || fs::metadata(house.log()).unwrap().len() > 200_000);
+    house.stop_all();
+    house.expect_every_answer_once();
+}
+
+/// A master, its rings, its workers and what they answered.
+struct House {
+    dir: tempfile::TempDir,
+    rings: Rc<Rings>,
+    /// The worker in each seat: its generation and its process.
+    seats: Vec<(u64, Option<Pid>)>,
+}
+
+impl House {
+    fn new(n_seats: usize) -> Self {
+        let rings = Rc::new(Rings::create(n_seats, 128 * 1024).unwrap());
+        Self { dir: tempfile::tempdir().unwrap(), rings, seats: vec![(0, None); n_seats] }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    fn ledger(&self, seat: usize, generation: u64) -> PathBuf {
+        self.dir.path().join(format!("ledger.{seat}.{generation}"))
+    }
+
+    /// Starts the next generation of the worker in a seat.
+    fn start(&mut self, seat: usize) {
+        let generation = self.seats[seat].0 + 1;
+        let (rings, log) = (self.rings.clone(), self.log());
+        let ledger = File::create(self.ledger(seat, generation)).unwrap();
+        let pid = fork_child(&[], move || {
+            let failed = work(rings, seat, generation, &log, &ledger).is_err();
+            i32::from(failed)
+        });
+        self.seats[seat] = (generation, Some(pid.unwrap()));
+    }
+
+    /// Keeps all seats busy and kills a worker every few milliseconds, `n_kills` of them;
+    /// `between` may do something to the house before each.
+    fn run_and_kill(&mut self, n_kills: usize, between: impl Fn(&Self, usize)) {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        (0..self.seats.len()).for_each(|seat| self.start(seat));
+        for n in 0..n_kills {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            sleep(Duration::from_micros(random % 15_000));
+            between(self, n);
+            let seat = (random >> 20) as usize % self.seats.len();
+            kill(self.seats[seat].1.take().unwrap());
+            // Now and then a new worker takes the seat with all that is in its ring.
+            if n % 4 != 0 {
+                self.drain(seat);
+            }
+            self.start(seat);
+        }
+        self.stop_all();
+    }
+
+    fn stop_all(&mut self) {
+        for seat in 0..self.seats.len() {
+            kill(self.seats[seat].1.take().unwrap());
+        }
+        (0..self.seats.len()).for_each(|seat| self.drain(seat));
+    }
+
+    fn drain(&self, seat: usize) {
+        wait_until("the file is free", || {
+            drain_dead(&self.rings, seat, &self.log()).unwrap() != Drained::Busy
+        });
+    }
+
+    fn expect_every_answer_once(&self) {
+        let mut n_lines = HashMap::<(usize, u64), u64>::new();
+        let mut names: Vec<_> = fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("log"))
+            .collect();
+        // The oldest file first: a worker's lines are in order across all of them.
+        names.sort_by_key(|path| {
+            let n = path.extension().and_then(|n| n.to_str()?.parse::<usize>().ok());
+            n.unwrap_or(usize::MAX)
+        });
+        for path in names {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.is_empty() || text.ends_with('\n'), "{path:?} ends with half a line");
+            for line in text.lines() {
+                let (seat, generation, n) = parse(line);
+                let expected = n_lines.entry((seat, generation)).or_default();
+                assert_eq!(n, *expected, "of worker {seat}.{generation} in {path:?}");
+                *expected += 1;
+            }
+        }
+        let mut n_answers_all = 0;
+        for (seat, (generations, _)) in self.seats.iter().enumerate() {
+            for generation in 1..=*generations {
+                let n_answers = read_ledger(&self.ledger(seat, generation));
+                let n_lines = n_lines.get(&(seat, generation)).copied().unwrap_or(0);
+                // One more may have been prepared and never been answered.
+                assert!(
+                    n_lines == n_answers || n_lines == n_answers + 1,
+                    "worker {seat}.{generation}: {n_answers} answers, {n_lines} lines"
+                );
+                n_answers_all += n_answers;
+            }
+        }
+        assert!(n_answers_all > 100, "{n_answers_all} answers are too few to tell anything");
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.seats.iter().filter_map(|(_, pid)| *pid).for_each(kill);
+    }
+}
+
+/// A worker: answers, logs and flushes until it is killed.
+fn work(
+    rings: Rc<Rings>,
+    seat: usize,
+    generation: u64,
+    path: &Path,
+    ledger: &File,
+) -> io::Result<()> {
+    let config = AccessLogConfig {
+        file: path.to_owned(),
+        format: LogFormat::Common,
+        when_full: WhenFull::Wait,
+        buffer_bytes: 0,
+    };
+    let mut log = AccessLog::new(config, rings, seat)?;
+    for n in 0u64.. {
+        // Lines of all lengths, now and then one of several pages.
+        let len = if n.is_multiple_of(50) { 8_000 } else { n as usize % 200 };
+        let text = format!("{seat} {generation} {n} {} .", "x".repeat(len));
+        let record = Record { request_line: text.as_bytes(), status: 200, ..Record::default() };
+        while log.prepare(&record) != Written::Accepted {
+            flush(&mut log);
+            sleep(Duration::from_millis(1));
+        }
+        ledger.write_all_at(&(n + 1).to_le_bytes(), 0)?;
+        log.commit();
+        if log.needs_flush() || n.is_multiple_of(97) {
+            flush(&mut log);
+            // As after USR1: the file may have another name now.
+            log.reopen();
+            sleep(Duration::from_micros(300));
+        }
+    }
+    Ok(())
+}
+
+fn flush(log: &mut AccessLog) {
+    match log.flush() {
+        Flushed::Done | Flushed::Busy { .. } => {}
+        Flushed::Failed { .. } => std::process::abort(),
+    }
+}
+
+fn parse(line: &str) -> (usize, u64, u64) {
+    let whole = line.split_once('"').and_then(|(_, rest)| rest.split_once('"'));
+    let (text, tail) = whole.unwrap_or_else(|| panic!("not a whole line: {line}"));
+    assert_eq!(tail, " 200 0", "{line}");
+    let words: Vec<_> = text.split(' ').collect();
+    assert!(words.len() == 5 && words[4] == ".", "{line}");
+    let n: u64 = words[2].parse().unwrap();
+    let len = if n.is_multiple_of(50) { 8_000 } else { n as usize % 200 };
+    assert_eq!(words[3].len(), len, "{line}");
+    (words[0].parse().unwrap(), words[1].parse().unwrap(), n)
+}
+
+fn read_ledger(path: &Path) -> u64 {
+    let bytes = fs::read(path).unwrap();
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}
+
+fn kill(pid: Pid) {
+    send_signal(pid, Signal::SIGKILL).unwrap();
+    assert_eq!(wait_for(pid).unwrap(), Death::Signal(9), "it ran until it was killed");
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        sleep(Duration::from_millis(1));
+    }
+}
