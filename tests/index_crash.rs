@@ -220,7 +220,7 @@ fn check_fills(fills: &Fills) {
     for n in 0..4 {
         let Lease::Leader(at) = fills.lease(&key(n), 0) else { panic!("a fill stayed open") };
         assert!(!fills.has_followers(at));
-        fills.failed(at);
-        assert_eq!(fills.state(at), FillState::Failed);
+        fills.failed(at, 7);
+        assert_eq!(fills.state(at), FillState::Failed { code: 7 });
     }
 }

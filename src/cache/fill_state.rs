@@ -18,7 +18,10 @@ pub enum FillState {
         bytes: u64,
     },
     /// It broke, or its leader died.
-    Failed,
+    Failed {
+        /// What the leader said of it; 0 when it said nothing.
+        code: u32,
+    },
     /// The response is not storable: everybody fetches alone.
     Pass,
     /// The entry serves another fill: look in the index.

@@ -11,7 +11,7 @@
 //! | 24..28 | owner | the leader ([`Owner`] word) |
 //! | 28..32 | state | below |
 //! | 32..40 | bytes | of body that followers may read |
-//! | 40..48 | total | of body, all ones while unknown |
+//! | 40..48 | total | of body, or unknown; of a failure, its code. The top bit: not to be stored |
 //! | 48..64 | followers | bitmap of 128 seats |
 //!
 //! ```text
@@ -30,6 +30,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+use crate::cache::fill_entry::{DONE, Entry, FAILED, FETCHING, PASS, SPOILED, STREAMING, UNKNOWN};
 use crate::cache::fill_state::FillState;
 use crate::cache::slot::halves;
 use crate::policy::key::Key;
@@ -39,19 +40,6 @@ use crate::sys::wake::{SEATS_MAX, Seats};
 
 /// Entries of a group: the most fills at once among keys that share a group.
 pub const GROUP: usize = 16;
-
-shared_struct! {
-    #[derive(Debug)]
-    struct Entry: 64 bytes, aligned 64 {
-        key: [AtomicU64; 2],
-        id: AtomicU64,
-        owner: AtomicU32,
-        state: AtomicU32,
-        bytes: AtomicU64,
-        total: AtomicU64,
-        followers: [AtomicU64; 2],
-    }
-}
 
 shared_struct! {
     /// The head: the group locks follow the owner rows.
@@ -201,11 +189,12 @@ impl Fills {
         match state {
             FETCHING => FillState::Fetching,
             STREAMING => {
-                FillState::Streaming { bytes, total: (total != u64::MAX).then_some(total) }
+                let total = total & !SPOILED;
+                FillState::Streaming { bytes, total: (total != UNKNOWN).then_some(total) }
             }
             DONE => FillState::Done { bytes },
             PASS => FillState::Pass,
-            FAILED => FillState::Failed,
+            FAILED => FillState::Failed { code: (total & !SPOILED) as u32 },
             _ => FillState::Gone,
         }
     }
@@ -227,7 +216,7 @@ impl Fills {
     /// calls below do.
     pub fn head_ready(&self, at: FillAt, total: Option<u64>) -> Seats {
         self.lead(at, |entry| {
-            entry.total.store(total.unwrap_or(u64::MAX), Ordering::Release);
+            entry.set_total(total.map_or(UNKNOWN, |total| total.min(UNKNOWN - 1)));
             entry.state.store(STREAMING, Ordering::Release);
         })
     }
@@ -242,9 +231,29 @@ impl Fills {
         self.lead(at, |entry| entry.state.store(DONE, Ordering::Release))
     }
 
-    /// Leader: it broke.
-    pub fn failed(&self, at: FillAt) -> Seats {
-        self.lead(at, |entry| entry.state.store(FAILED, Ordering::Release))
+    /// Leader: it broke. `code` goes to the followers; 0 tells them to ask anew.
+    pub fn failed(&self, at: FillAt, code: u32) -> Seats {
+        self.lead(at, |entry| {
+            entry.set_total(u64::from(code));
+            entry.state.store(FAILED, Ordering::Release);
+        })
+    }
+
+    /// What a running fill of `key` brings must not be stored: it was asked for before something
+    /// made it untrue.
+    pub fn spoil(&self, key: &Key) {
+        let halves = halves(key);
+        let group = self.group_of(halves[0]);
+        for entry in self.entries.iter().skip(group * GROUP).take(GROUP) {
+            if entry.is_of(halves) && entry.is_under_way() {
+                entry.total.fetch_or(SPOILED, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Whether somebody called [`Fills::spoil`] on this fill.
+    pub fn is_spoiled(&self, at: FillAt) -> bool {
+        self.entry(at).is_none_or(|entry| entry.total.load(Ordering::SeqCst) & SPOILED != 0)
     }
 
     /// Leader: the response is not storable.
@@ -378,7 +387,7 @@ impl Fills {
             }
             entry.owner.store(owner.word(), Ordering::Relaxed);
             entry.bytes.store(0, Ordering::Relaxed);
-            entry.total.store(u64::MAX, Ordering::Relaxed);
+            entry.total.store(UNKNOWN, Ordering::Relaxed);
             entry.followers.iter().for_each(|word| word.store(0, Ordering::Relaxed));
             entry.id.store(id, Ordering::Release);
         }
@@ -420,31 +429,11 @@ impl Fills {
         let (Some(owner), Some(entry)) = (self.owner(), self.entries.get(number)) else { return };
         let Some(_guard) = self.lock(number / GROUP, owner) else { return };
         if entry.id.load(Ordering::Acquire) == id && entry.is_under_way() && !self.is_led(entry) {
+            entry.set_total(0);
             entry.state.store(FAILED, Ordering::SeqCst);
         }
     }
 }
-
-impl Entry {
-    fn is_of(&self, halves: [u64; 2]) -> bool {
-        self.key.iter().zip(halves).all(|(word, half)| word.load(Ordering::Relaxed) == half)
-    }
-
-    fn is_under_way(&self) -> bool {
-        matches!(self.state.load(Ordering::Acquire), FETCHING | STREAMING)
-    }
-
-    fn followers(&self) -> Seats {
-        let [low, high] = [0, 1].map(|i| u128::from(self.followers[i].load(Ordering::SeqCst)));
-        Seats(high << 64 | low)
-    }
-}
-
-const FETCHING: u32 = 1;
-const STREAMING: u32 = 2;
-const DONE: u32 = 3;
-const FAILED: u32 = 4;
-const PASS: u32 = 5;
 
 /// A cache that cannot store is reported this often, in seconds.
 pub const REFUSED_EVERY_S: u64 = 600;

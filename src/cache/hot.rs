@@ -262,6 +262,14 @@ pub struct Alias {
     pub head: RequestHead,
     /// What answers them.
     pub object: Rc<HotObject>,
+    /// The marker of the object's variants, if it is one of several: while it is not what it was,
+    /// the object is nobody's answer.
+    pub marker: Option<Source>,
+}
+
+/// What an alias costs: its bytes, and the head that was parsed from them.
+fn alias_cost(raw: &[u8]) -> usize {
+    4 * raw.len() + ENTRY_COST
 }
 
 /// The hot tier of one worker.
@@ -273,7 +281,9 @@ pub struct Hot {
     aliases: Box<[Option<Box<Alias>>]>,
     hasher: RandomState,
     hand: usize,
+    alias_hand: usize,
     bytes: usize,
+    alias_bytes: usize,
     bytes_max: usize,
     n_files: usize,
     n_files_max: usize,
@@ -289,7 +299,9 @@ impl Hot {
             aliases: (0..n_aliases).map(|_| None).collect(),
             hasher: RandomState::default(),
             hand: 0,
+            alias_hand: 0,
             bytes: 0,
+            alias_bytes: 0,
             bytes_max,
             n_files: 0,
             n_files_max,
@@ -329,7 +341,7 @@ impl Hot {
     /// Adds an object in place of what was there under its key, and makes room for it.
     pub fn insert(&mut self, object: Rc<HotObject>) {
         self.remove(&object.key);
-        if object.cost() > self.bytes_max || self.n_files_max == 0 {
+        if object.cost() > self.bytes_max / 8 * 7 || self.n_files_max == 0 {
             return;
         }
         self.bytes += object.cost();
@@ -341,7 +353,13 @@ impl Hot {
     }
 
     /// Remembers that `raw` was answered with this object, if it is kept here.
-    pub fn add_alias(&mut self, raw: &[u8], head: RequestHead, object: &Rc<HotObject>) {
+    pub fn add_alias(
+        &mut self,
+        raw: &[u8],
+        head: RequestHead,
+        object: &Rc<HotObject>,
+        marker: Option<Source>,
+    ) {
         let kept = self.by_key.get(&object.key).map(|entry| &self.objects[*entry]);
         if raw.len() > ALIAS_HEAD_MAX || !kept.is_some_and(|kept| Rc::ptr_eq(kept, object)) {
             return;
@@ -351,11 +369,11 @@ impl Hot {
         let free = (set..set + WAYS).find(|place| self.aliases[*place].is_none());
         let place = free.unwrap_or_else(|| self.victim(set, hash));
         self.remove_alias(place);
-        self.bytes += 2 * raw.len() + ENTRY_COST;
+        self.make_room_for_alias(alias_cost(raw));
+        self.alias_bytes += alias_cost(raw);
         object.aliases.borrow_mut().push(place as u32);
-        let alias = Alias { raw: raw.into(), hash, head, object: Rc::clone(object) };
+        let alias = Alias { raw: raw.into(), hash, head, object: Rc::clone(object), marker };
         self.aliases[place] = Some(Box::new(alias));
-        self.evict(usize::MAX);
     }
 
     /// Forgets the object stored under a key.
@@ -367,7 +385,7 @@ impl Hot {
 
     /// Bytes that are kept, everything counted.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.alias_bytes
     }
 
     /// How many objects are kept.
@@ -394,8 +412,20 @@ impl Hot {
 
     fn remove_alias(&mut self, place: usize) {
         if let Some(alias) = self.aliases[place].take() {
-            self.bytes -= 2 * alias.raw.len() + ENTRY_COST;
+            self.alias_bytes -= alias_cost(&alias.raw);
             alias.object.aliases.borrow_mut().retain(|other| *other as usize != place);
+        }
+    }
+
+    /// Aliases have an eighth of the tier for themselves, lest requests that differ in what does not
+    /// matter push the objects out.
+    fn make_room_for_alias(&mut self, cost: usize) {
+        for _ in 0..self.aliases.len() {
+            if self.alias_bytes + cost <= self.bytes_max / 8 {
+                break;
+            }
+            self.alias_hand = (self.alias_hand + 1) % self.aliases.len();
+            self.remove_alias(self.alias_hand);
         }
     }
 
@@ -411,7 +441,8 @@ impl Hot {
     /// Second chance in a circle: what was used since the hand last passed stays. `newest` is
     /// spared, for it has had no chance to be used.
     fn evict(&mut self, newest: usize) {
-        let is_over = |hot: &Self| hot.bytes > hot.bytes_max || hot.n_files > hot.n_files_max;
+        let is_over =
+            |hot: &Self| hot.bytes > hot.bytes_max / 8 * 7 || hot.n_files > hot.n_files_max;
         // Two turns of the hand clear every mark, so this ends.
         let mut steps = 2 * self.objects.capacity() + 2;
         while is_over(self) && self.objects.len() > 1 && steps > 0 {

@@ -17,6 +17,7 @@ pub mod store;
 pub mod place;
 pub mod hot;
 pub mod fill_state;
+mod fill_entry;
 pub mod fills;
 pub mod evict;
 pub mod scrub;

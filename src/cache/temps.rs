@@ -126,14 +126,14 @@ mod tests {
             (make(&store, over.id(), Duration::ZERO), make(&store, live.id(), old));
         let mut temps = Temps::new(Ours::OwnTable);
         assert_eq!(temps.look(&store, &fills), 0);
-        fills.failed(over);
+        fills.failed(over, 0);
         for _ in 0..2 {
             assert_eq!(temps.look(&store, &fills), 0, "over, and just written to");
         }
         age_by(&over_path, DEAD_AGE * 2);
         assert_eq!(temps.look(&store, &fills), 1);
         assert!(!over_path.exists() && live_path.exists());
-        fills.failed(live);
+        fills.failed(live, 0);
         age_by(&live_path, DEAD_AGE * 2);
         assert_eq!(temps.look(&store, &fills), 0, "the first look only suspects");
         assert_eq!(temps.look(&store, &fills), 1);

@@ -81,10 +81,10 @@ pub struct CacheSide {
 
 impl Context {
     /// A number for a request that no other request of this daemon has.
-    pub fn next_request_id(&self) -> u64 {
+    pub fn next_request_id(&self) -> u128 {
         let n = self.n_requests.get().wrapping_add(1);
         self.n_requests.set(n);
-        self.id_base ^ n
+        u128::from(self.id_base) << 64 | u128::from(n)
     }
 
     /// Whether the access log takes another line, or need not.

@@ -14,9 +14,8 @@ use std::rc::Rc;
 
 use crate::cache::fills::Lease;
 use crate::cache::hot::HotObject;
-use crate::http::answer;
 use crate::http::fields::Fields;
-use crate::http::flaw::Flaw;
+use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::path;
@@ -39,7 +38,7 @@ use crate::proxy::pass;
 use crate::proxy::progress::{FillObject, Handover};
 use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
-use crate::proxy::upload::{ReceiveError, ReceiveLimits, Received, Streamed, Whole};
+use crate::proxy::upload::{ReceiveLimits, Received, Streamed, Whole};
 use crate::reactor;
 use crate::route::Rule;
 
@@ -65,6 +64,10 @@ impl<C: Client> Exchange<'_, C> {
     /// Why the client's connection must end.
     pub async fn run(mut self) -> Result<(), CloseReason> {
         match self.request.method {
+            Method::Options if forward::max_forwards(self.request) == Some(0) => {
+                let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
+                return self.own(Status(200), "this is as far as the request goes", &extra).await;
+            }
             Method::Connect | Method::Trace => {
                 let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
                 let status = if self.request.method == Method::Trace { 405 } else { 501 };
@@ -98,35 +101,6 @@ impl<C: Client> Exchange<'_, C> {
             (Some(_), true, Err(reason)) => self.pass(rule, body, reason).await,
             _ => self.pass(rule, body, PassReason::Off).await,
         }
-    }
-
-    async fn not_received(&mut self, error: ReceiveError) -> Result<(), CloseReason> {
-        match error {
-            ReceiveError::Client(ClientError::Closed(CloseReason::BodyTimeout)) => {
-                self.own(Status(408), "the request's body did not come in time", &[]).await?;
-                Err(CloseReason::BodyTimeout)
-            }
-            ReceiveError::Client(ClientError::Closed(reason)) => Err(reason),
-            ReceiveError::Client(ClientError::Flaw(flaw)) => self.flawed(flaw).await,
-            ReceiveError::TooLarge => {
-                self.own(Status(413), "the request's body is larger than limits.body", &[]).await?;
-                Err(CloseReason::BadRequest)
-            }
-            ReceiveError::File(error) => {
-                ::log::error!(
-                    "cannot keep a request's body in {:?}: {error}; the request is refused",
-                    self.context.temporary
-                );
-                self.failed(FetchError::Resources, None).await?;
-                Err(CloseReason::Incomplete)
-            }
-        }
-    }
-
-    async fn flawed(&mut self, flaw: Flaw) -> Result<(), CloseReason> {
-        self.facts.reason = flaw.word();
-        self.own(flaw.status(), flaw.word(), &[]).await?;
-        Err(CloseReason::BadRequest)
     }
 
     /// Answers from the cache, or by filling it.
@@ -229,10 +203,12 @@ impl<C: Client> Exchange<'_, C> {
     fn job(&self, rule: Rule, rules: &Rules, found: Found, object: Option<&Rc<HotObject>>) -> Job {
         let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
-        let whole = pass::question(rule.upstream, self.request, &fields);
+        // What an origin may heed and the key does not hold would be stored for everybody.
+        fields.retain(|name, _| !is_unkeyed(name));
+        let whole = pass::question_by_get(rule.upstream, self.request, &fields);
         let conditional = object.and_then(|object| {
             let is_conditional = revalidate::condition(&mut fields, &object.fields);
-            is_conditional.then(|| pass::question(rule.upstream, self.request, &fields))
+            is_conditional.then(|| pass::question_by_get(rule.upstream, self.request, &fields))
         });
         Job {
             whole,
@@ -241,6 +217,8 @@ impl<C: Client> Exchange<'_, C> {
             found,
             stored: object.cloned(),
             rules: rules.clone(),
+            renews: object.is_some(),
+            is_background: false,
         }
     }
 
@@ -253,9 +231,16 @@ impl<C: Client> Exchange<'_, C> {
         found: &Found,
         object: &Rc<HotObject>,
     ) {
-        if let Lease::Leader(at) = cache.fills.lease(&found.name.key, cache.seat) {
-            let job = self.job(rule, rules, found.clone(), Some(object));
-            fill::start(self.context, cache, at, job);
+        match cache.fills.lease(&found.name.key, cache.seat) {
+            Lease::Leader(at) => {
+                let mut job = self.job(rule, rules, found.clone(), Some(object));
+                job.is_background = true;
+                fill::start(self.context, cache, at, job);
+            }
+            Lease::Follow(at) if !cache.remote.borrow().contains_key(&at) => {
+                cache.fills.unfollow(at, cache.seat);
+            }
+            Lease::Follow(_) | Lease::Full => {}
         }
     }
 
@@ -302,6 +287,10 @@ impl<C: Client> Exchange<'_, C> {
             Joined::Passed(reason, None) => self.pass_bodiless(rule, reason).await?,
             Joined::Failed(error) => match on_error {
                 Some(stale) => return Ok(Filled::Stale(stale)),
+                // The origin has an answer of its own, which was for the leader.
+                None if error == FetchError::BadStatus => {
+                    self.pass_bodiless(rule, PassReason::Remembered).await?;
+                }
                 None => self.failed(error, Some(fwd)).await?,
             },
             Joined::Again => return Ok(Filled::Again),
@@ -407,6 +396,10 @@ impl<C: Client> Exchange<'_, C> {
         let response = match asked {
             Ok(response) => response,
             Err(FetchFailure::Fetch(error)) => return self.failed(error, Some(reason.fwd())).await,
+            Err(FetchFailure::Client(ClientError::Closed(CloseReason::BodyTimeout))) => {
+                self.own(Status(408), "the request's body did not come in time", &[]).await?;
+                return Err(CloseReason::BodyTimeout);
+            }
             Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
             Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
         };
@@ -417,58 +410,24 @@ impl<C: Client> Exchange<'_, C> {
         let status = CacheStatus::pass(reason);
         pass::relay(self.client, response, Vec::new(), &status, self.facts).await
     }
+}
 
-    async fn not_cached(&mut self) -> Result<(), CloseReason> {
-        self.own(Status(504), "it is not in the cache, and nothing else was asked for", &[]).await
-    }
-
-    async fn failed(&mut self, error: FetchError, fwd: Option<Fwd>) -> Result<(), CloseReason> {
-        self.facts.reason = error.word();
-        let status = error.status();
-        let retry: &[(&str, &str)] =
-            if status == Status(503) { &[("Retry-After", "1")] } else { &[] };
-        self.own_with(status, error.sentence(), retry, fwd, Some(error.word())).await
-    }
-
-    /// Answers with a short text of our own.
-    async fn own(
-        &mut self,
-        status: Status,
-        sentence: &str,
-        extra: &[(&str, &str)],
-    ) -> Result<(), CloseReason> {
-        self.own_with(status, sentence, extra, None, None).await
-    }
-
-    async fn own_with(
-        &mut self,
-        status: Status,
-        sentence: &str,
-        extra: &[(&str, &str)],
-        fwd: Option<Fwd>,
-        detail: Option<&str>,
-    ) -> Result<(), CloseReason> {
-        if self.client.has_started() {
-            self.client.abort();
-            return Err(CloseReason::Incomplete);
-        }
-        self.facts.stage = Stage::Send;
-        self.facts.status = status.0;
-        self.facts.verdict.get_or_insert(CacheVerdict::Unasked);
-        let (fields, body) = answer::own(status, sentence, extra);
-        let mut cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
-        cache_status.detail = detail;
-        let mut fields = stored::with_cache_status(fields, &cache_status);
-        fields.remove("content-length");
-        if !fields.contains("date") {
-            fields.push(b"Date", &crate::http::date::format(reactor::now().unix_s()));
-        }
-        self.client.start(status, &fields, BodyLength::Known(body.len() as u64));
-        if !self.client.wants_no_body() {
-            self.client.push(&body);
-        }
-        self.client.finish(&Fields::new()).await
-    }
+/// Request fields that some origins build answers from though they are in no key: an answer that
+/// is stored for all must not be made from one client's.
+fn is_unkeyed(name: &[u8]) -> bool {
+    const UNKEYED: [&[u8]; 10] = [
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-server",
+        b"x-forwarded-scheme",
+        b"x-real-ip",
+        b"x-host",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"x-http-method-override",
+        b"x-method-override",
+    ];
+    UNKEYED.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// What is there while a fill renews it.

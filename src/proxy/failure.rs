@@ -33,6 +33,8 @@ pub enum FetchError {
     Truncated,
     /// The client's request body ended before its end, so that there is nobody to answer.
     RequestBody,
+    /// The origin answered with a 5xx status while what was stored was being validated.
+    BadStatus,
     /// Another worker's fill, which this exchange followed, ended without a whole response.
     FillLost,
     /// Too little memory or disk for the request's body.
@@ -54,6 +56,7 @@ impl FetchError {
             Self::Flaw(_) => "bad-response",
             Self::Truncated => "truncated-response",
             Self::RequestBody => "request-body-lost",
+            Self::BadStatus => "bad-status",
             Self::FillLost => "fill-lost",
             Self::Resources => "no-resources",
         }
@@ -67,9 +70,12 @@ impl FetchError {
             }
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => Status(504),
             Self::RequestBody => Status(400),
-            Self::Connect | Self::Closed | Self::Flaw(_) | Self::Truncated | Self::FillLost => {
-                Status(502)
-            }
+            Self::Connect
+            | Self::Closed
+            | Self::Flaw(_)
+            | Self::Truncated
+            | Self::BadStatus
+            | Self::FillLost => Status(502),
         }
     }
 
@@ -84,9 +90,46 @@ impl FetchError {
             Self::FirstByteTimeout | Self::IdleTimeout => "the origin did not answer in time",
             Self::Flaw(_) | Self::Truncated => "the origin sent an invalid answer",
             Self::RequestBody => "the request ended early",
+            Self::BadStatus => "the origin failed",
             Self::FillLost => "the answer was lost on its way",
             Self::Resources => "out of resources, try again later",
         }
+    }
+
+    /// A number for the shared table of fills; 0 tells followers to ask anew.
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::FillLost | Self::RequestBody => 0,
+            Self::Unresolved => 1,
+            Self::Connect => 2,
+            Self::ConnectTimeout => 3,
+            Self::PendingFull => 4,
+            Self::PendingTimeout => 5,
+            Self::Closed => 6,
+            Self::FirstByteTimeout => 7,
+            Self::IdleTimeout => 8,
+            Self::Flaw(_) | Self::Truncated => 9,
+            Self::BadStatus => 10,
+            Self::Resources => 11,
+        }
+    }
+
+    /// The failure behind such a number, as far as it matters to a follower.
+    pub const fn of_code(code: u32) -> Option<Self> {
+        Some(match code {
+            1 => Self::Unresolved,
+            2 => Self::Connect,
+            3 => Self::ConnectTimeout,
+            4 => Self::PendingFull,
+            5 => Self::PendingTimeout,
+            6 => Self::Closed,
+            7 => Self::FirstByteTimeout,
+            8 => Self::IdleTimeout,
+            9 => Self::Truncated,
+            10 => Self::BadStatus,
+            11 => Self::Resources,
+            _ => return None,
+        })
     }
 
     /// Whether it says something about the server's health: such a server is skipped for a while.
@@ -178,6 +221,15 @@ mod tests {
     fn close_reasons_have_words_of_their_own() {
         let words: HashSet<_> = CloseReason::ALL.iter().map(|reason| reason.word()).collect();
         assert_eq!(words.len(), CloseReason::ALL.len());
+    }
+
+    #[test]
+    fn codes_lead_back_to_their_failures() {
+        for code in 1..=11 {
+            let failure = FetchError::of_code(code).expect("a failure for each code");
+            assert_eq!(failure.code(), code);
+        }
+        assert_eq!(FetchError::of_code(FetchError::FillLost.code()), None);
     }
 
     #[test]

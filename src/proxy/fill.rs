@@ -17,11 +17,13 @@ use std::rc::Rc;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX};
 use crate::cache::writer::Writer;
+use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep, Lifetimes, Times};
+use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
 use crate::policy::revalidate;
 use crate::policy::rules::Rules;
@@ -60,6 +62,10 @@ pub struct Job {
     pub stored: Option<Rc<HotObject>>,
     /// The operator's rules.
     pub rules: Rules,
+    /// Something is stored that the fill renews.
+    pub renews: bool,
+    /// Nobody waits for it: it renews what is being served stale.
+    pub is_background: bool,
 }
 
 /// The right to fill a key.
@@ -80,7 +86,7 @@ impl Lease {
     }
 
     fn fail(&mut self, error: FetchError) {
-        self.end(|cache, at| cache.fills.failed(at));
+        self.end(|cache, at| cache.fills.failed(at, error.code()));
         self.local.break_off(error);
     }
 }
@@ -129,21 +135,28 @@ impl Fill {
             if conditional.is_none() || response.head.status != Status(304) {
                 return self.fetched(response).await;
             }
-            match self.job.stored.take() {
-                Some(stored) if revalidate::confirms(&stored.fields, &response.head) => {
-                    return self.revalidated(&stored, response).await;
+            let mut response = response;
+            // A 304 has no body; reading its end gives the connection back.
+            let _ = response.body.take(&mut Vec::new());
+            if let Some(stored) = self.job.stored.take()
+                && revalidate::confirms(&stored.fields, &response.head)
+            {
+                match self.merged(&stored, &response) {
+                    Some(entry) => return self.revalidated(entry, &stored).await,
+                    // It is not to be stored any longer, nor served to others.
+                    None => self.shelf.forget(&self.job.found.name.key),
                 }
-                // It speaks of another response than ours: the whole one is asked for.
-                _ => {}
             }
+            // Either it speaks of another response than ours, or for one client alone.
         }
     }
 
-    /// The origin says that what is stored is still good, RFC 9111 section 4.3.4.
-    async fn revalidated(mut self, stored: &Rc<HotObject>, response: Response) {
-        let mut head = response.head;
+    /// What is stored as a 304 has renewed it, RFC 9111 section 4.3.4; `None` if it may not be
+    /// stored any longer.
+    fn merged(&self, stored: &HotObject, response: &Response) -> Option<Entry> {
+        let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
-        let fields = revalidate::merge_304(&stored.fields, &head);
+        let mut fields = revalidate::merge_304(&stored.fields, &head);
         let kept = keep::judge(
             Method::Get,
             &self.job.request.fields,
@@ -152,25 +165,45 @@ impl Fill {
             &times(response.times),
             &self.job.rules,
         );
-        let object = match kept {
-            Keep::Store { lifetimes, .. } => {
-                let lifetimes = Lifetimes { vary: stored.lifetimes.vary.clone(), ..lifetimes };
-                let name = self.job.found.name.clone();
-                let entry = Entry { name, status: stored.status, fields, lifetimes };
-                self.shelf.store_again(entry, stored).await.unwrap_or_else(|error| {
-                    self.shelf.refused(&error);
-                    Rc::clone(stored)
-                })
-            }
-            // It must not be kept any longer, but it is the answer to those who wait.
-            Keep::Pass(_) => {
-                self.shelf.forget(&self.job.found.name.key);
-                Rc::clone(stored)
-            }
-        };
+        let Keep::Store { lifetimes, omit } = kept else { return None };
+        self.keep_private(&mut fields, &omit);
+        let lifetimes = Lifetimes { vary: stored.lifetimes.vary.clone(), ..lifetimes };
+        let name = self.job.found.name.clone();
+        Some(Entry { name, status: stored.status, fields, lifetimes })
+    }
+
+    /// The origin says that what is stored is still good.
+    async fn revalidated(mut self, entry: Entry, stored: &Rc<HotObject>) {
+        let renewed = self.shelf.store_again(entry, stored).await;
+        let object = renewed.unwrap_or_else(|error| {
+            self.shelf.refused(&error);
+            Rc::clone(stored)
+        });
+        self.unless_spoiled();
         self.lease.local.set_revalidated();
         self.lease.end(|cache, at| cache.fills.done(at));
         self.lease.local.set(Progress::Object(object));
+    }
+
+    /// Takes out of what is stored the fields that are for the first client alone.
+    fn keep_private(&self, fields: &mut Fields, omit: &Omit) {
+        // The cache writes this one anew on every answer.
+        fields.remove("age");
+        if !omit.is_empty() {
+            let mut private = fields.clone();
+            private.retain(|name, _| omit.contains(name));
+            self.lease.local.set_private(private);
+            omit.apply(fields);
+        }
+    }
+
+    /// Takes back what was stored, if something made it untrue while it was on its way.
+    fn unless_spoiled(&self) {
+        if self.lease.cache.fills.is_spoiled(self.lease.at) {
+            let found = &self.job.found;
+            self.shelf.forget(&found.primary.key);
+            self.shelf.forget(&found.name.key);
+        }
     }
 
     /// A response came: it is stored, or it is not.
@@ -186,12 +219,7 @@ impl Fill {
         if matches!(response.head.length, BodyLength::Known(len) if is_too_large(len)) {
             return self.pass(PassReason::TooLarge, response, Vec::new());
         }
-        if !omit.is_empty() {
-            let mut private = fields.clone();
-            private.retain(|name, _| omit.contains(name));
-            self.lease.local.set_private(private);
-            omit.apply(&mut fields);
-        }
+        self.keep_private(&mut fields, &omit);
         let name = match self.shelf.place(&job.found, &job.request.fields, &lifetimes) {
             Ok(name) => name,
             Err(error) => {
@@ -211,6 +239,7 @@ impl Fill {
     /// A whole small response: stored, then given to everybody at once.
     fn store_whole(mut self, entry: Entry, body: &[u8]) {
         let stored = self.shelf.store(entry.clone(), body);
+        self.unless_spoiled();
         let object = stored.unwrap_or_else(|error| {
             self.shelf.refused(&error);
             Rc::new(shelf::in_memory(entry, None, body))
@@ -267,6 +296,7 @@ impl Fill {
         if let Err(error) = self.shelf.publish(&entry, writer) {
             self.shelf.refused(&error);
         }
+        self.unless_spoiled();
         // Followers take "done" to be after the last byte they were told of.
         cache.wake(cache.fills.progress(self.lease.at, bytes));
         self.lease.end(|cache, at| cache.fills.done(at));
@@ -313,19 +343,29 @@ impl Fill {
 
     /// Whether a fill should go on: someone reads it, or it is nearly done.
     fn is_wanted(&self, bytes: u64, remaining: Option<u64>) -> bool {
-        self.lease.local.has_readers()
+        self.job.is_background
+            || self.lease.local.has_readers()
             || self.lease.cache.fills.has_followers(self.lease.at)
             || remaining.is_some_and(|left| left <= NEARLY_DONE_BYTES || left <= bytes)
     }
 
-    /// The response is not stored: the leader takes it over, others ask for themselves.
+    /// The response is not stored: the leader takes it over, others ask for themselves. Unless the
+    /// origin fails: then others have what is stored, or the same failure.
     fn pass(mut self, reason: PassReason, response: Response, read: Vec<u8>) {
-        if reason.is_of_response() && response.head.status.0 < 500 {
+        let status = response.head.status;
+        // One client's bad request says nothing about what others asked for.
+        let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
+        if reason.is_of_response() && is_about_all {
             self.shelf.note_pass(&self.job.found.name.key);
         }
         self.lease.local.hand_over(response, read);
-        self.lease.end(|cache, at| cache.fills.pass(at));
-        self.lease.local.set(Progress::Passed(reason));
+        if status.0 >= 500 && self.job.renews {
+            self.lease.end(|cache, at| cache.fills.failed(at, FetchError::BadStatus.code()));
+            self.lease.local.set(Progress::Refused(reason));
+        } else {
+            self.lease.end(|cache, at| cache.fills.pass(at));
+            self.lease.local.set(Progress::Passed(reason));
+        }
     }
 
     /// What was written so far is all that will be: the leader goes on with the origin's answer,

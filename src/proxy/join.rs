@@ -72,7 +72,7 @@ pub async fn join<C: Client>(
     client: &mut C,
     job: Job,
 ) -> Joined {
-    let name = job.found.name.clone();
+    let (name, request) = (job.found.name.clone(), job.request.clone());
     match cache.fills.lease(&name.key, cache.seat) {
         Lease::Leader(at) => {
             let local = fill::start(context, cache, at, job);
@@ -84,9 +84,9 @@ pub async fn join<C: Client>(
                 Some(local) => {
                     // What runs in this worker tells by itself.
                     cache.fills.unfollow(at, cache.seat);
-                    follow_local(&local, &name).await
+                    follow_local(&local, &request, &name).await
                 }
-                None => follow_remote(cache, at, &name).await,
+                None => follow_remote(cache, at, &request, &name).await,
             }
         }
         Lease::Full => Joined::Passed(PassReason::Store, None),
@@ -110,13 +110,15 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
                 return Joined::Stream(Reader { object, source }, part);
             }
-            Progress::Passed(reason) => return Joined::Passed(reason, local.take_handover()),
+            Progress::Passed(reason) | Progress::Refused(reason) => {
+                return Joined::Passed(reason, local.take_handover());
+            }
             Progress::Failed(error) => return Joined::Failed(error),
         }
     }
 }
 
-async fn follow_local(local: &Rc<LocalFill>, name: &Name) -> Joined {
+async fn follow_local(local: &Rc<LocalFill>, request: &RequestHead, name: &Name) -> Joined {
     let reading = local.read();
     loop {
         let since = local.notice.version();
@@ -125,12 +127,13 @@ async fn follow_local(local: &Rc<LocalFill>, name: &Name) -> Joined {
             Progress::Object(object) if object.key == name.key => {
                 return Joined::Object(object, Part::Followed);
             }
-            Progress::Streaming(object) if object.name.key == name.key => {
+            Progress::Streaming(object) if is_for(&object, request, name) => {
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
                 return Joined::Stream(Reader { object, source }, Part::Followed);
             }
             // It is another variant than ours.
             Progress::Object(_) | Progress::Streaming(_) => return Joined::Again,
+            Progress::Refused(_) => return Joined::Failed(FetchError::BadStatus),
             Progress::Passed(reason) => return Joined::Passed(reason, None),
             Progress::Failed(FetchError::FillLost) => return Joined::Again,
             Progress::Failed(error) => return Joined::Failed(error),
@@ -138,14 +141,19 @@ async fn follow_local(local: &Rc<LocalFill>, name: &Name) -> Joined {
     }
 }
 
-async fn follow_remote(cache: &Rc<CacheSide>, at: FillAt, name: &Name) -> Joined {
+async fn follow_remote(
+    cache: &Rc<CacheSide>,
+    at: FillAt,
+    request: &RequestHead,
+    name: &Name,
+) -> Joined {
     let following = Following::new(cache, at);
     loop {
         let since = cache.remote_notice.version();
         match cache.fills.state(at) {
             FillState::Fetching => following.wait(since).await,
             FillState::Streaming { total, .. } => {
-                return match open_fill(cache, at.id(), name, total) {
+                return match open_fill(cache, at.id(), request, name, total) {
                     Some(object) => {
                         let source = Source::Remote(following);
                         Joined::Stream(Reader { object: Rc::new(object), source }, Part::Followed)
@@ -154,25 +162,42 @@ async fn follow_remote(cache: &Rc<CacheSide>, at: FillAt, name: &Name) -> Joined
                 };
             }
             FillState::Pass => return Joined::Passed(PassReason::Remembered, None),
-            FillState::Done { .. } | FillState::Failed | FillState::Gone => return Joined::Again,
+            FillState::Failed { code } => {
+                return FetchError::of_code(code).map_or(Joined::Again, Joined::Failed);
+            }
+            FillState::Done { .. } | FillState::Gone => return Joined::Again,
         }
     }
 }
 
-fn open_fill(cache: &CacheSide, id: u64, name: &Name, total: Option<u64>) -> Option<FillObject> {
+fn open_fill(
+    cache: &CacheSide,
+    id: u64,
+    request: &RequestHead,
+    name: &Name,
+    total: Option<u64>,
+) -> Option<FillObject> {
     let object = cache.store.open_fill(id).ok()??;
-    if object.key_text() != &*name.text {
-        return None;
-    }
-    Some(FillObject {
-        name: name.clone(),
+    let object = FillObject {
+        name: Name::of(object.key_text()),
         status: Status(object.status()),
         fields: head::parse_fields(object.head(), STORED_FIELDS_MAX).ok()?,
         lifetimes: meta::decode(object.meta()).ok()?,
         body_offset: object.body_offset(),
         file: object.file,
         total,
-    })
+    };
+    is_for(&object, request, name).then_some(object)
+}
+
+/// Whether what is being written is what a request, which looked under `name`, selects.
+fn is_for(object: &FillObject, request: &RequestHead, name: &Name) -> bool {
+    if object.name.key == name.key {
+        return true;
+    }
+    // It turned out to be one of several variants after the request had begun to wait.
+    let Some(vary) = &object.lifetimes.vary else { return false };
+    name.beside(&object.name, vary, &request.fields).is_some_and(|own| own.key == object.name.key)
 }
 
 /// This worker follows a fill of another: it is told of progress as long as this lives.
@@ -245,7 +270,7 @@ impl Reader {
                         None => Flow::Broken(sent),
                     },
                     FillState::Pass => Flow::Unstored(sent),
-                    FillState::Fetching | FillState::Failed => Flow::Broken(sent),
+                    FillState::Fetching | FillState::Failed { .. } => Flow::Broken(sent),
                 }
             }
         }

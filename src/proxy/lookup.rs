@@ -14,6 +14,7 @@ use crate::cache::store::{Object, OpenError};
 use crate::http::fields::Fields;
 use crate::http::h1::head;
 use crate::http::head::RequestHead;
+use crate::http::hop;
 use crate::http::status::Status;
 use crate::policy::key::{self, Key};
 use crate::policy::meta;
@@ -53,14 +54,35 @@ impl Name {
     ///
     /// `marker` is what tells the variants of one marker from those of another: a marker that was
     /// removed takes its variants with it.
+    ///
+    /// What counts is what the origin saw: a field that the request's Connection names went no
+    /// further than to us.
     pub fn variant(&self, vary: &VaryNames, marker: &[u8], request: &Fields) -> Self {
         let mut text = Vec::with_capacity(self.text.len() + 128);
-        key::variant_text(&self.text, vary, request, &mut text);
-        text.extend_from_slice(b"\n#");
+        match request.contains("connection") {
+            false => key::variant_text(&self.text, vary, request, &mut text),
+            true => {
+                let mut passed_on = request.clone();
+                hop::strip(&mut passed_on);
+                key::variant_text(&self.text, vary, &passed_on, &mut text);
+            }
+        }
+        text.extend_from_slice(MARK);
         text.extend_from_slice(marker);
         Self::of(&text)
     }
+
+    /// The name that `request` selects beside another variant of this name; `None` if `other` is
+    /// no variant of it.
+    pub fn beside(&self, other: &Self, vary: &VaryNames, request: &Fields) -> Option<Self> {
+        let rest = other.text.strip_prefix(&*self.text)?;
+        let mark = memchr::memmem::rfind(rest, MARK)? + MARK.len();
+        Some(self.variant(vary, rest.get(mark..)?, request))
+    }
 }
+
+/// What stands between a variant's fields and its marker's mark.
+const MARK: &[u8] = b"\n#";
 
 /// What tells the variants of a key apart.
 #[derive(Clone, Debug)]
@@ -112,14 +134,20 @@ pub async fn look_up(cache: &CacheSide, scheme: &str, request: &RequestHead) -> 
 }
 
 /// Finds what the hot tier has for a request, without waiting for anything.
-pub fn look_up_hot(cache: &CacheSide, scheme: &str, head: &RequestHead) -> Option<Rc<HotObject>> {
+///
+/// Gives the object, and the marker's place in the index if the object is a variant.
+pub fn look_up_hot(
+    cache: &CacheSide,
+    scheme: &str,
+    head: &RequestHead,
+) -> Option<(Rc<HotObject>, Option<Source>)> {
     let primary = Name::of_request(scheme, head);
     let object = find_hot(cache, &primary.key)?;
     match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
-        None => Some(object),
+        None => Some((object, None)),
         Some(names) => {
             let name = object.with_body(|mark| primary.variant(names, mark, &head.fields));
-            find_hot(cache, &name.key)
+            Some((find_hot(cache, &name.key)?, object.source))
         }
     }
 }
@@ -170,7 +198,15 @@ async fn find(cache: &CacheSide, name: &Name) -> What {
             // It was replaced while we read it: what is there now is read instead.
             _ if !cache.index.is_current(slot.at, slot.generation) => {}
             Ok(None) => return remove_damaged(cache, name, &slot, "missing"),
-            Err(why) => return remove_damaged(cache, name, &slot, &why.to_string()),
+            Err(OpenError::Fault(fault)) => {
+                return remove_damaged(cache, name, &slot, fault.word());
+            }
+            // Nothing is wrong with the file: we are short of descriptors, or the disk is ill.
+            Err(OpenError::Io(error)) => {
+                let path = cache.store.path(&name.key);
+                ::log::warn!("cannot read cache file {path:?}: {error}; the origin is asked");
+                return What::Pass;
+            }
         }
     }
     What::Nothing

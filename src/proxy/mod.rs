@@ -28,5 +28,6 @@ pub mod resume;
 pub mod pass;
 pub mod invalidate;
 pub mod exchange;
+mod own;
 pub mod clients;
 pub mod h1;

@@ -8,11 +8,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use slab::Slab;
+
 /// Wakes every task that waits for a change.
 #[derive(Debug, Default)]
 pub struct Notice {
     version: Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
+    waiting: RefCell<Slab<Waker>>,
 }
 
 impl Notice {
@@ -24,14 +26,14 @@ impl Notice {
     /// Says that something changed.
     pub fn post(&self) {
         self.version.set(self.version.get() + 1);
-        for waker in self.waiting.take() {
+        for (_, waker) in self.waiting.take() {
             waker.wake();
         }
     }
 
     /// Waits until there were more than `since` changes.
     pub fn later_than(&self, since: u64) -> Later<'_> {
-        Later { notice: self, since }
+        Later { notice: self, since, place: None }
     }
 }
 
@@ -40,21 +42,39 @@ impl Notice {
 pub struct Later<'n> {
     notice: &'n Notice,
     since: u64,
+    /// Where its waker is, and at which version it was put there: a change takes all of them out.
+    place: Option<(usize, u64)>,
+}
+
+impl Later<'_> {
+    fn leave(&mut self) {
+        if let Some((place, version)) = self.place.take()
+            && version == self.notice.version.get()
+        {
+            self.notice.waiting.borrow_mut().remove(place);
+        }
+    }
 }
 
 impl Future for Later<'_> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<()> {
-        if self.notice.version.get() > self.since {
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<()> {
+        let version = self.notice.version.get();
+        if version > self.since {
+            self.leave();
             return Poll::Ready(());
         }
-        let mut waiting = self.notice.waiting.borrow_mut();
-        // A future that lost a race was dropped, but its waker is the task's own: once is enough.
-        if !waiting.iter().any(|waker| waker.will_wake(task.waker())) {
-            waiting.push(task.waker().clone());
-        }
+        self.leave();
+        let place = self.notice.waiting.borrow_mut().insert(task.waker().clone());
+        self.place = Some((place, version));
         Poll::Pending
+    }
+}
+
+impl Drop for Later<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -97,5 +117,16 @@ mod tests {
         notice.post();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(later.as_mut().poll(&mut task).is_ready());
+    }
+
+    #[test]
+    fn who_leaves_is_forgotten() {
+        let notice = Notice::default();
+        let waker = Waker::from(Arc::new(Count(AtomicUsize::new(0))));
+        for _ in 0..3 {
+            let mut later = Box::pin(notice.later_than(notice.version()));
+            assert!(later.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert!(notice.waiting.borrow().is_empty());
     }
 }

@@ -6,6 +6,7 @@ use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
 use crate::http::h1::write;
 use crate::http::head::{BodyLength, RequestHead};
+use crate::http::method::Method;
 use crate::policy::status::CacheStatus;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -25,10 +26,24 @@ pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: Bod
 
 /// What to ask an upstream.
 pub fn question(upstream: usize, request: &RequestHead, fields: &Fields) -> Question {
+    question_by(upstream, request.method, &request.method_text, request, fields)
+}
+
+/// As [`question`], but by GET whatever the request's method: for what is to be stored.
+pub fn question_by_get(upstream: usize, request: &RequestHead, fields: &Fields) -> Question {
+    question_by(upstream, Method::Get, b"GET", request, fields)
+}
+
+fn question_by(
+    upstream: usize,
+    method: Method,
+    method_text: &[u8],
+    request: &RequestHead,
+    fields: &Fields,
+) -> Question {
     let mut head = Vec::with_capacity(fields.wire_len() + 256);
-    let target = request.target.path_and_query();
-    write::write_request(&mut head, &request.method_text, target, fields);
-    Question { upstream, method: request.method, head }
+    write::write_request(&mut head, method_text, request.target.path_and_query(), fields);
+    Question { upstream, method, head }
 }
 
 /// Asks, for this client alone.

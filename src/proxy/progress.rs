@@ -29,6 +29,8 @@ pub enum Progress {
     Streaming(Rc<FillObject>),
     /// It is not to be stored.
     Passed(PassReason),
+    /// The origin failed with an answer of its own, while something is stored.
+    Refused(PassReason),
     /// There is no answer.
     Failed(FetchError),
 }

@@ -1,6 +1,7 @@
 //! Answers from what is stored: in full, in part, or only that nothing changed.
 
 use crate::cache::hot::{Body, HotObject};
+use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
@@ -53,6 +54,7 @@ pub async fn answer<C: Client>(
         Answer::Unsatisfiable | Answer::Partial(Ranges::Unsatisfiable) => {
             let mut fields = with_cache_status(Fields::new(), &added.status);
             fields.push(b"Content-Range", format!("bytes */{}", object.body_len).as_bytes());
+            fields.push(b"Date", &date::format(now_s));
             whole(client, Status(416), &fields, b"", facts).await
         }
         Answer::Partial(Ranges::Whole) => full(client, object, age_s, added, facts).await,

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use crate::cache::hot::Hot;
 use crate::cache::store::TMP;
 use crate::config::WhenFull;
@@ -19,7 +21,7 @@ use crate::route::Router;
 use crate::worker::inherited::Inherited;
 
 /// Objects that are kept open because they are too large for memory.
-const OPEN_FILES: usize = 1024;
+const OPEN_FILES_MAX: usize = 1024;
 
 /// What the exchanges share.
 ///
@@ -71,6 +73,12 @@ pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
     })
 }
 
+/// How many objects' files may stay open: most descriptors are for connections.
+fn open_files() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    (usize::try_from(limit).unwrap_or(usize::MAX) / 8).min(OPEN_FILES_MAX)
+}
+
 /// The cache, if there is one.
 fn cache(inherited: &Inherited) -> Option<CacheSide> {
     let config = inherited.config.cache.as_ref()?;
@@ -78,7 +86,7 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
         index: Rc::clone(inherited.index.as_ref()?),
         store: Rc::clone(inherited.store.as_ref()?),
         fills: Rc::clone(&inherited.fills),
-        hot: RefCell::new(Hot::new(config.memory_bytes, OPEN_FILES)),
+        hot: RefCell::new(Hot::new(config.memory_bytes, open_files())),
         local: RefCell::default(),
         remote: RefCell::default(),
         remote_notice: Notice::default(),

@@ -44,12 +44,12 @@ fn who_holds_an_old_fill_sees_it_gone() {
     let first = leader(a.lease(&key, 0));
     a.pass(first);
     assert_eq!(a.state(first), FillState::Pass);
-    assert!(a.failed(first).is_empty() && a.state(first) == FillState::Pass);
+    assert!(a.failed(first, 1).is_empty() && a.state(first) == FillState::Pass);
     for n in 0..10_000_u32 {
         let at = leader(a.lease(&key_of(&n.to_le_bytes()), 0));
         assert_eq!(a.under_way(), [at.id()]);
         assert!(a.numbers().contains(&at.id()) && !a.numbers().contains(&(at.id() + 1)));
-        a.failed(at);
+        a.failed(at, 1);
     }
     assert_eq!(a.state(first), FillState::Gone);
     assert!(a.progress(first, 9).is_empty());
@@ -78,9 +78,9 @@ fn a_dead_leaders_fill_fails_and_is_led_anew() {
     // As if its process had died: the row is nobody's.
     a.owners.release(a.owner().unwrap());
     assert_eq!(b.state(at_x), FillState::Fetching);
-    assert_eq!(b.state_checked(at_x), FillState::Failed);
+    assert_eq!(b.state_checked(at_x), FillState::Failed { code: 0 });
     assert_eq!(b.abandon_seat(0), Seats::one(1));
-    assert_eq!(b.state(at_y), FillState::Failed);
+    assert_eq!(b.state(at_y), FillState::Failed { code: 0 });
     assert!(b.under_way().is_empty());
     assert!(matches!(b.lease(&y, 1), Lease::Leader(_)));
     a.attach(0).unwrap();

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::cache::hot::{Body, HotObject};
+use crate::cache::hot::{Body, HotObject, Source};
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::path;
@@ -50,7 +50,9 @@ pub fn answer_raw(
     let hot = cache.hot.borrow();
     let Some(alias) = hot.find_raw(raw) else { return Ok(Quick::No) };
     let now_s = reactor::now().unix_s();
-    if !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
+    let has_marker =
+        alias.marker.is_none_or(|marker| cache.index.is_current(marker.at, marker.generation));
+    if !has_marker || !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
         return Ok(Quick::No);
     }
     give(context, link, &alias.head, &alias.object, now_s, is_last)?;
@@ -66,15 +68,22 @@ pub fn answer_parsed(
     is_last: bool,
 ) -> Result<Quick, CloseReason> {
     let Some(cache) = &context.cache else { return Ok(Quick::No) };
-    let Some(object) = full_hit(context, cache, head) else { return Ok(Quick::No) };
+    let Some((object, marker)) = full_hit(context, cache, head) else { return Ok(Quick::No) };
     let now_s = reactor::now().unix_s();
     give(context, link, head, &object, now_s, is_last)?;
-    cache.hot.borrow_mut().add_alias(raw, head.clone(), &object);
+    // What a client wants of an answer's age changes with its age: such bytes are judged anew.
+    if !head.fields.contains("cache-control") && !head.fields.contains("pragma") {
+        cache.hot.borrow_mut().add_alias(raw, head.clone(), &object, marker);
+    }
     Ok(Quick::of(head))
 }
 
 /// The object that answers this request in full and fresh from memory, if there is one.
-fn full_hit(context: &Context, cache: &CacheSide, head: &RequestHead) -> Option<Rc<HotObject>> {
+fn full_hit(
+    context: &Context,
+    cache: &CacheSide,
+    head: &RequestHead,
+) -> Option<(Rc<HotObject>, Option<Source>)> {
     let is_plain = head.method == Method::Get
         && head.version == Version::Http11
         && head.length == BodyLength::None;
@@ -85,14 +94,15 @@ fn full_hit(context: &Context, cache: &CacheSide, head: &RequestHead) -> Option<
     if !context.router.rule(route).cache {
         return None;
     }
-    let object = lookup::look_up_hot(cache, "http", head)?;
+    let (object, marker) = lookup::look_up_hot(cache, "http", head)?;
     if !matches!(object.body, Body::Memory) || lookup::is_marker(&object) {
         return None;
     }
     let now_s = reactor::now().unix_s();
     let is_fresh = matches!(reuse::reuse(head, &object.lifetimes, now_s), Verdict::Fresh { .. });
     let answer = answer::answer(head, object.status, &object.fields, object.body_len);
-    (is_fresh && object.is_fresh(now_s) && matches!(answer, Answer::Full)).then_some(object)
+    (is_fresh && object.is_fresh(now_s) && matches!(answer, Answer::Full))
+        .then_some((object, marker))
 }
 
 fn give(

@@ -38,7 +38,7 @@ pub fn prepare(
         status: facts.status,
         body_bytes: sent.body_bytes,
         sent_bytes: sent.bytes,
-        request_id: u128::from(context.next_request_id()),
+        request_id: context.next_request_id(),
         verdict: facts.verdict.map_or("", CacheVerdict::word),
         reason: reason(facts),
         times: times(facts, now),

@@ -36,7 +36,7 @@ use crate::proxy::stored;
 use crate::reactor::{self, scratch};
 
 /// Answers that are due are written before more are added to so many bytes.
-const DUE_BYTES_MAX: usize = 128 << 10;
+const DUE_BYTES_MAX: usize = 32 << 10;
 
 /// What is read and thrown away after the last answer, so that the client can read it.
 const LINGER_BYTES: usize = 256 << 10;
@@ -188,6 +188,8 @@ fn step(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Step {
     });
     wait.is_starved = false;
     match result {
+        // Who has said everything may still be listening.
+        Ok((0, _)) if !link.out.is_empty() => Step::Write,
         Ok((0, _)) => Step::End(end_reason(link)),
         Ok((_, Some(step))) => step,
         Ok((_, None)) => step_inbox(context, link, wait),

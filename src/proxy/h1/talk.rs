@@ -207,6 +207,7 @@ impl Client for Talk<'_> {
         }
         let mut fields = head.fields.clone();
         crate::http::hop::strip(&mut fields);
+        fields.remove("content-length");
         write::write_response(&mut self.link.out, head.status, &head.reason, &fields);
         self.link.write(b"", self.send_ms()).await
     }

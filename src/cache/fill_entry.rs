@@ -1,0 +1,52 @@
+//! One entry of the table of fills: its words, its states and its marks.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::sys::shm::shared_struct;
+use crate::sys::wake::Seats;
+
+shared_struct! {
+    /// A fill in the table.
+    #[derive(Debug)]
+    pub(super) struct Entry: 64 bytes, aligned 64 {
+        pub(super) key: [AtomicU64; 2],
+        pub(super) id: AtomicU64,
+        pub(super) owner: AtomicU32,
+        pub(super) state: AtomicU32,
+        pub(super) bytes: AtomicU64,
+        pub(super) total: AtomicU64,
+        pub(super) followers: [AtomicU64; 2],
+    }
+}
+
+impl Entry {
+    pub(super) fn is_of(&self, halves: [u64; 2]) -> bool {
+        self.key.iter().zip(halves).all(|(word, half)| word.load(Ordering::Relaxed) == half)
+    }
+
+    /// Writes the total, or a code in its place, and leaves the mark of a spoiled fill.
+    pub(super) fn set_total(&self, total: u64) {
+        let keep = |word| Some((word & SPOILED) | total);
+        let _ = self.total.fetch_update(Ordering::SeqCst, Ordering::SeqCst, keep);
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), FETCHING | STREAMING)
+    }
+
+    pub(super) fn followers(&self) -> Seats {
+        let [low, high] = [0, 1].map(|i| u128::from(self.followers[i].load(Ordering::SeqCst)));
+        Seats(high << 64 | low)
+    }
+}
+
+/// A mark in an entry's total.
+pub(super) const SPOILED: u64 = 1 << 63;
+/// The total that says that it is not known.
+pub(super) const UNKNOWN: u64 = SPOILED - 1;
+
+pub(super) const FETCHING: u32 = 1;
+pub(super) const STREAMING: u32 = 2;
+pub(super) const DONE: u32 = 3;
+pub(super) const FAILED: u32 = 4;
+pub(super) const PASS: u32 = 5;

@@ -1,0 +1,103 @@
+//! Answers of our own: short texts that say what is wrong, and whose doing it is.
+
+use crate::http::answer;
+use crate::http::date;
+use crate::http::fields::Fields;
+use crate::http::flaw::Flaw;
+use crate::http::head::BodyLength;
+use crate::http::status::Status;
+use crate::policy::status::{CacheStatus, CacheVerdict, Fwd};
+use crate::proxy::client::{Client, ClientError};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::facts::Stage;
+use crate::proxy::failure::{CloseReason, FetchError};
+use crate::proxy::stored;
+use crate::proxy::upload::ReceiveError;
+use crate::reactor;
+
+impl<C: Client> Exchange<'_, C> {
+    pub(super) async fn not_received(&mut self, error: ReceiveError) -> Result<(), CloseReason> {
+        match error {
+            ReceiveError::Client(ClientError::Closed(CloseReason::BodyTimeout)) => {
+                self.own(Status(408), "the request's body did not come in time", &[]).await?;
+                Err(CloseReason::BodyTimeout)
+            }
+            ReceiveError::Client(ClientError::Closed(reason)) => Err(reason),
+            ReceiveError::Client(ClientError::Flaw(flaw)) => self.flawed(flaw).await,
+            ReceiveError::TooLarge => {
+                self.own(Status(413), "the request's body is larger than limits.body", &[]).await?;
+                Err(CloseReason::BadRequest)
+            }
+            ReceiveError::File(error) => {
+                ::log::error!(
+                    "cannot keep a request's body in {:?}: {error}; the request is refused",
+                    self.context.temporary
+                );
+                self.failed(FetchError::Resources, None).await?;
+                Err(CloseReason::Incomplete)
+            }
+        }
+    }
+
+    pub(super) async fn flawed(&mut self, flaw: Flaw) -> Result<(), CloseReason> {
+        self.facts.reason = flaw.word();
+        self.own(flaw.status(), flaw.word(), &[]).await?;
+        Err(CloseReason::BadRequest)
+    }
+
+    pub(super) async fn not_cached(&mut self) -> Result<(), CloseReason> {
+        self.own(Status(504), "it is not in the cache, and nothing else was asked for", &[]).await
+    }
+
+    pub(super) async fn failed(
+        &mut self,
+        error: FetchError,
+        fwd: Option<Fwd>,
+    ) -> Result<(), CloseReason> {
+        self.facts.reason = error.word();
+        let status = error.status();
+        let retry: &[(&str, &str)] =
+            if status == Status(503) { &[("Retry-After", "1")] } else { &[] };
+        self.own_with(status, error.sentence(), retry, fwd, Some(error.word())).await
+    }
+
+    /// Answers with a short text of our own.
+    pub(super) async fn own(
+        &mut self,
+        status: Status,
+        sentence: &str,
+        extra: &[(&str, &str)],
+    ) -> Result<(), CloseReason> {
+        self.own_with(status, sentence, extra, None, None).await
+    }
+
+    pub(super) async fn own_with(
+        &mut self,
+        status: Status,
+        sentence: &str,
+        extra: &[(&str, &str)],
+        fwd: Option<Fwd>,
+        detail: Option<&str>,
+    ) -> Result<(), CloseReason> {
+        if self.client.has_started() {
+            self.client.abort();
+            return Err(CloseReason::Incomplete);
+        }
+        self.facts.stage = Stage::Send;
+        self.facts.status = status.0;
+        self.facts.verdict.get_or_insert(CacheVerdict::Unasked);
+        let (fields, body) = answer::own(status, sentence, extra);
+        let mut cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
+        cache_status.detail = detail;
+        let mut fields = stored::with_cache_status(fields, &cache_status);
+        fields.remove("content-length");
+        if !fields.contains("date") {
+            fields.push(b"Date", &date::format(reactor::now().unix_s()));
+        }
+        self.client.start(status, &fields, BodyLength::Known(body.len() as u64));
+        if !self.client.wants_no_body() {
+            self.client.push(&body);
+        }
+        self.client.finish(&Fields::new()).await
+    }
+}
