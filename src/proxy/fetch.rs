@@ -8,7 +8,7 @@ use crate::http::head::ResponseHead;
 use crate::http::method::Method;
 use crate::proxy::client::ClientError;
 use crate::proxy::failure::FetchError;
-use crate::proxy::origin::{Origin, OriginBody, OriginLimits, SendError};
+use crate::proxy::origin::{self, Origin, OriginBody, OriginLimits, SendError};
 use crate::proxy::pools::{Pools, Tried};
 use crate::proxy::upload::Upload;
 use crate::reactor;
@@ -127,10 +127,7 @@ async fn ask<U: Upload>(
         if !head.status.is_interim() {
             return Ok(head);
         }
-        // 100 answers an expectation, and those are met before an origin is asked.
-        if head.status.0 != 100 {
-            upload.interim(&head).await.map_err(FetchFailure::Client)?;
-        }
+        origin::pass_on(&head, upload).await.map_err(FetchFailure::Client)?;
     }
 }
 

@@ -1,8 +1,9 @@
 //! One request to an origin, on a connection of a pool, and its response.
 //!
 //! ```text
-//! Sending ── all written, or an early answer ──▶ Heads ─ 1xx ─▶ Heads
-//!                                                  └── final ─▶ Body ── end ─▶ back to the pool
+//! Sending ─ 1xx ─▶ Sending
+//!    └── all written, or an early answer ──▶ Heads ─ 1xx ─▶ Heads
+//!                                              └── final ─▶ Body ── end ─▶ back to the pool
 //! ```
 //!
 //! The connection goes back to its pool only after a whole, self-delimited response with nothing
@@ -10,6 +11,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -51,6 +53,9 @@ pub struct Origin {
     /// Read, not yet used.
     inbox: Vec<u8>,
     n_interim: usize,
+    /// Interim responses that came while the request was sent, to be passed on; at most
+    /// `INTERIM_MAX`.
+    early: Vec<ResponseHead>,
     /// The whole request was written, so that the connection may be used again.
     is_sent: bool,
     is_eof: bool,
@@ -76,6 +81,7 @@ impl Origin {
             method,
             inbox: Vec::new(),
             n_interim: 0,
+            early: Vec::new(),
             is_sent: false,
             is_eof: false,
             has_sent: false,
@@ -103,17 +109,20 @@ impl Origin {
     }
 
     /// Sends the request: `head` as it goes over the wire, and its body. Ends early, without
-    /// error, when the origin answers before it has taken everything.
+    /// error, when the origin answers before it has taken everything; an interim response is
+    /// passed on and ends nothing.
     pub async fn send<U: Upload>(&mut self, head: &[u8], body: &mut U) -> Result<(), SendError> {
-        if let Some(body) = body.in_memory() {
-            let sent = self.write(head, body).await.map_err(SendError::Origin)?;
+        if let Some(bytes) = body.in_memory() {
+            let sent = self.write(head, bytes).await.map_err(SendError::Origin)?;
             self.is_sent = sent == Sent::Whole;
-            return Ok(());
+            return self.pass_on_early(body).await;
         }
         let mut out = head.to_vec();
         let mut more = body.next(&mut out).await.map_err(SendError::Client)?;
         loop {
-            if self.write(&out, b"").await.map_err(SendError::Origin)? == Sent::Interrupted {
+            let sent = self.write(&out, b"").await.map_err(SendError::Origin)?;
+            self.pass_on_early(body).await?;
+            if sent == Sent::Interrupted {
                 return Ok(());
             }
             if !more {
@@ -124,7 +133,7 @@ impl Origin {
             let next = body.next(&mut out);
             match self.unless_answered(next).await.map_err(SendError::Origin)? {
                 Some(result) => more = result.map_err(SendError::Client)?,
-                None => return Ok(()),
+                None => return self.pass_on_early(body).await,
             }
         }
     }
@@ -170,6 +179,28 @@ impl Origin {
             }
         }
         Ok(head)
+    }
+
+    async fn pass_on_early<U: Upload>(&mut self, upload: &mut U) -> Result<(), SendError> {
+        for head in mem::take(&mut self.early) {
+            pass_on(&head, upload).await.map_err(SendError::Client)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the interim responses at the start of the inbox; whether an answer follows them.
+    fn take_early(&mut self) -> Result<bool, FetchError> {
+        loop {
+            match said(&self.inbox, &self.limits.head, self.method) {
+                Said::Part => return Ok(false),
+                Said::Answer => return Ok(true),
+                Said::Interim(head, used) => {
+                    self.inbox.drain(..used);
+                    let head = self.accept(head)?;
+                    self.early.push(head);
+                }
+            }
+        }
     }
 
     fn stream(&self) -> &Stream {
@@ -241,7 +272,7 @@ impl Origin {
         Ok(Sent::Whole)
     }
 
-    /// Waits for `work`, unless the origin says something first: then `None`.
+    /// Waits for `work`, unless the origin answers first: then `None`.
     async fn unless_answered<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -262,13 +293,46 @@ impl Origin {
             }
             match self.try_read() {
                 Ok(0) if !self.has_answered() => return Err(FetchError::Closed),
-                Ok(_) => return Ok(None),
+                Ok(0) => return Ok(None),
+                Ok(_) if self.take_early()? => return Ok(None),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(FetchError::from_io(&error)),
             }
         }
     }
 }
+
+/// Takes an interim response to who asked. 100 stays here: it answers an expectation, and those
+/// are met before an origin is asked.
+pub async fn pass_on<U: Upload>(head: &ResponseHead, upload: &mut U) -> Result<(), ClientError> {
+    match head.status.0 {
+        100 => Ok(()),
+        _ => upload.interim(head).await,
+    }
+}
+
+/// What an origin has said before it was sent everything.
+#[derive(Debug)]
+enum Said {
+    /// Nothing, or the beginning of what may be an interim response.
+    Part,
+    /// An interim response, of so many bytes.
+    Interim(ResponseHead, usize),
+    /// The final response, or its beginning, or what is no response at all.
+    Answer,
+}
+
+fn said(inbox: &[u8], limits: &HeadLimits, method: Method) -> Said {
+    match head::parse_response(inbox, limits, method) {
+        Ok(Some((head, used))) if head.status.is_interim() => Said::Interim(head, used),
+        Ok(None) if inbox.get(CLASS_AT).is_none_or(|class| *class == b'1') => Said::Part,
+        _ => Said::Answer,
+    }
+}
+
+/// Where in a status line the first digit of the status is, behind `HTTP/1.1` and a space.
+const CLASS_AT: usize = 9;
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -387,4 +451,132 @@ fn decode(
 /// Whether a response has a body that must be read before the connection is free.
 pub fn has_body(length: BodyLength) -> bool {
     !matches!(length, BodyLength::None | BodyLength::Known(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proxy::pools::Tried;
+    use crate::proxy::pools::tests::pools_to;
+    use crate::reactor::timer;
+
+    const LIMITS: OriginLimits = OriginLimits {
+        head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
+        first_byte_ms: 5_000,
+        idle_ms: 5_000,
+    };
+
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+
+    /// A body of five pieces, each a while after the one before.
+    #[derive(Default)]
+    struct Slow {
+        n_given: usize,
+        interim: Vec<u16>,
+    }
+
+    impl Upload for Slow {
+        fn in_memory(&self) -> Option<&[u8]> {
+            None
+        }
+
+        async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
+            timer::sleep(Duration::from_millis(30)).await;
+            into.push(b'x');
+            self.n_given += 1;
+            Ok(self.n_given < 5)
+        }
+
+        fn rewind(&mut self) -> bool {
+            false
+        }
+
+        async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
+            self.interim.push(head.status.0);
+            Ok(())
+        }
+    }
+
+    /// Sends `Slow` to an origin that says `early` before the body's end, and 200 after it. Gives
+    /// what became of the sending, what was asked for on the way, and the final status.
+    fn talk(early: &'static [u8]) -> (Result<bool, FetchError>, Slow, Result<u16, FetchError>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pools = pools_to(&[listener.local_addr().unwrap()], |_| {});
+        let origin = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut got = vec![0; HEAD.len() + 1];
+            stream.read_exact(&mut got).unwrap();
+            for part in early.chunks(20) {
+                stream.write_all(part).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+            if stream.read_exact(&mut got[..4]).is_ok() {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        let told = reactor::run(async {
+            let connection = pools.checkout(0, &Tried::default()).await.unwrap();
+            let mut origin = Origin::new(connection, Method::Post, LIMITS);
+            let mut body = Slow::default();
+            let sent = origin.send(HEAD, &mut body).await.map_err(|error| match error {
+                SendError::Origin(error) => error,
+                SendError::Client(error) => unreachable!("the body never fails: {error:?}"),
+            });
+            let answer = match sent {
+                Ok(()) => origin.head().await.map(|head| head.status.0),
+                Err(error) => Err(error),
+            };
+            (sent.map(|()| origin.is_sent), body, answer)
+        });
+        origin.join().unwrap();
+        told.unwrap()
+    }
+
+    #[test]
+    fn an_interim_response_does_not_end_the_sending() {
+        let (sent, body, answer) = talk(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
+              HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+        );
+        assert_eq!((sent, answer), (Ok(true), Ok(200)));
+        assert_eq!((body.n_given, &body.interim[..]), (5, &[102, 103][..]), "100 is not passed on");
+    }
+
+    #[test]
+    fn a_final_response_ends_the_sending() {
+        let (sent, body, answer) = talk(
+            b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+        );
+        assert_eq!((sent, answer), (Ok(false), Ok(403)));
+        assert!(body.n_given < 5);
+        assert_eq!(body.interim, [103]);
+    }
+
+    #[test]
+    fn interim_responses_without_end_are_no_answer() {
+        static MANY: std::sync::LazyLock<Vec<u8>> =
+            std::sync::LazyLock::new(|| b"HTTP/1.1 103 Hi\r\n\r\n".repeat(INTERIM_MAX + 1));
+        assert_eq!(talk(&MANY).0, Err(FetchError::Truncated));
+    }
+
+    #[test]
+    fn what_was_said_is_known_at_every_split() {
+        let told = |inbox: &[u8]| said(inbox, &LIMITS.head, Method::Post);
+        let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        for cut in 0..interim.len() {
+            assert!(matches!(told(&interim[..cut]), Said::Part), "cut at {cut}");
+        }
+        assert!(matches!(told(interim), Said::Interim(_, used) if used == interim.len()));
+        let answer = b"HTTP/1.1 200 OK\r\n\r\n";
+        for cut in 0..=answer.len() {
+            let is_answer = matches!(told(&answer[..cut]), Said::Answer);
+            assert_eq!(is_answer, cut > CLASS_AT, "cut at {cut}");
+        }
+        assert!(matches!(told(b"SSH-2.0"), Said::Answer));
+    }
 }

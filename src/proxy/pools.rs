@@ -350,3 +350,35 @@ impl Checked {
         self.active.of().pool.borrow_mut().checkin(stream, now_ms);
     }
 }
+
+#[cfg(test)]
+pub(in crate::proxy) mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::config::{self, ServerConfig};
+
+    /// Pools for one upstream of these servers, otherwise as `change` wants it.
+    pub(in crate::proxy) fn pools_to(
+        servers: &[SocketAddr],
+        change: impl FnOnce(&mut UpstreamConfig),
+    ) -> Pools {
+        let mut upstream = UpstreamConfig {
+            name: "u".into(),
+            balance: config::Balance::RoundRobin,
+            servers: Vec::new(),
+            connections: 10,
+            pending: 10,
+            pending_timeout: Duration::from_secs(5),
+            skip: Duration::from_secs(10),
+            retries: 2,
+        };
+        let server = |address: &SocketAddr| ServerAddress::Ip(*address);
+        upstream.servers.extend(
+            servers.iter().map(|address| ServerConfig { address: server(address), weight: 1 }),
+        );
+        change(&mut upstream);
+        let table = Rc::new(ServerTable::create(upstream.servers.len()).unwrap());
+        Pools::new(&[upstream], table, Duration::from_millis(300), Duration::from_millis(100))
+    }
+}
