@@ -5,6 +5,8 @@
 
 use std::io;
 
+use nix::errno::Errno;
+
 use crate::http::flaw::Flaw;
 use crate::http::status::Status;
 
@@ -13,7 +15,7 @@ use crate::http::status::Status;
 pub enum FetchError {
     /// The upstream has no server whose address is known.
     Unresolved,
-    /// No connection could be made: refused, unreachable, or out of descriptors.
+    /// No connection could be made: refused or unreachable.
     Connect,
     /// No connection was made within `timeouts.connect`.
     ConnectTimeout,
@@ -37,7 +39,7 @@ pub enum FetchError {
     BadStatus,
     /// Another worker's fill, which this exchange followed, ended without a whole response.
     FillLost,
-    /// Too little memory or disk for the request's body.
+    /// Too little memory or disk for the request's body, or no descriptor or port to connect with.
     Resources,
 }
 
@@ -135,6 +137,21 @@ impl FetchError {
     /// Whether it says something about the server's health: such a server is skipped for a while.
     pub const fn blames_server(self) -> bool {
         matches!(self, Self::Connect | Self::ConnectTimeout | Self::FirstByteTimeout)
+    }
+
+    /// What it means that a connection could not be made.
+    pub(crate) fn of_connect(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(
+                Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::ENOMEM
+                | Errno::ENOBUFS
+                | Errno::EADDRNOTAVAIL,
+            ) => Self::Resources,
+            _ if error.kind() == io::ErrorKind::TimedOut => Self::ConnectTimeout,
+            _ => Self::Connect,
+        }
     }
 
     /// What a read or write error on an origin's connection means before any response byte.
@@ -237,6 +254,20 @@ mod tests {
         assert!(FetchError::Connect.blames_server());
         assert!(!FetchError::PendingFull.blames_server());
         assert!(!FetchError::Truncated.blames_server());
+    }
+
+    #[test]
+    fn what_we_lack_ourselves_is_not_the_servers_fault() {
+        let of = |errno: Errno| FetchError::of_connect(&io::Error::from(errno));
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
+            assert_eq!(of(errno), FetchError::Resources, "{errno}");
+        }
+        assert!(!FetchError::Resources.blames_server());
+        assert_eq!(FetchError::Resources.status(), Status(503));
+        assert_eq!(of(Errno::ECONNREFUSED), FetchError::Connect);
+        assert_eq!(of(Errno::ETIMEDOUT), FetchError::ConnectTimeout);
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(FetchError::of_connect(&late), FetchError::ConnectTimeout);
     }
 
     #[test]

@@ -207,9 +207,10 @@ impl Pools {
                 Ok(Rc::new(stream))
             }
             Err(error) => {
-                let is_late = error.kind() == std::io::ErrorKind::TimedOut;
-                let why = if is_late { FetchError::ConnectTimeout } else { FetchError::Connect };
-                self.skip(active.number, number);
+                let why = FetchError::of_connect(&error);
+                if why.blames_server() {
+                    self.skip(active.number, number);
+                }
                 Err((why, Some(number)))
             }
         }
