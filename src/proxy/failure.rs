@@ -136,7 +136,10 @@ impl FetchError {
 
     /// Whether it says something about the server's health: such a server is skipped for a while.
     pub const fn blames_server(self) -> bool {
-        matches!(self, Self::Connect | Self::ConnectTimeout | Self::FirstByteTimeout)
+        matches!(
+            self,
+            Self::Unresolved | Self::Connect | Self::ConnectTimeout | Self::FirstByteTimeout
+        )
     }
 
     /// What it means that a connection could not be made.

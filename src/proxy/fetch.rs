@@ -71,11 +71,11 @@ pub async fn fetch<U: Upload>(
                 if let Some(server) = server {
                     tried.add(server);
                 }
-                if n_left == 0 || error != FetchError::Connect || !pools.has_other(question, &tried)
-                {
-                    return Err(FetchFailure::Fetch(error));
+                let left = n_left_after(n_left, error);
+                match left.filter(|_| pools.has_other(question.upstream, &tried, error)) {
+                    Some(left) => n_left = left,
+                    None => return Err(FetchFailure::Fetch(error)),
                 }
-                n_left -= 1;
                 continue;
             }
         };
@@ -106,7 +106,7 @@ pub async fn fetch<U: Upload>(
             tried.only_new_connections();
         } else {
             tried.add(server);
-            if !pools.has_other(question, &tried) {
+            if !pools.has_other(question.upstream, &tried, error) {
                 return Err(FetchFailure::Fetch(error));
             }
         }
@@ -138,6 +138,19 @@ fn answered(origin: Origin, head: ResponseHead, requested: Now) -> Response {
     Response { head, body, server, times }
 }
 
+/// How many retries are left when another server is tried because there was no connection to
+/// one; `None` if another may not be tried, or would not help.
+const fn n_left_after(n_left: usize, error: FetchError) -> Option<usize> {
+    match error {
+        // Nobody was tried, and the server is skipped from now on.
+        FetchError::Unresolved => Some(n_left),
+        FetchError::Connect | FetchError::ConnectTimeout | FetchError::Resources => {
+            n_left.checked_sub(1)
+        }
+        _ => None,
+    }
+}
+
 /// What is known when a question failed.
 #[derive(Clone, Copy, Debug)]
 struct Again {
@@ -158,10 +171,149 @@ fn may_ask_again(again: Again) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
+    use crate::config::{ServerAddress, ServerConfig};
+    use crate::http::h1::head::HeadLimits;
+    use crate::proxy::pools::tests::pools_to;
 
     fn again(method: Method, error: FetchError) -> Again {
         Again { method, error, is_reused: true, has_sent: true, has_answered: false }
+    }
+
+    const LIMITS: OriginLimits = OriginLimits {
+        head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
+        first_byte_ms: 100,
+        idle_ms: 5_000,
+    };
+
+    /// No body, from nobody.
+    struct Nothing;
+
+    impl Upload for Nothing {
+        fn in_memory(&self) -> Option<&[u8]> {
+            Some(b"")
+        }
+
+        async fn next(&mut self, _: &mut Vec<u8>) -> Result<bool, ClientError> {
+            Ok(false)
+        }
+
+        fn rewind(&mut self) -> bool {
+            true
+        }
+
+        async fn interim(&mut self, _: &ResponseHead) -> Result<(), ClientError> {
+            Ok(())
+        }
+    }
+
+    /// Asks `pools` for something, reads the answer to its end and gives its status.
+    async fn get(pools: &Pools) -> Result<u16, FetchFailure> {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+        let question = Question { upstream: 0, method: Method::Get, head };
+        let mut response = fetch(pools, LIMITS, &question, &mut Nothing).await?;
+        while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}
+        Ok(response.head.status.0)
+    }
+
+    /// An origin that answers everything on a connection as long as `more` says so, given the
+    /// number of the question, and then closes it; its address.
+    fn origin(more: impl Fn(usize) -> bool + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut n_asked = 0;
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut buf = [0; 1 << 10];
+                while stream.read(&mut buf).is_ok_and(|n_read| n_read > 0) {
+                    n_asked += 1;
+                    if !more(n_asked) {
+                        break;
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    /// The address of nobody: connections to it are refused.
+    fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn a_name_without_an_address_costs_no_request() {
+        let name = |n| ServerConfig {
+            address: ServerAddress::Name { host: format!("nowhere{n}"), port: 80 },
+            weight: 1,
+        };
+        let pools = pools_to(&[origin(|_| true)], |upstream| {
+            upstream.servers.splice(0..0, [name(1), name(2), name(3)]);
+            upstream.retries = 0;
+        });
+        let asked = reactor::run(async {
+            let begun_ms = reactor::now().mono_ms();
+            for _ in 0..10 {
+                assert_eq!(get(&pools).await, Ok(200));
+            }
+            reactor::now().mono_ms() - begun_ms
+        });
+        assert!(asked.unwrap() < 300, "nobody waited for a name");
+        assert!((0..3).all(|server| pools.is_skipped(server)), "they are skipped");
+    }
+
+    #[test]
+    fn a_name_is_waited_for_if_there_is_nobody_else() {
+        let pools = pools_to(&[], |upstream| {
+            let address = ServerAddress::Name { host: "nowhere".into(), port: 80 };
+            upstream.servers = vec![ServerConfig { address, weight: 1 }; 2];
+        });
+        let asked = reactor::run(async {
+            let begun_ms = reactor::now().mono_ms();
+            let result = get(&pools).await;
+            assert_eq!(result, Err(FetchFailure::Fetch(FetchError::Unresolved)));
+            let waited_ms = reactor::now().mono_ms() - begun_ms;
+            assert!((300..600).contains(&waited_ms), "once, {waited_ms} ms");
+            pools.resolve(0, origin(|_| true));
+            get(&pools).await
+        });
+        assert_eq!(asked.unwrap(), Ok(200));
+    }
+
+    #[test]
+    fn another_server_is_tried_when_no_connection_is_made() {
+        // Nobody accepts here, and the queue is full: connecting takes until its time is over.
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        full.listen(0).unwrap();
+        let late = full.local_addr().unwrap().as_socket().unwrap();
+        let _held = TcpStream::connect(late).unwrap();
+        for broken in [late, refusing()] {
+            let pools = pools_to(&[broken, origin(|_| true)], |upstream| upstream.retries = 1);
+            let asked = reactor::run(async {
+                for _ in 0..4 {
+                    assert_eq!(get(&pools).await, Ok(200));
+                }
+            });
+            asked.unwrap();
+            assert!(pools.is_skipped(0));
+        }
+    }
+
+    #[test]
+    fn another_server_costs_a_retry_if_one_was_tried() {
+        assert_eq!(n_left_after(0, FetchError::Unresolved), Some(0));
+        assert_eq!(n_left_after(2, FetchError::ConnectTimeout), Some(1));
+        assert_eq!(n_left_after(0, FetchError::Connect), None);
+        assert_eq!(n_left_after(1, FetchError::PendingFull), None);
     }
 
     #[test]

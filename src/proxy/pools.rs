@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::config::{ServerAddress, UpstreamConfig};
 use crate::proxy::failure::FetchError;
-use crate::proxy::fetch::Question;
 use crate::proxy::notice::Notice;
 use crate::reactor;
 use crate::reactor::address::Address;
@@ -115,9 +114,14 @@ impl Pools {
         self.upstreams[upstream].retries
     }
 
-    /// Whether there is a server that was not tried.
-    pub fn has_other(&self, question: &Question, tried: &Tried) -> bool {
-        tried.servers.len() < self.upstreams[question.upstream].servers.len()
+    /// Whether there is a server that was not tried, and that is worth a try after `error`: if a
+    /// name was not resolved in time, only one with an address.
+    pub fn has_other(&self, upstream: usize, tried: &Tried, error: FetchError) -> bool {
+        let mut others = self.upstreams[upstream].not_in(&tried.servers);
+        match error {
+            FetchError::Unresolved => others.any(|server| self.has_address(server)),
+            _ => others.next().is_some(),
+        }
     }
 
     /// The server is skipped for a while, by all workers.
@@ -151,7 +155,7 @@ impl Pools {
             return match found {
                 Some(stream) => Ok(Checked { active, stream, is_reused: true }),
                 None => {
-                    let stream = self.connect(&active).await?;
+                    let stream = self.connect(&active, tried).await?;
                     Ok(Checked { active, stream, is_reused: false })
                 }
             };
@@ -191,51 +195,72 @@ impl Pools {
         self.table.down_until(server.row)
     }
 
-    async fn connect(&self, active: &Active) -> Result<Rc<Stream>, Refusal> {
-        let number = active.server;
-        let server = active.of();
-        let deadline_ms = reactor::now().mono_ms() + self.connect_ms;
-        let address = self
-            .address(server, deadline_ms)
-            .await
-            .ok_or((FetchError::Unresolved, Some(number)))?;
-        match connect(&address, deadline_ms).await {
-            Ok(stream) => {
-                // Without it small requests may wait for acknowledgements; nothing else is lost.
-                let _ = stream.set_nodelay();
-                server.pool.borrow_mut().succeeded();
-                Ok(Rc::new(stream))
-            }
-            Err(error) => {
-                let why = FetchError::of_connect(&error);
-                if why.blames_server() {
-                    self.skip(active.number, number);
-                }
-                Err((why, Some(number)))
-            }
+    async fn connect(&self, active: &Active, tried: &Tried) -> Result<Rc<Stream>, Refusal> {
+        let made = self.try_connect(active, tried).await;
+        if made.as_ref().is_err_and(|why| why.blames_server()) {
+            self.skip(active.number, active.server);
         }
+        made.map_err(|why| (why, Some(active.server)))
     }
 
-    /// Where a server is now. A name that the keeper has yet to resolve is waited for.
-    async fn address(&self, server: &Server, deadline_ms: u64) -> Option<Address> {
-        match &server.address {
-            ServerAddress::Ip(address) => return Some(Address::Ip(*address)),
-            ServerAddress::Unix(path) => return Some(Address::Unix(path.clone())),
-            ServerAddress::Name { .. } => {}
-        }
-        let mut addresses = Vec::new();
+    async fn try_connect(&self, active: &Active, tried: &Tried) -> Result<Rc<Stream>, FetchError> {
+        let deadline_ms = reactor::now().mono_ms() + self.connect_ms;
+        let address = self.address(active, tried, deadline_ms).await;
+        let address = address.ok_or(FetchError::Unresolved)?;
+        let stream = connect(&address, deadline_ms).await;
+        let stream = stream.map_err(|error| FetchError::of_connect(&error))?;
+        // Without it small requests may wait for acknowledgements; nothing else is lost.
+        let _ = stream.set_nodelay();
+        active.of().pool.borrow_mut().succeeded();
+        Ok(Rc::new(stream))
+    }
+
+    /// Where a server is now. A name that the keeper has yet to resolve is waited for, unless
+    /// there is another server whose address is known.
+    async fn address(&self, active: &Active, tried: &Tried, deadline_ms: u64) -> Option<Address> {
+        let mut tried = tried.servers.clone();
+        tried.insert(active.server);
         loop {
-            self.table.addresses(server.row, &mut addresses);
-            if !addresses.is_empty() {
-                let turn = server.turn.get();
-                server.turn.set(turn.wrapping_add(1));
-                return Some(Address::Ip(addresses[turn % addresses.len()]));
+            if let Some(address) = self.known_address(active.of()) {
+                return Some(address);
             }
-            if reactor::now().mono_ms() >= deadline_ms {
+            let is_late = reactor::now().mono_ms() >= deadline_ms;
+            if is_late || active.upstream.not_in(&tried).any(|server| self.has_address(server)) {
                 return None;
             }
             timer::sleep(RESOLVE_LOOK).await;
         }
+    }
+
+    /// Where a server is; a name's addresses take turns.
+    fn known_address(&self, server: &Server) -> Option<Address> {
+        match &server.address {
+            ServerAddress::Ip(address) => Some(Address::Ip(*address)),
+            ServerAddress::Unix(path) => Some(Address::Unix(path.clone())),
+            ServerAddress::Name { .. } => {
+                let mut addresses = Vec::new();
+                self.table.addresses(server.row, &mut addresses);
+                let turn = server.turn.get();
+                let address = addresses.get(turn.checked_rem(addresses.len())?)?;
+                server.turn.set(turn.wrapping_add(1));
+                Some(Address::Ip(*address))
+            }
+        }
+    }
+
+    fn has_address(&self, server: &Server) -> bool {
+        let ServerAddress::Name { .. } = server.address else { return true };
+        let mut addresses = Vec::new();
+        self.table.addresses(server.row, &mut addresses);
+        !addresses.is_empty()
+    }
+}
+
+impl Upstream {
+    /// The servers that were not tried.
+    fn not_in(&self, tried: &balance::Tried) -> impl Iterator<Item = &Server> {
+        let servers = self.servers.iter().enumerate();
+        servers.filter(|(number, _)| !tried.contains(*number)).map(|(_, server)| server)
     }
 }
 
@@ -381,5 +406,17 @@ pub(in crate::proxy) mod tests {
         change(&mut upstream);
         let table = Rc::new(ServerTable::create(upstream.servers.len()).unwrap());
         Pools::new(&[upstream], table, Duration::from_millis(300), Duration::from_millis(100))
+    }
+
+    impl Pools {
+        /// Whether a server of the only upstream is skipped now.
+        pub(in crate::proxy) fn is_skipped(&self, server: usize) -> bool {
+            self.table.down_until(server) > 0
+        }
+
+        /// Publishes the address of a server of the only upstream.
+        pub(in crate::proxy) fn resolve(&self, server: usize, address: SocketAddr) {
+            self.table.publish_addresses(server, &[address]);
+        }
     }
 }
