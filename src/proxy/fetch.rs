@@ -98,18 +98,19 @@ pub async fn fetch<U: Upload>(
         if error.blames_server() || (error == FetchError::Closed && !again.is_reused) {
             pools.skip(question.upstream, server);
         }
-        if n_left == 0 || !may_ask_again(again) || !upload.rewind() {
+        if !may_ask_again(again) || !upload.rewind() {
+            return Err(FetchFailure::Fetch(error));
+        }
+        // That it lay idle for too long is no try; the next connection is new, so this ends.
+        if again.is_reused {
+            tried.only_new_connections();
+            continue;
+        }
+        tried.add(server);
+        if n_left == 0 || !pools.has_other(question.upstream, &tried, error) {
             return Err(FetchFailure::Fetch(error));
         }
         n_left -= 1;
-        if again.is_reused {
-            tried.only_new_connections();
-        } else {
-            tried.add(server);
-            if !pools.has_other(question.upstream, &tried, error) {
-                return Err(FetchFailure::Fetch(error));
-            }
-        }
     }
 }
 
@@ -306,6 +307,29 @@ mod tests {
             asked.unwrap();
             assert!(pools.is_skipped(0));
         }
+    }
+
+    #[test]
+    fn a_connection_that_closed_while_idle_costs_no_retry() {
+        // 1 is answered; 2 is not, on the same connection; 3 is, on a new one, and so is 4.
+        let pools = pools_to(&[origin(|n_asked| n_asked % 3 != 2)], |upstream| {
+            upstream.retries = 0;
+        });
+        let asked = reactor::run(async {
+            for _ in 0..10 {
+                assert_eq!(get(&pools).await, Ok(200));
+            }
+        });
+        asked.unwrap();
+        assert!(!pools.is_skipped(0));
+    }
+
+    #[test]
+    fn a_new_connection_that_closes_is_the_servers_fault() {
+        let pools = pools_to(&[origin(|_| false)], |upstream| upstream.retries = 0);
+        let asked = reactor::run(get(&pools));
+        assert_eq!(asked.unwrap(), Err(FetchFailure::Fetch(FetchError::Closed)));
+        assert!(pools.is_skipped(0));
     }
 
     #[test]
