@@ -134,12 +134,10 @@ impl FetchError {
         })
     }
 
-    /// Whether it says something about the server's health: such a server is skipped for a while.
+    /// Whether it alone says something about the server's health: such a server is skipped for a
+    /// while.
     pub const fn blames_server(self) -> bool {
-        matches!(
-            self,
-            Self::Unresolved | Self::Connect | Self::ConnectTimeout | Self::FirstByteTimeout
-        )
+        matches!(self, Self::Unresolved | Self::Connect | Self::ConnectTimeout)
     }
 
     /// What it means that a connection could not be made.
@@ -253,8 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_that_does_not_answer_is_blamed() {
+    fn only_a_server_that_cannot_be_reached_is_blamed_at_once() {
         assert!(FetchError::Connect.blames_server());
+        assert!(!FetchError::FirstByteTimeout.blames_server());
         assert!(!FetchError::PendingFull.blames_server());
         assert!(!FetchError::Truncated.blames_server());
     }

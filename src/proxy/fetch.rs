@@ -82,7 +82,10 @@ pub async fn fetch<U: Upload>(
         let mut origin = Origin::new(connection, question.method, limits);
         let requested = reactor::now();
         let error = match ask(&mut origin, question, upload).await {
-            Ok(head) => return Ok(answered(origin, head, requested)),
+            Ok(head) => {
+                pools.answered(question.upstream, origin.server().1);
+                return Ok(answered(origin, head, requested));
+            }
             Err(FetchFailure::Fetch(error)) => error,
             Err(failure) => return Err(failure),
         };
@@ -95,8 +98,10 @@ pub async fn fetch<U: Upload>(
             has_answered: origin.has_answered(),
         };
         drop(origin);
-        if error.blames_server() || (error == FetchError::Closed && !again.is_reused) {
-            pools.skip(question.upstream, server);
+        match error {
+            FetchError::Closed if !again.is_reused => pools.skip(question.upstream, server),
+            FetchError::FirstByteTimeout => pools.silent(question.upstream, server),
+            _ => {}
         }
         if !may_ask_again(again) || !upload.rewind() {
             return Err(FetchFailure::Fetch(error));
@@ -330,6 +335,21 @@ mod tests {
         let asked = reactor::run(get(&pools));
         assert_eq!(asked.unwrap(), Err(FetchFailure::Fetch(FetchError::Closed)));
         assert!(pools.is_skipped(0));
+    }
+
+    #[test]
+    fn a_server_is_skipped_only_after_some_silence_in_a_row() {
+        // The kernel accepts, and nobody ever answers.
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pools = pools_to(&[mute.local_addr().unwrap()], |upstream| upstream.retries = 0);
+        let asked = reactor::run(async {
+            for n_asked in 1..=3 {
+                let result = get(&pools).await;
+                assert_eq!(result, Err(FetchFailure::Fetch(FetchError::FirstByteTimeout)));
+                assert_eq!(pools.is_skipped(0), n_asked == 3, "after {n_asked}");
+            }
+        });
+        asked.unwrap();
     }
 
     #[test]

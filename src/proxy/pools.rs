@@ -133,6 +133,19 @@ impl Pools {
         self.table.set_down(server.row, now_ms + upstream.skip_ms);
     }
 
+    /// The server answered.
+    pub fn answered(&self, upstream: usize, server: usize) {
+        self.upstreams[upstream].servers[server].pool.borrow_mut().answered();
+    }
+
+    /// The server did not answer in time; it is skipped if that happens again and again.
+    pub fn silent(&self, upstream: usize, server: usize) {
+        let is_doubtful = self.upstreams[upstream].servers[server].pool.borrow_mut().silent();
+        if is_doubtful {
+            self.skip(upstream, server);
+        }
+    }
+
     /// Gives a connection to a server of an upstream, waiting for one within the bounds of the
     /// pending queue.
     pub async fn checkout(&self, upstream: usize, tried: &Tried) -> Result<Checked, Refusal> {

@@ -23,6 +23,8 @@ pub struct Pool<C> {
     /// Oldest first.
     idle: Vec<Idle<C>>,
     n_active: usize,
+    /// Requests in a row that got no answer in time.
+    n_silent: u32,
     state: State,
 }
 
@@ -71,7 +73,7 @@ enum State {
 impl<C> Pool<C> {
     /// An empty pool for a server that is up.
     pub const fn new(limits: PoolLimits) -> Self {
-        Self { limits, idle: Vec::new(), n_active: 0, state: State::Up }
+        Self { limits, idle: Vec::new(), n_active: 0, n_silent: 0, state: State::Up }
     }
 
     /// Takes an idle connection, or room for a new one.
@@ -130,6 +132,18 @@ impl<C> Pool<C> {
         self.state = State::Up;
     }
 
+    /// A request was answered.
+    pub const fn answered(&mut self) {
+        self.n_silent = 0;
+    }
+
+    /// A request got no answer in time; whether so many did in a row that it is the server, and
+    /// not what was asked of it.
+    pub const fn silent(&mut self) -> bool {
+        self.n_silent = self.n_silent.saturating_add(1);
+        self.n_silent >= SILENT_MAX
+    }
+
     /// Gives the connections that have been idle for too long, to be closed.
     pub fn expire(&mut self, now_ms: u64) -> Vec<C> {
         let oldest_ms = now_ms.saturating_sub(self.limits.idle_ms);
@@ -179,6 +193,10 @@ impl<C> Pool<C> {
         self.n_active + self.idle.len()
     }
 }
+
+/// Requests in a row without an answer in time that make a server count as failed: one that is
+/// slow may be the fault of what it asks for.
+const SILENT_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +253,17 @@ mod tests {
         pool.closed();
         assert_eq!(pool.checkout(2_000), Checkout::Connect);
         assert_eq!(pool.until_ms(), 0);
+    }
+
+    #[test]
+    fn a_server_is_doubted_after_some_silence_in_a_row() {
+        let mut pool: Pool<u8> = Pool::new(LIMITS);
+        assert_eq!([pool.silent(), pool.silent()], [false, false]);
+        pool.answered();
+        assert_eq!([pool.silent(), pool.silent(), pool.silent()], [false, false, true]);
+        assert!(pool.silent(), "it is still silent when it is tried again");
+        pool.answered();
+        assert!(!pool.silent());
     }
 
     #[test]
