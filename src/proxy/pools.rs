@@ -151,35 +151,44 @@ impl Pools {
     pub async fn checkout(&self, upstream: usize, tried: &Tried) -> Result<Checked, Refusal> {
         let number = upstream;
         let upstream = Rc::clone(&self.upstreams[upstream]);
-        let until_ms = reactor::now().mono_ms() + upstream.pending_ms;
-        let mut is_served = false;
-        loop {
-            let may_pass = is_served || upstream.pending.borrow().is_empty();
-            let taken = match may_pass {
-                true => self.take(&upstream, tried)?,
-                false => None,
-            };
-            let Some((server, found)) = taken else {
-                wait_in_line(&upstream, until_ms).await?;
-                is_served = true;
-                continue;
-            };
-            let active = Active { upstream, number, server, is_kept: false };
-            return match found {
-                Some(stream) => Ok(Checked { active, stream, is_reused: true }),
-                None => {
-                    let stream = self.connect(&active, tried).await?;
-                    Ok(Checked { active, stream, is_reused: false })
-                }
-            };
+        let is_first = upstream.pending.borrow().is_empty();
+        let taken = if is_first { self.take(&upstream, tried)? } else { None };
+        let (server, found) = match taken {
+            Some(taken) => taken,
+            None => self.take_in_line(&upstream, tried).await?,
+        };
+        let active = Active { upstream, number, server, is_kept: false };
+        match found {
+            Some(stream) => Ok(Checked { active, stream, is_reused: true }),
+            None => {
+                let stream = self.connect(&active, tried).await?;
+                Ok(Checked { active, stream, is_reused: false })
+            }
         }
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long. Each leaves room, for which one in line is called.
     pub fn expire(&self) {
         let now_ms = reactor::now().mono_ms();
-        for server in self.upstreams.iter().flat_map(|upstream| &upstream.servers) {
-            drop(server.pool.borrow_mut().expire(now_ms));
+        for upstream in &self.upstreams {
+            for server in &upstream.servers {
+                let old = server.pool.borrow_mut().expire(now_ms);
+                old.iter().for_each(|_| call_next(upstream));
+            }
+        }
+    }
+
+    /// Waits in line until called, and takes what there is then; again and again if others were
+    /// faster, or if it is not for this fetch.
+    async fn take_in_line(&self, upstream: &Upstream, tried: &Tried) -> Result<Taken, Refusal> {
+        let mut place = Place::last(upstream)?;
+        loop {
+            place.called().await?;
+            if let Some(taken) = self.take(upstream, tried)? {
+                place.state = Waiting::Served;
+                return Ok(taken);
+            }
+            place.decline();
         }
     }
 
@@ -270,6 +279,11 @@ impl Pools {
 }
 
 impl Upstream {
+    /// Whether there is a connection for some fetch, if not for every one.
+    fn has_room(&self) -> bool {
+        self.servers.iter().any(|server| server.pool.borrow().has_room())
+    }
+
     /// The servers that were not tried.
     fn not_in(&self, tried: &balance::Tried) -> impl Iterator<Item = &Server> {
         let servers = self.servers.iter().enumerate();
@@ -286,35 +300,75 @@ fn take_of(server: &Server, wants_new: bool, now_ms: u64) -> Option<Option<Rc<St
             Checkout::Reuse(stream) if wants_new || !stream.is_open() => pool.closed(),
             Checkout::Reuse(stream) => return Some(Some(stream)),
             Checkout::Connect => return Some(None),
+            Checkout::Busy if !pool.expire(now_ms).is_empty() => {}
             Checkout::Busy | Checkout::Down => return None,
         }
     }
 }
 
-async fn wait_in_line(upstream: &Upstream, until_ms: u64) -> Result<(), Refusal> {
-    let notice = Rc::new(Notice::default());
-    let since = notice.version();
-    let pushed = upstream.pending.borrow_mut().push(Rc::clone(&notice), until_ms);
-    let ticket = pushed.map_err(|_| (FetchError::PendingFull, None))?;
-    let mut place = Place { upstream, ticket, is_used: false };
-    let turn = timer::timeout_at(until_ms, notice.later_than(since)).await;
-    place.is_used = turn.is_ok();
-    turn.map_err(|_| (FetchError::PendingTimeout, None))
-}
-
 /// A place in the line; given up when the wait is.
+///
+/// Whoever is called takes what is free, or keeps its place and lets those behind it look. So
+/// something is free while somebody stands in line only if nobody there has a use for it.
 struct Place<'u> {
     upstream: &'u Upstream,
     ticket: Ticket,
-    /// It was called, and its owner goes on to a connection.
-    is_used: bool,
+    notice: Rc<Notice>,
+    until_ms: u64,
+    state: Waiting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// In line, since this version of the notice.
+    InLine(u64),
+    /// It has left the line and goes on to a connection.
+    Served,
+}
+
+impl<'u> Place<'u> {
+    /// The place at the end of the line. Those before it may have no use for what is free, and
+    /// nobody called the one who has: so they are asked again.
+    fn last(upstream: &'u Upstream) -> Result<Self, Refusal> {
+        let until_ms = reactor::now().mono_ms() + upstream.pending_ms;
+        let notice = Rc::new(Notice::default());
+        let mut pending = upstream.pending.borrow_mut();
+        let is_alone = pending.is_empty();
+        let pushed = pending.push(Rc::clone(&notice), until_ms);
+        drop(pending);
+        let ticket = pushed.map_err(|_| (FetchError::PendingFull, None))?;
+        if !is_alone && upstream.has_room() {
+            call_next(upstream);
+        }
+        Ok(Self { upstream, ticket, notice, until_ms, state: Waiting::InLine(0) })
+    }
+
+    async fn called(&self) -> Result<(), Refusal> {
+        let Waiting::InLine(since) = self.state else { return Ok(()) };
+        let turn = timer::timeout_at(self.until_ms, self.notice.later_than(since)).await;
+        turn.map_err(|_| (FetchError::PendingTimeout, None))
+    }
+
+    /// Goes on waiting. If something is free all the same, the next in line is called for it.
+    fn decline(&mut self) {
+        self.state = Waiting::InLine(self.notice.version());
+        let notice = Rc::clone(&self.notice);
+        let mut pending = self.upstream.pending.borrow_mut();
+        pending.restore(self.ticket, notice, self.until_ms);
+        let has_room = self.upstream.has_room();
+        let next = if has_room { pending.pop_behind(self.ticket) } else { None };
+        drop(pending);
+        if let Some(next) = next {
+            next.post();
+        }
+    }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let is_waiting = self.upstream.pending.borrow_mut().cancel(self.ticket).is_some();
         // It was called, and its owner is gone: the next one is called instead.
-        if !is_waiting && !self.is_used {
+        if !is_waiting && self.state != Waiting::Served {
             call_next(self.upstream);
         }
     }
@@ -392,7 +446,8 @@ impl Checked {
 
 #[cfg(test)]
 pub(in crate::proxy) mod tests {
-    use std::net::SocketAddr;
+    use std::future::Future;
+    use std::net::{SocketAddr, TcpListener};
 
     use super::*;
     use crate::config::{self, ServerConfig};
@@ -431,5 +486,112 @@ pub(in crate::proxy) mod tests {
         pub(in crate::proxy) fn resolve(&self, server: usize, address: SocketAddr) {
             self.table.publish_addresses(server, &[address]);
         }
+    }
+
+    /// Two servers with room for one connection each; they accept as long as they are held.
+    fn two_servers() -> (Rc<Pools>, [TcpListener; 2]) {
+        let servers = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = servers.each_ref().map(|server| server.local_addr().unwrap());
+        let pools = pools_to(&addresses, |upstream| upstream.connections = 1);
+        (Rc::new(pools), servers)
+    }
+
+    fn all_but(server: usize) -> Tried {
+        let mut tried = Tried::default();
+        tried.add(1 - server);
+        tried
+    }
+
+    /// Has somebody check out; whoever it is is waiting, or done, when this returns.
+    async fn begin(pools: &Rc<Pools>, tried: Tried) -> impl Future<Output = Checked> {
+        let pools = Rc::clone(pools);
+        let task = reactor::spawn_task(async move { pools.checkout(0, &tried).await.unwrap() });
+        timer::sleep(Duration::from_millis(10)).await;
+        task
+    }
+
+    async fn soon<T>(work: impl Future<Output = T>) -> T {
+        timer::timeout(Duration::from_secs(1), work).await.expect("somebody was not called")
+    }
+
+    #[test]
+    fn connections_too_old_for_use_take_nobodys_room() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let old = pools.checkout(0, &all_but(0)).await.unwrap();
+            old.give_back();
+            timer::sleep(Duration::from_millis(120)).await;
+            let new = soon(pools.checkout(0, &all_but(0))).await.unwrap();
+            assert!(!new.is_reused());
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn one_is_called_for_each_connection_that_expires() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            for held in [pools.checkout(0, &all_but(0)).await, pools.checkout(0, &all_but(1)).await]
+            {
+                held.unwrap().give_back();
+            }
+            let notices = [(); 3].map(|()| Rc::new(Notice::default()));
+            for notice in &notices {
+                pools.upstreams[0].pending.borrow_mut().push(Rc::clone(notice), 0).unwrap();
+            }
+            timer::sleep(Duration::from_millis(120)).await;
+            pools.expire();
+            assert_eq!(notices.map(|notice| notice.version()), [1, 1, 0]);
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn who_has_no_use_for_a_connection_calls_the_next() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let first = pools.checkout(0, &all_but(0)).await.unwrap();
+            let second = pools.checkout(0, &all_but(1)).await.unwrap();
+            let choosy = begin(&pools, all_but(1)).await;
+            let any = begin(&pools, Tried::default()).await;
+            first.give_back();
+            let any = soon(any).await;
+            assert_eq!(any.server(), (0, 0));
+            let last = begin(&pools, Tried::default()).await;
+            second.give_back();
+            assert_eq!(soon(choosy).await.server(), (0, 1), "it has kept its place");
+            drop(any);
+            soon(last).await;
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_behind_one_who_has_no_use_for_what_is_free() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let second = pools.checkout(0, &all_but(1)).await.unwrap();
+            let choosy = begin(&pools, all_but(1)).await;
+            let any = soon(pools.checkout(0, &Tried::default())).await.unwrap();
+            assert_eq!(any.server(), (0, 0));
+            drop(second);
+            assert_eq!(soon(choosy).await.server(), (0, 1));
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn who_leaves_after_being_called_calls_the_next() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let first = pools.checkout(0, &all_but(0)).await.unwrap();
+            let _second = pools.checkout(0, &all_but(1)).await.unwrap();
+            let leaving = begin(&pools, Tried::default()).await;
+            let staying = begin(&pools, Tried::default()).await;
+            first.give_back();
+            drop(leaving);
+            soon(staying).await;
+        });
+        ran.unwrap();
     }
 }

@@ -53,6 +53,19 @@ impl<W> Pending<W> {
         self.waiters.pop_first().map(|(_, waiter)| waiter.who)
     }
 
+    /// As `pop`, but only of those behind a place: whoever has that place had no use for what
+    /// there is.
+    pub fn pop_behind(&mut self, ticket: Ticket) -> Option<W> {
+        let (next, _) = self.waiters.range(ticket.0.saturating_add(1)..).next()?;
+        let next = *next;
+        self.waiters.remove(&next).map(|waiter| waiter.who)
+    }
+
+    /// A waiter that was taken goes on waiting, in the place it had; there is always room for it.
+    pub fn restore(&mut self, ticket: Ticket, who: W, deadline_ms: u64) {
+        self.waiters.insert(ticket.0, Waiter { who, deadline_ms });
+    }
+
     /// Takes a waiter out of the queue; `None` if it was served or has left before.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<W> {
         self.waiters.remove(&ticket.0).map(|waiter| waiter.who)
@@ -108,6 +121,18 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_use_for_it_keeps_its_place_and_calls_the_next() {
+        let mut pending = Pending::new(3);
+        let tickets = ['a', 'b', 'c'].map(|who| pending.push(who, 0).unwrap());
+        assert_eq!(pending.pop(), Some('a'));
+        pending.restore(tickets[0], 'a', 0);
+        assert_eq!(pending.pop_behind(tickets[0]), Some('b'));
+        assert_eq!(pending.pop_behind(tickets[1]), Some('c'));
+        assert_eq!(pending.pop_behind(tickets[2]), None);
+        assert_eq!(pending.pop(), Some('a'));
+    }
+
+    #[test]
     fn a_waiter_without_a_deadline_stays() {
         let mut pending = Pending::new(1);
         pending.push('a', 0).unwrap();
@@ -119,19 +144,33 @@ mod tests {
         #[test]
         fn it_means_the_same_as_a_list(
             n_max in 0..8_usize,
-            steps in prop::collection::vec((0..4_u8, 0..50_u64), 1..200),
+            steps in prop::collection::vec((0..6_u8, 0..50_u64), 1..200),
         ) {
             let mut pending = Pending::new(n_max);
             let mut model: Vec<(u64, u64, Ticket)> = Vec::new();
+            let mut popped: Vec<(u64, u64, Ticket)> = Vec::new();
             for (name, (step, number)) in (0_u64..).zip(steps) {
                 match step {
                     0 => match pending.push(name, number) {
                         Ok(ticket) => model.push((name, number, ticket)),
-                        Err(Full) => prop_assert_eq!(model.len(), n_max),
+                        Err(Full) => prop_assert!(model.len() >= n_max),
                     },
                     1 => {
-                        let first = (!model.is_empty()).then(|| model.remove(0).0);
-                        prop_assert_eq!(pending.pop(), first);
+                        let first = (!model.is_empty()).then(|| model.remove(0));
+                        prop_assert_eq!(pending.pop(), first.map(|(name, ..)| name));
+                        popped.extend(first);
+                    }
+                    3 => if let Some((name, at_ms, ticket)) = popped.pop() {
+                        pending.restore(ticket, name, at_ms);
+                        let place = model.partition_point(|(_, _, other)| other.0 < ticket.0);
+                        model.insert(place, (name, at_ms, ticket));
+                    },
+                    4 if !model.is_empty() => {
+                        let place = number as usize % model.len();
+                        let ticket = model[place].2;
+                        let next = (place + 1 < model.len()).then(|| model.remove(place + 1));
+                        prop_assert_eq!(pending.pop_behind(ticket), next.map(|(name, ..)| name));
+                        popped.extend(next);
                     }
                     2 if !model.is_empty() => {
                         let (name, _, ticket) = model.remove(number as usize % model.len());
@@ -147,7 +186,6 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(pending.len(), model.len());
-                prop_assert!(pending.len() <= n_max);
             }
         }
     }

@@ -46,7 +46,7 @@ pub enum Checkout<C> {
     Reuse(C),
     /// Make a new one; it counts as active already.
     Connect,
-    /// All are active: wait for one.
+    /// All are active, or idle and too old: `expire` those, or else wait for one.
     Busy,
     /// The server failed a while ago: try another one.
     Down,
