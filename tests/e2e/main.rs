@@ -21,6 +21,7 @@ mod full_disk;
 mod harness;
 mod hostile_origins;
 mod invalidation;
+mod leaks;
 mod memory;
 mod processes;
 mod ranges;
