@@ -232,6 +232,7 @@ impl<C: Client> Exchange<'_, C> {
         object: &Rc<HotObject>,
     ) {
         match cache.fills.lease(&found.name.key, cache.seat) {
+            Lease::Leader(at) if lookup::has_changed(cache, found) => fill::give_up(cache, at),
             Lease::Leader(at) => {
                 let mut job = self.job(rule, rules, found.clone(), Some(object));
                 job.is_background = true;

@@ -110,6 +110,11 @@ pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job)
     local
 }
 
+/// Gives back a lease that was taken for nothing: who followed in the meantime looks again.
+pub fn give_up(cache: &CacheSide, at: FillAt) {
+    cache.wake(cache.fills.failed(at, 0));
+}
+
 /// The task.
 struct Fill {
     context: Rc<Context>,

@@ -23,7 +23,7 @@ use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::fill::{self, Job};
-use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
+use crate::proxy::lookup::{self, Name, STORED_FIELDS_MAX};
 use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
 use crate::proxy::stored::{self, Added};
 use crate::reactor::{self, timer};
@@ -74,6 +74,10 @@ pub async fn join<C: Client>(
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
     match cache.fills.lease(&name.key, cache.seat) {
+        Lease::Leader(at) if lookup::has_changed(cache, &job.found) => {
+            fill::give_up(cache, at);
+            Joined::Again
+        }
         Lease::Leader(at) => {
             let local = fill::start(context, cache, at, job);
             lead(client, &local).await

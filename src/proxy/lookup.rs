@@ -133,6 +133,19 @@ pub async fn look_up(cache: &CacheSide, scheme: &str, request: &RequestHead) -> 
     Found { primary, name, marker: Some(marker), what }
 }
 
+/// Whether the index no longer has what a look-up found: a fill can end between the look-up and
+/// the lease of the next one, and its result is not to be fetched a second time.
+pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
+    let slot = cache.index.lookup(&found.name.key);
+    match (&found.what, slot) {
+        (What::Object(object), _) => {
+            !object.source.is_some_and(|it| cache.index.is_current(it.at, it.generation))
+        }
+        (_, Some(slot)) => !is_outlived_note(&slot),
+        (_, None) => false,
+    }
+}
+
 /// Finds what the hot tier has for a request, without waiting for anything.
 ///
 /// Gives the object, and the marker's place in the index if the object is a variant.
@@ -187,8 +200,7 @@ async fn find(cache: &CacheSide, name: &Name) -> What {
     for _ in 0..ATTEMPTS_MAX {
         let Some(slot) = cache.index.lookup(&name.key) else { return What::Nothing };
         if slot.state == State::Pass {
-            let is_over = slot.fresh_until_s <= reactor::now().unix_s();
-            return if is_over { What::Nothing } else { What::Pass };
+            return if is_outlived_note(&slot) { What::Nothing } else { What::Pass };
         }
         match load(cache, name, &slot).await {
             Ok(Some(object)) => {
@@ -210,6 +222,11 @@ async fn find(cache: &CacheSide, name: &Name) -> What {
         }
     }
     What::Nothing
+}
+
+/// Whether a slot holds no more than a note, too old to count.
+fn is_outlived_note(slot: &SlotView) -> bool {
+    slot.state == State::Pass && slot.fresh_until_s <= reactor::now().unix_s()
 }
 
 /// Forgets what cannot be used, says so once, and finds nothing.
