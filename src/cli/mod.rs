@@ -68,37 +68,7 @@ enum Command {
         port: u16,
     },
     /// Look into a cache, beside a running ktrix or without one
-    Cache(CacheCommand),
-}
-
-#[derive(Args, Debug)]
-struct CacheCommand {
-    #[command(subcommand)]
-    what: CacheWhat,
-    /// The configuration that names the cache [default: /etc/ktrix/ktrix.yaml]
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// The cache directory itself
-    #[arg(long, value_name = "DIR", global = true, conflicts_with = "config")]
-    dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum CacheWhat {
-    /// A line for every object
-    List,
-    /// What is known about one object
-    Show {
-        /// Its URL, its key of 32 hex digits, or the path of its file
-        url: String,
-    },
-    /// Remove one object and its variants
-    Purge {
-        /// Its URL, its key of 32 hex digits, or the path of its file
-        url: String,
-    },
-    /// Check every object against its checksums and the index
-    Verify,
+    Cache(cache::CacheCommand),
 }
 
 /// Does what the command line says.
@@ -106,7 +76,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Demo { port }) => demo::demo(port),
-        Some(Command::Cache(command)) => look_into_cache(&command),
+        Some(Command::Cache(command)) => cache::run(&command),
         None => serve(arguments.serve),
     };
     match done {
@@ -141,27 +111,6 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
             None => Ok(1),
         },
     }
-}
-
-/// Exit code 1 says that there was nothing to show or to purge, or that there are faults.
-fn look_into_cache(command: &CacheCommand) -> anyhow::Result<i32> {
-    let dir = match &command.dir {
-        Some(dir) => dir.clone(),
-        None => {
-            let file = command.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-            let Some(config) = load(file)? else { return Ok(1) };
-            let without = || format!("\"{}\" configures no cache", file.display());
-            config.cache.with_context(without)?.path
-        }
-    };
-    let mut out = std::io::stdout().lock();
-    let is_good = match &command.what {
-        CacheWhat::List => cache::list(&dir, &mut out).map(|()| true)?,
-        CacheWhat::Show { url } => cache::show(&dir, url, &mut out)?,
-        CacheWhat::Purge { url } => cache::purge(&dir, url, &mut out)? > 0,
-        CacheWhat::Verify => cache::verify(&dir, &mut out)? == 0,
-    };
-    Ok(i32::from(!is_good))
 }
 
 /// The configuration in `file`; `None` when it has errors, which are on stderr then.
