@@ -9,8 +9,10 @@
 //! the path, however many sites and routes there are.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::config::{Config, HostPattern};
+use crate::policy::rules::Rules;
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct Rule {
     pub upstream: usize,
     /// Whether the cache stores and answers.
     pub cache: bool,
+    /// How it does, see [`Router::rules`].
+    pub rules: RulesId,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
 }
@@ -27,10 +31,16 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(u32);
 
+/// What an operator decided about storing, by [`Router::rules`] of the same router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RulesId(u32);
+
 /// Every site and route of a configuration, ready to be looked up.
 #[derive(Debug)]
 pub struct Router {
     rules: Vec<Rule>,
+    /// As [`RulesId`]s count them; routes that share them in the configuration share them here.
+    caching: Vec<Rc<Rules>>,
     sites: Vec<Site>,
     /// Sites by lower-case host.
     exact: Hosts,
@@ -52,6 +62,7 @@ impl Router {
     pub fn new(config: &Config) -> Self {
         let mut router = Self {
             rules: Vec::new(),
+            caching: Vec::new(),
             sites: Vec::with_capacity(config.sites.len()),
             exact: Hosts::default(),
             below: Hosts::default(),
@@ -70,7 +81,8 @@ impl Router {
             let prefixes = site.routes.iter().map(|route| {
                 let (upstream, cache) = (route.upstream, route.cache);
                 let request_buffering = route.request_buffering;
-                router.rules.push(Rule { upstream, cache, request_buffering });
+                let rules = router.share(&route.rules);
+                router.rules.push(Rule { upstream, cache, rules, request_buffering });
                 (route.path.as_bytes().into(), RouteId(id_of(router.rules.len() - 1)))
             });
             let site = Site::new(prefixes.collect());
@@ -79,9 +91,19 @@ impl Router {
         if let Some(upstream) = config.default_upstream {
             router.default = Some(RouteId(id_of(router.rules.len())));
             let cache = config.cache.is_some();
-            router.rules.push(Rule { upstream, cache, request_buffering: true });
+            let rules = config.cache.as_ref().map(|cache| Rc::clone(&cache.rules));
+            let rules = router.share(&rules.unwrap_or_default());
+            router.rules.push(Rule { upstream, cache, rules, request_buffering: true });
         }
         router
+    }
+
+    fn share(&mut self, rules: &Rc<Rules>) -> RulesId {
+        // A site's routes stand together, and those without a word of their own have its rules.
+        if !self.caching.last().is_some_and(|last| Rc::ptr_eq(last, rules)) {
+            self.caching.push(Rc::clone(rules));
+        }
+        RulesId(id_of(self.caching.len() - 1))
     }
 
     fn claim(&mut self, host: &HostPattern, site: u32) {
@@ -113,6 +135,11 @@ impl Router {
     /// What to do by a rule that [`Self::find`] of this router gave.
     pub fn rule(&self, id: RouteId) -> &Rule {
         &self.rules[id.0 as usize]
+    }
+
+    /// How a rule of this router stores and answers.
+    pub fn rules(&self, id: RulesId) -> &Rc<Rules> {
+        &self.caching[id.0 as usize]
     }
 
     fn site(&self, host: &[u8]) -> Option<&Site> {
@@ -218,7 +245,7 @@ sites:
     routes:
       - {path: /up, upstream: u1, cache: off}
       - {path: /up/x/y, upstream: u2, request-buffering: off}
-      - {path: /b, upstream: u3}
+      - {path: /b, upstream: u3, cache: {ttl-min: 7s}}
   - hosts: ['*.example.com']
     upstream: u2
   - hosts: ['*.a.example.com']
@@ -258,8 +285,11 @@ sites:
         let long = format!("{}.example.com", "x".repeat(300));
         assert_eq!(upstream_of(&router, &long, "/"), Some(0));
         let rule = |path: &[u8]| *router.rule(router.find(b"www.example.com", path).unwrap());
-        assert_eq!(rule(b"/up"), Rule { upstream: 1, cache: false, request_buffering: true });
-        assert_eq!(rule(b"/up/x/y"), Rule { upstream: 2, cache: true, request_buffering: false });
+        let switches = |path| (rule(path).upstream, rule(path).cache, rule(path).request_buffering);
+        assert_eq!(switches(b"/up"), (1, false, true));
+        assert_eq!(switches(b"/up/x/y"), (2, true, false));
+        let ttl_min_s = |path| router.rules(rule(path).rules).ttl_min_s;
+        assert_eq!((ttl_min_s(b"/up"), ttl_min_s(b"/b")), (0, 7));
     }
 
     #[test]
@@ -313,8 +343,13 @@ sites:
     }
 
     fn sites() -> impl Strategy<Value = Vec<SiteConfig>> {
-        let route =
-            |(path, upstream)| RouteConfig { path, upstream, cache: true, request_buffering: true };
+        let route = |(path, upstream)| RouteConfig {
+            path,
+            upstream,
+            cache: true,
+            rules: Rc::default(),
+            request_buffering: true,
+        };
         let routes = proptest::collection::vec(("/[ab/]{0,4}", 0usize..100).prop_map(route), 1..8);
         let hosts = proptest::collection::vec(patterns(), 0..4);
         let site = (hosts, routes).prop_map(|(hosts, routes)| SiteConfig { hosts, routes });

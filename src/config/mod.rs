@@ -11,6 +11,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 pub mod address;
@@ -23,6 +24,7 @@ pub mod schema;
 mod section;
 
 use crate::config::error::ConfigErrors;
+use crate::policy::rules::Rules;
 
 /// Everything that an operator decides.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +176,8 @@ pub struct CacheConfig {
     pub memory_bytes: usize,
     /// Bytes of the largest response that is stored; at most `size_bytes`.
     pub object_bytes_max: u64,
+    /// How responses are stored of what no site claims.
+    pub rules: Rc<Rules>,
 }
 
 /// A named group of servers.
@@ -258,6 +262,8 @@ pub struct RouteConfig {
     pub upstream: usize,
     /// Whether the cache stores and answers; never without a cache.
     pub cache: bool,
+    /// How it stores and answers.
+    pub rules: Rc<Rules>,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
 }

@@ -90,6 +90,10 @@ const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
+/// The longest lifetime of a stored response: what RFC 9111 section 1.2.2 can say, in
+/// milliseconds, rounded down to days.
+pub(crate) const TTL_MS_MAX: u64 = 24_855 * DAY;
+
 /// The most workers that a master runs.
 pub const WORKERS_MAX: u64 = 64;
 
@@ -123,6 +127,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take 64 bytes each in the index"),
     row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
     row("cache", "object", Kind::Size(KIB, PIB), "half of cache.size", "the largest response that is stored"),
+    row("cache", "rules", Kind::Section("mapping"), "what RFC 9111 says", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
     //
     row("upstreams.NAME", "balance", Kind::Choice(&["round-robin"]), "round-robin", "how a server is chosen"),
     row("upstreams.NAME", "servers", Kind::List("addresses or mappings"), "required", "who answers"),
@@ -136,13 +141,22 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("sites[]", "hosts", Kind::List("host names"), "any host", "the hosts that the site claims"),
     row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "who answers what no route of the site claims, and the default of its routes"),
-    row("sites[]", "cache", Kind::Switch, "on", "the default of its routes"),
+    row("sites[]", "cache", Kind::Section("on, off or mapping"), "on", "the default of its routes"),
     row("sites[]", "request-buffering", Kind::Switch, "on", "the default of its routes"),
     row("sites[]", "routes", Kind::List("mappings"), "every path to the site's upstream", "which paths go where"),
     row("sites[].routes[]", "path", Kind::Text("path prefix"), "required", "how the paths begin; the longest that fits wins"),
     row("sites[].routes[]", "upstream", Kind::Text("name"), "the site's upstream", "who answers"),
-    row("sites[].routes[]", "cache", Kind::Switch, "the site's own", "whether responses are stored and answered from the cache"),
+    row("sites[].routes[]", "cache", Kind::Section("on, off or mapping"), "the site's own", "whether responses are stored and answered from the cache, and how"),
     row("sites[].routes[]", "request-buffering", Kind::Switch, "the site's own", "whether a request is received completely before a server sees it"),
+    //
+    row("sites[].routes[].cache", "ttl-status", Kind::Section("mapping of statuses"), "none", "how long answers are fresh whose origin states no lifetime, by status"),
+    row("sites[].routes[].cache", "ttl-min", Kind::Duration(0, TTL_MS_MAX), "0s", "lifetimes below this are raised to it"),
+    row("sites[].routes[].cache", "ttl-max", Kind::Duration(0, TTL_MS_MAX), "24855d", "lifetimes above this are cut to it"),
+    row("sites[].routes[].cache", "heuristic-percent", Kind::Count(0, 100), "10", "the part of the time since Last-Modified that is the lifetime where none is stated"),
+    row("sites[].routes[].cache", "heuristic-max", Kind::Duration(0, TTL_MS_MAX), "1d", "the longest lifetime of this kind"),
+    row("sites[].routes[].cache", "stale-while-revalidate", Kind::Duration(0, TTL_MS_MAX), "0s", "how long a stale answer is given while it is renewed, where the origin does not say"),
+    row("sites[].routes[].cache", "stale-if-error", Kind::Duration(0, TTL_MS_MAX), "0s", "how long a stale answer is given when the origin fails, where it does not say"),
+    row("sites[].routes[].cache", "object", Kind::Size(KIB, PIB), "cache.object", "the largest response that is stored"),
     //
     row("timeouts", "client-head", Kind::Duration(10, DAY), "10s", "from a request's first byte to the end of its head"),
     row("timeouts", "client-body", Kind::Duration(10, DAY), "30s", "between two reads of a request's body"),

@@ -153,10 +153,26 @@ impl<'a> Section<'a> {
         self.scalar(faults, key)
     }
 
+    /// The text of an entry whose key is a name that the operator chose.
+    pub(crate) fn named_scalar(
+        &self,
+        faults: &mut Faults<'_>,
+        entry: &'a Entry,
+        kind: Kind,
+    ) -> Option<Scalar<'a>> {
+        scalar_of(faults, &entry.node, self.path_of(&entry.key), kind)
+    }
+
     pub(crate) fn count(&self, faults: &mut Faults<'_>, key: &str) -> usize {
         let row = schema::directive(self.schema, key);
-        let read = self.scalar(faults, key).and_then(|scalar| scalar.count(faults, row));
+        let read = self.count_if_any(faults, key);
         read.or_else(|| row.default.parse().ok()).unwrap_or_default()
+    }
+
+    /// A number that has its default elsewhere.
+    pub(crate) fn count_if_any(&self, faults: &mut Faults<'_>, key: &str) -> Option<usize> {
+        let row = schema::directive(self.schema, key);
+        self.scalar(faults, key).and_then(|scalar| scalar.count(faults, row))
     }
 
     pub(crate) fn size(&self, faults: &mut Faults<'_>, key: &str) -> u64 {
@@ -176,20 +192,14 @@ impl<'a> Section<'a> {
 
     pub(crate) fn duration(&self, faults: &mut Faults<'_>, key: &str) -> Duration {
         let row = schema::directive(self.schema, key);
-        let read = self.duration_if_any(faults, key, row.kind);
+        let read = self.duration_if_any(faults, key);
         read.or_else(|| parse_duration(row.default).ok()).unwrap_or_default()
     }
 
-    fn duration_if_any(&self, faults: &mut Faults<'_>, key: &str, kind: Kind) -> Option<Duration> {
-        let scalar = self.scalar(faults, key)?;
-        let duration = scalar.measured(faults, parse_duration(scalar.text))?;
-        let Kind::Duration(min, max) = kind else { return Some(duration) };
-        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let bounds = || {
-            let text = |ms| format_duration(Duration::from_millis(ms));
-            (text(min), text(max))
-        };
-        scalar.bounded(faults, ms, (min, max), bounds).then_some(duration)
+    /// A time that has its default elsewhere.
+    pub(crate) fn duration_if_any(&self, faults: &mut Faults<'_>, key: &str) -> Option<Duration> {
+        let row = schema::directive(self.schema, key);
+        self.scalar(faults, key)?.duration(faults, row.kind)
     }
 
     /// On or off, if it is said.
@@ -287,6 +297,18 @@ impl Scalar<'_> {
         let bounds = || (min.to_string(), max.to_string());
         let is_bounded = self.bounded(faults, number, (min, max), bounds);
         usize::try_from(number).ok().filter(|_| is_bounded)
+    }
+
+    /// The text as a time within the bounds of its kind.
+    pub(crate) fn duration(&self, faults: &mut Faults<'_>, kind: Kind) -> Option<Duration> {
+        let duration = self.measured(faults, parse_duration(self.text))?;
+        let Kind::Duration(min, max) = kind else { return Some(duration) };
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let bounds = || {
+            let text = |ms| format_duration(Duration::from_millis(ms));
+            (text(min), text(max))
+        };
+        self.bounded(faults, ms, (min, max), bounds).then_some(duration)
     }
 
     /// A value with a unit, or a note of why it is none.

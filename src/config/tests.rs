@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::status::Status;
 
 const ORIGINAL: &str = "log : /tmp/hnie/log\ncache : /tmp/hnie/cache/\nupstream : 192.168.0.1\n";
 
@@ -73,11 +74,64 @@ fn the_full_form_is_read() {
         path: path.to_owned(),
         upstream,
         cache,
+        rules: Rc::default(),
         request_buffering,
     };
     assert_eq!(config.sites[0].hosts[1], HostPattern::Below(".example.org".into()));
     assert_eq!(config.sites[0].routes, [route("/up", 0, false, false), route("/", 1, true, true)]);
     assert_eq!(config.sites[1].routes, [route("/", 0, false, true)]);
+}
+
+#[test]
+fn what_is_said_below_changes_only_what_it_names() {
+    let config = read(concat!(
+        "cache: {path: /c, rules: {ttl-min: 5s, ttl-status: {404: 1m, 5xx: 2s, any: 1500ms}}}\n",
+        "upstream: a\n",
+        "sites:\n  - hosts: a\n    cache: {stale-if-error: 1h, object: 1 MiB}\n    routes:\n",
+        "      - {path: /x, cache: {ttl-min: 0s, ttl-status: {200: 9s}}}\n",
+        "      - {path: /y, cache: off}\n      - {path: /z, cache: on}\n",
+        "  - {hosts: b, cache: off}\n",
+    ))
+    .unwrap();
+    let rules = |site: usize, route: usize| &*config.sites[site].routes[route].rules;
+    let ttl = |rules: &Rules, code| rules.ttl_status.of(Status(code));
+    let [x, y, z] = [rules(0, 0), rules(0, 1), rules(0, 2)];
+    assert_eq!((x.ttl_min_s, ttl(x, 200), ttl(x, 404)), (0, Some(9), None));
+    assert_eq!((x.stale_if_error_s, x.object_bytes_max), (3_600, 1 << 20));
+    assert_eq!(
+        [200, 404, 503].map(|code| ttl(z, code)),
+        [Some(2), Some(60), Some(2)],
+        "a part of a second counts as one"
+    );
+    assert_eq!((z.ttl_min_s, z.stale_if_error_s), (5, 3_600));
+    assert_eq!(y, z);
+    let caches: Vec<bool> = config.sites[0].routes.iter().map(|route| route.cache).collect();
+    assert_eq!(caches, [true, false, true]);
+    assert!(!config.sites[1].routes[0].cache);
+    assert_eq!(config.cache.unwrap().rules.ttl_min_s, 5);
+}
+
+#[test]
+fn a_route_s_rules_are_read_with_care() {
+    let faults = |rules: &str| {
+        let text = format!("cache: {{path: /c, rules: {rules}}}\nupstream: a\n");
+        read(&text).unwrap_err().to_string()
+    };
+    for (rules, expected) in [
+        ("{ttl-status: {1xx: 5s}}", "cache.rules.ttl-status.1xx: is no final status"),
+        ("{ttl-status: {404: 5}}", "cache.rules.ttl-status.404: \"5\" has no unit"),
+        ("{ttl-status: {any: 1s, any: 2s}}", "stands twice"),
+        ("{ttl-status: 5s}", "expects a mapping, not a single value"),
+        ("{ttl-min: 10s, ttl-max: 5s}", "leaves nothing between"),
+        ("{heuristic-percent: 101}", "out of range"),
+        ("{ttl: 5s}", "is not a known key"),
+    ] {
+        let found = faults(rules);
+        assert!(found.contains(expected), "{rules}: {found}");
+    }
+    let text = "upstream: a\nsites: [{cache: {ttl-min: 5s}}]\n";
+    let found = read(text).unwrap_err().to_string();
+    assert!(found.contains("sites[0].cache: asks for a cache, and there is none"), "{found}");
 }
 
 #[test]

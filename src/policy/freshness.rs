@@ -18,10 +18,10 @@ pub enum Source {
     MaxAge,
     /// `Expires` (section 5.3).
     Expires,
+    /// The operator's lifetime for this status.
+    Rule,
     /// Guessed from Last-Modified (section 4.2.2).
     Heuristic,
-    /// The operator's rule for responses that say nothing.
-    Rule,
 }
 
 /// A freshness lifetime, in seconds, and where it comes from.
@@ -34,8 +34,8 @@ pub struct Lifetime {
 }
 
 /// The freshness lifetime of a response to a shared cache, RFC 9111 section 4.2.1: `s-maxage`,
-/// else `max-age`, else `Expires` less `Date`, else a heuristic, else the operator's default.
-/// `None` when nothing gives one. What is stated but invalid counts as zero.
+/// else `max-age`, else `Expires` less `Date`, else the operator's for this status, else a
+/// heuristic. `None` when nothing gives one. What is stated but invalid counts as zero.
 pub fn lifetime(
     status: Status,
     fields: &Fields,
@@ -54,13 +54,13 @@ pub fn lifetime(
         let seconds = expires_s.saturating_sub(date_s(fields, times));
         return some(capped(seconds), Source::Expires);
     }
+    if let Some(seconds) = rules.ttl_status.of(status) {
+        return some(seconds, Source::Rule);
+    }
     if !is_heuristically_cacheable(status) && !control.public {
         return None;
     }
-    if let Some(seconds) = heuristic_s(fields, times, rules) {
-        return some(seconds, Source::Heuristic);
-    }
-    rules.default_ttl_s.and_then(|seconds| some(seconds, Source::Rule))
+    heuristic_s(fields, times, rules).and_then(|seconds| some(seconds, Source::Heuristic))
 }
 
 /// The age of a response when it was received, RFC 9111 section 4.2.3 (`corrected_initial_age`),
@@ -164,9 +164,6 @@ mod tests {
         assert_eq!(found(list, 302, &Rules::default()), None);
         let public: &[(&str, &str)] = &[list[0], ("cache-control", "public")];
         assert_eq!(found(public, 302, &Rules::default()), Some((86_400, Source::Heuristic)));
-        let rules = Rules { default_ttl_s: Some(7), ..Rules::default() };
-        assert_eq!(found(&[], 200, &rules), Some((7, Source::Rule)));
-        assert_eq!(found(&[], 500, &rules), None);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What the operator decides about storing: the knobs of RFC 9111, with what it says as default.
 
-/// What the operator decides. The default is what RFC 9111 says and allows, without serving
-/// anything stale that the origin did not allow.
+use crate::http::status::Status;
+
+/// What the operator decides for a route. The default is what RFC 9111 says and allows, without
+/// serving anything stale that the origin did not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Lifetime in seconds of what may be stored by its status but says nothing and gives
-    /// nothing to guess from; `None` stores it only if it can be validated.
-    pub default_ttl_s: Option<u32>,
+    /// Lifetimes of what says nothing about its own.
+    pub ttl_status: StatusTtls,
     /// Stated and guessed lifetimes below this are raised to it, in seconds.
     pub ttl_min_s: u32,
     /// Lifetimes above this are cut to it, in seconds.
@@ -24,12 +25,14 @@ pub struct Rules {
     /// `stale-while-revalidate` and `stale-if-error` mean something beside `s-maxage`. By the
     /// letter of RFC 9111 section 5.2.2.10 they do not.
     pub stale_beside_s_maxage: bool,
+    /// Bytes of the largest response that is stored; the cache's own bound holds beside it.
+    pub object_bytes_max: u64,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            default_ttl_s: None,
+            ttl_status: StatusTtls::default(),
             ttl_min_s: 0,
             ttl_max_s: u32::MAX,
             heuristic_percent: 10,
@@ -38,6 +41,97 @@ impl Default for Rules {
             stale_if_error_s: 0,
             allow_set_cookie: false,
             stale_beside_s_maxage: false,
+            object_bytes_max: u64::MAX,
+        }
+    }
+}
+
+/// Lifetimes by status, for responses whose origin states none. The exact status wins over its
+/// class, and that over any.
+///
+/// This is a cache extension in the sense of RFC 9111 section 3: it allows storing a response
+/// whose status is not cacheable by default, as negative caching of a 503 needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusTtls {
+    exact: Vec<(u16, u32)>,
+    classes: [Option<u32>; 6],
+    any: Option<u32>,
+}
+
+/// Which statuses a lifetime is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statuses {
+    /// This one.
+    One(Status),
+    /// Those with this first digit, 2 to 5.
+    Class(u8),
+    /// All.
+    Any,
+}
+
+impl Statuses {
+    /// Reads `404`, `4xx` or `any`; `None` for what is not, or is no final status.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.eq_ignore_ascii_case("any") {
+            return Some(Self::Any);
+        }
+        let &[first @ b'2'..=b'5', ref rest @ ..] = text.as_bytes() else { return None };
+        match rest {
+            [b'x' | b'X', b'x' | b'X'] => Some(Self::Class(first - b'0')),
+            [b'0'..=b'9', b'0'..=b'9'] => text.parse().ok().map(|code| Self::One(Status(code))),
+            _ => None,
+        }
+    }
+}
+
+impl StatusTtls {
+    /// Sets the lifetime of these statuses, in seconds.
+    pub fn set(&mut self, statuses: Statuses, seconds: u32) {
+        match statuses {
+            Statuses::One(status) => {
+                self.exact.retain(|(code, _)| *code != status.0);
+                self.exact.push((status.0, seconds));
+            }
+            Statuses::Class(digit) => {
+                if let Some(class) = self.classes.get_mut(usize::from(digit)) {
+                    *class = Some(seconds);
+                }
+            }
+            Statuses::Any => self.any = Some(seconds),
+        }
+    }
+
+    /// The lifetime of a status in seconds, if there is one.
+    pub fn of(&self, status: Status) -> Option<u32> {
+        let exact = self.exact.iter().find(|(code, _)| *code == status.0);
+        let class = || self.classes.get(usize::from(status.0 / 100)).copied().flatten();
+        exact.map(|(_, seconds)| *seconds).or_else(class).or(self.any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrower_statuses_win() {
+        let mut ttls = StatusTtls::default();
+        assert_eq!(ttls.of(Status(404)), None);
+        for (text, seconds) in [("any", 1), ("4xx", 2), ("404", 3), ("410", 4), ("404", 5)] {
+            ttls.set(Statuses::parse(text).unwrap(), seconds);
+        }
+        for (code, seconds) in [(404, 5), (410, 4), (403, 2), (200, 1), (503, 1), (999, 1)] {
+            assert_eq!(ttls.of(Status(code)), Some(seconds), "{code}");
+        }
+    }
+
+    #[test]
+    fn only_final_statuses_are_named() {
+        assert_eq!(Statuses::parse("ANY"), Some(Statuses::Any));
+        assert_eq!(Statuses::parse("5XX"), Some(Statuses::Class(5)));
+        assert_eq!(Statuses::parse("301"), Some(Statuses::One(Status(301))));
+        for text in ["", "1xx", "103", "600", "20", "2000", "2x4", "+20", "all"] {
+            assert_eq!(Statuses::parse(text), None, "{text}");
         }
     }
 }

@@ -105,7 +105,7 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Answers from the cache, or by filling it.
     async fn cached(&mut self, cache: &Rc<CacheSide>, rule: Rule) -> Result<(), CloseReason> {
-        let rules = Rules::default();
+        let rules = Rc::clone(self.context.router.rules(rule.rules));
         for _ in 0..LOOKS_MAX {
             self.facts.stage = Stage::Lookup;
             let found = lookup::look_up(cache, self.client.scheme(), self.request).await;
@@ -142,7 +142,7 @@ impl<C: Client> Exchange<'_, C> {
         &mut self,
         cache: &Rc<CacheSide>,
         rule: Rule,
-        rules: &Rules,
+        rules: &Rc<Rules>,
         found: Found,
         object: Rc<HotObject>,
     ) -> Result<Filled, CloseReason> {
@@ -200,7 +200,13 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// What a fill of this key is to do.
-    fn job(&self, rule: Rule, rules: &Rules, found: Found, object: Option<&Rc<HotObject>>) -> Job {
+    fn job(
+        &self,
+        rule: Rule,
+        rules: &Rc<Rules>,
+        found: Found,
+        object: Option<&Rc<HotObject>>,
+    ) -> Job {
         let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
         // What an origin may heed and the key does not hold would be stored for everybody.
@@ -216,7 +222,7 @@ impl<C: Client> Exchange<'_, C> {
             request: self.request.clone(),
             found,
             stored: object.cloned(),
-            rules: rules.clone(),
+            rules: Rc::clone(rules),
             renews: object.is_some(),
             is_background: false,
         }
@@ -227,7 +233,7 @@ impl<C: Client> Exchange<'_, C> {
         &self,
         cache: &Rc<CacheSide>,
         rule: Rule,
-        rules: &Rules,
+        rules: &Rc<Rules>,
         found: &Found,
         object: &Rc<HotObject>,
     ) {
@@ -249,7 +255,7 @@ impl<C: Client> Exchange<'_, C> {
         &mut self,
         cache: &Rc<CacheSide>,
         rule: Rule,
-        rules: &Rules,
+        rules: &Rc<Rules>,
         found: Found,
         stale: Option<OnStale>,
         fwd: Fwd,

@@ -61,7 +61,7 @@ pub struct Job {
     /// What is to be revalidated.
     pub stored: Option<Rc<HotObject>>,
     /// The operator's rules.
-    pub rules: Rules,
+    pub rules: Rc<Rules>,
     /// Something is stored that the fill renews.
     pub renews: bool,
     /// Nobody waits for it: it renews what is being served stale.
@@ -220,7 +220,7 @@ impl Fill {
             Keep::Store { lifetimes, omit } => (lifetimes, omit),
             Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
         };
-        let is_too_large = |len: u64| len > self.lease.cache.object_bytes_max;
+        let is_too_large = |len: u64| len > self.object_bytes_max();
         if matches!(response.head.length, BodyLength::Known(len) if is_too_large(len)) {
             return self.pass(PassReason::TooLarge, response, Vec::new());
         }
@@ -235,6 +235,9 @@ impl Fill {
         let entry = Entry { name, status: response.head.status, fields, lifetimes };
         let mut body = Vec::new();
         match whole_body(&mut response, &mut body).await {
+            Ok(true) if body.len() as u64 > self.object_bytes_max() => {
+                self.pass(PassReason::TooLarge, response, body);
+            }
             Ok(true) => self.store_whole(entry, &body),
             Ok(false) => self.stream(entry, response, body).await,
             Err(error) => self.lease.fail(error),
@@ -308,6 +311,11 @@ impl Fill {
         self.lease.local.set_flow(Flow::Done(bytes));
     }
 
+    /// Bytes of the largest body that is stored.
+    fn object_bytes_max(&self) -> u64 {
+        self.lease.cache.object_bytes_max.min(self.job.rules.object_bytes_max)
+    }
+
     /// Writes the body to the file, and tells the followers how far it is. On an error `part`
     /// holds what was read and not written.
     async fn pour(
@@ -320,7 +328,7 @@ impl Fill {
         let mut told = 0;
         loop {
             // What is not written stays in `part`: the leader may have to pass it on.
-            if writer.written() + part.len() as u64 > cache.object_bytes_max {
+            if writer.written() + part.len() as u64 > self.object_bytes_max() {
                 return Err(Spill::TooLarge);
             }
             writer.append(part).map_err(Spill::Disk)?;

@@ -29,6 +29,7 @@ mod reloads;
 mod request_bodies;
 mod revalidation;
 mod routes;
+mod rules;
 mod slow_clients;
 mod strictness;
 mod upstreams;

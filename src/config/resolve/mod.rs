@@ -18,6 +18,7 @@ use crate::config::{
     Timeouts, WhenFull,
 };
 
+mod rules;
 mod sites;
 pub(crate) mod upstreams;
 
@@ -26,7 +27,7 @@ pub(crate) fn resolve(faults: &mut Faults<'_>, path: &Path, root: &Node, n_cores
     let root = Section::open(faults, "", String::new(), root);
     let cache = cache(faults, &root);
     let upstreams = Upstreams::resolve(faults, &root);
-    let sites = sites::resolve(faults, &root, &upstreams, cache.is_some());
+    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref());
     if root.node("upstream").is_none() && root.node("sites").is_none() {
         let message = "is missing, and so is sites: no request has anywhere to go \
                        (try \"upstream: 192.0.2.1:8080\")";
@@ -205,6 +206,7 @@ pub(crate) fn cache_at(
         objects: section.count(faults, "objects"),
         memory_bytes: as_usize(section.size(faults, "memory")),
         object_bytes_max,
+        rules: rules::of_all(faults, section),
     }
 }
 

@@ -4,14 +4,16 @@
 //! theirs. Without it the default is the upstream at the top, and what no route claims is 404.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::config::address::parse_host;
 use crate::config::document::Place;
 use crate::config::error::{Faults, quoted};
+use crate::config::resolve::rules::Caching;
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Scalar, Section};
-use crate::config::{HostPattern, RouteConfig, SiteConfig};
+use crate::config::{CacheConfig, HostPattern, RouteConfig, SiteConfig};
 
 /// The longest prefix of a path.
 const PATH_BYTES_MAX: usize = 4096;
@@ -21,14 +23,18 @@ pub(crate) fn resolve(
     faults: &mut Faults<'_>,
     root: &Section<'_>,
     upstreams: &Upstreams<'_>,
-    has_cache: bool,
+    cache: Option<&CacheConfig>,
 ) -> Vec<SiteConfig> {
+    let rules = cache.map(|cache| Rc::clone(&cache.rules)).unwrap_or_default();
+    let top = Caching { is_on: cache.is_some(), rules };
     let mut claims = Claims { hosts: HashMap::new() };
     let mut sites = Vec::new();
     for item in root.items(faults, "sites").unwrap_or_default() {
         let section = Section::open(faults, "sites[]", item.path.clone(), item.node);
         let hosts = claims.hosts(faults, &section, &item);
-        let routes = Routes { upstreams, has_cache, site: &section }.resolve(faults);
+        let caching = top.below(faults, &section, cache.is_some());
+        let has_cache = cache.is_some();
+        let routes = Routes { upstreams, has_cache, caching, site: &section }.resolve(faults);
         sites.push(SiteConfig { hosts, routes });
     }
     sites
@@ -83,6 +89,8 @@ impl Claims {
 struct Routes<'a> {
     upstreams: &'a Upstreams<'a>,
     has_cache: bool,
+    /// The site's own.
+    caching: Caching,
     site: &'a Section<'a>,
 }
 
@@ -94,7 +102,8 @@ impl Routes<'_> {
         let rest = RouteConfig {
             path: "/".to_owned(),
             upstream: inherited.unwrap_or_default(),
-            cache: self.cache(faults, self.site).unwrap_or(self.has_cache),
+            cache: self.caching.is_on,
+            rules: Rc::clone(&self.caching.rules),
             request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
         };
         let Some(items) = self.site.items(faults, "routes") else {
@@ -142,25 +151,16 @@ impl Routes<'_> {
                 inherited
             }
         };
+        let caching = self.caching.below(faults, section, self.has_cache);
         RouteConfig {
             path: path(faults, section),
             upstream: upstream.unwrap_or_default(),
-            cache: self.cache(faults, section).unwrap_or(rest.cache),
+            cache: caching.is_on,
+            rules: caching.rules,
             request_buffering: section
                 .switch(faults, "request-buffering")
                 .unwrap_or(rest.request_buffering),
         }
-    }
-
-    fn cache(&self, faults: &mut Faults<'_>, section: &Section<'_>) -> Option<bool> {
-        let is_on = section.switch(faults, "cache")?;
-        if is_on && !self.has_cache {
-            let scalar = section.scalar(faults, "cache");
-            let way_out = "asks for a cache, and there is none (try \"cache: {path: \
-                           /var/cache/ktrix}\" at the top)";
-            scalar.inspect(|scalar| scalar.wrong(faults, way_out));
-        }
-        Some(is_on && self.has_cache)
     }
 }
 

@@ -1,0 +1,128 @@
+//! What an operator decides about storing, for a route: on, off, or how.
+//!
+//! A mapping changes what it names and leaves the rest as the one above it says: the top's
+//! `cache.rules`, then the site's `cache`, then the route's.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::document::Value;
+use crate::config::error::{Faults, quoted};
+use crate::config::schema::{self, Kind};
+use crate::config::section::Section;
+use crate::policy::rules::{Rules, StatusTtls, Statuses};
+
+/// The rows of a route's cache.
+pub(crate) const SCHEMA: &str = "sites[].routes[].cache";
+
+/// Whether the cache is asked, and by which rules.
+#[derive(Clone, Debug)]
+pub(crate) struct Caching {
+    pub(crate) is_on: bool,
+    pub(crate) rules: Rc<Rules>,
+}
+
+/// The rules for everything, `cache.rules`.
+pub(crate) fn of_all(faults: &mut Faults<'_>, cache: &Section<'_>) -> Rc<Rules> {
+    let default = Rc::new(Rules::default());
+    match cache.node("rules") {
+        None => default,
+        Some(_) => {
+            let rules = cache.section(faults, SCHEMA, "rules");
+            mapping(faults, &rules, &default)
+        }
+    }
+}
+
+impl Caching {
+    /// What `cache` of a site or route makes of what stands above it.
+    pub(crate) fn below(
+        &self,
+        faults: &mut Faults<'_>,
+        section: &Section<'_>,
+        has_cache: bool,
+    ) -> Self {
+        let Some(node) = section.node("cache") else { return self.clone() };
+        let (is_on, rules) = match node.value {
+            Value::Map(_) => {
+                let rules = section.section(faults, SCHEMA, "cache");
+                (true, mapping(faults, &rules, &self.rules))
+            }
+            _ => {
+                let is_on = section.switch(faults, "cache").unwrap_or(false);
+                (is_on, Rc::clone(&self.rules))
+            }
+        };
+        if is_on && !has_cache {
+            let why = "asks for a cache, and there is none (try \"cache: {path: \
+                       /var/cache/ktrix}\" at the top)";
+            match &node.value {
+                Value::Scalar(text) => faults.add(
+                    node.place,
+                    section.path_of("cache"),
+                    format!("{} {why}", quoted(text)),
+                ),
+                _ => faults.add(node.place, section.path_of("cache"), why),
+            }
+        }
+        Self { is_on: is_on && has_cache, rules }
+    }
+}
+
+/// `base` with what a mapping says.
+fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> Rc<Rules> {
+    let mut rules = Rules::clone(base);
+    if let Some(ttls) = ttl_status(faults, section) {
+        rules.ttl_status = ttls;
+    }
+    for (key, seconds) in [
+        ("ttl-min", &mut rules.ttl_min_s),
+        ("ttl-max", &mut rules.ttl_max_s),
+        ("heuristic-max", &mut rules.heuristic_max_s),
+        ("stale-while-revalidate", &mut rules.stale_while_revalidate_s),
+        ("stale-if-error", &mut rules.stale_if_error_s),
+    ] {
+        if let Some(duration) = section.duration_if_any(faults, key) {
+            *seconds = whole_seconds(duration);
+        }
+    }
+    if let Some(percent) = section.count_if_any(faults, "heuristic-percent") {
+        rules.heuristic_percent = u32::try_from(percent).unwrap_or(u32::MAX);
+    }
+    if let Some(bytes) = section.size_if_any(faults, "object") {
+        rules.object_bytes_max = bytes;
+    }
+    if rules.ttl_min_s > rules.ttl_max_s {
+        let key = if section.node("ttl-min").is_some() { "ttl-min" } else { "ttl-max" };
+        let scalar = section.scalar(faults, key);
+        scalar.inspect(|scalar| scalar.wrong(faults, "leaves nothing between ttl-min and ttl-max"));
+    }
+    Rc::new(rules)
+}
+
+/// A mapping of statuses to lifetimes; it replaces the whole of the one above.
+fn ttl_status(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<StatusTtls> {
+    const KIND: Kind = Kind::Duration(0, schema::TTL_MS_MAX);
+    let node = section.node("ttl-status")?;
+    let path = section.path_of("ttl-status");
+    let named = Section::open_named(faults, "", path, node);
+    let mut ttls = StatusTtls::default();
+    for entry in named.entries() {
+        let Some(statuses) = Statuses::parse(&entry.key) else {
+            let why = "is no final status (try 404, 5xx or any)";
+            faults.add(entry.place, named.path_of(&entry.key), why);
+            continue;
+        };
+        let Some(scalar) = named.named_scalar(faults, entry, KIND) else { continue };
+        if let Some(duration) = scalar.duration(faults, KIND) {
+            ttls.set(statuses, whole_seconds(duration));
+        }
+    }
+    Some(ttls)
+}
+
+/// Lifetimes are whole seconds; a part of one counts as one.
+fn whole_seconds(duration: Duration) -> u32 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
