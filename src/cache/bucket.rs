@@ -260,6 +260,11 @@ impl LockedBucket<'_> {
         (0..SLOTS).find(|&i| self.bucket.tags[i].load(Ordering::Relaxed) == 0)
     }
 
+    /// Whether something is in slot `i`.
+    pub fn is_taken(&self, i: usize) -> bool {
+        self.bucket.tags.get(i).is_some_and(|tag| tag.load(Ordering::Relaxed) != 0)
+    }
+
     /// How many slots are taken.
     pub fn n_taken(&self) -> usize {
         self.bucket.tags.iter().filter(|tag| tag.load(Ordering::Relaxed) != 0).count()

@@ -1,11 +1,17 @@
 //! Making room: SIEVE over the index, by bytes, by objects and by free space on the disk.
 //!
-//! One hand goes round the slots. What was used since it last came by loses its mark and stays;
-//! what was not is removed, slot first, then file. The keeper alone does this: it begins when a
-//! limit is reached and ends a little below, so that workers seldom meet a full cache.
+//! One hand goes through the slots as they were published (see `round`). What was used since it
+//! last came by loses its mark and stays where it is; what was not is removed, slot first, then
+//! file. New objects come without a mark ahead of the hand, which therefore meets them soon: what
+//! is never used again does not stay for long, whatever else it finds on its way. An object that
+//! is published anew was asked for, so it has its mark.
+//!
+//! The keeper alone does this: it begins when a limit is reached and ends a little below, so that
+//! workers seldom meet a full cache.
 
 use crate::cache::index::Index;
 use crate::cache::place;
+use crate::cache::round::{Round, Stop};
 use crate::cache::store::Store;
 
 /// The limits that eviction keeps. 0 is no limit.
@@ -46,12 +52,13 @@ pub struct Step {
 pub struct Evictor {
     limits: Limits,
     is_active: bool,
+    round: Round,
 }
 
 impl Evictor {
     /// An idle one.
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, is_active: false }
+        Self { limits, is_active: false, round: Round::new() }
     }
 
     /// Looks at up to `n_slots_max` slots if there is a need to; the caller paces the steps.
@@ -60,13 +67,11 @@ impl Evictor {
         let mut level = Level { bytes: index.bytes(), objects: index.objects(), free_bytes };
         self.is_active = self.limits.wants_room(&level, self.is_active);
         let mut step = Step::default();
-        let n_slots = index.n_slots();
-        let mut hand = index.hand();
-        for _ in 0..n_slots_max {
-            if !self.is_active {
-                break;
-            }
-            if let Some(bytes) = evict_at(index, store, hand) {
+        let mut budget = n_slots_max;
+        while self.is_active {
+            let Some(stop) = self.round.next(index, &mut budget) else { break };
+            index.set_hand(stop.generation);
+            if let Some(bytes) = evict_at(index, store, stop) {
                 step.n_removed += 1;
                 step.bytes = step.bytes.saturating_add(bytes);
                 level.bytes = index.bytes();
@@ -74,9 +79,7 @@ impl Evictor {
                 level.free_bytes = level.free_bytes.map(|free| free.saturating_add(bytes));
                 self.is_active = self.limits.wants_room(&level, true);
             }
-            hand = (hand + 1) % n_slots;
         }
-        index.set_hand(hand);
         step.wants_more = self.is_active && level.objects > 0;
         step
     }
@@ -99,9 +102,13 @@ impl Limits {
     }
 }
 
-/// One turn of the hand: the bytes given back if the slot's object was removed.
-fn evict_at(index: &Index, store: &Store, number: u32) -> Option<u64> {
-    let view = index.slot(index.place(number)?)?;
+/// One turn of the hand: the bytes given back if the slot's object was removed. What was published
+/// there meanwhile is looked at when its turn comes.
+fn evict_at(index: &Index, store: &Store, stop: Stop) -> Option<u64> {
+    let view = index.slot(index.place(stop.number)?)?;
+    if view.generation != stop.generation {
+        return None;
+    }
     if view.is_visited {
         index.forget_visit(view.at);
         return None;
@@ -146,6 +153,40 @@ mod tests {
         let limits = Limits { size_bytes: 0, objects: 20, free_bytes_min: 0 };
         let step = Evictor::new(limits).step(&index, &store, 10_000);
         assert_eq!((index.objects(), step.wants_more, step.n_removed), (19, false, 31));
+    }
+
+    #[test]
+    fn the_hand_goes_on_with_what_is_newer_and_meets_new_objects_before_old_ones() {
+        let (_dir, index, store) = cache(100);
+        let limits = Limits { size_bytes: 0, objects: 40, free_bytes_min: 0 };
+        for n in 0..40 {
+            let at = store_one(&index, &store, &n.to_string(), b"x").unwrap().at;
+            index.touch(at);
+        }
+        // A full turn takes all marks away and removes the oldest ones.
+        let mut evictor = Evictor::new(limits);
+        assert_eq!(evictor.step(&index, &store, 10_000).n_removed, 2);
+        let is_there = |n: u32| index.lookup(&slot(&n.to_string()).key).is_some();
+        assert!(!is_there(0) && !is_there(1) && (2..40).all(is_there));
+        // The old ones are used again as the hand leaves them, and what is new is not.
+        (2..40).for_each(|n: u32| index.touch(index.lookup(&slot(&n.to_string()).key).unwrap().at));
+        for n in 40..60 {
+            store_one(&index, &store, &n.to_string(), b"x").unwrap();
+            // Another evictor, as after a restart: the hand is kept in the index.
+            let mut evictor = Evictor::new(limits);
+            while evictor.step(&index, &store, 100).wants_more {}
+        }
+        assert!((2..40).filter(|&n| is_there(n)).count() >= 36, "old ones in use had to go");
+    }
+
+    #[test]
+    fn what_is_published_anew_counts_as_used() {
+        let (_dir, index, store) = cache(100);
+        for text in ["a", "b", "a"] {
+            store_one(&index, &store, text, b"x").unwrap();
+        }
+        let is_visited = |text| index.lookup(&slot(text).key).unwrap().is_visited;
+        assert!(is_visited("a") && !is_visited("b"));
     }
 
     #[test]

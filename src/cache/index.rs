@@ -135,6 +135,12 @@ impl Index {
         self.bucket_of(at).is_some_and(|(bucket, i)| bucket.generation(i) == generation)
     }
 
+    /// The generation of the slot at this place, 0 if it is empty: one load.
+    #[inline]
+    pub fn generation(&self, at: SlotAt) -> u32 {
+        self.bucket_of(at).map_or(0, |(bucket, i)| bucket.generation(i))
+    }
+
     /// Marks the slot as used, for eviction.
     #[inline]
     pub fn touch(&self, at: SlotAt) {
@@ -169,9 +175,9 @@ impl Index {
         size_bytes == 0 || self.bytes().saturating_add(weight_bytes) <= limit_bytes
     }
 
-    /// Writes a slot: over the key's own, else into an empty one, else over the one of least worth
-    /// in the two buckets: a pass, then what is stale, unused, in use, and last what all variants
-    /// of a key hang on.
+    /// Writes a slot: over the key's own, else into an empty one, else (and when the index has all
+    /// the objects that it was made for) over the one of least worth in the two buckets: a pass,
+    /// then what is stale, unused, in use, and last what all variants of a key hang on.
     ///
     /// # Errors
     ///
@@ -180,7 +186,8 @@ impl Index {
         let halves = slot::halves(&new.key);
         let pair = self.lock_pair(self.home(halves[0]))?;
         // What is published is of now, so that no clock is asked.
-        let place = pair.place_for(halves, new.stored_s);
+        let is_full = self.objects() >= self.n_objects_max();
+        let place = pair.place_for(halves, new.stored_s, is_full);
         let (bucket, i) = place.slot();
         let at = pair.at(bucket, i);
         let old = pair.bucket(bucket).view(i, at);
@@ -193,6 +200,10 @@ impl Index {
         pair.bucket(bucket).write(i, &new.words(generation));
         self.count(old.as_ref(), Some(new));
         let replaced = matches!(place, Place::Own(..));
+        if replaced {
+            // It was asked for while it was here.
+            self.touch(at);
+        }
         let evicted = old.filter(|_| !replaced).map(|old| (old.key, old.weight_bytes()));
         Ok(Published { generation, at, replaced, evicted })
     }
@@ -282,14 +293,14 @@ impl Index {
         }
     }
 
-    /// Where eviction stands, a slot number.
+    /// Where eviction stands: the generation that it looked at last.
     pub fn hand(&self) -> u32 {
-        (self.table.header().hand.load(Ordering::Relaxed) % u64::from(self.n_slots())) as u32
+        self.table.header().hand.load(Ordering::Relaxed) as u32
     }
 
     /// Moves eviction's hand.
-    pub fn set_hand(&self, number: u32) {
-        self.table.header().hand.store(u64::from(number), Ordering::Relaxed);
+    pub fn set_hand(&self, generation: u32) {
+        self.table.header().hand.store(u64::from(generation), Ordering::Relaxed);
     }
 
     /// Takes over the locks of dead processes and repairs what they were writing; returns how many

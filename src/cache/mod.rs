@@ -19,6 +19,7 @@ pub mod hot;
 pub mod fill_state;
 mod fill_entry;
 pub mod fills;
+mod round;
 pub mod evict;
 pub mod scrub;
 pub mod temps;

@@ -64,23 +64,31 @@ impl<'a> Pair<'a> {
         (0..2).find_map(|bucket| Some((bucket, self.buckets[bucket].find(halves)?)))
     }
 
-    /// Where the key of these halves is to be written; `now_s` tells what is stale.
-    pub(super) fn place_for(&self, halves: [u64; 2], now_s: u64) -> Place {
+    /// Where the key of these halves is to be written; `now_s` tells what is stale. If the index
+    /// `is_full`, a new key takes another's place as long as there is one to take.
+    pub(super) fn place_for(&self, halves: [u64; 2], now_s: u64, is_full: bool) -> Place {
         if let Some((bucket, i)) = self.find(halves) {
             return Place::Own(bucket, i);
         }
         // The emptier one, so that buckets fill evenly; home on a tie, since it is looked at first.
         let first = usize::from(self.buckets[1].n_taken() < self.buckets[0].n_taken());
-        for bucket in [first, 1 - first] {
-            if let Some(i) = self.buckets[bucket].vacancy() {
-                return Place::Empty(bucket, i);
+        let mut vacancies = [first, 1 - first]
+            .into_iter()
+            .filter_map(|bucket| Some((bucket, self.buckets[bucket].vacancy()?)));
+        let vacancy = vacancies.next();
+        let worst = || {
+            (0..2)
+                .flat_map(|bucket| (0..SLOTS).map(move |i| (bucket, i)))
+                .filter(|&(bucket, i)| self.buckets[bucket].is_taken(i))
+                .min_by_key(|&(bucket, i)| self.worth(bucket, i, now_s))
+        };
+        match (vacancy, is_full) {
+            (Some((bucket, i)), false) => Place::Empty(bucket, i),
+            (Some((bucket, i)), true) => {
+                worst().map_or(Place::Empty(bucket, i), |(bucket, i)| Place::Worst(bucket, i))
             }
+            (None, _) => worst().map_or(Place::Worst(0, 0), |(bucket, i)| Place::Worst(bucket, i)),
         }
-        let (bucket, i) = (0..2)
-            .flat_map(|bucket| (0..SLOTS).map(move |i| (bucket, i)))
-            .min_by_key(|&(bucket, i)| self.worth(bucket, i, now_s))
-            .unwrap_or((0, 0));
-        Place::Worst(bucket, i)
     }
 
     /// The least is the first to go, and what is torn before all.

@@ -22,7 +22,7 @@
 //! | 128..136 | bytes | disk bytes of all files |
 //! | 136..144 | objects | slots that are taken |
 //! | 192..200 | size | limit of `bytes`, 0 = none |
-//! | 200..208 | hand | where eviction stands, a slot number |
+//! | 200..208 | hand | where eviction stands, a generation |
 //!
 //! A file that is foreign, of another version or size, cut or torn is never changed in place,
 //! since somebody may have it mapped: a new one is made beside it and renamed over it.
@@ -104,7 +104,7 @@ shared_struct! {
         _line_2: [AtomicU64; 6],
         /// Limit of `bytes`; 0 is none.
         pub size_bytes: AtomicU64,
-        /// Where eviction stands.
+        /// Where eviction stands: the generation that it looked at last.
         pub hand: AtomicU64,
         _line_3: [AtomicU64; 6],
     }

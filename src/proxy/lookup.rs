@@ -185,7 +185,11 @@ fn find_hot(cache: &CacheSide, key: &Key) -> Option<Rc<HotObject>> {
 
 /// Whether the index still has what a copy was made from; also says that it was used.
 pub fn is_current(cache: &CacheSide, object: &HotObject) -> bool {
-    let Some(source) = object.source else { return false };
+    object.source.is_some_and(|source| is_in_use(cache, source))
+}
+
+/// Whether this is in the index still; says there that it was used, so that eviction spares it.
+pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
     let is_current = cache.index.is_current(source.at, source.generation);
     if is_current {
         cache.index.touch(source.at);

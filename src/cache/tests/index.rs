@@ -98,8 +98,8 @@ fn few_objects_are_evicted_by_chance_before_it_is_full() {
 #[test]
 fn a_full_bucket_lets_go_of_the_pass_then_of_the_stale_the_unused_the_used_and_last_of_vary() {
     const NOW_S: u64 = 1_000_000;
-    // For one object, every key has one of few homes: those of bucket 0 fill buckets 0 and 1.
-    let (_dir, index) = index(1);
+    // Keys of which bucket 0 is the home fill buckets 0 and 1.
+    let (_dir, index) = index(100);
     let mut keys = (0..).filter(|&n| index.home(slot::halves(&slot(n).key)[0]) == 0);
     let mut new = |state, fresh_until_s| {
         let key = slot(keys.next().unwrap()).key;
@@ -135,8 +135,19 @@ fn a_full_bucket_lets_go_of_the_pass_then_of_the_stale_the_unused_the_used_and_l
 }
 
 #[test]
+fn past_the_objects_it_was_made_for_a_new_key_takes_anothers_place() {
+    let (_dir, index) = index(200);
+    let made_way = (0..2_000).filter(|&n| index.publish(&slot(n)).unwrap().evicted.is_some());
+    let n_made_way = made_way.count();
+    assert!(n_made_way > 1_750, "{n_made_way} of 2000");
+    // A key of which both buckets are empty has nothing to take.
+    assert!(index.objects() <= 210, "{}", index.objects());
+    assert_eq!(index.iter().count() as u64, index.objects());
+}
+
+#[test]
 fn past_its_size_by_a_twentieth_it_refuses() {
-    let (_dir, index) = index(100);
+    let (_dir, index) = index(200);
     index.set_size(100 * 4096);
     let room = (0..200).filter(|&n| index.publish(&slot(n)).is_ok()).count();
     assert_eq!(room, 105);

@@ -50,8 +50,7 @@ pub fn answer_raw(
     let hot = cache.hot.borrow();
     let Some(alias) = hot.find_raw(raw) else { return Ok(Quick::No) };
     let now_s = reactor::now().unix_s();
-    let has_marker =
-        alias.marker.is_none_or(|marker| cache.index.is_current(marker.at, marker.generation));
+    let has_marker = alias.marker.is_none_or(|marker| lookup::is_in_use(cache, marker));
     if !has_marker || !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
         return Ok(Quick::No);
     }

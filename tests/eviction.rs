@@ -1,0 +1,216 @@
+//! A simulator: the eviction that runs in production, over requests that are the same each time,
+//! against LRU and FIFO of the same number of objects. It must miss no more than either.
+//!
+//! `cargo test --release --test eviction -- --nocapture` prints the table. Objects have no files
+//! here, only slots. `KTRIX_SIM_TRACE` names a file of requests, one key on a line (of a line with
+//! commas, the field that `KTRIX_SIM_FIELD` counts, from 0), which is simulated too, with caches
+//! of a hundredth and a tenth of its keys.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use ktrix::cache::evict::{Evictor, Limits};
+use ktrix::cache::index::Index;
+use ktrix::cache::slot::{NewSlot, State};
+use ktrix::cache::store::Store;
+use ktrix::policy::key::{Key, key_of};
+
+/// Requests, keys and cached objects of each mix.
+const N_REQUESTS: usize = 60_000;
+const N_KEYS: usize = 20_000;
+const N_CACHED: usize = 1_000;
+/// Keys from here on are asked for once, or only in scans.
+const APART: u64 = 1 << 32;
+
+#[test]
+fn it_misses_no_more_than_lru_and_fifo() {
+    for (name, requests) in mixes() {
+        compare(name, &requests, N_CACHED);
+    }
+}
+
+#[test]
+fn it_misses_no_more_than_lru_and_fifo_on_the_trace_that_is_given() {
+    let Ok(path) = std::env::var("KTRIX_SIM_TRACE") else { return };
+    let field = std::env::var("KTRIX_SIM_FIELD").ok().and_then(|it| it.parse().ok()).unwrap_or(0);
+    let text = std::fs::read_to_string(&path).expect("the trace can be read");
+    let mut numbers = HashMap::new();
+    let requests: Vec<u64> = text
+        .lines()
+        .filter_map(|line| line.split(',').nth(field))
+        .map(|key| {
+            let next = numbers.len() as u64;
+            *numbers.entry(key.trim()).or_insert(next)
+        })
+        .collect();
+    for part in [100, 10] {
+        compare(&path, &requests, (numbers.len() / part).max(100));
+    }
+}
+
+fn compare(name: &str, requests: &[u64], n_cached: usize) {
+    let (lru, fifo) = (misses_of_lru(requests, n_cached), misses_of_fifo(requests, n_cached));
+    let ours = simulate(requests, n_cached);
+    let ratio = |n: usize| n as f64 / requests.len() as f64;
+    println!(
+        "{name:24} {n_cached:7} objects: lru {:.4} fifo {:.4} ktrix {:.4}",
+        ratio(lru),
+        ratio(fifo),
+        ratio(ours)
+    );
+    assert!(ours <= lru && ours <= fifo, "{name}: {ours} misses, LRU {lru}, FIFO {fifo}");
+}
+
+/// Misses of the index and the evictor that production runs.
+fn simulate(requests: &[u64], n_cached: usize) -> usize {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (index, _) = Index::open(dir.path(), n_cached).expect("an index");
+    index.attach().expect("a row");
+    let store = Store::open(dir.path(), index.epoch()).expect("a store");
+    let limits = Limits { size_bytes: 0, objects: n_cached as u64, free_bytes_min: 0 };
+    let mut evictor = Evictor::new(limits);
+    let mut n_missed = 0;
+    for key in requests.iter().map(|number| key_of(&number.to_le_bytes())) {
+        if let Some(view) = index.lookup(&key) {
+            index.touch(view.at);
+            continue;
+        }
+        n_missed += 1;
+        index.publish(&slot(key)).expect("published");
+        if index.objects() * 100 > n_cached as u64 * 98 {
+            while evictor.step(&index, &store, 4_096).wants_more {}
+        }
+        assert!(index.objects() <= n_cached as u64);
+    }
+    n_missed
+}
+
+fn slot(key: Key) -> NewSlot {
+    NewSlot {
+        key,
+        state: State::Ready,
+        flags: 0,
+        status: 200,
+        stored_s: 1,
+        fresh_until_s: 2,
+        swr_until_s: 0,
+        sie_until_s: 0,
+        age_s: 0,
+        head_len: 300,
+        body_len: 1_000,
+        stamp: 1,
+    }
+}
+
+fn misses_of_lru(requests: &[u64], n_cached: usize) -> usize {
+    let (mut used_at, mut by_use, mut n_missed) = (HashMap::new(), BTreeMap::new(), 0);
+    for (now, &key) in requests.iter().enumerate() {
+        match used_at.insert(key, now) {
+            Some(before) => {
+                by_use.remove(&before);
+            }
+            None => n_missed += 1,
+        }
+        by_use.insert(now, key);
+        if by_use.len() > n_cached
+            && let Some((_, oldest)) = by_use.pop_first()
+        {
+            used_at.remove(&oldest);
+        }
+    }
+    n_missed
+}
+
+fn misses_of_fifo(requests: &[u64], n_cached: usize) -> usize {
+    let (mut cached, mut queue, mut n_missed) = (HashSet::new(), VecDeque::new(), 0);
+    for &key in requests {
+        if !cached.insert(key) {
+            continue;
+        }
+        n_missed += 1;
+        queue.push_back(key);
+        if queue.len() > n_cached
+            && let Some(oldest) = queue.pop_front()
+        {
+            cached.remove(&oldest);
+        }
+    }
+    n_missed
+}
+
+/// Requests by name, the same at each run.
+fn mixes() -> Vec<(&'static str, Vec<u64>)> {
+    let mut dice = Dice(1);
+    let mut zipf = |alpha: f64| {
+        let zipf = Zipf::new(alpha);
+        (0..N_REQUESTS).map(|_| zipf.draw(&mut dice)).collect::<Vec<u64>>()
+    };
+    let base = zipf(0.9);
+    let mut once = APART..;
+    let mut dice = Dice(2);
+    let mut mixed_with_once = |per_cent: u64| -> Vec<u64> {
+        let pick = |&key: &u64| match dice.roll(100) < per_cent {
+            true => once.next().unwrap_or(APART),
+            false => key,
+        };
+        base.iter().map(pick).collect()
+    };
+    let (some, most) = (mixed_with_once(30), mixed_with_once(70));
+    let n = N_CACHED as u64;
+    let scans = interleave(&base, |turn| (2 * APART + turn * n..).take(N_CACHED).collect());
+    let loops = interleave(&base, |_| (3 * APART..).take(3 * N_CACHED).collect());
+    let twice = interleave(&base, |turn| {
+        let scan: Vec<u64> = (4 * APART + turn * n..).take(N_CACHED / 4).collect();
+        [scan.clone(), scan].concat()
+    });
+    vec![
+        ("zipf 0.6", zipf(0.6)),
+        ("zipf 0.8", zipf(0.8)),
+        ("zipf 1.0", zipf(1.0)),
+        ("zipf 1.2", zipf(1.2)),
+        ("zipf 0.9", base),
+        ("zipf, 30 % once", some),
+        ("zipf, 70 % once", most),
+        ("zipf and new scans", scans),
+        ("zipf and one loop", loops),
+        ("zipf and scans twice", twice),
+    ]
+}
+
+/// The requests with a scan after each ten thousand.
+fn interleave(requests: &[u64], scan: impl Fn(u64) -> Vec<u64>) -> Vec<u64> {
+    let parts = requests.chunks(10_000).enumerate();
+    let mixed = parts.flat_map(|(turn, part)| [part.to_vec(), scan(turn as u64)].concat());
+    mixed.take(requests.len()).collect()
+}
+
+struct Zipf(Vec<f64>);
+
+impl Zipf {
+    fn new(alpha: f64) -> Self {
+        let mut sum = 0.0;
+        let weight = |rank: usize| {
+            sum += (rank as f64).powf(-alpha);
+            sum
+        };
+        Self((1..=N_KEYS).map(weight).collect())
+    }
+
+    fn draw(&self, dice: &mut Dice) -> u64 {
+        let total = self.0.last().copied().unwrap_or_default();
+        let at = dice.roll(1 << 40) as f64 / (1_u64 << 40) as f64 * total;
+        self.0.partition_point(|&sum| sum <= at) as u64
+    }
+}
+
+/// A cheap generator: runs must not differ.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((u128::from(z ^ (z >> 31)) * u128::from(sides)) >> 64) as u64
+    }
+}
