@@ -12,7 +12,7 @@
 //! reuse::reuse                               │
 //!   Fresh, Stale…  ─▶ answer::answer         │
 //!   Revalidate     ─▶ revalidate::condition ─┴▶ the origin
-//!                        304 ─▶ revalidate::merge_304 ─▶ keep::judge
+//!                        304 ─▶ revalidate::merge ─────▶ keep::judge
 //!                        else ─────────────────────────▶ keep::keep ─▶ omit, meta::encode
 //! ```
 //!

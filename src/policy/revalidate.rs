@@ -6,6 +6,7 @@ use crate::http::head::ResponseHead;
 use crate::http::hop;
 use crate::http::validator::EntityTag;
 use crate::policy::freshness::last_modified_s;
+use crate::policy::rules::Rules;
 
 /// Makes the fetch ask for the whole response, whatever part or condition the client named: a
 /// client's own conditions are answered from what was fetched (RFC 9111 section 4.3.1).
@@ -43,20 +44,25 @@ pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
     }
 }
 
-/// The stored fields, freshened by those of a 304 that [`confirms`] them (RFC 9111 sections 3.2
-/// and 4.3.4): each field of the 304 replaces all stored ones of its name, but for
+/// The stored fields, freshened by those of a 304 that [`confirms`] them, or of the answer to a
+/// HEAD (RFC 9111 sections 3.2, 4.3.4 and 4.3.5): each of the new fields replaces all stored ones
+/// of its name, but for
 ///
 /// - those of the connection and the framing (section 3.1),
-/// - Content-Length, Content-Encoding, Content-Type and Content-Range: they describe the stored
-///   body, which the 304 does not carry,
-/// - Set-Cookie, which is for the one client whose request led to the 304.
+/// - Content-Length, Content-Encoding, Content-Range and digests of the content: they describe the
+///   octets that are stored, which the new response does not carry,
+/// - Set-Cookie where the operator does not have it stored: it is for the one client whose request
+///   led to the new response.
 ///
-/// The stored Age goes, and the stored Date when the 304 has none, as they speak of the earlier
+/// The stored Age goes, and the stored Date when there is no new one, as they speak of the earlier
 /// response: a `fresh` that went through [`crate::http::forward::response_fields`] has a Date.
-pub fn merge_304(stored: &Fields, fresh: &ResponseHead) -> Fields {
+pub fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
     let mut news = fresh.fields.clone();
     hop::strip(&mut news);
     news.retain(|name, _| !UNCHANGED.iter().any(|field| eq_ignore_case(name, field)));
+    if !rules.allow_set_cookie {
+        news.remove("set-cookie");
+    }
     let mut merged = stored.clone();
     merged.retain(|name, _| {
         let is_of_the_time = eq_ignore_case(name, b"age") || eq_ignore_case(name, b"date");
@@ -78,15 +84,9 @@ const CONDITIONS: [&[u8]; 6] = [
     b"range",
 ];
 
-/// Fields of a 304 that do not change what is stored.
-const UNCHANGED: [&[u8]; 6] = [
-    b"content-length",
-    b"content-encoding",
-    b"content-type",
-    b"content-range",
-    b"set-cookie",
-    b"set-cookie2",
-];
+/// Fields of a new response without its content that do not change what is stored.
+const UNCHANGED: [&[u8]; 5] =
+    [b"content-length", b"content-encoding", b"content-range", b"content-md5", b"content-digest"];
 
 #[cfg(test)]
 mod tests {
@@ -162,23 +162,27 @@ mod tests {
             ("Content-Type", "text/html"),
             ("Content-Length", "0"),
             ("Content-Encoding", "gzip"),
+            ("Content-MD5", "x"),
             ("Set-Cookie", "a=b"),
             ("Connection", "x-hop"),
             ("X-Hop", "1"),
             ("X-C", "1"),
             ("X-C", "2"),
         ];
-        let merged = merge_304(&stored, &response(304, &news));
+        let merged = merge(&stored, &response(304, &news), &Rules::default());
         let expected = [
-            ("Content-Type", "text/plain"),
             ("Content-Length", "5"),
             ("X-B", "1"),
             ("x-a", "3"),
             ("Date", "now"),
+            ("Content-Type", "text/html"),
             ("X-C", "1"),
             ("X-C", "2"),
         ];
         assert_eq!(merged, fields(&expected));
+        let rules = Rules { allow_set_cookie: true, ..Rules::default() };
+        let merged = merge(&stored, &response(304, &news), &rules);
+        assert_eq!(merged.get("set-cookie"), Some(&b"a=b"[..]));
     }
 
     fn any_fields() -> impl Strategy<Value = Vec<(String, String)>> {
@@ -209,8 +213,9 @@ mod tests {
             };
             let mut head = response(304, &[]);
             head.fields = list(&fresh);
-            let once = merge_304(&list(&stored), &head);
-            prop_assert_eq!(merge_304(&once, &head), once);
+            let rules = Rules::default();
+            let once = merge(&list(&stored), &head, &rules);
+            prop_assert_eq!(merge(&once, &head, &rules), once);
         }
     }
 }

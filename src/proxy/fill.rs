@@ -161,7 +161,7 @@ impl Fill {
     fn merged(&self, stored: &HotObject, response: &Response) -> Option<Entry> {
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
-        let mut fields = revalidate::merge_304(&stored.fields, &head);
+        let mut fields = revalidate::merge(&stored.fields, &head, &self.job.rules);
         let kept = keep::judge(
             Method::Get,
             &self.job.request.fields,
@@ -172,6 +172,11 @@ impl Fill {
         );
         let Keep::Store { lifetimes, omit } = kept else { return None };
         self.keep_private(&mut fields, &omit);
+        if !self.job.rules.allow_set_cookie {
+            let mut private = self.lease.local.private();
+            head.fields.get_all("set-cookie").for_each(|it| private.push(b"Set-Cookie", it));
+            self.lease.local.set_private(private);
+        }
         let lifetimes = Lifetimes { vary: stored.lifetimes.vary.clone(), ..lifetimes };
         let name = self.job.found.name.clone();
         Some(Entry { name, status: stored.status, fields, lifetimes })
