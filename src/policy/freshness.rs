@@ -35,8 +35,22 @@ pub struct Lifetime {
 
 /// The freshness lifetime of a response to a shared cache, RFC 9111 section 4.2.1: `s-maxage`,
 /// else `max-age`, else `Expires` less `Date`, else the operator's for this status, else a
-/// heuristic. `None` when nothing gives one. What is stated but invalid counts as zero.
+/// heuristic. `None` when nothing gives one. What is stated but invalid counts as zero, and so
+/// does every lifetime beside an Age that cannot be believed ([`has_sound_age`]).
 pub fn lifetime(
+    status: Status,
+    fields: &Fields,
+    control: &ResponseControl,
+    times: &Times,
+    rules: &Rules,
+) -> Option<Lifetime> {
+    let lifetime = claimed_lifetime(status, fields, control, times, rules)?;
+    let seconds = if has_sound_age(fields) { lifetime.seconds } else { 0 };
+    Some(Lifetime { seconds, ..lifetime })
+}
+
+/// The lifetime of a response whose age is known.
+fn claimed_lifetime(
     status: Status,
     fields: &Fields,
     control: &ResponseControl,
@@ -82,6 +96,22 @@ pub const fn current_age_s(stored: &Lifetimes, now_s: u64) -> u64 {
 /// none or it is no number of seconds.
 pub fn age_value_s(fields: &Fields) -> u32 {
     fields.list("age").next().and_then(delta_seconds).unwrap_or(0)
+}
+
+/// Whether the Age field is missing, or says how old the response is.
+///
+/// One that is no number is not used as an age (RFC 9111 section 5.1), but then nobody knows how
+/// old the response is, and section 4.2.1 encourages caches to take invalid freshness information
+/// for staleness. The same section leaves the choice between the first of several values and
+/// staleness. It is the first member when one party wrote a list, as section 5.1 has it. It is
+/// staleness when several wrote a value each: in lines of their own, or in lines that a recipient
+/// before us has combined, which it does with a comma and a space (RFC 9110 section 5.3).
+pub fn has_sound_age(fields: &Fields) -> bool {
+    let mut lines = fields.get_all("age");
+    let (Some(line), second) = (lines.next(), lines.next()) else { return true };
+    let is_combined = memchr::memmem::find(line, b", ").is_some();
+    let first = fields.list("age").next();
+    second.is_none() && !is_combined && first.and_then(delta_seconds).is_some()
 }
 
 /// When the origin made the response: its Date, or the time of its arrival when that is missing
@@ -183,6 +213,24 @@ mod tests {
             assert_eq!(age_value_s(&fields(&[("Age", text)])), expected, "{text:?}");
         }
         assert_eq!(age_value_s(&fields(&[("age", "3"), ("age", "9")])), 3);
+    }
+
+    #[test]
+    fn nothing_is_fresh_whose_age_cannot_be_believed() {
+        let control = ("cache-control", "max-age=60");
+        let lifetime = |list: &[(&str, &str)]| found(list, 200, &Rules::default());
+        let fresh = Some((60, Source::MaxAge));
+        assert_eq!(lifetime(&[control]), fresh);
+        for text in ["0", "7", "99999999999", "0,7", "7,0,abc"] {
+            assert_eq!(lifetime(&[control, ("age", text)]), fresh, "{text:?}");
+        }
+        for text in ["", "abc", "-7", "7.0", "7;a=b", "7 s", "abc,7", "0, 0", "7, 0"] {
+            let stale = Some((0, Source::MaxAge));
+            assert_eq!(lifetime(&[control, ("Age", text)]), stale, "{text:?}");
+        }
+        let stale = Some((0, Source::MaxAge));
+        assert_eq!(lifetime(&[control, ("age", "0"), ("age", "0")]), stale);
+        assert_eq!(lifetime(&[("age", "abc")]), None, "it gives no lifetime where there is none");
     }
 
     #[test]
