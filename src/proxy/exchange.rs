@@ -25,20 +25,18 @@ use crate::policy::reuse::{self, Verdict};
 use crate::policy::revalidate;
 use crate::policy::rules::Rules;
 use crate::policy::status::{CacheStatus, CacheVerdict, Fwd};
-use crate::proxy::client::{Client, ClientError};
+use crate::proxy::client::Client;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::failure::{CloseReason, FetchError};
-use crate::proxy::fetch::FetchFailure;
 use crate::proxy::fill::{self, Job};
-use crate::proxy::invalidate;
 use crate::proxy::join::{self, Delivery, Joined, Part};
 use crate::proxy::lookup::{self, Found, What};
 use crate::proxy::pass;
 use crate::proxy::progress::{FillObject, Handover};
 use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
-use crate::proxy::upload::{ReceiveLimits, Received, Streamed, Whole};
+use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
 use crate::route::Rule;
 
@@ -363,59 +361,6 @@ impl<C: Client> Exchange<'_, C> {
         let mut status = CacheStatus::forward(fwd);
         status.detail = Some(reason.word());
         pass::relay(self.client, response, read, &status, self.facts).await
-    }
-
-    async fn pass_bodiless(&mut self, rule: Rule, reason: PassReason) -> Result<(), CloseReason> {
-        self.pass(rule, Received::nothing(), reason).await
-    }
-
-    async fn pass(
-        &mut self,
-        rule: Rule,
-        mut body: Received,
-        reason: PassReason,
-    ) -> Result<(), CloseReason> {
-        let framing = match self.request.length {
-            BodyLength::None => BodyLength::None,
-            _ => BodyLength::Known(body.len()),
-        };
-        let fields = pass::request_fields(self.client, self.request, framing);
-        let question = pass::question(rule.upstream, self.request, &fields);
-        let mut upload = Whole { client: self.client, body: &mut body };
-        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(asked, reason).await
-    }
-
-    async fn pass_streamed(&mut self, rule: Rule, reason: PassReason) -> Result<(), CloseReason> {
-        let fields = pass::request_fields(self.client, self.request, self.request.length);
-        let question = pass::question(rule.upstream, self.request, &fields);
-        let mut upload = Streamed::new(self.client, self.request.length);
-        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(asked, reason).await
-    }
-
-    async fn passed(
-        &mut self,
-        asked: Result<crate::proxy::fetch::Response, FetchFailure>,
-        reason: PassReason,
-    ) -> Result<(), CloseReason> {
-        self.facts.verdict = Some(CacheVerdict::Pass(reason));
-        let response = match asked {
-            Ok(response) => response,
-            Err(FetchFailure::Fetch(error)) => return self.failed(error, Some(reason.fwd())).await,
-            Err(FetchFailure::Client(ClientError::Closed(CloseReason::BodyTimeout))) => {
-                self.own(Status(408), "the request's body did not come in time", &[]).await?;
-                return Err(CloseReason::BodyTimeout);
-            }
-            Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
-            Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
-        };
-        if let Some(cache) = &self.context.cache {
-            let scheme = self.client.scheme();
-            invalidate::after(cache, scheme, self.request, &response.head);
-        }
-        let status = CacheStatus::pass(reason);
-        pass::relay(self.client, response, Vec::new(), &status, self.facts).await
     }
 }
 

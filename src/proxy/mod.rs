@@ -29,5 +29,6 @@ pub mod pass;
 pub mod invalidate;
 pub mod exchange;
 mod own;
+mod round;
 pub mod clients;
 pub mod h1;

@@ -1,0 +1,78 @@
+//! Round the cache, as a part of an exchange: what is asked for one client alone, and what its
+//! answer does to what is stored.
+
+use crate::http::head::BodyLength;
+use crate::http::status::Status;
+use crate::policy::pass::PassReason;
+use crate::policy::status::{CacheStatus, CacheVerdict};
+use crate::proxy::client::{Client, ClientError};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::CloseReason;
+use crate::proxy::fetch::{FetchFailure, Response};
+use crate::proxy::invalidate;
+use crate::proxy::pass;
+use crate::proxy::upload::{Received, Streamed, Whole};
+use crate::route::Rule;
+
+impl<C: Client> Exchange<'_, C> {
+    pub(super) async fn pass_bodiless(
+        &mut self,
+        rule: Rule,
+        reason: PassReason,
+    ) -> Result<(), CloseReason> {
+        self.pass(rule, Received::nothing(), reason).await
+    }
+
+    pub(super) async fn pass(
+        &mut self,
+        rule: Rule,
+        mut body: Received,
+        reason: PassReason,
+    ) -> Result<(), CloseReason> {
+        let framing = match self.request.length {
+            BodyLength::None => BodyLength::None,
+            _ => BodyLength::Known(body.len()),
+        };
+        let fields = pass::request_fields(self.client, self.request, framing);
+        let question = pass::question(rule.upstream, self.request, &fields);
+        let mut upload = Whole { client: self.client, body: &mut body };
+        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
+        self.passed(asked, reason).await
+    }
+
+    pub(super) async fn pass_streamed(
+        &mut self,
+        rule: Rule,
+        reason: PassReason,
+    ) -> Result<(), CloseReason> {
+        let fields = pass::request_fields(self.client, self.request, self.request.length);
+        let question = pass::question(rule.upstream, self.request, &fields);
+        let mut upload = Streamed::new(self.client, self.request.length);
+        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
+        self.passed(asked, reason).await
+    }
+
+    async fn passed(
+        &mut self,
+        asked: Result<Response, FetchFailure>,
+        reason: PassReason,
+    ) -> Result<(), CloseReason> {
+        self.facts.verdict = Some(CacheVerdict::Pass(reason));
+        let response = match asked {
+            Ok(response) => response,
+            Err(FetchFailure::Fetch(error)) => return self.failed(error, Some(reason.fwd())).await,
+            Err(FetchFailure::Client(ClientError::Closed(CloseReason::BodyTimeout))) => {
+                self.own(Status(408), "the request's body did not come in time", &[]).await?;
+                return Err(CloseReason::BodyTimeout);
+            }
+            Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
+            Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
+        };
+        if let Some(cache) = &self.context.cache {
+            let scheme = self.client.scheme();
+            invalidate::after(cache, scheme, self.request, &response.head);
+        }
+        let status = CacheStatus::pass(reason);
+        pass::relay(self.client, response, Vec::new(), &status, self.facts).await
+    }
+}
