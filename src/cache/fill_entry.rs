@@ -34,6 +34,10 @@ impl Entry {
         matches!(self.state.load(Ordering::Acquire), FETCHING | STREAMING)
     }
 
+    pub(super) fn is_spoiled(&self) -> bool {
+        self.total.load(Ordering::SeqCst) & SPOILED != 0
+    }
+
     pub(super) fn followers(&self) -> Seats {
         let [low, high] = [0, 1].map(|i| u128::from(self.followers[i].load(Ordering::SeqCst)));
         Seats(high << 64 | low)

@@ -145,7 +145,7 @@ impl Fills {
             let id = entry.id.load(Ordering::Relaxed);
             if id == 0 || !entry.is_under_way() {
                 ended = Some(ended.map_or((id, number), |best| best.min((id, number))));
-            } else if entry.is_of(halves) && self.is_led(entry) {
+            } else if entry.is_of(halves) && !entry.is_spoiled() && self.is_led(entry) {
                 let at = FillAt { entry: number as u32, id };
                 self.follow(at, seat);
                 return Lease::Follow(at);
@@ -240,7 +240,7 @@ impl Fills {
     }
 
     /// What a running fill of `key` brings must not be stored: it was asked for before something
-    /// made it untrue.
+    /// made it untrue. Nobody joins it any more: the next to ask leads a fill beside it.
     pub fn spoil(&self, key: &Key) {
         let halves = halves(key);
         let group = self.group_of(halves[0]);
@@ -253,7 +253,7 @@ impl Fills {
 
     /// Whether somebody called [`Fills::spoil`] on this fill.
     pub fn is_spoiled(&self, at: FillAt) -> bool {
-        self.entry(at).is_none_or(|entry| entry.total.load(Ordering::SeqCst) & SPOILED != 0)
+        self.entry(at).is_none_or(Entry::is_spoiled)
     }
 
     /// Leader: the response is not storable.

@@ -184,12 +184,14 @@ impl Fill {
 
     /// The origin says that what is stored is still good.
     async fn revalidated(mut self, entry: Entry, stored: &Rc<HotObject>) {
-        let renewed = self.shelf.store_again(entry, stored).await;
-        let object = renewed.unwrap_or_else(|error| {
-            self.shelf.refused(&error);
-            Rc::clone(stored)
-        });
-        self.unless_spoiled();
+        let mut object = Rc::clone(stored);
+        if !self.is_spoiled() {
+            match self.shelf.store_again(entry, stored).await {
+                Ok(renewed) => object = renewed,
+                Err(error) => self.shelf.refused(&error),
+            }
+            self.unless_spoiled();
+        }
         self.lease.local.set_revalidated();
         self.lease.end(|cache, at| cache.fills.done(at));
         self.lease.local.set(Progress::Object(object));
@@ -207,9 +209,14 @@ impl Fill {
         }
     }
 
-    /// Takes back what was stored, if something made it untrue while it was on its way.
+    /// Whether something made untrue what is on its way: it is not to be stored.
+    fn is_spoiled(&self) -> bool {
+        self.lease.cache.fills.is_spoiled(self.lease.at)
+    }
+
+    /// Takes back what was stored, if it was made untrue at that very moment.
     fn unless_spoiled(&self) {
-        if self.lease.cache.fills.is_spoiled(self.lease.at) {
+        if self.is_spoiled() {
             let found = &self.job.found;
             self.shelf.forget(&found.primary.key);
             self.shelf.forget(&found.name.key);
@@ -251,12 +258,17 @@ impl Fill {
 
     /// A whole small response: stored, then given to everybody at once.
     fn store_whole(mut self, entry: Entry, body: &[u8]) {
-        let stored = self.shelf.store(entry.clone(), body);
-        self.unless_spoiled();
-        let object = stored.unwrap_or_else(|error| {
-            self.shelf.refused(&error);
-            Rc::new(shelf::in_memory(entry, None, body))
-        });
+        let object = match self.is_spoiled() {
+            true => Rc::new(shelf::in_memory(entry, None, body)),
+            false => {
+                let stored = self.shelf.store(entry.clone(), body);
+                self.unless_spoiled();
+                stored.unwrap_or_else(|error| {
+                    self.shelf.refused(&error);
+                    Rc::new(shelf::in_memory(entry, None, body))
+                })
+            }
+        };
         self.lease.end(|cache, at| match object.source {
             Some(_) => cache.fills.done(at),
             // There is nothing that other workers could find.
@@ -306,10 +318,14 @@ impl Fill {
             }
         }
         let bytes = writer.written();
-        if let Err(error) = self.shelf.publish(&entry, writer) {
+        let stored = match self.is_spoiled() {
+            // Who reads the file may still have to learn from it that it is whole.
+            true => writer.finish().map(drop),
+            false => self.shelf.publish(&entry, writer).map(|_| self.unless_spoiled()),
+        };
+        if let Err(error) = stored {
             self.shelf.refused(&error);
         }
-        self.unless_spoiled();
         // Followers take "done" to be after the last byte they were told of.
         cache.wake(cache.fills.progress(self.lease.at, bytes));
         self.lease.end(|cache, at| cache.fills.done(at));

@@ -56,6 +56,23 @@ fn who_holds_an_old_fill_sees_it_gone() {
 }
 
 #[test]
+fn a_spoiled_fill_is_joined_by_nobody() {
+    let (a, b) = two();
+    let key = key_of(b"x");
+    let old = leader(a.lease(&key, 0));
+    assert_eq!(b.lease(&key, 1), Lease::Follow(old));
+    b.spoil(&key);
+    assert!(a.is_spoiled(old));
+    let new = leader(b.lease(&key, 1));
+    assert!(new != old && !b.is_spoiled(new));
+    assert_eq!(a.lease(&key, 0), Lease::Follow(new));
+    assert_eq!(a.head_ready(old, Some(5)), Seats::one(1), "who joined before still hears of it");
+    assert_eq!(b.state(old), FillState::Streaming { bytes: 0, total: Some(5) });
+    b.spoil(&key_of(b"y"));
+    assert!(!b.is_spoiled(new));
+}
+
+#[test]
 fn a_group_that_is_full_says_so() {
     let (a, _b) = two();
     let mut n_full = 0;
