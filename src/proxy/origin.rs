@@ -130,11 +130,15 @@ impl Origin {
                 return Ok(());
             }
             out.clear();
-            let next = body.next(&mut out);
-            match self.unless_answered(next).await.map_err(SendError::Origin)? {
-                Some(result) => more = result.map_err(SendError::Client)?,
-                None => return self.pass_on_early(body).await,
-            }
+            more = loop {
+                let next = body.next(&mut out);
+                match self.unless_heard(next).await.map_err(SendError::Origin)? {
+                    Heard::Nothing(next) => break next.map_err(SendError::Client)?,
+                    // The client may be waiting for it before it says more.
+                    Heard::Interim => self.pass_on_early(body).await?,
+                    Heard::Answer => return self.pass_on_early(body).await,
+                }
+            };
         }
     }
 
@@ -257,9 +261,10 @@ impl Origin {
                     let deadline_ms = self.deadline(self.limits.idle_ms);
                     let stream = self.connection.stream_handle();
                     let writable = stream.writable(deadline_ms);
-                    match self.unless_answered(writable).await? {
-                        Some(result) => result.map_err(|error| FetchError::from_io(&error))?,
-                        None => return Ok(Sent::Interrupted),
+                    match self.unless_heard(writable).await? {
+                        Heard::Nothing(wait) => wait.map_err(|e| FetchError::from_io(&e))?,
+                        Heard::Interim => {}
+                        Heard::Answer => return Ok(Sent::Interrupted),
                     }
                 }
                 // What the origin said before it closed may still be there to be read.
@@ -272,11 +277,11 @@ impl Origin {
         Ok(Sent::Whole)
     }
 
-    /// Waits for `work`, unless the origin answers first: then `None`.
-    async fn unless_answered<T>(
+    /// Waits for `work`, unless the origin says something first; `work` is then dropped.
+    async fn unless_heard<T>(
         &mut self,
         work: impl Future<Output = T>,
-    ) -> Result<Option<T>, FetchError> {
+    ) -> Result<Heard<T>, FetchError> {
         let mut work = pin!(work);
         loop {
             let stream = self.connection.stream_handle();
@@ -289,18 +294,29 @@ impl Origin {
                 .await
             };
             if let Some(value) = first {
-                return Ok(Some(value));
+                return Ok(Heard::Nothing(value));
             }
             match self.try_read() {
                 Ok(0) if !self.has_answered() => return Err(FetchError::Closed),
-                Ok(0) => return Ok(None),
-                Ok(_) if self.take_early()? => return Ok(None),
+                Ok(0) => return Ok(Heard::Answer),
+                Ok(_) if self.take_early()? => return Ok(Heard::Answer),
+                Ok(_) if !self.early.is_empty() => return Ok(Heard::Interim),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(FetchError::from_io(&error)),
             }
         }
     }
+}
+
+/// What came first: the end of some work, or the origin's word.
+#[derive(Debug)]
+enum Heard<T> {
+    Nothing(T),
+    /// An interim response, which is among the early ones now.
+    Interim,
+    /// The final response, or its beginning, or the end.
+    Answer,
 }
 
 /// Takes an interim response to who asked. 100 stays here: it answers an expectation, and those

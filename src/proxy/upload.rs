@@ -21,7 +21,8 @@ pub trait Upload {
     /// The whole of it, if it is in memory; [`Upload::next`] is then not called.
     fn in_memory(&self) -> Option<&[u8]>;
 
-    /// Appends the next piece to `into`; `false` when it was the last.
+    /// Appends the next piece to `into`; `false` when it was the last. Dropped while it waits, it
+    /// has taken nothing and appended nothing.
     async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError>;
 
     /// Goes back to the beginning, so that another origin can be asked; `false` if it cannot.

@@ -190,3 +190,38 @@ fn an_answer_before_the_body_ends_is_passed_on() {
     client.write(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n12345");
     client.answer().expect_status(403).expect_body("no");
 }
+
+#[test]
+fn interim_answers_come_through_while_a_body_is_streamed() {
+    let origin = Origin::wired(|connection| {
+        let Ok(_) = connection.head() else { return };
+        let mut wanted = b"one".to_vec();
+        for (interim, next) in [
+            (&b"HTTP/1.1 102 Processing\r\n\r\n"[..], &b"two"[..]),
+            (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\n\r\n", b"end"),
+        ] {
+            while connection.unread() != wanted {
+                let Ok(1..) = connection.read() else { return };
+            }
+            // The next part of the body comes only when this has reached the client.
+            let _ = connection.write(interim);
+            wanted.extend_from_slice(next);
+        }
+        while connection.unread() != wanted {
+            let Ok(1..) = connection.read() else { return };
+        }
+        let _ = connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        connection.wait_closed();
+    });
+    let plan = Plan::new(&origin).set("sites", STREAMED);
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.write(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\none");
+    assert_eq!(client.answer_head().0, 102);
+    client.write(b"two");
+    let (status, head) = client.answer_head();
+    assert_eq!((status, head.field("link")), (103, Some("</a>")), "{head:?}");
+    assert_eq!(head.field("connection"), None, "{head:?}");
+    client.write(b"end");
+    client.answer().expect_status(200).expect_body("ok");
+}
