@@ -288,7 +288,98 @@ async fn verify(object: &Object) -> Result<(), OpenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::cache::fills::Fills;
+    use crate::cache::hot::Hot;
+    use crate::cache::place::tests as cached;
+    use crate::cache::slot::NewSlot;
+    use crate::policy::keep::Lifetimes;
+    use crate::proxy::notice::Notice;
+    use crate::sys::wake::Wakes;
+
+    /// The cache of a worker, in a directory that goes with it.
+    fn cache_side() -> (tempfile::TempDir, CacheSide) {
+        let (dir, index, store) = cached::cache(100);
+        let cache = CacheSide {
+            index: Rc::new(index),
+            store: Rc::new(store),
+            fills: Rc::new(Fills::create(16).unwrap()),
+            hot: RefCell::new(Hot::new(1 << 20, 16)),
+            local: RefCell::default(),
+            remote: RefCell::default(),
+            remote_notice: Notice::default(),
+            wakes: Rc::new(Wakes::new(2).unwrap()),
+            seat: 0,
+            keeper_seat: 1,
+            object_bytes_max: 1 << 20,
+        };
+        (dir, cache)
+    }
+
+    const TEXT: &str = "GET http://example.org/";
+
+    fn found(what: What) -> Found {
+        let name = Name::of(TEXT.as_bytes());
+        Found { primary: name.clone(), name, marker: None, what }
+    }
+
+    /// Shows something in the index under [`TEXT`], as a fill does at its end.
+    fn publish(cache: &CacheSide, state: State, fresh_until_s: u64) -> Source {
+        let slot = NewSlot { state, fresh_until_s, ..cached::slot(TEXT) };
+        let published = cache.index.publish(&slot).unwrap();
+        Source { at: published.at, generation: published.generation }
+    }
+
+    fn object(source: Option<Source>) -> What {
+        let key = Name::of(TEXT.as_bytes()).key;
+        let (lifetimes, fields) = (Lifetimes::default(), Fields::new());
+        let object = HotObject::in_memory(key, source, Status(200), lifetimes, fields, b"x");
+        What::Object(Rc::new(object))
+    }
+
+    #[test]
+    fn a_fill_that_ended_after_a_vain_look_up_is_noticed() {
+        let (_dir, cache) = cache_side();
+        let hour_on_s = reactor::now().unix_s() + 3600;
+        assert!(!has_changed(&cache, &found(What::Nothing)), "there still is nothing");
+        for state in [State::Ready, State::Vary] {
+            publish(&cache, state, 2);
+            assert!(has_changed(&cache, &found(What::Nothing)), "{state:?}, stale or not");
+        }
+        publish(&cache, State::Pass, hour_on_s);
+        assert!(has_changed(&cache, &found(What::Nothing)), "nobody is to wait for it any more");
+        publish(&cache, State::Pass, 2);
+        assert!(!has_changed(&cache, &found(What::Nothing)), "a note that is too old is nothing");
+    }
+
+    #[test]
+    fn a_fill_that_replaced_what_was_found_is_noticed() {
+        let (_dir, cache) = cache_side();
+        let first = found(object(Some(publish(&cache, State::Ready, 2))));
+        assert!(!has_changed(&cache, &first), "what was found is still there");
+        let second = found(object(Some(publish(&cache, State::Ready, 2))));
+        assert!(has_changed(&cache, &first), "it was replaced");
+        assert!(!has_changed(&cache, &second));
+        cache.index.remove(&second.name.key, None);
+        assert!(has_changed(&cache, &second), "it was removed");
+        publish(&cache, State::Pass, reactor::now().unix_s() + 3600);
+        assert!(has_changed(&cache, &second), "it is not stored any longer");
+        assert!(has_changed(&cache, &found(object(None))), "it was never stored");
+    }
+
+    #[test]
+    fn another_variant_is_no_change_of_this_one() {
+        let (_dir, cache) = cache_side();
+        publish(&cache, State::Vary, 2);
+        let mut variant = found(What::Nothing);
+        variant.name = Name::of(b"GET http://example.org/\naccept-language:de\n#1");
+        assert!(!has_changed(&cache, &variant));
+        let slot = NewSlot { key: variant.name.key, ..cached::slot(TEXT) };
+        cache.index.publish(&slot).unwrap();
+        assert!(has_changed(&cache, &variant));
+    }
 
     #[test]
     fn variants_of_another_marker_have_other_names() {

@@ -154,6 +154,27 @@ fn a_request_may_insist_on_the_origin_or_on_the_cache() {
 }
 
 #[test]
+fn a_wish_for_a_young_answer_is_judged_anew_each_time() {
+    let origin = Origin::answering(|r| Response::ok(r.number.to_string()).cache("max-age=600"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    // The same bytes on the same connection: nothing but the answer's age changes.
+    let mut client = ktrix.client();
+    let ask = Ask::get("/a").field("Cache-Control", "max-age=1");
+    for _ in 0..2 {
+        let mut stored = None;
+        until_true("two hits in the answer's first second", || {
+            let (first, second) = (client.ask(&ask), client.ask(&ask));
+            stored = Some(second.text());
+            first.is_hit() && second.is_hit()
+        });
+        until_true("a younger answer, asked for in the same words", || {
+            Some(client.ask(&ask).expect_status(200).text()) != stored
+        });
+    }
+}
+
+#[test]
 fn a_head_is_answered_from_a_stored_get_and_stores_no_body_of_its_own() {
     let origin = Origin::answering(|_| Response::ok("hello").cache("max-age=60"));
     let plan = Plan::new(&origin);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -220,4 +220,25 @@ fn followers_in_the_middle_see_that_their_answer_is_not_whole() {
     read_against(&mut client, &pattern(LARGE), || ());
     ktrix.wait_hit("/large");
     plan.verify_cache();
+}
+
+#[test]
+fn nobody_waits_for_a_dead_origin_behind_another() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |_| Response::ok("late").gated(&held));
+    let plan = four_workers(&origin).set("timeouts", "{first-byte: 1s}");
+    let ktrix = plan.start();
+    let mut clients: Vec<Client> = (0..16).map(|_| ktrix.client()).collect();
+    let start = Instant::now();
+    for client in &mut clients {
+        client.send(&Ask::get("/a"));
+    }
+    for client in &mut clients {
+        client.answer().expect_status(504);
+    }
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
+    assert!(origin.n_requests() <= 8, "{} of 16 asked the origin", origin.n_requests());
+    gate.open();
 }

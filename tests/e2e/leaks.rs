@@ -1,6 +1,6 @@
 //! What is one client's reaches no other: private fields, hidden fields, ways round a route.
 
-use crate::support::{Ask, Origin, Plan, Response, until_true};
+use crate::support::{Ask, Client, Gate, Origin, Plan, Response, pattern, until_true};
 
 #[test]
 fn a_private_field_of_a_304_reaches_no_other_client() {
@@ -75,4 +75,124 @@ fn a_path_written_otherwise_takes_the_same_route() {
         }
     }
     assert!(plan.cache_files().is_empty(), "{:?}", plan.cache_files());
+}
+
+#[test]
+fn a_304_that_forbids_storing_ends_the_object_and_its_fields_reach_nobody_else() {
+    for control in ["private", "no-store", "private, max-age=60", "no-store, max-age=60"] {
+        let origin = Origin::answering(move |request| {
+            let who = request.field("x-who").unwrap_or("nobody").to_owned();
+            if request.has("if-none-match") {
+                return Response::status(304)
+                    .field("ETag", "\"one\"")
+                    .field("X-User", who)
+                    .cache(control);
+            }
+            let body = format!("for {who}");
+            let life = if request.number == 0 { "max-age=0" } else { control };
+            Response::ok(body).field("ETag", "\"one\"").cache(life)
+        });
+        let plan = Plan::new(&origin);
+        let ktrix = plan.start();
+        let ask = |who| ktrix.ask(&Ask::get("/a").field("X-Who", who)).expect_status(200);
+        ask("ann").expect_body("for ann");
+        until_true("the stored object", || plan.cache_files().len() == 1);
+        // Who was told 304 gets an answer of its own, for it may not have the stored one.
+        ask("bob").expect_body("for bob").expect_no_field("x-user");
+        until_true("the object to be gone", || plan.cache_files().is_empty());
+        for _ in 0..4 {
+            for who in ["ann", "eve"] {
+                let answer = ask(who).expect_miss().expect_no_field("x-user");
+                answer.expect_body(format!("for {who}"));
+            }
+        }
+    }
+}
+
+/// An origin that answers by what ktrix says of the client, and chooses by it.
+fn by_client(name: &'static str) -> Origin {
+    Origin::answering(move |request| {
+        let value = request.field(name).unwrap_or("none").to_owned();
+        Response::ok(value).field("Vary", name).cache("max-age=60")
+    })
+}
+
+#[test]
+fn what_is_chosen_by_who_asks_is_shared_by_nobody() {
+    for name in ["X-Forwarded-For", "Forwarded", "X-Forwarded-Proto"] {
+        let origin = by_client(name);
+        let plan = Plan::new(&origin);
+        let _ktrix = plan.start();
+        for n in 1..=9 {
+            let from = [127, 0, 0, n];
+            let address = from.map(|byte| byte.to_string()).join(".");
+            let mut client = Client::connect_from(from, &plan.address);
+            for _ in 0..3 {
+                let answer = client.get("/a").expect_status(200).expect_miss();
+                let body = answer.text();
+                assert!(name == "X-Forwarded-Proto" || body.contains(&address), "{n}: {body}");
+            }
+            // Whoever says that he is another is still not that other.
+            let mut liar = Client::connect_from([127, 0, 0, 77], &plan.address);
+            let answer = liar.ask(&Ask::get("/a").field(name, &address)).expect_miss();
+            let body = answer.text();
+            assert!(name == "X-Forwarded-Proto" || body.contains("127.0.0.77"), "{body}");
+        }
+        origin.expect_requests(9 * 4);
+        assert!(plan.cache_files().is_empty(), "{name}: {:?}", plan.cache_files());
+    }
+}
+
+#[test]
+fn clients_that_wait_together_share_nothing_that_is_chosen_by_who_asks() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| {
+        let who = request.field("x-forwarded-for").unwrap_or("none").to_owned();
+        Response::ok(who).field("Vary", "X-Forwarded-For").cache("max-age=60").gated(&held)
+    });
+    let plan = Plan::new(&origin).set("workers", "4");
+    let _ktrix = plan.start();
+    let mut clients: Vec<_> =
+        (1..=20).map(|n| (n, Client::connect_from([127, 0, 0, n], &plan.address))).collect();
+    for (_, client) in &mut clients {
+        client.send(&Ask::get("/a"));
+    }
+    origin.wait_requests(1);
+    gate.open();
+    for (n, client) in &mut clients {
+        client.answer().expect_status(200).expect_body(format!("127.0.0.{n}"));
+    }
+    origin.expect_requests(20);
+}
+
+#[test]
+fn the_first_client_keeps_its_own_cookie_and_followers_do_not_get_it() {
+    let bodies = [b"small".to_vec(), pattern(1 << 20)];
+    for control in ["no-cache=\"Set-Cookie\"", "private=\"Set-Cookie\""] {
+        for body in &bodies {
+            let gate = Gate::new();
+            let (held, sent) = (gate.clone(), body.clone());
+            let origin = Origin::answering(move |request| {
+                let response = Response::ok(&sent).field("Set-Cookie", request.number);
+                response.cache(&format!("max-age=60, {control}")).gated(&held)
+            });
+            let plan = Plan::new(&origin).set("workers", "4");
+            let ktrix = plan.start();
+            let mut clients: Vec<Client> = (0..16).map(|_| ktrix.client()).collect();
+            for (i, client) in clients.iter_mut().enumerate() {
+                client.send(&Ask::get("/a"));
+                if i == 0 {
+                    origin.wait_requests(1);
+                }
+            }
+            gate.open();
+            for (i, client) in clients.iter_mut().enumerate() {
+                let answer = client.answer().expect_status(200).expect_body(body);
+                assert_eq!(answer.field("set-cookie"), (i == 0).then_some("0"), "client {i}");
+            }
+            ktrix.wait_hit("/a").expect_body(body).expect_no_field("set-cookie");
+            origin.expect_requests(1);
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::support::{Ask, Gate, Origin, Plan, Response, date_from_now, until_true};
+use crate::support::{Ask, Client, Gate, Origin, Plan, Response, date_from_now, until_true};
 
 /// Answers 304 to its own entity tag, with a longer life than the first answer had.
 fn tagged(life: &'static str) -> Origin {
@@ -171,4 +172,116 @@ fn stale_if_error_serves_the_old_answer_when_the_origin_fails() {
     ktrix.get("/plain").expect_status(200).expect_body("old");
     let status = ktrix.get("/strict").status;
     assert!([502, 503, 504].contains(&status), "{status}");
+}
+
+#[test]
+fn a_failing_origin_is_asked_by_few_and_everybody_has_the_old_answer() {
+    let is_ill = Arc::new(AtomicBool::new(false));
+    let ill = Arc::clone(&is_ill);
+    let origin = Origin::answering(move |_| match ill.load(Ordering::SeqCst) {
+        // Long enough for all to be waiting when it comes.
+        true => Response::status(503).after(Duration::from_millis(300)),
+        false => Response::ok("old").cache("max-age=0, stale-if-error=600").field("ETag", "\"x\""),
+    });
+    let plan = Plan::new(&origin).set("workers", "4");
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("old");
+    until_true("the stored object", || plan.cache_files().len() == 1);
+    is_ill.store(true, Ordering::SeqCst);
+    let n_before = origin.n_requests();
+    let mut clients: Vec<Client> = (0..20).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/a"));
+    }
+    for client in &mut clients {
+        client.answer().expect_status(200).expect_body("old").expect_hit();
+    }
+    let n_asked = origin.n_requests() - n_before;
+    assert!((1..=5).contains(&n_asked), "{n_asked} of 20 asked the origin");
+    assert_eq!(plan.cache_files().len(), 1, "the object is still there");
+    is_ill.store(false, Ordering::SeqCst);
+    ktrix.get("/a").expect_status(200).expect_body("old");
+}
+
+#[test]
+fn a_large_object_is_refreshed_behind_by_one_fetch() {
+    let gate = Gate::new();
+    let [old, new]: [Arc<[u8]>; 2] = [1_u8, 2].map(|byte| vec![byte; 8 << 20].into());
+    let (held, bodies) = (gate.clone(), [Arc::clone(&old), Arc::clone(&new)]);
+    let origin = Origin::answering(move |request| match request.number {
+        0 => Response::shared(&bodies[0]).cache("max-age=0, stale-while-revalidate=600"),
+        // The new one stops half way: whoever is answered before its end has the old one.
+        _ => Response::shared(&bodies[1]).cache("max-age=600").gated_at(4 << 20, &held),
+    });
+    let plan = Plan::new(&origin).set("workers", "4");
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body(&old);
+    until_true("a refresh at the origin", || {
+        ktrix.get("/a").expect_status(200).expect_body(&old);
+        origin.n_requests() > 1
+    });
+    let mut clients: Vec<Client> = (0..20).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/a"));
+    }
+    for client in &mut clients {
+        client.answer().expect_status(200).expect_body(&old).expect_hit();
+    }
+    origin.expect_requests(2);
+    gate.open();
+    until_true("the refreshed object", || {
+        let answer = ktrix.get("/a").expect_status(200);
+        assert!(answer.body == *old || answer.body == *new, "a mixture");
+        answer.body == *new
+    });
+    ktrix.get("/a").expect_hit().expect_body(&new);
+    origin.expect_requests(2);
+    plan.verify_cache();
+}
+
+#[test]
+fn validating_costs_no_connection() {
+    let origin = tagged("no-cache");
+    let plan = Plan::new(&origin).set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.get("/a").expect_body("hello");
+    until_true("the stored object", || plan.cache_files().len() == 1);
+    for _ in 0..20 {
+        client.get("/a").expect_status(200).expect_body("hello").expect_field("x-round", "2");
+    }
+    origin.expect_requests(21);
+    assert_eq!(origin.n_connections(), 1, "each 304 leaves its connection as it was");
+}
+
+#[test]
+fn one_bad_request_throws_out_no_good_object() {
+    let origin = Origin::answering(|request| {
+        if request.has("x-bad") {
+            return Response::status(400);
+        }
+        if request.has("if-none-match") {
+            return Response::status(304).field("ETag", "\"one\"");
+        }
+        let life = if request.target == "/stale" { "max-age=0" } else { "max-age=600" };
+        Response::ok("hello").field("ETag", "\"one\"").cache(life)
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for target in ["/stale", "/fresh"] {
+        ktrix.get(target).expect_body("hello");
+    }
+    until_true("the stored objects", || plan.cache_files().len() == 2);
+    for target in ["/stale", "/fresh"] {
+        let ask = Ask::get(target).field("X-Bad", 1).field("Cache-Control", "no-cache");
+        for _ in 0..4 {
+            ktrix.ask(&ask).expect_status(400);
+        }
+    }
+    for _ in 0..4 {
+        ktrix.get("/fresh").expect_hit().expect_body("hello");
+        ktrix.get("/stale").expect_status(200).expect_body("hello");
+        assert!(origin.last().has("if-none-match"), "{:?}", origin.last().head.fields);
+    }
+    assert_eq!(plan.cache_files().len(), 2);
 }

@@ -178,20 +178,34 @@ fn the_queue_for_connections_has_an_end_in_length_and_time() {
     ktrix.get("/after").expect_status(200);
 }
 
+/// A server whose queue is full, so that it drops further SYNs, as long as this is held.
+struct Unaccepting {
+    _listener: socket2::Socket,
+    _queue: Vec<std::net::TcpStream>,
+    address: std::net::SocketAddr,
+}
+
+impl Unaccepting {
+    fn new() -> Self {
+        let listener =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let limit = Duration::from_millis(300);
+        let mut queue = Vec::new();
+        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, limit) {
+            queue.push(stream);
+            assert!(queue.len() < 100, "the queue takes everyone");
+        }
+        Self { _listener: listener, _queue: queue, address }
+    }
+}
+
 #[test]
 fn a_server_that_accepts_nothing_is_504() {
-    // A listener whose queue is full drops further SYNs.
-    let listener =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap();
-    let limit = Duration::from_millis(300);
-    let mut full = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, limit) {
-        full.push(stream);
-        assert!(full.len() < 100, "the queue takes everyone");
-    }
+    let server = Unaccepting::new();
+    let address = server.address;
     let plan = Plan::to(&format!("{{servers: [\"{address}\"], retries: 0}}"))
         .set("timeouts", "{connect: 300ms}");
     let ktrix = plan.start();
@@ -245,4 +259,54 @@ fn clients_may_come_over_unix_sockets_and_ipv6() {
     let forwarded = origin.last().field("forwarded").unwrap_or_default().to_owned();
     assert!(forwarded.contains("for=\"[::1]\""), "{forwarded}");
     ktrix.get("/").expect_body("x");
+}
+
+#[test]
+fn a_server_that_cannot_be_had_is_made_up_for_by_the_other() {
+    let unaccepting = Unaccepting::new();
+    let late = unaccepting.address.to_string();
+    for broken in ["no-such-host.invalid:80", &late] {
+        let good = named("good");
+        let more = format!("{{servers: [\"{broken}\", \"{}\"], skip: 60s}}", good.name());
+        let plan = Plan::to(&more).set("timeouts", "{connect: 1s}").set("workers", "1");
+        let ktrix = plan.start();
+        let start = Instant::now();
+        for i in 0..20 {
+            let ask = if i % 2 == 0 { Ask::get("/") } else { Ask::post("/", "x") };
+            ktrix.ask(&ask).expect_status(200).expect_body("good");
+        }
+        // One connect time-out at the most, not one for every second request.
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(4), "{broken}: {took:?}");
+        good.expect_requests(20);
+    }
+}
+
+#[test]
+fn a_connection_that_is_too_old_for_use_is_in_nobodys_way() {
+    let origin = named("x");
+    let more = ", connections: 1, pending-timeout: 300ms";
+    let plan =
+        Plan::to(&servers(&[&origin], more)).set("timeouts", "{idle: 1500ms}").set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    for n in 1..=3 {
+        client.get("/").expect_status(200);
+        client.get("/").expect_status(200);
+        assert_eq!(origin.n_connections(), n);
+        // The connection gets too old for use, which nobody can see but by trying.
+        std::thread::sleep(Duration::from_millis(1550));
+    }
+}
+
+#[test]
+fn a_connection_that_closed_while_idle_costs_no_retry() {
+    let origin = Origin::answering(|_| Response::ok("x").then_close());
+    let plan = Plan::to(&servers(&[&origin], ", retries: 0")).set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    for i in 0..200 {
+        client.get(&format!("/{i}")).expect_status(200).expect_body("x");
+    }
+    origin.expect_requests(200);
 }

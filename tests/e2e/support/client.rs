@@ -22,12 +22,22 @@ impl Client {
     }
 
     pub fn try_connect(address: &Address) -> io::Result<Self> {
-        let socket = Socket::connect(address, wait::PATIENCE)?;
+        Ok(Self::on(Socket::connect(address, wait::PATIENCE)?, address))
+    }
+
+    /// A client with another address than its fellows: any of 127.0.0.0/8 is ours.
+    pub fn connect_from(from: [u8; 4], address: &Address) -> Self {
+        let Address::Ip(to) = *address else { panic!("{address:?} is no IP address") };
+        let socket = Socket::connect_from(from.into(), to, wait::PATIENCE);
+        Self::on(socket.unwrap_or_else(|e| panic!("connect from {from:?}: {e}")), address)
+    }
+
+    fn on(socket: Socket, address: &Address) -> Self {
         let host = match address {
             Address::Ip(ip) => ip.to_string(),
             Address::Unix(_) => "localhost".into(),
         };
-        Ok(Self { reader: Reader::new(socket), host, asked: VecDeque::new() })
+        Self { reader: Reader::new(socket), host, asked: VecDeque::new() }
     }
 
     /// The `Host` of the requests that follow.

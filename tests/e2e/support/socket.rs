@@ -1,10 +1,12 @@
 //! A connected stream, TCP or Unix, with a time-out on every read and write.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use socket2::{Domain, Type};
 
 /// Where something listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,16 @@ impl Socket {
             }
             Address::Unix(path) => Self::Unix(UnixStream::connect(path)?),
         };
+        socket.set_patience(limit)?;
+        Ok(socket)
+    }
+
+    /// As [`Socket::connect`], from this address of ours.
+    pub fn connect_from(from: IpAddr, to: SocketAddr, limit: Duration) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&to.into(), limit)?;
+        let socket = Self::Tcp(socket.into());
         socket.set_patience(limit)?;
         Ok(socket)
     }
