@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{Config, HostPattern};
+use crate::http::path;
 use crate::policy::rules::Rules;
 
 /// What to do with a request.
@@ -41,6 +42,8 @@ pub struct Router {
     rules: Vec<Rule>,
     /// As [`RulesId`]s count them; routes that share them in the configuration share them here.
     caching: Vec<Rc<Rules>>,
+    /// The rules of what has no route.
+    unrouted: Rc<Rules>,
     sites: Vec<Site>,
     /// Sites by lower-case host.
     exact: Hosts,
@@ -63,6 +66,7 @@ impl Router {
         let mut router = Self {
             rules: Vec::new(),
             caching: Vec::new(),
+            unrouted: Rc::default(),
             sites: Vec::with_capacity(config.sites.len()),
             exact: Hosts::default(),
             below: Hosts::default(),
@@ -140,6 +144,15 @@ impl Router {
     /// How a rule of this router stores and answers.
     pub fn rules(&self, id: RulesId) -> &Rc<Rules> {
         &self.caching[id.0 as usize]
+    }
+
+    /// How the route of this host and path stores and answers, both as [`Self::find`] takes them
+    /// but for the path's spelling; by the default where nothing is routed.
+    pub fn rules_for(&self, host: &[u8], path: &[u8]) -> &Rc<Rules> {
+        match self.find(host, &path::meant(path)) {
+            Some(route) => self.rules(self.rule(route).rules),
+            None => &self.unrouted,
+        }
     }
 
     fn site(&self, host: &[u8]) -> Option<&Site> {

@@ -104,6 +104,10 @@ impl<'a> Section<'a> {
         }
     }
 
+    pub(crate) const fn schema(&self) -> &'static str {
+        self.schema
+    }
+
     pub(crate) const fn place(&self) -> Place {
         self.place
     }

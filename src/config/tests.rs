@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::http::status::Status;
+use crate::policy::key::uri_text;
 
 const ORIGINAL: &str = "log : /tmp/hnie/log\ncache : /tmp/hnie/cache/\nupstream : 192.168.0.1\n";
 
@@ -112,6 +113,32 @@ fn what_is_said_below_changes_only_what_it_names() {
 }
 
 #[test]
+fn a_key_is_what_its_parts_are() {
+    let config = read(concat!(
+        "cache: {path: /c, rules: {vary-ignore: [User-Agent, x]}}\nupstream: a\n",
+        "sites:\n  - cache: {key: {path: off, query-drop: [utm_*, x], cookies: Tier}}\n    routes:\n",
+        "      - {path: /x}\n      - {path: /y, cache: {key: {headers: [X-A, x-a], scheme: off}}}\n",
+        "      - {path: /z, cache: {ttl-min: 1s}}\n",
+    ))
+    .unwrap();
+    let rules = |route: usize| &*config.sites[0].routes[route].rules;
+    let text = |route: usize| {
+        let mut out = Vec::new();
+        uri_text(&rules(route).key, b"http", b"h", b"/x/y?utm_id=1&b", &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(text(0), "GET http://h/x *?b");
+    assert_eq!(text(1), "GET //h/x/y?utm_id=1&b");
+    assert_eq!(text(2), "GET http://h/z *?b");
+    let chosen = |route: usize| {
+        let chosen = rules(route).key.chosen.as_ref().unwrap();
+        chosen.names().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!((chosen(0), chosen(1)), (vec!["cookie=Tier".to_owned()], vec!["x-a".to_owned()]));
+    assert_eq!(rules(2).vary_ignored, ["user-agent".into(), "x".into()]);
+}
+
+#[test]
 fn a_route_s_rules_are_read_with_care() {
     let faults = |rules: &str| {
         let text = format!("cache: {{path: /c, rules: {rules}}}\nupstream: a\n");
@@ -125,6 +152,11 @@ fn a_route_s_rules_are_read_with_care() {
         ("{ttl-min: 10s, ttl-max: 5s}", "leaves nothing between"),
         ("{heuristic-percent: 101}", "out of range"),
         ("{ttl: 5s}", "is not a known key"),
+        ("{vary-ignore: [a b]}", "\"a b\" is not the name of a field"),
+        ("{key: {query-keep: a*b}}", "cache.rules.key.query-keep: \"a*b\" is not a name"),
+        ("{key: {headers: [X-Forwarded-For]}}", "is not a field that goes to the origin"),
+        ("{key: {cookies: [\"a;b\"]}}", "is not the name of a cookie"),
+        ("{key: {host: off}}", "is not a known key"),
     ] {
         let found = faults(rules);
         assert!(found.contains(expected), "{rules}: {found}");

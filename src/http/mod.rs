@@ -11,6 +11,7 @@ pub mod version;
 pub mod flaw;
 pub mod list;
 pub mod fields;
+pub mod cookie;
 pub mod authority;
 pub mod target;
 pub mod path;

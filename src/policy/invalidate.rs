@@ -5,6 +5,7 @@ use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::target::Target;
 use crate::policy::key::{key_text, uri_text, without_default_port};
+use crate::policy::parts::KeyParts;
 
 /// Whether a response with this status to this method makes stored responses unusable: the
 /// method is unsafe, or not known to be safe, and it succeeded (2xx or 3xx).
@@ -15,16 +16,18 @@ pub const fn invalidates(method: Method, status: Status) -> bool {
 /// Calls `take` with the primary key text of each URI that such a response makes unusable: the
 /// target itself, and what Location and Content-Location name, as far as that has the target's
 /// scheme, host and port. Other origins are left alone, lest one spoil another's cache (RFC 9111
-/// section 4.4). A text may come more than once.
-pub fn for_each_key_text(
+/// section 4.4). A text may come more than once. `parts_of` gives what the keys of a path's route
+/// are made of.
+pub fn for_each_key_text<'p>(
     scheme: &[u8],
     authority: &[u8],
     target: &Target,
     response: &Fields,
+    parts_of: impl Fn(&[u8]) -> &'p KeyParts,
     mut take: impl FnMut(&[u8]),
 ) {
     let mut text = Vec::new();
-    key_text(scheme, authority, target, &mut text);
+    key_text(parts_of(target.path()), scheme, authority, target, &mut text);
     take(&text);
     for name in ["location", "content-location"] {
         for reference in response.get_all(name).take(LOCATIONS_MAX) {
@@ -32,7 +35,8 @@ pub fn for_each_key_text(
                 continue;
             };
             text.clear();
-            uri_text(scheme, authority, &path_and_query, &mut text);
+            let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
+            uri_text(parts_of(path), scheme, authority, &path_and_query, &mut text);
             take(&text);
         }
     }
@@ -172,9 +176,17 @@ mod tests {
             ("Content-Location", "http://b.example/dir/now"),
         ]);
         let mut texts = Vec::new();
-        for_each_key_text(b"http", b"A.example:80", &target, &response, |text| {
-            texts.push(String::from_utf8(text.to_vec()).unwrap());
-        });
+        let parts = KeyParts::default();
+        for_each_key_text(
+            b"http",
+            b"A.example:80",
+            &target,
+            &response,
+            |_| &parts,
+            |text| {
+                texts.push(String::from_utf8(text.to_vec()).unwrap());
+            },
+        );
         let expected = ["/dir/form?x", "/dir/done", "/dir/now"];
         assert_eq!(texts, expected.map(|path| format!("GET http://a.example{path}")));
     }

@@ -84,7 +84,7 @@ pub fn judge(
     if let Err(reason) = may_store(method, request, status, response, &control, &omit, rules) {
         return Keep::Pass(reason);
     }
-    match VaryNames::parse(response)
+    match VaryNames::of(response, &rules.vary_ignored, rules.key.chosen.as_ref())
         .and_then(|vary| lifetimes(status, response, &control, vary, times, rules))
     {
         Ok(lifetimes) => Keep::Store { lifetimes, omit },

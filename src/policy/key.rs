@@ -3,15 +3,18 @@
 //! The text is what counts: it is stored beside the response and compared, so that two texts
 //! with one MD5 are a miss and never a wrong answer. It is canonical only where every reader of
 //! a URI must agree (case of the host, default port); paths and queries are compared byte for
-//! byte, since an origin may tell apart what RFC 3986 calls equivalent.
+//! byte, since an origin may tell apart what RFC 3986 calls equivalent. An operator may leave
+//! parts out, [`KeyParts`]; whoever has a URL and the route's parts has the key.
 
 use md5::{Digest, Md5};
 
 use crate::base::chars::{HEX_DIGITS, hex_value};
+use crate::http::cookie;
 use crate::http::fields::Fields;
 use crate::http::target::Target;
 use crate::policy::normal::normalise;
-use crate::policy::vary::VaryNames;
+use crate::policy::parts::KeyParts;
+use crate::policy::vary::{VaryNames, cookie_of};
 
 /// The MD5 of a key text: the name of its slot and of its file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,33 +65,52 @@ pub fn key_of(text: &[u8]) -> Key {
 /// Appends the primary key text of a request to `out`: `GET http://host:port/path?query` (RFC
 /// 9111 section 2). `authority` is the effective host with its port as sent; a HEAD is looked up
 /// as the GET that answers it (RFC 9110 section 9.3.2).
-pub fn key_text(scheme: &[u8], authority: &[u8], target: &Target, out: &mut Vec<u8>) {
-    uri_text(scheme, authority, target.path_and_query(), out);
+pub fn key_text(
+    parts: &KeyParts,
+    scheme: &[u8],
+    authority: &[u8],
+    target: &Target,
+    out: &mut Vec<u8>,
+) {
+    uri_text(parts, scheme, authority, target.path_and_query(), out);
 }
 
 /// As [`key_text`], for a path and query that stand for themselves; an empty path is `/` (RFC
 /// 9110 section 4.2.3).
-pub fn uri_text(scheme: &[u8], authority: &[u8], path_and_query: &[u8], out: &mut Vec<u8>) {
+pub fn uri_text(
+    parts: &KeyParts,
+    scheme: &[u8],
+    authority: &[u8],
+    path_and_query: &[u8],
+    out: &mut Vec<u8>,
+) {
     out.reserve(scheme.len() + authority.len() + path_and_query.len() + 8);
     out.extend_from_slice(b"GET ");
-    push_lower(scheme, out);
-    out.extend_from_slice(b"://");
-    push_lower(without_default_port(scheme, authority), out);
-    if !path_and_query.starts_with(b"/") {
-        out.push(b'/');
+    if parts.scheme {
+        push_lower(scheme, out);
+        out.push(b':');
     }
-    out.extend_from_slice(path_and_query);
+    out.extend_from_slice(b"//");
+    push_lower(without_default_port(scheme, authority), out);
+    parts.push(path_and_query, out);
 }
 
 /// Appends the text of a variant's key to `out`: the primary key text, then one line for each
-/// field that Vary names, with its normalised value in this request (RFC 9111 section 4.1). A
-/// field that is missing and one that is empty are told apart. No two different sets of values
+/// field that Vary names, with its normalised value in this request (RFC 9111 section 4.1), and
+/// for each cookie that the operator names. What is missing and what is empty are told apart. No two different sets of values
 /// have the same text, since neither a key text nor a field holds a line feed.
 pub fn variant_text(primary_text: &[u8], vary: &VaryNames, request: &Fields, out: &mut Vec<u8>) {
     out.extend_from_slice(primary_text);
     for name in vary.names() {
         out.push(b'\n');
         out.extend_from_slice(name.as_bytes());
+        if let Some(cookie) = cookie_of(name) {
+            if let Some(value) = cookie::value(request, cookie.as_bytes()) {
+                out.push(b':');
+                out.extend_from_slice(value);
+            }
+            continue;
+        }
         let mut values = request.get_all(name).peekable();
         if values.peek().is_some() {
             out.push(b':');
@@ -116,11 +138,13 @@ fn push_lower(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::parts::{PathPart, QueryPart};
     use proptest::prelude::*;
 
     fn text(scheme: &str, authority: &str, path: &str) -> String {
         let mut out = Vec::new();
-        uri_text(scheme.as_bytes(), authority.as_bytes(), path.as_bytes(), &mut out);
+        let parts = KeyParts::default();
+        uri_text(&parts, scheme.as_bytes(), authority.as_bytes(), path.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -156,6 +180,35 @@ mod tests {
         for (scheme, authority, path, expected) in cases {
             assert_eq!(text(scheme, authority, path), expected);
         }
+    }
+
+    #[test]
+    fn the_host_is_in_every_text() {
+        let parts = KeyParts {
+            scheme: false,
+            path: PathPart::Route("/".into()),
+            query: QueryPart { is_on: false, ..QueryPart::default() },
+            chosen: None,
+        };
+        let mut out = Vec::new();
+        uri_text(&parts, b"http", b"A.example:80", b"/x?y", &mut out);
+        assert_eq!(out, b"GET //a.example/ *");
+    }
+
+    #[test]
+    fn a_variant_is_told_by_the_cookies_that_the_operator_names() {
+        let names = VaryNames::chosen(["x"].into_iter(), ["tier"].into_iter()).unwrap();
+        let text = |request: &[(&str, &str)]| {
+            let mut out = Vec::new();
+            variant_text(b"GET http://h/", &names, &fields(request), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            text(&[("Cookie", "a=b; tier=gold"), ("X", "1")]),
+            "GET http://h/\ncookie=tier:gold\nx:1"
+        );
+        assert_eq!(text(&[("Cookie", "tier=")]), "GET http://h/\ncookie=tier:\nx");
+        assert_eq!(text(&[("Cookie", "Tier=gold")]), "GET http://h/\ncookie=tier\nx");
     }
 
     #[test]

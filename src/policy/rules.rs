@@ -1,6 +1,7 @@
 //! What the operator decides about storing: the knobs of RFC 9111, with what it says as default.
 
 use crate::http::status::Status;
+use crate::policy::parts::KeyParts;
 
 /// What the operator decides for a route. The default is what RFC 9111 says and allows, without
 /// serving anything stale that the origin did not allow.
@@ -27,6 +28,10 @@ pub struct Rules {
     pub stale_beside_s_maxage: bool,
     /// Bytes of the largest response that is stored; the cache's own bound holds beside it.
     pub object_bytes_max: u64,
+    /// What keys are made of.
+    pub key: KeyParts,
+    /// Names that count for nothing in Vary, lower-case.
+    pub vary_ignored: Vec<Box<str>>,
 }
 
 impl Default for Rules {
@@ -42,6 +47,8 @@ impl Default for Rules {
             allow_set_cookie: false,
             stale_beside_s_maxage: false,
             object_bytes_max: u64::MAX,
+            key: KeyParts::default(),
+            vary_ignored: Vec::new(),
         }
     }
 }

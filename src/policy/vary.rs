@@ -1,11 +1,13 @@
 //! The request fields that choose a response, RFC 9110 section 12.5.5 and RFC 9111 section 4.1.
 
-use crate::base::chars::is_token;
+use crate::base::chars::{eq_ignore_case, is_token};
 use crate::http::fields::Fields;
 use crate::policy::pass::PassReason;
 
-/// The field names of a Vary field: lower-case, sorted, each once, at least one, at most
-/// [`VaryNames::COUNT_MAX`] of them and [`VaryNames::BYTES_MAX`] bytes in all.
+/// What chooses among the variants of a key: the field names of a Vary field, lower-case, and what
+/// the operator adds to them, fields or single cookies (`cookie=NAME`, which no field is called).
+/// Sorted, each once, at least one, at most [`VaryNames::COUNT_MAX`] of them and
+/// [`VaryNames::BYTES_MAX`] bytes in all.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VaryNames {
     /// The names, with a line feed between them.
@@ -26,12 +28,30 @@ impl VaryNames {
     /// [`PassReason::VaryStar`] when one is `*`, which no later request can match;
     /// [`PassReason::VaryOdd`] when one is no field name, or they are more than is kept.
     pub fn parse(response: &Fields) -> Result<Option<Self>, PassReason> {
+        Self::of(response, &[], None)
+    }
+
+    /// As [`VaryNames::parse`], without the names that the operator ignores (lower-case, `*`
+    /// included), and with those that choose in any case.
+    ///
+    /// # Errors
+    ///
+    /// As [`VaryNames::parse`].
+    pub fn of(
+        response: &Fields,
+        ignored: &[Box<str>],
+        chosen: Option<&Self>,
+    ) -> Result<Option<Self>, PassReason> {
         if !response.contains("vary") {
-            return Ok(None);
+            return Ok(chosen.cloned());
         }
-        let mut names: Vec<String> = Vec::new();
+        let mut names: Vec<String> =
+            chosen.iter().flat_map(|chosen| chosen.names()).map(str::to_owned).collect();
         let mut is_odd = false;
         for member in response.list("vary") {
+            if ignored.iter().any(|name| eq_ignore_case(member, name.as_bytes())) {
+                continue;
+            }
             if member == b"*" {
                 return Err(PassReason::VaryStar);
             }
@@ -55,15 +75,39 @@ impl VaryNames {
         Self::from_sorted(names.iter().map(String::as_str)).map(Some).ok_or(PassReason::VaryOdd)
     }
 
+    /// The fields and cookies, by their names, that choose whatever a response says; `None` unless
+    /// they are such names, within the bounds, and sent to the origin as the client sent them.
+    pub fn chosen<'a>(
+        fields: impl Iterator<Item = &'a str>,
+        cookies: impl Iterator<Item = &'a str>,
+    ) -> Option<Self> {
+        let fields = fields.map(str::to_ascii_lowercase);
+        let mut names: Vec<String> =
+            fields.chain(cookies.map(|name| format!("{COOKIE}{name}"))).collect();
+        names.sort_unstable();
+        names.dedup();
+        let is_sound = !names.iter().any(|name| REWRITTEN.contains(&name.as_str()));
+        is_sound.then(|| Self::from_sorted(names.iter().map(String::as_str))).flatten()
+    }
+
+    /// Whether this name, of a field in any case, is among them.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.names().any(|own| eq_ignore_case(name, own.as_bytes()))
+    }
+
+    /// Whether all of these names are among them.
+    pub fn contains_all(&self, others: &Self) -> bool {
+        others.names().all(|other| self.names().any(|name| name == other))
+    }
+
     /// Names that were written by [`VaryNames::names`] before; `None` unless they are sorted,
-    /// lower-case field names within the bounds.
+    /// lower-case field names, or cookies, within the bounds.
     pub fn from_sorted<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut text = String::new();
         let mut last = "";
         for (at, name) in names.enumerate() {
-            let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
             let has_room = at < Self::COUNT_MAX && text.len() + name.len() < Self::BYTES_MAX;
-            if !has_room || !is_lower || !is_token(name.as_bytes()) || name <= last {
+            if !has_room || !is_name(name) || name <= last {
                 return None;
             }
             if at > 0 {
@@ -75,7 +119,7 @@ impl VaryNames {
         (!text.is_empty()).then(|| Self { text: text.into_boxed_str() })
     }
 
-    /// The names, sorted and lower-case.
+    /// The names, sorted; those of fields are lower-case, see [`cookie_of`] for the others.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.text.split('\n')
     }
@@ -86,6 +130,24 @@ impl std::fmt::Debug for VaryNames {
         out.debug_list().entries(self.names()).finish()
     }
 }
+
+/// The cookie that a name of [`VaryNames::names`] means; `None` if it means a field.
+pub fn cookie_of(name: &str) -> Option<&str> {
+    name.strip_prefix(COOKIE)
+}
+
+fn is_name(name: &str) -> bool {
+    match cookie_of(name) {
+        Some(cookie) => is_token(cookie.as_bytes()),
+        None => {
+            let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+            is_lower && is_token(name.as_bytes())
+        }
+    }
+}
+
+/// What the names of cookies begin with; no token holds an equals sign.
+const COOKIE: &str = "cookie=";
 
 /// Request fields that are not passed on as the client sent them, so that what the client sent
 /// does not tell what the origin chose by.
@@ -118,6 +180,33 @@ mod tests {
         assert_eq!(parse(&["foo bar, *"]), Err(PassReason::VaryStar));
         assert_eq!(parse(&["foo bar"]), Err(PassReason::VaryOdd));
         assert_eq!(parse(&["foo; bar"]), Err(PassReason::VaryOdd));
+    }
+
+    #[test]
+    fn the_operator_adds_and_ignores_names() {
+        let chosen = VaryNames::chosen(["X-Country"].into_iter(), ["Tier", "a"].into_iter());
+        let chosen = chosen.unwrap();
+        assert_eq!(chosen.names().collect::<Vec<_>>(), ["cookie=Tier", "cookie=a", "x-country"]);
+        let of = |line: &str, ignored: &[&str]| {
+            let mut fields = Fields::new();
+            fields.push(b"Vary", line.as_bytes());
+            let ignored: Vec<Box<str>> = ignored.iter().map(|name| (*name).into()).collect();
+            let names = VaryNames::of(&fields, &ignored, Some(&chosen))?;
+            Ok(names.unwrap().names().collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(of("b, X-Country", &[]), Ok("b cookie=Tier cookie=a x-country".to_owned()));
+        assert_eq!(of("User-Agent", &["user-agent"]), Ok("cookie=Tier cookie=a x-country".into()));
+        assert_eq!(of("*, b", &["*"]), Ok("b cookie=Tier cookie=a x-country".into()));
+        assert_eq!(of("*", &[]), Err(PassReason::VaryStar));
+        assert_eq!(of("cookie=a", &[]), Err(PassReason::VaryOdd));
+        let none = VaryNames::of(&Fields::new(), &[], Some(&chosen)).unwrap();
+        assert_eq!(none.as_ref(), Some(&chosen));
+        assert!(chosen.contains_all(&chosen));
+        assert!(!chosen.contains_all(&VaryNames::from_sorted(["b"].into_iter()).unwrap()));
+        for (field, cookie) in [("a b", "c"), ("b", "c;d"), ("X-Forwarded-For", "c")] {
+            let chosen = VaryNames::chosen([field].into_iter(), [cookie].into_iter());
+            assert_eq!(chosen, None, "{field} {cookie}");
+        }
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl<C: Client> Exchange<'_, C> {
         let rules = Rc::clone(self.context.router.rules(rule.rules));
         for _ in 0..LOOKS_MAX {
             self.facts.stage = Stage::Lookup;
-            let found = lookup::look_up(cache, self.client.scheme(), self.request).await;
+            let found =
+                lookup::look_up(cache, &rules.key, self.client.scheme(), self.request).await;
             let object = match &found.what {
                 What::Nothing => None,
                 What::Pass => return self.pass_bodiless(rule, PassReason::Remembered).await,
@@ -208,11 +209,14 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
         // What an origin may heed and the key does not hold would be stored for everybody.
-        fields.retain(|name, _| !is_unkeyed(name));
-        let whole = pass::question_by_get(rule.upstream, self.request, &fields);
+        let is_keyed =
+            |name: &[u8]| rules.key.chosen.as_ref().is_some_and(|key| key.contains(name));
+        fields.retain(|name, _| !is_unkeyed(name) || is_keyed(name));
+        let asked = rules.key.asked(self.request.target.path_and_query());
+        let whole = pass::question_by_get(rule.upstream, &asked, &fields);
         let conditional = object.and_then(|object| {
             let is_conditional = revalidate::condition(&mut fields, &object.fields);
-            is_conditional.then(|| pass::question_by_get(rule.upstream, self.request, &fields))
+            is_conditional.then(|| pass::question_by_get(rule.upstream, &asked, &fields))
         });
         Job {
             whole,
@@ -313,7 +317,9 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<(), CloseReason> {
         let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
-        let question = pass::question(rule.upstream, self.request, &fields);
+        let rules = self.context.router.rules(rule.rules);
+        let asked = rules.key.asked(self.request.target.path_and_query());
+        let question = pass::question_by_get(rule.upstream, &asked, &fields);
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };
         match pass::ask(self.context, &question, &mut upload, self.facts).await {

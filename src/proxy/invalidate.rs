@@ -4,10 +4,11 @@ use crate::cache::place;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::policy::invalidate;
 use crate::policy::key::{self, Key};
-use crate::proxy::context::CacheSide;
+use crate::proxy::context::{CacheSide, Context};
 
 /// Forgets what the answer to an unsafe request has made untrue.
-pub fn after(cache: &CacheSide, scheme: &str, request: &RequestHead, response: &ResponseHead) {
+pub fn after(context: &Context, scheme: &str, request: &RequestHead, response: &ResponseHead) {
+    let Some(cache) = &context.cache else { return };
     if !invalidate::invalidates(request.method, response.status) {
         return;
     }
@@ -16,6 +17,7 @@ pub fn after(cache: &CacheSide, scheme: &str, request: &RequestHead, response: &
         request.authority(),
         &request.target,
         &response.fields,
+        |path| &context.router.rules_for(request.host(), path).key,
         |text| forget(cache, &key::key_of(text)),
     );
 }

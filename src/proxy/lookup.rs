@@ -18,6 +18,7 @@ use crate::http::hop;
 use crate::http::status::Status;
 use crate::policy::key::{self, Key};
 use crate::policy::meta;
+use crate::policy::parts::KeyParts;
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
 use crate::reactor;
@@ -44,9 +45,9 @@ impl Name {
     }
 
     /// The name of what a request asks for, before Vary.
-    pub fn of_request(scheme: &str, head: &RequestHead) -> Self {
+    pub fn of_request(parts: &KeyParts, scheme: &str, head: &RequestHead) -> Self {
         let mut text = Vec::with_capacity(128);
-        key::key_text(scheme.as_bytes(), head.authority(), &head.target, &mut text);
+        key::key_text(parts, scheme.as_bytes(), head.authority(), &head.target, &mut text);
         Self::of(&text)
     }
 
@@ -118,9 +119,14 @@ pub enum What {
 }
 
 /// Finds what the cache has for a request.
-pub async fn look_up(cache: &CacheSide, scheme: &str, request: &RequestHead) -> Found {
-    let primary = Name::of_request(scheme, request);
-    let found = find(cache, &primary).await;
+pub async fn look_up(
+    cache: &CacheSide,
+    parts: &KeyParts,
+    scheme: &str,
+    request: &RequestHead,
+) -> Found {
+    let primary = Name::of_request(parts, scheme, request);
+    let found = of_these_parts(cache, parts, find(cache, &primary).await);
     let What::Object(object) = &found else {
         return Found { name: primary.clone(), primary, marker: None, what: found };
     };
@@ -131,6 +137,27 @@ pub async fn look_up(cache: &CacheSide, scheme: &str, request: &RequestHead) -> 
     let name = primary.variant(&marker.names, &marker.mark, &request.fields);
     let what = find(cache, &name).await;
     Found { primary, name, marker: Some(marker), what }
+}
+
+/// What was stored when the route's keys were made of other parts is nobody's answer now. It is
+/// removed, lest it keep the place of what will be.
+fn of_these_parts(cache: &CacheSide, parts: &KeyParts, found: What) -> What {
+    match found {
+        What::Object(object) if !chooses_by(parts, &object) => {
+            let generation = object.source.map(|source| source.generation);
+            cache.hot.borrow_mut().remove(&object.key);
+            place::discard(&cache.index, &cache.store, &object.key, generation);
+            What::Nothing
+        }
+        found => found,
+    }
+}
+
+/// Whether what is stored under a key before Vary chooses by all that the operator names.
+fn chooses_by(parts: &KeyParts, object: &HotObject) -> bool {
+    let Some(chosen) = &parts.chosen else { return true };
+    let names = object.lifetimes.vary.as_ref().filter(|_| is_marker(object));
+    names.is_some_and(|names| names.contains_all(chosen))
 }
 
 /// Whether the index no longer has what a look-up found: a fill can end between the look-up and
@@ -151,11 +178,12 @@ pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
 /// Gives the object, and the marker's place in the index if the object is a variant.
 pub fn look_up_hot(
     cache: &CacheSide,
+    parts: &KeyParts,
     scheme: &str,
     head: &RequestHead,
 ) -> Option<(Rc<HotObject>, Option<Source>)> {
-    let primary = Name::of_request(scheme, head);
-    let object = find_hot(cache, &primary.key)?;
+    let primary = Name::of_request(parts, scheme, head);
+    let object = find_hot(cache, &primary.key).filter(|object| chooses_by(parts, object))?;
     match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
         None => Some((object, None)),
         Some(names) => {

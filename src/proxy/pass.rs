@@ -26,23 +26,25 @@ pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: Bod
 
 /// What to ask an upstream.
 pub fn question(upstream: usize, request: &RequestHead, fields: &Fields) -> Question {
-    question_by(upstream, request.method, &request.method_text, request, fields)
+    let target = request.target.path_and_query();
+    question_by(upstream, request.method, &request.method_text, target, fields)
 }
 
-/// As [`question`], but by GET whatever the request's method: for what is to be stored.
-pub fn question_by_get(upstream: usize, request: &RequestHead, fields: &Fields) -> Question {
-    question_by(upstream, Method::Get, b"GET", request, fields)
+/// As [`question`], but by GET whatever the request's method, for this path and query: for what
+/// is to be stored.
+pub fn question_by_get(upstream: usize, path_and_query: &[u8], fields: &Fields) -> Question {
+    question_by(upstream, Method::Get, b"GET", path_and_query, fields)
 }
 
 fn question_by(
     upstream: usize,
     method: Method,
     method_text: &[u8],
-    request: &RequestHead,
+    path_and_query: &[u8],
     fields: &Fields,
 ) -> Question {
     let mut head = Vec::with_capacity(fields.wire_len() + 256);
-    write::write_request(&mut head, method_text, request.target.path_and_query(), fields);
+    write::write_request(&mut head, method_text, path_and_query, fields);
     Question { upstream, method, head }
 }
 

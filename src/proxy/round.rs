@@ -68,10 +68,7 @@ impl<C: Client> Exchange<'_, C> {
             Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
             Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
         };
-        if let Some(cache) = &self.context.cache {
-            let scheme = self.client.scheme();
-            invalidate::after(cache, scheme, self.request, &response.head);
-        }
+        invalidate::after(self.context, self.client.scheme(), self.request, &response.head);
         let status = CacheStatus::pass(reason);
         pass::relay(self.client, response, Vec::new(), &status, self.facts).await
     }

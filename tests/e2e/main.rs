@@ -30,6 +30,7 @@ mod request_bodies;
 mod revalidation;
 mod routes;
 mod rules;
+mod rules_key;
 mod slow_clients;
 mod strictness;
 mod upstreams;

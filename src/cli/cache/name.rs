@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::cache::scrub::key_of_path;
 use crate::policy::key::{Key, key_of, uri_text};
+use crate::policy::parts::KeyParts;
 
 /// The key that a URL, 32 hex digits or a file's path names.
 pub(super) fn key_named(what: &str) -> Result<Key> {
@@ -28,7 +29,8 @@ pub(super) fn text_of_url(url: &str) -> Option<Vec<u8>> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let mut text = Vec::new();
-    uri_text(scheme.as_bytes(), authority.as_bytes(), path.as_bytes(), &mut text);
+    let parts = KeyParts::default();
+    uri_text(&parts, scheme.as_bytes(), authority.as_bytes(), path.as_bytes(), &mut text);
     Some(text)
 }
 

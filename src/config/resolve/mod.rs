@@ -18,6 +18,7 @@ use crate::config::{
     Timeouts, WhenFull,
 };
 
+mod key;
 mod rules;
 mod sites;
 pub(crate) mod upstreams;

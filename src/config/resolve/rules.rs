@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::config::document::Value;
 use crate::config::error::{Faults, quoted};
+use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
 use crate::config::section::Section;
+use crate::policy::parts::PathPart;
 use crate::policy::rules::{Rules, StatusTtls, Statuses};
 
 /// The rows of a route's cache.
@@ -69,6 +71,14 @@ impl Caching {
     }
 }
 
+/// The rules of a route with this path: its keys may name it.
+pub(crate) fn of_route(mut rules: Rc<Rules>, path: &str) -> Rc<Rules> {
+    if matches!(rules.key.path, PathPart::Route(_)) {
+        Rc::make_mut(&mut rules).key.path = PathPart::Route(path.into());
+    }
+    rules
+}
+
 /// `base` with what a mapping says.
 fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> Rc<Rules> {
     let mut rules = Rules::clone(base);
@@ -91,6 +101,12 @@ fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> 
     }
     if let Some(bytes) = section.size_if_any(faults, "object") {
         rules.object_bytes_max = bytes;
+    }
+    if let Some(names) = key::field_names(faults, section, "vary-ignore") {
+        rules.vary_ignored = names;
+    }
+    if let Some(parts) = key::parts(faults, section) {
+        rules.key = parts;
     }
     if rules.ttl_min_s > rules.ttl_max_s {
         let key = if section.node("ttl-min").is_some() { "ttl-min" } else { "ttl-max" };

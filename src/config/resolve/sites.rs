@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::config::address::parse_host;
 use crate::config::document::Place;
 use crate::config::error::{Faults, quoted};
-use crate::config::resolve::rules::Caching;
+use crate::config::resolve::rules::{self, Caching};
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Scalar, Section};
@@ -152,11 +152,12 @@ impl Routes<'_> {
             }
         };
         let caching = self.caching.below(faults, section, self.has_cache);
+        let path = path(faults, section);
         RouteConfig {
-            path: path(faults, section),
+            rules: rules::of_route(caching.rules, &path),
+            path,
             upstream: upstream.unwrap_or_default(),
             cache: caching.is_on,
-            rules: caching.rules,
             request_buffering: section
                 .switch(faults, "request-buffering")
                 .unwrap_or(rest.request_buffering),

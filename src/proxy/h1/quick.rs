@@ -90,10 +90,12 @@ fn full_hit(
         return None;
     }
     let route = context.router.find(head.host(), &path::meant(head.target.path()))?;
-    if !context.router.rule(route).cache {
+    let rule = context.router.rule(route);
+    if !rule.cache {
         return None;
     }
-    let (object, marker) = lookup::look_up_hot(cache, "http", head)?;
+    let rules = context.router.rules(rule.rules);
+    let (object, marker) = lookup::look_up_hot(cache, &rules.key, "http", head)?;
     if !matches!(object.body, Body::Memory) || lookup::is_marker(&object) {
         return None;
     }

@@ -1,0 +1,92 @@
+//! What the keys of a route are made of.
+
+use crate::base::chars::is_token;
+use crate::config::error::Faults;
+use crate::config::schema;
+use crate::config::section::{Scalar, Section};
+use crate::policy::parts::{KeyParts, PathPart, QueryPart};
+use crate::policy::pattern::Pattern;
+use crate::policy::vary::VaryNames;
+
+const SCHEMA: &str = "sites[].routes[].cache.key";
+
+/// The parts that `key` names, if it stands there. It replaces the whole of the one above it.
+pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyParts> {
+    rules.node("key")?;
+    let section = rules.section(faults, SCHEMA, "key");
+    let mut is_on = |key: &str, default| section.switch(faults, key).unwrap_or(default);
+    let scheme = is_on("scheme", true);
+    // Which route it is, is known where the route is.
+    let path = match is_on("path", true) {
+        true => PathPart::Whole,
+        false => PathPart::Route("/".into()),
+    };
+    let query = QueryPart {
+        is_on: is_on("query", true),
+        is_sorted: is_on("query-sort", false),
+        kept: patterns(faults, &section, "query-keep"),
+        dropped: patterns(faults, &section, "query-drop"),
+    };
+    Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section) })
+}
+
+/// Field names, lower-case, under a key.
+pub(crate) fn field_names(
+    faults: &mut Faults<'_>,
+    section: &Section<'_>,
+    key: &str,
+) -> Option<Vec<Box<str>>> {
+    let is_name = |text: &str| is_token(text.as_bytes());
+    let names = names(faults, section, key, "is not the name of a field", is_name)?;
+    Some(names.iter().map(|scalar| scalar.text.to_ascii_lowercase().into()).collect())
+}
+
+fn patterns(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Vec<Pattern> {
+    let why = "is not a name (or the beginning of one and a star)";
+    let is_name = |text: &str| Pattern::parse(text).is_some();
+    let names = names(faults, section, key, why, is_name).unwrap_or_default();
+    names.iter().filter_map(|scalar| Pattern::parse(scalar.text)).collect()
+}
+
+fn chosen(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<VaryNames> {
+    let is_field = |text: &str| VaryNames::chosen([text].into_iter(), [].into_iter()).is_some();
+    let is_cookie = |text: &str| VaryNames::chosen([].into_iter(), [text].into_iter()).is_some();
+    let why = "is not a field that goes to the origin as the client sends it";
+    let fields = names(faults, section, "headers", why, is_field).unwrap_or_default();
+    let why = "is not the name of a cookie";
+    let cookies = names(faults, section, "cookies", why, is_cookie).unwrap_or_default();
+    if fields.is_empty() && cookies.is_empty() {
+        return None;
+    }
+    let text = |scalar: &Scalar<'_>| scalar.text.to_owned();
+    let (fields, cookies): (Vec<_>, Vec<_>) =
+        (fields.iter().map(text).collect(), cookies.iter().map(text).collect());
+    let all =
+        VaryNames::chosen(fields.iter().map(String::as_str), cookies.iter().map(String::as_str));
+    if all.is_none() {
+        let most = VaryNames::COUNT_MAX;
+        let why = format!("has more than {most} headers and cookies, or too long ones");
+        faults.add(section.place(), section.path_of("headers"), why);
+    }
+    all
+}
+
+/// The texts of a list, without those that are no names.
+fn names<'a>(
+    faults: &mut Faults<'_>,
+    section: &Section<'a>,
+    key: &str,
+    why: &str,
+    is_name: impl Fn(&str) -> bool,
+) -> Option<Vec<Scalar<'a>>> {
+    let kind = schema::directive(section.schema(), key).kind;
+    let mut names = Vec::new();
+    for item in section.items(faults, key)? {
+        let Some(scalar) = item.scalar(faults, kind) else { continue };
+        match is_name(scalar.text) {
+            true => names.push(scalar),
+            false => scalar.wrong(faults, why),
+        }
+    }
+    Some(names)
+}
