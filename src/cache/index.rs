@@ -125,7 +125,7 @@ impl Index {
     #[inline]
     pub fn lookup(&self, key: &Key) -> Option<SlotView> {
         let halves = slot::halves(key);
-        let home = self.home(halves[0]);
+        let home = self.table.home(halves[0]);
         self.look(home, halves).or_else(|| self.look(home + 1, halves))
     }
 
@@ -184,7 +184,7 @@ impl Index {
     /// See [`PublishError`]; the index is then unchanged, and the file the caller's to unlink.
     pub fn publish(&self, new: &NewSlot) -> Result<Published, PublishError> {
         let halves = slot::halves(&new.key);
-        let pair = self.lock_pair(self.home(halves[0]))?;
+        let pair = self.lock_pair(self.table.home(halves[0]))?;
         // What is published is of now, so that no clock is asked.
         let is_full = self.objects() >= self.n_objects_max();
         let place = pair.place_for(halves, new.stored_s, is_full);
@@ -212,7 +212,7 @@ impl Index {
     /// held. The file is the caller's to unlink, afterwards.
     pub fn remove(&self, key: &Key, generation: Option<u32>) -> Option<SlotView> {
         let halves = slot::halves(key);
-        let pair = self.lock_pair(self.home(halves[0])).ok()?;
+        let pair = self.lock_pair(self.table.home(halves[0])).ok()?;
         let (bucket, i) = pair.find(halves)?;
         let view = pair.bucket(bucket).view(i, pair.at(bucket, i));
         let is_meant = generation.is_none_or(|it| view.is_some_and(|view| view.generation == it));
@@ -350,13 +350,6 @@ impl Index {
         (self.pid.load(Ordering::Acquire) == std::process::id()).then_some(owner)
     }
 
-    /// The number of a key's first bucket; never the last one.
-    #[inline]
-    fn home(&self, high: u64) -> usize {
-        let n_homes = self.table.buckets.len() - 1;
-        ((u128::from(high) * n_homes as u128) >> 64) as usize
-    }
-
     #[inline]
     fn bucket_of(&self, at: SlotAt) -> Option<(&Bucket, usize)> {
         let number = at.0 as usize;
@@ -468,7 +461,7 @@ impl Drop for Index {
 }
 
 /// A count that a crash left below zero reads as zero.
-fn without_debt(count: u64) -> u64 {
+pub(super) fn without_debt(count: u64) -> u64 {
     if count > u64::MAX / 2 { 0 } else { count }
 }
 

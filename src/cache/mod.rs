@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod table;
 pub mod pair;
 pub mod index;
+pub mod reading;
 pub mod mend;
 pub mod object;
 pub mod writer;

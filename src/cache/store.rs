@@ -56,6 +56,11 @@ impl Store {
         Ok(Self { dir: dir.to_owned(), epoch })
     }
 
+    /// The store in a directory that is there; nothing is made, so the right to read is enough.
+    pub fn existing(dir: &Path, epoch: u32) -> Self {
+        Self { dir: dir.to_owned(), epoch }
+    }
+
     /// Gives the directories and the index to the user that workers and keeper run as; the master
     /// calls it before it forks, when it is root.
     ///

@@ -143,7 +143,9 @@ impl Table {
         let gate = File::open(dir).map_err(doing("reach the directory of"))?;
         gate.lock().map_err(doing("lock the directory of"))?;
         let geometry = Geometry::of(n_objects);
-        if let Some(file) = open_ours(&path, Some(geometry)).map_err(doing("open"))? {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if let Some(file) = open_ours(&path, &options, Some(geometry)).map_err(doing("open"))? {
             let table = Self::map(&file, geometry).map_err(doing("map"))?;
             let opened = table.take_into_use();
             return Ok((table, opened));
@@ -166,14 +168,26 @@ impl Table {
     ///
     /// When there is none, or none of ours.
     pub fn open_existing(dir: &Path) -> Result<Self, IndexError> {
-        let path = dir.join(FILE_NAME);
-        let failed = |source| IndexError::Io { action: "open", path: path.clone(), source };
-        let file = open_ours(&path, None).map_err(failed)?;
-        let file = file.ok_or_else(|| IndexError::NotOurs(path.clone()))?;
-        let mut start = [0; STATIC_LEN];
-        file.read_exact_at(&mut start, 0).map_err(failed)?;
-        let geometry = parse_static(&start).ok_or_else(|| IndexError::NotOurs(path.clone()))?;
-        Self::map(&file, geometry).map_err(failed)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        Self::open_as_it_is(dir, &options, SharedMap::file)
+    }
+
+    /// As [`Table::open_existing`], to be read only: nothing may be stored into any part of it. The
+    /// right to read the file is enough.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn open_for_reading(dir: &Path) -> Result<Self, IndexError> {
+        Self::open_as_it_is(dir, OpenOptions::new().read(true), SharedMap::file_for_reading)
+    }
+
+    /// The number of a key's first bucket, by the key's upper half; never the last one.
+    #[inline]
+    pub(super) fn home(&self, high: u64) -> usize {
+        let n_homes = self.buckets.len() - 1;
+        ((u128::from(high) * n_homes as u128) >> 64) as usize
     }
 
     /// The header.
@@ -183,8 +197,27 @@ impl Table {
         &self.header[0]
     }
 
+    fn open_as_it_is(
+        dir: &Path,
+        options: &OpenOptions,
+        map: impl FnOnce(&File, usize) -> io::Result<SharedMap>,
+    ) -> Result<Self, IndexError> {
+        let path = dir.join(FILE_NAME);
+        let failed = |source| IndexError::Io { action: "open", path: path.clone(), source };
+        let file = open_ours(&path, options, None).map_err(failed)?;
+        let file = file.ok_or_else(|| IndexError::NotOurs(path.clone()))?;
+        let mut start = [0; STATIC_LEN];
+        file.read_exact_at(&mut start, 0).map_err(failed)?;
+        let geometry = parse_static(&start).ok_or_else(|| IndexError::NotOurs(path.clone()))?;
+        let mapped = geometry.file_len().and_then(|len| map(&file, len));
+        mapped.and_then(|map| Self::over(map, geometry)).map_err(failed)
+    }
+
     fn map(file: &File, geometry: Geometry) -> io::Result<Self> {
-        let map = SharedMap::file(file, geometry.file_len()?)?;
+        Self::over(SharedMap::file(file, geometry.file_len()?)?, geometry)
+    }
+
+    fn over(map: SharedMap, geometry: Geometry) -> io::Result<Self> {
         Ok(Self {
             header: map.slice(0, 1)?,
             owners: OwnerTable::new(map.slice(OWNERS_AT, ROWS_MAX)?),
@@ -231,8 +264,12 @@ impl Geometry {
 }
 
 /// Opens the file if it is a whole index of ours (of this geometry, when one is given).
-fn open_ours(path: &Path, expected: Option<Geometry>) -> io::Result<Option<File>> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
+fn open_ours(
+    path: &Path,
+    options: &OpenOptions,
+    expected: Option<Geometry>,
+) -> io::Result<Option<File>> {
+    let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

@@ -90,6 +90,20 @@ impl SharedMap {
         Self::map(file, len)
     }
 
+    /// Maps the first `len` bytes of `file`, which was opened for reading, to be looked at only.
+    /// A store into them ends the process with a signal, so a type over this mapping offers none.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the file is shorter, or what `mmap` says.
+    pub(crate) fn file_for_reading(file: &File, len: usize) -> io::Result<Self> {
+        if len == 0 || file.metadata()?.len() < len as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let map = MmapOptions::new().len(len).map_raw_read_only(file)?;
+        Ok(Self { map: Arc::new(map) })
+    }
+
     /// The length in bytes.
     pub fn len(&self) -> usize {
         self.map.len()

@@ -100,7 +100,7 @@ fn a_full_bucket_lets_go_of_the_pass_then_of_the_stale_the_unused_the_used_and_l
     const NOW_S: u64 = 1_000_000;
     // Keys of which bucket 0 is the home fill buckets 0 and 1.
     let (_dir, index) = index(100);
-    let mut keys = (0..).filter(|&n| index.home(slot::halves(&slot(n).key)[0]) == 0);
+    let mut keys = (0..).filter(|&n| index.table.home(slot::halves(&slot(n).key)[0]) == 0);
     let mut new = |state, fresh_until_s| {
         let key = slot(keys.next().unwrap()).key;
         NewSlot { key, state, stored_s: NOW_S, fresh_until_s, ..slot(0) }

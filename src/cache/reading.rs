@@ -1,0 +1,198 @@
+//! The index as a command looks at it, beside a running ktrix: mapped for reading only.
+//!
+//! Nothing that a command does here can be noticed by a worker: there is no lock that is taken, no
+//! mark that is left, no row that is claimed, and not a byte of the file that could be written.
+//! Where a writer is at a bucket, the command waits for it, not the other way round.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::cache::bucket::{Look, SLOTS};
+use crate::cache::index::without_debt;
+use crate::cache::slot::{self, SlotAt, SlotView};
+use crate::cache::table::{IndexError, Table};
+use crate::policy::key::Key;
+
+/// How often a bucket is looked at that somebody is writing, or that a writer left when it died.
+const LOOKS_MAX: usize = 50;
+
+/// The time between two of these looks.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// An index that is only looked at.
+#[derive(Debug)]
+pub struct Reading {
+    table: Table,
+}
+
+impl Reading {
+    /// The index that is in `dir`, of whatever size.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or none of ours, or it may not be read.
+    pub fn open(dir: &Path) -> Result<Self, IndexError> {
+        Ok(Self { table: Table::open_for_reading(dir)? })
+    }
+
+    /// The slot of `key`, as of one moment. Waits up to 100 ms for writers.
+    pub fn lookup(&self, key: &Key) -> Option<SlotView> {
+        let halves = slot::halves(key);
+        let home = self.table.home(halves[0]);
+        self.look(home, halves).or_else(|| self.look(home + 1, halves))
+    }
+
+    /// Whether the slot still is of this publication.
+    pub fn is_current(&self, at: SlotAt, generation: u32) -> bool {
+        let (number, i) = (at.0 as usize / SLOTS, at.0 as usize % SLOTS);
+        self.table.buckets.get(number).is_some_and(|bucket| bucket.generation(i) == generation)
+    }
+
+    /// Every place for a slot, with what is in it as of one moment; `None` where nothing is, or
+    /// what a writer left half-written when it died.
+    pub fn slots(&self) -> impl Iterator<Item = Option<SlotView>> {
+        (0..self.n_slots()).map(|number| self.slot(SlotAt(number)))
+    }
+
+    /// How many slots there are, empty ones included.
+    pub fn n_slots(&self) -> u32 {
+        (self.table.buckets.len() * SLOTS) as u32
+    }
+
+    /// Disk bytes of all files, as the processes that serve have counted them.
+    pub fn bytes(&self) -> u64 {
+        without_debt(self.table.header().bytes.load(Ordering::Relaxed))
+    }
+
+    /// Slots that are taken, as the processes that serve have counted them.
+    pub fn objects(&self) -> u64 {
+        without_debt(self.table.header().objects.load(Ordering::Relaxed))
+    }
+
+    /// How many objects it was made for.
+    pub fn n_objects_max(&self) -> u64 {
+        self.table.header().n_objects_max.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that it is held to by who serves; 0 before anybody did.
+    pub fn size_bytes(&self) -> u64 {
+        self.table.header().size_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What stamps hold for.
+    pub fn epoch(&self) -> u32 {
+        self.table.header().epoch.load(Ordering::Relaxed)
+    }
+
+    /// Faults of the table itself: buckets that are torn, half-written, or locked by the dead.
+    pub fn faults(&self) -> impl Iterator<Item = String> {
+        self.table.buckets.iter().enumerate().filter_map(|(number, bucket)| {
+            let fault = bucket.fault(&self.table.owners)?;
+            Some(format!("bucket {number} {fault}"))
+        })
+    }
+
+    fn look(&self, number: usize, halves: [u64; 2]) -> Option<SlotView> {
+        let bucket = self.table.buckets.get(number)?;
+        for _ in 0..LOOKS_MAX {
+            match bucket.look(halves) {
+                Look::Absent => return None,
+                Look::Found(i, words) => {
+                    let at = SlotAt((number * SLOTS + i) as u32);
+                    let view = SlotView::from_words(&words, bucket.is_visited(i), at);
+                    if view.is_some() {
+                        return view;
+                    }
+                }
+                Look::Busy => {}
+            }
+            std::thread::sleep(PAUSE);
+        }
+        None
+    }
+
+    fn slot(&self, at: SlotAt) -> Option<SlotView> {
+        let (number, i) = (at.0 as usize / SLOTS, at.0 as usize % SLOTS);
+        let bucket = self.table.buckets.get(number)?;
+        for _ in 0..LOOKS_MAX {
+            if let Some(words) = bucket.copy(i) {
+                return SlotView::from_words(&words, bucket.is_visited(i), at);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::place::tests::{cache, slot, store_one};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn it_sees_what_is_published_and_leaves_no_trace() {
+        let (dir, index, store) = cache(100);
+        let texts: Vec<String> = (0..50).map(|n| format!("GET http://a/{n}")).collect();
+        for text in &texts {
+            store_one(&index, &store, text, b"body").unwrap();
+        }
+        let before = fs::read(dir.path().join("index")).unwrap();
+        let reading = Reading::open(dir.path()).unwrap();
+        for text in &texts {
+            let view = reading.lookup(&slot(text).key).unwrap();
+            assert_eq!(Some(view), index.lookup(&slot(text).key), "{text}");
+            assert!(reading.is_current(view.at, view.generation));
+        }
+        assert_eq!(reading.slots().flatten().count(), texts.len());
+        assert_eq!(reading.lookup(&slot("GET http://b/").key), None);
+        assert_eq!((reading.objects(), reading.bytes()), (index.objects(), index.bytes()));
+        assert_eq!(reading.faults().count(), 0);
+        assert_eq!(fs::read(dir.path().join("index")).unwrap(), before);
+        index.remove(&slot(&texts[0]).key, None);
+        assert_eq!(reading.lookup(&slot(&texts[0]).key), None, "the mapping is shared");
+    }
+
+    #[test]
+    fn the_right_to_read_is_enough() {
+        let (dir, index, store) = cache(100);
+        store_one(&index, &store, "a", b"body").unwrap();
+        let path = dir.path().join("index");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
+        let reading = Reading::open(dir.path()).unwrap();
+        assert!(reading.lookup(&slot("a").key).is_some());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Reading::open(dir.path()), Err(IndexError::NotOurs(_))));
+        fs::write(dir.path().join("index"), vec![0; 1 << 16]).unwrap();
+        assert!(matches!(Reading::open(dir.path()), Err(IndexError::NotOurs(_))));
+    }
+
+    /// A thread that writes one bucket again and again, as a worker would under load.
+    #[test]
+    fn a_busy_bucket_hides_nothing() {
+        let (dir, index, store) = cache(3);
+        for text in ["x", "y"] {
+            store_one(&index, &store, text, b"body").unwrap();
+        }
+        let reading = Reading::open(dir.path()).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    index.publish(&slot("y")).unwrap();
+                }
+            });
+            while !writer.is_finished() {
+                assert!(reading.lookup(&slot("x").key).is_some());
+                assert!(reading.lookup(&slot("y").key).is_some());
+                assert_eq!(reading.slots().flatten().count(), 2);
+            }
+        });
+    }
+}
