@@ -5,6 +5,10 @@
 pub mod cache;
 pub mod check;
 pub mod demo;
+mod find;
+mod output;
+mod progress;
+mod request;
 pub mod run;
 pub mod signal;
 
@@ -163,6 +167,10 @@ mod tests {
             "ktrix cache show http://a/b --config /etc/k.yaml",
             "ktrix cache --dir /c purge http://a/b",
             "ktrix cache verify --dir /c",
+            "ktrix cache list --host a --prefix /b --stale --json -c /etc/k.yaml",
+            "ktrix cache show http://a/b --json",
+            "ktrix cache cat http://a/b -H Accept:x",
+            "ktrix cache du --by host --json",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
@@ -180,6 +188,8 @@ mod tests {
             "ktrix demo --port 99999",
             "ktrix cache",
             "ktrix cache verify --dir /c --config /f",
+            "ktrix cache du --by moon",
+            "ktrix cache cat",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

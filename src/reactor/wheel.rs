@@ -230,7 +230,7 @@ mod tests {
             for ahead_ms in [1, 2, 63, 64, 65, 4_095, 4_096, 262_144, 20_000_000, 5_000_000_000] {
                 let mut wheel = Wheel::new(start_ms);
                 wheel.insert(start_ms + ahead_ms, 7);
-                assert_eq!(drain(&mut wheel, start_ms + ahead_ms - 1), []);
+                assert_eq!(drain(&mut wheel, start_ms + ahead_ms - 1), [0_u32; 0]);
                 assert!(wheel.next_ms().unwrap() <= start_ms + ahead_ms);
                 assert_eq!(drain(&mut wheel, start_ms + ahead_ms), [7]);
                 assert_eq!((wheel.next_ms(), wheel.len()), (None, 0));
@@ -243,7 +243,7 @@ mod tests {
         let mut wheel = Wheel::new(5);
         wheel.insert(u64::MAX, 1);
         wheel.insert(3 * SPAN_MS_MAX, 2);
-        assert_eq!(drain(&mut wheel, 3 * SPAN_MS_MAX - 1), []);
+        assert_eq!(drain(&mut wheel, 3 * SPAN_MS_MAX - 1), [0_u32; 0]);
         assert_eq!(drain(&mut wheel, 3 * SPAN_MS_MAX), [2]);
         assert_eq!(wheel.len(), 1);
     }

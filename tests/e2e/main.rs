@@ -20,6 +20,7 @@ mod forwarding;
 mod full_disk;
 mod harness;
 mod hostile_origins;
+mod inspect;
 mod invalidation;
 mod leaks;
 mod memory;

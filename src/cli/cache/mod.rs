@@ -1,27 +1,41 @@
-//! `ktrix cache list|show|purge|verify`: the cache in comfort, beside a running ktrix or without.
+//! `ktrix cache list|show|cat|du|purge|verify`: the cache in comfort, beside a running ktrix or
+//! without.
+//!
+//! All but `purge` only look: see [`crate::cache::reading`].
 
+mod cat;
+mod du;
 mod list;
-mod name;
+pub(super) mod name;
+pub(super) mod opened;
 mod purge;
 mod show;
 mod verify;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use crate::cache::index::Index;
-use crate::cache::store::Store;
-use crate::cli::{DEFAULT_FILE, load};
+use crate::cli::cache::name::Naming;
+use crate::cli::cache::opened::Opened;
+use crate::cli::{DEFAULT_FILE, load, output};
 
 /// What to look into, and what for.
 #[derive(Args, Debug)]
 pub struct CacheCommand {
     #[command(subcommand)]
     what: CacheWhat,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the cache is.
+#[derive(Args, Debug)]
+struct Place {
     /// The configuration that names the cache [default: /etc/ktrix/ktrix.yaml]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// The cache directory itself
     #[arg(long, value_name = "DIR", global = true, conflicts_with = "config")]
@@ -30,12 +44,41 @@ pub struct CacheCommand {
 
 #[derive(Debug, Subcommand)]
 enum CacheWhat {
-    /// A line for every object
-    List,
-    /// What is known about one object
+    /// A line for every object: key, state, status, bytes, age, freshness left, URL
+    List {
+        #[command(flatten)]
+        filter: list::Filter,
+        /// A JSON value in each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// What is known about one object and its variants
     Show {
         /// Its URL, its key of 32 hex digits, or the path of its file
         url: String,
+        /// Only the variant for a request with this field; may be repeated
+        #[arg(short = 'H', value_name = "NAME: VALUE")]
+        fields: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The body of one object, as it would be served
+    Cat {
+        /// Its URL, its key of 32 hex digits, or the path of its file
+        url: String,
+        /// The variant for a request with this field; may be repeated
+        #[arg(short = 'H', value_name = "NAME: VALUE")]
+        fields: Vec<String>,
+    },
+    /// How much room is taken
+    Du {
+        /// A line for each of these, the largest first
+        #[arg(long)]
+        by: Option<du::By>,
+        /// A JSON value in each line
+        #[arg(long)]
+        json: bool,
     },
     /// Remove one object and its variants
     Purge {
@@ -49,28 +92,42 @@ enum CacheWhat {
 /// Does what is asked. Exit code 1 says that there was nothing to show or to purge, or that there
 /// are faults.
 pub(super) fn run(command: &CacheCommand) -> Result<i32> {
-    let dir = match &command.dir {
-        Some(dir) => dir.clone(),
-        None => {
-            let file = command.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-            let Some(config) = load(file)? else { return Ok(1) };
-            let without = || format!("\"{}\" configures no cache", file.display());
-            config.cache.with_context(without)?.path
-        }
-    };
-    let mut out = std::io::stdout().lock();
-    let is_good = match &command.what {
-        CacheWhat::List => list::list(&dir, &mut out).map(|()| true)?,
-        CacheWhat::Show { url } => show::show(&dir, url, &mut out)?,
-        CacheWhat::Purge { url } => purge::purge(&dir, url, &mut out)? > 0,
-        CacheWhat::Verify => verify::verify(&dir, &mut out)? == 0,
-    };
-    Ok(i32::from(!is_good))
+    let Some((dir, naming)) = command.place.find()? else { return Ok(1) };
+    output::to_stdout(|out| Ok(i32::from(!look(&command.what, &dir, &naming, out)?)))
 }
 
-fn open(dir: &Path) -> Result<(Index, Store)> {
-    let index = Index::open_existing(dir)?;
-    let store = Store::open(dir, index.epoch())
-        .with_context(|| format!("cannot open cache directory {dir:?}"))?;
-    Ok((index, store))
+fn look(what: &CacheWhat, dir: &Path, naming: &Naming, mut out: &mut dyn Write) -> Result<bool> {
+    if let CacheWhat::Purge { url } = what {
+        return Ok(purge::purge(dir, naming, url, &mut out)? > 0);
+    }
+    let (cache, now_s) = (Opened::open(dir)?, opened::now_s());
+    Ok(match what {
+        CacheWhat::List { filter, json } => {
+            list::list(&cache, filter, *json, now_s, out).map(|()| true)?
+        }
+        CacheWhat::Show { url, fields, json } => {
+            let what = show::What { name: url, fields, is_json: *json, now_s };
+            show::show(&cache, naming, &what, out)?
+        }
+        CacheWhat::Cat { url, fields } => {
+            cat::cat(&cache, naming, url, fields, out).map(|()| true)?
+        }
+        CacheWhat::Du { by, json } => du::du(&cache, *by, *json, out).map(|()| true)?,
+        CacheWhat::Verify | CacheWhat::Purge { .. } => verify::verify(&cache, out)? == 0,
+    })
+}
+
+impl Place {
+    /// The directory, and how its keys are made; `None` when the configuration has errors, which
+    /// are on stderr then.
+    fn find(&self) -> Result<Option<(PathBuf, Naming)>> {
+        if let Some(dir) = &self.dir {
+            return Ok(Some((dir.clone(), Naming::of(None))));
+        }
+        let file = self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let Some(config) = load(file)? else { return Ok(None) };
+        let naming = Naming::of(Some(&config));
+        let without = || format!("\"{}\" configures no cache", file.display());
+        Ok(Some((config.cache.with_context(without)?.path, naming)))
+    }
 }

@@ -5,43 +5,195 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::cache::scrub::key_of_path;
-use crate::policy::key::{Key, key_of, uri_text};
+use crate::cli::request::Asked;
+use crate::config::Config;
+use crate::http::h1::head::HeadLimits;
+use crate::http::head::RequestHead;
+use crate::policy::key::Key;
 use crate::policy::parts::KeyParts;
+use crate::proxy::lookup::Name;
+use crate::route::Router;
 
-/// The key that a URL, 32 hex digits or a file's path names.
-pub(super) fn key_named(what: &str) -> Result<Key> {
-    if let Some(text) = text_of_url(what) {
-        return Ok(key_of(&text));
+/// How URLs become keys: by the routes of a configuration, or as they do without one.
+pub(in crate::cli) struct Naming {
+    router: Option<Router>,
+    whole: KeyParts,
+}
+
+impl Naming {
+    /// By the routes of a configuration, if there is one.
+    pub(in crate::cli) fn of(config: Option<&Config>) -> Self {
+        Self { router: config.map(Router::new), whole: KeyParts::default() }
     }
-    match Key::from_hex(what.as_bytes()).or_else(|| key_of_path(Path::new(what))) {
-        Some(key) => Ok(key),
-        None => bail!("{what:?} is neither a URL (http://host/path) nor a key (32 hex digits)"),
+
+    /// The key that a URL, 32 hex digits or a file's path names.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of these, or ktrix would refuse a request for the URL.
+    pub(in crate::cli) fn key(&self, what: &str) -> Result<Key> {
+        if what.contains("://") {
+            return Ok(self.of_url(what, &[])?.0.key);
+        }
+        match Key::from_hex(what.as_bytes()).or_else(|| key_of_path(Path::new(what))) {
+            Some(key) => Ok(key),
+            None => bail!("{what:?} is neither a URL (http://host/path) nor a key (32 hex digits)"),
+        }
+    }
+
+    /// The name of what a request for a URL with these fields asks for, before Vary, and the
+    /// request.
+    ///
+    /// # Errors
+    ///
+    /// When the URL or a field is none, or ktrix would refuse the request.
+    pub(in crate::cli) fn of_url(
+        &self,
+        url: &str,
+        fields: &[String],
+    ) -> Result<(Name, RequestHead)> {
+        let asked = Asked::new("GET", url, fields)?;
+        let head = asked.head(&HeadLimits::default());
+        let head = head.with_context(|| format!("a request for {url:?} would be refused"))?;
+        let router = self.router.as_ref();
+        let rules = router.map(|router| router.rules_for(head.host(), head.target.path()));
+        let parts = rules.map_or(&self.whole, |rules| &rules.key);
+        Ok((Name::of_request(parts, &asked.scheme, &head), head))
     }
 }
 
-/// The primary key text of a URL.
-pub(super) fn text_of_url(url: &str) -> Option<Vec<u8>> {
-    let (scheme, rest) = url.split_once("://")?;
-    let rest = rest.split('#').next()?;
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let mut text = Vec::new();
-    let parts = KeyParts::default();
-    uri_text(&parts, scheme.as_bytes(), authority.as_bytes(), path.as_bytes(), &mut text);
-    Some(text)
+/// What a key text says: `GET scheme://authority/path?query` (without what the route leaves out),
+/// and lines of a variant behind it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct KeyText<'a> {
+    /// The first line, without its `GET `.
+    pub(in crate::cli) url: &'a [u8],
+    /// What stands behind the first line: a line for each part that chooses.
+    rest: &'a [u8],
+}
+
+impl<'a> KeyText<'a> {
+    pub(in crate::cli) fn of(text: &'a [u8]) -> Self {
+        let end = memchr::memchr(b'\n', text).unwrap_or(text.len());
+        let (line, rest) = text.split_at(end);
+        Self { url: line.strip_prefix(b"GET ").unwrap_or(line), rest }
+    }
+
+    /// Host and port.
+    pub(in crate::cli) fn authority(&self) -> &'a [u8] {
+        self.split().0
+    }
+
+    /// The host, without its port.
+    pub(in crate::cli) fn host(&self) -> &'a [u8] {
+        let authority = self.authority();
+        match memchr::memrchr(b':', authority) {
+            // Not a colon within the brackets of an IPv6 address.
+            Some(at) if !authority.ends_with(b"]") => authority.get(..at).unwrap_or_default(),
+            _ => authority,
+        }
+    }
+
+    /// Path and query.
+    pub(in crate::cli) fn path(&self) -> &'a [u8] {
+        self.split().1
+    }
+
+    /// What tells this variant from the others: a field and its normalised value, `None` for a
+    /// field that the request did not have.
+    pub(in crate::cli) fn variant(&self) -> Vec<(String, Option<String>)> {
+        let lines = self.rest.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let fields = lines.filter(|line| !line.starts_with(b"#"));
+        let pair = |line: &[u8]| match memchr::memchr(b':', line) {
+            Some(at) => (printable(&line[..at]), Some(printable(&line[at + 1..]))),
+            None => (printable(line), None),
+        };
+        fields.map(pair).collect()
+    }
+
+    fn split(&self) -> (&'a [u8], &'a [u8]) {
+        let from = memchr::memmem::find(self.url, b"//").map_or(0, |at| at + 2);
+        let rest = self.url.get(from..).unwrap_or_default();
+        rest.split_at(memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len()))
+    }
+}
+
+/// A variant's fields in one line: `accept-encoding: gzip, dnt missing`.
+pub(in crate::cli) fn variant_line(fields: &[(String, Option<String>)]) -> String {
+    let word = |(name, value): &(String, Option<String>)| match value {
+        Some(value) => format!("{name}: {value}"),
+        None => format!("no {name}"),
+    };
+    fields.iter().map(word).collect::<Vec<_>>().join("; ")
 }
 
 /// Text from outside, with nothing in it that a terminal would obey.
-pub(super) fn printable(bytes: &[u8]) -> String {
+pub(in crate::cli) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let keep = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
-    text.replace("\r\n", "\n").chars().map(keep).collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A key as 32 hex digits.
-pub(super) fn hex(key: &Key) -> String {
-    String::from_utf8_lossy(&key.hex()).into_owned()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::policy::key::key_of;
+
+    #[test]
+    fn a_key_text_is_taken_apart() {
+        let cases = [
+            ("GET http://a.example/b?c=d", "a.example", "a.example", "/b?c=d"),
+            ("GET https://a.example:81/", "a.example:81", "a.example", "/"),
+            ("GET http://[::1]:81/x:y", "[::1]:81", "[::1]", "/x:y"),
+            ("GET http://[::1]/", "[::1]", "[::1]", "/"),
+            ("GET //a.example/b//c", "a.example", "a.example", "/b//c"),
+            ("nonsense", "nonsense", "nonsense", ""),
+            ("", "", "", ""),
+        ];
+        for (text, authority, host, path) in cases {
+            let text = KeyText::of(text.as_bytes());
+            let found = (text.authority(), text.host(), text.path());
+            assert_eq!(found, (authority.as_bytes(), host.as_bytes(), path.as_bytes()));
+            assert!(text.variant().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_variant_says_what_chose_it() {
+        let text = KeyText::of(b"GET http://a/b\naccept:text/html\ndnt\nx-a:\n#1f\n");
+        let fields = text.variant();
+        assert_eq!(variant_line(&fields), "accept: text/html; no dnt; x-a: ");
+        assert_eq!(text.url, b"http://a/b");
+    }
+
+    #[test]
+    fn nothing_that_is_printed_moves_a_cursor() {
+        assert_eq!(printable(b"a\x1b[2Jb\r\nc\xff"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}");
+    }
+
+    #[test]
+    fn an_object_has_three_names() {
+        let naming = Naming::of(None);
+        let key = naming.key("http://A.example:80#part").unwrap();
+        assert_eq!(key, key_of(b"GET http://a.example/"));
+        let hex = key.to_string();
+        assert_eq!(naming.key(&hex).unwrap(), key);
+        assert_eq!(naming.key(&format!("/c/{}/{}", &hex[..2], &hex[2..])).unwrap(), key);
+        for (odd, why) in [("page", "neither a URL"), ("http://a b/", "would be refused")] {
+            let error = naming.key(odd).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_route_has_its_say_in_the_key() {
+        let text = "cache: /c\nupstreams: {app: {servers: [10.0.0.1]}}\nsites:\n  \
+                    - {upstream: app, cache: {key: {scheme: off, query-drop: [x]}}}\n";
+        let config = config::load(Path::new("k.yaml"), text).unwrap_or_else(|it| panic!("{it}"));
+        let key = Naming::of(Some(&config)).key("http://a/b?x=1&y").unwrap();
+        assert_eq!(key, key_of(b"GET //a/b?y"));
+    }
 }

@@ -1,79 +1,293 @@
-//! `ktrix cache show`: what is known about one object.
+//! `ktrix cache show`: everything that is known about one object and its variants.
 
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, Write};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use serde::Serialize;
 
-use crate::cache::slot::SlotView;
-use crate::cli::cache::name::{hex, key_named, printable};
-use crate::cli::cache::open;
+use crate::cache::slot::State;
+use crate::cache::store::Object;
+use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
+use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
+use crate::cli::find::{find, marker};
+use crate::cli::output::json_line;
+use crate::cli::progress::Progress;
+use crate::http::date;
+use crate::http::h1::head::parse_fields;
+use crate::http::status::Status;
+use crate::policy::key::Key;
+use crate::policy::meta;
+use crate::proxy::lookup::{Marker, STORED_FIELDS_MAX};
 
-/// Shows one object: what slot and file say, and the head. Says whether there is one.
+/// What to show.
+pub(super) struct What<'a> {
+    /// A URL, a key or the path of a file.
+    pub(super) name: &'a str,
+    /// Only the variant that a request with these fields chooses.
+    pub(super) fields: &'a [String],
+    pub(super) is_json: bool,
+    pub(super) now_s: u64,
+}
+
+/// Shows what is stored under a name: each object with what index and file say, and its head. Says
+/// whether there is anything.
 ///
 /// # Errors
 ///
-/// When there is no index in `dir`, `what` is neither URL nor key, or the file cannot be used.
-pub(super) fn show(dir: &Path, what: &str, out: &mut impl Write) -> Result<bool> {
-    let (index, store) = open(dir)?;
-    let key = key_named(what)?;
-    let view = index.lookup(&key);
-    let object = store.open_any(&key).context("cannot use the cache file")?;
-    writeln!(out, "key: {}", hex(&key))?;
-    if let Some(view) = &view {
-        show_slot(view, out)?;
-    }
-    if let Some(object) = &object {
-        writeln!(out, "file: {}", store.path(&key).display())?;
-        writeln!(out, "text: {}", printable(object.key_text()))?;
-        writeln!(out, "body: {} bytes from byte {}", object.body_len, object.body_offset())?;
-        writeln!(out, "status: {}", object.status())?;
-        writeln!(out, "\n{}", printable(object.head()).trim_end())?;
-    }
-    if view.is_none() && object.is_none() {
+/// When the name is none, or `out` cannot be written.
+pub(super) fn show(
+    cache: &Opened,
+    naming: &Naming,
+    what: &What<'_>,
+    out: &mut dyn Write,
+) -> Result<bool> {
+    let sights = match what.fields {
+        [] => all(cache, &naming.key(what.name)?),
+        fields => chosen(cache, naming, what.name, fields)?.into_iter().collect(),
+    };
+    if what.is_json {
+        let objects: Vec<Shown> = sights.iter().map(|it| Shown::of(cache, it, what)).collect();
+        json_line(out, &objects)?;
+    } else if sights.is_empty() {
         writeln!(out, "not stored")?;
+    } else {
+        for (n, sight) in sights.iter().enumerate() {
+            if n > 0 {
+                writeln!(out)?;
+            }
+            Shown::of(cache, sight, what).write(what.now_s, out)?;
+        }
     }
-    Ok(view.is_some() || object.is_some())
+    Ok(!sights.is_empty())
 }
 
-fn show_slot(view: &SlotView, out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(out, "state: {}, generation {}", view.state.word(), view.generation)?;
-    writeln!(out, "stored: {} (Unix seconds), aged {} s then", view.stored_s, view.age_s)?;
-    writeln!(
-        out,
-        "fresh until: {}, while revalidating {}, if the origin fails {}",
-        view.fresh_until_s, view.swr_until_s, view.sie_until_s,
-    )
+/// What is stored for a URL and a request with these fields.
+///
+/// # Errors
+///
+/// When the URL or a field is none, or ktrix would refuse the request.
+pub(super) fn chosen(
+    cache: &Opened,
+    naming: &Naming,
+    url: &str,
+    fields: &[String],
+) -> Result<Option<Sight>> {
+    let (name, request) = naming.of_url(url, fields)?;
+    Ok(find(cache, &name, &request.fields))
+}
+
+/// What is stored under a key, and the variants that hang on it.
+fn all(cache: &Opened, key: &Key) -> Vec<Sight> {
+    let Some(primary) = cache.find(key) else { return Vec::new() };
+    let text = primary.file().map(|file| file.key_text().to_vec());
+    let variants = match (marker(&primary), text) {
+        (Some(marker), Some(text)) => variants(cache, &text, &marker),
+        _ => Vec::new(),
+    };
+    std::iter::once(primary).chain(variants).collect()
+}
+
+/// Variants are stored under keys of their own, which only their texts tell.
+fn variants(cache: &Opened, primary_text: &[u8], marker: &Marker) -> Vec<Sight> {
+    let progress = Progress::beside_lines(u64::from(cache.index.n_slots()), "slots");
+    let start = [primary_text, b"\n"].concat();
+    let end = [&b"\n#"[..], &marker.mark].concat();
+    let is_of_it = |sight: &Sight| {
+        let text = sight.file().map(Object::key_text).unwrap_or_default();
+        text.starts_with(&start) && text.ends_with(&end)
+    };
+    let views = cache.index.slots().inspect(|_| progress.step()).flatten();
+    let views = views.filter(|view| view.state == State::Ready);
+    views.filter_map(|view| cache.look(view)).filter(is_of_it).collect()
+}
+
+/// An object, as machines get it. Times are Unix seconds, spans seconds.
+#[derive(Serialize)]
+struct Shown {
+    key: String,
+    url: Option<String>,
+    variant: Vec<(String, Option<String>)>,
+    state: &'static str,
+    status: u16,
+    age_s: u64,
+    ttl_s: i64,
+    stored: u64,
+    age_when_stored_s: u32,
+    fresh_until: u64,
+    stale_while_revalidate_until: u64,
+    stale_if_error_until: u64,
+    must_revalidate: Option<bool>,
+    no_cache: Option<bool>,
+    immutable: Option<bool>,
+    vary: Vec<String>,
+    used: bool,
+    generation: u32,
+    body_bytes: u64,
+    body_offset: u32,
+    disk_bytes: u64,
+    file: Option<String>,
+    fault: Option<String>,
+    head: Vec<(String, String)>,
+}
+
+impl Shown {
+    fn of(cache: &Opened, sight: &Sight, what: &What<'_>) -> Self {
+        let (view, file) = (&sight.view, sight.file());
+        let text = file.map(|file| KeyText::of(file.key_text()));
+        let lifetimes = file.and_then(|file| meta::decode(file.meta()).ok());
+        let vary = lifetimes.iter().filter_map(|it| it.vary.as_ref()).flat_map(|it| it.names());
+        let path = cache.store.path(&view.key).display().to_string();
+        Self {
+            key: view.key.to_string(),
+            url: text.map(|text| printable(text.url)),
+            variant: text.map(|text| text.variant()).unwrap_or_default(),
+            state: sight.word(what.now_s),
+            status: view.status,
+            age_s: age_s(view, what.now_s),
+            ttl_s: seconds_until(view.fresh_until_s, what.now_s),
+            stored: view.stored_s,
+            age_when_stored_s: view.age_s,
+            fresh_until: view.fresh_until_s,
+            stale_while_revalidate_until: view.swr_until_s,
+            stale_if_error_until: view.sie_until_s,
+            must_revalidate: lifetimes.as_ref().map(|it| it.must_revalidate),
+            no_cache: lifetimes.as_ref().map(|it| it.no_cache),
+            immutable: lifetimes.as_ref().map(|it| it.immutable),
+            vary: vary.map(str::to_owned).collect(),
+            used: view.is_visited,
+            generation: view.generation,
+            body_bytes: view.body_len,
+            body_offset: view.head_len,
+            disk_bytes: view.weight_bytes(),
+            file: view.state.has_file().then_some(path),
+            fault: sight.object.as_ref().err().map(ToString::to_string),
+            head: file.map(head_of).unwrap_or_default(),
+        }
+    }
+
+    fn write(&self, now_s: u64, out: &mut dyn Write) -> io::Result<()> {
+        if let Some(url) = &self.url {
+            writeln!(out, "url: {url}")?;
+        }
+        if !self.variant.is_empty() {
+            writeln!(out, "variant: {}", variant_line(&self.variant))?;
+        }
+        writeln!(out, "key: {}", self.key)?;
+        if let Some(fault) = &self.fault {
+            writeln!(out, "fault: {fault}")?;
+        }
+        writeln!(out, "state: {}, generation {}", self.state, self.generation)?;
+        writeln!(out, "stored: {}", moment(self.stored, now_s))?;
+        if self.state == "vary" {
+            writeln!(out, "chosen by: {}", self.vary.join(", "))?;
+        } else {
+            self.write_times(now_s, out)?;
+        }
+        let used = if self.used { "yes" } else { "no" };
+        writeln!(out, "used since eviction last looked: {used} (hits are not counted)")?;
+        if let Some(file) = &self.file {
+            writeln!(out, "file: {file}, {} bytes on the disk", self.disk_bytes)?;
+            writeln!(out, "body: {} bytes from byte {}", self.body_bytes, self.body_offset)?;
+        }
+        if self.status != 0 {
+            writeln!(out, "\nHTTP/1.1 {} {}", self.status, Status(self.status).reason())?;
+        }
+        self.head.iter().try_for_each(|(name, value)| writeln!(out, "{name}: {value}"))
+    }
+
+    fn write_times(&self, now_s: u64, out: &mut dyn Write) -> io::Result<()> {
+        let (age_s, aged_s) = (self.age_s, self.age_when_stored_s);
+        writeln!(out, "age: {age_s} s, of which {aged_s} s when it was stored")?;
+        writeln!(out, "fresh until: {}", moment(self.fresh_until, now_s))?;
+        let windows = [
+            ("stale-while-revalidate", self.stale_while_revalidate_until),
+            ("stale-if-error", self.stale_if_error_until),
+        ];
+        for (name, until) in windows.iter().filter(|(_, until)| *until > self.fresh_until) {
+            writeln!(out, "{name} until: {}", moment(*until, now_s))?;
+        }
+        let marks = [
+            ("must-revalidate", self.must_revalidate),
+            ("no-cache", self.no_cache),
+            ("immutable", self.immutable),
+        ];
+        let marks = marks.iter().filter(|(_, is_set)| *is_set == Some(true));
+        let marks: Vec<&str> = marks.map(|(name, _)| *name).collect();
+        if marks.is_empty() { Ok(()) } else { writeln!(out, "marked: {}", marks.join(", ")) }
+    }
+}
+
+/// The stored fields; none where they are not what is written there.
+pub(super) fn head_of(file: &Object) -> Vec<(String, String)> {
+    let fields = parse_fields(file.head(), STORED_FIELDS_MAX).unwrap_or_default();
+    fields.iter().map(|(name, value)| (printable(name), printable(value))).collect()
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT (12 s ago)`.
+fn moment(unix_s: u64, now_s: u64) -> String {
+    let text = String::from_utf8_lossy(&date::format(unix_s)).into_owned();
+    match seconds_until(unix_s, now_s) {
+        left_s @ 0.. => format!("{text} (in {left_s} s)"),
+        ago_s => format!("{text} ({} s ago)", ago_s.unsigned_abs()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::place::tests::{cache, slot, store_one};
-    use crate::cli::cache::list::list;
+    use crate::cache::slot::NewSlot;
 
     const PAGE: &str = "GET http://a.example/page?x";
 
-    fn text_of(run: impl FnOnce(&mut Vec<u8>)) -> String {
+    fn shown(cache: &Opened, name: &str, is_json: bool) -> Option<String> {
+        let what = What { name, fields: &[], is_json, now_s: 5 };
         let mut out = Vec::new();
-        run(&mut out);
-        String::from_utf8(out).unwrap()
+        let is_there = show(cache, &Naming::of(None), &what, &mut out).unwrap();
+        is_there.then(|| String::from_utf8(out).unwrap())
     }
 
     #[test]
-    fn what_is_stored_is_listed_and_shown_by_url_and_by_key() {
+    fn an_object_is_shown_by_url_by_key_and_by_file() {
         let (dir, index, store) = cache(10);
         store_one(&index, &store, PAGE, b"body").unwrap();
-        let listed = text_of(|out| list(dir.path(), out).unwrap());
-        assert!(listed.contains(PAGE) && listed.ends_with("1 objects, 4096 bytes\n"), "{listed}");
-        let hex = hex(&slot(PAGE).key);
-        for name in
-            ["http://a.example/page?x#part", &hex, store.path(&slot(PAGE).key).to_str().unwrap()]
-        {
-            let shown = text_of(|out| assert!(show(dir.path(), name, out).unwrap()));
-            assert!(shown.contains("body: 4 bytes") && shown.contains("state: ready"), "{shown}");
+        let opened = Opened::open(dir.path()).unwrap();
+        let key = slot(PAGE).key;
+        let path = store.path(&key).display().to_string();
+        for name in ["http://a.example/page?x#part", &key.to_string(), &path] {
+            let text = shown(&opened, name, false).unwrap();
+            for part in ["url: http://a.example/page?x\n", "body: 4 bytes", "state: stale", &path] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
         }
-        assert!(!show(dir.path(), "http://a.example/other", &mut Vec::new()).unwrap());
-        assert!(show(dir.path(), "page", &mut Vec::new()).is_err());
+        assert_eq!(shown(&opened, "http://a.example/other", false), None);
+        let what = What { name: "page", fields: &[], is_json: false, now_s: 5 };
+        assert!(show(&opened, &Naming::of(None), &what, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_damaged_object_is_shown_with_its_fault() {
+        let (dir, index, store) = cache(10);
+        store_one(&index, &store, PAGE, b"body").unwrap();
+        std::fs::write(store.path(&slot(PAGE).key), b"nonsense").unwrap();
+        let opened = Opened::open(dir.path()).unwrap();
+        let text = shown(&opened, "http://a.example/page?x", false).unwrap();
+        assert!(text.contains("fault: cut") && text.contains("state: damaged"), "{text}");
+        let value: serde_json::Value =
+            serde_json::from_str(&shown(&opened, "http://a.example/page?x", true).unwrap())
+                .unwrap();
+        assert_eq!((&value[0]["state"], &value[0]["fault"]), (&"damaged".into(), &"cut".into()));
+        assert_eq!(value[0]["head"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_note_of_a_pass_is_shown_without_a_file() {
+        let (dir, index, _store) = cache(10);
+        let note = NewSlot { state: State::Pass, status: 0, fresh_until_s: 9, ..slot(PAGE) };
+        index.publish(&note).unwrap();
+        let opened = Opened::open(dir.path()).unwrap();
+        let text = shown(&opened, "http://a.example/page?x", false).unwrap();
+        assert!(text.contains("state: pass") && !text.contains("file:"), "{text}");
+        assert!(text.contains("(in 4 s)"), "{text}");
     }
 }

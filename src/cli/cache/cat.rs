@@ -1,0 +1,109 @@
+//! `ktrix cache cat`: the body of one object, as it would be served.
+
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::cache::slot::State;
+use crate::cache::store::Object;
+use crate::cli::cache::name::Naming;
+use crate::cli::cache::opened::{Opened, Sight};
+use crate::cli::cache::show::chosen;
+
+/// Writes the body of what is stored for a URL and these fields, or under a key. It is checked
+/// against its checksum first: what would not be served is not written.
+///
+/// # Errors
+///
+/// When there is no such object, it is damaged, or `out` cannot be written.
+pub(super) fn cat(
+    cache: &Opened,
+    naming: &Naming,
+    name: &str,
+    fields: &[String],
+    out: &mut dyn Write,
+) -> Result<()> {
+    let sight = match name.contains("://") {
+        true => chosen(cache, naming, name, fields)?,
+        false if fields.is_empty() => cache.find(&naming.key(name)?),
+        false => bail!("{name:?} is no URL: a variant is chosen by its fields or by its own key"),
+    };
+    let Some(Sight { view, object }) = sight else {
+        bail!("{name:?} is not stored{}", if fields.is_empty() { "" } else { " for these fields" })
+    };
+    if view.state == State::Vary {
+        bail!("{name:?} names only what chooses among its variants (see ktrix cache show)");
+    }
+    let path = cache.store.path(&view.key);
+    let unusable = || format!("cannot use cache file {path:?}");
+    let object = object.map_err(|fault| anyhow!("{fault}")).with_context(unusable)?;
+    let Some(object) = object else { bail!("{name:?} is noted as not to be stored") };
+    let (mut verify, mut part) = (object.verify(), Vec::new());
+    while !verify.step(&object, &mut part).with_context(unusable)? {}
+    copy(&object, part, out)
+}
+
+/// Writes a body that was verified, from the file that it was verified in.
+fn copy(object: &Object, mut part: Vec<u8>, out: &mut dyn Write) -> Result<()> {
+    part.resize(PART_BYTES, 0);
+    let mut at = 0_u64;
+    while at < object.body_len {
+        let n = part.len().min(usize::try_from(object.body_len - at).unwrap_or(usize::MAX));
+        let room = part.get_mut(..n).unwrap_or_default();
+        object.file.read_exact_at(room, object.body_offset().saturating_add(at))?;
+        out.write_all(room)?;
+        at = at.saturating_add(n as u64);
+    }
+    Ok(())
+}
+
+const PART_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::place::tests::{cache, slot, store_one};
+
+    const URL: &str = "http://a.example/page";
+    const TEXT: &str = "GET http://a.example/page";
+
+    #[test]
+    fn a_body_of_any_length_comes_out_as_it_went_in() {
+        let (dir, index, store) = cache(10);
+        for len in [0, 1, 8 << 10, PART_BYTES, PART_BYTES + 1] {
+            let body: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            store_one(&index, &store, TEXT, &body).unwrap();
+            let opened = Opened::open(dir.path()).unwrap();
+            let mut out = Vec::new();
+            cat(&opened, &Naming::of(None), URL, &[], &mut out).unwrap();
+            assert!(out == body, "{len} bytes became {}", out.len());
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_or_not_there_is_an_error_and_no_output() {
+        let (dir, index, store) = cache(10);
+        store_one(&index, &store, TEXT, b"body").unwrap();
+        let path = store.path(&slot(TEXT).key);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let opened = Opened::open(dir.path()).unwrap();
+        let mut out = Vec::new();
+        for (name, why) in [
+            (URL, "body-damaged"),
+            ("http://a.example/other", "not stored"),
+            ("page", "neither a URL"),
+        ] {
+            let error =
+                format!("{:#}", cat(&opened, &Naming::of(None), name, &[], &mut out).unwrap_err());
+            assert!(error.contains(why), "{error}");
+        }
+        let key = slot(TEXT).key.to_string();
+        assert!(
+            cat(&opened, &Naming::of(None), &key, &["Accept: x".to_owned()], &mut out).is_err()
+        );
+        assert_eq!(out, b"");
+    }
+}
