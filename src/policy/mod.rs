@@ -33,6 +33,7 @@ pub mod freshness;
 pub mod rules;
 pub mod omit;
 pub mod keep;
+pub mod ground;
 pub mod reuse;
 pub mod answer;
 pub mod revalidate;

@@ -5,6 +5,7 @@ use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::policy::control::RequestControl;
 use crate::policy::freshness::current_age_s;
+use crate::policy::ground::Ground;
 use crate::policy::keep::Lifetimes;
 use crate::policy::pass::PassReason;
 
@@ -91,37 +92,40 @@ pub fn reuse(request: &RequestHead, stored: &Lifetimes, now_s: u64) -> Verdict {
 /// As [`reuse`], for a request that may be looked up and asks for this. With the default
 /// [`RequestControl`] the client's wishes are not heard, which RFC 9111 section 5.2.1 permits.
 pub fn judge(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> Verdict {
+    weigh(control, stored, now_s).0
+}
+
+/// As [`judge`], with the rule that decided.
+pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdict, Ground) {
     let age_s = current_age_s(stored, now_s);
     let ttl_s = seconds_between(now_s, stored.fresh_until_s);
-    match standing(control, stored, now_s, age_s, ttl_s) {
-        Standing::Fresh => Verdict::Fresh { age_s, ttl_s },
-        Standing::Refreshing => Verdict::StaleWhileRevalidate { age_s, ttl_s },
-        Standing::Accepted => Verdict::Stale { age_s, ttl_s },
-        Standing::Unfit if control.only_if_cached => Verdict::OnlyIfCached,
-        Standing::Unfit => {
+    let ground = ground(control, stored, now_s, age_s, ttl_s);
+    let verdict = match ground {
+        Ground::IsFresh => Verdict::Fresh { age_s, ttl_s },
+        Ground::WhileRevalidating => Verdict::StaleWhileRevalidate { age_s, ttl_s },
+        Ground::Accepted => Verdict::Stale { age_s, ttl_s },
+        _ if control.only_if_cached => Verdict::OnlyIfCached,
+        _ => {
             let may_serve_on_error = may_serve_on_error(control, stored, now_s);
             Verdict::Revalidate { age_s, ttl_s, may_serve_on_error }
         }
-    }
+    };
+    (verdict, ground)
 }
 
 /// How a stored response stands to a request.
-enum Standing {
-    Fresh,
-    Refreshing,
-    Accepted,
-    Unfit,
-}
-
-fn standing(
+fn ground(
     control: &RequestControl,
     stored: &Lifetimes,
     now_s: u64,
     age_s: u64,
     ttl_s: i64,
-) -> Standing {
-    if stored.no_cache || control.no_cache {
-        return Standing::Unfit;
+) -> Ground {
+    if stored.no_cache {
+        return Ground::StoredNoCache;
+    }
+    if control.no_cache {
+        return Ground::RequestNoCache;
     }
     let is_fresh = ttl_s > 0;
     let is_young = match control.max_age {
@@ -131,25 +135,27 @@ fn standing(
         Some(max_s) => max_s > 0 && age_s <= u64::from(max_s),
         None => true,
     };
-    let stays_fresh = control.min_fresh.is_none_or(|min_s| ttl_s >= i64::from(min_s));
-    if !is_young || !stays_fresh {
-        return Standing::Unfit;
+    if !is_young {
+        return Ground::TooOld;
+    }
+    if control.min_fresh.is_some_and(|min_s| ttl_s < i64::from(min_s)) {
+        return Ground::TooShort;
     }
     if is_fresh {
-        return Standing::Fresh;
+        return Ground::IsFresh;
     }
     if stored.must_revalidate {
-        return Standing::Unfit;
+        return Ground::MustRevalidate;
     }
     // Section 5.2.1.1: max-age without max-stale refuses everything stale.
     let takes_stale = control.max_age.is_none() || control.max_stale.is_some();
     if now_s < stored.swr_until_s && takes_stale {
-        return Standing::Refreshing;
+        return Ground::WhileRevalidating;
     }
     match control.max_stale {
-        Some(u32::MAX) => Standing::Accepted,
-        Some(max_s) if ttl_s.unsigned_abs() <= u64::from(max_s) => Standing::Accepted,
-        _ => Standing::Unfit,
+        Some(u32::MAX) => Ground::Accepted,
+        Some(max_s) if ttl_s.unsigned_abs() <= u64::from(max_s) => Ground::Accepted,
+        _ => Ground::IsStale,
     }
 }
 
@@ -248,6 +254,31 @@ mod tests {
             let found = verdict(response, asked, later_s);
             assert_eq!(found, expected, "{response} / {asked} after {later_s} s");
         }
+    }
+
+    #[test]
+    fn the_rule_that_decided_is_named() {
+        use Ground as G;
+        let windows = "max-age=10, stale-while-revalidate=5";
+        let cases = [
+            ("max-age=10", "", 9, G::IsFresh),
+            ("max-age=10", "", 10, G::IsStale),
+            ("max-age=10", "max-age=3", 4, G::TooOld),
+            ("max-age=10", "min-fresh=3", 8, G::TooShort),
+            ("max-age=10", "no-cache", 0, G::RequestNoCache),
+            ("no-cache", "no-cache", 0, G::StoredNoCache),
+            ("max-age=10, must-revalidate", "max-stale", 10, G::MustRevalidate),
+            (windows, "", 14, G::WhileRevalidating),
+            (windows, "max-stale=9", 15, G::Accepted),
+        ];
+        for (response, asked, later_s, expected) in cases {
+            let request = request("GET", &[("cache-control", asked)]);
+            let control = RequestControl::of(&request.fields);
+            let found = weigh(&control, &stored(response), NOW_S + later_s);
+            assert_eq!(found.1, expected, "{response} / {asked} after {later_s} s");
+        }
+        let named: std::collections::HashSet<G> = cases.iter().map(|case| case.3).collect();
+        assert_eq!(named.len(), G::ALL.len());
     }
 
     #[test]
