@@ -132,8 +132,15 @@ fn with_a_wrong_value(line: u32, key: &str) -> String {
 }
 
 fn is_a_value(row: &Directive) -> bool {
-    let is_fixed = !["required", "none", "half of cache.size", "cache.object", "the site's own"]
-        .contains(&row.default);
+    let is_fixed = ![
+        "required",
+        "none",
+        "half of cache.size",
+        "64 MiB, at most a fiftieth of cache.size",
+        "cache.object",
+        "the site's own",
+    ]
+    .contains(&row.default);
     let is_plain = !matches!(row.kind, Kind::Section(_) | Kind::List(_) | Kind::Text(_));
     is_fixed && is_plain
 }

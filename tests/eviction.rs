@@ -1,5 +1,6 @@
-//! A simulator: the eviction that runs in production, over requests that are the same each time,
-//! against LRU and FIFO of the same number of objects. It must miss no more than either.
+//! A simulator: the eviction and the admission that run in production, over requests that are the
+//! same each time, against LRU and FIFO of the same number of objects. They must miss no more than
+//! either. What is stored is counted too: each is a file that is written.
 //!
 //! `cargo test --release --test eviction -- --nocapture` prints the table. Objects have no files
 //! here, only slots. `KTRIX_SIM_TRACE` names a file of requests, one key on a line (of a line with
@@ -12,12 +13,14 @@ use ktrix::cache::evict::{Evictor, Limits};
 use ktrix::cache::index::Index;
 use ktrix::cache::slot::{NewSlot, State};
 use ktrix::cache::store::Store;
+use ktrix::cache::uses::Uses;
+use ktrix::config::Admission;
 use ktrix::policy::key::{Key, key_of};
 
 /// Requests, keys and cached objects of each mix.
-const N_REQUESTS: usize = 60_000;
-const N_KEYS: usize = 20_000;
-const N_CACHED: usize = 1_000;
+const N_REQUESTS: usize = 30_000;
+const N_KEYS: usize = 10_000;
+const N_CACHED: usize = 500;
 /// Keys from here on are asked for once, or only in scans.
 const APART: u64 = 1 << 32;
 
@@ -49,39 +52,53 @@ fn it_misses_no_more_than_lru_and_fifo_on_the_trace_that_is_given() {
 
 fn compare(name: &str, requests: &[u64], n_cached: usize) {
     let (lru, fifo) = (misses_of_lru(requests, n_cached), misses_of_fifo(requests, n_cached));
-    let ours = simulate(requests, n_cached);
-    let ratio = |n: usize| n as f64 / requests.len() as f64;
-    println!(
-        "{name:24} {n_cached:7} objects: lru {:.4} fifo {:.4} ktrix {:.4}",
-        ratio(lru),
-        ratio(fifo),
-        ratio(ours)
-    );
-    assert!(ours <= lru && ours <= fifo, "{name}: {ours} misses, LRU {lru}, FIFO {fifo}");
+    let part = |n: usize| n as f64 / requests.len() as f64;
+    print!("{name:24} {n_cached:7} objects: lru {:.4} fifo {:.4}", part(lru), part(fifo));
+    for admission in [Admission::Off, Admission::On, Admission::Auto] {
+        let ours = simulate(requests, n_cached, admission);
+        print!(" | {admission:?} {:.4}, stores {:.4}", part(ours.n_missed), part(ours.n_stored));
+        let best = lru.min(fifo);
+        assert!(ours.n_missed <= best, "{name}, {admission:?}: {ours:?}, LRU {lru}, FIFO {fifo}");
+    }
+    println!();
 }
 
-/// Misses of the index and the evictor that production runs.
-fn simulate(requests: &[u64], n_cached: usize) -> usize {
+#[derive(Debug, Default)]
+struct Outcome {
+    n_missed: usize,
+    n_stored: usize,
+}
+
+/// What the index, the evictor and the sketch make of the requests.
+fn simulate(requests: &[u64], n_cached: usize, admission: Admission) -> Outcome {
     let dir = tempfile::tempdir().expect("a directory");
     let (index, _) = Index::open(dir.path(), n_cached).expect("an index");
     index.attach().expect("a row");
     let store = Store::open(dir.path(), index.epoch()).expect("a store");
     let limits = Limits { size_bytes: 0, objects: n_cached as u64, free_bytes_min: 0 };
     let mut evictor = Evictor::new(limits);
-    let mut n_missed = 0;
+    let uses = Uses::create(n_cached).expect("a sketch");
+    let mut outcome = Outcome::default();
     for key in requests.iter().map(|number| key_of(&number.to_le_bytes())) {
         if let Some(view) = index.lookup(&key) {
             index.touch(view.at);
             continue;
         }
-        n_missed += 1;
+        outcome.n_missed += 1;
+        let is_full = index.is_full();
+        let n_before = uses.count(&key, is_full);
+        uses.tend();
+        if is_full && !uses.admits(n_before, admission) {
+            continue;
+        }
+        outcome.n_stored += 1;
         index.publish(&slot(key)).expect("published");
         if index.objects() * 100 > n_cached as u64 * 98 {
             while evictor.step(&index, &store, 4_096).wants_more {}
         }
         assert!(index.objects() <= n_cached as u64);
     }
-    n_missed
+    outcome
 }
 
 fn slot(key: Key) -> NewSlot {
@@ -176,9 +193,9 @@ fn mixes() -> Vec<(&'static str, Vec<u64>)> {
     ]
 }
 
-/// The requests with a scan after each ten thousand.
+/// The requests with a scan after each five thousand.
 fn interleave(requests: &[u64], scan: impl Fn(u64) -> Vec<u64>) -> Vec<u64> {
-    let parts = requests.chunks(10_000).enumerate();
+    let parts = requests.chunks(5_000).enumerate();
     let mixed = parts.flat_map(|(turn, part)| [part.to_vec(), scan(turn as u64)].concat());
     mixed.take(requests.len()).collect()
 }

@@ -175,6 +175,15 @@ impl Index {
         size_bytes == 0 || self.bytes().saturating_add(weight_bytes) <= limit_bytes
     }
 
+    /// Whether something has to go for what is stored next: a sixteenth below the limits, which is
+    /// less than eviction leaves.
+    pub fn is_full(&self) -> bool {
+        let nearly = |limit: u64| limit / 16 * 15;
+        let size_bytes = self.size_bytes();
+        (size_bytes > 0 && self.bytes() >= nearly(size_bytes))
+            || self.objects() >= nearly(self.n_objects_max())
+    }
+
     /// Writes a slot: over the key's own, else into an empty one, else (and when the index has all
     /// the objects that it was made for) over the one of least worth in the two buckets: a pass,
     /// then what is stale, unused, in use, and last what all variants of a key hang on.

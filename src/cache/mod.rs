@@ -20,6 +20,7 @@ pub mod hot;
 pub mod fill_state;
 mod fill_entry;
 pub mod fills;
+pub mod uses;
 mod round;
 pub mod evict;
 pub mod scrub;

@@ -62,6 +62,7 @@ impl Config {
         if let Some(cache) = &mut config.cache {
             cache.size_bytes = 64 << 20;
             cache.object_bytes_max = 32 << 20;
+            cache.free_bytes_min = cache.size_bytes / 50;
             cache.objects = 1_000;
             cache.memory_bytes = 8 << 20;
         }

@@ -176,8 +176,23 @@ pub struct CacheConfig {
     pub memory_bytes: usize,
     /// Bytes of the largest response that is stored; at most `size_bytes`.
     pub object_bytes_max: u64,
+    /// Bytes that stay free on the disk.
+    pub free_bytes_min: u64,
+    /// Whether a full cache stores what is asked for the first time.
+    pub admission: Admission,
     /// How responses are stored of what no site claims.
     pub rules: Rc<Rules>,
+}
+
+/// Whether a full cache makes room for what is asked for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It does, unless most of that is never asked for again.
+    Auto,
+    /// It waits for a second request.
+    On,
+    /// It does.
+    Off,
 }
 
 /// A named group of servers.

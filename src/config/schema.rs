@@ -97,6 +97,9 @@ pub(crate) const TTL_MS_MAX: u64 = 24_855 * DAY;
 /// The most workers that a master runs.
 pub const WORKERS_MAX: u64 = 64;
 
+/// What stays free on the disk: a small cache on a small disk must not have to be empty.
+const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
+
 /// The table.
 #[rustfmt::skip]
 pub const DIRECTIVES: &[Directive] = &[
@@ -126,6 +129,8 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "size", Kind::Size(MIB, PIB), "1 GiB", "all cache files together"),
     row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take 64 bytes each in the index"),
     row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
+    row("cache", "free", Kind::Size(0, PIB), FREE_DEFAULT, "what stays free on the disk"),
+    row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache makes room only for what is asked for a second time; auto finds out"),
     row("cache", "object", Kind::Size(KIB, PIB), "half of cache.size", "the largest response that is stored"),
     row("cache", "rules", Kind::Section("mapping"), "what RFC 9111 says", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
     //

@@ -14,6 +14,7 @@ use crate::cache::scrub::{Orphans, Scrub};
 use crate::cache::slot::{self, NewSlot, State};
 use crate::cache::store::{Object, Store};
 use crate::cache::temps::{Ours, Temps};
+use crate::cache::uses::Uses;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
 use crate::worker::inherited::{Inherited, ScrubNeed};
@@ -33,6 +34,7 @@ pub(super) struct Chores {
     index: Rc<Index>,
     store: Rc<Store>,
     fills: Rc<Fills>,
+    uses: Rc<Uses>,
     mend: Option<Mend>,
     evictor: Evictor,
     scrub: Option<Scrub>,
@@ -51,8 +53,7 @@ impl Chores {
         let limits = Limits {
             size_bytes: cache.size_bytes,
             objects: index.n_objects_max(),
-            // A small cache on a small disk must not have to be empty.
-            free_bytes_min: FREE_BYTES_MIN.min(cache.size_bytes / 50),
+            free_bytes_min: cache.free_bytes_min,
         };
         let orphans = match inherited.needs_scrub {
             ScrubNeed::None => None,
@@ -71,6 +72,7 @@ impl Chores {
             index,
             store,
             fills: Rc::clone(&inherited.fills),
+            uses: Rc::clone(inherited.uses.as_ref()?),
             mend: Some(Mend::default()),
             evictor: Evictor::new(limits),
             scrub: orphans.map(Scrub::new),
@@ -84,6 +86,7 @@ impl Chores {
     /// Does one step of what is due.
     pub(super) fn step(&mut self, now: Instant) -> Pace {
         self.look_at_temps(now);
+        self.uses.tend();
         if self.mend_step() {
             return Pace::Busy;
         }
@@ -205,8 +208,6 @@ fn slot_of(key: &Key, object: &Object) -> Option<NewSlot> {
     })
 }
 
-/// Bytes that the cache leaves free on its disk.
-const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Buckets that one step of mending looks at.
 const N_BUCKETS_STEP: usize = 1_024;
 /// Slots that one step of eviction looks at.

@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::cache::index::Index;
 use crate::cache::store::Store;
 use crate::cache::table::Opened;
+use crate::cache::uses::Uses;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::master::adoption::Adoptions;
 use crate::master::files;
@@ -69,6 +70,8 @@ pub struct Cache {
     pub index: Rc<Index>,
     /// Its files.
     pub store: Rc<Store>,
+    /// How often keys were asked for.
+    pub uses: Rc<Uses>,
     /// Whether the two have to be compared.
     pub needs_scrub: ScrubNeed,
 }
@@ -176,7 +179,8 @@ fn try_open_cache(wanted: &CacheConfig, account: Option<&Account>) -> Result<Cac
         Opened::Unclean => ScrubNeed::Check,
         Opened::Fresh => ScrubNeed::Rebuild,
     };
-    Ok(Cache { index: Rc::new(index), store: Rc::new(store), needs_scrub })
+    let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
+    Ok(Cache { index: Rc::new(index), store: Rc::new(store), uses: Rc::new(uses), needs_scrub })
 }
 
 /// The servers' table: addresses that are written in the configuration are there from the start,

@@ -81,6 +81,7 @@ impl Master {
         };
         let needs_scrub =
             generation.cache.as_ref().map_or(ScrubNeed::None, |cache| cache.needs_scrub);
+        let uses = generation.cache.as_ref().map(|cache| Rc::clone(&cache.uses));
         let (index, store) = generation.cache.map(|cache| (cache.index, cache.store)).unzip();
         let inherited = Inherited {
             config,
@@ -90,6 +91,7 @@ impl Master {
             channel,
             index,
             store,
+            uses,
             fills: Rc::clone(&self.tree.fills),
             rings: Rc::clone(&self.tree.rings),
             wakes: Rc::clone(&self.tree.wakes),

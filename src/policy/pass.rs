@@ -42,13 +42,15 @@ pub enum PassReason {
     Remembered,
     /// The object is larger than may be stored.
     TooLarge,
+    /// It is asked for too seldom for what the operator decided.
+    Rare,
     /// The store could not take it: no space, or the disk refused.
     Store,
 }
 
 impl PassReason {
     /// Every reason, for tables, counters and the manual.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Off,
         Self::Method,
         Self::RequestBody,
@@ -66,6 +68,7 @@ impl PassReason {
         Self::Expired,
         Self::Remembered,
         Self::TooLarge,
+        Self::Rare,
         Self::Store,
     ];
 
@@ -89,6 +92,7 @@ impl PassReason {
             Self::Expired => "expired",
             Self::Remembered => "remembered",
             Self::TooLarge => "too-large",
+            Self::Rare => "rare",
             Self::Store => "store",
         }
     }
@@ -115,6 +119,7 @@ impl PassReason {
             | Self::RequestNoStore
             | Self::Authorization
             | Self::Remembered
+            | Self::Rare
             | Self::Store => false,
             Self::NoStore
             | Self::Private

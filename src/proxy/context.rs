@@ -9,7 +9,8 @@ use crate::cache::fills::{FillAt, Fills};
 use crate::cache::hot::Hot;
 use crate::cache::index::Index;
 use crate::cache::store::Store;
-use crate::config::Config;
+use crate::cache::uses::Uses;
+use crate::config::{Admission, Config};
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
 use crate::proxy::notice::Notice;
@@ -61,6 +62,10 @@ pub struct CacheSide {
     pub store: Rc<Store>,
     /// The shared table of fills.
     pub fills: Rc<Fills>,
+    /// How often keys were asked for.
+    pub uses: Rc<Uses>,
+    /// Whether a full cache takes what is asked for the first time.
+    pub admission: Admission,
     /// This worker's hot tier.
     pub hot: RefCell<Hot>,
     /// Fills that run in this worker.

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX};
 use crate::cache::writer::Writer;
+use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
@@ -236,6 +237,9 @@ impl Fill {
         if matches!(response.head.length, BodyLength::Known(len) if is_too_large(len)) {
             return self.pass(PassReason::TooLarge, response, Vec::new());
         }
+        if !self.is_admitted() {
+            return self.pass(PassReason::Rare, response, Vec::new());
+        }
         self.keep_private(&mut fields, &omit);
         let name = match self.shelf.place(&job.found, &job.request.fields, &lifetimes) {
             Ok(name) => name,
@@ -254,6 +258,21 @@ impl Fill {
             Ok(false) => self.stream(entry, response, body).await,
             Err(error) => self.lease.fail(error),
         }
+    }
+
+    /// Whether the cache has room for a key, or is to make some: a key that several wait for at
+    /// once is asked for often enough.
+    fn is_admitted(&self) -> bool {
+        let (cache, job) = (&self.lease.cache, &self.job);
+        if job.renews || cache.admission == Admission::Off {
+            return true;
+        }
+        let is_full = cache.index.is_full();
+        let n_before = cache.uses.count(&job.found.name.key, is_full);
+        !is_full
+            || cache.uses.admits(n_before, cache.admission)
+            || self.lease.local.n_readers() > 1
+            || cache.fills.has_followers(self.lease.at)
     }
 
     /// A whole small response: stored, then given to everybody at once.

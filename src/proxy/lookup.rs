@@ -323,6 +323,8 @@ mod tests {
     use crate::cache::hot::Hot;
     use crate::cache::place::tests as cached;
     use crate::cache::slot::NewSlot;
+    use crate::cache::uses::Uses;
+    use crate::config::Admission;
     use crate::policy::keep::Lifetimes;
     use crate::proxy::notice::Notice;
     use crate::sys::wake::Wakes;
@@ -334,6 +336,8 @@ mod tests {
             index: Rc::new(index),
             store: Rc::new(store),
             fills: Rc::new(Fills::create(16).unwrap()),
+            uses: Rc::new(Uses::create(100).unwrap()),
+            admission: Admission::Auto,
             hot: RefCell::new(Hot::new(1 << 20, 16)),
             local: RefCell::default(),
             remote: RefCell::default(),

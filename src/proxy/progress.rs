@@ -151,7 +151,12 @@ impl LocalFill {
 
     /// Whether some exchange of this worker follows it.
     pub fn has_readers(&self) -> bool {
-        self.n_readers.get() > 0
+        self.n_readers() > 0
+    }
+
+    /// How many exchanges of this worker follow, or lead.
+    pub fn n_readers(&self) -> usize {
+        self.n_readers.get()
     }
 
     /// Counts a reader for as long as the guard lives.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::cache::fills::Fills;
 use crate::cache::index::Index;
 use crate::cache::store::Store;
+use crate::cache::uses::Uses;
 use crate::config::{Config, ListenAddress};
 use crate::log::ring::Rings;
 use crate::sys::servers::ServerTable;
@@ -69,6 +70,8 @@ pub struct Inherited {
     pub index: Option<Rc<Index>>,
     /// The files that belong to the index; there is one if there is an index.
     pub store: Option<Rc<Store>>,
+    /// How often keys were asked for; there is one if there is an index.
+    pub uses: Option<Rc<Uses>>,
     /// The table of running fills.
     pub fills: Rc<Fills>,
     /// The access log's rings.

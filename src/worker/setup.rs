@@ -86,6 +86,8 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
         index: Rc::clone(inherited.index.as_ref()?),
         store: Rc::clone(inherited.store.as_ref()?),
         fills: Rc::clone(&inherited.fills),
+        uses: Rc::clone(inherited.uses.as_ref()?),
+        admission: config.admission,
         hot: RefCell::new(Hot::new(config.memory_bytes, open_files())),
         local: RefCell::default(),
         remote: RefCell::default(),

@@ -15,6 +15,7 @@ mod command_line;
 mod connections;
 mod crashes;
 mod damage;
+mod eviction;
 mod fills;
 mod forwarding;
 mod full_disk;

@@ -14,8 +14,8 @@ use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::{self, WORKERS_MAX};
 use crate::config::section::{Scalar, Section};
 use crate::config::{
-    AccessLogConfig, CacheConfig, Config, ErrorSink, Limits, Listen, LogConfig, LogFormat,
-    Timeouts, WhenFull,
+    AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Limits, Listen, LogConfig,
+    LogFormat, Timeouts, WhenFull,
 };
 
 mod key;
@@ -207,9 +207,20 @@ pub(crate) fn cache_at(
         objects: section.count(faults, "objects"),
         memory_bytes: as_usize(section.size(faults, "memory")),
         object_bytes_max,
+        free_bytes_min: section
+            .size_if_any(faults, "free")
+            .unwrap_or_else(|| FREE_BYTES_MIN.min(size_bytes / 50)),
+        admission: match section.word(faults, "admission") {
+            "on" => Admission::On,
+            "off" => Admission::Off,
+            _ => Admission::Auto,
+        },
         rules: rules::of_all(faults, section),
     }
 }
+
+/// What stays free on the disk of a large cache that says nothing else.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 
 pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeouts {
     Timeouts {

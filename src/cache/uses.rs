@@ -1,0 +1,307 @@
+//! How often keys were asked for lately without being stored: a small sketch that all workers
+//! share, and the admission that it decides.
+//!
+//! Anonymous shared memory, made before the fork: a head and two tables of equal size, each 8
+//! bytes for every object of the cache (rounded up to a power of two). A key has four counters of
+//! four bits in one cache line of each table; the least of them is taken, so that keys which share
+//! some make each other seem more asked for, never less. Counting is for one table; once that
+//! has seen as many new keys as the cache has objects, the other one is emptied and counts on,
+//! and the full one is only read. So a key is remembered for at least so many other ones, and for
+//! at most twice as many.
+//!
+//! # Admission
+//!
+//! A full cache has to give something up for each object that it takes. Most of what is asked for
+//! the first time is never asked for again, so with admission on a new key is stored at its second
+//! request. That keeps the cache for those that come back, and the disk from writes that serve
+//! nobody. Where much of what is new does come back soon, it costs a miss each time: in automatic
+//! mode the keeper compares, with each change of the tables, and takes admission back for a
+//! while, twice as long each time that it failed. A cache that has room takes everything.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::cache::slot::halves;
+use crate::config::Admission;
+use crate::policy::key::Key;
+use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
+
+shared_struct! {
+    /// The head.
+    #[derive(Debug)]
+    struct Head: 64 bytes, aligned 64 {
+        /// Counts the changes of the tables; the last bit says which one counts.
+        turn: AtomicU32,
+        /// Automatic mode: whether new keys wait for their second request.
+        is_strict: AtomicU32,
+        /// Automatic mode: so many turns are still to go without.
+        n_turns_off: AtomicU32,
+        /// Automatic mode: so many turns it will be without after the next failure.
+        n_turns_penalty: AtomicU32,
+        /// Keys that were new since the last turn.
+        n_new: AtomicU64,
+        /// Of these, those that a full cache was asked for.
+        n_first: AtomicU64,
+        /// Keys that a full cache was asked for the second time since the last turn.
+        n_second: AtomicU64,
+        _rest: [AtomicU64; 3],
+    }
+}
+
+/// The sketch.
+#[derive(Debug)]
+pub struct Uses {
+    head: SharedSlice<Head>,
+    tables: [SharedSlice<AtomicU64>; 2],
+    /// New keys that one table counts.
+    n_keys: u64,
+}
+
+impl Uses {
+    /// A sketch for a cache of so many objects; call before forking.
+    ///
+    /// # Errors
+    ///
+    /// What the system says to so much shared memory.
+    pub fn create(n_objects: usize) -> io::Result<Self> {
+        let n_words = n_objects.next_power_of_two().clamp(LINE, WORDS_MAX);
+        let table_len = n_words * size_of::<u64>();
+        let map = SharedMap::anonymous(size_of::<Head>() + 2 * table_len)?;
+        let table = |number| map.slice(size_of::<Head>() + number * table_len, n_words);
+        let uses = Self {
+            head: map.slice(0, 1)?,
+            tables: [table(0)?, table(1)?],
+            n_keys: n_objects.min(n_words) as u64,
+        };
+        uses.head().is_strict.store(1, Ordering::Relaxed);
+        uses.head().n_turns_penalty.store(1, Ordering::Relaxed);
+        Ok(uses)
+    }
+
+    /// Counts a request for a key that is not stored, and gives how many were counted before, up
+    /// to [`COUNT_MAX`]. `is_full` says that the cache has to give something up for it.
+    pub fn count(&self, key: &Key, is_full: bool) -> u32 {
+        let places = Places::of(key);
+        let head = self.head();
+        let turn = head.turn.load(Ordering::Relaxed) as usize;
+        let [counting, older] = [&self.tables[turn % 2], &self.tables[(turn + 1) % 2]];
+        let before = (places.least(counting) + places.least(older)).min(COUNT_MAX);
+        places.add(counting);
+        if before == 0 {
+            head.n_new.fetch_add(1, Ordering::Relaxed);
+        }
+        match (is_full, before) {
+            (true, 0) => head.n_first.fetch_add(1, Ordering::Relaxed),
+            (true, 1) => head.n_second.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        before
+    }
+
+    /// Whether a full cache is to take a key that was counted so often before.
+    pub fn admits(&self, n_before: u32, admission: Admission) -> bool {
+        match admission {
+            Admission::Off => true,
+            Admission::On => n_before > 0,
+            Admission::Auto => n_before > 0 || !self.is_strict(),
+        }
+    }
+
+    /// Automatic mode: whether what is new waits for its second request.
+    pub fn is_strict(&self) -> bool {
+        self.head().is_strict.load(Ordering::Relaxed) != 0
+    }
+
+    /// Changes the tables when it is time. One process does this, the keeper, now and then: where
+    /// it is late, more keys than are share counters, and more is admitted.
+    pub fn tend(&self) {
+        let head = self.head();
+        if head.n_new.load(Ordering::Relaxed) < self.n_keys {
+            return;
+        }
+        head.n_new.store(0, Ordering::Relaxed);
+        let n_first = head.n_first.load(Ordering::Relaxed);
+        if n_first >= self.n_keys / 4 {
+            let n_second = head.n_second.swap(0, Ordering::Relaxed);
+            head.n_first.store(0, Ordering::Relaxed);
+            self.judge(n_second.saturating_mul(100) / n_first.max(1));
+        }
+        let next = head.turn.load(Ordering::Relaxed).wrapping_add(1);
+        for word in self.tables[next as usize % 2].iter() {
+            word.store(0, Ordering::Relaxed);
+        }
+        head.turn.store(next, Ordering::Relaxed);
+    }
+
+    /// Decides for the next turn; so many of a hundred new keys were asked for a second time.
+    fn judge(&self, per_cent_back: u64) {
+        let head = self.head();
+        let penalty = head.n_turns_penalty.load(Ordering::Relaxed);
+        let (is_strict, n_turns_off, penalty) = match self.is_strict() {
+            true if per_cent_back > BACK_PER_CENT_MAX => {
+                (false, penalty, (2 * penalty).min(TURNS_OFF_MAX))
+            }
+            true => (true, 0, (penalty / 2).max(1)),
+            false => {
+                let left = head.n_turns_off.load(Ordering::Relaxed).saturating_sub(1);
+                (left == 0, left, penalty)
+            }
+        };
+        head.is_strict.store(u32::from(is_strict), Ordering::Relaxed);
+        head.n_turns_off.store(n_turns_off, Ordering::Relaxed);
+        head.n_turns_penalty.store(penalty, Ordering::Relaxed);
+    }
+
+    fn head(&self) -> &Head {
+        // `create` made it a slice of exactly one.
+        &self.head[0]
+    }
+}
+
+/// The most that is counted.
+pub const COUNT_MAX: u32 = 15;
+
+/// Where a key's counters are: a line, and in each quarter of it one of 32.
+struct Places {
+    line: u64,
+    counters: [u32; 4],
+}
+
+impl Places {
+    fn of(key: &Key) -> Self {
+        // An MD5 is as good as dice. The index places keys by the upper bits of the first half.
+        let [high, low] = halves(key);
+        Self { line: low, counters: [0, 8, 16, 24].map(|shift| (high >> shift) as u32 % 32) }
+    }
+
+    fn words<'a>(&self, table: &'a [AtomicU64]) -> impl Iterator<Item = (&'a AtomicU64, u32)> {
+        let n_lines = (table.len() / LINE).max(1) as u64;
+        let start = (self.line % n_lines) as usize * LINE;
+        let words = table.get(start..start + LINE).unwrap_or_default();
+        let place = |(quarter, counter): (usize, u32)| {
+            let word = words.get(2 * quarter + counter as usize / 16)?;
+            Some((word, counter % 16 * 4))
+        };
+        self.counters.into_iter().enumerate().filter_map(place)
+    }
+
+    fn least(&self, table: &[AtomicU64]) -> u32 {
+        let counts = self.words(table).map(|(word, shift)| count_in(word, shift));
+        counts.min().unwrap_or(0)
+    }
+
+    /// Adds one to those counters that are at the least: the others count for other keys too.
+    fn add(&self, table: &[AtomicU64]) {
+        let least = self.least(table);
+        if least >= COUNT_MAX {
+            return;
+        }
+        for (word, shift) in self.words(table) {
+            let more = |seen: u64| {
+                let is_least = (seen >> shift) as u32 & COUNT_MAX == least;
+                is_least.then(|| seen + (1 << shift))
+            };
+            let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        }
+    }
+}
+
+fn count_in(word: &AtomicU64, shift: u32) -> u32 {
+    (word.load(Ordering::Relaxed) >> shift) as u32 & COUNT_MAX
+}
+
+/// Words of a cache line.
+const LINE: usize = 8;
+/// The largest table: 128 MiB.
+const WORDS_MAX: usize = 1 << 24;
+/// If more of what is new comes back, it is better stored at once.
+const BACK_PER_CENT_MAX: u64 = 25;
+/// The longest pause of admission in automatic mode.
+const TURNS_OFF_MAX: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::key::key_of;
+
+    fn key(n: u32) -> Key {
+        key_of(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn uses_are_counted_and_a_new_key_is_seldom_taken_for_a_known_one() {
+        let uses = Uses::create(10_000).unwrap();
+        for round in 0..3 {
+            let wrong = (0..10_000).filter(|&n| uses.count(&key(n), false) != round).count();
+            assert!(wrong < 200, "{wrong} in round {round}");
+        }
+        for _ in 0..20 {
+            uses.count(&key(1), false);
+        }
+        assert_eq!(uses.count(&key(1), false), COUNT_MAX);
+    }
+
+    #[test]
+    fn a_key_is_remembered_for_one_turn_and_forgotten_after_two() {
+        let uses = Uses::create(1_000).unwrap();
+        assert_eq!(uses.count(&key(1), false), 0);
+        let mut next = 10..;
+        let mut turn = || {
+            let turn = uses.head().turn.load(Ordering::Relaxed);
+            while uses.head().turn.load(Ordering::Relaxed) == turn {
+                uses.count(&key(next.next().unwrap()), false);
+                uses.tend();
+            }
+        };
+        turn();
+        assert_eq!(uses.count(&key(1), false), 1);
+        turn();
+        assert_eq!(uses.count(&key(1), false), 1, "the last one is remembered");
+        turn();
+        turn();
+        assert_eq!(uses.count(&key(1), false), 0);
+    }
+
+    #[test]
+    fn automatic_admission_pauses_ever_longer_where_much_comes_back() {
+        let uses = Uses::create(100).unwrap();
+        assert!(uses.admits(0, Admission::Off) && !uses.admits(0, Admission::On));
+        let strict: Vec<_> = (0..12)
+            .map(|_| {
+                uses.judge(40);
+                uses.is_strict()
+            })
+            .collect();
+        let expected = [false, true, false, false, true, false, false, false, false, true];
+        assert_eq!(strict[..10], expected);
+        assert!(!strict[10] && !strict[11] && uses.admits(0, Admission::Auto));
+        while !uses.is_strict() {
+            uses.judge(0);
+        }
+        for _ in 0..10 {
+            uses.judge(5);
+            assert!(uses.is_strict() && !uses.admits(0, Admission::Auto));
+            assert!(uses.admits(1, Admission::Auto));
+        }
+        uses.judge(26);
+        uses.judge(0);
+        assert!(uses.is_strict(), "what was is forgotten");
+    }
+
+    #[test]
+    fn processes_that_count_at_once_do_not_spoil_other_counters() {
+        let uses = Uses::create(1_000).unwrap();
+        std::thread::scope(|scope| {
+            for seed in 0..3 {
+                let uses = &uses;
+                scope.spawn(move || {
+                    (0..3_000).for_each(|n| {
+                        uses.count(&key(n % 50 + seed), false);
+                    })
+                });
+            }
+        });
+        let known = (1_000..1_100).filter(|&n| uses.count(&key(n), false) > 0).count();
+        assert!(known < 5, "{known}");
+    }
+}

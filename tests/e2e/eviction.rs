@@ -1,0 +1,102 @@
+//! A cache that is full: it stays within its bounds, and what is being read stays whole.
+
+use ktrix::cache::index::Index;
+
+use crate::support::{Ask, Origin, Plan, Response, pattern, until_true};
+
+/// A small cache, with what else its mapping says.
+fn small(more: &str) -> String {
+    format!("{{path: $DIR/cache, size: 8 MiB, objects: 1000, memory: 1 MiB, {more}}}")
+}
+
+fn pages() -> Origin {
+    Origin::answering(|request| Response::ok(request.target.as_bytes()).cache("max-age=600"))
+}
+
+fn index(plan: &Plan) -> Index {
+    Index::open_existing(&plan.cache_dir()).expect("the cache's index")
+}
+
+/// Asks for these pages, many at a time.
+fn ask_all(plan: &Plan, numbers: std::ops::Range<usize>, mut between: impl FnMut()) {
+    let mut client = crate::support::Client::connect(&plan.address);
+    for start in numbers.clone().step_by(50) {
+        let batch = start..(start + 50).min(numbers.end);
+        let asks: Vec<u8> =
+            batch.clone().flat_map(|n| Ask::get(&format!("/{n}")).bytes("localhost")).collect();
+        client.write(&asks);
+        for n in batch {
+            client.answer().expect_status(200).expect_body(format!("/{n}"));
+        }
+        between();
+    }
+}
+
+#[test]
+fn far_more_urls_than_objects_leave_the_cache_within_its_bounds_all_along() {
+    let origin = pages();
+    let plan = Plan::new(&origin).set("cache", &small("admission: off"));
+    let ktrix = plan.start();
+    let index = index(&plan);
+    let mut most = (0, 0);
+    ask_all(&plan, 0..4_000, || {
+        most = (most.0.max(index.objects()), most.1.max(index.bytes()));
+        // A page weighs a block of 4 KiB at most.
+        assert!(index.objects() <= 1_000, "{} objects", index.objects());
+        assert!(index.bytes() <= 4096 * 1_000, "{} bytes", index.bytes());
+    });
+    assert!(most.0 > 900, "it was never full: {most:?}");
+    until_true("files to be as many as slots", || {
+        plan.cache_files().len() as u64 == index.objects()
+    });
+    ktrix.stop();
+    plan.verify_cache();
+}
+
+#[test]
+fn a_full_cache_stores_what_is_asked_for_twice() {
+    let origin = pages();
+    let plan = Plan::new(&origin).set("cache", &small("admission: on"));
+    let ktrix = plan.start();
+    // While there is room, one request is enough.
+    ask_all(&plan, 0..1, || {});
+    ktrix.wait_hit("/0");
+    ask_all(&plan, 1..1_000, || {});
+    assert!(index(&plan).is_full());
+    ktrix.get("/new").expect_miss();
+    ktrix.get("/new").expect_miss();
+    ktrix.wait_hit("/new");
+    assert_eq!(origin.count("/new"), 2);
+    until_true("the first request to be logged as rare", || {
+        plan.access_lines().iter().any(|line| line.contains("/new") && line.contains("rare"))
+    });
+}
+
+#[test]
+fn an_object_that_is_evicted_while_it_is_read_arrives_whole() {
+    let body = pattern(12 << 20);
+    let of_origin = body.clone();
+    let origin = Origin::answering(move |request| match request.target.as_str() {
+        "/large" => Response::ok(&of_origin).cache("max-age=600"),
+        other => Response::ok(other.as_bytes()).cache("max-age=600"),
+    });
+    let cache = "{path: $DIR/cache, size: 24 MiB, objects: 1000, memory: 1 MiB, admission: off}";
+    let plan = Plan::new(&origin).set("cache", cache);
+    let ktrix = plan.start();
+    ktrix.get("/large").expect_body(&body);
+    ktrix.wait_hit("/large");
+    let mut reader = ktrix.client().receive_buffer(64 << 10);
+    reader.send(&Ask::get("/large").field("connection", "close"));
+    let (status, _) = reader.answer_head();
+    // As if the hand had come by since: the next time, it is the oldest and not in use.
+    let index = index(&plan);
+    for view in index.iter() {
+        index.forget_visit(view.at);
+    }
+    let large = plan.cache_files();
+    ask_all(&plan, 0..1_000, || {});
+    until_true("the object to be evicted", || !large[0].exists());
+    let (rest, _) = reader.read_to_end("the rest of the object");
+    assert_eq!((status, large.len()), (200, 1));
+    assert!(rest.len() == body.len() && rest == body, "{} of {}", rest.len(), body.len());
+}
