@@ -24,3 +24,5 @@ pub mod forward;
 pub mod answer;
 pub mod validator;
 pub mod range;
+pub mod content_range;
+pub mod byteranges;

@@ -13,7 +13,8 @@ pub enum Ranges {
     Whole,
     /// This part; never empty, never past the end.
     One(Range<u64>),
-    /// These parts, in the order asked for; none empty, none past the end, none overlapping.
+    /// These parts, in the order asked for; at least two and at most [`RANGES_MAX`], none empty,
+    /// none past the end, no two overlapping or touching.
     Many(Vec<Range<u64>>),
     /// Well asked for, but nothing of it exists: 416.
     Unsatisfiable,
@@ -33,8 +34,10 @@ pub fn of(request: &Fields, length: u64) -> Ranges {
 
 /// What a value of `Range` means for a representation of this many bytes.
 ///
-/// Another unit than bytes, bad syntax, more than 16 parts, or parts that overlap (RFC 9110
-/// section 14.2 allows to ignore those) mean the whole.
+/// Parts that overlap or touch become one (section 15.3.7.2), so that no byte is sent twice.
+/// Another unit than bytes, bad syntax, more than [`SPECS_MAX`] parts, or more than
+/// [`RANGES_MAX`] when those are joined, mean the whole, as section 14.2 allows: so an answer has
+/// never much more bytes than the representation.
 pub fn resolve(value: &[u8], length: u64) -> Ranges {
     let unit = value.get(..UNIT.len()).unwrap_or_default();
     if !chars::eq_ignore_case(unit, UNIT) {
@@ -44,17 +47,14 @@ pub fn resolve(value: &[u8], length: u64) -> Ranges {
     let (mut found, mut n_specs) = (Vec::new(), 0);
     for spec in list::members(specs) {
         n_specs += 1;
-        match resolve_one(spec, length) {
-            _ if n_specs > RANGES_MAX => return Ranges::Whole,
-            Resolved::Bad => return Ranges::Whole,
-            Resolved::Nothing => {}
-            Resolved::Part(range) => found.push(range),
+        let Some(spec) = Spec::parse(spec).filter(|_| n_specs <= SPECS_MAX) else {
+            return Ranges::Whole;
+        };
+        if let Some(range) = spec.within(length) {
+            join(&mut found, range);
         }
     }
-    let overlaps = |(i, one): (usize, &Range<u64>)| {
-        found.iter().skip(i + 1).any(|other| one.start < other.end && other.start < one.end)
-    };
-    if n_specs == 0 || found.iter().enumerate().any(overlaps) {
+    if n_specs == 0 || found.len() > RANGES_MAX {
         return Ranges::Whole;
     }
     match found.as_slice() {
@@ -66,42 +66,68 @@ pub fn resolve(value: &[u8], length: u64) -> Ranges {
     }
 }
 
-/// `Content-Range` of a part; the range must not be empty.
-pub fn content_range(range: &Range<u64>, length: u64) -> String {
-    debug_assert!(range.start < range.end, "an empty part cannot be said");
-    format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1))
+/// One part as a request asks for it, before the length is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// From this position to that one, both included and in this order.
+    FromTo(u64, u64),
+    /// From this position to the end.
+    From(u64),
+    /// So many last bytes; may be 0, which nothing satisfies.
+    Last(u64),
 }
 
-/// `Content-Range` of a 416.
-pub fn content_range_unsatisfied(length: u64) -> String {
-    format!("bytes */{length}")
-}
+impl Spec {
+    /// The part that a request asks for, if it asks for one, in bytes, and in good form.
+    pub fn of(request: &Fields) -> Option<Self> {
+        let mut values = request.get_all("range");
+        let (value, None) = (values.next()?, values.next()) else { return None };
+        let (unit, specs) = value.split_at_checked(UNIT.len())?;
+        let mut specs = list::members(specs);
+        let (spec, None) = (specs.next()?, specs.next()) else { return None };
+        Self::parse(spec).filter(|_| chars::eq_ignore_case(unit, UNIT))
+    }
 
-enum Resolved {
-    Bad,
-    /// Good, but beyond the end.
-    Nothing,
-    Part(Range<u64>),
-}
+    /// What there is of it in so many bytes.
+    pub fn within(self, length: u64) -> Option<Range<u64>> {
+        let range = match self {
+            Self::FromTo(first, last) => first..last.saturating_add(1).min(length),
+            Self::From(first) => first..length,
+            Self::Last(n) => length.saturating_sub(n)..length,
+        };
+        (range.start < range.end).then_some(range)
+    }
 
-fn resolve_one(spec: &[u8], length: u64) -> Resolved {
-    let Some(dash) = memchr::memchr(b'-', spec) else { return Resolved::Bad };
-    let (first, last) = spec.split_at_checked(dash).unwrap_or_default();
-    let last = last.get(1..).unwrap_or_default();
-    let range = match (position(first), position(last)) {
-        (Position::At(first), Position::At(last)) if first <= last => {
-            first..last.saturating_add(1).min(length)
+    fn parse(spec: &[u8]) -> Option<Self> {
+        let (first, last) = spec.split_at_checked(memchr::memchr(b'-', spec)?)?;
+        match (position(first), position(last.get(1..)?)) {
+            (Position::At(first), Position::At(last)) if first <= last => {
+                Some(Self::FromTo(first, last))
+            }
+            (Position::At(first), Position::Empty) => Some(Self::From(first)),
+            (Position::Empty, Position::At(n)) => Some(Self::Last(n)),
+            _ => None,
         }
-        (Position::At(first), Position::Empty) => first..length,
-        (Position::Empty, Position::At(n_last)) => length.saturating_sub(n_last)..length,
-        _ => return Resolved::Bad,
-    };
-    if range.is_empty() { Resolved::Nothing } else { Resolved::Part(range) }
+    }
+}
+
+/// Puts a part among those that were found before, together with all that it overlaps or touches,
+/// where the first of them stands.
+fn join(found: &mut Vec<Range<u64>>, mut range: Range<u64>) {
+    let mut at = found.len();
+    while let Some(other) =
+        found.iter().position(|other| range.start <= other.end && other.start <= range.end)
+    {
+        let old = found.remove(other);
+        at = at.min(other).min(found.len());
+        range = range.start.min(old.start)..range.end.max(old.end);
+    }
+    found.insert(at, range);
 }
 
 /// `-n` with n over 0.
 fn is_some_suffix(spec: &[u8]) -> bool {
-    spec.strip_prefix(b"-").is_some_and(|digits| matches!(position(digits), Position::At(1..)))
+    matches!(Spec::parse(spec), Some(Spec::Last(1..)))
 }
 
 enum Position {
@@ -127,8 +153,11 @@ fn position(digits: &[u8]) -> Position {
 
 const UNIT: &[u8] = b"bytes=";
 
-/// More parts than anybody has a use for.
-const RANGES_MAX: usize = 16;
+/// The most parts that an answer has.
+pub const RANGES_MAX: usize = 16;
+
+/// The most parts that a request may ask for, before those that belong together are joined.
+pub const SPECS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +167,7 @@ mod tests {
     #[test]
     fn ranges_are_resolved_against_the_length() {
         use Ranges::{Many, One, Unsatisfiable, Whole};
-        let table: [(&str, u64, Ranges); 44] = [
+        let table: [(&str, u64, Ranges); 48] = [
             ("bytes=0-0", 10, One(0..1)),
             ("bytes=0-499", 1000, One(0..500)),
             ("bytes=500-", 1000, One(500..1000)),
@@ -155,7 +184,13 @@ mod tests {
             ("bytes=0-18446744073709551615", 10, One(0..10)),
             ("bytes=0-0,-1", 10, Many(vec![0..1, 9..10])),
             ("bytes=5-6, 0-1", 10, Many(vec![5..7, 0..2])),
-            ("bytes=0-1,2-3", 10, Many(vec![0..2, 2..4])),
+            ("bytes=0-1,2-3", 10, One(0..4)),
+            ("bytes=0-1,1-2", 10, One(0..3)),
+            ("bytes=0-,0-", 10, One(0..10)),
+            ("bytes=0-,-1,5-6", 10, One(0..10)),
+            ("bytes=8-9,0-1,4-5,1-4", 10, Many(vec![8..10, 0..6])),
+            ("bytes=4-5,0-1,8-9,2-3", 10, Many(vec![0..6, 8..10])),
+            ("bytes=0-1,3-4,3-4", 10, Many(vec![0..2, 3..5])),
             ("bytes=0-1,20-30", 10, One(0..2)),
             ("bytes=10-", 10, Unsatisfiable),
             ("bytes=10-20", 10, Unsatisfiable),
@@ -164,8 +199,6 @@ mod tests {
             ("bytes=0-", 0, Unsatisfiable),
             ("bytes=-0", 0, Unsatisfiable),
             ("bytes=-5", 0, Whole),
-            ("bytes=0-1,1-2", 10, Whole),
-            ("bytes=0-,0-", 10, Whole),
             ("bytes=", 10, Whole),
             ("bytes=,", 10, Whole),
             ("bytes", 10, Whole),
@@ -199,6 +232,13 @@ mod tests {
     }
 
     #[test]
+    fn a_request_with_thousands_of_parts_is_not_even_read_to_its_end() {
+        let same = |n: usize| format!("bytes={}", vec!["0-"; n].join(","));
+        assert_eq!(resolve(same(SPECS_MAX).as_bytes(), 10), Ranges::One(0..10));
+        assert_eq!(resolve(same(SPECS_MAX + 1).as_bytes(), 10), Ranges::Whole);
+    }
+
+    #[test]
     fn a_doubled_field_says_nothing() {
         let mut request: Fields = [("Range", "bytes=0-1")].into_iter().collect();
         assert_eq!(of(&request, 10), Ranges::One(0..2));
@@ -208,9 +248,16 @@ mod tests {
     }
 
     #[test]
-    fn parts_say_where_they_are() {
-        assert_eq!(content_range(&(0..5), 10), "bytes 0-4/10");
-        assert_eq!(content_range_unsatisfied(10), "bytes */10");
+    fn a_single_part_is_known_before_the_length() {
+        let spec = |value: &str| Spec::of(&[("Range", value)].into_iter().collect());
+        assert_eq!(spec("bytes=1-2"), Some(Spec::FromTo(1, 2)));
+        assert_eq!(spec("BYTES=1-"), Some(Spec::From(1)));
+        assert_eq!(spec("bytes=, -5"), Some(Spec::Last(5)));
+        for value in ["bytes=1-2,5-6", "bytes=2-1", "lines=1-2", "bytes=", "bytes", "", "bytes=-"] {
+            assert_eq!(spec(value), None, "{value}");
+        }
+        assert_eq!(Spec::Last(0).within(10), None);
+        assert_eq!(Spec::Last(3).within(10), Some(7..10));
     }
 
     proptest! {
@@ -226,6 +273,11 @@ mod tests {
                     prop_assert!(found.len() > 1 && found.iter().all(is_good));
                     let sum: u64 = found.iter().map(|range| range.end - range.start).sum();
                     prop_assert!(sum <= length);
+                    for (at, one) in found.iter().enumerate() {
+                        let is_apart =
+                            |other: &Range<u64>| one.end < other.start || other.end < one.start;
+                        prop_assert!(found.iter().skip(at + 1).all(is_apart), "{:?}", found);
+                    }
                 }
                 Ranges::Whole | Ranges::Unsatisfiable => {}
             }

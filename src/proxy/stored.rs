@@ -1,6 +1,11 @@
 //! Answers from what is stored: in full, in part, or only that nothing changed.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
+
 use crate::cache::hot::{Body, HotObject};
+use crate::http::byteranges::ByteRanges;
+use crate::http::content_range::{self, ContentRange};
 use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
@@ -12,11 +17,6 @@ use crate::proxy::client::Client;
 use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::failure::CloseReason;
 use crate::reactor;
-
-use std::ops::Range;
-
-/// Where a part of a multipart/byteranges body ends and the next begins.
-const BOUNDARY: &str = "ktrix-7b1f0c5e9a3d2846";
 
 /// What an answer says beyond what is stored.
 #[derive(Clone, Debug)]
@@ -53,14 +53,15 @@ pub async fn answer<C: Client>(
         }
         Answer::Unsatisfiable | Answer::Partial(Ranges::Unsatisfiable) => {
             let mut fields = with_cache_status(Fields::new(), &added.status);
-            fields.push(b"Content-Range", format!("bytes */{}", object.body_len).as_bytes());
+            fields.push(b"Content-Range", content_range::unsatisfied(object.body_len).as_bytes());
             fields.push(b"Date", &date::format(now_s));
             whole(client, Status(416), &fields, b"", facts).await
         }
         Answer::Partial(Ranges::Whole) => full(client, object, age_s, added, facts).await,
         Answer::Partial(Ranges::One(range)) => {
             let mut fields = stored_fields(&object.fields, age_s, added);
-            fields.set("Content-Range", content_range(&range, object.body_len).as_bytes());
+            let place = ContentRange { range: range.clone(), complete: Some(object.body_len) };
+            fields.set("Content-Range", place.text().as_bytes());
             start(client, Status(206), &fields, BodyLength::Known(range.end - range.start), facts);
             send_range(client, object, range).await?;
             client.finish(&Fields::new()).await
@@ -142,34 +143,24 @@ async fn several<C: Client>(
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
     let mut fields = stored_fields(&object.fields, age_s, added);
-    let kind = fields.get("content-type").unwrap_or(b"application/octet-stream").to_vec();
-    let heads: Vec<Vec<u8>> =
-        ranges.iter().map(|range| part_head(range, object.body_len, &kind)).collect();
-    let end = format!("\r\n--{BOUNDARY}--\r\n");
-    let parts: u64 = heads.iter().map(|head| head.len() as u64).sum();
-    let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-    let multipart = format!("multipart/byteranges; boundary={BOUNDARY}");
-    fields.set("Content-Type", multipart.as_bytes());
-    let length = parts + bytes + end.len() as u64;
-    start(client, Status(206), &fields, BodyLength::Known(length), facts);
-    for (head, range) in heads.iter().zip(ranges) {
+    let kind = fields.get("content-type");
+    let around = ByteRanges::new(ranges, object.body_len, kind, unguessable());
+    fields.set("Content-Type", around.content_type.as_bytes());
+    start(client, Status(206), &fields, BodyLength::Known(around.length), facts);
+    for (head, range) in around.heads.iter().zip(ranges) {
         client.push(head);
         send_range(client, object, range.clone()).await?;
     }
-    client.push(end.as_bytes());
+    client.push(&around.end);
     client.finish(&Fields::new()).await
 }
 
-fn part_head(range: &Range<u64>, len: u64, kind: &[u8]) -> Vec<u8> {
-    let mut head = format!("\r\n--{BOUNDARY}\r\nContent-Type: ").into_bytes();
-    head.extend_from_slice(kind);
-    let range = content_range(range, len);
-    head.extend_from_slice(format!("\r\nContent-Range: {range}\r\n\r\n").as_bytes());
-    head
-}
-
-fn content_range(range: &Range<u64>, len: u64) -> String {
-    format!("bytes {}-{}/{len}", range.start, range.end.saturating_sub(1))
+/// A number that nobody outside can know before it is used.
+pub fn unguessable() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    // The keys of the hasher are secret, but may be from before the fork: of all workers alike.
+    hasher.write_u32(std::process::id());
+    hasher.finish()
 }
 
 async fn send_range<C: Client>(
@@ -206,10 +197,5 @@ mod tests {
         assert_eq!(fields.get("etag"), Some(&b"\"1\""[..]));
         assert_eq!(fields.get("age"), Some(&b"3"[..]));
         assert!(!fields.contains("content-type"));
-    }
-
-    #[test]
-    fn the_last_byte_of_a_range_is_named() {
-        assert_eq!(content_range(&(0..10), 100), "bytes 0-9/100");
     }
 }
