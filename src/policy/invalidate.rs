@@ -44,7 +44,12 @@ pub fn for_each_key_text<'p>(
 
 /// Path and query of a URI reference (RFC 3986 section 5.2) against a base; `None` when it leads
 /// to another origin.
-fn resolve(scheme: &[u8], authority: &[u8], base: &[u8], reference: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn resolve(
+    scheme: &[u8],
+    authority: &[u8],
+    base: &[u8],
+    reference: &[u8],
+) -> Option<Vec<u8>> {
     let reference = reference.split(|&byte| byte == b'#').next().unwrap_or_default();
     let rest = match memchr::memmem::find(reference, b"://") {
         Some(at) if is_scheme(reference.get(..at)?) => {

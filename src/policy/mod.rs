@@ -12,7 +12,7 @@
 //! reuse::reuse                               │
 //!   Fresh, Stale…  ─▶ answer::answer         │
 //!   Revalidate     ─▶ revalidate::condition ─┴▶ the origin
-//!                        304 ─▶ revalidate::merge ─────▶ keep::judge
+//!                        304 ─▶ revalidate::renew ─▶ meta::encode
 //!                        else ─────────────────────────▶ keep::keep ─▶ omit, meta::encode
 //! ```
 //!
@@ -38,6 +38,7 @@ pub mod reuse;
 pub mod answer;
 pub mod revalidate;
 pub mod invalidate;
+pub mod post;
 pub mod status;
 pub mod meta;
 

@@ -4,8 +4,13 @@ use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::hop;
+use crate::http::method::Method;
+use crate::http::status::Status;
 use crate::http::validator::EntityTag;
 use crate::policy::freshness::last_modified_s;
+use crate::policy::keep::{self, Keep, Lifetimes, Times};
+use crate::policy::omit::Omit;
+use crate::policy::pass::PassReason;
 use crate::policy::rules::Rules;
 
 /// Makes the fetch ask for the whole response, whatever part or condition the client named: a
@@ -44,6 +49,17 @@ pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
     }
 }
 
+/// Whether the 200 to a HEAD speaks of this stored response of `body_len` bytes (RFC 9111 section
+/// 4.3.5): each validator and the length that it names are the stored ones.
+pub fn confirms_by_head(stored: &Fields, body_len: u64, fresh: &ResponseHead) -> bool {
+    let is_same = |name| match fresh.fields.get(name) {
+        Some(theirs) => stored.get(name) == Some(theirs),
+        None => true,
+    };
+    let is_as_long = fresh.content_length.is_none_or(|theirs| theirs == body_len);
+    is_same("etag") && is_same("last-modified") && is_as_long
+}
+
 /// The stored fields, freshened by those of a 304 that [`confirms`] them, or of the answer to a
 /// HEAD (RFC 9111 sections 3.2, 4.3.4 and 4.3.5): each of the new fields replaces all stored ones
 /// of its name, but for
@@ -72,6 +88,41 @@ pub fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
         merged.push(name, value);
     }
     merged
+}
+
+/// What is stored, as a 304 or the answer to a HEAD has renewed it.
+#[derive(Clone, Debug)]
+pub struct Renewed {
+    /// Its fields, without Age.
+    pub fields: Fields,
+    /// How long it is good from now on.
+    pub lifetimes: Lifetimes,
+    /// The fields of `fields` that are not to be stored.
+    pub omit: Omit,
+}
+
+/// Renews what is stored by a response that [`confirms`] it, or [`confirms_by_head`].
+///
+/// # Errors
+///
+/// Why the result may not be stored.
+pub fn renew(
+    request: &Fields,
+    (status, stored, lifetimes): (Status, &Fields, &Lifetimes),
+    fresh: &ResponseHead,
+    times: &Times,
+    rules: &Rules,
+) -> Result<Renewed, PassReason> {
+    let mut fields = merge(stored, fresh, rules);
+    match keep::judge(Method::Get, request, status, &fields, times, rules) {
+        Keep::Store { lifetimes: new, omit } => {
+            fields.remove("age");
+            // What chose it before chooses it still.
+            let lifetimes = Lifetimes { vary: lifetimes.vary.clone(), ..new };
+            Ok(Renewed { fields, lifetimes, omit })
+        }
+        Keep::Pass(reason) => Err(reason),
+    }
 }
 
 /// Fields of a request that ask for less than the whole response (RFC 9110 sections 13.1, 14.2).
@@ -143,6 +194,22 @@ mod tests {
         for (stored, fresh, expected) in cases {
             assert_eq!(confirms(&fields(stored), &response(304, fresh)), *expected, "{fresh:?}");
         }
+    }
+
+    #[test]
+    fn a_head_must_name_what_is_stored() {
+        let stored = fields(&[("etag", "\"a\""), ("last-modified", "x")]);
+        let found = |length, list: &[(&str, &str)]| {
+            let mut head = response(200, list);
+            head.content_length = length;
+            confirms_by_head(&stored, 5, &head)
+        };
+        assert!(found(None, &[]));
+        assert!(found(Some(5), &[("etag", "\"a\""), ("last-modified", "x")]));
+        assert!(!found(Some(6), &[("etag", "\"a\"")]));
+        assert!(!found(None, &[("etag", "W/\"a\"")]));
+        assert!(!found(None, &[("etag", "\"a\""), ("last-modified", "y")]));
+        assert!(!confirms_by_head(&fields(&[]), 5, &response(200, &[("etag", "\"a\"")])));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::fill::{self, Job};
 use crate::proxy::join::{self, Delivery, Joined, Part};
+use crate::proxy::lease;
 use crate::proxy::lookup::{self, Found, What};
 use crate::proxy::pass;
 use crate::proxy::progress::{FillObject, Handover};
@@ -209,9 +210,7 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
         // What an origin may heed and the key does not hold would be stored for everybody.
-        let is_keyed =
-            |name: &[u8]| rules.key.chosen.as_ref().is_some_and(|key| key.contains(name));
-        fields.retain(|name, _| !is_unkeyed(name) || is_keyed(name));
+        fields.retain(|name, _| !pass::is_unkeyed(name, &rules.key));
         let asked = rules.key.asked(self.request.target.path_and_query());
         let whole = pass::question_by_get(rule.upstream, &asked, &fields);
         let conditional = object.and_then(|object| {
@@ -240,7 +239,7 @@ impl<C: Client> Exchange<'_, C> {
         object: &Rc<HotObject>,
     ) {
         match cache.fills.lease(&found.name.key, cache.seat) {
-            Lease::Leader(at) if lookup::has_changed(cache, found) => fill::give_up(cache, at),
+            Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
             Lease::Leader(at) => {
                 let mut job = self.job(rule, rules, found.clone(), Some(object));
                 job.is_background = true;
@@ -368,24 +367,6 @@ impl<C: Client> Exchange<'_, C> {
         status.detail = Some(reason.word());
         pass::relay(self.client, response, read, &status, self.facts).await
     }
-}
-
-/// Request fields that some origins build answers from though they are in no key: an answer that
-/// is stored for all must not be made from one client's.
-fn is_unkeyed(name: &[u8]) -> bool {
-    const UNKEYED: [&[u8]; 10] = [
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-server",
-        b"x-forwarded-scheme",
-        b"x-real-ip",
-        b"x-host",
-        b"x-original-url",
-        b"x-rewrite-url",
-        b"x-http-method-override",
-        b"x-method-override",
-    ];
-    UNKEYED.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// What is there while a fill renews it.

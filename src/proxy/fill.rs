@@ -9,7 +9,7 @@
 //!
 //! The task tells its own worker's exchanges through a [`LocalFill`], and the other workers
 //! through the shared table and their event counters. However it ends, killed or cancelled
-//! included, the lease is given up: here by [`Lease`]'s drop, after a SIGKILL by the master.
+//! included, the lease is given up: by [`Lease`]'s drop, after a SIGKILL by the master.
 
 use std::io;
 use std::rc::Rc;
@@ -21,23 +21,22 @@ use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
-use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::policy::keep::{self, Keep, Lifetimes, Times};
+use crate::policy::keep::{self, Keep, Times};
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
-use crate::policy::revalidate;
+use crate::policy::revalidate::{self, Renewed};
 use crate::policy::rules::Rules;
 use crate::proxy::client::ClientError;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Question, Response};
+use crate::proxy::lease::Lease;
 use crate::proxy::lookup::Found;
 use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::proxy::upload::Upload;
 use crate::reactor::{self, timer};
-use crate::sys::wake::Seats;
 
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
 const WHOLE_WAIT_MS: u64 = 20;
@@ -69,51 +68,14 @@ pub struct Job {
     pub is_background: bool,
 }
 
-/// The right to fill a key.
-#[derive(Debug)]
-struct Lease {
-    cache: Rc<CacheSide>,
-    at: FillAt,
-    local: Rc<LocalFill>,
-    is_ended: bool,
-}
-
-impl Lease {
-    fn end(&mut self, end: impl FnOnce(&CacheSide, FillAt) -> Seats) {
-        self.is_ended = true;
-        let seats = end(&self.cache, self.at);
-        self.cache.local.borrow_mut().remove(&self.at);
-        self.cache.wake(seats);
-    }
-
-    fn fail(&mut self, error: FetchError) {
-        self.end(|cache, at| cache.fills.failed(at, error.code()));
-        self.local.break_off(error);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if !self.is_ended {
-            self.fail(FetchError::FillLost);
-        }
-    }
-}
-
 /// Starts the fill of a key whose lease this worker holds.
 pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job) -> Rc<LocalFill> {
-    let local = LocalFill::new();
-    cache.local.borrow_mut().insert(at, Rc::clone(&local));
-    let lease = Lease { cache: Rc::clone(cache), at, local: Rc::clone(&local), is_ended: false };
+    let lease = Lease::new(cache, at);
+    let local = Rc::clone(&lease.local);
     let shelf = Shelf::new(Rc::clone(cache), at.id());
     let fill = Fill { context: Rc::clone(context), lease, shelf, job };
     reactor::spawn(fill.run());
     local
-}
-
-/// Gives back a lease that was taken for nothing: who followed in the meantime looks again.
-pub fn give_up(cache: &CacheSide, at: FillAt) {
-    cache.wake(cache.fills.failed(at, 0));
 }
 
 /// The task.
@@ -147,40 +109,38 @@ impl Fill {
             if let Some(stored) = self.job.stored.take()
                 && revalidate::confirms(&stored.fields, &response.head)
             {
-                match self.merged(&stored, &response) {
-                    Some(entry) => return self.revalidated(entry, &stored).await,
+                match self.renewed(&stored, &response) {
+                    Ok(entry) => return self.revalidated(entry, &stored).await,
                     // It is not to be stored any longer, nor served to others.
-                    None => self.shelf.forget(&self.job.found.name.key),
+                    Err(reason) if reason.is_of_response() => {
+                        self.shelf.forget(&self.job.found.name.key);
+                    }
+                    Err(_) => {}
                 }
             }
             // Either it speaks of another response than ours, or for one client alone.
         }
     }
 
-    /// What is stored as a 304 has renewed it, RFC 9111 section 4.3.4; `None` if it may not be
-    /// stored any longer.
-    fn merged(&self, stored: &HotObject, response: &Response) -> Option<Entry> {
+    /// What is stored as a 304 has renewed it, RFC 9111 section 4.3.4.
+    ///
+    /// # Errors
+    /// Why it may not be stored any longer.
+    fn renewed(&self, stored: &HotObject, response: &Response) -> Result<Entry, PassReason> {
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
-        let mut fields = revalidate::merge(&stored.fields, &head, &self.job.rules);
-        let kept = keep::judge(
-            Method::Get,
-            &self.job.request.fields,
-            stored.status,
-            &fields,
-            &times(response.times),
-            &self.job.rules,
-        );
-        let Keep::Store { lifetimes, omit } = kept else { return None };
+        let old = (stored.status, &stored.fields, &stored.lifetimes);
+        let (asked, rules) = (&self.job.request.fields, &self.job.rules);
+        let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
+        let Renewed { mut fields, lifetimes, omit } = renewed;
         self.keep_private(&mut fields, &omit);
-        if !self.job.rules.allow_set_cookie {
+        if !rules.allow_set_cookie {
             let mut private = self.lease.local.private();
             head.fields.get_all("set-cookie").for_each(|it| private.push(b"Set-Cookie", it));
             self.lease.local.set_private(private);
         }
-        let lifetimes = Lifetimes { vary: stored.lifetimes.vary.clone(), ..lifetimes };
         let name = self.job.found.name.clone();
-        Some(Entry { name, status: stored.status, fields, lifetimes })
+        Ok(Entry { name, status: stored.status, fields, lifetimes })
     }
 
     /// The origin says that what is stored is still good.
@@ -442,7 +402,8 @@ enum Spill {
     Abandoned,
 }
 
-fn times(fetch: FetchTimes) -> Times {
+/// When a fetch took place, as the policy counts.
+pub(super) fn times(fetch: FetchTimes) -> Times {
     Times { requested_s: fetch.requested.unix_s(), received_s: fetch.received.unix_s() }
 }
 

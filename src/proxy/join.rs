@@ -23,6 +23,7 @@ use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::fill::{self, Job};
+use crate::proxy::lease;
 use crate::proxy::lookup::{self, Name, STORED_FIELDS_MAX};
 use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
 use crate::proxy::stored::{self, Added};
@@ -75,7 +76,7 @@ pub async fn join<C: Client>(
     let (name, request) = (job.found.name.clone(), job.request.clone());
     match cache.fills.lease(&name.key, cache.seat) {
         Lease::Leader(at) if lookup::has_changed(cache, &job.found) => {
-            fill::give_up(cache, at);
+            lease::give_up(cache, at);
             Joined::Again
         }
         Lease::Leader(at) => {

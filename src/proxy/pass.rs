@@ -7,6 +7,7 @@ use crate::http::forward::{self, Peer};
 use crate::http::h1::write;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
+use crate::policy::parts::KeyParts;
 use crate::policy::status::CacheStatus;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -22,6 +23,31 @@ pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: Bod
     let peer =
         Peer { client: client.address(), scheme: client.scheme(), host: request.authority() };
     forward::request_fields(request, &peer, framing)
+}
+
+/// Request fields that some origins build answers from though they are in no key: an answer that
+/// is stored for all must not be made from one client's.
+pub fn is_unkeyed(name: &[u8], key: &KeyParts) -> bool {
+    const UNKEYED: [&[u8]; 10] = [
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-server",
+        b"x-forwarded-scheme",
+        b"x-real-ip",
+        b"x-host",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"x-http-method-override",
+        b"x-method-override",
+    ];
+    let is_keyed = || key.chosen.as_ref().is_some_and(|chosen| chosen.contains(name));
+    UNKEYED.iter().any(|other| name.eq_ignore_ascii_case(other)) && !is_keyed()
+}
+
+/// Whether an origin that got this request whole saw something that its key leaves out.
+pub fn has_unkeyed(request: &RequestHead, key: &KeyParts) -> bool {
+    let target = request.target.path_and_query();
+    request.fields.iter().any(|(name, _)| is_unkeyed(name, key)) || *key.asked(target) != *target
 }
 
 /// What to ask an upstream.

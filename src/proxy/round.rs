@@ -1,6 +1,8 @@
 //! Round the cache, as a part of an exchange: what is asked for one client alone, and what its
 //! answer does to what is stored.
 
+use std::rc::Rc;
+
 use crate::http::head::BodyLength;
 use crate::http::status::Status;
 use crate::policy::pass::PassReason;
@@ -37,7 +39,7 @@ impl<C: Client> Exchange<'_, C> {
         let question = pass::question(rule.upstream, self.request, &fields);
         let mut upload = Whole { client: self.client, body: &mut body };
         let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(asked, reason).await
+        self.passed(rule, asked, reason).await
     }
 
     pub(super) async fn pass_streamed(
@@ -49,16 +51,17 @@ impl<C: Client> Exchange<'_, C> {
         let question = pass::question(rule.upstream, self.request, &fields);
         let mut upload = Streamed::new(self.client, self.request.length);
         let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(asked, reason).await
+        self.passed(rule, asked, reason).await
     }
 
     async fn passed(
         &mut self,
+        rule: Rule,
         asked: Result<Response, FetchFailure>,
         reason: PassReason,
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
-        let response = match asked {
+        let mut response = match asked {
             Ok(response) => response,
             Err(FetchFailure::Fetch(error)) => return self.failed(error, Some(reason.fwd())).await,
             Err(FetchFailure::Client(ClientError::Closed(CloseReason::BodyTimeout))) => {
@@ -68,8 +71,19 @@ impl<C: Client> Exchange<'_, C> {
             Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
             Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
         };
-        invalidate::after(self.context, self.client.scheme(), self.request, &response.head);
-        let status = CacheStatus::pass(reason);
-        pass::relay(self.client, response, Vec::new(), &status, self.facts).await
+        let mut status = CacheStatus::pass(reason);
+        let mut read = Vec::new();
+        let context = Rc::clone(self.context);
+        invalidate::after(&context, self.client.scheme(), self.request, &response.head);
+        if let Some(cache) = context.cache.as_ref().filter(|_| rule.cache) {
+            match self.adopt(cache, rule, &mut response).await {
+                Ok(adopted) => {
+                    read = adopted.read;
+                    status.stored = adopted.is_stored;
+                }
+                Err(error) => return self.failed(error, Some(reason.fwd())).await,
+            }
+        }
+        pass::relay(self.client, response, read, &status, self.facts).await
     }
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod acceptance;
 mod access_log;
+mod adoption;
 mod bursts;
 mod cache_status;
 mod caching;

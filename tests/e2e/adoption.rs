@@ -1,0 +1,77 @@
+//! Answers to POST and HEAD that tell what a GET would get.
+
+use crate::support::{Ask, Origin, Plan, Response};
+
+/// Answers a POST with what it made of its body, and says where that is to be found.
+fn form(location: &'static str) -> Origin {
+    Origin::answering(move |request| {
+        let body = match request.method.as_str() {
+            "POST" => format!("made of {}", String::from_utf8_lossy(&request.body)),
+            _ => "made for GET".into(),
+        };
+        Response::ok(body).field("Content-Location", location).cache("max-age=600")
+    })
+}
+
+#[test]
+fn a_post_that_answers_for_its_own_place_is_stored() {
+    let origin = form("/form");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::post("/form", "one")).expect_status(200).expect_body("made of one");
+    ktrix.get("/form").expect_hit().expect_body("made of one");
+    ktrix.ask(&Ask::post("/form", "two")).expect_body("made of two");
+    ktrix.get("/form").expect_hit().expect_body("made of two");
+    ktrix.ask(&Ask::new("HEAD", "/form")).expect_hit().expect_status(200);
+    origin.expect_requests(2);
+}
+
+#[test]
+fn a_post_that_answers_for_another_place_is_not_stored() {
+    let origin = form("/other");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::post("/form", "one")).expect_body("made of one");
+    ktrix.get("/form").expect_miss().expect_body("made for GET");
+    ktrix.get("/other").expect_miss().expect_body("made for GET");
+}
+
+#[test]
+fn what_the_key_does_not_hold_makes_nothing_for_others() {
+    let origin = form("/form");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for name in ["X-Original-URL", "X-Host", "Authorization"] {
+        let ask = Ask::post("/form", "evil").field(name, "evil");
+        ktrix.ask(&ask).expect_body("made of evil");
+        ktrix.get("/form").expect_miss().expect_body("made for GET");
+    }
+}
+
+#[test]
+fn a_head_renews_what_it_confirms_and_removes_what_it_denies() {
+    let origin = Origin::answering(|request| {
+        let is_head = request.method == "HEAD";
+        let response = match (request.target.as_str(), is_head) {
+            ("/same", false) => Response::ok("hello").cache("max-age=0"),
+            ("/same", true) => Response::ok("hello").cache("max-age=600").field("X-New", 1),
+            (_, false) => Response::ok("hello").cache("max-age=0, stale-if-error=600"),
+            (_, true) => Response::ok("hello you").cache("max-age=600"),
+        };
+        let tag = if is_head && request.target == "/tag" { "\"two\"" } else { "\"one\"" };
+        response.field("ETag", tag)
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for target in ["/same", "/tag", "/length"] {
+        ktrix.get(target).expect_body("hello");
+        ktrix.ask(&Ask::new("HEAD", target)).expect_status(200);
+    }
+    origin.expect_requests(6);
+    ktrix.get("/same").expect_hit().expect_body("hello").expect_field("x-new", "1");
+    origin.expect_requests(6);
+    for target in ["/tag", "/length"] {
+        ktrix.get(target).expect_status(200);
+        assert!(!origin.last().has("if-none-match"), "{target} is asked for as if never stored");
+    }
+}
