@@ -8,6 +8,7 @@ use crate::http::validator::EntityTag;
 use crate::policy::codes::{is_heuristically_cacheable, is_understood, is_whole};
 use crate::policy::control::{RequestControl, ResponseControl};
 use crate::policy::freshness::{initial_age_s, last_modified_s, lifetime};
+use crate::policy::label::Labels;
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
 use crate::policy::rules::Rules;
@@ -60,6 +61,22 @@ pub struct Lifetimes {
     pub immutable: bool,
     /// The request fields that chose it.
     pub vary: Option<VaryNames>,
+    /// What purges can name it by.
+    pub labels: Labels,
+}
+
+impl Lifetimes {
+    /// Makes it stale from this moment on, as a soft purge does: the windows in which it may be
+    /// served stale begin then, as long as they were (RFC 5861).
+    pub fn end_freshness(&mut self, since_s: u64) {
+        if since_s < self.fresh_until_s {
+            for until_s in [&mut self.swr_until_s, &mut self.sie_until_s] {
+                let window_s = until_s.saturating_sub(self.fresh_until_s);
+                *until_s = since_s.saturating_add(window_s);
+            }
+            self.fresh_until_s = since_s;
+        }
+    }
 }
 
 /// Whether the response to this request, as it was sent to the origin, may be stored (RFC 9111
@@ -180,6 +197,7 @@ fn lifetimes(
         no_cache,
         immutable: control.immutable,
         vary,
+        labels: Labels::default(),
     })
 }
 
@@ -325,6 +343,18 @@ mod tests {
         let list = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
         let rules = Rules { allow_set_cookie: true, ..Rules::default() };
         assert_eq!(stored(&list, &rules).fresh_until_s, NOW_S + 60);
+    }
+
+    #[test]
+    fn windows_begin_where_freshness_is_ended() {
+        let windows = "max-age=60, stale-while-revalidate=10, stale-if-error=100";
+        let mut lifetimes = stored(&[("cache-control", windows)], &Rules::default());
+        lifetimes.end_freshness(NOW_S + 5);
+        let until_s = (lifetimes.fresh_until_s, lifetimes.swr_until_s, lifetimes.sie_until_s);
+        assert_eq!(until_s, (NOW_S + 5, NOW_S + 15, NOW_S + 105));
+        let before = lifetimes.clone();
+        lifetimes.end_freshness(NOW_S + 50);
+        assert_eq!(lifetimes, before, "what is stale already gets no longer windows");
     }
 
     fn any_directives() -> impl Strategy<Value = Vec<String>> {

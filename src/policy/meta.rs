@@ -2,20 +2,25 @@
 //!
 //! ```text
 //! offset  bytes  what
-//!      0      1  version, 1
-//!      1      1  flags: 1 must-revalidate, 2 no-cache, 4 immutable, 8 Vary names follow
+//!      0      1  version, 2
+//!      1      1  flags: 1 must-revalidate, 2 no-cache, 4 immutable, 8 Vary names follow,
+//!                16 there were more tags than are kept
 //!      2      4  age when received, seconds
 //!      6      8  received, Unix seconds
 //!     14      8  fresh until
 //!     22      8  stale-while-revalidate until
 //!     30      8  stale-if-error until
-//!     38      -  with flag 8: the Vary names, lower-case, sorted, a line feed between each two
+//!     38      8  the last purge before the origin was asked
+//!     46      2  how many tags there are
+//!     48      -  the tags, 8 bytes each, ascending
+//!      -      -  with flag 8: the Vary names, lower-case, sorted, a line feed between each two
 //! ```
 //!
 //! Numbers are little-endian. Whatever is not exactly this, a later version or a flag that is not
 //! known, is refused, and its file is a miss.
 
 use crate::policy::keep::Lifetimes;
+use crate::policy::label::{Labels, TAGS_MAX};
 use crate::policy::vary::VaryNames;
 
 /// The bytes hold no meta part of this version.
@@ -30,7 +35,7 @@ pub enum MetaError {
 }
 
 /// Most bytes that [`encode`] writes.
-pub const META_BYTES_MAX: usize = FIXED_BYTES + VaryNames::BYTES_MAX;
+pub const META_BYTES_MAX: usize = FIXED_BYTES + 8 * TAGS_MAX + VaryNames::BYTES_MAX;
 
 /// Appends the meta part to `out`.
 pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
@@ -38,7 +43,8 @@ pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
     let flags = flag(lifetimes.must_revalidate, MUST_REVALIDATE)
         | flag(lifetimes.no_cache, NO_CACHE)
         | flag(lifetimes.immutable, IMMUTABLE)
-        | flag(lifetimes.vary.is_some(), VARY);
+        | flag(lifetimes.vary.is_some(), VARY)
+        | flag(lifetimes.labels.is_cut, CUT);
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&lifetimes.age_s.to_le_bytes());
     for moment_s in [
@@ -49,6 +55,12 @@ pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
     ] {
         out.extend_from_slice(&moment_s.to_le_bytes());
     }
+    let Labels { asked_seq, tags, .. } = &lifetimes.labels;
+    out.extend_from_slice(&asked_seq.to_le_bytes());
+    // More than are ever kept would not be read again; their file would be a miss.
+    let n_tags = u16::try_from(tags.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&n_tags.to_le_bytes());
+    tags.iter().for_each(|tag| out.extend_from_slice(&tag.to_le_bytes()));
     let names = lifetimes.vary.iter().flat_map(VaryNames::names);
     for (at, name) in names.enumerate() {
         if at > 0 {
@@ -74,14 +86,15 @@ pub fn decode(bytes: &[u8]) -> Result<Lifetimes, MetaError> {
 /// Reads what follows the version.
 fn read(bytes: &[u8]) -> Option<Lifetimes> {
     let (&flags, bytes) = bytes.split_first()?;
-    if flags & !(MUST_REVALIDATE | NO_CACHE | IMMUTABLE | VARY) != 0 {
+    if flags & !(MUST_REVALIDATE | NO_CACHE | IMMUTABLE | VARY | CUT) != 0 {
         return None;
     }
     let (age_s, bytes) = bytes.split_first_chunk()?;
     let (received_s, bytes) = bytes.split_first_chunk()?;
     let (fresh_until_s, bytes) = bytes.split_first_chunk()?;
     let (swr_until_s, bytes) = bytes.split_first_chunk()?;
-    let (sie_until_s, names) = bytes.split_first_chunk()?;
+    let (sie_until_s, bytes) = bytes.split_first_chunk()?;
+    let (labels, names) = read_labels(bytes, flags & CUT != 0)?;
     let vary = if flags & VARY == 0 {
         names.is_empty().then_some(None)?
     } else {
@@ -97,17 +110,32 @@ fn read(bytes: &[u8]) -> Option<Lifetimes> {
         no_cache: flags & NO_CACHE != 0,
         immutable: flags & IMMUTABLE != 0,
         vary,
+        labels,
     })
 }
 
-const VERSION: u8 = 1;
+/// Reads the labels, and what follows them.
+fn read_labels(bytes: &[u8], is_cut: bool) -> Option<(Labels, &[u8])> {
+    let (asked_seq, bytes) = bytes.split_first_chunk()?;
+    let (n_tags, bytes) = bytes.split_first_chunk()?;
+    let n_tags = usize::from(u16::from_le_bytes(*n_tags));
+    let (tags, rest) = bytes.split_at_checked(n_tags.checked_mul(8)?)?;
+    let (tags, _) = tags.as_chunks();
+    let tags: Vec<u64> = tags.iter().map(|tag| u64::from_le_bytes(*tag)).collect();
+    let is_ascending = tags.is_sorted_by(|first, second| first < second);
+    let labels = Labels { asked_seq: u64::from_le_bytes(*asked_seq), tags: tags.into(), is_cut };
+    (is_ascending && n_tags <= TAGS_MAX).then_some((labels, rest))
+}
+
+const VERSION: u8 = 2;
 const MUST_REVALIDATE: u8 = 1;
 const NO_CACHE: u8 = 2;
 const IMMUTABLE: u8 = 4;
 const VARY: u8 = 8;
+const CUT: u8 = 16;
 
-/// Bytes before the Vary names.
-const FIXED_BYTES: usize = 38;
+/// Bytes before the tags.
+const FIXED_BYTES: usize = 48;
 
 #[cfg(test)]
 mod tests {
@@ -122,8 +150,12 @@ mod tests {
 
     fn any_lifetimes() -> impl Strategy<Value = Lifetimes> {
         let names = proptest::collection::btree_set("[a-z-]{1,20}", 0..VaryNames::COUNT_MAX);
-        (any::<[u64; 4]>(), any::<u32>(), any::<[bool; 3]>(), names).prop_map(
-            |(moments, age_s, [must_revalidate, no_cache, immutable], names)| {
+        let tags = proptest::collection::btree_set(any::<u64>(), 0..20);
+        let labels = (any::<u64>(), tags, any::<bool>()).prop_map(|(asked_seq, tags, is_cut)| {
+            Labels { asked_seq, tags: tags.into_iter().collect(), is_cut }
+        });
+        (any::<[u64; 4]>(), any::<u32>(), any::<[bool; 3]>(), names, labels).prop_map(
+            |(moments, age_s, [must_revalidate, no_cache, immutable], names, labels)| {
                 let [received_s, fresh_until_s, swr_until_s, sie_until_s] = moments;
                 Lifetimes {
                     received_s,
@@ -135,6 +167,7 @@ mod tests {
                     no_cache,
                     immutable,
                     vary: VaryNames::from_sorted(names.iter().map(String::as_str)),
+                    labels,
                 }
             },
         )
@@ -148,10 +181,10 @@ mod tests {
     #[test]
     fn another_version_is_refused_by_name() {
         let mut bytes = encoded(&Lifetimes::default());
-        bytes[0] = 2;
-        assert_eq!(decode(&bytes), Err(MetaError::Version(2)));
+        bytes[0] = 1;
+        assert_eq!(decode(&bytes), Err(MetaError::Version(1)));
         bytes[0] = VERSION;
-        bytes[1] = 16;
+        bytes[1] = 32;
         assert_eq!(decode(&bytes), Err(MetaError::Malformed));
         assert_eq!(decode(b""), Err(MetaError::Malformed));
     }

@@ -27,6 +27,7 @@ pub mod pattern;
 pub mod vary;
 pub mod parts;
 pub mod key;
+pub mod label;
 pub mod normal;
 pub mod codes;
 pub mod freshness;

@@ -183,6 +183,7 @@ mod tests {
     use super::*;
     use crate::http::status::Status;
     use crate::policy::keep::{self, Keep, Times};
+    use crate::policy::label::Labels;
     use crate::policy::rules::Rules;
     use crate::policy::sample::{NOW_S, fields, request};
     use proptest::prelude::*;
@@ -350,6 +351,7 @@ mod tests {
                     no_cache,
                     immutable,
                     vary: None,
+                    labels: Labels::default(),
                 }
             },
         )

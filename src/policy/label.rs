@@ -1,0 +1,416 @@
+//! What a purge can name stored responses by, as 64-bit hashes.
+//!
+//! A response is named by its URL, its host, every beginning of its URL, the tags that its origin
+//! gave it, and its groups (RFC 9875). URL, host and beginnings follow from the key text; tags and
+//! groups are kept beside the response as [`Labels`], together with when its origin was asked. Two
+//! things with one hash are purged together: too much is purged then, never too little.
+
+use std::rc::Rc;
+
+use crate::base::chars::trim_ows;
+use crate::http::fields::Fields;
+use crate::http::list::members;
+use crate::policy::key::without_default_port;
+
+/// By what a purge names responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Everything that is stored.
+    All,
+    /// The host, with its port or for all ports.
+    Host,
+    /// How the URL begins, whatever its scheme.
+    Prefix,
+    /// A tag of `Cache-Tag`, `Surrogate-Key` or `xkey`.
+    Tag,
+    /// A group of `Cache-Groups`, within one origin.
+    Group,
+    /// The URL, with all variants.
+    Url,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const EACH: [Self; 6] =
+        [Self::All, Self::Host, Self::Prefix, Self::Tag, Self::Group, Self::Url];
+
+    /// The word in commands, listings and the log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Host => "host",
+            Self::Prefix => "prefix",
+            Self::Tag => "tag",
+            Self::Group => "group",
+            Self::Url => "url",
+        }
+    }
+
+    /// Its number in what is stored; never 0.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::All => 1,
+            Self::Host => 2,
+            Self::Prefix => 3,
+            Self::Tag => 4,
+            Self::Group => 5,
+            Self::Url => 6,
+        }
+    }
+
+    /// The kind of a number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::EACH.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// The hash of what responses are named by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LabelHash(pub u64);
+
+impl LabelHash {
+    /// The hash of `text` as a name of this kind.
+    pub fn of(kind: Kind, text: &[u8]) -> Self {
+        let mut running = Running::new(kind);
+        text.iter().for_each(|&byte| running.push(byte));
+        running.hash()
+    }
+}
+
+/// A hash that grows byte by byte (FNV-1a, mixed at its end), so that all beginnings of a text
+/// cost one pass over it.
+#[derive(Clone, Copy, Debug)]
+struct Running(u64);
+
+impl Running {
+    fn new(kind: Kind) -> Self {
+        let mut running = Self(0xcbf2_9ce4_8422_2325);
+        running.push(kind.code());
+        running
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+
+    fn hash(self) -> LabelHash {
+        let mixed = (self.0 ^ self.0 >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        LabelHash(mixed ^ mixed >> 33)
+    }
+}
+
+/// What is kept of a stored response for the purges that come after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// The number of the last purge before its origin was asked; 0 when nobody noted it.
+    pub asked_seq: u64,
+    /// Its tags and groups, sorted, none twice; at most [`TAGS_MAX`].
+    pub tags: Rc<[u64]>,
+    /// It had more of them, so that every purge of a tag or group names it.
+    pub is_cut: bool,
+}
+
+impl Labels {
+    /// What is kept of a response that was asked for after the purge `asked_seq`, for a request
+    /// to this scheme and authority.
+    pub fn of(response: &Fields, scheme: &[u8], authority: &[u8], asked_seq: u64) -> Self {
+        let mut tags = Vec::new();
+        let mut is_cut = false;
+        let mut take = |hash: LabelHash| match tags.len() < TAGS_MAX {
+            true => tags.push(hash.0),
+            false => is_cut = true,
+        };
+        tags_of(response).for_each(|tag| take(LabelHash::of(Kind::Tag, tag)));
+        for group in groups_of(response, "cache-groups") {
+            take(LabelHash::of(Kind::Group, &group_text(scheme, authority, &group)));
+        }
+        tags.sort_unstable();
+        tags.dedup();
+        Self { asked_seq, tags: tags.into(), is_cut }
+    }
+
+    /// Those of a marker or another note of ours, which has no tags.
+    pub fn untagged(asked_seq: u64) -> Self {
+        Self { asked_seq, ..Self::default() }
+    }
+}
+
+/// Most tags and groups that are kept of a response.
+pub const TAGS_MAX: usize = 256;
+
+/// The tags in these fields, be they an origin's or those of a request to purge: members of
+/// `Cache-Tag`, `Surrogate-Key` and `xkey`, between white space or commas.
+pub fn tags_of(fields: &Fields) -> impl Iterator<Item = &[u8]> {
+    let names = ["cache-tag", "surrogate-key", "xkey"];
+    names.into_iter().flat_map(|name| fields.get_all(name)).flat_map(tags_in)
+}
+
+/// The tags in one value.
+pub fn tags_in(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| matches!(byte, b' ' | b'\t' | b',')).filter(|tag| !tag.is_empty())
+}
+
+/// The groups in a field of this name, `Cache-Groups` or `Cache-Group-Invalidation` (RFC 9875
+/// sections 2 and 3): a list of strings, of which nothing counts if any of it is malformed (RFC
+/// 9651 section 4.2). Parameters mean nothing.
+pub fn groups_of(fields: &Fields, name: &str) -> Vec<Vec<u8>> {
+    let mut groups = Vec::new();
+    for value in fields.get_all(name) {
+        if trim_ows(value).ends_with(b",") {
+            return Vec::new();
+        }
+        for member in members(value) {
+            match string_of(member) {
+                Some(group) => groups.push(group),
+                None => return Vec::new(),
+            }
+        }
+    }
+    groups
+}
+
+/// The string that an item begins with (RFC 9651 section 4.2.5).
+fn string_of(item: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = item.strip_prefix(b"\"")?.iter();
+    let mut text = Vec::new();
+    loop {
+        match rest.next()? {
+            b'"' => break,
+            b'\\' => match rest.next()? {
+                byte @ (b'"' | b'\\') => text.push(*byte),
+                _ => return None,
+            },
+            byte @ 0x20..=0x7e => text.push(*byte),
+            _ => return None,
+        }
+    }
+    matches!(rest.as_slice().first(), None | Some(b';')).then_some(text)
+}
+
+/// The text that a group is hashed by: the same group of another origin is another one (RFC 9875
+/// section 2.1).
+pub fn group_text(scheme: &[u8], authority: &[u8], group: &[u8]) -> Vec<u8> {
+    let mut text = scheme.to_ascii_lowercase();
+    text.extend_from_slice(b"://");
+    text.extend(without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase));
+    text.push(b'\n');
+    text.extend_from_slice(group);
+    text
+}
+
+/// The text that a host is hashed by; `host` may have a port, for which alone it stands then.
+pub fn host_text(host: &[u8]) -> Vec<u8> {
+    let host = host.to_ascii_lowercase();
+    host.strip_suffix(b".").map_or_else(|| host.clone(), <[u8]>::to_vec)
+}
+
+/// The text that a beginning of URLs is hashed by: `//host/path`, from a URL with or without its
+/// scheme. The host is whole: `http://a` begins what is on `a`, and nothing on `a.example`.
+pub fn prefix_text(url: &[u8]) -> Option<Vec<u8>> {
+    let at = memchr::memmem::find(url, b"//")?;
+    let scheme = match url.get(..at)? {
+        b"" => b"",
+        scheme => scheme.strip_suffix(b":")?,
+    };
+    let rest = url.get(at + 2..)?;
+    let end = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end)?;
+    if authority.is_empty() {
+        return None;
+    }
+    let mut text = b"//".to_vec();
+    text.extend(without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase));
+    if !path.starts_with(b"/") {
+        text.push(b'/');
+    }
+    text.extend_from_slice(path.split(|&byte| byte == b'#').next().unwrap_or_default());
+    Some(text)
+}
+
+/// A set of lengths that beginnings of URLs have.
+pub trait Lengths {
+    /// The longest, 0 if there is none.
+    fn longest(&self) -> usize;
+    /// Whether this is one of them.
+    fn has(&self, len: usize) -> bool;
+}
+
+/// Calls `take` with everything that a stored response of this key text and these labels is named
+/// by, until it says `false`: beginnings are named only at the lengths that count.
+pub fn each_name(
+    key_text: &[u8],
+    labels: &Labels,
+    lengths: &impl Lengths,
+    mut take: impl FnMut(LabelHash) -> bool,
+) {
+    let url = primary_of(key_text);
+    let rest = memchr::memmem::find(url, b"//").and_then(|at| url.get(at..)).unwrap_or_default();
+    let authority = rest.get(2..).unwrap_or_default();
+    let authority = authority.split(|&byte| byte == b'/').next().unwrap_or_default();
+    let host = without_port(authority);
+    let fixed = [
+        LabelHash::of(Kind::All, b""),
+        LabelHash::of(Kind::Url, url),
+        LabelHash::of(Kind::Host, host),
+        LabelHash::of(Kind::Host, authority),
+    ];
+    // A host without a port is not to be asked about twice.
+    let n_fixed = if host.len() == authority.len() { 3 } else { 4 };
+    if !fixed.into_iter().take(n_fixed).all(&mut take)
+        || !labels.tags.iter().all(|&tag| take(LabelHash(tag)))
+    {
+        return;
+    }
+    let mut running = Running::new(Kind::Prefix);
+    for (at, &byte) in rest.iter().take(lengths.longest()).enumerate() {
+        running.push(byte);
+        if lengths.has(at + 1) && !take(running.hash()) {
+            return;
+        }
+    }
+}
+
+/// The key text without what tells variants and parts apart.
+pub fn primary_of(key_text: &[u8]) -> &[u8] {
+    key_text.split(|&byte| byte == b'\n').next().unwrap_or_default()
+}
+
+/// The host of a key text, as the file of its object has it; empty where there is none.
+fn without_port(authority: &[u8]) -> &[u8] {
+    let end = match authority.first() {
+        Some(b'[') => memchr::memchr(b']', authority).map_or(authority.len(), |at| at + 1),
+        _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
+    };
+    let host = authority.get(..end).unwrap_or(authority);
+    host.strip_suffix(b".").unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::fields;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    struct Set(Vec<usize>);
+
+    impl Lengths for Set {
+        fn longest(&self) -> usize {
+            self.0.iter().copied().max().unwrap_or(0)
+        }
+
+        fn has(&self, len: usize) -> bool {
+            self.0.contains(&len)
+        }
+    }
+
+    fn is_named(key_text: &str, kind: Kind, text: &[u8]) -> bool {
+        let wanted = LabelHash::of(kind, text);
+        let mut is_named = false;
+        each_name(key_text.as_bytes(), &Labels::default(), &Set(vec![text.len()]), |hash| {
+            is_named |= hash == wanted;
+            true
+        });
+        is_named
+    }
+
+    #[test]
+    fn tags_are_read_alike_from_every_field() {
+        let response = fields(&[
+            ("Cache-Tag", "a, b"),
+            ("Surrogate-Key", "c  d"),
+            ("XKey", "e,f\tg"),
+            ("Cache-Tag", ",,h"),
+        ]);
+        let tags: HashSet<_> = tags_of(&response).collect();
+        let expected: HashSet<&[u8]> =
+            [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"].map(|tag: &[u8; 1]| &tag[..]).into();
+        assert_eq!(tags, expected);
+        let labels = Labels::of(&response, b"http", b"h", 7);
+        assert_eq!((labels.tags.len(), labels.asked_seq, labels.is_cut), (8, 7, false));
+        assert!(labels.tags.contains(&LabelHash::of(Kind::Tag, b"e").0));
+    }
+
+    #[test]
+    fn groups_are_strings_and_belong_to_their_origin() {
+        let groups = |value| groups_of(&fields(&[("cache-groups", value)]), "cache-groups");
+        assert_eq!(groups("\"a\", \"b, \\\"c\\\"\";x=1"), [b"a".to_vec(), b"b, \"c\"".to_vec()]);
+        for malformed in ["a", "\"a\", b", "\"a", "\"a\\x\"", "\"a\"x", "\"\u{e9}\"", "\"a\","] {
+            assert!(groups(malformed).is_empty(), "{malformed}");
+        }
+        let response = fields(&[("cache-groups", "\"a\"")]);
+        let labels = |authority| Labels::of(&response, b"http", authority, 0);
+        assert_eq!(labels(b"A.example:80"), labels(b"a.example"));
+        assert_ne!(labels(b"a.example"), labels(b"b.example"));
+        assert_ne!(LabelHash::of(Kind::Tag, b"a"), LabelHash::of(Kind::Group, b"a"));
+    }
+
+    #[test]
+    fn too_many_tags_are_noted_and_cut() {
+        let value: Vec<String> = (0..TAGS_MAX + 1).map(|n| n.to_string()).collect();
+        let labels = Labels::of(&fields(&[("xkey", &value.join(" "))]), b"http", b"h", 0);
+        assert!(labels.is_cut && labels.tags.len() == TAGS_MAX);
+    }
+
+    #[test]
+    fn a_response_is_named_by_its_url_its_host_and_its_beginnings() {
+        let text = "GET http://a.example:81/x/y?z\naccept: b";
+        assert!(is_named(text, Kind::Url, b"GET http://a.example:81/x/y?z"));
+        assert!(!is_named(text, Kind::Url, b"GET http://a.example:81/x/y"));
+        for host in [&b"a.example"[..], b"a.example:81"] {
+            assert!(is_named(text, Kind::Host, &host_text(host)));
+        }
+        assert!(!is_named(text, Kind::Host, b"a.example:82"));
+        assert!(is_named("GET //[::1]:8/", Kind::Host, b"[::1]"));
+        assert!(is_named("GET http://a./", Kind::Host, &host_text(b"A.")));
+        let prefixes = [
+            ("http://A.example:81/x", true),
+            ("https://a.example:81/x/y?z", true),
+            ("//a.example:81", true),
+            ("http://a.example:81/x/y?za", false),
+            ("http://a.example/x", false),
+            ("http://a.exa", false),
+        ];
+        for (url, expected) in prefixes {
+            let prefix = prefix_text(url.as_bytes()).unwrap();
+            assert_eq!(is_named(text, Kind::Prefix, &prefix), expected, "{url}");
+        }
+        for url in ["a.example/x", "/x", "http:///x", "http//a"] {
+            assert_eq!(prefix_text(url.as_bytes()), None, "{url}");
+        }
+        assert!(is_named(text, Kind::All, b""));
+    }
+
+    #[test]
+    fn every_kind_has_its_word_and_code() {
+        for kind in Kind::EACH {
+            assert_eq!(Kind::from_code(kind.code()), Some(kind));
+        }
+        let words: HashSet<_> = Kind::EACH.map(Kind::word).into();
+        assert_eq!(words.len(), Kind::EACH.len());
+        assert_eq!(Kind::from_code(0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_beginning_names_and_nothing_else_does(
+            path in "/[a-c/]{0,12}", other in "/[a-c/]{0,12}",
+        ) {
+            let text = format!("GET http://h{path}");
+            let prefix = prefix_text(format!("http://h{other}").as_bytes()).unwrap();
+            prop_assert_eq!(is_named(&text, Kind::Prefix, &prefix), path.starts_with(&other));
+        }
+
+        #[test]
+        fn no_field_upsets_it(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let mut response = Fields::new();
+            for name in ["cache-groups", "cache-tag", "xkey"] {
+                response.push(name.as_bytes(), &value);
+            }
+            let labels = Labels::of(&response, b"http", &value, 1);
+            each_name(&value, &labels, &Set(vec![3]), |_| true);
+            let _ = prefix_text(&value);
+        }
+    }
+}
