@@ -16,6 +16,7 @@ pub mod object;
 pub mod writer;
 pub mod store;
 pub mod place;
+pub mod purge;
 pub mod hot;
 pub mod fill_state;
 mod fill_entry;

@@ -1,0 +1,344 @@
+//! A bucket of the table of purges: seven entries and a floor, read without a lock.
+//!
+//! | bytes | bucket field | meaning |
+//! | --- | --- | --- |
+//! | 0..8 | floor | sealed number: whatever was asked for before it counts as purged; 0 = none |
+//! | 8..32 | - | 0 |
+//! | 32..256 | entries | seven of 32 bytes |
+//!
+//! | bytes | entry field | meaning |
+//! | --- | --- | --- |
+//! | 0..8 | hash | of what it names; its lowest bit says that the purge is a soft one |
+//! | 8..16 | number | sealed with the hash: of the purge; 0 = the entry is empty |
+//! | 16..24 | before | sealed with the hash: the purge of the same that this one covers; 0 = none |
+//! | 24..32 | info | time 32 (Unix seconds), cut 1 (more were covered), kind 3, length 12 |
+//!
+//! A number is sealed with 24 bits of a checksum in its upper end, and everything turns on one
+//! store of it: an entry is filled before its number is stored and emptied by storing 0, a later
+//! purge of the same replaces the number. So a writer may be killed between any two stores. An
+//! entry that has to make way raises the floor first; readers look at the floor last. What does not
+//! fit its seal counts as a purge of everything in the bucket.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::policy::label::{Kind, LabelHash};
+use crate::sys::shm::shared_struct;
+
+/// Entries of a bucket.
+pub(super) const ENTRIES: usize = 7;
+
+shared_struct! {
+    /// An entry: see the module's field table.
+    #[derive(Debug)]
+    pub(super) struct Entry: 32 bytes, aligned 32 {
+        hash: AtomicU64,
+        number: AtomicU64,
+        before: AtomicU64,
+        info: AtomicU64,
+    }
+}
+
+shared_struct! {
+    /// A bucket: see the module's field table.
+    #[derive(Debug)]
+    pub(super) struct Bucket: 256 bytes, aligned 64 {
+        floor: AtomicU64,
+        _rest: [AtomicU64; 3],
+        entries: [Entry; ENTRIES],
+    }
+}
+
+/// How a stored response stands to the purges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// None names it.
+    #[default]
+    Valid,
+    /// A soft one names it: it is stale since this moment, in Unix seconds.
+    Stale(u64),
+    /// It is as if it were not stored.
+    Purged,
+}
+
+impl Standing {
+    /// Both together: the worse, or the staler.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Purged, _) | (_, Self::Purged) => Self::Purged,
+            (Self::Stale(one_s), Self::Stale(other_s)) => Self::Stale(one_s.min(other_s)),
+            (Self::Stale(since_s), Self::Valid) | (Self::Valid, Self::Stale(since_s)) => {
+                Self::Stale(since_s)
+            }
+            (Self::Valid, Self::Valid) => Self::Valid,
+        }
+    }
+}
+
+/// What is to be noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    /// What is named.
+    pub(super) label: Label,
+    /// The purge's number.
+    pub(super) number: u64,
+    /// When, in Unix seconds.
+    pub(super) time_s: u64,
+    /// By what it names.
+    pub(super) kind: Kind,
+    /// Bytes of a beginning, below 4096.
+    pub(super) len: usize,
+}
+
+/// A hash, and whether the purge is a soft one: the identity of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label(u64);
+
+impl Label {
+    pub(super) const fn new(hash: LabelHash, is_soft: bool) -> Self {
+        Self(hash.0 & !1 | is_soft as u64)
+    }
+
+    pub(super) const fn is_soft(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// The hash without its lowest bit.
+    pub(super) const fn hash(self) -> LabelHash {
+        LabelHash(self.0 & !1)
+    }
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Empty,
+    Torn,
+    Whole { label: Label, number: u64 },
+}
+
+/// Why a purge cannot be undone in its bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// A later purge of the same is in force.
+    Covered(u64),
+    /// Its entry is gone, or covers more than is known of.
+    Gone,
+}
+
+impl Bucket {
+    /// How a response that was asked for after purge `asked` stands to what names `hash`.
+    pub(super) fn standing(&self, hash: LabelHash, asked: u64) -> Standing {
+        let mut standing = Standing::Valid;
+        for entry in &self.entries {
+            standing = standing.with(match entry.read() {
+                Read::Torn => Standing::Purged,
+                Read::Whole { label, number }
+                    if label.hash().0 == hash.0 & !1 && number > asked =>
+                {
+                    match label.is_soft() {
+                        true => Standing::Stale(entry.time_s()),
+                        false => Standing::Purged,
+                    }
+                }
+                Read::Whole { .. } | Read::Empty => Standing::Valid,
+            });
+        }
+        // Last: an entry that made way since was above the floor when it was there.
+        fence(Ordering::Acquire);
+        match self.floor.load(Ordering::Acquire) {
+            0 => standing,
+            word => match unsealed(word, FLOOR_SEED) {
+                Some(floor) if floor <= asked => standing,
+                _ => Standing::Purged,
+            },
+        }
+    }
+
+    /// Notes a purge, under the table's lock.
+    pub(super) fn note(&self, note: &Note) {
+        let reads = || self.entries.iter().map(|entry| (entry, entry.read()));
+        let own = |read: &Read| matches!(read, Read::Whole { label, .. } if *label == note.label);
+        if let Some((entry, _)) = reads().find(|(_, read)| own(read)) {
+            return entry.replace(note);
+        }
+        if let Some((entry, _)) = reads().find(|(_, read)| *read == Read::Empty) {
+            return entry.fill(note);
+        }
+        let oldest = reads().min_by_key(|(_, read)| match read {
+            Read::Whole { number, .. } => *number,
+            Read::Empty | Read::Torn => 0,
+        });
+        if let Some((entry, read)) = oldest {
+            match read {
+                Read::Whole { number, .. } => self.raise_floor(number),
+                // Nobody knows what it named, nor of which time it was.
+                Read::Torn => self.raise_floor(note.number),
+                Read::Empty => {}
+            }
+            entry.fill(note);
+        }
+    }
+
+    /// Takes a purge back, under the table's lock.
+    pub(super) fn undo(&self, label: Label, number: u64) -> Result<(), Kept> {
+        for entry in &self.entries {
+            let Read::Whole { label: its_label, number: its_number } = entry.read() else {
+                continue;
+            };
+            if its_label != label {
+                continue;
+            }
+            return match its_number == number {
+                true => entry.undo(label, number),
+                false if its_number > number => Err(Kept::Covered(its_number)),
+                false => Err(Kept::Gone),
+            };
+        }
+        Err(Kept::Gone)
+    }
+
+    /// Empties what does not fit its seal, as a purge of everything up to `number`; under the
+    /// table's lock. Says whether there was anything.
+    pub(super) fn mend(&self, number: u64) -> bool {
+        let floor = self.floor.load(Ordering::Acquire);
+        let mut is_torn = floor != 0 && unsealed(floor, FLOOR_SEED).is_none();
+        if is_torn {
+            self.floor.store(sealed(number, FLOOR_SEED), Ordering::Release);
+        }
+        for entry in &self.entries {
+            if entry.read() == Read::Torn {
+                self.raise_floor(number);
+                entry.number.store(0, Ordering::Release);
+                is_torn = true;
+            }
+        }
+        is_torn
+    }
+
+    /// The numbers that are in force here and, for beginnings, their lengths.
+    pub(super) fn each(&self, mut take: impl FnMut(u64, Option<usize>)) {
+        for entry in &self.entries {
+            if let Read::Whole { number, .. } = entry.read() {
+                let info = entry.info.load(Ordering::Relaxed);
+                let is_prefix = (info >> 12 & 7) as u8 == Kind::Prefix.code();
+                take(number, is_prefix.then_some((info & LEN_MASK) as usize));
+            }
+        }
+    }
+
+    /// The floor, if there is one.
+    #[cfg(test)]
+    pub(super) fn floor(&self) -> Option<u64> {
+        unsealed(self.floor.load(Ordering::Acquire), FLOOR_SEED)
+    }
+
+    fn raise_floor(&self, number: u64) {
+        let floor = unsealed(self.floor.load(Ordering::Acquire), FLOOR_SEED);
+        let floor = floor.map_or(number, |floor| floor.max(number));
+        self.floor.store(sealed(floor, FLOOR_SEED), Ordering::Release);
+    }
+}
+
+impl Entry {
+    fn read(&self) -> Read {
+        for _ in 0..READS_MAX {
+            let word = self.number.load(Ordering::Acquire);
+            if word == 0 {
+                return Read::Empty;
+            }
+            let hash = self.hash.load(Ordering::Acquire);
+            if let Some(number) = unsealed(word, hash) {
+                return Read::Whole { label: Label(hash), number };
+            }
+            if self.number.load(Ordering::Acquire) == word {
+                return Read::Torn;
+            }
+        }
+        Read::Torn
+    }
+
+    /// Fills an entry whose purge, if it had one, is covered by the floor.
+    fn fill(&self, note: &Note) {
+        self.number.store(0, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.hash.store(note.label.0, Ordering::Release);
+        self.before.store(0, Ordering::Release);
+        self.info.store(info(note, false), Ordering::Release);
+        self.number.store(sealed(note.number, note.label.0), Ordering::Release);
+    }
+
+    /// Puts a later purge of the same in the place of the one that is here.
+    fn replace(&self, note: &Note) {
+        let seed = note.label.0;
+        let is_cut = self.is_cut() || self.before.load(Ordering::Acquire) != 0;
+        let number = self.number.load(Ordering::Acquire);
+        let before = unsealed(number, seed).map_or(0, |number| sealed(number, seed));
+        self.info.store(info(note, is_cut), Ordering::Release);
+        self.before.store(before, Ordering::Release);
+        self.number.store(sealed(note.number, seed), Ordering::Release);
+    }
+
+    fn undo(&self, label: Label, number: u64) -> Result<(), Kept> {
+        let word = self.before.load(Ordering::Acquire);
+        // A writer that died while it replaced the number left it here as well.
+        let before = unsealed(word, label.0).filter(|before| *before < number);
+        match before {
+            Some(before) => {
+                // What the earlier one covered is not known any more.
+                let info = self.info.load(Ordering::Acquire);
+                self.info.store(info | CUT, Ordering::Release);
+                self.number.store(sealed(before, label.0), Ordering::Release);
+                self.before.store(0, Ordering::Release);
+                Ok(())
+            }
+            None if word != 0 || self.is_cut() => Err(Kept::Gone),
+            None => {
+                self.number.store(0, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.info.load(Ordering::Acquire) & CUT != 0
+    }
+
+    fn time_s(&self) -> u64 {
+        self.info.load(Ordering::Acquire) >> 32
+    }
+}
+
+/// A number of at most 40 bits with its seal above it; never 0.
+pub(super) fn sealed(number: u64, seed: u64) -> u64 {
+    let number = number & NUMBER_MAX;
+    seal(number, seed) << NUMBER_BITS | number
+}
+
+/// The number of a sealed word; `None` if the seal is not right.
+pub(super) fn unsealed(word: u64, seed: u64) -> Option<u64> {
+    let number = word & NUMBER_MAX;
+    (word >> NUMBER_BITS == seal(number, seed)).then_some(number)
+}
+
+fn seal(number: u64, seed: u64) -> u64 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&seed.to_le_bytes()), &number.to_le_bytes());
+    // Never 0, so that no word that was written is.
+    u64::from(crc >> 8).max(1)
+}
+
+fn info(note: &Note, is_cut: bool) -> u64 {
+    let time_s = u64::from(u32::try_from(note.time_s).unwrap_or(u32::MAX));
+    let len = note.len as u64 & LEN_MASK;
+    time_s << 32 | u64::from(note.kind.code()) << 12 | len | if is_cut { CUT } else { 0 }
+}
+
+/// The largest number.
+pub(super) const NUMBER_MAX: u64 = (1 << NUMBER_BITS) - 1;
+/// Bits of a number.
+pub(super) const NUMBER_BITS: u32 = 40;
+
+const FLOOR_SEED: u64 = 0x6b74_7269_7866_6c6f;
+const LEN_MASK: u64 = 0xfff;
+const CUT: u64 = 1 << 15;
+const READS_MAX: usize = 16;

@@ -1,0 +1,118 @@
+//! The journal of purges: what the last of them named, who asked for them, and when.
+//!
+//! A ring of records of 256 bytes, for people: what is purged is said by the table alone. The
+//! record of purge `n` is at place `n` modulo the ring's length.
+//!
+//! | bytes | field | meaning |
+//! | --- | --- | --- |
+//! | 0..8 | number | of the purge; 0 = empty, or being written |
+//! | 8..16 | facts | time 32 (Unix seconds), undone 1, soft 1, kind 8 |
+//! | 16..24 | hash | of what was named |
+//! | 24..32 | crc | CRC-32C of all the rest |
+//! | 32..64 | who | text, zeros at its end |
+//! | 64..256 | name | text, zeros at its end; the beginning of one that is longer |
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::policy::label::{Kind, LabelHash};
+use crate::sys::shm::shared_struct;
+
+/// Records of the ring: so many purges can be listed and undone.
+pub const RECORDS: usize = 1024;
+
+shared_struct! {
+    /// A record: see the module's field table.
+    #[derive(Debug)]
+    pub(super) struct Line: 256 bytes, aligned 64 {
+        words: [AtomicU64; WORDS],
+    }
+}
+
+/// What is remembered of a purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number.
+    pub number: u64,
+    /// When, in Unix seconds.
+    pub time_s: u64,
+    /// By what it named.
+    pub kind: Kind,
+    /// Whether it only made stale.
+    pub is_soft: bool,
+    /// Whether it was taken back.
+    pub is_undone: bool,
+    /// What it named, as it was given; the beginning of what is longer than [`NAME_BYTES_MAX`].
+    pub name: String,
+    /// Who asked for it.
+    pub who: String,
+    /// The hash of what it named.
+    pub(super) hash: LabelHash,
+}
+
+/// Bytes of a name that are kept.
+pub const NAME_BYTES_MAX: usize = 192;
+/// Bytes that are kept of who asked.
+pub const WHO_BYTES_MAX: usize = 32;
+
+impl Line {
+    /// Writes a record, under the table's lock.
+    pub(super) fn write(&self, record: &Record) {
+        let mut words = [0; WORDS];
+        words[1] = record.time_s.min(u64::from(u32::MAX)) << 32
+            | if record.is_undone { UNDONE } else { 0 }
+            | if record.is_soft { SOFT } else { 0 }
+            | u64::from(record.kind.code());
+        words[2] = record.hash.0;
+        put(&mut words[4..8], record.who.as_bytes());
+        put(&mut words[8..], record.name.as_bytes());
+        words[0] = record.number;
+        words[3] = crc_of(&words);
+        self.words[0].store(0, Ordering::Release);
+        for (word, value) in self.words.iter().zip(words).skip(1) {
+            word.store(value, Ordering::Release);
+        }
+        self.words[0].store(words[0], Ordering::Release);
+    }
+
+    /// The record, if a whole one is here.
+    pub(super) fn read(&self) -> Option<Record> {
+        let words: [u64; WORDS] = std::array::from_fn(|i| self.words[i].load(Ordering::Acquire));
+        if words[0] == 0 || words[3] != crc_of(&words) {
+            return None;
+        }
+        Some(Record {
+            number: words[0],
+            time_s: words[1] >> 32,
+            kind: Kind::from_code(words[1] as u8)?,
+            is_soft: words[1] & SOFT != 0,
+            is_undone: words[1] & UNDONE != 0,
+            name: text(&words[8..]),
+            who: text(&words[4..8]),
+            hash: LabelHash(words[2]),
+        })
+    }
+}
+
+fn put(words: &mut [u64], text: &[u8]) {
+    for (word, part) in words.iter_mut().zip(text.chunks(8)) {
+        let mut bytes = [0; 8];
+        bytes[..part.len()].copy_from_slice(part);
+        *word = u64::from_le_bytes(bytes);
+    }
+}
+
+fn text(words: &[u64]) -> String {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let end = memchr::memchr(0, &bytes).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+fn crc_of(words: &[u64; WORDS]) -> u64 {
+    let others = words.iter().enumerate().filter(|(at, _)| *at != 3);
+    u64::from(others.fold(0, |crc, (_, word)| crc32c::crc32c_append(crc, &word.to_le_bytes())))
+}
+
+const WORDS: usize = 32;
+const UNDONE: u64 = 1 << 16;
+const SOFT: u64 = 1 << 17;
+const _: () = assert!(8 * (WORDS - 8) == NAME_BYTES_MAX, "the name fills the record");

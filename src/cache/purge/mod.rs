@@ -1,0 +1,413 @@
+//! What was purged: a table in shared memory that decides which stored responses still count.
+//!
+//! A purge does not look for what it names. It takes the next number and notes it under a hash of
+//! a URL, a host, a tag..., in constant time; a stored response knows the number that was the last
+//! when its origin was asked, and counts only if nothing that names it has a later one. So a
+//! purge covers at once, in all processes, what is stored, what is in anybody's memory, and what is
+//! still on its way from an origin.
+//!
+//! ```text
+//! purge: lock ─▶ count + 1 ─▶ note it in the bucket ─▶ journal ─▶ version + 1 ─▶ unlock
+//! hit:   version as when it was last judged? ─ yes ─▶ it counts   (one load)
+//!                └─ no ─▶ judge: a bucket for each of its names
+//! ```
+//!
+//! The table is in a file of its own, which outlives the index and restarts. Nothing stored is
+//! valid with another file than the one it was asked under: losing the file purges everything.
+//! A bucket that is full gives up its oldest purge and remembers only its number: every response
+//! with a name in that bucket that was asked for before counts as purged. So the table never grows
+//! and never forgets; too many purges make some responses be fetched anew.
+
+pub mod bucket;
+pub mod file;
+pub mod journal;
+
+use std::path::Path;
+use std::sync::atomic::{Ordering, fence};
+
+use crate::cache::purge::bucket::{
+    Bucket, Kept, Label, NUMBER_BITS, NUMBER_MAX, Note, Standing, sealed, unsealed,
+};
+use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
+use crate::cache::purge::journal::{RECORDS, Record};
+use crate::policy::label::{self, Kind, LabelHash, Labels, Lengths};
+use crate::sys::owner::{self, Guard, Owner, OwnerTable};
+
+/// What is to be purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// By what it is named.
+    pub kind: Kind,
+    /// The text that is hashed; see [`label`] for the form of each kind.
+    pub text: Vec<u8>,
+    /// Only make stale what is named.
+    pub is_soft: bool,
+    /// What is named, for people.
+    pub name: String,
+    /// Who asks for it, for people; empty for what need not be in the journal.
+    pub who: String,
+}
+
+/// Why nothing was purged, or undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurgeError {
+    /// Another process kept the table for too long.
+    #[error("the table of purges stayed locked")]
+    Busy,
+    /// Too many processes write at once.
+    #[error("too many processes purge at once")]
+    Crowded,
+    /// There is no record of a purge of this number.
+    #[error("no purge of this number is remembered")]
+    Unknown,
+    /// It was undone before.
+    #[error("it was undone already")]
+    Undone,
+    /// A later purge of the same is in force.
+    #[error("purge {0} of the same is in force; undo that one first")]
+    Covered(u64),
+    /// Its place in the table was needed, or the one before it is not known any more.
+    #[error("it cannot be undone any more: it has become part of a coarser one")]
+    Folded,
+}
+
+/// The table of purges.
+#[derive(Debug)]
+pub struct Purges {
+    parts: Parts,
+    id: u64,
+}
+
+impl Purges {
+    /// Opens the table in `dir`, or makes it, and mends what a crash left torn; says whether it is
+    /// new, so that nothing that is stored counts. The master does this before it forks.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be written or the disk has no room for it.
+    pub fn open(dir: &Path) -> Result<(Self, bool), OpenError> {
+        let (purges, is_new) = Self::open_with(dir, N_BUCKETS)?;
+        purges.mend();
+        Ok((purges, is_new))
+    }
+
+    /// The table that is in `dir`; for commands beside a running ktrix.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or none of ours.
+    pub fn open_existing(dir: &Path) -> Result<Self, OpenError> {
+        Parts::open_existing(dir).map(Self::over)
+    }
+
+    /// As [`Purges::open`] with so many buckets, a power of two, if it is to be made.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_with(dir: &Path, n_buckets: usize) -> Result<(Self, bool), OpenError> {
+        let (parts, is_new) = Parts::open(dir, n_buckets)?;
+        Ok((Self::over(parts), is_new))
+    }
+
+    /// Changes with every purge and every undoing: a response that counted under this number
+    /// counts as long as it is the same. Never 0. One load.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.header().version.load(Ordering::Acquire)
+    }
+
+    /// What a fill must note before its request is sent: this file, and the last purge in it.
+    pub fn asked_seq(&self) -> u64 {
+        fence(Ordering::SeqCst);
+        self.id << NUMBER_BITS | self.count()
+    }
+
+    /// How a stored response of this key text and these labels stands now. Read
+    /// [`Purges::version`] first if the answer is to be kept.
+    pub fn standing(&self, key_text: &[u8], labels: &Labels) -> Standing {
+        let (asked, count) = (labels.asked_seq & NUMBER_MAX, self.count());
+        if labels.asked_seq >> NUMBER_BITS != self.id || asked > count {
+            return Standing::Purged;
+        }
+        if asked == count {
+            return Standing::Valid;
+        }
+        if labels.is_cut && self.tagged() > asked {
+            return Standing::Purged;
+        }
+        let mut standing = Standing::Valid;
+        label::each_name(key_text, labels, self, |hash| {
+            standing = standing.with(self.bucket(hash).standing(hash, asked));
+            standing != Standing::Purged
+        });
+        standing
+    }
+
+    /// Purges, and gives the purge's number. In force in all processes when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`PurgeError::Busy`] and [`PurgeError::Crowded`]; nothing is purged then.
+    pub fn purge(&self, order: &Order, now_s: u64) -> Result<u64, PurgeError> {
+        let tenant = self.tenant()?;
+        let _lock = self.lock(&tenant)?;
+        let header = self.header();
+        let number = (self.count() + 1).min(NUMBER_MAX);
+        // First the number: what is asked for from now on is not named, and if this process dies
+        // here, the number is only skipped.
+        header.count.store(sealed(number, COUNT_SEED), Ordering::SeqCst);
+        let (kind, text) = self.fitting(order.kind, &order.text);
+        let hash = LabelHash::of(kind, text);
+        let label = Label::new(hash, order.is_soft);
+        let len = if kind == Kind::Prefix { text.len() } else { 0 };
+        self.bucket(hash).note(&Note { label, number, time_s: now_s, kind, len });
+        if matches!(kind, Kind::Tag | Kind::Group) {
+            header.tagged.store(sealed(number, COUNT_SEED), Ordering::Release);
+        }
+        if !order.who.is_empty() {
+            self.line(number).write(&Record {
+                number,
+                time_s: now_s,
+                kind,
+                is_soft: order.is_soft,
+                is_undone: false,
+                name: order.name.clone(),
+                who: order.who.clone(),
+                hash,
+            });
+        }
+        header.version.fetch_add(1, Ordering::SeqCst);
+        Ok(number)
+    }
+
+    /// Takes a purge back: what it named and was not replaced or evicted since counts again.
+    ///
+    /// # Errors
+    ///
+    /// See [`PurgeError`]; nothing is changed then.
+    pub fn undo(&self, number: u64) -> Result<Record, PurgeError> {
+        let tenant = self.tenant()?;
+        let _lock = self.lock(&tenant)?;
+        let line = self.line(number);
+        let record = line.read().filter(|record| record.number == number);
+        let mut record = record.ok_or(PurgeError::Unknown)?;
+        if record.is_undone {
+            return Err(PurgeError::Undone);
+        }
+        let label = Label::new(record.hash, record.is_soft);
+        self.bucket(record.hash).undo(label, number).map_err(|kept| match kept {
+            Kept::Covered(number) => PurgeError::Covered(number),
+            Kept::Gone => PurgeError::Folded,
+        })?;
+        record.is_undone = true;
+        line.write(&record);
+        self.header().version.fetch_add(1, Ordering::SeqCst);
+        Ok(record)
+    }
+
+    /// The purges that are remembered, the latest first.
+    pub fn records(&self) -> Vec<Record> {
+        let mut records: Vec<_> = self.parts.journal.iter().filter_map(|it| it.read()).collect();
+        records.sort_unstable_by_key(|record| std::cmp::Reverse(record.number));
+        records
+    }
+
+    /// The records that nobody has logged yet, the earliest first; they count as logged then. For
+    /// the keeper alone.
+    pub fn take_unlogged(&self) -> Vec<Record> {
+        let header = self.header();
+        let (logged, count) = (header.logged.load(Ordering::Acquire), self.count());
+        if logged == count {
+            return Vec::new();
+        }
+        header.logged.store(count, Ordering::Release);
+        let mut records = self.records();
+        records.retain(|record| record.number > logged && record.number <= count);
+        records.reverse();
+        records
+    }
+
+    /// Writes the table to the disk if it has changed since this was done last, so that it
+    /// outlives a loss of power too. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// What `msync` says.
+    pub fn sync(&self) -> std::io::Result<()> {
+        let header = self.header();
+        let version = self.version();
+        if header.synced.load(Ordering::Acquire) != version {
+            self.parts.map.flush()?;
+            header.synced.store(version, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The number of the last purge.
+    fn count(&self) -> u64 {
+        // Held to be right when it was opened, and written whole ever since.
+        unsealed(self.header().count.load(Ordering::SeqCst), COUNT_SEED).unwrap_or(NUMBER_MAX)
+    }
+
+    fn tagged(&self) -> u64 {
+        match self.header().tagged.load(Ordering::Acquire) {
+            0 => 0,
+            word => unsealed(word, COUNT_SEED).unwrap_or(NUMBER_MAX),
+        }
+    }
+
+    fn over(parts: Parts) -> Self {
+        let id = parts.header[0].id.load(Ordering::Relaxed);
+        Self { parts, id }
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        // It is mapped as a slice of exactly one.
+        &self.parts.header[0]
+    }
+
+    fn bucket(&self, hash: LabelHash) -> &Bucket {
+        // A power of two of them; the lowest bit of a hash is not its own.
+        let number = (hash.0 >> 1) as usize & (self.parts.buckets.len() - 1);
+        &self.parts.buckets[number]
+    }
+
+    fn line(&self, number: u64) -> &journal::Line {
+        &self.parts.journal[(number % RECORDS as u64) as usize]
+    }
+
+    /// Repairs what is torn, and sees to it that no number in the table is ahead of the last one
+    /// and no length is missing: after a loss of power the pages may be of different times.
+    fn mend(&self) {
+        let Ok(tenant) = self.tenant() else { return };
+        let Ok(_lock) = self.lock(&tenant) else { return };
+        let mut count = self.count();
+        self.parts
+            .buckets
+            .iter()
+            .for_each(|bucket| bucket.each(|number, _| count = count.max(number)));
+        self.header().count.store(sealed(count, COUNT_SEED), Ordering::SeqCst);
+        let mut n_torn = 0;
+        for bucket in self.parts.buckets.iter() {
+            n_torn += usize::from(bucket.mend(count));
+            bucket.each(|_, len| len.into_iter().for_each(|len| self.set_length(len)));
+        }
+        if n_torn > 0 {
+            ::log::warn!(
+                "{n_torn} parts of the table of purges were damaged: what they may have named \
+                 is fetched anew"
+            );
+        }
+        self.header().version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A beginning of URLs as it can be noted: only so many lengths are asked about, and what has
+    /// none of them is cut to a shorter one, which names more; in the end to the host.
+    fn fitting<'t>(&self, kind: Kind, text: &'t [u8]) -> (Kind, &'t [u8]) {
+        if kind != Kind::Prefix {
+            return (kind, text);
+        }
+        let text = text.get(..LEN_MAX).unwrap_or(text);
+        if self.has(text.len()) {
+            return (kind, text);
+        }
+        if self.n_lengths() >= LENGTHS_MAX {
+            self.collect_lengths();
+        }
+        if self.n_lengths() < LENGTHS_MAX {
+            self.set_length(text.len());
+            return (kind, text);
+        }
+        let authority = text.get(2..).unwrap_or_default();
+        let end = memchr::memchr(b'/', authority).unwrap_or(authority.len());
+        match (end + 3..text.len()).rev().find(|&len| self.has(len)) {
+            Some(len) => (kind, text.get(..len).unwrap_or(text)),
+            None => (Kind::Host, authority.get(..end).unwrap_or_default()),
+        }
+    }
+
+    fn n_lengths(&self) -> u32 {
+        self.header().lengths.iter().map(|it| it.load(Ordering::Acquire).count_ones()).sum()
+    }
+
+    fn set_length(&self, len: usize) {
+        if let Some(word) = self.header().lengths.get(len / 64) {
+            word.fetch_or(1 << (len % 64), Ordering::AcqRel);
+        }
+    }
+
+    /// Forgets the lengths of which there are no purges any more; under the lock.
+    fn collect_lengths(&self) {
+        let mut lengths = [0_u64; file::LENGTH_WORDS];
+        for bucket in self.parts.buckets.iter() {
+            bucket.each(|_, len| {
+                if let Some((len, word)) =
+                    len.and_then(|len| Some((len, lengths.get_mut(len / 64)?)))
+                {
+                    *word |= 1 << (len % 64);
+                }
+            });
+        }
+        for (word, value) in self.header().lengths.iter().zip(lengths) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    /// Claims a row for the time of one change: who purges is seldom the same process twice.
+    fn tenant(&self) -> Result<Tenant<'_>, PurgeError> {
+        let owners = &self.parts.owners;
+        let (owner, _) = owners.claim(0..usize::MAX).ok_or(PurgeError::Crowded)?;
+        Ok(Tenant { owners, owner })
+    }
+
+    fn lock(&self, tenant: &Tenant<'_>) -> Result<Guard<'_>, PurgeError> {
+        let guard = owner::lock(&self.header().lock, tenant.owner, &self.parts.owners);
+        let guard = guard.ok_or(PurgeError::Busy)?;
+        if guard.was_taken_over {
+            // The dead one may have noted its purge without saying so.
+            self.header().version.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(guard)
+    }
+}
+
+impl Lengths for Purges {
+    fn longest(&self) -> usize {
+        let lengths = self.header().lengths.iter().enumerate();
+        let last = lengths.rev().find_map(|(at, word)| {
+            let word = word.load(Ordering::Acquire);
+            (word != 0).then(|| at * 64 + 63 - word.leading_zeros() as usize)
+        });
+        last.unwrap_or(0)
+    }
+
+    fn has(&self, len: usize) -> bool {
+        let word = self.header().lengths.get(len / 64);
+        word.is_some_and(|word| word.load(Ordering::Acquire) >> (len % 64) & 1 == 1)
+    }
+}
+
+/// A row, for as long as this lives.
+struct Tenant<'a> {
+    owners: &'a OwnerTable,
+    owner: Owner,
+}
+
+impl Drop for Tenant<'_> {
+    fn drop(&mut self) {
+        self.owners.release(self.owner);
+    }
+}
+
+/// Buckets of a new table: 28,672 purges in 1 MiB.
+const N_BUCKETS: usize = 4096;
+/// The longest beginning of URLs; longer ones are cut to it.
+const LEN_MAX: usize = 64 * file::LENGTH_WORDS - 1;
+/// Beginnings of so many different lengths are asked about.
+const LENGTHS_MAX: u32 = 64;
+
+#[cfg(test)]
+#[path = "../tests/purge.rs"]
+mod tests;

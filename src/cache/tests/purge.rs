@@ -1,0 +1,304 @@
+//! Tests of `cache::purge`.
+
+use super::*;
+use proptest::prelude::*;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+fn purges(n_buckets: usize) -> (tempfile::TempDir, Purges) {
+    let dir = tempfile::tempdir().unwrap();
+    let (purges, is_new) = Purges::open_with(dir.path(), n_buckets).unwrap();
+    assert!(is_new);
+    (dir, purges)
+}
+
+fn order(kind: Kind, text: &str) -> Order {
+    let text = match kind {
+        Kind::Prefix => label::prefix_text(text.as_bytes()).unwrap(),
+        Kind::Host => label::host_text(text.as_bytes()),
+        _ => text.as_bytes().to_vec(),
+    };
+    let name = String::from_utf8_lossy(&text).into_owned();
+    Order { kind, text, is_soft: false, name, who: "test".to_owned() }
+}
+
+fn soft(kind: Kind, text: &str) -> Order {
+    Order { is_soft: true, ..order(kind, text) }
+}
+
+/// A stored response, asked for now.
+fn stored(purges: &Purges, tags: &[&str]) -> Labels {
+    let mut tags: Vec<u64> =
+        tags.iter().map(|tag| LabelHash::of(Kind::Tag, tag.as_bytes()).0).collect();
+    tags.sort_unstable();
+    Labels { asked_seq: purges.asked_seq(), tags: tags.into(), is_cut: false }
+}
+
+const PAGE: &str = "GET http://a.example/x/page?q";
+
+fn standing(purges: &Purges, text: &str, labels: &Labels) -> Standing {
+    purges.standing(text.as_bytes(), labels)
+}
+
+#[test]
+fn each_kind_names_what_was_asked_for_before_and_nothing_later() {
+    let cases = [
+        (order(Kind::All, ""), true),
+        (order(Kind::Host, "A.example"), true),
+        (order(Kind::Host, "b.example"), false),
+        (order(Kind::Prefix, "http://a.example/x/"), true),
+        (order(Kind::Prefix, "http://a.example/y"), false),
+        (order(Kind::Tag, "news"), true),
+        (order(Kind::Tag, "sports"), false),
+        (order(Kind::Url, PAGE), true),
+        (order(Kind::Url, "GET http://a.example/x/page"), false),
+    ];
+    let (_dir, purges) = purges(64);
+    for (order, names) in cases {
+        let before = stored(&purges, &["news"]);
+        let version = purges.version();
+        let number = purges.purge(&order, 5).unwrap();
+        assert_ne!(purges.version(), version);
+        let expected = if names { Standing::Purged } else { Standing::Valid };
+        assert_eq!(standing(&purges, PAGE, &before), expected, "{order:?}");
+        let variant = format!("{PAGE}\naccept:x\n#1");
+        assert_eq!(standing(&purges, &variant, &before), expected, "{order:?}");
+        let after = stored(&purges, &["news"]);
+        assert_eq!(standing(&purges, PAGE, &after), Standing::Valid, "{order:?}");
+        assert_eq!(purges.records()[0].number, number);
+    }
+}
+
+#[test]
+fn a_soft_purge_makes_stale_and_a_hard_one_outweighs_it() {
+    let (_dir, purges) = purges(64);
+    let labels = stored(&purges, &["a", "b"]);
+    purges.purge(&soft(Kind::Tag, "a"), 50).unwrap();
+    purges.purge(&soft(Kind::Tag, "b"), 40).unwrap();
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Stale(40));
+    purges.purge(&order(Kind::Tag, "b"), 60).unwrap();
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+}
+
+#[test]
+fn undoing_brings_back_what_one_purge_named_and_no_more() {
+    let (_dir, purges) = purges(64);
+    let old = stored(&purges, &[]);
+    let first = purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+    let young = stored(&purges, &[]);
+    let second = purges.purge(&order(Kind::Url, PAGE), 2).unwrap();
+    let host = purges.purge(&order(Kind::Host, "a.example"), 3).unwrap();
+    assert_eq!(purges.undo(first), Err(PurgeError::Covered(second)));
+    purges.undo(second).unwrap();
+    assert_eq!(standing(&purges, PAGE, &young), Standing::Purged, "by its host");
+    purges.undo(host).unwrap();
+    assert_eq!(standing(&purges, PAGE, &young), Standing::Valid);
+    assert_eq!(standing(&purges, PAGE, &old), Standing::Purged, "the first is in force");
+    // What the first may have covered is not known: it stays.
+    assert_eq!(purges.undo(first), Err(PurgeError::Folded));
+    assert_eq!(purges.undo(second), Err(PurgeError::Undone));
+    assert_eq!(purges.undo(99), Err(PurgeError::Unknown));
+    assert!(purges.records().iter().filter(|record| record.is_undone).count() == 2);
+}
+
+#[test]
+fn undoing_never_brings_back_what_an_earlier_purge_named() {
+    let (_dir, purges) = purges(1);
+    let labels = stored(&purges, &[]);
+    let numbers: Vec<u64> =
+        (0..4).map(|n| purges.purge(&order(Kind::Url, PAGE), n).unwrap()).collect();
+    for number in numbers.into_iter().rev() {
+        let _ = purges.undo(number);
+        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    }
+}
+
+#[test]
+fn a_full_bucket_gives_up_precision_and_never_a_purge() {
+    let (_dir, purges) = purges(1);
+    let labels = stored(&purges, &[]);
+    purges.purge(&soft(Kind::Url, PAGE), 1).unwrap();
+    for n in 0..20 {
+        purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+    }
+    assert!(purges.parts.buckets[0].floor().is_some());
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    assert_eq!(purges.undo(1), Err(PurgeError::Folded));
+    let labels = stored(&purges, &[]);
+    purges.purge(&order(Kind::Tag, "x"), 1).unwrap();
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
+}
+
+#[test]
+fn a_response_with_too_many_tags_is_named_by_every_one() {
+    let (_dir, purges) = purges(64);
+    let labels = Labels { is_cut: true, ..stored(&purges, &[]) };
+    purges.purge(&order(Kind::Url, "GET http://b/"), 1).unwrap();
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
+    purges.purge(&order(Kind::Tag, "any"), 1).unwrap();
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+}
+
+#[test]
+fn beginnings_of_too_many_lengths_name_more_and_not_less() {
+    let (_dir, purges) = purges(256);
+    let url = |n: usize| format!("http://a.example/{}", "x".repeat(n));
+    for n in 0..80 {
+        let labels = stored(&purges, &[]);
+        purges.purge(&order(Kind::Prefix, &url(n)), 1).unwrap();
+        let page = format!("GET {}y", url(n));
+        assert_eq!(standing(&purges, &page, &labels), Standing::Purged, "{n}");
+    }
+    assert!(purges.n_lengths() <= LENGTHS_MAX);
+    let labels = stored(&purges, &[]);
+    purges.purge(&order(Kind::Prefix, &url(5000)), 1).unwrap();
+    let host = "b".repeat(300);
+    purges.purge(&order(Kind::Prefix, &format!("http://{host}/x")), 1).unwrap();
+    assert_eq!(standing(&purges, &format!("GET {}", url(6000)), &labels), Standing::Purged);
+    assert_eq!(standing(&purges, &format!("GET http://{host}/"), &labels), Standing::Purged);
+}
+
+#[test]
+fn purges_outlive_a_restart_and_a_lost_file_purges_everything() {
+    let (dir, purges) = purges(64);
+    let labels = stored(&purges, &[]);
+    let other = stored(&purges, &[]);
+    purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+    drop(purges);
+    let (purges, is_new) = Purges::open(dir.path()).unwrap();
+    assert!(!is_new);
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    assert_eq!(standing(&purges, "GET http://b/", &other), Standing::Valid);
+    drop(purges);
+    std::fs::remove_file(dir.path().join(file::FILE_NAME)).unwrap();
+    assert!(Purges::open_existing(dir.path()).is_err());
+    let (purges, is_new) = Purges::open(dir.path()).unwrap();
+    assert!(is_new);
+    assert_eq!(standing(&purges, "GET http://b/", &other), Standing::Purged);
+    assert_eq!(standing(&purges, PAGE, &Labels::default()), Standing::Purged);
+    let ahead = Labels::untagged(purges.asked_seq() + 1);
+    assert_eq!(standing(&purges, PAGE, &ahead), Standing::Purged, "of a later table");
+}
+
+#[test]
+fn every_flipped_bit_purges_too_much_and_never_too_little() {
+    let (dir, purges) = purges(1);
+    let labels = stored(&purges, &[]);
+    purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+    for n in 0..9 {
+        purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+    }
+    drop(purges);
+    let path = dir.path().join(file::FILE_NAME);
+    let whole = std::fs::read(&path).unwrap();
+    let bucket = whole.len() - 256;
+    for at in (0..512).chain(bucket..whole.len()) {
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[whole[at] ^ 1 << (at % 8)], at as u64).unwrap();
+        let (purges, is_new) = Purges::open_with(dir.path(), 1).unwrap();
+        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged, "byte {at}");
+        purges.mend();
+        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged, "byte {at}, mended");
+        if !is_new {
+            let young = stored(&purges, &[]);
+            purges.purge(&order(Kind::Tag, "other"), 1).unwrap();
+            assert_eq!(standing(&purges, PAGE, &young), Standing::Valid, "byte {at}");
+        }
+        drop(purges);
+        std::fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
+fn what_is_new_is_given_to_the_log_once() {
+    let (_dir, purges) = purges(4);
+    purges.purge(&order(Kind::Tag, "a"), 1).unwrap();
+    purges.purge(&Order { who: String::new(), ..order(Kind::Tag, "b") }, 1).unwrap();
+    purges.purge(&order(Kind::Tag, "c"), 1).unwrap();
+    let names: Vec<_> = purges.take_unlogged().into_iter().map(|record| record.name).collect();
+    assert_eq!(names, ["a", "c"]);
+    assert!(purges.take_unlogged().is_empty());
+    purges.sync().unwrap();
+}
+
+#[test]
+fn threads_that_purge_at_once_lose_none() {
+    let (_dir, purges) = purges(1);
+    let purges = &purges;
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            scope.spawn(move || {
+                for n in 0..300 {
+                    let text = format!("GET http://{thread}/{}", n % 5);
+                    let labels = stored(purges, &[]);
+                    purges.purge(&order(Kind::Url, &text), n).unwrap();
+                    assert_eq!(standing(purges, &text, &labels), Standing::Purged);
+                }
+            });
+        }
+    });
+    assert_eq!(purges.count(), 900);
+}
+
+/// A step of a history of purges.
+#[derive(Clone, Debug)]
+enum Step {
+    Purge(Kind, u8, bool),
+    Store(u8),
+    Undo(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let kind = prop_oneof![Just(Kind::Url), Just(Kind::Tag), Just(Kind::Host)];
+    let step = prop_oneof![
+        3 => (kind, 0..4_u8, any::<bool>()).prop_map(|(kind, n, soft)| Step::Purge(kind, n, soft)),
+        3 => (0..4_u8).prop_map(Step::Store),
+        1 => (1..20_u8).prop_map(Step::Undo),
+    ];
+    proptest::collection::vec(step, 0..40)
+}
+
+fn name(kind: Kind, n: u8) -> String {
+    match kind {
+        Kind::Url => format!("GET http://{n}/"),
+        _ => n.to_string(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Against a list that is walked: the table may purge more, in a small one, and never less.
+    #[test]
+    fn nothing_that_was_purged_counts(steps in steps(), small: bool) {
+        let (_dir, purges) = purges(if small { 1 } else { 512 });
+        let mut history: Vec<(u64, Kind, u8, bool)> = Vec::new();
+        let mut objects: Vec<(u8, Labels)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Purge(kind, n, is_soft) => {
+                    let order = Order { is_soft, ..order(kind, &name(kind, n)) };
+                    history.push((purges.purge(&order, 7).unwrap(), kind, n, is_soft));
+                }
+                Step::Store(n) => objects.push((n, stored(&purges, &[&n.to_string()]))),
+                Step::Undo(number) => {
+                    if purges.undo(u64::from(number)).is_ok() {
+                        history.retain(|(its, ..)| *its != u64::from(number));
+                    }
+                }
+            }
+            for (n, labels) in &objects {
+                let asked = labels.asked_seq & NUMBER_MAX;
+                let named = history.iter().filter(|(number, _, of, _)| *number > asked && of == n);
+                let expected = named.fold(Standing::Valid, |standing, (_, _, _, is_soft)| {
+                    standing.with(if *is_soft { Standing::Stale(7) } else { Standing::Purged })
+                });
+                let found = standing(&purges, &name(Kind::Url, *n), labels);
+                match small {
+                    true => prop_assert_eq!(found.with(expected), found),
+                    false => prop_assert_eq!(found, expected),
+                }
+            }
+        }
+    }
+}
