@@ -227,7 +227,7 @@ fn nobody_waits_for_a_dead_origin_behind_another() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |_| Response::ok("late").gated(&held));
-    let plan = four_workers(&origin).set("timeouts", "{first-byte: 1s}");
+    let plan = four_workers(&origin).set("timeouts", "{first-byte: 2s}");
     let ktrix = plan.start();
     let mut clients: Vec<Client> = (0..16).map(|_| ktrix.client()).collect();
     let start = Instant::now();
@@ -238,7 +238,7 @@ fn nobody_waits_for_a_dead_origin_behind_another() {
         client.answer().expect_status(504);
     }
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
-    assert!(origin.n_requests() <= 8, "{} of 16 asked the origin", origin.n_requests());
+    assert!(took > Duration::from_millis(1900) && took < Duration::from_secs(6), "{took:?}");
+    assert!(origin.n_requests() <= 4, "{} of 16 asked the origin", origin.n_requests());
     gate.open();
 }

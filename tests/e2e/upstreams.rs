@@ -301,12 +301,18 @@ fn a_connection_that_is_too_old_for_use_is_in_nobodys_way() {
 
 #[test]
 fn a_connection_that_closed_while_idle_costs_no_retry() {
-    let origin = Origin::answering(|_| Response::ok("x").then_close());
+    // Its end crosses the next request: the origin answers once on each connection, and closes
+    // it when it is asked again.
+    let origin = Origin::wired(|connection| {
+        let Ok(_) = connection.head() else { return };
+        let _ = connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+        let _ = connection.head();
+    });
     let plan = Plan::to(&servers(&[&origin], ", retries: 0")).set("workers", "1");
     let ktrix = plan.start();
     let mut client = ktrix.client();
-    for i in 0..200 {
+    for i in 0..100 {
         client.get(&format!("/{i}")).expect_status(200).expect_body("x");
     }
-    origin.expect_requests(200);
+    assert_eq!(origin.n_connections(), 100);
 }
