@@ -45,6 +45,8 @@ pub struct Generation {
     pub phase: Phase,
     /// Who listens for whom.
     pub adoptions: Adoptions,
+    /// How many workers in a row have died before they served.
+    pub n_stillborn: u32,
     /// While it starts: the listening sockets as they were before.
     pub mark: Option<Mark>,
 }
@@ -111,6 +113,7 @@ impl Generation {
             posts,
             phase: Phase::Current,
             adoptions: Adoptions::default(),
+            n_stillborn: 0,
             mark: None,
         })
     }

@@ -109,9 +109,12 @@ impl Master {
         } else {
             log::error!("{passing}; restarted in {}", format_duration(pause));
         }
-        if generation.config.workers > 1 {
-            let pause_max = if passing.was_serving { LAST_PAUSE } else { LAST_PAUSE_STARTING };
-            keep_one(generation, now + pause_max);
+        if generation.config.workers > 1 && passing.role != Role::Keeper {
+            generation.n_stillborn = match passing.was_serving {
+                true => 0,
+                false => generation.n_stillborn.saturating_add(1),
+            };
+            keep_one(generation, now + last_pause(generation.n_stillborn));
         }
     }
 }
@@ -143,7 +146,27 @@ impl fmt::Display for Passing {
 
 /// From this pause on somebody should look into it.
 const PAUSE_GRAVE: Duration = Duration::from_secs(1);
+/// The longest pause of the last worker, when so many in a row have died before they served: each
+/// may have been killed by somebody else, or crash as the next one will.
+fn last_pause(n_stillborn: u32) -> Duration {
+    LAST_PAUSE.saturating_mul(1 << n_stillborn.min(LAST_DOUBLINGS_MAX)).min(LAST_PAUSE_MAX)
+}
+
 /// The longest pause of the last worker, if the one that died had served.
 const LAST_PAUSE: Duration = Duration::from_millis(20);
-/// The same if it died before it served: then the next may well do the same.
-const LAST_PAUSE_STARTING: Duration = Duration::from_secs(1);
+/// The same if many died before they served.
+const LAST_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// After so many doublings it is longer than that.
+const LAST_DOUBLINGS_MAX: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_worker_is_missed_for_a_moment_and_ever_longer_if_it_cannot_start() {
+        let pauses_ms: Vec<_> = (0..9).map(|n| last_pause(n).as_millis()).collect();
+        assert_eq!(pauses_ms, [20, 40, 80, 160, 320, 640, 1_000, 1_000, 1_000]);
+        assert_eq!(last_pause(u32::MAX), LAST_PAUSE_MAX);
+    }
+}

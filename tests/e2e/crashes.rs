@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::support::process::{self, Seen};
 use crate::support::{
-    Ask, Gate, Ktrix, Load, Origin, Plan, Response, alone, pattern, until, until_true,
+    Ask, Gate, Ktrix, Load, Origin, PATIENCE, Plan, Response, alone, pattern, until, until_true,
 };
 
 /// Pages of several sizes, some of which are never stored.
@@ -137,6 +138,42 @@ fn a_worker_that_keeps_dying_is_never_given_up() {
     until("both workers to be back", Duration::from_secs(60), || {
         (ktrix.workers().len() == 2).then_some(())
     });
+}
+
+#[test]
+fn the_last_worker_is_replaced_at_once_though_it_had_only_begun() {
+    alone();
+    let origin = page_origin();
+    let plan = Plan::new(&origin).set("workers", "2");
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    // So many deaths that both workers are to stay down for some seconds.
+    until_true("deaths without end", || {
+        ktrix.workers().iter().for_each(|worker| worker.signal(Signal::SIGKILL));
+        plan.error_log().contains("restarted in 8s")
+    });
+    let keeper = ktrix.children().into_iter().find(|child| child.name().contains("keeper"));
+    let living = || {
+        let pids = process::child_pids(ktrix.master.pid).into_iter();
+        pids.filter_map(Seen::now).find(|child| Some(*child) != keeper)
+    };
+    for _ in 0..3 {
+        let serving = until("a worker", PATIENCE, living);
+        serving.signal(Signal::SIGKILL);
+        // Without a pause between the looks: the next one is to be met before it serves.
+        let deadline = Instant::now() + PATIENCE;
+        let newborn = loop {
+            match living() {
+                Some(next) if next != serving => break next,
+                _ => assert!(Instant::now() < deadline, "waited for the next worker"),
+            }
+        };
+        newborn.signal(Signal::SIGKILL);
+        let start = Instant::now();
+        ktrix.get("/page/1").expect_status(200);
+        let took = start.elapsed();
+        assert!(took < Duration::from_millis(900), "nobody served for {took:?}");
+    }
 }
 
 #[test]
