@@ -28,7 +28,7 @@ pub struct Limits {
 /// Where a cache stands against its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// Disk bytes of all files.
+    /// Disk bytes of all files, and of those to come.
     pub bytes: u64,
     /// Slots that are taken.
     pub objects: u64,
@@ -53,18 +53,26 @@ pub struct Evictor {
     limits: Limits,
     is_active: bool,
     round: Round,
+    bytes_to_come: u64,
 }
 
 impl Evictor {
     /// An idle one.
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, is_active: false, round: Round::new() }
+        Self { limits, is_active: false, round: Round::new(), bytes_to_come: 0 }
+    }
+
+    /// Takes into account what is being written now, so that there is room for it at its end; of
+    /// more than half of the size nothing is said, since it would cost everything that is stored.
+    pub fn expect(&mut self, bytes_to_come: u64) {
+        self.bytes_to_come = bytes_to_come.min(self.limits.size_bytes / 2);
     }
 
     /// Looks at up to `n_slots_max` slots if there is a need to; the caller paces the steps.
     pub fn step(&mut self, index: &Index, store: &Store, n_slots_max: usize) -> Step {
         let free_bytes = store.free_bytes().ok();
-        let mut level = Level { bytes: index.bytes(), objects: index.objects(), free_bytes };
+        let bytes = || index.bytes().saturating_add(self.bytes_to_come);
+        let mut level = Level { bytes: bytes(), objects: index.objects(), free_bytes };
         self.is_active = self.limits.wants_room(&level, self.is_active);
         let mut step = Step::default();
         let mut budget = n_slots_max;
@@ -74,7 +82,7 @@ impl Evictor {
             if let Some(bytes) = evict_at(index, store, stop) {
                 step.n_removed += 1;
                 step.bytes = step.bytes.saturating_add(bytes);
-                level.bytes = index.bytes();
+                level.bytes = index.bytes().saturating_add(self.bytes_to_come);
                 level.objects = index.objects();
                 level.free_bytes = level.free_bytes.map(|free| free.saturating_add(bytes));
                 self.is_active = self.limits.wants_room(&level, true);
@@ -202,6 +210,21 @@ mod tests {
         assert!(!limits.wants_room(&level(950, 95, 105), true));
         let none = Limits { size_bytes: 0, objects: 0, free_bytes_min: 0 };
         assert!(!none.wants_room(&level(u64::MAX, u64::MAX, 0), true));
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_being_written() {
+        let (_dir, index, store) = cache(100);
+        for n in 0..50 {
+            store_one(&index, &store, &n.to_string(), b"x").unwrap();
+        }
+        let limits = Limits { size_bytes: 60 * 4096, objects: 0, free_bytes_min: 0 };
+        let mut evictor = Evictor::new(limits);
+        for (to_come, left) in [(0, 50), (20 * 4096, 37), (u64::MAX, 27), (0, 27)] {
+            evictor.expect(to_come);
+            evictor.step(&index, &store, 10_000);
+            assert_eq!(index.objects(), left, "{to_come} to come");
+        }
     }
 
     #[test]

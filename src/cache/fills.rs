@@ -300,6 +300,18 @@ impl Fills {
         ids
     }
 
+    /// Bytes that running fills have written or said to come: what the cache will have to take. A
+    /// walk of the table.
+    pub fn bytes_under_way(&self) -> u64 {
+        let is_writing = |entry: &&Entry| entry.state.load(Ordering::Acquire) == STREAMING;
+        let bytes_of = |entry: &Entry| match entry.total.load(Ordering::Acquire) & !SPOILED {
+            UNKNOWN => entry.bytes.load(Ordering::Acquire),
+            total => total,
+        };
+        let writing = self.entries.iter().filter(is_writing);
+        writing.map(bytes_of).fold(0, u64::saturating_add)
+    }
+
     /// The numbers that this table has given so far. Tables made earlier gave lower ones.
     pub fn numbers(&self) -> Range<u64> {
         let head = &self.head[0];

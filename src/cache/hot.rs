@@ -11,7 +11,7 @@
 //! an MD5 is needed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
@@ -285,7 +285,8 @@ pub struct Hot {
     bytes: usize,
     alias_bytes: usize,
     bytes_max: usize,
-    n_files: usize,
+    /// Entries whose files are open.
+    files: BTreeSet<usize>,
     n_files_max: usize,
 }
 
@@ -303,7 +304,7 @@ impl Hot {
             bytes: 0,
             alias_bytes: 0,
             bytes_max,
-            n_files: 0,
+            files: BTreeSet::new(),
             n_files_max,
         }
     }
@@ -345,9 +346,11 @@ impl Hot {
             return;
         }
         self.bytes += object.cost();
-        self.n_files += usize::from(matches!(object.body, Body::File(_)));
-        let key = object.key;
+        let (key, has_file) = (object.key, matches!(object.body, Body::File(_)));
         let entry = self.objects.insert(object);
+        if has_file {
+            self.files.insert(entry);
+        }
         self.by_key.insert(key, entry);
         self.evict(entry);
     }
@@ -380,6 +383,21 @@ impl Hot {
     pub fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.by_key.remove(key) {
             self.remove_entry(entry);
+        }
+    }
+
+    /// Closes the files of objects that are not stored any longer: until then the disk keeps them.
+    pub fn close_files(&mut self, is_stored: impl Fn(Source) -> bool) {
+        let is_gone = |entry: &usize| {
+            let object = self.objects.get(*entry);
+            object.is_none_or(|it| !it.source.is_some_and(&is_stored))
+        };
+        let gone: Vec<usize> = self.files.iter().copied().filter(is_gone).collect();
+        for entry in gone {
+            if let Some(object) = self.objects.get(entry) {
+                self.by_key.remove(&object.key);
+                self.remove_entry(entry);
+            }
         }
     }
 
@@ -432,7 +450,7 @@ impl Hot {
     fn remove_entry(&mut self, entry: usize) {
         let object = self.objects.remove(entry);
         self.bytes -= object.cost();
-        self.n_files -= usize::from(matches!(object.body, Body::File(_)));
+        self.files.remove(&entry);
         for place in object.aliases.take() {
             self.remove_alias(place as usize);
         }
@@ -442,7 +460,7 @@ impl Hot {
     /// spared, for it has had no chance to be used.
     fn evict(&mut self, newest: usize) {
         let is_over =
-            |hot: &Self| hot.bytes > hot.bytes_max / 8 * 7 || hot.n_files > hot.n_files_max;
+            |hot: &Self| hot.bytes > hot.bytes_max / 8 * 7 || hot.files.len() > hot.n_files_max;
         // Two turns of the hand clear every mark, so this ends.
         let mut steps = 2 * self.objects.capacity() + 2;
         while is_over(self) && self.objects.len() > 1 && steps > 0 {

@@ -93,6 +93,7 @@ impl Chores {
         if self.index.wants_recount() {
             self.index.recount();
         }
+        self.evictor.expect(self.fills.bytes_under_way());
         let step = self.evictor.step(&self.index, &self.store, N_SLOTS_STEP);
         if step.wants_more && step.n_removed > 0 {
             return Pace::Busy;

@@ -284,6 +284,7 @@ impl Fill {
             total,
         };
         cache.wake(cache.fills.head_ready(self.lease.at, total));
+        self.shelf.announce(total);
         self.lease.local.set(Progress::Streaming(Rc::new(object)));
         match self.pour(&mut writer, &mut response, &mut part).await {
             Ok(()) => {}
@@ -300,7 +301,10 @@ impl Fill {
         let stored = match self.is_spoiled() {
             // Who reads the file may still have to learn from it that it is whole.
             true => writer.finish().map(drop),
-            false => self.shelf.publish(&entry, writer).map(|_| self.unless_spoiled()),
+            false => {
+                self.shelf.room_for(bytes).await;
+                self.shelf.publish(&entry, writer).map(|_| self.unless_spoiled())
+            }
         };
         if let Err(error) = stored {
             self.shelf.refused(&error);

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::cache::evict::{Level, Limits};
 use crate::cache::hot::{Body, HotObject, Source};
@@ -19,10 +20,15 @@ use crate::policy::meta;
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup::{Found, MARKER_STATUS, Marker, Name};
-use crate::reactor::{self, scratch};
+use crate::reactor::{self, scratch, timer};
 
 /// How long a key is remembered as not to be stored, in seconds.
 const PASS_S: u64 = 60;
+
+/// The longest that a whole file waits for room in the index, in milliseconds, and how often it
+/// looks.
+const ROOM_WAIT_MS: u64 = 500;
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// An answer without its body, as it is to be stored.
 #[derive(Clone, Debug)]
@@ -74,6 +80,22 @@ impl Shelf {
         meta::encode(&entry.lifetimes, &mut meta);
         let (text, status) = (&entry.name.text, entry.status.0);
         self.cache.store.begin(self.id, text, &meta, status, &head, body_len)
+    }
+
+    /// Has room made for what is being written, while it is being written.
+    pub fn announce(&self, total: Option<u64>) {
+        if !self.cache.index.has_room(total.unwrap_or(0)) {
+            self.cache.wakes.wake(self.cache.keeper_seat);
+        }
+    }
+
+    /// Waits for a moment, if it must, until there is room for an object of so many bytes.
+    pub async fn room_for(&self, bytes: u64) {
+        let until_ms = reactor::now().mono_ms() + ROOM_WAIT_MS;
+        while !self.cache.index.has_room(bytes) && reactor::now().mono_ms() < until_ms {
+            self.cache.wakes.wake(self.cache.keeper_seat);
+            timer::sleep(ROOM_PAUSE).await;
+        }
     }
 
     /// Completes a file, gives it its name, and then shows it in the index.

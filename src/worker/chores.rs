@@ -16,6 +16,9 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// How often idle connections to origins are looked at.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often open files are compared with the index.
+const CLOSE_EVERY: Duration = Duration::from_secs(1);
+
 /// Starts the chores.
 pub(super) fn start(context: &Rc<Context>) {
     if context.access.is_some() {
@@ -23,6 +26,7 @@ pub(super) fn start(context: &Rc<Context>) {
     }
     if let Some(cache) = &context.cache {
         reactor::spawn(hear_of_fills(Rc::clone(cache)));
+        reactor::spawn(close_files(Rc::clone(cache)));
     }
     reactor::spawn(expire(Rc::clone(context)));
 }
@@ -74,6 +78,14 @@ async fn hear_of_fills(cache: Rc<CacheSide>) {
         // A counter that was empty after all is no reason to stay silent.
         let _ = cache.wakes.drain(cache.seat);
         cache.remote_notice.post();
+    }
+}
+
+/// What was evicted gives its space back to the disk only when nobody has it open.
+async fn close_files(cache: Rc<CacheSide>) {
+    loop {
+        timer::sleep(CLOSE_EVERY).await;
+        cache.hot.borrow_mut().close_files(|it| cache.index.is_current(it.at, it.generation));
     }
 }
 

@@ -99,4 +99,40 @@ fn an_object_that_is_evicted_while_it_is_read_arrives_whole() {
     let (rest, _) = reader.read_to_end("the rest of the object");
     assert_eq!((status, large.len()), (200, 1));
     assert!(rest.len() == body.len() && rest == body, "{} of {}", rest.len(), body.len());
+    // Nor does a worker that had it open keep its space from the disk for long.
+    until_true("the evicted file to be closed", || {
+        ktrix.workers().iter().all(|worker| !has_deleted_file(worker.pid, &plan))
+    });
+}
+
+#[test]
+fn a_large_object_gets_its_room_in_a_full_cache() {
+    let body = pattern(3 << 20);
+    let of_origin = body.clone();
+    let origin = Origin::answering(move |request| match request.target.as_str() {
+        "/sized" => Response::ok(&of_origin).cache("max-age=600"),
+        "/chunked" => Response::chunked(&[&of_origin]).cache("max-age=600"),
+        _ => Response::ok(pattern(12_000)).cache("max-age=600"),
+    });
+    let plan = Plan::new(&origin).set("cache", &small("admission: off"));
+    let ktrix = plan.start();
+    let index = index(&plan);
+    for page in 0..800 {
+        ktrix.get(&format!("/{page}")).expect_status(200);
+    }
+    assert!(index.is_full());
+    for target in ["/sized", "/chunked"] {
+        ktrix.get(target).expect_body(&body);
+        ktrix.wait_hit(target);
+        assert!(index.bytes() <= 8 << 20, "{} bytes", index.bytes());
+        assert_eq!(origin.count(target), 1);
+    }
+}
+
+fn has_deleted_file(pid: i32, plan: &Plan) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut names = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    names.any(|name| {
+        name.starts_with(plan.cache_dir()) && name.to_string_lossy().ends_with("(deleted)")
+    })
 }

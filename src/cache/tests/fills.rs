@@ -29,6 +29,13 @@ fn the_first_leads_the_second_follows_and_hears_everything() {
     assert_eq!(b.state(at), FillState::Streaming { bytes: 0, total: None });
     assert_eq!(a.progress(at, 10), Seats::one(1));
     assert_eq!(b.state(at), FillState::Streaming { bytes: 10, total: None });
+    assert_eq!(b.bytes_under_way(), 10);
+    let other = leader(b.lease(&key_of(b"y"), 1));
+    b.head_ready(other, Some(500));
+    a.spoil(&key_of(b"y"));
+    assert_eq!(a.bytes_under_way(), 510);
+    b.failed(other, 1);
+    assert_eq!(a.bytes_under_way(), 10);
     assert!(b.done(at).is_empty(), "only the leader leads");
     assert_eq!(a.done(at), Seats::one(1));
     assert_eq!(b.state(at), FillState::Done { bytes: 10 });
