@@ -221,15 +221,19 @@ impl<'a> Section<'a> {
 
     /// One of the words that the schema lists for the key.
     pub(crate) fn word(&self, faults: &mut Faults<'_>, key: &str) -> &'static str {
-        let row = schema::directive(self.schema, key);
-        let Kind::Choice(words) = row.kind else { return row.default };
-        let Some(scalar) = self.scalar(faults, key) else { return row.default };
+        self.word_if_any(faults, key).unwrap_or(schema::directive(self.schema, key).default)
+    }
+
+    /// A word that has its default elsewhere.
+    pub(crate) fn word_if_any(&self, faults: &mut Faults<'_>, key: &str) -> Option<&'static str> {
+        let Kind::Choice(words) = schema::directive(self.schema, key).kind else { return None };
+        let scalar = self.scalar(faults, key)?;
         let is_meant = |word: &&&str| word.eq_ignore_ascii_case(scalar.text) || scalar.is(word);
-        if let Some(word) = words.iter().find(is_meant) {
-            return word;
+        let found = words.iter().find(is_meant);
+        if found.is_none() {
+            scalar.wrong(faults, &format!("is not known (try {})", words.join(", ")));
         }
-        scalar.wrong(faults, &format!("is not known (try {})", words.join(", ")));
-        row.default
+        found.copied()
     }
 
     /// The entries of a list; what is not a list stands for a list of itself.

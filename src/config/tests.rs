@@ -156,6 +156,10 @@ fn a_route_s_rules_are_read_with_care() {
         ("{key: {query-keep: a*b}}", "cache.rules.key.query-keep: \"a*b\" is not a name"),
         ("{key: {headers: [X-Forwarded-For]}}", "is not a field that goes to the origin"),
         ("{key: {cookies: [\"a;b\"]}}", "is not the name of a cookie"),
+        ("{ignore: [Set-Cookie]}", "is not a field that can be ignored"),
+        ("{pass-if: [path /x]}", "cache.rules.pass-if[0]: \"path /x\" is no condition"),
+        ("{min-uses: 0}", "out of range"),
+        ("{set-cookie: on}", "is not known (try pass, strip, store)"),
         ("{key: {host: off}}", "is not a known key"),
     ] {
         let found = faults(rules);

@@ -11,7 +11,7 @@ use crate::policy::freshness::{initial_age_s, last_modified_s, lifetime};
 use crate::policy::label::Labels;
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
-use crate::policy::rules::Rules;
+use crate::policy::rules::{Rules, SetCookie};
 use crate::policy::scope::Scope;
 use crate::policy::vary::VaryNames;
 
@@ -96,8 +96,12 @@ pub fn judge(
     times: &Times,
     rules: &Rules,
 ) -> Keep {
+    let response = &*rules.heeded(response);
     let control = ResponseControl::of(response);
-    let omit = Omit::of(response);
+    let mut omit = Omit::of(response);
+    if rules.set_cookie == SetCookie::Strip && response.contains("set-cookie") {
+        omit.add(b"set-cookie");
+    }
     if let Err(reason) = may_store(method, request, status, response, &control, &omit, rules) {
         return Keep::Pass(reason);
     }
@@ -139,7 +143,7 @@ fn may_store(
         return Err(PassReason::Authorization);
     }
     let sets_cookie = response.contains("set-cookie") && !omit.contains(b"set-cookie");
-    if sets_cookie && !rules.allow_set_cookie {
+    if sets_cookie && rules.set_cookie != SetCookie::Store {
         return Err(PassReason::SetCookie);
     }
     Ok(())
@@ -341,8 +345,38 @@ mod tests {
     #[test]
     fn cookies_are_kept_only_when_allowed() {
         let list = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
-        let rules = Rules { allow_set_cookie: true, ..Rules::default() };
-        assert_eq!(stored(&list, &rules).fresh_until_s, NOW_S + 60);
+        for (set_cookie, is_omitted) in [(SetCookie::Store, false), (SetCookie::Strip, true)] {
+            let rules = Rules { set_cookie, ..Rules::default() };
+            let Keep::Store { lifetimes, omit } = kept(&[], 200, &list, &rules) else {
+                panic!("{set_cookie:?}")
+            };
+            assert_eq!(lifetimes.fresh_until_s, NOW_S + 60);
+            assert_eq!(omit.contains(b"Set-Cookie"), is_omitted);
+        }
+    }
+
+    #[test]
+    fn what_is_ignored_decides_nothing() {
+        let list = [
+            ("Cache-Control", "private, no-store"),
+            ("Expires", "0"),
+            ("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT"),
+            ("Vary", "*"),
+            ("Set-Cookie", "a=b"),
+        ];
+        let ignored = |names: &[&str]| {
+            let ignored = names.iter().map(|name| (*name).into()).collect();
+            Rules { ignored, heuristic_max_s: 7, ..Rules::default() }
+        };
+        let all = ["cache-control", "expires", "vary"];
+        let reason = |rules: &Rules, n: usize| match kept(&[], 200, &list[..n], rules) {
+            Keep::Store { lifetimes, .. } => Ok(lifetimes.fresh_until_s - NOW_S),
+            Keep::Pass(reason) => Err(reason),
+        };
+        assert_eq!(reason(&ignored(&all), 4), Ok(7));
+        assert_eq!(reason(&ignored(&all), 5), Err(PassReason::SetCookie));
+        assert_eq!(reason(&ignored(&all[..2]), 4), Err(PassReason::VaryStar));
+        assert_eq!(reason(&ignored(&all[1..]), 4), Err(PassReason::NoStore));
     }
 
     #[test]

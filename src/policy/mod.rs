@@ -26,6 +26,7 @@ pub mod pass;
 pub mod pattern;
 pub mod vary;
 pub mod parts;
+pub mod condition;
 pub mod key;
 pub mod label;
 pub mod normal;

@@ -7,8 +7,9 @@ use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
 use crate::policy::scope::listed_fields;
 
-/// The fields that `private` and `no-cache` list (RFC 9111 sections 5.2.2.4 and 5.2.2.7). They may
-/// go to the client whose request it was, and to nobody else.
+/// The fields that `private` and `no-cache` list (RFC 9111 sections 5.2.2.4 and 5.2.2.7), and
+/// Set-Cookie where the operator has it stripped. They may go to the client whose request it was,
+/// and to nobody else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Omit {
     names: Vec<Box<[u8]>>,
@@ -20,6 +21,11 @@ impl Omit {
         let mut names = Vec::new();
         listed_fields(response.get_all("cache-control"), |name| names.push(name.into()));
         Self { names }
+    }
+
+    /// Adds one more.
+    pub fn add(&mut self, name: &[u8]) {
+        self.names.push(name.into());
     }
 
     /// Takes them out of fields that are going to be stored.

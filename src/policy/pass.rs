@@ -9,6 +9,8 @@ use crate::policy::status::Fwd;
 pub enum PassReason {
     /// The route says `cache: off`, or there is no cache.
     Off,
+    /// A condition of the route's `pass-if` holds for the request.
+    PassIf,
     /// The method is not GET or HEAD (RFC 9111 section 3: only what is understood).
     Method,
     /// The request has a body, which is no part of the key.
@@ -50,8 +52,9 @@ pub enum PassReason {
 
 impl PassReason {
     /// Every reason, for tables, counters and the manual.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Off,
+        Self::PassIf,
         Self::Method,
         Self::RequestBody,
         Self::Precondition,
@@ -76,6 +79,7 @@ impl PassReason {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Off => "off",
+            Self::PassIf => "pass-if",
             Self::Method => "method",
             Self::RequestBody => "request-body",
             Self::Precondition => "precondition",
@@ -100,7 +104,7 @@ impl PassReason {
     /// The nearest forward reason of RFC 9211 section 2.2 for a request that was passed.
     pub const fn fwd(self) -> Fwd {
         match self {
-            Self::Off | Self::Remembered => Fwd::Bypass,
+            Self::Off | Self::PassIf | Self::Remembered => Fwd::Bypass,
             Self::Method => Fwd::Method,
             Self::RequestBody | Self::Precondition | Self::RequestNoStore => Fwd::Request,
             _ => Fwd::Miss,
@@ -113,6 +117,7 @@ impl PassReason {
     pub const fn is_of_response(self) -> bool {
         match self {
             Self::Off
+            | Self::PassIf
             | Self::Method
             | Self::RequestBody
             | Self::Precondition

@@ -11,7 +11,7 @@ use crate::policy::freshness::last_modified_s;
 use crate::policy::keep::{self, Keep, Lifetimes, Times};
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
-use crate::policy::rules::Rules;
+use crate::policy::rules::{Rules, SetCookie};
 
 /// Makes the fetch ask for the whole response, whatever part or condition the client named: a
 /// client's own conditions are answered from what was fetched (RFC 9111 section 4.3.1).
@@ -76,7 +76,7 @@ pub fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
     let mut news = fresh.fields.clone();
     hop::strip(&mut news);
     news.retain(|name, _| !UNCHANGED.iter().any(|field| eq_ignore_case(name, field)));
-    if !rules.allow_set_cookie {
+    if rules.set_cookie != SetCookie::Store {
         news.remove("set-cookie");
     }
     let mut merged = stored.clone();
@@ -247,7 +247,7 @@ mod tests {
             ("X-C", "2"),
         ];
         assert_eq!(merged, fields(&expected));
-        let rules = Rules { allow_set_cookie: true, ..Rules::default() };
+        let rules = Rules { set_cookie: SetCookie::Store, ..Rules::default() };
         let merged = merge(&stored, &response(304, &news), &rules);
         assert_eq!(merged.get("set-cookie"), Some(&b"a=b"[..]));
     }

@@ -1,7 +1,14 @@
 //! What the operator decides about storing: the knobs of RFC 9111, with what it says as default.
 
+use std::borrow::Cow;
+
+use crate::base::chars::eq_ignore_case;
+use crate::http::fields::Fields;
+use crate::http::head::RequestHead;
 use crate::http::status::Status;
+use crate::policy::condition::Condition;
 use crate::policy::parts::KeyParts;
+use crate::policy::pass::PassReason;
 
 /// What the operator decides for a route. The default is what RFC 9111 says and allows, without
 /// serving anything stale that the origin did not allow.
@@ -21,8 +28,8 @@ pub struct Rules {
     pub stale_while_revalidate_s: u32,
     /// `stale-if-error` in seconds where the origin states none.
     pub stale_if_error_s: u32,
-    /// Responses with Set-Cookie may be stored, with the cookie.
-    pub allow_set_cookie: bool,
+    /// What becomes of a response with Set-Cookie.
+    pub set_cookie: SetCookie,
     /// `stale-while-revalidate` and `stale-if-error` mean something beside `s-maxage`. By the
     /// letter of RFC 9111 section 5.2.2.10 they do not.
     pub stale_beside_s_maxage: bool,
@@ -32,6 +39,56 @@ pub struct Rules {
     pub key: KeyParts,
     /// Names that count for nothing in Vary, lower-case.
     pub vary_ignored: Vec<Box<str>>,
+    /// Response fields that mean nothing to the cache, lower-case. Set-Cookie is never one.
+    pub ignored: Vec<Box<str>>,
+    /// Requests that go round the cache.
+    pub pass_if: Vec<Condition>,
+    /// Requests whose answer must be validated, as if they said `no-cache`.
+    pub refresh_if: Vec<Condition>,
+    /// How often a key must be asked for until its response is stored: 1 to 16.
+    pub uses_min: u32,
+}
+
+/// What becomes of a response with Set-Cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetCookie {
+    /// It is not stored.
+    Pass,
+    /// It is stored without the cookie, which only the client gets whose request was sent on.
+    Strip,
+    /// It is stored with the cookie, which everybody gets.
+    Store,
+}
+
+impl Rules {
+    /// Whether this request may be answered from the cache, as far as the operator decides.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not.
+    pub fn may_look_up(&self, request: &RequestHead) -> Result<(), PassReason> {
+        match self.pass_if.iter().any(|condition| condition.holds(request)) {
+            true => Err(PassReason::PassIf),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the answer to this request must be validated first.
+    pub fn refreshes(&self, request: &RequestHead) -> bool {
+        self.refresh_if.iter().any(|condition| condition.holds(request))
+    }
+
+    /// What of a response's fields counts.
+    pub fn heeded<'f>(&self, response: &'f Fields) -> Cow<'f, Fields> {
+        let is_ignored =
+            |name: &[u8]| self.ignored.iter().any(|own| eq_ignore_case(name, own.as_bytes()));
+        if !response.iter().any(|(name, _)| is_ignored(name)) {
+            return Cow::Borrowed(response);
+        }
+        let mut heeded = response.clone();
+        heeded.retain(|name, _| !is_ignored(name));
+        Cow::Owned(heeded)
+    }
 }
 
 impl Default for Rules {
@@ -44,11 +101,15 @@ impl Default for Rules {
             heuristic_max_s: 86_400,
             stale_while_revalidate_s: 0,
             stale_if_error_s: 0,
-            allow_set_cookie: false,
+            set_cookie: SetCookie::Pass,
             stale_beside_s_maxage: false,
             object_bytes_max: u64::MAX,
             key: KeyParts::default(),
             vary_ignored: Vec::new(),
+            ignored: Vec::new(),
+            pass_if: Vec::new(),
+            refresh_if: Vec::new(),
+            uses_min: 1,
         }
     }
 }

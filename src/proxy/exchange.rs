@@ -95,7 +95,9 @@ impl<C: Client> Exchange<'_, C> {
             Err(error) => return self.not_received(error).await,
         };
         self.facts.body_us = reactor::now().mono_us;
-        match (&context.cache, rule.cache, reuse::may_look_up(self.request)) {
+        let may_look_up = reuse::may_look_up(self.request)
+            .and_then(|()| router.rules(rule.rules).may_look_up(self.request));
+        match (&context.cache, rule.cache, may_look_up) {
             (Some(cache), true, Ok(())) => self.cached(cache, rule).await,
             (Some(_), true, Err(reason)) => self.pass(rule, body, reason).await,
             _ => self.pass(rule, body, PassReason::Off).await,
@@ -147,7 +149,8 @@ impl<C: Client> Exchange<'_, C> {
         object: Rc<HotObject>,
     ) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
-        let may_serve_on_error = match reuse::reuse(self.request, &object.lifetimes, now_s) {
+        let verdict = reuse::reuse_by(rules, self.request, &object.lifetimes, now_s);
+        let may_serve_on_error = match verdict {
             Verdict::Fresh { ttl_s, .. } => {
                 self.hit(&object, CacheVerdict::Hit, ttl_s).await?;
                 return Ok(Filled::Answered);

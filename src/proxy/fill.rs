@@ -26,7 +26,7 @@ use crate::policy::keep::{self, Keep, Times};
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
 use crate::policy::revalidate::{self, Renewed};
-use crate::policy::rules::Rules;
+use crate::policy::rules::{Rules, SetCookie};
 use crate::proxy::client::ClientError;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
@@ -134,7 +134,7 @@ impl Fill {
         let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
         let Renewed { mut fields, lifetimes, omit } = renewed;
         self.keep_private(&mut fields, &omit);
-        if !rules.allow_set_cookie {
+        if rules.set_cookie != SetCookie::Store {
             let mut private = self.lease.local.private();
             head.fields.get_all("set-cookie").for_each(|it| private.push(b"Set-Cookie", it));
             self.lease.local.set_private(private);
@@ -220,15 +220,18 @@ impl Fill {
         }
     }
 
-    /// Whether the cache has room for a key, or is to make some: a key that several wait for at
-    /// once is asked for often enough.
+    /// Whether a key was asked for as often as its route wants, and the cache has room for it or is
+    /// to make some: for that, a key that several wait for at once is asked for often enough.
     fn is_admitted(&self) -> bool {
         let (cache, job) = (&self.lease.cache, &self.job);
-        if job.renews || cache.admission == Admission::Off {
+        if job.renews || cache.admission == Admission::Off && job.rules.uses_min <= 1 {
             return true;
         }
         let is_full = cache.index.is_full();
         let n_before = cache.uses.count(&job.found.name.key, is_full);
+        if n_before.saturating_add(1) < job.rules.uses_min {
+            return false;
+        }
         !is_full
             || cache.uses.admits(n_before, cache.admission)
             || self.lease.local.n_readers() > 1

@@ -34,6 +34,7 @@ mod revalidation;
 mod routes;
 mod rules;
 mod rules_key;
+mod rules_requests;
 mod slow_clients;
 mod strictness;
 mod upstreams;

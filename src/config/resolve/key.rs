@@ -1,6 +1,5 @@
 //! What the keys of a route are made of.
 
-use crate::base::chars::is_token;
 use crate::config::error::Faults;
 use crate::config::schema;
 use crate::config::section::{Scalar, Section};
@@ -30,21 +29,10 @@ pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyP
     Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section) })
 }
 
-/// Field names, lower-case, under a key.
-pub(crate) fn field_names(
-    faults: &mut Faults<'_>,
-    section: &Section<'_>,
-    key: &str,
-) -> Option<Vec<Box<str>>> {
-    let is_name = |text: &str| is_token(text.as_bytes());
-    let names = names(faults, section, key, "is not the name of a field", is_name)?;
-    Some(names.iter().map(|scalar| scalar.text.to_ascii_lowercase().into()).collect())
-}
-
 fn patterns(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Vec<Pattern> {
     let why = "is not a name (or the beginning of one and a star)";
     let is_name = |text: &str| Pattern::parse(text).is_some();
-    let names = names(faults, section, key, why, is_name).unwrap_or_default();
+    let names = texts(faults, section, key, why, is_name).unwrap_or_default();
     names.iter().filter_map(|scalar| Pattern::parse(scalar.text)).collect()
 }
 
@@ -52,9 +40,9 @@ fn chosen(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<VaryNames> {
     let is_field = |text: &str| VaryNames::chosen([text].into_iter(), [].into_iter()).is_some();
     let is_cookie = |text: &str| VaryNames::chosen([].into_iter(), [text].into_iter()).is_some();
     let why = "is not a field that goes to the origin as the client sends it";
-    let fields = names(faults, section, "headers", why, is_field).unwrap_or_default();
+    let fields = texts(faults, section, "headers", why, is_field).unwrap_or_default();
     let why = "is not the name of a cookie";
-    let cookies = names(faults, section, "cookies", why, is_cookie).unwrap_or_default();
+    let cookies = texts(faults, section, "cookies", why, is_cookie).unwrap_or_default();
     if fields.is_empty() && cookies.is_empty() {
         return None;
     }
@@ -71,22 +59,22 @@ fn chosen(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<VaryNames> {
     all
 }
 
-/// The texts of a list, without those that are no names.
-fn names<'a>(
+/// The texts of a list, without those that are not what they should be.
+pub(crate) fn texts<'a>(
     faults: &mut Faults<'_>,
     section: &Section<'a>,
     key: &str,
     why: &str,
-    is_name: impl Fn(&str) -> bool,
+    is_right: impl Fn(&str) -> bool,
 ) -> Option<Vec<Scalar<'a>>> {
     let kind = schema::directive(section.schema(), key).kind;
-    let mut names = Vec::new();
+    let mut texts = Vec::new();
     for item in section.items(faults, key)? {
         let Some(scalar) = item.scalar(faults, kind) else { continue };
-        match is_name(scalar.text) {
-            true => names.push(scalar),
+        match is_right(scalar.text) {
+            true => texts.push(scalar),
             false => scalar.wrong(faults, why),
         }
     }
-    Some(names)
+    Some(texts)
 }

@@ -6,13 +6,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::base::chars::is_token;
 use crate::config::document::Value;
 use crate::config::error::{Faults, quoted};
 use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
-use crate::config::section::Section;
+use crate::config::section::{Scalar, Section};
+use crate::policy::condition::Condition;
 use crate::policy::parts::PathPart;
-use crate::policy::rules::{Rules, StatusTtls, Statuses};
+use crate::policy::rules::{Rules, SetCookie, StatusTtls, Statuses};
 
 /// The rows of a route's cache.
 pub(crate) const SCHEMA: &str = "sites[].routes[].cache";
@@ -102,18 +104,60 @@ fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> 
     if let Some(bytes) = section.size_if_any(faults, "object") {
         rules.object_bytes_max = bytes;
     }
-    if let Some(names) = key::field_names(faults, section, "vary-ignore") {
-        rules.vary_ignored = names;
-    }
-    if let Some(parts) = key::parts(faults, section) {
-        rules.key = parts;
-    }
+    asked(faults, section, &mut rules);
+    answered(faults, section, &mut rules);
     if rules.ttl_min_s > rules.ttl_max_s {
         let key = if section.node("ttl-min").is_some() { "ttl-min" } else { "ttl-max" };
         let scalar = section.scalar(faults, key);
         scalar.inspect(|scalar| scalar.wrong(faults, "leaves nothing between ttl-min and ttl-max"));
     }
     Rc::new(rules)
+}
+
+/// What is said about requests.
+fn asked(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
+    if let Some(uses) = section.count_if_any(faults, "min-uses") {
+        rules.uses_min = u32::try_from(uses).unwrap_or(u32::MAX);
+    }
+    if let Some(parts) = key::parts(faults, section) {
+        rules.key = parts;
+    }
+    for (key, conditions) in
+        [("pass-if", &mut rules.pass_if), ("refresh-if", &mut rules.refresh_if)]
+    {
+        let why = "is no condition (try \"cookie session\", \"header X-Preview\" or \"query q=1\")";
+        let is_condition = |text: &str| Condition::parse(text).is_some();
+        if let Some(texts) = key::texts(faults, section, key, why, is_condition) {
+            let parsed = texts.iter().filter_map(|scalar| Condition::parse(scalar.text));
+            *conditions = parsed.collect();
+        }
+    }
+}
+
+/// What is said about the fields of answers.
+fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
+    match section.word_if_any(faults, "set-cookie") {
+        Some("strip") => rules.set_cookie = SetCookie::Strip,
+        Some("store") => rules.set_cookie = SetCookie::Store,
+        Some(_) => rules.set_cookie = SetCookie::Pass,
+        None => {}
+    }
+    let why = "is not a field that can be ignored";
+    // One client's cookies must not become everybody's.
+    let is_name =
+        |text: &str| is_token(text.as_bytes()) && !text.eq_ignore_ascii_case("set-cookie");
+    if let Some(names) = key::texts(faults, section, "ignore", why, is_name) {
+        rules.ignored = lower_case(&names);
+    }
+    let why = "is not the name of a field";
+    let is_name = |text: &str| is_token(text.as_bytes());
+    if let Some(names) = key::texts(faults, section, "vary-ignore", why, is_name) {
+        rules.vary_ignored = lower_case(&names);
+    }
+}
+
+fn lower_case(names: &[Scalar<'_>]) -> Vec<Box<str>> {
+    names.iter().map(|scalar| scalar.text.to_ascii_lowercase().into()).collect()
 }
 
 /// A mapping of statuses to lifetimes; it replaces the whole of the one above.

@@ -95,6 +95,9 @@ fn full_hit(
         return None;
     }
     let rules = context.router.rules(rule.rules);
+    if rules.may_look_up(head).is_err() || rules.refreshes(head) {
+        return None;
+    }
     let (object, marker) = lookup::look_up_hot(cache, &rules.key, "http", head)?;
     if !matches!(object.body, Body::Memory) || lookup::is_marker(&object) {
         return None;
