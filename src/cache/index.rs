@@ -312,6 +312,16 @@ impl Index {
         self.table.header().hand.store(u64::from(generation), Ordering::Relaxed);
     }
 
+    /// Where the slow scrub stands, a slot number.
+    pub fn scrub_at(&self) -> u32 {
+        (self.table.header().scrub_at.load(Ordering::Relaxed) % u64::from(self.n_slots())) as u32
+    }
+
+    /// Moves on where the slow scrub stands.
+    pub fn set_scrub_at(&self, number: u32) {
+        self.table.header().scrub_at.store(u64::from(number), Ordering::Relaxed);
+    }
+
     /// Takes over the locks of dead processes and repairs what they were writing; returns how many
     /// were found. Attached processes only. The master calls it when a child dies.
     pub fn sweep_dead(&self) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! The index answers "is this a fresh hit?" alone; the store reads and writes cache files, whose
 //! form is `object`; `place` keeps the two in step. A fill is the one fetch of a key that others
-//! may follow. `evict`, `mend`, `scrub` and `temps` are the
+//! may follow. `evict`, `mend`, `scrub`, `patrol` and `temps` are the
 //! keeper's chores.
 
 pub mod slot;
@@ -25,4 +25,5 @@ pub mod uses;
 mod round;
 pub mod evict;
 pub mod scrub;
+pub mod patrol;
 pub mod temps;

@@ -65,6 +65,11 @@ impl Scrub {
         Self { orphans, phase: Phase::Slots { next: 0 }, report: NOTHING }
     }
 
+    /// A scrub of the files alone.
+    pub const fn of_files(orphans: Orphans) -> Self {
+        Self { orphans, phase: Phase::Fans { next: 0, files: Vec::new() }, report: NOTHING }
+    }
+
     /// Does about `n` slots or files of work; true when all is done. `adopt` makes a slot of a
     /// checked object (its lengths and stamp are filled in here), or says `None` to have it
     /// removed.
@@ -81,7 +86,8 @@ impl Scrub {
                 for number in *next..end {
                     if let Some(view) = index.place(number).and_then(|at| index.slot(at)) {
                         self.report.n_slots += 1;
-                        if check_slot(index, store, &view).is_err() {
+                        let fault = compare(store, &view).err();
+                        if fault.is_some_and(|it| remove_if_wrong(index, store, &view, &it)) {
                             self.report.n_slots_removed += 1;
                         }
                     }
@@ -149,19 +155,17 @@ pub fn compare(store: &Store, view: &SlotView) -> Result<Option<Object>, SlotFau
     }
 }
 
-fn check_slot(index: &Index, store: &Store, view: &SlotView) -> Result<(), ()> {
-    match compare(store, view) {
-        Ok(_) => Ok(()),
+/// Removes a slot whose file has this fault, unless the fault may be of the moment; says whether it
+/// did.
+pub fn remove_if_wrong(index: &Index, store: &Store, view: &SlotView, fault: &SlotFault) -> bool {
+    match fault {
         // The system, not the file, may be in trouble: too many open files, say.
-        Err(SlotFault::File(OpenError::Io(_))) => Ok(()),
+        SlotFault::File(OpenError::Io(_)) => false,
         // A put renames before it publishes: only a slot that is still the same one is wrong.
-        Err(_) if !index.is_current(view.at, view.generation) => Ok(()),
-        Err(SlotFault::Missing) => {
-            index.remove(&view.key, Some(view.generation)).map_or(Ok(()), |_| Err(()))
-        }
-        Err(_) if is_young(&store.path(&view.key)) => Ok(()),
-        Err(_) => place::discard(index, store, &view.key, Some(view.generation))
-            .map_or(Ok(()), |_| Err(())),
+        _ if !index.is_current(view.at, view.generation) => false,
+        SlotFault::Missing => index.remove(&view.key, Some(view.generation)).is_some(),
+        _ if is_young(&store.path(&view.key)) => false,
+        _ => place::discard(index, store, &view.key, Some(view.generation)).is_some(),
     }
 }
 

@@ -129,6 +129,13 @@ impl NewSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotAt(pub(crate) u32);
 
+impl SlotAt {
+    /// Its number, from 0.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// A consistent copy of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotView {

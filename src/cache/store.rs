@@ -290,7 +290,7 @@ impl Object {
 }
 
 /// A body being verified, so that its reader can do other things between steps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Verify {
     at: u64,
     crc: u32,

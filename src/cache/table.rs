@@ -23,6 +23,7 @@
 //! | 136..144 | objects | slots that are taken |
 //! | 192..200 | size | limit of `bytes`, 0 = none |
 //! | 200..208 | hand | where eviction stands, a generation |
+//! | 208..216 | scrub_at | where the slow scrub stands, a slot number |
 //!
 //! A file that is foreign, of another version or size, cut or torn is never changed in place,
 //! since somebody may have it mapped: a new one is made beside it and renamed over it.
@@ -106,7 +107,9 @@ shared_struct! {
         pub size_bytes: AtomicU64,
         /// Where eviction stands: the generation that it looked at last.
         pub hand: AtomicU64,
-        _line_3: [AtomicU64; 6],
+        /// Where the slow scrub stands, a slot number.
+        pub scrub_at: AtomicU64,
+        _line_3: [AtomicU64; 5],
     }
 }
 
@@ -384,6 +387,26 @@ mod tests {
             assert_eq!(before.metadata().unwrap().len(), len);
             assert!(Table::open_existing(dir.path()).is_ok());
             assert!(!dir.path().join(NEW_NAME).exists());
+        }
+    }
+
+    #[test]
+    fn another_version_is_replaced_even_if_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let geometry = Geometry::of(50);
+        for version in [VERSION - 1, VERSION + 1, u32::MAX] {
+            drop(Table::open(dir.path(), 50).unwrap());
+            let mut bytes = static_bytes(geometry);
+            bytes[8..16].fill(0);
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            let path = dir.path().join(FILE_NAME);
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            file.write_all_at(&bytes, 0).unwrap();
+            file.write_all_at(&1_u32.to_le_bytes(), 64).unwrap();
+            assert!(matches!(Table::open_existing(dir.path()), Err(IndexError::NotOurs(_))));
+            assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Fresh, "{version}");
         }
     }
 

@@ -180,6 +180,8 @@ pub struct CacheConfig {
     pub free_bytes_min: u64,
     /// Whether a full cache stores what is asked for the first time.
     pub admission: Admission,
+    /// Bytes of files that the keeper verifies in a second; 0 is none.
+    pub scrub_bytes_s: u64,
     /// How responses are stored of what no site claims.
     pub rules: Rc<Rules>,
 }

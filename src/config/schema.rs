@@ -131,6 +131,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
     row("cache", "free", Kind::Size(0, PIB), FREE_DEFAULT, "what stays free on the disk"),
     row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache makes room only for what is asked for a second time; auto finds out"),
+    row("cache", "scrub", Kind::Size(0, 64 * GIB), "1 MiB", "files that are verified in the background, in a second; 0 B is none"),
     row("cache", "object", Kind::Size(KIB, PIB), "half of cache.size", "the largest response that is stored"),
     row("cache", "rules", Kind::Section("mapping"), "what RFC 9111 says", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
     //

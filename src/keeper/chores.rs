@@ -10,6 +10,7 @@ use crate::cache::evict::{Evictor, Limits};
 use crate::cache::fills::Fills;
 use crate::cache::index::Index;
 use crate::cache::mend::Mend;
+use crate::cache::patrol::{self, Patrol};
 use crate::cache::scrub::{Orphans, Scrub};
 use crate::cache::slot::{self, NewSlot, State};
 use crate::cache::store::{Object, Store};
@@ -39,6 +40,7 @@ pub(super) struct Chores {
     evictor: Evictor,
     scrub: Option<Scrub>,
     has_scrubbed: bool,
+    patrol: Option<Patrol>,
     temps: Temps,
     temps_at: Instant,
     is_short_of_room: bool,
@@ -77,6 +79,7 @@ impl Chores {
             evictor: Evictor::new(limits),
             scrub: orphans.map(Scrub::new),
             has_scrubbed: false,
+            patrol: Patrol::new(cache.scrub_bytes_s, Instant::now()),
             temps: Temps::new(ours),
             temps_at: Instant::now(),
             is_short_of_room: false,
@@ -99,7 +102,7 @@ impl Chores {
             return Pace::Busy;
         }
         self.note_room(step.wants_more);
-        if self.scrub_step() {
+        if self.scrub_step() || self.patrol_step(now) {
             return Pace::Busy;
         }
         // Marks of use are taken away step by step: a round without a removal may be needed.
@@ -174,6 +177,34 @@ impl Chores {
         self.has_scrubbed = true;
         self.index.recount();
         false
+    }
+}
+
+impl Chores {
+    /// A step of the slow scrub, once the first one is over; `true` while it may go on.
+    fn patrol_step(&mut self, now: Instant) -> bool {
+        let Some(patrol) = &mut self.patrol else { return false };
+        match patrol.step(&self.index, &self.store, now) {
+            patrol::Step::Busy => return true,
+            patrol::Step::Rests => return false,
+            patrol::Step::Removed(path, why) => {
+                log::warn!("cache file {path:?} is not usable ({why}): removed by the scrub");
+            }
+            patrol::Step::Ended(report) => {
+                let level = match report.n_removed + report.n_orphans {
+                    0 => log::Level::Debug,
+                    _ => log::Level::Info,
+                };
+                log::log!(
+                    level,
+                    "verified all of the cache: {} files sound, {} removed, {} without a slot removed",
+                    report.n_sound,
+                    report.n_removed,
+                    report.n_orphans
+                );
+            }
+        }
+        true
     }
 }
 

@@ -277,3 +277,24 @@ fn verify_names_what_is_damaged() {
     let hex = file.file_name().unwrap().to_string_lossy().into_owned();
     assert!(text.contains(&hex), "{hex} in {text}");
 }
+
+#[test]
+fn the_scrub_finds_damage_before_anybody_asks() {
+    let origin = Origin::answering(|_| Response::ok(pattern(20_000)).cache("max-age=600"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for target in ["/a", "/b"] {
+        ktrix.get(target).expect_status(200);
+        ktrix.wait_hit(target);
+    }
+    ktrix.stop();
+    let files = plan.cache_files();
+    let file = File::options().write(true).open(&files[0]).unwrap();
+    file.write_all_at(b"?", 15_000).unwrap();
+    let ktrix = plan.start();
+    ktrix.wait_error("removed by the scrub");
+    assert!(!files[0].exists() && files[1].exists());
+    let answers = ["/a", "/b"].map(|target| ktrix.get(target).expect_body(pattern(20_000)));
+    assert_eq!(answers.iter().filter(|answer| answer.is_hit()).count(), 1);
+    assert_eq!(plan.error_log().matches("not usable").count(), 1);
+}

@@ -210,6 +210,7 @@ pub(crate) fn cache_at(
         free_bytes_min: section
             .size_if_any(faults, "free")
             .unwrap_or_else(|| FREE_BYTES_MIN.min(size_bytes / 50)),
+        scrub_bytes_s: section.size(faults, "scrub"),
         admission: match section.word(faults, "admission") {
             "on" => Admission::On,
             "off" => Admission::Off,

@@ -1,0 +1,308 @@
+//! The slow scrub: every stored body is read again and compared with its checksum, round after
+//! round, at a rate that disturbs nobody.
+//!
+//! ```text
+//! Slots ─ the last one ─▶ Files ─ the last one ─▶ Slots …
+//! ```
+//!
+//! `Slots` opens the file of each slot, compares the two and verifies the body; what is wrong is
+//! removed before it is asked for. `Files` walks the directories for files without a slot, and
+//! then there is a rest. Where a
+//! round stands is kept in the index, so that a restart goes on with it. Reading is paid from an
+//! allowance of bytes that grows with time; what is spent beyond it has to be waited for.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::cache::index::Index;
+use crate::cache::place;
+use crate::cache::scrub::{self, Orphans, Scrub};
+use crate::cache::slot::{BLOCK_BYTES, SlotView};
+use crate::cache::store::{Object, OpenError, Store, VERIFY_STEP_BYTES, Verify};
+
+/// What a round found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Files whose every byte was right.
+    pub n_sound: u64,
+    /// Slots removed, their files being damaged or missing.
+    pub n_removed: u64,
+    /// Files removed that had no slot.
+    pub n_orphans: u64,
+}
+
+/// What one step did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is more to do, and allowance for it.
+    Busy,
+    /// The allowance is used up.
+    Rests,
+    /// A file was wrong, for this reason, and is removed with its slot.
+    Removed(PathBuf, String),
+    /// A round is over.
+    Ended(Report),
+}
+
+/// The slow scrub of one cache.
+#[derive(Debug)]
+pub struct Patrol {
+    rate_bytes_s: u64,
+    /// In bytes; below zero, time has to pass.
+    allowance: i64,
+    counted_at: Instant,
+    /// When a round may begin.
+    begins_at: Instant,
+    phase: Phase,
+    report: Report,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Slots(Option<Reading>),
+    Files(Scrub),
+}
+
+/// A body that is being verified.
+#[derive(Debug)]
+struct Reading {
+    view: SlotView,
+    object: Box<Object>,
+    verify: Verify,
+}
+
+impl Patrol {
+    /// One that reads so many bytes in a second; `None` for a rate of 0.
+    pub fn new(rate_bytes_s: u64, now: Instant) -> Option<Self> {
+        (rate_bytes_s > 0).then(|| Self {
+            rate_bytes_s,
+            allowance: 0,
+            counted_at: now,
+            begins_at: now,
+            phase: Phase::Slots(None),
+            report: Report::default(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Does a little, if there is allowance for it: at most some slots, or one part of a body.
+    pub fn step(&mut self, index: &Index, store: &Store, now: Instant) -> Step {
+        self.earn(now);
+        if self.allowance <= 0 || now < self.begins_at {
+            return Step::Rests;
+        }
+        match &mut self.phase {
+            Phase::Slots(reading) => match reading.take() {
+                Some(reading) => self.read(index, store, reading),
+                None => self.next_slot(index, store),
+            },
+            Phase::Files(scrub) => {
+                let is_over = scrub.step(index, store, N_FILES_STEP, |_, _| None);
+                self.allowance -= BLOCK_BYTES as i64;
+                if !is_over {
+                    return Step::Busy;
+                }
+                let n_orphans = scrub.report().n_files_removed;
+                let report = Report { n_orphans, ..self.report };
+                self.report = Report::default();
+                self.phase = Phase::Slots(None);
+                self.begins_at = now + REST;
+                Step::Ended(report)
+            }
+        }
+    }
+
+    fn earn(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.counted_at);
+        let earned = u128::from(self.rate_bytes_s) * elapsed.as_micros() / 1_000_000;
+        if earned > 0 {
+            self.counted_at = now;
+            // Time that nothing was done in is not made up for later.
+            let most = i64::try_from(self.rate_bytes_s).unwrap_or(i64::MAX);
+            let earned = i64::try_from(earned).unwrap_or(i64::MAX);
+            self.allowance = self.allowance.saturating_add(earned).min(most);
+        }
+    }
+
+    /// Opens the file of the next slot that has one.
+    fn next_slot(&mut self, index: &Index, store: &Store) -> Step {
+        let first = index.scrub_at();
+        let end = first.saturating_add(N_SLOTS_STEP).min(index.n_slots());
+        let mut slots = (first..end).filter_map(|number| index.slot(index.place(number)?));
+        let found = slots.find(|view| view.state.has_file());
+        let Some(view) = found else {
+            index.set_scrub_at(end);
+            if end == index.n_slots() {
+                index.set_scrub_at(0);
+                self.phase = Phase::Files(Scrub::of_files(Orphans::Remove));
+            }
+            return Step::Busy;
+        };
+        index.set_scrub_at(view.at.number() + 1);
+        self.allowance -= BLOCK_BYTES as i64;
+        match scrub::compare(store, &view) {
+            Ok(Some(object)) => {
+                let (object, verify) = (Box::new(object), Verify::default());
+                self.phase = Phase::Slots(Some(Reading { view, object, verify }));
+                Step::Busy
+            }
+            Ok(None) => Step::Busy,
+            Err(fault) => match scrub::remove_if_wrong(index, store, &view, &fault) {
+                true => self.removed(store, &view, fault.to_string()),
+                false => Step::Busy,
+            },
+        }
+    }
+
+    /// Verifies the next part of a body.
+    fn read(&mut self, index: &Index, store: &Store, mut reading: Reading) -> Step {
+        self.allowance -= reading.object.body_len.min(VERIFY_STEP_BYTES as u64) as i64;
+        let Reading { view, object, verify } = &mut reading;
+        match verify.step(object, &mut self.scratch) {
+            Ok(false) => self.phase = Phase::Slots(Some(reading)),
+            Ok(true) => {
+                index.restamp(view.at, view.generation, object.stamp);
+                self.report.n_sound += 1;
+            }
+            // The disk may be ill, but nothing is known to be wrong with the file.
+            Err(OpenError::Io(_)) => {}
+            Err(fault) => {
+                let is_removed =
+                    place::discard(index, store, &view.key, Some(view.generation)).is_some();
+                if is_removed {
+                    return self.removed(store, &reading.view, fault.to_string());
+                }
+            }
+        }
+        Step::Busy
+    }
+
+    fn removed(&mut self, store: &Store, view: &SlotView, why: String) -> Step {
+        self.report.n_removed += 1;
+        Step::Removed(store.path(&view.key), why)
+    }
+}
+
+/// Slots that a step looks at for one with a file.
+const N_SLOTS_STEP: u32 = 4_096;
+/// Files that a step looks for in the index.
+const N_FILES_STEP: usize = 64;
+/// Between two rounds: a small cache is not read all the time.
+const REST: Duration = Duration::from_secs(1_800);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::place::tests::{cache, slot, store_one};
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::FileExt;
+
+    /// Steps of a round, and how long it took at this rate.
+    fn round(index: &Index, store: &Store, rate: u64) -> (Report, Duration, Vec<String>) {
+        let begin = Instant::now();
+        let mut now = begin;
+        let mut patrol = Patrol::new(rate, now).unwrap();
+        let mut whys = Vec::new();
+        loop {
+            match patrol.step(index, store, now) {
+                Step::Busy => {}
+                Step::Rests => now += Duration::from_millis(100),
+                Step::Removed(_, why) => whys.push(why),
+                Step::Ended(report) => return (report, now - begin, whys),
+            }
+            assert!(now - begin < Duration::from_secs(1_000_000), "it never ends");
+        }
+    }
+
+    #[test]
+    fn what_is_sound_stays_and_is_known_to_be() {
+        let (_dir, index, store) = cache(100);
+        for n in 0..50 {
+            store_one(&index, &store, &n.to_string(), &[n; 3000]).unwrap();
+        }
+        index.iter().for_each(|view| assert!(index.restamp(view.at, view.generation, 0)));
+        let (report, took, _) = round(&index, &store, 10_000);
+        assert_eq!(report, Report { n_sound: 50, ..Report::default() });
+        assert!(index.iter().all(|view| view.stamp != 0));
+        // 50 fronts of a block, 50 bodies, and a block for each directory.
+        let seconds = f64::from(50 * (4096 + 3000) + 256 * 4096) / 10_000.0;
+        assert!((took.as_secs_f64() - seconds).abs() < 10.0, "{took:?} and not {seconds} s");
+    }
+
+    #[test]
+    fn damage_is_found_before_anybody_asks() {
+        let (_dir, index, store) = cache(100);
+        for text in ["sound", "rotten", "cut", "missing"] {
+            store_one(&index, &store, text, &[7; 5000]).unwrap();
+        }
+        let open =
+            |text: &str| OpenOptions::new().write(true).open(store.path(&slot(text).key)).unwrap();
+        open("rotten").write_all_at(b"?", 4000).unwrap();
+        let cut = open("cut");
+        cut.set_len(3000).unwrap();
+        cut.set_modified(std::time::SystemTime::now() - 2 * scrub::ORPHAN_AGE).unwrap();
+        std::fs::remove_file(store.path(&slot("missing").key)).unwrap();
+        let (report, _, whys) = round(&index, &store, 1 << 20);
+        assert_eq!(report, Report { n_sound: 1, n_removed: 3, n_orphans: 0 });
+        assert_eq!(whys.len(), 3);
+        assert_eq!((index.objects(), store.exists(&slot("rotten").key)), (1, false));
+        assert!(index.lookup(&slot("sound").key).is_some());
+    }
+
+    #[test]
+    fn files_without_a_slot_go_when_they_are_old() {
+        let (_dir, index, store) = cache(100);
+        for text in ["old", "young", "known"] {
+            store_one(&index, &store, text, b"x").unwrap();
+            let file = OpenOptions::new().write(true).open(store.path(&slot(text).key)).unwrap();
+            if text != "young" {
+                file.set_modified(std::time::SystemTime::now() - 2 * scrub::ORPHAN_AGE).unwrap();
+            }
+        }
+        index.remove(&slot("old").key, None);
+        index.remove(&slot("young").key, None);
+        let (report, _, _) = round(&index, &store, 1 << 20);
+        assert_eq!(report, Report { n_sound: 1, n_removed: 0, n_orphans: 1 });
+        assert!(!store.exists(&slot("old").key) && store.exists(&slot("young").key));
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_it_was() {
+        let (dir, index, store) = cache(100);
+        for n in 0..50 {
+            store_one(&index, &store, &n.to_string(), b"x").unwrap();
+        }
+        let mut now = Instant::now();
+        let mut patrol = Patrol::new(1 << 30, now).unwrap();
+        while index.scrub_at() < index.n_slots() / 2 {
+            now += Duration::from_secs(1);
+            patrol.step(&index, &store, now);
+        }
+        let reached = index.scrub_at();
+        drop(index);
+        let (index, _) = Index::open(dir.path(), 100).unwrap();
+        index.attach().unwrap();
+        assert_eq!(index.scrub_at(), reached);
+        let (report, ..) = round(&index, &store, 1 << 30);
+        assert!((5..=45).contains(&report.n_sound), "{report:?}");
+    }
+
+    #[test]
+    fn after_a_round_it_rests() {
+        let (_dir, index, store) = cache(100);
+        store_one(&index, &store, "a", b"x").unwrap();
+        let begin = Instant::now();
+        let mut patrol = Patrol::new(1 << 20, begin).unwrap();
+        let n_rounds = (1..3_000)
+            .flat_map(|second| [Duration::from_secs(second); 500])
+            .filter(|&time| matches!(patrol.step(&index, &store, begin + time), Step::Ended(_)))
+            .count();
+        assert_eq!(n_rounds, 2);
+    }
+
+    #[test]
+    fn a_rate_of_nothing_is_no_scrub() {
+        assert!(Patrol::new(0, Instant::now()).is_none());
+    }
+}
