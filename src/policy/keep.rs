@@ -7,7 +7,7 @@ use crate::http::status::Status;
 use crate::http::validator::EntityTag;
 use crate::policy::codes::{is_heuristically_cacheable, is_understood, is_whole};
 use crate::policy::control::{RequestControl, ResponseControl};
-use crate::policy::freshness::{initial_age_s, last_modified_s, lifetime};
+use crate::policy::freshness::{Lifetime, initial_age_s, last_modified_s, lifetime};
 use crate::policy::label::Labels;
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
@@ -111,6 +111,19 @@ pub fn judge(
         Ok(lifetimes) => Keep::Store { lifetimes, omit },
         Err(reason) => Keep::Pass(reason),
     }
+}
+
+/// The lifetime that [`judge`] finds in a stored response which was received then, before the
+/// rules bound it; for those who ask where it comes from.
+pub fn stated_lifetime(
+    status: Status,
+    stored: &Fields,
+    received_s: u64,
+    rules: &Rules,
+) -> Option<Lifetime> {
+    let stored = &*rules.heeded(stored);
+    let times = Times { requested_s: received_s, received_s };
+    lifetime(status, stored, &ResponseControl::of(stored), &times, rules)
 }
 
 /// Everything in RFC 9111 section 3 but the question of a lifetime.

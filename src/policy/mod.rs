@@ -37,6 +37,7 @@ pub mod omit;
 pub mod keep;
 pub mod ground;
 pub mod reuse;
+pub mod course;
 pub mod answer;
 pub mod revalidate;
 pub mod invalidate;

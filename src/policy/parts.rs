@@ -70,6 +70,13 @@ impl KeyParts {
         }
     }
 
+    /// Whether what is stored under a key before Vary was stored by these parts: its variants are
+    /// chosen by all that the operator names. `chosen_by` are the names that choose, if any do.
+    pub fn suit(&self, chosen_by: Option<&VaryNames>) -> bool {
+        let Some(chosen) = &self.chosen else { return true };
+        chosen_by.is_some_and(|names| names.contains_all(chosen))
+    }
+
     /// Appends what counts of a path and query to a key text; an empty path is `/` (RFC 9110
     /// section 4.2.3).
     pub(crate) fn push(&self, path_and_query: &[u8], out: &mut Vec<u8>) {

@@ -15,13 +15,11 @@ use std::rc::Rc;
 use crate::cache::fills::Lease;
 use crate::cache::hot::HotObject;
 use crate::http::fields::Fields;
-use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead};
-use crate::http::method::Method;
 use crate::http::path;
 use crate::http::status::Status;
+use crate::policy::course::{self, Course};
 use crate::policy::pass::PassReason;
-use crate::policy::reuse::{self, Verdict};
 use crate::policy::revalidate;
 use crate::policy::rules::Rules;
 use crate::policy::status::{CacheStatus, CacheVerdict, Fwd};
@@ -32,7 +30,7 @@ use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::fill::{self, Job};
 use crate::proxy::join::{self, Delivery, Joined, Part};
 use crate::proxy::lease;
-use crate::proxy::lookup::{self, Found, What};
+use crate::proxy::lookup::{self, Found};
 use crate::proxy::pass;
 use crate::proxy::progress::{FillObject, Handover};
 use crate::proxy::resume;
@@ -62,17 +60,9 @@ impl<C: Client> Exchange<'_, C> {
     /// # Errors
     /// Why the client's connection must end.
     pub async fn run(mut self) -> Result<(), CloseReason> {
-        match self.request.method {
-            Method::Options if forward::max_forwards(self.request) == Some(0) => {
-                let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
-                return self.own(Status(200), "this is as far as the request goes", &extra).await;
-            }
-            Method::Connect | Method::Trace => {
-                let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
-                let status = if self.request.method == Method::Trace { 405 } else { 501 };
-                return self.own(Status(status), "this method is not offered here", &extra).await;
-            }
-            _ => {}
+        if let Some(own) = course::own_answer(self.request) {
+            let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
+            return self.own(own.status, own.text, &extra).await;
         }
         let context = Rc::clone(self.context);
         let router = &context.router;
@@ -95,8 +85,7 @@ impl<C: Client> Exchange<'_, C> {
             Err(error) => return self.not_received(error).await,
         };
         self.facts.body_us = reactor::now().mono_us;
-        let may_look_up = reuse::may_look_up(self.request)
-            .and_then(|()| router.rules(rule.rules).may_look_up(self.request));
+        let may_look_up = course::may_look_up(self.request, router.rules(rule.rules));
         match (&context.cache, rule.cache, may_look_up) {
             (Some(cache), true, Ok(())) => self.cached(cache, rule).await,
             (Some(_), true, Err(reason)) => self.pass(rule, body, reason).await,
@@ -111,28 +100,7 @@ impl<C: Client> Exchange<'_, C> {
             self.facts.stage = Stage::Lookup;
             let found =
                 lookup::look_up(cache, &rules.key, self.client.scheme(), self.request).await;
-            let object = match &found.what {
-                What::Nothing => None,
-                What::Pass => return self.pass_bodiless(rule, PassReason::Remembered).await,
-                What::Object(object) => Some(Rc::clone(object)),
-            };
-            let Some(object) = object else {
-                if reuse::wants_only_cached(self.request) {
-                    return self.not_cached().await;
-                }
-                if self.request.method == Method::Head {
-                    return self.pass_bodiless(rule, PassReason::Method).await;
-                }
-                let fwd = match found.marker {
-                    Some(_) => Fwd::VaryMiss,
-                    None => Fwd::UriMiss,
-                };
-                match self.fill(cache, rule, &rules, found, None, fwd).await? {
-                    Filled::Answered => return Ok(()),
-                    Filled::Again | Filled::Stale(_) => continue,
-                }
-            };
-            match self.answer_from(cache, rule, &rules, found, object).await? {
+            match self.follow(cache, rule, &rules, found).await? {
                 Filled::Answered => return Ok(()),
                 Filled::Again | Filled::Stale(_) => {}
             }
@@ -140,55 +108,43 @@ impl<C: Client> Exchange<'_, C> {
         self.pass_bodiless(rule, PassReason::Store).await
     }
 
-    async fn answer_from(
+    /// Does what is to be done with the request, now that it is known what the cache has.
+    async fn follow(
         &mut self,
         cache: &Rc<CacheSide>,
         rule: Rule,
         rules: &Rc<Rules>,
         found: Found,
-        object: Rc<HotObject>,
     ) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
-        let verdict = reuse::reuse_by(rules, self.request, &object.lifetimes, now_s);
-        let may_serve_on_error = match verdict {
-            Verdict::Fresh { ttl_s, .. } => {
-                self.hit(&object, CacheVerdict::Hit, ttl_s).await?;
-                return Ok(Filled::Answered);
+        let (course, _) = course::course(self.request, found.held(), rules, now_s);
+        match (course, found.object()) {
+            (Course::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
+                if refreshes {
+                    self.refresh(cache, rule, rules, &found, &object);
+                }
+                self.hit(&object, verdict, ttl_s).await?;
             }
-            Verdict::Stale { ttl_s, .. } => {
-                self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
-                return Ok(Filled::Answered);
+            // It is only said of an object.
+            (Course::Answer { .. }, None) => return Ok(Filled::Again),
+            (Course::NotCached, _) => self.not_cached().await?,
+            (Course::Pass(reason), _) => self.pass_bodiless(rule, reason).await?,
+            (Course::Fill { fwd, may_serve_on_error }, object) => {
+                let stale = object.map(|object| OnStale {
+                    on_error: may_serve_on_error.then(|| Rc::clone(&object)),
+                    object,
+                });
+                match self.fill(cache, rule, rules, found, stale, fwd).await? {
+                    Filled::Stale(object) => {
+                        let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
+                        let ttl_s = fresh_until_s - now_s.cast_signed();
+                        self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
+                    }
+                    other => return Ok(other),
+                }
             }
-            Verdict::StaleWhileRevalidate { ttl_s, .. } => {
-                self.refresh(cache, rule, rules, &found, &object);
-                self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
-                return Ok(Filled::Answered);
-            }
-            Verdict::OnlyIfCached => {
-                self.not_cached().await?;
-                return Ok(Filled::Answered);
-            }
-            Verdict::Unusable(reason) => {
-                self.pass_bodiless(rule, reason).await?;
-                return Ok(Filled::Answered);
-            }
-            Verdict::Revalidate { may_serve_on_error, .. } => may_serve_on_error,
-        };
-        if self.request.method == Method::Head {
-            self.pass_bodiless(rule, PassReason::Method).await?;
-            return Ok(Filled::Answered);
         }
-        let on_error = may_serve_on_error.then(|| Rc::clone(&object));
-        let fwd = if object.is_fresh(now_s) { Fwd::Request } else { Fwd::Stale };
-        let stale = OnStale { object, on_error };
-        match self.fill(cache, rule, rules, found, Some(stale), fwd).await? {
-            Filled::Stale(object) => {
-                let ttl_s = object.lifetimes.fresh_until_s.cast_signed() - now_s.cast_signed();
-                self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
-                Ok(Filled::Answered)
-            }
-            other => Ok(other),
-        }
+        Ok(Filled::Answered)
     }
 
     async fn hit(
@@ -210,10 +166,8 @@ impl<C: Client> Exchange<'_, C> {
         found: Found,
         object: Option<&Rc<HotObject>>,
     ) -> Job {
-        let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
-        revalidate::ask_for_whole(&mut fields);
-        // What an origin may heed and the key does not hold would be stored for everybody.
-        fields.retain(|name, _| !pass::is_unkeyed(name, &rules.key));
+        let peer = pass::peer(self.client, self.request);
+        let mut fields = pass::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.asked(self.request.target.path_and_query());
         let whole = pass::question_by_get(rule.upstream, &asked, &fields);
         let conditional = object.and_then(|object| {

@@ -16,6 +16,7 @@ use crate::http::h1::head;
 use crate::http::head::RequestHead;
 use crate::http::hop;
 use crate::http::status::Status;
+use crate::policy::course::Held;
 use crate::policy::key::{self, Key};
 use crate::policy::meta;
 use crate::policy::parts::KeyParts;
@@ -107,6 +108,25 @@ pub struct Found {
     pub what: What,
 }
 
+impl Found {
+    /// As the policy sees it.
+    pub fn held(&self) -> Held<'_> {
+        match &self.what {
+            What::Nothing => Held::Nothing { has_variants: self.marker.is_some() },
+            What::Pass => Held::Note,
+            What::Object(object) => Held::Object(&object.lifetimes),
+        }
+    }
+
+    /// The stored response, if there is one.
+    pub fn object(&self) -> Option<Rc<HotObject>> {
+        match &self.what {
+            What::Object(object) => Some(Rc::clone(object)),
+            What::Nothing | What::Pass => None,
+        }
+    }
+}
+
 /// What is under a name.
 #[derive(Clone, Debug)]
 pub enum What {
@@ -155,9 +175,7 @@ fn of_these_parts(cache: &CacheSide, parts: &KeyParts, found: What) -> What {
 
 /// Whether what is stored under a key before Vary chooses by all that the operator names.
 fn chooses_by(parts: &KeyParts, object: &HotObject) -> bool {
-    let Some(chosen) = &parts.chosen else { return true };
-    let names = object.lifetimes.vary.as_ref().filter(|_| is_marker(object));
-    names.is_some_and(|names| names.contains_all(chosen))
+    parts.suit(object.lifetimes.vary.as_ref().filter(|_| is_marker(object)))
 }
 
 /// Whether the index no longer has what a look-up found: a fill can end between the look-up and

@@ -8,6 +8,7 @@ use crate::http::h1::write;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::policy::parts::KeyParts;
+use crate::policy::revalidate;
 use crate::policy::status::CacheStatus;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -20,9 +21,21 @@ use crate::reactor;
 
 /// The fields of a request as they go to an origin.
 pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: BodyLength) -> Fields {
-    let peer =
-        Peer { client: client.address(), scheme: client.scheme(), host: request.authority() };
-    forward::request_fields(request, &peer, framing)
+    forward::request_fields(request, &peer(client, request), framing)
+}
+
+/// The fields of a request by which the origin is asked for what is to be stored: the whole
+/// response, and nothing in them that one client says and the key does not hold.
+pub fn fill_fields(request: &RequestHead, peer: &Peer<'_>, key: &KeyParts) -> Fields {
+    let mut fields = forward::request_fields(request, peer, BodyLength::None);
+    revalidate::ask_for_whole(&mut fields);
+    fields.retain(|name, _| !is_unkeyed(name, key));
+    fields
+}
+
+/// Who asks, as an origin is told.
+pub fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> {
+    Peer { client: client.address(), scheme: client.scheme(), host: request.authority() }
 }
 
 /// Request fields that some origins build answers from though they are in no key: an answer that
