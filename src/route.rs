@@ -141,6 +141,12 @@ impl Router {
         &self.rules[id.0 as usize]
     }
 
+    /// The number of a rule that [`Self::find`] of this router gave: the routes of all sites in the
+    /// order of the configuration, then the default.
+    pub fn number(&self, id: RouteId) -> usize {
+        id.0 as usize
+    }
+
     /// How a rule of this router stores and answers.
     pub fn rules(&self, id: RulesId) -> &Rc<Rules> {
         &self.caching[id.0 as usize]

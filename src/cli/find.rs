@@ -7,15 +7,34 @@ use crate::cache::slot::State;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::http::fields::Fields;
 use crate::policy::meta;
+use crate::policy::parts::KeyParts;
 use crate::proxy::lookup::{Marker, Name};
 
-/// What is stored under a name for a request with these fields: the variant, or the one object of
-/// its key.
-pub(super) fn find(cache: &Opened, name: &Name, request: &Fields) -> Option<Sight> {
-    let primary = cache.find(&name.key)?;
-    match marker(&primary) {
-        Some(marker) => cache.find(&name.variant(&marker.names, &marker.mark, request).key),
-        None => Some(primary),
+/// What was found, and on which way.
+pub(super) struct Found {
+    /// What chooses among variants, if the key has any.
+    pub(super) marker: Option<Marker>,
+    /// Where the answer to the request is, or would be.
+    pub(super) name: Name,
+    /// What is stored there.
+    pub(super) sight: Option<Sight>,
+}
+
+/// What is stored under a name for a request with these fields, by the parts that its keys are
+/// made of: the variant, or the one object of its key.
+pub(super) fn find(cache: &Opened, parts: &KeyParts, name: &Name, request: &Fields) -> Found {
+    let primary = cache.find(&name.key);
+    let marker = primary.as_ref().and_then(marker);
+    if !parts.suit(marker.as_ref().map(|marker| &marker.names)) {
+        return Found { marker: None, name: name.clone(), sight: None };
+    }
+    match marker {
+        Some(marker) => {
+            let name = name.variant(&marker.names, &marker.mark, request);
+            let sight = cache.find(&name.key);
+            Found { marker: Some(marker), name, sight }
+        }
+        None => Found { marker: None, name: name.clone(), sight: primary },
     }
 }
 

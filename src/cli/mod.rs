@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod check;
 pub mod demo;
+pub mod explain;
 mod find;
 mod output;
 mod progress;
@@ -73,6 +74,8 @@ enum Command {
     },
     /// Look into a cache, beside a running ktrix or without one
     Cache(cache::CacheCommand),
+    /// Tell how a request would be answered, step by step, and what makes each step so
+    Explain(explain::ExplainCommand),
 }
 
 /// Does what the command line says.
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Some(Command::Demo { port }) => demo::demo(port),
         Some(Command::Cache(command)) => cache::run(&command),
+        Some(Command::Explain(command)) => explain::run(&command),
         None => serve(arguments.serve),
     };
     match done {
@@ -171,6 +175,8 @@ mod tests {
             "ktrix cache show http://a/b --json",
             "ktrix cache cat http://a/b -H Accept:x",
             "ktrix cache du --by host --json",
+            "ktrix explain http://a/b",
+            "ktrix explain http://a/b -H Accept:x -X HEAD --json -c /etc/k.yaml",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

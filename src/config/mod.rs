@@ -19,6 +19,7 @@ pub mod document;
 pub mod error;
 mod flags;
 mod nearest;
+pub mod places;
 mod resolve;
 pub mod schema;
 mod section;

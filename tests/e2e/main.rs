@@ -23,6 +23,7 @@ mod full_disk;
 mod harness;
 mod hostile_origins;
 mod inspect;
+mod inspect_explain;
 mod invalidation;
 mod leaks;
 mod memory;

@@ -38,7 +38,8 @@ struct Line<'a> {
     body_bytes: u64,
     disk_bytes: u64,
     age_s: u64,
-    ttl_s: i64,
+    /// Of what names variants there is none.
+    ttl_s: Option<i64>,
     stored: u64,
     fresh_until: u64,
     used: bool,
@@ -134,7 +135,7 @@ impl<'a> Line<'a> {
             body_bytes: view.body_len,
             disk_bytes: view.weight_bytes(),
             age_s: age_s(view, now_s),
-            ttl_s: seconds_until(view.fresh_until_s, now_s),
+            ttl_s: (view.state != State::Vary).then(|| seconds_until(view.fresh_until_s, now_s)),
             stored: view.stored_s,
             fresh_until: view.fresh_until_s,
             used: view.is_visited,
@@ -144,7 +145,8 @@ impl<'a> Line<'a> {
     }
 
     fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        let Self { key, state, status, body_bytes, age_s, ttl_s, .. } = self;
+        let Self { key, state, status, body_bytes, age_s, .. } = self;
+        let ttl_s = self.ttl_s.map_or("-".to_owned(), |ttl_s| ttl_s.to_string());
         write!(out, "{key} {state:7} {status:3} {body_bytes:>10} {age_s:>8} {ttl_s:>8} ")?;
         match (&self.url, &self.fault) {
             (_, Some(fault)) => write!(out, "({fault})")?,

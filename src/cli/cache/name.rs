@@ -36,7 +36,7 @@ impl Naming {
     /// When it is none of these, or ktrix would refuse a request for the URL.
     pub(in crate::cli) fn key(&self, what: &str) -> Result<Key> {
         if what.contains("://") {
-            return Ok(self.of_url(what, &[])?.0.key);
+            return Ok(self.of_url(what, &[])?.1.key);
         }
         match Key::from_hex(what.as_bytes()).or_else(|| key_of_path(Path::new(what))) {
             Some(key) => Ok(key),
@@ -44,8 +44,8 @@ impl Naming {
         }
     }
 
-    /// The name of what a request for a URL with these fields asks for, before Vary, and the
-    /// request.
+    /// The name of what a request for a URL with these fields asks for, before Vary, the parts that
+    /// it is made of, and the request.
     ///
     /// # Errors
     ///
@@ -54,14 +54,15 @@ impl Naming {
         &self,
         url: &str,
         fields: &[String],
-    ) -> Result<(Name, RequestHead)> {
+    ) -> Result<(&KeyParts, Name, RequestHead)> {
         let asked = Asked::new("GET", url, fields)?;
         let head = asked.head(&HeadLimits::default());
         let head = head.with_context(|| format!("a request for {url:?} would be refused"))?;
         let router = self.router.as_ref();
         let rules = router.map(|router| router.rules_for(head.host(), head.target.path()));
         let parts = rules.map_or(&self.whole, |rules| &rules.key);
-        Ok((Name::of_request(parts, &asked.scheme, &head), head))
+        let name = Name::of_request(parts, &asked.scheme, &head);
+        Ok((parts, name, head))
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn purge(
 }
 
 fn text_of_url(naming: &Naming, what: &str) -> Option<Vec<u8>> {
-    naming.of_url(what, &[]).ok().map(|(name, _)| name.text.to_vec())
+    naming.of_url(what, &[]).ok().map(|(_, name, _)| name.text.to_vec())
 }
 
 fn open(dir: &Path) -> Result<(Index, Store)> {

@@ -72,8 +72,8 @@ pub(super) fn chosen(
     url: &str,
     fields: &[String],
 ) -> Result<Option<Sight>> {
-    let (name, request) = naming.of_url(url, fields)?;
-    Ok(find(cache, &name, &request.fields))
+    let (parts, name, request) = naming.of_url(url, fields)?;
+    Ok(find(cache, parts, &name, &request.fields).sight)
 }
 
 /// What is stored under a key, and the variants that hang on it.
@@ -227,7 +227,7 @@ pub(super) fn head_of(file: &Object) -> Vec<(String, String)> {
 fn moment(unix_s: u64, now_s: u64) -> String {
     let text = String::from_utf8_lossy(&date::format(unix_s)).into_owned();
     match seconds_until(unix_s, now_s) {
-        left_s @ 0.. => format!("{text} (in {left_s} s)"),
+        left_s @ 1.. => format!("{text} (in {left_s} s)"),
         ago_s => format!("{text} ({} s ago)", ago_s.unsigned_abs()),
     }
 }

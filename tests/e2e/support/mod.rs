@@ -14,7 +14,7 @@ pub use client::{Answer, Ask, Client};
 pub use ktrix::{Ktrix, Plan};
 pub use load::{Load, burst};
 pub use message::Broken;
-pub use origin::{Origin, Response};
+pub use origin::{Origin, Request, Response};
 pub use quiet::alone;
 pub use wait::{Gate, PATIENCE, until, until_true};
 

@@ -1,0 +1,116 @@
+//! `ktrix explain`: the whole decision for a request, step by step, and what made each step so.
+//!
+//! What a worker would do is asked of the very functions that a worker asks; what is stored is read
+//! beside it. Nothing is sent, stored or marked. What only the running workers know (fills that are
+//! under way, servers that are down, uses that are counted) is not told.
+
+mod outcome;
+mod request;
+mod setting;
+mod step;
+mod stored;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::cache::opened::{Opened, now_s};
+use crate::cli::explain::outcome::Outcome;
+use crate::cli::explain::setting::Setting;
+use crate::cli::explain::step::{Because, Step};
+use crate::cli::request::Asked;
+use crate::cli::{DEFAULT_FILE, output};
+
+/// What to explain.
+#[derive(Args, Debug)]
+pub struct ExplainCommand {
+    /// The URL, as a client would ask for it
+    url: String,
+    /// A field of the request; may be repeated
+    #[arg(short = 'H', value_name = "NAME: VALUE")]
+    fields: Vec<String>,
+    /// The method
+    #[arg(short = 'X', long, value_name = "METHOD", default_value = "GET")]
+    method: String,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// The configuration [default: /etc/ktrix/ktrix.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The cache directory of a ktrix that runs without a configuration
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    dir: Option<PathBuf>,
+}
+
+/// An explanation.
+#[derive(Serialize)]
+struct Explanation {
+    steps: Vec<Step>,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// Everything that a request is explained from, and what was said so far.
+struct Explainer<'a> {
+    setting: &'a Setting,
+    cache: Option<&'a Opened>,
+    now_s: u64,
+    steps: Vec<Step>,
+}
+
+/// Explains; the exit code is 0 whatever the verdict is, and 1 when nothing could be explained.
+///
+/// # Errors
+///
+/// When the request, the configuration or the cache cannot be read.
+pub(super) fn run(command: &ExplainCommand) -> Result<i32> {
+    let setting = match &command.dir {
+        Some(dir) => Setting::of_dir(dir)?,
+        None => {
+            let file = command.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+            let Some(setting) = Setting::of_file(file)? else { return Ok(1) };
+            setting
+        }
+    };
+    let asked = Asked::new(&command.method, &command.url, &command.fields)?;
+    let dir = setting.config.cache.as_ref().map(|cache| &cache.path);
+    let cache = dir.map(|dir| Opened::open(dir)).transpose()?;
+    let explanation = explain(&setting, cache.as_ref(), &asked, now_s());
+    output::to_stdout(|out| {
+        match command.json {
+            true => output::json_line(out, &explanation)?,
+            false => explanation.write(out)?,
+        }
+        Ok(0)
+    })
+}
+
+fn explain(setting: &Setting, cache: Option<&Opened>, asked: &Asked, now_s: u64) -> Explanation {
+    let mut explainer = Explainer { setting, cache, now_s, steps: Vec::new() };
+    let outcome = match explainer.request(asked) {
+        Ok(routed) => explainer.look_up(&routed),
+        Err(outcome) => outcome,
+    };
+    Explanation { steps: explainer.steps, outcome }
+}
+
+impl Explainer<'_> {
+    fn say(&mut self, step: &'static str, value: impl Into<String>, because: Option<Because>) {
+        self.steps.push(Step { step, value: value.into(), because });
+    }
+
+    fn by_rfc(&mut self, step: &'static str, value: impl Into<String>, section: &'static str) {
+        self.say(step, value, Some(Because::Rfc(section)));
+    }
+}
+
+impl Explanation {
+    fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        self.steps.iter().try_for_each(|step| step.write(out))?;
+        self.outcome.write(out)
+    }
+}

@@ -1,0 +1,139 @@
+//! What a request comes to: the verdict, what `Cache-Status` would say, what the origin would get.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::Serialize;
+
+use crate::cli::cache::name::printable;
+use crate::cli::explain::Explainer;
+use crate::cli::explain::request::Routed;
+use crate::http::fields::Fields;
+use crate::http::forward::{self, Peer};
+use crate::http::h1::write;
+use crate::http::status::Status;
+use crate::policy::course::Course;
+use crate::policy::pass::PassReason;
+use crate::policy::revalidate;
+use crate::policy::status::CacheStatus;
+use crate::proxy::pass;
+
+/// What a request comes to.
+#[derive(Debug, Serialize)]
+pub(super) struct Outcome {
+    /// `hit`, `stale`, `miss`, `validate`, `pass`, `not-cached` or `own`.
+    pub(super) verdict: &'static str,
+    /// The word for why.
+    pub(super) reason: &'static str,
+    /// What `Cache-Status` begins with; the origin's answer may add to it.
+    pub(super) cache_status: String,
+    /// The status, where it does not depend on the origin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<u16>,
+    /// What the origin would get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) origin_request: Option<String>,
+}
+
+impl Outcome {
+    /// An answer of ktrix's own.
+    pub(super) fn own(status: Status, reason: &'static str) -> Self {
+        Self::of("own", reason, &CacheStatus::own(), Some(status))
+    }
+
+    pub(super) fn of(
+        verdict: &'static str,
+        reason: &'static str,
+        cache_status: &CacheStatus<'_>,
+        status: Option<Status>,
+    ) -> Self {
+        let mut text = Vec::new();
+        cache_status.write(&mut text);
+        let cache_status = printable(&text);
+        let status = status.map(|status| status.0);
+        Self { verdict, reason, cache_status, status, origin_request: None }
+    }
+
+    /// Writes the end of an explanation.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { verdict, reason, cache_status, .. } = self;
+        writeln!(out, "\nverdict: {verdict} ({reason})")?;
+        writeln!(out, "Cache-Status: {cache_status}")?;
+        if let Some(status) = self.status {
+            writeln!(out, "status: {status} {}", Status(status).reason())?;
+        }
+        let Some(request) = &self.origin_request else { return Ok(()) };
+        writeln!(out, "the origin would be sent:")?;
+        request.lines().try_for_each(|line| writeln!(out, "    {line}"))
+    }
+}
+
+impl Explainer<'_> {
+    /// What a course comes to, for a request that is answered from, or for, a stored response with
+    /// these fields.
+    pub(super) fn outcome(
+        &self,
+        routed: &Routed,
+        course: Course,
+        reason: &'static str,
+        stored: Option<(&Fields, Status)>,
+    ) -> Outcome {
+        match course {
+            Course::Answer { verdict, ttl_s, refreshes } => {
+                let status = stored.map(|(_, status)| status);
+                let hit = CacheStatus::hit(ttl_s);
+                let mut outcome = Outcome::of(verdict.word(), reason, &hit, status);
+                if refreshes {
+                    outcome.origin_request = Some(fill_request(routed, stored));
+                }
+                outcome
+            }
+            Course::NotCached => {
+                Outcome::of("not-cached", reason, &CacheStatus::own(), Some(Status(504)))
+            }
+            Course::Pass(why) => pass_round(routed, why),
+            Course::Fill { fwd, .. } => {
+                let fields = stored.map(|(fields, _)| fields);
+                let is_conditional =
+                    fields.is_some_and(|fields| revalidate::condition(&mut Fields::new(), fields));
+                let verdict = if is_conditional { "validate" } else { "miss" };
+                let mut outcome = Outcome::of(verdict, reason, &CacheStatus::forward(fwd), None);
+                outcome.origin_request = Some(fill_request(routed, stored));
+                outcome
+            }
+        }
+    }
+}
+
+/// What comes of a request that goes round the cache.
+pub(super) fn pass_round(routed: &Routed, why: PassReason) -> Outcome {
+    let mut outcome = Outcome::of("pass", why.word(), &CacheStatus::pass(why), None);
+    let head = &routed.head;
+    let fields = forward::request_fields(head, &peer(routed), head.length);
+    let target = head.target.path_and_query();
+    outcome.origin_request = Some(request_text(&head.method_text, target, &fields));
+    outcome
+}
+
+fn fill_request(routed: &Routed, stored: Option<(&Fields, Status)>) -> String {
+    let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
+    if let Some((stored, _)) = stored {
+        revalidate::condition(&mut fields, stored);
+    }
+    let target = routed.rules.key.asked(routed.head.target.path_and_query());
+    request_text(b"GET", &target, &fields)
+}
+
+fn request_text(method: &[u8], target: &[u8], fields: &Fields) -> String {
+    let mut head = Vec::new();
+    write::write_request(&mut head, method, target, fields);
+    let lines = head.split(|&byte| byte == b'\n');
+    let lines = lines.map(|line| printable(line.strip_suffix(b"\r").unwrap_or(line)));
+    lines.filter(|line| !line.is_empty()).map(|line| line + "\n").collect()
+}
+
+/// As if the request came from this machine.
+fn peer(routed: &Routed) -> Peer<'_> {
+    let client = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Peer { client, scheme: &routed.scheme, host: routed.head.authority() }
+}

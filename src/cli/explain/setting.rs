@@ -1,0 +1,198 @@
+//! What is configured, and which line of the configuration says so.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cli::explain::step::Because;
+use crate::config::places::Places;
+use crate::config::{self, Config, HostPattern};
+use crate::route::{RouteId, Router};
+
+/// A configuration with its places.
+pub(super) struct Setting {
+    pub(super) config: Config,
+    pub(super) router: Router,
+    places: Option<Places>,
+    file: String,
+}
+
+/// Where a route stands in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RouteAt {
+    /// Among those of a site, both counted from 0.
+    Site(usize, usize),
+    /// At the top: what no site claims.
+    Top,
+}
+
+impl Setting {
+    /// That of a file; `None` when it has errors, which are on stderr then.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub(super) fn of_file(file: &Path) -> Result<Option<Self>> {
+        let name = file.display().to_string();
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read \"{name}\""))?;
+        match config::load(file, &text) {
+            Ok(config) => {
+                let places = Places::of(&text).ok();
+                Ok(Some(Self { router: Router::new(&config), config, places, file: name }))
+            }
+            Err(errors) => {
+                eprintln!("{errors}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// That of a ktrix that was started without a file, with its cache in a directory.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such configuration.
+    pub(super) fn of_dir(dir: &Path) -> Result<Self> {
+        let config = Config::from_flags(&[] as &[&str], "http://127.0.0.1", Some(dir))?;
+        Ok(Self { router: Router::new(&config), config, places: None, file: String::new() })
+    }
+
+    /// Whether there is a file behind it.
+    pub(super) fn has_file(&self) -> bool {
+        self.places.is_some()
+    }
+
+    /// Where a rule of the router stands.
+    pub(super) fn route_at(&self, route: RouteId) -> RouteAt {
+        let mut n_left = self.router.number(route);
+        for (site, config) in self.config.sites.iter().enumerate() {
+            if n_left < config.routes.len() {
+                return RouteAt::Site(site, n_left);
+            }
+            n_left -= config.routes.len();
+        }
+        RouteAt::Top
+    }
+
+    /// The pattern of a site that takes a host, and the key that says so.
+    pub(super) fn host_pattern(&self, site: usize, host: &[u8]) -> (String, String) {
+        let hosts = self.config.sites.get(site).map(|site| site.hosts.as_slice());
+        let taken = hosts.unwrap_or_default().iter().enumerate().filter(|(_, it)| takes(it, host));
+        // The site was chosen by the router; of its patterns the narrowest that fits is named.
+        let width = |pattern: &HostPattern| match pattern {
+            HostPattern::Exact(_) => usize::MAX,
+            HostPattern::Below(suffix) => suffix.len(),
+            HostPattern::Any => 0,
+        };
+        match taken.max_by_key(|(_, pattern)| width(pattern)) {
+            Some((n, pattern)) => (pattern.to_string(), format!("sites[{site}].hosts[{n}]")),
+            None => ("any host".to_owned(), format!("sites[{site}]")),
+        }
+    }
+
+    /// What says something about a route: the narrowest of its own key, its site's and the top's.
+    pub(super) fn about(&self, at: RouteAt, key: &str, at_top: &str) -> Because {
+        self.said(&match at {
+            RouteAt::Site(site, route) => vec![
+                format!("sites[{site}].routes[{route}].{key}"),
+                format!("sites[{site}].{key}"),
+                at_top.to_owned(),
+            ],
+            RouteAt::Top => vec![at_top.to_owned()],
+        })
+    }
+
+    /// What says something about how a route caches.
+    pub(super) fn about_cache(&self, at: RouteAt, key: &str) -> Because {
+        let top = format!("cache.rules.{key}");
+        self.about(at, &format!("cache.{key}"), &top)
+    }
+
+    /// The first of these keys that the configuration has, else the default of the last one.
+    pub(super) fn said(&self, keys: &[String]) -> Because {
+        let said = self.places.as_ref().and_then(|it| it.first(keys.iter().map(String::as_str)));
+        match said {
+            Some(said) => {
+                Because::Config { file: self.file.clone(), line: said.place.line, key: said.key }
+            }
+            None => Because::Default(keys.last().cloned().unwrap_or_default()),
+        }
+    }
+}
+
+fn takes(pattern: &HostPattern, host: &[u8]) -> bool {
+    match pattern {
+        HostPattern::Exact(name) => name.as_bytes() == host,
+        HostPattern::Below(suffix) => host.ends_with(suffix.as_bytes()),
+        HostPattern::Any => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+cache: {path: /c, rules: {ttl-max: 1h}}
+upstream: 10.0.0.1
+upstreams: {app: {servers: [10.0.0.2]}}
+sites:
+  - hosts: [a.example, '*.example']
+    upstream: app
+    cache: {ttl-min: 5s}
+    routes:
+      - path: /x
+        cache: {ttl-min: 7s}
+      - path: /y
+  - hosts: [b.test]
+    upstream: app
+";
+
+    fn setting() -> Setting {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), TEXT).unwrap();
+        Setting::of_file(file.path()).unwrap().unwrap()
+    }
+
+    /// The line that says something about the route of a host and path.
+    fn line(setting: &Setting, host: &str, path: &str, key: &str) -> Option<u32> {
+        let route = setting.router.find(host.as_bytes(), path.as_bytes()).unwrap();
+        match setting.about_cache(setting.route_at(route), key) {
+            Because::Config { line, .. } => Some(line),
+            Because::Default(_) => None,
+            Because::Rfc(section) => panic!("{section}"),
+        }
+    }
+
+    #[test]
+    fn the_narrowest_line_is_named() {
+        let setting = setting();
+        for (host, path, key, expected) in [
+            ("a.example", "/x", "ttl-min", Some(10)),
+            ("a.example", "/y", "ttl-min", Some(7)),
+            ("a.example", "/z", "ttl-min", Some(7)),
+            ("b.test", "/", "ttl-min", None),
+            ("b.test", "/", "ttl-max", Some(1)),
+            ("nobody.test", "/", "ttl-max", Some(1)),
+            ("nobody.test", "/", "ttl-min", None),
+        ] {
+            assert_eq!(line(&setting, host, path, key), expected, "{host}{path} {key}");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_found_among_the_routes_of_all_sites() {
+        let setting = setting();
+        let at = |host: &str, path: &str| {
+            setting.route_at(setting.router.find(host.as_bytes(), path.as_bytes()).unwrap())
+        };
+        assert_eq!(at("a.example", "/x/1"), RouteAt::Site(0, 0));
+        assert_eq!(at("c.example", "/y"), RouteAt::Site(0, 1));
+        assert_eq!(at("a.example", "/z"), RouteAt::Site(0, 2));
+        assert_eq!(at("b.test", "/z"), RouteAt::Site(1, 0));
+        assert_eq!(at("nobody.test", "/z"), RouteAt::Top);
+        assert_eq!(setting.host_pattern(0, b"c.example").1, "sites[0].hosts[1]");
+        assert_eq!(setting.host_pattern(0, b"a.example").0, "a.example");
+    }
+}

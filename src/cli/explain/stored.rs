@@ -1,0 +1,301 @@
+//! What is stored for a request, how fresh that is, and what the request says about it.
+
+use crate::cache::slot::State;
+use crate::cli::cache::name::{KeyText, printable, variant_line};
+use crate::cli::cache::opened::{Opened, Sight};
+use crate::cli::explain::Explainer;
+use crate::cli::explain::outcome::{Outcome, pass_round};
+use crate::cli::explain::request::Routed;
+use crate::cli::explain::step::Because;
+use crate::cli::find::{Found, find};
+use crate::http::date;
+use crate::http::fields::Fields;
+use crate::http::h1::head::parse_fields;
+use crate::http::status::Status;
+use crate::policy::answer::{self, Answer};
+use crate::policy::control::RequestControl;
+use crate::policy::course::{Course, Held, course};
+use crate::policy::freshness::{Source, current_age_s};
+use crate::policy::ground::Ground;
+use crate::policy::keep::{self, Lifetimes};
+use crate::policy::meta;
+use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
+
+/// A stored response, read.
+struct Response {
+    status: Status,
+    fields: Fields,
+    body_len: u64,
+    lifetimes: Lifetimes,
+}
+
+impl Explainer<'_> {
+    /// Looks for what is stored, and tells what that comes to.
+    pub(super) fn look_up(&mut self, routed: &Routed) -> Outcome {
+        if let Err(reason) = self.permission(routed) {
+            return pass_round(routed, reason);
+        }
+        let Some(cache) = self.cache else {
+            return pass_round(routed, crate::policy::pass::PassReason::Off);
+        };
+        let name = Name::of_request(&routed.rules.key, &routed.scheme, &routed.head);
+        let because = match routed.rules.key == Default::default() {
+            true => Because::Rfc("RFC 9111 section 2"),
+            false => self.setting.about_cache(routed.at, "key"),
+        };
+        self.say("key", printable(&name.text), Some(because));
+        self.say("md5", name.key.to_string(), None);
+        let found = find(cache, &routed.rules.key, &name, &routed.head.fields);
+        self.say_vary(routed, &found);
+        let response = found.sight.as_ref().and_then(|sight| self.response(cache, sight));
+        self.say_control(routed);
+        if let Some(response) = &response {
+            self.say_freshness(routed, response);
+        }
+        let is_note = found.sight.as_ref().is_some_and(|sight| is_note(sight, self.now_s));
+        let held = match &response {
+            Some(response) => Held::Object(&response.lifetimes),
+            None if is_note => Held::Note,
+            None => Held::Nothing { has_variants: found.marker.is_some() },
+        };
+        if found.sight.is_none() {
+            self.by_rfc("stored", "nothing", "RFC 9111 section 4");
+        }
+        let (course, ground) = course(&routed.head, held, &routed.rules, self.now_s);
+        self.say_course(routed, course, ground, response.as_ref())
+    }
+
+    fn say_vary(&mut self, routed: &Routed, found: &Found) {
+        let Some(marker) = &found.marker else { return };
+        let chosen = variant_line(&KeyText::of(&found.name.text).variant());
+        match &routed.rules.key.chosen {
+            Some(own) if own.names().eq(marker.names.names()) => {
+                let because = self.setting.about_cache(routed.at, "key");
+                self.say("variant", chosen, Some(because));
+            }
+            _ => self.by_rfc("variant", chosen, "RFC 9111 section 4.1"),
+        }
+        self.say("md5", found.name.key.to_string(), None);
+    }
+
+    /// The response behind a slot; `None` if there is none, or none that would be served.
+    fn response(&mut self, cache: &Opened, sight: &Sight) -> Option<Response> {
+        let view = &sight.view;
+        let path = cache.store.path(&view.key).display().to_string();
+        let file = match &sight.object {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                let until = printable(&date::format(view.fresh_until_s));
+                let is_over = if is_note(sight, self.now_s) { "" } else { ", which is past" };
+                self.say("stored", format!("a note not to store it, until {until}{is_over}"), None);
+                return None;
+            }
+            Err(fault) => {
+                let value = format!("{path} is not usable ({fault}): it would be removed");
+                self.say("stored", value, None);
+                return None;
+            }
+        };
+        let lifetimes = meta::decode(file.meta()).ok();
+        let fields = parse_fields(file.head(), STORED_FIELDS_MAX).ok();
+        let (Some(lifetimes), Some(fields)) = (lifetimes, fields) else {
+            self.say("stored", format!("{path} is of another version of ktrix"), None);
+            return None;
+        };
+        let (status, body_len) = (Status(file.status()), file.body_len);
+        if view.state == State::Vary {
+            return None;
+        }
+        let value = format!("{} {}, {body_len} bytes, {path}", status.0, status.reason());
+        self.by_rfc("stored", value, "RFC 9111 section 3");
+        Some(Response { status, fields, body_len, lifetimes })
+    }
+
+    fn say_freshness(&mut self, routed: &Routed, response: &Response) {
+        let lifetimes = &response.lifetimes;
+        let age_s = current_age_s(lifetimes, self.now_s);
+        let since_s = age_s.saturating_sub(u64::from(lifetimes.age_s));
+        let value = format!("{age_s} s: {} s when it came, {since_s} s since", lifetimes.age_s);
+        self.by_rfc("age", value, "RFC 9111 section 4.2.3");
+        self.say_lifetime(routed, response);
+        let left_s = lifetimes.fresh_until_s.cast_signed().saturating_sub(self.now_s.cast_signed());
+        let value = match left_s {
+            1.. => format!("fresh for {left_s} s"),
+            _ => format!("stale for {} s", left_s.unsigned_abs()),
+        };
+        self.by_rfc("freshness", value, "RFC 9111 section 4.2");
+        for (step, until_s, key, section) in [
+            ("while-stale", lifetimes.swr_until_s, "stale-while-revalidate", "RFC 5861 section 3"),
+            ("on-error", lifetimes.sie_until_s, "stale-if-error", "RFC 5861 section 4"),
+        ] {
+            let window_s = until_s.saturating_sub(lifetimes.fresh_until_s);
+            if window_s > 0 {
+                let value = format!("{key} for {window_s} s after that");
+                let is_stated = response.fields.list("cache-control").any(|member| {
+                    member.len() >= key.len()
+                        && member[..key.len()].eq_ignore_ascii_case(key.as_bytes())
+                });
+                let because = match is_stated {
+                    true => Because::Rfc(section),
+                    false => self.setting.about_cache(routed.at, key),
+                };
+                self.say(step, value, Some(because));
+            }
+        }
+        for (is_set, word, section) in [
+            (lifetimes.no_cache, "no-cache", "RFC 9111 section 5.2.2.4"),
+            (lifetimes.must_revalidate, "must not be served stale", "RFC 9111 section 5.2.2.2"),
+            (lifetimes.immutable, "immutable", "RFC 8246 section 2"),
+        ] {
+            if is_set {
+                self.by_rfc("marked", word, section);
+            }
+        }
+    }
+
+    /// The lifetime that the stored fields come to by the rules of now.
+    fn say_lifetime(&mut self, routed: &Routed, response: &Response) {
+        let lifetimes = &response.lifetimes;
+        let (status, fields, rules) = (response.status, &response.fields, &routed.rules);
+        let kept_s = lifetimes
+            .fresh_until_s
+            .saturating_add(u64::from(lifetimes.age_s))
+            .saturating_sub(lifetimes.received_s);
+        let Some(stated) = keep::stated_lifetime(status, fields, lifetimes.received_s, rules)
+        else {
+            let value = format!("{kept_s} s: the origin states none and there is nothing to guess");
+            return self.by_rfc("lifetime", value, "RFC 9111 section 4.2.1");
+        };
+        let because = match stated.source {
+            Source::SMaxage => Because::Rfc("RFC 9111 section 5.2.2.10"),
+            Source::MaxAge => Because::Rfc("RFC 9111 section 5.2.2.1"),
+            Source::Expires => Because::Rfc("RFC 9111 section 5.3"),
+            Source::Heuristic => Because::Rfc("RFC 9111 section 4.2.2"),
+            Source::Rule => self.setting.about_cache(routed.at, "ttl-status"),
+        };
+        self.say(
+            "lifetime",
+            format!("{} s, {}", stated.seconds, stated.source.words()),
+            Some(because),
+        );
+        let bounded_s = stated.seconds.max(rules.ttl_min_s).min(rules.ttl_max_s);
+        if bounded_s != stated.seconds {
+            let is_raised = bounded_s > stated.seconds;
+            let (word, key) =
+                if is_raised { ("raised to", "ttl-min") } else { ("cut to", "ttl-max") };
+            let because = self.setting.about_cache(routed.at, key);
+            self.say("lifetime", format!("{word} {bounded_s} s"), Some(because));
+        }
+        if u64::from(bounded_s) != kept_s && !lifetimes.no_cache {
+            let value = format!("{kept_s} s were counted when it was stored, by other rules");
+            self.say("lifetime", value, None);
+        }
+    }
+
+    /// What the request says about what is stored.
+    fn say_control(&mut self, routed: &Routed) {
+        let control = RequestControl::of(&routed.head.fields);
+        let seconds = [
+            ("max-age", control.max_age, "RFC 9111 section 5.2.1.1"),
+            ("max-stale", control.max_stale, "RFC 9111 section 5.2.1.2"),
+            ("min-fresh", control.min_fresh, "RFC 9111 section 5.2.1.3"),
+            ("stale-if-error", control.stale_if_error, "RFC 5861 section 4"),
+        ];
+        for (name, value_s, section) in seconds {
+            match value_s {
+                Some(u32::MAX) => self.by_rfc("directive", name, section),
+                Some(value_s) => self.by_rfc("directive", format!("{name}={value_s}"), section),
+                None => {}
+            }
+        }
+        for (name, is_set, section) in [
+            ("no-cache", control.no_cache, "RFC 9111 section 5.2.1.4"),
+            ("no-store", control.no_store, "RFC 9111 section 5.2.1.5"),
+            ("only-if-cached", control.only_if_cached, "RFC 9111 section 5.2.1.7"),
+        ] {
+            if is_set {
+                self.by_rfc("directive", name, section);
+            }
+        }
+        if routed.rules.refreshes(&routed.head) {
+            let because = self.setting.about_cache(routed.at, "refresh-if");
+            self.say("directive", "a condition of refresh-if holds", Some(because));
+        }
+    }
+
+    fn say_course(
+        &mut self,
+        routed: &Routed,
+        course: Course,
+        ground: Option<Ground>,
+        response: Option<&Response>,
+    ) -> Outcome {
+        let because = ground.map(|ground| match ground {
+            Ground::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
+            ground => Because::Rfc(ground.section()),
+        });
+        let (value, because) = match course {
+            Course::Answer { refreshes: true, .. } => {
+                ("answer with it, and validate it behind", because)
+            }
+            Course::Answer { .. } => ("answer with it", because),
+            Course::NotCached => ("answer 504", Some(Because::Rfc("RFC 9111 section 5.2.1.7"))),
+            Course::Pass(reason) => {
+                (reason.sentence(), reason.section().map(Because::Rfc).or(because))
+            }
+            Course::Fill { may_serve_on_error: true, .. } => {
+                ("ask the origin; answer with what is stored if that fails", because)
+            }
+            Course::Fill { .. } => {
+                let because = because.or(Some(Because::Rfc("RFC 9111 section 4")));
+                ("ask the origin, and store its answer if that may be", because)
+            }
+        };
+        let value = match ground {
+            Some(ground) => format!("{}: {value}", ground.sentence()),
+            None => value.to_owned(),
+        };
+        self.say("decision", value, because);
+        if matches!(course, Course::Fill { .. }) && response.is_none() && routed.rules.uses_min > 1
+        {
+            let because = self.setting.about_cache(routed.at, "min-uses");
+            let value = format!("stored only at use {}; only workers count", routed.rules.uses_min);
+            self.say("min-uses", value, Some(because));
+        }
+        let status = response.map(|it| match course {
+            Course::Answer { .. } => self.say_answer(routed, it),
+            _ => it.status,
+        });
+        let reason = match (ground, course) {
+            (Some(ground), _) => ground.word(),
+            (None, Course::Fill { fwd, .. }) => fwd.word(),
+            (None, Course::NotCached) => "only-if-cached",
+            (None, _) => "-",
+        };
+        let stored = response.zip(status).map(|(it, status)| (&it.fields, status));
+        self.outcome(routed, course, reason, stored)
+    }
+
+    /// What of the stored response is the answer to the request, and with which status.
+    fn say_answer(&mut self, routed: &Routed, response: &Response) -> Status {
+        let Response { status, fields, body_len, .. } = response;
+        let (status, value, section) =
+            match answer::answer(&routed.head, *status, fields, *body_len) {
+                Answer::Full => return *status,
+                Answer::NotModified => {
+                    (304, "the client has it already", "RFC 9110 section 13.2.2")
+                }
+                Answer::Partial(_) => (206, "a part of it", "RFC 9110 section 14.2"),
+                Answer::Unsatisfiable => {
+                    (416, "there is no such part of it", "RFC 9110 section 15.5.17")
+                }
+            };
+        self.by_rfc("answer", format!("{status}: {value}"), section);
+        Status(status)
+    }
+}
+
+/// Whether a slot is a note not to store that still counts.
+fn is_note(sight: &Sight, now_s: u64) -> bool {
+    sight.view.state == State::Pass && now_s < sight.view.fresh_until_s
+}

@@ -1,0 +1,102 @@
+//! Where the text says something, for those who ask which line made it so.
+
+use crate::config::document::{Node, Place, SyntaxError, Value, read};
+
+/// A configuration's text, to be asked for places.
+#[derive(Debug)]
+pub struct Places {
+    root: Node,
+}
+
+/// A key that stands in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The key, as messages name it: `sites[0].routes[1].cache`.
+    pub key: String,
+    /// Where its value stands.
+    pub place: Place,
+}
+
+impl Places {
+    /// Those of a text.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn of(text: &str) -> Result<Self, SyntaxError> {
+        read(text).map(|root| Self { root })
+    }
+
+    /// The first of these keys that the text has, as in `sites[0].hosts[1]`. What is not a list
+    /// stands for a list of itself, as it does wherever a list is read.
+    pub fn first<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<Said> {
+        keys.into_iter().find_map(|key| {
+            let place = self.find(key)?.place;
+            Some(Said { key: key.to_owned(), place })
+        })
+    }
+
+    fn find(&self, key: &str) -> Option<&Node> {
+        key.split('.').try_fold(&self.root, |node, step| {
+            let (name, number) = match step.strip_suffix(']').and_then(|step| step.split_once('['))
+            {
+                Some((name, number)) => (name, Some(number.parse().ok()?)),
+                None => (step, None),
+            };
+            let Value::Map(entries) = &node.value else { return None };
+            let node = &entries.iter().find(|entry| entry.key == name)?.node;
+            match (&node.value, number) {
+                (Value::List(items), Some(number)) => items.get::<usize>(number),
+                (Value::Empty, Some(_)) => None,
+                (_, Some(0)) | (_, None) => Some(node),
+                (_, Some(_)) => None,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+cache: /c
+sites:
+  - hosts: [a.example, b.example]
+    cache: {ttl-min: 5s}
+    routes:
+      - path: /x
+        upstream: app
+      - {path: /y, cache: off}
+  - hosts: c.example
+";
+
+    #[test]
+    fn a_key_is_found_where_it_stands() {
+        let places = Places::of(TEXT).unwrap();
+        let line = |key: &str| places.first([key]).map(|said| said.place.line);
+        for (key, expected) in [
+            ("cache", Some(1)),
+            ("sites[0].hosts[1]", Some(3)),
+            ("sites[0].cache.ttl-min", Some(4)),
+            ("sites[0].routes[0].upstream", Some(7)),
+            ("sites[0].routes[1].cache", Some(8)),
+            ("sites[1].hosts[0]", Some(9)),
+            ("sites[1].hosts[1]", None),
+            ("sites[0].routes[2].path", None),
+            ("sites[7].hosts", None),
+            ("cache.path", None),
+            ("", None),
+            ("sites[x]", None),
+        ] {
+            assert_eq!(line(key), expected, "{key}");
+        }
+        let said = places.first(["sites[0].routes[0].cache", "sites[0].cache", "cache"]).unwrap();
+        assert_eq!((said.key.as_str(), said.place.line), ("sites[0].cache", 4));
+    }
+
+    #[test]
+    fn what_is_no_yaml_has_no_places() {
+        assert!(Places::of("a: [").is_err());
+        assert_eq!(Places::of("").unwrap().first(["a"]), None);
+    }
+}

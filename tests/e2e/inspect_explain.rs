@@ -1,0 +1,246 @@
+//! `ktrix explain` says beforehand what a running ktrix then does, and which rule made it so.
+
+use crate::support::ktrix::text;
+use crate::support::socket::Address;
+use crate::support::{Ask, Ktrix, Origin, Plan, Request, Response, date_from_now, until};
+
+const SITES: &str = "\
+[{routes: [\
+{path: /, upstream: app, cache: {pass-if: cookie session, refresh-if: header X-Preview}}, \
+{path: /q, upstream: app, cache: {key: {query-drop: [utm_*], headers: X-Country}}}, \
+{path: /rule, upstream: app, cache: {ttl-status: {any: 60s}, stale-while-revalidate: 5m}}, \
+{path: /off/, upstream: app, cache: off}]}]";
+
+/// What the target says about caching: each has an ETag, and a 304 says the same again.
+fn answer(request: &Request) -> Response {
+    let control = match request.target.split(['/', '?']).nth(1).unwrap_or_default() {
+        "old" => "max-age=60",
+        "must" => "max-age=60, must-revalidate",
+        "swr" => "max-age=60, stale-while-revalidate=6000",
+        "sie" => "max-age=60, stale-if-error=6000",
+        "immutable" => "max-age=600, immutable",
+        "nocache" => "no-cache",
+        "nostore" => "no-store",
+        "rule" => "public",
+        _ => "max-age=600",
+    };
+    let is_old = ["/old", "/must", "/swr", "/sie"].iter().any(|it| request.target.starts_with(it));
+    let response = match request.has("if-none-match") {
+        true => Response::status(304),
+        false => Response::ok("0123456789"),
+    };
+    let response = match request.target.starts_with("/vary") {
+        true => response.field("Vary", "Accept-Language"),
+        false => response,
+    };
+    let age = if is_old { 1000 } else { 0 };
+    response.cache(control).field("Age", age).field("ETag", "\"x\"")
+}
+
+/// One request: what is asked, the verdict that is expected and a rule or line that must be named.
+struct Case {
+    method: &'static str,
+    target: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+    verdict: &'static str,
+    because: &'static str,
+}
+
+const fn case(
+    method: &'static str,
+    target: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+    verdict: &'static str,
+    because: &'static str,
+) -> Case {
+    Case { method, target, fields, verdict, because }
+}
+
+const CONTROL: &str = "Cache-Control";
+
+const CASES: &[Case] = &[
+    case("GET", "/a", &[], "hit", "RFC 9111 section 4.2"),
+    case("HEAD", "/a", &[], "hit", "RFC 9111 section 4.2"),
+    case("GET", "/a", &[("If-None-Match", "\"x\"")], "hit", "RFC 9110 section 13.2.2"),
+    case("GET", "/a", &[("Range", "bytes=2-4")], "hit", "RFC 9110 section 14.2"),
+    case("GET", "/a", &[("Range", "bytes=90-")], "hit", "RFC 9110 section 15.5.17"),
+    case("GET", "/a", &[(CONTROL, "no-cache")], "validate", "RFC 9111 section 5.2.1.4"),
+    case("GET", "/a", &[("Pragma", "no-cache")], "validate", "RFC 9111 section 5.2.1.4"),
+    case("GET", "/a", &[(CONTROL, "max-age=0")], "validate", "RFC 9111 section 5.2.1.1"),
+    case("GET", "/a", &[(CONTROL, "min-fresh=900")], "validate", "RFC 9111 section 5.2.1.3"),
+    case("GET", "/a", &[("If-Match", "\"x\"")], "pass", "RFC 9111 section 4.3.2"),
+    case("GET", "/a", &[("Cookie", "session=1")], "pass", "pass-if"),
+    case("GET", "/a", &[("X-Preview", "1")], "validate", "refresh-if"),
+    case("GET", "/immutable", &[(CONTROL, "max-age=0")], "hit", "RFC 8246 section 2"),
+    case("GET", "/old", &[], "validate", "RFC 9111 section 4.2.4"),
+    case("HEAD", "/old", &[], "pass", "RFC 9111 section 3"),
+    case("GET", "/old", &[(CONTROL, "max-stale")], "stale", "RFC 9111 section 5.2.1.2"),
+    case("GET", "/old", &[(CONTROL, "max-stale=9")], "validate", "RFC 9111 section 4.2.4"),
+    case("GET", "/old", &[(CONTROL, "only-if-cached")], "not-cached", "RFC 9111 section 5.2.1.7"),
+    case("GET", "/must", &[(CONTROL, "max-stale")], "validate", "RFC 9111 section 5.2.2.2"),
+    case("GET", "/swr", &[], "stale", "RFC 5861 section 3"),
+    case("GET", "/sie", &[], "validate", "RFC 5861 section 4"),
+    case("GET", "/nocache", &[], "validate", "RFC 9111 section 5.2.2.4"),
+    case("GET", "/nostore", &[], "pass", ""),
+    case("GET", "/rule", &[], "hit", "ttl-status"),
+    case("GET", "/vary", &[("Accept-Language", "de")], "hit", "RFC 9111 section 4.1"),
+    case("GET", "/vary", &[("Accept-Language", "fr")], "miss", "RFC 9111 section 4.1"),
+    case("GET", "/q?b=1&utm_x=2", &[("X-Country", "de")], "hit", "sites[0].routes[1].cache.key"),
+    case("GET", "/q?b=1", &[("X-Country", "fr"), ("X-Host", "z")], "miss", "cache.key"),
+    case("GET", "/new", &[("X-Host", "evil"), ("Range", "bytes=0-1")], "miss", "section 4"),
+    case("GET", "/new2", &[(CONTROL, "only-if-cached")], "not-cached", "section 5.2.1.7"),
+    case("HEAD", "/new3", &[], "pass", "RFC 9111 section 3"),
+    case("POST", "/new4", &[], "pass", "RFC 9111 section 3"),
+    case("GET", "/off/x", &[], "pass", "sites[0].routes[3].cache"),
+    case("GET", "/q/../off/x", &[], "pass", "sites[0].routes[3].cache"),
+    case("TRACE", "/a", &[], "own", "RFC 9110 section 9.3"),
+    case("OPTIONS", "/a", &[("Max-Forwards", "0")], "own", "RFC 9110 section 9.3"),
+];
+
+/// What is stored before: one request for each target of which something is to be there.
+fn prime(ktrix: &Ktrix<'_>) {
+    let stored = [
+        "/a",
+        "/immutable",
+        "/old",
+        "/must",
+        "/swr",
+        "/sie",
+        "/nocache",
+        "/nostore",
+        "/rule",
+        "/vary",
+        "/q?b=1",
+    ];
+    for target in stored {
+        let ask = Ask::get(target).field("Accept-Language", "de").field("X-Country", "de");
+        ktrix.ask(&ask).expect_status(200);
+    }
+    until("all of it to be stored", crate::support::PATIENCE, || {
+        let config = ktrix.plan.config_path().display().to_string();
+        let listed = ktrix.plan.run(&["cache", "list", "-c", &config]);
+        // Two of them are variants, with a line for what chooses among them.
+        text(&listed).contains(&format!("{} objects", stored.len() + 2)).then_some(())
+    });
+}
+
+fn explained(plan: &Plan, case: &Case) -> serde_json::Value {
+    let Address::Ip(ip) = plan.address else { panic!("not on TCP") };
+    let url = format!("http://{ip}{}", case.target);
+    let fields: Vec<String> = case.fields.iter().map(|(n, v)| format!("{n}: {v}")).collect();
+    let config = plan.config_path().display().to_string();
+    let mut args = vec!["explain", &url, "-X", case.method, "--json", "-c", &config];
+    for field in &fields {
+        args.extend(["-H", field]);
+    }
+    let output = plan.run(&args);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+    serde_json::from_str(&text(&output)).unwrap()
+}
+
+/// The parameters of a `Cache-Status` member; `ttl` only as such, for the clock goes on.
+fn parameters(status: &str) -> Vec<String> {
+    let own = status.rsplit(", ").next().unwrap_or_default();
+    let name =
+        |part: &str| if part.starts_with("ttl=") { "ttl".to_owned() } else { part.to_owned() };
+    own.split("; ").map(name).collect()
+}
+
+#[test]
+fn what_is_explained_is_what_is_done() {
+    let origin = Origin::answering(answer);
+    let plan = Plan::new(&origin).set("sites", SITES);
+    let ktrix = plan.start();
+    prime(&ktrix);
+    for case in CASES {
+        let name = format!("{} {} {:?}", case.method, case.target, case.fields);
+        let explained = explained(&plan, case);
+        assert_eq!(explained["verdict"], case.verdict, "{name}: {explained:#}");
+        let steps = explained["steps"].to_string();
+        assert!(steps.contains(case.because), "{name}: {} in {explained:#}", case.because);
+        let n_before = origin.n_requests();
+        let mut ask = Ask::new(case.method, case.target);
+        for (field, value) in case.fields {
+            ask = ask.field(field, value);
+        }
+        let answer = ktrix.ask(&ask);
+        if let Some(status) = explained["status"].as_u64() {
+            assert_eq!(u64::from(answer.status), status, "{name}: {explained:#}");
+        }
+        let (said, done) = (&explained["cache_status"], answer.cache_status());
+        let done = parameters(&done);
+        for part in parameters(said.as_str().unwrap()) {
+            assert!(done.contains(&part), "{name}: {said} and then {done:?}");
+        }
+        assert_eq!(done.contains(&"hit".to_owned()), said.as_str().unwrap().contains("hit"));
+        match explained["origin_request"].as_str() {
+            Some(request) => {
+                origin.wait_requests(n_before + 1);
+                let seen = String::from_utf8(origin.last().head.raw).unwrap();
+                assert_eq!(seen.trim_end().replace("\r\n", "\n"), request.trim_end(), "{name}");
+            }
+            None => assert_eq!(origin.n_requests(), n_before, "{name}"),
+        }
+    }
+}
+
+#[test]
+fn the_arithmetic_and_the_lines_are_told() {
+    let origin = Origin::answering(|_| {
+        let expires = date_from_now(500);
+        Response::ok("x").field("Expires", expires).field("Age", 30).field("Date", date_from_now(0))
+    });
+    let plan =
+        Plan::new(&origin).set("sites", "[{hosts: [a.example, \"*.b.example\"], upstream: app}]");
+    plan.put("cache", "{path: $DIR/cache, rules: {ttl-max: 100s}}");
+    let ktrix = plan.start();
+    let mut client = ktrix.client().host("www.b.example");
+    client.get("/x").expect_status(200);
+    let config = plan.config_path().display().to_string();
+    let line = |key: &str| {
+        let config = plan.config();
+        let line = config.lines().position(|line| line.starts_with(key)).unwrap() + 1;
+        format!("{}:{line}: ", plan.config_path().display())
+    };
+    let args = ["explain", "http://www.b.example/x", "-c", &config];
+    let explained = until("a hit", crate::support::PATIENCE, || {
+        let explained = text(&plan.run(&args));
+        explained.contains("verdict: hit").then_some(explained)
+    });
+    for part in [
+        format!("*.b.example  ({}sites[0].hosts[1])", line("sites")),
+        format!("({}sites[0].upstream)", line("sites")),
+        "30 s when it came".to_owned(),
+        "by Expires  (RFC 9111 section 5.3)".to_owned(),
+        format!("cut to 100 s  ({}cache.rules.ttl-max)", line("cache")),
+        "GET http://www.b.example/x".to_owned(),
+    ] {
+        assert!(explained.contains(&part), "{part:?} in\n{explained}");
+    }
+    let text_of = |url: &str| text(&plan.run(&["explain", url, "-c", &config]));
+    assert!(
+        text_of("http://c.example/").contains("status: 404"),
+        "{}",
+        text_of("http://c.example/")
+    );
+    assert!(text_of("http://a.example/b c").contains("refused: bad-request-line"));
+    let not_one = plan.run(&["explain", "a.example", "-c", &config]);
+    assert_eq!(not_one.status.code(), Some(1));
+}
+
+#[test]
+fn what_is_damaged_is_explained_as_a_miss() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/x");
+    ktrix.wait_hit("/x");
+    drop(ktrix);
+    let file = plan.cache_files().pop().unwrap();
+    std::fs::write(&file, "nonsense").unwrap();
+    let explained = explained(&plan, &case("GET", "/x", &[], "miss", ""));
+    assert_eq!(explained["verdict"], "miss", "{explained:#}");
+    assert!(explained.to_string().contains("not usable"), "{explained:#}");
+    let ktrix = plan.start();
+    ktrix.get("/x").expect_miss();
+}
