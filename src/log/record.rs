@@ -23,7 +23,7 @@ pub struct Record<'a> {
     pub target: &'a [u8],
     /// The protocol that the client spoke, as in `HTTP/1.1`.
     pub version: &'a str,
-    /// The answer's status; 0 if nothing was answered.
+    /// The answer's status; 499 if the client went away before it began, 0 if there was none.
     pub status: u16,
     /// Bytes of the answer's body that were sent.
     pub body_bytes: u64,

@@ -38,6 +38,10 @@ pub trait Client {
     /// What followed the last chunk of the request's body, once it was read to its end.
     fn take_trailers(&mut self) -> Fields;
 
+    /// Waits until the client is known to have gone: its connection is broken, or its stream was
+    /// reset. One that has merely said everything is still listening. Not while its body is read.
+    async fn gone(&mut self);
+
     /// Passes on an interim response, RFC 9110 section 15.2.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason>;
 

@@ -62,3 +62,17 @@ pub struct Facts {
     /// Where it is.
     pub stage: Stage,
 }
+
+/// The status in the log of a request whose client went away before its answer began, as in
+/// other servers' logs; nobody is sent it.
+pub const CLIENT_GONE: u16 = 499;
+
+impl Facts {
+    /// The status for the log.
+    pub fn logged_status(&self) -> u16 {
+        match (self.status, self.close) {
+            (0, Some(CloseReason::ClientGone)) => CLIENT_GONE,
+            (status, _) => status,
+        }
+    }
+}

@@ -7,11 +7,12 @@ use crate::base::time::Now;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
 use crate::proxy::client::ClientError;
-use crate::proxy::failure::FetchError;
+use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::origin::{self, Origin, OriginBody, OriginLimits, SendError};
 use crate::proxy::pools::{Pools, Tried};
 use crate::proxy::upload::Upload;
 use crate::reactor;
+use crate::sys::pinned::Race;
 
 /// What is asked, ready for the wire.
 #[derive(Clone, Debug)]
@@ -56,6 +57,9 @@ pub enum FetchFailure {
 }
 
 /// Asks an upstream, and again where that is safe and useful.
+///
+/// Who asked may go meanwhile, and then nobody is asked any longer; unless what was asked may have
+/// changed something, so that what is stored depends on the answer.
 pub async fn fetch<U: Upload>(
     pools: &Pools,
     limits: OriginLimits,
@@ -64,10 +68,13 @@ pub async fn fetch<U: Upload>(
 ) -> Result<Response, FetchFailure> {
     let mut tried = Tried::default();
     let mut n_left = pools.retries(question.upstream);
+    let mut may_go = true;
     loop {
-        let connection = match pools.checkout(question.upstream, &tried).await {
-            Ok(connection) => connection,
-            Err((error, server)) => {
+        let connection = pools.checkout(question.upstream, &tried);
+        let connection = match Race::new(connection, departure(upload, may_go)).await {
+            None => return Err(GONE),
+            Some(Ok(connection)) => connection,
+            Some(Err((error, server))) => {
                 if let Some(server) = server {
                     tried.add(server);
                 }
@@ -81,6 +88,7 @@ pub async fn fetch<U: Upload>(
         };
         let mut origin = Origin::new(connection, question.method, limits);
         let requested = reactor::now();
+        may_go = question.method.is_safe();
         let error = match ask(&mut origin, question, upload).await {
             Ok(head) => {
                 pools.answered(question.upstream, origin.server().1);
@@ -129,13 +137,26 @@ async fn ask<U: Upload>(
         SendError::Client(error) => FetchFailure::Client(error),
     })?;
     loop {
-        let head = origin.head().await.map_err(FetchFailure::Fetch)?;
+        let departure = departure(upload, question.method.is_safe());
+        let head = Race::new(origin.head(), departure).await.ok_or(GONE)?;
+        let head = head.map_err(FetchFailure::Fetch)?;
         if !head.status.is_interim() {
             return Ok(head);
         }
         origin::pass_on(&head, upload).await.map_err(FetchFailure::Client)?;
     }
 }
+
+/// Waits until nobody waits for the answer any more, if that matters.
+async fn departure<U: Upload>(upload: &mut U, may_go: bool) {
+    match may_go {
+        true => upload.gone().await,
+        false => std::future::pending().await,
+    }
+}
+
+/// Nobody waits for the answer.
+const GONE: FetchFailure = FetchFailure::Client(ClientError::Closed(CloseReason::ClientGone));
 
 fn answered(origin: Origin, head: ResponseHead, requested: Now) -> Response {
     let server = origin.server();
@@ -216,6 +237,10 @@ mod tests {
 
         async fn interim(&mut self, _: &ResponseHead) -> Result<(), ClientError> {
             Ok(())
+        }
+
+        async fn gone(&mut self) {
+            std::future::pending().await
         }
     }
 

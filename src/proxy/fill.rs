@@ -37,6 +37,7 @@ use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::proxy::upload::Upload;
 use crate::reactor::{self, timer};
+use crate::sys::pinned::Race;
 
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
 const WHOLE_WAIT_MS: u64 = 20;
@@ -88,7 +89,7 @@ struct Fill {
 
 impl Fill {
     async fn run(mut self) {
-        let mut upload = Unasked(Rc::clone(&self.lease.local));
+        let mut upload = Unasked::new(&self.lease, self.job.is_background);
         let context = &self.context;
         loop {
             let conditional = self.job.conditional.take();
@@ -354,9 +355,14 @@ impl Fill {
             if more && !self.is_wanted(bytes, response.body.remaining()) {
                 return Err(Spill::Abandoned);
             }
-            match is_waiting && more {
-                true => response.body.wait().await.map_err(Spill::Origin)?,
-                false => reactor::yield_now().await,
+            if !is_waiting || !more {
+                reactor::yield_now().await;
+                continue;
+            }
+            // That somebody has left may mean that nobody wants it: look again.
+            let left = local.notice.later_than(local.notice.version());
+            if let Some(result) = Race::new(response.body.wait(), left).await {
+                result.map_err(Spill::Origin)?;
             }
         }
     }
@@ -439,7 +445,23 @@ async fn whole_body(response: &mut Response, body: &mut Vec<u8>) -> Result<bool,
 }
 
 /// A fill's request has no body, and its interim responses go to the exchange that led to it.
-struct Unasked(Rc<LocalFill>);
+struct Unasked {
+    local: Rc<LocalFill>,
+    cache: Rc<CacheSide>,
+    at: FillAt,
+    is_background: bool,
+}
+
+impl Unasked {
+    fn new(lease: &Lease, is_background: bool) -> Self {
+        let (local, cache) = (Rc::clone(&lease.local), Rc::clone(&lease.cache));
+        Self { local, cache, at: lease.at, is_background }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_background || self.local.has_readers() || self.cache.fills.has_followers(self.at)
+    }
+}
 
 impl Upload for Unasked {
     fn in_memory(&self) -> Option<&[u8]> {
@@ -455,7 +477,17 @@ impl Upload for Unasked {
     }
 
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
-        self.0.push_interim(head.clone());
+        self.local.push_interim(head.clone());
         Ok(())
+    }
+
+    async fn gone(&mut self) {
+        loop {
+            let since = self.local.notice.version();
+            if !self.is_wanted() {
+                return;
+            }
+            self.local.notice.later_than(since).await;
+        }
     }
 }

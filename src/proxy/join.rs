@@ -4,6 +4,7 @@
 //! has written so far. A follower that has sent nothing can always start over, so a fill that
 //! breaks, or turns out to be for another variant, costs it a look-up and no more.
 
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::proxy::lookup::{self, Name, STORED_FIELDS_MAX};
 use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
 use crate::proxy::stored::{self, Added};
 use crate::reactor::{self, timer};
+use crate::sys::pinned::Race;
 
 /// A follower of another worker's fill looks for itself at least this often, in case that the
 /// worker died together with those who would have told.
@@ -89,14 +91,21 @@ pub async fn join<C: Client>(
                 Some(local) => {
                     // What runs in this worker tells by itself.
                     cache.fills.unfollow(at, cache.seat);
-                    follow_local(&local, &request, &name).await
+                    follow_local(client, &local, &request, &name).await
                 }
-                None => follow_remote(cache, at, &request, &name).await,
+                None => follow_remote(client, cache, at, &request, &name).await,
             }
         }
         Lease::Full => Joined::Passed(PassReason::Store, None),
     }
 }
+
+/// Waits for something on behalf of a client; `false` if the client goes meanwhile.
+async fn wait<C: Client>(client: &mut C, something: impl Future<Output = ()>) -> bool {
+    Race::new(something, client.gone()).await.is_some()
+}
+
+const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
 
 async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
     let reading = local.read();
@@ -109,7 +118,11 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
         }
         let part = Part::Led(Rc::clone(local));
         match local.progress() {
-            Progress::Fetching => local.notice.later_than(since).await,
+            Progress::Fetching => {
+                if !wait(client, local.notice.later_than(since)).await {
+                    return GONE;
+                }
+            }
             Progress::Object(object) => return Joined::Object(object, part),
             Progress::Streaming(object) => {
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
@@ -123,12 +136,21 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
     }
 }
 
-async fn follow_local(local: &Rc<LocalFill>, request: &RequestHead, name: &Name) -> Joined {
+async fn follow_local<C: Client>(
+    client: &mut C,
+    local: &Rc<LocalFill>,
+    request: &RequestHead,
+    name: &Name,
+) -> Joined {
     let reading = local.read();
     loop {
         let since = local.notice.version();
         match local.progress() {
-            Progress::Fetching => local.notice.later_than(since).await,
+            Progress::Fetching => {
+                if !wait(client, local.notice.later_than(since)).await {
+                    return GONE;
+                }
+            }
             Progress::Object(object) if object.key == name.key => {
                 return Joined::Object(object, Part::Followed);
             }
@@ -146,7 +168,8 @@ async fn follow_local(local: &Rc<LocalFill>, request: &RequestHead, name: &Name)
     }
 }
 
-async fn follow_remote(
+async fn follow_remote<C: Client>(
+    client: &mut C,
     cache: &Rc<CacheSide>,
     at: FillAt,
     request: &RequestHead,
@@ -156,7 +179,11 @@ async fn follow_remote(
     loop {
         let since = cache.remote_notice.version();
         match cache.fills.state(at) {
-            FillState::Fetching => following.wait(since).await,
+            FillState::Fetching => {
+                if !wait(client, following.wait(since)).await {
+                    return GONE;
+                }
+            }
             FillState::Streaming { total, .. } => {
                 return match open_fill(cache, at.id(), request, name, total) {
                     Some(object) => {
@@ -373,7 +400,9 @@ async fn copy<C: Client>(
             }
             Flow::Open(_) => {
                 client.flush().await?;
-                reader.wait(since).await;
+                if !wait(client, reader.wait(since)).await {
+                    return Err(CloseReason::ClientGone);
+                }
             }
         }
     }

@@ -516,6 +516,10 @@ mod tests {
             self.interim.push(head.status.0);
             Ok(())
         }
+
+        async fn gone(&mut self) {
+            std::future::pending().await
+        }
     }
 
     /// Sends `Slow` to an origin that says `early` before the body's end, and 200 after it. Gives

@@ -18,6 +18,7 @@ use crate::proxy::fetch::{self, FetchFailure, Question, Response};
 use crate::proxy::stored;
 use crate::proxy::upload::Upload;
 use crate::reactor;
+use crate::sys::pinned::Race;
 
 /// The fields of a request as they go to an origin.
 pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: BodyLength) -> Fields {
@@ -138,9 +139,13 @@ pub async fn relay<C: Client>(
         part.clear();
         if is_waiting {
             client.flush().await?;
-            if response.body.wait().await.is_err() {
-                client.abort();
-                return Err(CloseReason::Incomplete);
+            match Race::new(response.body.wait(), client.gone()).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => {
+                    client.abort();
+                    return Err(CloseReason::Incomplete);
+                }
+                None => return Err(CloseReason::ClientGone),
             }
         }
     }

@@ -80,7 +80,7 @@ impl FillObject {
 /// A fill as its own worker's exchanges see it.
 #[derive(Debug)]
 pub struct LocalFill {
-    /// Posted at every change.
+    /// Posted at every change, and when its last reader has left.
     pub notice: Notice,
     progress: RefCell<Progress>,
     flow: Cell<Flow>,
@@ -228,5 +228,9 @@ pub struct Reading(Rc<LocalFill>);
 impl Drop for Reading {
     fn drop(&mut self) {
         self.0.n_readers.set(self.0.n_readers.get() - 1);
+        if !self.0.has_readers() {
+            // The fill may be of no use any more.
+            self.0.notice.post();
+        }
     }
 }

@@ -30,6 +30,9 @@ pub trait Upload {
 
     /// Takes an interim response, RFC 9110 section 15.2, to whoever asked.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError>;
+
+    /// Waits until nobody waits for the answer any more.
+    async fn gone(&mut self);
 }
 
 /// A body that was received completely.
@@ -154,6 +157,10 @@ impl<C: Client> Upload for Whole<'_, C> {
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
         self.client.interim(head).await.map_err(ClientError::Closed)
     }
+
+    async fn gone(&mut self) {
+        self.client.gone().await;
+    }
 }
 
 /// A body that is passed on as it comes.
@@ -202,5 +209,9 @@ impl<C: Client> Upload for Streamed<'_, C> {
 
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
         self.client.interim(head).await.map_err(ClientError::Closed)
+    }
+
+    async fn gone(&mut self) {
+        self.client.gone().await;
     }
 }

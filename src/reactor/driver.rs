@@ -50,7 +50,8 @@ struct Slot {
     /// Part of its token, so that an event for an earlier source in this place is not taken for
     /// one of this.
     generation: u32,
-    /// `READ`, `WRITE`: worth a try. `CLOSED`: the other side has closed or broken it.
+    /// `READ`, `WRITE`: worth a try. `CLOSED`: the other side has closed or broken it. `BROKEN`:
+    /// nothing can be written any more.
     flags: u8,
 }
 
@@ -117,7 +118,7 @@ impl Driver {
                 raised |= READ | CLOSED;
             }
             if event.is_write_closed() || event.is_error() {
-                raised |= READ | WRITE | CLOSED;
+                raised |= READ | WRITE | CLOSED | BROKEN;
             }
             slot.raise(raised, &mut woken);
         }
@@ -317,6 +318,8 @@ pub(super) const READ: u8 = 1;
 pub(super) const WRITE: u8 = 2;
 /// The other side has closed its direction or all of it, or it is broken.
 pub(super) const CLOSED: u8 = 4;
+/// It was reset, or both sides have closed it: who waits for us there is gone.
+pub(super) const BROKEN: u8 = 8;
 
 /// Events taken from the kernel at one look.
 const EVENTS_MAX: usize = 1024;

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::reactor::LOCAL;
-use crate::reactor::driver::{CLOSED, Direction, Driver, READ, WRITE};
+use crate::reactor::driver::{BROKEN, CLOSED, Direction, Driver, READ, WRITE};
 
 /// The registration of a descriptor, made at the first wait.
 ///
@@ -147,6 +147,8 @@ pub struct Wait<'a> {
     source: &'a Source,
     fd: BorrowedFd<'a>,
     direction: Direction,
+    /// Which flags end the wait.
+    wanted: u8,
     is_watching: bool,
     deadline_ms: u64,
 }
@@ -158,7 +160,13 @@ impl<'a> Wait<'a> {
         direction: Direction,
         deadline_ms: u64,
     ) -> Self {
-        Self { source, fd: fd.as_fd(), direction, is_watching: false, deadline_ms }
+        let wanted = direction as u8;
+        Self { source, fd: fd.as_fd(), direction, wanted, is_watching: false, deadline_ms }
+    }
+
+    /// Waits for the connection to break, in the place of one who would read.
+    pub(super) fn for_the_end(source: &'a Source, fd: &'a impl AsFd) -> Self {
+        Self { wanted: BROKEN, ..Self::new(source, fd, Direction::Read, 0) }
     }
 }
 
@@ -167,7 +175,7 @@ impl Future for Wait<'_> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wait = self.get_mut();
-        if wait.source.is_ready(wait.direction) {
+        if wait.source.flags() & wait.wanted != 0 {
             if super::is_spent() {
                 context.waker().wake_by_ref();
                 return Poll::Pending;

@@ -163,6 +163,17 @@ impl Stream {
         Wait::new(&self.source, &self.fd, Direction::Write, deadline_ms)
     }
 
+    /// Waits until the connection is broken: it was reset, or the other side of a Unix socket
+    /// was closed. A side that only says nothing more is no reason to end: it may be listening. Nobody
+    /// else may wait for `readable` meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What epoll_ctl(2) says.
+    pub fn broken(&self) -> Wait<'_> {
+        Wait::for_the_end(&self.source, &self.fd)
+    }
+
     /// Reads what is there, and waits for it if nothing is; 0 is the end.
     ///
     /// # Errors

@@ -4,7 +4,9 @@
 //! once as the pinned local. A connection's future is memory per connection, so time-outs and
 //! races hold their futures in this pair, whose size is the sum of its two.
 
+use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// Two values that are pinned when the pair is.
 #[derive(Debug)]
@@ -31,6 +33,34 @@ impl<A, B> Pinned<A, B> {
     }
 }
 
+/// Work that is done unless something else comes first: `None` if it did.
+///
+/// The work is polled first, so what is done is never lost. Dropping the race drops both.
+#[derive(Debug)]
+#[must_use = "a race does nothing unless awaited"]
+pub struct Race<A, B>(Pinned<A, B>);
+
+impl<A, B> Race<A, B> {
+    /// Does `work` unless `end` comes first.
+    pub const fn new(work: A, end: B) -> Self {
+        Self(Pinned::new(work, end))
+    }
+}
+
+impl<A: Future, B: Future> Future for Race<A, B> {
+    type Output = Option<A::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: the only field is structurally pinned, for the reasons given in `split`.
+        let pair = unsafe { self.map_unchecked_mut(|race| &mut race.0) };
+        let (work, end) = pair.split();
+        match work.poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => end.poll(context).map(|_| None),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +68,19 @@ mod tests {
     #[test]
     fn a_pair_is_as_large_as_its_parts() {
         assert_eq!(size_of::<Pinned<[u64; 10], u64>>(), 88);
+    }
+
+    #[test]
+    fn the_work_wins_if_both_are_ready() {
+        use std::future::{pending, ready};
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut both = std::pin::pin!(Race::new(ready(1), ready(2)));
+        assert_eq!(both.as_mut().poll(&mut context), Poll::Ready(Some(1)));
+        let mut end = std::pin::pin!(Race::new(pending::<u8>(), ready(2)));
+        assert_eq!(end.as_mut().poll(&mut context), Poll::Ready(None));
+        let mut none = std::pin::pin!(Race::new(pending::<u8>(), pending::<u8>()));
+        assert_eq!(none.as_mut().poll(&mut context), Poll::Pending);
+        assert_eq!(size_of::<Race<[u64; 10], u64>>(), 88);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod command_line;
 mod connections;
 mod crashes;
 mod damage;
+mod departures;
 mod eviction;
 mod fills;
 mod forwarding;

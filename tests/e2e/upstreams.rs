@@ -251,7 +251,8 @@ fn clients_may_come_over_unix_sockets_and_ipv6() {
     let socket = plan.dir().join("ktrix.sock");
     let (_held, six) = crate::support::ktrix::reserve("[::1]:0".parse().unwrap());
     let crate::support::socket::Address::Ip(four) = plan.address else { unreachable!() };
-    plan.put("listen", &format!("[\"{four}\", \"{six}\", \"unix:{}\"]", socket.display()));
+    // The last one is the one that the start waits for.
+    plan.put("listen", &format!("[\"unix:{}\", \"{six}\", \"{four}\"]", socket.display()));
     let ktrix = plan.start();
     Client::connect(&crate::support::socket::Address::Unix(socket)).get("/").expect_body("x");
     Client::connect(&six.into()).get("/").expect_status(200).expect_body("x");

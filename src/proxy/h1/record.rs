@@ -35,7 +35,7 @@ pub fn prepare(
     let mut record = Record {
         time_us: now.unix_us,
         client,
-        status: facts.status,
+        status: facts.logged_status(),
         body_bytes: sent.body_bytes,
         sent_bytes: sent.bytes,
         request_id: context.next_request_id(),

@@ -200,6 +200,13 @@ impl Client for Talk<'_> {
         self.body.take_trailers()
     }
 
+    async fn gone(&mut self) {
+        if self.link.socket().stream.broken().await.is_err() {
+            // Nobody will tell: the next write does.
+            std::future::pending().await
+        }
+    }
+
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason> {
         // HTTP/1.0 knows no interim responses, RFC 9110 section 15.2.
         if self.version == Version::Http10 || self.has_started() {

@@ -280,3 +280,26 @@ fn an_event_for_a_stream_that_is_gone_is_ignored() {
         drop(copy);
     });
 }
+
+#[test]
+fn only_the_end_of_both_sides_breaks_a_connection() {
+    run(async {
+        let soon = Duration::from_millis(50);
+        for is_registered in [false, true] {
+            let (ours, theirs) = pair();
+            if is_registered {
+                assert!(timeout(soon, ours.broken()).await.is_err());
+            }
+            // Bytes and the end of their side wake the waiting task and end no wait.
+            send(&theirs, b"x");
+            assert!(timeout(soon, ours.broken()).await.is_err());
+            theirs.shutdown(Shutdown::Write).unwrap();
+            assert!(timeout(soon, ours.broken()).await.is_err());
+            socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(theirs);
+            let long = Duration::from_secs(2);
+            timeout(long, ours.broken()).await.expect("the reset was not noticed").unwrap();
+            timeout(long, ours.broken()).await.expect("it is remembered").unwrap();
+        }
+    });
+}

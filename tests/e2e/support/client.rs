@@ -152,6 +152,11 @@ impl Client {
         }
     }
 
+    /// Waits until ktrix has read everything that was sent.
+    pub fn wait_taken(&self) {
+        wait::until_true("the request to be read", || self.reader.inner.is_taken());
+    }
+
     /// Says that nothing more will be sent, and goes on reading.
     pub fn shutdown_write(&self) {
         self.reader.inner.shutdown(Shutdown::Write);

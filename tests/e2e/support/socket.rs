@@ -1,7 +1,7 @@
 //! A connected stream, TCP or Unix, with a time-out on every read and write.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -76,6 +76,28 @@ impl Socket {
         if let Self::Tcp(s) = self {
             let _ = socket2::SockRef::from(s).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// Whether the other end, on this machine, has accepted the connection and read all that was
+    /// sent, as /proc shows it; TCP over IPv4 alone.
+    pub fn is_taken(&self) -> bool {
+        let Self::Tcp(stream) = self else { return false };
+        let (Ok(SocketAddr::V4(ours)), Ok(SocketAddr::V4(theirs))) =
+            (stream.local_addr(), stream.peer_addr())
+        else {
+            return false;
+        };
+        let text = |address: SocketAddrV4| {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+        };
+        let ends = [text(theirs), text(ours)];
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        table.lines().any(|line| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let is_it = words.get(1..3).is_some_and(|it| it == ends);
+            let is_empty = words.get(4).is_some_and(|queues| queues.ends_with(":00000000"));
+            is_it && is_empty && words.get(9) != Some(&"0")
+        })
     }
 
     pub fn set_receive_buffer(&self, bytes: usize) {

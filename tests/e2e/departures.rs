@@ -1,0 +1,194 @@
+//! Clients that go away while they wait for an origin: it is noticed without a write to them, and
+//! what nobody waits for is not fetched any longer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::support::socket::Address;
+use crate::support::{Ask, Client, Gate, Ktrix, Origin, Plan, Response, pattern, until_true};
+
+/// Routes with and without a cache.
+const ROUTES: &str =
+    "[{routes: [{path: /, upstream: app}, {path: /off, upstream: app, cache: off}]}]";
+
+/// More than is fetched to its end for nobody.
+const LARGE: usize = 4 << 20;
+
+/// An origin that keeps back the heads of `/.../head`, and most of the body of everything else.
+fn held(gate: &Gate) -> Origin {
+    let gate = gate.clone();
+    let body: Arc<[u8]> = pattern(LARGE).into();
+    Origin::answering(move |request| {
+        let response = Response::shared(&body).cache("max-age=600");
+        match request.target.ends_with("/head") {
+            true => response.gated(&gate),
+            false => response.gated_at(1 << 20, &gate),
+        }
+    })
+}
+
+/// Has ktrix listen on a Unix socket too, and first: it is there when the other accepts.
+fn listen_on_unix(plan: &Plan) -> PathBuf {
+    let socket = plan.dir().join("ktrix.sock");
+    let Address::Ip(ip) = plan.address else { unreachable!("plans listen on an IP address") };
+    plan.put("listen", &format!("[\"unix:{}\", \"{ip}\"]", socket.display()));
+    socket
+}
+
+/// Waits for a line in the access log that says that the client went.
+fn wait_logged(ktrix: &Ktrix<'_>, target: &str, status: u16) {
+    until_true(&format!("a line for {target} that says {status} and client-gone"), || {
+        ktrix.plan.access_lines().iter().any(|line| {
+            line.contains(&format!("\"target\":\"{target}\""))
+                && line.contains(&format!("\"status\":{status},"))
+                && line.contains("\"close\":\"client-gone\"")
+        })
+    });
+}
+
+fn wait_cancelled(ktrix: &Ktrix<'_>, origin: &Origin) {
+    let port = origin.ip().port();
+    until_true("no connection to the origin", || {
+        !ktrix.workers().iter().any(|worker| worker.talks_to(port))
+    });
+}
+
+#[test]
+fn a_reset_ends_the_wait_for_the_origin() {
+    let gate = Gate::new();
+    let origin = held(&gate);
+    let plan = Plan::new(&origin).set("sites", ROUTES);
+    let ktrix = plan.start();
+    for (i, (target, status)) in
+        [("/head", 499), ("/off/head", 499), ("/body", 200), ("/off/body", 200)].iter().enumerate()
+    {
+        let mut client = ktrix.client();
+        client.send(&Ask::get(target));
+        origin.wait_requests(i + 1);
+        if *status == 200 {
+            assert_eq!(client.answer_head().0, 200);
+        }
+        client.reset();
+        wait_logged(&ktrix, target, *status);
+        wait_cancelled(&ktrix, &origin);
+    }
+    until_true("no unfinished file", || plan.unfinished_files().is_empty());
+    assert!(!gate.is_open());
+    gate.open();
+    ktrix.get("/head").expect_status(200).expect_body(pattern(LARGE));
+}
+
+#[test]
+fn closing_a_unix_socket_is_noticed_as_well() {
+    let gate = Gate::new();
+    let origin = held(&gate);
+    let plan = Plan::new(&origin).set("sites", ROUTES);
+    let socket = listen_on_unix(&plan);
+    let ktrix = plan.start();
+    for (i, target) in ["/head", "/off/head"].iter().enumerate() {
+        let mut client = Client::connect(&Address::Unix(socket.clone()));
+        client.send(&Ask::get(target));
+        origin.wait_requests(i + 1);
+        drop(client);
+        wait_logged(&ktrix, target, 499);
+        wait_cancelled(&ktrix, &origin);
+    }
+    gate.open();
+}
+
+#[test]
+fn who_has_only_said_everything_is_still_answered() {
+    let gate = Gate::new();
+    let origin = held(&gate);
+    let plan = Plan::new(&origin).set("sites", ROUTES);
+    let socket = listen_on_unix(&plan);
+    let _ktrix = plan.start();
+    let mut clients = Vec::new();
+    for address in [&plan.address, &Address::Unix(socket)] {
+        for target in ["/1/head", "/off/head", "/1/body", "/off/body"] {
+            let mut client = Client::connect(address).host("a");
+            client.send(&Ask::get(target));
+            client.shutdown_write();
+            clients.push(client);
+        }
+    }
+    origin.wait_requests(6);
+    gate.open();
+    for client in &mut clients {
+        client.answer().expect_status(200).expect_body(pattern(LARGE));
+        client.expect_closed();
+    }
+    origin.expect_requests(6);
+}
+
+#[test]
+fn a_fetch_goes_on_for_those_who_stay_and_ends_with_the_last() {
+    let gate = Gate::new();
+    let origin = held(&gate);
+    let plan = Plan::new(&origin).set("workers", "1");
+    let ktrix = plan.start();
+    let mut clients: Vec<Client> = (0..4).map(|_| ktrix.client()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.send(&Ask::get("/1/head"));
+        client.wait_taken();
+        if i == 0 {
+            origin.wait_requests(1);
+        }
+    }
+    // The last one stays, though the first, who led, and others leave.
+    let mut last = clients.pop().unwrap();
+    clients.into_iter().for_each(Client::reset);
+    until_true("three that left", || {
+        let lines = plan.access_lines();
+        lines.iter().filter(|line| line.contains("\"status\":499,")).count() == 3
+    });
+    assert_eq!(ktrix.workers().iter().filter(|w| w.talks_to(origin.ip().port())).count(), 1);
+    gate.open();
+    last.answer().expect_status(200).expect_body(pattern(LARGE));
+    origin.expect_requests(1);
+}
+
+#[test]
+fn who_leaves_the_line_for_a_connection_makes_room() {
+    let gate = Gate::new();
+    let origin = held(&gate);
+    let upstream = format!("{{servers: [\"{}\"], connections: 1, pending: 1}}", origin.name());
+    let plan = Plan::to(&upstream).set("workers", "1").set("sites", ROUTES);
+    let ktrix = plan.start();
+    let mut first = ktrix.client();
+    first.send(&Ask::get("/off/head"));
+    origin.wait_requests(1);
+    for i in 0..3 {
+        let mut next = ktrix.client();
+        let target = format!("/off/{i}");
+        next.send(&Ask::get(&target));
+        // The line has one place.
+        next.wait_taken();
+        next.reset();
+        wait_logged(&ktrix, &target, 499);
+    }
+    gate.open();
+    first.answer().expect_status(200);
+    origin.expect_requests(1);
+}
+
+#[test]
+fn what_changes_something_is_waited_for_though_nobody_listens() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match &*request.method {
+        "POST" => Response::ok("done").gated(&held),
+        _ => Response::ok(request.number.to_string()).cache("max-age=600"),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("0");
+    ktrix.wait_hit("/a").expect_body("0");
+    let mut client = ktrix.client();
+    client.send(&Ask::post("/a", "x"));
+    origin.wait_requests(2);
+    client.reset();
+    ktrix.get("/a").expect_hit().expect_body("0");
+    gate.open();
+    until_true("the object to be asked for anew", || ktrix.get("/a").text() == "2");
+}
