@@ -147,7 +147,7 @@ impl<'a> Line<'a> {
     fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let Self { key, state, status, body_bytes, age_s, .. } = self;
         let ttl_s = self.ttl_s.map_or("-".to_owned(), |ttl_s| ttl_s.to_string());
-        write!(out, "{key} {state:7} {status:3} {body_bytes:>10} {age_s:>8} {ttl_s:>8} ")?;
+        write!(out, "{key} {state:10} {status:3} {body_bytes:>10} {age_s:>8} {ttl_s:>8} ")?;
         match (&self.url, &self.fault) {
             (_, Some(fault)) => write!(out, "({fault})")?,
             (Some(url), None) => write!(out, "{url}")?,

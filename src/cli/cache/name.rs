@@ -103,6 +103,11 @@ impl<'a> KeyText<'a> {
         self.split().1
     }
 
+    /// Whether it is the key of the list of a key's variants: nothing chooses it.
+    pub(in crate::cli) fn is_list(&self) -> bool {
+        self.rest.starts_with(b"\n#")
+    }
+
     /// What tells this variant from the others: a field and its normalised value, `None` for a
     /// field that the request did not have.
     pub(in crate::cli) fn variant(&self) -> Vec<(String, Option<String>)> {
@@ -168,6 +173,8 @@ mod tests {
         let fields = text.variant();
         assert_eq!(variant_line(&fields), "accept: text/html; no dnt; x-a: ");
         assert_eq!(text.url, b"http://a/b");
+        assert!(!text.is_list());
+        assert!(KeyText::of(b"GET http://a/b\n#1f").is_list());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A cache as a command sees it: its index for reading, its files, and one object of them.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use anyhow::Result;
 use crate::cache::reading::Reading;
 use crate::cache::scrub::{SlotFault, compare};
 use crate::cache::slot::{NO_CACHE, SlotView, State};
-use crate::cache::store::{Object, Store};
+use crate::cache::store::{Object, OpenError, Store};
+use crate::cache::table::IndexError;
+use crate::cli::cache::name::KeyText;
 use crate::policy::key::Key;
 
 /// How often a file is looked at that does not fit its slot: its writer may be between renaming
@@ -43,6 +46,22 @@ impl Opened {
         Ok(Self { index, store })
     }
 
+    /// As [`Opened::open`]; `None` when there is no index yet.
+    ///
+    /// # Errors
+    ///
+    /// When it may not be read.
+    pub(in crate::cli) fn open_if_any(dir: &Path) -> Result<Option<Self>> {
+        match Reading::open(dir) {
+            Err(IndexError::NotOurs(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(index) => {
+                let store = Store::existing(dir, index.epoch());
+                Ok(Some(Self { index, store }))
+            }
+        }
+    }
+
     /// What is stored under a key.
     pub(in crate::cli) fn find(&self, key: &Key) -> Option<Sight> {
         // Whatever replaces it meanwhile is looked at in its place.
@@ -72,10 +91,20 @@ impl Sight {
         self.object.as_ref().ok()?.as_ref()
     }
 
+    /// Why the file may not be read, if that says nothing about what is in it.
+    pub(in crate::cli) fn unreadable(&self) -> Option<&io::Error> {
+        match &self.object {
+            Err(SlotFault::File(OpenError::Io(error))) => Some(error),
+            _ => None,
+        }
+    }
+
     /// The word for how it stands: what a request without wishes of its own would find.
     pub(in crate::cli) fn word(&self, now_s: u64) -> &'static str {
         match (&self.object, self.view.state) {
+            (Err(_), _) if self.unreadable().is_some() => "unreadable",
             (Err(_), _) => "damaged",
+            (Ok(Some(file)), State::Vary) if KeyText::of(file.key_text()).is_list() => "list",
             (_, State::Vary) => "vary",
             (_, State::Pass) => "pass",
             (_, State::Ready) if is_fresh(&self.view, now_s) => "fresh",
@@ -103,4 +132,36 @@ pub(in crate::cli) fn seconds_until(moment_s: u64, now_s: u64) -> i64 {
 pub(in crate::cli) fn now_s() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::place::tests::{cache, slot, store_one};
+
+    #[test]
+    fn what_cannot_be_read_is_not_called_damaged() {
+        let (dir, index, store) = cache(10);
+        store_one(&index, &store, "GET http://a/b", b"body").unwrap();
+        let opened = Opened::open(dir.path()).unwrap();
+        let key = slot("GET http://a/b").key;
+        assert_eq!(opened.find(&key).unwrap().word(1), "fresh");
+        assert_eq!(opened.find(&key).unwrap().word(2), "stale");
+        // A file in the place of its directory is an error that says nothing of what is stored.
+        let path = store.path(&key);
+        let parent = path.parent().unwrap();
+        std::fs::remove_dir_all(parent).unwrap();
+        std::fs::write(parent, b"").unwrap();
+        let sight = opened.find(&key).unwrap();
+        assert_eq!((sight.word(1), sight.unreadable().is_some()), ("unreadable", true));
+        std::fs::remove_file(parent).unwrap();
+        assert_eq!(opened.find(&key).unwrap().word(1), "damaged");
+    }
+
+    #[test]
+    fn a_cache_that_nobody_made_yet_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Opened::open_if_any(dir.path()).unwrap().is_none());
+        assert!(Opened::open(dir.path()).is_err());
+    }
 }

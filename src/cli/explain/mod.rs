@@ -78,8 +78,8 @@ pub(super) fn run(command: &ExplainCommand) -> Result<i32> {
     };
     let asked = Asked::new(&command.method, &command.url, &command.fields)?;
     let dir = setting.config.cache.as_ref().map(|cache| &cache.path);
-    let cache = dir.map(|dir| Opened::open(dir)).transpose()?;
-    let explanation = explain(&setting, cache.as_ref(), &asked, now_s());
+    let cache = dir.map(|dir| Opened::open_if_any(dir)).transpose()?.flatten();
+    let explanation = explain(&setting, cache.as_ref(), &asked, now_s())?;
     output::to_stdout(|out| {
         match command.json {
             true => output::json_line(out, &explanation)?,
@@ -89,13 +89,18 @@ pub(super) fn run(command: &ExplainCommand) -> Result<i32> {
     })
 }
 
-fn explain(setting: &Setting, cache: Option<&Opened>, asked: &Asked, now_s: u64) -> Explanation {
+fn explain(
+    setting: &Setting,
+    cache: Option<&Opened>,
+    asked: &Asked,
+    now_s: u64,
+) -> Result<Explanation> {
     let mut explainer = Explainer { setting, cache, now_s, steps: Vec::new() };
     let outcome = match explainer.request(asked) {
-        Ok(routed) => explainer.look_up(&routed),
+        Ok(routed) => explainer.look_up(&routed)?,
         Err(outcome) => outcome,
     };
-    Explanation { steps: explainer.steps, outcome }
+    Ok(Explanation { steps: explainer.steps, outcome })
 }
 
 impl Explainer<'_> {

@@ -1,5 +1,7 @@
 //! What is stored for a request, how fresh that is, and what the request says about it.
 
+use anyhow::{Result, bail};
+
 use crate::cache::slot::State;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};
@@ -8,6 +10,7 @@ use crate::cli::explain::outcome::{Outcome, pass_round};
 use crate::cli::explain::request::Routed;
 use crate::cli::explain::step::Because;
 use crate::cli::find::{Found, find};
+use crate::config::Admission;
 use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::h1::head::parse_fields;
@@ -19,6 +22,7 @@ use crate::policy::freshness::{Source, current_age_s};
 use crate::policy::ground::Ground;
 use crate::policy::keep::{self, Lifetimes};
 use crate::policy::meta;
+use crate::policy::parts::KeyParts;
 use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
 
 /// A stored response, read.
@@ -31,38 +35,48 @@ struct Response {
 
 impl Explainer<'_> {
     /// Looks for what is stored, and tells what that comes to.
-    pub(super) fn look_up(&mut self, routed: &Routed) -> Outcome {
+    ///
+    /// # Errors
+    ///
+    /// When a file may not be read, which a worker may.
+    pub(super) fn look_up(&mut self, routed: &Routed) -> Result<Outcome> {
         if let Err(reason) = self.permission(routed) {
-            return pass_round(routed, reason);
+            return Ok(pass_round(routed, reason));
         }
-        let Some(cache) = self.cache else {
-            return pass_round(routed, crate::policy::pass::PassReason::Off);
-        };
         let name = Name::of_request(&routed.rules.key, &routed.scheme, &routed.head);
-        let because = match routed.rules.key == Default::default() {
+        let because = match routed.rules.key == KeyParts::default() {
             true => Because::Rfc("RFC 9111 section 2"),
             false => self.setting.about_cache(routed.at, "key"),
         };
         self.say("key", printable(&name.text), Some(because));
         self.say("md5", name.key.to_string(), None);
+        let Some(cache) = self.cache else {
+            self.say("stored", "nothing: there is no index yet", None);
+            let nothing = Held::Nothing { has_variants: false };
+            let (course, ground) = course(&routed.head, nothing, &routed.rules, self.now_s);
+            return Ok(self.say_course(routed, course, ground, None));
+        };
         let found = find(cache, &routed.rules.key, &name, &routed.head.fields);
+        let sight = found.sight.as_ref();
+        if let Some(error) = sight.and_then(Sight::unreadable) {
+            bail!("cannot read cache file {:?}: {error}", cache.store.path(&found.name.key));
+        }
         self.say_vary(routed, &found);
-        let response = found.sight.as_ref().and_then(|sight| self.response(cache, sight));
+        let response = sight.and_then(|sight| self.response(cache, sight));
         self.say_control(routed);
         if let Some(response) = &response {
             self.say_freshness(routed, response);
         }
-        let is_note = found.sight.as_ref().is_some_and(|sight| is_note(sight, self.now_s));
         let held = match &response {
             Some(response) => Held::Object(&response.lifetimes),
-            None if is_note => Held::Note,
+            None if sight.is_some_and(|sight| is_note(sight, self.now_s)) => Held::Note,
             None => Held::Nothing { has_variants: found.marker.is_some() },
         };
-        if found.sight.is_none() {
+        if sight.is_none() {
             self.by_rfc("stored", "nothing", "RFC 9111 section 4");
         }
         let (course, ground) = course(&routed.head, held, &routed.rules, self.now_s);
-        self.say_course(routed, course, ground, response.as_ref())
+        Ok(self.say_course(routed, course, ground, response.as_ref()))
     }
 
     fn say_vary(&mut self, routed: &Routed, found: &Found) {
@@ -256,11 +270,8 @@ impl Explainer<'_> {
             None => value.to_owned(),
         };
         self.say("decision", value, because);
-        if matches!(course, Course::Fill { .. }) && response.is_none() && routed.rules.uses_min > 1
-        {
-            let because = self.setting.about_cache(routed.at, "min-uses");
-            let value = format!("stored only at use {}; only workers count", routed.rules.uses_min);
-            self.say("min-uses", value, Some(because));
+        if matches!(course, Course::Fill { .. }) && response.is_none() {
+            self.say_admission(routed);
         }
         let status = response.map(|it| match course {
             Course::Answer { .. } => self.say_answer(routed, it),
@@ -274,6 +285,24 @@ impl Explainer<'_> {
         };
         let stored = response.zip(status).map(|(it, status)| (&it.fields, status));
         self.outcome(routed, course, reason, stored)
+    }
+
+    /// What keeps a new answer from being stored though it may be.
+    fn say_admission(&mut self, routed: &Routed) {
+        let uses_min = routed.rules.uses_min;
+        if uses_min > 1 {
+            let because = self.setting.about_cache(routed.at, "min-uses");
+            let value = format!("stored at use {uses_min}, which only workers count");
+            self.say("admission", value, Some(because));
+        }
+        let admission = self.setting.config.cache.as_ref().map(|cache| cache.admission);
+        let value = match admission {
+            Some(Admission::On) => "a full cache stores it at its second use",
+            Some(Admission::Auto) => "a full cache may store it only at its second use",
+            Some(Admission::Off) | None => return,
+        };
+        let because = self.setting.said(&["cache.admission".to_owned()]);
+        self.say("admission", value, Some(because));
     }
 
     /// What of the stored response is the answer to the request, and with which status.
