@@ -18,6 +18,7 @@ use crate::cache::temps::{Ours, Temps};
 use crate::cache::uses::Uses;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
+use crate::proxy::lookup::MARKER_STATUS;
 use crate::worker::inherited::{Inherited, ScrubNeed};
 
 /// How soon the next step is wanted.
@@ -215,12 +216,10 @@ fn slot_of(key: &Key, object: &Object) -> Option<NewSlot> {
     if key_of(object.key_text()) != *key {
         return None;
     }
-    // A variant's key text goes on after that of its primary, on lines of its own; a primary with
-    // Vary names what chooses among its variants and is no answer itself.
-    let is_variant = object.key_text().contains(&b'\n');
-    let state = match (&lifetimes.vary, is_variant) {
-        (Some(_), false) => State::Vary,
-        (Some(_), true) | (None, _) => State::Ready,
+    // What names the fields that choose, or lists the variants, is no answer itself.
+    let state = match object.status() {
+        MARKER_STATUS => State::Vary,
+        _ => State::Ready,
     };
     let flag = |is_set, flag| if is_set { flag } else { 0 };
     Some(NewSlot {

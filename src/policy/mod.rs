@@ -25,6 +25,7 @@ pub mod control;
 pub mod pass;
 pub mod pattern;
 pub mod vary;
+pub mod variants;
 pub mod parts;
 pub mod condition;
 pub mod key;

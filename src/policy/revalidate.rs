@@ -19,20 +19,30 @@ pub fn ask_for_whole(fetch: &mut Fields) {
     fetch.retain(|name, _| !CONDITIONS.iter().any(|field| eq_ignore_case(name, field)));
 }
 
-/// Makes the fetch conditional on what is stored (RFC 9111 section 4.3.1): If-None-Match with the
-/// stored ETag, If-Modified-Since with the stored Last-Modified, and nothing of what the client
-/// asked. False when there is no validator to send, so that the fetch asks for the whole.
-pub fn condition(fetch: &mut Fields, stored: &Fields) -> bool {
+/// Makes the fetch conditional on what is stored (RFC 9111 section 4.3.1), and on nothing of what
+/// the client asked: If-None-Match with the ETag of the stored response and with the tags of
+/// `others`, which are stored beside it or instead of it; If-Modified-Since with the stored
+/// Last-Modified. False when there is no validator to send, so that the fetch asks for the whole.
+pub fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) -> bool {
     ask_for_whole(fetch);
-    let tag = stored.get("etag").filter(|_| EntityTag::of(stored).is_some());
-    if let Some(tag) = tag {
-        fetch.push(b"If-None-Match", tag);
+    let own = stored.filter(|stored| EntityTag::of(stored).is_some());
+    let own = own.and_then(|stored| stored.get("etag"));
+    let mut tags = own.unwrap_or_default().to_vec();
+    for tag in others.iter().filter(|tag| own != Some(**tag)) {
+        if !tags.is_empty() {
+            tags.extend_from_slice(b", ");
+        }
+        tags.extend_from_slice(tag);
     }
-    let date = stored.get("last-modified").filter(|_| last_modified_s(stored).is_some());
+    if !tags.is_empty() {
+        fetch.push(b"If-None-Match", &tags);
+    }
+    let dated = stored.filter(|stored| last_modified_s(stored).is_some());
+    let date = dated.and_then(|stored| stored.get("last-modified"));
     if let Some(date) = date {
         fetch.push(b"If-Modified-Since", date);
     }
-    tag.is_some() || date.is_some()
+    !tags.is_empty() || date.is_some()
 }
 
 /// Whether a 304 speaks of this stored response (RFC 9111 section 4.3.4). A strong tag must be
@@ -160,7 +170,7 @@ mod tests {
         ]);
         let ask = |stored: &[(&str, &str)]| {
             let mut fetch = client.clone();
-            let is_conditional = condition(&mut fetch, &fields(stored));
+            let is_conditional = condition(&mut fetch, Some(&fields(stored)), &[]);
             (fetch, is_conditional)
         };
         let plain = [("Host", "h"), ("X", "y")];
@@ -169,6 +179,12 @@ mod tests {
         let both = [plain[0], plain[1], ("If-None-Match", "W/\"a\""), ("If-Modified-Since", &date)];
         assert_eq!(ask(&[("ETag", "W/\"a\""), ("Last-Modified", &date)]), (fields(&both), true));
         assert_eq!(ask(&[("etag", "W/\"a\"")]), (fields(&both[..3]), true));
+        let mut fetch = fields(&[]);
+        let others: [&[u8]; 2] = [b"\"b\"", b"\"a\""];
+        assert!(condition(&mut fetch, Some(&fields(&[("etag", "\"a\"")])), &others));
+        assert_eq!(fetch.get("if-none-match"), Some(&b"\"a\", \"b\""[..]));
+        assert!(condition(&mut fetch, None, &others));
+        assert_eq!(fetch.get("if-none-match"), Some(&b"\"b\", \"a\""[..]));
     }
 
     #[test]

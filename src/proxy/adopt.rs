@@ -27,6 +27,7 @@ use crate::proxy::lease;
 use crate::proxy::lookup::{self, Found, What};
 use crate::proxy::pass;
 use crate::proxy::shelf::{Entry, Shelf};
+use crate::proxy::variants::Note;
 use crate::reactor;
 use crate::route::Rule;
 
@@ -94,7 +95,9 @@ impl<C: Client> Exchange<'_, C> {
         let shelf = leased.shelf();
         let stored = shelf.place(&found, asked, &lifetimes).and_then(|name| {
             let entry = Entry { name, status: Status(200), fields, lifetimes };
-            shelf.store(entry, &adopted.read).map(drop)
+            let note = Note::of(&entry);
+            shelf.store(entry, &adopted.read)?;
+            note.map_or(Ok(()), |note| note.enter(&shelf))
         });
         adopted.is_stored = leased.end(&found, stored);
         Ok(adopted)

@@ -36,6 +36,7 @@ use crate::proxy::progress::{FillObject, Handover};
 use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
+use crate::proxy::variants::Others;
 use crate::reactor;
 use crate::route::Rule;
 
@@ -161,6 +162,7 @@ impl<C: Client> Exchange<'_, C> {
     /// What a fill of this key is to do.
     fn job(
         &self,
+        cache: &CacheSide,
         rule: Rule,
         rules: &Rc<Rules>,
         found: Found,
@@ -170,16 +172,19 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields = pass::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.asked(self.request.target.path_and_query());
         let whole = pass::question_by_get(rule.upstream, &asked, &fields);
-        let conditional = object.and_then(|object| {
-            let is_conditional = revalidate::condition(&mut fields, &object.fields);
-            is_conditional.then(|| pass::question_by_get(rule.upstream, &asked, &fields))
-        });
+        let others = Others::of(cache, &found);
+        let tags = others.as_ref().map(Others::tags).unwrap_or_default();
+        let own = object.map(|object| &object.fields);
+        let is_conditional = revalidate::condition(&mut fields, own, &tags);
+        let conditional =
+            is_conditional.then(|| pass::question_by_get(rule.upstream, &asked, &fields));
         Job {
             whole,
             conditional,
             request: self.request.clone(),
             found,
             stored: object.cloned(),
+            others,
             rules: Rc::clone(rules),
             renews: object.is_some(),
             is_background: false,
@@ -198,7 +203,7 @@ impl<C: Client> Exchange<'_, C> {
         match cache.fills.lease(&found.name.key, cache.seat) {
             Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
             Lease::Leader(at) => {
-                let mut job = self.job(rule, rules, found.clone(), Some(object));
+                let mut job = self.job(cache, rule, rules, found.clone(), Some(object));
                 job.is_background = true;
                 fill::start(self.context, cache, at, job);
             }
@@ -219,7 +224,7 @@ impl<C: Client> Exchange<'_, C> {
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
         self.facts.stage = Stage::Fill;
-        let job = self.job(rule, rules, found, stale.as_ref().map(|stale| &stale.object));
+        let job = self.job(cache, rule, rules, found, stale.as_ref().map(|stale| &stale.object));
         let joined = join::join(self.context, cache, self.client, job).await;
         let on_error = stale.and_then(|stale| stale.on_error);
         match joined {

@@ -32,10 +32,11 @@ use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Question, Response};
 use crate::proxy::lease::Lease;
-use crate::proxy::lookup::Found;
+use crate::proxy::lookup::{Found, Name};
 use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::proxy::upload::Upload;
+use crate::proxy::variants::{self, Note, Others};
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
 
@@ -61,6 +62,8 @@ pub struct Job {
     pub found: Found,
     /// What is to be revalidated.
     pub stored: Option<Rc<HotObject>>,
+    /// What is stored beside it, or instead of it, and may turn out to be the answer.
+    pub others: Option<Others>,
     /// The operator's rules.
     pub rules: Rc<Rules>,
     /// Something is stored that the fill renews.
@@ -107,11 +110,12 @@ impl Fill {
             let mut response = response;
             // A 304 has no body; reading its end gives the connection back.
             let _ = response.body.take(&mut Vec::new());
-            if let Some(stored) = self.job.stored.take()
-                && revalidate::confirms(&stored.fields, &response.head)
-            {
+            let (own, others) = (self.job.stored.take(), self.job.others.take());
+            let (cache, name) = (&self.lease.cache, &self.job.found.name);
+            let confirmed = variants::confirmed(cache, name, own, others, &response.head).await;
+            if let Some((name, stored)) = confirmed {
                 match self.renewed(&stored, &response) {
-                    Ok(entry) => return self.revalidated(entry, &stored).await,
+                    Ok(entry) => return self.revalidated(entry, name, &stored).await,
                     // It is not to be stored any longer, nor served to others.
                     Err(reason) if reason.is_of_response() => {
                         self.shelf.forget(&self.job.found.name.key);
@@ -144,19 +148,36 @@ impl Fill {
         Ok(Entry { name, status: stored.status, fields, lifetimes })
     }
 
-    /// The origin says that what is stored is still good.
-    async fn revalidated(mut self, entry: Entry, stored: &Rc<HotObject>) {
+    /// The origin says that what is stored under `name` is still good. It is renewed there, and
+    /// if that is another variant, it is stored for what the fill's request selects as well.
+    async fn revalidated(mut self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
         let mut object = Rc::clone(stored);
         if !self.is_spoiled() {
-            match self.shelf.store_again(entry, stored).await {
+            let note = Note::of(&entry);
+            let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });
+            let mut renewed = self.shelf.store_again(entry, stored).await;
+            if let Some(other) = other
+                && renewed.is_ok()
+                && let Err(error) = self.shelf.store_again(other, stored).await
+            {
+                renewed = Err(error);
+            }
+            match renewed {
                 Ok(renewed) => object = renewed,
                 Err(error) => self.shelf.refused(&error),
             }
+            self.list(note);
             self.unless_spoiled();
         }
         self.lease.local.set_revalidated();
         self.lease.end(|cache, at| cache.fills.done(at));
         self.lease.local.set(Progress::Object(object));
+    }
+
+    /// Enters what was stored into the list of its key's variants.
+    fn list(&self, note: Option<Note>) {
+        // Without its place there a variant is still found; it is only not asked about.
+        let _ = note.map(|note| note.enter(&self.shelf));
     }
 
     /// Takes out of what is stored the fields that are for the first client alone.
@@ -245,6 +266,7 @@ impl Fill {
             true => Rc::new(shelf::in_memory(entry, None, body)),
             false => {
                 let stored = self.shelf.store(entry.clone(), body);
+                self.list(Note::of(&entry));
                 self.unless_spoiled();
                 stored.unwrap_or_else(|error| {
                     self.shelf.refused(&error);
@@ -307,7 +329,10 @@ impl Fill {
             true => writer.finish().map(drop),
             false => {
                 self.shelf.room_for(bytes).await;
-                self.shelf.publish(&entry, writer).map(|_| self.unless_spoiled())
+                self.shelf.publish(&entry, writer).map(|_| {
+                    self.list(Note::of(&entry));
+                    self.unless_spoiled();
+                })
             }
         };
         if let Err(error) = stored {

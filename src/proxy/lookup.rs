@@ -84,7 +84,7 @@ impl Name {
 }
 
 /// What stands between a variant's fields and its marker's mark.
-const MARK: &[u8] = b"\n#";
+pub(super) const MARK: &[u8] = b"\n#";
 
 /// What tells the variants of a key apart.
 #[derive(Clone, Debug)]
@@ -220,7 +220,7 @@ pub fn is_marker(object: &HotObject) -> bool {
 pub const MARKER_STATUS: u16 = 0;
 
 /// The hot tier's copy, if the index still has what it was made from.
-fn find_hot(cache: &CacheSide, key: &Key) -> Option<Rc<HotObject>> {
+pub(super) fn find_hot(cache: &CacheSide, key: &Key) -> Option<Rc<HotObject>> {
     let object = Rc::clone(cache.hot.borrow().find(key)?);
     if is_current(cache, &object) {
         return Some(object);
@@ -243,7 +243,7 @@ pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
     is_current
 }
 
-async fn find(cache: &CacheSide, name: &Name) -> What {
+pub(super) async fn find(cache: &CacheSide, name: &Name) -> What {
     if let Some(object) = find_hot(cache, &name.key) {
         return What::Object(object);
     }

@@ -22,6 +22,7 @@ pub mod lookup;
 pub mod stored;
 pub mod progress;
 pub mod shelf;
+pub mod variants;
 pub mod lease;
 pub mod fill;
 pub mod join;

@@ -151,6 +151,18 @@ impl Shelf {
         }
     }
 
+    /// Stores a note of the cache's own.
+    pub(super) fn write_note(&self, entry: &Entry, body: &[u8], state: State) -> io::Result<()> {
+        let mut writer = self.begin(entry, Some(body.len() as u64))?;
+        writer.append(body)?;
+        self.publish_as(entry, writer, state).map(drop)
+    }
+
+    /// The cache that it is in.
+    pub(super) fn cache(&self) -> &CacheSide {
+        &self.cache
+    }
+
     fn write_marker(&self, primary: &Name, names: &VaryNames) -> io::Result<Marker> {
         let mark: Rc<[u8]> = format!("{:x}", self.id).into_bytes().into();
         let lifetimes = Lifetimes {
@@ -164,9 +176,7 @@ impl Shelf {
             fields: Fields::new(),
             lifetimes,
         };
-        let mut writer = self.begin(&entry, Some(mark.len() as u64))?;
-        writer.append(&mark)?;
-        self.publish_as(&entry, writer, State::Vary)?;
+        self.write_note(&entry, &mark, State::Vary)?;
         Ok(Marker { names: names.clone(), mark })
     }
 

@@ -99,3 +99,73 @@ fn a_purpose_that_changes_its_mind_about_vary_is_followed() {
         ktrix.ask(&Ask::get("/a").field("A", "9").field("B", "3")).expect_body("3").is_hit()
     });
 }
+
+/// Answers in German and English, by tag where the request names it; everybody else gets English.
+fn bilingual() -> Origin {
+    Origin::answering(|request| {
+        let language = match request.field("accept-language") {
+            Some("de") => "de",
+            _ => "en",
+        };
+        let tag = format!("\"{language}\"");
+        let is_known = request.field("if-none-match").is_some_and(|tags| tags.contains(&tag));
+        let response = if is_known { Response::status(304) } else { Response::ok(language) };
+        response.field("ETag", tag).field("Vary", "Accept-Language").cache("max-age=60")
+    })
+}
+
+#[test]
+fn the_origin_is_asked_about_all_variants_at_once() {
+    let origin = bilingual();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = |language| ktrix.ask(&Ask::get("/a").field("Accept-Language", language));
+    for language in ["de", "en"] {
+        ask(language).expect_body(language).expect_miss();
+        until_true("a hit of this variant", || ask(language).is_hit());
+    }
+    let answer = ask("fr").expect_status(200).expect_body("en");
+    assert!(answer.field("cache-status").is_some_and(|it| it.contains("fwd-status=304")));
+    assert_eq!(origin.last().field("if-none-match"), Some("\"en\", \"de\""));
+    let n = origin.n_requests();
+    for (language, body) in [("fr", "en"), ("de", "de"), ("en", "en")] {
+        until_true("a hit of this variant", || ask(language).expect_body(body).is_hit());
+    }
+    origin.expect_requests(n);
+}
+
+#[test]
+fn a_304_that_names_none_of_several_variants_is_no_answer() {
+    let origin = Origin::answering(|request| {
+        if request.has("if-none-match") {
+            return Response::status(304).cache("max-age=60");
+        }
+        let language = request.field("accept-language").unwrap_or("-").to_owned();
+        let tag = format!("\"{language}\"");
+        Response::ok(language)
+            .field("ETag", tag)
+            .field("Vary", "Accept-Language")
+            .cache("max-age=60")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for language in ["de", "en", "fr"] {
+        let ask = Ask::get("/a").field("Accept-Language", language);
+        ktrix.ask(&ask).expect_status(200).expect_body(language);
+    }
+}
+
+#[test]
+fn a_key_has_a_bounded_number_of_variants() {
+    let origin = by("x-who");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let who = |n: usize| Ask::get("/a").field("X-Who", n);
+    for n in 0..70 {
+        ktrix.ask(&who(n)).expect_body(n.to_string()).expect_miss();
+    }
+    assert!(plan.cache_files().len() <= 64 + 2, "the variants, what names them and their list");
+    until_true("a hit of the newest", || ktrix.ask(&who(69)).is_hit());
+    ktrix.ask(&who(0)).expect_miss().expect_body("0");
+    plan.verify_cache();
+}

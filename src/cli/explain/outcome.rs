@@ -94,8 +94,9 @@ impl Explainer<'_> {
             Course::Pass(why) => pass_round(routed, why),
             Course::Fill { fwd, .. } => {
                 let fields = stored.map(|(fields, _)| fields);
-                let is_conditional =
-                    fields.is_some_and(|fields| revalidate::condition(&mut Fields::new(), fields));
+                let is_conditional = fields.is_some_and(|fields| {
+                    revalidate::condition(&mut Fields::new(), Some(fields), &[])
+                });
                 let verdict = if is_conditional { "validate" } else { "miss" };
                 let mut outcome = Outcome::of(verdict, reason, &CacheStatus::forward(fwd), None);
                 outcome.origin_request = Some(fill_request(routed, stored));
@@ -118,7 +119,7 @@ pub(super) fn pass_round(routed: &Routed, why: PassReason) -> Outcome {
 fn fill_request(routed: &Routed, stored: Option<(&Fields, Status)>) -> String {
     let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
     if let Some((stored, _)) = stored {
-        revalidate::condition(&mut fields, stored);
+        revalidate::condition(&mut fields, Some(stored), &[]);
     }
     let target = routed.rules.key.asked(routed.head.target.path_and_query());
     request_text(b"GET", &target, &fields)

@@ -1,0 +1,212 @@
+//! What is stored beside one another under a key: a bounded list of its variants.
+//!
+//! A variant is found by its own key and needs no list. The list is for what concerns all of them:
+//! no more than [`VARIANTS_MAX`] are kept, and a request that selects none of them can ask the
+//! origin whether one of them would do (RFC 9111 section 4.1), by all their entity tags at once
+//! (section 4.3.1). It is a note and no truth: what it names may be gone, and what it lost is only
+//! not asked about.
+//!
+//! ```text
+//! version, 1 byte; then for each variant, the oldest first:
+//!     2 bytes  length of what chose it, as in its key text
+//!     1 byte   length of its entity tag; 0 if it has no strong one
+//!     1 byte   length of its Content-Language; 0 if it has none, or several
+//!     -        the three
+//! ```
+
+use crate::http::fields::Fields;
+use crate::http::validator::EntityTag;
+
+/// Most variants of a key that are kept; the oldest goes first.
+pub const VARIANTS_MAX: usize = 64;
+
+/// Most entity tags that a fetch offers for other variants than the one it is for.
+const TAGS_MAX: usize = 16;
+
+/// One stored variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// What its key text says between the primary key and the marker's mark: the fields that
+    /// chose it, with their normalised values.
+    pub chosen: Box<[u8]>,
+    /// Its entity tag, if that is a strong one: what is only equivalent to another response may be
+    /// so to several of them (RFC 9110 section 8.8.1).
+    pub tag: Box<[u8]>,
+    /// Its language, in lower case, if it says just one.
+    pub language: Box<[u8]>,
+}
+
+impl Variant {
+    /// The variant that these response fields belong to; `None` if what chose it is too long.
+    pub fn of(chosen: &[u8], response: &Fields) -> Option<Self> {
+        let is_strong = EntityTag::of(response).is_some_and(|tag| !tag.is_weak);
+        let tag = response.get("etag").filter(|tag| is_strong && tag.len() <= TEXT_BYTES_MAX);
+        let mut languages = response.list("content-language");
+        let language = match (languages.next(), languages.next()) {
+            (Some(language), None) if language.len() <= TEXT_BYTES_MAX => language,
+            _ => &[],
+        };
+        u16::try_from(chosen.len()).ok()?;
+        Some(Self {
+            chosen: chosen.into(),
+            tag: tag.unwrap_or_default().into(),
+            language: language.to_ascii_lowercase().into(),
+        })
+    }
+}
+
+/// The variants of a key, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variants {
+    list: Vec<Variant>,
+}
+
+impl Variants {
+    /// Reads a list; what is malformed, or of another version, is none.
+    pub fn decode(bytes: &[u8]) -> Self {
+        let Some((&VERSION, mut rest)) = bytes.split_first() else { return Self::default() };
+        let mut list = Vec::new();
+        while !rest.is_empty() && list.len() < VARIANTS_MAX {
+            let Some((variant, tail)) = take(rest) else { return Self::default() };
+            list.push(variant);
+            rest = tail;
+        }
+        Self { list }
+    }
+
+    /// The list as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        for variant in &self.list {
+            out.extend_from_slice(&(variant.chosen.len() as u16).to_le_bytes());
+            out.extend_from_slice(&[variant.tag.len() as u8, variant.language.len() as u8]);
+            for part in [&variant.chosen, &variant.tag, &variant.language] {
+                out.extend_from_slice(part);
+            }
+        }
+        out
+    }
+
+    /// Enters a variant as the newest. `None` when it is there as it is; else those that have to
+    /// go for it.
+    pub fn enter(&mut self, variant: Variant) -> Option<Vec<Variant>> {
+        if self.list.contains(&variant) {
+            return None;
+        }
+        self.list.retain(|other| other.chosen != variant.chosen);
+        let n_gone = (self.list.len() + 1).saturating_sub(VARIANTS_MAX);
+        let gone = self.list.drain(..n_gone).collect();
+        self.list.push(variant);
+        Some(gone)
+    }
+
+    /// The entity tags to ask the origin about, the newest variant's first, each once.
+    pub fn tags(&self) -> Vec<&[u8]> {
+        let mut tags: Vec<&[u8]> = Vec::new();
+        for variant in self.list.iter().rev().filter(|variant| !variant.tag.is_empty()) {
+            if tags.len() < TAGS_MAX && !tags.contains(&&*variant.tag) {
+                tags.push(&variant.tag);
+            }
+        }
+        tags
+    }
+
+    /// The newest variant with the entity tag that a 304 names (RFC 9111 section 4.3.4). One that
+    /// names none speaks of none of them, for a tag was offered.
+    pub fn named_by(&self, not_modified: &Fields) -> Option<&Variant> {
+        let theirs = EntityTag::of(not_modified)?;
+        self.list
+            .iter()
+            .rev()
+            .find(|variant| EntityTag::parse(&variant.tag).is_some_and(|t| t.is_strongly(&theirs)))
+    }
+
+    /// Leaves out those for which `keep` is false.
+    pub fn retain(&mut self, keep: impl FnMut(&Variant) -> bool) {
+        self.list.retain(keep);
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+fn take(bytes: &[u8]) -> Option<(Variant, &[u8])> {
+    let (chosen_len, rest) = bytes.split_first_chunk()?;
+    let (&[tag_len, language_len], rest) = rest.split_first_chunk()?;
+    let (chosen, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*chosen_len)))?;
+    let (tag, rest) = rest.split_at_checked(usize::from(tag_len))?;
+    let (language, rest) = rest.split_at_checked(usize::from(language_len))?;
+    let variant = Variant { chosen: chosen.into(), tag: tag.into(), language: language.into() };
+    Some((variant, rest))
+}
+
+const VERSION: u8 = 1;
+
+/// Longer tags and languages are not kept.
+const TEXT_BYTES_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::fields;
+    use proptest::prelude::*;
+
+    fn variant(chosen: &str, tag: &str) -> Variant {
+        Variant::of(chosen.as_bytes(), &fields(&[("ETag", tag)])).unwrap()
+    }
+
+    #[test]
+    fn only_strong_tags_and_single_languages_are_kept() {
+        let of = |list: &[(&str, &str)]| Variant::of(b"x", &fields(list)).unwrap();
+        assert_eq!(&*of(&[("etag", "\"a\"")]).tag, b"\"a\"");
+        assert_eq!(&*of(&[("etag", "W/\"a\"")]).tag, b"");
+        assert_eq!(&*of(&[("etag", "a")]).tag, b"");
+        assert_eq!(&*of(&[("content-language", "de-AT")]).language, b"de-at");
+        assert_eq!(&*of(&[("content-language", "de, en")]).language, b"");
+        assert_eq!(Variant::of(&[0; 1 << 16], &fields(&[])), None);
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many() {
+        let mut variants = Variants::default();
+        for n in 0..VARIANTS_MAX {
+            assert_eq!(variants.enter(variant(&n.to_string(), "")), Some(vec![]));
+        }
+        assert_eq!(variants.enter(variant("5", "")), None, "it is there");
+        assert_eq!(variants.enter(variant("0", "\"a\"")), Some(vec![]), "it is newer now");
+        assert_eq!(variants.enter(variant("x", "")), Some(vec![variant("1", "")]));
+        assert_eq!(variants.list.len(), VARIANTS_MAX);
+        assert_eq!(Variants::decode(&variants.encode()), variants);
+    }
+
+    #[test]
+    fn tags_are_offered_once_and_find_their_variant() {
+        let mut variants = Variants::default();
+        for (chosen, tag) in [("a", "\"1\""), ("b", ""), ("c", "\"2\""), ("d", "\"1\"")] {
+            variants.enter(variant(chosen, tag));
+        }
+        assert_eq!(variants.tags(), [b"\"1\"", b"\"2\""]);
+        let named = |tag: &str| {
+            let found = variants.named_by(&fields(&[("etag", tag)]));
+            found.map(|variant| String::from_utf8(variant.chosen.to_vec()).unwrap())
+        };
+        assert_eq!(named("\"1\"").as_deref(), Some("d"));
+        assert_eq!(named("\"2\"").as_deref(), Some("c"));
+        assert_eq!(named("W/\"2\""), None);
+        assert_eq!(named("\"3\""), None);
+        assert_eq!(variants.named_by(&fields(&[])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_upset_it(mut bytes in proptest::collection::vec(any::<u8>(), 0..60), v: bool) {
+            if let (true, Some(first)) = (v, bytes.first_mut()) {
+                *first = VERSION;
+            }
+            let variants = Variants::decode(&bytes);
+            prop_assert_eq!(Variants::decode(&variants.encode()), variants);
+        }
+    }
+}

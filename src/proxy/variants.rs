@@ -1,0 +1,174 @@
+//! The list of a key's variants, kept beside them.
+//!
+//! It lies under a key of its own, made of the marker's, so that it goes with the marker: who
+//! removes that has removed all variants, and their list. Two workers that enter a variant at the
+//! same moment may lose one of the two from the list, which is only a note.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::cache::hot::{HotObject, MEMORY_BODY_MAX};
+use crate::cache::slot::State;
+use crate::http::fields::Fields;
+use crate::http::head::ResponseHead;
+use crate::http::status::Status;
+use crate::policy::keep::Lifetimes;
+use crate::policy::revalidate::confirms;
+use crate::policy::variants::{Variant, Variants};
+use crate::policy::vary::VaryNames;
+use crate::proxy::context::CacheSide;
+use crate::proxy::lookup::{self, Found, MARKER_STATUS, Name, What};
+use crate::proxy::shelf::{Entry, Shelf};
+use crate::reactor;
+
+/// The other variants of a key than the one that a request selects.
+#[derive(Debug)]
+pub struct Others {
+    list: Variants,
+    primary: Name,
+    mark: Box<[u8]>,
+}
+
+impl Others {
+    /// Those beside what a look-up found; `None` if the key has no variants, or only this one.
+    pub fn of(cache: &CacheSide, found: &Found) -> Option<Self> {
+        let marker = found.marker.as_ref()?;
+        let parts = Parts::of(&found.name.text)?;
+        let mut list = read(cache, &parts.list_name());
+        list.retain(|variant| *variant.chosen != *parts.chosen);
+        if list.is_empty() {
+            return None;
+        }
+        Some(Self { list, primary: found.primary.clone(), mark: (*marker.mark).into() })
+    }
+
+    /// The entity tags to ask the origin about.
+    pub fn tags(&self) -> Vec<&[u8]> {
+        self.list.tags()
+    }
+
+    /// The name of the variant that a 304 with these fields speaks of.
+    pub fn named_by(&self, not_modified: &Fields) -> Option<Name> {
+        let variant = self.list.named_by(not_modified)?;
+        Some(
+            Parts { primary: &self.primary.text, chosen: &variant.chosen, mark: &self.mark }.name(),
+        )
+    }
+}
+
+/// What a 304 speaks of, and its name (RFC 9111 section 4.3.4): what is stored under `name`, or
+/// another variant that the fetch asked about as well. If there was a choice, a 304 that names
+/// nothing says nothing.
+pub async fn confirmed(
+    cache: &CacheSide,
+    name: &Name,
+    own: Option<Rc<HotObject>>,
+    others: Option<Others>,
+    not_modified: &ResponseHead,
+) -> Option<(Name, Rc<HotObject>)> {
+    let had_choice = others.as_ref().is_some_and(|others| !others.tags().is_empty());
+    if let Some(own) = own {
+        if had_choice && !not_modified.fields.contains("etag") {
+            return None;
+        }
+        if confirms(&own.fields, not_modified) {
+            return Some((name.clone(), own));
+        }
+    }
+    let name = others?.named_by(&not_modified.fields)?;
+    match lookup::find(cache, &name).await {
+        What::Object(other) if confirms(&other.fields, not_modified) => Some((name, other)),
+        _ => None,
+    }
+}
+
+/// A variant that is about to be stored, for the list of its key.
+#[derive(Debug)]
+pub struct Note {
+    text: Rc<[u8]>,
+    variant: Variant,
+    vary: Option<VaryNames>,
+}
+
+impl Note {
+    /// The note of an answer; `None` if it is no variant.
+    pub fn of(entry: &Entry) -> Option<Self> {
+        let parts = Parts::of(&entry.name.text)?;
+        let variant = Variant::of(parts.chosen, &entry.fields)?;
+        let vary = entry.lifetimes.vary.clone();
+        Some(Self { text: Rc::clone(&entry.name.text), variant, vary })
+    }
+
+    /// Enters the variant, now that it is stored, and removes those that are too many.
+    ///
+    /// # Errors
+    /// The list could not be written; it is as it was.
+    pub fn enter(self, shelf: &Shelf) -> io::Result<()> {
+        let Some(parts) = Parts::of(&self.text) else { return Ok(()) };
+        let name = parts.list_name();
+        let mut list = read(shelf.cache(), &name);
+        let Some(gone) = list.enter(self.variant) else { return Ok(()) };
+        for variant in gone {
+            shelf.forget(&Parts { chosen: &variant.chosen, ..parts }.name().key);
+        }
+        let received_s = reactor::now().unix_s();
+        let lifetimes = Lifetimes { received_s, vary: self.vary, ..Lifetimes::default() };
+        let status = Status(MARKER_STATUS);
+        let entry = Entry { name, status, fields: Fields::new(), lifetimes };
+        shelf.write_note(&entry, &list.encode(), State::Vary)
+    }
+}
+
+fn read(cache: &CacheSide, name: &Name) -> Variants {
+    if let Some(list) = lookup::find_hot(cache, &name.key) {
+        return list.with_body(Variants::decode);
+    }
+    if cache.index.lookup(&name.key).is_none() {
+        return Variants::default();
+    }
+    // A damaged one is overwritten by the next; what it said is no longer known.
+    let object = cache.store.open_object(&name.key, &name.text).ok().flatten();
+    let body = object.and_then(|object| object.read_body(MEMORY_BODY_MAX as usize).ok().flatten());
+    body.map_or_else(Variants::default, |body| Variants::decode(&body))
+}
+
+/// What the key text of a variant is made of.
+#[derive(Clone, Copy)]
+struct Parts<'t> {
+    primary: &'t [u8],
+    chosen: &'t [u8],
+    mark: &'t [u8],
+}
+
+impl<'t> Parts<'t> {
+    /// The parts of a variant's key text; `None` for any other.
+    fn of(text: &'t [u8]) -> Option<Self> {
+        let (primary, rest) = text.split_at_checked(memchr::memchr(b'\n', text)?)?;
+        let (chosen, mark) = rest.split_at_checked(memchr::memmem::rfind(rest, lookup::MARK)?)?;
+        (!chosen.is_empty()).then(|| Self { primary, chosen, mark: &mark[lookup::MARK.len()..] })
+    }
+
+    fn name(&self) -> Name {
+        Name::of(&[self.primary, self.chosen, lookup::MARK, self.mark].concat())
+    }
+
+    fn list_name(&self) -> Name {
+        Self { chosen: b"", ..*self }.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_variant_falls_into_its_parts() {
+        let text = b"GET http://a/x\naccept:b\nfoo:#c\n#12";
+        let parts = Parts::of(text).unwrap();
+        assert_eq!(parts.chosen, b"\naccept:b\nfoo:#c");
+        assert_eq!(parts.name().text, Name::of(text).text);
+        assert_eq!(&*parts.list_name().text, b"GET http://a/x\n#12");
+        assert!(Parts::of(&parts.list_name().text).is_none(), "a list is in no list");
+        assert!(Parts::of(b"GET http://a/x").is_none());
+    }
+}
