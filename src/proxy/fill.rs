@@ -440,9 +440,12 @@ enum Spill {
     Abandoned,
 }
 
-/// When a fetch took place, as the policy counts.
+/// When a fetch took place, as the policy counts. What it took is measured by the monotonic clock,
+/// so that neither a second that ends meanwhile nor a clock that is set ages the response.
 pub(super) fn times(fetch: FetchTimes) -> Times {
-    Times { requested_s: fetch.requested.unix_s(), received_s: fetch.received.unix_s() }
+    let received_s = fetch.received.unix_s();
+    let delay_s = fetch.received.mono_us.saturating_sub(fetch.requested.mono_us) / 1_000_000;
+    Times { requested_s: received_s.saturating_sub(delay_s), received_s }
 }
 
 /// Reads a small body to its end if it comes at once; `false` when it is to be streamed.
