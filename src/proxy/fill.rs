@@ -25,14 +25,13 @@ use crate::http::status::Status;
 use crate::policy::keep::{self, Keep, Times};
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
-use crate::policy::revalidate::{self, Renewed};
-use crate::policy::rules::{Rules, SetCookie};
+use crate::policy::rules::Rules;
 use crate::proxy::client::ClientError;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Question, Response};
 use crate::proxy::lease::Lease;
-use crate::proxy::lookup::{Found, Name};
+use crate::proxy::lookup::Found;
 use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::proxy::upload::Upload;
@@ -83,11 +82,11 @@ pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job)
 }
 
 /// The task.
-struct Fill {
+pub(super) struct Fill {
     context: Rc<Context>,
-    lease: Lease,
-    shelf: Shelf,
-    job: Job,
+    pub(super) lease: Lease,
+    pub(super) shelf: Shelf,
+    pub(super) job: Job,
 }
 
 impl Fill {
@@ -127,61 +126,14 @@ impl Fill {
         }
     }
 
-    /// What is stored as a 304 has renewed it, RFC 9111 section 4.3.4.
-    ///
-    /// # Errors
-    /// Why it may not be stored any longer.
-    fn renewed(&self, stored: &HotObject, response: &Response) -> Result<Entry, PassReason> {
-        let mut head = response.head.clone();
-        head.fields = forward::response_fields(&head, reactor::now());
-        let old = (stored.status, &stored.fields, &stored.lifetimes);
-        let (asked, rules) = (&self.job.request.fields, &self.job.rules);
-        let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
-        let Renewed { mut fields, lifetimes, omit } = renewed;
-        self.keep_private(&mut fields, &omit);
-        if rules.set_cookie != SetCookie::Store {
-            let mut private = self.lease.local.private();
-            head.fields.get_all("set-cookie").for_each(|it| private.push(b"Set-Cookie", it));
-            self.lease.local.set_private(private);
-        }
-        let name = self.job.found.name.clone();
-        Ok(Entry { name, status: stored.status, fields, lifetimes })
-    }
-
-    /// The origin says that what is stored under `name` is still good. It is renewed there, and
-    /// if that is another variant, it is stored for what the fill's request selects as well.
-    async fn revalidated(mut self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
-        let mut object = Rc::clone(stored);
-        if !self.is_spoiled() {
-            let note = Note::of(&entry);
-            let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });
-            let mut renewed = self.shelf.store_again(entry, stored).await;
-            if let Some(other) = other
-                && renewed.is_ok()
-                && let Err(error) = self.shelf.store_again(other, stored).await
-            {
-                renewed = Err(error);
-            }
-            match renewed {
-                Ok(renewed) => object = renewed,
-                Err(error) => self.shelf.refused(&error),
-            }
-            self.list(note);
-            self.unless_spoiled();
-        }
-        self.lease.local.set_revalidated();
-        self.lease.end(|cache, at| cache.fills.done(at));
-        self.lease.local.set(Progress::Object(object));
-    }
-
     /// Enters what was stored into the list of its key's variants.
-    fn list(&self, note: Option<Note>) {
+    pub(super) fn list(&self, note: Option<Note>) {
         // Without its place there a variant is still found; it is only not asked about.
         let _ = note.map(|note| note.enter(&self.shelf));
     }
 
     /// Takes out of what is stored the fields that are for the first client alone.
-    fn keep_private(&self, fields: &mut Fields, omit: &Omit) {
+    pub(super) fn keep_private(&self, fields: &mut Fields, omit: &Omit) {
         // The cache writes this one anew on every answer.
         fields.remove("age");
         if !omit.is_empty() {
@@ -193,12 +145,12 @@ impl Fill {
     }
 
     /// Whether something made untrue what is on its way: it is not to be stored.
-    fn is_spoiled(&self) -> bool {
+    pub(super) fn is_spoiled(&self) -> bool {
         self.lease.cache.fills.is_spoiled(self.lease.at)
     }
 
     /// Takes back what was stored, if it was made untrue at that very moment.
-    fn unless_spoiled(&self) {
+    pub(super) fn unless_spoiled(&self) {
         if self.is_spoiled() {
             let found = &self.job.found;
             self.shelf.forget(&found.primary.key);

@@ -25,6 +25,7 @@ pub mod shelf;
 pub mod variants;
 pub mod lease;
 pub mod fill;
+mod renew;
 pub mod join;
 pub mod resume;
 pub mod pass;

@@ -1,0 +1,69 @@
+//! A fill whose origin says that what is stored is still good, RFC 9111 section 4.3.4.
+
+use std::rc::Rc;
+
+use crate::cache::hot::HotObject;
+use crate::http::forward;
+use crate::policy::pass::PassReason;
+use crate::policy::revalidate::{self, Renewed};
+use crate::policy::rules::SetCookie;
+use crate::proxy::fetch::Response;
+use crate::proxy::fill::{Fill, times};
+use crate::proxy::lookup::Name;
+use crate::proxy::progress::Progress;
+use crate::proxy::shelf::Entry;
+use crate::proxy::variants::Note;
+use crate::reactor;
+
+impl Fill {
+    /// What is stored as a 304 has renewed it, RFC 9111 section 4.3.4.
+    ///
+    /// # Errors
+    /// Why it may not be stored any longer.
+    pub(super) fn renewed(
+        &self,
+        stored: &HotObject,
+        response: &Response,
+    ) -> Result<Entry, PassReason> {
+        let mut head = response.head.clone();
+        head.fields = forward::response_fields(&head, reactor::now());
+        let old = (stored.status, &stored.fields, &stored.lifetimes);
+        let (asked, rules) = (&self.job.request.fields, &self.job.rules);
+        let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
+        let Renewed { mut fields, lifetimes, omit } = renewed;
+        self.keep_private(&mut fields, &omit);
+        if rules.set_cookie != SetCookie::Store {
+            let mut private = self.lease.local.private();
+            head.fields.get_all("set-cookie").for_each(|it| private.push(b"Set-Cookie", it));
+            self.lease.local.set_private(private);
+        }
+        let name = self.job.found.name.clone();
+        Ok(Entry { name, status: stored.status, fields, lifetimes })
+    }
+
+    /// The origin says that what is stored under `name` is still good. It is renewed there, and
+    /// if that is another variant, it is stored for what the fill's request selects as well.
+    pub(super) async fn revalidated(mut self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
+        let mut object = Rc::clone(stored);
+        if !self.is_spoiled() {
+            let note = Note::of(&entry);
+            let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });
+            let mut renewed = self.shelf.store_again(entry, stored).await;
+            if let Some(other) = other
+                && renewed.is_ok()
+                && let Err(error) = self.shelf.store_again(other, stored).await
+            {
+                renewed = Err(error);
+            }
+            match renewed {
+                Ok(renewed) => object = renewed,
+                Err(error) => self.shelf.refused(&error),
+            }
+            self.list(note);
+            self.unless_spoiled();
+        }
+        self.lease.local.set_revalidated();
+        self.lease.end(|cache, at| cache.fills.done(at));
+        self.lease.local.set(Progress::Object(object));
+    }
+}
