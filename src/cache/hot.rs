@@ -18,24 +18,22 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
+use crate::cache::face::{Face, TAIL_ROOM};
 use crate::cache::slot::SlotAt;
 use crate::cache::store::Object;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
-use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::freshness;
 use crate::policy::keep::Lifetimes;
 use crate::policy::key::Key;
+use crate::policy::rules::Rules;
 
 /// Bodies up to this size are kept in memory; larger ones stay in their files.
 pub const MEMORY_BODY_MAX: u64 = 64 << 10;
 
 /// Request heads up to this size may become aliases.
 pub const ALIAS_HEAD_MAX: usize = 1024;
-
-/// The longest that the lines which change with time can get.
-const TAIL_ROOM: usize = 128;
 
 /// What an entry costs besides its bytes: the structs, the map's entry, the allocator's share.
 const ENTRY_COST: usize = 512;
@@ -78,8 +76,7 @@ pub struct HotObject {
     pub body: Body,
     /// The body's length in bytes.
     pub body_len: u64,
-    /// The status line and the fields that stay, up to where the tail begins.
-    head: Box<[u8]>,
+    face: Face,
     rendered: RefCell<Rendered>,
     visited: Cell<bool>,
     aliases: RefCell<Vec<u32>>,
@@ -131,19 +128,8 @@ impl HotObject {
         bytes: &[u8],
         body_len: u64,
     ) -> Self {
-        let mut head = Vec::with_capacity(fields.wire_len() + 64);
-        head.extend_from_slice(b"HTTP/1.1 ");
-        head.extend_from_slice(itoa::Buffer::new().format(status.0).as_bytes());
-        head.push(b' ');
-        head.extend_from_slice(status.reason().as_bytes());
-        head.extend_from_slice(b"\r\n");
-        fields.write_to(&mut head);
-        if !status.has_no_body(Method::Get) {
-            head.extend_from_slice(b"Content-Length: ");
-            head.extend_from_slice(itoa::Buffer::new().format(body_len).as_bytes());
-            head.extend_from_slice(b"\r\n");
-        }
-        let body_at = head.len() + TAIL_ROOM;
+        let face = Face::new(status, &fields, body_len);
+        let body_at = face.len() + TAIL_ROOM;
         let mut whole = Vec::new();
         if matches!(body, Body::Memory) {
             whole.reserve_exact(body_at + bytes.len());
@@ -158,10 +144,18 @@ impl HotObject {
             fields,
             body,
             body_len,
-            head: head.into_boxed_slice(),
+            face,
             rendered: RefCell::new(Rendered { bytes: whole, start: 0, body_at, second: 0 }),
             visited: Cell::new(false),
             aliases: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Has the answers of [`Self::with_answer`] served by its route's rules from now on.
+    pub fn serve_by(&self, rules: &Rules) {
+        if self.face.serve_by(rules, self.status, &self.fields, self.body_len) {
+            // What was rendered for those who did not say is rendered anew.
+            self.rendered.borrow_mut().start = 0;
         }
     }
 
@@ -211,44 +205,21 @@ impl HotObject {
     /// The bytes that this object is counted with.
     fn cost(&self) -> usize {
         self.rendered.borrow().bytes.capacity()
-            + self.head.len()
+            + self.face.len()
             + self.fields.wire_len()
             + ENTRY_COST
     }
 
     fn render(&self, rendered: &mut Rendered, now_s: u64) {
-        let mut tail = Tail::default();
         let ttl_s = self.lifetimes.fresh_until_s.saturating_sub(now_s);
-        tail.push(b"Age: ");
-        tail.push(itoa::Buffer::new().format(self.age_s(now_s)).as_bytes());
-        tail.push(b"\r\nCache-Status: ktrix; hit; ttl=");
-        tail.push(itoa::Buffer::new().format(ttl_s).as_bytes());
-        tail.push(b"\r\n\r\n");
-        let tail_at = rendered.body_at - tail.len;
-        let start = tail_at - self.head.len();
-        rendered.bytes[tail_at..rendered.body_at].copy_from_slice(&tail.bytes[..tail.len]);
-        rendered.bytes[start..tail_at].copy_from_slice(&self.head);
+        let tail = self.face.tail(self.age_s(now_s), ttl_s);
+        let (head, tail) = (self.face.head(), tail.bytes());
+        let tail_at = rendered.body_at - tail.len();
+        let start = tail_at - head.len();
+        rendered.bytes[tail_at..rendered.body_at].copy_from_slice(tail);
+        rendered.bytes[start..tail_at].copy_from_slice(head);
         rendered.start = start;
         rendered.second = now_s;
-    }
-}
-
-/// The lines that change with time, which always fit: two numbers of at most 20 digits.
-struct Tail {
-    bytes: [u8; TAIL_ROOM],
-    len: usize,
-}
-
-impl Default for Tail {
-    fn default() -> Self {
-        Self { bytes: [0; TAIL_ROOM], len: 0 }
-    }
-}
-
-impl Tail {
-    fn push(&mut self, part: &[u8]) {
-        self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
-        self.len += part.len();
     }
 }
 

@@ -17,6 +17,7 @@ pub mod writer;
 pub mod store;
 pub mod place;
 pub mod purge;
+pub mod face;
 pub mod hot;
 pub mod fill_state;
 mod fill_entry;

@@ -139,6 +139,21 @@ fn a_key_is_what_its_parts_are() {
 }
 
 #[test]
+fn lists_of_a_route_can_be_off() {
+    let config = read(concat!(
+        "cache: {path: /c, rules: {targeted: off, strip: off, cache-status: off}}\nupstream: a\n",
+        "sites: [{cache: {targeted: [X-Cache-Control], strip: [A, b], cache-status: key}}]\n",
+    ))
+    .unwrap();
+    let rules = config.cache.as_ref().unwrap().rules.as_ref();
+    assert!(rules.targets.is_empty() && rules.stripped.is_empty() && !rules.report.is_on);
+    let rules = &config.sites[0].routes[0].rules;
+    assert_eq!(rules.targets, ["x-cache-control".into()]);
+    assert_eq!(rules.stripped, ["a".into(), "b".into()]);
+    assert!(rules.report.is_on && rules.report.key && !rules.report.ttl);
+}
+
+#[test]
 fn a_route_s_rules_are_read_with_care() {
     let faults = |rules: &str| {
         let text = format!("cache: {{path: /c, rules: {rules}}}\nupstream: a\n");
@@ -160,6 +175,8 @@ fn a_route_s_rules_are_read_with_care() {
         ("{pass-if: [path /x]}", "cache.rules.pass-if[0]: \"path /x\" is no condition"),
         ("{min-uses: 0}", "out of range"),
         ("{set-cookie: on}", "is not known (try pass, strip, store)"),
+        ("{cache-status: [ttl, age]}", "cache.rules.cache-status[1]: \"age\" is not known"),
+        ("{strip: \"a b\"}", "is not the name of a field"),
         ("{key: {host: off}}", "is not a known key"),
     ] {
         let found = faults(rules);

@@ -12,6 +12,7 @@ pub mod flaw;
 pub mod list;
 pub mod fields;
 pub mod cookie;
+pub mod structured;
 pub mod authority;
 pub mod target;
 pub mod path;

@@ -22,6 +22,7 @@
 pub mod directive;
 pub mod scope;
 pub mod control;
+pub mod targeted;
 pub mod pass;
 pub mod pattern;
 pub mod vary;

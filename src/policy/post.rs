@@ -6,15 +6,21 @@ use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::control::ResponseControl;
 use crate::policy::invalidate::resolve;
+use crate::policy::rules::Rules;
 
 /// Whether the answer to this POST is what a GET of the same URI would have: a 200 whose
 /// Content-Location is the target itself (RFC 9110 section 8.7), and whose lifetime the origin
 /// states. Whether it may be stored at all is asked of [`crate::policy::keep::judge`], with
 /// [`Method::Get`], as of any other.
-pub fn answers_get(scheme: &[u8], request: &RequestHead, response: &ResponseHead) -> bool {
+pub fn answers_get(
+    scheme: &[u8],
+    request: &RequestHead,
+    response: &ResponseHead,
+    rules: &Rules,
+) -> bool {
     request.method == Method::Post
         && response.status == Status(200)
-        && has_explicit_lifetime(&response.fields)
+        && has_explicit_lifetime(&rules.heeded(&response.fields))
         && locates_target(scheme, request, &response.fields)
 }
 
@@ -41,7 +47,7 @@ mod tests {
     use crate::policy::sample::{request, response};
 
     fn answers(method: &str, status: u16, list: &[(&str, &str)]) -> bool {
-        answers_get(b"http", &request(method, &[]), &response(status, list))
+        answers_get(b"http", &request(method, &[]), &response(status, list), &Rules::default())
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::http::status::Status;
 use crate::policy::condition::Condition;
 use crate::policy::parts::KeyParts;
 use crate::policy::pass::PassReason;
+use crate::policy::status::Report;
+use crate::policy::targeted::{self, TARGETS};
 
 /// What the operator decides for a route. The default is what RFC 9111 says and allows, without
 /// serving anything stale that the origin did not allow.
@@ -41,6 +43,12 @@ pub struct Rules {
     pub vary_ignored: Vec<Box<str>>,
     /// Response fields that mean nothing to the cache, lower-case. Set-Cookie is never one.
     pub ignored: Vec<Box<str>>,
+    /// Targeted fields that are heeded, lower-case, the strongest first (RFC 9213 section 2.2).
+    pub targets: Vec<Box<str>>,
+    /// Response fields that no client gets, lower-case.
+    pub stripped: Vec<Box<str>>,
+    /// What clients are told in Cache-Status.
+    pub report: Report,
     /// Requests that go round the cache.
     pub pass_if: Vec<Condition>,
     /// Requests whose answer must be validated, as if they said `no-cache`.
@@ -78,17 +86,31 @@ impl Rules {
         self.refresh_if.iter().any(|condition| condition.holds(request))
     }
 
-    /// What of a response's fields counts.
+    /// What of a response's fields counts: without those that are ignored, and with what the
+    /// strongest targeted field says in the place of Cache-Control and Expires.
     pub fn heeded<'f>(&self, response: &'f Fields) -> Cow<'f, Fields> {
-        let is_ignored =
-            |name: &[u8]| self.ignored.iter().any(|own| eq_ignore_case(name, own.as_bytes()));
-        if !response.iter().any(|(name, _)| is_ignored(name)) {
-            return Cow::Borrowed(response);
+        let mut heeded = without(&self.ignored, response);
+        if targeted::is_targeted(&self.targets, &heeded) {
+            targeted::apply(&self.targets, heeded.to_mut());
         }
-        let mut heeded = response.clone();
-        heeded.retain(|name, _| !is_ignored(name));
-        Cow::Owned(heeded)
+        heeded
     }
+
+    /// What of an answer's fields a client gets.
+    pub fn served<'f>(&self, answer: &'f Fields) -> Cow<'f, Fields> {
+        without(&self.stripped, answer)
+    }
+}
+
+/// The fields but for those of some names, which are lower-case.
+fn without<'f>(names: &[Box<str>], fields: &'f Fields) -> Cow<'f, Fields> {
+    let is_one = |name: &[u8]| names.iter().any(|own| eq_ignore_case(name, own.as_bytes()));
+    if names.is_empty() || !fields.iter().any(|(name, _)| is_one(name)) {
+        return Cow::Borrowed(fields);
+    }
+    let mut rest = fields.clone();
+    rest.retain(|name, _| !is_one(name));
+    Cow::Owned(rest)
 }
 
 impl Default for Rules {
@@ -107,6 +129,9 @@ impl Default for Rules {
             key: KeyParts::default(),
             vary_ignored: Vec::new(),
             ignored: Vec::new(),
+            targets: TARGETS.iter().map(|name| (*name).into()).collect(),
+            stripped: vec![TARGETS[0].into()],
+            report: Report::default(),
             pass_if: Vec::new(),
             refresh_if: Vec::new(),
             uses_min: 1,

@@ -20,6 +20,49 @@ pub struct CacheStatus<'a> {
     pub key: Option<&'a [u8]>,
     /// A word of detail (section 2.8); must be a token.
     pub detail: Option<&'a str>,
+    /// What of all this is told.
+    pub report: Report,
+}
+
+/// What clients are told in Cache-Status. Whether it was a hit, or why it was none, is told in any
+/// case that anything is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether there is such a field at all.
+    pub is_on: bool,
+    /// `fwd-status`.
+    pub fwd_status: bool,
+    /// `stored`.
+    pub stored: bool,
+    /// `collapsed`.
+    pub collapsed: bool,
+    /// `ttl`.
+    pub ttl: bool,
+    /// `key`.
+    pub key: bool,
+    /// `detail`.
+    pub detail: bool,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        DEFAULT
+    }
+}
+
+impl Report {
+    /// A report with all of its parts, or none.
+    pub const fn with_all(is_told: bool) -> Self {
+        Self {
+            is_on: true,
+            fwd_status: is_told,
+            stored: is_told,
+            collapsed: is_told,
+            ttl: is_told,
+            key: is_told,
+            detail: is_told,
+        }
+    }
 }
 
 /// Where an answer came from. RFC 9211 allows one of the two, never both.
@@ -91,8 +134,14 @@ impl<'a> CacheStatus<'a> {
         Self { detail: Some(reason.word()), ..Self::of(Way::Fwd(reason.fwd())) }
     }
 
+    /// As it is told by this report.
+    pub const fn told_by(self, report: Report) -> Self {
+        Self { report, ..self }
+    }
+
     /// Appends the member to `out`, as in `ktrix; hit; ttl=30`.
     pub fn write(&self, out: &mut Vec<u8>) {
+        let told = self.report;
         out.extend_from_slice(CACHE_NAME.as_bytes());
         match self.way {
             Way::Hit => out.extend_from_slice(b"; hit"),
@@ -100,20 +149,21 @@ impl<'a> CacheStatus<'a> {
             Way::Own => {}
         }
         let mut digits = itoa::Buffer::new();
-        if let Some(status) = self.fwd_status {
+        if let Some(status) = self.fwd_status.filter(|_| told.fwd_status) {
             parameter("fwd-status", digits.format(status.0).as_bytes(), out);
         }
-        if self.stored {
+        if self.stored && told.stored {
             out.extend_from_slice(b"; stored");
         }
-        if self.collapsed {
+        if self.collapsed && told.collapsed {
             out.extend_from_slice(b"; collapsed");
         }
-        if let Some(ttl_s) = self.ttl_s {
+        if let Some(ttl_s) = self.ttl_s.filter(|_| told.ttl) {
             let ttl_s = ttl_s.clamp(-INTEGER_MAX, INTEGER_MAX);
             parameter("ttl", digits.format(ttl_s).as_bytes(), out);
         }
-        if let Some(key) = self.key.filter(|key| key.iter().all(|b| (0x20..=0x7e).contains(b))) {
+        let is_string = |key: &&[u8]| key.iter().all(|b| (0x20..=0x7e).contains(b));
+        if let Some(key) = self.key.filter(is_string).filter(|_| told.key) {
             out.extend_from_slice(b"; key=\"");
             for &byte in key {
                 if byte == b'"' || byte == b'\\' {
@@ -123,7 +173,7 @@ impl<'a> CacheStatus<'a> {
             }
             out.push(b'"');
         }
-        if let Some(detail) = self.detail {
+        if let Some(detail) = self.detail.filter(|_| told.detail) {
             parameter("detail", detail.as_bytes(), out);
         }
     }
@@ -137,6 +187,7 @@ impl<'a> CacheStatus<'a> {
             ttl_s: None,
             key: None,
             detail: None,
+            report: DEFAULT,
         }
     }
 }
@@ -188,6 +239,9 @@ fn parameter(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
 }
 
+/// [`Report::default`], for constants.
+const DEFAULT: Report = Report { key: false, ..Report::with_all(true) };
+
 /// The name of this cache in Cache-Status.
 const CACHE_NAME: &str = "ktrix";
 
@@ -227,10 +281,31 @@ mod tests {
 
     #[test]
     fn a_key_is_a_string_or_left_out() {
-        let with = |key| text(CacheStatus { key: Some(key), ..CacheStatus::forward(Fwd::Miss) });
+        let with = |key| {
+            let status = CacheStatus { key: Some(key), ..CacheStatus::forward(Fwd::Miss) };
+            assert_eq!(text(status), "ktrix; fwd=miss", "it is told only if wanted");
+            text(status.told_by(Report::with_all(true)))
+        };
         assert_eq!(with(b"GET http://h/\"\\"), r#"ktrix; fwd=miss; key="GET http://h/\"\\""#);
         assert_eq!(with(b"GET http://h/\nfoo"), "ktrix; fwd=miss");
         assert_eq!(with(b"GET http://h/\xff"), "ktrix; fwd=miss");
+    }
+
+    #[test]
+    fn what_is_not_told_is_left_out() {
+        let status = CacheStatus {
+            fwd_status: Some(Status(304)),
+            stored: true,
+            collapsed: true,
+            ttl_s: Some(1),
+            key: Some(b"k"),
+            detail: Some("d"),
+            ..CacheStatus::forward(Fwd::Stale)
+        };
+        let none = Report::with_all(false);
+        assert_eq!(text(status.told_by(none)), "ktrix; fwd=stale");
+        let some = Report { collapsed: true, key: true, ..none };
+        assert_eq!(text(status.told_by(some)), "ktrix; fwd=stale; collapsed; key=\"k\"");
     }
 
     #[test]

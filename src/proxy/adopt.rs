@@ -79,7 +79,7 @@ impl<C: Client> Exchange<'_, C> {
         let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max);
         let is_small = matches!(response.head.length, BodyLength::Known(len) if len <= bytes_max);
         let scheme = self.client.scheme();
-        if !is_small || !post::answers_get(scheme.as_bytes(), self.request, &response.head) {
+        if !is_small || !post::answers_get(scheme.as_bytes(), self.request, &response.head, rules) {
             return Ok(adopted);
         }
         let mut fields = forward::response_fields(&response.head, reactor::now());

@@ -22,7 +22,7 @@ use crate::policy::course::{self, Course};
 use crate::policy::pass::PassReason;
 use crate::policy::revalidate;
 use crate::policy::rules::Rules;
-use crate::policy::status::{CacheStatus, CacheVerdict, Fwd};
+use crate::policy::status::{CacheStatus, CacheVerdict, Fwd, Report};
 use crate::proxy::client::Client;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::facts::{Facts, Stage};
@@ -53,6 +53,10 @@ pub struct Exchange<'e, C> {
     pub request: &'e RequestHead,
     /// What is noted for the log.
     pub facts: &'e mut Facts,
+    /// What the operator decided for the request's route, once that is known.
+    pub rules: Option<Rc<Rules>>,
+    /// The text of its key before Vary, if the client is to be told.
+    pub key: Option<Rc<[u8]>>,
 }
 
 impl<C: Client> Exchange<'_, C> {
@@ -72,6 +76,8 @@ impl<C: Client> Exchange<'_, C> {
             return self.own(Status(404), "no site or route is configured for this", &[]).await;
         };
         let rule = *router.rule(route);
+        self.client.serve_by(router.rules(rule.rules));
+        self.rules = Some(Rc::clone(router.rules(rule.rules)));
         if !rule.request_buffering && self.request.length != BodyLength::None {
             let reason = if rule.cache { PassReason::RequestBody } else { PassReason::Off };
             return self.pass_streamed(rule, reason).await;
@@ -101,6 +107,9 @@ impl<C: Client> Exchange<'_, C> {
             self.facts.stage = Stage::Lookup;
             let found =
                 lookup::look_up(cache, &rules.key, self.client.scheme(), self.request).await;
+            if rules.report.key {
+                self.key = Some(Rc::clone(&found.primary.text));
+            }
             match self.follow(cache, rule, &rules, found).await? {
                 Filled::Answered => return Ok(()),
                 Filled::Again | Filled::Stale(_) => {}
@@ -155,7 +164,8 @@ impl<C: Client> Exchange<'_, C> {
         ttl_s: i64,
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(verdict);
-        let added = Added::of(CacheStatus::hit(ttl_s));
+        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
+        added.status.key = self.key.as_deref();
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }
 
@@ -229,14 +239,16 @@ impl<C: Client> Exchange<'_, C> {
         let on_error = stale.and_then(|stale| stale.on_error);
         match joined {
             Joined::Object(object, part) => {
-                let added = self.filled(fwd, &part, object.source.is_some());
+                let mut added = self.filled(fwd, &part, object.source.is_some());
+                added.status.key = self.key.as_deref();
                 if let Some(stale) = on_error.filter(|_| object.status.0 >= 500) {
                     return Ok(Filled::Stale(stale));
                 }
                 stored::answer(self.client, self.request, &object, &added, self.facts).await?;
             }
             Joined::Stream(reader, part) => {
-                let added = self.filled(fwd, &part, true);
+                let mut added = self.filled(fwd, &part, true);
+                added.status.key = self.key.as_deref();
                 let sent =
                     join::send(self.client, self.request, &reader, &part, &added, self.facts);
                 match sent.await? {
@@ -292,9 +304,14 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
+    /// What the client is told about the cache.
+    pub(super) fn report(&self) -> Report {
+        self.rules.as_ref().map_or_else(Report::default, |rules| rules.report)
+    }
+
     /// Notes how a fill went, and says it in `Cache-Status`.
     fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added<'static> {
-        let mut status = CacheStatus::forward(fwd);
+        let mut status = CacheStatus::forward(fwd).told_by(self.report());
         status.stored = is_stored;
         status.collapsed = part.is_collapsed();
         self.facts.verdict = Some(CacheVerdict::Miss);
@@ -325,8 +342,9 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.connected_us = response.times.requested.mono_us;
         self.facts.first_byte_us = response.times.received.mono_us;
         self.facts.server = Some(response.server);
-        let mut status = CacheStatus::forward(fwd);
+        let mut status = CacheStatus::forward(fwd).told_by(self.report());
         status.detail = Some(reason.word());
+        status.key = self.key.as_deref();
         pass::relay(self.client, response, read, &status, self.facts).await
     }
 }

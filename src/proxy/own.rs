@@ -87,7 +87,8 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.status = status.0;
         self.facts.verdict.get_or_insert(CacheVerdict::Unasked);
         let (fields, body) = answer::own(status, sentence, extra);
-        let mut cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
+        let cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
+        let mut cache_status = cache_status.told_by(self.report());
         cache_status.detail = detail;
         let mut fields = stored::with_cache_status(fields, &cache_status);
         fields.remove("content-length");

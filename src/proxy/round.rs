@@ -71,7 +71,7 @@ impl<C: Client> Exchange<'_, C> {
             Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
             Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
         };
-        let mut status = CacheStatus::pass(reason);
+        let mut status = CacheStatus::pass(reason).told_by(self.report());
         let mut read = Vec::new();
         let context = Rc::clone(self.context);
         invalidate::after(&context, self.client.scheme(), self.request, &response.head);

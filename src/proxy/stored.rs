@@ -84,6 +84,9 @@ pub fn stored_fields(stored: &Fields, age_s: u64, added: &Added<'_>) -> Fields {
 
 /// Adds `Cache-Status`, RFC 9211: after what caches before us said, for it is a list.
 pub fn with_cache_status(mut fields: Fields, status: &CacheStatus<'_>) -> Fields {
+    if !status.report.is_on {
+        return fields;
+    }
     let mut text = Vec::with_capacity(64);
     status.write(&mut text);
     fields.push(b"Cache-Status", &text);

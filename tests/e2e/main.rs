@@ -35,6 +35,7 @@ mod request_bodies;
 mod revalidation;
 mod routes;
 mod rules;
+mod rules_control;
 mod rules_key;
 mod rules_requests;
 mod slow_clients;

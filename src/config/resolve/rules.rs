@@ -15,6 +15,7 @@ use crate::config::section::{Scalar, Section};
 use crate::policy::condition::Condition;
 use crate::policy::parts::PathPart;
 use crate::policy::rules::{Rules, SetCookie, StatusTtls, Statuses};
+use crate::policy::status::Report;
 
 /// The rows of a route's cache.
 pub(crate) const SCHEMA: &str = "sites[].routes[].cache";
@@ -142,6 +143,14 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
         Some(_) => rules.set_cookie = SetCookie::Pass,
         None => {}
     }
+    let why = "is not the name of a field";
+    for (key, names) in [("targeted", &mut rules.targets), ("strip", &mut rules.stripped)] {
+        if is_off(section, key) {
+            names.clear();
+        } else if let Some(texts) = key::texts(faults, section, key, why, is_token_text) {
+            *names = lower_case(&texts);
+        }
+    }
     let why = "is not a field that can be ignored";
     // One client's cookies must not become everybody's.
     let is_name =
@@ -149,11 +158,48 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     if let Some(names) = key::texts(faults, section, "ignore", why, is_name) {
         rules.ignored = lower_case(&names);
     }
+    if let Some(told) = report(faults, section) {
+        rules.report = told;
+    }
     let why = "is not the name of a field";
-    let is_name = |text: &str| is_token(text.as_bytes());
-    if let Some(names) = key::texts(faults, section, "vary-ignore", why, is_name) {
+    if let Some(names) = key::texts(faults, section, "vary-ignore", why, is_token_text) {
         rules.vary_ignored = lower_case(&names);
     }
+}
+
+/// What clients are told, if it is said.
+fn report(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<Report> {
+    let mut report = Report::with_all(false);
+    if is_off(section, "cache-status") {
+        report.is_on = false;
+        return Some(report);
+    }
+    let mut parts = [
+        ("fwd-status", &mut report.fwd_status),
+        ("stored", &mut report.stored),
+        ("collapsed", &mut report.collapsed),
+        ("ttl", &mut report.ttl),
+        ("key", &mut report.key),
+        ("detail", &mut report.detail),
+    ];
+    let words = parts.iter().map(|(word, _)| *word).collect::<Vec<_>>();
+    let why = format!("is not known (try off, {})", words.join(", "));
+    let is_known = |text: &str| words.contains(&text);
+    for scalar in key::texts(faults, section, "cache-status", &why, is_known)? {
+        for (word, is_told) in &mut parts {
+            **is_told |= *word == scalar.text;
+        }
+    }
+    Some(report)
+}
+
+fn is_off(section: &Section<'_>, key: &str) -> bool {
+    let node = section.node(key);
+    node.is_some_and(|node| matches!(&node.value, Value::Scalar(text) if text == "off"))
+}
+
+fn is_token_text(text: &str) -> bool {
+    is_token(text.as_bytes())
 }
 
 fn lower_case(names: &[Scalar<'_>]) -> Vec<Box<str>> {

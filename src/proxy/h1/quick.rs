@@ -95,7 +95,8 @@ fn full_hit(
         return None;
     }
     let rules = context.router.rules(rule.rules);
-    if rules.may_look_up(head).is_err() || rules.refreshes(head) {
+    // Whoever is told keys asks about single answers, and may wait for them.
+    if rules.may_look_up(head).is_err() || rules.refreshes(head) || rules.report.key {
         return None;
     }
     let (object, marker) = lookup::look_up_hot(cache, &rules.key, "http", head)?;
@@ -105,8 +106,11 @@ fn full_hit(
     let now_s = reactor::now().unix_s();
     let is_fresh = matches!(reuse::reuse(head, &object.lifetimes, now_s), Verdict::Fresh { .. });
     let answer = answer::answer(head, object.status, &object.fields, object.body_len);
-    (is_fresh && object.is_fresh(now_s) && matches!(answer, Answer::Full))
-        .then_some((object, marker))
+    if !is_fresh || !object.is_fresh(now_s) || !matches!(answer, Answer::Full) {
+        return None;
+    }
+    object.serve_by(rules);
+    Some((object, marker))
 }
 
 fn give(

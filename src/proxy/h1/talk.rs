@@ -1,9 +1,11 @@
 //! One request and its answer over HTTP/1, as an exchange sees them.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 use crate::config::Timeouts;
 use crate::http::fields::Fields;
@@ -14,6 +16,7 @@ use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::version::Version;
+use crate::policy::rules::Rules;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::failure::CloseReason;
 use crate::proxy::h1::link::{GATHER_BYTES, Link};
@@ -49,6 +52,7 @@ pub struct Talk<'c> {
     body: Decoder,
     framing: Framing,
     n_body: u64,
+    rules: Option<Rc<Rules>>,
 }
 
 /// How a worker wants its talks.
@@ -74,6 +78,7 @@ impl<'c> Talk<'c> {
             body: Decoder::new(head.length, Default::default()),
             framing: Framing::Unstarted,
             n_body: 0,
+            rules: None,
         }
     }
 
@@ -219,7 +224,13 @@ impl Client for Talk<'_> {
         self.link.write(b"", self.send_ms()).await
     }
 
+    fn serve_by(&mut self, rules: &Rc<Rules>) {
+        self.rules = Some(Rc::clone(rules));
+    }
+
     fn start(&mut self, status: Status, fields: &Fields, length: BodyLength) {
+        let rules = self.rules.take();
+        let fields = &*rules.as_ref().map_or(Cow::Borrowed(fields), |rules| rules.served(fields));
         let is_bodiless = self.method == Method::Head || status.has_no_body(Method::Get);
         self.keeps_alive &= self.body.is_end();
         let mut framing_fields = Fields::new();

@@ -1,0 +1,135 @@
+//! Cache control that is meant for caches such as this one, RFC 9213.
+//!
+//! A targeted field is a dictionary of the directives of Cache-Control. The first of the target
+//! list that is one, and not empty, is heeded in the place of Cache-Control and Expires; one that
+//! is malformed counts as if it were not there (section 2.2).
+
+use std::fmt::Write as _;
+
+use crate::http::fields::Fields;
+use crate::http::structured::{Member, Value, dictionary};
+
+/// The targeted fields that are heeded where nothing else is configured, the strongest first.
+pub const TARGETS: [&str; 2] = ["ktrix-cache-control", "cdn-cache-control"];
+
+/// Puts what the first valid field of `targets` says in the place of Cache-Control and Expires.
+/// Nothing changes where there is none.
+pub fn apply(targets: &[Box<str>], response: &mut Fields) {
+    let Some(control) = targets.iter().find_map(|target| control_of(response, target)) else {
+        return;
+    };
+    response.remove("expires");
+    response.remove("cache-control");
+    response.push(b"Cache-Control", control.as_bytes());
+}
+
+/// Whether a response has a field of the list.
+pub fn is_targeted(targets: &[Box<str>], response: &Fields) -> bool {
+    targets.iter().any(|target| response.contains(target))
+}
+
+/// What a targeted field says, as Cache-Control would.
+fn control_of(response: &Fields, target: &str) -> Option<String> {
+    if !response.contains(target) {
+        return None;
+    }
+    let members = dictionary(response.get_all(target)).filter(|members| !members.is_empty())?;
+    let mut control = String::new();
+    for member in &members {
+        if !control.is_empty() {
+            control.push_str(", ");
+        }
+        push(member, &mut control);
+    }
+    Some(control)
+}
+
+/// Appends a directive. A value of a type that the directive does not have is not made to fit
+/// (RFC 9213 section 2.1): a lifetime that is no integer is none, and whatever else restricts
+/// reuse restricts all of it.
+fn push(member: &Member, out: &mut String) {
+    out.push_str(&member.key);
+    let is_lifetime = LIFETIMES.contains(&member.key.as_str());
+    // Writing to a string does not fail.
+    let _ = match &member.value {
+        Value::Integer(seconds) if is_lifetime => write!(out, "={seconds}"),
+        _ if is_lifetime => out.write_str("=invalid"),
+        Value::Text(text) => {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+            write!(out, "=\"{escaped}\"")
+        }
+        _ => Ok(()),
+    };
+}
+
+/// Directives whose value is a number of seconds.
+const LIFETIMES: [&str; 4] = ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::control::ResponseControl;
+    use crate::policy::sample::fields;
+    use crate::policy::scope::Scope;
+    use proptest::prelude::*;
+
+    fn targets() -> Vec<Box<str>> {
+        TARGETS.iter().map(|target| (*target).into()).collect()
+    }
+
+    fn heeded(list: &[(&str, &str)]) -> Fields {
+        let mut fields = fields(list);
+        apply(&targets(), &mut fields);
+        fields
+    }
+
+    #[test]
+    fn the_first_valid_target_is_heeded_alone() {
+        let (ours, cdn, all) = ("Ktrix-Cache-Control", "CDN-Cache-Control", "Cache-Control");
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<u32>);
+        let cases: &[Case<'_>] = &[
+            (&[(all, "max-age=1")], Some(1)),
+            (&[(all, "max-age=1"), (cdn, "max-age=2")], Some(2)),
+            (&[(all, "max-age=1"), (cdn, "max-age=2"), (ours, "max-age=3")], Some(3)),
+            (&[(all, "max-age=1"), (cdn, "max-age=2"), (ours, "max-age=3, &&")], Some(2)),
+            (&[(all, "max-age=1"), (cdn, ""), (ours, " ")], Some(1)),
+            (&[(all, "max-age=1"), (cdn, "MaX-aGe=2")], Some(1)),
+            (&[(all, "max-age=1"), (cdn, "max-age =2")], Some(1)),
+            (&[(all, "max-age=1"), (cdn, "none")], None),
+            (&[(all, "max-age=1"), (cdn, "max-age=2"), (cdn, "max-age=5;x=1")], Some(5)),
+            (&[(cdn, "max-age=99999999999")], Some(1 << 31)),
+            (&[(cdn, "max-age=\"60\"")], Some(0)),
+            (&[(cdn, "max-age=60.0")], Some(0)),
+            (&[(cdn, "max-age=-60")], Some(0)),
+            (&[(cdn, "max-age")], Some(0)),
+            (&[("Surrogate-Control", "max-age=9"), (all, "max-age=1")], Some(1)),
+        ];
+        for (list, expected) in cases {
+            assert_eq!(ResponseControl::of(&heeded(list)).max_age, *expected, "{list:?}");
+        }
+        assert!(!heeded(&[(cdn, "max-age=2"), ("Expires", "0")]).contains("expires"));
+        assert!(heeded(&[(cdn, "&"), ("Expires", "0")]).contains("expires"));
+    }
+
+    #[test]
+    fn switches_and_lists_keep_their_meaning() {
+        let control = |text: &str| ResponseControl::of(&heeded(&[("CDN-Cache-Control", text)]));
+        assert!(control("no-store").no_store && control("no-store=?0").no_store);
+        assert!(control("must-revalidate, public, immutable").must_revalidate);
+        assert_eq!(control("private").private, Scope::Whole);
+        assert_eq!(control("private=\"x-a, x-b\"").private, Scope::Fields);
+        assert_eq!(control("private=\"a\\\"b\"").private, Scope::Whole);
+        assert_eq!(control("no-cache=5").no_cache, Scope::Whole);
+        assert!(!control("x=\"no-store, a\"").no_store);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_says_more_than_its_own_directive(text in "[ -~]{0,20}") {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+            let control = heeded(&[("CDN-Cache-Control", &format!("max-age=7, x=\"{escaped}\""))]);
+            let expected = ResponseControl { max_age: Some(7), ..ResponseControl::default() };
+            prop_assert_eq!(ResponseControl::of(&control), expected);
+        }
+    }
+}
