@@ -2,13 +2,16 @@
 
 use std::rc::Rc;
 
+use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::object::KEY_BYTES_MAX;
 use crate::cache::slot::State;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::http::fields::Fields;
 use crate::policy::meta;
 use crate::policy::parts::KeyParts;
+use crate::policy::variants::Variants;
 use crate::proxy::lookup::{Marker, Name};
+use crate::proxy::variants;
 
 /// What was found, and on which way.
 pub(super) struct Found {
@@ -44,4 +47,13 @@ pub(super) fn marker(sight: &Sight) -> Option<Marker> {
     let names = meta::decode(file.meta()).ok()?.vary?;
     let mark = file.read_body(KEY_BYTES_MAX as usize).ok()??;
     Some(Marker { names, mark: Rc::from(mark) })
+}
+
+/// The list of a key's variants; empty if there is none that can be used.
+pub(super) fn list(cache: &Opened, primary: &Name, marker: &Marker) -> Variants {
+    let name = variants::list_name(primary, marker);
+    let sight = cache.find(&name.key);
+    let file = sight.as_ref().and_then(Sight::file).filter(|file| *file.key_text() == *name.text);
+    let body = file.and_then(|file| file.read_body(MEMORY_BODY_MAX as usize).ok()?);
+    body.map_or_else(Variants::default, |body| Variants::decode(&body))
 }

@@ -121,6 +121,11 @@ impl Variants {
             .find(|variant| EntityTag::parse(&variant.tag).is_some_and(|t| t.is_strongly(&theirs)))
     }
 
+    /// The variants, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Variant> {
+        self.list.iter()
+    }
+
     /// Leaves out those for which `keep` is false.
     pub fn retain(&mut self, keep: impl FnMut(&Variant) -> bool) {
         self.list.retain(keep);

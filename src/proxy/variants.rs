@@ -17,7 +17,7 @@ use crate::policy::revalidate::confirms;
 use crate::policy::variants::{Variant, Variants};
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
-use crate::proxy::lookup::{self, Found, MARKER_STATUS, Name, What};
+use crate::proxy::lookup::{self, Found, MARKER_STATUS, Marker, Name, What};
 use crate::proxy::shelf::{Entry, Shelf};
 use crate::reactor;
 
@@ -33,13 +33,18 @@ impl Others {
     /// Those beside what a look-up found; `None` if the key has no variants, or only this one.
     pub fn of(cache: &CacheSide, found: &Found) -> Option<Self> {
         let marker = found.marker.as_ref()?;
-        let parts = Parts::of(&found.name.text)?;
-        let mut list = read(cache, &parts.list_name());
+        let list = read(cache, &list_name(&found.primary, marker));
+        Self::among(list, &found.primary, marker, &found.name)
+    }
+
+    /// Those of a key's list beside the variant of this name.
+    pub fn among(mut list: Variants, primary: &Name, marker: &Marker, name: &Name) -> Option<Self> {
+        let parts = Parts::of(&name.text)?;
         list.retain(|variant| *variant.chosen != *parts.chosen);
         if list.is_empty() {
             return None;
         }
-        Some(Self { list, primary: found.primary.clone(), mark: (*marker.mark).into() })
+        Some(Self { list, primary: primary.clone(), mark: (*marker.mark).into() })
     }
 
     /// The entity tags to ask the origin about.
@@ -54,6 +59,17 @@ impl Others {
             Parts { primary: &self.primary.text, chosen: &variant.chosen, mark: &self.mark }.name(),
         )
     }
+}
+
+/// The name of the list of a key's variants.
+pub fn list_name(primary: &Name, marker: &Marker) -> Name {
+    Parts { primary: &primary.text, chosen: b"", mark: &marker.mark }.name()
+}
+
+/// The names of the variants in the list of a key.
+pub fn names(list: &Variants, primary: &Name, marker: &Marker) -> Vec<Name> {
+    let name = |chosen| Parts { primary: &primary.text, chosen, mark: &marker.mark }.name();
+    list.iter().map(|variant| name(&variant.chosen)).collect()
 }
 
 /// What a 304 speaks of, and its name (RFC 9111 section 4.3.4): what is stored under `name`, or

@@ -9,7 +9,7 @@ use crate::cache::slot::State;
 use crate::cache::store::Object;
 use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
-use crate::cli::find::{find, marker};
+use crate::cli::find::{find, list, marker};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 use crate::http::date;
@@ -17,7 +17,8 @@ use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::meta;
-use crate::proxy::lookup::{Marker, STORED_FIELDS_MAX};
+use crate::proxy::lookup::{Marker, Name, STORED_FIELDS_MAX};
+use crate::proxy::variants;
 
 /// What to show.
 pub(super) struct What<'a> {
@@ -79,18 +80,22 @@ pub(super) fn chosen(
 /// What is stored under a key, and the variants that hang on it.
 fn all(cache: &Opened, key: &Key) -> Vec<Sight> {
     let Some(primary) = cache.find(key) else { return Vec::new() };
-    let text = primary.file().map(|file| file.key_text().to_vec());
-    let variants = match (marker(&primary), text) {
-        (Some(marker), Some(text)) => variants(cache, &text, &marker),
+    let name = primary.file().map(|file| Name::of(file.key_text()));
+    let variants = match (marker(&primary), name) {
+        (Some(marker), Some(name)) => variants(cache, &name, &marker),
         _ => Vec::new(),
     };
     std::iter::once(primary).chain(variants).collect()
 }
 
-/// Variants are stored under keys of their own, which only their texts tell.
-fn variants(cache: &Opened, primary_text: &[u8], marker: &Marker) -> Vec<Sight> {
+/// The variants of a key: those of its list, or else all whose texts say that they are.
+fn variants(cache: &Opened, primary: &Name, marker: &Marker) -> Vec<Sight> {
+    let listed = variants::names(&list(cache, primary, marker), primary, marker);
+    if !listed.is_empty() {
+        return listed.iter().filter_map(|name| cache.find(&name.key)).collect();
+    }
     let progress = Progress::beside_lines(u64::from(cache.index.n_slots()), "slots");
-    let start = [primary_text, b"\n"].concat();
+    let start = [&*primary.text, b"\n"].concat();
     let end = [&b"\n#"[..], &marker.mark].concat();
     let is_of_it = |sight: &Sight| {
         let text = sight.file().map(Object::key_text).unwrap_or_default();

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::Serialize;
 
 use crate::cli::cache::name::printable;
-use crate::cli::explain::Explainer;
 use crate::cli::explain::request::Routed;
 use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
@@ -17,6 +16,7 @@ use crate::policy::pass::PassReason;
 use crate::policy::revalidate;
 use crate::policy::status::CacheStatus;
 use crate::proxy::pass;
+use crate::proxy::variants::Others;
 
 /// What a request comes to.
 #[derive(Debug, Serialize)]
@@ -68,23 +68,25 @@ impl Outcome {
     }
 }
 
-impl Explainer<'_> {
-    /// What a course comes to, for a request that is answered from, or for, a stored response with
-    /// these fields.
-    pub(super) fn outcome(
-        &self,
-        routed: &Routed,
-        course: Course,
-        reason: &'static str,
-        stored: Option<(&Fields, Status)>,
-    ) -> Outcome {
+/// What a decision goes by.
+pub(super) struct Basis<'a> {
+    /// The fields of what is stored.
+    pub(super) stored: Option<&'a Fields>,
+    /// The status of an answer with it.
+    pub(super) status: Option<Status>,
+    /// What is stored for others under the same key.
+    pub(super) others: Option<&'a Others>,
+}
+
+impl Basis<'_> {
+    /// What a course comes to.
+    pub(super) fn outcome(&self, routed: &Routed, course: Course, reason: &'static str) -> Outcome {
         match course {
             Course::Answer { verdict, ttl_s, refreshes } => {
-                let status = stored.map(|(_, status)| status);
                 let hit = CacheStatus::hit(ttl_s);
-                let mut outcome = Outcome::of(verdict.word(), reason, &hit, status);
+                let mut outcome = Outcome::of(verdict.word(), reason, &hit, self.status);
                 if refreshes {
-                    outcome.origin_request = Some(fill_request(routed, stored));
+                    outcome.origin_request = Some(self.fill_request(routed).0);
                 }
                 outcome
             }
@@ -93,16 +95,22 @@ impl Explainer<'_> {
             }
             Course::Pass(why) => pass_round(routed, why),
             Course::Fill { fwd, .. } => {
-                let fields = stored.map(|(fields, _)| fields);
-                let is_conditional = fields.is_some_and(|fields| {
-                    revalidate::condition(&mut Fields::new(), Some(fields), &[])
-                });
+                let (request, is_conditional) = self.fill_request(routed);
                 let verdict = if is_conditional { "validate" } else { "miss" };
                 let mut outcome = Outcome::of(verdict, reason, &CacheStatus::forward(fwd), None);
-                outcome.origin_request = Some(fill_request(routed, stored));
+                outcome.origin_request = Some(request);
                 outcome
             }
         }
+    }
+
+    /// What the origin is asked for what is to be stored, and whether that has a condition.
+    fn fill_request(&self, routed: &Routed) -> (String, bool) {
+        let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
+        let tags = self.others.map(Others::tags).unwrap_or_default();
+        let is_conditional = revalidate::condition(&mut fields, self.stored, &tags);
+        let target = routed.rules.key.asked(routed.head.target.path_and_query());
+        (request_text(b"GET", &target, &fields), is_conditional)
     }
 }
 
@@ -114,15 +122,6 @@ pub(super) fn pass_round(routed: &Routed, why: PassReason) -> Outcome {
     let target = head.target.path_and_query();
     outcome.origin_request = Some(request_text(&head.method_text, target, &fields));
     outcome
-}
-
-fn fill_request(routed: &Routed, stored: Option<(&Fields, Status)>) -> String {
-    let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
-    if let Some((stored, _)) = stored {
-        revalidate::condition(&mut fields, Some(stored), &[]);
-    }
-    let target = routed.rules.key.asked(routed.head.target.path_and_query());
-    request_text(b"GET", &target, &fields)
 }
 
 fn request_text(method: &[u8], target: &[u8], fields: &Fields) -> String {

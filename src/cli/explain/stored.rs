@@ -6,10 +6,10 @@ use crate::cache::slot::State;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::explain::Explainer;
-use crate::cli::explain::outcome::{Outcome, pass_round};
+use crate::cli::explain::outcome::{Basis, Outcome, pass_round};
 use crate::cli::explain::request::Routed;
 use crate::cli::explain::step::Because;
-use crate::cli::find::{Found, find};
+use crate::cli::find::{Found, find, list};
 use crate::config::Admission;
 use crate::http::date;
 use crate::http::fields::Fields;
@@ -24,6 +24,7 @@ use crate::policy::keep::{self, Lifetimes};
 use crate::policy::meta;
 use crate::policy::parts::KeyParts;
 use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
+use crate::proxy::variants::Others;
 
 /// A stored response, read.
 struct Response {
@@ -54,7 +55,7 @@ impl Explainer<'_> {
             self.say("stored", "nothing: there is no index yet", None);
             let nothing = Held::Nothing { has_variants: false };
             let (course, ground) = course(&routed.head, nothing, &routed.rules, self.now_s);
-            return Ok(self.say_course(routed, course, ground, None));
+            return Ok(self.say_course(routed, course, ground, None, None));
         };
         let found = find(cache, &routed.rules.key, &name, &routed.head.fields);
         let sight = found.sight.as_ref();
@@ -76,7 +77,10 @@ impl Explainer<'_> {
             self.by_rfc("stored", "nothing", "RFC 9111 section 4");
         }
         let (course, ground) = course(&routed.head, held, &routed.rules, self.now_s);
-        Ok(self.say_course(routed, course, ground, response.as_ref()))
+        let others = found.marker.as_ref().and_then(|marker| {
+            Others::among(list(cache, &name, marker), &name, marker, &found.name)
+        });
+        Ok(self.say_course(routed, course, ground, response.as_ref(), others.as_ref()))
     }
 
     fn say_vary(&mut self, routed: &Routed, found: &Found) {
@@ -243,6 +247,7 @@ impl Explainer<'_> {
         course: Course,
         ground: Option<Ground>,
         response: Option<&Response>,
+        others: Option<&Others>,
     ) -> Outcome {
         let because = ground.map(|ground| match ground {
             Ground::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
@@ -270,8 +275,15 @@ impl Explainer<'_> {
             None => value.to_owned(),
         };
         self.say("decision", value, because);
-        if matches!(course, Course::Fill { .. }) && response.is_none() {
-            self.say_admission(routed);
+        if matches!(course, Course::Fill { .. }) {
+            if response.is_none() {
+                self.say_admission(routed);
+            }
+            let n_tags = others.map_or(0, |others| others.tags().len());
+            if n_tags > 0 {
+                let value = format!("{n_tags} stored beside it, which the origin is asked about");
+                self.by_rfc("others", value, "RFC 9111 section 4.1");
+            }
         }
         let status = response.map(|it| match course {
             Course::Answer { .. } => self.say_answer(routed, it),
@@ -283,8 +295,8 @@ impl Explainer<'_> {
             (None, Course::NotCached) => "only-if-cached",
             (None, _) => "-",
         };
-        let stored = response.zip(status).map(|(it, status)| (&it.fields, status));
-        self.outcome(routed, course, reason, stored)
+        let stored = response.map(|it| &it.fields);
+        Basis { stored, status, others }.outcome(routed, course, reason)
     }
 
     /// What keeps a new answer from being stored though it may be.
