@@ -10,6 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "index_crash/objects.rs"]
+mod objects;
+
 use ktrix::cache::fill_state::FillState;
 use ktrix::cache::fills::{Fills, Lease};
 use ktrix::cache::index::Index;
@@ -113,34 +116,39 @@ fn open(dir: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
 
-/// A writing process, killed at the latest when the test ends.
-struct Writer(Child);
+/// A process of ours, killed at the latest when the test ends.
+struct Process(Child);
 
-impl Drop for Writer {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn start(dir: &Path, seat: usize) -> Writer {
+/// Starts this binary again as one of its tests, which finds its directory in `variable`.
+fn start(dir: &Path, test: &str, variable: &str, seat: usize) -> Process {
     let spawned = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_writer", "--nocapture"])
-        .env(DIR, dir)
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, dir)
         .env(SEAT, seat.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(dir.join(format!("stderr-{seat}"))).unwrap())
         .spawn();
-    Writer(spawned.unwrap())
+    Process(spawned.unwrap())
 }
 
-fn wait_until_ready(dir: &Path, writer: &mut Writer) {
-    let path = dir.join(format!("ready-{}", writer.0.id()));
+fn start_writer(dir: &Path, seat: usize) -> Process {
+    start(dir, "child_writer", DIR, seat)
+}
+
+fn wait_until_ready(dir: &Path, process: &mut Process) {
+    let path = dir.join(format!("ready-{}", process.0.id()));
     let deadline = Instant::now() + Duration::from_secs(20);
     while !path.exists() {
-        assert!(writer.0.try_wait().unwrap().is_none(), "a writer ended: {}", errors(dir));
-        assert!(Instant::now() < deadline, "waited for a writer to begin");
+        assert!(process.0.try_wait().unwrap().is_none(), "a process ended: {}", errors(dir));
+        assert!(Instant::now() < deadline, "waited for a process to begin");
         std::thread::yield_now();
     }
 }
@@ -158,7 +166,7 @@ fn writers_killed_at_random_leave_no_lock_no_torn_slot_and_no_lost_bucket() {
     index.attach().unwrap();
     let fills = Fills::in_file(&open(dir), N_FILLS).unwrap();
     fills.attach_unseated().unwrap();
-    let mut writers: Vec<_> = (0..N_WRITERS).map(|seat| start(dir, seat)).collect();
+    let mut writers: Vec<Process> = (0..N_WRITERS).map(|seat| start_writer(dir, seat)).collect();
     writers.iter_mut().for_each(|writer| wait_until_ready(dir, writer));
     let mut dice = Dice(u64::from(std::process::id()));
     let end = Instant::now() + Duration::from_secs(4);
@@ -177,7 +185,7 @@ fn writers_killed_at_random_leave_no_lock_no_torn_slot_and_no_lost_bucket() {
             index.sweep_dead();
             fills.abandon_seat(seat);
         }
-        writers[seat] = start(dir, seat);
+        writers[seat] = start_writer(dir, seat);
         wait_until_ready(dir, &mut writers[seat]);
     }
     for (seat, writer) in writers.iter_mut().enumerate() {

@@ -1,0 +1,302 @@
+//! What a whole ktrix does with many objects.
+//!
+//! `cargo bench --bench daemon -- churn` sends a million distinct URLs through a cache of a hundred
+//! thousand objects, and fails if it leaves its bounds or slows down: the last tenth must be at
+//! least 0.8 times as fast as the first. `cargo bench --bench daemon -- restart` starts ktrix on a
+//! million objects, most of them sparse files, after a clean stop and after a crash, and fails if
+//! it does not answer within a second. A number after the word is used instead of a million, and
+//! `KTRIX_BENCH_BINARY` names another build to measure.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ktrix::cache::index::Index;
+use ktrix::cache::slot::{NewSlot, State};
+use ktrix::cache::store::Store;
+use ktrix::policy::key::{Key, key_of};
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    let n = words.get(1).and_then(|it| it.parse().ok()).unwrap_or(1_000_000);
+    match words.first().map(String::as_str) {
+        Some("churn") => churn(n),
+        Some("restart") => restart(n),
+        _ => println!("name one of: churn, restart"),
+    }
+}
+
+/// Distinct URLs through a cache of a tenth as many objects.
+fn churn(n_urls: usize) {
+    let place = Place::new();
+    let n_objects = n_urls / 10;
+    let size_bytes = n_objects as u64 * 4096 * 2;
+    let more = format!("size: {size_bytes} B, objects: {n_objects}, admission: off");
+    let ktrix = Ktrix::start(&place, &more);
+    ask(&mut connect(place.address), &[REAL], Vec::new());
+    let index = Index::open_existing(&place.cache()).expect("the index");
+    let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut most = (0, 0);
+    let begun = Instant::now();
+    let mut tenths = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..N_CLIENTS {
+            scope.spawn(|| ask_all(place.address, &next, n_urls));
+        }
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                most = (index.objects().max(most.0), index.bytes().max(most.1));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for tenth in 1..=10 {
+            while next.load(Ordering::Relaxed) < n_urls * tenth / 10 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            tenths.push(begun.elapsed());
+            let took = tenths.len().checked_sub(2).map_or(Duration::ZERO, |at| tenths[at]);
+            let rate = n_urls as f64 / 10.0 / (tenths[tenth - 1] - took).as_secs_f64();
+            println!("tenth {tenth:2}: {rate:8.0} requests/s, {} objects", index.objects());
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let first = tenths[0].as_secs_f64();
+    let last = (tenths[9] - tenths[8]).as_secs_f64();
+    let ratio = first / last;
+    let (objects, bytes) = most;
+    println!("at most {objects} of {n_objects} objects, {bytes} of {size_bytes} bytes");
+    println!("the last tenth ran at {ratio:.2} of the speed of the first");
+    drop(ktrix);
+    assert!(objects <= n_objects as u64 && bytes <= size_bytes / 20 * 21, "out of bounds");
+    assert!(ratio >= 0.8, "it slows down");
+}
+
+/// The time from the start of the program to the first hit.
+fn restart(n_objects: usize) {
+    let place = Place::new();
+    let begun = Instant::now();
+    fill(&place, n_objects);
+    println!("made {n_objects} objects in {:.1} s", begun.elapsed().as_secs_f64());
+    let more = format!("size: 100 GiB, objects: {n_objects}, scrub: 0 B");
+    // One of them is a real one.
+    {
+        let _ktrix = Ktrix::start(&place, &more);
+        ask(&mut connect(place.address), &[REAL], Vec::new());
+    }
+    for how in ["a clean stop", "a crash"] {
+        let begun = Instant::now();
+        let ktrix = Ktrix::start(&place, &more);
+        let mut client = connect(place.address);
+        let accepts = begun.elapsed();
+        let (answer, _) = ask(&mut client, &[REAL], Vec::new());
+        let first_hit = begun.elapsed();
+        assert!(answer.windows(4).any(|it| it == b"hit;"), "{}", String::from_utf8_lossy(&answer));
+        println!(
+            "after {how}: accepts after {:.0} ms, first hit after {:.0} ms",
+            accepts.as_secs_f64() * 1e3,
+            first_hit.as_secs_f64() * 1e3
+        );
+        if how == "a clean stop" {
+            ktrix.crash();
+        }
+        assert!(first_hit < Duration::from_secs(1), "it takes too long");
+    }
+}
+
+/// A directory, an origin and a port.
+struct Place {
+    dir: PathBuf,
+    address: SocketAddr,
+    origin: SocketAddr,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("ktrix-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        Self { dir, address: free.expect("a port"), origin: origin() }
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.join("cache")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+struct Ktrix(Child);
+
+impl Ktrix {
+    fn start(place: &Place, cache: &str) -> Self {
+        let config = place.dir.join("ktrix.yaml");
+        let text = format!(
+            "listen: [\"{}\"]\nworkers: 2\nlog: {{error: {}}}\ncache: {{path: {}, {cache}}}\n\
+             upstream: \"{}\"\n",
+            place.address,
+            place.dir.join("error.log").display(),
+            place.cache().display(),
+            place.origin
+        );
+        std::fs::write(&config, text).expect("a configuration");
+        let binary = std::env::var_os("KTRIX_BENCH_BINARY");
+        let ktrix = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_ktrix").into()))
+            .arg(&config)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("ktrix can be started");
+        Self(ktrix)
+    }
+
+    /// Ends the master and its children at once.
+    fn crash(mut self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.0.id());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        let _ = Command::new("kill").arg("-9").args(children.split_whitespace()).status();
+    }
+}
+
+impl Drop for Ktrix {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// An origin that has something for every request.
+fn origin() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=9999\r\nContent-Length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let (mut buf, mut n_kept) = (vec![0; 64 << 10], 0);
+                while let Ok(n @ 1..) = socket.read(&mut buf[n_kept..]) {
+                    let n_asked =
+                        buf[..n_kept + n].windows(4).filter(|it| it == b"\r\n\r\n").count();
+                    // A head that came in parts is put together again.
+                    n_kept = if n_asked == 0 { n_kept + n } else { 0 };
+                    if socket.write_all(answer.repeat(n_asked).as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Connects as soon as somebody listens.
+fn connect(address: SocketAddr) -> TcpStream {
+    loop {
+        if let Ok(client) = TcpStream::connect(address)
+            // A port of ours that nobody listens on may be connected to itself.
+            && client.local_addr().ok() != client.peer_addr().ok()
+        {
+            return client;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Takes numbers from `next` and asks for the pages of these numbers until there are enough.
+fn ask_all(address: SocketAddr, next: &AtomicUsize, n_urls: usize) {
+    let mut client = connect(address);
+    let mut buf = Vec::new();
+    loop {
+        let first = next.fetch_add(BATCH, Ordering::Relaxed);
+        if first >= n_urls {
+            return;
+        }
+        let targets: Vec<String> = (first..first + BATCH).map(|n| format!("/{n}")).collect();
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        buf = ask(&mut client, &targets, buf).0;
+    }
+}
+
+/// Asks for these pages in one go and waits for all answers.
+fn ask(client: &mut TcpStream, targets: &[&str], mut buf: Vec<u8>) -> (Vec<u8>, usize) {
+    let asks: String =
+        targets.iter().map(|it| format!("GET {it} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).collect();
+    client.write_all(asks.as_bytes()).expect("ktrix reads");
+    buf.clear();
+    let mut part = [0; 64 << 10];
+    let mut n_answers = 0;
+    while n_answers < targets.len() {
+        let n = client.read(&mut part).expect("ktrix answers");
+        assert!(n > 0, "ktrix closed the connection");
+        let from = buf.len().saturating_sub(END.len() - 1);
+        buf.extend_from_slice(&part[..n]);
+        n_answers += buf[from..].windows(END.len()).filter(|it| *it == END).count();
+    }
+    (buf, n_answers)
+}
+
+/// An index of so many objects, with sparse files of the right length.
+fn fill(place: &Place, n_objects: usize) {
+    let dir = place.cache();
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o750).create(&dir).expect("a cache directory");
+    let (index, _) = Index::open(&dir, n_objects).expect("an index");
+    index.attach().expect("a row");
+    let store = Store::open(&dir, index.epoch()).expect("a store");
+    for fan in 0..256 {
+        std::fs::create_dir_all(dir.join(format!("{fan:02x}"))).expect("a directory");
+    }
+    for n in 1..n_objects as u64 * 15 / 16 {
+        let key = key_of(&n.to_le_bytes());
+        sparse(&store.path(&key), 8_300);
+        index.publish(&slot(key)).expect("published");
+    }
+    assert!(index.mark_clean().expect("marked"));
+}
+
+fn now_s() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn sparse(path: &Path, len: u64) {
+    File::create(path).and_then(|file| file.set_len(len)).expect("a sparse file");
+}
+
+fn slot(key: Key) -> NewSlot {
+    NewSlot {
+        key,
+        state: State::Ready,
+        flags: 0,
+        status: 200,
+        stored_s: now_s(),
+        fresh_until_s: now_s() + 9_999,
+        swr_until_s: 0,
+        sie_until_s: 0,
+        age_s: 0,
+        head_len: 300,
+        body_len: 8_000,
+        stamp: 0,
+    }
+}
+
+const HOST: &str = "localhost";
+const REAL: &str = "/real";
+const BODY: &str =
+    "a page of some words that is a hundred bytes long or so, and says where it ends ~end\n";
+const END: &[u8] = b"~end\n";
+const N_CLIENTS: usize = 8;
+const BATCH: usize = 16;

@@ -1,0 +1,219 @@
+//! Thirty-two processes that store, read, evict and discard objects with files in a small cache,
+//! and are killed at random.
+//!
+//! Every body says whose it is and which of its versions, from end to end, and the slot's times say
+//! the same version; a reader that finds anything else leaves a note that fails the test. They run
+//! for a few seconds, or as many as `KTRIX_CRASH_SECONDS` says.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ktrix::cache::evict::{Evictor, Limits};
+use ktrix::cache::index::{Index, PublishError};
+use ktrix::cache::mend::Mend;
+use ktrix::cache::place::{self, PutError};
+use ktrix::cache::scrub::{self, Orphans, Scrub, SlotFault};
+use ktrix::cache::slot::{NewSlot, SlotView};
+use ktrix::cache::store::{OpenError, Store};
+
+use crate::{Dice, Process, is_whole, key, slot, start, wait_until_ready};
+
+const DIR: &str = "KTRIX_CRASH_OBJECTS_DIR";
+const SECONDS: &str = "KTRIX_CRASH_SECONDS";
+const N_PROCESSES: usize = 32;
+const N_KEYS: u32 = 400;
+const N_OBJECTS: usize = 200;
+const SIZE_BYTES: u64 = 150 * 4096;
+/// The largest object, in whole blocks.
+const OBJECT_BYTES: u64 = 4 * 4096;
+
+const LIMITS: Limits =
+    Limits { size_bytes: SIZE_BYTES, objects: N_OBJECTS as u64, free_bytes_min: 0 };
+
+/// The body of this version of a key: 8 bytes for the key, 8 for the version, over and over.
+fn body(n: u32, version: u32) -> Vec<u8> {
+    let unit = [u64::from(n).to_le_bytes(), u64::from(version).to_le_bytes()].concat();
+    unit.repeat(1 + version as usize % 900)
+}
+
+fn object_slot(n: u32, version: u32) -> NewSlot {
+    NewSlot { body_len: 0, head_len: 0, ..slot(n, u64::from(version)) }
+}
+
+#[test]
+fn child() {
+    let (Ok(dir), Ok(seat)) = (std::env::var(DIR), std::env::var(crate::SEAT)) else { return };
+    let (dir, seat) = (Path::new(&dir), seat.parse::<usize>().unwrap());
+    let index = Index::open_existing(dir).unwrap();
+    index.attach().unwrap();
+    let store = Store::open(dir, 1).unwrap();
+    std::fs::write(dir.join(format!("ready-{}", std::process::id())), b"").unwrap();
+    let mut dice = Dice(u64::from(std::process::id()));
+    let mut evictor = Evictor::new(LIMITS);
+    let parent = std::os::unix::process::parent_id();
+    let mut n_stored = 0;
+    while std::os::unix::process::parent_id() == parent {
+        let n = dice.roll(N_KEYS);
+        match (seat, dice.roll(16)) {
+            // As the keeper does; there are two, so that one is always there.
+            (0 | 1, _) => {
+                if index.wants_recount() {
+                    index.recount();
+                }
+                if !evictor.step(&index, &store, 256).wants_more {
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+            }
+            (_, 0) => drop(place::discard(&index, &store, &key(n), None)),
+            (_, 1..6) => {
+                n_stored += 1;
+                let id = u64::from(std::process::id()) << 32 | n_stored;
+                store_one(&index, &store, id, n, dice.roll(u32::MAX));
+            }
+            _ => read(&index, &store, dir, n),
+        }
+    }
+}
+
+fn store_one(index: &Index, store: &Store, id: u64, n: u32, version: u32) {
+    let text = n.to_le_bytes();
+    let mut writer = store.begin(id, &text, b"m", 200, b"A: b\r\n", None).unwrap();
+    writer.append(&body(n, version)).unwrap();
+    match place::put(index, store, writer.finish().unwrap(), &object_slot(n, version)) {
+        Ok(_) | Err(PutError::Removed | PutError::Publish(PublishError::NoRoom)) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn read(index: &Index, store: &Store, dir: &Path, n: u32) {
+    let Some(view) = index.lookup(&key(n)) else { return };
+    index.touch(view.at);
+    if let Err(why) = judge(store, &view, n) {
+        std::fs::write(dir.join("torn"), format!("{n}: {why}: {view:?}")).unwrap();
+    }
+}
+
+/// What is wrong with an object; it may have been replaced since its slot was read.
+fn judge(store: &Store, view: &SlotView, n: u32) -> Result<(), String> {
+    let times = NewSlot { body_len: view.stored_s, head_len: view.stored_s as u32, ..view.slot };
+    if view.key != key(n) || !is_whole(&SlotView { slot: times, ..*view }) {
+        return Err("a torn slot".to_owned());
+    }
+    if view.body_len != body(n, view.stored_s as u32).len() as u64 {
+        return Err("a slot with another's length".to_owned());
+    }
+    let object = match store.open_object(&key(n), &n.to_le_bytes()) {
+        Ok(Some(object)) => object,
+        Ok(None) => return Ok(()),
+        Err(OpenError::Io(_)) => return Ok(()),
+        Err(OpenError::Fault(fault)) => return Err(format!("a file that is {}", fault.word())),
+    };
+    let found = object.read_body(1 << 20).map_err(|error| format!("a body: {error}"))?;
+    let found = found.unwrap_or_default();
+    let version = found.get(8..12).map_or(0, |it| u32::from_le_bytes(it.try_into().unwrap()));
+    (found == body(n, version)).then_some(()).ok_or_else(|| "a body mixed of two".to_owned())
+}
+
+#[test]
+fn thirty_two_processes_killed_at_random_mix_no_objects_and_keep_to_the_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (index, _) = Index::open(dir, N_OBJECTS).unwrap();
+    index.attach().unwrap();
+    index.set_size(SIZE_BYTES);
+    let store = Store::open(dir, 1).unwrap();
+    let start = |seat: usize| start(dir, "objects::child", DIR, seat);
+    let mut processes: Vec<Process> = (0..N_PROCESSES).map(start).collect();
+    processes.iter_mut().for_each(|process| wait_until_ready(dir, process));
+    let mut dice = Dice(u64::from(std::process::id()));
+    let seconds = std::env::var(SECONDS).ok().and_then(|it| it.parse().ok()).unwrap_or(4);
+    let (begun, mut n_killed, mut most, mut n_read) = (Instant::now(), 0, 0, 0_u64);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let moment = Instant::now() + Duration::from_micros(u64::from(dice.roll(3_000)));
+        while Instant::now() < moment {
+            let n = dice.roll(N_KEYS);
+            if let Some(view) = index.lookup(&key(n)) {
+                judge(&store, &view, n).unwrap_or_else(|why| panic!("{n}: {why}: {view:?}"));
+                n_read += 1;
+            }
+        }
+        most = most.max(check_size(&index));
+        let seat = dice.roll(N_PROCESSES as u32) as usize;
+        assert!(processes[seat].0.try_wait().unwrap().is_none(), "it ended: {}", errors(dir));
+        processes[seat].0.kill().unwrap();
+        processes[seat].0.wait().unwrap();
+        n_killed += 1;
+        if dice.roll(2) == 0 {
+            index.sweep_dead();
+        }
+        processes[seat] = start(seat);
+        wait_until_ready(dir, &mut processes[seat]);
+        assert!(!dir.join("torn").exists(), "{:?}", std::fs::read_to_string(dir.join("torn")));
+    }
+    drop(processes);
+    println!(
+        "{n_killed} killed, {n_read} reads of the parent, {most} of {SIZE_BYTES} bytes at most"
+    );
+    assert!(n_killed > 10, "only {n_killed} were killed");
+    assert!(!dir.join("torn").exists(), "{:?}", std::fs::read_to_string(dir.join("torn")));
+    check(&index, &store, n_killed);
+}
+
+/// What all slots weigh, which must be within the bound: a twentieth is the slack between eviction
+/// and refusal, and each process may have passed the gate at the same moment.
+fn check_size(index: &Index) -> u64 {
+    let bytes = index.iter().map(|view| view.weight_bytes()).sum::<u64>();
+    let bound = SIZE_BYTES + SIZE_BYTES / 20 + N_PROCESSES as u64 * OBJECT_BYTES;
+    assert!(bytes <= bound, "{bytes} of {bound} bytes");
+    let objects = index.iter().count();
+    assert!(objects <= N_OBJECTS + N_PROCESSES, "{objects} objects");
+    bytes
+}
+
+/// Every slot has its file, every bucket can be written, and what is left over is what the dead
+/// had in their hands.
+fn check(index: &Index, store: &Store, n_killed: u64) {
+    index.sweep_dead();
+    assert_eq!(index.faults().collect::<Vec<_>>(), Vec::<String>::new());
+    let mut mend = Mend::default();
+    while !mend.step(index, 1_000) {}
+    assert_eq!(mend.report(), ktrix::cache::mend::Report::default());
+    for view in index.iter() {
+        match scrub::compare(store, &view) {
+            // Who died between renaming and publishing, or removing and unlinking, leaves these.
+            Ok(_) | Err(SlotFault::Missing | SlotFault::Lengths) => {}
+            Err(fault) => panic!("{fault}: {view:?}"),
+        }
+    }
+    age_files(store);
+    let mut scrub = Scrub::new(Orphans::Remove);
+    while !scrub.step(index, store, 64, |_, _| None) {}
+    let report = scrub.report();
+    let n_left = report.n_slots_removed + report.n_files_removed;
+    assert!(n_left <= 2 * n_killed + 2 * N_PROCESSES as u64, "{report:?} of {n_killed} killed");
+    assert!(index.iter().all(|view| scrub::compare(store, &view).is_ok()));
+    index.recount();
+    let begun = Instant::now();
+    for n in 0..N_KEYS {
+        index.remove(&key(n), None);
+    }
+    assert_eq!((index.objects(), index.bytes(), index.iter().count()), (0, 0, 0));
+    for n in 0..N_OBJECTS as u32 {
+        store_one(index, store, u64::from(n) + 1, n, n % 200);
+    }
+    assert!(index.objects() > 100, "buckets are lost");
+    assert!(begun.elapsed() < Duration::from_secs(5), "a lock was left");
+}
+
+/// What is young may belong to the living.
+fn age_files(store: &Store) {
+    let old = std::time::SystemTime::now() - 2 * scrub::ORPHAN_AGE;
+    for path in (0..256).flat_map(|fan| scrub::list(&store.dir().join(format!("{fan:02x}")))) {
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+    }
+}
+
+fn errors(dir: &Path) -> String {
+    let paths = (0..N_PROCESSES).map(|seat| dir.join(format!("stderr-{seat}")));
+    paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+}
