@@ -127,7 +127,7 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("cache", "path", Kind::Text("path"), "required", "the directory of the cache files"),
     row("cache", "size", Kind::Size(MIB, PIB), "1 GiB", "all cache files together"),
-    row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take 64 bytes each in the index"),
+    row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take some 100 bytes each in the index"),
     row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
     row("cache", "free", Kind::Size(0, PIB), FREE_DEFAULT, "what stays free on the disk"),
     row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache makes room only for what is asked for a second time; auto finds out"),
