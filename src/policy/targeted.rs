@@ -23,6 +23,11 @@ pub fn apply(targets: &[Box<str>], response: &mut Fields) {
     response.push(b"Cache-Control", control.as_bytes());
 }
 
+/// Which of `targets` is heeded in a response, if one is.
+pub fn heeded<'t>(targets: &'t [Box<str>], response: &Fields) -> Option<&'t str> {
+    targets.iter().map(|it| &**it).find(|target| control_of(response, target).is_some())
+}
+
 /// Whether a response has a field of the list.
 pub fn is_targeted(targets: &[Box<str>], response: &Fields) -> bool {
     targets.iter().any(|target| response.contains(target))

@@ -9,7 +9,8 @@ const SITES: &str = "\
 {path: /, upstream: app, cache: {pass-if: cookie session, refresh-if: header X-Preview}}, \
 {path: /q, upstream: app, cache: {key: {query-drop: [utm_*], headers: X-Country}}}, \
 {path: /rule, upstream: app, cache: {ttl-status: {any: 60s}, stale-while-revalidate: 5m}}, \
-{path: /off/, upstream: app, cache: off}]}]";
+{path: /off/, upstream: app, cache: off}, \
+{path: /told, upstream: app, cache: {ignore: expires, cache-status: [key]}}]}]";
 
 /// What the target says about caching: each has an ETag, and a 304 says the same again.
 fn answer(request: &Request) -> Response {
@@ -22,6 +23,7 @@ fn answer(request: &Request) -> Response {
         "nocache" => "no-cache",
         "nostore" => "no-store",
         "rule" => "public",
+        "told" => "max-age=1",
         _ => "max-age=600",
     };
     let is_old = ["/old", "/must", "/swr", "/sie"].iter().any(|it| request.target.starts_with(it));
@@ -31,6 +33,10 @@ fn answer(request: &Request) -> Response {
     };
     let response = match request.target.starts_with("/vary") {
         true => response.field("Vary", "Accept-Language"),
+        false => response,
+    };
+    let response = match request.target.starts_with("/told") {
+        true => response.field("CDN-Cache-Control", "max-age=500").field("Expires", "0"),
         false => response,
     };
     let age = if is_old { 1000 } else { 0 };
@@ -93,6 +99,8 @@ const CASES: &[Case] = &[
     case("POST", "/new4", &[], "pass", "RFC 9111 section 3"),
     case("GET", "/off/x", &[], "pass", "sites[0].routes[3].cache"),
     case("GET", "/q/../off/x", &[], "pass", "sites[0].routes[3].cache"),
+    case("GET", "/told", &[], "hit", "RFC 9213 section 2.2"),
+    case("GET", "/told", &[], "hit", "sites[0].routes[4].cache.ignore"),
     case("TRACE", "/a", &[], "own", "RFC 9110 section 9.3"),
     case("OPTIONS", "/a", &[("Max-Forwards", "0")], "own", "RFC 9110 section 9.3"),
 ];
@@ -101,6 +109,7 @@ const CASES: &[Case] = &[
 fn prime(ktrix: &Ktrix<'_>) {
     let stored = [
         "/a",
+        "/told",
         "/immutable",
         "/old",
         "/must",

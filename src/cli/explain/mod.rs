@@ -4,6 +4,7 @@
 //! beside it. Nothing is sent, stored or marked. What only the running workers know (fills that are
 //! under way, servers that are down, uses that are counted) is not told.
 
+mod freshness;
 mod outcome;
 mod request;
 mod setting;

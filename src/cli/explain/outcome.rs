@@ -25,8 +25,8 @@ pub(super) struct Outcome {
     pub(super) verdict: &'static str,
     /// The word for why.
     pub(super) reason: &'static str,
-    /// What `Cache-Status` begins with; the origin's answer may add to it.
-    pub(super) cache_status: String,
+    /// What `Cache-Status` begins with, where the route tells it; the origin's answer may add to it.
+    pub(super) cache_status: Option<String>,
     /// The status, where it does not depend on the origin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
@@ -49,16 +49,18 @@ impl Outcome {
     ) -> Self {
         let mut text = Vec::new();
         cache_status.write(&mut text);
-        let cache_status = printable(&text);
+        let cache_status = cache_status.report.is_on.then(|| printable(&text));
         let status = status.map(|status| status.0);
         Self { verdict, reason, cache_status, status, origin_request: None }
     }
 
     /// Writes the end of an explanation.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Self { verdict, reason, cache_status, .. } = self;
+        let Self { verdict, reason, .. } = self;
         writeln!(out, "\nverdict: {verdict} ({reason})")?;
-        writeln!(out, "Cache-Status: {cache_status}")?;
+        if let Some(cache_status) = &self.cache_status {
+            writeln!(out, "Cache-Status: {cache_status}")?;
+        }
         if let Some(status) = self.status {
             writeln!(out, "status: {status} {}", Status(status).reason())?;
         }
@@ -81,9 +83,10 @@ pub(super) struct Basis<'a> {
 impl Basis<'_> {
     /// What a course comes to.
     pub(super) fn outcome(&self, routed: &Routed, course: Course, reason: &'static str) -> Outcome {
+        let report = routed.rules.report;
         match course {
             Course::Answer { verdict, ttl_s, refreshes } => {
-                let hit = CacheStatus::hit(ttl_s);
+                let hit = CacheStatus::hit(ttl_s).told_by(report);
                 let mut outcome = Outcome::of(verdict.word(), reason, &hit, self.status);
                 if refreshes {
                     outcome.origin_request = Some(self.fill_request(routed).0);
@@ -91,13 +94,15 @@ impl Basis<'_> {
                 outcome
             }
             Course::NotCached => {
-                Outcome::of("not-cached", reason, &CacheStatus::own(), Some(Status(504)))
+                let own = CacheStatus::own().told_by(report);
+                Outcome::of("not-cached", reason, &own, Some(Status(504)))
             }
             Course::Pass(why) => pass_round(routed, why),
             Course::Fill { fwd, .. } => {
                 let (request, is_conditional) = self.fill_request(routed);
                 let verdict = if is_conditional { "validate" } else { "miss" };
-                let mut outcome = Outcome::of(verdict, reason, &CacheStatus::forward(fwd), None);
+                let forward = CacheStatus::forward(fwd).told_by(report);
+                let mut outcome = Outcome::of(verdict, reason, &forward, None);
                 outcome.origin_request = Some(request);
                 outcome
             }
@@ -116,7 +121,8 @@ impl Basis<'_> {
 
 /// What comes of a request that goes round the cache.
 pub(super) fn pass_round(routed: &Routed, why: PassReason) -> Outcome {
-    let mut outcome = Outcome::of("pass", why.word(), &CacheStatus::pass(why), None);
+    let pass = CacheStatus::pass(why).told_by(routed.rules.report);
+    let mut outcome = Outcome::of("pass", why.word(), &pass, None);
     let head = &routed.head;
     let fields = forward::request_fields(head, &peer(routed), head.length);
     let target = head.target.path_and_query();

@@ -16,22 +16,20 @@ use crate::http::fields::Fields;
 use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
 use crate::policy::answer::{self, Answer};
-use crate::policy::control::RequestControl;
 use crate::policy::course::{Course, Held, course};
-use crate::policy::freshness::{Source, current_age_s};
 use crate::policy::ground::Ground;
-use crate::policy::keep::{self, Lifetimes};
+use crate::policy::keep::Lifetimes;
 use crate::policy::meta;
 use crate::policy::parts::KeyParts;
 use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
 use crate::proxy::variants::Others;
 
 /// A stored response, read.
-struct Response {
-    status: Status,
-    fields: Fields,
-    body_len: u64,
-    lifetimes: Lifetimes,
+pub(super) struct Response {
+    pub(super) status: Status,
+    pub(super) fields: Fields,
+    pub(super) body_len: u64,
+    pub(super) lifetimes: Lifetimes,
 }
 
 impl Explainer<'_> {
@@ -127,118 +125,6 @@ impl Explainer<'_> {
         let value = format!("{} {}, {body_len} bytes, {path}", status.0, status.reason());
         self.by_rfc("stored", value, "RFC 9111 section 3");
         Some(Response { status, fields, body_len, lifetimes })
-    }
-
-    fn say_freshness(&mut self, routed: &Routed, response: &Response) {
-        let lifetimes = &response.lifetimes;
-        let age_s = current_age_s(lifetimes, self.now_s);
-        let since_s = age_s.saturating_sub(u64::from(lifetimes.age_s));
-        let value = format!("{age_s} s: {} s when it came, {since_s} s since", lifetimes.age_s);
-        self.by_rfc("age", value, "RFC 9111 section 4.2.3");
-        self.say_lifetime(routed, response);
-        let left_s = lifetimes.fresh_until_s.cast_signed().saturating_sub(self.now_s.cast_signed());
-        let value = match left_s {
-            1.. => format!("fresh for {left_s} s"),
-            _ => format!("stale for {} s", left_s.unsigned_abs()),
-        };
-        self.by_rfc("freshness", value, "RFC 9111 section 4.2");
-        for (step, until_s, key, section) in [
-            ("while-stale", lifetimes.swr_until_s, "stale-while-revalidate", "RFC 5861 section 3"),
-            ("on-error", lifetimes.sie_until_s, "stale-if-error", "RFC 5861 section 4"),
-        ] {
-            let window_s = until_s.saturating_sub(lifetimes.fresh_until_s);
-            if window_s > 0 {
-                let value = format!("{key} for {window_s} s after that");
-                let is_stated = response.fields.list("cache-control").any(|member| {
-                    member.len() >= key.len()
-                        && member[..key.len()].eq_ignore_ascii_case(key.as_bytes())
-                });
-                let because = match is_stated {
-                    true => Because::Rfc(section),
-                    false => self.setting.about_cache(routed.at, key),
-                };
-                self.say(step, value, Some(because));
-            }
-        }
-        for (is_set, word, section) in [
-            (lifetimes.no_cache, "no-cache", "RFC 9111 section 5.2.2.4"),
-            (lifetimes.must_revalidate, "must not be served stale", "RFC 9111 section 5.2.2.2"),
-            (lifetimes.immutable, "immutable", "RFC 8246 section 2"),
-        ] {
-            if is_set {
-                self.by_rfc("marked", word, section);
-            }
-        }
-    }
-
-    /// The lifetime that the stored fields come to by the rules of now.
-    fn say_lifetime(&mut self, routed: &Routed, response: &Response) {
-        let lifetimes = &response.lifetimes;
-        let (status, fields, rules) = (response.status, &response.fields, &routed.rules);
-        let kept_s = lifetimes
-            .fresh_until_s
-            .saturating_add(u64::from(lifetimes.age_s))
-            .saturating_sub(lifetimes.received_s);
-        let Some(stated) = keep::stated_lifetime(status, fields, lifetimes.received_s, rules)
-        else {
-            let value = format!("{kept_s} s: the origin states none and there is nothing to guess");
-            return self.by_rfc("lifetime", value, "RFC 9111 section 4.2.1");
-        };
-        let because = match stated.source {
-            Source::SMaxage => Because::Rfc("RFC 9111 section 5.2.2.10"),
-            Source::MaxAge => Because::Rfc("RFC 9111 section 5.2.2.1"),
-            Source::Expires => Because::Rfc("RFC 9111 section 5.3"),
-            Source::Heuristic => Because::Rfc("RFC 9111 section 4.2.2"),
-            Source::Rule => self.setting.about_cache(routed.at, "ttl-status"),
-        };
-        self.say(
-            "lifetime",
-            format!("{} s, {}", stated.seconds, stated.source.words()),
-            Some(because),
-        );
-        let bounded_s = stated.seconds.max(rules.ttl_min_s).min(rules.ttl_max_s);
-        if bounded_s != stated.seconds {
-            let is_raised = bounded_s > stated.seconds;
-            let (word, key) =
-                if is_raised { ("raised to", "ttl-min") } else { ("cut to", "ttl-max") };
-            let because = self.setting.about_cache(routed.at, key);
-            self.say("lifetime", format!("{word} {bounded_s} s"), Some(because));
-        }
-        if u64::from(bounded_s) != kept_s && !lifetimes.no_cache {
-            let value = format!("{kept_s} s were counted when it was stored, by other rules");
-            self.say("lifetime", value, None);
-        }
-    }
-
-    /// What the request says about what is stored.
-    fn say_control(&mut self, routed: &Routed) {
-        let control = RequestControl::of(&routed.head.fields);
-        let seconds = [
-            ("max-age", control.max_age, "RFC 9111 section 5.2.1.1"),
-            ("max-stale", control.max_stale, "RFC 9111 section 5.2.1.2"),
-            ("min-fresh", control.min_fresh, "RFC 9111 section 5.2.1.3"),
-            ("stale-if-error", control.stale_if_error, "RFC 5861 section 4"),
-        ];
-        for (name, value_s, section) in seconds {
-            match value_s {
-                Some(u32::MAX) => self.by_rfc("directive", name, section),
-                Some(value_s) => self.by_rfc("directive", format!("{name}={value_s}"), section),
-                None => {}
-            }
-        }
-        for (name, is_set, section) in [
-            ("no-cache", control.no_cache, "RFC 9111 section 5.2.1.4"),
-            ("no-store", control.no_store, "RFC 9111 section 5.2.1.5"),
-            ("only-if-cached", control.only_if_cached, "RFC 9111 section 5.2.1.7"),
-        ] {
-            if is_set {
-                self.by_rfc("directive", name, section);
-            }
-        }
-        if routed.rules.refreshes(&routed.head) {
-            let because = self.setting.about_cache(routed.at, "refresh-if");
-            self.say("directive", "a condition of refresh-if holds", Some(because));
-        }
     }
 
     fn say_course(
