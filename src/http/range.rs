@@ -98,6 +98,15 @@ impl Spec {
         (range.start < range.end).then_some(range)
     }
 
+    /// The value of a `Range` that asks for it.
+    pub fn text(self) -> String {
+        match self {
+            Self::FromTo(first, last) => format!("bytes={first}-{last}"),
+            Self::From(first) => format!("bytes={first}-"),
+            Self::Last(n) => format!("bytes=-{n}"),
+        }
+    }
+
     fn parse(spec: &[u8]) -> Option<Self> {
         let (first, last) = spec.split_at_checked(memchr::memchr(b'-', spec)?)?;
         match (position(first), position(last.get(1..)?)) {
@@ -255,6 +264,9 @@ mod tests {
         assert_eq!(spec("bytes=, -5"), Some(Spec::Last(5)));
         for value in ["bytes=1-2,5-6", "bytes=2-1", "lines=1-2", "bytes=", "bytes", "", "bytes=-"] {
             assert_eq!(spec(value), None, "{value}");
+        }
+        for text in ["bytes=1-2", "bytes=1-", "bytes=-5"] {
+            assert_eq!(spec(text).map(Spec::text).as_deref(), Some(text));
         }
         assert_eq!(Spec::Last(0).within(10), None);
         assert_eq!(Spec::Last(3).within(10), Some(7..10));

@@ -40,6 +40,7 @@ pub mod keep;
 pub mod ground;
 pub mod reuse;
 pub mod course;
+pub mod partial;
 pub mod answer;
 pub mod revalidate;
 pub mod invalidate;
