@@ -24,6 +24,11 @@ impl Entry {
         self.key.iter().zip(halves).all(|(word, half)| word.load(Ordering::Relaxed) == half)
     }
 
+    /// Whether it is of this key, or of one beside it.
+    pub(super) fn is_beside(&self, halves: [u64; 2]) -> bool {
+        self.key[0].load(Ordering::Relaxed) == halves[0]
+    }
+
     /// Writes the total, or a code in its place, and leaves the mark of a spoiled fill.
     pub(super) fn set_total(&self, total: u64) {
         let keep = |word| Some((word & SPOILED) | total);

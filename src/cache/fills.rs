@@ -175,6 +175,17 @@ impl Fills {
         }
     }
 
+    /// The fill of `key` that is under way, if there is one; without becoming a follower.
+    pub fn under_way_of(&self, key: &Key) -> Option<FillAt> {
+        let halves = halves(key);
+        let first = self.group_of(halves[0]) * GROUP;
+        let mut group = self.entries.iter().enumerate().skip(first).take(GROUP);
+        let (number, entry) = group.find(|(_, entry)| {
+            entry.is_of(halves) && entry.is_under_way() && !entry.is_spoiled()
+        })?;
+        Some(FillAt { entry: number as u32, id: entry.id.load(Ordering::Acquire) })
+    }
+
     /// How far the fill is. That its leader lives is checked with the kernel only by
     /// [`Fills::state_checked`].
     pub fn state(&self, at: FillAt) -> FillState {
@@ -240,12 +251,13 @@ impl Fills {
     }
 
     /// What a running fill of `key` brings must not be stored: it was asked for before something
-    /// made it untrue. Nobody joins it any more: the next to ask leads a fill beside it.
+    /// made it untrue. Nobody joins it any more: the next to ask leads a fill beside it. That is so
+    /// for every fill [`Key::beside`] the key as well.
     pub fn spoil(&self, key: &Key) {
         let halves = halves(key);
         let group = self.group_of(halves[0]);
         for entry in self.entries.iter().skip(group * GROUP).take(GROUP) {
-            if entry.is_of(halves) && entry.is_under_way() {
+            if entry.is_beside(halves) && entry.is_under_way() {
                 entry.total.fetch_or(SPOILED, Ordering::SeqCst);
             }
         }

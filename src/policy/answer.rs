@@ -29,9 +29,9 @@ pub enum Answer {
 
 /// What a stored whole response of `body_len` bytes answers to this request (RFC 9110 section
 /// 13.2.2, RFC 9111 section 4.3.2). Conditions and ranges count only for a stored 200; ranges
-/// only for GET (RFC 9110 section 14.2).
+/// only for GET (RFC 9110 section 14.2). A 206 is answered with as it is, unless by a condition.
 pub fn answer(request: &RequestHead, status: Status, stored: &Fields, body_len: u64) -> Answer {
-    if status != Status(200) {
+    if !matches!(status, Status(200) | Status(206)) {
         return Answer::Full;
     }
     if !is_conditional_or_partial(&request.fields) {
@@ -44,7 +44,9 @@ pub fn answer(request: &RequestHead, status: Status, stored: &Fields, body_len: 
         return Answer::NotModified;
     }
     let is_same = validator::if_range(&request.fields, tag.as_ref(), modified_s, date_s);
-    if request.method != Method::Get || is_same == Some(false) {
+    // A part that came for this very request is what it asks for.
+    let is_part = status == Status(206);
+    if request.method != Method::Get || is_same == Some(false) || is_part {
         return Answer::Full;
     }
     match range::of(&request.fields, body_len) {

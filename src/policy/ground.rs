@@ -115,6 +115,7 @@ impl PassReason {
             Self::Expired => "the response would be stale at once, and has no validator",
             Self::Remembered => "it is remembered as not to be stored",
             Self::TooLarge => "the response is too large",
+            Self::Part => "parts came that cannot be stored as such",
             Self::Store => "the store could not take it",
         }
     }
@@ -135,6 +136,7 @@ impl PassReason {
             Self::SetCookie => Some("RFC 9111 section 7.3"),
             Self::VaryStar | Self::VaryOdd => Some("RFC 9111 section 4.1"),
             Self::Expired => Some("RFC 9111 section 4.2"),
+            Self::Part => Some("RFC 9110 section 14.4"),
         }
     }
 }

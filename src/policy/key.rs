@@ -32,6 +32,16 @@ impl Key {
         Some(Self(bytes))
     }
 
+    /// A key that is told from others by `text`, beside this one: its first half is the same.
+    pub fn beside(&self, text: &[u8]) -> Self {
+        let mut key = *self;
+        let digest: [u8; 16] = Md5::digest(text).into();
+        for (byte, other) in key.0.iter_mut().skip(8).zip(digest) {
+            *byte ^= other;
+        }
+        key
+    }
+
     /// The key as 32 lower-case hex digits.
     pub fn hex(&self) -> [u8; 32] {
         let mut text = [0; 32];

@@ -10,16 +10,18 @@
 //! ```
 
 use std::io::Write as _;
+use std::iter;
 use std::ops::Range;
 
 use crate::base::chars;
 use crate::http::content_range::ContentRange;
 use crate::http::date;
 use crate::http::fields::Fields;
-use crate::http::head::{BodyLength, ResponseHead};
-use crate::http::range::Spec;
+use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::range::{Ranges, Spec};
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
+use crate::policy::answer::{self, Answer};
 use crate::policy::freshness::last_modified_s;
 
 /// The most parts that are kept of a representation.
@@ -262,6 +264,52 @@ impl Piece {
     }
 }
 
+/// What a request is answered from parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// 304.
+    NotModified,
+    /// 416, of so many bytes.
+    Unsatisfiable(u64),
+    /// These bytes, in this form.
+    Bytes(Form, Vec<Range<u64>>),
+    /// It cannot be told from them.
+    Unknown,
+}
+
+/// The form in which bytes are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// 200, with all there is.
+    Whole,
+    /// 206 with one part.
+    One,
+    /// 206 with several parts.
+    Several,
+}
+
+/// What a request asks of a representation whose parts are stored, whether they are all there or
+/// not; conditions are judged as against the whole (RFC 9110 section 13.2.2).
+pub fn plan(request: &RequestHead, stored: &Fields, list: &PartList) -> Plan {
+    let length = list.length();
+    let answer = answer::answer(request, Status(200), stored, length.unwrap_or(u64::MAX));
+    match (answer, length) {
+        (Answer::NotModified, _) => Plan::NotModified,
+        (Answer::Full | Answer::Partial(Ranges::Whole), Some(length)) => {
+            Plan::Bytes(Form::Whole, iter::once(0..length).collect())
+        }
+        (Answer::Unsatisfiable | Answer::Partial(Ranges::Unsatisfiable), Some(length)) => {
+            Plan::Unsatisfiable(length)
+        }
+        (Answer::Partial(Ranges::One(range)), Some(_)) => Plan::Bytes(Form::One, vec![range]),
+        (Answer::Partial(Ranges::Many(ranges)), Some(_)) => Plan::Bytes(Form::Several, ranges),
+        (Answer::Partial(Ranges::One(_)), None) => Spec::of(&request.fields)
+            .and_then(|spec| list.within_alone(spec))
+            .map_or(Plan::Unknown, |range| Plan::Bytes(Form::One, vec![range])),
+        (_, None) => Plan::Unknown,
+    }
+}
+
 /// The strong validator of a stored response, as `If-Range` wants it: an entity tag, or else a
 /// date that is strong (RFC 9110 sections 8.8.2.2 and 13.1.5).
 pub fn strong_validator(stored: &Fields) -> Option<&[u8]> {
@@ -292,6 +340,17 @@ pub fn whole_fields(part: &Fields) -> Fields {
     for name in ["content-range", "content-length", "content-digest", "content-md5"] {
         fields.remove(name);
     }
+    fields
+}
+
+/// The fields of a whole when a further part of it has come: each field of the part replaces the
+/// stored ones of its name (RFC 9111 section 3.4), but for those that tell how octets are coded.
+pub fn combine(stored: &Fields, part: &Fields) -> Fields {
+    let mut news = whole_fields(part);
+    news.remove("content-encoding");
+    let mut fields = stored.clone();
+    fields.retain(|name, _| !news.iter().any(|(new, _)| chars::eq_ignore_case(name, new)));
+    fields.append_from(&news, |_, _| true);
     fields
 }
 

@@ -44,6 +44,8 @@ pub enum PassReason {
     Remembered,
     /// The object is larger than may be stored.
     TooLarge,
+    /// Parts came where one was asked for, or they do not say where they belong.
+    Part,
     /// It is asked for too seldom for what the operator decided.
     Rare,
     /// The store could not take it: no space, or the disk refused.
@@ -52,7 +54,7 @@ pub enum PassReason {
 
 impl PassReason {
     /// Every reason, for tables, counters and the manual.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Off,
         Self::PassIf,
         Self::Method,
@@ -71,6 +73,7 @@ impl PassReason {
         Self::Expired,
         Self::Remembered,
         Self::TooLarge,
+        Self::Part,
         Self::Rare,
         Self::Store,
     ];
@@ -96,6 +99,7 @@ impl PassReason {
             Self::Expired => "expired",
             Self::Remembered => "remembered",
             Self::TooLarge => "too-large",
+            Self::Part => "part",
             Self::Rare => "rare",
             Self::Store => "store",
         }
@@ -124,6 +128,7 @@ impl PassReason {
             | Self::RequestNoStore
             | Self::Authorization
             | Self::Remembered
+            | Self::Part
             | Self::Rare
             | Self::Store => false,
             Self::NoStore

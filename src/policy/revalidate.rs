@@ -124,6 +124,8 @@ pub fn renew(
     rules: &Rules,
 ) -> Result<Renewed, PassReason> {
     let mut fields = merge(stored, fresh, rules);
+    // Parts are stored for what they are parts of.
+    let status = if status == Status(206) { Status(200) } else { status };
     match keep::judge(Method::Get, request, status, &fields, times, rules) {
         Keep::Store { lifetimes: new, omit } => {
             fields.remove("age");

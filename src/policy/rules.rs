@@ -37,6 +37,10 @@ pub struct Rules {
     pub stale_beside_s_maxage: bool,
     /// Bytes of the largest response that is stored; the cache's own bound holds beside it.
     pub object_bytes_max: u64,
+    /// Whether parts are stored, and fetched where a part is asked for.
+    pub parts: bool,
+    /// Bytes of the largest response that is fetched whole where a part of it was asked for.
+    pub fetch_whole_bytes: u64,
     /// What keys are made of.
     pub key: KeyParts,
     /// Names that count for nothing in Vary, lower-case.
@@ -126,6 +130,8 @@ impl Default for Rules {
             set_cookie: SetCookie::Pass,
             stale_beside_s_maxage: false,
             object_bytes_max: u64::MAX,
+            parts: true,
+            fetch_whole_bytes: 4 << 20,
             key: KeyParts::default(),
             vary_ignored: Vec::new(),
             ignored: Vec::new(),

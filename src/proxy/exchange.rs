@@ -30,7 +30,8 @@ use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::fill::{self, Job};
 use crate::proxy::join::{self, Delivery, Joined, Part};
 use crate::proxy::lease;
-use crate::proxy::lookup::{self, Found};
+use crate::proxy::lookup::{self, Found, Name};
+use crate::proxy::part_list;
 use crate::proxy::pass;
 use crate::proxy::progress::{FillObject, Handover};
 use crate::proxy::resume;
@@ -128,6 +129,9 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
         let (course, _) = course::course(self.request, found.held(), rules, now_s);
+        if let Some(filled) = self.in_parts(cache, rule, rules, &found, course).await? {
+            return Ok(filled);
+        }
         match (course, found.object()) {
             (Course::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
@@ -198,11 +202,12 @@ impl<C: Client> Exchange<'_, C> {
             rules: Rc::clone(rules),
             renews: object.is_some(),
             is_background: false,
+            part: None,
         }
     }
 
     /// Refreshes what is served stale, behind the answer; once for all workers.
-    fn refresh(
+    pub(super) fn refresh(
         &self,
         cache: &Rc<CacheSide>,
         rule: Rule,
@@ -224,7 +229,7 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    async fn fill(
+    pub(super) async fn fill(
         &mut self,
         cache: &Rc<CacheSide>,
         rule: Rule,
@@ -233,11 +238,45 @@ impl<C: Client> Exchange<'_, C> {
         stale: Option<OnStale>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
-        self.facts.stage = Stage::Fill;
         let job = self.job(cache, rule, rules, found, stale.as_ref().map(|stale| &stale.object));
+        self.fill_by(cache, rule, job, stale.and_then(|stale| stale.on_error), fwd).await
+    }
+
+    /// Leads or follows the fill of a job, and answers with what it brings, or else leaves it to
+    /// `on_error`.
+    pub(super) async fn fill_by(
+        &mut self,
+        cache: &Rc<CacheSide>,
+        rule: Rule,
+        job: Job,
+        on_error: Option<Rc<HotObject>>,
+        fwd: Fwd,
+    ) -> Result<Filled, CloseReason> {
+        self.facts.stage = Stage::Fill;
+        let name = job.found.name.clone();
         let joined = join::join(self.context, cache, self.client, job).await;
-        let on_error = stale.and_then(|stale| stale.on_error);
+        self.joined(cache, rule, &name, joined, on_error, fwd).await
+    }
+
+    /// Answers with what a fill brought.
+    pub(super) async fn joined(
+        &mut self,
+        cache: &Rc<CacheSide>,
+        rule: Rule,
+        name: &Name,
+        joined: Joined,
+        on_error: Option<Rc<HotObject>>,
+        fwd: Fwd,
+    ) -> Result<Filled, CloseReason> {
         match joined {
+            Joined::Object(object, part)
+                if part_list::is_list(&object) && object.key == name.key =>
+            {
+                let key = self.key.clone();
+                let mut added = self.filled(fwd, &part, true);
+                added.status.key = key.as_deref();
+                return self.answer_renewed(cache, name, &object, &added).await;
+            }
             Joined::Object(object, part) => {
                 let mut added = self.filled(fwd, &part, object.source.is_some());
                 added.status.key = self.key.as_deref();
@@ -253,10 +292,7 @@ impl<C: Client> Exchange<'_, C> {
                     join::send(self.client, self.request, &reader, &part, &added, self.facts);
                 match sent.await? {
                     Delivery::Whole => {}
-                    Delivery::Part(_, Some(handover)) => {
-                        resume::lead_on(self.client, *handover).await?;
-                    }
-                    Delivery::Part(sent, None) => self.resume(rule, &reader.object, sent).await?,
+                    Delivery::Part(sent) => self.resume(rule, &reader.object, sent).await?,
                 }
             }
             Joined::Passed(reason, Some(handover)) => {
@@ -310,7 +346,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Notes how a fill went, and says it in `Cache-Status`.
-    fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added<'static> {
+    pub(super) fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added<'static> {
         let mut status = CacheStatus::forward(fwd).told_by(self.report());
         status.stored = is_stored;
         status.collapsed = part.is_collapsed();
@@ -331,7 +367,7 @@ impl<C: Client> Exchange<'_, C> {
         Added { status, private }
     }
 
-    async fn hand_over(
+    pub(super) async fn hand_over(
         &mut self,
         reason: PassReason,
         handover: Box<Handover>,
@@ -350,14 +386,14 @@ impl<C: Client> Exchange<'_, C> {
 }
 
 /// What is there while a fill renews it.
-struct OnStale {
-    object: Rc<HotObject>,
+pub(super) struct OnStale {
+    pub(super) object: Rc<HotObject>,
     /// The same, if it may be served should the fill fail.
-    on_error: Option<Rc<HotObject>>,
+    pub(super) on_error: Option<Rc<HotObject>>,
 }
 
 /// What came of a fill.
-enum Filled {
+pub(super) enum Filled {
     /// The client has its answer.
     Answered,
     /// Look again.

@@ -20,21 +20,21 @@ use crate::cache::writer::Writer;
 use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
-use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::head::{BodyLength, RequestHead};
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep, Times};
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
 use crate::policy::rules::Rules;
-use crate::proxy::client::ClientError;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Question, Response};
 use crate::proxy::lease::Lease;
 use crate::proxy::lookup::Found;
+use crate::proxy::part_fill::{PartJob, is_part};
 use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
-use crate::proxy::upload::Upload;
+use crate::proxy::unasked::Unasked;
 use crate::proxy::variants::{self, Note, Others};
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
@@ -69,6 +69,8 @@ pub struct Job {
     pub renews: bool,
     /// Nobody waits for it: it renews what is being served stale.
     pub is_background: bool,
+    /// A part is asked for.
+    pub part: Option<PartJob>,
 }
 
 /// Starts the fill of a key whose lease this worker holds.
@@ -83,7 +85,7 @@ pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job)
 
 /// The task.
 pub(super) struct Fill {
-    context: Rc<Context>,
+    pub(super) context: Rc<Context>,
     pub(super) lease: Lease,
     pub(super) shelf: Shelf,
     pub(super) job: Job,
@@ -104,7 +106,10 @@ impl Fill {
             };
             self.lease.local.set_answered(response.server, response.times);
             if conditional.is_none() || response.head.status != Status(304) {
-                return self.fetched(response).await;
+                return match self.job.part {
+                    Some(_) => self.fetched_for_part(response).await,
+                    None => self.fetched(response).await,
+                };
             }
             let mut response = response;
             // A 304 has no body; reading its end gives the connection back.
@@ -159,7 +164,7 @@ impl Fill {
     }
 
     /// A response came: it is stored, or it is not.
-    async fn fetched(mut self, mut response: Response) {
+    pub(super) async fn fetched(self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let job = &self.job;
         let verdict = keep::keep(&job.request, &response.head, &times(response.times), &job.rules);
@@ -183,12 +188,17 @@ impl Fill {
             }
         };
         let entry = Entry { name, status: response.head.status, fields, lifetimes };
+        self.take_in(entry, response).await;
+    }
+
+    /// Stores a response, as a whole or as it comes.
+    pub(super) async fn take_in(mut self, entry: Entry, mut response: Response) {
         let mut body = Vec::new();
         match whole_body(&mut response, &mut body).await {
             Ok(true) if body.len() as u64 > self.object_bytes_max() => {
                 self.pass(PassReason::TooLarge, response, body);
             }
-            Ok(true) => self.store_whole(entry, &body),
+            Ok(true) => self.store_whole(entry, &body).await,
             Ok(false) => self.stream(entry, response, body).await,
             Err(error) => self.lease.fail(error),
         }
@@ -196,7 +206,7 @@ impl Fill {
 
     /// Whether a key was asked for as often as its route wants, and the cache has room for it or is
     /// to make some: for that, a key that several wait for at once is asked for often enough.
-    fn is_admitted(&self) -> bool {
+    pub(super) fn is_admitted(&self) -> bool {
         let (cache, job) = (&self.lease.cache, &self.job);
         if job.renews || cache.admission == Admission::Off && job.rules.uses_min <= 1 {
             return true;
@@ -213,12 +223,15 @@ impl Fill {
     }
 
     /// A whole small response: stored, then given to everybody at once.
-    fn store_whole(mut self, entry: Entry, body: &[u8]) {
+    async fn store_whole(mut self, entry: Entry, body: &[u8]) {
         let object = match self.is_spoiled() {
             true => Rc::new(shelf::in_memory(entry, None, body)),
             false => {
                 let stored = self.shelf.store(entry.clone(), body);
-                self.list(Note::of(&entry));
+                match stored {
+                    Ok(_) if is_part(&entry) => self.enlist(&entry, body.len() as u64).await,
+                    _ => self.list(Note::of(&entry)),
+                }
                 self.unless_spoiled();
                 stored.unwrap_or_else(|error| {
                     self.shelf.refused(&error);
@@ -243,7 +256,7 @@ impl Fill {
         };
         let opened = self
             .shelf
-            .begin(&entry, total)
+            .begin(&entry, total.filter(|_| !is_part(&entry)))
             .and_then(|writer| Ok((writer.file().try_clone()?, writer)));
         let (file, mut writer) = match opened {
             Ok(pair) => pair,
@@ -266,8 +279,10 @@ impl Fill {
         self.lease.local.set(Progress::Streaming(Rc::new(object)));
         match self.pour(&mut writer, &mut response, &mut part).await {
             Ok(()) => {}
-            Err(Spill::Origin(error)) => return self.lease.fail(error),
-            Err(Spill::Abandoned) => return self.lease.fail(FetchError::FillLost),
+            Err(Spill::Origin(error)) => return self.broken_off(&entry, writer, error).await,
+            Err(Spill::Abandoned) => {
+                return self.broken_off(&entry, writer, FetchError::FillLost).await;
+            }
             Err(spill) => {
                 if let Spill::Disk(error) = &spill {
                     self.shelf.refused(error);
@@ -281,15 +296,15 @@ impl Fill {
             true => writer.finish().map(drop),
             false => {
                 self.shelf.room_for(bytes).await;
-                self.shelf.publish(&entry, writer).map(|_| {
-                    self.list(Note::of(&entry));
-                    self.unless_spoiled();
-                })
+                self.shelf.publish(&entry, writer).map(drop)
             }
         };
-        if let Err(error) = stored {
-            self.shelf.refused(&error);
+        match stored {
+            Ok(()) if is_part(&entry) => self.enlist(&entry, bytes).await,
+            Ok(()) => self.list(Note::of(&entry)),
+            Err(error) => self.shelf.refused(&error),
         }
+        self.unless_spoiled();
         // Followers take "done" to be after the last byte they were told of.
         cache.wake(cache.fills.progress(self.lease.at, bytes));
         self.lease.end(|cache, at| cache.fills.done(at));
@@ -297,7 +312,7 @@ impl Fill {
     }
 
     /// Bytes of the largest body that is stored.
-    fn object_bytes_max(&self) -> u64 {
+    pub(super) fn object_bytes_max(&self) -> u64 {
         self.lease.cache.object_bytes_max.min(self.job.rules.object_bytes_max)
     }
 
@@ -354,7 +369,7 @@ impl Fill {
 
     /// The response is not stored: the leader takes it over, others ask for themselves. Unless the
     /// origin fails: then others have what is stored, or the same failure.
-    fn pass(mut self, reason: PassReason, response: Response, read: Vec<u8>) {
+    pub(super) fn pass(mut self, reason: PassReason, response: Response, read: Vec<u8>) {
         let status = response.head.status;
         // One client's bad request says nothing about what others asked for.
         let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
@@ -420,54 +435,6 @@ async fn whole_body(response: &mut Response, body: &mut Vec<u8>) -> Result<bool,
                 Ok(result) => result?,
                 Err(_) => return Ok(false),
             }
-        }
-    }
-}
-
-/// A fill's request has no body, and its interim responses go to the exchange that led to it.
-struct Unasked {
-    local: Rc<LocalFill>,
-    cache: Rc<CacheSide>,
-    at: FillAt,
-    is_background: bool,
-}
-
-impl Unasked {
-    fn new(lease: &Lease, is_background: bool) -> Self {
-        let (local, cache) = (Rc::clone(&lease.local), Rc::clone(&lease.cache));
-        Self { local, cache, at: lease.at, is_background }
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.is_background || self.local.has_readers() || self.cache.fills.has_followers(self.at)
-    }
-}
-
-impl Upload for Unasked {
-    fn in_memory(&self) -> Option<&[u8]> {
-        Some(b"")
-    }
-
-    async fn next(&mut self, _into: &mut Vec<u8>) -> Result<bool, ClientError> {
-        Ok(false)
-    }
-
-    fn rewind(&mut self) -> bool {
-        true
-    }
-
-    async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
-        self.local.push_interim(head.clone());
-        Ok(())
-    }
-
-    async fn gone(&mut self) {
-        loop {
-            let since = self.local.notice.version();
-            if !self.is_wanted() {
-                return;
-            }
-            self.local.notice.later_than(since).await;
         }
     }
 }

@@ -5,15 +5,18 @@
 //! breaks, or turns out to be for another variant, costs it a look-up and no more.
 
 use std::future::Future;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cache::fill_state::FillState;
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::HotObject;
+use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
 use crate::http::h1::head;
 use crate::http::head::{BodyLength, RequestHead};
+use crate::http::range::Ranges;
 use crate::http::status::Status;
 use crate::policy::answer::{self, Answer};
 use crate::policy::freshness;
@@ -27,6 +30,7 @@ use crate::proxy::fill::{self, Job};
 use crate::proxy::lease;
 use crate::proxy::lookup::{self, Name, STORED_FIELDS_MAX};
 use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
+use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
@@ -76,7 +80,8 @@ pub async fn join<C: Client>(
     job: Job,
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
-    match cache.fills.lease(&name.key, cache.seat) {
+    let key = job.part.as_ref().map_or(name.key, |part| part.key);
+    match cache.fills.lease(&key, cache.seat) {
         Lease::Leader(at) if lookup::has_changed(cache, &job.found) => {
             lease::give_up(cache, at);
             Joined::Again
@@ -224,12 +229,14 @@ fn open_fill(
 
 /// Whether what is being written is what a request, which looked under `name`, selects.
 fn is_for(object: &FillObject, request: &RequestHead, name: &Name) -> bool {
-    if object.name.key == name.key {
+    let whole = object.name.of_whole();
+    let found = whole.as_ref().unwrap_or(&object.name);
+    if found.key == name.key {
         return true;
     }
     // It turned out to be one of several variants after the request had begun to wait.
     let Some(vary) = &object.lifetimes.vary else { return false };
-    name.beside(&object.name, vary, &request.fields).is_some_and(|own| own.key == object.name.key)
+    name.beside(found, vary, &request.fields).is_some_and(|own| own.key == found.key)
 }
 
 /// This worker follows a fill of another: it is told of progress as long as this lives.
@@ -298,8 +305,11 @@ impl Reader {
                     FillState::Done { bytes } => Flow::Done(bytes),
                     // The place in the table may serve another fill by now; the file knows.
                     FillState::Gone => match self.object.finished_len() {
-                        Some(bytes) => Flow::Done(bytes),
-                        None => Flow::Broken(sent),
+                        // A part that broke off is kept as far as it came.
+                        Some(bytes) if self.object.total.is_none_or(|total| total == bytes) => {
+                            Flow::Done(bytes)
+                        }
+                        _ => Flow::Broken(sent),
                     },
                     FillState::Pass => Flow::Unstored(sent),
                     FillState::Fetching | FillState::Failed { .. } => Flow::Broken(sent),
@@ -330,73 +340,98 @@ pub async fn send<C: Client>(
     let object = &reader.object;
     let now_s = reactor::now().unix_s();
     let age_s = freshness::current_age_s(&object.lifetimes, now_s);
+    let mut fields = stored::stored_fields(&object.fields, age_s, added);
     let len = object.total.unwrap_or(u64::MAX);
-    match answer::answer(request, object.status, &object.fields, len) {
+    let (status, length, window) = match answer::answer(request, object.status, &object.fields, len)
+    {
         Answer::NotModified => {
             let fields = stored::not_modified(&object.fields, age_s, added);
-            bodiless(client, Status(304), &fields, facts).await?;
+            stored::whole(client, Status(304), &fields, b"", facts).await?;
             return Ok(Delivery::Whole);
         }
-        // A range of what is not whole yet: all of it is a right answer too.
-        Answer::Full | Answer::Partial(_) | Answer::Unsatisfiable => {}
-    }
-    let fields = stored::stored_fields(&object.fields, age_s, added);
-    facts.status = object.status.0;
-    client.start(
-        object.status,
-        &fields,
-        object.total.map_or(BodyLength::Chunked, BodyLength::Known),
-    );
+        Answer::Unsatisfiable if object.total.is_some() => {
+            stored::unsatisfiable(client, len, added, facts).await?;
+            return Ok(Delivery::Whole);
+        }
+        Answer::Partial(Ranges::One(range)) if object.total.is_some() => {
+            let place = ContentRange { range: range.clone(), complete: Some(len) };
+            fields.set("Content-Range", place.text().as_bytes());
+            (Status(206), BodyLength::Known(range.end - range.start), range)
+        }
+        // Several parts, or one of what nobody knows the end of yet: the whole is right too.
+        Answer::Full | Answer::Partial(_) | Answer::Unsatisfiable => {
+            let length = object.total.map_or(BodyLength::Chunked, BodyLength::Known);
+            (object.status, length, 0..u64::MAX)
+        }
+    };
+    facts.status = status.0;
+    client.start(status, &fields, length);
     if client.wants_no_body() {
         client.finish(&Fields::new()).await?;
         return Ok(Delivery::Whole);
     }
-    copy(client, reader, part).await
+    match copy(client, reader, part, window.clone()).await? {
+        Copied::Whole(_) => {
+            client.finish(&Fields::new()).await?;
+            Ok(Delivery::Whole)
+        }
+        Copied::Unstored(at, None) if window != (0..u64::MAX) => {
+            client.abort();
+            debug_assert!(at <= window.end, "no more is sent than asked for");
+            Err(CloseReason::Incomplete)
+        }
+        Copied::Unstored(at, None) => Ok(Delivery::Part(at)),
+        Copied::Unstored(at, Some(handover)) => {
+            resume::lead_on(client, *handover, at, window).await?;
+            Ok(Delivery::Whole)
+        }
+    }
 }
 
-async fn bodiless<C: Client>(
-    client: &mut C,
-    status: Status,
-    fields: &Fields,
-    facts: &mut Facts,
-) -> Result<(), CloseReason> {
-    facts.status = status.0;
-    client.start(status, fields, BodyLength::Known(0));
-    client.finish(&Fields::new()).await
+/// How much of a body that is being written was copied.
+#[derive(Debug)]
+pub enum Copied {
+    /// All that was wanted, or all there is: up to this place.
+    Whole(u64),
+    /// What comes after this place is not stored. The leader has the origin's answer there.
+    Unstored(u64, Option<Box<Handover>>),
 }
 
-async fn copy<C: Client>(
+/// Copies a window of a body that is being written.
+pub async fn copy<C: Client>(
     client: &mut C,
     reader: &Reader,
     part: &Part,
-) -> Result<Delivery, CloseReason> {
+    window: Range<u64>,
+) -> Result<Copied, CloseReason> {
     let object = &reader.object;
-    let mut sent = 0;
+    let mut sent = window.start;
     loop {
         let since = reader.version();
         let flow = reader.flow(sent);
         let (Flow::Open(bytes) | Flow::Done(bytes) | Flow::Broken(bytes) | Flow::Unstored(bytes)) =
             flow;
-        if bytes > sent {
-            client.send_file(&object.file, object.body_offset + sent, bytes - sent).await?;
-            sent = bytes;
+        let end = bytes.min(window.end);
+        if end > sent {
+            client.send_file(&object.file, object.body_offset + sent, end - sent).await?;
+            sent = end;
             continue;
         }
+        if sent >= window.end {
+            return Ok(Copied::Whole(sent));
+        }
         match flow {
-            Flow::Done(_) => {
-                client.finish(&Fields::new()).await?;
-                return Ok(Delivery::Whole);
-            }
+            Flow::Done(_) => return Ok(Copied::Whole(sent)),
             Flow::Broken(_) => {
                 client.abort();
                 return Err(CloseReason::Incomplete);
             }
-            Flow::Unstored(_) => {
+            Flow::Unstored(bytes) => {
                 let handover = match part {
                     Part::Led(local) => local.take_handover(),
                     Part::Followed => None,
                 };
-                return Ok(Delivery::Part(sent, handover));
+                return Ok(Copied::Unstored(bytes, handover));
             }
             Flow::Open(_) => {
                 client.flush().await?;
@@ -413,6 +448,6 @@ async fn copy<C: Client>(
 pub enum Delivery {
     /// All of it.
     Whole,
-    /// So many bytes; the rest is not stored. The leader has the origin's answer at that place.
-    Part(u64, Option<Box<Handover>>),
+    /// So many bytes; the rest is not stored, and somebody else has the origin's answer.
+    Part(u64),
 }

@@ -74,6 +74,17 @@ impl Name {
         Self::of(&text)
     }
 
+    /// The name of the part of this one that has this number.
+    pub fn part(&self, id: u64) -> Self {
+        Self::of(&[&*self.text, PART, format!("{id:x}").as_bytes()].concat())
+    }
+
+    /// The name of what this is a part of; `None` if it is no part.
+    pub fn of_whole(&self) -> Option<Self> {
+        let end = memchr::memmem::rfind(&self.text, PART)?;
+        self.text.get(..end).map(Self::of)
+    }
+
     /// The name that `request` selects beside another variant of this name; `None` if `other` is
     /// no variant of it.
     pub fn beside(&self, other: &Self, vary: &VaryNames, request: &Fields) -> Option<Self> {
@@ -82,6 +93,9 @@ impl Name {
         Some(self.variant(vary, rest.get(mark..)?, request))
     }
 }
+
+/// What stands before the number of a part's file.
+const PART: &[u8] = b"\n@";
 
 /// What stands between a variant's fields and its marker's mark.
 pub(super) const MARK: &[u8] = b"\n#";
@@ -243,7 +257,8 @@ pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
     is_current
 }
 
-pub(super) async fn find(cache: &CacheSide, name: &Name) -> What {
+/// Finds what is under a name.
+pub async fn find(cache: &CacheSide, name: &Name) -> What {
     if let Some(object) = find_hot(cache, &name.key) {
         return What::Object(object);
     }

@@ -4,6 +4,7 @@
 //! more and compares it, byte by byte, with what it has sent already, which the fill's file still
 //! holds. Only if all of that is the same is the rest the rest of the same answer.
 
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::http::fields::Fields;
@@ -14,19 +15,48 @@ use crate::proxy::fetch::Response;
 use crate::proxy::progress::{FillObject, Handover};
 use crate::reactor::scratch;
 
-/// Goes on with an answer of which the client has everything before `read`.
-pub async fn lead_on<C: Client>(client: &mut C, mut handover: Handover) -> Result<(), CloseReason> {
+/// Goes on with an answer from the place `at` of its body, of which the client is to get what lies
+/// in the window and has all of that before it.
+pub async fn lead_on<C: Client>(
+    client: &mut C,
+    handover: Handover,
+    at: u64,
+    window: Range<u64>,
+) -> Result<(), CloseReason> {
+    let trailers = send_on(client, handover, at, window).await?;
+    client.finish(&trailers).await
+}
+
+/// As [`lead_on`], without the end of the answer; gives the trailers.
+pub async fn send_on<C: Client>(
+    client: &mut C,
+    mut handover: Handover,
+    mut at: u64,
+    window: Range<u64>,
+) -> Result<Fields, CloseReason> {
+    let mut more = true;
     loop {
-        client.send(&handover.read).await?;
-        handover.read.clear();
-        match handover.response.body.next(&mut handover.read).await {
-            Ok(true) => {}
-            Ok(false) => {
-                client.send(&handover.read).await?;
-                return client.finish(&handover.response.body.take_trailers()).await;
-            }
-            Err(_) => return break_off(client),
+        let read = &handover.read;
+        let place = |wanted: u64| {
+            usize::try_from(wanted.saturating_sub(at)).unwrap_or(usize::MAX).min(read.len())
+        };
+        let (start, end) = (place(window.start), place(window.end));
+        client.send(read.get(start..end).unwrap_or_default()).await?;
+        at = at.saturating_add(read.len() as u64);
+        if at >= window.end {
+            return Ok(Fields::new());
         }
+        if !more && window.end == u64::MAX {
+            return Ok(handover.response.body.take_trailers());
+        }
+        if !more {
+            return break_off(client);
+        }
+        handover.read.clear();
+        more = match handover.response.body.next(&mut handover.read).await {
+            Ok(more) => more,
+            Err(_) => return break_off(client),
+        };
     }
 }
 
@@ -57,7 +87,7 @@ pub async fn go_on<C: Client>(
             return client.finish(&Fields::new()).await;
         }
     }
-    lead_on(client, Handover { response, read }).await
+    lead_on(client, Handover { response, read }, sent, sent..u64::MAX).await
 }
 
 /// Whether the fill's file has these bytes at this place of the body.
@@ -73,7 +103,7 @@ fn is_same(object: &FillObject, at: u64, bytes: &[u8]) -> bool {
     })
 }
 
-fn break_off<C: Client>(client: &mut C) -> Result<(), CloseReason> {
+fn break_off<C: Client, T>(client: &mut C) -> Result<T, CloseReason> {
     client.abort();
     Err(CloseReason::Incomplete)
 }

@@ -52,10 +52,7 @@ pub async fn answer<C: Client>(
             whole(client, Status(304), &fields, b"", facts).await
         }
         Answer::Unsatisfiable | Answer::Partial(Ranges::Unsatisfiable) => {
-            let mut fields = with_cache_status(Fields::new(), &added.status);
-            fields.push(b"Content-Range", content_range::unsatisfied(object.body_len).as_bytes());
-            fields.push(b"Date", &date::format(now_s));
-            whole(client, Status(416), &fields, b"", facts).await
+            unsatisfiable(client, object.body_len, added, facts).await
         }
         Answer::Partial(Ranges::Whole) => full(client, object, age_s, added, facts).await,
         Answer::Partial(Ranges::One(range)) => {
@@ -113,7 +110,21 @@ async fn full<C: Client>(
     client.finish(&Fields::new()).await
 }
 
-async fn whole<C: Client>(
+/// 416: there is no such part of so many bytes, RFC 9110 section 15.5.17.
+pub async fn unsatisfiable<C: Client>(
+    client: &mut C,
+    length: u64,
+    added: &Added<'_>,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    let mut fields = with_cache_status(Fields::new(), &added.status);
+    fields.push(b"Content-Range", content_range::unsatisfied(length).as_bytes());
+    fields.push(b"Date", &date::format(reactor::now().unix_s()));
+    whole(client, Status(416), &fields, b"", facts).await
+}
+
+/// An answer whose body is at hand.
+pub async fn whole<C: Client>(
     client: &mut C,
     status: Status,
     fields: &Fields,
@@ -125,7 +136,8 @@ async fn whole<C: Client>(
     client.finish(&Fields::new()).await
 }
 
-fn start<C: Client>(
+/// Begins an answer.
+pub fn start<C: Client>(
     client: &mut C,
     status: Status,
     fields: &Fields,
@@ -166,7 +178,8 @@ pub fn unguessable() -> u64 {
     hasher.finish()
 }
 
-async fn send_range<C: Client>(
+/// Sends a part of an object's body.
+pub async fn send_range<C: Client>(
     client: &mut C,
     object: &HotObject,
     range: Range<u64>,

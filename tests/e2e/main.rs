@@ -28,6 +28,7 @@ mod inspect_explain;
 mod invalidation;
 mod leaks;
 mod memory;
+mod partial;
 mod processes;
 mod ranges;
 mod reloads;

@@ -80,6 +80,20 @@ fn a_spoiled_fill_is_joined_by_nobody() {
 }
 
 #[test]
+fn what_is_fetched_beside_a_key_is_spoiled_with_it() {
+    let (a, b) = two();
+    let key = key_of(b"x");
+    let parts = [key.beside(b"0-9"), key.beside(b"10-19")];
+    assert!(parts[0] != parts[1] && parts[0] != key);
+    let fills = parts.map(|part| leader(a.lease(&part, 0)));
+    assert_eq!(b.under_way_of(&parts[0]), Some(fills[0]));
+    assert_eq!(b.under_way_of(&key), None);
+    b.spoil(&key);
+    assert!(fills.iter().all(|fill| a.is_spoiled(*fill)));
+    assert_eq!(b.under_way_of(&parts[0]), None, "nobody joins it any more");
+}
+
+#[test]
 fn a_group_that_is_full_says_so() {
     let (a, _b) = two();
     let mut n_full = 0;

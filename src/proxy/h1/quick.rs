@@ -17,6 +17,7 @@ use crate::proxy::failure::CloseReason;
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::record::{self, Sent};
 use crate::proxy::lookup;
+use crate::proxy::part_list;
 use crate::reactor;
 
 /// What became of a request on the quick way.
@@ -100,7 +101,10 @@ fn full_hit(
         return None;
     }
     let (object, marker) = lookup::look_up_hot(cache, &rules.key, "http", head)?;
-    if !matches!(object.body, Body::Memory) || lookup::is_marker(&object) {
+    if !matches!(object.body, Body::Memory)
+        || lookup::is_marker(&object)
+        || part_list::is_list(&object)
+    {
         return None;
     }
     let now_s = reactor::now().unix_s();

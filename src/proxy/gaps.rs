@@ -1,0 +1,273 @@
+//! Answers from parts and from what is fetched between them.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::cache::hot::HotObject;
+use crate::http::content_range::ContentRange;
+use crate::http::fields::Fields;
+use crate::http::method::Method;
+use crate::http::range::Spec;
+use crate::http::status::Status;
+use crate::policy::freshness;
+use crate::policy::partial::{self, Form, PARTS_MAX, Plan, Stretch};
+use crate::policy::status::Fwd;
+use crate::proxy::client::Client;
+use crate::proxy::exchange::{Exchange, Filled};
+use crate::proxy::facts::Stage;
+use crate::proxy::failure::CloseReason;
+use crate::proxy::join::{self, Copied, Joined, Part, Reader};
+use crate::proxy::lookup::{self, Found, What};
+use crate::proxy::part_list::{self, PART_STATUS};
+use crate::proxy::partial::Parted;
+use crate::proxy::pieces::{self, Item};
+use crate::proxy::resume;
+use crate::proxy::stored;
+use crate::reactor;
+
+/// How often it is looked for what brings missing bytes, while others change the list.
+const LOOKS_MAX: usize = 8;
+
+/// What brings missing bytes.
+enum Source {
+    /// A part that is being written, and who leads its fill.
+    Stream(Reader, Part),
+    /// A part that was written.
+    Object(Rc<HotObject>),
+}
+
+impl Source {
+    fn fields(&self) -> &Fields {
+        match self {
+            Self::Stream(reader, _) => &reader.object.fields,
+            Self::Object(object) => &object.fields,
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::Stream(reader, _) => reader.object.status,
+            Self::Object(object) => object.status,
+        }
+    }
+
+    /// The place of its first byte in the whole, if it is a part of what is listed and has this
+    /// byte of it.
+    fn start(&self, listed: &HotObject, length: u64, at: u64) -> Option<u64> {
+        let place = ContentRange::of(self.fields())?;
+        let is_right = self.status() == PART_STATUS
+            && place.complete == Some(length)
+            && place.range.contains(&at)
+            && partial::is_same(&listed.fields, self.fields());
+        is_right.then_some(place.range.start)
+    }
+}
+
+impl<C: Client> Exchange<'_, C> {
+    /// Answers from parts and from what is fetched between them; or, where that cannot be put
+    /// together, from what is fetched for this request.
+    pub(super) async fn complete(
+        &mut self,
+        mut parted: Parted<'_>,
+        plan: &Plan,
+    ) -> Result<Filled, CloseReason> {
+        let (cache, rule, found) = (parted.cache, parted.rule, parted.found);
+        let object = parted.object;
+        let has_validator = partial::strong_validator(&object.fields).is_some();
+        let (Plan::Bytes(form, ranges), Some(length)) = (plan, parted.list.length()) else {
+            return self.anew(parted).await;
+        };
+        // Without a validator nothing can be put together; but the origin may well have all of it
+        // for who asks for the rest.
+        if !has_validator && (*form != Form::Whole || self.request.method != Method::Get) {
+            return self.anew(parted).await;
+        }
+        let items = pieces::load(cache, &found.name, &mut parted.list, ranges).await;
+        let Some(gap) = items.iter().flatten().find_map(pieces::missing) else {
+            return Ok(Filled::Again);
+        };
+        let gap = self.widened(&parted, gap, length);
+        let joined = self.ask_for(&parted, found, gap.clone(), length).await;
+        let source = match joined {
+            Joined::Stream(reader, part) => Source::Stream(reader, part),
+            Joined::Object(part, _) if part.status == PART_STATUS && part.key != object.key => {
+                Source::Object(part)
+            }
+            // An answer to a question of ours, not to the client's.
+            Joined::Passed(_, Some(handover))
+                if matches!(handover.response.head.status.0, 206 | 304 | 416) =>
+            {
+                return Ok(Filled::Again);
+            }
+            joined => {
+                return self.joined(cache, rule, &found.name, joined, None, Fwd::Partial).await;
+            }
+        };
+        if source.start(object, length, gap.start).is_none() {
+            return match source {
+                Source::Stream(reader, part) if reader.object.status != PART_STATUS => {
+                    let joined = Joined::Stream(reader, part);
+                    self.joined(cache, rule, &found.name, joined, None, Fwd::Partial).await
+                }
+                _ => Ok(Filled::Again),
+            };
+        }
+        let part = match &source {
+            Source::Stream(_, part) => part.clone(),
+            Source::Object(_) => Part::Followed,
+        };
+        let key = self.key.clone();
+        let mut added = self.filled(Fwd::Partial, &part, true);
+        added.status.key = key.as_deref();
+        let fields = partial::combine(&object.fields, source.fields());
+        let now_s = reactor::now().unix_s();
+        let age_s = match &source {
+            Source::Stream(reader, _) => freshness::current_age_s(&reader.object.lifetimes, now_s),
+            Source::Object(part) => part.age_s(now_s),
+        };
+        let fields = stored::stored_fields(&fields, age_s, &added);
+        let queue = self.begin(*form, ranges, fields, &parted.list, items);
+        self.fill_gaps(&parted, queue, source, length).await?;
+        Ok(Filled::Answered)
+    }
+
+    /// Sends a body, and fetches what is missing of it when it is its turn.
+    async fn fill_gaps(
+        &mut self,
+        parted: &Parted<'_>,
+        mut queue: VecDeque<Item>,
+        first: Source,
+        length: u64,
+    ) -> Result<(), CloseReason> {
+        let mut first = Some(first);
+        let mut n_asked = 0;
+        while let Some(item) = queue.pop_front() {
+            let gap = match item {
+                Item::Text(text) => {
+                    self.client.push(&text);
+                    continue;
+                }
+                Item::Stored(part, range) => {
+                    stored::send_range(self.client, &part, range).await?;
+                    continue;
+                }
+                Item::Missing(gap) => gap,
+            };
+            let source = match first.take() {
+                Some(source) => Some(source),
+                None => {
+                    n_asked += 1;
+                    self.next_source(parted, &gap, length).await
+                }
+            };
+            let start = source.as_ref().and_then(|it| it.start(parted.object, length, gap.start));
+            let (Some(source), Some(start)) = (source, start) else { return self.broken() };
+            let sent = self.send_from(&source, gap.start - start..gap.end - start).await?;
+            if sent == 0 || n_asked > 2 * PARTS_MAX {
+                return self.broken();
+            }
+            if gap.start + sent < gap.end {
+                queue.push_front(Item::Missing(gap.start + sent..gap.end));
+            }
+        }
+        self.client.finish(&Fields::new()).await
+    }
+
+    /// What brings the next missing bytes: a part that somebody else has stored meanwhile, or a
+    /// fetch.
+    async fn next_source(
+        &mut self,
+        parted: &Parted<'_>,
+        gap: &Range<u64>,
+        length: u64,
+    ) -> Option<Source> {
+        let (cache, name) = (parted.cache, &parted.found.name);
+        for _ in 0..LOOKS_MAX {
+            // With each part that comes there is another list.
+            let what = lookup::find(cache, name).await;
+            if let What::Object(listed) = &what {
+                let list = part_list::read(listed).filter(|_| part_list::is_list(listed))?;
+                let first = list.stretches(&(gap.start..gap.start + 1)).into_iter().next();
+                if let Some(Stretch::Stored { id, .. }) = first
+                    && let What::Object(part) = lookup::find(cache, &name.part(id)).await
+                {
+                    return Some(Source::Object(part));
+                }
+            }
+            let found = Found { what, ..parted.found.clone() };
+            match self.ask_for(parted, &found, gap.clone(), length).await {
+                Joined::Stream(reader, part) => return Some(Source::Stream(reader, part)),
+                Joined::Object(part, _) => return Some(Source::Object(part)),
+                Joined::Again => {}
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Sends this window of a part; says how much of it there was.
+    async fn send_from(&mut self, source: &Source, window: Range<u64>) -> Result<u64, CloseReason> {
+        match source {
+            Source::Object(part) => {
+                let end = window.end.min(part.body_len);
+                let bytes = end.saturating_sub(window.start);
+                if bytes > 0 {
+                    stored::send_range(self.client, part, window.start..end).await?;
+                }
+                Ok(bytes)
+            }
+            Source::Stream(reader, part) => {
+                match join::copy(self.client, reader, part, window.clone()).await? {
+                    Copied::Whole(end) => Ok(end.saturating_sub(window.start)),
+                    Copied::Unstored(at, Some(handover)) => {
+                        let rest = at.max(window.start)..window.end;
+                        resume::send_on(self.client, *handover, at, rest).await?;
+                        Ok(window.end - window.start)
+                    }
+                    Copied::Unstored(_, None) => self.broken().map(|()| 0),
+                }
+            }
+        }
+    }
+
+    fn broken(&mut self) -> Result<(), CloseReason> {
+        self.client.abort();
+        Err(CloseReason::Incomplete)
+    }
+
+    /// Asks for missing bytes of what is listed.
+    async fn ask_for(
+        &mut self,
+        parted: &Parted<'_>,
+        found: &Found,
+        gap: Range<u64>,
+        length: u64,
+    ) -> Joined {
+        self.facts.stage = Stage::Fill;
+        let spec = match gap.end == length {
+            true => Spec::From(gap.start),
+            false => Spec::FromTo(gap.start, gap.end - 1),
+        };
+        let validator = partial::strong_validator(&parted.object.fields);
+        let (rule, rules) = (parted.rule, parted.rules);
+        let mut job = self.part_job(rule, rules, found, spec, validator);
+        job.renews = true;
+        Box::pin(join::join(self.context, parted.cache, self.client, job)).await
+    }
+
+    /// Of what is small, all that is missing around a place is fetched at once.
+    fn widened(&self, parted: &Parted<'_>, gap: Range<u64>, length: u64) -> Range<u64> {
+        if length > parted.rules.fetch_whole_bytes {
+            return gap;
+        }
+        let stretches = parted.list.stretches(&(0..length)).into_iter();
+        stretches
+            .filter_map(|stretch| match stretch {
+                Stretch::Missing(range) => Some(range),
+                Stretch::Stored { .. } => None,
+            })
+            .find(|range| range.contains(&gap.start))
+            .unwrap_or(gap)
+    }
+}

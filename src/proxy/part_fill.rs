@@ -1,0 +1,173 @@
+//! A fill that fetches a part: stored by itself, and put on the list of its whole.
+//!
+//! What the origin answers decides: a 206 is a part, anything else is what it is without `Range`.
+//! A part that breaks off is kept as far as it came, for a client that stops in the middle of a
+//! film will come back for the rest.
+
+use crate::cache::writer::Writer;
+use crate::http::fields::Fields;
+use crate::http::forward;
+use crate::http::head::BodyLength;
+use crate::http::method::Method;
+use crate::http::range::Spec;
+use crate::http::status::Status;
+use crate::policy::keep::{self, Keep};
+use crate::policy::key::Key;
+use crate::policy::partial::{self, Extent, Piece, Stored};
+use crate::policy::pass::PassReason;
+use crate::proxy::failure::FetchError;
+use crate::proxy::fetch::{Question, Response};
+use crate::proxy::fill::{self, Fill};
+use crate::proxy::lookup::{Name, What};
+use crate::proxy::part_list::{self, PART_STATUS};
+use crate::proxy::pass;
+use crate::proxy::shelf::Entry;
+use crate::reactor;
+
+/// Less than this of a part that broke off is not worth a file.
+const KEPT_BYTES_MIN: u64 = 4 << 10;
+
+/// What is known of the part that a fill is to fetch.
+#[derive(Debug)]
+pub struct PartJob {
+    /// Who else asks for the same is led by this, beside the key of the whole.
+    pub key: Key,
+    /// What is asked for.
+    pub spec: Spec,
+    /// How the origin is asked.
+    pub ask: PartAsk,
+    /// Where the content belongs, once that is known: its place, and the name of its whole.
+    pub piece: Option<(Piece, Name)>,
+}
+
+/// How an origin is asked for parts.
+#[derive(Clone, Debug)]
+pub struct PartAsk {
+    /// The upstream.
+    pub upstream: usize,
+    /// The path and query.
+    pub target: Vec<u8>,
+    /// The fields, without any that ask for less than the whole.
+    pub fields: Fields,
+}
+
+impl PartAsk {
+    /// The question for a part, if it is one of what has this validator.
+    pub fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
+        let mut fields = self.fields.clone();
+        fields.push(b"Range", spec.text().as_bytes());
+        if let Some(validator) = if_range {
+            fields.push(b"If-Range", validator);
+        }
+        pass::question_by_get(self.upstream, &self.target, &fields)
+    }
+}
+
+/// Whether an answer is stored as a part.
+pub(super) fn is_part(entry: &Entry) -> bool {
+    entry.status == PART_STATUS
+}
+
+impl Fill {
+    /// The answer to the question for a part came.
+    pub(super) async fn fetched_for_part(mut self, response: Response) {
+        let mut fields = forward::response_fields(&response.head, reactor::now());
+        let is_other = self.is_other(response.head.status, &fields);
+        let spec = self.job.part.as_ref().map(|part| part.spec);
+        let (Some(spec), PART_STATUS) = (spec, response.head.status) else {
+            let whole_max = self.job.rules.fetch_whole_bytes;
+            self.job.is_background |=
+                matches!(response.head.length, BodyLength::Known(len) if len <= whole_max);
+            return self.fetched(response).await;
+        };
+        let piece = Piece::of(spec, &response.head);
+        let Some(piece) = piece.filter(|_| !(is_other && self.job.renews)) else {
+            return self.pass(PassReason::Part, response, Vec::new());
+        };
+        let (asked, times) = (&self.job.request.fields, fill::times(response.times));
+        let (rules, whole) = (&self.job.rules, Status(200));
+        let verdict = keep::judge(Method::Get, asked, whole, &response.head.fields, &times, rules);
+        let (lifetimes, omit) = match verdict {
+            Keep::Store { lifetimes, omit } => (lifetimes, omit),
+            Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
+        };
+        let bytes = match piece.extent {
+            Extent::Length(length) => length,
+            Extent::ToEnd | Extent::Open => piece.range.end,
+        };
+        if bytes > self.object_bytes_max() {
+            return self.pass(PassReason::TooLarge, response, Vec::new());
+        }
+        if !self.is_admitted() {
+            return self.pass(PassReason::Rare, response, Vec::new());
+        }
+        self.keep_private(&mut fields, &omit);
+        let name = match self.shelf.place(&self.job.found, &self.job.request.fields, &lifetimes) {
+            Ok(name) => name,
+            Err(error) => {
+                self.shelf.refused(&error);
+                return self.pass(PassReason::Store, response, Vec::new());
+            }
+        };
+        if piece.is_whole() && bytes <= self.job.rules.fetch_whole_bytes {
+            // Nobody need stay for it to be stored.
+            self.job.is_background = true;
+            let fields = partial::whole_fields(&fields);
+            let entry = Entry { name, status: Status(200), fields, lifetimes };
+            return self.take_in(entry, response).await;
+        }
+        let part_name = name.part(self.lease.at.id());
+        if let Some(part) = &mut self.job.part {
+            part.piece = Some((piece, name));
+        }
+        let entry = Entry { name: part_name, status: PART_STATUS, fields, lifetimes };
+        self.take_in(entry, response).await;
+    }
+
+    /// Puts a part that was stored, so many bytes of it, on the list of its whole.
+    pub(super) async fn enlist(&self, entry: &Entry, bytes: u64) {
+        let part = self.job.part.as_ref().filter(|_| is_part(entry));
+        let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
+        let len = piece.range.end - piece.range.start;
+        if bytes == 0 || bytes > len || self.is_spoiled() {
+            return self.shelf.forget(&entry.name.key);
+        }
+        let extent = match piece.extent {
+            Extent::ToEnd if bytes < len => Extent::Open,
+            extent => extent,
+        };
+        let range = piece.range.start..piece.range.start + bytes;
+        let stored = Stored { range, id: self.lease.at.id() };
+        let is_spoiled = || self.is_spoiled();
+        part_list::add(&self.lease.cache, name, extent, stored, entry, is_spoiled).await;
+    }
+
+    /// A stream ended before its end. What came of a part is kept.
+    pub(super) async fn broken_off(mut self, entry: &Entry, writer: Writer, error: FetchError) {
+        let bytes = writer.written();
+        if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.is_spoiled() {
+            match self.shelf.publish(entry, writer) {
+                Ok(_) => self.enlist(entry, bytes).await,
+                Err(error) => self.shelf.refused(&error),
+            }
+            self.unless_spoiled();
+        }
+        self.lease.fail(error);
+    }
+
+    /// Whether an answer shows that the origin does not have any longer what parts are stored of,
+    /// or that it cannot be put together with them. They are forgotten then.
+    fn is_other(&self, status: Status, fields: &Fields) -> bool {
+        let What::Object(stored) = &self.job.found.what else { return false };
+        let is_gone = match status.0 {
+            206 => !partial::is_same(&stored.fields, fields),
+            200 | 404 | 410 | 416 => true,
+            _ => false,
+        };
+        let is_other = part_list::is_list(stored) && is_gone;
+        if is_other {
+            part_list::forget(&self.lease.cache, &self.job.found.name, stored);
+        }
+        is_other
+    }
+}

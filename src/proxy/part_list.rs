@@ -1,0 +1,151 @@
+//! The list of a key's parts as it is stored: under the key itself, as a file of its own.
+//!
+//! A part is a file that never changes, under a name that no other part ever has. The list says
+//! which of them belong together. It is published after the part that it names, and taken away
+//! before them; so a list may name what is gone, which is then missing, but never what is another's.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::cache::fills::{FillAt, Lease};
+use crate::cache::hot::{Body, HotObject};
+use crate::cache::place;
+use crate::http::status::Status;
+use crate::policy::partial::{self, Extent, LIST_BYTES_MAX, PartList, Stored};
+use crate::proxy::context::CacheSide;
+use crate::proxy::lease;
+use crate::proxy::lookup::{self, Name, What};
+use crate::proxy::shelf::{Entry, Shelf};
+use crate::reactor::{self, timer};
+
+/// The status of parts and of their lists.
+pub const PART_STATUS: Status = Status(206);
+
+/// Whether what is stored under a request's key is no response, but a list of parts.
+pub fn is_list(object: &HotObject) -> bool {
+    object.status == PART_STATUS
+}
+
+/// The parts that a list names; `None` if it cannot be read.
+pub fn read(object: &HotObject) -> Option<PartList> {
+    match &object.body {
+        Body::Memory => object.with_body(PartList::decode),
+        Body::File(file) => {
+            let text = file.read_body(LIST_BYTES_MAX).ok()??;
+            PartList::decode(&text)
+        }
+    }
+}
+
+/// Adds a part, which is stored, to the list under `name`, or begins a new one if what is there
+/// does not go together with it (RFC 9110 section 15.3.7.3). `entry` is the part's.
+///
+/// Gives the list as it is now; `None` if the part was not taken in, and is forgotten.
+pub async fn add(
+    cache: &Rc<CacheSide>,
+    name: &Name,
+    extent: Extent,
+    part: Stored,
+    entry: &Entry,
+    is_spoiled: impl Fn() -> bool,
+) -> Option<PartList> {
+    let forget = |id: u64| place::discard(&cache.index, &cache.store, &name.part(id).key, None);
+    let Some(lock) = Lock::take(cache, name).await else {
+        forget(part.id);
+        return None;
+    };
+    let mut fields = partial::whole_fields(&entry.fields);
+    let id = part.id;
+    let (mut list, mut out) = (None, Vec::new());
+    match lookup::find(cache, name).await {
+        What::Object(object) if is_list(&object) => match read(&object) {
+            Some(mut old)
+                if extent == old.length().map_or(Extent::Open, Extent::Length)
+                    && old.length().is_some()
+                    && partial::is_same(&object.fields, &entry.fields) =>
+            {
+                fields = partial::combine(&object.fields, &entry.fields);
+                out = old.add(part.clone());
+                list = Some(old);
+            }
+            old => out.extend(old.iter().flat_map(|old| old.parts()).cloned()),
+        },
+        // Somebody fetched the whole meanwhile.
+        What::Object(object) if object.is_fresh(reactor::now().unix_s()) => {
+            forget(id);
+            return None;
+        }
+        _ => {}
+    }
+    let list = list.unwrap_or_else(|| PartList::new(extent, part));
+    let mut text = Vec::new();
+    list.encode(&mut text);
+    let (name, lifetimes) = (name.clone(), entry.lifetimes.clone());
+    let shelf = Shelf::new(Rc::clone(cache), lock.at.id());
+    let stored = match is_spoiled() {
+        true => None,
+        false => {
+            let entry = Entry { name, status: PART_STATUS, fields, lifetimes };
+            shelf.store(entry, &text).inspect_err(|error| shelf.refused(error)).ok()
+        }
+    };
+    if stored.is_none() {
+        forget(id);
+        return None;
+    }
+    out.iter().for_each(|gone| {
+        forget(gone.id);
+    });
+    Some(list)
+}
+
+/// Forgets a list that was found under `name`, unless there is another one by now, and its parts.
+pub fn forget(cache: &CacheSide, name: &Name, object: &HotObject) {
+    let Some(source) = object.source else { return };
+    cache.hot.borrow_mut().remove(&name.key);
+    let removed = place::discard(&cache.index, &cache.store, &name.key, Some(source.generation));
+    if removed.is_some() {
+        for part in read(object).iter().flat_map(PartList::parts) {
+            place::discard(&cache.index, &cache.store, &name.part(part.id).key, None);
+        }
+    }
+}
+
+/// The right to change the list under a name, among all workers; ends with its holder.
+struct Lock<'c> {
+    cache: &'c CacheSide,
+    at: FillAt,
+}
+
+impl<'c> Lock<'c> {
+    /// Takes it; `None` if others have it all the time.
+    async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
+        let key = name.key.beside(b"list");
+        for _ in 0..TRIES_MAX {
+            match cache.fills.lease(&key, cache.seat) {
+                Lease::Leader(at) => return Some(Self { cache, at }),
+                Lease::Follow(at) => {
+                    if !cache.remote.borrow().contains_key(&at) {
+                        cache.fills.unfollow(at, cache.seat);
+                    }
+                }
+                Lease::Full => {}
+            }
+            // It is held for the time that a small file takes to write.
+            timer::sleep(TRY_AGAIN).await;
+        }
+        None
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        lease::give_up(self.cache, self.at);
+    }
+}
+
+/// How long a try waits for the next.
+const TRY_AGAIN: Duration = Duration::from_millis(2);
+
+/// How often it is tried to get the right to change a list.
+const TRIES_MAX: usize = 500;

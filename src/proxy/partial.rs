@@ -1,0 +1,343 @@
+//! Answers from parts, as a part of an exchange.
+//!
+//! ```text
+//! Range, and nothing there ─▶ the part is fetched, and stored as such
+//! parts there ─┬─ all that is asked for ──────▶ answered from them
+//!              ├─ some, under one validator ──▶ answered from them and what is fetched between
+//!              └─ none of use ────────────────▶ the part, or the whole, is fetched
+//! ```
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::cache::fill_state::FillState;
+use crate::cache::hot::HotObject;
+use crate::http::byteranges::ByteRanges;
+use crate::http::content_range::ContentRange;
+use crate::http::fields::Fields;
+use crate::http::head::BodyLength;
+use crate::http::method::Method;
+use crate::http::range::Spec;
+use crate::http::status::Status;
+use crate::policy::course::Course;
+use crate::policy::partial::{self, Form, PartList, Plan};
+use crate::policy::pass::PassReason;
+use crate::policy::reuse;
+use crate::policy::revalidate;
+use crate::policy::rules::Rules;
+use crate::policy::status::{CacheStatus, CacheVerdict, Fwd};
+use crate::proxy::client::Client;
+use crate::proxy::context::CacheSide;
+use crate::proxy::exchange::{Exchange, Filled, OnStale};
+use crate::proxy::facts::Stage;
+use crate::proxy::failure::CloseReason;
+use crate::proxy::fetch::Question;
+use crate::proxy::fill::Job;
+use crate::proxy::lookup::{Found, Name, What};
+use crate::proxy::part_fill::{PartAsk, PartJob};
+use crate::proxy::part_list::{self};
+use crate::proxy::pass;
+use crate::proxy::pieces::{self, Item};
+use crate::proxy::stored::{self, Added};
+use crate::reactor;
+use crate::route::Rule;
+
+/// A part that begins no further than this behind what a fill of the whole has written is waited
+/// for there.
+const FOLLOW_BYTES: u64 = 1 << 20;
+
+/// The most bytes that an If-Range of a client may have to be passed on.
+const IF_RANGE_BYTES_MAX: usize = 256;
+
+/// What an exchange has at hand while it answers from parts.
+pub(super) struct Parted<'a> {
+    pub(super) cache: &'a Rc<CacheSide>,
+    pub(super) rule: Rule,
+    pub(super) rules: &'a Rc<Rules>,
+    pub(super) found: &'a Found,
+    pub(super) object: &'a Rc<HotObject>,
+    pub(super) list: PartList,
+}
+
+impl<C: Client> Exchange<'_, C> {
+    /// Answers from parts, or fetches one; `None` if that is not what the request is about.
+    pub(super) async fn in_parts(
+        &mut self,
+        cache: &Rc<CacheSide>,
+        rule: Rule,
+        rules: &Rc<Rules>,
+        found: &Found,
+        course: Course,
+    ) -> Result<Option<Filled>, CloseReason> {
+        match (&found.what, course) {
+            (_, Course::NotCached | Course::Pass(_)) => Ok(None),
+            (What::Object(object), _) if part_list::is_list(object) => {
+                let Some(list) = part_list::read(object) else {
+                    part_list::forget(cache, &found.name, object);
+                    return Ok(Some(Filled::Again));
+                };
+                let parted = Parted { cache, rule, rules, found, object, list };
+                Box::pin(self.answer_by_list(parted, course)).await.map(Some)
+            }
+            (What::Nothing, Course::Fill { fwd, .. }) => {
+                let spec = self.asks_for_part(rules);
+                let Some(spec) = spec.filter(|spec| !is_followed(cache, rules, found, *spec))
+                else {
+                    return Ok(None);
+                };
+                let if_range = self.request.fields.get("if-range");
+                let job = self.part_job(rule, rules, found, spec, if_range);
+                Box::pin(self.fill_by(cache, rule, job, None, fwd)).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Answers with a list that a 304 has renewed.
+    pub(super) async fn answer_renewed(
+        &mut self,
+        cache: &Rc<CacheSide>,
+        name: &Name,
+        object: &Rc<HotObject>,
+        added: &Added<'_>,
+    ) -> Result<Filled, CloseReason> {
+        let Some(mut list) = part_list::read(object) else { return Ok(Filled::Again) };
+        let plan = partial::plan(self.request, &object.fields, &list);
+        self.answer_by_parts(cache, name, object, &mut list, &plan, added).await
+    }
+
+    /// The part that a request asks for, if it is to be fetched as such.
+    fn asks_for_part(&self, rules: &Rules) -> Option<Spec> {
+        let is_get = self.request.method == Method::Get;
+        let has_one = self.request.fields.count("if-range") <= 1
+            && self.request.fields.get("if-range").is_none_or(|it| it.len() <= IF_RANGE_BYTES_MAX);
+        Spec::of(&self.request.fields).filter(|_| rules.parts && is_get && has_one)
+    }
+
+    async fn answer_by_list(
+        &mut self,
+        mut parted: Parted<'_>,
+        course: Course,
+    ) -> Result<Filled, CloseReason> {
+        let (cache, rule, found) = (parted.cache, parted.rule, parted.found);
+        let object = parted.object;
+        let plan = partial::plan(self.request, &object.fields, &parted.list);
+        let (verdict, ttl_s) = match course {
+            Course::Answer { verdict, ttl_s, refreshes } => {
+                if refreshes {
+                    self.refresh(cache, rule, parted.rules, found, object);
+                }
+                (verdict, ttl_s)
+            }
+            Course::Fill { fwd, may_serve_on_error } => {
+                return self.validate(parted, &plan, fwd, may_serve_on_error).await;
+            }
+            Course::NotCached | Course::Pass(_) => return Ok(Filled::Again),
+        };
+        self.facts.verdict = Some(verdict);
+        let key = self.key.clone();
+        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
+        added.status.key = key.as_deref();
+        let name = &found.name;
+        match self.answer_by_parts(cache, name, object, &mut parted.list, &plan, &added).await? {
+            Filled::Answered => Ok(Filled::Answered),
+            _ if reuse::wants_only_cached(self.request) => {
+                self.not_cached().await.map(|()| Filled::Answered)
+            }
+            _ => self.complete(parted, &plan).await,
+        }
+    }
+
+    /// Asks the origin whether parts are still good, unless a question for what is missing tells.
+    async fn validate(
+        &mut self,
+        mut parted: Parted<'_>,
+        plan: &Plan,
+        fwd: Fwd,
+        may_serve_on_error: bool,
+    ) -> Result<Filled, CloseReason> {
+        let (cache, rule, rules, found) = (parted.cache, parted.rule, parted.rules, parted.found);
+        let object = Rc::clone(parted.object);
+        if let Plan::Bytes(_, ranges) = plan
+            && pieces::load(cache, &found.name, &mut parted.list, ranges)
+                .await
+                .iter()
+                .flatten()
+                .any(pieces::is_missing)
+        {
+            return self.complete(parted, plan).await;
+        }
+        let on_error = may_serve_on_error.then(|| Rc::clone(&object));
+        let filled = match self.asks_for_part(rules) {
+            Some(spec) => {
+                let mut job = self.part_job(rule, rules, found, spec, None);
+                job.conditional = condition(&job, &object.fields);
+                job.stored = Some(Rc::clone(&object));
+                self.fill_by(cache, rule, job, on_error, fwd).await?
+            }
+            None => {
+                let stale = OnStale { object: Rc::clone(&object), on_error };
+                self.fill(cache, rule, rules, found.clone(), Some(stale), fwd).await?
+            }
+        };
+        let Filled::Stale(_) = filled else { return Ok(filled) };
+        let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
+        let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
+        self.facts.verdict = Some(CacheVerdict::Stale);
+        let key = self.key.clone();
+        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
+        added.status.key = key.as_deref();
+        self.answer_by_parts(cache, &found.name, &object, &mut parted.list, plan, &added).await
+    }
+
+    /// Answers from stored parts alone; [`Filled::Again`] if that cannot be.
+    async fn answer_by_parts(
+        &mut self,
+        cache: &Rc<CacheSide>,
+        name: &Name,
+        object: &HotObject,
+        list: &mut PartList,
+        plan: &Plan,
+        added: &Added<'_>,
+    ) -> Result<Filled, CloseReason> {
+        self.facts.stage = Stage::Send;
+        let age_s = object.age_s(reactor::now().unix_s());
+        match plan {
+            Plan::Unknown => return Ok(Filled::Again),
+            Plan::NotModified => {
+                let fields = stored::not_modified(&object.fields, age_s, added);
+                stored::whole(self.client, Status(304), &fields, b"", self.facts).await?;
+            }
+            Plan::Unsatisfiable(length) => {
+                stored::unsatisfiable(self.client, *length, added, self.facts).await?;
+            }
+            Plan::Bytes(form, ranges) => {
+                let items = match self.client.wants_no_body() {
+                    true => Vec::new(),
+                    false => pieces::load(cache, name, list, ranges).await,
+                };
+                if items.iter().flatten().any(pieces::is_missing) {
+                    return Ok(Filled::Again);
+                }
+                let fields = stored::stored_fields(&object.fields, age_s, added);
+                for item in self.begin(*form, ranges, fields, list, items) {
+                    match item {
+                        Item::Text(text) => self.client.push(&text),
+                        Item::Stored(part, range) => {
+                            stored::send_range(self.client, &part, range).await?;
+                        }
+                        Item::Missing(_) => {}
+                    }
+                }
+                self.client.finish(&Fields::new()).await?;
+            }
+        }
+        Ok(Filled::Answered)
+    }
+
+    /// Begins an answer, and gives what its body is made of.
+    pub(super) fn begin(
+        &mut self,
+        form: Form,
+        ranges: &[Range<u64>],
+        mut fields: Fields,
+        list: &PartList,
+        items: Vec<Vec<Item>>,
+    ) -> VecDeque<Item> {
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let (status, length) = match form {
+            Form::Whole => (Status(200), bytes),
+            Form::One => {
+                let range = ranges.first().cloned().unwrap_or_default();
+                let place = ContentRange { range, complete: list.length() };
+                fields.set("Content-Range", place.text().as_bytes());
+                (Status(206), bytes)
+            }
+            Form::Several => {
+                let complete = list.length().unwrap_or_default();
+                let mark = stored::unguessable();
+                let around = ByteRanges::new(ranges, complete, fields.get("content-type"), mark);
+                fields.set("Content-Type", around.content_type.as_bytes());
+                stored::start(
+                    self.client,
+                    Status(206),
+                    &fields,
+                    BodyLength::Known(around.length),
+                    self.facts,
+                );
+                let heads = around.heads.into_iter().map(Item::Text);
+                let body =
+                    heads.zip(items).flat_map(|(head, items)| [head].into_iter().chain(items));
+                return body.chain([Item::Text(around.end)]).collect();
+            }
+        };
+        stored::start(self.client, status, &fields, BodyLength::Known(length), self.facts);
+        items.into_iter().flatten().collect()
+    }
+
+    /// Fetches what the request asks for, as if nothing were there.
+    pub(super) async fn anew(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
+        let (cache, rule, rules, found) = (parted.cache, parted.rule, parted.rules, parted.found);
+        if self.request.method == Method::Head {
+            return self.pass_bodiless(rule, PassReason::Method).await.map(|()| Filled::Answered);
+        }
+        let is_small = parted.list.length().is_some_and(|it| it <= rules.fetch_whole_bytes);
+        match self.asks_for_part(rules).filter(|_| !is_small) {
+            Some(spec) => {
+                let if_range = self.request.fields.get("if-range");
+                let job = self.part_job(rule, rules, found, spec, if_range);
+                self.fill_by(cache, rule, job, None, Fwd::Partial).await
+            }
+            None => self.fill(cache, rule, rules, found.clone(), None, Fwd::Partial).await,
+        }
+    }
+
+    /// What a fetch of a part is to do.
+    pub(super) fn part_job(
+        &self,
+        rule: Rule,
+        rules: &Rc<Rules>,
+        found: &Found,
+        spec: Spec,
+        if_range: Option<&[u8]>,
+    ) -> Job {
+        let target = rules.key.asked(self.request.target.path_and_query()).into_owned();
+        let fields =
+            pass::fill_fields(self.request, &pass::peer(self.client, self.request), &rules.key);
+        let ask = PartAsk { upstream: rule.upstream, target, fields };
+        let text = [spec.text().as_bytes(), b"\n", if_range.unwrap_or_default()].concat();
+        Job {
+            whole: ask.question(spec, if_range),
+            conditional: None,
+            request: self.request.clone(),
+            found: found.clone(),
+            stored: None,
+            others: None,
+            rules: Rc::clone(rules),
+            renews: false,
+            is_background: false,
+            part: Some(PartJob { key: found.name.key.beside(&text), spec, ask, piece: None }),
+        }
+    }
+}
+
+/// The question whether parts are still good, for a fetch of one of them.
+fn condition(job: &Job, stored: &Fields) -> Option<Question> {
+    let part = job.part.as_ref()?;
+    let mut ask = part.ask.clone();
+    revalidate::condition(&mut ask.fields, Some(stored), &[]).then(|| ask.question(part.spec, None))
+}
+
+/// Whether a fill of the whole is under way that brings this part soon.
+fn is_followed(cache: &CacheSide, rules: &Rules, found: &Found, spec: Spec) -> bool {
+    let Some(at) = cache.fills.under_way_of(&found.name.key) else { return false };
+    match cache.fills.state(at) {
+        FillState::Streaming { bytes, total: Some(total) } => {
+            let start = spec.within(total).map_or(0, |range| range.start);
+            total <= rules.fetch_whole_bytes || start <= bytes.saturating_add(FOLLOW_BYTES)
+        }
+        FillState::Fetching | FillState::Streaming { total: None, .. } => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,70 @@
+//! What the body of an answer from parts is made of.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::cache::hot::HotObject;
+use crate::policy::partial::{PartList, Stretch};
+use crate::proxy::context::CacheSide;
+use crate::proxy::lookup::{self, Name, What};
+
+/// A stretch of an answer.
+pub(super) enum Item {
+    /// Octets around the parts of a multipart body.
+    Text(Vec<u8>),
+    /// Bytes of a stored part.
+    Stored(Rc<HotObject>, Range<u64>),
+    /// Bytes of the representation that are not there.
+    Missing(Range<u64>),
+}
+
+/// Whether it has to be fetched.
+pub(super) fn is_missing(item: &Item) -> bool {
+    matches!(item, Item::Missing(_))
+}
+
+/// The bytes that have to be fetched for it.
+pub(super) fn missing(item: &Item) -> Option<Range<u64>> {
+    match item {
+        Item::Missing(range) => Some(range.clone()),
+        Item::Stored(..) | Item::Text(_) => None,
+    }
+}
+
+/// What there is of each of these ranges, opened and checked. A part that is gone is struck out.
+pub(super) async fn load(
+    cache: &CacheSide,
+    name: &Name,
+    list: &mut PartList,
+    ranges: &[Range<u64>],
+) -> Vec<Vec<Item>> {
+    let mut parts: HashMap<u64, Rc<HotObject>> = HashMap::new();
+    loop {
+        let stretches: Vec<Vec<Stretch>> =
+            ranges.iter().map(|range| list.stretches(range)).collect();
+        let is_new = |id: &u64| !parts.contains_key(id);
+        let wanted = stretches.iter().flatten().find_map(|stretch| match stretch {
+            Stretch::Stored { id, .. } => Some(*id).filter(is_new),
+            Stretch::Missing(_) => None,
+        });
+        let Some(id) = wanted else {
+            let item = |stretch| match stretch {
+                Stretch::Missing(range) => Item::Missing(range),
+                Stretch::Stored { range, id, at } => match parts.get(&id) {
+                    Some(part) => Item::Stored(Rc::clone(part), at..at + range.end - range.start),
+                    None => Item::Missing(range),
+                },
+            };
+            return stretches.into_iter().map(|it| it.into_iter().map(item).collect()).collect();
+        };
+        let listed = list.parts().iter().find(|part| part.id == id);
+        let len = listed.map_or(0, |part| part.range.end - part.range.start);
+        match lookup::find(cache, &name.part(id)).await {
+            What::Object(part) if part.body_len == len => {
+                parts.insert(id, part);
+            }
+            _ => list.strike(id),
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! Parts that are stored: what they answer, how they grow, and what ends them.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::origin::Request;
+use crate::support::{
+    Answer, Ask, Client, Gate, Ktrix, Origin, Plan, Response, alone, pattern, until, until_true,
+};
+
+/// More than is fetched whole for a part.
+const LEN: usize = 6 << 20;
+
+/// A representation that can be asked for in parts.
+#[derive(Clone)]
+struct Film {
+    body: Arc<[u8]>,
+    version: Arc<AtomicUsize>,
+    control: &'static str,
+}
+
+impl Film {
+    fn new(len: usize) -> Self {
+        Self { body: pattern(len).into(), version: Arc::default(), control: "max-age=600" }
+    }
+
+    fn tag(&self) -> String {
+        format!("\"v{}\"", self.version.load(Ordering::SeqCst))
+    }
+
+    /// As a server answers that heeds Range and If-Range.
+    fn answer(&self, request: &Request) -> Response {
+        let (len, tag) = (self.body.len(), self.tag());
+        if request.field("if-none-match") == Some(&tag) {
+            return Response::status(304).field("ETag", tag).cache(self.control);
+        }
+        let holds = request.field("if-range").is_none_or(|it| it == tag);
+        let part = request.field("range").filter(|_| holds).map(|it| parse(it, len));
+        match part {
+            Some(part) => {
+                let place = format!("bytes {}-{}/{len}", part.start, part.end - 1);
+                let response = Response::ok(&self.body[part]).with_status(206);
+                response.field("Content-Range", place)
+            }
+            None => Response::shared(&self.body),
+        }
+        .field("ETag", tag)
+        .cache(self.control)
+    }
+
+    fn origin(&self) -> Origin {
+        let film = self.clone();
+        Origin::answering(move |request| film.answer(request))
+    }
+}
+
+fn parse(value: &str, len: usize) -> Range<usize> {
+    let (first, last) = value.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => first..(last + 1).min(len),
+        (Ok(first), Err(_)) => first..len,
+        (Err(_), Ok(n)) => len - n.min(len)..len,
+        _ => panic!("{value}"),
+    }
+}
+
+fn part(range: &str) -> Ask {
+    Ask::get("/film").field("Range", format!("bytes={range}"))
+}
+
+/// The ranges that the origin was asked for, `-` for the whole.
+fn asked(origin: &Origin) -> Vec<String> {
+    let range = |it: &Request| it.field("range").unwrap_or("-").replace("bytes=", "");
+    origin.requests().iter().map(range).collect()
+}
+
+/// Asks until parts of it answer: their publication follows the last byte.
+fn wait_part(ktrix: &Ktrix<'_>, range: &str) -> Answer {
+    until("a hit for a part", Duration::from_secs(20), || {
+        let answer = ktrix.ask(&part(range).field("Cache-Control", "only-if-cached"));
+        answer.is_hit().then_some(answer)
+    })
+}
+
+#[test]
+fn a_stored_part_answers_what_lies_within_it() {
+    let film = Film::new(LEN);
+    let origin = film.origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let first = ktrix.ask(&part("1000000-1999999")).expect_status(206).expect_miss();
+    first
+        .expect_field("content-range", &format!("bytes 1000000-1999999/{LEN}"))
+        .expect_body(&film.body[1_000_000..2_000_000]);
+    wait_part(&ktrix, "1000000-1999999");
+    let mut client = ktrix.client();
+    for (text, range) in [
+        ("1000000-1000000", 1_000_000..1_000_001),
+        ("1999000-1999999", 1_999_000..2_000_000),
+        ("1234567-1300000", 1_234_567..1_300_001),
+    ] {
+        let place = format!("bytes {}-{}/{LEN}", range.start, range.end - 1);
+        let answer = client.ask(&part(text)).expect_status(206).expect_hit();
+        answer.expect_field("content-range", &place).expect_body(&film.body[range]);
+    }
+    let two = client.ask(&part("1000000-1000009,1500000-1500009")).expect_status(206).expect_hit();
+    assert!(two.body.windows(10).any(|it| it == &film.body[1_500_000..1_500_010]));
+    let same = part("1000000-1000009").field("If-Range", film.tag());
+    client.ask(&same).expect_status(206).expect_hit();
+    let unmodified = part("1000000-1000009").field("If-None-Match", film.tag());
+    client.ask(&unmodified).expect_status(304);
+    client.ask(&part("9999999-")).expect_status(416);
+    let head = client.ask(&Ask::new("HEAD", "/film")).expect_status(200).expect_hit();
+    head.expect_field("content-length", &LEN.to_string()).expect_no_field("content-range");
+    let absent = part("0-5").field("Cache-Control", "only-if-cached");
+    client.ask(&absent).expect_status(504);
+    origin.expect_requests(1);
+    plan.verify_cache();
+}
+
+#[test]
+fn parts_grow_and_become_whole_by_what_is_missing() {
+    let film = Film::new(LEN);
+    let origin = film.origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for range in ["1000000-1999999", "3000000-3999999"] {
+        ktrix.ask(&part(range)).expect_status(206);
+        wait_part(&ktrix, range);
+    }
+    let across = ktrix.ask(&part("1500000-3499999")).expect_status(206);
+    across.expect_body(&film.body[1_500_000..3_500_000]);
+    assert_eq!(asked(&origin)[2..], ["2000000-2999999"]);
+    assert_eq!(origin.last().field("if-range"), Some(&*film.tag()));
+    wait_part(&ktrix, "1000000-3999999").expect_body(&film.body[1_000_000..4_000_000]);
+    let whole = ktrix.get("/film").expect_status(200);
+    whole.expect_body(&film.body).expect_no_field("content-range");
+    assert_eq!(asked(&origin)[3..], ["0-999999", "4000000-"]);
+    ktrix.wait_hit("/film").expect_status(200).expect_body(&film.body);
+    ktrix.ask(&part("-100")).expect_hit().expect_body(&film.body[LEN - 100..]);
+    origin.expect_requests(5);
+    plan.verify_cache();
+}
+
+#[test]
+fn parts_of_what_has_changed_are_dropped() {
+    let film = Film::new(LEN);
+    let origin = film.origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-999999")).expect_status(206);
+    wait_part(&ktrix, "0-999999");
+    film.version.store(1, Ordering::SeqCst);
+    // The rest is asked for under the old validator, and the whole of the new one comes.
+    let answer = ktrix.ask(&part("500000-1499999")).expect_status(206);
+    answer.expect_field("etag", "\"v1\"").expect_body(&film.body[500_000..1_500_000]);
+    assert_eq!(asked(&origin), ["0-999999", "1000000-1499999"]);
+    let old = ktrix.ask(&part("0-9").field("If-Range", "\"v0\"")).expect_status(200);
+    old.expect_field("etag", "\"v1\"");
+    ktrix.wait_hit("/film").expect_field("etag", "\"v1\"");
+}
+
+#[test]
+fn an_origin_that_ignores_if_range_mixes_nothing_up() {
+    let film = Film::new(LEN);
+    let other: Arc<[u8]> = film.body.iter().map(|byte| !byte).collect();
+    let (script, bodies) = (film.clone(), [Arc::clone(&film.body), Arc::clone(&other)]);
+    let origin = Origin::answering(move |request| {
+        let mut film = script.clone();
+        film.body = Arc::clone(&bodies[film.version.load(Ordering::SeqCst)]);
+        let mut request = request.clone();
+        request.head.fields.retain(|(name, _)| !name.eq_ignore_ascii_case("if-range"));
+        film.answer(&request)
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-999999")).expect_body(&film.body[..1_000_000]);
+    wait_part(&ktrix, "0-999999");
+    film.version.store(1, Ordering::SeqCst);
+    ktrix.ask(&part("500000-1499999")).expect_status(206).expect_body(&other[500_000..1_500_000]);
+    ktrix.get("/film").expect_status(200).expect_body(&other);
+}
+
+#[test]
+fn without_a_validator_nothing_is_put_together() {
+    let body: Arc<[u8]> = pattern(LEN).into();
+    let script = Arc::clone(&body);
+    let origin = Origin::answering(move |request| match request.field("range") {
+        Some(range) => {
+            let range = parse(range, LEN);
+            let place = format!("bytes {}-{}/{LEN}", range.start, range.end - 1);
+            let response = Response::ok(&script[range]).with_status(206);
+            response.field("Content-Range", place).cache("max-age=60")
+        }
+        None => Response::shared(&script).cache("max-age=60"),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-999999")).expect_status(206);
+    wait_part(&ktrix, "0-99").expect_body(&body[..100]);
+    ktrix.ask(&part("500000-1499999")).expect_body(&body[500_000..1_500_000]);
+    assert_eq!(asked(&origin), ["0-999999", "500000-1499999"]);
+    ktrix.get("/film").expect_status(200).expect_body(&body);
+    assert_eq!(asked(&origin).last().map(String::as_str), Some("-"), "the whole, in the end");
+    ktrix.wait_hit("/film").expect_body(&body);
+}
+
+#[test]
+fn an_origin_that_ignores_range_has_its_whole_stored() {
+    const LEN: usize = 3 << 20;
+    let origin = Origin::answering(|_| Response::ok(pattern(LEN)).cache("max-age=60"));
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let answer = ktrix.ask(&part("1000-1999")).expect_status(206);
+    answer.expect_body(&pattern(LEN)[1000..2000]);
+    ktrix.wait_hit("/film").expect_body(pattern(LEN));
+    origin.expect_requests(1);
+}
+
+#[test]
+fn what_came_before_the_origin_died_is_kept() {
+    let film = Film::new(LEN);
+    let script = film.clone();
+    let origin = Origin::answering(move |request| match request.number {
+        0 => script.answer(request).cut_at(1 << 20),
+        _ => script.answer(request),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.send(&part("0-4194303"));
+    let (status, _) = client.answer_head();
+    assert_eq!(status, 206);
+    let (bytes, _) = client.read_to_end("a part that breaks off");
+    assert!(bytes.len() <= 1 << 20 && film.body.starts_with(&bytes));
+    wait_part(&ktrix, "0-99999");
+    ktrix.ask(&part("0-4194303")).expect_status(206).expect_body(&film.body[..4 << 20]);
+    assert_eq!(asked(&origin)[1..], [format!("{}-4194303", 1 << 20)]);
+    plan.verify_cache();
+}
+
+#[test]
+fn what_a_client_that_left_has_seen_is_kept() {
+    let film = Film::new(LEN);
+    let (script, gate) = (film.clone(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match request.number {
+        0 => {
+            let pause = Duration::from_millis(20);
+            script.answer(request).gated_at(1 << 20, &held).slowly(256 << 10, pause)
+        }
+        _ => script.answer(request),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.send(&part("0-"));
+    assert_eq!(client.answer_head().0, 206);
+    let mut n_read = 0;
+    while n_read < 1 << 20 {
+        n_read += client.read().len();
+    }
+    client.reset();
+    // What follows is slow: ktrix sees that nobody reads it before it is over.
+    gate.open();
+    wait_part(&ktrix, "0-999999").expect_body(&film.body[..1_000_000]);
+}
+
+#[test]
+fn many_at_once_for_one_part_cost_one_request() {
+    alone();
+    let film = Film::new(LEN);
+    let (script, gate) = (film.clone(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| script.answer(request).gated_at(100_000, &held));
+    let plan = Plan::new(&origin).set("workers", "4");
+    let ktrix = plan.start();
+    let mut clients: Vec<Client> = (0..20).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&part("1000000-1999999"));
+    }
+    for client in &mut clients {
+        let (status, head) = client.answer_head();
+        assert_eq!(status, 206, "{head:?}");
+    }
+    gate.open();
+    for client in &mut clients {
+        let mut body = Vec::new();
+        while body.len() < 1_000_000 {
+            let bytes = client.read();
+            assert!(!bytes.is_empty(), "ended after {}", body.len());
+            body.extend_from_slice(&bytes);
+        }
+        assert!(body == film.body[1_000_000..2_000_000]);
+    }
+    origin.expect_requests(1);
+}
+
+#[test]
+fn many_at_once_for_many_parts_get_their_own() {
+    alone();
+    let film = Film::new(LEN);
+    let origin = film.origin();
+    let plan = Plan::new(&origin).set("workers", "4");
+    let ktrix = plan.start();
+    let threads: Vec<_> = (0..20_usize)
+        .map(|n| {
+            let (address, film) = (plan.address.clone(), film.clone());
+            thread::spawn(move || {
+                let range = n * 300_000..(n + 1) * 300_000;
+                let mut client = Client::connect(&address);
+                for _ in 0..3 {
+                    let ask = part(&format!("{}-{}", range.start, range.end - 1));
+                    client.ask(&ask).expect_status(206).expect_body(&film.body[range.clone()]);
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("a client"));
+    ktrix.get("/film").expect_status(200).expect_body(&film.body);
+    ktrix.wait_hit("/film").expect_body(&film.body);
+    assert!(!asked(&origin).contains(&"-".to_owned()), "{:?}", asked(&origin));
+    plan.verify_cache();
+}
+
+#[test]
+fn a_worker_that_is_killed_amid_a_part_leaves_nothing_wrong() {
+    let film = Film::new(LEN);
+    let (script, gate) = (film.clone(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match request.number {
+        0 => script.answer(request).gated_at(500_000, &held),
+        _ => script.answer(request),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.send(&part("0-999999"));
+    assert_eq!(client.answer_head().0, 206);
+    for worker in ktrix.workers() {
+        worker.signal(Signal::SIGKILL);
+    }
+    client.read_to_end("a connection whose worker was killed");
+    gate.open();
+    let answer = until("an answer from the next workers", Duration::from_secs(20), || {
+        let mut client = Client::try_connect(&plan.address).ok()?;
+        client.try_ask(&part("0-999999")).ok()
+    });
+    answer.expect_status(206).expect_body(&film.body[..1_000_000]);
+    wait_part(&ktrix, "0-999999").expect_body(&film.body[..1_000_000]);
+    ktrix.get("/film").expect_status(200).expect_body(&film.body);
+    plan.verify_cache();
+}
+
+#[test]
+fn stale_parts_are_validated() {
+    let film = Film { control: "max-age=0", ..Film::new(LEN) };
+    let origin = film.origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-999999")).expect_status(206);
+    until_true("a validation", || {
+        let answer = ktrix.ask(&part("100-199")).expect_status(206);
+        answer.expect_body(&film.body[100..200]).cache_status().contains("fwd-status=304")
+    });
+    // What is missing tells by itself whether the rest is still good.
+    let n_before = origin.n_requests();
+    ktrix.ask(&part("500000-1499999")).expect_body(&film.body[500_000..1_500_000]);
+    assert_eq!(asked(&origin)[n_before..], ["1000000-1499999"]);
+    film.version.store(1, Ordering::SeqCst);
+    let changed = ktrix.ask(&part("100-199")).expect_status(206);
+    changed.expect_field("etag", "\"v1\"").expect_body(&film.body[100..200]);
+}
+
+#[test]
+fn what_a_write_made_untrue_has_no_parts() {
+    let film = Film::new(LEN);
+    let script = film.clone();
+    let origin = Origin::answering(move |request| match &*request.method {
+        "POST" => Response::status(204),
+        _ => script.answer(request),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-999999"));
+    wait_part(&ktrix, "0-99");
+    ktrix.ask(&Ask::post("/film", "x")).expect_status(204);
+    let absent = part("0-99").field("Cache-Control", "only-if-cached");
+    ktrix.ask(&absent).expect_status(504);
+}
+
+#[test]
+fn a_range_joins_a_fill_that_is_under_way() {
+    let film = Film::new(LEN);
+    let (script, gate) = (film.clone(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match request.has("range") {
+        false => script.answer(request).gated_at(2 << 20, &held),
+        true => script.answer(request),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let mut first = ktrix.client();
+    first.send(&Ask::get("/film"));
+    assert_eq!(first.answer_head().0, 200);
+    let mut n_read = 0;
+    while n_read < 2 << 20 {
+        n_read += first.read().len();
+    }
+    let there = ktrix.ask(&part("1000-1999")).expect_status(206);
+    let place = format!("bytes 1000-1999/{LEN}");
+    there.expect_field("content-range", &place).expect_body(&film.body[1000..2000]);
+    origin.expect_requests(1);
+    // What is far ahead is not waited for.
+    let far = ktrix.ask(&part("6000000-6000999")).expect_status(206);
+    far.expect_body(&film.body[6_000_000..6_001_000]);
+    assert_eq!(asked(&origin), ["-", "6000000-6000999"]);
+    gate.open();
+    while n_read < LEN {
+        n_read += first.read().len();
+    }
+    ktrix.wait_hit("/film").expect_body(&film.body);
+}
