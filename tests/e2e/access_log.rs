@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::process::Seen;
-use crate::support::{Ask, Load, Origin, Plan, Response, alone, until, until_true};
+use crate::support::{Ask, Load, Origin, Pace, Plan, Response, alone, until, until_true};
 
 fn origin() -> Origin {
     Origin::answering(|request| {
@@ -44,18 +45,39 @@ fn expect_same(lines: &[String], answered: &[String]) {
     assert_eq!(lines.len(), answered.len(), "lines that stand twice");
 }
 
-/// Another process that holds the file's lock for some seconds.
-fn hold_lock(path: &Path, seconds: u32) -> Child {
-    let mut child = Command::new("flock")
-        .arg(path)
-        .args(["sh", "-c", &format!("echo locked; exec sleep {seconds}")])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("flock of util-linux");
-    let mut said = [0; 6];
-    use std::io::Read;
-    child.stdout.as_mut().unwrap().read_exact(&mut said).expect("the lock to be taken");
-    child
+/// Another process that holds a file's lock until it is told to go.
+struct Holder {
+    process: Child,
+    since: Instant,
+}
+
+impl Holder {
+    fn of(path: &Path) -> Self {
+        let mut process = Command::new("flock")
+            .arg(path)
+            .args(["sh", "-c", "echo locked; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("flock of util-linux");
+        let mut said = [0; 6];
+        process.stdout.as_mut().unwrap().read_exact(&mut said).expect("the lock to be taken");
+        Self { process, since: Instant::now() }
+    }
+
+    /// Ends it once it has held the lock for so long.
+    fn release_after(mut self, time: Duration) {
+        std::thread::sleep(time.saturating_sub(self.since.elapsed()));
+        drop(self.process.stdin.take());
+        self.process.wait().expect("its end");
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
 }
 
 #[test]
@@ -120,18 +142,19 @@ fn a_lock_held_by_another_process_delays_lines_but_no_request() {
     );
     let ktrix = plan.start();
     let path = plan.dir().join("access.log");
+    let pace = Pace::start();
     let load = Load::of_pages(&plan.address, 8, paths());
     until_true("some answers", || load.n_answered() > 100);
-    let mut holder = hold_lock(&path, 3);
+    let holder = Holder::of(&path);
     let n_lines = plan.access_lines().len();
     let n_before = load.n_answered();
     until_true("answers while the log is locked", || load.n_answered() > n_before + 500);
-    assert!(holder.try_wait().unwrap().is_none(), "the lock was given back before the test's end");
     assert!(plan.access_lines().len() <= n_lines, "lines were written in spite of the lock");
-    holder.wait().unwrap();
+    holder.release_after(Duration::from_secs(3));
     let report = load.stop();
     report.expect_faultless();
-    assert!(report.longest < Duration::from_millis(1500), "{:?}", report.longest);
+    let limit = pace.limit(Duration::from_millis(1500));
+    assert!(report.longest < limit, "{:?}, not {limit:?}", report.longest);
     let lines = ktrix.wait_access_lines(report.answered.len());
     expect_same(&lines, &report.answered);
 }
@@ -146,10 +169,10 @@ fn a_full_ring_waits_for_the_file_and_loses_nothing() {
     );
     let ktrix = plan.start();
     let path = plan.dir().join("access.log");
-    let mut holder = hold_lock(&path, 3);
+    let holder = Holder::of(&path);
     let load = Load::of_pages(&plan.address, 8, paths());
     let start = Instant::now();
-    holder.wait().unwrap();
+    holder.release_after(Duration::from_secs(3));
     let n = load.n_answered();
     // 64 KiB are some two hundred lines.
     assert!(n < 2_000, "{n} answers in {:?} with a ring of 64 KiB", start.elapsed());
@@ -171,14 +194,15 @@ fn an_operator_may_choose_to_drop_instead() {
     );
     let ktrix = plan.start();
     let path = plan.dir().join("access.log");
-    let mut holder = hold_lock(&path, 3);
+    let holder = Holder::of(&path);
+    let pace = Pace::start();
     let load = Load::of_pages(&plan.address, 4, paths());
     until_true("answers that do not wait for the log", || load.n_answered() > 2_000);
-    assert!(holder.try_wait().unwrap().is_none(), "the lock was given back before the test's end");
-    holder.wait().unwrap();
+    holder.release_after(Duration::from_secs(3));
     let report = load.stop();
     report.expect_faultless();
-    assert!(report.longest < Duration::from_millis(1500), "{:?}", report.longest);
+    let limit = pace.limit(Duration::from_millis(1500));
+    assert!(report.longest < limit, "{:?}, not {limit:?}", report.longest);
     ktrix.get("/c/0");
     drop(ktrix);
     let n = plan.access_lines().len();
@@ -223,7 +247,7 @@ fn lines_of_a_killed_worker_are_written_by_the_master() {
     ktrix.wait_children(3);
     let path = plan.dir().join("access.log");
     // While the file is locked every line is still in a ring.
-    let mut holder = hold_lock(&path, 2);
+    let holder = Holder::of(&path);
     let n = 50;
     let mut answered = Vec::new();
     for i in 0..n {
@@ -231,12 +255,11 @@ fn lines_of_a_killed_worker_are_written_by_the_master() {
         ktrix.ask(&Ask::get("/c/0").field("User-Agent", &agent)).expect_status(200);
         answered.push(agent);
     }
-    assert!(holder.try_wait().unwrap().is_none(), "the lock was given back before the test's end");
     let workers: Vec<Seen> = ktrix.workers();
     for worker in workers {
         worker.signal(Signal::SIGKILL);
     }
-    holder.wait().unwrap();
+    holder.release_after(Duration::ZERO);
     let lines = ktrix.wait_access_lines(n);
     expect_same(&lines, &answered);
     ktrix.wait_children(3);

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 
 use crate::support::process::{self, Seen};
 use crate::support::{
-    Ask, Gate, Ktrix, Load, Origin, PATIENCE, Plan, Response, alone, pattern, until, until_true,
+    Ask, Gate, Ktrix, Load, Origin, PATIENCE, Pace, Plan, Response, alone, pattern, until,
+    until_true,
 };
 
 /// Pages of several sizes, some of which are never stored.
@@ -47,6 +48,7 @@ fn killing_workers_all_the_time_costs_only_their_own_connections() {
     let ktrix = plan.start();
     ktrix.wait_children(5);
     let n_clients = 16;
+    let pace = Pace::start();
     let load = Load::of_pages(&plan.address, n_clients, pages());
     let mut state = 12_345_u32;
     let mut n_kills = 0;
@@ -70,7 +72,8 @@ fn killing_workers_all_the_time_costs_only_their_own_connections() {
         "{n_cut} cut by {n_kills} kills: {:?}",
         report.cut.first()
     );
-    assert!(report.longest < Duration::from_secs(1), "an answer took {:?}", report.longest);
+    let limit = pace.limit(Duration::from_secs(1));
+    assert!(report.longest < limit, "an answer took {:?}, not {limit:?}", report.longest);
 
     // No slot and no fill stays locked: everything can be had, twice, at once.
     for (path, body) in pages() {
@@ -169,10 +172,10 @@ fn the_last_worker_is_replaced_at_once_though_it_had_only_begun() {
             }
         };
         newborn.signal(Signal::SIGKILL);
-        let start = Instant::now();
+        let (pace, start) = (Pace::start(), Instant::now());
         ktrix.get("/page/1").expect_status(200);
-        let took = start.elapsed();
-        assert!(took < Duration::from_millis(900), "nobody served for {took:?}");
+        let (took, limit) = (start.elapsed(), pace.limit(Duration::from_millis(900)));
+        assert!(took < limit, "nobody served for {took:?}, not {limit:?}");
     }
 }
 

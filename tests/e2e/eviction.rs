@@ -2,7 +2,7 @@
 
 use ktrix::cache::index::Index;
 
-use crate::support::{Ask, Origin, Plan, Response, pattern, until_true};
+use crate::support::{Ask, Origin, PATIENCE, Plan, Response, pattern, until, until_true};
 
 /// A small cache, with what else its mapping says.
 fn small(more: &str) -> String {
@@ -14,7 +14,8 @@ fn pages() -> Origin {
 }
 
 fn index(plan: &Plan) -> Index {
-    Index::open_existing(&plan.cache_dir()).expect("the cache's index")
+    // A ktrix accepts before it has made its index.
+    until("the cache's index", PATIENCE, || Index::open_existing(&plan.cache_dir()).ok())
 }
 
 /// Asks for these pages, many at a time.

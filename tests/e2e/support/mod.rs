@@ -5,6 +5,7 @@ pub mod ktrix;
 pub mod load;
 pub mod message;
 pub mod origin;
+pub mod pace;
 pub mod process;
 pub mod quiet;
 pub mod socket;
@@ -15,6 +16,7 @@ pub use ktrix::{Ktrix, Plan};
 pub use load::{Load, burst};
 pub use message::Broken;
 pub use origin::{Origin, Request, Response};
+pub use pace::Pace;
 pub use quiet::alone;
 pub use wait::{Gate, PATIENCE, until, until_true};
 

@@ -1,0 +1,33 @@
+//! How fast the machine itself is while a test runs, so that a limit in time is about ktrix.
+
+use std::thread;
+use std::time::Duration;
+
+use super::client::Ask;
+use super::load::Load;
+use super::origin::{Origin, Response};
+
+/// A client that asks an origin now and then, without a ktrix between them.
+pub struct Pace {
+    load: Load,
+    _origin: Origin,
+}
+
+impl Pace {
+    pub fn start() -> Self {
+        let origin = Origin::answering(|_| Response::ok("x"));
+        let ask = |_, _| {
+            thread::sleep(Duration::from_millis(10));
+            Ask::get("/")
+        };
+        let load = Load::start(&origin.address, 1, ask, |_, _| Ok(()));
+        Self { load, _origin: origin }
+    }
+
+    /// A limit for the longest answer through ktrix: this one, where the processor is to be had.
+    /// Where others hold it, each of the processes between a client and its answer waits for its
+    /// turn as the one did that asked here, which is one client and one origin.
+    pub fn limit(self, limit: Duration) -> Duration {
+        limit + 3 * self.load.stop().longest
+    }
+}
