@@ -39,6 +39,7 @@ pub mod omit;
 pub mod keep;
 pub mod ground;
 pub mod reuse;
+pub mod hold;
 pub mod course;
 pub mod partial;
 pub mod answer;

@@ -30,6 +30,8 @@ pub struct Rules {
     pub stale_while_revalidate_s: u32,
     /// `stale-if-error` in seconds where the origin states none.
     pub stale_if_error_s: u32,
+    /// How long beyond its lifetime a response is served while its upstream is down, in seconds.
+    pub outage_hold_s: u32,
     /// What becomes of a response with Set-Cookie.
     pub set_cookie: SetCookie,
     /// `stale-while-revalidate` and `stale-if-error` mean something beside `s-maxage`. By the
@@ -127,6 +129,7 @@ impl Default for Rules {
             heuristic_max_s: 86_400,
             stale_while_revalidate_s: 0,
             stale_if_error_s: 0,
+            outage_hold_s: 0,
             set_cookie: SetCookie::Pass,
             stale_beside_s_maxage: false,
             object_bytes_max: u64::MAX,

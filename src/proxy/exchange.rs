@@ -19,6 +19,7 @@ use crate::http::head::{BodyLength, RequestHead};
 use crate::http::path;
 use crate::http::status::Status;
 use crate::policy::course::{self, Course};
+use crate::policy::hold;
 use crate::policy::pass::PassReason;
 use crate::policy::revalidate;
 use crate::policy::rules::Rules;
@@ -58,6 +59,20 @@ pub struct Exchange<'e, C> {
     pub rules: Option<Rc<Rules>>,
     /// The text of its key before Vary, if the client is to be told.
     pub key: Option<Rc<[u8]>>,
+    /// What may answer it should no server be reached.
+    pub held: Option<Rc<HotObject>>,
+}
+
+impl<'e, C: Client> Exchange<'e, C> {
+    /// An exchange that is about to begin.
+    pub fn new(
+        context: &'e Rc<Context>,
+        client: &'e mut C,
+        request: &'e RequestHead,
+        facts: &'e mut Facts,
+    ) -> Self {
+        Self { context, client, request, facts, rules: None, key: None, held: None }
+    }
 }
 
 impl<C: Client> Exchange<'_, C> {
@@ -129,10 +144,22 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
         let (course, _) = course::course(self.request, found.held(), rules, now_s);
+        self.held = None;
         if let Some(filled) = self.in_parts(cache, rule, rules, &found, course).await? {
             return Ok(filled);
         }
+        let is_held = |object: &Rc<HotObject>| {
+            let may_hold = hold::may_hold(self.request, &object.lifetimes, rules, now_s);
+            may_hold && !part_list::is_list(object)
+        };
+        self.held = found.object().filter(is_held);
         match (course, found.object()) {
+            // Nobody waits for servers that are skipped.
+            (Course::Fill { .. } | Course::Pass(PassReason::Method), Some(object))
+                if self.held.is_some() && self.context.pools.outages().is_down(rule.upstream) =>
+            {
+                self.answer_held(rule, &object).await?;
+            }
             (Course::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
                     self.refresh(cache, rule, rules, &found, &object);
@@ -305,6 +332,11 @@ impl<C: Client> Exchange<'_, C> {
             Joined::Passed(reason, None) => self.pass_bodiless(rule, reason).await?,
             Joined::Failed(error) => match on_error {
                 Some(stale) => return Ok(Filled::Stale(stale)),
+                None if self.held.is_some() && self.is_outage(rule, error) => {
+                    if let Some(held) = self.held.take() {
+                        self.answer_held(rule, &held).await?;
+                    }
+                }
                 // The origin has an answer of its own, which was for the leader.
                 None if error == FetchError::BadStatus => {
                     self.pass_bodiless(rule, PassReason::Remembered).await?;

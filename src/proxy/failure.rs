@@ -64,6 +64,11 @@ impl FetchError {
         }
     }
 
+    /// Whether no server could be reached.
+    pub const fn is_unreachable(self) -> bool {
+        matches!(self, Self::Unresolved | Self::Connect | Self::ConnectTimeout)
+    }
+
     /// The status to answer with, RFC 9110 section 15.6.
     pub const fn status(self) -> Status {
         match self {

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod notice;
 pub mod client;
 pub mod facts;
+pub mod outage;
 pub mod pools;
 pub mod upload;
 pub mod origin;

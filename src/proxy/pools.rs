@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::config::{ServerAddress, UpstreamConfig};
 use crate::proxy::failure::FetchError;
 use crate::proxy::notice::Notice;
+use crate::proxy::outage::Outages;
 use crate::reactor;
 use crate::reactor::address::Address;
 use crate::reactor::connect::connect;
@@ -28,6 +29,7 @@ const RESOLVE_LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Pools {
     upstreams: Vec<Rc<Upstream>>,
+    outages: Outages,
     table: Rc<ServerTable>,
     connect_ms: u64,
 }
@@ -84,6 +86,7 @@ impl Pools {
         connect: Duration,
         idle: Duration,
     ) -> Self {
+        let outages = Outages::new(upstreams, Rc::clone(&table));
         let mut rows = 0..;
         let upstreams = upstreams.iter().map(|upstream| {
             let limits = PoolLimits {
@@ -106,7 +109,13 @@ impl Pools {
                 skip_ms: limits.skip_ms,
             })
         });
-        Self { upstreams: upstreams.collect(), table, connect_ms: connect.as_millis() as u64 }
+        let connect_ms = connect.as_millis() as u64;
+        Self { upstreams: upstreams.collect(), outages, table, connect_ms }
+    }
+
+    /// Which upstreams are down.
+    pub fn outages(&self) -> &Outages {
+        &self.outages
     }
 
     /// How often a fetch may be tried again.
@@ -136,6 +145,7 @@ impl Pools {
     /// The server answered.
     pub fn answered(&self, upstream: usize, server: usize) {
         self.upstreams[upstream].servers[server].pool.borrow_mut().answered();
+        self.outages.end(upstream);
     }
 
     /// The server did not answer in time; it is skipped if that happens again and again.

@@ -8,7 +8,8 @@
 //! word  1      skipped until, milliseconds of the monotonic clock; 0 = not skipped
 //! words 2..35  list 0: count, then 8 addresses of 4 words
 //! words 35..68 list 1
-//! words 68..72 unused, up to whole cache lines
+//! word  68     since when its upstream is down, milliseconds of the monotonic clock; 0 = it is not
+//! words 69..72 unused, up to whole cache lines
 //! ```
 //!
 //! A writer fills the list that is not valid and then steps the generation, so one that is killed
@@ -29,8 +30,9 @@ const N_WORDS_LIST: usize = 1 + N_ADDRESSES_MAX * N_WORDS_ADDRESS;
 const N_WORDS_ROW: usize = 72;
 const DOWN_UNTIL: usize = 1;
 const LISTS: usize = 2;
+const OUTAGE_SINCE: usize = LISTS + 2 * N_WORDS_LIST;
 
-const _: () = assert!(LISTS + 2 * N_WORDS_LIST <= N_WORDS_ROW, "both lists fit in a row");
+const _: () = assert!(OUTAGE_SINCE < N_WORDS_ROW, "both lists fit in a row");
 const _: () = assert!(N_WORDS_ROW.is_multiple_of(8), "a row is whole cache lines");
 
 /// The table: made by the master for a generation, before that is forked.
@@ -112,6 +114,23 @@ impl ServerTable {
         self.row(row)[DOWN_UNTIL].load(Ordering::Relaxed)
     }
 
+    /// Notes that an upstream is down, in the row of one of its servers; whether nobody had.
+    pub fn begin_outage(&self, row: usize, now_mono_ms: u64) -> bool {
+        let since = &self.row(row)[OUTAGE_SINCE];
+        let begun_ms = now_mono_ms.max(1);
+        since.compare_exchange(0, begun_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Notes that an upstream is not down; since when it was, for the one who ends that. One load
+    /// where it was not.
+    pub fn end_outage(&self, row: usize) -> Option<u64> {
+        let since = &self.row(row)[OUTAGE_SINCE];
+        if since.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        Some(since.swap(0, Ordering::Relaxed)).filter(|since_ms| *since_ms != 0)
+    }
+
     fn row(&self, row: usize) -> &[AtomicU64] {
         assert!(row < self.n_rows, "server {row} of {}", self.n_rows);
         &self.words[row * N_WORDS_ROW..][..N_WORDS_ROW]
@@ -178,6 +197,16 @@ mod tests {
         assert_eq!(table.down_until(0), 1_234);
         table.set_down(0, 0);
         assert_eq!(table.down_until(0), 0);
+    }
+
+    #[test]
+    fn one_begins_an_outage_and_one_ends_it() {
+        let table = ServerTable::create(2).unwrap();
+        assert_eq!(table.end_outage(1), None);
+        assert!(table.begin_outage(1, 7) && !table.begin_outage(1, 8));
+        assert_eq!([1, 2].map(|_| table.end_outage(1)), [Some(7), None]);
+        assert!(table.begin_outage(1, 0) && table.begin_outage(0, 0));
+        assert_eq!(table.end_outage(1), Some(1));
     }
 
     #[test]

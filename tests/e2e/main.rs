@@ -38,6 +38,7 @@ mod routes;
 mod rules;
 mod rules_control;
 mod rules_key;
+mod rules_outage;
 mod rules_requests;
 mod slow_clients;
 mod strictness;

@@ -94,6 +94,7 @@ fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> 
         ("heuristic-max", &mut rules.heuristic_max_s),
         ("stale-while-revalidate", &mut rules.stale_while_revalidate_s),
         ("stale-if-error", &mut rules.stale_if_error_s),
+        ("outage-hold", &mut rules.outage_hold_s),
     ] {
         if let Some(duration) = section.duration_if_any(faults, key) {
             *seconds = whole_seconds(duration);

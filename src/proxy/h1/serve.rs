@@ -388,7 +388,7 @@ async fn exchange(
         Ways { may_keep_alive: !context.is_draining.get(), is_logged: context.access.is_some() };
     let mut talk = Talk::new(link, &context.config.timeouts, head, ways);
     let (client, facts_of) = (&mut talk, &mut facts);
-    let run = Exchange { context, client, request: head, facts: facts_of, rules: None, key: None };
+    let run = Exchange::new(context, client, head, facts_of);
     let result = run.run().await;
     let body_bytes = talk.sent_bytes();
     let result = match (result, talk.keeps_alive()) {

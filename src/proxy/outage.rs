@@ -1,0 +1,117 @@
+//! When an upstream is down: what is stored of it is served stale, and the error log says so once
+//! when it begins and once when it ends, whichever workers see it.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::cache::hot::HotObject;
+use crate::config::UpstreamConfig;
+use crate::policy::status::{CacheStatus, CacheVerdict};
+use crate::proxy::client::Client;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::{CloseReason, FetchError};
+use crate::proxy::stored::{self, Added};
+use crate::reactor;
+use crate::route::Rule;
+use crate::sys::servers::ServerTable;
+
+/// Which upstreams are down, as all workers see it.
+#[derive(Debug)]
+pub struct Outages {
+    table: Rc<ServerTable>,
+    /// By the number of the upstream: its name, and the rows of its servers.
+    upstreams: Vec<(String, Range<usize>)>,
+}
+
+impl Outages {
+    /// For these upstreams, whose servers have consecutive rows in `table`.
+    pub fn new(upstreams: &[UpstreamConfig], table: Rc<ServerTable>) -> Self {
+        let mut next = 0;
+        let upstreams = upstreams.iter().map(|upstream| {
+            let first = next;
+            next += upstream.servers.len();
+            (upstream.name.clone(), first..next)
+        });
+        Self { upstreams: upstreams.collect(), table }
+    }
+
+    /// Whether all servers of an upstream are skipped now, so that nobody need wait for one.
+    pub fn is_down(&self, upstream: usize) -> bool {
+        let now_ms = reactor::now().mono_ms();
+        let Some((_, rows)) = self.upstreams.get(upstream) else { return false };
+        rows.clone().all(|row| self.table.down_until(row) > now_ms)
+    }
+
+    /// What is stored is served stale since an upstream is down.
+    pub fn begin(&self, upstream: usize) {
+        let Some((name, rows)) = self.upstreams.get(upstream) else { return };
+        let now_ms = reactor::now().mono_ms();
+        if !rows.is_empty() && self.table.begin_outage(rows.start, now_ms) {
+            ::log::warn!("upstream {name} is down: what is stored of it is served stale meanwhile");
+        }
+    }
+
+    /// A server of an upstream answers. One load where that is no news.
+    pub fn end(&self, upstream: usize) {
+        let Some((name, rows)) = self.upstreams.get(upstream) else { return };
+        if rows.is_empty() {
+            return;
+        }
+        if let Some(since_ms) = self.table.end_outage(rows.start) {
+            let lasted_s = reactor::now().mono_ms().saturating_sub(since_ms) / 1_000;
+            ::log::warn!("upstream {name} answers again, after {lasted_s} s");
+        }
+    }
+}
+
+impl<C: Client> Exchange<'_, C> {
+    /// Whether a fetch failed because the route's upstream is down.
+    pub(super) fn is_outage(&self, rule: Rule, error: FetchError) -> bool {
+        error.is_unreachable() || self.context.pools.outages().is_down(rule.upstream)
+    }
+
+    /// Answers with what is held through an outage of the route's upstream.
+    pub(super) async fn answer_held(
+        &mut self,
+        rule: Rule,
+        object: &HotObject,
+    ) -> Result<(), CloseReason> {
+        self.context.pools.outages().begin(rule.upstream);
+        self.facts.verdict = Some(CacheVerdict::Stale);
+        self.facts.reason = DETAIL;
+        let now_s = reactor::now().unix_s();
+        let ttl_s = object.lifetimes.fresh_until_s.cast_signed() - now_s.cast_signed();
+        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
+        added.status.key = self.key.as_deref();
+        added.status.detail = Some(DETAIL);
+        stored::answer(self.client, self.request, object, &added, self.facts).await
+    }
+}
+
+/// The word in logs, `Cache-Status` and the manual.
+const DETAIL: &str = "outage";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::load_for;
+
+    #[test]
+    fn an_upstream_is_down_when_all_its_servers_are_skipped() {
+        let text = "upstreams: {a: {servers: [x]}, b: {servers: [y, z]}}\nupstream: a\n";
+        let config = load_for(Path::new("f"), text, 1).unwrap();
+        let table = Rc::new(ServerTable::create(3).unwrap());
+        let outages = Outages::new(&config.upstreams, Rc::clone(&table));
+        let is_down = || [outages.is_down(0), outages.is_down(1), outages.is_down(2)];
+        table.set_down(1, u64::MAX);
+        assert_eq!(is_down(), [false, false, false]);
+        table.set_down(2, u64::MAX);
+        assert_eq!(is_down(), [false, true, false]);
+        outages.begin(1);
+        outages.begin(1);
+        assert_eq!((table.end_outage(0), table.end_outage(1).is_some()), (None, true));
+        outages.end(1);
+    }
+}

@@ -1,0 +1,89 @@
+//! While an upstream is down, what is stored of it is held and served stale, within a bound.
+
+use crate::support::{Ask, Origin, Plan, Response, until_true};
+
+/// What is stale already when it comes, by ten seconds, and can be validated.
+fn stale(_: &crate::support::Request) -> Response {
+    Response::ok("x").cache("max-age=60").field("Age", 70).field("ETag", "\"1\"")
+}
+
+/// An upstream of one server that is skipped for this long, and a route for each path.
+fn plan(origin: &Origin, skip: &str) -> Plan {
+    Plan::to(&format!("{{servers: [\"{}\"], skip: {skip}}}", origin.name()))
+        .set("workers", "4")
+        .set(
+            "sites",
+            "[{upstream: app, routes: [{path: /}, {path: /held, cache: {outage-hold: 1h}}, \
+         {path: /short, cache: {outage-hold: 5s}}]}]",
+        )
+}
+
+fn n_said(plan: &Plan, what: &str) -> usize {
+    plan.error_log().lines().filter(|line| line.contains(what)).count()
+}
+
+#[test]
+fn what_is_held_is_served_stale_within_its_bound_and_said_once() {
+    let mut origin = Origin::answering(stale);
+    let plan = plan(&origin, "200ms");
+    let ktrix = plan.start();
+    for target in ["/a", "/held", "/short"] {
+        ktrix.get(target).expect_status(200);
+    }
+    origin.stop();
+    for _ in 0..20 {
+        let answer = ktrix.get("/held").expect_status(200).expect_body("x");
+        assert!(answer.cache_status().contains("hit; ttl=-"), "{}", answer.cache_status());
+        assert!(answer.cache_status().ends_with("; detail=outage"), "{}", answer.cache_status());
+    }
+    ktrix.ask(&Ask::new("HEAD", "/held")).expect_status(200);
+    ktrix.get("/a").expect_status(502);
+    ktrix.get("/short").expect_status(502);
+    ktrix.ask(&Ask::get("/held").field("Cache-Control", "no-cache")).expect_status(502);
+    ktrix.get("/held/never").expect_status(502);
+    ktrix.wait_error("upstream app is down");
+    origin.start();
+    until_true("an answer of the origin", || {
+        !ktrix.get("/held").expect_status(200).cache_status().contains("outage")
+    });
+    ktrix.wait_error("upstream app answers again");
+    // The next outage is news again.
+    origin.stop();
+    ktrix.get("/held").expect_status(200);
+    until_true("the second outage in the log", || n_said(&plan, "upstream app is down") == 2);
+    assert_eq!(n_said(&plan, "answers again"), 1);
+    until_true("the outage in the access log", || {
+        plan.access_lines().iter().any(|line| line.contains("\"outage\""))
+    });
+}
+
+#[test]
+fn nobody_waits_for_servers_that_are_skipped() {
+    let mut origin = Origin::answering(stale);
+    let plan = plan(&origin, "1h");
+    let ktrix = plan.start();
+    ktrix.get("/held").expect_status(200);
+    origin.stop();
+    ktrix.get("/held").expect_status(200);
+    origin.start();
+    let n_asked = origin.n_requests();
+    for _ in 0..10 {
+        ktrix.get("/held").expect_status(200).expect_hit();
+    }
+    assert_eq!(origin.n_requests(), n_asked);
+}
+
+#[test]
+fn a_server_that_answers_badly_is_no_outage() {
+    let origin = Origin::answering(|request| match request.has("if-none-match") {
+        true => Response::status(500),
+        false => stale(request),
+    });
+    let plan = plan(&origin, "200ms");
+    let ktrix = plan.start();
+    ktrix.get("/held").expect_status(200);
+    for _ in 0..3 {
+        ktrix.get("/held").expect_status(500);
+    }
+    assert_eq!(n_said(&plan, "is down"), 0);
+}
