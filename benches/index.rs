@@ -3,8 +3,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use ktrix::cache::evict::{Evictor, Limits};
 use ktrix::cache::index::Index;
 use ktrix::cache::slot::{NewSlot, State};
+use ktrix::cache::store::Store;
+use ktrix::cache::uses::Uses;
 use ktrix::policy::key::{Key, key_of};
 
 const N_OBJECTS: u32 = 1_000_000;
@@ -23,6 +26,18 @@ fn main() {
     let hot: Vec<Key> = keys.iter().take(1000).cycle().take(keys.len()).copied().collect();
     time("lookup, 1000 hot keys", &hot, |key| index.lookup(key).is_some());
     time("is_current", &views, |view| index.is_current(view.at, view.generation));
+    let uses = Uses::create(keys.len()).expect("cannot make a sketch");
+    time("count a use of a new key", &absent, |key| uses.count(key, true) == 0);
+    time("count a use of a known key", &absent, |key| uses.count(key, true) == 1);
+    let store = Store::open(&dir, index.epoch()).expect("cannot make a store");
+    let limits = Limits { size_bytes: 0, objects: 900_000, free_bytes_min: 0 };
+    let (mut evictor, before) = (Evictor::new(limits), index.objects());
+    views.iter().step_by(2).for_each(|view| index.touch(view.at));
+    let begun = Instant::now();
+    while evictor.step(&index, &store, 4_096).wants_more {}
+    let n_evicted = before - index.objects();
+    let each_ns = begun.elapsed().as_secs_f64() * 1e9 / n_evicted as f64;
+    println!("{:32} {each_ns:8.1} ns ({n_evicted}, half of those seen were in use)", "evict");
     drop(index);
     let begun = Instant::now();
     let reopened = Index::open(&dir, keys.len()).is_ok();

@@ -116,6 +116,11 @@ impl Scrub {
         matches!(self.phase, Phase::End)
     }
 
+    /// Whether it fills an index that was lost.
+    pub fn is_rebuild(&self) -> bool {
+        self.orphans == Orphans::Adopt
+    }
+
     /// What was found so far.
     pub const fn report(&self) -> Report {
         self.report

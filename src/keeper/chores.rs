@@ -26,6 +26,8 @@ use crate::worker::inherited::{Inherited, ScrubNeed};
 pub(super) enum Pace {
     /// At once.
     Busy,
+    /// After so long, for it is not urgent and others may want the processor and the disk.
+    After(Duration),
     /// When something happens, or after a while.
     Idle,
 }
@@ -103,7 +105,14 @@ impl Chores {
             return Pace::Busy;
         }
         self.note_room(step.wants_more);
-        if self.scrub_step() || self.patrol_step(now) {
+        let begun = Instant::now();
+        if self.scrub_step() {
+            // Nobody misses anything while slots and files are compared; only a lost index is
+            // missed by every request.
+            let is_urgent = self.scrub.as_ref().is_some_and(Scrub::is_rebuild);
+            return if is_urgent { Pace::Busy } else { Pace::After(begun.elapsed()) };
+        }
+        if self.patrol_step(now) {
             return Pace::Busy;
         }
         // Marks of use are taken away step by step: a round without a removal may be needed.
@@ -182,8 +191,12 @@ impl Chores {
 }
 
 impl Chores {
-    /// A step of the slow scrub, once the first one is over; `true` while it may go on.
+    /// Some steps of the slow scrub, once the first one is over; `true` while it may go on.
     fn patrol_step(&mut self, now: Instant) -> bool {
+        (0..N_PATROL_STEPS).all(|_| self.patrol_once(now))
+    }
+
+    fn patrol_once(&mut self, now: Instant) -> bool {
         let Some(patrol) = &mut self.patrol else { return false };
         match patrol.step(&self.index, &self.store, now) {
             patrol::Step::Busy => return true,
@@ -245,5 +258,7 @@ const N_BUCKETS_STEP: usize = 1_024;
 const N_SLOTS_STEP: usize = 4_096;
 /// Slots or files that one step of the scrub looks at.
 const N_FILES_STEP: usize = 64;
+/// Steps of the slow scrub that are done in one go.
+const N_PATROL_STEPS: usize = 32;
 /// Temporary files of the dead are looked for this often; they go at the second look.
 const TEMPS_PAUSE: Duration = Duration::from_millis(900);

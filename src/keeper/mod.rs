@@ -56,6 +56,7 @@ impl Keeper<'_> {
             }
             self.wait(match pace {
                 Pace::Busy => Duration::ZERO,
+                Pace::After(pause) => pause.min(TICK),
                 Pace::Idle => TICK,
             });
             crate::log::error::tick();
