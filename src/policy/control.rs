@@ -152,7 +152,8 @@ impl RequestControl {
             b"max-age" => smallest(&mut self.max_age, directive),
             b"stale-if-error" => smallest(&mut self.stale_if_error, directive),
             b"min-fresh" => {
-                self.min_fresh = self.min_fresh.max(directive.seconds());
+                // One that is no number still asks for what is fresh.
+                self.min_fresh = self.min_fresh.max(Some(directive.seconds().unwrap_or(0)));
             }
             b"max-stale" if directive.argument == Argument::None => {
                 self.max_stale = Some(self.max_stale.unwrap_or(u32::MAX));
@@ -258,6 +259,7 @@ mod tests {
         ]);
         assert_eq!((control.max_age, control.min_fresh), (Some(3), Some(7)));
         assert!(control.only_if_cached && control.no_store && !control.no_cache);
+        assert_eq!(request(&[("cache-control", "min-fresh=x")]).min_fresh, Some(0));
     }
 
     #[test]

@@ -51,3 +51,5 @@ pub mod meta;
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod tests;
