@@ -18,6 +18,7 @@ mod crashes;
 mod damage;
 mod departures;
 mod eviction;
+mod dying_origins;
 mod fills;
 mod forwarding;
 mod full_disk;

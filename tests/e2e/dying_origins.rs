@@ -1,0 +1,159 @@
+//! An origin that dies while it is asked about what is stored: in front of a waiting client, and
+//! behind a stale answer.
+
+use std::sync::{Arc, Mutex};
+
+use crate::support::{Ask, Origin, Plan, Response, until_true};
+
+/// Where an origin dies that is asked whether what is stored is still good.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Death {
+    /// It answers, and goes on living.
+    None,
+    BeforeTheHead,
+    InTheStatusLine,
+    InAFieldOfA304,
+    InASmallBody,
+    ByReset,
+    InALargeBody,
+}
+
+const DEATHS: [Death; 5] = [
+    Death::BeforeTheHead,
+    Death::InTheStatusLine,
+    Death::InAFieldOfA304,
+    Death::InASmallBody,
+    Death::ByReset,
+];
+
+impl Death {
+    fn response(self, body: &str, control: &str) -> Response {
+        let news = |body: Vec<u8>| Response::ok(body).field("ETag", "\"two\"").cache(control);
+        match self {
+            Self::None => Response::status(304).field("ETag", "\"one\"").cache(control),
+            Self::BeforeTheHead => Response::raw(""),
+            Self::InTheStatusLine => Response::raw("HTTP/1.1 304 Not Mo"),
+            Self::InAFieldOfA304 => Response::raw("HTTP/1.1 304 Not Modified\r\nETag: \"tw"),
+            Self::InASmallBody => news(format!("not {body}").into()).cut_at(5),
+            Self::ByReset => news(format!("not {body}").into()).reset_at(5),
+            Self::InALargeBody => news(vec![b'n'; 4 << 20]).cut_at(2 << 20),
+        }
+    }
+}
+
+/// An origin whose stored answers are stale at once with `control`, and which dies as it is told
+/// when it is asked about them; later it lets them live for `renewed`.
+fn mortal(control: &'static str, renewed: &'static str) -> (Origin, Arc<Mutex<Death>>) {
+    let death = Arc::new(Mutex::new(Death::None));
+    let how = Arc::clone(&death);
+    let origin = Origin::answering(move |request| {
+        if request.has("if-none-match") {
+            return how.lock().unwrap().response(&request.target, renewed);
+        }
+        Response::ok(&request.target).field("ETag", "\"one\"").cache(control)
+    });
+    (origin, death)
+}
+
+/// How often the whole was asked for.
+fn n_whole(origin: &Origin) -> usize {
+    origin.requests().iter().filter(|request| !request.has("if-none-match")).count()
+}
+
+#[test]
+fn what_is_stored_survives_an_origin_that_dies_while_it_is_validated() {
+    let (origin, death) = mortal("max-age=0, stale-if-error=600", "max-age=600");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for how in DEATHS {
+        let target = format!("/{how:?}");
+        ktrix.get(&target).expect_body(&target);
+        *death.lock().unwrap() = how;
+        for _ in 0..3 {
+            ktrix.get(&target).expect_status(200).expect_body(&target);
+        }
+        *death.lock().unwrap() = Death::None;
+        let validated = ktrix.get(&target).expect_status(200).expect_body(&target);
+        assert!(validated.cache_status().contains("fwd-status=304"), "{how:?}: {validated:?}");
+        ktrix.get(&target).expect_hit().expect_body(&target);
+    }
+    assert_eq!(n_whole(&origin), DEATHS.len(), "it was never lost");
+    assert!(plan.unfinished_files().is_empty());
+    plan.verify_cache();
+}
+
+#[test]
+fn what_must_be_validated_is_not_served_when_the_origin_dies() {
+    let (origin, death) = mortal("no-cache", "no-cache");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for how in DEATHS {
+        let target = format!("/{how:?}");
+        ktrix.get(&target).expect_body(&target);
+        *death.lock().unwrap() = how;
+        let status = ktrix.get(&target).status;
+        assert_eq!(status, 502, "{how:?}");
+        *death.lock().unwrap() = Death::None;
+        ktrix.get(&target).expect_status(200).expect_body(&target);
+    }
+    assert_eq!(n_whole(&origin), DEATHS.len(), "it was never lost");
+    plan.verify_cache();
+}
+
+#[test]
+fn a_large_successor_that_breaks_off_replaces_nothing() {
+    let (origin, death) = mortal("max-age=0", "max-age=600");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("/a");
+    *death.lock().unwrap() = Death::InALargeBody;
+    let mut client = ktrix.client();
+    assert!(client.try_ask(&Ask::get("/a")).is_err(), "the answer had begun, and broke off");
+    *death.lock().unwrap() = Death::None;
+    ktrix.get("/a").expect_status(200).expect_body("/a");
+    ktrix.get("/a").expect_hit().expect_body("/a");
+    assert_eq!(n_whole(&origin), 1);
+    until_true("nothing unfinished", || plan.unfinished_files().is_empty());
+    plan.verify_cache();
+}
+
+#[test]
+fn a_refresh_behind_an_answer_may_fail_unseen() {
+    let (origin, death) = mortal("max-age=0, stale-while-revalidate=600", "max-age=600");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for how in DEATHS.into_iter().chain([Death::InALargeBody]) {
+        let target = format!("/{how:?}");
+        ktrix.get(&target).expect_body(&target);
+        *death.lock().unwrap() = how;
+        for _ in 0..2 {
+            let n_before = origin.count(&target);
+            until_true("a refresh that dies", || {
+                ktrix.get(&target).expect_status(200).expect_body(&target).expect_hit();
+                origin.count(&target) > n_before
+            });
+        }
+        *death.lock().unwrap() = Death::None;
+        until_true("a refresh that lives", || {
+            let answer = ktrix.get(&target).expect_status(200).expect_body(&target).expect_hit();
+            !answer.cache_status().contains("ttl=-") && !answer.cache_status().contains("ttl=0")
+        });
+    }
+    assert_eq!(n_whole(&origin), DEATHS.len() + 1, "it was never lost");
+    until_true("nothing unfinished", || plan.unfinished_files().is_empty());
+    plan.verify_cache();
+}
+
+#[test]
+fn a_head_that_dies_leaves_what_is_stored() {
+    let (origin, death) = mortal("max-age=0", "max-age=600");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("/a");
+    *death.lock().unwrap() = Death::InTheStatusLine;
+    let ask = Ask::new("HEAD", "/a").field("If-None-Match", "\"zero\"");
+    assert_eq!(ktrix.ask(&ask).status, 502);
+    *death.lock().unwrap() = Death::None;
+    ktrix.get("/a").expect_status(200).expect_body("/a");
+    assert_eq!(n_whole(&origin), 1);
+}
