@@ -100,7 +100,7 @@ fn child_writer() {
 
 /// One of four keys, so that all meet at them.
 fn lead_or_follow(fills: &Fills, key: &Key, seat: usize) {
-    match fills.lease(key, seat) {
+    match fills.lease(key, seat, 0) {
         Lease::Leader(at) => {
             fills.head_ready(at, Some(10));
             fills.progress(at, 10);
@@ -226,7 +226,7 @@ fn check_index(index: &Index) {
 
 fn check_fills(fills: &Fills) {
     for n in 0..4 {
-        let Lease::Leader(at) = fills.lease(&key(n), 0) else { panic!("a fill stayed open") };
+        let Lease::Leader(at) = fills.lease(&key(n), 0, 0) else { panic!("a fill stayed open") };
         assert!(!fills.has_followers(at));
         fills.failed(at, 7);
         assert_eq!(fills.state(at), FillState::Failed { code: 7 });

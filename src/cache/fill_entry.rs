@@ -1,14 +1,16 @@
-//! One entry of the table of fills: its words, its states and its marks.
+//! One entry of the table of fills: its words, its states and its marks; and where in the table
+//! the entries are.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::shm::shared_struct;
-use crate::sys::wake::Seats;
+use crate::sys::wake::{SEATS_MAX, Seats};
 
 shared_struct! {
     /// A fill in the table.
     #[derive(Debug)]
-    pub(super) struct Entry: 64 bytes, aligned 64 {
+    pub(super) struct Entry: 128 bytes, aligned 64 {
         pub(super) key: [AtomicU64; 2],
         pub(super) id: AtomicU64,
         pub(super) owner: AtomicU32,
@@ -16,6 +18,8 @@ shared_struct! {
         pub(super) bytes: AtomicU64,
         pub(super) total: AtomicU64,
         pub(super) followers: [AtomicU64; 2],
+        pub(super) asked_seq: AtomicU64,
+        _rest: [AtomicU64; 7],
     }
 }
 
@@ -59,3 +63,29 @@ pub(super) const STREAMING: u32 = 2;
 pub(super) const DONE: u32 = 3;
 pub(super) const FAILED: u32 = 4;
 pub(super) const PASS: u32 = 5;
+
+/// Entries of a group: the most fills at once among keys that share a group.
+pub(super) const GROUP: usize = 16;
+
+/// Seats, and rows for those without one.
+pub(super) const ROWS: usize = SEATS_MAX + 32;
+pub(super) const ROWS_AT: usize = 64;
+pub(super) const LOCKS_AT: usize = ROWS_AT + ROWS * 32;
+
+pub(super) fn n_groups(n: usize) -> usize {
+    // Keys do not spread evenly: twice the room.
+    (n.saturating_mul(2)).div_ceil(GROUP).max(4)
+}
+
+pub(super) fn entries_at(n_groups: usize) -> usize {
+    (LOCKS_AT + n_groups * 4).next_multiple_of(64)
+}
+
+pub(super) fn len_of(n: usize) -> io::Result<usize> {
+    const N_MAX: usize = 1 << 24;
+    if n > N_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many fills"));
+    }
+    let n_groups = n_groups(n);
+    Ok(entries_at(n_groups) + n_groups * GROUP * size_of::<Entry>())
+}

@@ -1,7 +1,7 @@
 //! The fills that are under way, seen by all workers: one fetch of a key, whoever wants it.
 //!
 //! Anonymous shared memory, made before the fork: a head, owner rows (row = seat for workers), and
-//! groups of 16 entries of 64 bytes. A key belongs to one group, whose lock is held while an entry
+//! groups of 16 entries of 128 bytes. A key belongs to one group, whose lock is held while an entry
 //! is taken; followers and progress need no lock.
 //!
 //! | bytes | entry field | meaning |
@@ -13,6 +13,7 @@
 //! | 32..40 | bytes | of body that followers may read |
 //! | 40..48 | total | of body, or unknown; of a failure, its code. The top bit: not to be stored |
 //! | 48..64 | followers | bitmap of 128 seats |
+//! | 64..72 | asked | the last purge before the origin was asked |
 //!
 //! ```text
 //! lease ─▶ Fetching ─ head_ready ─▶ Streaming ─ done ─▶ Done ─┐
@@ -30,16 +31,16 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use crate::cache::fill_entry::{DONE, Entry, FAILED, FETCHING, PASS, SPOILED, STREAMING, UNKNOWN};
+use crate::cache::fill_entry::{
+    DONE, Entry, FAILED, FETCHING, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT, SPOILED, STREAMING,
+    UNKNOWN, entries_at, len_of, n_groups,
+};
 use crate::cache::fill_state::FillState;
 use crate::cache::slot::halves;
 use crate::policy::key::Key;
 use crate::sys::owner::{self, Guard, Owner, OwnerTable};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 use crate::sys::wake::{SEATS_MAX, Seats};
-
-/// Entries of a group: the most fills at once among keys that share a group.
-pub const GROUP: usize = 16;
 
 shared_struct! {
     /// The head: the group locks follow the owner rows.
@@ -130,8 +131,9 @@ impl Fills {
         self.claim(SEATS_MAX..ROWS)
     }
 
-    /// Asks for the fill of `key`, for the worker in `seat`.
-    pub fn lease(&self, key: &Key, seat: usize) -> Lease {
+    /// Asks for the fill of `key`, for the worker in `seat`. If it is to lead, it asks the origin
+    /// after the purge `asked_seq`.
+    pub fn lease(&self, key: &Key, seat: usize, asked_seq: u64) -> Lease {
         let Some(owner) = self.owner() else { return Lease::Full };
         let halves = halves(key);
         let group = self.group_of(halves[0]);
@@ -155,7 +157,7 @@ impl Fills {
         // is asked only when nothing else is free.
         let dead = || entries().find(|(_, entry)| !self.is_led(entry)).map(|(number, _)| number);
         match ended.map(|(_, number)| number).or_else(dead) {
-            Some(number) => Lease::Leader(self.begin(number, halves, owner)),
+            Some(number) => Lease::Leader(self.begin(number, halves, owner, asked_seq)),
             None => Lease::Full,
         }
     }
@@ -261,6 +263,19 @@ impl Fills {
                 entry.total.fetch_or(SPOILED, Ordering::SeqCst);
             }
         }
+    }
+
+    /// As [`Fills::spoil`], for one fill.
+    pub fn spoil_at(&self, at: FillAt) {
+        if let Some(entry) = self.entry(at) {
+            entry.total.fetch_or(SPOILED, Ordering::SeqCst);
+        }
+    }
+
+    /// The last purge before the fill's origin was asked; `None` when the fill is gone.
+    pub fn asked_seq(&self, at: FillAt) -> Option<u64> {
+        let asked_seq = self.entry(at)?.asked_seq.load(Ordering::Acquire);
+        self.entry(at).map(|_| asked_seq)
     }
 
     /// Whether somebody called [`Fills::spoil`] on this fill.
@@ -400,7 +415,7 @@ impl Fills {
     }
 
     /// Writes an entry under the group's lock: without an id while it is between two fills.
-    fn begin(&self, number: usize, halves: [u64; 2], owner: Owner) -> FillAt {
+    fn begin(&self, number: usize, halves: [u64; 2], owner: Owner, asked_seq: u64) -> FillAt {
         let id = self.head[0].next_id.fetch_add(1, Ordering::AcqRel).max(1);
         if let Some(entry) = self.entries.get(number) {
             entry.id.store(0, Ordering::Relaxed);
@@ -410,6 +425,7 @@ impl Fills {
                 word.store(half, Ordering::Relaxed);
             }
             entry.owner.store(owner.word(), Ordering::Relaxed);
+            entry.asked_seq.store(asked_seq, Ordering::Relaxed);
             entry.bytes.store(0, Ordering::Relaxed);
             entry.total.store(UNKNOWN, Ordering::Relaxed);
             entry.followers.iter().for_each(|word| word.store(0, Ordering::Relaxed));
@@ -461,29 +477,6 @@ impl Fills {
 
 /// A cache that cannot store is reported this often, in seconds.
 pub const REFUSED_EVERY_S: u64 = 600;
-
-/// Seats, and rows for those without one.
-const ROWS: usize = SEATS_MAX + 32;
-const ROWS_AT: usize = 64;
-const LOCKS_AT: usize = ROWS_AT + ROWS * 32;
-
-fn n_groups(n: usize) -> usize {
-    // Keys do not spread evenly: twice the room.
-    (n.saturating_mul(2)).div_ceil(GROUP).max(4)
-}
-
-fn entries_at(n_groups: usize) -> usize {
-    (LOCKS_AT + n_groups * 4).next_multiple_of(64)
-}
-
-fn len_of(n: usize) -> io::Result<usize> {
-    const N_MAX: usize = 1 << 24;
-    if n > N_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many fills"));
-    }
-    let n_groups = n_groups(n);
-    Ok(entries_at(n_groups) + n_groups * GROUP * size_of::<Entry>())
-}
 
 /// Microseconds since 1970: a number that no earlier table gave, as long as none started more
 /// than a million fills a second.

@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 
 use crate::cache::face::{Face, TAIL_ROOM};
+use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::SlotAt;
 use crate::cache::store::Object;
 use crate::http::fields::Fields;
@@ -76,6 +77,10 @@ pub struct HotObject {
     pub body: Body,
     /// The body's length in bytes.
     pub body_len: u64,
+    /// How it stood to the purges when it was made; its lifetimes are as that demands.
+    pub standing: Standing,
+    /// The version of the purges at which it was last found to stand so.
+    pub judged: Cell<u64>,
     face: Face,
     rendered: RefCell<Rendered>,
     visited: Cell<bool>,
@@ -144,11 +149,20 @@ impl HotObject {
             fields,
             body,
             body_len,
+            standing: Standing::Valid,
+            judged: Cell::new(0),
             face,
             rendered: RefCell::new(Rendered { bytes: whole, start: 0, body_at, second: 0 }),
             visited: Cell::new(false),
             aliases: RefCell::new(Vec::new()),
         }
+    }
+
+    /// The same, with how it stands at this version of the purges. Its lifetimes are to be those
+    /// that follow from that.
+    #[must_use]
+    pub fn standing(self, standing: Standing, version: u64) -> Self {
+        Self { standing, judged: Cell::new(version), ..self }
     }
 
     /// Has the answers of [`Self::with_answer`] served by its route's rules from now on.

@@ -5,6 +5,7 @@
 //! may follow. `evict`, `mend`, `scrub`, `patrol` and `temps` are the
 //! keeper's chores.
 
+pub mod purge;
 pub mod slot;
 pub mod bucket;
 pub mod table;
@@ -16,7 +17,6 @@ pub mod object;
 pub mod writer;
 pub mod store;
 pub mod place;
-pub mod purge;
 pub mod face;
 pub mod hot;
 pub mod fill_state;

@@ -117,7 +117,7 @@ mod tests {
     fn what_a_dead_fill_left_goes_at_the_second_look_and_what_is_in_use_stays() {
         let (_dir, store, fills) = table();
         let [Lease::Leader(over), Lease::Leader(live)] =
-            [b"a", b"b"].map(|key| fills.lease(&key_of(key), 0))
+            [b"a", b"b"].map(|key| fills.lease(&key_of(key), 0, 0))
         else {
             panic!("the table is full")
         };

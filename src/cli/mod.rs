@@ -65,6 +65,7 @@ struct Serve {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one, and only once
 enum Command {
     /// Try it out: a ktrix in front of a small built-in origin, with a line for every request
     Demo {
@@ -170,6 +171,7 @@ mod tests {
             "ktrix cache list",
             "ktrix cache show http://a/b --config /etc/k.yaml",
             "ktrix cache --dir /c purge http://a/b",
+            "ktrix cache purge --soft --tag news",
             "ktrix cache verify --dir /c",
             "ktrix cache list --host a --prefix /b --stale --json -c /etc/k.yaml",
             "ktrix cache show http://a/b --json",

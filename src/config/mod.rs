@@ -20,11 +20,13 @@ pub mod error;
 mod flags;
 mod nearest;
 pub mod places;
+pub mod network;
 mod resolve;
 pub mod schema;
 mod section;
 
 use crate::config::error::ConfigErrors;
+use crate::config::network::Network;
 use crate::policy::rules::Rules;
 
 /// Everything that an operator decides.
@@ -183,6 +185,8 @@ pub struct CacheConfig {
     pub admission: Admission,
     /// Bytes of files that the keeper verifies in a second; 0 is none.
     pub scrub_bytes_s: u64,
+    /// Who may purge by request.
+    pub purge: Vec<Network>,
     /// How responses are stored of what no site claims.
     pub rules: Rc<Rules>,
 }

@@ -133,6 +133,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache makes room only for what is asked for a second time; auto finds out"),
     row("cache", "scrub", Kind::Size(0, 64 * GIB), "1 MiB", "files that are verified in the background, in a second; 0 B is none"),
     row("cache", "object", Kind::Size(KIB, PIB), "half of cache.size", "the largest response that is stored"),
+    row("cache", "purge", Kind::List("networks or off"), "loopback", "who may purge by a request with the method PURGE"),
     row("cache", "rules", Kind::Section("mapping"), "what RFC 9111 says", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
     //
     row("upstreams.NAME", "balance", Kind::Choice(&["round-robin"]), "round-robin", "how a server is chosen"),

@@ -11,6 +11,7 @@ use crate::cache::fills::Fills;
 use crate::cache::index::Index;
 use crate::cache::mend::Mend;
 use crate::cache::patrol::{self, Patrol};
+use crate::cache::purge::Purges;
 use crate::cache::scrub::{Orphans, Scrub};
 use crate::cache::slot::{self, NewSlot, State};
 use crate::cache::store::{Object, Store};
@@ -36,6 +37,7 @@ pub(super) enum Pace {
 #[derive(Debug)]
 pub(super) struct Chores {
     index: Rc<Index>,
+    purges: Rc<Purges>,
     store: Rc<Store>,
     fills: Rc<Fills>,
     uses: Rc<Uses>,
@@ -47,6 +49,7 @@ pub(super) struct Chores {
     temps: Temps,
     temps_at: Instant,
     is_short_of_room: bool,
+    is_unsynced: bool,
 }
 
 impl Chores {
@@ -75,6 +78,7 @@ impl Chores {
         }
         Some(Self {
             index,
+            purges: Rc::clone(inherited.purges.as_ref()?),
             store,
             fills: Rc::clone(&inherited.fills),
             uses: Rc::clone(inherited.uses.as_ref()?),
@@ -86,12 +90,14 @@ impl Chores {
             temps: Temps::new(ours),
             temps_at: Instant::now(),
             is_short_of_room: false,
+            is_unsynced: false,
         })
     }
 
     /// Does one step of what is due.
     pub(super) fn step(&mut self, now: Instant) -> Pace {
         self.look_at_temps(now);
+        self.tend_purges();
         self.uses.tend();
         if self.mend_step() {
             return Pace::Busy;
@@ -134,6 +140,26 @@ impl Chores {
     /// Whether the scrub has ended since the last call.
     pub(super) fn take_scrubbed(&mut self) -> bool {
         std::mem::take(&mut self.has_scrubbed)
+    }
+
+    /// Says what was purged, by whom, and writes it to the disk.
+    fn tend_purges(&mut self) {
+        for record in self.purges.take_unlogged() {
+            let soft = if record.is_soft { "soft " } else { "" };
+            let (number, kind, who) = (record.number, record.kind.word(), &record.who);
+            log::info!("{soft}purge {number} of {kind} {:?}, by {who}", record.name);
+        }
+        match self.purges.sync() {
+            Ok(()) => self.is_unsynced = false,
+            Err(error) if !self.is_unsynced => {
+                self.is_unsynced = true;
+                log::error!(
+                    "cannot write what was purged to the disk: {error}; it is in force, and may be \
+                     lost with the power"
+                );
+            }
+            Err(_) => {}
+        }
     }
 
     fn look_at_temps(&mut self, now: Instant) {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::cache::{purge, table};
 use crate::config::{Config, ErrorSink};
 use crate::sys::privileges::Account;
 
@@ -53,7 +54,7 @@ pub fn make_cache_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o750).create(dir)
 }
 
-/// Gives the cache directory, the directories of objects in it and the index to the account. The
+/// Gives the cache directory, the directories of objects in it and what is mapped to the account. The
 /// pid file, which may stand there too, stays root's.
 ///
 /// # Errors
@@ -63,7 +64,7 @@ pub fn own_cache_dir(dir: &Path, account: Option<&Account>) -> io::Result<()> {
     own_if_roots(dir, account)?;
     for entry in fs::read_dir(dir)?.take(N_ENTRIES_MAX) {
         let entry = entry?;
-        if entry.file_type()?.is_dir() || entry.file_name() == INDEX_NAME {
+        if entry.file_type()?.is_dir() || MAPPED.iter().any(|name| entry.file_name() == **name) {
             own_if_roots(&entry.path(), account)?;
         }
     }
@@ -74,7 +75,8 @@ fn own_if_roots(path: &Path, account: &Account) -> io::Result<()> {
     if fs::symlink_metadata(path)?.uid() == 0 { account.own_path(path) } else { Ok(()) }
 }
 
-const INDEX_NAME: &str = "index";
+/// Files in the cache directory that all processes map.
+const MAPPED: [&str; 2] = [table::FILE_NAME, purge::file::FILE_NAME];
 /// A cache directory holds 256 directories of objects and a few files.
 const N_ENTRIES_MAX: usize = 1_024;
 

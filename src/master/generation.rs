@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::cache::index::Index;
+use crate::cache::purge::Purges;
 use crate::cache::store::Store;
 use crate::cache::table::Opened;
 use crate::cache::uses::Uses;
@@ -70,6 +71,8 @@ pub enum Phase {
 pub struct Cache {
     /// Its index.
     pub index: Rc<Index>,
+    /// What was purged.
+    pub purges: Rc<Purges>,
     /// Its files.
     pub store: Rc<Store>,
     /// How often keys were asked for.
@@ -175,6 +178,7 @@ fn try_open_cache(wanted: &CacheConfig, account: Option<&Account>) -> Result<Cac
     files::make_cache_dir(dir).map_err(|error| error.to_string())?;
     let (index, opened) = Index::open(dir, wanted.objects).map_err(|error| error.to_string())?;
     let store = Store::open(dir, index.epoch()).map_err(|error| error.to_string())?;
+    let (purges, _) = Purges::open(dir).map_err(|error| error.to_string())?;
     files::own_cache_dir(dir, account).map_err(|error| error.to_string())?;
     index.attach().map_err(|error| error.to_string())?;
     let needs_scrub = match opened {
@@ -183,7 +187,13 @@ fn try_open_cache(wanted: &CacheConfig, account: Option<&Account>) -> Result<Cac
         Opened::Fresh => ScrubNeed::Rebuild,
     };
     let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
-    Ok(Cache { index: Rc::new(index), store: Rc::new(store), uses: Rc::new(uses), needs_scrub })
+    Ok(Cache {
+        index: Rc::new(index),
+        purges: Rc::new(purges),
+        store: Rc::new(store),
+        uses: Rc::new(uses),
+        needs_scrub,
+    })
 }
 
 /// The servers' table: addresses that are written in the configuration are there from the start,

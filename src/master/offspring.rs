@@ -82,6 +82,7 @@ impl Master {
         let needs_scrub =
             generation.cache.as_ref().map_or(ScrubNeed::None, |cache| cache.needs_scrub);
         let uses = generation.cache.as_ref().map(|cache| Rc::clone(&cache.uses));
+        let purges = generation.cache.as_ref().map(|cache| Rc::clone(&cache.purges));
         let (index, store) = generation.cache.map(|cache| (cache.index, cache.store)).unzip();
         let inherited = Inherited {
             config,
@@ -90,6 +91,7 @@ impl Master {
             sockets,
             channel,
             index,
+            purges,
             store,
             uses,
             fills: Rc::clone(&self.tree.fills),

@@ -45,6 +45,7 @@ pub mod partial;
 pub mod answer;
 pub mod revalidate;
 pub mod invalidate;
+pub mod purging;
 pub mod post;
 pub mod status;
 pub mod meta;

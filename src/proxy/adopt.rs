@@ -9,11 +9,13 @@ use std::rc::Rc;
 
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::MEMORY_BODY_MAX;
+use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep};
+use crate::policy::label::Labels;
 use crate::policy::post;
 use crate::policy::revalidate::{self, Renewed};
 use crate::policy::rules::Rules;
@@ -53,6 +55,7 @@ impl<C: Client> Exchange<'_, C> {
         cache: &Rc<CacheSide>,
         rule: Rule,
         response: &mut Response,
+        asked_seq: u64,
     ) -> Result<Adopted, FetchError> {
         let rules = Rc::clone(self.context.router.rules(rule.rules));
         // What an origin may heed and the key does not hold would be stored for everybody.
@@ -60,13 +63,19 @@ impl<C: Client> Exchange<'_, C> {
             return Ok(Adopted::default());
         }
         match self.request.method {
-            Method::Post => self.adopt_post(cache, &rules, response).await,
+            Method::Post => self.adopt_post(cache, &rules, response, asked_seq).await,
             Method::Head if response.head.status == Status(200) => {
-                self.renew_by_head(cache, &rules, response).await;
+                self.renew_by_head(cache, &rules, response, asked_seq).await;
                 Ok(Adopted::default())
             }
             _ => Ok(Adopted::default()),
         }
+    }
+
+    /// What purges can name it by if a response with these fields is stored.
+    fn labels(&self, fields: &Fields, asked_seq: u64) -> Labels {
+        let (scheme, authority) = (self.client.scheme(), self.request.authority());
+        Labels::of(fields, scheme.as_bytes(), authority, asked_seq)
     }
 
     async fn adopt_post(
@@ -74,6 +83,7 @@ impl<C: Client> Exchange<'_, C> {
         cache: &Rc<CacheSide>,
         rules: &Rules,
         response: &mut Response,
+        asked_seq: u64,
     ) -> Result<Adopted, FetchError> {
         let mut adopted = Adopted::default();
         let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max);
@@ -85,10 +95,11 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         let kept = keep::judge(Method::Get, asked, Status(200), &fields, &times, rules);
-        let Keep::Store { lifetimes, omit } = kept else { return Ok(adopted) };
+        let Keep::Store { mut lifetimes, omit } = kept else { return Ok(adopted) };
+        lifetimes.labels = self.labels(&fields, asked_seq);
         let found = lookup::look_up(cache, &rules.key, scheme, self.request).await;
         // Whoever asks by GET from now on waits for this, and what invalidates it is noted.
-        let Some(leased) = Leased::of(cache, &found) else { return Ok(adopted) };
+        let Some(leased) = Leased::of(cache, &found, asked_seq) else { return Ok(adopted) };
         while response.body.next(&mut adopted.read).await? {}
         fields.remove("age");
         omit.apply(&mut fields);
@@ -103,7 +114,13 @@ impl<C: Client> Exchange<'_, C> {
         Ok(adopted)
     }
 
-    async fn renew_by_head(&self, cache: &Rc<CacheSide>, rules: &Rules, response: &Response) {
+    async fn renew_by_head(
+        &self,
+        cache: &Rc<CacheSide>,
+        rules: &Rules,
+        response: &Response,
+        asked_seq: u64,
+    ) {
         let found = lookup::look_up(cache, &rules.key, self.client.scheme(), self.request).await;
         let What::Object(stored) = &found.what else { return };
         let mut head = response.head.clone();
@@ -112,7 +129,7 @@ impl<C: Client> Exchange<'_, C> {
         if stored.status != Status(200) || is_same && stored.body_len > RENEWED_BYTES_MAX {
             return;
         }
-        let Some(leased) = Leased::of(cache, &found) else { return };
+        let Some(leased) = Leased::of(cache, &found, asked_seq) else { return };
         let shelf = leased.shelf();
         if !is_same {
             return shelf.forget(&found.name.key);
@@ -120,7 +137,8 @@ impl<C: Client> Exchange<'_, C> {
         let old = (stored.status, &stored.fields, &stored.lifetimes);
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         match revalidate::renew(asked, old, &head, &times, rules) {
-            Ok(Renewed { mut fields, lifetimes, omit }) => {
+            Ok(Renewed { mut fields, mut lifetimes, omit }) => {
+                lifetimes.labels = self.labels(&fields, asked_seq);
                 omit.apply(&mut fields);
                 let name = found.name.clone();
                 let entry = Entry { name, status: stored.status, fields, lifetimes };
@@ -141,16 +159,14 @@ struct Leased<'c> {
 
 impl<'c> Leased<'c> {
     /// Takes it, unless the key is being filled, or has changed since it was looked up.
-    fn of(cache: &'c Rc<CacheSide>, found: &Found) -> Option<Self> {
-        match cache.fills.lease(&found.name.key, cache.seat) {
+    fn of(cache: &'c Rc<CacheSide>, found: &Found, asked_seq: u64) -> Option<Self> {
+        match lease::unpurged(cache, &found.name.key, &found.name.text, asked_seq) {
             Lease::Leader(at) => {
                 let leased = Self { cache, at, is_done: false };
                 (!lookup::has_changed(cache, found)).then_some(leased)
             }
             Lease::Follow(at) => {
-                if !cache.remote.borrow().contains_key(&at) {
-                    cache.fills.unfollow(at, cache.seat);
-                }
+                lease::leave(cache, at);
                 None
             }
             Lease::Full => None,

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::cache::fills::{FillAt, Fills};
 use crate::cache::hot::Hot;
 use crate::cache::index::Index;
+use crate::cache::purge::Purges;
 use crate::cache::store::Store;
 use crate::cache::uses::Uses;
 use crate::config::{Admission, Config};
@@ -58,6 +59,8 @@ pub struct Context {
 pub struct CacheSide {
     /// The shared index.
     pub index: Rc<Index>,
+    /// What was purged.
+    pub purges: Rc<Purges>,
     /// The cache files.
     pub store: Rc<Store>,
     /// The shared table of fills.

@@ -35,6 +35,7 @@ use crate::proxy::lookup::{self, Found, Name};
 use crate::proxy::part_list;
 use crate::proxy::pass;
 use crate::proxy::progress::{FillObject, Handover};
+use crate::proxy::purge;
 use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
@@ -86,6 +87,11 @@ impl<C: Client> Exchange<'_, C> {
             return self.own(own.status, own.text, &extra).await;
         }
         let context = Rc::clone(self.context);
+        if let Some(cache) =
+            context.cache.as_ref().filter(|_| *self.request.method_text == *purge::METHOD)
+        {
+            return self.purge(cache).await;
+        }
         let router = &context.router;
         let path = path::meant(self.request.target.path());
         let Some(route) = router.find(self.request.host(), &path) else {
@@ -208,6 +214,7 @@ impl<C: Client> Exchange<'_, C> {
         rules: &Rc<Rules>,
         found: Found,
         object: Option<&Rc<HotObject>>,
+        asked_seq: u64,
     ) -> Job {
         let peer = pass::peer(self.client, self.request);
         let mut fields = pass::fill_fields(self.request, &peer, &rules.key);
@@ -224,6 +231,8 @@ impl<C: Client> Exchange<'_, C> {
             conditional,
             request: self.request.clone(),
             found,
+            scheme: self.client.scheme(),
+            asked_seq,
             stored: object.cloned(),
             others,
             rules: Rc::clone(rules),
@@ -242,17 +251,16 @@ impl<C: Client> Exchange<'_, C> {
         found: &Found,
         object: &Rc<HotObject>,
     ) {
-        match cache.fills.lease(&found.name.key, cache.seat) {
+        let asked_seq = cache.purges.asked_seq();
+        match lease::unpurged(cache, &found.name.key, &found.name.text, asked_seq) {
             Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
             Lease::Leader(at) => {
-                let mut job = self.job(cache, rule, rules, found.clone(), Some(object));
+                let mut job = self.job(cache, rule, rules, found.clone(), Some(object), asked_seq);
                 job.is_background = true;
                 fill::start(self.context, cache, at, job);
             }
-            Lease::Follow(at) if !cache.remote.borrow().contains_key(&at) => {
-                cache.fills.unfollow(at, cache.seat);
-            }
-            Lease::Follow(_) | Lease::Full => {}
+            Lease::Follow(at) => lease::leave(cache, at),
+            Lease::Full => {}
         }
     }
 
@@ -265,7 +273,9 @@ impl<C: Client> Exchange<'_, C> {
         stale: Option<OnStale>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
-        let job = self.job(cache, rule, rules, found, stale.as_ref().map(|stale| &stale.object));
+        let asked_seq = cache.purges.asked_seq();
+        let stored = stale.as_ref().map(|stale| &stale.object);
+        let job = self.job(cache, rule, rules, found, stored, asked_seq);
         self.fill_by(cache, rule, job, stale.and_then(|stale| stale.on_error), fwd).await
     }
 
@@ -295,6 +305,8 @@ impl<C: Client> Exchange<'_, C> {
         on_error: Option<Rc<HotObject>>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
+        // What was purged meanwhile is nobody's answer, whatever the origin does.
+        let on_error = on_error.filter(|stale| lookup::stands(cache, stale, &name.text));
         match joined {
             Joined::Object(object, part)
                 if part_list::is_list(&object) && object.key == name.key =>

@@ -23,6 +23,7 @@ use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep, Times};
+use crate::policy::label::Labels;
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
 use crate::policy::rules::Rules;
@@ -30,7 +31,7 @@ use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Question, Response};
 use crate::proxy::lease::Lease;
-use crate::proxy::lookup::Found;
+use crate::proxy::lookup::{self, Found};
 use crate::proxy::part_fill::{PartJob, is_part};
 use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
@@ -59,6 +60,10 @@ pub struct Job {
     pub request: RequestHead,
     /// Where the cache was found empty or stale.
     pub found: Found,
+    /// Of the request, `http` or `https`.
+    pub scheme: &'static str,
+    /// The last purge before the origin is asked.
+    pub asked_seq: u64,
     /// What is to be revalidated.
     pub stored: Option<Rc<HotObject>>,
     /// What is stored beside it, or instead of it, and may turn out to be the answer.
@@ -149,6 +154,20 @@ impl Fill {
         }
     }
 
+    /// What purges can name by which a response with these fields is stored.
+    pub(super) fn labels(&self, fields: &Fields) -> Labels {
+        let job = &self.job;
+        Labels::of(fields, job.scheme.as_bytes(), job.request.authority(), job.asked_seq)
+    }
+
+    /// What was purged since its origin was asked is not to be stored, and nobody is to join it.
+    pub(super) fn heed_purges(&self, entry: &Entry) {
+        let cache = &self.lease.cache;
+        if !lookup::is_unpurged(cache, &entry.name.text, &entry.lifetimes.labels) {
+            cache.fills.spoil_at(self.lease.at);
+        }
+    }
+
     /// Whether something made untrue what is on its way: it is not to be stored.
     pub(super) fn is_spoiled(&self) -> bool {
         self.lease.cache.fills.is_spoiled(self.lease.at)
@@ -168,7 +187,7 @@ impl Fill {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let job = &self.job;
         let verdict = keep::keep(&job.request, &response.head, &times(response.times), &job.rules);
-        let (lifetimes, omit) = match verdict {
+        let (mut lifetimes, omit) = match verdict {
             Keep::Store { lifetimes, omit } => (lifetimes, omit),
             Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
         };
@@ -179,6 +198,7 @@ impl Fill {
         if !self.is_admitted() {
             return self.pass(PassReason::Rare, response, Vec::new());
         }
+        lifetimes.labels = self.labels(&response.head.fields);
         self.keep_private(&mut fields, &omit);
         let name = match self.shelf.place(&job.found, &job.request.fields, &lifetimes) {
             Ok(name) => name,
@@ -193,6 +213,7 @@ impl Fill {
 
     /// Stores a response, as a whole or as it comes.
     pub(super) async fn take_in(mut self, entry: Entry, mut response: Response) {
+        self.heed_purges(&entry);
         let mut body = Vec::new();
         match whole_body(&mut response, &mut body).await {
             Ok(true) if body.len() as u64 > self.object_bytes_max() => {
@@ -224,6 +245,7 @@ impl Fill {
 
     /// A whole small response: stored, then given to everybody at once.
     async fn store_whole(mut self, entry: Entry, body: &[u8]) {
+        self.heed_purges(&entry);
         let object = match self.is_spoiled() {
             true => Rc::new(shelf::in_memory(entry, None, body)),
             false => {
@@ -291,6 +313,7 @@ impl Fill {
             }
         }
         let bytes = writer.written();
+        self.heed_purges(&entry);
         let stored = match self.is_spoiled() {
             // Who reads the file may still have to learn from it that it is whole.
             true => writer.finish().map(drop),

@@ -20,6 +20,7 @@ use crate::http::range::Ranges;
 use crate::http::status::Status;
 use crate::policy::answer::{self, Answer};
 use crate::policy::freshness;
+use crate::policy::keep::Lifetimes;
 use crate::policy::meta;
 use crate::policy::pass::PassReason;
 use crate::proxy::client::Client;
@@ -81,7 +82,7 @@ pub async fn join<C: Client>(
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
     let key = job.part.as_ref().map_or(name.key, |part| part.key);
-    match cache.fills.lease(&key, cache.seat) {
+    match lease::unpurged(cache, &key, &name.text, job.asked_seq) {
         Lease::Leader(at) if lookup::has_changed(cache, &job.found) => {
             lease::give_up(cache, at);
             Joined::Again
@@ -96,7 +97,7 @@ pub async fn join<C: Client>(
                 Some(local) => {
                     // What runs in this worker tells by itself.
                     cache.fills.unfollow(at, cache.seat);
-                    follow_local(client, &local, &request, &name).await
+                    follow_local(client, cache, at, &local, &request, &name).await
                 }
                 None => follow_remote(client, cache, at, &request, &name).await,
             }
@@ -111,6 +112,16 @@ async fn wait<C: Client>(client: &mut C, something: impl Future<Output = ()>) ->
 }
 
 const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
+
+/// Whether what a fill brings may be joined. A purge may name it by what only its answer tells, its
+/// tags: then nobody else is to join it either.
+fn may_join(cache: &CacheSide, at: FillAt, name: &Name, lifetimes: &Lifetimes) -> bool {
+    let is_unpurged = lookup::is_unpurged(cache, &name.text, &lifetimes.labels);
+    if !is_unpurged {
+        cache.fills.spoil_at(at);
+    }
+    is_unpurged
+}
 
 async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
     let reading = local.read();
@@ -143,6 +154,8 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
 
 async fn follow_local<C: Client>(
     client: &mut C,
+    cache: &CacheSide,
+    at: FillAt,
     local: &Rc<LocalFill>,
     request: &RequestHead,
     name: &Name,
@@ -156,14 +169,19 @@ async fn follow_local<C: Client>(
                     return GONE;
                 }
             }
-            Progress::Object(object) if object.key == name.key => {
+            Progress::Object(object)
+                if object.key == name.key && may_join(cache, at, name, &object.lifetimes) =>
+            {
                 return Joined::Object(object, Part::Followed);
             }
-            Progress::Streaming(object) if is_for(&object, request, name) => {
+            Progress::Streaming(object)
+                if is_for(&object, request, name)
+                    && may_join(cache, at, &object.name, &object.lifetimes) =>
+            {
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
                 return Joined::Stream(Reader { object, source }, Part::Followed);
             }
-            // It is another variant than ours.
+            // It is another variant than ours, or was purged.
             Progress::Object(_) | Progress::Streaming(_) => return Joined::Again,
             Progress::Refused(_) => return Joined::Failed(FetchError::BadStatus),
             Progress::Passed(reason) => return Joined::Passed(reason, None),
@@ -191,11 +209,11 @@ async fn follow_remote<C: Client>(
             }
             FillState::Streaming { total, .. } => {
                 return match open_fill(cache, at.id(), request, name, total) {
-                    Some(object) => {
+                    Some(object) if may_join(cache, at, &object.name, &object.lifetimes) => {
                         let source = Source::Remote(following);
                         Joined::Stream(Reader { object: Rc::new(object), source }, Part::Followed)
                     }
-                    None => Joined::Again,
+                    _ => Joined::Again,
                 };
             }
             FillState::Pass => return Joined::Passed(PassReason::Remembered, None),

@@ -5,11 +5,37 @@
 
 use std::rc::Rc;
 
-use crate::cache::fills::FillAt;
+use crate::cache::fills::{self, FillAt};
+use crate::policy::key::Key;
+use crate::policy::label::Labels;
 use crate::proxy::context::CacheSide;
 use crate::proxy::failure::FetchError;
+use crate::proxy::lookup;
 use crate::proxy::progress::LocalFill;
 use crate::sys::wake::Seats;
+
+/// Asks for the fill of a key, of what has this key text. One that was purged since its origin was asked is not followed: who
+/// asks after a purge is answered with what was asked for after it.
+pub fn unpurged(cache: &CacheSide, key: &Key, text: &[u8], asked_seq: u64) -> fills::Lease {
+    loop {
+        let lease = cache.fills.lease(key, cache.seat, asked_seq);
+        let fills::Lease::Follow(at) = lease else { return lease };
+        let labels = Labels::untagged(cache.fills.asked_seq(at).unwrap_or(asked_seq));
+        if lookup::is_unpurged(cache, text, &labels) {
+            return lease;
+        }
+        // It is led on for those who follow already; the next lease passes it over.
+        cache.fills.spoil_at(at);
+        leave(cache, at);
+    }
+}
+
+/// Follows a fill no more, unless an exchange of this worker does.
+pub fn leave(cache: &CacheSide, at: FillAt) {
+    if !cache.remote.borrow().contains_key(&at) {
+        cache.fills.unfollow(at, cache.seat);
+    }
+}
 
 /// The right to fill a key.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
 use crate::cache::object::Fault;
 use crate::cache::place;
+use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::{SlotView, State};
 use crate::cache::store::{Object, OpenError};
 use crate::http::fields::Fields;
@@ -18,6 +19,7 @@ use crate::http::hop;
 use crate::http::status::Status;
 use crate::policy::course::Held;
 use crate::policy::key::{self, Key};
+use crate::policy::label::Labels;
 use crate::policy::meta;
 use crate::policy::parts::KeyParts;
 use crate::policy::vary::VaryNames;
@@ -120,6 +122,8 @@ pub struct Found {
     pub marker: Option<Marker>,
     /// What is there.
     pub what: What,
+    /// What is there and counts as nothing, for it was purged.
+    pub purged: Option<Source>,
 }
 
 impl Found {
@@ -160,17 +164,18 @@ pub async fn look_up(
     request: &RequestHead,
 ) -> Found {
     let primary = Name::of_request(parts, scheme, request);
-    let found = of_these_parts(cache, parts, find(cache, &primary).await);
+    let Sought { what, purged } = seek(cache, &primary).await;
+    let found = of_these_parts(cache, parts, what);
     let What::Object(object) = &found else {
-        return Found { name: primary.clone(), primary, marker: None, what: found };
+        return Found { name: primary.clone(), primary, marker: None, what: found, purged };
     };
     let Some(names) = object.lifetimes.vary.clone().filter(|_| is_marker(object)) else {
-        return Found { name: primary.clone(), primary, marker: None, what: found };
+        return Found { name: primary.clone(), primary, marker: None, what: found, purged };
     };
     let marker = Marker { names, mark: object.with_body(|mark| Rc::from(mark)) };
     let name = primary.variant(&marker.names, &marker.mark, &request.fields);
-    let what = find(cache, &name).await;
-    Found { primary, name, marker: Some(marker), what }
+    let Sought { what, purged } = seek(cache, &name).await;
+    Found { primary, name, marker: Some(marker), what, purged }
 }
 
 /// What was stored when the route's keys were made of other parts is nobody's answer now. It is
@@ -199,8 +204,12 @@ pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
     match (&found.what, slot) {
         (What::Object(object), _) => {
             !object.source.is_some_and(|it| cache.index.is_current(it.at, it.generation))
+                || !stands(cache, object, &found.name.text)
         }
-        (_, Some(slot)) => !is_outlived_note(&slot),
+        (_, Some(slot)) => {
+            let is_purged = found.purged.is_some_and(|it| it.generation == slot.generation);
+            !is_purged && !is_outlived_note(&slot)
+        }
         (_, None) => false,
     }
 }
@@ -215,12 +224,12 @@ pub fn look_up_hot(
     head: &RequestHead,
 ) -> Option<(Rc<HotObject>, Option<Source>)> {
     let primary = Name::of_request(parts, scheme, head);
-    let object = find_hot(cache, &primary.key).filter(|object| chooses_by(parts, object))?;
+    let object = find_hot(cache, &primary).filter(|object| chooses_by(parts, object))?;
     match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
         None => Some((object, None)),
         Some(names) => {
             let name = object.with_body(|mark| primary.variant(names, mark, &head.fields));
-            Some((find_hot(cache, &name.key)?, object.source))
+            Some((find_hot(cache, &name)?, object.source))
         }
     }
 }
@@ -233,19 +242,53 @@ pub fn is_marker(object: &HotObject) -> bool {
 /// The status in a marker's file, which no response has.
 pub const MARKER_STATUS: u16 = 0;
 
-/// The hot tier's copy, if the index still has what it was made from.
-pub(super) fn find_hot(cache: &CacheSide, key: &Key) -> Option<Rc<HotObject>> {
-    let object = Rc::clone(cache.hot.borrow().find(key)?);
-    if is_current(cache, &object) {
+/// The hot tier's copy, if the index still has what it was made from and no purge changed it.
+pub(super) fn find_hot(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
+    let object = Rc::clone(cache.hot.borrow().find(&name.key)?);
+    let is_current = stands(cache, &object, &name.text)
+        && object.source.is_some_and(|source| is_in_use(cache, source));
+    if is_current {
         return Some(object);
     }
-    cache.hot.borrow_mut().remove(key);
+    cache.hot.borrow_mut().remove(&name.key);
     None
 }
 
-/// Whether the index still has what a copy was made from; also says that it was used.
+/// Whether the index still has what a copy was made from, and nothing was purged since it was
+/// last judged; also says that it was used.
 pub fn is_current(cache: &CacheSide, object: &HotObject) -> bool {
-    object.source.is_some_and(|source| is_in_use(cache, source))
+    object.judged.get() == cache.purges.version()
+        && object.source.is_some_and(|source| is_in_use(cache, source))
+}
+
+/// Whether no purge, nor the undoing of one, changed how a copy of this key text stands.
+pub fn stands(cache: &CacheSide, object: &HotObject, text: &[u8]) -> bool {
+    let version = cache.purges.version();
+    if object.judged.get() == version {
+        return true;
+    }
+    let stands = cache.purges.standing(text, &object.lifetimes.labels) == object.standing;
+    if stands {
+        object.judged.set(version);
+    }
+    stands
+}
+
+/// Whether no purge names what was asked for under this key text and these labels.
+pub fn is_unpurged(cache: &CacheSide, text: &[u8], labels: &Labels) -> bool {
+    cache.purges.standing(text, labels) == Standing::Valid
+}
+
+/// What is under a name, or would be if it were not purged.
+struct Sought {
+    what: What,
+    purged: Option<Source>,
+}
+
+impl From<What> for Sought {
+    fn from(what: What) -> Self {
+        Self { what, purged: None }
+    }
 }
 
 /// Whether this is in the index still; says there that it was used, so that eviction spares it.
@@ -259,34 +302,42 @@ pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
 
 /// Finds what is under a name.
 pub async fn find(cache: &CacheSide, name: &Name) -> What {
-    if let Some(object) = find_hot(cache, &name.key) {
-        return What::Object(object);
+    seek(cache, name).await.what
+}
+
+async fn seek(cache: &CacheSide, name: &Name) -> Sought {
+    if let Some(object) = find_hot(cache, name) {
+        return What::Object(object).into();
     }
     for _ in 0..ATTEMPTS_MAX {
-        let Some(slot) = cache.index.lookup(&name.key) else { return What::Nothing };
+        let Some(slot) = cache.index.lookup(&name.key) else { break };
         if slot.state == State::Pass {
-            return if is_outlived_note(&slot) { What::Nothing } else { What::Pass };
+            return if is_outlived_note(&slot) { What::Nothing } else { What::Pass }.into();
         }
         match load(cache, name, &slot).await {
-            Ok(Some(object)) => {
+            Ok(Some(Loaded::Object(object))) => {
                 cache.index.touch(slot.at);
-                return What::Object(object);
+                return What::Object(object).into();
+            }
+            // Left where it is, unused: it can be undone until its place is wanted.
+            Ok(Some(Loaded::Purged(source))) => {
+                return Sought { what: What::Nothing, purged: Some(source) };
             }
             // It was replaced while we read it: what is there now is read instead.
             _ if !cache.index.is_current(slot.at, slot.generation) => {}
-            Ok(None) => return remove_damaged(cache, name, &slot, "missing"),
+            Ok(None) => return remove_damaged(cache, name, &slot, "missing").into(),
             Err(OpenError::Fault(fault)) => {
-                return remove_damaged(cache, name, &slot, fault.word());
+                return remove_damaged(cache, name, &slot, fault.word()).into();
             }
             // Nothing is wrong with the file: we are short of descriptors, or the disk is ill.
             Err(OpenError::Io(error)) => {
                 let path = cache.store.path(&name.key);
                 ::log::warn!("cannot read cache file {path:?}: {error}; the origin is asked");
-                return What::Pass;
+                return What::Pass.into();
             }
         }
     }
-    What::Nothing
+    What::Nothing.into()
 }
 
 /// Whether a slot holds no more than a note, too old to count.
@@ -309,9 +360,18 @@ async fn load(
     cache: &CacheSide,
     name: &Name,
     slot: &SlotView,
-) -> Result<Option<Rc<HotObject>>, OpenError> {
+) -> Result<Option<Loaded>, OpenError> {
     let Some(object) = cache.store.open_object(&name.key, &name.text)? else { return Ok(None) };
-    let lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
+    let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
+    let version = cache.purges.version();
+    let standing = cache.purges.standing(&name.text, &lifetimes.labels);
+    match standing {
+        Standing::Valid => {}
+        Standing::Stale(since_s) => lifetimes.end_freshness(since_s.min(reactor::now().unix_s())),
+        Standing::Purged => {
+            return Ok(Some(Loaded::Purged(Source { at: slot.at, generation: slot.generation })));
+        }
+    }
     let fields =
         head::parse_fields(object.head(), STORED_FIELDS_MAX).map_err(|_| Fault::FrontDamaged)?;
     let source = Some(Source { at: slot.at, generation: slot.generation });
@@ -332,9 +392,17 @@ async fn load(
     if !cache.index.is_current(slot.at, slot.generation) {
         return Ok(None);
     }
-    let hot = Rc::new(hot);
+    let hot = Rc::new(hot.standing(standing, version));
     cache.hot.borrow_mut().insert(Rc::clone(&hot));
-    Ok(Some(hot))
+    Ok(Some(Loaded::Object(hot)))
+}
+
+/// What an object's file holds.
+enum Loaded {
+    /// What it may be answered with.
+    Object(Rc<HotObject>),
+    /// What was purged.
+    Purged(Source),
 }
 
 /// Checks a body step by step, so that others have their turn between the steps.
@@ -355,18 +423,22 @@ mod tests {
     use crate::cache::fills::Fills;
     use crate::cache::hot::Hot;
     use crate::cache::place::tests as cached;
+    use crate::cache::purge::{Order, Purges};
     use crate::cache::slot::NewSlot;
     use crate::cache::uses::Uses;
     use crate::config::Admission;
     use crate::policy::keep::Lifetimes;
+    use crate::policy::label::Kind;
     use crate::proxy::notice::Notice;
     use crate::sys::wake::Wakes;
 
     /// The cache of a worker, in a directory that goes with it.
     fn cache_side() -> (tempfile::TempDir, CacheSide) {
         let (dir, index, store) = cached::cache(100);
+        let (purges, _) = Purges::open(dir.path()).unwrap();
         let cache = CacheSide {
             index: Rc::new(index),
+            purges: Rc::new(purges),
             store: Rc::new(store),
             fills: Rc::new(Fills::create(16).unwrap()),
             uses: Rc::new(Uses::create(100).unwrap()),
@@ -387,7 +459,7 @@ mod tests {
 
     fn found(what: What) -> Found {
         let name = Name::of(TEXT.as_bytes());
-        Found { primary: name.clone(), name, marker: None, what }
+        Found { primary: name.clone(), name, marker: None, what, purged: None }
     }
 
     /// Shows something in the index under [`TEXT`], as a fill does at its end.
@@ -397,9 +469,10 @@ mod tests {
         Source { at: published.at, generation: published.generation }
     }
 
-    fn object(source: Option<Source>) -> What {
+    fn object(cache: &CacheSide, source: Option<Source>) -> What {
         let key = Name::of(TEXT.as_bytes()).key;
-        let (lifetimes, fields) = (Lifetimes::default(), Fields::new());
+        let labels = Labels::untagged(cache.purges.asked_seq());
+        let (lifetimes, fields) = (Lifetimes { labels, ..Lifetimes::default() }, Fields::new());
         let object = HotObject::in_memory(key, source, Status(200), lifetimes, fields, b"x");
         What::Object(Rc::new(object))
     }
@@ -422,16 +495,31 @@ mod tests {
     #[test]
     fn a_fill_that_replaced_what_was_found_is_noticed() {
         let (_dir, cache) = cache_side();
-        let first = found(object(Some(publish(&cache, State::Ready, 2))));
+        let first = found(object(&cache, Some(publish(&cache, State::Ready, 2))));
         assert!(!has_changed(&cache, &first), "what was found is still there");
-        let second = found(object(Some(publish(&cache, State::Ready, 2))));
+        let second = found(object(&cache, Some(publish(&cache, State::Ready, 2))));
         assert!(has_changed(&cache, &first), "it was replaced");
         assert!(!has_changed(&cache, &second));
         cache.index.remove(&second.name.key, None);
         assert!(has_changed(&cache, &second), "it was removed");
         publish(&cache, State::Pass, reactor::now().unix_s() + 3600);
         assert!(has_changed(&cache, &second), "it is not stored any longer");
-        assert!(has_changed(&cache, &found(object(None))), "it was never stored");
+        assert!(has_changed(&cache, &found(object(&cache, None))), "it was never stored");
+    }
+
+    #[test]
+    fn what_was_purged_since_it_was_found_is_noticed_and_what_was_found_purged_is_none() {
+        let (_dir, cache) = cache_side();
+        let source = publish(&cache, State::Ready, 2);
+        let before = found(object(&cache, Some(source)));
+        let (name, who) = (String::new(), String::new());
+        let order = Order { kind: Kind::All, text: Vec::new(), is_soft: true, name, who };
+        cache.purges.purge(&order, 1).unwrap();
+        assert!(has_changed(&cache, &before), "it is stale now");
+        let purged = Found { purged: Some(source), ..found(What::Nothing) };
+        assert!(!has_changed(&cache, &purged), "it counts as nothing still");
+        publish(&cache, State::Ready, 2);
+        assert!(has_changed(&cache, &purged), "a fill has ended");
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod own;
 mod pieces;
 mod gaps;
 mod partial;
+mod purge;
 mod adopt;
 mod round;
 pub mod clients;

@@ -87,10 +87,11 @@ impl Fill {
         let (asked, times) = (&self.job.request.fields, fill::times(response.times));
         let (rules, whole) = (&self.job.rules, Status(200));
         let verdict = keep::judge(Method::Get, asked, whole, &response.head.fields, &times, rules);
-        let (lifetimes, omit) = match verdict {
+        let (mut lifetimes, omit) = match verdict {
             Keep::Store { lifetimes, omit } => (lifetimes, omit),
             Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
         };
+        lifetimes.labels = self.labels(&response.head.fields);
         let bytes = match piece.extent {
             Extent::Length(length) => length,
             Extent::ToEnd | Extent::Open => piece.range.end,
@@ -129,6 +130,7 @@ impl Fill {
         let part = self.job.part.as_ref().filter(|_| is_part(entry));
         let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
         let len = piece.range.end - piece.range.start;
+        self.heed_purges(entry);
         if bytes == 0 || bytes > len || self.is_spoiled() {
             return self.shelf.forget(&entry.name.key);
         }

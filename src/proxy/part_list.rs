@@ -122,13 +122,9 @@ impl<'c> Lock<'c> {
     async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
         let key = name.key.beside(b"list");
         for _ in 0..TRIES_MAX {
-            match cache.fills.lease(&key, cache.seat) {
+            match cache.fills.lease(&key, cache.seat, cache.purges.asked_seq()) {
                 Lease::Leader(at) => return Some(Self { cache, at }),
-                Lease::Follow(at) => {
-                    if !cache.remote.borrow().contains_key(&at) {
-                        cache.fills.unfollow(at, cache.seat);
-                    }
-                }
+                Lease::Follow(at) => lease::leave(cache, at),
                 Lease::Full => {}
             }
             // It is held for the time that a small file takes to write.

@@ -312,6 +312,8 @@ impl<C: Client> Exchange<'_, C> {
             conditional: None,
             request: self.request.clone(),
             found: found.clone(),
+            scheme: self.client.scheme(),
+            asked_seq: self.asked_seq(),
             stored: None,
             others: None,
             rules: Rc::clone(rules),

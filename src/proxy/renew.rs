@@ -30,7 +30,8 @@ impl Fill {
         let old = (stored.status, &stored.fields, &stored.lifetimes);
         let (asked, rules) = (&self.job.request.fields, &self.job.rules);
         let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
-        let Renewed { mut fields, lifetimes, omit } = renewed;
+        let Renewed { mut fields, mut lifetimes, omit } = renewed;
+        lifetimes.labels = self.labels(&fields);
         self.keep_private(&mut fields, &omit);
         if rules.set_cookie != SetCookie::Store {
             let mut private = self.lease.local.private();
@@ -45,6 +46,7 @@ impl Fill {
     /// if that is another variant, it is stored for what the fill's request selects as well.
     pub(super) async fn revalidated(mut self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
         let mut object = Rc::clone(stored);
+        self.heed_purges(&entry);
         if !self.is_spoiled() {
             let note = Note::of(&entry);
             let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });

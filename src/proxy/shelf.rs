@@ -16,6 +16,7 @@ use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::keep::Lifetimes;
 use crate::policy::key::Key;
+use crate::policy::label::Labels;
 use crate::policy::meta;
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
@@ -67,7 +68,7 @@ impl Shelf {
         let Some(names) = &lifetimes.vary else { return Ok(found.primary.clone()) };
         let marker = match &found.marker {
             Some(marker) if marker.names == *names => marker.clone(),
-            _ => self.write_marker(&found.primary, names)?,
+            _ => self.write_marker(&found.primary, names, lifetimes.labels.asked_seq)?,
         };
         Ok(found.primary.variant(&marker.names, &marker.mark, request))
     }
@@ -163,11 +164,17 @@ impl Shelf {
         &self.cache
     }
 
-    fn write_marker(&self, primary: &Name, names: &VaryNames) -> io::Result<Marker> {
+    fn write_marker(
+        &self,
+        primary: &Name,
+        names: &VaryNames,
+        asked_seq: u64,
+    ) -> io::Result<Marker> {
         let mark: Rc<[u8]> = format!("{:x}", self.id).into_bytes().into();
         let lifetimes = Lifetimes {
             received_s: reactor::now().unix_s(),
             vary: Some(names.clone()),
+            labels: Labels::untagged(asked_seq),
             ..Lifetimes::default()
         };
         let entry = Entry {

@@ -13,6 +13,7 @@ use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::status::Status;
 use crate::policy::keep::Lifetimes;
+use crate::policy::label::Labels;
 use crate::policy::revalidate::confirms;
 use crate::policy::variants::{Variant, Variants};
 use crate::policy::vary::VaryNames;
@@ -104,6 +105,7 @@ pub struct Note {
     text: Rc<[u8]>,
     variant: Variant,
     vary: Option<VaryNames>,
+    asked_seq: u64,
 }
 
 impl Note {
@@ -112,7 +114,8 @@ impl Note {
         let parts = Parts::of(&entry.name.text)?;
         let variant = Variant::of(parts.chosen, &entry.fields)?;
         let vary = entry.lifetimes.vary.clone();
-        Some(Self { text: Rc::clone(&entry.name.text), variant, vary })
+        let asked_seq = entry.lifetimes.labels.asked_seq;
+        Some(Self { text: Rc::clone(&entry.name.text), variant, vary, asked_seq })
     }
 
     /// Enters the variant, now that it is stored, and removes those that are too many.
@@ -128,7 +131,8 @@ impl Note {
             shelf.forget(&Parts { chosen: &variant.chosen, ..parts }.name().key);
         }
         let received_s = reactor::now().unix_s();
-        let lifetimes = Lifetimes { received_s, vary: self.vary, ..Lifetimes::default() };
+        let labels = Labels::untagged(self.asked_seq);
+        let lifetimes = Lifetimes { received_s, vary: self.vary, labels, ..Lifetimes::default() };
         let status = Status(MARKER_STATUS);
         let entry = Entry { name, status, fields: Fields::new(), lifetimes };
         shelf.write_note(&entry, &list.encode(), State::Vary)
@@ -136,7 +140,7 @@ impl Note {
 }
 
 fn read(cache: &CacheSide, name: &Name) -> Variants {
-    if let Some(list) = lookup::find_hot(cache, &name.key) {
+    if let Some(list) = lookup::find_hot(cache, name) {
         return list.with_body(Variants::decode);
     }
     if cache.index.lookup(&name.key).is_none() {

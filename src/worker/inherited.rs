@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::cache::fills::Fills;
 use crate::cache::index::Index;
+use crate::cache::purge::Purges;
 use crate::cache::store::Store;
 use crate::cache::uses::Uses;
 use crate::config::{Config, ListenAddress};
@@ -68,6 +69,8 @@ pub struct Inherited {
     pub channel: OwnedFd,
     /// The index; `None` when nothing is to be cached.
     pub index: Option<Rc<Index>>,
+    /// What was purged from it; there is one if there is an index.
+    pub purges: Option<Rc<Purges>>,
     /// The files that belong to the index; there is one if there is an index.
     pub store: Option<Rc<Store>>,
     /// How often keys were asked for; there is one if there is an index.

@@ -84,6 +84,7 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
     let config = inherited.config.cache.as_ref()?;
     Some(CacheSide {
         index: Rc::clone(inherited.index.as_ref()?),
+        purges: Rc::clone(inherited.purges.as_ref()?),
         store: Rc::clone(inherited.store.as_ref()?),
         fills: Rc::clone(&inherited.fills),
         uses: Rc::clone(inherited.uses.as_ref()?),

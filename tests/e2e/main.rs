@@ -31,6 +31,8 @@ mod leaks;
 mod memory;
 mod partial;
 mod processes;
+mod purge;
+mod purge_fills;
 mod ranges;
 mod reloads;
 mod request_bodies;

@@ -22,15 +22,15 @@ fn leader(lease: Lease) -> FillAt {
 fn the_first_leads_the_second_follows_and_hears_everything() {
     let (a, b) = two();
     let key = key_of(b"x");
-    let at = leader(a.lease(&key, 0));
+    let at = leader(a.lease(&key, 0, 0));
     assert!(!a.has_followers(at) && a.head_ready(at, None).is_empty());
-    assert_eq!(b.lease(&key, 1), Lease::Follow(at));
+    assert_eq!(b.lease(&key, 1, 0), Lease::Follow(at));
     assert!(a.has_followers(at));
     assert_eq!(b.state(at), FillState::Streaming { bytes: 0, total: None });
     assert_eq!(a.progress(at, 10), Seats::one(1));
     assert_eq!(b.state(at), FillState::Streaming { bytes: 10, total: None });
     assert_eq!(b.bytes_under_way(), 10);
-    let other = leader(b.lease(&key_of(b"y"), 1));
+    let other = leader(b.lease(&key_of(b"y"), 1, 0));
     b.head_ready(other, Some(500));
     a.spoil(&key_of(b"y"));
     assert_eq!(a.bytes_under_way(), 510);
@@ -41,19 +41,19 @@ fn the_first_leads_the_second_follows_and_hears_everything() {
     assert_eq!(b.state(at), FillState::Done { bytes: 10 });
     b.unfollow(at, 1);
     assert!(!a.has_followers(at));
-    assert_ne!(leader(b.lease(&key, 1)).id(), at.id());
+    assert_ne!(leader(b.lease(&key, 1, 0)).id(), at.id());
 }
 
 #[test]
 fn who_holds_an_old_fill_sees_it_gone() {
     let (a, _b) = two();
     let key = key_of(b"x");
-    let first = leader(a.lease(&key, 0));
+    let first = leader(a.lease(&key, 0, 0));
     a.pass(first);
     assert_eq!(a.state(first), FillState::Pass);
     assert!(a.failed(first, 1).is_empty() && a.state(first) == FillState::Pass);
     for n in 0..10_000_u32 {
-        let at = leader(a.lease(&key_of(&n.to_le_bytes()), 0));
+        let at = leader(a.lease(&key_of(&n.to_le_bytes()), 0, 0));
         assert_eq!(a.under_way(), [at.id()]);
         assert!(a.numbers().contains(&at.id()) && !a.numbers().contains(&(at.id() + 1)));
         a.failed(at, 1);
@@ -66,13 +66,13 @@ fn who_holds_an_old_fill_sees_it_gone() {
 fn a_spoiled_fill_is_joined_by_nobody() {
     let (a, b) = two();
     let key = key_of(b"x");
-    let old = leader(a.lease(&key, 0));
-    assert_eq!(b.lease(&key, 1), Lease::Follow(old));
+    let old = leader(a.lease(&key, 0, 0));
+    assert_eq!(b.lease(&key, 1, 0), Lease::Follow(old));
     b.spoil(&key);
     assert!(a.is_spoiled(old));
-    let new = leader(b.lease(&key, 1));
+    let new = leader(b.lease(&key, 1, 0));
     assert!(new != old && !b.is_spoiled(new));
-    assert_eq!(a.lease(&key, 0), Lease::Follow(new));
+    assert_eq!(a.lease(&key, 0, 0), Lease::Follow(new));
     assert_eq!(a.head_ready(old, Some(5)), Seats::one(1), "who joined before still hears of it");
     assert_eq!(b.state(old), FillState::Streaming { bytes: 0, total: Some(5) });
     b.spoil(&key_of(b"y"));
@@ -85,7 +85,7 @@ fn what_is_fetched_beside_a_key_is_spoiled_with_it() {
     let key = key_of(b"x");
     let parts = [key.beside(b"0-9"), key.beside(b"10-19")];
     assert!(parts[0] != parts[1] && parts[0] != key);
-    let fills = parts.map(|part| leader(a.lease(&part, 0)));
+    let fills = parts.map(|part| leader(a.lease(&part, 0, 0)));
     assert_eq!(b.under_way_of(&parts[0]), Some(fills[0]));
     assert_eq!(b.under_way_of(&key), None);
     b.spoil(&key);
@@ -98,20 +98,20 @@ fn a_group_that_is_full_says_so() {
     let (a, _b) = two();
     let mut n_full = 0;
     for n in 0..1000_u32 {
-        n_full += usize::from(a.lease(&key_of(&n.to_le_bytes()), 0) == Lease::Full);
+        n_full += usize::from(a.lease(&key_of(&n.to_le_bytes()), 0, 0) == Lease::Full);
     }
     assert!(n_full >= 1000 - n_groups(100) * GROUP);
     assert!(Fills::create(usize::MAX).is_err());
-    assert_eq!(Fills::create(1).unwrap().lease(&key_of(b"x"), 0), Lease::Full, "not attached");
+    assert_eq!(Fills::create(1).unwrap().lease(&key_of(b"x"), 0, 0), Lease::Full, "not attached");
 }
 
 #[test]
 fn a_dead_leaders_fill_fails_and_is_led_anew() {
     let (a, b) = two();
     let (x, y) = (key_of(b"x"), key_of(b"y"));
-    let (at_x, at_y) = (leader(a.lease(&x, 0)), leader(a.lease(&y, 0)));
-    assert_eq!(b.lease(&x, 1), Lease::Follow(at_x));
-    assert_eq!(b.lease(&y, 1), Lease::Follow(at_y));
+    let (at_x, at_y) = (leader(a.lease(&x, 0, 0)), leader(a.lease(&y, 0, 0)));
+    assert_eq!(b.lease(&x, 1, 0), Lease::Follow(at_x));
+    assert_eq!(b.lease(&y, 1, 0), Lease::Follow(at_y));
     assert!(a.attach(0).is_err(), "a living worker's seat is taken");
     // As if its process had died: the row is nobody's.
     a.owners.release(a.owner().unwrap());
@@ -120,7 +120,7 @@ fn a_dead_leaders_fill_fails_and_is_led_anew() {
     assert_eq!(b.abandon_seat(0), Seats::one(1));
     assert_eq!(b.state(at_y), FillState::Failed { code: 0 });
     assert!(b.under_way().is_empty());
-    assert!(matches!(b.lease(&y, 1), Lease::Leader(_)));
+    assert!(matches!(b.lease(&y, 1, 0), Lease::Leader(_)));
     a.attach(0).unwrap();
     assert!(a.progress(at_x, 1).is_empty(), "its successor does not lead it");
 }
@@ -130,7 +130,7 @@ fn no_wake_is_lost_between_progress_and_follow() {
     let (a, b) = two();
     for n in 0..500_u32 {
         let key = key_of(&n.to_le_bytes());
-        let at = leader(a.lease(&key, 0));
+        let at = leader(a.lease(&key, 0, 0));
         std::thread::scope(|scope| {
             let woken = scope.spawn(|| a.pass(at).contains(1));
             b.follow(at, 1);

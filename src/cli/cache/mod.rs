@@ -80,11 +80,8 @@ enum CacheWhat {
         #[arg(long)]
         json: bool,
     },
-    /// Remove one object and its variants
-    Purge {
-        /// Its URL, its key of 32 hex digits, or the path of its file
-        url: String,
-    },
+    /// Have something not served any more, and list or undo that
+    Purge(purge::Purge),
     /// Check every object against its checksums and the index
     Verify,
 }
@@ -96,9 +93,9 @@ pub(super) fn run(command: &CacheCommand) -> Result<i32> {
     output::to_stdout(|out| Ok(i32::from(!look(&command.what, &dir, &naming, out)?)))
 }
 
-fn look(what: &CacheWhat, dir: &Path, naming: &Naming, mut out: &mut dyn Write) -> Result<bool> {
-    if let CacheWhat::Purge { url } = what {
-        return Ok(purge::purge(dir, naming, url, &mut out)? > 0);
+fn look(what: &CacheWhat, dir: &Path, naming: &Naming, out: &mut dyn Write) -> Result<bool> {
+    if let CacheWhat::Purge(what) = what {
+        return purge::purge(dir, naming, what, out).map(|()| true);
     }
     let (cache, now_s) = (Opened::open(dir)?, opened::now_s());
     Ok(match what {
@@ -113,7 +110,7 @@ fn look(what: &CacheWhat, dir: &Path, naming: &Naming, mut out: &mut dyn Write) 
             cat::cat(&cache, naming, url, fields, out).map(|()| true)?
         }
         CacheWhat::Du { by, json } => du::du(&cache, *by, *json, out).map(|()| true)?,
-        CacheWhat::Verify | CacheWhat::Purge { .. } => verify::verify(&cache, out)? == 0,
+        CacheWhat::Verify | CacheWhat::Purge(_) => verify::verify(&cache, out)? == 0,
     })
 }
 

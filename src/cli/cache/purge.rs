@@ -1,89 +1,209 @@
-//! `ktrix cache purge`: what must not be served any more goes at once.
+//! `ktrix cache purge`: what must not be served any more is not, from this moment on.
 
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::unistd::{User, getuid};
 
-use crate::cache::index::Index;
-use crate::cache::place;
-use crate::cache::slot::{SlotView, State};
+use crate::cache::purge::journal::Record;
+use crate::cache::purge::{Order, Purges};
 use crate::cache::store::Store;
-use crate::cli::cache::name::Naming;
+use crate::cli::cache::name::{Naming, printable};
+use crate::cli::cache::opened::now_s;
+use crate::http::date;
+use crate::policy::key::Key;
+use crate::policy::label::{self, Kind};
 
-/// Removes an object with all its variants; returns how many objects went. A running ktrix sees
-/// it at once.
+/// What is to be purged, or to be done with purges.
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("named").required(true).args(
+    ["url", "prefix", "host", "tag", "group", "all", "undo", "list"])))]
+pub(super) struct Purge {
+    /// One object with its variants: its URL, its key of 32 hex digits, or the path of its file
+    url: Option<String>,
+    /// What has a URL that begins so, whatever its scheme
+    #[arg(long, value_name = "URL")]
+    prefix: Option<String>,
+    /// What is on this host, or on this port of it
+    #[arg(long, value_name = "HOST[:PORT]")]
+    host: Option<String>,
+    /// What its origin gave this tag
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// What its origin put into this group; with --of
+    #[arg(long, value_name = "GROUP", requires = "of")]
+    group: Option<String>,
+    /// The origin of the group
+    #[arg(long, value_name = "http://HOST[:PORT]", requires = "group")]
+    of: Option<String>,
+    /// Everything
+    #[arg(long)]
+    all: bool,
+    /// Make it stale only: it may be served while it is renewed, and is validated
+    #[arg(long, conflicts_with_all = ["undo", "list"])]
+    soft: bool,
+    /// Take back the purge of this number, as far as its objects are still there
+    #[arg(long, value_name = "NUMBER")]
+    undo: Option<u64>,
+    /// List the purges that are remembered
+    #[arg(long)]
+    list: bool,
+}
+
+/// Does it, and prints the number of the purge. A running ktrix heeds it at once.
 ///
 /// # Errors
 ///
-/// When there is no index in `dir`, `what` is neither URL nor key, or the index cannot be written.
-pub(super) fn purge(
-    dir: &Path,
-    naming: &Naming,
-    what: &str,
-    out: &mut impl Write,
-) -> Result<usize> {
-    let (index, store) = open(dir)?;
-    index.attach().context("cannot write the cache index")?;
-    let key = naming.key(what)?;
-    let state = index.lookup(&key).map(|view| view.state);
-    let primary = store.open_any(&key).ok().flatten().map(|it| it.key_text().to_vec());
-    let mut n_purged = usize::from(place::discard(&index, &store, &key, None).is_some());
-    // Variants are stored under keys of their own, which only their texts tell. Where the primary
-    // slot is gone they may still be there, and would be found when it comes back.
-    if state != Some(State::Ready) {
-        let text = primary.or_else(|| text_of_url(naming, what)).unwrap_or_default();
-        n_purged += purge_variants(&index, &store, &text);
+/// When there is no table of purges in `dir`, what is named makes no sense, or nothing was done.
+pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Write) -> Result<()> {
+    let purges = Purges::open_existing(dir)?;
+    if what.list {
+        return list(&purges, out);
     }
-    writeln!(out, "{n_purged} purged")?;
-    Ok(n_purged)
-}
-
-fn text_of_url(naming: &Naming, what: &str) -> Option<Vec<u8>> {
-    naming.of_url(what, &[]).ok().map(|(_, name, _)| name.text.to_vec())
-}
-
-fn open(dir: &Path) -> Result<(Index, Store)> {
-    let index = Index::open_existing(dir)?;
-    let store = Store::open(dir, index.epoch())
-        .with_context(|| format!("cannot open cache directory {dir:?}"))?;
-    Ok((index, store))
-}
-
-fn purge_variants(index: &Index, store: &Store, primary_text: &[u8]) -> usize {
-    if primary_text.is_empty() {
-        return 0;
+    if let Some(number) = what.undo {
+        let undone = purges.undo(number).with_context(|| format!("cannot undo purge {number}"))?;
+        purges.sync().context("cannot write the table of purges")?;
+        writeln!(out, "purge {number} of {} is undone", named(&undone))?;
+        return Ok(());
     }
-    let prefix = [primary_text, b"\n"].concat();
-    let is_variant = |view: &SlotView| {
-        let object = store.open_any(&view.key).ok().flatten();
-        object.is_some_and(|object| object.key_text().starts_with(&prefix))
-    };
-    let discard = |view: &SlotView| place::discard(index, store, &view.key, None).is_some();
-    index.iter().filter(is_variant).filter(discard).count()
+    let order = what.order(dir, naming)?;
+    let number = purges.purge(&order, now_s()).context("nothing is purged")?;
+    purges.sync().context("purged, but cannot write the table of purges")?;
+    let soft = if order.is_soft { "soft " } else { "" };
+    writeln!(out, "{soft}purge {number} of {} {}", order.kind.word(), order.name)?;
+    Ok(())
+}
+
+impl Purge {
+    fn order(&self, dir: &Path, naming: &Naming) -> Result<Order> {
+        let (kind, text, name) = if let Some(url) = &self.url {
+            (Kind::Url, url_text(dir, naming, url)?, url.clone())
+        } else if let Some(prefix) = &self.prefix {
+            let Some(text) = label::prefix_text(prefix.as_bytes()) else {
+                bail!("{prefix:?} is no beginning of a URL (try \"http://host/path\")");
+            };
+            (Kind::Prefix, text, prefix.clone())
+        } else if let Some(host) = &self.host {
+            if host.is_empty() || host.contains('/') {
+                bail!("{host:?} is no host");
+            }
+            (Kind::Host, label::host_text(host.as_bytes()), host.clone())
+        } else if let Some(tag) = &self.tag {
+            if label::tags_in(tag.as_bytes()).ne([tag.as_bytes()]) {
+                bail!("{tag:?} is not one tag: none holds a space or a comma");
+            }
+            (Kind::Tag, tag.as_bytes().to_vec(), tag.clone())
+        } else if let (Some(group), Some(origin)) = (&self.group, &self.of) {
+            let (scheme, authority) = origin.split_once("://").unwrap_or_default();
+            let authority = authority.trim_end_matches('/');
+            if authority.is_empty() || authority.contains('/') {
+                bail!("{origin:?} is no origin (try \"http://host\")");
+            }
+            let text = label::group_text(scheme.as_bytes(), authority.as_bytes(), group.as_bytes());
+            (Kind::Group, text, format!("{group} of {origin}"))
+        } else {
+            (Kind::All, Vec::new(), String::new())
+        };
+        Ok(Order { kind, text, is_soft: self.soft, name, who: who() })
+    }
+}
+
+/// The key text of what a URL, a key or a file names, without what tells its variants apart.
+fn url_text(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
+    if what.contains("://") {
+        return Ok(label::primary_of(&naming.of_url(what, &[])?.1.text).to_vec());
+    }
+    let key: Key = naming.key(what)?;
+    let store = Store::open(dir, 0).with_context(|| format!("cannot open {dir:?}"))?;
+    let object = store.open_any(&key).context("cannot use the cache file")?;
+    let object = object.with_context(|| format!("nothing is stored under {what:?}"))?;
+    Ok(label::primary_of(object.key_text()).to_vec())
+}
+
+fn list(purges: &Purges, out: &mut dyn Write) -> Result<()> {
+    for record in purges.records() {
+        let date = date::format(record.time_s);
+        let undone = if record.is_undone { " (undone)" } else { "" };
+        let (number, who) = (record.number, printable(record.who.as_bytes()));
+        let date = String::from_utf8_lossy(&date);
+        writeln!(out, "{number:>6}  {date}  {}{undone}  by {who}", named(&record))?;
+    }
+    Ok(())
+}
+
+fn named(record: &Record) -> String {
+    let soft = if record.is_soft { "soft " } else { "" };
+    let text = format!("{soft}{} {}", record.kind.word(), printable(record.name.as_bytes()));
+    text.trim_end().to_owned()
+}
+
+/// Who asks, for the log.
+fn who() -> String {
+    let user = User::from_uid(getuid()).ok().flatten();
+    user.map_or_else(|| format!("uid {}", getuid()), |user| format!("user {}", user.name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::place::tests::{cache, slot, store_one};
+    use clap::Parser;
 
-    const PAGE: &str = "GET http://a.example/page?x";
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        purge: Purge,
+    }
+
+    fn run(dir: &Path, line: &str) -> Result<String> {
+        let words = ["purge"].into_iter().chain(line.split_whitespace());
+        let line = Line::try_parse_from(words)?;
+        let mut out = Vec::new();
+        purge(dir, &Naming::of(None), &line.purge, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
 
     #[test]
-    fn purging_takes_the_variants_along() {
-        let (dir, index, store) = cache(10);
-        let variant = format!("{PAGE}\naccept: x");
-        for text in [PAGE, &variant, "GET http://a.example/page?xy"] {
-            store_one(&index, &store, text, b"body").unwrap();
+    fn what_is_purged_is_listed_and_can_be_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(run(dir.path(), "--all").unwrap_err().to_string().contains("no table of purges"));
+        Purges::open(dir.path()).unwrap();
+        let done = [
+            ("http://a/b", "purge 1 of url http://a/b\n"),
+            ("--prefix http://a/x --soft", "soft purge 2 of prefix http://a/x\n"),
+            ("--host a", "purge 3 of host a\n"),
+            ("--tag news", "purge 4 of tag news\n"),
+            ("--group g --of http://a", "purge 5 of group g of http://a\n"),
+            ("--undo 3", "purge 3 of host a is undone\n"),
+        ];
+        for (line, said) in done {
+            assert_eq!(run(dir.path(), line).unwrap(), said, "{line}");
         }
-        let view = index.lookup(&slot(PAGE).key).unwrap();
-        let vary = crate::cache::slot::NewSlot { state: State::Vary, ..view.slot };
-        index.publish(&vary).unwrap();
-        let n_purged =
-            purge(dir.path(), &Naming::of(None), "http://a.example/page?x", &mut Vec::new())
-                .unwrap();
-        assert_eq!((n_purged, index.objects()), (2, 1));
-        assert!(!store.exists(&slot(PAGE).key) && !store.exists(&slot(&variant).key));
+        let listed = run(dir.path(), "--list").unwrap();
+        assert!(listed.contains("host a (undone)  by "), "{listed}");
+        assert_eq!(listed.lines().count(), 5);
+    }
+
+    #[test]
+    fn what_makes_no_sense_purges_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (purges, _) = Purges::open(dir.path()).unwrap();
+        for line in [
+            "",
+            "--all --host a",
+            "--undo 1 --soft",
+            "--group g",
+            "--group g --of a",
+            "--prefix /x",
+            "--host a/b",
+            "--tag a,b",
+            "page",
+            "d41d8cd98f00b204e9800998ecf8427e",
+            "--undo 7",
+        ] {
+            assert!(run(dir.path(), line).is_err(), "{line}");
+        }
+        assert!(purges.records().is_empty());
     }
 }

@@ -10,6 +10,7 @@ use crate::base::units::format_size;
 use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen};
 use crate::config::document::{Node, Place, Value};
 use crate::config::error::Faults;
+use crate::config::network::{self, Network};
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::{self, WORKERS_MAX};
 use crate::config::section::{Scalar, Section};
@@ -216,12 +217,30 @@ pub(crate) fn cache_at(
             "off" => Admission::Off,
             _ => Admission::Auto,
         },
+        purge: purge(faults, section),
         rules: rules::of_all(faults, section),
     }
 }
 
 /// What stays free on the disk of a large cache that says nothing else.
 const FREE_BYTES_MIN: u64 = 64 << 20;
+
+/// Who may purge by request.
+fn purge(faults: &mut Faults<'_>, section: &Section<'_>) -> Vec<Network> {
+    let Some(items) = section.items(faults, "purge") else { return network::loopback().to_vec() };
+    let mut networks = Vec::new();
+    for item in items {
+        let Some(scalar) = item.scalar(faults, schema::Kind::Text("network")) else { continue };
+        if scalar.is("off") {
+            continue;
+        }
+        match network::parse_network(scalar.text) {
+            Ok(read) => networks.extend(read),
+            Err(message) => scalar.fault(faults, message),
+        }
+    }
+    networks
+}
 
 pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeouts {
     Timeouts {

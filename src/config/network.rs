@@ -1,0 +1,142 @@
+//! Networks: who may do what not everybody may.
+//!
+//! | written | who |
+//! | --- | --- |
+//! | `loopback` | 127.0.0.0/8 and ::1 |
+//! | `10.0.0.0/8`, `2001:db8::/32` | addresses that begin with these bits |
+//! | `10.0.0.1` | this address |
+//! | `unix` | whoever reaches a unix socket of ours |
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::config::error::quoted;
+
+/// Some of those who connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// Addresses that begin with so many bits of this one.
+    Ip(IpAddr, u8),
+    /// Connections to a unix socket, which have no address.
+    Unix,
+}
+
+impl Network {
+    /// Whether someone with this address belongs to it; an IPv4 address that comes by way of IPv6
+    /// is one of IPv4.
+    pub fn contains(&self, address: Option<IpAddr>) -> bool {
+        match (self, address.map(|address| address.to_canonical())) {
+            (Self::Unix, None) => true,
+            (Self::Ip(IpAddr::V4(network), n_bits), Some(IpAddr::V4(address))) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= u32::from(*n_bits)
+            }
+            (Self::Ip(IpAddr::V6(network), n_bits), Some(IpAddr::V6(address))) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= u32::from(*n_bits)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// This machine, by its loopback addresses.
+pub fn loopback() -> [Network; 2] {
+    [
+        Network::Ip(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+        Network::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+    ]
+}
+
+/// Reads a network; a word may stand for several.
+///
+/// # Errors
+/// What the text is not, and what would be a network.
+pub fn parse_network(text: &str) -> Result<Vec<Network>, String> {
+    match text {
+        "loopback" => return Ok(loopback().to_vec()),
+        "unix" => return Ok(vec![Network::Unix]),
+        _ => {}
+    }
+    let wrong = |why: &str| {
+        Err(format!(
+            "{} {why} (try \"10.0.0.0/8\", \"::1\", \"loopback\" or \"unix\")",
+            quoted(text)
+        ))
+    };
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let Ok(address) = address.parse::<IpAddr>() else { return wrong("is no network") };
+    let n_bits_max = if address.is_ipv4() { 32 } else { 128 };
+    let n_bits = match bits {
+        None => n_bits_max,
+        // A sign or a zero in front would be read as a number by some and not by others.
+        Some(bits) if bits.starts_with('+') || bits.len() > 3 => {
+            return wrong("has no such length");
+        }
+        Some(bits) => match bits.parse::<u8>() {
+            Ok(n_bits) if n_bits <= n_bits_max => n_bits,
+            _ => return wrong("has no such length"),
+        },
+    };
+    let is_exact = match address {
+        IpAddr::V4(address) => address.to_bits().trailing_zeros() + u32::from(n_bits) >= 32,
+        IpAddr::V6(address) => address.to_bits().trailing_zeros() + u32::from(n_bits) >= 128,
+    };
+    if !is_exact {
+        return wrong("has bits behind its length");
+    }
+    Ok(vec![Network::Ip(address, n_bits)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_in(network: &str, address: &str) -> bool {
+        let address = address.parse().ok();
+        parse_network(network).unwrap().iter().any(|network| network.contains(address))
+    }
+
+    #[test]
+    fn an_address_belongs_to_what_its_bits_begin_with() {
+        for (network, address, expected) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.2", false),
+            ("0.0.0.0/0", "255.0.0.1", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("2001:db8::/32", "2001:db8:ffff::", true),
+            ("2001:db8::/32", "2001:db9::", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("loopback", "127.5.0.1", true),
+            ("loopback", "::1", true),
+            ("loopback", "::ffff:127.0.0.1", true),
+            ("loopback", "128.0.0.1", false),
+            ("unix", "127.0.0.1", false),
+        ] {
+            assert_eq!(is_in(network, address), expected, "{address} in {network}");
+        }
+        assert!(Network::Unix.contains(None));
+        assert!(loopback().iter().all(|network| !network.contains(None)));
+    }
+
+    #[test]
+    fn what_is_no_network_is_said_to_be_none() {
+        for text in [
+            "",
+            "local",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.1/8",
+            "::1/129",
+            "10/8",
+        ] {
+            assert!(parse_network(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Purging by request: `PURGE URL`, from those who may.
+//!
+//! It is answered here whatever comes of it, so that no origin ever sees such a request while
+//! there is a cache.
+
+use std::rc::Rc;
+
+use crate::cache::purge::{Order, PurgeError};
+use crate::http::head::RequestHead;
+use crate::http::status::Status;
+use crate::policy::label::{self, Kind};
+use crate::policy::purging::{self, Wish};
+use crate::proxy::client::Client;
+use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::CloseReason;
+use crate::proxy::lookup::Name;
+use crate::reactor;
+
+/// The method.
+pub(super) const METHOD: &[u8] = b"PURGE";
+
+impl<C: Client> Exchange<'_, C> {
+    /// Purges what the request names, and answers with the number of the purge.
+    pub(super) async fn purge(&mut self, cache: &Rc<CacheSide>) -> Result<(), CloseReason> {
+        let address = self.client.address();
+        let allowed = self.context.config.cache.as_ref().map_or(&[][..], |cache| &cache.purge);
+        if !allowed.iter().any(|network| network.contains(address)) {
+            self.facts.reason = "purge-denied";
+            return self.own(Status(403), "who may purge is configured otherwise", &[]).await;
+        }
+        let who =
+            address.map_or_else(|| "unix socket".to_owned(), |it| it.to_canonical().to_string());
+        let (scheme, request) = (self.client.scheme(), self.request);
+        let wishes = purging::wishes(
+            &request.fields,
+            scheme.as_bytes(),
+            request.authority(),
+            request.target.path_and_query(),
+        );
+        let wishes = match wishes {
+            Ok(wishes) => wishes,
+            Err(refusal) => return self.own(Status(400), refusal.sentence(), &[]).await,
+        };
+        let mut numbers = Vec::new();
+        for wish in wishes {
+            let order = order(self.context, scheme, request, wish, &who);
+            match cache.purges.purge(&order, reactor::now().unix_s()) {
+                Ok(number) => numbers.push(number),
+                Err(error) => {
+                    ::log::error!("cannot purge {} {}: {error}", order.kind.word(), order.name);
+                    return self.unpurged(error, &numbers).await;
+                }
+            }
+        }
+        // It is in force; the keeper writes it to the disk and to the log.
+        cache.wakes.wake(cache.keeper_seat);
+        let text = listed(&numbers);
+        self.own(Status(200), &format!("purge {text}"), &[("Ktrix-Purge", &text)]).await
+    }
+
+    async fn unpurged(&mut self, error: PurgeError, done: &[u64]) -> Result<(), CloseReason> {
+        let text = match done {
+            [] => format!("nothing is purged: {error}"),
+            done => format!("only purge {} is done: {error}", listed(done)),
+        };
+        self.own(Status(503), &text, &[("Retry-After", "1")]).await
+    }
+}
+
+/// Numbers of consecutive purges.
+fn listed(numbers: &[u64]) -> String {
+    match numbers {
+        [] => String::new(),
+        [number] => number.to_string(),
+        [first, .., last] => format!("{first}-{last}"),
+    }
+}
+
+fn order(context: &Context, scheme: &str, request: &RequestHead, wish: Wish, who: &str) -> Order {
+    let Wish { kind, text, name, is_soft } = wish;
+    let text = match kind {
+        Kind::Url => {
+            let rules = context.router.rules_for(request.host(), request.target.path());
+            let name = Name::of_request(&rules.key, scheme, request);
+            label::primary_of(&name.text).to_vec()
+        }
+        _ => text,
+    };
+    Order { kind, text, is_soft, name, who: who.to_owned() }
+}
