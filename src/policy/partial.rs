@@ -18,11 +18,13 @@ use crate::http::content_range::ContentRange;
 use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::method::Method;
 use crate::http::range::{Ranges, Spec};
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
 use crate::policy::answer::{self, Answer};
 use crate::policy::freshness::last_modified_s;
+use crate::policy::rules::Rules;
 
 /// The most parts that are kept of a representation.
 pub const PARTS_MAX: usize = 64;
@@ -287,6 +289,17 @@ pub enum Form {
     /// 206 with several parts.
     Several,
 }
+
+/// The part that a request asks for, if it is to be fetched as such where nothing is stored.
+pub fn asks_for_part(request: &RequestHead, rules: &Rules) -> Option<Spec> {
+    let fields = &request.fields;
+    let has_one = fields.count("if-range") <= 1
+        && fields.get("if-range").is_none_or(|it| it.len() <= IF_RANGE_BYTES_MAX);
+    Spec::of(fields).filter(|_| rules.parts && request.method == Method::Get && has_one)
+}
+
+/// The most bytes that an If-Range of a client may have to be passed on.
+const IF_RANGE_BYTES_MAX: usize = 256;
 
 /// What a request asks of a representation whose parts are stored, whether they are all there or
 /// not; conditions are judged as against the whole (RFC 9110 section 13.2.2).

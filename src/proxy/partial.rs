@@ -47,9 +47,6 @@ use crate::route::Rule;
 /// for there.
 const FOLLOW_BYTES: u64 = 1 << 20;
 
-/// The most bytes that an If-Range of a client may have to be passed on.
-const IF_RANGE_BYTES_MAX: usize = 256;
-
 /// What an exchange has at hand while it answers from parts.
 pub(super) struct Parted<'a> {
     pub(super) cache: &'a Rc<CacheSide>,
@@ -109,10 +106,7 @@ impl<C: Client> Exchange<'_, C> {
 
     /// The part that a request asks for, if it is to be fetched as such.
     fn asks_for_part(&self, rules: &Rules) -> Option<Spec> {
-        let is_get = self.request.method == Method::Get;
-        let has_one = self.request.fields.count("if-range") <= 1
-            && self.request.fields.get("if-range").is_none_or(|it| it.len() <= IF_RANGE_BYTES_MAX);
-        Spec::of(&self.request.fields).filter(|_| rules.parts && is_get && has_one)
+        partial::asks_for_part(self.request, rules)
     }
 
     async fn answer_by_list(

@@ -14,6 +14,13 @@ const SITES: &str = "\
 
 /// What the target says about caching: each has an ETag, and a 304 says the same again.
 fn answer(request: &Request) -> Response {
+    if let Some(range) = request.field("range").filter(|_| request.target.starts_with("/part")) {
+        let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap_or(9));
+        let place = format!("bytes {first}-{last}/10");
+        let part = Response::ok(&"0123456789"[first..=last]).with_status(206);
+        return part.field("Content-Range", place).cache("max-age=600").field("ETag", "\"x\"");
+    }
     let control = match request.target.split(['/', '?']).nth(1).unwrap_or_default() {
         "old" => "max-age=60",
         "must" => "max-age=60, must-revalidate",
@@ -94,6 +101,12 @@ const CASES: &[Case] = &[
     case("GET", "/q?b=1&utm_x=2", &[("X-Country", "de")], "hit", "sites[0].routes[1].cache.key"),
     case("GET", "/q?b=1", &[("X-Country", "fr"), ("X-Host", "z")], "validate", "cache.key"),
     case("GET", "/new", &[("X-Host", "evil"), ("Range", "bytes=0-1")], "miss", "section 4"),
+    case("GET", "/part", &[("Range", "bytes=1-2")], "hit", "RFC 9111 section 3.3"),
+    case("GET", "/part", &[("Range", "bytes=20-")], "hit", "RFC 9110 section 15.5.17"),
+    case("GET", "/part", &[("If-None-Match", "\"x\"")], "hit", "RFC 9110 section 13.2.2"),
+    case("GET", "/part", &[("Range", "bytes=1-2"), (CONTROL, "no-cache")], "validate", "5.2.1.4"),
+    case("GET", "/part", &[("Range", "bytes=2-8")], "partial", "RFC 9111 section 3.4"),
+    case("GET", "/part3", &[("Range", "bytes=5-7")], "miss", "RFC 9111 section 4"),
     case("GET", "/new2", &[(CONTROL, "only-if-cached")], "not-cached", "section 5.2.1.7"),
     case("HEAD", "/new3", &[], "pass", "RFC 9111 section 3"),
     case("POST", "/new4", &[], "pass", "RFC 9111 section 3"),
@@ -125,13 +138,15 @@ fn prime(ktrix: &Ktrix<'_>) {
         let ask = Ask::get(target).field("Accept-Language", "de").field("X-Country", "de");
         ktrix.ask(&ask).expect_status(200);
     }
+    ktrix.ask(&Ask::get("/part").field("Range", "bytes=0-3")).expect_status(206);
     // Variants have notes beside them: what chooses, and which there are.
-    let is_note = |line: &str| [" vary ", " list "].iter().any(|word| line.contains(word));
+    let is_note =
+        |line: &str| [" vary ", " list ", " part "].iter().any(|word| line.contains(word));
     until("all of it to be stored", crate::support::PATIENCE, || {
         let config = ktrix.plan.config_path().display().to_string();
         let listed = ktrix.plan.run(&["cache", "list", "-c", &config]);
         let n_ready = text(&listed).lines().filter(|line| !is_note(line)).count();
-        (n_ready == stored.len() + 1).then_some(())
+        (n_ready == stored.len() + 2).then_some(())
     });
 }
 
@@ -190,6 +205,8 @@ fn what_is_explained_is_what_is_done() {
                 let seen = String::from_utf8(origin.last().head.raw).unwrap();
                 assert_eq!(seen.trim_end().replace("\r\n", "\n"), request.trim_end(), "{name}");
             }
+            // What is missing is told as a range.
+            None if case.verdict == "partial" => {}
             None => assert_eq!(origin.n_requests(), n_before, "{name}"),
         }
     }

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::slot::State;
 use crate::cache::store::Object;
-use crate::cli::cache::name::Naming;
+use crate::cli::cache::name::{KeyText, Naming};
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::cache::show::chosen;
+use crate::proxy::part_list::PART_STATUS;
 
 /// Writes the body of what is stored for a URL and these fields, or under a key. It is checked
 /// against its checksum first: what would not be served is not written.
@@ -39,6 +40,10 @@ pub(super) fn cat(
     let unusable = || format!("cannot use cache file {path:?}");
     let object = object.map_err(|fault| anyhow!("{fault}")).with_context(unusable)?;
     let Some(object) = object else { bail!("{name:?} is noted as not to be stored") };
+    let is_part = KeyText::of(object.key_text()).is_part();
+    if object.status() == PART_STATUS.0 && !is_part {
+        bail!("only parts of {name:?} are stored (see ktrix cache show)");
+    }
     let (mut verify, mut part) = (object.verify(), Vec::new());
     while !verify.step(&object, &mut part).with_context(unusable)? {}
     copy(&object, part, out)

@@ -108,11 +108,17 @@ impl<'a> KeyText<'a> {
         self.rest.starts_with(b"\n#")
     }
 
+    /// Whether it is the key of a part.
+    pub(in crate::cli) fn is_part(&self) -> bool {
+        let last = self.rest.rsplit(|&byte| byte == b'\n').next();
+        last.is_some_and(|line| line.starts_with(b"@"))
+    }
+
     /// What tells this variant from the others: a field and its normalised value, `None` for a
     /// field that the request did not have.
     pub(in crate::cli) fn variant(&self) -> Vec<(String, Option<String>)> {
         let lines = self.rest.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        let fields = lines.filter(|line| !line.starts_with(b"#"));
+        let fields = lines.filter(|line| !line.starts_with(b"#") && !line.starts_with(b"@"));
         let pair = |line: &[u8]| match memchr::memchr(b':', line) {
             Some(at) => (printable(&line[..at]), Some(printable(&line[at + 1..]))),
             None => (printable(line), None),
@@ -174,7 +180,9 @@ mod tests {
         assert_eq!(variant_line(&fields), "accept: text/html; no dnt; x-a: ");
         assert_eq!(text.url, b"http://a/b");
         assert!(!text.is_list());
-        assert!(KeyText::of(b"GET http://a/b\n#1f").is_list());
+        assert!(KeyText::of(b"GET http://a/b\n#1f").is_list() && !text.is_part());
+        let part = KeyText::of(b"GET http://a/b\ndnt\n#1f\n@2");
+        assert!(part.is_part() && !part.is_list() && part.variant().len() == 1);
     }
 
     #[test]

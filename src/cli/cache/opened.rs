@@ -105,6 +105,7 @@ impl Sight {
             (Err(_), _) if self.unreadable().is_some() => "unreadable",
             (Err(_), _) => "damaged",
             (Ok(Some(file)), State::Vary) if KeyText::of(file.key_text()).is_list() => "list",
+            (Ok(Some(file)), _) if KeyText::of(file.key_text()).is_part() => "part",
             (_, State::Vary) => "vary",
             (_, State::Pass) => "pass",
             (_, State::Ready) if is_fresh(&self.view, now_s) => "fresh",

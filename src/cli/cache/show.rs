@@ -9,6 +9,7 @@ use crate::cache::slot::State;
 use crate::cache::store::Object;
 use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
+use crate::cli::explain::parts::{list_line, list_of};
 use crate::cli::find::{find, list, marker};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
@@ -18,6 +19,7 @@ use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::meta;
 use crate::proxy::lookup::{Marker, Name, STORED_FIELDS_MAX};
+use crate::proxy::part_list::PART_STATUS;
 use crate::proxy::variants;
 
 /// What to show.
@@ -132,6 +134,8 @@ struct Shown {
     disk_bytes: u64,
     file: Option<String>,
     fault: Option<String>,
+    /// What is there of a response of which only parts are stored.
+    parts: Option<String>,
     head: Vec<(String, String)>,
 }
 
@@ -142,6 +146,7 @@ impl Shown {
         let lifetimes = file.and_then(|file| meta::decode(file.meta()).ok());
         let vary = lifetimes.iter().filter_map(|it| it.vary.as_ref()).flat_map(|it| it.names());
         let path = cache.store.path(&view.key).display().to_string();
+        let parts = file.filter(|file| file.status() == PART_STATUS.0).and_then(list_of);
         Self {
             key: view.key.to_string(),
             url: text.map(|text| printable(text.url)),
@@ -166,6 +171,7 @@ impl Shown {
             disk_bytes: view.weight_bytes(),
             file: view.state.has_file().then_some(path),
             fault: sight.object.as_ref().err().map(ToString::to_string),
+            parts: parts.map(|parts| list_line(&parts)),
             head: file.map(head_of).unwrap_or_default(),
         }
     }
@@ -190,6 +196,9 @@ impl Shown {
         }
         let used = if self.used { "yes" } else { "no" };
         writeln!(out, "used since eviction last looked: {used} (hits are not counted)")?;
+        if let Some(parts) = &self.parts {
+            writeln!(out, "parts: {parts}")?;
+        }
         if let Some(file) = &self.file {
             writeln!(out, "file: {file}, {} bytes on the disk", self.disk_bytes)?;
             writeln!(out, "body: {} bytes from byte {}", self.body_bytes, self.body_offset)?;

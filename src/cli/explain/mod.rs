@@ -6,6 +6,7 @@
 
 mod freshness;
 mod outcome;
+pub(super) mod parts;
 mod request;
 mod setting;
 mod step;

@@ -12,16 +12,18 @@ use crate::http::forward::{self, Peer};
 use crate::http::h1::write;
 use crate::http::status::Status;
 use crate::policy::course::Course;
+use crate::policy::partial;
 use crate::policy::pass::PassReason;
 use crate::policy::revalidate;
-use crate::policy::status::CacheStatus;
+use crate::policy::status::{CacheStatus, Fwd};
+use crate::proxy::part_fill::PartAsk;
 use crate::proxy::pass;
 use crate::proxy::variants::Others;
 
 /// What a request comes to.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
-    /// `hit`, `stale`, `miss`, `validate`, `pass`, `not-cached` or `own`.
+    /// `hit`, `stale`, `miss`, `validate`, `partial`, `pass`, `not-cached` or `own`.
     pub(super) verdict: &'static str,
     /// The word for why.
     pub(super) reason: &'static str,
@@ -78,6 +80,8 @@ pub(super) struct Basis<'a> {
     pub(super) status: Option<Status>,
     /// What is stored for others under the same key.
     pub(super) others: Option<&'a Others>,
+    /// Only parts are stored.
+    pub(super) has_parts: bool,
 }
 
 impl Basis<'_> {
@@ -112,11 +116,25 @@ impl Basis<'_> {
     /// What the origin is asked for what is to be stored, and whether that has a condition.
     fn fill_request(&self, routed: &Routed) -> (String, bool) {
         let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
+        let target = routed.rules.key.asked(routed.head.target.path_and_query());
+        // A part is asked for as such where nothing is stored, or only parts are.
+        let spec = partial::asks_for_part(&routed.head, &routed.rules);
+        if let Some(spec) = spec.filter(|_| self.stored.is_none() || self.has_parts) {
+            let is_conditional = revalidate::condition(&mut fields, self.stored, &[]);
+            let if_range = routed.head.fields.get("if-range").filter(|_| self.stored.is_none());
+            let ask = PartAsk { upstream: routed.rule.upstream, target: target.into(), fields };
+            return (text_of(&ask.question(spec, if_range).head), is_conditional);
+        }
         let tags = self.others.map(Others::tags).unwrap_or_default();
         let is_conditional = revalidate::condition(&mut fields, self.stored, &tags);
-        let target = routed.rules.key.asked(routed.head.target.path_and_query());
         (request_text(b"GET", &target, &fields), is_conditional)
     }
+}
+
+/// What comes of a request that parts answer only with something from the origin between them.
+pub(super) fn completed(routed: &Routed) -> Outcome {
+    let forward = CacheStatus::forward(Fwd::Partial).told_by(routed.rules.report);
+    Outcome::of("partial", Fwd::Partial.word(), &forward, None)
 }
 
 /// What comes of a request that goes round the cache.
@@ -133,6 +151,10 @@ pub(super) fn pass_round(routed: &Routed, why: PassReason) -> Outcome {
 fn request_text(method: &[u8], target: &[u8], fields: &Fields) -> String {
     let mut head = Vec::new();
     write::write_request(&mut head, method, target, fields);
+    text_of(&head)
+}
+
+fn text_of(head: &[u8]) -> String {
     let lines = head.split(|&byte| byte == b'\n');
     let lines = lines.map(|line| printable(line.strip_suffix(b"\r").unwrap_or(line)));
     lines.filter(|line| !line.is_empty()).map(|line| line + "\n").collect()

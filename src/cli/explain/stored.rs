@@ -6,7 +6,8 @@ use crate::cache::slot::State;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::explain::Explainer;
-use crate::cli::explain::outcome::{Basis, Outcome, pass_round};
+use crate::cli::explain::outcome::{Basis, Outcome, completed, pass_round};
+use crate::cli::explain::parts::{Parted, list_line, list_of};
 use crate::cli::explain::request::Routed;
 use crate::cli::explain::step::Because;
 use crate::cli::find::{Found, find, list};
@@ -20,8 +21,11 @@ use crate::policy::course::{Course, Held, course};
 use crate::policy::ground::Ground;
 use crate::policy::keep::Lifetimes;
 use crate::policy::meta;
+use crate::policy::partial::PartList;
 use crate::policy::parts::KeyParts;
+use crate::policy::reuse::wants_only_cached;
 use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
+use crate::proxy::part_list::PART_STATUS;
 use crate::proxy::variants::Others;
 
 /// A stored response, read.
@@ -30,6 +34,8 @@ pub(super) struct Response {
     pub(super) fields: Fields,
     pub(super) body_len: u64,
     pub(super) lifetimes: Lifetimes,
+    /// If only parts of it are stored, which.
+    pub(super) parts: Option<PartList>,
 }
 
 impl Explainer<'_> {
@@ -75,6 +81,12 @@ impl Explainer<'_> {
             self.by_rfc("stored", "nothing", "RFC 9111 section 4");
         }
         let (course, ground) = course(&routed.head, held, &routed.rules, self.now_s);
+        if let Some(Response { parts: Some(parts), fields, .. }) = &response
+            && matches!(course, Course::Answer { .. } | Course::Fill { .. })
+        {
+            let parted = self.parted(cache, routed, &found.name, fields, parts);
+            return Ok(self.say_parted(routed, (course, ground), fields, parted));
+        }
         let others = found.marker.as_ref().and_then(|marker| {
             Others::among(list(cache, &name, marker), &name, marker, &found.name)
         });
@@ -122,9 +134,21 @@ impl Explainer<'_> {
         if view.state == State::Vary {
             return None;
         }
+        if status == PART_STATUS {
+            let Some(parts) = list_of(file) else {
+                self.say(
+                    "stored",
+                    format!("{path} is no list of parts: it would be removed"),
+                    None,
+                );
+                return None;
+            };
+            self.by_rfc("stored", format!("{}, {path}", list_line(&parts)), "RFC 9111 section 3.3");
+            return Some(Response { status, fields, body_len, lifetimes, parts: Some(parts) });
+        }
         let value = format!("{} {}, {body_len} bytes, {path}", status.0, status.reason());
         self.by_rfc("stored", value, "RFC 9111 section 3");
-        Some(Response { status, fields, body_len, lifetimes })
+        Some(Response { status, fields, body_len, lifetimes, parts: None })
     }
 
     fn say_course(
@@ -135,6 +159,52 @@ impl Explainer<'_> {
         response: Option<&Response>,
         others: Option<&Others>,
     ) -> Outcome {
+        self.say_decision(routed, course, ground);
+        if matches!(course, Course::Fill { .. }) {
+            if response.is_none() {
+                self.say_admission(routed);
+            }
+            let n_tags = others.map_or(0, |others| others.tags().len());
+            if n_tags > 0 {
+                let value = format!("{n_tags} stored beside it, which the origin is asked about");
+                self.by_rfc("others", value, "RFC 9111 section 4.1");
+            }
+        }
+        let status = response.map(|it| match course {
+            Course::Answer { .. } => self.say_answer(routed, it),
+            _ => it.status,
+        });
+        let stored = response.map(|it| &it.fields);
+        let basis = Basis { stored, status, others, has_parts: false };
+        basis.outcome(routed, course, reason(course, ground))
+    }
+
+    /// What is decided where only parts are stored.
+    fn say_parted(
+        &mut self,
+        routed: &Routed,
+        (course, ground): (Course, Option<Ground>),
+        stored: &Fields,
+        parted: Parted,
+    ) -> Outcome {
+        let status = match (course, parted) {
+            (Course::Answer { .. }, Parted::Lacking) if wants_only_cached(&routed.head) => {
+                return self.say_course(routed, Course::NotCached, None, None, None);
+            }
+            (_, Parted::Lacking) => {
+                let value = "answer with what is there and what the origin adds to it";
+                self.by_rfc("decision", value, "RFC 9111 section 3.4");
+                return completed(routed);
+            }
+            (_, Parted::Whole(status)) => status,
+        };
+        self.say_decision(routed, course, ground);
+        let basis =
+            Basis { stored: Some(stored), status: Some(status), others: None, has_parts: true };
+        basis.outcome(routed, course, reason(course, ground))
+    }
+
+    fn say_decision(&mut self, routed: &Routed, course: Course, ground: Option<Ground>) {
         let because = ground.map(|ground| match ground {
             Ground::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
             ground => Because::Rfc(ground.section()),
@@ -161,28 +231,6 @@ impl Explainer<'_> {
             None => value.to_owned(),
         };
         self.say("decision", value, because);
-        if matches!(course, Course::Fill { .. }) {
-            if response.is_none() {
-                self.say_admission(routed);
-            }
-            let n_tags = others.map_or(0, |others| others.tags().len());
-            if n_tags > 0 {
-                let value = format!("{n_tags} stored beside it, which the origin is asked about");
-                self.by_rfc("others", value, "RFC 9111 section 4.1");
-            }
-        }
-        let status = response.map(|it| match course {
-            Course::Answer { .. } => self.say_answer(routed, it),
-            _ => it.status,
-        });
-        let reason = match (ground, course) {
-            (Some(ground), _) => ground.word(),
-            (None, Course::Fill { fwd, .. }) => fwd.word(),
-            (None, Course::NotCached) => "only-if-cached",
-            (None, _) => "-",
-        };
-        let stored = response.map(|it| &it.fields);
-        Basis { stored, status, others }.outcome(routed, course, reason)
     }
 
     /// What keeps a new answer from being stored though it may be.
@@ -219,6 +267,16 @@ impl Explainer<'_> {
             };
         self.by_rfc("answer", format!("{status}: {value}"), section);
         Status(status)
+    }
+}
+
+/// The word for what decided.
+fn reason(course: Course, ground: Option<Ground>) -> &'static str {
+    match (ground, course) {
+        (Some(ground), _) => ground.word(),
+        (None, Course::Fill { fwd, .. }) => fwd.word(),
+        (None, Course::NotCached) => "only-if-cached",
+        (None, _) => "-",
     }
 }
 

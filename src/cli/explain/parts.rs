@@ -1,0 +1,87 @@
+//! A response of which only parts are stored: what of a request they answer.
+
+use std::ops::Range;
+
+use crate::cache::store::Object;
+use crate::cli::cache::opened::{Opened, Sight};
+use crate::cli::explain::Explainer;
+use crate::cli::explain::request::Routed;
+use crate::http::fields::Fields;
+use crate::http::status::Status;
+use crate::policy::partial::{self, Form, LIST_BYTES_MAX, PartList, Plan, Stretch};
+use crate::proxy::lookup::Name;
+
+/// How stored parts stand to a request.
+pub(super) enum Parted {
+    /// They answer it, with this status.
+    Whole(Status),
+    /// The origin is asked for what is missing.
+    Lacking,
+}
+
+/// The list that a file holds; `None` if it cannot be read.
+pub(in crate::cli) fn list_of(file: &Object) -> Option<PartList> {
+    PartList::decode(&file.read_body(LIST_BYTES_MAX).ok()??)
+}
+
+/// The parts of a list: `0-499, 700-999 of 1000 bytes`.
+pub(in crate::cli) fn list_line(list: &PartList) -> String {
+    let range = |range: &Range<u64>| format!("{}-{}", range.start, range.end.saturating_sub(1));
+    let parts: Vec<String> = list.parts().iter().map(|part| range(&part.range)).collect();
+    let length = list.length().map_or("?".to_owned(), |length| length.to_string());
+    format!("{} of {length} bytes", parts.join(", "))
+}
+
+impl Explainer<'_> {
+    /// What the parts that lie under a name answer of a request.
+    pub(super) fn parted(
+        &mut self,
+        cache: &Opened,
+        routed: &Routed,
+        name: &Name,
+        stored: &Fields,
+        list: &PartList,
+    ) -> Parted {
+        let (form, ranges) = match partial::plan(&routed.head, stored, list) {
+            Plan::NotModified => {
+                let value = "304: the client has it already";
+                self.by_rfc("answer", value, "RFC 9110 section 13.2.2");
+                return Parted::Whole(Status(304));
+            }
+            Plan::Unsatisfiable(_) => {
+                let value = "416: there is no such part of it";
+                self.by_rfc("answer", value, "RFC 9110 section 15.5.17");
+                return Parted::Whole(Status(416));
+            }
+            Plan::Unknown => {
+                let value = "cannot be told from the parts that are there";
+                self.by_rfc("missing", value, "RFC 9111 section 3.3");
+                return Parted::Lacking;
+            }
+            Plan::Bytes(form, ranges) => (form, ranges),
+        };
+        let missing =
+            ranges.iter().flat_map(|range| list.stretches(range)).find_map(
+                |stretch| match stretch {
+                    Stretch::Missing(range) => Some(range),
+                    Stretch::Stored { range, id, .. } => {
+                        let sight = cache.find(&name.part(id).key);
+                        sight.as_ref().and_then(Sight::file).is_none().then_some(range)
+                    }
+                },
+            );
+        if let Some(missing) = missing {
+            let value =
+                format!("bytes from {} to {}", missing.start, missing.end.saturating_sub(1));
+            self.by_rfc("missing", value, "RFC 9111 section 3.4");
+            return Parted::Lacking;
+        }
+        match form {
+            Form::Whole => Parted::Whole(Status(200)),
+            Form::One | Form::Several => {
+                self.by_rfc("answer", "206: parts that are there", "RFC 9111 section 3.3");
+                Parted::Whole(Status(206))
+            }
+        }
+    }
+}
