@@ -314,20 +314,25 @@ impl Fill {
         }
         let bytes = writer.written();
         self.heed_purges(&entry);
-        let stored = match self.is_spoiled() {
+        if !self.is_spoiled() {
+            self.shelf.room_for(bytes).await;
+        }
+        // What is under the name by now may be newer than what made this untrue: it stays.
+        let was_spoiled = self.is_spoiled();
+        let stored = match was_spoiled {
             // Who reads the file may still have to learn from it that it is whole.
             true => writer.finish().map(drop),
-            false => {
-                self.shelf.room_for(bytes).await;
-                self.shelf.publish(&entry, writer).map(drop)
-            }
+            false => self.shelf.publish(&entry, writer).map(drop),
         };
         match stored {
+            Ok(()) if was_spoiled => {}
             Ok(()) if is_part(&entry) => self.enlist(&entry, bytes).await,
             Ok(()) => self.list(Note::of(&entry)),
             Err(error) => self.shelf.refused(&error),
         }
-        self.unless_spoiled();
+        if !was_spoiled {
+            self.unless_spoiled();
+        }
         // Followers take "done" to be after the last byte they were told of.
         cache.wake(cache.fills.progress(self.lease.at, bytes));
         self.lease.end(|cache, at| cache.fills.done(at));
