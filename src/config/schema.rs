@@ -174,6 +174,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[].routes[].cache", "pass-if", Kind::List("conditions"), "none", "requests that go round the cache"),
     row("sites[].routes[].cache", "refresh-if", Kind::List("conditions"), "none", "requests whose answer is validated first"),
     row("sites[].routes[].cache", "vary-ignore", Kind::List("field names"), "none", "names that mean nothing in Vary"),
+    row("sites[].routes[].cache", "vary-language", Kind::Choice(&["exact", "best"]), "exact", "which stored answers a request may have where Vary names Accept-Language"),
     row("sites[].routes[].cache", "key", Kind::Section("mapping"), "scheme, host, path and query", "what tells responses apart; the host always does"),
     row("sites[].routes[].cache.key", "scheme", Kind::Switch, "on", "whether http and https are apart"),
     row("sites[].routes[].cache.key", "path", Kind::Switch, "on", "whether the paths of the route are apart"),

@@ -47,6 +47,9 @@ pub struct Rules {
     pub key: KeyParts,
     /// Names that count for nothing in Vary, lower-case.
     pub vary_ignored: Vec<Box<str>>,
+    /// A stored variant answers a request that prefers its language to all others, though the two
+    /// requests differ in Accept-Language.
+    pub selects_language: bool,
     /// Response fields that mean nothing to the cache, lower-case. Set-Cookie is never one.
     pub ignored: Vec<Box<str>>,
     /// Targeted fields that are heeded, lower-case, the strongest first (RFC 9213 section 2.2).
@@ -137,6 +140,7 @@ impl Default for Rules {
             fetch_whole_bytes: 4 << 20,
             key: KeyParts::default(),
             vary_ignored: Vec::new(),
+            selects_language: false,
             ignored: Vec::new(),
             targets: TARGETS.iter().map(|name| (*name).into()).collect(),
             stripped: vec![TARGETS[0].into()],

@@ -39,7 +39,7 @@ use crate::proxy::purge;
 use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
-use crate::proxy::variants::Others;
+use crate::proxy::variants::{self, Others};
 use crate::reactor;
 use crate::route::Rule;
 
@@ -131,6 +131,10 @@ impl<C: Client> Exchange<'_, C> {
                 lookup::look_up(cache, &rules.key, self.client.scheme(), self.request).await;
             if rules.report.key {
                 self.key = Some(Rc::clone(&found.primary.text));
+            }
+            let in_language = variants::in_language(cache, &found, self.request, &rules).await;
+            if let Some((object, ttl_s)) = in_language {
+                return self.hit(&object, CacheVerdict::Hit, ttl_s).await;
             }
             match self.follow(cache, rule, &rules, found).await? {
                 Filled::Answered => return Ok(()),

@@ -10,11 +10,14 @@ use std::rc::Rc;
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX};
 use crate::cache::slot::State;
 use crate::http::fields::Fields;
-use crate::http::head::ResponseHead;
+use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::status::Status;
+use crate::policy::course::{self, Course};
 use crate::policy::keep::Lifetimes;
 use crate::policy::label::Labels;
 use crate::policy::revalidate::confirms;
+use crate::policy::rules::Rules;
+use crate::policy::status::CacheVerdict;
 use crate::policy::variants::{Variant, Variants};
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
@@ -71,6 +74,31 @@ pub fn list_name(primary: &Name, marker: &Marker) -> Name {
 pub fn names(list: &Variants, primary: &Name, marker: &Marker) -> Vec<Name> {
     let name = |chosen| Parts { primary: &primary.text, chosen, mark: &marker.mark }.name();
     list.iter().map(|variant| name(&variant.chosen)).collect()
+}
+
+/// What is stored in the language that a request prefers, if it selects no variant and may have
+/// that instead; and its freshness left, in seconds.
+pub async fn in_language(
+    cache: &CacheSide,
+    found: &Found,
+    request: &RequestHead,
+    rules: &Rules,
+) -> Option<(Rc<HotObject>, i64)> {
+    let is_missing = matches!(found.what, What::Nothing);
+    let marker = found.marker.as_ref().filter(|_| is_missing && rules.selects_language)?;
+    let parts = Parts::of(&found.name.text)?;
+    let list = read(cache, &parts.list_name());
+    let chosen = &list.in_language(parts.chosen)?.chosen;
+    let name = Parts { primary: &found.primary.text, chosen, mark: &marker.mark }.name();
+    let what = lookup::find(cache, &name).await;
+    let other = Found { name, what, ..found.clone() };
+    let course = course::course(request, other.held(), rules, reactor::now().unix_s()).0;
+    match (course, other.object()) {
+        (Course::Answer { verdict: CacheVerdict::Hit, ttl_s, refreshes: false }, Some(object)) => {
+            Some((object, ttl_s))
+        }
+        _ => None,
+    }
 }
 
 /// What a 304 speaks of, and its name (RFC 9111 section 4.3.4): what is stored under `name`, or

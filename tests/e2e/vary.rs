@@ -169,3 +169,23 @@ fn a_key_has_a_bounded_number_of_variants() {
     ktrix.ask(&who(0)).expect_miss().expect_body("0");
     plan.verify_cache();
 }
+
+#[test]
+fn a_language_that_is_preferred_to_all_is_enough_where_the_operator_says_so() {
+    let origin = Origin::answering(|request| {
+        let is_german = request.field("accept-language").is_some_and(|it| it.contains("de"));
+        let language = if is_german { "de" } else { "en" };
+        let response = Response::ok(language).field("Content-Language", language);
+        response.field("Vary", "Accept-Language").cache("max-age=60")
+    });
+    for (word, is_enough) in [("exact", false), ("best", true)] {
+        let rules =
+            format!("[{{routes: [{{path: /, upstream: app, cache: {{vary-language: {word}}}}}]}}]");
+        let plan = Plan::new(&origin).set("sites", &rules);
+        let ktrix = plan.start();
+        let ask = |languages| ktrix.ask(&Ask::get("/a").field("Accept-Language", languages));
+        ask("en, de").expect_body("de").expect_miss();
+        assert_eq!(ask("fr;q=0.5, de").expect_body("de").is_hit(), is_enough, "{word}");
+        ask("fr, en;q=0.5").expect_body("en").expect_miss();
+    }
+}

@@ -37,7 +37,7 @@ function config (dir, port, origin) {
   return `listen: 127.0.0.1:${port}
 workers: 2
 log: {access: off, error: stderr}
-cache: {path: ${dir}/cache, size: 256 MiB, objects: 10000, rules: {set-cookie: store}}
+cache: {path: ${dir}/cache, size: 256 MiB, objects: 10000, rules: {set-cookie: store, vary-language: best}}
 upstream: localhost:${origin}
 `
 }

@@ -166,6 +166,9 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     if let Some(names) = key::texts(faults, section, "vary-ignore", why, is_token_text) {
         rules.vary_ignored = lower_case(&names);
     }
+    if let Some(word) = section.word_if_any(faults, "vary-language") {
+        rules.selects_language = word == "best";
+    }
 }
 
 /// What clients are told, if it is said.
