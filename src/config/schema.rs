@@ -165,6 +165,8 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[].routes[].cache", "stale-if-error", Kind::Duration(0, TTL_MS_MAX), "0s", "how long a stale answer is given when the origin fails, where it does not say"),
     row("sites[].routes[].cache", "outage-hold", Kind::Duration(0, TTL_MS_MAX), "0s", "how long beyond its lifetime an answer is given while no server of the upstream can be reached"),
     row("sites[].routes[].cache", "object", Kind::Size(KIB, PIB), "cache.object", "the largest response that is stored"),
+    row("sites[].routes[].cache", "parts", Kind::Switch, "on", "whether a part is fetched and stored where a part is asked for"),
+    row("sites[].routes[].cache", "fetch-whole", Kind::Size(0, PIB), "4 MiB", "the largest response that is fetched whole when a part of it is asked for"),
     row("sites[].routes[].cache", "min-uses", Kind::Count(1, 16), "1", "how often something must be asked for until it is stored"),
     row("sites[].routes[].cache", "set-cookie", Kind::Choice(&["pass", "strip", "store"]), "pass", "what becomes of an answer that sets a cookie"),
     row("sites[].routes[].cache", "ignore", Kind::List("field names"), "none", "fields of answers that mean nothing to the cache"),

@@ -88,6 +88,14 @@ impl Spec {
         Self::parse(spec).filter(|_| chars::eq_ignore_case(unit, UNIT))
     }
 
+    /// What asks for these bytes, which are not none, of so many.
+    pub fn of_missing(range: &Range<u64>, length: u64) -> Self {
+        match range.end == length {
+            true => Self::From(range.start),
+            false => Self::FromTo(range.start, range.end.saturating_sub(1)),
+        }
+    }
+
     /// What there is of it in so many bytes.
     pub fn within(self, length: u64) -> Option<Range<u64>> {
         let range = match self {

@@ -245,10 +245,7 @@ impl<C: Client> Exchange<'_, C> {
         length: u64,
     ) -> Joined {
         self.facts.stage = Stage::Fill;
-        let spec = match gap.end == length {
-            true => Spec::From(gap.start),
-            false => Spec::FromTo(gap.start, gap.end - 1),
-        };
+        let spec = Spec::of_missing(&gap, length);
         let validator = partial::strong_validator(&parted.object.fields);
         let (rule, rules) = (parted.rule, parted.rules);
         let mut job = self.part_job(rule, rules, found, spec, validator);

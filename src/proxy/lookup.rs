@@ -197,6 +197,20 @@ fn chooses_by(parts: &KeyParts, object: &HotObject) -> bool {
     parts.suit(object.lifetimes.vary.as_ref().filter(|_| is_marker(object)))
 }
 
+/// What there is now under `name`, which what was found has led to: a response can make variants
+/// of a key that had none.
+pub async fn find_again(cache: &CacheSide, found: &Found, name: &Name) -> Found {
+    let mut marker = None;
+    if name.key != found.primary.key
+        && let What::Object(object) = find(cache, &found.primary).await
+        && let Some(names) = object.lifetimes.vary.clone().filter(|_| is_marker(&object))
+    {
+        marker = Some(Marker { names, mark: object.with_body(|mark| Rc::from(mark)) });
+    }
+    let Sought { what, purged } = seek(cache, name).await;
+    Found { primary: found.primary.clone(), name: name.clone(), marker, what, purged }
+}
+
 /// Whether the index no longer has what a look-up found: a fill can end between the look-up and
 /// the lease of the next one, and its result is not to be fetched a second time.
 pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {

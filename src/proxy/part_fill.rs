@@ -4,6 +4,9 @@
 //! A part that breaks off is kept as far as it came, for a client that stops in the middle of a
 //! film will come back for the rest.
 
+use std::rc::Rc;
+
+use crate::cache::fills::Lease;
 use crate::cache::writer::Writer;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -13,19 +16,24 @@ use crate::http::range::Spec;
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep};
 use crate::policy::key::Key;
-use crate::policy::partial::{self, Extent, Piece, Stored};
+use crate::policy::partial::{self, Extent, PartList, Piece, Stored};
 use crate::policy::pass::PassReason;
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{Question, Response};
-use crate::proxy::fill::{self, Fill};
-use crate::proxy::lookup::{Name, What};
+use crate::proxy::fill::{self, Fill, Job};
+use crate::proxy::lease;
+use crate::proxy::lookup::{self, Name, What};
 use crate::proxy::part_list::{self, PART_STATUS};
 use crate::proxy::pass;
 use crate::proxy::shelf::Entry;
+use crate::proxy::whole;
 use crate::reactor;
 
 /// Less than this of a part that broke off is not worth a file.
 const KEPT_BYTES_MIN: u64 = 4 << 10;
+
+/// So many fills in a row complete what is small, each of what the one before it left missing.
+const FILLS_MAX: usize = 16;
 
 /// What is known of the part that a fill is to fetch.
 #[derive(Debug)]
@@ -36,6 +44,8 @@ pub struct PartJob {
     pub spec: Spec,
     /// How the origin is asked.
     pub ask: PartAsk,
+    /// How many fills that ended led to it, each by what it left missing.
+    pub n_before: usize,
     /// Where the content belongs, once that is known: its place, and the name of its whole.
     pub piece: Option<(Piece, Name)>,
 }
@@ -52,6 +62,12 @@ pub struct PartAsk {
 }
 
 impl PartAsk {
+    /// The key of the lease for this question, beside that of the whole.
+    pub fn key(&self, whole: &Name, spec: Spec, if_range: Option<&[u8]>) -> Key {
+        let text = [spec.text().as_bytes(), b"\n", if_range.unwrap_or_default()].concat();
+        whole.key.beside(&text)
+    }
+
     /// The question for a part, if it is one of what has this validator.
     pub fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
         let mut fields = self.fields.clone();
@@ -140,8 +156,56 @@ impl Fill {
         };
         let range = piece.range.start..piece.range.start + bytes;
         let stored = Stored { range, id: self.lease.at.id() };
-        let is_spoiled = || self.is_spoiled();
-        part_list::add(&self.lease.cache, name, extent, stored, entry, is_spoiled).await;
+        let (cache, is_spoiled) = (&self.lease.cache, || self.is_spoiled());
+        let listed = part_list::add(cache, name, extent, stored, entry, is_spoiled).await;
+        let Some(list) = listed else { return };
+        if list.is_whole() {
+            let (cache, primary) = (Rc::clone(cache), self.job.found.primary.clone());
+            reactor::spawn(whole::put_together(cache, primary, name.clone()));
+        } else if bytes == len {
+            self.fetch_rest(name, &list).await;
+        }
+    }
+
+    /// Fetches what is missing of what is small, behind the answer to who asked for a part.
+    async fn fetch_rest(&self, name: &Name, list: &PartList) {
+        let (cache, job) = (&self.lease.cache, &self.job);
+        let is_small = |length: &u64| *length <= job.rules.fetch_whole_bytes;
+        let Some(length) = list.length().filter(is_small) else { return };
+        let Some(part) = job.part.as_ref().filter(|it| it.n_before < FILLS_MAX) else { return };
+        let Some(missing) = list.first_missing(&(0..length)) else { return };
+        let found = lookup::find_again(cache, &job.found, name).await;
+        let What::Object(listed) = &found.what else { return };
+        let Some(validator) = partial::strong_validator(&listed.fields) else { return };
+        let spec = Spec::of_missing(&missing, length);
+        let key = part.ask.key(name, spec, Some(validator));
+        let asked_seq = cache.purges.asked_seq();
+        let lease = match lease::unpurged(cache, &key, &name.text, asked_seq) {
+            Lease::Leader(at) => at,
+            Lease::Follow(at) => return lease::leave(cache, at),
+            Lease::Full => return,
+        };
+        let next = Job {
+            whole: part.ask.question(spec, Some(validator)),
+            conditional: None,
+            request: job.request.clone(),
+            found,
+            scheme: job.scheme,
+            asked_seq,
+            stored: None,
+            others: None,
+            rules: Rc::clone(&job.rules),
+            renews: true,
+            is_background: true,
+            part: Some(PartJob {
+                key,
+                spec,
+                ask: part.ask.clone(),
+                n_before: part.n_before + 1,
+                piece: None,
+            }),
+        };
+        fill::start(&self.context, cache, lease, next);
     }
 
     /// A stream ended before its end. What came of a part is kept.

@@ -112,14 +112,14 @@ pub fn forget(cache: &CacheSide, name: &Name, object: &HotObject) {
 }
 
 /// The right to change the list under a name, among all workers; ends with its holder.
-struct Lock<'c> {
+pub(super) struct Lock<'c> {
     cache: &'c CacheSide,
     at: FillAt,
 }
 
 impl<'c> Lock<'c> {
     /// Takes it; `None` if others have it all the time.
-    async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
+    pub(super) async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
         let key = name.key.beside(b"list");
         for _ in 0..TRIES_MAX {
             match cache.fills.lease(&key, cache.seat, cache.purges.asked_seq()) {

@@ -300,7 +300,7 @@ impl<C: Client> Exchange<'_, C> {
         let fields =
             pass::fill_fields(self.request, &pass::peer(self.client, self.request), &rules.key);
         let ask = PartAsk { upstream: rule.upstream, target, fields };
-        let text = [spec.text().as_bytes(), b"\n", if_range.unwrap_or_default()].concat();
+        let key = ask.key(&found.name, spec, if_range);
         Job {
             whole: ask.question(spec, if_range),
             conditional: None,
@@ -313,7 +313,7 @@ impl<C: Client> Exchange<'_, C> {
             rules: Rc::clone(rules),
             renews: false,
             is_background: false,
-            part: Some(PartJob { key: found.name.key.beside(&text), spec, ask, piece: None }),
+            part: Some(PartJob { key, spec, ask, n_before: 0, piece: None }),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Putting answers into the cache: files written, named and shown in the index, in this order.
 
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -120,7 +121,7 @@ impl Shelf {
         };
         let mut writer = self.begin(&entry, Some(object.body_len))?;
         while writer.written() < object.body_len {
-            copy_part(object, &mut writer)?;
+            copy_part(object, writer.written()..object.body_len, &mut writer)?;
             reactor::yield_now().await;
         }
         let source = self.publish(&entry, writer)?;
@@ -212,15 +213,15 @@ pub fn in_memory(entry: Entry, source: Option<Source>, body: &[u8]) -> HotObject
     HotObject::in_memory(name.key, source, status, lifetimes, fields, body)
 }
 
-/// Appends the next part of an object's body to a file.
-fn copy_part(object: &Object, writer: &mut Writer) -> io::Result<()> {
+/// Appends the beginning of a range of an object's body to a file; says how much of it.
+pub fn copy_part(object: &Object, range: Range<u64>, writer: &mut Writer) -> io::Result<u64> {
     scratch::with_scratch(|scratch| {
-        let left = object.body_len - writer.written();
+        let left = range.end.saturating_sub(range.start);
         let part = left.min(scratch.len() as u64) as usize;
-        let offset = object.body_offset() + writer.written();
+        let offset = object.body_offset() + range.start;
         match object.file.read_at(&mut scratch[..part], offset)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            n_read => writer.append(&scratch[..n_read]),
+            n_read => writer.append(&scratch[..n_read]).map(|()| n_read as u64),
         }
     })
 }

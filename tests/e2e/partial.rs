@@ -223,6 +223,41 @@ fn an_origin_that_ignores_range_has_its_whole_stored() {
 }
 
 #[test]
+fn a_part_of_what_is_small_brings_the_whole() {
+    let film = Film::new(2 << 20);
+    let origin = film.origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let answer = ktrix.ask(&part("1000000-1000999")).expect_status(206);
+    answer.expect_body(&film.body[1_000_000..1_001_000]);
+    until("the whole in one file", Duration::from_secs(20), || {
+        let whole = Ask::get("/film").field("Cache-Control", "only-if-cached");
+        let answer = ktrix.ask(&whole);
+        (answer.is_hit() && plan.cache_files().len() == 1).then_some(answer)
+    })
+    .expect_status(200)
+    .expect_body(&film.body)
+    .expect_no_field("content-range");
+    assert_eq!(asked(&origin), ["1000000-1000999", "0-999999", "1001000-"]);
+    plan.verify_cache();
+}
+
+#[test]
+fn a_route_may_want_nothing_behind_and_no_parts() {
+    let film = Film::new(2 << 20);
+    let origin = film.origin();
+    let sites = "[{routes: [{path: /film, upstream: app, cache: {fetch-whole: 0 B}}, \
+                 {path: /, upstream: app, cache: {parts: off}}]}]";
+    let plan = Plan::new(&origin).set("sites", sites);
+    let ktrix = plan.start();
+    ktrix.ask(&part("1000-1999")).expect_status(206);
+    wait_part(&ktrix, "1000-1999");
+    let whole = Ask::get("/other").field("Range", "bytes=1000-1999");
+    ktrix.ask(&whole).expect_status(206).expect_body(&film.body[1000..2000]);
+    assert_eq!(asked(&origin), ["1000-1999", "-"]);
+}
+
+#[test]
 fn what_came_before_the_origin_died_is_kept() {
     let film = Film::new(LEN);
     let script = film.clone();

@@ -106,6 +106,12 @@ fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> 
     if let Some(bytes) = section.size_if_any(faults, "object") {
         rules.object_bytes_max = bytes;
     }
+    if let Some(is_on) = section.switch(faults, "parts") {
+        rules.parts = is_on;
+    }
+    if let Some(bytes) = section.size_if_any(faults, "fetch-whole") {
+        rules.fetch_whole_bytes = bytes;
+    }
     asked(faults, section, &mut rules);
     answered(faults, section, &mut rules);
     if rules.ttl_min_s > rules.ttl_max_s {
