@@ -132,6 +132,32 @@ fn push_forwarded(fields: &mut Fields, sent: &Fields, peer: &Peer<'_>) {
     push_joined(fields, "Forwarded", sent, &element);
 }
 
+/// Leaves of what others claim in `Forwarded` only who they say asked: the last element is this
+/// hop's own and stays as it is. For a request whose answer is for more than one client, who must
+/// not say by which host or protocol it is made.
+pub fn forget_claims(fields: &mut Fields) {
+    let Some(value) = fields.get("forwarded").map(<[u8]>::to_vec) else { return };
+    let elements: Vec<&[u8]> = list::members(&value).collect();
+    let Some((own, others)) = elements.split_last() else { return };
+    let kept: Vec<&[u8]> =
+        others.iter().filter_map(|element| who_asked(element)).chain([*own]).collect();
+    fields.set("Forwarded", &kept.join(&b", "[..]));
+}
+
+/// The `for` pair of an element, RFC 7239 section 5.2.
+fn who_asked(element: &[u8]) -> Option<&[u8]> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let pairs = element.split(|&byte| {
+        let is_end = byte == b';' && !is_quoted;
+        is_quoted ^= byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && is_quoted && !is_escaped;
+        is_end
+    });
+    pairs.map(chars::trim_ows).find(|pair| {
+        pair.split_at_checked(4).is_some_and(|(name, _)| chars::eq_ignore_case(name, b"for="))
+    })
+}
+
 /// Appends one field with all values of this name and one more member, if it is not empty.
 fn push_joined(fields: &mut Fields, name: &str, sent: &Fields, last: &[&[u8]]) {
     // An open quote would swallow what is added behind it.
@@ -193,6 +219,25 @@ mod tests {
         let mut out = Vec::new();
         fields.write_to(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn claims_of_others_are_forgotten_and_who_asked_is_kept() {
+        for (sent, kept) in [
+            (
+                "for=1.1.1.1;host=evil;proto=evil, for=2.2.2.2;host=a",
+                "for=1.1.1.1, for=2.2.2.2;host=a",
+            ),
+            ("host=evil, FOR=\"[::1];x\\\";y\" ; by=evil, for=b", "FOR=\"[::1];x\\\";y\", for=b"),
+            ("for=b;host=\"a,b\"", "for=b;host=\"a,b\""),
+        ] {
+            let mut fields: Fields = [("Forwarded", sent)].into_iter().collect();
+            forget_claims(&mut fields);
+            assert_eq!(fields.get("forwarded"), Some(kept.as_bytes()), "{sent}");
+        }
+        let mut fields = Fields::new();
+        forget_claims(&mut fields);
+        assert!(fields.is_empty());
     }
 
     fn forwarded(text: &str, client: &str, framing: BodyLength) -> String {

@@ -229,7 +229,11 @@ impl Fill {
     /// to make some: for that, a key that several wait for at once is asked for often enough.
     pub(super) fn is_admitted(&self) -> bool {
         let (cache, job) = (&self.lease.cache, &self.job);
-        if job.renews || cache.admission == Admission::Off && job.rules.uses_min <= 1 {
+        // What was purged has its place already.
+        if job.renews
+            || job.found.purged.is_some()
+            || cache.admission == Admission::Off && job.rules.uses_min <= 1
+        {
             return true;
         }
         let is_full = cache.index.is_full();

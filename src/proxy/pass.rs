@@ -31,6 +31,9 @@ pub fn fill_fields(request: &RequestHead, peer: &Peer<'_>, key: &KeyParts) -> Fi
     let mut fields = forward::request_fields(request, peer, BodyLength::None);
     revalidate::ask_for_whole(&mut fields);
     fields.retain(|name, _| !is_unkeyed(name, key));
+    if !is_chosen(b"forwarded", key) {
+        forward::forget_claims(&mut fields);
+    }
     fields
 }
 
@@ -42,7 +45,7 @@ pub fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> 
 /// Request fields that some origins build answers from though they are in no key: an answer that
 /// is stored for all must not be made from one client's.
 pub fn is_unkeyed(name: &[u8], key: &KeyParts) -> bool {
-    const UNKEYED: [&[u8]; 10] = [
+    const UNKEYED: [&[u8]; 20] = [
         b"x-forwarded-port",
         b"x-forwarded-prefix",
         b"x-forwarded-server",
@@ -53,9 +56,23 @@ pub fn is_unkeyed(name: &[u8], key: &KeyParts) -> bool {
         b"x-rewrite-url",
         b"x-http-method-override",
         b"x-method-override",
+        b"x-http-method",
+        b"x-http-host-override",
+        b"x-original-host",
+        b"x-original-uri",
+        b"x-forwarded-path",
+        b"x-forwarded-uri",
+        b"x-forwarded-protocol",
+        b"x-forwarded-ssl",
+        b"x-url-scheme",
+        b"front-end-https",
     ];
-    let is_keyed = || key.chosen.as_ref().is_some_and(|chosen| chosen.contains(name));
-    UNKEYED.iter().any(|other| name.eq_ignore_ascii_case(other)) && !is_keyed()
+    UNKEYED.iter().any(|other| name.eq_ignore_ascii_case(other)) && !is_chosen(name, key)
+}
+
+/// Whether a field chooses among the variants of a key.
+fn is_chosen(name: &[u8], key: &KeyParts) -> bool {
+    key.chosen.as_ref().is_some_and(|chosen| chosen.contains(name))
 }
 
 /// Whether an origin that got this request whole saw something that its key leaves out.

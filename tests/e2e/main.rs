@@ -30,6 +30,7 @@ mod invalidation;
 mod leaks;
 mod memory;
 mod partial;
+mod poison;
 mod processes;
 mod purge;
 mod purge_fills;

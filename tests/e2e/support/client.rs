@@ -212,6 +212,11 @@ impl Ask {
         Self { body: Some(body.as_ref().to_vec()), ..Self::new("POST", target) }
     }
 
+    /// The same, by another method.
+    pub fn by(self, method: &str) -> Self {
+        Self { method: method.into(), ..self }
+    }
+
     pub fn field(mut self, name: &str, value: impl ToString) -> Self {
         self.fields.push((name.to_owned(), value.to_string()));
         self

@@ -1,0 +1,143 @@
+//! Nobody can put into the cache what others then get: what is not in the key neither changes what
+//! is stored nor leaks from one client to another.
+
+use crate::support::{Ask, Ktrix, Origin, Plan, Response};
+
+/// Fields that some origins build links, redirects or whole pages from.
+const FIELDS: &[&str] = &[
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Server",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Path",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-Ssl",
+    "Forwarded",
+    "Front-End-Https",
+    "X-Url-Scheme",
+    "X-Host",
+    "X-Original-Host",
+    "X-HTTP-Host-Override",
+    "X-Original-URL",
+    "X-Original-URI",
+    "X-Rewrite-URL",
+    "X-Real-IP",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+];
+
+/// An origin that answers by everything in a request: its target, host, body and every field.
+fn credulous() -> Origin {
+    Origin::answering(|request| {
+        let is_evil = |value: &str| value.contains("evil");
+        let fields = request.head.fields.iter().any(|(_, value)| is_evil(value));
+        let body = is_evil(&String::from_utf8_lossy(&request.body));
+        let host = request.field("host").unwrap_or_default();
+        let target = &request.target;
+        let text = format!("{host} {target}{}", if fields || body { " evil" } else { "" });
+        Response::ok(text).cache("max-age=600")
+    })
+}
+
+/// Nobody who asks plainly ever gets what the poisoner asked for.
+#[track_caller]
+fn expect_clean(ktrix: &Ktrix<'_>, target: &str, what: &str) {
+    for _ in 0..6 {
+        let text = ktrix.get(target).expect_status(200).text();
+        assert!(!text.contains("evil"), "{what}: {text}");
+        assert!(text.ends_with(&format!(" {target}")), "{what}: {text}");
+    }
+}
+
+#[test]
+fn fields_outside_the_key_change_nothing_that_is_stored() {
+    let origin = credulous();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for (n, name) in FIELDS.iter().enumerate() {
+        let target = format!("/{n}");
+        for value in ["evil.example", "/evil", "for=1.1.1.1;host=evil.example;proto=evil"] {
+            ktrix.ask(&Ask::get(&target).field(name, value));
+        }
+        expect_clean(&ktrix, &target, name);
+        // Nor when the object is there already, or is renewed for who sends the field.
+        let ask = Ask::get(&target).field(name, "evil").field("Cache-Control", "no-cache");
+        ktrix.ask(&ask);
+        expect_clean(&ktrix, &target, name);
+    }
+}
+
+#[test]
+fn a_get_with_a_body_changes_nothing_that_is_stored() {
+    let origin = credulous();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for (n, is_chunked) in [(0, false), (1, true)] {
+        let target = format!("/{n}");
+        let fat = Ask::post(&target, "evil=1").by("GET");
+        let fat = if is_chunked { fat.chunked() } else { fat };
+        ktrix.ask(&fat);
+        expect_clean(&ktrix, &target, "a fat GET");
+        ktrix.ask(&fat);
+        expect_clean(&ktrix, &target, "a fat GET of what is stored");
+    }
+}
+
+#[test]
+fn every_spelling_of_a_path_has_an_answer_of_its_own() {
+    let origin = credulous();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let targets = [
+        "/a/b",
+        "/a/%62",
+        "/%61/b",
+        "/a//b",
+        "/a/./b",
+        "/a/x/../b",
+        "/a/b/",
+        "/a/b?",
+        "/a/b?x",
+        "/a%2Fb",
+        "/a%2fb",
+        "/A/b",
+        "/a/b;x",
+        "/a/b%00",
+        "/a/b%20",
+        "/a\\b",
+        "//a/b",
+        "/a/b%0d%0a",
+    ];
+    for round in 0..4 {
+        for target in targets {
+            let answer = ktrix.get(target);
+            let text = answer.text();
+            // What is refused as malformed is not asked for.
+            assert!(
+                answer.status == 400 || text.ends_with(&format!(" {target}")),
+                "round {round}, {target}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_host_of_an_absolute_target_is_the_one_that_counts() {
+    let origin = credulous();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::get("http://evil.example/a"));
+    expect_clean(&ktrix, "/a", "an absolute target");
+    let own = ktrix.get("/a").text();
+    let host = own.split(' ').next().unwrap();
+    for _ in 0..4 {
+        let target = format!("http://{host}/a");
+        let answer = ktrix.ask(&Ask::get(&target).field("Host", "evil.example"));
+        assert!(answer.status == 400 || answer.text() == own, "{}", answer.text());
+        expect_clean(&ktrix, "/a", "another Host beside an absolute target");
+    }
+}
