@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::object::KEY_BYTES_MAX;
+use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::State;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::http::fields::Fields;
@@ -27,7 +28,8 @@ pub(super) struct Found {
 /// made of: the variant, or the one object of its key.
 pub(super) fn find(cache: &Opened, parts: &KeyParts, name: &Name, request: &Fields) -> Found {
     let primary = cache.find(&name.key);
-    let marker = primary.as_ref().and_then(marker);
+    let standing = primary.as_ref().filter(|sight| sight.standing != Standing::Purged);
+    let marker = standing.and_then(marker);
     if !parts.suit(marker.as_ref().map(|marker| &marker.names)) {
         return Found { marker: None, name: name.clone(), sight: None };
     }

@@ -270,6 +270,25 @@ fn an_unsafe_request_invalidates_groups_of_its_own_origin() {
 }
 
 #[test]
+fn the_commands_see_what_was_purged() {
+    let origin = origin();
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    warm(&ktrix, &Ask::get("/a"));
+    let config = plan.config_path().display().to_string();
+    let url = url(&plan, "/a");
+    let said = |words: &[&str]| ktrix::text(&plan.run(&[words, &["-c", &config]].concat()));
+    purge(&ktrix, "/a", &[("Ktrix-Purge", "soft")]);
+    assert!(said(&["cache", "list"]).contains("stale"), "{}", said(&["cache", "list"]));
+    assert!(said(&["explain", &url]).contains("made stale"), "{}", said(&["explain", &url]));
+    purge(&ktrix, "/a", &[]);
+    assert!(said(&["cache", "list"]).contains("purged"), "{}", said(&["cache", "list"]));
+    assert!(said(&["explain", &url]).contains("was purged"), "{}", said(&["explain", &url]));
+    expect_done(&command(&plan, &["--undo", "2"]));
+    assert!(!said(&["explain", &url]).contains("was purged"));
+}
+
+#[test]
 fn a_routes_key_decides_what_a_url_names() {
     let origin = origin();
     let plan = four_workers(&origin).set(

@@ -108,7 +108,9 @@ impl Parts {
         // Two masters may start at once; the lock goes with the descriptor.
         let gate = File::open(dir).map_err(doing("reach the directory of"))?;
         gate.lock().map_err(doing("lock the directory of"))?;
-        if let Some((file, form)) = open_ours(&path).map_err(doing("open"))? {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if let Some((file, form)) = open_ours(&path, &options).map_err(doing("open"))? {
             let parts = Self::map(&file, form.n_buckets).map_err(doing("map"))?;
             if parts.is_sound() {
                 return Ok((parts, false));
@@ -129,16 +131,35 @@ impl Parts {
 
     /// Maps the file that is there.
     pub(super) fn open_existing(dir: &Path) -> Result<Self, OpenError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        Self::open_as_it_is(dir, &options, SharedMap::file)
+    }
+
+    /// Maps the file that is there, to be read only: nothing may be stored into any part of it.
+    pub(super) fn open_for_reading(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_as_it_is(dir, OpenOptions::new().read(true), SharedMap::file_for_reading)
+    }
+
+    fn open_as_it_is(
+        dir: &Path,
+        options: &OpenOptions,
+        map: impl FnOnce(&File, usize) -> io::Result<SharedMap>,
+    ) -> Result<Self, OpenError> {
         let path = dir.join(FILE_NAME);
         let failed = |source| OpenError::Io { action: "open", path: path.clone(), source };
         let not_ours = || OpenError::NotOurs(path.clone());
-        let (file, form) = open_ours(&path).map_err(failed)?.ok_or_else(not_ours)?;
-        let parts = Self::map(&file, form.n_buckets).map_err(failed)?;
+        let (file, form) = open_ours(&path, options).map_err(failed)?.ok_or_else(not_ours)?;
+        let mapped = map(&file, file_len(form.n_buckets));
+        let parts = mapped.and_then(|map| Self::of(map, form.n_buckets)).map_err(failed)?;
         if parts.is_sound() { Ok(parts) } else { Err(not_ours()) }
     }
 
     fn map(file: &File, n_buckets: usize) -> io::Result<Self> {
-        let map = SharedMap::file(file, file_len(n_buckets))?;
+        Self::of(SharedMap::file(file, file_len(n_buckets))?, n_buckets)
+    }
+
+    fn of(map: SharedMap, n_buckets: usize) -> io::Result<Self> {
         Ok(Self {
             header: map.slice(0, 1)?,
             owners: OwnerTable::new(map.slice::<OwnerRow>(OWNERS_AT, OWNERS)?),
@@ -163,8 +184,8 @@ struct Form {
     n_buckets: usize,
 }
 
-fn open_ours(path: &Path) -> io::Result<Option<(File, Form)>> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
+fn open_ours(path: &Path, options: &OpenOptions) -> io::Result<Option<(File, Form)>> {
+    let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

@@ -100,6 +100,15 @@ impl Purges {
         Parts::open_existing(dir).map(Self::over)
     }
 
+    /// As [`Purges::open_existing`], to see how what is stored stands; the right to read is enough.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reader(dir: &Path) -> Result<Reader, OpenError> {
+        Parts::open_for_reading(dir).map(|parts| Reader(Self::over(parts)))
+    }
+
     /// As [`Purges::open`] with so many buckets, a power of two, if it is to be made.
     ///
     /// # Errors
@@ -386,6 +395,22 @@ impl Lengths for Purges {
     fn has(&self, len: usize) -> bool {
         let word = self.header().lengths.get(len / 64);
         word.is_some_and(|word| word.load(Ordering::Acquire) >> (len % 64) & 1 == 1)
+    }
+}
+
+/// The table, for those who only look: nothing is stored into it.
+#[derive(Debug)]
+pub struct Reader(Purges);
+
+impl Reader {
+    /// As [`Purges::standing`].
+    pub fn standing(&self, key_text: &[u8], labels: &Labels) -> Standing {
+        self.0.standing(key_text, labels)
+    }
+
+    /// As [`Purges::records`].
+    pub fn records(&self) -> Vec<Record> {
+        self.0.records()
     }
 }
 

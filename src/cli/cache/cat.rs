@@ -30,7 +30,7 @@ pub(super) fn cat(
         false if fields.is_empty() => cache.find(&naming.key(name)?),
         false => bail!("{name:?} is no URL: a variant is chosen by its fields or by its own key"),
     };
-    let Some(Sight { view, object }) = sight else {
+    let Some(Sight { view, object, .. }) = sight else {
         bail!("{name:?} is not stored{}", if fields.is_empty() { "" } else { " for these fields" })
     };
     if view.state == State::Vary {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::{self, Purges};
 use crate::cache::reading::Reading;
 use crate::cache::scrub::{SlotFault, compare};
 use crate::cache::slot::{NO_CACHE, SlotView, State};
@@ -13,6 +15,7 @@ use crate::cache::store::{Object, OpenError, Store};
 use crate::cache::table::IndexError;
 use crate::cli::cache::name::KeyText;
 use crate::policy::key::Key;
+use crate::policy::meta;
 
 /// How often a file is looked at that does not fit its slot: its writer may be between renaming
 /// the file and publishing it.
@@ -25,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(in crate::cli) struct Opened {
     pub(in crate::cli) index: Reading,
     pub(in crate::cli) store: Store,
+    /// What was purged; `None` as long as no ktrix has noted it there.
+    purges: Option<purge::Reader>,
 }
 
 /// A slot and what is behind it.
@@ -32,6 +37,8 @@ pub(in crate::cli) struct Sight {
     pub(in crate::cli) view: SlotView,
     /// The file; `None` for a slot that needs none.
     pub(in crate::cli) object: Result<Option<Object>, SlotFault>,
+    /// Whether it was purged.
+    pub(in crate::cli) standing: Standing,
 }
 
 impl Opened {
@@ -41,9 +48,7 @@ impl Opened {
     ///
     /// When there is no index in it, or it may not be read.
     pub(in crate::cli) fn open(dir: &Path) -> Result<Self> {
-        let index = Reading::open(dir)?;
-        let store = Store::existing(dir, index.epoch());
-        Ok(Self { index, store })
+        Ok(Self::over(dir, Reading::open(dir)?))
     }
 
     /// As [`Opened::open`]; `None` when there is no index yet.
@@ -55,11 +60,20 @@ impl Opened {
         match Reading::open(dir) {
             Err(IndexError::NotOurs(_)) => Ok(None),
             Err(error) => Err(error.into()),
-            Ok(index) => {
-                let store = Store::existing(dir, index.epoch());
-                Ok(Some(Self { index, store }))
-            }
+            Ok(index) => Ok(Some(Self::over(dir, index))),
         }
+    }
+
+    fn over(dir: &Path, index: Reading) -> Self {
+        let store = Store::existing(dir, index.epoch());
+        Self { index, store, purges: Purges::reader(dir).ok() }
+    }
+
+    /// How a file stands to what was purged.
+    fn standing(&self, object: &Result<Option<Object>, SlotFault>) -> Standing {
+        let (Ok(Some(file)), Some(purges)) = (object, &self.purges) else { return Standing::Valid };
+        let lifetimes = meta::decode(file.meta());
+        lifetimes.map_or(Standing::Valid, |it| purges.standing(file.key_text(), &it.labels))
     }
 
     /// What is stored under a key.
@@ -77,7 +91,8 @@ impl Opened {
             }
             let may_pass = matches!(object, Err(SlotFault::Missing | SlotFault::Lengths));
             if !may_pass || n_looks == LOOKS_MAX {
-                return Some(Sight { view, object });
+                let standing = self.standing(&object);
+                return Some(Sight { view, object, standing });
             }
             std::thread::sleep(PAUSE);
         }
@@ -104,10 +119,12 @@ impl Sight {
         match (&self.object, self.view.state) {
             (Err(_), _) if self.unreadable().is_some() => "unreadable",
             (Err(_), _) => "damaged",
+            (Ok(_), _) if self.standing == Standing::Purged => "purged",
             (Ok(Some(file)), State::Vary) if KeyText::of(file.key_text()).is_list() => "list",
             (Ok(Some(file)), _) if KeyText::of(file.key_text()).is_part() => "part",
             (_, State::Vary) => "vary",
             (_, State::Pass) => "pass",
+            (_, State::Ready) if self.standing != Standing::Valid => "stale",
             (_, State::Ready) if is_fresh(&self.view, now_s) => "fresh",
             (_, State::Ready) => "stale",
         }

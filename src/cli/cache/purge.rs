@@ -8,7 +8,7 @@ use clap::Args;
 use nix::unistd::{User, getuid};
 
 use crate::cache::purge::journal::Record;
-use crate::cache::purge::{Order, Purges};
+use crate::cache::purge::{Order, Purges, Reader};
 use crate::cache::store::Store;
 use crate::cli::cache::name::{Naming, printable};
 use crate::cli::cache::opened::now_s;
@@ -58,10 +58,10 @@ pub(super) struct Purge {
 ///
 /// When there is no table of purges in `dir`, what is named makes no sense, or nothing was done.
 pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Write) -> Result<()> {
-    let purges = Purges::open_existing(dir)?;
     if what.list {
-        return list(&purges, out);
+        return list(&Purges::reader(dir)?, out);
     }
+    let purges = Purges::open_existing(dir)?;
     if let Some(number) = what.undo {
         let undone = purges.undo(number).with_context(|| format!("cannot undo purge {number}"))?;
         purges.sync().context("cannot write the table of purges")?;
@@ -122,7 +122,7 @@ fn url_text(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
     Ok(label::primary_of(object.key_text()).to_vec())
 }
 
-fn list(purges: &Purges, out: &mut dyn Write) -> Result<()> {
+fn list(purges: &Reader, out: &mut dyn Write) -> Result<()> {
     for record in purges.records() {
         let date = date::format(record.time_s);
         let undone = if record.is_undone { " (undone)" } else { "" };

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 
+use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::State;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};
@@ -126,10 +127,22 @@ impl Explainer<'_> {
         };
         let lifetimes = meta::decode(file.meta()).ok();
         let fields = parse_fields(file.head(), STORED_FIELDS_MAX).ok();
-        let (Some(lifetimes), Some(fields)) = (lifetimes, fields) else {
+        let (Some(mut lifetimes), Some(fields)) = (lifetimes, fields) else {
             self.say("stored", format!("{path} is of another version of ktrix"), None);
             return None;
         };
+        match sight.standing {
+            Standing::Valid => {}
+            Standing::Stale(since_s) => {
+                lifetimes.end_freshness(since_s.min(self.now_s));
+                let since = printable(&date::format(since_s));
+                self.say("purged", format!("made stale, {since}"), None);
+            }
+            Standing::Purged => {
+                self.say("stored", format!("{path} was purged: it counts as nothing"), None);
+                return None;
+            }
+        }
         let (status, body_len) = (Status(file.status()), file.body_len);
         if view.state == State::Vary {
             return None;
