@@ -12,6 +12,7 @@ use crate::cache::slot::State;
 use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::status::Status;
+use crate::policy::codes::is_whole;
 use crate::policy::course::{self, Course};
 use crate::policy::keep::Lifetimes;
 use crate::policy::label::Labels;
@@ -90,7 +91,7 @@ pub async fn in_language(
     let list = read(cache, &parts.list_name());
     let chosen = &list.in_language(parts.chosen)?.chosen;
     let name = Parts { primary: &found.primary.text, chosen, mark: &marker.mark }.name();
-    let what = lookup::find(cache, &name).await;
+    let what = What::Object(find_whole(cache, &name).await?);
     let other = Found { name, what, ..found.clone() };
     let course = course::course(request, other.held(), rules, reactor::now().unix_s()).0;
     match (course, other.object()) {
@@ -121,8 +122,14 @@ pub async fn confirmed(
         }
     }
     let name = others?.named_by(&not_modified.fields)?;
-    match lookup::find(cache, &name).await {
-        What::Object(other) if confirms(&other.fields, not_modified) => Some((name, other)),
+    let other = find_whole(cache, &name).await?;
+    confirms(&other.fields, not_modified).then_some((name, other))
+}
+
+/// A variant of the list, if it is there still, and not in parts only by now.
+async fn find_whole(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
+    match lookup::find(cache, name).await {
+        What::Object(object) if is_whole(object.status) => Some(object),
         _ => None,
     }
 }
