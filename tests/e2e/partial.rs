@@ -430,6 +430,25 @@ fn what_a_write_made_untrue_has_no_parts() {
 }
 
 #[test]
+fn a_purge_takes_the_parts_along() {
+    let film = Film::new(LEN);
+    let origin = film.origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-999999"));
+    wait_part(&ktrix, "0-99");
+    ktrix.ask(&Ask::new("PURGE", "/film")).expect_status(200);
+    let absent = part("0-99").field("Cache-Control", "only-if-cached");
+    ktrix.ask(&absent).expect_status(504);
+    for range in ["0-499999", "500000-999999"] {
+        ktrix.ask(&part(range)).expect_status(206);
+        wait_part(&ktrix, range);
+    }
+    wait_part(&ktrix, "0-999999").expect_body(&film.body[..1_000_000]);
+    origin.expect_requests(3);
+}
+
+#[test]
 fn a_range_joins_a_fill_that_is_under_way() {
     let film = Film::new(LEN);
     let (script, gate) = (film.clone(), Gate::new());
