@@ -284,6 +284,7 @@ fn the_commands_see_what_was_purged() {
     purge(&ktrix, "/a", &[]);
     assert!(said(&["cache", "list"]).contains("purged"), "{}", said(&["cache", "list"]));
     assert!(said(&["explain", &url]).contains("was purged"), "{}", said(&["explain", &url]));
+    assert!(said(&["cache", "cat", &url]).contains("was purged"));
     expect_done(&command(&plan, &["--undo", "2"]));
     assert!(!said(&["explain", &url]).contains("was purged"));
 }

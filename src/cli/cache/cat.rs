@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::State;
 use crate::cache::store::Object;
 use crate::cli::cache::name::{KeyText, Naming};
@@ -30,9 +31,12 @@ pub(super) fn cat(
         false if fields.is_empty() => cache.find(&naming.key(name)?),
         false => bail!("{name:?} is no URL: a variant is chosen by its fields or by its own key"),
     };
-    let Some(Sight { view, object, .. }) = sight else {
+    let Some(Sight { view, object, standing }) = sight else {
         bail!("{name:?} is not stored{}", if fields.is_empty() { "" } else { " for these fields" })
     };
+    if standing == Standing::Purged {
+        bail!("{name:?} was purged");
+    }
     if view.state == State::Vary {
         bail!("{name:?} names only what chooses among its variants (see ktrix cache show)");
     }
