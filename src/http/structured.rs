@@ -29,7 +29,9 @@ pub enum Value {
     Text(String),
     /// True, also where only the key stands, or false.
     Boolean(bool),
-    /// A decimal, a byte sequence or an inner list.
+    /// An inner list, without the parameters of its members.
+    List(Vec<Self>),
+    /// A decimal or a byte sequence.
     Other,
 }
 
@@ -111,13 +113,14 @@ impl<'a> Parser<'a> {
         if !self.eat(b'(') {
             return self.bare_item();
         }
+        let mut items = Vec::new();
         loop {
             self.skip(b" ");
             if self.eat(b')') {
-                return Some(Value::Other);
+                return Some(Value::List(items));
             }
             self.count()?;
-            self.bare_item()?;
+            items.push(self.bare_item()?);
             self.parameters()?;
             matches!(self.rest.first(), Some(b' ' | b')')).then_some(())?;
         }
@@ -225,7 +228,16 @@ mod tests {
             (&["a=1", "b=2, a=3"], &[("b", Value::Integer(2)), ("a", Value::Integer(3))]),
             (&["a=\"x, \\\"y\\\\\""], &[("a", text("x, \"y\\"))]),
             (&["a=b/c:*, *d=1.5"], &[("a", Value::Token("b/c:*".into())), ("*d", Value::Other)]),
-            (&["a=(1 \"b\";c d);e, f=:YQ==:"], &[("a", Value::Other), ("f", Value::Other)]),
+            (
+                &["a=(1 \"b\";c d);e, f=:YQ==:"],
+                &[
+                    (
+                        "a",
+                        Value::List(vec![Value::Integer(1), text("b"), Value::Token("d".into())]),
+                    ),
+                    ("f", Value::Other),
+                ],
+            ),
             (&["a=999999999999999"], &[("a", Value::Integer(999_999_999_999_999))]),
         ];
         for (lines, expected) in cases {

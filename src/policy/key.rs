@@ -198,7 +198,7 @@ mod tests {
             scheme: false,
             path: PathPart::Route("/".into()),
             query: QueryPart { is_on: false, ..QueryPart::default() },
-            chosen: None,
+            ..KeyParts::default()
         };
         let mut out = Vec::new();
         uri_text(&parts, b"http", b"A.example:80", b"/x?y", &mut out);

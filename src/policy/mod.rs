@@ -29,6 +29,7 @@ pub mod vary;
 pub mod variants;
 pub mod parts;
 pub mod condition;
+pub mod search;
 pub mod key;
 pub mod label;
 pub mod normal;

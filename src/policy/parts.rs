@@ -23,6 +23,8 @@ pub struct KeyParts {
     /// Request fields and cookies. They choose among the variants of a key, as those that Vary
     /// names do, so that whoever removes the key removes them all.
     pub chosen: Option<VaryNames>,
+    /// Whether an origin may say that parameters do not matter (No-Vary-Search).
+    pub heeds_search: bool,
 }
 
 /// What of the path is in a key.
@@ -49,7 +51,13 @@ pub struct QueryPart {
 
 impl Default for KeyParts {
     fn default() -> Self {
-        Self { scheme: true, path: PathPart::Whole, query: QueryPart::default(), chosen: None }
+        Self {
+            scheme: true,
+            path: PathPart::Whole,
+            query: QueryPart::default(),
+            chosen: None,
+            heeds_search: false,
+        }
     }
 }
 
@@ -63,11 +71,7 @@ impl KeyParts {
     /// The path and query that the origin is asked for: the path as sent, and what counts of the
     /// query.
     pub fn asked<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
-        let (path, query) = split(path_and_query);
-        match self.query.of(query) {
-            Cow::Borrowed(same) if same.len() == query.len() => Cow::Borrowed(path_and_query),
-            other => Cow::Owned([path, &other].concat()),
-        }
+        self.query.asked(path_and_query)
     }
 
     /// Whether what is stored under a key before Vary was stored by these parts: its variants are
@@ -95,6 +99,15 @@ impl KeyParts {
 }
 
 impl QueryPart {
+    /// What goes before a query, and what counts of that.
+    pub fn asked<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
+        let (path, query) = split(path_and_query);
+        match self.of(query) {
+            Cow::Borrowed(same) if same.len() == query.len() => Cow::Borrowed(path_and_query),
+            other => Cow::Owned([path, &other].concat()),
+        }
+    }
+
     /// What counts of a query, which is empty or begins with its question mark.
     fn of<'q>(&self, query: &'q [u8]) -> Cow<'q, [u8]> {
         if !self.is_on {
@@ -137,9 +150,10 @@ pub(crate) fn name_of(parameter: &[u8]) -> Cow<'_, [u8]> {
     decoded(name)
 }
 
-/// A text with its %-encoded bytes as what they stand for; what is no such code stays.
+/// A text of a query with its %-encoded bytes and pluses as what they stand for; what is no such
+/// code stays.
 pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'%', text).is_none() {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());
@@ -153,7 +167,7 @@ pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
             out.push(high << 4 | low);
             rest = after;
         } else {
-            out.push(byte);
+            out.push(if byte == b'+' { b' ' } else { byte });
         }
     }
     Cow::Owned(out)

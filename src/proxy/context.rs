@@ -18,6 +18,7 @@ use crate::proxy::notice::Notice;
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
 use crate::proxy::progress::LocalFill;
+use crate::proxy::searches::Searches;
 use crate::route::Router;
 use crate::sys::wake::{Seats, Wakes};
 
@@ -69,6 +70,8 @@ pub struct CacheSide {
     pub uses: Rc<Uses>,
     /// Whether a full cache takes what is asked for the first time.
     pub admission: Admission,
+    /// What this worker has learned of queries that do not matter.
+    pub searches: RefCell<Searches>,
     /// This worker's hot tier.
     pub hot: RefCell<Hot>,
     /// Fills that run in this worker.

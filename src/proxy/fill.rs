@@ -200,7 +200,11 @@ impl Fill {
         }
         lifetimes.labels = self.labels(&response.head.fields);
         self.keep_private(&mut fields, &omit);
-        let name = match self.shelf.place(&job.found, &job.request.fields, &lifetimes) {
+        let found = match job.rules.key.heeds_search {
+            true => self.learn(&fields),
+            false => job.found.clone(),
+        };
+        let name = match self.shelf.place(&found, &job.request.fields, &lifetimes) {
             Ok(name) => name,
             Err(error) => {
                 self.shelf.refused(&error);
@@ -209,6 +213,12 @@ impl Fill {
         };
         let entry = Entry { name, status: response.head.status, fields, lifetimes };
         self.take_in(entry, response).await;
+    }
+
+    /// Where a response belongs by what it says of the query.
+    fn learn(&self, response: &Fields) -> Found {
+        let (job, mut searches) = (&self.job, self.lease.cache.searches.borrow_mut());
+        searches.learn(&job.rules.key, &job.request, response, &job.found)
     }
 
     /// Stores a response, as a whole or as it comes.

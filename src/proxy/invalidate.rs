@@ -4,9 +4,10 @@ use crate::cache::place;
 use crate::cache::purge::Order;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::policy::invalidate;
-use crate::policy::key::{self, Key};
+use crate::policy::key::Key;
 use crate::policy::label::{self, Kind};
 use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::lookup::Name;
 use crate::reactor;
 
 /// Forgets what the answer to an unsafe request has made untrue.
@@ -21,7 +22,7 @@ pub fn after(context: &Context, scheme: &str, request: &RequestHead, response: &
         &request.target,
         &response.fields,
         |path| &context.router.rules_for(request.host(), path).key,
-        |text| forget(cache, &key::key_of(text)),
+        |text| forget_url(cache, text),
     );
     forget_groups(cache, scheme, request, response);
 }
@@ -41,6 +42,14 @@ fn forget_groups(cache: &CacheSide, scheme: &str, request: &RequestHead, respons
 
 /// Groups of one answer that are looked at.
 const GROUPS_MAX: usize = 128;
+
+/// Forgets what is under the key of a URL, and what answers for it too.
+fn forget_url(cache: &CacheSide, text: &[u8]) {
+    let exact = Name::of(text);
+    let counting = cache.searches.borrow().counting(&exact);
+    forget(cache, &exact.key);
+    counting.iter().for_each(|name| forget(cache, &name.key));
+}
 
 /// Forgets the object, or the marker of all variants, under a key.
 pub fn forget(cache: &CacheSide, key: &Key) {

@@ -22,6 +22,7 @@ pub mod context;
 pub mod lookup;
 pub mod stored;
 pub mod progress;
+pub mod searches;
 pub mod shelf;
 pub mod variants;
 pub mod lease;

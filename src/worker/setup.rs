@@ -90,6 +90,7 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
         uses: Rc::clone(inherited.uses.as_ref()?),
         admission: config.admission,
         hot: RefCell::new(Hot::new(config.memory_bytes, open_files())),
+        searches: RefCell::default(),
         local: RefCell::default(),
         remote: RefCell::default(),
         remote_notice: Notice::default(),

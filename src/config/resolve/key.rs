@@ -26,7 +26,8 @@ pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyP
         kept: patterns(faults, &section, "query-keep"),
         dropped: patterns(faults, &section, "query-drop"),
     };
-    Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section) })
+    let heeds_search = section.switch(faults, "no-vary-search").unwrap_or(false);
+    Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section), heeds_search })
 }
 
 fn patterns(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Vec<Pattern> {
