@@ -58,8 +58,9 @@ impl<C: Client> Exchange<'_, C> {
         asked_seq: u64,
     ) -> Result<Adopted, FetchError> {
         let rules = Rc::clone(self.context.router.rules(rule.rules));
-        // What an origin may heed and the key does not hold would be stored for everybody.
-        if pass::has_unkeyed(self.request, &rules.key) {
+        // What an origin may heed and the key does not hold would be stored for everybody, and what
+        // is to pass leaves nothing behind.
+        if pass::has_unkeyed(self.request, &rules.key) || rules.may_look_up(self.request).is_err() {
             return Ok(Adopted::default());
         }
         match self.request.method {

@@ -82,13 +82,23 @@ fn what_is_larger_than_the_route_allows_is_not_stored() {
 #[test]
 fn stale_answers_are_given_as_the_route_allows() {
     let mut origin = Origin::answering(|_| Response::ok("x").cache("max-age=60").field("Age", 60));
-    let plan =
-        Plan::new(&origin).set("sites", &routes(&[("/", "on"), ("/kept", "{stale-if-error: 1h}")]));
+    let plan = Plan::new(&origin).set(
+        "sites",
+        &routes(&[
+            ("/", "on"),
+            ("/kept", "{stale-if-error: 1h}"),
+            ("/behind", "{stale-while-revalidate: 1h}"),
+        ]),
+    );
     let ktrix = plan.start();
-    for target in ["/a", "/kept"] {
+    for target in ["/a", "/kept", "/behind"] {
         ktrix.get(target).expect_status(200);
     }
+    // It is renewed behind the answer.
+    ktrix.get("/behind").expect_status(200).expect_hit();
+    origin.wait_requests(4);
     origin.stop();
+    ktrix.get("/behind").expect_status(200).expect_hit();
     ktrix.get("/a").expect_status(502);
     ktrix.get("/kept").expect_status(200).expect_hit();
     ktrix.ask(&Ask::get("/kept").field("Cache-Control", "no-cache")).expect_status(502);
