@@ -63,7 +63,7 @@ fn the_examples_of_the_manual_are_whole_configurations() {
     let blocks = MANUAL.split(".Bd -literal -offset indent\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split(".Ed").next());
     let examples: Vec<&str> = blocks.filter(|block| block.contains("\nupstream: ")).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for text in examples {
         load(Path::new("example"), text).unwrap_or_else(|e| panic!("{text}\n{e}"));
     }
