@@ -163,14 +163,26 @@ impl Ktrix {
         let children = std::fs::read_to_string(children).unwrap_or_default();
         let _ = self.0.kill();
         let _ = self.0.wait();
-        let _ = Command::new("kill").arg("-9").args(children.split_whitespace()).status();
+        let _ = Command::new("kill")
+            .arg("-9")
+            .args(children.split_whitespace())
+            .stderr(Stdio::null())
+            .status();
+        // The next one is to answer, not what is left of this one.
+        let is_there = |pid: &str| Path::new("/proc").join(pid).join("exe").read_link().is_ok();
+        while children.split_whitespace().any(is_there) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 }
 
 impl Drop for Ktrix {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+        // After a crash there is nobody to tell.
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+            let _ = self.0.wait();
+        }
     }
 }
 
