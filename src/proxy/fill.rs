@@ -320,10 +320,12 @@ impl Fill {
                 return self.broken_off(&entry, writer, FetchError::FillLost).await;
             }
             Err(spill) => {
+                let mut for_s = shelf::PASS_S;
                 if let Spill::Disk(error) = &spill {
                     self.shelf.refused(error);
+                    for_s = shelf::PASS_REFUSED_S;
                 }
-                return self.unstored(response, part, writer.written());
+                return self.unstored(response, part, writer.written(), for_s);
             }
         }
         let bytes = writer.written();
@@ -416,7 +418,7 @@ impl Fill {
         // One client's bad request says nothing about what others asked for.
         let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
         if reason.is_of_response() && is_about_all {
-            self.shelf.note_pass(&self.job.found.name.key);
+            self.shelf.note_pass(&self.job.found.name.key, shelf::PASS_S);
         }
         self.lease.local.hand_over(response, read);
         if status.0 >= 500 && self.job.renews {
@@ -430,9 +432,9 @@ impl Fill {
 
     /// What was written so far is all that will be: the leader goes on with the origin's answer,
     /// and everybody else asks for the rest alone, as does who comes in the next while.
-    fn unstored(mut self, response: Response, read: Vec<u8>, bytes: u64) {
+    fn unstored(mut self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
         let cache = Rc::clone(&self.lease.cache);
-        self.shelf.note_pass(&self.job.found.name.key);
+        self.shelf.note_pass(&self.job.found.name.key, for_s);
         self.lease.local.hand_over(response, read);
         cache.wake(cache.fills.progress(self.lease.at, bytes));
         self.lease.end(|cache, at| cache.fills.pass(at));

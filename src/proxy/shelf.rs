@@ -25,7 +25,10 @@ use crate::proxy::lookup::{Found, MARKER_STATUS, Marker, Name};
 use crate::reactor::{self, scratch, timer};
 
 /// How long a key is remembered as not to be stored, in seconds.
-const PASS_S: u64 = 60;
+pub const PASS_S: u64 = 60;
+
+/// As [`PASS_S`], where the disk was at fault: there may be room again soon.
+pub const PASS_REFUSED_S: u64 = 5;
 
 /// The longest that a whole file waits for room in the index, in milliseconds, and how often it
 /// looks.
@@ -132,10 +135,11 @@ impl Shelf {
         Ok(self.keep_hot(hot))
     }
 
-    /// Remembers for a while that a key is not to be stored, and forgets what was stored under it.
-    pub fn note_pass(&self, key: &Key) {
+    /// Remembers for `for_s` seconds that a key is not to be stored, and forgets what was stored
+    /// under it.
+    pub fn note_pass(&self, key: &Key, for_s: u64) {
         self.forget(key);
-        let slot = pass_slot(*key, reactor::now().unix_s());
+        let slot = pass_slot(*key, reactor::now().unix_s(), for_s);
         // Without the note the next request waits for an answer that it cannot share, and no more.
         let _ = self.cache.index.publish(&slot);
     }
@@ -258,8 +262,8 @@ fn new_slot(entry: &Entry, state: State) -> NewSlot {
     }
 }
 
-fn pass_slot(key: Key, now_s: u64) -> NewSlot {
-    let until_s = now_s + PASS_S;
+fn pass_slot(key: Key, now_s: u64, for_s: u64) -> NewSlot {
+    let until_s = now_s + for_s;
     NewSlot {
         key,
         state: State::Pass,
