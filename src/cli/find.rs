@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::object::KEY_BYTES_MAX;
-use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::State;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::http::fields::Fields;
@@ -28,8 +27,7 @@ pub(super) struct Found {
 /// made of: the variant, or the one object of its key.
 pub(super) fn find(cache: &Opened, parts: &KeyParts, name: &Name, request: &Fields) -> Found {
     let primary = cache.find(&name.key);
-    let standing = primary.as_ref().filter(|sight| sight.standing != Standing::Purged);
-    let marker = standing.and_then(marker);
+    let marker = primary.as_ref().filter(|sight| !sight.is_purged()).and_then(marker);
     if !parts.suit(marker.as_ref().map(|marker| &marker.names)) {
         return Found { marker: None, name: name.clone(), sight: None };
     }
@@ -55,6 +53,7 @@ pub(super) fn marker(sight: &Sight) -> Option<Marker> {
 pub(super) fn list(cache: &Opened, primary: &Name, marker: &Marker) -> Variants {
     let name = variants::list_name(primary, marker);
     let sight = cache.find(&name.key);
+    let sight = sight.filter(|sight| !sight.is_purged());
     let file = sight.as_ref().and_then(Sight::file).filter(|file| *file.key_text() == *name.text);
     let body = file.and_then(|file| file.read_body(MEMORY_BODY_MAX as usize).ok()?);
     body.map_or_else(Variants::default, |body| Variants::decode(&body))

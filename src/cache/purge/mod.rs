@@ -403,6 +403,11 @@ impl Lengths for Purges {
 pub struct Reader(Purges);
 
 impl Reader {
+    /// Whether nothing was ever purged.
+    pub fn is_untouched(&self) -> bool {
+        self.0.count() == 0
+    }
+
     /// As [`Purges::standing`].
     pub fn standing(&self, key_text: &[u8], labels: &Labels) -> Standing {
         self.0.standing(key_text, labels)

@@ -63,16 +63,21 @@ pub(super) fn list(
     filter.check()?;
     let progress = Progress::beside_lines(u64::from(cache.index.n_slots()), "slots");
     let (mut n_objects, mut n_bytes) = (0_u64, 0_u64);
+    // A soft purge makes stale what the slot calls fresh.
+    let is_unpurged = cache.is_unpurged();
     for view in cache.index.slots() {
         progress.step();
         // What needs no look at its file does not get one.
         let Some(view) = view.filter(|view| !filter.stale || view.state == State::Ready) else {
             continue;
         };
-        if filter.stale && is_fresh(&view, now_s) {
+        if filter.stale && is_unpurged && is_fresh(&view, now_s) {
             continue;
         }
-        let Some(sight) = cache.look(view).filter(|sight| filter.takes(sight)) else { continue };
+        let Some(sight) = cache.look(view).filter(|sight| filter.takes(sight, now_s)) else {
+            continue;
+        };
+        let view = &sight.view;
         n_objects += 1;
         n_bytes = n_bytes.saturating_add(view.weight_bytes());
         let line = Line::of(cache, &sight, now_s);
@@ -98,7 +103,10 @@ impl Filter {
         }
     }
 
-    fn takes(&self, sight: &Sight) -> bool {
+    fn takes(&self, sight: &Sight, now_s: u64) -> bool {
+        if self.stale && (sight.is_purged() || is_fresh(&sight.view, now_s)) {
+            return false;
+        }
         if self.host.is_none() && self.prefix.is_none() {
             return true;
         }

@@ -37,7 +37,7 @@ pub(in crate::cli) struct Sight {
     pub(in crate::cli) view: SlotView,
     /// The file; `None` for a slot that needs none.
     pub(in crate::cli) object: Result<Option<Object>, SlotFault>,
-    /// Whether it was purged.
+    /// Whether it was purged; the moments of the view are as that demands.
     pub(in crate::cli) standing: Standing,
 }
 
@@ -69,11 +69,29 @@ impl Opened {
         Self { index, store, purges: Purges::reader(dir).ok() }
     }
 
-    /// How a file stands to what was purged.
-    fn standing(&self, object: &Result<Option<Object>, SlotFault>) -> Standing {
-        let (Ok(Some(file)), Some(purges)) = (object, &self.purges) else { return Standing::Valid };
-        let lifetimes = meta::decode(file.meta());
-        lifetimes.map_or(Standing::Valid, |it| purges.standing(file.key_text(), &it.labels))
+    /// Whether nothing was ever purged.
+    pub(in crate::cli) fn is_unpurged(&self) -> bool {
+        self.purges.as_ref().is_none_or(purge::Reader::is_untouched)
+    }
+
+    /// Holds what was found against what was purged, as a look-up of a worker does.
+    fn judge(&self, mut view: SlotView, object: Result<Option<Object>, SlotFault>) -> Sight {
+        let file = object.as_ref().ok().and_then(Option::as_ref);
+        let lifetimes = file.and_then(|file| Some((file, meta::decode(file.meta()).ok()?)));
+        let standing = match (&self.purges, lifetimes) {
+            (Some(purges), Some((file, mut lifetimes))) => {
+                let standing = purges.standing(file.key_text(), &lifetimes.labels);
+                if let Standing::Stale(since_s) = standing {
+                    lifetimes.end_freshness(since_s.min(now_s()));
+                    view.slot.fresh_until_s = lifetimes.fresh_until_s;
+                    view.slot.swr_until_s = lifetimes.swr_until_s;
+                    view.slot.sie_until_s = lifetimes.sie_until_s;
+                }
+                standing
+            }
+            _ => Standing::Valid,
+        };
+        Sight { view, object, standing }
     }
 
     /// What is stored under a key.
@@ -91,8 +109,7 @@ impl Opened {
             }
             let may_pass = matches!(object, Err(SlotFault::Missing | SlotFault::Lengths));
             if !may_pass || n_looks == LOOKS_MAX {
-                let standing = self.standing(&object);
-                return Some(Sight { view, object, standing });
+                return Some(self.judge(view, object));
             }
             std::thread::sleep(PAUSE);
         }
@@ -104,6 +121,11 @@ impl Sight {
     /// The file, if there is one and nothing is wrong with it.
     pub(in crate::cli) fn file(&self) -> Option<&Object> {
         self.object.as_ref().ok()?.as_ref()
+    }
+
+    /// Whether it is as if it were not stored.
+    pub(in crate::cli) fn is_purged(&self) -> bool {
+        self.standing == Standing::Purged
     }
 
     /// Why the file may not be read, if that says nothing about what is in it.
@@ -119,12 +141,11 @@ impl Sight {
         match (&self.object, self.view.state) {
             (Err(_), _) if self.unreadable().is_some() => "unreadable",
             (Err(_), _) => "damaged",
-            (Ok(_), _) if self.standing == Standing::Purged => "purged",
+            (Ok(_), _) if self.is_purged() => "purged",
             (Ok(Some(file)), State::Vary) if KeyText::of(file.key_text()).is_list() => "list",
             (Ok(Some(file)), _) if KeyText::of(file.key_text()).is_part() => "part",
             (_, State::Vary) => "vary",
             (_, State::Pass) => "pass",
-            (_, State::Ready) if self.standing != Standing::Valid => "stale",
             (_, State::Ready) if is_fresh(&self.view, now_s) => "fresh",
             (_, State::Ready) => "stale",
         }

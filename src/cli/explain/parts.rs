@@ -65,7 +65,7 @@ impl Explainer<'_> {
                 |stretch| match stretch {
                     Stretch::Missing(range) => Some(range),
                     Stretch::Stored { range, id, .. } => {
-                        let sight = cache.find(&name.part(id).key);
+                        let sight = cache.find(&name.part(id).key).filter(|it| !it.is_purged());
                         sight.as_ref().and_then(Sight::file).is_none().then_some(range)
                     }
                 },
