@@ -1,0 +1,21 @@
+//! What a purge can name: any tags, groups and URLs are read without harm, within their bound.
+#![no_main]
+
+use ktrix::http::fields::Fields;
+use ktrix::policy::label::{Labels, groups_of, prefix_text, primary_of, tags_of};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let mut fields = Fields::new();
+    for (line, name) in input.split(|&byte| byte == b'\n').zip(NAMES.iter().cycle()) {
+        fields.push(name, line);
+    }
+    assert!(tags_of(&fields).all(|tag| !tag.is_empty()));
+    let _ = groups_of(&fields, "cache-groups");
+    let labels = Labels::of(&fields, b"http", b"example.org", 7);
+    assert_eq!(labels, Labels::of(&fields, b"http", b"example.org", 7));
+    let _ = prefix_text(input);
+    assert!(input.starts_with(primary_of(input)));
+});
+
+const NAMES: [&[u8]; 4] = [b"Cache-Tag", b"Surrogate-Key", b"xkey", b"Cache-Groups"];
