@@ -87,10 +87,8 @@ impl<C: Client> Exchange<'_, C> {
             return self.own(own.status, own.text, &extra).await;
         }
         let context = Rc::clone(self.context);
-        if let Some(cache) =
-            context.cache.as_ref().filter(|_| *self.request.method_text == *purge::METHOD)
-        {
-            return self.purge(cache).await;
+        if let (purge::METHOD, Some(wanted)) = (&*self.request.method_text, &context.config.cache) {
+            return self.purge(wanted).await;
         }
         let router = &context.router;
         let path = path::meant(self.request.target.path());

@@ -1,17 +1,16 @@
 //! Purging by request: `PURGE URL`, from those who may.
 //!
-//! It is answered here whatever comes of it, so that no origin ever sees such a request while
-//! there is a cache.
-
-use std::rc::Rc;
+//! It is answered here whatever comes of it, so that no origin ever sees such a request while a
+//! cache is configured, be it open or not.
 
 use crate::cache::purge::{Order, PurgeError};
+use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::label::{self, Kind};
 use crate::policy::purging::{self, Wish};
 use crate::proxy::client::Client;
-use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::CloseReason;
 use crate::proxy::lookup::Name;
@@ -22,13 +21,16 @@ pub(super) const METHOD: &[u8] = b"PURGE";
 
 impl<C: Client> Exchange<'_, C> {
     /// Purges what the request names, and answers with the number of the purge.
-    pub(super) async fn purge(&mut self, cache: &Rc<CacheSide>) -> Result<(), CloseReason> {
+    pub(super) async fn purge(&mut self, wanted: &CacheConfig) -> Result<(), CloseReason> {
         let address = self.client.address();
-        let allowed = self.context.config.cache.as_ref().map_or(&[][..], |cache| &cache.purge);
-        if !allowed.iter().any(|network| network.contains(address)) {
+        if !wanted.purge.iter().any(|network| network.contains(address)) {
             self.facts.reason = "purge-denied";
             return self.own(Status(403), "who may purge is configured otherwise", &[]).await;
         }
+        let Some(cache) = &self.context.cache else {
+            let text = "the cache cannot be opened: nothing is purged";
+            return self.own(Status(503), text, &[]).await;
+        };
         let who =
             address.map_or_else(|| "unix socket".to_owned(), |it| it.to_canonical().to_string());
         let (scheme, request) = (self.client.scheme(), self.request);

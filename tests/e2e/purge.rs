@@ -250,6 +250,31 @@ fn only_who_is_allowed_purges_and_no_origin_sees_it() {
 }
 
 #[test]
+fn no_origin_sees_a_purge_when_the_cache_cannot_be_opened() {
+    let origin = origin();
+    for (who, status) in [("loopback", 503), ("10.0.0.0/8", 403)] {
+        let plan =
+            Plan::new(&origin).set("cache", &format!("{{path: $DIR/cache, purge: [{who}]}}"));
+        std::fs::create_dir_all(plan.cache_dir()).unwrap();
+        std::fs::write(plan.cache_dir().join("tmp"), "no directory").unwrap();
+        let ktrix = plan.start();
+        ktrix.wait_error("runs without its cache");
+        ktrix.get("/a").expect_status(200);
+        let n_before = origin.n_requests();
+        ktrix.ask(&Ask::new("PURGE", "/a")).expect_status(status);
+        assert_eq!(origin.n_requests(), n_before, "no origin saw it");
+    }
+}
+
+#[test]
+fn the_answer_names_the_number_of_each_purge() {
+    let origin = origin();
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    purge(&ktrix, "/a", &[("Cache-Tag", "a, b, c")]).expect_field("ktrix-purge", "1, 2, 3");
+}
+
+#[test]
 fn an_unsafe_request_invalidates_groups_of_its_own_origin() {
     let origin = Origin::answering(|request| match request.method.as_str() {
         "POST" => Response::ok("done").field("Cache-Group-Invalidation", "\"g\""),
