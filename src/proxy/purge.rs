@@ -70,13 +70,9 @@ impl<C: Client> Exchange<'_, C> {
     }
 }
 
-/// Numbers of consecutive purges.
+/// The numbers, one by one: others purge meanwhile, so what is between them need not be ours.
 fn listed(numbers: &[u64]) -> String {
-    match numbers {
-        [] => String::new(),
-        [number] => number.to_string(),
-        [first, .., last] => format!("{first}-{last}"),
-    }
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn order(context: &Context, scheme: &str, request: &RequestHead, wish: Wish, who: &str) -> Order {
@@ -90,4 +86,16 @@ fn order(context: &Context, scheme: &str, request: &RequestHead, wish: Wish, who
         _ => text,
     };
     Order { kind, text, is_soft, name, who: who.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_numbers_are_listed() {
+        assert_eq!(listed(&[]), "");
+        assert_eq!(listed(&[7]), "7");
+        assert_eq!(listed(&[1123, 1130, 1143]), "1123, 1130, 1143");
+    }
 }
