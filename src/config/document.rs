@@ -91,13 +91,59 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
     if has_no_document(text) {
         return Ok(Node { place: start, value: Value::Empty });
     }
-    match serde_saphyr::from_str_with_options::<Raw>(text, options()) {
-        Ok(raw) => Ok(raw.into_node(text)),
-        Err(error) => Err(syntax_error(&error)),
+    // Not the last wins: a mapping that is read key by key hands over every one of them.
+    let mut node = match serde_saphyr::from_str_with_options::<Raw>(
+        text,
+        options(DuplicateKeyPolicy::LastWins),
+    ) {
+        Ok(raw) => raw.into_node(text),
+        Err(error) => return Err(syntax_error(&error)),
+    };
+    if has_number_key(&node) {
+        // From the first key on that is a number, the reader hands over only the last of a kind.
+        if let Ok(raw) =
+            serde_saphyr::from_str_with_options::<Raw>(text, options(DuplicateKeyPolicy::FirstWins))
+        {
+            restore(&mut node, raw.into_node(text));
+        }
+    }
+    Ok(node)
+}
+
+/// Whether a key of any mapping in it begins as numbers do.
+fn has_number_key(node: &Node) -> bool {
+    let is_number = |key: &str| key.starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c));
+    match &node.value {
+        Value::Map(entries) => {
+            entries.iter().any(|entry| is_number(&entry.key) || has_number_key(&entry.node))
+        }
+        Value::List(items) => items.iter().any(has_number_key),
+        Value::Empty | Value::Scalar(_) => false,
     }
 }
 
-fn options() -> Options {
+/// Puts the first of each key where only its last one is.
+fn restore(node: &mut Node, first: Node) {
+    match (&mut node.value, first.value) {
+        (Value::Map(entries), Value::Map(firsts)) => {
+            for first in firsts {
+                match entries.iter_mut().find(|entry| entry.place == first.place) {
+                    Some(entry) => restore(&mut entry.node, first.node),
+                    None => {
+                        let at = entries.partition_point(|entry| entry.place < first.place);
+                        entries.insert(at, first);
+                    }
+                }
+            }
+        }
+        (Value::List(items), Value::List(firsts)) => {
+            items.iter_mut().zip(firsts).for_each(|(item, first)| restore(item, first));
+        }
+        _ => {}
+    }
+}
+
+fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_MAX,
@@ -110,8 +156,7 @@ fn options() -> Options {
             max_total_replayed_events: ALIAS_NODES_MAX,
             max_replay_stack_depth: DEPTH_MAX,
         },
-        // Not the last wins: a mapping that is read key by key hands over every one of them.
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        duplicate_keys: duplicate_keys,
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         emit_comments: false,
         reject_unsupported_tags: true,
@@ -330,6 +375,35 @@ mod tests {
         let entries = map("a: 1\nb: 2\na: 3\n");
         let places: Vec<_> = entries.iter().map(|e| (e.key.as_str(), e.place.line)).collect();
         assert_eq!(places, [("a", 1), ("b", 2), ("a", 3)]);
+        for text in ["a: 1\n4: 2\na: 3\n4: 4\n", "x: {b: {a: 1, 4: 2, a: 3, 4: 4}}\n"] {
+            let node = read(text).unwrap();
+            let mut entries = match node.value {
+                Value::Map(entries) => entries,
+                other => panic!("not a mapping: {other:?}"),
+            };
+            while let [Entry { node: Node { value: Value::Map(inner), .. }, .. }] = &entries[..] {
+                entries = inner.clone();
+            }
+            let keys: Vec<_> = entries.iter().map(|e| e.key.as_str()).collect();
+            assert_eq!(keys, ["a", "4", "a", "4"], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_merged_and_said_again_stands_once() {
+        for text in [
+            "a: &x {k: v, 4: v}\nc:\n  <<: *x\n  k: w\n  4: w\n",
+            "a: &x {k: v, 4: v}\nc:\n  4: w\n  k: w\n  <<: *x\n",
+            "a: &x {4: v, k: v}\nc: {5: w, <<: *x, 4: w, k: w}\n",
+        ] {
+            let entries = map(text);
+            let Value::Map(merged) = &entries[1].node.value else { panic!("c") };
+            for key in ["k", "4"] {
+                let found: Vec<_> = merged.iter().filter(|e| e.key == key).collect();
+                assert_eq!(found.len(), 1, "{text}");
+                assert_eq!(found[0].node.value, Value::Scalar("w".into()), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -178,9 +178,13 @@ fn a_route_s_rules_are_read_with_care() {
         ("{cache-status: [ttl, age]}", "cache.rules.cache-status[1]: \"age\" is not known"),
         ("{strip: \"a b\"}", "is not the name of a field"),
         ("{key: {host: off}}", "is not a known key"),
+        ("{ttl-status: {5XX: 3s, 5xx: 20s}}", "ttl-status.5xx: stands twice (first in line 1)"),
+        ("{ttl-status: {404: 3s, 5xx: 1s, 404: 4s}}", "404: stands twice (first in line 1)"),
+        ("{ttl-status: {404: 3s, any: 1s, any: 4s}}", "any: stands twice (first in line 1)"),
+        ("{ttl-status: {404: 3s, 404: 3s}}", "ttl-status.404: stands twice (first in line 1)"),
     ] {
         let found = faults(rules);
-        assert!(found.contains(expected), "{rules}: {found}");
+        assert!(found.contains(expected) && !found.contains('\n'), "{rules}: {found}");
     }
     let text = "upstream: a\nsites: [{cache: {ttl-min: 5s}}]\n";
     let found = read(text).unwrap_err().to_string();

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::chars::is_token;
-use crate::config::document::Value;
+use crate::config::document::{Entry, Value};
 use crate::config::error::{Faults, quoted};
 use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
@@ -223,12 +223,22 @@ fn ttl_status(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<StatusTt
     let path = section.path_of("ttl-status");
     let named = Section::open_named(faults, "", path, node);
     let mut ttls = StatusTtls::default();
+    let mut seen: Vec<(Statuses, &Entry)> = Vec::new();
     for entry in named.entries() {
         let Some(statuses) = Statuses::parse(&entry.key) else {
             let why = "is no final status (try 404, 5xx or any)";
             faults.add(entry.place, named.path_of(&entry.key), why);
             continue;
         };
+        // The same key twice is noted already; this is the same in other letters.
+        match seen.iter().find(|(of, _)| *of == statuses) {
+            Some((_, first)) if first.key != entry.key => {
+                let why = format!("stands twice (first in line {})", first.place.line);
+                faults.add(entry.place, named.path_of(&entry.key), why);
+            }
+            Some(_) => {}
+            None => seen.push((statuses, entry)),
+        }
         let Some(scalar) = named.named_scalar(faults, entry, KIND) else { continue };
         if let Some(duration) = scalar.duration(faults, KIND) {
             ttls.set(statuses, whole_seconds(duration));
