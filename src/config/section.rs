@@ -209,9 +209,9 @@ impl<'a> Section<'a> {
     /// On or off, if it is said.
     pub(crate) fn switch(&self, faults: &mut Faults<'_>, key: &str) -> Option<bool> {
         let scalar = self.scalar(faults, key)?;
-        match scalar.text.to_ascii_lowercase().as_str() {
-            "on" | "yes" | "true" => Some(true),
-            "off" | "no" | "false" => Some(false),
+        match scalar.text {
+            text if is_on(text) => Some(true),
+            text if is_off(text) && !text.eq_ignore_ascii_case("none") => Some(false),
             _ => {
                 scalar.wrong(faults, "is neither on nor off");
                 None
@@ -264,14 +264,17 @@ impl<'a> Item<'a> {
 impl Scalar<'_> {
     /// Whether it is this word; a switch may be written in each of its ways.
     pub(crate) fn is(&self, word: &str) -> bool {
-        let is_off = |text: &str| {
-            ["off", "no", "false", "none"].iter().any(|off| text.eq_ignore_ascii_case(off))
-        };
         self.text.eq_ignore_ascii_case(word) || (word == "off" && is_off(self.text))
     }
 
-    /// The text as a path of the file system.
+    /// The text as a path of the file system. A word for a switch is none: who writes it does not
+    /// mean a file of this name.
     pub(crate) fn file(&self, faults: &mut Faults<'_>) -> Option<PathBuf> {
+        if is_off(self.text) || is_on(self.text) {
+            let text = quoted(&format!("./{}", self.text));
+            self.wrong(faults, &format!("is a switch where a path stands (try a path, or {text})"));
+            return None;
+        }
         if self.text.is_empty() || self.text.contains('\0') {
             self.wrong(faults, "is not a path");
             return None;
@@ -378,6 +381,16 @@ fn expected(kind: Kind) -> String {
         Kind::Choice(words) => format!("one of: {}", words.join(", ")),
         Kind::Section(word) | Kind::List(word) | Kind::Text(word) => word.to_owned(),
     }
+}
+
+/// Whether a text turns something on.
+pub(crate) fn is_on(text: &str) -> bool {
+    ["on", "yes", "true"].iter().any(|on| text.eq_ignore_ascii_case(on))
+}
+
+/// Whether a text turns something off.
+pub(crate) fn is_off(text: &str) -> bool {
+    ["off", "no", "false", "none"].iter().any(|off| text.eq_ignore_ascii_case(off))
 }
 
 pub(crate) const fn described(value: &Value) -> &'static str {

@@ -141,7 +141,7 @@ fn a_key_is_what_its_parts_are() {
 #[test]
 fn lists_of_a_route_can_be_off() {
     let config = read(concat!(
-        "cache: {path: /c, rules: {targeted: off, strip: off, cache-status: off}}\nupstream: a\n",
+        "cache: {path: /c, rules: {targeted: off, strip: [no], cache-status: [off]}}\nupstream: a\n",
         "sites: [{cache: {targeted: [X-Cache-Control], strip: [A, b], cache-status: key}}]\n",
     ))
     .unwrap();
@@ -178,10 +178,19 @@ fn a_route_s_rules_are_read_with_care() {
         ("{cache-status: [ttl, age]}", "cache.rules.cache-status[1]: \"age\" is not known"),
         ("{strip: \"a b\"}", "is not the name of a field"),
         ("{key: {host: off}}", "is not a known key"),
+        ("off", "1:26: cache.rules: \"off\" is no mapping of rules (a site or route without"),
         ("{ttl-status: {5XX: 3s, 5xx: 20s}}", "ttl-status.5xx: stands twice (first in line 1)"),
         ("{ttl-status: {404: 3s, 5xx: 1s, 404: 4s}}", "404: stands twice (first in line 1)"),
         ("{ttl-status: {404: 3s, any: 1s, any: 4s}}", "any: stands twice (first in line 1)"),
         ("{ttl-status: {404: 3s, 404: 3s}}", "ttl-status.404: stands twice (first in line 1)"),
+        ("{targeted: [off, cache-control]}", "targeted[0]: \"off\" stands beside others"),
+        ("{strip: [a, none]}", "strip[1]: \"none\" stands beside others (off stands alone)"),
+        ("{strip: on}", "strip: \"on\" is not the name of a field"),
+        ("{cache-status: [off, ttl]}", "cache-status[0]: \"off\" stands beside others"),
+        ("{cache-status: on}", "\"on\" is not known (try off, fwd-status"),
+        ("{key: {query: off, query-keep: a}}", "key.query-keep: says something about a query"),
+        ("{key: {query: off, query-drop: a}}", "key.query-drop: says something about a query"),
+        ("{key: {query: off, query-sort: on}}", "key.query-sort: says something about a query"),
     ] {
         let found = faults(rules);
         assert!(found.contains(expected) && !found.contains('\n'), "{rules}: {found}");
@@ -275,6 +284,18 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: a\nlog: {level: loud}\n", "2:14: log.level: \"loud\" is not known (try off,"),
         ("upstream: a\nlog: {access: {format: json}}\n", "log.access.file: is missing"),
         ("upstream: a\nlog: {error: off}\n", "2:14: log.error: \"off\" is no place"),
+        ("upstream: a\ncache: on\n", "2:8: cache: \"on\" is a switch where a path stands (try"),
+        ("upstream: a\ncache: true\n", "cache: \"true\" is a switch"),
+        ("upstream: a\ncache: {path: off}\n", "cache.path: \"off\" is a switch"),
+        ("upstream: a\nlog: on\n", "2:6: log: \"on\" is a switch where a path stands"),
+        ("upstream: a\nlog: {access: Yes}\n", "a path, or \"./Yes\")"),
+        ("upstream: a\nlog: {access: {file: off}}\n", "log.access.file: \"off\" is a switch"),
+        ("upstream: a\nlog: {error: on}\n", "log.error: \"on\" is a switch"),
+        ("upstream: a\npid: on\n", "2:6: pid: \"on\" is a switch"),
+        (
+            "upstream: a\ncache: {path: /c, purge: [off, unix]}\n",
+            "2:27: cache.purge[0]: \"off\" stands beside others (off stands alone)",
+        ),
         ("upstream: a\ncache: {size: 1 GiB}\n", "2:8: cache.path: is missing"),
         ("upstream: a\ncache: {path: /c, size: 1 MiB, object: 2 MiB}\n", "larger than cache.size"),
         ("upstream: a\ncache: {path: /c, objects: 1e6}\n", "\"1e6\" is not a number from 1000"),

@@ -1,8 +1,9 @@
 //! What the keys of a route are made of.
 
+use crate::config::document::Value;
 use crate::config::error::Faults;
 use crate::config::schema;
-use crate::config::section::{Scalar, Section};
+use crate::config::section::{Scalar, Section, is_off};
 use crate::policy::parts::{KeyParts, PathPart, QueryPart};
 use crate::policy::pattern::Pattern;
 use crate::policy::vary::VaryNames;
@@ -26,6 +27,16 @@ pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyP
         kept: patterns(faults, &section, "query-keep"),
         dropped: patterns(faults, &section, "query-drop"),
     };
+    if !query.is_on {
+        for key in ["query-sort", "query-keep", "query-drop"] {
+            // That the order means nothing may be left to the default in words.
+            let is_said = key != "query-sort" || query.is_sorted;
+            if let Some(node) = section.node(key).filter(|_| is_said) {
+                let why = "says something about a query that does not count (query is off)";
+                faults.add(node.place, section.path_of(key), why);
+            }
+        }
+    }
     let heeds_search = section.switch(faults, "no-vary-search").unwrap_or(false);
     Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section), heeds_search })
 }
@@ -60,6 +71,9 @@ fn chosen(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<VaryNames> {
     all
 }
 
+/// What is wrong with `off` in a list of others: whether it or they are meant, nobody knows.
+pub(crate) const OFF_BESIDE: &str = "stands beside others (off stands alone)";
+
 /// The texts of a list, without those that are not what they should be.
 pub(crate) fn texts<'a>(
     faults: &mut Faults<'_>,
@@ -68,13 +82,44 @@ pub(crate) fn texts<'a>(
     why: &str,
     is_right: impl Fn(&str) -> bool,
 ) -> Option<Vec<Scalar<'a>>> {
+    checked(faults, section, key, |text| (!is_right(text)).then_some(why))
+}
+
+/// As [`texts`], of a list that may be off as a whole: it has no texts then.
+pub(crate) fn texts_or_off<'a>(
+    faults: &mut Faults<'_>,
+    section: &Section<'a>,
+    key: &str,
+    why: &str,
+    is_right: impl Fn(&str) -> bool,
+) -> Option<Vec<Scalar<'a>>> {
+    let node = section.node(key)?;
+    let only = match &node.value {
+        Value::List(items) if items.len() == 1 => items.first().map(|item| &item.value),
+        value => Some(value),
+    };
+    if matches!(only, Some(Value::Scalar(text)) if is_off(text)) {
+        return Some(Vec::new());
+    }
+    checked(faults, section, key, |text| match is_off(text) {
+        true => Some(OFF_BESIDE),
+        false => (!is_right(text)).then_some(why),
+    })
+}
+
+fn checked<'a, 'w>(
+    faults: &mut Faults<'_>,
+    section: &Section<'a>,
+    key: &str,
+    why_not: impl Fn(&str) -> Option<&'w str>,
+) -> Option<Vec<Scalar<'a>>> {
     let kind = schema::directive(section.schema(), key).kind;
     let mut texts = Vec::new();
     for item in section.items(faults, key)? {
         let Some(scalar) = item.scalar(faults, kind) else { continue };
-        match is_right(scalar.text) {
-            true => texts.push(scalar),
-            false => scalar.wrong(faults, why),
+        match why_not(scalar.text) {
+            None => texts.push(scalar),
+            Some(why) => scalar.wrong(faults, why),
         }
     }
     Some(texts)

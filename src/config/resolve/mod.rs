@@ -228,10 +228,13 @@ const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Who may purge by request.
 fn purge(faults: &mut Faults<'_>, section: &Section<'_>) -> Vec<Network> {
     let Some(items) = section.items(faults, "purge") else { return network::loopback().to_vec() };
-    let mut networks = Vec::new();
+    let (n_items, mut networks) = (items.len(), Vec::new());
     for item in items {
         let Some(scalar) = item.scalar(faults, schema::Kind::Text("network")) else { continue };
         if scalar.is("off") {
+            if n_items > 1 {
+                scalar.wrong(faults, key::OFF_BESIDE);
+            }
             continue;
         }
         match network::parse_network(scalar.text) {

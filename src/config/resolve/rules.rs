@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::chars::is_token;
-use crate::config::document::{Entry, Value};
+use crate::config::document::{Entry, Node, Value};
 use crate::config::error::{Faults, quoted};
 use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
-use crate::config::section::{Scalar, Section};
+use crate::config::section::{Scalar, Section, is_off, is_on};
 use crate::policy::condition::Condition;
 use crate::policy::parts::PathPart;
 use crate::policy::rules::{Rules, SetCookie, StatusTtls, Statuses};
@@ -32,6 +32,12 @@ pub(crate) fn of_all(faults: &mut Faults<'_>, cache: &Section<'_>) -> Rc<Rules> 
     let default = Rc::new(Rules::default());
     match cache.node("rules") {
         None => default,
+        Some(Node { place, value: Value::Scalar(text) }) if is_off(text) => {
+            let why = "is no mapping of rules (a site or route without a cache says \
+                       \"cache: off\" itself: sites[].cache)";
+            faults.add(*place, cache.path_of("rules"), format!("{} {why}", quoted(text)));
+            default
+        }
         Some(_) => {
             let rules = cache.section(faults, SCHEMA, "rules");
             mapping(faults, &rules, &default)
@@ -152,9 +158,8 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     }
     let why = "is not the name of a field";
     for (key, names) in [("targeted", &mut rules.targets), ("strip", &mut rules.stripped)] {
-        if is_off(section, key) {
-            names.clear();
-        } else if let Some(texts) = key::texts(faults, section, key, why, is_token_text) {
+        let is_name = |text: &str| is_token_text(text) && !is_on(text);
+        if let Some(texts) = key::texts_or_off(faults, section, key, why, is_name) {
             *names = lower_case(&texts);
         }
     }
@@ -180,10 +185,6 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
 /// What clients are told, if it is said.
 fn report(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<Report> {
     let mut report = Report::with_all(false);
-    if is_off(section, "cache-status") {
-        report.is_on = false;
-        return Some(report);
-    }
     let mut parts = [
         ("fwd-status", &mut report.fwd_status),
         ("stored", &mut report.stored),
@@ -195,17 +196,14 @@ fn report(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<Report> {
     let words = parts.iter().map(|(word, _)| *word).collect::<Vec<_>>();
     let why = format!("is not known (try off, {})", words.join(", "));
     let is_known = |text: &str| words.contains(&text);
-    for scalar in key::texts(faults, section, "cache-status", &why, is_known)? {
+    let told = key::texts_or_off(faults, section, "cache-status", &why, is_known)?;
+    report.is_on = !told.is_empty();
+    for scalar in told {
         for (word, is_told) in &mut parts {
             **is_told |= *word == scalar.text;
         }
     }
     Some(report)
-}
-
-fn is_off(section: &Section<'_>, key: &str) -> bool {
-    let node = section.node(key);
-    node.is_some_and(|node| matches!(&node.value, Value::Scalar(text) if text == "off"))
 }
 
 fn is_token_text(text: &str) -> bool {
