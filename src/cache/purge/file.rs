@@ -22,7 +22,7 @@
 //! | 144..152 | tagged | sealed number of the last purge of a tag or group |
 //! | 152..160 | logged | number of the last purge that the keeper has logged |
 //! | 160..168 | synced | the version that was last written to the disk |
-//! | 256..512 | lengths | bit n: there are purges of beginnings of n bytes |
+//! | 256..512 | lengths | bit n: there are or were purges of beginnings of n bytes |
 //!
 //! A file that is foreign, of another version, cut or torn is never changed in place: a new one,
 //! with another id, is renamed over it. Nothing that was stored before is valid under another id.

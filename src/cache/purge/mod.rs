@@ -322,9 +322,8 @@ impl Purges {
         if self.has(text.len()) {
             return (kind, text);
         }
-        if self.n_lengths() >= LENGTHS_MAX {
-            self.collect_lengths();
-        }
+        // None is ever given up: a bucket is asked about a beginning only at these lengths, so that
+        // what has become part of its floor would not be found any more.
         if self.n_lengths() < LENGTHS_MAX {
             self.set_length(text.len());
             return (kind, text);
@@ -344,23 +343,6 @@ impl Purges {
     fn set_length(&self, len: usize) {
         if let Some(word) = self.header().lengths.get(len / 64) {
             word.fetch_or(1 << (len % 64), Ordering::AcqRel);
-        }
-    }
-
-    /// Forgets the lengths of which there are no purges any more; under the lock.
-    fn collect_lengths(&self) {
-        let mut lengths = [0_u64; file::LENGTH_WORDS];
-        for bucket in self.parts.buckets.iter() {
-            bucket.each(|_, len| {
-                if let Some((len, word)) =
-                    len.and_then(|len| Some((len, lengths.get_mut(len / 64)?)))
-                {
-                    *word |= 1 << (len % 64);
-                }
-            });
-        }
-        for (word, value) in self.header().lengths.iter().zip(lengths) {
-            word.store(value, Ordering::Release);
         }
     }
 

@@ -159,6 +159,27 @@ fn beginnings_of_too_many_lengths_name_more_and_not_less() {
 }
 
 #[test]
+fn a_beginning_that_became_part_of_a_floor_is_never_forgotten() {
+    let (_dir, purges) = purges(4096);
+    let labels = stored(&purges, &[]);
+    let prefix = order(Kind::Prefix, "http://a.example/x/");
+    purges.purge(&prefix, 1).unwrap();
+    let bucket = purges.bucket(LabelHash::of(Kind::Prefix, &prefix.text));
+    let mut names = (0..).map(|n: u32| n.to_string());
+    while bucket.floor().is_none() {
+        let name = names.next().unwrap();
+        if std::ptr::eq(bucket, purges.bucket(LabelHash::of(Kind::Tag, name.as_bytes()))) {
+            purges.purge(&order(Kind::Tag, &name), 1).unwrap();
+        }
+    }
+    for n in 0..80 {
+        let url = format!("http://b.example/{}", "x".repeat(30 + n));
+        purges.purge(&order(Kind::Prefix, &url), 1).unwrap();
+    }
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+}
+
+#[test]
 fn purges_outlive_a_restart_and_a_lost_file_purges_everything() {
     let (dir, purges) = purges(64);
     let labels = stored(&purges, &[]);
