@@ -130,6 +130,26 @@ impl Labels {
         Self { asked_seq, tags: tags.into(), is_cut }
     }
 
+    /// These with the tags and groups of what it was put together with, which no purge names: a
+    /// further part of a response need not repeat them.
+    #[must_use]
+    pub fn with_tags_of(self, other: &Self) -> Self {
+        let mut tags = [&*self.tags, &*other.tags].concat();
+        tags.sort_unstable();
+        tags.dedup();
+        let is_cut = self.is_cut || other.is_cut || tags.len() > TAGS_MAX;
+        tags.truncate(TAGS_MAX);
+        Self { tags: tags.into(), is_cut, ..self }
+    }
+
+    /// These of what a 304 or a HEAD has renewed: an `answer` that names no tag and no group takes
+    /// none away, also none that only an earlier part of the response had.
+    #[must_use]
+    pub fn renewed(self, old: &Self, answer: &Fields) -> Self {
+        let is_silent = TAG_FIELDS.iter().chain(&["cache-groups"]).all(|it| !answer.contains(it));
+        if is_silent { self.with_tags_of(old) } else { self }
+    }
+
     /// Those of a marker or another note of ours, which has no tags.
     pub fn untagged(asked_seq: u64) -> Self {
         Self { asked_seq, ..Self::default() }
@@ -139,11 +159,12 @@ impl Labels {
 /// Most tags and groups that are kept of a response.
 pub const TAGS_MAX: usize = 256;
 
+const TAG_FIELDS: [&str; 3] = ["cache-tag", "surrogate-key", "xkey"];
+
 /// The tags in these fields, be they an origin's or those of a request to purge: members of
 /// `Cache-Tag`, `Surrogate-Key` and `xkey`, between white space or commas.
 pub fn tags_of(fields: &Fields) -> impl Iterator<Item = &[u8]> {
-    let names = ["cache-tag", "surrogate-key", "xkey"];
-    names.into_iter().flat_map(|name| fields.get_all(name)).flat_map(tags_in)
+    TAG_FIELDS.into_iter().flat_map(|name| fields.get_all(name)).flat_map(tags_in)
 }
 
 /// The tags in one value.
@@ -351,6 +372,31 @@ mod tests {
         let value: Vec<String> = (0..TAGS_MAX + 1).map(|n| n.to_string()).collect();
         let labels = Labels::of(&fields(&[("xkey", &value.join(" "))]), b"http", b"h", 0);
         assert!(labels.is_cut && labels.tags.len() == TAGS_MAX);
+    }
+
+    #[test]
+    fn what_is_put_together_has_the_tags_of_both() {
+        let labels = |tags: &str, seq| Labels::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
+        assert_eq!(labels("b c", 7).with_tags_of(&labels("a b", 5)), labels("a b c", 7));
+        let many = |from: usize| {
+            let names: Vec<String> = (from..from + TAGS_MAX).map(|n| n.to_string()).collect();
+            labels(&names.join(" "), 0)
+        };
+        assert_eq!(many(0).with_tags_of(&many(0)), many(0));
+        let both = many(0).with_tags_of(&many(1));
+        assert!(both.is_cut && both.tags.len() == TAGS_MAX && both.tags.is_sorted());
+        assert!(labels("a", 0).with_tags_of(&both).is_cut);
+    }
+
+    #[test]
+    fn who_renews_may_say_other_tags_or_be_silent() {
+        let labels = |tags: &str, seq| Labels::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
+        let silent = labels("b", 7).renewed(&labels("a b", 5), &fields(&[("etag", "\"x\"")]));
+        assert_eq!(silent, labels("a b", 7));
+        for name in ["xkey", "surrogate-key", "cache-tag", "cache-groups"] {
+            let told = labels("b", 7).renewed(&labels("a b", 5), &fields(&[(name, "b")]));
+            assert_eq!(told, labels("b", 7), "{name}");
+        }
     }
 
     #[test]

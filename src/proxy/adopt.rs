@@ -139,7 +139,8 @@ impl<C: Client> Exchange<'_, C> {
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         match revalidate::renew(asked, old, &head, &times, rules) {
             Ok(Renewed { mut fields, mut lifetimes, omit }) => {
-                lifetimes.labels = self.labels(&fields, asked_seq);
+                let labels = self.labels(&fields, asked_seq);
+                lifetimes.labels = labels.renewed(&stored.lifetimes.labels, &head.fields);
                 omit.apply(&mut fields);
                 let name = found.name.clone();
                 let entry = Entry { name, status: stored.status, fields, lifetimes };

@@ -55,6 +55,7 @@ pub async fn add(
         return None;
     };
     let mut fields = partial::whole_fields(&entry.fields);
+    let mut lifetimes = entry.lifetimes.clone();
     let id = part.id;
     let (mut list, mut out) = (None, Vec::new());
     match lookup::find(cache, name).await {
@@ -65,6 +66,8 @@ pub async fn add(
                     && partial::is_same(&object.fields, &entry.fields) =>
             {
                 fields = partial::combine(&object.fields, &entry.fields);
+                // No purge up to now names the list, or it would not have been found.
+                lifetimes.labels = lifetimes.labels.with_tags_of(&object.lifetimes.labels);
                 out = old.add(part.clone());
                 list = Some(old);
             }
@@ -80,7 +83,7 @@ pub async fn add(
     let list = list.unwrap_or_else(|| PartList::new(extent, part));
     let mut text = Vec::new();
     list.encode(&mut text);
-    let (name, lifetimes) = (name.clone(), entry.lifetimes.clone());
+    let name = name.clone();
     let shelf = Shelf::new(Rc::clone(cache), lock.at.id());
     let stored = match is_spoiled() {
         true => None,

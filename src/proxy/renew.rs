@@ -31,7 +31,8 @@ impl Fill {
         let (asked, rules) = (&self.job.request.fields, &self.job.rules);
         let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
         let Renewed { mut fields, mut lifetimes, omit } = renewed;
-        lifetimes.labels = self.labels(&fields);
+        lifetimes.labels =
+            self.labels(&fields).renewed(&stored.lifetimes.labels, &response.head.fields);
         self.keep_private(&mut fields, &omit);
         if rules.set_cookie != SetCookie::Store {
             let mut private = self.lease.local.private();

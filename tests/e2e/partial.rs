@@ -449,6 +449,30 @@ fn a_purge_takes_the_parts_along() {
 }
 
 #[test]
+fn a_tag_that_only_the_first_part_had_names_them_all() {
+    let film = Film::new(LEN);
+    let script = film.clone();
+    let origin = Origin::answering(move |request| {
+        let response = script.answer(request);
+        // A server need not repeat what the client has (RFC 9110 section 15.3.7).
+        match request.field("if-range") {
+            None => response.field("Cache-Tag", "films"),
+            Some(_) => response,
+        }
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for range in ["0-999999", "500000-1499999"] {
+        ktrix.ask(&part(range)).expect_status(206);
+        wait_part(&ktrix, range);
+    }
+    assert_eq!(asked(&origin), ["0-999999", "1000000-1499999"]);
+    ktrix.ask(&Ask::new("PURGE", "/film").field("Cache-Tag", "films")).expect_status(200);
+    let absent = part("0-99").field("Cache-Control", "only-if-cached");
+    ktrix.ask(&absent).expect_status(504);
+}
+
+#[test]
 fn a_range_joins_a_fill_that_is_under_way() {
     let film = Film::new(LEN);
     let (script, gate) = (film.clone(), Gate::new());
