@@ -308,7 +308,9 @@ impl<C: Client> Exchange<'_, C> {
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
         // What was purged meanwhile is nobody's answer, whatever the origin does.
-        let on_error = on_error.filter(|stale| lookup::stands(cache, stale, &name.text));
+        let stands = |stale: &Rc<HotObject>| lookup::stands(cache, stale, &name.text);
+        let on_error = on_error.filter(stands);
+        self.held = self.held.take().filter(stands);
         match joined {
             Joined::Object(object, part)
                 if part_list::is_list(&object) && object.key == name.key =>

@@ -1,6 +1,6 @@
 //! While an upstream is down, what is stored of it is held and served stale, within a bound.
 
-use crate::support::{Ask, Origin, Plan, Response, until_true};
+use crate::support::{Ask, Gate, Origin, Plan, Response, until_true};
 
 /// What is stale already when it comes, by ten seconds, and can be validated.
 fn stale(_: &crate::support::Request) -> Response {
@@ -86,4 +86,24 @@ fn a_server_that_answers_badly_is_no_outage() {
         ktrix.get("/held").expect_status(500);
     }
     assert_eq!(n_said(&plan, "is down"), 0);
+}
+
+#[test]
+fn what_is_purged_while_a_server_is_asked_is_not_held() {
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let mut origin = Origin::answering(move |request| match request.number {
+        0 => stale(request),
+        _ => stale(request).gated(&closed),
+    });
+    let plan = plan(&origin, "200ms");
+    let ktrix = plan.start();
+    ktrix.get("/held").expect_status(200);
+    let mut client = ktrix.client();
+    client.send(&Ask::get("/held"));
+    origin.wait_requests(2);
+    ktrix.ask(&Ask::new("PURGE", "/held").field("Ktrix-Purge", "url")).expect_status(200);
+    origin.stop();
+    client.answer().expect_status(502);
+    gate.open();
 }
