@@ -144,6 +144,11 @@ pub fn forget_claims(fields: &mut Fields) {
     fields.set("Forwarded", &kept.join(&b", "[..]));
 }
 
+/// Whether a client claims more in `Forwarded` than who asked.
+pub fn has_claims(sent: &Fields) -> bool {
+    sent.list("forwarded").any(|element| who_asked(element) != Some(element))
+}
+
 /// The `for` pair of an element, RFC 7239 section 5.2.
 fn who_asked(element: &[u8]) -> Option<&[u8]> {
     let (mut is_quoted, mut is_escaped) = (false, false);
@@ -238,6 +243,23 @@ mod tests {
         let mut fields = Fields::new();
         forget_claims(&mut fields);
         assert!(fields.is_empty());
+    }
+
+    #[test]
+    fn who_asked_is_no_claim() {
+        for (sent, is_claim) in [
+            ("for=a", false),
+            ("FOR=\"[::1]:80\", for=unknown", false),
+            ("for=\"a;host=b\"", false),
+            ("for=a;host=b", true),
+            ("for=a, host=b", true),
+            ("proto=https", true),
+            ("", false),
+        ] {
+            let fields: Fields = [("Forwarded", sent)].into_iter().collect();
+            assert_eq!(has_claims(&fields), is_claim, "{sent}");
+        }
+        assert!(!has_claims(&Fields::new()));
     }
 
     fn forwarded(text: &str, client: &str, framing: BodyLength) -> String {

@@ -78,7 +78,9 @@ fn is_chosen(name: &[u8], key: &KeyParts) -> bool {
 /// Whether an origin that got this request whole saw something that its key leaves out.
 pub fn has_unkeyed(request: &RequestHead, key: &KeyParts) -> bool {
     let target = request.target.path_and_query();
-    request.fields.iter().any(|(name, _)| is_unkeyed(name, key)) || *key.asked(target) != *target
+    request.fields.iter().any(|(name, _)| is_unkeyed(name, key))
+        || (forward::has_claims(&request.fields) && !is_chosen(b"forwarded", key))
+        || *key.asked(target) != *target
 }
 
 /// What to ask an upstream.

@@ -41,11 +41,16 @@ fn what_the_key_does_not_hold_makes_nothing_for_others() {
     let origin = form("/form");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
-    for name in ["X-Original-URL", "X-Host", "Authorization"] {
-        let ask = Ask::post("/form", "evil").field(name, "evil");
+    for name in ["X-Original-URL", "X-Host", "Authorization", "Forwarded"] {
+        let value = if name == "Forwarded" { "for=192.0.2.1;host=evil" } else { "evil" };
+        let ask = Ask::post("/form", "evil").field(name, value);
         ktrix.ask(&ask).expect_body("made of evil");
         ktrix.get("/form").expect_miss().expect_body("made for GET");
     }
+    // Who asked is told to the origin of a GET as well.
+    let ask = Ask::post("/form", "good").field("Forwarded", "for=192.0.2.1");
+    ktrix.ask(&ask).expect_body("made of good");
+    ktrix.get("/form").expect_hit().expect_body("made of good");
 }
 
 #[test]
