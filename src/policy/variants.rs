@@ -20,6 +20,12 @@ use crate::http::validator::EntityTag;
 /// Most variants of a key that are kept; the oldest goes first.
 pub const VARIANTS_MAX: usize = 64;
 
+/// Most bytes of a list; the oldest variants go first.
+pub const LIST_BYTES_MAX: usize = 64 << 10;
+
+/// Most bytes of what chose a variant, so that a list has room for any single one.
+pub const CHOSEN_BYTES_MAX: usize = LIST_BYTES_MAX - 1 - VARIANT_HEAD_LEN - 2 * TEXT_BYTES_MAX;
+
 /// Most entity tags that a fetch offers for other variants than the one it is for.
 const TAGS_MAX: usize = 16;
 
@@ -46,12 +52,16 @@ impl Variant {
             (Some(language), None) if language.len() <= TEXT_BYTES_MAX => language,
             _ => &[],
         };
-        u16::try_from(chosen.len()).ok()?;
-        Some(Self {
+        (chosen.len() <= CHOSEN_BYTES_MAX).then(|| Self {
             chosen: chosen.into(),
             tag: tag.unwrap_or_default().into(),
             language: language.to_ascii_lowercase().into(),
         })
+    }
+
+    /// The bytes that it takes in a list.
+    fn len(&self) -> usize {
+        VARIANT_HEAD_LEN + self.chosen.len() + self.tag.len() + self.language.len()
     }
 }
 
@@ -94,10 +104,17 @@ impl Variants {
             return None;
         }
         self.list.retain(|other| other.chosen != variant.chosen);
-        let n_gone = (self.list.len() + 1).saturating_sub(VARIANTS_MAX);
-        let gone = self.list.drain(..n_gone).collect();
         self.list.push(variant);
-        Some(gone)
+        let mut n_left = self.list.len();
+        let mut bytes = 1 + self.list.iter().map(Variant::len).sum::<usize>();
+        let is_too_much = |oldest: &&Variant| {
+            let is_too_much = n_left > VARIANTS_MAX || bytes > LIST_BYTES_MAX;
+            n_left -= 1;
+            bytes -= oldest.len();
+            is_too_much
+        };
+        let n_gone = self.list.iter().take_while(is_too_much).count();
+        Some(self.list.drain(..n_gone).collect())
     }
 
     /// The entity tags to ask the origin about, the newest variant's first, each once.
@@ -195,6 +212,9 @@ fn take(bytes: &[u8]) -> Option<(Variant, &[u8])> {
 
 const VERSION: u8 = 1;
 
+/// The bytes of the lengths before each variant.
+const VARIANT_HEAD_LEN: usize = 4;
+
 /// Longer tags and languages are not kept.
 const TEXT_BYTES_MAX: usize = 255;
 
@@ -230,6 +250,21 @@ mod tests {
         assert_eq!(variants.enter(variant("x", "")), Some(vec![variant("1", "")]));
         assert_eq!(variants.list.len(), VARIANTS_MAX);
         assert_eq!(Variants::decode(&variants.encode()), variants);
+    }
+
+    #[test]
+    fn the_oldest_go_when_they_take_too_many_bytes() {
+        let long = |n: u8| Variant::of(&[n; 20 << 10], &fields(&[])).unwrap();
+        let mut variants = Variants::default();
+        for n in 0..3 {
+            assert_eq!(variants.enter(long(n)), Some(vec![]));
+        }
+        assert_eq!(variants.enter(long(3)), Some(vec![long(0)]));
+        let longest = Variant::of(&[9; CHOSEN_BYTES_MAX], &fields(&[])).unwrap();
+        assert_eq!(variants.enter(longest.clone()), Some(vec![long(1), long(2), long(3)]));
+        assert!(variants.encode().len() <= LIST_BYTES_MAX);
+        assert_eq!(Variants::decode(&variants.encode()).list, [longest]);
+        assert_eq!(Variant::of(&[9; CHOSEN_BYTES_MAX + 1], &fields(&[])), None);
     }
 
     #[test]

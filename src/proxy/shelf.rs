@@ -22,6 +22,7 @@ use crate::policy::meta;
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup::{Found, MARKER_STATUS, Marker, Name};
+use crate::proxy::variants;
 use crate::reactor::{self, scratch, timer};
 
 /// How long a key is remembered as not to be stored, in seconds.
@@ -74,7 +75,11 @@ impl Shelf {
             Some(marker) if marker.names == *names => marker.clone(),
             _ => self.write_marker(&found.primary, names, lifetimes.labels.asked_seq)?,
         };
-        Ok(found.primary.variant(&marker.names, &marker.mark, request))
+        let name = found.primary.variant(&marker.names, &marker.mark, request);
+        match variants::is_too_long(&name) {
+            true => Err(io::Error::other("what chooses a variant is too long")),
+            false => Ok(name),
+        }
     }
 
     /// Begins the fill's file, which followers in other workers find by the fill's number.

@@ -7,7 +7,7 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::cache::hot::{HotObject, MEMORY_BODY_MAX};
+use crate::cache::hot::HotObject;
 use crate::cache::slot::State;
 use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
@@ -19,7 +19,7 @@ use crate::policy::label::Labels;
 use crate::policy::revalidate::confirms;
 use crate::policy::rules::Rules;
 use crate::policy::status::CacheVerdict;
-use crate::policy::variants::{Variant, Variants};
+use crate::policy::variants::{CHOSEN_BYTES_MAX, LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup::{self, Found, MARKER_STATUS, Marker, Name, What};
@@ -69,6 +69,12 @@ impl Others {
 /// The name of the list of a key's variants.
 pub fn list_name(primary: &Name, marker: &Marker) -> Name {
     Parts { primary: &primary.text, chosen: b"", mark: &marker.mark }.name()
+}
+
+/// Whether a variant of this name has no place in any list, so that nothing would bound how many
+/// of the kind are stored.
+pub fn is_too_long(name: &Name) -> bool {
+    Parts::of(&name.text).is_some_and(|parts| parts.chosen.len() > CHOSEN_BYTES_MAX)
 }
 
 /// The names of the variants in the list of a key.
@@ -183,7 +189,7 @@ fn read(cache: &CacheSide, name: &Name) -> Variants {
     }
     // A damaged one is overwritten by the next; what it said is no longer known.
     let object = cache.store.open_object(&name.key, &name.text).ok().flatten();
-    let body = object.and_then(|object| object.read_body(MEMORY_BODY_MAX as usize).ok().flatten());
+    let body = object.and_then(|object| object.read_body(LIST_BYTES_MAX).ok().flatten());
     body.map_or_else(Variants::default, |body| Variants::decode(&body))
 }
 

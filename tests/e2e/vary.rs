@@ -171,6 +171,28 @@ fn a_key_has_a_bounded_number_of_variants() {
 }
 
 #[test]
+fn variants_that_long_values_choose_are_bounded_by_their_bytes() {
+    let origin = by("x-who");
+    let plan = Plan::new(&origin).set("limits", "{head: 128 KiB}");
+    let ktrix = plan.start();
+    let ask = |len: usize, n: usize| {
+        let who = n.to_string() + &"w".repeat(len);
+        ktrix.ask(&Ask::get("/a").field("X-Who", &who)).expect_body(who)
+    };
+    for n in 0..14 {
+        ask(10 << 10, n).expect_miss();
+    }
+    assert!(plan.cache_files().len() <= 6 + 2, "what chooses six of them fills the list");
+    until_true("a hit of the newest", || ask(10 << 10, 13).is_hit());
+    // What has no place in the list would be bounded by nothing.
+    for n in 0..3 {
+        ask(80 << 10, n);
+    }
+    assert!(plan.cache_files().len() <= 6 + 2);
+    plan.verify_cache();
+}
+
+#[test]
 fn a_language_that_is_preferred_to_all_is_enough_where_the_operator_says_so() {
     let origin = Origin::answering(|request| {
         let is_german = request.field("accept-language").is_some_and(|it| it.contains("de"));
