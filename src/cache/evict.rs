@@ -53,26 +53,34 @@ pub struct Evictor {
     limits: Limits,
     is_active: bool,
     round: Round,
-    bytes_to_come: u64,
 }
 
 impl Evictor {
     /// An idle one.
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, is_active: false, round: Round::new(), bytes_to_come: 0 }
-    }
-
-    /// Takes into account what is being written now, so that there is room for it at its end; of
-    /// more than half of the size nothing is said, since it would cost everything that is stored.
-    pub fn expect(&mut self, bytes_to_come: u64) {
-        self.bytes_to_come = bytes_to_come.min(self.limits.size_bytes / 2);
+        Self { limits, is_active: false, round: Round::new() }
     }
 
     /// Looks at up to `n_slots_max` slots if there is a need to; the caller paces the steps.
     pub fn step(&mut self, index: &Index, store: &Store, n_slots_max: usize) -> Step {
+        self.step_for(index, store, n_slots_max, || 0)
+    }
+
+    /// As [`Evictor::step`], with room for the `bytes_to_come` of what is being written; of more
+    /// than half of the size, for half of it: more would cost everything that is stored.
+    pub fn step_for(
+        &mut self,
+        index: &Index,
+        store: &Store,
+        n_slots_max: usize,
+        bytes_to_come: impl FnOnce() -> u64,
+    ) -> Step {
         let free_bytes = store.free_bytes().ok();
-        let bytes = || index.bytes().saturating_add(self.bytes_to_come);
-        let mut level = Level { bytes: bytes(), objects: index.objects(), free_bytes };
+        // In this order, and once: what is published after this step began is not counted, rather
+        // than both as being written and as stored.
+        let bytes = index.bytes();
+        let bytes = bytes.saturating_add(bytes_to_come().min(self.limits.size_bytes / 2));
+        let mut level = Level { bytes, objects: index.objects(), free_bytes };
         self.is_active = self.limits.wants_room(&level, self.is_active);
         let mut step = Step::default();
         let mut budget = n_slots_max;
@@ -82,7 +90,7 @@ impl Evictor {
             if let Some(bytes) = evict_at(index, store, stop) {
                 step.n_removed += 1;
                 step.bytes = step.bytes.saturating_add(bytes);
-                level.bytes = index.bytes().saturating_add(self.bytes_to_come);
+                level.bytes = level.bytes.saturating_sub(bytes);
                 level.objects = index.objects();
                 level.free_bytes = level.free_bytes.map(|free| free.saturating_add(bytes));
                 self.is_active = self.limits.wants_room(&level, true);
@@ -221,8 +229,7 @@ mod tests {
         let limits = Limits { size_bytes: 60 * 4096, objects: 0, free_bytes_min: 0 };
         let mut evictor = Evictor::new(limits);
         for (to_come, left) in [(0, 50), (20 * 4096, 37), (u64::MAX, 27), (0, 27)] {
-            evictor.expect(to_come);
-            evictor.step(&index, &store, 10_000);
+            evictor.step_for(&index, &store, 10_000, || to_come);
             assert_eq!(index.objects(), left, "{to_come} to come");
         }
     }

@@ -19,7 +19,9 @@ shared_struct! {
         pub(super) total: AtomicU64,
         pub(super) followers: [AtomicU64; 2],
         pub(super) asked_seq: AtomicU64,
-        _rest: [AtomicU64; 7],
+        pub(super) is_counted: AtomicU32,
+        _half: AtomicU32,
+        _rest: [AtomicU64; 6],
     }
 }
 

@@ -239,6 +239,12 @@ impl Fills {
         self.lead(at, |entry| entry.bytes.store(bytes, Ordering::Release))
     }
 
+    /// Leader: what was written is about to be published, and counted by the index from then on.
+    /// Counted by both, it would have others evicted, and in the end itself.
+    pub fn settle(&self, at: FillAt) {
+        self.lead(at, |entry| entry.is_counted.store(1, Ordering::Release));
+    }
+
     /// Leader: the body is complete, the file committed and published.
     pub fn done(&self, at: FillAt) -> Seats {
         self.lead(at, |entry| entry.state.store(DONE, Ordering::Release))
@@ -327,10 +333,13 @@ impl Fills {
         ids
     }
 
-    /// Bytes that running fills have written or said to come: what the cache will have to take. A
-    /// walk of the table.
+    /// Bytes that running fills have written or said to come: what the cache will have to take. Read
+    /// it after the index's bytes, so that nothing counts twice. A walk of the table.
     pub fn bytes_under_way(&self) -> u64 {
-        let is_writing = |entry: &&Entry| entry.state.load(Ordering::Acquire) == STREAMING;
+        let is_writing = |entry: &&Entry| {
+            entry.state.load(Ordering::Acquire) == STREAMING
+                && entry.is_counted.load(Ordering::Acquire) == 0
+        };
         let bytes_of = |entry: &Entry| match entry.total.load(Ordering::Acquire) & !SPOILED {
             UNKNOWN => entry.bytes.load(Ordering::Acquire),
             total => total,
@@ -428,6 +437,7 @@ impl Fills {
             entry.asked_seq.store(asked_seq, Ordering::Relaxed);
             entry.bytes.store(0, Ordering::Relaxed);
             entry.total.store(UNKNOWN, Ordering::Relaxed);
+            entry.is_counted.store(0, Ordering::Relaxed);
             entry.followers.iter().for_each(|word| word.store(0, Ordering::Relaxed));
             entry.id.store(id, Ordering::Release);
         }

@@ -105,8 +105,8 @@ impl Chores {
         if self.index.wants_recount() {
             self.index.recount();
         }
-        self.evictor.expect(self.fills.bytes_under_way());
-        let step = self.evictor.step(&self.index, &self.store, N_SLOTS_STEP);
+        let to_come = || self.fills.bytes_under_way();
+        let step = self.evictor.step_for(&self.index, &self.store, N_SLOTS_STEP, to_come);
         if step.wants_more && step.n_removed > 0 {
             return Pace::Busy;
         }

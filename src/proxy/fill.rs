@@ -333,6 +333,7 @@ impl Fill {
         if !self.is_spoiled() {
             self.shelf.room_for(bytes).await;
         }
+        cache.fills.settle(self.lease.at);
         // What is under the name by now may be newer than what made this untrue: it stays.
         let was_spoiled = self.is_spoiled();
         let stored = match was_spoiled {

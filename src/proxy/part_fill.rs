@@ -212,6 +212,7 @@ impl Fill {
     pub(super) async fn broken_off(mut self, entry: &Entry, writer: Writer, error: FetchError) {
         let bytes = writer.written();
         if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.is_spoiled() {
+            self.lease.cache.fills.settle(self.lease.at);
             match self.shelf.publish(entry, writer) {
                 Ok(_) => self.enlist(entry, bytes).await,
                 Err(error) => self.shelf.refused(&error),

@@ -36,12 +36,17 @@ fn the_first_leads_the_second_follows_and_hears_everything() {
     assert_eq!(a.bytes_under_way(), 510);
     b.failed(other, 1);
     assert_eq!(a.bytes_under_way(), 10);
+    a.settle(at);
+    assert_eq!(b.bytes_under_way(), 0, "the index counts it");
     assert!(b.done(at).is_empty(), "only the leader leads");
     assert_eq!(a.done(at), Seats::one(1));
     assert_eq!(b.state(at), FillState::Done { bytes: 10 });
     b.unfollow(at, 1);
     assert!(!a.has_followers(at));
-    assert_ne!(leader(b.lease(&key, 1, 0)).id(), at.id());
+    let next = leader(b.lease(&key, 1, 0));
+    assert_ne!(next.id(), at.id());
+    b.head_ready(next, Some(70));
+    assert_eq!(a.bytes_under_way(), 70);
 }
 
 #[test]
