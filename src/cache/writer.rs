@@ -41,8 +41,14 @@ impl Writer {
         let header = Header::begin(status, parts, body_len).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "a part of the object is too long")
         })?;
+        let file = match create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_parent(&path).and_then(|()| create(&path))
+            }
+            created => created,
+        };
         let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(&path)?;
+            file.map_err(|error| io::Error::new(error.kind(), format!("{path:?}: {error}")))?;
         let temp = Temp { path, is_kept: false };
         let [key_text, meta, head] = parts;
         let front = [&header.bytes()[..], key_text, meta, head].concat();
@@ -143,11 +149,9 @@ impl Finished {
 
     /// Makes the directory that is missing, or removes the one that stands there, and renames.
     fn make_way(&self, path: &Path, error: io::Error) -> io::Result<()> {
-        match (error.kind(), path.parent()) {
-            (io::ErrorKind::NotFound, Some(fan_out)) => {
-                DirBuilder::new().recursive(true).mode(0o750).create(fan_out)?;
-            }
-            (io::ErrorKind::IsADirectory, _) => std::fs::remove_dir(path)?,
+        match error.kind() {
+            io::ErrorKind::NotFound => make_parent(path)?,
+            io::ErrorKind::IsADirectory => std::fs::remove_dir(path)?,
             _ => return Err(error),
         }
         std::fs::rename(&self.temp.path, path)
@@ -172,6 +176,21 @@ impl Drop for Temp {
             // If this fails, the keeper's scrub finds it.
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(path)
+}
+
+/// Makes the directory of temporary files, or one of objects, which is missing: it is needed for the
+/// first time, or somebody emptied the cache directory. That one itself is not made anew: its disk may
+/// not be mounted, and who unmounted it does not want another disk to be filled.
+fn make_parent(path: &Path) -> io::Result<()> {
+    let Some(dir) = path.parent() else { return Ok(()) };
+    match DirBuilder::new().mode(0o750).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 

@@ -53,6 +53,24 @@ fn what_was_written_is_read_at_every_size() {
 }
 
 #[test]
+fn a_directory_that_was_emptied_is_filled_again_and_one_that_is_gone_is_not_made() {
+    let (dir, store) = store();
+    put(&store, b"before");
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    assert!(store.open_any(&key_of(TEXT)).unwrap().is_none());
+    let key = put(&store, b"after");
+    let object = store.open_object(&key, TEXT).unwrap().unwrap();
+    assert_eq!(object.read_body(9).unwrap().unwrap(), b"after");
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let refusal = store.begin(2, TEXT, b"", 200, b"", None).unwrap_err();
+    assert_eq!(refusal.kind(), io::ErrorKind::NotFound);
+    assert!(refusal.to_string().contains("tmp/0000000000000002"), "{refusal}");
+    assert!(!dir.path().exists());
+}
+
+#[test]
 fn a_front_longer_than_the_first_read_is_read_whole() {
     let (_dir, store) = store();
     let head = vec![b'h'; 100_000];

@@ -116,7 +116,7 @@ fn url_text(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
         return Ok(label::primary_of(&naming.of_url(what, &[])?.1.text).to_vec());
     }
     let key: Key = naming.key(what)?;
-    let store = Store::open(dir, 0).with_context(|| format!("cannot open {dir:?}"))?;
+    let store = Store::existing(dir, 0);
     let object = store.open_any(&key).context("cannot use the cache file")?;
     let object = object.with_context(|| format!("nothing is stored under {what:?}"))?;
     Ok(label::primary_of(object.key_text()).to_vec())
