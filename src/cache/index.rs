@@ -116,6 +116,12 @@ impl Index {
         Ok(true)
     }
 
+    /// Whether it is still the index in `dir`, whole: nobody has removed, replaced or cut the file
+    /// since it was mapped.
+    pub fn is_in_place(&self, dir: &Path) -> bool {
+        self.table.is_in_place(dir)
+    }
+
     /// Sets the limit of bytes past which (by 5 %) publishing is refused; 0 is none.
     pub fn set_size(&self, size_bytes: u64) {
         self.table.header().size_bytes.store(size_bytes, Ordering::Relaxed);

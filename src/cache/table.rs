@@ -26,7 +26,8 @@
 //! | 208..216 | scrub_at | where the slow scrub stands, a slot number |
 //!
 //! A file that is foreign, of another version or size, cut or torn is never changed in place,
-//! since somebody may have it mapped: a new one is made beside it and renamed over it.
+//! since somebody may have it mapped: a new one is made beside it and renamed over it. That others
+//! may not be so careful is what [`Table::is_in_place`] is for.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -184,6 +185,11 @@ impl Table {
     /// As there.
     pub(super) fn open_for_reading(dir: &Path) -> Result<Self, IndexError> {
         Self::open_as_it_is(dir, OpenOptions::new().read(true), SharedMap::file_for_reading)
+    }
+
+    /// Whether `DIR/index` is what is mapped, and nothing was cut off it.
+    pub fn is_in_place(&self, dir: &Path) -> bool {
+        self.map.is_whole() && self.map.is_at(&dir.join(FILE_NAME))
     }
 
     /// The number of a key's first bucket, by the key's upper half; never the last one.

@@ -11,19 +11,15 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::cache::index::Index;
-use crate::cache::purge::Purges;
-use crate::cache::store::Store;
-use crate::cache::table::Opened;
-use crate::cache::uses::Uses;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::master::adoption::Adoptions;
+use crate::master::cache::Cache;
 use crate::master::files;
 use crate::master::listeners::Mark;
 use crate::master::post::Post;
 use crate::sys::privileges::{self, Account};
 use crate::sys::servers::ServerTable;
-use crate::worker::inherited::{Role, ScrubNeed, server_row};
+use crate::worker::inherited::{Role, server_row};
 
 /// The children of one configuration, and what only they share.
 #[derive(Debug)]
@@ -66,21 +62,6 @@ pub enum Phase {
     Draining,
 }
 
-/// An open cache directory.
-#[derive(Clone, Debug)]
-pub struct Cache {
-    /// Its index.
-    pub index: Rc<Index>,
-    /// What was purged.
-    pub purges: Rc<Purges>,
-    /// Its files.
-    pub store: Rc<Store>,
-    /// How often keys were asked for.
-    pub uses: Rc<Uses>,
-    /// Whether the two have to be compared.
-    pub needs_scrub: ScrubNeed,
-}
-
 impl Generation {
     /// All that has to be there before the first of its children is forked. Takes over from
     /// `previous` what has not changed.
@@ -100,7 +81,7 @@ impl Generation {
         let cache = config.cache.as_ref().and_then(|wanted| {
             previous
                 .and_then(|previous| previous.cache_like(wanted))
-                .or_else(|| open_cache(wanted, account.as_ref()))
+                .or_else(|| Cache::open(wanted, account.as_ref()))
                 .inspect(|cache| cache.index.set_size(wanted.size_bytes))
         });
         let servers = Rc::new(servers_of(&config, previous)?);
@@ -136,11 +117,20 @@ impl Generation {
         self.posts.iter().all(|post| post.child().is_none())
     }
 
-    /// Its cache, if that is what is wanted.
+    /// Its cache, if that is what is wanted, and still what is in the directory.
     fn cache_like(&self, wanted: &CacheConfig) -> Option<Cache> {
         let have = self.config.cache.as_ref()?;
         let is_same = have.path == wanted.path && have.objects == wanted.objects;
-        if is_same { self.cache.clone() } else { None }
+        let cache = self.cache.as_ref().filter(|_| is_same)?;
+        if cache.is_in_place() {
+            return Some(cache.clone());
+        }
+        log::warn!(
+            "the index or the purges of the cache \"{}\" were removed or replaced while ktrix ran: it \
+             is opened anew",
+            wanted.path.display()
+        );
+        None
     }
 }
 
@@ -156,44 +146,6 @@ fn account_of(config: &Config) -> io::Result<Option<Account>> {
         log::warn!("runs as who started it, not as \"{name}\": only root can become another user");
     }
     Ok(None)
-}
-
-fn open_cache(wanted: &CacheConfig, account: Option<&Account>) -> Option<Cache> {
-    let dir = &wanted.path;
-    match try_open_cache(wanted, account) {
-        Ok(cache) => Some(cache),
-        Err(why) => {
-            log::error!(
-                "runs without its cache: cannot use \"{}\": {why} (make room or choose another \
-                 cache.path or a smaller cache.objects, then reload)",
-                dir.display()
-            );
-            None
-        }
-    }
-}
-
-fn try_open_cache(wanted: &CacheConfig, account: Option<&Account>) -> Result<Cache, String> {
-    let dir = &wanted.path;
-    files::make_cache_dir(dir).map_err(|error| error.to_string())?;
-    let (index, opened) = Index::open(dir, wanted.objects).map_err(|error| error.to_string())?;
-    let store = Store::open(dir, index.epoch()).map_err(|error| error.to_string())?;
-    let (purges, _) = Purges::open(dir).map_err(|error| error.to_string())?;
-    files::own_cache_dir(dir, account).map_err(|error| error.to_string())?;
-    index.attach().map_err(|error| error.to_string())?;
-    let needs_scrub = match opened {
-        Opened::Clean => ScrubNeed::None,
-        Opened::Unclean => ScrubNeed::Check,
-        Opened::Fresh => ScrubNeed::Rebuild,
-    };
-    let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
-    Ok(Cache {
-        index: Rc::new(index),
-        purges: Rc::new(purges),
-        store: Rc::new(store),
-        uses: Rc::new(uses),
-        needs_scrub,
-    })
 }
 
 /// The servers' table: addresses that are written in the configuration are there from the start,

@@ -22,6 +22,7 @@ pub mod files;
 pub mod post;
 pub mod estate;
 pub mod tree;
+pub mod cache;
 pub mod generation;
 pub mod start;
 mod offspring;

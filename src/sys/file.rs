@@ -89,6 +89,14 @@ pub fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
     }
 }
 
+/// Whether this open file is what `path` names: the same inode of the same device.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
 /// Removes the file or the empty directory `path`; says whether there was one.
 ///
 /// # Errors

@@ -3,12 +3,14 @@
 //! A mapping is only ever seen as slices of atomics, or of `repr(C)` structs made of nothing but
 //! atomics ([`Shareable`]), so that another process's writes are never a data race and every bit
 //! pattern is a legal value. A file is given its full length on the disk before it is mapped: a
-//! full disk is an error at the start and never a SIGBUS later. Cutting a file that is mapped is
-//! outside what can be survived, so nobody in ktrix ever shortens one; it is replaced by rename.
+//! full disk is an error at the start and never a SIGBUS later. Who touches
+//! what was cut off a mapped file dies of one, so nobody in ktrix ever shortens one; it is replaced
+//! by rename. That somebody else did can be asked ([`SharedMap::is_whole`]).
 
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
@@ -66,6 +68,8 @@ pub(crate) use shared_struct;
 #[derive(Clone, Debug)]
 pub struct SharedMap {
     map: Arc<MmapRaw>,
+    /// What is mapped; `None` for memory without a file.
+    file: Option<Arc<File>>,
 }
 
 impl SharedMap {
@@ -77,7 +81,7 @@ impl SharedMap {
     pub fn anonymous(len: usize) -> io::Result<Self> {
         let file = File::from(memfd_create("ktrix", MFdFlags::MFD_CLOEXEC)?);
         file.set_len(len as u64)?;
-        Self::map(&file, len)
+        Ok(Self { map: map(&file, len)?, file: None })
     }
 
     /// Maps the first `len` bytes of `file`, which are allocated on the disk first.
@@ -87,7 +91,7 @@ impl SharedMap {
     /// `StorageFull` when the disk has no room for them, or what `fallocate` or `mmap` says.
     pub fn file(file: &File, len: usize) -> io::Result<Self> {
         file::allocate_all(file, len as u64)?;
-        Self::map(file, len)
+        Ok(Self { map: map(file, len)?, file: Some(Arc::new(file.try_clone()?)) })
     }
 
     /// Maps the first `len` bytes of `file`, which was opened for reading, to be looked at only.
@@ -101,7 +105,7 @@ impl SharedMap {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let map = MmapOptions::new().len(len).map_raw_read_only(file)?;
-        Ok(Self { map: Arc::new(map) })
+        Ok(Self { map: Arc::new(map), file: Some(Arc::new(file.try_clone()?)) })
     }
 
     /// The length in bytes.
@@ -145,13 +149,24 @@ impl SharedMap {
         self.map.flush()
     }
 
-    fn map(file: &File, len: usize) -> io::Result<Self> {
-        if len == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot map 0 bytes"));
-        }
-        let map = MmapOptions::new().len(len).map_raw(file)?;
-        Ok(Self { map: Arc::new(map) })
+    /// Whether the file is as long as the mapping: who touches what was cut off dies of a SIGBUS.
+    /// One system call.
+    pub fn is_whole(&self) -> bool {
+        let Some(file) = &self.file else { return true };
+        file.metadata().is_ok_and(|metadata| metadata.len() >= self.len() as u64)
     }
+
+    /// Whether the mapped file is what has this name.
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.file.as_ref().is_some_and(|file| file::is_at(file, path))
+    }
+}
+
+fn map(file: &File, len: usize) -> io::Result<Arc<MmapRaw>> {
+    if len == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot map 0 bytes"));
+    }
+    Ok(Arc::new(MmapOptions::new().len(len).map_raw(file)?))
 }
 
 /// A slice of shared values that keeps its mapping alive.
@@ -216,6 +231,24 @@ mod tests {
         assert!(map.slice::<AtomicU64>(8, usize::MAX).is_err());
         assert!(map.slice::<AtomicU64>(4096, 0).is_ok());
         assert!(SharedMap::anonymous(0).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_cut_removed_or_replaced_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mapped");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        let map = SharedMap::file(&file, 65536).unwrap();
+        assert!(map.is_whole() && map.is_at(&path));
+        file.set_len(65535).unwrap();
+        assert!(!map.is_whole() && map.is_at(&path));
+        file.set_len(65536).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(map.is_whole() && !map.is_at(&path));
+        std::fs::write(&path, [0; 65536]).unwrap();
+        assert!(!map.is_at(&path), "another file");
+        let anonymous = SharedMap::anonymous(4096).unwrap();
+        assert!(anonymous.is_whole() && !anonymous.is_at(&path));
     }
 
     #[test]

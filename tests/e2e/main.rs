@@ -19,6 +19,7 @@ mod damage;
 mod departures;
 mod eviction;
 mod dying_origins;
+mod emptied;
 mod fills;
 mod forwarding;
 mod full_disk;

@@ -119,6 +119,13 @@ impl Purges {
         Ok((Self::over(parts), is_new))
     }
 
+    /// Whether it is still the table in `dir`, whole: nobody has removed, replaced or cut the file
+    /// since it was mapped.
+    pub fn is_in_place(&self, dir: &Path) -> bool {
+        let map = &self.parts.map;
+        map.is_whole() && map.is_at(&dir.join(file::FILE_NAME))
+    }
+
     /// Changes with every purge and every undoing: a response that counted under this number
     /// counts as long as it is the same. Never 0. One load.
     #[inline]

@@ -1,0 +1,76 @@
+//! The cache directory as the master opens it, for all its children.
+
+use std::rc::Rc;
+
+use crate::cache::index::Index;
+use crate::cache::purge::Purges;
+use crate::cache::store::Store;
+use crate::cache::table::Opened;
+use crate::cache::uses::Uses;
+use crate::config::CacheConfig;
+use crate::master::files;
+use crate::sys::privileges::Account;
+use crate::worker::inherited::ScrubNeed;
+
+/// An open cache directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Its index.
+    pub index: Rc<Index>,
+    /// What was purged.
+    pub purges: Rc<Purges>,
+    /// Its files.
+    pub store: Rc<Store>,
+    /// How often keys were asked for.
+    pub uses: Rc<Uses>,
+    /// Whether the two have to be compared.
+    pub needs_scrub: ScrubNeed,
+}
+
+impl Cache {
+    /// Opens the directory, or makes it. `None` when that cannot be done, which has been logged.
+    pub fn open(wanted: &CacheConfig, account: Option<&Account>) -> Option<Self> {
+        let dir = &wanted.path;
+        match Self::try_open(wanted, account) {
+            Ok(cache) => Some(cache),
+            Err(why) => {
+                log::error!(
+                    "runs without its cache: cannot use \"{}\": {why} (make room or choose another \
+                     cache.path or a smaller cache.objects, then reload)",
+                    dir.display()
+                );
+                None
+            }
+        }
+    }
+
+    /// Whether what the children have mapped still is what is in the directory.
+    pub fn is_in_place(&self) -> bool {
+        let dir = self.store.dir();
+        self.index.is_in_place(dir) && self.purges.is_in_place(dir)
+    }
+
+    fn try_open(wanted: &CacheConfig, account: Option<&Account>) -> Result<Self, String> {
+        let dir = &wanted.path;
+        files::make_cache_dir(dir).map_err(|error| error.to_string())?;
+        let (index, opened) =
+            Index::open(dir, wanted.objects).map_err(|error| error.to_string())?;
+        let store = Store::open(dir, index.epoch()).map_err(|error| error.to_string())?;
+        let (purges, _) = Purges::open(dir).map_err(|error| error.to_string())?;
+        files::own_cache_dir(dir, account).map_err(|error| error.to_string())?;
+        index.attach().map_err(|error| error.to_string())?;
+        let needs_scrub = match opened {
+            Opened::Clean => ScrubNeed::None,
+            Opened::Unclean => ScrubNeed::Check,
+            Opened::Fresh => ScrubNeed::Rebuild,
+        };
+        let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
+        Ok(Self {
+            index: Rc::new(index),
+            purges: Rc::new(purges),
+            store: Rc::new(store),
+            uses: Rc::new(uses),
+            needs_scrub,
+        })
+    }
+}
