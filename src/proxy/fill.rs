@@ -265,7 +265,7 @@ impl Fill {
             false => {
                 let stored = self.shelf.store(entry.clone(), body);
                 match stored {
-                    Ok(_) if is_part(&entry) => self.enlist(&entry, body.len() as u64).await,
+                    Ok(_) if is_part(&entry) => self.enlist(&entry, body.len() as u64, true).await,
                     _ => self.list(Note::of(&entry)),
                 }
                 self.unless_spoiled();
@@ -343,7 +343,7 @@ impl Fill {
         };
         match stored {
             Ok(()) if was_spoiled => {}
-            Ok(()) if is_part(&entry) => self.enlist(&entry, bytes).await,
+            Ok(()) if is_part(&entry) => self.enlist(&entry, bytes, true).await,
             Ok(()) => self.list(Note::of(&entry)),
             Err(error) => self.shelf.refused(&error),
         }

@@ -126,7 +126,9 @@ impl Fill {
                 return self.pass(PassReason::Store, response, Vec::new());
             }
         };
-        if piece.is_whole() && bytes <= self.job.rules.fetch_whole_bytes {
+        // What comes is only the whole if it cannot but be as long.
+        let is_whole = piece.is_whole() && response.head.length == BodyLength::Known(bytes);
+        if is_whole && bytes <= self.job.rules.fetch_whole_bytes {
             // Nobody need stay for it to be stored.
             self.job.is_background = true;
             let fields = partial::whole_fields(&fields);
@@ -141,8 +143,9 @@ impl Fill {
         self.take_in(entry, response).await;
     }
 
-    /// Puts a part that was stored, so many bytes of it, on the list of its whole.
-    pub(super) async fn enlist(&self, entry: &Entry, bytes: u64) {
+    /// Puts a part that was stored, so many bytes of it, on the list of its whole. If the origin
+    /// ended it there, and not where it had said, then nothing else that it said of it counts.
+    pub(super) async fn enlist(&self, entry: &Entry, bytes: u64, is_ended: bool) {
         let part = self.job.part.as_ref().filter(|_| is_part(entry));
         let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
         let len = piece.range.end - piece.range.start;
@@ -151,8 +154,9 @@ impl Fill {
             return self.shelf.forget(&entry.name.key);
         }
         let extent = match piece.extent {
-            Extent::ToEnd if bytes < len => Extent::Open,
-            extent => extent,
+            Extent::Length(length) if bytes == len || !is_ended => Extent::Length(length),
+            Extent::ToEnd if bytes == len => Extent::ToEnd,
+            _ => Extent::Open,
         };
         let range = piece.range.start..piece.range.start + bytes;
         let stored = Stored { range, id: self.lease.at.id() };
@@ -214,7 +218,7 @@ impl Fill {
         if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.is_spoiled() {
             self.lease.cache.fills.settle(self.lease.at);
             match self.shelf.publish(entry, writer) {
-                Ok(_) => self.enlist(entry, bytes).await,
+                Ok(_) => self.enlist(entry, bytes, false).await,
                 Err(error) => self.shelf.refused(&error),
             }
             self.unless_spoiled();

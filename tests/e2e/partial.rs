@@ -258,6 +258,33 @@ fn a_route_may_want_nothing_behind_and_no_parts() {
 }
 
 #[test]
+fn a_part_of_unknown_length_is_the_whole_only_if_it_ends_there() {
+    for (n_sent, is_whole) in [(1000, true), (999, false), (1001, false)] {
+        let origin = Origin::answering(move |request| {
+            let body = &pattern(2000)[..n_sent];
+            match request.has("range") {
+                true => Response::chunked(&[&body[..500], &body[500..]])
+                    .with_status(206)
+                    .field("Content-Range", "bytes 0-999/1000"),
+                false => Response::ok("the whole"),
+            }
+            .field("ETag", "\"1\"")
+            .cache("max-age=600")
+        });
+        let plan = Plan::new(&origin);
+        let ktrix = plan.start();
+        ktrix.ask(&part("0-")).expect_status(206).expect_body(&pattern(2000)[..n_sent]);
+        if is_whole {
+            ktrix.wait_hit("/film").expect_status(200).expect_body(&pattern(2000)[..1000]);
+            continue;
+        }
+        let absent = Ask::get("/film").field("Cache-Control", "only-if-cached");
+        ktrix.ask(&absent).expect_status(504);
+        ktrix.get("/film").expect_status(200).expect_body("the whole");
+    }
+}
+
+#[test]
 fn what_came_before_the_origin_died_is_kept() {
     let film = Film::new(LEN);
     let script = film.clone();
