@@ -7,6 +7,7 @@
 //! | `10.0.0.1` | this address |
 //! | `unix` | whoever reaches a unix socket of ours |
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::error::quoted;
@@ -35,6 +36,17 @@ impl Network {
                 differing.leading_zeros() >= u32::from(*n_bits)
             }
             _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix => f.write_str("unix"),
+            Self::Ip(address, 32) if address.is_ipv4() => address.fmt(f),
+            Self::Ip(address, 128) => address.fmt(f),
+            Self::Ip(address, n_bits) => write!(f, "{address}/{n_bits}"),
         }
     }
 }
@@ -122,6 +134,14 @@ mod tests {
         }
         assert!(Network::Unix.contains(None));
         assert!(loopback().iter().all(|network| !network.contains(None)));
+    }
+
+    #[test]
+    fn a_network_is_written_as_it_is_read() {
+        for text in ["unix", "10.0.0.0/8", "10.1.2.3", "2001:db8::/32", "::1", "0.0.0.0/0"] {
+            let networks: Vec<_> = parse_network(text).unwrap();
+            assert_eq!(networks.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+        }
     }
 
     #[test]

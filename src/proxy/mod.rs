@@ -41,7 +41,7 @@ pub mod exchange;
 mod own;
 mod gaps;
 mod partial;
-mod purge;
+pub mod purge;
 mod adopt;
 mod round;
 pub mod clients;

@@ -8,23 +8,43 @@ use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::label::{self, Kind};
-use crate::policy::purging::{self, Wish};
+use crate::policy::purging::{self, Refusal, Wish};
 use crate::proxy::client::Client;
-use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::CloseReason;
 use crate::proxy::lookup::Name;
 use crate::reactor;
+use crate::route::Router;
 
 /// The method.
-pub(super) const METHOD: &[u8] = b"PURGE";
+pub const METHOD: &[u8] = b"PURGE";
+/// Why nothing was purged, in the log: who asks may not.
+pub const DENIED: &str = "purge-denied";
+/// Why nothing was purged, in the log: what is asked for is not understood.
+pub const REFUSED: &str = "purge-refused";
+
+/// What a request asks to purge, for `who` in the journal.
+///
+/// # Errors
+///
+/// Why nothing is to be purged.
+pub fn orders(
+    router: &Router,
+    scheme: &str,
+    request: &RequestHead,
+    who: &str,
+) -> Result<Vec<Order>, Refusal> {
+    let (authority, target) = (request.authority(), request.target.path_and_query());
+    let wishes = purging::wishes(&request.fields, scheme.as_bytes(), authority, target)?;
+    Ok(wishes.into_iter().map(|wish| order(router, scheme, request, wish, who)).collect())
+}
 
 impl<C: Client> Exchange<'_, C> {
     /// Purges what the request names, and answers with the number of the purge.
     pub(super) async fn purge(&mut self, wanted: &CacheConfig) -> Result<(), CloseReason> {
         let address = self.client.address();
         if !wanted.purge.iter().any(|network| network.contains(address)) {
-            self.facts.reason = "purge-denied";
+            self.facts.reason = DENIED;
             return self.own(Status(403), "who may purge is configured otherwise", &[]).await;
         }
         let Some(cache) = &self.context.cache else {
@@ -33,20 +53,15 @@ impl<C: Client> Exchange<'_, C> {
         };
         let who =
             address.map_or_else(|| "unix socket".to_owned(), |it| it.to_canonical().to_string());
-        let (scheme, request) = (self.client.scheme(), self.request);
-        let wishes = purging::wishes(
-            &request.fields,
-            scheme.as_bytes(),
-            request.authority(),
-            request.target.path_and_query(),
-        );
-        let wishes = match wishes {
-            Ok(wishes) => wishes,
-            Err(refusal) => return self.own(Status(400), refusal.sentence(), &[]).await,
+        let orders = match orders(&self.context.router, self.client.scheme(), self.request, &who) {
+            Ok(orders) => orders,
+            Err(refusal) => {
+                self.facts.reason = REFUSED;
+                return self.own(Status(400), refusal.sentence(), &[]).await;
+            }
         };
         let mut numbers = Vec::new();
-        for wish in wishes {
-            let order = order(self.context, scheme, request, wish, &who);
+        for order in orders {
             match cache.purges.purge(&order, reactor::now().unix_s()) {
                 Ok(number) => numbers.push(number),
                 Err(error) => {
@@ -75,11 +90,11 @@ fn listed(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn order(context: &Context, scheme: &str, request: &RequestHead, wish: Wish, who: &str) -> Order {
+fn order(router: &Router, scheme: &str, request: &RequestHead, wish: Wish, who: &str) -> Order {
     let Wish { kind, text, name, is_soft } = wish;
     let text = match kind {
         Kind::Url => {
-            let rules = context.router.rules_for(request.host(), request.target.path());
+            let rules = router.rules_for(request.host(), request.target.path());
             let name = Name::of_request(&rules.key, scheme, request);
             label::primary_of(&name.text).to_vec()
         }

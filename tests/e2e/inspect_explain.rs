@@ -117,6 +117,9 @@ const CASES: &[Case] = &[
     case("GET", "/told", &[], "hit", "sites[0].routes[5].cache.ignore"),
     case("TRACE", "/a", &[], "own", "RFC 9110 section 9.3"),
     case("OPTIONS", "/a", &[("Max-Forwards", "0")], "own", "RFC 9110 section 9.3"),
+    case("PURGE", "/q?utm_x=2&b=1", &[("X-Country", "de")], "own", "purge url GET http://"),
+    case("PURGE", "/a", &[("xkey", "a b"), ("Soft-Purge", "1")], "own", "make stale tag b"),
+    case("PURGE", "/a", &[("Ktrix-Purge", "everything")], "own", "purge nothing: Ktrix-Purge"),
 ];
 
 /// What is stored before: one request for each target of which something is to be there.
@@ -255,6 +258,32 @@ fn the_arithmetic_and_the_lines_are_told() {
     assert!(text_of("http://a.example/b c").contains("refused: bad-request-line"));
     let not_one = plan.run(&["explain", "a.example", "-c", &config]);
     assert_eq!(not_one.status.code(), Some(1));
+}
+
+#[test]
+fn who_may_purge_is_told_by_its_line() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let purge = || explained(&plan, &case("PURGE", "/x", &[], "own", ""));
+    for (cache, status, who, because) in [
+        ("{path: $DIR/cache}", 200, "127.0.0.0/8, ::1 may", "\"default\":\"cache.purge\""),
+        ("{path: $DIR/cache, purge: 10.0.0.0/8}", 403, "10.0.0.0/8 may", "\"key\":\"cache.purge\""),
+        ("{path: $DIR/cache, purge: off}", 403, "nobody may", "\"key\":\"cache.purge\""),
+    ] {
+        plan.put("cache", cache);
+        let ktrix = plan.start();
+        let explained = purge();
+        let steps = explained["steps"].to_string();
+        assert!(steps.contains(who) && steps.contains(because), "{explained:#}");
+        assert_eq!(explained["status"], status, "{explained:#}");
+        let asked = ktrix.ask(&Ask::new("PURGE", "/x"));
+        assert_eq!(u64::from(asked.status), status, "{cache}");
+    }
+    plan.put("cache", "off");
+    plan.write_config();
+    let passed = explained(&plan, &case("PURGE", "/x", &[], "pass", ""));
+    assert_eq!((&passed["verdict"], &passed["reason"]), (&"pass".into(), &"off".into()));
+    assert!(passed["steps"].to_string().contains("PURGE means nothing"), "{passed:#}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod freshness;
 mod outcome;
 pub(super) mod parts;
+mod purge;
 mod request;
 mod setting;
 mod step;

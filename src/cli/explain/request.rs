@@ -48,6 +48,9 @@ impl Explainer<'_> {
             self.by_rfc("method", own.text, "RFC 9110 section 9.3");
             return Err(Outcome::own(own.status, "method"));
         }
+        if let Some(outcome) = self.purge(asked, &head) {
+            return Err(outcome);
+        }
         self.route(asked, head)
     }
 
