@@ -298,8 +298,8 @@ fn what_was_purged_is_told_as_it_then_counts() {
         ktrix.wait_hit(target);
     }
     let cases = [
-        ("/soft", Some("--soft"), "validate", "made stale", "stale", "fwd=stale"),
-        ("/hard", None, "miss", "was purged", "purged", "fwd=uri-miss"),
+        ("/soft", Some("--soft"), "validate", "made stale by soft purge 1", "stale", "fwd=stale"),
+        ("/hard", None, "miss", "by purge 2", "purged", "fwd=uri-miss"),
     ];
     for (target, soft, verdict, told, state, fwd) in cases {
         let url = format!("http://{ip}{target}");
@@ -309,7 +309,12 @@ fn what_was_purged_is_told_as_it_then_counts() {
         assert!(purged.status.success(), "{}", text(&purged));
         let explained = explained(&plan, &case("GET", target, &[], verdict, ""));
         assert_eq!(explained["verdict"], verdict, "{explained:#}");
-        assert!(explained.to_string().contains(told), "{told}: {explained:#}");
+        let told = format!("{told} of url {url}, ");
+        assert!(explained.to_string().contains(&told), "{told}: {explained:#}");
+        let told = told.trim_start_matches("made stale ").trim_start_matches("by ");
+        let shown = text(&plan.run(&["cache", "show", &url, "-c", &config]));
+        let how = if soft.is_some() { "made stale" } else { "purged" };
+        assert!(shown.contains(&format!("\n{how}: {told}")), "{shown}");
         let listed = text(&plan.run(&["cache", "list", "--prefix", target, "-c", &config]));
         assert!(listed.contains(&format!(" {state} ")), "{listed}");
         let cat = plan.run(&["cache", "cat", &url, "-c", &config]);

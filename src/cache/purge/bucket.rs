@@ -21,6 +21,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::cache::purge::cause::Cause;
 use crate::policy::label::{Kind, LabelHash};
 use crate::sys::shm::shared_struct;
 
@@ -152,6 +153,19 @@ impl Bucket {
                 Some(floor) if floor <= asked => standing,
                 _ => Standing::Purged,
             },
+        }
+    }
+
+    /// The purges after number `asked` that are known to name `hash`.
+    pub(super) fn each_cause(&self, hash: LabelHash, asked: u64, mut take: impl FnMut(Cause)) {
+        for entry in &self.entries {
+            let Read::Whole { label, number } = entry.read() else { continue };
+            if label.hash().0 == hash.0 & !1 && number > asked {
+                let kind = Kind::from_code((entry.info.load(Ordering::Acquire) >> 12 & 7) as u8);
+                let (is_soft, time_s) = (label.is_soft(), entry.time_s());
+                let (name, who) = (String::new(), String::new());
+                take(Cause { number, kind, is_soft, time_s, name, who });
+            }
         }
     }
 

@@ -19,6 +19,7 @@
 //! and never forgets; too many purges make some responses be fetched anew.
 
 pub mod bucket;
+pub mod cause;
 pub mod file;
 pub mod journal;
 

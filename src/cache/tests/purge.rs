@@ -1,6 +1,7 @@
 //! Tests of `cache::purge`.
 
 use super::*;
+use crate::cache::purge::cause::Cause;
 use proptest::prelude::*;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -67,6 +68,30 @@ fn each_kind_names_what_was_asked_for_before_and_nothing_later() {
         assert_eq!(standing(&purges, PAGE, &after), Standing::Valid, "{order:?}");
         assert_eq!(purges.records()[0].number, number);
     }
+}
+
+#[test]
+fn the_purges_that_name_something_are_told() {
+    let (dir, purges) = purges(64);
+    let before = stored(&purges, &["a", "b"]);
+    let reader = Purges::reader(dir.path()).unwrap();
+    let causes = |labels: &Labels| reader.causes(PAGE.as_bytes(), labels);
+    assert_eq!(causes(&before), []);
+    purges.purge(&soft(Kind::Tag, "a"), 50).unwrap();
+    purges.purge(&order(Kind::Tag, "c"), 55).unwrap();
+    let after = stored(&purges, &["a", "b"]);
+    let unsigned = Order { who: String::new(), ..order(Kind::Url, PAGE) };
+    let url = purges.purge(&unsigned, 60).unwrap();
+    let cause = |number, kind, is_soft, time_s, name: &str, who: &str| {
+        let (kind, name, who) = (Some(kind), name.to_owned(), who.to_owned());
+        Cause { number, kind, is_soft, time_s, name, who }
+    };
+    let tagged = cause(1, Kind::Tag, true, 50, "a", "test");
+    let named = cause(url, Kind::Url, false, 60, "", "");
+    assert_eq!(causes(&before), [tagged, named.clone()]);
+    assert_eq!(causes(&after), [named]);
+    let foreign = Labels { asked_seq: before.asked_seq + (1 << NUMBER_BITS), ..before };
+    assert_eq!(causes(&foreign), []);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! All but `purge` only look: see [`crate::cache::reading`].
 
 mod cat;
+pub(super) mod cause;
 mod du;
 mod list;
 pub(super) mod name;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::cause::Cause;
 use crate::cache::purge::{self, Purges};
 use crate::cache::reading::Reading;
 use crate::cache::scrub::{SlotFault, compare};
@@ -92,6 +93,13 @@ impl Opened {
             _ => Standing::Valid,
         };
         Sight { view, object, standing }
+    }
+
+    /// The purges by which something that was found does not count as it did.
+    pub(in crate::cli) fn causes(&self, sight: &Sight) -> Vec<Cause> {
+        let (Some(purges), Some(file)) = (&self.purges, sight.file()) else { return Vec::new() };
+        let lifetimes = meta::decode(file.meta());
+        lifetimes.map_or_else(|_| Vec::new(), |it| purges.causes(file.key_text(), &it.labels))
     }
 
     /// What is stored under a key.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cache::slot::State;
 use crate::cache::store::Object;
+use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
 use crate::cli::explain::parts::{list_line, list_of};
@@ -134,6 +135,8 @@ struct Shown {
     disk_bytes: u64,
     file: Option<String>,
     fault: Option<String>,
+    /// The purges by which it does not count as it did.
+    purges: Vec<Told>,
     /// What is there of a response of which only parts are stored.
     parts: Option<String>,
     head: Vec<(String, String)>,
@@ -171,6 +174,7 @@ impl Shown {
             disk_bytes: view.weight_bytes(),
             file: view.state.has_file().then_some(path),
             fault: sight.object.as_ref().err().map(ToString::to_string),
+            purges: cache.causes(sight).iter().map(Told::of).collect(),
             parts: parts.map(|parts| list_line(&parts)),
             head: file.map(head_of).unwrap_or_default(),
         }
@@ -188,6 +192,10 @@ impl Shown {
             writeln!(out, "fault: {fault}")?;
         }
         writeln!(out, "state: {}, generation {}", self.state, self.generation)?;
+        for purge in &self.purges {
+            let how = if purge.soft { "made stale" } else { "purged" };
+            writeln!(out, "{how}: {}", purge.line())?;
+        }
         writeln!(out, "stored: {}", moment(self.stored, now_s))?;
         if self.state == "vary" {
             writeln!(out, "chosen by: {}", self.vary.join(", "))?;

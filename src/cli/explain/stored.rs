@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::State;
+use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::explain::Explainer;
@@ -140,11 +141,11 @@ impl Explainer<'_> {
             Standing::Valid => {}
             Standing::Stale(since_s) => {
                 lifetimes.end_freshness(since_s.min(self.now_s));
-                let since = printable(&date::format(since_s));
-                self.say("purged", format!("made stale, {since}"), None);
+                self.say_purges(cache, sight, "made stale by ");
             }
             Standing::Purged => {
                 self.say("stored", format!("{path} was purged: it counts as nothing"), None);
+                self.say_purges(cache, sight, "by ");
                 return None;
             }
         }
@@ -167,6 +168,18 @@ impl Explainer<'_> {
         let value = format!("{} {}, {body_len} bytes, {path}", status.0, status.reason());
         self.by_rfc("stored", value, "RFC 9111 section 3");
         Some(Response { status, fields, body_len, lifetimes, parts: None })
+    }
+
+    /// Names the purges by which something does not count as it did.
+    fn say_purges(&mut self, cache: &Opened, sight: &Sight, how: &str) {
+        let causes = cache.causes(sight);
+        for cause in &causes {
+            self.say("purged", format!("{how}{}", Told::of(cause).line()), None);
+        }
+        if causes.is_empty() {
+            let value = "by a purge that is a part of a coarser one now, or with the whole table";
+            self.say("purged", value, None);
+        }
     }
 
     fn say_course(

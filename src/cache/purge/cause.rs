@@ -1,0 +1,49 @@
+//! By which purges something that is stored does not count as it did: for people.
+
+use crate::cache::purge::Reader;
+use crate::cache::purge::bucket::{NUMBER_BITS, NUMBER_MAX};
+use crate::policy::label::{self, Kind, Labels};
+
+/// A purge that names a stored response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Its number.
+    pub number: u64,
+    /// By what it names; `None` if that is of another version.
+    pub kind: Option<Kind>,
+    /// Whether it only made stale.
+    pub is_soft: bool,
+    /// When, in Unix seconds.
+    pub time_s: u64,
+    /// What it names, as it was given; empty if that is not remembered.
+    pub name: String,
+    /// Who asked for it; empty if that is not remembered, or if it was nobody's order.
+    pub who: String,
+}
+
+impl Reader {
+    /// The purges that make a response of this key text and these labels stand as it does, the
+    /// earliest first. Empty if it counts, or if no purge in force can be named: it became part
+    /// of a coarser one, or the table is not the one that the response was stored under.
+    pub fn causes(&self, key_text: &[u8], labels: &Labels) -> Vec<Cause> {
+        let Self(purges) = self;
+        let asked = labels.asked_seq & NUMBER_MAX;
+        let mut causes: Vec<Cause> = Vec::new();
+        if labels.asked_seq >> NUMBER_BITS != purges.id {
+            return causes;
+        }
+        label::each_name(key_text, labels, purges, |hash| {
+            purges.bucket(hash).each_cause(hash, asked, |cause| causes.push(cause));
+            true
+        });
+        causes.sort_unstable_by_key(|cause| cause.number);
+        causes.dedup_by_key(|cause| cause.number);
+        for cause in &mut causes {
+            let record = purges.line(cause.number).read();
+            if let Some(record) = record.filter(|record| record.number == cause.number) {
+                (cause.name, cause.who) = (record.name, record.who);
+            }
+        }
+        causes
+    }
+}

@@ -1,0 +1,70 @@
+//! A purge as the reason why something does not count as it did.
+
+use serde::Serialize;
+
+use crate::cache::purge::cause::Cause;
+use crate::cli::cache::name::printable;
+use crate::http::date;
+
+/// A purge, as machines get it; `name` and `who` are left out where they are not remembered.
+#[derive(Serialize)]
+pub(in crate::cli) struct Told {
+    number: u64,
+    kind: Option<&'static str>,
+    pub(super) soft: bool,
+    time: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    who: String,
+}
+
+impl Told {
+    pub(in crate::cli) fn of(cause: &Cause) -> Self {
+        Self {
+            number: cause.number,
+            kind: cause.kind.map(|kind| kind.word()),
+            soft: cause.is_soft,
+            time: cause.time_s,
+            name: printable(cause.name.as_bytes()),
+            who: printable(cause.who.as_bytes()),
+        }
+    }
+
+    /// `soft purge 7 of tag news, Sun, 06 Nov 1994 08:49:37 GMT, by user root`.
+    pub(in crate::cli) fn line(&self) -> String {
+        let soft = if self.soft { "soft " } else { "" };
+        let kind = self.kind.unwrap_or("another kind");
+        let name = if self.name.is_empty() { "" } else { &format!(" {}", self.name) };
+        let date = String::from_utf8_lossy(&date::format(self.time)).into_owned();
+        let who = if self.who.is_empty() { "" } else { &format!(", by {}", self.who) };
+        format!("{soft}purge {} of {kind}{name}, {date}{who}", self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::label::Kind;
+
+    #[test]
+    fn a_purge_is_told_as_far_as_it_is_remembered() {
+        let cause = |is_soft, name: &str, who: &str| Cause {
+            number: 7,
+            kind: Some(Kind::Tag),
+            is_soft,
+            time_s: 784_111_777,
+            name: name.to_owned(),
+            who: who.to_owned(),
+        };
+        for (cause, line) in [
+            (
+                cause(true, "news", "user root"),
+                "soft purge 7 of tag news, Sun, 06 Nov 1994 08:49:37 GMT, by user root",
+            ),
+            (cause(false, "", ""), "purge 7 of tag, Sun, 06 Nov 1994 08:49:37 GMT"),
+        ] {
+            assert_eq!(Told::of(&cause).line(), line);
+        }
+    }
+}
