@@ -156,6 +156,14 @@ impl Store {
         self.path(key).symlink_metadata().is_ok_and(|it| it.is_file())
     }
 
+    /// Whether there is no object's file, nor anything in the place of one.
+    pub fn is_empty(&self) -> bool {
+        (0..256_u32).all(|fan_out| {
+            let entries = std::fs::read_dir(self.dir.join(format!("{fan_out:02x}")));
+            entries.map_or(true, |mut entries| entries.next().is_none())
+        })
+    }
+
     /// Removes the object's file, or what stands in its place; says whether there was anything.
     /// Remove it from the index first.
     ///

@@ -69,9 +69,13 @@ pub enum IndexError {
 /// How the index was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// There was none, or none that could be used: it is new and empty; the files are to be
-    /// walked to fill it.
+    /// There was none: it is new and empty; the files are to be walked to fill it.
     Fresh,
+    /// As [`Opened::Fresh`], in the place of one for another number of objects.
+    Resized,
+    /// As [`Opened::Fresh`], in the place of something that was damaged, foreign or of another
+    /// version.
+    Replaced,
     /// As a clean stop left it, or in use by others who live.
     Clean,
     /// Whoever had it died: it serves, and the keeper checks it against the files.
@@ -154,6 +158,11 @@ impl Table {
             let opened = table.take_into_use();
             return Ok((table, opened));
         }
+        let opened = match path.symlink_metadata() {
+            Err(_) => Opened::Fresh,
+            Ok(_) if matches!(open_ours(&path, &options, None), Ok(Some(_))) => Opened::Resized,
+            Ok(_) => Opened::Replaced,
+        };
         let beside = dir.join(NEW_NAME);
         let made = create(&beside, geometry).and_then(|file| {
             let table = Self::map(&file, geometry)?;
@@ -163,7 +172,7 @@ impl Table {
         if made.is_err() {
             let _ = std::fs::remove_file(&beside);
         }
-        Ok((made.map_err(doing("create"))?, Opened::Fresh))
+        Ok((made.map_err(doing("create"))?, opened))
     }
 
     /// Maps the index that is there, of whatever size, and changes nothing.
@@ -389,7 +398,7 @@ mod tests {
             spoil(&before);
             let len = before.metadata().unwrap().len();
             assert!(matches!(Table::open_existing(dir.path()), Err(IndexError::NotOurs(_))));
-            assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Fresh);
+            assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Replaced);
             assert_eq!(before.metadata().unwrap().len(), len);
             assert!(Table::open_existing(dir.path()).is_ok());
             assert!(!dir.path().join(NEW_NAME).exists());
@@ -412,7 +421,7 @@ mod tests {
             file.write_all_at(&bytes, 0).unwrap();
             file.write_all_at(&1_u32.to_le_bytes(), 64).unwrap();
             assert!(matches!(Table::open_existing(dir.path()), Err(IndexError::NotOurs(_))));
-            assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Fresh, "{version}");
+            assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Replaced, "{version}");
         }
     }
 
@@ -420,7 +429,7 @@ mod tests {
     fn another_number_of_objects_is_another_index() {
         let dir = tempfile::tempdir().unwrap();
         drop(Table::open(dir.path(), 50).unwrap());
-        assert_eq!(Table::open(dir.path(), 51).unwrap().1, Opened::Fresh);
+        assert_eq!(Table::open(dir.path(), 51).unwrap().1, Opened::Resized);
         assert!(matches!(Table::open(dir.path(), 0), Err(IndexError::Objects(0))));
         let missing = dir.path().join("nowhere");
         let text = Table::open(&missing, 5).unwrap_err().to_string();

@@ -1,9 +1,11 @@
 //! The cache directory as the master opens it, for all its children.
 
+use std::path::Path;
 use std::rc::Rc;
 
 use crate::cache::index::Index;
 use crate::cache::purge::Purges;
+use crate::cache::purge::file::FILE_NAME;
 use crate::cache::store::Store;
 use crate::cache::table::Opened;
 use crate::cache::uses::Uses;
@@ -56,13 +58,18 @@ impl Cache {
         let (index, opened) =
             Index::open(dir, wanted.objects).map_err(|error| error.to_string())?;
         let store = Store::open(dir, index.epoch()).map_err(|error| error.to_string())?;
-        let (purges, _) = Purges::open(dir).map_err(|error| error.to_string())?;
+        let had_purges = dir.join(FILE_NAME).symlink_metadata().is_ok();
+        let (purges, is_new) = Purges::open(dir).map_err(|error| error.to_string())?;
+        if !store.is_empty() {
+            tell_of_index(dir, opened);
+            tell_of_purges(dir, had_purges, is_new);
+        }
         files::own_cache_dir(dir, account).map_err(|error| error.to_string())?;
         index.attach().map_err(|error| error.to_string())?;
         let needs_scrub = match opened {
             Opened::Clean => ScrubNeed::None,
             Opened::Unclean => ScrubNeed::Check,
-            Opened::Fresh => ScrubNeed::Rebuild,
+            Opened::Fresh | Opened::Resized | Opened::Replaced => ScrubNeed::Rebuild,
         };
         let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -72,5 +79,33 @@ impl Cache {
             uses: Rc::new(uses),
             needs_scrub,
         })
+    }
+}
+
+/// Says that the index was lost though there are objects.
+fn tell_of_index(dir: &Path, opened: Opened) {
+    let what = match opened {
+        Opened::Clean | Opened::Unclean => return,
+        Opened::Resized => {
+            log::info!("makes the index of the cache {dir:?} anew, for another cache.objects");
+            return;
+        }
+        Opened::Fresh => "was missing",
+        Opened::Replaced => "was damaged or of another version",
+    };
+    log::warn!(
+        "the index of the cache {dir:?} {what}: it is made anew from the files, and until that is done \
+         what is stored may be fetched again"
+    );
+}
+
+/// Says that what was purged is not known any more though there are objects.
+fn tell_of_purges(dir: &Path, had_purges: bool, is_new: bool) {
+    if is_new {
+        let what = if had_purges { "was damaged or of another version" } else { "was missing" };
+        log::warn!(
+            "the file of purges of the cache {dir:?} {what}: what was purged is not known any more, so \
+             nothing that is stored is used, and everything is fetched again"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::support::process::Seen;
-use crate::support::{Ktrix, Origin, Plan, Response, until_true};
+use crate::support::{Ask, Ktrix, Origin, Plan, Response, until_true};
 
 fn origin() -> Origin {
     Origin::answering(|request| {
@@ -65,4 +65,48 @@ fn an_emptied_directory_is_filled_again_and_opened_anew_by_a_reload() {
     ktrix.stop();
     plan.verify_cache();
     assert!(!plan.error_log().contains("cannot store"), "{}", plan.error_log());
+}
+
+#[test]
+fn lost_purges_and_a_lost_index_are_told_and_nothing_that_was_purged_comes_back() {
+    let origin = origin();
+    let plan = Plan::new(&origin).set(
+        "cache",
+        "{path: $DIR/cache, size: 1 GiB, objects: 10000, memory: 16 MiB, purge: 127.0.0.1}",
+    );
+    let ktrix = plan.start();
+    store_ten(&ktrix);
+    ktrix.ask(&Ask::new("PURGE", "/0")).expect_status(200);
+    ktrix.stop();
+    assert!(!plan.error_log().contains("the file of purges"), "a first start says nothing");
+    let garbage = b"garbage".as_slice();
+    for (name, found, why) in [
+        ("purges", None, "was missing: what was purged is not known any more"),
+        ("purges", Some(garbage), "was damaged or of another version: what was purged is not"),
+        ("index", None, "was missing: it is made anew from the files"),
+        ("index", Some(garbage), "was damaged or of another version: it is made anew"),
+    ] {
+        let path = plan.cache_dir().join(name);
+        fs::remove_file(&path).unwrap();
+        if let Some(found) = found {
+            fs::write(&path, found).unwrap();
+        }
+        let ktrix = plan.start();
+        ktrix.wait_error(why);
+        if name == "purges" {
+            let n_before = origin.n_requests();
+            for n in 0..10 {
+                ktrix.get(&format!("/{n}")).expect_status(200);
+            }
+            assert_eq!(origin.n_requests() - n_before, 10, "all that was stored counts as purged");
+        }
+        store_ten(&ktrix);
+        ktrix.stop();
+    }
+    let ktrix = plan.start();
+    let n_before = origin.n_requests();
+    store_ten(&ktrix);
+    assert_eq!(origin.n_requests(), n_before, "what is whole loses nothing");
+    assert_eq!(plan.error_log().matches("the file of purges").count(), 2);
+    assert_eq!(plan.error_log().matches("the index of the cache").count(), 2);
 }

@@ -55,7 +55,9 @@ fn what_was_written_is_read_at_every_size() {
 #[test]
 fn a_directory_that_was_emptied_is_filled_again_and_one_that_is_gone_is_not_made() {
     let (dir, store) = store();
+    assert!(store.is_empty());
     put(&store, b"before");
+    assert!(!store.is_empty());
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }
