@@ -347,6 +347,43 @@ pub fn is_same(stored: &Fields, fresh: &Fields) -> bool {
     }
 }
 
+/// How a part that came goes together with a list of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It is one of them.
+    Joins,
+    /// It shows that they are no longer true, or is of more use: it takes their place.
+    Replaces,
+    /// They stay, for they are of more use.
+    Useless,
+}
+
+/// How a part goes together with what is listed (RFC 9110 section 15.3.7.3); `None` for its extent
+/// if it does not even say where it lies.
+///
+/// Parts whose wholes have different lengths are never put together, whatever their validators
+/// say. A part of a whole of unknown length is good for nothing but what lies within it, and does
+/// not cost the others their place, unless it is surely of another representation.
+pub fn fit(
+    list: &PartList,
+    listed: &Fields,
+    is_fresh: bool,
+    extent: Option<Extent>,
+    part: &Fields,
+) -> Fit {
+    let is_same = is_same(listed, part);
+    let is_other =
+        !is_same && strong_validator(listed).is_some() && strong_validator(part).is_some();
+    match (list.length(), extent) {
+        (Some(length), Some(Extent::Length(other))) if length == other && is_same => Fit::Joins,
+        (_, Some(Extent::Length(_))) => Fit::Replaces,
+        (Some(_), _) if is_same || is_fresh && !is_other => Fit::Useless,
+        (_, Some(_)) => Fit::Replaces,
+        (_, None) if is_other => Fit::Replaces,
+        (_, None) => Fit::Useless,
+    }
+}
+
 /// The fields of the whole that a part's fields tell of: without what is true of the part alone.
 pub fn whole_fields(part: &Fields) -> Fields {
     let mut fields = part.clone();

@@ -35,32 +35,41 @@ enum Source {
     Stream(Reader, Part),
     /// A part that was written.
     Object(Rc<HotObject>),
+    /// A part on the list of what is stored. It may end before it says, having broken off.
+    Listed(Rc<HotObject>),
 }
 
 impl Source {
     fn fields(&self) -> &Fields {
         match self {
             Self::Stream(reader, _) => &reader.object.fields,
-            Self::Object(object) => &object.fields,
+            Self::Object(object) | Self::Listed(object) => &object.fields,
         }
     }
 
     fn status(&self) -> Status {
         match self {
             Self::Stream(reader, _) => reader.object.status,
-            Self::Object(object) => object.status,
+            Self::Object(object) | Self::Listed(object) => object.status,
         }
     }
 
-    /// The place of its first byte in the whole, if it is a part of what is listed and has this
-    /// byte of it.
-    fn start(&self, listed: &HotObject, length: u64, at: u64) -> Option<u64> {
-        let place = ContentRange::of(self.fields())?;
+    /// Its place in the whole, if it is a part of what is listed, has this byte of it, and does not
+    /// contradict itself.
+    fn place(&self, listed: &HotObject, length: u64, at: u64) -> Option<Range<u64>> {
+        let ContentRange { range, complete } = ContentRange::of(self.fields())?;
+        let len = range.end - range.start;
+        let is_as_long = match self {
+            Self::Stream(reader, _) => reader.object.total.is_none_or(|total| total == len),
+            Self::Object(part) => part.body_len == len,
+            Self::Listed(part) => part.body_len <= len,
+        };
         let is_right = self.status() == PART_STATUS
-            && place.complete == Some(length)
-            && place.range.contains(&at)
+            && is_as_long
+            && complete == Some(length)
+            && range.contains(&at)
             && partial::is_same(&listed.fields, self.fields());
-        is_right.then_some(place.range.start)
+        is_right.then_some(range)
     }
 }
 
@@ -98,24 +107,24 @@ impl<C: Client> Exchange<'_, C> {
             Joined::Passed(_, Some(handover))
                 if matches!(handover.response.head.status.0, 206 | 304 | 416) =>
             {
-                return Ok(Filled::Again);
+                return self.without(parted).await;
             }
             joined => {
                 return self.joined(cache, rule, &found.name, joined, None, Fwd::Partial).await;
             }
         };
-        if source.start(object, length, gap.start).is_none() {
+        if source.place(object, length, gap.start).is_none() {
             return match source {
                 Source::Stream(reader, part) if reader.object.status != PART_STATUS => {
                     let joined = Joined::Stream(reader, part);
                     self.joined(cache, rule, &found.name, joined, None, Fwd::Partial).await
                 }
-                _ => Ok(Filled::Again),
+                _ => self.without(parted).await,
             };
         }
         let part = match &source {
             Source::Stream(_, part) => part.clone(),
-            Source::Object(_) => Part::Followed,
+            Source::Object(_) | Source::Listed(_) => Part::Followed,
         };
         let key = self.key.clone();
         let mut added = self.filled(Fwd::Partial, &part, true);
@@ -124,12 +133,21 @@ impl<C: Client> Exchange<'_, C> {
         let now_s = reactor::now().unix_s();
         let age_s = match &source {
             Source::Stream(reader, _) => freshness::current_age_s(&reader.object.lifetimes, now_s),
-            Source::Object(part) => part.age_s(now_s),
+            Source::Object(part) | Source::Listed(part) => part.age_s(now_s),
         };
         let fields = stored::stored_fields(&fields, age_s, &added);
         let queue = self.begin(*form, ranges, fields, &parted.list, items);
         self.fill_gaps(&parted, queue, source, length).await?;
         Ok(Filled::Answered)
+    }
+
+    /// Answers a request that what is missing did not come for, though it was asked for: by what
+    /// is stored now, or, if nothing has changed, without the parts.
+    async fn without(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
+        match lookup::is_current(parted.cache, parted.object) {
+            true => self.anew(parted).await,
+            false => Ok(Filled::Again),
+        }
     }
 
     /// Sends a body, and fetches what is missing of it when it is its turn.
@@ -161,10 +179,13 @@ impl<C: Client> Exchange<'_, C> {
                     self.next_source(parted, &gap, length).await
                 }
             };
-            let start = source.as_ref().and_then(|it| it.start(parted.object, length, gap.start));
-            let (Some(source), Some(start)) = (source, start) else { return self.broken() };
-            let sent = self.send_from(&source, gap.start - start..gap.end - start).await?;
-            if sent == 0 || n_asked > 2 * PARTS_MAX {
+            let place = source.as_ref().and_then(|it| it.place(parted.object, length, gap.start));
+            let (Some(source), Some(place)) = (source, place) else { return self.broken() };
+            let end = gap.end.min(place.end);
+            let window = gap.start - place.start..end - place.start;
+            let sent = self.send_from(&source, window).await?;
+            let has_lied = matches!(source, Source::Stream(..)) && gap.start + sent < end;
+            if sent == 0 || has_lied || n_asked > 2 * PARTS_MAX {
                 return self.broken();
             }
             if gap.start + sent < gap.end {
@@ -190,9 +211,10 @@ impl<C: Client> Exchange<'_, C> {
                 let list = part_list::read(listed).filter(|_| part_list::is_list(listed))?;
                 let first = list.stretches(&(gap.start..gap.start + 1)).into_iter().next();
                 if let Some(Stretch::Stored { id, .. }) = first
+                    && list.length() == Some(length)
                     && let What::Object(part) = lookup::find(cache, &name.part(id)).await
                 {
-                    return Some(Source::Object(part));
+                    return Some(Source::Listed(part));
                 }
             }
             let found = Found { what, ..parted.found.clone() };
@@ -209,7 +231,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Sends this window of a part; says how much of it there was.
     async fn send_from(&mut self, source: &Source, window: Range<u64>) -> Result<u64, CloseReason> {
         match source {
-            Source::Object(part) => {
+            Source::Object(part) | Source::Listed(part) => {
                 let end = window.end.min(part.body_len);
                 let bytes = end.saturating_sub(window.start);
                 if bytes > 0 {

@@ -16,7 +16,7 @@ use crate::http::range::Spec;
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep};
 use crate::policy::key::Key;
-use crate::policy::partial::{self, Extent, PartList, Piece, Stored};
+use crate::policy::partial::{self, Extent, Fit, PartList, Piece, Stored};
 use crate::policy::pass::PassReason;
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{Question, Response};
@@ -88,16 +88,18 @@ impl Fill {
     /// The answer to the question for a part came.
     pub(super) async fn fetched_for_part(mut self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
-        let is_other = self.is_other(response.head.status, &fields);
         let spec = self.job.part.as_ref().map(|part| part.spec);
-        let (Some(spec), PART_STATUS) = (spec, response.head.status) else {
+        let piece = spec.and_then(|spec| Piece::of(spec, &response.head));
+        let fit = self.fit(response.head.status, piece.as_ref(), &fields);
+        if response.head.status != PART_STATUS {
             let whole_max = self.job.rules.fetch_whole_bytes;
             self.job.is_background |=
                 matches!(response.head.length, BodyLength::Known(len) if len <= whole_max);
             return self.fetched(response).await;
-        };
-        let piece = Piece::of(spec, &response.head);
-        let Some(piece) = piece.filter(|_| !(is_other && self.job.renews)) else {
+        }
+        // Who asks for what is missing has no use for anything else.
+        let is_missing = |_: &Piece| !self.job.renews || fit.is_none_or(|fit| fit == Fit::Joins);
+        let Some(piece) = piece.filter(is_missing) else {
             return self.pass(PassReason::Part, response, Vec::new());
         };
         let (asked, times) = (&self.job.request.fields, fill::times(response.times));
@@ -226,19 +228,20 @@ impl Fill {
         self.lease.fail(error);
     }
 
-    /// Whether an answer shows that the origin does not have any longer what parts are stored of,
-    /// or that it cannot be put together with them. They are forgotten then.
-    fn is_other(&self, status: Status, fields: &Fields) -> bool {
-        let What::Object(stored) = &self.job.found.what else { return false };
-        let is_gone = match status.0 {
-            206 => !partial::is_same(&stored.fields, fields),
-            200 | 404 | 410 | 416 => true,
-            _ => false,
+    /// How an answer goes together with the parts that are stored, if there are any. They are
+    /// forgotten if it shows that the origin does not have them any longer, or that it cannot be
+    /// put together with them and is of more use.
+    fn fit(&self, status: Status, piece: Option<&Piece>, fields: &Fields) -> Option<Fit> {
+        let What::Object(stored) = &self.job.found.what else { return None };
+        let list = part_list::is_list(stored).then(|| part_list::read(stored))??;
+        let fit = match status.0 {
+            206 => part_list::fit(stored, &list, piece.map(|piece| piece.extent), fields),
+            200 | 404 | 410 | 416 => Fit::Replaces,
+            _ => Fit::Useless,
         };
-        let is_other = part_list::is_list(stored) && is_gone;
-        if is_other {
+        if fit == Fit::Replaces {
             part_list::forget(&self.lease.cache, &self.job.found.name, stored);
         }
-        is_other
+        Some(fit)
     }
 }

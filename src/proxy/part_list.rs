@@ -10,8 +10,9 @@ use std::time::Duration;
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::place;
+use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::partial::{self, Extent, LIST_BYTES_MAX, PartList, Stored};
+use crate::policy::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
 use crate::proxy::context::CacheSide;
 use crate::proxy::lease;
 use crate::proxy::lookup::{self, Name, What};
@@ -37,8 +38,14 @@ pub fn read(object: &HotObject) -> Option<PartList> {
     }
 }
 
-/// Adds a part, which is stored, to the list under `name`, or begins a new one if what is there
-/// does not go together with it (RFC 9110 section 15.3.7.3). `entry` is the part's.
+/// How a part with these fields goes together with what is listed in `object`.
+pub fn fit(object: &HotObject, list: &PartList, extent: Option<Extent>, part: &Fields) -> Fit {
+    let is_fresh = object.is_fresh(reactor::now().unix_s());
+    partial::fit(list, &object.fields, is_fresh, extent, part)
+}
+
+/// Adds a part, which is stored, to the list under `name`, or begins a new one if it is to take
+/// the place of what is there ([`partial::fit`]). `entry` is the part's.
 ///
 /// Gives the list as it is now; `None` if the part was not taken in, and is forgotten.
 pub async fn add(
@@ -59,20 +66,25 @@ pub async fn add(
     let id = part.id;
     let (mut list, mut out) = (None, Vec::new());
     match lookup::find(cache, name).await {
-        What::Object(object) if is_list(&object) => match read(&object) {
-            Some(mut old)
-                if extent == old.length().map_or(Extent::Open, Extent::Length)
-                    && old.length().is_some()
-                    && partial::is_same(&object.fields, &entry.fields) =>
-            {
-                fields = partial::combine(&object.fields, &entry.fields);
-                // No purge up to now names the list, or it would not have been found.
-                lifetimes.labels = lifetimes.labels.with_tags_of(&object.lifetimes.labels);
-                out = old.add(part.clone());
-                list = Some(old);
+        What::Object(object) if is_list(&object) => {
+            let mut old = read(&object);
+            match old.as_ref().map(|old| fit(&object, old, Some(extent), &entry.fields)) {
+                Some(Fit::Joins) => {
+                    fields = partial::combine(&object.fields, &entry.fields);
+                    // No purge up to now names the list, or it would not have been found.
+                    lifetimes.labels = lifetimes.labels.with_tags_of(&object.lifetimes.labels);
+                    out.extend(old.iter_mut().flat_map(|old| old.add(part.clone())));
+                    list = old;
+                }
+                Some(Fit::Useless) => {
+                    forget(id);
+                    return None;
+                }
+                Some(Fit::Replaces) | None => {
+                    out.extend(old.iter().flat_map(PartList::parts).cloned());
+                }
             }
-            old => out.extend(old.iter().flat_map(|old| old.parts()).cloned()),
-        },
+        }
         // Somebody fetched the whole meanwhile.
         What::Object(object) if object.is_fresh(reactor::now().unix_s()) => {
             forget(id);

@@ -187,6 +187,62 @@ fn an_origin_that_ignores_if_range_mixes_nothing_up() {
 }
 
 #[test]
+fn a_part_of_unknown_whole_does_not_cost_the_others_their_place() {
+    let film = Film::new(LEN);
+    let script = film.clone();
+    let origin = Origin::answering(move |request| {
+        let mut response = script.answer(request);
+        if request.number > 0 {
+            let range = parse(request.field("range").unwrap(), LEN);
+            let place = format!("bytes {}-{}/*", range.start, range.end - 1);
+            response = Response::ok(&script.body[range]).with_status(206);
+            response = response.field("Content-Range", place).field("ETag", script.tag());
+        }
+        response.cache("max-age=600")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-9999")).expect_status(206);
+    let other = ktrix.ask(&part("20000-29999")).expect_status(206);
+    other
+        .expect_body(&film.body[20_000..30_000])
+        .expect_field("content-range", "bytes 20000-29999/*");
+    assert_eq!(asked(&origin), ["0-9999", "20000-29999", "20000-29999"]);
+    let absent = part("0-9999").field("Cache-Control", "only-if-cached");
+    ktrix.ask(&absent).expect_status(206).expect_hit().expect_body(&film.body[..10_000]);
+    plan.verify_cache();
+}
+
+#[test]
+fn what_contradicts_itself_is_not_put_between_parts() {
+    let film = Film::new(LEN);
+    let head = |body: Response| {
+        let place = format!("bytes 1000000-1499999/{LEN}");
+        body.with_status(206).field("Content-Range", place).field("ETag", "\"v0\"")
+    };
+    for (n_sent, is_chunked) in [(400_000, false), (600_000, false), (600_000, true)] {
+        let script = film.clone();
+        let origin = Origin::answering(move |request| match (request.number, is_chunked) {
+            (1, false) => head(Response::ok(vec![b'#'; n_sent])).cache("max-age=600"),
+            (1, true) => {
+                // It is of use as far as it lies where it says.
+                let mut body = script.body[1_000_000..1_500_000].to_vec();
+                body.resize(n_sent, b'#');
+                head(Response::chunked(&[&body])).cache("max-age=600")
+            }
+            _ => script.answer(request),
+        });
+        let plan = Plan::new(&origin);
+        let ktrix = plan.start();
+        ktrix.ask(&part("0-999999")).expect_status(206);
+        wait_part(&ktrix, "0-999999");
+        let across = ktrix.ask(&part("500000-1999999")).expect_status(206);
+        across.expect_body(&film.body[500_000..2_000_000]);
+        plan.verify_cache();
+    }
+}
+
+#[test]
 fn without_a_validator_nothing_is_put_together() {
     let body: Arc<[u8]> = pattern(LEN).into();
     let script = Arc::clone(&body);

@@ -122,6 +122,37 @@ fn only_the_same_strong_validator_joins() {
     assert_eq!(strong_validator(&dated(&now)), None);
 }
 
+#[test]
+fn a_part_joins_replaces_or_is_useless() {
+    let stored = |extent| PartList::new(extent, Stored { range: 0..5, id: 1 });
+    let (known, open) = (stored(Extent::Length(10)), stored(Extent::Open));
+    let (a, b, none) = (fields(&[("etag", "\"a\"")]), fields(&[("etag", "\"b\"")]), fields(&[]));
+    let (ten, nine) = (Some(Extent::Length(10)), Some(Extent::Length(9)));
+    let (unknown, to_end) = (Some(Extent::Open), Some(Extent::ToEnd));
+    let cases = [
+        (&known, &a, true, ten, &a, Fit::Joins),
+        (&known, &a, false, ten, &a, Fit::Joins),
+        (&known, &a, true, nine, &a, Fit::Replaces),
+        (&known, &a, true, ten, &b, Fit::Replaces),
+        (&known, &none, true, ten, &none, Fit::Replaces),
+        (&open, &a, true, ten, &a, Fit::Replaces),
+        (&known, &a, true, unknown, &a, Fit::Useless),
+        (&known, &a, true, to_end, &a, Fit::Useless),
+        (&known, &a, false, unknown, &a, Fit::Useless),
+        (&known, &a, true, unknown, &b, Fit::Replaces),
+        (&known, &none, true, unknown, &none, Fit::Useless),
+        (&known, &none, false, unknown, &none, Fit::Replaces),
+        (&open, &a, true, unknown, &a, Fit::Replaces),
+        (&known, &a, false, None, &a, Fit::Useless),
+        (&known, &a, true, None, &b, Fit::Replaces),
+        (&open, &none, false, None, &none, Fit::Useless),
+    ];
+    for (list, listed, is_fresh, extent, part, expected) in cases {
+        let found = fit(list, listed, is_fresh, extent, part);
+        assert_eq!(found, expected, "{list:?} {listed:?} {is_fresh} {extent:?} {part:?}");
+    }
+}
+
 fn any_ranges() -> impl Strategy<Value = Vec<Range<u64>>> {
     proptest::collection::vec((0..200_u64, 1..30_u64), 1..80)
         .prop_map(|list| list.into_iter().map(|(first, len)| first..first + len).collect())
