@@ -7,9 +7,10 @@
 
 use std::rc::Rc;
 
-use crate::base::chars::trim_ows;
+use crate::base::chars::{is_target_char, trim_ows};
 use crate::http::fields::Fields;
 use crate::http::list::members;
+use crate::policy::host::{Hosts, NamedHost};
 use crate::policy::key::without_default_port;
 
 /// By what a purge names responses.
@@ -73,6 +74,19 @@ impl LabelHash {
     pub fn of(kind: Kind, text: &[u8]) -> Self {
         let mut running = Running::new(kind);
         text.iter().for_each(|&byte| running.push(byte));
+        running.hash()
+    }
+
+    /// The hash of a host as [`NamedHost::text`] has it.
+    fn of_host(host: &[u8], port: Option<u16>) -> Self {
+        let mut running = Running::new(Kind::Host);
+        host.iter().for_each(|&byte| running.push(byte));
+        if let Some(port) = port {
+            running.push(b':');
+            let digits = [10_000, 1_000, 100, 10, 1].map(|place| (port / place % 10) as u8);
+            let first = digits.iter().position(|digit| *digit > 0).unwrap_or(4);
+            digits.iter().skip(first).for_each(|digit| running.push(b'0' + digit));
+        }
         running.hash()
     }
 }
@@ -220,34 +234,51 @@ pub fn group_text(scheme: &[u8], authority: &[u8], group: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The text that a host is hashed by; `host` may have a port, for which alone it stands then.
-pub fn host_text(host: &[u8]) -> Vec<u8> {
-    let host = host.to_ascii_lowercase();
-    host.strip_suffix(b".").map_or_else(|| host.clone(), <[u8]>::to_vec)
+/// Why a text is no beginning of URLs that could be purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPrefix {
+    /// It does not begin as a URL does, or has what no URL has.
+    #[error("it is no beginning of a URL (try \"http://host/path\")")]
+    Url,
+    /// Its host is none, or a wildcard.
+    #[error("it does not begin with one whole host")]
+    Host,
+    /// It has no scheme, and a port that is one's own.
+    #[error("whether its port counts depends on the scheme: begin with http:// or https://")]
+    Port,
 }
 
 /// The text that a beginning of URLs is hashed by: `//host/path`, from a URL with or without its
 /// scheme. The host is whole: `http://a` begins what is on `a`, and nothing on `a.example`.
-pub fn prefix_text(url: &[u8]) -> Option<Vec<u8>> {
-    let at = memchr::memmem::find(url, b"//")?;
-    let scheme = match url.get(..at)? {
-        b"" => b"",
-        scheme => scheme.strip_suffix(b":")?,
-    };
-    let rest = url.get(at + 2..)?;
-    let end = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at_checked(end)?;
-    if authority.is_empty() {
-        return None;
+///
+/// # Errors
+/// Why it would name nothing.
+pub fn prefix_text(url: &[u8]) -> Result<Vec<u8>, NoPrefix> {
+    let url = url.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let at = memchr::memmem::find(url, b"//").ok_or(NoPrefix::Url)?;
+    let (scheme, rest) = url.split_at_checked(at).unwrap_or_default();
+    let is_scheme = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    if !is_scheme || !url.iter().all(|&byte| is_target_char(byte)) {
+        return Err(NoPrefix::Url);
+    }
+    let rest = rest.get(2..).unwrap_or_default();
+    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or_default();
+    let host = NamedHost::parse(authority).ok_or(NoPrefix::Host)?;
+    if scheme.is_empty() && matches!(host.port(), Some(80 | 443)) {
+        return Err(NoPrefix::Port);
     }
     let mut text = b"//".to_vec();
+    let scheme = scheme.strip_suffix(b":").unwrap_or_default();
     text.extend(without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase));
     if !path.starts_with(b"/") {
         text.push(b'/');
     }
-    text.extend_from_slice(path.split(|&byte| byte == b'#').next().unwrap_or_default());
-    Some(text)
+    text.extend_from_slice(path);
+    Ok(text)
 }
+
+const SCHEMES: [&[u8]; 3] = [b"", b"http:", b"https:"];
 
 /// A set of lengths that beginnings of URLs have.
 pub trait Lengths {
@@ -266,23 +297,15 @@ pub fn each_name(
     mut take: impl FnMut(LabelHash) -> bool,
 ) {
     let url = primary_of(key_text);
-    let rest = memchr::memmem::find(url, b"//").and_then(|at| url.get(at..)).unwrap_or_default();
-    let authority = rest.get(2..).unwrap_or_default();
-    let authority = authority.split(|&byte| byte == b'/').next().unwrap_or_default();
-    let host = without_port(authority);
-    let fixed = [
-        LabelHash::of(Kind::All, b""),
-        LabelHash::of(Kind::Url, url),
-        LabelHash::of(Kind::Host, host),
-        LabelHash::of(Kind::Host, authority),
-    ];
-    // A host without a port is not to be asked about twice.
-    let n_fixed = if host.len() == authority.len() { 3 } else { 4 };
-    if !fixed.into_iter().take(n_fixed).all(&mut take)
-        || !labels.tags.iter().all(|&tag| take(LabelHash(tag)))
-    {
+    let hosts = Hosts::of(url.strip_prefix(b"GET ").unwrap_or(url));
+    let is_open = [LabelHash::of(Kind::All, b""), LabelHash::of(Kind::Url, url)]
+        .into_iter()
+        .chain(hosts.each().map(|(host, port)| LabelHash::of_host(host, port)))
+        .all(&mut take);
+    if !is_open || !labels.tags.iter().all(|&tag| take(LabelHash(tag))) {
         return;
     }
+    let rest = memchr::memmem::find(url, b"//").and_then(|at| url.get(at..)).unwrap_or_default();
     let mut running = Running::new(Kind::Prefix);
     for (at, &byte) in rest.iter().take(lengths.longest()).enumerate() {
         running.push(byte);
@@ -295,16 +318,6 @@ pub fn each_name(
 /// The key text without what tells variants and parts apart.
 pub fn primary_of(key_text: &[u8]) -> &[u8] {
     key_text.split(|&byte| byte == b'\n').next().unwrap_or_default()
-}
-
-/// The host of a key text, as the file of its object has it; empty where there is none.
-fn without_port(authority: &[u8]) -> &[u8] {
-    let end = match authority.first() {
-        Some(b'[') => memchr::memchr(b']', authority).map_or(authority.len(), |at| at + 1),
-        _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
-    };
-    let host = authority.get(..end).unwrap_or(authority);
-    host.strip_suffix(b".").unwrap_or(host)
 }
 
 #[cfg(test)]
@@ -404,12 +417,18 @@ mod tests {
         let text = "GET http://a.example:81/x/y?z\naccept: b";
         assert!(is_named(text, Kind::Url, b"GET http://a.example:81/x/y?z"));
         assert!(!is_named(text, Kind::Url, b"GET http://a.example:81/x/y"));
-        for host in [&b"a.example"[..], b"a.example:81"] {
-            assert!(is_named(text, Kind::Host, &host_text(host)));
+        let is_of = |text: &str, host: &str| {
+            is_named(text, Kind::Host, &NamedHost::parse(host.as_bytes()).unwrap().text())
+        };
+        assert!(is_of(text, "a.example") && is_of(text, "a.example:81"));
+        assert!(!is_of(text, "a.example:82") && !is_of(text, "a.example:80"));
+        assert!(is_of("GET //[::1]:8/", "[::1]") && is_of("GET http://a./", "A."));
+        for port in ["0", "7", "80", "8080", "65535"] {
+            assert!(is_of(&format!("GET http://a:{port}/"), &format!("a:{port}")), "{port}");
         }
-        assert!(!is_named(text, Kind::Host, b"a.example:82"));
-        assert!(is_named("GET //[::1]:8/", Kind::Host, b"[::1]"));
-        assert!(is_named("GET http://a./", Kind::Host, &host_text(b"A.")));
+        assert!(is_of("GET http://a/x", "a:80") && !is_of("GET http://a/x", "a:443"));
+        assert!(is_of("GET https://a/x", "a:443") && !is_of("GET https://a/x", "a:80"));
+        assert!(is_of("GET //a/x", "a:443") && is_of("GET //a/x", "a:80"));
         let prefixes = [
             ("http://A.example:81/x", true),
             ("https://a.example:81/x/y?z", true),
@@ -422,8 +441,15 @@ mod tests {
             let prefix = prefix_text(url.as_bytes()).unwrap();
             assert_eq!(is_named(text, Kind::Prefix, &prefix), expected, "{url}");
         }
-        for url in ["a.example/x", "/x", "http:///x", "http//a"] {
-            assert_eq!(prefix_text(url.as_bytes()), None, "{url}");
+        assert_eq!(prefix_text(b"HTTPS://a:443?b#c").unwrap(), b"//a/?b");
+        for (reason, urls) in [
+            (NoPrefix::Url, &["a.example/x", "/x", "http//a", "ftp://a/", "http://a/b c"][..]),
+            (NoPrefix::Host, &["http:///x", "http://*.test/", "//*", "http://a:/", "http://u@a/"]),
+            (NoPrefix::Port, &["//a:80/x", "//a:443"]),
+        ] {
+            for url in urls {
+                assert_eq!(prefix_text(url.as_bytes()), Err(reason), "{url}");
+            }
         }
         assert!(is_named(text, Kind::All, b""));
     }

@@ -31,6 +31,7 @@ pub mod parts;
 pub mod condition;
 pub mod search;
 pub mod key;
+pub mod host;
 pub mod label;
 pub mod normal;
 pub mod codes;

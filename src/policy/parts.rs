@@ -74,6 +74,18 @@ impl KeyParts {
         self.query.asked(path_and_query)
     }
 
+    /// Whether a key tells that a URL begins so, path and query: not if it leaves out, or puts in
+    /// another order, what the beginning consists of.
+    pub fn tell_beginning(&self, path_and_query: &[u8]) -> bool {
+        let (path, query) = split(path_and_query);
+        let tells_path = match &self.path {
+            PathPart::Whole => true,
+            // The whole route, and perhaps others below it.
+            PathPart::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
+        };
+        tells_path && (query.is_empty() || self.query.is_on && self.query.is_as_sent())
+    }
+
     /// Whether what is stored under a key before Vary was stored by these parts: its variants are
     /// chosen by all that the operator names. `chosen_by` are the names that choose, if any do.
     pub fn suit(&self, chosen_by: Option<&VaryNames>) -> bool {
@@ -113,8 +125,7 @@ impl QueryPart {
         if !self.is_on {
             return Cow::Borrowed(b"");
         }
-        let is_as_sent = !self.is_sorted && self.kept.is_empty() && self.dropped.is_empty();
-        let Some(inside) = query.strip_prefix(b"?").filter(|_| !is_as_sent) else {
+        let Some(inside) = query.strip_prefix(b"?").filter(|_| !self.is_as_sent()) else {
             return Cow::Borrowed(query);
         };
         let mut parameters: Vec<&[u8]> = inside
@@ -130,6 +141,10 @@ impl QueryPart {
             text.extend_from_slice(parameter);
         }
         Cow::Owned(text)
+    }
+
+    fn is_as_sent(&self) -> bool {
+        !self.is_sorted && self.kept.is_empty() && self.dropped.is_empty()
     }
 
     fn counts(&self, name: &[u8]) -> bool {
@@ -213,6 +228,23 @@ mod tests {
         for (part, given, expected) in cases {
             let found = part.of(given.as_bytes()).into_owned();
             assert_eq!(String::from_utf8(found).unwrap(), *expected, "{part:?} {given}");
+        }
+    }
+
+    #[test]
+    fn a_key_tells_beginnings_of_what_it_has() {
+        let told = |parts: &KeyParts, text: &str| parts.tell_beginning(text.as_bytes());
+        let whole = KeyParts::default();
+        assert!(told(&whole, "/a") && told(&whole, "/a?b=c"));
+        let route = KeyParts { path: PathPart::Route("/img/".into()), ..KeyParts::default() };
+        assert!(told(&route, "/") && told(&route, "/im") && told(&route, "/img/"));
+        assert!(!told(&route, "/img/a") && !told(&route, "/img/?a"));
+        let off = QueryPart { is_on: false, ..QueryPart::default() };
+        for query in
+            [off, query(true, &[], &[]), query(false, &["a"], &[]), query(false, &[], &["a"])]
+        {
+            let parts = KeyParts { query, ..KeyParts::default() };
+            assert!(told(&parts, "/a") && !told(&parts, "/a?") && !told(&parts, "/a?a=1"));
         }
     }
 

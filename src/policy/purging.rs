@@ -14,6 +14,7 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
+use crate::policy::host::NamedHost;
 use crate::policy::label::{self, Kind};
 
 /// One thing to purge.
@@ -38,6 +39,10 @@ pub enum Refusal {
     Empty,
     /// More things than [`WISHES_MAX`].
     TooMany,
+    /// The URL has no host, or a wildcard for one.
+    Host,
+    /// The keys of the route do not tell what begins so.
+    Untold,
 }
 
 impl Refusal {
@@ -47,6 +52,11 @@ impl Refusal {
             Self::Word => "Ktrix-Purge takes one of url, prefix, host and all, and soft",
             Self::Empty => "a field that names tags or groups names none",
             Self::TooMany => "more tags and groups than one request may purge",
+            Self::Host => "to be purged is what is on one host, and no wildcard names one",
+            Self::Untold => {
+                "the keys of this route leave out or reorder what the prefix consists of: purge \
+                 the URL, the host, or the path of the route"
+            }
         }
     }
 }
@@ -72,6 +82,7 @@ pub fn wishes(
         wishes.push(Wish { kind, text, name, is_soft });
         if wishes.len() > WISHES_MAX { Err(Refusal::TooMany) } else { Ok(()) }
     };
+    let host = || NamedHost::parse(authority).ok_or(Refusal::Host);
     let mut names_others = false;
     for (name, makes_soft) in TAG_FIELDS {
         for value in fields.get_all(name) {
@@ -82,6 +93,7 @@ pub fn wishes(
         }
     }
     for group in label::groups_of(fields, "cache-groups") {
+        host()?;
         let text = label::group_text(scheme, authority, &group);
         take(Kind::Group, text, &group, is_soft)?;
     }
@@ -97,8 +109,10 @@ pub fn wishes(
     let url = [scheme, b"://", authority, path_and_query].concat();
     let kind = kind.unwrap_or(Kind::Url);
     let text = match kind {
-        Kind::Host => label::host_text(authority),
-        Kind::Prefix => label::prefix_text(&url).ok_or(Refusal::Word)?,
+        Kind::Host => host()?.text(),
+        Kind::Prefix => label::prefix_text(&url).map_err(|_| Refusal::Host)?,
+        // An old client's request may have no host, and is stored without one.
+        Kind::Url if !authority.is_empty() => host().map(|_| Vec::new())?,
         _ => Vec::new(),
     };
     let name = match kind {
@@ -184,6 +198,17 @@ mod tests {
         assert_eq!(asked(&[("ktrix-purge", "all"), ("xkey", "a")]), Err(Refusal::Word));
         assert_eq!(asked(&[("xkey", " ,")]), Err(Refusal::Empty));
         assert_eq!(asked(&[("cache-groups", "g")]), Err(Refusal::Empty));
+        let of = |host: &str, list: &[(&str, &str)]| {
+            wishes(&fields(list), b"http", host.as_bytes(), b"/").map(|wishes| wishes.len())
+        };
+        for list in
+            [[("ktrix-purge", "host")], [("ktrix-purge", "prefix")], [("cache-groups", "\"g\"")]]
+        {
+            assert_eq!(of("", &list), Err(Refusal::Host), "{list:?}");
+            assert_eq!(of("*.test", &list), Err(Refusal::Host), "{list:?}");
+        }
+        assert_eq!((of("*.test", &[]), of("", &[])), (Err(Refusal::Host), Ok(1)));
+        assert_eq!(of("*.test", &[("xkey", "a")]), Ok(1));
         let many = "x ".repeat(WISHES_MAX + 1);
         assert_eq!(asked(&[("xkey", &many)]), Err(Refusal::TooMany));
     }

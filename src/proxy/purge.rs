@@ -36,6 +36,10 @@ pub fn orders(
 ) -> Result<Vec<Order>, Refusal> {
     let (authority, target) = (request.authority(), request.target.path_and_query());
     let wishes = purging::wishes(&request.fields, scheme.as_bytes(), authority, target)?;
+    let key = &router.rules_for(request.host(), request.target.path()).key;
+    if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.tell_beginning(target) {
+        return Err(Refusal::Untold);
+    }
     Ok(wishes.into_iter().map(|wish| order(router, scheme, request, wish, who)).collect())
 }
 

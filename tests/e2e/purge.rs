@@ -317,6 +317,62 @@ fn the_commands_see_what_was_purged() {
 }
 
 #[test]
+fn a_port_of_the_scheme_is_named_though_no_key_has_it() {
+    let origin = origin();
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let config = plan.config_path().display().to_string();
+    let ask = Ask::get("/a").field("Host", "A.example");
+    let other = Ask::get("/a").field("Host", "a.example:81");
+    let other_body = warm(&ktrix, &other);
+    for way in 0..2 {
+        let body = warm(&ktrix, &ask);
+        let list = plan.run(&["cache", "list", "--host", "a.example:80", "-c", &config]);
+        assert!(ktrix::text(&list).contains("http://a.example/a"), "{}", ktrix::text(&list));
+        match way {
+            0 => drop(purge(&ktrix, "/", &[("Host", "a.example:80"), ("Ktrix-Purge", "host")])),
+            _ => drop(expect_done(&command(&plan, &["--host", "a.example.:80"]))),
+        }
+        expect_gone(&ktrix, &ask, &body);
+    }
+    ktrix.ask(&other).expect_hit().expect_body(&other_body);
+}
+
+#[test]
+fn what_would_name_nothing_is_refused() {
+    let origin = origin();
+    let plan = four_workers(&origin).set(
+        "sites",
+        "[{upstream: app, routes: [{path: /app/, cache: {key: {path: off}}}, {path: /}]}]",
+    );
+    let ktrix = plan.start();
+    let ask = Ask::get("/app/x").field("Host", "a.example");
+    let body = warm(&ktrix, &ask);
+    for (target, host, word) in [
+        ("/", "*.example", "host"),
+        ("/app/x", "*.example", "url"),
+        ("/app/", "*.example", "prefix"),
+        ("/app/x", "a.example", "prefix"),
+    ] {
+        let ask = Ask::new("PURGE", target).field("Host", host).field("Ktrix-Purge", word);
+        ktrix.ask(&ask).expect_status(400);
+    }
+    for (words, code) in [
+        (["--host", "*.example"], 2),
+        (["--host", "http://a.example"], 2),
+        (["--prefix", "http://*.example/"], 2),
+        (["--prefix", "http://a.example/app/x"], 1),
+    ] {
+        let output = command(&plan, &words);
+        assert_eq!(output.status.code(), Some(code), "{}", ktrix::text(&output));
+    }
+    ktrix.ask(&ask).expect_hit().expect_body(&body);
+    let whole = [("Host", "a.example"), ("Ktrix-Purge", "prefix")];
+    purge(&ktrix, "/app/", &whole).expect_field("ktrix-purge", "1");
+    expect_gone(&ktrix, &ask, &body);
+}
+
+#[test]
 fn a_routes_key_decides_what_a_url_names() {
     let origin = origin();
     let plan = four_workers(&origin).set(

@@ -11,19 +11,49 @@ use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, is_fresh, seconds_until};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
+use crate::policy::host::NamedHost;
 
 /// Which objects.
 #[derive(Args, Debug, Default)]
 pub(super) struct Filter {
     /// Only what is stored for this host; *.NAME for every host below it
-    #[arg(long, value_name = "HOST")]
-    host: Option<String>,
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = Hosts::parse)]
+    host: Option<Hosts>,
     /// Only paths (/img/) or URLs (http://host/img/) that begin so
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
     /// Only what is not fresh any more
     #[arg(long)]
     stale: bool,
+}
+
+/// A host, or all below one.
+#[derive(Clone, Debug)]
+enum Hosts {
+    One(NamedHost),
+    /// Those whose names end so.
+    Below(String),
+}
+
+impl Hosts {
+    fn parse(text: &str) -> Result<Self, String> {
+        let one = |text: &str| NamedHost::parse(text.as_bytes());
+        match text.strip_prefix("*.") {
+            Some(name) if one(name).is_some_and(|it| it.port().is_none()) => {
+                Some(Self::Below(format!(".{}", name.to_ascii_lowercase())))
+            }
+            Some(_) => None,
+            None => one(text).map(Self::One),
+        }
+        .ok_or_else(|| "no host, with or without its port, and no *.NAME".to_owned())
+    }
+
+    fn takes(&self, text: &KeyText<'_>) -> bool {
+        match self {
+            Self::One(host) => host.names(text.url),
+            Self::Below(end) => text.host().ends_with(end.as_bytes()),
+        }
+    }
 }
 
 /// A line of the list, as machines get it. Times are Unix seconds, spans seconds.
@@ -112,20 +142,11 @@ impl Filter {
         }
         let Some(file) = sight.file() else { return false };
         let text = KeyText::of(file.key_text());
-        self.host.as_ref().is_none_or(|host| is_of_host(&text, host))
+        self.host.as_ref().is_none_or(|host| host.takes(&text))
             && self.prefix.as_ref().is_none_or(|prefix| match prefix.starts_with('/') {
                 true => text.path().starts_with(prefix.as_bytes()),
                 false => text.url.starts_with(prefix.as_bytes()),
             })
-    }
-}
-
-/// Whether a key belongs to a host, which may be given with its port or as `*.name`.
-fn is_of_host(text: &KeyText<'_>, host: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    match host.strip_prefix('*') {
-        Some(suffix) => suffix.starts_with('.') && text.host().ends_with(suffix.as_bytes()),
-        None => text.host() == host.as_bytes() || text.authority() == host.as_bytes(),
     }
 }
 
@@ -195,7 +216,8 @@ mod tests {
 
     #[test]
     fn the_filters_take_what_they_say() {
-        let host = |host: &str| Filter { host: Some(host.to_owned()), ..Filter::default() };
+        let host =
+            |host: &str| Filter { host: Some(Hosts::parse(host).unwrap()), ..Filter::default() };
         let prefix = |it: &str| Filter { prefix: Some(it.to_owned()), ..Filter::default() };
         let cases = [
             (Filter::default(), 5),
@@ -203,7 +225,8 @@ mod tests {
             (host("a.example:81"), 1),
             (host("*.a.example"), 1),
             (host("*.example"), 5),
-            (host("*"), 0),
+            (host("a.example:80"), 2),
+            (host("c.example:443"), 1),
             (host("example"), 0),
             (prefix("/img/"), 3),
             (prefix("http://a.example/"), 2),
@@ -214,6 +237,9 @@ mod tests {
             let text = listed(&filter, false);
             assert_eq!(text.lines().count(), n + 1, "{filter:?}: {text}");
             assert!(text.ends_with(&format!("{n} objects, {} bytes\n", n * 4096)), "{text}");
+        }
+        for odd in ["*", "*.", "*.a:81", "*.*.a", "a/b", "http://a", ""] {
+            assert!(Hosts::parse(odd).is_err(), "{odd}");
         }
         let cache = Opened::open(cache(1).0.path()).unwrap();
         let odd = list(&cache, &prefix("img"), false, 1, &mut Vec::new());

@@ -13,8 +13,10 @@ use crate::cache::store::Store;
 use crate::cli::cache::name::{Naming, printable};
 use crate::cli::cache::opened::now_s;
 use crate::http::date;
+use crate::policy::host::NamedHost;
 use crate::policy::key::Key;
 use crate::policy::label::{self, Kind};
+use crate::policy::purging::Refusal;
 
 /// What is to be purged, or to be done with purges.
 #[derive(Args, Debug)]
@@ -22,21 +24,22 @@ use crate::policy::label::{self, Kind};
     ["url", "prefix", "host", "tag", "group", "all", "undo", "list"])))]
 pub(super) struct Purge {
     /// One object with its variants: its URL, its key of 32 hex digits, or the path of its file
+    #[arg(value_parser = one_object)]
     url: Option<String>,
     /// What has a URL that begins so, whatever its scheme
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = beginning)]
     prefix: Option<String>,
     /// What is on this host, or on this port of it
-    #[arg(long, value_name = "HOST[:PORT]")]
-    host: Option<String>,
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = one_host)]
+    host: Option<NamedHost>,
     /// What its origin gave this tag
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = one_tag)]
     tag: Option<String>,
     /// What its origin put into this group; with --of
     #[arg(long, value_name = "GROUP", requires = "of")]
     group: Option<String>,
     /// The origin of the group
-    #[arg(long, value_name = "http://HOST[:PORT]", requires = "group")]
+    #[arg(long, value_name = "http://HOST[:PORT]", requires = "group", value_parser = origin)]
     of: Option<String>,
     /// Everything
     #[arg(long)]
@@ -81,26 +84,16 @@ impl Purge {
         let (kind, text, name) = if let Some(url) = &self.url {
             (Kind::Url, url_text(dir, naming, url)?, url.clone())
         } else if let Some(prefix) = &self.prefix {
-            let Some(text) = label::prefix_text(prefix.as_bytes()) else {
-                bail!("{prefix:?} is no beginning of a URL (try \"http://host/path\")");
-            };
+            let text = label::prefix_text(prefix.as_bytes())?;
+            tell_beginning(naming, prefix)?;
             (Kind::Prefix, text, prefix.clone())
         } else if let Some(host) = &self.host {
-            if host.is_empty() || host.contains('/') {
-                bail!("{host:?} is no host");
-            }
-            (Kind::Host, label::host_text(host.as_bytes()), host.clone())
+            let text = host.text();
+            (Kind::Host, text.clone(), printable(&text))
         } else if let Some(tag) = &self.tag {
-            if label::tags_in(tag.as_bytes()).ne([tag.as_bytes()]) {
-                bail!("{tag:?} is not one tag: none holds a space or a comma");
-            }
             (Kind::Tag, tag.as_bytes().to_vec(), tag.clone())
         } else if let (Some(group), Some(origin)) = (&self.group, &self.of) {
             let (scheme, authority) = origin.split_once("://").unwrap_or_default();
-            let authority = authority.trim_end_matches('/');
-            if authority.is_empty() || authority.contains('/') {
-                bail!("{origin:?} is no origin (try \"http://host\")");
-            }
             let text = label::group_text(scheme.as_bytes(), authority.as_bytes(), group.as_bytes());
             (Kind::Group, text, format!("{group} of {origin}"))
         } else {
@@ -108,6 +101,48 @@ impl Purge {
         };
         Ok(Order { kind, text, is_soft: self.soft, name, who: who() })
     }
+}
+
+/// Refuses a beginning that names nothing, for the keys of its route do not tell it.
+fn tell_beginning(naming: &Naming, prefix: &str) -> Result<()> {
+    let scheme = if prefix.starts_with("//") { "http:" } else { "" };
+    let (parts, _, head) = naming.of_url(&format!("{scheme}{prefix}"), &[])?;
+    if !parts.tell_beginning(head.target.path_and_query()) {
+        bail!("{prefix:?}: {}", Refusal::Untold.sentence());
+    }
+    Ok(())
+}
+
+fn one_object(text: &str) -> Result<String, String> {
+    let Some((_, rest)) = text.split_once("://") else { return Ok(text.to_owned()) };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    one_host(authority.strip_suffix(':').unwrap_or(authority)).map(|_| text.to_owned())
+}
+
+fn beginning(text: &str) -> Result<String, String> {
+    let checked = label::prefix_text(text.as_bytes());
+    checked.map(|_| text.to_owned()).map_err(|reason| reason.to_string())
+}
+
+fn one_host(text: &str) -> Result<NamedHost, String> {
+    let host = NamedHost::parse(text.as_bytes());
+    host.ok_or_else(|| format!("{text:?} is not one host, with or without its port"))
+}
+
+fn one_tag(text: &str) -> Result<String, String> {
+    match label::tags_in(text.as_bytes()).eq([text.as_bytes()]) {
+        true => Ok(text.to_owned()),
+        false => Err("not one tag: none holds a space or a comma".to_owned()),
+    }
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let (scheme, authority) = text.split_once("://").unwrap_or_default();
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Err("no origin (try \"http://host\")".to_owned());
+    }
+    one_host(authority).map(|_| format!("{scheme}://{authority}"))
 }
 
 /// The key text of what a URL, a key or a file names, without what tells its variants apart.
@@ -148,6 +183,7 @@ fn who() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -172,9 +208,9 @@ mod tests {
         let done = [
             ("http://a/b", "purge 1 of url http://a/b\n"),
             ("--prefix http://a/x --soft", "soft purge 2 of prefix http://a/x\n"),
-            ("--host a", "purge 3 of host a\n"),
+            ("--host A.", "purge 3 of host a\n"),
             ("--tag news", "purge 4 of tag news\n"),
-            ("--group g --of http://a", "purge 5 of group g of http://a\n"),
+            ("--group g --of http://a/", "purge 5 of group g of http://a\n"),
             ("--undo 3", "purge 3 of host a is undone\n"),
         ];
         for (line, said) in done {
@@ -195,8 +231,17 @@ mod tests {
             "--undo 1 --soft",
             "--group g",
             "--group g --of a",
+            "--group g --of ftp://a",
+            "--group g --of http://*.a",
             "--prefix /x",
+            "--prefix http://*.test/",
+            "--prefix //a:80/",
             "--host a/b",
+            "--host *.test",
+            "--host *",
+            "--host http://a",
+            "--host a:",
+            "http://*.test/x",
             "--tag a,b",
             "page",
             "d41d8cd98f00b204e9800998ecf8427e",
@@ -205,5 +250,21 @@ mod tests {
             assert!(run(dir.path(), line).is_err(), "{line}");
         }
         assert!(purges.records().is_empty());
+    }
+
+    #[test]
+    fn a_beginning_that_no_key_tells_is_refused() {
+        let text = "cache: /c\nupstreams: {app: {servers: [10.0.0.1]}}\nsites:\n  - upstream: app\n    \
+                    routes:\n      - {path: /app/, cache: {key: {path: off}}}\n      \
+                    - {path: /, cache: {key: {query: off}}}\n";
+        let config = config::load(Path::new("k.yaml"), text).unwrap_or_else(|it| panic!("{it}"));
+        let naming = Naming::of(Some(&config));
+        for prefix in ["http://a/app/x", "//a/app/x", "https://a/x?y"] {
+            let error = tell_beginning(&naming, prefix).unwrap_err().to_string();
+            assert!(error.contains("leave out"), "{error}");
+        }
+        for prefix in ["http://a/app/", "//a/app", "http://a", "https://a/x"] {
+            tell_beginning(&naming, prefix).unwrap();
+        }
     }
 }

@@ -1,0 +1,143 @@
+//! Hosts as a purge or a listing names them, and what a stored response is named by: `HOST`, for
+//! all its ports, or `HOST:PORT`.
+//!
+//! A port that is the scheme's own is not in a key (RFC 9110 section 4.2.3), but it is the port
+//! all the same: `a.example:80` names what is stored of `http://a.example/`.
+
+use crate::http::authority::Authority;
+
+/// A host that somebody names, with a port or for all ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedHost {
+    host: Vec<u8>,
+    port: Option<u16>,
+}
+
+impl NamedHost {
+    /// What `HOST[:PORT]` names, in any case and with or without its last dot; `None` if it is no
+    /// host, or a wildcard: hosts are named one by one.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let authority = Authority::parse(text).ok()?;
+        // A colon with nothing behind it is no port, but it was meant to be one.
+        if authority.host.contains(&b'*') || authority.text.len() < text.len() {
+            return None;
+        }
+        let host = without_dot(authority.host).to_ascii_lowercase();
+        Some(Self { host, port: authority.port })
+    }
+
+    /// The text that is hashed, and shown.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = self.host.clone();
+        if let Some(port) = self.port {
+            text.extend_from_slice(format!(":{port}").as_bytes());
+        }
+        text
+    }
+
+    /// The port, if it is named.
+    pub const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether this names what is stored under a key's URL.
+    pub fn names(&self, url: &[u8]) -> bool {
+        Hosts::of(url).each().any(|(host, port)| host == self.host && port == self.port)
+    }
+}
+
+/// The names of the host of a stored response.
+#[derive(Clone, Copy, Debug)]
+pub struct Hosts<'a> {
+    host: &'a [u8],
+    ports: [Option<u16>; 2],
+}
+
+impl<'a> Hosts<'a> {
+    /// Those of a key's URL, `http://host:port/...`, which may lack its scheme: then it may be of
+    /// either.
+    pub fn of(url: &'a [u8]) -> Self {
+        let at = memchr::memmem::find(url, b"//");
+        let (scheme, rest) = at.and_then(|at| url.split_at_checked(at)).unwrap_or_default();
+        let rest = rest.get(2..).unwrap_or_default();
+        let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+        // None but a request of an old client has no host at all.
+        let authority = Authority::parse(rest.get(..end).unwrap_or_default()).ok();
+        let ports = match (authority.and_then(|it| it.port), scheme) {
+            (Some(port), _) => [Some(port), None],
+            (None, b"http:") => [Some(80), None],
+            (None, b"https:") => [Some(443), None],
+            (None, _) => [Some(80), Some(443)],
+        };
+        Self { host: without_dot(authority.map_or(&b""[..], |it| it.host)), ports }
+    }
+
+    /// The host for all its ports, and with the port that it is.
+    pub fn each(self) -> impl Iterator<Item = (&'a [u8], Option<u16>)> {
+        let with_port = self.ports.into_iter().flatten().map(Some);
+        std::iter::once(None).chain(with_port).map(move |port| (self.host, port))
+    }
+}
+
+fn without_dot(host: &[u8]) -> &[u8] {
+    host.strip_suffix(b".").unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_named(host: &str, url: &str) -> bool {
+        NamedHost::parse(host.as_bytes()).unwrap().names(url.as_bytes())
+    }
+
+    #[test]
+    fn a_host_is_named_with_its_port_or_for_all() {
+        let cases = [
+            ("a.example", "http://a.example/x", true),
+            ("A.Example.", "https://a.example:81", true),
+            ("a.example:80", "http://a.example/x", true),
+            ("a.example:0080", "http://a.example./x", true),
+            ("a.example:80", "https://a.example/x", false),
+            ("a.example:443", "https://a.example?x", true),
+            ("a.example:443", "http://a.example:443/", true),
+            ("a.example:80", "//a.example/x", true),
+            ("a.example:443", "//a.example/x", true),
+            ("a.example:81", "//a.example/x", false),
+            ("a.example:81", "http://a.example.:81/x", true),
+            ("example", "http://a.example/", false),
+            ("[::1]", "http://[::1]:8/", true),
+            ("[::1]:80", "http://[::1]/", true),
+            ("a.example", "http:///x", false),
+            ("a.example", "http:/x", false),
+        ];
+        for (host, url, expected) in cases {
+            assert_eq!(is_named(host, url), expected, "{host} {url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_names_nothing() {
+        for text in [
+            "",
+            "*",
+            "*.test",
+            "a.*",
+            "http://a",
+            "a/b",
+            "a b",
+            "a,b",
+            ":80",
+            "a:",
+            "a:x",
+            "a:99999",
+            "::1",
+            "u@a",
+            "\u{e4}.example",
+        ] {
+            assert_eq!(NamedHost::parse(text.as_bytes()), None, "{text}");
+        }
+        let named = NamedHost::parse(b"A.example.:080").unwrap();
+        assert_eq!((named.text(), named.port()), (b"a.example:80".to_vec(), Some(80)));
+    }
+}
