@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            eprintln!("ktrix: {error:#}");
+            eprintln!("ktrix: {}", output::told(&error));
             ExitCode::from(1)
         }
     }

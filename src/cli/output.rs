@@ -38,6 +38,19 @@ pub(super) fn json_line(out: &mut dyn Write, value: &impl serde::Serialize) -> i
     out.write_all(b"\n")
 }
 
+/// An error and what caused it, in one line; what a text repeats at its end is told once.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        match text.as_str() {
+            "" => text = cause,
+            before if before.ends_with(&cause) => {}
+            _ => text = format!("{text}: {cause}"),
+        }
+    }
+    text
+}
+
 fn is_left(error: &anyhow::Error) -> bool {
     let is_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.chain().filter_map(|cause| cause.downcast_ref()).any(is_pipe)
@@ -48,6 +61,20 @@ const BUFFER_BYTES: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_repeated_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot start: {0}")]
+        struct Whole(#[from] io::Error);
+        let refused = || io::Error::other("permission denied");
+        let error = anyhow::Error::from(Whole(refused()));
+        assert_eq!(told(&error), "cannot start: permission denied");
+        let error = error.context("no ktrix");
+        assert_eq!(told(&error), "no ktrix: cannot start: permission denied");
+        let error = anyhow::Error::from(refused()).context("cannot open \"/c\"");
+        assert_eq!(told(&error), "cannot open \"/c\": permission denied");
+    }
 
     #[test]
     fn only_a_reader_that_left_is_no_error() {

@@ -22,6 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cli::demo::show::Follower;
+use crate::cli::output;
 use crate::config::Config;
 use crate::sys::process;
 
@@ -56,7 +57,7 @@ fn proxy(config: Config) -> i32 {
     match crate::cli::run::run(config, None, false) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ktrix: {error:#}");
+            eprintln!("ktrix: {}", output::told(&error));
             1
         }
     }
