@@ -69,7 +69,7 @@ struct Serve {
 enum Command {
     /// Try it out: a ktrix in front of a small built-in origin, with a line for every request
     Demo {
-        /// The port to listen on, on this machine only
+        /// The port to listen on, on this machine only; 0 for one that is free
         #[arg(long, default_value_t = 8080)]
         port: u16,
     },

@@ -1,7 +1,7 @@
 //! The command line: checking a configuration, signals by name, running without a file, the demo.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::panic;
 use std::process::Command;
 use std::thread;
@@ -56,6 +56,66 @@ fn every_error_is_named_with_its_place_at_once() {
     assert!(text.contains("5s"), "a way out for a missing unit in:\n{text}");
     let output = plan.run(&[&path]);
     assert!(!output.status.success(), "it started on a broken configuration");
+}
+
+#[test]
+fn a_user_that_is_not_there_is_named_with_its_place() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    plan.write_config();
+    let config = plan.config_path().display().to_string();
+    let ktrix = plan.start();
+    let mut lines = plan.config();
+    let place = format!("ktrix.yaml:{}:7: user: ", lines.lines().count() + 1);
+    lines.push_str("user: nobody-of-that-name\n");
+    fs::write(plan.config_path(), lines).unwrap();
+    for args in [&["--test", &config][..], &[&config]] {
+        let output = plan.run(args);
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&place) && text.matches("no user").count() == 1, "{text}");
+    }
+    ktrix.signal(Signal::SIGHUP);
+    ktrix.wait_error(&place);
+    ktrix.get("/a").expect_status(200);
+}
+
+#[test]
+fn what_was_not_purged_ends_with_1_and_what_nobody_has_with_0() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    plan.write_config();
+    let dir = plan.cache_dir().display().to_string();
+    let code = |what: &[&str]| {
+        let output = plan.run(&[&["cache", "purge", "--dir", &dir][..], what].concat());
+        output.status.code()
+    };
+    assert_eq!(code(&["--all"]), Some(1), "there is no table yet");
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_status(200);
+    for what in ["http://a/never-stored", "--tag=news", "--host=b", "--undo=2", "--list"] {
+        assert_eq!(code(&[what]), Some(0), "{what}");
+    }
+    for what in ["d41d8cd98f00b204e9800998ecf8427e", "--undo=9", "--undo=2", "--tag=a,b"] {
+        assert_eq!(code(&[what]), Some(1), "{what}");
+    }
+    for what in [&[][..], &["--all", "--host=a"]] {
+        assert_eq!(code(what), Some(2), "{what:?}");
+    }
+}
+
+#[test]
+fn a_demo_on_a_port_that_is_taken_says_so_and_nothing_else() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = plan.run(&["demo", "--port", &port]);
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("cannot listen on port {port} (try")), "{text}");
+    assert_eq!(text.matches("in use").count(), 1, "{text}");
+    assert!(!text.contains("curl"), "it invites to what is not there: {text}");
 }
 
 #[test]

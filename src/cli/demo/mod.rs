@@ -26,11 +26,12 @@ use crate::cli::output;
 use crate::config::Config;
 use crate::sys::process;
 
-/// Runs until Ctrl-C, and gives the exit code.
+/// Runs until Ctrl-C, and gives the exit code. Port 0 is one that is free.
 ///
 /// # Errors
 /// When the port is taken, or there is no room for the cache.
 pub fn demo(port: u16) -> anyhow::Result<i32> {
+    let port = free_port(port)?;
     let room = Room::make().context("cannot make a temporary directory")?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the origin")?;
     let config = Config::demo(&room.dir, port, listener.local_addr()?);
@@ -47,6 +48,19 @@ pub fn demo(port: u16) -> anyhow::Result<i32> {
     let code = served?;
     ended?;
     Ok(code)
+}
+
+/// The port if nobody listens there; one that is free in the place of 0.
+///
+/// Asked for before there is a ktrix, for whoever listens there would be taken for it.
+fn free_port(port: u16) -> anyhow::Result<u16> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(listener) => Ok(listener.local_addr()?.port()),
+        Err(error) => {
+            let way_out = "try another one with --port, or --port 0 for any";
+            Err(error).with_context(|| format!("cannot listen on port {port} ({way_out})"))
+        }
+    }
 }
 
 /// In the child: ktrix as it always is.
@@ -151,6 +165,17 @@ mod tests {
         for (path, _) in origin::PAGES {
             assert!(text.contains(&format!("curl -i http://127.0.0.1:8081{path} ")), "{path}");
         }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_with_the_way_out() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = free_port(port).unwrap_err();
+        assert!(error.to_string().contains("--port 0"), "{error}");
+        drop(taken);
+        assert_eq!(free_port(port).unwrap(), port);
+        assert_ne!(free_port(0).unwrap(), 0);
     }
 
     #[test]
