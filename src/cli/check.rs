@@ -7,7 +7,7 @@ use std::path::Path;
 /// # Errors
 /// When the file cannot be read.
 pub fn check(file: &Path) -> anyhow::Result<i32> {
-    match super::load(file)? {
+    match super::load_to_serve(file)? {
         Some(_) => {
             println!("{}: configuration is valid", file.display());
             Ok(0)

@@ -20,7 +20,9 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::signal::Word;
+use crate::config::error::ConfigErrors;
 use crate::config::{self, Config};
+use crate::master::user;
 
 /// The configuration that is used when none is named.
 pub const DEFAULT_FILE: &str = "/etc/ktrix/ktrix.yaml";
@@ -115,7 +117,7 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
                 }
             }
         }
-        None => match load(file)? {
+        None => match load_to_serve(file)? {
             Some(config) => run::run(config, Some(file), serve.daemon),
             None => Ok(1),
         },
@@ -127,9 +129,24 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
 /// # Errors
 /// When the file cannot be read.
 fn load(file: &Path) -> anyhow::Result<Option<Config>> {
+    load_by(file, config::load)
+}
+
+/// As [`load`], and it must suit this machine.
+///
+/// # Errors
+/// As there.
+fn load_to_serve(file: &Path) -> anyhow::Result<Option<Config>> {
+    load_by(file, user::load)
+}
+
+fn load_by(
+    file: &Path,
+    load: impl FnOnce(&Path, &str) -> Result<Config, ConfigErrors>,
+) -> anyhow::Result<Option<Config>> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read \"{}\"", file.display()))?;
-    match config::load(file, &text) {
+    match load(file, &text) {
         Ok(config) => Ok(Some(config)),
         Err(errors) => {
             eprintln!("{errors}");

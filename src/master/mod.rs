@@ -12,6 +12,7 @@
 //! TERM, INT ─▶ Stopping: everybody ends now
 //! ```
 
+pub mod user;
 pub mod backoff;
 pub mod seats;
 pub mod adoption;

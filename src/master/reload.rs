@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::master::generation::{Generation, Phase};
+use crate::master::user;
 use crate::master::{Master, Reload, offspring};
 use crate::worker::message::Order;
 
@@ -154,7 +155,7 @@ fn read_config(file: &Path) -> Option<Config> {
             return None;
         }
     };
-    match config::load(file, &text) {
+    match user::load(file, &text) {
         Ok(config) => Some(config),
         Err(errors) => {
             for line in errors.to_string().lines() {

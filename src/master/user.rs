@@ -1,0 +1,56 @@
+//! A configuration to serve by: what it says must suit this machine too.
+//!
+//! Reading a configuration looks at nothing but its text; whether its user is there only this
+//! machine can say. It is asked with the place of the key at hand, so that a test, a start and a
+//! reload all say where the mistake is.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::config::error::{ConfigError, ConfigErrors};
+use crate::config::places::Places;
+use crate::config::{self, Config};
+use crate::sys::privileges::Account;
+
+/// As [`config::load`], and its user is one of this machine.
+///
+/// # Errors
+/// Every mistake of the text; else that there is no such user, or that it cannot be looked up.
+pub fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    let config = config::load(file, text)?;
+    let Some(name) = &config.user else { return Ok(config) };
+    let Err(error) = Account::of(name) else { return Ok(config) };
+    let place = Places::of(text).ok().and_then(|places| places.first(["user"]));
+    let place = place.map(|said| said.place).unwrap_or_default();
+    let message = match error.kind() {
+        ErrorKind::NotFound => format!(
+            "\"{name}\" is no user of this machine (try \"useradd --system {name}\", or leave the \
+             key out)"
+        ),
+        _ => format!("\"{name}\" cannot be looked up: {error}"),
+    };
+    let (file, key) = (file.to_owned(), "user".to_owned());
+    Err(ConfigErrors(vec![ConfigError {
+        file,
+        line: place.line,
+        column: place.column,
+        key,
+        message,
+    }]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_must_be_one_of_this_machine() {
+        let load = |text: &str| load(Path::new("k.yaml"), text);
+        assert!(load("upstream: a\n").is_ok() && load("upstream: a\nuser: root\n").is_ok());
+        let errors = load("upstream: a\nuser: nobody-of-that-name\n").unwrap_err().to_string();
+        let said = "k.yaml:2:7: user: \"nobody-of-that-name\" is no user of this machine (try";
+        assert!(errors.starts_with(said), "{errors}");
+        let errors = load("user: nobody-of-that-name\n").unwrap_err().to_string();
+        assert!(errors.contains("upstream: is missing") && !errors.contains("is no user"));
+    }
+}
