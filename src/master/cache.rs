@@ -46,6 +46,11 @@ impl Cache {
         }
     }
 
+    /// Whether nobody has cut what the children have mapped: they die where they touch what is missing.
+    pub fn is_whole(&self) -> bool {
+        self.index.is_whole() && self.purges.is_whole()
+    }
+
     /// Whether what the children have mapped still is what is in the directory.
     pub fn is_in_place(&self) -> bool {
         let dir = self.store.dir();

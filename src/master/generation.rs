@@ -32,6 +32,8 @@ pub struct Generation {
     pub account: Option<Account>,
     /// Where it caches, if it does.
     pub cache: Option<Cache>,
+    /// The cache's files are not what is in its directory any more, which has been said.
+    pub is_displaced: bool,
     /// The servers of its upstreams.
     pub servers: Rc<ServerTable>,
     /// Its keeper's seat, through all the processes that are its keeper.
@@ -92,6 +94,7 @@ impl Generation {
             config: Rc::new(config),
             account,
             cache,
+            is_displaced: false,
             servers,
             keeper_seat,
             posts,

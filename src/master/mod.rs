@@ -30,6 +30,7 @@ mod offspring;
 mod reap;
 mod reload;
 mod stop;
+mod watch;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ use crate::master::post::Down;
 use crate::master::seats::Seats;
 use crate::master::signals::{Request, Signals};
 use crate::master::tree::Tree;
+use crate::master::watch::Watch;
 use crate::sys::detach::Announcer;
 use crate::worker::inherited::{Role, ScrubNeed};
 use crate::worker::message::Order;
@@ -66,6 +68,7 @@ pub struct Master {
     generations: Vec<Generation>,
     mode: Mode,
     reload: Reload,
+    watch: Watch,
     /// These three are `None` in children.
     signals: Option<Signals>,
     pid_file: Option<PidFile>,
@@ -181,6 +184,7 @@ impl Master {
             Mode::Serving => {
                 self.expire_starting(now);
                 self.reload_if_wanted(now);
+                self.watch_cache(now);
                 self.raise_vacant(now);
                 self.settle_adoptions(now);
             }

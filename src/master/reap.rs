@@ -51,6 +51,7 @@ impl Master {
                 swept.push(&cache.index);
             }
         }
+        self.watch.hurry(now);
         let seat = passing.child.seat;
         self.tree.wakes.wake_all(self.tree.fills.abandon_seat(seat));
         match (&self.generations[index].config.log.access, passing.role) {

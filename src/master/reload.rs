@@ -42,7 +42,7 @@ impl Master {
         }
     }
 
-    fn begin_generation(&mut self, config: Config, now: Instant) -> Result<(), String> {
+    pub(super) fn begin_generation(&mut self, config: Config, now: Instant) -> Result<(), String> {
         self.note_what_stays(&config);
         let mark = self.listeners.mark();
         let listening = self.listeners.ensure(&config.listen, config.workers);

@@ -15,6 +15,7 @@ use crate::master::pidfile::{PidFile, PidFileError};
 use crate::master::seats::Seats;
 use crate::master::signals::Signals;
 use crate::master::tree::Tree;
+use crate::master::watch::Watch;
 use crate::master::{Master, Mode, Reload, offspring};
 use crate::sys::detach::Announcer;
 use crate::sys::privileges;
@@ -98,6 +99,7 @@ impl Master {
             generations: vec![generation],
             mode: Mode::Serving,
             reload: Reload::None,
+            watch: Watch::new(now),
             signals: Some(signals),
             pid_file,
             announcer: None,

@@ -32,6 +32,15 @@ fn store_ten(ktrix: &Ktrix<'_>) {
     }
 }
 
+/// Waits for a line of the error log that the master writes when it wakes, which it does here more
+/// often than it has to.
+fn wait_told(ktrix: &Ktrix<'_>, part: &str) {
+    until_true(part, || {
+        ktrix.signal(Signal::SIGUSR1);
+        ktrix.plan.error_log().contains(part)
+    });
+}
+
 fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
     let before = ktrix.children();
     ktrix.signal(Signal::SIGHUP);
@@ -109,4 +118,43 @@ fn lost_purges_and_a_lost_index_are_told_and_nothing_that_was_purged_comes_back(
     assert_eq!(origin.n_requests(), n_before, "what is whole loses nothing");
     assert_eq!(plan.error_log().matches("the file of purges").count(), 2);
     assert_eq!(plan.error_log().matches("the index of the cache").count(), 2);
+}
+
+#[test]
+fn an_index_that_is_cut_costs_workers_and_is_opened_anew() {
+    for (name, part) in [("index", 0), ("index", 2), ("purges", 0)] {
+        let origin = origin();
+        let plan = Plan::new(&origin);
+        let ktrix = plan.start();
+        store_ten(&ktrix);
+        let before = ktrix.wait_children(3);
+        let path = plan.cache_dir().join(name);
+        let len = fs::metadata(&path).unwrap().len();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(if part == 0 { 0 } else { len / part })
+            .unwrap();
+        wait_told(&ktrix, "were cut while they were in use");
+        until_true("other children", || {
+            let now = ktrix.children();
+            now.len() == 3 && before.iter().all(|old| !now.contains(old))
+        });
+        store_ten(&ktrix);
+        plan.verify_cache();
+        assert!(ktrix.exit_status().is_none(), "the master lives");
+        ktrix.stop();
+        plan.verify_cache();
+    }
+}
+
+#[test]
+fn a_directory_that_was_emptied_is_told_without_a_reload() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    store_ten(&ktrix);
+    empty(&plan);
+    wait_told(&ktrix, "a reload opens the cache anew");
 }

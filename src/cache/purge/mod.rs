@@ -120,11 +120,14 @@ impl Purges {
         Ok((Self::over(parts), is_new))
     }
 
-    /// Whether it is still the table in `dir`, whole: nobody has removed, replaced or cut the file
-    /// since it was mapped.
+    /// Whether nobody has cut the file: who touches what is missing dies.
+    pub fn is_whole(&self) -> bool {
+        self.parts.map.is_whole()
+    }
+
+    /// Whether it still is the table in `dir`, and whole.
     pub fn is_in_place(&self, dir: &Path) -> bool {
-        let map = &self.parts.map;
-        map.is_whole() && map.is_at(&dir.join(file::FILE_NAME))
+        self.is_whole() && self.parts.map.is_at(&dir.join(file::FILE_NAME))
     }
 
     /// Changes with every purge and every undoing: a response that counted under this number

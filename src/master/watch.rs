@@ -1,0 +1,98 @@
+//! What others do to the cache directory while ktrix runs.
+//!
+//! ```text
+//! in place ─ removed or replaced ─▶ told, once; a reload opens it anew
+//!    └───── cut ─▶ told; no child gets it any more ─▶ a generation of the same configuration opens it anew
+//! ```
+//!
+//! A process that touches what was cut off a mapped file dies of SIGBUS. The master looks at
+//! the file before it touches it ([`Index::sweep_dead`](crate::cache::index::Index::sweep_dead)), and
+//! its children's deaths make it look here.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::master::generation::{Generation, Phase};
+use crate::master::{Master, Mode};
+
+/// What the master remembers of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    looks_at: Instant,
+    /// The cache was given up, and is to be opened anew.
+    is_given_up: bool,
+}
+
+impl Watch {
+    /// Looks from now on.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { looks_at: now, is_given_up: false }
+    }
+
+    /// Looks again as soon as it can.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.looks_at = now;
+    }
+}
+
+impl Master {
+    /// Looks at the cache directory if it is time to, and acts on what others did there.
+    pub(super) fn watch_cache(&mut self, now: Instant) {
+        if now >= self.watch.looks_at {
+            self.watch.looks_at = now + PAUSE;
+            self.watch.is_given_up |= self
+                .generations
+                .iter_mut()
+                .find(|generation| generation.phase == Phase::Current)
+                .is_some_and(Generation::gives_up_cache);
+        }
+        if self.watch.is_given_up
+            && self.mode == Mode::Serving
+            && let Some(config) = self.config_without_cache()
+        {
+            self.watch.is_given_up = false;
+            if let Err(why) = self.begin_generation(config, now) {
+                log::error!("{why}; ktrix goes on without its cache");
+            }
+        }
+    }
+
+    /// What the current generation runs by, if that has lost its cache and another can be begun.
+    fn config_without_cache(&self) -> Option<Config> {
+        let is_starting = |it: &Generation| matches!(it.phase, Phase::Starting { .. });
+        if self.generations.iter().any(is_starting) {
+            return None;
+        }
+        let current = self.generations.iter().find(|it| it.phase == Phase::Current)?;
+        let has_seats = self.seats.n_free() >= Generation::n_posts(&current.config);
+        (has_seats && current.cache.is_none()).then(|| (*current.config).clone())
+    }
+}
+
+impl Generation {
+    /// Says what others did to its cache; gives it up, and says so, if it cannot be touched any more.
+    fn gives_up_cache(&mut self) -> bool {
+        let Some(cache) = &self.cache else { return false };
+        let dir = cache.store.dir();
+        if !cache.is_whole() {
+            log::error!(
+                "the index or the purges of the cache {dir:?} were cut while they were in use, which kills \
+                 who uses them: the cache is opened anew"
+            );
+            self.cache = None;
+            return true;
+        }
+        let is_displaced = !cache.is_in_place();
+        if is_displaced && !self.is_displaced {
+            log::warn!(
+                "the index or the purges of the cache {dir:?} were removed or replaced: \"ktrix cache\" \
+                 does not see what is in use any more; a reload opens the cache anew"
+            );
+        }
+        self.is_displaced = is_displaced;
+        false
+    }
+}
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
