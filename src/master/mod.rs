@@ -184,7 +184,7 @@ impl Master {
             Mode::Serving => {
                 self.expire_starting(now);
                 self.reload_if_wanted(now);
-                self.watch_cache(now);
+                self.watch(now);
                 self.raise_vacant(now);
                 self.settle_adoptions(now);
             }

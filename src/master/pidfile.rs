@@ -95,15 +95,32 @@ impl PidFile {
         written.map_err(|source| failed("write", &self.path, source))
     }
 
+    /// Makes the file again if somebody has removed or replaced it; says whether that was so. The
+    /// directory is not made: its disk may not be mounted.
+    ///
+    /// # Errors
+    /// As [`PidFile::lock`]; [`PidFileError::Running`] when another master has come meanwhile.
+    pub fn restore(&mut self) -> Result<bool, PidFileError> {
+        let is_dir = |dir: &Path| dir.as_os_str().is_empty() || dir.is_dir();
+        let has_dir = self.path.parent().is_some_and(is_dir);
+        if is_still_at(&self.file, &self.path) || !has_dir {
+            return Ok(false);
+        }
+        *self = Self::lock(&self.path)?;
+        Ok(true)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes the file, then lets go of the lock: the end of a clean stop.
+    /// Removes the file, if it still is ours, then lets go of the lock: the end of a clean stop.
     pub fn remove(self) {
-        // A file that stays does no harm: the lock is what counts.
-        let _ = fs::remove_file(&self.path);
+        if is_still_at(&self.file, &self.path) {
+            // A file that stays does no harm: the lock is what counts.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -211,6 +228,26 @@ mod tests {
         wait_for(child).unwrap();
         assert!(matches!(running(&path), Err(PidFileError::NotRunning { .. })));
         assert!(PidFile::lock(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_was_removed_is_made_again_unless_another_has_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/ktrix.pid");
+        let mut held = PidFile::lock(&path).unwrap();
+        assert!(!held.restore().unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(held.restore().unwrap() && !held.restore().unwrap());
+        assert_eq!(running(&path).unwrap().as_raw() as u32, std::process::id());
+        fs::remove_file(&path).unwrap();
+        let other = PidFile::lock(&path).unwrap();
+        assert!(matches!(held.restore(), Err(PidFileError::Running { .. })));
+        held.remove();
+        assert!(path.exists(), "it is the other's");
+        let mut held = PidFile { path: path.clone(), file: File::open(dir.path()).unwrap() };
+        other.remove();
+        fs::remove_dir(dir.path().join("run")).unwrap();
+        assert!(!held.restore().unwrap() && !dir.path().join("run").exists());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What others do to the cache directory while ktrix runs.
+//! What others do to the cache directory and the pid file, which may lie in it, while ktrix runs.
 //!
 //! ```text
 //! in place ─ removed or replaced ─▶ told, once; a reload opens it anew
@@ -21,12 +21,14 @@ pub(super) struct Watch {
     looks_at: Instant,
     /// The cache was given up, and is to be opened anew.
     is_given_up: bool,
+    /// The pid file cannot be made again, which has been said.
+    has_no_pid_file: bool,
 }
 
 impl Watch {
     /// Looks from now on.
     pub(super) fn new(now: Instant) -> Self {
-        Self { looks_at: now, is_given_up: false }
+        Self { looks_at: now, is_given_up: false, has_no_pid_file: false }
     }
 
     /// Looks again as soon as it can.
@@ -36,10 +38,11 @@ impl Watch {
 }
 
 impl Master {
-    /// Looks at the cache directory if it is time to, and acts on what others did there.
-    pub(super) fn watch_cache(&mut self, now: Instant) {
+    /// Looks if it is time to, and acts on what others did.
+    pub(super) fn watch(&mut self, now: Instant) {
         if now >= self.watch.looks_at {
             self.watch.looks_at = now + PAUSE;
+            self.restore_pid_file();
             self.watch.is_given_up |= self
                 .generations
                 .iter_mut()
@@ -54,6 +57,24 @@ impl Master {
             if let Err(why) = self.begin_generation(config, now) {
                 log::error!("{why}; ktrix goes on without its cache");
             }
+        }
+    }
+
+    /// Without its pid file, a ktrix is not reached by `ktrix -s`, and does not keep others away.
+    fn restore_pid_file(&mut self) {
+        let Some(pid_file) = &mut self.pid_file else { return };
+        let path = pid_file.path().to_owned();
+        match pid_file.restore() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.watch.has_no_pid_file = false;
+                log::warn!("the pid file {path:?} was removed or replaced: it is made again");
+            }
+            Err(error) if !self.watch.has_no_pid_file => {
+                self.watch.has_no_pid_file = true;
+                log::error!("the pid file {path:?} was removed or replaced: {error}");
+            }
+            Err(_) => {}
         }
     }
 

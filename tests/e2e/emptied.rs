@@ -122,7 +122,7 @@ fn lost_purges_and_a_lost_index_are_told_and_nothing_that_was_purged_comes_back(
 
 #[test]
 fn an_index_that_is_cut_costs_workers_and_is_opened_anew() {
-    for (name, part) in [("index", 0), ("index", 2), ("purges", 0)] {
+    for (name, percent) in [("index", 0), ("index", 50), ("purges", 0)] {
         let origin = origin();
         let plan = Plan::new(&origin);
         let ktrix = plan.start();
@@ -130,12 +130,8 @@ fn an_index_that_is_cut_costs_workers_and_is_opened_anew() {
         let before = ktrix.wait_children(3);
         let path = plan.cache_dir().join(name);
         let len = fs::metadata(&path).unwrap().len();
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(if part == 0 { 0 } else { len / part })
-            .unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(len / 100 * percent).unwrap();
         wait_told(&ktrix, "were cut while they were in use");
         until_true("other children", || {
             let now = ktrix.children();
@@ -157,4 +153,11 @@ fn a_directory_that_was_emptied_is_told_without_a_reload() {
     store_ten(&ktrix);
     empty(&plan);
     wait_told(&ktrix, "a reload opens the cache anew");
+    wait_told(&ktrix, "it is made again");
+    let before = ktrix.children();
+    let out = plan.run(&["-s", "reload", &plan.config_path().display().to_string()]);
+    assert!(out.status.success(), "the pid file is there again: {out:?}");
+    until_true("other children", || before.iter().all(|old| !ktrix.children().contains(old)));
+    store_ten(&ktrix);
+    plan.verify_cache();
 }
