@@ -273,8 +273,8 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { is_ended, start: mix(ticks ^ boot()) })
 }
 
-/// What tells this boot from others.
-fn boot() -> u64 {
+/// What tells this boot of the machine from others; 0 where the kernel will not tell.
+pub fn boot() -> u64 {
     static BOOT: OnceLock<u64> = OnceLock::new();
     *BOOT.get_or_init(|| {
         let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();

@@ -22,6 +22,7 @@
 //! | 144..152 | tagged | sealed number of the last purge of a tag or group |
 //! | 152..160 | logged | number of the last purge that the keeper has logged |
 //! | 160..168 | synced | the version that was last written to the disk |
+//! | 168..176 | boot | of the machine, in which it was made or last mended ([`owner::boot`]) |
 //! | 256..512 | lengths | bit n: there are or were purges of beginnings of n bytes |
 //!
 //! A file that is foreign, of another version, cut or torn is never changed in place: a new one,
@@ -37,7 +38,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::cache::purge::bucket::{Bucket, sealed, unsealed};
 use crate::cache::purge::journal::{Line, RECORDS};
 use crate::sys::file::read_full_at;
-use crate::sys::owner::{OwnerRow, OwnerTable};
+use crate::sys::owner::{self, OwnerRow, OwnerTable};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 /// Name of the file within the cache directory.
@@ -82,7 +83,8 @@ shared_struct! {
         pub(super) tagged: AtomicU64,
         pub(super) logged: AtomicU64,
         pub(super) synced: AtomicU64,
-        _line_2: [AtomicU64; 11],
+        pub(super) boot: AtomicU64,
+        _line_2: [AtomicU64; 10],
         pub(super) lengths: [AtomicU64; LENGTH_WORDS],
     }
 }
@@ -204,6 +206,7 @@ fn create(path: &Path, n_buckets: usize) -> io::Result<File> {
     file.write_all_at(&static_bytes(random_id(), n_buckets), 0)?;
     file.write_all_at(&1_u64.to_le_bytes(), VERSION_AT)?;
     file.write_all_at(&sealed(0, COUNT_SEED).to_le_bytes(), COUNT_AT)?;
+    file.write_all_at(&owner::boot().to_le_bytes(), BOOT_AT)?;
     Ok(file)
 }
 
@@ -245,6 +248,7 @@ const NEW_NAME: &str = "purges.new";
 const STATIC_LEN: usize = 32;
 const VERSION_AT: u64 = 64;
 const COUNT_AT: u64 = 136;
+pub(super) const BOOT_AT: u64 = 168;
 const OWNERS_AT: usize = 4096;
 const OWNERS: usize = 128;
 const JOURNAL_AT: usize = 8192;
@@ -253,4 +257,5 @@ const BUCKETS_MAX: usize = 1 << 20;
 const _: () = assert!(OWNERS_AT + OWNERS * size_of::<OwnerRow>() <= JOURNAL_AT, "rows fit");
 const _: () = assert!(std::mem::offset_of!(Header, version) == VERSION_AT as usize, "pinned");
 const _: () = assert!(std::mem::offset_of!(Header, count) == COUNT_AT as usize, "pinned");
+const _: () = assert!(std::mem::offset_of!(Header, boot) == BOOT_AT as usize, "pinned");
 const _: () = assert!(std::mem::offset_of!(Header, lengths) == 256, "pinned");

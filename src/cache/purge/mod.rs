@@ -22,7 +22,9 @@ pub mod bucket;
 pub mod cause;
 pub mod file;
 pub mod journal;
+mod mend;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
 
@@ -31,6 +33,7 @@ use crate::cache::purge::bucket::{
 };
 use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
 use crate::cache::purge::journal::{RECORDS, Record};
+use crate::policy::host::NamedHost;
 use crate::policy::label::{self, Kind, LabelHash, Labels, Lengths};
 use crate::sys::owner::{self, Guard, Owner, OwnerTable};
 
@@ -98,7 +101,12 @@ impl Purges {
     ///
     /// When there is none, or none of ours.
     pub fn open_existing(dir: &Path) -> Result<Self, OpenError> {
-        Parts::open_existing(dir).map(Self::over)
+        let purges = Parts::open_existing(dir).map(Self::over)?;
+        // Nobody has opened it since the machine was started.
+        if !purges.is_of_this_boot() {
+            purges.mend();
+        }
+        Ok(purges)
     }
 
     /// As [`Purges::open_existing`], to see how what is stored stands; the right to read is enough.
@@ -178,7 +186,7 @@ impl Purges {
         // here, the number is only skipped.
         header.count.store(sealed(number, COUNT_SEED), Ordering::SeqCst);
         let (kind, text) = self.fitting(order.kind, &order.text);
-        let hash = LabelHash::of(kind, text);
+        let hash = LabelHash::of(kind, &text);
         let label = Label::new(hash, order.is_soft);
         let len = if kind == Kind::Prefix { text.len() } else { 0 };
         self.bucket(hash).note(&Note { label, number, time_s: now_s, kind, len });
@@ -298,52 +306,30 @@ impl Purges {
         &self.parts.journal[(number % RECORDS as u64) as usize]
     }
 
-    /// Repairs what is torn, and sees to it that no number in the table is ahead of the last one
-    /// and no length is missing: after a loss of power the pages may be of different times.
-    fn mend(&self) {
-        let Ok(tenant) = self.tenant() else { return };
-        let Ok(_lock) = self.lock(&tenant) else { return };
-        let mut count = self.count();
-        self.parts
-            .buckets
-            .iter()
-            .for_each(|bucket| bucket.each(|number, _| count = count.max(number)));
-        self.header().count.store(sealed(count, COUNT_SEED), Ordering::SeqCst);
-        let mut n_torn = 0;
-        for bucket in self.parts.buckets.iter() {
-            n_torn += usize::from(bucket.mend(count));
-            bucket.each(|_, len| len.into_iter().for_each(|len| self.set_length(len)));
-        }
-        if n_torn > 0 {
-            ::log::warn!(
-                "{n_torn} parts of the table of purges were damaged: what they may have named \
-                 is fetched anew"
-            );
-        }
-        self.header().version.fetch_add(1, Ordering::SeqCst);
-    }
-
     /// A beginning of URLs as it can be noted: only so many lengths are asked about, and what has
     /// none of them is cut to a shorter one, which names more; in the end to the host.
-    fn fitting<'t>(&self, kind: Kind, text: &'t [u8]) -> (Kind, &'t [u8]) {
+    fn fitting<'t>(&self, kind: Kind, text: &'t [u8]) -> (Kind, Cow<'t, [u8]>) {
         if kind != Kind::Prefix {
-            return (kind, text);
+            return (kind, text.into());
         }
         let text = text.get(..LEN_MAX).unwrap_or(text);
         if self.has(text.len()) {
-            return (kind, text);
+            return (kind, text.into());
         }
         // None is ever given up: a bucket is asked about a beginning only at these lengths, so that
         // what has become part of its floor would not be found any more.
         if self.n_lengths() < LENGTHS_MAX {
             self.set_length(text.len());
-            return (kind, text);
+            return (kind, text.into());
         }
         let authority = text.get(2..).unwrap_or_default();
         let end = memchr::memchr(b'/', authority).unwrap_or(authority.len());
-        match (end + 3..text.len()).rev().find(|&len| self.has(len)) {
-            Some(len) => (kind, text.get(..len).unwrap_or(text)),
-            None => (Kind::Host, authority.get(..end).unwrap_or_default()),
+        if let Some(len) = (end + 3..text.len()).rev().find(|&len| self.has(len)) {
+            return (kind, text.get(..len).unwrap_or(text).into());
+        }
+        match NamedHost::parse(authority.get(..end).unwrap_or_default()) {
+            Some(host) => (Kind::Host, host.text().into()),
+            None => (Kind::All, b"".into()),
         }
     }
 

@@ -228,6 +228,38 @@ fn purges_outlive_a_restart_and_a_lost_file_purges_everything() {
 }
 
 #[test]
+fn no_number_is_given_again_after_a_loss_of_power() {
+    for is_command_first in [false, true] {
+        let (dir, purges) = purges(64);
+        let path = dir.path().join(file::FILE_NAME);
+        let on_disk = std::fs::read(&path).unwrap();
+        for n in 0..9 {
+            purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+        }
+        // The file of a response is on the disk, what the table knew meanwhile is not.
+        let labels = stored(&purges, &[]);
+        drop(purges);
+        std::fs::write(&path, &on_disk).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&7_u64.to_le_bytes(), file::BOOT_AT).unwrap();
+        let purges = match is_command_first {
+            true => Purges::open_existing(dir.path()).unwrap(),
+            false => Purges::open(dir.path()).unwrap().0,
+        };
+        assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
+        assert_eq!(purges.purge(&order(Kind::Url, PAGE), 1), Ok(mend::JUMP + 1));
+        for n in 0..9 {
+            assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+            purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+        }
+        drop(purges);
+        let (purges, _) = Purges::open(dir.path()).unwrap();
+        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+        assert_eq!(purges.count(), mend::JUMP + 10, "once for each start of the machine");
+    }
+}
+
+#[test]
 fn every_flipped_bit_purges_too_much_and_never_too_little() {
     let (dir, purges) = purges(1);
     let labels = stored(&purges, &[]);
@@ -250,6 +282,10 @@ fn every_flipped_bit_purges_too_much_and_never_too_little() {
             let young = stored(&purges, &[]);
             purges.purge(&order(Kind::Tag, "other"), 1).unwrap();
             assert_eq!(standing(&purges, PAGE, &young), Standing::Valid, "byte {at}");
+            let many = Labels { is_cut: true, ..stored(&purges, &[]) };
+            assert_eq!(standing(&purges, PAGE, &many), Standing::Valid, "byte {at}");
+            purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+            assert_eq!(standing(&purges, PAGE, &young), Standing::Purged, "byte {at}");
         }
         drop(purges);
         std::fs::write(&path, &whole).unwrap();
