@@ -9,7 +9,8 @@ use crate::policy::revalidate::{self, Renewed};
 use crate::policy::rules::SetCookie;
 use crate::proxy::fetch::Response;
 use crate::proxy::fill::{Fill, times};
-use crate::proxy::lookup::Name;
+use crate::proxy::lookup::{self, Name};
+use crate::proxy::part_list::{self, Lock};
 use crate::proxy::progress::Progress;
 use crate::proxy::shelf::Entry;
 use crate::proxy::variants::Note;
@@ -47,8 +48,16 @@ impl Fill {
     /// if that is another variant, it is stored for what the fill's request selects as well.
     pub(super) async fn revalidated(mut self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
         let mut object = Rc::clone(stored);
+        let cache = Rc::clone(&self.lease.cache);
+        let lock = match part_list::is_list(stored) {
+            true => Lock::take(&cache, &entry.name).await,
+            false => None,
+        };
+        // A list that has grown meanwhile, or became a whole, is not to be as it was.
+        let is_other = part_list::is_list(stored)
+            && (lock.is_none() || lookup::has_changed(&cache, &self.job.found));
         self.heed_purges(&entry);
-        if !self.is_spoiled() {
+        if !self.is_spoiled() && !is_other {
             let note = Note::of(&entry);
             let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });
             let mut renewed = self.shelf.store_again(entry, stored).await;

@@ -496,6 +496,29 @@ fn stale_parts_are_validated() {
 }
 
 #[test]
+fn a_part_that_came_during_a_validation_is_not_lost() {
+    let film = Film { control: "max-age=0", ..Film::new(LEN) };
+    let (script, gate) = (film.clone(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match request.number {
+        1 => script.answer(request).gated(&held),
+        _ => script.answer(request),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-9999")).expect_status(206);
+    let mut validating = ktrix.client();
+    validating.send(&part("0-99"));
+    origin.wait_requests(2);
+    ktrix.ask(&part("20000-29999")).expect_body(&film.body[20_000..30_000]);
+    gate.open();
+    validating.answer().expect_status(206).expect_body(&film.body[..100]);
+    ktrix.ask(&part("20000-29999")).expect_body(&film.body[20_000..30_000]);
+    assert!(origin.last().has("if-none-match"), "{:?}", asked(&origin));
+    plan.verify_cache();
+}
+
+#[test]
 fn what_a_write_made_untrue_has_no_parts() {
     let film = Film::new(LEN);
     let script = film.clone();
