@@ -167,6 +167,14 @@ impl PartList {
         })
     }
 
+    /// What to ask for to learn whether the parts are still good: bytes that are there, as many of
+    /// the first part as are fetched unasked, and at least one.
+    pub fn sample(&self, bytes_max: u64) -> Option<Spec> {
+        let Range { start, end } = self.parts.first()?.range;
+        let end = end.min(start.saturating_add(bytes_max.max(1)));
+        Some(Spec::FromTo(start, end - 1))
+    }
+
     /// What a request asks for of a representation of unknown length, as far as the one part of it
     /// holds all of that (RFC 9111 section 3.3).
     pub fn within_alone(&self, spec: Spec) -> Option<Range<u64>> {

@@ -406,7 +406,7 @@ impl Fill {
 
     /// Whether a fill should go on: someone reads it, or it is nearly done.
     fn is_wanted(&self, bytes: u64, remaining: Option<u64>) -> bool {
-        self.job.is_background
+        self.job.is_background && !self.is_overlong(bytes)
             || self.lease.local.has_readers()
             || self.lease.cache.fills.has_followers(self.lease.at)
             || remaining.is_some_and(|left| left <= NEARLY_DONE_BYTES || left <= bytes)

@@ -91,6 +91,9 @@ impl Fill {
         let spec = self.job.part.as_ref().map(|part| part.spec);
         let piece = spec.and_then(|spec| Piece::of(spec, &response.head));
         let fit = self.fit(response.head.status, piece.as_ref(), &fields);
+        if self.is_unasked() && !self.is_small(piece.as_ref(), response.head.length) {
+            return self.pass(PassReason::Part, response, Vec::new());
+        }
         if response.head.status != PART_STATUS {
             let whole_max = self.job.rules.fetch_whole_bytes;
             self.job.is_background |=
@@ -226,6 +229,29 @@ impl Fill {
             self.unless_spoiled();
         }
         self.lease.fail(error);
+    }
+
+    /// Whether nobody waits for the answer.
+    fn is_unasked(&self) -> bool {
+        let lease = &self.lease;
+        let is_followed = lease.local.has_readers() || lease.cache.fills.has_followers(lease.at);
+        self.job.is_background && !is_followed
+    }
+
+    /// Whether an answer of this length is no more than is fetched without being asked for.
+    fn is_small(&self, piece: Option<&Piece>, length: BodyLength) -> bool {
+        let bytes = match (length, piece) {
+            (BodyLength::Known(bytes), _) => bytes,
+            (_, Some(piece)) => piece.range.end - piece.range.start,
+            (_, None) => return false,
+        };
+        bytes <= self.job.rules.fetch_whole_bytes.max(1)
+    }
+
+    /// Whether a part has more bytes than it said.
+    pub(super) fn is_overlong(&self, bytes: u64) -> bool {
+        let piece = self.job.part.as_ref().and_then(|part| part.piece.as_ref());
+        piece.is_some_and(|(piece, _)| bytes > piece.range.end - piece.range.start)
     }
 
     /// How an answer goes together with the parts that are stored, if there are any. They are

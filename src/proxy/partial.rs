@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::fill_state::FillState;
+use crate::cache::fills::Lease;
 use crate::cache::hot::HotObject;
 use crate::http::byteranges::ByteRanges;
 use crate::http::content_range::ContentRange;
@@ -33,8 +34,9 @@ use crate::proxy::exchange::{Exchange, Filled, OnStale};
 use crate::proxy::facts::Stage;
 use crate::proxy::failure::CloseReason;
 use crate::proxy::fetch::Question;
-use crate::proxy::fill::Job;
-use crate::proxy::lookup::{Found, Name, What};
+use crate::proxy::fill::{self, Job};
+use crate::proxy::lease;
+use crate::proxy::lookup::{self, Found, Name, What};
 use crate::proxy::part_fill::{PartAsk, PartJob};
 use crate::proxy::part_list::{self};
 use crate::proxy::pass;
@@ -114,13 +116,12 @@ impl<C: Client> Exchange<'_, C> {
         mut parted: Parted<'_>,
         course: Course,
     ) -> Result<Filled, CloseReason> {
-        let (cache, rule, found) = (parted.cache, parted.rule, parted.found);
-        let object = parted.object;
+        let (cache, found, object) = (parted.cache, parted.found, parted.object);
         let plan = partial::plan(self.request, &object.fields, &parted.list);
         let (verdict, ttl_s) = match course {
             Course::Answer { verdict, ttl_s, refreshes } => {
                 if refreshes {
-                    self.refresh(cache, rule, parted.rules, found, object);
+                    self.refresh_parts(&parted);
                 }
                 (verdict, ttl_s)
             }
@@ -140,6 +141,25 @@ impl<C: Client> Exchange<'_, C> {
                 self.not_cached().await.map(|()| Filled::Answered)
             }
             _ => self.complete(parted, &plan).await,
+        }
+    }
+
+    /// Asks behind the answer whether parts are still good, and for no more than a part of what
+    /// has taken their place.
+    fn refresh_parts(&self, parted: &Parted<'_>) {
+        let &Parted { cache, rule, rules, found, object, ref list } = parted;
+        let sample = list.sample(rules.fetch_whole_bytes).filter(|_| rules.parts);
+        let Some(spec) = sample else { return self.refresh(cache, rule, rules, found, object) };
+        let mut job = self.part_job(rule, rules, found, spec, None);
+        job.conditional = condition(&job, &object.fields);
+        job.stored = Some(Rc::clone(object));
+        job.is_background = true;
+        let key = job.part.as_ref().map_or(found.name.key, |part| part.key);
+        match lease::unpurged(cache, &key, &found.name.text, job.asked_seq) {
+            Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
+            Lease::Leader(at) => drop(fill::start(self.context, cache, at, job)),
+            Lease::Follow(at) => lease::leave(cache, at),
+            Lease::Full => {}
         }
     }
 

@@ -518,6 +518,71 @@ fn a_part_that_came_during_a_validation_is_not_lost() {
     plan.verify_cache();
 }
 
+const BEHIND: &str = "max-age=0, stale-while-revalidate=600";
+
+#[test]
+fn stale_parts_are_refreshed_behind_by_a_part() {
+    let film = Film { control: BEHIND, ..Film::new(LEN) };
+    let origin = film.origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-9999")).expect_status(206);
+    ktrix.ask(&part("100-199")).expect_status(206).expect_hit();
+    origin.wait_requests(2);
+    assert!(origin.last().has("if-none-match"));
+    film.version.store(1, Ordering::SeqCst);
+    until_true("what took its place", || {
+        let answer = ktrix.ask(&part("100-199").field("Cache-Control", "only-if-cached"));
+        answer.is_hit() && answer.field("etag") == Some("\"v1\"")
+    });
+    let asked = asked(&origin);
+    assert!(asked.iter().all(|it| it == "0-9999"), "{asked:?}");
+    plan.verify_cache();
+}
+
+#[test]
+fn nobody_asks_for_a_large_whole_behind_an_answer() {
+    let gate = Gate::new();
+    let film = Film { control: BEHIND, ..Film::new(LEN) };
+    let (script, held) = (film.clone(), gate.clone());
+    let origin = Origin::answering(move |request| match request.number {
+        0 => script.answer(request),
+        _ => Response::shared(&script.body).cache("max-age=600").gated_at(1 << 20, &held),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("0-9999")).expect_status(206);
+    ktrix.ask(&part("100-199")).expect_status(206).expect_hit();
+    origin.wait_requests(2);
+    until_true("the end of what is no longer true", || plan.cache_files().is_empty());
+    assert_eq!(plan.unfinished_files(), Vec::<std::path::PathBuf>::new());
+    gate.open();
+}
+
+#[test]
+fn what_is_fetched_behind_ends_where_it_said() {
+    let gate = Gate::new();
+    let film = Film::new(2 << 20);
+    let (script, held) = (film.clone(), gate.clone());
+    let origin = Origin::answering(move |request| {
+        if request.number == 0 {
+            return script.answer(request);
+        }
+        let endless = Response::chunked(&[&pattern(4 << 20)]).with_status(206);
+        let part = endless.field("Content-Range", format!("bytes 0-999999/{}", 2 << 20));
+        let slow = part.slowly(256 << 10, Duration::from_millis(20)).gated_at(2 << 20, &held);
+        slow.field("ETag", script.tag()).cache("max-age=600")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&part("1000000-1009999")).expect_status(206);
+    until_true("what is fetched behind", || !plan.unfinished_files().is_empty());
+    until_true("its end", || plan.unfinished_files().is_empty());
+    ktrix.ask(&part("1000000-1009999")).expect_hit().expect_body(&film.body[1_000_000..1_010_000]);
+    gate.open();
+    plan.verify_cache();
+}
+
 #[test]
 fn what_a_write_made_untrue_has_no_parts() {
     let film = Film::new(LEN);

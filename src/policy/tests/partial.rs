@@ -123,6 +123,15 @@ fn only_the_same_strong_validator_joins() {
 }
 
 #[test]
+fn a_sample_is_of_what_is_there_and_bounded() {
+    let parts = list(100, &[10..20, 30..70]);
+    assert_eq!(parts.sample(100), Some(Spec::FromTo(10, 19)));
+    assert_eq!(parts.sample(5), Some(Spec::FromTo(10, 14)));
+    assert_eq!(parts.sample(0), Some(Spec::FromTo(10, 10)));
+    assert_eq!(parts.sample(u64::MAX), Some(Spec::FromTo(10, 19)));
+}
+
+#[test]
 fn a_part_joins_replaces_or_is_useless() {
     let stored = |extent| PartList::new(extent, Stored { range: 0..5, id: 1 });
     let (known, open) = (stored(Extent::Length(10)), stored(Extent::Open));
