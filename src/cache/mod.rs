@@ -5,6 +5,7 @@
 //! may follow. `evict`, `mend`, `scrub`, `patrol` and `temps` are the
 //! keeper's chores.
 
+pub mod claim;
 pub mod purge;
 pub mod slot;
 pub mod bucket;

@@ -133,7 +133,7 @@ pub struct Table {
 
 impl Table {
     /// Opens `DIR/index` for `n_objects`, making a new one if it is not usable as it is. Takes the
-    /// same short time for any number of objects.
+    /// same short time for any number of objects. One process at a time: see [`claim`](crate::cache::claim).
     ///
     /// # Errors
     ///
@@ -147,9 +147,6 @@ impl Table {
             let path = path.clone();
             move |source| IndexError::Io { action, path, source }
         };
-        // Two masters may start at once; the lock goes with the descriptor.
-        let gate = File::open(dir).map_err(doing("reach the directory of"))?;
-        gate.lock().map_err(doing("lock the directory of"))?;
         let geometry = Geometry::of(n_objects);
         let mut options = OpenOptions::new();
         options.read(true).write(true);

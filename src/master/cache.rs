@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use crate::cache::claim::{Claim, ClaimError};
 use crate::cache::index::Index;
 use crate::cache::purge::Purges;
 use crate::cache::purge::file::FILE_NAME;
@@ -17,6 +18,8 @@ use crate::worker::inherited::ScrubNeed;
 /// An open cache directory.
 #[derive(Clone, Debug)]
 pub struct Cache {
+    /// The right to it.
+    pub claim: Rc<Claim>,
     /// Its index.
     pub index: Rc<Index>,
     /// What was purged.
@@ -30,18 +33,36 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the directory, or makes it. `None` when that cannot be done, which has been logged.
-    pub fn open(wanted: &CacheConfig, account: Option<&Account>) -> Option<Self> {
+    /// Opens the directory, or makes it, by one of our claims if it is there, else by a new one.
+    /// `None` when that cannot be done, which has been logged.
+    ///
+    /// # Errors
+    ///
+    /// When another master has the directory.
+    pub fn open(
+        wanted: &CacheConfig,
+        account: Option<&Account>,
+        claims: &[Rc<Claim>],
+    ) -> Result<Option<Self>, ClaimError> {
         let dir = &wanted.path;
-        match Self::try_open(wanted, account) {
-            Ok(cache) => Some(cache),
+        let claim = match files::make_cache_dir(dir) {
+            Ok(()) => claim(dir, claims),
+            Err(source) => Err(ClaimError::Io { dir: dir.clone(), source }),
+        };
+        let claim = match claim {
+            Err(held @ ClaimError::Held { .. }) => return Err(held),
+            claim => claim.map_err(|error| error.to_string()),
+        };
+        let opened = claim.and_then(|claim| Self::try_open(wanted, account, claim));
+        match opened {
+            Ok(cache) => Ok(Some(cache)),
             Err(why) => {
                 log::error!(
                     "runs without its cache: cannot use \"{}\": {why} (make room or choose another \
                      cache.path or a smaller cache.objects, then reload)",
                     dir.display()
                 );
-                None
+                Ok(None)
             }
         }
     }
@@ -57,9 +78,12 @@ impl Cache {
         self.index.is_in_place(dir) && self.purges.is_in_place(dir)
     }
 
-    fn try_open(wanted: &CacheConfig, account: Option<&Account>) -> Result<Self, String> {
+    fn try_open(
+        wanted: &CacheConfig,
+        account: Option<&Account>,
+        claim: Rc<Claim>,
+    ) -> Result<Self, String> {
         let dir = &wanted.path;
-        files::make_cache_dir(dir).map_err(|error| error.to_string())?;
         let (index, opened) =
             Index::open(dir, wanted.objects).map_err(|error| error.to_string())?;
         let store = Store::open(dir, index.epoch()).map_err(|error| error.to_string())?;
@@ -78,12 +102,20 @@ impl Cache {
         };
         let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
         Ok(Self {
+            claim,
             index: Rc::new(index),
             purges: Rc::new(purges),
             store: Rc::new(store),
             uses: Rc::new(uses),
             needs_scrub,
         })
+    }
+}
+
+fn claim(dir: &Path, claims: &[Rc<Claim>]) -> Result<Rc<Claim>, ClaimError> {
+    match claims.iter().find(|claim| claim.is_of(dir)) {
+        Some(claim) => Ok(Rc::clone(claim)),
+        None => Claim::take(dir).map(Rc::new),
     }
 }
 

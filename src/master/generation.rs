@@ -11,6 +11,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::cache::claim::Claim;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::master::adoption::Adoptions;
 use crate::master::cache::Cache;
@@ -65,27 +66,34 @@ pub enum Phase {
 }
 
 impl Generation {
-    /// All that has to be there before the first of its children is forked. Takes over from
-    /// `previous` what has not changed.
+    /// All that has to be there before the first of its children is forked. Takes over from the
+    /// current one of the `others` what has not changed.
     ///
     /// # Errors
-    /// When the user is unknown, a log file cannot be made, or memory runs out. A cache that
-    /// cannot be opened is no error: the generation goes without.
+    /// When the user is unknown, a log file cannot be made, memory runs out, or the cache directory is
+    /// in use by another ktrix. A cache that cannot be opened for another reason is no error: the
+    /// generation goes without.
     pub fn prepare(
         config: Config,
         number: u64,
         keeper_seat: usize,
-        previous: Option<&Self>,
+        others: &[Self],
         now: Instant,
     ) -> io::Result<Self> {
+        let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
         files::prepare_logs(&config, account.as_ref())?;
-        let cache = config.cache.as_ref().and_then(|wanted| {
-            previous
-                .and_then(|previous| previous.cache_like(wanted))
-                .or_else(|| Cache::open(wanted, account.as_ref()))
-                .inspect(|cache| cache.index.set_size(wanted.size_bytes))
-        });
+        let cache = match &config.cache {
+            Some(wanted) => match previous.and_then(|previous| previous.cache_like(wanted)) {
+                Some(cache) => Some(cache),
+                None => {
+                    let claims: Vec<_> = others.iter().filter_map(Self::claim).collect();
+                    Cache::open(wanted, account.as_ref(), &claims).map_err(io::Error::other)?
+                }
+            }
+            .inspect(|cache| cache.index.set_size(wanted.size_bytes)),
+            None => None,
+        };
         let servers = Rc::new(servers_of(&config, previous)?);
         let workers = (0..config.workers).map(Role::Worker);
         let posts = workers.chain([Role::Keeper]).map(|role| Post::new(role, now)).collect();
@@ -118,6 +126,10 @@ impl Generation {
     /// Whether none of its children is alive.
     pub fn is_empty(&self) -> bool {
         self.posts.iter().all(|post| post.child().is_none())
+    }
+
+    fn claim(&self) -> Option<Rc<Claim>> {
+        self.cache.as_ref().map(|cache| Rc::clone(&cache.claim))
     }
 
     /// Its cache, if that is what is wanted, and still what is in the directory.

@@ -48,9 +48,9 @@ impl Master {
         let listening = self.listeners.ensure(&config.listen, config.workers);
         let prepared = listening.map_err(|error| error.to_string()).and_then(|()| {
             let number = self.generations.last().map_or(1, |last| last.number + 1);
-            let current = self.generations.iter().find(|g| g.phase == Phase::Current);
             let keeper_seat = self.seats.take().ok_or("all places for children are taken")?;
-            Generation::prepare(config, number, keeper_seat, current, now).map_err(|error| {
+            let others = &self.generations;
+            Generation::prepare(config, number, keeper_seat, others, now).map_err(|error| {
                 self.seats.free(keeper_seat);
                 error.to_string()
             })

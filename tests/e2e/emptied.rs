@@ -4,6 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
+use crate::support::ktrix::text;
 use crate::support::process::Seen;
 use crate::support::{Ask, Ktrix, Origin, Plan, Response, until_true};
 
@@ -160,4 +161,38 @@ fn a_directory_that_was_emptied_is_told_without_a_reload() {
     until_true("other children", || before.iter().all(|old| !ktrix.children().contains(old)));
     store_ten(&ktrix);
     plan.verify_cache();
+}
+
+#[test]
+fn a_cache_directory_has_one_ktrix() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    store_ten(&ktrix);
+    let dir = plan.cache_dir().display().to_string();
+    let of_first = format!("{{path: \"{dir}\", size: 1 GiB, objects: 5000}}");
+    let held = format!("is in use by another ktrix (pid {})", ktrix.master.pid);
+    let second = Plan::new(&origin).set("cache", &of_first).set("pid", "$DIR/second.pid");
+    second.write_config();
+    let out = second.run(&[&second.config_path().display().to_string()]);
+    let said = format!("{}{}", text(&out), second.error_log());
+    assert!(!out.status.success() && said.contains(&held), "{said}");
+    // Nor can it be had by a reload, which then changes nothing.
+    let own = "{path: $DIR/cache, size: 1 GiB, objects: 5000}";
+    second.put("cache", own);
+    let other = second.start();
+    store_ten(&other);
+    second.put("cache", &of_first);
+    second.write_config();
+    other.signal(Signal::SIGHUP);
+    other.wait_error(&held);
+    other.wait_error("the configuration in use stays");
+    store_ten(&other);
+    // It is free as soon as its master is dead.
+    ktrix.signal(Signal::SIGKILL);
+    ktrix.wait_exit();
+    reload(&other);
+    store_ten(&other);
+    ktrix.wait_gone();
+    other.stop();
 }

@@ -100,16 +100,14 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Opens `DIR/purges`, or makes it with so many buckets; says whether it is new.
+    /// Opens `DIR/purges`, or makes it with so many buckets; says whether it is new. One process at
+    /// a time: see [`claim`](crate::cache::claim).
     pub(super) fn open(dir: &Path, n_buckets: usize) -> Result<(Self, bool), OpenError> {
         let path = dir.join(FILE_NAME);
         let doing = |action| {
             let path = path.clone();
             move |source| OpenError::Io { action, path, source }
         };
-        // Two masters may start at once; the lock goes with the descriptor.
-        let gate = File::open(dir).map_err(doing("reach the directory of"))?;
-        gate.lock().map_err(doing("lock the directory of"))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if let Some((file, form)) = open_ours(&path, &options).map_err(doing("open"))? {

@@ -1,0 +1,126 @@
+//! Who may open a cache directory: one master at a time.
+//!
+//! A lock on the directory itself says so, for as long as the master lives: the kernel drops it
+//! with the last descriptor, and children close theirs first of all. Emptying the directory does not
+//! touch it. Those who only look, and those who purge, need no claim: index and purges have locks
+//! of their own.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::sys::file;
+
+/// The right to a cache directory.
+#[derive(Debug)]
+pub struct Claim {
+    dir: File,
+}
+
+/// Why a directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another master has it.
+    #[error("the cache directory {dir:?} is in use by another ktrix{}", with_pid(*pid))]
+    Held {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is, if the system tells.
+        pid: Option<u32>,
+    },
+    /// The system refused.
+    #[error("cannot lock the cache directory {dir:?}: {source}")]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl Claim {
+    /// Claims a directory that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError::Held`] when another master has it.
+    pub fn take(path: &Path) -> Result<Self, ClaimError> {
+        let failed = |source| ClaimError::Io { dir: path.to_owned(), source };
+        let dir = File::open(path).map_err(failed)?;
+        for n_tries in 1.. {
+            match dir.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                // A child of one that was killed may not have closed its copy yet.
+                Err(TryLockError::WouldBlock) if n_tries < N_TRIES_MAX => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let pid = holder(&dir);
+                    return Err(ClaimError::Held { dir: path.to_owned(), pid });
+                }
+            }
+        }
+        Ok(Self { dir })
+    }
+
+    /// Whether this is what was claimed, by whatever name.
+    pub fn is_of(&self, path: &Path) -> bool {
+        file::is_at(&self.dir, path)
+    }
+}
+
+/// Who has locked it, by the kernel's list of locks. The number of a device is not the same there on
+/// every file system; the lock that we were refused is there in any case.
+fn holder(dir: &File) -> Option<u32> {
+    let ino = dir.metadata().ok()?.ino();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| holder_of(line, ino))
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`
+fn holder_of(line: &str, ino: u64) -> Option<u32> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", pid, place, ..] = words[..] else { return None };
+    let is_it = place.rsplit(':').next()?.parse() == Ok(ino);
+    pid.parse().ok().filter(|&pid| is_it && pid > 0)
+}
+
+fn with_pid(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+const N_TRIES_MAX: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_master_who_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let claim = Claim::take(dir.path()).unwrap();
+        let refusal = Claim::take(dir.path()).unwrap_err().to_string();
+        let me = std::process::id();
+        assert!(refusal.ends_with(&format!("is in use by another ktrix (pid {me})")), "{refusal}");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(claim.is_of(dir.path()) && claim.is_of(&link) && !claim.is_of(Path::new("/")));
+        drop(claim);
+        assert!(Claim::take(&link).is_ok());
+        let missing = Claim::take(&dir.path().join("missing")).unwrap_err();
+        assert!(matches!(missing, ClaimError::Io { .. }), "{missing}");
+    }
+
+    #[test]
+    fn only_a_whole_lock_of_this_very_file_names_its_holder() {
+        let line = "12: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF";
+        assert_eq!(holder_of(line, 5678), Some(1234));
+        assert_eq!(holder_of(line, 678), None);
+        for other in ["12: POSIX  ADVISORY  WRITE 1 08:01:5678 0 EOF", "12: -> FLOCK", "", "a b c"]
+        {
+            assert_eq!(holder_of(other, 5678), None, "{other}");
+        }
+    }
+}
