@@ -95,7 +95,8 @@ pub fn wishes(
     for group in label::groups_of(fields, "cache-groups") {
         host()?;
         let text = label::group_text(scheme, authority, &group);
-        take(Kind::Group, text, &group, is_soft)?;
+        let name = [&group, &b" of "[..], scheme, b"://", authority].concat();
+        take(Kind::Group, text, &name, is_soft)?;
     }
     names_others |= fields.contains("cache-groups");
     if names_others {
@@ -188,6 +189,19 @@ mod tests {
         );
         let group = "http://a.example\ng";
         assert_eq!(asked(&[("cache-groups", "\"g\"")]), one(Kind::Group, group, false));
+    }
+
+    #[test]
+    fn what_is_named_is_told_with_all_that_makes_it_so() {
+        for (field, name) in [
+            (("xkey", "a"), "a"),
+            (("cache-groups", "\"g\""), "g of http://A.example:80"),
+            (("ktrix-purge", "host"), "A.example:80"),
+            (("ktrix-purge", "prefix"), "http://A.example:80/x?y"),
+        ] {
+            let wishes = wishes(&fields(&[field]), b"http", b"A.example:80", b"/x?y").unwrap();
+            assert_eq!(wishes.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), [name]);
+        }
     }
 
     #[test]
