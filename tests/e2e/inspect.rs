@@ -162,7 +162,10 @@ fn a_variant_is_shown_and_written_out_by_the_fields_that_choose_it() {
     }
     let other = plan.run(&arguments(&plan, &["cat", &name, "-H", "Accept-Language: fr"]));
     assert_eq!(other.status.code(), Some(1));
-    assert!(text(&other).contains("not stored for these fields"), "{}", text(&other));
+    let why = "for this request is stored: it is chosen by accept-language, dnt";
+    assert!(text(&other).contains(why), "{}", text(&other));
+    let bare = plan.run(&arguments(&plan, &["cat", &name]));
+    assert!(text(&bare).contains(why), "{}", text(&bare));
 }
 
 #[test]

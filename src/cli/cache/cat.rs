@@ -27,7 +27,17 @@ pub(super) fn cat(
     out: &mut dyn Write,
 ) -> Result<()> {
     let sight = match name.contains("://") {
-        true => chosen(cache, naming, name, fields)?,
+        true => {
+            let found = chosen(cache, naming, name, fields)?;
+            if let (Some(marker), None) = (&found.marker, &found.sight) {
+                let names = marker.names.names().collect::<Vec<_>>().join(", ");
+                bail!(
+                    "no variant of {name:?} for this request is stored: it is chosen by {names}, \
+                     which -H gives (see ktrix cache show)"
+                );
+            }
+            found.sight
+        }
         false if fields.is_empty() => cache.find(&naming.key(name)?),
         false => bail!("{name:?} is no URL: a variant is chosen by its fields or by its own key"),
     };

@@ -11,7 +11,7 @@ use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
 use crate::cli::explain::parts::{list_line, list_of};
-use crate::cli::find::{find, list, marker};
+use crate::cli::find::{Found, find, list, marker};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 use crate::http::date;
@@ -47,7 +47,7 @@ pub(super) fn show(
 ) -> Result<bool> {
     let sights = match what.fields {
         [] => all(cache, &naming.key(what.name)?),
-        fields => chosen(cache, naming, what.name, fields)?.into_iter().collect(),
+        fields => chosen(cache, naming, what.name, fields)?.sight.into_iter().collect(),
     };
     if what.is_json {
         let objects: Vec<Shown> = sights.iter().map(|it| Shown::of(cache, it, what)).collect();
@@ -75,9 +75,9 @@ pub(super) fn chosen(
     naming: &Naming,
     url: &str,
     fields: &[String],
-) -> Result<Option<Sight>> {
+) -> Result<Found> {
     let (parts, name, request) = naming.of_url(url, fields)?;
-    Ok(find(cache, parts, &name, &request.fields).sight)
+    Ok(find(cache, parts, &name, &request.fields))
 }
 
 /// What is stored under a key, and the variants that hang on it.
