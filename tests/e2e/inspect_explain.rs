@@ -311,6 +311,9 @@ fn what_was_purged_is_told_as_it_then_counts() {
         assert_eq!(explained["verdict"], verdict, "{explained:#}");
         let told = format!("{told} of url {url}, ");
         assert!(explained.to_string().contains(&told), "{told}: {explained:#}");
+        assert!(!explained.to_string().contains("by other rules"), "{explained:#}");
+        let cut = explained.to_string().contains("before that, by the purge");
+        assert_eq!(cut, soft.is_some(), "{explained:#}");
         let told = told.trim_start_matches("made stale ").trim_start_matches("by ");
         let shown = text(&plan.run(&["cache", "show", &url, "-c", &config]));
         let how = if soft.is_some() { "made stale" } else { "purged" };

@@ -20,6 +20,10 @@ impl Explainer<'_> {
         self.by_rfc("age", value, "RFC 9111 section 4.2.3");
         self.say_heeded(routed, &response.fields);
         self.say_lifetime(routed, response);
+        let ended_s = response.counted_until_s.saturating_sub(lifetimes.fresh_until_s);
+        if ended_s > 0 {
+            self.say("lifetime", format!("ended {ended_s} s before that, by the purge"), None);
+        }
         let left_s = lifetimes.fresh_until_s.cast_signed().saturating_sub(self.now_s.cast_signed());
         let value = match left_s {
             1.. => format!("fresh for {left_s} s"),
@@ -84,8 +88,8 @@ impl Explainer<'_> {
     fn say_lifetime(&mut self, routed: &Routed, response: &Response) {
         let lifetimes = &response.lifetimes;
         let (status, fields, rules) = (response.status, &response.fields, &routed.rules);
-        let kept_s = lifetimes
-            .fresh_until_s
+        let kept_s = response
+            .counted_until_s
             .saturating_add(u64::from(lifetimes.age_s))
             .saturating_sub(lifetimes.received_s);
         let Some(stated) = keep::stated_lifetime(status, fields, lifetimes.received_s, rules)

@@ -36,6 +36,8 @@ pub(super) struct Response {
     pub(super) fields: Fields,
     pub(super) body_len: u64,
     pub(super) lifetimes: Lifetimes,
+    /// Until when it would be fresh if nobody had purged it, in Unix seconds.
+    pub(super) counted_until_s: u64,
     /// If only parts of it are stored, which.
     pub(super) parts: Option<PartList>,
 }
@@ -137,6 +139,7 @@ impl Explainer<'_> {
             self.say("stored", format!("{path} is of another version of ktrix"), None);
             return None;
         };
+        let counted_until_s = lifetimes.fresh_until_s;
         match sight.standing {
             Standing::Valid => {}
             Standing::Stale(since_s) => {
@@ -163,11 +166,12 @@ impl Explainer<'_> {
                 return None;
             };
             self.by_rfc("stored", format!("{}, {path}", list_line(&parts)), "RFC 9111 section 3.3");
-            return Some(Response { status, fields, body_len, lifetimes, parts: Some(parts) });
+            let parts = Some(parts);
+            return Some(Response { status, fields, body_len, lifetimes, counted_until_s, parts });
         }
         let value = format!("{} {}, {body_len} bytes, {path}", status.0, status.reason());
         self.by_rfc("stored", value, "RFC 9111 section 3");
-        Some(Response { status, fields, body_len, lifetimes, parts: None })
+        Some(Response { status, fields, body_len, lifetimes, counted_until_s, parts: None })
     }
 
     /// Names the purges by which something does not count as it did.
