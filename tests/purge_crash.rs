@@ -55,7 +55,7 @@ fn child_purger() {
         if dice.roll(4) == 0 {
             // These may be undone; what they named is not noted.
             let number = purges.purge(&order(&format!("{}/undone", url(n)), false), 1).unwrap();
-            let _ = purges.undo(number);
+            let _ = purges.undo(number, "", 1);
             continue;
         }
         let asked_seq = purges.asked_seq();

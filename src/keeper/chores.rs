@@ -12,6 +12,7 @@ use crate::cache::index::Index;
 use crate::cache::mend::Mend;
 use crate::cache::patrol::{self, Patrol};
 use crate::cache::purge::Purges;
+use crate::cache::purge::journal::Record;
 use crate::cache::scrub::{Orphans, Scrub};
 use crate::cache::slot::{self, NewSlot, State};
 use crate::cache::store::{Object, Store};
@@ -144,11 +145,7 @@ impl Chores {
 
     /// Says what was purged, by whom, and writes it to the disk.
     fn tend_purges(&mut self) {
-        for record in self.purges.take_unlogged() {
-            let soft = if record.is_soft { "soft " } else { "" };
-            let (number, kind, who) = (record.number, record.kind.word(), &record.who);
-            log::info!("{soft}purge {number} of {kind} {:?}, by {who}", record.name);
-        }
+        self.purges.each_unlogged(Record::log);
         match self.purges.sync() {
             Ok(()) => self.is_unsynced = false,
             Err(error) if !self.is_unsynced => {

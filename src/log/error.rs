@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::config::ErrorSink;
 use crate::log::clock::LineClock;
 use crate::log::file::LogFile;
-use crate::log::limit::{KeptBack, Limits};
+use crate::log::limit::{KeptBack, Limits, UNLIMITED};
 use crate::log::message::Message;
 use crate::log::syslog::{SOCKET_PATH, Syslog};
 
@@ -113,7 +113,10 @@ impl Log for Global {
         let _ = message.write_fmt(*record.args());
         let site = (record.file_static().unwrap_or("unknown"), record.line().unwrap_or(0));
         if let Some(log) = self.lock().as_mut() {
-            log.write(site, record.level(), message.text());
+            match record.target() {
+                UNLIMITED => log.pass_on(record.level(), message.text()),
+                _ => log.write(site, record.level(), message.text()),
+            }
         }
     }
 

@@ -11,6 +11,9 @@ use ::log::Level;
 pub const MESSAGES_MAX: u32 = 100;
 /// The period, in milliseconds.
 pub const PERIOD_MS: u64 = 10_000;
+/// The target of messages that are never kept back: records of what somebody did, not of what
+/// happens again and again.
+pub const UNLIMITED: &str = "unlimited";
 /// Call sites that are told apart; all others share one allowance.
 const SITES_MAX: usize = 1024;
 

@@ -99,7 +99,7 @@ fn what_was_not_purged_ends_with_1_and_what_nobody_has_with_0() {
     for what in ["d41d8cd98f00b204e9800998ecf8427e", "--undo=9", "--undo=2"] {
         assert_eq!(code(&[what]), Some(1), "{what}");
     }
-    for what in [&[][..], &["--all", "--host=a"], &["--tag=a,b"]] {
+    for what in [&[][..], &["--all", "--host=a"], &["--tag=a,b"], &["--host=*.a"]] {
         assert_eq!(code(what), Some(2), "{what:?}");
     }
 }

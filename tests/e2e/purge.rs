@@ -191,6 +191,8 @@ fn a_purge_is_undone_until_what_it_named_is_replaced() {
     assert!(!command(&plan, &["--undo", "1"]).status.success());
     let listed = expect_done(&command(&plan, &["--list"]));
     assert!(listed.contains("tag news (undone)  by 127.0.0.1"), "{listed}");
+    assert!(listed.contains("undoes purge 1 of tag news  by user "), "{listed}");
+    ktrix.wait_error("purge 1 of tag \"news\" is undone, by user ");
     plan.verify_cache();
 }
 
@@ -370,6 +372,38 @@ fn what_would_name_nothing_is_refused() {
     let whole = [("Host", "a.example"), ("Ktrix-Purge", "prefix")];
     purge(&ktrix, "/app/", &whole).expect_field("ktrix-purge", "1");
     expect_gone(&ktrix, &ask, &body);
+}
+
+#[test]
+fn every_purge_is_logged_however_many_there_are() {
+    let origin = origin();
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let names = |from: usize| (from..from + 250).map(|n| format!("t{n}-")).collect::<Vec<_>>();
+    // More than the journal has room for, and more than one place in the code may say.
+    for from in (0..1500).step_by(250) {
+        purge(&ktrix, "/", &[("xkey", &names(from).join(" "))]);
+    }
+    purge(&ktrix, "/", &[("Cache-Groups", "\"g\"")]);
+    ktrix.wait_error("of group \"g of http://");
+    let log = plan.error_log();
+    for name in (0..1500).step_by(250).flat_map(names) {
+        assert!(log.contains(&format!("of tag \"{name}\", by 127.0.0.1")), "{name}");
+    }
+}
+
+#[test]
+fn a_purge_by_key_says_what_it_named() {
+    let origin = origin();
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_status(200);
+    let config = plan.config_path().display().to_string();
+    let shown = || ktrix::text(&plan.run(&["cache", "list", "-c", &config]));
+    until_true("it is stored", || shown().contains("/a\n"));
+    let key = shown().split_whitespace().next().unwrap().to_owned();
+    let said = expect_done(&command(&plan, &[&key]));
+    assert_eq!(said, format!("purge 1 of url {}\n", url(&plan, "/a")));
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl Bucket {
                 continue;
             }
             return match its_number == number {
-                true => entry.undo(label, number),
+                true => entry.undo(label),
                 false if its_number > number => Err(Kept::Covered(its_number)),
                 false => Err(Kept::Gone),
             };
@@ -285,33 +285,39 @@ impl Entry {
     /// Puts a later purge of the same in the place of the one that is here.
     fn replace(&self, note: &Note) {
         let seed = note.label.0;
-        let is_cut = self.is_cut() || self.before.load(Ordering::Acquire) != 0;
-        let number = self.number.load(Ordering::Acquire);
-        let before = unsealed(number, seed).map_or(0, |number| sealed(number, seed));
+        let number = unsealed(self.number.load(Ordering::Acquire), seed);
+        let is_cut = self.is_cut() || number.is_none() || self.before(note.label) != Ok(None);
+        let before = number.map_or(0, |number| sealed(number, seed));
         self.info.store(info(note, is_cut), Ordering::Release);
         self.before.store(before, Ordering::Release);
         self.number.store(sealed(note.number, seed), Ordering::Release);
     }
 
-    fn undo(&self, label: Label, number: u64) -> Result<(), Kept> {
-        let word = self.before.load(Ordering::Acquire);
-        // A writer that died while it replaced the number left it here as well.
-        let before = unsealed(word, label.0).filter(|before| *before < number);
-        match before {
-            Some(before) => {
-                // What the earlier one covered is not known any more.
-                let info = self.info.load(Ordering::Acquire);
-                self.info.store(info | CUT, Ordering::Release);
+    fn undo(&self, label: Label) -> Result<(), Kept> {
+        match self.before(label) {
+            // Whether that one covers another, and which is not known any more, is said already.
+            Ok(Some(before)) => {
                 self.number.store(sealed(before, label.0), Ordering::Release);
                 self.before.store(0, Ordering::Release);
                 Ok(())
             }
-            None if word != 0 || self.is_cut() => Err(Kept::Gone),
-            None => {
+            Ok(None) if !self.is_cut() => {
                 self.number.store(0, Ordering::Release);
                 Ok(())
             }
+            Ok(None) | Err(()) => Err(Kept::Gone),
         }
+    }
+
+    /// The purge that the one which is here covers, if it covers one; an error if that is torn.
+    fn before(&self, label: Label) -> Result<Option<u64>, ()> {
+        let word = self.before.load(Ordering::Acquire);
+        if word == 0 {
+            return Ok(None);
+        }
+        let (before, number) = (unsealed(word, label.0), self.number.load(Ordering::Acquire));
+        // Who died while it replaced the number, or took it back, left the same here as well.
+        before.map(|before| (sealed(before, label.0) != number).then_some(before)).ok_or(())
     }
 
     fn is_cut(&self) -> bool {

@@ -1,19 +1,23 @@
 //! The journal of purges: what the last of them named, who asked for them, and when.
 //!
 //! A ring of records of 256 bytes, for people: what is purged is said by the table alone. The
-//! record of purge `n` is at place `n` modulo the ring's length.
+//! record of purge `n` is at place `n` modulo the ring's length. Undoing one has a number and a
+//! record too.
 //!
 //! | bytes | field | meaning |
 //! | --- | --- | --- |
 //! | 0..8 | number | of the purge; 0 = empty, or being written |
-//! | 8..16 | facts | time 32 (Unix seconds), undone 1, soft 1, kind 8 |
-//! | 16..24 | hash | of what was named |
+//! | 8..16 | facts | time 32 (Unix seconds), undoes 1, soft 1, undone 1, kind 8 |
+//! | 16..24 | hash | of what was named; the number of the purge that this one undoes |
 //! | 24..32 | crc | CRC-32C of all the rest |
 //! | 32..64 | who | text, zeros at its end |
 //! | 64..256 | name | text, zeros at its end; the beginning of one that is longer |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ::log::info;
+
+use crate::log::limit::UNLIMITED;
 use crate::policy::label::{Kind, LabelHash};
 use crate::sys::shm::shared_struct;
 
@@ -41,6 +45,8 @@ pub struct Record {
     pub is_soft: bool,
     /// Whether it was taken back.
     pub is_undone: bool,
+    /// The purge that this took back; it names nothing by itself then, and is of the same kind.
+    pub undoes: Option<u64>,
     /// What it named, as it was given; the beginning of what is longer than [`NAME_BYTES_MAX`].
     pub name: String,
     /// Who asked for it.
@@ -54,6 +60,21 @@ pub const NAME_BYTES_MAX: usize = 192;
 /// Bytes that are kept of who asked.
 pub const WHO_BYTES_MAX: usize = 32;
 
+impl Record {
+    /// Writes it to the error log, however many there are.
+    pub fn log(&self) {
+        let soft = if self.is_soft { "soft " } else { "" };
+        let (number, kind, name, who) = (self.number, self.kind.word(), &self.name, &self.who);
+        match self.undoes {
+            None => info!(target: UNLIMITED, "{soft}purge {number} of {kind} {name:?}, by {who}"),
+            Some(undone) => info!(
+                target: UNLIMITED,
+                "{soft}purge {undone} of {kind} {name:?} is undone, by {who} (number {number})"
+            ),
+        }
+    }
+}
+
 impl Line {
     /// Writes a record, under the table's lock.
     pub(super) fn write(&self, record: &Record) {
@@ -61,8 +82,9 @@ impl Line {
         words[1] = record.time_s.min(u64::from(u32::MAX)) << 32
             | if record.is_undone { UNDONE } else { 0 }
             | if record.is_soft { SOFT } else { 0 }
+            | if record.undoes.is_some() { UNDOES } else { 0 }
             | u64::from(record.kind.code());
-        words[2] = record.hash.0;
+        words[2] = record.undoes.unwrap_or(record.hash.0);
         put(&mut words[4..8], record.who.as_bytes());
         put(&mut words[8..], record.name.as_bytes());
         words[0] = record.number;
@@ -86,6 +108,7 @@ impl Line {
             kind: Kind::from_code(words[1] as u8)?,
             is_soft: words[1] & SOFT != 0,
             is_undone: words[1] & UNDONE != 0,
+            undoes: (words[1] & UNDOES != 0).then_some(words[2]),
             name: text(&words[8..]),
             who: text(&words[4..8]),
             hash: LabelHash(words[2]),
@@ -115,4 +138,5 @@ fn crc_of(words: &[u64; WORDS]) -> u64 {
 const WORDS: usize = 32;
 const UNDONE: u64 = 1 << 16;
 const SOFT: u64 = 1 << 17;
+const UNDOES: u64 = 1 << 18;
 const _: () = assert!(8 * (WORDS - 8) == NAME_BYTES_MAX, "the name fills the record");

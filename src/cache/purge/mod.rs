@@ -181,10 +181,9 @@ impl Purges {
         let tenant = self.tenant()?;
         let _lock = self.lock(&tenant)?;
         let header = self.header();
-        let number = (self.count() + 1).min(NUMBER_MAX);
         // First the number: what is asked for from now on is not named, and if this process dies
         // here, the number is only skipped.
-        header.count.store(sealed(number, COUNT_SEED), Ordering::SeqCst);
+        let number = self.next();
         let (kind, text) = self.fitting(order.kind, &order.text);
         let hash = LabelHash::of(kind, &text);
         let label = Label::new(hash, order.is_soft);
@@ -194,12 +193,13 @@ impl Purges {
             header.tagged.store(sealed(number, COUNT_SEED), Ordering::Release);
         }
         if !order.who.is_empty() {
-            self.line(number).write(&Record {
+            self.record(&Record {
                 number,
                 time_s: now_s,
                 kind,
                 is_soft: order.is_soft,
                 is_undone: false,
+                undoes: None,
                 name: order.name.clone(),
                 who: order.who.clone(),
                 hash,
@@ -209,16 +209,18 @@ impl Purges {
         Ok(number)
     }
 
-    /// Takes a purge back: what it named and was not replaced or evicted since counts again.
+    /// Takes a purge back: what it named and was not replaced or evicted since counts again. Gives
+    /// what is recorded of it.
     ///
     /// # Errors
     ///
     /// See [`PurgeError`]; nothing is changed then.
-    pub fn undo(&self, number: u64) -> Result<Record, PurgeError> {
+    pub fn undo(&self, number: u64, who: &str, now_s: u64) -> Result<Record, PurgeError> {
         let tenant = self.tenant()?;
         let _lock = self.lock(&tenant)?;
         let line = self.line(number);
-        let record = line.read().filter(|record| record.number == number);
+        let is_it = |record: &Record| record.number == number && record.undoes.is_none();
+        let record = line.read().filter(is_it);
         let mut record = record.ok_or(PurgeError::Unknown)?;
         if record.is_undone {
             return Err(PurgeError::Undone);
@@ -230,8 +232,17 @@ impl Purges {
         })?;
         record.is_undone = true;
         line.write(&record);
+        let undoing = Record {
+            number: self.next(),
+            time_s: now_s,
+            is_undone: false,
+            undoes: Some(number),
+            who: who.to_owned(),
+            ..record
+        };
+        self.record(&undoing);
         self.header().version.fetch_add(1, Ordering::SeqCst);
-        Ok(record)
+        Ok(undoing)
     }
 
     /// The purges that are remembered, the latest first.
@@ -241,19 +252,47 @@ impl Purges {
         records
     }
 
-    /// The records that nobody has logged yet, the earliest first; they count as logged then. For
-    /// the keeper alone.
-    pub fn take_unlogged(&self) -> Vec<Record> {
+    /// Calls `take` with the records that nobody has logged yet, the earliest first; they count as
+    /// logged then. For the keeper alone.
+    pub fn each_unlogged(&self, take: impl FnMut(&Record)) {
         let header = self.header();
-        let (logged, count) = (header.logged.load(Ordering::Acquire), self.count());
-        if logged == count {
-            return Vec::new();
+        if header.logged.load(Ordering::Acquire) == self.count() {
+            return;
         }
+        let Some((records, count)) = self.unlogged() else { return };
+        records.iter().for_each(take);
+        // Only now: if the keeper dies before, its successor says it all again.
         header.logged.store(count, Ordering::Release);
+    }
+
+    /// The records that nobody has logged yet, and the number of the last of them. Under the lock,
+    /// so that none is just being written.
+    fn unlogged(&self) -> Option<(Vec<Record>, u64)> {
+        let tenant = self.tenant().ok()?;
+        let _lock = self.lock(&tenant).ok()?;
+        let (logged, count) = (self.header().logged.load(Ordering::Acquire), self.count());
         let mut records = self.records();
         records.retain(|record| record.number > logged && record.number <= count);
         records.reverse();
-        records
+        Some((records, count))
+    }
+
+    /// Takes the next number, under the lock.
+    fn next(&self) -> u64 {
+        let number = (self.count() + 1).min(NUMBER_MAX);
+        self.header().count.store(sealed(number, COUNT_SEED), Ordering::SeqCst);
+        number
+    }
+
+    /// Writes a record to the journal, under the lock. What has to make way for it is logged here,
+    /// if the keeper has not come to it.
+    fn record(&self, record: &Record) {
+        let line = self.line(record.number);
+        let logged = self.header().logged.load(Ordering::Acquire);
+        if let Some(old) = line.read().filter(|old| old.number > logged) {
+            old.log();
+        }
+        line.write(record);
     }
 
     /// Writes the table to the disk if it has changed since this was done last, so that it

@@ -114,17 +114,31 @@ fn undoing_brings_back_what_one_purge_named_and_no_more() {
     let young = stored(&purges, &[]);
     let second = purges.purge(&order(Kind::Url, PAGE), 2).unwrap();
     let host = purges.purge(&order(Kind::Host, "a.example"), 3).unwrap();
-    assert_eq!(purges.undo(first), Err(PurgeError::Covered(second)));
-    purges.undo(second).unwrap();
+    assert_eq!(purges.undo(first, "me", 9), Err(PurgeError::Covered(second)));
+    purges.undo(second, "me", 9).unwrap();
     assert_eq!(standing(&purges, PAGE, &young), Standing::Purged, "by its host");
-    purges.undo(host).unwrap();
+    purges.undo(host, "me", 9).unwrap();
     assert_eq!(standing(&purges, PAGE, &young), Standing::Valid);
     assert_eq!(standing(&purges, PAGE, &old), Standing::Purged, "the first is in force");
-    // What the first may have covered is not known: it stays.
-    assert_eq!(purges.undo(first), Err(PurgeError::Folded));
-    assert_eq!(purges.undo(second), Err(PurgeError::Undone));
-    assert_eq!(purges.undo(99), Err(PurgeError::Unknown));
-    assert!(purges.records().iter().filter(|record| record.is_undone).count() == 2);
+    purges.undo(first, "me", 9).unwrap();
+    assert_eq!(standing(&purges, PAGE, &old), Standing::Valid);
+    assert_eq!(purges.undo(second, "me", 9), Err(PurgeError::Undone));
+    assert_eq!(purges.undo(99, "me", 9), Err(PurgeError::Unknown));
+    assert!(purges.records().iter().filter(|record| record.is_undone).count() == 3);
+    let undoing = purges.records()[0].clone();
+    assert_eq!((undoing.undoes, undoing.time_s, &*undoing.who), (Some(first), 9, "me"));
+    assert_eq!(purges.undo(undoing.number, "me", 9), Err(PurgeError::Unknown));
+}
+
+#[test]
+fn a_purge_that_covers_what_is_not_known_any_more_stays() {
+    let (_dir, purges) = purges(1);
+    let labels = stored(&purges, &[]);
+    let numbers: Vec<u64> =
+        (0..3).map(|n| purges.purge(&order(Kind::Url, PAGE), n).unwrap()).collect();
+    purges.undo(numbers[2], "me", 9).unwrap();
+    assert_eq!(purges.undo(numbers[1], "me", 9), Err(PurgeError::Folded));
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
 }
 
 #[test]
@@ -134,7 +148,7 @@ fn undoing_never_brings_back_what_an_earlier_purge_named() {
     let numbers: Vec<u64> =
         (0..4).map(|n| purges.purge(&order(Kind::Url, PAGE), n).unwrap()).collect();
     for number in numbers.into_iter().rev() {
-        let _ = purges.undo(number);
+        let _ = purges.undo(number, "me", 9);
         assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
     }
 }
@@ -149,7 +163,7 @@ fn a_full_bucket_gives_up_precision_and_never_a_purge() {
     }
     assert!(purges.parts.buckets[0].floor().is_some());
     assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
-    assert_eq!(purges.undo(1), Err(PurgeError::Folded));
+    assert_eq!(purges.undo(1, "me", 9), Err(PurgeError::Folded));
     let labels = stored(&purges, &[]);
     purges.purge(&order(Kind::Tag, "x"), 1).unwrap();
     assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
@@ -298,9 +312,12 @@ fn what_is_new_is_given_to_the_log_once() {
     purges.purge(&order(Kind::Tag, "a"), 1).unwrap();
     purges.purge(&Order { who: String::new(), ..order(Kind::Tag, "b") }, 1).unwrap();
     purges.purge(&order(Kind::Tag, "c"), 1).unwrap();
-    let names: Vec<_> = purges.take_unlogged().into_iter().map(|record| record.name).collect();
-    assert_eq!(names, ["a", "c"]);
-    assert!(purges.take_unlogged().is_empty());
+    purges.undo(1, "me", 9).unwrap();
+    let mut names = Vec::new();
+    purges.each_unlogged(|record| names.push((record.name.clone(), record.undoes)));
+    let name = |text: &str| text.to_owned();
+    assert_eq!(names, [(name("a"), None), (name("c"), None), (name("a"), Some(1))]);
+    purges.each_unlogged(|record| panic!("{record:?}"));
     purges.sync().unwrap();
 }
 
@@ -365,7 +382,7 @@ proptest! {
                 }
                 Step::Store(n) => objects.push((n, stored(&purges, &[&n.to_string()]))),
                 Step::Undo(number) => {
-                    if purges.undo(u64::from(number)).is_ok() {
+                    if purges.undo(u64::from(number), "me", 9).is_ok() {
                         history.retain(|(its, ..)| *its != u64::from(number));
                     }
                 }

@@ -10,7 +10,7 @@ use nix::unistd::{User, getuid};
 use crate::cache::purge::journal::Record;
 use crate::cache::purge::{Order, Purges, Reader};
 use crate::cache::store::Store;
-use crate::cli::cache::name::{Naming, printable};
+use crate::cli::cache::name::{KeyText, Naming, printable};
 use crate::cli::cache::opened::now_s;
 use crate::http::date;
 use crate::policy::host::NamedHost;
@@ -66,7 +66,8 @@ pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Wri
     }
     let purges = Purges::open_existing(dir)?;
     if let Some(number) = what.undo {
-        let undone = purges.undo(number).with_context(|| format!("cannot undo purge {number}"))?;
+        let undone = purges.undo(number, &who(), now_s());
+        let undone = undone.with_context(|| format!("cannot undo purge {number}"))?;
         purges.sync().context("cannot write the table of purges")?;
         writeln!(out, "purge {number} of {} is undone", named(&undone))?;
         return Ok(());
@@ -82,7 +83,13 @@ pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Wri
 impl Purge {
     fn order(&self, dir: &Path, naming: &Naming) -> Result<Order> {
         let (kind, text, name) = if let Some(url) = &self.url {
-            (Kind::Url, url_text(dir, naming, url)?, url.clone())
+            let text = url_text(dir, naming, url)?;
+            // A key, or a file, tells nobody what it was.
+            let name = match url.contains("://") {
+                true => url.clone(),
+                false => printable(KeyText::of(&text).url),
+            };
+            (Kind::Url, text, name)
         } else if let Some(prefix) = &self.prefix {
             let text = label::prefix_text(prefix.as_bytes())?;
             tell_beginning(naming, prefix)?;
@@ -163,7 +170,11 @@ fn list(purges: &Reader, out: &mut dyn Write) -> Result<()> {
         let undone = if record.is_undone { " (undone)" } else { "" };
         let (number, who) = (record.number, printable(record.who.as_bytes()));
         let date = String::from_utf8_lossy(&date);
-        writeln!(out, "{number:>6}  {date}  {}{undone}  by {who}", named(&record))?;
+        let what = match record.undoes {
+            Some(number) => format!("undoes purge {number} of {}", named(&record)),
+            None => named(&record),
+        };
+        writeln!(out, "{number:>6}  {date}  {what}{undone}  by {who}")?;
     }
     Ok(())
 }
@@ -218,7 +229,10 @@ mod tests {
         }
         let listed = run(dir.path(), "--list").unwrap();
         assert!(listed.contains("host a (undone)  by "), "{listed}");
-        assert_eq!(listed.lines().count(), 5);
+        assert!(listed.contains("undoes purge 3 of host a  by "), "{listed}");
+        assert!(listed.contains("group g of http://a  by "), "{listed}");
+        assert_eq!(listed.lines().count(), 6);
+        assert!(run(dir.path(), "--undo 6").is_err(), "it is no purge");
     }
 
     #[test]
