@@ -97,6 +97,7 @@ fn what_is_listed_under_load_and_eviction_is_whole() {
     let ktrix = plan.start();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _over = SetOnDrop(&is_over);
         for n in 0..4 {
             let (address, is_over) = (plan.address.clone(), &is_over);
             scope.spawn(move || {
@@ -123,9 +124,17 @@ fn what_is_listed_under_load_and_eviction_is_whole() {
             }
             look(&plan, &["verify"]);
         }
-        is_over.store(true, Ordering::Relaxed);
         assert!(n_listed > 1000, "{n_listed}");
     });
+}
+
+/// Ends the clients of a test that failed too, for which its scope would wait for ever.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
