@@ -82,6 +82,26 @@ pub(crate) fn keys(section: &str) -> impl Iterator<Item = &'static str> + Clone 
     DIRECTIVES.iter().filter(move |row| row.section == section).map(|row| row.key)
 }
 
+/// Where below a mapping a key stands that is none of its own, in the mapping's own words.
+pub(crate) fn below(section: &str, key: &str) -> Option<&'static str> {
+    let rules = "sites[].routes[].cache";
+    // The mappings whose key for the rules of caching has another path than their rows.
+    let hub = match section {
+        "cache" => Some("rules"),
+        "sites[]" | "sites[].routes[]" => Some("cache"),
+        _ => None,
+    };
+    let rows = || DIRECTIVES.iter().filter(|row| row.key == key);
+    if let Some(hub) = hub.filter(|_| rows().any(|row| row.section == rules)) {
+        return Some(hub);
+    }
+    let inner = rows().filter_map(|row| match section {
+        "" => Some(row.section),
+        _ => row.section.strip_prefix(section)?.strip_prefix('.'),
+    });
+    inner.filter(|inner| !inner.is_empty()).min_by_key(|inner| inner.len())
+}
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

@@ -50,10 +50,14 @@ impl<'a> Section<'a> {
         let known = schema::keys(schema);
         for entry in section.entries {
             if !known.clone().any(|key| key == entry.key) {
+                let below = schema::below(schema, &entry.key);
                 let near = if faults.is_full() { None } else { nearest(&entry.key, known.clone()) };
-                let way_out = match near {
-                    Some(key) => format!("did you mean \"{key}\"?"),
-                    None => format!("known here: {}", known.clone().collect::<Vec<_>>().join(", ")),
+                let way_out = match (below, near) {
+                    (Some(section), _) => format!("it stands below {section}"),
+                    (None, Some(key)) => format!("did you mean \"{key}\"?"),
+                    (None, None) => {
+                        format!("known here: {}", known.clone().collect::<Vec<_>>().join(", "))
+                    }
                 };
                 let message = format!("is not a known key ({way_out})");
                 faults.add(entry.place, section.path_of(&entry.key), message);
@@ -188,8 +192,12 @@ impl<'a> Section<'a> {
     pub(crate) fn size_if_any(&self, faults: &mut Faults<'_>, key: &str) -> Option<u64> {
         let row = schema::directive(self.schema, key);
         let scalar = self.scalar(faults, key)?;
+        let Kind::Size(min, max) = row.kind else { return None };
+        if min == 0 && is_off(scalar.text) {
+            scalar.wrong(faults, "is not a size (\"0 B\" is none)");
+            return None;
+        }
         let size = scalar.measured(faults, parse_size(scalar.text))?;
-        let Kind::Size(min, max) = row.kind else { return Some(size) };
         let bounds = || (format_size(min), format_size(max));
         scalar.bounded(faults, size, (min, max), bounds).then_some(size)
     }
@@ -312,6 +320,10 @@ impl Scalar<'_> {
 
     /// The text as a time within the bounds of its kind.
     pub(crate) fn duration(&self, faults: &mut Faults<'_>, kind: Kind) -> Option<Duration> {
+        if matches!(kind, Kind::Duration(0, _)) && is_off(self.text) {
+            self.wrong(faults, "is not a time (\"0s\" is none)");
+            return None;
+        }
         let duration = self.measured(faults, parse_duration(self.text))?;
         let Kind::Duration(min, max) = kind else { return Some(duration) };
         let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -379,6 +391,7 @@ fn expected(kind: Kind) -> String {
         Kind::Duration(..) => "a time such as \"5s\"".to_owned(),
         Kind::Switch => "on or off".to_owned(),
         Kind::Choice(words) => format!("one of: {}", words.join(", ")),
+        Kind::List("conditions") => "conditions such as \"cookie session\"".to_owned(),
         Kind::Section(word) | Kind::List(word) | Kind::Text(word) => word.to_owned(),
     }
 }

@@ -188,6 +188,11 @@ fn a_route_s_rules_are_read_with_care() {
         ("{strip: on}", "strip: \"on\" is not the name of a field"),
         ("{cache-status: [off, ttl]}", "cache-status[0]: \"off\" stands beside others"),
         ("{cache-status: on}", "\"on\" is not known (try off, fwd-status"),
+        ("{pass-if: {cookie: session}}", "pass-if: expects conditions such as \"cookie session\""),
+        ("{no-vary-search: on}", "no-vary-search: is not a known key (it stands below key)"),
+        ("{fetch-whole: off}", "fetch-whole: \"off\" is not a size (\"0 B\" is none)"),
+        ("{ttl-min: none}", "ttl-min: \"none\" is not a time (\"0s\" is none)"),
+        ("{object: 2 GiB}", "object: \"2 GiB\" is larger than cache.object (512 MiB)"),
         ("{key: {query: off, query-keep: a}}", "key.query-keep: says something about a query"),
         ("{key: {query: off, query-drop: a}}", "key.query-drop: says something about a query"),
         ("{key: {query: off, query-sort: on}}", "key.query-sort: says something about a query"),
@@ -195,6 +200,9 @@ fn a_route_s_rules_are_read_with_care() {
         let found = faults(rules);
         assert!(found.contains(expected) && !found.contains('\n'), "{rules}: {found}");
     }
+    let text = "cache: /c\nupstream: a\nsites: [{cache: {object: 600 MiB}}]\n";
+    let found = read(text).unwrap_err().to_string();
+    assert!(found.contains("3:26: sites[0].cache.object: \"600 MiB\" is larger than"), "{found}");
     let text = "upstream: a\nsites: [{cache: {ttl-min: 5s}}]\n";
     let found = read(text).unwrap_err().to_string();
     assert!(found.contains("sites[0].cache: asks for a cache, and there is none"), "{found}");
@@ -253,8 +261,7 @@ fn every_mistake_is_reported_at_once() {
             "k.yaml:7:22: upstreams.static.servers[0]: \"https://a\" asks for TLS, which ktrix \
              does not speak to servers (try \"10.0.0.1:8080\", \"app.example:8080\" or \
              \"unix:/run/app.sock\")",
-            "k.yaml:7:36: upstreams.static.weight: is not a known key (known here: balance, \
-             servers, connections, pending, pending-timeout, skip, retries)",
+            "k.yaml:7:36: upstreams.static.weight: is not a known key (it stands below servers[])",
             "k.yaml:11:16: sites[0].routes[0].path: \"up\" does not begin with a slash \
              (try \"/up\")",
             "k.yaml:11:30: sites[0].routes[0].upstream: \"api\" is not defined \
@@ -296,6 +303,20 @@ fn each_mistake_has_its_place_and_its_key() {
             "upstream: a\ncache: {path: /c, purge: [off, unix]}\n",
             "2:27: cache.purge[0]: \"off\" stands beside others (off stands alone)",
         ),
+        (
+            "upstream: a\ncache: {path: /c, ttl-min: 5s}\n",
+            "ttl-min: is not a known key (it stands below rules)",
+        ),
+        (
+            "upstream: a\nsites: [{ttl-min: 5s}]\n",
+            "ttl-min: is not a known key (it stands below cache)",
+        ),
+        ("upstream: a\nsize: 1 GiB\n", "2:1: size: is not a known key (it stands below cache)"),
+        (
+            "upstream: a\nservers: [a]\n",
+            "servers: is not a known key (it stands below upstreams.NAME)",
+        ),
+        ("upstream: a\nlimits: {heads: 1}\n", "limits.heads: is not a known key (did you mean"),
         ("upstream: a\ncache: {size: 1 GiB}\n", "2:8: cache.path: is missing"),
         ("upstream: a\ncache: {path: /c, size: 1 MiB, object: 2 MiB}\n", "larger than cache.size"),
         ("upstream: a\ncache: {path: /c, objects: 1e6}\n", "\"1e6\" is not a number from 1000"),

@@ -218,7 +218,7 @@ pub(crate) fn cache_at(
             _ => Admission::Auto,
         },
         purge: purge(faults, section),
-        rules: rules::of_all(faults, section),
+        rules: rules::of_all(faults, section, object_bytes_max),
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::chars::is_token;
+use crate::base::units::format_size;
 use crate::config::document::{Entry, Node, Value};
 use crate::config::error::{Faults, quoted};
 use crate::config::resolve::key;
@@ -25,10 +26,16 @@ pub(crate) const SCHEMA: &str = "sites[].routes[].cache";
 pub(crate) struct Caching {
     pub(crate) is_on: bool,
     pub(crate) rules: Rc<Rules>,
+    /// The largest object of the cache, in bytes; none of a route is larger.
+    pub(crate) object_bytes_max: u64,
 }
 
-/// The rules for everything, `cache.rules`.
-pub(crate) fn of_all(faults: &mut Faults<'_>, cache: &Section<'_>) -> Rc<Rules> {
+/// The rules for everything, `cache.rules`, of a cache whose objects have at most so many bytes.
+pub(crate) fn of_all(
+    faults: &mut Faults<'_>,
+    cache: &Section<'_>,
+    object_bytes_max: u64,
+) -> Rc<Rules> {
     let default = Rc::new(Rules::default());
     match cache.node("rules") {
         None => default,
@@ -40,7 +47,7 @@ pub(crate) fn of_all(faults: &mut Faults<'_>, cache: &Section<'_>) -> Rc<Rules> 
         }
         Some(_) => {
             let rules = cache.section(faults, SCHEMA, "rules");
-            mapping(faults, &rules, &default)
+            mapping(faults, &rules, &default, object_bytes_max)
         }
     }
 }
@@ -57,7 +64,7 @@ impl Caching {
         let (is_on, rules) = match node.value {
             Value::Map(_) => {
                 let rules = section.section(faults, SCHEMA, "cache");
-                (true, mapping(faults, &rules, &self.rules))
+                (true, mapping(faults, &rules, &self.rules, self.object_bytes_max))
             }
             _ => {
                 let is_on = section.switch(faults, "cache").unwrap_or(false);
@@ -76,7 +83,7 @@ impl Caching {
                 _ => faults.add(node.place, section.path_of("cache"), why),
             }
         }
-        Self { is_on: is_on && has_cache, rules }
+        Self { is_on: is_on && has_cache, rules, ..*self }
     }
 }
 
@@ -89,7 +96,12 @@ pub(crate) fn of_route(mut rules: Rc<Rules>, path: &str) -> Rc<Rules> {
 }
 
 /// `base` with what a mapping says.
-fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> Rc<Rules> {
+fn mapping(
+    faults: &mut Faults<'_>,
+    section: &Section<'_>,
+    base: &Rc<Rules>,
+    object_bytes_max: u64,
+) -> Rc<Rules> {
     let mut rules = Rules::clone(base);
     if let Some(ttls) = ttl_status(faults, section) {
         rules.ttl_status = ttls;
@@ -110,6 +122,12 @@ fn mapping(faults: &mut Faults<'_>, section: &Section<'_>, base: &Rc<Rules>) -> 
         rules.heuristic_percent = u32::try_from(percent).unwrap_or(u32::MAX);
     }
     if let Some(bytes) = section.size_if_any(faults, "object") {
+        // It would be cut to that in silence.
+        if bytes > object_bytes_max {
+            let most = format_size(object_bytes_max);
+            let scalar = section.scalar(faults, "object");
+            scalar.inspect(|it| it.wrong(faults, &format!("is larger than cache.object ({most})")));
+        }
         rules.object_bytes_max = bytes;
     }
     if let Some(is_on) = section.switch(faults, "parts") {

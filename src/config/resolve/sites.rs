@@ -26,7 +26,8 @@ pub(crate) fn resolve(
     cache: Option<&CacheConfig>,
 ) -> Vec<SiteConfig> {
     let rules = cache.map(|cache| Rc::clone(&cache.rules)).unwrap_or_default();
-    let top = Caching { is_on: cache.is_some(), rules };
+    let object_bytes_max = cache.map_or(u64::MAX, |cache| cache.object_bytes_max);
+    let top = Caching { is_on: cache.is_some(), rules, object_bytes_max };
     let mut claims = Claims { hosts: HashMap::new() };
     let mut sites = Vec::new();
     for item in root.items(faults, "sites").unwrap_or_default() {
