@@ -276,6 +276,7 @@ fn fill(place: &Place, n_objects: usize) {
         sparse(&store.path(&key), 8_300);
         index.publish(&slot(key)).expect("published");
     }
+    index.table().set_complete();
     assert!(index.mark_clean().expect("marked"));
 }
 

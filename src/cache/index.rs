@@ -93,7 +93,7 @@ impl Index {
 
     /// Gives this process's row back.
     pub fn detach(&self) {
-        if let Some(owner) = self.owner().filter(|_| self.is_whole()) {
+        if let Some(owner) = self.owner().filter(|_| self.table.is_whole()) {
             self.table.owners.release(owner);
         }
         self.owner.store(0, Ordering::Release);
@@ -107,7 +107,7 @@ impl Index {
     /// What `msync` says.
     pub fn mark_clean(&self) -> std::io::Result<bool> {
         self.sweep_dead();
-        if !self.is_whole() || self.table.owners.is_anyone_alive(self.owner()) {
+        if !self.table.is_whole() || self.table.owners.is_anyone_alive(self.owner()) {
             return Ok(false);
         }
         self.table.map.flush()?;
@@ -116,14 +116,9 @@ impl Index {
         Ok(true)
     }
 
-    /// Whether nobody has cut the file: who touches what is missing dies.
-    pub fn is_whole(&self) -> bool {
-        self.table.map.is_whole()
-    }
-
-    /// Whether it still is the index in `dir`, and whole.
-    pub fn is_in_place(&self, dir: &Path) -> bool {
-        self.table.is_in_place(dir)
+    /// Its file.
+    pub fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Sets the limit of bytes past which (by 5 %) publishing is refused; 0 is none.
@@ -335,7 +330,7 @@ impl Index {
     /// Takes over the locks of dead processes and repairs what they were writing; returns how many
     /// were found. Attached processes only. The master calls it when a child dies.
     pub fn sweep_dead(&self) -> usize {
-        let Some(owner) = self.owner().filter(|_| self.is_whole()) else { return 0 };
+        let Some(owner) = self.owner().filter(|_| self.table.is_whole()) else { return 0 };
         let mut n_dead = 0;
         for (dead, note) in self.table.owners.dead() {
             if self.tend(owner, note) {

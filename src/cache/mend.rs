@@ -75,6 +75,7 @@ mod tests {
         (0..80).for_each(|n| {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
         });
+        index.table().set_complete();
         assert!(index.mark_clean().unwrap());
         let n_buckets = index.n_buckets() as u64;
         drop(index);

@@ -19,6 +19,7 @@
 //! | 68..72 | epoch | changes when it is taken into use: what was verified before is not |
 //! | 72..76 | generation | the last one given |
 //! | 76..80 | wants_recount | a writer died: the counters may be off |
+//! | 80..84 | is_partial | 1 from its making until all files that are there have been taken in |
 //! | 128..136 | bytes | disk bytes of all files |
 //! | 136..144 | objects | slots that are taken |
 //! | 192..200 | size | limit of `bytes`, 0 = none |
@@ -76,6 +77,8 @@ pub enum Opened {
     /// As [`Opened::Fresh`], in the place of something that was damaged, foreign or of another
     /// version.
     Replaced,
+    /// It was new, and whoever had it ended before all files were taken in: that goes on.
+    Partial,
     /// As a clean stop left it, or in use by others who live.
     Clean,
     /// Whoever had it died: it serves, and the keeper checks it against the files.
@@ -102,7 +105,9 @@ shared_struct! {
         pub generation: AtomicU32,
         /// A writer died: the counters may be off.
         pub wants_recount: AtomicU32,
-        _line_1: [AtomicU64; 6],
+        /// Files may be there that are not taken in yet.
+        pub is_partial: AtomicU32,
+        _line_1: [AtomicU32; 11],
         /// Disk bytes of all files.
         pub bytes: AtomicU64,
         /// Slots that are taken.
@@ -153,7 +158,8 @@ impl Table {
         if let Some(file) = open_ours(&path, &options, Some(geometry)).map_err(doing("open"))? {
             let table = Self::map(&file, geometry).map_err(doing("map"))?;
             let opened = table.take_into_use();
-            return Ok((table, opened));
+            let is_partial = table.header().is_partial.load(Ordering::Acquire) != 0;
+            return Ok((table, if is_partial { Opened::Partial } else { opened }));
         }
         let opened = match path.symlink_metadata() {
             Err(_) => Opened::Fresh,
@@ -193,9 +199,19 @@ impl Table {
         Self::open_as_it_is(dir, OpenOptions::new().read(true), SharedMap::file_for_reading)
     }
 
+    /// Whether nobody has cut the file: who touches what is missing dies.
+    pub fn is_whole(&self) -> bool {
+        self.map.is_whole()
+    }
+
     /// Whether `DIR/index` is what is mapped, and nothing was cut off it.
     pub fn is_in_place(&self, dir: &Path) -> bool {
-        self.map.is_whole() && self.map.is_at(&dir.join(FILE_NAME))
+        self.is_whole() && self.map.is_at(&dir.join(FILE_NAME))
+    }
+
+    /// Notes that all files have been taken in: from now on one without a slot is of no use.
+    pub fn set_complete(&self) {
+        self.header().is_partial.store(0, Ordering::Release);
     }
 
     /// The number of a key's first bucket, by the key's upper half; never the last one.
@@ -305,6 +321,7 @@ fn create(path: &Path, geometry: Geometry) -> io::Result<File> {
     crate::sys::file::allocate_all(&file, geometry.file_len()? as u64)?;
     file.write_all_at(&static_bytes(geometry), 0)?;
     file.write_all_at(&first_epoch().to_le_bytes(), EPOCH_AT)?;
+    file.write_all_at(&1_u32.to_le_bytes(), PARTIAL_AT)?;
     Ok(file)
 }
 
@@ -337,6 +354,9 @@ const VERSION: u32 = 1;
 const NEW_NAME: &str = "index.new";
 const STATIC_LEN: usize = 32;
 const EPOCH_AT: u64 = 68;
+const PARTIAL_AT: u64 = 80;
+const _: () = assert!(std::mem::offset_of!(Header, epoch) == EPOCH_AT as usize, "pinned");
+const _: () = assert!(std::mem::offset_of!(Header, is_partial) == PARTIAL_AT as usize, "pinned");
 const OWNERS_AT: usize = 4096;
 const BUCKETS_AT: usize = 20480;
 const _: () = assert!(OWNERS_AT + ROWS_MAX * 32 <= BUCKETS_AT, "owner rows end before the buckets");
@@ -346,10 +366,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_index_is_fresh_then_unclean_then_clean() {
+    fn a_new_index_is_fresh_then_partial_then_unclean_then_clean() {
         let dir = tempfile::tempdir().unwrap();
         let (table, opened) = Table::open(dir.path(), 100).unwrap();
         assert_eq!((opened, table.buckets.len()), (Opened::Fresh, 28));
+        drop(table);
+        for is_clean in [0, 1] {
+            let (table, opened) = Table::open(dir.path(), 100).unwrap();
+            assert_eq!(opened, Opened::Partial, "clean: {is_clean}");
+            table.header().is_clean.store(1, Ordering::Relaxed);
+        }
+        let (table, _) = Table::open(dir.path(), 100).unwrap();
+        table.set_complete();
         drop(table);
         let (table, opened) = Table::open(dir.path(), 100).unwrap();
         assert_eq!(opened, Opened::Unclean);

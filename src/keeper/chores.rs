@@ -206,6 +206,9 @@ impl Chores {
             report.n_files_removed,
             report.n_adopted
         );
+        if scrub.is_rebuild() {
+            self.index.table().set_complete();
+        }
         self.scrub = None;
         self.has_scrubbed = true;
         self.index.recount();

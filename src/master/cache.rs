@@ -69,13 +69,13 @@ impl Cache {
 
     /// Whether nobody has cut what the children have mapped: they die where they touch what is missing.
     pub fn is_whole(&self) -> bool {
-        self.index.is_whole() && self.purges.is_whole()
+        self.index.table().is_whole() && self.purges.is_whole()
     }
 
     /// Whether what the children have mapped still is what is in the directory.
     pub fn is_in_place(&self) -> bool {
         let dir = self.store.dir();
-        self.index.is_in_place(dir) && self.purges.is_in_place(dir)
+        self.index.table().is_in_place(dir) && self.purges.is_in_place(dir)
     }
 
     fn try_open(
@@ -98,7 +98,9 @@ impl Cache {
         let needs_scrub = match opened {
             Opened::Clean => ScrubNeed::None,
             Opened::Unclean => ScrubNeed::Check,
-            Opened::Fresh | Opened::Resized | Opened::Replaced => ScrubNeed::Rebuild,
+            Opened::Fresh | Opened::Resized | Opened::Replaced | Opened::Partial => {
+                ScrubNeed::Rebuild
+            }
         };
         let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -125,6 +127,10 @@ fn tell_of_index(dir: &Path, opened: Opened) {
         Opened::Clean | Opened::Unclean => return,
         Opened::Resized => {
             log::info!("makes the index of the cache {dir:?} anew, for another cache.objects");
+            return;
+        }
+        Opened::Partial => {
+            log::info!("goes on making the index of the cache {dir:?} from the files");
             return;
         }
         Opened::Fresh => "was missing",

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use ktrix::cache::index::Index;
 use nix::sys::signal::Signal;
 
 use crate::support::ktrix::text;
@@ -118,7 +119,34 @@ fn lost_purges_and_a_lost_index_are_told_and_nothing_that_was_purged_comes_back(
     store_ten(&ktrix);
     assert_eq!(origin.n_requests(), n_before, "what is whole loses nothing");
     assert_eq!(plan.error_log().matches("the file of purges").count(), 2);
-    assert_eq!(plan.error_log().matches("the index of the cache").count(), 2);
+    assert_eq!(plan.error_log().matches("warn: the index of the cache").count(), 2);
+}
+
+#[test]
+fn an_index_that_was_being_made_from_the_files_when_ktrix_ended_is_made_to_the_end() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    store_ten(&ktrix);
+    ktrix.stop();
+    fs::remove_file(plan.cache_dir().join("index")).unwrap();
+    // A ktrix that gets no further than this: its keeper has taken in nothing.
+    let (index, _) = Index::open(&plan.cache_dir(), 10_000).unwrap();
+    index.attach().unwrap();
+    assert!(index.mark_clean().unwrap());
+    drop(index);
+    let n_before = origin.n_requests();
+    let ktrix = plan.start();
+    ktrix.wait_error("goes on making the index of the cache");
+    ktrix.wait_error("10 files taken in");
+    store_ten(&ktrix);
+    assert_eq!(origin.n_requests(), n_before);
+    ktrix.stop();
+    let ktrix = plan.start();
+    store_ten(&ktrix);
+    assert_eq!(origin.n_requests(), n_before);
+    ktrix.stop();
+    assert_eq!(plan.error_log().matches("goes on making the index").count(), 1);
 }
 
 #[test]

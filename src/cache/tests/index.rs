@@ -163,6 +163,7 @@ fn who_did_not_attach_cannot_write_and_a_restart_keeps_everything() {
     for n in 0..50 {
         index.publish(&slot(n)).unwrap();
     }
+    index.table().set_complete();
     assert!(index.mark_clean().unwrap());
     drop(index);
     let (index, opened) = Index::open(dir.path(), 100).unwrap();
