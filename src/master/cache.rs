@@ -1,6 +1,6 @@
 //! The cache directory as the master opens it, for all its children.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::cache::claim::{Claim, ClaimError};
@@ -32,39 +32,45 @@ pub struct Cache {
     pub needs_scrub: ScrubNeed,
 }
 
+/// Why there is no cache.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its directory is another's: two that share one would harm both.
+    #[error("{0}")]
+    Held(ClaimError),
+    /// Its directory is of no use as it is.
+    #[error(
+        "cannot use \"{}\": {why} (make room or choose another cache.path or a smaller cache.objects, \
+         then reload)",
+        dir.display()
+    )]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// What stands in the way.
+        why: String,
+    },
+}
+
 impl Cache {
     /// Opens the directory, or makes it, by one of our claims if it is there, else by a new one.
-    /// `None` when that cannot be done, which has been logged.
     ///
     /// # Errors
     ///
-    /// When another master has the directory.
+    /// See [`OpenError`].
     pub fn open(
         wanted: &CacheConfig,
         account: Option<&Account>,
         claims: &[Rc<Claim>],
-    ) -> Result<Option<Self>, ClaimError> {
+    ) -> Result<Self, OpenError> {
         let dir = &wanted.path;
-        let claim = match files::make_cache_dir(dir) {
-            Ok(()) => claim(dir, claims),
-            Err(source) => Err(ClaimError::Io { dir: dir.clone(), source }),
-        };
-        let claim = match claim {
-            Err(held @ ClaimError::Held { .. }) => return Err(held),
-            claim => claim.map_err(|error| error.to_string()),
-        };
-        let opened = claim.and_then(|claim| Self::try_open(wanted, account, claim));
-        match opened {
-            Ok(cache) => Ok(Some(cache)),
-            Err(why) => {
-                log::error!(
-                    "runs without its cache: cannot use \"{}\": {why} (make room or choose another \
-                     cache.path or a smaller cache.objects, then reload)",
-                    dir.display()
-                );
-                Ok(None)
-            }
-        }
+        let unusable = |why| OpenError::Unusable { dir: dir.clone(), why };
+        files::make_cache_dir(dir).map_err(|error| unusable(error.to_string()))?;
+        let claim = claim(dir, claims).map_err(|error| match error {
+            ClaimError::Held { .. } => OpenError::Held(error),
+            ClaimError::Io { .. } => unusable(error.to_string()),
+        })?;
+        Self::try_open(wanted, account, claim).map_err(unusable)
     }
 
     /// Whether nobody has cut what the children have mapped: they die where they touch what is missing.

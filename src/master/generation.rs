@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::cache::claim::Claim;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::master::adoption::Adoptions;
-use crate::master::cache::Cache;
+use crate::master::cache::{Cache, OpenError};
 use crate::master::files;
 use crate::master::listeners::Mark;
 use crate::master::post::Post;
@@ -71,8 +71,8 @@ impl Generation {
     ///
     /// # Errors
     /// When the user is unknown, a log file cannot be made, memory runs out, or the cache directory is
-    /// in use by another ktrix. A cache that cannot be opened for another reason is no error: the
-    /// generation goes without.
+    /// in use by another ktrix. A cache that cannot be opened for another reason is no error, and
+    /// the generation goes without, unless the current one has a cache that would be lost by that.
     pub fn prepare(
         config: Config,
         number: u64,
@@ -84,14 +84,7 @@ impl Generation {
         let account = account_of(&config)?;
         files::prepare_logs(&config, account.as_ref())?;
         let cache = match &config.cache {
-            Some(wanted) => match previous.and_then(|previous| previous.cache_like(wanted)) {
-                Some(cache) => Some(cache),
-                None => {
-                    let claims: Vec<_> = others.iter().filter_map(Self::claim).collect();
-                    Cache::open(wanted, account.as_ref(), &claims).map_err(io::Error::other)?
-                }
-            }
-            .inspect(|cache| cache.index.set_size(wanted.size_bytes)),
+            Some(wanted) => cache_for(wanted, account.as_ref(), others)?,
             None => None,
         };
         let servers = Rc::new(servers_of(&config, previous)?);
@@ -147,6 +140,28 @@ impl Generation {
         );
         None
     }
+}
+
+fn cache_for(
+    wanted: &CacheConfig,
+    account: Option<&Account>,
+    others: &[Generation],
+) -> io::Result<Option<Cache>> {
+    let current = others.iter().find(|other| other.phase == Phase::Current);
+    let kept = current.and_then(|current| current.cache_like(wanted));
+    let claims: Vec<_> = others.iter().filter_map(Generation::claim).collect();
+    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &claims), Ok) {
+        Ok(cache) => cache,
+        Err(why @ OpenError::Unusable { .. })
+            if current.is_none_or(|current| current.cache.is_none()) =>
+        {
+            log::error!("runs without its cache: {why}");
+            return Ok(None);
+        }
+        Err(why) => return Err(io::Error::other(why)),
+    };
+    cache.index.set_size(wanted.size_bytes);
+    Ok(Some(cache))
 }
 
 fn account_of(config: &Config) -> io::Result<Option<Account>> {

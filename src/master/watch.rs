@@ -40,6 +40,11 @@ impl Watch {
 impl Master {
     /// Looks if it is time to, and acts on what others did.
     pub(super) fn watch(&mut self, now: Instant) {
+        // A generation that starts may be about to replace the index.
+        let is_starting = |it: &Generation| matches!(it.phase, Phase::Starting { .. });
+        if self.generations.iter().any(is_starting) {
+            return;
+        }
         if now >= self.watch.looks_at {
             self.watch.looks_at = now + PAUSE;
             self.restore_pid_file();
@@ -78,12 +83,8 @@ impl Master {
         }
     }
 
-    /// What the current generation runs by, if that has lost its cache and another can be begun.
+    /// What the current generation runs by, if that has lost its cache and there is room for another.
     fn config_without_cache(&self) -> Option<Config> {
-        let is_starting = |it: &Generation| matches!(it.phase, Phase::Starting { .. });
-        if self.generations.iter().any(is_starting) {
-            return None;
-        }
         let current = self.generations.iter().find(|it| it.phase == Phase::Current)?;
         let has_seats = self.seats.n_free() >= Generation::n_posts(&current.config);
         (has_seats && current.cache.is_none()).then(|| (*current.config).clone())

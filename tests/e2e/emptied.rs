@@ -224,3 +224,25 @@ fn a_cache_directory_has_one_ktrix() {
     ktrix.wait_gone();
     other.stop();
 }
+
+#[test]
+fn a_reload_to_a_cache_that_cannot_be_opened_keeps_the_one_in_use() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    store_ten(&ktrix);
+    let n_before = origin.n_requests();
+    plan.put("cache", "{path: /dev/null/cache}");
+    plan.write_config();
+    ktrix.signal(Signal::SIGHUP);
+    let line = ktrix.wait_error("cannot use \"/dev/null/cache\"");
+    assert!(line.ends_with("; the configuration in use stays"), "{line}");
+    store_ten(&ktrix);
+    assert_eq!(origin.n_requests(), n_before);
+    // Another number of objects is no news about what somebody did.
+    plan.put("cache", "{path: $DIR/cache, objects: 5000}");
+    plan.write_config();
+    reload(&ktrix);
+    wait_told(&ktrix, "10 files taken in");
+    assert!(!plan.error_log().contains("removed or replaced"), "{}", plan.error_log());
+}
