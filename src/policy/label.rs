@@ -12,6 +12,8 @@ use crate::http::fields::Fields;
 use crate::http::list::members;
 use crate::policy::host::{Hosts, NamedHost};
 use crate::policy::key::without_default_port;
+use crate::policy::parts::KeyParts;
+use crate::policy::search::{no_vary_search, path_of_query};
 
 /// By what a purge names responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,12 +30,15 @@ pub enum Kind {
     Group,
     /// The URL, with all variants.
     Url,
+    /// The path of a URL, as far as what is stored of it is for more than one query
+    /// (No-Vary-Search).
+    Search,
 }
 
 impl Kind {
     /// Every kind.
-    pub const EACH: [Self; 6] =
-        [Self::All, Self::Host, Self::Prefix, Self::Tag, Self::Group, Self::Url];
+    pub const EACH: [Self; 7] =
+        [Self::All, Self::Host, Self::Prefix, Self::Tag, Self::Group, Self::Url, Self::Search];
 
     /// The word in commands, listings and the log.
     pub const fn word(self) -> &'static str {
@@ -44,6 +49,7 @@ impl Kind {
             Self::Tag => "tag",
             Self::Group => "group",
             Self::Url => "url",
+            Self::Search => "search",
         }
     }
 
@@ -56,6 +62,7 @@ impl Kind {
             Self::Tag => 4,
             Self::Group => 5,
             Self::Url => 6,
+            Self::Search => 7,
         }
     }
 
@@ -154,6 +161,19 @@ impl Labels {
         let is_cut = self.is_cut || other.is_cut || tags.len() > TAGS_MAX;
         tags.truncate(TAGS_MAX);
         Self { tags: tags.into(), is_cut, ..self }
+    }
+
+    /// These, and the path of its key before Vary if the response is for more than one query: which
+    /// queries it is stored for, who purges one of them does not know.
+    #[must_use]
+    pub fn with_search(self, parts: &KeyParts, key_text: &[u8], response: &Fields) -> Self {
+        if !parts.heeds_search || no_vary_search(response).is_none() {
+            return self;
+        }
+        let key_text = primary_of(key_text);
+        let path = path_of_query(key_text).unwrap_or(key_text);
+        let tags = Rc::new([LabelHash::of(Kind::Search, path).0]);
+        self.with_tags_of(&Self { tags, ..Self::default() })
     }
 
     /// These of what a 304 or a HEAD has renewed: an `answer` that names no tag and no group takes
@@ -399,6 +419,21 @@ mod tests {
         let both = many(0).with_tags_of(&many(1));
         assert!(both.is_cut && both.tags.len() == TAGS_MAX && both.tags.is_sorted());
         assert!(labels("a", 0).with_tags_of(&both).is_cut);
+    }
+
+    #[test]
+    fn what_is_for_more_than_one_query_is_named_by_its_path() {
+        let heeds = KeyParts { heeds_search: true, ..KeyParts::default() };
+        let says = fields(&[("no-vary-search", "params")]);
+        let path = LabelHash::of(Kind::Search, b"GET http://h/p").0;
+        let tags = |parts: &KeyParts, text: &[u8], fields: &Fields| {
+            Labels::untagged(7).with_search(parts, text, fields).tags
+        };
+        for text in [&b"GET http://h/p?a=1"[..], b"GET http://h/p", b"GET http://h/p?a\nb:?c"] {
+            assert_eq!(*tags(&heeds, text, &says), [path]);
+        }
+        assert!(tags(&heeds, b"GET http://h/p?a=1", &fields(&[])).is_empty());
+        assert!(tags(&KeyParts::default(), b"GET http://h/p?a=1", &says).is_empty());
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl KeyParts {
             // The whole route, and perhaps others below it.
             PathPart::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
         };
-        tells_path && (query.is_empty() || self.query.is_on && self.query.is_as_sent())
+        let is_as_sent = self.query.is_on && self.query.is_as_sent() && !self.heeds_search;
+        tells_path && (query.is_empty() || is_as_sent)
     }
 
     /// Whether what is stored under a key before Vary was stored by these parts: its variants are
@@ -246,6 +247,8 @@ mod tests {
             let parts = KeyParts { query, ..KeyParts::default() };
             assert!(told(&parts, "/a") && !told(&parts, "/a?") && !told(&parts, "/a?a=1"));
         }
+        let parts = KeyParts { heeds_search: true, ..KeyParts::default() };
+        assert!(told(&parts, "/a") && !told(&parts, "/a?a=1"));
     }
 
     #[test]

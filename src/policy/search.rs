@@ -39,6 +39,13 @@ pub fn no_vary_search(response: &Fields) -> Option<QueryPart> {
     (part != QueryPart::default()).then_some(part)
 }
 
+/// The path of a key's URL, if it has a query: the key text before Vary up to there. What is stored
+/// of it for more than one query may be under any name with the same path.
+pub fn path_of_query(key_text: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memchr2(b'?', b'\n', key_text)?;
+    key_text.split_at_checked(at).filter(|(_, rest)| rest.starts_with(b"?")).map(|(path, _)| path)
+}
+
 /// The names of a list; `None` if one is no string.
 fn patterns(names: &[Value]) -> Option<Vec<Pattern>> {
     let name = |value: &Value| match value {
@@ -85,6 +92,13 @@ mod tests {
             assert_eq!(counts(field, query), expected, "{field} {query}");
         }
         assert_eq!(no_vary_search(&fields(&[])), None);
+    }
+
+    #[test]
+    fn a_path_ends_where_its_query_begins() {
+        assert_eq!(path_of_query(b"GET http://h/p?a=1?b"), Some(&b"GET http://h/p"[..]));
+        assert_eq!(path_of_query(b"GET http://h/p"), None);
+        assert_eq!(path_of_query(b"GET http://h/p\nreferer:?"), None);
     }
 
     proptest! {

@@ -158,6 +158,7 @@ impl Fill {
     pub(super) fn labels(&self, fields: &Fields) -> Labels {
         let job = &self.job;
         Labels::of(fields, job.scheme.as_bytes(), job.request.authority(), job.asked_seq)
+            .with_search(&job.rules.key, &job.found.primary.text, fields)
     }
 
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.

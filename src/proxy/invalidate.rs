@@ -4,10 +4,11 @@ use crate::cache::place;
 use crate::cache::purge::Order;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::policy::invalidate;
-use crate::policy::key::Key;
+use crate::policy::key::{Key, key_of};
 use crate::policy::label::{self, Kind};
+use crate::policy::parts::KeyParts;
+use crate::policy::search::path_of_query;
 use crate::proxy::context::{CacheSide, Context};
-use crate::proxy::lookup::Name;
 use crate::reactor;
 
 /// Forgets what the answer to an unsafe request has made untrue.
@@ -22,7 +23,7 @@ pub fn after(context: &Context, scheme: &str, request: &RequestHead, response: &
         &request.target,
         &response.fields,
         |path| &context.router.rules_for(request.host(), path).key,
-        |text| forget_url(cache, text),
+        |parts, text| forget_url(cache, parts, text),
     );
     forget_groups(cache, scheme, request, response);
 }
@@ -32,23 +33,28 @@ fn forget_groups(cache: &CacheSide, scheme: &str, request: &RequestHead, respons
     let groups = label::groups_of(&response.fields, "cache-group-invalidation");
     for group in groups.iter().take(GROUPS_MAX) {
         let text = label::group_text(scheme.as_bytes(), request.authority(), group);
-        let (name, who) = (String::new(), String::new());
-        let order = Order { kind: Kind::Group, text, is_soft: false, name, who };
-        if let Err(error) = cache.purges.purge(&order, reactor::now().unix_s()) {
-            ::log::warn!("a group of responses that an origin invalidated stays: {error}");
-        }
+        purge(cache, Kind::Group, text);
     }
 }
 
 /// Groups of one answer that are looked at.
 const GROUPS_MAX: usize = 128;
 
-/// Forgets what is under the key of a URL, and what answers for it too.
-fn forget_url(cache: &CacheSide, text: &[u8]) {
-    let exact = Name::of(text);
-    let counting = cache.searches.borrow().counting(&exact);
-    forget(cache, &exact.key);
-    counting.iter().for_each(|name| forget(cache, &name.key));
+/// Forgets what is under the key of a URL, and what answers for its query too. What that is, and
+/// under which name, each worker learns by itself: so it is purged in all.
+fn forget_url(cache: &CacheSide, parts: &KeyParts, text: &[u8]) {
+    forget(cache, &key_of(text));
+    let Some(path) = path_of_query(text).filter(|_| parts.heeds_search) else { return };
+    purge(cache, Kind::Search, path.to_vec());
+}
+
+/// Purges, on nobody's order, what an origin has made untrue.
+fn purge(cache: &CacheSide, kind: Kind, text: Vec<u8>) {
+    let (name, who) = (String::new(), String::new());
+    let order = Order { kind, text, is_soft: false, name, who };
+    if let Err(error) = cache.purges.purge(&order, reactor::now().unix_s()) {
+        ::log::warn!("what an origin invalidated, a {}, stays: {error}", kind.word());
+    }
 }
 
 /// Forgets the object, or the marker of all variants, under a key.

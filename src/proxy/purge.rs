@@ -8,7 +8,9 @@ use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::label::{self, Kind};
+use crate::policy::parts::KeyParts;
 use crate::policy::purging::{self, Refusal, Wish};
+use crate::policy::search::path_of_query;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::CloseReason;
@@ -40,7 +42,38 @@ pub fn orders(
     if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.tell_beginning(target) {
         return Err(Refusal::Untold);
     }
-    Ok(wishes.into_iter().map(|wish| order(router, scheme, request, wish, who)).collect())
+    let mut orders = Vec::with_capacity(wishes.len());
+    for Wish { kind, text, name, is_soft } in wishes {
+        let who = who.to_owned();
+        if kind == Kind::Url {
+            let text = Name::of_request(key, scheme, request).text;
+            orders.extend(url_orders(key, &text, name, is_soft, &who));
+        } else {
+            orders.push(Order { kind, text, is_soft, name, who });
+        }
+    }
+    Ok(orders)
+}
+
+/// What to purge for a URL of this key text before Vary, as keys of these parts have it: what is
+/// stored under it, and what may answer for its query under another name.
+pub fn url_orders(
+    key: &KeyParts,
+    text: &[u8],
+    name: String,
+    is_soft: bool,
+    who: &str,
+) -> impl Iterator<Item = Order> {
+    let text = label::primary_of(text);
+    let search = path_of_query(text).filter(|_| key.heeds_search).map(|path| Order {
+        kind: Kind::Search,
+        text: path.to_vec(),
+        is_soft,
+        name: name.split('?').next().unwrap_or_default().to_owned(),
+        who: who.to_owned(),
+    });
+    let url = Order { kind: Kind::Url, text: text.to_vec(), is_soft, name, who: who.to_owned() };
+    std::iter::once(url).chain(search)
 }
 
 impl<C: Client> Exchange<'_, C> {
@@ -92,19 +125,6 @@ impl<C: Client> Exchange<'_, C> {
 /// The numbers, one by one: others purge meanwhile, so what is between them need not be ours.
 fn listed(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn order(router: &Router, scheme: &str, request: &RequestHead, wish: Wish, who: &str) -> Order {
-    let Wish { kind, text, name, is_soft } = wish;
-    let text = match kind {
-        Kind::Url => {
-            let rules = router.rules_for(request.host(), request.target.path());
-            let name = Name::of_request(&rules.key, scheme, request);
-            label::primary_of(&name.text).to_vec()
-        }
-        _ => text,
-    };
-    Order { kind, text, is_soft, name, who: who.to_owned() }
 }
 
 #[cfg(test)]

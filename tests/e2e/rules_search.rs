@@ -1,6 +1,8 @@
 //! Parameters of a query that do not matter, as the origin says: No-Vary-Search.
 
-use crate::support::{Ask, Origin, Plan, Response};
+use crate::support::ktrix;
+use crate::support::socket::Address;
+use crate::support::{Ask, Ktrix, Origin, Plan, Response, until_true};
 
 /// One worker, so that what is learned is known to whoever is asked next.
 fn plan(origin: &Origin, key: &str) -> Plan {
@@ -74,4 +76,52 @@ fn an_answer_that_says_less_is_no_answer_for_others() {
     // What is stored under this query never said that its parameters do not matter.
     ktrix.get("/a?x=2&utm=1").expect_miss().expect_body("/a?x=2&utm=1");
     ktrix.wait_hit("/a?x=2").expect_body("/a?x=2");
+}
+
+#[test]
+fn a_purge_of_one_query_names_what_is_stored_for_it_under_another() {
+    let origin = Origin::answering(|request| {
+        let answer = Response::ok(request.number.to_string()).cache("max-age=600");
+        answer.field("No-Vary-Search", "params=(\"utm\")")
+    });
+    let plan = plan(&origin, "{no-vary-search: on}").set("workers", "4");
+    let ktrix = plan.start();
+    let ask = Ask::get("/a?utm=1&x=1");
+    let other = warm(&ktrix, &Ask::get("/b?utm=1"));
+    let Address::Ip(address) = plan.address else { unreachable!() };
+    let config = plan.config_path().display().to_string();
+    let purge = ["cache", "purge", &format!("http://{address}/a?x=1&utm=2"), "-c", &config];
+    for way in 0..3 {
+        let body = warm(&ktrix, &ask);
+        match way {
+            0 => {
+                let answer = ktrix.ask(&Ask::new("PURGE", "/a?utm=1&x=1")).expect_status(200);
+                answer.expect_field("ktrix-purge", "1, 2");
+            }
+            1 => {
+                let said = ktrix::text(&plan.run(&purge));
+                assert!(
+                    said.contains(&format!("purge 4 of search http://{address}/a\n")),
+                    "{said}"
+                );
+            }
+            _ => drop(ktrix.ask(&Ask::post("/a?x=1&utm=3", "")).expect_status(200)),
+        }
+        for _ in 0..16 {
+            assert_ne!(ktrix.ask(&ask).text(), body, "way {way}");
+        }
+    }
+    ktrix.get("/b?utm=1").expect_hit().expect_body(&other);
+}
+
+/// Asks until every worker answers by itself, and gives the body.
+fn warm(ktrix: &Ktrix<'_>, ask: &Ask) -> String {
+    let (mut n_hits, mut body) = (0, String::new());
+    until_true("many hits", || {
+        let answer = ktrix.ask(ask);
+        n_hits = if answer.is_hit() { n_hits + 1 } else { 0 };
+        body = answer.text();
+        n_hits >= 32
+    });
+    body
 }

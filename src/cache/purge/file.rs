@@ -19,7 +19,7 @@
 //! | 64..72 | version | counts every change, from 1 |
 //! | 128..132 | lock | the writer ([`crate::sys::owner::Owner`] word), 0 = free |
 //! | 136..144 | count | sealed number of the last purge |
-//! | 144..152 | tagged | sealed number of the last purge of a tag or group |
+//! | 144..152 | tagged | sealed number of the last purge of a tag, a group or a search |
 //! | 152..160 | logged | number of the last purge that the keeper has logged |
 //! | 160..168 | synced | the version that was last written to the disk |
 //! | 168..176 | boot | of the machine, in which it was made or last mended ([`owner::boot`]) |

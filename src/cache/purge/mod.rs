@@ -189,7 +189,7 @@ impl Purges {
         let label = Label::new(hash, order.is_soft);
         let len = if kind == Kind::Prefix { text.len() } else { 0 };
         self.bucket(hash).note(&Note { label, number, time_s: now_s, kind, len });
-        if matches!(kind, Kind::Tag | Kind::Group) {
+        if matches!(kind, Kind::Tag | Kind::Group | Kind::Search) {
             header.tagged.store(sealed(number, COUNT_SEED), Ordering::Release);
         }
         if !order.who.is_empty() {

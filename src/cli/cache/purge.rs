@@ -17,6 +17,7 @@ use crate::policy::host::NamedHost;
 use crate::policy::key::Key;
 use crate::policy::label::{self, Kind};
 use crate::policy::purging::Refusal;
+use crate::proxy::purge::url_orders;
 
 /// What is to be purged, or to be done with purges.
 #[derive(Args, Debug)]
@@ -72,23 +73,28 @@ pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Wri
         writeln!(out, "purge {number} of {} is undone", named(&undone))?;
         return Ok(());
     }
-    let order = what.order(dir, naming)?;
-    let number = purges.purge(&order, now_s()).context("nothing is purged")?;
-    purges.sync().context("purged, but cannot write the table of purges")?;
-    let soft = if order.is_soft { "soft " } else { "" };
-    writeln!(out, "{soft}purge {number} of {} {}", order.kind.word(), order.name)?;
+    for order in what.orders(dir, naming)? {
+        let number = purges.purge(&order, now_s());
+        let number = number.with_context(|| format!("no {} is purged", order.kind.word()))?;
+        purges.sync().context("purged, but cannot write the table of purges")?;
+        let soft = if order.is_soft { "soft " } else { "" };
+        let line = format!("{soft}purge {number} of {} {}", order.kind.word(), order.name);
+        writeln!(out, "{}", line.trim_end())?;
+    }
     Ok(())
 }
 
 impl Purge {
-    fn order(&self, dir: &Path, naming: &Naming) -> Result<Order> {
+    fn orders(&self, dir: &Path, naming: &Naming) -> Result<Vec<Order>> {
         let (kind, text, name) = if let Some(url) = &self.url {
-            let text = url_text(dir, naming, url)?;
+            if url.contains("://") {
+                let (parts, name, _) = naming.of_url(url, &[])?;
+                let name = &name.text;
+                return Ok(url_orders(parts, name, url.clone(), self.soft, &who()).collect());
+            }
+            let text = text_under(dir, naming, url)?;
             // A key, or a file, tells nobody what it was.
-            let name = match url.contains("://") {
-                true => url.clone(),
-                false => printable(KeyText::of(&text).url),
-            };
+            let name = printable(KeyText::of(&text).url);
             (Kind::Url, text, name)
         } else if let Some(prefix) = &self.prefix {
             let text = label::prefix_text(prefix.as_bytes())?;
@@ -106,7 +112,7 @@ impl Purge {
         } else {
             (Kind::All, Vec::new(), String::new())
         };
-        Ok(Order { kind, text, is_soft: self.soft, name, who: who() })
+        Ok(vec![Order { kind, text, is_soft: self.soft, name, who: who() }])
     }
 }
 
@@ -152,11 +158,8 @@ fn origin(text: &str) -> Result<String, String> {
     one_host(authority).map(|_| format!("{scheme}://{authority}"))
 }
 
-/// The key text of what a URL, a key or a file names, without what tells its variants apart.
-fn url_text(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
-    if what.contains("://") {
-        return Ok(label::primary_of(&naming.of_url(what, &[])?.1.text).to_vec());
-    }
+/// The key text of what a key or a file names, without what tells its variants apart.
+fn text_under(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
     let key: Key = naming.key(what)?;
     let store = Store::existing(dir, 0);
     let object = store.open_any(&key).context("cannot use the cache file")?;
