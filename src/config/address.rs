@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::config::error::quoted;
+use crate::config::section::{is_off, is_on};
 use crate::config::{HostPattern, Listen, ListenAddress, ServerAddress};
 
 /// Where clients are accepted when nobody says.
@@ -81,6 +82,9 @@ pub fn parse_server(text: &str) -> Result<ServerAddress, String> {
     };
     if let Some(path) = text.strip_prefix("unix:") {
         return parse_socket_path(path).map(ServerAddress::Unix);
+    }
+    if is_on(text) || is_off(text) {
+        return wrong("is a switch, where an address stands");
     }
     let mut bare = text;
     if let Some((scheme, rest)) = text.split_once("://") {

@@ -272,7 +272,9 @@ impl<'a> Item<'a> {
 impl Scalar<'_> {
     /// Whether it is this word; a switch may be written in each of its ways.
     pub(crate) fn is(&self, word: &str) -> bool {
-        self.text.eq_ignore_ascii_case(word) || (word == "off" && is_off(self.text))
+        self.text.eq_ignore_ascii_case(word)
+            || (word == "off" && is_off(self.text))
+            || (word == "on" && is_on(self.text))
     }
 
     /// The text as a path of the file system. A word for a switch is none: who writes it does not
@@ -391,7 +393,7 @@ fn expected(kind: Kind) -> String {
         Kind::Duration(..) => "a time such as \"5s\"".to_owned(),
         Kind::Switch => "on or off".to_owned(),
         Kind::Choice(words) => format!("one of: {}", words.join(", ")),
-        Kind::List("conditions") => "conditions such as \"cookie session\"".to_owned(),
+        Kind::List("conditions or off") => "conditions such as \"cookie session\"".to_owned(),
         Kind::Section(word) | Kind::List(word) | Kind::Text(word) => word.to_owned(),
     }
 }

@@ -154,6 +154,26 @@ fn lists_of_a_route_can_be_off() {
 }
 
 #[test]
+fn what_a_site_says_can_be_taken_back_by_its_route() {
+    let config = read(concat!(
+        "cache: {path: /c, admission: yes, rules: {ttl-status: {any: 1s}}}\nupstream: a\n",
+        "sites:\n  - cache: {pass-if: cookie a, refresh-if: header B, ignore: expires, ",
+        "vary-ignore: c}\n    routes:\n      - {path: /x}\n      - path: /y\n        cache: ",
+        "{pass-if: off, refresh-if: [no], ignore: none, vary-ignore: off, ttl-status: off}\n",
+    ))
+    .unwrap();
+    let rules = |route: usize| &*config.sites[0].routes[route].rules;
+    let n_said = |rules: &Rules| {
+        let ttls = rules.ttl_status.of(Status(200)).iter().count();
+        let lists = [rules.pass_if.len(), rules.refresh_if.len()];
+        (lists, rules.ignored.len(), rules.vary_ignored.len(), ttls)
+    };
+    assert_eq!(n_said(rules(0)), ([1, 1], 1, 1, 1));
+    assert_eq!(n_said(rules(1)), ([0, 0], 0, 0, 0));
+    assert_eq!(config.cache.unwrap().admission, Admission::On);
+}
+
+#[test]
 fn a_route_s_rules_are_read_with_care() {
     let faults = |rules: &str| {
         let text = format!("cache: {{path: /c, rules: {rules}}}\nupstream: a\n");
@@ -185,6 +205,9 @@ fn a_route_s_rules_are_read_with_care() {
         ("{ttl-status: {404: 3s, 404: 3s}}", "ttl-status.404: stands twice (first in line 1)"),
         ("{targeted: [off, cache-control]}", "targeted[0]: \"off\" stands beside others"),
         ("{strip: [a, none]}", "strip[1]: \"none\" stands beside others (off stands alone)"),
+        ("{pass-if: [off, cookie a]}", "pass-if[0]: \"off\" stands beside others"),
+        ("{ignore: on}", "ignore: \"on\" is not a field that can be ignored"),
+        ("{vary-ignore: yes}", "vary-ignore: \"yes\" is not the name of a field"),
         ("{strip: on}", "strip: \"on\" is not the name of a field"),
         ("{cache-status: [off, ttl]}", "cache-status[0]: \"off\" stands beside others"),
         ("{cache-status: on}", "\"on\" is not known (try off, fwd-status"),
@@ -294,6 +317,8 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: a\ncache: on\n", "2:8: cache: \"on\" is a switch where a path stands (try"),
         ("upstream: a\ncache: true\n", "cache: \"true\" is a switch"),
         ("upstream: a\ncache: {path: off}\n", "cache.path: \"off\" is a switch"),
+        ("upstream: off\n", "1:11: upstream: \"off\" is a switch, where an address stands (try"),
+        ("upstream: {servers: [on]}\n", "servers[0]: \"on\" is a switch"),
         ("upstream: a\nlog: on\n", "2:6: log: \"on\" is a switch where a path stands"),
         ("upstream: a\nlog: {access: Yes}\n", "a path, or \"./Yes\")"),
         ("upstream: a\nlog: {access: {file: off}}\n", "log.access.file: \"off\" is a switch"),

@@ -159,7 +159,7 @@ fn asked(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     {
         let why = "is no condition (try \"cookie session\", \"header X-Preview\" or \"query q=1\")";
         let is_condition = |text: &str| Condition::parse(text).is_some();
-        if let Some(texts) = key::texts(faults, section, key, why, is_condition) {
+        if let Some(texts) = key::texts_or_off(faults, section, key, why, is_condition) {
             let parsed = texts.iter().filter_map(|scalar| Condition::parse(scalar.text));
             *conditions = parsed.collect();
         }
@@ -175,24 +175,23 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
         None => {}
     }
     let why = "is not the name of a field";
+    let is_name = |text: &str| is_token(text.as_bytes()) && !is_on(text);
     for (key, names) in [("targeted", &mut rules.targets), ("strip", &mut rules.stripped)] {
-        let is_name = |text: &str| is_token_text(text) && !is_on(text);
         if let Some(texts) = key::texts_or_off(faults, section, key, why, is_name) {
             *names = lower_case(&texts);
         }
     }
     let why = "is not a field that can be ignored";
     // One client's cookies must not become everybody's.
-    let is_name =
-        |text: &str| is_token(text.as_bytes()) && !text.eq_ignore_ascii_case("set-cookie");
-    if let Some(names) = key::texts(faults, section, "ignore", why, is_name) {
+    let may_be_ignored = |text: &str| is_name(text) && !text.eq_ignore_ascii_case("set-cookie");
+    if let Some(names) = key::texts_or_off(faults, section, "ignore", why, may_be_ignored) {
         rules.ignored = lower_case(&names);
     }
     if let Some(told) = report(faults, section) {
         rules.report = told;
     }
     let why = "is not the name of a field";
-    if let Some(names) = key::texts(faults, section, "vary-ignore", why, is_token_text) {
+    if let Some(names) = key::texts_or_off(faults, section, "vary-ignore", why, is_name) {
         rules.vary_ignored = lower_case(&names);
     }
     if let Some(word) = section.word_if_any(faults, "vary-language") {
@@ -224,10 +223,6 @@ fn report(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<Report> {
     Some(report)
 }
 
-fn is_token_text(text: &str) -> bool {
-    is_token(text.as_bytes())
-}
-
 fn lower_case(names: &[Scalar<'_>]) -> Vec<Box<str>> {
     names.iter().map(|scalar| scalar.text.to_ascii_lowercase().into()).collect()
 }
@@ -236,6 +231,9 @@ fn lower_case(names: &[Scalar<'_>]) -> Vec<Box<str>> {
 fn ttl_status(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<StatusTtls> {
     const KIND: Kind = Kind::Duration(0, schema::TTL_MS_MAX);
     let node = section.node("ttl-status")?;
+    if matches!(&node.value, Value::Scalar(text) if is_off(text)) {
+        return Some(StatusTtls::default());
+    }
     let path = section.path_of("ttl-status");
     let named = Section::open_named(faults, "", path, node);
     let mut ttls = StatusTtls::default();
