@@ -3,6 +3,8 @@
 //! It is answered here whatever comes of it, so that no origin ever sees such a request while a
 //! cache is configured, be it open or not.
 
+use std::net::IpAddr;
+
 use crate::cache::purge::{Order, PurgeError};
 use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
@@ -82,14 +84,15 @@ impl<C: Client> Exchange<'_, C> {
         let address = self.client.address();
         if !wanted.purge.iter().any(|network| network.contains(address)) {
             self.facts.reason = DENIED;
-            return self.own(Status(403), "who may purge is configured otherwise", &[]).await;
+            // Its own address, which a client behind others may not know.
+            let text = format!("{} may not purge (see cache.purge)", named(address));
+            return self.own(Status(403), &text, &[]).await;
         }
         let Some(cache) = &self.context.cache else {
             let text = "the cache cannot be opened: nothing is purged";
             return self.own(Status(503), text, &[]).await;
         };
-        let who =
-            address.map_or_else(|| "unix socket".to_owned(), |it| it.to_canonical().to_string());
+        let who = named(address);
         let orders = match orders(&self.context.router, self.client.scheme(), self.request, &who) {
             Ok(orders) => orders,
             Err(refusal) => {
@@ -120,6 +123,11 @@ impl<C: Client> Exchange<'_, C> {
         };
         self.own(Status(503), &text, &[("Retry-After", "1")]).await
     }
+}
+
+/// Who asks, for people.
+fn named(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unix socket".to_owned(), |it| it.to_canonical().to_string())
 }
 
 /// The numbers, one by one: others purge meanwhile, so what is between them need not be ours.

@@ -235,7 +235,9 @@ fn only_who_is_allowed_purges_and_no_origin_sees_it() {
     let n_before = origin.n_requests();
     for (target, field) in [("/a", ("X-Forwarded-For", "10.0.0.1")), ("/b", ("Host", "10.0.0.1"))] {
         let ask = Ask::new("PURGE", target).field(field.0, field.1);
-        ktrix.ask(&ask).expect_status(403);
+        let refused = ktrix.ask(&ask).expect_status(403);
+        let text = String::from_utf8_lossy(&refused.body);
+        assert!(text.contains("127.0.0.1 may not purge (see cache.purge)"), "{text}");
     }
     ktrix.get("/a").expect_body(&body).expect_hit();
     let mut local = Client::connect(&Address::Unix(plan.dir().join("sock")));
@@ -244,6 +246,9 @@ fn only_who_is_allowed_purges_and_no_origin_sees_it() {
     local.ask(&ask("everything")).expect_status(400);
     ktrix.get("/a").expect_body(&body).expect_hit();
     local.ask(&ask("url")).expect_status(200);
+    until_true("the reason of the one that was not understood", || {
+        plan.access_lines().iter().any(|line| line.contains("purge-refused"))
+    });
     assert_eq!(origin.n_requests(), n_before, "no origin saw any of it");
     expect_gone(&ktrix, &Ask::get("/a"), &body);
     until_true("the reason in the access log", || {
