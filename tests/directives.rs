@@ -137,6 +137,7 @@ fn is_a_value(row: &Directive) -> bool {
         "none",
         "half of cache.size",
         "64 MiB, at most a fiftieth of cache.size",
+        "1 MiB, at most a sixteenth of cache.memory",
         "cache.object",
         "the site's own",
     ]

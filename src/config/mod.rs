@@ -177,6 +177,8 @@ pub struct CacheConfig {
     pub objects: usize,
     /// Bytes of each worker's hot tier.
     pub memory_bytes: usize,
+    /// Bytes of the largest body that stays in it; at most a quarter of it.
+    pub memory_object_bytes_max: u64,
     /// Bytes of the largest response that is stored; at most `size_bytes`.
     pub object_bytes_max: u64,
     /// Bytes that stay free on the disk.

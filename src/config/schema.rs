@@ -118,6 +118,7 @@ pub(crate) const TTL_MS_MAX: u64 = 24_855 * DAY;
 pub const WORKERS_MAX: u64 = 64;
 
 /// What stays free on the disk: a small cache on a small disk must not have to be empty.
+const MEMORY_OBJECT_DEFAULT: &str = "1 MiB, at most a sixteenth of cache.memory";
 const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
 
 /// The table.
@@ -149,6 +150,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "size", Kind::Size(MIB, PIB), "1 GiB", "all cache files together"),
     row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take some 100 bytes each in the index"),
     row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
+    row("cache", "memory-object", Kind::Size(64 * KIB, GIB), MEMORY_OBJECT_DEFAULT, "the largest body that is kept there; larger ones are sent from their files"),
     row("cache", "free", Kind::Size(0, PIB), FREE_DEFAULT, "what stays free on the disk"),
     row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache makes room only for what is asked for a second time; auto finds out"),
     row("cache", "scrub", Kind::Size(0, 64 * GIB), "1 MiB", "files that are verified in the background, in a second; 0 B is none"),

@@ -26,6 +26,7 @@ fn three_lines_are_a_whole_configuration() {
     assert_eq!(cache.path, Path::new("/tmp/hnie/cache/"));
     assert_eq!((cache.size_bytes, cache.objects), (1 << 30, 100_000));
     assert_eq!((cache.memory_bytes, cache.object_bytes_max), (64 << 20, 1 << 29));
+    assert_eq!(cache.memory_object_bytes_max, 1 << 20);
     let access = config.log.access.unwrap();
     assert_eq!(access.file, Path::new("/tmp/hnie/log"));
     assert_eq!((access.format, access.when_full), (LogFormat::Combined, WhenFull::Wait));
@@ -53,7 +54,7 @@ fn the_full_form_is_read() {
         "user: ktrix\nworkers: 3\npid: off\nlisten: [\"127.0.0.1:0\", {address: \"[::1]:81\"}]\n",
         "log:\n  access: {file: /a.log, format: json, when-full: drop, buffer: 100 KiB}\n",
         "  error: syslog\n  level: warn\n",
-        "cache: {path: /c, size: 10 GiB, objects: 1000000, memory: 1 MiB, object: 5 GiB}\n",
+        "cache: {path: /c, size: 10 GiB, objects: 1000000, memory: 1 MiB, memory-object: 99 KiB, object: 5 GiB}\n",
         "upstreams:\n  app:\n    balance: round-robin\n    connections: 9\n    pending: 0\n",
         "    pending-timeout: 1s\n    skip: 0s\n    retries: 0\n",
         "    servers:\n      - 10.0.0.1:8080\n      - {address: web.lan, weight: 2}\n",
@@ -343,6 +344,10 @@ fn each_mistake_has_its_place_and_its_key() {
         ),
         ("upstream: a\nlimits: {heads: 1}\n", "limits.heads: is not a known key (did you mean"),
         ("upstream: a\ncache: {size: 1 GiB}\n", "2:8: cache.path: is missing"),
+        (
+            "upstream: a\ncache: {path: /c, memory: 2 MiB, memory-object: 1 MiB}\n",
+            "2:49: cache.memory-object: \"1 MiB\" is larger than a quarter of cache.memory",
+        ),
         ("upstream: a\ncache: {path: /c, size: 1 MiB, object: 2 MiB}\n", "larger than cache.size"),
         ("upstream: a\ncache: {path: /c, objects: 1e6}\n", "\"1e6\" is not a number from 1000"),
         ("upstream: \"\"\n", "1:11: upstream: \"\" is neither"),

@@ -6,31 +6,25 @@
 
 use std::rc::Rc;
 
-use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
-use crate::cache::object::Fault;
+use crate::cache::hot::{Body, HotObject, Source};
 use crate::cache::place;
 use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::{SlotView, State};
-use crate::cache::store::{Object, OpenError};
+use crate::cache::store::OpenError;
 use crate::http::fields::Fields;
-use crate::http::h1::head;
 use crate::http::head::RequestHead;
 use crate::http::hop;
-use crate::http::status::Status;
 use crate::policy::course::Held;
 use crate::policy::key::{self, Key};
 use crate::policy::label::Labels;
-use crate::policy::meta;
 use crate::policy::parts::KeyParts;
 use crate::policy::vary::VaryNames;
 use crate::proxy::context::CacheSide;
+use crate::proxy::load::{self, Loaded};
 use crate::reactor;
 
 /// How often a slot that changes under our eyes is read again.
 const ATTEMPTS_MAX: usize = 4;
-
-/// A stored head has no more fields than this: an origin's limit and what we add.
-pub const STORED_FIELDS_MAX: usize = 1024;
 
 /// A key and the text it was made of.
 #[derive(Clone, Debug)]
@@ -357,14 +351,18 @@ pub async fn find(cache: &CacheSide, name: &Name) -> What {
 
 async fn seek(cache: &CacheSide, name: &Name) -> Sought {
     if let Some(object) = find_hot(cache, name) {
-        return What::Object(object).into();
+        let wants_body = cache.hot.borrow().wants_body(&object);
+        return match wants_body {
+            true => take_in(cache, name, object).await.into(),
+            false => What::Object(object).into(),
+        };
     }
     for _ in 0..ATTEMPTS_MAX {
         let Some(slot) = cache.index.lookup(&name.key) else { break };
         if slot.state == State::Pass {
             return if is_outlived_note(&slot) { What::Nothing } else { What::Pass }.into();
         }
-        match load(cache, name, &slot).await {
+        match load::load(cache, &name.key, &name.text, &slot).await {
             Ok(Some(Loaded::Object(object))) => {
                 cache.index.touch(slot.at);
                 return What::Object(object).into();
@@ -390,6 +388,24 @@ async fn seek(cache: &CacheSide, name: &Name) -> Sought {
     What::Nothing.into()
 }
 
+/// Reads the body of what the hot tier has into memory, unless it is replaced meanwhile.
+async fn take_in(cache: &CacheSide, name: &Name, object: Rc<HotObject>) -> What {
+    let Body::File(file) = &object.body else { return What::Object(object) };
+    match load::read_body(file).await {
+        Ok(_) if !is_current(cache, &object) => What::Object(object),
+        Ok(body) => What::Object(cache.hot.borrow_mut().take_in(&object, body)),
+        Err(OpenError::Fault(fault)) => {
+            cache.hot.borrow_mut().remove(&name.key);
+            let slot = cache.index.lookup(&name.key);
+            let slot = slot
+                .filter(|slot| object.source.is_some_and(|it| it.generation == slot.generation));
+            slot.map_or(What::Nothing, |slot| remove_damaged(cache, name, &slot, fault.word()))
+        }
+        // It was whole when it was opened, and is sent from the file.
+        Err(OpenError::Io(_)) => What::Object(object),
+    }
+}
+
 /// Whether a slot holds no more than a note, too old to count.
 fn is_outlived_note(slot: &SlotView) -> bool {
     slot.state == State::Pass && slot.fresh_until_s <= reactor::now().unix_s()
@@ -404,67 +420,6 @@ fn remove_damaged(cache: &CacheSide, name: &Name, slot: &SlotView, why: &str) ->
     What::Nothing
 }
 
-/// Reads an object from its file, checks all of it, and keeps it in the hot tier. `None` when
-/// there is no file, or another one by now.
-async fn load(
-    cache: &CacheSide,
-    name: &Name,
-    slot: &SlotView,
-) -> Result<Option<Loaded>, OpenError> {
-    let Some(object) = cache.store.open_object(&name.key, &name.text)? else { return Ok(None) };
-    let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
-    let version = cache.purges.version();
-    let standing = cache.purges.standing(&name.text, &lifetimes.labels);
-    match standing {
-        Standing::Valid => {}
-        Standing::Stale(since_s) => lifetimes.end_freshness(since_s.min(reactor::now().unix_s())),
-        Standing::Purged => {
-            return Ok(Some(Loaded::Purged(Source { at: slot.at, generation: slot.generation })));
-        }
-    }
-    let fields =
-        head::parse_fields(object.head(), STORED_FIELDS_MAX).map_err(|_| Fault::FrontDamaged)?;
-    let source = Some(Source { at: slot.at, generation: slot.generation });
-    let status = Status(object.status());
-    let is_small = cache.hot.borrow().has_room_for(object.body_len);
-    let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
-        Some(body) if is_small => {
-            HotObject::in_memory(name.key, source, status, lifetimes, fields, &body)
-        }
-        _ => {
-            if slot.stamp != object.stamp {
-                verify(&object).await?;
-                cache.index.restamp(slot.at, slot.generation, object.stamp);
-            }
-            HotObject::in_file(name.key, source, status, lifetimes, fields, object)
-        }
-    };
-    if !cache.index.is_current(slot.at, slot.generation) {
-        return Ok(None);
-    }
-    let hot = Rc::new(hot.standing(standing, version));
-    cache.hot.borrow_mut().insert(Rc::clone(&hot));
-    Ok(Some(Loaded::Object(hot)))
-}
-
-/// What an object's file holds.
-enum Loaded {
-    /// What it may be answered with.
-    Object(Rc<HotObject>),
-    /// What was purged.
-    Purged(Source),
-}
-
-/// Checks a body step by step, so that others have their turn between the steps.
-async fn verify(object: &Object) -> Result<(), OpenError> {
-    let mut verify = object.verify();
-    let mut scratch = Vec::new();
-    while !verify.step(object, &mut scratch)? {
-        reactor::yield_now().await;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -477,6 +432,7 @@ mod tests {
     use crate::cache::slot::NewSlot;
     use crate::cache::uses::Uses;
     use crate::config::Admission;
+    use crate::http::status::Status;
     use crate::policy::keep::Lifetimes;
     use crate::policy::label::Kind;
     use crate::proxy::notice::Notice;
@@ -493,7 +449,7 @@ mod tests {
             fills: Rc::new(Fills::create(16).unwrap()),
             uses: Rc::new(Uses::create(100).unwrap()),
             admission: Admission::Auto,
-            hot: RefCell::new(Hot::new(1 << 20, 16)),
+            hot: RefCell::new(Hot::new(1 << 20, 16, 0)),
             searches: RefCell::default(),
             local: RefCell::default(),
             remote: RefCell::default(),

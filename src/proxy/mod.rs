@@ -19,6 +19,7 @@ pub mod upload;
 pub mod origin;
 pub mod fetch;
 pub mod context;
+pub mod load;
 pub mod lookup;
 pub mod stored;
 pub mod progress;

@@ -31,6 +31,7 @@ pub fn is_list(object: &HotObject) -> bool {
 pub fn read(object: &HotObject) -> Option<PartList> {
     match &object.body {
         Body::Memory => object.with_body(PartList::decode),
+        Body::Large(body) => PartList::decode(body),
         Body::File(file) => {
             let text = file.read_body(LIST_BYTES_MAX).ok()??;
             PartList::decode(&text)

@@ -36,6 +36,9 @@ pub const PASS_REFUSED_S: u64 = 5;
 const ROOM_WAIT_MS: u64 = 500;
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
+/// What of a body in memory is written in one go.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// An answer without its body, as it is to be stored.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -123,13 +126,17 @@ impl Shelf {
 
     /// Stores an object anew under the fields and lifetimes that a 304 has given it.
     pub async fn store_again(&self, entry: Entry, stored: &HotObject) -> io::Result<Rc<HotObject>> {
-        let object = match &stored.body {
-            Body::Memory => return stored.with_body(|body| self.store(entry, body)),
-            Body::File(object) => object,
-        };
-        let mut writer = self.begin(&entry, Some(object.body_len))?;
-        while writer.written() < object.body_len {
-            copy_part(object, writer.written()..object.body_len, &mut writer)?;
+        if matches!(stored.body, Body::Memory) {
+            return stored.with_body(|body| self.store(entry, body));
+        }
+        let mut writer = self.begin(&entry, Some(stored.body_len))?;
+        while writer.written() < stored.body_len {
+            let rest = writer.written()..stored.body_len;
+            match &stored.body {
+                Body::File(object) => drop(copy_part(object, rest, &mut writer)?),
+                Body::Large(body) => writer.append(piece(body, rest.start))?,
+                Body::Memory => break,
+            }
             reactor::yield_now().await;
         }
         let source = self.publish(&entry, writer)?;
@@ -214,6 +221,12 @@ impl Shelf {
         self.cache.hot.borrow_mut().insert(Rc::clone(&object));
         object
     }
+}
+
+/// What of a body in memory is written at a time, from `at` on.
+fn piece(body: &[u8], at: u64) -> &[u8] {
+    let rest = body.get(at as usize..).unwrap_or_default();
+    rest.get(..PIECE_BYTES).unwrap_or(rest)
 }
 
 /// An answer as a hot object; without a source it is good only for those who wait for it.

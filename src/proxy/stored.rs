@@ -189,6 +189,10 @@ pub async fn send_range<C: Client>(
             let offset = file.body_offset() + range.start;
             client.send_file(&file.file, offset, range.end - range.start).await
         }
+        Body::Large(body) => {
+            let range = range.start as usize..range.end as usize;
+            client.send(body.get(range).unwrap_or_default()).await
+        }
         Body::Memory => {
             client.send(b"").await?;
             object.with_body(|body| {

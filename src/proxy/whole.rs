@@ -76,6 +76,10 @@ async fn write(
                 let range = range.start as usize..range.end as usize;
                 part.with_body(|body| writer.append(body.get(range).unwrap_or_default()))?;
             }
+            Body::Large(body) => {
+                let range = range.start as usize..range.end as usize;
+                writer.append(body.get(range).unwrap_or_default())?;
+            }
             Body::File(file) => {
                 let mut at = range.start;
                 while at < range.end {

@@ -89,7 +89,11 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
         fills: Rc::clone(&inherited.fills),
         uses: Rc::clone(inherited.uses.as_ref()?),
         admission: config.admission,
-        hot: RefCell::new(Hot::new(config.memory_bytes, open_files())),
+        hot: RefCell::new(Hot::new(
+            config.memory_bytes,
+            open_files(),
+            config.memory_object_bytes_max,
+        )),
         searches: RefCell::default(),
         local: RefCell::default(),
         remote: RefCell::default(),

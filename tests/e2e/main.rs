@@ -24,6 +24,7 @@ mod fills;
 mod forwarding;
 mod full_disk;
 mod harness;
+mod hot_bodies;
 mod hostile_origins;
 mod inspect;
 mod inspect_explain;

@@ -19,7 +19,8 @@ use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::meta;
-use crate::proxy::lookup::{Marker, Name, STORED_FIELDS_MAX};
+use crate::proxy::load::STORED_FIELDS_MAX;
+use crate::proxy::lookup::{Marker, Name};
 use crate::proxy::part_list::PART_STATUS;
 use crate::proxy::variants;
 

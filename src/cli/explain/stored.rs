@@ -26,7 +26,8 @@ use crate::policy::meta;
 use crate::policy::partial::PartList;
 use crate::policy::parts::KeyParts;
 use crate::policy::reuse::wants_only_cached;
-use crate::proxy::lookup::{Name, STORED_FIELDS_MAX};
+use crate::proxy::load::STORED_FIELDS_MAX;
+use crate::proxy::lookup::Name;
 use crate::proxy::part_list::PART_STATUS;
 use crate::proxy::variants::Others;
 

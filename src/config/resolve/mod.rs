@@ -202,11 +202,13 @@ pub(crate) fn cache_at(
         }
         None => size_bytes / 2,
     };
+    let memory_bytes = section.size(faults, "memory");
     CacheConfig {
         path,
         size_bytes,
         objects: section.count(faults, "objects"),
-        memory_bytes: as_usize(section.size(faults, "memory")),
+        memory_bytes: as_usize(memory_bytes),
+        memory_object_bytes_max: memory_object(faults, section, memory_bytes),
         object_bytes_max,
         free_bytes_min: section
             .size_if_any(faults, "free")
@@ -221,6 +223,21 @@ pub(crate) fn cache_at(
         rules: rules::of_all(faults, section, object_bytes_max),
     }
 }
+
+/// The largest body that is kept in memory.
+fn memory_object(faults: &mut Faults<'_>, section: &Section<'_>, memory_bytes: u64) -> u64 {
+    let Some(bytes) = section.size_if_any(faults, "memory-object") else {
+        return MEMORY_OBJECT_BYTES.min(memory_bytes / 16);
+    };
+    if bytes > memory_bytes / 4 {
+        let scalar = section.scalar(faults, "memory-object");
+        scalar.inspect(|scalar| scalar.wrong(faults, "is larger than a quarter of cache.memory"));
+    }
+    bytes
+}
+
+/// The largest body in the memory of a large cache that says nothing else.
+const MEMORY_OBJECT_BYTES: u64 = 1 << 20;
 
 /// What stays free on the disk of a large cache that says nothing else.
 const FREE_BYTES_MIN: u64 = 64 << 20;

@@ -1,0 +1,238 @@
+//! A hot object: a copy of what is stored, ready to be sent, and what it was copied from.
+
+use std::cell::{Cell, RefCell};
+
+use crate::cache::face::{Face, TAIL_ROOM};
+use crate::cache::large::LargeBody;
+use crate::cache::purge::bucket::Standing;
+use crate::cache::slot::SlotAt;
+use crate::cache::store::Object;
+use crate::http::fields::Fields;
+use crate::http::status::Status;
+use crate::policy::freshness;
+use crate::policy::keep::Lifetimes;
+use crate::policy::key::Key;
+use crate::policy::rules::Rules;
+
+/// The use of a copy whose body is in its file at which the body is read into memory.
+const USES_TO_READ: u8 = 2;
+
+/// What an entry costs besides its bytes: the structs, the map's entry, the allocator's share.
+pub(super) const ENTRY_COST: usize = 512;
+
+/// Where a hot object's body is.
+#[derive(Debug)]
+pub enum Body {
+    /// In memory, within [`HotObject::with_body`].
+    Memory,
+    /// In memory, by itself.
+    Large(LargeBody),
+    /// In its cache file, which is kept open.
+    File(Object),
+}
+
+/// Which publication in the index a copy was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The slot.
+    pub at: SlotAt,
+    /// Its generation when the copy was made.
+    pub generation: u32,
+}
+
+/// A stored response, ready to be sent.
+#[derive(Debug)]
+pub struct HotObject {
+    /// The key it is stored under.
+    pub key: Key,
+    /// Where it came from; `None` if it could not be stored and lives only as long as its fill.
+    pub source: Option<Source>,
+    /// Its status.
+    pub status: Status,
+    /// How long it may be used.
+    pub lifetimes: Lifetimes,
+    /// Its fields, as they will be sent, without those that change with time.
+    pub fields: Fields,
+    /// Where its body is.
+    pub body: Body,
+    /// The body's length in bytes.
+    pub body_len: u64,
+    /// How it stood to the purges when it was made; its lifetimes are as that demands.
+    pub standing: Standing,
+    /// The version of the purges at which it was last found to stand so.
+    pub judged: Cell<u64>,
+    face: Face,
+    rendered: RefCell<Rendered>,
+    /// Found since the hand last came by.
+    pub(super) visited: Cell<bool>,
+    /// How often the file was wanted, up to [`USES_TO_READ`].
+    n_uses: Cell<u8>,
+    /// The places of its aliases in the tier.
+    pub(super) aliases: RefCell<Vec<u32>>,
+}
+
+/// A whole answer: room, then the head up to `body_at`, then the body.
+#[derive(Debug)]
+struct Rendered {
+    bytes: Vec<u8>,
+    start: usize,
+    body_at: usize,
+    second: u64,
+}
+
+impl HotObject {
+    /// An object whose body is in memory.
+    pub fn in_memory(
+        key: Key,
+        source: Option<Source>,
+        status: Status,
+        lifetimes: Lifetimes,
+        fields: Fields,
+        body: &[u8],
+    ) -> Self {
+        Self::new(key, source, status, lifetimes, fields, Body::Memory, body, body.len() as u64)
+    }
+
+    /// An object whose body stays in its file.
+    pub fn in_file(
+        key: Key,
+        source: Option<Source>,
+        status: Status,
+        lifetimes: Lifetimes,
+        fields: Fields,
+        file: Object,
+    ) -> Self {
+        let body_len = file.body_len;
+        Self::new(key, source, status, lifetimes, fields, Body::File(file), &[], body_len)
+    }
+
+    /// The same with its body in memory.
+    pub fn with_large(&self, body: LargeBody) -> Self {
+        let (lifetimes, fields) = (self.lifetimes.clone(), self.fields.clone());
+        let (key, len) = (self.key, self.body_len);
+        Self::new(key, self.source, self.status, lifetimes, fields, Body::Large(body), &[], len)
+            .standing(self.standing, self.judged.get())
+    }
+
+    #[allow(clippy::too_many_arguments)] // private, and each is a field
+    fn new(
+        key: Key,
+        source: Option<Source>,
+        status: Status,
+        lifetimes: Lifetimes,
+        fields: Fields,
+        body: Body,
+        bytes: &[u8],
+        body_len: u64,
+    ) -> Self {
+        let face = Face::new(status, &fields, body_len);
+        let body_at = face.len() + TAIL_ROOM;
+        let mut whole = Vec::new();
+        if matches!(body, Body::Memory) {
+            whole.reserve_exact(body_at + bytes.len());
+            whole.resize(body_at, 0);
+            whole.extend_from_slice(bytes);
+        }
+        Self {
+            key,
+            source,
+            status,
+            lifetimes,
+            fields,
+            body,
+            body_len,
+            standing: Standing::Valid,
+            judged: Cell::new(0),
+            face,
+            rendered: RefCell::new(Rendered { bytes: whole, start: 0, body_at, second: 0 }),
+            visited: Cell::new(false),
+            n_uses: Cell::new(0),
+            aliases: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// The same, with how it stands at this version of the purges. Its lifetimes are to be those
+    /// that follow from that.
+    #[must_use]
+    pub fn standing(self, standing: Standing, version: u64) -> Self {
+        Self { standing, judged: Cell::new(version), ..self }
+    }
+
+    /// Has the answers of [`Self::with_answer`] served by its route's rules from now on.
+    pub fn serve_by(&self, rules: &Rules) {
+        if self.face.serve_by(rules, self.status, &self.fields, self.body_len) {
+            // What was rendered for those who did not say is rendered anew.
+            self.rendered.borrow_mut().start = 0;
+        }
+    }
+
+    /// Its age in seconds, RFC 9111 section 4.2.3.
+    pub fn age_s(&self, now_s: u64) -> u64 {
+        freshness::current_age_s(&self.lifetimes, now_s)
+    }
+
+    /// Whether it may be used without asking the origin, as far as time is concerned.
+    pub fn is_fresh(&self, now_s: u64) -> bool {
+        now_s < self.lifetimes.fresh_until_s && !self.lifetimes.no_cache
+    }
+
+    /// Gives `use_it` the whole answer of a hit, head and body, for this second. Only for a body
+    /// in memory. The bytes are good only during the call.
+    pub fn with_answer<T>(&self, now_s: u64, use_it: impl FnOnce(&[u8]) -> T) -> T {
+        let mut rendered = self.rendered.borrow_mut();
+        if rendered.second != now_s || rendered.start == 0 {
+            self.render(&mut rendered, now_s);
+        }
+        use_it(rendered.bytes.get(rendered.start..).unwrap_or_default())
+    }
+
+    /// As [`Self::with_answer`], with the head and the body apart; the head without the empty line
+    /// at its end, so that lines can be added.
+    pub fn with_parts<T>(&self, now_s: u64, use_it: impl FnOnce(&[u8], &[u8]) -> T) -> T {
+        let mut rendered = self.rendered.borrow_mut();
+        if rendered.second != now_s || rendered.start == 0 {
+            self.render(&mut rendered, now_s);
+        }
+        let head = rendered.bytes.get(rendered.start..rendered.body_at.saturating_sub(2));
+        let body = rendered.bytes.get(rendered.body_at..);
+        use_it(head.unwrap_or_default(), body.unwrap_or_default())
+    }
+
+    /// Gives `use_it` the body. Only for a body in memory.
+    pub fn with_body<T>(&self, use_it: impl FnOnce(&[u8]) -> T) -> T {
+        let rendered = self.rendered.borrow();
+        use_it(rendered.bytes.get(rendered.body_at..).unwrap_or_default())
+    }
+
+    /// How long the whole answer to a hit is now, in bytes.
+    pub fn answer_len(&self, now_s: u64) -> usize {
+        self.with_answer(now_s, <[u8]>::len)
+    }
+
+    /// The bytes that this object is counted with.
+    pub(super) fn cost(&self) -> usize {
+        self.rendered.borrow().bytes.capacity()
+            + self.face.len()
+            + self.fields.wire_len()
+            + ENTRY_COST
+    }
+
+    /// Counts a use of the file; true at the one at which the body is to be read into memory.
+    pub(super) fn is_time_to_read(&self) -> bool {
+        let n_uses = self.n_uses.get().saturating_add(1).min(USES_TO_READ + 1);
+        self.n_uses.set(n_uses);
+        n_uses == USES_TO_READ
+    }
+
+    fn render(&self, rendered: &mut Rendered, now_s: u64) {
+        let ttl_s = self.lifetimes.fresh_until_s.saturating_sub(now_s);
+        let tail = self.face.tail(self.age_s(now_s), ttl_s);
+        let (head, tail) = (self.face.head(), tail.bytes());
+        let tail_at = rendered.body_at - tail.len();
+        let start = tail_at - head.len();
+        rendered.bytes[tail_at..rendered.body_at].copy_from_slice(tail);
+        rendered.bytes[start..tail_at].copy_from_slice(head);
+        rendered.start = start;
+        rendered.second = now_s;
+    }
+}

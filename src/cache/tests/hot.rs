@@ -1,0 +1,81 @@
+use super::*;
+use crate::cache::store::Store;
+use crate::http::fields::Fields;
+use crate::http::status::Status;
+use crate::policy::keep::Lifetimes;
+
+const BODY_LEN: usize = 100_000;
+
+/// An object of this name, whose body is in a file.
+fn in_file(store: &Store, name: &str) -> Rc<HotObject> {
+    let key = crate::policy::key::key_of(name.as_bytes());
+    let mut writer = store.begin(1, name.as_bytes(), b"", 200, b"", None).unwrap();
+    writer.append(&[7; BODY_LEN]).unwrap();
+    writer.finish().unwrap().commit(&key).unwrap();
+    let file = store.open_object(&key, name.as_bytes()).unwrap().unwrap();
+    let object =
+        HotObject::in_file(key, None, Status(200), Lifetimes::default(), Fields::new(), file);
+    Rc::new(object)
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 1).unwrap();
+    (dir, store)
+}
+
+#[test]
+fn the_second_use_of_a_file_is_the_time_to_read_it() {
+    let (_dir, store) = store();
+    for (body_bytes_max, is_wanted) in [(BODY_LEN as u64, true), (BODY_LEN as u64 - 1, false)] {
+        let mut hot = Hot::new(1 << 20, 9, body_bytes_max);
+        let object = in_file(&store, "a");
+        hot.insert(Rc::clone(&object));
+        let wanted: Vec<bool> = (0..300).map(|_| hot.wants_body(&object)).collect();
+        assert_eq!(wanted.iter().position(|it| *it), is_wanted.then_some(1));
+        assert_eq!(wanted.iter().filter(|it| **it).count(), usize::from(is_wanted));
+    }
+}
+
+#[test]
+fn bodies_taken_in_count_until_nobody_sends_them() {
+    let (_dir, store) = store();
+    let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);
+    let objects: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| in_file(&store, name)).collect();
+    let mut sent = Vec::new();
+    for object in &objects {
+        hot.insert(Rc::clone(object));
+        hot.wants_body(object);
+        if hot.wants_body(object) {
+            sent.push(hot.take_in(object, vec![7; BODY_LEN]));
+        }
+    }
+    assert_eq!((sent.len(), hot.len()), (3, 4), "half of the tier");
+    assert!(matches!(&sent[0].body, Body::Large(body) if body.len() == BODY_LEN));
+    assert_eq!(sent[0].body_len, BODY_LEN as u64);
+    let full = hot.bytes();
+    objects.iter().for_each(|object| hot.remove(&object.key));
+    assert_eq!((hot.len(), hot.bytes()), (0, 3 * BODY_LEN), "of {full}");
+    sent.clear();
+    assert_eq!(hot.bytes(), 0);
+}
+
+#[test]
+fn bodies_that_are_sent_press_upon_what_is_kept() {
+    let (_dir, store) = store();
+    let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);
+    let small = |n: u32| {
+        let key = crate::policy::key::key_of(&n.to_be_bytes());
+        let (lifetimes, fields) = (Lifetimes::default(), Fields::new());
+        Rc::new(HotObject::in_memory(key, None, Status(200), lifetimes, fields, &[1; 10_000]))
+    };
+    let object = in_file(&store, "a");
+    hot.insert(Rc::clone(&object));
+    let sent: Vec<_> = (0..3).map(|_| hot.take_in(&object, vec![7; BODY_LEN])).collect();
+    (0..200).for_each(|n| hot.insert(small(n)));
+    assert!(hot.bytes() <= 6 * BODY_LEN / 8 * 7, "{}", hot.bytes());
+    let n_beside = hot.len();
+    drop(sent);
+    (0..200).for_each(|n| hot.insert(small(n)));
+    assert!(hot.len() > n_beside + 20, "{} beside, {} then", n_beside, hot.len());
+}

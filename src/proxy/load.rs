@@ -1,0 +1,102 @@
+//! From a cache file to a hot object: every part of the file is checked before it is believed.
+
+use std::rc::Rc;
+
+use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
+use crate::cache::object::Fault;
+use crate::cache::purge::bucket::Standing;
+use crate::cache::slot::SlotView;
+use crate::cache::store::{Object, OpenError};
+use crate::http::h1::head;
+use crate::http::status::Status;
+use crate::policy::key::Key;
+use crate::policy::meta;
+use crate::proxy::context::CacheSide;
+use crate::reactor;
+
+/// A stored head has no more fields than this: an origin's limit and what we add.
+pub const STORED_FIELDS_MAX: usize = 1024;
+
+/// Reads the object of this key text from its file, checks all of it, and keeps it in the hot tier. `None` when
+/// there is no file, or another one by now.
+pub async fn load(
+    cache: &CacheSide,
+    key: &Key,
+    text: &[u8],
+    slot: &SlotView,
+) -> Result<Option<Loaded>, OpenError> {
+    let Some(object) = cache.store.open_object(key, text)? else { return Ok(None) };
+    let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
+    let version = cache.purges.version();
+    let standing = cache.purges.standing(text, &lifetimes.labels);
+    match standing {
+        Standing::Valid => {}
+        Standing::Stale(since_s) => lifetimes.end_freshness(since_s.min(reactor::now().unix_s())),
+        Standing::Purged => {
+            return Ok(Some(Loaded::Purged(Source { at: slot.at, generation: slot.generation })));
+        }
+    }
+    let fields =
+        head::parse_fields(object.head(), STORED_FIELDS_MAX).map_err(|_| Fault::FrontDamaged)?;
+    let source = Some(Source { at: slot.at, generation: slot.generation });
+    let status = Status(object.status());
+    let is_small = cache.hot.borrow().has_room_for(object.body_len);
+    let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
+        Some(body) if is_small => {
+            HotObject::in_memory(*key, source, status, lifetimes, fields, &body)
+        }
+        _ => {
+            if slot.stamp != object.stamp {
+                verify(&object).await?;
+                cache.index.restamp(slot.at, slot.generation, object.stamp);
+            }
+            HotObject::in_file(*key, source, status, lifetimes, fields, object)
+        }
+    };
+    if !cache.index.is_current(slot.at, slot.generation) {
+        return Ok(None);
+    }
+    let hot = Rc::new(hot.standing(standing, version));
+    cache.hot.borrow_mut().insert(Rc::clone(&hot));
+    Ok(Some(Loaded::Object(hot)))
+}
+
+/// What an object's file holds.
+pub enum Loaded {
+    /// What it may be answered with.
+    Object(Rc<HotObject>),
+    /// What was purged.
+    Purged(Source),
+}
+
+/// Checks a body step by step, so that others have their turn between the steps.
+async fn verify(object: &Object) -> Result<(), OpenError> {
+    let mut verify = object.verify();
+    let mut scratch = Vec::new();
+    while !verify.step(object, &mut scratch)? {
+        reactor::yield_now().await;
+    }
+    Ok(())
+}
+
+/// A whole body, read and checked step by step.
+///
+/// # Errors
+///
+/// A fault of the body, or what the system says.
+pub async fn read_body(object: &Object) -> Result<Vec<u8>, OpenError> {
+    let (mut verify, mut scratch) = (object.verify(), Vec::new());
+    let mut body = Vec::new();
+    loop {
+        let is_over = verify.step(object, &mut scratch)?;
+        // Most are read in one step.
+        if is_over && body.is_empty() {
+            return Ok(scratch);
+        }
+        body.extend_from_slice(&scratch);
+        if is_over {
+            return Ok(body);
+        }
+        reactor::yield_now().await;
+    }
+}
