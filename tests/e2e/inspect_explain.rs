@@ -325,6 +325,18 @@ fn what_was_purged_is_told_as_it_then_counts() {
         let done = parameters(&ktrix.get(target).cache_status());
         assert!(done.iter().any(|part| part == fwd), "{fwd}: {done:?}");
     }
+    // What took it away and what only made it stale are told apart, one beside the other.
+    for soft in [Some("--soft"), None] {
+        let args: Vec<&str> = ["cache", "purge", "--host", "127.0.0.1", "-c", &config]
+            .into_iter()
+            .chain(soft)
+            .collect();
+        assert!(plan.run(&args).status.success());
+    }
+    let explained = explained(&plan, &case("GET", "/soft", &[], "miss", "")).to_string();
+    for part in ["\"made stale by soft purge 3 of host", "\"by purge 4 of host"] {
+        assert!(explained.contains(part), "{part}: {explained}");
+    }
 }
 
 #[test]

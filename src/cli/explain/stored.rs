@@ -145,11 +145,11 @@ impl Explainer<'_> {
             Standing::Valid => {}
             Standing::Stale(since_s) => {
                 lifetimes.end_freshness(since_s.min(self.now_s));
-                self.say_purges(cache, sight, "made stale by ");
+                self.say_purges(cache, sight);
             }
             Standing::Purged => {
                 self.say("stored", format!("{path} was purged: it counts as nothing"), None);
-                self.say_purges(cache, sight, "by ");
+                self.say_purges(cache, sight);
                 return None;
             }
         }
@@ -176,9 +176,10 @@ impl Explainer<'_> {
     }
 
     /// Names the purges by which something does not count as it did.
-    fn say_purges(&mut self, cache: &Opened, sight: &Sight, how: &str) {
+    fn say_purges(&mut self, cache: &Opened, sight: &Sight) {
         let causes = cache.causes(sight);
         for cause in &causes {
+            let how = if cause.is_soft { "made stale by " } else { "by " };
             self.say("purged", format!("{how}{}", Told::of(cause).line()), None);
         }
         if causes.is_empty() {
