@@ -194,8 +194,14 @@ impl Bucket {
         }
     }
 
-    /// Takes a purge back, under the table's lock.
-    pub(super) fn undo(&self, label: Label, number: u64) -> Result<(), Kept> {
+    /// Takes a purge back, under the table's lock. `time_of` gives when a purge was, in Unix seconds,
+    /// if that is remembered.
+    pub(super) fn undo(
+        &self,
+        label: Label,
+        number: u64,
+        time_of: impl Fn(u64) -> Option<u64>,
+    ) -> Result<(), Kept> {
         for entry in &self.entries {
             let Read::Whole { label: its_label, number: its_number } = entry.read() else {
                 continue;
@@ -204,7 +210,7 @@ impl Bucket {
                 continue;
             }
             return match its_number == number {
-                true => entry.undo(label),
+                true => entry.undo(label, time_of),
                 false if its_number > number => Err(Kept::Covered(its_number)),
                 false => Err(Kept::Gone),
             };
@@ -293,10 +299,15 @@ impl Entry {
         self.number.store(sealed(note.number, seed), Ordering::Release);
     }
 
-    fn undo(&self, label: Label) -> Result<(), Kept> {
+    fn undo(&self, label: Label, time_of: impl Fn(u64) -> Option<u64>) -> Result<(), Kept> {
         match self.before(label) {
             // Whether that one covers another, and which is not known any more, is said already.
             Ok(Some(before)) => {
+                // First: if this process dies here, what is named is staler than it need be.
+                if let Some(time_s) = time_of(before) {
+                    let info = self.info.load(Ordering::Acquire) & u64::from(u32::MAX);
+                    self.info.store(in_time(time_s) | info, Ordering::Release);
+                }
                 self.number.store(sealed(before, label.0), Ordering::Release);
                 self.before.store(0, Ordering::Release);
                 Ok(())
@@ -347,10 +358,14 @@ fn seal(number: u64, seed: u64) -> u64 {
     u64::from(crc >> 8).max(1)
 }
 
+/// A time at its place in the info.
+fn in_time(time_s: u64) -> u64 {
+    u64::from(u32::try_from(time_s).unwrap_or(u32::MAX)) << 32
+}
+
 fn info(note: &Note, is_cut: bool) -> u64 {
-    let time_s = u64::from(u32::try_from(note.time_s).unwrap_or(u32::MAX));
     let len = note.len as u64 & LEN_MASK;
-    time_s << 32 | u64::from(note.kind.code()) << 12 | len | if is_cut { CUT } else { 0 }
+    in_time(note.time_s) | u64::from(note.kind.code()) << 12 | len | if is_cut { CUT } else { 0 }
 }
 
 /// The largest number.

@@ -226,7 +226,11 @@ impl Purges {
             return Err(PurgeError::Undone);
         }
         let label = Label::new(record.hash, record.is_soft);
-        self.bucket(record.hash).undo(label, number).map_err(|kept| match kept {
+        let time_of = |number| {
+            let record = self.line(number).read().filter(|record| record.number == number);
+            record.map(|record| record.time_s)
+        };
+        self.bucket(record.hash).undo(label, number, time_of).map_err(|kept| match kept {
             Kept::Covered(number) => PurgeError::Covered(number),
             Kept::Gone => PurgeError::Folded,
         })?;

@@ -131,6 +131,17 @@ fn undoing_brings_back_what_one_purge_named_and_no_more() {
 }
 
 #[test]
+fn what_an_earlier_purge_made_stale_is_stale_since_then() {
+    let (_dir, purges) = purges(1);
+    let labels = stored(&purges, &[]);
+    purges.purge(&soft(Kind::Url, PAGE), 10).unwrap();
+    let second = purges.purge(&soft(Kind::Url, PAGE), 50).unwrap();
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Stale(50));
+    purges.undo(second, "me", 60).unwrap();
+    assert_eq!(standing(&purges, PAGE, &labels), Standing::Stale(10));
+}
+
+#[test]
 fn a_purge_that_covers_what_is_not_known_any_more_stays() {
     let (_dir, purges) = purges(1);
     let labels = stored(&purges, &[]);
