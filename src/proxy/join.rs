@@ -19,7 +19,6 @@ use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
 use crate::policy::answer::{self, Answer};
-use crate::policy::freshness;
 use crate::policy::keep::Lifetimes;
 use crate::policy::meta;
 use crate::policy::pass::PassReason;
@@ -358,7 +357,7 @@ pub async fn send<C: Client>(
     facts.stage = Stage::Send;
     let object = &reader.object;
     let now_s = reactor::now().unix_s();
-    let age_s = freshness::current_age_s(&object.lifetimes, now_s);
+    let age_s = added.age_s(&object.lifetimes, now_s);
     let mut fields = stored::stored_fields(&object.fields, age_s, added);
     let len = object.total.unwrap_or(u64::MAX);
     let (status, length, window) = match answer::answer(request, object.status, &object.fields, len)

@@ -12,7 +12,9 @@ use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
 use crate::policy::answer::{self, Answer};
-use crate::policy::status::CacheStatus;
+use crate::policy::freshness;
+use crate::policy::keep::Lifetimes;
+use crate::policy::status::{CacheStatus, Way};
 use crate::proxy::client::Client;
 use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::failure::CloseReason;
@@ -32,6 +34,14 @@ impl<'a> Added<'a> {
     pub fn of(status: CacheStatus<'a>) -> Self {
         Self { status, private: Fields::new() }
     }
+
+    /// The age that the answer tells, in seconds. What has just come for this very request does not
+    /// age because a second of the clock ends before it is passed on.
+    pub fn age_s(&self, lifetimes: &Lifetimes, now_s: u64) -> u64 {
+        let is_for_it = matches!(self.status.way, Way::Fwd(_)) && !self.status.collapsed;
+        let is_new = is_for_it && now_s.saturating_sub(lifetimes.received_s) <= 1;
+        freshness::current_age_s(lifetimes, if is_new { lifetimes.received_s } else { now_s })
+    }
 }
 
 /// Answers a request with an object: what it asks for of it, RFC 9110 section 13.2.2.
@@ -44,7 +54,7 @@ pub async fn answer<C: Client>(
 ) -> Result<(), CloseReason> {
     facts.stage = Stage::Send;
     let now_s = reactor::now().unix_s();
-    let age_s = object.age_s(now_s);
+    let age_s = added.age_s(&object.lifetimes, now_s);
     match answer::answer(request, object.status, &object.fields, object.body_len) {
         Answer::Full => full(client, object, age_s, added, facts).await,
         Answer::NotModified => {
@@ -206,6 +216,24 @@ pub async fn send_range<C: Client>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::status::Fwd;
+
+    #[test]
+    fn what_has_just_come_has_the_age_that_it_came_with() {
+        let lifetimes = Lifetimes { age_s: 30, received_s: 100, ..Lifetimes::default() };
+        let fetched = CacheStatus::forward(Fwd::UriMiss);
+        let collapsed = CacheStatus { collapsed: true, ..fetched };
+        for (status, now_s, age_s) in [
+            (fetched, 100, 30),
+            (fetched, 101, 30),
+            // A stale answer after a fetch that failed.
+            (fetched, 102, 32),
+            (collapsed, 101, 31),
+            (CacheStatus::hit(5), 101, 31),
+        ] {
+            assert_eq!(Added::of(status).age_s(&lifetimes, now_s), age_s, "{status:?} at {now_s}");
+        }
+    }
 
     #[test]
     fn a_304_repeats_only_what_a_cache_needs() {
