@@ -215,7 +215,7 @@ mod tests {
 
     const LIMITS: OriginLimits = OriginLimits {
         head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
-        first_byte_ms: 100,
+        first_byte_ms: 5_000,
         idle_ms: 5_000,
     };
 
@@ -246,9 +246,13 @@ mod tests {
 
     /// Asks `pools` for something, reads the answer to its end and gives its status.
     async fn get(pools: &Pools) -> Result<u16, FetchFailure> {
+        get_within(pools, LIMITS).await
+    }
+
+    async fn get_within(pools: &Pools, limits: OriginLimits) -> Result<u16, FetchFailure> {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
         let question = Question { upstream: 0, method: Method::Get, head };
-        let mut response = fetch(pools, LIMITS, &question, &mut Nothing).await?;
+        let mut response = fetch(pools, limits, &question, &mut Nothing).await?;
         while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}
         Ok(response.head.status.0)
     }
@@ -277,7 +281,12 @@ mod tests {
 
     /// The address of nobody: connections to it are refused.
     fn refusing() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        // Bound to the end of the process, lest another test listens there.
+        std::mem::forget(socket);
+        address
     }
 
     #[test]
@@ -369,7 +378,8 @@ mod tests {
         let pools = pools_to(&[mute.local_addr().unwrap()], |upstream| upstream.retries = 0);
         let asked = reactor::run(async {
             for n_asked in 1..=3 {
-                let result = get(&pools).await;
+                let result =
+                    get_within(&pools, OriginLimits { first_byte_ms: 100, ..LIMITS }).await;
                 assert_eq!(result, Err(FetchFailure::Fetch(FetchError::FirstByteTimeout)));
                 assert_eq!(pools.is_skipped(0), n_asked == 3, "after {n_asked}");
             }

@@ -19,10 +19,10 @@ use crate::policy::key::Key;
 use crate::policy::meta;
 
 /// How often a file is looked at that does not fit its slot: its writer may be between renaming
-/// the file and publishing it.
-const LOOKS_MAX: usize = 5;
+/// the file and publishing it, for as long as a busy machine gives its time to others.
+const LOOKS_MAX: usize = 7;
 
-/// The time between two of these looks.
+/// The time between the first two of these looks; it doubles from look to look.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// An open cache.
@@ -110,6 +110,7 @@ impl Opened {
 
     /// What is behind a slot; `None` if it went or was replaced meanwhile, as under load many do.
     pub(in crate::cli) fn look(&self, view: SlotView) -> Option<Sight> {
+        let mut pause = PAUSE;
         for n_looks in 1.. {
             let object = compare(&self.store, &view);
             if object.is_err() && !self.index.is_current(view.at, view.generation) {
@@ -119,7 +120,8 @@ impl Opened {
             if !may_pass || n_looks == LOOKS_MAX {
                 return Some(self.judge(view, object));
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(pause);
+            pause *= 2;
         }
         None
     }
