@@ -16,7 +16,7 @@ pub const READ_BYTES: usize = 64 << 10;
 pub const GATHER_BYTES: usize = 32 << 10;
 
 /// What one sendfile(2) is asked for.
-const FILE_PART_BYTES: usize = 1 << 20;
+const FILE_PART_BYTES: usize = 2 << 20;
 
 /// A buffer larger than this is not kept for the next answer.
 const KEEP_BYTES: usize = 8 << 10;
