@@ -78,6 +78,20 @@ pub fn discard(
     removed
 }
 
+/// Removes what is stored under a key, also while the index does not know of all files yet: what
+/// may not be used any more must not be taken in later.
+pub fn forget(index: &Index, store: &Store, key: &Key) {
+    if index.table().is_partial() {
+        // Before the slot goes: who dies in between must not leave a file that counts as one that
+        // was never looked at.
+        let _ = store.unlink(key);
+    } else if index.lookup(key).is_none() {
+        // Most keys that are written to were never read: finding that out costs no system call.
+        return;
+    }
+    discard(index, store, key, None);
+}
+
 fn unlink_behind(index: &Index, store: &Store, key: &Key) {
     // A file that cannot be unlinked is an orphan for the scrub; without a slot it is never served.
     let _ = store.unlink(key);
@@ -159,6 +173,24 @@ pub(crate) mod tests {
         }
         assert!((0..60).all(|n| store.exists(&slot(&n.to_string()).key) == (n < 42)));
         assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_forgotten_goes_with_its_slot_and_without_one_while_files_are_taken_in() {
+        let (_dir, index, store) = cache(10);
+        for (has_slot, is_partial) in [(true, true), (false, true), (true, false)] {
+            store_one(&index, &store, "a", b"body").unwrap();
+            let key = slot("a").key;
+            if !has_slot {
+                index.remove(&key, None);
+            }
+            if !is_partial {
+                index.table().set_complete();
+            }
+            forget(&index, &store, &key);
+            assert!(!store.exists(&key) && index.lookup(&key).is_none(), "{has_slot} {is_partial}");
+        }
+        forget(&index, &store, &slot("b").key);
     }
 
     #[test]

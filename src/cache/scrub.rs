@@ -218,7 +218,12 @@ fn adopt_file(
     if let Some((evicted, _)) = published.evicted {
         let _ = store.unlink(&evicted);
     }
-    true
+    // Since the file was opened, somebody may have stored another one, or forgotten this one.
+    let is_still_it = !published.replaced && store.exists(key);
+    if !is_still_it {
+        index.remove(key, Some(published.generation));
+    }
+    is_still_it
 }
 
 /// The key that a path `…/ab/cdef…` spells.
@@ -322,6 +327,36 @@ mod tests {
             assert_eq!(view.stamp, 0);
         }
         assert_eq!(index.objects(), 199);
+    }
+
+    #[test]
+    fn what_is_invalidated_while_files_are_taken_in_does_not_come_back() {
+        let (_dir, index, store) = cache(100);
+        let key = |text: &str| slot(text).key;
+        for text in ["before", "as it comes", "replaced as it comes", "kept"] {
+            store_one(&index, &store, text, b"old").unwrap();
+            index.remove(&key(text), None);
+        }
+        place::forget(&index, &store, &key("before"));
+        let mut scrub = Scrub::new(Orphans::Adopt);
+        // Between the look at a file and its slot.
+        let adopt = |_: &Key, object: &Object| {
+            let text = std::str::from_utf8(object.key_text()).unwrap();
+            match text {
+                "as it comes" => place::forget(&index, &store, &key(text)),
+                "replaced as it comes" => {
+                    place::forget(&index, &store, &key(text));
+                    store_one(&index, &store, text, b"newer").unwrap();
+                }
+                _ => {}
+            }
+            Some(slot(text))
+        };
+        while !scrub.step(&index, &store, 1, adopt) {}
+        assert_eq!(index.iter().map(|view| view.key).collect::<Vec<_>>(), [key("kept")]);
+        for text in ["before", "as it comes", "replaced as it comes"] {
+            assert!(!store.exists(&key(text)), "{text}");
+        }
     }
 
     #[test]

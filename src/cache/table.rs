@@ -158,8 +158,8 @@ impl Table {
         if let Some(file) = open_ours(&path, &options, Some(geometry)).map_err(doing("open"))? {
             let table = Self::map(&file, geometry).map_err(doing("map"))?;
             let opened = table.take_into_use();
-            let is_partial = table.header().is_partial.load(Ordering::Acquire) != 0;
-            return Ok((table, if is_partial { Opened::Partial } else { opened }));
+            let opened = if table.is_partial() { Opened::Partial } else { opened };
+            return Ok((table, opened));
         }
         let opened = match path.symlink_metadata() {
             Err(_) => Opened::Fresh,
@@ -207,6 +207,12 @@ impl Table {
     /// Whether `DIR/index` is what is mapped, and nothing was cut off it.
     pub fn is_in_place(&self, dir: &Path) -> bool {
         self.is_whole() && self.map.is_at(&dir.join(FILE_NAME))
+    }
+
+    /// Whether files may be there that are not taken in yet.
+    #[inline]
+    pub fn is_partial(&self) -> bool {
+        self.header().is_partial.load(Ordering::Acquire) != 0
     }
 
     /// Notes that all files have been taken in: from now on one without a slot is of no use.

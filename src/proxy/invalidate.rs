@@ -62,8 +62,5 @@ pub fn forget(cache: &CacheSide, key: &Key) {
     cache.hot.borrow_mut().remove(key);
     // First, so that a fill that is being stored now sees it, or is seen below.
     cache.fills.spoil(key);
-    // Most keys that are written to were never read: finding that out costs no system call.
-    if cache.index.lookup(key).is_some() {
-        place::discard(&cache.index, &cache.store, key, None);
-    }
+    place::forget(&cache.index, &cache.store, key);
 }
