@@ -56,6 +56,16 @@ pub fn eq_ignore_case(left: &[u8], right: &[u8]) -> bool {
     left.eq_ignore_ascii_case(right)
 }
 
+/// Equality of field names as CGI and its kin see them (RFC 3875 section 4.1.18): without regard to
+/// case, and to which octet other than a letter or digit stands where.
+pub fn eq_as_variable(left: &[u8], right: &[u8]) -> bool {
+    let fold = |octet: &u8| match octet.is_ascii_alphanumeric() {
+        true => octet.to_ascii_lowercase(),
+        false => b'_',
+    };
+    left.len() == right.len() && left.iter().map(fold).eq(right.iter().map(fold))
+}
+
 /// The text without the spaces and tabs around it (OWS of RFC 9110 section 5.6.3).
 pub fn trim_ows(text: &[u8]) -> &[u8] {
     let mut rest = text;
@@ -125,6 +135,16 @@ const fn mark(mut table: [u8; 256], octets: &[u8], class: u8) -> [u8; 256] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_make_one_variable_are_equal() {
+        for name in ["X-Original-URL", "x_original-url", "X_ORIGINAL_URL", "x.original.url"] {
+            assert!(eq_as_variable(name.as_bytes(), b"x-original-url"), "{name}");
+        }
+        for name in ["X-Original-URI", "XOriginalURL", "X-Original-URL-", "x1original-url", ""] {
+            assert!(!eq_as_variable(name.as_bytes(), b"x-original-url"), "{name}");
+        }
+    }
 
     #[test]
     fn tokens_are_what_the_rfc_lists() {

@@ -76,9 +76,10 @@ pub fn max_forwards(head: &RequestHead) -> Option<u64> {
     chars::parse_decimal(head.fields.get("max-forwards")?)
 }
 
-/// Whether [`request_fields`] writes this field anew.
+/// Whether [`request_fields`] writes this field anew, or one that many origins cannot tell from it:
+/// `X_Forwarded_Host` beside `X-Forwarded-Host` would be the one that counts for some.
 fn is_rewritten(name: &[u8]) -> bool {
-    let is = |known: &str| chars::eq_ignore_case(name, known.as_bytes());
+    let is = |known: &str| chars::eq_as_variable(name, known.as_bytes());
     match name.len() {
         4 => is("host"),
         6 => is("expect"),
@@ -293,6 +294,18 @@ mod tests {
              X-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\n\
              Forwarded: for=1.1.1.1, for=\"[2001:db8::1]\";host=a;proto=http\r\nVia: 1.0 ktrix\r\n"
         );
+    }
+
+    #[test]
+    fn no_other_spelling_of_what_is_rewritten_goes_further() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_Host: evil\r\nx_forwarded-proto: evil\r\n\
+                    X_Forwarded_For: evil\r\nContent_Length: 666\r\nX_Other: b\r\n\r\n";
+        let fields = forwarded(text, "192.0.2.1", BodyLength::None);
+        assert!(
+            fields.starts_with("Host: a\r\nX_Other: b\r\nX-Forwarded-For: 192.0.2.1\r\n"),
+            "{fields}"
+        );
+        assert!(!fields.contains("evil") && !fields.contains("666"), "{fields}");
     }
 
     #[test]

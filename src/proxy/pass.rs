@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::base::chars;
 use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
 use crate::http::h1::write;
@@ -43,32 +44,65 @@ pub fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> 
 }
 
 /// Request fields that some origins build answers from though they are in no key: an answer that
-/// is stored for all must not be made from one client's.
+/// is stored for all must not be made from one client's. So are those that CGI and its kin cannot
+/// tell from them.
 pub fn is_unkeyed(name: &[u8], key: &KeyParts) -> bool {
-    const UNKEYED: [&[u8]; 20] = [
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-server",
-        b"x-forwarded-scheme",
-        b"x-real-ip",
-        b"x-host",
-        b"x-original-url",
-        b"x-rewrite-url",
-        b"x-http-method-override",
-        b"x-method-override",
-        b"x-http-method",
-        b"x-http-host-override",
-        b"x-original-host",
-        b"x-original-uri",
-        b"x-forwarded-path",
-        b"x-forwarded-uri",
-        b"x-forwarded-protocol",
-        b"x-forwarded-ssl",
-        b"x-url-scheme",
-        b"front-end-https",
-    ];
-    UNKEYED.iter().any(|other| name.eq_ignore_ascii_case(other)) && !is_chosen(name, key)
+    UNKEYED.iter().any(|other| chars::eq_as_variable(name, other.as_bytes()))
+        && !is_chosen(name, key)
 }
+
+/// What proxies before an origin say of the host, scheme, port, path, method and client of a
+/// request, beyond what ktrix says itself (see [`forward::request_fields`]).
+const UNKEYED: [&str; 48] = [
+    "x-forwarded",
+    "x-forwarded-base-url",
+    "x-forwarded-by",
+    "x-forwarded-client-ip",
+    "x-forwarded-context",
+    "x-forwarded-https",
+    "x-forwarded-method",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
+    "x-forwarded-url",
+    "forwarded-for",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-envoy-original-host",
+    "x-scheme",
+    "x-proto",
+    "x-https",
+    "x-url-scheme",
+    "x-original-scheme",
+    "x-original-proto",
+    "front-end-https",
+    "cloudfront-forwarded-proto",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-script-name",
+    "x-envoy-original-path",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-real-ip",
+    "x-client-ip",
+    "client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-originating-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "cf-connecting-ip",
+];
 
 /// Whether a field chooses among the variants of a key.
 fn is_chosen(name: &[u8], key: &KeyParts) -> bool {
@@ -167,5 +201,30 @@ pub async fn relay<C: Client>(
                 None => return Err(CloseReason::ClientGone),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::vary::VaryNames;
+
+    #[test]
+    fn a_field_is_unkeyed_in_every_spelling_that_makes_one_variable() {
+        let key = KeyParts::default();
+        for name in ["X-Original-URL", "X_Original_URL", "x_script-name", "TRUE_CLIENT_IP"] {
+            assert!(is_unkeyed(name.as_bytes(), &key), "{name}");
+        }
+        for name in ["Accept", "X-Original-URLs", "X-Forwarded-For", "Accept_Language"] {
+            assert!(!is_unkeyed(name.as_bytes(), &key), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_key_is_so_by_its_own_name_only() {
+        let chosen = VaryNames::chosen(["x-real-ip"].into_iter(), std::iter::empty());
+        let key = KeyParts { chosen, ..KeyParts::default() };
+        assert!(!is_unkeyed(b"X-Real-IP", &key));
+        assert!(is_unkeyed(b"X_Real_IP", &key), "its value is in no key");
     }
 }

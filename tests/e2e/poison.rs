@@ -28,6 +28,20 @@ const FIELDS: &[&str] = &[
     "X-HTTP-Method",
     "X-HTTP-Method-Override",
     "X-Method-Override",
+    "X-Scheme",
+    "X-Script-Name",
+    "X-Envoy-Original-Path",
+    "X-Client-IP",
+    "True-Client-IP",
+    "X-Original-Method",
+    // CGI and its kin make one variable of these and the names with hyphens.
+    "X_Original_URL",
+    "X_Forwarded_Host",
+    "X_Forwarded_Proto",
+    "X_Forwarded-For",
+    "X_Script_Name",
+    "X_HTTP_Method_Override",
+    "Front_End_Https",
 ];
 
 /// An origin that answers by everything in a request: its target, host, body and every field.
