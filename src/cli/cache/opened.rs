@@ -1,5 +1,6 @@
 //! A cache as a command sees it: its index for reading, its files, and one object of them.
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -25,12 +26,18 @@ const LOOKS_MAX: usize = 7;
 /// The time between the first two of these looks; it doubles from look to look.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How long a command waits for such slots in all, since the last one that was right in the end: a
+/// cache that has lost many files is damaged, and not busy, and is told about without delay.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// An open cache.
 pub(in crate::cli) struct Opened {
     pub(in crate::cli) index: Reading,
     pub(in crate::cli) store: Store,
     /// What was purged; `None` as long as no ktrix has noted it there.
     purges: Option<purge::Reader>,
+    /// What is left of [`PATIENCE`].
+    patience: Cell<Duration>,
 }
 
 /// A slot and what is behind it.
@@ -67,7 +74,8 @@ impl Opened {
 
     fn over(dir: &Path, index: Reading) -> Self {
         let store = Store::existing(dir, index.epoch());
-        Self { index, store, purges: Purges::reader(dir).ok() }
+        let purges = Purges::reader(dir).ok();
+        Self { index, store, purges, patience: Cell::new(PATIENCE) }
     }
 
     /// Whether nothing was ever purged.
@@ -113,17 +121,29 @@ impl Opened {
         let mut pause = PAUSE;
         for n_looks in 1.. {
             let object = compare(&self.store, &view);
-            if object.is_err() && !self.index.is_current(view.at, view.generation) {
+            let is_gone = object.is_err() && !self.index.is_current(view.at, view.generation);
+            let is_doubtful =
+                !is_gone && matches!(object, Err(SlotFault::Missing | SlotFault::Lengths));
+            if !is_doubtful && n_looks > 1 {
+                self.patience.set(PATIENCE);
+            }
+            if is_gone {
                 return None;
             }
-            let may_pass = matches!(object, Err(SlotFault::Missing | SlotFault::Lengths));
-            if !may_pass || n_looks == LOOKS_MAX {
+            if !is_doubtful || n_looks == LOOKS_MAX || !self.waits(pause) {
                 return Some(self.judge(view, object));
             }
-            std::thread::sleep(pause);
             pause *= 2;
         }
         None
+    }
+
+    /// Waits for a writer, unless that has been done for long enough in vain.
+    fn waits(&self, pause: Duration) -> bool {
+        let Some(rest) = self.patience.get().checked_sub(pause) else { return false };
+        self.patience.set(rest);
+        std::thread::sleep(pause);
+        true
     }
 }
 
@@ -187,6 +207,7 @@ pub(in crate::cli) fn now_s() -> u64 {
 mod tests {
     use super::*;
     use crate::cache::place::tests::{cache, slot, store_one};
+    use std::time::Instant;
 
     #[test]
     fn what_cannot_be_read_is_not_called_damaged() {
@@ -205,6 +226,44 @@ mod tests {
         assert_eq!((sight.word(1), sight.unreadable().is_some()), ("unreadable", true));
         std::fs::remove_file(parent).unwrap();
         assert_eq!(opened.find(&key).unwrap().word(1), "damaged");
+    }
+
+    #[test]
+    fn many_missing_files_are_told_without_a_wait_for_each() {
+        const N_FILES: usize = 400;
+        let (dir, index, store) = cache(N_FILES);
+        let texts: Vec<String> = (0..N_FILES).map(|n| format!("GET http://a/{n}")).collect();
+        for text in &texts {
+            store_one(&index, &store, text, b"body").unwrap();
+            std::fs::remove_file(store.path(&slot(text).key)).unwrap();
+        }
+        let opened = Opened::open(dir.path()).unwrap();
+        let begun = Instant::now();
+        let views = opened.index.slots().flatten();
+        let words = views.map(|view| opened.look(view).unwrap().word(1));
+        assert_eq!(words.filter(|&word| word == "damaged").count(), N_FILES);
+        assert!(texts.iter().all(|it| opened.find(&slot(it).key).unwrap().word(1) == "damaged"));
+        // One after the other, they would take 50 seconds each way.
+        assert!(begun.elapsed() < PATIENCE * 10, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_writer_that_was_worth_the_wait_earns_the_next_one_as_much() {
+        let (dir, index, store) = cache(10);
+        store_one(&index, &store, "a", b"body").unwrap();
+        let path = store.path(&slot("a").key);
+        let aside = dir.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        let opened = Opened::open(dir.path()).unwrap();
+        opened.patience.set(PATIENCE / 2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(PAUSE * 3);
+                std::fs::rename(&aside, &path).unwrap();
+            });
+            assert_eq!(opened.find(&slot("a").key).unwrap().word(1), "fresh");
+        });
+        assert_eq!(opened.patience.get(), PATIENCE);
     }
 
     #[test]
