@@ -20,7 +20,7 @@ use slab::Slab;
 
 use crate::cache::hot_object::ENTRY_COST;
 pub use crate::cache::hot_object::{Body, HotObject, Source};
-use crate::cache::large::LargeBytes;
+use crate::cache::large::{LargeBytes, LargeRoom};
 use crate::http::head::RequestHead;
 use crate::policy::key::Key;
 
@@ -29,6 +29,9 @@ pub const MEMORY_BODY_MAX: u64 = 64 << 10;
 
 /// Request heads up to this size may become aliases.
 pub const ALIAS_HEAD_MAX: usize = 1024;
+
+/// How many large bodies are looked at to make room for another.
+const LARGE_STEPS_MAX: usize = 32;
 
 /// Aliases share a set of this many places.
 const WAYS: usize = 4;
@@ -66,8 +69,10 @@ pub struct Hot {
     bytes: usize,
     alias_bytes: usize,
     bytes_max: usize,
-    /// Bodies that count beside `bytes`.
+    /// Bodies that count beside `bytes`, and the entries that have them.
     large: LargeBytes,
+    larges: BTreeSet<usize>,
+    large_hand: usize,
     body_bytes_max: u64,
     /// Entries whose files are open.
     files: BTreeSet<usize>,
@@ -90,6 +95,8 @@ impl Hot {
             alias_bytes: 0,
             bytes_max,
             large: LargeBytes::default(),
+            larges: BTreeSet::new(),
+            large_hand: 0,
             body_bytes_max,
             files: BTreeSet::new(),
             n_files_max,
@@ -126,19 +133,36 @@ impl Hot {
         body_len <= MEMORY_BODY_MAX && body_len < (self.bytes_max / 4) as u64
     }
 
-    /// Whether the body of an object found here is to be read into memory, to be given to
-    /// [`Hot::take_in`]: its file is wanted for the second time, and there is room.
-    pub fn wants_body(&self, object: &HotObject) -> bool {
-        let Body::File(_) = object.body else { return false };
-        let is_time = object.is_time_to_read();
-        // Half of the tier: those that are being sent cannot be thrown out.
-        let room = (self.bytes_max / 2).saturating_sub(self.large.get()) as u64;
-        is_time && object.body_len <= self.body_bytes_max.min(room)
+    /// Room for the body of an object found here, which is then to be read into memory and given
+    /// to [`Hot::take_in`]: its file is wanted again, and what is less used makes way.
+    pub fn room_for_body(&mut self, object: &HotObject) -> Option<LargeRoom> {
+        let Body::File(_) = object.body else { return None };
+        let is_time = object.is_time_to_read() && object.body_len <= self.body_bytes_max;
+        let len = usize::try_from(object.body_len).ok().filter(|_| is_time)?;
+        for _ in 0..LARGE_STEPS_MAX {
+            // Half of the tier: those that are being sent cannot be thrown out.
+            if self.large.get().saturating_add(len) <= self.bytes_max / 2 {
+                object.forget_uses();
+                return Some(self.large.take(len));
+            }
+            let next = self.larges.range(self.large_hand..).next().or(self.larges.first());
+            let entry = *next?;
+            self.large_hand = entry + 1;
+            if let Some(other) = self.objects.get(entry)
+                && !other.visited.replace(false)
+                // One that is being sent would go on taking its bytes.
+                && Rc::strong_count(other) == 1
+            {
+                self.by_key.remove(&other.key);
+                self.remove_entry(entry);
+            }
+        }
+        None
     }
 
     /// Adds an object found here anew, with its body in memory.
-    pub fn take_in(&mut self, object: &HotObject, body: Vec<u8>) -> Rc<HotObject> {
-        let object = Rc::new(object.with_large(self.large.body(body)));
+    pub fn take_in(&mut self, object: &HotObject, body: Vec<u8>, room: LargeRoom) -> Rc<HotObject> {
+        let object = Rc::new(object.with_large(room.body(body)));
         self.insert(Rc::clone(&object));
         object
     }
@@ -150,12 +174,14 @@ impl Hot {
             return;
         }
         self.bytes += object.cost();
-        let (key, has_file) = (object.key, matches!(object.body, Body::File(_)));
-        let entry = self.objects.insert(object);
-        if has_file {
-            self.files.insert(entry);
-        }
-        self.by_key.insert(key, entry);
+        let entry = self.objects.vacant_key();
+        match object.body {
+            Body::Memory => false,
+            Body::Large(_) => self.larges.insert(entry),
+            Body::File(_) => self.files.insert(entry),
+        };
+        self.by_key.insert(object.key, entry);
+        self.objects.insert(object);
         self.evict(entry);
     }
 
@@ -190,13 +216,15 @@ impl Hot {
         }
     }
 
-    /// Closes the files of objects that are not stored any longer: until then the disk keeps them.
-    pub fn close_files(&mut self, is_stored: impl Fn(Source) -> bool) {
+    /// Lets go of objects that are not stored any longer, if they are large or their files are
+    /// open: until then the disk keeps those.
+    pub fn forget_gone(&mut self, is_stored: impl Fn(Source) -> bool) {
         let is_gone = |entry: &usize| {
             let object = self.objects.get(*entry);
             object.is_none_or(|it| !it.source.is_some_and(&is_stored))
         };
-        let gone: Vec<usize> = self.files.iter().copied().filter(is_gone).collect();
+        let entries = self.files.iter().chain(&self.larges).copied();
+        let gone: Vec<usize> = entries.filter(is_gone).collect();
         for entry in gone {
             if let Some(object) = self.objects.get(entry) {
                 self.by_key.remove(&object.key);
@@ -255,6 +283,7 @@ impl Hot {
         let object = self.objects.remove(entry);
         self.bytes -= object.cost();
         self.files.remove(&entry);
+        self.larges.remove(&entry);
         for place in object.aliases.take() {
             self.remove_alias(place as usize);
         }

@@ -217,11 +217,16 @@ impl HotObject {
             + ENTRY_COST
     }
 
-    /// Counts a use of the file; true at the one at which the body is to be read into memory.
+    /// Counts a use of the file; true from the one on at which the body is to be read into memory.
     pub(super) fn is_time_to_read(&self) -> bool {
-        let n_uses = self.n_uses.get().saturating_add(1).min(USES_TO_READ + 1);
+        let n_uses = self.n_uses.get().saturating_add(1).min(USES_TO_READ);
         self.n_uses.set(n_uses);
         n_uses == USES_TO_READ
+    }
+
+    /// Its body is being read: nobody else needs to begin that at once.
+    pub(super) fn forget_uses(&self) {
+        self.n_uses.set(0);
     }
 
     fn render(&self, rendered: &mut Rendered, now_s: u64) {

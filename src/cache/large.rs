@@ -5,28 +5,47 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// A body in memory. Counted from its making until the last who sends it is done.
-#[derive(Debug)]
-pub struct LargeBody {
-    bytes: Box<[u8]>,
-    all: LargeBytes,
-}
-
 /// The bytes of all large bodies of a tier.
 #[derive(Clone, Debug, Default)]
 pub struct LargeBytes(Rc<Cell<usize>>);
 
+/// Room for a body, taken before it is read: several may be read at once.
+#[derive(Debug)]
+pub struct LargeRoom {
+    len: usize,
+    all: LargeBytes,
+}
+
+/// A body in memory. It has its room from before it was read until the last who sends it is done.
+#[derive(Debug)]
+pub struct LargeBody {
+    bytes: Box<[u8]>,
+    _room: LargeRoom,
+}
+
 impl LargeBytes {
-    /// A body that is counted here.
-    pub fn body(&self, bytes: Vec<u8>) -> LargeBody {
-        let bytes = bytes.into_boxed_slice();
-        self.0.set(self.0.get() + bytes.len());
-        LargeBody { bytes, all: self.clone() }
+    /// Takes room for a body of `len` bytes.
+    pub fn take(&self, len: usize) -> LargeRoom {
+        self.0.set(self.0.get() + len);
+        LargeRoom { len, all: self.clone() }
     }
 
-    /// How many bytes there are.
+    /// How many bytes are taken.
     pub fn get(&self) -> usize {
         self.0.get()
+    }
+}
+
+impl LargeRoom {
+    /// The body that it was taken for.
+    pub fn body(self, bytes: Vec<u8>) -> LargeBody {
+        LargeBody { bytes: bytes.into_boxed_slice(), _room: self }
+    }
+}
+
+impl Drop for LargeRoom {
+    fn drop(&mut self) {
+        self.all.0.set(self.all.0.get() - self.len);
     }
 }
 
@@ -38,24 +57,20 @@ impl Deref for LargeBody {
     }
 }
 
-impl Drop for LargeBody {
-    fn drop(&mut self) {
-        self.all.0.set(self.all.0.get() - self.bytes.len());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn bodies_count_as_long_as_they_live() {
+    fn bodies_count_from_before_they_are_read_as_long_as_they_live() {
         let all = LargeBytes::default();
-        let (one, other) = (all.body(vec![1; 10]), all.body(vec![2; 5]));
-        assert_eq!((all.get(), &*other), (15, &[2; 5][..]));
-        drop(one);
-        assert_eq!(all.get(), 5);
+        let (one, other) = (all.take(10), all.take(5));
+        assert_eq!(all.get(), 15);
+        let body = one.body(vec![1; 10]);
+        assert_eq!((all.get(), &*body), (15, &[1; 10][..]));
         drop(other);
+        assert_eq!(all.get(), 10);
+        drop(body);
         assert_eq!(all.get(), 0);
     }
 }

@@ -93,6 +93,9 @@ pub async fn read_body(object: &Object) -> Result<Vec<u8>, OpenError> {
         if is_over && body.is_empty() {
             return Ok(scratch);
         }
+        if body.is_empty() {
+            body.reserve_exact(usize::try_from(object.body_len).unwrap_or(0));
+        }
         body.extend_from_slice(&scratch);
         if is_over {
             return Ok(body);

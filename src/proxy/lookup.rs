@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use crate::cache::hot::{Body, HotObject, Source};
+use crate::cache::large::LargeRoom;
 use crate::cache::place;
 use crate::cache::purge::bucket::Standing;
 use crate::cache::slot::{SlotView, State};
@@ -351,10 +352,10 @@ pub async fn find(cache: &CacheSide, name: &Name) -> What {
 
 async fn seek(cache: &CacheSide, name: &Name) -> Sought {
     if let Some(object) = find_hot(cache, name) {
-        let wants_body = cache.hot.borrow().wants_body(&object);
-        return match wants_body {
-            true => take_in(cache, name, object).await.into(),
-            false => What::Object(object).into(),
+        let room = cache.hot.borrow_mut().room_for_body(&object);
+        return match room {
+            Some(room) => take_in(cache, name, object, room).await.into(),
+            None => What::Object(object).into(),
         };
     }
     for _ in 0..ATTEMPTS_MAX {
@@ -389,11 +390,11 @@ async fn seek(cache: &CacheSide, name: &Name) -> Sought {
 }
 
 /// Reads the body of what the hot tier has into memory, unless it is replaced meanwhile.
-async fn take_in(cache: &CacheSide, name: &Name, object: Rc<HotObject>) -> What {
+async fn take_in(cache: &CacheSide, name: &Name, object: Rc<HotObject>, room: LargeRoom) -> What {
     let Body::File(file) = &object.body else { return What::Object(object) };
     match load::read_body(file).await {
         Ok(_) if !is_current(cache, &object) => What::Object(object),
-        Ok(body) => What::Object(cache.hot.borrow_mut().take_in(&object, body)),
+        Ok(body) => What::Object(cache.hot.borrow_mut().take_in(&object, body, room)),
         Err(OpenError::Fault(fault)) => {
             cache.hot.borrow_mut().remove(&name.key);
             let slot = cache.index.lookup(&name.key);

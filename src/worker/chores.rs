@@ -26,7 +26,7 @@ pub(super) fn start(context: &Rc<Context>) {
     }
     if let Some(cache) = &context.cache {
         reactor::spawn(hear_of_fills(Rc::clone(cache)));
-        reactor::spawn(close_files(Rc::clone(cache)));
+        reactor::spawn(forget_gone(Rc::clone(cache)));
     }
     reactor::spawn(expire(Rc::clone(context)));
 }
@@ -82,10 +82,10 @@ async fn hear_of_fills(cache: Rc<CacheSide>) {
 }
 
 /// What was evicted gives its space back to the disk only when nobody has it open.
-async fn close_files(cache: Rc<CacheSide>) {
+async fn forget_gone(cache: Rc<CacheSide>) {
     loop {
         timer::sleep(CLOSE_EVERY).await;
-        cache.hot.borrow_mut().close_files(|it| cache.index.is_current(it.at, it.generation));
+        cache.hot.borrow_mut().forget_gone(|it| cache.index.is_current(it.at, it.generation));
     }
 }
 
