@@ -1,6 +1,8 @@
-//! Serving what is stale while nobody can say what is fresh: while the servers of a route are down.
+//! Serving what is stale while nobody can say what is fresh: while the servers of a route are down
+//! or answer with errors.
 
 use crate::http::head::RequestHead;
+use crate::http::status::Status;
 use crate::policy::control::RequestControl;
 use crate::policy::keep::Lifetimes;
 use crate::policy::rules::Rules;
@@ -15,6 +17,17 @@ pub fn may_hold(request: &RequestHead, stored: &Lifetimes, rules: &Rules, now_s:
         && !stored.must_revalidate
         && !stored.no_cache
         && !RequestControl::of(&request.fields).no_cache
+}
+
+/// Whether a stored response keeps its place when the origin answers with this status: one of the
+/// errors of RFC 5861 section 4, which may be stored as well, does not throw out what can still be
+/// served, fresh or stale, while the origin fails or is down.
+pub fn outlasts(stored: &Lifetimes, status: Status, rules: &Rules, now_s: u64) -> bool {
+    let is_error = matches!(status.0, 500 | 502 | 503 | 504);
+    let hold_s = if stored.must_revalidate { 0 } else { rules.outage_hold_s };
+    let held_until_s = stored.fresh_until_s.saturating_add(u64::from(hold_s));
+    let until_s = held_until_s.max(stored.swr_until_s).max(stored.sie_until_s);
+    is_error && !stored.no_cache && now_s < until_s
 }
 
 #[cfg(test)]
@@ -40,5 +53,39 @@ mod tests {
         ] {
             assert!(!holds("", &stored, &rules), "{stored:?}");
         }
+    }
+
+    #[test]
+    fn an_error_does_not_throw_out_what_may_serve_in_its_place() {
+        let rules = Rules { outage_hold_s: 10, ..Rules::default() };
+        let stored = Lifetimes {
+            fresh_until_s: NOW_S,
+            swr_until_s: NOW_S + 2,
+            sie_until_s: NOW_S + 20,
+            ..Lifetimes::default()
+        };
+        let stays = |status, stored: &Lifetimes, rules: &Rules, later_s| {
+            outlasts(stored, Status(status), rules, NOW_S + later_s)
+        };
+        for (status, expected) in [(500, true), (502, true), (503, true), (504, true)]
+            .into_iter()
+            .chain([(200, false), (404, false), (501, false), (505, false)])
+        {
+            assert_eq!(stays(status, &stored, &rules, 1), expected, "{status}");
+        }
+        assert!(stays(503, &stored, &rules, 19) && !stays(503, &stored, &rules, 20));
+        let no_window = Lifetimes { sie_until_s: NOW_S, ..stored.clone() };
+        assert!(stays(503, &no_window, &rules, 9) && !stays(503, &no_window, &rules, 10));
+        assert!(stays(503, &no_window, &Rules::default(), 1));
+        assert!(!stays(503, &no_window, &Rules::default(), 2));
+        let strict = Lifetimes {
+            must_revalidate: true,
+            swr_until_s: NOW_S,
+            sie_until_s: NOW_S,
+            ..stored.clone()
+        };
+        assert!(!stays(503, &strict, &rules, 1));
+        let unsure = Lifetimes { no_cache: true, ..stored };
+        assert!(!stays(503, &unsure, &rules, 1));
     }
 }

@@ -34,7 +34,8 @@ pub enum PassReason {
     /// Vary names more fields than are kept, or something that is no field name.
     VaryOdd,
     /// A status that cannot be stored as a whole response, or that is not understood though it
-    /// must be (section 3).
+    /// must be (section 3); or an error, where what is stored may serve in its place (RFC 5861
+    /// section 4).
     Status,
     /// No lifetime is stated or may be guessed, and there is no validator (section 3).
     NoLifetime,

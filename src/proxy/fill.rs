@@ -15,28 +15,28 @@ use std::io;
 use std::rc::Rc;
 
 use crate::cache::fills::FillAt;
-use crate::cache::hot::{HotObject, MEMORY_BODY_MAX};
+use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::writer::Writer;
 use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
-use crate::http::head::{BodyLength, RequestHead};
+use crate::http::head::BodyLength;
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep, Times};
 use crate::policy::label::Labels;
 use crate::policy::omit::Omit;
 use crate::policy::pass::PassReason;
-use crate::policy::rules::Rules;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
-use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Question, Response};
+use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Response};
+use crate::proxy::job::Job;
 use crate::proxy::lease::Lease;
 use crate::proxy::lookup::{self, Found};
-use crate::proxy::part_fill::{PartJob, is_part};
+use crate::proxy::part_fill::is_part;
 use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::proxy::unasked::Unasked;
-use crate::proxy::variants::{self, Note, Others};
+use crate::proxy::variants::{self, Note};
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
 
@@ -48,35 +48,6 @@ const NEARLY_DONE_BYTES: u64 = 1 << 20;
 
 /// Other workers are told of progress in steps of at least this.
 const TELL_BYTES: u64 = 64 << 10;
-
-/// What a fill is to do.
-#[derive(Debug)]
-pub struct Job {
-    /// What to ask for the whole response.
-    pub whole: Question,
-    /// What to ask for what is to be revalidated, if it has a validator.
-    pub conditional: Option<Question>,
-    /// The request that led to it.
-    pub request: RequestHead,
-    /// Where the cache was found empty or stale.
-    pub found: Found,
-    /// Of the request, `http` or `https`.
-    pub scheme: &'static str,
-    /// The last purge before the origin is asked.
-    pub asked_seq: u64,
-    /// What is to be revalidated.
-    pub stored: Option<Rc<HotObject>>,
-    /// What is stored beside it, or instead of it, and may turn out to be the answer.
-    pub others: Option<Others>,
-    /// The operator's rules.
-    pub rules: Rc<Rules>,
-    /// Something is stored that the fill renews.
-    pub renews: bool,
-    /// Nobody waits for it: it renews what is being served stale.
-    pub is_background: bool,
-    /// A part is asked for.
-    pub part: Option<PartJob>,
-}
 
 /// Starts the fill of a key whose lease this worker holds.
 pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job) -> Rc<LocalFill> {
@@ -192,6 +163,10 @@ impl Fill {
             Keep::Store { lifetimes, omit } => (lifetimes, omit),
             Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
         };
+        // It would take the place of what may yet serve instead.
+        if job.outlasts(response.head.status) {
+            return self.pass(PassReason::Status, response, Vec::new());
+        }
         let is_too_large = |len: u64| len > self.object_bytes_max();
         if matches!(response.head.length, BodyLength::Known(len) if is_too_large(len)) {
             return self.pass(PassReason::TooLarge, response, Vec::new());

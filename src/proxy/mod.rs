@@ -32,6 +32,7 @@ mod pieces;
 mod whole;
 pub mod part_fill;
 mod unasked;
+pub mod job;
 pub mod fill;
 mod renew;
 pub mod resume;

@@ -174,6 +174,48 @@ fn stale_if_error_serves_the_old_answer_when_the_origin_fails() {
     assert!([502, 503, 504].contains(&status), "{status}");
 }
 
+/// Good at first, and then an error that may be stored for a while.
+fn failing_from(n_good: usize, life: &'static str) -> Origin {
+    Origin::answering(move |request| match request.number < n_good {
+        true => Response::ok("old").field("ETag", "\"x\"").cache(life),
+        false => Response::status(503),
+    })
+}
+
+const STORES_ERRORS: &str = "[{upstream: app, cache: {ttl-status: {5xx: 100s}}}]";
+
+#[test]
+fn an_error_that_may_be_stored_takes_no_good_answers_place() {
+    let origin = failing_from(1, "max-age=0, stale-if-error=600");
+    let plan = Plan::new(&origin).set("sites", STORES_ERRORS);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("old");
+    until_true("the stored object", || plan.cache_files().len() == 1);
+    for n_asked in 2..5 {
+        ktrix.get("/a").expect_status(200).expect_body("old");
+        origin.expect_requests(n_asked);
+    }
+    // A client that will have nothing stale gets the error, and takes nothing from the others.
+    let strict = Ask::get("/a").field("Cache-Control", "no-cache");
+    ktrix.ask(&strict).expect_status(503);
+    ktrix.get("/a").expect_status(200).expect_body("old");
+    // Where nothing better is there it is stored as ever.
+    ktrix.get("/b").expect_status(503);
+    ktrix.get("/b").expect_status(503).expect_hit();
+}
+
+#[test]
+fn an_error_that_comes_behind_the_answer_takes_no_good_answers_place() {
+    let origin = failing_from(1, "max-age=0, stale-while-revalidate=600");
+    let plan = Plan::new(&origin).set("sites", STORES_ERRORS);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("old");
+    until_true("refreshes that failed", || {
+        ktrix.get("/a").expect_status(200).expect_body("old");
+        origin.n_requests() > 4
+    });
+}
+
 #[test]
 fn a_failing_origin_is_asked_by_few_and_everybody_has_the_old_answer() {
     let is_ill = Arc::new(AtomicBool::new(false));

@@ -1,0 +1,52 @@
+//! What a fill is to do, and what of that the cache has already.
+
+use std::rc::Rc;
+
+use crate::cache::hot::HotObject;
+use crate::http::head::RequestHead;
+use crate::http::status::Status;
+use crate::policy::hold;
+use crate::policy::rules::Rules;
+use crate::proxy::fetch::Question;
+use crate::proxy::lookup::{Found, What};
+use crate::proxy::part_fill::PartJob;
+use crate::proxy::variants::Others;
+use crate::reactor;
+
+/// What a fill is to do.
+#[derive(Debug)]
+pub struct Job {
+    /// What to ask for the whole response.
+    pub whole: Question,
+    /// What to ask for what is to be revalidated, if it has a validator.
+    pub conditional: Option<Question>,
+    /// The request that led to it.
+    pub request: RequestHead,
+    /// Where the cache was found empty or stale.
+    pub found: Found,
+    /// Of the request, `http` or `https`.
+    pub scheme: &'static str,
+    /// The last purge before the origin is asked.
+    pub asked_seq: u64,
+    /// What is to be revalidated.
+    pub stored: Option<Rc<HotObject>>,
+    /// What is stored beside it, or instead of it, and may turn out to be the answer.
+    pub others: Option<Others>,
+    /// The operator's rules.
+    pub rules: Rc<Rules>,
+    /// Something is stored that the fill renews.
+    pub renews: bool,
+    /// Nobody waits for it: it renews what is being served stale.
+    pub is_background: bool,
+    /// A part is asked for.
+    pub part: Option<PartJob>,
+}
+
+impl Job {
+    /// Whether what is stored keeps its place when the origin answers with this status.
+    pub fn outlasts(&self, status: Status) -> bool {
+        let What::Object(stored) = &self.found.what else { return false };
+        let now_s = reactor::now().unix_s();
+        stored.status.0 < 500 && hold::outlasts(&stored.lifetimes, status, &self.rules, now_s)
+    }
+}
