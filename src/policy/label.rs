@@ -167,11 +167,7 @@ impl Labels {
     /// queries it is stored for, who purges one of them does not know.
     #[must_use]
     pub fn with_search(self, parts: &KeyParts, key_text: &[u8], response: &Fields) -> Self {
-        if !parts.heeds_search || no_vary_search(response).is_none() {
-            return self;
-        }
-        let key_text = primary_of(key_text);
-        let path = path_of_query(key_text).unwrap_or(key_text);
+        let Some(path) = search_path(parts, key_text, response) else { return self };
         let tags = Rc::new([LabelHash::of(Kind::Search, path).0]);
         self.with_tags_of(&Self { tags, ..Self::default() })
     }
@@ -188,6 +184,19 @@ impl Labels {
     pub fn untagged(asked_seq: u64) -> Self {
         Self { asked_seq, ..Self::default() }
     }
+}
+
+/// The path of a key, as its text begins, if a response with these fields is for more than one query.
+pub fn search_path<'t>(
+    parts: &KeyParts,
+    key_text: &'t [u8],
+    response: &Fields,
+) -> Option<&'t [u8]> {
+    if !parts.heeds_search || no_vary_search(response).is_none() {
+        return None;
+    }
+    let key_text = primary_of(key_text);
+    Some(path_of_query(key_text).unwrap_or(key_text))
 }
 
 /// Most tags and groups that are kept of a response.

@@ -25,6 +25,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::Response;
 use crate::proxy::fill;
+use crate::proxy::invalidate;
 use crate::proxy::lease;
 use crate::proxy::lookup::{self, Found, Name, What};
 use crate::proxy::pass;
@@ -74,9 +75,10 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// What purges can name it by if a response with these fields is stored.
-    fn labels(&self, rules: &Rules, fields: &Fields, asked_seq: u64) -> Labels {
+    fn labels(&self, cache: &CacheSide, rules: &Rules, fields: &Fields, asked_seq: u64) -> Labels {
         let (scheme, authority) = (self.client.scheme(), self.request.authority());
         let name = Name::of_request(&rules.key, scheme, self.request);
+        invalidate::expect_search(cache, &rules.key, &name.text, fields);
         Labels::of(fields, scheme.as_bytes(), authority, asked_seq)
             .with_search(&rules.key, &name.text, fields)
     }
@@ -99,7 +101,7 @@ impl<C: Client> Exchange<'_, C> {
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         let kept = keep::judge(Method::Get, asked, Status(200), &fields, &times, rules);
         let Keep::Store { mut lifetimes, omit } = kept else { return Ok(adopted) };
-        lifetimes.labels = self.labels(rules, &fields, asked_seq);
+        lifetimes.labels = self.labels(cache, rules, &fields, asked_seq);
         let found = lookup::look_up(cache, &rules.key, scheme, self.request).await;
         // Whoever asks by GET from now on waits for this, and what invalidates it is noted.
         let Some(leased) = Leased::of(cache, &found, asked_seq) else { return Ok(adopted) };
@@ -141,7 +143,7 @@ impl<C: Client> Exchange<'_, C> {
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         match revalidate::renew(asked, old, &head, &times, rules) {
             Ok(Renewed { mut fields, mut lifetimes, omit }) => {
-                let labels = self.labels(rules, &fields, asked_seq);
+                let labels = self.labels(cache, rules, &fields, asked_seq);
                 lifetimes.labels = labels.renewed(&stored.lifetimes.labels, &head.fields);
                 omit.apply(&mut fields);
                 let name = found.name.clone();

@@ -29,6 +29,7 @@ use crate::policy::pass::PassReason;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Response};
+use crate::proxy::invalidate;
 use crate::proxy::job::Job;
 use crate::proxy::lease::Lease;
 use crate::proxy::lookup::{self, Found};
@@ -127,9 +128,10 @@ impl Fill {
 
     /// What purges can name by which a response with these fields is stored.
     pub(super) fn labels(&self, fields: &Fields) -> Labels {
-        let job = &self.job;
+        let (job, text) = (&self.job, &self.job.found.primary.text);
+        invalidate::expect_search(&self.lease.cache, &job.rules.key, text, fields);
         Labels::of(fields, job.scheme.as_bytes(), job.request.authority(), job.asked_seq)
-            .with_search(&job.rules.key, &job.found.primary.text, fields)
+            .with_search(&job.rules.key, text, fields)
     }
 
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.

@@ -1,7 +1,8 @@
 //! What a successful unsafe request does to stored responses, RFC 9111 section 4.4.
 
 use crate::cache::place;
-use crate::cache::purge::Order;
+use crate::cache::purge::{Order, PurgeError};
+use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::policy::invalidate;
 use crate::policy::key::{Key, key_of};
@@ -41,11 +42,22 @@ fn forget_groups(cache: &CacheSide, scheme: &str, request: &RequestHead, respons
 const GROUPS_MAX: usize = 128;
 
 /// Forgets what is under the key of a URL, and what answers for its query too. What that is, and
-/// under which name, each worker learns by itself: so it is purged in all.
+/// under which name, each worker learns by itself: so it is purged in all, if there may be anything.
 fn forget_url(cache: &CacheSide, parts: &KeyParts, text: &[u8]) {
     forget(cache, &key_of(text));
     let Some(path) = path_of_query(text).filter(|_| parts.heeds_search) else { return };
-    purge(cache, Kind::Search, path.to_vec());
+    if let Err(error) = cache.purges.purge_search(path, reactor::now().unix_s()) {
+        stays(Kind::Search, error);
+    }
+}
+
+/// Takes note that a response with these fields is about to be stored under the key of this text,
+/// so that writing to another query of its path purges it.
+pub fn expect_search(cache: &CacheSide, parts: &KeyParts, text: &[u8], response: &Fields) {
+    let Some(path) = label::search_path(parts, text, response) else { return };
+    if let Err(error) = cache.purges.expect_search(path, reactor::now().unix_s()) {
+        stays(Kind::Search, error);
+    }
 }
 
 /// Purges, on nobody's order, what an origin has made untrue.
@@ -53,8 +65,12 @@ fn purge(cache: &CacheSide, kind: Kind, text: Vec<u8>) {
     let (name, who) = (String::new(), String::new());
     let order = Order { kind, text, is_soft: false, name, who };
     if let Err(error) = cache.purges.purge(&order, reactor::now().unix_s()) {
-        ::log::warn!("what an origin invalidated, a {}, stays: {error}", kind.word());
+        stays(kind, error);
     }
+}
+
+fn stays(kind: Kind, error: PurgeError) {
+    ::log::warn!("what an origin invalidated, a {}, stays: {error}", kind.word());
 }
 
 /// Forgets the object, or the marker of all variants, under a key.

@@ -114,6 +114,25 @@ fn a_purge_of_one_query_names_what_is_stored_for_it_under_another() {
     ktrix.get("/b?utm=1").expect_hit().expect_body(&other);
 }
 
+#[test]
+fn writing_to_paths_of_which_nothing_is_stored_purges_nothing() {
+    let origin = origin();
+    let plan = plan(&origin, "{no-vary-search: on}");
+    let ktrix = plan.start();
+    ktrix.get("/a?x=1&utm=1").expect_miss();
+    ktrix.wait_hit("/a?x=1");
+    let mut client = ktrix.client();
+    for n in 0..100 {
+        client.ask(&Ask::post(&format!("/{n}?x=1"), "")).expect_status(200);
+    }
+    // The number says how many there were before.
+    ktrix.ask(&Ask::new("PURGE", "/other")).expect_field("ktrix-purge", "1");
+    ktrix.get("/a?x=1").expect_hit();
+    ktrix.ask(&Ask::post("/a?x=1&utm=3", "")).expect_status(200);
+    ktrix.ask(&Ask::new("PURGE", "/other")).expect_field("ktrix-purge", "3");
+    ktrix.get("/a?x=1").expect_miss();
+}
+
 /// Asks until every worker answers by itself, and gives the body.
 fn warm(ktrix: &Ktrix<'_>, ask: &Ask) -> String {
     let (mut n_hits, mut body) = (0, String::new());

@@ -8,11 +8,12 @@
 //! | 4096..8192 | 128 owner rows of 32 bytes (`sys::owner`) |
 //! | 8192..270336 | journal: 1024 records of 256 bytes |
 //! | 270336.. | buckets of 256 bytes |
+//! | after them | 131072 bytes: the paths of [searches](super::search) |
 //!
 //! | bytes | header field | meaning |
 //! | --- | --- | --- |
 //! | 0..8 | magic | `ktrixprg` |
-//! | 8..12 | version | 1 |
+//! | 8..12 | version | 2 |
 //! | 12..16 | crc | CRC-32C of magic, version, id and buckets |
 //! | 16..24 | id | of this very file: 24 random bits, not 0 |
 //! | 24..32 | buckets | how many follow, a power of two |
@@ -37,6 +38,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::cache::purge::bucket::{Bucket, sealed, unsealed};
 use crate::cache::purge::journal::{Line, RECORDS};
+use crate::cache::purge::search::Searches;
 use crate::sys::file::read_full_at;
 use crate::sys::owner::{self, OwnerRow, OwnerTable};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
@@ -97,6 +99,7 @@ pub(super) struct Parts {
     pub(super) owners: OwnerTable,
     pub(super) journal: SharedSlice<Line>,
     pub(super) buckets: SharedSlice<Bucket>,
+    pub(super) searches: SharedSlice<Searches>,
 }
 
 impl Parts {
@@ -165,6 +168,7 @@ impl Parts {
             owners: OwnerTable::new(map.slice::<OwnerRow>(OWNERS_AT, OWNERS)?),
             journal: map.slice(JOURNAL_AT, RECORDS)?,
             buckets: map.slice(BUCKETS_AT, n_buckets)?,
+            searches: map.slice(searches_at(n_buckets), 1)?,
             map,
         })
     }
@@ -233,15 +237,19 @@ fn parse_static(bytes: &[u8; STATIC_LEN]) -> Option<Form> {
     (is_sane && static_bytes(id, n_buckets) == *bytes).then_some(Form { n_buckets })
 }
 
-const fn file_len(n_buckets: usize) -> usize {
+const fn searches_at(n_buckets: usize) -> usize {
     BUCKETS_AT + n_buckets * size_of::<Bucket>()
+}
+
+const fn file_len(n_buckets: usize) -> usize {
+    searches_at(n_buckets) + size_of::<Searches>()
 }
 
 /// The largest id: what a sequence number has bits for above the number of a purge.
 pub(super) const ID_MAX: u64 = (1 << 24) - 1;
 
 const MAGIC: &[u8; 8] = b"ktrixprg";
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 const NEW_NAME: &str = "purges.new";
 const STATIC_LEN: usize = 32;
 const VERSION_AT: u64 = 64;

@@ -23,6 +23,7 @@ pub mod cause;
 pub mod file;
 pub mod journal;
 mod mend;
+mod search;
 
 use std::borrow::Cow;
 use std::path::Path;
