@@ -93,17 +93,32 @@ pub async fn in_language(
 ) -> Option<(Rc<HotObject>, i64)> {
     let is_missing = matches!(found.what, What::Nothing);
     let marker = found.marker.as_ref().filter(|_| is_missing && rules.selects_language)?;
-    let parts = Parts::of(&found.name.text)?;
-    let list = read(cache, &parts.list_name());
-    let chosen = &list.in_language(parts.chosen)?.chosen;
-    let name = Parts { primary: &found.primary.text, chosen, mark: &marker.mark }.name();
+    let list = read(cache, &list_name(&found.primary, marker));
+    let name = name_in_language(&list, &found.primary, marker, &found.name)?;
     let what = What::Object(find_whole(cache, &name).await?);
     let other = Found { name, what, ..found.clone() };
     let course = course::course(request, other.held(), rules, reactor::now().unix_s()).0;
-    match (course, other.object()) {
-        (Course::Answer { verdict: CacheVerdict::Hit, ttl_s, refreshes: false }, Some(object)) => {
-            Some((object, ttl_s))
-        }
+    Some((other.object()?, ttl_of_hit(course)?))
+}
+
+/// The name of the variant in the list of a key that a request may have for its language, if it
+/// selects `name` and nothing is there.
+pub fn name_in_language(
+    list: &Variants,
+    primary: &Name,
+    marker: &Marker,
+    name: &Name,
+) -> Option<Name> {
+    let parts = Parts::of(&name.text)?;
+    let chosen = &list.in_language(parts.chosen)?.chosen;
+    Some(Parts { primary: &primary.text, chosen, mark: &marker.mark }.name())
+}
+
+/// The freshness left of another variant than the selected one, in seconds, if it is used: nothing
+/// but what is fresh, and wants no validation, is.
+pub const fn ttl_of_hit(course: Course) -> Option<i64> {
+    match course {
+        Course::Answer { verdict: CacheVerdict::Hit, ttl_s, refreshes: false } => Some(ttl_s),
         _ => None,
     }
 }

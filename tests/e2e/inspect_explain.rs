@@ -11,7 +11,8 @@ const SITES: &str = "\
 {path: /rule, upstream: app, cache: {ttl-status: {any: 60s}, stale-while-revalidate: 5m}}, \
 {path: /off/, upstream: app, cache: off}, \
 {path: /part, upstream: app, cache: {fetch-whole: 0 B}}, \
-{path: /told, upstream: app, cache: {ignore: expires, cache-status: [key]}}]}]";
+{path: /told, upstream: app, cache: {ignore: expires, cache-status: [key]}}, \
+{path: /best, upstream: app, cache: {vary-language: best}}]}]";
 
 /// What the target says about caching: each has an ETag, and a 304 says the same again.
 fn answer(request: &Request) -> Response {
@@ -32,16 +33,22 @@ fn answer(request: &Request) -> Response {
         "nostore" => "no-store",
         "rule" => "public",
         "told" => "max-age=1",
+        "best-old" => "max-age=60",
         _ => "max-age=600",
     };
-    let is_old = ["/old", "/must", "/swr", "/sie"].iter().any(|it| request.target.starts_with(it));
+    let is_old = ["/old", "/must", "/swr", "/sie", "/best-old"]
+        .iter()
+        .any(|it| request.target.starts_with(it));
     let response = match request.has("if-none-match") {
         true => Response::status(304),
         false => Response::ok("0123456789"),
     };
-    let response = match request.target.starts_with("/vary") {
-        true => response.field("Vary", "Accept-Language"),
-        false => response,
+    let is_in_languages = ["/vary", "/best"].iter().any(|it| request.target.starts_with(it));
+    let response = match (is_in_languages, request.field("accept-language")) {
+        (true, Some(language)) => {
+            response.field("Vary", "Accept-Language").field("Content-Language", language)
+        }
+        _ => response,
     };
     let response = match request.target.starts_with("/told") {
         true => response.field("CDN-Cache-Control", "max-age=500").field("Expires", "0"),
@@ -71,6 +78,7 @@ const fn case(
 }
 
 const CONTROL: &str = "Cache-Control";
+const LANGUAGE: &str = "Accept-Language";
 
 const CASES: &[Case] = &[
     case("GET", "/a", &[], "hit", "RFC 9111 section 4.2"),
@@ -99,6 +107,10 @@ const CASES: &[Case] = &[
     case("GET", "/rule", &[], "hit", "ttl-status"),
     case("GET", "/vary", &[("Accept-Language", "de")], "hit", "RFC 9111 section 4.1"),
     case("GET", "/vary", &[("Accept-Language", "fr")], "validate", "RFC 9111 section 4.1"),
+    case("GET", "/best", &[(LANGUAGE, "fr;q=0.5, de")], "hit", "routes[6].cache.vary-language"),
+    case("GET", "/best", &[(LANGUAGE, "fr, de")], "validate", "RFC 9111 section 4.1"),
+    case("GET", "/best-old", &[(LANGUAGE, "fr;q=0.5, de")], "validate", "RFC 9111 section 4.1"),
+    case("GET", "/vary", &[(LANGUAGE, "fr;q=0.5, de")], "validate", "RFC 9111 section 4.1"),
     case("GET", "/q?b=1&utm_x=2", &[("X-Country", "de")], "hit", "sites[0].routes[1].cache.key"),
     case("GET", "/q?b=1", &[("X-Country", "fr"), ("X-Host", "z")], "validate", "cache.key"),
     case("GET", "/new", &[("X-Host", "evil")], "miss", "RFC 9111 section 4"),
@@ -136,6 +148,8 @@ fn prime(ktrix: &Ktrix<'_>) {
         "/nostore",
         "/rule",
         "/vary",
+        "/best",
+        "/best-old",
         "/q?b=1",
     ];
     for target in stored {

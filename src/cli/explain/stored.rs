@@ -29,7 +29,7 @@ use crate::policy::reuse::wants_only_cached;
 use crate::proxy::load::STORED_FIELDS_MAX;
 use crate::proxy::lookup::Name;
 use crate::proxy::part_list::PART_STATUS;
-use crate::proxy::variants::Others;
+use crate::proxy::variants::{Others, name_in_language, ttl_of_hit};
 
 /// A stored response, read.
 pub(super) struct Response {
@@ -78,13 +78,20 @@ impl Explainer<'_> {
         }
         self.say_vary(routed, &found);
         let response = sight.and_then(|sight| self.response(cache, sight));
+        let is_note = sight.is_some_and(|sight| is_note(sight, self.now_s));
+        if response.is_none()
+            && !is_note
+            && let Some(outcome) = self.in_language(cache, routed, &name, &found)
+        {
+            return Ok(outcome);
+        }
         self.say_control(routed);
         if let Some(response) = &response {
             self.say_freshness(routed, response);
         }
         let held = match &response {
             Some(response) => Held::Object(&response.lifetimes),
-            None if sight.is_some_and(|sight| is_note(sight, self.now_s)) => Held::Note,
+            None if is_note => Held::Note,
             None => Held::Nothing { has_variants: found.marker.is_some() },
         };
         if sight.is_none() {
@@ -101,6 +108,38 @@ impl Explainer<'_> {
             Others::among(list(cache, &name, marker), &name, marker, &found.name)
         });
         Ok(self.say_course(routed, course, ground, response.as_ref(), others.as_ref()))
+    }
+
+    /// What comes of another variant, in the language that the request prefers, where the selected
+    /// one is missing; `None`, and nothing is told, if that is not used.
+    fn in_language(
+        &mut self,
+        cache: &Opened,
+        routed: &Routed,
+        primary: &Name,
+        found: &Found,
+    ) -> Option<Outcome> {
+        let marker = found.marker.as_ref().filter(|_| routed.rules.selects_language)?;
+        let name = name_in_language(&list(cache, primary, marker), primary, marker, &found.name)?;
+        let sight = cache.find(&name.key)?;
+        let n_told = self.steps.len();
+        let because = self.setting.about_cache(routed.at, "vary-language");
+        let chosen = variant_line(&KeyText::of(&name.text).variant());
+        self.say("language", format!("preferred to all others: {chosen}"), Some(because));
+        self.say("md5", name.key.to_string(), None);
+        let response = self.response(cache, &sight).filter(|it| it.parts.is_none());
+        let made = response.and_then(|response| {
+            let held = Held::Object(&response.lifetimes);
+            let (course, ground) = course(&routed.head, held, &routed.rules, self.now_s);
+            ttl_of_hit(course).map(|_| (course, ground, response))
+        });
+        let Some((course, ground, response)) = made else {
+            self.steps.truncate(n_told);
+            return None;
+        };
+        self.say_control(routed);
+        self.say_freshness(routed, &response);
+        Some(self.say_course(routed, course, ground, Some(&response), None))
     }
 
     fn say_vary(&mut self, routed: &Routed, found: &Found) {
