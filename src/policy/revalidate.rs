@@ -59,15 +59,22 @@ pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
     }
 }
 
-/// Whether the 200 to a HEAD speaks of this stored response of `body_len` bytes (RFC 9111 section
-/// 4.3.5): each validator and the length that it names are the stored ones.
-pub fn confirms_by_head(stored: &Fields, body_len: u64, fresh: &ResponseHead) -> bool {
+/// Whether the 200 to a HEAD speaks of this stored response of so many bytes, where that is known,
+/// or of the parts that are stored (RFC 9111 section 4.3.5): the status is such a one, and each
+/// validator and the length that it names are the stored ones.
+pub fn confirms_by_head(
+    status: Status,
+    stored: &Fields,
+    body_len: Option<u64>,
+    fresh: &ResponseHead,
+) -> bool {
     let is_same = |name| match fresh.fields.get(name) {
         Some(theirs) => stored.get(name) == Some(theirs),
         None => true,
     };
-    let is_as_long = fresh.content_length.is_none_or(|theirs| theirs == body_len);
-    is_same("etag") && is_same("last-modified") && is_as_long
+    let is_as_long = body_len.zip(fresh.content_length).is_none_or(|(ours, theirs)| ours == theirs);
+    let is_success = matches!(status.0, 200 | 203 | 206);
+    is_success && is_same("etag") && is_same("last-modified") && is_as_long
 }
 
 /// The stored fields, freshened by those of a 304 that [`confirms`] them, or of the answer to a
@@ -220,14 +227,24 @@ mod tests {
         let found = |length, list: &[(&str, &str)]| {
             let mut head = response(200, list);
             head.content_length = length;
-            confirms_by_head(&stored, 5, &head)
+            confirms_by_head(Status(200), &stored, Some(5), &head)
         };
         assert!(found(None, &[]));
         assert!(found(Some(5), &[("etag", "\"a\""), ("last-modified", "x")]));
         assert!(!found(Some(6), &[("etag", "\"a\"")]));
         assert!(!found(None, &[("etag", "W/\"a\"")]));
         assert!(!found(None, &[("etag", "\"a\""), ("last-modified", "y")]));
-        assert!(!confirms_by_head(&fields(&[]), 5, &response(200, &[("etag", "\"a\"")])));
+        let fresh = response(200, &[("etag", "\"a\"")]);
+        assert!(!confirms_by_head(Status(200), &fields(&[]), Some(5), &fresh));
+        for (status, is_such) in [(200, true), (203, true), (206, true), (404, false), (301, false)]
+        {
+            let stored = fields(&[("etag", "\"a\"")]);
+            assert_eq!(
+                confirms_by_head(Status(status), &stored, None, &fresh),
+                is_such,
+                "{status}"
+            );
+        }
     }
 
     #[test]

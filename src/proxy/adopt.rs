@@ -28,6 +28,7 @@ use crate::proxy::fill;
 use crate::proxy::invalidate;
 use crate::proxy::lease;
 use crate::proxy::lookup::{self, Found, Name, What};
+use crate::proxy::part_list;
 use crate::proxy::pass;
 use crate::proxy::shelf::{Entry, Shelf};
 use crate::proxy::variants::Note;
@@ -130,14 +131,24 @@ impl<C: Client> Exchange<'_, C> {
         let What::Object(stored) = &found.what else { return };
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
-        let is_same = revalidate::confirms_by_head(&stored.fields, stored.body_len, &head);
-        if stored.status != Status(200) || is_same && stored.body_len > RENEWED_BYTES_MAX {
+        let is_list = part_list::is_list(stored);
+        let length = match is_list {
+            true => part_list::read(stored).and_then(|list| list.length()),
+            false => Some(stored.body_len),
+        };
+        let is_same = revalidate::confirms_by_head(stored.status, &stored.fields, length, &head);
+        // A list is renewed by the fetch of a part.
+        let is_renewed = stored.status == Status(200) && stored.body_len <= RENEWED_BYTES_MAX;
+        if is_same && !is_renewed {
             return;
         }
         let Some(leased) = Leased::of(cache, &found, asked_seq) else { return };
         let shelf = leased.shelf();
         if !is_same {
-            return shelf.forget(&found.name.key);
+            return match is_list {
+                true => part_list::forget(cache, &found.name, stored),
+                false => shelf.forget(&found.name.key),
+            };
         }
         let old = (stored.status, &stored.fields, &stored.lifetimes);
         let (asked, times) = (&self.request.fields, fill::times(response.times));

@@ -1,6 +1,6 @@
 //! Answers to POST and HEAD that tell what a GET would get.
 
-use crate::support::{Ask, Origin, Plan, Response};
+use crate::support::{Ask, Origin, Plan, Response, until_true};
 
 /// Answers a POST with what it made of its body, and says where that is to be found.
 fn form(location: &'static str) -> Origin {
@@ -78,5 +78,41 @@ fn a_head_renews_what_it_confirms_and_removes_what_it_denies() {
     for target in ["/tag", "/length"] {
         ktrix.get(target).expect_status(200);
         assert!(!origin.last().has("if-none-match"), "{target} is asked for as if never stored");
+    }
+}
+
+#[test]
+fn a_head_removes_what_is_stored_of_another_status_or_in_parts() {
+    let origin = Origin::answering(|request| {
+        let control = "max-age=0, stale-if-error=600";
+        let is_head = request.method == "HEAD";
+        let tag = if is_head && request.target == "/part-new" { "\"two\"" } else { "\"one\"" };
+        let response = match request.field("range") {
+            _ if is_head => Response::ok("0123456789"),
+            Some(_) => Response::ok("0123").with_status(206).field("Content-Range", "bytes 0-3/10"),
+            None => Response::ok("no such page").with_status(404),
+        };
+        response.field("ETag", tag).cache(control)
+    });
+    let sites = "[{routes: [{path: /, upstream: app, cache: {fetch-whole: 0 B}}]}]";
+    let plan = Plan::new(&origin).set("sites", sites);
+    let ktrix = plan.start();
+    for (target, is_kept) in [("/part-same", true), ("/part-new", false), ("/gone", false)] {
+        let ask = Ask::get(target);
+        let ask = if target == "/gone" { ask } else { ask.field("Range", "bytes=0-3") };
+        let is_known = || {
+            ktrix.ask(&ask);
+            origin.last().has("if-none-match")
+        };
+        let denied = || {
+            ktrix.ask(&Ask::new("HEAD", target)).expect_status(200);
+            assert_eq!(origin.last().method, "HEAD");
+            !is_known()
+        };
+        until_true("it to be stored", is_known);
+        match is_kept {
+            true => assert!(!denied(), "{target}"),
+            false => until_true("it to be removed", denied),
+        }
     }
 }
