@@ -26,8 +26,9 @@ pub const LIST_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of what chose a variant, so that a list has room for any single one.
 pub const CHOSEN_BYTES_MAX: usize = LIST_BYTES_MAX - 1 - VARIANT_HEAD_LEN - 2 * TEXT_BYTES_MAX;
 
-/// Most entity tags that a fetch offers for other variants than the one it is for.
-const TAGS_MAX: usize = 16;
+/// Most bytes of entity tags, as members of a list, that a fetch offers for other variants than the
+/// one it is for: well within what servers take in a field line. Tags of usual lengths all fit.
+const TAGS_BYTES_MAX: usize = 4 << 10;
 
 /// One stored variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,12 +118,17 @@ impl Variants {
         Some(self.list.drain(..n_gone).collect())
     }
 
-    /// The entity tags to ask the origin about, the newest variant's first, each once.
+    /// The entity tags to ask the origin about, the newest variant's first, each once: all of them,
+    /// but for those that make the field longer than 4 KiB.
     pub fn tags(&self) -> Vec<&[u8]> {
         let mut tags: Vec<&[u8]> = Vec::new();
+        let mut bytes_left = TAGS_BYTES_MAX;
         for variant in self.list.iter().rev().filter(|variant| !variant.tag.is_empty()) {
-            if tags.len() < TAGS_MAX && !tags.contains(&&*variant.tag) {
+            // A comma and a space go with it.
+            let left = bytes_left.checked_sub(variant.tag.len() + 2);
+            if let Some(left) = left.filter(|_| !tags.contains(&&*variant.tag)) {
                 tags.push(&variant.tag);
+                bytes_left = left;
             }
         }
         tags
@@ -283,6 +289,23 @@ mod tests {
         assert_eq!(named("W/\"2\""), None);
         assert_eq!(named("\"3\""), None);
         assert_eq!(variants.named_by(&fields(&[])), None);
+    }
+
+    #[test]
+    fn all_tags_are_offered_that_fit_in_a_field() {
+        let offered = |tag: &dyn Fn(usize) -> String| {
+            let mut variants = Variants::default();
+            for n in 0..VARIANTS_MAX {
+                variants.enter(variant(&n.to_string(), &tag(n)));
+            }
+            let tags = variants.tags();
+            assert_eq!(tags[0], tag(VARIANTS_MAX - 1).as_bytes(), "the newest first");
+            (tags.len(), tags.join(&b", "[..]).len())
+        };
+        assert_eq!(offered(&|n| format!("\"{n:032}\"")), (VARIANTS_MAX, VARIANTS_MAX * 36 - 2));
+        let (n_long, bytes) = offered(&|n| format!("\"{n:0250}\""));
+        assert!(n_long < VARIANTS_MAX, "{n_long}");
+        assert!((TAGS_BYTES_MAX - 254..TAGS_BYTES_MAX).contains(&bytes), "{bytes}");
     }
 
     #[test]
