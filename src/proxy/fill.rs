@@ -21,6 +21,7 @@ use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
+use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::keep::{self, Keep, Times};
 use crate::policy::label::Labels;
@@ -160,7 +161,10 @@ impl Fill {
     pub(super) async fn fetched(self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let job = &self.job;
-        let verdict = keep::keep(&job.request, &response.head, &times(response.times), &job.rules);
+        let (asked, times, head) = (&job.request.fields, times(response.times), &response.head);
+        // Whatever the client's method was, the origin was asked by GET.
+        let verdict =
+            keep::judge(Method::Get, asked, head.status, &head.fields, &times, &job.rules);
         let (mut lifetimes, omit) = match verdict {
             Keep::Store { lifetimes, omit } => (lifetimes, omit),
             Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),

@@ -146,6 +146,27 @@ fn stale_while_revalidate_answers_at_once_and_refreshes_behind() {
 }
 
 #[test]
+fn what_a_head_has_refreshed_behind_it_is_stored() {
+    let origin = Origin::answering(|request| {
+        let life = match request.number {
+            0 => "max-age=0, stale-while-revalidate=60",
+            _ => "max-age=60",
+        };
+        Response::ok(request.number.to_string()).field("X-Number", request.number).cache(life)
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("0");
+    until_true("a refreshed head", || {
+        let answer = ktrix.ask(&Ask::new("HEAD", "/a")).expect_status(200).expect_hit();
+        answer.field("x-number") == Some("1")
+    });
+    ktrix.get("/a").expect_hit().expect_body("1");
+    origin.expect_requests(2);
+    assert_eq!(origin.last().method, "GET");
+}
+
+#[test]
 fn stale_if_error_serves_the_old_answer_when_the_origin_fails() {
     let is_ill = Arc::new(AtomicBool::new(false));
     let ill = Arc::clone(&is_ill);
