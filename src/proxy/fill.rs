@@ -99,7 +99,7 @@ impl Fill {
                 match self.renewed(&stored, &response) {
                     Ok(entry) => return self.revalidated(entry, name, &stored).await,
                     // It is not to be stored any longer, nor served to others.
-                    Err(reason) if reason.is_of_response() => {
+                    Err(reason) if reason.is_of_response() && !self.job.has_fresh() => {
                         self.shelf.forget(&self.job.found.name.key);
                     }
                     Err(_) => {}
@@ -401,7 +401,7 @@ impl Fill {
         // One client's bad request says nothing about what others asked for.
         let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
         if reason.is_of_response() && is_about_all {
-            self.shelf.note_pass(&self.job.found.name.key, shelf::PASS_S);
+            self.note_pass(shelf::PASS_S);
         }
         self.lease.local.hand_over(response, read);
         if status.0 >= 500 && self.job.renews {
@@ -413,11 +413,19 @@ impl Fill {
         }
     }
 
+    /// Remembers that nothing is to be stored under the key, and forgets what is: unless that is
+    /// fresh, for then what one client got by asking for more than the others ends nothing for them.
+    fn note_pass(&self, for_s: u64) {
+        if !self.job.has_fresh() {
+            self.shelf.note_pass(&self.job.found.name.key, for_s);
+        }
+    }
+
     /// What was written so far is all that will be: the leader goes on with the origin's answer,
     /// and everybody else asks for the rest alone, as does who comes in the next while.
     fn unstored(mut self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
         let cache = Rc::clone(&self.lease.cache);
-        self.shelf.note_pass(&self.job.found.name.key, for_s);
+        self.note_pass(for_s);
         self.lease.local.hand_over(response, read);
         cache.wake(cache.fills.progress(self.lease.at, bytes));
         self.lease.end(|cache, at| cache.fills.pass(at));

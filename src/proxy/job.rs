@@ -49,4 +49,11 @@ impl Job {
         let now_s = reactor::now().unix_s();
         stored.status.0 < 500 && hold::outlasts(&stored.lifetimes, status, &self.rules, now_s)
     }
+
+    /// Whether what is stored is fresh, so that the wish of the client, or the operator's for such
+    /// requests, is all that led to the origin. Of what is stored in parts, some may be missing.
+    pub fn has_fresh(&self) -> bool {
+        let What::Object(stored) = &self.found.what else { return false };
+        self.part.is_none() && reactor::now().unix_s() < stored.lifetimes.fresh_until_s
+    }
 }

@@ -102,6 +102,50 @@ fn a_get_with_a_body_changes_nothing_that_is_stored() {
 }
 
 #[test]
+fn what_one_client_gets_for_itself_ends_no_fresh_answer() {
+    let origin = Origin::answering(|request| {
+        if !request.has("cookie") {
+            return Response::ok("all").field("ETag", "\"1\"").cache("max-age=600");
+        }
+        match &*request.target {
+            "/no-store" => Response::ok("own").cache("no-store"),
+            "/set-cookie" => Response::ok("own").cache("max-age=9").field("Set-Cookie", "a=b"),
+            "/304" if request.has("if-none-match") => {
+                Response::status(304).field("ETag", "\"1\"").cache("private")
+            }
+            _ => Response::ok("own").cache("private"),
+        }
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for target in ["/private", "/no-store", "/set-cookie", "/304"] {
+        ktrix.get(target).expect_body("all");
+        ktrix.wait_hit(target);
+        let ask = Ask::get(target).field("Cookie", "me").field("Cache-Control", "no-cache");
+        ktrix.ask(&ask).expect_status(200).expect_body("own");
+        let n_asked = origin.count(target);
+        for _ in 0..4 {
+            ktrix.get(target).expect_hit().expect_body("all");
+        }
+        assert_eq!(origin.count(target), n_asked, "{target}");
+    }
+}
+
+#[test]
+fn what_is_not_to_be_stored_any_longer_ends_the_stale_answer() {
+    let mut origin = Origin::answering(|request| match request.number {
+        0 => Response::ok("old").cache("max-age=0, stale-if-error=600"),
+        _ => Response::ok("new").cache("no-store"),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("old");
+    ktrix.get("/a").expect_body("new");
+    origin.stop();
+    ktrix.get("/a").expect_status(502);
+}
+
+#[test]
 fn every_spelling_of_a_path_has_an_answer_of_its_own() {
     let origin = credulous();
     let plan = Plan::new(&origin);
