@@ -126,6 +126,18 @@ pub fn course(
     (course, Some(ground))
 }
 
+/// Whether a stored response may answer a request that is sent on in spite of it, should the origin
+/// fail (RFC 5861 section 4).
+pub fn may_serve_on_error(
+    request: &RequestHead,
+    stored: &Lifetimes,
+    rules: &Rules,
+    now_s: u64,
+) -> bool {
+    let (verdict, _) = weigh(request, stored, rules, now_s);
+    matches!(verdict, Verdict::Revalidate { may_serve_on_error: true, .. })
+}
+
 fn without(request: &RequestHead, has_variants: bool) -> Course {
     if reuse::wants_only_cached(request) {
         return Course::NotCached;

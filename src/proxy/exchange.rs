@@ -63,6 +63,8 @@ pub struct Exchange<'e, C> {
     pub key: Option<Rc<[u8]>>,
     /// What may answer it should no server be reached.
     pub held: Option<Rc<HotObject>>,
+    /// What may answer it, a HEAD that is sent on, should the origin fail.
+    pub on_error: Option<Rc<HotObject>>,
 }
 
 impl<'e, C: Client> Exchange<'e, C> {
@@ -73,7 +75,7 @@ impl<'e, C: Client> Exchange<'e, C> {
         request: &'e RequestHead,
         facts: &'e mut Facts,
     ) -> Self {
-        Self { context, client, request, facts, rules: None, key: None, held: None }
+        Self { context, client, request, facts, rules: None, key: None, held: None, on_error: None }
     }
 }
 
@@ -178,18 +180,22 @@ impl<C: Client> Exchange<'_, C> {
             // It is only said of an object.
             (Course::Answer { .. }, None) => return Ok(Filled::Again),
             (Course::NotCached, _) => self.not_cached().await?,
-            (Course::Pass(reason), _) => self.pass_bodiless(rule, reason).await?,
+            (Course::Pass(reason), object) => {
+                let may_serve = |object: &Rc<HotObject>| {
+                    let lifetimes = &object.lifetimes;
+                    !part_list::is_list(object)
+                        && course::may_serve_on_error(self.request, lifetimes, rules, now_s)
+                };
+                self.on_error = object.filter(may_serve);
+                self.pass_bodiless(rule, reason).await?;
+            }
             (Course::Fill { fwd, may_serve_on_error }, object) => {
                 let stale = object.map(|object| OnStale {
                     on_error: may_serve_on_error.then(|| Rc::clone(&object)),
                     object,
                 });
                 match self.fill(cache, rule, rules, found, stale, fwd).await? {
-                    Filled::Stale(object) => {
-                        let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
-                        let ttl_s = fresh_until_s - now_s.cast_signed();
-                        self.hit(&object, CacheVerdict::Stale, ttl_s).await?;
-                    }
+                    Filled::Stale(object) => self.hit_stale(&object).await?,
                     other => return Ok(other),
                 }
             }
@@ -207,6 +213,13 @@ impl<C: Client> Exchange<'_, C> {
         let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
         added.status.key = self.key.as_deref();
         stored::answer(self.client, self.request, object, &added, self.facts).await
+    }
+
+    /// Answers with what is stale, as the origin has failed.
+    pub(super) async fn hit_stale(&mut self, object: &HotObject) -> Result<(), CloseReason> {
+        let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
+        let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
+        self.hit(object, CacheVerdict::Stale, ttl_s).await
     }
 
     /// What a fill of this key is to do.

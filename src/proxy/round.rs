@@ -3,15 +3,17 @@
 
 use std::rc::Rc;
 
+use crate::cache::hot::HotObject;
 use crate::http::head::BodyLength;
 use crate::http::status::Status;
 use crate::policy::pass::PassReason;
 use crate::policy::status::{CacheStatus, CacheVerdict};
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::failure::CloseReason;
+use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::fetch::{FetchFailure, Response};
 use crate::proxy::invalidate;
+use crate::proxy::lookup;
 use crate::proxy::pass;
 use crate::proxy::upload::{Received, Streamed, Whole};
 use crate::route::Rule;
@@ -61,6 +63,23 @@ impl<C: Client> Exchange<'_, C> {
         self.context.cache.as_ref().map_or(0, |cache| cache.purges.asked_seq())
     }
 
+    /// Answers with what is stored, if that may serve where the origin fails: by this error, or
+    /// else by the status of its answer. What was purged or replaced meanwhile is nobody's answer.
+    async fn in_need(
+        &mut self,
+        rule: Rule,
+        error: Option<FetchError>,
+    ) -> Option<Result<(), CloseReason>> {
+        let cache = self.context.cache.clone()?;
+        let stands = |object: &Rc<HotObject>| lookup::is_current(&cache, object);
+        if let Some(stale) = self.on_error.take().filter(stands) {
+            return Some(self.hit_stale(&stale).await);
+        }
+        let is_outage = error.is_some_and(|error| self.is_outage(rule, error));
+        let held = self.held.take().filter(|held| is_outage && stands(held))?;
+        Some(self.answer_held(rule, &held).await)
+    }
+
     async fn passed(
         &mut self,
         rule: Rule,
@@ -70,8 +89,17 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
         let mut response = match asked {
+            Ok(response) if response.head.status.0 >= 500 => {
+                if let Some(answered) = self.in_need(rule, None).await {
+                    return answered;
+                }
+                response
+            }
             Ok(response) => response,
-            Err(FetchFailure::Fetch(error)) => return self.failed(error, Some(reason.fwd())).await,
+            Err(FetchFailure::Fetch(error)) => match self.in_need(rule, Some(error)).await {
+                Some(answered) => return answered,
+                None => return self.failed(error, Some(reason.fwd())).await,
+            },
             Err(FetchFailure::Client(ClientError::Closed(CloseReason::BodyTimeout))) => {
                 self.own(Status(408), "the request's body did not come in time", &[]).await?;
                 return Err(CloseReason::BodyTimeout);

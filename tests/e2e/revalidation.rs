@@ -195,6 +195,54 @@ fn stale_if_error_serves_the_old_answer_when_the_origin_fails() {
     assert!([502, 503, 504].contains(&status), "{status}");
 }
 
+#[test]
+fn stale_if_error_answers_a_head_too() {
+    let mut origin = Origin::answering(|request| match request.number {
+        0 | 1 if request.target == "/strict" => {
+            Response::ok("old").cache("max-age=0, must-revalidate").field("ETag", "\"x\"")
+        }
+        0 | 1 => Response::ok("old").cache("max-age=0, stale-if-error=600"),
+        _ => Response::status(503),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for target in ["/a", "/strict"] {
+        ktrix.get(target).expect_body("old");
+    }
+    let head = |target| ktrix.ask(&Ask::new("HEAD", target));
+    let expect_stale = || {
+        let answer = head("/a").expect_status(200).expect_body("").expect_hit();
+        answer.expect_field("content-length", "3");
+        let strict = Ask::new("HEAD", "/a").field("Cache-Control", "no-cache");
+        assert!(ktrix.ask(&strict).status >= 500);
+        assert!(head("/strict").status >= 500);
+    };
+    expect_stale();
+    assert_eq!(origin.last().method, "HEAD");
+    origin.stop();
+    expect_stale();
+}
+
+#[test]
+fn an_origin_that_says_nothing_in_time_has_failed() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| match request.number {
+        0 => Response::ok("old").cache("max-age=0, stale-if-error=600"),
+        _ => Response::ok("late").gated(&held),
+    });
+    let plan = Plan::new(&origin).set("timeouts", "{first-byte: 300ms}");
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("old");
+    for method in ["GET", "HEAD"] {
+        ktrix.ask(&Ask::new(method, "/a")).expect_status(200).expect_hit();
+        let strict = Ask::new(method, "/a").field("Cache-Control", "no-cache");
+        ktrix.ask(&strict).expect_status(504);
+    }
+    ktrix.get("/a").expect_status(200).expect_body("old");
+    gate.open();
+}
+
 /// Good at first, and then an error that may be stored for a while.
 fn failing_from(n_good: usize, life: &'static str) -> Origin {
     Origin::answering(move |request| match request.number < n_good {

@@ -74,6 +74,17 @@ fn nobody_waits_for_servers_that_are_skipped() {
 }
 
 #[test]
+fn a_head_that_finds_the_servers_down_is_answered_too() {
+    let mut origin = Origin::answering(stale);
+    let plan = plan(&origin, "1ms");
+    let ktrix = plan.start();
+    ktrix.get("/held").expect_status(200);
+    origin.stop();
+    let answer = ktrix.ask(&Ask::new("HEAD", "/held")).expect_status(200).expect_body("");
+    assert!(answer.cache_status().ends_with("; detail=outage"), "{}", answer.cache_status());
+}
+
+#[test]
 fn a_server_that_answers_badly_is_no_outage() {
     let origin = Origin::answering(|request| match request.has("if-none-match") {
         true => Response::status(500),
