@@ -26,6 +26,10 @@ fn main() {
     let hot: Vec<Key> = keys.iter().take(1000).cycle().take(keys.len()).copied().collect();
     time("lookup, 1000 hot keys", &hot, |key| index.lookup(key).is_some());
     time("is_current", &views, |view| index.is_current(view.at, view.generation));
+    time("count a hit", &views, |view| {
+        index.count_hit(view.at);
+        true
+    });
     let uses = Uses::create(keys.len()).expect("cannot make a sketch");
     time("count a use of a new key", &absent, |key| uses.count(key, true) == 0);
     time("count a use of a known key", &absent, |key| uses.count(key, true) == 1);

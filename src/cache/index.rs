@@ -211,6 +211,7 @@ impl Index {
             return Err(PublishError::NoRoom);
         }
         let generation = self.next_generation();
+        self.forget_hits(at);
         pair.bucket(bucket).write(i, &new.words(generation));
         self.count(old.as_ref(), Some(new));
         let replaced = matches!(place, Place::Own(..));

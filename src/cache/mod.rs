@@ -12,6 +12,7 @@ pub mod bucket;
 pub mod table;
 pub mod pair;
 pub mod index;
+pub mod hits;
 pub mod reading;
 pub mod large;
 pub mod mend;

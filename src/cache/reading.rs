@@ -49,6 +49,11 @@ impl Reading {
         self.table.buckets.get(number).is_some_and(|bucket| bucket.generation(i) == generation)
     }
 
+    /// How many answers were given from what is in the slot since it was published.
+    pub fn hits(&self, at: SlotAt) -> u32 {
+        self.table.hits_of(at).map_or(0, |hits| hits.load(Ordering::Relaxed))
+    }
+
     /// Every place for a slot, with what is in it as of one moment; `None` where nothing is, or
     /// what a writer left half-written when it died.
     pub fn slots(&self) -> impl Iterator<Item = Option<SlotView>> {

@@ -7,11 +7,12 @@
 //! | 0..4096 | header, fields below |
 //! | 4096..20480 | 511 owner rows of 32 bytes (`sys::owner`) |
 //! | 20480.. | buckets of 512 bytes |
+//! | then | the hits of every slot, 4 bytes each, in the order of the slots |
 //!
 //! | bytes | header field | meaning |
 //! | --- | --- | --- |
 //! | 0..8 | magic | `ktrixidx` |
-//! | 8..12 | version | 1 |
+//! | 8..12 | version | 2 |
 //! | 12..16 | crc | CRC-32C of magic, version, objects and buckets |
 //! | 16..24 | objects | how many objects it was made for |
 //! | 24..32 | buckets | how many buckets follow; the last one is only ever a second choice |
@@ -36,7 +37,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::cache::bucket::Bucket;
+use crate::cache::bucket::{Bucket, SLOTS};
 use crate::sys::file::read_full_at;
 use crate::sys::owner::{OwnerTable, ROWS_MAX};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
@@ -134,6 +135,8 @@ pub struct Table {
     pub owners: OwnerTable,
     /// The buckets, at least two.
     pub buckets: SharedSlice<Bucket>,
+    /// How often each slot answered: see `hits`.
+    pub(super) hits: SharedSlice<AtomicU32>,
 }
 
 impl Table {
@@ -259,6 +262,10 @@ impl Table {
             header: map.slice(0, 1)?,
             owners: OwnerTable::new(map.slice(OWNERS_AT, ROWS_MAX)?),
             buckets: map.slice(BUCKETS_AT, geometry.n_buckets)?,
+            hits: map.slice(
+                BUCKETS_AT + geometry.n_buckets * size_of::<Bucket>(),
+                geometry.n_buckets * SLOTS,
+            )?,
             map,
         })
     }
@@ -294,7 +301,7 @@ impl Geometry {
 
     fn file_len(self) -> io::Result<usize> {
         self.n_buckets
-            .checked_mul(size_of::<Bucket>())
+            .checked_mul(size_of::<Bucket>() + SLOTS * size_of::<AtomicU32>())
             .and_then(|len| len.checked_add(BUCKETS_AT))
             .ok_or_else(|| io::Error::other("the index is larger than the address space"))
     }
@@ -356,7 +363,7 @@ fn parse_static(bytes: &[u8; STATIC_LEN]) -> Option<Geometry> {
 }
 
 const MAGIC: &[u8; 8] = b"ktrixidx";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const NEW_NAME: &str = "index.new";
 const STATIC_LEN: usize = 32;
 const EPOCH_AT: u64 = 68;

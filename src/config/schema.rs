@@ -148,7 +148,7 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("cache", "path", Kind::Text("path"), "required", "the directory of the cache files"),
     row("cache", "size", Kind::Size(MIB, PIB), "1 GiB", "all cache files together"),
-    row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take some 100 bytes each in the index"),
+    row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take some 110 bytes each in the index"),
     row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
     row("cache", "memory-object", Kind::Size(64 * KIB, GIB), MEMORY_OBJECT_DEFAULT, "the largest body that is kept there; larger ones are sent from their files"),
     row("cache", "free", Kind::Size(0, PIB), FREE_DEFAULT, "what stays free on the disk"),

@@ -212,6 +212,7 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.verdict = Some(verdict);
         let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
         added.status.key = self.key.as_deref();
+        self.count_hit(object);
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }
 
@@ -220,6 +221,13 @@ impl<C: Client> Exchange<'_, C> {
         let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
         let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
         self.hit(object, CacheVerdict::Stale, ttl_s).await
+    }
+
+    /// Counts an answer from what is stored.
+    pub(super) fn count_hit(&self, object: &HotObject) {
+        if let Some(cache) = &self.context.cache {
+            lookup::count_hit(cache, object);
+        }
     }
 
     /// What a fill of this key is to do.

@@ -345,6 +345,13 @@ pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
     is_current
 }
 
+/// Counts an answer from what is stored that the origin had no part in.
+pub fn count_hit(cache: &CacheSide, object: &HotObject) {
+    if let Some(source) = object.source {
+        cache.index.count_hit(source.at);
+    }
+}
+
 /// Finds what is under a name.
 pub async fn find(cache: &CacheSide, name: &Name) -> What {
     seek(cache, name).await.what

@@ -84,6 +84,7 @@ impl<C: Client> Exchange<'_, C> {
         let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
         added.status.key = self.key.as_deref();
         added.status.detail = Some(DETAIL);
+        self.count_hit(object);
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }
 }

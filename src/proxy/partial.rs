@@ -27,7 +27,7 @@ use crate::policy::pass::PassReason;
 use crate::policy::reuse;
 use crate::policy::revalidate;
 use crate::policy::rules::Rules;
-use crate::policy::status::{CacheStatus, CacheVerdict, Fwd};
+use crate::policy::status::{CacheStatus, CacheVerdict, Fwd, Way};
 use crate::proxy::client::Client;
 use crate::proxy::context::CacheSide;
 use crate::proxy::exchange::{Exchange, Filled, OnStale};
@@ -247,6 +247,9 @@ impl<C: Client> Exchange<'_, C> {
                 }
                 self.client.finish(&Fields::new()).await?;
             }
+        }
+        if added.status.way == Way::Hit {
+            self.count_hit(object);
         }
         Ok(Filled::Answered)
     }

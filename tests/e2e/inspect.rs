@@ -128,6 +128,61 @@ fn what_is_listed_under_load_and_eviction_is_whole() {
     });
 }
 
+/// The hits of what is stored for a target and a language.
+fn hits(plan: &Plan, target: &str, language: &str) -> u64 {
+    let field = format!("Accept-Language: {language}");
+    let shown = look(plan, &["show", &url(plan, target), "-H", &field, "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    shown[0]["hits"].as_u64().unwrap()
+}
+
+#[test]
+fn the_answers_of_all_workers_from_what_is_stored_are_counted() {
+    let origin = Origin::answering(|r| {
+        let response = Response::ok(pattern(5000)).cache("max-age=600").field("ETag", "\"x\"");
+        match r.target == "/vary" {
+            true => response.field("Vary", "Accept-Language"),
+            false => response,
+        }
+    });
+    let plan = Plan::new(&origin).set("workers", "2");
+    let ktrix = plan.start();
+    for (target, language) in [("/a", "de"), ("/vary", "de"), ("/vary", "en")] {
+        let ask = Ask::get(target).field("Accept-Language", language);
+        // The first hit ends the wait.
+        crate::support::until_true("a hit", || ktrix.ask(&ask).is_hit());
+        let mut n_hits = 1;
+        // Each on a connection of its own, and so with either worker, by the way of the same bytes
+        // and by all the others.
+        for _ in 0..10 {
+            for ask in [
+                ask.clone(),
+                ask.clone().field("Range", "bytes=0-9"),
+                ask.clone().field("If-None-Match", "\"x\""),
+                Ask::new("HEAD", target).field("Accept-Language", language),
+            ] {
+                let mut client = ktrix.client();
+                client.ask(&ask).expect_hit();
+                client.ask(&ask).expect_hit();
+                n_hits += 2;
+            }
+        }
+        assert_eq!(hits(&plan, target, language), n_hits, "{target} {language}");
+    }
+    let listed = values(&look(&plan, &["list", "--json"]));
+    let counted: Vec<u64> = listed
+        .iter()
+        .filter(|it| it["state"] == "fresh")
+        .map(|it| it["hits"].as_u64().unwrap())
+        .collect();
+    assert_eq!(counted, [81; 3]);
+    let shown = look(&plan, &["show", &url(&plan, "/a")]);
+    assert!(shown.contains("\nhits: 81, used since eviction last looked: yes\n"), "{shown}");
+    // What is stored anew has a count of its own.
+    ktrix.ask(&Ask::get("/a").field("Cache-Control", "no-cache")).expect_status(200);
+    crate::support::until_true("another count", || hits(&plan, "/a", "de") == 0);
+}
+
 /// Ends the clients of a test that failed too, for which its scope would wait for ever.
 struct SetOnDrop<'a>(&'a AtomicBool);
 

@@ -72,6 +72,7 @@ struct Line<'a> {
     ttl_s: Option<i64>,
     stored: u64,
     fresh_until: u64,
+    hits: u32,
     used: bool,
     file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +168,7 @@ impl<'a> Line<'a> {
             ttl_s: (view.state != State::Vary).then(|| seconds_until(view.fresh_until_s, now_s)),
             stored: view.stored_s,
             fresh_until: view.fresh_until_s,
+            hits: cache.index.hits(view.at),
             used: view.is_visited,
             file: view.state.has_file().then(|| path.display().to_string()),
             fault: sight.object.as_ref().err().map(ToString::to_string),

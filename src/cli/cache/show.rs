@@ -129,6 +129,8 @@ struct Shown {
     no_cache: Option<bool>,
     immutable: Option<bool>,
     vary: Vec<String>,
+    /// Answers given from it.
+    hits: u32,
     used: bool,
     generation: u32,
     body_bytes: u64,
@@ -168,6 +170,7 @@ impl Shown {
             no_cache: lifetimes.as_ref().map(|it| it.no_cache),
             immutable: lifetimes.as_ref().map(|it| it.immutable),
             vary: vary.map(str::to_owned).collect(),
+            hits: cache.index.hits(view.at),
             used: view.is_visited,
             generation: view.generation,
             body_bytes: view.body_len,
@@ -204,7 +207,7 @@ impl Shown {
             self.write_times(now_s, out)?;
         }
         let used = if self.used { "yes" } else { "no" };
-        writeln!(out, "used since eviction last looked: {used} (hits are not counted)")?;
+        writeln!(out, "hits: {}, used since eviction last looked: {used}", self.hits)?;
         if let Some(parts) = &self.parts {
             writeln!(out, "parts: {parts}")?;
         }

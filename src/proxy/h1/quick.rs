@@ -55,6 +55,7 @@ pub fn answer_raw(
     if !has_marker || !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
         return Ok(Quick::No);
     }
+    lookup::count_hit(cache, &alias.object);
     give(context, link, &alias.head, &alias.object, now_s, is_last)?;
     Ok(Quick::of(&alias.head))
 }
@@ -70,6 +71,7 @@ pub fn answer_parsed(
     let Some(cache) = &context.cache else { return Ok(Quick::No) };
     let Some((object, marker)) = full_hit(context, cache, head) else { return Ok(Quick::No) };
     let now_s = reactor::now().unix_s();
+    lookup::count_hit(cache, &object);
     give(context, link, head, &object, now_s, is_last)?;
     // What a client wants of an answer's age changes with its age: such bytes are judged anew.
     if !head.fields.contains("cache-control") && !head.fields.contains("pragma") {

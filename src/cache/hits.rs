@@ -1,0 +1,97 @@
+//! How often what is in a slot answered a request, for who looks into the cache.
+//!
+//! The counters lie behind the buckets, one for each slot, so that a hit writes to no line that
+//! look-ups read. They are for people: nothing is decided by them, and a process that dies between
+//! two steps may leave one that is off.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cache::index::Index;
+use crate::cache::slot::SlotAt;
+use crate::cache::table::Table;
+
+/// Where counting ends, so far from the end of the number that no process which counts meanwhile
+/// brings it round to zero.
+pub const HITS_MAX: u32 = u32::MAX - 0xffff;
+
+impl Index {
+    /// Counts one answer from what is in the slot.
+    #[inline]
+    pub fn count_hit(&self, at: SlotAt) {
+        if let Some(hits) = self.table().hits_of(at)
+            && hits.load(Ordering::Relaxed) < HITS_MAX
+        {
+            hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many answers were given from what is in the slot since it was published, at most about
+    /// [`HITS_MAX`].
+    pub fn hits(&self, at: SlotAt) -> u32 {
+        self.table().hits_of(at).map_or(0, |hits| hits.load(Ordering::Relaxed))
+    }
+
+    /// Begins anew: something else is going to be in the slot.
+    pub(super) fn forget_hits(&self, at: SlotAt) {
+        if let Some(hits) = self.table().hits_of(at) {
+            hits.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Table {
+    /// The counter of a slot.
+    #[inline]
+    pub(super) fn hits_of(&self, at: SlotAt) -> Option<&AtomicU32> {
+        self.hits.get(at.0 as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::place::tests::{cache, slot, store_one};
+    use crate::cache::reading::Reading;
+
+    #[test]
+    fn every_slot_has_a_count_of_its_own_that_ends_with_what_is_in_it() {
+        let (dir, index, store) = cache(50);
+        let texts: Vec<String> = (0..40_u32).map(|n| n.to_string()).collect();
+        let stored = |text: &String| store_one(&index, &store, text, b"x").unwrap().at;
+        let places: Vec<SlotAt> = texts.iter().map(stored).collect();
+        for (n, &at) in places.iter().enumerate() {
+            (0..n).for_each(|_| index.count_hit(at));
+        }
+        let reading = Reading::open(dir.path()).unwrap();
+        for (n, &at) in places.iter().enumerate() {
+            assert_eq!((index.hits(at), reading.hits(at)), (n as u32, n as u32));
+        }
+        assert_eq!(index.faults().count(), 0);
+        assert_eq!(stored(&texts[7]), places[7]);
+        assert_eq!((index.hits(places[7]), index.hits(places[8])), (0, 8));
+        index.remove(&slot("8").key, None);
+        let at = stored(&texts[8]);
+        assert_eq!(index.hits(at), 0);
+    }
+
+    #[test]
+    fn counts_are_kept_when_the_index_is_opened_again() {
+        let (dir, index, store) = cache(5);
+        let at = store_one(&index, &store, "a", b"x").unwrap().at;
+        (0..3).for_each(|_| index.count_hit(at));
+        drop(index);
+        let (index, _) = Index::open(dir.path(), 5).unwrap();
+        assert_eq!(index.hits(at), 3);
+    }
+
+    #[test]
+    fn a_count_does_not_come_round_and_a_place_that_is_none_has_none() {
+        let (_dir, index, store) = cache(5);
+        let at = store_one(&index, &store, "a", b"x").unwrap().at;
+        index.table().hits_of(at).unwrap().store(HITS_MAX - 1, Ordering::Relaxed);
+        (0..3).for_each(|_| index.count_hit(at));
+        assert_eq!(index.hits(at), HITS_MAX);
+        index.count_hit(SlotAt(u32::MAX));
+        assert_eq!(index.hits(SlotAt(index.n_slots())), 0);
+    }
+}
