@@ -2,6 +2,10 @@
 
 use std::process::Output;
 
+use ::ktrix::cache::purge::journal::RECORDS;
+use ::ktrix::cache::purge::{Order, Purges};
+use ::ktrix::policy::label::Kind;
+
 use crate::support::ktrix;
 use crate::support::socket::Address;
 use crate::support::{Answer, Ask, Client, Ktrix, Origin, Plan, Response, until_true};
@@ -321,6 +325,31 @@ fn the_commands_see_what_was_purged() {
     assert!(said(&["cache", "cat", &url]).contains("was purged"));
     expect_done(&command(&plan, &["--undo", "2"]));
     assert!(!said(&["explain", &url]).contains("was purged"));
+}
+
+#[test]
+fn what_is_not_in_the_error_log_and_has_to_make_way_is_told() {
+    let origin = origin();
+    let plan = four_workers(&origin);
+    plan.start().stop();
+    let purges = Purges::open_existing(&plan.cache_dir()).unwrap();
+    for n in 0..RECORDS {
+        let order = Order {
+            kind: Kind::Tag,
+            text: b"t".to_vec(),
+            is_soft: false,
+            name: format!("t{n}"),
+            who: "test".to_owned(),
+        };
+        purges.purge(&order, 1).unwrap();
+    }
+    for n in 1..3 {
+        let output = command(&plan, &["--tag", "t"]);
+        assert!(output.status.success());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected = format!("not in the error log: purge {n} of tag \"t{}\", by test\n", n - 1);
+        assert!(told.ends_with(&expected), "{told}");
+    }
 }
 
 #[test]

@@ -1,8 +1,30 @@
-//! By which purges something that is stored does not count as it did: for people.
+//! How what is stored stands to the purges, and by which of them: for people.
 
-use crate::cache::purge::Reader;
-use crate::cache::purge::bucket::{NUMBER_BITS, NUMBER_MAX};
+use crate::cache::purge::Purges;
+use crate::cache::purge::bucket::{NUMBER_BITS, NUMBER_MAX, Standing};
+use crate::cache::purge::journal::Record;
 use crate::policy::label::{self, Kind, Labels};
+
+/// The table, for those who only look: nothing is stored into it.
+#[derive(Debug)]
+pub struct Reader(pub(super) Purges);
+
+impl Reader {
+    /// Whether nothing was ever purged.
+    pub fn is_untouched(&self) -> bool {
+        self.0.count() == 0
+    }
+
+    /// As [`Purges::standing`].
+    pub fn standing(&self, key_text: &[u8], labels: &Labels) -> Standing {
+        self.0.standing(key_text, labels)
+    }
+
+    /// As [`Purges::records`].
+    pub fn records(&self) -> Vec<Record> {
+        self.0.records()
+    }
+}
 
 /// A purge that names a stored response.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@
 //! | 32..64 | who | text, zeros at its end |
 //! | 64..256 | name | text, zeros at its end; the beginning of one that is longer |
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::log::info;
@@ -63,12 +64,18 @@ pub const WHO_BYTES_MAX: usize = 32;
 impl Record {
     /// Writes it to the error log, however many there are.
     pub fn log(&self) {
+        info!(target: UNLIMITED, "{self}");
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let soft = if self.is_soft { "soft " } else { "" };
         let (number, kind, name, who) = (self.number, self.kind.word(), &self.name, &self.who);
         match self.undoes {
-            None => info!(target: UNLIMITED, "{soft}purge {number} of {kind} {name:?}, by {who}"),
-            Some(undone) => info!(
-                target: UNLIMITED,
+            None => write!(f, "{soft}purge {number} of {kind} {name:?}, by {who}"),
+            Some(undone) => write!(
+                f,
                 "{soft}purge {undone} of {kind} {name:?} is undone, by {who} (number {number})"
             ),
         }

@@ -32,6 +32,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::cache::purge::bucket::{
     Bucket, Kept, Label, NUMBER_BITS, NUMBER_MAX, Note, Standing, sealed, unsealed,
 };
+use crate::cache::purge::cause::Reader;
 use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
 use crate::cache::purge::journal::{RECORDS, Record};
 use crate::policy::host::NamedHost;
@@ -81,6 +82,7 @@ pub enum PurgeError {
 pub struct Purges {
     parts: Parts,
     id: u64,
+    tell: fn(&Record),
 }
 
 impl Purges {
@@ -127,6 +129,13 @@ impl Purges {
     pub fn open_with(dir: &Path, n_buckets: usize) -> Result<(Self, bool), OpenError> {
         let (parts, is_new) = Parts::open(dir, n_buckets)?;
         Ok((Self::over(parts), is_new))
+    }
+
+    /// Says by other means than the error log which purge's record had to make way before anybody
+    /// had logged it.
+    #[must_use]
+    pub fn telling(self, tell: fn(&Record)) -> Self {
+        Self { tell, ..self }
     }
 
     /// Whether nobody has cut the file: who touches what is missing dies.
@@ -179,9 +188,17 @@ impl Purges {
     ///
     /// [`PurgeError::Busy`] and [`PurgeError::Crowded`]; nothing is purged then.
     pub fn purge(&self, order: &Order, now_s: u64) -> Result<u64, PurgeError> {
+        let (number, unlogged) = self.note(order, now_s)?;
+        unlogged.iter().for_each(self.tell);
+        Ok(number)
+    }
+
+    /// As [`Purges::purge`]; gives the record that nobody has logged and that had to make way too.
+    fn note(&self, order: &Order, now_s: u64) -> Result<(u64, Option<Record>), PurgeError> {
         let tenant = self.tenant()?;
         let _lock = self.lock(&tenant)?;
         let header = self.header();
+        let mut unlogged = None;
         // First the number: what is asked for from now on is not named, and if this process dies
         // here, the number is only skipped.
         let number = self.next();
@@ -194,7 +211,7 @@ impl Purges {
             header.tagged.store(sealed(number, COUNT_SEED), Ordering::Release);
         }
         if !order.who.is_empty() {
-            self.record(&Record {
+            unlogged = self.record(&Record {
                 number,
                 time_s: now_s,
                 kind,
@@ -207,7 +224,7 @@ impl Purges {
             });
         }
         header.version.fetch_add(1, Ordering::SeqCst);
-        Ok(number)
+        Ok((number, unlogged))
     }
 
     /// Takes a purge back: what it named and was not replaced or evicted since counts again. Gives
@@ -217,6 +234,18 @@ impl Purges {
     ///
     /// See [`PurgeError`]; nothing is changed then.
     pub fn undo(&self, number: u64, who: &str, now_s: u64) -> Result<Record, PurgeError> {
+        let (undoing, unlogged) = self.take_back(number, who, now_s)?;
+        unlogged.iter().for_each(self.tell);
+        Ok(undoing)
+    }
+
+    /// As [`Purges::undo`]; gives the record that nobody has logged and that had to make way too.
+    fn take_back(
+        &self,
+        number: u64,
+        who: &str,
+        now_s: u64,
+    ) -> Result<(Record, Option<Record>), PurgeError> {
         let tenant = self.tenant()?;
         let _lock = self.lock(&tenant)?;
         let line = self.line(number);
@@ -245,9 +274,9 @@ impl Purges {
             who: who.to_owned(),
             ..record
         };
-        self.record(&undoing);
+        let unlogged = self.record(&undoing);
         self.header().version.fetch_add(1, Ordering::SeqCst);
-        Ok(undoing)
+        Ok((undoing, unlogged))
     }
 
     /// The purges that are remembered, the latest first.
@@ -289,15 +318,14 @@ impl Purges {
         number
     }
 
-    /// Writes a record to the journal, under the lock. What has to make way for it is logged here,
-    /// if the keeper has not come to it.
-    fn record(&self, record: &Record) {
+    /// Writes a record to the journal, under the lock. Gives what has to make way for it if the
+    /// keeper has not come to that: to be told once the lock is free, for it may take long.
+    fn record(&self, record: &Record) -> Option<Record> {
         let line = self.line(record.number);
         let logged = self.header().logged.load(Ordering::Acquire);
-        if let Some(old) = line.read().filter(|old| old.number > logged) {
-            old.log();
-        }
+        let unlogged = line.read().filter(|old| old.number > logged);
         line.write(record);
+        unlogged
     }
 
     /// Writes the table to the disk if it has changed since this was done last, so that it
@@ -331,7 +359,7 @@ impl Purges {
 
     fn over(parts: Parts) -> Self {
         let id = parts.header[0].id.load(Ordering::Relaxed);
-        Self { parts, id }
+        Self { parts, id, tell: Record::log }
     }
 
     #[inline]
@@ -418,27 +446,6 @@ impl Lengths for Purges {
     fn has(&self, len: usize) -> bool {
         let word = self.header().lengths.get(len / 64);
         word.is_some_and(|word| word.load(Ordering::Acquire) >> (len % 64) & 1 == 1)
-    }
-}
-
-/// The table, for those who only look: nothing is stored into it.
-#[derive(Debug)]
-pub struct Reader(Purges);
-
-impl Reader {
-    /// Whether nothing was ever purged.
-    pub fn is_untouched(&self) -> bool {
-        self.0.count() == 0
-    }
-
-    /// As [`Purges::standing`].
-    pub fn standing(&self, key_text: &[u8], labels: &Labels) -> Standing {
-        self.0.standing(key_text, labels)
-    }
-
-    /// As [`Purges::records`].
-    pub fn records(&self) -> Vec<Record> {
-        self.0.records()
     }
 }
 

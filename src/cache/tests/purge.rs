@@ -368,6 +368,33 @@ fn what_is_new_is_given_to_the_log_once() {
 }
 
 #[test]
+fn a_record_that_nobody_has_logged_is_told_when_it_makes_way_and_the_lock_is_free() {
+    use std::cell::RefCell;
+    thread_local! {
+        static TOLD: RefCell<Vec<(String, bool)>> = RefCell::default();
+        static OTHER: RefCell<Option<Purges>> = const { RefCell::new(None) };
+    }
+    let (dir, purges) = purges(4);
+    OTHER.set(Some(Purges::open_existing(dir.path()).unwrap()));
+    let purges = purges.telling(|record| {
+        let is_free = |other: &Purges| other.header().lock.load(Ordering::Acquire) == 0;
+        let is_free = OTHER.with_borrow(|other| other.as_ref().is_some_and(is_free));
+        TOLD.with_borrow_mut(|told| told.push((record.to_string(), is_free)));
+    });
+    let purge = |name: &str| purges.purge(&order(Kind::Tag, name), 1).unwrap();
+    purge("logged");
+    purges.each_unlogged(|_| {});
+    (0..RECORDS - 1).for_each(|n| _ = purge(&n.to_string()));
+    purge("a");
+    assert_eq!(TOLD.take(), vec![], "it was logged");
+    purge("b");
+    purges.undo(RECORDS as u64, "me", 1).unwrap();
+    let told = |text: &str| (text.to_owned(), true);
+    let expected = ["purge 2 of tag \"0\", by test", "purge 3 of tag \"1\", by test"].map(told);
+    assert_eq!(TOLD.take(), expected);
+}
+
+#[test]
 fn threads_that_purge_at_once_lose_none() {
     let (_dir, purges) = purges(1);
     let purges = &purges;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::cache::purge::Purges;
 use crate::cache::purge::bucket::Standing;
-use crate::cache::purge::cause::Cause;
-use crate::cache::purge::{self, Purges};
+use crate::cache::purge::cause::{Cause, Reader};
 use crate::cache::reading::Reading;
 use crate::cache::scrub::{SlotFault, compare};
 use crate::cache::slot::{NO_CACHE, SlotView, State};
@@ -35,7 +35,7 @@ pub(in crate::cli) struct Opened {
     pub(in crate::cli) index: Reading,
     pub(in crate::cli) store: Store,
     /// What was purged; `None` as long as no ktrix has noted it there.
-    purges: Option<purge::Reader>,
+    purges: Option<Reader>,
     /// What is left of [`PATIENCE`].
     patience: Cell<Duration>,
 }
@@ -80,7 +80,7 @@ impl Opened {
 
     /// Whether nothing was ever purged.
     pub(in crate::cli) fn is_unpurged(&self) -> bool {
-        self.purges.as_ref().is_none_or(purge::Reader::is_untouched)
+        self.purges.as_ref().is_none_or(Reader::is_untouched)
     }
 
     /// Holds what was found against what was purged, as a look-up of a worker does.

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::unistd::{User, getuid};
 
+use crate::cache::purge::cause::Reader;
 use crate::cache::purge::journal::Record;
-use crate::cache::purge::{Order, Purges, Reader};
+use crate::cache::purge::{Order, Purges};
 use crate::cache::store::Store;
 use crate::cli::cache::name::{KeyText, Naming, printable};
 use crate::cli::cache::opened::now_s;
@@ -65,7 +66,9 @@ pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Wri
     if what.list {
         return list(&Purges::reader(dir)?, out);
     }
-    let purges = Purges::open_existing(dir)?;
+    // Here is no error log: that would say it, had ktrix run since.
+    let purges = Purges::open_existing(dir)?
+        .telling(|record| eprintln!("ktrix: not in the error log: {record}"));
     if let Some(number) = what.undo {
         let undone = purges.undo(number, &who(), now_s());
         let undone = undone.with_context(|| format!("cannot undo purge {number}"))?;
