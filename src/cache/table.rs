@@ -141,7 +141,8 @@ pub struct Table {
 
 impl Table {
     /// Opens `DIR/index` for `n_objects`, making a new one if it is not usable as it is. Takes the
-    /// same short time for any number of objects. One process at a time: see [`claim`](crate::cache::claim).
+    /// same short time for any number of objects. One process at a time: see
+    /// [`claim`](crate::cache::claim).
     ///
     /// # Errors
     ///

@@ -4,9 +4,9 @@
 //! that ends gives up its place in the table and its file at nearly the same time: so a file goes
 //! only if two looks, some time apart, found that its fill is over.
 //!
-//! Another ktrix may share the directory: one that drains after an upgrade, or one that takes our
-//! place. Its fills are not in our table, but its numbers are not ours either: such a file goes
-//! only when nothing was written to it for long.
+//! One master at a time has the directory ([`claim`](crate::cache::claim)), but the children of one
+//! that was killed may still end what they began. Their fills are not in our table, but their
+//! numbers are not ours either: such a file goes only when nothing was written to it for long.
 
 use std::ops::Range;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::cache::store::{Store, TMP};
 /// The looking: remembers what the last look suspected.
 #[derive(Debug)]
 pub struct Temps {
-    /// Numbers of which a fill may be ours; lower ones are of the dead, or of another ktrix.
+    /// Numbers of which a fill may be ours; lower ones are of an earlier master's children.
     ours: Ours,
     suspects: Vec<u64>,
 }
@@ -27,9 +27,9 @@ pub struct Temps {
 /// Whose the numbers are that were given before our table was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ours {
-    /// Nobody's who lives: no other process used the cache when it was opened.
+    /// Nobody's who lives: no child of an earlier master used the cache when it was opened.
     AllBefore,
-    /// Maybe another's.
+    /// Maybe such a child's.
     OwnTable,
 }
 

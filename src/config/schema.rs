@@ -117,8 +117,9 @@ pub(crate) const TTL_MS_MAX: u64 = 24_855 * DAY;
 /// The most workers that a master runs.
 pub const WORKERS_MAX: u64 = 64;
 
-/// What stays free on the disk: a small cache on a small disk must not have to be empty.
+/// The largest body in memory: a few of them must not be all that a small memory has room for.
 const MEMORY_OBJECT_DEFAULT: &str = "1 MiB, at most a sixteenth of cache.memory";
+/// What stays free on the disk: a small cache on a small disk must not have to be empty.
 const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
 
 /// The table.

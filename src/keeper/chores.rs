@@ -69,7 +69,7 @@ impl Chores {
             ScrubNeed::Check => Some(Orphans::Remove),
             ScrubNeed::Rebuild => Some(Orphans::Adopt),
         };
-        // Only then it is certain that nobody else used the directory.
+        // Only then it is certain that no child of an earlier master was left in the directory.
         let ours = match inherited.needs_scrub {
             ScrubNeed::Check => Ours::AllBefore,
             ScrubNeed::None | ScrubNeed::Rebuild => Ours::OwnTable,

@@ -31,6 +31,11 @@ impl Watch {
         Self { looks_at: now, is_given_up: false, has_no_pid_file: false }
     }
 
+    /// The cache is not missing any more when a reload came first that has one, or wants none.
+    fn heed(&mut self, lacks_cache: bool) {
+        self.is_given_up &= lacks_cache;
+    }
+
     /// Looks again as soon as it can.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.looks_at = now;
@@ -53,6 +58,10 @@ impl Master {
                 .iter_mut()
                 .find(|generation| generation.phase == Phase::Current)
                 .is_some_and(Generation::gives_up_cache);
+        }
+        let current = self.generations.iter().find(|it| it.phase == Phase::Current);
+        if let Some(current) = current {
+            self.watch.heed(lacks_cache(current.config.cache.is_some(), current.cache.is_some()));
         }
         if self.watch.is_given_up
             && self.mode == Mode::Serving
@@ -83,11 +92,11 @@ impl Master {
         }
     }
 
-    /// What the current generation runs by, if that has lost its cache and there is room for another.
+    /// What the current generation, which has lost its cache, runs by, if there is room for another.
     fn config_without_cache(&self) -> Option<Config> {
         let current = self.generations.iter().find(|it| it.phase == Phase::Current)?;
         let has_seats = self.seats.n_free() >= Generation::n_posts(&current.config);
-        (has_seats && current.cache.is_none()).then(|| (*current.config).clone())
+        has_seats.then(|| (*current.config).clone())
     }
 }
 
@@ -116,5 +125,28 @@ impl Generation {
     }
 }
 
+/// Whether a generation is without the cache that its configuration says.
+const fn lacks_cache(is_wanted: bool, is_there: bool) -> bool {
+    is_wanted && !is_there
+}
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_that_comes_first_leaves_nothing_to_open_anew() {
+        for (is_wanted, is_there, stays) in
+            [(true, false, true), (true, true, false), (false, false, false)]
+        {
+            let mut watch = Watch { is_given_up: true, ..Watch::new(Instant::now()) };
+            watch.heed(lacks_cache(is_wanted, is_there));
+            assert_eq!(watch.is_given_up, stays, "{is_wanted} {is_there}");
+            watch.heed(true);
+            assert_eq!(watch.is_given_up, stays, "it is not given up again");
+        }
+    }
+}

@@ -14,8 +14,8 @@ use crate::proxy::lookup;
 use crate::proxy::progress::LocalFill;
 use crate::sys::wake::Seats;
 
-/// Asks for the fill of a key, of what has this key text. One that was purged since its origin was asked is not followed: who
-/// asks after a purge is answered with what was asked for after it.
+/// Asks for the fill of a key, of what has this key text. One that was purged since its origin was
+/// asked is not followed: who asks after a purge is answered with what was asked for after it.
 pub fn unpurged(cache: &CacheSide, key: &Key, text: &[u8], asked_seq: u64) -> fills::Lease {
     loop {
         let lease = cache.fills.lease(key, cache.seat, asked_seq);

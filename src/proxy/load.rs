@@ -17,8 +17,8 @@ use crate::reactor;
 /// A stored head has no more fields than this: an origin's limit and what we add.
 pub const STORED_FIELDS_MAX: usize = 1024;
 
-/// Reads the object of this key text from its file, checks all of it, and keeps it in the hot tier. `None` when
-/// there is no file, or another one by now.
+/// Reads the object of this key text from its file, checks all of it, and keeps it in the hot tier.
+/// `None` when there is no file, or another one by now.
 pub async fn load(
     cache: &CacheSide,
     key: &Key,
