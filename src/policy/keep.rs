@@ -185,12 +185,7 @@ fn lifetimes(
         Some(stated) if !no_cache => stated.seconds.max(rules.ttl_min_s).min(rules.ttl_max_s),
         _ => 0,
     };
-    let has_window = control.stale_while_revalidate.is_some() || control.stale_if_error.is_some();
-    let forbids_stale = if rules.stale_beside_s_maxage && has_window {
-        control.must_revalidate || control.proxy_revalidate
-    } else {
-        control.forbids_stale()
-    };
+    let forbids_stale = control.forbids_stale();
     let age_s = initial_age_s(response, times);
     // A lifetime shorter than the age ends before the response arrived.
     let fresh_until_s =
@@ -341,8 +336,6 @@ mod tests {
         assert_eq!(until(&[cc(&strict)], &rules), (60, 60, 60));
         let shared = format!("{windows}, s-maxage=20");
         assert_eq!(until(&[cc(&shared)], &rules), (20, 20, 20));
-        let lax = Rules { stale_beside_s_maxage: true, ..Rules::default() };
-        assert_eq!(until(&[cc(&shared)], &lax), (20, 30, 120));
         assert_eq!(until(&[cc("no-cache, max-age=60"), ("etag", "\"x\"")], &rules), (0, 0, 0));
         let ours = Rules {
             ttl_min_s: 10,

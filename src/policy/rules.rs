@@ -34,9 +34,6 @@ pub struct Rules {
     pub outage_hold_s: u32,
     /// What becomes of a response with Set-Cookie.
     pub set_cookie: SetCookie,
-    /// `stale-while-revalidate` and `stale-if-error` mean something beside `s-maxage`. By the
-    /// letter of RFC 9111 section 5.2.2.10 they do not.
-    pub stale_beside_s_maxage: bool,
     /// Bytes of the largest response that is stored; the cache's own bound holds beside it.
     pub object_bytes_max: u64,
     /// Whether parts are stored, and fetched where a part is asked for.
@@ -134,7 +131,6 @@ impl Default for Rules {
             stale_if_error_s: 0,
             outage_hold_s: 0,
             set_cookie: SetCookie::Pass,
-            stale_beside_s_maxage: false,
             object_bytes_max: u64::MAX,
             parts: true,
             fetch_whole_bytes: 4 << 20,

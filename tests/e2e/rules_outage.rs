@@ -47,7 +47,8 @@ fn what_is_held_is_served_stale_within_its_bound_and_said_once() {
         !ktrix.get("/held").expect_status(200).cache_status().contains("outage")
     });
     ktrix.wait_error("upstream app answers again");
-    // The next outage is news again.
+    // All the answers during the outage were one piece of news; the next outage is news again.
+    assert_eq!(n_said(&plan, "upstream app is down"), 1);
     origin.stop();
     ktrix.get("/held").expect_status(200);
     until_true("the second outage in the log", || n_said(&plan, "upstream app is down") == 2);
@@ -55,6 +56,25 @@ fn what_is_held_is_served_stale_within_its_bound_and_said_once() {
     until_true("the outage in the access log", || {
         plan.access_lines().iter().any(|line| line.contains("\"outage\""))
     });
+}
+
+#[test]
+fn what_the_origin_forbids_to_give_stale_is_not_held() {
+    let mut origin = Origin::answering(|request| {
+        let control = request.target.trim_start_matches("/held/").to_owned();
+        stale(request).field("Cache-Control", control)
+    });
+    let plan = plan(&origin, "200ms");
+    let ktrix = plan.start();
+    let forbidden = ["must-revalidate", "proxy-revalidate", "s-maxage=60", "no-cache"];
+    for control in forbidden.iter().chain(&["public"]) {
+        ktrix.get(&format!("/held/{control}")).expect_status(200);
+    }
+    origin.stop();
+    for control in forbidden {
+        ktrix.get(&format!("/held/{control}")).expect_status(502);
+    }
+    ktrix.get("/held/public").expect_status(200);
 }
 
 #[test]
