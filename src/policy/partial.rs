@@ -346,13 +346,16 @@ pub fn strong_validator(stored: &Fields) -> Option<&[u8]> {
 pub fn is_same(stored: &Fields, fresh: &Fields) -> bool {
     match (EntityTag::of(stored), EntityTag::of(fresh)) {
         (Some(stored), Some(fresh)) => stored.is_strongly(&fresh),
-        (None, None) => {
-            has_strong_date(stored)
-                && has_strong_date(fresh)
-                && last_modified_s(stored) == last_modified_s(fresh)
-        }
+        (None, None) => is_same_date(stored, fresh),
         _ => false,
     }
+}
+
+/// Whether two responses have the same Last-Modified, strong in both (RFC 9110 section 8.8.2.2).
+pub fn is_same_date(stored: &Fields, fresh: &Fields) -> bool {
+    has_strong_date(stored)
+        && has_strong_date(fresh)
+        && last_modified_s(stored) == last_modified_s(fresh)
 }
 
 /// How a part that came goes together with a list of others.

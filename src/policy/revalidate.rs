@@ -10,6 +10,7 @@ use crate::http::validator::EntityTag;
 use crate::policy::freshness::last_modified_s;
 use crate::policy::keep::{self, Keep, Lifetimes, Times};
 use crate::policy::omit::Omit;
+use crate::policy::partial;
 use crate::policy::pass::PassReason;
 use crate::policy::rules::{Rules, SetCookie};
 
@@ -46,12 +47,16 @@ pub fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) 
 }
 
 /// Whether a 304 speaks of this stored response (RFC 9111 section 4.3.4). A strong tag must be
-/// the stored one, a weak tag or a date must correspond to it; a 304 that names nothing is taken
-/// at its word. If it speaks of another one, the whole must be fetched.
+/// the stored one, or come with a date that is stored and strong as well; a weak tag or a date must
+/// correspond to the stored one; a 304 that names nothing is taken at its word. If it speaks of
+/// another one, the whole must be fetched.
 pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
     let (theirs, ours) = (EntityTag::of(&fresh.fields), EntityTag::of(stored));
     if let (Some(theirs), Some(ours)) = (theirs, ours) {
         return if theirs.is_weak { theirs.is_weakly(&ours) } else { theirs.is_strongly(&ours) };
+    }
+    if theirs.is_some_and(|theirs| !theirs.is_weak) {
+        return partial::is_same_date(stored, &fresh.fields);
     }
     match (last_modified_s(&fresh.fields), last_modified_s(stored)) {
         (Some(theirs), Some(ours)) => theirs == ours,
@@ -209,7 +214,19 @@ mod tests {
             (&[("etag", "\"a\"")], &[], true),
             (&[("last-modified", &one)], &[("last-modified", &one)], true),
             (&[("last-modified", &one)], &[("last-modified", &two)], false),
-            (&[("last-modified", &one)], &[("etag", "\"a\"")], true),
+            (&[("last-modified", &one)], &[("etag", "\"a\"")], false),
+            (&[("last-modified", &one)], &[("etag", "W/\"a\"")], true),
+            (&[], &[("etag", "\"a\"")], false),
+            (
+                &[("last-modified", &one), ("date", &two)],
+                &[("etag", "\"a\""), ("last-modified", &one), ("date", &two)],
+                true,
+            ),
+            (
+                &[("last-modified", &one), ("date", &one)],
+                &[("etag", "\"a\""), ("last-modified", &one), ("date", &one)],
+                false,
+            ),
             (
                 &[("etag", "\"a\""), ("last-modified", &one)],
                 &[("etag", "\"a\""), ("last-modified", &two)],

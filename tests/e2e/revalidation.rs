@@ -66,6 +66,28 @@ fn a_date_validates_where_there_is_no_tag() {
 }
 
 #[test]
+fn a_strong_tag_that_is_not_stored_confirms_nothing() {
+    let date = date_from_now(0);
+    let origin = Origin::answering(move |request| {
+        if request.has("if-modified-since") {
+            return Response::status(304).field("ETag", "\"new\"").cache("max-age=60");
+        }
+        let tag = (request.number > 0).then_some("\"new\"");
+        let answer = Response::ok(request.number.to_string()).field("Last-Modified", &date);
+        match tag {
+            Some(tag) => answer.field("ETag", tag).cache("max-age=60"),
+            None => answer.cache("max-age=0"),
+        }
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("0");
+    ktrix.get("/a").expect_body("2").expect_field("etag", "\"new\"");
+    ktrix.get("/a").expect_hit().expect_body("2");
+    origin.expect_requests(3);
+}
+
+#[test]
 fn a_clients_own_condition_is_answered_from_the_cache() {
     let modified = date_from_now(-1000);
     let date = modified.clone();
