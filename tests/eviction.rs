@@ -1,6 +1,6 @@
 //! A simulator: the eviction and the admission that run in production, over requests that are the
-//! same each time, against LRU and FIFO of the same number of objects. They must miss no more than
-//! either. What is stored is counted too: each is a file that is written.
+//! same each time, against LRU and FIFO of the same number of objects, and of the same bytes with
+//! objects of different sizes. They must miss no more than either. What is stored is counted too: each is a file that is written.
 //!
 //! `cargo test --release --test eviction -- --nocapture` prints the table. Objects have no files
 //! here, only slots. `KTRIX_SIM_TRACE` names a file of requests, one key on a line (of a line with
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use ktrix::cache::evict::{Evictor, Limits};
 use ktrix::cache::index::Index;
-use ktrix::cache::slot::{NewSlot, State};
+use ktrix::cache::slot::{BLOCK_BYTES, NewSlot, State};
 use ktrix::cache::store::Store;
 use ktrix::cache::uses::Uses;
 use ktrix::config::Admission;
@@ -27,13 +27,17 @@ const APART: u64 = 1 << 32;
 #[test]
 fn it_misses_no_more_than_lru_and_fifo() {
     for (name, requests) in mixes() {
-        compare(name, &requests, N_CACHED);
+        compare(name, &requests, N_CACHED, Sizes::Same);
+        compare(name, &requests, N_CACHED, Sizes::Different);
     }
 }
 
 #[test]
 fn it_misses_no_more_than_lru_and_fifo_on_the_trace_that_is_given() {
-    let Ok(path) = std::env::var("KTRIX_SIM_TRACE") else { return };
+    let Ok(path) = std::env::var("KTRIX_SIM_TRACE") else {
+        println!("skipped: KTRIX_SIM_TRACE names no trace");
+        return;
+    };
     let field = std::env::var("KTRIX_SIM_FIELD").ok().and_then(|it| it.parse().ok()).unwrap_or(0);
     let text = std::fs::read_to_string(&path).expect("the trace can be read");
     let mut numbers = HashMap::new();
@@ -46,19 +50,56 @@ fn it_misses_no_more_than_lru_and_fifo_on_the_trace_that_is_given() {
         })
         .collect();
     for part in [100, 10] {
-        compare(&path, &requests, (numbers.len() / part).max(100));
+        let n_cached = (numbers.len() / part).max(100);
+        compare(&path, &requests, n_cached, Sizes::Same);
+        compare(&path, &requests, n_cached, Sizes::Different);
     }
 }
 
-fn compare(name: &str, requests: &[u64], n_cached: usize) {
-    let (lru, fifo) = (misses_of_lru(requests, n_cached), misses_of_fifo(requests, n_cached));
+/// What objects weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sizes {
+    /// A block each: the number of objects is the limit.
+    Same,
+    /// One to sixteen blocks, by the key: the bytes are the limit.
+    Different,
+}
+
+impl Sizes {
+    /// In blocks.
+    fn weight(self, key: u64) -> usize {
+        match self {
+            Self::Same => 1,
+            Self::Different => 1 + Dice(key).roll(16) as usize,
+        }
+    }
+
+    /// Blocks that so many objects have on the average.
+    fn blocks(self, n_objects: usize) -> usize {
+        match self {
+            Self::Same => n_objects,
+            Self::Different => n_objects * 17 / 2,
+        }
+    }
+}
+
+fn compare(name: &str, requests: &[u64], n_cached: usize, sizes: Sizes) {
+    let (lru, fifo) =
+        (misses_of_lru(requests, n_cached, sizes), misses_of_fifo(requests, n_cached, sizes));
     let part = |n: usize| n as f64 / requests.len() as f64;
-    print!("{name:24} {n_cached:7} objects: lru {:.4} fifo {:.4}", part(lru), part(fifo));
+    print!(
+        "{name:24} {n_cached:7} objects, {sizes:?} sizes: lru {:.4} fifo {:.4}",
+        part(lru),
+        part(fifo)
+    );
     for admission in [Admission::Off, Admission::On, Admission::Auto] {
-        let ours = simulate(requests, n_cached, admission);
+        let ours = simulate(requests, n_cached, sizes, admission);
         print!(" | {admission:?} {:.4}, stores {:.4}", part(ours.n_missed), part(ours.n_stored));
         let best = lru.min(fifo);
-        assert!(ours.n_missed <= best, "{name}, {admission:?}: {ours:?}, LRU {lru}, FIFO {fifo}");
+        assert!(
+            ours.n_missed <= best,
+            "{name}, {sizes:?}, {admission:?}: {ours:?}, LRU {lru}, FIFO {fifo}"
+        );
     }
     println!();
 }
@@ -70,16 +111,22 @@ struct Outcome {
 }
 
 /// What the index, the evictor and the sketch make of the requests.
-fn simulate(requests: &[u64], n_cached: usize, admission: Admission) -> Outcome {
+fn simulate(requests: &[u64], n_cached: usize, sizes: Sizes, admission: Admission) -> Outcome {
     let dir = tempfile::tempdir().expect("a directory");
-    let (index, _) = Index::open(dir.path(), n_cached).expect("an index");
+    let (n_objects, size_bytes) = match sizes {
+        Sizes::Same => (n_cached, 0),
+        Sizes::Different => (8 * n_cached, sizes.blocks(n_cached) as u64 * BLOCK_BYTES),
+    };
+    let (index, _) = Index::open(dir.path(), n_objects).expect("an index");
+    index.set_size(size_bytes);
     index.attach().expect("a row");
     let store = Store::open(dir.path(), index.epoch()).expect("a store");
-    let limits = Limits { size_bytes: 0, objects: n_cached as u64, free_bytes_min: 0 };
+    let limits = Limits { size_bytes, objects: n_objects as u64, free_bytes_min: 0 };
     let mut evictor = Evictor::new(limits);
     let uses = Uses::create(n_cached).expect("a sketch");
     let mut outcome = Outcome::default();
-    for key in requests.iter().map(|number| key_of(&number.to_le_bytes())) {
+    for number in requests {
+        let key = key_of(&number.to_le_bytes());
         if let Some(view) = index.lookup(&key) {
             index.touch(view.at);
             continue;
@@ -92,16 +139,19 @@ fn simulate(requests: &[u64], n_cached: usize, admission: Admission) -> Outcome 
             continue;
         }
         outcome.n_stored += 1;
-        index.publish(&slot(key)).expect("published");
-        if index.objects() * 100 > n_cached as u64 * 98 {
+        index.publish(&slot(key, sizes.weight(*number))).expect("published");
+        let is_above = |value: u64, limit: u64| limit > 0 && value * 100 > limit * 98;
+        if is_above(index.objects(), limits.objects) || is_above(index.bytes(), size_bytes) {
             while evictor.step(&index, &store, 4_096).wants_more {}
         }
-        assert!(index.objects() <= n_cached as u64);
+        assert!(index.objects() <= limits.objects);
+        assert!(size_bytes == 0 || index.bytes() <= size_bytes);
     }
     outcome
 }
 
-fn slot(key: Key) -> NewSlot {
+/// The slot of an object of so many blocks.
+fn slot(key: Key, n_blocks: usize) -> NewSlot {
     NewSlot {
         key,
         state: State::Ready,
@@ -113,42 +163,50 @@ fn slot(key: Key) -> NewSlot {
         sie_until_s: 0,
         age_s: 0,
         head_len: 300,
-        body_len: 1_000,
+        body_len: n_blocks as u64 * BLOCK_BYTES - 1_000,
         stamp: 1,
     }
 }
 
-fn misses_of_lru(requests: &[u64], n_cached: usize) -> usize {
+fn misses_of_lru(requests: &[u64], n_cached: usize, sizes: Sizes) -> usize {
     let (mut used_at, mut by_use, mut n_missed) = (HashMap::new(), BTreeMap::new(), 0);
+    let (mut blocks, blocks_max) = (0, sizes.blocks(n_cached));
     for (now, &key) in requests.iter().enumerate() {
         match used_at.insert(key, now) {
             Some(before) => {
                 by_use.remove(&before);
             }
-            None => n_missed += 1,
+            None => {
+                n_missed += 1;
+                blocks += sizes.weight(key);
+            }
         }
         by_use.insert(now, key);
-        if by_use.len() > n_cached
+        while blocks > blocks_max
             && let Some((_, oldest)) = by_use.pop_first()
         {
             used_at.remove(&oldest);
+            blocks -= sizes.weight(oldest);
         }
     }
     n_missed
 }
 
-fn misses_of_fifo(requests: &[u64], n_cached: usize) -> usize {
+fn misses_of_fifo(requests: &[u64], n_cached: usize, sizes: Sizes) -> usize {
     let (mut cached, mut queue, mut n_missed) = (HashSet::new(), VecDeque::new(), 0);
+    let (mut blocks, blocks_max) = (0, sizes.blocks(n_cached));
     for &key in requests {
         if !cached.insert(key) {
             continue;
         }
         n_missed += 1;
         queue.push_back(key);
-        if queue.len() > n_cached
+        blocks += sizes.weight(key);
+        while blocks > blocks_max
             && let Some(oldest) = queue.pop_front()
         {
             cached.remove(&oldest);
+            blocks -= sizes.weight(oldest);
         }
     }
     n_missed

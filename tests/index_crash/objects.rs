@@ -14,16 +14,17 @@ use ktrix::cache::mend::Mend;
 use ktrix::cache::place::{self, PutError};
 use ktrix::cache::scrub::{self, Orphans, Scrub, SlotFault};
 use ktrix::cache::slot::{NewSlot, SlotView};
-use ktrix::cache::store::{OpenError, Store};
+use ktrix::cache::store::{OpenError, Store, TMP};
 
 use crate::{Dice, Process, is_whole, key, slot, start, wait_until_ready};
 
 const DIR: &str = "KTRIX_CRASH_OBJECTS_DIR";
 const SECONDS: &str = "KTRIX_CRASH_SECONDS";
 const N_PROCESSES: usize = 32;
-const N_KEYS: u32 = 400;
-const N_OBJECTS: usize = 200;
-const SIZE_BYTES: u64 = 150 * 4096;
+const N_KEYS: u32 = 1_500;
+const N_OBJECTS: usize = 900;
+/// So much that the slack is small beside it, and so little that it is reached before the objects are.
+const SIZE_BYTES: u64 = 1_000 * 4096;
 /// The largest object, in whole blocks.
 const OBJECT_BYTES: u64 = 4 * 4096;
 
@@ -155,6 +156,7 @@ fn thirty_two_processes_killed_at_random_mix_no_objects_and_keep_to_the_size() {
         "{n_killed} killed, {n_read} reads of the parent, {most} of {SIZE_BYTES} bytes at most"
     );
     assert!(n_killed > 10, "only {n_killed} were killed");
+    assert!(most > SIZE_BYTES / 10 * 9, "it was never full: {most} bytes");
     assert!(!dir.join("torn").exists(), "{:?}", std::fs::read_to_string(dir.join("torn")));
     check(&index, &store, n_killed);
 }
@@ -164,6 +166,7 @@ fn thirty_two_processes_killed_at_random_mix_no_objects_and_keep_to_the_size() {
 fn check_size(index: &Index) -> u64 {
     let bytes = index.iter().map(|view| view.weight_bytes()).sum::<u64>();
     let bound = SIZE_BYTES + SIZE_BYTES / 20 + N_PROCESSES as u64 * OBJECT_BYTES;
+    const { assert!(SIZE_BYTES / 20 + N_PROCESSES as u64 * OBJECT_BYTES < SIZE_BYTES / 5) };
     assert!(bytes <= bound, "{bytes} of {bound} bytes");
     let objects = index.iter().count();
     assert!(objects <= N_OBJECTS + N_PROCESSES, "{objects} objects");
@@ -185,6 +188,12 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
             Err(fault) => panic!("{fault}: {view:?}"),
         }
     }
+    // Each of the dead had one file in its hands at most, and may have left one without its slot.
+    let n_dead = n_killed as usize + N_PROCESSES;
+    let n_temps = scrub::list(&store.dir().join(TMP)).len();
+    assert!(n_temps <= n_dead, "{n_temps} temporary files of {n_dead} dead");
+    let n_orphans = files(store).count().saturating_sub(index.iter().count());
+    assert!(n_orphans <= n_dead, "{n_orphans} files too many of {n_dead} dead");
     age_files(store);
     let mut scrub = Scrub::new(Orphans::Remove);
     while !scrub.step(index, store, 64, |_, _| None) {}
@@ -192,6 +201,7 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     let n_left = report.n_slots_removed + report.n_files_removed;
     assert!(n_left <= 2 * n_killed + 2 * N_PROCESSES as u64, "{report:?} of {n_killed} killed");
     assert!(index.iter().all(|view| scrub::compare(store, &view).is_ok()));
+    assert_eq!(files(store).count(), index.iter().count(), "a file for each slot");
     index.recount();
     let begun = Instant::now();
     for n in 0..N_KEYS {
@@ -208,9 +218,14 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
 /// What is young may belong to the living.
 fn age_files(store: &Store) {
     let old = std::time::SystemTime::now() - 2 * scrub::ORPHAN_AGE;
-    for path in (0..256).flat_map(|fan| scrub::list(&store.dir().join(format!("{fan:02x}")))) {
+    for path in files(store) {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
     }
+}
+
+/// The files of objects.
+fn files(store: &Store) -> impl Iterator<Item = std::path::PathBuf> {
+    (0..256).flat_map(|fan| scrub::list(&store.dir().join(format!("{fan:02x}"))))
 }
 
 fn errors(dir: &Path) -> String {
