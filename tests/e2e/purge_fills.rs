@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::ktrix;
+use crate::support::socket::Address;
 use crate::support::{Ask, Client, Gate, Load, Origin, Plan, Response, pattern, until_true};
 
 fn four_workers(origin: &Origin) -> Plan {
@@ -94,15 +96,36 @@ fn a_stream_that_was_running_is_joined_by_nobody_and_not_stored() {
     }
 }
 
+const TARGETS: [&str; 3] = ["/a", "/b?vary", "/c"];
+
+/// How a purge is ordered.
+enum Way<'w> {
+    /// By a request to this target with this field.
+    Request(&'w str, &'w str, &'w str),
+    /// By the command with these words.
+    Command(&'w [&'w str]),
+}
+
+impl Way<'_> {
+    fn is_soft(&self) -> bool {
+        match self {
+            Self::Request(_, name, _) => name.contains("soft"),
+            Self::Command(words) => words.contains(&"--soft"),
+        }
+    }
+}
+
 #[test]
 fn under_load_no_answer_is_older_than_the_last_purge() {
-    // What the origin says is how many purges had been begun when it was asked.
+    // What the origin says is how many purges had been begun when it was asked; for each target it
+    // is known which was the last that named it and is done.
     let n_begun = Arc::new(AtomicUsize::new(0));
-    let n_done = Arc::new(AtomicUsize::new(0));
+    let last_done: Arc<[AtomicUsize; 3]> = Arc::default();
     let said = Arc::clone(&n_begun);
     let origin = Origin::answering(move |request| {
         let response = Response::ok(said.load(Ordering::SeqCst).to_string())
             .field("Cache-Tag", "t")
+            .field("Cache-Groups", "\"g\"")
             .cache("max-age=600, stale-while-revalidate=60");
         match request.target.contains("vary") {
             true => response.field("Vary", "Accept"),
@@ -111,11 +134,12 @@ fn under_load_no_answer_is_older_than_the_last_purge() {
     });
     let plan = four_workers(&origin);
     let ktrix = plan.start();
-    let done = Arc::clone(&n_done);
+    let done = Arc::clone(&last_done);
     let ask = move |client: usize, i: usize| {
-        let target = ["/a", "/b?vary", "/c"][i % 3];
-        let n_done = done.load(Ordering::SeqCst);
-        Ask::get(target).field("Accept", format!("text/{}", client % 2)).field("User-Agent", n_done)
+        let n_done = done[i % 3].load(Ordering::SeqCst);
+        Ask::get(TARGETS[i % 3])
+            .field("Accept", format!("text/{}", client % 2))
+            .field("User-Agent", n_done)
     };
     let load = Load::start(&plan.address, 8, ask, |ask, answer| {
         let n_done: usize = ask.agent().and_then(|it| it.parse().ok()).unwrap_or(0);
@@ -125,19 +149,46 @@ fn under_load_no_answer_is_older_than_the_last_purge() {
         }
     });
     let mut client = ktrix.client();
+    let Address::Ip(ip) = plan.address else { unreachable!() };
+    let (of, url) = (format!("http://{ip}"), format!("http://{ip}/a"));
+    let config = plan.config_path().display().to_string();
+    let all = &[0, 1, 2][..];
     let ways = [
-        ("Ktrix-Purge", "host"),
-        ("Cache-Tag", "t"),
-        ("Ktrix-Purge", "all"),
-        ("Ktrix-Purge", "prefix"),
+        (all, Way::Request("/", "Ktrix-Purge", "host")),
+        (all, Way::Request("/", "Cache-Tag", "t")),
+        (&[1], Way::Request(TARGETS[1], "Ktrix-Purge", "url")),
+        (all, Way::Command(&["--group", "g", "--of", &of])),
+        (all, Way::Request("/", "Ktrix-Purge", "all")),
+        (all, Way::Request("/", "xkey-softpurge", "t")),
+        (all, Way::Request("/", "Cache-Groups", "\"g\"")),
+        (&[0], Way::Command(&[&url])),
+        (all, Way::Request("/", "Ktrix-Purge", "prefix")),
+        (all, Way::Command(&["--tag", "t", "--soft"])),
     ];
-    for n in 0..60 {
+    for (named, way) in ways.iter().cycle().take(6 * ways.len()) {
         let n_before = load.n_answered();
-        n_begun.fetch_add(1, Ordering::SeqCst);
-        let (name, value) = ways[n % ways.len()];
-        client.ask(&Ask::new("PURGE", "/").field(name, value)).expect_status(200);
-        n_done.fetch_add(1, Ordering::SeqCst);
+        let number = n_begun.fetch_add(1, Ordering::SeqCst) + 1;
+        match way {
+            Way::Request(target, name, value) => {
+                client.ask(&Ask::new("PURGE", target).field(name, *value)).expect_status(200);
+            }
+            Way::Command(words) => {
+                let words = [&["cache", "purge", "-c", &config], *words].concat();
+                let output = plan.run(&words);
+                assert!(output.status.success(), "{}", ktrix::text(&output));
+            }
+        }
+        // What is only made stale may be served still, but is renewed.
+        if !way.is_soft() {
+            named.iter().for_each(|at| last_done[*at].store(number, Ordering::SeqCst));
+        }
         until_true("some answers", || load.n_answered() > n_before + 30);
+        until_true("answers that are not older", || {
+            named.iter().all(|at| {
+                let ask = Ask::get(TARGETS[*at]).field("Accept", "text/0");
+                client.ask(&ask).text().parse::<usize>().unwrap() >= number
+            })
+        });
     }
     let report = load.stop();
     report.expect_faultless();
