@@ -365,7 +365,8 @@ impl Index {
         })
     }
 
-    fn over(table: Table) -> Self {
+    /// The index in a table.
+    pub fn over(table: Table) -> Self {
         Self { table, owner: AtomicU32::new(0), pid: AtomicU32::new(0) }
     }
 

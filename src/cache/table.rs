@@ -28,7 +28,8 @@
 //! | 208..216 | scrub_at | where the slow scrub stands, a slot number |
 //!
 //! A file that is foreign, of another version or size, cut or torn is never changed in place,
-//! since somebody may have it mapped: a new one is made beside it and renamed over it. That others
+//! since somebody may have it mapped: a new one is made beside it and renamed over it, during a reload
+//! when the children that use it serve. That others
 //! may not be so careful is what [`Table::is_in_place`] is for.
 
 use std::fs::{File, OpenOptions};
@@ -44,6 +45,8 @@ use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 /// Name of the index within the cache directory.
 pub const FILE_NAME: &str = "index";
+/// Name of a new index until it takes the place of the one before.
+pub const NEW_NAME: &str = "index.new";
 /// The most objects an index is made for.
 pub const OBJECTS_MAX: usize = 500_000_000;
 
@@ -148,6 +151,23 @@ impl Table {
     ///
     /// When the directory cannot be written or the disk has no room.
     pub fn open(dir: &Path, n_objects: usize) -> Result<(Self, Opened), IndexError> {
+        let (table, opened) = Self::open_beside(dir, n_objects)?;
+        match table.take_place(dir) {
+            Ok(()) => Ok((table, opened)),
+            Err(error) => {
+                table.withdraw(dir);
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`Table::open`], but a new one stays beside what is in its place, which may be in use,
+    /// until [`Table::take_place`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_beside(dir: &Path, n_objects: usize) -> Result<(Self, Opened), IndexError> {
         if n_objects == 0 || n_objects > OBJECTS_MAX {
             return Err(IndexError::Objects(n_objects));
         }
@@ -171,15 +191,33 @@ impl Table {
             Ok(_) => Opened::Replaced,
         };
         let beside = dir.join(NEW_NAME);
-        let made = create(&beside, geometry).and_then(|file| {
-            let table = Self::map(&file, geometry)?;
-            std::fs::rename(&beside, &path)?;
-            Ok(table)
-        });
+        let made = create(&beside, geometry).and_then(|file| Self::map(&file, geometry));
         if made.is_err() {
             let _ = std::fs::remove_file(&beside);
         }
         Ok((made.map_err(doing("create"))?, opened))
+    }
+
+    /// Gives a new index its name, in the place of the one before; nothing to do for any other.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn take_place(&self, dir: &Path) -> Result<(), IndexError> {
+        let (beside, path) = (dir.join(NEW_NAME), dir.join(FILE_NAME));
+        if !self.map.is_at(&beside) {
+            return Ok(());
+        }
+        let failed = |source| IndexError::Io { action: "create", path: path.clone(), source };
+        std::fs::rename(&beside, &path).map_err(failed)
+    }
+
+    /// Removes a new index that has not taken its place.
+    pub fn withdraw(&self, dir: &Path) {
+        let beside = dir.join(NEW_NAME);
+        if self.map.is_at(&beside) {
+            let _ = std::fs::remove_file(&beside);
+        }
     }
 
     /// Maps the index that is there, of whatever size, and changes nothing.
@@ -365,7 +403,6 @@ fn parse_static(bytes: &[u8; STATIC_LEN]) -> Option<Geometry> {
 
 const MAGIC: &[u8; 8] = b"ktrixidx";
 const VERSION: u32 = 2;
-const NEW_NAME: &str = "index.new";
 const STATIC_LEN: usize = 32;
 const EPOCH_AT: u64 = 68;
 const PARTIAL_AT: u64 = 80;
@@ -462,6 +499,26 @@ mod tests {
             assert!(matches!(Table::open_existing(dir.path()), Err(IndexError::NotOurs(_))));
             assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Replaced, "{version}");
         }
+    }
+
+    #[test]
+    fn a_new_one_beside_leaves_the_one_in_use_until_it_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, _) = Table::open(dir.path(), 50).unwrap();
+        let (given_up, opened) = Table::open_beside(dir.path(), 51).unwrap();
+        assert_eq!((opened, old.is_in_place(dir.path())), (Opened::Resized, true));
+        given_up.withdraw(dir.path());
+        assert!(!dir.path().join(NEW_NAME).exists());
+        let (forgotten, _) = Table::open_beside(dir.path(), 52).unwrap();
+        let (new, _) = Table::open_beside(dir.path(), 53).unwrap();
+        forgotten.take_place(dir.path()).unwrap();
+        forgotten.withdraw(dir.path());
+        assert!(old.is_in_place(dir.path()));
+        new.take_place(dir.path()).unwrap();
+        assert!(new.is_in_place(dir.path()) && !old.is_in_place(dir.path()));
+        new.withdraw(dir.path());
+        new.take_place(dir.path()).unwrap();
+        assert!(new.is_in_place(dir.path()) && !dir.path().join(NEW_NAME).exists());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::cache::index::Index;
 use crate::cache::purge::Purges;
 use crate::cache::purge::file::FILE_NAME;
 use crate::cache::store::Store;
-use crate::cache::table::Opened;
+use crate::cache::table::{IndexError, Opened, Table};
 use crate::cache::uses::Uses;
 use crate::config::CacheConfig;
 use crate::master::files;
@@ -53,7 +53,8 @@ pub enum OpenError {
 }
 
 impl Cache {
-    /// Opens the directory, or makes it, by one of our claims if it is there, else by a new one.
+    /// Opens the directory, or makes it, by one of our claims if it is there, else by a new one. By
+    /// one of ours, a new index waits beside the one in use for [`Cache::take_place`].
     ///
     /// # Errors
     ///
@@ -66,11 +67,26 @@ impl Cache {
         let dir = &wanted.path;
         let unusable = |why| OpenError::Unusable { dir: dir.clone(), why };
         files::make_cache_dir(dir).map_err(|error| unusable(error.to_string()))?;
+        let is_in_use = claims.iter().any(|claim| claim.is_of(dir));
         let claim = claim(dir, claims).map_err(|error| match error {
             ClaimError::Held { .. } => OpenError::Held(error),
             ClaimError::Io { .. } => unusable(error.to_string()),
         })?;
-        Self::try_open(wanted, account, claim).map_err(unusable)
+        Self::try_open(wanted, account, claim, is_in_use).map_err(unusable)
+    }
+
+    /// Has a new index take the place of the one before, now that its children serve.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn take_place(&self) -> Result<(), IndexError> {
+        self.index.table().take_place(self.store.dir())
+    }
+
+    /// Removes a new index whose children will not serve.
+    pub fn withdraw(&self) {
+        self.index.table().withdraw(self.store.dir());
     }
 
     /// Whether nobody has cut what the children have mapped: they die where they touch what is missing.
@@ -88,10 +104,12 @@ impl Cache {
         wanted: &CacheConfig,
         account: Option<&Account>,
         claim: Rc<Claim>,
+        is_in_use: bool,
     ) -> Result<Self, String> {
         let dir = &wanted.path;
-        let (index, opened) =
-            Index::open(dir, wanted.objects).map_err(|error| error.to_string())?;
+        let open = if is_in_use { Table::open_beside } else { Table::open };
+        let (table, opened) = open(dir, wanted.objects).map_err(|error| error.to_string())?;
+        let index = Index::over(table);
         let store = Store::open(dir, index.epoch()).map_err(|error| error.to_string())?;
         let had_purges = dir.join(FILE_NAME).symlink_metadata().is_ok();
         let (purges, is_new) = Purges::open(dir).map_err(|error| error.to_string())?;

@@ -76,7 +76,7 @@ fn own_if_roots(path: &Path, account: &Account) -> io::Result<()> {
 }
 
 /// Files in the cache directory that all processes map.
-const MAPPED: [&str; 2] = [table::FILE_NAME, purge::file::FILE_NAME];
+const MAPPED: [&str; 3] = [table::FILE_NAME, table::NEW_NAME, purge::file::FILE_NAME];
 /// A cache directory holds 256 directories of objects and a few files.
 const N_ENTRIES_MAX: usize = 1_024;
 

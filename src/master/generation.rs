@@ -210,3 +210,34 @@ impl Generation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_for;
+
+    #[test]
+    fn another_index_waits_until_its_generation_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let config = |n_objects: u32| {
+            let text = format!(
+                "upstreams: {{a: {{servers: [x]}}}}\nupstream: a\ncache: {{path: {path:?}, objects: {n_objects}}}\n"
+            );
+            load_for(std::path::Path::new("f"), &text, 1).unwrap()
+        };
+        let prepare = |n_objects, number, others: &[Generation]| {
+            Generation::prepare(config(n_objects), number, 0, others, Instant::now()).unwrap()
+        };
+        let first = [prepare(1_000, 1, &[])];
+        let in_place = |it: &Generation| it.cache.as_ref().unwrap().is_in_place();
+        assert!(in_place(&first[0]));
+        let failed = prepare(2_000, 2, &first);
+        assert!(in_place(&first[0]) && !in_place(&failed));
+        failed.cache.unwrap().withdraw();
+        let second = prepare(3_000, 3, &first);
+        assert!(in_place(&first[0]) && !in_place(&second));
+        second.cache.as_ref().unwrap().take_place().unwrap();
+        assert!(in_place(&second) && !in_place(&first[0]));
+    }
+}

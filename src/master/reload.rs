@@ -86,6 +86,11 @@ impl Master {
 
     /// All of the new generation serve: the old ones drain.
     pub(super) fn succeed(&mut self, index: usize, now: Instant) {
+        if let Some(cache) = &self.generations[index].cache
+            && let Err(error) = cache.take_place()
+        {
+            log::error!("{error}: \"ktrix cache\" does not see what is in use");
+        }
         for generation in &mut self.generations[..index] {
             generation.drain();
         }
@@ -103,6 +108,9 @@ impl Master {
     pub(super) fn abandon(&mut self, index: usize, _now: Instant) {
         let generation = &mut self.generations[index];
         generation.phase = Phase::Draining;
+        if let Some(cache) = &generation.cache {
+            cache.withdraw();
+        }
         for post in &mut generation.posts {
             post.close();
             post.signal(Signal::SIGKILL);
