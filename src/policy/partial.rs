@@ -298,6 +298,16 @@ pub enum Form {
     Several,
 }
 
+impl Form {
+    /// The status of the answer.
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Whole => Status(200),
+            Self::One | Self::Several => Status(206),
+        }
+    }
+}
+
 /// The part that a request asks for, if it is to be fetched as such where nothing is stored.
 pub fn asks_for_part(request: &RequestHead, rules: &Rules) -> Option<Spec> {
     let fields = &request.fields;

@@ -8,7 +8,7 @@ use crate::policy::pass::PassReason;
 pub struct CacheStatus<'a> {
     /// Whether the answer came from the cache or why it did not (sections 2.1 and 2.2).
     pub way: Way,
-    /// The status that the origin answered with, where it is not the one sent (section 2.3).
+    /// The status that the origin answered with (section 2.3); see [`Self::sent_as`].
     pub fwd_status: Option<Status>,
     /// The response was stored (section 2.5).
     pub stored: bool,
@@ -132,6 +132,12 @@ impl<'a> CacheStatus<'a> {
     /// A request that was passed round the cache.
     pub const fn pass(reason: PassReason) -> Self {
         Self { detail: Some(reason.word()), ..Self::of(Way::Fwd(reason.fwd())) }
+    }
+
+    /// As it is told with an answer of this status: what the origin answered with is told where it
+    /// is another, for by RFC 9211 section 2.3 it is taken to be the one sent otherwise.
+    pub fn sent_as(self, sent: Status) -> Self {
+        Self { fwd_status: self.fwd_status.filter(|status| *status != sent), ..self }
     }
 
     /// As it is told by this report.

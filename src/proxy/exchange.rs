@@ -35,7 +35,7 @@ use crate::proxy::lease;
 use crate::proxy::lookup::{self, Found, Name};
 use crate::proxy::part_list;
 use crate::proxy::pass;
-use crate::proxy::progress::{FillObject, Handover};
+use crate::proxy::progress::{Answered, FillObject, Handover};
 use crate::proxy::purge;
 use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
@@ -424,13 +424,13 @@ impl<C: Client> Exchange<'_, C> {
         let mut private = Fields::new();
         if let Part::Led(local) = part {
             private = local.private();
-            if let Some((server, times)) = local.answered() {
+            if let Some(Answered { server, status: origin, times }) = local.answered() {
+                status.fwd_status = Some(origin);
                 self.facts.server = Some(server);
                 self.facts.connected_us = times.requested.mono_us;
                 self.facts.first_byte_us = times.received.mono_us;
             }
             if local.is_revalidated() {
-                status.fwd_status = Some(Status(304));
                 self.facts.verdict = Some(CacheVerdict::Revalidated);
             }
         }

@@ -35,7 +35,7 @@ use crate::proxy::job::Job;
 use crate::proxy::lease::Lease;
 use crate::proxy::lookup::{self, Found};
 use crate::proxy::part_fill::is_part;
-use crate::proxy::progress::{FillObject, Flow, LocalFill, Progress};
+use crate::proxy::progress::{Answered, FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::proxy::unasked::Unasked;
 use crate::proxy::variants::{self, Note};
@@ -82,7 +82,8 @@ impl Fill {
                 Err(FetchFailure::Fetch(error)) => return self.lease.fail(error),
                 Err(FetchFailure::Client(_)) => return self.lease.fail(FetchError::FillLost),
             };
-            self.lease.local.set_answered(response.server, response.times);
+            let (server, status, times) = (response.server, response.head.status, response.times);
+            self.lease.local.set_answered(Answered { server, status, times });
             if conditional.is_none() || response.head.status != Status(304) {
                 return match self.job.part {
                     Some(_) => self.fetched_for_part(response).await,

@@ -135,7 +135,7 @@ impl<C: Client> Exchange<'_, C> {
             Source::Stream(reader, _) => freshness::current_age_s(&reader.object.lifetimes, now_s),
             Source::Object(part) | Source::Listed(part) => part.age_s(now_s),
         };
-        let fields = stored::stored_fields(&fields, age_s, &added);
+        let fields = stored::stored_fields(&fields, form.status(), age_s, &added);
         let queue = self.begin(*form, ranges, fields, &parted.list, items);
         self.fill_gaps(&parted, queue, source, length).await?;
         Ok(Filled::Answered)

@@ -112,6 +112,9 @@ async fn wait<C: Client>(client: &mut C, something: impl Future<Output = ()>) ->
     Race::new(something, client.gone()).await.is_some()
 }
 
+/// The window of an answer with all there will be.
+const EVERYTHING: Range<u64> = 0..u64::MAX;
+
 const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
 
 /// Whether what a fill brings may be joined. A purge may name it by what only its answer tells, its
@@ -359,7 +362,6 @@ pub async fn send<C: Client>(
     let object = &reader.object;
     let now_s = reactor::now().unix_s();
     let age_s = added.age_s(&object.lifetimes, now_s);
-    let mut fields = stored::stored_fields(&object.fields, age_s, added);
     let len = object.total.unwrap_or(u64::MAX);
     let (status, length, window) = match answer::answer(request, object.status, &object.fields, len)
     {
@@ -373,16 +375,19 @@ pub async fn send<C: Client>(
             return Ok(Delivery::Whole);
         }
         Answer::Partial(Ranges::One(range)) if object.total.is_some() => {
-            let place = ContentRange { range: range.clone(), complete: Some(len) };
-            fields.set("Content-Range", place.text().as_bytes());
             (Status(206), BodyLength::Known(range.end - range.start), range)
         }
         // Several parts, or one of what nobody knows the end of yet: the whole is right too.
         Answer::Full | Answer::Partial(_) | Answer::Unsatisfiable => {
             let length = object.total.map_or(BodyLength::Chunked, BodyLength::Known);
-            (object.status, length, 0..u64::MAX)
+            (object.status, length, EVERYTHING)
         }
     };
+    let mut fields = stored::stored_fields(&object.fields, status, age_s, added);
+    if window != EVERYTHING {
+        let place = ContentRange { range: window.clone(), complete: Some(len) };
+        fields.set("Content-Range", place.text().as_bytes());
+    }
     facts.status = status.0;
     client.start(status, &fields, length);
     if client.wants_no_body() {
@@ -394,7 +399,7 @@ pub async fn send<C: Client>(
             client.finish(&Fields::new()).await?;
             Ok(Delivery::Whole)
         }
-        Copied::Unstored(at, None) if window != (0..u64::MAX) => {
+        Copied::Unstored(at, None) if window != EVERYTHING => {
             client.abort();
             debug_assert!(at <= window.end, "no more is sent than asked for");
             Err(CloseReason::Incomplete)

@@ -235,7 +235,7 @@ impl<C: Client> Exchange<'_, C> {
                 if items.iter().flatten().any(pieces::is_missing) {
                     return Ok(Filled::Again);
                 }
-                let fields = stored::stored_fields(&object.fields, age_s, added);
+                let fields = stored::stored_fields(&object.fields, form.status(), age_s, added);
                 for item in self.begin(*form, ranges, fields, list, items) {
                     match item {
                         Item::Text(text) => self.client.push(&text),

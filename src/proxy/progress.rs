@@ -87,11 +87,21 @@ pub struct LocalFill {
     n_readers: Cell<usize>,
     interims: RefCell<VecDeque<ResponseHead>>,
     handover: RefCell<Option<Box<Handover>>>,
-    /// The fetch's server and phases, once there is an answer.
-    answered: Cell<Option<((usize, usize), FetchTimes)>>,
+    answered: Cell<Option<Answered>>,
     /// The origin said 304: what is served was stored before.
     is_revalidated: Cell<bool>,
     private: RefCell<Fields>,
+}
+
+/// An origin's answer to a fill's fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// The upstream and the server in it.
+    pub server: (usize, usize),
+    /// The status, which need not be the one that clients get.
+    pub status: Status,
+    /// The phases of the fetch.
+    pub times: FetchTimes,
 }
 
 /// A response that goes to the exchange that led to it, and what was read of its body.
@@ -139,8 +149,8 @@ impl LocalFill {
         self.handover.borrow_mut().take()
     }
 
-    /// The server that answered and the phases of the fetch.
-    pub fn answered(&self) -> Option<((usize, usize), FetchTimes)> {
+    /// Who answered what, once there is an answer.
+    pub fn answered(&self) -> Option<Answered> {
         self.answered.get()
     }
 
@@ -201,8 +211,8 @@ impl LocalFill {
     }
 
     /// The origin has answered.
-    pub fn set_answered(&self, server: (usize, usize), times: FetchTimes) {
-        self.answered.set(Some((server, times)));
+    pub fn set_answered(&self, answered: Answered) {
+        self.answered.set(Some(answered));
     }
 
     /// The origin said 304.

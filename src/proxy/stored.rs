@@ -66,7 +66,7 @@ pub async fn answer<C: Client>(
         }
         Answer::Partial(Ranges::Whole) => full(client, object, age_s, added, facts).await,
         Answer::Partial(Ranges::One(range)) => {
-            let mut fields = stored_fields(&object.fields, age_s, added);
+            let mut fields = stored_fields(&object.fields, Status(206), age_s, added);
             let place = ContentRange { range: range.clone(), complete: Some(object.body_len) };
             fields.set("Content-Range", place.text().as_bytes());
             start(client, Status(206), &fields, BodyLength::Known(range.end - range.start), facts);
@@ -79,14 +79,14 @@ pub async fn answer<C: Client>(
     }
 }
 
-/// The fields of a stored response as they are sent now.
-pub fn stored_fields(stored: &Fields, age_s: u64, added: &Added<'_>) -> Fields {
+/// The fields of a stored response as they are sent now, with the status `sent`.
+pub fn stored_fields(stored: &Fields, sent: Status, age_s: u64, added: &Added<'_>) -> Fields {
     let mut fields = stored.clone();
     fields.set("Age", itoa::Buffer::new().format(age_s).as_bytes());
     for (name, value) in added.private.iter() {
         fields.push(name, value);
     }
-    with_cache_status(fields, &added.status)
+    with_cache_status(fields, &added.status.sent_as(sent))
 }
 
 /// Adds `Cache-Status`, RFC 9211: after what caches before us said, for it is a list.
@@ -102,7 +102,7 @@ pub fn with_cache_status(mut fields: Fields, status: &CacheStatus<'_>) -> Fields
 
 /// The fields of a 304 made from a stored response, RFC 9110 section 15.4.5.
 pub fn not_modified(stored: &Fields, age_s: u64, added: &Added<'_>) -> Fields {
-    stored_fields(&answer::not_modified_fields(stored), age_s, added)
+    stored_fields(&answer::not_modified_fields(stored), Status(304), age_s, added)
 }
 
 async fn full<C: Client>(
@@ -112,7 +112,7 @@ async fn full<C: Client>(
     added: &Added<'_>,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let fields = stored_fields(&object.fields, age_s, added);
+    let fields = stored_fields(&object.fields, object.status, age_s, added);
     start(client, object.status, &fields, BodyLength::Known(object.body_len), facts);
     if !client.wants_no_body() {
         send_range(client, object, 0..object.body_len).await?;
@@ -127,7 +127,7 @@ pub async fn unsatisfiable<C: Client>(
     added: &Added<'_>,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let mut fields = with_cache_status(Fields::new(), &added.status);
+    let mut fields = with_cache_status(Fields::new(), &added.status.sent_as(Status(416)));
     fields.push(b"Content-Range", content_range::unsatisfied(length).as_bytes());
     fields.push(b"Date", &date::format(reactor::now().unix_s()));
     whole(client, Status(416), &fields, b"", facts).await
@@ -167,7 +167,7 @@ async fn several<C: Client>(
     added: &Added<'_>,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let mut fields = stored_fields(&object.fields, age_s, added);
+    let mut fields = stored_fields(&object.fields, Status(206), age_s, added);
     let kind = fields.get("content-type");
     let around = ByteRanges::new(ranges, object.body_len, kind, unguessable());
     fields.set("Content-Type", around.content_type.as_bytes());

@@ -56,6 +56,34 @@ fn a_validated_answer_is_forwarded_for_staleness() {
 }
 
 #[test]
+fn what_the_origin_said_is_told_where_something_else_is_sent() {
+    let origin = Origin::answering(|_| {
+        Response::ok("0123456789").field("ETag", "\"x\"").cache("max-age=60")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let asks = [
+        ("/304", Some(("If-None-Match", "\"x\"")), 304),
+        ("/206", Some(("Range", "bytes=1-2")), 206),
+        ("/several", Some(("Range", "bytes=1-2,5-6")), 206),
+        ("/416", Some(("Range", "bytes=20-")), 416),
+        ("/200", None, 200),
+    ];
+    for (target, field, status) in asks {
+        let ask = Ask::get(target);
+        let ask = field.into_iter().fold(ask, |ask, (name, value)| ask.field(name, value));
+        let answer = ktrix.ask(&ask);
+        // Several parts of what is on its way may be answered with the whole.
+        let may_be_whole = target == "/several" && answer.status == 200;
+        assert!(answer.status == status || may_be_whole, "{answer:?}");
+        let parts = member(&answer.cache_status());
+        assert!(parts.iter().any(|p| p.starts_with("fwd=")), "{parts:?}");
+        let is_told = parts.iter().any(|p| p == "fwd-status=200");
+        assert_eq!(is_told, answer.status != 200, "{status}: {parts:?}");
+    }
+}
+
+#[test]
 fn our_member_follows_those_of_caches_behind_us() {
     let origin = Origin::answering(|_| {
         Response::ok("x").field("Cache-Status", "inner; hit").cache("max-age=9")
