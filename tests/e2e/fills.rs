@@ -107,6 +107,29 @@ fn clients_that_came_while_the_head_was_awaited_follow_too() {
 }
 
 #[test]
+fn who_follows_is_told_so_and_who_leads_is_not() {
+    let gate = Gate::new();
+    let origin = held_at(1 << 20, &gate);
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    let mut clients: Vec<Client> = (0..8).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/large"));
+    }
+    let is_collapsed = |client: &mut Client| {
+        let (status, head) = client.answer_head();
+        assert_eq!(status, 200);
+        let status = head.field("cache-status").expect("Cache-Status");
+        assert!(status.contains("; fwd=") && !status.contains("hit"), "{status}");
+        status.split("; ").any(|parameter| parameter == "collapsed")
+    };
+    let n_collapsed = clients.iter_mut().map(is_collapsed).filter(|it| *it).count();
+    assert_eq!(n_collapsed, 7, "of 8");
+    origin.expect_requests(1);
+    gate.open();
+}
+
+#[test]
 fn fifty_at_once_for_an_uncacheable_object_do_not_queue() {
     let gates = [Gate::new(), Gate::new()];
     let held = gates.clone();

@@ -284,23 +284,38 @@ fn looking_leaves_no_trace() {
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
     stored(&ktrix, &["/a", "/b"]);
-    drop(ktrix);
     let index = plan.cache_dir().join("index");
-    let state = || {
-        let written = fs::metadata(&index).unwrap().modified().unwrap();
-        (fs::read(&index).unwrap(), written, plan.cache_files())
-    };
-    fs::remove_dir_all(plan.cache_dir().join("tmp")).unwrap();
-    let before = state();
     let name = url(&plan, "/a");
-    for args in [
+    let looks = [
         &["list"][..],
         &["show", &name],
         &["cat", &name],
         &["du", "--by", "host"],
         &["du", "--by", "status"],
         &["verify"],
-    ] {
+    ];
+    // Beside one that runs and has nothing to do, and where none does.
+    let seen = || (fs::read(&index).unwrap(), plan.cache_files());
+    let mut last = seen();
+    crate::support::until_true("the writers to be at rest", || {
+        let now = seen();
+        let is_at_rest = now == last;
+        last = now;
+        is_at_rest
+    });
+    for args in looks {
+        let before = seen();
+        look(&plan, args);
+        assert!(seen() == before, "{args:?} left a trace beside a running ktrix");
+    }
+    drop(ktrix);
+    let state = || {
+        let written = fs::metadata(&index).unwrap().modified().unwrap();
+        (fs::read(&index).unwrap(), written, plan.cache_files())
+    };
+    fs::remove_dir_all(plan.cache_dir().join("tmp")).unwrap();
+    let before = state();
+    for args in looks {
         look(&plan, args);
         assert!(state() == before, "{args:?} left a trace");
     }
