@@ -45,7 +45,7 @@ use crate::reactor;
 use crate::route::Rule;
 
 /// How often an exchange looks again before it goes round the cache.
-const LOOKS_MAX: usize = 4;
+const LOOKS_MAX: usize = 8;
 
 /// What an exchange works with.
 pub struct Exchange<'e, C> {
