@@ -27,7 +27,7 @@ fn main() {
     time("lookup, 1000 hot keys", &hot, |key| index.lookup(key).is_some());
     time("is_current", &views, |view| index.is_current(view.at, view.generation));
     time("count a hit", &views, |view| {
-        index.count_hit(view.at);
+        index.count_hits(view.at, view.generation, 1);
         true
     });
     let uses = Uses::create(keys.len()).expect("cannot make a sketch");

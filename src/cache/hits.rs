@@ -1,7 +1,8 @@
 //! How often what is in a slot answered a request, for who looks into the cache.
 //!
 //! The counters lie behind the buckets, one for each slot, so that a hit writes to no line that
-//! look-ups read. They are for people: nothing is decided by them, and a process that dies between
+//! look-ups read. A worker counts for itself what it keeps in its hot tier, and adds that here every
+//! second: a line that other workers write to costs more than the rest of a hit. They are for people: nothing is decided by them, and a process that dies between
 //! two steps may leave one that is off.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,16 +13,19 @@ use crate::cache::table::Table;
 
 /// Where counting ends, so far from the end of the number that no process which counts meanwhile
 /// brings it round to zero.
-pub const HITS_MAX: u32 = u32::MAX - 0xffff;
+pub const HITS_MAX: u32 = u32::MAX / 2;
+
+/// Most answers that are counted in one go: this many for each of the processes still fit.
+const HITS_STEP_MAX: u32 = 1 << 22;
 
 impl Index {
-    /// Counts one answer from what is in the slot.
-    #[inline]
-    pub fn count_hit(&self, at: SlotAt) {
+    /// Counts `n` answers from what was in the slot, if it is there still.
+    pub fn count_hits(&self, at: SlotAt, generation: u32, n: u32) {
         if let Some(hits) = self.table().hits_of(at)
+            && self.is_current(at, generation)
             && hits.load(Ordering::Relaxed) < HITS_MAX
         {
-            hits.fetch_add(1, Ordering::Relaxed);
+            hits.fetch_add(n.min(HITS_STEP_MAX), Ordering::Relaxed);
         }
     }
 
@@ -58,9 +62,10 @@ mod tests {
         let (dir, index, store) = cache(50);
         let texts: Vec<String> = (0..40_u32).map(|n| n.to_string()).collect();
         let stored = |text: &String| store_one(&index, &store, text, b"x").unwrap().at;
+        let count = |at: SlotAt, n| index.count_hits(at, index.slot(at).unwrap().generation, n);
         let places: Vec<SlotAt> = texts.iter().map(stored).collect();
         for (n, &at) in places.iter().enumerate() {
-            (0..n).for_each(|_| index.count_hit(at));
+            count(at, n as u32);
         }
         let reading = Reading::open(dir.path()).unwrap();
         for (n, &at) in places.iter().enumerate() {
@@ -77,8 +82,10 @@ mod tests {
     #[test]
     fn counts_are_kept_when_the_index_is_opened_again() {
         let (dir, index, store) = cache(5);
-        let at = store_one(&index, &store, "a", b"x").unwrap().at;
-        (0..3).for_each(|_| index.count_hit(at));
+        let published = store_one(&index, &store, "a", b"x").unwrap();
+        let at = published.at;
+        (0..3).for_each(|_| index.count_hits(at, published.generation, 1));
+        index.count_hits(at, published.generation + 1, 1);
         drop(index);
         let (index, _) = Index::open(dir.path(), 5).unwrap();
         assert_eq!(index.hits(at), 3);
@@ -87,11 +94,12 @@ mod tests {
     #[test]
     fn a_count_does_not_come_round_and_a_place_that_is_none_has_none() {
         let (_dir, index, store) = cache(5);
-        let at = store_one(&index, &store, "a", b"x").unwrap().at;
+        let published = store_one(&index, &store, "a", b"x").unwrap();
+        let at = published.at;
         index.table().hits_of(at).unwrap().store(HITS_MAX - 1, Ordering::Relaxed);
-        (0..3).for_each(|_| index.count_hit(at));
+        (0..3).for_each(|_| index.count_hits(at, published.generation, 1));
         assert_eq!(index.hits(at), HITS_MAX);
-        index.count_hit(SlotAt(u32::MAX));
+        index.count_hits(SlotAt(u32::MAX), 0, 1);
         assert_eq!(index.hits(SlotAt(index.n_slots())), 0);
     }
 }

@@ -30,6 +30,9 @@ pub const MEMORY_BODY_MAX: u64 = 64 << 10;
 /// Request heads up to this size may become aliases.
 pub const ALIAS_HEAD_MAX: usize = 1024;
 
+/// Most objects thrown out whose hits are remembered until they are told.
+const HITS_OF_GONE_MAX: usize = 1 << 15;
+
 /// How many large bodies are looked at to make room for another.
 const LARGE_STEPS_MAX: usize = 32;
 
@@ -74,6 +77,8 @@ pub struct Hot {
     larges: BTreeSet<usize>,
     large_hand: usize,
     body_bytes_max: u64,
+    /// The answers given from what was thrown out, not yet told.
+    hits_of_gone: Vec<(Source, u32)>,
     /// Entries whose files are open.
     files: BTreeSet<usize>,
     n_files_max: usize,
@@ -96,6 +101,7 @@ impl Hot {
             bytes_max,
             large: LargeBytes::default(),
             larges: BTreeSet::new(),
+            hits_of_gone: Vec::new(),
             large_hand: 0,
             body_bytes_max,
             files: BTreeSet::new(),
@@ -181,6 +187,7 @@ impl Hot {
             Body::File(_) => self.files.insert(entry),
         };
         self.by_key.insert(object.key, entry);
+        object.is_kept.set(true);
         self.objects.insert(object);
         self.evict(entry);
     }
@@ -214,6 +221,35 @@ impl Hot {
         if let Some(entry) = self.by_key.remove(key) {
             self.remove_entry(entry);
         }
+    }
+
+    /// Counts an answer from an object, to be told by [`Hot::take_hits`]; false if the object is
+    /// not kept here (any longer).
+    #[inline]
+    pub fn count_hit(object: &HotObject) -> bool {
+        let is_kept = object.is_kept.get();
+        if is_kept {
+            object.n_hits.set(object.n_hits.get().saturating_add(1));
+        }
+        is_kept
+    }
+
+    /// Tells how many answers were given from what, since this was asked: of the `n` entries from
+    /// `start` on, and of what was thrown out. Where to go on, if there is more.
+    pub fn take_hits(
+        &mut self,
+        start: usize,
+        n: usize,
+        mut tell: impl FnMut(Source, u32),
+    ) -> Option<usize> {
+        self.hits_of_gone.drain(..).for_each(|(source, n_hits)| tell(source, n_hits));
+        let end = start.saturating_add(n).min(self.objects.capacity());
+        for object in (start..end).filter_map(|entry| self.objects.get(entry)) {
+            if let (n_hits @ 1.., Some(source)) = (object.n_hits.take(), object.source) {
+                tell(source, n_hits);
+            }
+        }
+        (end < self.objects.capacity()).then_some(end)
     }
 
     /// Lets go of objects that are not stored any longer, if they are large or their files are
@@ -282,6 +318,12 @@ impl Hot {
     fn remove_entry(&mut self, entry: usize) {
         let object = self.objects.remove(entry);
         self.bytes -= object.cost();
+        object.is_kept.set(false);
+        if let (n_hits @ 1.., Some(source)) = (object.n_hits.take(), object.source)
+            && self.hits_of_gone.len() < HITS_OF_GONE_MAX
+        {
+            self.hits_of_gone.push((source, n_hits));
+        }
         self.files.remove(&entry);
         self.larges.remove(&entry);
         for place in object.aliases.take() {

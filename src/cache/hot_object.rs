@@ -65,6 +65,10 @@ pub struct HotObject {
     rendered: RefCell<Rendered>,
     /// Found since the hand last came by.
     pub(super) visited: Cell<bool>,
+    /// Answers that were given and not yet counted in the index.
+    pub(super) n_hits: Cell<u32>,
+    /// Whether the tier has it.
+    pub(super) is_kept: Cell<bool>,
     /// How often the file was wanted, up to [`USES_TO_READ`].
     n_uses: Cell<u8>,
     /// The places of its aliases in the tier.
@@ -146,6 +150,8 @@ impl HotObject {
             face,
             rendered: RefCell::new(Rendered { bytes: whole, start: 0, body_at, second: 0 }),
             visited: Cell::new(false),
+            n_hits: Cell::new(0),
+            is_kept: Cell::new(false),
             n_uses: Cell::new(0),
             aliases: RefCell::new(Vec::new()),
         }

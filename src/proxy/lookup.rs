@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use crate::cache::hot::{Body, HotObject, Source};
+use crate::cache::hot::{Body, Hot, HotObject, Source};
 use crate::cache::large::LargeRoom;
 use crate::cache::place;
 use crate::cache::purge::bucket::Standing;
@@ -347,8 +347,10 @@ pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
 
 /// Counts an answer from what is stored that the origin had no part in.
 pub fn count_hit(cache: &CacheSide, object: &HotObject) {
-    if let Some(source) = object.source {
-        cache.index.count_hit(source.at);
+    if !Hot::count_hit(object)
+        && let Some(source) = object.source
+    {
+        cache.index.count_hits(source.at, source.generation, 1);
     }
 }
 
@@ -434,7 +436,6 @@ mod tests {
 
     use super::*;
     use crate::cache::fills::Fills;
-    use crate::cache::hot::Hot;
     use crate::cache::place::tests as cached;
     use crate::cache::purge::{Order, Purges};
     use crate::cache::slot::NewSlot;

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cache::hot::Source;
 use crate::log::access::Flushed;
 use crate::log::error;
 use crate::proxy::context::{CacheSide, Context};
@@ -19,6 +20,10 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// How often open files are compared with the index.
 const CLOSE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often hits are counted where others see them, and how many objects are looked at in one go.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+const COUNT_AT_ONCE: usize = 2_048;
+
 /// Starts the chores.
 pub(super) fn start(context: &Rc<Context>) {
     if context.access.is_some() {
@@ -27,6 +32,7 @@ pub(super) fn start(context: &Rc<Context>) {
     if let Some(cache) = &context.cache {
         reactor::spawn(hear_of_fills(Rc::clone(cache)));
         reactor::spawn(forget_gone(Rc::clone(cache)));
+        reactor::spawn(count_hits(Rc::clone(cache)));
     }
     reactor::spawn(expire(Rc::clone(context)));
 }
@@ -86,6 +92,19 @@ async fn forget_gone(cache: Rc<CacheSide>) {
     loop {
         timer::sleep(CLOSE_EVERY).await;
         cache.hot.borrow_mut().forget_gone(|it| cache.index.is_current(it.at, it.generation));
+    }
+}
+
+/// Adds what this worker has answered from its hot tier to what the index counts.
+async fn count_hits(cache: Rc<CacheSide>) {
+    let count = |it: Source, n_hits| cache.index.count_hits(it.at, it.generation, n_hits);
+    loop {
+        timer::sleep(COUNT_EVERY).await;
+        let mut next = Some(0);
+        while let Some(start) = next {
+            next = cache.hot.borrow_mut().take_hits(start, COUNT_AT_ONCE, count);
+            reactor::yield_now().await;
+        }
     }
 }
 

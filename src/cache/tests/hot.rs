@@ -122,3 +122,30 @@ fn what_is_less_used_makes_way_for_a_large_body() {
     hot.forget_gone(|_| false);
     assert_eq!((hot.len(), hot.bytes()), (0, 0));
 }
+
+#[test]
+fn hits_are_told_once_also_of_what_was_thrown_out() {
+    let (_dir, store) = store();
+    let mut hot = Hot::new(1 << 20, 9, 0);
+    let objects = ["a", "b", "c"].map(|name| {
+        let mut object = Rc::into_inner(in_file(&store, name)).unwrap();
+        let at = crate::cache::slot::SlotAt(u32::from(name.as_bytes()[0]));
+        object.source = Some(Source { at, generation: 1 });
+        Rc::new(object)
+    });
+    assert!(!Hot::count_hit(&objects[0]), "it is not kept");
+    objects.iter().for_each(|object| hot.insert(Rc::clone(object)));
+    for (n, object) in objects.iter().enumerate() {
+        (0..=n).for_each(|_| assert!(Hot::count_hit(object)));
+    }
+    hot.remove(&objects[1].key);
+    assert!(!Hot::count_hit(&objects[1]));
+    let mut told = Vec::new();
+    let mut next = Some(0);
+    while let Some(start) = next {
+        next = hot.take_hits(start, 1, |it, n| told.push((it.at.0, n)));
+    }
+    told.sort_unstable();
+    assert_eq!(told, [(97, 1), (98, 2), (99, 3)]);
+    assert_eq!(hot.take_hits(0, 9, |_, _| panic!("told already")), None);
+}
