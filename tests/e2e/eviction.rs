@@ -55,7 +55,8 @@ fn far_more_urls_than_objects_leave_the_cache_within_its_bounds_all_along() {
         };
         assert!(is_full, "it was never full: {most:?} of {mib} MiB");
         until_true("files to be as many as slots", || {
-            plan.cache_files().len() as u64 == index.objects()
+            // The sum that is kept of them may be off by what comes while it is counted anew.
+            plan.cache_files().len() == index.iter().count()
         });
         ktrix.stop();
         plan.verify_cache();
