@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use crate::config::{Config, HostPattern};
 use crate::http::path;
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::rules::Rules;
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

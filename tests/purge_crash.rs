@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ktrix::cache::purge::bucket::Standing;
 use ktrix::cache::purge::{Order, Purges};
-use ktrix::policy::label::{Kind, Labels};
+use ktrix::policy::purge::surrogate::{Kind, Labels};
 
 const DIR: &str = "KTRIX_PURGE_CRASH_DIR";
 const N_WRITERS: usize = 3;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use ktrix::http::fields::Fields;
-use ktrix::policy::label::{Labels, groups_of, prefix_text, primary_of, tags_of};
+use ktrix::policy::purge::surrogate::{Labels, groups_of, prefix_text, primary_of, tags_of};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -4,8 +4,8 @@
 
 use ktrix::http::fields::Fields;
 use ktrix::policy::key::variant_text;
-use ktrix::policy::normal::normalise;
-use ktrix::policy::vary::VaryNames;
+use ktrix::policy::key::normalise::normalise;
+use ktrix::policy::key::vary::VaryNames;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -6,8 +6,8 @@ use std::cell::OnceCell;
 use crate::http::fields::Fields;
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::policy::rules::Rules;
-use crate::policy::status::Report;
+use crate::policy::cache_status::Report;
+use crate::policy::rfc9111::rules::Rules;
 
 /// The longest that the lines which change with time can get.
 pub const TAIL_ROOM: usize = 128;

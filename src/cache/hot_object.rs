@@ -9,10 +9,10 @@ use crate::cache::slot::SlotAt;
 use crate::cache::store::Object;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::freshness;
-use crate::policy::keep::Lifetimes;
 use crate::policy::key::Key;
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::freshness;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::rules::Rules;
 
 /// The use of a copy whose body is in its file at which the body is read into memory.
 const USES_TO_READ: u8 = 2;

@@ -7,9 +7,9 @@ use crate::cache::object::KEY_BYTES_MAX;
 use crate::cache::slot::State;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::http::fields::Fields;
+use crate::policy::key::components::KeyParts;
+use crate::policy::key::variants::Variants;
 use crate::policy::meta;
-use crate::policy::parts::KeyParts;
-use crate::policy::variants::Variants;
 use crate::proxy::lookup::{Marker, Name};
 use crate::proxy::variants;
 

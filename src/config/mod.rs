@@ -27,7 +27,7 @@ mod section;
 
 use crate::config::error::ConfigErrors;
 use crate::config::network::Network;
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::rules::Rules;
 
 /// Everything that an operator decides.
 #[derive(Clone, Debug, PartialEq)]

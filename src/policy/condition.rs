@@ -4,8 +4,8 @@
 use crate::base::chars::{is_token, trim_ows};
 use crate::http::cookie;
 use crate::http::head::RequestHead;
-use crate::policy::parts::{decoded, name_of};
-use crate::policy::pattern::Pattern;
+use crate::policy::key::components::{decoded, name_of};
+use crate::policy::key::pattern::Pattern;
 
 /// One question: whether a request has a field, a cookie or a query parameter, of a certain value
 /// if one is given.

@@ -19,9 +19,9 @@
 //! Numbers are little-endian. Whatever is not exactly this, a later version or a flag that is not
 //! known, is refused, and its file is a miss.
 
-use crate::policy::keep::Lifetimes;
-use crate::policy::label::{Labels, TAGS_MAX};
-use crate::policy::vary::VaryNames;
+use crate::policy::key::vary::VaryNames;
+use crate::policy::purge::surrogate::{Labels, TAGS_MAX};
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 
 /// The bytes hold no meta part of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

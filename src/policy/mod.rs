@@ -1,7 +1,7 @@
 //! What the cache may do: RFC 9111 as a shared cache, in pure functions.
 //!
 //! Nothing here opens a file, reads a clock or knows the configuration: a decision takes the
-//! request, the response or what was stored of it, the operator's [`rules::Rules`] and the time,
+//! request, the response or what was stored of it, the operator's [`rfc9111::rules::Rules`] and the time,
 //! and returns a value that says what may be done and why. The way of a request through it:
 //!
 //! ```text
@@ -19,37 +19,13 @@
 //! Every function names the section that it implements. Where the RFC leaves a choice, the doc
 //! says which was taken.
 
-pub mod directive;
-pub mod scope;
-pub mod control;
-pub mod targeted;
-pub mod pass;
-pub mod pattern;
-pub mod vary;
-pub mod variants;
-pub mod parts;
-pub mod condition;
-pub mod search;
+pub mod reason;
+pub mod cache_status;
 pub mod key;
-pub mod host;
-pub mod label;
-pub mod normal;
-pub mod codes;
-pub mod freshness;
-pub mod rules;
-pub mod omit;
-pub mod keep;
-pub mod ground;
-pub mod reuse;
-pub mod hold;
-pub mod course;
-pub mod partial;
-pub mod answer;
-pub mod revalidate;
-pub mod invalidate;
-pub mod purging;
-pub mod post;
-pub mod status;
+pub mod purge;
+pub mod condition;
+pub mod rfc9111;
+pub mod decide;
 pub mod meta;
 
 #[cfg(test)]

@@ -18,12 +18,13 @@ use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::path;
 use crate::http::status::Status;
-use crate::policy::course::{self, Course};
-use crate::policy::hold;
-use crate::policy::pass::PassReason;
-use crate::policy::revalidate;
-use crate::policy::rules::Rules;
-use crate::policy::status::{CacheStatus, CacheVerdict, Fwd, Report};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict, Report};
+use crate::policy::decide::{self, Course};
+use crate::policy::reason::forward::Fwd;
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::hold;
+use crate::policy::rfc9111::revalidate;
+use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::facts::{Facts, Stage};
@@ -85,7 +86,7 @@ impl<C: Client> Exchange<'_, C> {
     /// # Errors
     /// Why the client's connection must end.
     pub async fn run(mut self) -> Result<(), CloseReason> {
-        if let Some(own) = course::own_answer(self.request) {
+        if let Some(own) = decide::own_answer(self.request) {
             let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
             return self.own(own.status, own.text, &extra).await;
         }
@@ -115,7 +116,7 @@ impl<C: Client> Exchange<'_, C> {
             Err(error) => return self.not_received(error).await,
         };
         self.facts.body_us = reactor::now().mono_us;
-        let may_look_up = course::may_look_up(self.request, router.rules(rule.rules));
+        let may_look_up = decide::may_look_up(self.request, router.rules(rule.rules));
         match (&context.cache, rule.cache, may_look_up) {
             (Some(cache), true, Ok(())) => self.cached(cache, rule).await,
             (Some(_), true, Err(reason)) => self.pass(rule, body, reason).await,
@@ -154,7 +155,7 @@ impl<C: Client> Exchange<'_, C> {
         found: Found,
     ) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
-        let (course, _) = course::course(self.request, found.held(), rules, now_s);
+        let (course, _) = decide::course(self.request, found.held(), rules, now_s);
         self.held = None;
         if let Some(filled) = self.in_parts(cache, rule, rules, &found, course).await? {
             return Ok(filled);
@@ -184,7 +185,7 @@ impl<C: Client> Exchange<'_, C> {
                 let may_serve = |object: &Rc<HotObject>| {
                     let lifetimes = &object.lifetimes;
                     !part_list::is_list(object)
-                        && course::may_serve_on_error(self.request, lifetimes, rules, now_s)
+                        && decide::may_serve_on_error(self.request, lifetimes, rules, now_s)
                 };
                 self.on_error = object.filter(may_serve);
                 self.pass_bodiless(rule, reason).await?;

@@ -1,7 +1,7 @@
 //! The facts of one exchange, gathered on its way for the access log.
 
 use crate::base::time::Now;
-use crate::policy::status::CacheVerdict;
+use crate::policy::cache_status::CacheVerdict;
 use crate::proxy::failure::CloseReason;
 
 /// Where an exchange is.

@@ -4,11 +4,11 @@ use crate::cache::place;
 use crate::cache::purge::{Order, PurgeError};
 use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
-use crate::policy::invalidate;
+use crate::policy::key::components::KeyParts;
+use crate::policy::key::search::path_of_query;
 use crate::policy::key::{Key, key_of};
-use crate::policy::label::{self, Kind};
-use crate::policy::parts::KeyParts;
-use crate::policy::search::path_of_query;
+use crate::policy::purge::surrogate::{self, Kind};
+use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::{CacheSide, Context};
 use crate::reactor;
 
@@ -31,9 +31,9 @@ pub fn after(context: &Context, scheme: &str, request: &RequestHead, response: &
 
 /// Purges what is in the groups of this origin that the answer names, RFC 9875 section 3.
 fn forget_groups(cache: &CacheSide, scheme: &str, request: &RequestHead, response: &ResponseHead) {
-    let groups = label::groups_of(&response.fields, "cache-group-invalidation");
+    let groups = surrogate::groups_of(&response.fields, "cache-group-invalidation");
     for group in groups.iter().take(GROUPS_MAX) {
-        let text = label::group_text(scheme.as_bytes(), request.authority(), group);
+        let text = surrogate::group_text(scheme.as_bytes(), request.authority(), group);
         purge(cache, Kind::Group, text);
     }
 }
@@ -54,7 +54,7 @@ fn forget_url(cache: &CacheSide, parts: &KeyParts, text: &[u8]) {
 /// Takes note that a response with these fields is about to be stored under the key of this text,
 /// so that writing to another query of its path purges it.
 pub fn expect_search(cache: &CacheSide, parts: &KeyParts, text: &[u8], response: &Fields) {
-    let Some(path) = label::search_path(parts, text, response) else { return };
+    let Some(path) = surrogate::search_path(parts, text, response) else { return };
     if let Err(error) = cache.purges.expect_search(path, reactor::now().unix_s()) {
         stays(Kind::Search, error);
     }

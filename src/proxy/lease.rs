@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::cache::fills::{self, FillAt};
 use crate::policy::key::Key;
-use crate::policy::label::Labels;
+use crate::policy::purge::surrogate::Labels;
 use crate::proxy::context::CacheSide;
 use crate::proxy::failure::FetchError;
 use crate::proxy::lookup;

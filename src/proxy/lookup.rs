@@ -15,11 +15,11 @@ use crate::cache::store::OpenError;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::hop;
-use crate::policy::course::Held;
+use crate::policy::decide::Held;
+use crate::policy::key::components::KeyParts;
+use crate::policy::key::vary::VaryNames;
 use crate::policy::key::{self, Key};
-use crate::policy::label::Labels;
-use crate::policy::parts::KeyParts;
-use crate::policy::vary::VaryNames;
+use crate::policy::purge::surrogate::Labels;
 use crate::proxy::context::CacheSide;
 use crate::proxy::load::{self, Loaded};
 use crate::reactor;
@@ -442,8 +442,8 @@ mod tests {
     use crate::cache::uses::Uses;
     use crate::config::Admission;
     use crate::http::status::Status;
-    use crate::policy::keep::Lifetimes;
-    use crate::policy::label::Kind;
+    use crate::policy::purge::surrogate::Kind;
+    use crate::policy::rfc9111::lifetimes::Lifetimes;
     use crate::proxy::notice::Notice;
     use crate::sys::wake::Wakes;
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::config::UpstreamConfig;
-use crate::policy::status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{CloseReason, FetchError};

@@ -12,7 +12,7 @@ use crate::cache::hot::{Body, HotObject};
 use crate::cache::place;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
+use crate::policy::rfc9111::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
 use crate::proxy::context::CacheSide;
 use crate::proxy::lease;
 use crate::proxy::lookup::{self, Name, What};

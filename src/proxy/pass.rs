@@ -8,9 +8,9 @@ use crate::http::forward::{self, Peer};
 use crate::http::h1::write;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
-use crate::policy::parts::KeyParts;
-use crate::policy::revalidate;
-use crate::policy::status::CacheStatus;
+use crate::policy::cache_status::CacheStatus;
+use crate::policy::key::components::KeyParts;
+use crate::policy::rfc9111::revalidate;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::{Facts, Stage};
@@ -207,7 +207,7 @@ pub async fn relay<C: Client>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::vary::VaryNames;
+    use crate::policy::key::vary::VaryNames;
 
     #[test]
     fn a_field_is_unkeyed_in_every_spelling_that_makes_one_variable() {

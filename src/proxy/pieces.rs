@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
-use crate::policy::partial::{PartList, Stretch};
+use crate::policy::rfc9111::partial::{PartList, Stretch};
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup::{self, Name, What};
 

@@ -9,10 +9,10 @@ use crate::cache::purge::{Order, PurgeError};
 use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
-use crate::policy::label::{self, Kind};
-use crate::policy::parts::KeyParts;
-use crate::policy::purging::{self, Refusal, Wish};
-use crate::policy::search::path_of_query;
+use crate::policy::key::components::KeyParts;
+use crate::policy::key::search::path_of_query;
+use crate::policy::purge::request::{self, Refusal, Wish};
+use crate::policy::purge::surrogate::{self, Kind};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::CloseReason;
@@ -39,7 +39,7 @@ pub fn orders(
     who: &str,
 ) -> Result<Vec<Order>, Refusal> {
     let (authority, target) = (request.authority(), request.target.path_and_query());
-    let wishes = purging::wishes(&request.fields, scheme.as_bytes(), authority, target)?;
+    let wishes = request::wishes(&request.fields, scheme.as_bytes(), authority, target)?;
     let key = &router.rules_for(request.host(), request.target.path()).key;
     if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.tell_beginning(target) {
         return Err(Refusal::Untold);
@@ -66,7 +66,7 @@ pub fn url_orders(
     is_soft: bool,
     who: &str,
 ) -> impl Iterator<Item = Order> {
-    let text = label::primary_of(text);
+    let text = surrogate::primary_of(text);
     let search = path_of_query(text).filter(|_| key.heeds_search).map(|path| Order {
         kind: Kind::Search,
         text: path.to_vec(),

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::http::forward;
-use crate::policy::pass::PassReason;
-use crate::policy::revalidate::{self, Renewed};
-use crate::policy::rules::SetCookie;
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::revalidate::{self, Renewed};
+use crate::policy::rfc9111::rules::SetCookie;
 use crate::proxy::fetch::Response;
 use crate::proxy::fill::{Fill, times};
 use crate::proxy::lookup::{self, Name};

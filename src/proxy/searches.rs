@@ -12,8 +12,8 @@ use foldhash::fast::RandomState;
 use crate::cache::hot::HotObject;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
-use crate::policy::parts::{KeyParts, QueryPart};
-use crate::policy::search::no_vary_search;
+use crate::policy::key::components::{KeyParts, QueryPart};
+use crate::policy::key::search::no_vary_search;
 use crate::proxy::lookup::{Found, Name};
 
 /// Paths that are known at once; with one more all are forgotten, and learned anew.

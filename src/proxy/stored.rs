@@ -11,10 +11,10 @@ use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
-use crate::policy::answer::{self, Answer};
-use crate::policy::freshness;
-use crate::policy::keep::Lifetimes;
-use crate::policy::status::{CacheStatus, Way};
+use crate::policy::cache_status::{CacheStatus, Way};
+use crate::policy::rfc9111::answer::{self, Answer};
+use crate::policy::rfc9111::freshness;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::client::Client;
 use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::failure::CloseReason;
@@ -216,7 +216,7 @@ pub async fn send_range<C: Client>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::status::Fwd;
+    use crate::policy::reason::forward::Fwd;
 
     #[test]
     fn what_has_just_come_has_the_age_that_it_came_with() {

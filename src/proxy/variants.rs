@@ -12,15 +12,15 @@ use crate::cache::slot::State;
 use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::status::Status;
-use crate::policy::codes::is_whole;
-use crate::policy::course::{self, Course};
-use crate::policy::keep::Lifetimes;
-use crate::policy::label::Labels;
-use crate::policy::revalidate::confirms;
-use crate::policy::rules::Rules;
-use crate::policy::status::CacheVerdict;
-use crate::policy::variants::{CHOSEN_BYTES_MAX, LIST_BYTES_MAX, Variant, Variants};
-use crate::policy::vary::VaryNames;
+use crate::policy::cache_status::CacheVerdict;
+use crate::policy::decide::{self, Course};
+use crate::policy::key::variants::{CHOSEN_BYTES_MAX, LIST_BYTES_MAX, Variant, Variants};
+use crate::policy::key::vary::VaryNames;
+use crate::policy::purge::surrogate::Labels;
+use crate::policy::rfc9111::codes::is_whole;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::revalidate::confirms;
+use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup::{self, Found, MARKER_STATUS, Marker, Name, What};
 use crate::proxy::shelf::{Entry, Shelf};
@@ -97,7 +97,7 @@ pub async fn in_language(
     let name = name_in_language(&list, &found.primary, marker, &found.name)?;
     let what = What::Object(find_whole(cache, &name).await?);
     let other = Found { name, what, ..found.clone() };
-    let course = course::course(request, other.held(), rules, reactor::now().unix_s()).0;
+    let course = decide::course(request, other.held(), rules, reactor::now().unix_s()).0;
     Some((other.object()?, ttl_of_hit(course)?))
 }
 

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use ::ktrix::cache::purge::journal::RECORDS;
 use ::ktrix::cache::purge::{Order, Purges};
-use ::ktrix::policy::label::Kind;
+use ::ktrix::policy::purge::surrogate::Kind;
 
 use crate::support::ktrix;
 use crate::support::socket::Address;

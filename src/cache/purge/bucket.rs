@@ -22,7 +22,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::cache::purge::cause::Cause;
-use crate::policy::label::{Kind, LabelHash};
+use crate::policy::purge::surrogate::{Kind, LabelHash};
 use crate::sys::shm::shared_struct;
 
 /// Entries of a bucket.

@@ -3,7 +3,7 @@
 use crate::cache::purge::Purges;
 use crate::cache::purge::bucket::{NUMBER_BITS, NUMBER_MAX, Standing};
 use crate::cache::purge::journal::Record;
-use crate::policy::label::{self, Kind, Labels};
+use crate::policy::purge::surrogate::{self, Kind, Labels};
 
 /// The table, for those who only look: nothing is stored into it.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Reader {
         if labels.asked_seq >> NUMBER_BITS != purges.id {
             return causes;
         }
-        label::each_name(key_text, labels, purges, |hash| {
+        surrogate::each_name(key_text, labels, purges, |hash| {
             purges.bucket(hash).each_cause(hash, asked, |cause| causes.push(cause));
             true
         });

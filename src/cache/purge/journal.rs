@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::log::info;
 
 use crate::log::limit::UNLIMITED;
-use crate::policy::label::{Kind, LabelHash};
+use crate::policy::purge::surrogate::{Kind, LabelHash};
 use crate::sys::shm::shared_struct;
 
 /// Records of the ring: so many purges can be listed and undone.

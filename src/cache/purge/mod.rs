@@ -35,8 +35,8 @@ use crate::cache::purge::bucket::{
 use crate::cache::purge::cause::Reader;
 use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
 use crate::cache::purge::journal::{RECORDS, Record};
-use crate::policy::host::NamedHost;
-use crate::policy::label::{self, Kind, LabelHash, Labels, Lengths};
+use crate::policy::key::host::NamedHost;
+use crate::policy::purge::surrogate::{self, Kind, LabelHash, Labels, Lengths};
 use crate::sys::owner::{self, Guard, Owner, OwnerTable};
 
 /// What is to be purged.
@@ -175,7 +175,7 @@ impl Purges {
             return Standing::Purged;
         }
         let mut standing = Standing::Valid;
-        label::each_name(key_text, labels, self, |hash| {
+        surrogate::each_name(key_text, labels, self, |hash| {
             standing = standing.with(self.bucket(hash).standing(hash, asked));
             standing != Standing::Purged
         });

@@ -17,7 +17,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cache::purge::{Order, PurgeError, Purges};
-use crate::policy::label::{Kind, LabelHash};
+use crate::policy::purge::surrogate::{Kind, LabelHash};
 use crate::sys::shm::shared_struct;
 
 shared_struct! {

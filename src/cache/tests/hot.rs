@@ -2,7 +2,7 @@ use super::*;
 use crate::cache::store::Store;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::keep::Lifetimes;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 
 const BODY_LEN: usize = 100_000;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cache::purge::cause::Cause;
-use crate::policy::host::NamedHost;
+use crate::policy::key::host::NamedHost;
 use proptest::prelude::*;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ fn purges(n_buckets: usize) -> (tempfile::TempDir, Purges) {
 
 fn order(kind: Kind, text: &str) -> Order {
     let text = match kind {
-        Kind::Prefix => label::prefix_text(text.as_bytes()).unwrap(),
+        Kind::Prefix => surrogate::prefix_text(text.as_bytes()).unwrap(),
         Kind::Host => NamedHost::parse(text.as_bytes()).unwrap().text(),
         _ => text.as_bytes().to_vec(),
     };

@@ -45,7 +45,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::label::Kind;
+    use crate::policy::purge::surrogate::Kind;
 
     #[test]
     fn a_purge_is_told_as_far_as_it_is_remembered() {

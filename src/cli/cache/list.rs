@@ -11,7 +11,7 @@ use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, is_fresh, seconds_until};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
-use crate::policy::host::NamedHost;
+use crate::policy::key::host::NamedHost;
 
 /// Which objects.
 #[derive(Args, Debug, Default)]

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::policy::key::Key;
-use crate::policy::parts::KeyParts;
+use crate::policy::key::components::KeyParts;
 use crate::proxy::lookup::Name;
 use crate::route::Router;
 

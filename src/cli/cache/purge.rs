@@ -14,10 +14,10 @@ use crate::cache::store::Store;
 use crate::cli::cache::name::{KeyText, Naming, printable};
 use crate::cli::cache::opened::now_s;
 use crate::http::date;
-use crate::policy::host::NamedHost;
 use crate::policy::key::Key;
-use crate::policy::label::{self, Kind};
-use crate::policy::purging::Refusal;
+use crate::policy::key::host::NamedHost;
+use crate::policy::purge::request::Refusal;
+use crate::policy::purge::surrogate::{self, Kind};
 use crate::proxy::purge::url_orders;
 
 /// What is to be purged, or to be done with purges.
@@ -100,7 +100,7 @@ impl Purge {
             let name = printable(KeyText::of(&text).url);
             (Kind::Url, text, name)
         } else if let Some(prefix) = &self.prefix {
-            let text = label::prefix_text(prefix.as_bytes())?;
+            let text = surrogate::prefix_text(prefix.as_bytes())?;
             tell_beginning(naming, prefix)?;
             (Kind::Prefix, text, prefix.clone())
         } else if let Some(host) = &self.host {
@@ -110,7 +110,8 @@ impl Purge {
             (Kind::Tag, tag.as_bytes().to_vec(), tag.clone())
         } else if let (Some(group), Some(origin)) = (&self.group, &self.of) {
             let (scheme, authority) = origin.split_once("://").unwrap_or_default();
-            let text = label::group_text(scheme.as_bytes(), authority.as_bytes(), group.as_bytes());
+            let text =
+                surrogate::group_text(scheme.as_bytes(), authority.as_bytes(), group.as_bytes());
             (Kind::Group, text, format!("{group} of {origin}"))
         } else {
             (Kind::All, Vec::new(), String::new())
@@ -136,7 +137,7 @@ fn one_object(text: &str) -> Result<String, String> {
 }
 
 fn beginning(text: &str) -> Result<String, String> {
-    let checked = label::prefix_text(text.as_bytes());
+    let checked = surrogate::prefix_text(text.as_bytes());
     checked.map(|_| text.to_owned()).map_err(|reason| reason.to_string())
 }
 
@@ -146,7 +147,7 @@ fn one_host(text: &str) -> Result<NamedHost, String> {
 }
 
 fn one_tag(text: &str) -> Result<String, String> {
-    match label::tags_in(text.as_bytes()).eq([text.as_bytes()]) {
+    match surrogate::tags_in(text.as_bytes()).eq([text.as_bytes()]) {
         true => Ok(text.to_owned()),
         false => Err("not one tag: none holds a space or a comma".to_owned()),
     }
@@ -167,7 +168,7 @@ fn text_under(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
     let store = Store::existing(dir, 0);
     let object = store.open_any(&key).context("cannot use the cache file")?;
     let object = object.with_context(|| format!("nothing is stored under {what:?}"))?;
-    Ok(label::primary_of(object.key_text()).to_vec())
+    Ok(surrogate::primary_of(object.key_text()).to_vec())
 }
 
 fn list(purges: &Reader, out: &mut dyn Write) -> Result<()> {

@@ -5,10 +5,10 @@ use crate::cli::explain::request::Routed;
 use crate::cli::explain::step::Because;
 use crate::cli::explain::stored::Response;
 use crate::http::fields::Fields;
-use crate::policy::control::{RequestControl, ResponseControl};
-use crate::policy::freshness::{Source, current_age_s};
-use crate::policy::keep;
-use crate::policy::targeted;
+use crate::policy::rfc9111::control::{RequestControl, ResponseControl};
+use crate::policy::rfc9111::freshness::{Source, current_age_s};
+use crate::policy::rfc9111::keep;
+use crate::policy::rfc9111::targeted;
 
 impl Explainer<'_> {
     /// Age, lifetime and what is left of it.

@@ -8,7 +8,7 @@ use crate::cli::explain::Explainer;
 use crate::cli::explain::request::Routed;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::partial::{self, Form, LIST_BYTES_MAX, PartList, Plan, Stretch};
+use crate::policy::rfc9111::partial::{self, Form, LIST_BYTES_MAX, PartList, Plan, Stretch};
 use crate::proxy::lookup::Name;
 
 /// How stored parts stand to a request.

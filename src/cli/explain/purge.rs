@@ -8,7 +8,7 @@ use crate::cli::explain::outcome::Outcome;
 use crate::cli::request::Asked;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
-use crate::policy::label::Kind;
+use crate::policy::purge::surrogate::Kind;
 use crate::proxy::purge::{self, DENIED, METHOD, REFUSED};
 
 impl Explainer<'_> {

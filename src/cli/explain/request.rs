@@ -12,9 +12,9 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::http::path;
 use crate::http::status::Status;
-use crate::policy::course::{may_look_up, own_answer};
-use crate::policy::pass::PassReason;
-use crate::policy::rules::Rules;
+use crate::policy::decide::{may_look_up, own_answer};
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::rules::Rules;
 use crate::route::Rule;
 
 /// A request that has a route.

@@ -13,10 +13,10 @@ use crate::config::error::{Faults, quoted};
 use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
 use crate::config::section::{Scalar, Section, is_off, is_on};
+use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
-use crate::policy::parts::PathPart;
-use crate::policy::rules::{Rules, SetCookie, StatusTtls, Statuses};
-use crate::policy::status::Report;
+use crate::policy::key::components::PathPart;
+use crate::policy::rfc9111::rules::{Rules, SetCookie, StatusTtls, Statuses};
 
 /// The rows of a route's cache.
 pub(crate) const SCHEMA: &str = "sites[].routes[].cache";

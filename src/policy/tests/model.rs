@@ -12,10 +12,11 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use crate::http::fields::Fields;
-use crate::policy::keep::{self, Keep, Times};
 use crate::policy::key;
-use crate::policy::reuse::{self, Verdict};
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::keep::{self, Keep};
+use crate::policy::rfc9111::lifetimes::Times;
+use crate::policy::rfc9111::reuse::{self, Verdict};
+use crate::policy::rfc9111::rules::Rules;
 use crate::policy::sample::{NOW_S, date_text, request, response};
 
 /// A directive's argument.

@@ -8,7 +8,7 @@ use crate::http::head::RequestHead;
 use crate::http::version::Version;
 use crate::log::access::Written;
 use crate::log::record::{Record, Times};
-use crate::policy::status::CacheVerdict;
+use crate::policy::cache_status::CacheVerdict;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::reactor;

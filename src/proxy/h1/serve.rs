@@ -21,7 +21,7 @@ use crate::http::flaw::Flaw;
 use crate::http::h1::{head as h1_head, write};
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
-use crate::policy::status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::proxy::client::Client as _;
 use crate::proxy::clients::Admission;
 use crate::proxy::context::Context;

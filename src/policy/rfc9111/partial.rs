@@ -22,9 +22,9 @@ use crate::http::method::Method;
 use crate::http::range::{Ranges, Spec};
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
-use crate::policy::answer::{self, Answer};
-use crate::policy::freshness::last_modified_s;
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::answer::{self, Answer};
+use crate::policy::rfc9111::freshness::last_modified_s;
+use crate::policy::rfc9111::rules::Rules;
 
 /// The most parts that are kept of a representation.
 pub const PARTS_MAX: usize = 64;
@@ -431,5 +431,5 @@ fn has_strong_date(response: &Fields) -> bool {
 }
 
 #[cfg(test)]
-#[path = "tests/partial.rs"]
+#[path = "../tests/partial.rs"]
 mod tests;

@@ -7,8 +7,8 @@
 
 use crate::http::fields::Fields;
 use crate::http::structured::{Member, Value, dictionary};
-use crate::policy::parts::QueryPart;
-use crate::policy::pattern::Pattern;
+use crate::policy::key::components::QueryPart;
+use crate::policy::key::pattern::Pattern;
 
 /// What counts of the queries of a response's path; `None` if all of it does.
 pub fn no_vary_search(response: &Fields) -> Option<QueryPart> {

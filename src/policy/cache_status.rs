@@ -1,7 +1,8 @@
 //! What the cache did with a request, for the client (Cache-Status, RFC 9211) and for the log.
 
 use crate::http::status::Status;
-use crate::policy::pass::PassReason;
+use crate::policy::reason::forward::Fwd;
+use crate::policy::reason::pass::PassReason;
 
 /// One member of a Cache-Status field: what ktrix did (RFC 9211 section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,43 +75,6 @@ pub enum Way {
     Fwd(Fwd),
     /// Neither: ktrix answered by itself.
     Own,
-}
-
-/// Why a request went forward, RFC 9211 section 2.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fwd {
-    /// The cache is configured not to handle the request.
-    Bypass,
-    /// The method requires it.
-    Method,
-    /// Nothing is stored under the URI.
-    UriMiss,
-    /// Something is stored under the URI, but no variant for this request.
-    VaryMiss,
-    /// Nothing was stored that could be used.
-    Miss,
-    /// Something fresh is stored, but the request's directives asked for more.
-    Request,
-    /// What is stored is stale.
-    Stale,
-    /// What is stored is a part, and not the part asked for.
-    Partial,
-}
-
-impl Fwd {
-    /// The token of RFC 9211.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Bypass => "bypass",
-            Self::Method => "method",
-            Self::UriMiss => "uri-miss",
-            Self::VaryMiss => "vary-miss",
-            Self::Miss => "miss",
-            Self::Request => "request",
-            Self::Stale => "stale",
-            Self::Partial => "partial",
-        }
-    }
 }
 
 impl<'a> CacheStatus<'a> {

@@ -7,12 +7,14 @@ use crate::http::hop;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
-use crate::policy::freshness::last_modified_s;
-use crate::policy::keep::{self, Keep, Lifetimes, Times};
-use crate::policy::omit::Omit;
-use crate::policy::partial;
-use crate::policy::pass::PassReason;
-use crate::policy::rules::{Rules, SetCookie};
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::freshness::last_modified_s;
+use crate::policy::rfc9111::keep::{self, Keep};
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::lifetimes::Times;
+use crate::policy::rfc9111::omit::Omit;
+use crate::policy::rfc9111::partial;
+use crate::policy::rfc9111::rules::{Rules, SetCookie};
 
 /// Makes the fetch ask for the whole response, whatever part or condition the client named: a
 /// client's own conditions are answered from what was fetched (RFC 9111 section 4.3.1).

@@ -6,15 +6,23 @@
 //! byte, since an origin may tell apart what RFC 3986 calls equivalent. An operator may leave
 //! parts out, [`KeyParts`]; whoever has a URL and the route's parts has the key.
 
+pub mod normalise;
+pub mod vary;
+pub mod variants;
+pub mod pattern;
+pub mod components;
+pub mod search;
+pub mod host;
+
 use md5::{Digest, Md5};
 
 use crate::base::chars::{HEX_DIGITS, hex_value};
 use crate::http::cookie;
 use crate::http::fields::Fields;
 use crate::http::target::Target;
-use crate::policy::normal::normalise;
-use crate::policy::parts::KeyParts;
-use crate::policy::vary::{VaryNames, cookie_of};
+use crate::policy::key::components::KeyParts;
+use crate::policy::key::normalise::normalise;
+use crate::policy::key::vary::{VaryNames, cookie_of};
 
 /// The MD5 of a key text: the name of its slot and of its file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,7 +156,7 @@ fn push_lower(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::parts::{PathPart, QueryPart};
+    use crate::policy::key::components::{PathPart, QueryPart};
     use proptest::prelude::*;
 
     fn text(scheme: &str, authority: &str, path: &str) -> String {

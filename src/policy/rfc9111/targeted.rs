@@ -73,9 +73,9 @@ const LIFETIMES: [&str; 4] = ["max-age", "s-maxage", "stale-while-revalidate", "
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::control::ResponseControl;
+    use crate::policy::rfc9111::control::ResponseControl;
+    use crate::policy::rfc9111::scope::Scope;
     use crate::policy::sample::fields;
-    use crate::policy::scope::Scope;
     use proptest::prelude::*;
 
     fn targets() -> Vec<Box<str>> {

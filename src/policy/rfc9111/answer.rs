@@ -2,7 +2,7 @@
 //!
 //! The order is that of RFC 9110 section 13.2.2, as far as it is a cache's to judge: If-Match and
 //! If-Unmodified-Since are the origin's (RFC 9111 section 4.3.2), and a request with them is
-//! never looked up ([`crate::policy::reuse::may_look_up`]).
+//! never looked up ([`crate::policy::rfc9111::reuse::may_look_up`]).
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::date;
@@ -12,7 +12,7 @@ use crate::http::method::Method;
 use crate::http::range::{self, Ranges};
 use crate::http::status::Status;
 use crate::http::validator::{self, EntityTag};
-use crate::policy::freshness::last_modified_s;
+use crate::policy::rfc9111::freshness::last_modified_s;
 
 /// The form of an answer from a stored whole response.
 #[derive(Clone, Debug, PartialEq, Eq)]

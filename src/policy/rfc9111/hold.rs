@@ -3,9 +3,9 @@
 
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
-use crate::policy::control::RequestControl;
-use crate::policy::keep::Lifetimes;
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::control::RequestControl;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::rules::Rules;
 
 /// Whether a stale response may answer this request while its upstream is down: within the
 /// operator's bound, and unless the origin or the client insists on validation (RFC 9111 section

@@ -1,7 +1,7 @@
 //! What `private` and `no-cache` are about: the whole response, or fields that they list.
 
 use crate::base::chars::{eq_ignore_case, is_token, trim_ows};
-use crate::policy::directive::{Argument, directives};
+use crate::policy::rfc9111::directive::{Argument, directives};
 
 /// How much of a response `private` or `no-cache` is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +77,7 @@ const INDISPENSABLE: [&str; 13] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::control::ResponseControl;
+    use crate::policy::rfc9111::control::ResponseControl;
 
     fn scopes(line: &str) -> (Scope, Scope) {
         let control = ResponseControl::parse([line.as_bytes()].into_iter());

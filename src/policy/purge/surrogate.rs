@@ -10,10 +10,10 @@ use std::rc::Rc;
 use crate::base::chars::{is_target_char, trim_ows};
 use crate::http::fields::Fields;
 use crate::http::list::members;
-use crate::policy::host::{Hosts, NamedHost};
+use crate::policy::key::components::KeyParts;
+use crate::policy::key::host::{Hosts, NamedHost};
+use crate::policy::key::search::{no_vary_search, path_of_query};
 use crate::policy::key::without_default_port;
-use crate::policy::parts::KeyParts;
-use crate::policy::search::{no_vary_search, path_of_query};
 
 /// By what a purge names responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

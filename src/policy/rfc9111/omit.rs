@@ -5,7 +5,7 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
-use crate::policy::scope::listed_fields;
+use crate::policy::rfc9111::scope::listed_fields;
 
 /// The fields that `private` and `no-cache` list (RFC 9111 sections 5.2.2.4 and 5.2.2.7), and
 /// Set-Cookie where the operator has it stripped. They may go to the client whose request it was,

@@ -4,13 +4,13 @@ use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::policy::control::ResponseControl;
-use crate::policy::invalidate::resolve;
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::control::ResponseControl;
+use crate::policy::rfc9111::invalidate::resolve;
+use crate::policy::rfc9111::rules::Rules;
 
 /// Whether the answer to this POST is what a GET of the same URI would have: a 200 whose
 /// Content-Location is the target itself (RFC 9110 section 8.7), and whose lifetime the origin
-/// states. Whether it may be stored at all is asked of [`crate::policy::keep::judge`], with
+/// states. Whether it may be stored at all is asked of [`crate::policy::rfc9111::keep::judge`], with
 /// [`Method::Get`], as of any other.
 pub fn answers_get(
     scheme: &[u8],

@@ -13,13 +13,14 @@ use crate::http::forward;
 use crate::http::head::RequestHead;
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::policy::control::RequestControl;
-use crate::policy::ground::Ground;
-use crate::policy::keep::Lifetimes;
-use crate::policy::pass::PassReason;
-use crate::policy::reuse::{self, Verdict};
-use crate::policy::rules::Rules;
-use crate::policy::status::{CacheVerdict, Fwd};
+use crate::policy::cache_status::CacheVerdict;
+use crate::policy::reason::decision::Ground;
+use crate::policy::reason::forward::Fwd;
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::control::RequestControl;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::reuse::{self, Verdict};
+use crate::policy::rfc9111::rules::Rules;
 
 /// An answer of ktrix's own, whatever the configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

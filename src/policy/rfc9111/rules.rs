@@ -6,11 +6,11 @@ use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
+use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
-use crate::policy::parts::KeyParts;
-use crate::policy::pass::PassReason;
-use crate::policy::status::Report;
-use crate::policy::targeted::{self, TARGETS};
+use crate::policy::key::components::KeyParts;
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::targeted::{self, TARGETS};
 
 /// What the operator decides for a route. The default is what RFC 9111 says and allows, without
 /// serving anything stale that the origin did not allow.

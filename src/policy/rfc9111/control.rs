@@ -6,8 +6,8 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
-use crate::policy::directive::{Argument, Directive, directives};
-use crate::policy::scope::Scope;
+use crate::policy::rfc9111::directive::{Argument, Directive, directives};
+use crate::policy::rfc9111::scope::Scope;
 
 /// What the origin said about storing and reusing a response, RFC 9111 section 5.2.2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,7 +186,7 @@ const NAME_BYTES_MAX: usize = 22;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::directive::SECONDS_MAX;
+    use crate::policy::rfc9111::directive::SECONDS_MAX;
     use proptest::prelude::*;
 
     fn response(lines: &[&str]) -> ResponseControl {

@@ -3,11 +3,11 @@
 use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::codes::is_heuristically_cacheable;
-use crate::policy::control::ResponseControl;
-use crate::policy::directive::{SECONDS_MAX, delta_seconds};
-use crate::policy::keep::{Lifetimes, Times};
-use crate::policy::rules::Rules;
+use crate::policy::rfc9111::codes::is_heuristically_cacheable;
+use crate::policy::rfc9111::control::ResponseControl;
+use crate::policy::rfc9111::directive::{SECONDS_MAX, delta_seconds};
+use crate::policy::rfc9111::lifetimes::{Lifetimes, Times};
+use crate::policy::rfc9111::rules::Rules;
 
 /// Where a freshness lifetime comes from, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! What decided, for those who ask why: a sentence and a section for each reason that a decision
 //! can have.
 
-use crate::policy::freshness::Source;
-use crate::policy::pass::PassReason;
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::freshness::Source;
 
-/// The rule that decided a [`crate::policy::reuse::Verdict`].
+/// The rule that decided a [`crate::policy::rfc9111::reuse::Verdict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ground {
     /// The stored response says `no-cache`.

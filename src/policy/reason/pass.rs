@@ -2,7 +2,7 @@
 //!
 //! The word is what the access log, the Cache-Status detail, the counters and the manual say.
 
-use crate::policy::status::Fwd;
+use crate::policy::reason::forward::Fwd;
 
 /// Why something was not stored, or not answered from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

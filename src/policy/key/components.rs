@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 
 use crate::base::chars::hex_value;
-use crate::policy::pattern::Pattern;
-use crate::policy::vary::VaryNames;
+use crate::policy::key::pattern::Pattern;
+use crate::policy::key::vary::VaryNames;
 
 /// What a key is made of, besides the host. The default is what RFC 9111 section 2 says: the
 /// whole URI.

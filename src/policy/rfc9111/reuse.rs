@@ -3,11 +3,11 @@
 use crate::base::chars::eq_ignore_case;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
-use crate::policy::control::RequestControl;
-use crate::policy::freshness::current_age_s;
-use crate::policy::ground::Ground;
-use crate::policy::keep::Lifetimes;
-use crate::policy::pass::PassReason;
+use crate::policy::reason::decision::Ground;
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::control::RequestControl;
+use crate::policy::rfc9111::freshness::current_age_s;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 
 /// What a stored response is good for, now and for this request. `age_s` is its current age
 /// (RFC 9111 section 4.2.3), `ttl_s` the freshness left, negative when stale; both in seconds.
@@ -182,9 +182,10 @@ fn seconds_between(from_s: u64, to_s: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::http::status::Status;
-    use crate::policy::keep::{self, Keep, Times};
-    use crate::policy::label::Labels;
-    use crate::policy::rules::Rules;
+    use crate::policy::purge::surrogate::Labels;
+    use crate::policy::rfc9111::keep::{self, Keep};
+    use crate::policy::rfc9111::lifetimes::Times;
+    use crate::policy::rfc9111::rules::Rules;
     use crate::policy::sample::{NOW_S, fields, request};
     use proptest::prelude::*;
 

@@ -14,8 +14,8 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
-use crate::policy::host::NamedHost;
-use crate::policy::label::{self, Kind};
+use crate::policy::key::host::NamedHost;
+use crate::policy::purge::surrogate::{self, Kind};
 
 /// One thing to purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,14 +87,14 @@ pub fn wishes(
     for (name, makes_soft) in TAG_FIELDS {
         for value in fields.get_all(name) {
             names_others = true;
-            for tag in label::tags_in(value) {
+            for tag in surrogate::tags_in(value) {
                 take(Kind::Tag, tag.to_vec(), tag, is_soft || makes_soft)?;
             }
         }
     }
-    for group in label::groups_of(fields, "cache-groups") {
+    for group in surrogate::groups_of(fields, "cache-groups") {
         host()?;
-        let text = label::group_text(scheme, authority, &group);
+        let text = surrogate::group_text(scheme, authority, &group);
         let name = [&group, &b" of "[..], scheme, b"://", authority].concat();
         take(Kind::Group, text, &name, is_soft)?;
     }
@@ -111,7 +111,7 @@ pub fn wishes(
     let kind = kind.unwrap_or(Kind::Url);
     let text = match kind {
         Kind::Host => host()?.text(),
-        Kind::Prefix => label::prefix_text(&url).map_err(|_| Refusal::Host)?,
+        Kind::Prefix => surrogate::prefix_text(&url).map_err(|_| Refusal::Host)?,
         // An old client's request may have no host, and is stored without one.
         Kind::Url if !authority.is_empty() => host().map(|_| Vec::new())?,
         _ => Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::base::chars::{eq_ignore_case, is_token};
 use crate::http::fields::Fields;
-use crate::policy::pass::PassReason;
+use crate::policy::reason::pass::PassReason;
 
 /// What chooses among the variants of a key: the field names of a Vary field, lower-case, and what
 /// the operator adds to them, fields or single cookies (`cookie=NAME`, which no field is called).

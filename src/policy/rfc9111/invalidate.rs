@@ -4,8 +4,8 @@ use crate::http::fields::Fields;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::target::Target;
+use crate::policy::key::components::KeyParts;
 use crate::policy::key::{key_text, uri_text, without_default_port};
-use crate::policy::parts::KeyParts;
 
 /// Whether a response with this status to this method makes stored responses unusable: the
 /// method is unsafe, or not known to be safe, and it succeeded (2xx or 3xx).

@@ -1,0 +1,20 @@
+//! RFC 9111 as a shared cache: what may be stored, for how long it is fresh, what it may answer, and
+//! how it is validated and invalidated.
+
+pub mod directive;
+pub mod scope;
+pub mod control;
+pub mod targeted;
+pub mod codes;
+pub mod rules;
+pub mod lifetimes;
+pub mod freshness;
+pub mod omit;
+pub mod keep;
+pub mod reuse;
+pub mod hold;
+pub mod answer;
+pub mod partial;
+pub mod revalidate;
+pub mod invalidate;
+pub mod post;
