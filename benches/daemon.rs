@@ -17,9 +17,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ktrix::cache::files::store::Store;
 use ktrix::cache::index::Index;
-use ktrix::cache::slot::{NewSlot, State};
-use ktrix::cache::store::Store;
+use ktrix::cache::index::slot::{NewSlot, State};
 use ktrix::policy::key::{Key, key_of};
 
 fn main() {

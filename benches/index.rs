@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use ktrix::cache::evict::{Evictor, Limits};
+use ktrix::cache::files::store::Store;
 use ktrix::cache::index::Index;
-use ktrix::cache::slot::{NewSlot, State};
-use ktrix::cache::store::Store;
+use ktrix::cache::index::slot::{NewSlot, State};
+use ktrix::cache::maintenance::evict::{Evictor, Limits};
 use ktrix::cache::uses::Uses;
 use ktrix::policy::key::{Key, key_of};
 

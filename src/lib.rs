@@ -15,6 +15,7 @@ pub mod upstream;
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub mod shared;
 pub mod reactor;
 pub mod log;
 pub mod cache;

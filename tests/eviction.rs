@@ -9,10 +9,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use ktrix::cache::evict::{Evictor, Limits};
+use ktrix::cache::files::store::Store;
 use ktrix::cache::index::Index;
-use ktrix::cache::slot::{BLOCK_BYTES, NewSlot, State};
-use ktrix::cache::store::Store;
+use ktrix::cache::index::slot::{BLOCK_BYTES, NewSlot, State};
+use ktrix::cache::maintenance::evict::{Evictor, Limits};
 use ktrix::cache::uses::Uses;
 use ktrix::config::Admission;
 use ktrix::policy::key::{Key, key_of};

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 #[path = "index_crash/objects.rs"]
 mod objects;
 
-use ktrix::cache::fill_state::FillState;
+use ktrix::cache::fills::state::FillState;
 use ktrix::cache::fills::{Fills, Lease};
 use ktrix::cache::index::Index;
-use ktrix::cache::slot::{NewSlot, SlotView, State};
+use ktrix::cache::index::slot::{NewSlot, SlotView, State};
 use ktrix::policy::key::{Key, key_of};
 
 const DIR: &str = "KTRIX_CRASH_DIR";

@@ -1,7 +1,7 @@
 //! Any bytes as a cache file: never a panic, and what is accepted is what its checksums cover.
 #![no_main]
 
-use ktrix::cache::object::{HEADER_LEN, Header, parse_whole};
+use ktrix::cache::files::object::{HEADER_LEN, Header, parse_whole};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

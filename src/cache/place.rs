@@ -5,10 +5,10 @@
 //! renamed. So each looks once more when it is done: the put whether its file is there, the discard
 //! whether a slot stands without one. Whichever acts last sees what the other did.
 
+use crate::cache::files::store::Store;
+use crate::cache::files::writer::Finished;
+use crate::cache::index::slot::{NewSlot, SlotView};
 use crate::cache::index::{Index, PublishError, Published};
-use crate::cache::slot::{NewSlot, SlotView};
-use crate::cache::store::Store;
-use crate::cache::writer::Finished;
 use crate::policy::key::Key;
 
 /// Why a finished file was not kept.
@@ -106,7 +106,7 @@ fn unlink_behind(index: &Index, store: &Store, key: &Key) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::cache::slot::State;
+    use crate::cache::index::slot::State;
     use crate::policy::key::key_of;
 
     /// An index and a store in a directory that goes with them.

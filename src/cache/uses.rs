@@ -21,7 +21,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::cache::slot::halves;
+use crate::cache::index::slot::halves;
 use crate::config::Admission;
 use crate::policy::key::Key;
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};

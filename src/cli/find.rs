@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::cache::files::object::KEY_BYTES_MAX;
 use crate::cache::hot::MEMORY_BODY_MAX;
-use crate::cache::object::KEY_BYTES_MAX;
-use crate::cache::slot::State;
+use crate::cache::index::slot::State;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::http::fields::Fields;
 use crate::policy::key::components::KeyParts;

@@ -6,17 +6,17 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::cache::evict::{Evictor, Limits};
+use crate::cache::files::store::{Object, Store};
 use crate::cache::fills::Fills;
 use crate::cache::index::Index;
-use crate::cache::mend::Mend;
-use crate::cache::patrol::{self, Patrol};
+use crate::cache::index::repair::Mend;
+use crate::cache::index::slot::{self, NewSlot, State};
+use crate::cache::maintenance::evict::{Evictor, Limits};
+use crate::cache::maintenance::reconcile::{Orphans, Scrub};
+use crate::cache::maintenance::scrubber::{self, Patrol};
+use crate::cache::maintenance::temp_cleanup::{Ours, Temps};
 use crate::cache::purge::Purges;
 use crate::cache::purge::journal::Record;
-use crate::cache::scrub::{Orphans, Scrub};
-use crate::cache::slot::{self, NewSlot, State};
-use crate::cache::store::{Object, Store};
-use crate::cache::temps::{Ours, Temps};
 use crate::cache::uses::Uses;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
@@ -225,12 +225,12 @@ impl Chores {
     fn patrol_once(&mut self, now: Instant) -> bool {
         let Some(patrol) = &mut self.patrol else { return false };
         match patrol.step(&self.index, &self.store, now) {
-            patrol::Step::Busy => return true,
-            patrol::Step::Rests => return false,
-            patrol::Step::Removed(path, why) => {
+            scrubber::Step::Busy => return true,
+            scrubber::Step::Rests => return false,
+            scrubber::Step::Removed(path, why) => {
                 log::warn!("cache file {path:?} is not usable ({why}): removed by the scrub");
             }
-            patrol::Step::Ended(report) => {
+            scrubber::Step::Ended(report) => {
                 let level = match report.n_removed + report.n_orphans {
                     0 => log::Level::Debug,
                     _ => log::Level::Info,

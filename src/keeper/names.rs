@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ServerAddress};
-use crate::sys::servers::ServerTable;
+use crate::shared::servers::ServerTable;
 use crate::worker::inherited::server_row;
 
 /// A server that is configured by its name.
@@ -149,7 +149,7 @@ impl Names {
 /// Resolvers rotate the order of addresses; that alone is no news.
 fn is_same_set(old: &[SocketAddr], new: &[SocketAddr]) -> bool {
     let mut new =
-        new.get(..new.len().min(crate::sys::servers::N_ADDRESSES_MAX)).unwrap_or(new).to_vec();
+        new.get(..new.len().min(crate::shared::servers::N_ADDRESSES_MAX)).unwrap_or(new).to_vec();
     let mut old = old.to_vec();
     old.sort_unstable();
     new.sort_unstable();

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::cache::claim::{Claim, ClaimError};
+use crate::cache::directory_lock::{Claim, ClaimError};
+use crate::cache::files::store::Store;
 use crate::cache::index::Index;
+use crate::cache::index::table::{IndexError, Opened, Table};
 use crate::cache::purge::Purges;
 use crate::cache::purge::file::FILE_NAME;
-use crate::cache::store::Store;
-use crate::cache::table::{IndexError, Opened, Table};
 use crate::cache::uses::Uses;
 use crate::config::CacheConfig;
 use crate::master::files;

@@ -8,7 +8,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::cache::{purge, table};
+use crate::cache::index::table;
+use crate::cache::purge;
 use crate::config::{Config, ErrorSink};
 use crate::sys::privileges::Account;
 

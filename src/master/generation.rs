@@ -11,15 +11,15 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::cache::claim::Claim;
+use crate::cache::directory_lock::Claim;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::master::adoption::Adoptions;
 use crate::master::cache::{Cache, OpenError};
 use crate::master::files;
 use crate::master::listeners::Mark;
 use crate::master::post::Post;
+use crate::shared::servers::ServerTable;
 use crate::sys::privileges::{self, Account};
-use crate::sys::servers::ServerTable;
 use crate::worker::inherited::{Role, server_row};
 
 /// The children of one configuration, and what only they share.

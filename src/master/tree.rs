@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::cache::fills::Fills;
 use crate::config::Config;
 use crate::log::ring::Rings;
-use crate::sys::wake::Wakes;
+use crate::shared::wake::Wakes;
 use crate::worker::inherited::N_SEATS;
 
 /// The tables that live as long as the master.

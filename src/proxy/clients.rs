@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use crate::proxy::notice::Notice;
 use crate::reactor::address::PeerAddress;
+use crate::reactor::event::Notice;
 use crate::reactor::stream::Stream;
 
 /// A client's connection.

@@ -5,22 +5,22 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use crate::cache::files::store::Store;
 use crate::cache::fills::{FillAt, Fills};
 use crate::cache::hot::Hot;
 use crate::cache::index::Index;
 use crate::cache::purge::Purges;
-use crate::cache::store::Store;
 use crate::cache::uses::Uses;
 use crate::config::{Admission, Config};
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
-use crate::proxy::notice::Notice;
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
 use crate::proxy::progress::LocalFill;
 use crate::proxy::searches::Searches;
+use crate::reactor::event::Notice;
 use crate::route::Router;
-use crate::sys::wake::{Seats, Wakes};
+use crate::shared::wake::{Seats, Wakes};
 
 /// What the exchanges of one worker share.
 #[derive(Debug)]

@@ -14,9 +14,9 @@
 use std::io;
 use std::rc::Rc;
 
+use crate::cache::files::writer::Writer;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::MEMORY_BODY_MAX;
-use crate::cache::writer::Writer;
 use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;

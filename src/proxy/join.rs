@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cache::fill_state::FillState;
+use crate::cache::fills::state::FillState;
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::HotObject;
 use crate::http::content_range::ContentRange;

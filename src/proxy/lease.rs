@@ -12,7 +12,7 @@ use crate::proxy::context::CacheSide;
 use crate::proxy::failure::FetchError;
 use crate::proxy::lookup;
 use crate::proxy::progress::LocalFill;
-use crate::sys::wake::Seats;
+use crate::shared::wake::Seats;
 
 /// Asks for the fill of a key, of what has this key text. One that was purged since its origin was
 /// asked is not followed: who asks after a purge is answered with what was asked for after it.

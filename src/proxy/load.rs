@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use crate::cache::files::object::Fault;
+use crate::cache::files::store::{Object, OpenError};
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
-use crate::cache::object::Fault;
+use crate::cache::index::slot::SlotView;
 use crate::cache::purge::bucket::Standing;
-use crate::cache::slot::SlotView;
-use crate::cache::store::{Object, OpenError};
 use crate::http::h1::head;
 use crate::http::status::Status;
 use crate::policy::key::Key;

@@ -6,12 +6,12 @@
 
 use std::rc::Rc;
 
+use crate::cache::files::store::OpenError;
+use crate::cache::hot::large::LargeRoom;
 use crate::cache::hot::{Body, Hot, HotObject, Source};
-use crate::cache::large::LargeRoom;
+use crate::cache::index::slot::{SlotView, State};
 use crate::cache::place;
 use crate::cache::purge::bucket::Standing;
-use crate::cache::slot::{SlotView, State};
-use crate::cache::store::OpenError;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::hop;
@@ -436,16 +436,16 @@ mod tests {
 
     use super::*;
     use crate::cache::fills::Fills;
+    use crate::cache::index::slot::NewSlot;
     use crate::cache::place::tests as cached;
     use crate::cache::purge::{Order, Purges};
-    use crate::cache::slot::NewSlot;
     use crate::cache::uses::Uses;
     use crate::config::Admission;
     use crate::http::status::Status;
     use crate::policy::purge::surrogate::Kind;
     use crate::policy::rfc9111::lifetimes::Lifetimes;
-    use crate::proxy::notice::Notice;
-    use crate::sys::wake::Wakes;
+    use crate::reactor::event::Notice;
+    use crate::shared::wake::Wakes;
 
     /// The cache of a worker, in a directory that goes with it.
     fn cache_side() -> (tempfile::TempDir, CacheSide) {

@@ -10,7 +10,6 @@
 //! shares through [`context::Context`].
 
 pub mod failure;
-pub mod notice;
 pub mod client;
 pub mod facts;
 pub mod outage;

@@ -13,7 +13,7 @@ use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::stored::{self, Added};
 use crate::reactor;
 use crate::route::Rule;
-use crate::sys::servers::ServerTable;
+use crate::shared::servers::ServerTable;
 
 /// Which upstreams are down, as all workers see it.
 #[derive(Debug)]

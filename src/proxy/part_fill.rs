@@ -6,8 +6,8 @@
 
 use std::rc::Rc;
 
+use crate::cache::files::writer::Writer;
 use crate::cache::fills::Lease;
-use crate::cache::writer::Writer;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::cache::fill_state::FillState;
 use crate::cache::fills::Lease;
+use crate::cache::fills::state::FillState;
 use crate::cache::hot::HotObject;
 use crate::http::byteranges::ByteRanges;
 use crate::http::content_range::ContentRange;

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use crate::config::{ServerAddress, UpstreamConfig};
 use crate::proxy::failure::FetchError;
-use crate::proxy::notice::Notice;
 use crate::proxy::outage::Outages;
 use crate::reactor;
 use crate::reactor::address::Address;
 use crate::reactor::connect::connect;
+use crate::reactor::event::Notice;
 use crate::reactor::stream::Stream;
 use crate::reactor::timer;
-use crate::sys::servers::ServerTable;
+use crate::shared::servers::ServerTable;
 use crate::upstream::balance::{self, Balance, Choice};
 use crate::upstream::pending::{Pending, Ticket};
 use crate::upstream::pool::{Checkout, Pool, PoolLimits};

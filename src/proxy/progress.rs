@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
+use crate::cache::files::object::{HEADER_LEN, Header};
 use crate::cache::hot::HotObject;
-use crate::cache::object::{HEADER_LEN, Header};
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::status::Status;
@@ -16,7 +16,7 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{FetchTimes, Response};
 use crate::proxy::lookup::Name;
-use crate::proxy::notice::Notice;
+use crate::reactor::event::Notice;
 
 /// How far a fill has come, for the exchanges of its own worker.
 #[derive(Clone, Debug)]

@@ -6,13 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cache::evict::{Level, Limits};
+use crate::cache::files::store::Object;
+use crate::cache::files::writer::Writer;
 use crate::cache::hot::{Body, HotObject, Source};
 use crate::cache::index::Index;
+use crate::cache::index::slot::{self, NewSlot, State};
+use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::place;
-use crate::cache::slot::{self, NewSlot, State};
-use crate::cache::store::Object;
-use crate::cache::writer::Writer;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
-use crate::cache::slot::State;
+use crate::cache::index::slot::State;
 use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::status::Status;

@@ -39,9 +39,9 @@
 //! of 0 is none. Timers fire up to a turn late, never early.
 
 pub mod address;
-pub mod bell;
 pub mod connect;
 pub mod driver;
+pub mod event;
 mod executor;
 pub mod listener;
 pub mod readable;

@@ -6,8 +6,5 @@ pub mod privileges;
 pub mod detach;
 pub mod socket;
 pub mod shm;
-pub mod owner;
-pub mod wake;
 pub mod file;
-pub mod servers;
 pub mod ring_bytes;

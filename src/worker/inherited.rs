@@ -7,15 +7,15 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use crate::cache::files::store::Store;
 use crate::cache::fills::Fills;
 use crate::cache::index::Index;
 use crate::cache::purge::Purges;
-use crate::cache::store::Store;
 use crate::cache::uses::Uses;
 use crate::config::{Config, ListenAddress};
 use crate::log::ring::Rings;
-use crate::sys::servers::ServerTable;
-use crate::sys::wake::Wakes;
+use crate::shared::servers::ServerTable;
+use crate::shared::wake::Wakes;
 
 /// How many children there can be at once, those of older generations included: the tables in
 /// shared memory have so many rows.

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use crate::proxy::clients::Clients;
 use crate::proxy::context::Context;
-use crate::proxy::notice::Notice;
+use crate::reactor::event::Notice;
 use crate::reactor::listener::Listener;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task};

@@ -7,16 +7,16 @@ use std::rc::Rc;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use crate::cache::files::store::TMP;
 use crate::cache::hot::Hot;
-use crate::cache::store::TMP;
 use crate::config::WhenFull;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
 use crate::proxy::context::{CacheSide, Context};
-use crate::proxy::notice::Notice;
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
 use crate::reactor;
+use crate::reactor::event::Notice;
 use crate::route::Router;
 use crate::worker::inherited::Inherited;
 

@@ -8,13 +8,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ktrix::cache::evict::{Evictor, Limits};
+use ktrix::cache::files::store::{OpenError, Store, TMP};
+use ktrix::cache::index::repair::Mend;
+use ktrix::cache::index::slot::{NewSlot, SlotView};
 use ktrix::cache::index::{Index, PublishError};
-use ktrix::cache::mend::Mend;
+use ktrix::cache::maintenance::evict::{Evictor, Limits};
+use ktrix::cache::maintenance::reconcile::{self, Orphans, Scrub, SlotFault};
 use ktrix::cache::place::{self, PutError};
-use ktrix::cache::scrub::{self, Orphans, Scrub, SlotFault};
-use ktrix::cache::slot::{NewSlot, SlotView};
-use ktrix::cache::store::{OpenError, Store, TMP};
 
 use crate::{Dice, Process, is_whole, key, slot, start, wait_until_ready};
 
@@ -180,9 +180,9 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     assert_eq!(index.faults().collect::<Vec<_>>(), Vec::<String>::new());
     let mut mend = Mend::default();
     while !mend.step(index, 1_000) {}
-    assert_eq!(mend.report(), ktrix::cache::mend::Report::default());
+    assert_eq!(mend.report(), ktrix::cache::index::repair::Report::default());
     for view in index.iter() {
-        match scrub::compare(store, &view) {
+        match reconcile::compare(store, &view) {
             // Who died between renaming and publishing, or removing and unlinking, leaves these.
             Ok(_) | Err(SlotFault::Missing | SlotFault::Lengths) => {}
             Err(fault) => panic!("{fault}: {view:?}"),
@@ -190,7 +190,7 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     }
     // Each of the dead had one file in its hands at most, and may have left one without its slot.
     let n_dead = n_killed as usize + N_PROCESSES;
-    let n_temps = scrub::list(&store.dir().join(TMP)).len();
+    let n_temps = reconcile::list(&store.dir().join(TMP)).len();
     assert!(n_temps <= n_dead, "{n_temps} temporary files of {n_dead} dead");
     let n_orphans = files(store).count().saturating_sub(index.iter().count());
     assert!(n_orphans <= n_dead, "{n_orphans} files too many of {n_dead} dead");
@@ -200,7 +200,7 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     let report = scrub.report();
     let n_left = report.n_slots_removed + report.n_files_removed;
     assert!(n_left <= 2 * n_killed + 2 * N_PROCESSES as u64, "{report:?} of {n_killed} killed");
-    assert!(index.iter().all(|view| scrub::compare(store, &view).is_ok()));
+    assert!(index.iter().all(|view| reconcile::compare(store, &view).is_ok()));
     assert_eq!(files(store).count(), index.iter().count(), "a file for each slot");
     index.recount();
     let begun = Instant::now();
@@ -217,7 +217,7 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
 
 /// What is young may belong to the living.
 fn age_files(store: &Store) {
-    let old = std::time::SystemTime::now() - 2 * scrub::ORPHAN_AGE;
+    let old = std::time::SystemTime::now() - 2 * reconcile::ORPHAN_AGE;
     for path in files(store) {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
     }
@@ -225,7 +225,7 @@ fn age_files(store: &Store) {
 
 /// The files of objects.
 fn files(store: &Store) -> impl Iterator<Item = std::path::PathBuf> {
-    (0..256).flat_map(|fan| scrub::list(&store.dir().join(format!("{fan:02x}"))))
+    (0..256).flat_map(|fan| reconcile::list(&store.dir().join(format!("{fan:02x}"))))
 }
 
 fn errors(dir: &Path) -> String {

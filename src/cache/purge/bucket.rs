@@ -21,7 +21,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::cache::purge::cause::Cause;
 use crate::policy::purge::surrogate::{Kind, LabelHash};
 use crate::sys::shm::shared_struct;
 
@@ -377,3 +376,20 @@ const FLOOR_SEED: u64 = 0x6b74_7269_7866_6c6f;
 const LEN_MASK: u64 = 0xfff;
 const CUT: u64 = 1 << 15;
 const READS_MAX: usize = 16;
+
+/// A purge that names a stored response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Its number.
+    pub number: u64,
+    /// By what it names; `None` if that is of another version.
+    pub kind: Option<Kind>,
+    /// Whether it only made stale.
+    pub is_soft: bool,
+    /// When, in Unix seconds.
+    pub time_s: u64,
+    /// What it names, as it was given; empty if that is not remembered.
+    pub name: String,
+    /// Who asked for it; empty if that is not remembered, or if it was nobody's order.
+    pub who: String,
+}

@@ -1,15 +1,27 @@
 //! How what is stored stands to the purges, and by which of them: for people.
 
+use std::path::Path;
+
 use crate::cache::purge::Purges;
-use crate::cache::purge::bucket::{NUMBER_BITS, NUMBER_MAX, Standing};
+use crate::cache::purge::bucket::{Cause, NUMBER_BITS, NUMBER_MAX, Standing};
+use crate::cache::purge::file::{OpenError, Parts};
 use crate::cache::purge::journal::Record;
-use crate::policy::purge::surrogate::{self, Kind, Labels};
+use crate::policy::purge::surrogate::{self, Labels};
 
 /// The table, for those who only look: nothing is stored into it.
 #[derive(Debug)]
-pub struct Reader(pub(super) Purges);
+pub struct Reader(Purges);
 
 impl Reader {
+    /// The table in `dir`, to see how what is stored stands; the right to read is enough.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or none of ours.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Parts::open_for_reading(dir).map(|parts| Self(Purges::over(parts)))
+    }
+
     /// Whether nothing was ever purged.
     pub fn is_untouched(&self) -> bool {
         self.0.count() == 0
@@ -24,23 +36,6 @@ impl Reader {
     pub fn records(&self) -> Vec<Record> {
         self.0.records()
     }
-}
-
-/// A purge that names a stored response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// Its number.
-    pub number: u64,
-    /// By what it names; `None` if that is of another version.
-    pub kind: Option<Kind>,
-    /// Whether it only made stale.
-    pub is_soft: bool,
-    /// When, in Unix seconds.
-    pub time_s: u64,
-    /// What it names, as it was given; empty if that is not remembered.
-    pub name: String,
-    /// Who asked for it; empty if that is not remembered, or if it was nobody's order.
-    pub who: String,
 }
 
 impl Reader {

@@ -18,7 +18,7 @@
 //! | 16..24 | id | of this very file: 24 random bits, not 0 |
 //! | 24..32 | buckets | how many follow, a power of two |
 //! | 64..72 | version | counts every change, from 1 |
-//! | 128..132 | lock | the writer ([`crate::sys::owner::Owner`] word), 0 = free |
+//! | 128..132 | lock | the writer ([`crate::shared::owner::Owner`] word), 0 = free |
 //! | 136..144 | count | sealed number of the last purge |
 //! | 144..152 | tagged | sealed number of the last purge of a tag, a group or a search |
 //! | 152..160 | logged | number of the last purge that the keeper has logged |
@@ -39,8 +39,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::cache::purge::bucket::{Bucket, sealed, unsealed};
 use crate::cache::purge::journal::{Line, RECORDS};
 use crate::cache::purge::search::Searches;
+use crate::shared::owner::{self, OwnerRow, OwnerTable};
 use crate::sys::file::read_full_at;
-use crate::sys::owner::{self, OwnerRow, OwnerTable};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 /// Name of the file within the cache directory.
@@ -104,7 +104,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Opens `DIR/purges`, or makes it with so many buckets; says whether it is new. One process at
-    /// a time: see [`claim`](crate::cache::claim).
+    /// a time: see [`claim`](crate::cache::directory_lock).
     pub(super) fn open(dir: &Path, n_buckets: usize) -> Result<(Self, bool), OpenError> {
         let path = dir.join(FILE_NAME);
         let doing = |action| {

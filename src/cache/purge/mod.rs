@@ -19,11 +19,11 @@
 //! and never forgets; too many purges make some responses be fetched anew.
 
 pub mod bucket;
-pub mod cause;
-pub mod file;
 pub mod journal;
-mod mend;
 mod search;
+pub mod file;
+mod repair;
+pub mod cause;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -32,12 +32,11 @@ use std::sync::atomic::{Ordering, fence};
 use crate::cache::purge::bucket::{
     Bucket, Kept, Label, NUMBER_BITS, NUMBER_MAX, Note, Standing, sealed, unsealed,
 };
-use crate::cache::purge::cause::Reader;
 use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
 use crate::cache::purge::journal::{RECORDS, Record};
 use crate::policy::key::host::NamedHost;
 use crate::policy::purge::surrogate::{self, Kind, LabelHash, Labels, Lengths};
-use crate::sys::owner::{self, Guard, Owner, OwnerTable};
+use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 
 /// What is to be purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +109,6 @@ impl Purges {
             purges.mend();
         }
         Ok(purges)
-    }
-
-    /// As [`Purges::open_existing`], to see how what is stored stands; the right to read is enough.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn reader(dir: &Path) -> Result<Reader, OpenError> {
-        Parts::open_for_reading(dir).map(|parts| Reader(Self::over(parts)))
     }
 
     /// As [`Purges::open`] with so many buckets, a power of two, if it is to be made.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cache::store::Store;
+use crate::cache::files::store::Store;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
@@ -129,7 +129,7 @@ fn hits_are_told_once_also_of_what_was_thrown_out() {
     let mut hot = Hot::new(1 << 20, 9, 0);
     let objects = ["a", "b", "c"].map(|name| {
         let mut object = Rc::into_inner(in_file(&store, name)).unwrap();
-        let at = crate::cache::slot::SlotAt(u32::from(name.as_bytes()[0]));
+        let at = crate::cache::index::slot::SlotAt(u32::from(name.as_bytes()[0]));
         object.source = Some(Source { at, generation: 1 });
         Rc::new(object)
     });

@@ -1,7 +1,7 @@
 //! Tests of `cache::index`.
 
 use super::*;
-use crate::cache::slot::State;
+use crate::cache::index::slot::State;
 use crate::policy::key::key_of;
 use std::collections::HashMap;
 

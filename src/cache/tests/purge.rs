@@ -1,7 +1,7 @@
 //! Tests of `cache::purge`.
 
 use super::*;
-use crate::cache::purge::cause::Cause;
+use crate::cache::purge::bucket::Cause;
 use crate::policy::key::host::NamedHost;
 use proptest::prelude::*;
 use std::fs::OpenOptions;
@@ -75,7 +75,7 @@ fn each_kind_names_what_was_asked_for_before_and_nothing_later() {
 fn the_purges_that_name_something_are_told() {
     let (dir, purges) = purges(64);
     let before = stored(&purges, &["a", "b"]);
-    let reader = Purges::reader(dir.path()).unwrap();
+    let reader = cause::Reader::open(dir.path()).unwrap();
     let causes = |labels: &Labels| reader.causes(PAGE.as_bytes(), labels);
     assert_eq!(causes(&before), []);
     purges.purge(&soft(Kind::Tag, "a"), 50).unwrap();
@@ -272,7 +272,7 @@ fn no_number_is_given_again_after_a_loss_of_power() {
             false => Purges::open(dir.path()).unwrap().0,
         };
         assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
-        assert_eq!(purges.purge(&order(Kind::Url, PAGE), 1), Ok(mend::JUMP + 1));
+        assert_eq!(purges.purge(&order(Kind::Url, PAGE), 1), Ok(repair::JUMP + 1));
         for n in 0..9 {
             assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
             purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
@@ -280,7 +280,7 @@ fn no_number_is_given_again_after_a_loss_of_power() {
         drop(purges);
         let (purges, _) = Purges::open(dir.path()).unwrap();
         assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
-        assert_eq!(purges.count(), mend::JUMP + 10, "once for each start of the machine");
+        assert_eq!(purges.count(), repair::JUMP + 10, "once for each start of the machine");
     }
 }
 

@@ -5,9 +5,9 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::cache::files::store::Object;
+use crate::cache::index::slot::State;
 use crate::cache::purge::bucket::Standing;
-use crate::cache::slot::State;
-use crate::cache::store::Object;
 use crate::cli::cache::name::{KeyText, Naming};
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::cache::show::chosen;

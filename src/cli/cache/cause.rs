@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cache::purge::cause::Cause;
+use crate::cache::purge::bucket::Cause;
 use crate::cli::cache::name::printable;
 use crate::http::date;
 

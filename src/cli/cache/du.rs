@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cache::slot::SlotView;
+use crate::cache::index::slot::SlotView;
 use crate::cli::cache::name::{KeyText, printable};
 use crate::cli::cache::opened::Opened;
 use crate::cli::output::json_line;

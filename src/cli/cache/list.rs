@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cache::slot::State;
+use crate::cache::index::slot::State;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, is_fresh, seconds_until};
 use crate::cli::output::json_line;

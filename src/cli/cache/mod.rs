@@ -1,7 +1,7 @@
 //! `ktrix cache list|show|cat|du|purge|verify`: the cache in comfort, beside a running ktrix or
 //! without.
 //!
-//! All but `purge` only look: see [`crate::cache::reading`].
+//! All but `purge` only look: see [`crate::cache::index::reader`].
 
 mod cat;
 pub(super) mod cause;

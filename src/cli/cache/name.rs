@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cache::scrub::key_of_path;
+use crate::cache::maintenance::reconcile::key_of_path;
 use crate::cli::request::Asked;
 use crate::config::Config;
 use crate::http::h1::head::HeadLimits;

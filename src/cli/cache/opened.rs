@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cache::purge::Purges;
+use crate::cache::files::store::{Object, OpenError, Store};
+use crate::cache::index::reader::Reading;
+use crate::cache::index::slot::{NO_CACHE, SlotView, State};
+use crate::cache::index::table::IndexError;
+use crate::cache::maintenance::reconcile::{SlotFault, compare};
+use crate::cache::purge::bucket::Cause;
 use crate::cache::purge::bucket::Standing;
-use crate::cache::purge::cause::{Cause, Reader};
-use crate::cache::reading::Reading;
-use crate::cache::scrub::{SlotFault, compare};
-use crate::cache::slot::{NO_CACHE, SlotView, State};
-use crate::cache::store::{Object, OpenError, Store};
-use crate::cache::table::IndexError;
+use crate::cache::purge::cause::Reader;
 use crate::cli::cache::name::KeyText;
 use crate::policy::key::Key;
 use crate::policy::meta;
@@ -74,7 +74,7 @@ impl Opened {
 
     fn over(dir: &Path, index: Reading) -> Self {
         let store = Store::existing(dir, index.epoch());
-        let purges = Purges::reader(dir).ok();
+        let purges = Reader::open(dir).ok();
         Self { index, store, purges, patience: Cell::new(PATIENCE) }
     }
 

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::unistd::{User, getuid};
 
+use crate::cache::files::store::Store;
 use crate::cache::purge::cause::Reader;
 use crate::cache::purge::journal::Record;
 use crate::cache::purge::{Order, Purges};
-use crate::cache::store::Store;
 use crate::cli::cache::name::{KeyText, Naming, printable};
 use crate::cli::cache::opened::now_s;
 use crate::http::date;
@@ -64,7 +64,7 @@ pub(super) struct Purge {
 /// When there is no table of purges in `dir`, what is named makes no sense, or nothing was done.
 pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Write) -> Result<()> {
     if what.list {
-        return list(&Purges::reader(dir)?, out);
+        return list(&Reader::open(dir)?, out);
     }
     // Here is no error log: that would say it, had ktrix run since.
     let purges = Purges::open_existing(dir)?

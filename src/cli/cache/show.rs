@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::cache::slot::State;
-use crate::cache::store::Object;
+use crate::cache::files::store::Object;
+use crate::cache::index::slot::State;
 use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
@@ -261,8 +261,8 @@ fn moment(unix_s: u64, now_s: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::index::slot::NewSlot;
     use crate::cache::place::tests::{cache, slot, store_one};
-    use crate::cache::slot::NewSlot;
 
     const PAGE: &str = "GET http://a.example/page?x";
 

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use crate::cache::scrub::{self, SlotFault, key_of_path};
-use crate::cache::slot::SlotView;
-use crate::cache::store::{Object, Store};
+use crate::cache::files::store::{Object, Store};
+use crate::cache::index::slot::SlotView;
+use crate::cache::maintenance::reconcile::{self, SlotFault, key_of_path};
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::progress::Progress;
 
@@ -63,7 +63,7 @@ fn newer(store: &Store, view: &SlotView) -> Result<Object, SlotFault> {
 fn count_orphans(cache: &Opened) -> usize {
     let progress = Progress::of(FAN_OUTS, "directories");
     let dirs = (0..FAN_OUTS).inspect(|_| progress.step());
-    dirs.flat_map(|fan_out| scrub::list(&cache.store.dir().join(format!("{fan_out:02x}"))))
+    dirs.flat_map(|fan_out| reconcile::list(&cache.store.dir().join(format!("{fan_out:02x}"))))
         .filter_map(|path| key_of_path(&path))
         .filter(|key| cache.index.lookup(key).is_none_or(|view| !view.state.has_file()))
         .count()

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cache::store::Object;
+use crate::cache::files::store::Object;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::explain::Explainer;
 use crate::cli::explain::request::Routed;

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
+use crate::cache::index::slot::State;
 use crate::cache::purge::bucket::Standing;
-use crate::cache::slot::State;
 use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};

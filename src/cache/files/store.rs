@@ -9,8 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::cache::object::{Fault, HEADER_LEN, Header};
-use crate::cache::writer::Writer;
+use crate::cache::files::object::{Fault, HEADER_LEN, Header};
 use crate::policy::key::{Key, key_of};
 use crate::sys::file;
 
@@ -74,7 +73,7 @@ impl Store {
         };
         give(&self.dir)?;
         give(&self.dir.join(TMP))?;
-        give(&self.dir.join(crate::cache::table::FILE_NAME))?;
+        give(&self.dir.join(crate::cache::index::table::FILE_NAME))?;
         (0..256_u32).try_for_each(|fan_out| give(&self.dir.join(format!("{fan_out:02x}"))))
     }
 
@@ -93,25 +92,6 @@ impl Store {
     /// Where the fill `id` writes.
     pub fn fill_path(&self, id: u64) -> PathBuf {
         self.dir.join(TMP).join(format!("{id:016x}"))
-    }
-
-    /// Begins a file: header, key text, meta and head are written; the body is to follow. Space for
-    /// a large body whose length is known is reserved.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` for a part past its limit, `StorageFull` for a full disk, or what else the
-    /// system says; nothing is left behind.
-    pub fn begin(
-        &self,
-        id: u64,
-        key_text: &[u8],
-        meta: &[u8],
-        status: u16,
-        head: &[u8],
-        body_len: Option<u64>,
-    ) -> io::Result<Writer> {
-        Writer::begin(self, self.fill_path(id), status, [key_text, meta, head], body_len)
     }
 
     /// Opens the object of `key`, checks everything but the body and that its key text is
@@ -381,5 +361,5 @@ fn text(hex: &[u8]) -> &str {
 }
 
 #[cfg(test)]
-#[path = "tests/store.rs"]
+#[path = "../tests/store.rs"]
 mod tests;

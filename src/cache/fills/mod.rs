@@ -26,21 +26,24 @@
 //! sides; so one of them sees the other. A leader that dies is noticed by the next lease of its
 //! key, by [`Fills::state`] of a follower, and by the master's [`Fills::abandon_seat`].
 
+pub mod state;
+mod entry;
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use crate::cache::fill_entry::{
+use crate::cache::fills::entry::{
     DONE, Entry, FAILED, FETCHING, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT, SPOILED, STREAMING,
     UNKNOWN, entries_at, len_of, n_groups,
 };
-use crate::cache::fill_state::FillState;
-use crate::cache::slot::halves;
+use crate::cache::fills::state::FillState;
+use crate::cache::index::slot::halves;
 use crate::policy::key::Key;
-use crate::sys::owner::{self, Guard, Owner, OwnerTable};
+use crate::shared::owner::{self, Guard, Owner, OwnerTable};
+use crate::shared::wake::{SEATS_MAX, Seats};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
-use crate::sys::wake::{SEATS_MAX, Seats};
 
 shared_struct! {
     /// The head: the group locks follow the owner rows.
@@ -496,5 +499,5 @@ fn first_id() -> u64 {
 }
 
 #[cfg(test)]
-#[path = "tests/fills.rs"]
+#[path = "../tests/fills.rs"]
 mod tests;

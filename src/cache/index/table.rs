@@ -38,9 +38,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::cache::bucket::{Bucket, SLOTS};
+use crate::cache::index::bucket::{Bucket, SLOTS};
+use crate::shared::owner::{OwnerTable, ROWS_MAX};
 use crate::sys::file::read_full_at;
-use crate::sys::owner::{OwnerTable, ROWS_MAX};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 /// Name of the index within the cache directory.
@@ -145,7 +145,7 @@ pub struct Table {
 impl Table {
     /// Opens `DIR/index` for `n_objects`, making a new one if it is not usable as it is. Takes the
     /// same short time for any number of objects. One process at a time: see
-    /// [`claim`](crate::cache::claim).
+    /// [`claim`](crate::cache::directory_lock).
     ///
     /// # Errors
     ///

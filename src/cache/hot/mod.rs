@@ -11,6 +11,10 @@
 //! was decided for them still holds while the copy is valid and fresh, and neither parsing nor
 //! an MD5 is needed.
 
+pub mod rendered_head;
+pub mod large;
+mod object;
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::rc::Rc;
@@ -18,9 +22,9 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use crate::cache::hot_object::ENTRY_COST;
-pub use crate::cache::hot_object::{Body, HotObject, Source};
-use crate::cache::large::{LargeBytes, LargeRoom};
+use crate::cache::hot::large::{LargeBytes, LargeRoom};
+use crate::cache::hot::object::ENTRY_COST;
+pub use crate::cache::hot::object::{Body, HotObject, Source};
 use crate::http::head::RequestHead;
 use crate::policy::key::Key;
 
@@ -353,5 +357,5 @@ impl Hot {
 }
 
 #[cfg(test)]
-#[path = "tests/hot.rs"]
+#[path = "../tests/hot.rs"]
 mod tests;

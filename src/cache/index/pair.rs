@@ -3,10 +3,10 @@
 //! Home first, then its neighbour: always in ascending order, so that writers never wait for one
 //! another in a circle. Before it locks, the process notes the home in its owner row.
 
-use crate::cache::bucket::{LockedBucket, SLOTS};
-use crate::cache::slot::{SlotAt, State};
-use crate::cache::table::Table;
-use crate::sys::owner::Owner;
+use crate::cache::index::bucket::{LockedBucket, SLOTS};
+use crate::cache::index::slot::{SlotAt, State};
+use crate::cache::index::table::Table;
+use crate::shared::owner::Owner;
 
 /// The two buckets. The fields' order is the order of their release.
 pub(super) struct Pair<'a> {

@@ -9,10 +9,10 @@
 //! The keeper alone does this: it begins when a limit is reached and ends a little below, so that
 //! workers seldom meet a full cache.
 
+use crate::cache::files::store::Store;
 use crate::cache::index::Index;
+use crate::cache::maintenance::order::{Round, Stop};
 use crate::cache::place;
-use crate::cache::round::{Round, Stop};
-use crate::cache::store::Store;
 
 /// The limits that eviction keeps. 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

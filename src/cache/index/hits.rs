@@ -8,8 +8,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cache::index::Index;
-use crate::cache::slot::SlotAt;
-use crate::cache::table::Table;
+use crate::cache::index::slot::SlotAt;
+use crate::cache::index::table::Table;
 
 /// Where counting ends, so far from the end of the number that no process which counts meanwhile
 /// brings it round to zero.
@@ -54,8 +54,8 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::index::reader::Reading;
     use crate::cache::place::tests::{cache, slot, store_one};
-    use crate::cache::reading::Reading;
 
     #[test]
     fn every_slot_has_a_count_of_its_own_that_ends_with_what_is_in_it() {

@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::shared::wake::{SEATS_MAX, Seats};
 use crate::sys::shm::shared_struct;
-use crate::sys::wake::{SEATS_MAX, Seats};
 
 shared_struct! {
     /// A fill in the table.

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::cache::bucket::{Look, SLOTS};
+use crate::cache::index::bucket::{Look, SLOTS};
+use crate::cache::index::slot::{self, SlotAt, SlotView};
+use crate::cache::index::table::{IndexError, Table};
 use crate::cache::index::without_debt;
-use crate::cache::slot::{self, SlotAt, SlotView};
-use crate::cache::table::{IndexError, Table};
 use crate::policy::key::Key;
 
 /// How often a bucket is looked at that somebody is writing, or that a writer left when it died.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::cache::purge::Purges;
 use crate::cache::purge::bucket::{Bucket, NUMBER_MAX, sealed, unsealed};
 use crate::cache::purge::file::COUNT_SEED;
-use crate::sys::owner;
+use crate::shared::owner;
 
 /// More purges than can be lost with the power: they are written to the disk every second, and this
 /// is what a disk that refuses to be written to may keep from it.

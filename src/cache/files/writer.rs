@@ -8,10 +8,31 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::cache::object::Header;
-use crate::cache::store::Store;
+use crate::cache::files::object::Header;
+use crate::cache::files::store::Store;
 use crate::policy::key::Key;
 use crate::sys::file;
+
+impl Store {
+    /// Begins a file: header, key text, meta and head are written; the body is to follow. Space for
+    /// a large body whose length is known is reserved.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a part past its limit, `StorageFull` for a full disk, or what else the
+    /// system says; nothing is left behind.
+    pub fn begin(
+        &self,
+        id: u64,
+        key_text: &[u8],
+        meta: &[u8],
+        status: u16,
+        head: &[u8],
+        body_len: Option<u64>,
+    ) -> io::Result<Writer> {
+        Writer::begin(self, self.fill_path(id), status, [key_text, meta, head], body_len)
+    }
+}
 
 /// A file that is being written. Dropping it removes it.
 #[derive(Debug)]
@@ -31,7 +52,7 @@ impl Writer {
     /// # Errors
     ///
     /// As [`Store::begin`] says.
-    pub(super) fn begin(
+    fn begin(
         store: &Store,
         path: PathBuf,
         status: u16,

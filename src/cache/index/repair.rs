@@ -43,8 +43,8 @@ impl Mend {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::index::table::Opened;
     use crate::cache::place::tests::{cache, slot, store_one};
-    use crate::cache::table::Opened;
     use std::fs::OpenOptions;
     use std::os::unix::fs::FileExt;
 

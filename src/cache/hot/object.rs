@@ -2,11 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::cache::face::{Face, TAIL_ROOM};
-use crate::cache::large::LargeBody;
+use crate::cache::files::store::Object;
+use crate::cache::hot::large::LargeBody;
+use crate::cache::hot::rendered_head::{Face, TAIL_ROOM};
+use crate::cache::index::slot::SlotAt;
 use crate::cache::purge::bucket::Standing;
-use crate::cache::slot::SlotAt;
-use crate::cache::store::Object;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;

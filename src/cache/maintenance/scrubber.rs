@@ -14,11 +14,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::cache::files::store::{Object, OpenError, Store, VERIFY_STEP_BYTES, Verify};
 use crate::cache::index::Index;
+use crate::cache::index::slot::{BLOCK_BYTES, SlotView};
+use crate::cache::maintenance::reconcile::{self, Orphans, Scrub};
 use crate::cache::place;
-use crate::cache::scrub::{self, Orphans, Scrub};
-use crate::cache::slot::{BLOCK_BYTES, SlotView};
-use crate::cache::store::{Object, OpenError, Store, VERIFY_STEP_BYTES, Verify};
 
 /// What a round found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,14 +141,14 @@ impl Patrol {
         };
         index.set_scrub_at(view.at.number() + 1);
         self.allowance -= BLOCK_BYTES as i64;
-        match scrub::compare(store, &view) {
+        match reconcile::compare(store, &view) {
             Ok(Some(object)) => {
                 let (object, verify) = (Box::new(object), Verify::default());
                 self.phase = Phase::Slots(Some(Reading { view, object, verify }));
                 Step::Busy
             }
             Ok(None) => Step::Busy,
-            Err(fault) => match scrub::remove_if_wrong(index, store, &view, &fault) {
+            Err(fault) => match reconcile::remove_if_wrong(index, store, &view, &fault) {
                 true => self.removed(store, &view, fault.to_string()),
                 false => Step::Busy,
             },
@@ -241,7 +241,7 @@ mod tests {
         open("rotten").write_all_at(b"?", 4000).unwrap();
         let cut = open("cut");
         cut.set_len(3000).unwrap();
-        cut.set_modified(std::time::SystemTime::now() - 2 * scrub::ORPHAN_AGE).unwrap();
+        cut.set_modified(std::time::SystemTime::now() - 2 * reconcile::ORPHAN_AGE).unwrap();
         std::fs::remove_file(store.path(&slot("missing").key)).unwrap();
         let (report, _, whys) = round(&index, &store, 1 << 20);
         assert_eq!(report, Report { n_sound: 1, n_removed: 3, n_orphans: 0 });
@@ -257,7 +257,8 @@ mod tests {
             store_one(&index, &store, text, b"x").unwrap();
             let file = OpenOptions::new().write(true).open(store.path(&slot(text).key)).unwrap();
             if text != "young" {
-                file.set_modified(std::time::SystemTime::now() - 2 * scrub::ORPHAN_AGE).unwrap();
+                file.set_modified(std::time::SystemTime::now() - 2 * reconcile::ORPHAN_AGE)
+                    .unwrap();
             }
         }
         index.remove(&slot("old").key, None);

@@ -37,8 +37,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use crate::cache::slot::{self, GENERATION_WORD, SlotAt, SlotView, WORDS};
-use crate::sys::owner::{self, Guard, Owner, OwnerTable};
+use crate::cache::index::slot::{self, GENERATION_WORD, SlotAt, SlotView, WORDS};
+use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 use crate::sys::shm::shared_struct;
 
 /// Slots of a bucket.
@@ -342,7 +342,7 @@ fn store(slot: &[AtomicU64; WORDS], words: &[u64; WORDS]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::slot::{NewSlot, State};
+    use crate::cache::index::slot::{NewSlot, State};
     use crate::policy::key::Key;
     use crate::sys::shm::{SharedMap, SharedSlice};
 

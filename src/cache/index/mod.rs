@@ -6,16 +6,24 @@
 //! both locks, so that it has one slot. One sweep of the owner rows finds all that a dead process
 //! held.
 
+pub mod slot;
+pub mod bucket;
+pub mod table;
+pub mod pair;
+pub mod hits;
+pub mod reader;
+pub mod repair;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::cache::bucket::{Bucket, LockedBucket, Look, SLOTS};
-use crate::cache::pair::{Pair, Place};
-use crate::cache::slot::{self, NewSlot, SlotAt, SlotView, WORDS};
-use crate::cache::table::Table;
-use crate::cache::table::{IndexError, Opened};
+use crate::cache::index::bucket::{Bucket, LockedBucket, Look, SLOTS};
+use crate::cache::index::pair::{Pair, Place};
+use crate::cache::index::slot::{NewSlot, SlotAt, SlotView, WORDS};
+use crate::cache::index::table::Table;
+use crate::cache::index::table::{IndexError, Opened};
 use crate::policy::key::Key;
-use crate::sys::owner::Owner;
+use crate::shared::owner::Owner;
 
 /// Why something was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -494,5 +502,5 @@ pub(super) fn without_debt(count: u64) -> u64 {
 const RECOUNTS_MAX: u32 = 3;
 
 #[cfg(test)]
-#[path = "tests/index.rs"]
+#[path = "../tests/index.rs"]
 mod tests;

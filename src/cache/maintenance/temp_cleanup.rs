@@ -4,7 +4,7 @@
 //! that ends gives up its place in the table and its file at nearly the same time: so a file goes
 //! only if two looks, some time apart, found that its fill is over.
 //!
-//! One master at a time has the directory ([`claim`](crate::cache::claim)), but the children of one
+//! One master at a time has the directory ([`claim`](crate::cache::directory_lock)), but the children of one
 //! that was killed may still end what they began. Their fills are not in our table, but their
 //! numbers are not ours either: such a file goes only when nothing was written to it for long.
 
@@ -12,9 +12,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::cache::files::store::{Store, TMP};
 use crate::cache::fills::Fills;
-use crate::cache::scrub::{ORPHAN_AGE, age, list};
-use crate::cache::store::{Store, TMP};
+use crate::cache::maintenance::reconcile::{ORPHAN_AGE, age, list};
 
 /// The looking: remembers what the last look suspected.
 #[derive(Debug)]

@@ -13,10 +13,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::cache::files::store::{Object, OpenError, Store};
 use crate::cache::index::Index;
+use crate::cache::index::slot::{NewSlot, SlotView};
 use crate::cache::place;
-use crate::cache::slot::{NewSlot, SlotView};
-use crate::cache::store::{Object, OpenError, Store};
 use crate::policy::key::Key;
 
 /// What to do with a file that has no slot.

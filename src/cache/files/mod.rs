@@ -1,0 +1,5 @@
+//! Cache files: their form, how they are written, and how they are opened and checked.
+
+pub mod object;
+pub mod store;
+pub mod writer;

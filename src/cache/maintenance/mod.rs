@@ -1,0 +1,8 @@
+//! The keeper's work on a cache: eviction, comparing the index with the files, reading every body again,
+//! and removing temporary files that no fill owns.
+
+mod order;
+pub mod evict;
+pub mod reconcile;
+pub mod scrubber;
+pub mod temp_cleanup;

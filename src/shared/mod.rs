@@ -1,0 +1,6 @@
+//! What processes share: who holds a lock, who is to be woken, and how the servers of all upstreams
+//! stand.
+
+pub mod owner;
+pub mod wake;
+pub mod servers;
