@@ -12,9 +12,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ktrix::cache::purge::bucket::Standing;
+use ktrix::cache::purge::bucket::PurgeStatus;
 use ktrix::cache::purge::{Order, Purges};
-use ktrix::policy::purge::surrogate::{Kind, Labels};
+use ktrix::policy::purge::surrogate::{Kind, SurrogateKeys};
 
 const DIR: &str = "KTRIX_PURGE_CRASH_DIR";
 const N_WRITERS: usize = 3;
@@ -58,10 +58,10 @@ fn child_purger() {
             let _ = purges.undo(number, "", 1);
             continue;
         }
-        let asked_seq = purges.asked_seq();
+        let purge_epoch = purges.purge_epoch();
         let is_soft = dice.roll(3) == 0;
         purges.purge(&order(&url(n), is_soft), 1).expect("a lock was left");
-        notes.write_all(format!("{n} {asked_seq} {is_soft}\n").as_bytes()).unwrap();
+        notes.write_all(format!("{n} {purge_epoch} {is_soft}\n").as_bytes()).unwrap();
     }
 }
 
@@ -95,14 +95,15 @@ fn check(dir: &Path, id: u32, purges: &Purges) -> usize {
     for line in whole.lines().skip(n_lines.saturating_sub(200)) {
         let mut words = line.split(' ');
         let mut next = || words.next().unwrap();
-        let (n, asked_seq) = (next().parse().unwrap(), next().parse().unwrap());
+        let (n, purge_epoch) = (next().parse().unwrap(), next().parse().unwrap());
         let is_soft = next() == "true";
-        let standing = purges.standing(url(n).as_bytes(), &Labels::untagged(asked_seq));
+        let purge_status =
+            purges.purge_status(url(n).as_bytes(), &SurrogateKeys::untagged(purge_epoch));
         let holds = match is_soft {
-            true => standing != Standing::Valid,
-            false => standing == Standing::Purged,
+            true => purge_status != PurgeStatus::Valid,
+            false => purge_status == PurgeStatus::Purged,
         };
-        assert!(holds, "{standing:?}: {line}");
+        assert!(holds, "{purge_status:?}: {line}");
     }
     n_lines
 }
@@ -144,11 +145,11 @@ fn purgers_killed_at_random_leave_no_lock_and_lose_no_purge() {
     }
     assert!(n_killed > 10 && n_notes > 100, "{n_killed} killed, {n_notes} purges");
     let begun = Instant::now();
-    let young = Labels::untagged(purges.asked_seq());
+    let young = SurrogateKeys::untagged(purges.purge_epoch());
     purges.purge(&order("GET http://other/", false), 1).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "a lock was left");
-    assert_eq!(purges.standing(url(0).as_bytes(), &young), Standing::Valid);
+    assert_eq!(purges.purge_status(url(0).as_bytes(), &young), PurgeStatus::Valid);
     let (again, is_new) = Purges::open(dir).unwrap();
     assert!(!is_new, "no crash makes it a lost table");
-    assert_eq!(again.standing(url(0).as_bytes(), &young), Standing::Valid);
+    assert_eq!(again.purge_status(url(0).as_bytes(), &young), PurgeStatus::Valid);
 }

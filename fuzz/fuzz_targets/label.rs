@@ -2,7 +2,7 @@
 #![no_main]
 
 use ktrix::http::fields::Fields;
-use ktrix::policy::purge::surrogate::{Labels, groups_of, prefix_text, primary_of, tags_of};
+use ktrix::policy::purge::surrogate::{SurrogateKeys, groups_of, prefix_text, primary_of, tags_of};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -12,8 +12,8 @@ fuzz_target!(|input: &[u8]| {
     }
     assert!(tags_of(&fields).all(|tag| !tag.is_empty()));
     let _ = groups_of(&fields, "cache-groups");
-    let labels = Labels::of(&fields, b"http", b"example.org", 7);
-    assert_eq!(labels, Labels::of(&fields, b"http", b"example.org", 7));
+    let surrogates = SurrogateKeys::of(&fields, b"http", b"example.org", 7);
+    assert_eq!(surrogates, SurrogateKeys::of(&fields, b"http", b"example.org", 7));
     let _ = prefix_text(input);
     assert!(input.starts_with(primary_of(input)));
 });

@@ -58,14 +58,14 @@ pub fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// The names of a generation and what is known of them.
 pub struct Names {
-    known: Vec<(Name, Standing)>,
+    known: Vec<(Name, PurgeStatus)>,
     answers: Receiver<Answer>,
     bell: PipeReader,
 }
 
 /// How a name fared the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum PurgeStatus {
     Unasked,
     Good,
     Failed,
@@ -94,7 +94,7 @@ impl Names {
                 .name("ktrix-names".to_owned())
                 .spawn(move || ask_for_ever(&asked, resolve, &sender, ring))?;
         }
-        let known = names.into_iter().map(|name| (name, Standing::Unasked)).collect();
+        let known = names.into_iter().map(|name| (name, PurgeStatus::Unasked)).collect();
         Ok(Self { known, answers, bell })
     }
 
@@ -118,21 +118,21 @@ impl Names {
     }
 
     fn note(&mut self, which: usize, answer: io::Result<Vec<SocketAddr>>, table: &ServerTable) {
-        let Some((name, standing)) = self.known.get_mut(which) else { return };
+        let Some((name, purge_status)) = self.known.get_mut(which) else { return };
         let mut current = Vec::new();
         let is_known = table.addresses(name.row, &mut current) != 0;
         match answer {
             Ok(addresses) => {
-                if *standing == Standing::Failed {
+                if *purge_status == PurgeStatus::Failed {
                     log::info!("\"{}\" resolves again", name.host);
                 }
-                *standing = Standing::Good;
+                *purge_status = PurgeStatus::Good;
                 if !is_known || !is_same_set(&current, &addresses) {
                     table.publish_addresses(name.row, &addresses);
                 }
             }
             Err(error) => {
-                if *standing != Standing::Failed {
+                if *purge_status != PurgeStatus::Failed {
                     let rest = if is_known {
                         "its last addresses are used"
                     } else {
@@ -140,7 +140,7 @@ impl Names {
                     };
                     log::warn!("cannot resolve \"{}\": {error}; {rest}", name.host);
                 }
-                *standing = Standing::Failed;
+                *purge_status = PurgeStatus::Failed;
             }
         }
     }
@@ -220,7 +220,7 @@ mod tests {
     fn answers_reach_the_table_and_failures_do_not() {
         let table = ServerTable::create(2).unwrap();
         let mut names = Names::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
-        while names.known.iter().any(|(_, standing)| *standing == Standing::Unasked) {
+        while names.known.iter().any(|(_, purge_status)| *purge_status == PurgeStatus::Unasked) {
             names.publish(&table);
         }
         let mut out = Vec::new();
@@ -233,7 +233,7 @@ mod tests {
     fn a_failure_keeps_the_last_good_answer_and_rotation_is_no_news() {
         let table = ServerTable::create(1).unwrap();
         let mut names = Names::start(Vec::new(), stand_in).unwrap();
-        names.known.push((name(0, "x"), Standing::Unasked));
+        names.known.push((name(0, "x"), PurgeStatus::Unasked));
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));
         names.note(0, Ok(vec![a, b]), &table);
         names.note(0, Ok(vec![b, a]), &table);

@@ -14,7 +14,7 @@ use crate::http::head::RequestHead;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheVerdict;
-use crate::policy::reason::decision::Ground;
+use crate::policy::reason::decision::Reason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::control::RequestControl;
@@ -71,7 +71,7 @@ pub enum Held<'a> {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Course {
+pub enum Action {
     /// Answer with what is stored.
     Answer {
         /// Fresh or stale.
@@ -95,36 +95,36 @@ pub enum Course {
 }
 
 /// What to do with a request that [`may_look_up`], and the rule that decided about what is stored.
-pub fn course(
+pub fn decide(
     request: &RequestHead,
     held: Held<'_>,
     rules: &Rules,
     now_s: u64,
-) -> (Course, Option<Ground>) {
+) -> (Action, Option<Reason>) {
     let lifetimes = match held {
-        Held::Note => return (Course::Pass(PassReason::Remembered), None),
+        Held::Note => return (Action::Pass(PassReason::Remembered), None),
         Held::Nothing { has_variants } => return (without(request, has_variants), None),
         Held::Object(lifetimes) => lifetimes,
     };
-    let (verdict, ground) = weigh(request, lifetimes, rules, now_s);
-    let answer = |verdict, ttl_s, refreshes| Course::Answer { verdict, ttl_s, refreshes };
-    let course = match verdict {
+    let (verdict, why) = weigh(request, lifetimes, rules, now_s);
+    let answer = |verdict, ttl_s, refreshes| Action::Answer { verdict, ttl_s, refreshes };
+    let action = match verdict {
         Verdict::Fresh { ttl_s, .. } => answer(CacheVerdict::Hit, ttl_s, false),
         Verdict::Stale { ttl_s, .. } => answer(CacheVerdict::Stale, ttl_s, false),
         Verdict::StaleWhileRevalidate { ttl_s, .. } => answer(CacheVerdict::Stale, ttl_s, true),
-        Verdict::OnlyIfCached => Course::NotCached,
-        Verdict::Unusable(reason) => Course::Pass(reason),
+        Verdict::OnlyIfCached => Action::NotCached,
+        Verdict::Unusable(reason) => Action::Pass(reason),
         // What answers a HEAD has no body to store.
         Verdict::Revalidate { .. } if request.method == Method::Head => {
-            Course::Pass(PassReason::Method)
+            Action::Pass(PassReason::Method)
         }
         Verdict::Revalidate { ttl_s, may_serve_on_error, .. } => {
             let is_fresh = ttl_s > 0 && !lifetimes.no_cache;
             let fwd = if is_fresh { Fwd::Request } else { Fwd::Stale };
-            Course::Fill { fwd, may_serve_on_error }
+            Action::Fill { fwd, may_serve_on_error }
         }
     };
-    (course, Some(ground))
+    (action, Some(why))
 }
 
 /// Whether a stored response may answer a request that is sent on in spite of it, should the origin
@@ -139,15 +139,15 @@ pub fn may_serve_on_error(
     matches!(verdict, Verdict::Revalidate { may_serve_on_error: true, .. })
 }
 
-fn without(request: &RequestHead, has_variants: bool) -> Course {
+fn without(request: &RequestHead, has_variants: bool) -> Action {
     if reuse::wants_only_cached(request) {
-        return Course::NotCached;
+        return Action::NotCached;
     }
     if request.method == Method::Head {
-        return Course::Pass(PassReason::Method);
+        return Action::Pass(PassReason::Method);
     }
     let fwd = if has_variants { Fwd::VaryMiss } else { Fwd::UriMiss };
-    Course::Fill { fwd, may_serve_on_error: false }
+    Action::Fill { fwd, may_serve_on_error: false }
 }
 
 /// How a stored response stands to a request and to what the operator says of it.
@@ -156,12 +156,12 @@ fn weigh(
     stored: &Lifetimes,
     rules: &Rules,
     now_s: u64,
-) -> (Verdict, Ground) {
+) -> (Verdict, Reason) {
     let asked = RequestControl::of(&request.fields);
     let refreshes = rules.refreshes(request);
     let control = RequestControl { no_cache: asked.no_cache || refreshes, ..asked };
     match reuse::weigh(&control, stored, now_s) {
-        (verdict, Ground::RequestNoCache) if !asked.no_cache => (verdict, Ground::RefreshIf),
+        (verdict, Reason::RequestNoCache) if !asked.no_cache => (verdict, Reason::RefreshIf),
         weighed => weighed,
     }
 }
@@ -183,8 +183,8 @@ mod tests {
         }
     }
 
-    fn found(asked: &[(&str, &str)], held: Held<'_>) -> Course {
-        course(&request("GET", asked), held, &Rules::default(), NOW_S).0
+    fn found(asked: &[(&str, &str)], held: Held<'_>) -> Action {
+        decide(&request("GET", asked), held, &Rules::default(), NOW_S).0
     }
 
     #[test]
@@ -193,32 +193,32 @@ mod tests {
         let only = [("cache-control", "only-if-cached")];
         let (fresh, swr, sie) = (lifetimes(5), lifetimes(-5), lifetimes(-15));
         let nothing = Held::Nothing { has_variants: false };
-        let fill = |fwd, may_serve_on_error| Course::Fill { fwd, may_serve_on_error };
+        let fill = |fwd, may_serve_on_error| Action::Fill { fwd, may_serve_on_error };
         let stale = CacheVerdict::Stale;
-        type Case<'a> = (&'a [(&'a str, &'a str)], Held<'a>, Course);
+        type Case<'a> = (&'a [(&'a str, &'a str)], Held<'a>, Action);
         let cases: &[Case<'_>] = &[
             (&[], nothing, fill(Fwd::UriMiss, false)),
             (&[], Held::Nothing { has_variants: true }, fill(Fwd::VaryMiss, false)),
-            (&only, nothing, Course::NotCached),
-            (&[], Held::Note, Course::Pass(PassReason::Remembered)),
+            (&only, nothing, Action::NotCached),
+            (&[], Held::Note, Action::Pass(PassReason::Remembered)),
             (
                 &[],
                 Held::Object(&fresh),
-                Course::Answer { verdict: CacheVerdict::Hit, ttl_s: 5, refreshes: false },
+                Action::Answer { verdict: CacheVerdict::Hit, ttl_s: 5, refreshes: false },
             ),
             (&no_cache, Held::Object(&fresh), fill(Fwd::Request, false)),
             (
                 &[],
                 Held::Object(&swr),
-                Course::Answer { verdict: stale, ttl_s: -5, refreshes: true },
+                Action::Answer { verdict: stale, ttl_s: -5, refreshes: true },
             ),
             (
                 &[("cache-control", "max-stale")],
                 Held::Object(&sie),
-                Course::Answer { verdict: stale, ttl_s: -15, refreshes: false },
+                Action::Answer { verdict: stale, ttl_s: -15, refreshes: false },
             ),
             (&[], Held::Object(&sie), fill(Fwd::Stale, true)),
-            (&only, Held::Object(&sie), Course::NotCached),
+            (&only, Held::Object(&sie), Action::NotCached),
         ];
         for (asked, held, expected) in cases {
             assert_eq!(found(asked, *held), *expected, "{asked:?} {held:?}");
@@ -230,10 +230,10 @@ mod tests {
         let (fresh, stale) = (lifetimes(5), lifetimes(-50));
         let head = request("HEAD", &[]);
         let rules = Rules::default();
-        let of = |held| course(&head, held, &rules, NOW_S).0;
-        assert!(matches!(of(Held::Object(&fresh)), Course::Answer { .. }));
+        let of = |held| decide(&head, held, &rules, NOW_S).0;
+        assert!(matches!(of(Held::Object(&fresh)), Action::Answer { .. }));
         for held in [Held::Object(&stale), Held::Nothing { has_variants: false }] {
-            assert_eq!(of(held), Course::Pass(PassReason::Method));
+            assert_eq!(of(held), Action::Pass(PassReason::Method));
         }
     }
 
@@ -249,9 +249,9 @@ mod tests {
         assert_eq!(may_look_up(&asked, &rules), Err(PassReason::PassIf));
         let asked = request("GET", &[("x-preview", "1")]);
         assert_eq!(may_look_up(&asked, &rules), Ok(()));
-        let found = course(&asked, Held::Object(&lifetimes(5)), &rules, NOW_S);
-        let fill = Course::Fill { fwd: Fwd::Request, may_serve_on_error: false };
-        assert_eq!(found, (fill, Some(Ground::RefreshIf)));
+        let found = decide(&asked, Held::Object(&lifetimes(5)), &rules, NOW_S);
+        let fill = Action::Fill { fwd: Fwd::Request, may_serve_on_error: false };
+        assert_eq!(found, (fill, Some(Reason::RefreshIf)));
     }
 
     #[test]

@@ -20,7 +20,7 @@
 //! known, is refused, and its file is a miss.
 
 use crate::policy::key::vary::VaryNames;
-use crate::policy::purge::surrogate::{Labels, TAGS_MAX};
+use crate::policy::purge::surrogate::{SurrogateKeys, TAGS_MAX};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 
 /// The bytes hold no meta part of this version.
@@ -44,7 +44,7 @@ pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
         | flag(lifetimes.no_cache, NO_CACHE)
         | flag(lifetimes.immutable, IMMUTABLE)
         | flag(lifetimes.vary.is_some(), VARY)
-        | flag(lifetimes.labels.is_cut, CUT);
+        | flag(lifetimes.surrogates.is_cut, CUT);
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&lifetimes.age_s.to_le_bytes());
     for moment_s in [
@@ -55,8 +55,8 @@ pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
     ] {
         out.extend_from_slice(&moment_s.to_le_bytes());
     }
-    let Labels { asked_seq, tags, .. } = &lifetimes.labels;
-    out.extend_from_slice(&asked_seq.to_le_bytes());
+    let SurrogateKeys { purge_epoch, tags, .. } = &lifetimes.surrogates;
+    out.extend_from_slice(&purge_epoch.to_le_bytes());
     // More than are ever kept would not be read again; their file would be a miss.
     let n_tags = u16::try_from(tags.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&n_tags.to_le_bytes());
@@ -94,7 +94,7 @@ fn read(bytes: &[u8]) -> Option<Lifetimes> {
     let (fresh_until_s, bytes) = bytes.split_first_chunk()?;
     let (swr_until_s, bytes) = bytes.split_first_chunk()?;
     let (sie_until_s, bytes) = bytes.split_first_chunk()?;
-    let (labels, names) = read_labels(bytes, flags & CUT != 0)?;
+    let (surrogates, names) = read_labels(bytes, flags & CUT != 0)?;
     let vary = if flags & VARY == 0 {
         names.is_empty().then_some(None)?
     } else {
@@ -110,21 +110,22 @@ fn read(bytes: &[u8]) -> Option<Lifetimes> {
         no_cache: flags & NO_CACHE != 0,
         immutable: flags & IMMUTABLE != 0,
         vary,
-        labels,
+        surrogates,
     })
 }
 
 /// Reads the labels, and what follows them.
-fn read_labels(bytes: &[u8], is_cut: bool) -> Option<(Labels, &[u8])> {
-    let (asked_seq, bytes) = bytes.split_first_chunk()?;
+fn read_labels(bytes: &[u8], is_cut: bool) -> Option<(SurrogateKeys, &[u8])> {
+    let (purge_epoch, bytes) = bytes.split_first_chunk()?;
     let (n_tags, bytes) = bytes.split_first_chunk()?;
     let n_tags = usize::from(u16::from_le_bytes(*n_tags));
     let (tags, rest) = bytes.split_at_checked(n_tags.checked_mul(8)?)?;
     let (tags, _) = tags.as_chunks();
     let tags: Vec<u64> = tags.iter().map(|tag| u64::from_le_bytes(*tag)).collect();
     let is_ascending = tags.is_sorted_by(|first, second| first < second);
-    let labels = Labels { asked_seq: u64::from_le_bytes(*asked_seq), tags: tags.into(), is_cut };
-    (is_ascending && n_tags <= TAGS_MAX).then_some((labels, rest))
+    let surrogates =
+        SurrogateKeys { purge_epoch: u64::from_le_bytes(*purge_epoch), tags: tags.into(), is_cut };
+    (is_ascending && n_tags <= TAGS_MAX).then_some((surrogates, rest))
 }
 
 const VERSION: u8 = 2;
@@ -151,11 +152,12 @@ mod tests {
     fn any_lifetimes() -> impl Strategy<Value = Lifetimes> {
         let names = proptest::collection::btree_set("[a-z-]{1,20}", 0..VaryNames::COUNT_MAX);
         let tags = proptest::collection::btree_set(any::<u64>(), 0..20);
-        let labels = (any::<u64>(), tags, any::<bool>()).prop_map(|(asked_seq, tags, is_cut)| {
-            Labels { asked_seq, tags: tags.into_iter().collect(), is_cut }
-        });
-        (any::<[u64; 4]>(), any::<u32>(), any::<[bool; 3]>(), names, labels).prop_map(
-            |(moments, age_s, [must_revalidate, no_cache, immutable], names, labels)| {
+        let surrogates =
+            (any::<u64>(), tags, any::<bool>()).prop_map(|(purge_epoch, tags, is_cut)| {
+                SurrogateKeys { purge_epoch, tags: tags.into_iter().collect(), is_cut }
+            });
+        (any::<[u64; 4]>(), any::<u32>(), any::<[bool; 3]>(), names, surrogates).prop_map(
+            |(moments, age_s, [must_revalidate, no_cache, immutable], names, surrogates)| {
                 let [received_s, fresh_until_s, swr_until_s, sie_until_s] = moments;
                 Lifetimes {
                     received_s,
@@ -167,7 +169,7 @@ mod tests {
                     no_cache,
                     immutable,
                     vary: VaryNames::from_sorted(names.iter().map(String::as_str)),
-                    labels,
+                    surrogates,
                 }
             },
         )

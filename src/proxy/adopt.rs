@@ -14,7 +14,7 @@ use crate::http::forward;
 use crate::http::head::BodyLength;
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::post;
 use crate::policy::rfc9111::revalidate::{self, Renewed};
@@ -57,7 +57,7 @@ impl<C: Client> Exchange<'_, C> {
         cache: &Rc<CacheSide>,
         rule: Rule,
         response: &mut Response,
-        asked_seq: u64,
+        purge_epoch: u64,
     ) -> Result<Adopted, FetchError> {
         let rules = Rc::clone(self.context.router.rules(rule.rules));
         // What an origin may heed and the key does not hold would be stored for everybody, and what
@@ -66,9 +66,9 @@ impl<C: Client> Exchange<'_, C> {
             return Ok(Adopted::default());
         }
         match self.request.method {
-            Method::Post => self.adopt_post(cache, &rules, response, asked_seq).await,
+            Method::Post => self.adopt_post(cache, &rules, response, purge_epoch).await,
             Method::Head if response.head.status == Status(200) => {
-                self.renew_by_head(cache, &rules, response, asked_seq).await;
+                self.renew_by_head(cache, &rules, response, purge_epoch).await;
                 Ok(Adopted::default())
             }
             _ => Ok(Adopted::default()),
@@ -76,11 +76,17 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// What purges can name it by if a response with these fields is stored.
-    fn labels(&self, cache: &CacheSide, rules: &Rules, fields: &Fields, asked_seq: u64) -> Labels {
+    fn surrogates(
+        &self,
+        cache: &CacheSide,
+        rules: &Rules,
+        fields: &Fields,
+        purge_epoch: u64,
+    ) -> SurrogateKeys {
         let (scheme, authority) = (self.client.scheme(), self.request.authority());
         let name = Name::of_request(&rules.key, scheme, self.request);
         invalidate::expect_search(cache, &rules.key, &name.text, fields);
-        Labels::of(fields, scheme.as_bytes(), authority, asked_seq)
+        SurrogateKeys::of(fields, scheme.as_bytes(), authority, purge_epoch)
             .with_search(&rules.key, &name.text, fields)
     }
 
@@ -89,7 +95,7 @@ impl<C: Client> Exchange<'_, C> {
         cache: &Rc<CacheSide>,
         rules: &Rules,
         response: &mut Response,
-        asked_seq: u64,
+        purge_epoch: u64,
     ) -> Result<Adopted, FetchError> {
         let mut adopted = Adopted::default();
         let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max);
@@ -102,10 +108,10 @@ impl<C: Client> Exchange<'_, C> {
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         let kept = keep::judge(Method::Get, asked, Status(200), &fields, &times, rules);
         let Keep::Store { mut lifetimes, omit } = kept else { return Ok(adopted) };
-        lifetimes.labels = self.labels(cache, rules, &fields, asked_seq);
+        lifetimes.surrogates = self.surrogates(cache, rules, &fields, purge_epoch);
         let found = lookup::look_up(cache, &rules.key, scheme, self.request).await;
         // Whoever asks by GET from now on waits for this, and what invalidates it is noted.
-        let Some(leased) = Leased::of(cache, &found, asked_seq) else { return Ok(adopted) };
+        let Some(leased) = Leased::of(cache, &found, purge_epoch) else { return Ok(adopted) };
         while response.body.next(&mut adopted.read).await? {}
         fields.remove("age");
         omit.apply(&mut fields);
@@ -125,7 +131,7 @@ impl<C: Client> Exchange<'_, C> {
         cache: &Rc<CacheSide>,
         rules: &Rules,
         response: &Response,
-        asked_seq: u64,
+        purge_epoch: u64,
     ) {
         let found = lookup::look_up(cache, &rules.key, self.client.scheme(), self.request).await;
         let What::Object(stored) = &found.what else { return };
@@ -142,7 +148,7 @@ impl<C: Client> Exchange<'_, C> {
         if is_same && !is_renewed {
             return;
         }
-        let Some(leased) = Leased::of(cache, &found, asked_seq) else { return };
+        let Some(leased) = Leased::of(cache, &found, purge_epoch) else { return };
         let shelf = leased.shelf();
         if !is_same {
             return match is_list {
@@ -154,8 +160,9 @@ impl<C: Client> Exchange<'_, C> {
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         match revalidate::renew(asked, old, &head, &times, rules) {
             Ok(Renewed { mut fields, mut lifetimes, omit }) => {
-                let labels = self.labels(cache, rules, &fields, asked_seq);
-                lifetimes.labels = labels.renewed(&stored.lifetimes.labels, &head.fields);
+                let surrogates = self.surrogates(cache, rules, &fields, purge_epoch);
+                lifetimes.surrogates =
+                    surrogates.renewed(&stored.lifetimes.surrogates, &head.fields);
                 omit.apply(&mut fields);
                 let name = found.name.clone();
                 let entry = Entry { name, status: stored.status, fields, lifetimes };
@@ -176,8 +183,8 @@ struct Leased<'c> {
 
 impl<'c> Leased<'c> {
     /// Takes it, unless the key is being filled, or has changed since it was looked up.
-    fn of(cache: &'c Rc<CacheSide>, found: &Found, asked_seq: u64) -> Option<Self> {
-        match lease::unpurged(cache, &found.name.key, &found.name.text, asked_seq) {
+    fn of(cache: &'c Rc<CacheSide>, found: &Found, purge_epoch: u64) -> Option<Self> {
+        match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
             Lease::Leader(at) => {
                 let leased = Self { cache, at, is_done: false };
                 (!lookup::has_changed(cache, found)).then_some(leased)
@@ -201,7 +208,7 @@ impl<'c> Leased<'c> {
             shelf.refused(error);
         }
         // Something made it untrue while it was on its way.
-        if self.cache.fills.is_spoiled(self.at) {
+        if self.cache.fills.is_doomed(self.at) {
             shelf.forget(&found.primary.key);
             shelf.forget(&found.name.key);
             return false;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use crate::reactor::address::PeerAddress;
-use crate::reactor::event::Notice;
+use crate::reactor::event::Event;
 use crate::reactor::stream::Stream;
 
 /// A client's connection.
@@ -41,7 +41,7 @@ pub struct Clients {
     sockets: RefCell<Slab<Rc<ClientSocket>>>,
     hand: Cell<usize>,
     /// Posted when a connection ends.
-    pub left: Notice,
+    pub left: Event,
 }
 
 impl Clients {
@@ -98,6 +98,6 @@ pub struct Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.clients.sockets.borrow_mut().remove(self.place);
-        self.clients.left.post();
+        self.clients.left.notify();
     }
 }

@@ -18,7 +18,7 @@ use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
 use crate::proxy::progress::LocalFill;
 use crate::proxy::searches::Searches;
-use crate::reactor::event::Notice;
+use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::shared::wake::{Seats, Wakes};
 
@@ -36,9 +36,9 @@ pub struct Context {
     /// The access log, unless it is off.
     pub access: Option<RefCell<AccessLog>>,
     /// Posted when the access log's ring has been emptied.
-    pub log_flushed: Notice,
+    pub log_flushed: Event,
     /// Posted when the access log should be flushed before its time.
-    pub log_due: Notice,
+    pub log_due: Event,
     /// The operator chose that no line is dropped: work waits for the log instead.
     pub waits_for_log: bool,
     /// What a client's head may be.
@@ -79,7 +79,7 @@ pub struct CacheSide {
     /// How many exchanges of this worker follow a fill of another.
     pub remote: RefCell<HashMap<FillAt, usize>>,
     /// Posted when a fill of another worker went on.
-    pub remote_notice: Notice,
+    pub remote_event: Event,
     /// Everybody's event counters.
     pub wakes: Rc<Wakes>,
     /// This worker's row in the shared tables.
@@ -110,8 +110,8 @@ impl Context {
     pub async fn log_room(&self) {
         while !self.log_has_room() {
             let since = self.log_flushed.version();
-            self.log_due.post();
-            self.log_flushed.later_than(since).await;
+            self.log_due.notify();
+            self.log_flushed.after(since).await;
         }
     }
 

@@ -19,7 +19,7 @@ use crate::http::head::{BodyLength, RequestHead};
 use crate::http::path;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict, Report};
-use crate::policy::decide::{self, Course};
+use crate::policy::decide::{self, Action};
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::hold;
@@ -155,9 +155,9 @@ impl<C: Client> Exchange<'_, C> {
         found: Found,
     ) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
-        let (course, _) = decide::course(self.request, found.held(), rules, now_s);
+        let (action, _) = decide::decide(self.request, found.held(), rules, now_s);
         self.held = None;
-        if let Some(filled) = self.in_parts(cache, rule, rules, &found, course).await? {
+        if let Some(filled) = self.in_parts(cache, rule, rules, &found, action).await? {
             return Ok(filled);
         }
         let is_held = |object: &Rc<HotObject>| {
@@ -165,23 +165,23 @@ impl<C: Client> Exchange<'_, C> {
             may_hold && !part_list::is_list(object)
         };
         self.held = found.object().filter(is_held);
-        match (course, found.object()) {
+        match (action, found.object()) {
             // Nobody waits for servers that are skipped.
-            (Course::Fill { .. } | Course::Pass(PassReason::Method), Some(object))
+            (Action::Fill { .. } | Action::Pass(PassReason::Method), Some(object))
                 if self.held.is_some() && self.context.pools.outages().is_down(rule.upstream) =>
             {
                 self.answer_held(rule, &object).await?;
             }
-            (Course::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
+            (Action::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
                     self.refresh(cache, rule, rules, &found, &object);
                 }
                 self.hit(&object, verdict, ttl_s).await?;
             }
             // It is only said of an object.
-            (Course::Answer { .. }, None) => return Ok(Filled::Again),
-            (Course::NotCached, _) => self.not_cached().await?,
-            (Course::Pass(reason), object) => {
+            (Action::Answer { .. }, None) => return Ok(Filled::Again),
+            (Action::NotCached, _) => self.not_cached().await?,
+            (Action::Pass(reason), object) => {
                 let may_serve = |object: &Rc<HotObject>| {
                     let lifetimes = &object.lifetimes;
                     !part_list::is_list(object)
@@ -190,7 +190,7 @@ impl<C: Client> Exchange<'_, C> {
                 self.on_error = object.filter(may_serve);
                 self.pass_bodiless(rule, reason).await?;
             }
-            (Course::Fill { fwd, may_serve_on_error }, object) => {
+            (Action::Fill { fwd, may_serve_on_error }, object) => {
                 let stale = object.map(|object| OnStale {
                     on_error: may_serve_on_error.then(|| Rc::clone(&object)),
                     object,
@@ -239,7 +239,7 @@ impl<C: Client> Exchange<'_, C> {
         rules: &Rc<Rules>,
         found: Found,
         object: Option<&Rc<HotObject>>,
-        asked_seq: u64,
+        purge_epoch: u64,
     ) -> Job {
         let peer = pass::peer(self.client, self.request);
         let mut fields = pass::fill_fields(self.request, &peer, &rules.key);
@@ -257,7 +257,7 @@ impl<C: Client> Exchange<'_, C> {
             request: self.request.clone(),
             found,
             scheme: self.client.scheme(),
-            asked_seq,
+            purge_epoch,
             stored: object.cloned(),
             others,
             rules: Rc::clone(rules),
@@ -276,11 +276,12 @@ impl<C: Client> Exchange<'_, C> {
         found: &Found,
         object: &Rc<HotObject>,
     ) {
-        let asked_seq = cache.purges.asked_seq();
-        match lease::unpurged(cache, &found.name.key, &found.name.text, asked_seq) {
+        let purge_epoch = cache.purges.purge_epoch();
+        match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
             Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
             Lease::Leader(at) => {
-                let mut job = self.job(cache, rule, rules, found.clone(), Some(object), asked_seq);
+                let mut job =
+                    self.job(cache, rule, rules, found.clone(), Some(object), purge_epoch);
                 job.is_background = true;
                 fill::start(self.context, cache, at, job);
             }
@@ -298,9 +299,9 @@ impl<C: Client> Exchange<'_, C> {
         stale: Option<OnStale>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
-        let asked_seq = cache.purges.asked_seq();
+        let purge_epoch = cache.purges.purge_epoch();
         let stored = stale.as_ref().map(|stale| &stale.object);
-        let job = self.job(cache, rule, rules, found, stored, asked_seq);
+        let job = self.job(cache, rule, rules, found, stored, purge_epoch);
         self.fill_by(cache, rule, job, stale.and_then(|stale| stale.on_error), fwd).await
     }
 

@@ -23,7 +23,7 @@ use crate::http::forward;
 use crate::http::head::BodyLength;
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::lifetimes::Times;
@@ -130,29 +130,29 @@ impl Fill {
     }
 
     /// What purges can name by which a response with these fields is stored.
-    pub(super) fn labels(&self, fields: &Fields) -> Labels {
+    pub(super) fn surrogates(&self, fields: &Fields) -> SurrogateKeys {
         let (job, text) = (&self.job, &self.job.found.primary.text);
         invalidate::expect_search(&self.lease.cache, &job.rules.key, text, fields);
-        Labels::of(fields, job.scheme.as_bytes(), job.request.authority(), job.asked_seq)
+        SurrogateKeys::of(fields, job.scheme.as_bytes(), job.request.authority(), job.purge_epoch)
             .with_search(&job.rules.key, text, fields)
     }
 
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.
-    pub(super) fn heed_purges(&self, entry: &Entry) {
+    pub(super) fn doom_if_purged(&self, entry: &Entry) {
         let cache = &self.lease.cache;
-        if !lookup::is_unpurged(cache, &entry.name.text, &entry.lifetimes.labels) {
-            cache.fills.spoil_at(self.lease.at);
+        if !lookup::is_unpurged(cache, &entry.name.text, &entry.lifetimes.surrogates) {
+            cache.fills.doom_at(self.lease.at);
         }
     }
 
     /// Whether something made untrue what is on its way: it is not to be stored.
-    pub(super) fn is_spoiled(&self) -> bool {
-        self.lease.cache.fills.is_spoiled(self.lease.at)
+    pub(super) fn is_doomed(&self) -> bool {
+        self.lease.cache.fills.is_doomed(self.lease.at)
     }
 
     /// Takes back what was stored, if it was made untrue at that very moment.
-    pub(super) fn unless_spoiled(&self) {
-        if self.is_spoiled() {
+    pub(super) fn remove_if_doomed(&self) {
+        if self.is_doomed() {
             let found = &self.job.found;
             self.shelf.forget(&found.primary.key);
             self.shelf.forget(&found.name.key);
@@ -182,7 +182,7 @@ impl Fill {
         if !self.is_admitted() {
             return self.pass(PassReason::Rare, response, Vec::new());
         }
-        lifetimes.labels = self.labels(&response.head.fields);
+        lifetimes.surrogates = self.surrogates(&response.head.fields);
         self.keep_private(&mut fields, &omit);
         let found = match job.rules.key.heeds_search {
             true => self.learn(&fields),
@@ -207,7 +207,7 @@ impl Fill {
 
     /// Stores a response, as a whole or as it comes.
     pub(super) async fn take_in(mut self, entry: Entry, mut response: Response) {
-        self.heed_purges(&entry);
+        self.doom_if_purged(&entry);
         let mut body = Vec::new();
         match whole_body(&mut response, &mut body).await {
             Ok(true) if body.len() as u64 > self.object_bytes_max() => {
@@ -243,8 +243,8 @@ impl Fill {
 
     /// A whole small response: stored, then given to everybody at once.
     async fn store_whole(mut self, entry: Entry, body: &[u8]) {
-        self.heed_purges(&entry);
-        let object = match self.is_spoiled() {
+        self.doom_if_purged(&entry);
+        let object = match self.is_doomed() {
             true => Rc::new(shelf::in_memory(entry, None, body)),
             false => {
                 let stored = self.shelf.store(entry.clone(), body);
@@ -252,7 +252,7 @@ impl Fill {
                     Ok(_) if is_part(&entry) => self.enlist(&entry, body.len() as u64, true).await,
                     _ => self.list(Note::of(&entry)),
                 }
-                self.unless_spoiled();
+                self.remove_if_doomed();
                 stored.unwrap_or_else(|error| {
                     self.shelf.refused(&error);
                     Rc::new(shelf::in_memory(entry, None, body))
@@ -313,26 +313,26 @@ impl Fill {
             }
         }
         let bytes = writer.written();
-        self.heed_purges(&entry);
-        if !self.is_spoiled() {
+        self.doom_if_purged(&entry);
+        if !self.is_doomed() {
             self.shelf.room_for(bytes).await;
         }
         cache.fills.settle(self.lease.at);
         // What is under the name by now may be newer than what made this untrue: it stays.
-        let was_spoiled = self.is_spoiled();
-        let stored = match was_spoiled {
+        let was_doomed = self.is_doomed();
+        let stored = match was_doomed {
             // Who reads the file may still have to learn from it that it is whole.
             true => writer.finish().map(drop),
             false => self.shelf.publish(&entry, writer).map(drop),
         };
         match stored {
-            Ok(()) if was_spoiled => {}
+            Ok(()) if was_doomed => {}
             Ok(()) if is_part(&entry) => self.enlist(&entry, bytes, true).await,
             Ok(()) => self.list(Note::of(&entry)),
             Err(error) => self.shelf.refused(&error),
         }
-        if !was_spoiled {
-            self.unless_spoiled();
+        if !was_doomed {
+            self.remove_if_doomed();
         }
         // Followers take "done" to be after the last byte they were told of.
         cache.wake(cache.fills.progress(self.lease.at, bytes));
@@ -381,7 +381,7 @@ impl Fill {
                 continue;
             }
             // That somebody has left may mean that nobody wants it: look again.
-            let left = local.notice.later_than(local.notice.version());
+            let left = local.event.after(local.event.version());
             if let Some(result) = Race::new(response.body.wait(), left).await {
                 result.map_err(Spill::Origin)?;
             }

@@ -77,6 +77,6 @@ fn stays(kind: Kind, error: PurgeError) {
 pub fn forget(cache: &CacheSide, key: &Key) {
     cache.hot.borrow_mut().remove(key);
     // First, so that a fill that is being stored now sees it, or is seen below.
-    cache.fills.spoil(key);
+    cache.fills.doom(key);
     place::forget(&cache.index, &cache.store, key);
 }

@@ -27,7 +27,7 @@ pub struct Job {
     /// Of the request, `http` or `https`.
     pub scheme: &'static str,
     /// The last purge before the origin is asked.
-    pub asked_seq: u64,
+    pub purge_epoch: u64,
     /// What is to be revalidated.
     pub stored: Option<Rc<HotObject>>,
     /// What is stored beside it, or instead of it, and may turn out to be the answer.

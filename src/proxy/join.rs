@@ -83,7 +83,7 @@ pub async fn join<C: Client>(
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
     let key = job.part.as_ref().map_or(name.key, |part| part.key);
-    match lease::unpurged(cache, &key, &name.text, job.asked_seq) {
+    match lease::unpurged(cache, &key, &name.text, job.purge_epoch) {
         Lease::Leader(at) if lookup::has_changed(cache, &job.found) => {
             lease::give_up(cache, at);
             Joined::Again
@@ -120,9 +120,9 @@ const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
 /// Whether what a fill brings may be joined. A purge may name it by what only its answer tells, its
 /// tags: then nobody else is to join it either.
 fn may_join(cache: &CacheSide, at: FillAt, name: &Name, lifetimes: &Lifetimes) -> bool {
-    let is_unpurged = lookup::is_unpurged(cache, &name.text, &lifetimes.labels);
+    let is_unpurged = lookup::is_unpurged(cache, &name.text, &lifetimes.surrogates);
     if !is_unpurged {
-        cache.fills.spoil_at(at);
+        cache.fills.doom_at(at);
     }
     is_unpurged
 }
@@ -130,7 +130,7 @@ fn may_join(cache: &CacheSide, at: FillAt, name: &Name, lifetimes: &Lifetimes) -
 async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
     let reading = local.read();
     loop {
-        let since = local.notice.version();
+        let since = local.event.version();
         while let Some(head) = local.take_interim() {
             if let Err(reason) = client.interim(&head).await {
                 return Joined::Closed(reason);
@@ -139,7 +139,7 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
         let part = Part::Led(Rc::clone(local));
         match local.progress() {
             Progress::Fetching => {
-                if !wait(client, local.notice.later_than(since)).await {
+                if !wait(client, local.event.after(since)).await {
                     return GONE;
                 }
             }
@@ -166,10 +166,10 @@ async fn follow_local<C: Client>(
 ) -> Joined {
     let reading = local.read();
     loop {
-        let since = local.notice.version();
+        let since = local.event.version();
         match local.progress() {
             Progress::Fetching => {
-                if !wait(client, local.notice.later_than(since)).await {
+                if !wait(client, local.event.after(since)).await {
                     return GONE;
                 }
             }
@@ -204,7 +204,7 @@ async fn follow_remote<C: Client>(
 ) -> Joined {
     let following = Following::new(cache, at);
     loop {
-        let since = cache.remote_notice.version();
+        let since = cache.remote_event.version();
         match cache.fills.state(at) {
             FillState::Fetching => {
                 if !wait(client, following.wait(since)).await {
@@ -276,8 +276,8 @@ impl Following {
     }
 
     async fn wait(&self, since: u64) {
-        let notice = self.cache.remote_notice.later_than(since);
-        if timer::timeout(LOOK_AGAIN, notice).await.is_err() {
+        let event = self.cache.remote_event.after(since);
+        if timer::timeout(LOOK_AGAIN, event).await.is_err() {
             // The caller looks again at what this may have changed.
             self.cache.fills.state_checked(self.at);
         }
@@ -313,8 +313,8 @@ enum Source {
 impl Reader {
     fn version(&self) -> u64 {
         match &self.source {
-            Source::Local { fill, .. } => fill.notice.version(),
-            Source::Remote(following) => following.cache.remote_notice.version(),
+            Source::Local { fill, .. } => fill.event.version(),
+            Source::Remote(following) => following.cache.remote_event.version(),
         }
     }
 
@@ -342,7 +342,7 @@ impl Reader {
 
     async fn wait(&self, since: u64) {
         match &self.source {
-            Source::Local { fill, .. } => fill.notice.later_than(since).await,
+            Source::Local { fill, .. } => fill.event.after(since).await,
             Source::Remote(following) => following.wait(since).await,
         }
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::cache::fills::{self, FillAt};
 use crate::policy::key::Key;
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::proxy::context::CacheSide;
 use crate::proxy::failure::FetchError;
 use crate::proxy::lookup;
@@ -16,16 +16,17 @@ use crate::shared::wake::Seats;
 
 /// Asks for the fill of a key, of what has this key text. One that was purged since its origin was
 /// asked is not followed: who asks after a purge is answered with what was asked for after it.
-pub fn unpurged(cache: &CacheSide, key: &Key, text: &[u8], asked_seq: u64) -> fills::Lease {
+pub fn unpurged(cache: &CacheSide, key: &Key, text: &[u8], purge_epoch: u64) -> fills::Lease {
     loop {
-        let lease = cache.fills.lease(key, cache.seat, asked_seq);
+        let lease = cache.fills.lease(key, cache.seat, purge_epoch);
         let fills::Lease::Follow(at) = lease else { return lease };
-        let labels = Labels::untagged(cache.fills.asked_seq(at).unwrap_or(asked_seq));
-        if lookup::is_unpurged(cache, text, &labels) {
+        let surrogates =
+            SurrogateKeys::untagged(cache.fills.purge_epoch(at).unwrap_or(purge_epoch));
+        if lookup::is_unpurged(cache, text, &surrogates) {
             return lease;
         }
         // It is led on for those who follow already; the next lease passes it over.
-        cache.fills.spoil_at(at);
+        cache.fills.doom_at(at);
         leave(cache, at);
     }
 }

@@ -6,7 +6,7 @@ use crate::cache::files::object::Fault;
 use crate::cache::files::store::{Object, OpenError};
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
 use crate::cache::index::slot::SlotView;
-use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::bucket::PurgeStatus;
 use crate::http::h1::head;
 use crate::http::status::Status;
 use crate::policy::key::Key;
@@ -28,11 +28,13 @@ pub async fn load(
     let Some(object) = cache.store.open_object(key, text)? else { return Ok(None) };
     let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
     let version = cache.purges.version();
-    let standing = cache.purges.standing(text, &lifetimes.labels);
-    match standing {
-        Standing::Valid => {}
-        Standing::Stale(since_s) => lifetimes.end_freshness(since_s.min(reactor::now().unix_s())),
-        Standing::Purged => {
+    let purge_status = cache.purges.purge_status(text, &lifetimes.surrogates);
+    match purge_status {
+        PurgeStatus::Valid => {}
+        PurgeStatus::Stale(since_s) => {
+            lifetimes.end_freshness(since_s.min(reactor::now().unix_s()))
+        }
+        PurgeStatus::Purged => {
             return Ok(Some(Loaded::Purged(Source { at: slot.at, generation: slot.generation })));
         }
     }
@@ -56,7 +58,7 @@ pub async fn load(
     if !cache.index.is_current(slot.at, slot.generation) {
         return Ok(None);
     }
-    let hot = Rc::new(hot.standing(standing, version));
+    let hot = Rc::new(hot.purge_status(purge_status, version));
     cache.hot.borrow_mut().insert(Rc::clone(&hot));
     Ok(Some(Loaded::Object(hot)))
 }

@@ -11,7 +11,7 @@ use crate::cache::hot::large::LargeRoom;
 use crate::cache::hot::{Body, Hot, HotObject, Source};
 use crate::cache::index::slot::{SlotView, State};
 use crate::cache::place;
-use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::bucket::PurgeStatus;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::hop;
@@ -19,7 +19,7 @@ use crate::policy::decide::Held;
 use crate::policy::key::components::KeyParts;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::key::{self, Key};
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::proxy::context::CacheSide;
 use crate::proxy::load::{self, Loaded};
 use crate::reactor;
@@ -302,26 +302,27 @@ pub(super) fn find_hot(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> 
 /// Whether the index still has what a copy was made from, and nothing was purged since it was
 /// last judged; also says that it was used.
 pub fn is_current(cache: &CacheSide, object: &HotObject) -> bool {
-    object.judged.get() == cache.purges.version()
+    object.status_version.get() == cache.purges.version()
         && object.source.is_some_and(|source| is_in_use(cache, source))
 }
 
 /// Whether no purge, nor the undoing of one, changed how a copy of this key text stands.
 pub fn stands(cache: &CacheSide, object: &HotObject, text: &[u8]) -> bool {
     let version = cache.purges.version();
-    if object.judged.get() == version {
+    if object.status_version.get() == version {
         return true;
     }
-    let stands = cache.purges.standing(text, &object.lifetimes.labels) == object.standing;
+    let stands =
+        cache.purges.purge_status(text, &object.lifetimes.surrogates) == object.purge_status;
     if stands {
-        object.judged.set(version);
+        object.status_version.set(version);
     }
     stands
 }
 
 /// Whether no purge names what was asked for under this key text and these labels.
-pub fn is_unpurged(cache: &CacheSide, text: &[u8], labels: &Labels) -> bool {
-    cache.purges.standing(text, labels) == Standing::Valid
+pub fn is_unpurged(cache: &CacheSide, text: &[u8], surrogates: &SurrogateKeys) -> bool {
+    cache.purges.purge_status(text, surrogates) == PurgeStatus::Valid
 }
 
 /// What is under a name, or would be if it were not purged.
@@ -444,7 +445,7 @@ mod tests {
     use crate::http::status::Status;
     use crate::policy::purge::surrogate::Kind;
     use crate::policy::rfc9111::lifetimes::Lifetimes;
-    use crate::reactor::event::Notice;
+    use crate::reactor::event::Event;
     use crate::shared::wake::Wakes;
 
     /// The cache of a worker, in a directory that goes with it.
@@ -462,7 +463,7 @@ mod tests {
             searches: RefCell::default(),
             local: RefCell::default(),
             remote: RefCell::default(),
-            remote_notice: Notice::default(),
+            remote_event: Event::default(),
             wakes: Rc::new(Wakes::new(2).unwrap()),
             seat: 0,
             keeper_seat: 1,
@@ -487,8 +488,8 @@ mod tests {
 
     fn object(cache: &CacheSide, source: Option<Source>) -> What {
         let key = Name::of(TEXT.as_bytes()).key;
-        let labels = Labels::untagged(cache.purges.asked_seq());
-        let (lifetimes, fields) = (Lifetimes { labels, ..Lifetimes::default() }, Fields::new());
+        let surrogates = SurrogateKeys::untagged(cache.purges.purge_epoch());
+        let (lifetimes, fields) = (Lifetimes { surrogates, ..Lifetimes::default() }, Fields::new());
         let object = HotObject::in_memory(key, source, Status(200), lifetimes, fields, b"x");
         What::Object(Rc::new(object))
     }

@@ -113,7 +113,7 @@ impl Fill {
             Keep::Store { lifetimes, omit } => (lifetimes, omit),
             Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
         };
-        lifetimes.labels = self.labels(&response.head.fields);
+        lifetimes.surrogates = self.surrogates(&response.head.fields);
         let bytes = match piece.extent {
             Extent::Length(length) => length,
             Extent::ToEnd | Extent::Open => piece.range.end,
@@ -155,8 +155,8 @@ impl Fill {
         let part = self.job.part.as_ref().filter(|_| is_part(entry));
         let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
         let len = piece.range.end - piece.range.start;
-        self.heed_purges(entry);
-        if bytes == 0 || bytes > len || self.is_spoiled() {
+        self.doom_if_purged(entry);
+        if bytes == 0 || bytes > len || self.is_doomed() {
             return self.shelf.forget(&entry.name.key);
         }
         let extent = match piece.extent {
@@ -166,8 +166,8 @@ impl Fill {
         };
         let range = piece.range.start..piece.range.start + bytes;
         let stored = Stored { range, id: self.lease.at.id() };
-        let (cache, is_spoiled) = (&self.lease.cache, || self.is_spoiled());
-        let listed = part_list::add(cache, name, extent, stored, entry, is_spoiled).await;
+        let (cache, is_doomed) = (&self.lease.cache, || self.is_doomed());
+        let listed = part_list::add(cache, name, extent, stored, entry, is_doomed).await;
         let Some(list) = listed else { return };
         if list.is_whole() {
             let (cache, primary) = (Rc::clone(cache), self.job.found.primary.clone());
@@ -189,8 +189,8 @@ impl Fill {
         let Some(validator) = partial::strong_validator(&listed.fields) else { return };
         let spec = Spec::of_missing(&missing, length);
         let key = part.ask.key(name, spec, Some(validator));
-        let asked_seq = cache.purges.asked_seq();
-        let lease = match lease::unpurged(cache, &key, &name.text, asked_seq) {
+        let purge_epoch = cache.purges.purge_epoch();
+        let lease = match lease::unpurged(cache, &key, &name.text, purge_epoch) {
             Lease::Leader(at) => at,
             Lease::Follow(at) => return lease::leave(cache, at),
             Lease::Full => return,
@@ -201,7 +201,7 @@ impl Fill {
             request: job.request.clone(),
             found,
             scheme: job.scheme,
-            asked_seq,
+            purge_epoch,
             stored: None,
             others: None,
             rules: Rc::clone(&job.rules),
@@ -221,13 +221,13 @@ impl Fill {
     /// A stream ended before its end. What came of a part is kept.
     pub(super) async fn broken_off(mut self, entry: &Entry, writer: Writer, error: FetchError) {
         let bytes = writer.written();
-        if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.is_spoiled() {
+        if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.is_doomed() {
             self.lease.cache.fills.settle(self.lease.at);
             match self.shelf.publish(entry, writer) {
                 Ok(_) => self.enlist(entry, bytes, false).await,
                 Err(error) => self.shelf.refused(&error),
             }
-            self.unless_spoiled();
+            self.remove_if_doomed();
         }
         self.lease.fail(error);
     }

@@ -55,7 +55,7 @@ pub async fn add(
     extent: Extent,
     part: Stored,
     entry: &Entry,
-    is_spoiled: impl Fn() -> bool,
+    is_doomed: impl Fn() -> bool,
 ) -> Option<PartList> {
     let forget = |id: u64| place::discard(&cache.index, &cache.store, &name.part(id).key, None);
     let Some(lock) = Lock::take(cache, name).await else {
@@ -73,7 +73,8 @@ pub async fn add(
                 Some(Fit::Joins) => {
                     fields = partial::combine(&object.fields, &entry.fields);
                     // No purge up to now names the list, or it would not have been found.
-                    lifetimes.labels = lifetimes.labels.with_tags_of(&object.lifetimes.labels);
+                    lifetimes.surrogates =
+                        lifetimes.surrogates.with_tags_of(&object.lifetimes.surrogates);
                     out.extend(old.iter_mut().flat_map(|old| old.add(part.clone())));
                     list = old;
                 }
@@ -98,7 +99,7 @@ pub async fn add(
     list.encode(&mut text);
     let name = name.clone();
     let shelf = Shelf::new(Rc::clone(cache), lock.at.id());
-    let stored = match is_spoiled() {
+    let stored = match is_doomed() {
         true => None,
         false => {
             let entry = Entry { name, status: PART_STATUS, fields, lifetimes };
@@ -138,7 +139,7 @@ impl<'c> Lock<'c> {
     pub(super) async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
         let key = name.key.beside(b"list");
         for _ in 0..TRIES_MAX {
-            match cache.fills.lease(&key, cache.seat, cache.purges.asked_seq()) {
+            match cache.fills.lease(&key, cache.seat, cache.purges.purge_epoch()) {
                 Lease::Leader(at) => return Some(Self { cache, at }),
                 Lease::Follow(at) => lease::leave(cache, at),
                 Lease::Full => {}

@@ -22,7 +22,7 @@ use crate::http::method::Method;
 use crate::http::range::Spec;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
-use crate::policy::decide::Course;
+use crate::policy::decide::Action;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial::{self, Form, PartList, Plan};
@@ -69,19 +69,19 @@ impl<C: Client> Exchange<'_, C> {
         rule: Rule,
         rules: &Rc<Rules>,
         found: &Found,
-        course: Course,
+        action: Action,
     ) -> Result<Option<Filled>, CloseReason> {
-        match (&found.what, course) {
-            (_, Course::NotCached | Course::Pass(_)) => Ok(None),
+        match (&found.what, action) {
+            (_, Action::NotCached | Action::Pass(_)) => Ok(None),
             (What::Object(object), _) if part_list::is_list(object) => {
                 let Some(list) = part_list::read(object) else {
                     part_list::forget(cache, &found.name, object);
                     return Ok(Some(Filled::Again));
                 };
                 let parted = Parted { cache, rule, rules, found, object, list };
-                Box::pin(self.answer_by_list(parted, course)).await.map(Some)
+                Box::pin(self.answer_by_list(parted, action)).await.map(Some)
             }
-            (What::Nothing, Course::Fill { fwd, .. }) => {
+            (What::Nothing, Action::Fill { fwd, .. }) => {
                 let spec = self.asks_for_part(rules);
                 let Some(spec) = spec.filter(|spec| !is_followed(cache, rules, found, *spec))
                 else {
@@ -116,21 +116,21 @@ impl<C: Client> Exchange<'_, C> {
     async fn answer_by_list(
         &mut self,
         mut parted: Parted<'_>,
-        course: Course,
+        action: Action,
     ) -> Result<Filled, CloseReason> {
         let (cache, found, object) = (parted.cache, parted.found, parted.object);
         let plan = partial::plan(self.request, &object.fields, &parted.list);
-        let (verdict, ttl_s) = match course {
-            Course::Answer { verdict, ttl_s, refreshes } => {
+        let (verdict, ttl_s) = match action {
+            Action::Answer { verdict, ttl_s, refreshes } => {
                 if refreshes {
                     self.refresh_parts(&parted);
                 }
                 (verdict, ttl_s)
             }
-            Course::Fill { fwd, may_serve_on_error } => {
+            Action::Fill { fwd, may_serve_on_error } => {
                 return self.validate(parted, &plan, fwd, may_serve_on_error).await;
             }
-            Course::NotCached | Course::Pass(_) => return Ok(Filled::Again),
+            Action::NotCached | Action::Pass(_) => return Ok(Filled::Again),
         };
         self.facts.verdict = Some(verdict);
         let key = self.key.clone();
@@ -157,7 +157,7 @@ impl<C: Client> Exchange<'_, C> {
         job.stored = Some(Rc::clone(object));
         job.is_background = true;
         let key = job.part.as_ref().map_or(found.name.key, |part| part.key);
-        match lease::unpurged(cache, &key, &found.name.text, job.asked_seq) {
+        match lease::unpurged(cache, &key, &found.name.text, job.purge_epoch) {
             Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
             Lease::Leader(at) => drop(fill::start(self.context, cache, at, job)),
             Lease::Follow(at) => lease::leave(cache, at),
@@ -332,7 +332,7 @@ impl<C: Client> Exchange<'_, C> {
             request: self.request.clone(),
             found: found.clone(),
             scheme: self.client.scheme(),
-            asked_seq: self.asked_seq(),
+            purge_epoch: self.purge_epoch(),
             stored: None,
             others: None,
             rules: Rc::clone(rules),

@@ -14,7 +14,7 @@ use crate::proxy::outage::Outages;
 use crate::reactor;
 use crate::reactor::address::Address;
 use crate::reactor::connect::connect;
-use crate::reactor::event::Notice;
+use crate::reactor::event::Event;
 use crate::reactor::stream::Stream;
 use crate::reactor::timer;
 use crate::shared::servers::ServerTable;
@@ -38,7 +38,7 @@ pub struct Pools {
 struct Upstream {
     servers: Vec<Server>,
     balance: RefCell<Balance>,
-    pending: RefCell<Pending<Rc<Notice>>>,
+    pending: RefCell<Pending<Rc<Event>>>,
     pending_ms: u64,
     retries: usize,
     skip_ms: u64,
@@ -323,7 +323,7 @@ fn take_of(server: &Server, wants_new: bool, now_ms: u64) -> Option<Option<Rc<St
 struct Place<'u> {
     upstream: &'u Upstream,
     ticket: Ticket,
-    notice: Rc<Notice>,
+    event: Rc<Event>,
     until_ms: u64,
     state: Waiting,
 }
@@ -341,35 +341,35 @@ impl<'u> Place<'u> {
     /// nobody called the one who has: so they are asked again.
     fn last(upstream: &'u Upstream) -> Result<Self, Refusal> {
         let until_ms = reactor::now().mono_ms() + upstream.pending_ms;
-        let notice = Rc::new(Notice::default());
+        let event = Rc::new(Event::default());
         let mut pending = upstream.pending.borrow_mut();
         let is_alone = pending.is_empty();
-        let pushed = pending.push(Rc::clone(&notice), until_ms);
+        let pushed = pending.push(Rc::clone(&event), until_ms);
         drop(pending);
         let ticket = pushed.map_err(|_| (FetchError::PendingFull, None))?;
         if !is_alone && upstream.has_room() {
             call_next(upstream);
         }
-        Ok(Self { upstream, ticket, notice, until_ms, state: Waiting::InLine(0) })
+        Ok(Self { upstream, ticket, event, until_ms, state: Waiting::InLine(0) })
     }
 
     async fn called(&self) -> Result<(), Refusal> {
         let Waiting::InLine(since) = self.state else { return Ok(()) };
-        let turn = timer::timeout_at(self.until_ms, self.notice.later_than(since)).await;
+        let turn = timer::timeout_at(self.until_ms, self.event.after(since)).await;
         turn.map_err(|_| (FetchError::PendingTimeout, None))
     }
 
     /// Goes on waiting. If something is free all the same, the next in line is called for it.
     fn decline(&mut self) {
-        self.state = Waiting::InLine(self.notice.version());
-        let notice = Rc::clone(&self.notice);
+        self.state = Waiting::InLine(self.event.version());
+        let event = Rc::clone(&self.event);
         let mut pending = self.upstream.pending.borrow_mut();
-        pending.restore(self.ticket, notice, self.until_ms);
+        pending.restore(self.ticket, event, self.until_ms);
         let has_room = self.upstream.has_room();
         let next = if has_room { pending.pop_behind(self.ticket) } else { None };
         drop(pending);
         if let Some(next) = next {
-            next.post();
+            next.notify();
         }
     }
 }
@@ -387,7 +387,7 @@ impl Drop for Place<'_> {
 fn call_next(upstream: &Upstream) {
     let next = upstream.pending.borrow_mut().pop();
     if let Some(next) = next {
-        next.post();
+        next.notify();
     }
 }
 
@@ -545,13 +545,13 @@ pub(in crate::proxy) mod tests {
             {
                 held.unwrap().give_back();
             }
-            let notices = [(); 3].map(|()| Rc::new(Notice::default()));
-            for notice in &notices {
-                pools.upstreams[0].pending.borrow_mut().push(Rc::clone(notice), 0).unwrap();
+            let events = [(); 3].map(|()| Rc::new(Event::default()));
+            for event in &events {
+                pools.upstreams[0].pending.borrow_mut().push(Rc::clone(event), 0).unwrap();
             }
             timer::sleep(Duration::from_millis(120)).await;
             pools.expire();
-            assert_eq!(notices.map(|notice| notice.version()), [1, 1, 0]);
+            assert_eq!(events.map(|event| event.version()), [1, 1, 0]);
         });
         ran.unwrap();
     }

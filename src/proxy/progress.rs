@@ -16,7 +16,7 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{FetchTimes, Response};
 use crate::proxy::lookup::Name;
-use crate::reactor::event::Notice;
+use crate::reactor::event::Event;
 
 /// How far a fill has come, for the exchanges of its own worker.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl FillObject {
 #[derive(Debug)]
 pub struct LocalFill {
     /// Posted at every change, and when its last reader has left.
-    pub notice: Notice,
+    pub event: Event,
     progress: RefCell<Progress>,
     flow: Cell<Flow>,
     n_readers: Cell<usize>,
@@ -117,7 +117,7 @@ impl LocalFill {
     /// One that has just begun.
     pub fn new() -> Rc<Self> {
         Rc::new(Self {
-            notice: Notice::default(),
+            event: Event::default(),
             progress: RefCell::new(Progress::Fetching),
             flow: Cell::new(Flow::Open(0)),
             n_readers: Cell::new(0),
@@ -178,13 +178,13 @@ impl LocalFill {
     /// Says how far it is.
     pub fn set(&self, progress: Progress) {
         *self.progress.borrow_mut() = progress;
-        self.notice.post();
+        self.event.notify();
     }
 
     /// Says how the stream goes.
     pub fn set_flow(&self, flow: Flow) {
         self.flow.set(flow);
-        self.notice.post();
+        self.event.notify();
     }
 
     /// It broke. Who has seen a head sees the end of the stream; the others see why.
@@ -193,7 +193,7 @@ impl LocalFill {
             if let Flow::Open(bytes) = self.flow.get() {
                 self.flow.set(Flow::Broken(bytes));
             }
-            self.notice.post();
+            self.event.notify();
             return;
         }
         self.set(Progress::Failed(error));
@@ -207,7 +207,7 @@ impl LocalFill {
     /// An interim response has come.
     pub fn push_interim(&self, head: ResponseHead) {
         self.interims.borrow_mut().push_back(head);
-        self.notice.post();
+        self.event.notify();
     }
 
     /// The origin has answered.
@@ -240,7 +240,7 @@ impl Drop for Reading {
         self.0.n_readers.set(self.0.n_readers.get() - 1);
         if !self.0.has_readers() {
             // The fill may be of no use any more.
-            self.0.notice.post();
+            self.0.event.notify();
         }
     }
 }

@@ -32,8 +32,8 @@ impl Fill {
         let (asked, rules) = (&self.job.request.fields, &self.job.rules);
         let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
         let Renewed { mut fields, mut lifetimes, omit } = renewed;
-        lifetimes.labels =
-            self.labels(&fields).renewed(&stored.lifetimes.labels, &response.head.fields);
+        lifetimes.surrogates =
+            self.surrogates(&fields).renewed(&stored.lifetimes.surrogates, &response.head.fields);
         self.keep_private(&mut fields, &omit);
         if rules.set_cookie != SetCookie::Store {
             let mut private = self.lease.local.private();
@@ -56,8 +56,8 @@ impl Fill {
         // A list that has grown meanwhile, or became a whole, is not to be as it was.
         let is_other = part_list::is_list(stored)
             && (lock.is_none() || lookup::has_changed(&cache, &self.job.found));
-        self.heed_purges(&entry);
-        if !self.is_spoiled() && !is_other {
+        self.doom_if_purged(&entry);
+        if !self.is_doomed() && !is_other {
             let note = Note::of(&entry);
             let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });
             let mut renewed = self.shelf.store_again(entry, stored).await;
@@ -72,7 +72,7 @@ impl Fill {
                 Err(error) => self.shelf.refused(&error),
             }
             self.list(note);
-            self.unless_spoiled();
+            self.remove_if_doomed();
         }
         self.lease.local.set_revalidated();
         self.lease.end(|cache, at| cache.fills.done(at));

@@ -39,10 +39,10 @@ impl<C: Client> Exchange<'_, C> {
         };
         let fields = pass::request_fields(self.client, self.request, framing);
         let question = pass::question(rule.upstream, self.request, &fields);
-        let asked_seq = self.asked_seq();
+        let purge_epoch = self.purge_epoch();
         let mut upload = Whole { client: self.client, body: &mut body };
         let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(rule, asked, asked_seq, reason).await
+        self.passed(rule, asked, purge_epoch, reason).await
     }
 
     pub(super) async fn pass_streamed(
@@ -52,15 +52,15 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<(), CloseReason> {
         let fields = pass::request_fields(self.client, self.request, self.request.length);
         let question = pass::question(rule.upstream, self.request, &fields);
-        let asked_seq = self.asked_seq();
+        let purge_epoch = self.purge_epoch();
         let mut upload = Streamed::new(self.client, self.request.length);
         let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(rule, asked, asked_seq, reason).await
+        self.passed(rule, asked, purge_epoch, reason).await
     }
 
     /// The last purge before the origin is asked, for what may be stored of its answer.
-    pub(super) fn asked_seq(&self) -> u64 {
-        self.context.cache.as_ref().map_or(0, |cache| cache.purges.asked_seq())
+    pub(super) fn purge_epoch(&self) -> u64 {
+        self.context.cache.as_ref().map_or(0, |cache| cache.purges.purge_epoch())
     }
 
     /// Answers with what is stored, if that may serve where the origin fails: by this error, or
@@ -84,7 +84,7 @@ impl<C: Client> Exchange<'_, C> {
         &mut self,
         rule: Rule,
         asked: Result<Response, FetchFailure>,
-        asked_seq: u64,
+        purge_epoch: u64,
         reason: PassReason,
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
@@ -112,7 +112,7 @@ impl<C: Client> Exchange<'_, C> {
         let context = Rc::clone(self.context);
         invalidate::after(&context, self.client.scheme(), self.request, &response.head);
         if let Some(cache) = context.cache.as_ref().filter(|_| rule.cache) {
-            match self.adopt(cache, rule, &mut response, asked_seq).await {
+            match self.adopt(cache, rule, &mut response, purge_epoch).await {
                 Ok(adopted) => {
                     read = adopted.read;
                     status.stored = adopted.is_stored;

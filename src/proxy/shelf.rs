@@ -18,7 +18,7 @@ use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::meta;
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup::{Found, MARKER_STATUS, Marker, Name};
@@ -76,7 +76,7 @@ impl Shelf {
         let Some(names) = &lifetimes.vary else { return Ok(found.primary.clone()) };
         let marker = match &found.marker {
             Some(marker) if marker.names == *names => marker.clone(),
-            _ => self.write_marker(&found.primary, names, lifetimes.labels.asked_seq)?,
+            _ => self.write_marker(&found.primary, names, lifetimes.surrogates.purge_epoch)?,
         };
         let name = found.primary.variant(&marker.names, &marker.mark, request);
         match variants::is_too_long(&name) {
@@ -185,13 +185,13 @@ impl Shelf {
         &self,
         primary: &Name,
         names: &VaryNames,
-        asked_seq: u64,
+        purge_epoch: u64,
     ) -> io::Result<Marker> {
         let mark: Rc<[u8]> = format!("{:x}", self.id).into_bytes().into();
         let lifetimes = Lifetimes {
             received_s: reactor::now().unix_s(),
             vary: Some(names.clone()),
-            labels: Labels::untagged(asked_seq),
+            surrogates: SurrogateKeys::untagged(purge_epoch),
             ..Lifetimes::default()
         };
         let entry = Entry {

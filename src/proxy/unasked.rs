@@ -50,11 +50,11 @@ impl Upload for Unasked {
 
     async fn gone(&mut self) {
         loop {
-            let since = self.local.notice.version();
+            let since = self.local.event.version();
             if !self.is_wanted() {
                 return;
             }
-            self.local.notice.later_than(since).await;
+            self.local.event.after(since).await;
         }
     }
 }

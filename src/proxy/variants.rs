@@ -13,10 +13,10 @@ use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheVerdict;
-use crate::policy::decide::{self, Course};
+use crate::policy::decide::{self, Action};
 use crate::policy::key::variants::{CHOSEN_BYTES_MAX, LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::key::vary::VaryNames;
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::codes::is_whole;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::revalidate::confirms;
@@ -97,8 +97,8 @@ pub async fn in_language(
     let name = name_in_language(&list, &found.primary, marker, &found.name)?;
     let what = What::Object(find_whole(cache, &name).await?);
     let other = Found { name, what, ..found.clone() };
-    let course = decide::course(request, other.held(), rules, reactor::now().unix_s()).0;
-    Some((other.object()?, ttl_of_hit(course)?))
+    let action = decide::decide(request, other.held(), rules, reactor::now().unix_s()).0;
+    Some((other.object()?, ttl_of_hit(action)?))
 }
 
 /// The name of the variant in the list of a key that a request may have for its language, if it
@@ -116,9 +116,9 @@ pub fn name_in_language(
 
 /// The freshness left of another variant than the selected one, in seconds, if it is used: nothing
 /// but what is fresh, and wants no validation, is.
-pub const fn ttl_of_hit(course: Course) -> Option<i64> {
-    match course {
-        Course::Answer { verdict: CacheVerdict::Hit, ttl_s, refreshes: false } => Some(ttl_s),
+pub const fn ttl_of_hit(action: Action) -> Option<i64> {
+    match action {
+        Action::Answer { verdict: CacheVerdict::Hit, ttl_s, refreshes: false } => Some(ttl_s),
         _ => None,
     }
 }
@@ -161,7 +161,7 @@ pub struct Note {
     text: Rc<[u8]>,
     variant: Variant,
     vary: Option<VaryNames>,
-    asked_seq: u64,
+    purge_epoch: u64,
 }
 
 impl Note {
@@ -170,8 +170,8 @@ impl Note {
         let parts = Parts::of(&entry.name.text)?;
         let variant = Variant::of(parts.chosen, &entry.fields)?;
         let vary = entry.lifetimes.vary.clone();
-        let asked_seq = entry.lifetimes.labels.asked_seq;
-        Some(Self { text: Rc::clone(&entry.name.text), variant, vary, asked_seq })
+        let purge_epoch = entry.lifetimes.surrogates.purge_epoch;
+        Some(Self { text: Rc::clone(&entry.name.text), variant, vary, purge_epoch })
     }
 
     /// Enters the variant, now that it is stored, and removes those that are too many.
@@ -187,8 +187,9 @@ impl Note {
             shelf.forget(&Parts { chosen: &variant.chosen, ..parts }.name().key);
         }
         let received_s = reactor::now().unix_s();
-        let labels = Labels::untagged(self.asked_seq);
-        let lifetimes = Lifetimes { received_s, vary: self.vary, labels, ..Lifetimes::default() };
+        let surrogates = SurrogateKeys::untagged(self.purge_epoch);
+        let lifetimes =
+            Lifetimes { received_s, vary: self.vary, surrogates, ..Lifetimes::default() };
         let status = Status(MARKER_STATUS);
         let entry = Entry { name, status, fields: Fields::new(), lifetimes };
         shelf.write_note(&entry, &list.encode(), State::Vary)

@@ -24,8 +24,8 @@ const WHOLE_BYTES_MAX: u64 = 64 << 20;
 /// Vary. Whoever asks meanwhile is answered from the parts.
 pub(super) async fn put_together(cache: Rc<CacheSide>, primary: Name, name: Name) {
     // Who makes the key untrue meanwhile sees the fill, and spoils it.
-    let asked_seq = cache.purges.asked_seq();
-    let at = match lease::unpurged(&cache, &name.key, &name.text, asked_seq) {
+    let purge_epoch = cache.purges.purge_epoch();
+    let at = match lease::unpurged(&cache, &name.key, &name.text, purge_epoch) {
         Lease::Leader(at) => at,
         Lease::Follow(at) => return lease::leave(&cache, at),
         Lease::Full => return,
@@ -52,7 +52,7 @@ pub(super) async fn put_together(cache: Rc<CacheSide>, primary: Name, name: Name
     for id in ids {
         place::discard(&cache.index, &cache.store, &name.part(id).key, None);
     }
-    if filling.is_spoiled() {
+    if filling.is_doomed() {
         shelf.forget(&primary.key);
         shelf.forget(&name.key);
     }
@@ -91,7 +91,7 @@ async fn write(
     }
     shelf.room_for(length).await;
     let Some(_lock) = Lock::take(filling.cache, &entry.name).await else { return Ok(false) };
-    if filling.is_spoiled() || !lookup::is_current(filling.cache, listed) {
+    if filling.is_doomed() || !lookup::is_current(filling.cache, listed) {
         return Ok(false);
     }
     shelf.publish(entry, writer).map(|_| true)
@@ -104,8 +104,8 @@ struct Filling<'c> {
 }
 
 impl Filling<'_> {
-    fn is_spoiled(&self) -> bool {
-        self.cache.fills.is_spoiled(self.at)
+    fn is_doomed(&self) -> bool {
+        self.cache.fills.is_doomed(self.at)
     }
 }
 

@@ -12,19 +12,19 @@ use slab::Slab;
 
 /// Wakes every task that waits for a change.
 #[derive(Debug, Default)]
-pub struct Notice {
+pub struct Event {
     version: Cell<u64>,
     waiting: RefCell<Slab<Waker>>,
 }
 
-impl Notice {
+impl Event {
     /// The number of changes so far.
     pub fn version(&self) -> u64 {
         self.version.get()
     }
 
     /// Says that something changed.
-    pub fn post(&self) {
+    pub fn notify(&self) {
         self.version.set(self.version.get() + 1);
         for (_, waker) in self.waiting.take() {
             waker.wake();
@@ -32,15 +32,15 @@ impl Notice {
     }
 
     /// Waits until there were more than `since` changes.
-    pub fn later_than(&self, since: u64) -> Later<'_> {
-        Later { notice: self, since, place: None }
+    pub fn after(&self, since: u64) -> Later<'_> {
+        Later { event: self, since, place: None }
     }
 }
 
 /// Waits for a change; safe to drop at any time.
 #[derive(Debug)]
 pub struct Later<'n> {
-    notice: &'n Notice,
+    event: &'n Event,
     since: u64,
     /// Where its waker is, and at which version it was put there: a change takes all of them out.
     place: Option<(usize, u64)>,
@@ -49,9 +49,9 @@ pub struct Later<'n> {
 impl Later<'_> {
     fn leave(&mut self) {
         if let Some((place, version)) = self.place.take()
-            && version == self.notice.version.get()
+            && version == self.event.version.get()
         {
-            self.notice.waiting.borrow_mut().remove(place);
+            self.event.waiting.borrow_mut().remove(place);
         }
     }
 }
@@ -60,13 +60,13 @@ impl Future for Later<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<()> {
-        let version = self.notice.version.get();
+        let version = self.event.version.get();
         if version > self.since {
             self.leave();
             return Poll::Ready(());
         }
         self.leave();
-        let place = self.notice.waiting.borrow_mut().insert(task.waker().clone());
+        let place = self.event.waiting.borrow_mut().insert(task.waker().clone());
         self.place = Some((place, version));
         Poll::Pending
     }
@@ -97,36 +97,36 @@ mod tests {
 
     #[test]
     fn a_change_before_the_wait_is_not_missed() {
-        let notice = Notice::default();
-        let since = notice.version();
-        notice.post();
-        let mut later = pin!(notice.later_than(since));
+        let event = Event::default();
+        let since = event.version();
+        event.notify();
+        let mut later = pin!(event.after(since));
         let waker = Waker::from(Arc::new(Count(AtomicUsize::new(0))));
         assert!(later.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
     }
 
     #[test]
     fn a_change_wakes_a_waiter_once() {
-        let notice = Notice::default();
+        let event = Event::default();
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&count));
         let mut task = Context::from_waker(&waker);
-        let mut later = pin!(notice.later_than(notice.version()));
+        let mut later = pin!(event.after(event.version()));
         assert!(later.as_mut().poll(&mut task).is_pending());
         assert!(later.as_mut().poll(&mut task).is_pending());
-        notice.post();
+        event.notify();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(later.as_mut().poll(&mut task).is_ready());
     }
 
     #[test]
     fn who_leaves_is_forgotten() {
-        let notice = Notice::default();
+        let event = Event::default();
         let waker = Waker::from(Arc::new(Count(AtomicUsize::new(0))));
         for _ in 0..3 {
-            let mut later = Box::pin(notice.later_than(notice.version()));
+            let mut later = Box::pin(event.after(event.version()));
             assert!(later.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        assert!(notice.waiting.borrow().is_empty());
+        assert!(event.waiting.borrow().is_empty());
     }
 }

@@ -54,6 +54,6 @@ async fn make_room(context: &Context, clients: &Clients) {
         let before_ms = reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS);
         clients.shed_idle(before_ms, SHED);
         // Idle connections grow old without a notice, so look again.
-        let _ = timer::timeout(PAUSE, clients.left.later_than(since)).await;
+        let _ = timer::timeout(PAUSE, clients.left.after(since)).await;
     }
 }

@@ -53,7 +53,7 @@ async fn flush_always(context: Rc<Context>) {
         match flush(&context) {
             None => {
                 // Elapsed or due: flush in either case.
-                let _ = timer::timeout(FLUSH_EVERY, context.log_due.later_than(since)).await;
+                let _ = timer::timeout(FLUSH_EVERY, context.log_due.after(since)).await;
             }
             Some(retry) => timer::sleep(retry).await,
         }
@@ -66,7 +66,7 @@ fn flush(context: &Context) -> Option<Duration> {
     let flushed = access.borrow_mut().flush();
     match flushed {
         Flushed::Done => {
-            context.log_flushed.post();
+            context.log_flushed.notify();
             None
         }
         Flushed::Busy { retry_ms } | Flushed::Failed { retry_ms } => {
@@ -83,7 +83,7 @@ async fn hear_of_fills(cache: Rc<CacheSide>) {
     while counter.readable().await.is_ok() {
         // A counter that was empty after all is no reason to stay silent.
         let _ = cache.wakes.drain(cache.seat);
-        cache.remote_notice.post();
+        cache.remote_event.notify();
     }
 }
 

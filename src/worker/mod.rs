@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use crate::proxy::clients::Clients;
 use crate::proxy::context::Context;
-use crate::reactor::event::Notice;
+use crate::reactor::event::Event;
 use crate::reactor::listener::Listener;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task};
@@ -50,7 +50,7 @@ struct Worker {
     /// Workers whose sockets are served here besides our own.
     adopted: RefCell<HashSet<usize>>,
     /// Posted when the worker is to drain.
-    ending: Notice,
+    ending: Event,
 }
 
 /// A listening socket, and the task that accepts from it while it is ours to serve.
@@ -78,14 +78,14 @@ async fn serve(inherited: Inherited) -> i32 {
         clients: Rc::default(),
         listeners: RefCell::new(listeners(inherited.sockets)),
         adopted: RefCell::default(),
-        ending: Notice::default(),
+        ending: Event::default(),
     });
     chores::start(&worker.context);
     worker.listen();
     let channel = Rc::new(Readable::new(inherited.channel));
     if say_ready(channel.fd().as_fd()).is_ok() {
         reactor::spawn(obey(Rc::clone(&worker), channel));
-        worker.ending.later_than(0).await;
+        worker.ending.after(0).await;
     }
     drain::drain(&worker).await;
     0
@@ -148,9 +148,9 @@ async fn obey(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
                 Heard::Nothing => break,
                 Heard::Orphaned => {
                     ::log::error!("the master is dead; this worker finishes what it has begun");
-                    return worker.ending.post();
+                    return worker.ending.notify();
                 }
-                Heard::Order(Order::Drain) => return worker.ending.post(),
+                Heard::Order(Order::Drain) => return worker.ending.notify(),
                 Heard::Order(Order::Reopen) => worker.reopen(),
                 Heard::Order(Order::Adopt(other)) => {
                     worker.adopted.borrow_mut().insert(other);
@@ -163,5 +163,5 @@ async fn obey(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
             }
         }
     }
-    worker.ending.post();
+    worker.ending.notify();
 }

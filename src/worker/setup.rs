@@ -16,7 +16,7 @@ use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
 use crate::reactor;
-use crate::reactor::event::Notice;
+use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::worker::inherited::Inherited;
 
@@ -60,8 +60,8 @@ pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
         pools,
         cache: cache(inherited).map(Rc::new),
         access: access.map(RefCell::new),
-        log_flushed: Notice::default(),
-        log_due: Notice::default(),
+        log_flushed: Event::default(),
+        log_due: Event::default(),
         waits_for_log,
         client_head,
         origin,
@@ -97,7 +97,7 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
         searches: RefCell::default(),
         local: RefCell::default(),
         remote: RefCell::default(),
-        remote_notice: Notice::default(),
+        remote_event: Event::default(),
         wakes: Rc::clone(&inherited.wakes),
         seat: inherited.seat,
         keeper_seat: inherited.keeper_seat,

@@ -18,7 +18,7 @@ shared_struct! {
         pub(super) bytes: AtomicU64,
         pub(super) total: AtomicU64,
         pub(super) followers: [AtomicU64; 2],
-        pub(super) asked_seq: AtomicU64,
+        pub(super) purge_epoch: AtomicU64,
         pub(super) is_counted: AtomicU32,
         _half: AtomicU32,
         _rest: [AtomicU64; 6],
@@ -45,7 +45,7 @@ impl Entry {
         matches!(self.state.load(Ordering::Acquire), FETCHING | STREAMING)
     }
 
-    pub(super) fn is_spoiled(&self) -> bool {
+    pub(super) fn is_doomed(&self) -> bool {
         self.total.load(Ordering::SeqCst) & SPOILED != 0
     }
 

@@ -135,8 +135,8 @@ impl Fills {
     }
 
     /// Asks for the fill of `key`, for the worker in `seat`. If it is to lead, it asks the origin
-    /// after the purge `asked_seq`.
-    pub fn lease(&self, key: &Key, seat: usize, asked_seq: u64) -> Lease {
+    /// after the purge `purge_epoch`.
+    pub fn lease(&self, key: &Key, seat: usize, purge_epoch: u64) -> Lease {
         let Some(owner) = self.owner() else { return Lease::Full };
         let halves = halves(key);
         let group = self.group_of(halves[0]);
@@ -150,7 +150,7 @@ impl Fills {
             let id = entry.id.load(Ordering::Relaxed);
             if id == 0 || !entry.is_under_way() {
                 ended = Some(ended.map_or((id, number), |best| best.min((id, number))));
-            } else if entry.is_of(halves) && !entry.is_spoiled() && self.is_led(entry) {
+            } else if entry.is_of(halves) && !entry.is_doomed() && self.is_led(entry) {
                 let at = FillAt { entry: number as u32, id };
                 self.follow(at, seat);
                 return Lease::Follow(at);
@@ -160,7 +160,7 @@ impl Fills {
         // is asked only when nothing else is free.
         let dead = || entries().find(|(_, entry)| !self.is_led(entry)).map(|(number, _)| number);
         match ended.map(|(_, number)| number).or_else(dead) {
-            Some(number) => Lease::Leader(self.begin(number, halves, owner, asked_seq)),
+            Some(number) => Lease::Leader(self.begin(number, halves, owner, purge_epoch)),
             None => Lease::Full,
         }
     }
@@ -185,9 +185,8 @@ impl Fills {
         let halves = halves(key);
         let first = self.group_of(halves[0]) * GROUP;
         let mut group = self.entries.iter().enumerate().skip(first).take(GROUP);
-        let (number, entry) = group.find(|(_, entry)| {
-            entry.is_of(halves) && entry.is_under_way() && !entry.is_spoiled()
-        })?;
+        let (number, entry) = group
+            .find(|(_, entry)| entry.is_of(halves) && entry.is_under_way() && !entry.is_doomed())?;
         Some(FillAt { entry: number as u32, id: entry.id.load(Ordering::Acquire) })
     }
 
@@ -264,7 +263,7 @@ impl Fills {
     /// What a running fill of `key` brings must not be stored: it was asked for before something
     /// made it untrue. Nobody joins it any more: the next to ask leads a fill beside it. That is so
     /// for every fill [`Key::beside`] the key as well.
-    pub fn spoil(&self, key: &Key) {
+    pub fn doom(&self, key: &Key) {
         let halves = halves(key);
         let group = self.group_of(halves[0]);
         for entry in self.entries.iter().skip(group * GROUP).take(GROUP) {
@@ -274,22 +273,22 @@ impl Fills {
         }
     }
 
-    /// As [`Fills::spoil`], for one fill.
-    pub fn spoil_at(&self, at: FillAt) {
+    /// As [`Fills::doom`], for one fill.
+    pub fn doom_at(&self, at: FillAt) {
         if let Some(entry) = self.entry(at) {
             entry.total.fetch_or(SPOILED, Ordering::SeqCst);
         }
     }
 
     /// The last purge before the fill's origin was asked; `None` when the fill is gone.
-    pub fn asked_seq(&self, at: FillAt) -> Option<u64> {
-        let asked_seq = self.entry(at)?.asked_seq.load(Ordering::Acquire);
-        self.entry(at).map(|_| asked_seq)
+    pub fn purge_epoch(&self, at: FillAt) -> Option<u64> {
+        let purge_epoch = self.entry(at)?.purge_epoch.load(Ordering::Acquire);
+        self.entry(at).map(|_| purge_epoch)
     }
 
-    /// Whether somebody called [`Fills::spoil`] on this fill.
-    pub fn is_spoiled(&self, at: FillAt) -> bool {
-        self.entry(at).is_none_or(Entry::is_spoiled)
+    /// Whether somebody called [`Fills::doom`] on this fill.
+    pub fn is_doomed(&self, at: FillAt) -> bool {
+        self.entry(at).is_none_or(Entry::is_doomed)
     }
 
     /// Leader: the response is not storable.
@@ -318,14 +317,14 @@ impl Fills {
     /// temporary files are in use. A walk of the table.
     pub fn under_way(&self) -> Vec<u64> {
         // Leaders are few: the kernel is asked once for each.
-        let mut judged: Vec<(u32, bool)> = Vec::new();
+        let mut status_version: Vec<(u32, bool)> = Vec::new();
         let mut ids = Vec::new();
         for entry in self.entries.iter().filter(|entry| entry.is_under_way()) {
             let leader = entry.owner.load(Ordering::Acquire);
-            let known = judged.iter().find(|it| it.0 == leader).map(|it| it.1);
+            let known = status_version.iter().find(|it| it.0 == leader).map(|it| it.1);
             let is_led = known.unwrap_or_else(|| {
                 let is_led = self.is_led(entry);
-                judged.push((leader, is_led));
+                status_version.push((leader, is_led));
                 is_led
             });
             if is_led {
@@ -427,7 +426,7 @@ impl Fills {
     }
 
     /// Writes an entry under the group's lock: without an id while it is between two fills.
-    fn begin(&self, number: usize, halves: [u64; 2], owner: Owner, asked_seq: u64) -> FillAt {
+    fn begin(&self, number: usize, halves: [u64; 2], owner: Owner, purge_epoch: u64) -> FillAt {
         let id = self.head[0].next_id.fetch_add(1, Ordering::AcqRel).max(1);
         if let Some(entry) = self.entries.get(number) {
             entry.id.store(0, Ordering::Relaxed);
@@ -437,7 +436,7 @@ impl Fills {
                 word.store(half, Ordering::Relaxed);
             }
             entry.owner.store(owner.word(), Ordering::Relaxed);
-            entry.asked_seq.store(asked_seq, Ordering::Relaxed);
+            entry.purge_epoch.store(purge_epoch, Ordering::Relaxed);
             entry.bytes.store(0, Ordering::Relaxed);
             entry.total.store(UNKNOWN, Ordering::Relaxed);
             entry.is_counted.store(0, Ordering::Relaxed);

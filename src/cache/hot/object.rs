@@ -6,7 +6,7 @@ use crate::cache::files::store::Object;
 use crate::cache::hot::large::LargeBody;
 use crate::cache::hot::rendered_head::{Face, TAIL_ROOM};
 use crate::cache::index::slot::SlotAt;
-use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::bucket::PurgeStatus;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
@@ -58,9 +58,9 @@ pub struct HotObject {
     /// The body's length in bytes.
     pub body_len: u64,
     /// How it stood to the purges when it was made; its lifetimes are as that demands.
-    pub standing: Standing,
+    pub purge_status: PurgeStatus,
     /// The version of the purges at which it was last found to stand so.
-    pub judged: Cell<u64>,
+    pub status_version: Cell<u64>,
     face: Face,
     rendered: RefCell<Rendered>,
     /// Found since the hand last came by.
@@ -115,7 +115,7 @@ impl HotObject {
         let (lifetimes, fields) = (self.lifetimes.clone(), self.fields.clone());
         let (key, len) = (self.key, self.body_len);
         Self::new(key, self.source, self.status, lifetimes, fields, Body::Large(body), &[], len)
-            .standing(self.standing, self.judged.get())
+            .purge_status(self.purge_status, self.status_version.get())
     }
 
     #[allow(clippy::too_many_arguments)] // private, and each is a field
@@ -145,8 +145,8 @@ impl HotObject {
             fields,
             body,
             body_len,
-            standing: Standing::Valid,
-            judged: Cell::new(0),
+            purge_status: PurgeStatus::Valid,
+            status_version: Cell::new(0),
             face,
             rendered: RefCell::new(Rendered { bytes: whole, start: 0, body_at, second: 0 }),
             visited: Cell::new(false),
@@ -160,8 +160,8 @@ impl HotObject {
     /// The same, with how it stands at this version of the purges. Its lifetimes are to be those
     /// that follow from that.
     #[must_use]
-    pub fn standing(self, standing: Standing, version: u64) -> Self {
-        Self { standing, judged: Cell::new(version), ..self }
+    pub fn purge_status(self, purge_status: PurgeStatus, version: u64) -> Self {
+        Self { purge_status, status_version: Cell::new(version), ..self }
     }
 
     /// Has the answers of [`Self::with_answer`] served by its route's rules from now on.

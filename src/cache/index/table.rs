@@ -459,19 +459,19 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_replaced_and_never_changed() {
-        let spoilers: [fn(&File); 5] = [
+        let doomers: [fn(&File); 5] = [
             |file| file.set_len(20_000).unwrap(),
             |file| file.set_len(0).unwrap(),
             |file| file.set_len(1 << 20).unwrap(),
             |file| file.write_all_at(b"?", 3).unwrap(),
             |file| file.write_all_at(&[9], 20).unwrap(),
         ];
-        for spoil in spoilers {
+        for doom in doomers {
             let dir = tempfile::tempdir().unwrap();
             drop(Table::open(dir.path(), 50).unwrap());
             let path = dir.path().join(FILE_NAME);
             let before = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-            spoil(&before);
+            doom(&before);
             let len = before.metadata().unwrap().len();
             assert!(matches!(Table::open_existing(dir.path()), Err(IndexError::NotOurs(_))));
             assert_eq!(Table::open(dir.path(), 50).unwrap().1, Opened::Replaced);

@@ -21,7 +21,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::policy::purge::surrogate::{Kind, LabelHash};
+use crate::policy::purge::surrogate::{Kind, SurrogateHash};
 use crate::sys::shm::shared_struct;
 
 /// Entries of a bucket.
@@ -50,7 +50,7 @@ shared_struct! {
 
 /// How a stored response stands to the purges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum PurgeStatus {
     /// None names it.
     #[default]
     Valid,
@@ -60,7 +60,7 @@ pub enum Standing {
     Purged,
 }
 
-impl Standing {
+impl PurgeStatus {
     /// Both together: the worse, or the staler.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
@@ -95,7 +95,7 @@ pub(super) struct Note {
 pub(super) struct Label(u64);
 
 impl Label {
-    pub(super) const fn new(hash: LabelHash, is_soft: bool) -> Self {
+    pub(super) const fn new(hash: SurrogateHash, is_soft: bool) -> Self {
         Self(hash.0 & !1 | is_soft as u64)
     }
 
@@ -104,8 +104,8 @@ impl Label {
     }
 
     /// The hash without its lowest bit.
-    pub(super) const fn hash(self) -> LabelHash {
-        LabelHash(self.0 & !1)
+    pub(super) const fn hash(self) -> SurrogateHash {
+        SurrogateHash(self.0 & !1)
     }
 }
 
@@ -128,35 +128,35 @@ pub(super) enum Kept {
 
 impl Bucket {
     /// How a response that was asked for after purge `asked` stands to what names `hash`.
-    pub(super) fn standing(&self, hash: LabelHash, asked: u64) -> Standing {
-        let mut standing = Standing::Valid;
+    pub(super) fn purge_status(&self, hash: SurrogateHash, asked: u64) -> PurgeStatus {
+        let mut purge_status = PurgeStatus::Valid;
         for entry in &self.entries {
-            standing = standing.with(match entry.read() {
-                Read::Torn => Standing::Purged,
+            purge_status = purge_status.with(match entry.read() {
+                Read::Torn => PurgeStatus::Purged,
                 Read::Whole { label, number }
                     if label.hash().0 == hash.0 & !1 && number > asked =>
                 {
                     match label.is_soft() {
-                        true => Standing::Stale(entry.time_s()),
-                        false => Standing::Purged,
+                        true => PurgeStatus::Stale(entry.time_s()),
+                        false => PurgeStatus::Purged,
                     }
                 }
-                Read::Whole { .. } | Read::Empty => Standing::Valid,
+                Read::Whole { .. } | Read::Empty => PurgeStatus::Valid,
             });
         }
         // Last: an entry that made way since was above the floor when it was there.
         fence(Ordering::Acquire);
         match self.floor.load(Ordering::Acquire) {
-            0 => standing,
+            0 => purge_status,
             word => match unsealed(word, FLOOR_SEED) {
-                Some(floor) if floor <= asked => standing,
-                _ => Standing::Purged,
+                Some(floor) if floor <= asked => purge_status,
+                _ => PurgeStatus::Purged,
             },
         }
     }
 
     /// The purges after number `asked` that are known to name `hash`.
-    pub(super) fn each_cause(&self, hash: LabelHash, asked: u64, mut take: impl FnMut(Cause)) {
+    pub(super) fn each_cause(&self, hash: SurrogateHash, asked: u64, mut take: impl FnMut(Cause)) {
         for entry in &self.entries {
             let Read::Whole { label, number } = entry.read() else { continue };
             if label.hash().0 == hash.0 & !1 && number > asked {

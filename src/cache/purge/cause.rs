@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::cache::purge::Purges;
-use crate::cache::purge::bucket::{Cause, NUMBER_BITS, NUMBER_MAX, Standing};
+use crate::cache::purge::bucket::{Cause, NUMBER_BITS, NUMBER_MAX, PurgeStatus};
 use crate::cache::purge::file::{OpenError, Parts};
 use crate::cache::purge::journal::Record;
-use crate::policy::purge::surrogate::{self, Labels};
+use crate::policy::purge::surrogate::{self, SurrogateKeys};
 
 /// The table, for those who only look: nothing is stored into it.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ impl Reader {
         self.0.count() == 0
     }
 
-    /// As [`Purges::standing`].
-    pub fn standing(&self, key_text: &[u8], labels: &Labels) -> Standing {
-        self.0.standing(key_text, labels)
+    /// As [`Purges::purge_status`].
+    pub fn purge_status(&self, key_text: &[u8], surrogates: &SurrogateKeys) -> PurgeStatus {
+        self.0.purge_status(key_text, surrogates)
     }
 
     /// As [`Purges::records`].
@@ -42,14 +42,14 @@ impl Reader {
     /// The purges that make a response of this key text and these labels stand as it does, the
     /// earliest first. Empty if it counts, or if no purge in force can be named: it became part
     /// of a coarser one, or the table is not the one that the response was stored under.
-    pub fn causes(&self, key_text: &[u8], labels: &Labels) -> Vec<Cause> {
+    pub fn causes(&self, key_text: &[u8], surrogates: &SurrogateKeys) -> Vec<Cause> {
         let Self(purges) = self;
-        let asked = labels.asked_seq & NUMBER_MAX;
+        let asked = surrogates.purge_epoch & NUMBER_MAX;
         let mut causes: Vec<Cause> = Vec::new();
-        if labels.asked_seq >> NUMBER_BITS != purges.id {
+        if surrogates.purge_epoch >> NUMBER_BITS != purges.id {
             return causes;
         }
-        surrogate::each_name(key_text, labels, purges, |hash| {
+        surrogate::each_name(key_text, surrogates, purges, |hash| {
             purges.bucket(hash).each_cause(hash, asked, |cause| causes.push(cause));
             true
         });

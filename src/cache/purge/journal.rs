@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::log::info;
 
 use crate::log::limit::UNLIMITED;
-use crate::policy::purge::surrogate::{Kind, LabelHash};
+use crate::policy::purge::surrogate::{Kind, SurrogateHash};
 use crate::sys::shm::shared_struct;
 
 /// Records of the ring: so many purges can be listed and undone.
@@ -53,7 +53,7 @@ pub struct Record {
     /// Who asked for it.
     pub who: String,
     /// The hash of what it named.
-    pub(super) hash: LabelHash,
+    pub(super) hash: SurrogateHash,
 }
 
 /// Bytes of a name that are kept.
@@ -118,7 +118,7 @@ impl Line {
             undoes: (words[1] & UNDOES != 0).then_some(words[2]),
             name: text(&words[8..]),
             who: text(&words[4..8]),
-            hash: LabelHash(words[2]),
+            hash: SurrogateHash(words[2]),
         })
     }
 }

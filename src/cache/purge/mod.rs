@@ -30,12 +30,12 @@ use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::cache::purge::bucket::{
-    Bucket, Kept, Label, NUMBER_BITS, NUMBER_MAX, Note, Standing, sealed, unsealed,
+    Bucket, Kept, Label, NUMBER_BITS, NUMBER_MAX, Note, PurgeStatus, sealed, unsealed,
 };
 use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
 use crate::cache::purge::journal::{RECORDS, Record};
 use crate::policy::key::host::NamedHost;
-use crate::policy::purge::surrogate::{self, Kind, LabelHash, Labels, Lengths};
+use crate::policy::purge::surrogate::{self, Kind, Lengths, SurrogateHash, SurrogateKeys};
 use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 
 /// What is to be purged.
@@ -146,30 +146,30 @@ impl Purges {
     }
 
     /// What a fill must note before its request is sent: this file, and the last purge in it.
-    pub fn asked_seq(&self) -> u64 {
+    pub fn purge_epoch(&self) -> u64 {
         fence(Ordering::SeqCst);
         self.id << NUMBER_BITS | self.count()
     }
 
     /// How a stored response of this key text and these labels stands now. Read
     /// [`Purges::version`] first if the answer is to be kept.
-    pub fn standing(&self, key_text: &[u8], labels: &Labels) -> Standing {
-        let (asked, count) = (labels.asked_seq & NUMBER_MAX, self.count());
-        if labels.asked_seq >> NUMBER_BITS != self.id || asked > count {
-            return Standing::Purged;
+    pub fn purge_status(&self, key_text: &[u8], surrogates: &SurrogateKeys) -> PurgeStatus {
+        let (asked, count) = (surrogates.purge_epoch & NUMBER_MAX, self.count());
+        if surrogates.purge_epoch >> NUMBER_BITS != self.id || asked > count {
+            return PurgeStatus::Purged;
         }
         if asked == count {
-            return Standing::Valid;
+            return PurgeStatus::Valid;
         }
-        if labels.is_cut && self.tagged() > asked {
-            return Standing::Purged;
+        if surrogates.is_cut && self.tagged() > asked {
+            return PurgeStatus::Purged;
         }
-        let mut standing = Standing::Valid;
-        surrogate::each_name(key_text, labels, self, |hash| {
-            standing = standing.with(self.bucket(hash).standing(hash, asked));
-            standing != Standing::Purged
+        let mut purge_status = PurgeStatus::Valid;
+        surrogate::each_name(key_text, surrogates, self, |hash| {
+            purge_status = purge_status.with(self.bucket(hash).purge_status(hash, asked));
+            purge_status != PurgeStatus::Purged
         });
-        standing
+        purge_status
     }
 
     /// Purges, and gives the purge's number. In force in all processes when this returns.
@@ -193,7 +193,7 @@ impl Purges {
         // here, the number is only skipped.
         let number = self.next();
         let (kind, text) = self.fitting(order.kind, &order.text);
-        let hash = LabelHash::of(kind, &text);
+        let hash = SurrogateHash::of(kind, &text);
         let label = Label::new(hash, order.is_soft);
         let len = if kind == Kind::Prefix { text.len() } else { 0 };
         self.bucket(hash).note(&Note { label, number, time_s: now_s, kind, len });
@@ -358,7 +358,7 @@ impl Purges {
         &self.parts.header[0]
     }
 
-    fn bucket(&self, hash: LabelHash) -> &Bucket {
+    fn bucket(&self, hash: SurrogateHash) -> &Bucket {
         // A power of two of them; the lowest bit of a hash is not its own.
         let number = (hash.0 >> 1) as usize & (self.parts.buckets.len() - 1);
         &self.parts.buckets[number]

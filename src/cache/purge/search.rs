@@ -17,7 +17,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cache::purge::{Order, PurgeError, Purges};
-use crate::policy::purge::surrogate::{Kind, LabelHash};
+use crate::policy::purge::surrogate::{Kind, SurrogateHash};
 use crate::sys::shm::shared_struct;
 
 shared_struct! {
@@ -88,7 +88,7 @@ fn has(word: &AtomicU64, bit: u64) -> bool {
 
 fn place_of(path: &[u8]) -> (usize, u64) {
     // The lowest bit of a hash is not its own.
-    let hash = (LabelHash::of(Kind::Search, path).0 >> 1) as usize;
+    let hash = (SurrogateHash::of(Kind::Search, path).0 >> 1) as usize;
     (hash / 64 % WORDS, 1 << (hash % 64))
 }
 

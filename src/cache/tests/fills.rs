@@ -32,7 +32,7 @@ fn the_first_leads_the_second_follows_and_hears_everything() {
     assert_eq!(b.bytes_under_way(), 10);
     let other = leader(b.lease(&key_of(b"y"), 1, 0));
     b.head_ready(other, Some(500));
-    a.spoil(&key_of(b"y"));
+    a.doom(&key_of(b"y"));
     assert_eq!(a.bytes_under_way(), 510);
     b.failed(other, 1);
     assert_eq!(a.bytes_under_way(), 10);
@@ -68,24 +68,24 @@ fn who_holds_an_old_fill_sees_it_gone() {
 }
 
 #[test]
-fn a_spoiled_fill_is_joined_by_nobody() {
+fn a_doomed_fill_is_joined_by_no_client() {
     let (a, b) = two();
     let key = key_of(b"x");
     let old = leader(a.lease(&key, 0, 0));
     assert_eq!(b.lease(&key, 1, 0), Lease::Follow(old));
-    b.spoil(&key);
-    assert!(a.is_spoiled(old));
+    b.doom(&key);
+    assert!(a.is_doomed(old));
     let new = leader(b.lease(&key, 1, 0));
-    assert!(new != old && !b.is_spoiled(new));
+    assert!(new != old && !b.is_doomed(new));
     assert_eq!(a.lease(&key, 0, 0), Lease::Follow(new));
     assert_eq!(a.head_ready(old, Some(5)), Seats::one(1), "who joined before still hears of it");
     assert_eq!(b.state(old), FillState::Streaming { bytes: 0, total: Some(5) });
-    b.spoil(&key_of(b"y"));
-    assert!(!b.is_spoiled(new));
+    b.doom(&key_of(b"y"));
+    assert!(!b.is_doomed(new));
 }
 
 #[test]
-fn what_is_fetched_beside_a_key_is_spoiled_with_it() {
+fn a_fill_beside_a_key_is_doomed_with_it() {
     let (a, b) = two();
     let key = key_of(b"x");
     let parts = [key.beside(b"0-9"), key.beside(b"10-19")];
@@ -93,8 +93,8 @@ fn what_is_fetched_beside_a_key_is_spoiled_with_it() {
     let fills = parts.map(|part| leader(a.lease(&part, 0, 0)));
     assert_eq!(b.under_way_of(&parts[0]), Some(fills[0]));
     assert_eq!(b.under_way_of(&key), None);
-    b.spoil(&key);
-    assert!(fills.iter().all(|fill| a.is_spoiled(*fill)));
+    b.doom(&key);
+    assert!(fills.iter().all(|fill| a.is_doomed(*fill)));
     assert_eq!(b.under_way_of(&parts[0]), None, "nobody joins it any more");
 }
 

@@ -29,17 +29,17 @@ fn soft(kind: Kind, text: &str) -> Order {
 }
 
 /// A stored response, asked for now.
-fn stored(purges: &Purges, tags: &[&str]) -> Labels {
+fn stored(purges: &Purges, tags: &[&str]) -> SurrogateKeys {
     let mut tags: Vec<u64> =
-        tags.iter().map(|tag| LabelHash::of(Kind::Tag, tag.as_bytes()).0).collect();
+        tags.iter().map(|tag| SurrogateHash::of(Kind::Tag, tag.as_bytes()).0).collect();
     tags.sort_unstable();
-    Labels { asked_seq: purges.asked_seq(), tags: tags.into(), is_cut: false }
+    SurrogateKeys { purge_epoch: purges.purge_epoch(), tags: tags.into(), is_cut: false }
 }
 
 const PAGE: &str = "GET http://a.example/x/page?q";
 
-fn standing(purges: &Purges, text: &str, labels: &Labels) -> Standing {
-    purges.standing(text.as_bytes(), labels)
+fn purge_status(purges: &Purges, text: &str, surrogates: &SurrogateKeys) -> PurgeStatus {
+    purges.purge_status(text.as_bytes(), surrogates)
 }
 
 #[test]
@@ -61,12 +61,12 @@ fn each_kind_names_what_was_asked_for_before_and_nothing_later() {
         let version = purges.version();
         let number = purges.purge(&order, 5).unwrap();
         assert_ne!(purges.version(), version);
-        let expected = if names { Standing::Purged } else { Standing::Valid };
-        assert_eq!(standing(&purges, PAGE, &before), expected, "{order:?}");
+        let expected = if names { PurgeStatus::Purged } else { PurgeStatus::Valid };
+        assert_eq!(purge_status(&purges, PAGE, &before), expected, "{order:?}");
         let variant = format!("{PAGE}\naccept:x\n#1");
-        assert_eq!(standing(&purges, &variant, &before), expected, "{order:?}");
+        assert_eq!(purge_status(&purges, &variant, &before), expected, "{order:?}");
         let after = stored(&purges, &["news"]);
-        assert_eq!(standing(&purges, PAGE, &after), Standing::Valid, "{order:?}");
+        assert_eq!(purge_status(&purges, PAGE, &after), PurgeStatus::Valid, "{order:?}");
         assert_eq!(purges.records()[0].number, number);
     }
 }
@@ -76,7 +76,7 @@ fn the_purges_that_name_something_are_told() {
     let (dir, purges) = purges(64);
     let before = stored(&purges, &["a", "b"]);
     let reader = cause::Reader::open(dir.path()).unwrap();
-    let causes = |labels: &Labels| reader.causes(PAGE.as_bytes(), labels);
+    let causes = |surrogates: &SurrogateKeys| reader.causes(PAGE.as_bytes(), surrogates);
     assert_eq!(causes(&before), []);
     purges.purge(&soft(Kind::Tag, "a"), 50).unwrap();
     purges.purge(&order(Kind::Tag, "c"), 55).unwrap();
@@ -91,19 +91,19 @@ fn the_purges_that_name_something_are_told() {
     let named = cause(url, Kind::Url, false, 60, "", "");
     assert_eq!(causes(&before), [tagged, named.clone()]);
     assert_eq!(causes(&after), [named]);
-    let foreign = Labels { asked_seq: before.asked_seq + (1 << NUMBER_BITS), ..before };
+    let foreign = SurrogateKeys { purge_epoch: before.purge_epoch + (1 << NUMBER_BITS), ..before };
     assert_eq!(causes(&foreign), []);
 }
 
 #[test]
 fn a_soft_purge_makes_stale_and_a_hard_one_outweighs_it() {
     let (_dir, purges) = purges(64);
-    let labels = stored(&purges, &["a", "b"]);
+    let surrogates = stored(&purges, &["a", "b"]);
     purges.purge(&soft(Kind::Tag, "a"), 50).unwrap();
     purges.purge(&soft(Kind::Tag, "b"), 40).unwrap();
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Stale(40));
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Stale(40));
     purges.purge(&order(Kind::Tag, "b"), 60).unwrap();
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
 }
 
 #[test]
@@ -116,12 +116,12 @@ fn undoing_brings_back_what_one_purge_named_and_no_more() {
     let host = purges.purge(&order(Kind::Host, "a.example"), 3).unwrap();
     assert_eq!(purges.undo(first, "me", 9), Err(PurgeError::Covered(second)));
     purges.undo(second, "me", 9).unwrap();
-    assert_eq!(standing(&purges, PAGE, &young), Standing::Purged, "by its host");
+    assert_eq!(purge_status(&purges, PAGE, &young), PurgeStatus::Purged, "by its host");
     purges.undo(host, "me", 9).unwrap();
-    assert_eq!(standing(&purges, PAGE, &young), Standing::Valid);
-    assert_eq!(standing(&purges, PAGE, &old), Standing::Purged, "the first is in force");
+    assert_eq!(purge_status(&purges, PAGE, &young), PurgeStatus::Valid);
+    assert_eq!(purge_status(&purges, PAGE, &old), PurgeStatus::Purged, "the first is in force");
     purges.undo(first, "me", 9).unwrap();
-    assert_eq!(standing(&purges, PAGE, &old), Standing::Valid);
+    assert_eq!(purge_status(&purges, PAGE, &old), PurgeStatus::Valid);
     assert_eq!(purges.undo(second, "me", 9), Err(PurgeError::Undone));
     assert_eq!(purges.undo(99, "me", 9), Err(PurgeError::Unknown));
     assert!(purges.records().iter().filter(|record| record.is_undone).count() == 3);
@@ -133,61 +133,61 @@ fn undoing_brings_back_what_one_purge_named_and_no_more() {
 #[test]
 fn what_an_earlier_purge_made_stale_is_stale_since_then() {
     let (_dir, purges) = purges(1);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     purges.purge(&soft(Kind::Url, PAGE), 10).unwrap();
     let second = purges.purge(&soft(Kind::Url, PAGE), 50).unwrap();
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Stale(50));
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Stale(50));
     purges.undo(second, "me", 60).unwrap();
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Stale(10));
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Stale(10));
 }
 
 #[test]
 fn a_purge_that_covers_what_is_not_known_any_more_stays() {
     let (_dir, purges) = purges(1);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     let numbers: Vec<u64> =
         (0..3).map(|n| purges.purge(&order(Kind::Url, PAGE), n).unwrap()).collect();
     purges.undo(numbers[2], "me", 9).unwrap();
     assert_eq!(purges.undo(numbers[1], "me", 9), Err(PurgeError::Folded));
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
 }
 
 #[test]
 fn undoing_never_brings_back_what_an_earlier_purge_named() {
     let (_dir, purges) = purges(1);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     let numbers: Vec<u64> =
         (0..4).map(|n| purges.purge(&order(Kind::Url, PAGE), n).unwrap()).collect();
     for number in numbers.into_iter().rev() {
         let _ = purges.undo(number, "me", 9);
-        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+        assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
     }
 }
 
 #[test]
 fn a_full_bucket_gives_up_precision_and_never_a_purge() {
     let (_dir, purges) = purges(1);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     purges.purge(&soft(Kind::Url, PAGE), 1).unwrap();
     for n in 0..20 {
         purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
     }
     assert!(purges.parts.buckets[0].floor().is_some());
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
     assert_eq!(purges.undo(1, "me", 9), Err(PurgeError::Folded));
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     purges.purge(&order(Kind::Tag, "x"), 1).unwrap();
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Valid);
 }
 
 #[test]
 fn a_response_with_too_many_tags_is_named_by_every_one() {
     let (_dir, purges) = purges(64);
-    let labels = Labels { is_cut: true, ..stored(&purges, &[]) };
+    let surrogates = SurrogateKeys { is_cut: true, ..stored(&purges, &[]) };
     purges.purge(&order(Kind::Url, "GET http://b/"), 1).unwrap();
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Valid);
     purges.purge(&order(Kind::Tag, "any"), 1).unwrap();
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
 }
 
 #[test]
@@ -195,31 +195,37 @@ fn beginnings_of_too_many_lengths_name_more_and_not_less() {
     let (_dir, purges) = purges(256);
     let url = |n: usize| format!("http://a.example/{}", "x".repeat(n));
     for n in 0..80 {
-        let labels = stored(&purges, &[]);
+        let surrogates = stored(&purges, &[]);
         purges.purge(&order(Kind::Prefix, &url(n)), 1).unwrap();
         let page = format!("GET {}y", url(n));
-        assert_eq!(standing(&purges, &page, &labels), Standing::Purged, "{n}");
+        assert_eq!(purge_status(&purges, &page, &surrogates), PurgeStatus::Purged, "{n}");
     }
     assert!(purges.n_lengths() <= LENGTHS_MAX);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     purges.purge(&order(Kind::Prefix, &url(5000)), 1).unwrap();
     let host = "b".repeat(300);
     purges.purge(&order(Kind::Prefix, &format!("http://{host}/x")), 1).unwrap();
-    assert_eq!(standing(&purges, &format!("GET {}", url(6000)), &labels), Standing::Purged);
-    assert_eq!(standing(&purges, &format!("GET http://{host}/"), &labels), Standing::Purged);
+    assert_eq!(
+        purge_status(&purges, &format!("GET {}", url(6000)), &surrogates),
+        PurgeStatus::Purged
+    );
+    assert_eq!(
+        purge_status(&purges, &format!("GET http://{host}/"), &surrogates),
+        PurgeStatus::Purged
+    );
 }
 
 #[test]
 fn a_beginning_that_became_part_of_a_floor_is_never_forgotten() {
     let (_dir, purges) = purges(4096);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     let prefix = order(Kind::Prefix, "http://a.example/x/");
     purges.purge(&prefix, 1).unwrap();
-    let bucket = purges.bucket(LabelHash::of(Kind::Prefix, &prefix.text));
+    let bucket = purges.bucket(SurrogateHash::of(Kind::Prefix, &prefix.text));
     let mut names = (0..).map(|n: u32| n.to_string());
     while bucket.floor().is_none() {
         let name = names.next().unwrap();
-        if std::ptr::eq(bucket, purges.bucket(LabelHash::of(Kind::Tag, name.as_bytes()))) {
+        if std::ptr::eq(bucket, purges.bucket(SurrogateHash::of(Kind::Tag, name.as_bytes()))) {
             purges.purge(&order(Kind::Tag, &name), 1).unwrap();
         }
     }
@@ -227,29 +233,29 @@ fn a_beginning_that_became_part_of_a_floor_is_never_forgotten() {
         let url = format!("http://b.example/{}", "x".repeat(30 + n));
         purges.purge(&order(Kind::Prefix, &url), 1).unwrap();
     }
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
 }
 
 #[test]
 fn purges_outlive_a_restart_and_a_lost_file_purges_everything() {
     let (dir, purges) = purges(64);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     let other = stored(&purges, &[]);
     purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
     drop(purges);
     let (purges, is_new) = Purges::open(dir.path()).unwrap();
     assert!(!is_new);
-    assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
-    assert_eq!(standing(&purges, "GET http://b/", &other), Standing::Valid);
+    assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
+    assert_eq!(purge_status(&purges, "GET http://b/", &other), PurgeStatus::Valid);
     drop(purges);
     std::fs::remove_file(dir.path().join(file::FILE_NAME)).unwrap();
     assert!(Purges::open_existing(dir.path()).is_err());
     let (purges, is_new) = Purges::open(dir.path()).unwrap();
     assert!(is_new);
-    assert_eq!(standing(&purges, "GET http://b/", &other), Standing::Purged);
-    assert_eq!(standing(&purges, PAGE, &Labels::default()), Standing::Purged);
-    let ahead = Labels::untagged(purges.asked_seq() + 1);
-    assert_eq!(standing(&purges, PAGE, &ahead), Standing::Purged, "of a later table");
+    assert_eq!(purge_status(&purges, "GET http://b/", &other), PurgeStatus::Purged);
+    assert_eq!(purge_status(&purges, PAGE, &SurrogateKeys::default()), PurgeStatus::Purged);
+    let ahead = SurrogateKeys::untagged(purges.purge_epoch() + 1);
+    assert_eq!(purge_status(&purges, PAGE, &ahead), PurgeStatus::Purged, "of a later table");
 }
 
 #[test]
@@ -262,7 +268,7 @@ fn no_number_is_given_again_after_a_loss_of_power() {
             purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
         }
         // The file of a response is on the disk, what the table knew meanwhile is not.
-        let labels = stored(&purges, &[]);
+        let surrogates = stored(&purges, &[]);
         drop(purges);
         std::fs::write(&path, &on_disk).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
@@ -271,15 +277,15 @@ fn no_number_is_given_again_after_a_loss_of_power() {
             true => Purges::open_existing(dir.path()).unwrap(),
             false => Purges::open(dir.path()).unwrap().0,
         };
-        assert_eq!(standing(&purges, PAGE, &labels), Standing::Valid);
+        assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Valid);
         assert_eq!(purges.purge(&order(Kind::Url, PAGE), 1), Ok(repair::JUMP + 1));
         for n in 0..9 {
-            assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+            assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
             purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
         }
         drop(purges);
         let (purges, _) = Purges::open(dir.path()).unwrap();
-        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged);
+        assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
         assert_eq!(purges.count(), repair::JUMP + 10, "once for each start of the machine");
     }
 }
@@ -287,7 +293,7 @@ fn no_number_is_given_again_after_a_loss_of_power() {
 #[test]
 fn every_flipped_bit_purges_too_much_and_never_too_little() {
     let (dir, purges) = purges(1);
-    let labels = stored(&purges, &[]);
+    let surrogates = stored(&purges, &[]);
     purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
     for n in 0..9 {
         purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
@@ -300,17 +306,21 @@ fn every_flipped_bit_purges_too_much_and_never_too_little() {
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&[whole[at] ^ 1 << (at % 8)], at as u64).unwrap();
         let (purges, is_new) = Purges::open_with(dir.path(), 1).unwrap();
-        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged, "byte {at}");
+        assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged, "byte {at}");
         purges.mend();
-        assert_eq!(standing(&purges, PAGE, &labels), Standing::Purged, "byte {at}, mended");
+        assert_eq!(
+            purge_status(&purges, PAGE, &surrogates),
+            PurgeStatus::Purged,
+            "byte {at}, mended"
+        );
         if !is_new {
             let young = stored(&purges, &[]);
             purges.purge(&order(Kind::Tag, "other"), 1).unwrap();
-            assert_eq!(standing(&purges, PAGE, &young), Standing::Valid, "byte {at}");
-            let many = Labels { is_cut: true, ..stored(&purges, &[]) };
-            assert_eq!(standing(&purges, PAGE, &many), Standing::Valid, "byte {at}");
+            assert_eq!(purge_status(&purges, PAGE, &young), PurgeStatus::Valid, "byte {at}");
+            let many = SurrogateKeys { is_cut: true, ..stored(&purges, &[]) };
+            assert_eq!(purge_status(&purges, PAGE, &many), PurgeStatus::Valid, "byte {at}");
             purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
-            assert_eq!(standing(&purges, PAGE, &young), Standing::Purged, "byte {at}");
+            assert_eq!(purge_status(&purges, PAGE, &young), PurgeStatus::Purged, "byte {at}");
         }
         drop(purges);
         std::fs::write(&path, &whole).unwrap();
@@ -326,20 +336,20 @@ fn only_writes_to_paths_that_may_have_something_for_more_queries_are_noted() {
     }
     assert_eq!((purges.count(), purges.version()), (0, 1));
     let [known, new, other] = [1, 1001, 1002].map(path);
-    let labels = |purges: &Purges, path: &str| {
-        let tags = [LabelHash::of(Kind::Search, path.as_bytes()).0].into();
-        Labels { tags, ..stored(purges, &[]) }
+    let surrogates = |purges: &Purges, path: &str| {
+        let tags = [SurrogateHash::of(Kind::Search, path.as_bytes()).0].into();
+        SurrogateKeys { tags, ..stored(purges, &[]) }
     };
     // The write may have come after the response was asked for.
-    let before = labels(&purges, &known);
+    let before = surrogates(&purges, &known);
     purges.expect_search(known.as_bytes(), 1).unwrap();
-    assert_eq!(standing(&purges, &known, &before), Standing::Purged);
+    assert_eq!(purge_status(&purges, &known, &before), PurgeStatus::Purged);
     for (path, number) in [(&known, 2), (&new, 3)] {
-        let before = labels(&purges, path);
+        let before = surrogates(&purges, path);
         purges.expect_search(path.as_bytes(), 1).unwrap();
-        assert_eq!(standing(&purges, path, &before), Standing::Valid);
+        assert_eq!(purge_status(&purges, path, &before), PurgeStatus::Valid);
         assert_eq!(purges.purge_search(path.as_bytes(), 1), Ok(Some(number)));
-        assert_eq!(standing(&purges, path, &before), Standing::Purged);
+        assert_eq!(purge_status(&purges, path, &before), PurgeStatus::Purged);
     }
     drop(purges);
     let purges = Purges::open(dir.path()).unwrap().0;
@@ -403,9 +413,9 @@ fn threads_that_purge_at_once_lose_none() {
             scope.spawn(move || {
                 for n in 0..300 {
                     let text = format!("GET http://{thread}/{}", n % 5);
-                    let labels = stored(purges, &[]);
+                    let surrogates = stored(purges, &[]);
                     purges.purge(&order(Kind::Url, &text), n).unwrap();
-                    assert_eq!(standing(purges, &text, &labels), Standing::Purged);
+                    assert_eq!(purge_status(purges, &text, &surrogates), PurgeStatus::Purged);
                 }
             });
         }
@@ -446,7 +456,7 @@ proptest! {
     fn nothing_that_was_purged_counts(steps in steps(), small: bool) {
         let (_dir, purges) = purges(if small { 1 } else { 512 });
         let mut history: Vec<(u64, Kind, u8, bool)> = Vec::new();
-        let mut objects: Vec<(u8, Labels)> = Vec::new();
+        let mut objects: Vec<(u8, SurrogateKeys)> = Vec::new();
         for step in steps {
             match step {
                 Step::Purge(kind, n, is_soft) => {
@@ -460,13 +470,13 @@ proptest! {
                     }
                 }
             }
-            for (n, labels) in &objects {
-                let asked = labels.asked_seq & NUMBER_MAX;
+            for (n, surrogates) in &objects {
+                let asked = surrogates.purge_epoch & NUMBER_MAX;
                 let named = history.iter().filter(|(number, _, of, _)| *number > asked && of == n);
-                let expected = named.fold(Standing::Valid, |standing, (_, _, _, is_soft)| {
-                    standing.with(if *is_soft { Standing::Stale(7) } else { Standing::Purged })
+                let expected = named.fold(PurgeStatus::Valid, |purge_status, (_, _, _, is_soft)| {
+                    purge_status.with(if *is_soft { PurgeStatus::Stale(7) } else { PurgeStatus::Purged })
                 });
-                let found = standing(&purges, &name(Kind::Url, *n), labels);
+                let found = purge_status(&purges, &name(Kind::Url, *n), surrogates);
                 match small {
                     true => prop_assert_eq!(found.with(expected), found),
                     false => prop_assert_eq!(found, expected),

@@ -87,7 +87,7 @@ fn a_front_longer_than_the_first_read_is_read_whole() {
 #[test]
 fn damage_of_any_kind_is_a_fault() {
     type Spoiler = (fn(&File), Fault);
-    let spoilers: [Spoiler; 6] = [
+    let doomers: [Spoiler; 6] = [
         (|file| file.set_len(30).unwrap(), Fault::Cut),
         (|file| file.set_len(80).unwrap(), Fault::Cut),
         (|file| file.set_len(9000).unwrap(), Fault::Cut),
@@ -95,10 +95,10 @@ fn damage_of_any_kind_is_a_fault() {
         (|file| file.write_all_at(b"?", 70).unwrap(), Fault::FrontDamaged),
         (|file| file.write_all_at(b"?", 33).unwrap(), Fault::HeaderDamaged),
     ];
-    for (spoil, expected) in spoilers {
+    for (doom, expected) in doomers {
         let (_dir, store) = store();
         let key = put(&store, &[5; 10_000]);
-        spoil(&OpenOptions::new().write(true).open(store.path(&key)).unwrap());
+        doom(&OpenOptions::new().write(true).open(store.path(&key)).unwrap());
         let error = store.open_object(&key, TEXT).unwrap_err();
         assert!(matches!(error, OpenError::Fault(fault) if fault == expected), "{error}");
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::files::store::Object;
 use crate::cache::index::slot::State;
-use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::bucket::PurgeStatus;
 use crate::cli::cache::name::{KeyText, Naming};
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::cache::show::chosen;
@@ -41,10 +41,10 @@ pub(super) fn cat(
         false if fields.is_empty() => cache.find(&naming.key(name)?),
         false => bail!("{name:?} is no URL: a variant is chosen by its fields or by its own key"),
     };
-    let Some(Sight { view, object, standing }) = sight else {
+    let Some(Sight { view, object, purge_status }) = sight else {
         bail!("{name:?} is not stored{}", if fields.is_empty() { "" } else { " for these fields" })
     };
-    if standing == Standing::Purged {
+    if purge_status == PurgeStatus::Purged {
         bail!("{name:?} was purged");
     }
     if view.state == State::Vary {

@@ -13,7 +13,7 @@ use crate::cache::index::slot::{NO_CACHE, SlotView, State};
 use crate::cache::index::table::IndexError;
 use crate::cache::maintenance::reconcile::{SlotFault, compare};
 use crate::cache::purge::bucket::Cause;
-use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::purge::cause::Reader;
 use crate::cli::cache::name::KeyText;
 use crate::policy::key::Key;
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Sight {
     /// The file; `None` for a slot that needs none.
     pub(in crate::cli) object: Result<Option<Object>, SlotFault>,
     /// Whether it was purged; the moments of the view are as that demands.
-    pub(in crate::cli) standing: Standing,
+    pub(in crate::cli) purge_status: PurgeStatus,
 }
 
 impl Opened {
@@ -87,27 +87,27 @@ impl Opened {
     fn judge(&self, mut view: SlotView, object: Result<Option<Object>, SlotFault>) -> Sight {
         let file = object.as_ref().ok().and_then(Option::as_ref);
         let lifetimes = file.and_then(|file| Some((file, meta::decode(file.meta()).ok()?)));
-        let standing = match (&self.purges, lifetimes) {
+        let purge_status = match (&self.purges, lifetimes) {
             (Some(purges), Some((file, mut lifetimes))) => {
-                let standing = purges.standing(file.key_text(), &lifetimes.labels);
-                if let Standing::Stale(since_s) = standing {
+                let purge_status = purges.purge_status(file.key_text(), &lifetimes.surrogates);
+                if let PurgeStatus::Stale(since_s) = purge_status {
                     lifetimes.end_freshness(since_s.min(now_s()));
                     view.slot.fresh_until_s = lifetimes.fresh_until_s;
                     view.slot.swr_until_s = lifetimes.swr_until_s;
                     view.slot.sie_until_s = lifetimes.sie_until_s;
                 }
-                standing
+                purge_status
             }
-            _ => Standing::Valid,
+            _ => PurgeStatus::Valid,
         };
-        Sight { view, object, standing }
+        Sight { view, object, purge_status }
     }
 
     /// The purges by which something that was found does not count as it did.
     pub(in crate::cli) fn causes(&self, sight: &Sight) -> Vec<Cause> {
         let (Some(purges), Some(file)) = (&self.purges, sight.file()) else { return Vec::new() };
         let lifetimes = meta::decode(file.meta());
-        lifetimes.map_or_else(|_| Vec::new(), |it| purges.causes(file.key_text(), &it.labels))
+        lifetimes.map_or_else(|_| Vec::new(), |it| purges.causes(file.key_text(), &it.surrogates))
     }
 
     /// What is stored under a key.
@@ -155,7 +155,7 @@ impl Sight {
 
     /// Whether it is as if it were not stored.
     pub(in crate::cli) fn is_purged(&self) -> bool {
-        self.standing == Standing::Purged
+        self.purge_status == PurgeStatus::Purged
     }
 
     /// Why the file may not be read, if that says nothing about what is in it.

@@ -12,7 +12,7 @@ use crate::http::forward::{self, Peer};
 use crate::http::h1::write;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheStatus;
-use crate::policy::decide::Course;
+use crate::policy::decide::Action;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial;
@@ -87,10 +87,10 @@ pub(super) struct Basis<'a> {
 
 impl Basis<'_> {
     /// What a course comes to.
-    pub(super) fn outcome(&self, routed: &Routed, course: Course, reason: &'static str) -> Outcome {
+    pub(super) fn outcome(&self, routed: &Routed, action: Action, reason: &'static str) -> Outcome {
         let report = routed.rules.report;
-        match course {
-            Course::Answer { verdict, ttl_s, refreshes } => {
+        match action {
+            Action::Answer { verdict, ttl_s, refreshes } => {
                 let hit = CacheStatus::hit(ttl_s).told_by(report);
                 let mut outcome = Outcome::of(verdict.word(), reason, &hit, self.status);
                 if refreshes {
@@ -98,12 +98,12 @@ impl Basis<'_> {
                 }
                 outcome
             }
-            Course::NotCached => {
+            Action::NotCached => {
                 let own = CacheStatus::own().told_by(report);
                 Outcome::of("not-cached", reason, &own, Some(Status(504)))
             }
-            Course::Pass(why) => pass_round(routed, why),
-            Course::Fill { fwd, .. } => {
+            Action::Pass(why) => pass_round(routed, why),
+            Action::Fill { fwd, .. } => {
                 let (request, is_conditional) = self.fill_request(routed);
                 let verdict = if is_conditional { "validate" } else { "miss" };
                 let forward = CacheStatus::forward(fwd).told_by(report);

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::cache::index::slot::State;
-use crate::cache::purge::bucket::Standing;
+use crate::cache::purge::bucket::PurgeStatus;
 use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};
@@ -18,10 +18,10 @@ use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
-use crate::policy::decide::{Course, Held, course};
+use crate::policy::decide::{Action, Held, decide};
 use crate::policy::key::components::KeyParts;
 use crate::policy::meta;
-use crate::policy::reason::decision::Ground;
+use crate::policy::reason::decision::Reason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::partial::PartList;
@@ -68,8 +68,8 @@ impl Explainer<'_> {
         let Some(cache) = self.cache else {
             self.say("stored", "nothing: there is no index yet", None);
             let nothing = Held::Nothing { has_variants: false };
-            let (course, ground) = course(&routed.head, nothing, &routed.rules, self.now_s);
-            return Ok(self.say_course(routed, course, ground, None, None));
+            let (action, why) = decide(&routed.head, nothing, &routed.rules, self.now_s);
+            return Ok(self.say_course(routed, action, why, None, None));
         };
         let found = find(cache, &routed.rules.key, &name, &routed.head.fields);
         let sight = found.sight.as_ref();
@@ -97,17 +97,17 @@ impl Explainer<'_> {
         if sight.is_none() {
             self.by_rfc("stored", "nothing", "RFC 9111 section 4");
         }
-        let (course, ground) = course(&routed.head, held, &routed.rules, self.now_s);
+        let (action, why) = decide(&routed.head, held, &routed.rules, self.now_s);
         if let Some(Response { parts: Some(parts), fields, .. }) = &response
-            && matches!(course, Course::Answer { .. } | Course::Fill { .. })
+            && matches!(action, Action::Answer { .. } | Action::Fill { .. })
         {
             let parted = self.parted(cache, routed, &found.name, fields, parts);
-            return Ok(self.say_parted(routed, (course, ground), fields, parted));
+            return Ok(self.say_parted(routed, (action, why), fields, parted));
         }
         let others = found.marker.as_ref().and_then(|marker| {
             Others::among(list(cache, &name, marker), &name, marker, &found.name)
         });
-        Ok(self.say_course(routed, course, ground, response.as_ref(), others.as_ref()))
+        Ok(self.say_course(routed, action, why, response.as_ref(), others.as_ref()))
     }
 
     /// What comes of another variant, in the language that the request prefers, where the selected
@@ -130,16 +130,16 @@ impl Explainer<'_> {
         let response = self.response(cache, &sight).filter(|it| it.parts.is_none());
         let made = response.and_then(|response| {
             let held = Held::Object(&response.lifetimes);
-            let (course, ground) = course(&routed.head, held, &routed.rules, self.now_s);
-            ttl_of_hit(course).map(|_| (course, ground, response))
+            let (action, why) = decide(&routed.head, held, &routed.rules, self.now_s);
+            ttl_of_hit(action).map(|_| (action, why, response))
         });
-        let Some((course, ground, response)) = made else {
+        let Some((action, why, response)) = made else {
             self.steps.truncate(n_told);
             return None;
         };
         self.say_control(routed);
         self.say_freshness(routed, &response);
-        Some(self.say_course(routed, course, ground, Some(&response), None))
+        Some(self.say_course(routed, action, why, Some(&response), None))
     }
 
     fn say_vary(&mut self, routed: &Routed, found: &Found) {
@@ -180,13 +180,13 @@ impl Explainer<'_> {
             return None;
         };
         let counted_until_s = lifetimes.fresh_until_s;
-        match sight.standing {
-            Standing::Valid => {}
-            Standing::Stale(since_s) => {
+        match sight.purge_status {
+            PurgeStatus::Valid => {}
+            PurgeStatus::Stale(since_s) => {
                 lifetimes.end_freshness(since_s.min(self.now_s));
                 self.say_purges(cache, sight);
             }
-            Standing::Purged => {
+            PurgeStatus::Purged => {
                 self.say("stored", format!("{path} was purged: it counts as nothing"), None);
                 self.say_purges(cache, sight);
                 return None;
@@ -230,13 +230,13 @@ impl Explainer<'_> {
     fn say_course(
         &mut self,
         routed: &Routed,
-        course: Course,
-        ground: Option<Ground>,
+        action: Action,
+        why: Option<Reason>,
         response: Option<&Response>,
         others: Option<&Others>,
     ) -> Outcome {
-        self.say_decision(routed, course, ground);
-        if matches!(course, Course::Fill { .. }) {
+        self.say_decision(routed, action, why);
+        if matches!(action, Action::Fill { .. }) {
             if response.is_none() {
                 self.say_admission(routed);
             }
@@ -246,26 +246,26 @@ impl Explainer<'_> {
                 self.by_rfc("others", value, "RFC 9111 section 4.1");
             }
         }
-        let status = response.map(|it| match course {
-            Course::Answer { .. } => self.say_answer(routed, it),
+        let status = response.map(|it| match action {
+            Action::Answer { .. } => self.say_answer(routed, it),
             _ => it.status,
         });
         let stored = response.map(|it| &it.fields);
         let basis = Basis { stored, status, others, has_parts: false };
-        basis.outcome(routed, course, reason(course, ground))
+        basis.outcome(routed, action, reason(action, why))
     }
 
     /// What is decided where only parts are stored.
     fn say_parted(
         &mut self,
         routed: &Routed,
-        (course, ground): (Course, Option<Ground>),
+        (action, why): (Action, Option<Reason>),
         stored: &Fields,
         parted: Parted,
     ) -> Outcome {
-        let status = match (course, parted) {
-            (Course::Answer { .. }, Parted::Lacking) if wants_only_cached(&routed.head) => {
-                return self.say_course(routed, Course::NotCached, None, None, None);
+        let status = match (action, parted) {
+            (Action::Answer { .. }, Parted::Lacking) if wants_only_cached(&routed.head) => {
+                return self.say_course(routed, Action::NotCached, None, None, None);
             }
             (_, Parted::Lacking) => {
                 let value = "answer with what is there and what the origin adds to it";
@@ -274,36 +274,36 @@ impl Explainer<'_> {
             }
             (_, Parted::Whole(status)) => status,
         };
-        self.say_decision(routed, course, ground);
+        self.say_decision(routed, action, why);
         let basis =
             Basis { stored: Some(stored), status: Some(status), others: None, has_parts: true };
-        basis.outcome(routed, course, reason(course, ground))
+        basis.outcome(routed, action, reason(action, why))
     }
 
-    fn say_decision(&mut self, routed: &Routed, course: Course, ground: Option<Ground>) {
-        let because = ground.map(|ground| match ground {
-            Ground::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
-            ground => Because::Rfc(ground.section()),
+    fn say_decision(&mut self, routed: &Routed, action: Action, why: Option<Reason>) {
+        let because = why.map(|why| match why {
+            Reason::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
+            why => Because::Rfc(why.section()),
         });
-        let (value, because) = match course {
-            Course::Answer { refreshes: true, .. } => {
+        let (value, because) = match action {
+            Action::Answer { refreshes: true, .. } => {
                 ("answer with it, and validate it behind", because)
             }
-            Course::Answer { .. } => ("answer with it", because),
-            Course::NotCached => ("answer 504", Some(Because::Rfc("RFC 9111 section 5.2.1.7"))),
-            Course::Pass(reason) => {
+            Action::Answer { .. } => ("answer with it", because),
+            Action::NotCached => ("answer 504", Some(Because::Rfc("RFC 9111 section 5.2.1.7"))),
+            Action::Pass(reason) => {
                 (reason.sentence(), reason.section().map(Because::Rfc).or(because))
             }
-            Course::Fill { may_serve_on_error: true, .. } => {
+            Action::Fill { may_serve_on_error: true, .. } => {
                 ("ask the origin; answer with what is stored if that fails", because)
             }
-            Course::Fill { .. } => {
+            Action::Fill { .. } => {
                 let because = because.or(Some(Because::Rfc("RFC 9111 section 4")));
                 ("ask the origin, and store its answer if that may be", because)
             }
         };
-        let value = match ground {
-            Some(ground) => format!("{}: {value}", ground.sentence()),
+        let value = match why {
+            Some(why) => format!("{}: {value}", why.sentence()),
             None => value.to_owned(),
         };
         self.say("decision", value, because);
@@ -347,11 +347,11 @@ impl Explainer<'_> {
 }
 
 /// The word for what decided.
-fn reason(course: Course, ground: Option<Ground>) -> &'static str {
-    match (ground, course) {
-        (Some(ground), _) => ground.word(),
-        (None, Course::Fill { fwd, .. }) => fwd.word(),
-        (None, Course::NotCached) => "only-if-cached",
+fn reason(action: Action, why: Option<Reason>) -> &'static str {
+    match (why, action) {
+        (Some(why), _) => why.word(),
+        (None, Action::Fill { fwd, .. }) => fwd.word(),
+        (None, Action::NotCached) => "only-if-cached",
         (None, _) => "-",
     }
 }

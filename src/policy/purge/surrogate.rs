@@ -2,7 +2,7 @@
 //!
 //! A response is named by its URL, its host, every beginning of its URL, the tags that its origin
 //! gave it, and its groups (RFC 9875). URL, host and beginnings follow from the key text; tags and
-//! groups are kept beside the response as [`Labels`], together with when its origin was asked. Two
+//! groups are kept beside the response as [`SurrogateKeys`], together with when its origin was asked. Two
 //! things with one hash are purged together: too much is purged then, never too little.
 
 use std::rc::Rc;
@@ -74,9 +74,9 @@ impl Kind {
 
 /// The hash of what responses are named by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LabelHash(pub u64);
+pub struct SurrogateHash(pub u64);
 
-impl LabelHash {
+impl SurrogateHash {
     /// The hash of `text` as a name of this kind.
     pub fn of(kind: Kind, text: &[u8]) -> Self {
         let mut running = Running::new(kind);
@@ -114,41 +114,41 @@ impl Running {
         self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
 
-    fn hash(self) -> LabelHash {
+    fn hash(self) -> SurrogateHash {
         let mixed = (self.0 ^ self.0 >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
         let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        LabelHash(mixed ^ mixed >> 33)
+        SurrogateHash(mixed ^ mixed >> 33)
     }
 }
 
 /// What is kept of a stored response for the purges that come after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels {
+pub struct SurrogateKeys {
     /// The number of the last purge before its origin was asked; 0 when nobody noted it.
-    pub asked_seq: u64,
+    pub purge_epoch: u64,
     /// Its tags and groups, sorted, none twice; at most [`TAGS_MAX`].
     pub tags: Rc<[u64]>,
     /// It had more of them, so that every purge of a tag or group names it.
     pub is_cut: bool,
 }
 
-impl Labels {
-    /// What is kept of a response that was asked for after the purge `asked_seq`, for a request
+impl SurrogateKeys {
+    /// What is kept of a response that was asked for after the purge `purge_epoch`, for a request
     /// to this scheme and authority.
-    pub fn of(response: &Fields, scheme: &[u8], authority: &[u8], asked_seq: u64) -> Self {
+    pub fn of(response: &Fields, scheme: &[u8], authority: &[u8], purge_epoch: u64) -> Self {
         let mut tags = Vec::new();
         let mut is_cut = false;
-        let mut take = |hash: LabelHash| match tags.len() < TAGS_MAX {
+        let mut take = |hash: SurrogateHash| match tags.len() < TAGS_MAX {
             true => tags.push(hash.0),
             false => is_cut = true,
         };
-        tags_of(response).for_each(|tag| take(LabelHash::of(Kind::Tag, tag)));
+        tags_of(response).for_each(|tag| take(SurrogateHash::of(Kind::Tag, tag)));
         for group in groups_of(response, "cache-groups") {
-            take(LabelHash::of(Kind::Group, &group_text(scheme, authority, &group)));
+            take(SurrogateHash::of(Kind::Group, &group_text(scheme, authority, &group)));
         }
         tags.sort_unstable();
         tags.dedup();
-        Self { asked_seq, tags: tags.into(), is_cut }
+        Self { purge_epoch, tags: tags.into(), is_cut }
     }
 
     /// These with the tags and groups of what it was put together with, which no purge names: a
@@ -168,7 +168,7 @@ impl Labels {
     #[must_use]
     pub fn with_search(self, parts: &KeyParts, key_text: &[u8], response: &Fields) -> Self {
         let Some(path) = search_path(parts, key_text, response) else { return self };
-        let tags = Rc::new([LabelHash::of(Kind::Search, path).0]);
+        let tags = Rc::new([SurrogateHash::of(Kind::Search, path).0]);
         self.with_tags_of(&Self { tags, ..Self::default() })
     }
 
@@ -181,8 +181,8 @@ impl Labels {
     }
 
     /// Those of a marker or another note of ours, which has no tags.
-    pub fn untagged(asked_seq: u64) -> Self {
-        Self { asked_seq, ..Self::default() }
+    pub fn untagged(purge_epoch: u64) -> Self {
+        Self { purge_epoch, ..Self::default() }
     }
 }
 
@@ -321,17 +321,17 @@ pub trait Lengths {
 /// by, until it says `false`: beginnings are named only at the lengths that count.
 pub fn each_name(
     key_text: &[u8],
-    labels: &Labels,
+    surrogates: &SurrogateKeys,
     lengths: &impl Lengths,
-    mut take: impl FnMut(LabelHash) -> bool,
+    mut take: impl FnMut(SurrogateHash) -> bool,
 ) {
     let url = primary_of(key_text);
     let hosts = Hosts::of(url.strip_prefix(b"GET ").unwrap_or(url));
-    let is_open = [LabelHash::of(Kind::All, b""), LabelHash::of(Kind::Url, url)]
+    let is_open = [SurrogateHash::of(Kind::All, b""), SurrogateHash::of(Kind::Url, url)]
         .into_iter()
-        .chain(hosts.each().map(|(host, port)| LabelHash::of_host(host, port)))
+        .chain(hosts.each().map(|(host, port)| SurrogateHash::of_host(host, port)))
         .all(&mut take);
-    if !is_open || !labels.tags.iter().all(|&tag| take(LabelHash(tag))) {
+    if !is_open || !surrogates.tags.iter().all(|&tag| take(SurrogateHash(tag))) {
         return;
     }
     let rest = memchr::memmem::find(url, b"//").and_then(|at| url.get(at..)).unwrap_or_default();
@@ -369,9 +369,9 @@ mod tests {
     }
 
     fn is_named(key_text: &str, kind: Kind, text: &[u8]) -> bool {
-        let wanted = LabelHash::of(kind, text);
+        let wanted = SurrogateHash::of(kind, text);
         let mut is_named = false;
-        each_name(key_text.as_bytes(), &Labels::default(), &Set(vec![text.len()]), |hash| {
+        each_name(key_text.as_bytes(), &SurrogateKeys::default(), &Set(vec![text.len()]), |hash| {
             is_named |= hash == wanted;
             true
         });
@@ -390,9 +390,12 @@ mod tests {
         let expected: HashSet<&[u8]> =
             [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"].map(|tag: &[u8; 1]| &tag[..]).into();
         assert_eq!(tags, expected);
-        let labels = Labels::of(&response, b"http", b"h", 7);
-        assert_eq!((labels.tags.len(), labels.asked_seq, labels.is_cut), (8, 7, false));
-        assert!(labels.tags.contains(&LabelHash::of(Kind::Tag, b"e").0));
+        let surrogates = SurrogateKeys::of(&response, b"http", b"h", 7);
+        assert_eq!(
+            (surrogates.tags.len(), surrogates.purge_epoch, surrogates.is_cut),
+            (8, 7, false)
+        );
+        assert!(surrogates.tags.contains(&SurrogateHash::of(Kind::Tag, b"e").0));
     }
 
     #[test]
@@ -403,40 +406,45 @@ mod tests {
             assert!(groups(malformed).is_empty(), "{malformed}");
         }
         let response = fields(&[("cache-groups", "\"a\"")]);
-        let labels = |authority| Labels::of(&response, b"http", authority, 0);
-        assert_eq!(labels(b"A.example:80"), labels(b"a.example"));
-        assert_ne!(labels(b"a.example"), labels(b"b.example"));
-        assert_ne!(LabelHash::of(Kind::Tag, b"a"), LabelHash::of(Kind::Group, b"a"));
+        let surrogates = |authority| SurrogateKeys::of(&response, b"http", authority, 0);
+        assert_eq!(surrogates(b"A.example:80"), surrogates(b"a.example"));
+        assert_ne!(surrogates(b"a.example"), surrogates(b"b.example"));
+        assert_ne!(SurrogateHash::of(Kind::Tag, b"a"), SurrogateHash::of(Kind::Group, b"a"));
     }
 
     #[test]
     fn too_many_tags_are_noted_and_cut() {
         let value: Vec<String> = (0..TAGS_MAX + 1).map(|n| n.to_string()).collect();
-        let labels = Labels::of(&fields(&[("xkey", &value.join(" "))]), b"http", b"h", 0);
-        assert!(labels.is_cut && labels.tags.len() == TAGS_MAX);
+        let surrogates =
+            SurrogateKeys::of(&fields(&[("xkey", &value.join(" "))]), b"http", b"h", 0);
+        assert!(surrogates.is_cut && surrogates.tags.len() == TAGS_MAX);
     }
 
     #[test]
     fn what_is_put_together_has_the_tags_of_both() {
-        let labels = |tags: &str, seq| Labels::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
-        assert_eq!(labels("b c", 7).with_tags_of(&labels("a b", 5)), labels("a b c", 7));
+        let surrogates =
+            |tags: &str, seq| SurrogateKeys::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
+        assert_eq!(
+            surrogates("b c", 7).with_tags_of(&surrogates("a b", 5)),
+            surrogates("a b c", 7)
+        );
         let many = |from: usize| {
             let names: Vec<String> = (from..from + TAGS_MAX).map(|n| n.to_string()).collect();
-            labels(&names.join(" "), 0)
+            surrogates(&names.join(" "), 0)
         };
         assert_eq!(many(0).with_tags_of(&many(0)), many(0));
         let both = many(0).with_tags_of(&many(1));
         assert!(both.is_cut && both.tags.len() == TAGS_MAX && both.tags.is_sorted());
-        assert!(labels("a", 0).with_tags_of(&both).is_cut);
+        assert!(surrogates("a", 0).with_tags_of(&both).is_cut);
     }
 
     #[test]
     fn what_is_for_more_than_one_query_is_named_by_its_path() {
         let heeds = KeyParts { heeds_search: true, ..KeyParts::default() };
         let says = fields(&[("no-vary-search", "params")]);
-        let path = LabelHash::of(Kind::Search, b"GET http://h/p").0;
+        let path = SurrogateHash::of(Kind::Search, b"GET http://h/p").0;
         let tags = |parts: &KeyParts, text: &[u8], fields: &Fields| {
-            Labels::untagged(7).with_search(parts, text, fields).tags
+            SurrogateKeys::untagged(7).with_search(parts, text, fields).tags
         };
         for text in [&b"GET http://h/p?a=1"[..], b"GET http://h/p", b"GET http://h/p?a\nb:?c"] {
             assert_eq!(*tags(&heeds, text, &says), [path]);
@@ -447,12 +455,14 @@ mod tests {
 
     #[test]
     fn who_renews_may_say_other_tags_or_be_silent() {
-        let labels = |tags: &str, seq| Labels::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
-        let silent = labels("b", 7).renewed(&labels("a b", 5), &fields(&[("etag", "\"x\"")]));
-        assert_eq!(silent, labels("a b", 7));
+        let surrogates =
+            |tags: &str, seq| SurrogateKeys::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
+        let silent =
+            surrogates("b", 7).renewed(&surrogates("a b", 5), &fields(&[("etag", "\"x\"")]));
+        assert_eq!(silent, surrogates("a b", 7));
         for name in ["xkey", "surrogate-key", "cache-tag", "cache-groups"] {
-            let told = labels("b", 7).renewed(&labels("a b", 5), &fields(&[(name, "b")]));
-            assert_eq!(told, labels("b", 7), "{name}");
+            let told = surrogates("b", 7).renewed(&surrogates("a b", 5), &fields(&[(name, "b")]));
+            assert_eq!(told, surrogates("b", 7), "{name}");
         }
     }
 
@@ -524,8 +534,8 @@ mod tests {
             for name in ["cache-groups", "cache-tag", "xkey"] {
                 response.push(name.as_bytes(), &value);
             }
-            let labels = Labels::of(&response, b"http", &value, 1);
-            each_name(&value, &labels, &Set(vec![3]), |_| true);
+            let surrogates = SurrogateKeys::of(&response, b"http", &value, 1);
+            each_name(&value, &surrogates, &Set(vec![3]), |_| true);
             let _ = prefix_text(&value);
         }
     }

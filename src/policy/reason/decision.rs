@@ -6,7 +6,7 @@ use crate::policy::rfc9111::freshness::Source;
 
 /// The rule that decided a [`crate::policy::rfc9111::reuse::Verdict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ground {
+pub enum Reason {
     /// The stored response says `no-cache`.
     StoredNoCache,
     /// The request says `no-cache` (or `Pragma: no-cache` and no Cache-Control).
@@ -29,7 +29,7 @@ pub enum Ground {
     RefreshIf,
 }
 
-impl Ground {
+impl Reason {
     /// Every ground.
     pub const ALL: [Self; 10] = [
         Self::StoredNoCache,
@@ -161,11 +161,11 @@ mod tests {
     #[test]
     fn every_ground_has_a_sentence_of_its_own() {
         let sentences: std::collections::HashSet<&str> =
-            Ground::ALL.iter().map(|ground| ground.sentence()).collect();
-        assert_eq!(sentences.len(), Ground::ALL.len());
+            Reason::ALL.iter().map(|why| why.sentence()).collect();
+        assert_eq!(sentences.len(), Reason::ALL.len());
         let words: std::collections::HashSet<&str> =
-            Ground::ALL.iter().map(|ground| ground.word()).collect();
-        assert_eq!(words.len(), Ground::ALL.len());
+            Reason::ALL.iter().map(|why| why.word()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
         let sentences: std::collections::HashSet<&str> =
             PassReason::ALL.iter().map(|reason| reason.sentence()).collect();
         assert_eq!(sentences.len(), PassReason::ALL.len());

@@ -6,7 +6,7 @@ use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
 use crate::policy::key::vary::VaryNames;
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::codes::{is_heuristically_cacheable, is_understood, is_whole};
 use crate::policy::rfc9111::control::{RequestControl, ResponseControl};
@@ -160,7 +160,7 @@ fn lifetimes(
         no_cache,
         immutable: control.immutable,
         vary,
-        labels: Labels::default(),
+        surrogates: SurrogateKeys::default(),
     })
 }
 

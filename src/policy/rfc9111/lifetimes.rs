@@ -1,7 +1,7 @@
 //! For how long a stored response is good for what.
 
 use crate::policy::key::vary::VaryNames;
-use crate::policy::purge::surrogate::Labels;
+use crate::policy::purge::surrogate::SurrogateKeys;
 
 /// When a fetch took place, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Lifetimes {
     /// The request fields that chose it.
     pub vary: Option<VaryNames>,
     /// What purges can name it by.
-    pub labels: Labels,
+    pub surrogates: SurrogateKeys,
 }
 
 impl Lifetimes {

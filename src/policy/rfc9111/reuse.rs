@@ -3,7 +3,7 @@
 use crate::base::chars::eq_ignore_case;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
-use crate::policy::reason::decision::Ground;
+use crate::policy::reason::decision::Reason;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::control::RequestControl;
 use crate::policy::rfc9111::freshness::current_age_s;
@@ -96,36 +96,30 @@ pub fn judge(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> Verdic
 }
 
 /// As [`judge`], with the rule that decided.
-pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdict, Ground) {
+pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdict, Reason) {
     let age_s = current_age_s(stored, now_s);
     let ttl_s = seconds_between(now_s, stored.fresh_until_s);
-    let ground = ground(control, stored, now_s, age_s, ttl_s);
-    let verdict = match ground {
-        Ground::IsFresh => Verdict::Fresh { age_s, ttl_s },
-        Ground::WhileRevalidating => Verdict::StaleWhileRevalidate { age_s, ttl_s },
-        Ground::Accepted => Verdict::Stale { age_s, ttl_s },
+    let why = why(control, stored, now_s, age_s, ttl_s);
+    let verdict = match why {
+        Reason::IsFresh => Verdict::Fresh { age_s, ttl_s },
+        Reason::WhileRevalidating => Verdict::StaleWhileRevalidate { age_s, ttl_s },
+        Reason::Accepted => Verdict::Stale { age_s, ttl_s },
         _ if control.only_if_cached => Verdict::OnlyIfCached,
         _ => {
             let may_serve_on_error = may_serve_on_error(control, stored, now_s);
             Verdict::Revalidate { age_s, ttl_s, may_serve_on_error }
         }
     };
-    (verdict, ground)
+    (verdict, why)
 }
 
 /// How a stored response stands to a request.
-fn ground(
-    control: &RequestControl,
-    stored: &Lifetimes,
-    now_s: u64,
-    age_s: u64,
-    ttl_s: i64,
-) -> Ground {
+fn why(control: &RequestControl, stored: &Lifetimes, now_s: u64, age_s: u64, ttl_s: i64) -> Reason {
     if stored.no_cache {
-        return Ground::StoredNoCache;
+        return Reason::StoredNoCache;
     }
     if control.no_cache {
-        return Ground::RequestNoCache;
+        return Reason::RequestNoCache;
     }
     let is_fresh = ttl_s > 0;
     let is_young = match control.max_age {
@@ -136,26 +130,26 @@ fn ground(
         None => true,
     };
     if !is_young {
-        return Ground::TooOld;
+        return Reason::TooOld;
     }
     if control.min_fresh.is_some_and(|min_s| ttl_s < i64::from(min_s)) {
-        return Ground::TooShort;
+        return Reason::TooShort;
     }
     if is_fresh {
-        return Ground::IsFresh;
+        return Reason::IsFresh;
     }
     if stored.must_revalidate {
-        return Ground::MustRevalidate;
+        return Reason::MustRevalidate;
     }
     // Section 5.2.1.1: max-age without max-stale refuses everything stale.
     let takes_stale = control.max_age.is_none() || control.max_stale.is_some();
     if now_s < stored.swr_until_s && takes_stale {
-        return Ground::WhileRevalidating;
+        return Reason::WhileRevalidating;
     }
     match control.max_stale {
-        Some(u32::MAX) => Ground::Accepted,
-        Some(max_s) if ttl_s.unsigned_abs() <= u64::from(max_s) => Ground::Accepted,
-        _ => Ground::IsStale,
+        Some(u32::MAX) => Reason::Accepted,
+        Some(max_s) if ttl_s.unsigned_abs() <= u64::from(max_s) => Reason::Accepted,
+        _ => Reason::IsStale,
     }
 }
 
@@ -182,7 +176,7 @@ fn seconds_between(from_s: u64, to_s: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::http::status::Status;
-    use crate::policy::purge::surrogate::Labels;
+    use crate::policy::purge::surrogate::SurrogateKeys;
     use crate::policy::rfc9111::keep::{self, Keep};
     use crate::policy::rfc9111::lifetimes::Times;
     use crate::policy::rfc9111::rules::Rules;
@@ -260,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_rule_that_decided_is_named() {
-        use Ground as G;
+        use Reason as G;
         let windows = "max-age=10, stale-while-revalidate=5";
         let cases = [
             ("max-age=10", "", 9, G::IsFresh),
@@ -353,7 +347,7 @@ mod tests {
                     no_cache,
                     immutable,
                     vary: None,
-                    labels: Labels::default(),
+                    surrogates: SurrogateKeys::default(),
                 }
             },
         )

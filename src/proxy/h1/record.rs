@@ -64,7 +64,7 @@ pub fn commit(context: &Context) {
         let mut access = access.borrow_mut();
         access.commit();
         if access.needs_flush() {
-            context.log_due.post();
+            context.log_due.notify();
         }
     }
 }
