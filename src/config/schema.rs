@@ -207,7 +207,6 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[].routes[].cache.key", "query-sort", Kind::Switch, "off", "whether the order of the query's parameters means nothing"),
     row("sites[].routes[].cache.key", "query-keep", Kind::List("parameter names"), "all", "the parameters that count"),
     row("sites[].routes[].cache.key", "query-drop", Kind::List("parameter names"), "none", "those of them that do not"),
-    row("sites[].routes[].cache.key", "no-vary-search", Kind::Switch, "off", "whether an origin may say which parameters do not count"),
     row("sites[].routes[].cache.key", "headers", Kind::List("field names"), "none", "request fields that tell responses apart, beside those that Vary names"),
     row("sites[].routes[].cache.key", "cookies", Kind::List("cookie names"), "none", "cookies that do"),
     //

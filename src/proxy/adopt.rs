@@ -25,9 +25,8 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::Response;
 use crate::proxy::fill;
-use crate::proxy::invalidate;
 use crate::proxy::lease;
-use crate::proxy::lookup::{self, Found, Name, What};
+use crate::proxy::lookup::{self, Found, What};
 use crate::proxy::part_list;
 use crate::proxy::pass;
 use crate::proxy::shelf::{Entry, Shelf};
@@ -76,18 +75,9 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// What purges can name it by if a response with these fields is stored.
-    fn surrogates(
-        &self,
-        cache: &CacheSide,
-        rules: &Rules,
-        fields: &Fields,
-        purge_epoch: u64,
-    ) -> SurrogateKeys {
+    fn surrogates(&self, fields: &Fields, purge_epoch: u64) -> SurrogateKeys {
         let (scheme, authority) = (self.client.scheme(), self.request.authority());
-        let name = Name::of_request(&rules.key, scheme, self.request);
-        invalidate::expect_search(cache, &rules.key, &name.text, fields);
         SurrogateKeys::of(fields, scheme.as_bytes(), authority, purge_epoch)
-            .with_search(&rules.key, &name.text, fields)
     }
 
     async fn adopt_post(
@@ -108,7 +98,7 @@ impl<C: Client> Exchange<'_, C> {
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         let kept = keep::judge(Method::Get, asked, Status(200), &fields, &times, rules);
         let Keep::Store { mut lifetimes, omit } = kept else { return Ok(adopted) };
-        lifetimes.surrogates = self.surrogates(cache, rules, &fields, purge_epoch);
+        lifetimes.surrogates = self.surrogates(&fields, purge_epoch);
         let found = lookup::look_up(cache, &rules.key, scheme, self.request).await;
         // Whoever asks by GET from now on waits for this, and what invalidates it is noted.
         let Some(leased) = Leased::of(cache, &found, purge_epoch) else { return Ok(adopted) };
@@ -160,7 +150,7 @@ impl<C: Client> Exchange<'_, C> {
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         match revalidate::renew(asked, old, &head, &times, rules) {
             Ok(Renewed { mut fields, mut lifetimes, omit }) => {
-                let surrogates = self.surrogates(cache, rules, &fields, purge_epoch);
+                let surrogates = self.surrogates(&fields, purge_epoch);
                 lifetimes.surrogates =
                     surrogates.renewed(&stored.lifetimes.surrogates, &head.fields);
                 omit.apply(&mut fields);

@@ -17,7 +17,6 @@ use crate::log::access::AccessLog;
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
 use crate::proxy::progress::LocalFill;
-use crate::proxy::searches::Searches;
 use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::shared::wake::{Seats, Wakes};
@@ -70,8 +69,6 @@ pub struct CacheSide {
     pub uses: Rc<Uses>,
     /// Whether a full cache takes what is asked for the first time.
     pub admission: Admission,
-    /// What this worker has learned of queries that do not matter.
-    pub searches: RefCell<Searches>,
     /// This worker's hot tier.
     pub hot: RefCell<Hot>,
     /// Fills that run in this worker.

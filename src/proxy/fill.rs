@@ -31,10 +31,9 @@ use crate::policy::rfc9111::omit::Omit;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::failure::FetchError;
 use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Response};
-use crate::proxy::invalidate;
 use crate::proxy::job::Job;
 use crate::proxy::lease::Lease;
-use crate::proxy::lookup::{self, Found};
+use crate::proxy::lookup;
 use crate::proxy::part_fill::is_part;
 use crate::proxy::progress::{Answered, FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
@@ -131,10 +130,8 @@ impl Fill {
 
     /// What purges can name by which a response with these fields is stored.
     pub(super) fn surrogates(&self, fields: &Fields) -> SurrogateKeys {
-        let (job, text) = (&self.job, &self.job.found.primary.text);
-        invalidate::expect_search(&self.lease.cache, &job.rules.key, text, fields);
+        let job = &self.job;
         SurrogateKeys::of(fields, job.scheme.as_bytes(), job.request.authority(), job.purge_epoch)
-            .with_search(&job.rules.key, text, fields)
     }
 
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.
@@ -184,11 +181,7 @@ impl Fill {
         }
         lifetimes.surrogates = self.surrogates(&response.head.fields);
         self.keep_private(&mut fields, &omit);
-        let found = match job.rules.key.heeds_search {
-            true => self.learn(&fields),
-            false => job.found.clone(),
-        };
-        let name = match self.shelf.place(&found, &job.request.fields, &lifetimes) {
+        let name = match self.shelf.place(&job.found, &job.request.fields, &lifetimes) {
             Ok(name) => name,
             Err(error) => {
                 self.shelf.refused(&error);
@@ -197,12 +190,6 @@ impl Fill {
         };
         let entry = Entry { name, status: response.head.status, fields, lifetimes };
         self.take_in(entry, response).await;
-    }
-
-    /// Where a response belongs by what it says of the query.
-    fn learn(&self, response: &Fields) -> Found {
-        let (job, mut searches) = (&self.job, self.lease.cache.searches.borrow_mut());
-        searches.learn(&job.rules.key, &job.request, response, &job.found)
     }
 
     /// Stores a response, as a whole or as it comes.

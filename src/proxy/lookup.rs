@@ -158,28 +158,7 @@ pub async fn look_up(
     scheme: &str,
     request: &RequestHead,
 ) -> Found {
-    let exact = Name::of_request(parts, scheme, request);
-    if let Some(counting) = counting(cache, parts, &exact) {
-        let found = look_up_under(cache, parts, counting, request).await;
-        let object = found.object();
-        if object.is_some_and(|object| cache.searches.borrow().agrees(&exact, &object)) {
-            return found;
-        }
-    }
-    look_up_under(cache, parts, exact, request).await
-}
-
-/// The name of what counts of a query, where the origin said that not all of it does.
-fn counting(cache: &CacheSide, parts: &KeyParts, exact: &Name) -> Option<Name> {
-    parts.heeds_search.then(|| cache.searches.borrow().counting(exact)).flatten()
-}
-
-async fn look_up_under(
-    cache: &CacheSide,
-    parts: &KeyParts,
-    primary: Name,
-    request: &RequestHead,
-) -> Found {
+    let primary = Name::of_request(parts, scheme, request);
     let Sought { what, purged } = seek(cache, &primary).await;
     let found = of_these_parts(cache, parts, what);
     let What::Object(object) = &found else {
@@ -253,23 +232,8 @@ pub fn look_up_hot(
     scheme: &str,
     head: &RequestHead,
 ) -> Option<(Rc<HotObject>, Option<Source>)> {
-    let exact = Name::of_request(parts, scheme, head);
-    if let Some(counting) = counting(cache, parts, &exact)
-        && let Some((object, marker)) = look_up_hot_under(cache, parts, &counting, head)
-        && cache.searches.borrow().agrees(&exact, &object)
-    {
-        return Some((object, marker));
-    }
-    look_up_hot_under(cache, parts, &exact, head)
-}
-
-fn look_up_hot_under(
-    cache: &CacheSide,
-    parts: &KeyParts,
-    primary: &Name,
-    head: &RequestHead,
-) -> Option<(Rc<HotObject>, Option<Source>)> {
-    let object = find_hot(cache, primary).filter(|object| chooses_by(parts, object))?;
+    let primary = Name::of_request(parts, scheme, head);
+    let object = find_hot(cache, &primary).filter(|object| chooses_by(parts, object))?;
     match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
         None => Some((object, None)),
         Some(names) => {
@@ -460,7 +424,6 @@ mod tests {
             uses: Rc::new(Uses::create(100).unwrap()),
             admission: Admission::Auto,
             hot: RefCell::new(Hot::new(1 << 20, 16, 0)),
-            searches: RefCell::default(),
             local: RefCell::default(),
             remote: RefCell::default(),
             remote_event: Event::default(),

@@ -22,7 +22,6 @@ pub mod load;
 pub mod lookup;
 pub mod stored;
 pub mod progress;
-pub mod searches;
 pub mod shelf;
 pub mod variants;
 pub mod lease;

@@ -9,10 +9,8 @@ use crate::cache::purge::{Order, PurgeError};
 use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
-use crate::policy::key::components::KeyParts;
-use crate::policy::key::search::path_of_query;
 use crate::policy::purge::request::{self, Refusal, Wish};
-use crate::policy::purge::surrogate::{self, Kind};
+use crate::policy::purge::surrogate::Kind;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::CloseReason;
@@ -44,38 +42,14 @@ pub fn orders(
     if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.tell_beginning(target) {
         return Err(Refusal::Untold);
     }
-    let mut orders = Vec::with_capacity(wishes.len());
-    for Wish { kind, text, name, is_soft } in wishes {
-        let who = who.to_owned();
-        if kind == Kind::Url {
-            let text = Name::of_request(key, scheme, request).text;
-            orders.extend(url_orders(key, &text, name, is_soft, &who));
-        } else {
-            orders.push(Order { kind, text, is_soft, name, who });
-        }
-    }
-    Ok(orders)
-}
-
-/// What to purge for a URL of this key text before Vary, as keys of these parts have it: what is
-/// stored under it, and what may answer for its query under another name.
-pub fn url_orders(
-    key: &KeyParts,
-    text: &[u8],
-    name: String,
-    is_soft: bool,
-    who: &str,
-) -> impl Iterator<Item = Order> {
-    let text = surrogate::primary_of(text);
-    let search = path_of_query(text).filter(|_| key.heeds_search).map(|path| Order {
-        kind: Kind::Search,
-        text: path.to_vec(),
-        is_soft,
-        name: name.split('?').next().unwrap_or_default().to_owned(),
-        who: who.to_owned(),
-    });
-    let url = Order { kind: Kind::Url, text: text.to_vec(), is_soft, name, who: who.to_owned() };
-    std::iter::once(url).chain(search)
+    let order = |Wish { kind, text, name, is_soft }| {
+        let text = match kind {
+            Kind::Url => Name::of_request(key, scheme, request).text.to_vec(),
+            _ => text,
+        };
+        Order { kind, text, is_soft, name, who: who.to_owned() }
+    };
+    Ok(wishes.into_iter().map(order).collect())
 }
 
 impl<C: Client> Exchange<'_, C> {

@@ -94,7 +94,6 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
             open_files(),
             config.memory_object_bytes_max,
         )),
-        searches: RefCell::default(),
         local: RefCell::default(),
         remote: RefCell::default(),
         remote_event: Event::default(),

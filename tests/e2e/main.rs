@@ -46,7 +46,6 @@ mod rules_control;
 mod rules_key;
 mod rules_outage;
 mod rules_requests;
-mod rules_search;
 mod slow_clients;
 mod strictness;
 mod upstreams;

@@ -8,19 +8,18 @@
 //! | 4096..8192 | 128 owner rows of 32 bytes (`sys::owner`) |
 //! | 8192..270336 | journal: 1024 records of 256 bytes |
 //! | 270336.. | buckets of 256 bytes |
-//! | after them | 131072 bytes: the paths of [searches](super::search) |
 //!
 //! | bytes | header field | meaning |
 //! | --- | --- | --- |
 //! | 0..8 | magic | `ktrixprg` |
-//! | 8..12 | version | 2 |
+//! | 8..12 | version | 3 |
 //! | 12..16 | crc | CRC-32C of magic, version, id and buckets |
 //! | 16..24 | id | of this very file: 24 random bits, not 0 |
 //! | 24..32 | buckets | how many follow, a power of two |
 //! | 64..72 | version | counts every change, from 1 |
 //! | 128..132 | lock | the writer ([`crate::shared::owner::Owner`] word), 0 = free |
 //! | 136..144 | count | sealed number of the last purge |
-//! | 144..152 | tagged | sealed number of the last purge of a tag, a group or a search |
+//! | 144..152 | tagged | sealed number of the last purge of a tag or a group |
 //! | 152..160 | logged | number of the last purge that the keeper has logged |
 //! | 160..168 | synced | the version that was last written to the disk |
 //! | 168..176 | boot | of the machine, in which it was made or last mended ([`owner::boot`]) |
@@ -38,7 +37,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::cache::purge::bucket::{Bucket, sealed, unsealed};
 use crate::cache::purge::journal::{Line, RECORDS};
-use crate::cache::purge::search::Searches;
 use crate::shared::owner::{self, OwnerRow, OwnerTable};
 use crate::sys::file::read_full_at;
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
@@ -99,7 +97,6 @@ pub(super) struct Parts {
     pub(super) owners: OwnerTable,
     pub(super) journal: SharedSlice<Line>,
     pub(super) buckets: SharedSlice<Bucket>,
-    pub(super) searches: SharedSlice<Searches>,
 }
 
 impl Parts {
@@ -168,7 +165,6 @@ impl Parts {
             owners: OwnerTable::new(map.slice::<OwnerRow>(OWNERS_AT, OWNERS)?),
             journal: map.slice(JOURNAL_AT, RECORDS)?,
             buckets: map.slice(BUCKETS_AT, n_buckets)?,
-            searches: map.slice(searches_at(n_buckets), 1)?,
             map,
         })
     }
@@ -237,19 +233,15 @@ fn parse_static(bytes: &[u8; STATIC_LEN]) -> Option<Form> {
     (is_sane && static_bytes(id, n_buckets) == *bytes).then_some(Form { n_buckets })
 }
 
-const fn searches_at(n_buckets: usize) -> usize {
-    BUCKETS_AT + n_buckets * size_of::<Bucket>()
-}
-
 const fn file_len(n_buckets: usize) -> usize {
-    searches_at(n_buckets) + size_of::<Searches>()
+    BUCKETS_AT + n_buckets * size_of::<Bucket>()
 }
 
 /// The largest id: what a sequence number has bits for above the number of a purge.
 pub(super) const ID_MAX: u64 = (1 << 24) - 1;
 
 const MAGIC: &[u8; 8] = b"ktrixprg";
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 const NEW_NAME: &str = "purges.new";
 const STATIC_LEN: usize = 32;
 const VERSION_AT: u64 = 64;

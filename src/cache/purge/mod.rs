@@ -20,7 +20,6 @@
 
 pub mod bucket;
 pub mod journal;
-mod search;
 pub mod file;
 mod repair;
 pub mod cause;
@@ -197,7 +196,7 @@ impl Purges {
         let label = Label::new(hash, order.is_soft);
         let len = if kind == Kind::Prefix { text.len() } else { 0 };
         self.bucket(hash).note(&Note { label, number, time_s: now_s, kind, len });
-        if matches!(kind, Kind::Tag | Kind::Group | Kind::Search) {
+        if matches!(kind, Kind::Tag | Kind::Group) {
             header.tagged.store(sealed(number, COUNT_SEED), Ordering::Release);
         }
         if !order.who.is_empty() {

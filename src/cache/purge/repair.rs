@@ -45,7 +45,6 @@ impl Purges {
         }
         self.header().version.fetch_add(1, Ordering::SeqCst);
         if !is_same_boot {
-            self.expect_all_searches();
             // If the power is lost again before it is on the disk, it is of an earlier boot still.
             match self.parts.map.flush() {
                 Ok(()) => self.header().boot.store(owner::boot(), Ordering::Release),

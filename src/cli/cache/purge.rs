@@ -18,7 +18,6 @@ use crate::policy::key::Key;
 use crate::policy::key::host::NamedHost;
 use crate::policy::purge::request::Refusal;
 use crate::policy::purge::surrogate::{self, Kind};
-use crate::proxy::purge::url_orders;
 
 /// What is to be purged, or to be done with purges.
 #[derive(Args, Debug)]
@@ -76,29 +75,27 @@ pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Wri
         writeln!(out, "purge {number} of {} is undone", named(&undone))?;
         return Ok(());
     }
-    for order in what.orders(dir, naming)? {
-        let number = purges.purge(&order, now_s());
-        let number = number.with_context(|| format!("no {} is purged", order.kind.word()))?;
-        purges.sync().context("purged, but cannot write the table of purges")?;
-        let soft = if order.is_soft { "soft " } else { "" };
-        let line = format!("{soft}purge {number} of {} {}", order.kind.word(), order.name);
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
+    let order = what.order(dir, naming)?;
+    let number = purges.purge(&order, now_s());
+    let number = number.with_context(|| format!("no {} is purged", order.kind.word()))?;
+    purges.sync().context("purged, but cannot write the table of purges")?;
+    let soft = if order.is_soft { "soft " } else { "" };
+    let line = format!("{soft}purge {number} of {} {}", order.kind.word(), order.name);
+    Ok(writeln!(out, "{}", line.trim_end())?)
 }
 
 impl Purge {
-    fn orders(&self, dir: &Path, naming: &Naming) -> Result<Vec<Order>> {
+    fn order(&self, dir: &Path, naming: &Naming) -> Result<Order> {
         let (kind, text, name) = if let Some(url) = &self.url {
             if url.contains("://") {
-                let (parts, name, _) = naming.of_url(url, &[])?;
-                let name = &name.text;
-                return Ok(url_orders(parts, name, url.clone(), self.soft, &who()).collect());
+                let (_, name, _) = naming.of_url(url, &[])?;
+                (Kind::Url, name.text.to_vec(), url.clone())
+            } else {
+                let text = text_under(dir, naming, url)?;
+                // A key, or a file, does not say to a person what it was.
+                let name = printable(KeyText::of(&text).url);
+                (Kind::Url, text, name)
             }
-            let text = text_under(dir, naming, url)?;
-            // A key, or a file, tells nobody what it was.
-            let name = printable(KeyText::of(&text).url);
-            (Kind::Url, text, name)
         } else if let Some(prefix) = &self.prefix {
             let text = surrogate::prefix_text(prefix.as_bytes())?;
             tell_beginning(naming, prefix)?;
@@ -116,7 +113,7 @@ impl Purge {
         } else {
             (Kind::All, Vec::new(), String::new())
         };
-        Ok(vec![Order { kind, text, is_soft: self.soft, name, who: who() }])
+        Ok(Order { kind, text, is_soft: self.soft, name, who: who() })
     }
 }
 

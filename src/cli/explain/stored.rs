@@ -60,11 +60,6 @@ impl Explainer<'_> {
         };
         self.say("key", printable(&name.text), Some(because));
         self.say("md5", name.key.to_string(), None);
-        if routed.rules.key.heeds_search {
-            let because = self.setting.about_cache(routed.at, "key.no-vary-search");
-            let value = "which parameters do not matter, if any, only workers know";
-            self.say("search", value, Some(because));
-        }
         let Some(cache) = self.cache else {
             self.say("stored", "nothing: there is no index yet", None);
             let nothing = Held::Nothing { has_variants: false };

@@ -37,8 +37,7 @@ pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyP
             }
         }
     }
-    let heeds_search = section.switch(faults, "no-vary-search").unwrap_or(false);
-    Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section), heeds_search })
+    Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section) })
 }
 
 fn patterns(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Vec<Pattern> {

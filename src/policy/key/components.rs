@@ -23,8 +23,6 @@ pub struct KeyParts {
     /// Request fields and cookies. They choose among the variants of a key, as those that Vary
     /// names do, so that whoever removes the key removes them all.
     pub chosen: Option<VaryNames>,
-    /// Whether an origin may say that parameters do not matter (No-Vary-Search).
-    pub heeds_search: bool,
 }
 
 /// What of the path is in a key.
@@ -51,13 +49,7 @@ pub struct QueryPart {
 
 impl Default for KeyParts {
     fn default() -> Self {
-        Self {
-            scheme: true,
-            path: PathPart::Whole,
-            query: QueryPart::default(),
-            chosen: None,
-            heeds_search: false,
-        }
+        Self { scheme: true, path: PathPart::Whole, query: QueryPart::default(), chosen: None }
     }
 }
 
@@ -71,7 +63,11 @@ impl KeyParts {
     /// The path and query that the origin is asked for: the path as sent, and what counts of the
     /// query.
     pub fn asked<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
-        self.query.asked(path_and_query)
+        let (path, query) = split(path_and_query);
+        match self.query.of(query) {
+            Cow::Borrowed(same) if same.len() == query.len() => Cow::Borrowed(path_and_query),
+            other => Cow::Owned([path, &other].concat()),
+        }
     }
 
     /// Whether a key tells that a URL begins so, path and query: not if it leaves out, or puts in
@@ -83,7 +79,7 @@ impl KeyParts {
             // The whole route, and perhaps others below it.
             PathPart::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
         };
-        let is_as_sent = self.query.is_on && self.query.is_as_sent() && !self.heeds_search;
+        let is_as_sent = self.query.is_on && self.query.is_as_sent();
         tells_path && (query.is_empty() || is_as_sent)
     }
 
@@ -112,15 +108,6 @@ impl KeyParts {
 }
 
 impl QueryPart {
-    /// What goes before a query, and what counts of that.
-    pub fn asked<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
-        let (path, query) = split(path_and_query);
-        match self.of(query) {
-            Cow::Borrowed(same) if same.len() == query.len() => Cow::Borrowed(path_and_query),
-            other => Cow::Owned([path, &other].concat()),
-        }
-    }
-
     /// What counts of a query, which is empty or begins with its question mark.
     fn of<'q>(&self, query: &'q [u8]) -> Cow<'q, [u8]> {
         if !self.is_on {
@@ -247,8 +234,6 @@ mod tests {
             let parts = KeyParts { query, ..KeyParts::default() };
             assert!(told(&parts, "/a") && !told(&parts, "/a?") && !told(&parts, "/a?a=1"));
         }
-        let parts = KeyParts { heeds_search: true, ..KeyParts::default() };
-        assert!(told(&parts, "/a") && !told(&parts, "/a?a=1"));
     }
 
     #[test]

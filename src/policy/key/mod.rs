@@ -11,7 +11,6 @@ pub mod vary;
 pub mod variants;
 pub mod pattern;
 pub mod components;
-pub mod search;
 pub mod host;
 
 use md5::{Digest, Md5};

@@ -19,11 +19,6 @@ impl Pattern {
         is_sound.then(|| Self { text: bare.into(), is_prefix })
     }
 
-    /// This name, whatever it holds.
-    pub fn exact(name: &str) -> Self {
-        Self { text: name.into(), is_prefix: false }
-    }
-
     /// Whether it means this name, byte by byte.
     pub fn fits(&self, name: &[u8]) -> bool {
         match self.is_prefix {

@@ -10,9 +10,7 @@ use std::rc::Rc;
 use crate::base::chars::{is_target_char, trim_ows};
 use crate::http::fields::Fields;
 use crate::http::list::members;
-use crate::policy::key::components::KeyParts;
 use crate::policy::key::host::{Hosts, NamedHost};
-use crate::policy::key::search::{no_vary_search, path_of_query};
 use crate::policy::key::without_default_port;
 
 /// By what a purge names responses.
@@ -30,15 +28,12 @@ pub enum Kind {
     Group,
     /// The URL, with all variants.
     Url,
-    /// The path of a URL, as far as what is stored of it is for more than one query
-    /// (No-Vary-Search).
-    Search,
 }
 
 impl Kind {
     /// Every kind.
-    pub const EACH: [Self; 7] =
-        [Self::All, Self::Host, Self::Prefix, Self::Tag, Self::Group, Self::Url, Self::Search];
+    pub const EACH: [Self; 6] =
+        [Self::All, Self::Host, Self::Prefix, Self::Tag, Self::Group, Self::Url];
 
     /// The word in commands, listings and the log.
     pub const fn word(self) -> &'static str {
@@ -49,7 +44,6 @@ impl Kind {
             Self::Tag => "tag",
             Self::Group => "group",
             Self::Url => "url",
-            Self::Search => "search",
         }
     }
 
@@ -62,7 +56,6 @@ impl Kind {
             Self::Tag => 4,
             Self::Group => 5,
             Self::Url => 6,
-            Self::Search => 7,
         }
     }
 
@@ -163,15 +156,6 @@ impl SurrogateKeys {
         Self { tags: tags.into(), is_cut, ..self }
     }
 
-    /// These, and the path of its key before Vary if the response is for more than one query: which
-    /// queries it is stored for, who purges one of them does not know.
-    #[must_use]
-    pub fn with_search(self, parts: &KeyParts, key_text: &[u8], response: &Fields) -> Self {
-        let Some(path) = search_path(parts, key_text, response) else { return self };
-        let tags = Rc::new([SurrogateHash::of(Kind::Search, path).0]);
-        self.with_tags_of(&Self { tags, ..Self::default() })
-    }
-
     /// These of what a 304 or a HEAD has renewed: an `answer` that names no tag and no group takes
     /// none away, also none that only an earlier part of the response had.
     #[must_use]
@@ -184,19 +168,6 @@ impl SurrogateKeys {
     pub fn untagged(purge_epoch: u64) -> Self {
         Self { purge_epoch, ..Self::default() }
     }
-}
-
-/// The path of a key, as its text begins, if a response with these fields is for more than one query.
-pub fn search_path<'t>(
-    parts: &KeyParts,
-    key_text: &'t [u8],
-    response: &Fields,
-) -> Option<&'t [u8]> {
-    if !parts.heeds_search || no_vary_search(response).is_none() {
-        return None;
-    }
-    let key_text = primary_of(key_text);
-    Some(path_of_query(key_text).unwrap_or(key_text))
 }
 
 /// Most tags and groups that are kept of a response.
@@ -436,21 +407,6 @@ mod tests {
         let both = many(0).with_tags_of(&many(1));
         assert!(both.is_cut && both.tags.len() == TAGS_MAX && both.tags.is_sorted());
         assert!(surrogates("a", 0).with_tags_of(&both).is_cut);
-    }
-
-    #[test]
-    fn what_is_for_more_than_one_query_is_named_by_its_path() {
-        let heeds = KeyParts { heeds_search: true, ..KeyParts::default() };
-        let says = fields(&[("no-vary-search", "params")]);
-        let path = SurrogateHash::of(Kind::Search, b"GET http://h/p").0;
-        let tags = |parts: &KeyParts, text: &[u8], fields: &Fields| {
-            SurrogateKeys::untagged(7).with_search(parts, text, fields).tags
-        };
-        for text in [&b"GET http://h/p?a=1"[..], b"GET http://h/p", b"GET http://h/p?a\nb:?c"] {
-            assert_eq!(*tags(&heeds, text, &says), [path]);
-        }
-        assert!(tags(&heeds, b"GET http://h/p?a=1", &fields(&[])).is_empty());
-        assert!(tags(&KeyParts::default(), b"GET http://h/p?a=1", &says).is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub const fn invalidates(method: Method, status: Status) -> bool {
     !method.is_safe() && status.0 >= 200 && status.0 < 400
 }
 
-/// Calls `take` with the key's parts and the primary key text of each URI that such a response makes
+/// Calls `take` with the primary key text of each URI that such a response makes
 /// unusable: the target itself, and what Location and Content-Location name, as far as that has the
 /// target's scheme, host and port. Other origins are left alone, lest one spoil another's cache (RFC 9111
 /// section 4.4). A text may come more than once. `parts_of` gives what the keys of a path's route
@@ -24,12 +24,11 @@ pub fn for_each_key_text<'p>(
     target: &Target,
     response: &Fields,
     parts_of: impl Fn(&[u8]) -> &'p KeyParts,
-    mut take: impl FnMut(&KeyParts, &[u8]),
+    mut take: impl FnMut(&[u8]),
 ) {
     let mut text = Vec::new();
-    let parts = parts_of(target.path());
-    key_text(parts, scheme, authority, target, &mut text);
-    take(parts, &text);
+    key_text(parts_of(target.path()), scheme, authority, target, &mut text);
+    take(&text);
     for name in ["location", "content-location"] {
         for reference in response.get_all(name).take(LOCATIONS_MAX) {
             let Some(path_and_query) = resolve(scheme, authority, target.path(), reference) else {
@@ -37,9 +36,8 @@ pub fn for_each_key_text<'p>(
             };
             text.clear();
             let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
-            let parts = parts_of(path);
-            uri_text(parts, scheme, authority, &path_and_query, &mut text);
-            take(parts, &text);
+            uri_text(parts_of(path), scheme, authority, &path_and_query, &mut text);
+            take(&text);
         }
     }
 }
@@ -190,7 +188,7 @@ mod tests {
             &target,
             &response,
             |_| &parts,
-            |_, text| {
+            |text| {
                 texts.push(String::from_utf8(text.to_vec()).unwrap());
             },
         );
