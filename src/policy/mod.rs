@@ -29,6 +29,6 @@ pub mod decide;
 pub mod meta;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,7 @@ mod gaps;
 mod partial;
 pub mod purge;
 mod adopt;
+mod post;
 mod round;
 pub mod clients;
 pub mod h1;

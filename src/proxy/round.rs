@@ -108,18 +108,13 @@ impl<C: Client> Exchange<'_, C> {
             Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
         };
         let mut status = CacheStatus::pass(reason).told_by(self.report());
-        let mut read = Vec::new();
-        let context = Rc::clone(self.context);
-        invalidate::after(&context, self.client.scheme(), self.request, &response.head);
-        if let Some(cache) = context.cache.as_ref().filter(|_| rule.cache) {
-            match self.adopt(cache, rule, &mut response, purge_epoch).await {
-                Ok(adopted) => {
-                    read = adopted.read;
-                    status.stored = adopted.is_stored;
-                }
-                Err(error) => return self.failed(error, Some(reason.fwd())).await,
-            }
-        }
+        invalidate::after(self.context, self.client.scheme(), self.request, &response.head);
+        self.renew_by_head(rule, &response, purge_epoch).await;
+        let (read, is_stored) = match self.store_post(rule, &mut response, purge_epoch).await {
+            Ok(stored) => stored,
+            Err(error) => return self.failed(error, Some(reason.fwd())).await,
+        };
+        status.stored = is_stored;
         pass::relay(self.client, response, read, &status, self.facts).await
     }
 }

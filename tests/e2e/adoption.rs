@@ -37,6 +37,15 @@ fn a_post_that_answers_for_another_place_is_not_stored() {
 }
 
 #[test]
+fn the_answer_to_a_put_is_not_stored() {
+    let origin = form("/form");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::new("PUT", "/form")).expect_body("made for GET");
+    ktrix.get("/form").expect_miss();
+}
+
+#[test]
 fn what_the_key_does_not_hold_makes_nothing_for_others() {
     let origin = form("/form");
     let plan = Plan::new(&origin);

@@ -17,4 +17,3 @@ pub mod answer;
 pub mod partial;
 pub mod revalidate;
 pub mod invalidate;
-pub mod post;

@@ -1,0 +1,155 @@
+//! Answers to POST that a later GET may have, RFC 9110 section 9.3.3.
+//!
+//! Such an answer is read to its end and stored before any of it is sent, so it must be small and
+//! say its length.
+
+use crate::cache::hot::MEMORY_BODY_MAX;
+use crate::http::fields::Fields;
+use crate::http::forward;
+use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::policy::rfc9111::control::ResponseControl;
+use crate::policy::rfc9111::invalidate::resolve;
+use crate::policy::rfc9111::keep::{self, Keep};
+use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::adopt::Leased;
+use crate::proxy::client::Client;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::FetchError;
+use crate::proxy::fetch::Response;
+use crate::proxy::fill;
+use crate::proxy::lookup;
+use crate::proxy::shelf::Entry;
+use crate::proxy::variants::Note;
+use crate::reactor;
+use crate::route::Rule;
+
+impl<C: Client> Exchange<'_, C> {
+    /// Stores the answer to a POST if a GET would get the same. Gives what was read of its body,
+    /// and whether it is stored.
+    ///
+    /// # Errors
+    /// The body, of which nothing has been sent, broke off.
+    pub(super) async fn store_post(
+        &self,
+        rule: Rule,
+        response: &mut Response,
+        purge_epoch: u64,
+    ) -> Result<(Vec<u8>, bool), FetchError> {
+        let mut read = Vec::new();
+        let Some((cache, rules)) = self.updates(rule, Method::Post) else {
+            return Ok((read, false));
+        };
+        let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max);
+        let is_small = matches!(response.head.length, BodyLength::Known(len) if len <= bytes_max);
+        let scheme = self.client.scheme();
+        if !is_small || !answers_get(scheme.as_bytes(), self.request, &response.head, &rules) {
+            return Ok((read, false));
+        }
+        let mut fields = forward::response_fields(&response.head, reactor::now());
+        let (asked, times) = (&self.request.fields, fill::times(response.times));
+        let kept = keep::judge(Method::Get, asked, Status(200), &fields, &times, &rules);
+        let Keep::Store { mut lifetimes, omit } = kept else { return Ok((read, false)) };
+        lifetimes.surrogates = self.surrogates(&fields, purge_epoch);
+        let found = lookup::look_up(&cache, &rules.key, scheme, self.request).await;
+        // A GET that comes from now on waits for this, and what invalidates it is noted.
+        let Some(leased) = Leased::of(&cache, &found, purge_epoch) else {
+            return Ok((read, false));
+        };
+        while response.body.next(&mut read).await? {}
+        fields.remove("age");
+        omit.apply(&mut fields);
+        let shelf = leased.shelf();
+        let stored = shelf.place(&found, asked, &lifetimes).and_then(|name| {
+            let entry = Entry { name, status: Status(200), fields, lifetimes };
+            let note = Note::of(&entry);
+            shelf.store(entry, &read)?;
+            note.map_or(Ok(()), |note| note.enter(&shelf))
+        });
+        Ok((read, leased.end(&found, stored)))
+    }
+}
+
+/// Whether the answer to this POST is what a GET of the same URI would have: a 200 whose
+/// Content-Location is the target itself (RFC 9110 section 8.7), and whose lifetime the origin
+/// states. Whether it may be stored at all is asked of [`keep::judge`], with [`Method::Get`], as of
+/// any other.
+fn answers_get(
+    scheme: &[u8],
+    request: &RequestHead,
+    response: &ResponseHead,
+    rules: &Rules,
+) -> bool {
+    response.status == Status(200)
+        && has_explicit_lifetime(&rules.heeded(&response.fields))
+        && locates_target(scheme, request, &response.fields)
+}
+
+/// RFC 9111 section 4.2.1, without the heuristic.
+fn has_explicit_lifetime(response: &Fields) -> bool {
+    let control = ResponseControl::of(response);
+    control.max_age.is_some() || control.s_maxage.is_some() || response.contains("expires")
+}
+
+/// Exactly one Content-Location, which leads to the target's own path and query.
+fn locates_target(scheme: &[u8], request: &RequestHead, response: &Fields) -> bool {
+    let mut locations = response.get_all("content-location");
+    let (Some(location), None) = (locations.next(), locations.next()) else { return false };
+    let found = resolve(scheme, request.authority(), request.target.path(), location);
+    // A relative reference without a path and a query keeps the query of its base (RFC 3986
+    // section 5.2.2), which was given without.
+    let target = request.target.path_and_query();
+    found.is_some_and(|found| found == target || location.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::{request, response};
+
+    fn answers(status: u16, list: &[(&str, &str)]) -> bool {
+        answers_get(b"http", &request("POST", &[]), &response(status, list), &Rules::default())
+    }
+
+    #[test]
+    fn only_what_is_said_to_be_the_target_answers_for_it() {
+        let fresh = ("cache-control", "max-age=60");
+        let cases = [
+            ("/x", true),
+            ("x", true),
+            ("", true),
+            ("http://a.example/x", true),
+            ("//A.Example:80/x", true),
+            ("/x?", false),
+            ("/x?y", false),
+            ("/y", false),
+            ("https://a.example/x", false),
+            ("http://b.example/x", false),
+        ];
+        for (location, expected) in cases {
+            let found = answers(200, &[fresh, ("Content-Location", location)]);
+            assert_eq!(found, expected, "{location:?}");
+        }
+        let here = ("content-location", "/x");
+        assert!(!answers(200, &[fresh]));
+        assert!(!answers(200, &[fresh, here, here]), "one that is doubled says nothing");
+        assert!(!answers(201, &[fresh, here]));
+        assert!(!answers(303, &[fresh, here]));
+    }
+
+    #[test]
+    fn its_lifetime_must_be_stated() {
+        let here = ("content-location", "/x");
+        let cases = [
+            (("cache-control", "max-age=60"), true),
+            (("cache-control", "s-maxage=60"), true),
+            (("expires", "Fri, 01 Jan 2038 01:01:01 GMT"), true),
+            (("cache-control", "public"), false),
+            (("last-modified", "Fri, 01 Jan 2010 01:01:01 GMT"), false),
+        ];
+        for (field, expected) in cases {
+            assert_eq!(answers(200, &[here, field]), expected, "{field:?}");
+        }
+    }
+}
