@@ -32,6 +32,7 @@ use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::fill;
 use crate::proxy::job::Job;
 use crate::proxy::join::{self, Delivery, Joined, Part};
+use crate::proxy::language;
 use crate::proxy::lease;
 use crate::proxy::lookup::{self, Found, Name};
 use crate::proxy::part_list;
@@ -41,7 +42,7 @@ use crate::proxy::purge;
 use crate::proxy::resume;
 use crate::proxy::stored::{self, Added};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
-use crate::proxy::variants::{self, Others};
+use crate::proxy::variants::Others;
 use crate::reactor;
 use crate::route::Rule;
 
@@ -134,10 +135,7 @@ impl<C: Client> Exchange<'_, C> {
             if rules.report.key {
                 self.key = Some(Rc::clone(&found.primary.text));
             }
-            let in_language = variants::in_language(cache, &found, self.request, &rules).await;
-            if let Some((object, ttl_s)) = in_language {
-                return self.hit(&object, CacheVerdict::Hit, ttl_s).await;
-            }
+            let found = language::select(cache, found, self.request, &rules).await;
             match self.follow(cache, rule, &rules, found).await? {
                 Filled::Answered => return Ok(()),
                 Filled::Again | Filled::Stale(_) => {}

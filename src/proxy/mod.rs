@@ -24,6 +24,7 @@ pub mod stored;
 pub mod progress;
 pub mod shelf;
 pub mod variants;
+pub mod language;
 pub mod lease;
 pub mod part_list;
 mod pieces;

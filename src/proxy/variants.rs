@@ -10,17 +10,14 @@ use std::rc::Rc;
 use crate::cache::hot::HotObject;
 use crate::cache::index::slot::State;
 use crate::http::fields::Fields;
-use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::head::ResponseHead;
 use crate::http::status::Status;
-use crate::policy::cache_status::CacheVerdict;
-use crate::policy::decide::{self, Action};
 use crate::policy::key::variants::{CHOSEN_BYTES_MAX, LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::key::vary::VaryNames;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::codes::is_whole;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::revalidate::confirms;
-use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup::{self, Found, MARKER_STATUS, Marker, Name, What};
 use crate::proxy::shelf::{Entry, Shelf};
@@ -83,46 +80,6 @@ pub fn names(list: &Variants, primary: &Name, marker: &Marker) -> Vec<Name> {
     list.iter().map(|variant| name(&variant.chosen)).collect()
 }
 
-/// What is stored in the language that a request prefers, if it selects no variant and may have
-/// that instead; and its freshness left, in seconds.
-pub async fn in_language(
-    cache: &CacheSide,
-    found: &Found,
-    request: &RequestHead,
-    rules: &Rules,
-) -> Option<(Rc<HotObject>, i64)> {
-    let is_missing = matches!(found.what, What::Nothing);
-    let marker = found.marker.as_ref().filter(|_| is_missing && rules.selects_language)?;
-    let list = read(cache, &list_name(&found.primary, marker));
-    let name = name_in_language(&list, &found.primary, marker, &found.name)?;
-    let what = What::Object(find_whole(cache, &name).await?);
-    let other = Found { name, what, ..found.clone() };
-    let action = decide::decide(request, other.held(), rules, reactor::now().unix_s()).0;
-    Some((other.object()?, ttl_of_hit(action)?))
-}
-
-/// The name of the variant in the list of a key that a request may have for its language, if it
-/// selects `name` and nothing is there.
-pub fn name_in_language(
-    list: &Variants,
-    primary: &Name,
-    marker: &Marker,
-    name: &Name,
-) -> Option<Name> {
-    let parts = Parts::of(&name.text)?;
-    let chosen = &list.in_language(parts.chosen)?.chosen;
-    Some(Parts { primary: &primary.text, chosen, mark: &marker.mark }.name())
-}
-
-/// The freshness left of another variant than the selected one, in seconds, if it is used: nothing
-/// but what is fresh, and wants no validation, is.
-pub const fn ttl_of_hit(action: Action) -> Option<i64> {
-    match action {
-        Action::Answer { verdict: CacheVerdict::Hit, ttl_s, refreshes: false } => Some(ttl_s),
-        _ => None,
-    }
-}
-
 /// What a 304 speaks of, and its name (RFC 9111 section 4.3.4): what is stored under `name`, or
 /// another variant that the fetch asked about as well. If there was a choice, a 304 that names
 /// nothing says nothing.
@@ -148,7 +105,7 @@ pub async fn confirmed(
 }
 
 /// A variant of the list, if it is there still, and not in parts only by now.
-async fn find_whole(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
+pub(super) async fn find_whole(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
     match lookup::find(cache, name).await {
         What::Object(object) if is_whole(object.status) => Some(object),
         _ => None,
@@ -196,7 +153,7 @@ impl Note {
     }
 }
 
-fn read(cache: &CacheSide, name: &Name) -> Variants {
+pub(super) fn read(cache: &CacheSide, name: &Name) -> Variants {
     if let Some(list) = lookup::find_hot(cache, name) {
         return list.with_body(Variants::decode);
     }
@@ -211,21 +168,21 @@ fn read(cache: &CacheSide, name: &Name) -> Variants {
 
 /// What the key text of a variant is made of.
 #[derive(Clone, Copy)]
-struct Parts<'t> {
-    primary: &'t [u8],
-    chosen: &'t [u8],
-    mark: &'t [u8],
+pub(super) struct Parts<'t> {
+    pub(super) primary: &'t [u8],
+    pub(super) chosen: &'t [u8],
+    pub(super) mark: &'t [u8],
 }
 
 impl<'t> Parts<'t> {
     /// The parts of a variant's key text; `None` for any other.
-    fn of(text: &'t [u8]) -> Option<Self> {
+    pub(super) fn of(text: &'t [u8]) -> Option<Self> {
         let (primary, rest) = text.split_at_checked(memchr::memchr(b'\n', text)?)?;
         let (chosen, mark) = rest.split_at_checked(memchr::memmem::rfind(rest, lookup::MARK)?)?;
         (!chosen.is_empty()).then(|| Self { primary, chosen, mark: &mark[lookup::MARK.len()..] })
     }
 
-    fn name(&self) -> Name {
+    pub(super) fn name(&self) -> Name {
         Name::of(&[self.primary, self.chosen, lookup::MARK, self.mark].concat())
     }
 

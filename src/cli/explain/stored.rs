@@ -26,10 +26,11 @@ use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::partial::PartList;
 use crate::policy::rfc9111::reuse::wants_only_cached;
+use crate::proxy::language::{is_hit, name_in_language};
 use crate::proxy::load::STORED_FIELDS_MAX;
 use crate::proxy::lookup::Name;
 use crate::proxy::part_list::PART_STATUS;
-use crate::proxy::variants::{Others, name_in_language, ttl_of_hit};
+use crate::proxy::variants::Others;
 
 /// A stored response, read.
 pub(super) struct Response {
@@ -126,7 +127,7 @@ impl Explainer<'_> {
         let made = response.and_then(|response| {
             let held = Held::Object(&response.lifetimes);
             let (action, why) = decide(&routed.head, held, &routed.rules, self.now_s);
-            ttl_of_hit(action).map(|_| (action, why, response))
+            is_hit(action).then_some((action, why, response))
         });
         let Some((action, why, response)) = made else {
             self.steps.truncate(n_told);

@@ -145,21 +145,8 @@ impl Variants {
     }
 
     /// The variants, the oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Variant> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Variant> {
         self.list.iter()
-    }
-
-    /// The newest variant that differs from the one which `chosen` selects by Accept-Language
-    /// alone, and is in the one language that this request prefers to every other: whatever else
-    /// the origin has, it has nothing better for it. RFC 9111 section 4.1 would have the origin
-    /// asked, so the operator must allow it (`Rules::selects_language`).
-    pub fn in_language(&self, chosen: &[u8]) -> Option<&Variant> {
-        let (others, accepted) = split_language(chosen)?;
-        let preferred = preferred(accepted)?;
-        self.list.iter().rev().find(|variant| {
-            *variant.language == *preferred
-                && split_language(&variant.chosen).is_some_and(|(own, _)| own == others)
-        })
     }
 
     /// Leaves out those for which `keep` is false.
@@ -171,39 +158,6 @@ impl Variants {
     pub const fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
-}
-
-/// What chose a variant, without Accept-Language, and the normal form of that.
-fn split_language(chosen: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    const NAME: &[u8] = b"\naccept-language:";
-    let at = memchr::memmem::find(chosen, NAME)?;
-    let (before, rest) = chosen.split_at_checked(at)?;
-    let value = rest.get(NAME.len()..)?;
-    let end = memchr::memchr(b'\n', value).unwrap_or(value.len());
-    let (value, after) = value.split_at_checked(end)?;
-    Some(([before, after].concat(), value))
-}
-
-/// The language range of an Accept-Language in its normal form that outweighs all others; `None`
-/// if there is no such, or it is `*`, or the value is odd.
-fn preferred(accepted: &[u8]) -> Option<&[u8]> {
-    let mut members = accepted.split(|&byte| byte == b',').map(weighted);
-    let (name, weight) = members.next()??;
-    // The heaviest comes first, see `normal`.
-    let is_first = members.next().is_none_or(|second| second.is_some_and(|(_, w)| w < weight));
-    let is_sound = members.all(|member| member.is_some());
-    let is_wanted = name != b"*" && weight > *b"0.000";
-    (is_first && is_sound && is_wanted).then_some(name)
-}
-
-/// A member of the normal form: its name, and its weight as digits.
-fn weighted(member: &[u8]) -> Option<(&[u8], [u8; 5])> {
-    let (name, weight) = match memchr::memmem::find(member, b";q=") {
-        Some(at) => (member.get(..at)?, member.get(at + 3..)?.try_into().ok()?),
-        None => (member, *b"1.000"),
-    };
-    let is_range = |byte: &u8| byte.is_ascii_alphanumeric() || b"-*".contains(byte);
-    (!name.is_empty() && name.iter().all(is_range)).then_some((name, weight))
 }
 
 fn take(bytes: &[u8]) -> Option<(Variant, &[u8])> {
@@ -306,38 +260,6 @@ mod tests {
         let (n_long, bytes) = offered(&|n| format!("\"{n:0250}\""));
         assert!(n_long < VARIANTS_MAX, "{n_long}");
         assert!((TAGS_BYTES_MAX - 254..TAGS_BYTES_MAX).contains(&bytes), "{bytes}");
-    }
-
-    #[test]
-    fn a_language_is_chosen_only_where_it_outweighs_all_others() {
-        let mut variants = Variants::default();
-        for (chosen, language) in [
-            ("\naccept-language:de,en", "DE"),
-            ("\na:1\naccept-language:fr", "fr"),
-            ("\naccept-language:x\nb:2", "fr"),
-        ] {
-            let fields = fields(&[("Content-Language", language)]);
-            variants.enter(Variant::of(chosen.as_bytes(), &fields).unwrap());
-        }
-        let found = |chosen: &str| variants.in_language(chosen.as_bytes()).is_some();
-        assert!(found("\naccept-language:de,fr;q=0.500"));
-        assert!(found("\naccept-language:de;q=0.700,*;q=0.100"));
-        assert!(found("\na:1\naccept-language:fr"));
-        assert!(found("\naccept-language:fr\nb:2"));
-        for chosen in [
-            "\naccept-language:de,fr",
-            "\naccept-language:de;q=0.000",
-            "\naccept-language:*",
-            "\naccept-language:en",
-            "\naccept-language:de-at",
-            "\naccept-language:fr",
-            "\na:2\naccept-language:fr",
-            "\naccept-language:de;q=5,fr",
-            "\naccept-language",
-            "",
-        ] {
-            assert!(!found(chosen), "{chosen:?}");
-        }
     }
 
     proptest! {

@@ -1,0 +1,144 @@
+//! `vary-language: best`: a stored variant in the language that a request prefers to all others
+//! answers it, though the request selects another variant that is not stored.
+//!
+//! RFC 9111 section 4.1 requires that the origin is asked. The operator of a route allows this.
+
+use crate::http::head::RequestHead;
+use crate::policy::cache_status::CacheVerdict;
+use crate::policy::decide::{self, Action};
+use crate::policy::key::variants::{Variant, Variants};
+use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::context::CacheSide;
+use crate::proxy::lookup::{Found, Marker, Name, What};
+use crate::proxy::variants::{self, Parts};
+use crate::reactor;
+
+/// What a look-up found or, if that is nothing, the fresh variant in the preferred language.
+pub async fn select(
+    cache: &CacheSide,
+    found: Found,
+    request: &RequestHead,
+    rules: &Rules,
+) -> Found {
+    let other = match rules.selects_language {
+        true => other(cache, &found, request, rules).await,
+        false => None,
+    };
+    other.unwrap_or(found)
+}
+
+async fn other(
+    cache: &CacheSide,
+    found: &Found,
+    request: &RequestHead,
+    rules: &Rules,
+) -> Option<Found> {
+    let marker = found.marker.as_ref().filter(|_| matches!(found.what, What::Nothing))?;
+    let list = variants::read(cache, &variants::list_name(&found.primary, marker));
+    let name = name_in_language(&list, &found.primary, marker, &found.name)?;
+    let what = What::Object(variants::find_whole(cache, &name).await?);
+    let other = Found { name, what, ..found.clone() };
+    is_hit(decide::decide(request, other.held(), rules, reactor::now().unix_s()).0).then_some(other)
+}
+
+/// The name of the variant in the list of a key that a request may have for its language, if it
+/// selects `name` and nothing is there.
+pub fn name_in_language(
+    list: &Variants,
+    primary: &Name,
+    marker: &Marker,
+    name: &Name,
+) -> Option<Name> {
+    let parts = Parts::of(&name.text)?;
+    let chosen = &in_language(list, parts.chosen)?.chosen;
+    Some(Parts { primary: &primary.text, chosen, mark: &marker.mark }.name())
+}
+
+/// Whether another variant than the selected one is used: only one that is fresh and needs no
+/// validation.
+pub const fn is_hit(action: Action) -> bool {
+    matches!(action, Action::Answer { verdict: CacheVerdict::Hit, refreshes: false, .. })
+}
+
+/// The newest variant that differs from the one which `chosen` selects by Accept-Language alone,
+/// and is in the one language that this request prefers to every other: whatever else the origin
+/// has, it has nothing better for it.
+fn in_language<'v>(list: &'v Variants, chosen: &[u8]) -> Option<&'v Variant> {
+    let (others, accepted) = split_language(chosen)?;
+    let preferred = preferred(accepted)?;
+    list.iter().rev().find(|variant| {
+        *variant.language == *preferred
+            && split_language(&variant.chosen).is_some_and(|(own, _)| own == others)
+    })
+}
+
+/// What chose a variant, without Accept-Language, and the normal form of that.
+fn split_language(chosen: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    const NAME: &[u8] = b"\naccept-language:";
+    let at = memchr::memmem::find(chosen, NAME)?;
+    let (before, rest) = chosen.split_at_checked(at)?;
+    let value = rest.get(NAME.len()..)?;
+    let end = memchr::memchr(b'\n', value).unwrap_or(value.len());
+    let (value, after) = value.split_at_checked(end)?;
+    Some(([before, after].concat(), value))
+}
+
+/// The language range of an Accept-Language in its normal form that outweighs all others; `None`
+/// if there is no such, or it is `*`, or the value is odd.
+fn preferred(accepted: &[u8]) -> Option<&[u8]> {
+    let mut members = accepted.split(|&byte| byte == b',').map(weighted);
+    let (name, weight) = members.next()??;
+    // The heaviest comes first, see `policy::normal`.
+    let is_first = members.next().is_none_or(|second| second.is_some_and(|(_, w)| w < weight));
+    let is_sound = members.all(|member| member.is_some());
+    let is_wanted = name != b"*" && weight > *b"0.000";
+    (is_first && is_sound && is_wanted).then_some(name)
+}
+
+/// A member of the normal form: its name, and its weight as digits.
+fn weighted(member: &[u8]) -> Option<(&[u8], [u8; 5])> {
+    let (name, weight) = match memchr::memmem::find(member, b";q=") {
+        Some(at) => (member.get(..at)?, member.get(at + 3..)?.try_into().ok()?),
+        None => (member, *b"1.000"),
+    };
+    let is_range = |byte: &u8| byte.is_ascii_alphanumeric() || b"-*".contains(byte);
+    (!name.is_empty() && name.iter().all(is_range)).then_some((name, weight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::fields;
+
+    #[test]
+    fn a_language_is_chosen_only_where_it_outweighs_all_others() {
+        let mut variants = Variants::default();
+        for (chosen, language) in [
+            ("\naccept-language:de,en", "DE"),
+            ("\na:1\naccept-language:fr", "fr"),
+            ("\naccept-language:x\nb:2", "fr"),
+        ] {
+            let fields = fields(&[("Content-Language", language)]);
+            variants.enter(Variant::of(chosen.as_bytes(), &fields).unwrap());
+        }
+        let found = |chosen: &str| in_language(&variants, chosen.as_bytes()).is_some();
+        assert!(found("\naccept-language:de,fr;q=0.500"));
+        assert!(found("\naccept-language:de;q=0.700,*;q=0.100"));
+        assert!(found("\na:1\naccept-language:fr"));
+        assert!(found("\naccept-language:fr\nb:2"));
+        for chosen in [
+            "\naccept-language:de,fr",
+            "\naccept-language:de;q=0.000",
+            "\naccept-language:*",
+            "\naccept-language:en",
+            "\naccept-language:de-at",
+            "\naccept-language:fr",
+            "\na:2\naccept-language:fr",
+            "\naccept-language:de;q=5,fr",
+            "\naccept-language",
+            "",
+        ] {
+            assert!(!found(chosen), "{chosen:?}");
+        }
+    }
+}
