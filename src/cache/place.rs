@@ -7,8 +7,10 @@
 
 use crate::cache::files::store::Store;
 use crate::cache::files::writer::Finished;
+use crate::cache::index::Index;
+use crate::cache::index::slot::PublishError;
+use crate::cache::index::slot::Published;
 use crate::cache::index::slot::{NewSlot, SlotView};
-use crate::cache::index::{Index, PublishError, Published};
 use crate::policy::key::Key;
 
 /// Why a finished file was not kept.

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ktrix::cache::files::store::{OpenError, Store, TMP};
+use ktrix::cache::index::Index;
 use ktrix::cache::index::repair::Mend;
+use ktrix::cache::index::slot::PublishError;
 use ktrix::cache::index::slot::{NewSlot, SlotView};
-use ktrix::cache::index::{Index, PublishError};
 use ktrix::cache::maintenance::evict::{Evictor, Limits};
 use ktrix::cache::maintenance::reconcile::{self, Orphans, Scrub, SlotFault};
 use ktrix::cache::place::{self, PutError};

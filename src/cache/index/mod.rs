@@ -19,38 +19,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cache::index::bucket::{Bucket, LockedBucket, Look, SLOTS};
 use crate::cache::index::pair::{Pair, Place};
-use crate::cache::index::slot::{NewSlot, SlotAt, SlotView, WORDS};
-use crate::cache::index::table::Table;
-use crate::cache::index::table::{IndexError, Opened};
+use crate::cache::index::slot::{NewSlot, PublishError, Published, SlotAt, SlotView, WORDS};
+use crate::cache::index::table::{IndexError, Opened, Table};
 use crate::policy::key::Key;
 use crate::shared::owner::Owner;
-
-/// Why something was not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// This process did not attach.
-    #[error("this process is not attached to the cache index")]
-    NotAttached,
-    /// The cache is more than 5 % above its size; eviction must catch up first.
-    #[error("the cache is full")]
-    NoRoom,
-    /// Another writer kept the bucket for too long.
-    #[error("a bucket of the cache index stayed locked")]
-    Busy,
-}
-
-/// What publishing did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Of this publication alone.
-    pub generation: u32,
-    /// Where the slot is.
-    pub at: SlotAt,
-    /// Whether the key had a slot before.
-    pub replaced: bool,
-    /// Another key that had to make way, and its disk bytes: its file is the caller's to unlink.
-    pub evicted: Option<(Key, u64)>,
-}
 
 /// The index. Every process attaches for itself before it writes; reading needs nothing.
 #[derive(Debug)]

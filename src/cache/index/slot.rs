@@ -252,6 +252,33 @@ fn seconds(unix_s: u64) -> u32 {
     u32::try_from(unix_s).unwrap_or(u32::MAX)
 }
 
+/// Why something was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// This process did not attach.
+    #[error("this process is not attached to the cache index")]
+    NotAttached,
+    /// The cache is more than 5 % above its size; eviction must catch up first.
+    #[error("the cache is full")]
+    NoRoom,
+    /// Another writer kept the bucket for too long.
+    #[error("a bucket of the cache index stayed locked")]
+    Busy,
+}
+
+/// What publishing did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Of this publication alone.
+    pub generation: u32,
+    /// Where the slot is.
+    pub at: SlotAt,
+    /// Whether the key had a slot before.
+    pub replaced: bool,
+    /// Another key that had to make way, and its disk bytes: its file is the caller's to unlink.
+    pub evicted: Option<(Key, u64)>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
