@@ -1,5 +1,6 @@
 //! A key of the configuration is one row in four places, and this counts them: the schema, the
-//! code that resolves it, the sample and the manual. Each says the same unit and default.
+//! code that resolves it, the sample and the manual. Each says the same unit and default. The guide
+//! for contributors names these places and others; they have to exist.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +12,7 @@ use ktrix::config::schema::{DIRECTIVES, Directive, Kind};
 
 const SAMPLE: &str = include_str!("../etc/ktrix.yaml");
 const MANUAL: &str = include_str!("../man/ktrix.yaml.5");
+const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
 
 #[test]
 fn the_sample_is_a_whole_configuration() {
@@ -101,6 +103,19 @@ fn every_key_is_resolved() {
         };
         let is_noticed = errors.0.iter().any(|error| names_it(&error.key) && error.line == *line);
         assert!(is_noticed, "{path} takes a list of lists: {errors}");
+    }
+}
+
+#[test]
+fn every_path_in_contributing_exists() {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || "._-/".contains(char);
+    let words = CONTRIBUTING.split(|char| !is_part(char)).map(|word| word.trim_end_matches('.'));
+    let endings = [".md", ".rs", ".toml", ".lock", ".yaml"];
+    let is_path = |word: &&str| word.contains('/') || endings.iter().any(|end| word.ends_with(end));
+    let paths: Vec<&str> = words.filter(is_path).filter(|it| !it.starts_with("target/")).collect();
+    assert!(paths.contains(&"src/config/schema.rs"), "{paths:?}");
+    for path in paths {
+        assert!(Path::new(path).exists(), "CONTRIBUTING.md names {path}");
     }
 }
 
