@@ -9,8 +9,8 @@ use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::status::Status;
+use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::rules::Rules;
-use crate::proxy::failure::CloseReason;
 
 /// Why nothing more comes from or goes to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

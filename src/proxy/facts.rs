@@ -2,7 +2,7 @@
 
 use crate::base::time::Now;
 use crate::policy::cache_status::CacheVerdict;
-use crate::proxy::failure::CloseReason;
+use crate::policy::reason::close::CloseReason;
 
 /// Where an exchange is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

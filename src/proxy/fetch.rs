@@ -6,8 +6,9 @@
 use crate::base::time::Now;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
+use crate::policy::reason::close::CloseReason;
+use crate::policy::reason::fetch::FetchError;
 use crate::proxy::client::ClientError;
-use crate::proxy::failure::{CloseReason, FetchError};
 use crate::proxy::origin::{self, Origin, OriginBody, OriginLimits, SendError};
 use crate::proxy::pools::{Pools, Tried};
 use crate::proxy::upload::Upload;

@@ -9,7 +9,6 @@
 //! An exchange is one request and its answer; it owns nothing global and reaches what a worker
 //! shares through [`context::Context`].
 
-pub mod failure;
 pub mod client;
 pub mod facts;
 pub mod outage;

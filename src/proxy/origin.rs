@@ -20,8 +20,8 @@ use crate::http::h1::body::{Decoded, Decoder};
 use crate::http::h1::head::{self, HeadLimits};
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::method::Method;
+use crate::policy::reason::fetch::FetchError;
 use crate::proxy::client::ClientError;
-use crate::proxy::failure::FetchError;
 use crate::proxy::pools::Checked;
 use crate::proxy::upload::Upload;
 use crate::reactor::stream::Stream;
@@ -156,8 +156,7 @@ impl Origin {
                 }
             }
             searched = self.inbox.len().saturating_sub(3);
-            let n_read =
-                self.read(deadline_ms).await.map_err(|error| FetchError::from_io(&error))?;
+            let n_read = self.read(deadline_ms).await.map_err(|error| error_of_io(&error))?;
             if n_read == 0 {
                 return Err(match self.has_answered() {
                     true => FetchError::Truncated,
@@ -262,7 +261,7 @@ impl Origin {
                     let stream = self.connection.stream_handle();
                     let writable = stream.writable(deadline_ms);
                     match self.unless_heard(writable).await? {
-                        Heard::Nothing(wait) => wait.map_err(|e| FetchError::from_io(&e))?,
+                        Heard::Nothing(wait) => wait.map_err(|e| error_of_io(&e))?,
                         Heard::Interim => {}
                         Heard::Answer => return Ok(Sent::Interrupted),
                     }
@@ -271,7 +270,7 @@ impl Origin {
                 Err(_) if self.try_read().is_ok_and(|n_read| n_read > 0) => {
                     return Ok(Sent::Interrupted);
                 }
-                Err(error) => return Err(FetchError::from_io(&error)),
+                Err(error) => return Err(error_of_io(&error)),
             }
         }
         Ok(Sent::Whole)
@@ -303,9 +302,17 @@ impl Origin {
                 Ok(_) if !self.early.is_empty() => return Ok(Heard::Interim),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(FetchError::from_io(&error)),
+                Err(error) => return Err(error_of_io(&error)),
             }
         }
+    }
+}
+
+/// What a read or write error on an origin's connection means before any response byte.
+fn error_of_io(error: &io::Error) -> FetchError {
+    match error.kind() {
+        io::ErrorKind::TimedOut => FetchError::FirstByteTimeout,
+        _ => FetchError::Closed,
     }
 }
 

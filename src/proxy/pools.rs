@@ -5,11 +5,14 @@
 //! skipped, is in the shared table of servers.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::config::{ServerAddress, UpstreamConfig};
-use crate::proxy::failure::FetchError;
+use crate::policy::reason::fetch::FetchError;
 use crate::proxy::outage::Outages;
 use crate::reactor;
 use crate::reactor::address::Address;
@@ -240,7 +243,7 @@ impl Pools {
         let address = self.address(active, tried, deadline_ms).await;
         let address = address.ok_or(FetchError::Unresolved)?;
         let stream = connect(&address, deadline_ms).await;
-        let stream = stream.map_err(|error| FetchError::of_connect(&error))?;
+        let stream = stream.map_err(|error| error_of_connect(&error))?;
         // Without it small requests may wait for acknowledgements; nothing else is lost.
         let _ = stream.set_nodelay();
         active.of().pool.borrow_mut().succeeded();
@@ -298,6 +301,17 @@ impl Upstream {
     fn not_in(&self, tried: &balance::Tried) -> impl Iterator<Item = &Server> {
         let servers = self.servers.iter().enumerate();
         servers.filter(|(number, _)| !tried.contains(*number)).map(|(_, server)| server)
+    }
+}
+
+/// What it means that a connection could not be made.
+fn error_of_connect(error: &io::Error) -> FetchError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EADDRNOTAVAIL,
+        ) => FetchError::Resources,
+        _ if error.kind() == io::ErrorKind::TimedOut => FetchError::ConnectTimeout,
+        _ => FetchError::Connect,
     }
 }
 
@@ -522,6 +536,18 @@ pub(in crate::proxy) mod tests {
 
     async fn soon<T>(work: impl Future<Output = T>) -> T {
         timer::timeout(Duration::from_secs(1), work).await.expect("somebody was not called")
+    }
+
+    #[test]
+    fn what_we_lack_ourselves_is_not_the_servers_fault() {
+        let of = |errno: Errno| error_of_connect(&io::Error::from(errno));
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
+            assert_eq!(of(errno), FetchError::Resources, "{errno}");
+        }
+        assert_eq!(of(Errno::ECONNREFUSED), FetchError::Connect);
+        assert_eq!(of(Errno::ETIMEDOUT), FetchError::ConnectTimeout);
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(error_of_connect(&late), FetchError::ConnectTimeout);
     }
 
     #[test]

@@ -12,12 +12,12 @@ use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, Way};
+use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::freshness;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::client::Client;
 use crate::proxy::facts::{Facts, Stage};
-use crate::proxy::failure::CloseReason;
 use crate::reactor;
 
 /// What an answer says beyond what is stored.

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::http::h1::body::{write_chunk_head, write_last_chunk};
 use crate::http::head::{BodyLength, ResponseHead};
+use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::{Client, ClientError};
-use crate::proxy::failure::CloseReason;
 use crate::sys::file;
 
 /// The most that one [`Upload::next`] reads from a file.

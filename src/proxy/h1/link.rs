@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 
+use crate::policy::reason::close::CloseReason;
 use crate::proxy::clients::{Admission, ClientSocket};
-use crate::proxy::failure::CloseReason;
 use crate::reactor::{self, scratch};
 
 /// What one read asks for.
@@ -106,7 +106,7 @@ impl Link {
             written = match stream.try_write(bytes) {
                 Ok(n_written) => n_written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(CloseReason::of_write(&error)),
+                Err(error) => return Err(close_of_write(&error)),
             };
             self.n_written += written as u64;
         }
@@ -203,10 +203,18 @@ impl Link {
 
     async fn wait_writable(&self, error: io::Error, timeout_ms: u64) -> Result<(), CloseReason> {
         if error.kind() != io::ErrorKind::WouldBlock {
-            return Err(CloseReason::of_write(&error));
+            return Err(close_of_write(&error));
         }
         let deadline_ms = reactor::now().mono_ms() + timeout_ms;
         let writable = self.admission.socket.stream.writable(deadline_ms).await;
-        writable.map_err(|error| CloseReason::of_write(&error))
+        writable.map_err(|error| close_of_write(&error))
+    }
+}
+
+/// What a failed write to a client means.
+fn close_of_write(error: &io::Error) -> CloseReason {
+    match error.kind() {
+        io::ErrorKind::TimedOut => CloseReason::SendTimeout,
+        _ => CloseReason::ClientGone,
     }
 }

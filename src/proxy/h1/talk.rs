@@ -16,9 +16,9 @@ use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::version::Version;
+use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::{Client, ClientError};
-use crate::proxy::failure::CloseReason;
 use crate::proxy::h1::link::{GATHER_BYTES, Link};
 use crate::reactor;
 

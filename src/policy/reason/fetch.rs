@@ -1,11 +1,7 @@
-//! Why an answer could not be had from an origin, or not be given to a client.
+//! Why an answer could not be had from an origin.
 //!
-//! Each reason has one word, which the access log and `Cache-Status` use, and one status, which
-//! a client is told when nothing of an answer has been sent yet.
-
-use std::io;
-
-use nix::errno::Errno;
+//! Each reason has one word, which the access log and `Cache-Status` use, and one status, which a
+//! client is told if no byte of an answer has been sent yet.
 
 use crate::http::flaw::Flaw;
 use crate::http::status::Status;
@@ -144,107 +140,11 @@ impl FetchError {
     pub const fn blames_server(self) -> bool {
         matches!(self, Self::Unresolved | Self::Connect | Self::ConnectTimeout)
     }
-
-    /// What it means that a connection could not be made.
-    pub(crate) fn of_connect(error: &io::Error) -> Self {
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(
-                Errno::EMFILE
-                | Errno::ENFILE
-                | Errno::ENOMEM
-                | Errno::ENOBUFS
-                | Errno::EADDRNOTAVAIL,
-            ) => Self::Resources,
-            _ if error.kind() == io::ErrorKind::TimedOut => Self::ConnectTimeout,
-            _ => Self::Connect,
-        }
-    }
-
-    /// What a read or write error on an origin's connection means before any response byte.
-    pub(crate) fn from_io(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Self::FirstByteTimeout,
-            _ => Self::Closed,
-        }
-    }
-}
-
-/// Why a client's connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client closed it, or it broke, between requests.
-    ClientClosed,
-    /// The client closed it, or it broke, in the middle of an exchange.
-    ClientGone,
-    /// Nothing was asked for `timeouts.client-idle`.
-    IdleTimeout,
-    /// A request's head took longer than `timeouts.client-head`.
-    HeadTimeout,
-    /// A request's body paused for longer than `timeouts.client-body`.
-    BodyTimeout,
-    /// The client took nothing of its answer for `timeouts.client-send`.
-    SendTimeout,
-    /// The request broke the protocol.
-    BadRequest,
-    /// The client or the answer asked for the end of the connection.
-    Finished,
-    /// The answer could not be completed.
-    Incomplete,
-    /// The worker is being drained.
-    Drain,
-}
-
-impl CloseReason {
-    /// Every reason, for tests and documentation.
-    pub const ALL: [Self; 10] = [
-        Self::ClientClosed,
-        Self::ClientGone,
-        Self::IdleTimeout,
-        Self::HeadTimeout,
-        Self::BodyTimeout,
-        Self::SendTimeout,
-        Self::BadRequest,
-        Self::Finished,
-        Self::Incomplete,
-        Self::Drain,
-    ];
-
-    /// The word used in logs, metrics and the manual.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "client-closed",
-            Self::ClientGone => "client-gone",
-            Self::IdleTimeout => "idle-timeout",
-            Self::HeadTimeout => "head-timeout",
-            Self::BodyTimeout => "body-timeout",
-            Self::SendTimeout => "send-timeout",
-            Self::BadRequest => "bad-request",
-            Self::Finished => "finished",
-            Self::Incomplete => "incomplete",
-            Self::Drain => "drain",
-        }
-    }
-
-    /// What a failed write to a client means.
-    pub(crate) fn of_write(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Self::SendTimeout,
-            _ => Self::ClientGone,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
-
-    #[test]
-    fn close_reasons_have_words_of_their_own() {
-        let words: HashSet<_> = CloseReason::ALL.iter().map(|reason| reason.word()).collect();
-        assert_eq!(words.len(), CloseReason::ALL.len());
-    }
 
     #[test]
     fn codes_lead_back_to_their_failures() {
@@ -261,20 +161,7 @@ mod tests {
         assert!(!FetchError::FirstByteTimeout.blames_server());
         assert!(!FetchError::PendingFull.blames_server());
         assert!(!FetchError::Truncated.blames_server());
-    }
-
-    #[test]
-    fn what_we_lack_ourselves_is_not_the_servers_fault() {
-        let of = |errno: Errno| FetchError::of_connect(&io::Error::from(errno));
-        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
-            assert_eq!(of(errno), FetchError::Resources, "{errno}");
-        }
         assert!(!FetchError::Resources.blames_server());
-        assert_eq!(FetchError::Resources.status(), Status(503));
-        assert_eq!(of(Errno::ECONNREFUSED), FetchError::Connect);
-        assert_eq!(of(Errno::ETIMEDOUT), FetchError::ConnectTimeout);
-        let late = io::Error::from(io::ErrorKind::TimedOut);
-        assert_eq!(FetchError::of_connect(&late), FetchError::ConnectTimeout);
     }
 
     #[test]
@@ -282,5 +169,6 @@ mod tests {
         assert_eq!(FetchError::FirstByteTimeout.status(), Status(504));
         assert_eq!(FetchError::Closed.status(), Status(502));
         assert_eq!(FetchError::PendingFull.status(), Status(503));
+        assert_eq!(FetchError::Resources.status(), Status(503));
     }
 }
