@@ -8,9 +8,9 @@
 pub mod base;
 pub mod http;
 pub mod policy;
+pub mod upstream;
 pub mod config;
 pub mod route;
-pub mod upstream;
 
 #[allow(unsafe_code)]
 pub mod sys;

@@ -14,12 +14,13 @@ use std::rc::Rc;
 use crate::config::{Config, HostPattern};
 use crate::http::path;
 use crate::policy::rfc9111::rules::Rules;
+use crate::upstream::ids::UpstreamId;
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
+    /// The upstream that is asked.
+    pub upstream: UpstreamId,
     /// Whether the cache stores and answers.
     pub cache: bool,
     /// How it does, see [`Router::rules`].
@@ -271,7 +272,7 @@ sites:
     upstream: u3
 ";
 
-    fn upstream_of(router: &Router, host: &str, path: &str) -> Option<usize> {
+    fn upstream_of(router: &Router, host: &str, path: &str) -> Option<UpstreamId> {
         router.find(host.as_bytes(), path.as_bytes()).map(|id| router.rule(id).upstream)
     }
 
@@ -299,14 +300,14 @@ sites:
             ("", "/", Some(0)),
             ("other", "/", Some(0)),
         ] {
-            assert_eq!(upstream_of(&router, host, path), upstream, "{host} {path}");
+            assert_eq!(upstream_of(&router, host, path), upstream.map(UpstreamId), "{host} {path}");
         }
         let long = format!("{}.example.com", "x".repeat(300));
-        assert_eq!(upstream_of(&router, &long, "/"), Some(0));
+        assert_eq!(upstream_of(&router, &long, "/"), Some(UpstreamId(0)));
         let rule = |path: &[u8]| *router.rule(router.find(b"www.example.com", path).unwrap());
         let switches = |path| (rule(path).upstream, rule(path).cache, rule(path).request_buffering);
-        assert_eq!(switches(b"/up"), (1, false, true));
-        assert_eq!(switches(b"/up/x/y"), (2, true, false));
+        assert_eq!(switches(b"/up"), (UpstreamId(1), false, true));
+        assert_eq!(switches(b"/up/x/y"), (UpstreamId(2), true, false));
         let ttl_min_s = |path| router.rules(rule(path).rules).ttl_min_s;
         assert_eq!((ttl_min_s(b"/up"), ttl_min_s(b"/b")), (0, 7));
     }
@@ -316,12 +317,12 @@ sites:
         let text = "upstreams: {u: {servers: [a]}}\nsites: [{hosts: [h], upstream: u}]\n";
         let router = Router::new(&load_for(Path::new("f"), text, 1).unwrap());
         assert_eq!(upstream_of(&router, "other", "/"), None);
-        assert_eq!(upstream_of(&router, "h", "/"), Some(0));
+        assert_eq!(upstream_of(&router, "h", "/"), Some(UpstreamId(0)));
         assert!(!router.rule(RouteId(0)).cache, "there is no cache");
     }
 
     /// The rule as the manual says it, in words instead of tables.
-    fn naive(config: &Config, host: &str, path: &str) -> Option<usize> {
+    fn naive(config: &Config, host: &str, path: &str) -> Option<UpstreamId> {
         let host = host.to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
         let strength = |pattern: &HostPattern| match pattern {
@@ -364,7 +365,7 @@ sites:
     fn sites() -> impl Strategy<Value = Vec<SiteConfig>> {
         let route = |(path, upstream)| RouteConfig {
             path,
-            upstream,
+            upstream: UpstreamId(upstream),
             cache: true,
             rules: Rc::default(),
             request_buffering: true,
@@ -395,7 +396,7 @@ sites:
         #[test]
         fn the_tables_mean_what_the_words_say(
             sites in sites(),
-            default in proptest::option::of(Just(7usize)),
+            default in proptest::option::of(Just(UpstreamId(7))),
             requests in proptest::collection::vec(("[abAB.]{0,6}\\.?", "/[ab/]{0,6}"), 1..20),
         ) {
             let none: [&str; 0] = [];

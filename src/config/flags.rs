@@ -12,6 +12,7 @@ use crate::config::section::Section;
 use crate::config::{
     Config, ErrorSink, Listen, ListenAddress, LogConfig, LogFormat, ServerAddress,
 };
+use crate::upstream::ids::UpstreamId;
 
 impl Config {
     /// `--listen ADDR` (as often as wanted, port 8080 of all addresses without any),
@@ -85,7 +86,7 @@ fn of_defaults(listen: Vec<Listen>, server: ServerAddress, cache: Option<&Path>)
         cache,
         upstreams: vec![upstream_at("default".to_owned(), server)],
         sites: Vec::new(),
-        default_upstream: Some(0),
+        default_upstream: Some(UpstreamId(0)),
         timeouts: resolve::timeouts(&mut faults, &absent("timeouts")),
         limits: resolve::limits(&mut faults, &absent("limits")),
     }
@@ -100,7 +101,7 @@ mod tests {
         let config = Config::from_flags(&["127.0.0.1:0"], "http://app:81", None).unwrap();
         assert_eq!((config.listen.len(), config.cache, config.pid), (1, None, None));
         assert_eq!(config.upstreams[0].servers[0].address.to_string(), "app:81");
-        assert_eq!(config.default_upstream, Some(0));
+        assert_eq!(config.default_upstream, Some(UpstreamId(0)));
 
         let none: [&str; 0] = [];
         let config = Config::from_flags(&none, "app", Some(Path::new("/c"))).unwrap();

@@ -28,6 +28,7 @@ mod section;
 use crate::config::error::ConfigErrors;
 use crate::config::network::Network;
 use crate::policy::rfc9111::rules::Rules;
+use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
 /// Everything that an operator decides.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +51,23 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// Hosts and what to do with their paths; no host is claimed twice.
     pub sites: Vec<SiteConfig>,
-    /// Index into `upstreams` of who answers what no site claims; without it that is 404.
-    pub default_upstream: Option<usize>,
+    /// The upstream for requests that no site claims; without it they get 404.
+    pub default_upstream: Option<UpstreamId>,
     /// How long is waited for what.
     pub timeouts: Timeouts,
     /// How much is taken from whom.
     pub limits: Limits,
+}
+
+impl Config {
+    /// The servers of all upstreams.
+    pub fn servers(&self) -> impl Iterator<Item = (Server, &ServerConfig)> {
+        let upstreams = (0..).map(UpstreamId).zip(&self.upstreams);
+        upstreams.flat_map(|(upstream, config)| {
+            let servers = (0..).map(ServerId).zip(&config.servers);
+            servers.map(move |(id, server)| (Server { upstream, id }, server))
+        })
+    }
 }
 
 /// Resolves a configuration's text. `path` names the file in errors and is not opened.
@@ -282,8 +294,8 @@ pub enum HostPattern {
 pub struct RouteConfig {
     /// How the paths begin; it begins with a slash.
     pub path: String,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
+    /// The upstream that is asked.
+    pub upstream: UpstreamId,
     /// Whether the cache stores and answers; never without a cache.
     pub cache: bool,
     /// How it stores and answers.

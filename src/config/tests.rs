@@ -36,7 +36,7 @@ fn three_lines_are_a_whole_configuration() {
     assert_eq!(config.workers, 4);
     let listens: Vec<_> = config.listen.iter().map(|l| l.address.to_string()).collect();
     assert_eq!(listens, ["0.0.0.0:8080", "[::]:8080"]);
-    assert_eq!(config.default_upstream, Some(0));
+    assert_eq!(config.default_upstream, Some(UpstreamId(0)));
     let upstream = &config.upstreams[0];
     assert_eq!(upstream.servers[0].address.to_string(), "192.168.0.1:80");
     assert_eq!((upstream.connections, upstream.pending, upstream.retries), (256, 10_000, 2));
@@ -71,10 +71,13 @@ fn the_full_form_is_read() {
     assert_eq!((access.format, access.buffer_bytes), (LogFormat::Json, 128 << 10));
     assert_eq!((config.log.error, config.log.level), (ErrorSink::Syslog, log::LevelFilter::Warn));
     assert_eq!(config.upstreams[0].servers[1].weight, 2);
-    assert_eq!((config.upstreams[1].name.as_str(), config.default_upstream), ("static", Some(1)));
+    assert_eq!(
+        (config.upstreams[1].name.as_str(), config.default_upstream),
+        ("static", Some(UpstreamId(1)))
+    );
     let route = |path: &str, upstream, cache, request_buffering| RouteConfig {
         path: path.to_owned(),
-        upstream,
+        upstream: UpstreamId(upstream),
         cache,
         rules: Rc::default(),
         request_buffering,

@@ -12,15 +12,15 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, ServerAddress};
+use crate::config::{Config, ServerAddress, ServerConfig};
 use crate::shared::servers::ServerTable;
-use crate::worker::inherited::server_row;
+use crate::upstream::ids::Server;
 
 /// A server that is configured by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// Its row in the server table.
-    pub row: usize,
+    /// Which server it is.
+    pub server: Server,
     /// The host.
     pub host: String,
     /// The port.
@@ -29,16 +29,13 @@ pub struct Name {
 
 /// Every server of the configuration that is a name.
 pub fn names_of(config: &Config) -> Vec<Name> {
-    let mut names = Vec::new();
-    for (number, upstream) in config.upstreams.iter().enumerate() {
-        for (server, address) in upstream.servers.iter().map(|s| &s.address).enumerate() {
-            if let ServerAddress::Name { host, port } = address {
-                let row = server_row(config, number, server);
-                names.push(Name { row, host: host.clone(), port: *port });
-            }
+    let name = |(server, ServerConfig { address, .. }): (Server, &ServerConfig)| match address {
+        ServerAddress::Name { host, port } => {
+            Some(Name { server, host: host.clone(), port: *port })
         }
-    }
-    names
+        ServerAddress::Ip(_) | ServerAddress::Unix(_) => None,
+    };
+    config.servers().filter_map(name).collect()
 }
 
 /// How a name is resolved: getaddrinfo(3), or a stand-in in tests.
@@ -120,7 +117,7 @@ impl Names {
     fn note(&mut self, which: usize, answer: io::Result<Vec<SocketAddr>>, table: &ServerTable) {
         let Some((name, purge_status)) = self.known.get_mut(which) else { return };
         let mut current = Vec::new();
-        let is_known = table.addresses(name.row, &mut current) != 0;
+        let is_known = table.addresses(name.server, &mut current) != 0;
         match answer {
             Ok(addresses) => {
                 if *purge_status == PurgeStatus::Failed {
@@ -128,7 +125,7 @@ impl Names {
                 }
                 *purge_status = PurgeStatus::Good;
                 if !is_known || !is_same_set(&current, &addresses) {
-                    table.publish_addresses(name.row, &addresses);
+                    table.publish_addresses(name.server, &addresses);
                 }
             }
             Err(error) => {
@@ -204,9 +201,14 @@ const PAUSE_FAILED: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::ids::{ServerId, UpstreamId};
 
-    fn name(row: usize, host: &str) -> Name {
-        Name { row, host: host.to_owned(), port: 80 }
+    fn server(n: usize) -> Server {
+        Server { upstream: UpstreamId(0), id: ServerId(n) }
+    }
+
+    fn name(n: usize, host: &str) -> Name {
+        Name { server: server(n), host: host.to_owned(), port: 80 }
     }
 
     fn stand_in(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -218,20 +220,20 @@ mod tests {
 
     #[test]
     fn answers_reach_the_table_and_failures_do_not() {
-        let table = ServerTable::create(2).unwrap();
+        let table = ServerTable::create([2]).unwrap();
         let mut names = Names::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
         while names.known.iter().any(|(_, purge_status)| *purge_status == PurgeStatus::Unasked) {
             names.publish(&table);
         }
         let mut out = Vec::new();
-        assert_eq!(table.addresses(0, &mut out), 0);
-        assert_eq!(table.addresses(1, &mut out), 1);
+        assert_eq!(table.addresses(server(0), &mut out), 0);
+        assert_eq!(table.addresses(server(1), &mut out), 1);
         assert_eq!(out, [SocketAddr::from(([10, 0, 0, 1], 80))]);
     }
 
     #[test]
     fn a_failure_keeps_the_last_good_answer_and_rotation_is_no_news() {
-        let table = ServerTable::create(1).unwrap();
+        let table = ServerTable::create([1]).unwrap();
         let mut names = Names::start(Vec::new(), stand_in).unwrap();
         names.known.push((name(0, "x"), PurgeStatus::Unasked));
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));
@@ -239,9 +241,9 @@ mod tests {
         names.note(0, Ok(vec![b, a]), &table);
         names.note(0, Err(io::ErrorKind::TimedOut.into()), &table);
         let mut out = Vec::new();
-        assert_eq!((table.addresses(0, &mut out), &out[..]), (1, &[a, b][..]));
+        assert_eq!((table.addresses(server(0), &mut out), &out[..]), (1, &[a, b][..]));
         names.note(0, Ok(vec![b]), &table);
-        assert_eq!((table.addresses(0, &mut out), &out[..]), (2, &[b][..]));
+        assert_eq!((table.addresses(server(0), &mut out), &out[..]), (2, &[b][..]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::master::listeners::Mark;
 use crate::master::post::Post;
 use crate::shared::servers::ServerTable;
 use crate::sys::privileges::{self, Account};
-use crate::worker::inherited::{Role, server_row};
+use crate::worker::inherited::Role;
 
 /// The children of one configuration, and what only they share.
 #[derive(Debug)]
@@ -181,19 +181,17 @@ fn account_of(config: &Config) -> io::Result<Option<Account>> {
 /// The servers' table: addresses that are written in the configuration are there from the start,
 /// and what a name was last resolved to is taken over from the previous generation.
 fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<ServerTable> {
-    let n_servers = server_row(config, config.upstreams.len(), 0);
-    let table = ServerTable::create(n_servers)?;
+    let table = ServerTable::create(config.upstreams.iter().map(|it| it.servers.len()))?;
     let mut known = Vec::new();
-    let servers = config.upstreams.iter().flat_map(|upstream| &upstream.servers);
-    for (row, server) in servers.enumerate() {
-        match &server.address {
-            ServerAddress::Ip(address) => table.publish_addresses(row, &[*address]),
+    for (server, wanted) in config.servers() {
+        match &wanted.address {
+            ServerAddress::Ip(address) => table.publish_addresses(server, &[*address]),
             ServerAddress::Unix(_) => {}
             ServerAddress::Name { .. } => {
                 if let Some(previous) = previous
-                    && previous.known_addresses(&server.address, &mut known)
+                    && previous.known_addresses(&wanted.address, &mut known)
                 {
-                    table.publish_addresses(row, &known);
+                    table.publish_addresses(server, &known);
                 }
             }
         }
@@ -203,9 +201,8 @@ fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<Serv
 
 impl Generation {
     fn known_addresses(&self, name: &ServerAddress, out: &mut Vec<std::net::SocketAddr>) -> bool {
-        let mut servers = self.config.upstreams.iter().flat_map(|upstream| &upstream.servers);
-        match servers.position(|server| server.address == *name) {
-            Some(row) => self.servers.addresses(row, out) != 0,
+        match self.config.servers().find(|(_, server)| server.address == *name) {
+            Some((server, _)) => self.servers.addresses(server, out) != 0,
             None => false,
         }
     }

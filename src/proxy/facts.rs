@@ -3,6 +3,7 @@
 use crate::base::time::Now;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
+use crate::upstream::ids::Server;
 
 /// Where an exchange is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,8 +56,8 @@ pub struct Facts {
     pub verdict: Option<CacheVerdict>,
     /// Why it failed, or why the cache was passed.
     pub reason: &'static str,
-    /// The upstream and server that answered.
-    pub server: Option<(usize, usize)>,
+    /// The server that answered.
+    pub server: Option<Server>,
     /// How the connection goes on.
     pub close: Option<CloseReason>,
     /// Where it is.

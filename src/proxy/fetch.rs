@@ -14,12 +14,13 @@ use crate::proxy::pools::{Pools, Tried};
 use crate::proxy::upload::Upload;
 use crate::reactor;
 use crate::sys::pinned::Race;
+use crate::upstream::ids::{Server, UpstreamId};
 
 /// What is asked, ready for the wire.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// The upstream, as the configuration counts them.
-    pub upstream: usize,
+    /// The upstream that is asked.
+    pub upstream: UpstreamId,
     /// The method, which decides about asking again and about the answer's framing.
     pub method: Method,
     /// The request line and fields, with the blank line.
@@ -33,8 +34,8 @@ pub struct Response {
     pub head: ResponseHead,
     /// Its body.
     pub body: OriginBody,
-    /// Who gave it: upstream and server.
-    pub server: (usize, usize),
+    /// The server that gave it.
+    pub server: Server,
     /// When the question was sent and the head was complete.
     pub times: FetchTimes,
 }
@@ -92,13 +93,13 @@ pub async fn fetch<U: Upload>(
         may_go = question.method.is_safe();
         let error = match ask(&mut origin, question, upload).await {
             Ok(head) => {
-                pools.answered(question.upstream, origin.server().1);
+                pools.answered(origin.server());
                 return Ok(answered(origin, head, requested));
             }
             Err(FetchFailure::Fetch(error)) => error,
             Err(failure) => return Err(failure),
         };
-        let (_, server) = origin.server();
+        let server = origin.server();
         let again = Again {
             method: question.method,
             error,
@@ -108,8 +109,8 @@ pub async fn fetch<U: Upload>(
         };
         drop(origin);
         match error {
-            FetchError::Closed if !again.is_reused => pools.skip(question.upstream, server),
-            FetchError::FirstByteTimeout => pools.silent(question.upstream, server),
+            FetchError::Closed if !again.is_reused => pools.skip(server),
+            FetchError::FirstByteTimeout => pools.silent(server),
             _ => {}
         }
         if !may_ask_again(again) || !upload.rewind() {
@@ -120,7 +121,7 @@ pub async fn fetch<U: Upload>(
             tried.only_new_connections();
             continue;
         }
-        tried.add(server);
+        tried.add(server.id);
         if n_left == 0 || !pools.has_other(question.upstream, &tried, error) {
             return Err(FetchFailure::Fetch(error));
         }
@@ -252,7 +253,7 @@ mod tests {
 
     async fn get_within(pools: &Pools, limits: OriginLimits) -> Result<u16, FetchFailure> {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-        let question = Question { upstream: 0, method: Method::Get, head };
+        let question = Question { upstream: UpstreamId(0), method: Method::Get, head };
         let mut response = fetch(pools, limits, &question, &mut Nothing).await?;
         while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}
         Ok(response.head.status.0)

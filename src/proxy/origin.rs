@@ -26,6 +26,7 @@ use crate::proxy::pools::Checked;
 use crate::proxy::upload::Upload;
 use crate::reactor::stream::Stream;
 use crate::reactor::{self, scratch};
+use crate::upstream::ids::Server;
 
 /// What one read asks for.
 const READ_BYTES: usize = 64 << 10;
@@ -93,8 +94,8 @@ impl Origin {
         self.has_sent
     }
 
-    /// Which server it is: the upstream and its server, as the configuration counts them.
-    pub fn server(&self) -> (usize, usize) {
+    /// Which server it is.
+    pub fn server(&self) -> Server {
         self.connection.server()
     }
 
@@ -487,6 +488,7 @@ mod tests {
     use crate::proxy::pools::Tried;
     use crate::proxy::pools::tests::pools_to;
     use crate::reactor::timer;
+    use crate::upstream::ids::UpstreamId;
 
     const LIMITS: OriginLimits = OriginLimits {
         head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
@@ -547,7 +549,7 @@ mod tests {
             }
         });
         let told = reactor::run(async {
-            let connection = pools.checkout(0, &Tried::default()).await.unwrap();
+            let connection = pools.checkout(UpstreamId(0), &Tried::default()).await.unwrap();
             let mut origin = Origin::new(connection, Method::Post, LIMITS);
             let mut body = Slow::default();
             let sent = origin.send(HEAD, &mut body).await.map_err(|error| match error {

@@ -29,6 +29,7 @@ use crate::proxy::pass;
 use crate::proxy::shelf::Entry;
 use crate::proxy::whole;
 use crate::reactor;
+use crate::upstream::ids::UpstreamId;
 
 /// Less than this of a part that broke off is not worth a file.
 const KEPT_BYTES_MIN: u64 = 4 << 10;
@@ -55,7 +56,7 @@ pub struct PartJob {
 #[derive(Clone, Debug)]
 pub struct PartAsk {
     /// The upstream.
-    pub upstream: usize,
+    pub upstream: UpstreamId,
     /// The path and query.
     pub target: Vec<u8>,
     /// The fields, without any that ask for less than the whole.

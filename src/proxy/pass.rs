@@ -20,6 +20,7 @@ use crate::proxy::stored;
 use crate::proxy::upload::Upload;
 use crate::reactor;
 use crate::sys::pinned::Race;
+use crate::upstream::ids::UpstreamId;
 
 /// The fields of a request as they go to an origin.
 pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: BodyLength) -> Fields {
@@ -118,19 +119,19 @@ pub fn has_unkeyed(request: &RequestHead, key: &KeyParts) -> bool {
 }
 
 /// What to ask an upstream.
-pub fn question(upstream: usize, request: &RequestHead, fields: &Fields) -> Question {
+pub fn question(upstream: UpstreamId, request: &RequestHead, fields: &Fields) -> Question {
     let target = request.target.path_and_query();
     question_by(upstream, request.method, &request.method_text, target, fields)
 }
 
 /// As [`question`], but by GET whatever the request's method, for this path and query: for what
 /// is to be stored.
-pub fn question_by_get(upstream: usize, path_and_query: &[u8], fields: &Fields) -> Question {
+pub fn question_by_get(upstream: UpstreamId, path_and_query: &[u8], fields: &Fields) -> Question {
     question_by(upstream, Method::Get, b"GET", path_and_query, fields)
 }
 
 fn question_by(
-    upstream: usize,
+    upstream: UpstreamId,
     method: Method,
     method_text: &[u8],
     path_and_query: &[u8],

@@ -22,6 +22,7 @@ use crate::reactor::stream::Stream;
 use crate::reactor::timer;
 use crate::shared::servers::ServerTable;
 use crate::upstream::balance::{self, Balance, Choice};
+use crate::upstream::ids::{Server, ServerId, UpstreamId};
 use crate::upstream::pending::{Pending, Ticket};
 use crate::upstream::pool::{Checkout, Pool, PoolLimits};
 
@@ -39,7 +40,7 @@ pub struct Pools {
 
 #[derive(Debug)]
 struct Upstream {
-    servers: Vec<Server>,
+    servers: Vec<ServerPool>,
     balance: RefCell<Balance>,
     pending: RefCell<Pending<Rc<Event>>>,
     pending_ms: u64,
@@ -48,9 +49,9 @@ struct Upstream {
 }
 
 #[derive(Debug)]
-struct Server {
+struct ServerPool {
+    server: Server,
     address: ServerAddress,
-    row: usize,
     pool: RefCell<Pool<Rc<Stream>>>,
     /// Which of a name's addresses is next.
     turn: Cell<usize>,
@@ -65,7 +66,7 @@ pub struct Tried {
 
 impl Tried {
     /// This server was tried.
-    pub fn add(&mut self, server: usize) {
+    pub fn add(&mut self, server: ServerId) {
         self.servers.insert(server);
     }
 
@@ -76,13 +77,13 @@ impl Tried {
 }
 
 /// Why there is no connection, and which server is to blame.
-type Refusal = (FetchError, Option<usize>);
+type Refusal = (FetchError, Option<ServerId>);
 
 /// A server, and an idle connection to it; or room for a new one.
-type Taken = (usize, Option<Rc<Stream>>);
+type Taken = (ServerId, Option<Rc<Stream>>);
 
 impl Pools {
-    /// Pools for these upstreams, whose servers have consecutive rows in `table`.
+    /// Pools for these upstreams, which `table` is of.
     pub fn new(
         upstreams: &[UpstreamConfig],
         table: Rc<ServerTable>,
@@ -90,16 +91,16 @@ impl Pools {
         idle: Duration,
     ) -> Self {
         let outages = Outages::new(upstreams, Rc::clone(&table));
-        let mut rows = 0..;
-        let upstreams = upstreams.iter().map(|upstream| {
+        let upstreams = (0..).map(UpstreamId).zip(upstreams).map(|(id, upstream)| {
             let limits = PoolLimits {
                 connections: upstream.connections,
                 idle_ms: idle.as_millis() as u64,
                 skip_ms: upstream.skip.as_millis() as u64,
             };
-            let servers = upstream.servers.iter().zip(&mut rows).map(|(server, row)| Server {
-                address: server.address.clone(),
-                row,
+            let servers = table.servers(id).zip(&upstream.servers);
+            let servers = servers.map(|(server, config)| ServerPool {
+                server,
+                address: config.address.clone(),
                 pool: RefCell::new(Pool::new(limits)),
                 turn: Cell::new(0),
             });
@@ -112,8 +113,8 @@ impl Pools {
                 skip_ms: limits.skip_ms,
             })
         });
-        let connect_ms = connect.as_millis() as u64;
-        Self { upstreams: upstreams.collect(), outages, table, connect_ms }
+        let upstreams = upstreams.collect();
+        Self { upstreams, outages, table, connect_ms: connect.as_millis() as u64 }
     }
 
     /// Which upstreams are down.
@@ -122,14 +123,14 @@ impl Pools {
     }
 
     /// How often a fetch may be tried again.
-    pub fn retries(&self, upstream: usize) -> usize {
-        self.upstreams[upstream].retries
+    pub fn retries(&self, upstream: UpstreamId) -> usize {
+        self.upstreams[upstream.0].retries
     }
 
     /// Whether there is a server that was not tried, and that is worth a try after `error`: if a
     /// name was not resolved in time, only one with an address.
-    pub fn has_other(&self, upstream: usize, tried: &Tried, error: FetchError) -> bool {
-        let mut others = self.upstreams[upstream].not_in(&tried.servers);
+    pub fn has_other(&self, upstream: UpstreamId, tried: &Tried, error: FetchError) -> bool {
+        let mut others = self.upstreams[upstream.0].not_in(&tried.servers);
         match error {
             FetchError::Unresolved => others.any(|server| self.has_address(server)),
             _ => others.next().is_some(),
@@ -137,40 +138,41 @@ impl Pools {
     }
 
     /// The server is skipped for a while, by all workers.
-    pub fn skip(&self, upstream: usize, server: usize) {
-        let upstream = &self.upstreams[upstream];
+    pub fn skip(&self, server: Server) {
         let now_ms = reactor::now().mono_ms();
-        let server = &upstream.servers[server];
-        server.pool.borrow_mut().failed(now_ms);
-        self.table.set_down(server.row, now_ms + upstream.skip_ms);
+        self.of(server).pool.borrow_mut().failed(now_ms);
+        self.table.set_down(server, now_ms + self.upstreams[server.upstream.0].skip_ms);
     }
 
     /// The server answered.
-    pub fn answered(&self, upstream: usize, server: usize) {
-        self.upstreams[upstream].servers[server].pool.borrow_mut().answered();
-        self.outages.end(upstream);
+    pub fn answered(&self, server: Server) {
+        self.of(server).pool.borrow_mut().answered();
+        self.outages.end(server.upstream);
     }
 
     /// The server did not answer in time; it is skipped if that happens again and again.
-    pub fn silent(&self, upstream: usize, server: usize) {
-        let is_doubtful = self.upstreams[upstream].servers[server].pool.borrow_mut().silent();
+    pub fn silent(&self, server: Server) {
+        let is_doubtful = self.of(server).pool.borrow_mut().silent();
         if is_doubtful {
-            self.skip(upstream, server);
+            self.skip(server);
         }
+    }
+
+    fn of(&self, server: Server) -> &ServerPool {
+        &self.upstreams[server.upstream.0].servers[server.id.0]
     }
 
     /// Gives a connection to a server of an upstream, waiting for one within the bounds of the
     /// pending queue.
-    pub async fn checkout(&self, upstream: usize, tried: &Tried) -> Result<Checked, Refusal> {
-        let number = upstream;
-        let upstream = Rc::clone(&self.upstreams[upstream]);
+    pub async fn checkout(&self, upstream: UpstreamId, tried: &Tried) -> Result<Checked, Refusal> {
+        let upstream = Rc::clone(&self.upstreams[upstream.0]);
         let is_first = upstream.pending.borrow().is_empty();
         let taken = if is_first { self.take(&upstream, tried)? } else { None };
         let (server, found) = match taken {
             Some(taken) => taken,
             None => self.take_in_line(&upstream, tried).await?,
         };
-        let active = Active { upstream, number, server, is_kept: false };
+        let active = Active { upstream, server, is_kept: false };
         match found {
             Some(stream) => Ok(Checked { active, stream, is_reused: true }),
             None => {
@@ -211,14 +213,14 @@ impl Pools {
         let mut passed_over = tried.servers.clone();
         let mut is_any_busy = false;
         loop {
-            let down_until_ms = |server: usize| self.down_until_ms(&upstream.servers[server]);
+            let down_until_ms = |id: ServerId| self.table.down_until(upstream.servers[id.0].server);
             let choice = upstream.balance.borrow_mut().choose(now_ms, &passed_over, down_until_ms);
             let server = match choice {
                 Choice::Up(server) | Choice::Down(server) => server,
                 Choice::Exhausted if is_any_busy => return Ok(None),
                 Choice::Exhausted => return Err((FetchError::Connect, None)),
             };
-            match take_of(&upstream.servers[server], tried.wants_new, now_ms) {
+            match take_of(&upstream.servers[server.0], tried.wants_new, now_ms) {
                 Some(found) => return Ok(Some((server, found))),
                 None => is_any_busy = true,
             }
@@ -226,14 +228,10 @@ impl Pools {
         }
     }
 
-    fn down_until_ms(&self, server: &Server) -> u64 {
-        self.table.down_until(server.row)
-    }
-
     async fn connect(&self, active: &Active, tried: &Tried) -> Result<Rc<Stream>, Refusal> {
         let made = self.try_connect(active, tried).await;
         if made.as_ref().is_err_and(|why| why.blames_server()) {
-            self.skip(active.number, active.server);
+            self.skip(active.of().server);
         }
         made.map_err(|why| (why, Some(active.server)))
     }
@@ -268,13 +266,13 @@ impl Pools {
     }
 
     /// Where a server is; a name's addresses take turns.
-    fn known_address(&self, server: &Server) -> Option<Address> {
+    fn known_address(&self, server: &ServerPool) -> Option<Address> {
         match &server.address {
             ServerAddress::Ip(address) => Some(Address::Ip(*address)),
             ServerAddress::Unix(path) => Some(Address::Unix(path.clone())),
             ServerAddress::Name { .. } => {
                 let mut addresses = Vec::new();
-                self.table.addresses(server.row, &mut addresses);
+                self.table.addresses(server.server, &mut addresses);
                 let turn = server.turn.get();
                 let address = addresses.get(turn.checked_rem(addresses.len())?)?;
                 server.turn.set(turn.wrapping_add(1));
@@ -283,10 +281,10 @@ impl Pools {
         }
     }
 
-    fn has_address(&self, server: &Server) -> bool {
+    fn has_address(&self, server: &ServerPool) -> bool {
         let ServerAddress::Name { .. } = server.address else { return true };
         let mut addresses = Vec::new();
-        self.table.addresses(server.row, &mut addresses);
+        self.table.addresses(server.server, &mut addresses);
         !addresses.is_empty()
     }
 }
@@ -298,9 +296,8 @@ impl Upstream {
     }
 
     /// The servers that were not tried.
-    fn not_in(&self, tried: &balance::Tried) -> impl Iterator<Item = &Server> {
-        let servers = self.servers.iter().enumerate();
-        servers.filter(|(number, _)| !tried.contains(*number)).map(|(_, server)| server)
+    fn not_in(&self, tried: &balance::Tried) -> impl Iterator<Item = &ServerPool> {
+        self.servers.iter().filter(|it| !tried.contains(it.server.id))
     }
 }
 
@@ -316,7 +313,7 @@ fn error_of_connect(error: &io::Error) -> FetchError {
 }
 
 /// A connection, or room for one, of this server; `None` if it is busy.
-fn take_of(server: &Server, wants_new: bool, now_ms: u64) -> Option<Option<Rc<Stream>>> {
+fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<Rc<Stream>>> {
     let mut pool = server.pool.borrow_mut();
     loop {
         match pool.checkout_anyway(now_ms) {
@@ -409,15 +406,14 @@ fn call_next(upstream: &Upstream) {
 #[derive(Debug)]
 struct Active {
     upstream: Rc<Upstream>,
-    number: usize,
-    server: usize,
+    server: ServerId,
     /// It went back to its pool, which counts it.
     is_kept: bool,
 }
 
 impl Active {
-    fn of(&self) -> &Server {
-        &self.upstream.servers[self.server]
+    fn of(&self) -> &ServerPool {
+        &self.upstream.servers[self.server.0]
     }
 }
 
@@ -449,9 +445,9 @@ impl Checked {
         Rc::clone(&self.stream)
     }
 
-    /// Which server it is: upstream and server, as the configuration counts them.
-    pub fn server(&self) -> (usize, usize) {
-        (self.active.number, self.active.server)
+    /// Which server it is.
+    pub fn server(&self) -> Server {
+        self.active.of().server
     }
 
     /// Whether it carried a request before.
@@ -496,19 +492,24 @@ pub(in crate::proxy) mod tests {
             servers.iter().map(|address| ServerConfig { address: server(address), weight: 1 }),
         );
         change(&mut upstream);
-        let table = Rc::new(ServerTable::create(upstream.servers.len()).unwrap());
+        let table = Rc::new(ServerTable::create([upstream.servers.len()]).unwrap());
         Pools::new(&[upstream], table, Duration::from_millis(300), Duration::from_millis(100))
+    }
+
+    /// A server of the only upstream.
+    fn server(n: usize) -> Server {
+        Server { upstream: UpstreamId(0), id: ServerId(n) }
     }
 
     impl Pools {
         /// Whether a server of the only upstream is skipped now.
-        pub(in crate::proxy) fn is_skipped(&self, server: usize) -> bool {
-            self.table.down_until(server) > 0
+        pub(in crate::proxy) fn is_skipped(&self, n: usize) -> bool {
+            self.table.down_until(server(n)) > 0
         }
 
         /// Publishes the address of a server of the only upstream.
-        pub(in crate::proxy) fn resolve(&self, server: usize, address: SocketAddr) {
-            self.table.publish_addresses(server, &[address]);
+        pub(in crate::proxy) fn resolve(&self, n: usize, address: SocketAddr) {
+            self.table.publish_addresses(server(n), &[address]);
         }
     }
 
@@ -520,16 +521,19 @@ pub(in crate::proxy) mod tests {
         (Rc::new(pools), servers)
     }
 
-    fn all_but(server: usize) -> Tried {
+    fn only(n: usize) -> Tried {
         let mut tried = Tried::default();
-        tried.add(1 - server);
+        tried.add(ServerId(1 - n));
         tried
     }
 
     /// Has somebody check out; whoever it is is waiting, or done, when this returns.
     async fn begin(pools: &Rc<Pools>, tried: Tried) -> impl Future<Output = Checked> {
         let pools = Rc::clone(pools);
-        let task = reactor::spawn_task(async move { pools.checkout(0, &tried).await.unwrap() });
+        let task =
+            reactor::spawn_task(
+                async move { pools.checkout(UpstreamId(0), &tried).await.unwrap() },
+            );
         timer::sleep(Duration::from_millis(10)).await;
         task
     }
@@ -554,10 +558,10 @@ pub(in crate::proxy) mod tests {
     fn connections_too_old_for_use_take_nobodys_room() {
         let (pools, _servers) = two_servers();
         let ran = reactor::run(async {
-            let old = pools.checkout(0, &all_but(0)).await.unwrap();
+            let old = pools.checkout(UpstreamId(0), &only(0)).await.unwrap();
             old.give_back();
             timer::sleep(Duration::from_millis(120)).await;
-            let new = soon(pools.checkout(0, &all_but(0))).await.unwrap();
+            let new = soon(pools.checkout(UpstreamId(0), &only(0))).await.unwrap();
             assert!(!new.is_reused());
         });
         ran.unwrap();
@@ -567,8 +571,10 @@ pub(in crate::proxy) mod tests {
     fn one_is_called_for_each_connection_that_expires() {
         let (pools, _servers) = two_servers();
         let ran = reactor::run(async {
-            for held in [pools.checkout(0, &all_but(0)).await, pools.checkout(0, &all_but(1)).await]
-            {
+            for held in [
+                pools.checkout(UpstreamId(0), &only(0)).await,
+                pools.checkout(UpstreamId(0), &only(1)).await,
+            ] {
                 held.unwrap().give_back();
             }
             let events = [(); 3].map(|()| Rc::new(Event::default()));
@@ -586,16 +592,16 @@ pub(in crate::proxy) mod tests {
     fn who_has_no_use_for_a_connection_calls_the_next() {
         let (pools, _servers) = two_servers();
         let ran = reactor::run(async {
-            let first = pools.checkout(0, &all_but(0)).await.unwrap();
-            let second = pools.checkout(0, &all_but(1)).await.unwrap();
-            let choosy = begin(&pools, all_but(1)).await;
+            let first = pools.checkout(UpstreamId(0), &only(0)).await.unwrap();
+            let second = pools.checkout(UpstreamId(0), &only(1)).await.unwrap();
+            let choosy = begin(&pools, only(1)).await;
             let any = begin(&pools, Tried::default()).await;
             first.give_back();
             let any = soon(any).await;
-            assert_eq!(any.server(), (0, 0));
+            assert_eq!(any.server(), server(0));
             let last = begin(&pools, Tried::default()).await;
             second.give_back();
-            assert_eq!(soon(choosy).await.server(), (0, 1), "it has kept its place");
+            assert_eq!(soon(choosy).await.server(), server(1), "it has kept its place");
             drop(any);
             soon(last).await;
         });
@@ -606,12 +612,12 @@ pub(in crate::proxy) mod tests {
     fn nobody_waits_behind_one_who_has_no_use_for_what_is_free() {
         let (pools, _servers) = two_servers();
         let ran = reactor::run(async {
-            let second = pools.checkout(0, &all_but(1)).await.unwrap();
-            let choosy = begin(&pools, all_but(1)).await;
-            let any = soon(pools.checkout(0, &Tried::default())).await.unwrap();
-            assert_eq!(any.server(), (0, 0));
+            let second = pools.checkout(UpstreamId(0), &only(1)).await.unwrap();
+            let choosy = begin(&pools, only(1)).await;
+            let any = soon(pools.checkout(UpstreamId(0), &Tried::default())).await.unwrap();
+            assert_eq!(any.server(), server(0));
             drop(second);
-            assert_eq!(soon(choosy).await.server(), (0, 1));
+            assert_eq!(soon(choosy).await.server(), server(1));
         });
         ran.unwrap();
     }
@@ -620,8 +626,8 @@ pub(in crate::proxy) mod tests {
     fn who_leaves_after_being_called_calls_the_next() {
         let (pools, _servers) = two_servers();
         let ran = reactor::run(async {
-            let first = pools.checkout(0, &all_but(0)).await.unwrap();
-            let _second = pools.checkout(0, &all_but(1)).await.unwrap();
+            let first = pools.checkout(UpstreamId(0), &only(0)).await.unwrap();
+            let _second = pools.checkout(UpstreamId(0), &only(1)).await.unwrap();
             let leaving = begin(&pools, Tried::default()).await;
             let staying = begin(&pools, Tried::default()).await;
             first.give_back();

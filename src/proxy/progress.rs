@@ -17,6 +17,7 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::fetch::{FetchTimes, Response};
 use crate::proxy::lookup::Name;
 use crate::reactor::event::Event;
+use crate::upstream::ids::Server;
 
 /// How far a fill has come, for the exchanges of its own worker.
 #[derive(Clone, Debug)]
@@ -96,8 +97,8 @@ pub struct LocalFill {
 /// An origin's answer to a fill's fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
-    /// The upstream and the server in it.
-    pub server: (usize, usize),
+    /// The server that gave it.
+    pub server: Server,
     /// The status, which need not be the one that clients get.
     pub status: Status,
     /// The phases of the fetch.

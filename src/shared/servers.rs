@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::sys::shm::{SharedMap, SharedSlice};
+use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
 /// How many addresses of one server are kept.
 pub const N_ADDRESSES_MAX: usize = 8;
@@ -39,29 +40,31 @@ const _: () = assert!(N_WORDS_ROW.is_multiple_of(8), "a row is whole cache lines
 #[derive(Debug)]
 pub struct ServerTable {
     words: SharedSlice<AtomicU64>,
-    n_rows: usize,
+    /// The first row of each upstream, then the number of all rows.
+    firsts: Vec<usize>,
 }
 
 impl ServerTable {
-    /// A table of `n_rows` servers, none resolved and none skipped.
+    /// A table for upstreams of so many servers each, none resolved and none skipped.
     ///
     /// # Errors
     /// When the memory cannot be had.
-    pub fn create(n_rows: usize) -> io::Result<Self> {
+    pub fn create(n_servers: impl IntoIterator<Item = usize>) -> io::Result<Self> {
+        let mut firsts = vec![0];
+        let mut n_rows = 0;
+        for n_servers in n_servers {
+            n_rows += n_servers;
+            firsts.push(n_rows);
+        }
         let n_words = n_rows.max(1) * N_WORDS_ROW;
         let map = SharedMap::anonymous(n_words * size_of::<u64>())?;
-        Ok(Self { words: map.slice(0, n_words)?, n_rows })
-    }
-
-    /// How many servers it holds.
-    pub fn n_rows(&self) -> usize {
-        self.n_rows
+        Ok(Self { words: map.slice(0, n_words)?, firsts })
     }
 
     /// Replaces the addresses of a server; those after the first [`N_ADDRESSES_MAX`] are left out.
     /// There must be one writer at a time.
-    pub fn publish_addresses(&self, row: usize, addresses: &[SocketAddr]) {
-        let words = self.row(row);
+    pub fn publish_addresses(&self, server: Server, addresses: &[SocketAddr]) {
+        let words = self.row(server);
         let next = words[0].load(Ordering::Relaxed).wrapping_add(1).max(1);
         let list = list_of(words, next);
         let n_kept = addresses.len().min(N_ADDRESSES_MAX);
@@ -78,8 +81,8 @@ impl ServerTable {
 
     /// Copies the addresses of a server to `out`, which is emptied first, and gives their
     /// generation: 0, with no address, if it was never resolved.
-    pub fn addresses(&self, row: usize, out: &mut Vec<SocketAddr>) -> u64 {
-        let words = self.row(row);
+    pub fn addresses(&self, server: Server, out: &mut Vec<SocketAddr>) -> u64 {
+        let words = self.row(server);
         loop {
             out.clear();
             let generation = words[0].load(Ordering::Acquire);
@@ -99,40 +102,44 @@ impl ServerTable {
         }
     }
 
-    /// The generation of a server's addresses: one load, to see whether a copy is still good.
-    pub fn generation(&self, row: usize) -> u64 {
-        self.row(row)[0].load(Ordering::Acquire)
-    }
-
     /// Has everybody skip the server until then, in milliseconds of the monotonic clock; 0 ends it.
-    pub fn set_down(&self, row: usize, until_mono_ms: u64) {
-        self.row(row)[DOWN_UNTIL].store(until_mono_ms, Ordering::Relaxed);
+    pub fn set_down(&self, server: Server, until_mono_ms: u64) {
+        self.row(server)[DOWN_UNTIL].store(until_mono_ms, Ordering::Relaxed);
     }
 
     /// Until when the server is skipped, in milliseconds of the monotonic clock; 0 = it is not.
-    pub fn down_until(&self, row: usize) -> u64 {
-        self.row(row)[DOWN_UNTIL].load(Ordering::Relaxed)
+    pub fn down_until(&self, server: Server) -> u64 {
+        self.row(server)[DOWN_UNTIL].load(Ordering::Relaxed)
     }
 
-    /// Notes that an upstream is down, in the row of one of its servers; whether nobody had.
-    pub fn begin_outage(&self, row: usize, now_mono_ms: u64) -> bool {
-        let since = &self.row(row)[OUTAGE_SINCE];
+    /// The servers of an upstream.
+    pub fn servers(&self, upstream: UpstreamId) -> impl Iterator<Item = Server> {
+        let n_servers = self.firsts[upstream.0 + 1] - self.firsts[upstream.0];
+        (0..n_servers).map(move |n| Server { upstream, id: ServerId(n) })
+    }
+
+    /// Notes that an upstream is down, in the row of its first server. `true` for the one caller
+    /// that began the outage.
+    pub fn begin_outage(&self, upstream: UpstreamId, now_mono_ms: u64) -> bool {
+        let Some(server) = self.servers(upstream).next() else { return false };
+        let since = &self.row(server)[OUTAGE_SINCE];
         let begun_ms = now_mono_ms.max(1);
         since.compare_exchange(0, begun_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Notes that an upstream is not down; since when it was, for the one who ends that. One load
-    /// where it was not.
-    pub fn end_outage(&self, row: usize) -> Option<u64> {
-        let since = &self.row(row)[OUTAGE_SINCE];
+    /// Notes that an upstream is not down. The one caller that ends the outage gets the time when
+    /// it began. This is one load if there is no outage.
+    pub fn end_outage(&self, upstream: UpstreamId) -> Option<u64> {
+        let since = &self.row(self.servers(upstream).next()?)[OUTAGE_SINCE];
         if since.load(Ordering::Relaxed) == 0 {
             return None;
         }
         Some(since.swap(0, Ordering::Relaxed)).filter(|since_ms| *since_ms != 0)
     }
 
-    fn row(&self, row: usize) -> &[AtomicU64] {
-        assert!(row < self.n_rows, "server {row} of {}", self.n_rows);
+    fn row(&self, server: Server) -> &[AtomicU64] {
+        let row = self.firsts[server.upstream.0] + server.id.0;
+        assert!(row < self.firsts[server.upstream.0 + 1], "the upstream has {server:?}");
         &self.words[row * N_WORDS_ROW..][..N_WORDS_ROW]
     }
 }
@@ -173,57 +180,67 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::atomic::AtomicBool;
 
+    /// A server of the first upstream.
+    fn server(n: usize) -> Server {
+        Server { upstream: UpstreamId(0), id: ServerId(n) }
+    }
+
     fn v4(n: u8, port: u16) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, n], port))
     }
 
     #[test]
     fn a_name_has_no_address_until_one_is_published() {
-        let table = ServerTable::create(2).unwrap();
+        let table = ServerTable::create([2]).unwrap();
         let mut out = vec![v4(9, 9)];
-        assert_eq!((table.addresses(1, &mut out), out.len()), (0, 0));
-        table.publish_addresses(1, &[v4(1, 80), v4(2, 80)]);
-        assert_eq!((table.addresses(1, &mut out), &out[..]), (1, &[v4(1, 80), v4(2, 80)][..]));
-        table.publish_addresses(1, &[v4(3, 80)]);
-        assert_eq!((table.addresses(1, &mut out), &out[..]), (2, &[v4(3, 80)][..]));
-        assert_eq!(table.generation(0), 0);
+        assert_eq!((table.addresses(server(1), &mut out), out.len()), (0, 0));
+        table.publish_addresses(server(1), &[v4(1, 80), v4(2, 80)]);
+        assert_eq!(
+            (table.addresses(server(1), &mut out), &out[..]),
+            (1, &[v4(1, 80), v4(2, 80)][..])
+        );
+        table.publish_addresses(server(1), &[v4(3, 80)]);
+        assert_eq!((table.addresses(server(1), &mut out), &out[..]), (2, &[v4(3, 80)][..]));
+        assert_eq!(table.addresses(server(0), &mut out), 0);
     }
 
     #[test]
     fn a_server_is_skipped_and_taken_back() {
-        let table = ServerTable::create(1).unwrap();
-        assert_eq!(table.down_until(0), 0);
-        table.set_down(0, 1_234);
-        assert_eq!(table.down_until(0), 1_234);
-        table.set_down(0, 0);
-        assert_eq!(table.down_until(0), 0);
+        let table = ServerTable::create([1]).unwrap();
+        assert_eq!(table.down_until(server(0)), 0);
+        table.set_down(server(0), 1_234);
+        assert_eq!(table.down_until(server(0)), 1_234);
+        table.set_down(server(0), 0);
+        assert_eq!(table.down_until(server(0)), 0);
     }
 
     #[test]
     fn one_begins_an_outage_and_one_ends_it() {
-        let table = ServerTable::create(2).unwrap();
-        assert_eq!(table.end_outage(1), None);
-        assert!(table.begin_outage(1, 7) && !table.begin_outage(1, 8));
-        assert_eq!([1, 2].map(|_| table.end_outage(1)), [Some(7), None]);
-        assert!(table.begin_outage(1, 0) && table.begin_outage(0, 0));
-        assert_eq!(table.end_outage(1), Some(1));
+        let table = ServerTable::create([1, 2, 0]).unwrap();
+        let [a, b, none] = [0, 1, 2].map(UpstreamId);
+        assert_eq!(table.end_outage(b), None);
+        assert!(table.begin_outage(b, 7) && !table.begin_outage(b, 8));
+        assert_eq!([1, 2].map(|_| table.end_outage(b)), [Some(7), None]);
+        assert!(table.begin_outage(b, 0) && table.begin_outage(a, 0));
+        assert_eq!(table.end_outage(b), Some(1));
+        assert_eq!((table.begin_outage(none, 7), table.end_outage(none)), (false, None));
     }
 
     #[test]
     fn a_reader_never_sees_half_of_two_lists() {
-        let table = ServerTable::create(1).unwrap();
+        let table = ServerTable::create([1]).unwrap();
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..20_000_u32 {
                     let list = [v4(n as u8, 1); N_ADDRESSES_MAX];
-                    table.publish_addresses(0, &list[..1 + n as usize % N_ADDRESSES_MAX]);
+                    table.publish_addresses(server(0), &list[..1 + n as usize % N_ADDRESSES_MAX]);
                 }
                 is_done.store(true, Ordering::Release);
             });
             let mut out = Vec::new();
             while !is_done.load(Ordering::Acquire) {
-                let generation = table.addresses(0, &mut out);
+                let generation = table.addresses(server(0), &mut out);
                 if let Some(first) = out.first() {
                     assert!(out.iter().all(|address| address == first), "{generation}: {out:?}");
                     assert_eq!(out.len(), 1 + (generation as usize - 1) % N_ADDRESSES_MAX);

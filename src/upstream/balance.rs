@@ -4,6 +4,8 @@
 //! the richest is chosen and pays what all have gained. A server of weight 3 beside one of
 //! weight 1 is chosen three times in four, and never in a burst.
 
+use crate::upstream::ids::ServerId;
+
 /// The balancer of one upstream in one worker. Servers go by their place in the configuration.
 #[derive(Clone, Debug)]
 pub struct Balance {
@@ -21,16 +23,16 @@ struct Share {
 pub struct Tried {
     first: u128,
     /// Those beyond the first 128.
-    rest: Vec<usize>,
+    rest: Vec<ServerId>,
 }
 
 /// What was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This server, which is up.
-    Up(usize),
+    Up(ServerId),
     /// All are down; this one's time ends first, so try it anyway.
-    Down(usize),
+    Down(ServerId),
     /// Every server was tried.
     Exhausted,
 }
@@ -48,12 +50,12 @@ impl Balance {
         &mut self,
         now_ms: u64,
         tried: &Tried,
-        down_until_ms: impl Fn(usize) -> u64,
+        down_until_ms: impl Fn(ServerId) -> u64,
     ) -> Choice {
-        let mut richest: Option<(usize, i64)> = None;
-        let mut soonest: Option<(usize, u64)> = None;
+        let mut richest: Option<(ServerId, i64)> = None;
+        let mut soonest: Option<(ServerId, u64)> = None;
         let mut n_gained = 0;
-        for (server, share) in self.servers.iter_mut().enumerate() {
+        for (server, share) in (0..).map(ServerId).zip(&mut self.servers) {
             if tried.contains(server) {
                 continue;
             }
@@ -71,7 +73,7 @@ impl Balance {
             }
         }
         if let Some((server, credit)) = richest {
-            self.servers[server].credit = credit - n_gained;
+            self.servers[server.0].credit = credit - n_gained;
             return Choice::Up(server);
         }
         soonest.map_or(Choice::Exhausted, |(server, _)| Choice::Down(server))
@@ -95,17 +97,17 @@ impl Tried {
     }
 
     /// This one was tried.
-    pub fn insert(&mut self, server: usize) {
-        if server < 128 {
-            self.first |= 1 << server;
+    pub fn insert(&mut self, server: ServerId) {
+        if server.0 < 128 {
+            self.first |= 1 << server.0;
         } else if !self.rest.contains(&server) {
             self.rest.push(server);
         }
     }
 
     /// Whether this one was tried.
-    pub fn contains(&self, server: usize) -> bool {
-        if server < 128 { self.first >> server & 1 == 1 } else { self.rest.contains(&server) }
+    pub fn contains(&self, server: ServerId) -> bool {
+        if server.0 < 128 { self.first >> server.0 & 1 == 1 } else { self.rest.contains(&server) }
     }
 
     /// How many were tried.
@@ -125,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    fn up(_: usize) -> u64 {
+    fn up(_: ServerId) -> u64 {
         0
     }
 
@@ -133,19 +135,19 @@ mod tests {
     fn weights_are_kept_without_bursts() {
         let mut balance = Balance::new([5, 1, 1]);
         let chosen: Vec<_> = (0..7).map(|_| balance.choose(0, &Tried::new(), up)).collect();
-        assert_eq!(chosen, [0, 0, 1, 0, 2, 0, 0].map(Choice::Up));
+        assert_eq!(chosen, [0, 0, 1, 0, 2, 0, 0].map(|server| Choice::Up(ServerId(server))));
     }
 
     #[test]
     fn what_is_down_or_tried_is_skipped() {
         let mut balance = Balance::new([1, 1, 1]);
-        let down = |server| if server == 0 { 100 } else { 0 };
+        let down = |server| if server == ServerId(0) { 100 } else { 0 };
         let mut tried = Tried::new();
-        tried.insert(1);
-        assert_eq!(balance.choose(99, &tried, down), Choice::Up(2));
-        tried.insert(2);
-        assert_eq!(balance.choose(99, &tried, down), Choice::Down(0));
-        tried.insert(0);
+        tried.insert(ServerId(1));
+        assert_eq!(balance.choose(99, &tried, down), Choice::Up(ServerId(2)));
+        tried.insert(ServerId(2));
+        assert_eq!(balance.choose(99, &tried, down), Choice::Down(ServerId(0)));
+        tried.insert(ServerId(0));
         assert_eq!(balance.choose(99, &tried, down), Choice::Exhausted);
     }
 
@@ -153,20 +155,26 @@ mod tests {
     fn when_all_are_down_the_first_to_return_is_chosen() {
         let mut balance = Balance::new([1, 1, 1]);
         let until = [300, 100, 200];
-        assert_eq!(balance.choose(50, &Tried::new(), |i| until[i]), Choice::Down(1));
-        assert_eq!(balance.choose(150, &Tried::new(), |i| until[i]), Choice::Up(1));
+        assert_eq!(
+            balance.choose(50, &Tried::new(), |server| until[server.0]),
+            Choice::Down(ServerId(1))
+        );
+        assert_eq!(
+            balance.choose(150, &Tried::new(), |server| until[server.0]),
+            Choice::Up(ServerId(1))
+        );
         assert_eq!(Balance::new([]).choose(0, &Tried::new(), up), Choice::Exhausted);
     }
 
     #[test]
     fn many_servers_can_be_tried() {
         let mut tried = Tried::new();
-        for server in [0, 127, 128, 4_000, 128] {
-            assert_eq!(tried.contains(server), server == 128 && tried.len() > 3);
+        for server in [0, 127, 128, 4_000, 128].map(ServerId) {
+            assert_eq!(tried.contains(server), server == ServerId(128) && tried.len() > 3);
             tried.insert(server);
         }
-        assert!(tried.contains(0) && tried.contains(127) && tried.contains(4_000));
-        assert!(!tried.contains(1) && !tried.contains(129));
+        assert!([0, 127, 4_000].iter().all(|n| tried.contains(ServerId(*n))));
+        assert!([1, 129].iter().all(|n| !tried.contains(ServerId(*n))));
         assert_eq!(tried.len(), 4);
     }
 
@@ -177,7 +185,7 @@ mod tests {
             let mut n_chosen = vec![0; weights.len()];
             for _ in 0..weights.iter().sum() {
                 match balance.choose(0, &Tried::new(), up) {
-                    Choice::Up(server) => n_chosen[server] += 1,
+                    Choice::Up(server) => n_chosen[server.0] += 1,
                     other => prop_assert!(false, "{other:?}"),
                 }
             }
@@ -194,17 +202,17 @@ mod tests {
             let mut balance = Balance::new(weights.iter().copied());
             let mut tried = Tried::new();
             for server in tries {
-                tried.insert(server);
+                tried.insert(ServerId(server));
             }
-            let left = || (0..weights.len()).filter(|server| !tried.contains(*server));
+            let left = || (0..weights.len()).map(ServerId).filter(|server| !tried.contains(*server));
             for _ in 0..20 {
-                match balance.choose(now_ms, &tried, |server| until[server]) {
+                match balance.choose(now_ms, &tried, |server| until[server.0]) {
                     Choice::Up(server) => {
-                        prop_assert!(!tried.contains(server) && until[server] <= now_ms);
+                        prop_assert!(!tried.contains(server) && until[server.0] <= now_ms);
                     }
                     Choice::Down(server) => {
-                        prop_assert!(left().all(|other| until[other] > now_ms));
-                        prop_assert_eq!(left().map(|i| until[i]).min(), Some(until[server]));
+                        prop_assert!(left().all(|other| until[other.0] > now_ms));
+                        prop_assert_eq!(left().map(|other| until[other.0]).min(), Some(until[server.0]));
                     }
                     Choice::Exhausted => prop_assert_eq!(left().count(), 0),
                 }

@@ -4,6 +4,7 @@
 //! `pending` holds the fetches that wait for a connection. Times are milliseconds of the monotonic
 //! clock.
 
+pub mod ids;
 pub mod balance;
 pub mod pending;
 pub mod pool;

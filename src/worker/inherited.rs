@@ -81,7 +81,7 @@ pub struct Inherited {
     pub rings: Rc<Rings>,
     /// What wakes the process in a seat.
     pub wakes: Rc<Wakes>,
-    /// The servers; see [`Self::server_row`].
+    /// The servers.
     pub servers: Rc<ServerTable>,
     /// The keeper's seat, to wake it when there is something to evict.
     pub keeper_seat: usize,
@@ -98,18 +98,4 @@ pub enum ScrubNeed {
     Check,
     /// It is new: the files that are there are to be taken in.
     Rebuild,
-}
-
-impl Inherited {
-    /// The row of the server table for this server of this upstream (indexes into the
-    /// configuration).
-    pub fn server_row(&self, upstream: usize, server: usize) -> usize {
-        server_row(&self.config, upstream, server)
-    }
-}
-
-/// The row of the server table for a server: the table holds the servers of all upstreams, in the
-/// order of the configuration.
-pub fn server_row(config: &Config, upstream: usize, server: usize) -> usize {
-    config.upstreams.iter().take(upstream).map(|u| u.servers.len()).sum::<usize>() + server
 }

@@ -67,7 +67,7 @@ impl Explainer<'_> {
         };
         let (rule, at) = (*setting.router.rule(route), setting.route_at(route));
         self.say_route(at, &head);
-        let upstream = setting.config.upstreams.get(rule.upstream);
+        let upstream = setting.config.upstreams.get(rule.upstream.0);
         let servers = upstream.map(|upstream| {
             let servers = upstream.servers.iter().map(|server| server.address.to_string());
             format!("{}: {}", upstream.name, servers.collect::<Vec<_>>().join(", "))

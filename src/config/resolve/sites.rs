@@ -14,6 +14,7 @@ use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Scalar, Section};
 use crate::config::{CacheConfig, HostPattern, RouteConfig, SiteConfig};
+use crate::upstream::ids::UpstreamId;
 
 /// The longest prefix of a path.
 const PATH_BYTES_MAX: usize = 4096;
@@ -141,7 +142,7 @@ impl Routes<'_> {
         faults: &mut Faults<'_>,
         section: &Section<'_>,
         rest: &RouteConfig,
-        inherited: Option<usize>,
+        inherited: Option<UpstreamId>,
     ) -> RouteConfig {
         let upstream = match section.scalar(faults, "upstream") {
             Some(name) => self.upstreams.find(faults, &name),

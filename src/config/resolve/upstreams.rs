@@ -9,6 +9,7 @@ use crate::config::nearest::nearest;
 use crate::config::schema;
 use crate::config::section::{Item, Scalar, Section};
 use crate::config::{Balance, ServerAddress, ServerConfig, UpstreamConfig};
+use crate::upstream::ids::UpstreamId;
 
 const BALANCES: &[(&str, Balance)] = &[("round-robin", Balance::RoundRobin)];
 
@@ -24,8 +25,8 @@ const NAMES_LISTED_MAX: usize = 8;
 pub(crate) struct Upstreams<'a> {
     pub(crate) list: Vec<UpstreamConfig>,
     /// The upstream at the top.
-    pub(crate) default: Option<usize>,
-    names: HashMap<&'a str, usize>,
+    pub(crate) default: Option<UpstreamId>,
+    names: HashMap<&'a str, UpstreamId>,
 }
 
 impl<'a> Upstreams<'a> {
@@ -42,7 +43,7 @@ impl<'a> Upstreams<'a> {
                 }
                 let section = Section::open(faults, "upstreams.NAME", path, &entry.node);
                 let upstream = upstream(faults, &section, entry.key.clone());
-                all.names.entry(&entry.key).or_insert(all.list.len());
+                all.names.entry(&entry.key).or_insert(UpstreamId(all.list.len()));
                 all.list.push(upstream);
             }
             if let Value::Empty = node.value {
@@ -54,7 +55,7 @@ impl<'a> Upstreams<'a> {
     }
 
     /// The upstream of a name, or a note that there is none.
-    pub(crate) fn find(&self, faults: &mut Faults<'_>, name: &Scalar<'_>) -> Option<usize> {
+    pub(crate) fn find(&self, faults: &mut Faults<'_>, name: &Scalar<'_>) -> Option<UpstreamId> {
         let found = self.names.get(name.text).copied();
         if found.is_none() {
             name.wrong(faults, &format!("is not defined ({})", self.way_out(name.text)));
@@ -63,7 +64,11 @@ impl<'a> Upstreams<'a> {
     }
 
     /// The upstream at the top: a name, else an address, else a mapping.
-    fn default_upstream(&mut self, faults: &mut Faults<'_>, root: &Section<'a>) -> Option<usize> {
+    fn default_upstream(
+        &mut self,
+        faults: &mut Faults<'_>,
+        root: &Section<'a>,
+    ) -> Option<UpstreamId> {
         let node = root.node("upstream")?;
         let upstream = if let Value::Map(_) = node.value {
             let section = root.section(faults, "upstreams.NAME", "upstream");
@@ -85,8 +90,9 @@ impl<'a> Upstreams<'a> {
             let place = self.place_of_default(root);
             faults.add(place, format!("upstreams.{DEFAULT_NAME}"), message);
         }
+        let id = UpstreamId(self.list.len());
         self.list.push(upstream);
-        Some(self.list.len() - 1)
+        Some(id)
     }
 
     fn place_of_default(&self, root: &Section<'_>) -> Place {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::base::time::Now;
-use crate::config::{Config, ServerAddress};
+use crate::config::Config;
 use crate::http::head::RequestHead;
 use crate::http::version::Version;
 use crate::log::access::Written;
@@ -12,6 +12,7 @@ use crate::policy::cache_status::CacheVerdict;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::reactor;
+use crate::upstream::ids::Server;
 
 /// What was sent in answer.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +50,8 @@ pub fn prepare(
         request(&mut record, head);
     }
     let server;
-    if let Some((upstream, of_upstream)) = facts.server {
-        (record.upstream, server) = names(&context.config, upstream, of_upstream);
+    if let Some(answered) = facts.server {
+        (record.upstream, server) = names(&context.config, answered);
         record.server = &server;
     }
     // The caller has seen room for a line.
@@ -102,13 +103,10 @@ fn times(facts: &Facts, now: Now) -> Times {
     }
 }
 
-fn names(config: &Config, upstream: usize, server: usize) -> (&str, String) {
-    let Some(upstream) = config.upstreams.get(upstream) else { return ("", String::new()) };
-    let server =
-        upstream.servers.get(server).map_or_else(String::new, |server| match &server.address {
-            ServerAddress::Ip(address) => address.to_string(),
-            ServerAddress::Name { host, port } => format!("{host}:{port}"),
-            ServerAddress::Unix(path) => format!("unix:{}", path.display()),
-        });
-    (&upstream.name, server)
+fn names(config: &Config, server: Server) -> (&str, String) {
+    let Some(upstream) = config.upstreams.get(server.upstream.0) else {
+        return ("", String::new());
+    };
+    let server = upstream.servers.get(server.id.0);
+    (&upstream.name, server.map_or_else(String::new, |server| server.address.to_string()))
 }
