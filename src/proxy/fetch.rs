@@ -6,10 +6,8 @@
 use crate::base::time::Now;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
-use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
-use crate::proxy::client::ClientError;
-use crate::proxy::origin::{self, Origin, OriginBody, OriginLimits, SendError};
+use crate::proxy::origin::{self, FetchFailure, Origin, OriginBody, OriginLimits};
 use crate::proxy::pools::{Pools, Tried};
 use crate::proxy::upload::Upload;
 use crate::reactor;
@@ -49,32 +47,23 @@ pub struct FetchTimes {
     pub received: Now,
 }
 
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FetchFailure {
-    /// The origins' doing, or ours.
-    Fetch(FetchError),
-    /// The client's.
-    Client(ClientError),
-}
-
 /// Asks an upstream, and again where that is safe and useful.
 ///
-/// Who asked may go meanwhile, and then nobody is asked any longer; unless what was asked may have
-/// changed something, so that what is stored depends on the answer.
+/// The fetch ends when everyone who waits for the answer is gone, unless the request may have
+/// changed something, because what is stored then depends on the answer.
 pub async fn fetch<U: Upload>(
     pools: &Pools,
     limits: OriginLimits,
     question: &Question,
     upload: &mut U,
-) -> Result<Response, FetchFailure> {
+) -> Result<Response, FetchFailure<U::Error>> {
     let mut tried = Tried::default();
     let mut n_left = pools.retries(question.upstream);
     let mut may_go = true;
     loop {
         let connection = pools.checkout(question.upstream, &tried);
         let connection = match Race::new(connection, departure(upload, may_go)).await {
-            None => return Err(GONE),
+            None => return Err(FetchFailure::Gone),
             Some(Ok(connection)) => connection,
             Some(Err((error, server))) => {
                 if let Some(server) = server {
@@ -133,32 +122,26 @@ async fn ask<U: Upload>(
     origin: &mut Origin,
     question: &Question,
     upload: &mut U,
-) -> Result<ResponseHead, FetchFailure> {
-    origin.send(&question.head, upload).await.map_err(|error| match error {
-        SendError::Origin(error) => FetchFailure::Fetch(error),
-        SendError::Client(error) => FetchFailure::Client(error),
-    })?;
+) -> Result<ResponseHead, FetchFailure<U::Error>> {
+    origin.send(&question.head, upload).await?;
     loop {
         let departure = departure(upload, question.method.is_safe());
-        let head = Race::new(origin.head(), departure).await.ok_or(GONE)?;
+        let head = Race::new(origin.head(), departure).await.ok_or(FetchFailure::Gone)?;
         let head = head.map_err(FetchFailure::Fetch)?;
         if !head.status.is_interim() {
             return Ok(head);
         }
-        origin::pass_on(&head, upload).await.map_err(FetchFailure::Client)?;
+        origin::pass_on(&head, upload).await?;
     }
 }
 
-/// Waits until nobody waits for the answer any more, if that matters.
+/// Waits until everyone who waits for the answer is gone, if that ends the fetch.
 async fn departure<U: Upload>(upload: &mut U, may_go: bool) {
     match may_go {
         true => upload.gone().await,
         false => std::future::pending().await,
     }
 }
-
-/// Nobody waits for the answer.
-const GONE: FetchFailure = FetchFailure::Client(ClientError::Closed(CloseReason::ClientGone));
 
 fn answered(origin: Origin, head: ResponseHead, requested: Now) -> Response {
     let server = origin.server();
@@ -200,6 +183,7 @@ fn may_ask_again(again: Again) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread;
@@ -225,11 +209,13 @@ mod tests {
     struct Nothing;
 
     impl Upload for Nothing {
+        type Error = Infallible;
+
         fn in_memory(&self) -> Option<&[u8]> {
             Some(b"")
         }
 
-        async fn next(&mut self, _: &mut Vec<u8>) -> Result<bool, ClientError> {
+        async fn next(&mut self, _: &mut Vec<u8>) -> Result<bool, Infallible> {
             Ok(false)
         }
 
@@ -237,7 +223,7 @@ mod tests {
             true
         }
 
-        async fn interim(&mut self, _: &ResponseHead) -> Result<(), ClientError> {
+        async fn interim(&mut self, _: &ResponseHead) -> Result<(), Infallible> {
             Ok(())
         }
 
@@ -247,11 +233,14 @@ mod tests {
     }
 
     /// Asks `pools` for something, reads the answer to its end and gives its status.
-    async fn get(pools: &Pools) -> Result<u16, FetchFailure> {
+    async fn get(pools: &Pools) -> Result<u16, FetchFailure<Infallible>> {
         get_within(pools, LIMITS).await
     }
 
-    async fn get_within(pools: &Pools, limits: OriginLimits) -> Result<u16, FetchFailure> {
+    async fn get_within(
+        pools: &Pools,
+        limits: OriginLimits,
+    ) -> Result<u16, FetchFailure<Infallible>> {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
         let question = Question { upstream: UpstreamId(0), method: Method::Get, head };
         let mut response = fetch(pools, limits, &question, &mut Nothing).await?;

@@ -30,10 +30,11 @@ use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::lifetimes::Times;
 use crate::policy::rfc9111::omit::Omit;
 use crate::proxy::context::{CacheSide, Context};
-use crate::proxy::fetch::{self, FetchFailure, FetchTimes, Response};
+use crate::proxy::fetch::{self, FetchTimes, Response};
 use crate::proxy::job::Job;
 use crate::proxy::lease::Lease;
 use crate::proxy::lookup;
+use crate::proxy::origin::FetchFailure;
 use crate::proxy::part_fill::is_part;
 use crate::proxy::progress::{Answered, FillObject, Flow, LocalFill, Progress};
 use crate::proxy::shelf::{self, Entry, Shelf};
@@ -80,7 +81,7 @@ impl Fill {
             let response = match fetched {
                 Ok(response) => response,
                 Err(FetchFailure::Fetch(error)) => return self.lease.fail(error),
-                Err(FetchFailure::Client(_)) => return self.lease.fail(FetchError::FillLost),
+                Err(_) => return self.lease.fail(FetchError::FillLost),
             };
             let (server, status, times) = (response.server, response.head.status, response.times);
             self.lease.local.set_answered(Answered { server, status, times });

@@ -21,7 +21,6 @@ use crate::http::h1::head::{self, HeadLimits};
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::method::Method;
 use crate::policy::reason::fetch::FetchError;
-use crate::proxy::client::ClientError;
 use crate::proxy::pools::Checked;
 use crate::proxy::upload::Upload;
 use crate::reactor::stream::Stream;
@@ -64,13 +63,15 @@ pub struct Origin {
     has_sent: bool,
 }
 
-/// What went wrong while a request was sent.
-#[derive(Debug)]
-pub enum SendError {
-    /// The connection broke.
-    Origin(FetchError),
-    /// The client's body broke off.
-    Client(ClientError),
+/// Why there is no answer; `E` is the error of the request's [`Upload`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchFailure<E> {
+    /// The origins or this machine failed.
+    Fetch(FetchError),
+    /// The request's body broke off, or an interim response could not be passed on.
+    Upload(E),
+    /// Everyone who waited for the answer is gone.
+    Gone,
 }
 
 impl Origin {
@@ -112,16 +113,20 @@ impl Origin {
     /// Sends the request: `head` as it goes over the wire, and its body. Ends early, without
     /// error, when the origin answers before it has taken everything; an interim response is
     /// passed on and ends nothing.
-    pub async fn send<U: Upload>(&mut self, head: &[u8], body: &mut U) -> Result<(), SendError> {
+    pub async fn send<U: Upload>(
+        &mut self,
+        head: &[u8],
+        body: &mut U,
+    ) -> Result<(), FetchFailure<U::Error>> {
         if let Some(bytes) = body.in_memory() {
-            let sent = self.write(head, bytes).await.map_err(SendError::Origin)?;
+            let sent = self.write(head, bytes).await.map_err(FetchFailure::Fetch)?;
             self.is_sent = sent == Sent::Whole;
             return self.pass_on_early(body).await;
         }
         let mut out = head.to_vec();
-        let mut more = body.next(&mut out).await.map_err(SendError::Client)?;
+        let mut more = body.next(&mut out).await.map_err(FetchFailure::Upload)?;
         loop {
-            let sent = self.write(&out, b"").await.map_err(SendError::Origin)?;
+            let sent = self.write(&out, b"").await.map_err(FetchFailure::Fetch)?;
             self.pass_on_early(body).await?;
             if sent == Sent::Interrupted {
                 return Ok(());
@@ -133,8 +138,8 @@ impl Origin {
             out.clear();
             more = loop {
                 let next = body.next(&mut out);
-                match self.unless_heard(next).await.map_err(SendError::Origin)? {
-                    Heard::Nothing(next) => break next.map_err(SendError::Client)?,
+                match self.unless_heard(next).await.map_err(FetchFailure::Fetch)? {
+                    Heard::Nothing(next) => break next.map_err(FetchFailure::Upload)?,
                     // The client may be waiting for it before it says more.
                     Heard::Interim => self.pass_on_early(body).await?,
                     Heard::Answer => return self.pass_on_early(body).await,
@@ -185,9 +190,12 @@ impl Origin {
         Ok(head)
     }
 
-    async fn pass_on_early<U: Upload>(&mut self, upload: &mut U) -> Result<(), SendError> {
+    async fn pass_on_early<U: Upload>(
+        &mut self,
+        upload: &mut U,
+    ) -> Result<(), FetchFailure<U::Error>> {
         for head in mem::take(&mut self.early) {
-            pass_on(&head, upload).await.map_err(SendError::Client)?;
+            pass_on(&head, upload).await?;
         }
         Ok(())
     }
@@ -327,12 +335,15 @@ enum Heard<T> {
     Answer,
 }
 
-/// Takes an interim response to who asked. 100 stays here: it answers an expectation, and those
+/// Passes an interim response on, unless it is 100: that answers an expectation, and expectations
 /// are met before an origin is asked.
-pub async fn pass_on<U: Upload>(head: &ResponseHead, upload: &mut U) -> Result<(), ClientError> {
+pub async fn pass_on<U: Upload>(
+    head: &ResponseHead,
+    upload: &mut U,
+) -> Result<(), FetchFailure<U::Error>> {
     match head.status.0 {
         100 => Ok(()),
-        _ => upload.interim(head).await,
+        _ => upload.interim(head).await.map_err(FetchFailure::Upload),
     }
 }
 
@@ -479,6 +490,7 @@ pub fn has_body(length: BodyLength) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
@@ -506,11 +518,13 @@ mod tests {
     }
 
     impl Upload for Slow {
+        type Error = Infallible;
+
         fn in_memory(&self) -> Option<&[u8]> {
             None
         }
 
-        async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
+        async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, Infallible> {
             timer::sleep(Duration::from_millis(30)).await;
             into.push(b'x');
             self.n_given += 1;
@@ -521,7 +535,7 @@ mod tests {
             false
         }
 
-        async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
+        async fn interim(&mut self, head: &ResponseHead) -> Result<(), Infallible> {
             self.interim.push(head.status.0);
             Ok(())
         }
@@ -552,9 +566,9 @@ mod tests {
             let connection = pools.checkout(UpstreamId(0), &Tried::default()).await.unwrap();
             let mut origin = Origin::new(connection, Method::Post, LIMITS);
             let mut body = Slow::default();
-            let sent = origin.send(HEAD, &mut body).await.map_err(|error| match error {
-                SendError::Origin(error) => error,
-                SendError::Client(error) => unreachable!("the body never fails: {error:?}"),
+            let sent = origin.send(HEAD, &mut body).await.map_err(|failure| match failure {
+                FetchFailure::Fetch(error) => error,
+                other => unreachable!("only the origin fails: {other:?}"),
             });
             let answer = match sent {
                 Ok(()) => origin.head().await.map(|head| head.status.0),

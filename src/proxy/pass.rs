@@ -15,7 +15,8 @@ use crate::policy::rfc9111::revalidate;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::{Facts, Stage};
-use crate::proxy::fetch::{self, FetchFailure, Question, Response};
+use crate::proxy::fetch::{self, Question, Response};
+use crate::proxy::origin::FetchFailure;
 use crate::proxy::stored;
 use crate::proxy::upload::Upload;
 use crate::reactor;
@@ -148,7 +149,7 @@ pub async fn ask<U: Upload>(
     question: &Question,
     upload: &mut U,
     facts: &mut Facts,
-) -> Result<Response, FetchFailure> {
+) -> Result<Response, FetchFailure<U::Error>> {
     facts.stage = Stage::Fetch;
     let response = fetch::fetch(&context.pools, context.origin, question, upload).await?;
     facts.connected_us = response.times.requested.mono_us;

@@ -5,18 +5,18 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::http::head::BodyLength;
-use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::fetch::{FetchFailure, Response};
+use crate::proxy::fetch::Response;
 use crate::proxy::invalidate;
 use crate::proxy::lookup;
+use crate::proxy::origin::FetchFailure;
 use crate::proxy::pass;
-use crate::proxy::upload::{Received, Streamed, Whole};
+use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
 use crate::route::Rule;
 
 impl<C: Client> Exchange<'_, C> {
@@ -84,7 +84,7 @@ impl<C: Client> Exchange<'_, C> {
     async fn passed(
         &mut self,
         rule: Rule,
-        asked: Result<Response, FetchFailure>,
+        asked: Result<Response, FetchFailure<ClientError>>,
         purge_epoch: u64,
         reason: PassReason,
     ) -> Result<(), CloseReason> {
@@ -101,12 +101,10 @@ impl<C: Client> Exchange<'_, C> {
                 Some(answered) => return answered,
                 None => return self.failed(error, Some(reason.fwd())).await,
             },
-            Err(FetchFailure::Client(ClientError::Closed(CloseReason::BodyTimeout))) => {
-                self.own(Status(408), "the request's body did not come in time", &[]).await?;
-                return Err(CloseReason::BodyTimeout);
+            Err(FetchFailure::Upload(error)) => {
+                return self.not_received(ReceiveError::Client(error)).await;
             }
-            Err(FetchFailure::Client(ClientError::Closed(why))) => return Err(why),
-            Err(FetchFailure::Client(ClientError::Flaw(flaw))) => return self.flawed(flaw).await,
+            Err(FetchFailure::Gone) => return Err(CloseReason::ClientGone),
         };
         let mut status = CacheStatus::pass(reason).told_by(self.report());
         invalidate::after(self.context, self.client.scheme(), self.request, &response.head);

@@ -1,10 +1,10 @@
 //! The sending side of a fill's request: nobody's.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use crate::cache::fills::FillAt;
 use crate::http::head::ResponseHead;
-use crate::proxy::client::ClientError;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lease::Lease;
 use crate::proxy::progress::LocalFill;
@@ -31,11 +31,13 @@ impl Unasked {
 }
 
 impl Upload for Unasked {
+    type Error = Infallible;
+
     fn in_memory(&self) -> Option<&[u8]> {
         Some(b"")
     }
 
-    async fn next(&mut self, _into: &mut Vec<u8>) -> Result<bool, ClientError> {
+    async fn next(&mut self, _into: &mut Vec<u8>) -> Result<bool, Infallible> {
         Ok(false)
     }
 
@@ -43,7 +45,7 @@ impl Upload for Unasked {
         true
     }
 
-    async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), Infallible> {
         self.local.push_interim(head.clone());
         Ok(())
     }

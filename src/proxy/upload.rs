@@ -18,18 +18,21 @@ const PART_BYTES: usize = 64 << 10;
 // One thread runs everything, so no bound on the futures is wanted.
 #[allow(async_fn_in_trait)]
 pub trait Upload {
+    /// Why the body broke off, or why an interim response could not be passed on.
+    type Error;
+
     /// The whole of it, if it is in memory; [`Upload::next`] is then not called.
     fn in_memory(&self) -> Option<&[u8]>;
 
     /// Appends the next piece to `into`; `false` when it was the last. Dropped while it waits, it
     /// has taken nothing and appended nothing.
-    async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError>;
+    async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, Self::Error>;
 
     /// Goes back to the beginning, so that another origin can be asked; `false` if it cannot.
     fn rewind(&mut self) -> bool;
 
     /// Takes an interim response, RFC 9110 section 15.2, to whoever asked.
-    async fn interim(&mut self, head: &ResponseHead) -> Result<(), ClientError>;
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), Self::Error>;
 
     /// Waits until nobody waits for the answer any more.
     async fn gone(&mut self);
@@ -133,6 +136,8 @@ pub struct Whole<'c, C> {
 }
 
 impl<C: Client> Upload for Whole<'_, C> {
+    type Error = ClientError;
+
     fn in_memory(&self) -> Option<&[u8]> {
         self.body.file.is_none().then_some(&self.body.memory)
     }
@@ -181,6 +186,8 @@ impl<'c, C: Client> Streamed<'c, C> {
 }
 
 impl<C: Client> Upload for Streamed<'_, C> {
+    type Error = ClientError;
+
     fn in_memory(&self) -> Option<&[u8]> {
         None
     }
