@@ -16,7 +16,7 @@ use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
-use crate::proxy::progress::LocalFill;
+use crate::proxy::progress::LocalFills;
 use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::shared::wake::{Seats, Wakes};
@@ -32,6 +32,8 @@ pub struct Context {
     pub pools: Pools,
     /// The cache, unless it is off.
     pub cache: Option<Rc<CacheSide>>,
+    /// The fills that this worker leads.
+    pub fills: LocalFills,
     /// The access log, unless it is off.
     pub access: Option<RefCell<AccessLog>>,
     /// Posted when the access log's ring has been emptied.
@@ -71,8 +73,6 @@ pub struct CacheSide {
     pub admission: Admission,
     /// This worker's hot tier.
     pub hot: RefCell<Hot>,
-    /// Fills that run in this worker.
-    pub local: RefCell<HashMap<FillAt, Rc<LocalFill>>>,
     /// How many exchanges of this worker follow a fill of another.
     pub remote: RefCell<HashMap<FillAt, usize>>,
     /// Posted when a fill of another worker went on.

@@ -55,9 +55,9 @@ const TELL_BYTES: u64 = 64 << 10;
 /// Starts the fill of a key whose lease this worker holds.
 pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job) -> Rc<LocalFill> {
     let lease = Lease::new(cache, at);
-    let local = Rc::clone(&lease.local);
+    let local = context.fills.add(at);
     let shelf = Shelf::new(Rc::clone(cache), at.id());
-    let fill = Fill { context: Rc::clone(context), lease, shelf, job };
+    let fill = Fill { context: Rc::clone(context), lease, local: Rc::clone(&local), shelf, job };
     reactor::spawn(fill.run());
     local
 }
@@ -66,13 +66,15 @@ pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job)
 pub(super) struct Fill {
     pub(super) context: Rc<Context>,
     pub(super) lease: Lease,
+    /// The fill as this worker's exchanges see it.
+    pub(super) local: Rc<LocalFill>,
     pub(super) shelf: Shelf,
     pub(super) job: Job,
 }
 
 impl Fill {
     async fn run(mut self) {
-        let mut upload = Unasked::new(&self.lease, self.job.is_background);
+        let mut upload = Unasked::new(&self.lease, &self.local, self.job.is_background);
         let context = &self.context;
         loop {
             let conditional = self.job.conditional.take();
@@ -80,11 +82,11 @@ impl Fill {
             let fetched = fetch::fetch(&context.pools, context.origin, question, &mut upload).await;
             let response = match fetched {
                 Ok(response) => response,
-                Err(FetchFailure::Fetch(error)) => return self.lease.fail(error),
-                Err(_) => return self.lease.fail(FetchError::FillLost),
+                Err(FetchFailure::Fetch(error)) => return self.fail(error),
+                Err(_) => return self.fail(FetchError::FillLost),
             };
             let (server, status, times) = (response.server, response.head.status, response.times);
-            self.lease.local.set_answered(Answered { server, status, times });
+            self.local.set_answered(Answered { server, status, times });
             if conditional.is_none() || response.head.status != Status(304) {
                 return match self.job.part {
                     Some(_) => self.fetched_for_part(response).await,
@@ -111,6 +113,12 @@ impl Fill {
         }
     }
 
+    /// Ends it without an answer.
+    pub(super) fn fail(&self, error: FetchError) {
+        self.lease.fail(error.code());
+        self.local.break_off(error);
+    }
+
     /// Enters what was stored into the list of its key's variants.
     pub(super) fn list(&self, note: Option<Note>) {
         // Without its place there a variant is still found; it is only not asked about.
@@ -124,7 +132,7 @@ impl Fill {
         if !omit.is_empty() {
             let mut private = fields.clone();
             private.retain(|name, _| omit.contains(name));
-            self.lease.local.set_private(private);
+            self.local.set_private(private);
             omit.apply(fields);
         }
     }
@@ -143,14 +151,9 @@ impl Fill {
         }
     }
 
-    /// Whether something made untrue what is on its way: it is not to be stored.
-    pub(super) fn is_doomed(&self) -> bool {
-        self.lease.cache.fills.is_doomed(self.lease.at)
-    }
-
     /// Takes back what was stored, if it was made untrue at that very moment.
     pub(super) fn remove_if_doomed(&self) {
-        if self.is_doomed() {
+        if self.lease.is_doomed() {
             let found = &self.job.found;
             self.shelf.forget(&found.primary.key);
             self.shelf.forget(&found.name.key);
@@ -194,7 +197,7 @@ impl Fill {
     }
 
     /// Stores a response, as a whole or as it comes.
-    pub(super) async fn take_in(mut self, entry: Entry, mut response: Response) {
+    pub(super) async fn take_in(self, entry: Entry, mut response: Response) {
         self.doom_if_purged(&entry);
         let mut body = Vec::new();
         match whole_body(&mut response, &mut body).await {
@@ -203,7 +206,7 @@ impl Fill {
             }
             Ok(true) => self.store_whole(entry, &body).await,
             Ok(false) => self.stream(entry, response, body).await,
-            Err(error) => self.lease.fail(error),
+            Err(error) => self.fail(error),
         }
     }
 
@@ -225,14 +228,14 @@ impl Fill {
         }
         !is_full
             || cache.uses.admits(n_before, cache.admission)
-            || self.lease.local.n_readers() > 1
-            || cache.fills.has_followers(self.lease.at)
+            || self.local.n_readers() > 1
+            || self.lease.has_followers()
     }
 
     /// A whole small response: stored, then given to everybody at once.
-    async fn store_whole(mut self, entry: Entry, body: &[u8]) {
+    async fn store_whole(self, entry: Entry, body: &[u8]) {
         self.doom_if_purged(&entry);
-        let object = match self.is_doomed() {
+        let object = match self.lease.is_doomed() {
             true => Rc::new(shelf::in_memory(entry, None, body)),
             false => {
                 let stored = self.shelf.store(entry.clone(), body);
@@ -247,17 +250,16 @@ impl Fill {
                 })
             }
         };
-        self.lease.end(|cache, at| match object.source {
-            Some(_) => cache.fills.done(at),
+        match object.source {
+            Some(_) => self.lease.done(),
             // There is nothing that other workers could find.
-            None => cache.fills.pass(at),
-        });
-        self.lease.local.set(Progress::Object(object));
+            None => self.lease.pass(),
+        }
+        self.local.set(Progress::Object(object));
     }
 
     /// A larger response: written as it comes, and read by everybody from the file.
-    async fn stream(mut self, entry: Entry, mut response: Response, mut part: Vec<u8>) {
-        let cache = Rc::clone(&self.lease.cache);
+    async fn stream(self, entry: Entry, mut response: Response, mut part: Vec<u8>) {
         let total = match response.head.length {
             BodyLength::Known(len) => Some(len),
             _ => None,
@@ -282,9 +284,9 @@ impl Fill {
             body_offset: writer.body_offset(),
             total,
         };
-        cache.wake(cache.fills.head_ready(self.lease.at, total));
+        self.lease.head_ready(total);
         self.shelf.announce(total);
-        self.lease.local.set(Progress::Streaming(Rc::new(object)));
+        self.local.set(Progress::Streaming(Rc::new(object)));
         match self.pour(&mut writer, &mut response, &mut part).await {
             Ok(()) => {}
             Err(Spill::Origin(error)) => return self.broken_off(&entry, writer, error).await,
@@ -302,12 +304,12 @@ impl Fill {
         }
         let bytes = writer.written();
         self.doom_if_purged(&entry);
-        if !self.is_doomed() {
+        if !self.lease.is_doomed() {
             self.shelf.room_for(bytes).await;
         }
-        cache.fills.settle(self.lease.at);
+        self.lease.settle();
         // What is under the name by now may be newer than what made this untrue: it stays.
-        let was_doomed = self.is_doomed();
+        let was_doomed = self.lease.is_doomed();
         let stored = match was_doomed {
             // Who reads the file may still have to learn from it that it is whole.
             true => writer.finish().map(drop),
@@ -323,9 +325,9 @@ impl Fill {
             self.remove_if_doomed();
         }
         // Followers take "done" to be after the last byte they were told of.
-        cache.wake(cache.fills.progress(self.lease.at, bytes));
-        self.lease.end(|cache, at| cache.fills.done(at));
-        self.lease.local.set_flow(Flow::Done(bytes));
+        self.lease.progress(bytes);
+        self.lease.done();
+        self.local.set_flow(Flow::Done(bytes));
     }
 
     /// Bytes of the largest body that is stored.
@@ -341,7 +343,7 @@ impl Fill {
         response: &mut Response,
         part: &mut Vec<u8>,
     ) -> Result<(), Spill> {
-        let (cache, local) = (&self.lease.cache, &self.lease.local);
+        let local = &self.local;
         let mut told = 0;
         loop {
             // What is not written stays in `part`: the leader may have to pass it on.
@@ -356,7 +358,7 @@ impl Fill {
             let is_waiting = part.is_empty();
             if bytes - told >= TELL_BYTES || (is_waiting && bytes > told) {
                 told = bytes;
-                cache.wake(cache.fills.progress(self.lease.at, bytes));
+                self.lease.progress(bytes);
             }
             if !more && is_waiting {
                 return Ok(());
@@ -379,27 +381,27 @@ impl Fill {
     /// Whether a fill should go on: someone reads it, or it is nearly done.
     fn is_wanted(&self, bytes: u64, remaining: Option<u64>) -> bool {
         self.job.is_background && !self.is_overlong(bytes)
-            || self.lease.local.has_readers()
-            || self.lease.cache.fills.has_followers(self.lease.at)
+            || self.local.has_readers()
+            || self.lease.has_followers()
             || remaining.is_some_and(|left| left <= NEARLY_DONE_BYTES || left <= bytes)
     }
 
     /// The response is not stored: the leader takes it over, others ask for themselves. Unless the
     /// origin fails: then others have what is stored, or the same failure.
-    pub(super) fn pass(mut self, reason: PassReason, response: Response, read: Vec<u8>) {
+    pub(super) fn pass(self, reason: PassReason, response: Response, read: Vec<u8>) {
         let status = response.head.status;
         // One client's bad request says nothing about what others asked for.
         let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
         if reason.is_of_response() && is_about_all {
             self.note_pass(shelf::PASS_S);
         }
-        self.lease.local.hand_over(response, read);
+        self.local.hand_over(response, read);
         if status.0 >= 500 && self.job.renews {
-            self.lease.end(|cache, at| cache.fills.failed(at, FetchError::BadStatus.code()));
-            self.lease.local.set(Progress::Refused(reason));
+            self.lease.fail(FetchError::BadStatus.code());
+            self.local.set(Progress::Refused(reason));
         } else {
-            self.lease.end(|cache, at| cache.fills.pass(at));
-            self.lease.local.set(Progress::Passed(reason));
+            self.lease.pass();
+            self.local.set(Progress::Passed(reason));
         }
     }
 
@@ -413,13 +415,19 @@ impl Fill {
 
     /// What was written so far is all that will be: the leader goes on with the origin's answer,
     /// and everybody else asks for the rest alone, as does who comes in the next while.
-    fn unstored(mut self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
-        let cache = Rc::clone(&self.lease.cache);
+    fn unstored(self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
         self.note_pass(for_s);
-        self.lease.local.hand_over(response, read);
-        cache.wake(cache.fills.progress(self.lease.at, bytes));
-        self.lease.end(|cache, at| cache.fills.pass(at));
-        self.lease.local.set_flow(Flow::Unstored(bytes));
+        self.local.hand_over(response, read);
+        self.lease.progress(bytes);
+        self.lease.pass();
+        self.local.set_flow(Flow::Unstored(bytes));
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.context.fills.remove(self.lease.at);
+        self.local.break_off(FetchError::FillLost);
     }
 }
 

@@ -94,8 +94,7 @@ pub async fn join<C: Client>(
             lead(client, &local).await
         }
         Lease::Follow(at) => {
-            let local = cache.local.borrow().get(&at).cloned();
-            match local {
+            match context.fills.get(at) {
                 Some(local) => {
                     // What runs in this worker tells by itself.
                     cache.fills.unfollow(at, cache.seat);

@@ -3,15 +3,15 @@
 //! However a fill ends, cancelled included, its place in the shared table is given up by the drop
 //! of its lease; after a SIGKILL the master does it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::cache::fills::{self, FillAt};
+use crate::cache::fills::{self, FillAt, Fills};
 use crate::policy::key::Key;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::context::CacheSide;
 use crate::proxy::lookup;
-use crate::proxy::progress::LocalFill;
 use crate::shared::wake::Seats;
 
 /// Asks for the fill of a key, of what has this key text. One that was purged since its origin was
@@ -38,47 +38,73 @@ pub fn leave(cache: &CacheSide, at: FillAt) {
     }
 }
 
-/// The right to fill a key.
+/// The right to fill a key. Dropping it ends the fill, unless that has ended.
 #[derive(Debug)]
 pub struct Lease {
     /// The cache.
     pub cache: Rc<CacheSide>,
     /// The fill's place in the shared table.
     pub at: FillAt,
-    /// The fill as this worker's exchanges see it.
-    pub local: Rc<LocalFill>,
-    is_ended: bool,
+    /// The place may serve another fill by now.
+    is_ended: Cell<bool>,
 }
 
 impl Lease {
-    /// Takes the lease of the place `at`, which the shared table gave this worker, and shows the
-    /// fill to its exchanges.
+    /// The lease of the place `at`, which the shared table gave this worker.
     pub fn new(cache: &Rc<CacheSide>, at: FillAt) -> Self {
-        let local = LocalFill::new();
-        cache.local.borrow_mut().insert(at, Rc::clone(&local));
-        Self { cache: Rc::clone(cache), at, local, is_ended: false }
+        Self { cache: Rc::clone(cache), at, is_ended: Cell::new(false) }
     }
 
-    /// Ends the fill in the shared table as `end` does, and wakes those who follow.
-    pub fn end(&mut self, end: impl FnOnce(&CacheSide, FillAt) -> Seats) {
-        self.is_ended = true;
-        let seats = end(&self.cache, self.at);
-        self.cache.local.borrow_mut().remove(&self.at);
-        self.cache.wake(seats);
+    /// The file can be opened; its body's length, if that is known.
+    pub fn head_ready(&self, total: Option<u64>) {
+        self.cache.wake(self.cache.fills.head_ready(self.at, total));
     }
 
-    /// Ends it without an answer.
-    pub fn fail(&mut self, error: FetchError) {
-        self.end(|cache, at| cache.fills.failed(at, error.code()));
-        self.local.break_off(error);
+    /// So many bytes of the body can be read.
+    pub fn progress(&self, bytes: u64) {
+        self.cache.wake(self.cache.fills.progress(self.at, bytes));
+    }
+
+    /// The file is about to be published: the index counts its bytes from now on.
+    pub fn settle(&self) {
+        self.cache.fills.settle(self.at);
+    }
+
+    /// Ends the fill: what it brought is stored.
+    pub fn done(&self) {
+        self.end(|fills| fills.done(self.at));
+    }
+
+    /// Ends the fill: what it brought is not stored.
+    pub fn pass(&self) {
+        self.end(|fills| fills.pass(self.at));
+    }
+
+    /// Ends the fill without an answer. Followers get the code; 0 has them look again.
+    pub fn fail(&self, code: u32) {
+        self.end(|fills| fills.failed(self.at, code));
+    }
+
+    /// Whether what the fill brings must not be stored.
+    pub fn is_doomed(&self) -> bool {
+        self.cache.fills.is_doomed(self.at)
+    }
+
+    /// Whether a worker follows the fill.
+    pub fn has_followers(&self) -> bool {
+        self.cache.fills.has_followers(self.at)
+    }
+
+    fn end(&self, end: impl FnOnce(&Fills) -> Seats) {
+        if !self.is_ended.replace(true) {
+            self.cache.wake(end(&self.cache.fills));
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.is_ended {
-            self.fail(FetchError::FillLost);
-        }
+        self.fail(0);
     }
 }
 

@@ -424,7 +424,6 @@ mod tests {
             uses: Rc::new(Uses::create(100).unwrap()),
             admission: Admission::Auto,
             hot: RefCell::new(Hot::new(1 << 20, 16, 0)),
-            local: RefCell::default(),
             remote: RefCell::default(),
             remote_event: Event::default(),
             wakes: Rc::new(Wakes::new(2).unwrap()),

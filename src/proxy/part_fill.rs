@@ -157,7 +157,7 @@ impl Fill {
         let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
         let len = piece.range.end - piece.range.start;
         self.doom_if_purged(entry);
-        if bytes == 0 || bytes > len || self.is_doomed() {
+        if bytes == 0 || bytes > len || self.lease.is_doomed() {
             return self.shelf.forget(&entry.name.key);
         }
         let extent = match piece.extent {
@@ -167,7 +167,7 @@ impl Fill {
         };
         let range = piece.range.start..piece.range.start + bytes;
         let stored = Stored { range, id: self.lease.at.id() };
-        let (cache, is_doomed) = (&self.lease.cache, || self.is_doomed());
+        let (cache, is_doomed) = (&self.lease.cache, || self.lease.is_doomed());
         let listed = part_list::add(cache, name, extent, stored, entry, is_doomed).await;
         let Some(list) = listed else { return };
         if list.is_whole() {
@@ -220,24 +220,22 @@ impl Fill {
     }
 
     /// A stream ended before its end. What came of a part is kept.
-    pub(super) async fn broken_off(mut self, entry: &Entry, writer: Writer, error: FetchError) {
+    pub(super) async fn broken_off(self, entry: &Entry, writer: Writer, error: FetchError) {
         let bytes = writer.written();
-        if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.is_doomed() {
-            self.lease.cache.fills.settle(self.lease.at);
+        if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.lease.is_doomed() {
+            self.lease.settle();
             match self.shelf.publish(entry, writer) {
                 Ok(_) => self.enlist(entry, bytes, false).await,
                 Err(error) => self.shelf.refused(&error),
             }
             self.remove_if_doomed();
         }
-        self.lease.fail(error);
+        self.fail(error);
     }
 
     /// Whether nobody waits for the answer.
     fn is_unasked(&self) -> bool {
-        let lease = &self.lease;
-        let is_followed = lease.local.has_readers() || lease.cache.fills.has_followers(lease.at);
-        self.job.is_background && !is_followed
+        self.job.is_background && !self.local.has_readers() && !self.lease.has_followers()
     }
 
     /// Whether an answer of this length is no more than is fetched without being asked for.

@@ -1,12 +1,13 @@
 //! How far a fill has come, for the exchanges of its own worker.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use crate::cache::files::object::{HEADER_LEN, Header};
+use crate::cache::fills::FillAt;
 use crate::cache::hot::HotObject;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
@@ -92,6 +93,34 @@ pub struct LocalFill {
     /// The origin said 304: what is served was stored before.
     is_revalidated: Cell<bool>,
     private: RefCell<Fields>,
+}
+
+/// The fills that a worker leads.
+#[derive(Debug, Default)]
+pub struct LocalFills(RefCell<HashMap<FillAt, Rc<LocalFill>>>);
+
+impl LocalFills {
+    /// Adds a fill that begins.
+    pub fn add(&self, at: FillAt) -> Rc<LocalFill> {
+        let local = LocalFill::new();
+        self.0.borrow_mut().insert(at, Rc::clone(&local));
+        local
+    }
+
+    /// The fill at this place of the shared table, if this worker leads it.
+    pub fn get(&self, at: FillAt) -> Option<Rc<LocalFill>> {
+        self.0.borrow().get(&at).cloned()
+    }
+
+    /// Removes a fill that has ended.
+    pub fn remove(&self, at: FillAt) {
+        self.0.borrow_mut().remove(&at);
+    }
+
+    /// Whether none is under way.
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
 }
 
 /// An origin's answer to a fill's fetch.
@@ -188,16 +217,14 @@ impl LocalFill {
         self.event.notify();
     }
 
-    /// It broke. Who has seen a head sees the end of the stream; the others see why.
+    /// It broke, unless it has ended. A reader that has the head sees the end of the stream, any
+    /// other reader the error.
     pub fn break_off(&self, error: FetchError) {
-        if matches!(&*self.progress.borrow(), Progress::Streaming(_)) {
-            if let Flow::Open(bytes) = self.flow.get() {
-                self.flow.set(Flow::Broken(bytes));
-            }
-            self.event.notify();
-            return;
+        match (self.progress(), self.flow.get()) {
+            (Progress::Fetching, _) => self.set(Progress::Failed(error)),
+            (Progress::Streaming(_), Flow::Open(bytes)) => self.set_flow(Flow::Broken(bytes)),
+            _ => {}
         }
-        self.set(Progress::Failed(error));
     }
 
     /// Leaves the response to the leader.

@@ -36,9 +36,9 @@ impl Fill {
             self.surrogates(&fields).renewed(&stored.lifetimes.surrogates, &response.head.fields);
         self.keep_private(&mut fields, &omit);
         if rules.set_cookie != SetCookie::Store {
-            let mut private = self.lease.local.private();
+            let mut private = self.local.private();
             head.fields.get_all("set-cookie").for_each(|it| private.push(b"Set-Cookie", it));
-            self.lease.local.set_private(private);
+            self.local.set_private(private);
         }
         let name = self.job.found.name.clone();
         Ok(Entry { name, status: stored.status, fields, lifetimes })
@@ -46,7 +46,7 @@ impl Fill {
 
     /// The origin says that what is stored under `name` is still good. It is renewed there, and
     /// if that is another variant, it is stored for what the fill's request selects as well.
-    pub(super) async fn revalidated(mut self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
+    pub(super) async fn revalidated(self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
         let mut object = Rc::clone(stored);
         let cache = Rc::clone(&self.lease.cache);
         let lock = match part_list::is_list(stored) {
@@ -57,7 +57,7 @@ impl Fill {
         let is_other = part_list::is_list(stored)
             && (lock.is_none() || lookup::has_changed(&cache, &self.job.found));
         self.doom_if_purged(&entry);
-        if !self.is_doomed() && !is_other {
+        if !self.lease.is_doomed() && !is_other {
             let note = Note::of(&entry);
             let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });
             let mut renewed = self.shelf.store_again(entry, stored).await;
@@ -74,8 +74,8 @@ impl Fill {
             self.list(note);
             self.remove_if_doomed();
         }
-        self.lease.local.set_revalidated();
-        self.lease.end(|cache, at| cache.fills.done(at));
-        self.lease.local.set(Progress::Object(object));
+        self.local.set_revalidated();
+        self.lease.done();
+        self.local.set(Progress::Object(object));
     }
 }

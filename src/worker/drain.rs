@@ -44,6 +44,5 @@ pub(super) async fn drain(worker: &Worker) {
 }
 
 fn is_idle(worker: &Worker) -> bool {
-    let fills_run = worker.context.cache.as_ref().is_some_and(|c| !c.local.borrow().is_empty());
-    worker.clients.is_empty() && !fills_run
+    worker.clients.is_empty() && worker.context.fills.is_empty()
 }

@@ -15,6 +15,7 @@ use crate::log::access::AccessLog;
 use crate::proxy::context::{CacheSide, Context};
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
+use crate::proxy::progress::LocalFills;
 use crate::reactor;
 use crate::reactor::event::Event;
 use crate::route::Router;
@@ -59,6 +60,7 @@ pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
         router: Router::new(&config),
         pools,
         cache: cache(inherited).map(Rc::new),
+        fills: LocalFills::default(),
         access: access.map(RefCell::new),
         log_flushed: Event::default(),
         log_due: Event::default(),
@@ -94,7 +96,6 @@ fn cache(inherited: &Inherited) -> Option<CacheSide> {
             open_files(),
             config.memory_object_bytes_max,
         )),
-        local: RefCell::default(),
         remote: RefCell::default(),
         remote_event: Event::default(),
         wakes: Rc::clone(&inherited.wakes),
