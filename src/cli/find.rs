@@ -5,13 +5,13 @@ use std::rc::Rc;
 use crate::cache::files::object::KEY_BYTES_MAX;
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::index::slot::State;
+use crate::cache::lookup::{Marker, Name};
+use crate::cache::variants;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::http::fields::Fields;
 use crate::policy::key::components::KeyParts;
 use crate::policy::key::variants::Variants;
 use crate::policy::meta;
-use crate::proxy::lookup::{Marker, Name};
-use crate::proxy::variants;
 
 /// What was found, and on which way.
 pub(super) struct Found {

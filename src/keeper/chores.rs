@@ -11,6 +11,7 @@ use crate::cache::fills::Fills;
 use crate::cache::index::Index;
 use crate::cache::index::repair::Mend;
 use crate::cache::index::slot::{self, NewSlot, State};
+use crate::cache::lookup::MARKER_STATUS;
 use crate::cache::maintenance::evict::{Evictor, Limits};
 use crate::cache::maintenance::reconcile::{Orphans, Scrub};
 use crate::cache::maintenance::scrubber::{self, Patrol};
@@ -20,7 +21,6 @@ use crate::cache::purge::journal::Record;
 use crate::cache::uses::Uses;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
-use crate::proxy::lookup::MARKER_STATUS;
 use crate::worker::inherited::{Inherited, ScrubNeed};
 
 /// How soon the next step is wanted.

@@ -6,6 +6,11 @@ use std::io;
 use std::rc::Rc;
 
 use crate::cache::fills::{FillAt, Lease};
+use crate::cache::insert::{Entry, Shelf};
+use crate::cache::lease;
+use crate::cache::lookup::{self, Found, What};
+use crate::cache::part_list;
+use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::method::Method;
@@ -14,15 +19,10 @@ use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::revalidate::{self, Renewed};
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
-use crate::proxy::context::CacheSide;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fetch::Response;
 use crate::proxy::fill;
-use crate::proxy::lease;
-use crate::proxy::lookup::{self, Found, What};
-use crate::proxy::part_list;
 use crate::proxy::pass;
-use crate::proxy::shelf::{Entry, Shelf};
 use crate::reactor;
 use crate::route::Rule;
 

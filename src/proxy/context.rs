@@ -1,17 +1,11 @@
 //! What the exchanges of one worker share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use crate::cache::files::store::Store;
-use crate::cache::fills::{FillAt, Fills};
-use crate::cache::hot::Hot;
-use crate::cache::index::Index;
-use crate::cache::purge::Purges;
-use crate::cache::uses::Uses;
-use crate::config::{Admission, Config};
+use crate::cache::worker::CacheSide;
+use crate::config::Config;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
 use crate::proxy::origin::OriginLimits;
@@ -19,7 +13,6 @@ use crate::proxy::pools::Pools;
 use crate::proxy::progress::LocalFills;
 use crate::reactor::event::Event;
 use crate::route::Router;
-use crate::shared::wake::{Seats, Wakes};
 
 /// What the exchanges of one worker share.
 #[derive(Debug)]
@@ -54,37 +47,6 @@ pub struct Context {
     pub id_base: u64,
     /// The worker takes no more work: connections end after the answer they are at.
     pub is_draining: Cell<bool>,
-}
-
-/// The cache as one worker has it.
-#[derive(Debug)]
-pub struct CacheSide {
-    /// The shared index.
-    pub index: Rc<Index>,
-    /// What was purged.
-    pub purges: Rc<Purges>,
-    /// The cache files.
-    pub store: Rc<Store>,
-    /// The shared table of fills.
-    pub fills: Rc<Fills>,
-    /// How often keys were asked for.
-    pub uses: Rc<Uses>,
-    /// Whether a full cache takes what is asked for the first time.
-    pub admission: Admission,
-    /// This worker's hot tier.
-    pub hot: RefCell<Hot>,
-    /// How many exchanges of this worker follow a fill of another.
-    pub remote: RefCell<HashMap<FillAt, usize>>,
-    /// Posted when a fill of another worker went on.
-    pub remote_event: Event,
-    /// Everybody's event counters.
-    pub wakes: Rc<Wakes>,
-    /// This worker's row in the shared tables.
-    pub seat: usize,
-    /// The keeper's row.
-    pub keeper_seat: usize,
-    /// `cache.object`, in bytes.
-    pub object_bytes_max: u64,
 }
 
 impl Context {
@@ -125,12 +87,5 @@ impl Context {
     /// `timeouts.client-idle`, in milliseconds.
     pub fn idle_ms(&self) -> u64 {
         self.config.timeouts.client_idle.as_millis() as u64
-    }
-}
-
-impl CacheSide {
-    /// Wakes the workers of a set of seats.
-    pub fn wake(&self, seats: Seats) {
-        self.wakes.wake_all(seats.without(self.seat));
     }
 }

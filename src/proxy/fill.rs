@@ -17,6 +17,11 @@ use std::rc::Rc;
 use crate::cache::files::writer::Writer;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::MEMORY_BODY_MAX;
+use crate::cache::insert::{self, Entry, Shelf};
+use crate::cache::lease::Lease;
+use crate::cache::lookup;
+use crate::cache::variants::{self, Note};
+use crate::cache::worker::CacheSide;
 use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -29,17 +34,13 @@ use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::lifetimes::Times;
 use crate::policy::rfc9111::omit::Omit;
-use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::context::Context;
 use crate::proxy::fetch::{self, FetchTimes, Response};
 use crate::proxy::job::Job;
-use crate::proxy::lease::Lease;
-use crate::proxy::lookup;
 use crate::proxy::origin::FetchFailure;
 use crate::proxy::part_fill::is_part;
 use crate::proxy::progress::{Answered, FillObject, Flow, LocalFill, Progress};
-use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::proxy::unasked::Unasked;
-use crate::proxy::variants::{self, Note};
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
 
@@ -236,7 +237,7 @@ impl Fill {
     async fn store_whole(self, entry: Entry, body: &[u8]) {
         self.doom_if_purged(&entry);
         let object = match self.lease.is_doomed() {
-            true => Rc::new(shelf::in_memory(entry, None, body)),
+            true => Rc::new(insert::in_memory(entry, None, body)),
             false => {
                 let stored = self.shelf.store(entry.clone(), body);
                 match stored {
@@ -246,7 +247,7 @@ impl Fill {
                 self.remove_if_doomed();
                 stored.unwrap_or_else(|error| {
                     self.shelf.refused(&error);
-                    Rc::new(shelf::in_memory(entry, None, body))
+                    Rc::new(insert::in_memory(entry, None, body))
                 })
             }
         };
@@ -294,10 +295,10 @@ impl Fill {
                 return self.broken_off(&entry, writer, FetchError::FillLost).await;
             }
             Err(spill) => {
-                let mut for_s = shelf::PASS_S;
+                let mut for_s = insert::PASS_S;
                 if let Spill::Disk(error) = &spill {
                     self.shelf.refused(error);
-                    for_s = shelf::PASS_REFUSED_S;
+                    for_s = insert::PASS_REFUSED_S;
                 }
                 return self.unstored(response, part, writer.written(), for_s);
             }
@@ -393,7 +394,7 @@ impl Fill {
         // One client's bad request says nothing about what others asked for.
         let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
         if reason.is_of_response() && is_about_all {
-            self.note_pass(shelf::PASS_S);
+            self.note_pass(insert::PASS_S);
         }
         self.local.hand_over(response, read);
         if status.0 >= 500 && self.job.renews {

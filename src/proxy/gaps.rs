@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
+use crate::cache::lookup::{self, Found, What};
+use crate::cache::part_list::{self, PART_STATUS};
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
 use crate::http::method::Method;
@@ -18,8 +20,6 @@ use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled};
 use crate::proxy::facts::Stage;
 use crate::proxy::join::{self, Copied, Joined, Part, Reader};
-use crate::proxy::lookup::{self, Found, What};
-use crate::proxy::part_list::{self, PART_STATUS};
 use crate::proxy::partial::Parted;
 use crate::proxy::pieces::{self, Item};
 use crate::proxy::resume;

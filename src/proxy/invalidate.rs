@@ -2,11 +2,12 @@
 
 use crate::cache::place;
 use crate::cache::purge::Order;
+use crate::cache::worker::CacheSide;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::policy::key::{Key, key_of};
 use crate::policy::purge::surrogate::{self, Kind};
 use crate::policy::rfc9111::invalidate;
-use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::context::Context;
 use crate::reactor;
 
 /// Forgets what the answer to an unsafe request has made untrue.

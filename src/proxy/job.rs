@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
+use crate::cache::lookup::{Found, What};
+use crate::cache::variants::Others;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::rfc9111::hold;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::fetch::Question;
-use crate::proxy::lookup::{Found, What};
 use crate::proxy::part_fill::PartJob;
-use crate::proxy::variants::Others;
 use crate::reactor;
 
 /// What a fill is to do.

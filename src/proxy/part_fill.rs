@@ -8,6 +8,10 @@ use std::rc::Rc;
 
 use crate::cache::files::writer::Writer;
 use crate::cache::fills::Lease;
+use crate::cache::insert::Entry;
+use crate::cache::lease;
+use crate::cache::lookup::{self, Name, What};
+use crate::cache::part_list::{self, PART_STATUS};
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
@@ -22,11 +26,7 @@ use crate::policy::rfc9111::partial::{self, Extent, Fit, PartList, Piece, Stored
 use crate::proxy::fetch::{Question, Response};
 use crate::proxy::fill::{self, Fill};
 use crate::proxy::job::Job;
-use crate::proxy::lease;
-use crate::proxy::lookup::{self, Name, What};
-use crate::proxy::part_list::{self, PART_STATUS};
 use crate::proxy::pass;
-use crate::proxy::shelf::Entry;
 use crate::proxy::whole;
 use crate::reactor;
 use crate::upstream::ids::UpstreamId;

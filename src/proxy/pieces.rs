@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
+use crate::cache::lookup::{self, Name, What};
+use crate::cache::worker::CacheSide;
 use crate::policy::rfc9111::partial::{PartList, Stretch};
-use crate::proxy::context::CacheSide;
-use crate::proxy::lookup::{self, Name, What};
 
 /// A stretch of an answer.
 pub(super) enum Item {

@@ -4,6 +4,9 @@
 //! say its length.
 
 use crate::cache::hot::MEMORY_BODY_MAX;
+use crate::cache::insert::Entry;
+use crate::cache::lookup;
+use crate::cache::variants::Note;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
@@ -19,9 +22,6 @@ use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fetch::Response;
 use crate::proxy::fill;
-use crate::proxy::lookup;
-use crate::proxy::shelf::Entry;
-use crate::proxy::variants::Note;
 use crate::reactor;
 use crate::route::Rule;
 

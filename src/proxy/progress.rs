@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::cache::files::object::{HEADER_LEN, Header};
 use crate::cache::fills::FillAt;
 use crate::cache::hot::HotObject;
+use crate::cache::lookup::Name;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::status::Status;
@@ -16,7 +17,6 @@ use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::fetch::{FetchTimes, Response};
-use crate::proxy::lookup::Name;
 use crate::reactor::event::Event;
 use crate::upstream::ids::Server;
 

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use crate::cache::lookup::Name;
 use crate::cache::purge::{Order, PurgeError};
 use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
@@ -14,7 +15,7 @@ use crate::policy::purge::surrogate::Kind;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::lookup::Name;
+
 use crate::reactor;
 use crate::route::Router;
 

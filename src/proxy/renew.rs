@@ -3,17 +3,17 @@
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
+use crate::cache::insert::Entry;
+use crate::cache::lookup::{self, Name};
+use crate::cache::part_list::{self, Lock};
+use crate::cache::variants::Note;
 use crate::http::forward;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::revalidate::{self, Renewed};
 use crate::policy::rfc9111::rules::SetCookie;
 use crate::proxy::fetch::Response;
 use crate::proxy::fill::{Fill, times};
-use crate::proxy::lookup::{self, Name};
-use crate::proxy::part_list::{self, Lock};
 use crate::proxy::progress::Progress;
-use crate::proxy::shelf::Entry;
-use crate::proxy::variants::Note;
 use crate::reactor;
 
 impl Fill {

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
+use crate::cache::lookup;
 use crate::http::head::BodyLength;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
@@ -13,7 +14,6 @@ use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fetch::Response;
 use crate::proxy::invalidate;
-use crate::proxy::lookup;
 use crate::proxy::origin::FetchFailure;
 use crate::proxy::pass;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};

@@ -1,11 +1,10 @@
 //! The sending side of a fill's request: nobody's.
 
-use std::convert::Infallible;
-
+use crate::cache::lease::Lease;
 use crate::http::head::ResponseHead;
-use crate::proxy::lease::Lease;
 use crate::proxy::progress::LocalFill;
 use crate::proxy::upload::Upload;
+use std::convert::Infallible;
 
 /// A fill's request has no body, and its interim responses go to the exchange that led to it.
 pub(super) struct Unasked<'f> {

@@ -6,14 +6,14 @@ use std::slice;
 
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
+use crate::cache::insert::{self, Entry, Shelf};
+use crate::cache::lease;
+use crate::cache::lookup::{self, Name, What};
+use crate::cache::part_list::{self, Lock};
 use crate::cache::place;
+use crate::cache::worker::CacheSide;
 use crate::http::status::Status;
-use crate::proxy::context::CacheSide;
-use crate::proxy::lease;
-use crate::proxy::lookup::{self, Name, What};
-use crate::proxy::part_list::{self, Lock};
 use crate::proxy::pieces::{self, Item};
-use crate::proxy::shelf::{self, Entry, Shelf};
 use crate::reactor;
 
 /// A larger whole stays in its parts: to write it anew would keep the disk busy for a while, and an
@@ -83,7 +83,7 @@ async fn write(
             Body::File(file) => {
                 let mut at = range.start;
                 while at < range.end {
-                    at += shelf::copy_part(file, at..range.end, &mut writer)?;
+                    at += insert::copy_part(file, at..range.end, &mut writer)?;
                     reactor::yield_now().await;
                 }
             }

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cache::hot::Source;
+use crate::cache::worker::CacheSide;
 use crate::log::access::Flushed;
 use crate::log::error;
-use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::context::Context;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, timer};
 

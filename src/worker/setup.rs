@@ -9,10 +9,11 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::cache::files::store::TMP;
 use crate::cache::hot::Hot;
+use crate::cache::worker::CacheSide;
 use crate::config::WhenFull;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
-use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::context::Context;
 use crate::proxy::origin::OriginLimits;
 use crate::proxy::pools::Pools;
 use crate::proxy::progress::LocalFills;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cache::lookup::Name;
 use crate::cache::maintenance::reconcile::key_of_path;
 use crate::cli::request::Asked;
 use crate::config::Config;
@@ -14,7 +15,6 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::policy::key::Key;
 use crate::policy::key::components::KeyParts;
-use crate::proxy::lookup::Name;
 use crate::route::Router;
 
 /// How URLs become keys: by the routes of a configuration, or as they do without one.

@@ -7,6 +7,10 @@ use serde::Serialize;
 
 use crate::cache::files::store::Object;
 use crate::cache::index::slot::State;
+use crate::cache::load::STORED_FIELDS_MAX;
+use crate::cache::lookup::{Marker, Name};
+use crate::cache::part_list::PART_STATUS;
+use crate::cache::variants;
 use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
@@ -19,10 +23,6 @@ use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::meta;
-use crate::proxy::load::STORED_FIELDS_MAX;
-use crate::proxy::lookup::{Marker, Name};
-use crate::proxy::part_list::PART_STATUS;
-use crate::proxy::variants;
 
 /// What to show.
 pub(super) struct What<'a> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
+use crate::cache::variants::Others;
 use crate::cli::cache::name::printable;
 use crate::cli::explain::request::Routed;
 use crate::http::fields::Fields;
@@ -19,7 +20,6 @@ use crate::policy::rfc9111::partial;
 use crate::policy::rfc9111::revalidate;
 use crate::proxy::part_fill::PartAsk;
 use crate::proxy::pass;
-use crate::proxy::variants::Others;
 
 /// What a request comes to.
 #[derive(Debug, Serialize)]

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use crate::cache::files::store::Object;
+use crate::cache::lookup::Name;
 use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::explain::Explainer;
 use crate::cli::explain::request::Routed;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::rfc9111::partial::{self, Form, LIST_BYTES_MAX, PartList, Plan, Stretch};
-use crate::proxy::lookup::Name;
 
 /// How stored parts stand to a request.
 pub(super) enum Parted {

@@ -3,7 +3,12 @@
 use anyhow::{Result, bail};
 
 use crate::cache::index::slot::State;
+use crate::cache::language::{is_hit, name_in_language};
+use crate::cache::load::STORED_FIELDS_MAX;
+use crate::cache::lookup::Name;
+use crate::cache::part_list::PART_STATUS;
 use crate::cache::purge::bucket::PurgeStatus;
+use crate::cache::variants::Others;
 use crate::cli::cache::cause::Told;
 use crate::cli::cache::name::{KeyText, printable, variant_line};
 use crate::cli::cache::opened::{Opened, Sight};
@@ -26,11 +31,6 @@ use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::partial::PartList;
 use crate::policy::rfc9111::reuse::wants_only_cached;
-use crate::proxy::language::{is_hit, name_in_language};
-use crate::proxy::load::STORED_FIELDS_MAX;
-use crate::proxy::lookup::Name;
-use crate::proxy::part_list::PART_STATUS;
-use crate::proxy::variants::Others;
 
 /// A stored response, read.
 pub(super) struct Response {

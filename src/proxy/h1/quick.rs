@@ -4,6 +4,9 @@
 use std::rc::Rc;
 
 use crate::cache::hot::{Body, HotObject, Source};
+use crate::cache::lookup;
+use crate::cache::part_list;
+use crate::cache::worker::CacheSide;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::path;
@@ -12,12 +15,10 @@ use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::reuse::{self, Verdict};
-use crate::proxy::context::{CacheSide, Context};
+use crate::proxy::context::Context;
 use crate::proxy::facts::{Facts, Stage};
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::record::{self, Sent};
-use crate::proxy::lookup;
-use crate::proxy::part_list;
 use crate::reactor;
 
 /// What became of a request on the quick way.

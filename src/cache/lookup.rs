@@ -10,8 +10,10 @@ use crate::cache::files::store::OpenError;
 use crate::cache::hot::large::LargeRoom;
 use crate::cache::hot::{Body, Hot, HotObject, Source};
 use crate::cache::index::slot::{SlotView, State};
+use crate::cache::load::{self, Loaded};
 use crate::cache::place;
 use crate::cache::purge::bucket::PurgeStatus;
+use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::hop;
@@ -20,8 +22,6 @@ use crate::policy::key::components::KeyParts;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::key::{self, Key};
 use crate::policy::purge::surrogate::SurrogateKeys;
-use crate::proxy::context::CacheSide;
-use crate::proxy::load::{self, Loaded};
 use crate::reactor;
 
 /// How often a slot that changes under our eyes is read again.

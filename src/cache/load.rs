@@ -7,11 +7,11 @@ use crate::cache::files::store::{Object, OpenError};
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
 use crate::cache::index::slot::SlotView;
 use crate::cache::purge::bucket::PurgeStatus;
+use crate::cache::worker::CacheSide;
 use crate::http::h1::head;
 use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::meta;
-use crate::proxy::context::CacheSide;
 use crate::reactor;
 
 /// A stored head has no more fields than this: an origin's limit and what we add.

@@ -9,6 +9,9 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::cache::index::slot::State;
+use crate::cache::insert::{Entry, Shelf};
+use crate::cache::lookup::{self, Found, MARKER_STATUS, Marker, Name, What};
+use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::status::Status;
@@ -18,9 +21,6 @@ use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::codes::is_whole;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::revalidate::confirms;
-use crate::proxy::context::CacheSide;
-use crate::proxy::lookup::{self, Found, MARKER_STATUS, Marker, Name, What};
-use crate::proxy::shelf::{Entry, Shelf};
 use crate::reactor;
 
 /// The other variants of a key than the one that a request selects.

@@ -7,11 +7,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::cache::fills::{self, FillAt, Fills};
+use crate::cache::lookup;
+use crate::cache::worker::CacheSide;
 use crate::policy::key::Key;
 use crate::policy::purge::surrogate::SurrogateKeys;
-use crate::policy::reason::fetch::FetchError;
-use crate::proxy::context::CacheSide;
-use crate::proxy::lookup;
 use crate::shared::wake::Seats;
 
 /// Asks for the fill of a key, of what has this key text. One that was purged since its origin was

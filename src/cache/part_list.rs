@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
+use crate::cache::insert::{Entry, Shelf};
+use crate::cache::lease;
+use crate::cache::lookup::{self, Name, What};
 use crate::cache::place;
+use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::rfc9111::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
-use crate::proxy::context::CacheSide;
-use crate::proxy::lease;
-use crate::proxy::lookup::{self, Name, What};
-use crate::proxy::shelf::{Entry, Shelf};
 use crate::reactor::{self, timer};
 
 /// The status of parts and of their lists.
@@ -129,14 +129,14 @@ pub fn forget(cache: &CacheSide, name: &Name, object: &HotObject) {
 }
 
 /// The right to change the list under a name, among all workers; ends with its holder.
-pub(super) struct Lock<'c> {
+pub(crate) struct Lock<'c> {
     cache: &'c CacheSide,
     at: FillAt,
 }
 
 impl<'c> Lock<'c> {
     /// Takes it; `None` if others have it all the time.
-    pub(super) async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
+    pub(crate) async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
         let key = name.key.beside(b"list");
         for _ in 0..TRIES_MAX {
             match cache.fills.lease(&key, cache.seat, cache.purges.purge_epoch()) {

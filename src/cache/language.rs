@@ -3,14 +3,14 @@
 //!
 //! RFC 9111 section 4.1 requires that the origin is asked. The operator of a route allows this.
 
+use crate::cache::lookup::{Found, Marker, Name, What};
+use crate::cache::variants::{self, Parts};
+use crate::cache::worker::CacheSide;
 use crate::http::head::RequestHead;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::decide::{self, Action};
 use crate::policy::key::variants::{Variant, Variants};
 use crate::policy::rfc9111::rules::Rules;
-use crate::proxy::context::CacheSide;
-use crate::proxy::lookup::{Found, Marker, Name, What};
-use crate::proxy::variants::{self, Parts};
 use crate::reactor;
 
 /// What a look-up found or, if that is nothing, the fresh variant in the preferred language.

@@ -11,8 +11,11 @@ use crate::cache::files::writer::Writer;
 use crate::cache::hot::{Body, HotObject, Source};
 use crate::cache::index::Index;
 use crate::cache::index::slot::{self, NewSlot, State};
+use crate::cache::lookup::{Found, MARKER_STATUS, Marker, Name};
 use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::place;
+use crate::cache::variants;
+use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
@@ -20,9 +23,6 @@ use crate::policy::key::vary::VaryNames;
 use crate::policy::meta;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::proxy::context::CacheSide;
-use crate::proxy::lookup::{Found, MARKER_STATUS, Marker, Name};
-use crate::proxy::variants;
 use crate::reactor::{self, scratch, timer};
 
 /// How long a key is remembered as not to be stored, in seconds.
