@@ -14,9 +14,9 @@ use crate::http::head::RequestHead;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheVerdict;
-use crate::policy::reason::decision::Reason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
+use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::control::RequestControl;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::reuse::{self, Verdict};
@@ -100,7 +100,7 @@ pub fn decide(
     held: Held<'_>,
     rules: &Rules,
     now_s: u64,
-) -> (Action, Option<Reason>) {
+) -> (Action, Option<ReuseReason>) {
     let lifetimes = match held {
         Held::Note => return (Action::Pass(PassReason::Remembered), None),
         Held::Nothing { has_variants } => return (without(request, has_variants), None),
@@ -156,12 +156,14 @@ fn weigh(
     stored: &Lifetimes,
     rules: &Rules,
     now_s: u64,
-) -> (Verdict, Reason) {
+) -> (Verdict, ReuseReason) {
     let asked = RequestControl::of(&request.fields);
     let refreshes = rules.refreshes(request);
     let control = RequestControl { no_cache: asked.no_cache || refreshes, ..asked };
     match reuse::weigh(&control, stored, now_s) {
-        (verdict, Reason::RequestNoCache) if !asked.no_cache => (verdict, Reason::RefreshIf),
+        (verdict, ReuseReason::RequestNoCache) if !asked.no_cache => {
+            (verdict, ReuseReason::RefreshIf)
+        }
         weighed => weighed,
     }
 }
@@ -251,7 +253,7 @@ mod tests {
         assert_eq!(may_look_up(&asked, &rules), Ok(()));
         let found = decide(&asked, Held::Object(&lifetimes(5)), &rules, NOW_S);
         let fill = Action::Fill { fwd: Fwd::Request, may_serve_on_error: false };
-        assert_eq!(found, (fill, Some(Reason::RefreshIf)));
+        assert_eq!(found, (fill, Some(ReuseReason::RefreshIf)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::cli::explain::step::Because;
 use crate::cli::explain::stored::Response;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::control::{RequestControl, ResponseControl};
-use crate::policy::rfc9111::freshness::{Source, current_age_s};
+use crate::policy::rfc9111::freshness::{LifetimeSource, current_age_s};
 use crate::policy::rfc9111::keep;
 use crate::policy::rfc9111::targeted;
 
@@ -98,15 +98,15 @@ impl Explainer<'_> {
             return self.by_rfc("lifetime", value, "RFC 9111 section 4.2.1");
         };
         let because = match stated.source {
-            Source::SMaxage => Because::Rfc("RFC 9111 section 5.2.2.10"),
-            Source::MaxAge => Because::Rfc("RFC 9111 section 5.2.2.1"),
-            Source::Expires => Because::Rfc("RFC 9111 section 5.3"),
-            Source::Heuristic => Because::Rfc("RFC 9111 section 4.2.2"),
-            Source::Rule => self.setting.about_cache(routed.at, "ttl-status"),
+            LifetimeSource::SMaxage => Because::Rfc("RFC 9111 section 5.2.2.10"),
+            LifetimeSource::MaxAge => Because::Rfc("RFC 9111 section 5.2.2.1"),
+            LifetimeSource::Expires => Because::Rfc("RFC 9111 section 5.3"),
+            LifetimeSource::Heuristic => Because::Rfc("RFC 9111 section 4.2.2"),
+            LifetimeSource::Rule => self.setting.about_cache(routed.at, "ttl-status"),
         };
         self.say(
             "lifetime",
-            format!("{} s, {}", stated.seconds, stated.source.words()),
+            format!("{} s, {}", stated.seconds, stated.source.sentence()),
             Some(because),
         );
         let bounded_s = stated.seconds.max(rules.ttl_min_s).min(rules.ttl_max_s);

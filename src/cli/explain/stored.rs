@@ -26,7 +26,7 @@ use crate::http::status::Status;
 use crate::policy::decide::{Action, Held, decide};
 use crate::policy::key::components::KeyParts;
 use crate::policy::meta;
-use crate::policy::reason::decision::Reason;
+use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::partial::PartList;
@@ -227,7 +227,7 @@ impl Explainer<'_> {
         &mut self,
         routed: &Routed,
         action: Action,
-        why: Option<Reason>,
+        why: Option<ReuseReason>,
         response: Option<&Response>,
         others: Option<&Others>,
     ) -> Outcome {
@@ -255,7 +255,7 @@ impl Explainer<'_> {
     fn say_parted(
         &mut self,
         routed: &Routed,
-        (action, why): (Action, Option<Reason>),
+        (action, why): (Action, Option<ReuseReason>),
         stored: &Fields,
         parted: Parted,
     ) -> Outcome {
@@ -276,9 +276,9 @@ impl Explainer<'_> {
         basis.outcome(routed, action, reason(action, why))
     }
 
-    fn say_decision(&mut self, routed: &Routed, action: Action, why: Option<Reason>) {
+    fn say_decision(&mut self, routed: &Routed, action: Action, why: Option<ReuseReason>) {
         let because = why.map(|why| match why {
-            Reason::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
+            ReuseReason::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
             why => Because::Rfc(why.section()),
         });
         let (value, because) = match action {
@@ -343,7 +343,7 @@ impl Explainer<'_> {
 }
 
 /// The word for what decided.
-fn reason(action: Action, why: Option<Reason>) -> &'static str {
+fn reason(action: Action, why: Option<ReuseReason>) -> &'static str {
     match (why, action) {
         (Some(why), _) => why.word(),
         (None, Action::Fill { fwd, .. }) => fwd.word(),

@@ -11,7 +11,7 @@ use crate::policy::rfc9111::rules::Rules;
 
 /// Where a freshness lifetime comes from, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum LifetimeSource {
     /// `s-maxage` (RFC 9111 section 5.2.2.10).
     SMaxage,
     /// `max-age` (section 5.2.2.1).
@@ -24,13 +24,26 @@ pub enum Source {
     Heuristic,
 }
 
+impl LifetimeSource {
+    /// What `ktrix explain` says of it.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::SMaxage => "by s-maxage",
+            Self::MaxAge => "by max-age",
+            Self::Expires => "by Expires",
+            Self::Heuristic => "guessed from Last-Modified",
+            Self::Rule => "by the route's ttl-status",
+        }
+    }
+}
+
 /// A freshness lifetime, in seconds, and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     /// Seconds from the moment the origin made the response.
     pub seconds: u32,
     /// What said so.
-    pub source: Source,
+    pub source: LifetimeSource,
 }
 
 /// The freshness lifetime of a response to a shared cache, RFC 9111 section 4.2.1: `s-maxage`,
@@ -59,22 +72,22 @@ fn claimed_lifetime(
 ) -> Option<Lifetime> {
     let some = |seconds, source| Some(Lifetime { seconds, source });
     if let Some(seconds) = control.s_maxage {
-        return some(seconds, Source::SMaxage);
+        return some(seconds, LifetimeSource::SMaxage);
     }
     if let Some(seconds) = control.max_age {
-        return some(seconds, Source::MaxAge);
+        return some(seconds, LifetimeSource::MaxAge);
     }
     if let Some(expires_s) = expires_s(fields) {
         let seconds = expires_s.saturating_sub(date_s(fields, times));
-        return some(capped(seconds), Source::Expires);
+        return some(capped(seconds), LifetimeSource::Expires);
     }
     if let Some(seconds) = rules.ttl_status.of(status) {
-        return some(seconds, Source::Rule);
+        return some(seconds, LifetimeSource::Rule);
     }
     if !is_heuristically_cacheable(status) && !control.public {
         return None;
     }
-    heuristic_s(fields, times, rules).and_then(|seconds| some(seconds, Source::Heuristic))
+    heuristic_s(fields, times, rules).and_then(|seconds| some(seconds, LifetimeSource::Heuristic))
 }
 
 /// The age of a response when it was received, RFC 9111 section 4.2.3 (`corrected_initial_age`),
@@ -145,13 +158,14 @@ fn capped(seconds: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::LifetimeSource as By;
     use super::*;
     use crate::policy::sample::{NOW_S, date_text, fields};
     use proptest::prelude::*;
 
     const TIMES: Times = Times { requested_s: NOW_S, received_s: NOW_S };
 
-    fn found(list: &[(&str, &str)], status: u16, rules: &Rules) -> Option<(u32, Source)> {
+    fn found(list: &[(&str, &str)], status: u16, rules: &Rules) -> Option<(u32, LifetimeSource)> {
         let fields = fields(list);
         lifetime(Status(status), &fields, &ResponseControl::of(&fields), &TIMES, rules)
             .map(|lifetime| (lifetime.seconds, lifetime.source))
@@ -161,21 +175,21 @@ mod tests {
     fn the_strongest_word_on_freshness_wins() {
         let (soon, past, now) = (date_text(NOW_S + 30), date_text(NOW_S - 30), date_text(NOW_S));
         let old = date_text(NOW_S - 1000);
-        type Case<'a> = (&'a [(&'a str, &'a str)], Option<(u32, Source)>);
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<(u32, LifetimeSource)>);
         let cases: &[Case<'_>] = &[
-            (&[("cache-control", "max-age=5, s-maxage=9")], Some((9, Source::SMaxage))),
-            (&[("cache-control", "max-age=5"), ("expires", &soon)], Some((5, Source::MaxAge))),
-            (&[("cache-control", "max-age=0"), ("expires", &soon)], Some((0, Source::MaxAge))),
-            (&[("cache-control", "max-age=x"), ("expires", &soon)], Some((0, Source::MaxAge))),
-            (&[("expires", &soon)], Some((30, Source::Expires))),
-            (&[("expires", &soon), ("date", &past)], Some((60, Source::Expires))),
-            (&[("expires", &soon), ("date", "yesterday")], Some((30, Source::Expires))),
-            (&[("expires", &now), ("date", &soon)], Some((0, Source::Expires))),
-            (&[("expires", "0"), ("last-modified", &old)], Some((0, Source::Expires))),
-            (&[("expires", &soon), ("expires", &now)], Some((0, Source::Expires))),
-            (&[("expires", "")], Some((0, Source::Expires))),
-            (&[("last-modified", &old)], Some((100, Source::Heuristic))),
-            (&[("last-modified", &old), ("date", &past)], Some((97, Source::Heuristic))),
+            (&[("cache-control", "max-age=5, s-maxage=9")], Some((9, By::SMaxage))),
+            (&[("cache-control", "max-age=5"), ("expires", &soon)], Some((5, By::MaxAge))),
+            (&[("cache-control", "max-age=0"), ("expires", &soon)], Some((0, By::MaxAge))),
+            (&[("cache-control", "max-age=x"), ("expires", &soon)], Some((0, By::MaxAge))),
+            (&[("expires", &soon)], Some((30, By::Expires))),
+            (&[("expires", &soon), ("date", &past)], Some((60, By::Expires))),
+            (&[("expires", &soon), ("date", "yesterday")], Some((30, By::Expires))),
+            (&[("expires", &now), ("date", &soon)], Some((0, By::Expires))),
+            (&[("expires", "0"), ("last-modified", &old)], Some((0, By::Expires))),
+            (&[("expires", &soon), ("expires", &now)], Some((0, By::Expires))),
+            (&[("expires", "")], Some((0, By::Expires))),
+            (&[("last-modified", &old)], Some((100, By::Heuristic))),
+            (&[("last-modified", &old), ("date", &past)], Some((97, By::Heuristic))),
             (&[("last-modified", &soon)], None),
             (&[("last-modified", "long ago")], None),
             (&[("etag", "\"x\"")], None),
@@ -189,11 +203,11 @@ mod tests {
     fn guesses_are_bounded_and_only_for_known_statuses() {
         let ancient = date_text(NOW_S - 400_000_000);
         let list: &[(&str, &str)] = &[("last-modified", &ancient)];
-        assert_eq!(found(list, 200, &Rules::default()), Some((86_400, Source::Heuristic)));
-        assert_eq!(found(list, 404, &Rules::default()), Some((86_400, Source::Heuristic)));
+        assert_eq!(found(list, 200, &Rules::default()), Some((86_400, By::Heuristic)));
+        assert_eq!(found(list, 404, &Rules::default()), Some((86_400, By::Heuristic)));
         assert_eq!(found(list, 302, &Rules::default()), None);
         let public: &[(&str, &str)] = &[list[0], ("cache-control", "public")];
-        assert_eq!(found(public, 302, &Rules::default()), Some((86_400, Source::Heuristic)));
+        assert_eq!(found(public, 302, &Rules::default()), Some((86_400, By::Heuristic)));
     }
 
     #[test]
@@ -219,16 +233,16 @@ mod tests {
     fn nothing_is_fresh_whose_age_cannot_be_believed() {
         let control = ("cache-control", "max-age=60");
         let lifetime = |list: &[(&str, &str)]| found(list, 200, &Rules::default());
-        let fresh = Some((60, Source::MaxAge));
+        let fresh = Some((60, By::MaxAge));
         assert_eq!(lifetime(&[control]), fresh);
         for text in ["0", "7", "99999999999", "0,7", "7,0,abc"] {
             assert_eq!(lifetime(&[control, ("age", text)]), fresh, "{text:?}");
         }
         for text in ["", "abc", "-7", "7.0", "7;a=b", "7 s", "abc,7", "0, 0", "7, 0"] {
-            let stale = Some((0, Source::MaxAge));
+            let stale = Some((0, By::MaxAge));
             assert_eq!(lifetime(&[control, ("Age", text)]), stale, "{text:?}");
         }
-        let stale = Some((0, Source::MaxAge));
+        let stale = Some((0, By::MaxAge));
         assert_eq!(lifetime(&[control, ("age", "0"), ("age", "0")]), stale);
         assert_eq!(lifetime(&[("age", "abc")]), None, "it gives no lifetime where there is none");
     }

@@ -3,8 +3,8 @@
 use crate::base::chars::eq_ignore_case;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
-use crate::policy::reason::decision::Reason;
 use crate::policy::reason::pass::PassReason;
+use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::control::RequestControl;
 use crate::policy::rfc9111::freshness::current_age_s;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
@@ -96,14 +96,14 @@ pub fn judge(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> Verdic
 }
 
 /// As [`judge`], with the rule that decided.
-pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdict, Reason) {
+pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdict, ReuseReason) {
     let age_s = current_age_s(stored, now_s);
     let ttl_s = seconds_between(now_s, stored.fresh_until_s);
     let why = why(control, stored, now_s, age_s, ttl_s);
     let verdict = match why {
-        Reason::IsFresh => Verdict::Fresh { age_s, ttl_s },
-        Reason::WhileRevalidating => Verdict::StaleWhileRevalidate { age_s, ttl_s },
-        Reason::Accepted => Verdict::Stale { age_s, ttl_s },
+        ReuseReason::Fresh => Verdict::Fresh { age_s, ttl_s },
+        ReuseReason::StaleWhileRevalidate => Verdict::StaleWhileRevalidate { age_s, ttl_s },
+        ReuseReason::MaxStale => Verdict::Stale { age_s, ttl_s },
         _ if control.only_if_cached => Verdict::OnlyIfCached,
         _ => {
             let may_serve_on_error = may_serve_on_error(control, stored, now_s);
@@ -114,12 +114,18 @@ pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdi
 }
 
 /// How a stored response stands to a request.
-fn why(control: &RequestControl, stored: &Lifetimes, now_s: u64, age_s: u64, ttl_s: i64) -> Reason {
+fn why(
+    control: &RequestControl,
+    stored: &Lifetimes,
+    now_s: u64,
+    age_s: u64,
+    ttl_s: i64,
+) -> ReuseReason {
     if stored.no_cache {
-        return Reason::StoredNoCache;
+        return ReuseReason::StoredNoCache;
     }
     if control.no_cache {
-        return Reason::RequestNoCache;
+        return ReuseReason::RequestNoCache;
     }
     let is_fresh = ttl_s > 0;
     let is_young = match control.max_age {
@@ -130,26 +136,26 @@ fn why(control: &RequestControl, stored: &Lifetimes, now_s: u64, age_s: u64, ttl
         None => true,
     };
     if !is_young {
-        return Reason::TooOld;
+        return ReuseReason::MaxAge;
     }
     if control.min_fresh.is_some_and(|min_s| ttl_s < i64::from(min_s)) {
-        return Reason::TooShort;
+        return ReuseReason::MinFresh;
     }
     if is_fresh {
-        return Reason::IsFresh;
+        return ReuseReason::Fresh;
     }
     if stored.must_revalidate {
-        return Reason::MustRevalidate;
+        return ReuseReason::MustRevalidate;
     }
     // Section 5.2.1.1: max-age without max-stale refuses everything stale.
     let takes_stale = control.max_age.is_none() || control.max_stale.is_some();
     if now_s < stored.swr_until_s && takes_stale {
-        return Reason::WhileRevalidating;
+        return ReuseReason::StaleWhileRevalidate;
     }
     match control.max_stale {
-        Some(u32::MAX) => Reason::Accepted,
-        Some(max_s) if ttl_s.unsigned_abs() <= u64::from(max_s) => Reason::Accepted,
-        _ => Reason::IsStale,
+        Some(u32::MAX) => ReuseReason::MaxStale,
+        Some(max_s) if ttl_s.unsigned_abs() <= u64::from(max_s) => ReuseReason::MaxStale,
+        _ => ReuseReason::Stale,
     }
 }
 
@@ -254,18 +260,18 @@ mod tests {
 
     #[test]
     fn the_rule_that_decided_is_named() {
-        use Reason as G;
+        use ReuseReason as G;
         let windows = "max-age=10, stale-while-revalidate=5";
         let cases = [
-            ("max-age=10", "", 9, G::IsFresh),
-            ("max-age=10", "", 10, G::IsStale),
-            ("max-age=10", "max-age=3", 4, G::TooOld),
-            ("max-age=10", "min-fresh=3", 8, G::TooShort),
+            ("max-age=10", "", 9, G::Fresh),
+            ("max-age=10", "", 10, G::Stale),
+            ("max-age=10", "max-age=3", 4, G::MaxAge),
+            ("max-age=10", "min-fresh=3", 8, G::MinFresh),
             ("max-age=10", "no-cache", 0, G::RequestNoCache),
             ("no-cache", "no-cache", 0, G::StoredNoCache),
             ("max-age=10, must-revalidate", "max-stale", 10, G::MustRevalidate),
-            (windows, "", 14, G::WhileRevalidating),
-            (windows, "max-stale=9", 15, G::Accepted),
+            (windows, "", 14, G::StaleWhileRevalidate),
+            (windows, "max-stale=9", 15, G::MaxStale),
         ];
         for (response, asked, later_s, expected) in cases {
             let request = request("GET", &[("cache-control", asked)]);
