@@ -156,7 +156,7 @@ impl Origin {
             let is_whole = head::find_end(&self.inbox, searched).is_some();
             if is_whole || self.inbox.len() >= self.limits.head.head_bytes {
                 let parsed = head::parse_response(&self.inbox, &self.limits.head, self.method);
-                if let Some((head, used)) = parsed.map_err(FetchError::Flaw)? {
+                if let Some((head, used)) = parsed.map_err(|_| FetchError::BadResponse)? {
                     self.inbox.drain(..used);
                     return self.accept(head);
                 }
@@ -464,7 +464,7 @@ fn decode(
     let mut at = 0;
     let is_end = loop {
         let Some(rest) = inbox.get(at..) else { break false };
-        match decoder.decode(rest).map_err(FetchError::Flaw)? {
+        match decoder.decode(rest).map_err(|_| FetchError::BadResponse)? {
             Decoded::Data { range, consumed } => {
                 into.extend_from_slice(rest.get(range).unwrap_or_default());
                 at += consumed;

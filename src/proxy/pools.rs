@@ -230,7 +230,7 @@ impl Pools {
 
     async fn connect(&self, active: &Active, tried: &Tried) -> Result<Rc<Stream>, Refusal> {
         let made = self.try_connect(active, tried).await;
-        if made.as_ref().is_err_and(|why| why.blames_server()) {
+        if made.as_ref().is_err_and(|why| why.is_unreachable()) {
             self.skip(active.of().server);
         }
         made.map_err(|why| (why, Some(active.server)))

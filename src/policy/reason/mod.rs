@@ -70,7 +70,9 @@ mod tests {
     #[test]
     fn words_are_unique_and_in_kebab_case() {
         for words in [
-            pass::PassReason::ALL.iter().map(|reason| reason.word()).collect::<Vec<_>>(),
+            fetch::FetchError::ALL.iter().map(|reason| reason.word()).collect::<Vec<_>>(),
+            close::CloseReason::ALL.iter().map(|reason| reason.word()).collect(),
+            pass::PassReason::ALL.iter().map(|reason| reason.word()).collect(),
             reuse::ReuseReason::ALL.iter().map(|reason| reason.word()).collect(),
         ] {
             assert_eq!(words.iter().collect::<HashSet<_>>().len(), words.len(), "{words:?}");
