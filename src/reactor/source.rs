@@ -78,7 +78,32 @@ impl Source {
         drop(wakers);
     }
 
-    /// Nobody waits for the direction any more.
+    /// Ready when one of the flags `wanted` is up, or an error at the deadline (0: never). If it is
+    /// not, the task's waker is kept until an event of this direction takes it or another waker
+    /// takes its place; dropping the task alone does not remove it.
+    pub(super) fn poll(
+        &self,
+        fd: BorrowedFd<'_>,
+        direction: Direction,
+        wanted: u8,
+        deadline_ms: u64,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.flags() & wanted != 0 {
+            if super::is_spent() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if deadline_ms != 0 && super::now().mono_ms() >= deadline_ms {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.watch(fd, direction, context.waker(), deadline_ms)?;
+        Poll::Pending
+    }
+
+    /// Forgets the waker of a direction.
     fn unwatch(&self, direction: Direction) {
         let waker = self.with(|driver| driver.unwatch(self.slot.get(), direction));
         drop(waker);
@@ -174,20 +199,10 @@ impl Future for Wait<'_> {
     type Output = io::Result<()>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let wait = self.get_mut();
-        if wait.source.flags() & wait.wanted != 0 {
-            if super::is_spent() {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if wait.deadline_ms != 0 && super::now().mono_ms() >= wait.deadline_ms {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        wait.source.watch(wait.fd, wait.direction, context.waker(), wait.deadline_ms)?;
-        wait.is_watching = true;
-        Poll::Pending
+        let Self { source, fd, direction, wanted, deadline_ms, .. } = *self;
+        let polled = source.poll(fd, direction, wanted, deadline_ms, context);
+        self.get_mut().is_watching |= polled.is_pending();
+        polled
     }
 }
 

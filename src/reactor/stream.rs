@@ -7,11 +7,12 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
 use socket2::SockRef;
 
 use crate::reactor::driver::Direction;
@@ -88,9 +89,9 @@ impl Stream {
     ///
     /// As `try_write`.
     pub fn try_writev(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let socket = SockRef::from(&self.fd);
-        let n_written = self.try_io(Direction::Write, |_| {
-            socket.send_vectored_with_flags(bufs, MsgFlags::MSG_NOSIGNAL.bits())
+        let fd = self.fd.as_raw_fd();
+        let n_written = self.attempt(Direction::Write, || {
+            sendmsg::<()>(fd, bufs, &[], MsgFlags::MSG_NOSIGNAL, None)
         })?;
         if n_written < bufs.iter().map(|buf| buf.len()).sum() {
             self.source.lower_unless_closed(Direction::Write);
@@ -114,37 +115,6 @@ impl Stream {
         Ok(n_sent)
     }
 
-    /// Does a system call of the caller's on the socket under the rules of this module: not at
-    /// all if the direction is exhausted, again after `Interrupted`, and `WouldBlock` means
-    /// exhausted, so it must be the socket's, not that of a pipe beside it. The caller may
-    /// `charge` the bytes it moved.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock`, or what the call says.
-    pub fn try_io<T>(
-        &self,
-        direction: Direction,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
-    ) -> io::Result<T> {
-        if !self.source.is_ready(direction) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        loop {
-            match call(self.fd.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.source.lower(direction);
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                other => {
-                    super::charge(0);
-                    return other;
-                }
-            }
-        }
-    }
-
     /// Waits until a read is worth a try: bytes, the end or an error may be there.
     ///
     /// # Errors
@@ -161,6 +131,20 @@ impl Stream {
     /// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never).
     pub fn writable(&self, deadline_ms: u64) -> Wait<'_> {
         Wait::new(&self.source, &self.fd, Direction::Write, deadline_ms)
+    }
+
+    /// Ready when a try in this direction may succeed. If it may not, the task is woken when that
+    /// changes: its waker is kept until then, or until another task waits for this direction.
+    ///
+    /// # Errors
+    ///
+    /// What epoll_ctl(2) says.
+    pub fn poll_ready(
+        &self,
+        direction: Direction,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.source.poll(self.fd.as_fd(), direction, direction as u8, 0, context)
     }
 
     /// Waits until the connection is broken: it was reset, or the other side of a Unix socket
@@ -295,7 +279,8 @@ impl Stream {
         SockRef::from(&self.fd).take_error()
     }
 
-    /// `try_io` for calls that give `Errno` and move bytes.
+    /// Makes a system call that moves bytes: not at all if the direction is exhausted, again after
+    /// `EINTR`. `EAGAIN` means that the direction is exhausted.
     fn attempt(
         &self,
         direction: Direction,
