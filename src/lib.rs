@@ -18,6 +18,7 @@ pub mod sys;
 pub mod shared;
 pub mod reactor;
 pub mod log;
+pub mod transport;
 pub mod cache;
 pub mod proxy;
 pub mod worker;

@@ -10,13 +10,13 @@ use slab::Slab;
 
 use crate::reactor::address::PeerAddress;
 use crate::reactor::event::Event;
-use crate::reactor::stream::Stream;
+use crate::transport::Transport;
 
 /// A client's connection.
 #[derive(Debug)]
 pub struct ClientSocket {
-    /// Its stream.
-    pub stream: Stream,
+    /// Its bytes.
+    pub transport: Transport,
     /// Who is at the other end.
     pub peer: PeerAddress,
     /// Since when no request is under way, in milliseconds of the monotonic clock; 0 if one is.
@@ -46,9 +46,14 @@ pub struct Clients {
 
 impl Clients {
     /// Counts a connection for as long as the guard lives.
-    pub fn admit(self: &Rc<Self>, stream: Stream, peer: PeerAddress, now_ms: u64) -> Admission {
+    pub fn admit(
+        self: &Rc<Self>,
+        transport: Transport,
+        peer: PeerAddress,
+        now_ms: u64,
+    ) -> Admission {
         let idle_since_ms = Cell::new(now_ms.max(1));
-        let socket = Rc::new(ClientSocket { stream, peer, idle_since_ms });
+        let socket = Rc::new(ClientSocket { transport, peer, idle_since_ms });
         let place = self.sockets.borrow_mut().insert(Rc::clone(&socket));
         Admission { clients: Rc::clone(self), place, socket }
     }
@@ -78,7 +83,7 @@ impl Clients {
             let since_ms = socket.idle_since_ms.get();
             if since_ms != 0 && since_ms < before_ms {
                 socket.set_busy();
-                socket.stream.shut_down();
+                socket.transport.shutdown_both();
                 n_shed += 1;
             }
         }

@@ -11,6 +11,7 @@ use crate::proxy::context::Context;
 use crate::proxy::h1::serve;
 use crate::reactor::listener::Listener;
 use crate::reactor::{self, timer};
+use crate::transport::Transport;
 
 /// How many idle connections are ended at once to make room.
 const SHED: usize = 32;
@@ -27,7 +28,8 @@ pub(super) async fn accept(context: Rc<Context>, clients: Rc<Clients>, listener:
         make_room(&context, &clients).await;
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let admission = clients.admit(stream, peer, reactor::now().mono_ms());
+                let admission =
+                    clients.admit(Transport::plain(stream), peer, reactor::now().mono_ms());
                 reactor::spawn(serve::serve(Rc::clone(&context), admission));
             }
             Err(error) => {
@@ -42,7 +44,7 @@ pub(super) async fn accept(context: Rc<Context>, clients: Rc<Clients>, listener:
 /// Accepts everything that is in the socket's queue already, however many that are.
 pub(super) fn accept_waiting(context: &Rc<Context>, clients: &Rc<Clients>, listener: &Listener) {
     while let Ok((stream, peer)) = listener.try_accept() {
-        let admission = clients.admit(stream, peer, reactor::now().mono_ms());
+        let admission = clients.admit(Transport::plain(stream), peer, reactor::now().mono_ms());
         reactor::spawn(serve::serve(Rc::clone(context), admission));
     }
 }

@@ -52,7 +52,7 @@ impl Link {
             reactor::breathe().await;
             match self.try_read() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket().stream.readable(deadline_ms).await?;
+                    self.socket().transport.readable(deadline_ms).await?;
                 }
                 other => return other,
             }
@@ -68,11 +68,11 @@ impl Link {
     ) -> io::Result<Result<usize, E>> {
         loop {
             reactor::breathe().await;
-            let stream = &self.admission.socket.stream;
+            let transport = &self.admission.socket.transport;
             let inbox = &mut self.inbox;
             let read = scratch::with_scratch(|scratch| {
                 let room = scratch.len().min(READ_BYTES);
-                let n_read = stream.try_read(&mut scratch[..room])?;
+                let n_read = transport.try_read(&mut scratch[..room])?;
                 Ok(take(&scratch[..n_read]).map(|n_used| {
                     inbox.extend_from_slice(scratch.get(n_used..n_read).unwrap_or_default());
                     n_read
@@ -80,7 +80,7 @@ impl Link {
             });
             match read {
                 Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {
-                    self.socket().stream.readable(deadline_ms).await?;
+                    self.socket().transport.readable(deadline_ms).await?;
                 }
                 other => return other,
             }
@@ -88,11 +88,11 @@ impl Link {
     }
 
     fn try_read(&mut self) -> io::Result<usize> {
-        let stream = &self.admission.socket.stream;
+        let transport = &self.admission.socket.transport;
         let inbox = &mut self.inbox;
         scratch::with_scratch(|scratch| {
             let room = scratch.len().min(READ_BYTES);
-            let n_read = stream.try_read(&mut scratch[..room])?;
+            let n_read = transport.try_read(&mut scratch[..room])?;
             inbox.extend_from_slice(&scratch[..n_read]);
             Ok(n_read)
         })
@@ -100,10 +100,10 @@ impl Link {
 
     /// Writes what the socket takes of `bytes`, behind what is to be written; keeps the rest.
     pub fn write_now(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
-        let stream = &self.admission.socket.stream;
+        let transport = &self.admission.socket.transport;
         let mut written = 0;
         if self.out.is_empty() {
-            written = match stream.try_write(bytes) {
+            written = match transport.try_write(bytes) {
                 Ok(n_written) => n_written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(error) => return Err(close_of_write(&error)),
@@ -151,7 +151,7 @@ impl Link {
         while !self.out.is_empty() || at < bytes.len() {
             reactor::breathe().await;
             let parts = [IoSlice::new(&self.out), IoSlice::new(&bytes[at..])];
-            match self.admission.socket.stream.try_writev(&parts) {
+            match self.admission.socket.transport.try_writev(&parts) {
                 Ok(n_written) => {
                     self.n_written += n_written as u64;
                     let of_out = n_written.min(self.out.len());
@@ -176,7 +176,7 @@ impl Link {
             return self.write(b"", timeout_ms).await;
         }
         while !self.out.is_empty() {
-            match self.admission.socket.stream.try_write_ahead(&self.out) {
+            match self.admission.socket.transport.try_write_ahead(&self.out) {
                 Ok(n_written) => {
                     self.n_written += n_written as u64;
                     self.out.drain(..n_written);
@@ -188,7 +188,7 @@ impl Link {
         while offset < end {
             reactor::breathe().await;
             let part = (end - offset).min(FILE_PART_BYTES as u64) as usize;
-            match self.admission.socket.stream.try_sendfile(file, &mut offset, part) {
+            match self.admission.socket.transport.send_file(file, &mut offset, part) {
                 // The file is shorter than it was: somebody else cut it.
                 Ok(0) => {
                     self.is_broken = true;
@@ -206,7 +206,7 @@ impl Link {
             return Err(close_of_write(&error));
         }
         let deadline_ms = reactor::now().mono_ms() + timeout_ms;
-        let writable = self.admission.socket.stream.writable(deadline_ms).await;
+        let writable = self.admission.socket.transport.writable(deadline_ms).await;
         writable.map_err(|error| close_of_write(&error))
     }
 }

@@ -52,7 +52,7 @@ pub fn serve(context: Rc<Context>, admission: Admission) -> impl Future<Output =
     async move {
         let reason = converse(&context, &mut link, &mut wait).await;
         if link.is_broken {
-            link.socket().stream.reset_on_close();
+            link.socket().transport.reset();
         } else if is_client_sending(reason, &link) {
             Box::pin(linger(&context, &mut link)).await;
         }
@@ -104,7 +104,7 @@ async fn converse(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Cl
             Step::Read => {
                 let is_between = link.inbox.is_empty();
                 let deadline_ms = settle(context, link, wait);
-                match link.socket().stream.readable(deadline_ms).await {
+                match link.socket().transport.readable(deadline_ms).await {
                     Ok(()) => {
                         wait.resume(link, is_between);
                         Ok(())
@@ -176,7 +176,7 @@ fn step(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Step {
     }
     let result = scratch::with_scratch(|scratch| {
         let room = scratch.len().min(READ_BYTES);
-        let n_read = link.socket().stream.try_read(&mut scratch[..room])?;
+        let n_read = link.socket().transport.try_read(&mut scratch[..room])?;
         let read = &scratch[..n_read];
         if n_read == 0 || !link.inbox.is_empty() {
             link.inbox.extend_from_slice(read);
@@ -452,7 +452,7 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
 /// answer that is still on its way. So the end is announced, and what comes is thrown away.
 async fn linger(context: &Rc<Context>, link: &mut Link) {
     if link.write(b"", context.send_ms()).await.is_err()
-        || link.socket().stream.shutdown_write().is_err()
+        || link.socket().transport.shutdown_write().is_err()
     {
         return;
     }

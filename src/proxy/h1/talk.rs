@@ -206,7 +206,7 @@ impl Client for Talk<'_> {
     }
 
     async fn gone(&mut self) {
-        if self.link.socket().stream.broken().await.is_err() {
+        if self.link.socket().transport.broken().await.is_err() {
             // Nobody will tell: the next write does.
             std::future::pending().await
         }

@@ -1,0 +1,327 @@
+//! A connection's bytes, whatever carries them between this process and the peer.
+//!
+//! The modules below this one in `lib.rs` read and write a client's connection through a
+//! [`Transport`] and do not know its socket. Each `try_` does what can be done at once and says
+//! `WouldBlock` when that is nothing; then wait with `readable` or `writable`, or poll, and try
+//! again. A wait may end though the next try says `WouldBlock` once more.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+use crate::reactor::driver::Direction;
+use crate::reactor::source::Wait;
+use crate::reactor::stream::Stream;
+
+/// A connection as bytes in both directions. Dropping it closes it.
+#[derive(Debug)]
+pub struct Transport {
+    stream: Stream,
+}
+
+impl Transport {
+    /// Bytes as they are on the socket.
+    pub const fn plain(stream: Stream) -> Self {
+        Self { stream }
+    }
+
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; else why nothing will come.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.try_read(buf)
+    }
+
+    /// Writes as much of `buf` as is taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is taken; else why nothing can be written.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.try_write(buf)
+    }
+
+    /// As [`Self::try_write`], but more follows at once: a small head is no packet of its own.
+    ///
+    /// # Errors
+    /// As [`Self::try_write`].
+    pub fn try_write_ahead(&self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.try_write_ahead(buf)
+    }
+
+    /// As [`Self::try_write`], of several slices one after the other.
+    ///
+    /// # Errors
+    /// As [`Self::try_write`].
+    pub fn try_writev(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.stream.try_writev(bufs)
+    }
+
+    /// Writes up to `len` bytes of a file from `offset` on, and moves `offset` past them. 0 means
+    /// that the file ends there.
+    ///
+    /// # Errors
+    /// As [`Self::try_write`], and what reading the file says.
+    pub fn send_file(&self, file: &File, offset: &mut u64, len: usize) -> io::Result<usize> {
+        self.stream.try_sendfile(file, offset, len)
+    }
+
+    /// Waits until a read is worth a try: bytes, the end or an error may be there.
+    ///
+    /// # Errors
+    /// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never).
+    pub fn readable(&self, deadline_ms: u64) -> Wait<'_> {
+        self.stream.readable(deadline_ms)
+    }
+
+    /// Waits until a write is worth a try.
+    ///
+    /// # Errors
+    /// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never).
+    pub fn writable(&self, deadline_ms: u64) -> Wait<'_> {
+        self.stream.writable(deadline_ms)
+    }
+
+    /// Ready when a read is worth a try. Otherwise the task is woken when it is: its waker stays
+    /// registered after this returns, until a wake-up or a later wait for reading takes its place.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_ready(Direction::Read, context)
+    }
+
+    /// As [`Self::poll_read_ready`], for writing.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_ready(Direction::Write, context)
+    }
+
+    /// Waits until the connection is broken, so that nothing sent would arrive. A peer that has
+    /// ended its own direction may still be reading. This takes the place of a wait for reading.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub fn broken(&self) -> Wait<'_> {
+        self.stream.broken()
+    }
+
+    /// Whether an idle connection can carry another message: the peer has not closed it and has
+    /// sent nothing that was not asked for.
+    pub fn is_reusable(&self) -> bool {
+        self.stream.is_open()
+    }
+
+    /// Has small writes sent at once. Without effect on a Unix socket.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says.
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        self.stream.set_nodelay()
+    }
+
+    /// Tells the peer that nothing more will be written; it can still be read from.
+    ///
+    /// # Errors
+    /// As when the peer is gone.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        self.stream.shutdown_write()
+    }
+
+    /// Ends both directions at once. A task that waits for this connection sees its end.
+    pub fn shutdown_both(&self) {
+        self.stream.shut_down();
+    }
+
+    /// Has the close be a reset, so that the peer cannot take what was sent for complete.
+    pub fn reset(&self) {
+        self.stream.reset_on_close();
+    }
+}
+
+const _: () = assert!(size_of::<Transport>() <= 16, "a plain connection is its socket");
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::reactor::timer::{deadline, timeout};
+    use crate::reactor::{self, yield_now};
+
+    /// Both ends of a TCP connection and of a Unix one.
+    fn pairs() -> [(Transport, Transport); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let left = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (right, _) = listener.accept().unwrap();
+        left.set_nonblocking(true).unwrap();
+        right.set_nonblocking(true).unwrap();
+        let tcp = (transport(left), transport(right));
+        let (left, right) = UnixStream::pair().unwrap();
+        left.set_nonblocking(true).unwrap();
+        right.set_nonblocking(true).unwrap();
+        [tcp, (transport(left), transport(right))]
+    }
+
+    fn transport(socket: impl Into<OwnedFd>) -> Transport {
+        Transport::plain(Stream::from_fd(socket.into()))
+    }
+
+    /// Runs a test with each kind of connection.
+    fn with_pairs<F: Future<Output = ()>>(test: impl Fn(Transport, Transport) -> F) {
+        for (left, right) in pairs() {
+            let within = async { timeout(Duration::from_secs(20), test(left, right)).await };
+            reactor::run(within).unwrap().expect("the test hangs");
+        }
+    }
+
+    fn soon() -> u64 {
+        deadline(Duration::from_secs(5))
+    }
+
+    /// Waits for as many bytes as are expected, and reads them.
+    async fn read(from: &Transport, len: usize) -> Vec<u8> {
+        let (mut bytes, mut buf) = (Vec::new(), [0; 4096]);
+        while bytes.len() < len {
+            match from.try_read(&mut buf) {
+                Ok(0) => break,
+                Ok(n_read) => bytes.extend_from_slice(&buf[..n_read]),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    from.readable(soon()).await.unwrap();
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Writes until nothing more is taken.
+    fn fill(transport: &Transport) -> usize {
+        let mut n_written = 0;
+        while let Ok(n) = transport.try_write(&[0; 16 << 10]) {
+            n_written += n;
+        }
+        n_written
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_whichever_way_they_are_written() {
+        with_pairs(async |left, right| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(b"0123456789").unwrap();
+            left.set_nodelay().unwrap();
+            assert_eq!(left.try_write_ahead(b"a").unwrap(), 1);
+            assert_eq!(left.try_write(b"b").unwrap(), 1);
+            assert_eq!(left.try_writev(&[IoSlice::new(b"c"), IoSlice::new(b"d")]).unwrap(), 2);
+            let mut offset = 2;
+            assert_eq!(left.send_file(&file, &mut offset, 5).unwrap(), 5);
+            assert_eq!(offset, 7);
+            assert_eq!(read(&right, 9).await, b"abcd23456");
+            offset = 10;
+            assert_eq!(left.send_file(&file, &mut offset, 5).unwrap(), 0, "the file ends");
+            left.shutdown_write().unwrap();
+            assert_eq!(read(&right, 1).await, b"");
+            assert_eq!(right.try_write(b"answer").unwrap(), 6);
+            assert_eq!(read(&left, 6).await, b"answer");
+        });
+    }
+
+    #[test]
+    fn waits_end_at_their_deadline_and_when_something_happens() {
+        with_pairs(async |left, right| {
+            assert_eq!(left.try_read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            let past = deadline(Duration::from_millis(1));
+            assert_eq!(left.readable(past).await.unwrap_err().kind(), ErrorKind::TimedOut);
+            let n_written = fill(&left);
+            assert_eq!(left.writable(past).await.unwrap_err().kind(), ErrorKind::TimedOut);
+            read(&right, n_written).await;
+            left.writable(soon()).await.unwrap();
+            right.try_write(b"x").unwrap();
+            left.readable(soon()).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_is_reusable_until_something_comes() {
+        with_pairs(async |left, right| {
+            assert!(left.is_reusable());
+            right.try_write(b"unsolicited").unwrap();
+            left.readable(soon()).await.unwrap();
+            assert!(!left.is_reusable());
+            drop(left);
+            right.broken().await.unwrap();
+            assert!(!right.is_reusable());
+        });
+    }
+
+    #[test]
+    fn a_shutdown_of_both_directions_ends_every_wait() {
+        with_pairs(async |left, right| {
+            left.shutdown_both();
+            assert_eq!(left.try_read(&mut [0; 8]).unwrap(), 0);
+            assert!(left.try_write(b"x").is_err());
+            assert_eq!(read(&right, 1).await, b"");
+        });
+    }
+
+    #[test]
+    fn a_reset_is_seen_by_the_peer() {
+        let [(left, right), _] = pairs();
+        let reset = async move {
+            left.reset();
+            drop(left);
+            right.broken().await.unwrap();
+            right.try_read(&mut [0; 8]).unwrap_err().kind()
+        };
+        assert_eq!(reactor::run(reset).unwrap(), ErrorKind::ConnectionReset);
+    }
+
+    /// A waker that counts.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_poll_keeps_its_waker_until_the_edge() {
+        with_pairs(async |left, right| {
+            let counts = [Arc::<Count>::default(), Arc::default()];
+            let n_wakes = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
+            let [reads, writes] = counts.clone().map(Waker::from);
+            let (mut reads, mut writes) =
+                (Context::from_waker(&reads), Context::from_waker(&writes));
+            assert!(left.poll_read_ready(&mut reads).is_ready(), "a first try is worth it");
+            assert!(left.try_read(&mut [0; 8]).is_err());
+            let n_written = fill(&left);
+            assert!(left.poll_read_ready(&mut reads).is_pending());
+            assert!(left.poll_write_ready(&mut writes).is_pending());
+            yield_now().await;
+            assert_eq!(n_wakes(), [0, 0]);
+            right.try_write(b"x").unwrap();
+            while n_wakes() == [0, 0] {
+                yield_now().await;
+            }
+            assert_eq!(n_wakes(), [1, 0]);
+            read(&right, n_written).await;
+            while n_wakes() == [1, 0] {
+                yield_now().await;
+            }
+            assert_eq!(n_wakes(), [1, 1]);
+            assert!(left.try_read(&mut [0; 8]).is_ok());
+            assert!(left.try_write(&[0; 8]).is_ok());
+        });
+    }
+}
