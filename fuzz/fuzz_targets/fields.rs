@@ -4,6 +4,7 @@
 use ktrix::http::forward::{Peer, request_fields};
 use ktrix::http::h1::head::{HeadLimits, parse_fields, parse_request};
 use ktrix::http::head::BodyLength;
+use ktrix::http::scheme::Scheme;
 use ktrix::http::{date, hop, range, validator};
 use libfuzzer_sys::fuzz_target;
 
@@ -22,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let head = [b"GET / HTTP/1.0\r\n", &block[..], b"\r\n"].concat();
     if let Ok(Some((head, _))) = parse_request(&head, &HeadLimits::default()) {
         let host = head.fields.get("host").unwrap_or_default();
-        let peer = Peer { client: Some([192, 0, 2, 1].into()), scheme: "http", host };
+        let peer = Peer { client: Some([192, 0, 2, 1].into()), scheme: Scheme::Http, host };
         let sent = request_fields(&head, &peer, BodyLength::None);
         let mut block = Vec::new();
         sent.write_to(&mut block);

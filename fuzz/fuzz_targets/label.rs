@@ -2,6 +2,7 @@
 #![no_main]
 
 use ktrix::http::fields::Fields;
+use ktrix::http::scheme::Scheme;
 use ktrix::policy::purge::surrogate::{SurrogateKeys, groups_of, prefix_text, primary_of, tags_of};
 use libfuzzer_sys::fuzz_target;
 
@@ -12,8 +13,8 @@ fuzz_target!(|input: &[u8]| {
     }
     assert!(tags_of(&fields).all(|tag| !tag.is_empty()));
     let _ = groups_of(&fields, "cache-groups");
-    let surrogates = SurrogateKeys::of(&fields, b"http", b"example.org", 7);
-    assert_eq!(surrogates, SurrogateKeys::of(&fields, b"http", b"example.org", 7));
+    let surrogates = SurrogateKeys::of(&fields, Scheme::Http, b"example.org", 7);
+    assert_eq!(surrogates, SurrogateKeys::of(&fields, Scheme::Http, b"example.org", 7));
     let _ = prefix_text(input);
     assert!(input.starts_with(primary_of(input)));
 });

@@ -17,6 +17,7 @@ use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::hop;
+use crate::http::scheme::Scheme;
 use crate::policy::decide::Held;
 use crate::policy::key::components::KeyParts;
 use crate::policy::key::vary::VaryNames;
@@ -43,9 +44,9 @@ impl Name {
     }
 
     /// The name of what a request asks for, before Vary.
-    pub fn of_request(parts: &KeyParts, scheme: &str, head: &RequestHead) -> Self {
+    pub fn of_request(parts: &KeyParts, scheme: Scheme, head: &RequestHead) -> Self {
         let mut text = Vec::with_capacity(128);
-        key::key_text(parts, scheme.as_bytes(), head.authority(), &head.target, &mut text);
+        key::key_text(parts, scheme, head.authority(), &head.target, &mut text);
         Self::of(&text)
     }
 
@@ -155,7 +156,7 @@ pub enum What {
 pub async fn look_up(
     cache: &CacheSide,
     parts: &KeyParts,
-    scheme: &str,
+    scheme: Scheme,
     request: &RequestHead,
 ) -> Found {
     let primary = Name::of_request(parts, scheme, request);
@@ -229,7 +230,7 @@ pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
 pub fn look_up_hot(
     cache: &CacheSide,
     parts: &KeyParts,
-    scheme: &str,
+    scheme: Scheme,
     head: &RequestHead,
 ) -> Option<(Rc<HotObject>, Option<Source>)> {
     let primary = Name::of_request(parts, scheme, head);

@@ -5,12 +5,12 @@ use anyhow::{Result, bail};
 use crate::http::flaw::Flaw;
 use crate::http::h1::head::{HeadLimits, parse_request};
 use crate::http::head::RequestHead;
+use crate::http::scheme::Scheme;
 
 /// A request that a client might send.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// `http` or `https`.
-    pub(super) scheme: String,
+    pub(super) scheme: Scheme,
     /// The head, as bytes.
     pub(super) bytes: Vec<u8>,
 }
@@ -27,10 +27,9 @@ impl Asked {
         let Some((scheme, rest)) = without_part.split_once("://") else {
             bail!("{url:?} is no URL (http://host/path)")
         };
-        let scheme = scheme.to_ascii_lowercase();
-        if scheme != "http" && scheme != "https" {
-            bail!("{url:?} is no URL of http or https");
-        }
+        let Some(scheme) = Scheme::parse(scheme.as_bytes()) else {
+            bail!("{url:?} is no URL of http or https")
+        };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let slash = if path.starts_with('/') { "" } else { "/" };
         let mut text = format!("{method} {slash}{path} HTTP/1.1\r\n");

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::config::error::quoted;
 use crate::config::section::{is_off, is_on};
 use crate::config::{HostPattern, Listen, ListenAddress, ServerAddress};
+use crate::http::scheme::Scheme;
 
 /// Where clients are accepted when nobody says.
 pub const LISTEN_PORT: u16 = 8080;
@@ -88,10 +89,12 @@ pub fn parse_server(text: &str) -> Result<ServerAddress, String> {
     }
     let mut bare = text;
     if let Some((scheme, rest)) = text.split_once("://") {
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => bare = rest.strip_suffix('/').unwrap_or(rest),
-            "https" => return wrong("asks for TLS, which ktrix does not speak to servers"),
-            _ => return wrong("has an unknown scheme"),
+        match Scheme::parse(scheme.as_bytes()) {
+            Some(Scheme::Http) => bare = rest.strip_suffix('/').unwrap_or(rest),
+            Some(Scheme::Https) => {
+                return wrong("asks for TLS, which ktrix does not speak to servers");
+            }
+            None => return wrong("has an unknown scheme"),
         }
     }
     if bare.contains('/') {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::key::uri_text;
 
@@ -128,7 +129,7 @@ fn a_key_is_what_its_parts_are() {
     let rules = |route: usize| &*config.sites[0].routes[route].rules;
     let text = |route: usize| {
         let mut out = Vec::new();
-        uri_text(&rules(route).key, b"http", b"h", b"/x/y?utm_id=1&b", &mut out);
+        uri_text(&rules(route).key, Scheme::Http, b"h", b"/x/y?utm_id=1&b", &mut out);
         String::from_utf8(out).unwrap()
     };
     assert_eq!(text(0), "GET http://h/x *?b");

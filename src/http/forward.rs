@@ -11,6 +11,7 @@ use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::hop::{self, Hop};
 use crate::http::list;
 use crate::http::method::Method;
+use crate::http::scheme::Scheme;
 use crate::http::version::Version;
 
 /// Who sent a request, and to what.
@@ -18,8 +19,8 @@ use crate::http::version::Version;
 pub struct Peer<'a> {
     /// The client's address; none for a Unix socket.
     pub client: Option<IpAddr>,
-    /// `http` or `https`, whichever the client speaks.
-    pub scheme: &'a str,
+    /// The scheme that the client speaks.
+    pub scheme: Scheme,
     /// The host (and port) as the client sent it; may be empty.
     pub host: &'a [u8],
 }
@@ -117,7 +118,7 @@ fn push_forwarded(fields: &mut Fields, sent: &Fields, peer: &Peer<'_>) {
     if !peer.host.is_empty() {
         fields.push(b"X-Forwarded-Host", peer.host);
     }
-    fields.push(b"X-Forwarded-Proto", peer.scheme.as_bytes());
+    fields.push(b"X-Forwarded-Proto", peer.scheme.word().as_bytes());
     let mut host = Vec::new();
     if !peer.host.is_empty() {
         host.extend_from_slice(b";host=");
@@ -129,7 +130,7 @@ fn push_forwarded(fields: &mut Fields, sent: &Fields, peer: &Peer<'_>) {
         Some(IpAddr::V6(_)) => (b"for=\"[", address.as_bytes(), b"]\""),
         None => (b"for=", &b"unknown"[..], b""),
     };
-    let element = [open, node, close, &host, b";proto=", peer.scheme.as_bytes()];
+    let element = [open, node, close, &host, b";proto=", peer.scheme.word().as_bytes()];
     push_joined(fields, "Forwarded", sent, &element);
 }
 
@@ -267,7 +268,7 @@ mod tests {
         let head = request(text);
         let client = client.parse().ok();
         let host = head.fields.get("host").unwrap_or_default();
-        written(&request_fields(&head, &Peer { client, scheme: "http", host }, framing))
+        written(&request_fields(&head, &Peer { client, scheme: Scheme::Http, host }, framing))
     }
 
     #[test]
@@ -422,7 +423,7 @@ mod tests {
             let parsed = parse_request(text.as_bytes(), &HeadLimits::default());
             let Ok(Some((head, _))) = parsed else { return Ok(()) };
             let client = Some(IpAddr::from([192, 0, 2, 1]));
-            let peer = Peer { client, scheme: "https", host: b"a.example" };
+            let peer = Peer { client, scheme: Scheme::Https, host: b"a.example" };
             let fields = request_fields(&head, &peer, framing);
             let mut out = Vec::new();
             write::write_request(&mut out, &head.method_text, b"/", &fields);

@@ -8,6 +8,7 @@
 pub mod status;
 pub mod method;
 pub mod version;
+pub mod scheme;
 pub mod flaw;
 pub mod list;
 pub mod fields;

@@ -45,7 +45,7 @@ impl<C: Client> Exchange<'_, C> {
     /// What purges can name it by if a response with these fields is stored.
     pub(super) fn surrogates(&self, fields: &Fields, purge_epoch: u64) -> SurrogateKeys {
         let (scheme, authority) = (self.client.scheme(), self.request.authority());
-        SurrogateKeys::of(fields, scheme.as_bytes(), authority, purge_epoch)
+        SurrogateKeys::of(fields, scheme, authority, purge_epoch)
     }
 
     /// Renews what is stored by the answer to a HEAD, or removes what the answer denies.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
 use crate::http::head::{BodyLength, ResponseHead};
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::rules::Rules;
@@ -31,8 +32,8 @@ pub trait Client {
     /// The address the client connected from, if it has one.
     fn address(&self) -> Option<IpAddr>;
 
-    /// How the client reached us: `http` or `https`.
-    fn scheme(&self) -> &'static str;
+    /// How the client reached us.
+    fn scheme(&self) -> Scheme;
 
     /// Appends what has come of the request's body to `into`; `false` at its end.
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError>;

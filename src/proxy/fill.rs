@@ -141,7 +141,7 @@ impl Fill {
     /// What purges can name by which a response with these fields is stored.
     pub(super) fn surrogates(&self, fields: &Fields) -> SurrogateKeys {
         let job = &self.job;
-        SurrogateKeys::of(fields, job.scheme.as_bytes(), job.request.authority(), job.purge_epoch)
+        SurrogateKeys::of(fields, job.scheme, job.request.authority(), job.purge_epoch)
     }
 
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.

@@ -4,6 +4,7 @@ use crate::cache::place;
 use crate::cache::purge::Order;
 use crate::cache::worker::CacheSide;
 use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::scheme::Scheme;
 use crate::policy::key::{Key, key_of};
 use crate::policy::purge::surrogate::{self, Kind};
 use crate::policy::rfc9111::invalidate;
@@ -11,13 +12,13 @@ use crate::proxy::context::Context;
 use crate::reactor;
 
 /// Forgets what the answer to an unsafe request has made untrue.
-pub fn after(context: &Context, scheme: &str, request: &RequestHead, response: &ResponseHead) {
+pub fn after(context: &Context, scheme: Scheme, request: &RequestHead, response: &ResponseHead) {
     let Some(cache) = &context.cache else { return };
     if !invalidate::invalidates(request.method, response.status) {
         return;
     }
     invalidate::for_each_key_text(
-        scheme.as_bytes(),
+        scheme,
         request.authority(),
         &request.target,
         &response.fields,
@@ -28,10 +29,15 @@ pub fn after(context: &Context, scheme: &str, request: &RequestHead, response: &
 }
 
 /// Purges what is in the groups of this origin that the answer names, RFC 9875 section 3.
-fn forget_groups(cache: &CacheSide, scheme: &str, request: &RequestHead, response: &ResponseHead) {
+fn forget_groups(
+    cache: &CacheSide,
+    scheme: Scheme,
+    request: &RequestHead,
+    response: &ResponseHead,
+) {
     let groups = surrogate::groups_of(&response.fields, "cache-group-invalidation");
     for group in groups.iter().take(GROUPS_MAX) {
-        let text = surrogate::group_text(scheme.as_bytes(), request.authority(), group);
+        let text = surrogate::group_text(scheme, request.authority(), group);
         purge(cache, Kind::Group, text);
     }
 }

@@ -6,6 +6,7 @@ use crate::cache::hot::HotObject;
 use crate::cache::lookup::{Found, What};
 use crate::cache::variants::Others;
 use crate::http::head::RequestHead;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::rfc9111::hold;
 use crate::policy::rfc9111::rules::Rules;
@@ -25,7 +26,7 @@ pub struct Job {
     /// Where the cache was found empty or stale.
     pub found: Found,
     /// Of the request, `http` or `https`.
-    pub scheme: &'static str,
+    pub scheme: Scheme,
     /// The last purge before the origin is asked.
     pub purge_epoch: u64,
     /// What is to be revalidated.

@@ -11,6 +11,7 @@ use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::rfc9111::control::ResponseControl;
@@ -44,7 +45,7 @@ impl<C: Client> Exchange<'_, C> {
         let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max);
         let is_small = matches!(response.head.length, BodyLength::Known(len) if len <= bytes_max);
         let scheme = self.client.scheme();
-        if !is_small || !answers_get(scheme.as_bytes(), self.request, &response.head, &rules) {
+        if !is_small || !answers_get(scheme, self.request, &response.head, &rules) {
             return Ok((read, false));
         }
         let mut fields = forward::response_fields(&response.head, reactor::now());
@@ -76,7 +77,7 @@ impl<C: Client> Exchange<'_, C> {
 /// states. Whether it may be stored at all is asked of [`keep::judge`], with [`Method::Get`], as of
 /// any other.
 fn answers_get(
-    scheme: &[u8],
+    scheme: Scheme,
     request: &RequestHead,
     response: &ResponseHead,
     rules: &Rules,
@@ -93,7 +94,7 @@ fn has_explicit_lifetime(response: &Fields) -> bool {
 }
 
 /// Exactly one Content-Location, which leads to the target's own path and query.
-fn locates_target(scheme: &[u8], request: &RequestHead, response: &Fields) -> bool {
+fn locates_target(scheme: Scheme, request: &RequestHead, response: &Fields) -> bool {
     let mut locations = response.get_all("content-location");
     let (Some(location), None) = (locations.next(), locations.next()) else { return false };
     let found = resolve(scheme, request.authority(), request.target.path(), location);
@@ -109,7 +110,7 @@ mod tests {
     use crate::policy::sample::{request, response};
 
     fn answers(status: u16, list: &[(&str, &str)]) -> bool {
-        answers_get(b"http", &request("POST", &[]), &response(status, list), &Rules::default())
+        answers_get(Scheme::Http, &request("POST", &[]), &response(status, list), &Rules::default())
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::cache::lookup::Name;
 use crate::cache::purge::{Order, PurgeError};
 use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::purge::request::{self, Refusal, Wish};
 use crate::policy::purge::surrogate::Kind;
@@ -33,12 +34,12 @@ pub const REFUSED: &str = "purge-refused";
 /// Why nothing is to be purged.
 pub fn orders(
     router: &Router,
-    scheme: &str,
+    scheme: Scheme,
     request: &RequestHead,
     who: &str,
 ) -> Result<Vec<Order>, Refusal> {
     let (authority, target) = (request.authority(), request.target.path_and_query());
-    let wishes = request::wishes(&request.fields, scheme.as_bytes(), authority, target)?;
+    let wishes = request::wishes(&request.fields, scheme, authority, target)?;
     let key = &router.rules_for(request.host(), request.target.path()).key;
     if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.tell_beginning(target) {
         return Err(Refusal::Untold);

@@ -61,7 +61,7 @@ impl Naming {
         let router = self.router.as_ref();
         let rules = router.map(|router| router.rules_for(head.host(), head.target.path()));
         let parts = rules.map_or(&self.whole, |rules| &rules.key);
-        let name = Name::of_request(parts, &asked.scheme, &head);
+        let name = Name::of_request(parts, asked.scheme, &head);
         Ok((parts, name, head))
     }
 }

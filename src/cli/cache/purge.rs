@@ -14,6 +14,7 @@ use crate::cache::purge::{Order, Purges};
 use crate::cli::cache::name::{KeyText, Naming, printable};
 use crate::cli::cache::opened::now_s;
 use crate::http::date;
+use crate::http::scheme::Scheme;
 use crate::policy::key::Key;
 use crate::policy::key::host::NamedHost;
 use crate::policy::purge::request::Refusal;
@@ -41,7 +42,7 @@ pub(super) struct Purge {
     group: Option<String>,
     /// The origin of the group
     #[arg(long, value_name = "http://HOST[:PORT]", requires = "group", value_parser = origin)]
-    of: Option<String>,
+    of: Option<(Scheme, String)>,
     /// Everything
     #[arg(long)]
     all: bool,
@@ -105,11 +106,9 @@ impl Purge {
             (Kind::Host, text.clone(), printable(&text))
         } else if let Some(tag) = &self.tag {
             (Kind::Tag, tag.as_bytes().to_vec(), tag.clone())
-        } else if let (Some(group), Some(origin)) = (&self.group, &self.of) {
-            let (scheme, authority) = origin.split_once("://").unwrap_or_default();
-            let text =
-                surrogate::group_text(scheme.as_bytes(), authority.as_bytes(), group.as_bytes());
-            (Kind::Group, text, format!("{group} of {origin}"))
+        } else if let (Some(group), Some((scheme, authority))) = (&self.group, &self.of) {
+            let text = surrogate::group_text(*scheme, authority.as_bytes(), group.as_bytes());
+            (Kind::Group, text, format!("{group} of {scheme}://{authority}"))
         } else {
             (Kind::All, Vec::new(), String::new())
         };
@@ -119,8 +118,11 @@ impl Purge {
 
 /// Refuses a beginning that names nothing, for the keys of its route do not tell it.
 fn tell_beginning(naming: &Naming, prefix: &str) -> Result<()> {
-    let scheme = if prefix.starts_with("//") { "http:" } else { "" };
-    let (parts, _, head) = naming.of_url(&format!("{scheme}{prefix}"), &[])?;
+    let url = match prefix.starts_with("//") {
+        true => format!("{}:{prefix}", Scheme::Http),
+        false => prefix.to_owned(),
+    };
+    let (parts, _, head) = naming.of_url(&url, &[])?;
     if !parts.tell_beginning(head.target.path_and_query()) {
         bail!("{prefix:?}: {}", Refusal::Untold.sentence());
     }
@@ -150,13 +152,13 @@ fn one_tag(text: &str) -> Result<String, String> {
     }
 }
 
-fn origin(text: &str) -> Result<String, String> {
+fn origin(text: &str) -> Result<(Scheme, String), String> {
     let (scheme, authority) = text.split_once("://").unwrap_or_default();
     let authority = authority.strip_suffix('/').unwrap_or(authority);
-    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+    let Some(scheme) = Scheme::parse(scheme.as_bytes()) else {
         return Err("no origin (try \"http://host\")".to_owned());
-    }
-    one_host(authority).map(|_| format!("{scheme}://{authority}"))
+    };
+    one_host(authority).map(|_| (scheme, authority.to_owned()))
 }
 
 /// The key text of what a key or a file names, without what tells its variants apart.

@@ -164,5 +164,5 @@ fn text_of(head: &[u8]) -> String {
 /// As if the request came from this machine.
 fn peer(routed: &Routed) -> Peer<'_> {
     let client = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Peer { client, scheme: &routed.scheme, host: routed.head.authority() }
+    Peer { client, scheme: routed.scheme, host: routed.head.authority() }
 }

@@ -41,7 +41,7 @@ impl Explainer<'_> {
         if !may {
             return Some(Outcome::own(Status(403), DENIED));
         }
-        match purge::orders(&setting.router, &asked.scheme, head, "") {
+        match purge::orders(&setting.router, asked.scheme, head, "") {
             Ok(orders) => {
                 for order in orders {
                     let soft = if order.is_soft { "make stale" } else { "purge" };

@@ -11,6 +11,7 @@ use crate::cli::request::Asked;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::http::path;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::decide::{may_look_up, own_answer};
 use crate::policy::reason::pass::PassReason;
@@ -20,7 +21,7 @@ use crate::route::Rule;
 /// A request that has a route.
 pub(super) struct Routed {
     pub(super) head: RequestHead,
-    pub(super) scheme: String,
+    pub(super) scheme: Scheme,
     pub(super) at: RouteAt,
     pub(super) rule: Rule,
     pub(super) rules: Rc<Rules>,
@@ -77,7 +78,7 @@ impl Explainer<'_> {
             self.say("upstream", servers.unwrap_or_default(), Some(because));
         }
         let rules = Rc::clone(setting.router.rules(rule.rules));
-        Ok(Routed { head, scheme: asked.scheme.clone(), at, rule, rules })
+        Ok(Routed { head, scheme: asked.scheme, at, rule, rules })
     }
 
     fn say_route(&mut self, at: RouteAt, head: &RequestHead) {

@@ -54,7 +54,7 @@ impl Explainer<'_> {
         if let Err(reason) = self.permission(routed) {
             return Ok(pass_round(routed, reason));
         }
-        let name = Name::of_request(&routed.rules.key, &routed.scheme, &routed.head);
+        let name = Name::of_request(&routed.rules.key, routed.scheme, &routed.head);
         let because = match routed.rules.key == KeyParts::default() {
             true => Because::Rfc("RFC 9111 section 2"),
             false => self.setting.about_cache(routed.at, "key"),

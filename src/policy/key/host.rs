@@ -5,6 +5,7 @@
 //! all the same: `a.example:80` names what is stored of `http://a.example/`.
 
 use crate::http::authority::Authority;
+use crate::http::scheme::Scheme;
 
 /// A host that somebody names, with a port or for all ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +64,11 @@ impl<'a> Hosts<'a> {
         let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
         // None but a request of an old client has no host at all.
         let authority = Authority::parse(rest.get(..end).unwrap_or_default()).ok();
+        let scheme = scheme.strip_suffix(b":").and_then(Scheme::parse);
         let ports = match (authority.and_then(|it| it.port), scheme) {
             (Some(port), _) => [Some(port), None],
-            (None, b"http:") => [Some(80), None],
-            (None, b"https:") => [Some(443), None],
-            (None, _) => [Some(80), Some(443)],
+            (None, Some(scheme)) => [Some(scheme.default_port()), None],
+            (None, None) => [Some(80), Some(443)],
         };
         Self { host: without_dot(authority.map_or(&b""[..], |it| it.host)), ports }
     }

@@ -18,6 +18,7 @@ use md5::{Digest, Md5};
 use crate::base::chars::{HEX_DIGITS, hex_value};
 use crate::http::cookie;
 use crate::http::fields::Fields;
+use crate::http::scheme::Scheme;
 use crate::http::target::Target;
 use crate::policy::key::components::KeyParts;
 use crate::policy::key::normalise::normalise;
@@ -84,7 +85,7 @@ pub fn key_of(text: &[u8]) -> Key {
 /// as the GET that answers it (RFC 9110 section 9.3.2).
 pub fn key_text(
     parts: &KeyParts,
-    scheme: &[u8],
+    scheme: Scheme,
     authority: &[u8],
     target: &Target,
     out: &mut Vec<u8>,
@@ -96,15 +97,15 @@ pub fn key_text(
 /// 9110 section 4.2.3).
 pub fn uri_text(
     parts: &KeyParts,
-    scheme: &[u8],
+    scheme: Scheme,
     authority: &[u8],
     path_and_query: &[u8],
     out: &mut Vec<u8>,
 ) {
-    out.reserve(scheme.len() + authority.len() + path_and_query.len() + 8);
+    out.reserve(scheme.word().len() + authority.len() + path_and_query.len() + 8);
     out.extend_from_slice(b"GET ");
     if parts.scheme {
-        push_lower(scheme, out);
+        out.extend_from_slice(scheme.word().as_bytes());
         out.push(b':');
     }
     out.extend_from_slice(b"//");
@@ -137,13 +138,11 @@ pub fn variant_text(primary_text: &[u8], vary: &VaryNames, request: &Fields, out
 }
 
 /// `authority` without an empty port or the scheme's own (RFC 9110 section 4.2.3).
-pub fn without_default_port<'a>(scheme: &[u8], authority: &'a [u8]) -> &'a [u8] {
-    let port: &[u8] = if scheme.eq_ignore_ascii_case(b"http") {
-        b":80"
-    } else if scheme.eq_ignore_ascii_case(b"https") {
-        b":443"
-    } else {
-        b":"
+pub fn without_default_port(scheme: impl Into<Option<Scheme>>, authority: &[u8]) -> &[u8] {
+    let port: &[u8] = match scheme.into() {
+        Some(Scheme::Http) => b":80",
+        Some(Scheme::Https) => b":443",
+        None => b":",
     };
     authority.strip_suffix(port).or_else(|| authority.strip_suffix(b":")).unwrap_or(authority)
 }
@@ -158,10 +157,10 @@ mod tests {
     use crate::policy::key::components::{PathPart, QueryPart};
     use proptest::prelude::*;
 
-    fn text(scheme: &str, authority: &str, path: &str) -> String {
+    fn text(scheme: Scheme, authority: &str, path: &str) -> String {
         let mut out = Vec::new();
         let parts = KeyParts::default();
-        uri_text(&parts, scheme.as_bytes(), authority.as_bytes(), path.as_bytes(), &mut out);
+        uri_text(&parts, scheme, authority.as_bytes(), path.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -183,16 +182,16 @@ mod tests {
     #[test]
     fn equal_uris_have_equal_texts() {
         let cases = [
-            ("http", "a.example", "/", "GET http://a.example/"),
-            ("http", "A.Example:80", "/", "GET http://a.example/"),
-            ("HTTP", "a.example:", "", "GET http://a.example/"),
-            ("http", "a.example:443", "/", "GET http://a.example:443/"),
-            ("http", "a.example:8080", "/", "GET http://a.example:8080/"),
-            ("https", "a.example:443", "/x?y=Z", "GET https://a.example/x?y=Z"),
-            ("https", "a.example:80", "?q", "GET https://a.example:80/?q"),
-            ("http", "[::80]:80", "/", "GET http://[::80]/"),
-            ("http", "[::80]", "/%7E", "GET http://[::80]/%7E"),
-            ("http", "", "/", "GET http:///"),
+            (Scheme::Http, "a.example", "/", "GET http://a.example/"),
+            (Scheme::Http, "A.Example:80", "/", "GET http://a.example/"),
+            (Scheme::Http, "a.example:", "", "GET http://a.example/"),
+            (Scheme::Http, "a.example:443", "/", "GET http://a.example:443/"),
+            (Scheme::Http, "a.example:8080", "/", "GET http://a.example:8080/"),
+            (Scheme::Https, "a.example:443", "/x?y=Z", "GET https://a.example/x?y=Z"),
+            (Scheme::Https, "a.example:80", "?q", "GET https://a.example:80/?q"),
+            (Scheme::Http, "[::80]:80", "/", "GET http://[::80]/"),
+            (Scheme::Http, "[::80]", "/%7E", "GET http://[::80]/%7E"),
+            (Scheme::Http, "", "/", "GET http:///"),
         ];
         for (scheme, authority, path, expected) in cases {
             assert_eq!(text(scheme, authority, path), expected);
@@ -208,7 +207,7 @@ mod tests {
             ..KeyParts::default()
         };
         let mut out = Vec::new();
-        uri_text(&parts, b"http", b"A.example:80", b"/x?y", &mut out);
+        uri_text(&parts, Scheme::Http, b"A.example:80", b"/x?y", &mut out);
         assert_eq!(out, b"GET //a.example/ *");
     }
 

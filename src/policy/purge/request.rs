@@ -14,6 +14,7 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
+use crate::http::scheme::Scheme;
 use crate::policy::key::host::NamedHost;
 use crate::policy::purge::surrogate::{self, Kind};
 
@@ -71,7 +72,7 @@ pub const WISHES_MAX: usize = 256;
 /// Why nothing is to be purged.
 pub fn wishes(
     fields: &Fields,
-    scheme: &[u8],
+    scheme: Scheme,
     authority: &[u8],
     path_and_query: &[u8],
 ) -> Result<Vec<Wish>, Refusal> {
@@ -95,7 +96,7 @@ pub fn wishes(
     for group in surrogate::groups_of(fields, "cache-groups") {
         host()?;
         let text = surrogate::group_text(scheme, authority, &group);
-        let name = [&group, &b" of "[..], scheme, b"://", authority].concat();
+        let name = [&group, &b" of "[..], scheme.word().as_bytes(), b"://", authority].concat();
         take(Kind::Group, text, &name, is_soft)?;
     }
     names_others |= fields.contains("cache-groups");
@@ -107,7 +108,7 @@ pub fn wishes(
             (false, None) => Ok(wishes),
         };
     }
-    let url = [scheme, b"://", authority, path_and_query].concat();
+    let url = [scheme.word().as_bytes(), b"://", authority, path_and_query].concat();
     let kind = kind.unwrap_or(Kind::Url);
     let text = match kind {
         Kind::Host => host()?.text(),
@@ -160,7 +161,7 @@ mod tests {
     use crate::policy::sample::fields;
 
     fn asked(list: &[(&str, &str)]) -> Result<Vec<(Kind, String, bool)>, Refusal> {
-        let wishes = wishes(&fields(list), b"http", b"A.example:80", b"/x?y")?;
+        let wishes = wishes(&fields(list), Scheme::Http, b"A.example:80", b"/x?y")?;
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ok(wishes.into_iter().map(|it| (it.kind, text(it.text), it.is_soft)).collect())
     }
@@ -199,7 +200,7 @@ mod tests {
             (("ktrix-purge", "host"), "A.example:80"),
             (("ktrix-purge", "prefix"), "http://A.example:80/x?y"),
         ] {
-            let wishes = wishes(&fields(&[field]), b"http", b"A.example:80", b"/x?y").unwrap();
+            let wishes = wishes(&fields(&[field]), Scheme::Http, b"A.example:80", b"/x?y").unwrap();
             assert_eq!(wishes.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), [name]);
         }
     }
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(asked(&[("xkey", " ,")]), Err(Refusal::Empty));
         assert_eq!(asked(&[("cache-groups", "g")]), Err(Refusal::Empty));
         let of = |host: &str, list: &[(&str, &str)]| {
-            wishes(&fields(list), b"http", host.as_bytes(), b"/").map(|wishes| wishes.len())
+            wishes(&fields(list), Scheme::Http, host.as_bytes(), b"/").map(|wishes| wishes.len())
         };
         for list in
             [[("ktrix-purge", "host")], [("ktrix-purge", "prefix")], [("cache-groups", "\"g\"")]]

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::base::chars::{is_target_char, trim_ows};
 use crate::http::fields::Fields;
 use crate::http::list::members;
+use crate::http::scheme::Scheme;
 use crate::policy::key::host::{Hosts, NamedHost};
 use crate::policy::key::without_default_port;
 
@@ -128,7 +129,7 @@ pub struct SurrogateKeys {
 impl SurrogateKeys {
     /// What is kept of a response that was asked for after the purge `purge_epoch`, for a request
     /// to this scheme and authority.
-    pub fn of(response: &Fields, scheme: &[u8], authority: &[u8], purge_epoch: u64) -> Self {
+    pub fn of(response: &Fields, scheme: Scheme, authority: &[u8], purge_epoch: u64) -> Self {
         let mut tags = Vec::new();
         let mut is_cut = false;
         let mut take = |hash: SurrogateHash| match tags.len() < TAGS_MAX {
@@ -225,8 +226,8 @@ fn string_of(item: &[u8]) -> Option<Vec<u8>> {
 
 /// The text that a group is hashed by: the same group of another origin is another one (RFC 9875
 /// section 2.1).
-pub fn group_text(scheme: &[u8], authority: &[u8], group: &[u8]) -> Vec<u8> {
-    let mut text = scheme.to_ascii_lowercase();
+pub fn group_text(scheme: Scheme, authority: &[u8], group: &[u8]) -> Vec<u8> {
+    let mut text = scheme.word().as_bytes().to_vec();
     text.extend_from_slice(b"://");
     text.extend(without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase));
     text.push(b'\n');
@@ -257,19 +258,22 @@ pub fn prefix_text(url: &[u8]) -> Result<Vec<u8>, NoPrefix> {
     let url = url.split(|&byte| byte == b'#').next().unwrap_or_default();
     let at = memchr::memmem::find(url, b"//").ok_or(NoPrefix::Url)?;
     let (scheme, rest) = url.split_at_checked(at).unwrap_or_default();
-    let is_scheme = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    if !is_scheme || !url.iter().all(|&byte| is_target_char(byte)) {
+    let scheme = match scheme {
+        [] => None,
+        [name @ .., b':'] => Some(Scheme::parse(name).ok_or(NoPrefix::Url)?),
+        _ => return Err(NoPrefix::Url),
+    };
+    if !url.iter().all(|&byte| is_target_char(byte)) {
         return Err(NoPrefix::Url);
     }
     let rest = rest.get(2..).unwrap_or_default();
     let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).unwrap_or_default();
     let host = NamedHost::parse(authority).ok_or(NoPrefix::Host)?;
-    if scheme.is_empty() && matches!(host.port(), Some(80 | 443)) {
+    if scheme.is_none() && matches!(host.port(), Some(80 | 443)) {
         return Err(NoPrefix::Port);
     }
     let mut text = b"//".to_vec();
-    let scheme = scheme.strip_suffix(b":").unwrap_or_default();
     text.extend(without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase));
     if !path.starts_with(b"/") {
         text.push(b'/');
@@ -277,8 +281,6 @@ pub fn prefix_text(url: &[u8]) -> Result<Vec<u8>, NoPrefix> {
     text.extend_from_slice(path);
     Ok(text)
 }
-
-const SCHEMES: [&[u8]; 3] = [b"", b"http:", b"https:"];
 
 /// A set of lengths that beginnings of URLs have.
 pub trait Lengths {
@@ -361,7 +363,7 @@ mod tests {
         let expected: HashSet<&[u8]> =
             [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"].map(|tag: &[u8; 1]| &tag[..]).into();
         assert_eq!(tags, expected);
-        let surrogates = SurrogateKeys::of(&response, b"http", b"h", 7);
+        let surrogates = SurrogateKeys::of(&response, Scheme::Http, b"h", 7);
         assert_eq!(
             (surrogates.tags.len(), surrogates.purge_epoch, surrogates.is_cut),
             (8, 7, false)
@@ -377,7 +379,7 @@ mod tests {
             assert!(groups(malformed).is_empty(), "{malformed}");
         }
         let response = fields(&[("cache-groups", "\"a\"")]);
-        let surrogates = |authority| SurrogateKeys::of(&response, b"http", authority, 0);
+        let surrogates = |authority| SurrogateKeys::of(&response, Scheme::Http, authority, 0);
         assert_eq!(surrogates(b"A.example:80"), surrogates(b"a.example"));
         assert_ne!(surrogates(b"a.example"), surrogates(b"b.example"));
         assert_ne!(SurrogateHash::of(Kind::Tag, b"a"), SurrogateHash::of(Kind::Group, b"a"));
@@ -387,14 +389,15 @@ mod tests {
     fn too_many_tags_are_noted_and_cut() {
         let value: Vec<String> = (0..TAGS_MAX + 1).map(|n| n.to_string()).collect();
         let surrogates =
-            SurrogateKeys::of(&fields(&[("xkey", &value.join(" "))]), b"http", b"h", 0);
+            SurrogateKeys::of(&fields(&[("xkey", &value.join(" "))]), Scheme::Http, b"h", 0);
         assert!(surrogates.is_cut && surrogates.tags.len() == TAGS_MAX);
     }
 
     #[test]
     fn what_is_put_together_has_the_tags_of_both() {
-        let surrogates =
-            |tags: &str, seq| SurrogateKeys::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
+        let surrogates = |tags: &str, seq| {
+            SurrogateKeys::of(&fields(&[("xkey", tags)]), Scheme::Http, b"h", seq)
+        };
         assert_eq!(
             surrogates("b c", 7).with_tags_of(&surrogates("a b", 5)),
             surrogates("a b c", 7)
@@ -411,8 +414,9 @@ mod tests {
 
     #[test]
     fn who_renews_may_say_other_tags_or_be_silent() {
-        let surrogates =
-            |tags: &str, seq| SurrogateKeys::of(&fields(&[("xkey", tags)]), b"http", b"h", seq);
+        let surrogates = |tags: &str, seq| {
+            SurrogateKeys::of(&fields(&[("xkey", tags)]), Scheme::Http, b"h", seq)
+        };
         let silent =
             surrogates("b", 7).renewed(&surrogates("a b", 5), &fields(&[("etag", "\"x\"")]));
         assert_eq!(silent, surrogates("a b", 7));
@@ -490,7 +494,7 @@ mod tests {
             for name in ["cache-groups", "cache-tag", "xkey"] {
                 response.push(name.as_bytes(), &value);
             }
-            let surrogates = SurrogateKeys::of(&response, b"http", &value, 1);
+            let surrogates = SurrogateKeys::of(&response, Scheme::Http, &value, 1);
             each_name(&value, &surrogates, &Set(vec![3]), |_| true);
             let _ = prefix_text(&value);
         }

@@ -2,6 +2,7 @@
 
 use crate::http::fields::Fields;
 use crate::http::method::Method;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::target::Target;
 use crate::policy::key::components::KeyParts;
@@ -19,7 +20,7 @@ pub const fn invalidates(method: Method, status: Status) -> bool {
 /// section 4.4). A text may come more than once. `parts_of` gives what the keys of a path's route
 /// are made of.
 pub fn for_each_key_text<'p>(
-    scheme: &[u8],
+    scheme: Scheme,
     authority: &[u8],
     target: &Target,
     response: &Fields,
@@ -45,7 +46,7 @@ pub fn for_each_key_text<'p>(
 /// Path and query of a URI reference (RFC 3986 section 5.2) against a base; `None` when it leads
 /// to another origin.
 pub(crate) fn resolve(
-    scheme: &[u8],
+    scheme: Scheme,
     authority: &[u8],
     base: &[u8],
     reference: &[u8],
@@ -54,7 +55,7 @@ pub(crate) fn resolve(
     let rest = match memchr::memmem::find(reference, b"://") {
         Some(at) if is_scheme(reference.get(..at)?) => {
             let (theirs, rest) = reference.split_at_checked(at)?;
-            theirs.eq_ignore_ascii_case(scheme).then_some(())?;
+            (Scheme::parse(theirs) == Some(scheme)).then_some(())?;
             rest.get(1..)?
         }
         _ => reference,
@@ -132,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn resolved(reference: &str) -> Option<String> {
-        resolve(b"http", b"a.example", b"/dir/page", reference.as_bytes())
+        resolve(Scheme::Http, b"a.example", b"/dir/page", reference.as_bytes())
             .map(|path| String::from_utf8(path).unwrap())
     }
 
@@ -183,7 +184,7 @@ mod tests {
         let mut texts = Vec::new();
         let parts = KeyParts::default();
         for_each_key_text(
-            b"http",
+            Scheme::Http,
             b"A.example:80",
             &target,
             &response,

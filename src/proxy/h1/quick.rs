@@ -10,6 +10,7 @@ use crate::cache::worker::CacheSide;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::path;
+use crate::http::scheme::Scheme;
 use crate::http::version::Version;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
@@ -103,7 +104,7 @@ fn full_hit(
     if rules.may_look_up(head).is_err() || rules.refreshes(head) || rules.report.key {
         return None;
     }
-    let (object, marker) = lookup::look_up_hot(cache, &rules.key, "http", head)?;
+    let (object, marker) = lookup::look_up_hot(cache, &rules.key, Scheme::Http, head)?;
     if !matches!(object.body, Body::Memory)
         || lookup::is_marker(&object)
         || part_list::is_list(&object)

@@ -14,6 +14,7 @@ use crate::http::h1::body::{Decoded, Decoder, write_chunk_head, write_last_chunk
 use crate::http::h1::write;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::version::Version;
 use crate::policy::reason::close::CloseReason;
@@ -164,8 +165,8 @@ impl Client for Talk<'_> {
         self.link.socket().peer.ip()
     }
 
-    fn scheme(&self) -> &'static str {
-        "http"
+    fn scheme(&self) -> Scheme {
+        Scheme::Http
     }
 
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
