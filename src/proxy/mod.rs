@@ -38,5 +38,4 @@ pub mod purge;
 mod adopt;
 mod post;
 mod round;
-pub mod clients;
 pub mod h1;

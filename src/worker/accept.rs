@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::proxy::clients::Clients;
+use crate::proxy::client::connections::Clients;
 use crate::proxy::context::Context;
 use crate::proxy::h1::serve;
 use crate::reactor::listener::Listener;

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use crate::proxy::clients::Clients;
+use crate::proxy::client::connections::Clients;
 use crate::proxy::context::Context;
 use crate::reactor::event::Event;
 use crate::reactor::listener::Listener;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 
 use crate::policy::reason::close::CloseReason;
-use crate::proxy::clients::{Admission, ClientSocket};
+use crate::proxy::client::connections::{Admission, ClientSocket};
 use crate::reactor::{self, scratch};
 
 /// What one read asks for.

@@ -24,7 +24,7 @@ use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client as _;
-use crate::proxy::clients::Admission;
+use crate::proxy::client::connections::Admission;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::facts::Facts;

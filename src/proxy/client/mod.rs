@@ -1,6 +1,8 @@
 //! What an exchange knows of a client: where its request's body comes from and where the answer
 //! goes, but not which protocol or transport carries them.
 
+pub mod connections;
+
 use std::fs::File;
 use std::net::IpAddr;
 use std::rc::Rc;
