@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::proxy::client::connections::Clients;
+use crate::proxy::client::connections::Connections;
 use crate::proxy::context::Context;
 use crate::proxy::h1::serve;
 use crate::reactor::listener::Listener;
@@ -23,18 +23,22 @@ const SHED_AFTER_MS: u64 = 1_000;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts from a socket until dropped.
-pub(super) async fn accept(context: Rc<Context>, clients: Rc<Clients>, listener: Rc<Listener>) {
+pub(super) async fn accept(
+    context: Rc<Context>,
+    connections: Rc<Connections>,
+    listener: Rc<Listener>,
+) {
     loop {
-        make_room(&context, &clients).await;
+        make_room(&context, &connections).await;
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let admission =
-                    clients.admit(Transport::plain(stream), peer, reactor::now().mono_ms());
-                reactor::spawn(serve::serve(Rc::clone(&context), admission));
+                let counted =
+                    connections.add(Transport::plain(stream), peer, reactor::now().mono_ms());
+                reactor::spawn(serve::serve(Rc::clone(&context), counted));
             }
             Err(error) => {
                 ::log::error!("cannot accept a connection: {error}; raise the limit of files");
-                clients.shed_idle(reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS), SHED);
+                connections.shed_idle(reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS), SHED);
                 timer::sleep(PAUSE).await;
             }
         }
@@ -42,20 +46,24 @@ pub(super) async fn accept(context: Rc<Context>, clients: Rc<Clients>, listener:
 }
 
 /// Accepts everything that is in the socket's queue already, however many that are.
-pub(super) fn accept_waiting(context: &Rc<Context>, clients: &Rc<Clients>, listener: &Listener) {
+pub(super) fn accept_waiting(
+    context: &Rc<Context>,
+    connections: &Rc<Connections>,
+    listener: &Listener,
+) {
     while let Ok((stream, peer)) = listener.try_accept() {
-        let admission = clients.admit(Transport::plain(stream), peer, reactor::now().mono_ms());
-        reactor::spawn(serve::serve(Rc::clone(context), admission));
+        let counted = connections.add(Transport::plain(stream), peer, reactor::now().mono_ms());
+        reactor::spawn(serve::serve(Rc::clone(context), counted));
     }
 }
 
-async fn make_room(context: &Context, clients: &Clients) {
+async fn make_room(context: &Context, connections: &Connections) {
     let n_max = context.config.limits.connections;
-    while clients.len() >= n_max {
-        let since = clients.left.version();
+    while connections.len() >= n_max {
+        let since = connections.left.version();
         let before_ms = reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS);
-        clients.shed_idle(before_ms, SHED);
+        connections.shed_idle(before_ms, SHED);
         // Idle connections grow old without a notice, so look again.
-        let _ = timer::timeout(PAUSE, clients.left.after(since)).await;
+        let _ = timer::timeout(PAUSE, connections.left.after(since)).await;
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn drain(worker: &Worker) {
     // after a reload, this takes a few from them, which does no harm.
     for accepting in worker.listeners.take() {
         if let Some(task) = accepting.task {
-            accept::accept_waiting(context, &worker.clients, &accepting.listener);
+            accept::accept_waiting(context, &worker.connections, &accepting.listener);
             drop(task);
         }
     }
@@ -33,16 +33,16 @@ pub(super) async fn drain(worker: &Worker) {
     let until_ms = reactor::now().mono_ms() + stop_ms;
     while !is_idle(worker) && reactor::now().mono_ms() < until_ms {
         let silent_before_ms = reactor::now().mono_ms().saturating_sub(SILENT_MS);
-        worker.clients.shed_idle(silent_before_ms, usize::MAX);
+        worker.connections.shed_idle(silent_before_ms, usize::MAX);
         timer::sleep(LOOK).await;
     }
-    if !worker.clients.is_empty() {
-        let n = worker.clients.len();
+    if !worker.connections.is_empty() {
+        let n = worker.connections.len();
         ::log::warn!("{n} connections did not end within timeouts.stop and are closed");
     }
     chores::flush_log(context, LOG_MS).await;
 }
 
 fn is_idle(worker: &Worker) -> bool {
-    worker.clients.is_empty() && worker.context.fills.is_empty()
+    worker.connections.is_empty() && worker.context.fills.is_empty()
 }

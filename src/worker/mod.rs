@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use crate::proxy::client::connections::Clients;
+use crate::proxy::client::connections::Connections;
 use crate::proxy::context::Context;
 use crate::reactor::event::Event;
 use crate::reactor::listener::Listener;
@@ -45,7 +45,7 @@ pub fn run(inherited: Inherited) -> i32 {
 struct Worker {
     number: usize,
     context: Rc<Context>,
-    clients: Rc<Clients>,
+    connections: Rc<Connections>,
     listeners: RefCell<Vec<Accepting>>,
     /// Workers whose sockets are served here besides our own.
     adopted: RefCell<HashSet<usize>>,
@@ -75,7 +75,7 @@ async fn serve(inherited: Inherited) -> i32 {
     let worker = Rc::new(Worker {
         number,
         context,
-        clients: Rc::default(),
+        connections: Rc::default(),
         listeners: RefCell::new(listeners(inherited.sockets)),
         adopted: RefCell::default(),
         ending: Event::default(),
@@ -116,7 +116,7 @@ impl Worker {
                 (true, None) => {
                     let accept = accept::accept(
                         Rc::clone(&self.context),
-                        Rc::clone(&self.clients),
+                        Rc::clone(&self.connections),
                         Rc::clone(&accepting.listener),
                     );
                     accepting.task = Some(reactor::spawn_task(accept));

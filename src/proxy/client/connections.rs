@@ -1,7 +1,7 @@
 //! The client connections of a worker: how many there are, and which of them are idle.
 //!
 //! An idle connection is the first to go when there is no room for a new one, and when the
-//! worker drains. Ending one is shutting its socket down: its own task sees the end and leaves.
+//! worker drains. It is ended by a shutdown of its transport; its task sees the end and leaves.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::transport::Transport;
 
 /// A client's connection.
 #[derive(Debug)]
-pub struct ClientSocket {
+pub struct Connection {
     /// Its bytes.
     pub transport: Transport,
     /// Who is at the other end.
@@ -23,7 +23,7 @@ pub struct ClientSocket {
     idle_since_ms: Cell<u64>,
 }
 
-impl ClientSocket {
+impl Connection {
     /// A request is under way.
     pub fn set_busy(&self) {
         self.idle_since_ms.set(0);
@@ -37,30 +37,25 @@ impl ClientSocket {
 
 /// All client connections of a worker.
 #[derive(Debug, Default)]
-pub struct Clients {
-    sockets: RefCell<Slab<Rc<ClientSocket>>>,
+pub struct Connections {
+    all: RefCell<Slab<Rc<Connection>>>,
     hand: Cell<usize>,
     /// Posted when a connection ends.
     pub left: Event,
 }
 
-impl Clients {
-    /// Counts a connection for as long as the guard lives.
-    pub fn admit(
-        self: &Rc<Self>,
-        transport: Transport,
-        peer: PeerAddress,
-        now_ms: u64,
-    ) -> Admission {
+impl Connections {
+    /// Counts a connection.
+    pub fn add(self: &Rc<Self>, transport: Transport, peer: PeerAddress, now_ms: u64) -> Counted {
         let idle_since_ms = Cell::new(now_ms.max(1));
-        let socket = Rc::new(ClientSocket { transport, peer, idle_since_ms });
-        let place = self.sockets.borrow_mut().insert(Rc::clone(&socket));
-        Admission { clients: Rc::clone(self), place, socket }
+        let connection = Rc::new(Connection { transport, peer, idle_since_ms });
+        let place = self.all.borrow_mut().insert(Rc::clone(&connection));
+        Counted { connections: Rc::clone(self), place, connection }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.sockets.borrow().len()
+        self.all.borrow().len()
     }
 
     /// Whether there are none.
@@ -71,19 +66,19 @@ impl Clients {
     /// Ends at most `n_max` connections that have been idle since before `before_ms`; returns how
     /// many it ended.
     pub fn shed_idle(&self, before_ms: u64, n_max: usize) -> usize {
-        let sockets = self.sockets.borrow();
-        let capacity = sockets.capacity().max(1);
+        let connections = self.all.borrow();
+        let capacity = connections.capacity().max(1);
         let mut n_shed = 0;
         for _ in 0..capacity {
             if n_shed == n_max {
                 break;
             }
             self.hand.set((self.hand.get() + 1) % capacity);
-            let Some(socket) = sockets.get(self.hand.get()) else { continue };
-            let since_ms = socket.idle_since_ms.get();
+            let Some(connection) = connections.get(self.hand.get()) else { continue };
+            let since_ms = connection.idle_since_ms.get();
             if since_ms != 0 && since_ms < before_ms {
-                socket.set_busy();
-                socket.transport.shutdown_both();
+                connection.set_busy();
+                connection.transport.shutdown_both();
                 n_shed += 1;
             }
         }
@@ -91,18 +86,18 @@ impl Clients {
     }
 }
 
-/// One connection's place among the clients.
+/// A connection that counts against `limits.connections` for as long as this lives.
 #[derive(Debug)]
-pub struct Admission {
-    clients: Rc<Clients>,
+pub struct Counted {
+    connections: Rc<Connections>,
     place: usize,
     /// The connection.
-    pub socket: Rc<ClientSocket>,
+    pub connection: Rc<Connection>,
 }
 
-impl Drop for Admission {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.clients.sockets.borrow_mut().remove(self.place);
-        self.clients.left.notify();
+        self.connections.all.borrow_mut().remove(self.place);
+        self.connections.left.notify();
     }
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 
 use crate::policy::reason::close::CloseReason;
-use crate::proxy::client::connections::{Admission, ClientSocket};
+use crate::proxy::client::connections::{Connection, Counted};
 use crate::reactor::{self, scratch};
 
 /// What one read asks for.
@@ -24,7 +24,7 @@ const KEEP_BYTES: usize = 8 << 10;
 /// A client's connection as bytes.
 #[derive(Debug)]
 pub struct Link {
-    admission: Admission,
+    counted: Counted,
     /// Read, not yet used.
     pub inbox: Vec<u8>,
     /// To be written.
@@ -37,13 +37,13 @@ pub struct Link {
 
 impl Link {
     /// A connection that has just been made.
-    pub fn new(admission: Admission) -> Self {
-        Self { admission, inbox: Vec::new(), out: Vec::new(), n_written: 0, is_broken: false }
+    pub fn new(counted: Counted) -> Self {
+        Self { counted, inbox: Vec::new(), out: Vec::new(), n_written: 0, is_broken: false }
     }
 
     /// The connection.
-    pub fn socket(&self) -> &ClientSocket {
-        &self.admission.socket
+    pub fn connection(&self) -> &Connection {
+        &self.counted.connection
     }
 
     /// Reads what there is into the inbox, waiting until something is; 0 at the end.
@@ -52,7 +52,7 @@ impl Link {
             reactor::breathe().await;
             match self.try_read() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket().transport.readable(deadline_ms).await?;
+                    self.connection().transport.readable(deadline_ms).await?;
                 }
                 other => return other,
             }
@@ -68,7 +68,7 @@ impl Link {
     ) -> io::Result<Result<usize, E>> {
         loop {
             reactor::breathe().await;
-            let transport = &self.admission.socket.transport;
+            let transport = &self.counted.connection.transport;
             let inbox = &mut self.inbox;
             let read = scratch::with_scratch(|scratch| {
                 let room = scratch.len().min(READ_BYTES);
@@ -80,7 +80,7 @@ impl Link {
             });
             match read {
                 Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {
-                    self.socket().transport.readable(deadline_ms).await?;
+                    self.connection().transport.readable(deadline_ms).await?;
                 }
                 other => return other,
             }
@@ -88,7 +88,7 @@ impl Link {
     }
 
     fn try_read(&mut self) -> io::Result<usize> {
-        let transport = &self.admission.socket.transport;
+        let transport = &self.counted.connection.transport;
         let inbox = &mut self.inbox;
         scratch::with_scratch(|scratch| {
             let room = scratch.len().min(READ_BYTES);
@@ -100,7 +100,7 @@ impl Link {
 
     /// Writes what the socket takes of `bytes`, behind what is to be written; keeps the rest.
     pub fn write_now(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
-        let transport = &self.admission.socket.transport;
+        let transport = &self.counted.connection.transport;
         let mut written = 0;
         if self.out.is_empty() {
             written = match transport.try_write(bytes) {
@@ -151,7 +151,7 @@ impl Link {
         while !self.out.is_empty() || at < bytes.len() {
             reactor::breathe().await;
             let parts = [IoSlice::new(&self.out), IoSlice::new(&bytes[at..])];
-            match self.admission.socket.transport.try_writev(&parts) {
+            match self.counted.connection.transport.try_writev(&parts) {
                 Ok(n_written) => {
                     self.n_written += n_written as u64;
                     let of_out = n_written.min(self.out.len());
@@ -176,7 +176,7 @@ impl Link {
             return self.write(b"", timeout_ms).await;
         }
         while !self.out.is_empty() {
-            match self.admission.socket.transport.try_write_ahead(&self.out) {
+            match self.counted.connection.transport.try_write_ahead(&self.out) {
                 Ok(n_written) => {
                     self.n_written += n_written as u64;
                     self.out.drain(..n_written);
@@ -188,7 +188,7 @@ impl Link {
         while offset < end {
             reactor::breathe().await;
             let part = (end - offset).min(FILE_PART_BYTES as u64) as usize;
-            match self.admission.socket.transport.send_file(file, &mut offset, part) {
+            match self.counted.connection.transport.send_file(file, &mut offset, part) {
                 // The file is shorter than it was: somebody else cut it.
                 Ok(0) => {
                     self.is_broken = true;
@@ -206,7 +206,7 @@ impl Link {
             return Err(close_of_write(&error));
         }
         let deadline_ms = reactor::now().mono_ms() + timeout_ms;
-        let writable = self.admission.socket.transport.writable(deadline_ms).await;
+        let writable = self.counted.connection.transport.writable(deadline_ms).await;
         writable.map_err(|error| close_of_write(&error))
     }
 }

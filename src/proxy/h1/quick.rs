@@ -129,7 +129,7 @@ fn give(
     now_s: u64,
     is_last: bool,
 ) -> Result<(), CloseReason> {
-    let peer = link.socket().peer.ip();
+    let peer = link.connection().peer.ip();
     let log = |len: usize| {
         if context.access.is_some() {
             let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));

@@ -24,7 +24,7 @@ use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client as _;
-use crate::proxy::client::connections::Admission;
+use crate::proxy::client::connections::Counted;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::facts::Facts;
@@ -45,14 +45,14 @@ const LINGER_BYTES: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves a client's connection to its end.
-pub fn serve(context: Rc<Context>, admission: Admission) -> impl Future<Output = ()> {
+pub fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Output = ()> {
     // What is moved into a future after its first wait is kept there twice.
-    let mut link = Link::new(admission);
+    let mut link = Link::new(counted);
     let mut wait = Wait::new(&context);
     async move {
         let reason = converse(&context, &mut link, &mut wait).await;
         if link.is_broken {
-            link.socket().transport.reset();
+            link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
             Box::pin(linger(&context, &mut link)).await;
         }
@@ -95,7 +95,7 @@ async fn converse(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Cl
         };
         let result = match step {
             Step::Exchange(head) => {
-                link.socket().set_busy();
+                link.connection().set_busy();
                 let result = Box::pin(exchange(context, link, &head, wait.began)).await;
                 wait.next_request();
                 result
@@ -104,7 +104,7 @@ async fn converse(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Cl
             Step::Read => {
                 let is_between = link.inbox.is_empty();
                 let deadline_ms = settle(context, link, wait);
-                match link.socket().transport.readable(deadline_ms).await {
+                match link.connection().transport.readable(deadline_ms).await {
                     Ok(()) => {
                         wait.resume(link, is_between);
                         Ok(())
@@ -151,7 +151,7 @@ impl Wait {
 
     /// Bytes have come, or so it seems.
     fn resume(&mut self, link: &Link, is_between: bool) {
-        link.socket().set_busy();
+        link.connection().set_busy();
         if is_between {
             // The head that begins now has its own time.
             self.deadline_ms = 0;
@@ -176,7 +176,7 @@ fn step(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Step {
     }
     let result = scratch::with_scratch(|scratch| {
         let room = scratch.len().min(READ_BYTES);
-        let n_read = link.socket().transport.try_read(&mut scratch[..room])?;
+        let n_read = link.connection().transport.try_read(&mut scratch[..room])?;
         let read = &scratch[..n_read];
         if n_read == 0 || !link.inbox.is_empty() {
             link.inbox.extend_from_slice(read);
@@ -358,7 +358,7 @@ fn settle(context: &Context, link: &mut Link, wait: &mut Wait) -> u64 {
     }
     if is_between {
         link.rest();
-        link.socket().set_idle(now_ms);
+        link.connection().set_idle(now_ms);
     }
     wait.deadline_ms
 }
@@ -400,7 +400,7 @@ async fn exchange(
     };
     facts.close = result.err();
     let bytes = (link.n_written + link.out.len() as u64).saturating_sub(written);
-    let peer = link.socket().peer.ip();
+    let peer = link.connection().peer.ip();
     context.log_room().await;
     record::prepare(context, peer, Some(head), &facts, Sent { body_bytes, bytes });
     let flushed = match link.inbox.is_empty() {
@@ -442,7 +442,7 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
     let bytes = (link.out.len() - before) as u64;
     let sent = Sent { body_bytes: body.len() as u64, bytes };
     context.log_room().await;
-    record::prepare(context, link.socket().peer.ip(), None, &facts, sent);
+    record::prepare(context, link.connection().peer.ip(), None, &facts, sent);
     record::commit(context);
     // The connection ends in any case.
     let _ = link.write(b"", context.send_ms()).await;
@@ -452,7 +452,7 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
 /// answer that is still on its way. So the end is announced, and what comes is thrown away.
 async fn linger(context: &Rc<Context>, link: &mut Link) {
     if link.write(b"", context.send_ms()).await.is_err()
-        || link.socket().transport.shutdown_write().is_err()
+        || link.connection().transport.shutdown_write().is_err()
     {
         return;
     }
@@ -472,7 +472,7 @@ mod tests {
     use super::*;
 
     /// The size of what a function's future keeps between its waits.
-    fn future_bytes<F>(_task: impl FnOnce(Rc<Context>, Admission) -> F) -> usize {
+    fn future_bytes<F>(_task: impl FnOnce(Rc<Context>, Counted) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -162,7 +162,7 @@ fn decode(body: &mut Decoder, bytes: &[u8], into: &mut Vec<u8>) -> Result<usize,
 
 impl Client for Talk<'_> {
     fn address(&self) -> Option<IpAddr> {
-        self.link.socket().peer.ip()
+        self.link.connection().peer.ip()
     }
 
     fn scheme(&self) -> Scheme {
@@ -207,7 +207,7 @@ impl Client for Talk<'_> {
     }
 
     async fn gone(&mut self) {
-        if self.link.socket().transport.broken().await.is_err() {
+        if self.link.connection().transport.broken().await.is_err() {
             // Nobody will tell: the next write does.
             std::future::pending().await
         }
