@@ -9,14 +9,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt as _;
 
-use crate::log::file::LogFile;
+use crate::log::file::LockedFile;
 use crate::log::ring::{Intent, Ring, Rings};
-
-/// A log file under lock; unlocked when dropped.
-#[derive(Debug)]
-pub struct LockedFile<'a> {
-    pub(super) log: &'a LogFile,
-}
 
 impl LockedFile<'_> {
     /// Finishes every write to this file that its process did not live to finish. Must succeed
@@ -160,13 +154,6 @@ impl LockedFile<'_> {
     }
 }
 
-impl Drop for LockedFile<'_> {
-    fn drop(&mut self) {
-        // It fails for no open file; and closing the file unlocks it too.
-        let _ = fs2::FileExt::unlock(&self.log.file);
-    }
-}
-
 /// Writes all of `bytes`; how many it wrote, and what stopped it.
 fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
@@ -188,6 +175,7 @@ const _: () = assert!(CHUNK_BYTES >= crate::log::format::LINE_BYTES_MAX);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::file::LogFile;
     use crate::log::ring::FileId;
     use std::fs;
     use std::path::Path;

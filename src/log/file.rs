@@ -14,7 +14,6 @@ use std::time::UNIX_EPOCH;
 
 use nix::fcntl::OFlag;
 
-use crate::log::append::LockedFile;
 use crate::log::ring::FileId;
 
 /// An open log file.
@@ -103,6 +102,19 @@ impl FileId {
 impl AsFd for LogFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// A log file under lock; unlocked when dropped.
+#[derive(Debug)]
+pub struct LockedFile<'a> {
+    pub(super) log: &'a LogFile,
+}
+
+impl Drop for LockedFile<'_> {
+    fn drop(&mut self) {
+        // Unlocking an open file does not fail, and closing it unlocks it too.
+        let _ = fs2::FileExt::unlock(&self.log.file);
     }
 }
 
