@@ -254,7 +254,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{RouteConfig, SiteConfig, load_for};
+    use crate::config::{RouteConfig, SiteConfig};
 
     const TEXT: &str = "
 cache: /c
@@ -278,7 +278,7 @@ sites:
 
     #[test]
     fn hosts_and_paths_choose_a_rule() {
-        let router = Router::new(&load_for(Path::new("f"), TEXT, 1).unwrap());
+        let router = Router::new(&Config::load_for(Path::new("f"), TEXT, 1).unwrap());
         for (host, path, upstream) in [
             ("www.example.com", "/up", Some(1)),
             ("WWW.Example.COM", "/upper", Some(1)),
@@ -315,7 +315,7 @@ sites:
     #[test]
     fn without_a_claim_or_a_default_there_is_no_rule() {
         let text = "upstreams: {u: {servers: [a]}}\nsites: [{hosts: [h], upstream: u}]\n";
-        let router = Router::new(&load_for(Path::new("f"), text, 1).unwrap());
+        let router = Router::new(&Config::load_for(Path::new("f"), text, 1).unwrap());
         assert_eq!(upstream_of(&router, "other", "/"), None);
         assert_eq!(upstream_of(&router, "h", "/"), Some(UpstreamId(0)));
         assert!(!router.rule(RouteId(0)).cache, "there is no cache");
@@ -415,7 +415,7 @@ sites:
 
         #[test]
         fn no_host_and_no_path_panic(host: Vec<u8>, path: Vec<u8>) {
-            let router = Router::new(&load_for(Path::new("f"), TEXT, 1).unwrap());
+            let router = Router::new(&Config::load_for(Path::new("f"), TEXT, 1).unwrap());
             let _ = router.find(&host, &path);
         }
     }

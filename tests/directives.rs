@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ktrix::base::units::{parse_duration, parse_size};
+use ktrix::config::Config;
 use ktrix::config::document::{Node, Value, read};
-use ktrix::config::load;
 use ktrix::config::schema::{DIRECTIVES, Directive, Kind};
 
 const SAMPLE: &str = include_str!("../etc/ktrix.yaml");
@@ -16,7 +16,8 @@ const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
 
 #[test]
 fn the_sample_is_a_whole_configuration() {
-    let config = load(Path::new("etc/ktrix.yaml"), SAMPLE).unwrap_or_else(|e| panic!("{e}"));
+    let config =
+        Config::load(Path::new("etc/ktrix.yaml"), SAMPLE).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(config.upstreams.len(), 1);
     assert_eq!(config.sites.len(), 1);
 }
@@ -67,7 +68,7 @@ fn the_examples_of_the_manual_are_whole_configurations() {
     let examples: Vec<&str> = blocks.filter(|block| block.contains("\nupstream: ")).collect();
     assert_eq!(examples.len(), 4);
     for text in examples {
-        load(Path::new("example"), text).unwrap_or_else(|e| panic!("{text}\n{e}"));
+        Config::load(Path::new("example"), text).unwrap_or_else(|e| panic!("{text}\n{e}"));
     }
 }
 
@@ -96,7 +97,7 @@ fn every_key_is_resolved() {
         let path = row.path();
         let (line, _) = found.get(&path).unwrap_or_else(|| panic!("{path} is missing"));
         let text = with_a_wrong_value(*line, row.key);
-        let errors = load(Path::new("k.yaml"), &text).map(|_| ()).unwrap_err();
+        let errors = Config::load(Path::new("k.yaml"), &text).map(|_| ()).unwrap_err();
         let names_it = |key: &str| {
             let key = key.strip_suffix("[0]").unwrap_or(key);
             key.ends_with(&format!(".{}", row.key)) || key == row.key

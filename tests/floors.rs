@@ -42,7 +42,7 @@ const KERNEL: &[&str] = &[
 
 /// Where a pure floor may look at the kernel after all, and why.
 const LOOKS: &[(&str, &str, &str)] =
-    &[("config/mod.rs", "std::thread", "the number of cores is the default of `workers`")];
+    &[("config/load.rs", "std::thread", "the number of cores is the default of `workers`")];
 
 /// `std::net` has values beside its sockets; these are the values.
 const NET_VALUES: &[&str] = &[

@@ -6,7 +6,7 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    match ktrix::config::load_for(Path::new("k.yaml"), text, 2) {
+    match ktrix::config::Config::load_for(Path::new("k.yaml"), text, 2) {
         Ok(config) => {
             assert!(!config.listen.is_empty() && !config.upstreams.is_empty());
             let router = ktrix::route::Router::new(&config);

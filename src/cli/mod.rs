@@ -20,8 +20,8 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::signal::Word;
+use crate::config::Config;
 use crate::config::error::ConfigErrors;
-use crate::config::{self, Config};
 use crate::master::user;
 
 /// The configuration that is used when none is named.
@@ -129,7 +129,7 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
 /// # Errors
 /// When the file cannot be read.
 fn load(file: &Path) -> anyhow::Result<Option<Config>> {
-    load_by(file, config::load)
+    load_by(file, Config::load)
 }
 
 /// As [`load`], and it must suit this machine.

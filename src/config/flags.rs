@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen, parse_server};
 use crate::config::document::Place;
 use crate::config::error::{ConfigErrors, Faults};
+use crate::config::load::cores;
 use crate::config::resolve::upstreams::upstream_at;
 use crate::config::resolve::{self, workers_for};
 use crate::config::section::Section;
@@ -79,7 +80,7 @@ fn of_defaults(listen: Vec<Listen>, server: ServerAddress, cache: Option<&Path>)
     Config {
         file: None,
         user: None,
-        workers: workers_for(super::cores()),
+        workers: workers_for(cores()),
         pid: cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
         listen,
         log: LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info },
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn flags_and_the_same_file_mean_the_same() {
         let flags = Config::from_flags(&["8080"], "192.168.0.1", Some(Path::new("/c"))).unwrap();
-        let mut file = super::super::load(Path::new("f"), "cache: /c\nupstream: 192.168.0.1\n");
+        let mut file = Config::load(Path::new("f"), "cache: /c\nupstream: 192.168.0.1\n");
         if let Ok(config) = &mut file {
             config.file = None;
         }

@@ -10,22 +10,22 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub mod address;
+mod nearest;
 pub mod document;
 pub mod error;
-mod flags;
-mod nearest;
-pub mod places;
-pub mod network;
-mod resolve;
 pub mod schema;
 mod section;
+pub mod places;
+pub mod network;
+pub mod address;
+mod resolve;
+mod load;
+mod flags;
 
-use crate::config::error::ConfigErrors;
 use crate::config::network::Network;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -68,38 +68,6 @@ impl Config {
             servers.map(move |(id, server)| (Server { upstream, id }, server))
         })
     }
-}
-
-/// Resolves a configuration's text. `path` names the file in errors and is not opened.
-///
-/// `workers: auto` (the default) is one for each core that this process may use.
-///
-/// # Errors
-/// Every mistake of the text, with its place, its key and the way out.
-pub fn load(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
-    load_for(path, text, cores())
-}
-
-/// As [`load`], with the number of cores that `workers: auto` stands for.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_for(path: &Path, text: &str, n_cores: usize) -> Result<Config, ConfigErrors> {
-    let mut faults = error::Faults::of(path);
-    match document::read(text) {
-        Ok(root) => {
-            let config = resolve::resolve(&mut faults, path, &root, n_cores);
-            faults.or_value(config)
-        }
-        Err(flaw) => {
-            faults.add(flaw.place, String::new(), flaw.message);
-            Err(faults.into_errors())
-        }
-    }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// One place where clients are accepted.

@@ -1,8 +1,11 @@
 //! Whole configurations: what they mean, and what is said about those that are wrong.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::error::ConfigErrors;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::key::uri_text;
@@ -10,7 +13,7 @@ use crate::policy::key::uri_text;
 const ORIGINAL: &str = "log : /tmp/hnie/log\ncache : /tmp/hnie/cache/\nupstream : 192.168.0.1\n";
 
 fn read(text: &str) -> Result<Config, ConfigErrors> {
-    load_for(Path::new("k.yaml"), text, 4)
+    Config::load_for(Path::new("k.yaml"), text, 4)
 }
 
 fn errors(text: &str) -> Vec<String> {

@@ -211,7 +211,6 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load_for;
 
     #[test]
     fn another_index_waits_until_its_generation_serves() {
@@ -221,7 +220,7 @@ mod tests {
             let text = format!(
                 "upstreams: {{a: {{servers: [x]}}}}\nupstream: a\ncache: {{path: {path:?}, objects: {n_objects}}}\n"
             );
-            load_for(std::path::Path::new("f"), &text, 1).unwrap()
+            Config::load_for(std::path::Path::new("f"), &text, 1).unwrap()
         };
         let prepare = |n_objects, number, others: &[Generation]| {
             Generation::prepare(config(n_objects), number, 0, others, Instant::now()).unwrap()

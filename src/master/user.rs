@@ -7,17 +7,17 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::config::Config;
 use crate::config::error::{ConfigError, ConfigErrors};
 use crate::config::places::Places;
-use crate::config::{self, Config};
 use crate::sys::privileges::Account;
 
-/// As [`config::load`], and its user is one of this machine.
+/// As [`Config::load`], and its user is one of this machine.
 ///
 /// # Errors
 /// Every mistake of the text; else that there is no such user, or that it cannot be looked up.
 pub fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
-    let config = config::load(file, text)?;
+    let config = Config::load(file, text)?;
     let Some(name) = &config.user else { return Ok(config) };
     let Err(error) = Account::of(name) else { return Ok(config) };
     let place = Places::of(text).ok().and_then(|places| places.first(["user"]));

@@ -88,12 +88,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::load_for;
+    use crate::config::Config;
 
     #[test]
     fn an_upstream_is_down_when_all_its_servers_are_skipped() {
         let text = "upstreams: {a: {servers: [x]}, b: {servers: [y, z]}}\nupstream: a\n";
-        let config = load_for(Path::new("f"), text, 1).unwrap();
+        let config = Config::load_for(Path::new("f"), text, 1).unwrap();
         let table = Rc::new(ServerTable::create([1, 2]).unwrap());
         let outages = Outages::new(&config.upstreams, Rc::clone(&table));
         let upstreams = [0, 1].map(UpstreamId);

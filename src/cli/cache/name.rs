@@ -151,7 +151,6 @@ pub(in crate::cli) fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
     use crate::policy::key::key_of;
 
     #[test]
@@ -208,7 +207,7 @@ mod tests {
     fn a_route_has_its_say_in_the_key() {
         let text = "cache: /c\nupstreams: {app: {servers: [10.0.0.1]}}\nsites:\n  \
                     - {upstream: app, cache: {key: {scheme: off, query-drop: [x]}}}\n";
-        let config = config::load(Path::new("k.yaml"), text).unwrap_or_else(|it| panic!("{it}"));
+        let config = Config::load(Path::new("k.yaml"), text).unwrap_or_else(|it| panic!("{it}"));
         let key = Naming::of(Some(&config)).key("http://a/b?x=1&y").unwrap();
         assert_eq!(key, key_of(b"GET //a/b?y"));
     }

@@ -200,7 +200,7 @@ fn who() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use crate::config::Config;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -277,7 +277,7 @@ mod tests {
         let text = "cache: /c\nupstreams: {app: {servers: [10.0.0.1]}}\nsites:\n  - upstream: app\n    \
                     routes:\n      - {path: /app/, cache: {key: {path: off}}}\n      \
                     - {path: /, cache: {key: {query: off}}}\n";
-        let config = config::load(Path::new("k.yaml"), text).unwrap_or_else(|it| panic!("{it}"));
+        let config = Config::load(Path::new("k.yaml"), text).unwrap_or_else(|it| panic!("{it}"));
         let naming = Naming::of(Some(&config));
         for prefix in ["http://a/app/x", "//a/app/x", "https://a/x?y"] {
             let error = tell_beginning(&naming, prefix).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::explain::step::Because;
 use crate::config::places::Places;
-use crate::config::{self, Config, HostPattern};
+use crate::config::{Config, HostPattern};
 use crate::route::{RouteId, Router};
 
 /// A configuration with its places.
@@ -36,7 +36,7 @@ impl Setting {
         let name = file.display().to_string();
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read \"{name}\""))?;
-        match config::load(file, &text) {
+        match Config::load(file, &text) {
             Ok(config) => {
                 let places = Places::of(&text).ok();
                 Ok(Some(Self { router: Router::new(&config), config, places, file: name }))

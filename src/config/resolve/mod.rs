@@ -21,8 +21,8 @@ use crate::config::{
 
 mod key;
 mod rules;
-mod sites;
 pub(crate) mod upstreams;
+mod sites;
 
 /// The inside form of a tree, to be used if no fault is noted.
 pub(crate) fn resolve(faults: &mut Faults<'_>, path: &Path, root: &Node, n_cores: usize) -> Config {
