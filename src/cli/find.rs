@@ -1,17 +1,20 @@
 //! What the cache has for a request, as a worker would find it, without a worker.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::files::object::KEY_BYTES_MAX;
+use crate::cache::files::store::Object;
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::index::slot::State;
 use crate::cache::lookup::{Marker, Name};
 use crate::cache::variants;
-use crate::cli::cache::opened::{Opened, Sight};
+use crate::cli::opened::{Opened, Sight};
 use crate::http::fields::Fields;
 use crate::policy::key::components::KeyParts;
 use crate::policy::key::variants::Variants;
 use crate::policy::meta;
+use crate::policy::rfc9111::partial::{LIST_BYTES_MAX, PartList};
 
 /// What was found, and on which way.
 pub(super) struct Found {
@@ -57,4 +60,17 @@ pub(super) fn list(cache: &Opened, primary: &Name, marker: &Marker) -> Variants 
     let file = sight.as_ref().and_then(Sight::file).filter(|file| *file.key_text() == *name.text);
     let body = file.and_then(|file| file.read_body(MEMORY_BODY_MAX as usize).ok()?);
     body.map_or_else(Variants::default, |body| Variants::decode(&body))
+}
+
+/// The list that a file holds; `None` if it cannot be read.
+pub(super) fn part_list(file: &Object) -> Option<PartList> {
+    PartList::decode(&file.read_body(LIST_BYTES_MAX).ok()??)
+}
+
+/// The parts of a list: `0-499, 700-999 of 1000 bytes`.
+pub(super) fn part_list_line(list: &PartList) -> String {
+    let range = |range: &Range<u64>| format!("{}-{}", range.start, range.end.saturating_sub(1));
+    let parts: Vec<String> = list.parts().iter().map(|part| range(&part.range)).collect();
+    let length = list.length().map_or("?".to_owned(), |length| length.to_string());
+    format!("{} of {length} bytes", parts.join(", "))
 }

@@ -2,30 +2,29 @@
 //!
 //! Exit codes: 0 done; 1 not done, with the reason on stderr; 2 a command that makes no sense.
 
-pub mod cache;
-pub mod check;
-pub mod demo;
-pub mod explain;
-mod find;
 mod output;
 mod progress;
+mod load;
 mod request;
-pub mod run;
+mod name;
+mod opened;
+mod cause;
+mod find;
+pub mod cache;
+pub mod explain;
+pub mod check;
 pub mod signal;
+pub mod run;
+pub mod demo;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::load::{DEFAULT_FILE, load_to_serve};
 use crate::cli::signal::Word;
 use crate::config::Config;
-use crate::config::error::ConfigErrors;
-use crate::master::user;
-
-/// The configuration that is used when none is named.
-pub const DEFAULT_FILE: &str = "/etc/ktrix/ktrix.yaml";
 
 /// A caching reverse proxy that runs as a classic Unix daemon.
 #[derive(Debug, Parser)]
@@ -121,37 +120,6 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
             Some(config) => run::run(config, Some(file), serve.daemon),
             None => Ok(1),
         },
-    }
-}
-
-/// The configuration in `file`; `None` when it has errors, which are on stderr then.
-///
-/// # Errors
-/// When the file cannot be read.
-fn load(file: &Path) -> anyhow::Result<Option<Config>> {
-    load_by(file, Config::load)
-}
-
-/// As [`load`], and it must suit this machine.
-///
-/// # Errors
-/// As there.
-fn load_to_serve(file: &Path) -> anyhow::Result<Option<Config>> {
-    load_by(file, user::load)
-}
-
-fn load_by(
-    file: &Path,
-    load: impl FnOnce(&Path, &str) -> Result<Config, ConfigErrors>,
-) -> anyhow::Result<Option<Config>> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read \"{}\"", file.display()))?;
-    match load(file, &text) {
-        Ok(config) => Ok(Some(config)),
-        Err(errors) => {
-            eprintln!("{errors}");
-            Ok(None)
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
 
+use crate::cli::load::load;
 use crate::master::pidfile;
 use crate::sys::process;
 
@@ -50,7 +51,7 @@ pub fn signal(word: Word, file: &Path, pid_file: Option<&Path>) -> anyhow::Resul
 
 fn configured(file: &Path) -> anyhow::Result<PathBuf> {
     let name = file.display();
-    match super::load(file)? {
+    match load(file)? {
         Some(config) => config.pid.with_context(|| {
             format!("\"{name}\" names no pid file (add a line like \"pid: /run/ktrix.pid\")")
         }),

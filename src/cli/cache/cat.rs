@@ -9,9 +9,9 @@ use crate::cache::files::store::Object;
 use crate::cache::index::slot::State;
 use crate::cache::part_list::PART_STATUS;
 use crate::cache::purge::bucket::PurgeStatus;
-use crate::cli::cache::name::{KeyText, Naming};
-use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::cache::show::chosen;
+use crate::cli::name::{KeyText, Naming};
+use crate::cli::opened::{Opened, Sight};
 
 /// Writes the body of what is stored for a URL and these fields, or under a key. It is checked
 /// against its checksum first: what would not be served is not written.

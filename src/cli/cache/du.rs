@@ -8,8 +8,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cache::index::slot::SlotView;
-use crate::cli::cache::name::{KeyText, printable};
-use crate::cli::cache::opened::Opened;
+use crate::cli::name::{KeyText, printable};
+use crate::cli::opened::Opened;
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 

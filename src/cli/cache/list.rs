@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cache::index::slot::State;
-use crate::cli::cache::name::{KeyText, printable, variant_line};
-use crate::cli::cache::opened::{Opened, Sight, age_s, is_fresh, seconds_until};
+use crate::cli::name::{KeyText, printable, variant_line};
+use crate::cli::opened::{Opened, Sight, age_s, is_fresh, seconds_until};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 use crate::policy::key::host::NamedHost;

@@ -3,14 +3,11 @@
 //!
 //! All but `purge` only look: see [`crate::cache::index::reader`].
 
+mod show;
 mod cat;
-pub(super) mod cause;
 mod du;
 mod list;
-pub(super) mod name;
-pub(super) mod opened;
 mod purge;
-mod show;
 mod verify;
 
 use std::io::Write;
@@ -19,9 +16,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use crate::cli::cache::name::Naming;
-use crate::cli::cache::opened::Opened;
-use crate::cli::{DEFAULT_FILE, load, output};
+use crate::cli::load::{DEFAULT_FILE, load};
+use crate::cli::name::Naming;
+use crate::cli::opened::{Opened, now_s};
+use crate::cli::output;
 
 /// What to look into, and what for.
 #[derive(Args, Debug)]
@@ -98,7 +96,7 @@ fn look(what: &CacheWhat, dir: &Path, naming: &Naming, out: &mut dyn Write) -> R
     if let CacheWhat::Purge(what) = what {
         return purge::purge(dir, naming, what, out).map(|()| true);
     }
-    let (cache, now_s) = (Opened::open(dir)?, opened::now_s());
+    let (cache, now_s) = (Opened::open(dir)?, now_s());
     Ok(match what {
         CacheWhat::List { filter, json } => {
             list::list(&cache, filter, *json, now_s, out).map(|()| true)?

@@ -11,11 +11,10 @@ use crate::cache::load::STORED_FIELDS_MAX;
 use crate::cache::lookup::{Marker, Name};
 use crate::cache::part_list::PART_STATUS;
 use crate::cache::variants;
-use crate::cli::cache::cause::Told;
-use crate::cli::cache::name::{KeyText, Naming, printable, variant_line};
-use crate::cli::cache::opened::{Opened, Sight, age_s, seconds_until};
-use crate::cli::explain::parts::{list_line, list_of};
-use crate::cli::find::{Found, find, list, marker};
+use crate::cli::cause::Told;
+use crate::cli::find::{Found, find, list, marker, part_list, part_list_line};
+use crate::cli::name::{KeyText, Naming, printable, variant_line};
+use crate::cli::opened::{Opened, Sight, age_s, seconds_until};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 use crate::http::date;
@@ -152,7 +151,7 @@ impl Shown {
         let lifetimes = file.and_then(|file| meta::decode(file.meta()).ok());
         let vary = lifetimes.iter().filter_map(|it| it.vary.as_ref()).flat_map(|it| it.names());
         let path = cache.store.path(&view.key).display().to_string();
-        let parts = file.filter(|file| file.status() == PART_STATUS.0).and_then(list_of);
+        let parts = file.filter(|file| file.status() == PART_STATUS.0).and_then(part_list);
         Self {
             key: view.key.to_string(),
             url: text.map(|text| printable(text.url)),
@@ -179,7 +178,7 @@ impl Shown {
             file: view.state.has_file().then_some(path),
             fault: sight.object.as_ref().err().map(ToString::to_string),
             purges: cache.causes(sight).iter().map(Told::of).collect(),
-            parts: parts.map(|parts| list_line(&parts)),
+            parts: parts.map(|parts| part_list_line(&parts)),
             head: file.map(head_of).unwrap_or_default(),
         }
     }

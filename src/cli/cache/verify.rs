@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::cache::files::store::{Object, Store};
 use crate::cache::index::slot::SlotView;
 use crate::cache::maintenance::reconcile::{self, SlotFault, key_of_path};
-use crate::cli::cache::opened::{Opened, Sight};
+use crate::cli::opened::{Opened, Sight};
 use crate::cli::progress::Progress;
 
 /// Reads every slot and every file; prints each fault and returns how many there are. Files that

@@ -6,7 +6,7 @@
 
 mod freshness;
 mod outcome;
-pub(super) mod parts;
+mod parts;
 mod purge;
 mod request;
 mod setting;
@@ -20,12 +20,13 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::cache::opened::{Opened, now_s};
 use crate::cli::explain::outcome::Outcome;
 use crate::cli::explain::setting::Setting;
 use crate::cli::explain::step::{Because, Step};
+use crate::cli::load::DEFAULT_FILE;
+use crate::cli::opened::{Opened, now_s};
+use crate::cli::output;
 use crate::cli::request::Asked;
-use crate::cli::{DEFAULT_FILE, output};
 
 /// What to explain.
 #[derive(Args, Debug)]

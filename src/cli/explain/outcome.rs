@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::Serialize;
 
 use crate::cache::variants::Others;
-use crate::cli::cache::name::printable;
 use crate::cli::explain::request::Routed;
+use crate::cli::name::printable;
 use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
 use crate::http::h1::write;

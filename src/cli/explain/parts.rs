@@ -1,15 +1,12 @@
 //! A response of which only parts are stored: what of a request they answer.
 
-use std::ops::Range;
-
-use crate::cache::files::store::Object;
 use crate::cache::lookup::Name;
-use crate::cli::cache::opened::{Opened, Sight};
 use crate::cli::explain::Explainer;
 use crate::cli::explain::request::Routed;
+use crate::cli::opened::{Opened, Sight};
 use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::rfc9111::partial::{self, Form, LIST_BYTES_MAX, PartList, Plan, Stretch};
+use crate::policy::rfc9111::partial::{self, Form, PartList, Plan, Stretch};
 
 /// How stored parts stand to a request.
 pub(super) enum Parted {
@@ -17,19 +14,6 @@ pub(super) enum Parted {
     Whole(Status),
     /// The origin is asked for what is missing.
     Lacking,
-}
-
-/// The list that a file holds; `None` if it cannot be read.
-pub(in crate::cli) fn list_of(file: &Object) -> Option<PartList> {
-    PartList::decode(&file.read_body(LIST_BYTES_MAX).ok()??)
-}
-
-/// The parts of a list: `0-499, 700-999 of 1000 bytes`.
-pub(in crate::cli) fn list_line(list: &PartList) -> String {
-    let range = |range: &Range<u64>| format!("{}-{}", range.start, range.end.saturating_sub(1));
-    let parts: Vec<String> = list.parts().iter().map(|part| range(&part.range)).collect();
-    let length = list.length().map_or("?".to_owned(), |length| length.to_string());
-    format!("{} of {length} bytes", parts.join(", "))
 }
 
 impl Explainer<'_> {

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::cli::cache::name::printable;
 use crate::cli::explain::Explainer;
 use crate::cli::explain::outcome::Outcome;
+use crate::cli::name::printable;
 use crate::cli::request::Asked;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use crate::cli::cache::name::printable;
 use crate::cli::explain::Explainer;
 use crate::cli::explain::outcome::Outcome;
 use crate::cli::explain::setting::RouteAt;
 use crate::cli::explain::step::Because;
+use crate::cli::name::printable;
 use crate::cli::request::Asked;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;

@@ -9,15 +9,15 @@ use crate::cache::lookup::Name;
 use crate::cache::part_list::PART_STATUS;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::variants::Others;
-use crate::cli::cache::cause::Told;
-use crate::cli::cache::name::{KeyText, printable, variant_line};
-use crate::cli::cache::opened::{Opened, Sight};
+use crate::cli::cause::Told;
 use crate::cli::explain::Explainer;
 use crate::cli::explain::outcome::{Basis, Outcome, completed, pass_round};
-use crate::cli::explain::parts::{Parted, list_line, list_of};
+use crate::cli::explain::parts::Parted;
 use crate::cli::explain::request::Routed;
 use crate::cli::explain::step::Because;
-use crate::cli::find::{Found, find, list};
+use crate::cli::find::{Found, find, list, part_list, part_list_line};
+use crate::cli::name::{KeyText, printable, variant_line};
+use crate::cli::opened::{Opened, Sight};
 use crate::config::Admission;
 use crate::http::date;
 use crate::http::fields::Fields;
@@ -193,7 +193,7 @@ impl Explainer<'_> {
             return None;
         }
         if status == PART_STATUS {
-            let Some(parts) = list_of(file) else {
+            let Some(parts) = part_list(file) else {
                 self.say(
                     "stored",
                     format!("{path} is no list of parts: it would be removed"),
@@ -201,7 +201,11 @@ impl Explainer<'_> {
                 );
                 return None;
             };
-            self.by_rfc("stored", format!("{}, {path}", list_line(&parts)), "RFC 9111 section 3.3");
+            self.by_rfc(
+                "stored",
+                format!("{}, {path}", part_list_line(&parts)),
+                "RFC 9111 section 3.3",
+            );
             let parts = Some(parts);
             return Some(Response { status, fields, body_len, lifetimes, counted_until_s, parts });
         }

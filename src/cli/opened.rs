@@ -15,7 +15,7 @@ use crate::cache::maintenance::reconcile::{SlotFault, compare};
 use crate::cache::purge::bucket::Cause;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::purge::cause::Reader;
-use crate::cli::cache::name::KeyText;
+use crate::cli::name::KeyText;
 use crate::policy::key::Key;
 use crate::policy::meta;
 
@@ -31,9 +31,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An open cache.
-pub(in crate::cli) struct Opened {
-    pub(in crate::cli) index: Reading,
-    pub(in crate::cli) store: Store,
+pub(super) struct Opened {
+    pub(super) index: Reading,
+    pub(super) store: Store,
     /// What was purged; `None` as long as no ktrix has noted it there.
     purges: Option<Reader>,
     /// What is left of [`PATIENCE`].
@@ -41,12 +41,12 @@ pub(in crate::cli) struct Opened {
 }
 
 /// A slot and what is behind it.
-pub(in crate::cli) struct Sight {
-    pub(in crate::cli) view: SlotView,
+pub(super) struct Sight {
+    pub(super) view: SlotView,
     /// The file; `None` for a slot that needs none.
-    pub(in crate::cli) object: Result<Option<Object>, SlotFault>,
+    pub(super) object: Result<Option<Object>, SlotFault>,
     /// Whether it was purged; the moments of the view are as that demands.
-    pub(in crate::cli) purge_status: PurgeStatus,
+    pub(super) purge_status: PurgeStatus,
 }
 
 impl Opened {
@@ -55,7 +55,7 @@ impl Opened {
     /// # Errors
     ///
     /// When there is no index in it, or it may not be read.
-    pub(in crate::cli) fn open(dir: &Path) -> Result<Self> {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
         Ok(Self::over(dir, Reading::open(dir)?))
     }
 
@@ -64,7 +64,7 @@ impl Opened {
     /// # Errors
     ///
     /// When it may not be read.
-    pub(in crate::cli) fn open_if_any(dir: &Path) -> Result<Option<Self>> {
+    pub(super) fn open_if_any(dir: &Path) -> Result<Option<Self>> {
         match Reading::open(dir) {
             Err(IndexError::NotOurs(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -79,7 +79,7 @@ impl Opened {
     }
 
     /// Whether nothing was ever purged.
-    pub(in crate::cli) fn is_unpurged(&self) -> bool {
+    pub(super) fn is_unpurged(&self) -> bool {
         self.purges.as_ref().is_none_or(Reader::is_untouched)
     }
 
@@ -104,20 +104,20 @@ impl Opened {
     }
 
     /// The purges by which something that was found does not count as it did.
-    pub(in crate::cli) fn causes(&self, sight: &Sight) -> Vec<Cause> {
+    pub(super) fn causes(&self, sight: &Sight) -> Vec<Cause> {
         let (Some(purges), Some(file)) = (&self.purges, sight.file()) else { return Vec::new() };
         let lifetimes = meta::decode(file.meta());
         lifetimes.map_or_else(|_| Vec::new(), |it| purges.causes(file.key_text(), &it.surrogates))
     }
 
     /// What is stored under a key.
-    pub(in crate::cli) fn find(&self, key: &Key) -> Option<Sight> {
+    pub(super) fn find(&self, key: &Key) -> Option<Sight> {
         // Whatever replaces it meanwhile is looked at in its place.
         (0..LOOKS_MAX).find_map(|_| self.look(self.index.lookup(key)?))
     }
 
     /// What is behind a slot; `None` if it went or was replaced meanwhile, as under load many do.
-    pub(in crate::cli) fn look(&self, view: SlotView) -> Option<Sight> {
+    pub(super) fn look(&self, view: SlotView) -> Option<Sight> {
         let mut pause = PAUSE;
         for n_looks in 1.. {
             let object = compare(&self.store, &view);
@@ -149,17 +149,17 @@ impl Opened {
 
 impl Sight {
     /// The file, if there is one and nothing is wrong with it.
-    pub(in crate::cli) fn file(&self) -> Option<&Object> {
+    pub(super) fn file(&self) -> Option<&Object> {
         self.object.as_ref().ok()?.as_ref()
     }
 
     /// Whether it is as if it were not stored.
-    pub(in crate::cli) fn is_purged(&self) -> bool {
+    pub(super) fn is_purged(&self) -> bool {
         self.purge_status == PurgeStatus::Purged
     }
 
     /// Why the file may not be read, if that says nothing about what is in it.
-    pub(in crate::cli) fn unreadable(&self) -> Option<&io::Error> {
+    pub(super) fn unreadable(&self) -> Option<&io::Error> {
         match &self.object {
             Err(SlotFault::File(OpenError::Io(error))) => Some(error),
             _ => None,
@@ -167,7 +167,7 @@ impl Sight {
     }
 
     /// The word for how it stands: what a request without wishes of its own would find.
-    pub(in crate::cli) fn word(&self, now_s: u64) -> &'static str {
+    pub(super) fn word(&self, now_s: u64) -> &'static str {
         match (&self.object, self.view.state) {
             (Err(_), _) if self.unreadable().is_some() => "unreadable",
             (Err(_), _) => "damaged",
@@ -183,22 +183,22 @@ impl Sight {
 }
 
 /// Whether a slot may be used without asking the origin, as far as time is concerned.
-pub(in crate::cli) fn is_fresh(view: &SlotView, now_s: u64) -> bool {
+pub(super) fn is_fresh(view: &SlotView, now_s: u64) -> bool {
     now_s < view.fresh_until_s && view.flags & NO_CACHE == 0
 }
 
 /// The age of what a slot stands for, in seconds (RFC 9111 section 4.2.3).
-pub(in crate::cli) fn age_s(view: &SlotView, now_s: u64) -> u64 {
+pub(super) fn age_s(view: &SlotView, now_s: u64) -> u64 {
     u64::from(view.age_s).saturating_add(now_s.saturating_sub(view.stored_s))
 }
 
 /// Seconds from `now_s` until a moment, negative when it is past.
-pub(in crate::cli) fn seconds_until(moment_s: u64, now_s: u64) -> i64 {
+pub(super) fn seconds_until(moment_s: u64, now_s: u64) -> i64 {
     moment_s.cast_signed().saturating_sub(now_s.cast_signed())
 }
 
 /// Unix seconds, now.
-pub(in crate::cli) fn now_s() -> u64 {
+pub(super) fn now_s() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::cache::purge::bucket::Cause;
-use crate::cli::cache::name::printable;
+use crate::cli::name::printable;
 use crate::http::date;
 
 /// A purge, as machines get it; `name` and `who` are left out where they are not remembered.
 #[derive(Serialize)]
-pub(in crate::cli) struct Told {
+pub(super) struct Told {
     number: u64,
     kind: Option<&'static str>,
     pub(super) soft: bool,
@@ -20,7 +20,7 @@ pub(in crate::cli) struct Told {
 }
 
 impl Told {
-    pub(in crate::cli) fn of(cause: &Cause) -> Self {
+    pub(super) fn of(cause: &Cause) -> Self {
         Self {
             number: cause.number,
             kind: cause.kind.map(|kind| kind.word()),
@@ -32,7 +32,7 @@ impl Told {
     }
 
     /// `soft purge 7 of tag news, Sun, 06 Nov 1994 08:49:37 GMT, by user root`.
-    pub(in crate::cli) fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let soft = if self.soft { "soft " } else { "" };
         let kind = self.kind.unwrap_or("another kind");
         let name = if self.name.is_empty() { "" } else { &format!(" {}", self.name) };

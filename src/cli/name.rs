@@ -18,14 +18,14 @@ use crate::policy::key::components::KeyParts;
 use crate::route::Router;
 
 /// How URLs become keys: by the routes of a configuration, or as they do without one.
-pub(in crate::cli) struct Naming {
+pub(super) struct Naming {
     router: Option<Router>,
     whole: KeyParts,
 }
 
 impl Naming {
     /// By the routes of a configuration, if there is one.
-    pub(in crate::cli) fn of(config: Option<&Config>) -> Self {
+    pub(super) fn of(config: Option<&Config>) -> Self {
         Self { router: config.map(Router::new), whole: KeyParts::default() }
     }
 
@@ -34,7 +34,7 @@ impl Naming {
     /// # Errors
     ///
     /// When it is none of these, or ktrix would refuse a request for the URL.
-    pub(in crate::cli) fn key(&self, what: &str) -> Result<Key> {
+    pub(super) fn key(&self, what: &str) -> Result<Key> {
         if what.contains("://") {
             return Ok(self.of_url(what, &[])?.1.key);
         }
@@ -50,7 +50,7 @@ impl Naming {
     /// # Errors
     ///
     /// When the URL or a field is none, or ktrix would refuse the request.
-    pub(in crate::cli) fn of_url(
+    pub(super) fn of_url(
         &self,
         url: &str,
         fields: &[String],
@@ -69,27 +69,27 @@ impl Naming {
 /// What a key text says: `GET scheme://authority/path?query` (without what the route leaves out),
 /// and lines of a variant behind it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::cli) struct KeyText<'a> {
+pub(super) struct KeyText<'a> {
     /// The first line, without its `GET `.
-    pub(in crate::cli) url: &'a [u8],
+    pub(super) url: &'a [u8],
     /// What stands behind the first line: a line for each part that chooses.
     rest: &'a [u8],
 }
 
 impl<'a> KeyText<'a> {
-    pub(in crate::cli) fn of(text: &'a [u8]) -> Self {
+    pub(super) fn of(text: &'a [u8]) -> Self {
         let end = memchr::memchr(b'\n', text).unwrap_or(text.len());
         let (line, rest) = text.split_at(end);
         Self { url: line.strip_prefix(b"GET ").unwrap_or(line), rest }
     }
 
     /// Host and port.
-    pub(in crate::cli) fn authority(&self) -> &'a [u8] {
+    pub(super) fn authority(&self) -> &'a [u8] {
         self.split().0
     }
 
     /// The host, without its port.
-    pub(in crate::cli) fn host(&self) -> &'a [u8] {
+    pub(super) fn host(&self) -> &'a [u8] {
         let authority = self.authority();
         match memchr::memrchr(b':', authority) {
             // Not a colon within the brackets of an IPv6 address.
@@ -99,24 +99,24 @@ impl<'a> KeyText<'a> {
     }
 
     /// Path and query.
-    pub(in crate::cli) fn path(&self) -> &'a [u8] {
+    pub(super) fn path(&self) -> &'a [u8] {
         self.split().1
     }
 
     /// Whether it is the key of the list of a key's variants: nothing chooses it.
-    pub(in crate::cli) fn is_list(&self) -> bool {
+    pub(super) fn is_list(&self) -> bool {
         self.rest.starts_with(b"\n#")
     }
 
     /// Whether it is the key of a part.
-    pub(in crate::cli) fn is_part(&self) -> bool {
+    pub(super) fn is_part(&self) -> bool {
         let last = self.rest.rsplit(|&byte| byte == b'\n').next();
         last.is_some_and(|line| line.starts_with(b"@"))
     }
 
     /// What tells this variant from the others: a field and its normalised value, `None` for a
     /// field that the request did not have.
-    pub(in crate::cli) fn variant(&self) -> Vec<(String, Option<String>)> {
+    pub(super) fn variant(&self) -> Vec<(String, Option<String>)> {
         let lines = self.rest.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let fields = lines.filter(|line| !line.starts_with(b"#") && !line.starts_with(b"@"));
         let pair = |line: &[u8]| match memchr::memchr(b':', line) {
@@ -134,7 +134,7 @@ impl<'a> KeyText<'a> {
 }
 
 /// A variant's fields in one line: `accept-encoding: gzip, dnt missing`.
-pub(in crate::cli) fn variant_line(fields: &[(String, Option<String>)]) -> String {
+pub(super) fn variant_line(fields: &[(String, Option<String>)]) -> String {
     let word = |(name, value): &(String, Option<String>)| match value {
         Some(value) => format!("{name}: {value}"),
         None => format!("no {name}"),
@@ -143,7 +143,7 @@ pub(in crate::cli) fn variant_line(fields: &[(String, Option<String>)]) -> Strin
 }
 
 /// Text from outside, with nothing in it that a terminal would obey.
-pub(in crate::cli) fn printable(bytes: &[u8]) -> String {
+pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

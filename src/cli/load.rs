@@ -1,0 +1,43 @@
+//! The configuration that a command works with.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::config::Config;
+use crate::config::error::ConfigErrors;
+use crate::master::user;
+
+/// The configuration that is used when none is named.
+pub(super) const DEFAULT_FILE: &str = "/etc/ktrix/ktrix.yaml";
+
+/// The configuration in `file`; `None` when it has errors, which are on stderr then.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn load(file: &Path) -> anyhow::Result<Option<Config>> {
+    load_by(file, Config::load)
+}
+
+/// As [`load`], and it must suit this machine.
+///
+/// # Errors
+/// As there.
+pub(super) fn load_to_serve(file: &Path) -> anyhow::Result<Option<Config>> {
+    load_by(file, user::load)
+}
+
+fn load_by(
+    file: &Path,
+    load: impl FnOnce(&Path, &str) -> Result<Config, ConfigErrors>,
+) -> anyhow::Result<Option<Config>> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read \"{}\"", file.display()))?;
+    match load(file, &text) {
+        Ok(config) => Ok(Some(config)),
+        Err(errors) => {
+            eprintln!("{errors}");
+            Ok(None)
+        }
+    }
+}
