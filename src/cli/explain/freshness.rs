@@ -1,7 +1,6 @@
 //! How fresh a stored response is, where its lifetime comes from, and what a request says of both.
 
-use crate::cli::explain::Explainer;
-use crate::cli::explain::request::Routed;
+use crate::cli::explain::explainer::{Explainer, Routed};
 use crate::cli::explain::step::Because;
 use crate::cli::explain::stored::Response;
 use crate::http::fields::Fields;

@@ -4,14 +4,15 @@
 //! beside it. Nothing is sent, stored or marked. What only the running workers know (fills that are
 //! under way, servers that are down, uses that are counted) is not told.
 
-mod freshness;
+mod step;
+mod setting;
+mod explainer;
 mod outcome;
-mod parts;
 mod purge;
 mod request;
-mod setting;
-mod step;
+mod parts;
 mod stored;
+mod freshness;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,9 +21,10 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::explain::explainer::Explainer;
 use crate::cli::explain::outcome::Outcome;
 use crate::cli::explain::setting::Setting;
-use crate::cli::explain::step::{Because, Step};
+use crate::cli::explain::step::Step;
 use crate::cli::load::DEFAULT_FILE;
 use crate::cli::opened::{Opened, now_s};
 use crate::cli::output;
@@ -56,14 +58,6 @@ struct Explanation {
     steps: Vec<Step>,
     #[serde(flatten)]
     outcome: Outcome,
-}
-
-/// Everything that a request is explained from, and what was said so far.
-struct Explainer<'a> {
-    setting: &'a Setting,
-    cache: Option<&'a Opened>,
-    now_s: u64,
-    steps: Vec<Step>,
 }
 
 /// Explains; the exit code is 0 whatever the verdict is, and 1 when nothing could be explained.
@@ -105,16 +99,6 @@ fn explain(
         Err(outcome) => outcome,
     };
     Ok(Explanation { steps: explainer.steps, outcome })
-}
-
-impl Explainer<'_> {
-    fn say(&mut self, step: &'static str, value: impl Into<String>, because: Option<Because>) {
-        self.steps.push(Step { step, value: value.into(), because });
-    }
-
-    fn by_rfc(&mut self, step: &'static str, value: impl Into<String>, section: &'static str) {
-        self.say(step, value, Some(Because::Rfc(section)));
-    }
 }
 
 impl Explanation {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::Serialize;
 
 use crate::cache::variants::Others;
-use crate::cli::explain::request::Routed;
+use crate::cli::explain::explainer::Routed;
 use crate::cli::name::printable;
 use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};

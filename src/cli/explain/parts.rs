@@ -1,8 +1,7 @@
 //! A response of which only parts are stored: what of a request they answer.
 
 use crate::cache::lookup::Name;
-use crate::cli::explain::Explainer;
-use crate::cli::explain::request::Routed;
+use crate::cli::explain::explainer::{Explainer, Routed};
 use crate::cli::opened::{Opened, Sight};
 use crate::http::fields::Fields;
 use crate::http::status::Status;

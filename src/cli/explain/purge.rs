@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::cli::explain::Explainer;
+use crate::cli::explain::explainer::Explainer;
 use crate::cli::explain::outcome::Outcome;
 use crate::cli::name::printable;
 use crate::cli::request::Asked;

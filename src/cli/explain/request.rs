@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::cli::explain::Explainer;
+use crate::cli::explain::explainer::{Explainer, Routed};
 use crate::cli::explain::outcome::Outcome;
 use crate::cli::explain::setting::RouteAt;
 use crate::cli::explain::step::Because;
@@ -11,21 +11,9 @@ use crate::cli::request::Asked;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::http::path;
-use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::decide::{may_look_up, own_answer};
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::rules::Rules;
-use crate::route::Rule;
-
-/// A request that has a route.
-pub(super) struct Routed {
-    pub(super) head: RequestHead,
-    pub(super) scheme: Scheme,
-    pub(super) at: RouteAt,
-    pub(super) rule: Rule,
-    pub(super) rules: Rc<Rules>,
-}
 
 impl Explainer<'_> {
     /// Reads the request and finds its route; else what it comes to without one.
