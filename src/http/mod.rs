@@ -5,8 +5,8 @@
 //! protocol version the bytes came in; [`h1`] is HTTP/1 on the wire. Every way in which a peer
 //! can break the rules is a [`flaw::Flaw`].
 
-pub mod status;
 pub mod method;
+pub mod status;
 pub mod version;
 pub mod scheme;
 pub mod flaw;

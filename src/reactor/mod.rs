@@ -39,17 +39,17 @@
 //! of 0 is none. Timers fire up to a turn late, never early.
 
 pub mod address;
-pub mod connect;
-pub mod driver;
 pub mod event;
+mod wheel;
 mod executor;
+pub mod driver;
+pub mod source;
+pub mod timer;
+pub mod stream;
 pub mod listener;
+pub mod connect;
 pub mod readable;
 pub mod scratch;
-pub mod source;
-pub mod stream;
-pub mod timer;
-mod wheel;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
