@@ -1,27 +1,27 @@
-//! The classes of octets that HTTP is made of, as one table, and what is done with octets only.
+//! The classes of octets that HTTP is made of, as one table, and functions on octets alone.
 //!
 //! The classes are those of RFC 9110 section 5.6 and RFC 3986; everything is by octet, nothing is
 //! by locale, and letters are compared without regard to case as ASCII only.
 
-/// `tchar` of RFC 9110 section 5.6.2: what a token is made of.
+/// `tchar` of RFC 9110 section 5.6.2: an octet of a token.
 pub const fn is_token_char(octet: u8) -> bool {
     CLASSES[octet as usize] & TOKEN != 0
 }
 
-/// What a field value may hold (RFC 9110 section 5.5): visible, space, tab and obs-text.
+/// An octet of a field value (RFC 9110 section 5.5): visible, space, tab and obs-text.
 pub const fn is_value_char(octet: u8) -> bool {
     CLASSES[octet as usize] & VALUE != 0
 }
 
-/// What a request target may hold here: visible ASCII without `#`.
+/// An octet that ktrix accepts in a request target: visible ASCII without `#`.
 ///
-/// This is wider than RFC 3986 by `"<>\^` and others that browsers send raw and servers take;
-/// whatever could end the target or the line early stays out.
+/// This is wider than RFC 3986 by `"<>\^` and others that browsers send raw and servers accept; an
+/// octet that could end the target or the line early stays out.
 pub const fn is_target_char(octet: u8) -> bool {
     CLASSES[octet as usize] & TARGET != 0
 }
 
-/// What a registered name may hold (RFC 3986 section 3.2.2), but for `%` and the comma.
+/// An octet of a registered name (RFC 3986 section 3.2.2), but for `%` and the comma.
 ///
 /// A comma in a host is legal and only ever seen where two `Host` lines were joined to one.
 pub const fn is_host_char(octet: u8) -> bool {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_what_the_rfc_lists() {
+    fn tokens_hold_the_octets_that_the_rfc_lists() {
         let listed =
             b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
         for octet in 0..=255u8 {

@@ -1,4 +1,4 @@
-//! What every floor above shares: units, the time of a turn, tables of characters.
+//! The base of every floor above: units, the time of a turn, tables of characters.
 //!
 //! Nothing here knows HTTP, the kernel or a clock.
 

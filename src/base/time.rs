@@ -1,12 +1,12 @@
 //! The time of one turn of the event loop, taken once and passed down as a value.
 //!
-//! The pure floors never read a clock: whoever calls them says what time it is. The reactor fills
-//! a [`Now`] once per turn.
+//! The pure floors never read a clock: their caller passes the time. The reactor fills a [`Now`]
+//! once per turn.
 
 /// Wall clock and monotonic clock, read together.
 ///
-/// The wall clock is for what is written or compared with dates of others, and may jump. The
-/// monotonic clock is for deadlines and durations, and never runs backwards.
+/// The wall clock is for times that are written or compared with the dates of others, and may jump.
+/// The monotonic clock is for deadlines and durations, and never runs backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Now {
     /// Microseconds since the Unix epoch.

@@ -1,7 +1,7 @@
 //! Sizes and durations as people write them in a configuration: a number and its unit.
 //!
-//! A bare number is refused, for nobody can tell what `timeout: 5` means. Fractions are refused
-//! too; the next smaller unit says it exactly.
+//! A bare number is refused, because `timeout: 5` does not say its unit. Fractions are refused too;
+//! the next smaller unit expresses the value exactly.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub enum UnitError {
     /// Only a number.
     #[error("\"{text}\" has no unit (try \"{text}{example}\")")]
     NoUnit {
-        /// What was written.
+        /// The text as written.
         text: String,
         /// A unit that fits, with a space before it where that is how it is written.
         example: &'static str,
@@ -19,7 +19,7 @@ pub enum UnitError {
     /// A number and something that is not a unit of this kind.
     #[error("\"{text}\" has an unknown unit \"{unit}\" (known are {known})")]
     UnknownUnit {
-        /// What was written.
+        /// The text as written.
         text: String,
         /// The part after the number.
         unit: String,
@@ -29,7 +29,7 @@ pub enum UnitError {
     /// No number where one is expected.
     #[error("\"{text}\" is not a whole number and a unit (try \"{example}\")")]
     NoNumber {
-        /// What was written.
+        /// The text as written.
         text: String,
         /// A text of this kind.
         example: &'static str,
@@ -37,7 +37,7 @@ pub enum UnitError {
     /// More than a 64 bit number of bytes or milliseconds holds.
     #[error("\"{text}\" is too large")]
     TooLarge {
-        /// What was written.
+        /// The text as written.
         text: String,
     },
 }
@@ -45,7 +45,7 @@ pub enum UnitError {
 /// Bytes of a size such as `10 GiB`, `64MiB`, `32 KiB`, `100 B`, `5 kB`.
 ///
 /// # Errors
-/// Whatever is not a whole number followed by one of the known units.
+/// The text is not a whole number followed by one of the known units.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     parse(text, &SIZE)
 }
@@ -53,7 +53,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 /// A duration such as `100ms`, `5s`, `1m`, `1h`, `7d`.
 ///
 /// # Errors
-/// Whatever is not a whole number followed by one of the known units.
+/// The text is not a whole number followed by one of the known units.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     parse(text, &DURATION).map(Duration::from_millis)
 }
@@ -133,7 +133,7 @@ fn parse(text: &str, kind: &Kind) -> Result<u64, UnitError> {
         .ok_or_else(|| UnitError::TooLarge { text: text() })
 }
 
-/// The first of `names` (largest first) that divides the amount without a rest.
+/// The first of `names` (largest first) that divides the amount without a remainder.
 fn largest_unit(amount: u64, names: &[&'static str], kind: &Kind) -> Option<(&'static str, u64)> {
     let unit = |name: &&str| kind.units.iter().copied().find(|(unit, _)| unit == name);
     names.iter().filter_map(unit).find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor))
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_the_way_out() {
+    fn errors_propose_a_correction() {
         let table = [
             ("5", "\"5\" has no unit (try \"5s\")"),
             ("5 x", "\"5 x\" has an unknown unit \"x\" (known are ms, s, m, h, d)"),
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_formatted_reads_back(amount in any::<u64>(), shift in 0u32..64) {
+        fn formatted_amounts_read_back(amount in any::<u64>(), shift in 0u32..64) {
             let amount = amount >> shift;
             prop_assert_eq!(parse_size(&format_size(amount)), Ok(amount));
             let duration = Duration::from_millis(amount);

@@ -8,8 +8,8 @@
 //!                      Busy, Failed: again after `retry_ms`
 //! ```
 //!
-//! Between `prepare` and its `commit` or `cancel` there is no await: whatever else is written
-//! meanwhile commits what is prepared too.
+//! Between `prepare` and its `commit` or `cancel` there is no await: another line written in
+//! between would commit the prepared ones too.
 
 use std::io;
 use std::rc::Rc;
@@ -20,30 +20,30 @@ use crate::log::format::{LINE_BYTES_MAX, LineWriter};
 use crate::log::record::Record;
 use crate::log::ring::{Ring, Rings};
 
-/// What became of a record.
+/// The outcome of writing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Written {
     /// It is in the ring.
     Accepted,
-    /// The ring is full and the operator chose to drop; it is counted.
+    /// The ring is full and the operator chose to drop; the loss is counted.
     Dropped,
     /// The ring is full: flush, wait until [`AccessLog::has_room`], and write it again.
     Full,
 }
 
-/// What became of a flush.
+/// The outcome of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Flushed {
     /// Everything committed is in the file.
     Done,
-    /// Somebody else has the file; try again.
+    /// Another process has locked the file; try again.
     Busy {
         /// After this many milliseconds.
         retry_ms: u64,
     },
-    /// The file takes nothing; the error log says why. Try again.
+    /// The file cannot be written; the error log says why. Try again.
     Failed {
         /// After this many milliseconds.
         retry_ms: u64,
@@ -61,12 +61,12 @@ pub struct AccessLog {
     line: Vec<u8>,
     chunk: Vec<u8>,
     n_tries: u32,
-    dropped_told: u64,
+    dropped_logged: u64,
 }
 
 impl AccessLog {
-    /// The log of the process with number `seat`, which takes over what its predecessor in the
-    /// ring has left. A file that cannot be opened is tried again with every flush.
+    /// The log of the process with number `seat`. It takes over the lines that its predecessor left
+    /// in the ring. A file that cannot be opened is tried again with every flush.
     ///
     /// # Errors
     /// When the rings have no such seat.
@@ -75,11 +75,13 @@ impl AccessLog {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no log ring for this seat"));
         };
         if ring.span().is_none() {
-            ::log::error!("access log: the ring of seat {seat} was damaged; its lines are lost");
+            ::log::error!(
+                "access log: the buffer of process slot {seat} was damaged; its lines are lost"
+            );
             ring.clear();
         }
         ring.commit();
-        let dropped_told = ring.dropped();
+        let dropped_logged = ring.dropped();
         let writer = LineWriter::new(config.format);
         let mut log = Self {
             rings,
@@ -90,13 +92,13 @@ impl AccessLog {
             line: Vec::with_capacity(1024),
             chunk: Vec::new(),
             n_tries: 0,
-            dropped_told,
+            dropped_logged,
         };
         log.reopen();
         Ok(log)
     }
 
-    /// Writes a line for the record, and commits what is prepared.
+    /// Writes a line for the record, and commits the prepared ones.
     pub fn write(&mut self, record: &Record<'_>) -> Written {
         let written = self.prepare(record);
         self.commit();
@@ -104,7 +106,7 @@ impl AccessLog {
     }
 
     /// Writes a line that counts only once [`Self::commit`] is called, or if the process dies
-    /// before that: the answer is about to go out. Several may be prepared together.
+    /// before that, since the answer is about to go out. Several may be prepared together.
     pub fn prepare(&mut self, record: &Record<'_>) -> Written {
         self.line.clear();
         self.writer.write(record, &mut self.line);
@@ -121,23 +123,24 @@ impl AccessLog {
         }
     }
 
-    /// Makes lines of what is prepared: the answers have gone out.
+    /// Commits the prepared lines: the answers have gone out.
     pub fn commit(&mut self) {
         if let Some(ring) = self.ring() {
             ring.commit();
         }
     }
 
-    /// Takes back what is prepared: nothing of the answers has gone out.
+    /// Drops the prepared lines: nothing of the answers has gone out.
     pub fn cancel(&mut self) {
         if let Some(ring) = self.ring() {
             ring.cancel();
         }
     }
 
-    /// Moves committed lines to the file, if nobody else has it. Never waits for the lock.
+    /// Moves committed lines to the file, unless another process has locked it. Never waits for the
+    /// lock.
     pub fn flush(&mut self) -> Flushed {
-        self.tell_dropped();
+        self.log_dropped();
         if self.is_empty() {
             self.n_tries = 0;
             return Flushed::Done;
@@ -149,7 +152,7 @@ impl AccessLog {
             }
             Ok(false) => Flushed::Busy { retry_ms: self.retry_ms(BUSY_MS_MIN, BUSY_MS_MAX) },
             Err(error) => {
-                if self.n_tries.is_multiple_of(TELL_EVERY) {
+                if self.n_tries.is_multiple_of(LOG_EVERY) {
                     let path = self.config.file.display();
                     ::log::error!("cannot write access log \"{path}\": {error}; lines are kept");
                 }
@@ -158,8 +161,8 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file anew under its name, as after a rotation. If that fails, lines go on to
-    /// the file that is open.
+    /// Opens the file again under its name, as after a rotation. If that fails, lines go on to the
+    /// file that is open.
     pub fn reopen(&mut self) {
         match LogFile::open(&self.config.file) {
             Ok(file) => self.file = Some(file),
@@ -219,18 +222,18 @@ impl AccessLog {
         wait_ms.min(max_ms)
     }
 
-    fn tell_dropped(&mut self) {
+    fn log_dropped(&mut self) {
         let dropped = self.dropped();
-        let news = dropped.saturating_sub(self.dropped_told);
+        let news = dropped.saturating_sub(self.dropped_logged);
         if news > 0 {
-            self.dropped_told = dropped;
-            ::log::warn!("access log: {news} lines dropped, as the ring was full");
+            self.dropped_logged = dropped;
+            ::log::warn!("access log: {news} lines dropped, the buffer was full");
         }
     }
 }
 
-/// After how many tries in a row an error is told again: once a minute.
-const TELL_EVERY: u32 = 12;
+/// An error is logged again after this many tries in a row: once a minute.
+const LOG_EVERY: u32 = 12;
 
 /// Waits between tries for a file that another process has locked, in milliseconds.
 const BUSY_MS_MIN: u64 = 2;

@@ -1,9 +1,9 @@
-//! Whole lines at the end of the log's file, each once, whoever dies when.
+//! Appends whole lines to the log's file, each exactly once, whichever process dies in between.
 //!
-//! Several processes append to the file, each under its lock. Whoever gets the lock first
-//! finishes what others left behind when they died in the middle of a write, so that no half line
-//! is ever followed by another's: a set [`Intent`] for this very file, seen under its lock, can
-//! only be a dead one's. How far the dead one came is read from the file itself, byte by byte.
+//! Several processes append to the file, each under its lock. The first process to get the lock
+//! after a death completes the interrupted write, so that half a line is never followed by another
+//! line. An [`Intent`] that is set for this file and seen under its lock can only belong to a dead
+//! process. How far that process came is read from the file itself, byte by byte.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,8 +13,8 @@ use crate::log::file::LockedFile;
 use crate::log::ring::{Intent, Ring, Rings};
 
 impl LockedFile<'_> {
-    /// Finishes every write to this file that its process did not live to finish. Must succeed
-    /// before anything else is written.
+    /// Finishes every write to this file that a dead process left unfinished. Must succeed before
+    /// anything else is written.
     ///
     /// # Errors
     /// When the file cannot be read or written; the rest is for the next holder of the lock.
@@ -39,12 +39,12 @@ impl LockedFile<'_> {
     ) -> io::Result<()> {
         let size = ring.size() as u64;
         let Some(len) = intent.to.checked_sub(intent.from).filter(|&len| len <= size) else {
-            ::log::error!("access log: seat {seat} left a write that makes no sense; forgotten");
+            ::log::error!("access log: process slot {seat} left an invalid write; ignored");
             ring.end_intent();
             return Ok(());
         };
         if !self.log.is_regular {
-            // What went into a pipe cannot be seen: rather twice than not at all.
+            // Bytes in a pipe cannot be read back: written twice is better than lost.
             ring.end_intent();
             return Ok(());
         }
@@ -60,7 +60,7 @@ impl LockedFile<'_> {
         Ok(())
     }
 
-    /// How many of the intent's bytes stand in the file already.
+    /// The number of the intent's bytes that are in the file already.
     fn already_written(
         &self,
         ring: &Ring<'_>,
@@ -89,11 +89,11 @@ impl LockedFile<'_> {
         Ok(present)
     }
 
-    /// Moves the ring's bytes before the position `to` to the file's end; how many it moved.
+    /// Moves the ring's bytes before the position `to` to the file's end; returns their number.
     ///
     /// # Errors
-    /// When the file takes no more. What it took is freed in the ring, and half a line is taken
-    /// back from the file.
+    /// When the file accepts no more. The bytes that it accepted are freed in the ring, and half a
+    /// line is cut off the file again.
     pub fn drain(&self, ring: &Ring<'_>, to: u64, chunk: &mut Vec<u8>) -> io::Result<u64> {
         let Some(span) = ring.span() else {
             ring.clear();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_ones_write_is_finished_from_every_byte() {
+    fn interrupted_write_is_finished_from_every_byte() {
         let lines = b"first line\nsecond line\n";
         for present in 0..=lines.len() {
             let (dir, rings, file) = setting(lines);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn another_files_intent_is_left_alone() {
+    fn intent_for_another_file_is_left_alone() {
         let (dir, rings, file) = setting(b"line\n");
         let ring = rings.ring(0).unwrap();
         let id = FileId { device: 0, inode: 0, born_ns: 0 };
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_intent_that_makes_no_sense_is_forgotten() {
+    fn invalid_intent_is_dropped() {
         let (dir, rings, file) = setting(b"line\n");
         let ring = rings.ring(0).unwrap();
         for (from, to) in [(5, 0), (0, u64::MAX)] {

@@ -1,12 +1,12 @@
-//! The error log: the far end of the `log` facade.
+//! The error log: the logger behind the `log` facade.
 //!
-//! A message goes to one [`Sink`]: syslog, stderr or a file. It is one line whatever is in it, it
-//! is cut at a limit (`message.rs`), and a call site that repeats itself is limited (`limit.rs`).
-//! Logging never waits: a sink that takes nothing keeps or loses the message, and what was lost
-//! is told later.
+//! A message goes to one [`Sink`]: syslog, stderr or a file. It is always one line and cut at a
+//! limit (`message.rs`), and a call site that repeats itself is limited (`limit.rs`). Logging never
+//! waits: a sink that does not accept a message keeps or loses it, and the number of lost messages
+//! is logged later.
 //!
-//! [`init`] is called by the master, and again by every process after its fork, to say who it is.
-//! [`tick`] is called every second or so, so that what was kept back is told in time.
+//! The master calls [`init`], and every process calls it again after its fork, to set its name.
+//! [`tick`] is called about once a second, so that suppressed messages are reported in time.
 
 use std::fmt::Write as _;
 use std::io;
@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::config::ErrorSink;
 use crate::log::clock::LineClock;
 use crate::log::file::LogFile;
-use crate::log::limit::{KeptBack, Limits, UNLIMITED};
+use crate::log::limit::{Limits, Suppressed, UNLIMITED};
 use crate::log::message::Message;
 use crate::log::syslog::{SOCKET_PATH, Syslog};
 
@@ -37,12 +37,13 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// The local syslog daemon, where it usually listens.
+    /// The local syslog daemon, at its usual path.
     pub fn syslog() -> Self {
         Self::Syslog(PathBuf::from(SOCKET_PATH))
     }
 
-    /// What the operator chose; if nothing, stderr as long as ktrix is not detached from it.
+    /// The configured sink. Without one: stderr, or syslog once ktrix is detached from its
+    /// terminal.
     pub fn of(sink: &ErrorSink, is_detached: bool) -> Self {
         match sink {
             ErrorSink::Auto if is_detached => Self::syslog(),
@@ -53,11 +54,11 @@ impl Sink {
     }
 }
 
-/// Sends the facade's messages up to `level` to `sink` from now on; `ident` says which process
-/// this is ("worker 2"; empty for the only one). May be called again.
+/// Sends the facade's messages up to `level` to `sink` from now on. `ident` names this process
+/// ("worker 2"; empty for the only one). May be called again.
 ///
 /// # Errors
-/// When the file cannot be opened, or the facade has another logger. What was set before stays.
+/// When the file cannot be opened, or the facade has another logger. The old settings stay then.
 pub fn init(sink: &Sink, level: LevelFilter, ident: &str) -> io::Result<()> {
     let mut new = ErrorLog::new(sink, ident)?;
     let mut log = GLOBAL.lock();
@@ -72,15 +73,15 @@ pub fn init(sink: &Sink, level: LevelFilter, ident: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the file, or connects to syslog, anew, as after a rotation.
+/// Opens the file, or connects to syslog, again, as after a rotation.
 ///
 /// # Errors
-/// When the file cannot be opened; the old one is written on.
+/// When the file cannot be opened; the old one stays in use.
 pub fn reopen() -> io::Result<()> {
     GLOBAL.lock().as_mut().map_or(Ok(()), ErrorLog::reopen)
 }
 
-/// Tells what call sites were kept from saying, and sends what syslog did not take before.
+/// Reports suppressed messages, and sends the messages that syslog did not accept before.
 pub fn tick() {
     if let Some(log) = GLOBAL.lock().as_mut() {
         log.tick();
@@ -108,7 +109,7 @@ impl Log for Global {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // Made before the lock is taken, as what is shown might log itself.
+        // Formatted before the lock is taken, since a value's `Display` might log.
         let mut message = Message::new();
         let _ = message.write_fmt(*record.args());
         let site = (record.file_static().unwrap_or("unknown"), record.line().unwrap_or(0));
@@ -125,7 +126,7 @@ impl Log for Global {
     }
 }
 
-/// A sink, who speaks there, and how often.
+/// A sink, the name of the process, and the limits of its call sites.
 #[derive(Debug)]
 struct ErrorLog {
     out: Out,
@@ -164,8 +165,8 @@ impl ErrorLog {
         })
     }
 
-    /// Keeps what its predecessor in the same process could not send. What a parent could not
-    /// send is the parent's to send.
+    /// Takes over the messages that its predecessor in the same process could not send. Those of a
+    /// parent process stay with the parent.
     fn take_over(&mut self, old: Self) {
         if old.pid != self.pid {
             return;
@@ -179,9 +180,9 @@ impl ErrorLog {
     }
 
     fn write(&mut self, site: (&'static str, u32), level: Level, message: &str) {
-        let (is_admitted, kept_back) = self.limits.admit(site, level, self.now_ms());
-        if let Some(kept_back) = kept_back {
-            self.tell_kept_back(&kept_back);
+        let (is_admitted, suppressed) = self.limits.admit(site, level, self.now_ms());
+        if let Some(suppressed) = suppressed {
+            self.report_suppressed(&suppressed);
         }
         if is_admitted {
             self.pass_on(level, message);
@@ -189,8 +190,8 @@ impl ErrorLog {
     }
 
     fn tick(&mut self) {
-        for kept_back in self.limits.expire(self.now_ms()) {
-            self.tell_kept_back(&kept_back);
+        for suppressed in self.limits.expire(self.now_ms()) {
+            self.report_suppressed(&suppressed);
         }
         if let Out::Syslog(syslog) = &mut self.out {
             syslog.tick();
@@ -206,14 +207,14 @@ impl ErrorLog {
         Ok(())
     }
 
-    fn tell_kept_back(&mut self, kept_back: &KeptBack) {
-        let KeptBack { site: (file, line), level, n } = *kept_back;
+    fn report_suppressed(&mut self, suppressed: &Suppressed) {
+        let Suppressed { site: (file, line), level, n } = *suppressed;
         self.pass_on(level, &format!("suppressed {n} more messages from {file}:{line}"));
     }
 
     fn pass_on(&mut self, level: Level, message: &str) {
         if self.n_lost > 0 && !matches!(self.out, Out::Syslog(_)) {
-            let lost = format!("{} messages lost while the error log took none", self.n_lost);
+            let lost = format!("{} messages lost, the error log could not be written", self.n_lost);
             if !self.put(Level::Warn, &lost) {
                 self.n_lost += 1;
                 return;
@@ -225,7 +226,7 @@ impl ErrorLog {
         }
     }
 
-    /// Hands the message to the sink; whether it is taken care of.
+    /// Gives the message to the sink; returns whether it was written or kept.
     fn put(&mut self, level: Level, message: &str) -> bool {
         match &mut self.out {
             Out::Syslog(syslog) => {
@@ -234,7 +235,7 @@ impl ErrorLog {
                     ident => syslog.send(level, &format!("{ident}: {message}")),
                 };
                 if let Err(error) = sent {
-                    let line = format!("{PROCESS}: warn: syslog takes no messages: {error}\n");
+                    let line = format!("{PROCESS}: warn: cannot write to syslog: {error}\n");
                     write_if_ready(io::stderr().as_fd(), line.as_bytes());
                 }
                 true
@@ -278,10 +279,11 @@ fn word(level: Level) -> &'static str {
     }
 }
 
-/// Writes the line in one piece if that does not block; whether it did.
+/// Writes the line in one piece if that does not block; returns whether it did.
 ///
-/// A pipe that is ready has room for PIPE_BUF bytes at least (4096), more than a line has. What
-/// is not ours alone must not be made non-blocking, hence the question first.
+/// A pipe that is ready has room for PIPE_BUF bytes at least (4096), more than a line has. The
+/// descriptor is shared with other processes and must not be made non-blocking, hence the poll
+/// first.
 fn write_if_ready(fd: BorrowedFd<'_>, line: &[u8]) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
     let is_ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn syslog_hears_who_speaks_and_what_was_suppressed() {
+    fn syslog_messages_name_their_process_and_report_suppressed_ones() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_log_sends_what_the_old_one_could_not() {
+    fn a_new_log_sends_the_messages_that_the_old_one_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut old = ErrorLog::new(&Sink::Syslog(path.clone()), "").unwrap();
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_blocks_nobody() {
+    fn a_pipe_without_reader_does_not_block() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let line = [b'x'; 2000];
         let n_written = (0..1000).filter(|_| write_if_ready(writer.as_fd(), &line)).count();
@@ -371,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn the_facade_reaches_the_file_and_who_speaks_can_change() {
+    fn the_facade_reaches_the_file_and_the_process_name_can_change() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         init(&Sink::File(path.clone()), LevelFilter::Info, "master").unwrap();

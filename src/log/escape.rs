@@ -1,7 +1,7 @@
-//! Bytes from outside, made harmless for a line.
+//! Escapes bytes from outside for a line of the log.
 //!
-//! Whatever a client sends, it cannot end a line, end a quoted field, move a terminal's cursor or
-//! make a JSON text invalid. Most fields need no escape; they are checked in one sweep and copied.
+//! A client's bytes cannot end a line, end a quoted field, move a terminal's cursor or make a JSON
+//! text invalid. Most fields need no escape; they are checked in one sweep and copied.
 
 /// Appends `bytes` for a field in quotes of the common and combined formats: quotes, backslashes,
 /// control bytes and everything beyond ASCII become `\xHH`, as nginx writes them.
@@ -80,13 +80,13 @@ fn limited(bytes: &[u8], bytes_max: usize) -> (&[u8], bool) {
     }
 }
 
-/// Whether nothing in `bytes` needs an escape: the rule. Looks at all of them whatever it finds,
-/// which the compiler makes a few wide instructions of.
+/// Whether nothing in `bytes` needs an escape, which is the usual case. It always reads all of
+/// them, so that the compiler can vectorise the loop.
 fn is_clean(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |found, &byte| found | is_special(byte))
 }
 
-/// Whether a byte needs an escape, or in JSON may be part of what needs one.
+/// Whether a byte needs an escape, or in JSON may be part of a sequence that needs one.
 const fn is_special(byte: u8) -> bool {
     (byte.wrapping_sub(b' ') > b'~' - b' ') | (byte == b'"') | (byte == b'\\')
 }
@@ -141,7 +141,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn json_keeps_utf_8_and_shows_what_is_not() {
+    fn json_keeps_utf_8_and_shows_other_bytes_as_hex() {
         for (bytes, expected) in [
             (&b""[..], ""),
             (b"plain", "plain"),

@@ -26,11 +26,11 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the file to append to it and makes it if there is none, for its owner to write and
-    /// its group to read. Opening a FIFO that nobody reads fails instead of waiting.
+    /// Opens the file to append to it and makes it if there is none, for its owner to write and its
+    /// group to read. Opening a FIFO without a reader fails instead of waiting.
     ///
     /// # Errors
-    /// What the system says; the path is for the caller to name.
+    /// The system's error; the caller names the path.
     pub fn open(path: &Path) -> io::Result<Self> {
         Self::open_with(path, OFlag::O_NONBLOCK)
     }
@@ -44,7 +44,7 @@ impl LogFile {
     }
 
     fn open_with(path: &Path, flags: OFlag) -> io::Result<Self> {
-        // Reading is wanted to see what a dead process wrote; a FIFO or a terminal goes without.
+        // Reading shows what a dead process wrote; a FIFO or a terminal cannot be read back.
         let regular = match std::fs::metadata(path) {
             Ok(metadata) => metadata.is_file(),
             Err(_) => true,
@@ -63,7 +63,7 @@ impl LogFile {
         Ok(Self { file, id, is_regular: metadata.is_file() })
     }
 
-    /// Which file it is.
+    /// The identity of the open file.
     pub fn id(&self) -> FileId {
         self.id
     }
@@ -71,7 +71,7 @@ impl LogFile {
     /// Whether it is a plain file with one name only.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// The system's error.
     pub fn is_sole_name(&self) -> io::Result<bool> {
         Ok(self.is_regular && self.file.metadata()?.nlink() == 1)
     }
@@ -91,7 +91,7 @@ impl LogFile {
 }
 
 impl FileId {
-    /// Which file this is said of.
+    /// The identity of the file with this metadata.
     pub fn of(metadata: &Metadata) -> Self {
         let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let born_ns = born.and_then(|since| since.as_nanos().try_into().ok()).unwrap_or(0);
@@ -118,11 +118,11 @@ impl Drop for LockedFile<'_> {
     }
 }
 
-/// Makes the log file, so that workers who gave up their privileges can open it: to be called by
-/// the master before it forks, and before it tells the others to reopen.
+/// Makes the log file, so that workers that gave up their privileges can open it. The master calls
+/// this before it forks, and before it tells the others to reopen.
 ///
-/// Only a plain file of this very name is given away, never what a link leads to: who may write
-/// the directory must not thereby come into another's file.
+/// Only a plain file of this very name gets the new owner, never the target of a link: a user who
+/// may write the directory must not become the owner of another's file.
 ///
 /// # Errors
 /// When the file cannot be opened, or not be given to `owner` (user and group id).
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_link_leads_to_is_not_given_away() {
+    fn the_target_of_a_link_keeps_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("log"), dir.path().join("other"));
         fs::write(&other, "").unwrap();

@@ -16,7 +16,7 @@ use crate::log::clock::LineClock;
 use crate::log::escape::{push_json, push_text};
 use crate::log::record::Record;
 
-/// The longest line there is, in bytes, with its newline.
+/// The length limit of a line, in bytes, its newline included.
 pub const LINE_BYTES_MAX: usize = 32 * 1024;
 /// Where a field is cut, in bytes before escaping.
 pub const FIELD_BYTES_MAX: usize = 8 * 1024;

@@ -1,7 +1,7 @@
-//! How often one place in the code may speak.
+//! Limits the messages of each place in the code.
 //!
-//! Each call site has a number of messages per period. What it says beyond that is counted, and
-//! the count is told when the period is over. Pure: the time is an argument.
+//! Each call site may log a number of messages per period. Those beyond it are counted, and the
+//! count is logged when the period is over. Pure: the time is an argument.
 
 use std::collections::HashMap;
 
@@ -11,71 +11,71 @@ use ::log::Level;
 pub const MESSAGES_MAX: u32 = 100;
 /// The period, in milliseconds.
 pub const PERIOD_MS: u64 = 10_000;
-/// The target of messages that are never kept back: records of what somebody did, not of what
-/// happens again and again.
+/// The target of messages that are never suppressed: records of an operator's act, not of an event
+/// that happens again and again.
 pub const UNLIMITED: &str = "unlimited";
-/// Call sites that are told apart; all others share one allowance.
+/// Call sites that are counted apart; all others share one allowance.
 const SITES_MAX: usize = 1024;
 
 /// A place in the code: file and line.
 pub type Site = (&'static str, u32);
 
-/// What every call site has said lately.
+/// The allowances of all call sites.
 #[derive(Debug, Default)]
 pub struct Limits {
     sites: HashMap<Site, Allowance>,
 }
 
-/// What one call site has said in its current period.
+/// The messages of one call site in its current period.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     since_ms: u64,
     level: Level,
     n_said: u32,
-    n_kept_back: u64,
+    n_suppressed: u64,
 }
 
-/// Messages of one call site that were kept back in a period that is over.
+/// Messages of one call site that were suppressed in a period that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptBack {
-    /// Where they came from.
+pub struct Suppressed {
+    /// Their call site.
     pub site: Site,
     /// Their level.
     pub level: Level,
-    /// How many they were.
+    /// Their number.
     pub n: u64,
 }
 
 impl Limits {
-    /// Whether the call site may say something now; if not, that is counted. What it was kept
-    /// from saying in a period that ends hereby is returned with it.
-    pub fn admit(&mut self, site: Site, level: Level, now_ms: u64) -> (bool, Option<KeptBack>) {
+    /// Whether the call site may log now; if not, the message is counted. If this ends a period,
+    /// the messages suppressed in it are returned too.
+    pub fn admit(&mut self, site: Site, level: Level, now_ms: u64) -> (bool, Option<Suppressed>) {
         let has_room = self.sites.len() < SITES_MAX || self.sites.contains_key(&site);
         let site = if has_room { site } else { OTHERS };
-        let fresh = Allowance { since_ms: now_ms, level, n_said: 0, n_kept_back: 0 };
+        let fresh = Allowance { since_ms: now_ms, level, n_said: 0, n_suppressed: 0 };
         let allowance = self.sites.entry(site).or_insert(fresh);
-        let mut kept_back = None;
+        let mut suppressed = None;
         if now_ms.saturating_sub(allowance.since_ms) >= PERIOD_MS {
-            kept_back = allowance.kept_back(site);
+            suppressed = allowance.suppressed(site);
             *allowance = fresh;
         }
         if allowance.n_said < MESSAGES_MAX {
             allowance.n_said += 1;
-            (true, kept_back)
+            (true, suppressed)
         } else {
             allowance.level = allowance.level.min(level);
-            allowance.n_kept_back += 1;
-            (false, kept_back)
+            allowance.n_suppressed += 1;
+            (false, suppressed)
         }
     }
 
-    /// Ends the periods that are over and returns what was kept back in them.
-    pub fn expire(&mut self, now_ms: u64) -> Vec<KeptBack> {
+    /// Ends the periods that are over and returns the messages suppressed in them.
+    pub fn expire(&mut self, now_ms: u64) -> Vec<Suppressed> {
         let mut all = Vec::new();
         self.sites.retain(|site, allowance| {
             let is_over = now_ms.saturating_sub(allowance.since_ms) >= PERIOD_MS;
             if is_over {
-                all.extend(allowance.kept_back(*site));
+                all.extend(allowance.suppressed(*site));
             }
             !is_over
         });
@@ -84,8 +84,12 @@ impl Limits {
 }
 
 impl Allowance {
-    fn kept_back(&self, site: Site) -> Option<KeptBack> {
-        (self.n_kept_back > 0).then_some(KeptBack { site, level: self.level, n: self.n_kept_back })
+    fn suppressed(&self, site: Site) -> Option<Suppressed> {
+        (self.n_suppressed > 0).then_some(Suppressed {
+            site,
+            level: self.level,
+            n: self.n_suppressed,
+        })
     }
 }
 
@@ -99,7 +103,7 @@ mod tests {
     const HERE: Site = ("here.rs", 1);
 
     #[test]
-    fn a_site_speaks_so_often_and_then_is_counted() {
+    fn a_site_logs_up_to_its_limit_and_is_counted_beyond_it() {
         let mut limits = Limits::default();
         for _ in 0..MESSAGES_MAX {
             assert_eq!(limits.admit(HERE, Level::Warn, 5), (true, None));
@@ -109,18 +113,18 @@ mod tests {
         }
         assert_eq!(limits.admit(("there.rs", 1), Level::Warn, 5), (true, None));
         assert_eq!(limits.expire(PERIOD_MS + 4), []);
-        let kept_back = KeptBack { site: HERE, level: Level::Warn, n: 3 };
-        assert_eq!(limits.admit(HERE, Level::Info, PERIOD_MS + 5), (true, Some(kept_back)));
+        let suppressed = Suppressed { site: HERE, level: Level::Warn, n: 3 };
+        assert_eq!(limits.admit(HERE, Level::Info, PERIOD_MS + 5), (true, Some(suppressed)));
     }
 
     #[test]
-    fn what_was_kept_back_is_told_when_the_period_is_over() {
+    fn suppressed_messages_are_reported_when_the_period_is_over() {
         let mut limits = Limits::default();
         for _ in 0..MESSAGES_MAX + 2 {
             limits.admit(HERE, Level::Error, 0);
         }
-        let kept_back = KeptBack { site: HERE, level: Level::Error, n: 2 };
-        assert_eq!(limits.expire(PERIOD_MS), [kept_back]);
+        let suppressed = Suppressed { site: HERE, level: Level::Error, n: 2 };
+        assert_eq!(limits.expire(PERIOD_MS), [suppressed]);
         assert_eq!(limits.expire(PERIOD_MS), []);
         assert!(limits.sites.is_empty());
     }
@@ -139,7 +143,7 @@ mod tests {
             limits.admit(("many.rs", line), Level::Info, 0);
         }
         assert_eq!(limits.sites.len(), SITES_MAX + 1);
-        let kept_back = limits.expire(PERIOD_MS);
-        assert_eq!(kept_back, [KeptBack { site: OTHERS, level: Level::Info, n: 100 }]);
+        let suppressed = limits.expire(PERIOD_MS);
+        assert_eq!(suppressed, [Suppressed { site: OTHERS, level: Level::Info, n: 100 }]);
     }
 }

@@ -1,11 +1,11 @@
-//! A message of the error log, made harmless: one line, of bounded length.
+//! A message of the error log: one line, of bounded length, without control characters.
 
 use std::fmt;
 
 /// Where a message is cut, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 2048;
 
-/// A message as one harmless line: cut at its limit, control characters escaped.
+/// A message as one line: cut at its limit, control characters escaped.
 #[derive(Debug, Default)]
 pub struct Message(String);
 
@@ -15,7 +15,7 @@ impl Message {
         Self::default()
     }
 
-    /// What has been written.
+    /// The text so far.
     pub fn text(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! What ktrix tells the operator: the access log and the error log.
+//! The operator's logs: the access log and the error log.
 //!
 //! The **access log** has a line for every answer. A worker formats lines ([`mod@format`]) into its
 //! own ring in shared memory ([`ring`]) and moves them to the file in bursts, under the file's
@@ -6,8 +6,8 @@
 //! worker, so a line that was accepted is written even if the worker is killed; [`recover`] does
 //! it, exactly once.
 //!
-//! The **error log** ([`error`]) is the `log` facade's far end: syslog, a file or stderr, limited
-//! in rate per call site, and never waiting either.
+//! The **error log** ([`error`]) is the logger behind the `log` facade: syslog, a file or stderr,
+//! limited in rate per call site. It never waits either.
 
 pub mod clock;
 pub mod escape;

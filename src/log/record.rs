@@ -1,7 +1,7 @@
-//! The facts of one exchange, as the access log tells them.
+//! The facts of one exchange for its line in the access log.
 //!
-//! A record borrows everything and says nothing about how it is written. What is unknown is left
-//! empty: an empty text, or `None`.
+//! A record borrows everything and knows no format. An unknown fact is left empty: an empty text,
+//! or `None`.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 pub struct Record<'a> {
     /// When the answer ended, in microseconds since 1970.
     pub time_us: u64,
-    /// Who asked; `None` on a Unix socket. IPv4 in IPv6's clothes is shown as IPv4.
+    /// The client's address; `None` on a Unix socket. An IPv4-mapped IPv6 address is shown as IPv4.
     pub client: Option<IpAddr>,
     /// The request line as it was received, without its line end; may be cut or garbage if the
     /// request was refused.

@@ -1,7 +1,8 @@
-//! What a dead worker's ring still holds goes to the file.
+//! Moves the lines in a dead worker's ring to the file.
 //!
-//! For the master, when a worker's death has been seen and nobody sits in its seat. The file is
-//! opened for each try and closed after it, so that no child inherits it, and the lock with it.
+//! The master does this once it has seen a worker's death and before another worker takes the seat.
+//! The file is opened for each try and closed after it, so that no child inherits it, and the lock
+//! with it.
 
 use std::fs;
 use std::io;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::log::file::LogFile;
 use crate::log::ring::{FileId, Ring, Rings};
 
-/// What became of a dead worker's lines.
+/// The outcome for a dead worker's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Drained {
@@ -20,17 +21,17 @@ pub enum Drained {
         /// Bytes written now.
         bytes: u64,
     },
-    /// Somebody else has the file: try again in a moment.
+    /// Another process has locked the file: try again in a moment.
     Busy,
 }
 
-/// Writes what the ring of a dead process holds to the log at `path`: what it had committed, what
-/// it had prepared, and the rest of what it was writing when it died, each line once. Does not
+/// Writes the lines in the ring of a dead process to the log at `path`: the committed ones, the
+/// prepared ones, and the rest of the write that the death interrupted, each line once. Does not
 /// wait for the file.
 ///
 /// # Errors
-/// When the file cannot be opened or written. Nothing is lost by that: try again later. A ring
-/// that makes no sense is an error once, and empty then.
+/// When the file cannot be opened or written. No line is lost by that: try again later. A ring with
+/// contradictory positions is an error once, and empty then.
 pub fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained> {
     let Some(ring) = rings.ring(seat) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no log ring for this seat"));
@@ -52,8 +53,8 @@ pub fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained
     Ok(Drained::Done { bytes })
 }
 
-/// Finishes a write to a file that is not at `path` any more, since it was renamed meanwhile. If
-/// it is gone, its lines go to the file at `path`.
+/// Finishes a write to a file that is no longer at `path`, since it was renamed meanwhile. If the
+/// file is gone, its lines go to the file at `path`.
 fn finish_elsewhere(
     rings: &Rings,
     ring: &Ring<'_>,
@@ -76,7 +77,7 @@ fn finish_elsewhere(
 }
 
 /// The name that the file has now, if it is in the same directory and the name begins as the old
-/// one did: rotation adds to a name, and nothing else is to be touched.
+/// one did: rotation adds to a name, and no other file may be touched.
 fn renamed(path: &Path, id: FileId) -> Option<PathBuf> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let stem = path.file_stem()?.as_encoded_bytes();
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_a_dead_one_left_is_written_once() {
+    fn lines_of_a_dead_process_are_written_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         for present in 0..=8 {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_to_a_deleted_file_is_done_anew() {
+    fn a_write_to_a_deleted_file_is_repeated_in_the_new_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let rings = dead_rings(&path, "one\ntwo\n", 6);

@@ -1,7 +1,7 @@
 //! The rings: lines on their way to the file, in memory that outlives the worker that wrote them.
 //!
 //! There is one ring per seat (a process's number). Its owner appends lines and moves them to the
-//! file; after its death somebody else moves what is left. Positions only ever grow; a byte's
+//! file; after the owner's death another process moves the rest. Positions only ever grow; a byte's
 //! place is its position modulo the ring's size.
 //!
 //! ```text
@@ -9,13 +9,13 @@
 //! ──────────────────────── head ────── tail ──── end ──────
 //! ```
 //!
-//! A line is *prepared* before its answer goes out and *committed* after that. What is prepared
-//! when its owner dies counts as a line, since the answer may have left.
+//! A line is *prepared* before its answer goes out and *committed* after that. A line that is
+//! prepared when its owner dies counts, since the answer may have left.
 //!
-//! Beside its positions each ring has an [`Intent`]: which bytes its owner is just writing to
-//! which place of which file. It is set before the first byte is written and cleared after the
-//! last, both under the file's lock. Whoever holds the lock and finds another's intent knows that
-//! its owner died in the middle, and finishes the work (`append.rs`).
+//! Beside its positions each ring has an [`Intent`]: the bytes that its owner is writing, and the
+//! file and offset they go to. It is set before the first byte is written and cleared after the
+//! last, both under the file's lock. A process that holds the lock and finds another's intent knows
+//! that its owner died in the middle, and finishes the write (`append.rs`).
 //!
 //! | word of a seat | meaning |
 //! | --- | --- |
@@ -45,8 +45,9 @@ pub struct Rings {
 
 impl Rings {
     /// Makes empty rings for `n_seats` processes, of `bytes_each` bytes, rounded up to a power of
-    /// two and to [`RING_BYTES_MIN`] at least. To be called before the first fork, and once for
-    /// the life of the master: who writes a file looks for interrupted writes in these only.
+    /// two and to [`RING_BYTES_MIN`] at least. Called before the first fork, and once for the life
+    /// of the master: a process that writes a file looks for interrupted writes in these rings
+    /// only.
     ///
     /// # Errors
     /// When the memory is refused, or the sizes overflow.
@@ -73,7 +74,7 @@ impl Rings {
         Some(Ring { state, words, map: &self.map, bytes_at, len: self.bytes_each })
     }
 
-    /// The seats whose intent is set: who writes right now, or died while writing.
+    /// The seats with an intent: their process is writing, or died while writing.
     pub fn with_intent(&self) -> impl Iterator<Item = (usize, Ring<'_>)> {
         let states = self.map.words().get(..self.n_seats).unwrap_or_default();
         let seats = states.iter().enumerate();
@@ -93,14 +94,14 @@ pub struct Ring<'a> {
     len: usize,
 }
 
-/// What a ring holds, as positions: `head <= tail <= end <= head + len`.
+/// The positions of a ring: `head <= tail <= end <= head + len`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// What is before it has been moved to the file.
+    /// Bytes before it have been moved to the file.
     pub head: u64,
-    /// What is before it has been committed.
+    /// Bytes before it have been committed.
     pub tail: u64,
-    /// What is before it has been prepared.
+    /// Bytes before it have been prepared.
     pub end: u64,
 }
 
@@ -117,7 +118,7 @@ pub struct Intent {
     pub to: u64,
 }
 
-/// What tells a file from all others, whatever its name.
+/// Identifies a file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     /// Number of the device.
@@ -130,7 +131,7 @@ pub struct FileId {
 }
 
 impl Ring<'_> {
-    /// Appends a line to what is prepared. False if there is no room for it.
+    /// Appends a line to the prepared ones. False if there is no room for it.
     #[must_use]
     pub fn prepare(&self, line: &[u8]) -> bool {
         if !self.has_room(line.len()) {
@@ -140,17 +141,17 @@ impl Ring<'_> {
         let (first, second) = line.split_at(line.len().min(self.len - self.place(end)));
         self.map.copy_in(self.bytes_at + self.place(end), first);
         self.map.copy_in(self.bytes_at, second);
-        // Release: whoever sees the new end sees the bytes before it.
+        // Release: a process that sees the new end sees the bytes before it.
         self.words[END].store(end.wrapping_add(line.len() as u64), Ordering::Release);
         true
     }
 
-    /// Makes lines of what is prepared.
+    /// Commits the prepared lines.
     pub fn commit(&self) {
         self.words[TAIL].store(self.load(END), Ordering::Release);
     }
 
-    /// Takes back what is prepared.
+    /// Drops the prepared lines.
     pub fn cancel(&self) {
         self.words[END].store(self.load(TAIL), Ordering::Release);
     }
@@ -171,8 +172,8 @@ impl Ring<'_> {
         self.load(TAIL).saturating_sub(self.load(HEAD))
     }
 
-    /// What the ring holds; `None` if its positions contradict each other, which only a process
-    /// that ran wild can have done.
+    /// The positions of the ring; `None` if they contradict each other, which only a faulty process
+    /// can cause.
     pub fn span(&self) -> Option<Span> {
         let span = Span { head: self.load(HEAD), tail: self.load(TAIL), end: self.load(END) };
         let is_sound = span.head <= span.tail
@@ -189,7 +190,7 @@ impl Ring<'_> {
         self.map.copy_out(self.bytes_at, len - first, out);
     }
 
-    /// Frees what is before `head`: it is in the file.
+    /// Frees the bytes before `head`: they are in the file.
     pub fn free_before(&self, head: u64) {
         self.words[HEAD].store(head, Ordering::Release);
     }
@@ -212,7 +213,7 @@ impl Ring<'_> {
         self.words[DROPPED].load(Ordering::Relaxed)
     }
 
-    /// Says what is about to be written. Only under the lock of the intent's file.
+    /// Sets the intent before a write. Only under the lock of the intent's file.
     pub fn set_intent(&self, intent: &Intent) {
         let Intent { file, offset, from, to } = *intent;
         for (word, value) in [
@@ -228,12 +229,12 @@ impl Ring<'_> {
         self.state.store(STATE_WRITING, Ordering::Release);
     }
 
-    /// Says that nothing is being written.
+    /// Clears the intent after a write.
     pub fn end_intent(&self) {
         self.state.store(STATE_IDLE, Ordering::Release);
     }
 
-    /// What is being written, or was when its writer died.
+    /// The write in progress, or the one that its writer's death interrupted.
     pub fn intent(&self) -> Option<Intent> {
         if self.state.load(Ordering::Acquire) == STATE_IDLE {
             return None;
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_prepared_counts_once_it_is_committed() {
+    fn prepared_lines_count_once_committed() {
         let rings = Rings::create(2, 1).unwrap();
         let ring = rings.ring(1).unwrap();
         assert_eq!(ring.size(), RING_BYTES_MIN);

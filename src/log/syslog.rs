@@ -1,7 +1,7 @@
 //! Syslog: messages to the local socket, in the form of RFC 3164.
 //!
-//! The `syslog` crate writes the form; the socket is ours, since it must not block, must come
-//! back when the syslog daemon is restarted, and must not lose what was said meanwhile:
+//! The `syslog` crate formats; the socket is ktrix's own, since it must not block, must reconnect
+//! when the syslog daemon is restarted, and must not lose messages meanwhile:
 //!
 //! ```text
 //! send ─ accepted ─▶ done
@@ -20,10 +20,10 @@ use ::syslog::{Facility, Formatter3164, LogFormat};
 /// Where the local syslog daemon listens.
 pub const SOCKET_PATH: &str = "/dev/log";
 
-/// Messages that are kept while nobody takes them.
+/// The limit of messages that are kept while syslog accepts none.
 pub const SPOOL_MESSAGES_MAX: usize = 1024;
 
-/// A way to the local syslog daemon.
+/// A connection to the local syslog daemon.
 #[derive(Debug)]
 pub struct Syslog {
     path: PathBuf,
@@ -34,8 +34,8 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    /// A way to the daemon that listens at `path`; `process` and `pid` make the tag. Nothing is
-    /// connected before the first message.
+    /// A connection to the daemon that listens at `path`; `process` and `pid` make the tag. It
+    /// connects with the first message.
     pub fn new(path: &Path, process: &str, pid: u32) -> Self {
         let facility = Facility::LOG_DAEMON;
         let format = Formatter3164 { facility, hostname: None, process: process.to_owned(), pid };
@@ -45,7 +45,8 @@ impl Syslog {
     /// Sends the message, or keeps it until it can be sent.
     ///
     /// # Errors
-    /// When nobody takes messages; the first time since somebody did. It is kept all the same.
+    /// When syslog does not accept the message, the first time since it last did. The message is
+    /// kept all the same.
     pub fn send(&mut self, level: Level, message: &str) -> io::Result<()> {
         let was_clear = self.spool.is_empty();
         let datagram = self.datagram(level, message);
@@ -60,22 +61,22 @@ impl Syslog {
         }
     }
 
-    /// Sends what has been kept; whether all of it is gone now.
+    /// Sends the kept messages; returns whether none is left.
     pub fn tick(&mut self) -> bool {
         self.drain().is_ok()
     }
 
-    /// Messages that wait for somebody to take them.
+    /// Messages that wait to be sent.
     pub fn n_spooled(&self) -> usize {
         self.spool.len()
     }
 
-    /// Connects anew with the next message.
+    /// Connects again with the next message.
     pub fn reopen(&mut self) {
         self.socket = None;
     }
 
-    /// Sends what another one has kept, before its own.
+    /// Sends the messages that another connection has kept, before its own.
     pub fn take_over(&mut self, mut old: Self) {
         old.spool.append(&mut self.spool);
         self.spool = old.spool;
@@ -90,7 +91,7 @@ impl Syslog {
             }
         }
         if self.n_dropped > 0 {
-            let text = format!("{} messages lost while syslog took none", self.n_dropped);
+            let text = format!("{} messages lost, syslog accepted none", self.n_dropped);
             let datagram = self.datagram(Level::Warn, &text);
             self.pass_on(&datagram)?;
             self.n_dropped = 0;
@@ -145,7 +146,7 @@ fn send_once(socket: &UnixDatagram, datagram: &[u8]) -> io::Result<()> {
     }
 }
 
-/// What every syslog daemon takes (RFC 3164 section 4.1).
+/// The length that every syslog daemon accepts (RFC 3164 section 4.1).
 const DATAGRAM_BYTES: usize = 1024;
 
 #[cfg(test)]
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_reads_nothing_blocks_nobody_and_the_loss_is_told() {
+    fn a_daemon_that_reads_nothing_does_not_block_and_the_loss_is_logged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let socket = listener(&path);
@@ -226,7 +227,7 @@ mod tests {
         messages.extend(received(&socket));
         let last = messages.pop().unwrap();
         let n_lost = n_all - messages.len();
-        assert!(last.ends_with(&format!(": {n_lost} messages lost while syslog took none")));
+        assert!(last.ends_with(&format!(": {n_lost} messages lost, syslog accepted none")));
         for (n, message) in messages.iter().enumerate() {
             assert!(message.ends_with(&format!(": {n}")), "{message}");
         }
