@@ -1,15 +1,15 @@
-//! The short plain answers that ktrix gives in its own name.
+//! The short plain answers that ktrix makes itself.
 
 use crate::http::fields::Fields;
 use crate::http::method::Method;
 use crate::http::status::Status;
 
-/// Fields and body of an answer of ours: the status, a sentence, and whatever fields the case asks
-/// for (`Retry-After`, `Allow`, `Content-Range`).
+/// Fields and body of an answer that ktrix makes itself: the status, a sentence, and the fields
+/// that the case needs (`Retry-After`, `Allow`, `Content-Range`).
 ///
-/// The sentence is ours and never repeats what a client sent. It is not to be stored, by anybody.
-/// For a status without content the body is empty. `Date` and what concerns the connection are
-/// left to the writer.
+/// The sentence is fixed text and never repeats a client's bytes. No cache may store the answer.
+/// For a status without content the body is empty. The writer adds `Date` and the fields of the
+/// connection.
 pub fn own(status: Status, detail: &str, extra: &[(&str, &str)]) -> (Fields, Vec<u8>) {
     let body = if status.has_no_body(Method::Get) { Vec::new() } else { text(status, detail) };
     let mut fields = Fields::with_capacity(extra.len() + 4, 192);
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_what_and_why() {
+    fn an_answer_names_its_status_and_the_reason() {
         let (fields, body) = own(Status::SERVICE_UNAVAILABLE, "no server", &[("Retry-After", "5")]);
         assert_eq!(body, b"503 Service Unavailable: no server\n");
         let length = body.len().to_string();
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_detail_or_no_body_goes_without() {
+    fn detail_and_body_are_left_out_where_there_is_none() {
         assert_eq!(own(Status::NOT_FOUND, "", &[]).1, b"404 Not Found\n");
         assert_eq!(own(Status(599), "", &[]).1, b"599\n");
         let (fields, body) = own(Status::NO_CONTENT, "x", &[]);

@@ -5,14 +5,14 @@ use std::net::Ipv6Addr;
 use crate::base::chars;
 use crate::http::flaw::Flaw;
 
-/// The parts of an authority, as they were sent.
+/// The components of an authority, as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
     /// A registered name, an IPv4 address, or an IPv6 address in its brackets; never empty.
     pub host: &'a [u8],
     /// The port, if one was sent.
     pub port: Option<u16>,
-    /// The whole text, without a colon that no port follows.
+    /// The whole text, without a colon that has no port behind it.
     pub text: &'a [u8],
 }
 
@@ -20,7 +20,7 @@ impl<'a> Authority<'a> {
     /// Takes an authority apart.
     ///
     /// User information is refused (RFC 9110 section 4.2.4), and so are an empty host, zone
-    /// identifiers and addresses of future versions: nothing asks for them with good intent.
+    /// identifiers and addresses of future versions: no honest client sends them.
     ///
     /// # Errors
     /// [`Flaw::BadHost`].
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_and_ports_are_told_apart() {
+    fn hosts_and_ports_are_separated() {
         let table: [(&str, &str, Option<u16>); 9] = [
             ("a", "a", None),
             ("a:", "a", None),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_mean_two_hosts_is_refused() {
+    fn ambiguous_hosts_are_refused() {
         let table = [
             "",
             ":80",

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use crate::http::content_range::ContentRange;
 
-/// What stands around the parts of a body.
+/// The bytes around the parts of a body.
 #[derive(Clone, Debug)]
 pub struct ByteRanges {
     /// The value of `Content-Type`.
     pub content_type: String,
-    /// What goes before each part, in their order.
+    /// The bytes before each part, in the order of the parts.
     pub heads: Vec<Vec<u8>>,
-    /// What goes after the last part.
+    /// The bytes after the last part.
     pub end: Vec<u8>,
     /// The length of the body: parts, heads and end.
     pub length: u64,
@@ -20,8 +20,8 @@ pub struct ByteRanges {
 impl ByteRanges {
     /// Around these parts of `complete` bytes of the type `kind`, which may be left out.
     ///
-    /// Nobody who can choose the octets of a part may know `mark` before, for the parts end where
-    /// it stands.
+    /// `mark` must be unpredictable for anyone who can choose the octets of a part, since the mark
+    /// ends a part wherever it occurs.
     pub fn new(ranges: &[Range<u64>], complete: u64, kind: Option<&[u8]>, mark: u64) -> Self {
         let heads: Vec<Vec<u8>> = ranges
             .iter()
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_is_not_known_is_not_said() {
+    fn an_unknown_type_is_left_out() {
         let around = ByteRanges::new(&[0..2, 9..10], 10, None, 1);
         assert!(around.heads[0].starts_with(b"\r\n--0000000000000001\r\nContent-Range: "));
     }

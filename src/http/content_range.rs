@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::base::chars;
 use crate::http::fields::Fields;
 
-/// Where a part lies in its whole.
+/// The position of a part in its whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContentRange {
     /// The bytes of the part; never empty, and within the whole as far as its length is known.
@@ -15,8 +15,8 @@ pub struct ContentRange {
 }
 
 impl ContentRange {
-    /// What a 206 with a single part says; `None` if it is missing, doubled, of another unit, or
-    /// invalid: such a part must not be put together with others (section 14.4).
+    /// The value in a 206 with a single part; `None` if it is missing, doubled, of another unit, or
+    /// invalid: such a part must not be combined with others (section 14.4).
     pub fn of(response: &Fields) -> Option<Self> {
         let mut values = response.get_all("content-range");
         match (values.next(), values.next()) {
@@ -52,7 +52,7 @@ impl ContentRange {
     }
 }
 
-/// `Content-Range` of a 416: how long the whole is of which there is no such part.
+/// `Content-Range` of a 416: the length of the whole, of which no requested part exists.
 pub fn unsatisfied(complete: u64) -> String {
     format!("bytes */{complete}")
 }
@@ -65,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn only_what_is_whole_and_possible_is_read() {
+    fn only_complete_and_possible_values_are_read() {
         let is = |range, complete| Some(ContentRange { range, complete });
         let table = [
             ("bytes 0-4/10", is(0..5, Some(10))),
@@ -97,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(first in 0..1u64 << 60, len in 1..1u64 << 60, more: Option<u32>) {
+        fn written_values_read_back(first in 0..1u64 << 60, len in 1..1u64 << 60, more: Option<u32>) {
             let end = first + len;
             let complete = more.map(|more| end + u64::from(more));
             let part = ContentRange { range: first..end, complete };

@@ -1,10 +1,10 @@
-//! The Cookie field of a request, RFC 6265 section 4.2: only as much as is asked about it.
+//! The Cookie field of a request, RFC 6265 section 4.2, as far as rules need it.
 
 use crate::base::chars::trim_ows;
 use crate::http::fields::Fields;
 
-/// The cookies of a request, name and value as sent. A pair without an equals sign is a value
-/// without a name to servers that take it at all.
+/// The cookies of a request, name and value as sent. Servers that accept a pair without an equals
+/// sign take it as a value without a name.
 pub fn pairs(request: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> {
     request.get_all("cookie").flat_map(|line| line.split(|byte| *byte == b';')).map(|pair| {
         let pair = trim_ows(pair);
@@ -15,7 +15,8 @@ pub fn pairs(request: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The value of a cookie: the first one, as most servers take it. Names have their case.
+/// The value of the first cookie with this name, which is the one most servers take. Names are
+/// case-sensitive.
 pub fn value<'r>(request: &'r Fields, name: &[u8]) -> Option<&'r [u8]> {
     pairs(request).find(|(own, _)| *own == name).map(|(_, value)| value)
 }
@@ -43,7 +44,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_upsets_it(line in "[a-c=; \t]{0,24}") {
+        fn no_line_panics(line in "[a-c=; \t]{0,24}") {
             let request = request(&[&line]);
             prop_assert!(pairs(&request).count() >= 1);
         }

@@ -4,10 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use httpdate::HttpDate;
 
-/// Length of a date in the one form that is written.
+/// Length of a date in the form that ktrix writes.
 pub const DATE_LEN: usize = 29;
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`; what lies after the year 9999 is that year's last second.
+/// `Sun, 06 Nov 1994 08:49:37 GMT`; a time after the year 9999 is shown as that year's last second.
 pub fn format(unix_s: u64) -> [u8; DATE_LEN] {
     let unix_s = unix_s.min(UNIX_S_MAX);
     let (day, second) = (unix_s / 86_400, unix_s % 86_400);
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn dates_are_those_of_the_judge(unix_s in 0u64..=UNIX_S_MAX) {
+        fn dates_agree_with_the_httpdate_crate(unix_s in 0u64..=UNIX_S_MAX) {
             let judge = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s));
             let text = format(unix_s);
             prop_assert_eq!(&text[..], judge.as_bytes());

@@ -14,8 +14,8 @@ use crate::http::list;
 
 /// An ordered list of fields.
 ///
-/// At most 4 GiB of lines; what would go beyond is not kept. Heads are limited to a tiny part of
-/// that long before.
+/// At most 4 GiB of lines; fields beyond that are dropped. Heads are limited to a tiny part of that
+/// long before.
 #[derive(Clone, Default)]
 pub struct Fields {
     /// The lines, and gaps where lines were removed.
@@ -42,15 +42,15 @@ impl Fields {
         }
     }
 
-    /// Takes fields that were parsed out of `block`, where each part is a slice of it.
+    /// Takes fields that were parsed out of `block`: each name and value is a slice of it.
     ///
-    /// If the block is already in the form that is kept, it is copied in one go.
-    pub(crate) fn adopt<'a>(
+    /// A block that is already in the stored form is copied in one go.
+    pub(crate) fn from_parsed<'a>(
         block: &[u8],
         parsed: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     ) -> Self {
         let mut fields = Self::with_capacity(parsed.len(), block.len());
-        if fields.adopt_whole(block, parsed.clone()).is_none() {
+        if fields.copy_block(block, parsed.clone()).is_none() {
             fields.lines.clear();
             parsed.for_each(|(name, value)| fields.push(name, value));
         }
@@ -62,7 +62,7 @@ impl Fields {
         self.push_parts(name, &[value]);
     }
 
-    /// Appends a field whose value is these parts one after the other.
+    /// Appends a field; its value is the concatenation of these parts.
     pub fn push_parts(&mut self, name: &[u8], value: &[&[u8]]) {
         if let Some(line) = self.append(name, value) {
             self.lines.push(line);
@@ -70,7 +70,7 @@ impl Fields {
         }
     }
 
-    /// Appends those fields of another list for which this is true of name and value.
+    /// Appends the fields of another list for which `keep` is true of name and value.
     pub fn append_from(&mut self, other: &Self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         for line in &other.lines {
             let name = part(&other.bytes, line.name());
@@ -85,7 +85,7 @@ impl Fields {
         }
     }
 
-    /// Puts this value in the place of the first field of this name, and removes the others.
+    /// Replaces the first field of this name by this value, and removes the others.
     pub fn set(&mut self, name: &str, value: &[u8]) {
         let place = self.lines.iter().position(|line| self.has_name(*line, name.as_bytes()));
         self.remove(name);
@@ -103,7 +103,7 @@ impl Fields {
         }
     }
 
-    /// Keeps the fields for which this is true of name and value, in their order.
+    /// Keeps the fields for which `keep` is true of name and value, in their order.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let n_before = self.lines.len();
         let (bytes, wire_len) = (&self.bytes, &mut self.wire_len);
@@ -173,7 +173,7 @@ impl Fields {
         }
     }
 
-    fn adopt_whole<'a>(
+    fn copy_block<'a>(
         &mut self,
         block: &[u8],
         parsed: impl Iterator<Item = (&'a [u8], &'a [u8])>,
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_breaks_out_of_its_line() {
+    fn no_value_breaks_out_of_its_line() {
         let mut fields = Fields::new();
         fields.push(b"a", b"b\r\nc: d\0");
         assert_eq!(written(&fields), "a: b  c: d \r\n");
@@ -385,7 +385,7 @@ mod tests {
     proptest! {
         /// A plain list of pairs is the model.
         #[test]
-        fn it_behaves_as_a_list_of_pairs(steps in proptest::collection::vec(step(), 0..24)) {
+        fn fields_behave_as_a_list_of_pairs(steps in proptest::collection::vec(step(), 0..24)) {
             let names = ["a", "bb", "Ab", "c-d"];
             let mut fields = Fields::new();
             let mut model: Vec<(String, Vec<u8>)> = Vec::new();

@@ -1,13 +1,13 @@
 //! Every way in which a peer can break the protocol, each with a word.
 //!
-//! A flaw is expected, answered, counted and logged; it is never an error of ours. After a flaw
-//! the connection's framing is not to be trusted, so it is always closed.
+//! A flaw is expected, answered, counted and logged; it is never an error of ktrix. After a flaw
+//! the framing of the connection cannot be trusted, so it is always closed.
 
 use crate::http::status::Status;
 
 macro_rules! flaws {
     ($($(#[$doc:meta])* $name:ident $word:literal $status:ident;)*) => {
-        /// What a peer did wrong.
+        /// A violation of the protocol by a peer.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Flaw {
             $($(#[$doc])* $name,)*
@@ -24,9 +24,9 @@ macro_rules! flaws {
                 }
             }
 
-            /// What a client that did this is answered.
+            /// The status for a client that did this.
             ///
-            /// An origin's flaw is answered with 502 whatever it is; that is the caller's part.
+            /// The caller answers an origin's flaw with 502 instead.
             pub const fn status(self) -> Status {
                 match self {
                     $(Self::$name => Status::$status,)*
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_answered_with_an_error() {
+    fn every_flaw_has_an_error_status() {
         let allowed = [400, 413, 414, 417, 431, 501, 505];
         assert!(Flaw::ALL.iter().all(|flaw| allowed.contains(&flaw.status().0)));
     }

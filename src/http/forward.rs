@@ -14,7 +14,7 @@ use crate::http::method::Method;
 use crate::http::scheme::Scheme;
 use crate::http::version::Version;
 
-/// Who sent a request, and to what.
+/// The sender of a request, and the scheme and host it addressed.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     /// The client's address; none for a Unix socket.
@@ -25,12 +25,12 @@ pub struct Peer<'a> {
     pub host: &'a [u8],
 }
 
-/// The fields of a request as the origin gets it: `Host` first, then what the client sent and may
-/// go further, then the framing of the body as it will be sent, then who asked.
+/// The fields of a request as the origin gets it: `Host` first, then the client's fields that may
+/// go further, then the framing of the body as it will be sent, then the forwarding fields.
 ///
-/// `X-Forwarded-For`, `Forwarded` and `Via` grow by one; `X-Forwarded-Proto` and
-/// `X-Forwarded-Host` say what this hop saw, whatever was claimed. `Expect` is dropped: ktrix
-/// answers it. `Host` is empty where an HTTP/1.0 client sent none; the caller may set a better one.
+/// `X-Forwarded-For`, `Forwarded` and `Via` grow by one; `X-Forwarded-Proto` and `X-Forwarded-Host`
+/// say what this hop saw, whatever the client claimed. `Expect` is dropped: ktrix answers it.
+/// `Host` is empty where an HTTP/1.0 client sent none; the caller may set a better one.
 pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) -> Fields {
     let sent = &head.fields;
     let hop = Hop::of(sent);
@@ -53,8 +53,8 @@ pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) 
     fields
 }
 
-/// The fields of a response for the client or for the store: without those of the connection and
-/// of the framing, which whoever writes it adds, and with `Via` and, where missing, `Date`.
+/// The fields of a response for the client or for the store: without those of the connection and of
+/// the framing, which the writer adds, and with `Via` and, where missing, `Date`.
 pub fn response_fields(head: &ResponseHead, now: Now) -> Fields {
     let sent = &head.fields;
     let hop = Hop::of(sent);
@@ -69,7 +69,7 @@ pub fn response_fields(head: &ResponseHead, now: Now) -> Fields {
 }
 
 /// `Max-Forwards` of an OPTIONS or TRACE request (RFC 9110 section 7.6.2). At 0 ktrix is the last
-/// to get it and answers it itself; a value that is no number is ignored.
+/// recipient and answers it itself; a value that is not a number is ignored.
 pub fn max_forwards(head: &RequestHead) -> Option<u64> {
     if !matches!(head.method, Method::Options | Method::Trace) {
         return None;
@@ -77,8 +77,8 @@ pub fn max_forwards(head: &RequestHead) -> Option<u64> {
     chars::parse_decimal(head.fields.get("max-forwards")?)
 }
 
-/// Whether [`request_fields`] writes this field anew, or one that many origins cannot tell from it:
-/// `X_Forwarded_Host` beside `X-Forwarded-Host` would be the one that counts for some.
+/// Whether [`request_fields`] writes this field itself, or one that many origins cannot tell from
+/// it: for some, `X_Forwarded_Host` would count before `X-Forwarded-Host`.
 fn is_rewritten(name: &[u8]) -> bool {
     let is = |known: &str| chars::eq_as_variable(name, known.as_bytes());
     match name.len() {
@@ -108,7 +108,7 @@ fn push_framing(fields: &mut Fields, method: Method, framing: BodyLength) {
 }
 
 fn push_forwarded(fields: &mut Fields, sent: &Fields, peer: &Peer<'_>) {
-    // A client of a dual-stack socket is known by its IPv4 address where it has one.
+    // A client of a dual-stack socket is identified by its IPv4 address if it has one.
     let client = peer.client.map(|client| client.to_canonical());
     let mut address = String::new();
     if let Some(client) = client {
@@ -134,25 +134,25 @@ fn push_forwarded(fields: &mut Fields, sent: &Fields, peer: &Peer<'_>) {
     push_joined(fields, "Forwarded", sent, &element);
 }
 
-/// Leaves of what others claim in `Forwarded` only who they say asked: the last element is this
-/// hop's own and stays as it is. For a request whose answer is for more than one client, who must
-/// not say by which host or protocol it is made.
+/// Removes the claims of other hops in `Forwarded` except `for`; the last element is this hop's own
+/// and stays as it is. For a request with an answer that is shared by clients: one client must not
+/// choose the host or protocol that the answer is made for.
 pub fn forget_claims(fields: &mut Fields) {
     let Some(value) = fields.get("forwarded").map(<[u8]>::to_vec) else { return };
     let elements: Vec<&[u8]> = list::members(&value).collect();
     let Some((own, others)) = elements.split_last() else { return };
     let kept: Vec<&[u8]> =
-        others.iter().filter_map(|element| who_asked(element)).chain([*own]).collect();
+        others.iter().filter_map(|element| for_pair(element)).chain([*own]).collect();
     fields.set("Forwarded", &kept.join(&b", "[..]));
 }
 
-/// Whether a client claims more in `Forwarded` than who asked.
+/// Whether a client claims more in `Forwarded` than `for`.
 pub fn has_claims(sent: &Fields) -> bool {
-    sent.list("forwarded").any(|element| who_asked(element) != Some(element))
+    sent.list("forwarded").any(|element| for_pair(element) != Some(element))
 }
 
 /// The `for` pair of an element, RFC 7239 section 5.2.
-fn who_asked(element: &[u8]) -> Option<&[u8]> {
+fn for_pair(element: &[u8]) -> Option<&[u8]> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let pairs = element.split(|&byte| {
         let is_end = byte == b';' && !is_quoted;
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_others_are_forgotten_and_who_asked_is_kept() {
+    fn claims_of_other_hops_are_removed_except_for() {
         for (sent, kept) in [
             (
                 "for=1.1.1.1;host=evil;proto=evil, for=2.2.2.2;host=a",
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_is_no_claim() {
+    fn a_for_pair_is_no_claim() {
         for (sent, is_claim) in [
             ("for=a", false),
             ("FOR=\"[::1]:80\", for=unknown", false),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_request_tells_who_asked() {
+    fn a_plain_request_names_its_client() {
         let text =
             "GET / HTTP/1.1\r\nAccept: */*\r\nConnection: close\r\nHost: A.example:80\r\n\r\n";
         assert_eq!(
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_spelling_of_what_is_rewritten_goes_further() {
+    fn other_spellings_of_rewritten_fields_are_dropped() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_Host: evil\r\nx_forwarded-proto: evil\r\n\
                     X_Forwarded_For: evil\r\nContent_Length: 666\r\nX_Other: b\r\n\r\n";
         let fields = forwarded(text, "192.0.2.1", BodyLength::None);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_client_is_unknown() {
+    fn client_of_a_unix_socket_is_unknown() {
         let fields = forwarded("GET / HTTP/1.0\r\n\r\n", "", BodyLength::None);
         let expected = "Host: \r\nX-Forwarded-Proto: http\r\nForwarded: for=unknown;proto=http\r\nVia: 1.0 ktrix\r\n";
         assert_eq!(fields, expected);
@@ -403,10 +403,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client sends, the origin gets one host, the framing that was meant, and
-        /// nothing of the connection.
+        /// Whatever a client sends, the origin gets one host, the framing that ktrix understood,
+        /// and no field of the connection.
         #[test]
-        fn what_is_passed_on_is_one_clear_request(
+        fn forwarded_request_is_unambiguous(
             lines in proptest::collection::vec(line(), 0..12),
             method in prop::sample::select(vec!["GET", "POST", "OPTIONS", "BREW"]),
             framing in prop_oneof![

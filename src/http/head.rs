@@ -1,4 +1,4 @@
-//! Heads as the rest of ktrix sees them: checked, unambiguous, whatever protocol carried them.
+//! Heads as the rest of ktrix sees them: checked and unambiguous, of any protocol version.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ pub enum BodyLength {
     None,
     /// This many bytes.
     Known(u64),
-    /// Chunks tell.
+    /// By chunks.
     Chunked,
     /// Everything until the connection is closed; never of a request.
     UntilClose,
@@ -46,7 +46,7 @@ pub struct RequestHead {
     host_len: usize,
 }
 
-/// What the start line and the fields of a request were found to say.
+/// The contents of a request's start line and fields.
 pub(crate) struct RequestParts<'a> {
     pub(crate) line: &'a [u8],
     pub(crate) method: Method,
@@ -63,8 +63,8 @@ impl RequestHead {
     /// Puts a head together from parts that were checked one by one.
     ///
     /// # Errors
-    /// What is wrong with the host: of an absolute target, or else of `Host`, which an HTTP/1.1
-    /// request must have (RFC 9112 sections 3.2.2 and 3.3).
+    /// The flaw of the host: of an absolute target, or else of `Host`, which an HTTP/1.1 request
+    /// must have (RFC 9112 sections 3.2.2 and 3.3).
     pub(crate) fn new(parts: RequestParts<'_>, host_field: Option<&[u8]>) -> Result<Self, Flaw> {
         let named = host_field.map(Authority::parse).transpose()?;
         if named.is_none() && parts.version >= Version::Http11 {
@@ -96,8 +96,8 @@ impl RequestHead {
         })
     }
 
-    /// The host that is asked, in lower case, without port and without the dot that may end a
-    /// name; an IPv6 address keeps its brackets. Empty for HTTP/1.0 without `Host`.
+    /// The requested host, in lower case, without port and without the dot that may end a name; an
+    /// IPv6 address keeps its brackets. Empty for HTTP/1.0 without `Host`.
     pub fn host(&self) -> &[u8] {
         let host = self.authority().get(..self.host_len).unwrap_or_default();
         host.strip_suffix(b".").unwrap_or(host)
@@ -136,8 +136,8 @@ pub struct ResponseHead {
     pub reason: Cow<'static, [u8]>,
     /// Every field as sent, those of the connection and the framing included.
     pub fields: Fields,
-    /// How the body that follows ends; [`BodyLength::None`] for interim responses, for 204 and
-    /// 304, and for what answers HEAD.
+    /// How the body that follows ends; [`BodyLength::None`] for interim responses, for 204 and 304,
+    /// and for answers to HEAD.
     pub length: BodyLength,
     /// The value of `Content-Length`, also where no body follows (HEAD, 304).
     pub content_length: Option<u64>,
@@ -145,14 +145,14 @@ pub struct ResponseHead {
     pub keeps_alive: bool,
 }
 
-/// What becomes of the connection after a message.
+/// The fate of the connection after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
     KeepAlive,
     Close,
 }
 
-/// What a client waits for before it sends its body.
+/// The interim answer that a client waits for before it sends its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expectation {
     Nothing,

@@ -1,13 +1,13 @@
 //! Fields that belong to one connection and go no further (RFC 9110 section 7.6.1).
 //!
-//! They are those of a fixed list and those that `Connection` names. A sender may not use that to
-//! take away what decides how a message is framed, stored, routed or trusted: naming such a field
-//! has no effect.
+//! They are those of a fixed list and those that `Connection` names. A sender may not use
+//! `Connection` to remove a field that decides how a message is framed, stored, routed or trusted:
+//! naming such a field has no effect.
 
 use crate::base::chars;
 use crate::http::fields::Fields;
 
-/// What of one head stops here.
+/// The fields of one head that end at this hop.
 #[derive(Clone, Debug)]
 pub struct Hop<'a> {
     /// Names that `Connection` adds to the fixed list; almost always none.
@@ -34,7 +34,7 @@ impl<'a> Hop<'a> {
 }
 
 /// Removes every field that goes no further. `TE: trailers` stays, in just these words, if it was
-/// said: whoever sends it on must also name it in a `Connection` of its own.
+/// sent: the caller that forwards it must also name it in a `Connection` of its own.
 pub fn strip(fields: &mut Fields) {
     let takes_trailers = takes_trailers(fields);
     let named: Vec<Vec<u8>> = Hop::of(fields).named.iter().map(|name| name.to_vec()).collect();
@@ -58,8 +58,8 @@ pub fn upgrade(fields: &Fields) -> Option<&[u8]> {
     fields.list("connection").any(is_named).then_some(value)
 }
 
-/// Asks for (or agrees to) another protocol on this connection, after [`strip`] or what else left
-/// the fields without it.
+/// Asks for (or agrees to) another protocol on this connection, after [`strip`] or another step
+/// removed its fields.
 pub fn push_upgrade(fields: &mut Fields, protocols: &[u8]) {
     fields.push(b"Connection", b"upgrade");
     fields.push(b"Upgrade", protocols);
@@ -67,8 +67,8 @@ pub fn push_upgrade(fields: &mut Fields, protocols: &[u8]) {
 
 /// Whether this field never goes further than one connection.
 ///
-/// `Trailer` is among them, for trailers may have to be dropped on the way; `Proxy`, which is no
-/// header at all, because it becomes a trusted variable in CGI programs.
+/// `Trailer` is among them, since trailers may have to be dropped on the way; `Proxy`, which is not
+/// a registered field, because it becomes a trusted variable in CGI programs.
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     let is = |known: &str| chars::eq_ignore_case(name, known.as_bytes());
     match name.len() {
@@ -86,7 +86,7 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
-/// Whether this is a connection option that is no field.
+/// Whether this is a connection option that is not a field.
 fn is_option(name: &[u8]) -> bool {
     chars::eq_ignore_case(name, b"close")
 }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_connection_names_goes_no_further() {
+    fn fields_named_by_connection_go_no_further() {
         let pairs = [
             ("Connection", "close, X-a,, \t x-B"),
             ("X-A", "1"),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_takes_nothing_that_decides() {
+    fn connection_cannot_remove_a_deciding_field() {
         for name in END_TO_END {
             assert_eq!(stripped(&[("Connection", name), (name, "x")]), [name]);
         }

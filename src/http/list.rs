@@ -7,7 +7,7 @@ use crate::base::chars;
 /// The members of one field value: trimmed, empty ones left out.
 ///
 /// A comma within a quoted string does not separate. A quote that is never closed makes the rest
-/// one member, so that nothing after it is taken for something of its own.
+/// one member, so that nothing after it becomes a member.
 pub fn members(value: &[u8]) -> Members<'_> {
     Members { rest: value }
 }
@@ -56,7 +56,7 @@ fn split_at_comma(value: &[u8]) -> (&[u8], &[u8]) {
     (value, b"")
 }
 
-/// Where an octet stands in regard to quoted strings.
+/// The state of an octet with respect to quoted strings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quoting {
     Outside,
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_fall_apart_at_their_commas() {
+    fn lists_are_split_at_their_commas() {
         let table: [(&str, &[&str]); 9] = [
             ("", &[]),
             (" , ,\t,", &[]),

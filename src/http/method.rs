@@ -1,6 +1,6 @@
 //! Request methods and what RFC 9110 section 9 says about them.
 
-/// A method that ktrix knows something about, or [`Method::Other`].
+/// A method with properties of its own, or [`Method::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// RFC 9110 section 9.3.1.
@@ -21,7 +21,7 @@ pub enum Method {
     Connect,
     /// RFC 5789.
     Patch,
-    /// Any other token; nothing is known about it, so nothing good is assumed.
+    /// Any other token; ktrix assumes that it is neither safe nor idempotent.
     Other,
 }
 

@@ -1,9 +1,8 @@
 //! HTTP as pure functions of bytes: strict where a peer could mean two things.
 //!
-//! Bytes in, values out, and back; no sockets, no clock. What travels inside ktrix is
-//! [`head::RequestHead`] and [`head::ResponseHead`] with their [`fields::Fields`], whatever
-//! protocol version the bytes came in; [`h1`] is HTTP/1 on the wire. Every way in which a peer
-//! can break the rules is a [`flaw::Flaw`].
+//! Bytes in, values out, and back; no sockets, no clock. The other floors use [`head::RequestHead`]
+//! and [`head::ResponseHead`] with their [`fields::Fields`], for any protocol version; [`h1`] is
+//! HTTP/1 on the wire. Every way in which a peer can break the rules is a [`flaw::Flaw`].
 
 pub mod method;
 pub mod status;

@@ -1,8 +1,8 @@
-//! The path that a request means, for choosing a route by it.
+//! The normalised path of a request, for choosing a route.
 //!
 //! `/up/../admin`, `/%61dmin` and `//admin` all lead an origin to `/admin`. A route that is chosen
-//! by the path as it was sent could be gone round; so it is chosen by what the path means. What
-//! goes to the origin, and into the key, is what was sent.
+//! by the path as sent could be bypassed, so the normalised path chooses it. The origin gets, and
+//! the key holds, the path as sent.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ fn is_plain(path: &[u8]) -> bool {
         && memchr::memmem::find(path, b"/.").is_none()
 }
 
-/// Undoes percent-encoding once. What is no encoding stays.
+/// Undoes percent-encoding once. An invalid encoding stays.
 fn decode(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ways_round_lead_to_the_same_place() {
+    fn all_spellings_have_the_same_normal_form() {
         for (sent, means) in [
             ("/up/../admin", "/admin"),
             ("/%61dmin", "/admin"),
@@ -94,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_meant_has_no_way_round_left(path in "/[a-b./%2e]{0,24}") {
+        fn a_normalised_path_has_no_dot_segments_and_no_empty_ones(path in "/[a-b./%2e]{0,24}") {
             let path = meant(path.as_bytes()).into_owned();
             prop_assert_eq!(path.first(), Some(&b'/'));
             prop_assert!(!path.split(|&byte| byte == b'/').any(|part| part == b".."));

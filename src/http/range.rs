@@ -6,24 +6,24 @@ use crate::base::chars;
 use crate::http::fields::Fields;
 use crate::http::list;
 
-/// The parts of a representation that a request asks for.
+/// The parts of a representation that a request selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
-    /// All of it: nothing else was asked for, or not in a way that is to be heeded.
+    /// All of it: no range was requested, or the field has to be ignored.
     Whole,
     /// This part; never empty, never past the end.
     One(Range<u64>),
     /// These parts, in the order asked for; at least two and at most [`RANGES_MAX`], none empty,
     /// none past the end, no two overlapping or touching.
     Many(Vec<Range<u64>>),
-    /// Well asked for, but nothing of it exists: 416.
+    /// Valid, but no part of it exists: 416.
     Unsatisfiable,
 }
 
-/// What the `Range` of a request means for a representation of this many bytes.
+/// The parts that the `Range` of a request selects of a representation of this many bytes.
 ///
-/// A doubled field is ignored, as is anything that [`resolve`] does not understand. That the
-/// method is GET, and what `If-Range` says, is for the caller to see to.
+/// A doubled field is ignored, as is one that [`resolve`] does not understand. The caller checks
+/// that the method is GET, and evaluates `If-Range`.
 pub fn of(request: &Fields, length: u64) -> Ranges {
     let mut values = request.get_all("range");
     match (values.next(), values.next()) {
@@ -32,12 +32,12 @@ pub fn of(request: &Fields, length: u64) -> Ranges {
     }
 }
 
-/// What a value of `Range` means for a representation of this many bytes.
+/// The parts that a value of `Range` selects of a representation of this many bytes.
 ///
 /// Parts that overlap or touch become one (section 15.3.7.2), so that no byte is sent twice.
-/// Another unit than bytes, bad syntax, more than [`SPECS_MAX`] parts, or more than
-/// [`RANGES_MAX`] when those are joined, mean the whole, as section 14.2 allows: so an answer has
-/// never much more bytes than the representation.
+/// Another unit than bytes, bad syntax, more than [`SPECS_MAX`] parts, or more than [`RANGES_MAX`]
+/// after the joining, select the whole, as section 14.2 allows: an answer never has many more bytes
+/// than the representation.
 pub fn resolve(value: &[u8], length: u64) -> Ranges {
     let unit = value.get(..UNIT.len()).unwrap_or_default();
     if !chars::eq_ignore_case(unit, UNIT) {
@@ -58,8 +58,8 @@ pub fn resolve(value: &[u8], length: u64) -> Ranges {
         return Ranges::Whole;
     }
     match found.as_slice() {
-        // Of nothing, the last bytes are nothing: that is the whole, and no part can say it.
-        [] if length == 0 && list::members(specs).any(is_some_suffix) => Ranges::Whole,
+        // A suffix of an empty representation is all of it, and no part can express that.
+        [] if length == 0 && list::members(specs).any(is_nonempty_suffix) => Ranges::Whole,
         [] => Ranges::Unsatisfiable,
         [range] => Ranges::One(range.clone()),
         _ => Ranges::Many(found),
@@ -73,7 +73,7 @@ pub enum Spec {
     FromTo(u64, u64),
     /// From this position to the end.
     From(u64),
-    /// So many last bytes; may be 0, which nothing satisfies.
+    /// This many last bytes; may be 0, which no representation satisfies.
     Last(u64),
 }
 
@@ -88,7 +88,7 @@ impl Spec {
         Self::parse(spec).filter(|_| chars::eq_ignore_case(unit, UNIT))
     }
 
-    /// What asks for these bytes, which are not none, of so many.
+    /// The spec that selects these bytes, at least one, of this many.
     pub fn of_missing(range: &Range<u64>, length: u64) -> Self {
         match range.end == length {
             true => Self::From(range.start),
@@ -96,7 +96,7 @@ impl Spec {
         }
     }
 
-    /// What there is of it in so many bytes.
+    /// The bytes that it selects of this many.
     pub fn within(self, length: u64) -> Option<Range<u64>> {
         let range = match self {
             Self::FromTo(first, last) => first..last.saturating_add(1).min(length),
@@ -106,7 +106,7 @@ impl Spec {
         (range.start < range.end).then_some(range)
     }
 
-    /// The value of a `Range` that asks for it.
+    /// The value of a `Range` with this spec alone.
     pub fn text(self) -> String {
         match self {
             Self::FromTo(first, last) => format!("bytes={first}-{last}"),
@@ -128,8 +128,8 @@ impl Spec {
     }
 }
 
-/// Puts a part among those that were found before, together with all that it overlaps or touches,
-/// where the first of them stands.
+/// Inserts a part among those found before, joined with all that it overlaps or touches, at the
+/// place of the first of them.
 fn join(found: &mut Vec<Range<u64>>, mut range: Range<u64>) {
     let mut at = found.len();
     while let Some(other) =
@@ -143,7 +143,7 @@ fn join(found: &mut Vec<Range<u64>>, mut range: Range<u64>) {
 }
 
 /// `-n` with n over 0.
-fn is_some_suffix(spec: &[u8]) -> bool {
+fn is_nonempty_suffix(spec: &[u8]) -> bool {
     matches!(Spec::parse(spec), Some(Spec::Last(1..)))
 }
 
@@ -153,7 +153,7 @@ enum Position {
     Bad,
 }
 
-/// A number of any length; beyond what 64 bits hold it is beyond every end, too.
+/// A number of any length; one that does not fit 64 bits is past every end, too.
 fn position(digits: &[u8]) -> Position {
     if digits.is_empty() {
         return Position::Empty;
@@ -170,10 +170,10 @@ fn position(digits: &[u8]) -> Position {
 
 const UNIT: &[u8] = b"bytes=";
 
-/// The most parts that an answer has.
+/// The limit of parts in an answer.
 pub const RANGES_MAX: usize = 16;
 
-/// The most parts that a request may ask for, before those that belong together are joined.
+/// The limit of parts in a request, before overlapping ones are joined.
 pub const SPECS_MAX: usize = 64;
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_parts_are_the_whole() {
+    fn too_many_parts_select_the_whole() {
         let parts =
             |n: u64| (0..n).map(|i| format!("{0}-{0}", i * 2)).collect::<Vec<_>>().join(",");
         let resolve = |n| resolve(format!("bytes={}", parts(n)).as_bytes(), 1000);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_field_says_nothing() {
+    fn a_doubled_field_is_ignored() {
         let mut request: Fields = [("Range", "bytes=0-1")].into_iter().collect();
         assert_eq!(of(&request, 10), Ranges::One(0..2));
         request.push(b"range", b"bytes=2-3");
@@ -282,7 +282,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_exists(
+        fn found_parts_exist(
             value in "bytes=[0-9, -]{0,40}",
             length in prop_oneof![0u64..30, any::<u64>()],
         ) {

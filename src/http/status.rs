@@ -62,7 +62,7 @@ statuses! {
     FOUND 302 "Found";
     /// 303.
     SEE_OTHER 303 "See Other";
-    /// 304: what the client has is still right.
+    /// 304: the client's copy is still valid.
     NOT_MODIFIED 304 "Not Modified";
     /// 305.
     USE_PROXY 305 "Use Proxy";
@@ -159,18 +159,18 @@ impl Status {
         self.0 >= 200 && self.0 < 300
     }
 
-    /// 4xx, 5xx and whatever lies beyond.
+    /// 4xx, 5xx and every code beyond.
     pub const fn is_error(self) -> bool {
         self.0 >= 400
     }
 
-    /// 5xx and whatever lies beyond (RFC 9110 section 15 has those treated as 5xx).
+    /// 5xx and every code beyond (RFC 9110 section 15: to be treated as 5xx).
     pub const fn is_server_error(self) -> bool {
         self.0 >= 500
     }
 
-    /// Whether a response with this code to this method ends with its head, whatever the head
-    /// says of a length (RFC 9112 section 6.3, rules 1 and 2).
+    /// Whether a response with this code to this method ends with its head, whatever length the
+    /// head declares (RFC 9112 section 6.3, rules 1 and 2).
     pub const fn has_no_body(self, request_method: Method) -> bool {
         matches!(request_method, Method::Head)
             || self.is_interim()
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn no_body_follows_what_rfc_9112_names() {
+    fn responses_that_rfc_9112_names_have_no_body() {
         for status in [100, 101, 103, 204, 304] {
             assert!(Status(status).has_no_body(Method::Get), "{status}");
         }

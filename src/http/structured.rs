@@ -1,12 +1,12 @@
-//! Dictionaries of structured fields, RFC 8941 section 3.2, as strictly as its parsing says: what
-//! is not exactly one is none.
+//! Dictionaries of structured fields, RFC 8941 section 3.2, parsed strictly: a value with any flaw
+//! is no dictionary.
 
 use crate::base::chars::is_token_char;
 
-/// Most members of a dictionary; more are refused.
+/// The limit of members in a dictionary; one with more is refused.
 const MEMBERS_MAX: usize = 64;
 
-/// Most parameters and members of inner lists in a whole dictionary.
+/// The limit of parameters and inner-list members in a whole dictionary.
 const INNER_MAX: usize = 256;
 
 /// A member: its key and value, without parameters.
@@ -33,8 +33,8 @@ pub enum Value {
     Other,
 }
 
-/// The members of a dictionary whose field has these lines, in order, the last value of each key;
-/// `None` where they are no dictionary. One without members is empty.
+/// The members of the dictionary that these field lines make, in order, with the last value of each
+/// key; `None` if they are no dictionary. A dictionary without members is empty.
 pub fn dictionary<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Vec<Member>> {
     let text = lines.collect::<Vec<_>>().join(&b", "[..]);
     let mut parser = Parser { rest: &text, n_inner: 0 };
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_dictionary_is_refused_as_a_whole() {
+    fn an_invalid_dictionary_is_refused_as_a_whole() {
         for line in [
             "a=1, &&&&",
             "MaX=1",
@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_upset_it(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_bytes_panic(line in proptest::collection::vec(any::<u8>(), 0..80)) {
             dictionary(std::iter::once(line.as_slice()));
         }
 

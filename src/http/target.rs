@@ -7,10 +7,10 @@ use crate::http::authority::Authority;
 use crate::http::flaw::Flaw;
 use crate::http::method::Method;
 
-/// What a request asks for, taken apart.
+/// The target of a request, taken apart.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The target as sent; behind it, where needed, what is sent to the origin instead.
+    /// The target as sent; behind it, if they differ, the target for the origin.
     text: Box<[u8]>,
     form: Form,
     /// Length of the target as sent.
@@ -72,12 +72,12 @@ impl Target {
         self.part(self.path.clone())
     }
 
-    /// What follows the first `?`, if there is one.
+    /// The part after the first `?`, if there is one.
     pub fn query(&self) -> Option<&[u8]> {
         self.part(self.path.end..self.path_and_query.end).strip_prefix(b"?")
     }
 
-    /// What is sent to the origin: begins with `/`, or is `*`, or is the authority for CONNECT.
+    /// The target for the origin: begins with `/`, or is `*`, or is the authority for CONNECT.
     pub fn path_and_query(&self) -> &[u8] {
         self.part(self.path_and_query.clone())
     }
@@ -149,7 +149,7 @@ impl Target {
     }
 }
 
-/// The same bytes were sent in the same form.
+/// Equal if the same bytes were sent in the same form.
 impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
         self.form == other.form && self.as_sent() == other.as_sent()
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_is_refused() {
+    fn invalid_targets_are_refused() {
         let table: [(Method, &[u8]); 16] = [
             (Method::Get, b""),
             (Method::Get, b"*"),

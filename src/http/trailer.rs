@@ -1,6 +1,6 @@
-//! Which fields may come after a body (RFC 9110 section 6.5.1).
+//! The fields that may come after a body (RFC 9110 section 6.5.1).
 //!
-//! A trailer is read after all decisions were made from the head. A field that would have changed
+//! A trailer arrives after all decisions were made from the head. A field that would have changed
 //! one of them is dropped: framing, routing, controls, authentication, content.
 
 use crate::base::chars;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_changes_nothing_is_allowed() {
+    fn only_fields_that_change_no_decision_are_allowed() {
         assert!(FORBIDDEN.is_sorted());
         for name in ["Content-Length", "TRANSFER-ENCODING", "Host", "Set-Cookie", "Cache-Control"] {
             assert!(!is_allowed(name.as_bytes()), "{name}");

@@ -1,8 +1,7 @@
 //! Entity tags and the conditions of a request (RFC 9110 sections 8.8 and 13.1), each by itself.
 //!
-//! The order in which conditions count is section 13.2.2, and is the caller's. A condition that is
-//! there holds or does not; `None` says that the request has no such condition, or one that is to
-//! be ignored.
+//! The caller applies the order of conditions (section 13.2.2). A condition that is present holds
+//! or does not; `None` says that the request has no such condition, or one to be ignored.
 
 use crate::base::chars;
 use crate::http::date;
@@ -13,7 +12,7 @@ use crate::http::fields::Fields;
 pub struct EntityTag<'a> {
     /// Whether it only promises equivalence, not equality octet by octet.
     pub is_weak: bool,
-    /// What is between the quotes.
+    /// The text between the quotes.
     pub opaque: &'a [u8],
 }
 
@@ -38,14 +37,14 @@ impl<'a> EntityTag<'a> {
         self.opaque == other.opaque
     }
 
-    /// A tag at the start of the text, and what follows it.
+    /// A tag at the start of the text, and the rest.
     fn take(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (is_weak, quoted) = match text.strip_prefix(b"W/") {
             Some(quoted) => (true, quoted),
             None => (false, text),
         };
         let inner = quoted.strip_prefix(b"\"")?;
-        // There is no escape within a tag: a backslash is an octet as any other.
+        // There is no escape within a tag: a backslash is an ordinary octet.
         let (opaque, rest) = inner.split_at_checked(memchr::memchr(b'"', inner)?)?;
         let is_tag_char = |octet: &u8| *octet > b' ' && *octet != 0x7f;
         let tag = Self { is_weak, opaque };
@@ -76,8 +75,8 @@ pub fn if_unmodified_since(request: &Fields, last_modified_s: Option<u64>) -> Op
 }
 
 /// Whether `If-Range` lets `Range` count (RFC 9110 section 13.1.5): by a strong tag, or by a date
-/// that is just the response's `Last-Modified`, if that is old enough to be strong (section
-/// 8.8.2.2). `date_s` is the response's `Date`.
+/// equal to the response's `Last-Modified`, if that is old enough to be strong (section 8.8.2.2).
+/// `date_s` is the response's `Date`.
 pub fn if_range(
     request: &Fields,
     current: Option<&EntityTag<'_>>,
@@ -96,7 +95,7 @@ pub fn if_range(
     Some(is_strong && date::parse(value).is_some() && date::parse(value) == last_modified_s)
 }
 
-/// Whether `*` or any of the tags matches; what follows a flaw in the list does not count.
+/// Whether `*` or any of the tags matches; the list ends at its first flaw.
 fn any_tag(
     request: &Fields,
     name: &str,
@@ -123,7 +122,7 @@ fn any_tag(
     Some(false)
 }
 
-/// A date that is said once and is one; a doubled one says nothing.
+/// The date of a field that occurs once and is valid; a doubled field has none.
 fn single_date(fields: &Fields, name: &str) -> Option<u64> {
     let mut values = fields.get_all(name);
     let (first, second) = (values.next()?, values.next());
@@ -195,7 +194,7 @@ mod tests {
 
     #[test]
     fn lists_of_tags_match_any() {
-        // What If-Match and If-None-Match say of the tag "b".
+        // The results of If-Match and If-None-Match for the tag "b".
         let table: [(&[&str], bool, bool); 14] = [
             (&["*"], true, false),
             (&["\"b\""], true, false),

@@ -1,4 +1,4 @@
-//! The two versions of HTTP/1 that ktrix takes.
+//! The two versions of HTTP/1 that ktrix supports.
 
 /// The version that a head names (RFC 9112 section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +18,7 @@ impl Version {
         }
     }
 
-    /// As written in `Via` (RFC 9110 section 7.6.3), where `HTTP/` goes without saying.
+    /// As written in `Via` (RFC 9110 section 7.6.3), where `HTTP/` is implied.
     pub const fn number(self) -> &'static str {
         match self {
             Self::Http10 => "1.0",

@@ -9,7 +9,7 @@ use crate::http::h1::head::parse_fields;
 use crate::http::head::BodyLength;
 use crate::http::trailer;
 
-/// How large a trailer section may be.
+/// The limits of a trailer section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrailerLimits {
     /// Bytes of all lines together.
@@ -24,7 +24,7 @@ impl Default for TrailerLimits {
     }
 }
 
-/// What [`Decoder::decode`] found.
+/// The result of [`Decoder::decode`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// Data of the body.
@@ -64,7 +64,7 @@ pub struct Decoder {
     limits: TrailerLimits,
     /// Of all chunks.
     n_extension_bytes: u32,
-    /// Made at the first trailer, for most bodies have none.
+    /// Allocated at the first trailer, since most bodies have none.
     trailers: Option<Box<Trailers>>,
 }
 
@@ -103,10 +103,10 @@ impl Decoder {
         Self { state, limits, n_extension_bytes: 0, trailers: None }
     }
 
-    /// The next piece of data, or what else there is; call again with the rest of the input.
+    /// The next range of data, or the end; call again with the rest of the input.
     ///
     /// # Errors
-    /// The first flaw of the framing, and the same one ever after.
+    /// The first flaw of the framing, and the same one from then on.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Flaw> {
         let mut at = 0;
         loop {
@@ -133,7 +133,7 @@ impl Decoder {
         }
     }
 
-    /// Notes that this many bytes of data went past without [`Decoder::decode`], by splice.
+    /// Skips this many bytes of data that went past without [`Decoder::decode`], by splice.
     pub fn skip(&mut self, n: u64) {
         self.state = match self.state {
             State::Known { left } if left > n => State::Known { left: left - n },
@@ -144,7 +144,7 @@ impl Decoder {
         };
     }
 
-    /// The trailers that came after the last chunk, without those that may not be trailers.
+    /// The trailers after the last chunk, without those that may not be trailers.
     pub fn take_trailers(&mut self) -> Fields {
         self.trailers.take().map_or_else(Fields::new, |trailers| trailers.fields)
     }
@@ -234,7 +234,7 @@ impl Decoder {
         }
     }
 
-    /// Parses what trailers there are.
+    /// Parses the trailers, if there are any.
     fn finish(&mut self) -> Result<State, Flaw> {
         let Some(trailers) = self.trailers.as_deref_mut() else { return Ok(State::End) };
         let lines = std::mem::take(&mut trailers.lines);
@@ -262,7 +262,7 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(CHUNK_END);
 }
 
-/// What follows the data of a chunk.
+/// The bytes after the data of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
 /// The end of a body without trailers.
@@ -278,7 +278,7 @@ pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &Fields) {
 /// Sixteen digits are 64 bits; leading zeros count.
 const SIZE_DIGITS_MAX: u8 = 16;
 
-/// Of one chunk.
+/// The limit for one chunk.
 const EXTENSION_BYTES_MAX: u32 = 1 << 10;
 
 /// Of all chunks of a body.
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn no_body_is_over_at_once() {
+    fn an_absent_body_ends_at_once() {
         for length in [BodyLength::None, BodyLength::Known(0)] {
             let mut decoder = Decoder::new(length, TrailerLimits::default());
             assert!(decoder.is_end());
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn the_close_ends_what_has_no_other_end() {
+    fn the_close_ends_a_body_without_other_end() {
         let mut decoder = Decoder::new(BodyLength::UntilClose, TrailerLimits::default());
         assert_eq!(decode(&mut decoder, &[b"ab", b"", b"c"]), Ok((b"abc".to_vec(), false, 0)));
         assert_eq!((decoder.at_eof(), decoder.remaining()), (Ok(()), None));
@@ -500,7 +500,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(
+        fn written_chunks_read_back(
             chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..8),
             has_trailer in any::<bool>(),
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),

@@ -1,7 +1,7 @@
-//! What exactly is wrong with a head that did not parse.
+//! Finds the exact flaw of a head that did not parse.
 //!
-//! The fast way through a head only says that something is wrong. This is the slow way, for the
-//! word in the log: it looks at the lines one by one, and finds the first flaw in reading order.
+//! The fast path through a head only says that something is wrong. This slow path finds the word
+//! for the log: it looks at the lines one by one, and returns the first flaw in reading order.
 
 use crate::base::chars;
 use crate::http::flaw::Flaw;
@@ -58,7 +58,7 @@ fn of_request_line(line: &[u8]) -> Option<Flaw> {
     if target.is_empty() {
         return Some(Flaw::BadRequestLine);
     }
-    // The version first: what another protocol means by a target is not for us to say.
+    // The version first: the syntax of another protocol's target is not known here.
     of_version(version, Flaw::BadRequestLine)
         .or_else(|| Target::parse(Method::from_bytes(method), target).err())
 }
@@ -115,7 +115,7 @@ fn of_field(line: &[u8]) -> Option<Flaw> {
     (!is_value).then_some(Flaw::BadFieldValue)
 }
 
-/// The first line without its CRLF, and what follows.
+/// The first line without its CRLF, and the rest.
 fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr::memchr(b'\n', text).map_or(text.len(), |lf| lf + 1);
     let (line, rest) = text.split_at_checked(end).unwrap_or((text, b""));

@@ -1,7 +1,7 @@
-//! What the fields of a head say of the message's end and of the connection after it.
+//! The end of a message and the fate of its connection, from the fields of its head.
 //!
-//! RFC 9112 section 6.3 has rules for precedence where a head says two things; here such a head is
-//! refused instead, so that no rule is needed.
+//! RFC 9112 section 6.3 has rules for precedence where a head contradicts itself; here such a head
+//! is refused instead, so that no rule is needed.
 
 use crate::base::chars;
 use crate::http::fields::Fields;
@@ -12,7 +12,7 @@ use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::version::Version;
 
-/// The values of those fields that framing depends on, found in one pass.
+/// The values of the fields that decide framing, found in one pass.
 pub(super) struct Framing<'a> {
     version: Version,
     host: Occurrence<'a>,
@@ -41,7 +41,7 @@ impl<'a> Framing<'a> {
     }
 
     fn note(&mut self, name: &[u8], value: &'a [u8]) {
-        // The length decides nearly always, and is at hand.
+        // The length of the name decides nearly always, and costs nothing.
         match name.len() {
             4 if chars::eq_ignore_case(name, b"host") => self.host.note(value),
             6 if chars::eq_ignore_case(name, b"expect") => self.expect.note(value),
@@ -70,7 +70,7 @@ impl<'a> Framing<'a> {
         })
     }
 
-    /// The length of what follows a response's head, and the declared length of its content.
+    /// The length of the body after a response's head, and the declared length of its content.
     pub(super) fn response_length(
         &self,
         status: Status,
@@ -83,7 +83,7 @@ impl<'a> Framing<'a> {
         };
         if status.is_interim() || status == Status::NO_CONTENT {
             // RFC 9112 section 6.1 and RFC 9110 section 8.6: neither field may be sent here. A
-            // length of nothing does no harm and is often seen.
+            // length of 0 does no harm and is often seen.
             return match declared {
                 Declared::Nothing | Declared::Length(0) => Ok((BodyLength::None, None)),
                 _ => Err(Flaw::BodyNotAllowed),
@@ -141,7 +141,7 @@ impl<'a> Framing<'a> {
     }
 }
 
-/// What a head declares, whether or not a body follows.
+/// The declaration in a head, whether or not a body follows.
 #[derive(Clone, Copy)]
 enum Declared {
     Nothing,
@@ -149,7 +149,7 @@ enum Declared {
     Chunked,
 }
 
-/// How often a field was seen.
+/// The occurrences of a field.
 #[derive(Clone, Copy)]
 enum Occurrence<'a> {
     Never,
@@ -174,7 +174,7 @@ impl<'a> Occurrence<'a> {
     }
 }
 
-/// The only acceptable list of codings is `chunked`; what is wrong with any other?
+/// The only acceptable list of codings is `chunked`; finds the flaw of any other.
 fn check_coding(value: &[u8]) -> Result<Declared, Flaw> {
     if chars::eq_ignore_case(value, b"chunked") {
         return Ok(Declared::Chunked);

@@ -1,8 +1,8 @@
 //! Heads from bytes: httparse finds the parts, the rules here decide what they may say.
 //!
-//! Nothing is kept between two calls: a caller that has not got the whole head yet calls again
-//! with more of it, best after [`find_end`] found its end. Whatever a parser elsewhere on the way
-//! might read differently is a [`Flaw`]: line ends other than CRLF, white space around names,
+//! Nothing is kept between two calls: a caller that does not have the whole head yet calls again
+//! with more of it, best after [`find_end`] found its end. Everything that another parser on the
+//! way might read differently is a [`Flaw`]: line ends other than CRLF, white space around names,
 //! folded lines, and everything that the module `framing` refuses.
 
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ use crate::http::status::Status;
 use crate::http::target::Target;
 use crate::http::version::Version;
 
-/// How large a head may be.
+/// The limits of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes of the whole head, the empty line at its end included.
@@ -36,19 +36,19 @@ impl Default for HeadLimits {
     }
 }
 
-/// The index after the first empty line, looking at what came since `from`.
+/// The index after the first empty line, searched from `from` on.
 ///
-/// `from` is how much was looked at before; it may be 0. A found end does not say that a request
-/// is complete: up to two empty lines may stand before it, which [`parse_request`] skips. Nor does
-/// its absence say that more is to be waited for: what is wrong already, only the parse sees.
+/// `from` is the number of bytes searched before; it may be 0. A found end does not mean that a
+/// request is complete: up to two empty lines may precede it, which [`parse_request`] skips. A
+/// missing end does not mean that the caller must wait for more: only the parse finds flaws.
 pub fn find_end(buf: &[u8], from: usize) -> Option<usize> {
     let from = from.saturating_sub(END.len() - 1);
     let at = memchr::memmem::find(buf.get(from..)?, END)?;
     Some(from + at + END.len())
 }
 
-/// The request head at the start of `buf` and how many bytes it took; `None` means that more are
-/// needed. What follows the head is not looked at.
+/// The request head at the start of `buf` and its length in bytes; `None` means that more bytes are
+/// needed. Bytes after the head are not read.
 ///
 /// # Errors
 /// The first flaw found. A head that has reached a limit without an end is one, so a buffer of
@@ -68,8 +68,8 @@ pub fn parse_request(
     Ok(Some((head, n_skipped + len)))
 }
 
-/// The response head at the start of `buf` and how many bytes it took; `None` means that more are
-/// needed. An interim response is a head of its own, with no body; the next one follows it.
+/// The response head at the start of `buf` and its length in bytes; `None` means that more bytes
+/// are needed. An interim response is a head of its own, with no body; the next one follows it.
 ///
 /// # Errors
 /// The first flaw found, as in [`parse_request`].
@@ -93,7 +93,7 @@ pub fn parse_response(
     Ok(Some((head, len)))
 }
 
-/// Fields as [`Fields::write_to`] wrote them: lines of a stored head, with no empty line behind.
+/// Fields as [`Fields::write_to`] wrote them: the lines of a stored head, without an empty line.
 ///
 /// # Errors
 /// The first flaw found, and more fields than `n_fields_max`.
@@ -112,12 +112,12 @@ pub fn parse_fields(block: &[u8], n_fields_max: usize) -> Result<Fields, Flaw> {
             &mut on_heap
         }
     };
-    // An empty line ends a section for httparse; there is none in a block, so one is put behind.
+    // httparse ends a section at an empty line; a stored block has none, so one is appended.
     let section = [block, CRLF].concat();
     match httparse::parse_headers(&section, slots) {
         Ok(httparse::Status::Complete((len, parsed))) if len == section.len() => {
             let pairs = parsed.iter().map(|field| (field.name.as_bytes(), field.value));
-            Ok(Fields::adopt(section.get(..block.len()).unwrap_or_default(), pairs))
+            Ok(Fields::from_parsed(section.get(..block.len()).unwrap_or_default(), pairs))
         }
         Err(httparse::Error::TooManyHeaders) => Err(Flaw::TooManyFields),
         _ => Err(diagnosis::of_section(&section)),
@@ -190,7 +190,7 @@ fn read_response<'a>(
     Ok(ResponseHead { version, status, reason, fields, length, content_length, keeps_alive })
 }
 
-/// The flaw of a parse that failed.
+/// The flaw of a failed parse.
 fn check_parsed(
     result: httparse::Result<usize>,
     text: &[u8],
@@ -209,7 +209,7 @@ fn take_fields<'a>(text: &'a [u8], parsed: &[httparse::Header<'a>]) -> (&'a [u8]
     let (line, rest) = text.split_at_checked(line_len).unwrap_or((text, b""));
     let block = rest.get(CRLF.len()..rest.len().saturating_sub(CRLF.len())).unwrap_or_default();
     let pairs = parsed.iter().map(|field| (field.name.as_bytes(), field.value));
-    (line, Fields::adopt(block, pairs))
+    (line, Fields::from_parsed(block, pairs))
 }
 
 fn value_of<'a>(parsed: &[httparse::Header<'a>], name: &str) -> &'a [u8] {
@@ -235,13 +235,13 @@ fn extent(text: &[u8], n_bytes_max: usize) -> Result<Option<usize>, Flaw> {
     if text.len() >= n_bytes_max { Err(Flaw::HeadTooLarge) } else { Ok(None) }
 }
 
-/// Which limit a head broke: where its first line alone is too much, it is the target's.
+/// The limit that a head broke: the target's if the first line alone is too long.
 fn start_of(text: &[u8], limits: &HeadLimits, flaw: Flaw) -> Flaw {
     let is_long = first_line_len(text) > limits.target_bytes.saturating_add(LINE_SPARE_BYTES);
     if flaw == Flaw::HeadTooLarge && is_long { Flaw::TargetTooLong } else { flaw }
 }
 
-/// Refuses early what no further byte can mend.
+/// Refuses early a head that no further byte can make valid.
 fn check_partial_request(text: &[u8], limits: &HeadLimits) -> Result<(), Flaw> {
     let starts_well = match text {
         [] | b"\r" => true,
@@ -282,7 +282,7 @@ const fn version_of(minor: u8) -> Option<Version> {
 
 type Slot<'a> = MaybeUninit<httparse::Header<'a>>;
 
-/// Runs a parse with room for as many fields, on the stack unless a limit is unusually high.
+/// Runs a parse with room for this many fields, on the stack unless a limit is unusually high.
 fn with_slots<'a, T>(n_fields_max: usize, parse: impl FnOnce(&mut [Slot<'a>]) -> T) -> T {
     let mut slots = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
     match slots.get_mut(..n_fields_max) {
@@ -294,7 +294,7 @@ fn with_slots<'a, T>(n_fields_max: usize, parse: impl FnOnce(&mut [Slot<'a>]) ->
 const FIELDS_ON_STACK: usize = 128;
 const EMPTY_LINES_MAX: usize = 2;
 
-/// Room in a request line for all but the target: a long method, two spaces, the version, CR.
+/// Bytes of a request line beside its target: a long method, two spaces, the version, CR.
 const LINE_SPARE_BYTES: usize = 64;
 
 const CRLF: &[u8] = b"\r\n";
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_of_a_request_needs_more() {
+    fn every_cut_request_needs_more_bytes() {
         for cut in 0..TYPICAL.len() {
             assert!(matches!(request(&TYPICAL[..cut]), Ok(None)), "cut at {cut}");
         }
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn more_fields_than_the_stack_holds_are_a_matter_of_limits() {
+    fn more_fields_than_the_stack_holds_are_parsed_within_the_limit() {
         let fields = "a: b\r\n".repeat(300);
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let limits = HeadLimits { fields: 301, ..HeadLimits::default() };
@@ -560,7 +560,7 @@ mod tests {
             prop_assert_eq!(parse_fields(&block, 20), Ok(fields));
         }
 
-        /// Whatever is accepted has CRLF line ends only, no NUL, and one host at most.
+        /// An accepted head has CRLF line ends only, no NUL, and one host at most.
         #[test]
         fn a_damaged_request_is_refused_or_clean(
             at in 0usize..TYPICAL.len(),

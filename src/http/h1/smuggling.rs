@@ -1,4 +1,4 @@
-//! Every way to make two readers of one head disagree, and the flaw that ends it here.
+//! Heads that two readers could understand differently, and the flaw that refuses each.
 
 use crate::http::flaw::Flaw;
 use crate::http::h1::head::{HeadLimits, parse_request, parse_response};
@@ -23,7 +23,7 @@ fn ok(lines: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n").into_bytes()
 }
 
-/// Lines that no message may have, whoever sent it.
+/// Lines that no message may have, of a client or of an origin.
 const LINES: &[(&str, Flaw)] = &[
     ("Content-Length: 5\r\nTransfer-Encoding: chunked", Flaw::LengthAndCoding),
     ("Transfer-Encoding: chunked\r\nContent-Length: 5", Flaw::LengthAndCoding),
@@ -138,7 +138,7 @@ fn ambiguous_lines_are_refused_of_clients_and_origins() {
 fn a_flaw_is_found_with_every_other_line_around_it() {
     for (lines, flaw) in LINES {
         let around = format!("Accept: */*\r\n{lines}\r\nAccept-Language: en");
-        // Where the line would end the head, what follows is not looked at.
+        // Where the line would end the head, the rest is not read.
         assert_eq!(request(&post(&around)), Err(*flaw), "{lines:?}");
     }
 }
@@ -283,7 +283,7 @@ fn bad_status_lines_are_refused() {
 }
 
 #[test]
-fn what_belongs_to_no_old_or_bodiless_message_is_refused() {
+fn framing_fields_of_old_or_bodiless_messages_are_refused() {
     let coding = b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(request(coding), Err(Flaw::CodingTooOld));
     let coding = b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -309,7 +309,7 @@ fn unknown_expectations_are_refused() {
 }
 
 #[test]
-fn what_is_odd_but_clear_is_accepted() {
+fn odd_but_unambiguous_lines_are_accepted() {
     let table = [
         ("Content-Length: 5", BodyLength::Known(5)),
         ("Content-Length:5", BodyLength::Known(5)),
@@ -334,7 +334,7 @@ fn what_is_odd_but_clear_is_accepted() {
 
 #[test]
 fn every_octet_of_a_value_is_judged_alike_wherever_it_stands() {
-    // The fast way looks at many octets at once; none may slip through in any lane.
+    // The fast path reads many octets at once; none may slip through at any offset.
     for octet in 0..=255u8 {
         for at in 0..40 {
             let mut value = [b'a'; 41];

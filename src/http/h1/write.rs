@@ -1,5 +1,5 @@
-//! Heads to bytes. ktrix says HTTP/1.1 to everybody (RFC 9110 section 2.5); the caller has seen to
-//! the fields.
+//! Heads to bytes. ktrix always sends HTTP/1.1 (RFC 9110 section 2.5); the caller prepares the
+//! fields.
 
 use crate::http::fields::Fields;
 use crate::http::status::Status;
