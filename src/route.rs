@@ -156,7 +156,7 @@ impl Router {
     /// How the route of this host and path stores and answers, both as [`Self::find`] takes them
     /// but for the path's spelling; by the default where nothing is routed.
     pub fn rules_for(&self, host: &[u8], path: &[u8]) -> &Rc<Rules> {
-        match self.find(host, &path::meant(path)) {
+        match self.find(host, &path::normalise(path)) {
             Some(route) => self.rules(self.rule(route).rules),
             None => &self.unrouted,
         }

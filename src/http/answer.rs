@@ -10,7 +10,7 @@ use crate::http::status::Status;
 /// The sentence is fixed text and never repeats a client's bytes. No cache may store the answer.
 /// For a status without content the body is empty. The writer adds `Date` and the fields of the
 /// connection.
-pub fn own(status: Status, detail: &str, extra: &[(&str, &str)]) -> (Fields, Vec<u8>) {
+pub fn synthetic(status: Status, detail: &str, extra: &[(&str, &str)]) -> (Fields, Vec<u8>) {
     let body = if status.has_no_body(Method::Get) { Vec::new() } else { text(status, detail) };
     let mut fields = Fields::with_capacity(extra.len() + 4, 192);
     let mut digits = itoa::Buffer::new();
@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn an_answer_names_its_status_and_the_reason() {
-        let (fields, body) = own(Status::SERVICE_UNAVAILABLE, "no server", &[("Retry-After", "5")]);
+        let (fields, body) =
+            synthetic(Status::SERVICE_UNAVAILABLE, "no server", &[("Retry-After", "5")]);
         assert_eq!(body, b"503 Service Unavailable: no server\n");
         let length = body.len().to_string();
         assert_eq!(fields.get("content-length"), Some(length.as_bytes()));
@@ -52,9 +53,9 @@ mod tests {
 
     #[test]
     fn detail_and_body_are_left_out_where_there_is_none() {
-        assert_eq!(own(Status::NOT_FOUND, "", &[]).1, b"404 Not Found\n");
-        assert_eq!(own(Status(599), "", &[]).1, b"599\n");
-        let (fields, body) = own(Status::NO_CONTENT, "x", &[]);
+        assert_eq!(synthetic(Status::NOT_FOUND, "", &[]).1, b"404 Not Found\n");
+        assert_eq!(synthetic(Status(599), "", &[]).1, b"599\n");
+        let (fields, body) = synthetic(Status::NO_CONTENT, "x", &[]);
         assert!(body.is_empty() && !fields.contains("content-length"));
     }
 }

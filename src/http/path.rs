@@ -10,7 +10,7 @@ use crate::base::chars::hex_value;
 
 /// A path with its percent-encoding undone, its dot segments resolved (RFC 3986 section 5.2.4)
 /// and empty segments left out. Most paths are that already and are given back as they are.
-pub fn meant(path: &[u8]) -> Cow<'_, [u8]> {
+pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
     if is_plain(path) {
         return Cow::Borrowed(path);
     }
@@ -87,7 +87,8 @@ mod tests {
             ("/%zz%", "/%zz%"),
             ("*", "*"),
         ] {
-            let path = if sent == "*" { Cow::Borrowed(&b"*"[..]) } else { meant(sent.as_bytes()) };
+            let path =
+                if sent == "*" { Cow::Borrowed(&b"*"[..]) } else { normalise(sent.as_bytes()) };
             assert_eq!(String::from_utf8_lossy(&path), means, "{sent}");
         }
     }
@@ -95,7 +96,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_normalised_path_has_no_dot_segments_and_no_empty_ones(path in "/[a-b./%2e]{0,24}") {
-            let path = meant(path.as_bytes()).into_owned();
+            let path = normalise(path.as_bytes()).into_owned();
             prop_assert_eq!(path.first(), Some(&b'/'));
             prop_assert!(!path.split(|&byte| byte == b'/').any(|part| part == b".."));
             prop_assert!(memchr::memmem::find(&path, b"//").is_none());

@@ -98,7 +98,7 @@ impl<C: Client> Exchange<'_, C> {
             return self.purge(wanted).await;
         }
         let router = &context.router;
-        let path = path::meant(self.request.target.path());
+        let path = path::normalise(self.request.target.path());
         let Some(route) = router.find(self.request.host(), &path) else {
             return self.own(Status(404), "no site or route is configured for this", &[]).await;
         };

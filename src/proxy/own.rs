@@ -88,7 +88,7 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.stage = Stage::Send;
         self.facts.status = status.0;
         self.facts.verdict.get_or_insert(CacheVerdict::Unasked);
-        let (fields, body) = answer::own(status, sentence, extra);
+        let (fields, body) = answer::synthetic(status, sentence, extra);
         let cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
         let mut cache_status = cache_status.told_by(self.report());
         cache_status.detail = detail;

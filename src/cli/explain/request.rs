@@ -45,7 +45,7 @@ impl Explainer<'_> {
 
     fn route(&mut self, asked: &Asked, head: RequestHead) -> Result<Routed, Outcome> {
         let setting = self.setting;
-        let meant = path::meant(head.target.path());
+        let meant = path::normalise(head.target.path());
         if *meant != *head.target.path() {
             let value = format!("means {}", printable(&meant));
             self.by_rfc("path", value, "RFC 3986 section 6.2.2");

@@ -94,7 +94,7 @@ fn full_hit(
     if !is_plain || reuse::may_look_up(head).is_err() {
         return None;
     }
-    let route = context.router.find(head.host(), &path::meant(head.target.path()))?;
+    let route = context.router.find(head.host(), &path::normalise(head.target.path()))?;
     let rule = context.router.rule(route);
     if !rule.cache {
         return None;

@@ -421,7 +421,7 @@ async fn exchange(
 
 /// Answers what is no request.
 async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence: &'static str) {
-    let (mut fields, body) = answer::own(status, sentence, &[]);
+    let (mut fields, body) = answer::synthetic(status, sentence, &[]);
     if !fields.contains("date") {
         fields.push(b"Date", &date::format(reactor::now().unix_s()));
     }
