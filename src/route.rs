@@ -1,9 +1,9 @@
-//! From the host and path of a request to what is to be done with it.
+//! From the host and path of a request to its route.
 //!
-//! A site claims hosts: the exact name wins over the longest `*.name`, which wins over the site
-//! for any host. Within the site the longest prefix of the path wins, compared byte by byte with
-//! the path as it was sent: `/up` takes `/up`, `/up/x` and `/upper`. What no site claims goes to
-//! the default upstream; what a site claims and none of its routes takes goes nowhere.
+//! A site claims hosts: the exact name wins over the longest `*.name`, which wins over the site for
+//! any host. Within the site the longest prefix of the path wins, compared byte by byte with the
+//! normalised path: `/up` matches `/up`, `/up/x` and `/upper`. Requests for a host without a site
+//! go to the default upstream; requests for a path without a route of its site get 404.
 //!
 //! A lookup allocates nothing and costs two or three hashes of the host and one binary search of
 //! the path, however many sites and routes there are.
@@ -16,14 +16,14 @@ use crate::http::path;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::ids::UpstreamId;
 
-/// What to do with a request.
+/// The settings of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The upstream that is asked.
     pub upstream: UpstreamId,
     /// Whether the cache stores and answers.
     pub cache: bool,
-    /// How it does, see [`Router::rules`].
+    /// How it does so, see [`Router::rules`].
     pub rules: RulesId,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
@@ -33,7 +33,7 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(u32);
 
-/// What an operator decided about storing, by [`Router::rules`] of the same router.
+/// The rules for the cache, by [`Router::rules`] of the same router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RulesId(u32);
 
@@ -41,14 +41,14 @@ pub struct RulesId(u32);
 #[derive(Debug)]
 pub struct Router {
     rules: Vec<Rule>,
-    /// As [`RulesId`]s count them; routes that share them in the configuration share them here.
+    /// In the order of [`RulesId`]s; routes that share rules in the configuration share them here.
     caching: Vec<Rc<Rules>>,
-    /// The rules of what has no route.
+    /// The rules for requests without a route.
     unrouted: Rc<Rules>,
     sites: Vec<Site>,
     /// Sites by lower-case host.
     exact: Hosts,
-    /// Sites by what follows the star, with its dot: `.example.org`.
+    /// Sites by the part after the star, with its dot: `.example.org`.
     below: Hosts,
     /// Bytes of the longest host in `below`.
     below_bytes_max: usize,
@@ -58,7 +58,7 @@ pub struct Router {
 
 type Hosts = HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>;
 
-/// No name of the DNS is longer, and no site has a longer one.
+/// A DNS name is no longer, and no site has a longer one.
 const HOST_BYTES_MAX: usize = 255;
 
 impl Router {
@@ -104,7 +104,7 @@ impl Router {
     }
 
     fn share(&mut self, rules: &Rc<Rules>) -> RulesId {
-        // A site's routes stand together, and those without a word of their own have its rules.
+        // A site's routes are adjacent, and those without rules of their own share its rules.
         if !self.caching.last().is_some_and(|last| Rc::ptr_eq(last, rules)) {
             self.caching.push(Rc::clone(rules));
         }
@@ -130,31 +130,31 @@ impl Router {
     /// has none) and path (with or without its query). `None` is 404.
     pub fn find(&self, host: &[u8], path: &[u8]) -> Option<RouteId> {
         match self.site(host) {
-            // The asterisk of OPTIONS is a request about the whole host.
+            // The asterisk of OPTIONS addresses the whole host.
             Some(site) if path == b"*" => site.find(b"/"),
             Some(site) => site.find(path),
             None => self.default,
         }
     }
 
-    /// What to do by a rule that [`Self::find`] of this router gave.
+    /// The settings of a route that [`Self::find`] of this router returned.
     pub fn rule(&self, id: RouteId) -> &Rule {
         &self.rules[id.0 as usize]
     }
 
-    /// The number of a rule that [`Self::find`] of this router gave: the routes of all sites in the
-    /// order of the configuration, then the default.
+    /// The number of a route that [`Self::find`] of this router returned: the routes of all sites
+    /// in the order of the configuration, then the default.
     pub fn number(&self, id: RouteId) -> usize {
         id.0 as usize
     }
 
-    /// How a rule of this router stores and answers.
+    /// The cache rules of a route of this router.
     pub fn rules(&self, id: RulesId) -> &Rc<Rules> {
         &self.caching[id.0 as usize]
     }
 
-    /// How the route of this host and path stores and answers, both as [`Self::find`] takes them
-    /// but for the path's spelling; by the default where nothing is routed.
+    /// The cache rules for this host and path, which [`Self::find`] takes too, but the path need
+    /// not be normalised; those of the default for a request without a route.
     pub fn rules_for(&self, host: &[u8], path: &[u8]) -> &Rc<Rules> {
         match self.find(host, &path::normalise(path)) {
             Some(route) => self.rules(self.rule(route).rules),
@@ -182,7 +182,7 @@ impl Router {
         if self.below.is_empty() || lower.first().is_some_and(|first| *first == b'[') {
             return None;
         }
-        // A star stands for at least one byte, hence not from 0; from the left, the longest first.
+        // A star matches at least one byte, hence not from 0; from the left, the longest first.
         let dots = (from.max(1)..lower.len()).filter(|at| lower[*at] == b'.');
         dots.map(|at| &lower[at..]).find_map(|suffix| self.below.get(suffix)).copied()
     }
@@ -190,9 +190,9 @@ impl Router {
 
 /// The prefixes of one site.
 ///
-/// Sorted, every prefix of a path stands at or before it, and all between the longest one and
-/// the path begin with that one. So the last at or before the path either is its longest prefix
-/// or has it among the prefixes of its own, which are linked.
+/// In sorted order, every prefix of a path stands at or before it, and all entries between the
+/// longest one and the path begin with that one. So the last entry at or before the path either is
+/// its longest prefix or begins with it; prefixes of one another are linked.
 #[derive(Debug)]
 struct Site {
     prefixes: Vec<Prefix>,
@@ -202,7 +202,7 @@ struct Site {
 struct Prefix {
     path: Box<[u8]>,
     route: RouteId,
-    /// The longest other prefix that this one begins with.
+    /// The longest other entry that is a prefix of this one.
     shorter: Option<u32>,
 }
 
@@ -223,7 +223,7 @@ impl Site {
         self.prefixes.get(at as usize).map(|prefix| prefix.route)
     }
 
-    /// The place of the longest prefix of a path.
+    /// The index of the longest prefix of a path.
     fn longest(&self, path: &[u8]) -> Option<u32> {
         let n_before = self.prefixes.partition_point(|prefix| *prefix.path <= *path);
         let mut at = n_before.checked_sub(1).map(id_of);
@@ -242,7 +242,7 @@ fn lower_case(host: &str) -> Box<[u8]> {
     host.to_ascii_lowercase().into_bytes().into()
 }
 
-/// The length of a configuration's text keeps every count far below this type's end.
+/// The length limit of a configuration's text keeps every count far below this type's maximum.
 fn id_of(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -321,7 +321,7 @@ sites:
         assert!(!router.rule(RouteId(0)).cache, "there is no cache");
     }
 
-    /// The rule as the manual says it, in words instead of tables.
+    /// The routing rule of the manual, written without tables.
     fn naive(config: &Config, host: &str, path: &str) -> Option<UpstreamId> {
         let host = host.to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
@@ -376,7 +376,7 @@ sites:
         proptest::collection::vec(site, 0..6)
     }
 
-    /// As resolving promises: no host is claimed twice, and a site has no path twice.
+    /// The guarantees of resolving: no host is claimed twice, and a site has no path twice.
     fn without_doubles(mut sites: Vec<SiteConfig>) -> Vec<SiteConfig> {
         let mut seen = std::collections::HashSet::new();
         for site in &mut sites {
@@ -394,7 +394,7 @@ sites:
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
         #[test]
-        fn the_tables_mean_what_the_words_say(
+        fn tables_agree_with_the_plain_rule(
             sites in sites(),
             default in proptest::option::of(Just(UpstreamId(7))),
             requests in proptest::collection::vec(("[abAB.]{0,6}\\.?", "/[ab/]{0,6}"), 1..20),

@@ -1,4 +1,4 @@
-//! Addresses and host names as people write them.
+//! Parses addresses and host names.
 //!
 //! | written | listen | server |
 //! | --- | --- | --- |
@@ -19,26 +19,26 @@ use crate::config::section::{is_off, is_on};
 use crate::config::{HostPattern, Listen, ListenAddress, ServerAddress};
 use crate::http::scheme::Scheme;
 
-/// Where clients are accepted when nobody says.
+/// The port to listen on without a configured one.
 pub const LISTEN_PORT: u16 = 8080;
 
-/// Where a server is asked when nobody says.
+/// The port of a server without a configured one.
 pub const SERVER_PORT: u16 = 80;
 
-/// A name of the DNS (RFC 1035 section 2.3.4), without the dot at its end.
+/// The length limit of a DNS name (RFC 1035 section 2.3.4), without the dot at its end.
 const NAME_BYTES_MAX: usize = 253;
 
-/// The path of a socket, as far as every Unix takes it.
+/// The length limit of a socket's path that every Unix accepts.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 
 /// Reads an address to listen on; a bare port is one of each family.
 ///
 /// # Errors
-/// What the text is not, and what would be an address.
+/// Why the text is not an address, with examples of one.
 pub fn parse_listen(text: &str) -> Result<Vec<Listen>, String> {
     let wrong = |why: &str| {
-        let way_out = "try \"0.0.0.0:80\", \"[::1]:80\", \"80\" or \"unix:/run/ktrix.sock\"";
-        Err(format!("{} {why} ({way_out})", quoted(text)))
+        let hint = "try \"0.0.0.0:80\", \"[::1]:80\", \"80\" or \"unix:/run/ktrix.sock\"";
+        Err(format!("{} {why} ({hint})", quoted(text)))
     };
     if let Some(path) = text.strip_prefix("unix:") {
         let path = parse_socket_path(path)?;
@@ -75,37 +75,37 @@ pub(crate) fn all_addresses(port: u16) -> Vec<Listen> {
 /// Reads the address of a server.
 ///
 /// # Errors
-/// What the text is not, and what would be an address.
+/// Why the text is not an address, with examples of one.
 pub fn parse_server(text: &str) -> Result<ServerAddress, String> {
     let wrong = |why: &str| {
-        let way_out = "try \"10.0.0.1:8080\", \"app.example:8080\" or \"unix:/run/app.sock\"";
-        Err(format!("{} {why} ({way_out})", quoted(text)))
+        let hint = "try \"10.0.0.1:8080\", \"app.example:8080\" or \"unix:/run/app.sock\"";
+        Err(format!("{} {why} ({hint})", quoted(text)))
     };
     if let Some(path) = text.strip_prefix("unix:") {
         return parse_socket_path(path).map(ServerAddress::Unix);
     }
     if is_on(text) || is_off(text) {
-        return wrong("is a switch, where an address stands");
+        return wrong("is a switch, but an address is expected");
     }
     let mut bare = text;
     if let Some((scheme, rest)) = text.split_once("://") {
         match Scheme::parse(scheme.as_bytes()) {
             Some(Scheme::Http) => bare = rest.strip_suffix('/').unwrap_or(rest),
             Some(Scheme::Https) => {
-                return wrong("asks for TLS, which ktrix does not speak to servers");
+                return wrong("needs TLS, which ktrix does not support towards servers");
             }
             None => return wrong("has an unknown scheme"),
         }
     }
     if bare.contains('/') {
-        return wrong("has a path, where only an address belongs");
+        return wrong("has a path, but only an address is expected");
     }
     let (host, port) = match split_port(bare) {
         Ok((host, port)) => (host, port.unwrap_or(SERVER_PORT)),
         Err(why) => return wrong(why),
     };
     if port == 0 {
-        return wrong("has port 0, on which nobody listens");
+        return wrong("has port 0, which no server can have");
     }
     if let Some(ip) = parse_ip(host) {
         return Ok(ServerAddress::Ip(SocketAddr::new(ip, port)));
@@ -119,17 +119,17 @@ pub fn parse_server(text: &str) -> Result<ServerAddress, String> {
 /// Reads the host of a site: a name, an IP address, `*.` and a name, or `*`.
 ///
 /// # Errors
-/// What the text is not, and what would be a host.
+/// Why the text is not a host, with examples of one.
 pub fn parse_host(text: &str) -> Result<HostPattern, String> {
     let wrong = |why: &str| {
-        let way_out = "try \"www.example.com\", \"*.example.com\" or \"*\"";
-        Err(format!("{} {why} ({way_out})", quoted(text)))
+        let hint = "try \"www.example.com\", \"*.example.com\" or \"*\"";
+        Err(format!("{} {why} ({hint})", quoted(text)))
     };
     if text == "*" {
         return Ok(HostPattern::Any);
     }
     if text.contains("://") || text.contains('/') {
-        return wrong("is a URL, where only its host belongs");
+        return wrong("is a URL, but only its host is expected");
     }
     match parse_ip(text) {
         Some(IpAddr::V4(ip)) => return Ok(HostPattern::Exact(ip.to_string())),
@@ -137,16 +137,16 @@ pub fn parse_host(text: &str) -> Result<HostPattern, String> {
         None => {}
     }
     if text.contains(':') {
-        return wrong("has a port, which does not choose a site");
+        return wrong("has a port, but only the host chooses a site");
     }
     if let Some(below) = text.strip_prefix("*.") {
         return match parse_name(below) {
             Some(name) => Ok(HostPattern::Below(format!(".{name}"))),
-            None => wrong("is not a host name behind its \"*.\""),
+            None => wrong("is not a host name after its \"*.\""),
         };
     }
     if text.contains('*') {
-        return wrong("has its star where it may not be");
+        return wrong("has its star in the wrong place");
     }
     match parse_name(text) {
         Some(name) => Ok(HostPattern::Exact(name)),
@@ -161,7 +161,7 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
         match rest.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if rest.is_empty() => (host, None),
-            None => return Err("has something behind its bracket that is not a port"),
+            None => return Err("has text after its bracket that is not a port"),
         }
     } else if text.parse::<Ipv6Addr>().is_ok() {
         (text, None)
@@ -186,7 +186,8 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// A host name, lower-case and without a dot at its end. Underscores are taken, for they exist.
+/// A host name, in lower case and without a dot at its end. Underscores are accepted, since they
+/// occur.
 fn parse_name(text: &str) -> Option<String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
@@ -195,7 +196,7 @@ fn parse_name(text: &str) -> Option<String> {
         is_sized && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     let last = name.rsplit('.').next().unwrap_or("");
-    // "300.1.1.1" is a mistyped address and not a name, for no top level is a number.
+    // "300.1.1.1" is a mistyped address and not a name, since no top-level domain is a number.
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
     let is_name = name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label) && !is_number;
     is_name.then(|| name.to_ascii_lowercase())
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_listen_address_is_refused_with_a_way_out() {
+    fn invalid_listen_addresses_are_refused_with_examples() {
         for text in [
             "",
             ":",
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_address_is_refused_with_a_way_out() {
+    fn invalid_server_addresses_are_refused_with_examples() {
         for text in [
             "",
             "https://a",
@@ -335,7 +336,7 @@ mod tests {
         }
 
         #[test]
-        fn what_prints_an_address_is_read_as_it(ip: [u8; 16], is_v6: bool, port in 1u16..) {
+        fn printed_addresses_read_back(ip: [u8; 16], is_v6: bool, port in 1u16..) {
             let ip: IpAddr = match is_v6 {
                 true => Ipv6Addr::from(ip).into(),
                 false => Ipv4Addr::new(ip[0], ip[1], ip[2], ip[3]).into(),

@@ -1,12 +1,12 @@
-//! The configuration's text as a tree in which every key and value knows its place.
+//! The configuration's text as a tree; every key and value has its place.
 //!
-//! Nothing is judged here but YAML itself: the tree is as lenient as the language, so that
-//! resolving can report every mistake of a file at once, each with its line and column. A scalar
-//! stays the text that was written (`off` is not yet a switch, `08` not yet a number), and a key
-//! that stands twice is kept twice.
+//! Only YAML itself is checked here: the tree is as lenient as the language, so that resolving can
+//! report every mistake of a file at once, each with its line and column. A scalar stays the text
+//! as written (`off` is not yet a switch, `08` not yet a number), and a duplicate key is kept
+//! twice.
 //!
-//! Depth, aliases, nodes and the length of the text are bounded, so that no text, however it was
-//! made, takes more than a moment or a few megabytes.
+//! Depth, aliases, nodes and the length of the text are bounded, so that no text takes more than a
+//! moment or a few megabytes.
 
 use std::fmt;
 
@@ -14,16 +14,16 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter, Options, Spanned};
 
-/// The longest configuration that is read, in bytes.
+/// The length limit of a configuration, in bytes.
 pub const TEXT_BYTES_MAX: usize = 8 << 20;
 
-/// Mappings and lists within one another; ktrix's own keys need seven.
+/// The depth limit of mappings and lists; ktrix's own keys need seven.
 const DEPTH_MAX: usize = 24;
 
 /// Nodes of one file, those that aliases repeat included.
 const NODES_MAX: usize = 1 << 20;
 
-/// Nodes that aliases may repeat.
+/// The limit of nodes that aliases repeat.
 const ALIAS_NODES_MAX: usize = 1 << 16;
 
 /// A place in the text. Lines and columns count from 1, columns in characters.
@@ -35,7 +35,7 @@ pub struct Place {
     pub column: u32,
 }
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Where the value begins; for an empty value, where its key does.
@@ -44,16 +44,16 @@ pub struct Node {
     pub value: Value,
 }
 
-/// What YAML can say.
+/// A value of YAML.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Nothing after the colon, `~` or `null`.
     Empty,
-    /// Text, a number or a switch, as it was written (without its quotes).
+    /// Text, a number or a switch, as written (without its quotes).
     Scalar(String),
     /// A sequence.
     List(Vec<Node>),
-    /// A mapping, in the order of the text; a key may stand in it twice.
+    /// A mapping, in the order of the text; a key may occur twice.
     Map(Vec<Entry>),
 }
 
@@ -62,26 +62,26 @@ pub enum Value {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where the key stands.
+    /// The place of the key.
     pub place: Place,
     /// Its value.
     pub node: Node,
 }
 
-/// A text that is not YAML, or more of it than is read.
+/// A text that is not YAML, or exceeds a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// Where the reader gave up.
+    /// The place where the reader gave up.
     pub place: Place,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub message: String,
 }
 
 /// Reads one YAML document. A text without any is an empty value.
 ///
 /// # Errors
-/// The first place at which the text is not YAML, is nested too deeply, or repeats too much
-/// through aliases; YAML offers no way to go on behind it.
+/// The first place at which the text is not YAML, is nested too deeply, or repeats too much through
+/// aliases; YAML cannot be read beyond it.
 pub fn read(text: &str) -> Result<Node, SyntaxError> {
     let start = Place { line: 1, column: 1 };
     if text.len() > TEXT_BYTES_MAX {
@@ -91,7 +91,8 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
     if has_no_document(text) {
         return Ok(Node { place: start, value: Value::Empty });
     }
-    // Not the last wins: a mapping that is read key by key hands over every one of them.
+    // With "last wins", a mapping that is read key by key yields every duplicate, not only the
+    // last.
     let mut node = match serde_saphyr::from_str_with_options::<Raw>(
         text,
         options(DuplicateKeyPolicy::LastWins),
@@ -100,7 +101,7 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
         Err(error) => return Err(syntax_error(&error)),
     };
     if has_number_key(&node) {
-        // From the first key on that is a number, the reader hands over only the last of a kind.
+        // After the first key that is a number, the reader yields only the last of each duplicate.
         if let Ok(raw) =
             serde_saphyr::from_str_with_options::<Raw>(text, options(DuplicateKeyPolicy::FirstWins))
         {
@@ -110,7 +111,7 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
     Ok(node)
 }
 
-/// Whether a key of any mapping in it begins as numbers do.
+/// Whether a key of any mapping in the tree begins as numbers do.
 fn has_number_key(node: &Node) -> bool {
     let is_number = |key: &str| key.starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c));
     match &node.value {
@@ -122,7 +123,7 @@ fn has_number_key(node: &Node) -> bool {
     }
 }
 
-/// Puts the first of each key where only its last one is.
+/// Restores the first of each duplicate key where only the last one was read.
 fn restore(node: &mut Node, first: Node) {
     match (&mut node.value, first.value) {
         (Value::Map(entries), Value::Map(firsts)) => {
@@ -164,7 +165,7 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     }
 }
 
-/// Whether there is nothing but white space and comments.
+/// Whether the text has only white space and comments.
 fn has_no_document(text: &str) -> bool {
     text.trim_start_matches('\u{feff}').lines().all(|line| {
         let line = line.trim();
@@ -177,10 +178,10 @@ fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
     let place = error.location().map_or(Place { line: 1, column: 1 }, place_of);
     let message = match error {
         serde_saphyr::Error::MultipleDocuments { .. } => {
-            "a second document begins here, and a configuration is one (remove the \"---\")".into()
+            "a second document begins here, but a configuration has one (remove the \"---\")".into()
         }
         serde_saphyr::Error::Budget { breach, .. } => {
-            format!("more, or deeper, than a configuration may be ({breach:?})").into()
+            format!("larger or more deeply nested than allowed ({breach:?})").into()
         }
         other => DefaultMessageFormatter.format_message(other),
     };
@@ -193,14 +194,14 @@ fn place_of(location: serde_saphyr::Location) -> Place {
     Place { line: clamp(location.line()), column: clamp(location.column()) }
 }
 
-/// A node as serde hands it over, before scalars are what was written.
+/// A node as serde yields it, before its scalars are restored to the text as written.
 struct Raw(Spanned<RawValue>);
 
 enum RawValue {
     Empty,
     /// Text, with its escapes resolved.
     Text(String),
-    /// What YAML takes for a number or a switch, printed; the source says how it was written.
+    /// A number or a switch of YAML, printed; the source has the text as written.
     Guess(String),
     List(Vec<Raw>),
     Map(Vec<(Spanned<String>, Raw)>),
@@ -235,7 +236,7 @@ fn entry(key: Spanned<String>, raw: Raw, text: &str) -> Entry {
     Entry { key: key.value, place, node }
 }
 
-/// The plain scalar as it stands in the source, if it is there.
+/// The plain scalar as written in the source, if it is there.
 fn written_at(text: &str, location: serde_saphyr::Location) -> Option<&str> {
     let start = usize::try_from(location.span().byte_offset()?).ok()?;
     let len = usize::try_from(location.span().byte_len()?).ok()?;
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scalar_is_what_was_written() {
+    fn a_scalar_keeps_the_text_as_written() {
         for written in [
             "off",
             "OFF",
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_kept_twice() {
+    fn a_duplicate_key_is_kept_twice() {
         let entries = map("a: 1\nb: 2\na: 3\n");
         let places: Vec<_> = entries.iter().map(|e| (e.key.as_str(), e.place.line)).collect();
         assert_eq!(places, [("a", 1), ("b", 2), ("a", 3)]);
@@ -390,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_merged_and_said_again_stands_once() {
+    fn a_merged_key_that_is_set_again_occurs_once() {
         for text in [
             "a: &x {k: v, 4: v}\nc:\n  <<: *x\n  k: w\n  4: w\n",
             "a: &x {k: v, 4: v}\nc:\n  4: w\n  k: w\n  <<: *x\n",
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn anchors_repeat_what_they_name() {
+    fn aliases_repeat_their_anchors() {
         let entries = map("a: &x {k: v}\nb: *x\nc:\n  <<: *x\n  l: w\n");
         assert_eq!(entries[0].node.value, entries[1].node.value);
         let Value::Map(merged) = &entries[2].node.value else { panic!("c") };
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_yaml_has_its_place() {
+    fn invalid_yaml_is_reported_with_its_place() {
         for (text, place) in [
             ("a: [1, 2\n", at(1, 4)),
             ("a: b: c\n", at(1, 5)),

@@ -1,14 +1,14 @@
-//! What is wrong with a configuration: every mistake with its place, its key and the way out.
+//! The mistakes of a configuration, each with its place, its key and a correction.
 //!
-//! A list of errors prints one line each, in the order of the text, in the form that editors
-//! and compilers agreed on: `ktrix.yaml:14:7: timeouts.connect: "5" has no unit (try "5s")`.
+//! A list of errors prints one line each, in the order of the text, in the usual form of compilers:
+//! `ktrix.yaml:14:7: timeouts.connect: "5" has no unit (try "5s")`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::document::Place;
 
-/// Mistakes that are reported of one file; what is behind them is only counted.
+/// The limit of mistakes that are reported of one file; further ones are only counted.
 const ERRORS_MAX: usize = 100;
 
 /// One mistake.
@@ -22,7 +22,7 @@ pub struct ConfigError {
     pub column: u32,
     /// The key's path (`sites[2].routes[0].upstream`) or the flag; empty for the file as a whole.
     pub key: String,
-    /// What is wrong and what would be right, in one line.
+    /// The mistake and its correction, in one line.
     pub message: String,
 }
 
@@ -82,12 +82,12 @@ impl<'a> Faults<'a> {
         });
     }
 
-    /// Whether another fault is only counted, so that nobody need find words for it.
+    /// Whether further faults are only counted, so that the caller need not describe them.
     pub(crate) const fn is_full(&self) -> bool {
         self.found.len() >= ERRORS_MAX
     }
 
-    /// `value`, if nothing is wrong; else the list in the order of the text.
+    /// `value`, if there are no faults; else the list in the order of the text.
     pub(crate) fn or_value<T>(self, value: T) -> Result<T, ConfigErrors> {
         if self.found.is_empty() { Ok(value) } else { Err(self.into_errors()) }
     }

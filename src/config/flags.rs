@@ -20,7 +20,7 @@ impl Config {
     /// `--upstream URL` and `--cache DIR`. Everything else has its default.
     ///
     /// # Errors
-    /// Every flag that is not what it should be, by its name.
+    /// Every invalid flag, by its name.
     pub fn from_flags(
         listen: &[impl AsRef<str>],
         upstream: &str,

@@ -1,12 +1,12 @@
-//! What the operator asked for: the inside form of the configuration, and the way into it.
+//! The resolved form of the configuration, and the steps that lead to it.
 //!
 //! ```text
 //! text ─ document ─▶ Node tree with places ─ resolve (by the schema's table) ─▶ Config
 //!                                               └──▶ ConfigErrors: all of them, with places
 //! ```
 //!
-//! A [`Config`] holds only what is legal: nothing in it is optional that is required, nothing is
-//! text that is a number, and a route names its upstream by index. It is not validated again.
+//! A [`Config`] holds only valid values: nothing in it is optional that is required, no number is
+//! still text, and a route names its upstream by index. It is not validated again.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,32 +30,32 @@ use crate::config::network::Network;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
-/// Everything that an operator decides.
+/// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file it came from, unless it came from the command line.
+    /// The file it was read from, unless it came from the command line.
     pub file: Option<PathBuf>,
-    /// Whose rights the workers and the keeper have when the master is started as root.
+    /// The user that the workers and the keeper run as when the master is started as root.
     pub user: Option<String>,
     /// Worker processes, 1 to [`schema::WORKERS_MAX`].
     pub workers: usize,
     /// The master's pid file.
     pub pid: Option<PathBuf>,
-    /// Where clients are accepted; at least one, none twice.
+    /// The addresses where clients are accepted; at least one, none twice.
     pub listen: Vec<Listen>,
-    /// What is written down.
+    /// The logs.
     pub log: LogConfig,
-    /// Where responses are kept, if at all.
+    /// The store of responses, if there is one.
     pub cache: Option<CacheConfig>,
     /// Groups of servers; at least one, names are unique.
     pub upstreams: Vec<UpstreamConfig>,
-    /// Hosts and what to do with their paths; no host is claimed twice.
+    /// The sites; no host is claimed twice.
     pub sites: Vec<SiteConfig>,
     /// The upstream for requests that no site claims; without it they get 404.
     pub default_upstream: Option<UpstreamId>,
-    /// How long is waited for what.
+    /// The bounds on waiting.
     pub timeouts: Timeouts,
-    /// How much is taken from whom.
+    /// The bounds on sizes and counts.
     pub limits: Limits,
 }
 
@@ -70,17 +70,17 @@ impl Config {
     }
 }
 
-/// One place where clients are accepted.
+/// One address where clients are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Listen {
     /// The address.
     pub address: ListenAddress,
-    /// Whether ktrix runs without it where the kernel does not know its address family. Only the
-    /// IPv6 half of "all addresses" is so; what was written out must work.
+    /// Whether ktrix starts without it if the kernel does not know its address family. Only the
+    /// IPv6 half of "all addresses" is optional; an address that is written out must work.
     pub is_optional: bool,
 }
 
-/// An address of our own.
+/// An address that ktrix listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     /// TCP; port 0 lets the kernel choose.
@@ -89,18 +89,18 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// What is written down.
+/// The logs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
-    /// A line for every request, if wanted.
+    /// A line for every request, if configured.
     pub access: Option<AccessLogConfig>,
-    /// Where ktrix says what happens to itself.
+    /// The sink of ktrix's own messages.
     pub error: ErrorSink,
-    /// The least important line of it.
+    /// The least severe level that is logged.
     pub level: log::LevelFilter,
 }
 
-/// Where the error log goes.
+/// The sink of the error log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorSink {
     /// Standard error in the foreground, else syslog.
@@ -118,9 +118,9 @@ pub enum ErrorSink {
 pub struct AccessLogConfig {
     /// The file that lines are appended to.
     pub file: PathBuf,
-    /// What a line looks like.
+    /// The format of a line.
     pub format: LogFormat,
-    /// What happens when the buffer is full.
+    /// The behaviour when the buffer is full.
     pub when_full: WhenFull,
     /// Bytes of a worker's buffer; a power of two.
     pub buffer_bytes: usize,
@@ -133,11 +133,11 @@ pub enum LogFormat {
     Common,
     /// The common format with referer and user agent.
     Combined,
-    /// A JSON object with everything that is known of the exchange.
+    /// A JSON object with all known facts of the exchange.
     Json,
 }
 
-/// What a worker does with a line that finds its buffer full.
+/// The behaviour of a worker when its buffer is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// It waits; no line is lost.
@@ -163,20 +163,20 @@ pub struct CacheConfig {
     pub object_bytes_max: u64,
     /// Bytes that stay free on the disk.
     pub free_bytes_min: u64,
-    /// Whether a full cache stores what is asked for the first time.
+    /// Whether a full cache stores an object at its first request.
     pub admission: Admission,
     /// Bytes of files that the keeper verifies in a second; 0 is none.
     pub scrub_bytes_s: u64,
-    /// Who may purge by request.
+    /// The networks that may purge by request.
     pub purge: Vec<Network>,
-    /// How responses are stored of what no site claims.
+    /// The rules for responses outside of all sites.
     pub rules: Rc<Rules>,
 }
 
-/// Whether a full cache makes room for what is asked for the first time.
+/// Whether a full cache makes room for an object at its first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It does, unless most of that is never asked for again.
+    /// It does, unless most of such objects are never requested again.
     Auto,
     /// It waits for a second request.
     On,
@@ -191,7 +191,7 @@ pub struct UpstreamConfig {
     pub name: String,
     /// How a server is chosen.
     pub balance: Balance,
-    /// Who answers; at least one.
+    /// The servers; at least one.
     pub servers: Vec<ServerConfig>,
     /// Open connections, for each worker and server.
     pub connections: usize,
@@ -199,7 +199,7 @@ pub struct UpstreamConfig {
     pub pending: usize,
     /// How long a request waits for a connection.
     pub pending_timeout: Duration,
-    /// How long a server that failed is passed over.
+    /// How long a failed server is skipped.
     pub skip: Duration,
     /// Further tries of a request that is safe to repeat.
     pub retries: usize,
@@ -215,18 +215,18 @@ pub enum Balance {
 /// A server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Where it is.
+    /// Its address.
     pub address: ServerAddress,
     /// Its share of the requests, 1 to 1000.
     pub weight: u32,
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
     /// TCP to an IP address.
     Ip(SocketAddr),
-    /// TCP to a name that is to be resolved.
+    /// TCP to a name that ktrix resolves.
     Name {
         /// The name, lower-case, without a dot at its end.
         host: String,
@@ -242,7 +242,7 @@ pub enum ServerAddress {
 pub struct SiteConfig {
     /// The hosts that it claims; none means any.
     pub hosts: Vec<HostPattern>,
-    /// What to do with its paths; at least one, no path twice.
+    /// The routes of its paths; at least one, no path twice.
     pub routes: Vec<RouteConfig>,
 }
 
@@ -257,22 +257,22 @@ pub enum HostPattern {
     Any,
 }
 
-/// What to do with the paths that begin so.
+/// The rules for paths with a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
-    /// How the paths begin; it begins with a slash.
+    /// The prefix; it begins with a slash.
     pub path: String,
     /// The upstream that is asked.
     pub upstream: UpstreamId,
     /// Whether the cache stores and answers; never without a cache.
     pub cache: bool,
-    /// How it stores and answers.
+    /// How the cache stores and answers.
     pub rules: Rc<Rules>,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
 }
 
-/// How long is waited for what.
+/// The bounds on waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// From a request's first byte to the end of its head.
@@ -295,7 +295,7 @@ pub struct Timeouts {
     pub stop: Duration,
 }
 
-/// How much is taken from whom.
+/// The bounds on sizes and counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open client connections, for each worker.

@@ -1,9 +1,9 @@
-//! The known word that somebody may have meant.
+//! Finds the known word nearest to a mistyped one.
 
-/// Longer words are not compared: nobody mistypes that much.
+/// Longer words are not compared, since no typing error is that long.
 const WORD_BYTES_MAX: usize = 64;
 
-/// The candidate that takes the fewest changed letters, if it takes few enough to be meant.
+/// The candidate with the fewest changed letters, if they are few enough for a typing error.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_understood() {
+    fn a_typing_error_is_recognised() {
         let known = ["user", "workers", "listen", "cache", "upstream", "upstreams", "client-head"];
         for (word, meant) in [
             ("chache", Some("cache")),

@@ -1,29 +1,29 @@
-//! Networks: who may do what not everybody may.
+//! Networks: the clients that may do something restricted.
 //!
-//! | written | who |
+//! | written | clients |
 //! | --- | --- |
 //! | `loopback` | 127.0.0.0/8 and ::1 |
 //! | `10.0.0.0/8`, `2001:db8::/32` | addresses that begin with these bits |
 //! | `10.0.0.1` | this address |
-//! | `unix` | whoever reaches a unix socket of ours |
+//! | `unix` | the clients of a unix socket that ktrix listens on |
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::error::quoted;
 
-/// Some of those who connect.
+/// A set of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Network {
-    /// Addresses that begin with so many bits of this one.
+    /// Addresses that begin with this many bits of this one.
     Ip(IpAddr, u8),
     /// Connections to a unix socket, which have no address.
     Unix,
 }
 
 impl Network {
-    /// Whether someone with this address belongs to it; an IPv4 address that comes by way of IPv6
-    /// is one of IPv4.
+    /// Whether a client with this address belongs to the network; an IPv4-mapped IPv6 address
+    /// counts as IPv4.
     pub fn contains(&self, address: Option<IpAddr>) -> bool {
         match (self, address.map(|address| address.to_canonical())) {
             (Self::Unix, None) => true,
@@ -62,7 +62,7 @@ pub fn loopback() -> [Network; 2] {
 /// Reads a network; a word may stand for several.
 ///
 /// # Errors
-/// What the text is not, and what would be a network.
+/// Why the text is not a network, with examples of one.
 pub fn parse_network(text: &str) -> Result<Vec<Network>, String> {
     match text {
         "loopback" => return Ok(loopback().to_vec()),
@@ -79,17 +79,17 @@ pub fn parse_network(text: &str) -> Result<Vec<Network>, String> {
         Some((address, bits)) => (address, Some(bits)),
         None => (text, None),
     };
-    let Ok(address) = address.parse::<IpAddr>() else { return wrong("is no network") };
+    let Ok(address) = address.parse::<IpAddr>() else { return wrong("is not a network") };
     let n_bits_max = if address.is_ipv4() { 32 } else { 128 };
     let n_bits = match bits {
         None => n_bits_max,
-        // A sign or a zero in front would be read as a number by some and not by others.
+        // A sign or a leading zero is read as a number by some parsers and not by others.
         Some(bits) if bits.starts_with('+') || bits.len() > 3 => {
-            return wrong("has no such length");
+            return wrong("has an invalid prefix length");
         }
         Some(bits) => match bits.parse::<u8>() {
             Ok(n_bits) if n_bits <= n_bits_max => n_bits,
-            _ => return wrong("has no such length"),
+            _ => return wrong("has an invalid prefix length"),
         },
     };
     let is_exact = match address {
@@ -97,7 +97,7 @@ pub fn parse_network(text: &str) -> Result<Vec<Network>, String> {
         IpAddr::V6(address) => address.to_bits().trailing_zeros() + u32::from(n_bits) >= 128,
     };
     if !is_exact {
-        return wrong("has bits behind its length");
+        return wrong("has bits set beyond its prefix length");
     }
     Ok(vec![Network::Ip(address, n_bits)])
 }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_belongs_to_what_its_bits_begin_with() {
+    fn a_network_contains_the_addresses_with_its_prefix() {
         for (network, address, expected) in [
             ("10.0.0.0/8", "10.255.0.1", true),
             ("10.0.0.0/8", "11.0.0.0", false),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_said_to_be_none() {
+    fn invalid_networks_are_refused() {
         for text in [
             "",
             "local",

@@ -1,24 +1,24 @@
-//! Where the text says something, for those who ask which line made it so.
+//! Finds the line of a configuration that sets a key.
 
 use crate::config::document::{Node, Place, SyntaxError, Value, read};
 
-/// A configuration's text, to be asked for places.
+/// A configuration's text with the places of its keys.
 #[derive(Debug)]
 pub struct Places {
     root: Node,
 }
 
-/// A key that stands in the text.
+/// A key that the text sets, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct KeyPlace {
     /// The key, as messages name it: `sites[0].routes[1].cache`.
     pub key: String,
-    /// Where its value stands.
+    /// The place of its value.
     pub place: Place,
 }
 
 impl Places {
-    /// Those of a text.
+    /// The places of a text.
     ///
     /// # Errors
     /// As [`read`].
@@ -26,12 +26,12 @@ impl Places {
         read(text).map(|root| Self { root })
     }
 
-    /// The first of these keys that the text has, as in `sites[0].hosts[1]`. What is not a list
-    /// stands for a list of itself, as it does wherever a list is read.
-    pub fn first<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<Said> {
+    /// The first of these keys that the text sets, as in `sites[0].hosts[1]`. A single value counts
+    /// as a list of one, as it does wherever a list is read.
+    pub fn first<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<KeyPlace> {
         keys.into_iter().find_map(|key| {
             let place = self.find(key)?.place;
-            Some(Said { key: key.to_owned(), place })
+            Some(KeyPlace { key: key.to_owned(), place })
         })
     }
 
@@ -71,7 +71,7 @@ sites:
 ";
 
     #[test]
-    fn a_key_is_found_where_it_stands() {
+    fn a_key_is_found_at_its_place() {
         let places = Places::of(TEXT).unwrap();
         let line = |key: &str| places.first([key]).map(|said| said.place.line);
         for (key, expected) in [
@@ -95,7 +95,7 @@ sites:
     }
 
     #[test]
-    fn what_is_no_yaml_has_no_places() {
+    fn invalid_yaml_has_no_places() {
         assert!(Places::of("a: [").is_err());
         assert_eq!(Places::of("").unwrap().first(["a"]), None);
     }

@@ -1,33 +1,32 @@
-//! Every key that a configuration may hold: its kind, bounds, default and meaning, in one table.
+//! Every key of the configuration: its kind, bounds, default and meaning, in one table.
 //!
-//! Reading takes defaults and bounds from here, the list of known keys in an error message comes
-//! from here, and a test holds the sample (`etc/ktrix.yaml`) and the manual
-//! (`man/ktrix.yaml.5`) to it. A new key is a row here, its line in resolving, in the sample and
-//! in the manual.
+//! Resolving takes defaults and bounds from here, and an error message its list of known keys; a
+//! test compares the sample (`etc/ktrix.yaml`) and the manual (`man/ktrix.yaml.5`) with it. A new
+//! key is a row here, its line in resolving, in the sample and in the manual.
 
 /// One key.
 #[derive(Clone, Copy, Debug)]
 pub struct Directive {
-    /// The mapping that the key stands in; empty for the top. `NAME` and `[]` stand for any.
+    /// The mapping that contains the key; empty for the top. `NAME` and `[]` stand for any.
     pub section: &'static str,
     /// The key.
     pub key: &'static str,
-    /// What its value is.
+    /// The kind of its value.
     pub kind: Kind,
-    /// The default as it would be written, or a word that says what happens without the key.
+    /// The default as it would be written, or a word for the behaviour without the key.
     pub default: &'static str,
-    /// What it does, in one sentence.
-    pub says: &'static str,
+    /// Its effect, in one sentence.
+    pub description: &'static str,
 }
 
-/// What a value is, with its bounds (both included).
+/// The kind of a value, with its bounds (both included).
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// A mapping; `or` says what else may stand there.
+    /// A mapping; the text names the alternatives.
     Section(&'static str),
-    /// A list of what the word says; a single one may stand without brackets.
+    /// A list; the text names its entries. A single entry may be written without brackets.
     List(&'static str),
-    /// Text of the form that the word names.
+    /// Text; its form is named.
     Text(&'static str),
     /// A number.
     Count(u64, u64),
@@ -44,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What is measured, as the manual says it.
+    /// The unit, as the manual names it.
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Section(word) | Self::List(word) | Self::Text(word) => word,
@@ -82,10 +81,10 @@ pub(crate) fn keys(section: &str) -> impl Iterator<Item = &'static str> + Clone 
     DIRECTIVES.iter().filter(move |row| row.section == section).map(|row| row.key)
 }
 
-/// Where below a mapping a key stands that is none of its own, in the mapping's own words.
+/// The mapping below this one that has the key, in this one's terms.
 pub(crate) fn below(section: &str, key: &str) -> Option<&'static str> {
     let rules = "sites[].routes[].cache";
-    // The mappings whose key for the rules of caching has another path than their rows.
+    // The mappings in which the key for the rules of caching has another path than their rows.
     let hub = match section {
         "cache" => Some("rules"),
         "sites[]" | "sites[].routes[]" => Some("cache"),
@@ -110,41 +109,42 @@ const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
-/// The longest lifetime of a stored response: what RFC 9111 section 1.2.2 can say, in
-/// milliseconds, rounded down to days.
+/// The longest lifetime of a stored response: the limit of RFC 9111 section 1.2.2, in milliseconds,
+/// rounded down to days.
 pub(crate) const TTL_MS_MAX: u64 = 24_855 * DAY;
 
-/// The most workers that a master runs.
+/// The limit of workers.
 pub const WORKERS_MAX: u64 = 64;
 
-/// The largest body in memory: a few of them must not be all that a small memory has room for.
+/// The default limit of a body in memory: a few bodies must not fill a small memory.
 const MEMORY_OBJECT_DEFAULT: &str = "1 MiB, at most a sixteenth of cache.memory";
-/// What stays free on the disk: a small cache on a small disk must not have to be empty.
+/// The default of the bytes that stay free: a small cache on a small disk must not have to be
+/// empty.
 const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
 
 /// The table.
 #[rustfmt::skip]
 pub const DIRECTIVES: &[Directive] = &[
-    row("", "user", Kind::Text("user name"), "none", "whose rights the workers have when ktrix is started as root"),
+    row("", "user", Kind::Text("user name"), "none", "the user that the workers run as when ktrix is started as root"),
     row("", "workers", Kind::CountOrAuto(1, WORKERS_MAX), "auto", "processes that serve; auto is one for each core"),
     row("", "pid", Kind::Text("path or off"), "ktrix.pid in cache.path", "the file that holds the master's process id"),
     row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),
-    row("", "log", Kind::Section("mapping or path"), "no access log", "what is written down"),
-    row("", "cache", Kind::Section("mapping, path or off"), "off", "where responses are kept"),
-    row("", "upstream", Kind::Section("name, address or mapping"), "none", "who answers what no site claims"),
+    row("", "log", Kind::Section("mapping or path"), "no access log", "the access log and the error log"),
+    row("", "cache", Kind::Section("mapping, path or off"), "off", "the store of responses"),
+    row("", "upstream", Kind::Section("name, address or mapping"), "none", "the servers for requests of no site"),
     row("", "upstreams", Kind::Section("mapping of names"), "none", "groups of servers, by name"),
-    row("", "sites", Kind::List("mappings"), "none", "which hosts and paths go where"),
-    row("", "timeouts", Kind::Section("mapping"), "each key's own", "how long is waited for what"),
-    row("", "limits", Kind::Section("mapping"), "each key's own", "how much is taken from whom"),
+    row("", "sites", Kind::List("mappings"), "none", "hosts and paths, and their upstreams"),
+    row("", "timeouts", Kind::Section("mapping"), "each key's own", "bounds on waiting"),
+    row("", "limits", Kind::Section("mapping"), "each key's own", "bounds on sizes and counts"),
     //
     row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
     //
     row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
-    row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "what happens to ktrix itself; auto is stderr in the foreground and else syslog"),
-    row("log", "level", Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), "info", "the least important line that the error log takes"),
+    row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "the sink of ktrix's own messages; auto is stderr in the foreground and else syslog"),
+    row("log", "level", Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), "info", "the least severe level that is logged"),
     row("log.access", "file", Kind::Text("path"), "required", "the file that lines are appended to"),
-    row("log.access", "format", Kind::Choice(&["common", "combined", "json"]), "combined", "what a line looks like"),
-    row("log.access", "when-full", Kind::Choice(&["wait", "drop"]), "wait", "what happens when the file is not ready for so long that the buffer is full"),
+    row("log.access", "format", Kind::Choice(&["common", "combined", "json"]), "combined", "the format of a line"),
+    row("log.access", "when-full", Kind::Choice(&["wait", "drop"]), "wait", "the behaviour when the file is not ready and the buffer is full"),
     row("log.access", "buffer", Kind::Size(64 * KIB, 64 * MIB), "256 KiB", "memory for lines that are not yet written, for each worker, rounded up to a power of two"),
     //
     row("cache", "path", Kind::Text("path"), "required", "the directory of the cache files"),
@@ -152,63 +152,63 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "objects", Kind::Count(1_000, 1_000_000_000), "100000", "stored responses, which take some 110 bytes each in the index"),
     row("cache", "memory", Kind::Size(MIB, 1 << 40), "64 MiB", "the hottest objects, for each worker"),
     row("cache", "memory-object", Kind::Size(64 * KIB, GIB), MEMORY_OBJECT_DEFAULT, "the largest body that is kept there; larger ones are sent from their files"),
-    row("cache", "free", Kind::Size(0, PIB), FREE_DEFAULT, "what stays free on the disk"),
-    row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache makes room only for what is asked for a second time; auto finds out"),
-    row("cache", "scrub", Kind::Size(0, 64 * GIB), "1 MiB", "files that are verified in the background, in a second; 0 B is none"),
+    row("cache", "free", Kind::Size(0, PIB), FREE_DEFAULT, "bytes that stay free on the disk"),
+    row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache stores an object only at its second request; auto measures"),
+    row("cache", "scrub", Kind::Size(0, 64 * GIB), "1 MiB", "bytes of files that are verified in the background each second; 0 B is none"),
     row("cache", "object", Kind::Size(KIB, PIB), "half of cache.size", "the largest response that is stored"),
-    row("cache", "purge", Kind::List("networks or off"), "loopback", "who may purge by a request with the method PURGE"),
-    row("cache", "rules", Kind::Section("mapping"), "what RFC 9111 says", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
+    row("cache", "purge", Kind::List("networks or off"), "loopback", "the clients that may purge with the method PURGE"),
+    row("cache", "rules", Kind::Section("mapping"), "the rules of RFC 9111", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
     //
     row("upstreams.NAME", "balance", Kind::Choice(&["round-robin"]), "round-robin", "how a server is chosen"),
-    row("upstreams.NAME", "servers", Kind::List("addresses or mappings"), "required", "who answers"),
+    row("upstreams.NAME", "servers", Kind::List("addresses or mappings"), "required", "the servers"),
     row("upstreams.NAME", "connections", Kind::Count(1, 65_536), "256", "open connections, for each worker and server"),
     row("upstreams.NAME", "pending", Kind::Count(0, 1_000_000), "10000", "requests that wait for a connection, for each worker; more are answered with 503"),
     row("upstreams.NAME", "pending-timeout", Kind::Duration(1, HOUR), "10s", "how long a request waits for a connection before it is answered with 503"),
-    row("upstreams.NAME", "skip", Kind::Duration(0, DAY), "10s", "how long a server that failed is passed over"),
+    row("upstreams.NAME", "skip", Kind::Duration(0, DAY), "10s", "how long a failed server is skipped"),
     row("upstreams.NAME", "retries", Kind::Count(0, 10), "2", "further tries of a request that is safe to repeat"),
     row("upstreams.NAME.servers[]", "address", Kind::Text("address"), "required", "a name or IP address with its port (else 80), or unix: and a path"),
     row("upstreams.NAME.servers[]", "weight", Kind::Count(1, 1_000), "1", "the server's share of the requests"),
     //
     row("sites[]", "hosts", Kind::List("host names"), "any host", "the hosts that the site claims"),
-    row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "who answers what no route of the site claims, and the default of its routes"),
+    row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "the upstream for paths outside of the site's routes, and the default of these"),
     row("sites[]", "cache", Kind::Section("on, off or mapping"), "on", "the default of its routes"),
     row("sites[]", "request-buffering", Kind::Switch, "on", "the default of its routes"),
-    row("sites[]", "routes", Kind::List("mappings"), "every path to the site's upstream", "which paths go where"),
-    row("sites[].routes[]", "path", Kind::Text("path prefix"), "required", "how the paths begin; the longest that fits wins"),
-    row("sites[].routes[]", "upstream", Kind::Text("name"), "the site's upstream", "who answers"),
+    row("sites[]", "routes", Kind::List("mappings"), "every path to the site's upstream", "path prefixes with settings of their own"),
+    row("sites[].routes[]", "path", Kind::Text("path prefix"), "required", "the prefix of the paths; the longest match wins"),
+    row("sites[].routes[]", "upstream", Kind::Text("name"), "the site's upstream", "the upstream"),
     row("sites[].routes[]", "cache", Kind::Section("on, off or mapping"), "the site's own", "whether responses are stored and answered from the cache, and how"),
     row("sites[].routes[]", "request-buffering", Kind::Switch, "the site's own", "whether a request is received completely before a server sees it"),
     //
-    row("sites[].routes[].cache", "ttl-status", Kind::Section("mapping of statuses or off"), "none", "how long answers are fresh whose origin states no lifetime, by status"),
+    row("sites[].routes[].cache", "ttl-status", Kind::Section("mapping of statuses or off"), "none", "the lifetime of answers without a stated one, by status"),
     row("sites[].routes[].cache", "ttl-min", Kind::Duration(0, TTL_MS_MAX), "0s", "lifetimes below this are raised to it"),
     row("sites[].routes[].cache", "ttl-max", Kind::Duration(0, TTL_MS_MAX), "24855d", "lifetimes above this are cut to it"),
     row("sites[].routes[].cache", "heuristic-percent", Kind::Count(0, 100), "10", "the part of the time since Last-Modified that is the lifetime where none is stated"),
     row("sites[].routes[].cache", "heuristic-max", Kind::Duration(0, TTL_MS_MAX), "1d", "the longest lifetime of this kind"),
-    row("sites[].routes[].cache", "stale-while-revalidate", Kind::Duration(0, TTL_MS_MAX), "0s", "how long a stale answer is given while it is renewed, where the origin does not say"),
-    row("sites[].routes[].cache", "stale-if-error", Kind::Duration(0, TTL_MS_MAX), "0s", "how long a stale answer is given when the origin fails, where it does not say"),
-    row("sites[].routes[].cache", "outage-hold", Kind::Duration(0, TTL_MS_MAX), "0s", "how long beyond its lifetime an answer is given while no server of the upstream can be reached"),
+    row("sites[].routes[].cache", "stale-while-revalidate", Kind::Duration(0, TTL_MS_MAX), "0s", "how long a stale answer is served while it is revalidated, where the origin does not say"),
+    row("sites[].routes[].cache", "stale-if-error", Kind::Duration(0, TTL_MS_MAX), "0s", "how long a stale answer is served when the origin fails, where it does not say"),
+    row("sites[].routes[].cache", "outage-hold", Kind::Duration(0, TTL_MS_MAX), "0s", "how long beyond its lifetime an answer is served while no server of the upstream can be reached"),
     row("sites[].routes[].cache", "object", Kind::Size(KIB, PIB), "cache.object", "the largest response that is stored"),
-    row("sites[].routes[].cache", "parts", Kind::Switch, "on", "whether a part is fetched and stored where a part is asked for"),
-    row("sites[].routes[].cache", "fetch-whole", Kind::Size(0, PIB), "4 MiB", "the largest response that is fetched whole when a part of it is asked for"),
-    row("sites[].routes[].cache", "min-uses", Kind::Count(1, 16), "1", "how often something must be asked for until it is stored"),
-    row("sites[].routes[].cache", "set-cookie", Kind::Choice(&["pass", "strip", "store"]), "pass", "what becomes of an answer that sets a cookie"),
-    row("sites[].routes[].cache", "ignore", Kind::List("field names or off"), "none", "fields of answers that mean nothing to the cache"),
-    row("sites[].routes[].cache", "targeted", Kind::List("field names or off"), "ktrix-cache-control, cdn-cache-control", "fields that are heeded in the place of Cache-Control and Expires, the strongest first"),
-    row("sites[].routes[].cache", "strip", Kind::List("field names or off"), "ktrix-cache-control", "fields of answers that no client gets"),
-    row("sites[].routes[].cache", "cache-status", Kind::List("words or off"), "fwd-status, stored, collapsed, ttl, detail", "what clients are told in Cache-Status, beside whether it was a hit"),
-    row("sites[].routes[].cache", "pass-if", Kind::List("conditions or off"), "none", "requests that go round the cache"),
-    row("sites[].routes[].cache", "refresh-if", Kind::List("conditions or off"), "none", "requests whose answer is validated first"),
-    row("sites[].routes[].cache", "vary-ignore", Kind::List("field names or off"), "none", "names that mean nothing in Vary"),
-    row("sites[].routes[].cache", "vary-language", Kind::Choice(&["exact", "best"]), "exact", "which stored answers a request may have where Vary names Accept-Language"),
-    row("sites[].routes[].cache", "key", Kind::Section("mapping"), "scheme, host, path and query", "what tells responses apart; the host always does"),
-    row("sites[].routes[].cache.key", "scheme", Kind::Switch, "on", "whether http and https are apart"),
-    row("sites[].routes[].cache.key", "path", Kind::Switch, "on", "whether the paths of the route are apart"),
-    row("sites[].routes[].cache.key", "query", Kind::Switch, "on", "whether queries are apart"),
-    row("sites[].routes[].cache.key", "query-sort", Kind::Switch, "off", "whether the order of the query's parameters means nothing"),
-    row("sites[].routes[].cache.key", "query-keep", Kind::List("parameter names"), "all", "the parameters that count"),
-    row("sites[].routes[].cache.key", "query-drop", Kind::List("parameter names"), "none", "those of them that do not"),
-    row("sites[].routes[].cache.key", "headers", Kind::List("field names"), "none", "request fields that tell responses apart, beside those that Vary names"),
-    row("sites[].routes[].cache.key", "cookies", Kind::List("cookie names"), "none", "cookies that do"),
+    row("sites[].routes[].cache", "parts", Kind::Switch, "on", "whether a request for a part fetches and stores only that part"),
+    row("sites[].routes[].cache", "fetch-whole", Kind::Size(0, PIB), "4 MiB", "the largest response that is fetched whole for a request for a part"),
+    row("sites[].routes[].cache", "min-uses", Kind::Count(1, 16), "1", "the request at which an object is stored"),
+    row("sites[].routes[].cache", "set-cookie", Kind::Choice(&["pass", "strip", "store"]), "pass", "the handling of an answer that sets a cookie"),
+    row("sites[].routes[].cache", "ignore", Kind::List("field names or off"), "none", "response fields that the cache ignores"),
+    row("sites[].routes[].cache", "targeted", Kind::List("field names or off"), "ktrix-cache-control, cdn-cache-control", "fields that replace Cache-Control and Expires, the strongest first"),
+    row("sites[].routes[].cache", "strip", Kind::List("field names or off"), "ktrix-cache-control", "response fields that no client gets"),
+    row("sites[].routes[].cache", "cache-status", Kind::List("words or off"), "fwd-status, stored, collapsed, ttl, detail", "the parameters of Cache-Status that clients get"),
+    row("sites[].routes[].cache", "pass-if", Kind::List("conditions or off"), "none", "requests that pass the cache"),
+    row("sites[].routes[].cache", "refresh-if", Kind::List("conditions or off"), "none", "requests that validate the stored answer first"),
+    row("sites[].routes[].cache", "vary-ignore", Kind::List("field names or off"), "none", "field names that are ignored in Vary"),
+    row("sites[].routes[].cache", "vary-language", Kind::Choice(&["exact", "best"]), "exact", "which stored answers a request may get where Vary names Accept-Language"),
+    row("sites[].routes[].cache", "key", Kind::Section("mapping"), "scheme, host, path and query", "the parts of the cache key; the host is always one"),
+    row("sites[].routes[].cache.key", "scheme", Kind::Switch, "on", "whether http and https have separate keys"),
+    row("sites[].routes[].cache.key", "path", Kind::Switch, "on", "whether the paths of the route have separate keys"),
+    row("sites[].routes[].cache.key", "query", Kind::Switch, "on", "whether queries have separate keys"),
+    row("sites[].routes[].cache.key", "query-sort", Kind::Switch, "off", "whether the order of the query's parameters is ignored"),
+    row("sites[].routes[].cache.key", "query-keep", Kind::List("parameter names"), "all", "the parameters in the key"),
+    row("sites[].routes[].cache.key", "query-drop", Kind::List("parameter names"), "none", "the parameters left out of the key"),
+    row("sites[].routes[].cache.key", "headers", Kind::List("field names"), "none", "request fields in the key, beside those that Vary names"),
+    row("sites[].routes[].cache.key", "cookies", Kind::List("cookie names"), "none", "cookies in the key"),
     //
     row("timeouts", "client-head", Kind::Duration(10, DAY), "10s", "from a request's first byte to the end of its head"),
     row("timeouts", "client-body", Kind::Duration(10, DAY), "30s", "between two reads of a request's body"),
@@ -224,7 +224,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "head", Kind::Size(KIB, MIB), "32 KiB", "the head of a message, its first line included"),
     row("limits", "target", Kind::Size(64, MIB), "8 KiB", "the target of a request"),
     row("limits", "body", Kind::Size(0, PIB), "1 GiB", "the body of a request that is received completely first"),
-    row("limits", "body-memory", Kind::Size(0, GIB), "64 KiB", "what of it is kept in memory before it goes to a file"),
+    row("limits", "body-memory", Kind::Size(0, GIB), "64 KiB", "the part of it that stays in memory; the rest goes to a file"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
 ];
 
@@ -233,9 +233,9 @@ const fn row(
     key: &'static str,
     kind: Kind,
     default: &'static str,
-    says: &'static str,
+    description: &'static str,
 ) -> Directive {
-    Directive { section, key, kind, default, says }
+    Directive { section, key, kind, default, description }
 }
 
 #[cfg(test)]
@@ -248,9 +248,13 @@ mod tests {
     fn a_key_has_one_row_and_every_row_is_whole() {
         let mut seen = HashSet::new();
         for row in DIRECTIVES {
-            assert!(seen.insert(row.path()), "{} stands twice", row.path());
+            assert!(seen.insert(row.path()), "{} is listed twice", row.path());
             assert!(!row.default.is_empty() && !row.kind.unit().is_empty(), "{}", row.path());
-            assert!(!row.says.is_empty() && !row.says.ends_with('.'), "{}", row.path());
+            assert!(
+                !row.description.is_empty() && !row.description.ends_with('.'),
+                "{}",
+                row.path()
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! A mapping of the configuration while it is read by the schema.
 //!
-//! Each reader takes what stands under a key, or the key's default, and notes what is wrong with
-//! it. A wrong value reads as the default, so that reading goes on to the next mistake; nothing
-//! of it is used, for a configuration with a fault is never handed out.
+//! Each reader takes the value of a key, or the key's default, and notes its faults. An invalid
+//! value reads as the default, so that reading continues to the next mistake; none of it is used,
+//! since a configuration with a fault is never returned.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(crate) struct Section<'a> {
     entries: &'a [Entry],
 }
 
-/// A scalar, where it stands, and what it is called.
+/// A scalar, its place, and its name in messages.
 #[derive(Clone)]
 pub(crate) struct Scalar<'a> {
     pub(crate) text: &'a str,
@@ -32,7 +32,7 @@ pub(crate) struct Scalar<'a> {
     pub(crate) path: String,
 }
 
-/// An entry of a list, and what it is called.
+/// An entry of a list, and its name in messages.
 pub(crate) struct Item<'a> {
     pub(crate) node: &'a Node,
     pub(crate) path: String,
@@ -52,14 +52,14 @@ impl<'a> Section<'a> {
             if !known.clone().any(|key| key == entry.key) {
                 let below = schema::below(schema, &entry.key);
                 let near = if faults.is_full() { None } else { nearest(&entry.key, known.clone()) };
-                let way_out = match (below, near) {
-                    (Some(section), _) => format!("it stands below {section}"),
+                let hint = match (below, near) {
+                    (Some(section), _) => format!("it belongs below {section}"),
                     (None, Some(key)) => format!("did you mean \"{key}\"?"),
                     (None, None) => {
                         format!("known here: {}", known.clone().collect::<Vec<_>>().join(", "))
                     }
                 };
-                let message = format!("is not a known key ({way_out})");
+                let message = format!("is not a known key ({hint})");
                 faults.add(entry.place, section.path_of(&entry.key), message);
             }
         }
@@ -86,7 +86,7 @@ impl<'a> Section<'a> {
         let mut seen: HashMap<&str, Place> = HashMap::new();
         for entry in entries {
             if let Some(first) = seen.get(entry.key.as_str()) {
-                let message = format!("stands twice (first in line {})", first.line);
+                let message = format!("is set twice (first in line {})", first.line);
                 faults.add(entry.place, section.path_of(&entry.key), message);
             } else {
                 seen.insert(&entry.key, entry.place);
@@ -95,12 +95,12 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// A mapping that is not there.
+    /// An absent mapping.
     pub(crate) const fn absent(schema: &'static str, path: String, place: Place) -> Self {
         Self { schema, path, place, entries: &[] }
     }
 
-    /// The mapping under a key of this one, or the absence of it.
+    /// The mapping of a key of this one; it may be absent.
     pub(crate) fn section(&self, faults: &mut Faults<'_>, schema: &'static str, key: &str) -> Self {
         match self.node(key) {
             Some(node) => Self::open(faults, schema, self.path_of(key), node),
@@ -120,7 +120,7 @@ impl<'a> Section<'a> {
         self.entries
     }
 
-    /// What a key of this mapping is called in messages.
+    /// The name of a key of this mapping in messages.
     pub(crate) fn path_of(&self, key: &str) -> String {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let key = match key.len() <= 64 && !key.is_empty() && key.bytes().all(is_plain) {
@@ -130,25 +130,25 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 
-    /// What stands under a key, if the key does.
+    /// The value of a key, if the key is set.
     pub(crate) fn node(&self, key: &str) -> Option<&'a Node> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
-    /// Notes that a key is needed and not there.
+    /// Notes that a required key is missing.
     pub(crate) fn missing(&self, faults: &mut Faults<'_>, key: &str, example: &str) {
         let message = format!("is missing (try {})", quoted(example));
         faults.add(self.place, self.path_of(key), message);
     }
 
-    /// The text under a key, of whatever kind.
+    /// The text of a key, of any kind.
     pub(crate) fn scalar(&self, faults: &mut Faults<'_>, key: &str) -> Option<Scalar<'a>> {
         let node = self.node(key)?;
         let row = schema::directive(self.schema, key);
         scalar_of(faults, node, self.path_of(key), row.kind)
     }
 
-    /// The text under a key that must be there.
+    /// The text of a required key.
     pub(crate) fn required(
         &self,
         faults: &mut Faults<'_>,
@@ -194,7 +194,7 @@ impl<'a> Section<'a> {
         let scalar = self.scalar(faults, key)?;
         let Kind::Size(min, max) = row.kind else { return None };
         if min == 0 && is_off(scalar.text) {
-            scalar.wrong(faults, "is not a size (\"0 B\" is none)");
+            scalar.wrong(faults, "is not a size (try \"0 B\" for none)");
             return None;
         }
         let size = scalar.measured(faults, parse_size(scalar.text))?;
@@ -214,7 +214,7 @@ impl<'a> Section<'a> {
         self.scalar(faults, key)?.duration(faults, row.kind)
     }
 
-    /// On or off, if it is said.
+    /// On or off, if it is set.
     pub(crate) fn switch(&self, faults: &mut Faults<'_>, key: &str) -> Option<bool> {
         let scalar = self.scalar(faults, key)?;
         match scalar.text {
@@ -244,7 +244,7 @@ impl<'a> Section<'a> {
         found.copied()
     }
 
-    /// The entries of a list; what is not a list stands for a list of itself.
+    /// The entries of a list; a single value counts as a list of one.
     pub(crate) fn items(&self, faults: &mut Faults<'_>, key: &str) -> Option<Vec<Item<'a>>> {
         let node = self.node(key)?;
         let path = self.path_of(key);
@@ -270,19 +270,22 @@ impl<'a> Item<'a> {
 }
 
 impl Scalar<'_> {
-    /// Whether it is this word; a switch may be written in each of its ways.
+    /// Whether it is this word; a switch may be written in each of its forms.
     pub(crate) fn is(&self, word: &str) -> bool {
         self.text.eq_ignore_ascii_case(word)
             || (word == "off" && is_off(self.text))
             || (word == "on" && is_on(self.text))
     }
 
-    /// The text as a path of the file system. A word for a switch is none: who writes it does not
-    /// mean a file of this name.
+    /// The text as a path of the file system. A word for a switch is refused, since it hardly names
+    /// a file.
     pub(crate) fn file(&self, faults: &mut Faults<'_>) -> Option<PathBuf> {
         if is_off(self.text) || is_on(self.text) {
             let text = quoted(&format!("./{}", self.text));
-            self.wrong(faults, &format!("is a switch where a path stands (try a path, or {text})"));
+            self.wrong(
+                faults,
+                &format!("is a switch, but a path is expected (try a path, or {text})"),
+            );
             return None;
         }
         if self.text.is_empty() || self.text.contains('\0') {
@@ -292,12 +295,12 @@ impl Scalar<'_> {
         Some(PathBuf::from(self.text))
     }
 
-    /// Notes what is wrong with the text.
+    /// Notes a fault of the text.
     pub(crate) fn wrong(&self, faults: &mut Faults<'_>, why: &str) {
         faults.add(self.place, self.path.clone(), format!("{} {why}", quoted(self.text)));
     }
 
-    /// Notes a whole sentence.
+    /// Notes a fault as a whole sentence.
     pub(crate) fn fault(&self, faults: &mut Faults<'_>, message: String) {
         faults.add(self.place, self.path.clone(), message);
     }
@@ -307,11 +310,11 @@ impl Scalar<'_> {
         let (Kind::Count(min, max) | Kind::CountOrAuto(min, max)) = row.kind else { return None };
         let is_number = !self.text.is_empty() && self.text.bytes().all(|b| b.is_ascii_digit());
         if !is_number {
-            let way_out = match row.kind {
+            let hint = match row.kind {
                 Kind::CountOrAuto(..) => "auto or a number",
                 _ => "a number",
             };
-            self.wrong(faults, &format!("is not {way_out} from {min} to {max}"));
+            self.wrong(faults, &format!("is not {hint} from {min} to {max}"));
             return None;
         }
         let number = self.text.parse().unwrap_or(u64::MAX);
@@ -323,7 +326,7 @@ impl Scalar<'_> {
     /// The text as a time within the bounds of its kind.
     pub(crate) fn duration(&self, faults: &mut Faults<'_>, kind: Kind) -> Option<Duration> {
         if matches!(kind, Kind::Duration(0, _)) && is_off(self.text) {
-            self.wrong(faults, "is not a time (\"0s\" is none)");
+            self.wrong(faults, "is not a time (try \"0s\" for none)");
             return None;
         }
         let duration = self.measured(faults, parse_duration(self.text))?;
@@ -336,7 +339,7 @@ impl Scalar<'_> {
         self.bounded(faults, ms, (min, max), bounds).then_some(duration)
     }
 
-    /// A value with a unit, or a note of why it is none.
+    /// A value with a unit, or a fault.
     fn measured<T>(&self, faults: &mut Faults<'_>, read: Result<T, UnitError>) -> Option<T> {
         let is_printable = self.text.len() <= 40 && !self.text.contains(char::is_control);
         match read {
@@ -352,7 +355,7 @@ impl Scalar<'_> {
         }
     }
 
-    /// Whether the value is within its bounds, or a note that it is not.
+    /// Whether the value is within its bounds; if not, a fault is noted.
     fn bounded(
         &self,
         faults: &mut Faults<'_>,
@@ -369,7 +372,7 @@ impl Scalar<'_> {
     }
 }
 
-/// The text of a node, or a note that it is none.
+/// The text of a node, or a fault if it is not a scalar.
 fn scalar_of<'a>(
     faults: &mut Faults<'_>,
     node: &'a Node,

@@ -1,4 +1,4 @@
-//! Whole configurations: what they mean, and what is said about those that are wrong.
+//! Whole configurations: their meaning, and the messages about invalid ones.
 
 use std::path::Path;
 
@@ -92,7 +92,7 @@ fn the_full_form_is_read() {
 }
 
 #[test]
-fn what_is_said_below_changes_only_what_it_names() {
+fn rules_below_change_only_the_keys_that_they_set() {
     let config = read(concat!(
         "cache: {path: /c, rules: {ttl-min: 5s, ttl-status: {404: 1m, 5xx: 2s, any: 1500ms}}}\n",
         "upstream: a\n",
@@ -162,7 +162,7 @@ fn lists_of_a_route_can_be_off() {
 }
 
 #[test]
-fn what_a_site_says_can_be_taken_back_by_its_route() {
+fn a_route_can_reset_the_lists_of_its_site() {
     let config = read(concat!(
         "cache: {path: /c, admission: yes, rules: {ttl-status: {any: 1s}}}\nupstream: a\n",
         "sites:\n  - cache: {pass-if: cookie a, refresh-if: header B, ignore: expires, ",
@@ -182,17 +182,17 @@ fn what_a_site_says_can_be_taken_back_by_its_route() {
 }
 
 #[test]
-fn a_route_s_rules_are_read_with_care() {
+fn invalid_rules_are_refused() {
     let faults = |rules: &str| {
         let text = format!("cache: {{path: /c, rules: {rules}}}\nupstream: a\n");
         read(&text).unwrap_err().to_string()
     };
     for (rules, expected) in [
-        ("{ttl-status: {1xx: 5s}}", "cache.rules.ttl-status.1xx: is no final status"),
+        ("{ttl-status: {1xx: 5s}}", "cache.rules.ttl-status.1xx: is not a final status"),
         ("{ttl-status: {404: 5}}", "cache.rules.ttl-status.404: \"5\" has no unit"),
-        ("{ttl-status: {any: 1s, any: 2s}}", "stands twice"),
+        ("{ttl-status: {any: 1s, any: 2s}}", "is set twice"),
         ("{ttl-status: 5s}", "expects a mapping, not a single value"),
-        ("{ttl-min: 10s, ttl-max: 5s}", "leaves nothing between"),
+        ("{ttl-min: 10s, ttl-max: 5s}", "makes ttl-min larger"),
         ("{heuristic-percent: 101}", "out of range"),
         ("{ttl: 5s}", "is not a known key"),
         ("{vary-ignore: [a b]}", "\"a b\" is not the name of a field"),
@@ -200,34 +200,37 @@ fn a_route_s_rules_are_read_with_care() {
         ("{key: {headers: [X-Forwarded-For]}}", "is not a field that goes to the origin"),
         ("{key: {cookies: [\"a;b\"]}}", "is not the name of a cookie"),
         ("{ignore: [Set-Cookie]}", "is not a field that can be ignored"),
-        ("{pass-if: [path /x]}", "cache.rules.pass-if[0]: \"path /x\" is no condition"),
+        ("{pass-if: [path /x]}", "cache.rules.pass-if[0]: \"path /x\" is not a condition"),
         ("{min-uses: 0}", "out of range"),
         ("{set-cookie: on}", "is not known (try pass, strip, store)"),
         ("{cache-status: [ttl, age]}", "cache.rules.cache-status[1]: \"age\" is not known"),
         ("{strip: \"a b\"}", "is not the name of a field"),
         ("{key: {host: off}}", "is not a known key"),
-        ("off", "1:26: cache.rules: \"off\" is no mapping of rules (a site or route without"),
-        ("{ttl-status: {5XX: 3s, 5xx: 20s}}", "ttl-status.5xx: stands twice (first in line 1)"),
-        ("{ttl-status: {404: 3s, 5xx: 1s, 404: 4s}}", "404: stands twice (first in line 1)"),
-        ("{ttl-status: {404: 3s, any: 1s, any: 4s}}", "any: stands twice (first in line 1)"),
-        ("{ttl-status: {404: 3s, 404: 3s}}", "ttl-status.404: stands twice (first in line 1)"),
-        ("{targeted: [off, cache-control]}", "targeted[0]: \"off\" stands beside others"),
-        ("{strip: [a, none]}", "strip[1]: \"none\" stands beside others (off stands alone)"),
-        ("{pass-if: [off, cookie a]}", "pass-if[0]: \"off\" stands beside others"),
+        ("off", "1:26: cache.rules: \"off\" is not a mapping of rules (a site or route without"),
+        ("{ttl-status: {5XX: 3s, 5xx: 20s}}", "ttl-status.5xx: is set twice (first in line 1)"),
+        ("{ttl-status: {404: 3s, 5xx: 1s, 404: 4s}}", "404: is set twice (first in line 1)"),
+        ("{ttl-status: {404: 3s, any: 1s, any: 4s}}", "any: is set twice (first in line 1)"),
+        ("{ttl-status: {404: 3s, 404: 3s}}", "ttl-status.404: is set twice (first in line 1)"),
+        ("{targeted: [off, cache-control]}", "targeted[0]: \"off\" is mixed with other values"),
+        ("{strip: [a, none]}", "strip[1]: \"none\" is mixed with other values (off must be alone)"),
+        ("{pass-if: [off, cookie a]}", "pass-if[0]: \"off\" is mixed with other values"),
         ("{ignore: on}", "ignore: \"on\" is not a field that can be ignored"),
         ("{vary-ignore: yes}", "vary-ignore: \"yes\" is not the name of a field"),
         ("{strip: on}", "strip: \"on\" is not the name of a field"),
-        ("{cache-status: [off, ttl]}", "cache-status[0]: \"off\" stands beside others"),
+        ("{cache-status: [off, ttl]}", "cache-status[0]: \"off\" is mixed with other values"),
         ("{cache-status: on}", "\"on\" is not known (try off, fwd-status"),
         ("{pass-if: {cookie: session}}", "pass-if: expects conditions such as \"cookie session\""),
-        ("{query-sort: on}", "query-sort: is not a known key (it stands below key)"),
+        ("{query-sort: on}", "query-sort: is not a known key (it belongs below key)"),
         ("{key: {no-vary-search: on}}", "cache.rules.key.no-vary-search: is not a known key"),
-        ("{fetch-whole: off}", "fetch-whole: \"off\" is not a size (\"0 B\" is none)"),
-        ("{ttl-min: none}", "ttl-min: \"none\" is not a time (\"0s\" is none)"),
+        ("{fetch-whole: off}", "fetch-whole: \"off\" is not a size (try \"0 B\" for none)"),
+        ("{ttl-min: none}", "ttl-min: \"none\" is not a time (try \"0s\" for none)"),
         ("{object: 2 GiB}", "object: \"2 GiB\" is larger than cache.object (512 MiB)"),
-        ("{key: {query: off, query-keep: a}}", "key.query-keep: says something about a query"),
-        ("{key: {query: off, query-drop: a}}", "key.query-drop: says something about a query"),
-        ("{key: {query: off, query-sort: on}}", "key.query-sort: says something about a query"),
+        ("{key: {query: off, query-keep: a}}", "key.query-keep: has no effect, since query is off"),
+        ("{key: {query: off, query-drop: a}}", "key.query-drop: has no effect, since query is off"),
+        (
+            "{key: {query: off, query-sort: on}}",
+            "key.query-sort: has no effect, since query is off",
+        ),
     ] {
         let found = faults(rules);
         assert!(found.contains(expected) && !found.contains('\n'), "{rules}: {found}");
@@ -237,11 +240,11 @@ fn a_route_s_rules_are_read_with_care() {
     assert!(found.contains("3:26: sites[0].cache.object: \"600 MiB\" is larger than"), "{found}");
     let text = "upstream: a\nsites: [{cache: {ttl-min: 5s}}]\n";
     let found = read(text).unwrap_err().to_string();
-    assert!(found.contains("sites[0].cache: asks for a cache, and there is none"), "{found}");
+    assert!(found.contains("sites[0].cache: needs a cache, but none is configured"), "{found}");
 }
 
 #[test]
-fn a_load_test_s_configuration_is_read() {
+fn the_load_tests_configuration_is_read() {
     let config = read(concat!(
         "workers: 1\nlisten: [\"127.0.0.1:18080\"]\nlog: {access: off, error: stderr}\n",
         "cache: {path: /tmp/b/cache, size: 4 GiB, objects: 200000, memory: 128 MiB}\n",
@@ -260,7 +263,7 @@ fn a_load_test_s_configuration_is_read() {
 }
 
 #[test]
-fn a_site_answers_what_its_routes_leave_if_it_names_an_upstream() {
+fn a_site_with_an_upstream_answers_all_other_paths() {
     let text =
         "upstreams: {a: {servers: [h]}}\nsites:\n  - upstream: a\n    routes: [{path: /x}]\n";
     let paths = |config: Config| -> Vec<String> {
@@ -290,17 +293,17 @@ fn every_mistake_is_reported_at_once() {
             "k.yaml:4:30: timeouts.idle: \"5 parsecs\" has an unknown unit \"parsecs\" \
              (known are ms, s, m, h, d)",
             "k.yaml:6:18: upstreams.web.servers: is empty (add an entry, or leave the key out)",
-            "k.yaml:7:22: upstreams.static.servers[0]: \"https://a\" asks for TLS, which ktrix \
-             does not speak to servers (try \"10.0.0.1:8080\", \"app.example:8080\" or \
+            "k.yaml:7:22: upstreams.static.servers[0]: \"https://a\" needs TLS, which ktrix \
+             does not support towards servers (try \"10.0.0.1:8080\", \"app.example:8080\" or \
              \"unix:/run/app.sock\")",
-            "k.yaml:7:36: upstreams.static.weight: is not a known key (it stands below servers[])",
+            "k.yaml:7:36: upstreams.static.weight: is not a known key (it belongs below servers[])",
             "k.yaml:11:16: sites[0].routes[0].path: \"up\" does not begin with a slash \
              (try \"/up\")",
             "k.yaml:11:30: sites[0].routes[0].upstream: \"api\" is not defined \
              (try one of: static, web)",
-            "k.yaml:12:13: sites[1].hosts[0]: \"A.B\" is claimed already, by sites[0] (line 9)",
+            "k.yaml:12:13: sites[1].hosts[0]: \"A.B\" is already claimed by sites[0] (line 9)",
             "k.yaml:14:16: limits.head: \"1 TiB\" is out of range (from 1 KiB to 1 MiB)",
-            "k.yaml:15:1: limits: stands twice (first in line 14)",
+            "k.yaml:15:1: limits: is set twice (first in line 14)",
         ]
     );
 }
@@ -319,36 +322,36 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: a\nworkers:\n", "2:1: workers: has no value"),
         ("upstream: a\nlisten: []\n", "2:9: listen: is empty"),
         ("upstream: a\nlisten: [{port: 1}]\n", "2:10: listen[0].address: is missing"),
-        ("upstream: a\nlisten: [80, \"*:80\"]\n", "2:14: listen[1]: \"*:80\" is listened on twice"),
+        ("upstream: a\nlisten: [80, \"*:80\"]\n", "2:14: listen[1]: \"*:80\" is listed twice"),
         ("upstream: a\nlog: {level: loud}\n", "2:14: log.level: \"loud\" is not known (try off,"),
         ("upstream: a\nlog: {access: {format: json}}\n", "log.access.file: is missing"),
-        ("upstream: a\nlog: {error: off}\n", "2:14: log.error: \"off\" is no place"),
-        ("upstream: a\ncache: on\n", "2:8: cache: \"on\" is a switch where a path stands (try"),
+        ("upstream: a\nlog: {error: off}\n", "2:14: log.error: \"off\" is not a sink"),
+        ("upstream: a\ncache: on\n", "2:8: cache: \"on\" is a switch, but a path is expected (try"),
         ("upstream: a\ncache: true\n", "cache: \"true\" is a switch"),
         ("upstream: a\ncache: {path: off}\n", "cache.path: \"off\" is a switch"),
-        ("upstream: off\n", "1:11: upstream: \"off\" is a switch, where an address stands (try"),
+        ("upstream: off\n", "1:11: upstream: \"off\" is a switch, but an address is expected (try"),
         ("upstream: {servers: [on]}\n", "servers[0]: \"on\" is a switch"),
-        ("upstream: a\nlog: on\n", "2:6: log: \"on\" is a switch where a path stands"),
+        ("upstream: a\nlog: on\n", "2:6: log: \"on\" is a switch, but a path is expected"),
         ("upstream: a\nlog: {access: Yes}\n", "a path, or \"./Yes\")"),
         ("upstream: a\nlog: {access: {file: off}}\n", "log.access.file: \"off\" is a switch"),
         ("upstream: a\nlog: {error: on}\n", "log.error: \"on\" is a switch"),
         ("upstream: a\npid: on\n", "2:6: pid: \"on\" is a switch"),
         (
             "upstream: a\ncache: {path: /c, purge: [off, unix]}\n",
-            "2:27: cache.purge[0]: \"off\" stands beside others (off stands alone)",
+            "2:27: cache.purge[0]: \"off\" is mixed with other values (off must be alone)",
         ),
         (
             "upstream: a\ncache: {path: /c, ttl-min: 5s}\n",
-            "ttl-min: is not a known key (it stands below rules)",
+            "ttl-min: is not a known key (it belongs below rules)",
         ),
         (
             "upstream: a\nsites: [{ttl-min: 5s}]\n",
-            "ttl-min: is not a known key (it stands below cache)",
+            "ttl-min: is not a known key (it belongs below cache)",
         ),
-        ("upstream: a\nsize: 1 GiB\n", "2:1: size: is not a known key (it stands below cache)"),
+        ("upstream: a\nsize: 1 GiB\n", "2:1: size: is not a known key (it belongs below cache)"),
         (
             "upstream: a\nservers: [a]\n",
-            "servers: is not a known key (it stands below upstreams.NAME)",
+            "servers: is not a known key (it belongs below upstreams.NAME)",
         ),
         ("upstream: a\nlimits: {heads: 1}\n", "limits.heads: is not a known key (did you mean"),
         ("upstream: a\ncache: {size: 1 GiB}\n", "2:8: cache.path: is missing"),
@@ -384,15 +387,15 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: a\nsites: [{routes: [{cache: off}]}]\n", "sites[0].routes[0].path: is missing"),
         (
             "upstream: a\nsites: [{routes: [{path: /}, {path: /}]}]\n",
-            "2:37: sites[0].routes[1].path: \"/\" is a route",
+            "2:37: sites[0].routes[1].path: \"/\" is already a route",
         ),
-        ("upstream: a\nsites: [{routes: [{path: /a b}]}]\n", "has ' '"),
-        ("upstream: a\nsites: [{cache: on}]\n", "2:17: sites[0].cache: \"on\" asks for a cache"),
+        ("upstream: a\nsites: [{routes: [{path: /a b}]}]\n", "contains ' '"),
+        ("upstream: a\nsites: [{cache: on}]\n", "2:17: sites[0].cache: \"on\" needs a cache"),
         ("upstream: a\nsites: [{cache: maybe}]\n", "\"maybe\" is neither on nor off"),
-        ("upstream: a\nsites: [{}, {hosts: [x]}, {}]\n", "sites[2]: names no hosts, and sites[0]"),
+        ("upstream: a\nsites: [{}, {hosts: [x]}, {}]\n", "sites[2]: names no hosts, but sites[0]"),
         (
             "upstream: a\nsites: [{hosts: [x, x]}]\n",
-            "2:21: sites[0].hosts[1]: \"x\" is claimed already",
+            "2:21: sites[0].hosts[1]: \"x\" is already claimed",
         ),
         (
             "upstream: a\nlimits: {target: 64 KiB}\n",
@@ -414,13 +417,13 @@ fn each_mistake_has_its_place_and_its_key() {
 }
 
 #[test]
-fn an_integer_key_does_not_hide_a_key_that_stands_twice() {
+fn an_integer_key_does_not_hide_a_duplicate_key() {
     let text = "upstream: a\n0x1: b\nlimits: {}\nlimits: {}\n";
     assert!(errors(text).iter().any(|e| e.contains("0x1")));
 }
 
 #[test]
-fn a_cache_that_is_off_is_none() {
+fn a_cache_that_is_off_is_absent() {
     for text in ["upstream: a\n", "upstream: a\ncache: off\n", "upstream: a\ncache: no\n"] {
         let config = read(text).unwrap();
         assert_eq!((config.cache, config.pid), (None, None), "{text}");
@@ -429,7 +432,7 @@ fn a_cache_that_is_off_is_none() {
     assert!(!config.sites[0].routes[0].cache);
 }
 
-/// Texts that are near a configuration: its keys, values and punctuation in any order.
+/// Texts similar to a configuration: its keys, values and punctuation in any order.
 fn near_configurations() -> impl Strategy<Value = String> {
     let keys = schema::DIRECTIVES.iter().map(|row| format!("{}: ", row.key));
     let values = [
@@ -489,7 +492,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_that_is_near_a_configuration_panics(text in near_configurations()) {
+    fn no_text_similar_to_a_configuration_panics(text in near_configurations()) {
         match read(&text) {
             Ok(config) => prop_assert!(!config.listen.is_empty() && !config.upstreams.is_empty()),
             Err(errors) => {

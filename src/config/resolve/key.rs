@@ -1,4 +1,4 @@
-//! What the keys of a route are made of.
+//! The parts that a route's cache keys are made of.
 
 use crate::config::document::Value;
 use crate::config::error::Faults;
@@ -10,13 +10,13 @@ use crate::policy::key::vary::VaryNames;
 
 const SCHEMA: &str = "sites[].routes[].cache.key";
 
-/// The parts that `key` names, if it stands there. It replaces the whole of the one above it.
+/// The parts that `key` names, if it is set. It replaces the whole of the one above it.
 pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyParts> {
     rules.node("key")?;
     let section = rules.section(faults, SCHEMA, "key");
     let mut is_on = |key: &str, default| section.switch(faults, key).unwrap_or(default);
     let scheme = is_on("scheme", true);
-    // Which route it is, is known where the route is.
+    // The path of the route is filled in where the route is known.
     let path = match is_on("path", true) {
         true => PathPart::Whole,
         false => PathPart::Route("/".into()),
@@ -29,10 +29,10 @@ pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyP
     };
     if !query.is_on {
         for key in ["query-sort", "query-keep", "query-drop"] {
-            // That the order means nothing may be left to the default in words.
+            // `query-sort: off` may be written out, since it has no effect anyway.
             let is_said = key != "query-sort" || query.is_sorted;
             if let Some(node) = section.node(key).filter(|_| is_said) {
-                let why = "says something about a query that does not count (query is off)";
+                let why = "has no effect, since query is off";
                 faults.add(node.place, section.path_of(key), why);
             }
         }
@@ -70,10 +70,10 @@ fn chosen(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<VaryNames> {
     all
 }
 
-/// What is wrong with `off` in a list of others: whether it or they are meant, nobody knows.
-pub(crate) const OFF_BESIDE: &str = "stands beside others (off stands alone)";
+/// `off` in a list of other values is ambiguous.
+pub(crate) const OFF_BESIDE: &str = "is mixed with other values (off must be alone)";
 
-/// The texts of a list, without those that are not what they should be.
+/// The texts of a list, without the invalid ones.
 pub(crate) fn texts<'a>(
     faults: &mut Faults<'_>,
     section: &Section<'a>,
@@ -84,7 +84,7 @@ pub(crate) fn texts<'a>(
     checked(faults, section, key, |text| (!is_right(text)).then_some(why))
 }
 
-/// As [`texts`], of a list that may be off as a whole: it has no texts then.
+/// As [`texts`], for a list that may be `off` as a whole: it has no texts then.
 pub(crate) fn texts_or_off<'a>(
     faults: &mut Faults<'_>,
     section: &Section<'a>,

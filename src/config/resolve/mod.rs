@@ -1,7 +1,7 @@
-//! From the tree of the text to the inside form: the top of the configuration.
+//! From the tree of the text to a [`Config`]: the top of the configuration.
 //!
-//! Resolving notes every fault and goes on, with the default in the place of what is wrong. The
-//! result is only used when nothing was noted.
+//! Resolving notes every fault and continues with the default in the place of the invalid value.
+//! The result is used only if there is no fault.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ mod rules;
 pub(crate) mod upstreams;
 mod sites;
 
-/// The inside form of a tree, to be used if no fault is noted.
+/// The resolved form of a tree, to be used if there is no fault.
 pub(crate) fn resolve(faults: &mut Faults<'_>, path: &Path, root: &Node, n_cores: usize) -> Config {
     let root = Section::open(faults, "", String::new(), root);
     let cache = cache(faults, &root);
@@ -93,13 +93,13 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
         let Some(scalar) = scalar else { continue };
         match parse_listen(scalar.text) {
             Ok(read) => {
-                // Port 0 is another one each time.
+                // Port 0 is a different port each time.
                 let is_new = |listen: &Listen| {
                     seen.insert(listen.address.clone())
                         || listen.address.to_string().ends_with(":0")
                 };
                 if !read.iter().all(is_new) {
-                    scalar.wrong(faults, "is listened on twice");
+                    scalar.wrong(faults, "is listed twice");
                 }
                 listens.extend(read);
             }
@@ -127,7 +127,7 @@ fn log(faults: &mut Faults<'_>, root: &Section<'_>) -> LogConfig {
         Some(scalar) if scalar.is("syslog") => ErrorSink::Syslog,
         Some(scalar) if scalar.is("stderr") => ErrorSink::Stderr,
         Some(scalar) if scalar.is("off") => {
-            let way_out = "is no place for the error log (try \"level: off\", or \"./off\")";
+            let way_out = "is not a sink of the error log (try \"level: off\", or \"./off\")";
             scalar.wrong(faults, way_out);
             ErrorSink::Auto
         }
@@ -185,7 +185,7 @@ fn cache(faults: &mut Faults<'_>, root: &Section<'_>) -> Option<CacheConfig> {
     Some(cache_at(faults, &section, path))
 }
 
-/// The cache in a directory, with what a mapping says about it.
+/// The cache in a directory, with the settings of its mapping.
 pub(crate) fn cache_at(
     faults: &mut Faults<'_>,
     section: &Section<'_>,
@@ -236,13 +236,13 @@ fn memory_object(faults: &mut Faults<'_>, section: &Section<'_>, memory_bytes: u
     bytes
 }
 
-/// The largest body in the memory of a large cache that says nothing else.
+/// The default limit of a body in the memory of a large cache.
 const MEMORY_OBJECT_BYTES: u64 = 1 << 20;
 
-/// What stays free on the disk of a large cache that says nothing else.
+/// The default of the bytes that stay free on the disk of a large cache.
 const FREE_BYTES_MIN: u64 = 64 << 20;
 
-/// Who may purge by request.
+/// The networks that may purge by request.
 fn purge(faults: &mut Faults<'_>, section: &Section<'_>) -> Vec<Network> {
     let Some(items) = section.items(faults, "purge") else { return network::loopback().to_vec() };
     let (n_items, mut networks) = (items.len(), Vec::new());

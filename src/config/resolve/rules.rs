@@ -1,7 +1,7 @@
-//! What an operator decides about storing, for a route: on, off, or how.
+//! The rules of a route's cache: on, off, or how it stores.
 //!
-//! A mapping changes what it names and leaves the rest as the one above it says: the top's
-//! `cache.rules`, then the site's `cache`, then the route's.
+//! A mapping changes the keys that it sets and inherits the rest: from the top's `cache.rules` to
+//! the site's `cache` to the route's.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::policy::rfc9111::rules::{Rules, SetCookie, StatusTtls, Statuses};
 /// The rows of a route's cache.
 pub(crate) const SCHEMA: &str = "sites[].routes[].cache";
 
-/// Whether the cache is asked, and by which rules.
+/// Whether the cache is used, and its rules.
 #[derive(Clone, Debug)]
 pub(crate) struct Caching {
     pub(crate) is_on: bool,
     pub(crate) rules: Rc<Rules>,
-    /// The largest object of the cache, in bytes; none of a route is larger.
+    /// The limit of an object in the cache, in bytes; a route cannot raise it.
     pub(crate) object_bytes_max: u64,
 }
 
-/// The rules for everything, `cache.rules`, of a cache whose objects have at most so many bytes.
+/// The rules for everything, `cache.rules`, of a cache with this limit for an object.
 pub(crate) fn of_all(
     faults: &mut Faults<'_>,
     cache: &Section<'_>,
@@ -40,7 +40,7 @@ pub(crate) fn of_all(
     match cache.node("rules") {
         None => default,
         Some(Node { place, value: Value::Scalar(text) }) if is_off(text) => {
-            let why = "is no mapping of rules (a site or route without a cache says \
+            let why = "is not a mapping of rules (a site or route without a cache has \
                        \"cache: off\" itself: sites[].cache)";
             faults.add(*place, cache.path_of("rules"), format!("{} {why}", quoted(text)));
             default
@@ -53,7 +53,7 @@ pub(crate) fn of_all(
 }
 
 impl Caching {
-    /// What `cache` of a site or route makes of what stands above it.
+    /// The rules that `cache` of a site or route derives from the inherited ones.
     pub(crate) fn below(
         &self,
         faults: &mut Faults<'_>,
@@ -72,7 +72,7 @@ impl Caching {
             }
         };
         if is_on && !has_cache {
-            let why = "asks for a cache, and there is none (try \"cache: {path: \
+            let why = "needs a cache, but none is configured (try \"cache: {path: \
                        /var/cache/ktrix}\" at the top)";
             match &node.value {
                 Value::Scalar(text) => faults.add(
@@ -95,7 +95,7 @@ pub(crate) fn of_route(mut rules: Rc<Rules>, path: &str) -> Rc<Rules> {
     rules
 }
 
-/// `base` with what a mapping says.
+/// `base` with the settings of a mapping.
 fn mapping(
     faults: &mut Faults<'_>,
     section: &Section<'_>,
@@ -122,7 +122,7 @@ fn mapping(
         rules.heuristic_percent = u32::try_from(percent).unwrap_or(u32::MAX);
     }
     if let Some(bytes) = section.size_if_any(faults, "object") {
-        // It would be cut to that in silence.
+        // Otherwise it would be cut to that silently.
         if bytes > object_bytes_max {
             let most = format_size(object_bytes_max);
             let scalar = section.scalar(faults, "object");
@@ -136,18 +136,18 @@ fn mapping(
     if let Some(bytes) = section.size_if_any(faults, "fetch-whole") {
         rules.fetch_whole_bytes = bytes;
     }
-    asked(faults, section, &mut rules);
-    answered(faults, section, &mut rules);
+    request_rules(faults, section, &mut rules);
+    response_rules(faults, section, &mut rules);
     if rules.ttl_min_s > rules.ttl_max_s {
         let key = if section.node("ttl-min").is_some() { "ttl-min" } else { "ttl-max" };
         let scalar = section.scalar(faults, key);
-        scalar.inspect(|scalar| scalar.wrong(faults, "leaves nothing between ttl-min and ttl-max"));
+        scalar.inspect(|scalar| scalar.wrong(faults, "makes ttl-min larger than ttl-max"));
     }
     Rc::new(rules)
 }
 
-/// What is said about requests.
-fn asked(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
+/// The settings about requests.
+fn request_rules(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     if let Some(uses) = section.count_if_any(faults, "min-uses") {
         rules.uses_min = u32::try_from(uses).unwrap_or(u32::MAX);
     }
@@ -157,7 +157,8 @@ fn asked(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     for (key, conditions) in
         [("pass-if", &mut rules.pass_if), ("refresh-if", &mut rules.refresh_if)]
     {
-        let why = "is no condition (try \"cookie session\", \"header X-Preview\" or \"query q=1\")";
+        let why =
+            "is not a condition (try \"cookie session\", \"header X-Preview\" or \"query q=1\")";
         let is_condition = |text: &str| Condition::parse(text).is_some();
         if let Some(texts) = key::texts_or_off(faults, section, key, why, is_condition) {
             let parsed = texts.iter().filter_map(|scalar| Condition::parse(scalar.text));
@@ -166,8 +167,8 @@ fn asked(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     }
 }
 
-/// What is said about the fields of answers.
-fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
+/// The settings about the fields of answers.
+fn response_rules(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     match section.word_if_any(faults, "set-cookie") {
         Some("strip") => rules.set_cookie = SetCookie::Strip,
         Some("store") => rules.set_cookie = SetCookie::Store,
@@ -182,7 +183,7 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
         }
     }
     let why = "is not a field that can be ignored";
-    // One client's cookies must not become everybody's.
+    // One client's cookies must not be shared with all others.
     let may_be_ignored = |text: &str| is_name(text) && !text.eq_ignore_ascii_case("set-cookie");
     if let Some(names) = key::texts_or_off(faults, section, "ignore", why, may_be_ignored) {
         rules.ignored = lower_case(&names);
@@ -199,7 +200,7 @@ fn answered(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rules) {
     }
 }
 
-/// What clients are told, if it is said.
+/// The parameters of Cache-Status, if they are set.
 fn report(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<Report> {
     let mut report = Report::with_all(false);
     let mut parts = [
@@ -240,14 +241,14 @@ fn ttl_status(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<StatusTt
     let mut seen: Vec<(Statuses, &Entry)> = Vec::new();
     for entry in named.entries() {
         let Some(statuses) = Statuses::parse(&entry.key) else {
-            let why = "is no final status (try 404, 5xx or any)";
+            let why = "is not a final status (try 404, 5xx or any)";
             faults.add(entry.place, named.path_of(&entry.key), why);
             continue;
         };
-        // The same key twice is noted already; this is the same in other letters.
+        // A duplicate key is noted already; this is the same status in other letters.
         match seen.iter().find(|(of, _)| *of == statuses) {
             Some((_, first)) if first.key != entry.key => {
-                let why = format!("stands twice (first in line {})", first.place.line);
+                let why = format!("is set twice (first in line {})", first.place.line);
                 faults.add(entry.place, named.path_of(&entry.key), why);
             }
             Some(_) => {}
@@ -261,7 +262,7 @@ fn ttl_status(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<StatusTt
     Some(ttls)
 }
 
-/// Lifetimes are whole seconds; a part of one counts as one.
+/// Lifetimes are whole seconds; a fraction counts as one.
 fn whole_seconds(duration: Duration) -> u32 {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     u32::try_from(seconds).unwrap_or(u32::MAX)

@@ -1,7 +1,7 @@
-//! Which hosts and paths go where.
+//! The sites: hosts and paths, and their upstreams.
 //!
-//! A site's own upstream is the route for every path that its routes leave, and the default of
-//! theirs. Without it the default is the upstream at the top, and what no route claims is 404.
+//! A site's own upstream is the route for all paths outside of its routes, and the default of
+//! those. Without it the default is the upstream at the top, and other paths get 404.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::config::section::{Item, Scalar, Section};
 use crate::config::{CacheConfig, HostPattern, RouteConfig, SiteConfig};
 use crate::upstream::ids::UpstreamId;
 
-/// The longest prefix of a path.
+/// The length limit of a path prefix.
 const PATH_BYTES_MAX: usize = 4096;
 
 /// Every site, in the order of the text.
@@ -42,7 +42,7 @@ pub(crate) fn resolve(
     sites
 }
 
-/// Who claimed a host first.
+/// The first site that claims each host.
 struct Claims {
     hosts: HashMap<HostPattern, (String, Place)>,
 }
@@ -59,7 +59,8 @@ impl Claims {
         if site.node("hosts").is_none() {
             if let Some((first, place)) = self.hosts.get(&HostPattern::Any) {
                 let line = place.line;
-                let message = format!("names no hosts, and {first} (line {line}) has any already");
+                let message =
+                    format!("names no hosts, but {first} (line {line}) already claims any host");
                 faults.add(site.place(), item.path.clone(), message);
             } else {
                 self.hosts.insert(HostPattern::Any, claimant);
@@ -73,7 +74,7 @@ impl Claims {
                 Ok(host) => {
                     if let Some((first, place)) = self.hosts.get(&host) {
                         let line = place.line;
-                        let why = format!("is claimed already, by {first} (line {line})");
+                        let why = format!("is already claimed by {first} (line {line})");
                         scalar.wrong(faults, &why);
                     } else {
                         self.hosts.insert(host.clone(), claimant.clone());
@@ -91,7 +92,7 @@ impl Claims {
 struct Routes<'a> {
     upstreams: &'a Upstreams<'a>,
     has_cache: bool,
-    /// The site's own.
+    /// The rules of the site itself.
     caching: Caching,
     site: &'a Section<'a>,
 }
@@ -123,7 +124,7 @@ impl Routes<'_> {
                 // Noted already.
             } else if let Some(line) = lines.get(&route.path) {
                 let path = quoted(&route.path);
-                let message = format!("{path} is a route of this site already (line {line})");
+                let message = format!("{path} is already a route of this site (line {line})");
                 let place = section.node("path").map_or(section.place(), |node| node.place);
                 faults.add(place, section.path_of("path"), message);
             } else {
@@ -175,7 +176,7 @@ fn path(faults: &mut Faults<'_>, section: &Section<'_>) -> String {
         scalar.wrong(faults, &format!("does not begin with a slash (try \"/{}\")", tail(&scalar)));
     } else if let Some(odd) = scalar.text.chars().find(|c| !c.is_ascii() || !is_sendable(*c as u8))
     {
-        let why = format!("has {odd:?}, which no path has (other characters are %-encoded there)");
+        let why = format!("contains {odd:?}, which a path cannot (percent-encode it)");
         scalar.wrong(faults, &why);
     } else if scalar.text.len() > PATH_BYTES_MAX {
         scalar.wrong(faults, &format!("is longer than {PATH_BYTES_MAX} bytes"));
@@ -183,7 +184,7 @@ fn path(faults: &mut Faults<'_>, section: &Section<'_>) -> String {
     scalar.text.to_owned()
 }
 
-/// What of a bad path is worth repeating.
+/// The printable part of an invalid path, for the error message.
 fn tail(scalar: &Scalar<'_>) -> String {
     scalar.text.chars().filter(char::is_ascii_graphic).filter(|c| *c != '"').take(40).collect()
 }

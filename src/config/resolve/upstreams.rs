@@ -1,4 +1,4 @@
-//! The groups of servers, and what their names mean.
+//! The groups of servers, and their names.
 
 use std::collections::HashMap;
 
@@ -13,15 +13,15 @@ use crate::upstream::ids::UpstreamId;
 
 const BALANCES: &[(&str, Balance)] = &[("round-robin", Balance::RoundRobin)];
 
-/// What the upstream is called that stands at the top and has no name.
+/// The name of an upstream that is given at the top without one.
 const DEFAULT_NAME: &str = "default";
 
 const NAME_BYTES_MAX: usize = 64;
 
-/// Names that an error message lists.
+/// The limit of names that an error message lists.
 const NAMES_LISTED_MAX: usize = 8;
 
-/// Every upstream, the one that nobody named included.
+/// Every upstream, the unnamed one at the top included.
 pub(crate) struct Upstreams<'a> {
     pub(crate) list: Vec<UpstreamConfig>,
     /// The upstream at the top.
@@ -54,11 +54,11 @@ impl<'a> Upstreams<'a> {
         all
     }
 
-    /// The upstream of a name, or a note that there is none.
+    /// The upstream of a name, or a fault if there is none.
     pub(crate) fn find(&self, faults: &mut Faults<'_>, name: &Scalar<'_>) -> Option<UpstreamId> {
         let found = self.names.get(name.text).copied();
         if found.is_none() {
-            name.wrong(faults, &format!("is not defined ({})", self.way_out(name.text)));
+            name.wrong(faults, &format!("is not defined ({})", self.hint(name.text)));
         }
         found
     }
@@ -102,7 +102,7 @@ impl<'a> Upstreams<'a> {
         entry.map_or(root.place(), |entry| entry.place)
     }
 
-    fn way_out(&self, name: &str) -> String {
+    fn hint(&self, name: &str) -> String {
         if self.names.is_empty() {
             return "there are no upstreams; add it to them".to_owned();
         }
@@ -129,7 +129,7 @@ pub(crate) fn upstream_at(name: String, address: ServerAddress) -> UpstreamConfi
     settings(&mut Faults::of(nowhere), &section, name, servers)
 }
 
-/// The address of a server, or a note that it is none.
+/// The address of a server, or a fault if it is invalid.
 fn server_address(faults: &mut Faults<'_>, scalar: &Scalar<'_>) -> Option<ServerAddress> {
     match parse_server(scalar.text) {
         Ok(address) => Some(address),
@@ -191,7 +191,7 @@ fn is_name(text: &str) -> bool {
     begins && text.len() <= NAME_BYTES_MAX && text.bytes().all(is_inner)
 }
 
-/// Whether a text can be nothing but the name of an upstream where there are some.
+/// Whether a text can only be the name of an upstream where there are some.
 fn is_bare(text: &str) -> bool {
     text != "localhost" && !text.contains([':', '.', '/', '['])
 }
