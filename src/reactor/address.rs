@@ -1,4 +1,4 @@
-//! Where to connect to, and who connected.
+//! Addresses to connect to, and of clients that connected.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,12 +18,12 @@ pub enum Address {
 pub enum PeerAddress {
     /// TCP.
     Ip(SocketAddr),
-    /// A Unix socket; who is there has no name.
+    /// A Unix socket; its client has no address.
     Unix,
 }
 
 impl PeerAddress {
-    /// The IP address, with an IPv4 address in IPv6 clothes undressed.
+    /// The IP address; an IPv4-mapped IPv6 address is returned as IPv4.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip().to_canonical()),

@@ -15,7 +15,7 @@ use crate::reactor::timer;
 /// # Errors
 ///
 /// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never) before it is connected;
-/// `ConnectionRefused` and what else connect(2) says.
+/// `ConnectionRefused` and the other errors of connect(2).
 pub async fn connect(address: &Address, deadline_ms: u64) -> io::Result<Stream> {
     match address {
         Address::Ip(address) => {
@@ -48,8 +48,8 @@ async fn connect_ip(domain: Domain, address: &SockAddr, deadline_ms: u64) -> io:
     }
 }
 
-/// A Unix socket is connected at once or not at all; when the listener's queue is full, the
-/// kernel says so and does not say when it has room.
+/// A Unix socket is connected at once or not at all; when the listener's queue is full, the kernel
+/// reports that, but not when there is room again.
 async fn connect_unix(address: &SockAddr, deadline_ms: u64) -> io::Result<Stream> {
     let mut pause = PAUSE_MIN;
     loop {

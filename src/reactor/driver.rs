@@ -1,9 +1,10 @@
-//! What waits for the kernel: sources, their readiness and deadlines, and the timer wheel.
+//! Sources, their readiness and deadlines, and the timer wheel: everything that waits for the
+//! kernel.
 //!
-//! A source has a slot from its first wait to its end. The slot remembers what the kernel last
-//! said (edges come once), who waits for which direction, and until when. Deadlines are lazy: a
-//! wait stores its deadline, and the source's one timer is armed only if it would fire too late;
-//! when it fires too early, it is armed again for what is stored then.
+//! A source has a slot from its first wait to its end. The slot remembers the kernel's last report
+//! (an edge comes once), the waker for each direction, and its deadline. Deadlines are lazy: a wait
+//! stores its deadline, and the source's one timer is armed only if it would fire too late; when it
+//! fires too early, it is armed again for the stored deadline.
 
 use std::io;
 use std::mem;
@@ -18,7 +19,7 @@ use slab::Slab;
 use crate::base::time::Now;
 use crate::reactor::wheel::Wheel;
 
-/// A direction of a source: what is waited for.
+/// A direction of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Direction {
@@ -30,14 +31,15 @@ pub enum Direction {
 
 /// The kernel's side of one thread's reactor.
 pub(super) struct Driver {
-    /// Tells the reactors of a process apart, so that a handle outlives its own harmlessly.
+    /// Distinguishes the reactors of a process, so that a handle that outlives its own does no
+    /// harm.
     pub(super) run: u32,
     poll: Poll,
     events: Events,
     slots: Slab<Slot>,
     wheel: Wheel<Timer>,
     next_generation: u32,
-    /// Who is to be woken once the driver is no longer borrowed.
+    /// The wakers to call once the driver is no longer borrowed.
     woken: Vec<Waker>,
 }
 
@@ -55,14 +57,14 @@ struct Slot {
     flags: u8,
 }
 
-/// One direction of a source: who waits, and until when (0: without end).
+/// One direction of a source: its waker, and its deadline (0: none).
 #[derive(Default)]
 struct Side {
     waker: Option<Waker>,
     deadline_ms: u64,
 }
 
-/// Whose timer it is.
+/// The owner of a timer.
 enum Timer {
     Source(u32),
     Sleep(Option<Waker>),
@@ -81,8 +83,7 @@ impl Driver {
         })
     }
 
-    /// Asks the kernel what happened; waits for something to happen if `may_wait`, or for the
-    /// next timer.
+    /// Asks the kernel for events; waits for an event if `may_wait`, or for the next timer.
     pub(super) fn wait(&mut self, may_wait: bool, now_ms: u64) -> io::Result<()> {
         let timeout = if may_wait {
             self.wheel.next_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)))
@@ -97,7 +98,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Notes what the last `wait` brought and which timers are due; gives who is to be woken.
+    /// Notes the events of the last `wait` and the timers that are due; returns the wakers to call.
     pub(super) fn sort(&mut self, now_ms: u64) -> Vec<Waker> {
         let mut woken = mem::take(&mut self.woken);
         for event in &self.events {
@@ -128,14 +129,14 @@ impl Driver {
         woken
     }
 
-    /// Takes the emptied list of the woken back, for its room.
+    /// Takes the emptied list of wakers back, for its allocation.
     pub(super) fn recycle(&mut self, woken: Vec<Waker>) {
-        debug_assert!(woken.is_empty(), "everybody was woken");
+        debug_assert!(woken.is_empty(), "all wakers were called");
         self.woken = woken;
     }
 
-    /// Registers a source for both directions; `flags` is what it believes of itself so far.
-    /// The kernel reports at the next look what is already the case.
+    /// Registers a source for both directions; `flags` is its state so far. At the next look the
+    /// kernel reports a state that already holds.
     pub(super) fn register(&mut self, fd: BorrowedFd<'_>, flags: u8) -> io::Result<u32> {
         let entry = self.slots.vacant_entry();
         let generation = self.next_generation;
@@ -154,15 +155,15 @@ impl Driver {
         Ok(key)
     }
 
-    /// Forgets a source and its timer. `fd` is given when closing it does not end its
-    /// registration, because other descriptors share its open file.
+    /// Forgets a source and its timer. `fd` is given when closing it does not end its registration,
+    /// because other descriptors share its open file.
     pub(super) fn deregister(
         &mut self,
         key: u32,
         fd: Option<BorrowedFd<'_>>,
     ) -> [Option<Waker>; 2] {
         if let Some(fd) = fd {
-            // It can only fail for a descriptor that is not registered, which is what is wanted.
+            // It can only fail for a descriptor that is not registered, as is wanted.
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
         }
         let Some(slot) = self.slots.try_remove(key as usize) else { return [None, None] };
@@ -172,7 +173,7 @@ impl Driver {
         [slot.read.waker, slot.write.waker]
     }
 
-    /// What a source is believed to be ready for.
+    /// The readiness of a source, as far as known.
     pub(super) fn flags(&self, key: u32) -> u8 {
         self.slots.get(key as usize).map_or(READ | WRITE, |slot| slot.flags)
     }
@@ -183,7 +184,7 @@ impl Driver {
         }
     }
 
-    /// Notes who waits for a direction and until when; gives the waker that was there.
+    /// Stores the waker and the deadline of a direction; returns the waker that was there.
     pub(super) fn watch(
         &mut self,
         key: u32,
@@ -204,8 +205,8 @@ impl Driver {
         replaced
     }
 
-    /// Nobody waits for this direction any more. The timer stays as it is: the next wait is
-    /// likely to want it, and firing for nobody it goes away.
+    /// Ends the wait for this direction. The timer stays as it is: the next wait is likely to need
+    /// it, and if it fires without a wait it goes away.
     pub(super) fn unwatch(&mut self, key: u32, direction: Direction) -> Option<Waker> {
         let side = self.slots.get_mut(key as usize)?.side(direction);
         side.deadline_ms = 0;
@@ -229,7 +230,7 @@ impl Driver {
         }
     }
 
-    /// Ends a sleep.
+    /// Ends the sleep of a future.
     pub(super) fn unsleep(&mut self, key: u32) -> Option<Waker> {
         match self.wheel.remove(key) {
             Some(Timer::Sleep(waker)) => waker,
@@ -242,7 +243,7 @@ impl Driver {
         (self.slots.len(), self.wheel.len())
     }
 
-    /// Sees to it that the source's timer fires at `deadline_ms` or before.
+    /// Ensures that the source's timer fires at `deadline_ms` or before.
     fn arm(&mut self, key: u32, deadline_ms: u64) {
         let timer = self.slots[key as usize].timer;
         if timer == NO_TIMER {
@@ -295,7 +296,7 @@ impl Slot {
         }
     }
 
-    /// Wakes whose deadline has passed; gives the nearest deadline still to come.
+    /// Takes the wakers with a deadline that has passed; returns the nearest deadline to come.
     fn expire(&mut self, now_ms: u64, woken: &mut Vec<Waker>) -> Option<u64> {
         let mut next_ms: Option<u64> = None;
         for side in [&mut self.read, &mut self.write] {
@@ -318,7 +319,7 @@ pub(super) const READ: u8 = 1;
 pub(super) const WRITE: u8 = 2;
 /// The other side has closed its direction or all of it, or it is broken.
 pub(super) const CLOSED: u8 = 4;
-/// It was reset, or both sides have closed it: who waits for us there is gone.
+/// It was reset, or both sides have closed it: the peer is gone.
 pub(super) const BROKEN: u8 = 8;
 
 /// Events taken from the kernel at one look.

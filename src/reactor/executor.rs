@@ -1,9 +1,9 @@
-//! The tasks of this thread: who can run, and for how long.
+//! The tasks of this thread: the queue of those that can run, and the budget of each run.
 //!
-//! A task that can run stands once in a queue. A turn of the loop takes those that stood there at
-//! its beginning, at most `TURN_TASKS_MAX`, so that what they wake runs after the next look at the
+//! A task that can run is once in a queue. A turn of the loop takes the tasks that were queued at
+//! its beginning, at most `TURN_TASKS_MAX`, so that tasks they wake run after the next look at the
 //! kernel. Each run of a task has a budget; the streams charge it, and a task that has spent it
-//! is put at the end of the queue at its next wait. A task that panics ends alone.
+//! goes to the end of the queue at its next wait. A task that panics ends alone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use slab::Slab;
 /// The handle of a task; see `reactor::Task`.
 pub(super) type Task<T> = async_task::Task<T, Tag>;
 
-/// What the executor knows a task by.
+/// The executor's data of a task.
 #[derive(Debug)]
 pub struct Tag {
     /// The executor that runs the task; one per thread.
@@ -72,7 +72,7 @@ impl Executor {
         task
     }
 
-    /// Runs the tasks that stand in the queue now, within a bound.
+    /// Runs the tasks that are queued now, up to the limit.
     pub(super) fn turn(&self) {
         let n_tasks = self.queue.borrow().len().min(TURN_TASKS_MAX);
         for _ in 0..n_tasks {
@@ -81,7 +81,7 @@ impl Executor {
         }
     }
 
-    /// Ends every task. What their ends start is not run.
+    /// Ends every task. Tasks that are started meanwhile do not run.
     pub(super) fn close(&self) {
         self.is_closing.set(true);
         let tasks = std::mem::take(&mut *self.detached.borrow_mut());
@@ -89,7 +89,7 @@ impl Executor {
         self.drain();
     }
 
-    /// Drops what stands in the queue, and what that puts there.
+    /// Drops the queued tasks, and those that are queued meanwhile.
     pub(super) fn drain(&self) {
         loop {
             let Some(runnable) = self.queue.borrow_mut().pop_front() else { break };
@@ -102,33 +102,33 @@ impl Executor {
         self.is_closing.set(false);
     }
 
-    /// Gives whoever runs next its full share.
+    /// Gives the next task its full budget.
     pub(super) fn refill(&self) {
         self.budget.set(BUDGET_BYTES);
     }
 
-    /// Takes a system call and the bytes it moved from the running task's share.
+    /// Charges the running task for a system call and the bytes it moved.
     pub(super) fn charge(&self, n_bytes: usize) {
         let cost = u32::try_from(n_bytes).unwrap_or(u32::MAX).saturating_add(CALL_BYTES);
         self.budget.set(self.budget.get().saturating_sub(cost));
     }
 
-    /// The running task has had its share and should let others run.
+    /// Whether the running task has spent its budget and should let others run.
     pub(super) fn is_spent(&self) -> bool {
         self.budget.get() == 0
     }
 
-    /// No task can run.
+    /// Whether no task can run.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.borrow().is_empty()
     }
 
-    /// How many tasks ended by a panic.
+    /// The number of tasks that panicked.
     pub(super) fn n_panics(&self) -> u64 {
         self.n_panics.get()
     }
 
-    /// How many tasks without a handle there are.
+    /// The number of tasks without a handle.
     pub(super) fn n_detached(&self) -> usize {
         self.detached.borrow().len()
     }
@@ -150,7 +150,7 @@ impl Executor {
         self.refill();
         if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
             self.n_panics.set(self.n_panics.get() + 1);
-            ::log::error!("a task panicked; it was ended and the process goes on");
+            ::log::error!("a task panicked; it was ended, the process continues");
         }
         if key != NO_KEY {
             self.forget_finished(key as usize);
@@ -169,8 +169,8 @@ impl Executor {
 
 /// Puts a task that was woken into the queue of its thread.
 ///
-/// A wake from another thread is not supported, and a task must not be touched there: it is
-/// forgotten, which leaks it and never runs it again.
+/// A wake from another thread is not supported, and the task must not be touched there: it is
+/// leaked and never runs again.
 fn schedule(runnable: Runnable<Tag>) {
     let executor = runnable.metadata().executor;
     let mut runnable = Some(runnable);
@@ -219,13 +219,13 @@ impl Wake for MainWaker {
 
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// Tasks run between two looks at the kernel, at most.
+/// The limit of tasks between two looks at the kernel.
 const TURN_TASKS_MAX: usize = 256;
 
-/// Bytes one run of a task may move before it lets others run.
+/// The limit of bytes that one run of a task moves before it lets others run.
 const BUDGET_BYTES: u32 = 1024 * 1024;
 
-/// What a system call costs, in bytes: 128 small ones are a share.
+/// The charge for a system call, in bytes: 128 small ones are a budget.
 const CALL_BYTES: u32 = 8 * 1024;
 
 /// The key of a task that its handle holds.

@@ -17,7 +17,7 @@ use crate::reactor::stream::Stream;
 pub struct Listener {
     source: Source,
     socket: Socket,
-    /// Connections given since the last pause.
+    /// Connections accepted since the last pause.
     n_in_a_row: Cell<u32>,
 }
 
@@ -32,7 +32,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What fcntl(2) or getsockname(2) say, as when it is not a socket.
+    /// The error of fcntl(2) or getsockname(2), as when it is not a socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let socket = SockRef::from(&fd);
         socket.set_nonblocking(true)?;
@@ -50,7 +50,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What accept(2) says about this process (no descriptors, no memory): the connection is
+    /// The errors of accept(2) about this process (no descriptors, no memory): the connection is
     /// still there, and the caller should pause before it tries again.
     pub async fn accept(&self) -> io::Result<(Stream, PeerAddress)> {
         if self.n_in_a_row.get() >= ACCEPTS_MAX {
@@ -106,7 +106,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What epoll_ctl(2) says.
+    /// The error of epoll_ctl(2).
     pub fn acceptable(&self) -> Wait<'_> {
         Wait::new(&self.source, self, Direction::Read, 0)
     }
@@ -115,7 +115,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     pub fn local_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
         Ok(SockRef::from(self).local_addr()?.as_socket())
     }
@@ -136,8 +136,8 @@ impl Drop for Listener {
     }
 }
 
-/// The failure is that of the connection that was to be accepted, which is gone by now
-/// (accept(2), section 'Error handling').
+/// The failure belongs to the connection that was to be accepted, which is gone by now (accept(2),
+/// section 'Error handling').
 fn is_of_the_connection(error: &io::Error) -> bool {
     let Some(errno) = error.raw_os_error() else { return false };
     matches!(
@@ -156,5 +156,5 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Connections accepted before other tasks run.
+/// The limit of connections accepted before other tasks run.
 const ACCEPTS_MAX: u32 = 64;

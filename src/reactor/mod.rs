@@ -18,8 +18,8 @@
 //! - *Ready between the try and the wait, or the try and lowering the flag.* All of this happens
 //!   on one thread between two looks at the kernel, and an edge stays in epoll's list until the
 //!   next look. Events are noted before any task runs, and never lower a flag.
-//! - *An edge that came before the try.* If it was noted before, the try has seen what it told
-//!   of. If not, it is noted at the next look and costs one try for nothing.
+//! - *An edge that came before the try.* If it was noted before, the try has seen its cause. If
+//!   not, it is noted at the next look and costs one useless try.
 //! - *A short read in front of a FIN.* A FIN before the last look has set `CLOSED`, and then a
 //!   short read lowers nothing, so that the next read finds the end. A FIN after it is a
 //!   new edge. Broken connections do the same.
@@ -34,9 +34,9 @@
 //! # Limits
 //!
 //! A turn runs at most 256 tasks; one run of a task may move 1 MiB or make 128 calls before its
-//! next wait puts it at the end of the queue. A task that awaits nothing of the reactor's for
-//! long calls `yield_now`. One task at a time may wait for a direction of a source. A deadline
-//! of 0 is none. Timers fire up to a turn late, never early.
+//! next wait puts it at the end of the queue. A task that awaits nothing of the reactor for long
+//! calls `yield_now`. One task at a time may wait for a direction of a source. A deadline of 0 is
+//! none. Timers fire up to a turn late, never early.
 
 pub mod address;
 pub mod event;
@@ -120,7 +120,7 @@ pub fn refresh_now() -> Now {
     LOCAL.with(Local::read_clock)
 }
 
-/// Lets every other task that can run do so, and events come in.
+/// Lets all other tasks that can run do so, and takes events in.
 pub async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
@@ -134,24 +134,24 @@ pub async fn yield_now() {
     .await;
 }
 
-/// Yields if this task has had its share of the turn; streams do so themselves.
+/// Yields if this task has spent its budget; streams do so themselves.
 pub async fn breathe() {
     if is_spent() {
         yield_now().await;
     }
 }
 
-/// The running task has moved so many bytes or made so many calls that it should let others run.
+/// Whether the running task has spent its budget of bytes and calls, and should let others run.
 pub fn is_spent() -> bool {
     LOCAL.with(|local| local.executor.is_spent())
 }
 
-/// Counts work that the streams do not see (bytes spliced, files read) against the task's share.
+/// Charges the task for work that the streams do not see (bytes spliced, files read).
 pub fn charge(n_bytes: usize) {
     LOCAL.with(|local| local.executor.charge(n_bytes));
 }
 
-/// What the reactor of this thread holds.
+/// The numbers of tasks, sources and timers of this thread's reactor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tasks that `spawn` started and that have not ended.
@@ -164,7 +164,7 @@ pub struct Counts {
     pub n_panics: u64,
 }
 
-/// Counts what the reactor of this thread holds.
+/// Counts the tasks, sources and timers of this thread's reactor.
 pub fn counts() -> Counts {
     LOCAL.with(|local| {
         let (n_sources, n_timers) = local.driver.borrow().as_ref().map_or((0, 0), Driver::counts);
@@ -193,7 +193,7 @@ impl Local {
         }
     }
 
-    /// Looks at the kernel once, and wakes who waited for what it says.
+    /// Looks at the kernel once, and calls the wakers for its events.
     fn look(&self, may_wait: bool) -> io::Result<()> {
         let mut place = self.driver.borrow_mut();
         let Some(driver) = place.as_mut() else { return Ok(()) };
@@ -241,7 +241,7 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.local.executor.close();
         let driver = self.local.driver.borrow_mut().take();
-        // Its wakers may be the last to hold a task, which then wants to be dropped by us.
+        // Its wakers may hold the last reference to a task, which must be dropped on this thread.
         drop(driver);
         self.local.executor.drain();
         self.local.executor.reopen();

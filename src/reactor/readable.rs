@@ -18,17 +18,17 @@ pub struct Readable<F: AsFd> {
 }
 
 impl<F: AsFd> Readable<F> {
-    /// Something to wait for; it must be non-blocking for the reads that follow.
+    /// A descriptor to wait for; it must be non-blocking for the reads that follow.
     pub const fn new(fd: F) -> Self {
         Self { source: Source::new(), fd }
     }
 
-    /// Waits until there is something to read, or the other end is gone. Returning forgets it:
-    /// read until nothing is left before waiting again.
+    /// Waits until there are bytes to read, or the other end is gone. Returning forgets the event:
+    /// read until nothing is left before the next wait.
     ///
     /// # Errors
     ///
-    /// What epoll_ctl(2) says, as for a descriptor that it does not know (a plain file).
+    /// The error of epoll_ctl(2), as for a descriptor that it does not support (a plain file).
     pub async fn readable(&self) -> io::Result<()> {
         self.readable_until(0).await
     }
@@ -41,7 +41,7 @@ impl<F: AsFd> Readable<F> {
     /// `TimedOut`, or as `readable`.
     pub async fn readable_until(&self, deadline_ms: u64) -> io::Result<()> {
         if !self.source.is_registered() {
-            // Registering reports what is there, so there is no need for a try.
+            // Registering reports a present state, so there is no need for a try.
             self.source.lower(Direction::Read);
         }
         Wait::new(&self.source, &self.fd, Direction::Read, deadline_ms).await?;

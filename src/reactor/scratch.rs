@@ -1,7 +1,7 @@
-//! The one buffer that everything on this thread reads into.
+//! The buffer that all reads on this thread share.
 //!
-//! A connection owns bytes only while it holds an incomplete message; what is read passes
-//! through here first. The buffer is lent for the length of a call, never across an await.
+//! A connection owns bytes only while it holds an incomplete message; all others pass through this
+//! buffer. The buffer is lent for the length of a call, never across an await.
 
 use std::cell::RefCell;
 
@@ -12,7 +12,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends the buffer to `use_it`. Its content is whatever the last user left.
+/// Lends the buffer to `use_it`. Its content is undefined.
 ///
 /// A use within a use gets a buffer of its own, which costs an allocation and nothing else.
 pub fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {

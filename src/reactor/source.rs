@@ -1,4 +1,4 @@
-//! A handle of something the kernel makes ready: what is believed of it, and waiting for it.
+//! A handle of a descriptor that the kernel makes ready: its known state, and waiting for it.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::reactor::driver::{BROKEN, CLOSED, Direction, Driver, READ, WRITE};
 /// unregistered (flags here) ── first wait ──▶ registered (flags in the driver's slot)
 /// ```
 ///
-/// A direction begins as `ready`, which means no more than worth a try.
+/// A direction begins as `ready`, which means only that it is worth a try.
 #[derive(Debug)]
 pub(super) struct Source {
     slot: Cell<u32>,
@@ -29,7 +29,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// A source of which nothing is known yet.
+    /// A source without any known state.
     pub(super) const fn new() -> Self {
         Self {
             slot: Cell::new(0),
@@ -49,12 +49,12 @@ impl Source {
         self.flags() & CLOSED != 0
     }
 
-    /// The kernel will tell of every change.
+    /// The kernel reports every change.
     pub(super) fn is_registered(&self) -> bool {
         self.run.get() != 0
     }
 
-    /// A try said that the direction is exhausted: only an edge raises it again.
+    /// A try found the direction exhausted: only an edge raises it again.
     pub(super) fn lower(&self, direction: Direction) {
         self.update(|flags| flags & !(direction as u8));
     }
@@ -103,13 +103,13 @@ impl Source {
         Poll::Pending
     }
 
-    /// Forgets the waker of a direction.
+    /// Ends the wait for the direction.
     fn unwatch(&self, direction: Direction) {
         let waker = self.with(|driver| driver.unwatch(self.slot.get(), direction));
         drop(waker);
     }
 
-    /// Registers the source if it is not, and notes who waits.
+    /// Registers the source if it is not, and stores the waker.
     fn watch(
         &self,
         fd: BorrowedFd<'_>,
@@ -147,7 +147,7 @@ impl Source {
         }
     }
 
-    /// Does something with the driver, if this is registered there.
+    /// Calls `act` with the driver, if the source is registered there.
     fn with<T>(&self, act: impl FnOnce(&mut Driver) -> T) -> Option<T> {
         if self.run.get() == 0 {
             return None;
@@ -162,17 +162,17 @@ impl Source {
     }
 }
 
-/// Waiting for a direction of a source; dropping it ends the wait.
+/// A wait for a direction of a source; dropping it ends the wait.
 ///
-/// One task at a time may wait for a direction: a second one takes the first one's place, which
-/// then sleeps until its deadline.
+/// One task at a time may wait for a direction: a second one replaces the first, which then sleeps
+/// until its deadline.
 #[derive(Debug)]
 #[must_use = "a wait does nothing unless awaited"]
 pub struct Wait<'a> {
     source: &'a Source,
     fd: BorrowedFd<'a>,
     direction: Direction,
-    /// Which flags end the wait.
+    /// The flags that end the wait.
     wanted: u8,
     is_watching: bool,
     deadline_ms: u64,
@@ -189,7 +189,7 @@ impl<'a> Wait<'a> {
         Self { source, fd: fd.as_fd(), direction, wanted, is_watching: false, deadline_ms }
     }
 
-    /// Waits for the connection to break, in the place of one who would read.
+    /// Waits for the connection to break, in the place of a reader.
     pub(super) fn for_the_end(source: &'a Source, fd: &'a impl AsFd) -> Self {
         Self { wanted: BROKEN, ..Self::new(source, fd, Direction::Read, 0) }
     }

@@ -1,8 +1,8 @@
 //! A connected stream socket, TCP or Unix.
 //!
-//! Each `try_` makes at most one system call, and none if the last one said that there is
-//! nothing to be had and no event has come since. After `WouldBlock`, wait with `readable` or
-//! `writable` and try again.
+//! Each `try_` makes at most one system call, and none if the last one found the direction
+//! exhausted and no event has come since. After `WouldBlock`, wait with `readable` or `writable`
+//! and try again.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -30,16 +30,16 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream of a connected, non-blocking socket that nobody shares.
+    /// A stream of a connected, non-blocking socket that is not shared.
     pub const fn from_fd(fd: OwnedFd) -> Self {
         Self { source: Source::new(), fd }
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads the available bytes; 0 is the end.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when nothing is there; else what recv(2) says.
+    /// `WouldBlock` when there are none; else the error of recv(2).
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -55,16 +55,16 @@ impl Stream {
         Ok(n_read)
     }
 
-    /// Writes what the socket takes.
+    /// Writes as many bytes as the socket accepts.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when it takes nothing; else what send(2) says.
+    /// `WouldBlock` when it accepts none; else the error of send(2).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.try_send(buf, MsgFlags::MSG_NOSIGNAL)
     }
 
-    /// As `try_write`, but more follows at once: a small head need not be a packet of its own.
+    /// As `try_write`, but more bytes follow at once: a small head need not be a packet of its own.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Stream {
         Ok(n_written)
     }
 
-    /// Writes what the socket takes of several slices, with one system call.
+    /// Writes as much of several slices as the socket accepts, with one system call.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when the socket takes nothing; else what sendfile(2) says.
+    /// `WouldBlock` when the socket accepts nothing; else the error of sendfile(2).
     pub fn try_sendfile(&self, file: &File, offset: &mut u64, len: usize) -> io::Result<usize> {
         let mut position = i64::try_from(*offset).map_err(|_| Errno::EOVERFLOW)?;
         // A short count is no sign of a full socket here: the kernel also stops at page and
@@ -147,22 +147,22 @@ impl Stream {
         self.source.poll(self.fd.as_fd(), direction, direction as u8, 0, context)
     }
 
-    /// Waits until the connection is broken: it was reset, or the other side of a Unix socket
-    /// was closed. A side that only says nothing more is no reason to end: it may be listening. Nobody
-    /// else may wait for `readable` meanwhile.
+    /// Waits until the connection is broken: it was reset, or the other side of a Unix socket was
+    /// closed. A peer that has only ended its own side does not end the wait, since it may still be
+    /// reading. No other task may wait for `readable` meanwhile.
     ///
     /// # Errors
     ///
-    /// What epoll_ctl(2) says.
+    /// The error of epoll_ctl(2).
     pub fn broken(&self) -> Wait<'_> {
         Wait::for_the_end(&self.source, &self.fd)
     }
 
-    /// Reads what is there, and waits for it if nothing is; 0 is the end.
+    /// Reads the available bytes, and waits if there are none; 0 is the end.
     ///
     /// # Errors
     ///
-    /// `TimedOut` as `readable`; else what recv(2) says.
+    /// `TimedOut` as `readable`; else the error of recv(2).
     pub async fn read(&self, buf: &mut [u8], deadline_ms: u64) -> io::Result<usize> {
         loop {
             super::breathe().await;
@@ -175,11 +175,11 @@ impl Stream {
         }
     }
 
-    /// Writes all of `buf`. When dropped before its end, some part of it is written.
+    /// Writes all of `buf`. When dropped before its end, a part of it is written.
     ///
     /// # Errors
     ///
-    /// `TimedOut` as `writable`; else what send(2) says.
+    /// `TimedOut` as `writable`; else the error of send(2).
     pub async fn write_all(&self, mut buf: &[u8], deadline_ms: u64) -> io::Result<()> {
         while !buf.is_empty() {
             super::breathe().await;
@@ -194,7 +194,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The connection is idle and may be used: the other side has not closed it and has sent
+    /// Whether the connection is idle and usable: the other side has not closed it and has sent
     /// nothing. Costs a system call only if an event has come or it was never waited for.
     pub fn is_open(&self) -> bool {
         if self.peer_closed() {
@@ -212,8 +212,8 @@ impl Stream {
         true
     }
 
-    /// The other side is known to have closed its direction, or the connection to be broken. Bytes
-    /// may still be there to be read. No system call.
+    /// Whether the other side is known to have closed its direction, or the connection to be
+    /// broken. Bytes may still be there to be read. No system call.
     pub fn peer_closed(&self) -> bool {
         self.source.is_closed()
     }
@@ -222,7 +222,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What setsockopt(2) says.
+    /// The error of setsockopt(2).
     pub fn set_nodelay(&self) -> io::Result<()> {
         match SockRef::from(&self.fd).set_tcp_nodelay(true) {
             Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Ok(()),
@@ -230,25 +230,25 @@ impl Stream {
         }
     }
 
-    /// Says that no more bytes will come from this side.
+    /// Tells the other side that no more bytes follow.
     ///
     /// # Errors
     ///
-    /// What shutdown(2) says, as when the other side is gone.
+    /// The error of shutdown(2), as when the other side is gone.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(shutdown(self.fd.as_raw_fd(), Shutdown::Write)?)
     }
 
-    /// Ends both directions: whoever waits for this stream sees its end.
+    /// Ends both directions: a task that waits for this stream sees its end.
     pub fn shut_down(&self) {
-        // It fails only when the connection is gone, which is what was wanted.
+        // It fails only when the connection is gone, as is wanted.
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Both);
     }
 
-    /// Makes the close one that the other side sees as a reset, not an orderly end: what was sent
-    /// is incomplete and must not be taken for complete.
+    /// Makes the close a reset instead of an orderly end: the bytes sent are incomplete, and the
+    /// other side must not take them for complete.
     pub fn reset_on_close(&self) {
-        // If this fails the close is an orderly one; there is nothing better to be done.
+        // If this fails, the close is an orderly one; there is no alternative.
         let _ = SockRef::from(&self.fd).set_linger(Some(Duration::ZERO));
     }
 
@@ -256,7 +256,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What getpeername(2) says, as when it is not connected.
+    /// The error of getpeername(2), as when it is not connected.
     pub fn peer_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
         Ok(SockRef::from(&self.fd).peer_addr()?.as_socket())
     }
@@ -265,16 +265,16 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     pub fn local_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
         Ok(SockRef::from(&self.fd).local_addr()?.as_socket())
     }
 
-    /// The error the kernel keeps for the socket, which this takes.
+    /// The pending error of the socket; reading it clears it.
     ///
     /// # Errors
     ///
-    /// What getsockopt(2) says.
+    /// The error of getsockopt(2).
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         SockRef::from(&self.fd).take_error()
     }
@@ -305,7 +305,7 @@ impl Stream {
         }
     }
 
-    /// A stream whose socket is still being connected: not worth a write before an event.
+    /// A stream with a socket that is still being connected: not worth a write before an event.
     pub(super) fn connecting(fd: OwnedFd) -> Self {
         let stream = Self::from_fd(fd);
         stream.expect_edge();

@@ -1,4 +1,4 @@
-//! Sleeping, and work that must end in time.
+//! Sleeping, and timeouts for work.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use crate::reactor::LOCAL;
 use crate::reactor::driver::Driver;
 use crate::sys::pinned::Pinned;
 
-/// The time that work was given is over.
+/// The error of work that did not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out")]
 pub struct Elapsed;
@@ -61,7 +61,7 @@ impl Sleep {
         self.at_ms = mono_ms;
     }
 
-    /// Does something with the driver that has the timer.
+    /// Calls `act` with the driver that has the timer.
     fn with<T>(&self, act: impl FnOnce(&mut Driver) -> T) -> Option<T> {
         if self.run == 0 {
             return None;

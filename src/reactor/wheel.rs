@@ -1,8 +1,8 @@
-//! The timer wheel: which timers are due.
+//! The timer wheel: finds the timers that are due.
 //!
 //! Six levels of 64 slots; a slot of level 0 is one millisecond, a slot of a level is as long as
-//! the whole level below it. A timer stands in the lowest level whose span holds its distance
-//! from now and moves down as its time comes near, so setting and clearing cost a few stores and
+//! the whole level below it. A timer stands in the lowest level with a span that holds its distance
+//! from now, and moves down as its time comes near, so setting and clearing cost a few stores and
 //! finding the next one a look at six bitmaps. Pure: the time is an argument.
 //!
 //! ```text
@@ -13,7 +13,7 @@
 
 use slab::Slab;
 
-/// Timers of one thread, each with a value of its owner's.
+/// The timers of one thread, each with a value of its owner.
 #[derive(Debug)]
 pub(super) struct Wheel<T> {
     /// Everything due at or before this has been fired.
@@ -45,7 +45,7 @@ impl<T> Wheel<T> {
         }
     }
 
-    /// Arms a new timer and gives its key. A time that is past is due at once.
+    /// Arms a new timer and returns its key. A time that is past is due at once.
     pub(super) fn insert(&mut self, when_ms: u64, value: T) -> u32 {
         let node = Node { when_ms, prev: NONE, next: NONE, place: UNLINKED, value };
         let key = self.nodes.insert(node);
@@ -65,7 +65,7 @@ impl<T> Wheel<T> {
         self.link(key);
     }
 
-    /// Ends a timer and gives its value back.
+    /// Ends a timer and returns its value.
     pub(super) fn remove(&mut self, key: u32) -> Option<T> {
         let key = key as usize;
         if !self.nodes.contains(key) {
@@ -100,7 +100,7 @@ impl<T> Wheel<T> {
         self.next_slot().map(|(_, _, deadline_ms)| deadline_ms)
     }
 
-    /// When the timer is armed for, `None` if it is due or unknown.
+    /// The time that the timer is armed for, `None` if it is due or unknown.
     pub(super) fn armed_ms(&self, key: u32) -> Option<u64> {
         let node = self.nodes.get(key as usize)?;
         (node.place != UNLINKED).then_some(node.when_ms)
@@ -111,12 +111,12 @@ impl<T> Wheel<T> {
         self.nodes.get_mut(key as usize).map(|node| &mut node.value)
     }
 
-    /// How many timers there are, armed or due.
+    /// The number of timers, armed or due.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Moves the timers of a slot whose time has come to the levels below.
+    /// Moves the timers of a slot that is due to the levels below.
     fn cascade(&mut self, level: usize, slot: usize, deadline_ms: u64) {
         // A timer that is due at this very moment must land in level 0, in this slot's place.
         self.elapsed_ms = self.elapsed_ms.max(deadline_ms);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_due_timer_stays_its_owners() {
+    fn a_due_timer_stays_until_its_owner_removes_it() {
         let mut wheel = Wheel::new(0);
         let key = wheel.insert(10, 1);
         assert_eq!(wheel.pop_due(10), Some(key));
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_means_the_same_as_a_sorted_map(
+        fn the_wheel_agrees_with_a_sorted_map(
             start_ms in 0..u64::MAX / 4,
             steps in prop::collection::vec(step(), 1..200),
         ) {

@@ -129,7 +129,7 @@ fn each_direction_has_its_own_deadline() {
 }
 
 #[test]
-fn a_timer_that_fires_for_nobody_goes_away() {
+fn a_timer_without_a_wait_goes_away() {
     run(async {
         let (ours, _theirs) = pair();
         let n_timers = counts().n_timers;

@@ -1,4 +1,4 @@
-//! Tests of the reactor as a whole: real sockets, no sleeping but by its own timers.
+//! Tests of the reactor as a whole: real sockets, and no sleep but by its own timers.
 
 mod deadlines;
 mod sockets;
@@ -23,7 +23,7 @@ fn run<F: Future>(main: F) -> F::Output {
         .expect("the test hangs")
 }
 
-/// A stream of ours and a blocking socket at its other end.
+/// A stream of the reactor and a blocking socket at its other end.
 fn pair() -> (Stream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -33,7 +33,7 @@ fn pair() -> (Stream, TcpStream) {
     (Stream::from_fd(ours.into()), theirs)
 }
 
-/// Two streams of ours, joined.
+/// Two streams of the reactor, joined.
 fn pair_of_ours() -> (Stream, Stream) {
     let (ours, theirs) = pair();
     theirs.set_nonblocking(true).unwrap();

@@ -109,7 +109,7 @@ fn a_refused_connection_says_so() {
 #[test]
 fn a_connection_that_is_not_answered_times_out() {
     run(async {
-        // A full accept queue drops what comes on Linux: no answer at all.
+        // A full accept queue drops further connections on Linux: no answer at all.
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -202,7 +202,7 @@ fn any_descriptor_can_be_waited_for() {
 }
 
 #[test]
-fn what_was_there_before_the_first_wait_is_seen() {
+fn bytes_from_before_the_first_wait_are_seen() {
     run(async {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"x").unwrap();

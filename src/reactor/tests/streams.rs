@@ -20,7 +20,7 @@ fn a_short_read_means_drained_without_a_system_call() {
         send(&theirs, b"one");
         let mut buf = [0; 64];
         assert_eq!(ours.read(&mut buf, 0).await.unwrap(), 3);
-        // It is there by now (loopback), but no event has said so yet.
+        // The bytes are there by now (loopback), but no event has reported them yet.
         send(&theirs, b"two");
         assert!(is_blocked(ours.try_read(&mut buf)));
         assert_eq!(ours.read(&mut buf, 0).await.unwrap(), 3);
@@ -111,7 +111,7 @@ fn an_end_that_comes_after_a_short_read_wakes() {
 }
 
 #[test]
-fn a_half_closed_peer_still_gets_all() {
+fn a_half_closed_peer_still_gets_all_bytes() {
     run(async {
         let (ours, theirs) = pair();
         send(&theirs, b"question");
@@ -235,7 +235,7 @@ fn an_idle_connection_shows_whether_it_is_open() {
         assert!(fresh.is_open());
         finish(&theirs);
         settle().await;
-        // It was never waited for, so nothing has told it; a look at the socket does, and
+        // It was never waited for, so no event has reported it; a look at the socket does, and
         // lowering the direction cost nothing.
         assert!(fresh.readable(deadline(Duration::from_millis(500))).await.is_ok());
         assert!(!fresh.is_open());
@@ -245,7 +245,7 @@ fn an_idle_connection_shows_whether_it_is_open() {
         assert!(used.is_open());
         send(&theirs, b"unasked");
         settle().await;
-        assert!(!used.is_open(), "bytes nobody asked for");
+        assert!(!used.is_open(), "unexpected bytes");
         assert!(!used.peer_closed());
     });
 }

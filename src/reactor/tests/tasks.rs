@@ -1,4 +1,4 @@
-//! Tasks: their life, their end, and what they leave behind.
+//! Tasks: their life, their end, and their remains.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use super::*;
 use crate::reactor::timer::{deadline, sleep};
 use crate::reactor::{counts, now, refresh_now, spawn, spawn_task, yield_now};
 
-/// Says that it was dropped.
+/// Counts its own drop.
 struct Flag(Rc<Cell<u32>>);
 
 impl Drop for Flag {
@@ -76,8 +76,8 @@ fn a_dropped_wait_clears_its_waker() {
         yield_now().await;
         yield_now().await;
         assert_eq!((n_dropped.get(), Rc::strong_count(&ours)), (1, 1));
-        // Were the task's waker still there, waiting anew would have to replace it; and the
-        // kernel's word would wake nobody.
+        // If the task's waker were still there, the next wait would have to replace it; and the
+        // kernel's event would wake no task.
         let soon = deadline(Duration::from_millis(2));
         assert!(ours.readable(soon).await.is_err());
     });
@@ -96,7 +96,7 @@ fn the_end_of_main_drops_every_task() {
         });
         let flag = Flag(Rc::clone(&n_dropped));
         spawn(async move {
-            // Held by nobody's waker: only its place among the tasks keeps it.
+            // No waker holds it: only its place among the tasks keeps it.
             let _flag = flag;
             std::future::pending::<()>().await;
         });
@@ -114,7 +114,7 @@ fn the_end_of_main_drops_every_task() {
         settle().await;
         assert_eq!(n_dropped.get(), 0);
     });
-    assert_eq!(n_dropped.get(), 3, "but for the one whose handle lives");
+    assert_eq!(n_dropped.get(), 3, "but for the one with a living handle");
     assert_eq!(read_to_end(theirs), b"");
     // The thread can run another reactor, and the old handle is harmless in it.
     run(async {
@@ -143,7 +143,7 @@ fn a_stream_outlives_its_reactor() {
 }
 
 #[test]
-fn what_a_task_starts_while_it_is_dropped_does_not_run() {
+fn a_task_that_is_started_by_a_drop_does_not_run() {
     struct Starter;
     impl Drop for Starter {
         fn drop(&mut self) {
