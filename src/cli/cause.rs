@@ -1,4 +1,4 @@
-//! A purge as the reason why something does not count as it did.
+//! A purge as the reason why a stored object is stale or not served.
 
 use serde::Serialize;
 
@@ -6,9 +6,9 @@ use crate::cache::purge::bucket::Cause;
 use crate::cli::name::printable;
 use crate::http::date;
 
-/// A purge, as machines get it; `name` and `who` are left out where they are not remembered.
+/// A purge, as JSON; `name` and `who` are left out where they are not remembered.
 #[derive(Serialize)]
-pub(super) struct Told {
+pub(super) struct PurgeReason {
     number: u64,
     kind: Option<&'static str>,
     pub(super) soft: bool,
@@ -19,7 +19,7 @@ pub(super) struct Told {
     who: String,
 }
 
-impl Told {
+impl PurgeReason {
     pub(super) fn of(cause: &Cause) -> Self {
         Self {
             number: cause.number,
@@ -48,7 +48,7 @@ mod tests {
     use crate::policy::purge::surrogate::Kind;
 
     #[test]
-    fn a_purge_is_told_as_far_as_it_is_remembered() {
+    fn a_purge_is_described_as_far_as_it_is_remembered() {
         let cause = |is_soft, name: &str, who: &str| Cause {
             number: 7,
             kind: Some(Kind::Tag),
@@ -64,7 +64,7 @@ mod tests {
             ),
             (cause(false, "", ""), "purge 7 of tag, Sun, 06 Nov 1994 08:49:37 GMT"),
         ] {
-            assert_eq!(Told::of(&cause).line(), line);
+            assert_eq!(PurgeReason::of(&cause).line(), line);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! `ktrix --test FILE`: is this configuration valid?
+//! `ktrix --test FILE`: checks a configuration.
 
 use std::path::Path;
 
 use crate::cli::load::load_to_serve;
 
-/// Says so on stdout, or every error on stderr; the exit code is 0 or 1.
+/// Reports a valid configuration on stdout, or every error on stderr; the exit code is 0 or 1.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -1,4 +1,4 @@
-//! What the cache has for a request, as a worker would find it, without a worker.
+//! Finds the stored object for a request as a worker would, without a worker.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -9,60 +9,61 @@ use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::index::slot::State;
 use crate::cache::lookup::{Marker, Name};
 use crate::cache::variants;
-use crate::cli::opened::{Opened, Sight};
+use crate::cli::opened::{Inspected, Opened};
 use crate::http::fields::Fields;
 use crate::policy::key::components::KeyParts;
 use crate::policy::key::variants::Variants;
 use crate::policy::meta;
 use crate::policy::rfc9111::partial::{LIST_BYTES_MAX, PartList};
 
-/// What was found, and on which way.
+/// The result of a search, with the steps that led to it.
 pub(super) struct Found {
-    /// What chooses among variants, if the key has any.
+    /// The marker that selects among variants, if the key has any.
     pub(super) marker: Option<Marker>,
-    /// Where the answer to the request is, or would be.
+    /// The name of the object that answers the request, or would.
     pub(super) name: Name,
-    /// What is stored there.
-    pub(super) sight: Option<Sight>,
+    /// The object stored there.
+    pub(super) inspected: Option<Inspected>,
 }
 
-/// What is stored under a name for a request with these fields, by the parts that its keys are
-/// made of: the variant, or the one object of its key.
+/// Finds the object under a name for a request with these fields, by the parts that its keys are
+/// made of: the variant, or the only object of its key.
 pub(super) fn find(cache: &Opened, parts: &KeyParts, name: &Name, request: &Fields) -> Found {
     let primary = cache.find(&name.key);
-    let marker = primary.as_ref().filter(|sight| !sight.is_purged()).and_then(marker);
+    let marker = primary.as_ref().filter(|inspected| !inspected.is_purged()).and_then(marker);
     if !parts.suit(marker.as_ref().map(|marker| &marker.names)) {
-        return Found { marker: None, name: name.clone(), sight: None };
+        return Found { marker: None, name: name.clone(), inspected: None };
     }
     match marker {
         Some(marker) => {
             let name = name.variant(&marker.names, &marker.mark, request);
-            let sight = cache.find(&name.key);
-            Found { marker: Some(marker), name, sight }
+            let inspected = cache.find(&name.key);
+            Found { marker: Some(marker), name, inspected }
         }
-        None => Found { marker: None, name: name.clone(), sight: primary },
+        None => Found { marker: None, name: name.clone(), inspected: primary },
     }
 }
 
-/// What chooses among the variants of a key, if this is its marker.
-pub(super) fn marker(sight: &Sight) -> Option<Marker> {
-    let file = sight.file().filter(|_| sight.view.state == State::Vary)?;
+/// The marker that selects among the variants of a key, if this is one.
+pub(super) fn marker(inspected: &Inspected) -> Option<Marker> {
+    let file = inspected.file().filter(|_| inspected.view.state == State::Vary)?;
     let names = meta::decode(file.meta()).ok()?.vary?;
     let mark = file.read_body(KEY_BYTES_MAX as usize).ok()??;
     Some(Marker { names, mark: Rc::from(mark) })
 }
 
-/// The list of a key's variants; empty if there is none that can be used.
+/// The list of a key's variants; empty if there is no usable one.
 pub(super) fn list(cache: &Opened, primary: &Name, marker: &Marker) -> Variants {
     let name = variants::list_name(primary, marker);
-    let sight = cache.find(&name.key);
-    let sight = sight.filter(|sight| !sight.is_purged());
-    let file = sight.as_ref().and_then(Sight::file).filter(|file| *file.key_text() == *name.text);
+    let inspected = cache.find(&name.key);
+    let inspected = inspected.filter(|inspected| !inspected.is_purged());
+    let file =
+        inspected.as_ref().and_then(Inspected::file).filter(|file| *file.key_text() == *name.text);
     let body = file.and_then(|file| file.read_body(MEMORY_BODY_MAX as usize).ok()?);
     body.map_or_else(Variants::default, |body| Variants::decode(&body))
 }
 
-/// The list that a file holds; `None` if it cannot be read.
+/// The list in a file; `None` if it cannot be read.
 pub(super) fn part_list(file: &Object) -> Option<PartList> {
     PartList::decode(&file.read_body(LIST_BYTES_MAX).ok()??)
 }

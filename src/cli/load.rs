@@ -1,4 +1,4 @@
-//! The configuration that a command works with.
+//! The configuration of a command.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use crate::config::Config;
 use crate::config::error::ConfigErrors;
 use crate::master::user;
 
-/// The configuration that is used when none is named.
+/// The configuration file if none is named.
 pub(super) const DEFAULT_FILE: &str = "/etc/ktrix/ktrix.yaml";
 
-/// The configuration in `file`; `None` when it has errors, which are on stderr then.
+/// The configuration in `file`; `None` when it has errors, which are then on stderr.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -19,10 +19,10 @@ pub(super) fn load(file: &Path) -> anyhow::Result<Option<Config>> {
     load_by(file, Config::load)
 }
 
-/// As [`load`], and it must suit this machine.
+/// As [`load`]; it must also suit this machine.
 ///
 /// # Errors
-/// As there.
+/// As [`load`].
 pub(super) fn load_to_serve(file: &Path) -> anyhow::Result<Option<Config>> {
     load_by(file, user::load)
 }

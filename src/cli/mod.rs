@@ -1,6 +1,6 @@
-//! The command line: what each command does, in comfort, and with the exit code that scripts need.
+//! The command line: the commands for people, with exit codes for scripts.
 //!
-//! Exit codes: 0 done; 1 not done, with the reason on stderr; 2 a command that makes no sense.
+//! Exit codes: 0 done; 1 not done, with the reason on stderr; 2 an invalid command.
 
 mod output;
 mod progress;
@@ -37,15 +37,15 @@ pub struct Arguments {
     serve: Serve,
 }
 
-/// What to serve, or what to ask of the one that serves.
+/// The configuration to serve, or a command for the running ktrix.
 #[derive(Args, Debug)]
 struct Serve {
     /// The configuration [default: /etc/ktrix/ktrix.yaml]
     file: Option<PathBuf>,
-    /// Check the configuration, say what is wrong with it, and end
+    /// Check the configuration, report its mistakes, and exit
     #[arg(long, conflicts_with_all = ["signal", "daemon", "upstream"])]
     test: bool,
-    /// Tell the running ktrix, found by its pid file, to do this
+    /// Send this command to the running ktrix, found by its pid file
     #[arg(short = 's', long, value_name = "WORD", conflicts_with_all = ["daemon", "upstream"])]
     signal: Option<Word>,
     /// The pid file for --signal, if not the configuration's
@@ -74,13 +74,13 @@ enum Command {
         #[arg(long, default_value_t = 8080)]
         port: u16,
     },
-    /// Look into a cache, beside a running ktrix or without one
+    /// Inspect or purge a cache, beside a running ktrix or without one
     Cache(cache::CacheCommand),
-    /// Tell how a request would be answered, step by step, and what makes each step so
+    /// Explain how a request would be answered, step by step, with the reason of each step
     Explain(explain::ExplainCommand),
 }
 
-/// Does what the command line says.
+/// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            eprintln!("ktrix: {}", output::told(&error));
+            eprintln!("ktrix: {}", output::error_line(&error));
             ExitCode::from(1)
         }
     }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_command_lines_are_refused() {
         for line in [
             "ktrix a b",
             "ktrix --listen :80",

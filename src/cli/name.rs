@@ -1,4 +1,4 @@
-//! How an operator names an object, and how what is stored is shown to one.
+//! The names of objects for operators, and stored text for a terminal.
 //!
 //! An object is named by its URL, as a client would ask for it, or by its key: 32 hex digits, or
 //! the path of its file.
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::lookup::Name;
 use crate::cache::maintenance::reconcile::key_of_path;
-use crate::cli::request::Asked;
+use crate::cli::request::UrlRequest;
 use crate::config::Config;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
@@ -17,19 +17,19 @@ use crate::policy::key::Key;
 use crate::policy::key::components::KeyParts;
 use crate::route::Router;
 
-/// How URLs become keys: by the routes of a configuration, or as they do without one.
+/// How URLs become keys: by the routes of a configuration, or by the default.
 pub(super) struct Naming {
     router: Option<Router>,
     whole: KeyParts,
 }
 
 impl Naming {
-    /// By the routes of a configuration, if there is one.
+    /// By the routes of a configuration, or by the default without one.
     pub(super) fn of(config: Option<&Config>) -> Self {
         Self { router: config.map(Router::new), whole: KeyParts::default() }
     }
 
-    /// The key that a URL, 32 hex digits or a file's path names.
+    /// The key of a URL, 32 hex digits or a file's path.
     ///
     /// # Errors
     ///
@@ -44,18 +44,18 @@ impl Naming {
         }
     }
 
-    /// The name of what a request for a URL with these fields asks for, before Vary, the parts that
-    /// it is made of, and the request.
+    /// The name of the object for a request for a URL with these fields, before Vary, the parts
+    /// that it is made of, and the request.
     ///
     /// # Errors
     ///
-    /// When the URL or a field is none, or ktrix would refuse the request.
+    /// When the URL or a field is invalid, or ktrix would refuse the request.
     pub(super) fn of_url(
         &self,
         url: &str,
         fields: &[String],
     ) -> Result<(&KeyParts, Name, RequestHead)> {
-        let asked = Asked::new("GET", url, fields)?;
+        let asked = UrlRequest::new("GET", url, fields)?;
         let head = asked.head(&HeadLimits::default());
         let head = head.with_context(|| format!("a request for {url:?} would be refused"))?;
         let router = self.router.as_ref();
@@ -66,13 +66,13 @@ impl Naming {
     }
 }
 
-/// What a key text says: `GET scheme://authority/path?query` (without what the route leaves out),
-/// and lines of a variant behind it.
+/// The contents of a key text: `GET scheme://authority/path?query` (without the parts that the
+/// route leaves out), and the lines of a variant after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyText<'a> {
     /// The first line, without its `GET `.
     pub(super) url: &'a [u8],
-    /// What stands behind the first line: a line for each part that chooses.
+    /// The lines after the first one: one for each part that selects a variant.
     rest: &'a [u8],
 }
 
@@ -103,7 +103,7 @@ impl<'a> KeyText<'a> {
         self.split().1
     }
 
-    /// Whether it is the key of the list of a key's variants: nothing chooses it.
+    /// Whether it is the key of the list of a key's variants.
     pub(super) fn is_list(&self) -> bool {
         self.rest.starts_with(b"\n#")
     }
@@ -114,8 +114,8 @@ impl<'a> KeyText<'a> {
         last.is_some_and(|line| line.starts_with(b"@"))
     }
 
-    /// What tells this variant from the others: a field and its normalised value, `None` for a
-    /// field that the request did not have.
+    /// The fields that select this variant, with their normalised values, `None` for a field that
+    /// the request did not have.
     pub(super) fn variant(&self) -> Vec<(String, Option<String>)> {
         let lines = self.rest.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let fields = lines.filter(|line| !line.starts_with(b"#") && !line.starts_with(b"@"));
@@ -142,7 +142,7 @@ pub(super) fn variant_line(fields: &[(String, Option<String>)]) -> String {
     fields.iter().map(word).collect::<Vec<_>>().join("; ")
 }
 
-/// Text from outside, with nothing in it that a terminal would obey.
+/// Text from outside, without characters that control a terminal.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -154,7 +154,7 @@ mod tests {
     use crate::policy::key::key_of;
 
     #[test]
-    fn a_key_text_is_taken_apart() {
+    fn a_key_text_is_split_into_its_parts() {
         let cases = [
             ("GET http://a.example/b?c=d", "a.example", "a.example", "/b?c=d"),
             ("GET https://a.example:81/", "a.example:81", "a.example", "/"),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_says_what_chose_it() {
+    fn a_variant_names_its_selecting_fields() {
         let text = KeyText::of(b"GET http://a/b\naccept:text/html\ndnt\nx-a:\n#1f\n");
         let fields = text.variant();
         assert_eq!(variant_line(&fields), "accept: text/html; no dnt; x-a: ");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_printed_moves_a_cursor() {
+    fn printed_text_has_no_control_characters() {
         assert_eq!(printable(b"a\x1b[2Jb\r\nc\xff"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}");
     }
 
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_has_its_say_in_the_key() {
+    fn the_rules_of_a_route_shape_the_key() {
         let text = "cache: /c\nupstreams: {app: {servers: [10.0.0.1]}}\nsites:\n  \
                     - {upstream: app, cache: {key: {scheme: off, query-drop: [x]}}}\n";
         let config = Config::load(Path::new("k.yaml"), text).unwrap_or_else(|it| panic!("{it}"));

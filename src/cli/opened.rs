@@ -1,4 +1,4 @@
-//! A cache as a command sees it: its index for reading, its files, and one object of them.
+//! A cache as a command sees it: its index for reading, its files, and one object of it.
 
 use std::cell::Cell;
 use std::io;
@@ -19,33 +19,33 @@ use crate::cli::name::KeyText;
 use crate::policy::key::Key;
 use crate::policy::meta;
 
-/// How often a file is looked at that does not fit its slot: its writer may be between renaming
-/// the file and publishing it, for as long as a busy machine gives its time to others.
+/// The limit of looks at a file that does not match its slot: its writer may be between renaming
+/// the file and publishing it, for as long as a busy machine runs other processes.
 const LOOKS_MAX: usize = 7;
 
 /// The time between the first two of these looks; it doubles from look to look.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How long a command waits for such slots in all, since the last one that was right in the end: a
-/// cache that has lost many files is damaged, and not busy, and is told about without delay.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a command waits for such slots in all, since the last one that turned out well: a cache
+/// that has lost many files is damaged, not busy, and must be reported without delay.
+const WAIT_TOTAL_MAX: Duration = Duration::from_millis(500);
 
 /// An open cache.
 pub(super) struct Opened {
     pub(super) index: Reading,
     pub(super) store: Store,
-    /// What was purged; `None` as long as no ktrix has noted it there.
+    /// The purges; `None` as long as no ktrix has made the table.
     purges: Option<Reader>,
-    /// What is left of [`PATIENCE`].
-    patience: Cell<Duration>,
+    /// The rest of [`WAIT_TOTAL_MAX`].
+    wait_left: Cell<Duration>,
 }
 
-/// A slot and what is behind it.
-pub(super) struct Sight {
+/// A slot and its object.
+pub(super) struct Inspected {
     pub(super) view: SlotView,
     /// The file; `None` for a slot that needs none.
     pub(super) object: Result<Option<Object>, SlotFault>,
-    /// Whether it was purged; the moments of the view are as that demands.
+    /// Whether it was purged; the times of the view are adjusted to that.
     pub(super) purge_status: PurgeStatus,
 }
 
@@ -54,7 +54,7 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// When there is no index in it, or it may not be read.
+    /// When there is no index in it, or it cannot be read.
     pub(super) fn open(dir: &Path) -> Result<Self> {
         Ok(Self::over(dir, Reading::open(dir)?))
     }
@@ -63,7 +63,7 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// When it may not be read.
+    /// When it cannot be read.
     pub(super) fn open_if_any(dir: &Path) -> Result<Option<Self>> {
         match Reading::open(dir) {
             Err(IndexError::NotOurs(_)) => Ok(None),
@@ -75,7 +75,7 @@ impl Opened {
     fn over(dir: &Path, index: Reading) -> Self {
         let store = Store::existing(dir, index.epoch());
         let purges = Reader::open(dir).ok();
-        Self { index, store, purges, patience: Cell::new(PATIENCE) }
+        Self { index, store, purges, wait_left: Cell::new(WAIT_TOTAL_MAX) }
     }
 
     /// Whether nothing was ever purged.
@@ -83,8 +83,12 @@ impl Opened {
         self.purges.as_ref().is_none_or(Reader::is_untouched)
     }
 
-    /// Holds what was found against what was purged, as a look-up of a worker does.
-    fn judge(&self, mut view: SlotView, object: Result<Option<Object>, SlotFault>) -> Sight {
+    /// Applies the purges to an object, as a look-up of a worker does.
+    fn apply_purges(
+        &self,
+        mut view: SlotView,
+        object: Result<Option<Object>, SlotFault>,
+    ) -> Inspected {
         let file = object.as_ref().ok().and_then(Option::as_ref);
         let lifetimes = file.and_then(|file| Some((file, meta::decode(file.meta()).ok()?)));
         let purge_status = match (&self.purges, lifetimes) {
@@ -100,24 +104,27 @@ impl Opened {
             }
             _ => PurgeStatus::Valid,
         };
-        Sight { view, object, purge_status }
+        Inspected { view, object, purge_status }
     }
 
-    /// The purges by which something that was found does not count as it did.
-    pub(super) fn causes(&self, sight: &Sight) -> Vec<Cause> {
-        let (Some(purges), Some(file)) = (&self.purges, sight.file()) else { return Vec::new() };
+    /// The purges that made an object stale or removed it.
+    pub(super) fn causes(&self, inspected: &Inspected) -> Vec<Cause> {
+        let (Some(purges), Some(file)) = (&self.purges, inspected.file()) else {
+            return Vec::new();
+        };
         let lifetimes = meta::decode(file.meta());
         lifetimes.map_or_else(|_| Vec::new(), |it| purges.causes(file.key_text(), &it.surrogates))
     }
 
-    /// What is stored under a key.
-    pub(super) fn find(&self, key: &Key) -> Option<Sight> {
-        // Whatever replaces it meanwhile is looked at in its place.
+    /// The object that is stored under a key.
+    pub(super) fn find(&self, key: &Key) -> Option<Inspected> {
+        // A slot that was replaced meanwhile is read again.
         (0..LOOKS_MAX).find_map(|_| self.look(self.index.lookup(key)?))
     }
 
-    /// What is behind a slot; `None` if it went or was replaced meanwhile, as under load many do.
-    pub(super) fn look(&self, view: SlotView) -> Option<Sight> {
+    /// The object of a slot; `None` if the slot was removed or replaced meanwhile, as is frequent
+    /// under load.
+    pub(super) fn look(&self, view: SlotView) -> Option<Inspected> {
         let mut pause = PAUSE;
         for n_looks in 1.. {
             let object = compare(&self.store, &view);
@@ -125,40 +132,40 @@ impl Opened {
             let is_doubtful =
                 !is_gone && matches!(object, Err(SlotFault::Missing | SlotFault::Lengths));
             if !is_doubtful && n_looks > 1 {
-                self.patience.set(PATIENCE);
+                self.wait_left.set(WAIT_TOTAL_MAX);
             }
             if is_gone {
                 return None;
             }
             if !is_doubtful || n_looks == LOOKS_MAX || !self.waits(pause) {
-                return Some(self.judge(view, object));
+                return Some(self.apply_purges(view, object));
             }
             pause *= 2;
         }
         None
     }
 
-    /// Waits for a writer, unless that has been done for long enough in vain.
+    /// Waits for a writer, unless the total wait is used up.
     fn waits(&self, pause: Duration) -> bool {
-        let Some(rest) = self.patience.get().checked_sub(pause) else { return false };
-        self.patience.set(rest);
+        let Some(rest) = self.wait_left.get().checked_sub(pause) else { return false };
+        self.wait_left.set(rest);
         std::thread::sleep(pause);
         true
     }
 }
 
-impl Sight {
-    /// The file, if there is one and nothing is wrong with it.
+impl Inspected {
+    /// The file, if there is a usable one.
     pub(super) fn file(&self) -> Option<&Object> {
         self.object.as_ref().ok()?.as_ref()
     }
 
-    /// Whether it is as if it were not stored.
+    /// Whether it counts as not stored.
     pub(super) fn is_purged(&self) -> bool {
         self.purge_status == PurgeStatus::Purged
     }
 
-    /// Why the file may not be read, if that says nothing about what is in it.
+    /// Why the file cannot be read, if that says nothing about its contents.
     pub(super) fn unreadable(&self) -> Option<&io::Error> {
         match &self.object {
             Err(SlotFault::File(OpenError::Io(error))) => Some(error),
@@ -166,7 +173,7 @@ impl Sight {
         }
     }
 
-    /// The word for how it stands: what a request without wishes of its own would find.
+    /// The word for its state: the result for a request without Cache-Control.
     pub(super) fn word(&self, now_s: u64) -> &'static str {
         match (&self.object, self.view.state) {
             (Err(_), _) if self.unreadable().is_some() => "unreadable",
@@ -182,12 +189,12 @@ impl Sight {
     }
 }
 
-/// Whether a slot may be used without asking the origin, as far as time is concerned.
+/// Whether a slot may be used without validation, as far as time is concerned.
 pub(super) fn is_fresh(view: &SlotView, now_s: u64) -> bool {
     now_s < view.fresh_until_s && view.flags & NO_CACHE == 0
 }
 
-/// The age of what a slot stands for, in seconds (RFC 9111 section 4.2.3).
+/// The age of a slot's object, in seconds (RFC 9111 section 4.2.3).
 pub(super) fn age_s(view: &SlotView, now_s: u64) -> u64 {
     u64::from(view.age_s).saturating_add(now_s.saturating_sub(view.stored_s))
 }
@@ -210,26 +217,26 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn what_cannot_be_read_is_not_called_damaged() {
+    fn an_unreadable_file_is_not_called_damaged() {
         let (dir, index, store) = cache(10);
         store_one(&index, &store, "GET http://a/b", b"body").unwrap();
         let opened = Opened::open(dir.path()).unwrap();
         let key = slot("GET http://a/b").key;
         assert_eq!(opened.find(&key).unwrap().word(1), "fresh");
         assert_eq!(opened.find(&key).unwrap().word(2), "stale");
-        // A file in the place of its directory is an error that says nothing of what is stored.
+        // A file in the place of its directory is an error that says nothing about the object.
         let path = store.path(&key);
         let parent = path.parent().unwrap();
         std::fs::remove_dir_all(parent).unwrap();
         std::fs::write(parent, b"").unwrap();
-        let sight = opened.find(&key).unwrap();
-        assert_eq!((sight.word(1), sight.unreadable().is_some()), ("unreadable", true));
+        let inspected = opened.find(&key).unwrap();
+        assert_eq!((inspected.word(1), inspected.unreadable().is_some()), ("unreadable", true));
         std::fs::remove_file(parent).unwrap();
         assert_eq!(opened.find(&key).unwrap().word(1), "damaged");
     }
 
     #[test]
-    fn many_missing_files_are_told_without_a_wait_for_each() {
+    fn many_missing_files_are_reported_without_a_wait_for_each() {
         const N_FILES: usize = 400;
         let (dir, index, store) = cache(N_FILES);
         let texts: Vec<String> = (0..N_FILES).map(|n| format!("GET http://a/{n}")).collect();
@@ -244,18 +251,18 @@ mod tests {
         assert_eq!(words.filter(|&word| word == "damaged").count(), N_FILES);
         assert!(texts.iter().all(|it| opened.find(&slot(it).key).unwrap().word(1) == "damaged"));
         // One after the other, they would take 50 seconds each way.
-        assert!(begun.elapsed() < PATIENCE * 10, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < WAIT_TOTAL_MAX * 10, "{:?}", begun.elapsed());
     }
 
     #[test]
-    fn a_writer_that_was_worth_the_wait_earns_the_next_one_as_much() {
+    fn a_finished_writer_restores_the_total_wait() {
         let (dir, index, store) = cache(10);
         store_one(&index, &store, "a", b"body").unwrap();
         let path = store.path(&slot("a").key);
         let aside = dir.path().join("aside");
         std::fs::rename(&path, &aside).unwrap();
         let opened = Opened::open(dir.path()).unwrap();
-        opened.patience.set(PATIENCE / 2);
+        opened.wait_left.set(WAIT_TOTAL_MAX / 2);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(PAUSE * 3);
@@ -263,11 +270,11 @@ mod tests {
             });
             assert_eq!(opened.find(&slot("a").key).unwrap().word(1), "fresh");
         });
-        assert_eq!(opened.patience.get(), PATIENCE);
+        assert_eq!(opened.wait_left.get(), WAIT_TOTAL_MAX);
     }
 
     #[test]
-    fn a_cache_that_nobody_made_yet_is_none() {
+    fn a_cache_without_an_index_is_none() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Opened::open_if_any(dir.path()).unwrap().is_none());
         assert!(Opened::open(dir.path()).is_err());

@@ -1,15 +1,15 @@
-//! What a command prints: whole at its end, and without a complaint when nobody reads on.
+//! The output of a command: complete at its end, and silent when its reader has left.
 
 use std::io::{self, BufWriter, IsTerminal, LineWriter, Write};
 
-/// Runs a command with the standard output, and sees that all of it is written.
+/// Runs a command with the standard output, and ensures that all of it is written.
 ///
-/// A reader that has seen enough (`| head`) ends the command, which is then done: exit code 0 and
-/// no message.
+/// A reader that leaves early (`| head`) ends the command, which then counts as done: exit code 0
+/// and no message.
 ///
 /// # Errors
 ///
-/// What the command says, and a failure to write other than that.
+/// The error of the command, and a failure to write other than that.
 pub(super) fn to_stdout(
     command: impl FnOnce(&mut dyn Write) -> anyhow::Result<i32>,
 ) -> anyhow::Result<i32> {
@@ -23,7 +23,7 @@ pub(super) fn to_stdout(
         Ok(code)
     });
     match code {
-        Err(error) if is_left(&error) => Ok(0),
+        Err(error) if is_broken_pipe(&error) => Ok(0),
         code => code,
     }
 }
@@ -32,14 +32,14 @@ pub(super) fn to_stdout(
 ///
 /// # Errors
 ///
-/// What writing says.
+/// A failure to write.
 pub(super) fn json_line(out: &mut dyn Write, value: &impl serde::Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
 }
 
-/// An error and what caused it, in one line; what a text repeats at its end is told once.
-pub(super) fn told(error: &anyhow::Error) -> String {
+/// An error and its causes, in one line; a cause that the text already ends with is left out.
+pub(super) fn error_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         match text.as_str() {
@@ -51,7 +51,7 @@ pub(super) fn told(error: &anyhow::Error) -> String {
     text
 }
 
-fn is_left(error: &anyhow::Error) -> bool {
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.chain().filter_map(|cause| cause.downcast_ref()).any(is_pipe)
 }
@@ -63,25 +63,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_repeated_is_told_once() {
+    fn a_repeated_cause_is_left_out() {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot start: {0}")]
         struct Whole(#[from] io::Error);
         let refused = || io::Error::other("permission denied");
         let error = anyhow::Error::from(Whole(refused()));
-        assert_eq!(told(&error), "cannot start: permission denied");
+        assert_eq!(error_line(&error), "cannot start: permission denied");
         let error = error.context("no ktrix");
-        assert_eq!(told(&error), "no ktrix: cannot start: permission denied");
+        assert_eq!(error_line(&error), "no ktrix: cannot start: permission denied");
         let error = anyhow::Error::from(refused()).context("cannot open \"/c\"");
-        assert_eq!(told(&error), "cannot open \"/c\": permission denied");
+        assert_eq!(error_line(&error), "cannot open \"/c\": permission denied");
     }
 
     #[test]
-    fn only_a_reader_that_left_is_no_error() {
+    fn a_reader_that_left_is_the_only_write_error_without_a_message() {
         let left = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
-        assert!(is_left(&left.context("in the middle of a list")));
-        assert!(!is_left(&anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull))));
-        // As serde_json hands it on.
+        assert!(is_broken_pipe(&left.context("in the middle of a list")));
+        assert!(!is_broken_pipe(&anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull))));
+        // As serde_json passes it on.
         struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -91,6 +91,6 @@ mod tests {
                 Ok(())
             }
         }
-        assert!(is_left(&json_line(&mut Full, &1).unwrap_err().into()));
+        assert!(is_broken_pipe(&json_line(&mut Full, &1).unwrap_err().into()));
     }
 }

@@ -1,18 +1,18 @@
-//! How far a long command is: one line on a terminal, and nothing anywhere else.
+//! The progress of a long command: one line on a terminal, and nothing elsewhere.
 
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How far a command is. Goes away with its line.
+/// The progress of a command. Dropping it removes its line.
 pub(super) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// Of a command that looks at `n` things and prints no lines meanwhile.
+    /// The progress of a command that reads `n` things and prints no lines meanwhile.
     pub(super) fn of(n: u64, things: &'static str) -> Self {
-        // What is done in a blink needs no bar.
+        // A short command needs no bar.
         if n < SHOWN_FROM || !std::io::stderr().is_terminal() {
             return Self { bar: ProgressBar::hidden() };
         }
@@ -26,12 +26,12 @@ impl Progress {
         Self { bar }
     }
 
-    /// As [`Progress::of`], of a command that prints lines: it shows none where they would mix.
+    /// As [`Progress::of`], for a command that prints lines: no progress where they would mix.
     pub(super) fn beside_lines(n: u64, things: &'static str) -> Self {
         Self::of(if std::io::stdout().is_terminal() { 0 } else { n }, things)
     }
 
-    /// One more of the things is done.
+    /// One more thing is done.
     pub(super) fn step(&self) {
         self.bar.inc(1);
     }
@@ -51,5 +51,5 @@ impl Drop for Progress {
 /// Fewer things than this show no progress.
 const SHOWN_FROM: u64 = 4096;
 
-/// Redrawn at most so often in a second.
+/// The limit of redraws in a second.
 const HZ: u8 = 8;

@@ -1,4 +1,4 @@
-//! A request as it is named on the command line, made of the bytes that a client would send.
+//! A request that is named on the command line, built as the bytes that a client would send.
 
 use anyhow::{Result, bail};
 
@@ -9,26 +9,26 @@ use crate::http::scheme::Scheme;
 
 /// A request that a client might send.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct UrlRequest {
     pub(super) scheme: Scheme,
     /// The head, as bytes.
     pub(super) bytes: Vec<u8>,
 }
 
-impl Asked {
+impl UrlRequest {
     /// A request for a URL with these fields (`Name: value`). `Host` is the URL's unless it is among
     /// the fields.
     ///
     /// # Errors
     ///
-    /// When the URL is none, or a field has no colon or a line end within.
+    /// When the URL is invalid, or a field has no colon or contains a line end.
     pub(super) fn new(method: &str, url: &str, fields: &[String]) -> Result<Self> {
         let without_part = url.split('#').next().unwrap_or_default();
         let Some((scheme, rest)) = without_part.split_once("://") else {
-            bail!("{url:?} is no URL (http://host/path)")
+            bail!("{url:?} is not a URL (http://host/path)")
         };
         let Some(scheme) = Scheme::parse(scheme.as_bytes()) else {
-            bail!("{url:?} is no URL of http or https")
+            bail!("{url:?} is not a URL of http or https")
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let slash = if path.starts_with('/') { "" } else { "/" };
@@ -41,13 +41,13 @@ impl Asked {
         }
         for field in fields {
             if !field.contains(':') || field.contains(['\r', '\n']) {
-                bail!("{field:?} is no field (Name: value)");
+                bail!("{field:?} is not a field (Name: value)");
             }
             text.push_str(field);
             text.push_str("\r\n");
         }
         if [method, url].iter().any(|part| part.contains(['\r', '\n'])) {
-            bail!("{method:?} or {url:?} holds a line end");
+            bail!("{method:?} or {url:?} contains a line end");
         }
         text.push_str("\r\n");
         Ok(Self { scheme, bytes: text.into_bytes() })
@@ -61,7 +61,7 @@ impl Asked {
     pub(super) fn head(&self, limits: &HeadLimits) -> Result<RequestHead, Flaw> {
         match parse_request(&self.bytes, limits)? {
             Some((head, _)) => Ok(head),
-            // The text ends with an empty line, so only one that is too long is not whole.
+            // The text ends with an empty line, so only one that is too long is incomplete.
             None => Err(Flaw::HeadTooLarge),
         }
     }
@@ -73,7 +73,7 @@ mod tests {
 
     fn head(url: &str, fields: &[&str]) -> RequestHead {
         let fields: Vec<String> = fields.iter().map(|&field| field.to_owned()).collect();
-        Asked::new("GET", url, &fields).unwrap().head(&HeadLimits::default()).unwrap()
+        UrlRequest::new("GET", url, &fields).unwrap().head(&HeadLimits::default()).unwrap()
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_here_or_as_a_client_would_be() {
+    fn invalid_requests_are_refused_here_or_by_the_parser() {
         let field = |text: &str| vec![text.to_owned()];
         for (url, fields) in [
             ("a.example/b", vec![]),
@@ -103,9 +103,10 @@ mod tests {
             ("http://a/b", field("A: b\r\nC: d")),
             ("http://a/\r\nX: y", vec![]),
         ] {
-            assert!(Asked::new("GET", url, &fields).is_err(), "{url} {fields:?}");
+            assert!(UrlRequest::new("GET", url, &fields).is_err(), "{url} {fields:?}");
         }
-        let flaw = |url: &str| Asked::new("GET", url, &[]).unwrap().head(&HeadLimits::default());
+        let flaw =
+            |url: &str| UrlRequest::new("GET", url, &[]).unwrap().head(&HeadLimits::default());
         assert_eq!(flaw("http://a/b c").unwrap_err(), Flaw::BadRequestLine);
         assert!(flaw("http://a b/").is_err());
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `ktrix [FILE]`: be the master, here or detached.
+//! `ktrix [FILE]`: runs the master, in the foreground or detached.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use crate::master::start::Start;
 use crate::sys::detach::{Detached, detach};
 use crate::sys::socket;
 
-/// Serves until told to end, and gives the exit code. With `is_daemon` this is the starter's code:
-/// 0 as soon as the daemon serves.
+/// Serves until it is told to stop, and returns the exit code. With `is_daemon` that is the
+/// starter's code: 0 as soon as the daemon serves.
 ///
 /// # Errors
-/// Whatever keeps it from serving.
+/// The reason why it cannot serve.
 pub fn run(config: Config, file: Option<&Path>, is_daemon: bool) -> anyhow::Result<i32> {
-    // Asked for before detaching: the service manager meant the process that it started.
+    // Read before detaching: the service manager addressed the process that it started.
     let handed_over = socket::handed_over();
-    // A reload must find the file wherever the daemon's directory is by then.
+    // A reload must find the file in whatever directory the daemon runs by then.
     let file = file.map(std::path::absolute).transpose().context("no current directory")?;
     let announcer = if is_daemon {
         match detach().context("cannot detach")? {

@@ -1,4 +1,4 @@
-//! `ktrix -s WORD`: ask the running master for something, by the signal that means it.
+//! `ktrix -s WORD`: sends the running master a signal.
 
 use std::path::{Path, PathBuf};
 
@@ -10,21 +10,21 @@ use crate::cli::load::load;
 use crate::master::pidfile;
 use crate::sys::process;
 
-/// What can be asked for.
+/// The commands for a running ktrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Word {
     /// Load the configuration again; connections go on
     Reload,
-    /// End now
+    /// Shut down at once
     Stop,
-    /// Answer what was asked, then end
+    /// Finish the current requests, then shut down
     Quit,
     /// Open the log files again, after they were rotated
     Reopen,
 }
 
 impl Word {
-    /// The signal that means it.
+    /// The signal of the command.
     pub const fn signal(self) -> Signal {
         match self {
             Self::Reload => Signal::SIGHUP,
@@ -35,10 +35,10 @@ impl Word {
     }
 }
 
-/// Sends it to the master that holds the pid file: the one named, or else the configuration's.
+/// Sends it to the master that holds the pid file: the named one, or else the configuration's.
 ///
 /// # Errors
-/// When no ktrix runs there, or it is somebody else's.
+/// When no ktrix runs there, or it belongs to another user.
 pub fn signal(word: Word, file: &Path, pid_file: Option<&Path>) -> anyhow::Result<i32> {
     let path = match pid_file {
         Some(path) => path.to_owned(),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_run_is_not_signalled() {
+    fn a_ktrix_that_does_not_run_is_not_signalled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ktrix.pid");
         let error = signal(Word::Stop, Path::new("/nonexistent"), Some(&path)).unwrap_err();

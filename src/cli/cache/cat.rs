@@ -11,10 +11,10 @@ use crate::cache::part_list::PART_STATUS;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cli::cache::show::chosen;
 use crate::cli::name::{KeyText, Naming};
-use crate::cli::opened::{Opened, Sight};
+use crate::cli::opened::{Inspected, Opened};
 
-/// Writes the body of what is stored for a URL and these fields, or under a key. It is checked
-/// against its checksum first: what would not be served is not written.
+/// Writes the body of the object that is stored for a URL and these fields, or under a key. The
+/// body is checked against its checksum first: a body that would not be served is not written.
 ///
 /// # Errors
 ///
@@ -26,34 +26,36 @@ pub(super) fn cat(
     fields: &[String],
     out: &mut dyn Write,
 ) -> Result<()> {
-    let sight = match name.contains("://") {
+    let inspected = match name.contains("://") {
         true => {
             let found = chosen(cache, naming, name, fields)?;
-            if let (Some(marker), None) = (&found.marker, &found.sight) {
+            if let (Some(marker), None) = (&found.marker, &found.inspected) {
                 let names = marker.names.names().collect::<Vec<_>>().join(", ");
                 bail!(
-                    "no variant of {name:?} for this request is stored: it is chosen by {names}, \
-                     which -H gives (see ktrix cache show)"
+                    "no variant of {name:?} for this request is stored: it is chosen by {names}; \
+                     set these with -H (see ktrix cache show)"
                 );
             }
-            found.sight
+            found.inspected
         }
         false if fields.is_empty() => cache.find(&naming.key(name)?),
-        false => bail!("{name:?} is no URL: a variant is chosen by its fields or by its own key"),
+        false => bail!(
+            "{name:?} is not a URL: a variant is chosen by the fields of a request or by its own key"
+        ),
     };
-    let Some(Sight { view, object, purge_status }) = sight else {
+    let Some(Inspected { view, object, purge_status }) = inspected else {
         bail!("{name:?} is not stored{}", if fields.is_empty() { "" } else { " for these fields" })
     };
     if purge_status == PurgeStatus::Purged {
         bail!("{name:?} was purged");
     }
     if view.state == State::Vary {
-        bail!("{name:?} names only what chooses among its variants (see ktrix cache show)");
+        bail!("{name:?} is only the marker of its variants (see ktrix cache show)");
     }
     let path = cache.store.path(&view.key);
     let unusable = || format!("cannot use cache file {path:?}");
     let object = object.map_err(|fault| anyhow!("{fault}")).with_context(unusable)?;
-    let Some(object) = object else { bail!("{name:?} is noted as not to be stored") };
+    let Some(object) = object else { bail!("{name:?} is a hit-for-miss object, without a body") };
     let is_part = KeyText::of(object.key_text()).is_part();
     if object.status() == PART_STATUS.0 && !is_part {
         bail!("only parts of {name:?} are stored (see ktrix cache show)");
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_or_not_there_is_an_error_and_no_output() {
+    fn a_damaged_or_absent_object_is_an_error_without_output() {
         let (dir, index, store) = cache(10);
         store_one(&index, &store, TEXT, b"body").unwrap();
         let path = store.path(&slot(TEXT).key);

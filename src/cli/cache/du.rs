@@ -1,4 +1,4 @@
-//! `ktrix cache du`: what takes the room.
+//! `ktrix cache du`: the disk space that the cache uses.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::cli::opened::Opened;
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 
-/// What the use is counted by.
+/// The property that the use is counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum By {
     /// Host and port of the URL
@@ -22,7 +22,7 @@ pub(super) enum By {
     Status,
 }
 
-/// How much something takes.
+/// The use of some objects.
 #[derive(Clone, Copy, Default, Serialize)]
 struct Use {
     objects: u64,
@@ -38,7 +38,7 @@ impl Use {
     }
 }
 
-/// A line, as machines get it.
+/// A line, as JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ struct Line<'a> {
     limits: Option<Limits>,
 }
 
-/// What the whole cache may take; 0 where nobody has said so yet.
+/// The limits of the whole cache; 0 where the index does not have them yet.
 #[derive(Clone, Copy, Serialize)]
 struct Limits {
     objects_max: u64,
@@ -59,7 +59,7 @@ struct Limits {
     free_bytes: Option<u64>,
 }
 
-/// Says what the cache takes: a line for each part, the largest first, and one for all.
+/// Reports the use of the cache: a line for each part, the largest first, and one for all.
 ///
 /// # Errors
 ///
@@ -92,12 +92,13 @@ pub(super) fn du(cache: &Opened, by: Option<By>, is_json: bool, out: &mut dyn Wr
     }
 }
 
-/// What an object is counted under; `None` if it went meanwhile.
+/// The part that an object belongs to; `None` if the object was removed meanwhile.
 fn part(cache: &Opened, by: By, view: SlotView) -> Option<String> {
     match by {
         By::Host => {
-            let sight = cache.look(view)?;
-            let text = sight.file().map(|file| printable(KeyText::of(file.key_text()).authority()));
+            let inspected = cache.look(view)?;
+            let text =
+                inspected.file().map(|file| printable(KeyText::of(file.key_text()).authority()));
             Some(text.unwrap_or_else(|| "(damaged)".to_owned()))
         }
         By::Status => Some(match view.status {

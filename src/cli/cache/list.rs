@@ -8,21 +8,21 @@ use serde::Serialize;
 
 use crate::cache::index::slot::State;
 use crate::cli::name::{KeyText, printable, variant_line};
-use crate::cli::opened::{Opened, Sight, age_s, is_fresh, seconds_until};
+use crate::cli::opened::{Inspected, Opened, age_s, is_fresh, seconds_until};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 use crate::policy::key::host::NamedHost;
 
-/// Which objects.
+/// The objects to list.
 #[derive(Args, Debug, Default)]
 pub(super) struct Filter {
-    /// Only what is stored for this host; *.NAME for every host below it
+    /// Only objects of this host; *.NAME for every host below it
     #[arg(long, value_name = "HOST[:PORT]", value_parser = Hosts::parse)]
     host: Option<Hosts>,
-    /// Only paths (/img/) or URLs (http://host/img/) that begin so
+    /// Only objects with a path (/img/) or URL (http://host/img/) that begins with this
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
-    /// Only what is not fresh any more
+    /// Only stale objects
     #[arg(long)]
     stale: bool,
 }
@@ -31,7 +31,7 @@ pub(super) struct Filter {
 #[derive(Clone, Debug)]
 enum Hosts {
     One(NamedHost),
-    /// Those whose names end so.
+    /// Hosts with names that end with this.
     Below(String),
 }
 
@@ -45,7 +45,7 @@ impl Hosts {
             Some(_) => None,
             None => one(text).map(Self::One),
         }
-        .ok_or_else(|| "no host, with or without its port, and no *.NAME".to_owned())
+        .ok_or_else(|| "neither a host, with or without its port, nor *.NAME".to_owned())
     }
 
     fn takes(&self, text: &KeyText<'_>) -> bool {
@@ -56,7 +56,7 @@ impl Hosts {
     }
 }
 
-/// A line of the list, as machines get it. Times are Unix seconds, spans seconds.
+/// A line of the list, as JSON. Times are Unix seconds, spans seconds.
 #[derive(Serialize)]
 struct Line<'a> {
     key: String,
@@ -68,7 +68,7 @@ struct Line<'a> {
     body_bytes: u64,
     disk_bytes: u64,
     age_s: u64,
-    /// Of what names variants there is none.
+    /// The marker of variants has none.
     ttl_s: Option<i64>,
     stored: u64,
     fresh_until: u64,
@@ -79,11 +79,12 @@ struct Line<'a> {
     fault: Option<String>,
 }
 
-/// Lists what the filter lets through, in the order of the index, and at last how much it was.
+/// Lists the objects that pass the filter, in the order of the index, and then their number and
+/// size.
 ///
 /// # Errors
 ///
-/// When the filter makes no sense, or `out` cannot be written.
+/// When the filter is invalid, or `out` cannot be written.
 pub(super) fn list(
     cache: &Opened,
     filter: &Filter,
@@ -94,24 +95,25 @@ pub(super) fn list(
     filter.check()?;
     let progress = Progress::beside_lines(u64::from(cache.index.n_slots()), "slots");
     let (mut n_objects, mut n_bytes) = (0_u64, 0_u64);
-    // A soft purge makes stale what the slot calls fresh.
+    // A soft purge makes an object stale that is fresh by its slot.
     let is_unpurged = cache.is_unpurged();
     for view in cache.index.slots() {
         progress.step();
-        // What needs no look at its file does not get one.
+        // The file is read only if the filter depends on it.
         let Some(view) = view.filter(|view| !filter.stale || view.state == State::Ready) else {
             continue;
         };
         if filter.stale && is_unpurged && is_fresh(&view, now_s) {
             continue;
         }
-        let Some(sight) = cache.look(view).filter(|sight| filter.takes(sight, now_s)) else {
+        let Some(inspected) = cache.look(view).filter(|inspected| filter.takes(inspected, now_s))
+        else {
             continue;
         };
-        let view = &sight.view;
+        let view = &inspected.view;
         n_objects += 1;
         n_bytes = n_bytes.saturating_add(view.weight_bytes());
-        let line = Line::of(cache, &sight, now_s);
+        let line = Line::of(cache, &inspected, now_s);
         match is_json {
             true => json_line(out, &line)?,
             false => line.write(out)?,
@@ -134,14 +136,14 @@ impl Filter {
         }
     }
 
-    fn takes(&self, sight: &Sight, now_s: u64) -> bool {
-        if self.stale && (sight.is_purged() || is_fresh(&sight.view, now_s)) {
+    fn takes(&self, inspected: &Inspected, now_s: u64) -> bool {
+        if self.stale && (inspected.is_purged() || is_fresh(&inspected.view, now_s)) {
             return false;
         }
         if self.host.is_none() && self.prefix.is_none() {
             return true;
         }
-        let Some(file) = sight.file() else { return false };
+        let Some(file) = inspected.file() else { return false };
         let text = KeyText::of(file.key_text());
         self.host.as_ref().is_none_or(|host| host.takes(&text))
             && self.prefix.as_ref().is_none_or(|prefix| match prefix.starts_with('/') {
@@ -152,15 +154,15 @@ impl Filter {
 }
 
 impl<'a> Line<'a> {
-    fn of(cache: &Opened, sight: &'a Sight, now_s: u64) -> Self {
-        let view = &sight.view;
-        let text = sight.file().map(|file| KeyText::of(file.key_text()));
+    fn of(cache: &Opened, inspected: &'a Inspected, now_s: u64) -> Self {
+        let view = &inspected.view;
+        let text = inspected.file().map(|file| KeyText::of(file.key_text()));
         let path = cache.store.path(&view.key);
         Self {
             key: view.key.to_string(),
             url: text.map(|text| printable(text.url)),
             variant: text.map(|text| text.variant()).unwrap_or_default(),
-            state: sight.word(now_s),
+            state: inspected.word(now_s),
             status: view.status,
             body_bytes: view.body_len,
             disk_bytes: view.weight_bytes(),
@@ -171,7 +173,7 @@ impl<'a> Line<'a> {
             hits: cache.index.hits(view.at),
             used: view.is_visited,
             file: view.state.has_file().then(|| path.display().to_string()),
-            fault: sight.object.as_ref().err().map(ToString::to_string),
+            fault: inspected.object.as_ref().err().map(ToString::to_string),
         }
     }
 
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filters_take_what_they_say() {
+    fn each_filter_selects_its_objects() {
         let host =
             |host: &str| Filter { host: Some(Hosts::parse(host).unwrap()), ..Filter::default() };
         let prefix = |it: &str| Filter { prefix: Some(it.to_owned()), ..Filter::default() };

@@ -1,7 +1,7 @@
-//! `ktrix cache list|show|cat|du|purge|verify`: the cache in comfort, beside a running ktrix or
-//! without.
+//! `ktrix cache list|show|cat|du|purge|verify`: the cache for people and scripts, beside a running
+//! ktrix or without one.
 //!
-//! All but `purge` only look: see [`crate::cache::index::reader`].
+//! All but `purge` only read: see [`crate::cache::index::reader`].
 
 mod show;
 mod cat;
@@ -21,11 +21,11 @@ use crate::cli::name::Naming;
 use crate::cli::opened::{Opened, now_s};
 use crate::cli::output;
 
-/// What to look into, and what for.
+/// The cache to work on, and the command.
 #[derive(Args, Debug)]
 pub struct CacheCommand {
     #[command(subcommand)]
-    what: CacheWhat,
+    action: CacheAction,
     #[command(flatten)]
     place: Place,
 }
@@ -42,7 +42,7 @@ struct Place {
 }
 
 #[derive(Debug, Subcommand)]
-enum CacheWhat {
+enum CacheAction {
     /// A line for every object: key, state, status, bytes, age, freshness left, URL
     List {
         #[command(flatten)]
@@ -51,7 +51,7 @@ enum CacheWhat {
         #[arg(long)]
         json: bool,
     },
-    /// What is known about one object and its variants
+    /// All known facts of one object and its variants
     Show {
         /// Its URL, its key of 32 hex digits, or the path of its file
         url: String,
@@ -70,7 +70,7 @@ enum CacheWhat {
         #[arg(short = 'H', value_name = "NAME: VALUE")]
         fields: Vec<String>,
     },
-    /// How much room is taken
+    /// The disk space that the cache uses
     Du {
         /// A line for each of these, the largest first
         #[arg(long)]
@@ -79,43 +79,43 @@ enum CacheWhat {
         #[arg(long)]
         json: bool,
     },
-    /// Have something not served any more, and list or undo that
+    /// Purge objects, and list or undo purges
     Purge(purge::Purge),
     /// Check every object against its checksums and the index
     Verify,
 }
 
-/// Does what is asked. Exit code 1 says that there was nothing to show or to purge, or that there
+/// Runs the command. Exit code 1 means that there was nothing to show or to purge, or that there
 /// are faults.
 pub(super) fn run(command: &CacheCommand) -> Result<i32> {
     let Some((dir, naming)) = command.place.find()? else { return Ok(1) };
-    output::to_stdout(|out| Ok(i32::from(!look(&command.what, &dir, &naming, out)?)))
+    output::to_stdout(|out| Ok(i32::from(!look(&command.action, &dir, &naming, out)?)))
 }
 
-fn look(what: &CacheWhat, dir: &Path, naming: &Naming, out: &mut dyn Write) -> Result<bool> {
-    if let CacheWhat::Purge(what) = what {
+fn look(what: &CacheAction, dir: &Path, naming: &Naming, out: &mut dyn Write) -> Result<bool> {
+    if let CacheAction::Purge(what) = what {
         return purge::purge(dir, naming, what, out).map(|()| true);
     }
     let (cache, now_s) = (Opened::open(dir)?, now_s());
     Ok(match what {
-        CacheWhat::List { filter, json } => {
+        CacheAction::List { filter, json } => {
             list::list(&cache, filter, *json, now_s, out).map(|()| true)?
         }
-        CacheWhat::Show { url, fields, json } => {
-            let what = show::What { name: url, fields, is_json: *json, now_s };
+        CacheAction::Show { url, fields, json } => {
+            let what = show::Options { name: url, fields, is_json: *json, now_s };
             show::show(&cache, naming, &what, out)?
         }
-        CacheWhat::Cat { url, fields } => {
+        CacheAction::Cat { url, fields } => {
             cat::cat(&cache, naming, url, fields, out).map(|()| true)?
         }
-        CacheWhat::Du { by, json } => du::du(&cache, *by, *json, out).map(|()| true)?,
-        CacheWhat::Verify | CacheWhat::Purge(_) => verify::verify(&cache, out)? == 0,
+        CacheAction::Du { by, json } => du::du(&cache, *by, *json, out).map(|()| true)?,
+        CacheAction::Verify | CacheAction::Purge(_) => verify::verify(&cache, out)? == 0,
     })
 }
 
 impl Place {
     /// The directory, and how its keys are made; `None` when the configuration has errors, which
-    /// are on stderr then.
+    /// are then on stderr.
     fn find(&self) -> Result<Option<(PathBuf, Naming)>> {
         if let Some(dir) = &self.dir {
             return Ok(Some((dir.clone(), Naming::of(None))));

@@ -1,4 +1,4 @@
-//! `ktrix cache purge`: what must not be served any more is not, from this moment on.
+//! `ktrix cache purge`: marks stored objects as purged, at once.
 
 use std::io::Write;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::policy::key::host::NamedHost;
 use crate::policy::purge::request::Refusal;
 use crate::policy::purge::surrogate::{self, Kind};
 
-/// What is to be purged, or to be done with purges.
+/// The objects to purge, or an operation on purges.
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("named").required(true).args(
     ["url", "prefix", "host", "tag", "group", "all", "undo", "list"])))]
@@ -28,16 +28,16 @@ pub(super) struct Purge {
     /// One object with its variants: its URL, its key of 32 hex digits, or the path of its file
     #[arg(value_parser = one_object)]
     url: Option<String>,
-    /// What has a URL that begins so, whatever its scheme
+    /// Objects with a URL that begins with this, of any scheme
     #[arg(long, value_name = "URL", value_parser = beginning)]
     prefix: Option<String>,
-    /// What is on this host, or on this port of it
+    /// Objects of this host, or of this port of it
     #[arg(long, value_name = "HOST[:PORT]", value_parser = one_host)]
     host: Option<NamedHost>,
-    /// What its origin gave this tag
+    /// Objects with this tag of their origin
     #[arg(long, value_name = "TAG", value_parser = one_tag)]
     tag: Option<String>,
-    /// What its origin put into this group; with --of
+    /// Objects in this group of their origin; with --of
     #[arg(long, value_name = "GROUP", requires = "of")]
     group: Option<String>,
     /// The origin of the group
@@ -46,27 +46,27 @@ pub(super) struct Purge {
     /// Everything
     #[arg(long)]
     all: bool,
-    /// Make it stale only: it may be served while it is renewed, and is validated
+    /// Make them stale only: they are validated, and may be served meanwhile
     #[arg(long, conflicts_with_all = ["undo", "list"])]
     soft: bool,
-    /// Take back the purge of this number, as far as its objects are still there
+    /// Undo the purge with this number, as far as its objects still exist
     #[arg(long, value_name = "NUMBER")]
     undo: Option<u64>,
-    /// List the purges that are remembered
+    /// List the remembered purges
     #[arg(long)]
     list: bool,
 }
 
-/// Does it, and prints the number of the purge. A running ktrix heeds it at once.
+/// Purges, and prints the number of the purge. A running ktrix sees it at once.
 ///
 /// # Errors
 ///
-/// When there is no table of purges in `dir`, what is named makes no sense, or nothing was done.
+/// When there is no table of purges in `dir`, an argument is invalid, or nothing was done.
 pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Write) -> Result<()> {
     if what.list {
         return list(&Reader::open(dir)?, out);
     }
-    // Here is no error log: that would say it, had ktrix run since.
+    // A command has no error log; the record would have gone there if ktrix had run.
     let purges = Purges::open_existing(dir)?
         .telling(|record| eprintln!("ktrix: not in the error log: {record}"));
     if let Some(number) = what.undo {
@@ -78,7 +78,7 @@ pub(super) fn purge(dir: &Path, naming: &Naming, what: &Purge, out: &mut dyn Wri
     }
     let order = what.order(dir, naming)?;
     let number = purges.purge(&order, now_s());
-    let number = number.with_context(|| format!("no {} is purged", order.kind.word()))?;
+    let number = number.with_context(|| format!("no {} was purged", order.kind.word()))?;
     purges.sync().context("purged, but cannot write the table of purges")?;
     let soft = if order.is_soft { "soft " } else { "" };
     let line = format!("{soft}purge {number} of {} {}", order.kind.word(), order.name);
@@ -93,7 +93,7 @@ impl Purge {
                 (Kind::Url, name.text.to_vec(), url.clone())
             } else {
                 let text = text_under(dir, naming, url)?;
-                // A key, or a file, does not say to a person what it was.
+                // A key, or a file, does not show the URL.
                 let name = printable(KeyText::of(&text).url);
                 (Kind::Url, text, name)
             }
@@ -116,7 +116,7 @@ impl Purge {
     }
 }
 
-/// Refuses a beginning that names nothing, for the keys of its route do not tell it.
+/// Refuses a beginning that names nothing, since the keys of its route do not contain it.
 fn tell_beginning(naming: &Naming, prefix: &str) -> Result<()> {
     let url = match prefix.starts_with("//") {
         true => format!("{}:{prefix}", Scheme::Http),
@@ -148,7 +148,7 @@ fn one_host(text: &str) -> Result<NamedHost, String> {
 fn one_tag(text: &str) -> Result<String, String> {
     match surrogate::tags_in(text.as_bytes()).eq([text.as_bytes()]) {
         true => Ok(text.to_owned()),
-        false => Err("not one tag: none holds a space or a comma".to_owned()),
+        false => Err("not one tag: a tag has no space and no comma".to_owned()),
     }
 }
 
@@ -156,12 +156,12 @@ fn origin(text: &str) -> Result<(Scheme, String), String> {
     let (scheme, authority) = text.split_once("://").unwrap_or_default();
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let Some(scheme) = Scheme::parse(scheme.as_bytes()) else {
-        return Err("no origin (try \"http://host\")".to_owned());
+        return Err("not an origin (try \"http://host\")".to_owned());
     };
     one_host(authority).map(|_| (scheme, authority.to_owned()))
 }
 
-/// The key text of what a key or a file names, without what tells its variants apart.
+/// The key text of a key or a file, without the part that distinguishes its variants.
 fn text_under(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
     let key: Key = naming.key(what)?;
     let store = Store::existing(dir, 0);
@@ -191,7 +191,7 @@ fn named(record: &Record) -> String {
     text.trim_end().to_owned()
 }
 
-/// Who asks, for the log.
+/// The user of the command, for the log.
 fn who() -> String {
     let user = User::from_uid(getuid()).ok().flatten();
     user.map_or_else(|| format!("uid {}", getuid()), |user| format!("user {}", user.name))
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_purged_is_listed_and_can_be_undone() {
+    fn purges_are_listed_and_can_be_undone() {
         let dir = tempfile::tempdir().unwrap();
         assert!(run(dir.path(), "--all").unwrap_err().to_string().contains("no table of purges"));
         Purges::open(dir.path()).unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_purges_nothing() {
+    fn invalid_arguments_purge_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (purges, _) = Purges::open(dir.path()).unwrap();
         for line in [
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_that_no_key_tells_is_refused() {
+    fn a_beginning_that_no_key_contains_is_refused() {
         let text = "cache: /c\nupstreams: {app: {servers: [10.0.0.1]}}\nsites:\n  - upstream: app\n    \
                     routes:\n      - {path: /app/, cache: {key: {path: off}}}\n      \
                     - {path: /, cache: {key: {query: off}}}\n";

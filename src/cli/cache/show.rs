@@ -1,4 +1,4 @@
-//! `ktrix cache show`: everything that is known about one object and its variants.
+//! `ktrix cache show`: all known facts of one object and its variants.
 
 use std::io::{self, Write};
 
@@ -11,10 +11,10 @@ use crate::cache::load::STORED_FIELDS_MAX;
 use crate::cache::lookup::{Marker, Name};
 use crate::cache::part_list::PART_STATUS;
 use crate::cache::variants;
-use crate::cli::cause::Told;
+use crate::cli::cause::PurgeReason;
 use crate::cli::find::{Found, find, list, marker, part_list, part_list_line};
 use crate::cli::name::{KeyText, Naming, printable, variant_line};
-use crate::cli::opened::{Opened, Sight, age_s, seconds_until};
+use crate::cli::opened::{Inspected, Opened, age_s, seconds_until};
 use crate::cli::output::json_line;
 use crate::cli::progress::Progress;
 use crate::http::date;
@@ -23,8 +23,8 @@ use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::meta;
 
-/// What to show.
-pub(super) struct What<'a> {
+/// The object to show, and how.
+pub(super) struct Options<'a> {
     /// A URL, a key or the path of a file.
     pub(super) name: &'a str,
     /// Only the variant that a request with these fields chooses.
@@ -33,21 +33,21 @@ pub(super) struct What<'a> {
     pub(super) now_s: u64,
 }
 
-/// Shows what is stored under a name: each object with what index and file say, and its head. Says
-/// whether there is anything.
+/// Shows the objects that are stored under a name: each with the facts in index and file, and its
+/// head. Returns whether there is any.
 ///
 /// # Errors
 ///
-/// When the name is none, or `out` cannot be written.
+/// When the name is invalid, or `out` cannot be written.
 pub(super) fn show(
     cache: &Opened,
     naming: &Naming,
-    what: &What<'_>,
+    what: &Options<'_>,
     out: &mut dyn Write,
 ) -> Result<bool> {
     let sights = match what.fields {
         [] => all(cache, &naming.key(what.name)?),
-        fields => chosen(cache, naming, what.name, fields)?.sight.into_iter().collect(),
+        fields => chosen(cache, naming, what.name, fields)?.inspected.into_iter().collect(),
     };
     if what.is_json {
         let objects: Vec<Shown> = sights.iter().map(|it| Shown::of(cache, it, what)).collect();
@@ -55,21 +55,21 @@ pub(super) fn show(
     } else if sights.is_empty() {
         writeln!(out, "not stored")?;
     } else {
-        for (n, sight) in sights.iter().enumerate() {
+        for (n, inspected) in sights.iter().enumerate() {
             if n > 0 {
                 writeln!(out)?;
             }
-            Shown::of(cache, sight, what).write(what.now_s, out)?;
+            Shown::of(cache, inspected, what).write(what.now_s, out)?;
         }
     }
     Ok(!sights.is_empty())
 }
 
-/// What is stored for a URL and a request with these fields.
+/// The object that is stored for a URL and a request with these fields.
 ///
 /// # Errors
 ///
-/// When the URL or a field is none, or ktrix would refuse the request.
+/// When the URL or a field is invalid, or ktrix would refuse the request.
 pub(super) fn chosen(
     cache: &Opened,
     naming: &Naming,
@@ -80,8 +80,8 @@ pub(super) fn chosen(
     Ok(find(cache, parts, &name, &request.fields))
 }
 
-/// What is stored under a key, and the variants that hang on it.
-fn all(cache: &Opened, key: &Key) -> Vec<Sight> {
+/// The object that is stored under a key, and its variants.
+fn all(cache: &Opened, key: &Key) -> Vec<Inspected> {
     let Some(primary) = cache.find(key) else { return Vec::new() };
     let name = primary.file().map(|file| Name::of(file.key_text()));
     let variants = match (marker(&primary), name) {
@@ -91,8 +91,8 @@ fn all(cache: &Opened, key: &Key) -> Vec<Sight> {
     std::iter::once(primary).chain(variants).collect()
 }
 
-/// The variants of a key: those of its list, or else all whose texts say that they are.
-fn variants(cache: &Opened, primary: &Name, marker: &Marker) -> Vec<Sight> {
+/// The variants of a key: those of its list, or else all with a key text that belongs to it.
+fn variants(cache: &Opened, primary: &Name, marker: &Marker) -> Vec<Inspected> {
     let listed = variants::names(&list(cache, primary, marker), primary, marker);
     if !listed.is_empty() {
         return listed.iter().filter_map(|name| cache.find(&name.key)).collect();
@@ -100,8 +100,8 @@ fn variants(cache: &Opened, primary: &Name, marker: &Marker) -> Vec<Sight> {
     let progress = Progress::beside_lines(u64::from(cache.index.n_slots()), "slots");
     let start = [&*primary.text, b"\n"].concat();
     let end = [&b"\n#"[..], &marker.mark].concat();
-    let is_of_it = |sight: &Sight| {
-        let text = sight.file().map(Object::key_text).unwrap_or_default();
+    let is_of_it = |inspected: &Inspected| {
+        let text = inspected.file().map(Object::key_text).unwrap_or_default();
         text.starts_with(&start) && text.ends_with(&end)
     };
     let views = cache.index.slots().inspect(|_| progress.step()).flatten();
@@ -109,7 +109,7 @@ fn variants(cache: &Opened, primary: &Name, marker: &Marker) -> Vec<Sight> {
     views.filter_map(|view| cache.look(view)).filter(is_of_it).collect()
 }
 
-/// An object, as machines get it. Times are Unix seconds, spans seconds.
+/// An object, as JSON. Times are Unix seconds, spans seconds.
 #[derive(Serialize)]
 struct Shown {
     key: String,
@@ -137,16 +137,16 @@ struct Shown {
     disk_bytes: u64,
     file: Option<String>,
     fault: Option<String>,
-    /// The purges by which it does not count as it did.
-    purges: Vec<Told>,
-    /// What is there of a response of which only parts are stored.
+    /// The purges that made it stale or removed it.
+    purges: Vec<PurgeReason>,
+    /// The stored parts, if only parts of the response are stored.
     parts: Option<String>,
     head: Vec<(String, String)>,
 }
 
 impl Shown {
-    fn of(cache: &Opened, sight: &Sight, what: &What<'_>) -> Self {
-        let (view, file) = (&sight.view, sight.file());
+    fn of(cache: &Opened, inspected: &Inspected, what: &Options<'_>) -> Self {
+        let (view, file) = (&inspected.view, inspected.file());
         let text = file.map(|file| KeyText::of(file.key_text()));
         let lifetimes = file.and_then(|file| meta::decode(file.meta()).ok());
         let vary = lifetimes.iter().filter_map(|it| it.vary.as_ref()).flat_map(|it| it.names());
@@ -156,7 +156,7 @@ impl Shown {
             key: view.key.to_string(),
             url: text.map(|text| printable(text.url)),
             variant: text.map(|text| text.variant()).unwrap_or_default(),
-            state: sight.word(what.now_s),
+            state: inspected.word(what.now_s),
             status: view.status,
             age_s: age_s(view, what.now_s),
             ttl_s: seconds_until(view.fresh_until_s, what.now_s),
@@ -176,8 +176,8 @@ impl Shown {
             body_offset: view.head_len,
             disk_bytes: view.weight_bytes(),
             file: view.state.has_file().then_some(path),
-            fault: sight.object.as_ref().err().map(ToString::to_string),
-            purges: cache.causes(sight).iter().map(Told::of).collect(),
+            fault: inspected.object.as_ref().err().map(ToString::to_string),
+            purges: cache.causes(inspected).iter().map(PurgeReason::of).collect(),
             parts: parts.map(|parts| part_list_line(&parts)),
             head: file.map(head_of).unwrap_or_default(),
         }
@@ -242,7 +242,7 @@ impl Shown {
     }
 }
 
-/// The stored fields; none where they are not what is written there.
+/// The stored fields; none if they cannot be parsed.
 pub(super) fn head_of(file: &Object) -> Vec<(String, String)> {
     let fields = parse_fields(file.head(), STORED_FIELDS_MAX).unwrap_or_default();
     fields.iter().map(|(name, value)| (printable(name), printable(value))).collect()
@@ -266,7 +266,7 @@ mod tests {
     const PAGE: &str = "GET http://a.example/page?x";
 
     fn shown(cache: &Opened, name: &str, is_json: bool) -> Option<String> {
-        let what = What { name, fields: &[], is_json, now_s: 5 };
+        let what = Options { name, fields: &[], is_json, now_s: 5 };
         let mut out = Vec::new();
         let is_there = show(cache, &Naming::of(None), &what, &mut out).unwrap();
         is_there.then(|| String::from_utf8(out).unwrap())
@@ -286,7 +286,7 @@ mod tests {
             }
         }
         assert_eq!(shown(&opened, "http://a.example/other", false), None);
-        let what = What { name: "page", fields: &[], is_json: false, now_s: 5 };
+        let what = Options { name: "page", fields: &[], is_json: false, now_s: 5 };
         assert!(show(&opened, &Naming::of(None), &what, &mut Vec::new()).is_err());
     }
 
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_of_a_pass_is_shown_without_a_file() {
+    fn a_hit_for_miss_object_is_shown_without_a_file() {
         let (dir, index, _store) = cache(10);
         let note = NewSlot { state: State::Pass, status: 0, fresh_until_s: 9, ..slot(PAGE) };
         index.publish(&note).unwrap();

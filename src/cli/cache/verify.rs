@@ -7,11 +7,11 @@ use anyhow::Result;
 use crate::cache::files::store::{Object, Store};
 use crate::cache::index::slot::SlotView;
 use crate::cache::maintenance::reconcile::{self, SlotFault, key_of_path};
-use crate::cli::opened::{Opened, Sight};
+use crate::cli::opened::{Inspected, Opened};
 use crate::cli::progress::Progress;
 
-/// Reads every slot and every file; prints each fault and returns how many there are. Files that
-/// no slot knows, and temporary files, are counted but are no faults: the keeper removes them.
+/// Reads every slot and every file; prints each fault and returns their number. Files without a
+/// slot, and temporary files, are counted but are no faults: the keeper removes them.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub(super) fn verify(cache: &Opened, out: &mut dyn Write) -> Result<usize> {
         let Some(view) = view else { continue };
         n_objects += 1;
         let Err(fault) = verify_one(cache, &view, &mut scratch) else { continue };
-        // What changed or went while we read it is no fault of the cache.
+        // An object that changed or was removed during the read is not a fault of the cache.
         if cache.index.is_current(view.at, view.generation) {
             let path = cache.store.path(&view.key);
             progress.around(|| writeln!(out, "{}: {fault}", path.display()))?;
@@ -44,12 +44,12 @@ pub(super) fn verify(cache: &Opened, out: &mut dyn Write) -> Result<usize> {
 
 fn verify_one(cache: &Opened, view: &SlotView, scratch: &mut Vec<u8>) -> Result<(), SlotFault> {
     let object = match cache.look(*view) {
-        None | Some(Sight { object: Ok(None), .. }) => return Ok(()),
-        Some(Sight { object: Ok(Some(object)), .. }) => object,
-        // Its writer died between renaming a newer file and publishing it. A reader goes by what
-        // the file says, so it is the body that counts; the scrub removes the older slot.
-        Some(Sight { object: Err(SlotFault::Lengths), .. }) => newer(&cache.store, view)?,
-        Some(Sight { object: Err(fault), .. }) => return Err(fault),
+        None | Some(Inspected { object: Ok(None), .. }) => return Ok(()),
+        Some(Inspected { object: Ok(Some(object)), .. }) => object,
+        // Its writer died between renaming a newer file and publishing it. A reader relies on the
+        // file, so the file's body counts; the scrub removes the older slot.
+        Some(Inspected { object: Err(SlotFault::Lengths), .. }) => newer(&cache.store, view)?,
+        Some(Inspected { object: Err(fault), .. }) => return Err(fault),
     };
     let mut verify = object.verify();
     while !verify.step(&object, scratch)? {}

@@ -1,7 +1,7 @@
-//! `ktrix demo`: a real ktrix before a small origin, to be looked at.
+//! `ktrix demo`: a real ktrix in front of a small origin, for a first look.
 //!
-//! The proxy is a child process, forked before this one has a second thread. This process plays
-//! the origin and shows what the access log says. When it ends, however it ends, the child does.
+//! The proxy is a child process, forked before this one has a second thread. This process is the
+//! origin and shows the access log. When it ends, however it ends, the child ends too.
 
 mod origin;
 mod show;
@@ -26,17 +26,17 @@ use crate::cli::output;
 use crate::config::Config;
 use crate::sys::process;
 
-/// Runs until Ctrl-C, and gives the exit code. Port 0 is one that is free.
+/// Runs until Ctrl-C, and returns the exit code. Port 0 means any free port.
 ///
 /// # Errors
 /// When the port is taken, or there is no room for the cache.
 pub fn demo(port: u16) -> anyhow::Result<i32> {
     let port = free_port(port)?;
-    let room = Room::make().context("cannot make a temporary directory")?;
+    let temp = TempDir::make().context("cannot make a temporary directory")?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the origin")?;
-    let config = Config::demo(&room.dir, port, listener.local_addr()?);
-    let log = room.dir.join("access.log");
-    // Forked first: signal-hook would take its own handlers for installed in the child too.
+    let config = Config::demo(&temp.dir, port, listener.local_addr()?);
+    let log = temp.dir.join("access.log");
+    // Forked first: in the child too, signal-hook would believe that its handlers are installed.
     let ktrix = process::fork_child(&[], || proxy(config))?;
     let has_to_stop = Arc::new(AtomicBool::new(false));
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -44,26 +44,26 @@ pub fn demo(port: u16) -> anyhow::Result<i32> {
     }
     thread::Builder::new().name("origin".to_owned()).spawn(move || origin::serve(&listener))?;
     let served = watch(ktrix, port, &log, &has_to_stop);
-    let ended = end(ktrix);
+    let stopped = stop(ktrix);
     let code = served?;
-    ended?;
+    stopped?;
     Ok(code)
 }
 
-/// The port if nobody listens there; one that is free in the place of 0.
+/// The port if it is free; any free port in the place of 0.
 ///
-/// Asked for before there is a ktrix, for whoever listens there would be taken for it.
+/// It is checked before ktrix starts, since the demonstration would take another listener for it.
 fn free_port(port: u16) -> anyhow::Result<u16> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(listener) => Ok(listener.local_addr()?.port()),
         Err(error) => {
-            let way_out = "try another one with --port, or --port 0 for any";
-            Err(error).with_context(|| format!("cannot listen on port {port} ({way_out})"))
+            let hint = "try another one with --port, or --port 0 for any";
+            Err(error).with_context(|| format!("cannot listen on port {port} ({hint})"))
         }
     }
 }
 
-/// In the child: ktrix as it always is.
+/// In the child: an ordinary ktrix.
 fn proxy(config: Config) -> i32 {
     if process::set_death_signal(Signal::SIGTERM).is_err() {
         return 1;
@@ -71,7 +71,7 @@ fn proxy(config: Config) -> i32 {
     match crate::cli::run::run(config, None, false) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ktrix: {}", output::told(&error));
+            eprintln!("ktrix: {}", output::error_line(&error));
             1
         }
     }
@@ -81,7 +81,7 @@ fn proxy(config: Config) -> i32 {
 fn watch(ktrix: Pid, port: u16, log: &Path, has_to_stop: &AtomicBool) -> anyhow::Result<i32> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     while TcpStream::connect(address).is_err() && !has_to_stop.load(Ordering::Acquire) {
-        if let Some(code) = ended(ktrix)? {
+        if let Some(code) = exit_code(ktrix)? {
             return Ok(code.max(1));
         }
         thread::sleep(STEP);
@@ -94,12 +94,12 @@ fn watch(ktrix: Pid, port: u16, log: &Path, has_to_stop: &AtomicBool) -> anyhow:
         for line in follower.new_lines() {
             writeln!(out, "{line}")?;
         }
-        if let Some(code) = ended(ktrix)? {
+        if let Some(code) = exit_code(ktrix)? {
             return Ok(code);
         }
         thread::sleep(STEP);
     }
-    writeln!(out, "\nThat was ktrix. Its cache is gone with it.")?;
+    writeln!(out, "\nktrix has ended. Its cache was removed.")?;
     Ok(0)
 }
 
@@ -111,12 +111,12 @@ fn invitation(port: u16) -> String {
     for (path, what) in origin::PAGES {
         text.push_str(&format!("  curl -i http://127.0.0.1:{port}{path:<10}   # {what}\n"));
     }
-    text.push_str("\nCtrl-C ends it. Every request, its verdict and its time:\n\n");
+    text.push_str("\nPress Ctrl-C to end. Every request, its verdict and its time:\n\n");
     text
 }
 
 /// The exit code of ktrix, if it has ended.
-fn ended(ktrix: Pid) -> io::Result<Option<i32>> {
+fn exit_code(ktrix: Pid) -> io::Result<Option<i32>> {
     match waitpid(ktrix, Some(WaitPidFlag::WNOHANG))? {
         WaitStatus::Exited(_, code) => Ok(Some(code)),
         WaitStatus::Signaled(..) => Ok(Some(1)),
@@ -124,8 +124,8 @@ fn ended(ktrix: Pid) -> io::Result<Option<i32>> {
     }
 }
 
-/// Ends ktrix; Ctrl-C in a terminal has told it already.
-fn end(ktrix: Pid) -> io::Result<()> {
+/// Ends ktrix; Ctrl-C in a terminal has signalled it already.
+fn stop(ktrix: Pid) -> io::Result<()> {
     if process::send_signal(ktrix, Signal::SIGTERM).is_ok() {
         // It may have been waited for already.
         let _ = process::wait_for(ktrix);
@@ -133,12 +133,12 @@ fn end(ktrix: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// A directory that is gone with its owner.
-struct Room {
+/// A temporary directory that is removed with its owner.
+struct TempDir {
     dir: PathBuf,
 }
 
-impl Room {
+impl TempDir {
     fn make() -> io::Result<Self> {
         let dir = std::env::temp_dir().join(format!("ktrix-demo-{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&dir)?;
@@ -146,9 +146,9 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for TempDir {
     fn drop(&mut self) {
-        // What cannot be removed is in a temporary directory anyway.
+        // Files that cannot be removed are in a temporary directory anyway.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_told_with_the_way_out() {
+    fn a_port_in_use_is_reported_with_a_hint() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let error = free_port(port).unwrap_err();
@@ -179,11 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn a_room_leaves_nothing_behind() {
-        let room = Room::make().unwrap();
-        let dir = room.dir.clone();
+    fn a_temporary_directory_is_removed() {
+        let temp = TempDir::make().unwrap();
+        let dir = temp.dir.clone();
         fs::write(dir.join("file"), "x").unwrap();
-        drop(room);
+        drop(temp);
         assert!(!dir.exists());
     }
 }

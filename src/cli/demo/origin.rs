@@ -5,15 +5,15 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// Every page, and what it shows.
+/// Every page, and its purpose.
 pub(super) const PAGES: [(&str, &str); 4] = [
-    ("/", "a page that may be kept for a minute"),
-    ("/picture", "a picture, kept for an hour"),
+    ("/", "a page that is fresh for a minute"),
+    ("/picture", "a picture that is fresh for an hour"),
     ("/slow", "a page that takes the origin two seconds"),
-    ("/never", "a page that must not be kept"),
+    ("/never", "a page that must not be stored"),
 ];
 
-/// What the origin says to one request.
+/// The origin's answer to one request.
 struct Answer {
     status: &'static str,
     content_type: &'static str,
@@ -25,12 +25,12 @@ struct Answer {
 pub(super) fn serve(listener: &TcpListener) {
     for stream in listener.incoming().flatten() {
         // A connection that gets no thread is closed, and ktrix asks again.
-        let _ = thread::Builder::new().spawn(move || converse(&stream));
+        let _ = thread::Builder::new().spawn(move || serve_connection(&stream));
     }
 }
 
-/// One connection, until it is closed or says something unexpected.
-fn converse(stream: &TcpStream) -> io::Result<()> {
+/// Serves one connection, until it is closed or sends something unexpected.
+fn serve_connection(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_page_is_answered_with_what_it_promises() {
+    fn every_page_is_answered_as_described() {
         for (path, _) in PAGES.into_iter().filter(|(path, _)| *path != "/slow") {
             assert_eq!(answer(path).status, "200 OK", "{path}");
         }
@@ -125,7 +125,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        let origin = thread::spawn(move || converse(&stream));
+        let origin = thread::spawn(move || serve_connection(&stream));
         client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /x?y HTTP/1.1\r\n\r\n").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let mut said = String::new();

@@ -20,14 +20,14 @@ impl Follower {
         Self { path: path.to_owned(), file: None, rest: Vec::new(), waiting: Vec::new() }
     }
 
-    /// What was logged, ready to be shown: each worker writes its lines once a second, so they are
-    /// held until no more come, and put in the order of their times.
+    /// The new lines of the log, ready to be shown: each worker writes its lines once a second, so
+    /// they are held until no more come, and put in the order of their times.
     pub(super) fn new_lines(&mut self) -> Vec<String> {
         if self.file.is_none() {
             self.file = File::open(&self.path).ok();
         }
         if let Some(file) = &mut self.file {
-            // What cannot be read now may be the next time.
+            // Lines that cannot be read now may be readable the next time.
             let _ = file.read_to_end(&mut self.rest);
         }
         match memchr::memrchr(b'\n', &self.rest) {
@@ -60,7 +60,7 @@ fn shown(line: &str) -> String {
     )
 }
 
-/// The value of a member of a flat JSON object that we wrote ourselves, as it stands there.
+/// The value of a member of a flat JSON object that ktrix wrote itself, as written.
 fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let start = line.find(&format!("\"{name}\":"))? + name.len() + 3;
     let value = line.get(start..)?;
@@ -83,7 +83,7 @@ mod tests {
     const LINE: &str = r#"{"time":"x","method":"GET","target":"/a\"b","status":200,"verdict":"pass","reason":"no-store","total_s":0.001500}"#;
 
     #[test]
-    fn a_line_shows_what_counts() {
+    fn a_line_shows_the_main_facts() {
         let words: Vec<String> = shown(LINE).split_whitespace().map(str::to_owned).collect();
         assert_eq!(words, ["GET", "/a\\\"b", "200", "pass", "(no-store)", "1.50", "ms"]);
     }

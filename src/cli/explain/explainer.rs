@@ -1,4 +1,4 @@
-//! The values that a request is explained from, and the steps told so far.
+//! The values that a request is explained from, and the steps found so far.
 
 use std::rc::Rc;
 
@@ -19,7 +19,7 @@ pub(super) struct Explainer<'a> {
 }
 
 impl Explainer<'_> {
-    pub(super) fn say(
+    pub(super) fn add_step(
         &mut self,
         step: &'static str,
         value: impl Into<String>,
@@ -28,13 +28,13 @@ impl Explainer<'_> {
         self.steps.push(Step { step, value: value.into(), because });
     }
 
-    pub(super) fn by_rfc(
+    pub(super) fn add_rfc_step(
         &mut self,
         step: &'static str,
         value: impl Into<String>,
         section: &'static str,
     ) {
-        self.say(step, value, Some(Because::Rfc(section)));
+        self.add_step(step, value, Some(Because::Rfc(section)));
     }
 }
 

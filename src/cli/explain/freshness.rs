@@ -1,4 +1,4 @@
-//! How fresh a stored response is, where its lifetime comes from, and what a request says of both.
+//! The freshness of a stored response, the source of its lifetime, and the request's directives.
 
 use crate::cli::explain::explainer::{Explainer, Routed};
 use crate::cli::explain::step::Because;
@@ -10,25 +10,25 @@ use crate::policy::rfc9111::keep;
 use crate::policy::rfc9111::targeted;
 
 impl Explainer<'_> {
-    /// Age, lifetime and what is left of it.
-    pub(super) fn say_freshness(&mut self, routed: &Routed, response: &Response) {
+    /// Age, lifetime and the rest of it.
+    pub(super) fn explain_freshness(&mut self, routed: &Routed, response: &Response) {
         let lifetimes = &response.lifetimes;
         let age_s = current_age_s(lifetimes, self.now_s);
         let since_s = age_s.saturating_sub(u64::from(lifetimes.age_s));
-        let value = format!("{age_s} s: {} s when it came, {since_s} s since", lifetimes.age_s);
-        self.by_rfc("age", value, "RFC 9111 section 4.2.3");
-        self.say_heeded(routed, &response.fields);
-        self.say_lifetime(routed, response);
+        let value = format!("{age_s} s: {} s when received, {since_s} s since", lifetimes.age_s);
+        self.add_rfc_step("age", value, "RFC 9111 section 4.2.3");
+        self.explain_field_rules(routed, &response.fields);
+        self.explain_lifetime(routed, response);
         let ended_s = response.counted_until_s.saturating_sub(lifetimes.fresh_until_s);
         if ended_s > 0 {
-            self.say("lifetime", format!("ended {ended_s} s before that, by the purge"), None);
+            self.add_step("lifetime", format!("ended {ended_s} s before that, by the purge"), None);
         }
         let left_s = lifetimes.fresh_until_s.cast_signed().saturating_sub(self.now_s.cast_signed());
         let value = match left_s {
             1.. => format!("fresh for {left_s} s"),
             _ => format!("stale for {} s", left_s.unsigned_abs()),
         };
-        self.by_rfc("freshness", value, "RFC 9111 section 4.2");
+        self.add_rfc_step("freshness", value, "RFC 9111 section 4.2");
         let control = ResponseControl::of(&routed.rules.heeded(&response.fields));
         let (swr, sie) = (control.stale_while_revalidate, control.stale_if_error);
         for (step, until_s, key, section, is_stated) in [
@@ -54,7 +54,7 @@ impl Explainer<'_> {
                     true => Because::Rfc(section),
                     false => self.setting.about_cache(routed.at, key),
                 };
-                self.say(step, value, Some(because));
+                self.add_step(step, value, Some(because));
             }
         }
         for (is_set, word, section) in [
@@ -63,28 +63,28 @@ impl Explainer<'_> {
             (lifetimes.immutable, "immutable", "RFC 8246 section 2"),
         ] {
             if is_set {
-                self.by_rfc("marked", word, section);
+                self.add_rfc_step("marked", word, section);
             }
         }
     }
 
-    /// Which fields do not mean what they say.
-    fn say_heeded(&mut self, routed: &Routed, stored: &Fields) {
+    /// The fields that ktrix ignores or replaces.
+    fn explain_field_rules(&mut self, routed: &Routed, stored: &Fields) {
         let rules = &routed.rules;
         let ignored: Vec<&str> =
             rules.ignored.iter().filter(|name| stored.contains(name)).map(|it| &**it).collect();
         if !ignored.is_empty() {
             let because = self.setting.about_cache(routed.at, "ignore");
-            self.say("ignored", ignored.join(", "), Some(because));
+            self.add_step("ignored", ignored.join(", "), Some(because));
         }
         if let Some(target) = targeted::heeded(&rules.targets, stored) {
-            let value = format!("{target} in the place of Cache-Control and Expires");
-            self.by_rfc("heeded", value, "RFC 9213 section 2.2");
+            let value = format!("{target} replaces Cache-Control and Expires");
+            self.add_rfc_step("targeted", value, "RFC 9213 section 2.2");
         }
     }
 
-    /// The lifetime that the stored fields come to by the rules of now.
-    fn say_lifetime(&mut self, routed: &Routed, response: &Response) {
+    /// The lifetime that the stored fields have by the rules of now.
+    fn explain_lifetime(&mut self, routed: &Routed, response: &Response) {
         let lifetimes = &response.lifetimes;
         let (status, fields, rules) = (response.status, &response.fields, &routed.rules);
         let kept_s = response
@@ -93,8 +93,8 @@ impl Explainer<'_> {
             .saturating_sub(lifetimes.received_s);
         let Some(stated) = keep::stated_lifetime(status, fields, lifetimes.received_s, rules)
         else {
-            let value = format!("{kept_s} s: the origin states none and there is nothing to guess");
-            return self.by_rfc("lifetime", value, "RFC 9111 section 4.2.1");
+            let value = format!("{kept_s} s: the origin states none, and no heuristic applies");
+            return self.add_rfc_step("lifetime", value, "RFC 9111 section 4.2.1");
         };
         let because = match stated.source {
             LifetimeSource::SMaxage => Because::Rfc("RFC 9111 section 5.2.2.10"),
@@ -103,7 +103,7 @@ impl Explainer<'_> {
             LifetimeSource::Heuristic => Because::Rfc("RFC 9111 section 4.2.2"),
             LifetimeSource::Rule => self.setting.about_cache(routed.at, "ttl-status"),
         };
-        self.say(
+        self.add_step(
             "lifetime",
             format!("{} s, {}", stated.seconds, stated.source.sentence()),
             Some(because),
@@ -114,16 +114,16 @@ impl Explainer<'_> {
             let (word, key) =
                 if is_raised { ("raised to", "ttl-min") } else { ("cut to", "ttl-max") };
             let because = self.setting.about_cache(routed.at, key);
-            self.say("lifetime", format!("{word} {bounded_s} s"), Some(because));
+            self.add_step("lifetime", format!("{word} {bounded_s} s"), Some(because));
         }
         if u64::from(bounded_s) != kept_s && !lifetimes.no_cache {
-            let value = format!("{kept_s} s were counted when it was stored, by other rules");
-            self.say("lifetime", value, None);
+            let value = format!("{kept_s} s were set when it was stored, by other rules");
+            self.add_step("lifetime", value, None);
         }
     }
 
-    /// What the request says about what is stored.
-    pub(super) fn say_control(&mut self, routed: &Routed) {
+    /// The request's directives about a stored response.
+    pub(super) fn explain_control(&mut self, routed: &Routed) {
         let control = RequestControl::of(&routed.head.fields);
         let seconds = [
             ("max-age", control.max_age, "RFC 9111 section 5.2.1.1"),
@@ -133,8 +133,10 @@ impl Explainer<'_> {
         ];
         for (name, value_s, section) in seconds {
             match value_s {
-                Some(u32::MAX) => self.by_rfc("directive", name, section),
-                Some(value_s) => self.by_rfc("directive", format!("{name}={value_s}"), section),
+                Some(u32::MAX) => self.add_rfc_step("directive", name, section),
+                Some(value_s) => {
+                    self.add_rfc_step("directive", format!("{name}={value_s}"), section)
+                }
                 None => {}
             }
         }
@@ -144,12 +146,12 @@ impl Explainer<'_> {
             ("only-if-cached", control.only_if_cached, "RFC 9111 section 5.2.1.7"),
         ] {
             if is_set {
-                self.by_rfc("directive", name, section);
+                self.add_rfc_step("directive", name, section);
             }
         }
         if routed.rules.refreshes(&routed.head) {
             let because = self.setting.about_cache(routed.at, "refresh-if");
-            self.say("directive", "a condition of refresh-if holds", Some(because));
+            self.add_step("directive", "a condition of refresh-if holds", Some(because));
         }
     }
 }

@@ -1,8 +1,8 @@
-//! `ktrix explain`: the whole decision for a request, step by step, and what made each step so.
+//! `ktrix explain`: the whole decision for a request, step by step, with the reason of each step.
 //!
-//! What a worker would do is asked of the very functions that a worker asks; what is stored is read
-//! beside it. Nothing is sent, stored or marked. What only the running workers know (fills that are
-//! under way, servers that are down, uses that are counted) is not told.
+//! The command calls the same functions as a worker, and reads the stored objects beside it.
+//! Nothing is sent, stored or marked. Facts that only the running workers have (running fills,
+//! servers that are down, counted requests) are not part of it.
 
 mod step;
 mod setting;
@@ -28,9 +28,9 @@ use crate::cli::explain::step::Step;
 use crate::cli::load::DEFAULT_FILE;
 use crate::cli::opened::{Opened, now_s};
 use crate::cli::output;
-use crate::cli::request::Asked;
+use crate::cli::request::UrlRequest;
 
-/// What to explain.
+/// The request to explain.
 #[derive(Args, Debug)]
 pub struct ExplainCommand {
     /// The URL, as a client would ask for it
@@ -60,7 +60,7 @@ struct Explanation {
     outcome: Outcome,
 }
 
-/// Explains; the exit code is 0 whatever the verdict is, and 1 when nothing could be explained.
+/// Explains; the exit code is 0 for any verdict, and 1 when nothing could be explained.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ pub(super) fn run(command: &ExplainCommand) -> Result<i32> {
             setting
         }
     };
-    let asked = Asked::new(&command.method, &command.url, &command.fields)?;
+    let asked = UrlRequest::new(&command.method, &command.url, &command.fields)?;
     let dir = setting.config.cache.as_ref().map(|cache| &cache.path);
     let cache = dir.map(|dir| Opened::open_if_any(dir)).transpose()?.flatten();
     let explanation = explain(&setting, cache.as_ref(), &asked, now_s())?;
@@ -90,7 +90,7 @@ pub(super) fn run(command: &ExplainCommand) -> Result<i32> {
 fn explain(
     setting: &Setting,
     cache: Option<&Opened>,
-    asked: &Asked,
+    asked: &UrlRequest,
     now_s: u64,
 ) -> Result<Explanation> {
     let mut explainer = Explainer { setting, cache, now_s, steps: Vec::new() };

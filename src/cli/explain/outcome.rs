@@ -1,4 +1,4 @@
-//! What a request comes to: the verdict, what `Cache-Status` would say, what the origin would get.
+//! The result for a request: the verdict, the `Cache-Status`, and the request to the origin.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,25 +21,26 @@ use crate::policy::rfc9111::revalidate;
 use crate::proxy::part_fill::PartAsk;
 use crate::proxy::pass;
 
-/// What a request comes to.
+/// The result for a request.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
     /// `hit`, `stale`, `miss`, `validate`, `partial`, `pass`, `not-cached` or `own`.
     pub(super) verdict: &'static str,
-    /// The word for why.
+    /// The word for the reason.
     pub(super) reason: &'static str,
-    /// What `Cache-Status` begins with, where the route tells it; the origin's answer may add to it.
+    /// The beginning of `Cache-Status`, where the route sends it; the origin's answer may add to
+    /// it.
     pub(super) cache_status: Option<String>,
     /// The status, where it does not depend on the origin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
-    /// What the origin would get.
+    /// The request that the origin would get.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) origin_request: Option<String>,
 }
 
 impl Outcome {
-    /// An answer of ktrix's own.
+    /// An answer that ktrix makes itself.
     pub(super) fn own(status: Status, reason: &'static str) -> Self {
         Self::of("own", reason, &CacheStatus::own(), Some(status))
     }
@@ -73,20 +74,20 @@ impl Outcome {
     }
 }
 
-/// What a decision goes by.
+/// The facts that a decision depends on.
 pub(super) struct Basis<'a> {
-    /// The fields of what is stored.
+    /// The fields of the stored response.
     pub(super) stored: Option<&'a Fields>,
     /// The status of an answer with it.
     pub(super) status: Option<Status>,
-    /// What is stored for others under the same key.
+    /// The other variants under the same key.
     pub(super) others: Option<&'a Others>,
     /// Only parts are stored.
     pub(super) has_parts: bool,
 }
 
 impl Basis<'_> {
-    /// What a course comes to.
+    /// The result of a action.
     pub(super) fn outcome(&self, routed: &Routed, action: Action, reason: &'static str) -> Outcome {
         let report = routed.rules.report;
         match action {
@@ -102,7 +103,7 @@ impl Basis<'_> {
                 let own = CacheStatus::own().told_by(report);
                 Outcome::of("not-cached", reason, &own, Some(Status(504)))
             }
-            Action::Pass(why) => pass_round(routed, why),
+            Action::Pass(why) => pass_outcome(routed, why),
             Action::Fill { fwd, .. } => {
                 let (request, is_conditional) = self.fill_request(routed);
                 let verdict = if is_conditional { "validate" } else { "miss" };
@@ -114,11 +115,11 @@ impl Basis<'_> {
         }
     }
 
-    /// What the origin is asked for what is to be stored, and whether that has a condition.
+    /// The request of a fill to the origin, and whether it is conditional.
     fn fill_request(&self, routed: &Routed) -> (String, bool) {
         let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
         let target = routed.rules.key.asked(routed.head.target.path_and_query());
-        // A part is asked for as such where nothing is stored, or only parts are.
+        // A part is requested as such where nothing is stored, or only parts are.
         let spec = partial::asks_for_part(&routed.head, &routed.rules);
         if let Some(spec) = spec.filter(|_| self.stored.is_none() || self.has_parts) {
             let is_conditional = revalidate::condition(&mut fields, self.stored, &[]);
@@ -132,14 +133,14 @@ impl Basis<'_> {
     }
 }
 
-/// What comes of a request that parts answer only with something from the origin between them.
-pub(super) fn completed(routed: &Routed) -> Outcome {
+/// The result for a request that stored parts can answer only together with the origin.
+pub(super) fn partial_outcome(routed: &Routed) -> Outcome {
     let forward = CacheStatus::forward(Fwd::Partial).told_by(routed.rules.report);
     Outcome::of("partial", Fwd::Partial.word(), &forward, None)
 }
 
-/// What comes of a request that goes round the cache.
-pub(super) fn pass_round(routed: &Routed, why: PassReason) -> Outcome {
+/// The result for a request that passes the cache.
+pub(super) fn pass_outcome(routed: &Routed, why: PassReason) -> Outcome {
     let pass = CacheStatus::pass(why).told_by(routed.rules.report);
     let mut outcome = Outcome::of("pass", why.word(), &pass, None);
     let head = &routed.head;
@@ -161,7 +162,7 @@ fn text_of(head: &[u8]) -> String {
     lines.filter(|line| !line.is_empty()).map(|line| line + "\n").collect()
 }
 
-/// As if the request came from this machine.
+/// The request is taken as one of this machine.
 fn peer(routed: &Routed) -> Peer<'_> {
     let client = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     Peer { client, scheme: routed.scheme, host: routed.head.authority() }

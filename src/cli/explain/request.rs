@@ -1,4 +1,4 @@
-//! From the bytes of a request to its route, and whether the cache is asked at all.
+//! From the bytes of a request to its route, and whether the cache is looked up.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use crate::cli::explain::outcome::Outcome;
 use crate::cli::explain::setting::RouteAt;
 use crate::cli::explain::step::Because;
 use crate::cli::name::printable;
-use crate::cli::request::Asked;
+use crate::cli::request::UrlRequest;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::http::path;
@@ -16,8 +16,8 @@ use crate::policy::decide::{may_look_up, own_answer};
 use crate::policy::reason::pass::PassReason;
 
 impl Explainer<'_> {
-    /// Reads the request and finds its route; else what it comes to without one.
-    pub(super) fn request(&mut self, asked: &Asked) -> Result<Routed, Outcome> {
+    /// Reads the request and finds its route; if there is none, returns the result without one.
+    pub(super) fn request(&mut self, asked: &UrlRequest) -> Result<Routed, Outcome> {
         let limits = &self.setting.config.limits;
         let limits = HeadLimits {
             head_bytes: limits.head_bytes,
@@ -26,15 +26,15 @@ impl Explainer<'_> {
         };
         let head = asked.head(&limits).map_err(|flaw| {
             let status = flaw.status();
-            self.by_rfc("request", format!("refused: {flaw}"), "RFC 9112 section 2.2");
+            self.add_rfc_step("request", format!("refused: {flaw}"), "RFC 9112 section 2.2");
             Outcome::own(status, flaw.word())
         })?;
         let line = printable(head.request_line());
-        self.by_rfc("request", line, "RFC 9112 section 3");
+        self.add_rfc_step("request", line, "RFC 9112 section 3");
         let authority = printable(head.authority());
-        self.by_rfc("host", authority, "RFC 9112 section 3.3");
+        self.add_rfc_step("host", authority, "RFC 9112 section 3.3");
         if let Some(own) = own_answer(&head) {
-            self.by_rfc("method", own.text, "RFC 9110 section 9.3");
+            self.add_rfc_step("method", own.text, "RFC 9110 section 9.3");
             return Err(Outcome::own(own.status, "method"));
         }
         if let Some(outcome) = self.purge(asked, &head) {
@@ -43,19 +43,19 @@ impl Explainer<'_> {
         self.route(asked, head)
     }
 
-    fn route(&mut self, asked: &Asked, head: RequestHead) -> Result<Routed, Outcome> {
+    fn route(&mut self, asked: &UrlRequest, head: RequestHead) -> Result<Routed, Outcome> {
         let setting = self.setting;
         let meant = path::normalise(head.target.path());
         if *meant != *head.target.path() {
-            let value = format!("means {}", printable(&meant));
-            self.by_rfc("path", value, "RFC 3986 section 6.2.2");
+            let value = format!("normalised to {}", printable(&meant));
+            self.add_rfc_step("path", value, "RFC 3986 section 6.2.2");
         }
         let Some(route) = setting.router.find(head.host(), &meant) else {
-            self.say("route", "no site or route is configured for this", None);
+            self.add_step("route", "no site or route is configured for this", None);
             return Err(Outcome::own(Status(404), "unrouted"));
         };
         let (rule, at) = (*setting.router.rule(route), setting.route_at(route));
-        self.say_route(at, &head);
+        self.explain_route(at, &head);
         let upstream = setting.config.upstreams.get(rule.upstream.0);
         let servers = upstream.map(|upstream| {
             let servers = upstream.servers.iter().map(|server| server.address.to_string());
@@ -63,52 +63,52 @@ impl Explainer<'_> {
         });
         if setting.has_file() {
             let because = setting.about(at, "upstream", "upstream");
-            self.say("upstream", servers.unwrap_or_default(), Some(because));
+            self.add_step("upstream", servers.unwrap_or_default(), Some(because));
         }
         let rules = Rc::clone(setting.router.rules(rule.rules));
         Ok(Routed { head, scheme: asked.scheme, at, rule, rules })
     }
 
-    fn say_route(&mut self, at: RouteAt, head: &RequestHead) {
+    fn explain_route(&mut self, at: RouteAt, head: &RequestHead) {
         let setting = self.setting;
         let RouteAt::Site(site, route) = at else {
-            let because = setting.has_file().then(|| setting.said(&["upstream".to_owned()]));
-            return self.say("site", "none claims the host: the default upstream", because);
+            let because = setting.has_file().then(|| setting.because_of(&["upstream".to_owned()]));
+            return self.add_step("site", "no site claims the host: the default upstream", because);
         };
         let (pattern, key) = setting.host_pattern(site, head.host());
-        self.say("site", pattern, Some(setting.said(&[key])));
+        self.add_step("site", pattern, Some(setting.because_of(&[key])));
         let config = setting.config.sites.get(site).and_then(|site| site.routes.get(route));
         let path = config.map(|route| route.path.clone()).unwrap_or_default();
-        let because = setting.said(&[
+        let because = setting.because_of(&[
             format!("sites[{site}].routes[{route}].path"),
             format!("sites[{site}].upstream"),
             format!("sites[{site}]"),
         ]);
-        self.say("route", format!("{path}…"), Some(because));
+        self.add_step("route", format!("{path}…"), Some(because));
     }
 
-    /// Whether the cache may be asked for a request, or why it may not.
+    /// Whether a request may be looked up in the cache, or why it may not.
     pub(super) fn permission(&mut self, routed: &Routed) -> Result<(), PassReason> {
         let setting = self.setting;
         if !routed.rule.cache || setting.config.cache.is_none() {
             let because = setting.about(routed.at, "cache", "cache");
-            self.say("cache", "off", Some(because));
+            self.add_step("cache", "off", Some(because));
             return Err(PassReason::Off);
         }
         if setting.has_file() {
             let because = setting.about(routed.at, "cache", "cache");
-            self.say("cache", "on", Some(because));
+            self.add_step("cache", "on", Some(because));
         }
         let may = may_look_up(&routed.head, &routed.rules);
         match may {
-            Ok(()) => self.by_rfc("look-up", "the cache may be asked", "RFC 9111 section 4"),
+            Ok(()) => self.add_rfc_step("look-up", "the cache may be asked", "RFC 9111 section 4"),
             Err(PassReason::PassIf) => {
                 let because = setting.about_cache(routed.at, "pass-if");
-                self.say("look-up", "no: a condition of pass-if holds", Some(because));
+                self.add_step("look-up", "no: a condition of pass-if holds", Some(because));
             }
             Err(reason) => {
                 let value = format!("no: {}", reason.sentence());
-                self.say("look-up", value, reason.section().map(Because::Rfc));
+                self.add_step("look-up", value, reason.section().map(Because::Rfc));
             }
         }
         may

@@ -1,4 +1,4 @@
-//! What is configured, and which line of the configuration says so.
+//! The configuration, and the line that sets each key.
 
 use std::path::Path;
 
@@ -17,17 +17,17 @@ pub(super) struct Setting {
     file: String,
 }
 
-/// Where a route stands in the configuration.
+/// The place of a route in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouteAt {
-    /// Among those of a site, both counted from 0.
+    /// A route of a site, both counted from 0.
     Site(usize, usize),
-    /// At the top: what no site claims.
+    /// At the top: the default for hosts without a site.
     Top,
 }
 
 impl Setting {
-    /// That of a file; `None` when it has errors, which are on stderr then.
+    /// The configuration in a file; `None` when it has errors, which are then on stderr.
     ///
     /// # Errors
     ///
@@ -48,7 +48,7 @@ impl Setting {
         }
     }
 
-    /// That of a ktrix that was started without a file, with its cache in a directory.
+    /// The configuration of a ktrix that was started without a file, with its cache in a directory.
     ///
     /// # Errors
     ///
@@ -58,12 +58,12 @@ impl Setting {
         Ok(Self { router: Router::new(&config), config, places: None, file: String::new() })
     }
 
-    /// Whether there is a file behind it.
+    /// Whether it was read from a file.
     pub(super) fn has_file(&self) -> bool {
         self.places.is_some()
     }
 
-    /// Where a rule of the router stands.
+    /// The place of a rule of the router.
     pub(super) fn route_at(&self, route: RouteId) -> RouteAt {
         let mut n_left = self.router.number(route);
         for (site, config) in self.config.sites.iter().enumerate() {
@@ -75,11 +75,12 @@ impl Setting {
         RouteAt::Top
     }
 
-    /// The pattern of a site that takes a host, and the key that says so.
+    /// The pattern of a site that matches a host, and its key.
     pub(super) fn host_pattern(&self, site: usize, host: &[u8]) -> (String, String) {
         let hosts = self.config.sites.get(site).map(|site| site.hosts.as_slice());
-        let taken = hosts.unwrap_or_default().iter().enumerate().filter(|(_, it)| takes(it, host));
-        // The site was chosen by the router; of its patterns the narrowest that fits is named.
+        let taken =
+            hosts.unwrap_or_default().iter().enumerate().filter(|(_, it)| matches(it, host));
+        // The router chose the site; the narrowest of its patterns that matches is named.
         let width = |pattern: &HostPattern| match pattern {
             HostPattern::Exact(_) => usize::MAX,
             HostPattern::Below(suffix) => suffix.len(),
@@ -91,9 +92,9 @@ impl Setting {
         }
     }
 
-    /// What says something about a route: the narrowest of its own key, its site's and the top's.
+    /// The setting for a route: the narrowest of its own key, its site's and the top's.
     pub(super) fn about(&self, at: RouteAt, key: &str, at_top: &str) -> Because {
-        self.said(&match at {
+        self.because_of(&match at {
             RouteAt::Site(site, route) => vec![
                 format!("sites[{site}].routes[{route}].{key}"),
                 format!("sites[{site}].{key}"),
@@ -103,14 +104,14 @@ impl Setting {
         })
     }
 
-    /// What says something about how a route caches.
+    /// The setting for how a route caches.
     pub(super) fn about_cache(&self, at: RouteAt, key: &str) -> Because {
         let top = format!("cache.rules.{key}");
         self.about(at, &format!("cache.{key}"), &top)
     }
 
-    /// The first of these keys that the configuration has, else the default of the last one.
-    pub(super) fn said(&self, keys: &[String]) -> Because {
+    /// The first of these keys that is set, else the default of the last one.
+    pub(super) fn because_of(&self, keys: &[String]) -> Because {
         let said = self.places.as_ref().and_then(|it| it.first(keys.iter().map(String::as_str)));
         match said {
             Some(said) => {
@@ -121,7 +122,7 @@ impl Setting {
     }
 }
 
-fn takes(pattern: &HostPattern, host: &[u8]) -> bool {
+fn matches(pattern: &HostPattern, host: &[u8]) -> bool {
     match pattern {
         HostPattern::Exact(name) => name.as_bytes() == host,
         HostPattern::Below(suffix) => host.ends_with(suffix.as_bytes()),
@@ -155,7 +156,7 @@ sites:
         Setting::of_file(file.path()).unwrap().unwrap()
     }
 
-    /// The line that says something about the route of a host and path.
+    /// The line with the setting for the route of a host and path.
     fn line(setting: &Setting, host: &str, path: &str, key: &str) -> Option<u32> {
         let route = setting.router.find(host.as_bytes(), path.as_bytes()).unwrap();
         match setting.about_cache(setting.route_at(route), key) {

@@ -1,4 +1,4 @@
-//! One step of an explanation: what was found, and what made it so.
+//! One step of an explanation: a fact, and its reason.
 
 use std::io::{self, Write};
 
@@ -7,16 +7,16 @@ use serde::Serialize;
 /// A step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Step {
-    /// What was looked at.
+    /// The subject of the step.
     pub(super) step: &'static str,
-    /// What was found.
+    /// The fact.
     pub(super) value: String,
-    /// What made it so.
+    /// The reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) because: Option<Because>,
 }
 
-/// What made it so.
+/// The reason of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Because {
@@ -24,11 +24,11 @@ pub(super) enum Because {
     Rfc(&'static str),
     /// A line of the configuration.
     Config {
-        /// Which file.
+        /// The file.
         file: String,
-        /// Which line.
+        /// The line.
         line: u32,
-        /// Which key.
+        /// The key.
         key: String,
     },
     /// The default of a key that the configuration leaves out.
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_says_what_made_it_so() {
+    fn a_step_names_its_reason() {
         let config = |file: &str| Because::Config { file: file.into(), line: 7, key: "a.b".into() };
         let cases = [
             (Some(Because::Rfc("RFC 9111 section 4")), "  (RFC 9111 section 4)\n"),

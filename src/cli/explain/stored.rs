@@ -1,4 +1,4 @@
-//! What is stored for a request, how fresh that is, and what the request says about it.
+//! The stored response for a request, its freshness, and the decision.
 
 use anyhow::{Result, bail};
 
@@ -9,14 +9,14 @@ use crate::cache::lookup::Name;
 use crate::cache::part_list::PART_STATUS;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::variants::Others;
-use crate::cli::cause::Told;
+use crate::cli::cause::PurgeReason;
 use crate::cli::explain::explainer::{Explainer, Routed};
-use crate::cli::explain::outcome::{Basis, Outcome, completed, pass_round};
+use crate::cli::explain::outcome::{Basis, Outcome, partial_outcome, pass_outcome};
 use crate::cli::explain::parts::Parted;
 use crate::cli::explain::step::Because;
 use crate::cli::find::{Found, find, list, part_list, part_list_line};
 use crate::cli::name::{KeyText, printable, variant_line};
-use crate::cli::opened::{Opened, Sight};
+use crate::cli::opened::{Inspected, Opened};
 use crate::config::Admission;
 use crate::http::date;
 use crate::http::fields::Fields;
@@ -31,82 +31,83 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::partial::PartList;
 use crate::policy::rfc9111::reuse::wants_only_cached;
 
-/// A stored response, read.
+/// A stored response, parsed.
 pub(super) struct Response {
     pub(super) status: Status,
     pub(super) fields: Fields,
     pub(super) body_len: u64,
     pub(super) lifetimes: Lifetimes,
-    /// Until when it would be fresh if nobody had purged it, in Unix seconds.
+    /// The end of its freshness if it had not been purged, in Unix seconds.
     pub(super) counted_until_s: u64,
-    /// If only parts of it are stored, which.
+    /// The stored parts, if only parts of it are stored.
     pub(super) parts: Option<PartList>,
 }
 
 impl Explainer<'_> {
-    /// Looks for what is stored, and tells what that comes to.
+    /// Looks the request up in the cache and explains the decision.
     ///
     /// # Errors
     ///
-    /// When a file may not be read, which a worker may.
+    /// When a file cannot be read, although a worker may be able to.
     pub(super) fn look_up(&mut self, routed: &Routed) -> Result<Outcome> {
         if let Err(reason) = self.permission(routed) {
-            return Ok(pass_round(routed, reason));
+            return Ok(pass_outcome(routed, reason));
         }
         let name = Name::of_request(&routed.rules.key, routed.scheme, &routed.head);
         let because = match routed.rules.key == KeyParts::default() {
             true => Because::Rfc("RFC 9111 section 2"),
             false => self.setting.about_cache(routed.at, "key"),
         };
-        self.say("key", printable(&name.text), Some(because));
-        self.say("md5", name.key.to_string(), None);
+        self.add_step("key", printable(&name.text), Some(because));
+        self.add_step("md5", name.key.to_string(), None);
         let Some(cache) = self.cache else {
-            self.say("stored", "nothing: there is no index yet", None);
+            self.add_step("stored", "nothing: there is no index yet", None);
             let nothing = Held::Nothing { has_variants: false };
             let (action, why) = decide(&routed.head, nothing, &routed.rules, self.now_s);
-            return Ok(self.say_course(routed, action, why, None, None));
+            return Ok(self.explain_action(routed, action, why, None, None));
         };
         let found = find(cache, &routed.rules.key, &name, &routed.head.fields);
-        let sight = found.sight.as_ref();
-        if let Some(error) = sight.and_then(Sight::unreadable) {
+        let inspected = found.inspected.as_ref();
+        if let Some(error) = inspected.and_then(Inspected::unreadable) {
             bail!("cannot read cache file {:?}: {error}", cache.store.path(&found.name.key));
         }
-        self.say_vary(routed, &found);
-        let response = sight.and_then(|sight| self.response(cache, sight));
-        let is_note = sight.is_some_and(|sight| is_note(sight, self.now_s));
+        self.explain_vary(routed, &found);
+        let response = inspected.and_then(|inspected| self.response(cache, inspected));
+        let is_hit_for_miss =
+            inspected.is_some_and(|inspected| is_hit_for_miss(inspected, self.now_s));
         if response.is_none()
-            && !is_note
+            && !is_hit_for_miss
             && let Some(outcome) = self.in_language(cache, routed, &name, &found)
         {
             return Ok(outcome);
         }
-        self.say_control(routed);
+        self.explain_control(routed);
         if let Some(response) = &response {
-            self.say_freshness(routed, response);
+            self.explain_freshness(routed, response);
         }
         let held = match &response {
             Some(response) => Held::Object(&response.lifetimes),
-            None if is_note => Held::Note,
+            None if is_hit_for_miss => Held::Note,
             None => Held::Nothing { has_variants: found.marker.is_some() },
         };
-        if sight.is_none() {
-            self.by_rfc("stored", "nothing", "RFC 9111 section 4");
+        if inspected.is_none() {
+            self.add_rfc_step("stored", "nothing", "RFC 9111 section 4");
         }
         let (action, why) = decide(&routed.head, held, &routed.rules, self.now_s);
         if let Some(Response { parts: Some(parts), fields, .. }) = &response
             && matches!(action, Action::Answer { .. } | Action::Fill { .. })
         {
             let parted = self.parted(cache, routed, &found.name, fields, parts);
-            return Ok(self.say_parted(routed, (action, why), fields, parted));
+            return Ok(self.explain_parted(routed, (action, why), fields, parted));
         }
         let others = found.marker.as_ref().and_then(|marker| {
             Others::among(list(cache, &name, marker), &name, marker, &found.name)
         });
-        Ok(self.say_course(routed, action, why, response.as_ref(), others.as_ref()))
+        Ok(self.explain_action(routed, action, why, response.as_ref(), others.as_ref()))
     }
 
-    /// What comes of another variant, in the language that the request prefers, where the selected
-    /// one is missing; `None`, and nothing is told, if that is not used.
+    /// The result for another variant, in the language that the request prefers, where the selected
+    /// one is missing; `None`, without any step, if that is not used.
     fn in_language(
         &mut self,
         cache: &Opened,
@@ -116,13 +117,13 @@ impl Explainer<'_> {
     ) -> Option<Outcome> {
         let marker = found.marker.as_ref().filter(|_| routed.rules.selects_language)?;
         let name = name_in_language(&list(cache, primary, marker), primary, marker, &found.name)?;
-        let sight = cache.find(&name.key)?;
+        let inspected = cache.find(&name.key)?;
         let n_told = self.steps.len();
         let because = self.setting.about_cache(routed.at, "vary-language");
         let chosen = variant_line(&KeyText::of(&name.text).variant());
-        self.say("language", format!("preferred to all others: {chosen}"), Some(because));
-        self.say("md5", name.key.to_string(), None);
-        let response = self.response(cache, &sight).filter(|it| it.parts.is_none());
+        self.add_step("language", format!("preferred to all others: {chosen}"), Some(because));
+        self.add_step("md5", name.key.to_string(), None);
+        let response = self.response(cache, &inspected).filter(|it| it.parts.is_none());
         let made = response.and_then(|response| {
             let held = Held::Object(&response.lifetimes);
             let (action, why) = decide(&routed.head, held, &routed.rules, self.now_s);
@@ -132,58 +133,67 @@ impl Explainer<'_> {
             self.steps.truncate(n_told);
             return None;
         };
-        self.say_control(routed);
-        self.say_freshness(routed, &response);
-        Some(self.say_course(routed, action, why, Some(&response), None))
+        self.explain_control(routed);
+        self.explain_freshness(routed, &response);
+        Some(self.explain_action(routed, action, why, Some(&response), None))
     }
 
-    fn say_vary(&mut self, routed: &Routed, found: &Found) {
+    fn explain_vary(&mut self, routed: &Routed, found: &Found) {
         let Some(marker) = &found.marker else { return };
         let chosen = variant_line(&KeyText::of(&found.name.text).variant());
         match &routed.rules.key.chosen {
             Some(own) if own.names().eq(marker.names.names()) => {
                 let because = self.setting.about_cache(routed.at, "key");
-                self.say("variant", chosen, Some(because));
+                self.add_step("variant", chosen, Some(because));
             }
-            _ => self.by_rfc("variant", chosen, "RFC 9111 section 4.1"),
+            _ => self.add_rfc_step("variant", chosen, "RFC 9111 section 4.1"),
         }
-        self.say("md5", found.name.key.to_string(), None);
+        self.add_step("md5", found.name.key.to_string(), None);
     }
 
     /// The response behind a slot; `None` if there is none, or none that would be served.
-    fn response(&mut self, cache: &Opened, sight: &Sight) -> Option<Response> {
-        let view = &sight.view;
+    fn response(&mut self, cache: &Opened, inspected: &Inspected) -> Option<Response> {
+        let view = &inspected.view;
         let path = cache.store.path(&view.key).display().to_string();
-        let file = match &sight.object {
+        let file = match &inspected.object {
             Ok(Some(file)) => file,
             Ok(None) => {
                 let until = printable(&date::format(view.fresh_until_s));
-                let is_over = if is_note(sight, self.now_s) { "" } else { ", which is past" };
-                self.say("stored", format!("a note not to store it, until {until}{is_over}"), None);
+                let is_over =
+                    if is_hit_for_miss(inspected, self.now_s) { "" } else { ", which is past" };
+                self.add_step(
+                    "stored",
+                    format!("hit-for-miss: not to be stored, until {until}{is_over}"),
+                    None,
+                );
                 return None;
             }
             Err(fault) => {
                 let value = format!("{path} is not usable ({fault}): it would be removed");
-                self.say("stored", value, None);
+                self.add_step("stored", value, None);
                 return None;
             }
         };
         let lifetimes = meta::decode(file.meta()).ok();
         let fields = parse_fields(file.head(), STORED_FIELDS_MAX).ok();
         let (Some(mut lifetimes), Some(fields)) = (lifetimes, fields) else {
-            self.say("stored", format!("{path} is of another version of ktrix"), None);
+            self.add_step("stored", format!("{path} is of another version of ktrix"), None);
             return None;
         };
         let counted_until_s = lifetimes.fresh_until_s;
-        match sight.purge_status {
+        match inspected.purge_status {
             PurgeStatus::Valid => {}
             PurgeStatus::Stale(since_s) => {
                 lifetimes.end_freshness(since_s.min(self.now_s));
-                self.say_purges(cache, sight);
+                self.explain_purges(cache, inspected);
             }
             PurgeStatus::Purged => {
-                self.say("stored", format!("{path} was purged: it counts as nothing"), None);
-                self.say_purges(cache, sight);
+                self.add_step(
+                    "stored",
+                    format!("{path} was purged: it counts as not stored"),
+                    None,
+                );
+                self.explain_purges(cache, inspected);
                 return None;
             }
         }
@@ -193,14 +203,14 @@ impl Explainer<'_> {
         }
         if status == PART_STATUS {
             let Some(parts) = part_list(file) else {
-                self.say(
+                self.add_step(
                     "stored",
-                    format!("{path} is no list of parts: it would be removed"),
+                    format!("{path} is not a list of parts: it would be removed"),
                     None,
                 );
                 return None;
             };
-            self.by_rfc(
+            self.add_rfc_step(
                 "stored",
                 format!("{}, {path}", part_list_line(&parts)),
                 "RFC 9111 section 3.3",
@@ -209,24 +219,24 @@ impl Explainer<'_> {
             return Some(Response { status, fields, body_len, lifetimes, counted_until_s, parts });
         }
         let value = format!("{} {}, {body_len} bytes, {path}", status.0, status.reason());
-        self.by_rfc("stored", value, "RFC 9111 section 3");
+        self.add_rfc_step("stored", value, "RFC 9111 section 3");
         Some(Response { status, fields, body_len, lifetimes, counted_until_s, parts: None })
     }
 
-    /// Names the purges by which something does not count as it did.
-    fn say_purges(&mut self, cache: &Opened, sight: &Sight) {
-        let causes = cache.causes(sight);
+    /// Names the purges that made a response stale or removed it.
+    fn explain_purges(&mut self, cache: &Opened, inspected: &Inspected) {
+        let causes = cache.causes(inspected);
         for cause in &causes {
             let how = if cause.is_soft { "made stale by " } else { "by " };
-            self.say("purged", format!("{how}{}", Told::of(cause).line()), None);
+            self.add_step("purged", format!("{how}{}", PurgeReason::of(cause).line()), None);
         }
         if causes.is_empty() {
-            let value = "by a purge that is a part of a coarser one now, or with the whole table";
-            self.say("purged", value, None);
+            let value = "by a purge that was folded into a coarser one, or with the whole table";
+            self.add_step("purged", value, None);
         }
     }
 
-    fn say_course(
+    fn explain_action(
         &mut self,
         routed: &Routed,
         action: Action,
@@ -234,19 +244,20 @@ impl Explainer<'_> {
         response: Option<&Response>,
         others: Option<&Others>,
     ) -> Outcome {
-        self.say_decision(routed, action, why);
+        self.explain_decision(routed, action, why);
         if matches!(action, Action::Fill { .. }) {
             if response.is_none() {
-                self.say_admission(routed);
+                self.explain_admission(routed);
             }
             let n_tags = others.map_or(0, |others| others.tags().len());
             if n_tags > 0 {
-                let value = format!("{n_tags} stored beside it, which the origin is asked about");
-                self.by_rfc("others", value, "RFC 9111 section 4.1");
+                let value =
+                    format!("{n_tags} tags of other variants, for which the origin is asked too");
+                self.add_rfc_step("others", value, "RFC 9111 section 4.1");
             }
         }
         let status = response.map(|it| match action {
-            Action::Answer { .. } => self.say_answer(routed, it),
+            Action::Answer { .. } => self.explain_answer(routed, it),
             _ => it.status,
         });
         let stored = response.map(|it| &it.fields);
@@ -254,8 +265,8 @@ impl Explainer<'_> {
         basis.outcome(routed, action, reason(action, why))
     }
 
-    /// What is decided where only parts are stored.
-    fn say_parted(
+    /// The decision where only parts are stored.
+    fn explain_parted(
         &mut self,
         routed: &Routed,
         (action, why): (Action, Option<ReuseReason>),
@@ -264,29 +275,29 @@ impl Explainer<'_> {
     ) -> Outcome {
         let status = match (action, parted) {
             (Action::Answer { .. }, Parted::Lacking) if wants_only_cached(&routed.head) => {
-                return self.say_course(routed, Action::NotCached, None, None, None);
+                return self.explain_action(routed, Action::NotCached, None, None, None);
             }
             (_, Parted::Lacking) => {
-                let value = "answer with what is there and what the origin adds to it";
-                self.by_rfc("decision", value, "RFC 9111 section 3.4");
-                return completed(routed);
+                let value = "answer with the stored parts and the missing ones from the origin";
+                self.add_rfc_step("decision", value, "RFC 9111 section 3.4");
+                return partial_outcome(routed);
             }
             (_, Parted::Whole(status)) => status,
         };
-        self.say_decision(routed, action, why);
+        self.explain_decision(routed, action, why);
         let basis =
             Basis { stored: Some(stored), status: Some(status), others: None, has_parts: true };
         basis.outcome(routed, action, reason(action, why))
     }
 
-    fn say_decision(&mut self, routed: &Routed, action: Action, why: Option<ReuseReason>) {
+    fn explain_decision(&mut self, routed: &Routed, action: Action, why: Option<ReuseReason>) {
         let because = why.map(|why| match why {
             ReuseReason::RefreshIf => self.setting.about_cache(routed.at, "refresh-if"),
             why => Because::Rfc(why.section()),
         });
         let (value, because) = match action {
             Action::Answer { refreshes: true, .. } => {
-                ("answer with it, and validate it behind", because)
+                ("answer with it, and validate it in the background", because)
             }
             Action::Answer { .. } => ("answer with it", because),
             Action::NotCached => ("answer 504", Some(Because::Rfc("RFC 9111 section 5.2.1.7"))),
@@ -294,40 +305,40 @@ impl Explainer<'_> {
                 (reason.sentence(), reason.section().map(Because::Rfc).or(because))
             }
             Action::Fill { may_serve_on_error: true, .. } => {
-                ("ask the origin; answer with what is stored if that fails", because)
+                ("ask the origin; answer with the stored response if that fails", because)
             }
             Action::Fill { .. } => {
                 let because = because.or(Some(Because::Rfc("RFC 9111 section 4")));
-                ("ask the origin, and store its answer if that may be", because)
+                ("ask the origin, and store its answer if that is allowed", because)
             }
         };
         let value = match why {
             Some(why) => format!("{}: {value}", why.sentence()),
             None => value.to_owned(),
         };
-        self.say("decision", value, because);
+        self.add_step("decision", value, because);
     }
 
-    /// What keeps a new answer from being stored though it may be.
-    fn say_admission(&mut self, routed: &Routed) {
+    /// The rules that may keep a new answer from being stored.
+    fn explain_admission(&mut self, routed: &Routed) {
         let uses_min = routed.rules.uses_min;
         if uses_min > 1 {
             let because = self.setting.about_cache(routed.at, "min-uses");
-            let value = format!("stored at use {uses_min}, which only workers count");
-            self.say("admission", value, Some(because));
+            let value = format!("stored at request {uses_min}; only workers count requests");
+            self.add_step("admission", value, Some(because));
         }
         let admission = self.setting.config.cache.as_ref().map(|cache| cache.admission);
         let value = match admission {
-            Some(Admission::On) => "a full cache stores it at its second use",
-            Some(Admission::Auto) => "a full cache may store it only at its second use",
+            Some(Admission::On) => "a full cache stores it at its second request",
+            Some(Admission::Auto) => "a full cache may store it only at its second request",
             Some(Admission::Off) | None => return,
         };
-        let because = self.setting.said(&["cache.admission".to_owned()]);
-        self.say("admission", value, Some(because));
+        let because = self.setting.because_of(&["cache.admission".to_owned()]);
+        self.add_step("admission", value, Some(because));
     }
 
-    /// What of the stored response is the answer to the request, and with which status.
-    fn say_answer(&mut self, routed: &Routed, response: &Response) -> Status {
+    /// The part of the stored response that answers the request, and the status.
+    fn explain_answer(&mut self, routed: &Routed, response: &Response) -> Status {
         let Response { status, fields, body_len, .. } = response;
         let (status, value, section) =
             match answer::answer(&routed.head, *status, fields, *body_len) {
@@ -336,16 +347,14 @@ impl Explainer<'_> {
                     (304, "the client has it already", "RFC 9110 section 13.2.2")
                 }
                 Answer::Partial(_) => (206, "a part of it", "RFC 9110 section 14.2"),
-                Answer::Unsatisfiable => {
-                    (416, "there is no such part of it", "RFC 9110 section 15.5.17")
-                }
+                Answer::Unsatisfiable => (416, "no such part exists", "RFC 9110 section 15.5.17"),
             };
-        self.by_rfc("answer", format!("{status}: {value}"), section);
+        self.add_rfc_step("answer", format!("{status}: {value}"), section);
         Status(status)
     }
 }
 
-/// The word for what decided.
+/// The word for the reason.
 fn reason(action: Action, why: Option<ReuseReason>) -> &'static str {
     match (why, action) {
         (Some(why), _) => why.word(),
@@ -355,7 +364,7 @@ fn reason(action: Action, why: Option<ReuseReason>) -> &'static str {
     }
 }
 
-/// Whether a slot is a note not to store that still counts.
-fn is_note(sight: &Sight, now_s: u64) -> bool {
-    sight.view.state == State::Pass && now_s < sight.view.fresh_until_s
+/// Whether a slot is a valid hit-for-miss mark.
+fn is_hit_for_miss(inspected: &Inspected, now_s: u64) -> bool {
+    inspected.view.state == State::Pass && now_s < inspected.view.fresh_until_s
 }
