@@ -1,11 +1,11 @@
-//! What a whole ktrix does with many objects.
+//! A whole ktrix with many objects.
 //!
 //! `cargo bench --bench daemon -- churn` sends a million distinct URLs through a cache of a hundred
 //! thousand objects, and fails if it leaves its bounds or slows down: the last tenth must be at
-//! least 0.8 times as fast as the first, by the clock or by the time that ktrix had a processor,
-//! which is what is left of the clock's on a machine that others use too. `cargo bench --bench daemon -- restart` starts ktrix on a
+//! least 0.8 times as fast as the first, by the clock or by the processor time of ktrix, which also
+//! holds on a machine that others use. `cargo bench --bench daemon -- restart` starts ktrix on a
 //! million objects, most of them sparse files, after a clean stop and after a crash, and fails if
-//! it does not answer within a second. A number after the word is used instead of a million, and
+//! it does not answer within a second. A number after the word replaces the million, and
 //! `KTRIX_BENCH_BINARY` names another build to measure.
 
 use std::fs::File;
@@ -36,7 +36,7 @@ fn main() {
 fn churn(n_urls: usize) {
     let place = Place::new();
     let n_objects = n_urls / 10;
-    // A page weighs a block, so that bytes bind before objects do.
+    // A page takes a block, so that bytes are the limit before objects are.
     let size_bytes = n_objects as u64 * 4096 / 10 * 9;
     let more = format!("size: {size_bytes} B, objects: {n_objects}, admission: off");
     let ktrix = Ktrix::start(&place, &more);
@@ -90,7 +90,7 @@ fn restart(n_objects: usize) {
     fill(&place, n_objects);
     println!("made {n_objects} objects in {:.1} s", begun.elapsed().as_secs_f64());
     let more = format!("size: 100 GiB, objects: {n_objects}, scrub: 0 B");
-    // One of them is a real one.
+    // One of them is a complete one.
     {
         let _ktrix = Ktrix::start(&place, &more);
         ask(&mut connect(place.address), &[REAL], Vec::new());
@@ -170,7 +170,7 @@ impl Ktrix {
         std::fs::read_to_string(children).unwrap_or_default()
     }
 
-    /// The time that its children had a processor, in clock ticks.
+    /// The processor time of its children, in clock ticks.
     fn work(&self) -> u64 {
         let ticks = |pid: &str| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -191,7 +191,7 @@ impl Ktrix {
             .args(children.split_whitespace())
             .stderr(Stdio::null())
             .status();
-        // The next one is to answer, not what is left of this one.
+        // The next ktrix has to answer, not the rest of this one.
         let is_there = |pid: &str| Path::new("/proc").join(pid).join("exe").read_link().is_ok();
         while children.split_whitespace().any(is_there) {
             std::thread::sleep(Duration::from_micros(200));
@@ -201,7 +201,7 @@ impl Ktrix {
 
 impl Drop for Ktrix {
     fn drop(&mut self) {
-        // After a crash there is nobody to tell.
+        // After a crash there is no process to stop.
         if matches!(self.0.try_wait(), Ok(None)) {
             let _ = Command::new("kill").arg(self.0.id().to_string()).status();
             let _ = self.0.wait();
@@ -209,7 +209,7 @@ impl Drop for Ktrix {
     }
 }
 
-/// An origin that has something for every request.
+/// An origin with an answer for every request.
 fn origin() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -225,7 +225,7 @@ fn origin() -> SocketAddr {
                 while let Ok(n @ 1..) = socket.read(&mut buf[n_kept..]) {
                     let n_asked =
                         buf[..n_kept + n].windows(4).filter(|it| it == b"\r\n\r\n").count();
-                    // A head that came in parts is put together again.
+                    // A head that came in parts is put together.
                     n_kept = if n_asked == 0 { n_kept + n } else { 0 };
                     if socket.write_all(answer.repeat(n_asked).as_bytes()).is_err() {
                         break;
@@ -237,11 +237,11 @@ fn origin() -> SocketAddr {
     address
 }
 
-/// Connects as soon as somebody listens.
+/// Connects as soon as ktrix listens.
 fn connect(address: SocketAddr) -> TcpStream {
     loop {
         if let Ok(client) = TcpStream::connect(address)
-            // A port of ours that nobody listens on may be connected to itself.
+            // A local port without a listener may be connected to itself.
             && client.local_addr().ok() != client.peer_addr().ok()
         {
             return client;
@@ -265,7 +265,7 @@ fn ask_all(address: SocketAddr, next: &AtomicUsize, n_urls: usize) {
     }
 }
 
-/// Asks for these pages in one go and waits for all answers.
+/// Sends requests for these pages at once and waits for all answers.
 fn ask(client: &mut TcpStream, targets: &[&str], mut buf: Vec<u8>) -> (Vec<u8>, usize) {
     let asks: String =
         targets.iter().map(|it| format!("GET {it} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).collect();
@@ -283,7 +283,7 @@ fn ask(client: &mut TcpStream, targets: &[&str], mut buf: Vec<u8>) -> (Vec<u8>, 
     (buf, n_answers)
 }
 
-/// An index of so many objects, with sparse files of the right length.
+/// An index of this many objects, with sparse files of the right length.
 fn fill(place: &Place, n_objects: usize) {
     let dir = place.cache();
     let mut builder = std::fs::DirBuilder::new();

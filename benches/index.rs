@@ -1,4 +1,4 @@
-//! What the shared index costs per operation: `cargo bench --bench index`.
+//! The cost of each operation of the shared index: `cargo bench --bench index`.
 
 use std::hint::black_box;
 use std::time::Instant;

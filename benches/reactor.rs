@@ -1,8 +1,7 @@
-//! What the reactor costs: connections in one process that ask and answer one byte each.
+//! The cost of the reactor: connections in one process that exchange one byte at a time.
 //!
 //! `cargo bench --bench reactor` prints the time of a round trip (two receives, two sends, two
-//! wake-ups); run it under `strace -c -f` to see that there are no other system calls but a share
-//! of epoll_wait.
+//! wake-ups); `strace -c -f` shows that there are no other system calls but a share of epoll_wait.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};

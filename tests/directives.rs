@@ -1,6 +1,6 @@
-//! A key of the configuration is one row in four places, and this counts them: the schema, the
-//! code that resolves it, the sample and the manual. Each says the same unit and default. The guide
-//! for contributors names these places and others; they have to exist.
+//! Each key of the configuration is a row in four places, and this test counts them: the schema,
+//! the code that resolves it, the sample and the manual. Each has the same unit and default. The
+//! guide for contributors names these places and others; they have to exist.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -89,7 +89,7 @@ fn a_default_with_a_unit_is_within_its_bounds() {
     }
 }
 
-/// Resolving must look at every key: one that is not of its kind has to be a fault.
+/// Resolving must read every key: a value of another kind has to be a fault.
 #[test]
 fn every_key_is_resolved() {
     let found = keys_of_the_sample();
@@ -120,7 +120,7 @@ fn every_path_in_contributing_exists() {
     }
 }
 
-/// The sample with a list of lists, which nothing takes, under the key of a line.
+/// The sample with a list of lists, which no key accepts, at the key of a line.
 fn with_a_wrong_value(line: u32, key: &str) -> String {
     let mut text = String::new();
     let mut skipped_below = None;

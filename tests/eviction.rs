@@ -1,11 +1,12 @@
-//! A simulator: the eviction and the admission that run in production, over requests that are the
-//! same each time, against LRU and FIFO of the same number of objects, and of the same bytes with
-//! objects of different sizes. They must miss no more than either. What is stored is counted too: each is a file that is written.
+//! A simulator: the production eviction and admission, over requests that are the same each time,
+//! against LRU and FIFO with the same number of objects, and with the same bytes and objects of
+//! different sizes. They must not miss more than either. Stored objects are counted too, since each
+//! is a file that is written.
 //!
 //! `cargo test --release --test eviction -- --nocapture` prints the table. Objects have no files
-//! here, only slots. `KTRIX_SIM_TRACE` names a file of requests, one key on a line (of a line with
-//! commas, the field that `KTRIX_SIM_FIELD` counts, from 0), which is simulated too, with caches
-//! of a hundredth and a tenth of its keys.
+//! here, only slots. `KTRIX_SIM_TRACE` names a file of requests, one key per line (in a line with
+//! commas, the field with the number `KTRIX_SIM_FIELD`, from 0), which is simulated too, with
+//! caches of a hundredth and a tenth of its keys.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -21,11 +22,11 @@ use ktrix::policy::key::{Key, key_of};
 const N_REQUESTS: usize = 30_000;
 const N_KEYS: usize = 10_000;
 const N_CACHED: usize = 500;
-/// Keys from here on are asked for once, or only in scans.
+/// Keys from here on are requested once, or only in scans.
 const APART: u64 = 1 << 32;
 
 #[test]
-fn it_misses_no_more_than_lru_and_fifo() {
+fn eviction_misses_no_more_than_lru_and_fifo() {
     for (name, requests) in mixes() {
         compare(name, &requests, N_CACHED, Sizes::Same);
         compare(name, &requests, N_CACHED, Sizes::Different);
@@ -33,7 +34,7 @@ fn it_misses_no_more_than_lru_and_fifo() {
 }
 
 #[test]
-fn it_misses_no_more_than_lru_and_fifo_on_the_trace_that_is_given() {
+fn eviction_misses_no_more_than_lru_and_fifo_on_a_given_trace() {
     let Ok(path) = std::env::var("KTRIX_SIM_TRACE") else {
         println!("skipped: KTRIX_SIM_TRACE names no trace");
         return;
@@ -56,7 +57,7 @@ fn it_misses_no_more_than_lru_and_fifo_on_the_trace_that_is_given() {
     }
 }
 
-/// What objects weigh.
+/// The sizes of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sizes {
     /// A block each: the number of objects is the limit.
@@ -74,7 +75,7 @@ impl Sizes {
         }
     }
 
-    /// Blocks that so many objects have on the average.
+    /// The blocks of this many objects on average.
     fn blocks(self, n_objects: usize) -> usize {
         match self {
             Self::Same => n_objects,
@@ -110,7 +111,7 @@ struct Outcome {
     n_stored: usize,
 }
 
-/// What the index, the evictor and the sketch make of the requests.
+/// The result of the index, the evictor and the sketch for the requests.
 fn simulate(requests: &[u64], n_cached: usize, sizes: Sizes, admission: Admission) -> Outcome {
     let dir = tempfile::tempdir().expect("a directory");
     let (n_objects, size_bytes) = match sizes {
@@ -150,7 +151,7 @@ fn simulate(requests: &[u64], n_cached: usize, sizes: Sizes, admission: Admissio
     outcome
 }
 
-/// The slot of an object of so many blocks.
+/// The slot of an object with this many blocks.
 fn slot(key: Key, n_blocks: usize) -> NewSlot {
     NewSlot {
         key,
@@ -277,7 +278,7 @@ impl Zipf {
     }
 }
 
-/// A cheap generator: runs must not differ.
+/// A cheap generator: runs must be equal.
 struct Dice(u64);
 
 impl Dice {

@@ -1,8 +1,8 @@
 //! Processes that write the shared index and lead fills, killed at random.
 //!
-//! This very test binary is started again as a writer: `child_writer` is nothing unless the
-//! environment says where to write. Every slot that is published says one thing three times, so
-//! that a torn read is seen; whoever sees one leaves a note that fails the test.
+//! This test binary is started again as a writer: `child_writer` does nothing unless the
+//! environment names its directory. Every published slot contains one value three times, so that a
+//! torn read is noticed; a process that reads one leaves a note that fails the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs::File;
@@ -98,7 +98,7 @@ fn child_writer() {
     }
 }
 
-/// One of four keys, so that all meet at them.
+/// One of four keys, so that all processes meet at them.
 fn lead_or_follow(fills: &Fills, key: &Key, seat: usize) {
     match fills.lease(key, seat, 0) {
         Lease::Leader(at) => {
@@ -116,7 +116,7 @@ fn open(dir: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
 
-/// A process of ours, killed at the latest when the test ends.
+/// A child process, killed at the latest when the test ends.
 struct Process(Child);
 
 impl Drop for Process {

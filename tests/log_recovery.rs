@@ -1,9 +1,9 @@
-//! The access log's promise: what was accepted is in the file exactly once and whole, whoever is
-//! killed when.
+//! The guarantee of the access log: each accepted line is in the file exactly once and whole, even
+//! if processes are killed.
 //!
-//! Real processes write through the shared rings, answer and flush, and are killed with SIGKILL
-//! at any instant; the parent plays the master. An "answer" is a number put into a ledger file
-//! between `prepare` and `commit`: every number in a ledger must be a line in the log.
+//! Real processes write through the shared rings, answer and flush, and are killed with SIGKILL at
+//! any instant; the parent is the master. An "answer" is a number written to a ledger file between
+//! `prepare` and `commit`: every number in a ledger must be a line in the log.
 
 // In a test an unwrap is the assertion that it holds.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -27,34 +27,34 @@ use ktrix::sys::process::{Death, fork_child, send_signal, wait_for};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-/// Longest wait for anything.
+/// The limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn killed_workers_lose_and_double_no_line() {
-    let mut house = House::new(3);
-    house.run_and_kill(150, |_, _| {});
-    house.expect_every_answer_once();
+    let mut setup = Setup::new(3);
+    setup.run_and_kill(150, |_, _| {});
+    setup.expect_every_answer_once();
 }
 
 #[test]
 fn killed_workers_lose_no_line_across_rotation() {
-    let mut house = House::new(3);
-    house.run_and_kill(150, |house, n_kills| {
+    let mut setup = Setup::new(3);
+    setup.run_and_kill(150, |setup, n_kills| {
         if n_kills % 10 == 5 {
-            let old = house.dir.path().join(format!("log.{n_kills}"));
-            fs::rename(house.log(), old).unwrap();
+            let old = setup.dir.path().join(format!("log.{n_kills}"));
+            fs::rename(setup.log(), old).unwrap();
         }
     });
-    assert!(fs::read_dir(house.dir.path()).unwrap().count() > 10, "the log was rotated");
-    house.expect_every_answer_once();
+    assert!(fs::read_dir(setup.dir.path()).unwrap().count() > 10, "the log was rotated");
+    setup.expect_every_answer_once();
 }
 
 #[test]
 fn a_foreign_lock_holds_lines_up_but_loses_none() {
-    let mut house = House::new(2);
-    fs::write(house.log(), "").unwrap();
-    let path = house.log();
+    let mut setup = Setup::new(2);
+    fs::write(setup.log(), "").unwrap();
+    let path = setup.log();
     let (ready, told) = nix::unistd::pipe().unwrap();
     let holder = fork_child(&[], move || {
         let file = LogFile::open(&path).unwrap();
@@ -65,29 +65,29 @@ fn a_foreign_lock_holds_lines_up_but_loses_none() {
     })
     .unwrap();
     assert_eq!(nix::unistd::read(&ready, &mut [0]).unwrap(), 1);
-    house.start(0);
-    house.start(1);
-    let full = |house: &House| {
-        let ring = |seat| house.rings.ring(seat).unwrap();
+    setup.start(0);
+    setup.start(1);
+    let full = |setup: &Setup| {
+        let ring = |seat| setup.rings.ring(seat).unwrap();
         (0..2).all(|seat| !ring(seat).has_room(20_000))
     };
-    wait_until("both rings are full", || full(&house));
-    assert_eq!(fs::metadata(house.log()).unwrap().len(), 0, "nobody writes without the lock");
+    wait_until("both rings are full", || full(&setup));
+    assert_eq!(fs::metadata(setup.log()).unwrap().len(), 0, "no process writes without the lock");
     kill(holder);
-    wait_until("the lines are in the file", || fs::metadata(house.log()).unwrap().len() > 200_000);
-    house.stop_all();
-    house.expect_every_answer_once();
+    wait_until("the lines are in the file", || fs::metadata(setup.log()).unwrap().len() > 200_000);
+    setup.stop_all();
+    setup.expect_every_answer_once();
 }
 
-/// A master, its rings, its workers and what they answered.
-struct House {
+/// A master, its rings, its workers and their answers.
+struct Setup {
     dir: tempfile::TempDir,
     rings: Rc<Rings>,
     /// The worker in each seat: its generation and its process.
     seats: Vec<(u64, Option<Pid>)>,
 }
 
-impl House {
+impl Setup {
     fn new(n_seats: usize) -> Self {
         let rings = Rc::new(Rings::create(n_seats, 128 * 1024).unwrap());
         Self { dir: tempfile::tempdir().unwrap(), rings, seats: vec![(0, None); n_seats] }
@@ -113,8 +113,8 @@ impl House {
         self.seats[seat] = (generation, Some(pid.unwrap()));
     }
 
-    /// Keeps all seats busy and kills a worker every few milliseconds, `n_kills` of them;
-    /// `between` may do something to the house before each.
+    /// Keeps all seats busy and kills a worker every few milliseconds, `n_kills` of them; `between`
+    /// may act on the setup before each.
     fn run_and_kill(&mut self, n_kills: usize, between: impl Fn(&Self, usize)) {
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         (0..self.seats.len()).for_each(|seat| self.start(seat));
@@ -126,7 +126,7 @@ impl House {
             between(self, n);
             let seat = (random >> 20) as usize % self.seats.len();
             kill(self.seats[seat].1.take().unwrap());
-            // Now and then a new worker takes the seat with all that is in its ring.
+            // Now and then a new worker takes over the seat with the contents of its ring.
             if n % 4 != 0 {
                 self.drain(seat);
             }
@@ -175,7 +175,7 @@ impl House {
             for generation in 1..=*generations {
                 let n_answers = read_ledger(&self.ledger(seat, generation));
                 let n_lines = n_lines.get(&(seat, generation)).copied().unwrap_or(0);
-                // One more may have been prepared and never been answered.
+                // One more line may have been prepared without an answer.
                 assert!(
                     n_lines == n_answers || n_lines == n_answers + 1,
                     "worker {seat}.{generation}: {n_answers} answers, {n_lines} lines"
@@ -183,11 +183,11 @@ impl House {
                 n_answers_all += n_answers;
             }
         }
-        assert!(n_answers_all > 100, "{n_answers_all} answers are too few to tell anything");
+        assert!(n_answers_all > 100, "{n_answers_all} answers are too few for a result");
     }
 }
 
-impl Drop for House {
+impl Drop for Setup {
     fn drop(&mut self) {
         self.seats.iter().filter_map(|(_, pid)| *pid).for_each(kill);
     }
@@ -261,7 +261,7 @@ fn kill(pid: Pid) {
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         sleep(Duration::from_millis(1));
     }
 }

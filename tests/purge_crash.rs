@@ -1,9 +1,9 @@
-//! Processes that purge, killed at random: what a purge that returned named never counts again.
+//! Processes that purge, killed at random: an object named by a finished purge never counts again.
 //!
-//! This very test binary is started again as a writer: `child_purger` is nothing unless the
-//! environment says where. After each purge it notes what it purged, and what could have been
-//! stored before it; the parent holds every table that it sees against these notes. The table is
-//! small, so that its purges crowd one another out all the time.
+//! This test binary is started again as a writer: `child_purger` does nothing unless the
+//! environment names its directory. After each purge it notes the purge, and the objects that could
+//! have been stored before it; the parent compares every table that it sees with these notes. The
+//! table is small, so that its purges displace each other all the time.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs::{File, OpenOptions};
@@ -53,7 +53,7 @@ fn child_purger() {
     while std::os::unix::process::parent_id() == parent {
         let n = dice.roll(N_URLS);
         if dice.roll(4) == 0 {
-            // These may be undone; what they named is not noted.
+            // These may be undone; their objects are not noted.
             let number = purges.purge(&order(&format!("{}/undone", url(n)), false), 1).unwrap();
             let _ = purges.undo(number, "", 1);
             continue;
@@ -86,7 +86,7 @@ fn start(dir: &Path) -> Purger {
     Purger(spawned.unwrap())
 }
 
-/// Holds the table against the newest notes of a process, and gives how many there are.
+/// Compares the table with the newest notes of a process, and returns their number.
 fn check(dir: &Path, id: u32, purges: &Purges) -> usize {
     let text = std::fs::read_to_string(dir.join(format!("notes-{id}"))).unwrap_or_default();
     // The last line may be cut.

@@ -1,4 +1,4 @@
-//! Any bytes as Cache-Control: both readings end, and what is found never overstates.
+//! Any bytes as Cache-Control: both parsers end, and their results never overstate.
 #![no_main]
 
 use ktrix::http::fields::Fields;
@@ -12,7 +12,7 @@ fuzz_target!(|line: &[u8]| {
     assert!(response.max_age.unwrap_or(0) <= SECONDS_MAX);
     assert!(response.s_maxage.unwrap_or(0) <= SECONDS_MAX);
 
-    // A directive that forbids stands wherever it is put beside.
+    // A directive that forbids holds wherever it is added.
     let after = [line, b", no-store, private"].concat();
     let before = [b"no-store, private, ", line].concat();
     for text in [after, before] {
@@ -22,7 +22,7 @@ fuzz_target!(|line: &[u8]| {
             assert!(both.no_store && both.private == Scope::Whole);
         }
     }
-    // On a line of its own it always stands.
+    // On a line of its own it always holds.
     let lines = [line, b"no-store".as_slice()];
     assert!(ResponseControl::parse(lines.into_iter()).no_store);
 

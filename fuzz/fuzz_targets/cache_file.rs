@@ -1,4 +1,4 @@
-//! Any bytes as a cache file: never a panic, and what is accepted is what its checksums cover.
+//! Any bytes as a cache file: no panic, and an accepted file is covered by its checksums.
 #![no_main]
 
 use ktrix::cache::files::object::{HEADER_LEN, Header, parse_whole};
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let _ = parse_whole(data);
-    // With its checksum made right, so that the fields behind it are reached.
+    // With a correct checksum, so that the fields behind it are reached.
     let Some((start, rest)) = data.split_first_chunk::<HEADER_LEN>() else { return };
     let mut start = *start;
     start[..8].copy_from_slice(b"ktrixobj");

@@ -1,4 +1,4 @@
-//! A chunked body means the same however it is cut, and when it is written again.
+//! A chunked body means the same at every split, and when it is written again.
 #![no_main]
 
 use ktrix::http::fields::Fields;

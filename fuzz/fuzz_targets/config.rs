@@ -1,4 +1,4 @@
-//! No text is a panic, and whatever is refused says where and why, each on one line.
+//! No text panics, and each refusal has its place and reason, on one line.
 #![no_main]
 
 use std::path::Path;

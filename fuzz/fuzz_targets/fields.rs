@@ -1,4 +1,4 @@
-//! Lines of fields read back as they were written, and nothing passed on can break out of them.
+//! Field lines read back as written, and no forwarded value can break out of its line.
 #![no_main]
 
 use ktrix::http::forward::{Peer, request_fields};

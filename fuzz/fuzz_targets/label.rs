@@ -1,4 +1,4 @@
-//! What a purge can name: any tags, groups and URLs are read without harm, within their bound.
+//! Any tags, groups and URLs of a purge are read without a panic, within their limit.
 #![no_main]
 
 use ktrix::http::fields::Fields;

@@ -1,5 +1,5 @@
-//! No bytes of a client break a line of the access log: it stays one line, printable or valid
-//! JSON, and short enough for every ring.
+//! No bytes of a client break a line of the access log: it stays one line, printable or valid JSON,
+//! and short enough for every ring.
 #![no_main]
 
 use ktrix::config::LogFormat;
@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Whether outside of its strings the text is an object without objects or arrays in it.
+/// Whether the text, outside of its strings, is an object without nested objects or arrays.
 fn is_flat_object(text: &str) -> bool {
     let (mut outside, mut in_string, mut is_escaped) = (String::new(), false, false);
     for char in text.chars() {

@@ -1,4 +1,4 @@
-//! Any bytes as the meta part of a cache file: refused, or exactly what is written back.
+//! Any bytes as the meta part of a cache file: refused, or written back unchanged.
 #![no_main]
 
 use ktrix::policy::meta::{META_BYTES_MAX, decode, encode};

@@ -1,4 +1,4 @@
-//! No way round is left in what a path means, and meaning it twice changes nothing but encodings.
+//! A normalised path has no dot segments, and a second pass changes only encodings.
 #![no_main]
 
 use ktrix::http::path::normalise;

@@ -1,4 +1,4 @@
-//! Ranges lie within what there is, and do not overlap; where a part lies is read as it is written.
+//! Ranges lie within the representation and do not overlap; a written Content-Range reads back.
 #![no_main]
 
 use ktrix::http::content_range::ContentRange;

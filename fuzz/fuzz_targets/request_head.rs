@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     let mut written = Vec::new();
     write_request(&mut written, &head.method_text, head.target.as_sent(), &head.fields);
     let limits = HeadLimits { head_bytes: 8192, ..limits };
-    // Only HTTP/1.0 may lack a host, or carry what it cannot carry in 1.1.
+    // Only HTTP/1.0 may lack a host, or have fields that 1.1 forbids.
     if let Ok(again) = parse_request(&written, &limits) {
         let (again, len) = again.expect("a whole head was written");
         assert_eq!(len, written.len());

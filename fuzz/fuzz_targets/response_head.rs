@@ -19,7 +19,8 @@ fuzz_target!(|input: &[u8]| {
         let mut written = Vec::new();
         write_response(&mut written, head.status, &head.reason, &head.fields);
         let limits = HeadLimits { head_bytes: 8192, ..limits };
-        let again = parse_response(&written, &limits, method).expect("what was good stays good");
+        let again =
+            parse_response(&written, &limits, method).expect("an accepted head stays accepted");
         let (again, len) = again.expect("a whole head was written");
         assert_eq!(len, written.len());
         assert_eq!((again.status, &again.reason), (head.status, &head.reason));

@@ -1,5 +1,5 @@
-//! Any bytes as lines of a structured dictionary: refused as a whole, or the same when it comes in
-//! one line instead of several.
+//! Any bytes as lines of a structured dictionary: refused as a whole, or the same in one line as in
+//! several.
 #![no_main]
 
 use ktrix::http::structured::dictionary;

@@ -1,10 +1,10 @@
-//! Any bytes as Vary and as the fields that it names: names stay within their bounds, a normal
-//! form is its own normal form, and a variant's text begins with its primary text.
+//! Any bytes as Vary and as the fields that it names: names stay within their bounds, a normal form
+//! is its own normal form, and a variant's text begins with its primary text.
 #![no_main]
 
 use ktrix::http::fields::Fields;
-use ktrix::policy::key::variant_text;
 use ktrix::policy::key::normalise::normalise;
+use ktrix::policy::key::variant_text;
 use ktrix::policy::key::vary::VaryNames;
 use libfuzzer_sys::fuzz_target;
 
@@ -34,6 +34,6 @@ fuzz_target!(|data: &[u8]| {
     let mut text = Vec::new();
     variant_text(b"GET http://h/", &vary, &request, &mut text);
     assert!(text.starts_with(b"GET http://h/\n"));
-    // One line for each name: values can forge no other.
+    // One line for each name: no value can forge another.
     assert_eq!(text.split(|&byte| byte == b'\n').count(), vary.names().count() + 1);
 });

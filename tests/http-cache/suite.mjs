@@ -1,10 +1,10 @@
 // Runs the public suite of HTTP cache tests against a real ktrix: the suite's own origin, a ktrix
 // in front of it with the configuration below, and the suite's own client.
 //
-// A required test says what a cache must do: all of them have to pass, but for those that
-// exceptions.txt lists with its reasons. An optional one says what an optimal cache does: those in
+// A required test checks a duty of a cache: all of them have to pass, except those that
+// exceptions.txt lists with the reasons. An optional one checks an optimal cache: those in
 // optional.txt have to pass, and a test that passes and is not in the list has to be added to it,
-// so that the list only grows. A check only asks how a cache behaves; the answers are printed
+// so that the list only grows. A check only observes how a cache behaves; the results are printed
 // beside those of other caches, as the suite records them.
 //
 //     node suite.mjs KTRIX [ID ...]
@@ -26,11 +26,11 @@ import suites from 'http-cache-tests/tests/index.mjs'
 const HERE = path.dirname(fileURLToPath(import.meta.url))
 const SUITE = path.join(HERE, 'node_modules', 'http-cache-tests')
 
-// How many required and optional tests apply to a shared cache.
+// The numbers of required and optional tests that apply to a shared cache.
 const REQUIRED = 157
 const OPTIONAL = 86
 
-// How long ktrix and the origin may take to listen.
+// The time limit for ktrix and the origin to listen.
 const START_MS = 20_000
 
 function config (dir, port, origin) {
@@ -142,7 +142,7 @@ async function recorded () {
   }))
 }
 
-// Prints what came of it; whether it is good.
+// Prints the results; returns whether they are good.
 async function judge (tests, results) {
   const kind = test => test.kind ?? 'required'
   const of = wanted => tests.filter(test => kind(test) === wanted)
@@ -154,7 +154,7 @@ async function judge (tests, results) {
   for (const test of required) {
     const isExcepted = excepted.includes(test.id)
     if (!isExcepted && !passes(test)) faults.push(`required: ${test.id}: ${why(test)}`)
-    if (isExcepted && passes(test)) faults.push(`required: ${test.id} passes: it is no exception`)
+    if (isExcepted && passes(test)) faults.push(`required: ${test.id} passes: remove it from exceptions.txt`)
     if (isExcepted && !passes(test)) console.log(`required, excepted: ${test.id}: ${why(test)}`)
   }
   const listed = await names('optional.txt')

@@ -1,9 +1,9 @@
 //! Thirty-two processes that store, read, evict and discard objects with files in a small cache,
 //! and are killed at random.
 //!
-//! Every body says whose it is and which of its versions, from end to end, and the slot's times say
-//! the same version; a reader that finds anything else leaves a note that fails the test. They run
-//! for a few seconds, or as many as `KTRIX_CRASH_SECONDS` says.
+//! Every body repeats its key and its version from end to end, and the slot's times contain the
+//! same version; a reader that finds anything else leaves a note that fails the test. They run for
+//! a few seconds, or for `KTRIX_CRASH_SECONDS`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ const SECONDS: &str = "KTRIX_CRASH_SECONDS";
 const N_PROCESSES: usize = 32;
 const N_KEYS: u32 = 1_500;
 const N_OBJECTS: usize = 900;
-/// So much that the slack is small beside it, and so little that it is reached before the objects are.
+/// Large enough that the slack is small beside it, and small enough to be reached before the
+/// objects are.
 const SIZE_BYTES: u64 = 1_000 * 4096;
 /// The largest object, in whole blocks.
 const OBJECT_BYTES: u64 = 4 * 4096;
@@ -95,7 +96,7 @@ fn read(index: &Index, store: &Store, dir: &Path, n: u32) {
     }
 }
 
-/// What is wrong with an object; it may have been replaced since its slot was read.
+/// The fault of an object; it may have been replaced since its slot was read.
 fn judge(store: &Store, view: &SlotView, n: u32) -> Result<(), String> {
     let times = NewSlot { body_len: view.stored_s, head_len: view.stored_s as u32, ..view.slot };
     if view.key != key(n) || !is_whole(&SlotView { slot: times, ..*view }) {
@@ -162,7 +163,7 @@ fn thirty_two_processes_killed_at_random_mix_no_objects_and_keep_to_the_size() {
     check(&index, &store, n_killed);
 }
 
-/// What all slots weigh, which must be within the bound: a twentieth is the slack between eviction
+/// The size of all slots, which must be within the bound: a twentieth is the slack between eviction
 /// and refusal, and each process may have passed the gate at the same moment.
 fn check_size(index: &Index) -> u64 {
     let bytes = index.iter().map(|view| view.weight_bytes()).sum::<u64>();
@@ -174,8 +175,8 @@ fn check_size(index: &Index) -> u64 {
     bytes
 }
 
-/// Every slot has its file, every bucket can be written, and what is left over is what the dead
-/// had in their hands.
+/// Every slot has its file, every bucket can be written, and the remaining files are those that
+/// dead processes were writing.
 fn check(index: &Index, store: &Store, n_killed: u64) {
     index.sweep_dead();
     assert_eq!(index.faults().collect::<Vec<_>>(), Vec::<String>::new());
@@ -184,12 +185,13 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     assert_eq!(mend.report(), ktrix::cache::index::repair::Report::default());
     for view in index.iter() {
         match reconcile::compare(store, &view) {
-            // Who died between renaming and publishing, or removing and unlinking, leaves these.
+            // A process that died between rename and publish, or between remove and unlink, leaves
+            // these.
             Ok(_) | Err(SlotFault::Missing | SlotFault::Lengths) => {}
             Err(fault) => panic!("{fault}: {view:?}"),
         }
     }
-    // Each of the dead had one file in its hands at most, and may have left one without its slot.
+    // Each dead process was writing at most one file, and may have left one without its slot.
     let n_dead = n_killed as usize + N_PROCESSES;
     let n_temps = reconcile::list(&store.dir().join(TMP)).len();
     assert!(n_temps <= n_dead, "{n_temps} temporary files of {n_dead} dead");
@@ -216,7 +218,7 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     assert!(begun.elapsed() < Duration::from_secs(5), "a lock was left");
 }
 
-/// What is young may belong to the living.
+/// A young file may belong to a living process.
 fn age_files(store: &Store) {
     let old = std::time::SystemTime::now() - 2 * reconcile::ORPHAN_AGE;
     for path in files(store) {
