@@ -66,7 +66,7 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// A mapping whose keys are names that the operator chose.
+    /// A mapping with names as keys, chosen by the operator.
     pub(crate) fn open_named(
         faults: &mut Faults<'_>,
         schema: &'static str,
@@ -161,7 +161,7 @@ impl<'a> Section<'a> {
         self.scalar(faults, key)
     }
 
-    /// The text of an entry whose key is a name that the operator chose.
+    /// The text of an entry with a name as key, chosen by the operator.
     pub(crate) fn named_scalar(
         &self,
         faults: &mut Faults<'_>,
@@ -188,7 +188,7 @@ impl<'a> Section<'a> {
         self.size_if_any(faults, key).or_else(|| parse_size(row.default).ok()).unwrap_or_default()
     }
 
-    /// A size whose default is not a fixed one.
+    /// A size that has its default elsewhere.
     pub(crate) fn size_if_any(&self, faults: &mut Faults<'_>, key: &str) -> Option<u64> {
         let row = schema::directive(self.schema, key);
         let scalar = self.scalar(faults, key)?;

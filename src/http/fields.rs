@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_whatever_their_case() {
+    fn fields_are_found_in_any_case() {
         let fields = sample();
         assert_eq!(fields.get("accept"), Some(&b"x, y"[..]));
         assert_eq!(fields.get_all("Accept").collect::<Vec<_>>(), [&b"x, y"[..], b"z"]);

@@ -209,7 +209,7 @@ impl AccessLog {
         let tail = ring.span().map_or(0, |span| span.tail);
         match locked.drain(&ring, tail, &mut self.chunk) {
             Ok(_) => Ok(true),
-            // A FIFO whose reader is slow.
+            // A FIFO with a slow reader.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }

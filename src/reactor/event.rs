@@ -1,7 +1,7 @@
-//! A notice board within one worker: something changed, whoever waits may look again.
+//! An event within one worker: it wakes the tasks that wait for a change.
 //!
-//! A waiter first reads the version, then looks, then waits for a later version; a change
-//! between the look and the wait is therefore never missed.
+//! A task first reads the version, then looks, then waits for a later version; a change between the
+//! look and the wait is therefore never missed.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -23,7 +23,7 @@ impl Event {
         self.version.get()
     }
 
-    /// Says that something changed.
+    /// Reports a change.
     pub fn notify(&self) {
         self.version.set(self.version.get() + 1);
         for (_, waker) in self.waiting.take() {
@@ -42,7 +42,7 @@ impl Event {
 pub struct Later<'n> {
     event: &'n Event,
     since: u64,
-    /// Where its waker is, and at which version it was put there: a change takes all of them out.
+    /// The place of its waker, and the version when it was stored: a change removes all wakers.
     place: Option<(usize, u64)>,
 }
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_forgotten() {
+    fn a_dropped_wait_is_forgotten() {
         let event = Event::default();
         let waker = Waker::from(Arc::new(Count(AtomicUsize::new(0))));
         for _ in 0..3 {

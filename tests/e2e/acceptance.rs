@@ -1,5 +1,5 @@
-//! What the original was accepted by: three lines of configuration, a page and a picture, each
-//! asked for twice, the second time with the origin stopped.
+//! The acceptance test of the original: three lines of configuration, a page and a picture, each
+//! requested twice, the second time with the origin stopped.
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,7 @@ const PAGE: &str = "<!doctype html><title>ktrix</title><p>A page.</p>\n";
 
 #[test]
 fn three_lines_are_a_whole_configuration() {
-    in_a_network_of_our_own(|is_own| {
+    in_an_own_network(|is_own| {
         let picture = pattern(70_000);
         let port = if is_own { 80 } else { 0 };
         let body = picture.clone();
@@ -72,7 +72,7 @@ fn three_lines_are_a_whole_configuration() {
     });
 }
 
-/// One file per object, `ab/cdef…` for the MD5 `abcdef…` of the key that stands in the file.
+/// One file per object, `ab/cdef…` for the MD5 `abcdef…` of the key in the file.
 fn expect_named_by_md5(cache: &Path, targets: &[&str]) {
     let mut found = Vec::new();
     for shard in fs::read_dir(cache).unwrap().flatten() {
@@ -104,9 +104,9 @@ fn digest(text: &[u8]) -> String {
     Md5::digest(text).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Runs in a fresh network, where ports 80 and 8080 are free, if this system lets us.
-fn in_a_network_of_our_own(run: impl FnOnce(bool) + Send + 'static) {
-    // A network belongs to a thread: sockets and processes made by it are in it.
+/// Runs in a fresh network namespace, where ports 80 and 8080 are free, if the system allows it.
+fn in_an_own_network(run: impl FnOnce(bool) + Send + 'static) {
+    // A network namespace belongs to a thread, and to the sockets and processes that it makes.
     let thread = thread::spawn(move || {
         let is_own = unshare(CloneFlags::CLONE_NEWNET).is_ok()
             && Command::new("ip")

@@ -1,4 +1,4 @@
-//! The access log's lines equal the answers given, whatever happens to the file or to workers.
+//! The access log has one line for each answer, even if the file or the workers fail.
 
 use std::collections::HashSet;
 use std::fs;
@@ -35,7 +35,7 @@ fn agents(lines: &[String]) -> Vec<String> {
     lines.iter().map(agent).collect()
 }
 
-/// One line for each answer, and nothing else.
+/// One line for each answer, and no other lines.
 fn expect_same(lines: &[String], answered: &[String]) {
     let logged = agents(lines);
     let (a, b): (HashSet<_>, HashSet<_>) = (logged.iter().collect(), answered.iter().collect());
@@ -45,7 +45,7 @@ fn expect_same(lines: &[String], answered: &[String]) {
     assert_eq!(lines.len(), answered.len(), "lines that stand twice");
 }
 
-/// Another process that holds a file's lock until it is told to go.
+/// Another process that holds a file's lock until it is told to release it.
 struct Holder {
     process: Child,
     since: Instant,
@@ -65,7 +65,7 @@ impl Holder {
         Self { process, since: Instant::now() }
     }
 
-    /// Ends it once it has held the lock for so long.
+    /// Ends it once it has held the lock for this long.
     fn release_after(mut self, time: Duration) {
         std::thread::sleep(time.saturating_sub(self.since.elapsed()));
         drop(self.process.stdin.take());
@@ -266,7 +266,7 @@ fn lines_of_a_killed_worker_are_written_by_the_master() {
 }
 
 #[test]
-fn a_stop_writes_what_is_left() {
+fn a_stop_writes_the_remaining_lines() {
     let origin = origin();
     for signal in [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT] {
         let plan = Plan::new(&origin);

@@ -1,8 +1,8 @@
-//! Answers to POST and HEAD that tell what a GET would get.
+//! Answers to POST and HEAD that change the answer to a GET.
 
 use crate::support::{Ask, Origin, Plan, Response, until_true};
 
-/// Answers a POST with what it made of its body, and says where that is to be found.
+/// Answers a POST with a page made of its body, and names the URL of that page.
 fn form(location: &'static str) -> Origin {
     Origin::answering(move |request| {
         let body = match request.method.as_str() {
@@ -46,7 +46,7 @@ fn the_answer_to_a_put_is_not_stored() {
 }
 
 #[test]
-fn what_the_key_does_not_hold_makes_nothing_for_others() {
+fn a_post_with_fields_outside_the_key_stores_nothing_for_others() {
     let origin = form("/form");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -56,7 +56,7 @@ fn what_the_key_does_not_hold_makes_nothing_for_others() {
         ktrix.ask(&ask).expect_body("made of evil");
         ktrix.get("/form").expect_miss().expect_body("made for GET");
     }
-    // Who asked is told to the origin of a GET as well.
+    // The request of a GET names the client to the origin as well.
     let ask = Ask::post("/form", "good").field("Forwarded", "for=192.0.2.1");
     ktrix.ask(&ask).expect_body("made of good");
     ktrix.get("/form").expect_hit().expect_body("made of good");

@@ -1,4 +1,4 @@
-//! Bursts: up to ten thousand clients at once, one request each, every one answered with 200.
+//! Bursts: up to ten thousand clients at once, with one request each; all are answered with 200.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn every_client_of_a_burst_is_answered() {
 }
 
 #[test]
-fn a_burst_on_what_is_not_stored_is_answered_too() {
+fn a_burst_for_an_unstored_object_is_answered_too() {
     alone();
     let origin = Origin::answering(|_| Response::ok("mine").cache("no-store"));
     let plan = Plan::new(&origin);

@@ -1,8 +1,8 @@
-//! `Cache-Status` (RFC 9211): every answer says what the cache did for it.
+//! `Cache-Status` (RFC 9211): every answer names what the cache did for it.
 
 use crate::support::{Ask, Origin, Plan, Response, until_true};
 
-/// The parameters of our member.
+/// The parameters of ktrix's own member.
 fn member(status: &str) -> Vec<String> {
     let own = status.rsplit(", ").next().unwrap_or_default();
     let mut parts = own.split("; ").map(str::to_owned);
@@ -25,7 +25,7 @@ fn hits_and_misses_say_so() {
 }
 
 #[test]
-fn what_goes_round_the_cache_says_why() {
+fn passed_requests_say_why() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin).set(
         "sites",
@@ -56,7 +56,7 @@ fn a_validated_answer_is_forwarded_for_staleness() {
 }
 
 #[test]
-fn what_the_origin_said_is_told_where_something_else_is_sent() {
+fn the_origins_status_is_reported_where_another_is_sent() {
     let origin = Origin::answering(|_| {
         Response::ok("0123456789").field("ETag", "\"x\"").cache("max-age=60")
     });
@@ -73,7 +73,7 @@ fn what_the_origin_said_is_told_where_something_else_is_sent() {
         let ask = Ask::get(target);
         let ask = field.into_iter().fold(ask, |ask, (name, value)| ask.field(name, value));
         let answer = ktrix.ask(&ask);
-        // Several parts of what is on its way may be answered with the whole.
+        // A response that is still arriving may be sent whole for several ranges.
         let may_be_whole = target == "/several" && answer.status == 200;
         assert!(answer.status == status || may_be_whole, "{answer:?}");
         let parts = member(&answer.cache_status());
@@ -97,7 +97,7 @@ fn our_member_follows_those_of_caches_behind_us() {
 }
 
 #[test]
-fn our_own_answers_carry_it_too() {
+fn synthetic_answers_have_cache_status_too() {
     let mut origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

@@ -1,4 +1,4 @@
-//! What is stored, what is not, and what a stored answer looks like.
+//! The responses that are stored, those that are not, and the form of a stored answer.
 
 use std::fs;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn a_second_request_is_a_hit() {
 }
 
 #[test]
-fn what_one_worker_stored_every_worker_serves() {
+fn every_worker_serves_an_object_stored_by_one() {
     let origin = Origin::answering(|_| Response::ok("hello").cache("max-age=60"));
     let plan = Plan::new(&origin).set("workers", "4");
     let ktrix = plan.start();
@@ -154,11 +154,11 @@ fn a_request_may_insist_on_the_origin_or_on_the_cache() {
 }
 
 #[test]
-fn a_wish_for_a_young_answer_is_judged_anew_each_time() {
+fn a_max_age_of_a_request_is_evaluated_each_time() {
     let origin = Origin::answering(|r| Response::ok(r.number.to_string()).cache("max-age=600"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
-    // The same bytes on the same connection: nothing but the answer's age changes.
+    // The same bytes on the same connection: only the answer's age changes.
     let mut client = ktrix.client();
     let ask = Ask::get("/a").field("Cache-Control", "max-age=1");
     for _ in 0..2 {
@@ -200,7 +200,7 @@ fn an_error_with_a_lifetime_is_stored_with_its_status() {
 }
 
 #[test]
-fn other_methods_go_round_the_cache() {
+fn other_methods_pass_the_cache() {
     let origin = Origin::answering(|r| Response::ok(&r.method).cache("max-age=60"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

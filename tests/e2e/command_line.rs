@@ -81,7 +81,7 @@ fn a_user_that_is_not_there_is_named_with_its_place() {
 }
 
 #[test]
-fn what_was_not_purged_ends_with_1_and_what_nobody_has_with_0() {
+fn a_failed_purge_exits_with_1_and_one_without_objects_with_0() {
     let origin = origin();
     let plan = Plan::new(&origin);
     plan.write_config();
@@ -119,7 +119,7 @@ fn a_demo_on_a_port_that_is_taken_says_so_and_nothing_else() {
 }
 
 #[test]
-fn what_is_not_yaml_or_not_there_is_named() {
+fn invalid_yaml_and_missing_files_are_named() {
     let origin = origin();
     let plan = Plan::new(&origin);
     let missing = plan.run(&["--test", "no-such-file.yaml"]);
@@ -152,8 +152,8 @@ fn signals_have_names() {
     let plan = Plan::new(&origin);
     let config = plan.config_path().display().to_string();
     plan.write_config();
-    let nobody = plan.run(&["-s", "reload", &config]);
-    assert!(!nobody.status.success(), "a signal to nobody went well");
+    let without = plan.run(&["-s", "reload", &config]);
+    assert!(!without.status.success(), "a signal without a ktrix succeeded");
     let ktrix = plan.start();
     let before = ktrix.wait_children(3);
     let send = |name: &str| {
@@ -200,7 +200,7 @@ fn a_daemon_detaches_and_is_stopped_by_name() {
     drop(guard);
 }
 
-/// Ends a daemon whose test failed.
+/// Ends a daemon after a failed test.
 struct KillOnDrop(Seen);
 
 impl Drop for KillOnDrop {
@@ -210,7 +210,7 @@ impl Drop for KillOnDrop {
 }
 
 #[test]
-fn it_runs_without_a_file() {
+fn ktrix_runs_without_a_file() {
     let origin = origin();
     let plan = Plan::new(&origin);
     let Address::Ip(listen) = plan.address else { unreachable!() };

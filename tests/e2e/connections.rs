@@ -1,5 +1,5 @@
 //! The life of a client's connection: one request after another, many at once, old clients, and
-//! those that hang up half way.
+//! clients that close half way.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn a_connection_carries_many_requests() {
 fn pipelined_requests_are_answered_in_order() {
     let origin = Origin::answering(|request| {
         let response = Response::ok(&request.target).cache("max-age=60");
-        // The first ones are the slowest, so that a wrong order would show.
+        // The first ones are the slowest, so that a wrong order would be noticed.
         let n: u64 = request.target[1..].parse().unwrap_or(0);
         response.after(Duration::from_millis(40 - n.min(40)))
     });
@@ -114,7 +114,7 @@ fn http_1_0_clients_get_what_they_understand() {
 }
 
 #[test]
-fn a_head_has_no_body_whatever_the_origin_does() {
+fn an_answer_to_head_never_has_a_body() {
     let origin = Origin::answering(|request| match &*request.target {
         "/chunked" => Response::chunked(&[b"one"]),
         "/empty" => Response::status(204),
@@ -133,7 +133,7 @@ fn a_head_has_no_body_whatever_the_origin_does() {
 }
 
 #[test]
-fn a_client_that_is_done_sending_still_gets_its_answer() {
+fn a_client_that_has_shut_down_its_side_still_gets_its_answer() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |request| match &*request.target {

@@ -1,4 +1,4 @@
-//! Processes that are killed at any moment: what is lost is what was on them, and nothing else.
+//! Processes that are killed at any moment: only their own connections are lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::support::{
     until_true,
 };
 
-/// Pages of several sizes, some of which are never stored.
+/// Pages of several sizes; some of them are never stored.
 fn pages() -> Vec<(String, Arc<[u8]>)> {
     let sizes = [100, 1_000, 5_000, 40_000, 300_000];
     (0..60)
@@ -54,7 +54,7 @@ fn killing_workers_all_the_time_costs_only_their_own_connections() {
     let mut n_kills = 0;
     let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
-        // Pace, not a wait: one kill every 200 ms is what this test is about.
+        // Pace, not a wait: this test kills a worker every 200 ms.
         thread::sleep(Duration::from_millis(200));
         let children = ktrix.workers();
         state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
@@ -75,7 +75,7 @@ fn killing_workers_all_the_time_costs_only_their_own_connections() {
     let limit = pace.limit(Duration::from_secs(1));
     assert!(report.longest < limit, "an answer took {:?}, not {limit:?}", report.longest);
 
-    // No slot and no fill stays locked: everything can be had, twice, at once.
+    // No slot and no fill stays locked: every page can be requested, twice, at once.
     for (path, body) in pages() {
         for _ in 0..2 {
             ktrix.get(&path).expect_status(200).expect_body(&body);
@@ -150,7 +150,7 @@ fn the_last_worker_is_replaced_at_once_though_it_had_only_begun() {
     let plan = Plan::new(&origin).set("workers", "2");
     let ktrix = plan.start();
     ktrix.wait_children(3);
-    // So many deaths that both workers are to stay down for some seconds.
+    // Enough deaths that both workers have to stay down for some seconds.
     until_true("deaths without end", || {
         ktrix.workers().iter().for_each(|worker| worker.signal(Signal::SIGKILL));
         plan.error_log().contains("restarted in 8s")
@@ -163,7 +163,7 @@ fn the_last_worker_is_replaced_at_once_though_it_had_only_begun() {
     for _ in 0..3 {
         let serving = until("a worker", PATIENCE, living);
         serving.signal(Signal::SIGKILL);
-        // Without a pause between the looks: the next one is to be met before it serves.
+        // Without a pause between the looks: the next worker has to be found before it serves.
         let deadline = Instant::now() + PATIENCE;
         let newborn = loop {
             match living() {
@@ -175,12 +175,12 @@ fn the_last_worker_is_replaced_at_once_though_it_had_only_begun() {
         let (pace, start) = (Pace::start(), Instant::now());
         ktrix.get("/page/1").expect_status(200);
         let (took, limit) = (start.elapsed(), pace.limit(Duration::from_millis(900)));
-        assert!(took < limit, "nobody served for {took:?}, not {limit:?}");
+        assert!(took < limit, "no worker served for {took:?}, not {limit:?}");
     }
 }
 
 #[test]
-fn a_killed_keeper_is_missed_by_nobody() {
+fn a_killed_keeper_costs_no_request() {
     let origin = page_origin();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

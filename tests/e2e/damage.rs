@@ -1,5 +1,5 @@
-//! A cache that was damaged: a flipped byte, a cut file, a foreign file, a torn or lost index. All
-//! of it is a miss and a line in the log; never a wrong answer and never a crash.
+//! A damaged cache: a flipped byte, a truncated file, a foreign file, a torn or lost index. Each is
+//! a miss and a line in the log, never a wrong answer and never a crash.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::support::{Origin, Plan, Response, pattern, until_true};
 
-/// A body that says whose it is.
+/// A body that contains its target.
 fn body(target: &str, size: usize) -> Vec<u8> {
     [target.as_bytes(), &pattern(size)].concat()
 }
@@ -36,7 +36,7 @@ fn flip(path: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 0x20], at).unwrap();
 }
 
-/// Keeps the times of a file over what is done to it.
+/// Keeps the times of a file while it is changed.
 fn unnoticed(path: &Path, change: impl FnOnce(&Path)) {
     let before: SystemTime = fs::metadata(path).unwrap().modified().unwrap();
     change(path);
@@ -49,10 +49,11 @@ fn n_lines(plan: &Plan, part: &str) -> usize {
     plan.error_log().lines().filter(|line| line.contains(part)).count()
 }
 
-/// What it is called, and how it is done to a file.
+/// The name of a damage, and the function that does it to a file.
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
 
-/// Stores objects, stops ktrix, damages each of their files its own way, and asks again.
+/// Stores objects, stops ktrix, damages each of their files in its own way, and requests them
+/// again.
 fn after_damage(size: usize, damages: &[Damage<'_>]) {
     let origin = origin(size);
     let plan = Plan::new(&origin);
@@ -123,7 +124,7 @@ fn a_cut_or_grown_file_is_a_miss() {
 }
 
 #[test]
-fn what_is_no_file_is_a_miss_and_nobody_waits_for_it() {
+fn an_object_that_is_no_plain_file_is_a_miss_without_a_wait() {
     let replace = |path: &Path, make: &dyn Fn(&Path)| {
         fs::remove_file(path).unwrap();
         make(path);
@@ -171,7 +172,7 @@ fn a_foreign_file_under_a_keys_name_is_a_miss() {
 }
 
 #[test]
-fn damage_while_it_runs_is_seen_too() {
+fn damage_while_ktrix_runs_is_noticed_too() {
     let size = 3 << 20;
     let origin = origin(size);
     let plan = Plan::new(&origin).set("cache", "{path: $DIR/cache, memory: 1 MiB}");
@@ -190,7 +191,7 @@ fn damage_while_it_runs_is_seen_too() {
     }
 }
 
-/// Stores objects, stops ktrix, does something to the index, and asks again.
+/// Stores objects, stops ktrix, damages the index, and requests the objects again.
 fn after_index_damage(damage: impl Fn(&Path)) {
     let mut origin = origin(5_000);
     let plan = Plan::new(&origin);
@@ -218,7 +219,7 @@ fn after_index_damage(damage: impl Fn(&Path)) {
 }
 
 #[test]
-fn a_torn_index_is_mended_or_rebuilt() {
+fn a_torn_index_is_repaired_or_rebuilt() {
     after_index_damage(|index| {
         let len = fs::metadata(index).unwrap().len();
         let file = File::options().write(true).open(index).unwrap();
@@ -260,7 +261,7 @@ fn a_lost_index_is_rebuilt_from_the_files() {
 }
 
 #[test]
-fn verify_names_what_is_damaged() {
+fn verify_names_damaged_objects() {
     let origin = origin(5_000);
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -279,7 +280,7 @@ fn verify_names_what_is_damaged() {
 }
 
 #[test]
-fn the_scrub_finds_damage_before_anybody_asks() {
+fn the_scrub_finds_damage_before_a_request() {
     let origin = Origin::answering(|_| Response::ok(pattern(20_000)).cache("max-age=600"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

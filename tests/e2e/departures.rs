@@ -1,5 +1,5 @@
-//! Clients that go away while they wait for an origin: it is noticed without a write to them, and
-//! what nobody waits for is not fetched any longer.
+//! Clients that leave while they wait for an origin: ktrix notices without a write to them, and
+//! ends a fetch without clients.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::support::{Ask, Client, Gate, Ktrix, Origin, Plan, Response, pattern, 
 const ROUTES: &str =
     "[{routes: [{path: /, upstream: app}, {path: /off, upstream: app, cache: off}]}]";
 
-/// More than is fetched to its end for nobody.
+/// More than ktrix fetches without a client.
 const LARGE: usize = 4 << 20;
 
 /// An origin that keeps back the heads of `/.../head`, and most of the body of everything else.
@@ -27,7 +27,8 @@ fn held(gate: &Gate) -> Origin {
     })
 }
 
-/// Has ktrix listen on a Unix socket too, and first: it is there when the other accepts.
+/// Lets ktrix listen on a Unix socket too, as the first address: it is there when the other
+/// accepts.
 fn listen_on_unix(plan: &Plan) -> PathBuf {
     let socket = plan.dir().join("ktrix.sock");
     let Address::Ip(ip) = plan.address else { unreachable!("plans listen on an IP address") };
@@ -35,7 +36,7 @@ fn listen_on_unix(plan: &Plan) -> PathBuf {
     socket
 }
 
-/// Waits for a line in the access log that says that the client went.
+/// Waits for a line in the access log that the client left.
 fn wait_logged(ktrix: &Ktrix<'_>, target: &str, status: u16) {
     until_true(&format!("a line for {target} that says {status} and client-gone"), || {
         ktrix.plan.access_lines().iter().any(|line| {
@@ -97,7 +98,7 @@ fn closing_a_unix_socket_is_noticed_as_well() {
 }
 
 #[test]
-fn who_has_only_said_everything_is_still_answered() {
+fn half_closed_client_still_gets_its_answer() {
     let gate = Gate::new();
     let origin = held(&gate);
     let plan = Plan::new(&origin).set("sites", ROUTES);
@@ -122,7 +123,7 @@ fn who_has_only_said_everything_is_still_answered() {
 }
 
 #[test]
-fn a_fetch_goes_on_for_those_who_stay_and_ends_with_the_last() {
+fn a_fetch_goes_on_for_remaining_clients_and_ends_with_the_last() {
     let gate = Gate::new();
     let origin = held(&gate);
     let plan = Plan::new(&origin).set("workers", "1");
@@ -135,7 +136,7 @@ fn a_fetch_goes_on_for_those_who_stay_and_ends_with_the_last() {
             origin.wait_requests(1);
         }
     }
-    // The last one stays, though the first, who led, and others leave.
+    // The last one stays, although the first, the leader, and others leave.
     let mut last = clients.pop().unwrap();
     clients.into_iter().for_each(Client::reset);
     until_true("three that left", || {
@@ -149,7 +150,7 @@ fn a_fetch_goes_on_for_those_who_stay_and_ends_with_the_last() {
 }
 
 #[test]
-fn who_leaves_the_line_for_a_connection_makes_room() {
+fn a_client_that_leaves_the_queue_makes_room() {
     let gate = Gate::new();
     let origin = held(&gate);
     let upstream = format!("{{servers: [\"{}\"], connections: 1, pending: 1}}", origin.name());
@@ -162,7 +163,7 @@ fn who_leaves_the_line_for_a_connection_makes_room() {
         let mut next = ktrix.client();
         let target = format!("/off/{i}");
         next.send(&Ask::get(&target));
-        // The line has one place.
+        // The queue has one place.
         next.wait_taken();
         next.reset();
         wait_logged(&ktrix, &target, 499);
@@ -173,7 +174,7 @@ fn who_leaves_the_line_for_a_connection_makes_room() {
 }
 
 #[test]
-fn what_changes_something_is_waited_for_though_nobody_listens() {
+fn an_unsafe_request_is_completed_without_its_client() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |request| match &*request.method {
@@ -190,5 +191,5 @@ fn what_changes_something_is_waited_for_though_nobody_listens() {
     client.reset();
     ktrix.get("/a").expect_hit().expect_body("0");
     gate.open();
-    until_true("the object to be asked for anew", || ktrix.get("/a").text() == "2");
+    until_true("the object to be fetched again", || ktrix.get("/a").text() == "2");
 }

@@ -1,11 +1,11 @@
-//! An origin that dies while it is asked about what is stored: in front of a waiting client, and
-//! behind a stale answer.
+//! An origin that dies while it validates a stored response: with a client that waits, and in the
+//! background of a stale answer.
 
 use std::sync::{Arc, Mutex};
 
 use crate::support::{Ask, Origin, Plan, Response, until_true};
 
-/// Where an origin dies that is asked whether what is stored is still good.
+/// The point at which an origin dies during validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Death {
     /// It answers, and goes on living.
@@ -41,8 +41,8 @@ impl Death {
     }
 }
 
-/// An origin whose stored answers are stale at once with `control`, and which dies as it is told
-/// when it is asked about them; later it lets them live for `renewed`.
+/// An origin with stored answers that are stale at once with `control`. It dies as it is told when
+/// it validates them; later it confirms them for `renewed`.
 fn mortal(control: &'static str, renewed: &'static str) -> (Origin, Arc<Mutex<Death>>) {
     let death = Arc::new(Mutex::new(Death::None));
     let how = Arc::clone(&death);
@@ -55,13 +55,13 @@ fn mortal(control: &'static str, renewed: &'static str) -> (Origin, Arc<Mutex<De
     (origin, death)
 }
 
-/// How often the whole was asked for.
+/// The number of requests for the whole.
 fn n_whole(origin: &Origin) -> usize {
     origin.requests().iter().filter(|request| !request.has("if-none-match")).count()
 }
 
 #[test]
-fn what_is_stored_survives_an_origin_that_dies_while_it_is_validated() {
+fn stored_objects_survive_an_origin_that_dies_during_validation() {
     let (origin, death) = mortal("max-age=0, stale-if-error=600", "max-age=600");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -83,7 +83,7 @@ fn what_is_stored_survives_an_origin_that_dies_while_it_is_validated() {
 }
 
 #[test]
-fn what_must_be_validated_is_not_served_when_the_origin_dies() {
+fn must_revalidate_objects_are_not_served_when_the_origin_dies() {
     let (origin, death) = mortal("no-cache", "no-cache");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -118,7 +118,7 @@ fn a_large_successor_that_breaks_off_replaces_nothing() {
 }
 
 #[test]
-fn a_refresh_behind_an_answer_may_fail_unseen() {
+fn a_background_refresh_may_fail_unseen() {
     let (origin, death) = mortal("max-age=0, stale-while-revalidate=600", "max-age=600");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -145,7 +145,7 @@ fn a_refresh_behind_an_answer_may_fail_unseen() {
 }
 
 #[test]
-fn a_head_that_dies_leaves_what_is_stored() {
+fn a_failed_head_leaves_the_stored_object() {
     let (origin, death) = mortal("max-age=0", "max-age=600");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

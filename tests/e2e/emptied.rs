@@ -1,4 +1,4 @@
-//! A cache directory that somebody empties, damages or replaces while ktrix runs.
+//! A cache directory that is emptied, damaged or replaced while ktrix runs.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn origin() -> Origin {
     })
 }
 
-/// What `rm -rf cache/*` does.
+/// The effect of `rm -rf cache/*`.
 fn empty(plan: &Plan) {
     for entry in fs::read_dir(plan.cache_dir()).unwrap() {
         let path = entry.unwrap().path();
@@ -34,8 +34,8 @@ fn store_ten(ktrix: &Ktrix<'_>) {
     }
 }
 
-/// Waits for a line of the error log that the master writes when it wakes, which it does here more
-/// often than it has to.
+/// Waits for a line of the error log that the master writes when it wakes; the test wakes it more
+/// often than usual.
 fn wait_told(ktrix: &Ktrix<'_>, part: &str) {
     until_true(part, || {
         ktrix.signal(Signal::SIGUSR1);
@@ -54,7 +54,7 @@ fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
 }
 
 #[test]
-fn an_emptied_directory_is_filled_again_and_opened_anew_by_a_reload() {
+fn an_emptied_directory_is_filled_again_and_reopened_by_a_reload() {
     let origin = origin();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -79,7 +79,7 @@ fn an_emptied_directory_is_filled_again_and_opened_anew_by_a_reload() {
 }
 
 #[test]
-fn lost_purges_and_a_lost_index_are_told_and_nothing_that_was_purged_comes_back() {
+fn lost_purges_and_a_lost_index_are_logged_and_no_purged_object_comes_back() {
     let origin = origin();
     let plan = Plan::new(&origin).set(
         "cache",
@@ -123,14 +123,14 @@ fn lost_purges_and_a_lost_index_are_told_and_nothing_that_was_purged_comes_back(
 }
 
 #[test]
-fn an_index_that_was_being_made_from_the_files_when_ktrix_ended_is_made_to_the_end() {
+fn an_interrupted_index_rebuild_is_continued() {
     let origin = origin();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
     store_ten(&ktrix);
     ktrix.stop();
     fs::remove_file(plan.cache_dir().join("index")).unwrap();
-    // A ktrix that gets no further than this: its keeper has taken in nothing.
+    // A ktrix that stops here: its keeper has indexed no file.
     let (index, _) = Index::open(&plan.cache_dir(), 10_000).unwrap();
     index.attach().unwrap();
     assert!(index.mark_clean().unwrap());
@@ -150,7 +150,7 @@ fn an_index_that_was_being_made_from_the_files_when_ktrix_ended_is_made_to_the_e
 }
 
 #[test]
-fn an_index_that_is_cut_costs_workers_and_is_opened_anew() {
+fn a_truncated_index_costs_workers_and_is_reopened() {
     for (name, percent) in [("index", 0), ("index", 50), ("purges", 0)] {
         let origin = origin();
         let plan = Plan::new(&origin);
@@ -175,7 +175,7 @@ fn an_index_that_is_cut_costs_workers_and_is_opened_anew() {
 }
 
 #[test]
-fn a_directory_that_was_emptied_is_told_without_a_reload() {
+fn an_emptied_directory_is_logged_without_a_reload() {
     let origin = origin();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -205,7 +205,7 @@ fn a_cache_directory_has_one_ktrix() {
     let out = second.run(&[&second.config_path().display().to_string()]);
     let said = format!("{}{}", text(&out), second.error_log());
     assert!(!out.status.success() && said.contains(&held), "{said}");
-    // Nor can it be had by a reload, which then changes nothing.
+    // Nor can a reload take it over; the reload then changes nothing.
     let own = "{path: $DIR/cache, size: 1 GiB, objects: 5000}";
     second.put("cache", own);
     let other = second.start();
@@ -239,7 +239,7 @@ fn a_reload_to_a_cache_that_cannot_be_opened_keeps_the_one_in_use() {
     assert!(line.ends_with("; the configuration in use stays"), "{line}");
     store_ten(&ktrix);
     assert_eq!(origin.n_requests(), n_before);
-    // Another number of objects is no news about what somebody did.
+    // Another number of objects does not count as a removed file.
     plan.put("cache", "{path: $DIR/cache, objects: 5000}");
     plan.write_config();
     reload(&ktrix);

@@ -1,10 +1,10 @@
-//! A cache that is full: it stays within its bounds, and what is being read stays whole.
+//! A full cache: it stays within its bounds, and an object that is being read stays whole.
 
 use ktrix::cache::index::Index;
 
 use crate::support::{Ask, Origin, PATIENCE, Plan, Response, pattern, until, until_true};
 
-/// A small cache, with what else its mapping says.
+/// A small cache, with further keys of its mapping.
 fn small(more: &str) -> String {
     format!("{{path: $DIR/cache, size: 8 MiB, objects: 1000, memory: 1 MiB, {more}}}")
 }
@@ -18,7 +18,7 @@ fn index(plan: &Plan) -> Index {
     until("the cache's index", PATIENCE, || Index::open_existing(&plan.cache_dir()).ok())
 }
 
-/// Asks for these pages, many at a time.
+/// Requests these pages, many at a time.
 fn ask_all(plan: &Plan, numbers: std::ops::Range<usize>, mut between: impl FnMut()) {
     let mut client = crate::support::Client::connect(&plan.address);
     for start in numbers.clone().step_by(50) {
@@ -36,7 +36,7 @@ fn ask_all(plan: &Plan, numbers: std::ops::Range<usize>, mut between: impl FnMut
 #[test]
 fn far_more_urls_than_objects_leave_the_cache_within_its_bounds_all_along() {
     let origin = pages();
-    // A page weighs a block of 4 KiB: of 8 MiB there are objects enough first, of 2 MiB bytes.
+    // A page takes a block of 4 KiB: 8 MiB reach the limit of objects first, 2 MiB that of bytes.
     for mib in [8, 2] {
         let size_bytes = mib << 20;
         let cache = format!("{{path: $DIR/cache, size: {mib} MiB, objects: 1000, admission: off}}");
@@ -55,7 +55,7 @@ fn far_more_urls_than_objects_leave_the_cache_within_its_bounds_all_along() {
         };
         assert!(is_full, "it was never full: {most:?} of {mib} MiB");
         until_true("files to be as many as slots", || {
-            // The sum that is kept of them may be off by what comes while it is counted anew.
+            // The stored sum may differ by the objects that arrive while it is counted again.
             plan.cache_files().len() == index.iter().count()
         });
         ktrix.stop();
@@ -64,7 +64,7 @@ fn far_more_urls_than_objects_leave_the_cache_within_its_bounds_all_along() {
 }
 
 #[test]
-fn a_full_cache_stores_what_is_asked_for_twice() {
+fn a_full_cache_stores_objects_at_their_second_request() {
     let origin = pages();
     let plan = Plan::new(&origin).set("cache", &small("admission: on"));
     let ktrix = plan.start();
@@ -98,7 +98,7 @@ fn an_object_that_is_evicted_while_it_is_read_arrives_whole() {
     let mut reader = ktrix.client().receive_buffer(64 << 10);
     reader.send(&Ask::get("/large").field("connection", "close"));
     let (status, _) = reader.answer_head();
-    // As if the hand had come by since: the next time, it is the oldest and not in use.
+    // As if the hand had passed since: the next time, it is the oldest and not in use.
     let index = index(&plan);
     for view in index.iter() {
         index.forget_visit(view.at);
@@ -109,7 +109,7 @@ fn an_object_that_is_evicted_while_it_is_read_arrives_whole() {
     let (rest, _) = reader.read_to_end("the rest of the object");
     assert_eq!((status, large.len()), (200, 1));
     assert!(rest.len() == body.len() && rest == body, "{} of {}", rest.len(), body.len());
-    // Nor does a worker that had it open keep its space from the disk for long.
+    // Nor does a worker with the file open keep its space on the disk for long.
     until_true("the evicted file to be closed", || {
         ktrix.workers().iter().all(|worker| !has_deleted_file(worker.pid, &plan))
     });

@@ -1,4 +1,4 @@
-//! One fetch for many: everybody who asks for a cold object follows its one fill.
+//! One fetch for many: all clients of a cold object follow its one fill.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ fn four_workers(origin: &Origin) -> Plan {
     Plan::new(origin).set("workers", "4")
 }
 
-/// An origin whose large object stops at this byte until the gate opens.
+/// An origin with a large object that stops at this byte until the gate opens.
 fn held_at(byte: usize, gate: &Gate) -> Origin {
     let (gate, body): (Gate, Arc<[u8]>) = (gate.clone(), pattern(LARGE).into());
     Origin::answering(move |_| {
@@ -50,7 +50,7 @@ fn read_against(client: &mut Client, body: &[u8], first: impl FnOnce()) {
 fn two_hundred_clients_of_a_cold_object_cost_one_request() {
     alone();
     let gate = Gate::new();
-    // The origin keeps its last 2 MiB until everybody has seen a first byte.
+    // The origin holds its last 2 MiB until every client has seen a first byte.
     let origin = held_at(6 << 20, &gate);
     let plan = four_workers(&origin);
     let ktrix = plan.start();
@@ -107,7 +107,7 @@ fn clients_that_came_while_the_head_was_awaited_follow_too() {
 }
 
 #[test]
-fn who_follows_is_told_so_and_who_leads_is_not() {
+fn followers_are_marked_collapsed_and_leaders_are_not() {
     let gate = Gate::new();
     let origin = held_at(1 << 20, &gate);
     let plan = four_workers(&origin);
@@ -136,7 +136,7 @@ fn fifty_at_once_for_an_uncacheable_object_do_not_queue() {
     let origin = Origin::answering(move |request| {
         let response = Response::ok("mine").cache("no-store");
         match request.number {
-            // Until its head is seen nobody can know that the object is not for all.
+            // Until its head arrives, ktrix cannot know that the object is not shared.
             0 => response,
             1..50 => response.gated(&held[0]),
             _ => response.gated(&held[1]),
@@ -149,7 +149,7 @@ fn fifty_at_once_for_an_uncacheable_object_do_not_queue() {
         for client in &mut clients {
             client.send(&Ask::get("/mine"));
         }
-        // All of them are at the origin at the same time: nobody waits for another's answer.
+        // All of them are at the origin at the same time: no client waits for another's answer.
         let n = 50 * (round + 1);
         until_true(&format!("{n} requests at the origin at once"), || origin.n_requests() == n);
         gate.open();
@@ -161,7 +161,7 @@ fn fifty_at_once_for_an_uncacheable_object_do_not_queue() {
 }
 
 #[test]
-fn a_client_that_leaves_does_not_end_what_others_read() {
+fn a_client_that_leaves_does_not_end_the_answers_of_others() {
     let gate = Gate::new();
     let origin = held_at(1 << 20, &gate);
     let plan = four_workers(&origin);
@@ -246,7 +246,7 @@ fn followers_in_the_middle_see_that_their_answer_is_not_whole() {
 }
 
 #[test]
-fn nobody_waits_for_a_dead_origin_behind_another() {
+fn no_client_waits_for_a_dead_origin_behind_another() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |_| Response::ok("late").gated(&held));

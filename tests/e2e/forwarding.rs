@@ -1,9 +1,9 @@
-//! What ktrix adds to a message on its way, and what goes no further.
+//! The fields that ktrix adds to a message, and those that it does not forward.
 
 use crate::support::{Ask, Origin, Plan, Response};
 
 #[test]
-fn the_origin_learns_who_asks() {
+fn the_origin_gets_the_clients_address() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -22,7 +22,7 @@ fn the_origin_learns_who_asks() {
 }
 
 #[test]
-fn what_others_wrote_before_us_stays_in_front() {
+fn earlier_forwarding_fields_stay_in_front() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -58,7 +58,7 @@ fn hop_by_hop_fields_of_a_request_go_no_further() {
 }
 
 #[test]
-fn connection_cannot_name_what_matters() {
+fn connection_cannot_remove_deciding_fields() {
     let origin = Origin::answering(|r| Response::ok(r.field("authorization").unwrap_or("none")));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

@@ -1,4 +1,4 @@
-//! A cache directory on a disk that is full: every client still gets its answer.
+//! A cache directory on a full disk: every client still gets its answer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 
 use crate::support::{Origin, Plan, Response, pattern, until, until_true};
 
-/// A small file system of memory, unmounted at the end.
+/// A small tmpfs, unmounted at the end.
 struct Small(PathBuf);
 
 impl Small {
@@ -51,7 +51,7 @@ fn origin() -> Origin {
     })
 }
 
-/// `free` is little: with its default the keeper would empty so small a disk again and again.
+/// `free` is small: with its default the keeper would empty such a small disk again and again.
 const CACHE: &str =
     "{path: $DIR/cache, size: 1 GiB, free: 64 KiB, objects: 1000, object: 64 MiB, memory: 1 MiB}";
 
@@ -76,7 +76,7 @@ fn every_client_gets_its_answer_and_the_log_one_line() {
         let answer = ktrix.get(&format!("/{kind}/{i}"));
         answer.expect_status(200).expect_body(pattern(1 << 20));
     }
-    // Nor does it help to evict: somebody else takes the last block.
+    // Nor does eviction help: another program takes the last block.
     fill(&plan.cache_dir().join("filler"));
     for i in 20..40 {
         let kind = if i % 2 == 0 { "sized" } else { "chunked" };
@@ -92,7 +92,7 @@ fn every_client_gets_its_answer_and_the_log_one_line() {
     plan.verify_cache();
 }
 
-/// Takes what is left, to the last block.
+/// Takes the rest, to the last block.
 fn fill(path: &Path) {
     let _ = fs::write(path, vec![b'x'; 9 << 20]);
 }
@@ -115,7 +115,7 @@ fn when_there_is_room_again_it_is_used() {
 }
 
 #[test]
-fn what_is_to_stay_free_stays_free() {
+fn the_free_space_limit_holds() {
     let origin = origin();
     let cache = "{path: $DIR/cache, size: 1 GiB, objects: 1000, memory: 1 MiB, free: 8 MiB, \
                  admission: off}";

@@ -1,4 +1,4 @@
-//! The tools of the conversations, held against each other without a ktrix between them.
+//! The tools of the conversations, tested against each other without a ktrix between them.
 
 use std::time::Duration;
 

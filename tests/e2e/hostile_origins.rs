@@ -1,5 +1,5 @@
-//! Origins that lie, stumble or never stop: the client gets 502, 504 or an answer that it can see
-//! is not whole; nothing of it is stored, and the next request is served as if nothing had been.
+//! Origins that lie, stop halfway or never stop: the client gets 502, 504 or an answer that is
+//! visibly incomplete; no part of it is stored, and the next request is served as usual.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ const LIMITS: &str = "{first-byte: 1s, idle: 1s, connect: 1s}";
 
 type Make = fn() -> Response;
 
-/// Answers that break off or break the rules, each of which would be stored if it were whole.
+/// Answers that break off or break the rules; each would be stored if it were whole.
 const BROKEN: &[(&str, Make)] = &[
     ("cut in the length", || Response::ok(pattern(50_000)).cut_at(20_000).cache("max-age=60")),
     ("cut before the body", || Response::ok(pattern(50_000)).cut_at(0).cache("max-age=60")),
@@ -58,7 +58,7 @@ const BROKEN: &[(&str, Make)] = &[
     ("another protocol", || Response::raw("ICY 200 OK\r\nContent-Length: 0\r\n\r\n")),
     ("HTTP/2", || Response::raw("HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n")),
     ("nothing", || Response::raw("")),
-    ("a switch nobody asked for", || {
+    ("a protocol switch without a request for it", || {
         Response::raw(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         )
@@ -78,7 +78,7 @@ fn raw(fields: &str, body: &str) -> Response {
     Response::raw(format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{fields}\r\n\r\n{body}"))
 }
 
-/// The answer is an error of ours, or can be seen not to be whole.
+/// The answer is an error of ktrix, or visibly incomplete.
 fn expect_refused(name: &str, outcome: Result<crate::support::Answer, Broken>) {
     match outcome {
         Ok(answer) => assert!(
@@ -172,7 +172,7 @@ fn a_flood_of_interim_answers_is_cut() {
     });
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
-    // The interim answers may be passed on, but not without end.
+    // The interim answers may be forwarded, but not without end.
     let mut client = ktrix.client();
     client.write(&Ask::get("/a").bytes("a"));
     let (bytes, _) = client_until_final(&mut client);

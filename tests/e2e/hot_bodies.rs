@@ -1,4 +1,4 @@
-//! Where the bodies of what is asked for most are sent from: memory, within its bounds, or files.
+//! The source of hot bodies: memory, within its bounds, or files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn has_file(ktrix: &Ktrix<'_>) -> bool {
     names.any(|name| name.starts_with(&dir) && name.parent().is_some_and(|parent| parent != dir))
 }
 
-/// Asks often enough for a body to be taken into memory, if it is to be.
+/// Requests often enough for a body to be taken into memory, if it is at all.
 fn warm(ktrix: &Ktrix<'_>, target: &str) {
     ktrix.get(target).expect_status(200);
     ktrix.wait_hit(target);
@@ -27,7 +27,7 @@ fn warm(ktrix: &Ktrix<'_>, target: &str) {
 }
 
 #[test]
-fn what_is_asked_for_again_is_sent_from_memory() {
+fn a_body_that_is_requested_again_is_sent_from_memory() {
     let body = pattern(700_000);
     let of_origin = body.clone();
     let origin = Origin::answering(move |_| Response::ok(&of_origin).cache("max-age=600"));
@@ -45,7 +45,7 @@ fn what_is_asked_for_again_is_sent_from_memory() {
     let mut slow = ktrix.client().receive_buffer(4096);
     slow.send(&Ask::get("/a").field("connection", "close"));
     assert_eq!(slow.answer_head().0, 200);
-    // What one sends is not taken from it by a purge, and nobody is given it afterwards.
+    // A purge does not end a body that is being sent, and no client gets it afterwards.
     ktrix.ask(&Ask::new("PURGE", "/a")).expect_status(200);
     ktrix.get("/a").expect_miss().expect_body(&body);
     let (rest, _) = slow.read_to_end("the rest of what was purged");
@@ -54,7 +54,7 @@ fn what_is_asked_for_again_is_sent_from_memory() {
 }
 
 #[test]
-fn what_is_too_large_stays_in_its_file() {
+fn a_body_over_the_limit_stays_in_its_file() {
     let origin = Origin::answering(|request| {
         let len = if request.target == "/larger" { 200_001 } else { 200_000 };
         Response::ok(pattern(len)).cache("max-age=600")

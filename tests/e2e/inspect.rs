@@ -1,5 +1,5 @@
-//! Looking into the cache of a running ktrix: what is listed, shown and written out is what was
-//! stored, whatever goes on meanwhile, and nobody notices that somebody looked.
+//! Inspecting the cache of a running ktrix: the output shows the stored objects, even under load,
+//! and has no effect on ktrix.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use crate::support::ktrix::{BINARY, text};
 use crate::support::socket::Address;
 use crate::support::{Ask, Client, Ktrix, Origin, Plan, Response, pattern};
 
-/// Answers with what it was asked for, in so many bytes.
+/// Answers with the requested target, in this many bytes.
 fn origin(size: usize) -> Origin {
     Origin::answering(move |r| {
         let body = [r.target.as_bytes(), &pattern(size)].concat();
@@ -28,7 +28,7 @@ fn url(plan: &Plan, target: &str) -> String {
     format!("http://{ip}{target}")
 }
 
-/// Runs `ktrix cache` with these arguments, and gives what it prints.
+/// Runs `ktrix cache` with these arguments, and returns its output.
 #[track_caller]
 fn look(plan: &Plan, args: &[&str]) -> String {
     let output = plan.run(&arguments(plan, args));
@@ -59,7 +59,7 @@ fn stored(ktrix: &Ktrix<'_>, targets: &[&str]) {
 }
 
 #[test]
-fn the_list_is_what_was_stored() {
+fn the_list_names_the_stored_objects() {
     let origin = Origin::answering(|r| {
         let age = if r.target.starts_with("/old") { "max-age=0" } else { "max-age=600" };
         Response::ok(r.target.clone()).cache(age).field("ETag", "\"x\"")
@@ -88,9 +88,9 @@ fn the_list_is_what_was_stored() {
     assert_eq!(urls(&values(&text(&by_dir))), BTreeSet::from(expected));
 }
 
-/// Four clients ask for ten times as much as there is room for, while somebody lists it.
+/// Four clients request ten times as much as fits, while another lists the cache.
 #[test]
-fn what_is_listed_under_load_and_eviction_is_whole() {
+fn lists_under_load_and_eviction_are_whole() {
     let origin = origin(6000);
     let plan = Plan::new(&origin)
         .set("cache", "{path: $DIR/cache, size: 2 MiB, objects: 1000, memory: 1 MiB}");
@@ -128,7 +128,7 @@ fn what_is_listed_under_load_and_eviction_is_whole() {
     });
 }
 
-/// The hits of what is stored for a target and a language.
+/// The hits of the object that is stored for a target and a language.
 fn hits(plan: &Plan, target: &str, language: &str) -> u64 {
     let field = format!("Accept-Language: {language}");
     let shown = look(plan, &["show", &url(plan, target), "-H", &field, "--json"]);
@@ -137,7 +137,7 @@ fn hits(plan: &Plan, target: &str, language: &str) -> u64 {
 }
 
 #[test]
-fn the_answers_of_all_workers_from_what_is_stored_are_counted() {
+fn hits_of_all_workers_are_counted() {
     let origin = Origin::answering(|r| {
         let response = Response::ok(pattern(5000)).cache("max-age=600").field("ETag", "\"x\"");
         match r.target == "/vary" {
@@ -152,8 +152,8 @@ fn the_answers_of_all_workers_from_what_is_stored_are_counted() {
         // The first hit ends the wait.
         crate::support::until_true("a hit", || ktrix.ask(&ask).is_hit());
         let mut n_hits = 1;
-        // Each on a connection of its own, and so with either worker, by the way of the same bytes
-        // and by all the others.
+        // Each on a connection of its own, and so with either worker, with and without the alias of
+        // the same bytes.
         for _ in 0..10 {
             for ask in [
                 ask.clone(),
@@ -182,12 +182,12 @@ fn the_answers_of_all_workers_from_what_is_stored_are_counted() {
     assert_eq!(counted, [81; 3]);
     let shown = look(&plan, &["show", &url(&plan, "/a")]);
     assert!(shown.contains("\nhits: 81, used since eviction last looked: yes\n"), "{shown}");
-    // What is stored anew has a count of its own.
+    // An object that is stored again has a count of its own.
     ktrix.ask(&Ask::get("/a").field("Cache-Control", "no-cache")).expect_status(200);
     crate::support::until_true("another count", || hits(&plan, "/a", "de") == 0);
 }
 
-/// Ends the clients of a test that failed too, for which its scope would wait for ever.
+/// Ends the clients of a failed test too, since its scope would wait for ever.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -237,7 +237,7 @@ fn a_variant_is_shown_and_written_out_by_the_fields_that_choose_it() {
 }
 
 #[test]
-fn what_is_shown_is_the_head_and_the_body_that_clients_get() {
+fn shown_head_and_body_are_those_that_clients_get() {
     let origin = origin(300_000);
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -281,7 +281,7 @@ fn damage_is_named_and_never_served_or_crashed_on() {
     assert!(text(&verified).contains("4 faults"), "{}", text(&verified));
 }
 
-/// A command that wrote anything would be noticed by those who serve.
+/// A command that wrote anything would affect the running ktrix.
 #[test]
 fn looking_leaves_no_trace() {
     let origin = origin(100);
@@ -298,7 +298,7 @@ fn looking_leaves_no_trace() {
         &["du", "--by", "status"],
         &["verify"],
     ];
-    // Beside one that runs and has nothing to do, and where none does.
+    // Beside an idle ktrix, and without one.
     let seen = || (fs::read(&index).unwrap(), plan.cache_files());
     let mut last = seen();
     crate::support::until_true("the writers to be at rest", || {
@@ -327,7 +327,7 @@ fn looking_leaves_no_trace() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_reader_that_leaves_early_is_no_error() {
     let origin = origin(100);
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -354,7 +354,7 @@ fn progress_is_for_terminals_alone() {
     command.args(arguments(&plan, &["verify"])).env("TERM", "xterm").stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(terminal.slave);
     let child = command.spawn().expect("start ktrix");
-    // The command holds the other end; what was printed can be read when it is gone.
+    // The command holds the other end; its output can be read once it has ended.
     drop(command);
     let output = child.wait_with_output().unwrap();
     let mut shown = [0; 4096];

@@ -1,4 +1,4 @@
-//! `ktrix explain` says beforehand what a running ktrix then does, and which rule made it so.
+//! `ktrix explain` predicts what a running ktrix then does, and names the rule of each step.
 
 use crate::support::ktrix::text;
 use crate::support::socket::Address;
@@ -14,7 +14,7 @@ const SITES: &str = "\
 {path: /told, upstream: app, cache: {ignore: expires, cache-status: [key]}}, \
 {path: /best, upstream: app, cache: {vary-language: best}}]}]";
 
-/// What the target says about caching: each has an ETag, and a 304 says the same again.
+/// The target's answer: each has an ETag, and a 304 has the same fields.
 fn answer(request: &Request) -> Response {
     if let Some(range) = request.field("range").filter(|_| request.target.starts_with("/part")) {
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
@@ -58,7 +58,7 @@ fn answer(request: &Request) -> Response {
     response.cache(control).field("Age", age).field("ETag", "\"x\"")
 }
 
-/// One request: what is asked, the verdict that is expected and a rule or line that must be named.
+/// One request: the request, the expected verdict, and a rule or line that must be named.
 struct Case {
     method: &'static str,
     target: &'static str,
@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
     case("PURGE", "/a", &[("Ktrix-Purge", "everything")], "own", "purge nothing: Ktrix-Purge"),
 ];
 
-/// What is stored before: one request for each target of which something is to be there.
+/// Stores objects first: one request for each target with a stored object.
 fn prime(ktrix: &Ktrix<'_>) {
     let stored = [
         "/a",
@@ -157,7 +157,7 @@ fn prime(ktrix: &Ktrix<'_>) {
         ktrix.ask(&ask).expect_status(200);
     }
     ktrix.ask(&Ask::get("/part").field("Range", "bytes=0-3")).expect_status(206);
-    // Variants have notes beside them: what chooses, and which there are.
+    // Variants have further files: the marker and the list.
     let is_note =
         |line: &str| [" vary ", " list ", " part "].iter().any(|word| line.contains(word));
     until("all of it to be stored", crate::support::PATIENCE, || {
@@ -182,7 +182,7 @@ fn explained(plan: &Plan, case: &Case) -> serde_json::Value {
     serde_json::from_str(&text(&output)).unwrap()
 }
 
-/// The parameters of a `Cache-Status` member; `ttl` only as such, for the clock goes on.
+/// The parameters of a `Cache-Status` member; `ttl` without its value, since the clock goes on.
 fn parameters(status: &str) -> Vec<String> {
     let own = status.rsplit(", ").next().unwrap_or_default();
     let name =
@@ -191,7 +191,7 @@ fn parameters(status: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_explained_is_what_is_done() {
+fn explanations_match_the_behaviour() {
     let origin = Origin::answering(answer);
     let plan = Plan::new(&origin).set("sites", SITES);
     let ktrix = plan.start();
@@ -223,7 +223,7 @@ fn what_is_explained_is_what_is_done() {
                 let seen = String::from_utf8(origin.last().head.raw).unwrap();
                 assert_eq!(seen.trim_end().replace("\r\n", "\n"), request.trim_end(), "{name}");
             }
-            // What is missing is told as a range.
+            // Missing bytes are shown as a range.
             None if case.verdict == "partial" => {}
             None => assert_eq!(origin.n_requests(), n_before, "{name}"),
         }
@@ -231,7 +231,7 @@ fn what_is_explained_is_what_is_done() {
 }
 
 #[test]
-fn the_arithmetic_and_the_lines_are_told() {
+fn ages_lifetimes_and_lines_are_explained() {
     let origin = Origin::answering(|_| {
         let expires = date_from_now(500);
         Response::ok("x").field("Expires", expires).field("Age", 30).field("Date", date_from_now(0))
@@ -275,7 +275,7 @@ fn the_arithmetic_and_the_lines_are_told() {
 }
 
 #[test]
-fn who_may_purge_is_told_by_its_line() {
+fn permitted_purgers_are_named_with_their_line() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let purge = || explained(&plan, &case("PURGE", "/x", &[], "own", ""));
@@ -301,7 +301,7 @@ fn who_may_purge_is_told_by_its_line() {
 }
 
 #[test]
-fn what_was_purged_is_told_as_it_then_counts() {
+fn purged_objects_are_explained_as_they_count() {
     let origin = Origin::answering(answer);
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -339,7 +339,8 @@ fn what_was_purged_is_told_as_it_then_counts() {
         let done = parameters(&ktrix.get(target).cache_status());
         assert!(done.iter().any(|part| part == fwd), "{fwd}: {done:?}");
     }
-    // What took it away and what only made it stale are told apart, one beside the other.
+    // Purges that removed it and purges that only made it stale are shown apart, one beside the
+    // other.
     for soft in [Some("--soft"), None] {
         let args: Vec<&str> = ["cache", "purge", "--host", "127.0.0.1", "-c", &config]
             .into_iter()
@@ -364,7 +365,7 @@ fn a_request_can_be_explained_before_ktrix_ever_ran() {
 }
 
 #[test]
-fn what_is_damaged_is_explained_as_a_miss() {
+fn a_damaged_object_is_explained_as_a_miss() {
     let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

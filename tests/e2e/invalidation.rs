@@ -1,4 +1,4 @@
-//! An unsafe method that went well makes what is stored under its URI unusable.
+//! A successful unsafe method invalidates the stored responses of its URI.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ fn unsafe_methods_invalidate_their_target() {
 }
 
 #[test]
-fn what_failed_or_is_safe_invalidates_nothing() {
+fn failed_and_safe_requests_invalidate_nothing() {
     let origin = origin();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -67,7 +67,7 @@ fn a_location_on_the_same_host_is_invalidated_too() {
     ktrix.get("/b").expect_hit();
 }
 
-/// Asks with the same bytes, twice on the same connection, until both answers are stored ones:
+/// Requests with the same bytes, twice on the same connection, until both answers are stored ones:
 /// the second is then found by the bytes of the request alone.
 fn wait_hot(client: &mut Client, ask: &Ask) -> String {
     let mut text = String::new();
@@ -113,8 +113,8 @@ fn variants_that_are_hot_are_invalidated_all_at_once() {
     }
 }
 
-/// Begins a GET that the origin holds back, has a POST to the same URL succeed meanwhile, and
-/// lets the GET go on. Nobody who asks after the POST has what was asked for before it.
+/// Begins a GET that the origin holds back, completes a POST to the same URL meanwhile, and lets
+/// the GET go on. A request after the POST does not get the older response.
 fn fill_overtaken_by_a_post(ktrix: &Ktrix<'_>, origin: &Origin, gate: &Gate, old: &[u8]) {
     let mut clients: Vec<Client> = (0..8).map(|_| ktrix.client()).collect();
     for (i, client) in clients.iter_mut().enumerate() {
@@ -131,7 +131,7 @@ fn fill_overtaken_by_a_post(ktrix: &Ktrix<'_>, origin: &Origin, gate: &Gate, old
     gate.open();
     for (i, client) in clients.iter_mut().enumerate() {
         let answer = client.answer().expect_status(200);
-        // Who came in time, and no later, may still have had the old one.
+        // A client that came in time, and no later one, may still have got the old one.
         assert!(answer.body == old || (i > 0 && answer.body == b"new"), "{}", answer.text());
     }
     for _ in 0..8 {
@@ -139,7 +139,7 @@ fn fill_overtaken_by_a_post(ktrix: &Ktrix<'_>, origin: &Origin, gate: &Gate, old
     }
 }
 
-/// GETs are held back, and give `old`, before the first POST; afterwards they give "new".
+/// GETs before the first POST are held back and get `old`; later ones get "new".
 fn overtaken(old: Response, gate: &Gate, gate_at: Option<usize>) -> Origin {
     let (gate, is_new) = (gate.clone(), Arc::new(AtomicBool::new(false)));
     Origin::answering(move |request| {
@@ -193,7 +193,7 @@ fn a_variants_fill_begun_before_a_successful_post_is_not_kept() {
     let plan = Plan::new(&origin).set("workers", "4");
     let ktrix = plan.start();
     let ask = |language| Ask::get("/a").field("Accept-Language", language);
-    // One variant is stored, so that the other's fill is that of a variant from its beginning.
+    // One variant is stored, so that the other's fill is a fill of a variant from its beginning.
     ktrix.ask(&ask("en")).expect_body("old");
     until_true("the first variant", || ktrix.ask(&ask("en")).is_hit());
     let n_before = origin.n_requests();

@@ -1,4 +1,4 @@
-//! What is one client's reaches no other: private fields, hidden fields, ways round a route.
+//! One client's data reaches no other client: private fields, hidden fields, bypasses of a route.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +81,7 @@ fn a_path_written_otherwise_takes_the_same_route() {
 }
 
 #[test]
-fn a_304_that_forbids_storing_ends_the_object_and_its_fields_reach_nobody_else() {
+fn a_304_that_forbids_storing_ends_the_object_and_its_fields_reach_no_other_client() {
     for control in ["private", "no-store", "private, max-age=60", "no-store, max-age=60"] {
         let is_ill = Arc::new(AtomicBool::new(false));
         let ill = Arc::clone(&is_ill);
@@ -105,7 +105,7 @@ fn a_304_that_forbids_storing_ends_the_object_and_its_fields_reach_nobody_else()
         let ask = |who| ktrix.ask(&Ask::get("/a").field("X-Who", who));
         ask("ann").expect_status(200).expect_body("for ann");
         until_true("the stored object", || plan.cache_files().len() == 1);
-        // Who was told 304 may not have the stored answer, and gets no other one.
+        // A client that got 304 may not get the stored answer, and gets no other one.
         is_ill.store(true, Ordering::SeqCst);
         ask("bob").expect_status(403).expect_no_field("x-user");
         until_true("the object to be gone", || plan.cache_files().is_empty());
@@ -119,7 +119,7 @@ fn a_304_that_forbids_storing_ends_the_object_and_its_fields_reach_nobody_else()
     }
 }
 
-/// An origin that answers by what ktrix says of the client, and chooses by it.
+/// An origin that answers by the client's fields, and names them in Vary.
 fn by_client(name: &'static str) -> Origin {
     Origin::answering(move |request| {
         let value = request.field(name).unwrap_or("none").to_owned();
@@ -128,7 +128,7 @@ fn by_client(name: &'static str) -> Origin {
 }
 
 #[test]
-fn what_is_chosen_by_who_asks_is_shared_by_nobody() {
+fn variants_by_client_fields_are_shared_with_no_client() {
     for name in ["X-Forwarded-For", "Forwarded", "X-Forwarded-Proto"] {
         let origin = by_client(name);
         let plan = Plan::new(&origin);
@@ -142,7 +142,7 @@ fn what_is_chosen_by_who_asks_is_shared_by_nobody() {
                 let body = answer.text();
                 assert!(name == "X-Forwarded-Proto" || body.contains(&address), "{n}: {body}");
             }
-            // Whoever says that he is another is still not that other.
+            // A client that claims another address is still not that client.
             let mut liar = Client::connect_from([127, 0, 0, 77], &plan.address);
             let answer = liar.ask(&Ask::get("/a").field(name, &address)).expect_miss();
             let body = answer.text();
@@ -154,7 +154,7 @@ fn what_is_chosen_by_who_asks_is_shared_by_nobody() {
 }
 
 #[test]
-fn clients_that_wait_together_share_nothing_that_is_chosen_by_who_asks() {
+fn clients_that_wait_together_do_not_share_variants_by_client_fields() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |request| {

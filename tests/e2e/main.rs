@@ -1,7 +1,7 @@
 //! Conversations with a real ktrix: real processes, real sockets, one file per behaviour.
 //!
-//! All of them are one binary, so that linking is paid for once. What a test waits for has a
-//! deadline; what it talks to is on loopback.
+//! All of them are one binary, so that it is linked once. Every wait has a deadline; all peers are
+//! on loopback.
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 mod support;

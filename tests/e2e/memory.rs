@@ -1,4 +1,4 @@
-//! Memory is bounded by the configuration, whatever clients and origins do.
+//! Memory is bounded by the configuration, for any clients and origins.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -27,7 +27,7 @@ fn settled(ktrix: &Ktrix<'_>) -> u64 {
     })
 }
 
-/// Connections that have had one request answered and wait for the next.
+/// Connections with one answered request that wait for the next.
 fn idle(ktrix: &Ktrix<'_>, n: usize) -> Vec<Client> {
     let ask = Ask::get("/small");
     let mut clients: Vec<Client> = (0..n).map(|_| ktrix.client()).collect();
@@ -74,7 +74,7 @@ fn bodies_half_received_stay_within_body_memory() {
         clients.push(client);
     }
     let grown = settled(&ktrix).saturating_sub(before);
-    // 200 bodies of 64 KiB, and as much again for what surrounds them.
+    // 200 bodies of 64 KiB, and as much again for their surroundings.
     assert!(grown < 25 * MIB, "{} KiB for 200 half bodies", grown >> 10);
     for client in &mut clients[..5] {
         client.write(&request[1 << 20..]);

@@ -1,4 +1,4 @@
-//! Parts that are stored: what they answer, how they grow, and what ends them.
+//! Stored parts: the requests that they answer, their growth, and their end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::support::{
     Answer, Ask, Client, Gate, Ktrix, Origin, Plan, Response, alone, pattern, until, until_true,
 };
 
-/// More than is fetched whole for a part.
+/// More than is fetched whole for a request for a part.
 const LEN: usize = 6 << 20;
 
-/// A representation that can be asked for in parts.
+/// A representation that can be requested in parts.
 #[derive(Clone)]
 struct Film {
     body: Arc<[u8]>,
@@ -33,7 +33,7 @@ impl Film {
         format!("\"v{}\"", self.version.load(Ordering::SeqCst))
     }
 
-    /// As a server answers that heeds Range and If-Range.
+    /// The answer of a server that supports Range and If-Range.
     fn answer(&self, request: &Request) -> Response {
         let (len, tag) = (self.body.len(), self.tag());
         if request.field("if-none-match") == Some(&tag) {
@@ -73,13 +73,13 @@ fn part(range: &str) -> Ask {
     Ask::get("/film").field("Range", format!("bytes={range}"))
 }
 
-/// The ranges that the origin was asked for, `-` for the whole.
+/// The ranges of the requests to the origin, `-` for the whole.
 fn asked(origin: &Origin) -> Vec<String> {
     let range = |it: &Request| it.field("range").unwrap_or("-").replace("bytes=", "");
     origin.requests().iter().map(range).collect()
 }
 
-/// Asks until parts of it answer: their publication follows the last byte.
+/// Requests until stored parts answer: their publication follows the last byte.
 fn wait_part(ktrix: &Ktrix<'_>, range: &str) -> Answer {
     until("a hit for a part", Duration::from_secs(20), || {
         let answer = ktrix.ask(&part(range).field("Cache-Control", "only-if-cached"));
@@ -88,7 +88,7 @@ fn wait_part(ktrix: &Ktrix<'_>, range: &str) -> Answer {
 }
 
 #[test]
-fn a_stored_part_answers_what_lies_within_it() {
+fn a_stored_part_answers_requests_within_it() {
     let film = Film::new(LEN);
     let origin = film.origin();
     let plan = Plan::new(&origin);
@@ -124,7 +124,7 @@ fn a_stored_part_answers_what_lies_within_it() {
 }
 
 #[test]
-fn parts_grow_and_become_whole_by_what_is_missing() {
+fn parts_grow_and_are_completed_by_the_missing_bytes() {
     let film = Film::new(LEN);
     let origin = film.origin();
     let plan = Plan::new(&origin);
@@ -148,7 +148,7 @@ fn parts_grow_and_become_whole_by_what_is_missing() {
 }
 
 #[test]
-fn parts_of_what_has_changed_are_dropped() {
+fn parts_of_a_changed_object_are_dropped() {
     let film = Film::new(LEN);
     let origin = film.origin();
     let plan = Plan::new(&origin);
@@ -156,7 +156,7 @@ fn parts_of_what_has_changed_are_dropped() {
     ktrix.ask(&part("0-999999")).expect_status(206);
     wait_part(&ktrix, "0-999999");
     film.version.store(1, Ordering::SeqCst);
-    // The rest is asked for under the old validator, and the whole of the new one comes.
+    // The rest is requested under the old validator, and the whole of the new one comes.
     let answer = ktrix.ask(&part("500000-1499999")).expect_status(206);
     answer.expect_field("etag", "\"v1\"").expect_body(&film.body[500_000..1_500_000]);
     assert_eq!(asked(&origin), ["0-999999", "1000000-1499999"]);
@@ -214,7 +214,7 @@ fn a_part_of_unknown_whole_does_not_cost_the_others_their_place() {
 }
 
 #[test]
-fn what_contradicts_itself_is_not_put_between_parts() {
+fn contradictory_parts_are_not_combined() {
     let film = Film::new(LEN);
     let head = |body: Response| {
         let place = format!("bytes 1000000-1499999/{LEN}");
@@ -225,7 +225,7 @@ fn what_contradicts_itself_is_not_put_between_parts() {
         let origin = Origin::answering(move |request| match (request.number, is_chunked) {
             (1, false) => head(Response::ok(vec![b'#'; n_sent])).cache("max-age=600"),
             (1, true) => {
-                // It is of use as far as it lies where it says.
+                // It is usable within its own range.
                 let mut body = script.body[1_000_000..1_500_000].to_vec();
                 body.resize(n_sent, b'#');
                 head(Response::chunked(&[&body])).cache("max-age=600")
@@ -243,7 +243,7 @@ fn what_contradicts_itself_is_not_put_between_parts() {
 }
 
 #[test]
-fn without_a_validator_nothing_is_put_together() {
+fn parts_without_a_validator_are_not_combined() {
     let body: Arc<[u8]> = pattern(LEN).into();
     let script = Arc::clone(&body);
     let origin = Origin::answering(move |request| match request.field("range") {
@@ -279,7 +279,7 @@ fn an_origin_that_ignores_range_has_its_whole_stored() {
 }
 
 #[test]
-fn a_part_of_what_is_small_brings_the_whole() {
+fn a_part_of_a_small_object_brings_the_whole() {
     let film = Film::new(2 << 20);
     let origin = film.origin();
     let plan = Plan::new(&origin);
@@ -341,7 +341,7 @@ fn a_part_of_unknown_length_is_the_whole_only_if_it_ends_there() {
 }
 
 #[test]
-fn what_came_before_the_origin_died_is_kept() {
+fn bytes_from_before_the_origins_death_are_kept() {
     let film = Film::new(LEN);
     let script = film.clone();
     let origin = Origin::answering(move |request| match request.number {
@@ -363,7 +363,7 @@ fn what_came_before_the_origin_died_is_kept() {
 }
 
 #[test]
-fn what_a_client_that_left_has_seen_is_kept() {
+fn bytes_sent_to_a_client_that_left_are_kept() {
     let film = Film::new(LEN);
     let (script, gate) = (film.clone(), Gate::new());
     let held = gate.clone();
@@ -384,7 +384,7 @@ fn what_a_client_that_left_has_seen_is_kept() {
         n_read += client.read().len();
     }
     client.reset();
-    // What follows is slow: ktrix sees that nobody reads it before it is over.
+    // The rest is slow: ktrix sees that it has no reader before it is over.
     gate.open();
     wait_part(&ktrix, "0-999999").expect_body(&film.body[..1_000_000]);
 }
@@ -463,7 +463,7 @@ fn a_worker_that_is_killed_amid_a_part_leaves_nothing_wrong() {
     for worker in ktrix.workers() {
         worker.signal(Signal::SIGKILL);
     }
-    client.read_to_end("a connection whose worker was killed");
+    client.read_to_end("a connection of the killed worker");
     gate.open();
     let answer = until("an answer from the next workers", Duration::from_secs(20), || {
         let mut client = Client::try_connect(&plan.address).ok()?;
@@ -486,7 +486,7 @@ fn stale_parts_are_validated() {
         let answer = ktrix.ask(&part("100-199")).expect_status(206);
         answer.expect_body(&film.body[100..200]).cache_status().contains("fwd-status=304")
     });
-    // What is missing tells by itself whether the rest is still good.
+    // The request for the missing bytes shows whether the rest is still valid.
     let n_before = origin.n_requests();
     ktrix.ask(&part("500000-1499999")).expect_body(&film.body[500_000..1_500_000]);
     assert_eq!(asked(&origin)[n_before..], ["1000000-1499999"]);
@@ -541,7 +541,7 @@ fn stale_parts_are_refreshed_behind_by_a_part() {
 }
 
 #[test]
-fn nobody_asks_for_a_large_whole_behind_an_answer() {
+fn a_large_response_is_not_fetched_whole_in_the_background() {
     let gate = Gate::new();
     let film = Film { control: BEHIND, ..Film::new(LEN) };
     let (script, held) = (film.clone(), gate.clone());
@@ -560,7 +560,7 @@ fn nobody_asks_for_a_large_whole_behind_an_answer() {
 }
 
 #[test]
-fn what_is_fetched_behind_ends_where_it_said() {
+fn a_background_fetch_ends_at_its_stated_end() {
     let gate = Gate::new();
     let film = Film::new(2 << 20);
     let (script, held) = (film.clone(), gate.clone());
@@ -584,7 +584,7 @@ fn what_is_fetched_behind_ends_where_it_said() {
 }
 
 #[test]
-fn what_a_write_made_untrue_has_no_parts() {
+fn an_unsafe_request_removes_parts() {
     let film = Film::new(LEN);
     let script = film.clone();
     let origin = Origin::answering(move |request| match &*request.method {
@@ -625,7 +625,7 @@ fn a_tag_that_only_the_first_part_had_names_them_all() {
     let script = film.clone();
     let origin = Origin::answering(move |request| {
         let response = script.answer(request);
-        // A server need not repeat what the client has (RFC 9110 section 15.3.7).
+        // A server need not repeat the fields that the client has (RFC 9110 section 15.3.7).
         match request.field("if-range") {
             None => response.field("Cache-Tag", "films"),
             Some(_) => response,
@@ -665,7 +665,7 @@ fn a_range_joins_a_fill_that_is_under_way() {
     let place = format!("bytes 1000-1999/{LEN}");
     there.expect_field("content-range", &place).expect_body(&film.body[1000..2000]);
     origin.expect_requests(1);
-    // What is far ahead is not waited for.
+    // Bytes far ahead are not waited for.
     let far = ktrix.ask(&part("6000000-6000999")).expect_status(206);
     far.expect_body(&film.body[6_000_000..6_001_000]);
     assert_eq!(asked(&origin), ["-", "6000000-6000999"]);

@@ -1,5 +1,5 @@
-//! Nobody can put into the cache what others then get: what is not in the key neither changes what
-//! is stored nor leaks from one client to another.
+//! No client can put into the cache what others then get: a field outside of the key neither
+//! changes a stored response nor leaks from one client to another.
 
 use crate::support::{Ask, Ktrix, Origin, Plan, Response};
 
@@ -34,7 +34,7 @@ const FIELDS: &[&str] = &[
     "X-Client-IP",
     "True-Client-IP",
     "X-Original-Method",
-    // CGI and its kin make one variable of these and the names with hyphens.
+    // CGI and similar interfaces make one variable of these and the names with hyphens.
     "X_Original_URL",
     "X_Forwarded_Host",
     "X_Forwarded_Proto",
@@ -44,7 +44,8 @@ const FIELDS: &[&str] = &[
     "Front_End_Https",
 ];
 
-/// An origin that answers by everything in a request: its target, host, body and every field.
+/// An origin with answers that depend on everything in a request: its target, host, body and every
+/// field.
 fn credulous() -> Origin {
     Origin::answering(|request| {
         let is_evil = |value: &str| value.contains("evil");
@@ -57,7 +58,7 @@ fn credulous() -> Origin {
     })
 }
 
-/// Nobody who asks plainly ever gets what the poisoner asked for.
+/// A plain request never gets the answer to the poisoner's request.
 #[track_caller]
 fn expect_clean(ktrix: &Ktrix<'_>, target: &str, what: &str) {
     for _ in 0..6 {
@@ -78,7 +79,8 @@ fn fields_outside_the_key_change_nothing_that_is_stored() {
             ktrix.ask(&Ask::get(&target).field(name, value));
         }
         expect_clean(&ktrix, &target, name);
-        // Nor when the object is there already, or is renewed for who sends the field.
+        // Nor when the object is stored already, or is revalidated for a client that sends the
+        // field.
         let ask = Ask::get(&target).field(name, "evil").field("Cache-Control", "no-cache");
         ktrix.ask(&ask);
         expect_clean(&ktrix, &target, name);
@@ -102,7 +104,7 @@ fn a_get_with_a_body_changes_nothing_that_is_stored() {
 }
 
 #[test]
-fn what_one_client_gets_for_itself_ends_no_fresh_answer() {
+fn a_private_answer_ends_no_fresh_object() {
     let origin = Origin::answering(|request| {
         if !request.has("cookie") {
             return Response::ok("all").field("ETag", "\"1\"").cache("max-age=600");
@@ -132,7 +134,7 @@ fn what_one_client_gets_for_itself_ends_no_fresh_answer() {
 }
 
 #[test]
-fn what_is_not_to_be_stored_any_longer_ends_the_stale_answer() {
+fn a_no_store_answer_ends_a_stale_object() {
     let mut origin = Origin::answering(|request| match request.number {
         0 => Response::ok("old").cache("max-age=0, stale-if-error=600"),
         _ => Response::ok("new").cache("no-store"),
@@ -174,7 +176,7 @@ fn every_spelling_of_a_path_has_an_answer_of_its_own() {
         for target in targets {
             let answer = ktrix.get(target);
             let text = answer.text();
-            // What is refused as malformed is not asked for.
+            // A request that is refused as malformed does not reach the origin.
             assert!(
                 answer.status == 400 || text.ends_with(&format!(" {target}")),
                 "round {round}, {target}: {text}"

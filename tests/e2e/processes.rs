@@ -1,4 +1,4 @@
-//! The life of the processes, as a service manager and a sysadmin see it.
+//! The life of the processes, as a service manager and an operator see it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -61,7 +61,7 @@ fn term_stops_fast_and_leaves_nothing() {
 }
 
 #[test]
-fn quit_finishes_what_was_begun() {
+fn quit_finishes_current_requests() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |request| match &*request.target {
@@ -105,14 +105,14 @@ fn quit_does_not_wait_for_ever() {
 }
 
 #[test]
-fn rights_are_dropped_to_the_user() {
+fn privileges_are_dropped_to_the_user() {
     if !Uid::effective().is_root() {
         eprintln!("skipped: dropping rights takes root");
         return;
     }
     let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
     let plan = Plan::new(&origin).set("user", "nobody");
-    // The temporary directory is root's alone; its workers must be able to reach into it.
+    // Only root can read the temporary directory; its workers must be able to enter it.
     fs::set_permissions(plan.dir(), fs::Permissions::from_mode(0o755)).unwrap();
     let ktrix = plan.start();
     let children = ktrix.wait_children(3);
@@ -135,7 +135,7 @@ fn rights_are_dropped_to_the_user() {
 }
 
 #[test]
-fn a_second_start_says_who_runs() {
+fn a_second_start_names_the_running_pid() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

@@ -1,4 +1,5 @@
-//! A purge is in force when its answer comes: by request and by command, for everything it names.
+//! A purge is in force once it is answered: by request and by command, for all objects that it
+//! names.
 
 use std::process::Output;
 
@@ -10,8 +11,7 @@ use crate::support::ktrix;
 use crate::support::socket::Address;
 use crate::support::{Answer, Ask, Client, Ktrix, Origin, Plan, Response, until_true};
 
-/// An origin whose answers differ every time, with the tags and groups that the target's query
-/// names.
+/// An origin with answers that differ every time, with the tags and groups in the target's query.
 fn origin() -> Origin {
     Origin::answering(|request| {
         let response = Response::ok(request.number.to_string()).cache("max-age=600");
@@ -29,7 +29,7 @@ fn four_workers(origin: &Origin) -> Plan {
     Plan::new(origin).set("workers", "4")
 }
 
-/// Asks until every worker has it in memory, and under these very bytes.
+/// Requests until every worker has it in memory, as an alias of these very bytes.
 fn warm(ktrix: &Ktrix<'_>, ask: &Ask) -> String {
     ktrix.ask(ask).expect_status(200);
     let mut n_hits = 0;
@@ -98,7 +98,7 @@ fn a_purged_url_is_served_by_no_worker_and_in_no_variant() {
 }
 
 #[test]
-fn prefix_host_tag_group_and_all_name_what_they_say() {
+fn prefix_host_tag_group_and_all_name_their_objects() {
     let origin = origin();
     let plan = four_workers(&origin);
     let ktrix = plan.start();
@@ -181,7 +181,7 @@ fn a_soft_purge_lets_stale_answers_go_on_while_they_are_renewed() {
 }
 
 #[test]
-fn a_purge_is_undone_until_what_it_named_is_replaced() {
+fn a_purge_can_be_undone_until_its_objects_are_replaced() {
     let origin = origin();
     let plan = four_workers(&origin);
     let ktrix = plan.start();
@@ -218,7 +218,7 @@ fn purges_outlive_a_restart_and_the_loss_of_the_index() {
     ktrix.ask(&asks[1]).expect_body(&b).expect_hit();
     expect_gone(&ktrix, &asks[0], &a);
     ktrix.stop();
-    // Nobody knows what was purged: then everything is.
+    // The purges are not known: then all objects count as purged.
     std::fs::remove_file(plan.cache_dir().join("purges")).unwrap();
     let ktrix = plan.start();
     expect_gone(&ktrix, &asks[1], &b);
@@ -226,7 +226,7 @@ fn purges_outlive_a_restart_and_the_loss_of_the_index() {
 }
 
 #[test]
-fn only_who_is_allowed_purges_and_no_origin_sees_it() {
+fn only_permitted_clients_purge_and_no_origin_sees_it() {
     let origin = origin();
     let plan = four_workers(&origin);
     plan.put("cache", "{path: $DIR/cache, purge: [10.0.0.0/8, unix]}");
@@ -308,7 +308,7 @@ fn an_unsafe_request_invalidates_groups_of_its_own_origin() {
 }
 
 #[test]
-fn the_commands_see_what_was_purged() {
+fn the_commands_show_purged_objects() {
     let origin = origin();
     let plan = four_workers(&origin);
     let ktrix = plan.start();
@@ -328,7 +328,7 @@ fn the_commands_see_what_was_purged() {
 }
 
 #[test]
-fn what_is_not_in_the_error_log_and_has_to_make_way_is_told() {
+fn displaced_records_missing_in_the_error_log_are_printed() {
     let origin = origin();
     let plan = four_workers(&origin);
     plan.start().stop();
@@ -375,7 +375,7 @@ fn a_port_of_the_scheme_is_named_though_no_key_has_it() {
 }
 
 #[test]
-fn what_would_name_nothing_is_refused() {
+fn purges_that_could_name_nothing_are_refused() {
     let origin = origin();
     let plan = four_workers(&origin).set(
         "sites",
@@ -414,7 +414,7 @@ fn every_purge_is_logged_however_many_there_are() {
     let plan = four_workers(&origin);
     let ktrix = plan.start();
     let names = |from: usize| (from..from + 250).map(|n| format!("t{n}-")).collect::<Vec<_>>();
-    // More than the journal has room for, and more than one place in the code may say.
+    // More than the journal has room for, and more than the limit of a call site.
     for from in (0..1500).step_by(250) {
         purge(&ktrix, "/", &[("xkey", &names(from).join(" "))]);
     }
@@ -427,7 +427,7 @@ fn every_purge_is_logged_however_many_there_are() {
 }
 
 #[test]
-fn a_purge_by_key_says_what_it_named() {
+fn a_purge_by_key_prints_the_url() {
     let origin = origin();
     let plan = four_workers(&origin);
     let ktrix = plan.start();
@@ -441,7 +441,7 @@ fn a_purge_by_key_says_what_it_named() {
 }
 
 #[test]
-fn a_routes_key_decides_what_a_url_names() {
+fn a_routes_key_decides_which_objects_a_url_names() {
     let origin = origin();
     let plan = four_workers(&origin).set(
         "sites",

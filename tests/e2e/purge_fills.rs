@@ -1,4 +1,4 @@
-//! A purge covers what was asked for before it and is still on its way, and holds under load.
+//! A purge covers responses that are still being fetched, and holds under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ const PURGES: [(&str, &str); 4] =
     [("Ktrix-Purge", "url"), ("Ktrix-Purge", "host"), ("Ktrix-Purge", "prefix"), ("xkey", "t")];
 
 #[test]
-fn a_fill_that_was_running_is_joined_by_nobody_and_not_stored() {
+fn a_fill_running_at_a_purge_is_joined_by_no_client_and_not_stored() {
     for (name, value) in PURGES {
         let gate = Gate::new();
         let held = gate.clone();
@@ -34,7 +34,7 @@ fn a_fill_that_was_running_is_joined_by_nobody_and_not_stored() {
         for client in &mut after {
             client.send(&Ask::get("/a"));
         }
-        // That the answer will have the tag is not known before it comes.
+        // The answer's tag is not known before it arrives.
         if value != "t" {
             for client in &mut after {
                 client.answer().expect_status(200).expect_body("new");
@@ -55,7 +55,7 @@ fn a_fill_that_was_running_is_joined_by_nobody_and_not_stored() {
 }
 
 #[test]
-fn a_stream_that_was_running_is_joined_by_nobody_and_not_stored() {
+fn a_stream_running_at_a_purge_is_joined_by_no_client_and_not_stored() {
     const LARGE: usize = 4 << 20;
     for (name, value) in PURGES {
         let gate = Gate::new();
@@ -98,7 +98,7 @@ fn a_stream_that_was_running_is_joined_by_nobody_and_not_stored() {
 
 const TARGETS: [&str; 3] = ["/a", "/b?vary", "/c"];
 
-/// How a purge is ordered.
+/// How a purge is made.
 enum Way<'w> {
     /// By a request to this target with this field.
     Request(&'w str, &'w str, &'w str),
@@ -117,8 +117,8 @@ impl Way<'_> {
 
 #[test]
 fn under_load_no_answer_is_older_than_the_last_purge() {
-    // What the origin says is how many purges had been begun when it was asked; for each target it
-    // is known which was the last that named it and is done.
+    // The origin answers with the number of purges begun so far; for each target the test knows the
+    // last finished purge that named it.
     let n_begun = Arc::new(AtomicUsize::new(0));
     let last_done: Arc<[AtomicUsize; 3]> = Arc::default();
     let said = Arc::clone(&n_begun);
@@ -178,7 +178,7 @@ fn under_load_no_answer_is_older_than_the_last_purge() {
                 assert!(output.status.success(), "{}", ktrix::text(&output));
             }
         }
-        // What is only made stale may be served still, but is renewed.
+        // An object that is only stale may still be served, but is revalidated.
         if !way.is_soft() {
             named.iter().for_each(|at| last_done[*at].store(number, Ordering::SeqCst));
         }

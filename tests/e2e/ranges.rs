@@ -100,7 +100,7 @@ fn several_parts_come_as_multipart_or_as_the_whole() {
 }
 
 #[test]
-fn nobody_knows_before_where_one_part_ends_and_the_next_begins() {
+fn multipart_boundaries_are_unpredictable() {
     let origin = origin();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -127,7 +127,7 @@ fn a_part_of_a_cold_object_never_becomes_the_whole() {
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
     for _ in 0..2 {
-        // The whole is a right answer as well: it is what will be stored.
+        // The whole is a correct answer as well: it is the object that will be stored.
         let answer = ktrix.ask(&Ask::get("/a").field("Range", "bytes=10-19"));
         match answer.status {
             206 => drop(answer.expect_body(&pattern(LEN)[10..20])),

@@ -1,4 +1,5 @@
-//! Reloading: a new configuration takes over and nobody notices; a broken one changes nothing.
+//! Reloading: a new configuration takes over without an effect on clients; an invalid one changes
+//! nothing.
 
 use std::fs;
 use std::sync::Arc;
@@ -131,13 +132,13 @@ fn a_broken_configuration_is_refused_with_its_place_and_changes_nothing() {
 }
 
 #[test]
-fn what_cannot_be_bound_is_refused_too() {
+fn an_address_that_cannot_be_bound_is_refused_too() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
     let before = ktrix.wait_children(3);
     let Address::Ip(first) = plan.address else { unreachable!() };
-    // The origin's port is taken.
+    // The origin's port is in use.
     plan.put("listen", &format!("[\"{first}\", \"{}\"]", origin.name()));
     plan.write_config();
     ktrix.signal(Signal::SIGHUP);

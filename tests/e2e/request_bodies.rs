@@ -1,4 +1,4 @@
-//! Request bodies: received whole before an origin is troubled, or streamed where a route says so.
+//! Request bodies: received whole before an origin sees them, or streamed where a route says so.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -22,7 +22,7 @@ fn an_origin_sees_a_request_only_when_it_is_whole() {
     let (first, second) = request.split_at(200_000);
     let mut slow = ktrix.client();
     slow.write(first);
-    // Others come and go while the first is half here.
+    // Other requests come and go while the first is half received.
     for _ in 0..5 {
         ktrix.get("/other").expect_status(200);
     }
@@ -102,7 +102,8 @@ fn a_streamed_body_reaches_the_origin_as_it_comes() {
             }
             let _ = sender.send(part.into());
         }
-        // It closes after this, and says so: a POST on a connection that closes is not repeated.
+        // It closes after this, and announces it: a POST on a connection that closes is not
+        // repeated.
         let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
         let _ = connection.write(answer);
     });
@@ -171,7 +172,7 @@ fn a_streamed_body_waits_for_an_origin_that_does_not_read() {
         let now = taken.load(Ordering::SeqCst);
         std::mem::replace(&mut before, now) == now
     });
-    assert!(before < 32 << 20, "{before} bytes were taken while nobody read them");
+    assert!(before < 32 << 20, "{before} bytes were accepted while the origin read none");
     gate.open();
     writer.join().unwrap();
 }

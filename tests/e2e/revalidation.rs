@@ -1,4 +1,4 @@
-//! Stored answers that are no longer fresh: asked about, served meanwhile, or served in need.
+//! Stored answers that are no longer fresh: validated, served meanwhile, or served on error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,7 +140,7 @@ fn no_cache_is_stored_and_asked_about_each_time() {
 }
 
 #[test]
-fn stale_while_revalidate_answers_at_once_and_refreshes_behind() {
+fn stale_while_revalidate_answers_at_once_and_refreshes_in_the_background() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |request| {
@@ -153,7 +153,7 @@ fn stale_while_revalidate_answers_at_once_and_refreshes_behind() {
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
     ktrix.get("/a").expect_body("old");
-    // The origin holds its second answer back, so whoever is answered now is answered stale.
+    // The origin holds its second answer back, so an answer now is a stale one.
     until_true("a refresh at the origin", || {
         ktrix.get("/a").expect_status(200).expect_body("old");
         origin.n_requests() > 1
@@ -168,7 +168,7 @@ fn stale_while_revalidate_answers_at_once_and_refreshes_behind() {
 }
 
 #[test]
-fn what_a_head_has_refreshed_behind_it_is_stored() {
+fn a_background_refresh_of_a_head_is_stored() {
     let origin = Origin::answering(|request| {
         let life = match request.number {
             0 => "max-age=0, stale-while-revalidate=60",
@@ -286,11 +286,11 @@ fn an_error_that_may_be_stored_takes_no_good_answers_place() {
         ktrix.get("/a").expect_status(200).expect_body("old");
         origin.expect_requests(n_asked);
     }
-    // A client that will have nothing stale gets the error, and takes nothing from the others.
+    // A client that accepts nothing stale gets the error, and the stored answer stays.
     let strict = Ask::get("/a").field("Cache-Control", "no-cache");
     ktrix.ask(&strict).expect_status(503);
     ktrix.get("/a").expect_status(200).expect_body("old");
-    // Where nothing better is there it is stored as ever.
+    // Where no better answer is stored, the error is stored as usual.
     ktrix.get("/b").expect_status(503);
     ktrix.get("/b").expect_status(503).expect_hit();
 }
@@ -312,7 +312,7 @@ fn a_failing_origin_is_asked_by_few_and_everybody_has_the_old_answer() {
     let is_ill = Arc::new(AtomicBool::new(false));
     let ill = Arc::clone(&is_ill);
     let origin = Origin::answering(move |_| match ill.load(Ordering::SeqCst) {
-        // Long enough for all to be waiting when it comes.
+        // Long enough for all clients to be waiting when it comes.
         true => Response::status(503).after(Duration::from_millis(300)),
         false => Response::ok("old").cache("max-age=0, stale-if-error=600").field("ETag", "\"x\""),
     });
@@ -337,13 +337,13 @@ fn a_failing_origin_is_asked_by_few_and_everybody_has_the_old_answer() {
 }
 
 #[test]
-fn a_large_object_is_refreshed_behind_by_one_fetch() {
+fn a_large_object_is_refreshed_in_the_background_by_one_fetch() {
     let gate = Gate::new();
     let [old, new]: [Arc<[u8]>; 2] = [1_u8, 2].map(|byte| vec![byte; 8 << 20].into());
     let (held, bodies) = (gate.clone(), [Arc::clone(&old), Arc::clone(&new)]);
     let origin = Origin::answering(move |request| match request.number {
         0 => Response::shared(&bodies[0]).cache("max-age=0, stale-while-revalidate=600"),
-        // The new one stops half way: whoever is answered before its end has the old one.
+        // The new one stops halfway: a client that is answered before its end gets the old one.
         _ => Response::shared(&bodies[1]).cache("max-age=600").gated_at(4 << 20, &held),
     });
     let plan = Plan::new(&origin).set("workers", "4");

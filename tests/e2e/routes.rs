@@ -1,4 +1,4 @@
-//! Sites and routes: which host and path goes where.
+//! Sites and routes: the upstream of each host and path.
 
 use crate::support::{Ask, Origin, Plan, Response};
 
@@ -43,7 +43,7 @@ fn hosts_and_paths_choose_the_upstream() {
 }
 
 #[test]
-fn a_top_upstream_takes_what_no_site_claims() {
+fn the_top_upstream_answers_requests_of_no_site() {
     let a = Origin::answering(|_| Response::ok("a").cache("max-age=60"));
     let b = Origin::answering(|_| Response::ok("b"));
     let upstreams =

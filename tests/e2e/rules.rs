@@ -1,8 +1,8 @@
-//! What an operator decides for a route about lifetimes, sizes and staleness.
+//! The rules of a route for lifetimes, sizes and staleness.
 
 use crate::support::{Ask, Ktrix, Origin, Plan, Response};
 
-/// One site whose routes store by these rules.
+/// One site with routes that store by these rules.
 fn routes(routes: &[(&str, &str)]) -> String {
     let route = |(path, cache): &(&str, &str)| {
         format!("{{path: \"{path}\", upstream: app, cache: {cache}}}")
@@ -60,7 +60,7 @@ fn lifetimes_are_the_routes_where_the_origin_says_nothing() {
 }
 
 #[test]
-fn what_is_larger_than_the_route_allows_is_not_stored() {
+fn answers_over_the_routes_limit_are_not_stored() {
     let body = "x".repeat(5_000);
     let origin = Origin::answering(move |request| match request.target.ends_with("known") {
         true => Response::ok(&body).cache("max-age=60"),
@@ -94,7 +94,7 @@ fn stale_answers_are_given_as_the_route_allows() {
     for target in ["/a", "/kept", "/behind"] {
         ktrix.get(target).expect_status(200);
     }
-    // It is renewed behind the answer.
+    // It is revalidated in the background.
     ktrix.get("/behind").expect_status(200).expect_hit();
     origin.wait_requests(4);
     origin.stop();

@@ -1,4 +1,4 @@
-//! Cache control that is meant for ktrix (RFC 9213), and what clients are told and not told.
+//! Cache control for ktrix alone (RFC 9213), and the fields that clients get and do not get.
 
 use crate::support::{Answer, Ask, Origin, Plan, Response, until};
 
@@ -7,7 +7,7 @@ fn all(cache: &str) -> String {
     format!("[{{upstream: app, cache: {cache}}}]")
 }
 
-/// Whether the second answer to this is a hit, from an origin that answers with these fields.
+/// Whether the second answer is a hit, from an origin that answers with these fields.
 fn stores(cache: &str, fields: &'static [(&'static str, &'static str)]) -> bool {
     let origin = Origin::answering(move |_| {
         fields.iter().fold(Response::ok("x"), |answer, (name, value)| answer.field(name, value))
@@ -23,7 +23,7 @@ fn stores(cache: &str, fields: &'static [(&'static str, &'static str)]) -> bool 
 }
 
 #[test]
-fn the_most_targeted_field_is_heeded_alone() {
+fn only_the_most_targeted_field_counts() {
     const OURS: &str = "Ktrix-Cache-Control";
     const CDN: &str = "CDN-Cache-Control";
     const ALL: &str = "Cache-Control";
@@ -61,7 +61,7 @@ fn our_own_field_stays_with_us_and_counts_again_at_validation() {
     shown(ktrix.wait_hit("/a"));
     let part = ktrix.ask(&Ask::get("/a").field("Range", "bytes=0-0").field("If-Range", "\"1\""));
     shown(part.expect_status(206));
-    // An answer that goes round the cache too.
+    // Nor does an answer that passes the cache.
     ktrix.ask(&Ask::post("/a", "")).expect_no_field("ktrix-cache-control");
     assert_eq!(origin.n_requests(), 3);
 }
@@ -90,7 +90,7 @@ fn fields_are_stripped_as_the_route_says() {
 }
 
 #[test]
-fn clients_are_told_what_the_route_lets_them_know() {
+fn cache_status_has_the_parameters_of_the_route() {
     let mut origin = Origin::answering(|_| Response::ok("x").cache("max-age=60"));
     let plan = Plan::new(&origin).set(
         "sites",

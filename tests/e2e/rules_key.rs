@@ -1,4 +1,4 @@
-//! What a route's keys are made of: what tells answers apart, and what does not.
+//! The parts of a route's keys, and those that are left out.
 
 use nix::sys::signal::Signal;
 
@@ -9,7 +9,7 @@ fn all(cache: &str) -> String {
     format!("[{{upstream: app, cache: {cache}}}]")
 }
 
-/// An origin whose answers say what it was asked.
+/// An origin with answers that repeat the request.
 fn echo() -> Origin {
     Origin::answering(|request| {
         let said = |name| request.field(name).unwrap_or("-").to_owned();
@@ -19,7 +19,7 @@ fn echo() -> Origin {
 }
 
 #[test]
-fn parameters_that_do_not_count_neither_tell_apart_nor_reach_the_origin() {
+fn ignored_parameters_neither_select_answers_nor_reach_the_origin() {
     let origin = echo();
     let plan =
         Plan::new(&origin).set("sites", &all("{key: {query-sort: on, query-drop: [utm_*]}}"));
@@ -32,7 +32,7 @@ fn parameters_that_do_not_count_neither_tell_apart_nor_reach_the_origin() {
     for other in ["/a?b=3&c=2", "/a?b=2", "/a?b=2&c=3&b=1", "/A?b=2&c=3"] {
         ktrix.get(other).expect_miss();
     }
-    // What goes round the cache goes as it came.
+    // A request that passes the cache is forwarded as sent.
     ktrix.ask(&Ask::post("/a?utm_source=x&c", "")).expect_body("/a?utm_source=x&c - -");
 }
 
@@ -49,7 +49,7 @@ fn only_the_parameters_that_are_kept_count() {
 }
 
 #[test]
-fn fields_and_cookies_tell_apart_and_go_together() {
+fn fields_and_cookies_select_answers_and_are_purged_together() {
     let origin = echo();
     let plan =
         Plan::new(&origin).set("sites", &all("{key: {headers: x-country, cookies: [tier]}}"));
@@ -71,7 +71,7 @@ fn fields_and_cookies_tell_apart_and_go_together() {
     for (ask, body) in &asks {
         ktrix.ask(ask).expect_hit().expect_body(body);
     }
-    // A cookie that is not named counts for nothing.
+    // A cookie that is not named has no effect.
     ktrix.ask(&ask("de", "s=9; tier=1")).expect_hit().expect_body("/a de tier=1");
     ktrix.ask(&Ask::post("/a", "")).expect_status(200);
     for (ask, body) in &asks {
@@ -80,7 +80,7 @@ fn fields_and_cookies_tell_apart_and_go_together() {
 }
 
 #[test]
-fn who_waits_for_another_variant_gets_its_own() {
+fn a_client_that_waits_for_another_variant_gets_its_own() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |request| {
@@ -118,7 +118,7 @@ fn a_path_that_does_not_count_is_one_object_for_its_route() {
 }
 
 #[test]
-fn what_other_parts_made_is_no_answer_after_a_reload() {
+fn objects_with_another_key_are_not_found_after_a_reload() {
     let origin = echo();
     let plan = Plan::new(&origin).set("sites", &all("on"));
     let ktrix = plan.start();
@@ -133,7 +133,7 @@ fn what_other_parts_made_is_no_answer_after_a_reload() {
 }
 
 #[test]
-fn names_that_are_ignored_mean_nothing_in_vary() {
+fn ignored_names_have_no_effect_in_vary() {
     let origin = Origin::answering(|request| {
         let agent = request.field("user-agent").unwrap_or("-").to_owned();
         let vary = if request.target == "/star" { "*" } else { "User-Agent, X" };

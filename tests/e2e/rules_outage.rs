@@ -1,8 +1,8 @@
-//! While an upstream is down, what is stored of it is held and served stale, within a bound.
+//! While an upstream is down, its stored answers are held and served stale, within a bound.
 
 use crate::support::{Ask, Gate, Origin, Plan, Response, until_true};
 
-/// What is stale already when it comes, by ten seconds, and can be validated.
+/// An answer that is ten seconds stale on arrival, and can be validated.
 fn stale(_: &crate::support::Request) -> Response {
     Response::ok("x").cache("max-age=60").field("Age", 70).field("ETag", "\"1\"")
 }
@@ -23,7 +23,7 @@ fn n_said(plan: &Plan, what: &str) -> usize {
 }
 
 #[test]
-fn what_is_held_is_served_stale_within_its_bound_and_said_once() {
+fn held_answers_are_served_stale_within_their_bound_and_logged_once() {
     let mut origin = Origin::answering(stale);
     let plan = plan(&origin, "200ms");
     let ktrix = plan.start();
@@ -47,7 +47,7 @@ fn what_is_held_is_served_stale_within_its_bound_and_said_once() {
         !ktrix.get("/held").expect_status(200).cache_status().contains("outage")
     });
     ktrix.wait_error("upstream app answers again");
-    // All the answers during the outage were one piece of news; the next outage is news again.
+    // All the answers during the outage are one report; the next outage is another.
     assert_eq!(n_said(&plan, "upstream app is down"), 1);
     origin.stop();
     ktrix.get("/held").expect_status(200);
@@ -59,7 +59,7 @@ fn what_is_held_is_served_stale_within_its_bound_and_said_once() {
 }
 
 #[test]
-fn what_the_origin_forbids_to_give_stale_is_not_held() {
+fn answers_that_must_not_be_served_stale_are_not_held() {
     let mut origin = Origin::answering(|request| {
         let control = request.target.trim_start_matches("/held/").to_owned();
         stale(request).field("Cache-Control", control)
@@ -78,7 +78,7 @@ fn what_the_origin_forbids_to_give_stale_is_not_held() {
 }
 
 #[test]
-fn nobody_waits_for_servers_that_are_skipped() {
+fn no_request_waits_for_skipped_servers() {
     let mut origin = Origin::answering(stale);
     let plan = plan(&origin, "1h");
     let ktrix = plan.start();
@@ -120,7 +120,7 @@ fn a_server_that_answers_badly_is_no_outage() {
 }
 
 #[test]
-fn what_is_purged_while_a_server_is_asked_is_not_held() {
+fn an_object_that_is_purged_during_a_fetch_is_not_held() {
     let gate = Gate::new();
     let closed = gate.clone();
     let mut origin = Origin::answering(move |request| match request.number {

@@ -1,4 +1,5 @@
-//! Which requests a route's cache answers, which of its answers it stores, and what it heeds.
+//! The requests that a route's cache answers, the answers that it stores, and the fields that it
+//! ignores.
 
 use crate::support::{Ask, Origin, Plan, Response};
 
@@ -7,7 +8,7 @@ fn all(cache: &str) -> String {
     format!("[{{upstream: app, cache: {cache}}}]")
 }
 
-/// An origin that counts, and says what it was asked.
+/// An origin that counts, and repeats the request.
 fn counting() -> Origin {
     Origin::answering(|request| Response::ok(request.number.to_string()).cache("max-age=600"))
 }
@@ -59,7 +60,7 @@ fn requests_that_are_to_refresh_renew_what_is_stored() {
 }
 
 #[test]
-fn what_is_asked_for_seldom_is_not_stored() {
+fn rarely_requested_objects_are_not_stored() {
     let origin = counting();
     let plan = Plan::new(&origin).set("workers", "4").set("sites", &all("{min-uses: 3}"));
     let ktrix = plan.start();
@@ -68,7 +69,7 @@ fn what_is_asked_for_seldom_is_not_stored() {
         assert!(answer.cache_status().contains("detail=rare"), "{}", answer.cache_status());
         assert_eq!(origin.count("/a"), n_asked);
     }
-    // Whichever worker is asked: they count together.
+    // The requests of all workers count together.
     let answer = ktrix.get("/a").expect_miss();
     assert!(answer.cache_status().contains("stored"), "{}", answer.cache_status());
     ktrix.wait_hit("/a");

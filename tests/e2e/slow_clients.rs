@@ -1,4 +1,4 @@
-//! Slow clients: cut at their limits, and nobody else's trouble.
+//! Slow clients: they are cut at their limits and delay no others.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ fn pages() -> Vec<(String, Arc<[u8]>)> {
 }
 
 #[test]
-fn two_thousand_slow_heads_are_cut_in_time_and_hinder_nobody() {
+fn two_thousand_slow_heads_are_cut_in_time_and_delay_no_client() {
     alone();
     let origin = origin();
     let plan = Plan::new(&origin).set("timeouts", "{client-head: 3s}");
@@ -95,12 +95,12 @@ fn a_slow_head_is_answered_with_408() {
 }
 
 #[test]
-fn slow_readers_of_a_large_object_delay_nobody() {
+fn slow_readers_of_a_large_object_delay_no_client() {
     alone();
     let origin = origin();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
-    // The first slow reader is the one whose request fills the object.
+    // The first slow reader is the one with the request that fills the object.
     let mut slow: Vec<Client> = Vec::new();
     for i in 0..20 {
         let mut client = ktrix.client().receive_buffer(4096);

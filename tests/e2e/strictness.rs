@@ -1,11 +1,11 @@
-//! Requests that are not quite HTTP: refused with the right status, the connection closed, and
-//! not a byte of them, nor of what follows them, seen by an origin.
+//! Malformed requests: refused with the right status, the connection closed, and no byte of them,
+//! nor of the bytes after them, reaches an origin.
 
 use std::time::Duration;
 
 use crate::support::{Ask, Origin, Plan, Response};
 
-/// What a request is refused with; more than one status where the RFCs leave a choice.
+/// The status of the refusal; more than one where the RFCs leave a choice.
 const REFUSED: &[(&str, &[u16], &[u8])] = &[
     (
         "length and coding",
@@ -145,12 +145,12 @@ const REFUSED: &[(&str, &[u16], &[u8])] = &[
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn what_is_not_quite_http_is_refused_and_nothing_after_it_is_heard() {
+fn malformed_requests_are_refused_and_bytes_after_them_ignored() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
     for (name, statuses, request) in REFUSED {
-        // In one piece with a request behind it; cut once, so that the flaw spans two reads.
+        // In one piece with a request after it; cut once, so that the flaw spans two reads.
         for cut in [request.len() / 2, request.len()] {
             let mut client = ktrix.client();
             client.write(&request[..cut]);
@@ -173,7 +173,7 @@ fn what_is_not_quite_http_is_refused_and_nothing_after_it_is_heard() {
 }
 
 #[test]
-fn nobody_gets_a_tunnel() {
+fn connect_gets_no_tunnel() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -185,7 +185,7 @@ fn nobody_gets_a_tunnel() {
 }
 
 #[test]
-fn what_is_well_formed_is_not_refused() {
+fn well_formed_requests_are_not_refused() {
     let origin = Origin::answering(|r| Response::ok(&r.body));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

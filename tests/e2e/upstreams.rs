@@ -1,4 +1,4 @@
-//! Several servers, their connections, their failures, and who waits for them.
+//! Several servers, their connections, their failures, and the requests that wait for them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, TcpListener};
@@ -15,7 +15,7 @@ fn servers(origins: &[&Origin], more: &str) -> String {
     format!("{{servers: [{}]{more}}}", names.join(", "))
 }
 
-/// An address where nobody listens, held so that nobody else will.
+/// An address without a listener, reserved so that no other process listens there.
 fn refusing() -> (socket2::Socket, String) {
     let (socket, address) = crate::support::ktrix::reserve("127.0.0.1:0".parse().unwrap());
     (socket, address.to_string())
@@ -67,7 +67,7 @@ fn a_server_that_refuses_is_skipped_and_comes_back() {
 }
 
 #[test]
-fn nobody_there_is_502_and_says_so_plainly() {
+fn an_unreachable_upstream_is_502_with_its_reason() {
     let (_held, name) = refusing();
     let plan = Plan::to(&format!("{{servers: [\"{name}\"]}}"));
     let ktrix = plan.start();
@@ -93,7 +93,8 @@ fn connections_to_an_origin_are_kept() {
 
 #[test]
 fn a_kept_connection_that_closes_costs_no_request() {
-    // It closes after each answer without having said so: the next request meets a closed door.
+    // It closes after each answer without an announcement: the next request meets a closed
+    // connection.
     let origin = Origin::answering(|_| Response::ok("x").then_close());
     let plan = Plan::new(&origin).set("workers", "1");
     let ktrix = plan.start();
@@ -120,7 +121,7 @@ fn a_server_that_breaks_off_is_followed_by_the_next() {
 }
 
 #[test]
-fn what_must_not_be_repeated_is_sent_once() {
+fn requests_that_must_not_be_repeated_are_sent_once() {
     let a = Origin::answering(|_| Response::raw(""));
     let b = Origin::answering(|_| Response::raw(""));
     let plan = Plan::to(&servers(&[&a, &b], ", skip: 0s")).set("workers", "1");
@@ -134,7 +135,7 @@ fn what_must_not_be_repeated_is_sent_once() {
 }
 
 #[test]
-fn who_waits_for_a_connection_gets_the_next_free_one() {
+fn a_waiting_request_gets_the_next_free_connection() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |_| Response::ok("x").gated(&held));
@@ -178,7 +179,7 @@ fn the_queue_for_connections_has_an_end_in_length_and_time() {
     ktrix.get("/after").expect_status(200);
 }
 
-/// A server whose queue is full, so that it drops further SYNs, as long as this is held.
+/// A server with a full queue, so that it drops further SYNs, as long as this is held.
 struct Unaccepting {
     _listener: socket2::Socket,
     _queue: Vec<std::net::TcpStream>,
@@ -251,7 +252,7 @@ fn clients_may_come_over_unix_sockets_and_ipv6() {
     let socket = plan.dir().join("ktrix.sock");
     let (_held, six) = crate::support::ktrix::reserve("[::1]:0".parse().unwrap());
     let crate::support::socket::Address::Ip(four) = plan.address else { unreachable!() };
-    // The last one is the one that the start waits for.
+    // The start waits for the last one.
     plan.put("listen", &format!("[\"unix:{}\", \"{six}\", \"{four}\"]", socket.display()));
     let ktrix = plan.start();
     Client::connect(&crate::support::socket::Address::Unix(socket)).get("/").expect_body("x");
@@ -263,7 +264,7 @@ fn clients_may_come_over_unix_sockets_and_ipv6() {
 }
 
 #[test]
-fn a_server_that_cannot_be_had_is_made_up_for_by_the_other() {
+fn the_other_server_answers_for_an_unreachable_one() {
     let unaccepting = Unaccepting::new();
     let late = unaccepting.address.to_string();
     for broken in ["no-such-host.invalid:80", &late] {
@@ -284,7 +285,7 @@ fn a_server_that_cannot_be_had_is_made_up_for_by_the_other() {
 }
 
 #[test]
-fn a_connection_that_is_too_old_for_use_is_in_nobodys_way() {
+fn a_connection_too_old_for_use_delays_no_request() {
     let origin = named("x");
     let more = ", connections: 1, pending-timeout: 300ms";
     let plan =
@@ -295,15 +296,15 @@ fn a_connection_that_is_too_old_for_use_is_in_nobodys_way() {
         client.get("/").expect_status(200);
         client.get("/").expect_status(200);
         assert_eq!(origin.n_connections(), n);
-        // The connection gets too old for use, which nobody can see but by trying.
+        // The connection gets too old for use, which only a try can show.
         std::thread::sleep(Duration::from_millis(1550));
     }
 }
 
 #[test]
 fn a_connection_that_closed_while_idle_costs_no_retry() {
-    // Its end crosses the next request: the origin answers once on each connection, and closes
-    // it when it is asked again.
+    // Its end crosses the next request: the origin answers once on each connection, and closes it
+    // at the next request.
     let origin = Origin::wired(|connection| {
         let Ok(_) = connection.head() else { return };
         let _ = connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");

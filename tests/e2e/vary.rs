@@ -1,4 +1,4 @@
-//! Variants: one key, several answers, told apart by what the request said.
+//! Variants: one key, several answers, selected by the fields of the request.
 
 use crate::support::{Ask, Origin, Plan, Response, until_true};
 
@@ -85,7 +85,7 @@ fn two_named_fields_choose_together() {
 }
 
 #[test]
-fn a_purpose_that_changes_its_mind_about_vary_is_followed() {
+fn a_changed_vary_is_followed() {
     let origin = Origin::answering(|request| {
         let name = if request.number == 0 { "A" } else { "B" };
         let body = request.field(name).unwrap_or("-").to_owned();
@@ -100,7 +100,8 @@ fn a_purpose_that_changes_its_mind_about_vary_is_followed() {
     });
 }
 
-/// Answers in German and English, by tag where the request names it; everybody else gets English.
+/// Answers in German and English, by tag where the request names it; all other requests get
+/// English.
 fn bilingual() -> Origin {
     Origin::answering(|request| {
         let language = match request.field("accept-language") {
@@ -184,7 +185,7 @@ fn variants_that_long_values_choose_are_bounded_by_their_bytes() {
     }
     assert!(plan.cache_files().len() <= 6 + 2, "what chooses six of them fills the list");
     until_true("a hit of the newest", || ask(10 << 10, 13).is_hit());
-    // What has no place in the list would be bounded by nothing.
+    // A variant without a place in the list would be unbounded.
     for n in 0..3 {
         ask(80 << 10, n);
     }
@@ -193,7 +194,7 @@ fn variants_that_long_values_choose_are_bounded_by_their_bytes() {
 }
 
 #[test]
-fn a_language_that_is_preferred_to_all_is_enough_where_the_operator_says_so() {
+fn with_language_best_the_preferred_language_answers() {
     let origin = Origin::answering(|request| {
         let is_german = request.field("accept-language").is_some_and(|it| it.contains("de"));
         let language = if is_german { "de" } else { "en" };

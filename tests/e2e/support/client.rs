@@ -1,4 +1,4 @@
-//! A client that says exactly what a test wants, on one connection, and waits with a deadline.
+//! A client that sends exactly the bytes of a test, on one connection, and waits with a deadline.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ impl Client {
         Ok(Self::on(Socket::connect(address, wait::PATIENCE)?, address))
     }
 
-    /// A client with another address than its fellows: any of 127.0.0.0/8 is ours.
+    /// A client with another address than the others: all of 127.0.0.0/8 is local.
     pub fn connect_from(from: [u8; 4], address: &Address) -> Self {
         let Address::Ip(to) = *address else { panic!("{address:?} is no IP address") };
         let socket = Socket::connect_from(from.into(), to, wait::PATIENCE);
@@ -119,14 +119,14 @@ impl Client {
         }
     }
 
-    /// The next head alone (an interim answer's, or one whose body is read by [`Client::read`]).
+    /// The next head alone (of an interim answer, or of one with a body for [`Client::read`]).
     #[track_caller]
     pub fn answer_head(&mut self) -> (u16, Head) {
         let head = self.reader.head().unwrap_or_else(|b| panic!("waited for a head, got {b:?}"));
         (status_of(&head).expect("a status line"), head)
     }
 
-    /// Takes what has come, waiting for the first byte of it; empty at the end.
+    /// Takes the received bytes, waiting for the first of them; empty at the end.
     #[track_caller]
     pub fn read(&mut self) -> Vec<u8> {
         if self.reader.buf.is_empty() {
@@ -157,7 +157,7 @@ impl Client {
         wait::until_true("the request to be read", || self.reader.inner.is_taken());
     }
 
-    /// Says that nothing more will be sent, and goes on reading.
+    /// Ends the sending side, and goes on reading.
     pub fn shutdown_write(&self) {
         self.reader.inner.shutdown(Shutdown::Write);
     }

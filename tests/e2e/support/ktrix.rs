@@ -1,7 +1,7 @@
 //! A real ktrix: its configuration, its directory, its processes.
 //!
-//! A [`Plan`] is what outlives a process: the directory, the port and the configuration. A
-//! [`Ktrix`] is a running master with its children; dropping it ends those, and only those.
+//! A [`Plan`] outlives a process: the directory, the port and the configuration. A [`Ktrix`] is a
+//! running master with its children; dropping it ends those, and only those.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -26,11 +26,11 @@ use super::wait;
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_ktrix");
 
-/// Where a ktrix lives and what its configuration says.
+/// The directory and configuration of a ktrix.
 pub struct Plan {
     dir: TempDir,
     pub address: Address,
-    /// Keeps the port from everyone who does not ask for SO_REUSEPORT, as ktrix does.
+    /// Keeps the port from all sockets without SO_REUSEPORT, which ktrix uses.
     _reservation: socket2::Socket,
     sections: RefCell<Vec<(String, String)>>,
 }
@@ -85,7 +85,7 @@ impl Plan {
         self.dir().join("ktrix.yaml")
     }
 
-    /// The configuration as it stands now.
+    /// The configuration as it is now.
     pub fn config(&self) -> String {
         let mut text = String::new();
         for (key, yaml) in self.sections.borrow().iter() {
@@ -111,7 +111,7 @@ impl Plan {
         files
     }
 
-    /// What lies in the directory for unfinished objects.
+    /// The files of unfinished objects in the directory.
     pub fn unfinished_files(&self) -> Vec<PathBuf> {
         let dir = fs::read_dir(self.cache_dir().join("tmp"));
         dir.into_iter().flatten().flatten().map(|e| e.path()).collect()
@@ -133,7 +133,7 @@ impl Plan {
         run(args, self.dir())
     }
 
-    /// Runs `ktrix cache verify` over this cache; panics with what it prints if it finds a fault.
+    /// Runs `ktrix cache verify` over this cache; panics with its output if it finds a fault.
     #[track_caller]
     pub fn verify_cache(&self) {
         let config = self.config_path();
@@ -224,7 +224,7 @@ impl Ktrix<'_> {
         self.client().ask(ask)
     }
 
-    /// Asks until the answer is a stored one: the end of a fill and its publication are not the
+    /// Requests until the answer is a stored one: the end of a fill and its publication are not the
     /// same moment.
     #[track_caller]
     pub fn wait_hit(&self, target: &str) -> Answer {
@@ -245,7 +245,7 @@ impl Ktrix<'_> {
         children
     }
 
-    /// Living workers, by the name that each gives itself.
+    /// Living workers, by the name of each process.
     pub fn workers(&self) -> Vec<Seen> {
         let mut workers = self.children();
         workers.retain(|child| child.name().contains("worker"));
@@ -275,7 +275,7 @@ impl Ktrix<'_> {
         wait::until("the master to end", Duration::from_secs(40), || self.exit_status())
     }
 
-    /// Waits until nothing is left of it.
+    /// Waits until all its processes are gone.
     pub fn wait_gone(&self) {
         wait::until("all processes of ktrix to end", Duration::from_secs(40), || {
             self.living().is_empty().then_some(())
@@ -305,14 +305,14 @@ impl Ktrix<'_> {
         })
     }
 
-    /// Waits until the access log has so many lines, or more.
+    /// Waits until the access log has this many lines, or more.
     pub fn wait_access_lines_at_least(&self, n: usize) {
         wait::until_true(&format!("{n} lines in the access log"), || {
             self.plan.access_lines().len() >= n
         });
     }
 
-    /// Waits until the access log has `n` lines, and sees that there are no more.
+    /// Waits until the access log has `n` lines, and checks that there are no more.
     pub fn wait_access_lines(&self, n: usize) -> Vec<String> {
         wait::until(&format!("{n} lines in the access log"), wait::PATIENCE, || {
             let lines = self.plan.access_lines();

@@ -17,19 +17,19 @@ use super::message::Broken;
 use super::quiet;
 use super::socket::Address;
 
-/// A steady load: threads that ask one request after another.
+/// A steady load: threads that send one request after another.
 pub struct Load {
     is_over: Arc<AtomicBool>,
     n_answered: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Report>>,
 }
 
-/// What a load saw.
+/// The results of a load.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Answers that were as they should be.
+    /// Correct answers.
     pub n_ok: usize,
-    /// Answers that were not: a status or a body that nobody should get.
+    /// Wrong answers: an unexpected status or body.
     pub wrong: Vec<String>,
     /// Connections that ended with a request on the way.
     pub cut: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Report {
 
 impl Load {
     /// Starts `n` clients on keep-alive connections. `ask` makes request number `i` of client `c`,
-    /// `judge` says what is wrong with its answer.
+    /// `judge` returns the fault of its answer.
     pub fn start(
         address: &Address,
         n: usize,
@@ -75,7 +75,7 @@ impl Load {
         Self { is_over, n_answered, threads }
     }
 
-    /// Asks for `paths` in turn, each of which always has the same body.
+    /// Requests `paths` in turn; each of them always has the same body.
     pub fn of_pages(address: &Address, n: usize, paths: Vec<(String, Arc<[u8]>)>) -> Self {
         let bodies: HashMap<String, Arc<[u8]>> = paths.iter().cloned().collect();
         let ask = move |client: usize, i: usize| {
@@ -102,7 +102,7 @@ impl Load {
         self.n_answered.load(Ordering::Relaxed)
     }
 
-    /// Ends the load after the requests that are on their way.
+    /// Ends the load after the current requests.
     pub fn stop(self) -> Report {
         self.is_over.store(true, Ordering::Relaxed);
         let mut sum = Report::default();
@@ -154,7 +154,7 @@ impl Report {
                 }
                 true
             }
-            // The server may close an idle connection at any time; the request was not taken.
+            // The server may close an idle connection at any time; the request was not processed.
             Err(Broken::Closed) if !is_new => {
                 *link = None;
                 self.step(address, link, ask, judge)
@@ -179,7 +179,7 @@ fn first(all: &[String]) -> &[String] {
     &all[..all.len().min(5)]
 }
 
-/// Answers of a burst, by status; what went wrong otherwise, by kind.
+/// The answers of a burst, by status; other results, by kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Burst {
     pub by_status: BTreeMap<u16, usize>,
@@ -187,8 +187,8 @@ pub struct Burst {
     pub took: Duration,
 }
 
-/// Connects `n` clients at once; each sends `request`, whose answer must have `Content-Length`,
-/// and closes. All connections exist at the same time.
+/// Connects `n` clients at once; each sends `request`, gets an answer with `Content-Length`, and
+/// closes. All connections exist at the same time.
 pub fn burst(address: SocketAddr, n: usize, request: &[u8], limit: Duration) -> Burst {
     quiet::share();
     let start = Instant::now();
@@ -206,7 +206,7 @@ pub fn burst(address: SocketAddr, n: usize, request: &[u8], limit: Duration) -> 
             Err(e) => *result.failed.entry(format!("connect: {e}")).or_default() += 1,
         }
     }
-    // Nobody hangs up before the last is served: they are all there at once.
+    // No client closes before the last is served: all are connected at once.
     let mut waiting = open.len();
     while waiting > 0 && start.elapsed() < limit {
         poll.poll(&mut events, Some(Duration::from_millis(200))).expect("poll");
@@ -219,7 +219,7 @@ pub fn burst(address: SocketAddr, n: usize, request: &[u8], limit: Duration) -> 
         }
     }
     for one in open.into_values() {
-        // A reset leaves no TIME_WAIT behind, of which there would be tens of thousands.
+        // A reset leaves no TIME_WAIT, of which there would be tens of thousands.
         let _ = socket2::SockRef::from(&one.stream).set_linger(Some(Duration::ZERO));
         match one.result {
             Some(Ok(status)) => *result.by_status.entry(status).or_default() += 1,

@@ -1,19 +1,19 @@
-//! Reading HTTP/1 messages the plain way: enough for well-formed ones, and saying so when not.
+//! Reads HTTP/1 messages in a simple way: enough for well-formed ones, with an error for others.
 //!
-//! This is a second implementation on purpose: it shares no code with what is being tested.
+//! This is a second implementation on purpose: it shares no code with the tested one.
 
 use std::io::{self, Read};
 
-/// Why no whole message came.
+/// The reason why no whole message came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// The peer closed before the first byte.
     Closed,
     /// The peer closed or reset within the head.
     CutHead { got: usize },
-    /// The peer closed or reset within the body: the receiver can see that it is not whole.
+    /// The peer closed or reset within the body: the receiver can see that it is incomplete.
     CutBody { status: u16, got: usize, is_reset: bool },
-    /// Nothing came for too long.
+    /// No byte came for too long.
     Silent { got: usize },
     /// It is not HTTP.
     Malformed(String),
@@ -70,7 +70,7 @@ impl Head {
     }
 }
 
-/// What follows a head.
+/// The framing after a head.
 enum Framing {
     Nothing,
     Length(usize),
@@ -206,7 +206,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads until `n` bytes are here.
+    /// Reads until `n` bytes are available.
     fn fill(&mut self, n: usize, status: u16, before: usize) -> Result<(), Broken> {
         while self.buf.len() < n {
             let got = before + self.buf.len();

@@ -1,4 +1,4 @@
-//! What the conversations are held with: an origin, a ktrix, clients, loads, and waiting.
+//! The tools of the conversations: an origin, a ktrix, clients, loads, and waiting.
 
 pub mod client;
 pub mod ktrix;
@@ -22,7 +22,7 @@ pub use wait::{Gate, PATIENCE, until, until_true};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Bytes that differ everywhere, so that a shifted or mixed up body shows.
+/// Bytes that differ everywhere, so that a shifted or mixed body is noticed.
 pub fn pattern(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32;
     let mut next = || {
@@ -32,7 +32,7 @@ pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// A date in the form of RFC 9110, so many seconds from now.
+/// A date in the form of RFC 9110, this many seconds from now.
 pub fn date_from_now(offset_s: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let at = now.checked_add_signed(offset_s).expect("a date");

@@ -1,7 +1,7 @@
-//! A web server that does what a test says: well, slowly, wrongly or not at all.
+//! A web server that does what a test needs: well, slowly, wrongly or not at all.
 //!
 //! Real threads on real sockets, one per connection. The script is a closure from a request to a
-//! [`Response`], which is a list of what goes over the wire; or, for what no response can
+//! [`Response`], which is a list of the bytes to send; or, for a behaviour that no response can
 //! express, a closure over the bare connection.
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ pub struct Request {
     pub head: Head,
     pub body: Vec<u8>,
     pub trailers: Head,
-    /// How many came before it, on all connections.
+    /// The number of requests before it, on all connections.
     pub number: usize,
 }
 
@@ -52,7 +52,7 @@ pub struct Origin {
     acceptor: Option<JoinHandle<()>>,
 }
 
-/// What the threads of an origin share.
+/// The data that the threads of an origin share.
 #[derive(Default)]
 pub struct Shared {
     is_stopped: AtomicBool,
@@ -63,7 +63,7 @@ pub struct Shared {
 }
 
 impl Origin {
-    /// Answers each request as `script` says.
+    /// Answers each request by `script`.
     pub fn answering(script: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         Self::listening(("127.0.0.1", 0), script)
     }
@@ -119,7 +119,7 @@ impl Origin {
     pub fn stop(&mut self) {
         let Some(acceptor) = self.acceptor.take() else { return };
         self.shared.is_stopped.store(true, Ordering::SeqCst);
-        // The acceptor sits in accept(2); a connection of our own wakes it.
+        // The acceptor waits in accept(2); a connection of the test's own wakes it.
         let _ = Socket::connect(&self.address, wait::PATIENCE);
         let _ = acceptor.join();
         self.drop_connections();
@@ -161,7 +161,7 @@ impl Origin {
         lock(&self.shared.requests).last().cloned().expect("the origin saw no request")
     }
 
-    /// How many requests there were for this target.
+    /// The number of requests for this target.
     pub fn count(&self, target: &str) -> usize {
         lock(&self.shared.requests).iter().filter(|r| r.target == target).count()
     }
@@ -260,7 +260,7 @@ impl Connection {
         self.reader.head()
     }
 
-    /// The next whole request. Asked to, it says `100 Continue` between head and body.
+    /// The next whole request. If it is expected, `100 Continue` is sent between head and body.
     pub fn request(&mut self) -> Result<Request, Broken> {
         let head = self.reader.head()?;
         if head.field("expect").is_some() {
@@ -273,12 +273,12 @@ impl Connection {
         Ok(Request { method, target, version, head, body, trailers, number: 0 })
     }
 
-    /// Some more bytes, whatever they are; 0 at the end.
+    /// Reads some more bytes; 0 at the end.
     pub fn read(&mut self) -> io::Result<usize> {
         self.reader.more()
     }
 
-    /// What has been read and not been used.
+    /// The bytes that were read and not used.
     pub fn unread(&self) -> &[u8] {
         &self.reader.buf
     }
@@ -338,7 +338,7 @@ impl Connection {
     }
 }
 
-/// How a connection goes on after a response.
+/// The state of a connection after a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Keep,
@@ -348,7 +348,7 @@ enum End {
 
 #[derive(Clone)]
 enum Body {
-    /// No body, and no field that speaks of one.
+    /// No body, and no field about one.
     None,
     Sized(Arc<[u8]>),
     Chunked(Vec<Vec<u8>>, String),
@@ -357,7 +357,7 @@ enum Body {
     Bare(Arc<[u8]>),
 }
 
-/// What goes over the wire as the answer to a request.
+/// The bytes of the answer to a request.
 #[derive(Clone)]
 pub struct Response {
     start: String,
@@ -396,12 +396,12 @@ impl Response {
         Self::new("HTTP/1.1 200 OK".into(), Body::Chunked(chunks, String::new()))
     }
 
-    /// 200 whose end is the end of the connection.
+    /// 200 with a body that ends with the connection.
     pub fn until_close(body: impl AsRef<[u8]>) -> Self {
         Self::new("HTTP/1.1 200 OK".into(), Body::UntilClose(body.as_ref().into()))
     }
 
-    /// Bytes that are the whole answer, head and all; then the connection ends.
+    /// Bytes that are the whole answer, head included; then the connection ends.
     pub fn raw(bytes: impl AsRef<[u8]>) -> Self {
         Self { end: End::Close, ..Self::new(String::new(), Body::Bare(bytes.as_ref().into())) }
     }
@@ -437,7 +437,7 @@ impl Response {
         self
     }
 
-    /// Says HTTP/1.0 in the status line.
+    /// Sends HTTP/1.0 in the status line.
     pub fn http10(mut self) -> Self {
         self.start = self.start.replace("HTTP/1.1", "HTTP/1.0");
         self
@@ -461,7 +461,7 @@ impl Response {
         self
     }
 
-    /// Nothing goes out before this gate opens.
+    /// No byte is sent before this gate opens.
     pub fn gated(mut self, gate: &Gate) -> Self {
         self.before_head = Some(gate.clone());
         self
@@ -473,14 +473,14 @@ impl Response {
         self
     }
 
-    /// The body goes out in pieces with a pause between them.
+    /// The body is sent in pieces with a pause between them.
     pub fn slowly(mut self, piece: usize, pause: Duration) -> Self {
         self.piece = Some(piece);
         self.pause = pause;
         self
     }
 
-    /// Only so many bytes of the body's wire form go out, then the connection closes.
+    /// Only this many bytes of the body's wire form are sent, then the connection closes.
     pub fn cut_at(mut self, n: usize) -> Self {
         self.cut = Some(n);
         self.end = End::Close;
@@ -494,7 +494,7 @@ impl Response {
         self
     }
 
-    /// The connection closes after the answer, without a word of warning.
+    /// The connection closes after the answer, without an announcement.
     pub fn then_close(mut self) -> Self {
         self.end = End::Close;
         self

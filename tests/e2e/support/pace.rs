@@ -1,4 +1,4 @@
-//! How fast the machine itself is while a test runs, so that a limit in time is about ktrix.
+//! The speed of the machine while a test runs, so that a limit in time measures ktrix alone.
 
 use std::thread;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::client::Ask;
 use super::load::Load;
 use super::origin::{Origin, Response};
 
-/// A client that asks an origin now and then, without a ktrix between them.
+/// A client that requests from an origin now and then, without a ktrix between them.
 pub struct Pace {
     load: Load,
     _origin: Origin,
@@ -24,9 +24,9 @@ impl Pace {
         Self { load, _origin: origin }
     }
 
-    /// A limit for the longest answer through ktrix: this one, where the processor is to be had.
-    /// Where others hold it, each of the processes between a client and its answer waits for its
-    /// turn as the one did that asked here, which is one client and one origin.
+    /// A limit for the longest answer through ktrix: the given one on an idle processor. On a busy
+    /// one, each of the processes between a client and its answer waits for its turn as this client
+    /// and its origin did.
     pub fn limit(self, limit: Duration) -> Duration {
         limit + 3 * self.load.stop().longest
     }

@@ -30,7 +30,7 @@ impl Seen {
         }
     }
 
-    /// What the process calls itself.
+    /// The name that the process gives itself.
     pub fn name(self) -> String {
         let name = fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
         name.trim().to_owned()

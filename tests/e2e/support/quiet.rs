@@ -1,4 +1,5 @@
-//! Who may run beside whom: tests that measure time or open thousands of sockets run alone.
+//! Which tests run at the same time: tests that measure time or open thousands of sockets run
+//! alone.
 
 use std::cell::RefCell;
 use std::sync::{Once, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,7 +28,7 @@ pub fn share() {
     });
 }
 
-/// Waits until no other test runs, and keeps it so until this thread ends. To be said first.
+/// Waits until no other test runs, and keeps it so until this thread ends. Call this first.
 pub fn alone() {
     PLACE.with_borrow_mut(|place| {
         *place = Place::None;
@@ -35,7 +36,7 @@ pub fn alone() {
     });
 }
 
-/// Raises the number of open files to what the largest tests need, as far as the system lets us.
+/// Raises the number of open files to that of the largest tests, as far as the system allows.
 fn raise_files() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

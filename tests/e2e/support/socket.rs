@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Type};
 
-/// Where something listens.
+/// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     Ip(SocketAddr),
@@ -40,7 +40,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// As [`Socket::connect`], from this address of ours.
+    /// As [`Socket::connect`], from this local address.
     pub fn connect_from(from: IpAddr, to: SocketAddr, limit: Duration) -> io::Result<Self> {
         let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
@@ -78,8 +78,8 @@ impl Socket {
         }
     }
 
-    /// Whether the other end, on this machine, has accepted the connection and read all that was
-    /// sent, as /proc shows it; TCP over IPv4 alone.
+    /// Whether the other end, on this machine, has accepted the connection and read all bytes that
+    /// were sent, according to /proc; TCP over IPv4 alone.
     pub fn is_taken(&self) -> bool {
         let Self::Tcp(stream) = self else { return false };
         let (Ok(SocketAddr::V4(ours)), Ok(SocketAddr::V4(theirs))) =

@@ -1,16 +1,16 @@
-//! Waiting with a deadline, and saying for what.
+//! Waits with a deadline, and names what was waited for.
 //!
-//! Every wait of a conversation goes through here or through a socket time-out, so that a test
-//! that fails says what it waited for instead of hanging.
+//! Every wait of a conversation uses this module or a socket time-out, so that a failing test names
+//! its wait instead of hanging.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for a thing that normally takes milliseconds.
+/// The time limit for events that normally take milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks every few milliseconds until `look` finds something; panics with `what` when `limit` is
-/// over.
+/// Calls `look` every few milliseconds until it returns something; panics with `what` when `limit`
+/// is over.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -27,7 +27,7 @@ pub fn until_true(what: &str, mut holds: impl FnMut() -> bool) {
     until(what, PATIENCE, || holds().then_some(()));
 }
 
-/// Something that threads wait for until a test lets them go on.
+/// A gate at which threads wait until a test opens it.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -36,7 +36,7 @@ impl Gate {
         Self::default()
     }
 
-    /// Lets everyone through, now and later.
+    /// Lets all threads through, now and later.
     pub fn open(&self) {
         *self.0.0.lock().unwrap_or_else(|e| e.into_inner()) = true;
         self.0.1.notify_all();
