@@ -20,6 +20,7 @@ pub mod reactor;
 pub mod log;
 pub mod transport;
 pub mod cache;
+pub mod origin;
 pub mod proxy;
 pub mod worker;
 pub mod keeper;

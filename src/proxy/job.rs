@@ -8,9 +8,10 @@ use crate::cache::variants::Others;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
+use crate::origin::fetch::Question;
 use crate::policy::rfc9111::hold;
 use crate::policy::rfc9111::rules::Rules;
-use crate::proxy::fetch::Question;
+
 use crate::proxy::part_fill::PartJob;
 use crate::reactor;
 

@@ -11,11 +11,7 @@
 
 pub mod client;
 pub mod facts;
-pub mod outage;
-pub mod pools;
 pub mod upload;
-pub mod origin;
-pub mod fetch;
 pub mod context;
 pub mod stored;
 pub mod progress;
@@ -32,6 +28,7 @@ pub mod pass;
 pub mod invalidate;
 pub mod exchange;
 mod own;
+mod outage;
 mod gaps;
 mod partial;
 pub mod purge;

@@ -13,10 +13,11 @@ use crate::cache::lookup::Name;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::status::Status;
+use crate::origin::fetch::{FetchTimes, Response};
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::proxy::fetch::{FetchTimes, Response};
+
 use crate::reactor::event::Event;
 use crate::upstream::ids::Server;
 

@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 
 use crate::http::fields::Fields;
 use crate::http::status::Status;
+use crate::origin::fetch::Response;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
-use crate::proxy::fetch::Response;
 use crate::proxy::progress::{FillObject, Handover};
 use crate::reactor::scratch;
 

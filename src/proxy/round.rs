@@ -6,15 +6,16 @@ use std::rc::Rc;
 use crate::cache::hot::HotObject;
 use crate::cache::lookup;
 use crate::http::head::BodyLength;
+use crate::origin::fetch::Response;
+use crate::origin::request::FetchFailure;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::fetch::Response;
 use crate::proxy::invalidate;
-use crate::proxy::origin::FetchFailure;
+
 use crate::proxy::pass;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
 use crate::route::Rule;

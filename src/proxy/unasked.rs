@@ -2,8 +2,8 @@
 
 use crate::cache::lease::Lease;
 use crate::http::head::ResponseHead;
+use crate::origin::upload::Upload;
 use crate::proxy::progress::LocalFill;
-use crate::proxy::upload::Upload;
 use std::convert::Infallible;
 
 /// A fill's request has no body, and its interim responses go to the exchange that led to it.

@@ -7,36 +7,13 @@ use std::path::Path;
 
 use crate::http::h1::body::{write_chunk_head, write_last_chunk};
 use crate::http::head::{BodyLength, ResponseHead};
+use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::{Client, ClientError};
 use crate::sys::file;
 
 /// The most that one [`Upload::next`] reads from a file.
 const PART_BYTES: usize = 64 << 10;
-
-/// Gives a request's body piece by piece, framed as it goes to the origin.
-// One thread runs everything, so no bound on the futures is wanted.
-#[allow(async_fn_in_trait)]
-pub trait Upload {
-    /// Why the body broke off, or why an interim response could not be passed on.
-    type Error;
-
-    /// The whole of it, if it is in memory; [`Upload::next`] is then not called.
-    fn in_memory(&self) -> Option<&[u8]>;
-
-    /// Appends the next piece to `into`; `false` when it was the last. Dropped while it waits, it
-    /// has taken nothing and appended nothing.
-    async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, Self::Error>;
-
-    /// Goes back to the beginning, so that another origin can be asked; `false` if it cannot.
-    fn rewind(&mut self) -> bool;
-
-    /// Takes an interim response, RFC 9110 section 15.2, to whoever asked.
-    async fn interim(&mut self, head: &ResponseHead) -> Result<(), Self::Error>;
-
-    /// Waits until nobody waits for the answer any more.
-    async fn gone(&mut self);
-}
 
 /// A body that was received completely.
 #[derive(Debug)]

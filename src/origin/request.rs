@@ -20,9 +20,9 @@ use crate::http::h1::body::{Decoded, Decoder};
 use crate::http::h1::head::{self, HeadLimits};
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::method::Method;
+use crate::origin::pools::Checked;
+use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
-use crate::proxy::pools::Checked;
-use crate::proxy::upload::Upload;
 use crate::reactor::stream::Stream;
 use crate::reactor::{self, scratch};
 use crate::upstream::ids::Server;
@@ -497,8 +497,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::proxy::pools::Tried;
-    use crate::proxy::pools::tests::pools_to;
+    use crate::origin::pools::Tried;
+    use crate::origin::pools::tests::pools_to;
     use crate::reactor::timer;
     use crate::upstream::ids::UpstreamId;
 

@@ -6,10 +6,10 @@
 use crate::base::time::Now;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
+use crate::origin::pools::{Pools, Tried};
+use crate::origin::request::{self, FetchFailure, Origin, OriginBody, OriginLimits};
+use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
-use crate::proxy::origin::{self, FetchFailure, Origin, OriginBody, OriginLimits};
-use crate::proxy::pools::{Pools, Tried};
-use crate::proxy::upload::Upload;
 use crate::reactor;
 use crate::sys::pinned::Race;
 use crate::upstream::ids::{Server, UpstreamId};
@@ -131,7 +131,7 @@ async fn ask<U: Upload>(
         if !head.status.is_interim() {
             return Ok(head);
         }
-        origin::pass_on(&head, upload).await?;
+        request::pass_on(&head, upload).await?;
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::config::{ServerAddress, ServerConfig};
     use crate::http::h1::head::HeadLimits;
-    use crate::proxy::pools::tests::pools_to;
+    use crate::origin::pools::tests::pools_to;
 
     fn again(method: Method, error: FetchError) -> Again {
         Again { method, error, is_reused: true, has_sent: true, has_answered: false }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::config::{ServerAddress, UpstreamConfig};
+use crate::origin::outage::Outages;
 use crate::policy::reason::fetch::FetchError;
-use crate::proxy::outage::Outages;
 use crate::reactor;
 use crate::reactor::address::Address;
 use crate::reactor::connect::connect;
@@ -465,7 +465,7 @@ impl Checked {
 }
 
 #[cfg(test)]
-pub(in crate::proxy) mod tests {
+pub(in crate::origin) mod tests {
     use std::future::Future;
     use std::net::{SocketAddr, TcpListener};
 
@@ -473,7 +473,7 @@ pub(in crate::proxy) mod tests {
     use crate::config::{self, ServerConfig};
 
     /// Pools for one upstream of these servers, otherwise as `change` wants it.
-    pub(in crate::proxy) fn pools_to(
+    pub(in crate::origin) fn pools_to(
         servers: &[SocketAddr],
         change: impl FnOnce(&mut UpstreamConfig),
     ) -> Pools {
@@ -503,12 +503,12 @@ pub(in crate::proxy) mod tests {
 
     impl Pools {
         /// Whether a server of the only upstream is skipped now.
-        pub(in crate::proxy) fn is_skipped(&self, n: usize) -> bool {
+        pub(in crate::origin) fn is_skipped(&self, n: usize) -> bool {
             self.table.down_until(server(n)) > 0
         }
 
         /// Publishes the address of a server of the only upstream.
-        pub(in crate::proxy) fn resolve(&self, n: usize, address: SocketAddr) {
+        pub(in crate::origin) fn resolve(&self, n: usize, address: SocketAddr) {
             self.table.publish_addresses(server(n), &[address]);
         }
     }
