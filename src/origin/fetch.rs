@@ -6,8 +6,10 @@
 use crate::base::time::Now;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
-use crate::origin::pools::{Pools, Tried};
-use crate::origin::request::{self, FetchFailure, Origin, OriginBody, OriginLimits};
+use crate::origin::body::OriginBody;
+use crate::origin::checkout::Tried;
+use crate::origin::pools::Pools;
+use crate::origin::request::{self, FetchFailure, Request};
 use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
@@ -51,18 +53,18 @@ pub struct FetchTimes {
 ///
 /// The fetch ends when everyone who waits for the answer is gone, unless the request may have
 /// changed something, because what is stored then depends on the answer.
-pub async fn fetch<U: Upload>(
+pub(crate) async fn fetch<U: Upload>(
     pools: &Pools,
-    limits: OriginLimits,
     question: &Question,
     upload: &mut U,
 ) -> Result<Response, FetchFailure<U::Error>> {
     let mut tried = Tried::default();
-    let mut n_left = pools.retries(question.upstream);
+    let upstream = pools.upstream(question.upstream);
+    let mut n_left = upstream.retries;
     let mut may_go = true;
     loop {
-        let connection = pools.checkout(question.upstream, &tried);
-        let connection = match Race::new(connection, departure(upload, may_go)).await {
+        let checkout = upstream.checkout(&tried);
+        let connection = match Race::new(checkout, departure(upload, may_go)).await {
             None => return Err(FetchFailure::Gone),
             Some(Ok(connection)) => connection,
             Some(Err((error, server))) => {
@@ -70,38 +72,36 @@ pub async fn fetch<U: Upload>(
                     tried.add(server);
                 }
                 let left = n_left_after(n_left, error);
-                match left.filter(|_| pools.has_other(question.upstream, &tried, error)) {
+                match left.filter(|_| upstream.has_other(&tried, error)) {
                     Some(left) => n_left = left,
                     None => return Err(FetchFailure::Fetch(error)),
                 }
                 continue;
             }
         };
-        let mut origin = Origin::new(connection, question.method, limits);
+        let mut request = Request::new(connection, question.method);
         let requested = reactor::now();
         may_go = question.method.is_safe();
-        let error = match ask(&mut origin, question, upload).await {
-            Ok(head) => {
-                pools.answered(origin.server());
-                return Ok(answered(origin, head, requested));
-            }
+        let error = match ask(&mut request, question, upload).await {
+            Ok(head) => return Ok(answered(request, head, requested)),
             Err(FetchFailure::Fetch(error)) => error,
             Err(failure) => return Err(failure),
         };
-        let server = origin.server();
+        let active = request.connection.active();
+        let server = active.server().id;
         let again = Again {
             method: question.method,
             error,
-            is_reused: origin.is_reused(),
-            has_sent: origin.has_sent(),
-            has_answered: origin.has_answered(),
+            is_reused: request.connection.is_reused(),
+            has_sent: request.has_sent(),
+            has_answered: request.has_answered(),
         };
-        drop(origin);
         match error {
-            FetchError::Closed if !again.is_reused => pools.skip(server),
-            FetchError::FirstByteTimeout => pools.silent(server),
+            FetchError::Closed if !again.is_reused => active.failed(),
+            FetchError::FirstByteTimeout => active.silent(),
             _ => {}
         }
+        drop(request);
         if !may_ask_again(again) || !upload.rewind() {
             return Err(FetchFailure::Fetch(error));
         }
@@ -110,8 +110,8 @@ pub async fn fetch<U: Upload>(
             tried.only_new_connections();
             continue;
         }
-        tried.add(server.id);
-        if n_left == 0 || !pools.has_other(question.upstream, &tried, error) {
+        tried.add(server);
+        if n_left == 0 || !upstream.has_other(&tried, error) {
             return Err(FetchFailure::Fetch(error));
         }
         n_left -= 1;
@@ -119,14 +119,14 @@ pub async fn fetch<U: Upload>(
 }
 
 async fn ask<U: Upload>(
-    origin: &mut Origin,
+    request: &mut Request,
     question: &Question,
     upload: &mut U,
 ) -> Result<ResponseHead, FetchFailure<U::Error>> {
-    origin.send(&question.head, upload).await?;
+    request.send(&question.head, upload).await?;
     loop {
         let departure = departure(upload, question.method.is_safe());
-        let head = Race::new(origin.head(), departure).await.ok_or(FetchFailure::Gone)?;
+        let head = Race::new(request.head(), departure).await.ok_or(FetchFailure::Gone)?;
         let head = head.map_err(FetchFailure::Fetch)?;
         if !head.status.is_interim() {
             return Ok(head);
@@ -143,9 +143,11 @@ async fn departure<U: Upload>(upload: &mut U, may_go: bool) {
     }
 }
 
-fn answered(origin: Origin, head: ResponseHead, requested: Now) -> Response {
-    let server = origin.server();
-    let body = origin.body(&head);
+fn answered(request: Request, head: ResponseHead, requested: Now) -> Response {
+    let active = request.connection.active();
+    active.answered();
+    let server = active.server();
+    let body = OriginBody::new(request, &head);
     let times = FetchTimes { requested, received: reactor::now() };
     Response { head, body, server, times }
 }
@@ -192,18 +194,12 @@ mod tests {
 
     use super::*;
     use crate::config::{ServerAddress, ServerConfig};
-    use crate::http::h1::head::HeadLimits;
-    use crate::origin::pools::tests::pools_to;
+    use crate::origin::pools::OriginLimits;
+    use crate::origin::sample::{self, LIMITS, pools_to, pools_within};
 
     fn again(method: Method, error: FetchError) -> Again {
         Again { method, error, is_reused: true, has_sent: true, has_answered: false }
     }
-
-    const LIMITS: OriginLimits = OriginLimits {
-        head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
-        first_byte_ms: 5_000,
-        idle_ms: 5_000,
-    };
 
     /// No body, from nobody.
     struct Nothing;
@@ -234,16 +230,9 @@ mod tests {
 
     /// Asks `pools` for something, reads the answer to its end and gives its status.
     async fn get(pools: &Pools) -> Result<u16, FetchFailure<Infallible>> {
-        get_within(pools, LIMITS).await
-    }
-
-    async fn get_within(
-        pools: &Pools,
-        limits: OriginLimits,
-    ) -> Result<u16, FetchFailure<Infallible>> {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-        let question = Question { upstream: UpstreamId(0), method: Method::Get, head };
-        let mut response = fetch(pools, limits, &question, &mut Nothing).await?;
+        let question = Question { upstream: sample::ID, method: Method::Get, head };
+        let mut response = fetch(pools, &question, &mut Nothing).await?;
         while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}
         Ok(response.head.status.0)
     }
@@ -366,11 +355,13 @@ mod tests {
     fn a_server_is_skipped_only_after_some_silence_in_a_row() {
         // The kernel accepts, and nobody ever answers.
         let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-        let pools = pools_to(&[mute.local_addr().unwrap()], |upstream| upstream.retries = 0);
+        let limits = OriginLimits { first_byte_ms: 100, ..LIMITS };
+        let pools = pools_within(limits, &[mute.local_addr().unwrap()], |upstream| {
+            upstream.retries = 0;
+        });
         let asked = reactor::run(async {
             for n_asked in 1..=3 {
-                let result =
-                    get_within(&pools, OriginLimits { first_byte_ms: 100, ..LIMITS }).await;
+                let result = get(&pools).await;
                 assert_eq!(result, Err(FetchFailure::Fetch(FetchError::FirstByteTimeout)));
                 assert_eq!(pools.is_skipped(0), n_asked == 3, "after {n_asked}");
             }

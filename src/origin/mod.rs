@@ -1,11 +1,22 @@
 //! The origin's side: from a question to an upstream to the response of one of its servers.
 //!
 //! ```text
-//! fetch (tries and retries) ─▶ pools (a connection) ─▶ request (one request on it) ─▶ its body
+//! fetch (tries and retries) ─┬─▶ checkout ─┬─▶ pools ◀── connection given back, or closed
+//!                            │             ├─▶ line     (the fetches that wait for one)
+//!                            │             └─▶ connect  (a new one)
+//!                            └─▶ request (one request on a connection) ─▶ body
 //! ```
 
-pub mod outage;
 pub mod upload;
 pub mod pools;
+mod outage;
+mod line;
+mod connect;
+mod connection;
+mod checkout;
 pub mod request;
+pub mod body;
 pub mod fetch;
+
+#[cfg(test)]
+mod sample;

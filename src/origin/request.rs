@@ -1,13 +1,10 @@
-//! One request to an origin, on a connection of a pool, and its response.
+//! One request to an origin, on a connection of a pool, and the heads of its response.
 //!
 //! ```text
 //! Sending ─ 1xx ─▶ Sending
 //!    └── all written, or an early answer ──▶ Heads ─ 1xx ─▶ Heads
-//!                                              └── final ─▶ Body ── end ─▶ back to the pool
+//!                                              └── final ─▶ OriginBody
 //! ```
-//!
-//! The connection goes back to its pool only after a whole, self-delimited response with nothing
-//! behind it, to a request that was sent to its end. In every other case it is closed.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -15,17 +12,15 @@ use std::mem;
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::http::fields::Fields;
-use crate::http::h1::body::{Decoded, Decoder};
 use crate::http::h1::head::{self, HeadLimits};
-use crate::http::head::{BodyLength, ResponseHead};
+use crate::http::head::ResponseHead;
 use crate::http::method::Method;
-use crate::origin::pools::Checked;
+use crate::origin::connection::Connection;
+use crate::origin::pools::OriginLimits;
 use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor::stream::Stream;
 use crate::reactor::{self, scratch};
-use crate::upstream::ids::Server;
 
 /// What one read asks for.
 const READ_BYTES: usize = 64 << 10;
@@ -33,32 +28,20 @@ const READ_BYTES: usize = 64 << 10;
 /// Interim responses that are taken before a response counts as broken.
 const INTERIM_MAX: usize = 16;
 
-/// What bounds an origin's answer.
-#[derive(Clone, Copy, Debug)]
-pub struct OriginLimits {
-    /// Of its head.
-    pub head: HeadLimits,
-    /// `timeouts.first-byte`, in milliseconds.
-    pub first_byte_ms: u64,
-    /// `timeouts.idle`, in milliseconds.
-    pub idle_ms: u64,
-}
-
 /// A request under way on a connection.
 #[derive(Debug)]
-pub struct Origin {
-    connection: Checked,
-    limits: OriginLimits,
+pub(super) struct Request {
+    pub(super) connection: Connection,
     method: Method,
     /// Read, not yet used.
-    inbox: Vec<u8>,
+    pub(super) inbox: Vec<u8>,
     n_interim: usize,
     /// Interim responses that came while the request was sent, to be passed on; at most
     /// `INTERIM_MAX`.
     early: Vec<ResponseHead>,
     /// The whole request was written, so that the connection may be used again.
-    is_sent: bool,
-    is_eof: bool,
+    pub(super) is_sent: bool,
+    pub(super) is_eof: bool,
     /// Some byte of the request was written, so that the origin may have acted on it.
     has_sent: bool,
 }
@@ -74,12 +57,10 @@ pub enum FetchFailure<E> {
     Gone,
 }
 
-impl Origin {
-    /// Begins an exchange with an origin on a connection.
-    pub fn new(connection: Checked, method: Method, limits: OriginLimits) -> Self {
+impl Request {
+    pub(super) fn new(connection: Connection, method: Method) -> Self {
         Self {
             connection,
-            limits,
             method,
             inbox: Vec::new(),
             n_interim: 0,
@@ -91,29 +72,19 @@ impl Origin {
     }
 
     /// Whether any byte of the request was written.
-    pub fn has_sent(&self) -> bool {
+    pub(super) fn has_sent(&self) -> bool {
         self.has_sent
     }
 
-    /// Which server it is.
-    pub fn server(&self) -> Server {
-        self.connection.server()
-    }
-
-    /// Whether the connection carried a request before this one.
-    pub fn is_reused(&self) -> bool {
-        self.connection.is_reused()
-    }
-
     /// Whether any byte of a response has come.
-    pub fn has_answered(&self) -> bool {
+    pub(super) fn has_answered(&self) -> bool {
         !self.inbox.is_empty() || self.n_interim > 0
     }
 
     /// Sends the request: `head` as it goes over the wire, and its body. Ends early, without
     /// error, when the origin answers before it has taken everything; an interim response is
     /// passed on and ends nothing.
-    pub async fn send<U: Upload>(
+    pub(super) async fn send<U: Upload>(
         &mut self,
         head: &[u8],
         body: &mut U,
@@ -149,13 +120,13 @@ impl Origin {
     }
 
     /// Reads the next head: an interim one, or the final one.
-    pub async fn head(&mut self) -> Result<ResponseHead, FetchError> {
+    pub(super) async fn head(&mut self) -> Result<ResponseHead, FetchError> {
         let mut searched = 0;
-        let deadline_ms = self.deadline(self.limits.first_byte_ms);
+        let deadline_ms = self.deadline(self.limits().first_byte_ms);
         loop {
             let is_whole = head::find_end(&self.inbox, searched).is_some();
-            if is_whole || self.inbox.len() >= self.limits.head.head_bytes {
-                let parsed = head::parse_response(&self.inbox, &self.limits.head, self.method);
+            if is_whole || self.inbox.len() >= self.limits().head.head_bytes {
+                let parsed = head::parse_response(&self.inbox, &self.limits().head, self.method);
                 if let Some((head, used)) = parsed.map_err(|_| FetchError::BadResponse)? {
                     self.inbox.drain(..used);
                     return self.accept(head);
@@ -170,13 +141,6 @@ impl Origin {
                 });
             }
         }
-    }
-
-    /// Turns to the body of the final response.
-    pub fn body(self, head: &ResponseHead) -> OriginBody {
-        let keeps_alive = head.keeps_alive && self.is_sent;
-        let decoder = Decoder::new(head.length, Default::default());
-        OriginBody { origin: Some(self), decoder, keeps_alive }
     }
 
     fn accept(&mut self, head: ResponseHead) -> Result<ResponseHead, FetchError> {
@@ -203,7 +167,7 @@ impl Origin {
     /// Takes the interim responses at the start of the inbox; whether an answer follows them.
     fn take_early(&mut self) -> Result<bool, FetchError> {
         loop {
-            match said(&self.inbox, &self.limits.head, self.method) {
+            match said(&self.inbox, &self.limits().head, self.method) {
                 Said::Part => return Ok(false),
                 Said::Answer => return Ok(true),
                 Said::Interim(head, used) => {
@@ -215,8 +179,12 @@ impl Origin {
         }
     }
 
-    fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &Stream {
         self.connection.stream()
+    }
+
+    pub(super) fn limits(&self) -> &OriginLimits {
+        self.connection.limits()
     }
 
     fn deadline(&self, timeout_ms: u64) -> u64 {
@@ -235,7 +203,7 @@ impl Origin {
         }
     }
 
-    fn try_read(&mut self) -> io::Result<usize> {
+    pub(super) fn try_read(&mut self) -> io::Result<usize> {
         if self.is_eof {
             return Ok(0);
         }
@@ -266,7 +234,7 @@ impl Origin {
                     then = &then[n_written - of_first..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline_ms = self.deadline(self.limits.idle_ms);
+                    let deadline_ms = self.deadline(self.limits().idle_ms);
                     let stream = self.connection.stream_handle();
                     let writable = stream.writable(deadline_ms);
                     match self.unless_heard(writable).await? {
@@ -325,7 +293,7 @@ fn error_of_io(error: &io::Error) -> FetchError {
     }
 }
 
-/// What came first: the end of some work, or the origin's word.
+/// What came first: the end of some work, or something from the origin.
 #[derive(Debug)]
 enum Heard<T> {
     Nothing(T),
@@ -337,7 +305,7 @@ enum Heard<T> {
 
 /// Passes an interim response on, unless it is 100: that answers an expectation, and expectations
 /// are met before an origin is asked.
-pub async fn pass_on<U: Upload>(
+pub(super) async fn pass_on<U: Upload>(
     head: &ResponseHead,
     upload: &mut U,
 ) -> Result<(), FetchFailure<U::Error>> {
@@ -377,117 +345,6 @@ enum Sent {
     Interrupted,
 }
 
-/// The body of an origin's response.
-#[derive(Debug)]
-pub struct OriginBody {
-    origin: Option<Origin>,
-    decoder: Decoder,
-    keeps_alive: bool,
-}
-
-impl OriginBody {
-    /// Appends what has come to `into`, waiting until something has; `false` when the body ended.
-    /// The connection is back in its pool, or closed, as soon as this returned `false`.
-    pub async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, FetchError> {
-        loop {
-            let before = into.len();
-            if !self.take(into)? {
-                return Ok(false);
-            }
-            if into.len() > before {
-                return Ok(true);
-            }
-            self.wait().await?;
-        }
-    }
-
-    /// Appends what is there already, without waiting; `false` when the body ended.
-    pub fn take(&mut self, into: &mut Vec<u8>) -> Result<bool, FetchError> {
-        let Some(origin) = &mut self.origin else { return Ok(false) };
-        if origin.inbox.is_empty() && !self.decoder.is_end() {
-            match origin.try_read() {
-                Ok(0) => {
-                    self.decoder.at_eof().map_err(|_| FetchError::Truncated)?;
-                    self.end(false);
-                    return Ok(false);
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(_) => return Err(FetchError::Truncated),
-            }
-        }
-        let is_end = decode(&mut self.decoder, &mut origin.inbox, into)?;
-        if is_end {
-            let is_clean = origin.inbox.is_empty();
-            self.end(is_clean);
-        }
-        Ok(!is_end)
-    }
-
-    /// Waits until the origin has sent something, or has gone.
-    pub async fn wait(&mut self) -> Result<(), FetchError> {
-        let Some(origin) = &self.origin else { return Ok(()) };
-        let deadline_ms = origin.deadline(origin.limits.idle_ms);
-        origin.stream().readable(deadline_ms).await.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => FetchError::IdleTimeout,
-            _ => FetchError::Truncated,
-        })
-    }
-
-    /// Bytes that are still to come, if the response said how many there are.
-    pub fn remaining(&self) -> Option<u64> {
-        self.decoder.remaining()
-    }
-
-    /// What followed the last chunk.
-    pub fn take_trailers(&mut self) -> Fields {
-        self.decoder.take_trailers()
-    }
-
-    fn end(&mut self, is_clean: bool) {
-        if let Some(origin) = self.origin.take()
-            && is_clean
-            && self.keeps_alive
-            && !origin.is_eof
-        {
-            origin.connection.give_back();
-        }
-    }
-}
-
-/// Decodes all of `inbox` into `into`; true at the body's end.
-fn decode(
-    decoder: &mut Decoder,
-    inbox: &mut Vec<u8>,
-    into: &mut Vec<u8>,
-) -> Result<bool, FetchError> {
-    let mut at = 0;
-    let is_end = loop {
-        let Some(rest) = inbox.get(at..) else { break false };
-        match decoder.decode(rest).map_err(|_| FetchError::BadResponse)? {
-            Decoded::Data { range, consumed } => {
-                into.extend_from_slice(rest.get(range).unwrap_or_default());
-                at += consumed;
-            }
-            Decoded::More { consumed } => {
-                at += consumed;
-                break false;
-            }
-            Decoded::End { consumed } => {
-                at += consumed;
-                break true;
-            }
-        }
-    };
-    inbox.drain(..at.min(inbox.len()));
-    Ok(is_end)
-}
-
-/// Whether a response has a body that must be read before the connection is free.
-pub fn has_body(length: BodyLength) -> bool {
-    !matches!(length, BodyLength::None | BodyLength::Known(0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -497,16 +354,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::origin::pools::Tried;
-    use crate::origin::pools::tests::pools_to;
+    use crate::origin::checkout::Tried;
+    use crate::origin::sample::{self, LIMITS, pools_to};
     use crate::reactor::timer;
-    use crate::upstream::ids::UpstreamId;
-
-    const LIMITS: OriginLimits = OriginLimits {
-        head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
-        first_byte_ms: 5_000,
-        idle_ms: 5_000,
-    };
 
     const HEAD: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
 
@@ -563,8 +413,8 @@ mod tests {
             }
         });
         let told = reactor::run(async {
-            let connection = pools.checkout(UpstreamId(0), &Tried::default()).await.unwrap();
-            let mut origin = Origin::new(connection, Method::Post, LIMITS);
+            let connection = pools.upstream(sample::ID).checkout(&Tried::default()).await.unwrap();
+            let mut origin = Request::new(connection, Method::Post);
             let mut body = Slow::default();
             let sent = origin.send(HEAD, &mut body).await.map_err(|failure| match failure {
                 FetchFailure::Fetch(error) => error,

@@ -9,7 +9,6 @@ use crate::config::Config;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
 use crate::origin::pools::Pools;
-use crate::origin::request::OriginLimits;
 use crate::proxy::progress::LocalFills;
 use crate::reactor::event::Event;
 use crate::route::Router;
@@ -37,8 +36,6 @@ pub struct Context {
     pub waits_for_log: bool,
     /// What a client's head may be.
     pub client_head: HeadLimits,
-    /// What an origin's answer may be.
-    pub origin: OriginLimits,
     /// Where request bodies that are too large for memory go.
     pub temporary: PathBuf,
     /// Requests so far, for their ids.

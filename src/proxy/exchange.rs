@@ -166,9 +166,9 @@ impl<C: Client> Exchange<'_, C> {
         };
         self.held = found.object().filter(is_held);
         match (action, found.object()) {
-            // Nobody waits for servers that are skipped.
+            // No exchange waits for servers that are skipped.
             (Action::Fill { .. } | Action::Pass(PassReason::Method), Some(object))
-                if self.held.is_some() && self.context.pools.outages().is_down(rule.upstream) =>
+                if self.held.is_some() && self.context.pools.upstream(rule.upstream).is_down() =>
             {
                 self.answer_held(rule, &object).await?;
             }

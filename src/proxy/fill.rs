@@ -80,7 +80,7 @@ impl Fill {
         loop {
             let conditional = self.job.conditional.take();
             let question = conditional.as_ref().unwrap_or(&self.job.whole);
-            let fetched = fetch::fetch(&context.pools, context.origin, question, &mut upload).await;
+            let fetched = fetch::fetch(&context.pools, question, &mut upload).await;
             let response = match fetched {
                 Ok(response) => response,
                 Err(FetchFailure::Fetch(error)) => return self.fail(error),

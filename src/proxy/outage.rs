@@ -13,7 +13,7 @@ use crate::route::Rule;
 impl<C: Client> Exchange<'_, C> {
     /// Whether a fetch failed because the route's upstream is down.
     pub(super) fn is_outage(&self, rule: Rule, error: FetchError) -> bool {
-        error.is_unreachable() || self.context.pools.outages().is_down(rule.upstream)
+        error.is_unreachable() || self.context.pools.upstream(rule.upstream).is_down()
     }
 
     /// Answers with what is held through an outage of the route's upstream.
@@ -22,7 +22,7 @@ impl<C: Client> Exchange<'_, C> {
         rule: Rule,
         object: &HotObject,
     ) -> Result<(), CloseReason> {
-        self.context.pools.outages().begin(rule.upstream);
+        self.context.pools.upstream(rule.upstream).begin_outage();
         self.facts.verdict = Some(CacheVerdict::Stale);
         self.facts.reason = DETAIL;
         let now_s = reactor::now().unix_s();

@@ -151,7 +151,7 @@ pub async fn ask<U: Upload>(
     facts: &mut Facts,
 ) -> Result<Response, FetchFailure<U::Error>> {
     facts.stage = Stage::Fetch;
-    let response = fetch::fetch(&context.pools, context.origin, question, upload).await?;
+    let response = fetch::fetch(&context.pools, question, upload).await?;
     facts.connected_us = response.times.requested.mono_us;
     facts.first_byte_us = response.times.received.mono_us;
     facts.server = Some(response.server);

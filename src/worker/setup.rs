@@ -13,8 +13,8 @@ use crate::cache::worker::CacheSide;
 use crate::config::WhenFull;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
+use crate::origin::pools::OriginLimits;
 use crate::origin::pools::Pools;
-use crate::origin::request::OriginLimits;
 use crate::proxy::context::Context;
 use crate::proxy::progress::LocalFills;
 use crate::reactor;
@@ -38,17 +38,13 @@ pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
         target_bytes: limits.target_bytes,
     };
     let timeouts = &config.timeouts;
-    let origin = OriginLimits {
+    let origin_limits = OriginLimits {
         head: client_head,
+        connect_ms: timeouts.connect.as_millis() as u64,
         first_byte_ms: timeouts.first_byte.as_millis() as u64,
         idle_ms: timeouts.idle.as_millis() as u64,
     };
-    let pools = Pools::new(
-        &config.upstreams,
-        Rc::clone(&inherited.servers),
-        timeouts.connect,
-        timeouts.idle,
-    );
+    let pools = Pools::new(&config.upstreams, &inherited.servers, origin_limits);
     let access = match &config.log.access {
         Some(access) => {
             Some(AccessLog::new(access.clone(), Rc::clone(&inherited.rings), inherited.seat)?)
@@ -67,7 +63,6 @@ pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
         log_due: Event::default(),
         waits_for_log,
         client_head,
-        origin,
         temporary: temporary(inherited),
         n_requests: Cell::new(0),
         id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),

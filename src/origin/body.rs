@@ -1,0 +1,126 @@
+//! The body of an origin's response.
+//!
+//! The connection goes back to its pool only after a whole, self-delimited response with nothing
+//! behind it, to a request that was sent to its end. In every other case it is closed.
+
+use std::io;
+
+use crate::http::fields::Fields;
+use crate::http::h1::body::{Decoded, Decoder};
+use crate::http::head::ResponseHead;
+use crate::origin::request::Request;
+use crate::policy::reason::fetch::FetchError;
+use crate::reactor;
+
+/// The body of an origin's response.
+#[derive(Debug)]
+pub struct OriginBody {
+    request: Option<Request>,
+    decoder: Decoder,
+    keeps_alive: bool,
+}
+
+impl OriginBody {
+    /// The body of the final response to a request.
+    pub(super) fn new(request: Request, head: &ResponseHead) -> Self {
+        let keeps_alive = head.keeps_alive && request.is_sent;
+        let decoder = Decoder::new(head.length, Default::default());
+        Self { request: Some(request), decoder, keeps_alive }
+    }
+
+    /// Appends what has come to `into`, waiting until something has; `false` when the body ended.
+    /// The connection is back in its pool, or closed, as soon as this returned `false`.
+    pub(crate) async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, FetchError> {
+        loop {
+            let before = into.len();
+            if !self.take(into)? {
+                return Ok(false);
+            }
+            if into.len() > before {
+                return Ok(true);
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Appends what is there already, without waiting; `false` when the body ended.
+    pub(crate) fn take(&mut self, into: &mut Vec<u8>) -> Result<bool, FetchError> {
+        let Some(request) = &mut self.request else { return Ok(false) };
+        if request.inbox.is_empty() && !self.decoder.is_end() {
+            match request.try_read() {
+                Ok(0) => {
+                    self.decoder.at_eof().map_err(|_| FetchError::Truncated)?;
+                    self.end(false);
+                    return Ok(false);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(_) => return Err(FetchError::Truncated),
+            }
+        }
+        let is_end = decode(&mut self.decoder, &mut request.inbox, into)?;
+        if is_end {
+            let is_clean = request.inbox.is_empty();
+            self.end(is_clean);
+        }
+        Ok(!is_end)
+    }
+
+    /// Waits until the origin has sent something, or has gone.
+    pub(crate) async fn wait(&mut self) -> Result<(), FetchError> {
+        let Some(request) = &self.request else { return Ok(()) };
+        let deadline_ms = reactor::now().mono_ms() + request.limits().idle_ms;
+        request.stream().readable(deadline_ms).await.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => FetchError::IdleTimeout,
+            _ => FetchError::Truncated,
+        })
+    }
+
+    /// Bytes that are still to come, if the response said how many there are.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+
+    /// What followed the last chunk.
+    pub(crate) fn take_trailers(&mut self) -> Fields {
+        self.decoder.take_trailers()
+    }
+
+    fn end(&mut self, is_clean: bool) {
+        if let Some(request) = self.request.take()
+            && is_clean
+            && self.keeps_alive
+            && !request.is_eof
+        {
+            request.connection.give_back();
+        }
+    }
+}
+
+/// Decodes all of `inbox` into `into`; true at the body's end.
+fn decode(
+    decoder: &mut Decoder,
+    inbox: &mut Vec<u8>,
+    into: &mut Vec<u8>,
+) -> Result<bool, FetchError> {
+    let mut at = 0;
+    let is_end = loop {
+        let Some(rest) = inbox.get(at..) else { break false };
+        match decoder.decode(rest).map_err(|_| FetchError::BadResponse)? {
+            Decoded::Data { range, consumed } => {
+                into.extend_from_slice(rest.get(range).unwrap_or_default());
+                at += consumed;
+            }
+            Decoded::More { consumed } => {
+                at += consumed;
+                break false;
+            }
+            Decoded::End { consumed } => {
+                at += consumed;
+                break true;
+            }
+        }
+    };
+    inbox.drain(..at.min(inbox.len()));
+    Ok(is_end)
+}

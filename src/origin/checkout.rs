@@ -1,0 +1,246 @@
+//! Which server a fetch gets a connection to, and which connection.
+
+use std::rc::Rc;
+
+use crate::origin::connection::{Active, Connection};
+use crate::origin::line::Place;
+use crate::origin::pools::{ServerPool, Upstream};
+use crate::policy::reason::fetch::FetchError;
+use crate::reactor;
+use crate::reactor::stream::Stream;
+use crate::upstream::balance::{self, Choice};
+use crate::upstream::ids::ServerId;
+use crate::upstream::pool::Checkout;
+
+/// Which servers a fetch has tried, and whether it trusts connections that were idle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tried {
+    servers: balance::Tried,
+    wants_new: bool,
+}
+
+impl Tried {
+    /// This server was tried.
+    pub(super) fn add(&mut self, server: ServerId) {
+        self.servers.insert(server);
+    }
+
+    /// An idle connection turned out to be closed: the next one must be new.
+    pub(super) fn only_new_connections(&mut self) {
+        self.wants_new = true;
+    }
+}
+
+/// Why there is no connection, and which server is to blame.
+pub(super) type Refusal = (FetchError, Option<ServerId>);
+
+/// Room for a connection to a server, and an idle connection if there is one.
+type Taken = (Active, Option<Rc<Stream>>);
+
+impl Upstream {
+    /// Gives a connection to a server, waiting for one within the bounds of the pending queue.
+    pub(super) async fn checkout(self: &Rc<Self>, tried: &Tried) -> Result<Connection, Refusal> {
+        let is_first = self.pending.borrow().is_empty();
+        let taken = if is_first { self.take(tried)? } else { None };
+        let (active, idle) = match taken {
+            Some(taken) => taken,
+            None => self.take_in_line(tried).await?,
+        };
+        if let Some(stream) = idle {
+            return Ok(Connection::new(active, stream, true));
+        }
+        let id = active.server().id;
+        match self.connect(id, &tried.servers).await {
+            Ok(stream) => Ok(Connection::new(active, stream, false)),
+            Err(error) => {
+                if error.is_unreachable() {
+                    active.failed();
+                }
+                Err((error, Some(id)))
+            }
+        }
+    }
+
+    /// Whether there is a server that was not tried, and that is worth a try after `error`: if a
+    /// name was not resolved in time, only one with an address.
+    pub(super) fn has_other(&self, tried: &Tried, error: FetchError) -> bool {
+        let mut others = self.not_in(&tried.servers);
+        match error {
+            FetchError::Unresolved => others.any(|server| self.has_address(server)),
+            _ => others.next().is_some(),
+        }
+    }
+
+    /// Waits in line until called, and takes what there is then; again and again if others were
+    /// faster, or if it is not for this fetch.
+    async fn take_in_line(self: &Rc<Self>, tried: &Tried) -> Result<Taken, Refusal> {
+        let mut place = Place::last(self).map_err(|error| (error, None))?;
+        loop {
+            place.called().await.map_err(|error| (error, None))?;
+            if let Some(taken) = self.take(tried)? {
+                place.leave();
+                return Ok(taken);
+            }
+            place.decline();
+        }
+    }
+
+    /// Chooses a server and takes a connection, or room for one; `None` if all are busy.
+    fn take(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
+        let now_ms = reactor::now().mono_ms();
+        let mut passed_over = tried.servers.clone();
+        let mut is_any_busy = false;
+        loop {
+            let down_until_ms = |id| self.table.down_until(self.server(id).server);
+            let choice = self.balance.borrow_mut().choose(now_ms, &passed_over, down_until_ms);
+            let id = match choice {
+                Choice::Up(id) | Choice::Down(id) => id,
+                Choice::Exhausted if is_any_busy => return Ok(None),
+                Choice::Exhausted => return Err((FetchError::Connect, None)),
+            };
+            match take_of(self.server(id), tried.wants_new, now_ms) {
+                Some(idle) => return Ok(Some((Active::new(self, id), idle))),
+                None => is_any_busy = true,
+            }
+            passed_over.insert(id);
+        }
+    }
+}
+
+/// An idle connection, or room for a new one, of this server; `None` if it is busy.
+fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<Rc<Stream>>> {
+    let mut pool = server.pool.borrow_mut();
+    loop {
+        match pool.checkout_anyway(now_ms) {
+            // It closed while it was idle, or this fetch was disappointed by such a one.
+            Checkout::Reuse(stream) if wants_new || !stream.is_open() => pool.closed(),
+            Checkout::Reuse(stream) => return Some(Some(stream)),
+            Checkout::Connect => return Some(None),
+            Checkout::Busy if !pool.expire(now_ms).is_empty() => {}
+            Checkout::Busy | Checkout::Down => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::origin::pools::Pools;
+    use crate::origin::sample::{ID, pools_to, server};
+    use crate::reactor::event::Event;
+    use crate::reactor::timer;
+
+    /// Two servers with room for one connection each; they accept as long as they are held.
+    fn two_servers() -> (Rc<Pools>, [TcpListener; 2]) {
+        let servers = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = servers.each_ref().map(|server| server.local_addr().unwrap());
+        let pools = pools_to(&addresses, |upstream| upstream.connections = 1);
+        (Rc::new(pools), servers)
+    }
+
+    fn only(n: usize) -> Tried {
+        let mut tried = Tried::default();
+        tried.add(ServerId(1 - n));
+        tried
+    }
+
+    /// Has somebody check out; whoever it is is waiting, or done, when this returns.
+    async fn begin(pools: &Rc<Pools>, tried: Tried) -> impl Future<Output = Connection> {
+        let pools = Rc::clone(pools);
+        let task =
+            reactor::spawn_task(async move { pools.upstream(ID).checkout(&tried).await.unwrap() });
+        timer::sleep(Duration::from_millis(10)).await;
+        task
+    }
+
+    async fn soon<T>(work: impl Future<Output = T>) -> T {
+        timer::timeout(Duration::from_secs(1), work).await.expect("somebody was not called")
+    }
+
+    #[test]
+    fn connections_too_old_for_use_take_nobodys_room() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let old = pools.upstream(ID).checkout(&only(0)).await.unwrap();
+            old.give_back();
+            timer::sleep(Duration::from_millis(120)).await;
+            let new = soon(pools.upstream(ID).checkout(&only(0))).await.unwrap();
+            assert!(!new.is_reused());
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn one_is_called_for_each_connection_that_expires() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            for held in [
+                pools.upstream(ID).checkout(&only(0)).await,
+                pools.upstream(ID).checkout(&only(1)).await,
+            ] {
+                held.unwrap().give_back();
+            }
+            let events = [(); 3].map(|()| Rc::new(Event::default()));
+            for event in &events {
+                pools.upstream(ID).pending.borrow_mut().push(Rc::clone(event), 0).unwrap();
+            }
+            timer::sleep(Duration::from_millis(120)).await;
+            pools.expire();
+            assert_eq!(events.map(|event| event.version()), [1, 1, 0]);
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn who_has_no_use_for_a_connection_calls_the_next() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let first = pools.upstream(ID).checkout(&only(0)).await.unwrap();
+            let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let choosy = begin(&pools, only(1)).await;
+            let any = begin(&pools, Tried::default()).await;
+            first.give_back();
+            let any = soon(any).await;
+            assert_eq!(any.active().server(), server(0));
+            let last = begin(&pools, Tried::default()).await;
+            second.give_back();
+            assert_eq!(soon(choosy).await.active().server(), server(1), "it has kept its place");
+            drop(any);
+            soon(last).await;
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_behind_one_who_has_no_use_for_what_is_free() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let choosy = begin(&pools, only(1)).await;
+            let any = soon(pools.upstream(ID).checkout(&Tried::default())).await.unwrap();
+            assert_eq!(any.active().server(), server(0));
+            drop(second);
+            assert_eq!(soon(choosy).await.active().server(), server(1));
+        });
+        ran.unwrap();
+    }
+
+    #[test]
+    fn who_leaves_after_being_called_calls_the_next() {
+        let (pools, _servers) = two_servers();
+        let ran = reactor::run(async {
+            let first = pools.upstream(ID).checkout(&only(0)).await.unwrap();
+            let _second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let leaving = begin(&pools, Tried::default()).await;
+            let staying = begin(&pools, Tried::default()).await;
+            first.give_back();
+            drop(leaving);
+            soon(staying).await;
+        });
+        ran.unwrap();
+    }
+}

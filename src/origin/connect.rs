@@ -1,0 +1,106 @@
+//! A new connection to a server: where the server is, and connect(2).
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::config::ServerAddress;
+use crate::origin::pools::{ServerPool, Upstream};
+use crate::policy::reason::fetch::FetchError;
+use crate::reactor;
+use crate::reactor::address::Address;
+use crate::reactor::connect::connect;
+use crate::reactor::stream::Stream;
+use crate::reactor::timer;
+use crate::upstream::balance::Tried;
+use crate::upstream::ids::ServerId;
+
+/// How often the table is looked at for a name that the keeper has not resolved yet.
+const RESOLVE_LOOK: Duration = Duration::from_millis(20);
+
+impl Upstream {
+    /// Connects to a server; `tried` are those that were tried before.
+    pub(super) async fn connect(
+        &self,
+        id: ServerId,
+        tried: &Tried,
+    ) -> Result<Rc<Stream>, FetchError> {
+        let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
+        let address = self.address(id, tried, deadline_ms).await;
+        let address = address.ok_or(FetchError::Unresolved)?;
+        let stream = connect(&address, deadline_ms).await.map_err(|error| error_of(&error))?;
+        // Without it small requests may wait for acknowledgements; nothing else is lost.
+        let _ = stream.set_nodelay();
+        Ok(Rc::new(stream))
+    }
+
+    /// Where a server is now. A name that the keeper has yet to resolve is waited for, unless
+    /// there is another server whose address is known.
+    async fn address(&self, id: ServerId, tried: &Tried, deadline_ms: u64) -> Option<Address> {
+        let mut tried = tried.clone();
+        tried.insert(id);
+        loop {
+            if let Some(address) = self.known_address(self.server(id)) {
+                return Some(address);
+            }
+            let is_late = reactor::now().mono_ms() >= deadline_ms;
+            if is_late || self.not_in(&tried).any(|server| self.has_address(server)) {
+                return None;
+            }
+            timer::sleep(RESOLVE_LOOK).await;
+        }
+    }
+
+    /// Where a server is; a name's addresses take turns.
+    fn known_address(&self, server: &ServerPool) -> Option<Address> {
+        match &server.address {
+            ServerAddress::Ip(address) => Some(Address::Ip(*address)),
+            ServerAddress::Unix(path) => Some(Address::Unix(path.clone())),
+            ServerAddress::Name { .. } => {
+                let mut addresses = Vec::new();
+                self.table.addresses(server.server, &mut addresses);
+                let turn = server.turn.get();
+                let address = addresses.get(turn.checked_rem(addresses.len())?)?;
+                server.turn.set(turn.wrapping_add(1));
+                Some(Address::Ip(*address))
+            }
+        }
+    }
+
+    pub(super) fn has_address(&self, server: &ServerPool) -> bool {
+        let ServerAddress::Name { .. } = server.address else { return true };
+        let mut addresses = Vec::new();
+        self.table.addresses(server.server, &mut addresses);
+        !addresses.is_empty()
+    }
+}
+
+/// What it means that a connection could not be made.
+fn error_of(error: &io::Error) -> FetchError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EADDRNOTAVAIL,
+        ) => FetchError::Resources,
+        _ if error.kind() == io::ErrorKind::TimedOut => FetchError::ConnectTimeout,
+        _ => FetchError::Connect,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_resources_here_is_not_the_servers_fault() {
+        let of = |errno: Errno| error_of(&io::Error::from(errno));
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
+            assert_eq!(of(errno), FetchError::Resources, "{errno}");
+        }
+        assert_eq!(of(Errno::ECONNREFUSED), FetchError::Connect);
+        assert_eq!(of(Errno::ETIMEDOUT), FetchError::ConnectTimeout);
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(error_of(&late), FetchError::ConnectTimeout);
+    }
+}

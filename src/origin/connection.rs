@@ -1,0 +1,108 @@
+//! A connection of a pool while a fetch uses it.
+
+use std::rc::Rc;
+
+use crate::origin::pools::{OriginLimits, ServerPool, Upstream};
+use crate::reactor;
+use crate::reactor::stream::Stream;
+use crate::upstream::ids::{Server, ServerId};
+
+/// The place of one active connection in the pool of its server. Dropping it gives the place back,
+/// and calls the fetch that has waited longest for one.
+#[derive(Debug)]
+pub(super) struct Active {
+    upstream: Rc<Upstream>,
+    id: ServerId,
+    /// The connection went back to its pool, which counts it.
+    is_kept: bool,
+}
+
+impl Active {
+    /// For a place that the pool of this server counts already.
+    pub(super) fn new(upstream: &Rc<Upstream>, id: ServerId) -> Self {
+        Self { upstream: Rc::clone(upstream), id, is_kept: false }
+    }
+
+    pub(super) fn server(&self) -> Server {
+        self.of().server
+    }
+
+    /// The server answered.
+    pub(super) fn answered(&self) {
+        self.of().pool.borrow_mut().answered();
+        self.upstream.end_outage();
+    }
+
+    /// The server failed: all workers skip it for a while.
+    pub(super) fn failed(&self) {
+        let now_ms = reactor::now().mono_ms();
+        self.of().pool.borrow_mut().failed(now_ms);
+        self.upstream.table.set_down(self.server(), now_ms + self.upstream.skip_ms);
+    }
+
+    /// The server did not answer in time. It counts as failed if that happens again and again.
+    pub(super) fn silent(&self) {
+        let is_doubtful = self.of().pool.borrow_mut().silent();
+        if is_doubtful {
+            self.failed();
+        }
+    }
+
+    fn of(&self) -> &ServerPool {
+        self.upstream.server(self.id)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.of().pool.borrow_mut().closed();
+        }
+        self.upstream.call_next();
+    }
+}
+
+/// An active connection; dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    active: Active,
+    stream: Rc<Stream>,
+    is_reused: bool,
+}
+
+impl Connection {
+    pub(super) fn new(active: Active, stream: Rc<Stream>, is_reused: bool) -> Self {
+        Self { active, stream, is_reused }
+    }
+
+    /// What is known of the server by this use of the connection.
+    pub(super) fn active(&self) -> &Active {
+        &self.active
+    }
+
+    pub(super) fn limits(&self) -> &OriginLimits {
+        &self.active.upstream.limits
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The stream, for waits that outlive a borrow.
+    pub(super) fn stream_handle(&self) -> Rc<Stream> {
+        Rc::clone(&self.stream)
+    }
+
+    /// Whether it carried a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Gives it back to be used again.
+    pub(super) fn give_back(mut self) {
+        self.active.is_kept = true;
+        let now_ms = reactor::now().mono_ms();
+        let stream = Rc::clone(&self.stream);
+        self.active.of().pool.borrow_mut().checkin(stream, now_ms);
+    }
+}

@@ -1,0 +1,84 @@
+//! The line of the fetches that wait for a connection.
+//!
+//! A fetch that is called takes what is free, or keeps its place and lets those behind it look.
+//! So something is free while fetches stand in line only if none of them has a use for it.
+
+use std::rc::Rc;
+
+use crate::origin::pools::Upstream;
+use crate::policy::reason::fetch::FetchError;
+use crate::reactor;
+use crate::reactor::event::Event;
+use crate::reactor::timer;
+use crate::upstream::pending::Ticket;
+
+/// A place in the line; given up when the wait is.
+pub(super) struct Place<'u> {
+    upstream: &'u Upstream,
+    ticket: Ticket,
+    event: Rc<Event>,
+    until_ms: u64,
+    state: Waiting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// In line, since this version of the event.
+    InLine(u64),
+    /// It has left the line and goes on to a connection.
+    Served,
+}
+
+impl<'u> Place<'u> {
+    /// The place at the end of the line. What is free now may be of no use to those before it, and
+    /// of use to this one, which was not called for it: so the line is called again.
+    pub(super) fn last(upstream: &'u Upstream) -> Result<Self, FetchError> {
+        let until_ms = reactor::now().mono_ms() + upstream.pending_ms;
+        let event = Rc::new(Event::default());
+        let mut pending = upstream.pending.borrow_mut();
+        let is_alone = pending.is_empty();
+        let pushed = pending.push(Rc::clone(&event), until_ms);
+        drop(pending);
+        let ticket = pushed.map_err(|_| FetchError::PendingFull)?;
+        if !is_alone && upstream.has_room() {
+            upstream.call_next();
+        }
+        Ok(Self { upstream, ticket, event, until_ms, state: Waiting::InLine(0) })
+    }
+
+    /// Waits until this fetch is called.
+    pub(super) async fn called(&self) -> Result<(), FetchError> {
+        let Waiting::InLine(since) = self.state else { return Ok(()) };
+        let turn = timer::timeout_at(self.until_ms, self.event.after(since)).await;
+        turn.map_err(|_| FetchError::PendingTimeout)
+    }
+
+    /// Goes on waiting. If something is free all the same, the next in line is called for it.
+    pub(super) fn decline(&mut self) {
+        self.state = Waiting::InLine(self.event.version());
+        let event = Rc::clone(&self.event);
+        let mut pending = self.upstream.pending.borrow_mut();
+        pending.restore(self.ticket, event, self.until_ms);
+        let has_room = self.upstream.has_room();
+        let next = if has_room { pending.pop_behind(self.ticket) } else { None };
+        drop(pending);
+        if let Some(next) = next {
+            next.notify();
+        }
+    }
+
+    /// The fetch has what it waited for.
+    pub(super) fn leave(mut self) {
+        self.state = Waiting::Served;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let is_waiting = self.upstream.pending.borrow_mut().cancel(self.ticket).is_some();
+        // It was called, and its owner is gone: the next one is called instead.
+        if !is_waiting && self.state != Waiting::Served {
+            self.upstream.call_next();
+        }
+    }
+}

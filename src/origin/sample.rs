@@ -1,0 +1,73 @@
+//! Pools to test with.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::{self, ServerAddress, ServerConfig, UpstreamConfig};
+use crate::http::h1::head::HeadLimits;
+use crate::origin::pools::{OriginLimits, Pools};
+use crate::shared::servers::ServerTable;
+use crate::upstream::ids::{Server, ServerId, UpstreamId};
+
+pub(super) const LIMITS: OriginLimits = OriginLimits {
+    head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
+    connect_ms: 300,
+    first_byte_ms: 5_000,
+    idle_ms: 100,
+};
+
+/// The only upstream.
+pub(super) const ID: UpstreamId = UpstreamId(0);
+
+/// A server of the only upstream.
+pub(super) fn server(n: usize) -> Server {
+    Server { upstream: ID, id: ServerId(n) }
+}
+
+/// An address where no server need be.
+pub(super) fn ip(n: u8) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, n], 1))
+}
+
+/// Pools for one upstream of these servers, otherwise as `change` wants it.
+pub(super) fn pools_to(servers: &[SocketAddr], change: impl FnOnce(&mut UpstreamConfig)) -> Pools {
+    pools_within(LIMITS, servers, change)
+}
+
+/// As [`pools_to`], with other limits.
+pub(super) fn pools_within(
+    limits: OriginLimits,
+    servers: &[SocketAddr],
+    change: impl FnOnce(&mut UpstreamConfig),
+) -> Pools {
+    let mut upstream = UpstreamConfig {
+        name: "u".into(),
+        balance: config::Balance::RoundRobin,
+        servers: Vec::new(),
+        connections: 10,
+        pending: 10,
+        pending_timeout: Duration::from_secs(5),
+        skip: Duration::from_secs(10),
+        retries: 2,
+    };
+    let server = |address: &SocketAddr| ServerAddress::Ip(*address);
+    upstream
+        .servers
+        .extend(servers.iter().map(|address| ServerConfig { address: server(address), weight: 1 }));
+    change(&mut upstream);
+    let table = Rc::new(ServerTable::create([upstream.servers.len()]).unwrap());
+    Pools::new(&[upstream], &table, limits)
+}
+
+impl Pools {
+    /// Whether a server of the only upstream is skipped now.
+    pub(super) fn is_skipped(&self, n: usize) -> bool {
+        self.upstream(ID).table.down_until(server(n)) > 0
+    }
+
+    /// Publishes the address of a server of the only upstream.
+    pub(super) fn resolve(&self, n: usize, address: SocketAddr) {
+        self.upstream(ID).table.publish_addresses(server(n), &[address]);
+    }
+}
