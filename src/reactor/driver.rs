@@ -86,7 +86,7 @@ impl Driver {
     /// Asks the kernel for events; waits for an event if `may_wait`, or for the next timer.
     pub(super) fn wait(&mut self, may_wait: bool, now_ms: u64) -> io::Result<()> {
         let timeout = if may_wait {
-            self.wheel.next_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)))
+            self.next_timer_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)))
         } else {
             Some(Duration::ZERO)
         };
@@ -96,6 +96,16 @@ impl Driver {
             Ok(()) => {}
         }
         Ok(())
+    }
+
+    /// The last `wait` brought nothing.
+    pub(super) fn has_no_event(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// No timer is due before this; `None` if none is armed.
+    pub(super) fn next_timer_ms(&self) -> Option<u64> {
+        self.wheel.next_ms()
     }
 
     /// Notes the events of the last `wait` and the timers that are due; returns the wakers to call.

@@ -39,6 +39,7 @@
 //! none. Timers fire up to a turn late, never early.
 
 pub mod address;
+pub(crate) mod clock;
 pub mod event;
 mod wheel;
 mod executor;
@@ -51,16 +52,15 @@ pub mod connect;
 pub mod readable;
 pub mod scratch;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use nix::time::{ClockId, clock_gettime};
-
 use crate::base::time::Now;
+use crate::reactor::clock::Clock;
 use crate::reactor::driver::Driver;
 use crate::reactor::executor::{Executor, MainWaker};
 
@@ -109,15 +109,12 @@ where
 
 /// The time of this turn: that of the last look at the kernel.
 pub fn now() -> Now {
-    LOCAL.with(|local| {
-        let now = local.now.get();
-        if now.mono_us == 0 { local.read_clock() } else { now }
-    })
+    LOCAL.with(|local| local.clock.now())
 }
 
 /// Reads the clock again within a turn, after something that took long.
 pub fn refresh_now() -> Now {
-    LOCAL.with(Local::read_clock)
+    LOCAL.with(|local| local.clock.read())
 }
 
 /// Lets all other tasks that can run do so, and takes events in.
@@ -181,24 +178,25 @@ pub fn counts() -> Counts {
 struct Local {
     executor: Executor,
     driver: RefCell<Option<Driver>>,
-    now: Cell<Now>,
+    clock: Clock,
 }
 
 impl Local {
     const fn new() -> Self {
-        Self {
-            executor: Executor::new(),
-            driver: RefCell::new(None),
-            now: Cell::new(Now { unix_us: 0, mono_us: 0 }),
-        }
+        Self { executor: Executor::new(), driver: RefCell::new(None), clock: Clock::new() }
     }
 
     /// Looks at the kernel once, and calls the wakers for its events.
     fn look(&self, may_wait: bool) -> io::Result<()> {
         let mut place = self.driver.borrow_mut();
         let Some(driver) = place.as_mut() else { return Ok(()) };
-        driver.wait(may_wait, self.now.get().mono_ms())?;
-        let now = self.read_clock();
+        let is_still = self.clock.is_still();
+        driver.wait(may_wait && !is_still, self.clock.now().mono_ms())?;
+        if is_still && may_wait && driver.has_no_event() {
+            let next_ms = driver.next_timer_ms();
+            self.clock.jump_to(next_ms.ok_or_else(|| io::Error::other("no task can run again"))?);
+        }
+        let now = self.clock.read();
         let mut woken = driver.sort(now.mono_ms());
         drop(place);
         for waker in woken.drain(..) {
@@ -208,15 +206,6 @@ impl Local {
             driver.recycle(woken);
         }
         Ok(())
-    }
-
-    fn read_clock(&self) -> Now {
-        let now = Now {
-            unix_us: clock_us(ClockId::CLOCK_REALTIME),
-            mono_us: clock_us(ClockId::CLOCK_MONOTONIC).max(self.now.get().mono_us),
-        };
-        self.now.set(now);
-        now
     }
 }
 
@@ -230,7 +219,7 @@ impl<'a> Run<'a> {
         if local.driver.borrow().is_some() {
             return Err(io::Error::other("a reactor runs on this thread already"));
         }
-        let now = local.read_clock();
+        let now = local.clock.read();
         let number = NEXT_RUN.fetch_add(1, Ordering::Relaxed);
         *local.driver.borrow_mut() = Some(Driver::new(number, now)?);
         Ok(Self { local })
@@ -246,14 +235,6 @@ impl Drop for Run<'_> {
         self.local.executor.drain();
         self.local.executor.reopen();
     }
-}
-
-fn clock_us(clock: ClockId) -> u64 {
-    // These two clocks exist on every Linux.
-    clock_gettime(clock).map_or(0, |time| {
-        let (s, ns) = (time.tv_sec().max(0) as u64, time.tv_nsec().max(0) as u64);
-        s * 1_000_000 + ns / 1_000
-    })
 }
 
 /// Numbers the runs of the process's reactors, from 1.

@@ -1,5 +1,6 @@
 //! Tests of the reactor as a whole: real sockets, and no sleep but by its own timers.
 
+mod clock;
 mod deadlines;
 mod sockets;
 mod streams;
