@@ -62,7 +62,9 @@ async fn connect_unix(address: &SockAddr, deadline_ms: u64) -> io::Result<Stream
                 if deadline_ms != 0 && super::now().mono_ms() >= deadline_ms {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                timer::sleep(pause).await;
+                let at_ms = timer::deadline(pause);
+                let is_last = deadline_ms != 0 && deadline_ms < at_ms;
+                timer::sleep_until(if is_last { deadline_ms } else { at_ms }).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             Err(error) => return Err(error),
