@@ -125,21 +125,22 @@ fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<R
 #[cfg(test)]
 mod tests {
     use std::future::Future;
-    use std::net::TcpListener;
     use std::time::Duration;
 
     use super::*;
     use crate::origin::pools::Pools;
-    use crate::origin::sample::{ID, pools_to, server};
+    use crate::origin::sample::{ID, LIMITS, pools_to, server};
+    use crate::origin::scripted::{Peer, ScriptedOrigin};
+    use crate::reactor::clock::run_by_test_clock;
     use crate::reactor::event::Event;
     use crate::reactor::timer;
 
-    /// Two servers with room for one connection each; they accept as long as they are held.
-    fn two_servers() -> (Rc<Pools>, [TcpListener; 2]) {
-        let servers = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let addresses = servers.each_ref().map(|server| server.local_addr().unwrap());
-        let pools = pools_to(&addresses, |upstream| upstream.connections = 1);
-        (Rc::new(pools), servers)
+    /// Two servers with room for one connection each, as long as they are held.
+    fn two_servers() -> (Rc<Pools>, [ScriptedOrigin; 2]) {
+        let serve = async |mut peer: Peer| while peer.request().await.is_some() {};
+        let servers = [(); 2].map(|()| ScriptedOrigin::serving(serve));
+        let addresses = servers.each_ref().map(ScriptedOrigin::address);
+        (Rc::new(pools_to(addresses, |upstream| upstream.connections = 1)), servers)
     }
 
     fn only(n: usize) -> Tried {
@@ -148,36 +149,50 @@ mod tests {
         tried
     }
 
-    /// Has somebody check out; whoever it is is waiting, or done, when this returns.
+    /// Begins a checkout, which waits, or is done, when this returns.
     async fn begin(pools: &Rc<Pools>, tried: Tried) -> impl Future<Output = Connection> {
         let pools = Rc::clone(pools);
         let task =
             reactor::spawn_task(async move { pools.upstream(ID).checkout(&tried).await.unwrap() });
-        timer::sleep(Duration::from_millis(10)).await;
+        timer::sleep(Duration::from_millis(1)).await;
         task
     }
 
     async fn soon<T>(work: impl Future<Output = T>) -> T {
-        timer::timeout(Duration::from_secs(1), work).await.expect("somebody was not called")
+        timer::timeout(Duration::from_millis(1), work).await.expect("a fetch was not called")
     }
 
     #[test]
-    fn connections_too_old_for_use_take_nobodys_room() {
-        let (pools, _servers) = two_servers();
-        let ran = reactor::run(async {
+    fn connections_too_old_for_use_leave_room() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers();
             let old = pools.upstream(ID).checkout(&only(0)).await.unwrap();
             old.give_back();
-            timer::sleep(Duration::from_millis(120)).await;
+            timer::sleep(Duration::from_millis(LIMITS.idle_ms + 1)).await;
             let new = soon(pools.upstream(ID).checkout(&only(0))).await.unwrap();
             assert!(!new.is_reused());
         });
-        ran.unwrap();
     }
 
     #[test]
-    fn one_is_called_for_each_connection_that_expires() {
-        let (pools, _servers) = two_servers();
-        let ran = reactor::run(async {
+    fn a_fetch_that_is_never_called_fails_in_time() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers();
+            let upstream = pools.upstream(ID);
+            let _first = upstream.checkout(&only(0)).await.unwrap();
+            let _second = upstream.checkout(&only(1)).await.unwrap();
+            let begun_ms = reactor::now().mono_ms();
+            let refusal = upstream.checkout(&Tried::default()).await.unwrap_err();
+            assert_eq!(refusal, (FetchError::PendingTimeout, None));
+            assert_eq!(reactor::now().mono_ms() - begun_ms, upstream.pending_ms);
+            assert!(upstream.pending.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn one_fetch_is_called_for_each_connection_that_expires() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers();
             for held in [
                 pools.upstream(ID).checkout(&only(0)).await,
                 pools.upstream(ID).checkout(&only(1)).await,
@@ -188,17 +203,16 @@ mod tests {
             for event in &events {
                 pools.upstream(ID).pending.borrow_mut().push(Rc::clone(event), 0).unwrap();
             }
-            timer::sleep(Duration::from_millis(120)).await;
+            timer::sleep(Duration::from_millis(LIMITS.idle_ms + 1)).await;
             pools.expire();
             assert_eq!(events.map(|event| event.version()), [1, 1, 0]);
         });
-        ran.unwrap();
     }
 
     #[test]
-    fn who_has_no_use_for_a_connection_calls_the_next() {
-        let (pools, _servers) = two_servers();
-        let ran = reactor::run(async {
+    fn a_fetch_without_a_use_for_a_connection_calls_the_next() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers();
             let first = pools.upstream(ID).checkout(&only(0)).await.unwrap();
             let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
             let choosy = begin(&pools, only(1)).await;
@@ -212,13 +226,12 @@ mod tests {
             drop(any);
             soon(last).await;
         });
-        ran.unwrap();
     }
 
     #[test]
-    fn nobody_waits_behind_one_who_has_no_use_for_what_is_free() {
-        let (pools, _servers) = two_servers();
-        let ran = reactor::run(async {
+    fn no_fetch_waits_behind_one_without_a_use_for_what_is_free() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers();
             let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
             let choosy = begin(&pools, only(1)).await;
             let any = soon(pools.upstream(ID).checkout(&Tried::default())).await.unwrap();
@@ -226,13 +239,12 @@ mod tests {
             drop(second);
             assert_eq!(soon(choosy).await.active().server(), server(1));
         });
-        ran.unwrap();
     }
 
     #[test]
-    fn who_leaves_after_being_called_calls_the_next() {
-        let (pools, _servers) = two_servers();
-        let ran = reactor::run(async {
+    fn a_fetch_that_ends_after_being_called_calls_the_next() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers();
             let first = pools.upstream(ID).checkout(&only(0)).await.unwrap();
             let _second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
             let leaving = begin(&pools, Tried::default()).await;
@@ -241,6 +253,5 @@ mod tests {
             drop(leaving);
             soon(staying).await;
         });
-        ran.unwrap();
     }
 }

@@ -90,7 +90,47 @@ fn error_of(error: &io::Error) -> FetchError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
     use super::*;
+    use crate::origin::sample::{ID, LIMITS, name, pools_to};
+    use crate::reactor::clock::run_by_test_clock;
+
+    /// What the address of the first of these servers is found to be, when the keeper resolves its
+    /// name after so long; and how long that takes, in milliseconds.
+    fn found<const N: usize>(
+        servers: [ServerAddress; N],
+        resolved_after: Duration,
+    ) -> (Option<Address>, u64) {
+        let pools = Rc::new(pools_to(servers, |_| {}));
+        run_by_test_clock(async {
+            let begun_ms = reactor::now().mono_ms();
+            let keeper = Rc::clone(&pools);
+            reactor::spawn(async move {
+                timer::sleep(resolved_after).await;
+                keeper.resolve(0, RESOLVED);
+            });
+            let deadline_ms = begun_ms + LIMITS.connect_ms;
+            let upstream = pools.upstream(ID);
+            let address = upstream.address(ServerId(0), &Tried::new(), deadline_ms).await;
+            (address, reactor::now().mono_ms() - begun_ms)
+        })
+    }
+
+    const RESOLVED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+
+    #[test]
+    fn a_name_is_waited_for_until_it_is_resolved_or_too_late() {
+        let ms = Duration::from_millis;
+        assert_eq!(found([name(0), name(1)], ms(90)), (Some(Address::Ip(RESOLVED)), 100));
+        assert_eq!(found([name(0), name(1)], ms(301)), (None, 300));
+    }
+
+    #[test]
+    fn a_name_is_not_waited_for_if_another_server_has_an_address() {
+        let other = ServerAddress::Ip(RESOLVED);
+        assert_eq!(found([name(0), other], Duration::from_millis(90)), (None, 0));
+    }
 
     #[test]
     fn a_lack_of_resources_here_is_not_the_servers_fault() {

@@ -186,22 +186,17 @@ fn may_ask_again(again: Again) -> bool {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::io::{Read, Write};
-    use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::thread;
-
-    use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::config::{ServerAddress, ServerConfig};
-    use crate::origin::pools::OriginLimits;
-    use crate::origin::sample::{self, LIMITS, pools_to, pools_within};
+    use crate::origin::sample::{self, LIMITS, name, pools_to};
+    use crate::origin::scripted::{OK, Place, ScriptedOrigin};
+    use crate::reactor::clock::run_by_test_clock;
 
     fn again(method: Method, error: FetchError) -> Again {
         Again { method, error, is_reused: true, has_sent: true, has_answered: false }
     }
 
-    /// No body, from nobody.
+    /// No body, of a client that stays.
     struct Nothing;
 
     impl Upload for Nothing {
@@ -237,136 +232,93 @@ mod tests {
         Ok(response.head.status.0)
     }
 
-    /// An origin that answers everything on a connection as long as `more` says so, given the
-    /// number of the question, and then closes it; its address.
-    fn origin(more: impl Fn(usize) -> bool + Send + 'static) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            let mut n_asked = 0;
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut buf = [0; 1 << 10];
-                while stream.read(&mut buf).is_ok_and(|n_read| n_read > 0) {
-                    n_asked += 1;
-                    if !more(n_asked) {
-                        break;
-                    }
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-                }
-            }
-        });
-        address
-    }
-
-    /// The address of nobody: connections to it are refused.
-    fn refusing() -> SocketAddr {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        // Bound to the end of the process, lest another test listens there.
-        std::mem::forget(socket);
-        address
+    /// An origin that answers as long as `more` says so, given the number of the request, and else
+    /// closes the connection.
+    fn origin(more: impl Fn(usize) -> bool + 'static) -> ScriptedOrigin {
+        ScriptedOrigin::answering(move |number| more(number).then(|| OK.to_vec()))
     }
 
     #[test]
     fn a_name_without_an_address_costs_no_request() {
-        let name = |n| ServerConfig {
-            address: ServerAddress::Name { host: format!("nowhere{n}"), port: 80 },
-            weight: 1,
-        };
-        let pools = pools_to(&[origin(|_| true)], |upstream| {
-            upstream.servers.splice(0..0, [name(1), name(2), name(3)]);
-            upstream.retries = 0;
-        });
-        let asked = reactor::run(async {
-            let begun_ms = reactor::now().mono_ms();
+        run_by_test_clock(async {
+            let good = origin(|_| true);
+            let servers = [name(0), name(1), name(2), good.address()];
+            let pools = pools_to(servers, |upstream| upstream.retries = 0);
+            let begun = reactor::now();
             for _ in 0..10 {
                 assert_eq!(get(&pools).await, Ok(200));
             }
-            reactor::now().mono_ms() - begun_ms
+            assert_eq!(reactor::now(), begun, "no fetch waited for a name");
+            assert!((0..3).all(|server| pools.is_skipped(server)));
         });
-        assert!(asked.unwrap() < 300, "nobody waited for a name");
-        assert!((0..3).all(|server| pools.is_skipped(server)), "they are skipped");
     }
 
     #[test]
-    fn a_name_is_waited_for_if_there_is_nobody_else() {
-        let pools = pools_to(&[], |upstream| {
-            let address = ServerAddress::Name { host: "nowhere".into(), port: 80 };
-            upstream.servers = vec![ServerConfig { address, weight: 1 }; 2];
-        });
-        let asked = reactor::run(async {
+    fn a_name_is_waited_for_once_if_there_is_no_other_server() {
+        run_by_test_clock(async {
+            let pools = pools_to([name(0), name(1)], |_| {});
             let begun_ms = reactor::now().mono_ms();
-            let result = get(&pools).await;
-            assert_eq!(result, Err(FetchFailure::Fetch(FetchError::Unresolved)));
-            let waited_ms = reactor::now().mono_ms() - begun_ms;
-            assert!((300..600).contains(&waited_ms), "once, {waited_ms} ms");
-            pools.resolve(0, origin(|_| true));
-            get(&pools).await
+            assert_eq!(get(&pools).await, Err(FetchFailure::Fetch(FetchError::Unresolved)));
+            assert_eq!(reactor::now().mono_ms() - begun_ms, LIMITS.connect_ms);
         });
-        assert_eq!(asked.unwrap(), Ok(200));
     }
 
     #[test]
     fn another_server_is_tried_when_no_connection_is_made() {
-        // Nobody accepts here, and the queue is full: connecting takes until its time is over.
-        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        full.listen(0).unwrap();
-        let late = full.local_addr().unwrap().as_socket().unwrap();
-        let _held = TcpStream::connect(late).unwrap();
-        for broken in [late, refusing()] {
-            let pools = pools_to(&[broken, origin(|_| true)], |upstream| upstream.retries = 1);
-            let asked = reactor::run(async {
+        run_by_test_clock(async {
+            let good = origin(|_| true);
+            let (refusing, full) = (Place::new(), Place::new());
+            let _held = full.full();
+            for (broken, after_ms) in [(refusing, 0), (full, LIMITS.connect_ms)] {
+                let servers = [broken.address(), good.address()];
+                let pools = pools_to(servers, |upstream| upstream.retries = 1);
+                let begun_ms = reactor::now().mono_ms();
                 for _ in 0..4 {
                     assert_eq!(get(&pools).await, Ok(200));
                 }
-            });
-            asked.unwrap();
-            assert!(pools.is_skipped(0));
-        }
+                assert_eq!(reactor::now().mono_ms() - begun_ms, after_ms, "once");
+                assert!(pools.is_skipped(0));
+            }
+        });
     }
 
     #[test]
     fn a_connection_that_closed_while_idle_costs_no_retry() {
-        // 1 is answered; 2 is not, on the same connection; 3 is, on a new one, and so is 4.
-        let pools = pools_to(&[origin(|n_asked| n_asked % 3 != 2)], |upstream| {
-            upstream.retries = 0;
-        });
-        let asked = reactor::run(async {
+        run_by_test_clock(async {
+            // 1 is answered; 2 is not, on the same connection; 3 is, on a new one, and so is 4.
+            let origin = origin(|number| number % 3 != 2);
+            let pools = pools_to([origin.address()], |upstream| upstream.retries = 0);
             for _ in 0..10 {
                 assert_eq!(get(&pools).await, Ok(200));
             }
+            assert_eq!((origin.n_requests(), origin.n_connections()), (15, 6));
+            assert!(!pools.is_skipped(0));
         });
-        asked.unwrap();
-        assert!(!pools.is_skipped(0));
     }
 
     #[test]
     fn a_new_connection_that_closes_is_the_servers_fault() {
-        let pools = pools_to(&[origin(|_| false)], |upstream| upstream.retries = 0);
-        let asked = reactor::run(get(&pools));
-        assert_eq!(asked.unwrap(), Err(FetchFailure::Fetch(FetchError::Closed)));
-        assert!(pools.is_skipped(0));
+        run_by_test_clock(async {
+            let origin = origin(|_| false);
+            let pools = pools_to([origin.address()], |upstream| upstream.retries = 0);
+            assert_eq!(get(&pools).await, Err(FetchFailure::Fetch(FetchError::Closed)));
+            assert!(pools.is_skipped(0));
+        });
     }
 
     #[test]
     fn a_server_is_skipped_only_after_some_silence_in_a_row() {
-        // The kernel accepts, and nobody ever answers.
-        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-        let limits = OriginLimits { first_byte_ms: 100, ..LIMITS };
-        let pools = pools_within(limits, &[mute.local_addr().unwrap()], |upstream| {
-            upstream.retries = 0;
-        });
-        let asked = reactor::run(async {
+        run_by_test_clock(async {
+            let mute = ScriptedOrigin::answering(|_| Some(Vec::new()));
+            let pools = pools_to([mute.address()], |upstream| upstream.retries = 0);
             for n_asked in 1..=3 {
+                let begun_ms = reactor::now().mono_ms();
                 let result = get(&pools).await;
                 assert_eq!(result, Err(FetchFailure::Fetch(FetchError::FirstByteTimeout)));
+                assert_eq!(reactor::now().mono_ms() - begun_ms, LIMITS.first_byte_ms);
                 assert_eq!(pools.is_skipped(0), n_asked == 3, "after {n_asked}");
             }
         });
-        asked.unwrap();
     }
 
     #[test]

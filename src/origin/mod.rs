@@ -20,3 +20,5 @@ pub mod fetch;
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+pub(crate) mod scripted;

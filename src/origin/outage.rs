@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn an_upstream_is_down_when_all_its_servers_are_skipped() {
-        let pools = sample::pools_to(&[sample::ip(1), sample::ip(2)], |_| {});
+        let pools = sample::pools_to([0, 1].map(sample::name), |_| {});
         let upstream = pools.upstream(sample::ID);
         upstream.table.set_down(sample::server(0), u64::MAX);
         assert!(!upstream.is_down());

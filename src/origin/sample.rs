@@ -14,7 +14,7 @@ pub(super) const LIMITS: OriginLimits = OriginLimits {
     head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
     connect_ms: 300,
     first_byte_ms: 5_000,
-    idle_ms: 100,
+    idle_ms: 1_000,
 };
 
 /// The only upstream.
@@ -25,39 +25,30 @@ pub(super) fn server(n: usize) -> Server {
     Server { upstream: ID, id: ServerId(n) }
 }
 
-/// An address where no server need be.
-pub(super) fn ip(n: u8) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, n], 1))
-}
-
 /// Pools for one upstream of these servers, otherwise as `change` wants it.
-pub(super) fn pools_to(servers: &[SocketAddr], change: impl FnOnce(&mut UpstreamConfig)) -> Pools {
-    pools_within(LIMITS, servers, change)
-}
-
-/// As [`pools_to`], with other limits.
-pub(super) fn pools_within(
-    limits: OriginLimits,
-    servers: &[SocketAddr],
+pub(super) fn pools_to<const N: usize>(
+    servers: [ServerAddress; N],
     change: impl FnOnce(&mut UpstreamConfig),
 ) -> Pools {
+    let server = |address| ServerConfig { address, weight: 1 };
     let mut upstream = UpstreamConfig {
         name: "u".into(),
         balance: config::Balance::RoundRobin,
-        servers: Vec::new(),
+        servers: servers.map(server).into(),
         connections: 10,
         pending: 10,
         pending_timeout: Duration::from_secs(5),
         skip: Duration::from_secs(10),
         retries: 2,
     };
-    let server = |address: &SocketAddr| ServerAddress::Ip(*address);
-    upstream
-        .servers
-        .extend(servers.iter().map(|address| ServerConfig { address: server(address), weight: 1 }));
     change(&mut upstream);
     let table = Rc::new(ServerTable::create([upstream.servers.len()]).unwrap());
-    Pools::new(&[upstream], &table, limits)
+    Pools::new(&[upstream], &table, LIMITS)
+}
+
+/// A server whose name the keeper has yet to resolve.
+pub(super) fn name(n: usize) -> ServerAddress {
+    ServerAddress::Name { host: format!("nowhere{n}"), port: 80 }
 }
 
 impl Pools {
