@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::cache::files::front::OpenError;
 use crate::cache::files::object::Fault;
-use crate::cache::files::store::{Object, OpenError};
+use crate::cache::files::store::Object;
 use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
 use crate::cache::index::slot::SlotView;
 use crate::cache::purge::bucket::PurgeStatus;
@@ -48,9 +49,9 @@ pub async fn load(
             HotObject::in_memory(*key, source, status, lifetimes, fields, &body)
         }
         _ => {
-            if slot.stamp != object.stamp {
+            if slot.stamp != object.stamp.get() {
                 verify(&object).await?;
-                cache.index.restamp(slot.at, slot.generation, object.stamp);
+                cache.index.restamp(slot.at, slot.generation, object.stamp.get());
             }
             HotObject::in_file(*key, source, status, lifetimes, fields, object)
         }

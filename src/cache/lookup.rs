@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use crate::cache::files::store::OpenError;
+use crate::cache::files::front::OpenError;
 use crate::cache::hot::large::LargeRoom;
 use crate::cache::hot::{Body, Hot, HotObject, Source};
 use crate::cache::index::slot::{SlotView, State};

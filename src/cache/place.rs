@@ -157,7 +157,7 @@ pub(crate) mod tests {
         store_one(&index, &store, "a", b"body").unwrap();
         let view = index.lookup(&slot("a").key).unwrap();
         let object = store.open_object(&view.key, b"a").unwrap().unwrap();
-        assert_eq!((view.stamp, view.body_len), (object.stamp, 4));
+        assert_eq!((view.stamp, view.body_len), (object.stamp.get(), 4));
         assert_eq!(view.head_len, object.head_len());
         assert!(discard(&index, &store, &view.key, Some(view.generation + 1)).is_none());
         assert!(store.exists(&view.key));

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cache::files::store::{Object, OpenError, Store};
+use crate::cache::files::front::OpenError;
+use crate::cache::files::store::{Object, Store};
 use crate::cache::index::reader::Reading;
 use crate::cache::index::slot::{NO_CACHE, SlotView, State};
 use crate::cache::index::table::IndexError;

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use crate::cache::files::object::{HEADER_LEN, Header};
+use crate::cache::files::object::HEADERS_LEN;
+use crate::cache::files::object::Header;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::HotObject;
 use crate::cache::lookup::Name;
@@ -73,7 +74,7 @@ pub struct FillObject {
 impl FillObject {
     /// The length of the body, if the file says that it is whole.
     pub fn finished_len(&self) -> Option<u64> {
-        let mut bytes = [0; HEADER_LEN];
+        let mut bytes = [0; HEADERS_LEN];
         self.file.read_exact_at(&mut bytes, 0).ok()?;
         let header = Header::parse(&bytes).ok()?;
         header.body_crc.and(header.body_len)

@@ -8,7 +8,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ktrix::cache::files::store::{OpenError, Store, TMP};
+use ktrix::cache::files::front::OpenError;
+use ktrix::cache::files::store::{Store, TMP};
 use ktrix::cache::index::Index;
 use ktrix::cache::index::repair::Mend;
 use ktrix::cache::index::slot::PublishError;

@@ -1,5 +1,6 @@
 //! Cache files: their form, how they are written, and how they are opened and checked.
 
 pub mod object;
+pub mod front;
 pub mod store;
 pub mod writer;

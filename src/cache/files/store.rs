@@ -4,12 +4,14 @@
 //! Files are read and sent, never mapped. What is not whole or not what was asked for is a
 //! [`Fault`], which the caller turns into a miss, one log line and a removal.
 
+use std::cell::Cell;
 use std::fs::{DirBuilder, File, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::cache::files::object::{Fault, HEADER_LEN, Header};
+use crate::cache::files::front::{Front, OpenError};
+use crate::cache::files::object::{Fault, Header};
 use crate::policy::key::{Key, key_of};
 use crate::sys::file;
 
@@ -17,23 +19,6 @@ use crate::sys::file;
 pub const TMP: &str = "tmp";
 /// The most bytes of body that one [`Verify::step`] reads.
 pub const VERIFY_STEP_BYTES: usize = 1 << 20;
-
-/// Why a file could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It is damaged, cut or another's.
-    #[error("{}", .0.word())]
-    Fault(Fault),
-    /// The system refused.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-impl From<Fault> for OpenError {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
 
 /// The files of one cache.
 #[derive(Clone, Debug)]
@@ -125,10 +110,9 @@ impl Store {
     /// A [`Fault`] of the file, or what the system says.
     pub fn open_fill(&self, id: u64) -> Result<Option<Object>, OpenError> {
         let Some((file, metadata)) = open_if_there(&self.fill_path(id))? else { return Ok(None) };
-        let (header, front) = read_front(&file)?;
-        let stamp = self.stamp(&metadata);
-        let body_len = header.body_len.unwrap_or(0);
-        Ok(Some(Object { body_len, file, header, front, stamp, epoch: self.epoch }))
+        let object =
+            Object::read(file, metadata, self.epoch, |header, _| Ok(header.body_len.unwrap_or(0)));
+        object.map(Some)
     }
 
     /// Whether the object's file is there.
@@ -169,10 +153,7 @@ impl Store {
         is_right: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<Object>, OpenError> {
         let Some((file, metadata)) = open_if_there(&self.path(key))? else { return Ok(None) };
-        let (header, front) = read_front(&file)?;
-        let body_len = header.check_len(metadata.len())?;
-        let (stamp, epoch) = (self.stamp(&metadata), self.epoch);
-        let object = Object { stamp, file, header, front, body_len, epoch };
+        let object = Object::read(file, metadata, self.epoch, Header::check_len)?;
         if !is_right(object.key_text()) {
             return Err(Fault::ForeignKey.into());
         }
@@ -193,53 +174,83 @@ pub struct Object {
     /// Bytes of the body; for a fill, as announced, or 0 when unknown.
     pub body_len: u64,
     /// What the file looks like from outside: compare with the slot's stamp, verify if it differs.
-    pub stamp: u32,
-    header: Header,
-    /// The file's beginning: all of the front, and what was read of the body along with it.
-    front: Vec<u8>,
+    pub stamp: Cell<u32>,
+    front: Front,
+    file_len: u64,
     epoch: u32,
 }
 
 impl Object {
+    fn read(
+        file: File,
+        mut metadata: Metadata,
+        epoch: u32,
+        body_len: impl Fn(&Header, u64) -> Result<u64, Fault>,
+    ) -> Result<Self, OpenError> {
+        let mut n_reads = 1;
+        loop {
+            let file_len = metadata.len();
+            let read = Front::read(&file)
+                .and_then(|front| Ok((body_len(&front.header, file_len)?, front)));
+            match read {
+                Ok((body_len, front)) => {
+                    let stamp = Cell::new(stamp(epoch, &metadata));
+                    return Ok(Self { file, body_len, stamp, front, file_len, epoch });
+                }
+                // New heads may have been written where the one was that counted.
+                Err(OpenError::Fault(_)) if n_reads < READS_MAX => {
+                    n_reads += 1;
+                    metadata = file.metadata()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Whether the file still looks as it did when it was opened: nobody wrote to it. One system
     /// call.
     pub fn is_unchanged(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| stamp(self.epoch, &metadata) == self.stamp)
+        self.file.metadata().is_ok_and(|it| stamp(self.epoch, &it) == self.stamp.get())
     }
 
     /// Status of the response.
     pub fn status(&self) -> u16 {
-        self.header.status
+        self.front.header.status
     }
 
     /// The full key text.
     pub fn key_text(&self) -> &[u8] {
-        self.part(0, self.header.key_len)
+        self.front.key_text()
     }
 
     /// What policy remembers.
     pub fn meta(&self) -> &[u8] {
-        self.part(self.header.key_len, self.header.meta_len)
+        self.front.meta_and_head().get(..self.front.header.meta_len as usize).unwrap_or_default()
     }
 
     /// The response's fields, as `name: value\r\n` each.
     pub fn head(&self) -> &[u8] {
-        self.part(self.header.key_len + self.header.meta_len, self.header.head_len)
+        self.front.meta_and_head().get(self.front.header.meta_len as usize..).unwrap_or_default()
     }
 
     /// Where the body begins: bytes of the file before it.
     pub fn body_offset(&self) -> u64 {
-        u64::from(self.header.body_offset())
+        u64::from(self.front.header.body_at)
     }
 
-    /// As the slot's `head_len` has it.
+    /// Bytes of the file that are not of the body, as the slot's `head_len` has it.
     pub fn head_len(&self) -> u32 {
-        self.header.body_offset()
+        u32::try_from(self.file_len.saturating_sub(self.body_len)).unwrap_or(u32::MAX)
+    }
+
+    /// CRC-32C of the body, once it is finished.
+    pub fn body_crc(&self) -> Option<u32> {
+        self.front.header.body_crc
     }
 
     /// The body's length as announced, `None` when unknown.
     pub fn announced_len(&self) -> Option<u64> {
-        self.header.body_len
+        self.front.header.body_len
     }
 
     /// The whole body, if it is of at most `max` bytes; checked against its checksum.
@@ -251,7 +262,8 @@ impl Object {
         let Some(len) = usize::try_from(self.body_len).ok().filter(|&len| len <= max) else {
             return Ok(None);
         };
-        let already = self.front.get(self.header.body_offset() as usize..).unwrap_or_default();
+        let already =
+            self.front.start.get(self.front.header.body_at as usize..).unwrap_or_default();
         let mut body = vec![0; len];
         let n_already = already.len().min(len);
         body[..n_already].copy_from_slice(&already[..n_already]);
@@ -260,7 +272,7 @@ impl Object {
         if n_already + n_read < len {
             return Err(Fault::Cut.into());
         }
-        if self.header.body_crc != Some(crc32c::crc32c(&body)) {
+        if self.front.header.body_crc != Some(crc32c::crc32c(&body)) {
             return Err(Fault::BodyDamaged.into());
         }
         Ok(Some(body))
@@ -269,11 +281,6 @@ impl Object {
     /// Begins to verify the body, in steps.
     pub fn verify(&self) -> Verify {
         Verify { at: 0, crc: 0 }
-    }
-
-    fn part(&self, offset: u32, len: u32) -> &[u8] {
-        let start = HEADER_LEN + offset as usize;
-        self.front.get(start..start + len as usize).unwrap_or_default()
     }
 }
 
@@ -304,7 +311,7 @@ impl Verify {
         if self.at < object.body_len {
             return Ok(false);
         }
-        if object.header.body_crc == Some(self.crc) {
+        if object.front.header.body_crc == Some(self.crc) {
             Ok(true)
         } else {
             Err(Fault::BodyDamaged.into())
@@ -312,8 +319,8 @@ impl Verify {
     }
 }
 
-/// What is read at first: front and body of most small objects.
-const FIRST_READ_BYTES: usize = 8 << 10;
+/// How often a front is read while others write new heads.
+const READS_MAX: usize = 16;
 
 fn open_if_there(path: &Path) -> Result<Option<(File, Metadata)>, OpenError> {
     match file::open_regular(path) {
@@ -333,27 +340,6 @@ fn stamp(epoch: u32, metadata: &Metadata) -> u32 {
         bytes.copy_from_slice(&part.to_le_bytes());
     }
     crc32c::crc32c(&bytes).max(1)
-}
-
-/// Reads header, key text, meta and head, and checks them.
-fn read_front(file: &File) -> Result<(Header, Vec<u8>), OpenError> {
-    let mut front = vec![0; FIRST_READ_BYTES];
-    let n_read = file::read_full_at(file, &mut front, 0)?;
-    front.truncate(n_read);
-    let header = Header::parse(&front)?;
-    let len = header.body_offset() as usize;
-    if n_read < len {
-        // `parse` holds every part to its limit, so this is under 1 MiB.
-        front.resize(len, 0);
-        let rest = front.get_mut(n_read..).unwrap_or_default();
-        if n_read < FIRST_READ_BYTES
-            || file::read_full_at(file, rest, n_read as u64)? < len - n_read
-        {
-            return Err(Fault::Cut.into());
-        }
-    }
-    header.check_front(front.get(HEADER_LEN..len).unwrap_or_default())?;
-    Ok((header, front))
 }
 
 fn text(hex: &[u8]) -> &str {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::cache::files::object::Header;
+use crate::cache::files::object::{HEADER_LEN, Header};
 use crate::cache::files::store::Store;
 use crate::policy::key::Key;
 use crate::sys::file;
@@ -72,7 +72,7 @@ impl Writer {
             file.map_err(|error| io::Error::new(error.kind(), format!("{path:?}: {error}")))?;
         let temp = Temp { path, is_kept: false };
         let [key_text, meta, head] = parts;
-        let front = [&header.bytes()[..], key_text, meta, head].concat();
+        let front = [&header.bytes()[..], &[0; HEADER_LEN], key_text, meta, head].concat();
         if let Some(len) = body_len.filter(|&len| len >= RESERVE_BYTES_MIN) {
             file::reserve(&file, 0, len.saturating_add(front.len() as u64))?;
         }
@@ -99,7 +99,7 @@ impl Writer {
 
     /// Where the body begins in the file.
     pub fn body_offset(&self) -> u64 {
-        u64::from(self.header.body_offset())
+        u64::from(self.header.body_at)
     }
 
     /// Bytes of body so far.
@@ -126,7 +126,7 @@ impl Writer {
         self.file.write_all_at(&self.header.bytes(), 0)?;
         let stamp = self.store.stamp(&self.file.metadata()?);
         Ok(Finished {
-            head_len: self.header.body_offset(),
+            head_len: self.header.body_at,
             body_len: self.written,
             stamp,
             file: self.file,

@@ -13,7 +13,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::cache::files::store::{Object, OpenError, Store};
+use crate::cache::files::front::OpenError;
+use crate::cache::files::store::{Object, Store};
 use crate::cache::index::Index;
 use crate::cache::index::slot::{NewSlot, SlotView};
 use crate::cache::place;

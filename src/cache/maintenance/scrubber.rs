@@ -14,7 +14,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::cache::files::store::{Object, OpenError, Store, VERIFY_STEP_BYTES, Verify};
+use crate::cache::files::front::OpenError;
+use crate::cache::files::store::{Object, Store, VERIFY_STEP_BYTES, Verify};
 use crate::cache::index::Index;
 use crate::cache::index::slot::{BLOCK_BYTES, SlotView};
 use crate::cache::maintenance::reconcile::{self, Orphans, Scrub};
@@ -162,7 +163,7 @@ impl Patrol {
         match verify.step(object, &mut self.scratch) {
             Ok(false) => self.phase = Phase::Slots(Some(reading)),
             Ok(true) => {
-                index.restamp(view.at, view.generation, object.stamp);
+                index.restamp(view.at, view.generation, object.stamp.get());
                 self.report.n_sound += 1;
             }
             // The disk may be ill, but nothing is known to be wrong with the file.

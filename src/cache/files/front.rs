@@ -1,0 +1,76 @@
+//! What a cache file says beside its body, as it is read.
+
+use std::fs::File;
+use std::io;
+
+use crate::cache::files::object::{Fault, HEADERS_LEN, Header};
+use crate::sys::file;
+
+/// Why a file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is damaged, cut or another's.
+    #[error("{}", .0.word())]
+    Fault(Fault),
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What a file says beside its body, read and checked.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub(super) header: Header,
+    /// The file's beginning: all that is before the body, and what was read of it along with that.
+    pub(super) start: Vec<u8>,
+    /// Meta and head, if they are not in the beginning.
+    moved: Option<Vec<u8>>,
+}
+
+impl Front {
+    pub(super) fn read(file: &File) -> Result<Self, OpenError> {
+        let mut start = vec![0; FIRST_READ_BYTES];
+        let n_read = file::read_full_at(file, &mut start, 0)?;
+        start.truncate(n_read);
+        let header = Header::parse(&start)?;
+        // `parse` holds every part to its limit, so all of this is under 1 MiB.
+        if n_read < header.body_at as usize {
+            start.resize(header.body_at as usize, 0);
+            read_exactly(file, start.get_mut(n_read..).unwrap_or_default(), n_read as u64)?;
+        }
+        let mut moved = None;
+        if header.head_end() > start.len() as u64 {
+            let bytes = moved.insert(vec![0; (header.meta_len + header.head_len) as usize]);
+            read_exactly(file, bytes, header.head_at)?;
+        }
+        let front = Self { header, start, moved };
+        front.header.check_front(front.key_text(), front.meta_and_head())?;
+        Ok(front)
+    }
+
+    pub(super) fn key_text(&self) -> &[u8] {
+        let end = HEADERS_LEN + self.header.key_len as usize;
+        self.start.get(HEADERS_LEN..end).unwrap_or_default()
+    }
+
+    pub(super) fn meta_and_head(&self) -> &[u8] {
+        let place = self.header.head_at as usize..self.header.head_end() as usize;
+        self.moved.as_deref().or(self.start.get(place)).unwrap_or_default()
+    }
+}
+
+fn read_exactly(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), OpenError> {
+    match file::read_full_at(file, bytes, offset)? {
+        n_read if n_read < bytes.len() => Err(Fault::Cut.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What is read at first: front and body of most small objects.
+const FIRST_READ_BYTES: usize = 8 << 10;
