@@ -43,19 +43,22 @@ pub async fn load(
         head::parse_fields(object.head(), STORED_FIELDS_MAX).map_err(|_| Fault::FrontDamaged)?;
     let source = Some(Source { at: slot.at, generation: slot.generation });
     let status = Status(object.status());
+    let stamp = object.stamp.get();
     let is_small = cache.hot.borrow().has_room_for(object.body_len);
     let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
         Some(body) if is_small => {
             HotObject::in_memory(*key, source, status, lifetimes, fields, &body)
         }
         _ => {
-            if slot.stamp != object.stamp.get() {
+            if slot.stamp != stamp {
                 verify(&object).await?;
-                cache.index.restamp(slot.at, slot.generation, object.stamp.get());
             }
             HotObject::in_file(*key, source, status, lifetimes, fields, object)
         }
     };
+    if slot.stamp != stamp {
+        cache.index.restamp(slot.at, slot.generation, stamp);
+    }
     if !cache.index.is_current(slot.at, slot.generation) {
         return Ok(None);
     }

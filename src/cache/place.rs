@@ -4,6 +4,12 @@
 //! two processes that do both for one key at once, a discard may unlink the file that a put has just
 //! renamed. So each looks once more when it is done: the put whether its file is there, the discard
 //! whether a slot stands without one. Whichever acts last sees what the other did.
+//!
+//! Renewing writes another head into the file that is there, then publishes over the slot that it
+//! found, and only over that: a discard or a put that came between stands. It looks for its file
+//! afterwards as a put does.
+
+use std::io;
 
 use crate::cache::files::store::Store;
 use crate::cache::files::writer::Finished;
@@ -21,7 +27,7 @@ pub enum PutError {
     Publish(#[from] PublishError),
     /// The file could not be given its name.
     #[error("cannot rename a cache file into place: {0}")]
-    Rename(std::io::Error),
+    Rename(io::Error),
     /// Another process removed it as it came.
     #[error("the cache file was removed as it was published")]
     Removed,
@@ -62,6 +68,60 @@ pub fn put(
         return Err(PutError::Removed);
     }
     Ok(published)
+}
+
+/// What came of renewing a head in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// It is published, and this is the file's stamp now.
+    Done(Published, u32),
+    /// Nothing was written: the file is not as the slot says, or has no place for the head. It has to
+    /// be written again.
+    Unfit,
+    /// What was to be renewed was replaced or removed.
+    Gone,
+}
+
+/// Writes the meta and head of `front` into the file that the slot of this generation stands for, if
+/// that has a body of this checksum, and publishes `new`, with lengths and stamp taken from the file.
+/// The key text of `front` is the key's.
+///
+/// # Errors
+///
+/// What the system says, or that there is no room in the index; the head that was there counts then,
+/// or this one.
+pub fn renew(
+    index: &Index,
+    store: &Store,
+    (generation, body_crc): (u32, u32),
+    new: &NewSlot,
+    front: [&[u8]; 3],
+) -> io::Result<Renewed> {
+    let Some(file) = store.open_to_renew(&new.key) else { return Ok(Renewed::Unfit) };
+    // Read while the file is locked: no other renewal comes between.
+    let slot = index.lookup(&new.key).filter(|slot| slot.generation == generation);
+    let Some(slot) = slot else { return Ok(Renewed::Gone) };
+    // The body was verified, and is the one whose head this is.
+    let is_it =
+        (file.stamp, file.body_crc(), file.status()) == (slot.stamp, Some(body_crc), new.status);
+    let Some(header) = file.header(front).filter(|_| is_it) else { return Ok(Renewed::Unfit) };
+    let (head_len, body_len) = file.lens(&header);
+    let new = NewSlot { head_len, body_len, ..*new };
+    let more_bytes = new.weight_bytes().saturating_sub(slot.weight_bytes());
+    if more_bytes > 0 && !index.has_room(more_bytes) {
+        return Err(io::Error::other(PublishError::NoRoom));
+    }
+    let [_, meta, head] = front;
+    let stamp = file.write(&header, meta, head)?;
+    let published = match index.republish(&NewSlot { stamp, ..new }, generation) {
+        Err(PublishError::Replaced) => return Ok(Renewed::Gone),
+        published => published.map_err(io::Error::other)?,
+    };
+    if !file.is_in_place() {
+        index.remove(&new.key, Some(published.generation));
+        return Ok(Renewed::Gone);
+    }
+    Ok(Renewed::Done(published, stamp))
 }
 
 /// Removes the key's slot (if it is of this generation, when one is given), then its file.
@@ -110,6 +170,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::cache::index::slot::State;
     use crate::policy::key::key_of;
+    use std::os::unix::fs::{FileExt, MetadataExt};
 
     /// An index and a store in a directory that goes with them.
     pub(crate) fn cache(n_objects: usize) -> (tempfile::TempDir, Index, Store) {
@@ -205,6 +266,191 @@ pub(crate) mod tests {
         assert!(n_slots < 150);
         let n_files = (0..150).filter(|n| store.exists(&slot(&n.to_string()).key)).count();
         assert_eq!(n_files, n_slots);
+    }
+
+    /// Gives what [`store_one`] has stored another head.
+    fn renew_one(index: &Index, store: &Store, text: &str, body: &[u8], head: &[u8]) -> Renewed {
+        let generation = index.lookup(&slot(text).key).map_or(0, |view| view.generation);
+        let which = (generation, crc32c::crc32c(body));
+        renew(index, store, which, &slot(text), [text.as_bytes(), b"m", head]).unwrap()
+    }
+
+    #[test]
+    fn a_head_is_renewed_in_its_place() {
+        let (_dir, index, store) = cache(10);
+        let body = vec![7; 20_000];
+        store_one(&index, &store, "a", &body).unwrap();
+        let path = store.path(&slot("a").key);
+        let inode = std::fs::metadata(&path).unwrap().ino();
+        let reader = store.open_object(&slot("a").key, b"a").unwrap().unwrap();
+        for n in 1..10_u8 {
+            let head = format!("a: {}\r\n", "x".repeat(usize::from(n) * 300)).into_bytes();
+            let Renewed::Done(published, stamp) = renew_one(&index, &store, "a", &body, &head)
+            else {
+                panic!("{n}")
+            };
+            let view = index.lookup(&slot("a").key).unwrap();
+            assert_eq!((view.generation, view.stamp), (published.generation, stamp));
+            let object = store.open_object(&view.key, b"a").unwrap().unwrap();
+            assert_eq!((object.meta(), object.head()), (&b"m"[..], &head[..]));
+            assert_eq!((object.stamp.get(), object.head_len()), (stamp, view.head_len));
+            assert_eq!(object.read_body(1 << 20).unwrap().unwrap(), body);
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 20_000 + u64::from(view.head_len));
+            assert_eq!(index.bytes(), view.weight_bytes());
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
+        // Who had it open before reads the same body on.
+        assert_eq!((reader.head(), reader.is_unchanged()), (&b""[..], false));
+        assert_eq!(reader.read_body(1 << 20).unwrap().unwrap(), body);
+    }
+
+    #[test]
+    fn nothing_but_what_the_slot_stands_for_is_renewed() {
+        let (_dir, index, store) = cache(10);
+        store_one(&index, &store, "a", b"body").unwrap();
+        let view = index.lookup(&slot("a").key).unwrap();
+        let renew = |which, new: &NewSlot| {
+            renew(&index, &store, which, new, [b"a", b"m", b"b: c\r\n"]).unwrap()
+        };
+        let (generation, crc) = (view.generation, crc32c::crc32c(b"body"));
+        assert_eq!(renew((generation + 1, crc), &slot("a")), Renewed::Gone);
+        assert_eq!(renew((generation, crc + 1), &slot("a")), Renewed::Unfit, "another body");
+        let status = NewSlot { status: 404, ..slot("a") };
+        assert_eq!(renew((generation, crc), &status), Renewed::Unfit, "another status");
+        index.restamp(view.at, generation, view.stamp + 1);
+        assert_eq!(renew((generation, crc), &slot("a")), Renewed::Unfit, "not verified");
+        index.restamp(view.at, generation, view.stamp);
+        let locked = store.open_to_renew(&view.key).unwrap();
+        assert_eq!(renew((generation, crc), &slot("a")), Renewed::Unfit, "in another's hands");
+        drop(locked);
+        let object = store.open_object(&view.key, b"a").unwrap().unwrap();
+        assert_eq!((object.head(), object.is_unchanged()), (&b""[..], true));
+        assert!(matches!(renew((generation, crc), &slot("a")), Renewed::Done(..)));
+        assert_eq!(renew((generation, crc), &slot("a")), Renewed::Gone, "it was renewed");
+        discard(&index, &store, &view.key, None);
+        assert_eq!(renew_one(&index, &store, "a", b"body", b""), Renewed::Unfit);
+    }
+
+    #[test]
+    fn a_full_index_takes_no_longer_head() {
+        let (_dir, index, store) = cache(10);
+        store_one(&index, &store, "a", b"body").unwrap();
+        index.set_size(4096);
+        let head = [b"a: ", &vec![b'x'; 5_000][..], b"\r\n"].concat();
+        let which = (index.lookup(&slot("a").key).unwrap().generation, crc32c::crc32c(b"body"));
+        assert!(renew(&index, &store, which, &slot("a"), [b"a", b"m", &head]).is_err());
+        assert!(matches!(renew_one(&index, &store, "a", b"body", b"a: b\r\n"), Renewed::Done(..)));
+    }
+
+    #[test]
+    fn a_renewal_that_was_killed_leaves_a_head_and_nothing_to_mend() {
+        let key = slot("a").key;
+        for n_writes in 0..=3 {
+            for is_half in [false, true] {
+                let (_dir, index, store) = cache(10);
+                store_one(&index, &store, "a", b"body").unwrap();
+                let file = store.open_to_renew(&key).unwrap();
+                let header = file.header([b"a", b"n", b"b: c\r\n"]).unwrap();
+                let writes = header.writes(b"n", b"b: c\r\n");
+                let raw = std::fs::File::options().write(true).open(store.path(&key)).unwrap();
+                for (n, (at, bytes)) in writes.iter().enumerate().take(n_writes + 1) {
+                    let n_bytes = match n == n_writes {
+                        true if is_half => bytes.len() / 2,
+                        true => 0,
+                        false => bytes.len(),
+                    };
+                    raw.write_all_at(&bytes[..n_bytes], *at).unwrap();
+                }
+                drop((file, raw));
+                let view = index.lookup(&key).unwrap();
+                let object = reconcile(&store, &view);
+                let is_new = n_writes >= 2;
+                let head: &[u8] = if is_new { b"b: c\r\n" } else { b"" };
+                assert_eq!(object.head(), head, "{n_writes} {is_half}");
+                assert_eq!(object.read_body(9).unwrap().unwrap(), b"body");
+                // It is verified again before it is renewed again.
+                index.restamp(view.at, view.generation, object.stamp.get());
+                let renewed = renew_one(&index, &store, "a", b"body", b"d: e\r\n");
+                assert!(matches!(renewed, Renewed::Done(..)), "{renewed:?}");
+                let object = store.open_object(&key, b"a").unwrap().unwrap();
+                assert_eq!(object.head(), b"d: e\r\n");
+            }
+        }
+    }
+
+    /// The object of a slot, as the keeper finds it.
+    fn reconcile(store: &Store, view: &SlotView) -> crate::cache::files::store::Object {
+        crate::cache::maintenance::reconcile::compare(store, view).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_reader_beside_a_renewer_finds_one_head_whole() {
+        let (_dir, index, store) = cache(10);
+        // Two of a body behind which the head is read by itself, two with all of it in one read.
+        for (text, len) in [("a", 20_000), ("b", 100)] {
+            let body = vec![7; len];
+            store_one(&index, &store, text, &body).unwrap();
+            let (index, store, body) = (&index, &store, &body);
+            let is_over = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for n in 0..3_000_usize {
+                        let head = format!("a: {}\r\n", n.to_string().repeat(1 + n % 7));
+                        let renewed = renew_one(index, store, text, body, head.as_bytes());
+                        assert!(matches!(renewed, Renewed::Done(..)), "{renewed:?}");
+                    }
+                    is_over.store(true, std::sync::atomic::Ordering::Release);
+                });
+                let mut last = 0;
+                while !is_over.load(std::sync::atomic::Ordering::Acquire) {
+                    let object = store.open_object(&slot(text).key, text.as_bytes());
+                    let object = object.unwrap().unwrap();
+                    let head = std::str::from_utf8(object.head()).unwrap();
+                    let digits = head.strip_prefix("a: ").map_or("", str::trim_end);
+                    let n = (last..last + 3_000)
+                        .find(|n| n.to_string().repeat(1 + n % 7) == digits || head.is_empty());
+                    last = n.unwrap_or_else(|| panic!("{head:?} after {last}"));
+                    assert!(object.read_body(1 << 20).unwrap().unwrap() == *body);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn putting_discarding_and_renewing_at_once_mixes_nothing() {
+        let (_dir, index, store) = cache(100);
+        let (index, store) = (&index, &store);
+        let put = |n: u32| {
+            let text = (n % 3).to_string();
+            let mut writer = store.begin(n.into(), text.as_bytes(), b"m", 200, b"", None).unwrap();
+            writer.append(&n.to_le_bytes().repeat(9)).unwrap();
+            let _ = put(index, store, writer.finish().unwrap(), &slot(&text));
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..2_000).for_each(put));
+            scope.spawn(|| {
+                for n in 0..2_000 {
+                    discard(index, store, &slot(&(n % 3).to_string()).key, None);
+                }
+            });
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for n in 0..3_000_usize {
+                        let text = (n % 3).to_string();
+                        let key = slot(&text).key;
+                        let opened = store.open_object(&key, text.as_bytes()).unwrap();
+                        let Some(object) = opened else { continue };
+                        let body = object.read_body(99).unwrap().unwrap();
+                        assert_eq!(body, body[..4].repeat(9));
+                        // The head says whose body it belongs to.
+                        let head = format!("a: {body:?}\r\n");
+                        assert!(object.head().is_empty() || object.head() == head.as_bytes());
+                        renew_one(index, store, &text, &body, head.as_bytes());
+                    }
+                });
+            }
+        });
+        assert!(index.iter().all(|view| store.exists(&view.key)));
     }
 
     #[test]

@@ -73,8 +73,22 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 ///
 /// What `open` says.
 pub fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
+    open_if_regular(path, OpenOptions::new().read(true))
+}
+
+/// As [`open_regular`], for reading and writing.
+///
+/// # Errors
+///
+/// What `open` says.
+pub fn open_regular_to_write(path: &Path) -> io::Result<Option<File>> {
+    let opened = open_if_regular(path, OpenOptions::new().read(true).write(true))?;
+    Ok(opened.map(|(file, _)| file))
+}
+
+fn open_if_regular(path: &Path, options: &mut OpenOptions) -> io::Result<Option<(File, Metadata)>> {
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
-    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    match options.custom_flags(flags).open(path) {
         Ok(file) => {
             let metadata = file.metadata()?;
             Ok(metadata.is_file().then_some((file, metadata)))

@@ -1,9 +1,9 @@
-//! Thirty-two processes that store, read, evict and discard objects with files in a small cache,
-//! and are killed at random.
+//! Thirty-two processes that store, renew, read, evict and discard objects with files in a small
+//! cache, and are killed at random.
 //!
 //! Every body repeats its key and its version from end to end, and the slot's times contain the
-//! same version; a reader that finds anything else leaves a note that fails the test. They run for
-//! a few seconds, or for `KTRIX_CRASH_SECONDS`.
+//! same version, as does every head that a renewal wrote; a reader that finds anything else leaves a
+//! note that fails the test. They run for a few seconds, or for `KTRIX_CRASH_SECONDS`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -69,7 +69,8 @@ fn child() {
                 }
             }
             (_, 0) => drop(place::discard(&index, &store, &key(n), None)),
-            (_, 1..6) => {
+            (_, 1 | 2) => renew(&index, &store, n, dice.roll(u32::MAX)),
+            (_, 3..8) => {
                 n_stored += 1;
                 let id = u64::from(std::process::id()) << 32 | n_stored;
                 store_one(&index, &store, id, n, dice.roll(u32::MAX));
@@ -86,6 +87,33 @@ fn store_one(index: &Index, store: &Store, id: u64, n: u32, version: u32) {
     match place::put(index, store, writer.finish().unwrap(), &object_slot(n, version)) {
         Ok(_) | Err(PutError::Removed | PutError::Publish(PublishError::NoRoom)) => {}
         Err(error) => panic!("{error}"),
+    }
+}
+
+/// The head of a key's version that came with this renewal of it.
+fn head(n: u32, version: u32, renewal: u32) -> Vec<u8> {
+    let filling = "x".repeat(renewal as usize % 300);
+    format!("Key: {n}\r\nVersion: {version}\r\nRenewal: {renewal}{filling}\r\n").into_bytes()
+}
+
+fn version_of(body: &[u8]) -> u32 {
+    body.get(8..12).map_or(0, |it| u32::from_le_bytes(it.try_into().unwrap()))
+}
+
+/// Gives an object another head, as a worker does that has read it.
+fn renew(index: &Index, store: &Store, n: u32, renewal: u32) {
+    let (Some(view), Ok(Some(object))) =
+        (index.lookup(&key(n)), store.open_object(&key(n), &n.to_le_bytes()))
+    else {
+        return;
+    };
+    let Ok(Some(body)) = object.read_body(1 << 20) else { return };
+    index.restamp(view.at, view.generation, object.stamp.get());
+    let version = version_of(&body);
+    let which = (view.generation, crc32c::crc32c(&body));
+    let front = [&n.to_le_bytes()[..], b"m", &head(n, version, renewal)];
+    if let Err(error) = place::renew(index, store, which, &object_slot(n, version), front) {
+        assert!(error.to_string().contains("full"), "{error}");
     }
 }
 
@@ -114,8 +142,17 @@ fn judge(store: &Store, view: &SlotView, n: u32) -> Result<(), String> {
     };
     let found = object.read_body(1 << 20).map_err(|error| format!("a body: {error}"))?;
     let found = found.unwrap_or_default();
-    let version = found.get(8..12).map_or(0, |it| u32::from_le_bytes(it.try_into().unwrap()));
-    (found == body(n, version)).then_some(()).ok_or_else(|| "a body mixed of two".to_owned())
+    let version = version_of(&found);
+    if found != body(n, version) {
+        return Err("a body mixed of two".to_owned());
+    }
+    let text = String::from_utf8_lossy(object.head());
+    let renewal = text.split_once("Renewal: ").map_or("", |(_, rest)| rest);
+    let renewal = renewal.trim_end().trim_end_matches('x').parse().unwrap_or(0);
+    if text != "A: b\r\n" && object.head() != head(n, version, renewal) {
+        return Err(format!("another's head: {text:?}"));
+    }
+    Ok(())
 }
 
 #[test]
@@ -184,14 +221,17 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     let mut mend = Mend::default();
     while !mend.step(index, 1_000) {}
     assert_eq!(mend.report(), ktrix::cache::index::repair::Report::default());
+    let mut n_renewed = 0;
     for view in index.iter() {
         match reconcile::compare(store, &view) {
-            // A process that died between rename and publish, or between remove and unlink, leaves
-            // these.
-            Ok(_) | Err(SlotFault::Missing | SlotFault::Lengths) => {}
+            Ok(object) => n_renewed += usize::from(object.is_some_and(|it| it.head().len() > 6)),
+            // A process that died between rename and publish, or between remove and unlink,
+            // leaves these.
+            Err(SlotFault::Missing | SlotFault::Lengths) => {}
             Err(fault) => panic!("{fault}: {view:?}"),
         }
     }
+    assert!(n_renewed > 0, "no head was renewed");
     // Each dead process was writing at most one file, and may have left one without its slot.
     let n_dead = n_killed as usize + N_PROCESSES;
     let n_temps = reconcile::list(&store.dir().join(TMP)).len();

@@ -4,3 +4,4 @@ pub mod object;
 pub mod front;
 pub mod store;
 pub mod writer;
+pub mod renewal;

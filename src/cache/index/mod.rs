@@ -177,6 +177,23 @@ impl Index {
     ///
     /// See [`PublishError`]; the index is then unchanged, and the file the caller's to unlink.
     pub fn publish(&self, new: &NewSlot) -> Result<Published, PublishError> {
+        self.publish_over(new, None)
+    }
+
+    /// As [`Index::publish`], over the key's slot of this generation and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn republish(&self, new: &NewSlot, generation: u32) -> Result<Published, PublishError> {
+        self.publish_over(new, Some(generation))
+    }
+
+    fn publish_over(
+        &self,
+        new: &NewSlot,
+        generation: Option<u32>,
+    ) -> Result<Published, PublishError> {
         let halves = slot::halves(&new.key);
         let pair = self.lock_pair(self.table.home(halves[0]))?;
         // What is published is of now, so that no clock is asked.
@@ -185,6 +202,9 @@ impl Index {
         let (bucket, i) = place.slot();
         let at = pair.at(bucket, i);
         let old = pair.bucket(bucket).view(i, at);
+        if generation.is_some_and(|it| old.is_none_or(|old| old.generation != it)) {
+            return Err(PublishError::Replaced);
+        }
         let old_bytes = old.map_or(0, |old| old.weight_bytes());
         let more_bytes = new.weight_bytes().saturating_sub(old_bytes);
         if more_bytes > 0 && !self.has_room(more_bytes) {

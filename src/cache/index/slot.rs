@@ -8,7 +8,7 @@
 //! | 3 | 63..32, 31..0 | stored at; fresh until |
 //! | 4 | 63..32, 31..0 | stale-while-revalidate until; stale-if-error until |
 //! | 5 | | body length |
-//! | 6 | 63..32, 31..0 | file bytes before the body; age when stored, seconds |
+//! | 6 | 63..32, 31..0 | file bytes beside the body; age when stored, seconds |
 //! | 7 | 63..32 | CRC-32C of words 0 to 6 (stamp as 0) and of the low half of 7 |
 //! | 7 | 31..0 | status 16, state 8, flags 8 |
 //!
@@ -92,7 +92,7 @@ pub struct NewSlot {
     pub sie_until_s: u64,
     /// Its age when it was stored, in seconds.
     pub age_s: u32,
-    /// Bytes of the file before the body.
+    /// Bytes of the file that are not of the body.
     pub head_len: u32,
     /// Bytes of the body.
     pub body_len: u64,
@@ -264,6 +264,9 @@ pub enum PublishError {
     /// Another writer kept the bucket for too long.
     #[error("a bucket of the cache index stayed locked")]
     Busy,
+    /// What was to be published again is there no more.
+    #[error("the slot was replaced or removed")]
+    Replaced,
 }
 
 /// What publishing did.

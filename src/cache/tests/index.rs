@@ -59,6 +59,21 @@ fn publishing_again_replaces_and_changes_the_generation() {
 }
 
 #[test]
+fn republishing_takes_the_place_of_one_publication_alone() {
+    let (_dir, index) = index(100);
+    let first = index.publish(&slot(1)).unwrap();
+    let longer = NewSlot { head_len: 5000, ..slot(1) };
+    let second = index.republish(&longer, first.generation).unwrap();
+    assert!(second.replaced && second.at == first.at && second.generation != first.generation);
+    assert_eq!((index.bytes(), index.objects()), (8192, 1));
+    let replaced = Err(PublishError::Replaced);
+    assert_eq!(index.republish(&slot(1), first.generation), replaced);
+    index.remove(&slot(1).key, None);
+    assert_eq!(index.republish(&slot(1), second.generation), replaced);
+    assert_eq!((index.bytes(), index.objects()), (0, 0));
+}
+
+#[test]
 fn it_agrees_with_a_map_up_to_the_number_it_was_made_for() {
     let (_dir, index) = index(5000);
     let mut map = HashMap::new();

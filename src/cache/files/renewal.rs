@@ -1,0 +1,84 @@
+//! Changing the head of a cache file where it lies.
+//!
+//! Whoever does so holds the kernel's lock of the file (flock(2)), which ends with the process. What
+//! is written does not touch what counts until then: see `object`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use crate::cache::files::object::{HEADERS_LEN, Header};
+use crate::cache::files::store::Store;
+use crate::policy::key::Key;
+use crate::sys::file;
+
+/// A file whose head only this process may change.
+#[derive(Debug)]
+pub struct Renewal {
+    file: File,
+    path: PathBuf,
+    store: Store,
+    header: Header,
+    len: u64,
+    body_len: u64,
+    /// What the file looked like from outside when it was locked.
+    pub stamp: u32,
+}
+
+impl Store {
+    /// Opens the file of `key` and locks it. `None` if it is not there, damaged, in the hands of
+    /// another process that does the same, or may not be written.
+    pub fn open_to_renew(&self, key: &Key) -> Option<Renewal> {
+        let path = self.path(key);
+        let file = file::open_regular_to_write(&path).ok()??;
+        file.try_lock().ok()?;
+        let metadata = file.metadata().ok()?;
+        let mut headers = [0; HEADERS_LEN];
+        file.read_exact_at(&mut headers, 0).ok()?;
+        let header = Header::parse(&headers).ok()?;
+        let (stamp, len) = (self.stamp(&metadata), metadata.len());
+        let body_len = header.check_len(len).ok()?;
+        Some(Renewal { file, path, store: self.clone(), header, len, body_len, stamp })
+    }
+}
+
+impl Renewal {
+    /// Status of the response.
+    pub fn status(&self) -> u16 {
+        self.header.status
+    }
+
+    /// CRC-32C of the body.
+    pub fn body_crc(&self) -> Option<u32> {
+        self.header.body_crc
+    }
+
+    /// The header for another meta and head; `None` if the file has to be written again for it.
+    pub fn header(&self, front: [&[u8]; 3]) -> Option<Header> {
+        self.header.renewed(front)
+    }
+
+    /// Bytes of the file that are not of the body, once it has this header, and those of the body.
+    pub fn lens(&self, header: &Header) -> (u32, u64) {
+        let beside = self.len.max(header.head_end()).saturating_sub(self.body_len);
+        (u32::try_from(beside).unwrap_or(u32::MAX), self.body_len)
+    }
+
+    /// Writes the header with its meta and head, and gives the file's stamp afterwards.
+    ///
+    /// # Errors
+    ///
+    /// What the system says (`StorageFull`); one of the two heads counts then.
+    pub fn write(&self, header: &Header, meta: &[u8], head: &[u8]) -> io::Result<u32> {
+        for (at, bytes) in header.writes(meta, head) {
+            self.file.write_all_at(&bytes, at)?;
+        }
+        Ok(self.store.stamp(&self.file.metadata()?))
+    }
+
+    /// Whether the file has its name still.
+    pub fn is_in_place(&self) -> bool {
+        file::is_at(&self.file, &self.path)
+    }
+}
