@@ -57,7 +57,7 @@ pub fn eq_ignore_case(left: &[u8], right: &[u8]) -> bool {
 }
 
 /// Equality of field names as CGI and its kin see them (RFC 3875 section 4.1.18): without regard to
-/// case, and to which octet other than a letter or digit stands where.
+/// case, and all octets that are neither letters nor digits count as equal.
 pub fn eq_as_variable(left: &[u8], right: &[u8]) -> bool {
     let fold = |octet: &u8| match octet.is_ascii_alphanumeric() {
         true => octet.to_ascii_lowercase(),

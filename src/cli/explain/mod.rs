@@ -52,7 +52,6 @@ pub struct ExplainCommand {
     dir: Option<PathBuf>,
 }
 
-/// An explanation.
 #[derive(Serialize)]
 struct Explanation {
     steps: Vec<Step>,

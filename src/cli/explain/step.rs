@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// A step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Step {
     /// The subject of the step.
@@ -23,14 +22,7 @@ pub(super) enum Because {
     /// A section of an RFC.
     Rfc(&'static str),
     /// A line of the configuration.
-    Config {
-        /// The file.
-        file: String,
-        /// The line.
-        line: u32,
-        /// The key.
-        key: String,
-    },
+    Config { file: String, line: u32, key: String },
     /// The default of a key that the configuration leaves out.
     Default(String),
 }

@@ -57,7 +57,6 @@ impl<'a> Framing<'a> {
         }
     }
 
-    /// The one `Host`.
     pub(super) fn host(&self) -> Result<Option<&'a [u8]>, Flaw> {
         self.host.once(Flaw::HostDoubled)
     }
