@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use crate::reactor::driver::Direction;
@@ -120,6 +121,14 @@ impl Transport {
     /// What setsockopt(2) says.
     pub fn set_nodelay(&self) -> io::Result<()> {
         self.stream.set_nodelay()
+    }
+
+    /// The address of this side, `None` for a Unix socket.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.stream.local_addr()
     }
 
     /// Tells the peer that nothing more will be written; it can still be read from.

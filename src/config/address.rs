@@ -42,7 +42,7 @@ pub fn parse_listen(text: &str) -> Result<Vec<Listen>, String> {
     };
     if let Some(path) = text.strip_prefix("unix:") {
         let path = parse_socket_path(path)?;
-        return Ok(vec![Listen { address: ListenAddress::Unix(path), is_optional: false }]);
+        return Ok(vec![Listen::at(ListenAddress::Unix(path))]);
     }
     let port = text.strip_prefix("*:").or_else(|| text.strip_prefix(':')).unwrap_or(text);
     if port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -55,7 +55,7 @@ pub fn parse_listen(text: &str) -> Result<Vec<Listen>, String> {
         Ok((host, port)) => match parse_ip(host) {
             Some(ip) => {
                 let address = SocketAddr::new(ip, port.unwrap_or(LISTEN_PORT));
-                Ok(vec![Listen { address: ListenAddress::Ip(address), is_optional: false }])
+                Ok(vec![Listen::at(ListenAddress::Ip(address))])
             }
             None => wrong("is not an IP address"),
         },
@@ -343,7 +343,7 @@ mod tests {
             };
             let address = SocketAddr::new(ip, port);
             prop_assert_eq!(parse_server(&address.to_string()), Ok(ServerAddress::Ip(address)));
-            let listen = Listen { address: ListenAddress::Ip(address), is_optional: false };
+            let listen = Listen::at(ListenAddress::Ip(address));
             prop_assert_eq!(parse_listen(&address.to_string()), Ok(vec![listen]));
         }
     }

@@ -54,7 +54,7 @@ impl Config {
     /// directory that also takes the access log (`access.log`, JSON).
     pub fn demo(cache_dir: &Path, port: u16, origin: SocketAddr) -> Self {
         let address = ListenAddress::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-        let listens = vec![Listen { address, is_optional: false }];
+        let listens = vec![Listen::at(address)];
         let mut config = of_defaults(listens, ServerAddress::Ip(origin), Some(cache_dir));
         config.workers = 2;
         let mut access = resolve::access_log_at(cache_dir.join("access.log"));

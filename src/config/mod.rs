@@ -80,6 +80,13 @@ pub struct Listen {
     pub is_optional: bool,
 }
 
+impl Listen {
+    /// A listener of an address, without options.
+    pub const fn at(address: ListenAddress) -> Self {
+        Self { address, is_optional: false }
+    }
+}
+
 /// An address that ktrix listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {

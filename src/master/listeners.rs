@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -154,16 +155,19 @@ impl Listeners {
         worker: usize,
         n_workers: usize,
     ) -> Vec<ListenSocket> {
-        let is_wanted = |entry: &Entry| {
-            entry.origin == Origin::HandedOver
-                || wanted.iter().any(|listen| listen.address == entry.address)
-        };
         let mut sockets = Vec::new();
-        for entry in self.entries.into_iter().filter(is_wanted) {
+        for entry in self.entries {
+            let listen = wanted.iter().find(|listen| listen.address == entry.address).cloned();
+            // What is handed over is served whether or not the configuration names it.
+            let listen = match (listen, entry.origin) {
+                (Some(listen), _) => Rc::new(listen),
+                (None, Origin::HandedOver) => Rc::new(Listen::at(entry.address)),
+                (None, _) => continue,
+            };
             let is_shared = entry.origin != Origin::Bound;
             for (number, fd) in entry.sockets.into_iter().enumerate() {
                 let whose = if is_shared { worker } else { number % n_workers.max(1) };
-                sockets.push(ListenSocket { fd, worker: whose, address: entry.address.clone() });
+                sockets.push(ListenSocket { fd, worker: whose, listen: Rc::clone(&listen) });
             }
         }
         sockets
@@ -239,11 +243,11 @@ mod tests {
     use super::*;
 
     fn listen(text: &str) -> Listen {
-        Listen { address: ListenAddress::Ip(text.parse().unwrap()), is_optional: false }
+        Listen::at(ListenAddress::Ip(text.parse().unwrap()))
     }
 
     fn unix(path: &Path) -> Listen {
-        Listen { address: ListenAddress::Unix(path.to_owned()), is_optional: false }
+        Listen::at(ListenAddress::Unix(path.to_owned()))
     }
 
     fn whose(listeners: Listeners, wanted: &[Listen], worker: usize, n: usize) -> Vec<usize> {
@@ -304,5 +308,24 @@ mod tests {
         let mut listeners = Listeners::default();
         listeners.ensure(&wanted, 4).unwrap();
         assert_eq!(whose(listeners, &wanted, 3, 4), [3]);
+    }
+
+    #[test]
+    fn every_socket_knows_its_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let handed_over = socket::listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let BoundTo::Ip(address) = socket::bound_to(handed_over.as_fd()).unwrap() else { panic!() };
+        let optional = Listen { is_optional: true, ..listen("127.0.0.1:0") };
+        let wanted = [optional, unix(&dir.path().join("s"))];
+        let mut listeners = Listeners::new(vec![handed_over]);
+        listeners.ensure(&wanted, 2).unwrap();
+        let listens: Vec<Listen> = listeners
+            .into_sockets(&wanted, 0, 2)
+            .iter()
+            .map(|socket| Listen::clone(&socket.listen))
+            .collect();
+        let [ip, unix] = wanted;
+        let unnamed = Listen::at(ListenAddress::Ip(address));
+        assert_eq!(listens, [unnamed, ip.clone(), ip, unix]);
     }
 }

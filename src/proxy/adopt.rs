@@ -44,7 +44,7 @@ impl<C: Client> Exchange<'_, C> {
 
     /// What purges can name it by if a response with these fields is stored.
     pub(super) fn surrogates(&self, fields: &Fields, purge_epoch: u64) -> SurrogateKeys {
-        let (scheme, authority) = (self.client.scheme(), self.request.authority());
+        let (scheme, authority) = (self.client.front().scheme, self.request.authority());
         SurrogateKeys::of(fields, scheme, authority, purge_epoch)
     }
 
@@ -54,7 +54,8 @@ impl<C: Client> Exchange<'_, C> {
         let Some((cache, rules)) = updates.filter(|_| response.head.status == Status(200)) else {
             return;
         };
-        let found = lookup::look_up(&cache, &rules.key, self.client.scheme(), self.request).await;
+        let found =
+            lookup::look_up(&cache, &rules.key, self.client.front().scheme, self.request).await;
         let What::Object(stored) = &found.what else { return };
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());

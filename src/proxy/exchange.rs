@@ -133,7 +133,7 @@ impl<C: Client> Exchange<'_, C> {
         for _ in 0..LOOKS_MAX {
             self.facts.stage = Stage::Lookup;
             let found =
-                lookup::look_up(cache, &rules.key, self.client.scheme(), self.request).await;
+                lookup::look_up(cache, &rules.key, self.client.front().scheme, self.request).await;
             if rules.report.key {
                 self.key = Some(Rc::clone(&found.primary.text));
             }
@@ -256,7 +256,7 @@ impl<C: Client> Exchange<'_, C> {
             conditional,
             request: self.request.clone(),
             found,
-            scheme: self.client.scheme(),
+            scheme: self.client.front().scheme,
             purge_epoch,
             stored: object.cloned(),
             others,

@@ -331,7 +331,7 @@ impl<C: Client> Exchange<'_, C> {
             conditional: None,
             request: self.request.clone(),
             found: found.clone(),
-            scheme: self.client.scheme(),
+            scheme: self.client.front().scheme,
             purge_epoch: self.purge_epoch(),
             stored: None,
             others: None,

@@ -42,7 +42,8 @@ pub fn fill_fields(request: &RequestHead, peer: &Peer<'_>, key: &KeyParts) -> Fi
 
 /// Who asks, as an origin is told.
 pub fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> {
-    Peer { client: client.address(), scheme: client.scheme(), host: request.authority() }
+    let front = client.front();
+    Peer { client: front.peer.ip(), scheme: front.scheme, host: request.authority() }
 }
 
 /// Request fields that some origins build answers from though they are in no key: an answer that

@@ -57,7 +57,7 @@ pub fn orders(
 impl<C: Client> Exchange<'_, C> {
     /// Purges what the request names, and answers with the number of the purge.
     pub(super) async fn purge(&mut self, wanted: &CacheConfig) -> Result<(), CloseReason> {
-        let address = self.client.address();
+        let address = self.client.front().peer.ip();
         if !wanted.purge.iter().any(|network| network.contains(address)) {
             self.facts.reason = DENIED;
             // Its own address, which a client behind others may not know.
@@ -69,13 +69,14 @@ impl<C: Client> Exchange<'_, C> {
             return self.own(Status(503), text, &[]).await;
         };
         let who = named(address);
-        let orders = match orders(&self.context.router, self.client.scheme(), self.request, &who) {
-            Ok(orders) => orders,
-            Err(refusal) => {
-                self.facts.reason = REFUSED;
-                return self.own(Status(400), refusal.sentence(), &[]).await;
-            }
-        };
+        let orders =
+            match orders(&self.context.router, self.client.front().scheme, self.request, &who) {
+                Ok(orders) => orders,
+                Err(refusal) => {
+                    self.facts.reason = REFUSED;
+                    return self.own(Status(400), refusal.sentence(), &[]).await;
+                }
+            };
         let mut numbers = Vec::new();
         for order in orders {
             match cache.purges.purge(&order, reactor::now().unix_s()) {

@@ -108,7 +108,7 @@ impl<C: Client> Exchange<'_, C> {
             Err(FetchFailure::Gone) => return Err(CloseReason::ClientGone),
         };
         let mut status = CacheStatus::pass(reason).told_by(self.report());
-        invalidate::after(self.context, self.client.scheme(), self.request, &response.head);
+        invalidate::after(self.context, self.client.front().scheme, self.request, &response.head);
         self.renew_by_head(rule, &response, purge_epoch).await;
         let (read, is_stored) = match self.store_post(rule, &mut response, purge_epoch).await {
             Ok(stored) => stored,

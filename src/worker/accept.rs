@@ -3,15 +3,20 @@
 //! When there is no room, connections that lie idle are ended first. If all are busy, new ones
 //! wait in the kernel's queue until one ends: they are served late rather than turned away.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::Listen;
 use crate::proxy::client::connections::Connections;
+use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::h1::serve;
+use crate::reactor::address::PeerAddress;
 use crate::reactor::listener::Listener;
 use crate::reactor::{self, timer};
 use crate::transport::Transport;
+use crate::worker::inherited::ListenSocket;
 
 /// How many idle connections are ended at once to make room.
 const SHED: usize = 32;
@@ -22,48 +27,68 @@ const SHED_AFTER_MS: u64 = 1_000;
 /// The pause after the kernel had no descriptor for a new connection.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts from a socket until dropped.
-pub(super) async fn accept(
+/// A listening socket, and what its connections are served with.
+pub(super) struct Acceptor {
     context: Rc<Context>,
     connections: Rc<Connections>,
-    listener: Rc<Listener>,
-) {
-    loop {
-        make_room(&context, &connections).await;
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let counted =
-                    connections.add(Transport::plain(stream), peer, reactor::now().mono_ms());
-                reactor::spawn(serve::serve(Rc::clone(&context), counted));
-            }
-            Err(error) => {
-                ::log::error!("cannot accept a connection: {error}; raise the limit of files");
-                connections.shed_idle(reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS), SHED);
-                timer::sleep(PAUSE).await;
+    listener: Listener,
+    listen: Rc<Listen>,
+}
+
+impl Acceptor {
+    /// # Errors
+    /// When it is not a socket that listens.
+    pub(super) fn new(
+        context: &Rc<Context>,
+        connections: &Rc<Connections>,
+        socket: ListenSocket,
+    ) -> io::Result<Self> {
+        let (context, connections) = (Rc::clone(context), Rc::clone(connections));
+        let listener = Listener::from_fd(socket.fd)?;
+        Ok(Self { context, connections, listener, listen: socket.listen })
+    }
+
+    /// Accepts until dropped.
+    pub(super) async fn accept(self: Rc<Self>) {
+        loop {
+            self.make_room().await;
+            match self.listener.accept().await {
+                Ok((stream, peer)) => self.serve(Transport::plain(stream), peer),
+                Err(error) => {
+                    ::log::error!("cannot accept a connection: {error}; raise the limit of files");
+                    self.shed();
+                    timer::sleep(PAUSE).await;
+                }
             }
         }
     }
-}
 
-/// Accepts everything that is in the socket's queue already, however many that are.
-pub(super) fn accept_waiting(
-    context: &Rc<Context>,
-    connections: &Rc<Connections>,
-    listener: &Listener,
-) {
-    while let Ok((stream, peer)) = listener.try_accept() {
-        let counted = connections.add(Transport::plain(stream), peer, reactor::now().mono_ms());
-        reactor::spawn(serve::serve(Rc::clone(context), counted));
+    /// Accepts all connections that are in the socket's queue already.
+    pub(super) fn accept_waiting(&self) {
+        while let Ok((stream, peer)) = self.listener.try_accept() {
+            self.serve(Transport::plain(stream), peer);
+        }
     }
-}
 
-async fn make_room(context: &Context, connections: &Connections) {
-    let n_max = context.config.limits.connections;
-    while connections.len() >= n_max {
-        let since = connections.left.version();
+    fn serve(&self, transport: Transport, peer: PeerAddress) {
+        let local = transport.local_addr().ok().flatten();
+        let front = Front::plain(&self.listen, peer, local);
+        let counted = self.connections.add(transport, front, reactor::now().mono_ms());
+        reactor::spawn(serve::serve(Rc::clone(&self.context), counted));
+    }
+
+    async fn make_room(&self) {
+        let n_max = self.context.config.limits.connections;
+        while self.connections.len() >= n_max {
+            let since = self.connections.left.version();
+            self.shed();
+            // Connections become idle for long enough without an event, so look again.
+            let _ = timer::timeout(PAUSE, self.connections.left.after(since)).await;
+        }
+    }
+
+    fn shed(&self) {
         let before_ms = reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS);
-        connections.shed_idle(before_ms, SHED);
-        // Idle connections grow old without a notice, so look again.
-        let _ = timer::timeout(PAUSE, connections.left.after(since)).await;
+        self.connections.shed_idle(before_ms, SHED);
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::reactor::{self, timer};
 use crate::worker::Worker;
-use crate::worker::accept;
 use crate::worker::chores;
 
 use std::time::Duration;
@@ -25,7 +24,7 @@ pub(super) async fn drain(worker: &Worker) {
     // after a reload, this takes a few from them, which does no harm.
     for accepting in worker.listeners.take() {
         if let Some(task) = accepting.task {
-            accept::accept_waiting(context, &worker.connections, &accepting.listener);
+            accepting.acceptor.accept_waiting();
             drop(task);
         }
     }

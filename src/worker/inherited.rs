@@ -12,7 +12,7 @@ use crate::cache::fills::Fills;
 use crate::cache::index::Index;
 use crate::cache::purge::Purges;
 use crate::cache::uses::Uses;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, Listen};
 use crate::log::ring::Rings;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
@@ -48,8 +48,8 @@ pub struct ListenSocket {
     /// Whose it is: a worker listens on those with its own number, and on those of a worker that it
     /// was told to adopt. A worker may have several of one address.
     pub worker: usize,
-    /// The address as configured: a port of 0 is still 0 here.
-    pub address: ListenAddress,
+    /// The listener as configured: a port of 0 is still 0 here.
+    pub listen: Rc<Listen>,
 }
 
 /// All that a worker or the keeper needs; the master has already dropped privileges, opened the

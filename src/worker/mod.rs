@@ -19,10 +19,10 @@ use std::rc::Rc;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::context::Context;
 use crate::reactor::event::Event;
-use crate::reactor::listener::Listener;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task};
 use crate::sys::process;
+use crate::worker::accept::Acceptor;
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
 use crate::worker::message::{Heard, Order, hear, say_ready};
 
@@ -56,7 +56,7 @@ struct Worker {
 /// A listening socket, and the task that accepts from it while it is ours to serve.
 struct Accepting {
     worker: usize,
-    listener: Rc<Listener>,
+    acceptor: Rc<Acceptor>,
     task: Option<Task<()>>,
 }
 
@@ -72,11 +72,13 @@ async fn serve(inherited: Inherited) -> i32 {
             return EXIT_CANNOT_SERVE;
         }
     };
+    let connections = Rc::default();
+    let listeners = listeners(&context, &connections, inherited.sockets);
     let worker = Rc::new(Worker {
         number,
         context,
-        connections: Rc::default(),
-        listeners: RefCell::new(listeners(inherited.sockets)),
+        connections,
+        listeners: RefCell::new(listeners),
         adopted: RefCell::default(),
         ending: Event::default(),
     });
@@ -91,16 +93,19 @@ async fn serve(inherited: Inherited) -> i32 {
     0
 }
 
-fn listeners(sockets: Vec<ListenSocket>) -> Vec<Accepting> {
+fn listeners(
+    context: &Rc<Context>,
+    connections: &Rc<Connections>,
+    sockets: Vec<ListenSocket>,
+) -> Vec<Accepting> {
     let mut listeners = Vec::with_capacity(sockets.len());
     for socket in sockets {
-        match Listener::from_fd(socket.fd) {
-            Ok(listener) => listeners.push(Accepting {
-                worker: socket.worker,
-                listener: Rc::new(listener),
-                task: None,
-            }),
-            Err(error) => ::log::error!("cannot listen on {}: {error}", socket.address),
+        let (worker, listen) = (socket.worker, Rc::clone(&socket.listen));
+        match Acceptor::new(context, connections, socket) {
+            Ok(acceptor) => {
+                listeners.push(Accepting { worker, acceptor: Rc::new(acceptor), task: None });
+            }
+            Err(error) => ::log::error!("cannot listen on {}: {error}", listen.address),
         }
     }
     listeners
@@ -114,11 +119,7 @@ impl Worker {
             let is_ours = accepting.worker == self.number || adopted.contains(&accepting.worker);
             match (is_ours, &accepting.task) {
                 (true, None) => {
-                    let accept = accept::accept(
-                        Rc::clone(&self.context),
-                        Rc::clone(&self.connections),
-                        Rc::clone(&accepting.listener),
-                    );
+                    let accept = Rc::clone(&accepting.acceptor).accept();
                     accepting.task = Some(reactor::spawn_task(accept));
                 }
                 (false, Some(_)) => accepting.task = None,

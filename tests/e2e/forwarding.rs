@@ -1,6 +1,7 @@
 //! The fields that ktrix adds to a message, and those that it does not forward.
 
-use crate::support::{Ask, Origin, Plan, Response};
+use crate::support::socket::Address;
+use crate::support::{Ask, Client, Origin, Plan, Response, until_true};
 
 #[test]
 fn the_origin_gets_the_clients_address() {
@@ -19,6 +20,45 @@ fn the_origin_gets_the_clients_address() {
         assert!(forwarded.contains(part), "{part} in {forwarded}");
     }
     assert_eq!(seen.field("via"), Some("1.1 ktrix"));
+}
+
+#[test]
+fn origin_and_log_get_the_listener_of_a_request() {
+    let origin = Origin::answering(|request| match &*request.target {
+        "/cached" => Response::ok("x").cache("max-age=600"),
+        _ => Response::ok("x"),
+    });
+    let plan = Plan::new(&origin);
+    let (socket, Address::Ip(ip)) = (plan.dir().join("ktrix.sock"), plan.address.clone()) else {
+        unreachable!("a plan has an IP address")
+    };
+    // The start waits for the last one.
+    plan.put("listen", &format!("[\"unix:{}\", \"{ip}\"]", socket.display()));
+    let ktrix = plan.start();
+    let (mut tcp, mut unix) =
+        (ktrix.client(), Client::connect(&Address::Unix(socket)).host(&ip.to_string()));
+    tcp.get("/").expect_status(200);
+    let seen = origin.last();
+    assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
+    unix.get("/").expect_status(200);
+    let seen = origin.last();
+    assert_eq!(seen.field("x-forwarded-for"), None);
+    let forwarded = seen.field("forwarded").unwrap_or_default().to_owned();
+    assert!(
+        forwarded.starts_with("for=unknown") && forwarded.ends_with("proto=http"),
+        "{forwarded}"
+    );
+    // Hot answers, too, are logged with the address of the client that gets them.
+    ktrix.wait_hit("/cached");
+    for client in [&mut tcp, &mut unix] {
+        (0..3).for_each(|_| drop(client.get("/cached").expect_hit()));
+    }
+    let count = |client: &str| {
+        let part = format!("\"client\":\"{client}\"");
+        plan.access_lines().iter().filter(|line| line.contains(&part)).count()
+    };
+    until_true("lines of both listeners", || count("-") == 4 && count("127.0.0.1") >= 5);
+    assert_eq!(count("-"), 4);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! An object can be found by its key or by an **alias**: the very bytes of a request head that
 //! was answered with it in full before. The same bytes mean the same request, so everything that
 //! was decided for them still holds while the copy is valid and fresh, and neither parsing nor
-//! an MD5 is needed.
+//! an MD5 is needed. The same bytes on a connection of another [`Lane`] are another request.
 
 pub mod rendered_head;
 pub mod large;
@@ -43,11 +43,22 @@ const LARGE_STEPS_MAX: usize = 32;
 /// Aliases share a set of this many places.
 const WAYS: usize = 4;
 
+/// A number for the connections on which the same bytes of a request head mean the same request:
+/// those of one scheme and one policy of client certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lane(pub u8);
+
+impl Lane {
+    /// Connections without TLS.
+    pub const PLAIN: Self = Self(0);
+}
+
 /// A request that was answered with an object in full, and may be again.
 #[derive(Debug)]
 pub struct Alias {
     /// The bytes of the request's head.
     raw: Box<[u8]>,
+    /// Of the lane and the bytes.
     hash: u64,
     /// What they mean.
     pub head: RequestHead,
@@ -114,8 +125,8 @@ impl Hot {
     }
 
     /// The request and the object that these bytes of a request's head stand for.
-    pub fn find_raw(&self, raw: &[u8]) -> Option<&Alias> {
-        let hash = self.hasher.hash_one(raw);
+    pub fn find_raw(&self, lane: Lane, raw: &[u8]) -> Option<&Alias> {
+        let hash = self.alias_hash(lane, raw);
         let set = self.set_of(hash);
         self.aliases[set..set + WAYS]
             .iter()
@@ -199,6 +210,7 @@ impl Hot {
     /// Remembers that `raw` was answered with this object, if it is kept here.
     pub fn add_alias(
         &mut self,
+        lane: Lane,
         raw: &[u8],
         head: RequestHead,
         object: &Rc<HotObject>,
@@ -208,7 +220,7 @@ impl Hot {
         if raw.len() > ALIAS_HEAD_MAX || !kept.is_some_and(|kept| Rc::ptr_eq(kept, object)) {
             return;
         }
-        let hash = self.hasher.hash_one(raw);
+        let hash = self.alias_hash(lane, raw);
         let set = self.set_of(hash);
         let free = (set..set + WAYS).find(|place| self.aliases[*place].is_none());
         let place = free.unwrap_or_else(|| self.victim(set, hash));
@@ -286,6 +298,12 @@ impl Hot {
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
+    }
+
+    /// Of the same bytes, two lanes always have two hashes, so that an alias whose hash and bytes
+    /// are the same is of the same lane.
+    fn alias_hash(&self, lane: Lane, raw: &[u8]) -> u64 {
+        self.hasher.hash_one(raw) ^ u64::from(lane.0)
     }
 
     fn set_of(&self, hash: u64) -> usize {

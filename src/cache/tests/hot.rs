@@ -1,6 +1,7 @@
 use super::*;
 use crate::cache::files::store::Store;
 use crate::http::fields::Fields;
+use crate::http::h1::head::{HeadLimits, parse_request};
 use crate::http::status::Status;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 
@@ -148,4 +149,27 @@ fn hits_are_told_once_also_of_what_was_thrown_out() {
     told.sort_unstable();
     assert_eq!(told, [(97, 1), (98, 2), (99, 3)]);
     assert_eq!(hot.take_hits(0, 9, |_, _| panic!("told already")), None);
+}
+
+#[test]
+fn the_same_bytes_in_two_lanes_are_two_aliases() {
+    let raw = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let (head, _) = parse_request(raw, &HeadLimits::default()).unwrap().unwrap();
+    let mut hot = Hot::new(1 << 20, 9, 0);
+    let objects = ["http", "https"].map(|name| {
+        let key = crate::policy::key::key_of(name.as_bytes());
+        let (lifetimes, fields) = (Lifetimes::default(), Fields::new());
+        Rc::new(HotObject::in_memory(key, None, Status(200), lifetimes, fields, name.as_bytes()))
+    });
+    let lanes = [Lane::PLAIN, Lane(1)];
+    let found = |hot: &Hot| lanes.map(|lane| hot.find_raw(lane, raw).map(|it| it.object.key));
+    for (lane, object) in lanes.into_iter().zip(&objects) {
+        assert_eq!(hot.find_raw(lane, raw).map(|alias| alias.object.key), None);
+        hot.insert(Rc::clone(object));
+        hot.add_alias(lane, raw, head.clone(), object, None);
+    }
+    assert_eq!(found(&hot), [Some(objects[0].key), Some(objects[1].key)]);
+    hot.remove(&objects[0].key);
+    assert_eq!(found(&hot), [None, Some(objects[1].key)]);
+    assert!((2..=255).all(|n| hot.find_raw(Lane(n), raw).is_none()));
 }

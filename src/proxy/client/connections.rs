@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use crate::reactor::address::PeerAddress;
+use crate::proxy::client::front::Front;
 use crate::reactor::event::Event;
 use crate::transport::Transport;
 
@@ -17,8 +17,8 @@ use crate::transport::Transport;
 pub struct Connection {
     /// Its bytes.
     pub transport: Transport,
-    /// Who is at the other end.
-    pub peer: PeerAddress,
+    /// What it came in by.
+    pub front: Front,
     /// Since when no request is under way, in milliseconds of the monotonic clock; 0 if one is.
     idle_since_ms: Cell<u64>,
 }
@@ -46,9 +46,9 @@ pub struct Connections {
 
 impl Connections {
     /// Counts a connection.
-    pub fn add(self: &Rc<Self>, transport: Transport, peer: PeerAddress, now_ms: u64) -> Counted {
+    pub fn add(self: &Rc<Self>, transport: Transport, front: Front, now_ms: u64) -> Counted {
         let idle_since_ms = Cell::new(now_ms.max(1));
-        let connection = Rc::new(Connection { transport, peer, idle_since_ms });
+        let connection = Rc::new(Connection { transport, front, idle_since_ms });
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));
         Counted { connections: Rc::clone(self), place, connection }
     }

@@ -1,19 +1,19 @@
 //! What an exchange knows of a client: where its request's body comes from and where the answer
 //! goes, but not which protocol or transport carries them.
 
+pub mod front;
 pub mod connections;
 
 use std::fs::File;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
 use crate::http::head::{BodyLength, ResponseHead};
-use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::client::front::Front;
 
 /// Why nothing more comes from or goes to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +31,8 @@ pub enum ClientError {
 // One thread runs everything, so no bound on the futures is wanted.
 #[allow(async_fn_in_trait)]
 pub trait Client {
-    /// The address the client connected from, if it has one.
-    fn address(&self) -> Option<IpAddr>;
-
-    /// How the client reached us.
-    fn scheme(&self) -> Scheme;
+    /// What the client's connection came in by.
+    fn front(&self) -> &Front;
 
     /// Appends what has come of the request's body to `into`; `false` at its end.
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError>;

@@ -51,7 +51,7 @@ pub fn answer_raw(
 ) -> Result<Quick, CloseReason> {
     let Some(cache) = &context.cache else { return Ok(Quick::No) };
     let hot = cache.hot.borrow();
-    let Some(alias) = hot.find_raw(raw) else { return Ok(Quick::No) };
+    let Some(alias) = hot.find_raw(link.connection().front.lane, raw) else { return Ok(Quick::No) };
     let now_s = reactor::now().unix_s();
     let has_marker = alias.marker.is_none_or(|marker| lookup::is_in_use(cache, marker));
     if !has_marker || !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
@@ -71,13 +71,17 @@ pub fn answer_parsed(
     is_last: bool,
 ) -> Result<Quick, CloseReason> {
     let Some(cache) = &context.cache else { return Ok(Quick::No) };
-    let Some((object, marker)) = full_hit(context, cache, head) else { return Ok(Quick::No) };
+    let Some((object, marker)) = full_hit(context, cache, link.connection().front.scheme, head)
+    else {
+        return Ok(Quick::No);
+    };
     let now_s = reactor::now().unix_s();
     lookup::count_hit(cache, &object);
     give(context, link, head, &object, now_s, is_last)?;
     // What a client wants of an answer's age changes with its age: such bytes are judged anew.
     if !head.fields.contains("cache-control") && !head.fields.contains("pragma") {
-        cache.hot.borrow_mut().add_alias(raw, head.clone(), &object, marker);
+        let lane = link.connection().front.lane;
+        cache.hot.borrow_mut().add_alias(lane, raw, head.clone(), &object, marker);
     }
     Ok(Quick::of(head))
 }
@@ -86,6 +90,7 @@ pub fn answer_parsed(
 fn full_hit(
     context: &Context,
     cache: &CacheSide,
+    scheme: Scheme,
     head: &RequestHead,
 ) -> Option<(Rc<HotObject>, Option<Source>)> {
     let is_plain = head.method == Method::Get
@@ -104,7 +109,7 @@ fn full_hit(
     if rules.may_look_up(head).is_err() || rules.refreshes(head) || rules.report.key {
         return None;
     }
-    let (object, marker) = lookup::look_up_hot(cache, &rules.key, Scheme::Http, head)?;
+    let (object, marker) = lookup::look_up_hot(cache, &rules.key, scheme, head)?;
     if !matches!(object.body, Body::Memory)
         || lookup::is_marker(&object)
         || part_list::is_list(&object)
@@ -129,7 +134,7 @@ fn give(
     now_s: u64,
     is_last: bool,
 ) -> Result<(), CloseReason> {
-    let peer = link.connection().peer.ip();
+    let peer = link.connection().front.peer.ip();
     let log = |len: usize| {
         if context.access.is_some() {
             let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));

@@ -400,7 +400,7 @@ async fn exchange(
     };
     facts.close = result.err();
     let bytes = (link.n_written + link.out.len() as u64).saturating_sub(written);
-    let peer = link.connection().peer.ip();
+    let peer = link.connection().front.peer.ip();
     context.log_room().await;
     record::prepare(context, peer, Some(head), &facts, Sent { body_bytes, bytes });
     let flushed = match link.inbox.is_empty() {
@@ -442,7 +442,7 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
     let bytes = (link.out.len() - before) as u64;
     let sent = Sent { body_bytes: body.len() as u64, bytes };
     context.log_room().await;
-    record::prepare(context, link.connection().peer.ip(), None, &facts, sent);
+    record::prepare(context, link.connection().front.peer.ip(), None, &facts, sent);
     record::commit(context);
     // The connection ends in any case.
     let _ = link.write(b"", context.send_ms()).await;

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
@@ -14,11 +13,11 @@ use crate::http::h1::body::{Decoded, Decoder, write_chunk_head, write_last_chunk
 use crate::http::h1::write;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
-use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::version::Version;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::client::front::Front;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::h1::link::{GATHER_BYTES, Link};
 use crate::reactor;
@@ -161,12 +160,8 @@ fn decode(body: &mut Decoder, bytes: &[u8], into: &mut Vec<u8>) -> Result<usize,
 }
 
 impl Client for Talk<'_> {
-    fn address(&self) -> Option<IpAddr> {
-        self.link.connection().peer.ip()
-    }
-
-    fn scheme(&self) -> Scheme {
-        Scheme::Http
+    fn front(&self) -> &Front {
+        &self.link.connection().front
     }
 
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
