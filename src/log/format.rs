@@ -103,7 +103,6 @@ impl LineWriter {
         let times = &record.times;
         push_time(out, "head_s", times.head_us);
         push_time(out, "body_s", times.body_us);
-        push_time(out, "queue_s", times.queue_us);
         push_time(out, "connect_s", times.connect_us);
         push_time(out, "first_byte_s", times.first_byte_us);
         push_time(out, "total_s", times.total_us);

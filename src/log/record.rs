@@ -56,8 +56,6 @@ pub struct Times {
     pub head_us: Option<u64>,
     /// To receive the request's body.
     pub body_us: Option<u64>,
-    /// In queues: for a connection to the origin, or for another's fill.
-    pub queue_us: Option<u64>,
     /// To connect to the origin.
     pub connect_us: Option<u64>,
     /// From the fetch's first byte sent to the answer's first byte received.

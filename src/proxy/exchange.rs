@@ -35,7 +35,7 @@ use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::facts::Facts;
 use crate::proxy::fill;
 use crate::proxy::job::Job;
 use crate::proxy::join::{self, Delivery, Joined, Part};
@@ -131,7 +131,6 @@ impl<C: Client> Exchange<'_, C> {
     async fn cached(&mut self, cache: &Rc<CacheSide>, rule: Rule) -> Result<(), CloseReason> {
         let rules = Rc::clone(self.context.router.rules(rule.rules));
         for _ in 0..LOOKS_MAX {
-            self.facts.stage = Stage::Lookup;
             let found =
                 lookup::look_up(cache, &rules.key, self.client.front().scheme, self.request).await;
             if rules.report.key {
@@ -315,7 +314,6 @@ impl<C: Client> Exchange<'_, C> {
         on_error: Option<Rc<HotObject>>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
-        self.facts.stage = Stage::Fill;
         let name = job.found.name.clone();
         let joined = join::join(self.context, cache, self.client, job).await;
         self.joined(cache, rule, &name, joined, on_error, fwd).await

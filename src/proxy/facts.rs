@@ -5,38 +5,6 @@ use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
 use crate::upstream::ids::Server;
 
-/// Where an exchange is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
-    /// The request's body is being received.
-    #[default]
-    Body,
-    /// The cache is being asked.
-    Lookup,
-    /// A fill, of this or another worker, is being waited for.
-    Fill,
-    /// An origin is being asked.
-    Fetch,
-    /// The answer is being sent.
-    Send,
-    /// All is sent.
-    End,
-}
-
-impl Stage {
-    /// The word used in logs, metrics and the manual.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::Lookup => "lookup",
-            Self::Fill => "fill",
-            Self::Fetch => "fetch",
-            Self::Send => "send",
-            Self::End => "end",
-        }
-    }
-}
-
 /// What became of an exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -60,8 +28,6 @@ pub struct Facts {
     pub server: Option<Server>,
     /// How the connection goes on.
     pub close: Option<CloseReason>,
-    /// Where it is.
-    pub stage: Stage,
 }
 
 /// The status in the log of a request whose client went away before its answer began, as in

@@ -18,7 +18,6 @@ use crate::policy::rfc9111::freshness;
 use crate::policy::rfc9111::partial::{self, Form, PARTS_MAX, Plan, Stretch};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled};
-use crate::proxy::facts::Stage;
 use crate::proxy::join::{self, Copied, Joined, Part, Reader};
 use crate::proxy::partial::Parted;
 use crate::proxy::pieces::{self, Item};
@@ -266,7 +265,6 @@ impl<C: Client> Exchange<'_, C> {
         gap: Range<u64>,
         length: u64,
     ) -> Joined {
-        self.facts.stage = Stage::Fill;
         let spec = Spec::of_missing(&gap, length);
         let validator = partial::strong_validator(&parted.object.fields);
         let (rule, rules) = (parted.rule, parted.rules);

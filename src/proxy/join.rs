@@ -30,7 +30,7 @@ use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::facts::Facts;
 use crate::proxy::fill;
 use crate::proxy::job::Job;
 use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
@@ -359,7 +359,6 @@ pub async fn send<C: Client>(
     added: &Added<'_>,
     facts: &mut Facts,
 ) -> Result<Delivery, CloseReason> {
-    facts.stage = Stage::Send;
     let object = &reader.object;
     let now_s = reactor::now().unix_s();
     let age_s = added.age_s(&object.lifetimes, now_s);

@@ -12,7 +12,6 @@ use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::facts::Stage;
 use crate::proxy::stored;
 use crate::proxy::upload::ReceiveError;
 use crate::reactor;
@@ -85,7 +84,6 @@ impl<C: Client> Exchange<'_, C> {
             self.client.abort();
             return Err(CloseReason::Incomplete);
         }
-        self.facts.stage = Stage::Send;
         self.facts.status = status.0;
         self.facts.verdict.get_or_insert(CacheVerdict::Unasked);
         let (fields, body) = answer::synthetic(status, sentence, extra);

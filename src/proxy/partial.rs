@@ -37,7 +37,7 @@ use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled, OnStale};
-use crate::proxy::facts::Stage;
+
 use crate::proxy::fill;
 use crate::proxy::job::Job;
 use crate::proxy::part_fill::{PartAsk, PartJob};
@@ -217,7 +217,6 @@ impl<C: Client> Exchange<'_, C> {
         plan: &Plan,
         added: &Added<'_>,
     ) -> Result<Filled, CloseReason> {
-        self.facts.stage = Stage::Send;
         let age_s = object.age_s(reactor::now().unix_s());
         match plan {
             Plan::Unknown => return Ok(Filled::Again),

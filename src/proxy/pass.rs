@@ -17,7 +17,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::revalidate;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::facts::Facts;
 use crate::proxy::stored;
 use crate::reactor;
 use crate::sys::pinned::Race;
@@ -151,7 +151,6 @@ pub async fn ask<U: Upload>(
     upload: &mut U,
     facts: &mut Facts,
 ) -> Result<Response, FetchFailure<U::Error>> {
-    facts.stage = Stage::Fetch;
     let response = fetch::fetch(&context.pools, question, upload).await?;
     facts.connected_us = response.times.requested.mono_us;
     facts.first_byte_us = response.times.received.mono_us;
@@ -167,7 +166,6 @@ pub async fn relay<C: Client>(
     status: &CacheStatus<'_>,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    facts.stage = Stage::Send;
     facts.status = response.head.status.0;
     let fields = forward::response_fields(&response.head, reactor::now());
     let fields = stored::with_cache_status(fields, status);

@@ -17,7 +17,7 @@ use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::freshness;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::proxy::client::Client;
-use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::facts::Facts;
 use crate::reactor;
 
 /// What an answer says beyond what is stored.
@@ -52,7 +52,6 @@ pub async fn answer<C: Client>(
     added: &Added<'_>,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    facts.stage = Stage::Send;
     let now_s = reactor::now().unix_s();
     let age_s = added.age_s(&object.lifetimes, now_s);
     match answer::answer(request, object.status, &object.fields, object.body_len) {

@@ -17,7 +17,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::reuse::{self, Verdict};
 use crate::proxy::context::Context;
-use crate::proxy::facts::{Facts, Stage};
+use crate::proxy::facts::Facts;
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::record::{self, Sent};
 use crate::reactor;
@@ -174,7 +174,6 @@ fn hit(object: &HotObject, close: Option<CloseReason>) -> Facts {
         status: object.status.0,
         verdict: Some(CacheVerdict::Hit),
         close,
-        stage: Stage::End,
         ..Facts::default()
     }
 }

@@ -96,7 +96,6 @@ fn times(facts: &Facts, now: Now) -> Times {
     Times {
         head_us: since(facts.head_us, facts.began.mono_us),
         body_us: since(facts.body_us, facts.head_us),
-        queue_us: None,
         connect_us: since(facts.connected_us, facts.head_us),
         first_byte_us: since(facts.first_byte_us, facts.connected_us),
         total_us: since(now.mono_us, facts.began.mono_us),
