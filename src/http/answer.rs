@@ -9,14 +9,12 @@ use crate::http::status::Status;
 ///
 /// The sentence is fixed text and never repeats a client's bytes. No cache may store the answer.
 /// For a status without content the body is empty. The writer adds `Date` and the fields of the
-/// connection.
+/// framing and of the connection.
 pub fn synthetic(status: Status, detail: &str, extra: &[(&str, &str)]) -> (Fields, Vec<u8>) {
     let body = if status.has_no_body(Method::Get) { Vec::new() } else { text(status, detail) };
     let mut fields = Fields::with_capacity(extra.len() + 4, 192);
-    let mut digits = itoa::Buffer::new();
     if !body.is_empty() {
         fields.push(b"Content-Type", b"text/plain; charset=utf-8");
-        fields.push(b"Content-Length", digits.format(body.len()).as_bytes());
         fields.push(b"X-Content-Type-Options", b"nosniff");
     }
     fields.push(b"Cache-Control", b"no-store");
@@ -45,8 +43,6 @@ mod tests {
         let (fields, body) =
             synthetic(Status::SERVICE_UNAVAILABLE, "no server", &[("Retry-After", "5")]);
         assert_eq!(body, b"503 Service Unavailable: no server\n");
-        let length = body.len().to_string();
-        assert_eq!(fields.get("content-length"), Some(length.as_bytes()));
         assert_eq!(fields.get("cache-control"), Some(&b"no-store"[..]));
         assert_eq!(fields.get("retry-after"), Some(&b"5"[..]));
     }
@@ -56,6 +52,6 @@ mod tests {
         assert_eq!(synthetic(Status::NOT_FOUND, "", &[]).1, b"404 Not Found\n");
         assert_eq!(synthetic(Status(599), "", &[]).1, b"599\n");
         let (fields, body) = synthetic(Status::NO_CONTENT, "x", &[]);
-        assert!(body.is_empty() && !fields.contains("content-length"));
+        assert!(body.is_empty() && !fields.contains("content-type"));
     }
 }

@@ -20,11 +20,10 @@ use crate::cache::lookup::{self, Found, Name};
 use crate::cache::part_list;
 use crate::cache::variants::Others;
 use crate::cache::worker::CacheSide;
-use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::path;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict, Report};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::decide::{self, Action};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
@@ -33,6 +32,7 @@ use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::hold;
 use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
@@ -43,7 +43,7 @@ use crate::proxy::pass;
 use crate::proxy::progress::{Answered, FillObject, Handover};
 use crate::proxy::purge;
 use crate::proxy::resume;
-use crate::proxy::stored::{self, Added};
+use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
 use crate::route::Rule;
@@ -103,7 +103,6 @@ impl<C: Client> Exchange<'_, C> {
             return self.own(Status(404), "no site or route is configured for this", &[]).await;
         };
         let rule = *router.rule(route);
-        self.client.serve_by(router.rules(rule.rules));
         self.rules = Some(Rc::clone(router.rules(rule.rules)));
         if !rule.request_buffering && self.request.length != BodyLength::None {
             let reason = if rule.cache { PassReason::RequestBody } else { PassReason::Off };
@@ -210,8 +209,7 @@ impl<C: Client> Exchange<'_, C> {
         ttl_s: i64,
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(verdict);
-        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
-        added.status.key = self.key.as_deref();
+        let added = self.added(CacheStatus::hit(ttl_s));
         self.count_hit(object);
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }
@@ -337,22 +335,18 @@ impl<C: Client> Exchange<'_, C> {
             Joined::Object(object, part)
                 if part_list::is_list(&object) && object.key == name.key =>
             {
-                let key = self.key.clone();
-                let mut added = self.filled(fwd, &part, true);
-                added.status.key = key.as_deref();
+                let added = self.filled(fwd, &part, true);
                 return self.answer_renewed(cache, name, &object, &added).await;
             }
             Joined::Object(object, part) => {
-                let mut added = self.filled(fwd, &part, object.source.is_some());
-                added.status.key = self.key.as_deref();
+                let added = self.filled(fwd, &part, object.source.is_some());
                 if let Some(stale) = on_error.filter(|_| object.status.0 >= 500) {
                     return Ok(Filled::Stale(stale));
                 }
                 stored::answer(self.client, self.request, &object, &added, self.facts).await?;
             }
             Joined::Stream(reader, part) => {
-                let mut added = self.filled(fwd, &part, true);
-                added.status.key = self.key.as_deref();
+                let added = self.filled(fwd, &part, true);
                 let sent =
                     join::send(self.client, self.request, &reader, &part, &added, self.facts);
                 match sent.await? {
@@ -410,22 +404,21 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    /// What the client is told about the cache.
-    pub(super) fn report(&self) -> Report {
-        self.rules.as_ref().map_or_else(Report::default, |rules| rules.report)
+    /// What is added to an answer for which the cache did this.
+    pub(super) fn added(&self, status: CacheStatus<'static>) -> Added {
+        Added::new(status, self.rules.as_ref(), self.key.as_ref())
     }
 
     /// Notes how a fill went, and says it in `Cache-Status`.
-    pub(super) fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added<'static> {
-        let mut status = CacheStatus::forward(fwd).told_by(self.report());
-        status.stored = is_stored;
-        status.collapsed = part.is_collapsed();
+    pub(super) fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added {
+        let (stored, collapsed) = (is_stored, part.is_collapsed());
+        let status = CacheStatus { stored, collapsed, ..CacheStatus::forward(fwd) };
+        let mut added = self.added(status);
         self.facts.verdict = Some(CacheVerdict::Miss);
-        let mut private = Fields::new();
         if let Part::Led(local) = part {
-            private = local.private();
+            added.private = local.private();
             if let Some(Answered { server, status: origin, times }) = local.answered() {
-                status.fwd_status = Some(origin);
+                added.status.fwd_status = Some(origin);
                 self.facts.server = Some(server);
                 self.facts.connected_us = times.requested.mono_us;
                 self.facts.first_byte_us = times.received.mono_us;
@@ -434,7 +427,7 @@ impl<C: Client> Exchange<'_, C> {
                 self.facts.verdict = Some(CacheVerdict::Revalidated);
             }
         }
-        Added { status, private }
+        added
     }
 
     pub(super) async fn hand_over(
@@ -448,10 +441,9 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.connected_us = response.times.requested.mono_us;
         self.facts.first_byte_us = response.times.received.mono_us;
         self.facts.server = Some(response.server);
-        let mut status = CacheStatus::forward(fwd).told_by(self.report());
-        status.detail = Some(reason.word());
-        status.key = self.key.as_deref();
-        pass::relay(self.client, response, read, &status, self.facts).await
+        let detail = Some(reason.word());
+        let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });
+        pass::relay(self.client, response, read, &added, self.facts).await
     }
 }
 

@@ -125,17 +125,15 @@ impl<C: Client> Exchange<'_, C> {
             Source::Stream(_, part) => part.clone(),
             Source::Object(_) | Source::Listed(_) => Part::Followed,
         };
-        let key = self.key.clone();
-        let mut added = self.filled(Fwd::Partial, &part, true);
-        added.status.key = key.as_deref();
+        let added = self.filled(Fwd::Partial, &part, true);
         let fields = partial::combine(&object.fields, source.fields());
         let now_s = reactor::now().unix_s();
         let age_s = match &source {
             Source::Stream(reader, _) => freshness::current_age_s(&reader.object.lifetimes, now_s),
             Source::Object(part) | Source::Listed(part) => part.age_s(now_s),
         };
-        let fields = stored::stored_fields(&fields, form.status(), age_s, &added);
-        let queue = self.begin(*form, ranges, fields, &parted.list, items);
+        let fields = stored::stored_fields(&fields, age_s, &added);
+        let queue = self.begin(*form, ranges, fields, &parted.list, items, &added);
         self.fill_gaps(&parted, queue, source, length).await?;
         Ok(Filled::Answered)
     }

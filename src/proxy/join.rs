@@ -28,6 +28,7 @@ use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
@@ -35,7 +36,7 @@ use crate::proxy::fill;
 use crate::proxy::job::Job;
 use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
 use crate::proxy::resume;
-use crate::proxy::stored::{self, Added};
+use crate::proxy::stored;
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
 
@@ -356,7 +357,7 @@ pub async fn send<C: Client>(
     request: &RequestHead,
     reader: &Reader,
     part: &Part,
-    added: &Added<'_>,
+    added: &Added,
     facts: &mut Facts,
 ) -> Result<Delivery, CloseReason> {
     let object = &reader.object;
@@ -367,7 +368,7 @@ pub async fn send<C: Client>(
     {
         Answer::NotModified => {
             let fields = stored::not_modified(&object.fields, age_s, added);
-            stored::whole(client, Status(304), &fields, b"", facts).await?;
+            stored::whole(client, Status(304), fields, b"", added, facts).await?;
             return Ok(Delivery::Whole);
         }
         Answer::Unsatisfiable if object.total.is_some() => {
@@ -383,13 +384,12 @@ pub async fn send<C: Client>(
             (object.status, length, EVERYTHING)
         }
     };
-    let mut fields = stored::stored_fields(&object.fields, status, age_s, added);
+    let mut fields = stored::stored_fields(&object.fields, age_s, added);
     if window != EVERYTHING {
         let place = ContentRange { range: window.clone(), complete: Some(len) };
         fields.set("Content-Range", place.text().as_bytes());
     }
-    facts.status = status.0;
-    client.start(status, &fields, length);
+    start(client, status, fields, length, added, facts);
     if client.wants_no_body() {
         client.finish(&Fields::new()).await?;
         return Ok(Delivery::Whole);

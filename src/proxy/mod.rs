@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod facts;
+pub mod added;
 pub mod upload;
 pub mod context;
 pub mod stored;

@@ -6,7 +6,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::stored::{self, Added};
+use crate::proxy::stored;
 use crate::reactor;
 use crate::route::Rule;
 
@@ -27,9 +27,8 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.reason = DETAIL;
         let now_s = reactor::now().unix_s();
         let ttl_s = object.lifetimes.fresh_until_s.cast_signed() - now_s.cast_signed();
-        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
-        added.status.key = self.key.as_deref();
-        added.status.detail = Some(DETAIL);
+        let detail = Some(DETAIL);
+        let added = self.added(CacheStatus { detail, ..CacheStatus::hit(ttl_s) });
         self.count_hit(object);
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }

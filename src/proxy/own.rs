@@ -10,9 +10,10 @@ use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
+use crate::proxy::added::{Added, start};
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::stored;
+use crate::proxy::facts::Facts;
 use crate::proxy::upload::ReceiveError;
 use crate::reactor;
 
@@ -78,27 +79,34 @@ impl<C: Client> Exchange<'_, C> {
         sentence: &str,
         extra: &[(&str, &str)],
         fwd: Option<Fwd>,
-        detail: Option<&str>,
+        detail: Option<&'static str>,
     ) -> Result<(), CloseReason> {
         if self.client.has_started() {
             self.client.abort();
             return Err(CloseReason::Incomplete);
         }
-        self.facts.status = status.0;
-        self.facts.verdict.get_or_insert(CacheVerdict::Unasked);
-        let (fields, body) = answer::synthetic(status, sentence, extra);
         let cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
-        let mut cache_status = cache_status.told_by(self.report());
-        cache_status.detail = detail;
-        let mut fields = stored::with_cache_status(fields, &cache_status);
-        fields.remove("content-length");
-        if !fields.contains("date") {
-            fields.push(b"Date", &date::format(reactor::now().unix_s()));
-        }
-        self.client.start(status, &fields, BodyLength::Known(body.len() as u64));
-        if !self.client.wants_no_body() {
-            self.client.push(&body);
-        }
-        self.client.finish(&Fields::new()).await
+        let cache_status = CacheStatus { detail, ..cache_status };
+        let added = Added::new(cache_status, self.rules.as_ref(), None);
+        give(self.client, status, sentence, extra, &added, self.facts).await
     }
+}
+
+/// Answers a client with a short text of our own.
+pub(super) async fn give<C: Client>(
+    client: &mut C,
+    status: Status,
+    sentence: &str,
+    extra: &[(&str, &str)],
+    added: &Added,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    facts.verdict.get_or_insert(CacheVerdict::Unasked);
+    let (mut fields, body) = answer::synthetic(status, sentence, extra);
+    fields.push(b"Date", &date::format(reactor::now().unix_s()));
+    start(client, status, fields, BodyLength::Known(body.len() as u64), added, facts);
+    if !client.wants_no_body() {
+        client.push(&body);
+    }
+    client.finish(&Fields::new()).await
 }

@@ -35,6 +35,7 @@ use crate::policy::rfc9111::partial::{self, Form, PartList, Plan};
 use crate::policy::rfc9111::reuse;
 use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled, OnStale};
 
@@ -43,7 +44,7 @@ use crate::proxy::job::Job;
 use crate::proxy::part_fill::{PartAsk, PartJob};
 use crate::proxy::pass;
 use crate::proxy::pieces::{self, Item};
-use crate::proxy::stored::{self, Added};
+use crate::proxy::stored;
 use crate::reactor;
 use crate::route::Rule;
 
@@ -101,7 +102,7 @@ impl<C: Client> Exchange<'_, C> {
         cache: &Rc<CacheSide>,
         name: &Name,
         object: &Rc<HotObject>,
-        added: &Added<'_>,
+        added: &Added,
     ) -> Result<Filled, CloseReason> {
         let Some(mut list) = part_list::read(object) else { return Ok(Filled::Again) };
         let plan = partial::plan(self.request, &object.fields, &list);
@@ -133,9 +134,7 @@ impl<C: Client> Exchange<'_, C> {
             Action::NotCached | Action::Pass(_) => return Ok(Filled::Again),
         };
         self.facts.verdict = Some(verdict);
-        let key = self.key.clone();
-        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
-        added.status.key = key.as_deref();
+        let added = self.added(CacheStatus::hit(ttl_s));
         let name = &found.name;
         match self.answer_by_parts(cache, name, object, &mut parted.list, &plan, &added).await? {
             Filled::Answered => Ok(Filled::Answered),
@@ -201,9 +200,7 @@ impl<C: Client> Exchange<'_, C> {
         let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
         let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
         self.facts.verdict = Some(CacheVerdict::Stale);
-        let key = self.key.clone();
-        let mut added = Added::of(CacheStatus::hit(ttl_s).told_by(self.report()));
-        added.status.key = key.as_deref();
+        let added = self.added(CacheStatus::hit(ttl_s));
         self.answer_by_parts(cache, &found.name, &object, &mut parted.list, plan, &added).await
     }
 
@@ -215,14 +212,14 @@ impl<C: Client> Exchange<'_, C> {
         object: &HotObject,
         list: &mut PartList,
         plan: &Plan,
-        added: &Added<'_>,
+        added: &Added,
     ) -> Result<Filled, CloseReason> {
         let age_s = object.age_s(reactor::now().unix_s());
         match plan {
             Plan::Unknown => return Ok(Filled::Again),
             Plan::NotModified => {
                 let fields = stored::not_modified(&object.fields, age_s, added);
-                stored::whole(self.client, Status(304), &fields, b"", self.facts).await?;
+                stored::whole(self.client, Status(304), fields, b"", added, self.facts).await?;
             }
             Plan::Unsatisfiable(length) => {
                 stored::unsatisfiable(self.client, *length, added, self.facts).await?;
@@ -235,8 +232,8 @@ impl<C: Client> Exchange<'_, C> {
                 if items.iter().flatten().any(pieces::is_missing) {
                     return Ok(Filled::Again);
                 }
-                let fields = stored::stored_fields(&object.fields, form.status(), age_s, added);
-                for item in self.begin(*form, ranges, fields, list, items) {
+                let fields = stored::stored_fields(&object.fields, age_s, added);
+                for item in self.begin(*form, ranges, fields, list, items, added) {
                     match item {
                         Item::Text(text) => self.client.push(&text),
                         Item::Stored(part, range) => {
@@ -262,6 +259,7 @@ impl<C: Client> Exchange<'_, C> {
         mut fields: Fields,
         list: &PartList,
         items: Vec<Vec<Item>>,
+        added: &Added,
     ) -> VecDeque<Item> {
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         let (status, length) = match form {
@@ -277,20 +275,15 @@ impl<C: Client> Exchange<'_, C> {
                 let mark = stored::unguessable();
                 let around = ByteRanges::new(ranges, complete, fields.get("content-type"), mark);
                 fields.set("Content-Type", around.content_type.as_bytes());
-                stored::start(
-                    self.client,
-                    Status(206),
-                    &fields,
-                    BodyLength::Known(around.length),
-                    self.facts,
-                );
+                let length = BodyLength::Known(around.length);
+                start(self.client, Status(206), fields, length, added, self.facts);
                 let heads = around.heads.into_iter().map(Item::Text);
                 let body =
                     heads.zip(items).flat_map(|(head, items)| [head].into_iter().chain(items));
                 return body.chain([Item::Text(around.end)]).collect();
             }
         };
-        stored::start(self.client, status, &fields, BodyLength::Known(length), self.facts);
+        start(self.client, status, fields, BodyLength::Known(length), added, self.facts);
         items.into_iter().flatten().collect()
     }
 

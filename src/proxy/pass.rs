@@ -8,13 +8,15 @@ use crate::http::forward::{self, Peer};
 use crate::http::h1::write;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
-use crate::origin::fetch::{self, Question, Response};
+use crate::origin::fetch;
+use crate::origin::fetch::Question;
+use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
-use crate::policy::cache_status::CacheStatus;
 use crate::policy::key::components::KeyParts;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::revalidate;
+use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
@@ -163,17 +165,15 @@ pub async fn relay<C: Client>(
     client: &mut C,
     mut response: Response,
     read: Vec<u8>,
-    status: &CacheStatus<'_>,
+    added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    facts.status = response.head.status.0;
     let fields = forward::response_fields(&response.head, reactor::now());
-    let fields = stored::with_cache_status(fields, status);
     let length = match (response.head.length, response.head.content_length) {
         (BodyLength::None, Some(len)) => BodyLength::Known(len),
         (length, _) => length,
     };
-    client.start(response.head.status, &fields, length);
+    start(client, response.head.status, fields, length, added, facts);
     let mut part = read;
     loop {
         // What has come already goes out in one piece with the head.

@@ -12,6 +12,7 @@ use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
+use crate::proxy::added::Added;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::invalidate;
@@ -107,14 +108,14 @@ impl<C: Client> Exchange<'_, C> {
             }
             Err(FetchFailure::Gone) => return Err(CloseReason::ClientGone),
         };
-        let mut status = CacheStatus::pass(reason).told_by(self.report());
+        let mut added = Added::new(CacheStatus::pass(reason), self.rules.as_ref(), None);
         invalidate::after(self.context, self.client.front().scheme, self.request, &response.head);
         self.renew_by_head(rule, &response, purge_epoch).await;
         let (read, is_stored) = match self.store_post(rule, &mut response, purge_epoch).await {
             Ok(stored) => stored,
             Err(error) => return self.failed(error, Some(reason.fwd())).await,
         };
-        status.stored = is_stored;
-        pass::relay(self.client, response, read, &status, self.facts).await
+        added.status.stored = is_stored;
+        pass::relay(self.client, response, read, &added, self.facts).await
     }
 }

@@ -11,45 +11,19 @@ use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, Way};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
-use crate::policy::rfc9111::freshness;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::facts::Facts;
 use crate::reactor;
-
-/// What an answer says beyond what is stored.
-#[derive(Clone, Debug)]
-pub struct Added<'a> {
-    /// What the cache did for it.
-    pub status: CacheStatus<'a>,
-    /// Fields of the origin's answer that are for this client alone.
-    pub private: Fields,
-}
-
-impl<'a> Added<'a> {
-    /// Nothing but what the cache did.
-    pub fn of(status: CacheStatus<'a>) -> Self {
-        Self { status, private: Fields::new() }
-    }
-
-    /// The age that the answer tells, in seconds. What has just come for this very request does not
-    /// age because a second of the clock ends before it is passed on.
-    pub fn age_s(&self, lifetimes: &Lifetimes, now_s: u64) -> u64 {
-        let is_for_it = matches!(self.status.way, Way::Fwd(_)) && !self.status.collapsed;
-        let is_new = is_for_it && now_s.saturating_sub(lifetimes.received_s) <= 1;
-        freshness::current_age_s(lifetimes, if is_new { lifetimes.received_s } else { now_s })
-    }
-}
 
 /// Answers a request with an object: what it asks for of it, RFC 9110 section 13.2.2.
 pub async fn answer<C: Client>(
     client: &mut C,
     request: &RequestHead,
     object: &HotObject,
-    added: &Added<'_>,
+    added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
     let now_s = reactor::now().unix_s();
@@ -58,17 +32,24 @@ pub async fn answer<C: Client>(
         Answer::Full => full(client, object, age_s, added, facts).await,
         Answer::NotModified => {
             let fields = not_modified(&object.fields, age_s, added);
-            whole(client, Status(304), &fields, b"", facts).await
+            whole(client, Status(304), fields, b"", added, facts).await
         }
         Answer::Unsatisfiable | Answer::Partial(Ranges::Unsatisfiable) => {
             unsatisfiable(client, object.body_len, added, facts).await
         }
         Answer::Partial(Ranges::Whole) => full(client, object, age_s, added, facts).await,
         Answer::Partial(Ranges::One(range)) => {
-            let mut fields = stored_fields(&object.fields, Status(206), age_s, added);
+            let mut fields = stored_fields(&object.fields, age_s, added);
             let place = ContentRange { range: range.clone(), complete: Some(object.body_len) };
             fields.set("Content-Range", place.text().as_bytes());
-            start(client, Status(206), &fields, BodyLength::Known(range.end - range.start), facts);
+            start(
+                client,
+                Status(206),
+                fields,
+                BodyLength::Known(range.end - range.start),
+                added,
+                facts,
+            );
             send_range(client, object, range).await?;
             client.finish(&Fields::new()).await
         }
@@ -78,41 +59,30 @@ pub async fn answer<C: Client>(
     }
 }
 
-/// The fields of a stored response as they are sent now, with the status `sent`.
-pub fn stored_fields(stored: &Fields, sent: Status, age_s: u64, added: &Added<'_>) -> Fields {
+/// The fields of a stored response as they are sent now.
+pub fn stored_fields(stored: &Fields, age_s: u64, added: &Added) -> Fields {
     let mut fields = stored.clone();
     fields.set("Age", itoa::Buffer::new().format(age_s).as_bytes());
     for (name, value) in added.private.iter() {
         fields.push(name, value);
     }
-    with_cache_status(fields, &added.status.sent_as(sent))
-}
-
-/// Adds `Cache-Status`, RFC 9211: after what caches before us said, for it is a list.
-pub fn with_cache_status(mut fields: Fields, status: &CacheStatus<'_>) -> Fields {
-    if !status.report.is_on {
-        return fields;
-    }
-    let mut text = Vec::with_capacity(64);
-    status.write(&mut text);
-    fields.push(b"Cache-Status", &text);
     fields
 }
 
 /// The fields of a 304 made from a stored response, RFC 9110 section 15.4.5.
-pub fn not_modified(stored: &Fields, age_s: u64, added: &Added<'_>) -> Fields {
-    stored_fields(&answer::not_modified_fields(stored), Status(304), age_s, added)
+pub fn not_modified(stored: &Fields, age_s: u64, added: &Added) -> Fields {
+    stored_fields(&answer::not_modified_fields(stored), age_s, added)
 }
 
 async fn full<C: Client>(
     client: &mut C,
     object: &HotObject,
     age_s: u64,
-    added: &Added<'_>,
+    added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let fields = stored_fields(&object.fields, object.status, age_s, added);
-    start(client, object.status, &fields, BodyLength::Known(object.body_len), facts);
+    let fields = stored_fields(&object.fields, age_s, added);
+    start(client, object.status, fields, BodyLength::Known(object.body_len), added, facts);
     if !client.wants_no_body() {
         send_range(client, object, 0..object.body_len).await?;
     }
@@ -123,38 +93,27 @@ async fn full<C: Client>(
 pub async fn unsatisfiable<C: Client>(
     client: &mut C,
     length: u64,
-    added: &Added<'_>,
+    added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let mut fields = with_cache_status(Fields::new(), &added.status.sent_as(Status(416)));
+    let mut fields = Fields::new();
     fields.push(b"Content-Range", content_range::unsatisfied(length).as_bytes());
     fields.push(b"Date", &date::format(reactor::now().unix_s()));
-    whole(client, Status(416), &fields, b"", facts).await
+    whole(client, Status(416), fields, b"", added, facts).await
 }
 
 /// An answer whose body is at hand.
 pub async fn whole<C: Client>(
     client: &mut C,
     status: Status,
-    fields: &Fields,
+    fields: Fields,
     body: &[u8],
+    added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    start(client, status, fields, BodyLength::Known(body.len() as u64), facts);
+    start(client, status, fields, BodyLength::Known(body.len() as u64), added, facts);
     client.push(body);
     client.finish(&Fields::new()).await
-}
-
-/// Begins an answer.
-pub fn start<C: Client>(
-    client: &mut C,
-    status: Status,
-    fields: &Fields,
-    length: BodyLength,
-    facts: &mut Facts,
-) {
-    facts.status = status.0;
-    client.start(status, fields, length);
 }
 
 /// Several parts of an object, RFC 9110 section 14.6.
@@ -163,14 +122,14 @@ async fn several<C: Client>(
     object: &HotObject,
     ranges: &[Range<u64>],
     age_s: u64,
-    added: &Added<'_>,
+    added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let mut fields = stored_fields(&object.fields, Status(206), age_s, added);
+    let mut fields = stored_fields(&object.fields, age_s, added);
     let kind = fields.get("content-type");
     let around = ByteRanges::new(ranges, object.body_len, kind, unguessable());
     fields.set("Content-Type", around.content_type.as_bytes());
-    start(client, Status(206), &fields, BodyLength::Known(around.length), facts);
+    start(client, Status(206), fields, BodyLength::Known(around.length), added, facts);
     for (head, range) in around.heads.iter().zip(ranges) {
         client.push(head);
         send_range(client, object, range.clone()).await?;
@@ -215,24 +174,7 @@ pub async fn send_range<C: Client>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::reason::forward::Fwd;
-
-    #[test]
-    fn what_has_just_come_has_the_age_that_it_came_with() {
-        let lifetimes = Lifetimes { age_s: 30, received_s: 100, ..Lifetimes::default() };
-        let fetched = CacheStatus::forward(Fwd::UriMiss);
-        let collapsed = CacheStatus { collapsed: true, ..fetched };
-        for (status, now_s, age_s) in [
-            (fetched, 100, 30),
-            (fetched, 101, 30),
-            // A stale answer after a fetch that failed.
-            (fetched, 102, 32),
-            (collapsed, 101, 31),
-            (CacheStatus::hit(5), 101, 31),
-        ] {
-            assert_eq!(Added::of(status).age_s(&lifetimes, now_s), age_s, "{status:?} at {now_s}");
-        }
-    }
+    use crate::policy::cache_status::CacheStatus;
 
     #[test]
     fn a_304_repeats_only_what_a_cache_needs() {
@@ -240,7 +182,7 @@ mod tests {
             [("Content-Type", "text/html"), ("ETag", "\"1\""), ("Cache-Control", "max-age=5")]
                 .into_iter()
                 .collect();
-        let fields = not_modified(&stored, 3, &Added::of(CacheStatus::hit(2)));
+        let fields = not_modified(&stored, 3, &Added::new(CacheStatus::hit(2), None, None));
         assert_eq!(fields.get("etag"), Some(&b"\"1\""[..]));
         assert_eq!(fields.get("age"), Some(&b"3"[..]));
         assert!(!fields.contains("content-type"));

@@ -5,14 +5,12 @@ pub mod front;
 pub mod connections;
 
 use std::fs::File;
-use std::rc::Rc;
 
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
-use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::front::Front;
 
 /// Why nothing more comes from or goes to a client.
@@ -46,9 +44,6 @@ pub trait Client {
 
     /// Passes on an interim response, RFC 9110 section 15.2.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason>;
-
-    /// Has the answer served by these rules: [`Rules::served`] says what of its fields is sent.
-    fn serve_by(&mut self, rules: &Rc<Rules>);
 
     /// Begins the answer. `length` is what is known of its body; how it is framed, and whether it
     /// is sent at all in answer to HEAD, is the protocol's affair.

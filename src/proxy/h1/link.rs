@@ -29,8 +29,7 @@ pub struct Link {
     pub inbox: Vec<u8>,
     /// To be written.
     pub out: Vec<u8>,
-    /// All bytes written so far.
-    pub n_written: u64,
+    n_written: u64,
     /// The client must not take what it got for complete: close with a reset.
     pub is_broken: bool,
 }
@@ -44,6 +43,11 @@ impl Link {
     /// The connection.
     pub fn connection(&self) -> &Connection {
         &self.counted.connection
+    }
+
+    /// All bytes that were given to be written so far.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_written + self.out.len() as u64
     }
 
     /// Reads what there is into the inbox, waiting until something is; 0 at the end.

@@ -15,14 +15,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::time::Now;
-use crate::http::answer;
-use crate::http::date;
 use crate::http::flaw::Flaw;
-use crate::http::h1::{head as h1_head, write};
+use crate::http::h1::head as h1_head;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
+use crate::proxy::added::Added;
 use crate::proxy::client::Client as _;
 use crate::proxy::client::connections::Counted;
 use crate::proxy::context::Context;
@@ -32,7 +31,7 @@ use crate::proxy::h1::link::{Link, READ_BYTES};
 use crate::proxy::h1::quick::{self, Quick};
 use crate::proxy::h1::record::{self, Sent};
 use crate::proxy::h1::talk::{Talk, Ways};
-use crate::proxy::stored;
+use crate::proxy::own;
 use crate::reactor::{self, scratch};
 
 /// Answers that are due are written before more are added to so many bytes.
@@ -383,13 +382,11 @@ async fn exchange(
     began: Now,
 ) -> Result<(), CloseReason> {
     let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
-    let written = link.n_written + link.out.len() as u64;
+    let begun = link.n_bytes();
     let ways =
         Ways { may_keep_alive: !context.is_draining.get(), is_logged: context.access.is_some() };
     let mut talk = Talk::new(link, &context.config.timeouts, head, ways);
-    let (client, facts_of) = (&mut talk, &mut facts);
-    let run = Exchange::new(context, client, head, facts_of);
-    let result = run.run().await;
+    let result = Exchange::new(context, &mut talk, head, &mut facts).run().await;
     let body_bytes = talk.sent_bytes();
     let result = match (result, talk.keeps_alive()) {
         (Ok(()), true) => Ok(()),
@@ -399,53 +396,45 @@ async fn exchange(
         (Err(reason), _) => Err(reason),
     };
     facts.close = result.err();
-    let bytes = (link.n_written + link.out.len() as u64).saturating_sub(written);
-    let peer = link.connection().front.peer.ip();
+    let sent = Sent { body_bytes, bytes: link.n_bytes().saturating_sub(begun) };
+    end(context, link, Some(head), &facts, sent).await
+}
+
+/// Answers what is no request; the connection ends.
+async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence: &'static str) {
+    let close = Some(CloseReason::BadRequest);
+    let mut facts = Facts { began: reactor::now(), reason: sentence, close, ..Facts::default() };
+    let begun = link.n_bytes();
+    let mut talk = Talk::of_no_request(link, &context.config.timeouts);
+    let added = Added::new(CacheStatus::own(), None, None);
+    let given = own::give(&mut talk, status, sentence, &[], &added, &mut facts).await;
+    debug_assert_eq!(given, Ok(()), "nothing is written yet");
+    let body_bytes = talk.sent_bytes();
+    let sent = Sent { body_bytes, bytes: link.n_bytes().saturating_sub(begun) };
+    // The connection ends in any case.
+    let _ = end(context, link, None, &facts, sent).await;
+}
+
+/// Ends an exchange: its line is prepared before the last byte of its answer goes out.
+async fn end(
+    context: &Rc<Context>,
+    link: &mut Link,
+    head: Option<&RequestHead>,
+    facts: &Facts,
+    sent: Sent,
+) -> Result<(), CloseReason> {
     context.log_room().await;
-    record::prepare(context, peer, Some(head), &facts, Sent { body_bytes, bytes });
+    record::prepare(context, link.connection().front.peer.ip(), head, facts, sent);
     let flushed = match link.inbox.is_empty() {
         true => link.flush_now(),
         false => Ok(()),
     };
     record::commit(context);
-    match result {
-        Ok(()) => flushed,
-        Err(reason) => {
-            if !link.is_broken {
-                link.write(b"", context.send_ms()).await?;
-            }
-            Err(reason)
-        }
+    let Some(reason) = facts.close else { return flushed };
+    if !link.is_broken {
+        link.write(b"", context.send_ms()).await?;
     }
-}
-
-/// Answers what is no request.
-async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence: &'static str) {
-    let (mut fields, body) = answer::synthetic(status, sentence, &[]);
-    if !fields.contains("date") {
-        fields.push(b"Date", &date::format(reactor::now().unix_s()));
-    }
-    fields.push(b"Connection", b"close");
-    let fields = stored::with_cache_status(fields, &CacheStatus::own());
-    let before = link.out.len();
-    write::write_response(&mut link.out, status, status.reason().as_bytes(), &fields);
-    link.out.extend_from_slice(&body);
-    let now = reactor::now();
-    let facts = Facts {
-        began: now,
-        status: status.0,
-        verdict: Some(CacheVerdict::Unasked),
-        reason: sentence,
-        close: Some(CloseReason::BadRequest),
-        ..Facts::default()
-    };
-    let bytes = (link.out.len() - before) as u64;
-    let sent = Sent { body_bytes: body.len() as u64, bytes };
-    context.log_room().await;
-    record::prepare(context, link.connection().front.peer.ip(), None, &facts, sent);
-    record::commit(context);
-    // The connection ends in any case.
-    let _ = link.write(b"", context.send_ms()).await;
+    Err(reason)
 }
 
 /// A close while the client's bytes lie unread would send a reset, and the client would lose the

@@ -1,10 +1,8 @@
 //! One request and its answer over HTTP/1, as an exchange sees them.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
 
 use crate::config::Timeouts;
 use crate::http::fields::Fields;
@@ -16,7 +14,6 @@ use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::version::Version;
 use crate::policy::reason::close::CloseReason;
-use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::front::Front;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::h1::link::{GATHER_BYTES, Link};
@@ -52,7 +49,6 @@ pub struct Talk<'c> {
     body: Decoder,
     framing: Framing,
     n_body: u64,
-    rules: Option<Rc<Rules>>,
 }
 
 /// How a worker wants its talks.
@@ -78,7 +74,22 @@ impl<'c> Talk<'c> {
             body: Decoder::new(head.length, Default::default()),
             framing: Framing::Unstarted,
             n_body: 0,
-            rules: None,
+        }
+    }
+
+    /// A talk with a client that has sent no request, and is told so.
+    pub fn of_no_request(link: &'c mut Link, timeouts: &'c Timeouts) -> Self {
+        Self {
+            link,
+            timeouts,
+            method: Method::Get,
+            version: Version::Http11,
+            keeps_alive: false,
+            is_logged: false,
+            is_continue_due: false,
+            body: Decoder::new(BodyLength::None, Default::default()),
+            framing: Framing::Unstarted,
+            n_body: 0,
         }
     }
 
@@ -220,13 +231,7 @@ impl Client for Talk<'_> {
         self.link.write(b"", self.send_ms()).await
     }
 
-    fn serve_by(&mut self, rules: &Rc<Rules>) {
-        self.rules = Some(Rc::clone(rules));
-    }
-
     fn start(&mut self, status: Status, fields: &Fields, length: BodyLength) {
-        let rules = self.rules.take();
-        let fields = &*rules.as_ref().map_or(Cow::Borrowed(fields), |rules| rules.served(fields));
         let is_bodiless = self.method == Method::Head || status.has_no_body(Method::Get);
         self.keeps_alive &= self.body.is_end();
         let mut framing_fields = Fields::new();

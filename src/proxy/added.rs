@@ -1,0 +1,101 @@
+//! What is added to an answer and taken from it when it begins: the one place that decides which
+//! fields a client gets, whatever the answer is made of.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use crate::http::fields::Fields;
+use crate::http::head::BodyLength;
+use crate::http::status::Status;
+use crate::policy::cache_status::{CacheStatus, Report, Way};
+use crate::policy::rfc9111::freshness;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::client::Client;
+use crate::proxy::facts::Facts;
+
+/// What an answer says beyond the fields that it is made of, and which of all fields it says.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// What the cache did for it.
+    pub status: CacheStatus<'static>,
+    /// Fields of the origin's answer that are for this client alone.
+    pub private: Fields,
+    key: Option<Rc<[u8]>>,
+    rules: Option<Rc<Rules>>,
+}
+
+impl Added {
+    /// What the cache did, with the rules of the route, if there is one, and the text of the key, if
+    /// the client is to be told.
+    pub fn new(
+        status: CacheStatus<'static>,
+        rules: Option<&Rc<Rules>>,
+        key: Option<&Rc<[u8]>>,
+    ) -> Self {
+        Self { status, private: Fields::new(), key: key.cloned(), rules: rules.cloned() }
+    }
+
+    /// The age that the answer tells, in seconds. What has just come for this very request does not
+    /// age because a second of the clock ends before it is passed on.
+    pub fn age_s(&self, lifetimes: &Lifetimes, now_s: u64) -> u64 {
+        let is_for_it = matches!(self.status.way, Way::Fwd(_)) && !self.status.collapsed;
+        let is_new = is_for_it && now_s.saturating_sub(lifetimes.received_s) <= 1;
+        freshness::current_age_s(lifetimes, if is_new { lifetimes.received_s } else { now_s })
+    }
+
+    /// Adds `Cache-Status`, RFC 9211, as the route has it told: after what caches before this one
+    /// said, for it is a list.
+    fn push_cache_status(&self, sent: Status, fields: &mut Fields) {
+        let report = self.rules.as_ref().map_or_else(Report::default, |rules| rules.report);
+        if report.is_on {
+            let status = self.status.sent_as(sent).told_by(report);
+            let mut text = Vec::with_capacity(64);
+            CacheStatus { key: self.key.as_deref(), ..status }.write(&mut text);
+            fields.push(b"Cache-Status", &text);
+        }
+    }
+}
+
+/// Begins an answer with these fields, as far as the route lets a client see them, and
+/// `Cache-Status`.
+pub fn start<C: Client>(
+    client: &mut C,
+    status: Status,
+    mut fields: Fields,
+    length: BodyLength,
+    added: &Added,
+    facts: &mut Facts,
+) {
+    facts.status = status.0;
+    added.push_cache_status(status, &mut fields);
+    let served = match &added.rules {
+        Some(rules) => rules.served(&fields),
+        None => Cow::Borrowed(&fields),
+    };
+    client.start(status, &served, length);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::reason::forward::Fwd;
+
+    #[test]
+    fn what_has_just_come_has_the_age_that_it_came_with() {
+        let lifetimes = Lifetimes { age_s: 30, received_s: 100, ..Lifetimes::default() };
+        let fetched = CacheStatus::forward(Fwd::UriMiss);
+        let collapsed = CacheStatus { collapsed: true, ..fetched };
+        for (status, now_s, age_s) in [
+            (fetched, 100, 30),
+            (fetched, 101, 30),
+            // A stale answer after a fetch that failed.
+            (fetched, 102, 32),
+            (collapsed, 101, 31),
+            (CacheStatus::hit(5), 101, 31),
+        ] {
+            let added = Added::new(status, None, None);
+            assert_eq!(added.age_s(&lifetimes, now_s), age_s, "{status:?} at {now_s}");
+        }
+    }
+}
