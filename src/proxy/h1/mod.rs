@@ -1,7 +1,7 @@
 //! HTTP/1 with clients, RFC 9112: a connection's task, and the way of a hot request through it.
 
 pub mod link;
-pub mod talk;
+pub mod response;
 pub mod record;
 pub mod quick;
 pub mod serve;

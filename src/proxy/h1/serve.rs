@@ -30,7 +30,7 @@ use crate::proxy::facts::Facts;
 use crate::proxy::h1::link::{Link, READ_BYTES};
 use crate::proxy::h1::quick::{self, Quick};
 use crate::proxy::h1::record::{self, Sent};
-use crate::proxy::h1::talk::{Talk, Ways};
+use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::own;
 use crate::reactor::{self, scratch};
 
@@ -383,14 +383,16 @@ async fn exchange(
 ) -> Result<(), CloseReason> {
     let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
     let begun = link.n_bytes();
-    let ways =
-        Ways { may_keep_alive: !context.is_draining.get(), is_logged: context.access.is_some() };
-    let mut talk = Talk::new(link, &context.config.timeouts, head, ways);
-    let result = Exchange::new(context, &mut talk, head, &mut facts).run().await;
-    let body_bytes = talk.sent_bytes();
-    let result = match (result, talk.keeps_alive()) {
+    let options = ResponseOptions {
+        may_keep_alive: !context.is_draining.get(),
+        is_logged: context.access.is_some(),
+    };
+    let mut response = H1Response::new(link, &context.config.timeouts, head, options);
+    let result = Exchange::new(context, &mut response, head, &mut facts).run().await;
+    let body_bytes = response.sent_bytes();
+    let result = match (result, response.keeps_alive()) {
         (Ok(()), true) => Ok(()),
-        (Ok(()), false) if talk.is_body_unread() => Err(CloseReason::BadRequest),
+        (Ok(()), false) if response.is_body_unread() => Err(CloseReason::BadRequest),
         (Ok(()), false) if head.wants_keep_alive() => Err(CloseReason::Drain),
         (Ok(()), false) => Err(CloseReason::Finished),
         (Err(reason), _) => Err(reason),
@@ -405,11 +407,11 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
     let close = Some(CloseReason::BadRequest);
     let mut facts = Facts { began: reactor::now(), reason: sentence, close, ..Facts::default() };
     let begun = link.n_bytes();
-    let mut talk = Talk::of_no_request(link, &context.config.timeouts);
+    let mut response = H1Response::to_no_request(link, &context.config.timeouts);
     let added = Added::new(CacheStatus::own(), None, None);
-    let given = own::give(&mut talk, status, sentence, &[], &added, &mut facts).await;
+    let given = own::give(&mut response, status, sentence, &[], &added, &mut facts).await;
     debug_assert_eq!(given, Ok(()), "nothing is written yet");
-    let body_bytes = talk.sent_bytes();
+    let body_bytes = response.sent_bytes();
     let sent = Sent { body_bytes, bytes: link.n_bytes().saturating_sub(begun) };
     // The connection ends in any case.
     let _ = end(context, link, None, &facts, sent).await;

@@ -38,7 +38,7 @@ enum Framing {
 
 /// One request's client over HTTP/1.
 #[derive(Debug)]
-pub struct Talk<'c> {
+pub struct H1Response<'c> {
     link: &'c mut Link,
     timeouts: &'c Timeouts,
     method: Method,
@@ -51,34 +51,36 @@ pub struct Talk<'c> {
     n_body: u64,
 }
 
-/// How a worker wants its talks.
+/// What the worker decides about a response.
 #[derive(Clone, Copy, Debug)]
-pub struct Ways {
+pub struct ResponseOptions {
     /// The connection may go on after the answer.
     pub may_keep_alive: bool,
     /// The answer gets a line in the access log.
     pub is_logged: bool,
 }
 
-impl<'c> Talk<'c> {
-    /// The talk that follows a request's head.
-    pub fn new(link: &'c mut Link, timeouts: &'c Timeouts, head: &RequestHead, ways: Ways) -> Self {
+impl<'c> H1Response<'c> {
+    /// The response to a request with this head.
+    pub fn new(
+        link: &'c mut Link,
+        timeouts: &'c Timeouts,
+        head: &RequestHead,
+        options: ResponseOptions,
+    ) -> Self {
         Self {
-            link,
-            timeouts,
             method: head.method,
             version: head.version,
-            keeps_alive: ways.may_keep_alive && head.wants_keep_alive(),
-            is_logged: ways.is_logged,
+            keeps_alive: options.may_keep_alive && head.wants_keep_alive(),
+            is_logged: options.is_logged,
             is_continue_due: head.expects_continue(),
             body: Decoder::new(head.length, Default::default()),
-            framing: Framing::Unstarted,
-            n_body: 0,
+            ..Self::to_no_request(link, timeouts)
         }
     }
 
-    /// A talk with a client that has sent no request, and is told so.
-    pub fn of_no_request(link: &'c mut Link, timeouts: &'c Timeouts) -> Self {
+    /// The response to what is no request; the connection ends behind it.
+    pub fn to_no_request(link: &'c mut Link, timeouts: &'c Timeouts) -> Self {
         Self {
             link,
             timeouts,
@@ -170,7 +172,7 @@ fn decode(body: &mut Decoder, bytes: &[u8], into: &mut Vec<u8>) -> Result<usize,
     }
 }
 
-impl Client for Talk<'_> {
+impl Client for H1Response<'_> {
     fn front(&self) -> &Front {
         &self.link.connection().front
     }
