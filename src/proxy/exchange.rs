@@ -204,28 +204,21 @@ impl<C: Client> Exchange<'_, C> {
 
     async fn hit(
         &mut self,
-        object: &HotObject,
+        object: &Rc<HotObject>,
         verdict: CacheVerdict,
         ttl_s: i64,
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(verdict);
         let added = self.added(CacheStatus::hit(ttl_s));
-        self.count_hit(object);
+        self.facts.hit = Some(Rc::clone(object));
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }
 
     /// Answers with what is stale, as the origin has failed.
-    pub(super) async fn hit_stale(&mut self, object: &HotObject) -> Result<(), CloseReason> {
+    pub(super) async fn hit_stale(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
         let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
         let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
         self.hit(object, CacheVerdict::Stale, ttl_s).await
-    }
-
-    /// Counts an answer from what is stored.
-    pub(super) fn count_hit(&self, object: &HotObject) {
-        if let Some(cache) = &self.context.cache {
-            lookup::count_hit(cache, object);
-        }
     }
 
     /// What a fill of this key is to do.

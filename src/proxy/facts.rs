@@ -1,6 +1,9 @@
 //! The facts of one exchange, gathered on its way for the access log.
 
+use std::rc::Rc;
+
 use crate::base::time::Now;
+use crate::cache::hot::HotObject;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
 use crate::upstream::ids::Server;
@@ -18,6 +21,8 @@ pub struct Facts {
     pub connected_us: u64,
     /// When the origin's answer began.
     pub first_byte_us: u64,
+    /// What is stored that answered it, where the origin had no part in that.
+    pub hit: Option<Rc<HotObject>>,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
     /// What the cache had to do with it.

@@ -14,6 +14,7 @@ pub mod facts;
 pub mod added;
 pub mod upload;
 pub mod context;
+pub mod finish;
 pub mod stored;
 pub mod progress;
 mod pieces;

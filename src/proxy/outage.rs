@@ -1,5 +1,7 @@
 //! While an upstream is down, what is stored of it is served stale.
 
+use std::rc::Rc;
+
 use crate::cache::hot::HotObject;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
@@ -20,7 +22,7 @@ impl<C: Client> Exchange<'_, C> {
     pub(super) async fn answer_held(
         &mut self,
         rule: Rule,
-        object: &HotObject,
+        object: &Rc<HotObject>,
     ) -> Result<(), CloseReason> {
         self.context.pools.upstream(rule.upstream).begin_outage();
         self.facts.verdict = Some(CacheVerdict::Stale);
@@ -29,7 +31,7 @@ impl<C: Client> Exchange<'_, C> {
         let ttl_s = object.lifetimes.fresh_until_s.cast_signed() - now_s.cast_signed();
         let detail = Some(DETAIL);
         let added = self.added(CacheStatus { detail, ..CacheStatus::hit(ttl_s) });
-        self.count_hit(object);
+        self.facts.hit = Some(Rc::clone(object));
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }
 }

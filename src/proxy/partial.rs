@@ -209,7 +209,7 @@ impl<C: Client> Exchange<'_, C> {
         &mut self,
         cache: &Rc<CacheSide>,
         name: &Name,
-        object: &HotObject,
+        object: &Rc<HotObject>,
         list: &mut PartList,
         plan: &Plan,
         added: &Added,
@@ -246,7 +246,7 @@ impl<C: Client> Exchange<'_, C> {
             }
         }
         if added.status.way == Way::Hit {
-            self.count_hit(object);
+            self.facts.hit = Some(Rc::clone(object));
         }
         Ok(Filled::Answered)
     }

@@ -20,7 +20,6 @@ use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
-use crate::proxy::stored;
 use crate::reactor;
 use crate::sys::pinned::Race;
 use crate::upstream::ids::UpstreamId;

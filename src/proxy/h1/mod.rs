@@ -2,6 +2,5 @@
 
 pub mod link;
 pub mod response;
-pub mod record;
 pub mod quick;
 pub mod serve;

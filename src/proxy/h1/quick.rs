@@ -18,8 +18,8 @@ use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::reuse::{self, Verdict};
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
+use crate::proxy::finish::{Sent, finish};
 use crate::proxy::h1::link::Link;
-use crate::proxy::h1::record::{self, Sent};
 use crate::reactor;
 
 /// What became of a request on the quick way.
@@ -57,7 +57,6 @@ pub fn answer_raw(
     if !has_marker || !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
         return Ok(Quick::No);
     }
-    lookup::count_hit(cache, &alias.object);
     give(context, link, &alias.head, &alias.object, now_s, is_last)?;
     Ok(Quick::of(&alias.head))
 }
@@ -76,7 +75,6 @@ pub fn answer_parsed(
         return Ok(Quick::No);
     };
     let now_s = reactor::now().unix_s();
-    lookup::count_hit(cache, &object);
     give(context, link, head, &object, now_s, is_last)?;
     // What a client wants of an answer's age changes with its age: such bytes are judged anew.
     if !head.fields.contains("cache-control") && !head.fields.contains("pragma") {
@@ -130,21 +128,18 @@ fn give(
     context: &Context,
     link: &mut Link,
     head: &RequestHead,
-    object: &HotObject,
+    object: &Rc<HotObject>,
     now_s: u64,
     is_last: bool,
 ) -> Result<(), CloseReason> {
-    let peer = link.connection().front.peer.ip();
-    let log = |len: usize| {
-        if context.access.is_some() {
-            let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
-            let sent = Sent { body_bytes: object.body_len, bytes: len as u64 };
-            record::prepare(context, peer, Some(head), &facts, sent);
-        }
+    let end = |link: &Link, len: usize| {
+        let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
+        let sent = Sent { body_bytes: object.body_len, bytes: len as u64 };
+        finish(context, &link.connection().front, Some(head), &facts, sent);
     };
     if !head.wants_keep_alive() {
         return object.with_parts(now_s, |head, body| {
-            log(head.len() + CLOSE.len() + body.len());
+            end(link, head.len() + CLOSE.len() + body.len());
             link.out.reserve(head.len() + CLOSE.len() + body.len());
             link.out.extend_from_slice(head);
             link.out.extend_from_slice(CLOSE);
@@ -153,7 +148,7 @@ fn give(
         });
     }
     object.with_answer(now_s, |bytes| {
-        log(bytes.len());
+        end(link, bytes.len());
         if is_last {
             return link.write_now(bytes);
         }
@@ -165,12 +160,13 @@ fn give(
 /// The end of a head after which the connection ends.
 const CLOSE: &[u8] = b"Connection: close\r\n\r\n";
 
-fn hit(object: &HotObject, close: Option<CloseReason>) -> Facts {
+fn hit(object: &Rc<HotObject>, close: Option<CloseReason>) -> Facts {
     let now = reactor::now();
     Facts {
         began: now,
         head_us: now.mono_us,
         body_us: now.mono_us,
+        hit: Some(Rc::clone(object)),
         status: object.status.0,
         verdict: Some(CacheVerdict::Hit),
         close,

@@ -27,9 +27,9 @@ use crate::proxy::client::connections::Counted;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::facts::Facts;
+use crate::proxy::finish::{self, Sent};
 use crate::proxy::h1::link::{Link, READ_BYTES};
 use crate::proxy::h1::quick::{self, Quick};
-use crate::proxy::h1::record::{self, Sent};
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::own;
 use crate::reactor::{self, scratch};
@@ -269,7 +269,7 @@ fn answer_hot(
         true => link.flush_now(),
         false => Ok(()),
     };
-    record::commit(context);
+    finish::commit(context);
     match flushed {
         Ok(()) => (at, step),
         Err(reason) => (at, Step::End(reason)),
@@ -426,12 +426,12 @@ async fn end(
     sent: Sent,
 ) -> Result<(), CloseReason> {
     context.log_room().await;
-    record::prepare(context, link.connection().front.peer.ip(), head, facts, sent);
+    finish::finish(context, &link.connection().front, head, facts, sent);
     let flushed = match link.inbox.is_empty() {
         true => link.flush_now(),
         false => Ok(()),
     };
-    record::commit(context);
+    finish::commit(context);
     let Some(reason) = facts.close else { return flushed };
     if !link.is_broken {
         link.write(b"", context.send_ms()).await?;

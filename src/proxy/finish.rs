@@ -1,14 +1,16 @@
-//! From the facts of an exchange to its line in the access log.
-
-use std::net::IpAddr;
+//! The end of an exchange, over any protocol: what it counts, and its line in the access log.
+//!
+//! The line is prepared before the last byte of an answer goes out, and counts once it is committed.
 
 use crate::base::time::Now;
+use crate::cache::lookup;
 use crate::config::Config;
 use crate::http::head::RequestHead;
 use crate::http::version::Version;
 use crate::log::access::Written;
 use crate::log::record::{Record, Times};
 use crate::policy::cache_status::CacheVerdict;
+use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::reactor;
@@ -23,19 +25,24 @@ pub struct Sent {
     pub bytes: u64,
 }
 
-/// Prepares the line of an exchange; it counts once it is committed.
-pub fn prepare(
+/// Ends an exchange, quick or not: counts it, and prepares its line in the access log. The caller
+/// has seen room for a line ([`Context::log_has_room`]), sends the end of the answer, and commits.
+/// `head` is none where what came was no request.
+pub fn finish(
     context: &Context,
-    client: Option<IpAddr>,
+    front: &Front,
     head: Option<&RequestHead>,
     facts: &Facts,
     sent: Sent,
 ) {
+    if let (Some(object), Some(cache)) = (&facts.hit, &context.cache) {
+        lookup::count_hit(cache, object);
+    }
     let Some(access) = &context.access else { return };
     let now = reactor::now();
     let mut record = Record {
         time_us: now.unix_us,
-        client,
+        client: front.peer.ip(),
         status: facts.logged_status(),
         body_bytes: sent.body_bytes,
         sent_bytes: sent.bytes,
@@ -54,19 +61,17 @@ pub fn prepare(
         (record.upstream, server) = names(&context.config, answered);
         record.server = &server;
     }
-    // The caller has seen room for a line.
     let written = access.borrow_mut().prepare(&record);
     debug_assert!(written != Written::Full, "a line is prepared only where there is room");
 }
 
 /// Counts the prepared lines: their answers have gone out.
 pub fn commit(context: &Context) {
-    if let Some(access) = &context.access {
-        let mut access = access.borrow_mut();
-        access.commit();
-        if access.needs_flush() {
-            context.log_due.notify();
-        }
+    let Some(access) = &context.access else { return };
+    let mut access = access.borrow_mut();
+    access.commit();
+    if access.needs_flush() {
+        context.log_due.notify();
     }
 }
 
