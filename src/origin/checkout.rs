@@ -8,6 +8,7 @@ use crate::origin::pools::{ServerPool, Upstream};
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::reactor::stream::Stream;
+use crate::shared::health::Admission;
 use crate::upstream::balance::{self, Choice};
 use crate::upstream::ids::ServerId;
 use crate::upstream::pool::Checkout;
@@ -91,17 +92,21 @@ impl Upstream {
         let mut passed_over = tried.servers.clone();
         let mut is_any_busy = false;
         loop {
-            let down_until_ms = |id| self.table.down_until(self.server(id).server);
-            let choice = self.balance.borrow_mut().choose(now_ms, &passed_over, down_until_ms);
-            let id = match choice {
-                Choice::Up(id) | Choice::Down(id) => id,
+            let skipped_until_ms = |id| self.health(id).skipped_until_ms();
+            let choice = self.balance.borrow_mut().choose(now_ms, &passed_over, skipped_until_ms);
+            let (id, admission) = match choice {
+                Choice::Up(id) => (id, self.health(id).admit(now_ms, self.attempt_ms())),
+                Choice::Down(id) => (id, Some(Admission::LastResort)),
                 Choice::Exhausted if is_any_busy => return Ok(None),
                 Choice::Exhausted => return Err((FetchError::Connect, None)),
             };
-            match take_of(self.server(id), tried.wants_new, now_ms) {
-                Some(idle) => return Ok(Some((Active::new(self, id), idle))),
-                None => is_any_busy = true,
+            // Without one another worker has begun the attempt, and the server is skipped again.
+            let Some(admission) = admission else { continue };
+            if let Some(idle) = take_of(self.server(id), tried.wants_new, now_ms) {
+                return Ok(Some((Active::new(self, id, admission), idle)));
             }
+            self.health(id).abandoned(admission, now_ms);
+            is_any_busy = true;
             passed_over.insert(id);
         }
     }
@@ -111,13 +116,13 @@ impl Upstream {
 fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<Rc<Stream>>> {
     let mut pool = server.pool.borrow_mut();
     loop {
-        match pool.checkout_anyway(now_ms) {
+        match pool.checkout(now_ms) {
             // It closed while it was idle, or this fetch was disappointed by such a one.
             Checkout::Reuse(stream) if wants_new || !stream.is_open() => pool.closed(),
             Checkout::Reuse(stream) => return Some(Some(stream)),
             Checkout::Connect => return Some(None),
             Checkout::Busy if !pool.expire(now_ms).is_empty() => {}
-            Checkout::Busy | Checkout::Down => return None,
+            Checkout::Busy => return None,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A connection of a pool while a fetch uses it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::origin::pools::{OriginLimits, ServerPool, Upstream};
 use crate::reactor;
 use crate::reactor::stream::Stream;
+use crate::shared::health::{Admission, Health};
 use crate::upstream::ids::{Server, ServerId};
 
 /// The place of one active connection in the pool of its server. Dropping it gives the place back,
@@ -13,14 +15,17 @@ use crate::upstream::ids::{Server, ServerId};
 pub(super) struct Active {
     upstream: Rc<Upstream>,
     id: ServerId,
+    /// Why the server may be used, until something is known of it.
+    admission: Cell<Admission>,
     /// The connection went back to its pool, which counts it.
     is_kept: bool,
 }
 
 impl Active {
     /// For a place that the pool of this server counts already.
-    pub(super) fn new(upstream: &Rc<Upstream>, id: ServerId) -> Self {
-        Self { upstream: Rc::clone(upstream), id, is_kept: false }
+    pub(super) fn new(upstream: &Rc<Upstream>, id: ServerId, admission: Admission) -> Self {
+        let admission = Cell::new(admission);
+        Self { upstream: Rc::clone(upstream), id, admission, is_kept: false }
     }
 
     pub(super) fn server(&self) -> Server {
@@ -30,26 +35,31 @@ impl Active {
     /// The server answered.
     pub(super) fn answered(&self) {
         self.of().pool.borrow_mut().answered();
+        self.health().answered(self.admission.replace(Admission::Up));
         self.upstream.end_outage();
     }
 
     /// The server failed: all workers skip it for a while.
     pub(super) fn failed(&self) {
-        let now_ms = reactor::now().mono_ms();
-        self.of().pool.borrow_mut().failed(now_ms);
-        self.upstream.table.set_down(self.server(), now_ms + self.upstream.skip_ms);
+        self.admission.set(Admission::Up);
+        self.health().failed(reactor::now().mono_ms(), self.upstream.skip_ms);
     }
 
-    /// The server did not answer in time. It counts as failed if that happens again and again.
+    /// The server did not answer in time. It counts as failed if that happens again and again, or
+    /// if it was being tried.
     pub(super) fn silent(&self) {
         let is_doubtful = self.of().pool.borrow_mut().silent();
-        if is_doubtful {
+        if is_doubtful || matches!(self.admission.get(), Admission::Attempt(_)) {
             self.failed();
         }
     }
 
     fn of(&self) -> &ServerPool {
         self.upstream.server(self.id)
+    }
+
+    fn health(&self) -> Health<'_> {
+        self.upstream.health(self.id)
     }
 }
 
@@ -58,6 +68,7 @@ impl Drop for Active {
         if !self.is_kept {
             self.of().pool.borrow_mut().closed();
         }
+        self.health().abandoned(self.admission.get(), reactor::now().mono_ms());
         self.upstream.call_next();
     }
 }

@@ -185,51 +185,14 @@ fn may_ask_again(again: Again) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
-    use crate::origin::sample::{self, LIMITS, name, pools_to};
+    use crate::origin::sample::{LIMITS, get, name, pools_to};
     use crate::origin::scripted::{OK, Place, ScriptedOrigin};
     use crate::reactor::clock::run_by_test_clock;
+    use crate::upstream::ids::ServerId;
 
     fn again(method: Method, error: FetchError) -> Again {
         Again { method, error, is_reused: true, has_sent: true, has_answered: false }
-    }
-
-    /// No body, of a client that stays.
-    struct Nothing;
-
-    impl Upload for Nothing {
-        type Error = Infallible;
-
-        fn in_memory(&self) -> Option<&[u8]> {
-            Some(b"")
-        }
-
-        async fn next(&mut self, _: &mut Vec<u8>) -> Result<bool, Infallible> {
-            Ok(false)
-        }
-
-        fn rewind(&mut self) -> bool {
-            true
-        }
-
-        async fn interim(&mut self, _: &ResponseHead) -> Result<(), Infallible> {
-            Ok(())
-        }
-
-        async fn gone(&mut self) {
-            std::future::pending().await
-        }
-    }
-
-    /// Asks `pools` for something, reads the answer to its end and gives its status.
-    async fn get(pools: &Pools) -> Result<u16, FetchFailure<Infallible>> {
-        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-        let question = Question { upstream: sample::ID, method: Method::Get, head };
-        let mut response = fetch(pools, &question, &mut Nothing).await?;
-        while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}
-        Ok(response.head.status.0)
     }
 
     /// An origin that answers as long as `more` says so, given the number of the request, and else
@@ -246,7 +209,7 @@ mod tests {
             let pools = pools_to(servers, |upstream| upstream.retries = 0);
             let begun = reactor::now();
             for _ in 0..10 {
-                assert_eq!(get(&pools).await, Ok(200));
+                assert_eq!(get(&pools).await, Ok(ServerId(3)));
             }
             assert_eq!(reactor::now(), begun, "no fetch waited for a name");
             assert!((0..3).all(|server| pools.is_skipped(server)));
@@ -274,7 +237,7 @@ mod tests {
                 let pools = pools_to(servers, |upstream| upstream.retries = 1);
                 let begun_ms = reactor::now().mono_ms();
                 for _ in 0..4 {
-                    assert_eq!(get(&pools).await, Ok(200));
+                    assert_eq!(get(&pools).await, Ok(ServerId(1)));
                 }
                 assert_eq!(reactor::now().mono_ms() - begun_ms, after_ms, "once");
                 assert!(pools.is_skipped(0));
@@ -289,7 +252,7 @@ mod tests {
             let origin = origin(|number| number % 3 != 2);
             let pools = pools_to([origin.address()], |upstream| upstream.retries = 0);
             for _ in 0..10 {
-                assert_eq!(get(&pools).await, Ok(200));
+                assert_eq!(get(&pools).await, Ok(ServerId(0)));
             }
             assert_eq!((origin.n_requests(), origin.n_connections()), (15, 6));
             assert!(!pools.is_skipped(0));

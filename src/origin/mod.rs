@@ -22,3 +22,5 @@ pub mod fetch;
 mod sample;
 #[cfg(test)]
 pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ impl Upstream {
     /// Whether all servers are skipped now, so that no fetch need wait for one.
     pub(crate) fn is_down(&self) -> bool {
         let now_ms = reactor::now().mono_ms();
-        self.table.servers(self.id).all(|server| self.table.down_until(server) > now_ms)
+        self.servers.iter().all(|it| self.health(it.server.id).skipped_until_ms() > now_ms)
     }
 
     /// What is stored is served stale since the upstream is down.
@@ -30,15 +30,28 @@ impl Upstream {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::*;
     use crate::origin::sample;
+    use crate::reactor::clock::run_by_test_clock;
+    use crate::reactor::timer;
+    use crate::upstream::ids::ServerId;
 
     #[test]
     fn an_upstream_is_down_when_all_its_servers_are_skipped() {
-        let pools = sample::pools_to([0, 1].map(sample::name), |_| {});
-        let upstream = pools.upstream(sample::ID);
-        upstream.table.set_down(sample::server(0), u64::MAX);
-        assert!(!upstream.is_down());
-        upstream.table.set_down(sample::server(1), u64::MAX);
-        assert!(upstream.is_down());
+        run_by_test_clock(async {
+            let now_ms = reactor::now().mono_ms();
+            let pools = sample::pools_to([0, 1].map(sample::name), |_| {});
+            let upstream = pools.upstream(sample::ID);
+            upstream.health(ServerId(0)).failed(now_ms, 7);
+            assert!(!upstream.is_down());
+            upstream.health(ServerId(1)).failed(now_ms, 8);
+            assert!(upstream.is_down());
+            timer::sleep(Duration::from_millis(7)).await;
+            assert!(!upstream.is_down());
+            upstream.health(ServerId(0)).admit(now_ms + 7, 5).unwrap();
+            assert!(upstream.is_down(), "the attempt is another fetch's");
+        });
     }
 }

@@ -13,6 +13,7 @@ use crate::http::h1::head::HeadLimits;
 use crate::reactor;
 use crate::reactor::event::Event;
 use crate::reactor::stream::Stream;
+use crate::shared::health::Health;
 use crate::shared::servers::ServerTable;
 use crate::upstream::balance::{Balance, Tried};
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -99,11 +100,7 @@ impl Upstream {
         table: Rc<ServerTable>,
         limits: OriginLimits,
     ) -> Self {
-        let pool_limits = PoolLimits {
-            connections: config.connections,
-            idle_ms: limits.idle_ms,
-            skip_ms: config.skip.as_millis() as u64,
-        };
+        let pool_limits = PoolLimits { connections: config.connections, idle_ms: limits.idle_ms };
         let servers = table.servers(id).zip(&config.servers).map(|(server, config)| ServerPool {
             server,
             address: config.address.clone(),
@@ -118,7 +115,7 @@ impl Upstream {
             pending: RefCell::new(Pending::new(config.pending)),
             pending_ms: config.pending_timeout.as_millis() as u64,
             retries: config.retries,
-            skip_ms: pool_limits.skip_ms,
+            skip_ms: config.skip.as_millis() as u64,
             limits,
             table,
         }
@@ -126,6 +123,17 @@ impl Upstream {
 
     pub(super) fn server(&self, id: ServerId) -> &ServerPool {
         &self.servers[id.0]
+    }
+
+    /// Whether a server is used or skipped.
+    pub(super) fn health(&self, id: ServerId) -> Health<'_> {
+        self.table.health(self.server(id).server)
+    }
+
+    /// How long an attempt at a server may take before another worker may make one: as long as a
+    /// connection and the first byte of an answer may.
+    pub(super) fn attempt_ms(&self) -> u64 {
+        self.limits.connect_ms.saturating_add(self.limits.first_byte_ms)
     }
 
     /// Whether there is a connection for some fetch, if not for every one.

@@ -1,12 +1,19 @@
-//! Pools to test with.
+//! Pools to test with, and the simplest of fetches.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::{self, ServerAddress, ServerConfig, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
+use crate::http::head::ResponseHead;
+use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::origin::fetch::{Question, fetch};
 use crate::origin::pools::{OriginLimits, Pools};
+use crate::origin::request::FetchFailure;
+use crate::origin::upload::Upload;
 use crate::shared::servers::ServerTable;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
@@ -30,6 +37,15 @@ pub(super) fn pools_to<const N: usize>(
     servers: [ServerAddress; N],
     change: impl FnOnce(&mut UpstreamConfig),
 ) -> Pools {
+    let [pools] = workers_to(servers, change);
+    pools
+}
+
+/// As [`pools_to`], for several workers that share what they know of the servers.
+pub(super) fn workers_to<const N: usize, const N_WORKERS: usize>(
+    servers: [ServerAddress; N],
+    change: impl FnOnce(&mut UpstreamConfig),
+) -> [Pools; N_WORKERS] {
     let server = |address| ServerConfig { address, weight: 1 };
     let mut upstream = UpstreamConfig {
         name: "u".into(),
@@ -43,7 +59,44 @@ pub(super) fn pools_to<const N: usize>(
     };
     change(&mut upstream);
     let table = Rc::new(ServerTable::create([upstream.servers.len()]).unwrap());
-    Pools::new(&[upstream], &table, LIMITS)
+    [(); N_WORKERS].map(|()| Pools::new(std::slice::from_ref(&upstream), &table, LIMITS))
+}
+
+/// Asks `pools` for something, reads the answer to its end, and gives the server that it is of.
+pub(super) async fn get(pools: &Pools) -> Result<ServerId, FetchFailure<Infallible>> {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+    let question = Question { upstream: ID, method: Method::Get, head };
+    let mut response = fetch(pools, &question, &mut Nothing).await?;
+    assert_eq!(response.head.status, Status(200));
+    while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}
+    Ok(response.server.id)
+}
+
+/// No body, of a client that stays.
+struct Nothing;
+
+impl Upload for Nothing {
+    type Error = Infallible;
+
+    fn in_memory(&self) -> Option<&[u8]> {
+        Some(b"")
+    }
+
+    async fn next(&mut self, _: &mut Vec<u8>) -> Result<bool, Infallible> {
+        Ok(false)
+    }
+
+    fn rewind(&mut self) -> bool {
+        true
+    }
+
+    async fn interim(&mut self, _: &ResponseHead) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn gone(&mut self) {
+        std::future::pending().await
+    }
 }
 
 /// A server whose name the keeper has yet to resolve.
@@ -54,7 +107,7 @@ pub(super) fn name(n: usize) -> ServerAddress {
 impl Pools {
     /// Whether a server of the only upstream is skipped now.
     pub(super) fn is_skipped(&self, n: usize) -> bool {
-        self.upstream(ID).table.down_until(server(n)) > 0
+        self.upstream(ID).health(ServerId(n)).skipped_until_ms() > 0
     }
 
     /// Publishes the address of a server of the only upstream.

@@ -36,7 +36,22 @@ struct Counts {
 impl ScriptedOrigin {
     /// Serves each connection by `script`, and closes it when that returns.
     pub(crate) fn serving(script: impl AsyncFn(Peer) + 'static) -> Self {
-        let place = Place::new();
+        Self::at(Place::new(), script)
+    }
+
+    /// Answers each request by what `answer` gives for its number, which counts from 1; without an
+    /// answer it closes the connection.
+    pub(crate) fn answering(answer: impl Fn(usize) -> Option<Vec<u8>> + 'static) -> Self {
+        Self::serving(async move |mut peer| {
+            while let Some(number) = peer.request().await {
+                let Some(answer) = answer(number) else { return };
+                peer.say(&answer).await;
+            }
+        })
+    }
+
+    /// As [`Self::serving`], at this place.
+    pub(crate) fn at(place: Place, script: impl AsyncFn(Peer) + 'static) -> Self {
         let _ = std::fs::remove_file(place.path());
         let listener = Listener::from_fd(UnixListener::bind(place.path()).unwrap().into()).unwrap();
         let counts = Rc::<Counts>::default();
@@ -53,17 +68,6 @@ impl ScriptedOrigin {
         Self { place, counts, _acceptor: acceptor }
     }
 
-    /// Answers each request by what `answer` gives for its number, which counts from 1; without an
-    /// answer it closes the connection.
-    pub(crate) fn answering(answer: impl Fn(usize) -> Option<Vec<u8>> + 'static) -> Self {
-        Self::serving(async move |mut peer| {
-            while let Some(number) = peer.request().await {
-                let Some(answer) = answer(number) else { return };
-                peer.say(&answer).await;
-            }
-        })
-    }
-
     pub(crate) fn address(&self) -> ServerAddress {
         self.place.address()
     }
@@ -77,7 +81,7 @@ impl ScriptedOrigin {
     }
 }
 
-/// Where an origin is, or was, or will be. Connections are refused while there is none.
+/// Where an origin will be. Connections are refused until then.
 pub(crate) struct Place(TempDir);
 
 impl Place {

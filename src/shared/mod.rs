@@ -3,4 +3,5 @@
 
 pub mod owner;
 pub mod wake;
+pub(crate) mod health;
 pub mod servers;

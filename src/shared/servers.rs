@@ -1,11 +1,12 @@
 //! The servers of all upstreams, as every process of one generation sees them.
 //!
-//! One row per server: the addresses that its name resolves to, and until when it is skipped. The
-//! keeper writes addresses, any worker marks a server down, everybody reads. Nobody locks.
+//! There is one row per server: the addresses that its name resolves to, and whether it is used or
+//! skipped. The keeper writes addresses, workers write what they see of a server, and all read.
+//! There is no lock.
 //!
 //! ```text
 //! word  0      generation: 0 = never resolved; its lowest bit chooses the list that is valid
-//! word  1      skipped until, milliseconds of the monotonic clock; 0 = not skipped
+//! word  1      whether it is used or skipped, see `health`
 //! words 2..35  list 0: count, then 8 addresses of 4 words
 //! words 35..68 list 1
 //! word  68     since when its upstream is down, milliseconds of the monotonic clock; 0 = it is not
@@ -20,6 +21,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::shared::health::Health;
 use crate::sys::shm::{SharedMap, SharedSlice};
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
@@ -29,7 +31,7 @@ pub const N_ADDRESSES_MAX: usize = 8;
 const N_WORDS_ADDRESS: usize = 4;
 const N_WORDS_LIST: usize = 1 + N_ADDRESSES_MAX * N_WORDS_ADDRESS;
 const N_WORDS_ROW: usize = 72;
-const DOWN_UNTIL: usize = 1;
+const HEALTH: usize = 1;
 const LISTS: usize = 2;
 const OUTAGE_SINCE: usize = LISTS + 2 * N_WORDS_LIST;
 
@@ -102,14 +104,9 @@ impl ServerTable {
         }
     }
 
-    /// Has everybody skip the server until then, in milliseconds of the monotonic clock; 0 ends it.
-    pub fn set_down(&self, server: Server, until_mono_ms: u64) {
-        self.row(server)[DOWN_UNTIL].store(until_mono_ms, Ordering::Relaxed);
-    }
-
-    /// Until when the server is skipped, in milliseconds of the monotonic clock; 0 = it is not.
-    pub fn down_until(&self, server: Server) -> u64 {
-        self.row(server)[DOWN_UNTIL].load(Ordering::Relaxed)
+    /// Whether a server is used or skipped.
+    pub(crate) fn health(&self, server: Server) -> Health<'_> {
+        Health::of(&self.row(server)[HEALTH])
     }
 
     /// The servers of an upstream.
@@ -202,16 +199,6 @@ mod tests {
         table.publish_addresses(server(1), &[v4(3, 80)]);
         assert_eq!((table.addresses(server(1), &mut out), &out[..]), (2, &[v4(3, 80)][..]));
         assert_eq!(table.addresses(server(0), &mut out), 0);
-    }
-
-    #[test]
-    fn a_server_is_skipped_and_taken_back() {
-        let table = ServerTable::create([1]).unwrap();
-        assert_eq!(table.down_until(server(0)), 0);
-        table.set_down(server(0), 1_234);
-        assert_eq!(table.down_until(server(0)), 1_234);
-        table.set_down(server(0), 0);
-        assert_eq!(table.down_until(server(0)), 0);
     }
 
     #[test]

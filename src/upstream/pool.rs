@@ -1,55 +1,42 @@
 //! The connections of one worker to one server.
 //!
 //! Connections are idle or active, and never more than a maximum together. The newest idle one
-//! is used first, so that those that are not needed grow old and expire. A server that failed is
-//! skipped for a while; then one fetch tries it while the others go on skipping it.
+//! is used first, so that those that are not needed grow old and expire.
 
 /// The connections to one server; `C` is the caller's connection.
 ///
 /// ```text
-///                 ┌──────────── succeeded ─────────────┐
-///                 ▼                                    │
-///        ┌──── Up ──── failed ──▶ Down ── checkout ──▶ Trying
-///        │      ▲                  ▲    after its time   │
-///        └──────┘ succeeded        └────── failed, ──────┘
-///                                     or another `skip` over: the next one tries
-///
-/// a connection: none ── Connect ──▶ active ── checkin ──▶ idle ── Reuse ──▶ active
-///                                     └── closed ──▶ none   └── expire ──▶ none
+/// none ── Connect ──▶ active ── checkin ──▶ idle ── Reuse ──▶ active
+///                        └── closed ──▶ none   └── expire ──▶ none
 /// ```
 #[derive(Debug)]
-pub struct Pool<C> {
+pub(crate) struct Pool<C> {
     limits: PoolLimits,
     /// Oldest first.
     idle: Vec<Idle<C>>,
     n_active: usize,
     /// Requests in a row that got no answer in time.
     n_silent: u32,
-    state: State,
 }
 
 /// What bounds a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolLimits {
+pub(crate) struct PoolLimits {
     /// Idle and active connections together; at least 1.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// How long a connection stays idle, in milliseconds.
-    pub idle_ms: u64,
-    /// How long a server that failed is skipped, in milliseconds.
-    pub skip_ms: u64,
+    pub(crate) idle_ms: u64,
 }
 
 /// What a fetch is to do for a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Checkout<C> {
+pub(crate) enum Checkout<C> {
     /// Use this idle one, which is active now.
     Reuse(C),
     /// Make a new one; it counts as active already.
     Connect,
     /// All are active, or idle and too old: `expire` those, or else wait for one.
     Busy,
-    /// The server failed a while ago: try another one.
-    Down,
 }
 
 #[derive(Debug)]
@@ -58,39 +45,14 @@ struct Idle<C> {
     since_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Up,
-    Down {
-        until_ms: u64,
-    },
-    /// Its time as `Down` is over and one fetch tries it; the next may at `until_ms`.
-    Trying {
-        until_ms: u64,
-    },
-}
-
 impl<C> Pool<C> {
-    /// An empty pool for a server that is up.
-    pub const fn new(limits: PoolLimits) -> Self {
-        Self { limits, idle: Vec::new(), n_active: 0, n_silent: 0, state: State::Up }
+    /// An empty pool.
+    pub(crate) const fn new(limits: PoolLimits) -> Self {
+        Self { limits, idle: Vec::new(), n_active: 0, n_silent: 0 }
     }
 
     /// Takes an idle connection, or room for a new one.
-    pub fn checkout(&mut self, now_ms: u64) -> Checkout<C> {
-        if self.is_down(now_ms) {
-            return Checkout::Down;
-        }
-        let checkout = self.checkout_anyway(now_ms);
-        if self.state != State::Up && !matches!(checkout, Checkout::Busy) {
-            self.state = State::Trying { until_ms: now_ms.saturating_add(self.limits.skip_ms) };
-        }
-        checkout
-    }
-
-    /// As `checkout`, but also from a server that is down: the last resort when all are. Never
-    /// gives `Down`.
-    pub fn checkout_anyway(&mut self, now_ms: u64) -> Checkout<C> {
+    pub(crate) fn checkout(&mut self, now_ms: u64) -> Checkout<C> {
         let oldest_ms = now_ms.saturating_sub(self.limits.idle_ms);
         // The newest is the last; if it is too old, all are, and `expire` takes them away.
         if let Some(idle) = self.idle.pop_if(|idle| idle.since_ms >= oldest_ms) {
@@ -105,88 +67,40 @@ impl<C> Pool<C> {
     }
 
     /// An active connection has done its work and can be used again.
-    pub fn checkin(&mut self, connection: C, now_ms: u64) {
+    pub(crate) fn checkin(&mut self, connection: C, now_ms: u64) {
         self.closed();
         let since_ms = self.idle.last().map_or(now_ms, |last| last.since_ms.max(now_ms));
         self.idle.push(Idle { connection, since_ms });
     }
 
     /// An active connection has ended, or could not be made.
-    pub const fn closed(&mut self) {
+    pub(crate) const fn closed(&mut self) {
         debug_assert!(self.n_active > 0, "only an active connection can end");
         self.n_active = self.n_active.saturating_sub(1);
     }
 
-    /// The server refused a connection or broke one: it is skipped for a while.
-    pub const fn failed(&mut self, now_ms: u64) {
-        self.down_until(now_ms.saturating_add(self.limits.skip_ms));
-    }
-
-    /// The server is skipped until then, as somebody else has found out.
-    pub const fn down_until(&mut self, until_ms: u64) {
-        self.state = State::Down { until_ms };
-    }
-
-    /// The server answered: it is up.
-    pub const fn succeeded(&mut self) {
-        self.state = State::Up;
-    }
-
     /// A request was answered.
-    pub const fn answered(&mut self) {
+    pub(crate) const fn answered(&mut self) {
         self.n_silent = 0;
     }
 
     /// A request got no answer in time; whether so many did in a row that it is the server, and
     /// not what was asked of it.
-    pub const fn silent(&mut self) -> bool {
+    pub(crate) const fn silent(&mut self) -> bool {
         self.n_silent = self.n_silent.saturating_add(1);
         self.n_silent >= SILENT_MAX
     }
 
     /// Gives the connections that have been idle for too long, to be closed.
-    pub fn expire(&mut self, now_ms: u64) -> Vec<C> {
+    pub(crate) fn expire(&mut self, now_ms: u64) -> Vec<C> {
         let oldest_ms = now_ms.saturating_sub(self.limits.idle_ms);
         let n_old = self.idle.partition_point(|idle| idle.since_ms < oldest_ms);
         self.idle.drain(..n_old).map(|idle| idle.connection).collect()
     }
 
-    /// Gives all idle connections, to be closed.
-    pub fn drain(&mut self) -> Vec<C> {
-        self.idle.drain(..).map(|idle| idle.connection).collect()
-    }
-
-    /// The server is to be skipped now.
-    pub const fn is_down(&self, now_ms: u64) -> bool {
-        now_ms < self.until_ms()
-    }
-
-    /// Until when the server is to be skipped, in milliseconds; 0 when it is up.
-    pub const fn until_ms(&self) -> u64 {
-        match self.state {
-            State::Up => 0,
-            State::Down { until_ms } | State::Trying { until_ms } => until_ms,
-        }
-    }
-
-    /// When the oldest idle connection expires; `None` if there is none.
-    pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.idle.first().map(|idle| idle.since_ms.saturating_add(self.limits.idle_ms + 1))
-    }
-
     /// A checkout now would find an idle connection or room for one.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         !self.idle.is_empty() || self.n_active < self.limits.connections.max(1)
-    }
-
-    /// How many connections are active.
-    pub const fn n_active(&self) -> usize {
-        self.n_active
-    }
-
-    /// How many connections are idle.
-    pub fn n_idle(&self) -> usize {
-        self.idle.len()
     }
 
     fn len(&self) -> usize {
@@ -204,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: PoolLimits = PoolLimits { connections: 2, idle_ms: 100, skip_ms: 1_000 };
+    const LIMITS: PoolLimits = PoolLimits { connections: 2, idle_ms: 100 };
 
     #[test]
     fn the_newest_idle_connection_is_used_first() {
@@ -229,30 +143,11 @@ mod tests {
         }
         pool.checkin('a', 10);
         pool.checkin('b', 50);
-        assert_eq!(pool.next_expiry_ms(), Some(111));
         assert_eq!(pool.expire(110), []);
         assert_eq!(pool.expire(111), ['a']);
         assert_eq!(pool.checkout(151), Checkout::Connect, "b is too old");
-        assert_eq!(pool.drain(), ['b']);
-        assert_eq!((pool.n_active(), pool.n_idle()), (1, 0));
-    }
-
-    #[test]
-    fn a_server_that_failed_is_skipped_then_tried_by_one() {
-        let mut pool: Pool<u8> = Pool::new(LIMITS);
-        assert_eq!(pool.checkout(0), Checkout::Connect);
-        pool.closed();
-        pool.failed(0);
-        assert_eq!(pool.checkout(999), Checkout::Down);
-        assert_eq!(pool.checkout_anyway(999), Checkout::Connect);
-        pool.closed();
-        assert_eq!(pool.checkout(1_000), Checkout::Connect);
-        assert_eq!(pool.checkout(1_000), Checkout::Down, "one tries it");
-        assert_eq!(pool.checkout(2_000), Checkout::Connect, "the one has not come back");
-        pool.succeeded();
-        pool.closed();
-        assert_eq!(pool.checkout(2_000), Checkout::Connect);
-        assert_eq!(pool.until_ms(), 0);
+        assert_eq!(pool.expire(151), ['b']);
+        assert_eq!((pool.n_active, pool.idle.len()), (1, 0));
     }
 
     #[test]
@@ -278,7 +173,7 @@ mod tests {
         #[test]
         fn every_connection_is_somewhere_and_only_once(
             connections in 1..6_usize,
-            steps in prop::collection::vec((0..7_u8, 0..90_u64), 1..300),
+            steps in prop::collection::vec((0..5_u8, 0..90_u64), 1..300),
         ) {
             let limits = PoolLimits { connections, ..LIMITS };
             let mut pool = Pool::new(limits);
@@ -300,7 +195,6 @@ mod tests {
                             active.push(n_made);
                         }
                         Checkout::Busy => prop_assert_eq!(active.len() + idle.len(), connections),
-                        Checkout::Down => prop_assert!(pool.is_down(now_ms)),
                     },
                     2 => if let Some(id) = active.pop() {
                         pool.checkin(id, now_ms);
@@ -309,18 +203,16 @@ mod tests {
                     3 => if active.pop().is_some() {
                         pool.closed();
                     },
-                    4 => {
+                    _ => {
                         let due: Vec<u32> = idle
                             .extract_if(.., |(_, since_ms)| now_ms - *since_ms > limits.idle_ms)
                             .map(|(id, _)| id)
                             .collect();
                         prop_assert_eq!(pool.expire(now_ms), due);
                     }
-                    5 => pool.failed(now_ms),
-                    _ => pool.succeeded(),
                 }
-                prop_assert_eq!((pool.n_active(), pool.n_idle()), (active.len(), idle.len()));
-                prop_assert!(pool.n_active() + pool.n_idle() <= connections);
+                prop_assert_eq!((pool.n_active, pool.idle.len()), (active.len(), idle.len()));
+                prop_assert!(pool.len() <= connections);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{Ask, Client, Gate, Origin, Plan, Response, until_true};
@@ -64,6 +65,42 @@ fn a_server_that_refuses_is_skipped_and_comes_back() {
     }
     b.start();
     until_true("the second server to be used again", || client.get("/").text() == "b");
+}
+
+#[test]
+fn one_request_tries_a_server_that_comes_back_and_then_all_workers_use_it() {
+    const N_WORKERS: usize = 4;
+    let (a, gate) = (named("a"), Gate::new());
+    let held = gate.clone();
+    let mut b = Origin::answering(move |_| Response::ok("b").gated(&held));
+    b.stop();
+    let plan = Plan::to(&servers(&[&a, &b], ", skip: 300ms")).set("workers", "4");
+    let ktrix = plan.start();
+    // Each on a connection of its own, so that every worker gets some; each for a cold object.
+    let n_asked = AtomicUsize::new(0);
+    let ask = || {
+        let target = format!("/{}", n_asked.fetch_add(1, Ordering::Relaxed));
+        Client::connect(&plan.address).get(&target).expect_status(200).text()
+    };
+    for _ in 0..50 {
+        assert_eq!(ask(), "a");
+    }
+    b.start();
+    std::thread::scope(|scope| {
+        let attempt = scope.spawn(|| until_true("the attempt", || ask() == "b"));
+        b.wait_requests(1);
+        for _ in 0..100 {
+            assert_eq!(ask(), "a");
+        }
+        assert_eq!((b.n_connections(), b.n_requests()), (1, 1));
+        gate.open();
+        attempt.join().unwrap();
+    });
+    until_true("all workers to use it", || {
+        ask();
+        b.n_connections() == N_WORKERS
+    });
+    drop(ktrix);
 }
 
 #[test]
