@@ -65,22 +65,32 @@ pub mod reuse;
 mod tests {
     use std::collections::HashSet;
 
-    use super::*;
+    use super::close::CloseReason;
+    use super::fetch::FetchError;
+    use super::pass::PassReason;
+    use super::reuse::ReuseReason;
+
+    const MANUAL: &str = include_str!("../../../man/ktrix.yaml.5");
+
+    fn words_of<R: Copy>(all: &[R], word: fn(R) -> &'static str) -> Vec<&'static str> {
+        all.iter().map(|reason| word(*reason)).collect()
+    }
 
     #[test]
-    fn words_are_unique_and_in_kebab_case() {
-        for words in [
-            fetch::FetchError::ALL.iter().map(|reason| reason.word()).collect::<Vec<_>>(),
-            close::CloseReason::ALL.iter().map(|reason| reason.word()).collect(),
-            pass::PassReason::ALL.iter().map(|reason| reason.word()).collect(),
-            reuse::ReuseReason::ALL.iter().map(|reason| reason.word()).collect(),
+    fn words_are_unique_in_kebab_case_and_in_the_manual() {
+        for (words, is_in_manual) in [
+            (words_of(PassReason::ALL, PassReason::word), true),
+            (words_of(FetchError::ALL, FetchError::word), true),
+            (words_of(CloseReason::ALL, CloseReason::word), true),
+            (words_of(ReuseReason::ALL, ReuseReason::word), false),
         ] {
             assert_eq!(words.iter().collect::<HashSet<_>>().len(), words.len(), "{words:?}");
             for word in words {
-                let is_kebab = |part: &str| {
-                    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase())
-                };
-                assert!(word.split('-').all(is_kebab), "{word}");
+                let is_lower = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase());
+                let is_kebab = word.split('-').all(|part| !part.is_empty() && is_lower(part));
+                assert!(is_kebab, "{word}");
+                let item = format!("\n.It Cm {word}\n");
+                assert!(!is_in_manual || MANUAL.contains(&item), "{word} is not in the manual");
             }
         }
     }
