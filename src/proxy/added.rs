@@ -8,7 +8,6 @@ use crate::http::fields::Fields;
 use crate::http::head::BodyLength;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, Report, Way};
-use crate::policy::rfc9111::freshness;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
@@ -41,7 +40,7 @@ impl Added {
     pub fn age_s(&self, lifetimes: &Lifetimes, now_s: u64) -> u64 {
         let is_for_it = matches!(self.status.way, Way::Fwd(_)) && !self.status.collapsed;
         let is_new = is_for_it && now_s.saturating_sub(lifetimes.received_s) <= 1;
-        freshness::current_age_s(lifetimes, if is_new { lifetimes.received_s } else { now_s })
+        lifetimes.current_age_s(if is_new { lifetimes.received_s } else { now_s })
     }
 
     /// Adds `Cache-Status`, RFC 9211, as the route has it told: after what caches before this one

@@ -14,7 +14,6 @@ use crate::http::range::Spec;
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
-use crate::policy::rfc9111::freshness;
 use crate::policy::rfc9111::partial::{self, Form, PARTS_MAX, Plan, Stretch};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled};
@@ -129,7 +128,7 @@ impl<C: Client> Exchange<'_, C> {
         let fields = partial::combine(&object.fields, source.fields());
         let now_s = reactor::now().unix_s();
         let age_s = match &source {
-            Source::Stream(reader, _) => freshness::current_age_s(&reader.object.lifetimes, now_s),
+            Source::Stream(reader, _) => reader.object.lifetimes.current_age_s(now_s),
             Source::Object(part) | Source::Listed(part) => part.age_s(now_s),
         };
         let fields = stored::stored_fields(&fields, age_s, &added);

@@ -10,7 +10,6 @@ use crate::cache::purge::bucket::PurgeStatus;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
-use crate::policy::rfc9111::freshness;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 
@@ -174,7 +173,7 @@ impl HotObject {
 
     /// Its age in seconds, RFC 9111 section 4.2.3.
     pub fn age_s(&self, now_s: u64) -> u64 {
-        freshness::current_age_s(&self.lifetimes, now_s)
+        self.lifetimes.current_age_s(now_s)
     }
 
     /// Whether it may be used without asking the origin, as far as time is concerned.

@@ -5,15 +5,14 @@ use crate::cli::explain::step::Because;
 use crate::cli::explain::stored::Response;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::control::{RequestControl, ResponseControl};
-use crate::policy::rfc9111::freshness::{LifetimeSource, current_age_s};
-use crate::policy::rfc9111::keep;
+use crate::policy::rfc9111::freshness::{FreshnessLifetime, LifetimeSource};
 use crate::policy::rfc9111::targeted;
 
 impl Explainer<'_> {
     /// Age, lifetime and the rest of it.
     pub(super) fn explain_freshness(&mut self, routed: &Routed, response: &Response) {
         let lifetimes = &response.lifetimes;
-        let age_s = current_age_s(lifetimes, self.now_s);
+        let age_s = lifetimes.current_age_s(self.now_s);
         let since_s = age_s.saturating_sub(u64::from(lifetimes.age_s));
         let value = format!("{age_s} s: {} s when received, {since_s} s since", lifetimes.age_s);
         self.add_rfc_step("age", value, "RFC 9111 section 4.2.3");
@@ -91,7 +90,8 @@ impl Explainer<'_> {
             .counted_until_s
             .saturating_add(u64::from(lifetimes.age_s))
             .saturating_sub(lifetimes.received_s);
-        let Some(stated) = keep::stated_lifetime(status, fields, lifetimes.received_s, rules)
+        let Some(stated) =
+            FreshnessLifetime::of_stored(status, fields, lifetimes.received_s, rules)
         else {
             let value = format!("{kept_s} s: the origin states none, and no heuristic applies");
             return self.add_rfc_step("lifetime", value, "RFC 9111 section 4.2.1");

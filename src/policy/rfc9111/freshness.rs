@@ -6,7 +6,6 @@ use crate::http::status::Status;
 use crate::policy::rfc9111::codes::is_heuristically_cacheable;
 use crate::policy::rfc9111::control::ResponseControl;
 use crate::policy::rfc9111::directive::{SECONDS_MAX, delta_seconds};
-use crate::policy::rfc9111::lifetimes::{Lifetimes, Times};
 use crate::policy::rfc9111::rules::Rules;
 
 /// Where a freshness lifetime comes from, the strongest first.
@@ -37,57 +36,65 @@ impl LifetimeSource {
     }
 }
 
-/// A freshness lifetime, in seconds, and where it comes from.
+/// When a fetch took place, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetime {
-    /// Seconds from the moment the origin made the response.
+pub struct Times {
+    /// When its request was sent.
+    pub requested_s: u64,
+    /// When the head of its response arrived.
+    pub received_s: u64,
+}
+
+/// A freshness lifetime (RFC 9111 section 4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreshnessLifetime {
+    /// Seconds from the moment at which the origin made the response.
     pub seconds: u32,
-    /// What said so.
+    /// Where it comes from.
     pub source: LifetimeSource,
 }
 
-/// The freshness lifetime of a response to a shared cache, RFC 9111 section 4.2.1: `s-maxage`,
-/// else `max-age`, else `Expires` less `Date`, else the operator's for this status, else a
-/// heuristic. `None` when nothing gives one. What is stated but invalid counts as zero, and so
-/// does every lifetime beside an Age that cannot be believed ([`has_sound_age`]).
-pub fn lifetime(
-    status: Status,
-    fields: &Fields,
-    control: &ResponseControl,
-    times: &Times,
-    rules: &Rules,
-) -> Option<Lifetime> {
-    let lifetime = claimed_lifetime(status, fields, control, times, rules)?;
-    let seconds = if has_sound_age(fields) { lifetime.seconds } else { 0 };
-    Some(Lifetime { seconds, ..lifetime })
-}
+impl FreshnessLifetime {
+    /// The lifetime for a shared cache: `s-maxage`, else `max-age`, else `Expires` less `Date`,
+    /// else the operator's for this status, else a heuristic; `None` without any of them. A value
+    /// that is stated but invalid counts as zero, and so does every lifetime beside an invalid Age
+    /// ([`has_valid_age`]).
+    pub fn of(
+        status: Status,
+        response: &Fields,
+        control: &ResponseControl,
+        times: &Times,
+        rules: &Rules,
+    ) -> Option<Self> {
+        let (seconds, source) = if let Some(seconds) = control.s_maxage {
+            (seconds, LifetimeSource::SMaxage)
+        } else if let Some(seconds) = control.max_age {
+            (seconds, LifetimeSource::MaxAge)
+        } else if let Some(expires_s) = expires_s(response) {
+            let seconds = expires_s.saturating_sub(date_s(response, times));
+            (capped(seconds), LifetimeSource::Expires)
+        } else if let Some(seconds) = rules.ttl_status.of(status) {
+            (seconds, LifetimeSource::Rule)
+        } else if is_heuristically_cacheable(status) || control.public {
+            (heuristic_s(response, times, rules)?, LifetimeSource::Heuristic)
+        } else {
+            return None;
+        };
+        let seconds = if has_valid_age(response) { seconds } else { 0 };
+        Some(Self { seconds, source })
+    }
 
-/// The lifetime of a response whose age is known.
-fn claimed_lifetime(
-    status: Status,
-    fields: &Fields,
-    control: &ResponseControl,
-    times: &Times,
-    rules: &Rules,
-) -> Option<Lifetime> {
-    let some = |seconds, source| Some(Lifetime { seconds, source });
-    if let Some(seconds) = control.s_maxage {
-        return some(seconds, LifetimeSource::SMaxage);
+    /// The lifetime of a stored response by the rules of now, before `ttl-min` and `ttl-max`.
+    pub fn of_stored(
+        status: Status,
+        stored: &Fields,
+        received_s: u64,
+        rules: &Rules,
+    ) -> Option<Self> {
+        let stored = &*rules.heeded(stored);
+        let times = Times { requested_s: received_s, received_s };
+        Self::of(status, stored, &ResponseControl::of(stored), &times, rules)
     }
-    if let Some(seconds) = control.max_age {
-        return some(seconds, LifetimeSource::MaxAge);
-    }
-    if let Some(expires_s) = expires_s(fields) {
-        let seconds = expires_s.saturating_sub(date_s(fields, times));
-        return some(capped(seconds), LifetimeSource::Expires);
-    }
-    if let Some(seconds) = rules.ttl_status.of(status) {
-        return some(seconds, LifetimeSource::Rule);
-    }
-    if !is_heuristically_cacheable(status) && !control.public {
-        return None;
-    }
-    heuristic_s(fields, times, rules).and_then(|seconds| some(seconds, LifetimeSource::Heuristic))
 }
 
 /// The age of a response when it was received, RFC 9111 section 4.2.3 (`corrected_initial_age`),
@@ -99,15 +106,9 @@ pub fn initial_age_s(fields: &Fields, times: &Times) -> u32 {
     capped(apparent_s.max(corrected_s))
 }
 
-/// The current age of a stored response in seconds, RFC 9111 section 4.2.3: what the Age field
-/// of an answer says.
-pub const fn current_age_s(stored: &Lifetimes, now_s: u64) -> u64 {
-    (stored.age_s as u64).saturating_add(now_s.saturating_sub(stored.received_s))
-}
-
 /// The Age field, RFC 9111 section 5.1: the first member of the first line; zero when there is
 /// none or it is no number of seconds.
-pub fn age_value_s(fields: &Fields) -> u32 {
+fn age_value_s(fields: &Fields) -> u32 {
     fields.list("age").next().and_then(delta_seconds).unwrap_or(0)
 }
 
@@ -119,7 +120,7 @@ pub fn age_value_s(fields: &Fields) -> u32 {
 /// staleness. It is the first member when one party wrote a list, as section 5.1 has it. It is
 /// staleness when several wrote a value each: in lines of their own, or in lines that a recipient
 /// before us has combined, which it does with a comma and a space (RFC 9110 section 5.3).
-pub fn has_sound_age(fields: &Fields) -> bool {
+fn has_valid_age(fields: &Fields) -> bool {
     let mut lines = fields.get_all("age");
     let (Some(line), second) = (lines.next(), lines.next()) else { return true };
     let is_combined = memchr::memmem::find(line, b", ").is_some();
@@ -129,7 +130,7 @@ pub fn has_sound_age(fields: &Fields) -> bool {
 
 /// When the origin made the response: its Date, or the time of its arrival when that is missing
 /// or no date (RFC 9110 section 6.6.1). Unix seconds.
-pub fn date_s(fields: &Fields, times: &Times) -> u64 {
+fn date_s(fields: &Fields, times: &Times) -> u64 {
     fields.get("date").and_then(date::parse).unwrap_or(times.received_s)
 }
 
@@ -167,7 +168,8 @@ mod tests {
 
     fn found(list: &[(&str, &str)], status: u16, rules: &Rules) -> Option<(u32, LifetimeSource)> {
         let fields = fields(list);
-        lifetime(Status(status), &fields, &ResponseControl::of(&fields), &TIMES, rules)
+        let control = ResponseControl::of(&fields);
+        FreshnessLifetime::of(Status(status), &fields, &control, &TIMES, rules)
             .map(|lifetime| (lifetime.seconds, lifetime.source))
     }
 

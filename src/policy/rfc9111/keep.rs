@@ -4,14 +4,12 @@ use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::http::validator::EntityTag;
 use crate::policy::key::vary::VaryNames;
-use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::codes::{is_heuristically_cacheable, is_understood, is_whole};
+use crate::policy::rfc9111::codes::{is_understood, is_whole};
 use crate::policy::rfc9111::control::{RequestControl, ResponseControl};
-use crate::policy::rfc9111::freshness::{Lifetime, initial_age_s, last_modified_s, lifetime};
-use crate::policy::rfc9111::lifetimes::{Lifetimes, Times};
+use crate::policy::rfc9111::freshness::Times;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::rules::{Rules, SetCookie};
 use crate::policy::rfc9111::scope::Scope;
@@ -56,25 +54,14 @@ pub fn judge(
     if let Err(reason) = may_store(method, request, status, response, &control, &omit, rules) {
         return Keep::Pass(reason);
     }
-    match VaryNames::of(response, &rules.vary_ignored, rules.key.chosen.as_ref())
-        .and_then(|vary| lifetimes(status, response, &control, vary, times, rules))
-    {
+    let vary = VaryNames::of(response, &rules.vary_ignored, rules.key.chosen.as_ref());
+    match vary.and_then(|vary| {
+        let lifetimes = Lifetimes::of(status, response, &control, times, rules)?;
+        Ok(Lifetimes { vary, ..lifetimes })
+    }) {
         Ok(lifetimes) => Keep::Store { lifetimes, omit },
         Err(reason) => Keep::Pass(reason),
     }
-}
-
-/// The lifetime that [`judge`] finds in a stored response which was received then, before the
-/// rules bound it; for those who ask where it comes from.
-pub fn stated_lifetime(
-    status: Status,
-    stored: &Fields,
-    received_s: u64,
-    rules: &Rules,
-) -> Option<Lifetime> {
-    let stored = &*rules.heeded(stored);
-    let times = Times { requested_s: received_s, received_s };
-    lifetime(status, stored, &ResponseControl::of(stored), &times, rules)
 }
 
 /// Everything in RFC 9111 section 3 but the question of a lifetime.
@@ -113,62 +100,6 @@ fn may_store(
     Ok(())
 }
 
-/// The moments until which a response is good, or why it is no good at all.
-fn lifetimes(
-    status: Status,
-    response: &Fields,
-    control: &ResponseControl,
-    vary: Option<VaryNames>,
-    times: &Times,
-    rules: &Rules,
-) -> Result<Lifetimes, PassReason> {
-    let has_validator = has_validator(response);
-    let no_cache = control.no_cache == Scope::Whole;
-    if no_cache && !has_validator {
-        return Err(PassReason::NoCache);
-    }
-    let stated = lifetime(status, response, control, times, rules);
-    let is_storable = has_validator && (is_heuristically_cacheable(status) || control.public);
-    if stated.is_none() && !is_storable {
-        return Err(PassReason::NoLifetime);
-    }
-    let lifetime_s = match stated {
-        Some(stated) if !no_cache => stated.seconds.max(rules.ttl_min_s).min(rules.ttl_max_s),
-        _ => 0,
-    };
-    let forbids_stale = control.forbids_stale();
-    let age_s = initial_age_s(response, times);
-    // A lifetime shorter than the age ends before the response arrived.
-    let fresh_until_s =
-        times.received_s.saturating_add(u64::from(lifetime_s)).saturating_sub(u64::from(age_s));
-    let until_s = |stated: Option<u32>, default_s: u32| {
-        let window_s = if forbids_stale || no_cache { 0 } else { stated.unwrap_or(default_s) };
-        fresh_until_s.saturating_add(u64::from(window_s))
-    };
-    let swr_until_s = until_s(control.stale_while_revalidate, rules.stale_while_revalidate_s);
-    let sie_until_s = until_s(control.stale_if_error, rules.stale_if_error_s);
-    if !has_validator && fresh_until_s.max(swr_until_s).max(sie_until_s) <= times.received_s {
-        return Err(PassReason::Expired);
-    }
-    Ok(Lifetimes {
-        received_s: times.received_s,
-        age_s,
-        fresh_until_s,
-        swr_until_s,
-        sie_until_s,
-        must_revalidate: forbids_stale,
-        no_cache,
-        immutable: control.immutable,
-        vary,
-        surrogates: SurrogateKeys::default(),
-    })
-}
-
-/// Whether the origin can be asked if this response is still good (RFC 9110 section 8.8).
-pub fn has_validator(response: &Fields) -> bool {
-    EntityTag::of(response).is_some() || last_modified_s(response).is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,13 +118,6 @@ mod tests {
         match kept(asked, status, list, &Rules::default()) {
             Keep::Store { .. } => None,
             Keep::Pass(reason) => Some(reason),
-        }
-    }
-
-    fn stored(list: &[(&str, &str)], rules: &Rules) -> Lifetimes {
-        match kept(&[], 200, list, rules) {
-            Keep::Store { lifetimes, .. } => lifetimes,
-            Keep::Pass(reason) => panic!("passed: {reason:?}"),
         }
     }
 
@@ -263,43 +187,6 @@ mod tests {
     }
 
     #[test]
-    fn moments_follow_from_lifetime_age_and_windows() {
-        let cc = |value| ("cache-control", value);
-        let until = |list: &[(&str, &str)], rules: &Rules| {
-            let lifetimes = stored(list, rules);
-            let from_now = |s: u64| s as i64 - NOW_S as i64;
-            (
-                from_now(lifetimes.fresh_until_s),
-                from_now(lifetimes.swr_until_s),
-                from_now(lifetimes.sie_until_s),
-            )
-        };
-        let rules = Rules::default();
-        assert_eq!(until(&[cc("max-age=60")], &rules), (60, 60, 60));
-        assert_eq!(until(&[cc("max-age=60"), ("age", "50")], &rules), (10, 10, 10));
-        assert_eq!(
-            until(&[cc("max-age=5"), ("age", "50"), ("etag", "\"x\"")], &rules),
-            (-45, -45, -45)
-        );
-        let windows = "max-age=60, stale-while-revalidate=10, stale-if-error=100";
-        assert_eq!(until(&[cc(windows)], &rules), (60, 70, 160));
-        let strict = format!("{windows}, must-revalidate");
-        assert_eq!(until(&[cc(&strict)], &rules), (60, 60, 60));
-        let shared = format!("{windows}, s-maxage=20");
-        assert_eq!(until(&[cc(&shared)], &rules), (20, 20, 20));
-        assert_eq!(until(&[cc("no-cache, max-age=60"), ("etag", "\"x\"")], &rules), (0, 0, 0));
-        let ours = Rules {
-            ttl_min_s: 10,
-            ttl_max_s: 20,
-            stale_while_revalidate_s: 3,
-            stale_if_error_s: 5,
-            ..Rules::default()
-        };
-        assert_eq!(until(&[cc("max-age=60")], &ours), (20, 23, 25));
-        assert_eq!(until(&[cc("max-age=1")], &ours), (10, 13, 15));
-    }
-
-    #[test]
     fn cookies_are_kept_only_when_allowed() {
         let list = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
         for (set_cookie, is_omitted) in [(SetCookie::Store, false), (SetCookie::Strip, true)] {
@@ -334,18 +221,6 @@ mod tests {
         assert_eq!(reason(&ignored(&all), 5), Err(PassReason::SetCookie));
         assert_eq!(reason(&ignored(&all[..2]), 4), Err(PassReason::VaryStar));
         assert_eq!(reason(&ignored(&all[1..]), 4), Err(PassReason::NoStore));
-    }
-
-    #[test]
-    fn windows_begin_where_freshness_is_ended() {
-        let windows = "max-age=60, stale-while-revalidate=10, stale-if-error=100";
-        let mut lifetimes = stored(&[("cache-control", windows)], &Rules::default());
-        lifetimes.end_freshness(NOW_S + 5);
-        let until_s = (lifetimes.fresh_until_s, lifetimes.swr_until_s, lifetimes.sie_until_s);
-        assert_eq!(until_s, (NOW_S + 5, NOW_S + 15, NOW_S + 105));
-        let before = lifetimes.clone();
-        lifetimes.end_freshness(NOW_S + 50);
-        assert_eq!(lifetimes, before, "what is stale already gets no longer windows");
     }
 
     fn any_directives() -> impl Strategy<Value = Vec<String>> {

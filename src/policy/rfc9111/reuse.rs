@@ -6,7 +6,6 @@ use crate::http::method::Method;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::control::RequestControl;
-use crate::policy::rfc9111::freshness::current_age_s;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 
 /// What a stored response is good for, now and for this request. `age_s` is its current age
@@ -97,8 +96,8 @@ pub fn judge(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> Verdic
 
 /// As [`judge`], with the rule that decided.
 pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdict, ReuseReason) {
-    let age_s = current_age_s(stored, now_s);
-    let ttl_s = seconds_between(now_s, stored.fresh_until_s);
+    let age_s = stored.current_age_s(now_s);
+    let ttl_s = stored.ttl_s(now_s);
     let why = why(control, stored, now_s, age_s, ttl_s);
     let verdict = match why {
         ReuseReason::Fresh => Verdict::Fresh { age_s, ttl_s },
@@ -172,19 +171,13 @@ fn may_serve_on_error(control: &RequestControl, stored: &Lifetimes, now_s: u64) 
     now_s < stored.sie_until_s.max(until_s)
 }
 
-/// Seconds from `from_s` to `to_s`, negative when that is past.
-fn seconds_between(from_s: u64, to_s: u64) -> i64 {
-    let distance = i64::try_from(to_s.abs_diff(from_s)).unwrap_or(i64::MAX);
-    if to_s >= from_s { distance } else { -distance }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::http::status::Status;
     use crate::policy::purge::surrogate::SurrogateKeys;
+    use crate::policy::rfc9111::freshness::Times;
     use crate::policy::rfc9111::keep::{self, Keep};
-    use crate::policy::rfc9111::lifetimes::Times;
     use crate::policy::rfc9111::rules::Rules;
     use crate::policy::sample::{NOW_S, fields, request};
     use proptest::prelude::*;

@@ -13,8 +13,8 @@ use proptest::test_runner::TestRunner;
 
 use crate::http::fields::Fields;
 use crate::policy::key;
+use crate::policy::rfc9111::freshness::Times;
 use crate::policy::rfc9111::keep::{self, Keep};
-use crate::policy::rfc9111::lifetimes::Times;
 use crate::policy::rfc9111::reuse::{self, Verdict};
 use crate::policy::rfc9111::rules::Rules;
 use crate::policy::sample::{NOW_S, date_text, request, response};
