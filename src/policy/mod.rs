@@ -13,7 +13,7 @@
 //!   Fresh, Stale…  ─▶ answer::answer         │
 //!   Revalidate     ─▶ revalidate::condition ─┴▶ the origin
 //!                        304 ─▶ revalidate::renew ─▶ meta::encode
-//!                        else ─────────────────────────▶ keep::keep ─▶ omit, meta::encode
+//!                        else ─────────────────────────▶ Storable::of ─▶ meta::encode
 //! ```
 //!
 //! Every function names the section that it implements. Where the RFC leaves a choice, the doc

@@ -26,7 +26,6 @@ use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
-use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::origin::fetch::{self, FetchTimes, Response};
 use crate::origin::request::FetchFailure;
@@ -34,8 +33,8 @@ use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::freshness::Times;
-use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::omit::Omit;
+use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
 use crate::proxy::job::Job;
 use crate::proxy::part_fill::is_part;
@@ -166,12 +165,11 @@ impl Fill {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let job = &self.job;
         let (asked, times, head) = (&job.request.fields, times(response.times), &response.head);
-        // Whatever the client's method was, the origin was asked by GET.
-        let verdict =
-            keep::judge(Method::Get, asked, head.status, &head.fields, &times, &job.rules);
-        let (mut lifetimes, omit) = match verdict {
-            Keep::Store { lifetimes, omit } => (lifetimes, omit),
-            Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
+        // Whatever the method of the client was, the origin was asked with GET.
+        let storable = Storable::of(asked, head.status, &head.fields, &times, &job.rules);
+        let Storable { mut lifetimes, omit } = match storable {
+            Ok(storable) => storable,
+            Err(reason) => return self.pass(reason, response, Vec::new()),
         };
         // It would take the place of what may yet serve instead.
         if job.outlasts(response.head.status) {

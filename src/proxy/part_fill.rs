@@ -15,15 +15,14 @@ use crate::cache::part_list::{self, PART_STATUS};
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
-use crate::http::method::Method;
 use crate::http::range::Spec;
 use crate::http::status::Status;
 use crate::origin::fetch::{Question, Response};
 use crate::policy::key::Key;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::partial::{self, Extent, Fit, PartList, Piece, Stored};
+use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::fill::{self, Fill};
 use crate::proxy::job::Job;
 use crate::proxy::pass;
@@ -109,10 +108,10 @@ impl Fill {
         };
         let (asked, times) = (&self.job.request.fields, fill::times(response.times));
         let (rules, whole) = (&self.job.rules, Status(200));
-        let verdict = keep::judge(Method::Get, asked, whole, &response.head.fields, &times, rules);
-        let (mut lifetimes, omit) = match verdict {
-            Keep::Store { lifetimes, omit } => (lifetimes, omit),
-            Keep::Pass(reason) => return self.pass(reason, response, Vec::new()),
+        let storable = Storable::of(asked, whole, &response.head.fields, &times, rules);
+        let Storable { mut lifetimes, omit } = match storable {
+            Ok(storable) => storable,
+            Err(reason) => return self.pass(reason, response, Vec::new()),
         };
         lifetimes.surrogates = self.surrogates(&response.head.fields);
         let bytes = match piece.extent {

@@ -17,8 +17,8 @@ use crate::origin::fetch::Response;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::rfc9111::control::ResponseControl;
 use crate::policy::rfc9111::invalidate::resolve;
-use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::rules::Rules;
+use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::adopt::Leased;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
@@ -50,8 +50,8 @@ impl<C: Client> Exchange<'_, C> {
         }
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let (asked, times) = (&self.request.fields, fill::times(response.times));
-        let kept = keep::judge(Method::Get, asked, Status(200), &fields, &times, &rules);
-        let Keep::Store { mut lifetimes, omit } = kept else { return Ok((read, false)) };
+        let storable = Storable::of(asked, Status(200), &fields, &times, &rules);
+        let Ok(Storable { mut lifetimes, omit }) = storable else { return Ok((read, false)) };
         lifetimes.surrogates = self.surrogates(&fields, purge_epoch);
         let found = lookup::look_up(&cache, &rules.key, scheme, self.request).await;
         // A GET that comes from now on waits for this, and what invalidates it is noted.
@@ -74,8 +74,7 @@ impl<C: Client> Exchange<'_, C> {
 
 /// Whether the answer to this POST is what a GET of the same URI would have: a 200 whose
 /// Content-Location is the target itself (RFC 9110 section 8.7), and whose lifetime the origin
-/// states. Whether it may be stored at all is asked of [`keep::judge`], with [`Method::Get`], as of
-/// any other.
+/// states. Whether it may be stored at all, [`Storable::of`] says, as for any other.
 fn answers_get(
     scheme: Scheme,
     request: &RequestHead,

@@ -10,7 +10,7 @@ pub mod rules;
 pub mod freshness;
 pub mod lifetimes;
 pub mod omit;
-pub mod keep;
+pub mod storable;
 pub mod reuse;
 pub mod hold;
 pub mod answer;

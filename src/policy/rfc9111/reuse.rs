@@ -177,8 +177,8 @@ mod tests {
     use crate::http::status::Status;
     use crate::policy::purge::surrogate::SurrogateKeys;
     use crate::policy::rfc9111::freshness::Times;
-    use crate::policy::rfc9111::keep::{self, Keep};
     use crate::policy::rfc9111::rules::Rules;
+    use crate::policy::rfc9111::storable::Storable;
     use crate::policy::sample::{NOW_S, fields, request};
     use proptest::prelude::*;
 
@@ -186,11 +186,8 @@ mod tests {
     fn stored(control: &str) -> Lifetimes {
         let times = Times { requested_s: NOW_S, received_s: NOW_S };
         let response = fields(&[("etag", "\"x\""), ("cache-control", control)]);
-        let asked = fields(&[]);
-        match keep::judge(Method::Get, &asked, Status(200), &response, &times, &Rules::default()) {
-            Keep::Store { lifetimes, .. } => lifetimes,
-            Keep::Pass(reason) => panic!("{control}: {reason:?}"),
-        }
+        let found = Storable::of(&fields(&[]), Status(200), &response, &times, &Rules::default());
+        found.unwrap().lifetimes
     }
 
     /// The verdict in short, this many seconds later.
@@ -402,9 +399,8 @@ mod tests {
             ]);
             let times = Times { requested_s: NOW_S - delay_s, received_s: NOW_S };
             let none = fields(&[]);
-            let kept =
-                keep::judge(Method::Get, &none, Status(200), &response, &times, &Rules::default());
-            let Keep::Store { lifetimes, .. } = kept else { panic!("{control} is not stored") };
+            let found = Storable::of(&none, Status(200), &response, &times, &Rules::default());
+            let lifetimes = found.unwrap().lifetimes;
             let found = judge(&RequestControl::default(), &lifetimes, NOW_S + later_s);
             let age_s = age + delay_s + later_s;
             if age_s < max_age {

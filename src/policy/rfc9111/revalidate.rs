@@ -4,16 +4,15 @@ use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::hop;
-use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::freshness::{Times, last_modified_s};
-use crate::policy::rfc9111::keep::{self, Keep};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::partial;
 use crate::policy::rfc9111::rules::{Rules, SetCookie};
+use crate::policy::rfc9111::storable::Storable;
 
 /// Makes the fetch ask for the whole response, whatever part or condition the client named: a
 /// client's own conditions are answered from what was fetched (RFC 9111 section 4.3.1).
@@ -139,15 +138,10 @@ pub fn renew(
     let mut fields = merge(stored, fresh, rules);
     // Parts are stored for what they are parts of.
     let status = if status == Status(206) { Status(200) } else { status };
-    match keep::judge(Method::Get, request, status, &fields, times, rules) {
-        Keep::Store { lifetimes: new, omit } => {
-            fields.remove("age");
-            // What chose it before chooses it still.
-            let lifetimes = Lifetimes { vary: lifetimes.vary.clone(), ..new };
-            Ok(Renewed { fields, lifetimes, omit })
-        }
-        Keep::Pass(reason) => Err(reason),
-    }
+    let Storable { lifetimes: new, omit } = Storable::of(request, status, &fields, times, rules)?;
+    fields.remove("age");
+    // The request fields that chose it are the same.
+    Ok(Renewed { fields, lifetimes: Lifetimes { vary: lifetimes.vary.clone(), ..new }, omit })
 }
 
 /// Fields of a request that ask for less than the whole response (RFC 9110 sections 13.1, 14.2).

@@ -1,8 +1,6 @@
-//! May a response be stored, and for how long is it good: RFC 9111 sections 3 and 4.2.
+//! Which responses may be stored, RFC 9111 section 3.
 
 use crate::http::fields::Fields;
-use crate::http::head::{RequestHead, ResponseHead};
-use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::reason::pass::PassReason;
@@ -14,111 +12,85 @@ use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::rules::{Rules, SetCookie};
 use crate::policy::rfc9111::scope::Scope;
 
-/// What is to become of a response.
+/// What is stored of a response, beside its fields and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Store it.
-    Store {
-        /// For how long it is good for what.
-        lifetimes: Lifetimes,
-        /// The fields to store it without.
-        omit: Omit,
-    },
-    /// Hand it on and store nothing.
-    Pass(PassReason),
+pub struct Storable {
+    /// How long it is good.
+    pub lifetimes: Lifetimes,
+    /// The fields that are not stored.
+    pub omit: Omit,
 }
 
-/// Whether the response to this request, as it was sent to the origin, may be stored (RFC 9111
-/// section 3), and for how long it is good.
-pub fn keep(request: &RequestHead, response: &ResponseHead, times: &Times, rules: &Rules) -> Keep {
-    judge(request.method, &request.fields, response.status, &response.fields, times, rules)
-}
-
-/// As [`keep`], from the parts that count. A fetch on the cache's own behalf says
-/// [`Method::Get`]; after a 304 the status and the fields are those of the stored response after
-/// merging (RFC 9111 section 4.3.4).
-pub fn judge(
-    method: Method,
-    request: &Fields,
-    status: Status,
-    response: &Fields,
-    times: &Times,
-    rules: &Rules,
-) -> Keep {
-    let response = &*rules.heeded(response);
-    let control = ResponseControl::of(response);
-    let mut omit = Omit::of(response);
-    if rules.set_cookie == SetCookie::Strip && response.contains("set-cookie") {
-        omit.add(b"set-cookie");
-    }
-    if let Err(reason) = may_store(method, request, status, response, &control, &omit, rules) {
-        return Keep::Pass(reason);
-    }
-    let vary = VaryNames::of(response, &rules.vary_ignored, rules.key.chosen.as_ref());
-    match vary.and_then(|vary| {
+impl Storable {
+    /// Whether the response to a GET may be stored. The request has the fields that were sent to
+    /// the origin. After a 304, the status and the fields of the response are those of the stored
+    /// one after the merge (RFC 9111 section 4.3.4).
+    ///
+    /// # Errors
+    ///
+    /// Why it may not.
+    pub fn of(
+        request: &Fields,
+        status: Status,
+        response: &Fields,
+        times: &Times,
+        rules: &Rules,
+    ) -> Result<Self, PassReason> {
+        let response = &*rules.heeded(response);
+        let control = ResponseControl::of(response);
+        if !is_whole(status) || control.must_understand && !is_understood(status) {
+            return Err(PassReason::Status);
+        }
+        if RequestControl::of(request).no_store {
+            return Err(PassReason::RequestNoStore);
+        }
+        // Section 5.2.2.3: with must-understand, no-store is for statuses that are not understood.
+        if control.no_store && !control.must_understand {
+            return Err(PassReason::NoStore);
+        }
+        if control.private == Scope::Whole {
+            return Err(PassReason::Private);
+        }
+        if request.contains("authorization") && !control.allows_authorized() {
+            return Err(PassReason::Authorization);
+        }
+        let mut omit = Omit::of(response);
+        if response.contains("set-cookie") {
+            match rules.set_cookie {
+                SetCookie::Strip => omit.add(b"set-cookie"),
+                SetCookie::Pass if !omit.contains(b"set-cookie") => {
+                    return Err(PassReason::SetCookie);
+                }
+                SetCookie::Pass | SetCookie::Store => {}
+            }
+        }
+        let vary = VaryNames::of(response, &rules.vary_ignored, rules.key.chosen.as_ref())?;
         let lifetimes = Lifetimes::of(status, response, &control, times, rules)?;
-        Ok(Lifetimes { vary, ..lifetimes })
-    }) {
-        Ok(lifetimes) => Keep::Store { lifetimes, omit },
-        Err(reason) => Keep::Pass(reason),
+        Ok(Self { lifetimes: Lifetimes { vary, ..lifetimes }, omit })
     }
-}
-
-/// Everything in RFC 9111 section 3 but the question of a lifetime.
-fn may_store(
-    method: Method,
-    request: &Fields,
-    status: Status,
-    response: &Fields,
-    control: &ResponseControl,
-    omit: &Omit,
-    rules: &Rules,
-) -> Result<(), PassReason> {
-    if method != Method::Get {
-        return Err(PassReason::Method);
-    }
-    if !is_whole(status) || control.must_understand && !is_understood(status) {
-        return Err(PassReason::Status);
-    }
-    if RequestControl::of(request).no_store {
-        return Err(PassReason::RequestNoStore);
-    }
-    // Section 5.2.2.3: a status that is understood outweighs the no-store beside must-understand.
-    if control.no_store && !control.must_understand {
-        return Err(PassReason::NoStore);
-    }
-    if control.private == Scope::Whole {
-        return Err(PassReason::Private);
-    }
-    if request.contains("authorization") && !control.allows_authorized() {
-        return Err(PassReason::Authorization);
-    }
-    let sets_cookie = response.contains("set-cookie") && !omit.contains(b"set-cookie");
-    if sets_cookie && rules.set_cookie != SetCookie::Store {
-        return Err(PassReason::SetCookie);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::sample::{NOW_S, date_text, request, response};
+    use crate::policy::sample::{NOW_S, date_text, fields};
     use proptest::prelude::*;
 
     type List<'a> = &'a [(&'a str, &'a str)];
 
     const TIMES: Times = Times { requested_s: NOW_S, received_s: NOW_S };
 
-    fn kept(asked: &[(&str, &str)], status: u16, list: &[(&str, &str)], rules: &Rules) -> Keep {
-        keep(&request("GET", asked), &response(status, list), &TIMES, rules)
+    fn storable(
+        asked: &[(&str, &str)],
+        status: u16,
+        list: &[(&str, &str)],
+        rules: &Rules,
+    ) -> Result<Storable, PassReason> {
+        Storable::of(&fields(asked), Status(status), &fields(list), &TIMES, rules)
     }
 
     fn reason(asked: &[(&str, &str)], status: u16, list: &[(&str, &str)]) -> Option<PassReason> {
-        match kept(asked, status, list, &Rules::default()) {
-            Keep::Store { .. } => None,
-            Keep::Pass(reason) => Some(reason),
-        }
+        storable(asked, status, list, &Rules::default()).err()
     }
 
     #[test]
@@ -179,11 +151,6 @@ mod tests {
         for (asked, list, expected) in cases {
             assert_eq!(reason(asked, 200, list), *expected, "{asked:?} {list:?}");
         }
-        for method in ["HEAD", "POST", "PUT", "OPTIONS", "BREW"] {
-            let response = response(200, &[cc("max-age=60")]);
-            let found = keep(&request(method, &[]), &response, &TIMES, &Rules::default());
-            assert_eq!(found, Keep::Pass(R::Method), "{method}");
-        }
     }
 
     #[test]
@@ -191,9 +158,7 @@ mod tests {
         let list = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
         for (set_cookie, is_omitted) in [(SetCookie::Store, false), (SetCookie::Strip, true)] {
             let rules = Rules { set_cookie, ..Rules::default() };
-            let Keep::Store { lifetimes, omit } = kept(&[], 200, &list, &rules) else {
-                panic!("{set_cookie:?}")
-            };
+            let Storable { lifetimes, omit } = storable(&[], 200, &list, &rules).unwrap();
             assert_eq!(lifetimes.fresh_until_s, NOW_S + 60);
             assert_eq!(omit.contains(b"Set-Cookie"), is_omitted);
         }
@@ -213,9 +178,9 @@ mod tests {
             Rules { ignored, heuristic_max_s: 7, ..Rules::default() }
         };
         let all = ["cache-control", "expires", "vary"];
-        let reason = |rules: &Rules, n: usize| match kept(&[], 200, &list[..n], rules) {
-            Keep::Store { lifetimes, .. } => Ok(lifetimes.fresh_until_s - NOW_S),
-            Keep::Pass(reason) => Err(reason),
+        let reason = |rules: &Rules, n: usize| {
+            let storable = storable(&[], 200, &list[..n], rules)?;
+            Ok(storable.lifetimes.fresh_until_s - NOW_S)
         };
         assert_eq!(reason(&ignored(&all), 4), Ok(7));
         assert_eq!(reason(&ignored(&all), 5), Err(PassReason::SetCookie));
@@ -280,10 +245,10 @@ mod tests {
                 list.push(("age", age));
             }
             let times = Times { requested_s: NOW_S - late_s, received_s: NOW_S };
-            let head = response(200, &list);
-            if let Keep::Store { lifetimes, .. } =
-                keep(&request("GET", &[]), &head, &times, &Rules::default())
-            {
+            let found = Storable::of(
+                &fields(&[]), Status(200), &fields(&list), &times, &Rules::default(),
+            );
+            if let Ok(Storable { lifetimes, .. }) = found {
                 prop_assert!(lifetimes.fresh_until_s <= lifetimes.swr_until_s);
                 prop_assert!(lifetimes.fresh_until_s <= lifetimes.sie_until_s);
                 prop_assert!(lifetimes.fresh_until_s <= NOW_S + (1 << 31));
