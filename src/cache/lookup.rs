@@ -18,7 +18,7 @@ use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::hop;
 use crate::http::scheme::Scheme;
-use crate::policy::decide::Held;
+use crate::policy::decide::Cached;
 use crate::policy::key::components::KeyParts;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::key::{self, Key};
@@ -124,11 +124,11 @@ pub struct Found {
 
 impl Found {
     /// As the policy sees it.
-    pub fn held(&self) -> Held<'_> {
+    pub fn held(&self) -> Cached<'_> {
         match &self.what {
-            What::Nothing => Held::Nothing { has_variants: self.marker.is_some() },
-            What::Pass => Held::Note,
-            What::Object(object) => Held::Object(&object.lifetimes),
+            What::Nothing => Cached::Miss { has_variants: self.marker.is_some() },
+            What::Pass => Cached::HitForMiss,
+            What::Object(object) => Cached::Stored(&object.lifetimes),
         }
     }
 

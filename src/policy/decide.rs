@@ -2,7 +2,7 @@
 //! an exchange follows and that `ktrix explain` tells.
 //!
 //! ```text
-//! own_answer ─ some ─▶ answered by ktrix itself
+//! synthetic_answer ─ some ─▶ answered by ktrix itself
 //!     │ none
 //! route ─▶ may_look_up ─ no ─▶ pass
 //!     │ yes
@@ -19,12 +19,12 @@ use crate::policy::reason::pass::PassReason;
 use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::control::RequestControl;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::policy::rfc9111::reuse::{self, Verdict};
+use crate::policy::rfc9111::reuse;
 use crate::policy::rfc9111::rules::Rules;
 
 /// An answer of ktrix's own, whatever the configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnAnswer {
+pub struct SyntheticAnswer {
     /// Its status.
     pub status: Status,
     /// What it says.
@@ -33,8 +33,8 @@ pub struct OwnAnswer {
 
 /// The answer to a request that goes nowhere: OPTIONS at its last hop (RFC 9110 section 7.6.2),
 /// and the methods that are not offered.
-pub fn own_answer(request: &RequestHead) -> Option<OwnAnswer> {
-    let own = |status, text| Some(OwnAnswer { status: Status(status), text });
+pub fn synthetic_answer(request: &RequestHead) -> Option<SyntheticAnswer> {
+    let own = |status, text| Some(SyntheticAnswer { status: Status(status), text });
     match request.method {
         Method::Options if forward::max_forwards(request) == Some(0) => {
             own(200, "this is as far as the request goes")
@@ -55,18 +55,18 @@ pub fn may_look_up(request: &RequestHead, rules: &Rules) -> Result<(), PassReaso
     reuse::may_look_up(request).and_then(|()| rules.may_look_up(request))
 }
 
-/// What the cache has under the name of a request.
+/// What the cache has for a request.
 #[derive(Clone, Copy, Debug)]
-pub enum Held<'a> {
-    /// Nothing.
-    Nothing {
-        /// There are variants under its key, which other requests choose.
+pub enum Cached<'a> {
+    /// Nothing that the request selects.
+    Miss {
+        /// Other requests select variants of the same key.
         has_variants: bool,
     },
-    /// A note that the answer is not to be stored.
-    Note,
-    /// A stored response.
-    Object(&'a Lifetimes),
+    /// A mark that the last response could not be stored.
+    HitForMiss,
+    /// A stored response, fresh or stale.
+    Stored(&'a Lifetimes),
 }
 
 /// What is to be done.
@@ -94,52 +94,54 @@ pub enum Action {
     },
 }
 
-/// What to do with a request that [`may_look_up`], and the rule that decided about what is stored.
+/// What to do with a request that [`may_look_up`], and the rule that decided about the stored
+/// response.
 pub fn decide(
     request: &RequestHead,
-    held: Held<'_>,
+    found: Cached<'_>,
     rules: &Rules,
     now_s: u64,
 ) -> (Action, Option<ReuseReason>) {
-    let lifetimes = match held {
-        Held::Note => return (Action::Pass(PassReason::Remembered), None),
-        Held::Nothing { has_variants } => return (without(request, has_variants), None),
-        Held::Object(lifetimes) => lifetimes,
+    let stored = match found {
+        Cached::HitForMiss => return (Action::Pass(PassReason::Remembered), None),
+        Cached::Miss { has_variants } => return (on_miss(request, has_variants), None),
+        Cached::Stored(stored) => stored,
     };
-    let (verdict, why) = weigh(request, lifetimes, rules, now_s);
-    let answer = |verdict, ttl_s, refreshes| Action::Answer { verdict, ttl_s, refreshes };
-    let action = match verdict {
-        Verdict::Fresh { ttl_s, .. } => answer(CacheVerdict::Hit, ttl_s, false),
-        Verdict::Stale { ttl_s, .. } => answer(CacheVerdict::Stale, ttl_s, false),
-        Verdict::StaleWhileRevalidate { ttl_s, .. } => answer(CacheVerdict::Stale, ttl_s, true),
-        Verdict::OnlyIfCached => Action::NotCached,
-        Verdict::Unusable(reason) => Action::Pass(reason),
-        // What answers a HEAD has no body to store.
-        Verdict::Revalidate { .. } if request.method == Method::Head => {
-            Action::Pass(PassReason::Method)
-        }
-        Verdict::Revalidate { ttl_s, may_serve_on_error, .. } => {
-            let is_fresh = ttl_s > 0 && !lifetimes.no_cache;
-            let fwd = if is_fresh { Fwd::Request } else { Fwd::Stale };
+    let (control, is_refresh_if) = control(request, rules);
+    let reason = match reuse::reason(&control, stored, now_s) {
+        ReuseReason::RequestNoCache if is_refresh_if => ReuseReason::RefreshIf,
+        reason => reason,
+    };
+    let ttl_s = stored.ttl_s(now_s);
+    let answer = |verdict, refreshes| Action::Answer { verdict, ttl_s, refreshes };
+    let action = match reason {
+        ReuseReason::Fresh => answer(CacheVerdict::Hit, false),
+        ReuseReason::MaxStale => answer(CacheVerdict::Stale, false),
+        ReuseReason::StaleWhileRevalidate => answer(CacheVerdict::Stale, true),
+        _ if control.only_if_cached => Action::NotCached,
+        // The response to a HEAD has no body to store.
+        _ if request.method == Method::Head => Action::Pass(PassReason::Method),
+        _ => {
+            let fwd = if ttl_s > 0 && !stored.no_cache { Fwd::Request } else { Fwd::Stale };
+            let may_serve_on_error = reuse::may_serve_on_error(&control, stored, now_s);
             Action::Fill { fwd, may_serve_on_error }
         }
     };
-    (action, Some(why))
+    (action, Some(reason))
 }
 
-/// Whether a stored response may answer a request that is sent on in spite of it, should the origin
-/// fail (RFC 5861 section 4).
+/// Whether a stored response may answer a request that is forwarded all the same, if the origin
+/// fails (RFC 5861 section 4).
 pub fn may_serve_on_error(
     request: &RequestHead,
     stored: &Lifetimes,
     rules: &Rules,
     now_s: u64,
 ) -> bool {
-    let (verdict, _) = weigh(request, stored, rules, now_s);
-    matches!(verdict, Verdict::Revalidate { may_serve_on_error: true, .. })
+    reuse::may_serve_on_error(&control(request, rules).0, stored, now_s)
 }
 
-fn without(request: &RequestHead, has_variants: bool) -> Action {
+fn on_miss(request: &RequestHead, has_variants: bool) -> Action {
     if reuse::wants_only_cached(request) {
         return Action::NotCached;
     }
@@ -150,22 +152,12 @@ fn without(request: &RequestHead, has_variants: bool) -> Action {
     Action::Fill { fwd, may_serve_on_error: false }
 }
 
-/// How a stored response stands to a request and to what the operator says of it.
-fn weigh(
-    request: &RequestHead,
-    stored: &Lifetimes,
-    rules: &Rules,
-    now_s: u64,
-) -> (Verdict, ReuseReason) {
-    let asked = RequestControl::of(&request.fields);
-    let refreshes = rules.refreshes(request);
-    let control = RequestControl { no_cache: asked.no_cache || refreshes, ..asked };
-    match reuse::weigh(&control, stored, now_s) {
-        (verdict, ReuseReason::RequestNoCache) if !asked.no_cache => {
-            (verdict, ReuseReason::RefreshIf)
-        }
-        weighed => weighed,
-    }
+/// The directives of a request, with `no-cache` where `refresh-if` asks for it, and whether only
+/// `refresh-if` does.
+fn control(request: &RequestHead, rules: &Rules) -> (RequestControl, bool) {
+    let control = RequestControl::of(&request.fields);
+    let is_refresh_if = !control.no_cache && rules.refreshes(request);
+    (RequestControl { no_cache: control.no_cache || is_refresh_if, ..control }, is_refresh_if)
 }
 
 #[cfg(test)]
@@ -185,8 +177,8 @@ mod tests {
         }
     }
 
-    fn found(asked: &[(&str, &str)], held: Held<'_>) -> Action {
-        decide(&request("GET", asked), held, &Rules::default(), NOW_S).0
+    fn action(asked: &[(&str, &str)], found: Cached<'_>) -> Action {
+        decide(&request("GET", asked), found, &Rules::default(), NOW_S).0
     }
 
     #[test]
@@ -194,36 +186,41 @@ mod tests {
         let no_cache = [("cache-control", "no-cache")];
         let only = [("cache-control", "only-if-cached")];
         let (fresh, swr, sie) = (lifetimes(5), lifetimes(-5), lifetimes(-15));
-        let nothing = Held::Nothing { has_variants: false };
+        let nothing = Cached::Miss { has_variants: false };
         let fill = |fwd, may_serve_on_error| Action::Fill { fwd, may_serve_on_error };
         let stale = CacheVerdict::Stale;
-        type Case<'a> = (&'a [(&'a str, &'a str)], Held<'a>, Action);
+        type Case<'a> = (&'a [(&'a str, &'a str)], Cached<'a>, Action);
         let cases: &[Case<'_>] = &[
             (&[], nothing, fill(Fwd::UriMiss, false)),
-            (&[], Held::Nothing { has_variants: true }, fill(Fwd::VaryMiss, false)),
+            (&[], Cached::Miss { has_variants: true }, fill(Fwd::VaryMiss, false)),
             (&only, nothing, Action::NotCached),
-            (&[], Held::Note, Action::Pass(PassReason::Remembered)),
+            (&[], Cached::HitForMiss, Action::Pass(PassReason::Remembered)),
             (
                 &[],
-                Held::Object(&fresh),
+                Cached::Stored(&fresh),
                 Action::Answer { verdict: CacheVerdict::Hit, ttl_s: 5, refreshes: false },
             ),
-            (&no_cache, Held::Object(&fresh), fill(Fwd::Request, false)),
+            (&no_cache, Cached::Stored(&fresh), fill(Fwd::Request, false)),
             (
                 &[],
-                Held::Object(&swr),
+                Cached::Stored(&swr),
                 Action::Answer { verdict: stale, ttl_s: -5, refreshes: true },
             ),
             (
                 &[("cache-control", "max-stale")],
-                Held::Object(&sie),
+                Cached::Stored(&sie),
                 Action::Answer { verdict: stale, ttl_s: -15, refreshes: false },
             ),
-            (&[], Held::Object(&sie), fill(Fwd::Stale, true)),
-            (&only, Held::Object(&sie), Action::NotCached),
+            (&[], Cached::Stored(&sie), fill(Fwd::Stale, true)),
+            (&only, Cached::Stored(&sie), Action::NotCached),
+            (
+                &only,
+                Cached::Stored(&swr),
+                Action::Answer { verdict: stale, ttl_s: -5, refreshes: true },
+            ),
         ];
-        for (asked, held, expected) in cases {
-            assert_eq!(found(asked, *held), *expected, "{asked:?} {held:?}");
+        for (asked, lookup, expected) in cases {
+            assert_eq!(action(asked, *lookup), *expected, "{asked:?} {lookup:?}");
         }
     }
 
@@ -232,10 +229,10 @@ mod tests {
         let (fresh, stale) = (lifetimes(5), lifetimes(-50));
         let head = request("HEAD", &[]);
         let rules = Rules::default();
-        let of = |held| decide(&head, held, &rules, NOW_S).0;
-        assert!(matches!(of(Held::Object(&fresh)), Action::Answer { .. }));
-        for held in [Held::Object(&stale), Held::Nothing { has_variants: false }] {
-            assert_eq!(of(held), Action::Pass(PassReason::Method));
+        let of = |found| decide(&head, found, &rules, NOW_S).0;
+        assert!(matches!(of(Cached::Stored(&fresh)), Action::Answer { .. }));
+        for found in [Cached::Stored(&stale), Cached::Miss { has_variants: false }] {
+            assert_eq!(of(found), Action::Pass(PassReason::Method));
         }
     }
 
@@ -251,7 +248,7 @@ mod tests {
         assert_eq!(may_look_up(&asked, &rules), Err(PassReason::PassIf));
         let asked = request("GET", &[("x-preview", "1")]);
         assert_eq!(may_look_up(&asked, &rules), Ok(()));
-        let found = decide(&asked, Held::Object(&lifetimes(5)), &rules, NOW_S);
+        let found = decide(&asked, Cached::Stored(&lifetimes(5)), &rules, NOW_S);
         let fill = Action::Fill { fwd: Fwd::Request, may_serve_on_error: false };
         assert_eq!(found, (fill, Some(ReuseReason::RefreshIf)));
     }
@@ -259,7 +256,7 @@ mod tests {
     #[test]
     fn some_requests_go_nowhere() {
         let status = |method: &str, list: &[(&str, &str)]| {
-            own_answer(&request(method, list)).map(|own| own.status.0)
+            synthetic_answer(&request(method, list)).map(|own| own.status.0)
         };
         assert_eq!(status("OPTIONS", &[("max-forwards", "0")]), Some(200));
         assert_eq!(status("OPTIONS", &[("max-forwards", "1")]), None);

@@ -89,7 +89,7 @@ impl<C: Client> Exchange<'_, C> {
     /// # Errors
     /// Why the client's connection must end.
     pub async fn run(mut self) -> Result<(), CloseReason> {
-        if let Some(own) = decide::own_answer(self.request) {
+        if let Some(own) = decide::synthetic_answer(self.request) {
             let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
             return self.own(own.status, own.text, &extra).await;
         }

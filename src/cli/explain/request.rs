@@ -12,7 +12,7 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::http::path;
 use crate::http::status::Status;
-use crate::policy::decide::{may_look_up, own_answer};
+use crate::policy::decide::{may_look_up, synthetic_answer};
 use crate::policy::reason::pass::PassReason;
 
 impl Explainer<'_> {
@@ -33,7 +33,7 @@ impl Explainer<'_> {
         self.add_rfc_step("request", line, "RFC 9112 section 3");
         let authority = printable(head.authority());
         self.add_rfc_step("host", authority, "RFC 9112 section 3.3");
-        if let Some(own) = own_answer(&head) {
+        if let Some(own) = synthetic_answer(&head) {
             self.add_rfc_step("method", own.text, "RFC 9110 section 9.3");
             return Err(Outcome::own(own.status, "method"));
         }

@@ -22,7 +22,7 @@ use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
-use crate::policy::decide::{Action, Held, decide};
+use crate::policy::decide::{Action, Cached, decide};
 use crate::policy::key::components::KeyParts;
 use crate::policy::meta;
 use crate::policy::reason::reuse::ReuseReason;
@@ -62,7 +62,7 @@ impl Explainer<'_> {
         self.add_step("md5", name.key.to_string(), None);
         let Some(cache) = self.cache else {
             self.add_step("stored", "nothing: there is no index yet", None);
-            let nothing = Held::Nothing { has_variants: false };
+            let nothing = Cached::Miss { has_variants: false };
             let (action, why) = decide(&routed.head, nothing, &routed.rules, self.now_s);
             return Ok(self.explain_action(routed, action, why, None, None));
         };
@@ -85,15 +85,15 @@ impl Explainer<'_> {
         if let Some(response) = &response {
             self.explain_freshness(routed, response);
         }
-        let held = match &response {
-            Some(response) => Held::Object(&response.lifetimes),
-            None if is_hit_for_miss => Held::Note,
-            None => Held::Nothing { has_variants: found.marker.is_some() },
+        let cached = match &response {
+            Some(response) => Cached::Stored(&response.lifetimes),
+            None if is_hit_for_miss => Cached::HitForMiss,
+            None => Cached::Miss { has_variants: found.marker.is_some() },
         };
         if inspected.is_none() {
             self.add_rfc_step("stored", "nothing", "RFC 9111 section 4");
         }
-        let (action, why) = decide(&routed.head, held, &routed.rules, self.now_s);
+        let (action, why) = decide(&routed.head, cached, &routed.rules, self.now_s);
         if let Some(Response { parts: Some(parts), fields, .. }) = &response
             && matches!(action, Action::Answer { .. } | Action::Fill { .. })
         {
@@ -125,8 +125,8 @@ impl Explainer<'_> {
         self.add_step("md5", name.key.to_string(), None);
         let response = self.response(cache, &inspected).filter(|it| it.parts.is_none());
         let made = response.and_then(|response| {
-            let held = Held::Object(&response.lifetimes);
-            let (action, why) = decide(&routed.head, held, &routed.rules, self.now_s);
+            let cached = Cached::Stored(&response.lifetimes);
+            let (action, why) = decide(&routed.head, cached, &routed.rules, self.now_s);
             is_hit(action).then_some((action, why, response))
         });
         let Some((action, why, response)) = made else {

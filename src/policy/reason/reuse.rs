@@ -1,7 +1,7 @@
 //! Why a stored response answers a request, or has to be validated first.
 
 reasons! {
-    /// The rule that decided a [`crate::policy::rfc9111::reuse::Verdict`].
+    /// The rule by which a stored response answers a request, or is validated first.
     ReuseReason {
         /// The section that contains the rule, or one like it where the operator decides.
         section: &'static str,

@@ -1,4 +1,4 @@
-//! May a stored response answer this request: RFC 9111 sections 4 and 5.2.1.
+//! Which stored responses may answer a request, RFC 9111 sections 4 and 5.2.1.
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::head::{BodyLength, RequestHead};
@@ -8,49 +8,8 @@ use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::control::RequestControl;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 
-/// What a stored response is good for, now and for this request. `age_s` is its current age
-/// (RFC 9111 section 4.2.3), `ttl_s` the freshness left, negative when stale; both in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Answer with it.
-    Fresh {
-        /// Current age.
-        age_s: u64,
-        /// Freshness left.
-        ttl_s: i64,
-    },
-    /// Stale, but the client takes it (`max-stale`): answer with it.
-    Stale {
-        /// Current age.
-        age_s: u64,
-        /// Freshness left, not positive.
-        ttl_s: i64,
-    },
-    /// Stale, but the origin allows it while it is validated: answer with it, and validate.
-    StaleWhileRevalidate {
-        /// Current age.
-        age_s: u64,
-        /// Freshness left, not positive.
-        ttl_s: i64,
-    },
-    /// Ask the origin first.
-    Revalidate {
-        /// Current age.
-        age_s: u64,
-        /// Freshness left; positive when it is fresh and the client wants it fresher.
-        ttl_s: i64,
-        /// It may be served should the origin fail (RFC 5861 section 4).
-        may_serve_on_error: bool,
-    },
-    /// It would have to be validated, but the client wants no forwarding: answer 504 (RFC 9111
-    /// section 5.2.1.7).
-    OnlyIfCached,
-    /// This request is nothing for the cache.
-    Unusable(PassReason),
-}
-
-/// Whether a request may be answered from the cache at all: a GET or HEAD without body and
-/// without conditions that only the origin may judge (RFC 9111 sections 4 and 4.3.2).
+/// Whether a request may be answered from the cache at all: a GET or HEAD without a body and
+/// without conditions that only the origin may evaluate (RFC 9111 sections 4 and 4.3.2).
 ///
 /// # Errors
 ///
@@ -62,75 +21,38 @@ pub fn may_look_up(request: &RequestHead) -> Result<(), PassReason> {
     if !matches!(request.length, BodyLength::None | BodyLength::Known(0)) {
         return Err(PassReason::RequestBody);
     }
-    let is_origins = |name: &[u8]| match name.len() {
+    let is_precondition = |name: &[u8]| match name.len() {
         8 => eq_ignore_case(name, b"if-match"),
         19 => eq_ignore_case(name, b"if-unmodified-since"),
         _ => false,
     };
-    if request.fields.iter().any(|(name, _)| is_origins(name)) {
+    if request.fields.iter().any(|(name, _)| is_precondition(name)) {
         return Err(PassReason::Precondition);
     }
     Ok(())
 }
 
-/// Whether a request with nothing usable stored must be answered with 504 instead of being
-/// forwarded (RFC 9111 section 5.2.1.7).
+/// Whether a request must be answered with 504 instead of being forwarded (RFC 9111 section
+/// 5.2.1.7).
 pub fn wants_only_cached(request: &RequestHead) -> bool {
     RequestControl::of(&request.fields).only_if_cached
 }
 
-/// What a stored response is good for, for this request (RFC 9111 section 4). It is taken to be
-/// the variant that the request chose.
-pub fn reuse(request: &RequestHead, stored: &Lifetimes, now_s: u64) -> Verdict {
-    match may_look_up(request) {
-        Ok(()) => judge(&RequestControl::of(&request.fields), stored, now_s),
-        Err(reason) => Verdict::Unusable(reason),
-    }
-}
-
-/// As [`reuse`], for a request that may be looked up and asks for this. With the default
-/// [`RequestControl`] the client's wishes are not heard, which RFC 9111 section 5.2.1 permits.
-pub fn judge(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> Verdict {
-    weigh(control, stored, now_s).0
-}
-
-/// As [`judge`], with the rule that decided.
-pub fn weigh(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> (Verdict, ReuseReason) {
-    let age_s = stored.current_age_s(now_s);
-    let ttl_s = stored.ttl_s(now_s);
-    let why = why(control, stored, now_s, age_s, ttl_s);
-    let verdict = match why {
-        ReuseReason::Fresh => Verdict::Fresh { age_s, ttl_s },
-        ReuseReason::StaleWhileRevalidate => Verdict::StaleWhileRevalidate { age_s, ttl_s },
-        ReuseReason::MaxStale => Verdict::Stale { age_s, ttl_s },
-        _ if control.only_if_cached => Verdict::OnlyIfCached,
-        _ => {
-            let may_serve_on_error = may_serve_on_error(control, stored, now_s);
-            Verdict::Revalidate { age_s, ttl_s, may_serve_on_error }
-        }
-    };
-    (verdict, why)
-}
-
-/// How a stored response stands to a request.
-fn why(
-    control: &RequestControl,
-    stored: &Lifetimes,
-    now_s: u64,
-    age_s: u64,
-    ttl_s: i64,
-) -> ReuseReason {
+/// The rule by which a stored response answers a request with these directives, or has to be
+/// validated first (RFC 9111 section 4). The response is the variant that the request selects.
+pub fn reason(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> ReuseReason {
     if stored.no_cache {
         return ReuseReason::StoredNoCache;
     }
     if control.no_cache {
         return ReuseReason::RequestNoCache;
     }
+    let (age_s, ttl_s) = (stored.current_age_s(now_s), stored.ttl_s(now_s));
     let is_fresh = ttl_s > 0;
     let is_young = match control.max_age {
-        // RFC 8246 section 2: while it is fresh there can be nothing younger.
+        // RFC 8246 section 2: as long as it is fresh, the origin has nothing younger.
         Some(_) if is_fresh && stored.immutable => true,
-        // A client that says max-age=0 wants validation, even in the second of arrival.
+        // With max-age=0 a client asks for validation, even in the second of arrival.
         Some(max_s) => max_s > 0 && age_s <= u64::from(max_s),
         None => true,
     };
@@ -146,7 +68,7 @@ fn why(
     if stored.must_revalidate {
         return ReuseReason::MustRevalidate;
     }
-    // Section 5.2.1.1: max-age without max-stale refuses everything stale.
+    // Section 5.2.1.1: max-age without max-stale refuses every stale response.
     let takes_stale = control.max_age.is_none() || control.max_stale.is_some();
     if now_s < stored.swr_until_s && takes_stale {
         return ReuseReason::StaleWhileRevalidate;
@@ -158,8 +80,8 @@ fn why(
     }
 }
 
-/// RFC 5861 section 4, where neither side insists on validation.
-fn may_serve_on_error(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> bool {
+/// Whether a stored response may answer if the origin fails to validate it (RFC 5861 section 4).
+pub fn may_serve_on_error(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> bool {
     if stored.no_cache || control.no_cache {
         return false;
     }
@@ -190,17 +112,16 @@ mod tests {
         found.unwrap().lifetimes
     }
 
-    /// The verdict in short, this many seconds later.
-    fn verdict(response: &str, asked: &str, later_s: u64) -> &'static str {
-        let request = request("GET", &[("cache-control", asked)]);
-        match reuse(&request, &stored(response), NOW_S + later_s) {
-            Verdict::Fresh { .. } => "fresh",
-            Verdict::Stale { .. } => "stale",
-            Verdict::StaleWhileRevalidate { .. } => "swr",
-            Verdict::Revalidate { may_serve_on_error: true, .. } => "validate-or-serve",
-            Verdict::Revalidate { may_serve_on_error: false, .. } => "validate",
-            Verdict::OnlyIfCached => "504",
-            Verdict::Unusable(reason) => reason.word(),
+    /// What becomes of the response, in short, this many seconds later.
+    fn outcome(response: &str, asked: &str, later_s: u64) -> &'static str {
+        let control = RequestControl::of(&fields(&[("cache-control", asked)]));
+        let (stored, now_s) = (stored(response), NOW_S + later_s);
+        match reason(&control, &stored, now_s) {
+            ReuseReason::Fresh => "fresh",
+            ReuseReason::MaxStale => "stale",
+            ReuseReason::StaleWhileRevalidate => "swr",
+            _ if may_serve_on_error(&control, &stored, now_s) => "validate-or-serve",
+            _ => "validate",
         }
     }
 
@@ -237,13 +158,9 @@ mod tests {
             ("max-age=10", "stale-if-error=9", 18, "validate-or-serve"),
             ("max-age=10", "stale-if-error=9", 19, "validate"),
             ("s-maxage=10", "stale-if-error=9", 11, "validate"),
-            ("max-age=10", "only-if-cached", 9, "fresh"),
-            ("max-age=10", "only-if-cached", 10, "504"),
-            ("max-age=10", "only-if-cached, no-cache", 1, "504"),
-            (windows, "only-if-cached", 12, "swr"),
         ];
         for (response, asked, later_s, expected) in cases {
-            let found = verdict(response, asked, later_s);
+            let found = outcome(response, asked, later_s);
             assert_eq!(found, expected, "{response} / {asked} after {later_s} s");
         }
     }
@@ -264,33 +181,13 @@ mod tests {
             (windows, "max-stale=9", 15, G::MaxStale),
         ];
         for (response, asked, later_s, expected) in cases {
-            let request = request("GET", &[("cache-control", asked)]);
-            let control = RequestControl::of(&request.fields);
-            let found = weigh(&control, &stored(response), NOW_S + later_s);
-            assert_eq!(found.1, expected, "{response} / {asked} after {later_s} s");
+            let control = RequestControl::of(&fields(&[("cache-control", asked)]));
+            let found = reason(&control, &stored(response), NOW_S + later_s);
+            assert_eq!(found, expected, "{response} / {asked} after {later_s} s");
         }
         let named: std::collections::HashSet<G> = cases.iter().map(|case| case.3).collect();
-        // The operator's own is the course's to name.
+        // All but refresh-if, of which `decide` knows.
         assert_eq!(named.len() + 1, G::ALL.len());
-    }
-
-    #[test]
-    fn age_and_ttl_move_with_the_clock() {
-        let mut lifetimes = stored("max-age=100");
-        lifetimes.age_s = 30;
-        for until_s in
-            [&mut lifetimes.fresh_until_s, &mut lifetimes.swr_until_s, &mut lifetimes.sie_until_s]
-        {
-            *until_s -= 30;
-        }
-        let at = |later_s: u64| judge(&RequestControl::default(), &lifetimes, NOW_S + later_s);
-        assert_eq!(at(10), Verdict::Fresh { age_s: 40, ttl_s: 60 });
-        assert_eq!(
-            at(71),
-            Verdict::Revalidate { age_s: 101, ttl_s: -1, may_serve_on_error: false }
-        );
-        let past = judge(&RequestControl::default(), &lifetimes, NOW_S - 5);
-        assert_eq!(past, Verdict::Fresh { age_s: 30, ttl_s: 75 }, "a clock that was set back");
     }
 
     #[test]
@@ -307,7 +204,7 @@ mod tests {
         fat.length = BodyLength::Known(3);
         assert_eq!(may_look_up(&fat), Err(R::RequestBody));
         fat.length = BodyLength::Chunked;
-        assert_eq!(reuse(&fat, &stored("max-age=9"), NOW_S), Verdict::Unusable(R::RequestBody));
+        assert_eq!(may_look_up(&fat), Err(R::RequestBody));
         fat.length = BodyLength::Known(0);
         assert_eq!(may_look_up(&fat), Ok(()));
     }
@@ -359,30 +256,22 @@ mod tests {
             now_s in 0..300_u64,
         ) {
             let is_stale = now_s >= stored.fresh_until_s;
-            match judge(&control, &stored, now_s) {
-                Verdict::Fresh { ttl_s, .. } => {
-                    prop_assert!(!is_stale && ttl_s > 0);
-                    prop_assert!(!stored.no_cache && !control.no_cache);
-                }
-                Verdict::Stale { ttl_s, .. } => {
-                    prop_assert!(is_stale && ttl_s <= 0);
-                    prop_assert!(control.max_stale.is_some());
-                    prop_assert!(!stored.must_revalidate && !stored.no_cache && !control.no_cache);
-                }
-                Verdict::StaleWhileRevalidate { .. } => {
+            let found = reason(&control, &stored, now_s);
+            match found {
+                ReuseReason::Fresh => prop_assert!(!is_stale),
+                ReuseReason::MaxStale => prop_assert!(is_stale && control.max_stale.is_some()),
+                ReuseReason::StaleWhileRevalidate => {
                     prop_assert!(is_stale && now_s < stored.swr_until_s);
-                    prop_assert!(!stored.must_revalidate && !stored.no_cache && !control.no_cache);
                 }
-                Verdict::Revalidate { may_serve_on_error, .. } => {
-                    prop_assert!(!control.only_if_cached);
-                    if may_serve_on_error {
-                        prop_assert!(!stored.no_cache && !control.no_cache);
-                        prop_assert!(!is_stale || !stored.must_revalidate);
-                    }
+                _ if may_serve_on_error(&control, &stored, now_s) => {
+                    prop_assert!(!stored.no_cache && !control.no_cache);
+                    prop_assert!(!is_stale || !stored.must_revalidate);
+                    return Ok(());
                 }
-                Verdict::OnlyIfCached => prop_assert!(control.only_if_cached),
-                Verdict::Unusable(_) => prop_assert!(false),
+                _ => return Ok(()),
             }
+            prop_assert!(!stored.no_cache && !control.no_cache);
+            prop_assert!(!is_stale || !stored.must_revalidate);
         }
 
         #[test]
@@ -401,15 +290,12 @@ mod tests {
             let none = fields(&[]);
             let found = Storable::of(&none, Status(200), &response, &times, &Rules::default());
             let lifetimes = found.unwrap().lifetimes;
-            let found = judge(&RequestControl::default(), &lifetimes, NOW_S + later_s);
+            let now_s = NOW_S + later_s;
             let age_s = age + delay_s + later_s;
-            if age_s < max_age {
-                let ttl_s = (max_age - age_s) as i64;
-                prop_assert_eq!(found, Verdict::Fresh { age_s, ttl_s });
-            } else {
-                let is_asked = matches!(found, Verdict::Revalidate { .. });
-                prop_assert!(is_asked, "{:?}", found);
-            }
+            prop_assert_eq!(lifetimes.current_age_s(now_s), age_s);
+            prop_assert_eq!(lifetimes.ttl_s(now_s), max_age as i64 - age_s as i64);
+            let is_fresh = reason(&RequestControl::default(), &lifetimes, now_s) == ReuseReason::Fresh;
+            prop_assert_eq!(is_fresh, age_s < max_age);
         }
 
         #[test]
@@ -417,7 +303,7 @@ mod tests {
             received_s: u64, age_s: u32, fresh_until_s: u64, now_s: u64, control in any_control(),
         ) {
             let stored = Lifetimes { received_s, age_s, fresh_until_s, ..Lifetimes::default() };
-            judge(&control, &stored, now_s);
+            reason(&control, &stored, now_s);
         }
     }
 }

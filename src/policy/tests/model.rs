@@ -14,9 +14,9 @@ use proptest::test_runner::TestRunner;
 use crate::http::fields::Fields;
 use crate::http::method::Method;
 use crate::http::status::Status;
+use crate::policy::decide::{self, Action, Cached};
 use crate::policy::key;
 use crate::policy::rfc9111::freshness::Times;
-use crate::policy::rfc9111::reuse::{self, Verdict};
 use crate::policy::rfc9111::rules::Rules;
 use crate::policy::rfc9111::storable::Storable;
 use crate::policy::sample::{NOW_S, date_text, request};
@@ -209,12 +209,12 @@ fn is_reused(story: &Story) -> bool {
             return false;
         }
     }
-    match reuse::reuse(&second, &lifetimes, NOW_S + story.later_s) {
-        Verdict::Fresh { .. } | Verdict::Stale { .. } | Verdict::StaleWhileRevalidate { .. } => {
-            true
-        }
-        Verdict::Revalidate { .. } | Verdict::OnlyIfCached | Verdict::Unusable(_) => false,
-    }
+    let (rules, now_s) = (Rules::default(), NOW_S + story.later_s);
+    decide::may_look_up(&second, &rules).is_ok()
+        && matches!(
+            decide::decide(&second, Cached::Stored(&lifetimes), &rules, now_s).0,
+            Action::Answer { .. }
+        )
 }
 
 fn head_of(asked: &Asked) -> crate::http::head::RequestHead {

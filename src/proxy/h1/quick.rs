@@ -13,9 +13,9 @@ use crate::http::path;
 use crate::http::scheme::Scheme;
 use crate::http::version::Version;
 use crate::policy::cache_status::CacheVerdict;
+use crate::policy::decide::{self, Action, Cached};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
-use crate::policy::rfc9111::reuse::{self, Verdict};
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::finish::{Sent, finish};
@@ -94,7 +94,7 @@ fn full_hit(
     let is_plain = head.method == Method::Get
         && head.version == Version::Http11
         && head.length == BodyLength::None;
-    if !is_plain || reuse::may_look_up(head).is_err() {
+    if !is_plain {
         return None;
     }
     let route = context.router.find(head.host(), &path::normalise(head.target.path()))?;
@@ -104,7 +104,7 @@ fn full_hit(
     }
     let rules = context.router.rules(rule.rules);
     // Whoever is told keys asks about single answers, and may wait for them.
-    if rules.may_look_up(head).is_err() || rules.refreshes(head) || rules.report.key {
+    if decide::may_look_up(head, rules).is_err() || rules.report.key {
         return None;
     }
     let (object, marker) = lookup::look_up_hot(cache, &rules.key, scheme, head)?;
@@ -115,9 +115,10 @@ fn full_hit(
         return None;
     }
     let now_s = reactor::now().unix_s();
-    let is_fresh = matches!(reuse::reuse(head, &object.lifetimes, now_s), Verdict::Fresh { .. });
+    let (action, _) = decide::decide(head, Cached::Stored(&object.lifetimes), rules, now_s);
+    let is_hit = matches!(action, Action::Answer { verdict: CacheVerdict::Hit, .. });
     let answer = answer::answer(head, object.status, &object.fields, object.body_len);
-    if !is_fresh || !object.is_fresh(now_s) || !matches!(answer, Answer::Full) {
+    if !is_hit || !object.is_fresh(now_s) || !matches!(answer, Answer::Full) {
         return None;
     }
     object.serve_by(rules);
