@@ -19,7 +19,7 @@ use crate::http::head::RequestHead;
 use crate::http::hop;
 use crate::http::scheme::Scheme;
 use crate::policy::decide::Cached;
-use crate::policy::key::components::KeyParts;
+use crate::policy::key::components::KeyComponents;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::key::{self, Key};
 use crate::policy::purge::surrogate::SurrogateKeys;
@@ -44,9 +44,9 @@ impl Name {
     }
 
     /// The name of what a request asks for, before Vary.
-    pub fn of_request(parts: &KeyParts, scheme: Scheme, head: &RequestHead) -> Self {
+    pub fn of_request(components: &KeyComponents, scheme: Scheme, head: &RequestHead) -> Self {
         let mut text = Vec::with_capacity(128);
-        key::key_text(parts, scheme, head.authority(), &head.target, &mut text);
+        key::key_text(components, scheme, head.authority(), &head.target, &mut text);
         Self::of(&text)
     }
 
@@ -155,13 +155,13 @@ pub enum What {
 /// Finds what the cache has for a request.
 pub async fn look_up(
     cache: &CacheSide,
-    parts: &KeyParts,
+    components: &KeyComponents,
     scheme: Scheme,
     request: &RequestHead,
 ) -> Found {
-    let primary = Name::of_request(parts, scheme, request);
+    let primary = Name::of_request(components, scheme, request);
     let Sought { what, purged } = seek(cache, &primary).await;
-    let found = of_these_parts(cache, parts, what);
+    let found = of_these_components(cache, components, what);
     let What::Object(object) = &found else {
         return Found { name: primary.clone(), primary, marker: None, what: found, purged };
     };
@@ -174,11 +174,11 @@ pub async fn look_up(
     Found { primary, name, marker: Some(marker), what, purged }
 }
 
-/// What was stored when the route's keys were made of other parts is nobody's answer now. It is
+/// What was stored when the route's keys were made of other components is nobody's answer now. It is
 /// removed, lest it keep the place of what will be.
-fn of_these_parts(cache: &CacheSide, parts: &KeyParts, found: What) -> What {
+fn of_these_components(cache: &CacheSide, components: &KeyComponents, found: What) -> What {
     match found {
-        What::Object(object) if !chooses_by(parts, &object) => {
+        What::Object(object) if !chooses_by(components, &object) => {
             let generation = object.source.map(|source| source.generation);
             cache.hot.borrow_mut().remove(&object.key);
             place::discard(&cache.index, &cache.store, &object.key, generation);
@@ -189,8 +189,8 @@ fn of_these_parts(cache: &CacheSide, parts: &KeyParts, found: What) -> What {
 }
 
 /// Whether what is stored under a key before Vary chooses by all that the operator names.
-fn chooses_by(parts: &KeyParts, object: &HotObject) -> bool {
-    parts.suit(object.lifetimes.vary.as_ref().filter(|_| is_marker(object)))
+fn chooses_by(components: &KeyComponents, object: &HotObject) -> bool {
+    components.suit(object.lifetimes.vary.as_ref().filter(|_| is_marker(object)))
 }
 
 /// What there is now under `name`, which what was found has led to: a response can make variants
@@ -229,12 +229,12 @@ pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
 /// Gives the object, and the marker's place in the index if the object is a variant.
 pub fn look_up_hot(
     cache: &CacheSide,
-    parts: &KeyParts,
+    components: &KeyComponents,
     scheme: Scheme,
     head: &RequestHead,
 ) -> Option<(Rc<HotObject>, Option<Source>)> {
-    let primary = Name::of_request(parts, scheme, head);
-    let object = find_hot(cache, &primary).filter(|object| chooses_by(parts, object))?;
+    let primary = Name::of_request(components, scheme, head);
+    let object = find_hot(cache, &primary).filter(|object| chooses_by(components, object))?;
     match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
         None => Some((object, None)),
         Some(names) => {

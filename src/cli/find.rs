@@ -11,7 +11,7 @@ use crate::cache::lookup::{Marker, Name};
 use crate::cache::variants;
 use crate::cli::opened::{Inspected, Opened};
 use crate::http::fields::Fields;
-use crate::policy::key::components::KeyParts;
+use crate::policy::key::components::KeyComponents;
 use crate::policy::key::variants::Variants;
 use crate::policy::meta;
 use crate::policy::rfc9111::partial::{LIST_BYTES_MAX, PartList};
@@ -26,12 +26,17 @@ pub(super) struct Found {
     pub(super) inspected: Option<Inspected>,
 }
 
-/// Finds the object under a name for a request with these fields, by the parts that its keys are
-/// made of: the variant, or the only object of its key.
-pub(super) fn find(cache: &Opened, parts: &KeyParts, name: &Name, request: &Fields) -> Found {
+/// Finds the object under a name for a request with these fields, by the components of its keys:
+/// the variant, or the only object of its key.
+pub(super) fn find(
+    cache: &Opened,
+    components: &KeyComponents,
+    name: &Name,
+    request: &Fields,
+) -> Found {
     let primary = cache.find(&name.key);
     let marker = primary.as_ref().filter(|inspected| !inspected.is_purged()).and_then(marker);
-    if !parts.suit(marker.as_ref().map(|marker| &marker.names)) {
+    if !components.suit(marker.as_ref().map(|marker| &marker.names)) {
         return Found { marker: None, name: name.clone(), inspected: None };
     }
     match marker {

@@ -14,19 +14,19 @@ use crate::config::Config;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::policy::key::Key;
-use crate::policy::key::components::KeyParts;
+use crate::policy::key::components::KeyComponents;
 use crate::route::Router;
 
 /// How URLs become keys: by the routes of a configuration, or by the default.
 pub(super) struct Naming {
     router: Option<Router>,
-    whole: KeyParts,
+    whole: KeyComponents,
 }
 
 impl Naming {
     /// By the routes of a configuration, or by the default without one.
     pub(super) fn of(config: Option<&Config>) -> Self {
-        Self { router: config.map(Router::new), whole: KeyParts::default() }
+        Self { router: config.map(Router::new), whole: KeyComponents::default() }
     }
 
     /// The key of a URL, 32 hex digits or a file's path.
@@ -44,7 +44,7 @@ impl Naming {
         }
     }
 
-    /// The name of the object for a request for a URL with these fields, before Vary, the parts
+    /// The name of the object for a request for a URL with these fields, before Vary, the components
     /// that it is made of, and the request.
     ///
     /// # Errors
@@ -54,19 +54,19 @@ impl Naming {
         &self,
         url: &str,
         fields: &[String],
-    ) -> Result<(&KeyParts, Name, RequestHead)> {
+    ) -> Result<(&KeyComponents, Name, RequestHead)> {
         let asked = UrlRequest::new("GET", url, fields)?;
         let head = asked.head(&HeadLimits::default());
         let head = head.with_context(|| format!("a request for {url:?} would be refused"))?;
         let router = self.router.as_ref();
         let rules = router.map(|router| router.rules_for(head.host(), head.target.path()));
-        let parts = rules.map_or(&self.whole, |rules| &rules.key);
-        let name = Name::of_request(parts, asked.scheme, &head);
-        Ok((parts, name, head))
+        let components = rules.map_or(&self.whole, |rules| &rules.key);
+        let name = Name::of_request(components, asked.scheme, &head);
+        Ok((components, name, head))
     }
 }
 
-/// The contents of a key text: `GET scheme://authority/path?query` (without the parts that the
+/// The contents of a key text: `GET scheme://authority/path?query` (without the components that the
 /// route leaves out), and the lines of a variant after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyText<'a> {

@@ -13,7 +13,8 @@ use crate::origin::fetch::Question;
 use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
-use crate::policy::key::components::KeyParts;
+use crate::policy::cache_status::CacheStatus;
+use crate::policy::key::components::KeyComponents;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::revalidate;
 use crate::proxy::added::{Added, start};
@@ -31,7 +32,7 @@ pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: Bod
 
 /// The fields of a request by which the origin is asked for what is to be stored: the whole
 /// response, and nothing in them that one client says and the key does not hold.
-pub fn fill_fields(request: &RequestHead, peer: &Peer<'_>, key: &KeyParts) -> Fields {
+pub fn fill_fields(request: &RequestHead, peer: &Peer<'_>, key: &KeyComponents) -> Fields {
     let mut fields = forward::request_fields(request, peer, BodyLength::None);
     revalidate::ask_for_whole(&mut fields);
     fields.retain(|name, _| !is_unkeyed(name, key));
@@ -50,7 +51,7 @@ pub fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> 
 /// Request fields that some origins build answers from though they are in no key: an answer that
 /// is stored for all must not be made from one client's. So are those that CGI and its kin cannot
 /// tell from them.
-pub fn is_unkeyed(name: &[u8], key: &KeyParts) -> bool {
+pub fn is_unkeyed(name: &[u8], key: &KeyComponents) -> bool {
     UNKEYED.iter().any(|other| chars::eq_as_variable(name, other.as_bytes()))
         && !is_chosen(name, key)
 }
@@ -109,12 +110,12 @@ const UNKEYED: [&str; 48] = [
 ];
 
 /// Whether a field chooses among the variants of a key.
-fn is_chosen(name: &[u8], key: &KeyParts) -> bool {
+fn is_chosen(name: &[u8], key: &KeyComponents) -> bool {
     key.chosen.as_ref().is_some_and(|chosen| chosen.contains(name))
 }
 
 /// Whether an origin that got this request whole saw something that its key leaves out.
-pub fn has_unkeyed(request: &RequestHead, key: &KeyParts) -> bool {
+pub fn has_unkeyed(request: &RequestHead, key: &KeyComponents) -> bool {
     let target = request.target.path_and_query();
     request.fields.iter().any(|(name, _)| is_unkeyed(name, key))
         || (forward::has_claims(&request.fields) && !is_chosen(b"forwarded", key))
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_field_is_unkeyed_in_every_spelling_that_makes_one_variable() {
-        let key = KeyParts::default();
+        let key = KeyComponents::default();
         for name in ["X-Original-URL", "X_Original_URL", "x_script-name", "TRUE_CLIENT_IP"] {
             assert!(is_unkeyed(name.as_bytes(), &key), "{name}");
         }
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn what_is_in_the_key_is_so_by_its_own_name_only() {
         let chosen = VaryNames::chosen(["x-real-ip"].into_iter(), std::iter::empty());
-        let key = KeyParts { chosen, ..KeyParts::default() };
+        let key = KeyComponents { chosen, ..KeyComponents::default() };
         assert!(!is_unkeyed(b"X-Real-IP", &key));
         assert!(is_unkeyed(b"X_Real_IP", &key), "its value is in no key");
     }

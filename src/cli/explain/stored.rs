@@ -23,7 +23,7 @@ use crate::http::fields::Fields;
 use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
 use crate::policy::decide::{Action, Cached, decide};
-use crate::policy::key::components::KeyParts;
+use crate::policy::key::components::KeyComponents;
 use crate::policy::meta;
 use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
@@ -54,7 +54,7 @@ impl Explainer<'_> {
             return Ok(pass_outcome(routed, reason));
         }
         let name = Name::of_request(&routed.rules.key, routed.scheme, &routed.head);
-        let because = match routed.rules.key == KeyParts::default() {
+        let because = match routed.rules.key == KeyComponents::default() {
             true => Because::Rfc("RFC 9111 section 2"),
             false => self.setting.about_cache(routed.at, "key"),
         };

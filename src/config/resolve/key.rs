@@ -1,27 +1,27 @@
-//! The parts that a route's cache keys are made of.
+//! The components that a route's cache keys are made of.
 
 use crate::config::document::Value;
 use crate::config::error::Faults;
 use crate::config::schema;
 use crate::config::section::{Scalar, Section, is_off};
-use crate::policy::key::components::{KeyParts, PathPart, QueryPart};
+use crate::policy::key::components::{KeyComponents, PathComponent, QueryComponent};
 use crate::policy::key::pattern::Pattern;
 use crate::policy::key::vary::VaryNames;
 
 const SCHEMA: &str = "sites[].routes[].cache.key";
 
-/// The parts that `key` names, if it is set. It replaces the whole of the one above it.
-pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyParts> {
+/// The components that `key` names, if it is set. It replaces the whole of the one above it.
+pub(crate) fn components(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyComponents> {
     rules.node("key")?;
     let section = rules.section(faults, SCHEMA, "key");
     let mut is_on = |key: &str, default| section.switch(faults, key).unwrap_or(default);
     let scheme = is_on("scheme", true);
     // The path of the route is filled in where the route is known.
     let path = match is_on("path", true) {
-        true => PathPart::Whole,
-        false => PathPart::Route("/".into()),
+        true => PathComponent::Whole,
+        false => PathComponent::Route("/".into()),
     };
-    let query = QueryPart {
+    let query = QueryComponent {
         is_on: is_on("query", true),
         is_sorted: is_on("query-sort", false),
         kept: patterns(faults, &section, "query-keep"),
@@ -37,7 +37,7 @@ pub(crate) fn parts(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option<KeyP
             }
         }
     }
-    Some(KeyParts { scheme, path, query, chosen: chosen(faults, &section) })
+    Some(KeyComponents { scheme, path, query, chosen: chosen(faults, &section) })
 }
 
 fn patterns(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Vec<Pattern> {

@@ -15,7 +15,7 @@ use crate::config::schema::{self, Kind};
 use crate::config::section::{Scalar, Section, is_off, is_on};
 use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
-use crate::policy::key::components::PathPart;
+use crate::policy::key::components::PathComponent;
 use crate::policy::rfc9111::rules::{Rules, SetCookie, StatusTtls, Statuses};
 
 /// The rows of a route's cache.
@@ -89,8 +89,8 @@ impl Caching {
 
 /// The rules of a route with this path: its keys may name it.
 pub(crate) fn of_route(mut rules: Rc<Rules>, path: &str) -> Rc<Rules> {
-    if matches!(rules.key.path, PathPart::Route(_)) {
-        Rc::make_mut(&mut rules).key.path = PathPart::Route(path.into());
+    if matches!(rules.key.path, PathComponent::Route(_)) {
+        Rc::make_mut(&mut rules).key.path = PathComponent::Route(path.into());
     }
     rules
 }
@@ -151,7 +151,7 @@ fn request_rules(faults: &mut Faults<'_>, section: &Section<'_>, rules: &mut Rul
     if let Some(uses) = section.count_if_any(faults, "min-uses") {
         rules.uses_min = u32::try_from(uses).unwrap_or(u32::MAX);
     }
-    if let Some(parts) = key::parts(faults, section) {
+    if let Some(parts) = key::components(faults, section) {
         rules.key = parts;
     }
     for (key, conditions) in

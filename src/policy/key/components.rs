@@ -1,4 +1,4 @@
-//! The named parts that an operator makes the keys of a route of.
+//! The named components that an operator makes the keys of a route of.
 //!
 //! The host is always one of them. What is left out of a key is not told to the origin either
 //! where it could answer by it: a query is asked for as the key has it, so that what is stored for
@@ -13,13 +13,13 @@ use crate::policy::key::vary::VaryNames;
 /// What a key is made of, besides the host. The default is what RFC 9111 section 2 says: the
 /// whole URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyParts {
+pub struct KeyComponents {
     /// The scheme.
     pub scheme: bool,
     /// The path.
-    pub path: PathPart,
+    pub path: PathComponent,
     /// The query.
-    pub query: QueryPart,
+    pub query: QueryComponent,
     /// Request fields and cookies. They choose among the variants of a key, as those that Vary
     /// names do, so that whoever removes the key removes them all.
     pub chosen: Option<VaryNames>,
@@ -27,7 +27,7 @@ pub struct KeyParts {
 
 /// What of the path is in a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathPart {
+pub enum PathComponent {
     /// All of it.
     Whole,
     /// That it belongs to this route, by the path of the route.
@@ -36,7 +36,7 @@ pub enum PathPart {
 
 /// What of the query is in a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueryPart {
+pub struct QueryComponent {
     /// Whether anything is.
     pub is_on: bool,
     /// Parameters in the order of their names; those of one name stay as they stand.
@@ -47,19 +47,24 @@ pub struct QueryPart {
     pub dropped: Vec<Pattern>,
 }
 
-impl Default for KeyParts {
+impl Default for KeyComponents {
     fn default() -> Self {
-        Self { scheme: true, path: PathPart::Whole, query: QueryPart::default(), chosen: None }
+        Self {
+            scheme: true,
+            path: PathComponent::Whole,
+            query: QueryComponent::default(),
+            chosen: None,
+        }
     }
 }
 
-impl Default for QueryPart {
+impl Default for QueryComponent {
     fn default() -> Self {
         Self { is_on: true, is_sorted: false, kept: Vec::new(), dropped: Vec::new() }
     }
 }
 
-impl KeyParts {
+impl KeyComponents {
     /// The path and query that the origin is asked for: the path as sent, and what counts of the
     /// query.
     pub fn asked<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
@@ -75,15 +80,15 @@ impl KeyParts {
     pub fn tell_beginning(&self, path_and_query: &[u8]) -> bool {
         let (path, query) = split(path_and_query);
         let tells_path = match &self.path {
-            PathPart::Whole => true,
+            PathComponent::Whole => true,
             // The whole route, and perhaps others below it.
-            PathPart::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
+            PathComponent::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
         };
         let is_as_sent = self.query.is_on && self.query.is_as_sent();
         tells_path && (query.is_empty() || is_as_sent)
     }
 
-    /// Whether what is stored under a key before Vary was stored by these parts: its variants are
+    /// Whether what is stored under a key before Vary was stored by these components: its variants are
     /// chosen by all that the operator names. `chosen_by` are the names that choose, if any do.
     pub fn suit(&self, chosen_by: Option<&VaryNames>) -> bool {
         let Some(chosen) = &self.chosen else { return true };
@@ -95,9 +100,9 @@ impl KeyParts {
     pub(crate) fn push(&self, path_and_query: &[u8], out: &mut Vec<u8>) {
         let (path, query) = split(path_and_query);
         match &self.path {
-            PathPart::Whole if path.is_empty() => out.push(b'/'),
-            PathPart::Whole => out.extend_from_slice(path),
-            PathPart::Route(prefix) => {
+            PathComponent::Whole if path.is_empty() => out.push(b'/'),
+            PathComponent::Whole => out.extend_from_slice(path),
+            PathComponent::Route(prefix) => {
                 out.extend_from_slice(prefix.as_bytes());
                 // No path has a space, so that this is no other route's.
                 out.extend_from_slice(b" *");
@@ -107,7 +112,7 @@ impl KeyParts {
     }
 }
 
-impl QueryPart {
+impl QueryComponent {
     /// What counts of a query, which is empty or begins with its question mark.
     fn of<'q>(&self, query: &'q [u8]) -> Cow<'q, [u8]> {
         if !self.is_on {
@@ -185,20 +190,20 @@ mod tests {
         names.iter().map(|name| Pattern::parse(name).unwrap()).collect()
     }
 
-    fn query(is_sorted: bool, kept: &[&str], dropped: &[&str]) -> QueryPart {
-        QueryPart { is_on: true, is_sorted, kept: patterns(kept), dropped: patterns(dropped) }
+    fn query(is_sorted: bool, kept: &[&str], dropped: &[&str]) -> QueryComponent {
+        QueryComponent { is_on: true, is_sorted, kept: patterns(kept), dropped: patterns(dropped) }
     }
 
-    fn text(parts: &KeyParts, path_and_query: &str) -> String {
+    fn text(components: &KeyComponents, path_and_query: &str) -> String {
         let mut out = Vec::new();
-        parts.push(path_and_query.as_bytes(), &mut out);
+        components.push(path_and_query.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_query_is_what_counts_of_it() {
-        let off = QueryPart { is_on: false, ..QueryPart::default() };
-        let cases: &[(QueryPart, &str, &str)] = &[
+        let off = QueryComponent { is_on: false, ..QueryComponent::default() };
+        let cases: &[(QueryComponent, &str, &str)] = &[
             (query(false, &[], &[]), "?b=2&&a=1", "?b=2&&a=1"),
             (query(false, &[], &[]), "?", "?"),
             (off, "?b=2", ""),
@@ -221,41 +226,50 @@ mod tests {
 
     #[test]
     fn a_key_tells_beginnings_of_what_it_has() {
-        let told = |parts: &KeyParts, text: &str| parts.tell_beginning(text.as_bytes());
-        let whole = KeyParts::default();
+        let told =
+            |components: &KeyComponents, text: &str| components.tell_beginning(text.as_bytes());
+        let whole = KeyComponents::default();
         assert!(told(&whole, "/a") && told(&whole, "/a?b=c"));
-        let route = KeyParts { path: PathPart::Route("/img/".into()), ..KeyParts::default() };
+        let route = KeyComponents {
+            path: PathComponent::Route("/img/".into()),
+            ..KeyComponents::default()
+        };
         assert!(told(&route, "/") && told(&route, "/im") && told(&route, "/img/"));
         assert!(!told(&route, "/img/a") && !told(&route, "/img/?a"));
-        let off = QueryPart { is_on: false, ..QueryPart::default() };
+        let off = QueryComponent { is_on: false, ..QueryComponent::default() };
         for query in
             [off, query(true, &[], &[]), query(false, &["a"], &[]), query(false, &[], &["a"])]
         {
-            let parts = KeyParts { query, ..KeyParts::default() };
-            assert!(told(&parts, "/a") && !told(&parts, "/a?") && !told(&parts, "/a?a=1"));
+            let components = KeyComponents { query, ..KeyComponents::default() };
+            assert!(
+                told(&components, "/a")
+                    && !told(&components, "/a?")
+                    && !told(&components, "/a?a=1")
+            );
         }
     }
 
     #[test]
     fn a_path_that_is_left_out_is_still_its_routes() {
-        let mut parts = KeyParts::default();
-        assert_eq!(text(&parts, "/up/x?y"), "/up/x?y");
-        assert_eq!(text(&parts, "?y"), "/?y");
-        parts.path = PathPart::Route("/up".into());
-        assert_eq!(text(&parts, "/up/x?y"), "/up *?y");
-        assert_eq!(text(&parts, "/upper?y"), text(&parts, "/up/x?y"));
+        let mut components = KeyComponents::default();
+        assert_eq!(text(&components, "/up/x?y"), "/up/x?y");
+        assert_eq!(text(&components, "?y"), "/?y");
+        components.path = PathComponent::Route("/up".into());
+        assert_eq!(text(&components, "/up/x?y"), "/up *?y");
+        assert_eq!(text(&components, "/upper?y"), text(&components, "/up/x?y"));
     }
 
     #[test]
     fn the_origin_is_asked_for_what_the_key_holds() {
-        let mut parts = KeyParts { path: PathPart::Route("/".into()), ..KeyParts::default() };
-        assert!(matches!(parts.asked(b"/x?b&a"), Cow::Borrowed(b"/x?b&a")));
-        parts.query = query(true, &[], &["b"]);
-        assert_eq!(&*parts.asked(b"/x?c&b&a"), b"/x?a&c");
-        assert_eq!(&*parts.asked(b"/x?b"), b"/x");
-        assert_eq!(&*parts.asked(b"/x"), b"/x");
-        parts.query.is_on = false;
-        assert_eq!(&*parts.asked(b"/x?c&b&a"), b"/x");
+        let mut components =
+            KeyComponents { path: PathComponent::Route("/".into()), ..KeyComponents::default() };
+        assert!(matches!(components.asked(b"/x?b&a"), Cow::Borrowed(b"/x?b&a")));
+        components.query = query(true, &[], &["b"]);
+        assert_eq!(&*components.asked(b"/x?c&b&a"), b"/x?a&c");
+        assert_eq!(&*components.asked(b"/x?b"), b"/x");
+        assert_eq!(&*components.asked(b"/x"), b"/x");
+        components.query.is_on = false;
+        assert_eq!(&*components.asked(b"/x?c&b&a"), b"/x");
     }
 
     proptest! {

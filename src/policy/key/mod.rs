@@ -4,7 +4,7 @@
 //! with one MD5 are a miss and never a wrong answer. It is canonical only where every reader of
 //! a URI must agree (case of the host, default port); paths and queries are compared byte for
 //! byte, since an origin may tell apart what RFC 3986 calls equivalent. An operator may leave
-//! parts out, [`KeyParts`]; whoever has a URL and the route's parts has the key.
+//! components out, [`KeyComponents`]; whoever has a URL and the route's components has the key.
 
 pub mod normalise;
 pub mod vary;
@@ -20,7 +20,7 @@ use crate::http::cookie;
 use crate::http::fields::Fields;
 use crate::http::scheme::Scheme;
 use crate::http::target::Target;
-use crate::policy::key::components::KeyParts;
+use crate::policy::key::components::KeyComponents;
 use crate::policy::key::normalise::normalise;
 use crate::policy::key::vary::{VaryNames, cookie_of};
 
@@ -84,19 +84,19 @@ pub fn key_of(text: &[u8]) -> Key {
 /// 9111 section 2). `authority` is the effective host with its port as sent; a HEAD is looked up
 /// as the GET that answers it (RFC 9110 section 9.3.2).
 pub fn key_text(
-    parts: &KeyParts,
+    components: &KeyComponents,
     scheme: Scheme,
     authority: &[u8],
     target: &Target,
     out: &mut Vec<u8>,
 ) {
-    uri_text(parts, scheme, authority, target.path_and_query(), out);
+    uri_text(components, scheme, authority, target.path_and_query(), out);
 }
 
 /// As [`key_text`], for a path and query that stand for themselves; an empty path is `/` (RFC
 /// 9110 section 4.2.3).
 pub fn uri_text(
-    parts: &KeyParts,
+    components: &KeyComponents,
     scheme: Scheme,
     authority: &[u8],
     path_and_query: &[u8],
@@ -104,13 +104,13 @@ pub fn uri_text(
 ) {
     out.reserve(scheme.word().len() + authority.len() + path_and_query.len() + 8);
     out.extend_from_slice(b"GET ");
-    if parts.scheme {
+    if components.scheme {
         out.extend_from_slice(scheme.word().as_bytes());
         out.push(b':');
     }
     out.extend_from_slice(b"//");
     push_lower(without_default_port(scheme, authority), out);
-    parts.push(path_and_query, out);
+    components.push(path_and_query, out);
 }
 
 /// Appends the text of a variant's key to `out`: the primary key text, then one line for each
@@ -154,13 +154,13 @@ fn push_lower(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::key::components::{PathPart, QueryPart};
+    use crate::policy::key::components::{PathComponent, QueryComponent};
     use proptest::prelude::*;
 
     fn text(scheme: Scheme, authority: &str, path: &str) -> String {
         let mut out = Vec::new();
-        let parts = KeyParts::default();
-        uri_text(&parts, scheme, authority.as_bytes(), path.as_bytes(), &mut out);
+        let components = KeyComponents::default();
+        uri_text(&components, scheme, authority.as_bytes(), path.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -200,14 +200,14 @@ mod tests {
 
     #[test]
     fn the_host_is_in_every_text() {
-        let parts = KeyParts {
+        let components = KeyComponents {
             scheme: false,
-            path: PathPart::Route("/".into()),
-            query: QueryPart { is_on: false, ..QueryPart::default() },
-            ..KeyParts::default()
+            path: PathComponent::Route("/".into()),
+            query: QueryComponent { is_on: false, ..QueryComponent::default() },
+            ..KeyComponents::default()
         };
         let mut out = Vec::new();
-        uri_text(&parts, Scheme::Http, b"A.example:80", b"/x?y", &mut out);
+        uri_text(&components, Scheme::Http, b"A.example:80", b"/x?y", &mut out);
         assert_eq!(out, b"GET //a.example/ *");
     }
 

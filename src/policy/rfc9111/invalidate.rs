@@ -5,7 +5,7 @@ use crate::http::method::Method;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::target::Target;
-use crate::policy::key::components::KeyParts;
+use crate::policy::key::components::KeyComponents;
 use crate::policy::key::{key_text, uri_text, without_default_port};
 
 /// Whether a response with this status to this method makes stored responses unusable: the
@@ -17,18 +17,18 @@ pub const fn invalidates(method: Method, status: Status) -> bool {
 /// Calls `take` with the primary key text of each URI that such a response makes
 /// unusable: the target itself, and what Location and Content-Location name, as far as that has the
 /// target's scheme, host and port. Other origins are left alone, lest one spoil another's cache (RFC 9111
-/// section 4.4). A text may come more than once. `parts_of` gives what the keys of a path's route
+/// section 4.4). A text may come more than once. `components_of` gives what the keys of a path's route
 /// are made of.
 pub fn for_each_key_text<'p>(
     scheme: Scheme,
     authority: &[u8],
     target: &Target,
     response: &Fields,
-    parts_of: impl Fn(&[u8]) -> &'p KeyParts,
+    components_of: impl Fn(&[u8]) -> &'p KeyComponents,
     mut take: impl FnMut(&[u8]),
 ) {
     let mut text = Vec::new();
-    key_text(parts_of(target.path()), scheme, authority, target, &mut text);
+    key_text(components_of(target.path()), scheme, authority, target, &mut text);
     take(&text);
     for name in ["location", "content-location"] {
         for reference in response.get_all(name).take(LOCATIONS_MAX) {
@@ -37,7 +37,7 @@ pub fn for_each_key_text<'p>(
             };
             text.clear();
             let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
-            uri_text(parts_of(path), scheme, authority, &path_and_query, &mut text);
+            uri_text(components_of(path), scheme, authority, &path_and_query, &mut text);
             take(&text);
         }
     }
@@ -182,13 +182,13 @@ mod tests {
             ("Content-Location", "http://b.example/dir/now"),
         ]);
         let mut texts = Vec::new();
-        let parts = KeyParts::default();
+        let components = KeyComponents::default();
         for_each_key_text(
             Scheme::Http,
             b"A.example:80",
             &target,
             &response,
-            |_| &parts,
+            |_| &components,
             |text| {
                 texts.push(String::from_utf8(text.to_vec()).unwrap());
             },

@@ -8,7 +8,7 @@ use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
-use crate::policy::key::components::KeyParts;
+use crate::policy::key::components::KeyComponents;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::targeted::{self, TARGETS};
 
@@ -41,7 +41,7 @@ pub struct Rules {
     /// Bytes of the largest response that is fetched whole where a part of it was asked for.
     pub fetch_whole_bytes: u64,
     /// What keys are made of.
-    pub key: KeyParts,
+    pub key: KeyComponents,
     /// Names that count for nothing in Vary, lower-case.
     pub vary_ignored: Vec<Box<str>>,
     /// A stored variant answers a request that prefers its language to all others, though the two
@@ -134,7 +134,7 @@ impl Default for Rules {
             object_bytes_max: u64::MAX,
             parts: true,
             fetch_whole_bytes: 4 << 20,
-            key: KeyParts::default(),
+            key: KeyComponents::default(),
             vary_ignored: Vec::new(),
             selects_language: false,
             ignored: Vec::new(),
