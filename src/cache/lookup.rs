@@ -190,7 +190,7 @@ fn of_these_components(cache: &CacheSide, components: &KeyComponents, found: Wha
 
 /// Whether what is stored under a key before Vary chooses by all that the operator names.
 fn chooses_by(components: &KeyComponents, object: &HotObject) -> bool {
-    components.suit(object.lifetimes.vary.as_ref().filter(|_| is_marker(object)))
+    components.accept(object.lifetimes.vary.as_ref().filter(|_| is_marker(object)))
 }
 
 /// What there is now under `name`, which what was found has led to: a response can make variants

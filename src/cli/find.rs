@@ -36,7 +36,7 @@ pub(super) fn find(
 ) -> Found {
     let primary = cache.find(&name.key);
     let marker = primary.as_ref().filter(|inspected| !inspected.is_purged()).and_then(marker);
-    if !components.suit(marker.as_ref().map(|marker| &marker.names)) {
+    if !components.accept(marker.as_ref().map(|marker| &marker.names)) {
         return Found { marker: None, name: name.clone(), inspected: None };
     }
     match marker {

@@ -1,5 +1,4 @@
-//! What an operator may ask about a request, to send it round the cache or to have its answer
-//! renewed.
+//! The conditions of `pass-if` and `refresh-if`.
 
 use crate::base::chars::{is_token, trim_ows};
 use crate::http::cookie;
@@ -7,8 +6,8 @@ use crate::http::head::RequestHead;
 use crate::policy::key::components::{decoded, name_of};
 use crate::policy::key::pattern::Pattern;
 
-/// One question: whether a request has a field, a cookie or a query parameter, of a certain value
-/// if one is given.
+/// Whether a request has a field, a cookie or a query parameter, with a certain value if one is
+/// given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     subject: Subject,
@@ -23,8 +22,8 @@ enum Subject {
 }
 
 impl Condition {
-    /// Reads `header NAME`, `cookie NAME` or `query NAME`, each perhaps with `=VALUE` behind it. A
-    /// star at the end of a cookie, a parameter or a value stands for the rest of it.
+    /// Reads `header NAME`, `cookie NAME` or `query NAME`, each perhaps with `=VALUE` after it. A
+    /// star at the end of a cookie, a parameter or a value matches the rest of it.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.trim().split_once(' ')?;
         let (name, value) = match rest.trim().split_once('=') {
@@ -40,29 +39,31 @@ impl Condition {
         Some(Self { subject, value })
     }
 
-    /// Whether the answer is yes.
+    /// Whether the request meets the condition.
     pub fn holds(&self, request: &RequestHead) -> bool {
-        let fits = |value: &[u8]| self.value.as_ref().is_none_or(|pattern| pattern.fits(value));
+        let has_value =
+            |value: &[u8]| self.value.as_ref().is_none_or(|pattern| pattern.matches(value));
         match &self.subject {
             Subject::Header(name) => {
-                request.fields.get_all(name).any(|value| fits(trim_ows(value)))
+                request.fields.get_all(name).any(|value| has_value(trim_ows(value)))
             }
             Subject::Cookie(name) => cookie::pairs(&request.fields)
-                .any(|(own, value)| !own.is_empty() && name.fits(own) && fits(value)),
-            Subject::Query(name) => parameters(request.target.path_and_query())
-                .any(|parameter| name.fits(&name_of(parameter)) && fits(&value_of(parameter))),
+                .any(|(own, value)| !own.is_empty() && name.matches(own) && has_value(value)),
+            Subject::Query(name) => parameters(request.target.path_and_query()).any(|parameter| {
+                name.matches(&name_of(parameter)) && has_value(&value_of(parameter))
+            }),
         }
     }
 }
 
-/// The parameters of a query; none is empty.
+/// The parameters of a query, without empty ones.
 fn parameters(path_and_query: &[u8]) -> impl Iterator<Item = &[u8]> {
     let at = memchr::memchr(b'?', path_and_query).map_or(path_and_query.len(), |at| at + 1);
     let query = path_and_query.get(at..).unwrap_or_default();
     query.split(|byte| *byte == b'&').filter(|parameter| !parameter.is_empty())
 }
 
-/// The value of a parameter, with its %-encoded bytes as what they stand for.
+/// The value of a parameter, decoded.
 fn value_of(parameter: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     let at = memchr::memchr(b'=', parameter).map_or(parameter.len(), |at| at + 1);
     decoded(parameter.get(at..).unwrap_or_default())
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_cookies_and_parameters_are_asked_about() {
+    fn conditions_match_fields_cookies_and_parameters() {
         let fields: &[(&str, &str)] =
             &[("X-Preview", " yes "), ("cookie", "a=1; wp_in_7=x"), ("Cookie", "b=; c")];
         for (condition, expected) in [
@@ -113,11 +114,11 @@ mod tests {
                 "{condition}"
             );
         }
-        assert!(!holds("query *", "/q", &[]), "a path is no query");
+        assert!(!holds("query *", "/q", &[]), "a path is not a query");
     }
 
     #[test]
-    fn what_is_no_question_is_refused() {
+    fn malformed_conditions_are_refused() {
         for text in
             ["", "header", "header ", "header a b", "path /x", "Header x", "cookie a*b", "query r="]
         {
@@ -127,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_request_upsets_it(query in "[a%=&0-9]{0,20}", cookies in "[a=; ]{0,12}") {
+        fn no_request_panics(query in "[a%=&0-9]{0,20}", cookies in "[a=; ]{0,12}") {
             for condition in ["query a*=a", "cookie a=a*"] {
                 holds(condition, &format!("/?{query}"), &[("cookie", &cookies)]);
             }

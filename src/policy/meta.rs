@@ -208,7 +208,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_upset_it(mut bytes in proptest::collection::vec(any::<u8>(), 0..80), v: bool) {
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..80), v: bool) {
             if let (true, Some(first)) = (v, bytes.first_mut()) {
                 *first = VERSION;
             }

@@ -233,7 +233,7 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Job {
         let peer = pass::peer(self.client, self.request);
         let mut fields = pass::fill_fields(self.request, &peer, &rules.key);
-        let asked = rules.key.asked(self.request.target.path_and_query());
+        let asked = rules.key.origin_target(self.request.target.path_and_query());
         let whole = pass::question_by_get(rule.upstream, &asked, &fields);
         let others = Others::of(cache, &found);
         let tags = others.as_ref().map(Others::tags).unwrap_or_default();
@@ -384,7 +384,7 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
         let rules = self.context.router.rules(rule.rules);
-        let asked = rules.key.asked(self.request.target.path_and_query());
+        let asked = rules.key.origin_target(self.request.target.path_and_query());
         let question = pass::question_by_get(rule.upstream, &asked, &fields);
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };

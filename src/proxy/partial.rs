@@ -313,7 +313,7 @@ impl<C: Client> Exchange<'_, C> {
         spec: Spec,
         if_range: Option<&[u8]>,
     ) -> Job {
-        let target = rules.key.asked(self.request.target.path_and_query()).into_owned();
+        let target = rules.key.origin_target(self.request.target.path_and_query()).into_owned();
         let fields =
             pass::fill_fields(self.request, &pass::peer(self.client, self.request), &rules.key);
         let ask = PartAsk { upstream: rule.upstream, target, fields };

@@ -13,7 +13,6 @@ use crate::origin::fetch::Question;
 use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
-use crate::policy::cache_status::CacheStatus;
 use crate::policy::key::components::KeyComponents;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::revalidate;
@@ -119,7 +118,7 @@ pub fn has_unkeyed(request: &RequestHead, key: &KeyComponents) -> bool {
     let target = request.target.path_and_query();
     request.fields.iter().any(|(name, _)| is_unkeyed(name, key))
         || (forward::has_claims(&request.fields) && !is_chosen(b"forwarded", key))
-        || *key.asked(target) != *target
+        || *key.origin_target(target) != *target
 }
 
 /// What to ask an upstream.

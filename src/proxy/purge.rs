@@ -41,7 +41,7 @@ pub fn orders(
     let (authority, target) = (request.authority(), request.target.path_and_query());
     let wishes = request::wishes(&request.fields, scheme, authority, target)?;
     let key = &router.rules_for(request.host(), request.target.path()).key;
-    if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.tell_beginning(target) {
+    if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.preserve_prefix(target) {
         return Err(Refusal::Untold);
     }
     let order = |Wish { kind, text, name, is_soft }| {

@@ -122,8 +122,8 @@ fn tell_beginning(naming: &Naming, prefix: &str) -> Result<()> {
         true => format!("{}:{prefix}", Scheme::Http),
         false => prefix.to_owned(),
     };
-    let (parts, _, head) = naming.of_url(&url, &[])?;
-    if !parts.tell_beginning(head.target.path_and_query()) {
+    let (components, _, head) = naming.of_url(&url, &[])?;
+    if !components.preserve_prefix(head.target.path_and_query()) {
         bail!("{prefix:?}: {}", Refusal::Untold.sentence());
     }
     Ok(())

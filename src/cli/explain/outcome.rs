@@ -118,7 +118,7 @@ impl Basis<'_> {
     /// The request of a fill to the origin, and whether it is conditional.
     fn fill_request(&self, routed: &Routed) -> (String, bool) {
         let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
-        let target = routed.rules.key.asked(routed.head.target.path_and_query());
+        let target = routed.rules.key.origin_target(routed.head.target.path_and_query());
         // A part is requested as such where nothing is stored, or only parts are.
         let spec = partial::asks_for_part(&routed.head, &routed.rules);
         if let Some(spec) = spec.filter(|_| self.stored.is_none() || self.has_parts) {

@@ -1,8 +1,7 @@
-//! The named components that an operator makes the keys of a route of.
+//! The components that an operator makes the keys of a route of.
 //!
-//! The host is always one of them. What is left out of a key is not told to the origin either
-//! where it could answer by it: a query is asked for as the key has it, so that what is stored for
-//! everybody was never made from what one client added.
+//! The host is always one of them. A query goes to the origin as the key has it: otherwise a
+//! parameter that one client adds could change the response that all clients get.
 
 use std::borrow::Cow;
 
@@ -10,40 +9,39 @@ use crate::base::chars::hex_value;
 use crate::policy::key::pattern::Pattern;
 use crate::policy::key::vary::VaryNames;
 
-/// What a key is made of, besides the host. The default is what RFC 9111 section 2 says: the
-/// whole URI.
+/// What a key is made of, besides the host. The default is the whole URI (RFC 9111 section 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyComponents {
-    /// The scheme.
+    /// Whether the scheme is in it.
     pub scheme: bool,
-    /// The path.
+    /// What it has of the path.
     pub path: PathComponent,
-    /// The query.
+    /// What it has of the query.
     pub query: QueryComponent,
-    /// Request fields and cookies. They choose among the variants of a key, as those that Vary
-    /// names do, so that whoever removes the key removes them all.
+    /// Request fields and cookies. They select one of the variants of a key, as the fields that
+    /// Vary names do, so that one removal of the key removes all variants.
     pub chosen: Option<VaryNames>,
 }
 
-/// What of the path is in a key.
+/// What a key has of the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathComponent {
     /// All of it.
     Whole,
-    /// That it belongs to this route, by the path of the route.
+    /// The path of the route instead of its own.
     Route(Box<str>),
 }
 
-/// What of the query is in a key.
+/// What a key has of the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryComponent {
-    /// Whether anything is.
+    /// False if the key has nothing of it.
     pub is_on: bool,
-    /// Parameters in the order of their names; those of one name stay as they stand.
+    /// Parameters are in the order of their names; those of one name stay in their order.
     pub is_sorted: bool,
     /// Only these parameters, if there are any patterns.
     pub kept: Vec<Pattern>,
-    /// Of those, all but these.
+    /// All of those but these.
     pub dropped: Vec<Pattern>,
 }
 
@@ -65,9 +63,9 @@ impl Default for QueryComponent {
 }
 
 impl KeyComponents {
-    /// The path and query that the origin is asked for: the path as sent, and what counts of the
-    /// query.
-    pub fn asked<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
+    /// The path and query for the origin: the path as the client sent it, and the query as the key
+    /// has it.
+    pub fn origin_target<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
         let (path, query) = split(path_and_query);
         match self.query.of(query) {
             Cow::Borrowed(same) if same.len() == query.len() => Cow::Borrowed(path_and_query),
@@ -75,27 +73,27 @@ impl KeyComponents {
         }
     }
 
-    /// Whether a key tells that a URL begins so, path and query: not if it leaves out, or puts in
-    /// another order, what the beginning consists of.
-    pub fn tell_beginning(&self, path_and_query: &[u8]) -> bool {
+    /// Whether a key begins with this prefix if its URL does: not if the key leaves out, or puts in
+    /// another order, what the prefix consists of.
+    pub fn preserve_prefix(&self, path_and_query: &[u8]) -> bool {
         let (path, query) = split(path_and_query);
-        let tells_path = match &self.path {
+        let preserves_path = match &self.path {
             PathComponent::Whole => true,
-            // The whole route, and perhaps others below it.
+            // The prefix names the whole route, and perhaps others below it.
             PathComponent::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
         };
         let is_as_sent = self.query.is_on && self.query.is_as_sent();
-        tells_path && (query.is_empty() || is_as_sent)
+        preserves_path && (query.is_empty() || is_as_sent)
     }
 
-    /// Whether what is stored under a key before Vary was stored by these components: its variants are
-    /// chosen by all that the operator names. `chosen_by` are the names that choose, if any do.
-    pub fn suit(&self, chosen_by: Option<&VaryNames>) -> bool {
+    /// Whether what is stored under a primary key was stored by these components: its variants are
+    /// selected by all fields and cookies of the operator. `names` are those that select them.
+    pub fn accept(&self, names: Option<&VaryNames>) -> bool {
         let Some(chosen) = &self.chosen else { return true };
-        chosen_by.is_some_and(|names| names.contains_all(chosen))
+        names.is_some_and(|names| names.contains_all(chosen))
     }
 
-    /// Appends what counts of a path and query to a key text; an empty path is `/` (RFC 9110
+    /// Appends the components of a path and query to a key text; an empty path is `/` (RFC 9110
     /// section 4.2.3).
     pub(crate) fn push(&self, path_and_query: &[u8], out: &mut Vec<u8>) {
         let (path, query) = split(path_and_query);
@@ -104,7 +102,7 @@ impl KeyComponents {
             PathComponent::Whole => out.extend_from_slice(path),
             PathComponent::Route(prefix) => {
                 out.extend_from_slice(prefix.as_bytes());
-                // No path has a space, so that this is no other route's.
+                // A path has no space, so this is not the key of another path.
                 out.extend_from_slice(b" *");
             }
         }
@@ -113,7 +111,7 @@ impl KeyComponents {
 }
 
 impl QueryComponent {
-    /// What counts of a query, which is empty or begins with its question mark.
+    /// What the key has of a query, which is empty or begins with its question mark.
     fn of<'q>(&self, query: &'q [u8]) -> Cow<'q, [u8]> {
         if !self.is_on {
             return Cow::Borrowed(b"");
@@ -123,7 +121,7 @@ impl QueryComponent {
         };
         let mut parameters: Vec<&[u8]> = inside
             .split(|byte| *byte == b'&')
-            .filter(|parameter| !parameter.is_empty() && self.counts(&name_of(parameter)))
+            .filter(|parameter| !parameter.is_empty() && self.has(&name_of(parameter)))
             .collect();
         if self.is_sorted {
             parameters.sort_by(|left, right| name_of(left).cmp(&name_of(right)));
@@ -140,8 +138,8 @@ impl QueryComponent {
         !self.is_sorted && self.kept.is_empty() && self.dropped.is_empty()
     }
 
-    fn counts(&self, name: &[u8]) -> bool {
-        let is_in = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.fits(name));
+    fn has(&self, name: &[u8]) -> bool {
+        let is_in = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
         (self.kept.is_empty() || is_in(&self.kept)) && !is_in(&self.dropped)
     }
 }
@@ -152,14 +150,14 @@ fn split(path_and_query: &[u8]) -> (&[u8], &[u8]) {
     path_and_query.split_at(at)
 }
 
-/// The name of a parameter, with its %-encoded bytes as what they stand for.
+/// The name of a parameter, decoded.
 pub(crate) fn name_of(parameter: &[u8]) -> Cow<'_, [u8]> {
     let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
     decoded(name)
 }
 
-/// A text of a query with its %-encoded bytes and pluses as what they stand for; what is no such
-/// code stays.
+/// A text of a query without its percent-encoding, and with a space for each plus. What is not
+/// such a code stays.
 pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'%', b'+', text).is_none() {
         return Cow::Borrowed(text);
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_what_counts_of_it() {
+    fn a_query_is_sorted_and_filtered() {
         let off = QueryComponent { is_on: false, ..QueryComponent::default() };
         let cases: &[(QueryComponent, &str, &str)] = &[
             (query(false, &[], &[]), "?b=2&&a=1", "?b=2&&a=1"),
@@ -225,32 +223,30 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_beginnings_of_what_it_has() {
-        let told =
-            |components: &KeyComponents, text: &str| components.tell_beginning(text.as_bytes());
+    fn a_prefix_must_be_in_the_key() {
+        let has =
+            |components: &KeyComponents, text: &str| components.preserve_prefix(text.as_bytes());
         let whole = KeyComponents::default();
-        assert!(told(&whole, "/a") && told(&whole, "/a?b=c"));
+        assert!(has(&whole, "/a") && has(&whole, "/a?b=c"));
         let route = KeyComponents {
             path: PathComponent::Route("/img/".into()),
             ..KeyComponents::default()
         };
-        assert!(told(&route, "/") && told(&route, "/im") && told(&route, "/img/"));
-        assert!(!told(&route, "/img/a") && !told(&route, "/img/?a"));
+        assert!(has(&route, "/") && has(&route, "/im") && has(&route, "/img/"));
+        assert!(!has(&route, "/img/a") && !has(&route, "/img/?a"));
         let off = QueryComponent { is_on: false, ..QueryComponent::default() };
         for query in
             [off, query(true, &[], &[]), query(false, &["a"], &[]), query(false, &[], &["a"])]
         {
             let components = KeyComponents { query, ..KeyComponents::default() };
             assert!(
-                told(&components, "/a")
-                    && !told(&components, "/a?")
-                    && !told(&components, "/a?a=1")
+                has(&components, "/a") && !has(&components, "/a?") && !has(&components, "/a?a=1")
             );
         }
     }
 
     #[test]
-    fn a_path_that_is_left_out_is_still_its_routes() {
+    fn a_key_without_the_path_has_that_of_the_route() {
         let mut components = KeyComponents::default();
         assert_eq!(text(&components, "/up/x?y"), "/up/x?y");
         assert_eq!(text(&components, "?y"), "/?y");
@@ -260,21 +256,21 @@ mod tests {
     }
 
     #[test]
-    fn the_origin_is_asked_for_what_the_key_holds() {
+    fn the_origin_gets_the_query_of_the_key() {
         let mut components =
             KeyComponents { path: PathComponent::Route("/".into()), ..KeyComponents::default() };
-        assert!(matches!(components.asked(b"/x?b&a"), Cow::Borrowed(b"/x?b&a")));
+        assert!(matches!(components.origin_target(b"/x?b&a"), Cow::Borrowed(b"/x?b&a")));
         components.query = query(true, &[], &["b"]);
-        assert_eq!(&*components.asked(b"/x?c&b&a"), b"/x?a&c");
-        assert_eq!(&*components.asked(b"/x?b"), b"/x");
-        assert_eq!(&*components.asked(b"/x"), b"/x");
+        assert_eq!(&*components.origin_target(b"/x?c&b&a"), b"/x?a&c");
+        assert_eq!(&*components.origin_target(b"/x?b"), b"/x");
+        assert_eq!(&*components.origin_target(b"/x"), b"/x");
         components.query.is_on = false;
-        assert_eq!(&*components.asked(b"/x?c&b&a"), b"/x");
+        assert_eq!(&*components.origin_target(b"/x?c&b&a"), b"/x");
     }
 
     proptest! {
         #[test]
-        fn what_counts_counts_again(
+        fn filtering_twice_changes_nothing(
             given in "(\\?[a-c=&%2]{0,16})?", is_sorted: bool, kept: bool, dropped: bool,
         ) {
             let kept: &[&str] = if kept { &["a*", "c"] } else { &[] };
@@ -284,7 +280,7 @@ mod tests {
         }
 
         #[test]
-        fn the_order_of_different_names_means_nothing(mut names in
+        fn sorting_ignores_the_order_of_different_names(mut names in
             proptest::collection::btree_map("[a-d]{1,2}", "[0-9]", 0..5).prop_map(
                 |map| map.into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>())) {
             let part = query(true, &[], &[]);

@@ -1,13 +1,13 @@
-//! Hosts as a purge or a listing names them, and what a stored response is named by: `HOST`, for
-//! all its ports, or `HOST:PORT`.
+//! Hosts as a purge or a listing names them, and the names that the host of a stored response has:
+//! `HOST`, for all ports, or `HOST:PORT`.
 //!
-//! A port that is the scheme's own is not in a key (RFC 9110 section 4.2.3), but it is the port
-//! all the same: `a.example:80` names what is stored of `http://a.example/`.
+//! The default port of a scheme is not in a key (RFC 9110 section 4.2.3), but a host can be named
+//! with it: `a.example:80` names what is stored of `http://a.example/`.
 
 use crate::http::authority::Authority;
 use crate::http::scheme::Scheme;
 
-/// A host that somebody names, with a port or for all ports.
+/// A host in a command or a request to purge, with a port or for all ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedHost {
     host: Vec<u8>,
@@ -15,11 +15,11 @@ pub struct NamedHost {
 }
 
 impl NamedHost {
-    /// What `HOST[:PORT]` names, in any case and with or without its last dot; `None` if it is no
-    /// host, or a wildcard: hosts are named one by one.
+    /// Reads `HOST[:PORT]`, in any case, with or without a dot at the end of the host; `None` if it
+    /// is not a host, or a wildcard.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let authority = Authority::parse(text).ok()?;
-        // A colon with nothing behind it is no port, but it was meant to be one.
+        // After a colon there must be a port: the authority is shorter if there is none.
         if authority.host.contains(&b'*') || authority.text.len() < text.len() {
             return None;
         }
@@ -27,7 +27,7 @@ impl NamedHost {
         Some(Self { host, port: authority.port })
     }
 
-    /// The text that is hashed, and shown.
+    /// The text that is hashed and shown.
     pub fn text(&self) -> Vec<u8> {
         let mut text = self.host.clone();
         if let Some(port) = self.port {
@@ -36,12 +36,12 @@ impl NamedHost {
         text
     }
 
-    /// The port, if it is named.
+    /// The port, if it has one.
     pub const fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// Whether this names what is stored under a key's URL.
+    /// Whether this names what is stored under the URL of a key.
     pub fn names(&self, url: &[u8]) -> bool {
         Hosts::of(url).each().any(|(host, port)| host == self.host && port == self.port)
     }
@@ -55,14 +55,14 @@ pub struct Hosts<'a> {
 }
 
 impl<'a> Hosts<'a> {
-    /// Those of a key's URL, `http://host:port/...`, which may lack its scheme: then it may be of
-    /// either.
+    /// Those of the URL of a key, `http://host:port/...`. Without a scheme it has the default ports
+    /// of both.
     pub fn of(url: &'a [u8]) -> Self {
         let at = memchr::memmem::find(url, b"//");
         let (scheme, rest) = at.and_then(|at| url.split_at_checked(at)).unwrap_or_default();
         let rest = rest.get(2..).unwrap_or_default();
         let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
-        // None but a request of an old client has no host at all.
+        // Only an HTTP/1.0 request has no host.
         let authority = Authority::parse(rest.get(..end).unwrap_or_default()).ok();
         let scheme = scheme.strip_suffix(b":").and_then(Scheme::parse);
         let ports = match (authority.and_then(|it| it.port), scheme) {
@@ -73,7 +73,7 @@ impl<'a> Hosts<'a> {
         Self { host: without_dot(authority.map_or(&b""[..], |it| it.host)), ports }
     }
 
-    /// The host for all its ports, and with the port that it is.
+    /// The host for all ports, and with each of its ports.
     pub fn each(self) -> impl Iterator<Item = (&'a [u8], Option<u16>)> {
         let with_port = self.ports.into_iter().flatten().map(Some);
         std::iter::once(None).chain(with_port).map(move |port| (self.host, port))
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_named_with_its_port_or_for_all() {
+    fn a_host_is_named_with_its_port_or_for_all_ports() {
         let cases = [
             ("a.example", "http://a.example/x", true),
             ("A.Example.", "https://a.example:81", true),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_names_nothing() {
+    fn malformed_hosts_are_refused() {
         for text in [
             "",
             "*",

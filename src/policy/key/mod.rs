@@ -1,10 +1,10 @@
-//! The key of a stored response, RFC 9111 section 2: its text, and the MD5 that finds it.
+//! The key of a stored response, RFC 9111 section 2: its text, and the MD5 of the text.
 //!
-//! The text is what counts: it is stored beside the response and compared, so that two texts
-//! with one MD5 are a miss and never a wrong answer. It is canonical only where every reader of
-//! a URI must agree (case of the host, default port); paths and queries are compared byte for
-//! byte, since an origin may tell apart what RFC 3986 calls equivalent. An operator may leave
-//! components out, [`KeyComponents`]; whoever has a URL and the route's components has the key.
+//! The text is stored beside the response and compared, so that two texts with one MD5 are a miss
+//! and never a wrong answer. Only the host and the port are normalised (case, default port); paths
+//! and queries are compared byte for byte, since an origin may distinguish what RFC 3986 calls
+//! equivalent. An operator may leave components out ([`KeyComponents`]). A URL and the components
+//! of its route determine the key.
 
 pub mod normalise;
 pub mod vary;
@@ -40,7 +40,7 @@ impl Key {
         Some(Self(bytes))
     }
 
-    /// A key that is told from others by `text`, beside this one: its first half is the same.
+    /// The key of `text` beside this one: its first half is the same.
     pub fn beside(&self, text: &[u8]) -> Self {
         let mut key = *self;
         let digest: [u8; 16] = Md5::digest(text).into();
@@ -93,8 +93,7 @@ pub fn key_text(
     uri_text(components, scheme, authority, target.path_and_query(), out);
 }
 
-/// As [`key_text`], for a path and query that stand for themselves; an empty path is `/` (RFC
-/// 9110 section 4.2.3).
+/// As [`key_text`], without a request; an empty path is `/` (RFC 9110 section 4.2.3).
 pub fn uri_text(
     components: &KeyComponents,
     scheme: Scheme,
@@ -115,8 +114,9 @@ pub fn uri_text(
 
 /// Appends the text of a variant's key to `out`: the primary key text, then one line for each
 /// field that Vary names, with its normalised value in this request (RFC 9111 section 4.1), and
-/// for each cookie that the operator names. What is missing and what is empty are told apart. No two different sets of values
-/// have the same text, since neither a key text nor a field holds a line feed.
+/// for each cookie that the operator names. A missing field differs from an empty one. Two
+/// different sets of values have different texts, since neither a key text nor a field has a line
+/// feed.
 pub fn variant_text(primary_text: &[u8], vary: &VaryNames, request: &Fields, out: &mut Vec<u8>) {
     out.extend_from_slice(primary_text);
     for name in vary.names() {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_is_told_by_the_cookies_that_the_operator_names() {
+    fn cookies_of_the_operator_select_a_variant() {
         let names = VaryNames::chosen(["x"].into_iter(), ["tier"].into_iter()).unwrap();
         let text = |request: &[(&str, &str)]| {
             let mut out = Vec::new();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_is_told_by_the_values_of_its_fields() {
+    fn values_of_fields_select_a_variant() {
         assert_eq!(
             variant("Accept-Encoding, Foo", &[("FOO", " 1"), ("accept-encoding", "br, gzip")]),
             "GET http://h/\naccept-encoding:br,gzip\nfoo:1"
@@ -255,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hex_goes_there_and_back(bytes: [u8; 16]) {
+        fn hex_reads_back(bytes: [u8; 16]) {
             prop_assert_eq!(Key::from_hex(&Key(bytes).hex()), Some(Key(bytes)));
         }
     }

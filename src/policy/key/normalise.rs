@@ -1,19 +1,18 @@
-//! Field values in a normal form, so that requests that mean the same choose the same variant.
+//! The normal form of field values, so that requests with the same meaning select one variant.
 //!
-//! RFC 9111 section 4.1 lets a cache combine lines, change white space and normalise what is
-//! known to have the same meaning. Every value is taken as a list: its lines are joined, empty
-//! members go, and so does the white space around commas. In the fields of proactive negotiation
-//! (RFC 9110 section 12.5) the members are also brought into one case and one order, by weight
-//! and then by name, for the order of their members has no meaning there. What is odd stays in
-//! the order it was sent.
+//! RFC 9111 section 4.1 lets a cache combine lines, change white space and normalise values that
+//! are known to have the same meaning. Every value is read as a list: its lines are joined, and
+//! empty members and the white space around commas are removed. In the fields of proactive
+//! negotiation (RFC 9110 section 12.5), where the order of the members has no meaning, they also
+//! get one case and one order, by weight and then by name. A malformed list keeps its order.
 
 use std::cmp::Ordering;
 
 use crate::base::chars::{eq_ignore_case, trim_ows};
 use crate::http::list::members;
 
-/// Appends the normal form of the field `name` (lower-case) with these lines to `out`. Allocates
-/// nothing else.
+/// Appends the normal form of the field `name` (lower-case) with these lines to `out`, without any
+/// other allocation.
 pub fn normalise<'a>(name: &str, lines: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     let start = out.len();
     push_list(lines, out);
@@ -28,7 +27,7 @@ pub fn normalise<'a>(name: &str, lines: impl Iterator<Item = &'a [u8]>, out: &mu
         Weighted::parse(member, negotiation).is_some_and(|weighted| sorted.insert(weighted))
     });
     if is_sound {
-        // The normal form is made of pieces of the list, so it is written elsewhere first.
+        // The members are slices of `out`, so the normal form is written elsewhere first.
         let mut form = [0; FORM_BYTES_MAX];
         if let Some(len) = sorted.write(&mut form) {
             out.truncate(start);
@@ -37,19 +36,19 @@ pub fn normalise<'a>(name: &str, lines: impl Iterator<Item = &'a [u8]>, out: &mu
     }
 }
 
-/// Which fields of negotiation may have parameters.
+/// Whether a field of negotiation may have parameters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Negotiation {
     /// Accept: media ranges with parameters, whose values keep their case.
     Media,
-    /// Accept-Encoding, Accept-Language, Accept-Charset: names with nothing but a weight.
+    /// Accept-Encoding, Accept-Language, Accept-Charset: names with at most a weight.
     Names,
 }
 
 /// One member of a field of negotiation.
 #[derive(Clone, Copy)]
 struct Weighted<'a> {
-    /// The media range, coding or language range; its case means nothing.
+    /// The media range, coding or language range, in any case.
     name: &'a [u8],
     /// The media type's parameters as sent, without the first `;`.
     parameters: &'a [u8],
@@ -79,7 +78,7 @@ impl<'a> Weighted<'a> {
             _ => (rest, 1000),
         };
         let parameters = trim_ows(parameters);
-        // A weight in the middle has extensions behind it, or is one of two.
+        // A weight before the last parameter has extensions after it, or is one of two.
         let is_weight = |text: &[u8]| matches!(trim_ows(text), [b'q' | b'Q', b'=', ..]);
         let is_sound = match negotiation {
             Negotiation::Media => !parameters.split(|&byte| byte == b';').any(is_weight),
@@ -120,9 +119,9 @@ impl<'a> Sorted<'a> {
 
     /// False when there is no room.
     fn insert(&mut self, member: Weighted<'a>) -> bool {
-        let held = self.members.get(..self.n_members).unwrap_or_default();
-        let at = held.partition_point(|before| before.order(&member) == Ordering::Less);
-        if held.get(at).is_some_and(|same| same.is_same(&member)) {
+        let sorted = self.members.get(..self.n_members).unwrap_or_default();
+        let at = sorted.partition_point(|before| before.order(&member) == Ordering::Less);
+        if sorted.get(at).is_some_and(|same| same.is_same(&member)) {
             return true;
         }
         let Some(tail) = self.members.get_mut(at..=self.n_members) else {
@@ -136,7 +135,7 @@ impl<'a> Sorted<'a> {
         true
     }
 
-    /// Writes the members to `room`; `None` when they do not fit.
+    /// Writes the members to `room` and gives their length; `None` when they do not fit.
     fn write(&self, room: &mut [u8]) -> Option<usize> {
         let mut len = 0;
         let mut push = |bytes: &[u8], lower: bool| {
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_mean_the_same_look_the_same() {
+    fn values_with_the_same_meaning_have_one_form() {
         let cases: &[(&str, &[&str], &str)] = &[
             ("foo", &[" a , b,, c"], "a,b,c"),
             ("foo", &["a", "b"], "a,b"),
@@ -260,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn normal_is_normal(
+        fn normalising_twice_changes_nothing(
             name in prop_oneof![Just("accept"), Just("accept-encoding"), Just("foo")],
             value in "[a-c;,=q01.\" /*]{0,40}",
         ) {
@@ -269,7 +268,7 @@ mod tests {
         }
 
         #[test]
-        fn order_means_nothing_in_negotiation(
+        fn negotiation_ignores_the_order(
             mut members in proptest::collection::vec("[a-d]{1,2}(;q=0\\.[0-9])?", 0..6),
         ) {
             let forward = normal("accept-language", &[&members.join(", ")]);

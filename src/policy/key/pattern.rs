@@ -1,6 +1,6 @@
-//! Names that an operator lists: one, or with a star at its end all that begin so.
+//! Patterns of names in the configuration: one name, or a prefix with a star at its end.
 
-/// What names are meant.
+/// One name, or all names with a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
@@ -8,7 +8,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads `name` or `prefix*`; `*` alone means every name. `None` for an empty text and for a
+    /// Reads `name` or `prefix*`; `*` alone matches every name. `None` for an empty text and for a
     /// star elsewhere.
     pub fn parse(text: &str) -> Option<Self> {
         let (bare, is_prefix) = match text.strip_suffix('*') {
@@ -19,8 +19,8 @@ impl Pattern {
         is_sound.then(|| Self { text: bare.into(), is_prefix })
     }
 
-    /// Whether it means this name, byte by byte.
-    pub fn fits(&self, name: &[u8]) -> bool {
+    /// Whether it matches this name, byte by byte.
+    pub fn matches(&self, name: &[u8]) -> bool {
         match self.is_prefix {
             true => name.starts_with(self.text.as_bytes()),
             false => name == self.text.as_bytes(),
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_at_the_end_means_the_rest() {
+    fn a_star_at_the_end_matches_the_rest() {
         for (pattern, name, fits) in [
             ("a", "a", true),
             ("a", "ab", false),
@@ -44,7 +44,7 @@ mod tests {
             ("*", "", true),
             ("*", "x", true),
         ] {
-            let found = Pattern::parse(pattern).unwrap().fits(name.as_bytes());
+            let found = Pattern::parse(pattern).unwrap().matches(name.as_bytes());
             assert_eq!(found, fits, "{pattern} {name}");
         }
         for text in ["", "*a", "a*b", "a**"] {

@@ -1,14 +1,13 @@
-//! What is stored beside one another under a key: a bounded list of its variants.
+//! The list of the variants of a key.
 //!
-//! A variant is found by its own key and needs no list. The list is for what concerns all of them:
-//! no more than [`VARIANTS_MAX`] are kept, and a request that selects none of them can ask the
-//! origin whether one of them would do (RFC 9111 section 4.1), by all their entity tags at once
-//! (section 4.3.1). It is a note and no truth: what it names may be gone, and what it lost is only
-//! not asked about.
+//! A variant has a key of its own and is found without the list. The list bounds their number to
+//! [`VARIANTS_MAX`]. For a request that selects none of them, it gives their entity tags, so that
+//! the origin can name one that would do (RFC 9111 sections 4.1 and 4.3.1). The list may be
+//! wrong: it may name a variant that is gone, and the tag of one that it lacks is not sent.
 //!
 //! ```text
 //! version, 1 byte; then for each variant, the oldest first:
-//!     2 bytes  length of what chose it, as in its key text
+//!     2 bytes  length of its selecting fields, as in its key text
 //!     1 byte   length of its entity tag; 0 if it has no strong one
 //!     1 byte   length of its Content-Language; 0 if it has none, or several
 //!     -        the three
@@ -23,28 +22,28 @@ pub const VARIANTS_MAX: usize = 64;
 /// Most bytes of a list; the oldest variants go first.
 pub const LIST_BYTES_MAX: usize = 64 << 10;
 
-/// Most bytes of what chose a variant, so that a list has room for any single one.
+/// Most bytes of the selecting fields of a variant, so that a list has room for any single one.
 pub const CHOSEN_BYTES_MAX: usize = LIST_BYTES_MAX - 1 - VARIANT_HEAD_LEN - 2 * TEXT_BYTES_MAX;
 
-/// Most bytes of entity tags, as members of a list, that a fetch offers for other variants than the
-/// one it is for: well within what servers take in a field line. Tags of usual lengths all fit.
+/// Most bytes of the tags of other variants in a fetch, well within what servers accept in a field
+/// line. Tags of the usual lengths all fit.
 const TAGS_BYTES_MAX: usize = 4 << 10;
 
 /// One stored variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
-    /// What its key text says between the primary key and the marker's mark: the fields that
-    /// chose it, with their normalised values.
+    /// Its selecting fields with their normalised values: the text between the primary key and the
+    /// mark of the marker in its key text.
     pub chosen: Box<[u8]>,
-    /// Its entity tag, if that is a strong one: what is only equivalent to another response may be
-    /// so to several of them (RFC 9110 section 8.8.1).
+    /// Its entity tag, if that is strong: several variants may have the same weak one (RFC 9110
+    /// section 8.8.1).
     pub tag: Box<[u8]>,
-    /// Its language, in lower case, if it says just one.
+    /// Its language, in lower case, if it has just one.
     pub language: Box<[u8]>,
 }
 
 impl Variant {
-    /// The variant that these response fields belong to; `None` if what chose it is too long.
+    /// The variant of a response with these fields; `None` if its selecting fields are too long.
     pub fn of(chosen: &[u8], response: &Fields) -> Option<Self> {
         let is_strong = EntityTag::of(response).is_some_and(|tag| !tag.is_weak);
         let tag = response.get("etag").filter(|tag| is_strong && tag.len() <= TEXT_BYTES_MAX);
@@ -60,7 +59,7 @@ impl Variant {
         })
     }
 
-    /// The bytes that it takes in a list.
+    /// Its bytes in a list.
     fn len(&self) -> usize {
         VARIANT_HEAD_LEN + self.chosen.len() + self.tag.len() + self.language.len()
     }
@@ -73,7 +72,7 @@ pub struct Variants {
 }
 
 impl Variants {
-    /// Reads a list; what is malformed, or of another version, is none.
+    /// Reads a list; a malformed one, or one of another version, reads as empty.
     pub fn decode(bytes: &[u8]) -> Self {
         let Some((&VERSION, mut rest)) = bytes.split_first() else { return Self::default() };
         let mut list = Vec::new();
@@ -91,15 +90,15 @@ impl Variants {
         for variant in &self.list {
             out.extend_from_slice(&(variant.chosen.len() as u16).to_le_bytes());
             out.extend_from_slice(&[variant.tag.len() as u8, variant.language.len() as u8]);
-            for part in [&variant.chosen, &variant.tag, &variant.language] {
-                out.extend_from_slice(part);
+            for text in [&variant.chosen, &variant.tag, &variant.language] {
+                out.extend_from_slice(text);
             }
         }
         out
     }
 
-    /// Enters a variant as the newest. `None` when it is there as it is; else those that have to
-    /// go for it.
+    /// Enters a variant as the newest and gives out those that have no room any more; `None` if it
+    /// is in the list as it is.
     pub fn enter(&mut self, variant: Variant) -> Option<Vec<Variant>> {
         if self.list.contains(&variant) {
             return None;
@@ -108,23 +107,23 @@ impl Variants {
         self.list.push(variant);
         let mut n_left = self.list.len();
         let mut bytes = 1 + self.list.iter().map(Variant::len).sum::<usize>();
-        let is_too_much = |oldest: &&Variant| {
-            let is_too_much = n_left > VARIANTS_MAX || bytes > LIST_BYTES_MAX;
+        let is_excess = |oldest: &&Variant| {
+            let is_excess = n_left > VARIANTS_MAX || bytes > LIST_BYTES_MAX;
             n_left -= 1;
             bytes -= oldest.len();
-            is_too_much
+            is_excess
         };
-        let n_gone = self.list.iter().take_while(is_too_much).count();
-        Some(self.list.drain(..n_gone).collect())
+        let n_excess = self.list.iter().take_while(is_excess).count();
+        Some(self.list.drain(..n_excess).collect())
     }
 
-    /// The entity tags to ask the origin about, the newest variant's first, each once: all of them,
-    /// but for those that make the field longer than 4 KiB.
+    /// The entity tags for a fetch, each once, that of the newest variant first, without those that
+    /// make the field longer than 4 KiB.
     pub fn tags(&self) -> Vec<&[u8]> {
         let mut tags: Vec<&[u8]> = Vec::new();
         let mut bytes_left = TAGS_BYTES_MAX;
         for variant in self.list.iter().rev().filter(|variant| !variant.tag.is_empty()) {
-            // A comma and a space go with it.
+            // With a comma and a space.
             let left = bytes_left.checked_sub(variant.tag.len() + 2);
             if let Some(left) = left.filter(|_| !tags.contains(&&*variant.tag)) {
                 tags.push(&variant.tag);
@@ -134,8 +133,8 @@ impl Variants {
         tags
     }
 
-    /// The newest variant with the entity tag that a 304 names (RFC 9111 section 4.3.4). One that
-    /// names none speaks of none of them, for a tag was offered.
+    /// The newest variant with the entity tag of a 304 (RFC 9111 section 4.3.4). A 304 without a
+    /// tag confirms none of them, since the fetch had tags.
     pub fn named_by(&self, not_modified: &Fields) -> Option<&Variant> {
         let theirs = EntityTag::of(not_modified)?;
         self.list
@@ -149,12 +148,12 @@ impl Variants {
         self.list.iter()
     }
 
-    /// Leaves out those for which `keep` is false.
+    /// Removes the variants for which `keep` is false.
     pub fn retain(&mut self, keep: impl FnMut(&Variant) -> bool) {
         self.list.retain(keep);
     }
 
-    /// Whether there are none.
+    /// Whether it has no variant.
     pub const fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -175,7 +174,7 @@ const VERSION: u8 = 1;
 /// The bytes of the lengths before each variant.
 const VARIANT_HEAD_LEN: usize = 4;
 
-/// Longer tags and languages are not kept.
+/// Most bytes of a tag or a language; longer ones are left out.
 const TEXT_BYTES_MAX: usize = 255;
 
 #[cfg(test)]
@@ -200,20 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_there_are_too_many() {
+    fn the_oldest_go_if_they_are_too_many() {
         let mut variants = Variants::default();
         for n in 0..VARIANTS_MAX {
             assert_eq!(variants.enter(variant(&n.to_string(), "")), Some(vec![]));
         }
-        assert_eq!(variants.enter(variant("5", "")), None, "it is there");
-        assert_eq!(variants.enter(variant("0", "\"a\"")), Some(vec![]), "it is newer now");
+        assert_eq!(variants.enter(variant("5", "")), None, "it is in the list");
+        assert_eq!(variants.enter(variant("0", "\"a\"")), Some(vec![]), "it is the newest now");
         assert_eq!(variants.enter(variant("x", "")), Some(vec![variant("1", "")]));
         assert_eq!(variants.list.len(), VARIANTS_MAX);
         assert_eq!(Variants::decode(&variants.encode()), variants);
     }
 
     #[test]
-    fn the_oldest_go_when_they_take_too_many_bytes() {
+    fn the_oldest_go_if_they_have_too_many_bytes() {
         let long = |n: u8| Variant::of(&[n; 20 << 10], &fields(&[])).unwrap();
         let mut variants = Variants::default();
         for n in 0..3 {
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_offered_once_and_find_their_variant() {
+    fn tags_are_sent_once_and_find_their_variant() {
         let mut variants = Variants::default();
         for (chosen, tag) in [("a", "\"1\""), ("b", ""), ("c", "\"2\""), ("d", "\"1\"")] {
             variants.enter(variant(chosen, tag));
@@ -246,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn all_tags_are_offered_that_fit_in_a_field() {
-        let offered = |tag: &dyn Fn(usize) -> String| {
+    fn all_tags_that_fit_in_a_field_are_sent() {
+        let sent = |tag: &dyn Fn(usize) -> String| {
             let mut variants = Variants::default();
             for n in 0..VARIANTS_MAX {
                 variants.enter(variant(&n.to_string(), &tag(n)));
@@ -256,15 +255,15 @@ mod tests {
             assert_eq!(tags[0], tag(VARIANTS_MAX - 1).as_bytes(), "the newest first");
             (tags.len(), tags.join(&b", "[..]).len())
         };
-        assert_eq!(offered(&|n| format!("\"{n:032}\"")), (VARIANTS_MAX, VARIANTS_MAX * 36 - 2));
-        let (n_long, bytes) = offered(&|n| format!("\"{n:0250}\""));
+        assert_eq!(sent(&|n| format!("\"{n:032}\"")), (VARIANTS_MAX, VARIANTS_MAX * 36 - 2));
+        let (n_long, bytes) = sent(&|n| format!("\"{n:0250}\""));
         assert!(n_long < VARIANTS_MAX, "{n_long}");
         assert!((TAGS_BYTES_MAX - 254..TAGS_BYTES_MAX).contains(&bytes), "{bytes}");
     }
 
     proptest! {
         #[test]
-        fn no_bytes_upset_it(mut bytes in proptest::collection::vec(any::<u8>(), 0..60), v: bool) {
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..60), v: bool) {
             if let (true, Some(first)) = (v, bytes.first_mut()) {
                 *first = VERSION;
             }

@@ -1,16 +1,16 @@
-//! The request fields that choose a response, RFC 9110 section 12.5.5 and RFC 9111 section 4.1.
+//! The request fields that select a variant, RFC 9110 section 12.5.5 and RFC 9111 section 4.1.
 
 use crate::base::chars::{eq_ignore_case, is_token};
 use crate::http::fields::Fields;
 use crate::policy::reason::pass::PassReason;
 
-/// What chooses among the variants of a key: the field names of a Vary field, lower-case, and what
-/// the operator adds to them, fields or single cookies (`cookie=NAME`, which no field is called).
-/// Sorted, each once, at least one, at most [`VaryNames::COUNT_MAX`] of them and
+/// The names that select one of the variants of a key: the field names of Vary, in lower case, and
+/// the fields and single cookies of the operator (`cookie=NAME`, which is not a field name). They
+/// are sorted and unique, at least one and at most [`VaryNames::COUNT_MAX`], of
 /// [`VaryNames::BYTES_MAX`] bytes in all.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VaryNames {
-    /// The names, with a line feed between them.
+    /// The names, separated by line feeds.
     text: Box<str>,
 }
 
@@ -18,21 +18,21 @@ impl VaryNames {
     /// Most names that are kept.
     pub const COUNT_MAX: usize = 16;
 
-    /// Most bytes of all names, with one between each two.
+    /// Most bytes of all names with their separators.
     pub const BYTES_MAX: usize = 512;
 
     /// The names of all Vary lines of a response; `None` when there are none.
     ///
     /// # Errors
     ///
-    /// [`PassReason::VaryStar`] when one is `*`, which no later request can match;
-    /// [`PassReason::VaryOdd`] when one is no field name, or they are more than is kept.
+    /// [`PassReason::VaryStar`] if one is `*`, which no later request matches;
+    /// [`PassReason::VaryOdd`] if one is not a field name, or they are too many.
     pub fn parse(response: &Fields) -> Result<Option<Self>, PassReason> {
         Self::of(response, &[], None)
     }
 
-    /// As [`VaryNames::parse`], without the names that the operator ignores (lower-case, `*`
-    /// included), and with those that choose in any case.
+    /// As [`VaryNames::parse`], without the names that the operator ignores (lower-case, perhaps
+    /// `*`), and with those that always select (`chosen`).
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl VaryNames {
                 continue;
             }
             let name = String::from_utf8_lossy(member).to_ascii_lowercase();
-            // The origin chose by what ktrix wrote there for one client: it fits no other.
+            // ktrix wrote the value that the origin used, so no field of a client says it.
             is_odd |= REWRITTEN.contains(&name.as_str());
             if let Err(at) = names.binary_search(&name) {
                 names.insert(at, name);
@@ -75,8 +75,8 @@ impl VaryNames {
         Self::from_sorted(names.iter().map(String::as_str)).map(Some).ok_or(PassReason::VaryOdd)
     }
 
-    /// The fields and cookies, by their names, that choose whatever a response says; `None` unless
-    /// they are such names, within the bounds, and sent to the origin as the client sent them.
+    /// The fields and cookies of the operator; `None` unless they are names of such, within the
+    /// bounds, and forwarded as the client sent them.
     pub fn chosen<'a>(
         fields: impl Iterator<Item = &'a str>,
         cookies: impl Iterator<Item = &'a str>,
@@ -90,18 +90,18 @@ impl VaryNames {
         is_sound.then(|| Self::from_sorted(names.iter().map(String::as_str))).flatten()
     }
 
-    /// Whether this name, of a field in any case, is among them.
+    /// Whether they contain this name of a field, in any case.
     pub fn contains(&self, name: &[u8]) -> bool {
         self.names().any(|own| eq_ignore_case(name, own.as_bytes()))
     }
 
-    /// Whether all of these names are among them.
+    /// Whether they contain all of these names.
     pub fn contains_all(&self, others: &Self) -> bool {
         others.names().all(|other| self.names().any(|name| name == other))
     }
 
-    /// Names that were written by [`VaryNames::names`] before; `None` unless they are sorted,
-    /// lower-case field names, or cookies, within the bounds.
+    /// Reads what [`VaryNames::names`] gave; `None` unless they are sorted field names in lower
+    /// case, or cookies, within the bounds.
     pub fn from_sorted<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut text = String::new();
         let mut last = "";
@@ -119,7 +119,7 @@ impl VaryNames {
         (!text.is_empty()).then(|| Self { text: text.into_boxed_str() })
     }
 
-    /// The names, sorted; those of fields are lower-case, see [`cookie_of`] for the others.
+    /// The names, sorted; those of fields in lower case, see [`cookie_of`] for the others.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.text.split('\n')
     }
@@ -131,7 +131,7 @@ impl std::fmt::Debug for VaryNames {
     }
 }
 
-/// The cookie that a name of [`VaryNames::names`] means; `None` if it means a field.
+/// The cookie that one of [`VaryNames::names`] stands for; `None` if it is a field.
 pub fn cookie_of(name: &str) -> Option<&str> {
     name.strip_prefix(COOKIE)
 }
@@ -146,11 +146,10 @@ fn is_name(name: &str) -> bool {
     }
 }
 
-/// What the names of cookies begin with; no token holds an equals sign.
+/// The prefix of cookies. A token has no equals sign, so a field name never begins with it.
 const COOKIE: &str = "cookie=";
 
-/// Request fields that are not passed on as the client sent them, so that what the client sent
-/// does not tell what the origin chose by.
+/// Request fields that ktrix rewrites, so that the origin does not see what the client sent.
 const REWRITTEN: [&str; 6] =
     ["connection", "forwarded", "te", "via", "x-forwarded-for", "x-forwarded-proto"];
 
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_lower_case_sorted_and_single() {
+    fn names_are_lower_case_sorted_and_unique() {
         let names = |list: &[&str]| Ok(Some(list.iter().map(|n| (*n).to_owned()).collect()));
         assert_eq!(parse(&[]), Ok(None));
         assert_eq!(parse(&["", " , "]), Ok(None));
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_bound() {
+    fn names_are_bounded() {
         let list = |n: usize| (0..n).map(|n| format!("x{n:02}")).collect::<Vec<_>>().join(",");
         assert!(parse(&[&list(VaryNames::COUNT_MAX)]).is_ok());
         assert_eq!(parse(&[&list(VaryNames::COUNT_MAX + 1)]), Err(PassReason::VaryOdd));
@@ -220,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_parsed_can_be_rebuilt(line in "[a-cA-C, -]{0,40}") {
+        fn parsed_names_can_be_rebuilt(line in "[a-cA-C, -]{0,40}") {
             let mut fields = Fields::new();
             fields.push(b"vary", line.as_bytes());
             if let Ok(Some(names)) = VaryNames::parse(&fields) {

@@ -239,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_upset_the_lexer(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             for directive in directives(&line) {
                 prop_assert!(directive.seconds().unwrap_or(0) <= SECONDS_MAX);
             }
