@@ -11,10 +11,10 @@ use crate::cache::files::writer::Writer;
 use crate::cache::hot::{Body, HotObject, Source};
 use crate::cache::index::Index;
 use crate::cache::index::slot::{self, NewSlot, State};
-use crate::cache::lookup::{Found, MARKER_STATUS, Marker, Name};
+use crate::cache::lookup::Found;
 use crate::cache::maintenance::evict::{Level, Limits};
+use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place;
-use crate::cache::variants;
 use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
@@ -79,7 +79,7 @@ impl Shelf {
             _ => self.write_marker(&found.primary, names, lifetimes.surrogates.purge_epoch)?,
         };
         let name = found.primary.variant(&marker.names, &marker.mark, request);
-        match variants::is_too_long(&name) {
+        match name.is_too_long() {
             true => Err(io::Error::other("what chooses a variant is too long")),
             false => Ok(name),
         }
@@ -196,7 +196,7 @@ impl Shelf {
         };
         let entry = Entry {
             name: primary.clone(),
-            status: Status(MARKER_STATUS),
+            status: MARKER_STATUS,
             fields: Fields::new(),
             lifetimes,
         };

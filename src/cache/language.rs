@@ -3,8 +3,9 @@
 //!
 //! RFC 9111 section 4.1 requires that the origin is asked. The operator of a route allows this.
 
-use crate::cache::lookup::{Found, Marker, Name, What};
-use crate::cache::variants::{self, Parts};
+use crate::cache::lookup::{Found, What};
+use crate::cache::name::{Marker, Name, VariantText};
+use crate::cache::variants;
 use crate::cache::worker::CacheSide;
 use crate::http::head::RequestHead;
 use crate::policy::cache_status::CacheVerdict;
@@ -34,7 +35,7 @@ async fn other(
     rules: &Rules,
 ) -> Option<Found> {
     let marker = found.marker.as_ref().filter(|_| matches!(found.what, What::Nothing))?;
-    let list = variants::read(cache, &variants::list_name(&found.primary, marker));
+    let list = variants::read(cache, &found.primary.variant_list(marker));
     let name = name_in_language(&list, &found.primary, marker, &found.name)?;
     let what = What::Object(variants::find_whole(cache, &name).await?);
     let other = Found { name, what, ..found.clone() };
@@ -49,9 +50,9 @@ pub fn name_in_language(
     marker: &Marker,
     name: &Name,
 ) -> Option<Name> {
-    let parts = Parts::of(&name.text)?;
+    let parts = VariantText::of(&name.text)?;
     let chosen = &in_language(list, parts.chosen)?.chosen;
-    Some(Parts { primary: &primary.text, chosen, mark: &marker.mark }.name())
+    Some(VariantText { primary: &primary.text, chosen, mark: &marker.mark }.name())
 }
 
 /// Whether another variant than the selected one is used: only one that is fresh and needs no

@@ -11,101 +11,19 @@ use crate::cache::hot::large::LargeRoom;
 use crate::cache::hot::{Body, Hot, HotObject, Source};
 use crate::cache::index::slot::{SlotView, State};
 use crate::cache::load::{self, Loaded};
+use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::worker::CacheSide;
-use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
-use crate::http::hop;
 use crate::http::scheme::Scheme;
 use crate::policy::decide::Cached;
 use crate::policy::key::components::KeyComponents;
-use crate::policy::key::vary::VaryNames;
-use crate::policy::key::{self, Key};
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::reactor;
 
 /// How often a slot that changes under our eyes is read again.
 const ATTEMPTS_MAX: usize = 4;
-
-/// A key and the text it was made of.
-#[derive(Clone, Debug)]
-pub struct Name {
-    /// The text, which a cache file repeats.
-    pub text: Rc<[u8]>,
-    /// Its MD5.
-    pub key: Key,
-}
-
-impl Name {
-    /// Names a text.
-    pub fn of(text: &[u8]) -> Self {
-        Self { text: text.into(), key: key::key_of(text) }
-    }
-
-    /// The name of what a request asks for, before Vary.
-    pub fn of_request(components: &KeyComponents, scheme: Scheme, head: &RequestHead) -> Self {
-        let mut text = Vec::with_capacity(128);
-        key::key_text(components, scheme, head.authority(), &head.target, &mut text);
-        Self::of(&text)
-    }
-
-    /// The name of the variant that `request` selects below this one.
-    ///
-    /// `marker` is what tells the variants of one marker from those of another: a marker that was
-    /// removed takes its variants with it.
-    ///
-    /// What counts is what the origin saw: a field that the request's Connection names went no
-    /// further than to us.
-    pub fn variant(&self, vary: &VaryNames, marker: &[u8], request: &Fields) -> Self {
-        let mut text = Vec::with_capacity(self.text.len() + 128);
-        match request.contains("connection") {
-            false => key::variant_text(&self.text, vary, request, &mut text),
-            true => {
-                let mut passed_on = request.clone();
-                hop::strip(&mut passed_on);
-                key::variant_text(&self.text, vary, &passed_on, &mut text);
-            }
-        }
-        text.extend_from_slice(MARK);
-        text.extend_from_slice(marker);
-        Self::of(&text)
-    }
-
-    /// The name of the part of this one that has this number.
-    pub fn part(&self, id: u64) -> Self {
-        Self::of(&[&*self.text, PART, format!("{id:x}").as_bytes()].concat())
-    }
-
-    /// The name of what this is a part of; `None` if it is no part.
-    pub fn of_whole(&self) -> Option<Self> {
-        let end = memchr::memmem::rfind(&self.text, PART)?;
-        self.text.get(..end).map(Self::of)
-    }
-
-    /// The name that `request` selects beside another variant of this name; `None` if `other` is
-    /// no variant of it.
-    pub fn beside(&self, other: &Self, vary: &VaryNames, request: &Fields) -> Option<Self> {
-        let rest = other.text.strip_prefix(&*self.text)?;
-        let mark = memchr::memmem::rfind(rest, MARK)? + MARK.len();
-        Some(self.variant(vary, rest.get(mark..)?, request))
-    }
-}
-
-/// What stands before the number of a part's file.
-const PART: &[u8] = b"\n@";
-
-/// What stands between a variant's fields and its marker's mark.
-pub(super) const MARK: &[u8] = b"\n#";
-
-/// What tells the variants of a key apart.
-#[derive(Clone, Debug)]
-pub struct Marker {
-    /// The request fields that choose.
-    pub names: VaryNames,
-    /// The marker's own mark, part of its variants' names.
-    pub mark: Rc<[u8]>,
-}
 
 /// What the cache has.
 #[derive(Clone, Debug)]
@@ -246,11 +164,8 @@ pub fn look_up_hot(
 
 /// Whether an object is no response but names what chooses among the variants of its key.
 pub fn is_marker(object: &HotObject) -> bool {
-    object.status.0 == MARKER_STATUS
+    object.status == MARKER_STATUS
 }
-
-/// The status in a marker's file, which no response has.
-pub const MARKER_STATUS: u16 = 0;
 
 /// The hot tier's copy, if the index still has what it was made from and no purge changed it.
 pub(super) fn find_hot(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
@@ -407,6 +322,7 @@ mod tests {
     use crate::cache::purge::{Order, Purges};
     use crate::cache::uses::Uses;
     use crate::config::Admission;
+    use crate::http::fields::Fields;
     use crate::http::status::Status;
     use crate::policy::purge::surrogate::Kind;
     use crate::policy::rfc9111::lifetimes::Lifetimes;
@@ -512,16 +428,5 @@ mod tests {
         let slot = NewSlot { key: variant.name.key, ..cached::slot(TEXT) };
         cache.index.publish(&slot).unwrap();
         assert!(has_changed(&cache, &variant));
-    }
-
-    #[test]
-    fn variants_of_another_marker_have_other_names() {
-        let primary = Name::of(b"GET http://example.org/");
-        let response: Fields = [("Vary", "accept-language")].into_iter().collect();
-        let names = VaryNames::parse(&response).unwrap().unwrap();
-        let request: Fields = [("Accept-Language", "de")].into_iter().collect();
-        let first = primary.variant(&names, b"1", &request);
-        assert_eq!(first.key, primary.variant(&names, b"1", &request).key);
-        assert_ne!(first.key, primary.variant(&names, b"2", &request).key);
     }
 }

@@ -5,6 +5,7 @@
 //! keeper's work.
 
 pub mod directory_lock;
+pub mod name;
 pub mod index;
 pub mod files;
 pub mod place;
@@ -12,6 +13,7 @@ pub mod purge;
 pub mod fills;
 pub mod hot;
 pub mod uses;
+pub mod maintenance;
 pub mod worker;
 pub mod load;
 pub mod lookup;
@@ -20,4 +22,3 @@ pub mod variants;
 pub mod language;
 pub mod lease;
 pub mod part_list;
-pub mod maintenance;

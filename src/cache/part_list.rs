@@ -11,16 +11,13 @@ use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::insert::{Entry, Shelf};
 use crate::cache::lease;
-use crate::cache::lookup::{self, Name, What};
+use crate::cache::lookup::{self, What};
+use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::place;
 use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
-use crate::http::status::Status;
 use crate::policy::rfc9111::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
 use crate::reactor::{self, timer};
-
-/// The status of parts and of their lists.
-pub const PART_STATUS: Status = Status(206);
 
 /// Whether what is stored under a request's key is no response, but a list of parts.
 pub fn is_list(object: &HotObject) -> bool {

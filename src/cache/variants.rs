@@ -10,12 +10,12 @@ use std::rc::Rc;
 use crate::cache::hot::HotObject;
 use crate::cache::index::slot::State;
 use crate::cache::insert::{Entry, Shelf};
-use crate::cache::lookup::{self, Found, MARKER_STATUS, Marker, Name, What};
+use crate::cache::lookup::{self, Found, What};
+use crate::cache::name::{MARKER_STATUS, Marker, Name, VariantText};
 use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
-use crate::http::status::Status;
-use crate::policy::key::variants::{CHOSEN_BYTES_MAX, LIST_BYTES_MAX, Variant, Variants};
+use crate::policy::key::variants::{LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::key::vary::VaryNames;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::codes::is_whole;
@@ -35,13 +35,13 @@ impl Others {
     /// Those beside what a look-up found; `None` if the key has no variants, or only this one.
     pub fn of(cache: &CacheSide, found: &Found) -> Option<Self> {
         let marker = found.marker.as_ref()?;
-        let list = read(cache, &list_name(&found.primary, marker));
+        let list = read(cache, &found.primary.variant_list(marker));
         Self::among(list, &found.primary, marker, &found.name)
     }
 
     /// Those of a key's list beside the variant of this name.
     pub fn among(mut list: Variants, primary: &Name, marker: &Marker, name: &Name) -> Option<Self> {
-        let parts = Parts::of(&name.text)?;
+        let parts = VariantText::of(&name.text)?;
         list.retain(|variant| *variant.chosen != *parts.chosen);
         if list.is_empty() {
             return None;
@@ -58,25 +58,15 @@ impl Others {
     pub fn named_by(&self, not_modified: &Fields) -> Option<Name> {
         let variant = self.list.named_by(not_modified)?;
         Some(
-            Parts { primary: &self.primary.text, chosen: &variant.chosen, mark: &self.mark }.name(),
+            VariantText { primary: &self.primary.text, chosen: &variant.chosen, mark: &self.mark }
+                .name(),
         )
     }
 }
 
-/// The name of the list of a key's variants.
-pub fn list_name(primary: &Name, marker: &Marker) -> Name {
-    Parts { primary: &primary.text, chosen: b"", mark: &marker.mark }.name()
-}
-
-/// Whether a variant of this name has no place in any list, so that nothing would bound how many
-/// of the kind are stored.
-pub fn is_too_long(name: &Name) -> bool {
-    Parts::of(&name.text).is_some_and(|parts| parts.chosen.len() > CHOSEN_BYTES_MAX)
-}
-
 /// The names of the variants in the list of a key.
 pub fn names(list: &Variants, primary: &Name, marker: &Marker) -> Vec<Name> {
-    let name = |chosen| Parts { primary: &primary.text, chosen, mark: &marker.mark }.name();
+    let name = |chosen| VariantText { primary: &primary.text, chosen, mark: &marker.mark }.name();
     list.iter().map(|variant| name(&variant.chosen)).collect()
 }
 
@@ -124,7 +114,7 @@ pub struct Note {
 impl Note {
     /// The note of an answer; `None` if it is no variant.
     pub fn of(entry: &Entry) -> Option<Self> {
-        let parts = Parts::of(&entry.name.text)?;
+        let parts = VariantText::of(&entry.name.text)?;
         let variant = Variant::of(parts.chosen, &entry.fields)?;
         let vary = entry.lifetimes.vary.clone();
         let purge_epoch = entry.lifetimes.surrogates.purge_epoch;
@@ -136,18 +126,18 @@ impl Note {
     /// # Errors
     /// The list could not be written; it is as it was.
     pub fn enter(self, shelf: &Shelf) -> io::Result<()> {
-        let Some(parts) = Parts::of(&self.text) else { return Ok(()) };
+        let Some(parts) = VariantText::of(&self.text) else { return Ok(()) };
         let name = parts.list_name();
         let mut list = read(shelf.cache(), &name);
         let Some(gone) = list.enter(self.variant) else { return Ok(()) };
         for variant in gone {
-            shelf.forget(&Parts { chosen: &variant.chosen, ..parts }.name().key);
+            shelf.forget(&VariantText { chosen: &variant.chosen, ..parts }.name().key);
         }
         let received_s = reactor::now().unix_s();
         let surrogates = SurrogateKeys::untagged(self.purge_epoch);
         let lifetimes =
             Lifetimes { received_s, vary: self.vary, surrogates, ..Lifetimes::default() };
-        let status = Status(MARKER_STATUS);
+        let status = MARKER_STATUS;
         let entry = Entry { name, status, fields: Fields::new(), lifetimes };
         shelf.write_note(&entry, &list.encode(), State::Vary)
     }
@@ -164,45 +154,4 @@ pub(super) fn read(cache: &CacheSide, name: &Name) -> Variants {
     let object = cache.store.open_object(&name.key, &name.text).ok().flatten();
     let body = object.and_then(|object| object.read_body(LIST_BYTES_MAX).ok().flatten());
     body.map_or_else(Variants::default, |body| Variants::decode(&body))
-}
-
-/// What the key text of a variant is made of.
-#[derive(Clone, Copy)]
-pub(super) struct Parts<'t> {
-    pub(super) primary: &'t [u8],
-    pub(super) chosen: &'t [u8],
-    pub(super) mark: &'t [u8],
-}
-
-impl<'t> Parts<'t> {
-    /// The parts of a variant's key text; `None` for any other.
-    pub(super) fn of(text: &'t [u8]) -> Option<Self> {
-        let (primary, rest) = text.split_at_checked(memchr::memchr(b'\n', text)?)?;
-        let (chosen, mark) = rest.split_at_checked(memchr::memmem::rfind(rest, lookup::MARK)?)?;
-        (!chosen.is_empty()).then(|| Self { primary, chosen, mark: &mark[lookup::MARK.len()..] })
-    }
-
-    pub(super) fn name(&self) -> Name {
-        Name::of(&[self.primary, self.chosen, lookup::MARK, self.mark].concat())
-    }
-
-    fn list_name(&self) -> Name {
-        Self { chosen: b"", ..*self }.name()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_key_of_a_variant_falls_into_its_parts() {
-        let text = b"GET http://a/x\naccept:b\nfoo:#c\n#12";
-        let parts = Parts::of(text).unwrap();
-        assert_eq!(parts.chosen, b"\naccept:b\nfoo:#c");
-        assert_eq!(parts.name().text, Name::of(text).text);
-        assert_eq!(&*parts.list_name().text, b"GET http://a/x\n#12");
-        assert!(Parts::of(&parts.list_name().text).is_none(), "a list is in no list");
-        assert!(Parts::of(b"GET http://a/x").is_none());
-    }
 }

@@ -7,8 +7,7 @@ use crate::cache::files::object::KEY_BYTES_MAX;
 use crate::cache::files::store::Object;
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::index::slot::State;
-use crate::cache::lookup::{Marker, Name};
-use crate::cache::variants;
+use crate::cache::name::{Marker, Name};
 use crate::cli::opened::{Inspected, Opened};
 use crate::http::fields::Fields;
 use crate::policy::key::components::KeyComponents;
@@ -59,7 +58,7 @@ pub(super) fn marker(inspected: &Inspected) -> Option<Marker> {
 
 /// The list of a key's variants; empty if there is no usable one.
 pub(super) fn list(cache: &Opened, primary: &Name, marker: &Marker) -> Variants {
-    let name = variants::list_name(primary, marker);
+    let name = primary.variant_list(marker);
     let inspected = cache.find(&name.key);
     let inspected = inspected.filter(|inspected| !inspected.is_purged());
     let file =

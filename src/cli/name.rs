@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cache::lookup::Name;
 use crate::cache::maintenance::reconcile::key_of_path;
+use crate::cache::name::Name;
 use crate::cli::request::UrlRequest;
 use crate::config::Config;
 use crate::http::h1::head::HeadLimits;

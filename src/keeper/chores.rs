@@ -11,14 +11,15 @@ use crate::cache::fills::Fills;
 use crate::cache::index::Index;
 use crate::cache::index::repair::Mend;
 use crate::cache::index::slot::{self, NewSlot, State};
-use crate::cache::lookup::MARKER_STATUS;
 use crate::cache::maintenance::evict::{Evictor, Limits};
 use crate::cache::maintenance::reconcile::{Orphans, Scrub};
 use crate::cache::maintenance::scrubber::{self, Patrol};
 use crate::cache::maintenance::temp_cleanup::{Ours, Temps};
+use crate::cache::name::MARKER_STATUS;
 use crate::cache::purge::Purges;
 use crate::cache::purge::journal::Record;
 use crate::cache::uses::Uses;
+use crate::http::status::Status;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
 use crate::worker::inherited::{Inherited, ScrubNeed};
@@ -256,7 +257,7 @@ fn slot_of(key: &Key, object: &Object) -> Option<NewSlot> {
         return None;
     }
     // What names the fields that choose, or lists the variants, is no answer itself.
-    let state = match object.status() {
+    let state = match Status(object.status()) {
         MARKER_STATUS => State::Vary,
         _ => State::Ready,
     };

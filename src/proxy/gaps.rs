@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::cache::lookup::{self, Found, What};
-use crate::cache::part_list::{self, PART_STATUS};
+use crate::cache::name::PART_STATUS;
+use crate::cache::part_list;
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
 use crate::http::method::Method;

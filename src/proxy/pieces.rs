@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
-use crate::cache::lookup::{self, Name, What};
+use crate::cache::lookup::{self, What};
+use crate::cache::name::Name;
 use crate::cache::worker::CacheSide;
 use crate::policy::rfc9111::partial::{PartList, Stretch};
 

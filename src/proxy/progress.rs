@@ -10,7 +10,7 @@ use crate::cache::files::object::HEADERS_LEN;
 use crate::cache::files::object::Header;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::HotObject;
-use crate::cache::lookup::Name;
+use crate::cache::name::Name;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::status::Status;

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::cache::lookup::Name;
+use crate::cache::name::Name;
 use crate::cache::purge::{Order, PurgeError};
 use crate::config::CacheConfig;
 use crate::http::head::RequestHead;

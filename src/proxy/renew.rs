@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::cache::insert::Entry;
-use crate::cache::lookup::{self, Name};
+use crate::cache::lookup;
+use crate::cache::name::Name;
 use crate::cache::part_list::{self, Lock};
 use crate::cache::variants::Note;
 use crate::http::forward;

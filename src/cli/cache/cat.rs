@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::files::store::Object;
 use crate::cache::index::slot::State;
-use crate::cache::part_list::PART_STATUS;
+use crate::cache::name::PART_STATUS;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cli::cache::show::chosen;
 use crate::cli::name::{KeyText, Naming};

@@ -1,6 +1,6 @@
 //! A response with only parts stored: what they answer of a request.
 
-use crate::cache::lookup::Name;
+use crate::cache::name::Name;
 use crate::cli::explain::explainer::{Explainer, Routed};
 use crate::cli::opened::{Inspected, Opened};
 use crate::http::fields::Fields;
