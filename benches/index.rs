@@ -25,9 +25,9 @@ fn main() {
     time("lookup, of keys that are absent", &absent, |key| index.lookup(key).is_some());
     let hot: Vec<Key> = keys.iter().take(1000).cycle().take(keys.len()).copied().collect();
     time("lookup, 1000 hot keys", &hot, |key| index.lookup(key).is_some());
-    time("is_current", &views, |view| index.is_current(view.at, view.generation));
+    time("is_current", &views, |view| index.is_current(view.slot_ref()));
     time("count a hit", &views, |view| {
-        index.count_hits(view.at, view.generation, 1);
+        index.count_hits(view.slot_ref(), 1);
         true
     });
     let uses = Uses::create(keys.len()).expect("cannot make a sketch");

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::cache::files::store::Object;
 use crate::cache::files::writer::Writer;
-use crate::cache::hot::{Body, HotObject, Source};
+use crate::cache::hot::{Body, HotObject};
 use crate::cache::index::Index;
-use crate::cache::index::slot::{self, NewSlot, State};
+use crate::cache::index::slot::{self, NewSlot, SlotRef, State};
 use crate::cache::lookup::Found;
 use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
@@ -112,7 +112,7 @@ impl Shelf {
     }
 
     /// Completes a file, gives it its name, and then shows it in the index.
-    pub fn publish(&self, entry: &Entry, writer: Writer) -> io::Result<Source> {
+    pub fn publish(&self, entry: &Entry, writer: Writer) -> io::Result<SlotRef> {
         self.publish_as(entry, writer, State::Ready)
     }
 
@@ -120,8 +120,8 @@ impl Shelf {
     pub fn store(&self, entry: Entry, body: &[u8]) -> io::Result<Rc<HotObject>> {
         let mut writer = self.begin(&entry, Some(body.len() as u64))?;
         writer.append(body)?;
-        let source = self.publish(&entry, writer)?;
-        Ok(self.keep_hot(in_memory(entry, Some(source), body)))
+        let slot = self.publish(&entry, writer)?;
+        Ok(self.keep_hot(in_memory(entry, Some(slot), body)))
     }
 
     /// Stores an object anew under the fields and lifetimes that a 304 has given it.
@@ -139,11 +139,11 @@ impl Shelf {
             }
             reactor::yield_now().await;
         }
-        let source = self.publish(&entry, writer)?;
+        let slot = self.publish(&entry, writer)?;
         let opened = self.cache.store.open_object(&entry.name.key, &entry.name.text);
         let file = opened.map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
         let Entry { name, status, fields, lifetimes } = entry;
-        let hot = HotObject::in_file(name.key, Some(source), status, lifetimes, fields, file);
+        let hot = HotObject::in_file(name.key, Some(slot), status, lifetimes, fields, file);
         Ok(self.keep_hot(hot))
     }
 
@@ -204,7 +204,7 @@ impl Shelf {
         Ok(Marker { names: names.clone(), mark })
     }
 
-    fn publish_as(&self, entry: &Entry, writer: Writer, state: State) -> io::Result<Source> {
+    fn publish_as(&self, entry: &Entry, writer: Writer, state: State) -> io::Result<SlotRef> {
         let cache = &self.cache;
         let finished = writer.finish()?;
         let slot = new_slot(entry, state);
@@ -213,7 +213,7 @@ impl Shelf {
         if wants_room(&cache.index) {
             cache.wakes.wake(cache.keeper_seat);
         }
-        Ok(Source { at: published.at, generation: published.generation })
+        Ok(published.slot)
     }
 
     fn keep_hot(&self, hot: HotObject) -> Rc<HotObject> {
@@ -229,10 +229,10 @@ fn piece(body: &[u8], at: u64) -> &[u8] {
     rest.get(..PIECE_BYTES).unwrap_or(rest)
 }
 
-/// An answer as a hot object; without a source it is good only for those who wait for it.
-pub fn in_memory(entry: Entry, source: Option<Source>, body: &[u8]) -> HotObject {
+/// An answer as a hot object; without a slot it is good only for those who wait for it.
+pub fn in_memory(entry: Entry, slot: Option<SlotRef>, body: &[u8]) -> HotObject {
     let Entry { name, status, fields, lifetimes } = entry;
-    HotObject::in_memory(name.key, source, status, lifetimes, fields, body)
+    HotObject::in_memory(name.key, slot, status, lifetimes, fields, body)
 }
 
 /// Appends the beginning of a range of an object's body to a file; says how much of it.

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use crate::cache::files::front::OpenError;
 use crate::cache::files::object::Fault;
 use crate::cache::files::store::Object;
-use crate::cache::hot::{HotObject, MEMORY_BODY_MAX, Source};
+use crate::cache::hot::HotObject;
+use crate::cache::hot::MEMORY_BODY_MAX;
+use crate::cache::index::slot::SlotRef;
 use crate::cache::index::slot::SlotView;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::worker::CacheSide;
@@ -36,30 +38,30 @@ pub async fn load(
             lifetimes.end_freshness(since_s.min(reactor::now().unix_s()))
         }
         PurgeStatus::Purged => {
-            return Ok(Some(Loaded::Purged(Source { at: slot.at, generation: slot.generation })));
+            return Ok(Some(Loaded::Purged(slot.slot_ref())));
         }
     }
     let fields =
         head::parse_fields(object.head(), STORED_FIELDS_MAX).map_err(|_| Fault::FrontDamaged)?;
-    let source = Some(Source { at: slot.at, generation: slot.generation });
+    let published = Some(slot.slot_ref());
     let status = Status(object.status());
     let stamp = object.stamp.get();
     let is_small = cache.hot.borrow().has_room_for(object.body_len);
     let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
         Some(body) if is_small => {
-            HotObject::in_memory(*key, source, status, lifetimes, fields, &body)
+            HotObject::in_memory(*key, published, status, lifetimes, fields, &body)
         }
         _ => {
             if slot.stamp != stamp {
                 verify(&object).await?;
             }
-            HotObject::in_file(*key, source, status, lifetimes, fields, object)
+            HotObject::in_file(*key, published, status, lifetimes, fields, object)
         }
     };
     if slot.stamp != stamp {
-        cache.index.restamp(slot.at, slot.generation, stamp);
+        cache.index.restamp(slot.slot_ref(), stamp);
     }
-    if !cache.index.is_current(slot.at, slot.generation) {
+    if !cache.index.is_current(slot.slot_ref()) {
         return Ok(None);
     }
     let hot = Rc::new(hot.purge_status(purge_status, version));
@@ -72,7 +74,7 @@ pub enum Loaded {
     /// What it may be answered with.
     Object(Rc<HotObject>),
     /// What was purged.
-    Purged(Source),
+    Purged(SlotRef),
 }
 
 /// Checks a body step by step, so that others have their turn between the steps.

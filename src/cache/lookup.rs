@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use crate::cache::files::front::OpenError;
 use crate::cache::hot::large::LargeRoom;
-use crate::cache::hot::{Body, Hot, HotObject, Source};
-use crate::cache::index::slot::{SlotView, State};
+use crate::cache::hot::{Body, Hot, HotObject};
+use crate::cache::index::slot::{SlotRef, SlotView, State};
 use crate::cache::load::{self, Loaded};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place;
@@ -37,7 +37,7 @@ pub struct Found {
     /// What is there.
     pub what: What,
     /// What is there and counts as nothing, for it was purged.
-    pub purged: Option<Source>,
+    pub purged: Option<SlotRef>,
 }
 
 impl Found {
@@ -97,7 +97,7 @@ pub async fn look_up(
 fn of_these_components(cache: &CacheSide, components: &KeyComponents, found: What) -> What {
     match found {
         What::Object(object) if !chooses_by(components, &object) => {
-            let generation = object.source.map(|source| source.generation);
+            let generation = object.slot.map(|slot| slot.generation);
             cache.hot.borrow_mut().remove(&object.key);
             place::discard(&cache.index, &cache.store, &object.key, generation);
             What::Nothing
@@ -131,7 +131,7 @@ pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
     let slot = cache.index.lookup(&found.name.key);
     match (&found.what, slot) {
         (What::Object(object), _) => {
-            !object.source.is_some_and(|it| cache.index.is_current(it.at, it.generation))
+            !object.slot.is_some_and(|it| cache.index.is_current(it))
                 || !stands(cache, object, &found.name.text)
         }
         (_, Some(slot)) => {
@@ -150,14 +150,14 @@ pub fn look_up_hot(
     components: &KeyComponents,
     scheme: Scheme,
     head: &RequestHead,
-) -> Option<(Rc<HotObject>, Option<Source>)> {
+) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
     let primary = Name::of_request(components, scheme, head);
     let object = find_hot(cache, &primary).filter(|object| chooses_by(components, object))?;
     match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
         None => Some((object, None)),
         Some(names) => {
             let name = object.with_body(|mark| primary.variant(names, mark, &head.fields));
-            Some((find_hot(cache, &name)?, object.source))
+            Some((find_hot(cache, &name)?, object.slot))
         }
     }
 }
@@ -171,7 +171,7 @@ pub fn is_marker(object: &HotObject) -> bool {
 pub(super) fn find_hot(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
     let object = Rc::clone(cache.hot.borrow().find(&name.key)?);
     let is_current = stands(cache, &object, &name.text)
-        && object.source.is_some_and(|source| is_in_use(cache, source));
+        && object.slot.is_some_and(|slot| is_in_use(cache, slot));
     if is_current {
         return Some(object);
     }
@@ -183,7 +183,7 @@ pub(super) fn find_hot(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> 
 /// last judged; also says that it was used.
 pub fn is_current(cache: &CacheSide, object: &HotObject) -> bool {
     object.status_version.get() == cache.purges.version()
-        && object.source.is_some_and(|source| is_in_use(cache, source))
+        && object.slot.is_some_and(|slot| is_in_use(cache, slot))
 }
 
 /// Whether no purge, nor the undoing of one, changed how a copy of this key text stands.
@@ -208,7 +208,7 @@ pub fn is_unpurged(cache: &CacheSide, text: &[u8], surrogates: &SurrogateKeys) -
 /// What is under a name, or would be if it were not purged.
 struct Sought {
     what: What,
-    purged: Option<Source>,
+    purged: Option<SlotRef>,
 }
 
 impl From<What> for Sought {
@@ -218,10 +218,10 @@ impl From<What> for Sought {
 }
 
 /// Whether this is in the index still; says there that it was used, so that eviction spares it.
-pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
-    let is_current = cache.index.is_current(source.at, source.generation);
+pub fn is_in_use(cache: &CacheSide, slot: SlotRef) -> bool {
+    let is_current = cache.index.is_current(slot);
     if is_current {
-        cache.index.touch(source.at);
+        cache.index.touch(slot.at);
     }
     is_current
 }
@@ -229,9 +229,9 @@ pub fn is_in_use(cache: &CacheSide, source: Source) -> bool {
 /// Counts an answer from what is stored that the origin had no part in.
 pub fn count_hit(cache: &CacheSide, object: &HotObject) {
     if !Hot::count_hit(object)
-        && let Some(source) = object.source
+        && let Some(slot) = object.slot
     {
-        cache.index.count_hits(source.at, source.generation, 1);
+        cache.index.count_hits(slot, 1);
     }
 }
 
@@ -259,11 +259,11 @@ async fn seek(cache: &CacheSide, name: &Name) -> Sought {
                 return What::Object(object).into();
             }
             // Left where it is, unused: it can be undone until its place is wanted.
-            Ok(Some(Loaded::Purged(source))) => {
-                return Sought { what: What::Nothing, purged: Some(source) };
+            Ok(Some(Loaded::Purged(slot))) => {
+                return Sought { what: What::Nothing, purged: Some(slot) };
             }
             // It was replaced while we read it: what is there now is read instead.
-            _ if !cache.index.is_current(slot.at, slot.generation) => {}
+            _ if !cache.index.is_current(slot.slot_ref()) => {}
             Ok(None) => return remove_damaged(cache, name, &slot, "missing").into(),
             Err(OpenError::Fault(fault)) => {
                 return remove_damaged(cache, name, &slot, fault.word()).into();
@@ -288,8 +288,8 @@ async fn take_in(cache: &CacheSide, name: &Name, object: Rc<HotObject>, room: La
         Err(OpenError::Fault(fault)) => {
             cache.hot.borrow_mut().remove(&name.key);
             let slot = cache.index.lookup(&name.key);
-            let slot = slot
-                .filter(|slot| object.source.is_some_and(|it| it.generation == slot.generation));
+            let slot =
+                slot.filter(|slot| object.slot.is_some_and(|it| it.generation == slot.generation));
             slot.map_or(What::Nothing, |slot| remove_damaged(cache, name, &slot, fault.word()))
         }
         // It was whole when it was opened, and is sent from the file.
@@ -359,17 +359,17 @@ mod tests {
     }
 
     /// Shows something in the index under [`TEXT`], as a fill does at its end.
-    fn publish(cache: &CacheSide, state: State, fresh_until_s: u64) -> Source {
+    fn publish(cache: &CacheSide, state: State, fresh_until_s: u64) -> SlotRef {
         let slot = NewSlot { state, fresh_until_s, ..cached::slot(TEXT) };
         let published = cache.index.publish(&slot).unwrap();
-        Source { at: published.at, generation: published.generation }
+        published.slot
     }
 
-    fn object(cache: &CacheSide, source: Option<Source>) -> What {
+    fn object(cache: &CacheSide, slot: Option<SlotRef>) -> What {
         let key = Name::of(TEXT.as_bytes()).key;
         let surrogates = SurrogateKeys::untagged(cache.purges.purge_epoch());
         let (lifetimes, fields) = (Lifetimes { surrogates, ..Lifetimes::default() }, Fields::new());
-        let object = HotObject::in_memory(key, source, Status(200), lifetimes, fields, b"x");
+        let object = HotObject::in_memory(key, slot, Status(200), lifetimes, fields, b"x");
         What::Object(Rc::new(object))
     }
 
@@ -406,13 +406,13 @@ mod tests {
     #[test]
     fn what_was_purged_since_it_was_found_is_noticed_and_what_was_found_purged_is_none() {
         let (_dir, cache) = cache_side();
-        let source = publish(&cache, State::Ready, 2);
-        let before = found(object(&cache, Some(source)));
+        let slot = publish(&cache, State::Ready, 2);
+        let before = found(object(&cache, Some(slot)));
         let (name, who) = (String::new(), String::new());
         let order = Order { kind: Kind::All, text: Vec::new(), is_soft: true, name, who };
         cache.purges.purge(&order, 1).unwrap();
         assert!(has_changed(&cache, &before), "it is stale now");
-        let purged = Found { purged: Some(source), ..found(What::Nothing) };
+        let purged = Found { purged: Some(slot), ..found(What::Nothing) };
         assert!(!has_changed(&cache, &purged), "it counts as nothing still");
         publish(&cache, State::Ready, 2);
         assert!(has_changed(&cache, &purged), "a fill has ended");

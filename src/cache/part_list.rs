@@ -115,9 +115,9 @@ pub async fn add(
 
 /// Forgets a list that was found under `name`, unless there is another one by now, and its parts.
 pub fn forget(cache: &CacheSide, name: &Name, object: &HotObject) {
-    let Some(source) = object.source else { return };
+    let Some(slot) = object.slot else { return };
     cache.hot.borrow_mut().remove(&name.key);
-    let removed = place::discard(&cache.index, &cache.store, &name.key, Some(source.generation));
+    let removed = place::discard(&cache.index, &cache.store, &name.key, Some(slot.generation));
     if removed.is_some() {
         for part in read(object).iter().flat_map(PartList::parts) {
             place::discard(&cache.index, &cache.store, &name.part(part.id).key, None);

@@ -64,7 +64,7 @@ pub fn put(
         unlink_behind(index, store, &key);
     }
     if !store.exists(&new.key) {
-        index.remove(&new.key, Some(published.generation));
+        index.remove(&new.key, Some(published.slot.generation));
         return Err(PutError::Removed);
     }
     Ok(published)
@@ -118,7 +118,7 @@ pub fn renew(
         published => published.map_err(io::Error::other)?,
     };
     if !file.is_in_place() {
-        index.remove(&new.key, Some(published.generation));
+        index.remove(&new.key, Some(published.slot.generation));
         return Ok(Renewed::Gone);
     }
     Ok(Renewed::Done(published, stamp))
@@ -290,7 +290,7 @@ pub(crate) mod tests {
                 panic!("{n}")
             };
             let view = index.lookup(&slot("a").key).unwrap();
-            assert_eq!((view.generation, view.stamp), (published.generation, stamp));
+            assert_eq!((view.generation, view.stamp), (published.slot.generation, stamp));
             let object = store.open_object(&view.key, b"a").unwrap().unwrap();
             assert_eq!((object.meta(), object.head()), (&b"m"[..], &head[..]));
             assert_eq!((object.stamp.get(), object.head_len()), (stamp, view.head_len));
@@ -317,9 +317,9 @@ pub(crate) mod tests {
         assert_eq!(renew((generation, crc + 1), &slot("a")), Renewed::Unfit, "another body");
         let status = NewSlot { status: 404, ..slot("a") };
         assert_eq!(renew((generation, crc), &status), Renewed::Unfit, "another status");
-        index.restamp(view.at, generation, view.stamp + 1);
+        index.restamp(view.slot_ref(), view.stamp + 1);
         assert_eq!(renew((generation, crc), &slot("a")), Renewed::Unfit, "not verified");
-        index.restamp(view.at, generation, view.stamp);
+        index.restamp(view.slot_ref(), view.stamp);
         let locked = store.open_to_renew(&view.key).unwrap();
         assert_eq!(renew((generation, crc), &slot("a")), Renewed::Unfit, "in another's hands");
         drop(locked);
@@ -369,7 +369,7 @@ pub(crate) mod tests {
                 assert_eq!(object.head(), head, "{n_writes} {is_half}");
                 assert_eq!(object.read_body(9).unwrap().unwrap(), b"body");
                 // It is verified again before it is renewed again.
-                index.restamp(view.at, view.generation, object.stamp.get());
+                index.restamp(view.slot_ref(), object.stamp.get());
                 let renewed = renew_one(&index, &store, "a", b"body", b"d: e\r\n");
                 assert!(matches!(renewed, Renewed::Done(..)), "{renewed:?}");
                 let object = store.open_object(&key, b"a").unwrap().unwrap();

@@ -129,7 +129,7 @@ impl Opened {
         let mut pause = PAUSE;
         for n_looks in 1.. {
             let object = compare(&self.store, &view);
-            let is_gone = object.is_err() && !self.index.is_current(view.at, view.generation);
+            let is_gone = object.is_err() && !self.index.is_current(view.slot_ref());
             let is_doubtful =
                 !is_gone && matches!(object, Err(SlotFault::Missing | SlotFault::Lengths));
             if !is_doubtful && n_looks > 1 {

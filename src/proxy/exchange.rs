@@ -333,7 +333,7 @@ impl<C: Client> Exchange<'_, C> {
                 return self.answer_renewed(cache, name, &object, &added).await;
             }
             Joined::Object(object, part) => {
-                let added = self.filled(fwd, &part, object.source.is_some());
+                let added = self.filled(fwd, &part, object.slot.is_some());
                 if let Some(stale) = on_error.filter(|_| object.status.0 >= 500) {
                     return Ok(Filled::Stale(stale));
                 }

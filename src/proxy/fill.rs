@@ -249,7 +249,7 @@ impl Fill {
                 })
             }
         };
-        match object.source {
+        match object.slot {
             Some(_) => self.lease.done(),
             // There is nothing that other workers could find.
             None => self.lease.pass(),

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cache::hot::Source;
+use crate::cache::index::slot::SlotRef;
 use crate::cache::worker::CacheSide;
 use crate::log::access::Flushed;
 use crate::log::error;
@@ -92,13 +92,13 @@ async fn hear_of_fills(cache: Rc<CacheSide>) {
 async fn forget_gone(cache: Rc<CacheSide>) {
     loop {
         timer::sleep(CLOSE_EVERY).await;
-        cache.hot.borrow_mut().forget_gone(|it| cache.index.is_current(it.at, it.generation));
+        cache.hot.borrow_mut().forget_gone(|it| cache.index.is_current(it));
     }
 }
 
 /// Adds what this worker has answered from its hot tier to what the index counts.
 async fn count_hits(cache: Rc<CacheSide>) {
-    let count = |it: Source, n_hits| cache.index.count_hits(it.at, it.generation, n_hits);
+    let count = |it: SlotRef, n_hits| cache.index.count_hits(it, n_hits);
     loop {
         timer::sleep(COUNT_EVERY).await;
         let mut next = Some(0);

@@ -108,7 +108,7 @@ fn renew(index: &Index, store: &Store, n: u32, renewal: u32) {
         return;
     };
     let Ok(Some(body)) = object.read_body(1 << 20) else { return };
-    index.restamp(view.at, view.generation, object.stamp.get());
+    index.restamp(view.slot_ref(), object.stamp.get());
     let version = version_of(&body);
     let which = (view.generation, crc32c::crc32c(&body));
     let front = [&n.to_le_bytes()[..], b"m", &head(n, version, renewal)];

@@ -24,7 +24,8 @@ use slab::Slab;
 
 use crate::cache::hot::large::{LargeBytes, LargeRoom};
 use crate::cache::hot::object::ENTRY_COST;
-pub use crate::cache::hot::object::{Body, HotObject, Source};
+pub use crate::cache::hot::object::{Body, HotObject};
+use crate::cache::index::slot::SlotRef;
 use crate::http::head::RequestHead;
 use crate::policy::key::Key;
 
@@ -66,7 +67,7 @@ pub struct Alias {
     pub object: Rc<HotObject>,
     /// The marker of the object's variants, if it is one of several: while it is not what it was,
     /// the object is nobody's answer.
-    pub marker: Option<Source>,
+    pub marker: Option<SlotRef>,
 }
 
 /// What an alias costs: its bytes, and the head that was parsed from them.
@@ -93,7 +94,7 @@ pub struct Hot {
     large_hand: usize,
     body_bytes_max: u64,
     /// The answers given from what was thrown out, not yet told.
-    hits_of_gone: Vec<(Source, u32)>,
+    hits_of_gone: Vec<(SlotRef, u32)>,
     /// Entries whose files are open.
     files: BTreeSet<usize>,
     n_files_max: usize,
@@ -214,7 +215,7 @@ impl Hot {
         raw: &[u8],
         head: RequestHead,
         object: &Rc<HotObject>,
-        marker: Option<Source>,
+        marker: Option<SlotRef>,
     ) {
         let kept = self.by_key.get(&object.key).map(|entry| &self.objects[*entry]);
         if raw.len() > ALIAS_HEAD_MAX || !kept.is_some_and(|kept| Rc::ptr_eq(kept, object)) {
@@ -256,13 +257,13 @@ impl Hot {
         &mut self,
         start: usize,
         n: usize,
-        mut tell: impl FnMut(Source, u32),
+        mut tell: impl FnMut(SlotRef, u32),
     ) -> Option<usize> {
-        self.hits_of_gone.drain(..).for_each(|(source, n_hits)| tell(source, n_hits));
+        self.hits_of_gone.drain(..).for_each(|(slot, n_hits)| tell(slot, n_hits));
         let end = start.saturating_add(n).min(self.objects.capacity());
         for object in (start..end).filter_map(|entry| self.objects.get(entry)) {
-            if let (n_hits @ 1.., Some(source)) = (object.n_hits.take(), object.source) {
-                tell(source, n_hits);
+            if let (n_hits @ 1.., Some(slot)) = (object.n_hits.take(), object.slot) {
+                tell(slot, n_hits);
             }
         }
         (end < self.objects.capacity()).then_some(end)
@@ -270,10 +271,10 @@ impl Hot {
 
     /// Lets go of objects that are not stored any longer, if they are large or their files are
     /// open: until then the disk keeps those.
-    pub fn forget_gone(&mut self, is_stored: impl Fn(Source) -> bool) {
+    pub fn forget_gone(&mut self, is_stored: impl Fn(SlotRef) -> bool) {
         let is_gone = |entry: &usize| {
             let object = self.objects.get(*entry);
-            object.is_none_or(|it| !it.source.is_some_and(&is_stored))
+            object.is_none_or(|it| !it.slot.is_some_and(&is_stored))
         };
         let entries = self.files.iter().chain(&self.larges).copied();
         let gone: Vec<usize> = entries.filter(is_gone).collect();
@@ -341,10 +342,10 @@ impl Hot {
         let object = self.objects.remove(entry);
         self.bytes -= object.cost();
         object.is_kept.set(false);
-        if let (n_hits @ 1.., Some(source)) = (object.n_hits.take(), object.source)
+        if let (n_hits @ 1.., Some(slot)) = (object.n_hits.take(), object.slot)
             && self.hits_of_gone.len() < HITS_OF_GONE_MAX
         {
-            self.hits_of_gone.push((source, n_hits));
+            self.hits_of_gone.push((slot, n_hits));
         }
         self.files.remove(&entry);
         self.larges.remove(&entry);

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use crate::cache::files::store::Object;
 use crate::cache::hot::large::LargeBody;
 use crate::cache::hot::rendered_head::{Face, TAIL_ROOM};
-use crate::cache::index::slot::SlotAt;
+use crate::cache::index::slot::SlotRef;
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
@@ -30,22 +30,13 @@ pub enum Body {
     File(Object),
 }
 
-/// Which publication in the index a copy was made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The slot.
-    pub at: SlotAt,
-    /// Its generation when the copy was made.
-    pub generation: u32,
-}
-
 /// A stored response, ready to be sent.
 #[derive(Debug)]
 pub struct HotObject {
     /// The key it is stored under.
     pub key: Key,
     /// Where it came from; `None` if it could not be stored and lives only as long as its fill.
-    pub source: Option<Source>,
+    pub slot: Option<SlotRef>,
     /// Its status.
     pub status: Status,
     /// How long it may be used.
@@ -87,40 +78,40 @@ impl HotObject {
     /// An object whose body is in memory.
     pub fn in_memory(
         key: Key,
-        source: Option<Source>,
+        slot: Option<SlotRef>,
         status: Status,
         lifetimes: Lifetimes,
         fields: Fields,
         body: &[u8],
     ) -> Self {
-        Self::new(key, source, status, lifetimes, fields, Body::Memory, body, body.len() as u64)
+        Self::new(key, slot, status, lifetimes, fields, Body::Memory, body, body.len() as u64)
     }
 
     /// An object whose body stays in its file.
     pub fn in_file(
         key: Key,
-        source: Option<Source>,
+        slot: Option<SlotRef>,
         status: Status,
         lifetimes: Lifetimes,
         fields: Fields,
         file: Object,
     ) -> Self {
         let body_len = file.body_len;
-        Self::new(key, source, status, lifetimes, fields, Body::File(file), &[], body_len)
+        Self::new(key, slot, status, lifetimes, fields, Body::File(file), &[], body_len)
     }
 
     /// The same with its body in memory.
     pub fn with_large(&self, body: LargeBody) -> Self {
         let (lifetimes, fields) = (self.lifetimes.clone(), self.fields.clone());
         let (key, len) = (self.key, self.body_len);
-        Self::new(key, self.source, self.status, lifetimes, fields, Body::Large(body), &[], len)
+        Self::new(key, self.slot, self.status, lifetimes, fields, Body::Large(body), &[], len)
             .purge_status(self.purge_status, self.status_version.get())
     }
 
     #[allow(clippy::too_many_arguments)] // private, and each is a field
     fn new(
         key: Key,
-        source: Option<Source>,
+        slot: Option<SlotRef>,
         status: Status,
         lifetimes: Lifetimes,
         fields: Fields,
@@ -138,7 +129,7 @@ impl HotObject {
         }
         Self {
             key,
-            source,
+            slot,
             status,
             lifetimes,
             fields,

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cache::index::Index;
-use crate::cache::index::slot::SlotAt;
+use crate::cache::index::slot::{SlotAt, SlotRef};
 use crate::cache::index::table::Table;
 
 /// Where counting ends, so far from the end of the number that no process which counts meanwhile
@@ -20,9 +20,9 @@ const HITS_STEP_MAX: u32 = 1 << 22;
 
 impl Index {
     /// Counts `n` answers from what was in the slot, if it is there still.
-    pub fn count_hits(&self, at: SlotAt, generation: u32, n: u32) {
-        if let Some(hits) = self.table().hits_of(at)
-            && self.is_current(at, generation)
+    pub fn count_hits(&self, slot: SlotRef, n: u32) {
+        if let Some(hits) = self.table().hits_of(slot.at)
+            && self.is_current(slot)
             && hits.load(Ordering::Relaxed) < HITS_MAX
         {
             hits.fetch_add(n.min(HITS_STEP_MAX), Ordering::Relaxed);
@@ -61,8 +61,8 @@ mod tests {
     fn every_slot_has_a_count_of_its_own_that_ends_with_what_is_in_it() {
         let (dir, index, store) = cache(50);
         let texts: Vec<String> = (0..40_u32).map(|n| n.to_string()).collect();
-        let stored = |text: &String| store_one(&index, &store, text, b"x").unwrap().at;
-        let count = |at: SlotAt, n| index.count_hits(at, index.slot(at).unwrap().generation, n);
+        let stored = |text: &String| store_one(&index, &store, text, b"x").unwrap().slot.at;
+        let count = |at: SlotAt, n| index.count_hits(index.slot(at).unwrap().slot_ref(), n);
         let places: Vec<SlotAt> = texts.iter().map(stored).collect();
         for (n, &at) in places.iter().enumerate() {
             count(at, n as u32);
@@ -82,10 +82,10 @@ mod tests {
     #[test]
     fn counts_are_kept_when_the_index_is_opened_again() {
         let (dir, index, store) = cache(5);
-        let published = store_one(&index, &store, "a", b"x").unwrap();
-        let at = published.at;
-        (0..3).for_each(|_| index.count_hits(at, published.generation, 1));
-        index.count_hits(at, published.generation + 1, 1);
+        let slot = store_one(&index, &store, "a", b"x").unwrap().slot;
+        let at = slot.at;
+        (0..3).for_each(|_| index.count_hits(slot, 1));
+        index.count_hits(SlotRef { generation: slot.generation + 1, ..slot }, 1);
         drop(index);
         let (index, _) = Index::open(dir.path(), 5).unwrap();
         assert_eq!(index.hits(at), 3);
@@ -94,12 +94,12 @@ mod tests {
     #[test]
     fn a_count_does_not_come_round_and_a_place_that_is_none_has_none() {
         let (_dir, index, store) = cache(5);
-        let published = store_one(&index, &store, "a", b"x").unwrap();
-        let at = published.at;
+        let slot = store_one(&index, &store, "a", b"x").unwrap().slot;
+        let at = slot.at;
         index.table().hits_of(at).unwrap().store(HITS_MAX - 1, Ordering::Relaxed);
-        (0..3).for_each(|_| index.count_hits(at, published.generation, 1));
+        (0..3).for_each(|_| index.count_hits(slot, 1));
         assert_eq!(index.hits(at), HITS_MAX);
-        index.count_hits(SlotAt(u32::MAX), 0, 1);
+        index.count_hits(SlotRef { at: SlotAt(u32::MAX), generation: 0 }, 1);
         assert_eq!(index.hits(SlotAt(index.n_slots())), 0);
     }
 }

@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cache::index::bucket::{Bucket, LockedBucket, Look, SLOTS};
 use crate::cache::index::pair::{Pair, Place};
-use crate::cache::index::slot::{NewSlot, PublishError, Published, SlotAt, SlotView, WORDS};
+use crate::cache::index::slot::{
+    NewSlot, PublishError, Published, SlotAt, SlotRef, SlotView, WORDS,
+};
 use crate::cache::index::table::{IndexError, Opened, Table};
 use crate::policy::key::Key;
 use crate::shared::owner::Owner;
@@ -116,8 +118,8 @@ impl Index {
 
     /// Whether the slot still is of this publication: one load.
     #[inline]
-    pub fn is_current(&self, at: SlotAt, generation: u32) -> bool {
-        self.bucket_of(at).is_some_and(|(bucket, i)| bucket.generation(i) == generation)
+    pub fn is_current(&self, slot: SlotRef) -> bool {
+        self.bucket_of(slot.at).is_some_and(|(bucket, i)| bucket.generation(i) == slot.generation)
     }
 
     /// The generation of the slot at this place, 0 if it is empty: one load.
@@ -141,9 +143,10 @@ impl Index {
         }
     }
 
-    /// Records that the file was verified as `stamp`, if the slot still is of this generation.
-    pub fn restamp(&self, at: SlotAt, generation: u32, stamp: u32) -> bool {
-        self.bucket_of(at).is_some_and(|(bucket, i)| bucket.restamp(i, generation, stamp))
+    /// Records that the file was verified as `stamp`, if the slot still is of this publication.
+    pub fn restamp(&self, slot: SlotRef, stamp: u32) -> bool {
+        let bucket = self.bucket_of(slot.at);
+        bucket.is_some_and(|(bucket, i)| bucket.restamp(i, slot.generation, stamp))
     }
 
     /// The slot at this place, if one is there.
@@ -220,7 +223,7 @@ impl Index {
             self.touch(at);
         }
         let evicted = old.filter(|_| !replaced).map(|old| (old.key, old.weight_bytes()));
-        Ok(Published { generation, at, replaced, evicted })
+        Ok(Published { slot: SlotRef { at, generation }, replaced, evicted })
     }
 
     /// Empties the key's slot (if it is of this generation, when one is given) and returns what it

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cache::index::bucket::{Look, SLOTS};
-use crate::cache::index::slot::{self, SlotAt, SlotView};
+use crate::cache::index::slot::{self, SlotAt, SlotRef, SlotView};
 use crate::cache::index::table::{IndexError, Table};
 use crate::cache::index::without_debt;
 use crate::policy::key::Key;
@@ -44,9 +44,9 @@ impl Reading {
     }
 
     /// Whether the slot still is of this publication.
-    pub fn is_current(&self, at: SlotAt, generation: u32) -> bool {
-        let (number, i) = (at.0 as usize / SLOTS, at.0 as usize % SLOTS);
-        self.table.buckets.get(number).is_some_and(|bucket| bucket.generation(i) == generation)
+    pub fn is_current(&self, slot: SlotRef) -> bool {
+        let (number, i) = (slot.at.0 as usize / SLOTS, slot.at.0 as usize % SLOTS);
+        self.table.buckets.get(number).is_some_and(|bucket| bucket.generation(i) == slot.generation)
     }
 
     /// How many answers were given from what is in the slot since it was published.
@@ -149,7 +149,7 @@ mod tests {
         for text in &texts {
             let view = reading.lookup(&slot(text).key).unwrap();
             assert_eq!(Some(view), index.lookup(&slot(text).key), "{text}");
-            assert!(reading.is_current(view.at, view.generation));
+            assert!(reading.is_current(view.slot_ref()));
         }
         assert_eq!(reading.slots().flatten().count(), texts.len());
         assert_eq!(reading.lookup(&slot("GET http://b/").key), None);

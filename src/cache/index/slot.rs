@@ -136,6 +136,15 @@ impl SlotAt {
     }
 }
 
+/// A publication: the slot that it went to, and its generation there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRef {
+    /// The slot.
+    pub at: SlotAt,
+    /// Of this publication alone.
+    pub generation: u32,
+}
+
 /// A consistent copy of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotView {
@@ -158,6 +167,11 @@ impl std::ops::Deref for SlotView {
 }
 
 impl SlotView {
+    /// The publication that this is a copy of.
+    pub const fn slot_ref(&self) -> SlotRef {
+        SlotRef { at: self.at, generation: self.generation }
+    }
+
     /// From a slot's words; `None` for an empty or a torn one.
     pub fn from_words(words: &[u64; WORDS], is_visited: bool, at: SlotAt) -> Option<Self> {
         let state = State::from_code((words[7] >> 8) as u8)?;
@@ -272,10 +286,8 @@ pub enum PublishError {
 /// What publishing did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Of this publication alone.
-    pub generation: u32,
-    /// Where the slot is.
-    pub at: SlotAt,
+    /// Where it is.
+    pub slot: SlotRef,
     /// Whether the key had a slot before.
     pub replaced: bool,
     /// Another key that had to make way, and its disk bytes: its file is the caller's to unlink.

@@ -176,7 +176,7 @@ mod tests {
         let (_dir, index, store) = cache(100);
         let limits = Limits { size_bytes: 0, objects: 40, free_bytes_min: 0 };
         for n in 0..40 {
-            let at = store_one(&index, &store, &n.to_string(), b"x").unwrap().at;
+            let at = store_one(&index, &store, &n.to_string(), b"x").unwrap().slot.at;
             index.touch(at);
         }
         // A full turn takes all marks away and removes the oldest ones.

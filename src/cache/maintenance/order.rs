@@ -132,7 +132,7 @@ mod tests {
         index.attach().unwrap();
         let n_kept = index.n_slots() as usize / 16;
         let generations: Vec<_> = (0..4_000)
-            .map(|n: u32| index.publish(&slot(&n.to_string())).unwrap().generation)
+            .map(|n: u32| index.publish(&slot(&n.to_string())).unwrap().slot.generation)
             .collect();
         let live: Vec<_> = index.iter().map(|view| view.generation).collect();
         for hand in [0, generations[1_700], generations[3_990]] {

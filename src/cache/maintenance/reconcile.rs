@@ -165,7 +165,7 @@ pub fn remove_if_wrong(index: &Index, store: &Store, view: &SlotView, fault: &Sl
         // The system, not the file, may be in trouble: too many open files, say.
         SlotFault::File(OpenError::Io(_)) => false,
         // A put renames before it publishes: only a slot that is still the same one is wrong.
-        _ if !index.is_current(view.at, view.generation) => false,
+        _ if !index.is_current(view.slot_ref()) => false,
         SlotFault::Missing => index.remove(&view.key, Some(view.generation)).is_some(),
         _ if is_young(&store.path(&view.key)) => false,
         _ => place::discard(index, store, &view.key, Some(view.generation)).is_some(),
@@ -219,7 +219,7 @@ fn adopt_file(
     // Since the file was opened, somebody may have stored another one, or forgotten this one.
     let is_still_it = !published.replaced && store.exists(key);
     if !is_still_it {
-        index.remove(key, Some(published.generation));
+        index.remove(key, Some(published.slot.generation));
     }
     is_still_it
 }

@@ -163,7 +163,7 @@ impl Patrol {
         match verify.step(object, &mut self.scratch) {
             Ok(false) => self.phase = Phase::Slots(Some(reading)),
             Ok(true) => {
-                index.restamp(view.at, view.generation, object.stamp.get());
+                index.restamp(view.slot_ref(), object.stamp.get());
                 self.report.n_sound += 1;
             }
             // The disk may be ill, but nothing is known to be wrong with the file.
@@ -222,7 +222,7 @@ mod tests {
         for n in 0..50 {
             store_one(&index, &store, &n.to_string(), &[n; 3000]).unwrap();
         }
-        index.iter().for_each(|view| assert!(index.restamp(view.at, view.generation, 0)));
+        index.iter().for_each(|view| assert!(index.restamp(view.slot_ref(), 0)));
         let (report, took, _) = round(&index, &store, 10_000);
         assert_eq!(report, Report { n_sound: 50, ..Report::default() });
         assert!(index.iter().all(|view| view.stamp != 0));

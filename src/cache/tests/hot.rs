@@ -131,7 +131,7 @@ fn hits_are_told_once_also_of_what_was_thrown_out() {
     let objects = ["a", "b", "c"].map(|name| {
         let mut object = Rc::into_inner(in_file(&store, name)).unwrap();
         let at = crate::cache::index::slot::SlotAt(u32::from(name.as_bytes()[0]));
-        object.source = Some(Source { at, generation: 1 });
+        object.slot = Some(SlotRef { at, generation: 1 });
         Rc::new(object)
     });
     assert!(!Hot::count_hit(&objects[0]), "it is not kept");

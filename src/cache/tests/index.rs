@@ -35,15 +35,15 @@ fn a_published_key_is_found_until_it_is_removed() {
     let published = index.publish(&slot(1)).unwrap();
     assert!(!published.replaced && published.evicted.is_none());
     let view = index.lookup(&slot(1).key).unwrap();
-    assert_eq!((view.slot, view.generation), (slot(1), published.generation));
-    assert!(index.is_current(view.at, view.generation) && !view.is_visited);
+    assert_eq!((view.slot, view.generation), (slot(1), published.slot.generation));
+    assert!(index.is_current(view.slot_ref()) && !view.is_visited);
     index.touch(view.at);
     assert!(index.lookup(&slot(1).key).unwrap().is_visited);
-    assert!(index.restamp(view.at, view.generation, 5));
+    assert!(index.restamp(view.slot_ref(), 5));
     assert_eq!(index.lookup(&slot(1).key).unwrap().stamp, 5);
     assert!(index.remove(&slot(1).key, Some(view.generation + 1)).is_none());
     assert_eq!(index.remove(&slot(1).key, Some(view.generation)).unwrap().key, slot(1).key);
-    assert!(index.lookup(&slot(1).key).is_none() && !index.is_current(view.at, view.generation));
+    assert!(index.lookup(&slot(1).key).is_none() && !index.is_current(view.slot_ref()));
     assert_eq!((index.bytes(), index.objects()), (0, 0));
 }
 
@@ -52,9 +52,9 @@ fn publishing_again_replaces_and_changes_the_generation() {
     let (_dir, index) = index(100);
     let first = index.publish(&slot(1)).unwrap();
     let second = index.publish(&NewSlot { body_len: 5000, ..slot(1) }).unwrap();
-    assert!(second.replaced && second.at == first.at);
-    assert!(!index.is_current(first.at, first.generation));
-    assert!(!index.restamp(first.at, first.generation, 5));
+    assert!(second.replaced && second.slot.at == first.slot.at);
+    assert!(!index.is_current(first.slot));
+    assert!(!index.restamp(first.slot, 5));
     assert_eq!((index.bytes(), index.objects(), index.iter().count()), (8192, 1, 1));
 }
 
@@ -63,13 +63,17 @@ fn republishing_takes_the_place_of_one_publication_alone() {
     let (_dir, index) = index(100);
     let first = index.publish(&slot(1)).unwrap();
     let longer = NewSlot { head_len: 5000, ..slot(1) };
-    let second = index.republish(&longer, first.generation).unwrap();
-    assert!(second.replaced && second.at == first.at && second.generation != first.generation);
+    let second = index.republish(&longer, first.slot.generation).unwrap();
+    assert!(
+        second.replaced
+            && second.slot.at == first.slot.at
+            && second.slot.generation != first.slot.generation
+    );
     assert_eq!((index.bytes(), index.objects()), (8192, 1));
     let replaced = Err(PublishError::Replaced);
-    assert_eq!(index.republish(&slot(1), first.generation), replaced);
+    assert_eq!(index.republish(&slot(1), first.slot.generation), replaced);
     index.remove(&slot(1).key, None);
-    assert_eq!(index.republish(&slot(1), second.generation), replaced);
+    assert_eq!(index.republish(&slot(1), second.slot.generation), replaced);
     assert_eq!((index.bytes(), index.objects()), (0, 0));
 }
 
@@ -79,7 +83,7 @@ fn it_agrees_with_a_map_up_to_the_number_it_was_made_for() {
     let mut map = HashMap::new();
     for n in 0..5000 {
         let published = index.publish(&slot(n)).unwrap();
-        map.insert(n, published.generation);
+        map.insert(n, published.slot.generation);
         if let Some((key, _)) = published.evicted {
             map.retain(|&n, _| slot(n).key != key);
         }
@@ -133,7 +137,7 @@ fn a_full_bucket_lets_go_of_the_pass_then_of_the_stale_the_unused_the_used_and_l
         let (state, fresh_until_s, is_used) = kinds[kind];
         let published = index.publish(&new(state, fresh_until_s)).unwrap();
         assert!(published.evicted.is_none());
-        let view = index.slot(published.at).unwrap();
+        let view = index.slot(published.slot.at).unwrap();
         if is_used {
             index.touch(view.at);
         }
@@ -142,7 +146,7 @@ fn a_full_bucket_lets_go_of_the_pass_then_of_the_stale_the_unused_the_used_and_l
     let mut gone = Vec::new();
     for _ in 0..2 * SLOTS {
         let published = index.publish(&new(State::Vary, u64::MAX)).unwrap();
-        index.touch(published.at);
+        index.touch(published.slot.at);
         let (key, _) = published.evicted.unwrap();
         gone.extend(filled.iter().find(|it| it.0 == key).map(|it| it.1));
     }
@@ -186,7 +190,7 @@ fn who_did_not_attach_cannot_write_and_a_restart_keeps_everything() {
     assert_eq!(index.publish(&slot(1)), Err(PublishError::NotAttached));
     assert!((0..50).all(|n| index.lookup(&slot(n).key).is_some()));
     index.attach().unwrap();
-    assert!(index.publish(&slot(1)).unwrap().generation > 50);
+    assert!(index.publish(&slot(1)).unwrap().slot.generation > 50);
     let other = Index::open_existing(dir.path()).unwrap();
     other.attach().unwrap();
     assert!(!index.mark_clean().unwrap(), "another uses it");
@@ -195,7 +199,7 @@ fn who_did_not_attach_cannot_write_and_a_restart_keeps_everything() {
 #[test]
 fn a_torn_slot_is_a_miss_and_is_repaired() {
     let (dir, index) = index(100);
-    let at = index.publish(&slot(1)).unwrap().at;
+    let at = index.publish(&slot(1)).unwrap().slot.at;
     let number = at.0 as usize;
     let offset = 20480 + number / SLOTS * 512 + 64 + number % SLOTS * 64;
     let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("index")).unwrap();

@@ -30,7 +30,7 @@ pub(super) fn verify(cache: &Opened, out: &mut dyn Write) -> Result<usize> {
         n_objects += 1;
         let Err(fault) = verify_one(cache, &view, &mut scratch) else { continue };
         // An object that changed or was removed during the read is not a fault of the cache.
-        if cache.index.is_current(view.at, view.generation) {
+        if cache.index.is_current(view.slot_ref()) {
             let path = cache.store.path(&view.key);
             progress.around(|| writeln!(out, "{}: {fault}", path.display()))?;
             n_faults += 1;

@@ -3,7 +3,8 @@
 
 use std::rc::Rc;
 
-use crate::cache::hot::{Body, HotObject, Source};
+use crate::cache::hot::{Body, HotObject};
+use crate::cache::index::slot::SlotRef;
 use crate::cache::lookup;
 use crate::cache::part_list;
 use crate::cache::worker::CacheSide;
@@ -90,7 +91,7 @@ fn full_hit(
     cache: &CacheSide,
     scheme: Scheme,
     head: &RequestHead,
-) -> Option<(Rc<HotObject>, Option<Source>)> {
+) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
     let is_plain = head.method == Method::Get
         && head.version == Version::Http11
         && head.length == BodyLength::None;
