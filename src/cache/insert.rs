@@ -15,7 +15,7 @@ use crate::cache::lookup::Found;
 use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place;
-use crate::cache::worker::CacheSide;
+use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
@@ -55,14 +55,14 @@ pub struct Entry {
 /// The cache, for one fill.
 #[derive(Debug)]
 pub struct Shelf {
-    cache: Rc<CacheSide>,
+    cache: Rc<Cache>,
     /// The fill's number, and the name of its file while it is being written.
     id: u64,
 }
 
 impl Shelf {
     /// The cache, for the fill of this number.
-    pub fn new(cache: Rc<CacheSide>, id: u64) -> Self {
+    pub fn new(cache: Rc<Cache>, id: u64) -> Self {
         Self { cache, id }
     }
 
@@ -92,21 +92,21 @@ impl Shelf {
         let mut meta = Vec::new();
         meta::encode(&entry.lifetimes, &mut meta);
         let (text, status) = (&entry.name.text, entry.status.0);
-        self.cache.store.begin(self.id, text, &meta, status, &head, body_len)
+        self.cache.shared.store.begin(self.id, text, &meta, status, &head, body_len)
     }
 
     /// Has room made for what is being written, while it is being written.
     pub fn announce(&self, total: Option<u64>) {
-        if !self.cache.index.has_room(total.unwrap_or(0)) {
-            self.cache.wakes.wake(self.cache.keeper_seat);
+        if !self.cache.shared.index.has_room(total.unwrap_or(0)) {
+            self.cache.wake_keeper();
         }
     }
 
     /// Waits for a moment, if it must, until there is room for an object of so many bytes.
     pub async fn room_for(&self, bytes: u64) {
         let until_ms = reactor::now().mono_ms() + ROOM_WAIT_MS;
-        while !self.cache.index.has_room(bytes) && reactor::now().mono_ms() < until_ms {
-            self.cache.wakes.wake(self.cache.keeper_seat);
+        while !self.cache.shared.index.has_room(bytes) && reactor::now().mono_ms() < until_ms {
+            self.cache.wake_keeper();
             timer::sleep(ROOM_PAUSE).await;
         }
     }
@@ -140,7 +140,7 @@ impl Shelf {
             reactor::yield_now().await;
         }
         let slot = self.publish(&entry, writer)?;
-        let opened = self.cache.store.open_object(&entry.name.key, &entry.name.text);
+        let opened = self.cache.shared.store.open_object(&entry.name.key, &entry.name.text);
         let file = opened.map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
         let Entry { name, status, fields, lifetimes } = entry;
         let hot = HotObject::in_file(name.key, Some(slot), status, lifetimes, fields, file);
@@ -153,18 +153,18 @@ impl Shelf {
         self.forget(key);
         let slot = pass_slot(*key, reactor::now().unix_s(), for_s);
         // Without the note the next request waits for an answer that it cannot share, and no more.
-        let _ = self.cache.index.publish(&slot);
+        let _ = self.cache.shared.index.publish(&slot);
     }
 
     /// Forgets what is stored under a key.
     pub fn forget(&self, key: &Key) {
-        place::discard(&self.cache.index, &self.cache.store, key, None);
+        place::discard(&self.cache.shared.index, &self.cache.shared.store, key, None);
     }
 
     /// Says, once for all workers, that what should be stored cannot be.
     pub fn refused(&self, error: &io::Error) {
-        self.cache.wakes.wake(self.cache.keeper_seat);
-        if self.cache.fills.may_say_refused(reactor::now().unix_s()) {
+        self.cache.wake_keeper();
+        if self.cache.shared.fills.may_say_refused(reactor::now().unix_s()) {
             ::log::warn!("cannot store in the cache: {error}; answers are passed on unstored");
         }
     }
@@ -177,7 +177,7 @@ impl Shelf {
     }
 
     /// The cache that it is in.
-    pub(super) fn cache(&self) -> &CacheSide {
+    pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }
 
@@ -208,10 +208,10 @@ impl Shelf {
         let cache = &self.cache;
         let finished = writer.finish()?;
         let slot = new_slot(entry, state);
-        let published = place::put(&cache.index, &cache.store, finished, &slot);
+        let published = place::put(&cache.shared.index, &cache.shared.store, finished, &slot);
         let published = published.map_err(io::Error::other)?;
-        if wants_room(&cache.index) {
-            cache.wakes.wake(cache.keeper_seat);
+        if wants_room(&cache.shared.index) {
+            cache.wake_keeper();
         }
         Ok(published.slot)
     }

@@ -6,7 +6,7 @@
 use crate::cache::lookup::{Found, What};
 use crate::cache::name::{Marker, Name, VariantText};
 use crate::cache::variants;
-use crate::cache::worker::CacheSide;
+use crate::cache::worker::Cache;
 use crate::http::head::RequestHead;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::decide::{self, Action};
@@ -15,12 +15,7 @@ use crate::policy::rfc9111::rules::Rules;
 use crate::reactor;
 
 /// What a look-up found or, if that is nothing, the fresh variant in the preferred language.
-pub async fn select(
-    cache: &CacheSide,
-    found: Found,
-    request: &RequestHead,
-    rules: &Rules,
-) -> Found {
+pub async fn select(cache: &Cache, found: Found, request: &RequestHead, rules: &Rules) -> Found {
     let other = match rules.selects_language {
         true => other(cache, &found, request, rules).await,
         false => None,
@@ -29,7 +24,7 @@ pub async fn select(
 }
 
 async fn other(
-    cache: &CacheSide,
+    cache: &Cache,
     found: &Found,
     request: &RequestHead,
     rules: &Rules,

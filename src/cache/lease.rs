@@ -8,32 +8,32 @@ use std::rc::Rc;
 
 use crate::cache::fills::{self, FillAt, Fills};
 use crate::cache::lookup;
-use crate::cache::worker::CacheSide;
+use crate::cache::worker::Cache;
 use crate::policy::key::Key;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::shared::wake::Seats;
 
 /// Asks for the fill of a key, of what has this key text. One that was purged since its origin was
 /// asked is not followed: who asks after a purge is answered with what was asked for after it.
-pub fn unpurged(cache: &CacheSide, key: &Key, text: &[u8], purge_epoch: u64) -> fills::Lease {
+pub fn unpurged(cache: &Cache, key: &Key, text: &[u8], purge_epoch: u64) -> fills::Lease {
     loop {
-        let lease = cache.fills.lease(key, cache.seat, purge_epoch);
+        let lease = cache.shared.fills.lease(key, cache.seat, purge_epoch);
         let fills::Lease::Follow(at) = lease else { return lease };
         let surrogates =
-            SurrogateKeys::untagged(cache.fills.purge_epoch(at).unwrap_or(purge_epoch));
+            SurrogateKeys::untagged(cache.shared.fills.purge_epoch(at).unwrap_or(purge_epoch));
         if lookup::is_unpurged(cache, text, &surrogates) {
             return lease;
         }
         // It is led on for those who follow already; the next lease passes it over.
-        cache.fills.doom_at(at);
+        cache.shared.fills.doom_at(at);
         leave(cache, at);
     }
 }
 
 /// Follows a fill no more, unless an exchange of this worker does.
-pub fn leave(cache: &CacheSide, at: FillAt) {
+pub fn leave(cache: &Cache, at: FillAt) {
     if !cache.remote.borrow().contains_key(&at) {
-        cache.fills.unfollow(at, cache.seat);
+        cache.shared.fills.unfollow(at, cache.seat);
     }
 }
 
@@ -41,7 +41,7 @@ pub fn leave(cache: &CacheSide, at: FillAt) {
 #[derive(Debug)]
 pub struct Lease {
     /// The cache.
-    pub cache: Rc<CacheSide>,
+    pub cache: Rc<Cache>,
     /// The fill's place in the shared table.
     pub at: FillAt,
     /// The place may serve another fill by now.
@@ -50,23 +50,23 @@ pub struct Lease {
 
 impl Lease {
     /// The lease of the place `at`, which the shared table gave this worker.
-    pub fn new(cache: &Rc<CacheSide>, at: FillAt) -> Self {
+    pub fn new(cache: &Rc<Cache>, at: FillAt) -> Self {
         Self { cache: Rc::clone(cache), at, is_ended: Cell::new(false) }
     }
 
     /// The file can be opened; its body's length, if that is known.
     pub fn head_ready(&self, total: Option<u64>) {
-        self.cache.wake(self.cache.fills.head_ready(self.at, total));
+        self.cache.wake(self.cache.shared.fills.head_ready(self.at, total));
     }
 
     /// So many bytes of the body can be read.
     pub fn progress(&self, bytes: u64) {
-        self.cache.wake(self.cache.fills.progress(self.at, bytes));
+        self.cache.wake(self.cache.shared.fills.progress(self.at, bytes));
     }
 
     /// The file is about to be published: the index counts its bytes from now on.
     pub fn settle(&self) {
-        self.cache.fills.settle(self.at);
+        self.cache.shared.fills.settle(self.at);
     }
 
     /// Ends the fill: what it brought is stored.
@@ -86,17 +86,17 @@ impl Lease {
 
     /// Whether what the fill brings must not be stored.
     pub fn is_doomed(&self) -> bool {
-        self.cache.fills.is_doomed(self.at)
+        self.cache.shared.fills.is_doomed(self.at)
     }
 
     /// Whether a worker follows the fill.
     pub fn has_followers(&self) -> bool {
-        self.cache.fills.has_followers(self.at)
+        self.cache.shared.fills.has_followers(self.at)
     }
 
     fn end(&self, end: impl FnOnce(&Fills) -> Seats) {
         if !self.is_ended.replace(true) {
-            self.cache.wake(end(&self.cache.fills));
+            self.cache.wake(end(&self.cache.shared.fills));
         }
     }
 }
@@ -108,6 +108,6 @@ impl Drop for Lease {
 }
 
 /// Gives back a lease that was taken for nothing: who followed in the meantime looks again.
-pub fn give_up(cache: &CacheSide, at: FillAt) {
-    cache.wake(cache.fills.failed(at, 0));
+pub fn give_up(cache: &Cache, at: FillAt) {
+    cache.wake(cache.shared.fills.failed(at, 0));
 }

@@ -10,7 +10,7 @@ use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::index::slot::SlotRef;
 use crate::cache::index::slot::SlotView;
 use crate::cache::purge::bucket::PurgeStatus;
-use crate::cache::worker::CacheSide;
+use crate::cache::worker::Cache;
 use crate::http::h1::head;
 use crate::http::status::Status;
 use crate::policy::key::Key;
@@ -23,15 +23,15 @@ pub const STORED_FIELDS_MAX: usize = 1024;
 /// Reads the object of this key text from its file, checks all of it, and keeps it in the hot tier.
 /// `None` when there is no file, or another one by now.
 pub async fn load(
-    cache: &CacheSide,
+    cache: &Cache,
     key: &Key,
     text: &[u8],
     slot: &SlotView,
 ) -> Result<Option<Loaded>, OpenError> {
-    let Some(object) = cache.store.open_object(key, text)? else { return Ok(None) };
+    let Some(object) = cache.shared.store.open_object(key, text)? else { return Ok(None) };
     let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
-    let version = cache.purges.version();
-    let purge_status = cache.purges.purge_status(text, &lifetimes.surrogates);
+    let version = cache.shared.purges.version();
+    let purge_status = cache.shared.purges.purge_status(text, &lifetimes.surrogates);
     match purge_status {
         PurgeStatus::Valid => {}
         PurgeStatus::Stale(since_s) => {
@@ -59,9 +59,9 @@ pub async fn load(
         }
     };
     if slot.stamp != stamp {
-        cache.index.restamp(slot.slot_ref(), stamp);
+        cache.shared.index.restamp(slot.slot_ref(), stamp);
     }
-    if !cache.index.is_current(slot.slot_ref()) {
+    if !cache.shared.index.is_current(slot.slot_ref()) {
         return Ok(None);
     }
     let hot = Rc::new(hot.purge_status(purge_status, version));

@@ -14,7 +14,7 @@ use crate::cache::load::{self, Loaded};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place;
 use crate::cache::purge::bucket::PurgeStatus;
-use crate::cache::worker::CacheSide;
+use crate::cache::worker::Cache;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
 use crate::policy::decide::Cached;
@@ -72,7 +72,7 @@ pub enum What {
 
 /// Finds what the cache has for a request.
 pub async fn look_up(
-    cache: &CacheSide,
+    cache: &Cache,
     components: &KeyComponents,
     scheme: Scheme,
     request: &RequestHead,
@@ -94,12 +94,12 @@ pub async fn look_up(
 
 /// What was stored when the route's keys were made of other components is nobody's answer now. It is
 /// removed, lest it keep the place of what will be.
-fn of_these_components(cache: &CacheSide, components: &KeyComponents, found: What) -> What {
+fn of_these_components(cache: &Cache, components: &KeyComponents, found: What) -> What {
     match found {
         What::Object(object) if !chooses_by(components, &object) => {
             let generation = object.slot.map(|slot| slot.generation);
             cache.hot.borrow_mut().remove(&object.key);
-            place::discard(&cache.index, &cache.store, &object.key, generation);
+            place::discard(&cache.shared.index, &cache.shared.store, &object.key, generation);
             What::Nothing
         }
         found => found,
@@ -113,7 +113,7 @@ fn chooses_by(components: &KeyComponents, object: &HotObject) -> bool {
 
 /// What there is now under `name`, which what was found has led to: a response can make variants
 /// of a key that had none.
-pub async fn find_again(cache: &CacheSide, found: &Found, name: &Name) -> Found {
+pub async fn find_again(cache: &Cache, found: &Found, name: &Name) -> Found {
     let mut marker = None;
     if name.key != found.primary.key
         && let What::Object(object) = find(cache, &found.primary).await
@@ -127,11 +127,11 @@ pub async fn find_again(cache: &CacheSide, found: &Found, name: &Name) -> Found 
 
 /// Whether the index no longer has what a look-up found: a fill can end between the look-up and
 /// the lease of the next one, and its result is not to be fetched a second time.
-pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
-    let slot = cache.index.lookup(&found.name.key);
+pub fn has_changed(cache: &Cache, found: &Found) -> bool {
+    let slot = cache.shared.index.lookup(&found.name.key);
     match (&found.what, slot) {
         (What::Object(object), _) => {
-            !object.slot.is_some_and(|it| cache.index.is_current(it))
+            !object.slot.is_some_and(|it| cache.shared.index.is_current(it))
                 || !stands(cache, object, &found.name.text)
         }
         (_, Some(slot)) => {
@@ -146,7 +146,7 @@ pub fn has_changed(cache: &CacheSide, found: &Found) -> bool {
 ///
 /// Gives the object, and the marker's place in the index if the object is a variant.
 pub fn look_up_hot(
-    cache: &CacheSide,
+    cache: &Cache,
     components: &KeyComponents,
     scheme: Scheme,
     head: &RequestHead,
@@ -168,7 +168,7 @@ pub fn is_marker(object: &HotObject) -> bool {
 }
 
 /// The hot tier's copy, if the index still has what it was made from and no purge changed it.
-pub(super) fn find_hot(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
+pub(super) fn find_hot(cache: &Cache, name: &Name) -> Option<Rc<HotObject>> {
     let object = Rc::clone(cache.hot.borrow().find(&name.key)?);
     let is_current = stands(cache, &object, &name.text)
         && object.slot.is_some_and(|slot| is_in_use(cache, slot));
@@ -181,19 +181,19 @@ pub(super) fn find_hot(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> 
 
 /// Whether the index still has what a copy was made from, and nothing was purged since it was
 /// last judged; also says that it was used.
-pub fn is_current(cache: &CacheSide, object: &HotObject) -> bool {
-    object.status_version.get() == cache.purges.version()
+pub fn is_current(cache: &Cache, object: &HotObject) -> bool {
+    object.status_version.get() == cache.shared.purges.version()
         && object.slot.is_some_and(|slot| is_in_use(cache, slot))
 }
 
 /// Whether no purge, nor the undoing of one, changed how a copy of this key text stands.
-pub fn stands(cache: &CacheSide, object: &HotObject, text: &[u8]) -> bool {
-    let version = cache.purges.version();
+pub fn stands(cache: &Cache, object: &HotObject, text: &[u8]) -> bool {
+    let version = cache.shared.purges.version();
     if object.status_version.get() == version {
         return true;
     }
     let stands =
-        cache.purges.purge_status(text, &object.lifetimes.surrogates) == object.purge_status;
+        cache.shared.purges.purge_status(text, &object.lifetimes.surrogates) == object.purge_status;
     if stands {
         object.status_version.set(version);
     }
@@ -201,8 +201,8 @@ pub fn stands(cache: &CacheSide, object: &HotObject, text: &[u8]) -> bool {
 }
 
 /// Whether no purge names what was asked for under this key text and these labels.
-pub fn is_unpurged(cache: &CacheSide, text: &[u8], surrogates: &SurrogateKeys) -> bool {
-    cache.purges.purge_status(text, surrogates) == PurgeStatus::Valid
+pub fn is_unpurged(cache: &Cache, text: &[u8], surrogates: &SurrogateKeys) -> bool {
+    cache.shared.purges.purge_status(text, surrogates) == PurgeStatus::Valid
 }
 
 /// What is under a name, or would be if it were not purged.
@@ -218,29 +218,29 @@ impl From<What> for Sought {
 }
 
 /// Whether this is in the index still; says there that it was used, so that eviction spares it.
-pub fn is_in_use(cache: &CacheSide, slot: SlotRef) -> bool {
-    let is_current = cache.index.is_current(slot);
+pub fn is_in_use(cache: &Cache, slot: SlotRef) -> bool {
+    let is_current = cache.shared.index.is_current(slot);
     if is_current {
-        cache.index.touch(slot.at);
+        cache.shared.index.touch(slot.at);
     }
     is_current
 }
 
 /// Counts an answer from what is stored that the origin had no part in.
-pub fn count_hit(cache: &CacheSide, object: &HotObject) {
+pub fn count_hit(cache: &Cache, object: &HotObject) {
     if !Hot::count_hit(object)
         && let Some(slot) = object.slot
     {
-        cache.index.count_hits(slot, 1);
+        cache.shared.index.count_hits(slot, 1);
     }
 }
 
 /// Finds what is under a name.
-pub async fn find(cache: &CacheSide, name: &Name) -> What {
+pub async fn find(cache: &Cache, name: &Name) -> What {
     seek(cache, name).await.what
 }
 
-async fn seek(cache: &CacheSide, name: &Name) -> Sought {
+async fn seek(cache: &Cache, name: &Name) -> Sought {
     if let Some(object) = find_hot(cache, name) {
         let room = cache.hot.borrow_mut().room_for_body(&object);
         return match room {
@@ -249,13 +249,13 @@ async fn seek(cache: &CacheSide, name: &Name) -> Sought {
         };
     }
     for _ in 0..ATTEMPTS_MAX {
-        let Some(slot) = cache.index.lookup(&name.key) else { break };
+        let Some(slot) = cache.shared.index.lookup(&name.key) else { break };
         if slot.state == State::Pass {
             return if is_outlived_note(&slot) { What::Nothing } else { What::Pass }.into();
         }
         match load::load(cache, &name.key, &name.text, &slot).await {
             Ok(Some(Loaded::Object(object))) => {
-                cache.index.touch(slot.at);
+                cache.shared.index.touch(slot.at);
                 return What::Object(object).into();
             }
             // Left where it is, unused: it can be undone until its place is wanted.
@@ -263,14 +263,14 @@ async fn seek(cache: &CacheSide, name: &Name) -> Sought {
                 return Sought { what: What::Nothing, purged: Some(slot) };
             }
             // It was replaced while we read it: what is there now is read instead.
-            _ if !cache.index.is_current(slot.slot_ref()) => {}
+            _ if !cache.shared.index.is_current(slot.slot_ref()) => {}
             Ok(None) => return remove_damaged(cache, name, &slot, "missing").into(),
             Err(OpenError::Fault(fault)) => {
                 return remove_damaged(cache, name, &slot, fault.word()).into();
             }
             // Nothing is wrong with the file: we are short of descriptors, or the disk is ill.
             Err(OpenError::Io(error)) => {
-                let path = cache.store.path(&name.key);
+                let path = cache.shared.store.path(&name.key);
                 ::log::warn!("cannot read cache file {path:?}: {error}; the origin is asked");
                 return What::Pass.into();
             }
@@ -280,14 +280,14 @@ async fn seek(cache: &CacheSide, name: &Name) -> Sought {
 }
 
 /// Reads the body of what the hot tier has into memory, unless it is replaced meanwhile.
-async fn take_in(cache: &CacheSide, name: &Name, object: Rc<HotObject>, room: LargeRoom) -> What {
+async fn take_in(cache: &Cache, name: &Name, object: Rc<HotObject>, room: LargeRoom) -> What {
     let Body::File(file) = &object.body else { return What::Object(object) };
     match load::read_body(file).await {
         Ok(_) if !is_current(cache, &object) => What::Object(object),
         Ok(body) => What::Object(cache.hot.borrow_mut().take_in(&object, body, room)),
         Err(OpenError::Fault(fault)) => {
             cache.hot.borrow_mut().remove(&name.key);
-            let slot = cache.index.lookup(&name.key);
+            let slot = cache.shared.index.lookup(&name.key);
             let slot =
                 slot.filter(|slot| object.slot.is_some_and(|it| it.generation == slot.generation));
             slot.map_or(What::Nothing, |slot| remove_damaged(cache, name, &slot, fault.word()))
@@ -303,9 +303,11 @@ fn is_outlived_note(slot: &SlotView) -> bool {
 }
 
 /// Forgets what cannot be used, says so once, and finds nothing.
-fn remove_damaged(cache: &CacheSide, name: &Name, slot: &SlotView, why: &str) -> What {
-    if place::discard(&cache.index, &cache.store, &name.key, Some(slot.generation)).is_some() {
-        let path = cache.store.path(&name.key);
+fn remove_damaged(cache: &Cache, name: &Name, slot: &SlotView, why: &str) -> What {
+    if place::discard(&cache.shared.index, &cache.shared.store, &name.key, Some(slot.generation))
+        .is_some()
+    {
+        let path = cache.shared.store.path(&name.key);
         ::log::warn!("cache file {path:?} is not usable ({why}): removed, to be fetched anew");
     }
     What::Nothing
@@ -313,43 +315,15 @@ fn remove_damaged(cache: &CacheSide, name: &Name, slot: &SlotView, why: &str) ->
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
-    use crate::cache::fills::Fills;
     use crate::cache::index::slot::NewSlot;
     use crate::cache::place::tests as cached;
-    use crate::cache::purge::{Order, Purges};
-    use crate::cache::uses::Uses;
-    use crate::config::Admission;
+    use crate::cache::purge::Order;
+    use crate::cache::sample::worker_cache;
     use crate::http::fields::Fields;
     use crate::http::status::Status;
     use crate::policy::purge::surrogate::Kind;
     use crate::policy::rfc9111::lifetimes::Lifetimes;
-    use crate::reactor::event::Event;
-    use crate::shared::wake::Wakes;
-
-    /// The cache of a worker, in a directory that goes with it.
-    fn cache_side() -> (tempfile::TempDir, CacheSide) {
-        let (dir, index, store) = cached::cache(100);
-        let (purges, _) = Purges::open(dir.path()).unwrap();
-        let cache = CacheSide {
-            index: Rc::new(index),
-            purges: Rc::new(purges),
-            store: Rc::new(store),
-            fills: Rc::new(Fills::create(16).unwrap()),
-            uses: Rc::new(Uses::create(100).unwrap()),
-            admission: Admission::Auto,
-            hot: RefCell::new(Hot::new(1 << 20, 16, 0)),
-            remote: RefCell::default(),
-            remote_event: Event::default(),
-            wakes: Rc::new(Wakes::new(2).unwrap()),
-            seat: 0,
-            keeper_seat: 1,
-            object_bytes_max: 1 << 20,
-        };
-        (dir, cache)
-    }
 
     const TEXT: &str = "GET http://example.org/";
 
@@ -359,15 +333,15 @@ mod tests {
     }
 
     /// Shows something in the index under [`TEXT`], as a fill does at its end.
-    fn publish(cache: &CacheSide, state: State, fresh_until_s: u64) -> SlotRef {
+    fn publish(cache: &Cache, state: State, fresh_until_s: u64) -> SlotRef {
         let slot = NewSlot { state, fresh_until_s, ..cached::slot(TEXT) };
-        let published = cache.index.publish(&slot).unwrap();
+        let published = cache.shared.index.publish(&slot).unwrap();
         published.slot
     }
 
-    fn object(cache: &CacheSide, slot: Option<SlotRef>) -> What {
+    fn object(cache: &Cache, slot: Option<SlotRef>) -> What {
         let key = Name::of(TEXT.as_bytes()).key;
-        let surrogates = SurrogateKeys::untagged(cache.purges.purge_epoch());
+        let surrogates = SurrogateKeys::untagged(cache.purge_epoch());
         let (lifetimes, fields) = (Lifetimes { surrogates, ..Lifetimes::default() }, Fields::new());
         let object = HotObject::in_memory(key, slot, Status(200), lifetimes, fields, b"x");
         What::Object(Rc::new(object))
@@ -375,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_fill_that_ended_after_a_vain_look_up_is_noticed() {
-        let (_dir, cache) = cache_side();
+        let (_dir, cache) = worker_cache();
         let hour_on_s = reactor::now().unix_s() + 3600;
         assert!(!has_changed(&cache, &found(What::Nothing)), "there still is nothing");
         for state in [State::Ready, State::Vary] {
@@ -390,13 +364,13 @@ mod tests {
 
     #[test]
     fn a_fill_that_replaced_what_was_found_is_noticed() {
-        let (_dir, cache) = cache_side();
+        let (_dir, cache) = worker_cache();
         let first = found(object(&cache, Some(publish(&cache, State::Ready, 2))));
         assert!(!has_changed(&cache, &first), "what was found is still there");
         let second = found(object(&cache, Some(publish(&cache, State::Ready, 2))));
         assert!(has_changed(&cache, &first), "it was replaced");
         assert!(!has_changed(&cache, &second));
-        cache.index.remove(&second.name.key, None);
+        cache.shared.index.remove(&second.name.key, None);
         assert!(has_changed(&cache, &second), "it was removed");
         publish(&cache, State::Pass, reactor::now().unix_s() + 3600);
         assert!(has_changed(&cache, &second), "it is not stored any longer");
@@ -405,12 +379,12 @@ mod tests {
 
     #[test]
     fn what_was_purged_since_it_was_found_is_noticed_and_what_was_found_purged_is_none() {
-        let (_dir, cache) = cache_side();
+        let (_dir, cache) = worker_cache();
         let slot = publish(&cache, State::Ready, 2);
         let before = found(object(&cache, Some(slot)));
         let (name, who) = (String::new(), String::new());
         let order = Order { kind: Kind::All, text: Vec::new(), is_soft: true, name, who };
-        cache.purges.purge(&order, 1).unwrap();
+        cache.shared.purges.purge(&order, 1).unwrap();
         assert!(has_changed(&cache, &before), "it is stale now");
         let purged = Found { purged: Some(slot), ..found(What::Nothing) };
         assert!(!has_changed(&cache, &purged), "it counts as nothing still");
@@ -420,13 +394,13 @@ mod tests {
 
     #[test]
     fn another_variant_is_no_change_of_this_one() {
-        let (_dir, cache) = cache_side();
+        let (_dir, cache) = worker_cache();
         publish(&cache, State::Vary, 2);
         let mut variant = found(What::Nothing);
         variant.name = Name::of(b"GET http://example.org/\naccept-language:de\n#1");
         assert!(!has_changed(&cache, &variant));
         let slot = NewSlot { key: variant.name.key, ..cached::slot(TEXT) };
-        cache.index.publish(&slot).unwrap();
+        cache.shared.index.publish(&slot).unwrap();
         assert!(has_changed(&cache, &variant));
     }
 }

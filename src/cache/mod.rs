@@ -13,8 +13,12 @@ pub mod purge;
 pub mod fills;
 pub mod hot;
 pub mod uses;
+pub mod shared;
 pub mod maintenance;
 pub mod worker;
+#[cfg(test)]
+#[path = "tests/sample.rs"]
+pub(crate) mod sample;
 pub mod load;
 pub mod lookup;
 pub mod insert;
@@ -22,3 +26,6 @@ pub mod variants;
 pub mod language;
 pub mod lease;
 pub mod part_list;
+
+pub use crate::cache::shared::Shared;
+pub use crate::cache::worker::Cache;

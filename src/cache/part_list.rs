@@ -14,7 +14,7 @@ use crate::cache::lease;
 use crate::cache::lookup::{self, What};
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::place;
-use crate::cache::worker::CacheSide;
+use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
 use crate::reactor::{self, timer};
@@ -47,14 +47,16 @@ pub fn fit(object: &HotObject, list: &PartList, extent: Option<Extent>, part: &F
 ///
 /// Gives the list as it is now; `None` if the part was not taken in, and is forgotten.
 pub async fn add(
-    cache: &Rc<CacheSide>,
+    cache: &Rc<Cache>,
     name: &Name,
     extent: Extent,
     part: Stored,
     entry: &Entry,
     is_doomed: impl Fn() -> bool,
 ) -> Option<PartList> {
-    let forget = |id: u64| place::discard(&cache.index, &cache.store, &name.part(id).key, None);
+    let forget = |id: u64| {
+        place::discard(&cache.shared.index, &cache.shared.store, &name.part(id).key, None)
+    };
     let Some(lock) = Lock::take(cache, name).await else {
         forget(part.id);
         return None;
@@ -114,29 +116,30 @@ pub async fn add(
 }
 
 /// Forgets a list that was found under `name`, unless there is another one by now, and its parts.
-pub fn forget(cache: &CacheSide, name: &Name, object: &HotObject) {
+pub fn forget(cache: &Cache, name: &Name, object: &HotObject) {
     let Some(slot) = object.slot else { return };
     cache.hot.borrow_mut().remove(&name.key);
-    let removed = place::discard(&cache.index, &cache.store, &name.key, Some(slot.generation));
+    let removed =
+        place::discard(&cache.shared.index, &cache.shared.store, &name.key, Some(slot.generation));
     if removed.is_some() {
         for part in read(object).iter().flat_map(PartList::parts) {
-            place::discard(&cache.index, &cache.store, &name.part(part.id).key, None);
+            place::discard(&cache.shared.index, &cache.shared.store, &name.part(part.id).key, None);
         }
     }
 }
 
 /// The right to change the list under a name, among all workers; ends with its holder.
 pub(crate) struct Lock<'c> {
-    cache: &'c CacheSide,
+    cache: &'c Cache,
     at: FillAt,
 }
 
 impl<'c> Lock<'c> {
     /// Takes it; `None` if others have it all the time.
-    pub(crate) async fn take(cache: &'c CacheSide, name: &Name) -> Option<Self> {
+    pub(crate) async fn take(cache: &'c Cache, name: &Name) -> Option<Self> {
         let key = name.key.beside(b"list");
         for _ in 0..TRIES_MAX {
-            match cache.fills.lease(&key, cache.seat, cache.purges.purge_epoch()) {
+            match cache.shared.fills.lease(&key, cache.seat, cache.purge_epoch()) {
                 Lease::Leader(at) => return Some(Self { cache, at }),
                 Lease::Follow(at) => lease::leave(cache, at),
                 Lease::Full => {}

@@ -12,7 +12,7 @@ use crate::cache::index::slot::State;
 use crate::cache::insert::{Entry, Shelf};
 use crate::cache::lookup::{self, Found, What};
 use crate::cache::name::{MARKER_STATUS, Marker, Name, VariantText};
-use crate::cache::worker::CacheSide;
+use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::policy::key::variants::{LIST_BYTES_MAX, Variant, Variants};
@@ -33,7 +33,7 @@ pub struct Others {
 
 impl Others {
     /// Those beside what a look-up found; `None` if the key has no variants, or only this one.
-    pub fn of(cache: &CacheSide, found: &Found) -> Option<Self> {
+    pub fn of(cache: &Cache, found: &Found) -> Option<Self> {
         let marker = found.marker.as_ref()?;
         let list = read(cache, &found.primary.variant_list(marker));
         Self::among(list, &found.primary, marker, &found.name)
@@ -74,7 +74,7 @@ pub fn names(list: &Variants, primary: &Name, marker: &Marker) -> Vec<Name> {
 /// another variant that the fetch asked about as well. If there was a choice, a 304 that names
 /// nothing says nothing.
 pub async fn confirmed(
-    cache: &CacheSide,
+    cache: &Cache,
     name: &Name,
     own: Option<Rc<HotObject>>,
     others: Option<Others>,
@@ -95,7 +95,7 @@ pub async fn confirmed(
 }
 
 /// A variant of the list, if it is there still, and not in parts only by now.
-pub(super) async fn find_whole(cache: &CacheSide, name: &Name) -> Option<Rc<HotObject>> {
+pub(super) async fn find_whole(cache: &Cache, name: &Name) -> Option<Rc<HotObject>> {
     match lookup::find(cache, name).await {
         What::Object(object) if is_whole(object.status) => Some(object),
         _ => None,
@@ -143,15 +143,15 @@ impl Note {
     }
 }
 
-pub(super) fn read(cache: &CacheSide, name: &Name) -> Variants {
+pub(super) fn read(cache: &Cache, name: &Name) -> Variants {
     if let Some(list) = lookup::find_hot(cache, name) {
         return list.with_body(Variants::decode);
     }
-    if cache.index.lookup(&name.key).is_none() {
+    if cache.shared.index.lookup(&name.key).is_none() {
         return Variants::default();
     }
     // A damaged one is overwritten by the next; what it said is no longer known.
-    let object = cache.store.open_object(&name.key, &name.text).ok().flatten();
+    let object = cache.shared.store.open_object(&name.key, &name.text).ok().flatten();
     let body = object.and_then(|object| object.read_body(LIST_BYTES_MAX).ok().flatten());
     body.map_or_else(Variants::default, |body| Variants::decode(&body))
 }

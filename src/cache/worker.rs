@@ -1,53 +1,72 @@
-//! The cache as one worker has it.
+//! The cache as one worker has it: what all processes share, and what the worker keeps of it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::cache::files::store::Store;
-use crate::cache::fills::{FillAt, Fills};
+use crate::cache::fills::FillAt;
 use crate::cache::hot::Hot;
-use crate::cache::index::Index;
-use crate::cache::purge::Purges;
-use crate::cache::uses::Uses;
-use crate::config::Admission;
+use crate::cache::shared::Shared;
+use crate::config::{Admission, CacheConfig};
 use crate::reactor::event::Event;
-use crate::shared::wake::{Seats, Wakes};
+use crate::shared::wake::Seats;
 
 /// The cache as one worker has it.
 #[derive(Debug)]
-pub struct CacheSide {
-    /// The shared index.
-    pub index: Rc<Index>,
-    /// What was purged.
-    pub purges: Rc<Purges>,
-    /// The cache files.
-    pub store: Rc<Store>,
-    /// The shared table of fills.
-    pub fills: Rc<Fills>,
-    /// How often keys were asked for.
-    pub uses: Rc<Uses>,
-    /// Whether a full cache takes what is asked for the first time.
-    pub admission: Admission,
+pub struct Cache {
+    /// What all processes have.
+    pub(crate) shared: Rc<Shared>,
     /// This worker's hot tier.
-    pub hot: RefCell<Hot>,
+    pub(crate) hot: RefCell<Hot>,
     /// How many exchanges of this worker follow a fill of another.
-    pub remote: RefCell<HashMap<FillAt, usize>>,
+    pub(crate) remote: RefCell<HashMap<FillAt, usize>>,
     /// Posted when a fill of another worker went on.
-    pub remote_event: Event,
-    /// Everybody's event counters.
-    pub wakes: Rc<Wakes>,
+    pub(crate) remote_event: Event,
     /// This worker's row in the shared tables.
-    pub seat: usize,
-    /// The keeper's row.
-    pub keeper_seat: usize,
-    /// `cache.object`, in bytes.
-    pub object_bytes_max: u64,
+    pub(crate) seat: usize,
+    keeper_seat: usize,
+    pub(crate) admission: Admission,
+    object_bytes_max: u64,
 }
 
-impl CacheSide {
+impl Cache {
+    /// The cache of the worker in `seat`, which keeps at most so many files open.
+    pub fn new(
+        shared: Rc<Shared>,
+        config: &CacheConfig,
+        seat: usize,
+        keeper_seat: usize,
+        n_files_max: usize,
+    ) -> Self {
+        let hot = Hot::new(config.memory_bytes, n_files_max, config.memory_object_bytes_max);
+        Self {
+            shared,
+            hot: RefCell::new(hot),
+            remote: RefCell::default(),
+            remote_event: Event::default(),
+            seat,
+            keeper_seat,
+            admission: config.admission,
+            object_bytes_max: config.object_bytes_max,
+        }
+    }
+
+    /// The number of the last purge.
+    pub fn purge_epoch(&self) -> u64 {
+        self.shared.purges.purge_epoch()
+    }
+
+    /// `cache.object`, in bytes.
+    pub fn object_bytes_max(&self) -> u64 {
+        self.object_bytes_max
+    }
+
     /// Wakes the workers of a set of seats.
-    pub fn wake(&self, seats: Seats) {
-        self.wakes.wake_all(seats.without(self.seat));
+    pub(crate) fn wake(&self, seats: Seats) {
+        self.shared.wakes.wake_all(seats.without(self.seat));
+    }
+
+    pub(crate) fn wake_keeper(&self) {
+        self.shared.wakes.wake(self.keeper_seat);
     }
 }

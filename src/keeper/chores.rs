@@ -6,9 +6,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::cache::files::store::{Object, Store};
-use crate::cache::fills::Fills;
-use crate::cache::index::Index;
+use crate::cache::Shared;
+use crate::cache::files::store::Object;
 use crate::cache::index::repair::Mend;
 use crate::cache::index::slot::{self, NewSlot, State};
 use crate::cache::maintenance::evict::{Evictor, Limits};
@@ -16,9 +15,7 @@ use crate::cache::maintenance::reconcile::{Orphans, Scrub};
 use crate::cache::maintenance::scrubber::{self, Patrol};
 use crate::cache::maintenance::temp_cleanup::{Ours, Temps};
 use crate::cache::name::MARKER_STATUS;
-use crate::cache::purge::Purges;
 use crate::cache::purge::journal::Record;
-use crate::cache::uses::Uses;
 use crate::http::status::Status;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
@@ -38,11 +35,7 @@ pub(super) enum Pace {
 /// The chores of one cache.
 #[derive(Debug)]
 pub(super) struct Chores {
-    index: Rc<Index>,
-    purges: Rc<Purges>,
-    store: Rc<Store>,
-    fills: Rc<Fills>,
-    uses: Rc<Uses>,
+    cache: Rc<Shared>,
     mend: Option<Mend>,
     evictor: Evictor,
     scrub: Option<Scrub>,
@@ -57,13 +50,12 @@ pub(super) struct Chores {
 impl Chores {
     /// The chores of a child that has a cache.
     pub(super) fn new(inherited: &Inherited) -> Option<Self> {
-        let index = Rc::clone(inherited.index.as_ref()?);
-        let store = Rc::clone(inherited.store.as_ref()?);
-        let cache = inherited.config.cache.as_ref()?;
+        let cache = Rc::clone(inherited.cache.as_ref()?);
+        let config = inherited.config.cache.as_ref()?;
         let limits = Limits {
-            size_bytes: cache.size_bytes,
-            objects: index.n_objects_max(),
-            free_bytes_min: cache.free_bytes_min,
+            size_bytes: config.size_bytes,
+            objects: cache.index.n_objects_max(),
+            free_bytes_min: config.free_bytes_min,
         };
         let orphans = match inherited.needs_scrub {
             ScrubNeed::None => None,
@@ -76,19 +68,15 @@ impl Chores {
             ScrubNeed::None | ScrubNeed::Rebuild => Ours::OwnTable,
         };
         if orphans.is_some() {
-            log::info!("compares the cache \"{}\" with its index", store.dir().display());
+            log::info!("compares the cache \"{}\" with its index", cache.store.dir().display());
         }
         Some(Self {
-            index,
-            purges: Rc::clone(inherited.purges.as_ref()?),
-            store,
-            fills: Rc::clone(&inherited.fills),
-            uses: Rc::clone(inherited.uses.as_ref()?),
+            cache,
             mend: Some(Mend::default()),
             evictor: Evictor::new(limits),
             scrub: orphans.map(Scrub::new),
             has_scrubbed: false,
-            patrol: Patrol::new(cache.scrub_bytes_s, Instant::now()),
+            patrol: Patrol::new(config.scrub_bytes_s, Instant::now()),
             temps: Temps::new(ours),
             temps_at: Instant::now(),
             is_short_of_room: false,
@@ -100,15 +88,16 @@ impl Chores {
     pub(super) fn step(&mut self, now: Instant) -> Pace {
         self.look_at_temps(now);
         self.tend_purges();
-        self.uses.tend();
+        self.cache.uses.tend();
         if self.mend_step() {
             return Pace::Busy;
         }
-        if self.index.wants_recount() {
-            self.index.recount();
+        if self.cache.index.wants_recount() {
+            self.cache.index.recount();
         }
-        let to_come = || self.fills.bytes_under_way();
-        let step = self.evictor.step_for(&self.index, &self.store, N_SLOTS_STEP, to_come);
+        let to_come = || self.cache.fills.bytes_under_way();
+        let step =
+            self.evictor.step_for(&self.cache.index, &self.cache.store, N_SLOTS_STEP, to_come);
         if step.wants_more && step.n_removed > 0 {
             return Pace::Busy;
         }
@@ -124,16 +113,16 @@ impl Chores {
             return Pace::Busy;
         }
         // Marks of use are taken away step by step: a round without a removal may be needed.
-        if step.wants_more && self.index.objects() > 0 { Pace::Busy } else { Pace::Idle }
+        if step.wants_more && self.cache.index.objects() > 0 { Pace::Busy } else { Pace::Idle }
     }
 
     /// Says once that there is nothing left to evict and still no room.
     fn note_room(&mut self, wants_more: bool) {
-        let is_short = wants_more && self.index.objects() == 0;
+        let is_short = wants_more && self.cache.index.objects() == 0;
         if is_short && !self.is_short_of_room {
             log::warn!(
                 "the disk of \"{}\" is full, and not by the cache: little can be stored there",
-                self.store.dir().display()
+                self.cache.store.dir().display()
             );
         }
         self.is_short_of_room = is_short;
@@ -146,8 +135,8 @@ impl Chores {
 
     /// Says what was purged, by whom, and writes it to the disk.
     fn tend_purges(&mut self) {
-        self.purges.each_unlogged(Record::log);
-        match self.purges.sync() {
+        self.cache.purges.each_unlogged(Record::log);
+        match self.cache.purges.sync() {
             Ok(()) => self.is_unsynced = false,
             Err(error) if !self.is_unsynced => {
                 self.is_unsynced = true;
@@ -165,7 +154,7 @@ impl Chores {
             return;
         }
         self.temps_at = now + TEMPS_PAUSE;
-        let n_removed = self.temps.look(&self.store, &self.fills);
+        let n_removed = self.temps.look(&self.cache.store, &self.cache.fills);
         if n_removed > 0 {
             log::debug!("removed {n_removed} temporary files that nobody writes any more");
         }
@@ -174,7 +163,7 @@ impl Chores {
     /// A step of mending the index; `true` while there is more to do.
     fn mend_step(&mut self) -> bool {
         let Some(mend) = &mut self.mend else { return false };
-        if !mend.step(&self.index, N_BUCKETS_STEP) {
+        if !mend.step(&self.cache.index, N_BUCKETS_STEP) {
             return true;
         }
         let report = mend.report();
@@ -196,7 +185,7 @@ impl Chores {
     /// A step of the scrub; `true` while there is more to do.
     fn scrub_step(&mut self) -> bool {
         let Some(scrub) = &mut self.scrub else { return false };
-        if !scrub.step(&self.index, &self.store, N_FILES_STEP, slot_of) {
+        if !scrub.step(&self.cache.index, &self.cache.store, N_FILES_STEP, slot_of) {
             return true;
         }
         let report = scrub.report();
@@ -208,11 +197,11 @@ impl Chores {
             report.n_adopted
         );
         if scrub.is_rebuild() {
-            self.index.table().set_complete();
+            self.cache.index.table().set_complete();
         }
         self.scrub = None;
         self.has_scrubbed = true;
-        self.index.recount();
+        self.cache.index.recount();
         false
     }
 }
@@ -225,7 +214,7 @@ impl Chores {
 
     fn patrol_once(&mut self, now: Instant) -> bool {
         let Some(patrol) = &mut self.patrol else { return false };
-        match patrol.step(&self.index, &self.store, now) {
+        match patrol.step(&self.cache.index, &self.cache.store, now) {
             scrubber::Step::Busy => return true,
             scrubber::Step::Rests => return false,
             scrubber::Step::Removed(path, why) => {

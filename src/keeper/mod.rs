@@ -33,8 +33,8 @@ pub fn run(inherited: Inherited) -> i32 {
     }
     let chores = Chores::new(&inherited);
     let code = Keeper { inherited: &inherited, names, chores }.keep();
-    if let Some(index) = &inherited.index {
-        index.detach();
+    if let Some(cache) = &inherited.cache {
+        cache.index.detach();
     }
     code
 }

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::cache::Shared;
 use crate::cache::directory_lock::{Claim, ClaimError};
 use crate::cache::files::store::Store;
 use crate::cache::index::Index;
-use crate::cache::index::table::{IndexError, Opened, Table};
+use crate::cache::index::table::{Opened, Table};
 use crate::cache::purge::Purges;
 use crate::cache::purge::file::FILE_NAME;
 use crate::cache::uses::Uses;
 use crate::config::CacheConfig;
 use crate::master::files;
+use crate::master::tree::Tree;
 use crate::sys::privileges::Account;
 use crate::worker::inherited::ScrubNeed;
 
@@ -20,15 +22,9 @@ use crate::worker::inherited::ScrubNeed;
 pub struct Cache {
     /// The right to it.
     pub claim: Rc<Claim>,
-    /// Its index.
-    pub index: Rc<Index>,
-    /// What was purged.
-    pub purges: Rc<Purges>,
-    /// Its files.
-    pub store: Rc<Store>,
-    /// How often keys were asked for.
-    pub uses: Rc<Uses>,
-    /// Whether the two have to be compared.
+    /// What its children inherit.
+    pub shared: Rc<Shared>,
+    /// Whether index and files have to be compared.
     pub needs_scrub: ScrubNeed,
 }
 
@@ -63,6 +59,7 @@ impl Cache {
         wanted: &CacheConfig,
         account: Option<&Account>,
         claims: &[Rc<Claim>],
+        tree: &Tree,
     ) -> Result<Self, OpenError> {
         let dir = &wanted.path;
         let unusable = |why| OpenError::Unusable { dir: dir.clone(), why };
@@ -72,32 +69,7 @@ impl Cache {
             ClaimError::Held { .. } => OpenError::Held(error),
             ClaimError::Io { .. } => unusable(error.to_string()),
         })?;
-        Self::try_open(wanted, account, claim, is_in_use).map_err(unusable)
-    }
-
-    /// Has a new index take the place of the one before, now that its children serve.
-    ///
-    /// # Errors
-    ///
-    /// What the file system says.
-    pub fn take_place(&self) -> Result<(), IndexError> {
-        self.index.table().take_place(self.store.dir())
-    }
-
-    /// Removes a new index whose children will not serve.
-    pub fn withdraw(&self) {
-        self.index.table().withdraw(self.store.dir());
-    }
-
-    /// Whether nobody has cut what the children have mapped: they die where they touch what is missing.
-    pub fn is_whole(&self) -> bool {
-        self.index.table().is_whole() && self.purges.is_whole()
-    }
-
-    /// Whether what the children have mapped still is what is in the directory.
-    pub fn is_in_place(&self) -> bool {
-        let dir = self.store.dir();
-        self.index.table().is_in_place(dir) && self.purges.is_in_place(dir)
+        Self::try_open(wanted, account, claim, is_in_use, tree).map_err(unusable)
     }
 
     fn try_open(
@@ -105,6 +77,7 @@ impl Cache {
         account: Option<&Account>,
         claim: Rc<Claim>,
         is_in_use: bool,
+        tree: &Tree,
     ) -> Result<Self, String> {
         let dir = &wanted.path;
         let open = if is_in_use { Table::open_beside } else { Table::open };
@@ -127,14 +100,9 @@ impl Cache {
             }
         };
         let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
-        Ok(Self {
-            claim,
-            index: Rc::new(index),
-            purges: Rc::new(purges),
-            store: Rc::new(store),
-            uses: Rc::new(uses),
-            needs_scrub,
-        })
+        let (fills, wakes) = (Rc::clone(&tree.fills), Rc::clone(&tree.wakes));
+        let shared = Rc::new(Shared { index, purges, store, uses, fills, wakes });
+        Ok(Self { claim, shared, needs_scrub })
     }
 }
 

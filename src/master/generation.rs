@@ -18,6 +18,7 @@ use crate::master::cache::{Cache, OpenError};
 use crate::master::files;
 use crate::master::listeners::Mark;
 use crate::master::post::Post;
+use crate::master::tree::Tree;
 use crate::shared::servers::ServerTable;
 use crate::sys::privileges::{self, Account};
 use crate::worker::inherited::Role;
@@ -78,13 +79,14 @@ impl Generation {
         number: u64,
         keeper_seat: usize,
         others: &[Self],
+        tree: &Tree,
         now: Instant,
     ) -> io::Result<Self> {
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
         files::prepare_logs(&config, account.as_ref())?;
         let cache = match &config.cache {
-            Some(wanted) => cache_for(wanted, account.as_ref(), others)?,
+            Some(wanted) => cache_for(wanted, account.as_ref(), others, tree)?,
             None => None,
         };
         let servers = Rc::new(servers_of(&config, previous)?);
@@ -130,7 +132,7 @@ impl Generation {
         let have = self.config.cache.as_ref()?;
         let is_same = have.path == wanted.path && have.objects == wanted.objects;
         let cache = self.cache.as_ref().filter(|_| is_same)?;
-        if cache.is_in_place() {
+        if cache.shared.is_in_place() {
             return Some(cache.clone());
         }
         log::warn!(
@@ -146,11 +148,12 @@ fn cache_for(
     wanted: &CacheConfig,
     account: Option<&Account>,
     others: &[Generation],
+    tree: &Tree,
 ) -> io::Result<Option<Cache>> {
     let current = others.iter().find(|other| other.phase == Phase::Current);
     let kept = current.and_then(|current| current.cache_like(wanted));
     let claims: Vec<_> = others.iter().filter_map(Generation::claim).collect();
-    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &claims), Ok) {
+    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &claims, tree), Ok) {
         Ok(cache) => cache,
         Err(why @ OpenError::Unusable { .. })
             if current.is_none_or(|current| current.cache.is_none()) =>
@@ -160,7 +163,7 @@ fn cache_for(
         }
         Err(why) => return Err(io::Error::other(why)),
     };
-    cache.index.set_size(wanted.size_bytes);
+    cache.shared.index.set_size(wanted.size_bytes);
     Ok(Some(cache))
 }
 
@@ -222,18 +225,20 @@ mod tests {
             );
             Config::load_for(std::path::Path::new("f"), &text, 1).unwrap()
         };
+        let tree = Tree::new(&config(1_000)).unwrap();
         let prepare = |n_objects, number, others: &[Generation]| {
-            Generation::prepare(config(n_objects), number, 0, others, Instant::now()).unwrap()
+            Generation::prepare(config(n_objects), number, 0, others, &tree, Instant::now())
+                .unwrap()
         };
         let first = [prepare(1_000, 1, &[])];
-        let in_place = |it: &Generation| it.cache.as_ref().unwrap().is_in_place();
+        let in_place = |it: &Generation| it.cache.as_ref().unwrap().shared.is_in_place();
         assert!(in_place(&first[0]));
         let failed = prepare(2_000, 2, &first);
         assert!(in_place(&first[0]) && !in_place(&failed));
-        failed.cache.unwrap().withdraw();
+        failed.cache.unwrap().shared.withdraw();
         let second = prepare(3_000, 3, &first);
         assert!(in_place(&first[0]) && !in_place(&second));
-        second.cache.as_ref().unwrap().take_place().unwrap();
+        second.cache.as_ref().unwrap().shared.take_place().unwrap();
         assert!(in_place(&second) && !in_place(&first[0]));
     }
 }

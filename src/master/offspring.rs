@@ -81,20 +81,13 @@ impl Master {
         };
         let needs_scrub =
             generation.cache.as_ref().map_or(ScrubNeed::None, |cache| cache.needs_scrub);
-        let uses = generation.cache.as_ref().map(|cache| Rc::clone(&cache.uses));
-        let purges = generation.cache.as_ref().map(|cache| Rc::clone(&cache.purges));
-        let (index, store) = generation.cache.map(|cache| (cache.index, cache.store)).unzip();
         let inherited = Inherited {
             config,
             role,
             seat,
             sockets,
             channel,
-            index,
-            purges,
-            store,
-            uses,
-            fills: Rc::clone(&self.tree.fills),
+            cache: generation.cache.map(|cache| cache.shared),
             rings: Rc::clone(&self.tree.rings),
             wakes: Rc::clone(&self.tree.wakes),
             servers: generation.servers,
@@ -127,14 +120,11 @@ fn settle_in(inherited: &Inherited, account: Option<&Account>) -> io::Result<()>
         account.assume()?;
     }
     privileges::set_no_new_privileges()?;
-    if let Some(index) = &inherited.index {
-        index.attach()?;
+    let is_worker = inherited.role != Role::Keeper;
+    match &inherited.cache {
+        Some(cache) => cache.attach(is_worker.then_some(inherited.seat)),
+        None => Ok(()),
     }
-    match inherited.role {
-        Role::Worker(_) => inherited.fills.attach(inherited.seat)?,
-        Role::Keeper => inherited.fills.attach_unseated()?,
-    }
-    Ok(())
 }
 
 fn name_process(role: Role) {

@@ -46,9 +46,9 @@ impl Master {
     fn clear(&mut self, index: usize, passing: &Passing, now: Instant) {
         let mut swept: Vec<&Rc<_>> = Vec::new();
         for cache in self.generations.iter().filter_map(|generation| generation.cache.as_ref()) {
-            if !swept.iter().any(|index| Rc::ptr_eq(index, &cache.index)) {
-                cache.index.sweep_dead();
-                swept.push(&cache.index);
+            if !swept.iter().any(|other| Rc::ptr_eq(other, &cache.shared)) {
+                cache.shared.index.sweep_dead();
+                swept.push(&cache.shared);
             }
         }
         self.watch.hurry(now);

@@ -50,10 +50,12 @@ impl Master {
             let number = self.generations.last().map_or(1, |last| last.number + 1);
             let keeper_seat = self.seats.take().ok_or("all places for children are taken")?;
             let others = &self.generations;
-            Generation::prepare(config, number, keeper_seat, others, now).map_err(|error| {
-                self.seats.free(keeper_seat);
-                error.to_string()
-            })
+            Generation::prepare(config, number, keeper_seat, others, &self.tree, now).map_err(
+                |error| {
+                    self.seats.free(keeper_seat);
+                    error.to_string()
+                },
+            )
         });
         match prepared {
             Ok(mut generation) => {
@@ -87,7 +89,7 @@ impl Master {
     /// All of the new generation serve: the old ones drain.
     pub(super) fn succeed(&mut self, index: usize, now: Instant) {
         if let Some(cache) = &self.generations[index].cache
-            && let Err(error) = cache.take_place()
+            && let Err(error) = cache.shared.take_place()
         {
             log::error!("{error}: \"ktrix cache\" does not see what is in use");
         }
@@ -109,7 +111,7 @@ impl Master {
         let generation = &mut self.generations[index];
         generation.phase = Phase::Draining;
         if let Some(cache) = &generation.cache {
-            cache.withdraw();
+            cache.shared.withdraw();
         }
         for post in &mut generation.posts {
             post.close();

@@ -88,7 +88,7 @@ impl Master {
         let tree = Tree::new(&config)?;
         let mut seats = Seats::default();
         let keeper_seat = seats.take().ok_or_else(|| io::Error::other("no seats"))?;
-        let generation = Generation::prepare(config, 1, keeper_seat, &[], now)?;
+        let generation = Generation::prepare(config, 1, keeper_seat, &[], &tree, now)?;
         Ok(Self {
             file,
             is_detached,

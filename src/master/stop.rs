@@ -73,10 +73,10 @@ impl Master {
         }
         for generation in &self.generations {
             if let Some(cache) = &generation.cache {
-                if let Err(error) = cache.index.mark_clean() {
+                if let Err(error) = cache.shared.index.mark_clean() {
                     log::warn!("cannot mark the cache index as clean: {error}");
                 }
-                cache.index.detach();
+                cache.shared.index.detach();
             }
         }
         self.listeners.remove_files();

@@ -103,7 +103,7 @@ impl Master {
 impl Generation {
     /// Says what others did to its cache; gives it up, and says so, if it cannot be touched any more.
     fn gives_up_cache(&mut self) -> bool {
-        let Some(cache) = &self.cache else { return false };
+        let Some(cache) = self.cache.as_ref().map(|cache| &cache.shared) else { return false };
         let dir = cache.store.dir();
         if !cache.is_whole() {
             log::error!(

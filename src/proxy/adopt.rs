@@ -5,12 +5,12 @@
 use std::io;
 use std::rc::Rc;
 
+use crate::cache::Cache;
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::insert::{Entry, Shelf};
 use crate::cache::lease;
 use crate::cache::lookup::{self, Found, What};
 use crate::cache::part_list;
-use crate::cache::worker::CacheSide;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::method::Method;
@@ -33,7 +33,7 @@ impl<C: Client> Exchange<'_, C> {
     /// The cache and the rules if the answer to a request of this method may change what is
     /// stored for all clients: not if the origin may have used what the key does not hold, nor if
     /// the request is to pass.
-    pub(super) fn updates(&self, rule: Rule, method: Method) -> Option<(Rc<CacheSide>, Rc<Rules>)> {
+    pub(super) fn updates(&self, rule: Rule, method: Method) -> Option<(Rc<Cache>, Rc<Rules>)> {
         let cache = self.context.cache.as_ref().filter(|_| rule.cache)?;
         let rules = self.context.router.rules(rule.rules);
         let may_update = self.request.method == method
@@ -98,14 +98,14 @@ impl<C: Client> Exchange<'_, C> {
 
 /// The right to write under a key, as a fill has it; given back when dropped.
 pub(super) struct Leased<'c> {
-    cache: &'c Rc<CacheSide>,
+    cache: &'c Rc<Cache>,
     at: FillAt,
     is_done: bool,
 }
 
 impl<'c> Leased<'c> {
     /// Takes it, unless the key is being filled, or has changed since it was looked up.
-    pub(super) fn of(cache: &'c Rc<CacheSide>, found: &Found, purge_epoch: u64) -> Option<Self> {
+    pub(super) fn of(cache: &'c Rc<Cache>, found: &Found, purge_epoch: u64) -> Option<Self> {
         match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
             Lease::Leader(at) => {
                 let leased = Self { cache, at, is_done: false };
@@ -130,7 +130,7 @@ impl<'c> Leased<'c> {
             shelf.refused(error);
         }
         // Something made it untrue while it was on its way.
-        if self.cache.fills.is_doomed(self.at) {
+        if self.cache.shared.fills.is_doomed(self.at) {
             shelf.forget(&found.primary.key);
             shelf.forget(&found.name.key);
             return false;
@@ -143,7 +143,7 @@ impl<'c> Leased<'c> {
 impl Drop for Leased<'_> {
     fn drop(&mut self) {
         match self.is_done {
-            true => self.cache.wake(self.cache.fills.done(self.at)),
+            true => self.cache.wake(self.cache.shared.fills.done(self.at)),
             false => lease::give_up(self.cache, self.at),
         }
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use crate::cache::worker::CacheSide;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
@@ -23,7 +23,7 @@ pub struct Context {
     /// Connections to origins.
     pub pools: Pools,
     /// The cache, unless it is off.
-    pub cache: Option<Rc<CacheSide>>,
+    pub cache: Option<Rc<Cache>>,
     /// The fills that this worker leads.
     pub fills: LocalFills,
     /// The access log, unless it is off.

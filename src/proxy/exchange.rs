@@ -12,6 +12,7 @@
 
 use std::rc::Rc;
 
+use crate::cache::Cache;
 use crate::cache::fills::Lease;
 use crate::cache::hot::HotObject;
 use crate::cache::language;
@@ -20,7 +21,6 @@ use crate::cache::lookup::{self, Found};
 use crate::cache::name::Name;
 use crate::cache::part_list;
 use crate::cache::variants::Others;
-use crate::cache::worker::CacheSide;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::path;
 use crate::http::status::Status;
@@ -128,7 +128,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Answers from the cache, or by filling it.
-    async fn cached(&mut self, cache: &Rc<CacheSide>, rule: Rule) -> Result<(), CloseReason> {
+    async fn cached(&mut self, cache: &Rc<Cache>, rule: Rule) -> Result<(), CloseReason> {
         let rules = Rc::clone(self.context.router.rules(rule.rules));
         for _ in 0..LOOKS_MAX {
             let found =
@@ -148,7 +148,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Does what is to be done with the request, now that it is known what the cache has.
     async fn follow(
         &mut self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         rule: Rule,
         rules: &Rc<Rules>,
         found: Found,
@@ -225,7 +225,7 @@ impl<C: Client> Exchange<'_, C> {
     /// What a fill of this key is to do.
     fn job(
         &self,
-        cache: &CacheSide,
+        cache: &Cache,
         rule: Rule,
         rules: &Rc<Rules>,
         found: Found,
@@ -261,13 +261,13 @@ impl<C: Client> Exchange<'_, C> {
     /// Refreshes what is served stale, behind the answer; once for all workers.
     pub(super) fn refresh(
         &self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         rule: Rule,
         rules: &Rc<Rules>,
         found: &Found,
         object: &Rc<HotObject>,
     ) {
-        let purge_epoch = cache.purges.purge_epoch();
+        let purge_epoch = cache.purge_epoch();
         match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
             Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
             Lease::Leader(at) => {
@@ -283,14 +283,14 @@ impl<C: Client> Exchange<'_, C> {
 
     pub(super) async fn fill(
         &mut self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         rule: Rule,
         rules: &Rc<Rules>,
         found: Found,
         stale: Option<OnStale>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
-        let purge_epoch = cache.purges.purge_epoch();
+        let purge_epoch = cache.purge_epoch();
         let stored = stale.as_ref().map(|stale| &stale.object);
         let job = self.job(cache, rule, rules, found, stored, purge_epoch);
         self.fill_by(cache, rule, job, stale.and_then(|stale| stale.on_error), fwd).await
@@ -300,7 +300,7 @@ impl<C: Client> Exchange<'_, C> {
     /// `on_error`.
     pub(super) async fn fill_by(
         &mut self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         rule: Rule,
         job: Job,
         on_error: Option<Rc<HotObject>>,
@@ -314,7 +314,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Answers with what a fill brought.
     pub(super) async fn joined(
         &mut self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         rule: Rule,
         name: &Name,
         joined: Joined,

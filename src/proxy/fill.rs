@@ -14,6 +14,7 @@
 use std::io;
 use std::rc::Rc;
 
+use crate::cache::Cache;
 use crate::cache::files::writer::Writer;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::MEMORY_BODY_MAX;
@@ -21,7 +22,6 @@ use crate::cache::insert::{self, Entry, Shelf};
 use crate::cache::lease::Lease;
 use crate::cache::lookup;
 use crate::cache::variants::{self, Note};
-use crate::cache::worker::CacheSide;
 use crate::config::Admission;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -53,7 +53,7 @@ const NEARLY_DONE_BYTES: u64 = 1 << 20;
 const TELL_BYTES: u64 = 64 << 10;
 
 /// Starts the fill of a key whose lease this worker holds.
-pub fn start(context: &Rc<Context>, cache: &Rc<CacheSide>, at: FillAt, job: Job) -> Rc<LocalFill> {
+pub fn start(context: &Rc<Context>, cache: &Rc<Cache>, at: FillAt, job: Job) -> Rc<LocalFill> {
     let lease = Lease::new(cache, at);
     let local = context.fills.add(at);
     let shelf = Shelf::new(Rc::clone(cache), at.id());
@@ -147,7 +147,7 @@ impl Fill {
     pub(super) fn doom_if_purged(&self, entry: &Entry) {
         let cache = &self.lease.cache;
         if !lookup::is_unpurged(cache, &entry.name.text, &entry.lifetimes.surrogates) {
-            cache.fills.doom_at(self.lease.at);
+            cache.shared.fills.doom_at(self.lease.at);
         }
     }
 
@@ -220,13 +220,13 @@ impl Fill {
         {
             return true;
         }
-        let is_full = cache.index.is_full();
-        let n_before = cache.uses.count(&job.found.name.key, is_full);
+        let is_full = cache.shared.index.is_full();
+        let n_before = cache.shared.uses.count(&job.found.name.key, is_full);
         if n_before.saturating_add(1) < job.rules.uses_min {
             return false;
         }
         !is_full
-            || cache.uses.admits(n_before, cache.admission)
+            || cache.shared.uses.admits(n_before, cache.admission)
             || self.local.n_readers() > 1
             || self.lease.has_followers()
     }
@@ -331,7 +331,7 @@ impl Fill {
 
     /// Bytes of the largest body that is stored.
     pub(super) fn object_bytes_max(&self) -> u64 {
-        self.lease.cache.object_bytes_max.min(self.job.rules.object_bytes_max)
+        self.lease.cache.object_bytes_max().min(self.job.rules.object_bytes_max)
     }
 
     /// Writes the body to the file, and tells the followers how far it is. On an error `part`

@@ -1,8 +1,8 @@
 //! What a successful unsafe request does to stored responses, RFC 9111 section 4.4.
 
+use crate::cache::Cache;
 use crate::cache::place;
 use crate::cache::purge::Order;
-use crate::cache::worker::CacheSide;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::scheme::Scheme;
 use crate::policy::key::{Key, key_of};
@@ -29,12 +29,7 @@ pub fn after(context: &Context, scheme: Scheme, request: &RequestHead, response:
 }
 
 /// Purges what is in the groups of this origin that the answer names, RFC 9875 section 3.
-fn forget_groups(
-    cache: &CacheSide,
-    scheme: Scheme,
-    request: &RequestHead,
-    response: &ResponseHead,
-) {
+fn forget_groups(cache: &Cache, scheme: Scheme, request: &RequestHead, response: &ResponseHead) {
     let groups = surrogate::groups_of(&response.fields, "cache-group-invalidation");
     for group in groups.iter().take(GROUPS_MAX) {
         let text = surrogate::group_text(scheme, request.authority(), group);
@@ -46,18 +41,18 @@ fn forget_groups(
 const GROUPS_MAX: usize = 128;
 
 /// Purges what an origin has made untrue, without a record in the journal.
-fn purge(cache: &CacheSide, kind: Kind, text: Vec<u8>) {
+fn purge(cache: &Cache, kind: Kind, text: Vec<u8>) {
     let (name, who) = (String::new(), String::new());
     let order = Order { kind, text, is_soft: false, name, who };
-    if let Err(error) = cache.purges.purge(&order, reactor::now().unix_s()) {
+    if let Err(error) = cache.shared.purges.purge(&order, reactor::now().unix_s()) {
         ::log::warn!("what an origin invalidated, a {}, stays: {error}", kind.word());
     }
 }
 
 /// Forgets the object, or the marker of all variants, under a key.
-pub fn forget(cache: &CacheSide, key: &Key) {
+pub fn forget(cache: &Cache, key: &Key) {
     cache.hot.borrow_mut().remove(key);
     // First, so that a fill that is being stored now sees it, or is seen below.
-    cache.fills.doom(key);
-    place::forget(&cache.index, &cache.store, key);
+    cache.shared.fills.doom(key);
+    place::forget(&cache.shared.index, &cache.shared.store, key);
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cache::Cache;
 use crate::cache::fills::state::FillState;
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::HotObject;
@@ -16,7 +17,6 @@ use crate::cache::lease;
 use crate::cache::load::STORED_FIELDS_MAX;
 use crate::cache::lookup;
 use crate::cache::name::Name;
-use crate::cache::worker::CacheSide;
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
 use crate::http::h1::head;
@@ -81,7 +81,7 @@ impl Part {
 /// Leads the fill of the job's key, or follows who does, until it is known what comes of it.
 pub async fn join<C: Client>(
     context: &Rc<Context>,
-    cache: &Rc<CacheSide>,
+    cache: &Rc<Cache>,
     client: &mut C,
     job: Job,
 ) -> Joined {
@@ -100,7 +100,7 @@ pub async fn join<C: Client>(
             match context.fills.get(at) {
                 Some(local) => {
                     // What runs in this worker tells by itself.
-                    cache.fills.unfollow(at, cache.seat);
+                    cache.shared.fills.unfollow(at, cache.seat);
                     follow_local(client, cache, at, &local, &request, &name).await
                 }
                 None => follow_remote(client, cache, at, &request, &name).await,
@@ -122,10 +122,10 @@ const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
 
 /// Whether what a fill brings may be joined. A purge may name it by what only its answer tells, its
 /// tags: then nobody else is to join it either.
-fn may_join(cache: &CacheSide, at: FillAt, name: &Name, lifetimes: &Lifetimes) -> bool {
+fn may_join(cache: &Cache, at: FillAt, name: &Name, lifetimes: &Lifetimes) -> bool {
     let is_unpurged = lookup::is_unpurged(cache, &name.text, &lifetimes.surrogates);
     if !is_unpurged {
-        cache.fills.doom_at(at);
+        cache.shared.fills.doom_at(at);
     }
     is_unpurged
 }
@@ -161,7 +161,7 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
 
 async fn follow_local<C: Client>(
     client: &mut C,
-    cache: &CacheSide,
+    cache: &Cache,
     at: FillAt,
     local: &Rc<LocalFill>,
     request: &RequestHead,
@@ -200,7 +200,7 @@ async fn follow_local<C: Client>(
 
 async fn follow_remote<C: Client>(
     client: &mut C,
-    cache: &Rc<CacheSide>,
+    cache: &Rc<Cache>,
     at: FillAt,
     request: &RequestHead,
     name: &Name,
@@ -208,7 +208,7 @@ async fn follow_remote<C: Client>(
     let following = Following::new(cache, at);
     loop {
         let since = cache.remote_event.version();
-        match cache.fills.state(at) {
+        match cache.shared.fills.state(at) {
             FillState::Fetching => {
                 if !wait(client, following.wait(since)).await {
                     return GONE;
@@ -233,13 +233,13 @@ async fn follow_remote<C: Client>(
 }
 
 fn open_fill(
-    cache: &CacheSide,
+    cache: &Cache,
     id: u64,
     request: &RequestHead,
     name: &Name,
     total: Option<u64>,
 ) -> Option<FillObject> {
-    let object = cache.store.open_fill(id).ok()??;
+    let object = cache.shared.store.open_fill(id).ok()??;
     let object = FillObject {
         name: Name::of(object.key_text()),
         status: Status(object.status()),
@@ -267,14 +267,14 @@ fn is_for(object: &FillObject, request: &RequestHead, name: &Name) -> bool {
 /// This worker follows a fill of another: it is told of progress as long as this lives.
 #[derive(Debug)]
 struct Following {
-    cache: Rc<CacheSide>,
+    cache: Rc<Cache>,
     at: FillAt,
 }
 
 impl Following {
-    fn new(cache: &Rc<CacheSide>, at: FillAt) -> Self {
+    fn new(cache: &Rc<Cache>, at: FillAt) -> Self {
         *cache.remote.borrow_mut().entry(at).or_default() += 1;
-        cache.fills.follow(at, cache.seat);
+        cache.shared.fills.follow(at, cache.seat);
         Self { cache: Rc::clone(cache), at }
     }
 
@@ -282,7 +282,7 @@ impl Following {
         let event = self.cache.remote_event.after(since);
         if timer::timeout(LOOK_AGAIN, event).await.is_err() {
             // The caller looks again at what this may have changed.
-            self.cache.fills.state_checked(self.at);
+            self.cache.shared.fills.state_checked(self.at);
         }
     }
 }
@@ -294,7 +294,7 @@ impl Drop for Following {
         *n -= 1;
         if *n == 0 {
             remote.remove(&self.at);
-            self.cache.fills.unfollow(self.at, self.cache.seat);
+            self.cache.shared.fills.unfollow(self.at, self.cache.seat);
         }
     }
 }
@@ -325,7 +325,7 @@ impl Reader {
         match &self.source {
             Source::Local { fill, .. } => fill.flow(),
             Source::Remote(following) => {
-                match following.cache.fills.state(following.at) {
+                match following.cache.shared.fills.state(following.at) {
                     FillState::Streaming { bytes, .. } => Flow::Open(bytes),
                     FillState::Done { bytes } => Flow::Done(bytes),
                     // The place in the table may serve another fill by now; the file knows.

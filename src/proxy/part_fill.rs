@@ -190,7 +190,7 @@ impl Fill {
         let Some(validator) = partial::strong_validator(&listed.fields) else { return };
         let spec = Spec::of_missing(&missing, length);
         let key = part.ask.key(name, spec, Some(validator));
-        let purge_epoch = cache.purges.purge_epoch();
+        let purge_epoch = cache.purge_epoch();
         let lease = match lease::unpurged(cache, &key, &name.text, purge_epoch) {
             Lease::Leader(at) => at,
             Lease::Follow(at) => return lease::leave(cache, at),

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::cache::Cache;
 use crate::cache::fills::Lease;
 use crate::cache::fills::state::FillState;
 use crate::cache::hot::HotObject;
@@ -18,7 +19,6 @@ use crate::cache::lease;
 use crate::cache::lookup::{self, Found, What};
 use crate::cache::name::Name;
 use crate::cache::part_list::{self};
-use crate::cache::worker::CacheSide;
 use crate::http::byteranges::ByteRanges;
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
@@ -55,7 +55,7 @@ const FOLLOW_BYTES: u64 = 1 << 20;
 
 /// What an exchange has at hand while it answers from parts.
 pub(super) struct Parted<'a> {
-    pub(super) cache: &'a Rc<CacheSide>,
+    pub(super) cache: &'a Rc<Cache>,
     pub(super) rule: Rule,
     pub(super) rules: &'a Rc<Rules>,
     pub(super) found: &'a Found,
@@ -67,7 +67,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Answers from parts, or fetches one; `None` if that is not what the request is about.
     pub(super) async fn in_parts(
         &mut self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         rule: Rule,
         rules: &Rc<Rules>,
         found: &Found,
@@ -100,7 +100,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Answers with a list that a 304 has renewed.
     pub(super) async fn answer_renewed(
         &mut self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         name: &Name,
         object: &Rc<HotObject>,
         added: &Added,
@@ -208,7 +208,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Answers from stored parts alone; [`Filled::Again`] if that cannot be.
     async fn answer_by_parts(
         &mut self,
-        cache: &Rc<CacheSide>,
+        cache: &Rc<Cache>,
         name: &Name,
         object: &Rc<HotObject>,
         list: &mut PartList,
@@ -344,9 +344,9 @@ fn condition(job: &Job, stored: &Fields) -> Option<Question> {
 }
 
 /// Whether a fill of the whole is under way that brings this part soon.
-fn is_followed(cache: &CacheSide, rules: &Rules, found: &Found, spec: Spec) -> bool {
-    let Some(at) = cache.fills.under_way_of(&found.name.key) else { return false };
-    match cache.fills.state(at) {
+fn is_followed(cache: &Cache, rules: &Rules, found: &Found, spec: Spec) -> bool {
+    let Some(at) = cache.shared.fills.under_way_of(&found.name.key) else { return false };
+    match cache.shared.fills.state(at) {
         FillState::Streaming { bytes, total: Some(total) } => {
             let start = spec.within(total).map_or(0, |range| range.start);
             total <= rules.fetch_whole_bytes || start <= bytes.saturating_add(FOLLOW_BYTES)

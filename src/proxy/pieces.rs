@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::cache::Cache;
 use crate::cache::hot::HotObject;
 use crate::cache::lookup::{self, What};
 use crate::cache::name::Name;
-use crate::cache::worker::CacheSide;
 use crate::policy::rfc9111::partial::{PartList, Stretch};
 
 /// A stretch of an answer.
@@ -35,7 +35,7 @@ pub(super) fn missing(item: &Item) -> Option<Range<u64>> {
 
 /// What there is of each of these ranges, opened and checked. A part that is gone is struck out.
 pub(super) async fn load(
-    cache: &CacheSide,
+    cache: &Cache,
     name: &Name,
     list: &mut PartList,
     ranges: &[Range<u64>],

@@ -42,7 +42,7 @@ impl<C: Client> Exchange<'_, C> {
         let Some((cache, rules)) = self.updates(rule, Method::Post) else {
             return Ok((read, false));
         };
-        let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max);
+        let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max());
         let is_small = matches!(response.head.length, BodyLength::Known(len) if len <= bytes_max);
         let scheme = self.client.front().scheme;
         if !is_small || !answers_get(scheme, self.request, &response.head, &rules) {

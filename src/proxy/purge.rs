@@ -79,7 +79,7 @@ impl<C: Client> Exchange<'_, C> {
             };
         let mut numbers = Vec::new();
         for order in orders {
-            match cache.purges.purge(&order, reactor::now().unix_s()) {
+            match cache.shared.purges.purge(&order, reactor::now().unix_s()) {
                 Ok(number) => numbers.push(number),
                 Err(error) => {
                     ::log::error!("cannot purge {} {}: {error}", order.kind.word(), order.name);
@@ -88,7 +88,7 @@ impl<C: Client> Exchange<'_, C> {
             }
         }
         // It is in force; the keeper writes it to the disk and to the log.
-        cache.wakes.wake(cache.keeper_seat);
+        cache.wake_keeper();
         let text = listed(&numbers);
         self.own(Status(200), &format!("purge {text}"), &[("Ktrix-Purge", &text)]).await
     }

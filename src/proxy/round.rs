@@ -63,7 +63,7 @@ impl<C: Client> Exchange<'_, C> {
 
     /// The last purge before the origin is asked, for what may be stored of its answer.
     pub(super) fn purge_epoch(&self) -> u64 {
-        self.context.cache.as_ref().map_or(0, |cache| cache.purges.purge_epoch())
+        self.context.cache.as_ref().map_or(0, |cache| cache.purge_epoch())
     }
 
     /// Answers with what is stored, if that may serve where the origin fails: by this error, or

@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::slice;
 
+use crate::cache::Cache;
 use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::insert::{self, Entry, Shelf};
@@ -12,7 +13,6 @@ use crate::cache::lookup::{self, What};
 use crate::cache::name::Name;
 use crate::cache::part_list::{self, Lock};
 use crate::cache::place;
-use crate::cache::worker::CacheSide;
 use crate::http::status::Status;
 use crate::proxy::pieces::{self, Item};
 use crate::reactor;
@@ -23,9 +23,9 @@ const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
 /// Puts the parts listed under `name` together, if they are all there; `primary` is the key before
 /// Vary. Whoever asks meanwhile is answered from the parts.
-pub(super) async fn put_together(cache: Rc<CacheSide>, primary: Name, name: Name) {
+pub(super) async fn put_together(cache: Rc<Cache>, primary: Name, name: Name) {
     // Who makes the key untrue meanwhile sees the fill, and spoils it.
-    let purge_epoch = cache.purges.purge_epoch();
+    let purge_epoch = cache.purge_epoch();
     let at = match lease::unpurged(&cache, &name.key, &name.text, purge_epoch) {
         Lease::Leader(at) => at,
         Lease::Follow(at) => return lease::leave(&cache, at),
@@ -51,7 +51,7 @@ pub(super) async fn put_together(cache: Rc<CacheSide>, primary: Name, name: Name
         Err(error) => return shelf.refused(&error),
     }
     for id in ids {
-        place::discard(&cache.index, &cache.store, &name.part(id).key, None);
+        place::discard(&cache.shared.index, &cache.shared.store, &name.part(id).key, None);
     }
     if filling.is_doomed() {
         shelf.forget(&primary.key);
@@ -100,13 +100,13 @@ async fn write(
 
 /// The fill that stands for the writing; ends with it.
 struct Filling<'c> {
-    cache: &'c CacheSide,
+    cache: &'c Cache,
     at: FillAt,
 }
 
 impl Filling<'_> {
     fn is_doomed(&self) -> bool {
-        self.cache.fills.is_doomed(self.at)
+        self.cache.shared.fills.is_doomed(self.at)
     }
 }
 

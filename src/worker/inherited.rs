@@ -7,12 +7,9 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use crate::cache::files::store::Store;
-use crate::cache::fills::Fills;
-use crate::cache::index::Index;
-use crate::cache::purge::Purges;
-use crate::cache::uses::Uses;
-use crate::config::{Config, Listen};
+use crate::cache::Shared;
+use crate::config::Config;
+use crate::config::Listen;
 use crate::log::ring::Rings;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
@@ -67,16 +64,8 @@ pub struct Inherited {
     /// To the master, SOCK_SEQPACKET and non-blocking. It sends `drain`, `reopen`, `adopt N`,
     /// `release N`; the child sends `ready`. End of file means that the master is dead.
     pub channel: OwnedFd,
-    /// The index; `None` when nothing is to be cached.
-    pub index: Option<Rc<Index>>,
-    /// What was purged from it; there is one if there is an index.
-    pub purges: Option<Rc<Purges>>,
-    /// The files that belong to the index; there is one if there is an index.
-    pub store: Option<Rc<Store>>,
-    /// How often keys were asked for; there is one if there is an index.
-    pub uses: Option<Rc<Uses>>,
-    /// The table of running fills.
-    pub fills: Rc<Fills>,
+    /// The cache; `None` when nothing is to be cached.
+    pub cache: Option<Rc<Shared>>,
     /// The access log's rings.
     pub rings: Rc<Rings>,
     /// What wakes the process in a seat.

@@ -7,9 +7,8 @@ use std::rc::Rc;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use crate::cache::Cache;
 use crate::cache::files::store::TMP;
-use crate::cache::hot::Hot;
-use crate::cache::worker::CacheSide;
 use crate::config::WhenFull;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
@@ -78,34 +77,17 @@ fn open_files() -> usize {
 }
 
 /// The cache, if there is one.
-fn cache(inherited: &Inherited) -> Option<CacheSide> {
-    let config = inherited.config.cache.as_ref()?;
-    Some(CacheSide {
-        index: Rc::clone(inherited.index.as_ref()?),
-        purges: Rc::clone(inherited.purges.as_ref()?),
-        store: Rc::clone(inherited.store.as_ref()?),
-        fills: Rc::clone(&inherited.fills),
-        uses: Rc::clone(inherited.uses.as_ref()?),
-        admission: config.admission,
-        hot: RefCell::new(Hot::new(
-            config.memory_bytes,
-            open_files(),
-            config.memory_object_bytes_max,
-        )),
-        remote: RefCell::default(),
-        remote_event: Event::default(),
-        wakes: Rc::clone(&inherited.wakes),
-        seat: inherited.seat,
-        keeper_seat: inherited.keeper_seat,
-        object_bytes_max: config.object_bytes_max,
-    })
+fn cache(inherited: &Inherited) -> Option<Cache> {
+    let (config, shared) = inherited.config.cache.as_ref().zip(inherited.cache.as_ref())?;
+    let (seat, keeper_seat) = (inherited.seat, inherited.keeper_seat);
+    Some(Cache::new(Rc::clone(shared), config, seat, keeper_seat, open_files()))
 }
 
 /// Where large request bodies go: beside the cache, which the worker may write to, or else where
 /// the system has such things.
 fn temporary(inherited: &Inherited) -> PathBuf {
-    match (&inherited.store, &inherited.config.cache) {
-        (Some(store), Some(_)) => store.dir().join(TMP),
-        _ => std::env::temp_dir(),
+    match &inherited.cache {
+        Some(cache) => cache.store.dir().join(TMP),
+        None => std::env::temp_dir(),
     }
 }

@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
+use crate::cache::Cache;
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::index::slot::SlotRef;
 use crate::cache::lookup;
 use crate::cache::part_list;
-use crate::cache::worker::CacheSide;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::path;
@@ -88,7 +88,7 @@ pub fn answer_parsed(
 /// The object that answers this request in full and fresh from memory, if there is one.
 fn full_hit(
     context: &Context,
-    cache: &CacheSide,
+    cache: &Cache,
     scheme: Scheme,
     head: &RequestHead,
 ) -> Option<(Rc<HotObject>, Option<SlotRef>)> {

@@ -1,0 +1,69 @@
+//! What all processes share of a cache: the master opens it, and its children inherit it.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::cache::files::store::Store;
+use crate::cache::fills::Fills;
+use crate::cache::index::Index;
+use crate::cache::index::table::IndexError;
+use crate::cache::purge::Purges;
+use crate::cache::uses::Uses;
+use crate::shared::wake::Wakes;
+
+/// A cache as all processes see it.
+#[derive(Debug)]
+pub struct Shared {
+    /// Which keys are stored.
+    pub index: Index,
+    /// What was purged.
+    pub purges: Purges,
+    /// The cache files.
+    pub store: Store,
+    /// How often keys were asked for.
+    pub uses: Uses,
+    /// The fills under way, in all caches of this ktrix.
+    pub fills: Rc<Fills>,
+    /// The event counters of all processes.
+    pub wakes: Rc<Wakes>,
+}
+
+impl Shared {
+    /// Claims the rows of this process, a worker if it has a seat; in the child, after the fork.
+    ///
+    /// # Errors
+    ///
+    /// When all rows are taken.
+    pub fn attach(&self, seat: Option<usize>) -> io::Result<()> {
+        self.index.attach()?;
+        match seat {
+            Some(seat) => self.fills.attach(seat),
+            None => self.fills.attach_unseated(),
+        }
+    }
+
+    /// Has a new index take the place of the one before, now that its children serve.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn take_place(&self) -> Result<(), IndexError> {
+        self.index.table().take_place(self.store.dir())
+    }
+
+    /// Removes a new index that no child will serve from.
+    pub fn withdraw(&self) {
+        self.index.table().withdraw(self.store.dir());
+    }
+
+    /// Whether the mapped files have their length: a process that touches what was cut off dies.
+    pub fn is_whole(&self) -> bool {
+        self.index.table().is_whole() && self.purges.is_whole()
+    }
+
+    /// Whether the mapped files still are those in the directory.
+    pub fn is_in_place(&self) -> bool {
+        let dir = self.store.dir();
+        self.index.table().is_in_place(dir) && self.purges.is_in_place(dir)
+    }
+}
