@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::cache::files::store::Object;
 use crate::cache::files::writer::Writer;
+use crate::cache::found::Found;
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::index::Index;
 use crate::cache::index::slot::{self, NewSlot, SlotRef, State};
-use crate::cache::lookup::Found;
 use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place;

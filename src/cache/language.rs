@@ -3,7 +3,7 @@
 //!
 //! RFC 9111 section 4.1 requires that the origin is asked. The operator of a route allows this.
 
-use crate::cache::lookup::{Found, What};
+use crate::cache::found::{Found, Lookup};
 use crate::cache::name::{Marker, Name, VariantText};
 use crate::cache::variants;
 use crate::cache::worker::Cache;
@@ -29,11 +29,11 @@ async fn other(
     request: &RequestHead,
     rules: &Rules,
 ) -> Option<Found> {
-    let marker = found.marker.as_ref().filter(|_| matches!(found.what, What::Nothing))?;
+    let marker = found.marker.as_ref().filter(|_| matches!(found.lookup, Lookup::Miss { .. }))?;
     let list = variants::read(cache, &found.primary.variant_list(marker));
     let name = name_in_language(&list, &found.primary, marker, &found.name)?;
-    let what = What::Object(variants::find_whole(cache, &name).await?);
-    let other = Found { name, what, ..found.clone() };
+    let lookup = Lookup::Hit(variants::find_whole(cache, &name).await?);
+    let other = Found { name, lookup, ..found.clone() };
     is_hit(decide::decide(request, other.held(), rules, reactor::now().unix_s()).0).then_some(other)
 }
 

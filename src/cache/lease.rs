@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::cache::fills::{self, FillAt, Fills};
-use crate::cache::lookup;
 use crate::cache::worker::Cache;
 use crate::policy::key::Key;
 use crate::policy::purge::surrogate::SurrogateKeys;
@@ -21,7 +20,7 @@ pub fn unpurged(cache: &Cache, key: &Key, text: &[u8], purge_epoch: u64) -> fill
         let fills::Lease::Follow(at) = lease else { return lease };
         let surrogates =
             SurrogateKeys::untagged(cache.shared.fills.purge_epoch(at).unwrap_or(purge_epoch));
-        if lookup::is_unpurged(cache, text, &surrogates) {
+        if cache.is_unpurged(text, &surrogates) {
             return lease;
         }
         // It is led on for those who follow already; the next lease passes it over.

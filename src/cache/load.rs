@@ -5,76 +5,69 @@ use std::rc::Rc;
 use crate::cache::files::front::OpenError;
 use crate::cache::files::object::Fault;
 use crate::cache::files::store::Object;
+use crate::cache::found::Lookup;
 use crate::cache::hot::HotObject;
 use crate::cache::hot::MEMORY_BODY_MAX;
-use crate::cache::index::slot::SlotRef;
 use crate::cache::index::slot::SlotView;
+use crate::cache::name::Name;
 use crate::cache::purge::bucket::PurgeStatus;
+use crate::cache::shared::Shared;
 use crate::cache::worker::Cache;
 use crate::http::h1::head;
 use crate::http::status::Status;
-use crate::policy::key::Key;
 use crate::policy::meta;
 use crate::reactor;
 
 /// A stored head has no more fields than this: an origin's limit and what we add.
 pub const STORED_FIELDS_MAX: usize = 1024;
 
-/// Reads the object of this key text from its file, checks all of it, and keeps it in the hot tier.
-/// `None` when there is no file, or another one by now.
-pub async fn load(
-    cache: &Cache,
-    key: &Key,
-    text: &[u8],
-    slot: &SlotView,
-) -> Result<Option<Loaded>, OpenError> {
-    let Some(object) = cache.shared.store.open_object(key, text)? else { return Ok(None) };
-    let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
-    let version = cache.shared.purges.version();
-    let purge_status = cache.shared.purges.purge_status(text, &lifetimes.surrogates);
-    match purge_status {
-        PurgeStatus::Valid => {}
-        PurgeStatus::Stale(since_s) => {
-            lifetimes.end_freshness(since_s.min(reactor::now().unix_s()))
-        }
-        PurgeStatus::Purged => {
-            return Ok(Some(Loaded::Purged(slot.slot_ref())));
-        }
-    }
-    let fields =
-        head::parse_fields(object.head(), STORED_FIELDS_MAX).map_err(|_| Fault::FrontDamaged)?;
-    let published = Some(slot.slot_ref());
-    let status = Status(object.status());
-    let stamp = object.stamp.get();
-    let is_small = cache.hot.borrow().has_room_for(object.body_len);
-    let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
-        Some(body) if is_small => {
-            HotObject::in_memory(*key, published, status, lifetimes, fields, &body)
-        }
-        _ => {
-            if slot.stamp != stamp {
-                verify(&object).await?;
+impl Cache {
+    /// Reads the object of this name from its file, checks all of it, and keeps it in the hot tier.
+    /// `None` when there is no file, or another one by now.
+    pub(super) async fn load(
+        &self,
+        name: &Name,
+        slot: &SlotView,
+    ) -> Result<Option<Lookup>, OpenError> {
+        let Shared { index, purges, store, .. } = &*self.shared;
+        let Some(object) = store.open_object(&name.key, &name.text)? else { return Ok(None) };
+        let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
+        let version = purges.version();
+        let purge_status = purges.purge_status(&name.text, &lifetimes.surrogates);
+        let slot_ref = Some(slot.slot_ref());
+        match purge_status {
+            PurgeStatus::Valid => {}
+            PurgeStatus::Stale(since_s) => {
+                lifetimes.end_freshness(since_s.min(reactor::now().unix_s()));
             }
-            HotObject::in_file(*key, published, status, lifetimes, fields, object)
+            PurgeStatus::Purged => return Ok(Some(Lookup::Miss { purged: slot_ref })),
         }
-    };
-    if slot.stamp != stamp {
-        cache.shared.index.restamp(slot.slot_ref(), stamp);
+        let fields = head::parse_fields(object.head(), STORED_FIELDS_MAX)
+            .map_err(|_| Fault::FrontDamaged)?;
+        let (key, status) = (name.key, Status(object.status()));
+        let stamp = object.stamp.get();
+        let is_small = self.hot.borrow().has_room_for(object.body_len);
+        let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
+            Some(body) if is_small => {
+                HotObject::in_memory(key, slot_ref, status, lifetimes, fields, &body)
+            }
+            _ => {
+                if slot.stamp != stamp {
+                    verify(&object).await?;
+                }
+                HotObject::in_file(key, slot_ref, status, lifetimes, fields, object)
+            }
+        };
+        if slot.stamp != stamp {
+            index.restamp(slot.slot_ref(), stamp);
+        }
+        if !index.is_current(slot.slot_ref()) {
+            return Ok(None);
+        }
+        let hot = Rc::new(hot.purge_status(purge_status, version));
+        self.hot.borrow_mut().insert(Rc::clone(&hot));
+        Ok(Some(Lookup::Hit(hot)))
     }
-    if !cache.shared.index.is_current(slot.slot_ref()) {
-        return Ok(None);
-    }
-    let hot = Rc::new(hot.purge_status(purge_status, version));
-    cache.hot.borrow_mut().insert(Rc::clone(&hot));
-    Ok(Some(Loaded::Object(hot)))
-}
-
-/// What an object's file holds.
-pub enum Loaded {
-    /// What it may be answered with.
-    Object(Rc<HotObject>),
-    /// What was purged.
-    Purged(SlotRef),
 }
 
 /// Checks a body step by step, so that others have their turn between the steps.

@@ -7,17 +7,19 @@
 use std::rc::Rc;
 
 use crate::cache::files::front::OpenError;
+use crate::cache::found::Found;
+use crate::cache::found::Lookup;
 use crate::cache::hot::large::LargeRoom;
 use crate::cache::hot::{Body, Hot, HotObject};
 use crate::cache::index::slot::{SlotRef, SlotView, State};
-use crate::cache::load::{self, Loaded};
-use crate::cache::name::{MARKER_STATUS, Marker, Name};
+use crate::cache::load;
+use crate::cache::name::{Marker, Name};
 use crate::cache::place;
 use crate::cache::purge::bucket::PurgeStatus;
+use crate::cache::shared::Shared;
 use crate::cache::worker::Cache;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
-use crate::policy::decide::Cached;
 use crate::policy::key::components::KeyComponents;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::reactor;
@@ -25,292 +27,231 @@ use crate::reactor;
 /// How often a slot that changes under our eyes is read again.
 const ATTEMPTS_MAX: usize = 4;
 
-/// What the cache has.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// The key before Vary.
-    pub primary: Name,
-    /// Where the answer to this request is, or would be.
-    pub name: Name,
-    /// What chooses among variants, if the key has any.
-    pub marker: Option<Marker>,
-    /// What is there.
-    pub what: What,
-    /// What is there and counts as nothing, for it was purged.
-    pub purged: Option<SlotRef>,
-}
+impl Cache {
+    /// Finds what the cache has for a request.
+    pub async fn find(&self, key: &KeyComponents, scheme: Scheme, request: &RequestHead) -> Found {
+        let primary = Name::of_request(key, scheme, request);
+        let lookup = self.of_this_key(key, self.seek(&primary).await);
+        let marker = marker_in(&lookup);
+        let Some(marker) = marker else {
+            return Found { name: primary.clone(), primary, marker, lookup };
+        };
+        let name = primary.variant(&marker.names, &marker.mark, &request.fields);
+        let lookup = self.seek(&name).await;
+        Found { primary, name, marker: Some(marker), lookup }
+    }
 
-impl Found {
-    /// As the policy sees it.
-    pub fn held(&self) -> Cached<'_> {
-        match &self.what {
-            What::Nothing => Cached::Miss { has_variants: self.marker.is_some() },
-            What::Pass => Cached::HitForMiss,
-            What::Object(object) => Cached::Stored(&object.lifetimes),
+    /// What there is now under `name`, which what was found has led to: a response can make variants
+    /// of a key that had none.
+    pub async fn find_again(&self, found: &Found, name: &Name) -> Found {
+        let marker = match name.key == found.primary.key {
+            true => None,
+            false => marker_in(&self.seek(&found.primary).await),
+        };
+        let lookup = self.seek(name).await;
+        Found { primary: found.primary.clone(), name: name.clone(), marker, lookup }
+    }
+
+    /// Finds the object that is stored under a name.
+    pub async fn find_object(&self, name: &Name) -> Option<Rc<HotObject>> {
+        match self.seek(name).await {
+            Lookup::Hit(object) => Some(object),
+            Lookup::Miss { .. } | Lookup::HitForMiss => None,
         }
     }
 
-    /// The stored response, if there is one.
-    pub fn object(&self) -> Option<Rc<HotObject>> {
-        match &self.what {
-            What::Object(object) => Some(Rc::clone(object)),
-            What::Nothing | What::Pass => None,
+    /// Finds what the hot tier has for a request, without waiting for anything.
+    ///
+    /// Gives the object, and the marker's place in the index if the object is a variant.
+    pub fn find_hot(
+        &self,
+        key: &KeyComponents,
+        scheme: Scheme,
+        head: &RequestHead,
+    ) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
+        let primary = Name::of_request(key, scheme, head);
+        let object = self.hot_copy(&primary).filter(|object| is_of_key(key, object))?;
+        match object.chosen_by() {
+            None => Some((object, None)),
+            Some(names) => {
+                let name = object.with_body(|mark| primary.variant(names, mark, &head.fields));
+                Some((self.hot_copy(&name)?, object.slot))
+            }
         }
+    }
+
+    /// The hot tier's copy, if the index still has what it was made from and no purge changed it.
+    pub(super) fn hot_copy(&self, name: &Name) -> Option<Rc<HotObject>> {
+        let object = Rc::clone(self.hot.borrow().find(&name.key)?);
+        let is_current = self.has_purge_status(&object, &name.text)
+            && object.slot.is_some_and(|slot| self.is_in_use(slot));
+        if is_current {
+            return Some(object);
+        }
+        self.hot.borrow_mut().remove(&name.key);
+        None
+    }
+
+    /// Whether the index no longer has what a look-up found: a fill can end between the look-up and
+    /// the lease of the next one, and its result is not to be fetched a second time.
+    pub(crate) fn has_changed(&self, found: &Found) -> bool {
+        let slot = self.shared.index.lookup(&found.name.key);
+        match (&found.lookup, slot) {
+            (Lookup::Hit(object), _) => {
+                !object.slot.is_some_and(|slot| self.shared.index.is_current(slot))
+                    || !self.has_purge_status(object, &found.name.text)
+            }
+            (Lookup::Miss { purged: Some(purged) }, Some(slot)) => {
+                purged.generation != slot.generation && !is_outlived_note(&slot)
+            }
+            (_, Some(slot)) => !is_outlived_note(&slot),
+            (_, None) => false,
+        }
+    }
+
+    /// Whether the index still has what a copy was made from, and nothing was purged since it was
+    /// last judged; also says that it was used.
+    pub(crate) fn is_current(&self, object: &HotObject) -> bool {
+        object.status_version.get() == self.shared.purges.version()
+            && object.slot.is_some_and(|slot| self.is_in_use(slot))
+    }
+
+    /// Whether this is in the index still; says there that it was used, so that eviction spares it.
+    pub(crate) fn is_in_use(&self, slot: SlotRef) -> bool {
+        let is_current = self.shared.index.is_current(slot);
+        if is_current {
+            self.shared.index.touch(slot.at);
+        }
+        is_current
+    }
+
+    /// Whether a copy still has the purge status that it was made with: no purge of this key text,
+    /// nor the undoing of one, changed it.
+    pub(crate) fn has_purge_status(&self, object: &HotObject, text: &[u8]) -> bool {
+        let purges = &self.shared.purges;
+        let version = purges.version();
+        if object.status_version.get() == version {
+            return true;
+        }
+        let status = purges.purge_status(text, &object.lifetimes.surrogates);
+        if status == object.purge_status {
+            object.status_version.set(version);
+        }
+        status == object.purge_status
+    }
+
+    /// Whether no purge names what was asked for under this key text and these surrogate keys.
+    pub(crate) fn is_unpurged(&self, text: &[u8], surrogates: &SurrogateKeys) -> bool {
+        self.shared.purges.purge_status(text, surrogates) == PurgeStatus::Valid
+    }
+
+    /// Counts an answer from what is stored that the origin had no part in.
+    pub(crate) fn count_hit(&self, object: &HotObject) {
+        if !Hot::count_hit(object)
+            && let Some(slot) = object.slot
+        {
+            self.shared.index.count_hits(slot, 1);
+        }
+    }
+
+    /// What was stored when the route's keys were made of other parts answers no request now. It is
+    /// removed, so that it does not keep the place of what will be stored.
+    fn of_this_key(&self, key: &KeyComponents, lookup: Lookup) -> Lookup {
+        match lookup {
+            Lookup::Hit(object) if !is_of_key(key, &object) => {
+                let generation = object.slot.map(|slot| slot.generation);
+                self.hot.borrow_mut().remove(&object.key);
+                place::discard(&self.shared.index, &self.shared.store, &object.key, generation);
+                Lookup::NOTHING
+            }
+            lookup => lookup,
+        }
+    }
+
+    async fn seek(&self, name: &Name) -> Lookup {
+        if let Some(object) = self.hot_copy(name) {
+            let room = self.hot.borrow_mut().room_for_body(&object);
+            return match room {
+                Some(room) => self.take_in(name, object, room).await,
+                None => Lookup::Hit(object),
+            };
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(slot) = self.shared.index.lookup(&name.key) else { break };
+            if slot.state == State::Pass {
+                return if is_outlived_note(&slot) { Lookup::NOTHING } else { Lookup::HitForMiss };
+            }
+            match self.load(name, &slot).await {
+                // What was purged is left where it is: the purge can be undone until its place is
+                // wanted.
+                Ok(Some(lookup)) => {
+                    if let Lookup::Hit(_) = lookup {
+                        self.shared.index.touch(slot.at);
+                    }
+                    return lookup;
+                }
+                // It was replaced while we read it: what is there now is read instead.
+                _ if !self.shared.index.is_current(slot.slot_ref()) => {}
+                Ok(None) => return self.remove_damaged(name, &slot, "missing"),
+                Err(OpenError::Fault(fault)) => {
+                    return self.remove_damaged(name, &slot, fault.word());
+                }
+                // Nothing is wrong with the file: we are short of descriptors, or the disk is ill.
+                Err(OpenError::Io(error)) => {
+                    let path = self.shared.store.path(&name.key);
+                    ::log::warn!("cannot read cache file {path:?}: {error}; the origin is asked");
+                    return Lookup::HitForMiss;
+                }
+            }
+        }
+        Lookup::NOTHING
+    }
+
+    /// Reads the body of what the hot tier has into memory, unless it is replaced meanwhile.
+    async fn take_in(&self, name: &Name, object: Rc<HotObject>, room: LargeRoom) -> Lookup {
+        let Body::File(file) = &object.body else { return Lookup::Hit(object) };
+        match load::read_body(file).await {
+            Ok(_) if !self.is_current(&object) => Lookup::Hit(object),
+            Ok(body) => Lookup::Hit(self.hot.borrow_mut().take_in(&object, body, room)),
+            Err(OpenError::Fault(fault)) => {
+                self.hot.borrow_mut().remove(&name.key);
+                let slot = self.shared.index.lookup(&name.key);
+                match slot.filter(|slot| object.slot == Some(slot.slot_ref())) {
+                    Some(slot) => self.remove_damaged(name, &slot, fault.word()),
+                    None => Lookup::NOTHING,
+                }
+            }
+            // It was whole when it was opened, and is sent from the file.
+            Err(OpenError::Io(_)) => Lookup::Hit(object),
+        }
+    }
+
+    /// Removes what cannot be used, says so once, and finds nothing.
+    fn remove_damaged(&self, name: &Name, slot: &SlotView, why: &str) -> Lookup {
+        let Shared { index, store, .. } = &*self.shared;
+        if place::discard(index, store, &name.key, Some(slot.generation)).is_some() {
+            let path = store.path(&name.key);
+            ::log::warn!("cache file {path:?} is not usable ({why}): removed, to be fetched anew");
+        }
+        Lookup::NOTHING
     }
 }
 
-/// What is under a name.
-#[derive(Clone, Debug)]
-pub enum What {
-    /// Nothing.
-    Nothing,
-    /// A note that the answer is not to be stored, so that nobody waits for it.
-    Pass,
-    /// A stored response.
-    Object(Rc<HotObject>),
-}
-
-/// Finds what the cache has for a request.
-pub async fn look_up(
-    cache: &Cache,
-    components: &KeyComponents,
-    scheme: Scheme,
-    request: &RequestHead,
-) -> Found {
-    let primary = Name::of_request(components, scheme, request);
-    let Sought { what, purged } = seek(cache, &primary).await;
-    let found = of_these_components(cache, components, what);
-    let What::Object(object) = &found else {
-        return Found { name: primary.clone(), primary, marker: None, what: found, purged };
-    };
-    let Some(names) = object.lifetimes.vary.clone().filter(|_| is_marker(object)) else {
-        return Found { name: primary.clone(), primary, marker: None, what: found, purged };
-    };
-    let marker = Marker { names, mark: object.with_body(|mark| Rc::from(mark)) };
-    let name = primary.variant(&marker.names, &marker.mark, &request.fields);
-    let Sought { what, purged } = seek(cache, &name).await;
-    Found { primary, name, marker: Some(marker), what, purged }
-}
-
-/// What was stored when the route's keys were made of other components is nobody's answer now. It is
-/// removed, lest it keep the place of what will be.
-fn of_these_components(cache: &Cache, components: &KeyComponents, found: What) -> What {
-    match found {
-        What::Object(object) if !chooses_by(components, &object) => {
-            let generation = object.slot.map(|slot| slot.generation);
-            cache.hot.borrow_mut().remove(&object.key);
-            place::discard(&cache.shared.index, &cache.shared.store, &object.key, generation);
-            What::Nothing
-        }
-        found => found,
+fn marker_in(lookup: &Lookup) -> Option<Marker> {
+    match lookup {
+        Lookup::Hit(object) => object.marker(),
+        Lookup::Miss { .. } | Lookup::HitForMiss => None,
     }
 }
 
 /// Whether what is stored under a key before Vary chooses by all that the operator names.
-fn chooses_by(components: &KeyComponents, object: &HotObject) -> bool {
-    components.accept(object.lifetimes.vary.as_ref().filter(|_| is_marker(object)))
-}
-
-/// What there is now under `name`, which what was found has led to: a response can make variants
-/// of a key that had none.
-pub async fn find_again(cache: &Cache, found: &Found, name: &Name) -> Found {
-    let mut marker = None;
-    if name.key != found.primary.key
-        && let What::Object(object) = find(cache, &found.primary).await
-        && let Some(names) = object.lifetimes.vary.clone().filter(|_| is_marker(&object))
-    {
-        marker = Some(Marker { names, mark: object.with_body(|mark| Rc::from(mark)) });
-    }
-    let Sought { what, purged } = seek(cache, name).await;
-    Found { primary: found.primary.clone(), name: name.clone(), marker, what, purged }
-}
-
-/// Whether the index no longer has what a look-up found: a fill can end between the look-up and
-/// the lease of the next one, and its result is not to be fetched a second time.
-pub fn has_changed(cache: &Cache, found: &Found) -> bool {
-    let slot = cache.shared.index.lookup(&found.name.key);
-    match (&found.what, slot) {
-        (What::Object(object), _) => {
-            !object.slot.is_some_and(|it| cache.shared.index.is_current(it))
-                || !stands(cache, object, &found.name.text)
-        }
-        (_, Some(slot)) => {
-            let is_purged = found.purged.is_some_and(|it| it.generation == slot.generation);
-            !is_purged && !is_outlived_note(&slot)
-        }
-        (_, None) => false,
-    }
-}
-
-/// Finds what the hot tier has for a request, without waiting for anything.
-///
-/// Gives the object, and the marker's place in the index if the object is a variant.
-pub fn look_up_hot(
-    cache: &Cache,
-    components: &KeyComponents,
-    scheme: Scheme,
-    head: &RequestHead,
-) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
-    let primary = Name::of_request(components, scheme, head);
-    let object = find_hot(cache, &primary).filter(|object| chooses_by(components, object))?;
-    match object.lifetimes.vary.as_ref().filter(|_| is_marker(&object)) {
-        None => Some((object, None)),
-        Some(names) => {
-            let name = object.with_body(|mark| primary.variant(names, mark, &head.fields));
-            Some((find_hot(cache, &name)?, object.slot))
-        }
-    }
-}
-
-/// Whether an object is no response but names what chooses among the variants of its key.
-pub fn is_marker(object: &HotObject) -> bool {
-    object.status == MARKER_STATUS
-}
-
-/// The hot tier's copy, if the index still has what it was made from and no purge changed it.
-pub(super) fn find_hot(cache: &Cache, name: &Name) -> Option<Rc<HotObject>> {
-    let object = Rc::clone(cache.hot.borrow().find(&name.key)?);
-    let is_current = stands(cache, &object, &name.text)
-        && object.slot.is_some_and(|slot| is_in_use(cache, slot));
-    if is_current {
-        return Some(object);
-    }
-    cache.hot.borrow_mut().remove(&name.key);
-    None
-}
-
-/// Whether the index still has what a copy was made from, and nothing was purged since it was
-/// last judged; also says that it was used.
-pub fn is_current(cache: &Cache, object: &HotObject) -> bool {
-    object.status_version.get() == cache.shared.purges.version()
-        && object.slot.is_some_and(|slot| is_in_use(cache, slot))
-}
-
-/// Whether no purge, nor the undoing of one, changed how a copy of this key text stands.
-pub fn stands(cache: &Cache, object: &HotObject, text: &[u8]) -> bool {
-    let version = cache.shared.purges.version();
-    if object.status_version.get() == version {
-        return true;
-    }
-    let stands =
-        cache.shared.purges.purge_status(text, &object.lifetimes.surrogates) == object.purge_status;
-    if stands {
-        object.status_version.set(version);
-    }
-    stands
-}
-
-/// Whether no purge names what was asked for under this key text and these labels.
-pub fn is_unpurged(cache: &Cache, text: &[u8], surrogates: &SurrogateKeys) -> bool {
-    cache.shared.purges.purge_status(text, surrogates) == PurgeStatus::Valid
-}
-
-/// What is under a name, or would be if it were not purged.
-struct Sought {
-    what: What,
-    purged: Option<SlotRef>,
-}
-
-impl From<What> for Sought {
-    fn from(what: What) -> Self {
-        Self { what, purged: None }
-    }
-}
-
-/// Whether this is in the index still; says there that it was used, so that eviction spares it.
-pub fn is_in_use(cache: &Cache, slot: SlotRef) -> bool {
-    let is_current = cache.shared.index.is_current(slot);
-    if is_current {
-        cache.shared.index.touch(slot.at);
-    }
-    is_current
-}
-
-/// Counts an answer from what is stored that the origin had no part in.
-pub fn count_hit(cache: &Cache, object: &HotObject) {
-    if !Hot::count_hit(object)
-        && let Some(slot) = object.slot
-    {
-        cache.shared.index.count_hits(slot, 1);
-    }
-}
-
-/// Finds what is under a name.
-pub async fn find(cache: &Cache, name: &Name) -> What {
-    seek(cache, name).await.what
-}
-
-async fn seek(cache: &Cache, name: &Name) -> Sought {
-    if let Some(object) = find_hot(cache, name) {
-        let room = cache.hot.borrow_mut().room_for_body(&object);
-        return match room {
-            Some(room) => take_in(cache, name, object, room).await.into(),
-            None => What::Object(object).into(),
-        };
-    }
-    for _ in 0..ATTEMPTS_MAX {
-        let Some(slot) = cache.shared.index.lookup(&name.key) else { break };
-        if slot.state == State::Pass {
-            return if is_outlived_note(&slot) { What::Nothing } else { What::Pass }.into();
-        }
-        match load::load(cache, &name.key, &name.text, &slot).await {
-            Ok(Some(Loaded::Object(object))) => {
-                cache.shared.index.touch(slot.at);
-                return What::Object(object).into();
-            }
-            // Left where it is, unused: it can be undone until its place is wanted.
-            Ok(Some(Loaded::Purged(slot))) => {
-                return Sought { what: What::Nothing, purged: Some(slot) };
-            }
-            // It was replaced while we read it: what is there now is read instead.
-            _ if !cache.shared.index.is_current(slot.slot_ref()) => {}
-            Ok(None) => return remove_damaged(cache, name, &slot, "missing").into(),
-            Err(OpenError::Fault(fault)) => {
-                return remove_damaged(cache, name, &slot, fault.word()).into();
-            }
-            // Nothing is wrong with the file: we are short of descriptors, or the disk is ill.
-            Err(OpenError::Io(error)) => {
-                let path = cache.shared.store.path(&name.key);
-                ::log::warn!("cannot read cache file {path:?}: {error}; the origin is asked");
-                return What::Pass.into();
-            }
-        }
-    }
-    What::Nothing.into()
-}
-
-/// Reads the body of what the hot tier has into memory, unless it is replaced meanwhile.
-async fn take_in(cache: &Cache, name: &Name, object: Rc<HotObject>, room: LargeRoom) -> What {
-    let Body::File(file) = &object.body else { return What::Object(object) };
-    match load::read_body(file).await {
-        Ok(_) if !is_current(cache, &object) => What::Object(object),
-        Ok(body) => What::Object(cache.hot.borrow_mut().take_in(&object, body, room)),
-        Err(OpenError::Fault(fault)) => {
-            cache.hot.borrow_mut().remove(&name.key);
-            let slot = cache.shared.index.lookup(&name.key);
-            let slot =
-                slot.filter(|slot| object.slot.is_some_and(|it| it.generation == slot.generation));
-            slot.map_or(What::Nothing, |slot| remove_damaged(cache, name, &slot, fault.word()))
-        }
-        // It was whole when it was opened, and is sent from the file.
-        Err(OpenError::Io(_)) => What::Object(object),
-    }
+fn is_of_key(key: &KeyComponents, object: &HotObject) -> bool {
+    key.accept(object.chosen_by())
 }
 
 /// Whether a slot holds no more than a note, too old to count.
 fn is_outlived_note(slot: &SlotView) -> bool {
     slot.state == State::Pass && slot.fresh_until_s <= reactor::now().unix_s()
-}
-
-/// Forgets what cannot be used, says so once, and finds nothing.
-fn remove_damaged(cache: &Cache, name: &Name, slot: &SlotView, why: &str) -> What {
-    if place::discard(&cache.shared.index, &cache.shared.store, &name.key, Some(slot.generation))
-        .is_some()
-    {
-        let path = cache.shared.store.path(&name.key);
-        ::log::warn!("cache file {path:?} is not usable ({why}): removed, to be fetched anew");
-    }
-    What::Nothing
 }
 
 #[cfg(test)]
@@ -327,9 +268,9 @@ mod tests {
 
     const TEXT: &str = "GET http://example.org/";
 
-    fn found(what: What) -> Found {
+    fn found(lookup: Lookup) -> Found {
         let name = Name::of(TEXT.as_bytes());
-        Found { primary: name.clone(), name, marker: None, what, purged: None }
+        Found { primary: name.clone(), name, marker: None, lookup }
     }
 
     /// Shows something in the index under [`TEXT`], as a fill does at its end.
@@ -339,42 +280,42 @@ mod tests {
         published.slot
     }
 
-    fn object(cache: &Cache, slot: Option<SlotRef>) -> What {
+    fn object(cache: &Cache, slot: Option<SlotRef>) -> Lookup {
         let key = Name::of(TEXT.as_bytes()).key;
         let surrogates = SurrogateKeys::untagged(cache.purge_epoch());
         let (lifetimes, fields) = (Lifetimes { surrogates, ..Lifetimes::default() }, Fields::new());
         let object = HotObject::in_memory(key, slot, Status(200), lifetimes, fields, b"x");
-        What::Object(Rc::new(object))
+        Lookup::Hit(Rc::new(object))
     }
 
     #[test]
     fn a_fill_that_ended_after_a_vain_look_up_is_noticed() {
         let (_dir, cache) = worker_cache();
         let hour_on_s = reactor::now().unix_s() + 3600;
-        assert!(!has_changed(&cache, &found(What::Nothing)), "there still is nothing");
+        assert!(!cache.has_changed(&found(Lookup::NOTHING)), "there still is nothing");
         for state in [State::Ready, State::Vary] {
             publish(&cache, state, 2);
-            assert!(has_changed(&cache, &found(What::Nothing)), "{state:?}, stale or not");
+            assert!(cache.has_changed(&found(Lookup::NOTHING)), "{state:?}, stale or not");
         }
         publish(&cache, State::Pass, hour_on_s);
-        assert!(has_changed(&cache, &found(What::Nothing)), "nobody is to wait for it any more");
+        assert!(cache.has_changed(&found(Lookup::NOTHING)), "nobody is to wait for it any more");
         publish(&cache, State::Pass, 2);
-        assert!(!has_changed(&cache, &found(What::Nothing)), "a note that is too old is nothing");
+        assert!(!cache.has_changed(&found(Lookup::NOTHING)), "a note that is too old is nothing");
     }
 
     #[test]
     fn a_fill_that_replaced_what_was_found_is_noticed() {
         let (_dir, cache) = worker_cache();
         let first = found(object(&cache, Some(publish(&cache, State::Ready, 2))));
-        assert!(!has_changed(&cache, &first), "what was found is still there");
+        assert!(!cache.has_changed(&first), "what was found is still there");
         let second = found(object(&cache, Some(publish(&cache, State::Ready, 2))));
-        assert!(has_changed(&cache, &first), "it was replaced");
-        assert!(!has_changed(&cache, &second));
+        assert!(cache.has_changed(&first), "it was replaced");
+        assert!(!cache.has_changed(&second));
         cache.shared.index.remove(&second.name.key, None);
-        assert!(has_changed(&cache, &second), "it was removed");
+        assert!(cache.has_changed(&second), "it was removed");
         publish(&cache, State::Pass, reactor::now().unix_s() + 3600);
-        assert!(has_changed(&cache, &second), "it is not stored any longer");
-        assert!(has_changed(&cache, &found(object(&cache, None))), "it was never stored");
+        assert!(cache.has_changed(&second), "it is not stored any longer");
+        assert!(cache.has_changed(&found(object(&cache, None))), "it was never stored");
     }
 
     #[test]
@@ -385,22 +326,22 @@ mod tests {
         let (name, who) = (String::new(), String::new());
         let order = Order { kind: Kind::All, text: Vec::new(), is_soft: true, name, who };
         cache.shared.purges.purge(&order, 1).unwrap();
-        assert!(has_changed(&cache, &before), "it is stale now");
-        let purged = Found { purged: Some(slot), ..found(What::Nothing) };
-        assert!(!has_changed(&cache, &purged), "it counts as nothing still");
+        assert!(cache.has_changed(&before), "it is stale now");
+        let purged = found(Lookup::Miss { purged: Some(slot) });
+        assert!(!cache.has_changed(&purged), "it counts as nothing still");
         publish(&cache, State::Ready, 2);
-        assert!(has_changed(&cache, &purged), "a fill has ended");
+        assert!(cache.has_changed(&purged), "a fill has ended");
     }
 
     #[test]
     fn another_variant_is_no_change_of_this_one() {
         let (_dir, cache) = worker_cache();
         publish(&cache, State::Vary, 2);
-        let mut variant = found(What::Nothing);
+        let mut variant = found(Lookup::NOTHING);
         variant.name = Name::of(b"GET http://example.org/\naccept-language:de\n#1");
-        assert!(!has_changed(&cache, &variant));
+        assert!(!cache.has_changed(&variant));
         let slot = NewSlot { key: variant.name.key, ..cached::slot(TEXT) };
         cache.shared.index.publish(&slot).unwrap();
-        assert!(has_changed(&cache, &variant));
+        assert!(cache.has_changed(&variant));
     }
 }

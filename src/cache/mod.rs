@@ -15,6 +15,7 @@ pub mod hot;
 pub mod uses;
 pub mod shared;
 pub mod maintenance;
+pub mod found;
 pub mod worker;
 #[cfg(test)]
 #[path = "tests/sample.rs"]

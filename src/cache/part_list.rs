@@ -11,18 +11,13 @@ use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::insert::{Entry, Shelf};
 use crate::cache::lease;
-use crate::cache::lookup::{self, What};
+
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::place;
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
 use crate::reactor::{self, timer};
-
-/// Whether what is stored under a request's key is no response, but a list of parts.
-pub fn is_list(object: &HotObject) -> bool {
-    object.status == PART_STATUS
-}
 
 /// The parts that a list names; `None` if it cannot be read.
 pub fn read(object: &HotObject) -> Option<PartList> {
@@ -65,8 +60,8 @@ pub async fn add(
     let mut lifetimes = entry.lifetimes.clone();
     let id = part.id;
     let (mut list, mut out) = (None, Vec::new());
-    match lookup::find(cache, name).await {
-        What::Object(object) if is_list(&object) => {
+    match cache.find_object(name).await {
+        Some(object) if object.is_part_list() => {
             let mut old = read(&object);
             match old.as_ref().map(|old| fit(&object, old, Some(extent), &entry.fields)) {
                 Some(Fit::Joins) => {
@@ -87,7 +82,7 @@ pub async fn add(
             }
         }
         // Somebody fetched the whole meanwhile.
-        What::Object(object) if object.is_fresh(reactor::now().unix_s()) => {
+        Some(object) if object.is_fresh(reactor::now().unix_s()) => {
             forget(id);
             return None;
         }

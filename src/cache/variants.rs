@@ -7,10 +7,10 @@
 use std::io;
 use std::rc::Rc;
 
+use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::index::slot::State;
 use crate::cache::insert::{Entry, Shelf};
-use crate::cache::lookup::{self, Found, What};
 use crate::cache::name::{MARKER_STATUS, Marker, Name, VariantText};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
@@ -96,10 +96,7 @@ pub async fn confirmed(
 
 /// A variant of the list, if it is there still, and not in parts only by now.
 pub(super) async fn find_whole(cache: &Cache, name: &Name) -> Option<Rc<HotObject>> {
-    match lookup::find(cache, name).await {
-        What::Object(object) if is_whole(object.status) => Some(object),
-        _ => None,
-    }
+    cache.find_object(name).await.filter(|object| is_whole(object.status))
 }
 
 /// A variant that is about to be stored, for the list of its key.
@@ -144,7 +141,7 @@ impl Note {
 }
 
 pub(super) fn read(cache: &Cache, name: &Name) -> Variants {
-    if let Some(list) = lookup::find_hot(cache, name) {
+    if let Some(list) = cache.hot_copy(name) {
         return list.with_body(Variants::decode);
     }
     if cache.shared.index.lookup(&name.key).is_none() {

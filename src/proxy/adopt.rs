@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::cache::fills::{FillAt, Lease};
+use crate::cache::found::Found;
 use crate::cache::insert::{Entry, Shelf};
 use crate::cache::lease;
-use crate::cache::lookup::{self, Found, What};
 use crate::cache::part_list;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -54,12 +54,11 @@ impl<C: Client> Exchange<'_, C> {
         let Some((cache, rules)) = updates.filter(|_| response.head.status == Status(200)) else {
             return;
         };
-        let found =
-            lookup::look_up(&cache, &rules.key, self.client.front().scheme, self.request).await;
-        let What::Object(stored) = &found.what else { return };
+        let found = cache.find(&rules.key, self.client.front().scheme, self.request).await;
+        let Some(stored) = found.object() else { return };
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
-        let is_list = part_list::is_list(stored);
+        let is_list = stored.is_part_list();
         let length = match is_list {
             true => part_list::read(stored).and_then(|list| list.length()),
             false => Some(stored.body_len),
@@ -109,7 +108,7 @@ impl<'c> Leased<'c> {
         match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
             Lease::Leader(at) => {
                 let leased = Self { cache, at, is_done: false };
-                (!lookup::has_changed(cache, found)).then_some(leased)
+                (!cache.has_changed(found)).then_some(leased)
             }
             Lease::Follow(at) => {
                 lease::leave(cache, at);

@@ -14,12 +14,11 @@ use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::cache::fills::Lease;
+use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::language;
 use crate::cache::lease;
-use crate::cache::lookup::{self, Found};
 use crate::cache::name::Name;
-use crate::cache::part_list;
 use crate::cache::variants::Others;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::path;
@@ -131,8 +130,7 @@ impl<C: Client> Exchange<'_, C> {
     async fn cached(&mut self, cache: &Rc<Cache>, rule: Rule) -> Result<(), CloseReason> {
         let rules = Rc::clone(self.context.router.rules(rule.rules));
         for _ in 0..LOOKS_MAX {
-            let found =
-                lookup::look_up(cache, &rules.key, self.client.front().scheme, self.request).await;
+            let found = cache.find(&rules.key, self.client.front().scheme, self.request).await;
             if rules.report.key {
                 self.key = Some(Rc::clone(&found.primary.text));
             }
@@ -159,12 +157,12 @@ impl<C: Client> Exchange<'_, C> {
         if let Some(filled) = self.in_parts(cache, rule, rules, &found, action).await? {
             return Ok(filled);
         }
-        let is_held = |object: &Rc<HotObject>| {
+        let is_held = |object: &&Rc<HotObject>| {
             let may_hold = hold::may_hold(self.request, &object.lifetimes, rules, now_s);
-            may_hold && !part_list::is_list(object)
+            may_hold && !object.is_part_list()
         };
-        self.held = found.object().filter(is_held);
-        match (action, found.object()) {
+        self.held = found.object().filter(is_held).cloned();
+        match (action, found.object().cloned()) {
             // No exchange waits for servers that are skipped.
             (Action::Fill { .. } | Action::Pass(PassReason::Method), Some(object))
                 if self.held.is_some() && self.context.pools.upstream(rule.upstream).is_down() =>
@@ -183,7 +181,7 @@ impl<C: Client> Exchange<'_, C> {
             (Action::Pass(reason), object) => {
                 let may_serve = |object: &Rc<HotObject>| {
                     let lifetimes = &object.lifetimes;
-                    !part_list::is_list(object)
+                    !object.is_part_list()
                         && decide::may_serve_on_error(self.request, lifetimes, rules, now_s)
                 };
                 self.on_error = object.filter(may_serve);
@@ -269,7 +267,7 @@ impl<C: Client> Exchange<'_, C> {
     ) {
         let purge_epoch = cache.purge_epoch();
         match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
-            Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
+            Lease::Leader(at) if cache.has_changed(found) => lease::give_up(cache, at),
             Lease::Leader(at) => {
                 let mut job =
                     self.job(cache, rule, rules, found.clone(), Some(object), purge_epoch);
@@ -322,13 +320,11 @@ impl<C: Client> Exchange<'_, C> {
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
         // What was purged meanwhile is nobody's answer, whatever the origin does.
-        let stands = |stale: &Rc<HotObject>| lookup::stands(cache, stale, &name.text);
+        let stands = |stale: &Rc<HotObject>| cache.has_purge_status(stale, &name.text);
         let on_error = on_error.filter(stands);
         self.held = self.held.take().filter(stands);
         match joined {
-            Joined::Object(object, part)
-                if part_list::is_list(&object) && object.key == name.key =>
-            {
+            Joined::Object(object, part) if object.is_part_list() && object.key == name.key => {
                 let added = self.filled(fwd, &part, true);
                 return self.answer_renewed(cache, name, &object, &added).await;
             }

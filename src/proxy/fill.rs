@@ -20,7 +20,6 @@ use crate::cache::fills::FillAt;
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::insert::{self, Entry, Shelf};
 use crate::cache::lease::Lease;
-use crate::cache::lookup;
 use crate::cache::variants::{self, Note};
 use crate::config::Admission;
 use crate::http::fields::Fields;
@@ -146,7 +145,7 @@ impl Fill {
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.
     pub(super) fn doom_if_purged(&self, entry: &Entry) {
         let cache = &self.lease.cache;
-        if !lookup::is_unpurged(cache, &entry.name.text, &entry.lifetimes.surrogates) {
+        if !cache.is_unpurged(&entry.name.text, &entry.lifetimes.surrogates) {
             cache.shared.fills.doom_at(self.lease.at);
         }
     }
@@ -215,7 +214,7 @@ impl Fill {
         let (cache, job) = (&self.lease.cache, &self.job);
         // What was purged has its place already.
         if job.renews
-            || job.found.purged.is_some()
+            || job.found.is_purged()
             || cache.admission == Admission::Off && job.rules.uses_min <= 1
         {
             return true;

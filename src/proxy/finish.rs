@@ -3,7 +3,6 @@
 //! The line is prepared before the last byte of an answer goes out, and counts once it is committed.
 
 use crate::base::time::Now;
-use crate::cache::lookup;
 use crate::config::Config;
 use crate::http::head::RequestHead;
 use crate::http::version::Version;
@@ -36,7 +35,7 @@ pub fn finish(
     sent: Sent,
 ) {
     if let (Some(object), Some(cache)) = (&facts.hit, &context.cache) {
-        lookup::count_hit(cache, object);
+        cache.count_hit(object);
     }
     let Some(access) = &context.access else { return };
     let now = reactor::now();

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
-use crate::cache::lookup::{self, Found, What};
 use crate::cache::name::PART_STATUS;
 use crate::cache::part_list;
 use crate::http::content_range::ContentRange;
@@ -141,7 +141,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Answers a request that what is missing did not come for, though it was asked for: by what
     /// is stored now, or, if nothing has changed, without the parts.
     async fn without(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
-        match lookup::is_current(parted.cache, parted.object) {
+        match parted.cache.is_current(parted.object) {
             true => self.anew(parted).await,
             false => Ok(Filled::Again),
         }
@@ -203,18 +203,17 @@ impl<C: Client> Exchange<'_, C> {
         let (cache, name) = (parted.cache, &parted.found.name);
         for _ in 0..LOOKS_MAX {
             // With each part that comes there is another list.
-            let what = lookup::find(cache, name).await;
-            if let What::Object(listed) = &what {
-                let list = part_list::read(listed).filter(|_| part_list::is_list(listed))?;
+            let found = cache.find_again(parted.found, name).await;
+            if let Some(listed) = found.object() {
+                let list = part_list::read(listed).filter(|_| listed.is_part_list())?;
                 let first = list.stretches(&(gap.start..gap.start + 1)).into_iter().next();
                 if let Some(Stretch::Stored { id, .. }) = first
                     && list.length() == Some(length)
-                    && let What::Object(part) = lookup::find(cache, &name.part(id)).await
+                    && let Some(part) = cache.find_object(&name.part(id)).await
                 {
                     return Some(Source::Listed(part));
                 }
             }
-            let found = Found { what, ..parted.found.clone() };
             match self.ask_for(parted, &found, gap.clone(), length).await {
                 Joined::Stream(reader, part) => return Some(Source::Stream(reader, part)),
                 Joined::Object(part, _) => return Some(Source::Object(part)),

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
-use crate::cache::lookup::{Found, What};
 use crate::cache::variants::Others;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
@@ -47,7 +47,7 @@ pub struct Job {
 impl Job {
     /// Whether what is stored keeps its place when the origin answers with this status.
     pub fn outlasts(&self, status: Status) -> bool {
-        let What::Object(stored) = &self.found.what else { return false };
+        let Some(stored) = self.found.object() else { return false };
         let now_s = reactor::now().unix_s();
         stored.status.0 < 500 && hold::outlasts(&stored.lifetimes, status, &self.rules, now_s)
     }
@@ -55,7 +55,7 @@ impl Job {
     /// Whether what is stored is fresh, so that the wish of the client, or the operator's for such
     /// requests, is all that led to the origin. Of what is stored in parts, some may be missing.
     pub fn has_fresh(&self) -> bool {
-        let What::Object(stored) = &self.found.what else { return false };
+        let Some(stored) = self.found.object() else { return false };
         self.part.is_none() && reactor::now().unix_s() < stored.lifetimes.fresh_until_s
     }
 }

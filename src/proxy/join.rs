@@ -15,7 +15,6 @@ use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::HotObject;
 use crate::cache::lease;
 use crate::cache::load::STORED_FIELDS_MAX;
-use crate::cache::lookup;
 use crate::cache::name::Name;
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
@@ -88,7 +87,7 @@ pub async fn join<C: Client>(
     let (name, request) = (job.found.name.clone(), job.request.clone());
     let key = job.part.as_ref().map_or(name.key, |part| part.key);
     match lease::unpurged(cache, &key, &name.text, job.purge_epoch) {
-        Lease::Leader(at) if lookup::has_changed(cache, &job.found) => {
+        Lease::Leader(at) if cache.has_changed(&job.found) => {
             lease::give_up(cache, at);
             Joined::Again
         }
@@ -123,7 +122,7 @@ const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
 /// Whether what a fill brings may be joined. A purge may name it by what only its answer tells, its
 /// tags: then nobody else is to join it either.
 fn may_join(cache: &Cache, at: FillAt, name: &Name, lifetimes: &Lifetimes) -> bool {
-    let is_unpurged = lookup::is_unpurged(cache, &name.text, &lifetimes.surrogates);
+    let is_unpurged = cache.is_unpurged(&name.text, &lifetimes.surrogates);
     if !is_unpurged {
         cache.shared.fills.doom_at(at);
     }

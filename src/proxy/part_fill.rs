@@ -10,7 +10,7 @@ use crate::cache::files::writer::Writer;
 use crate::cache::fills::Lease;
 use crate::cache::insert::Entry;
 use crate::cache::lease;
-use crate::cache::lookup::{self, What};
+
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::part_list;
 use crate::http::fields::Fields;
@@ -185,8 +185,8 @@ impl Fill {
         let Some(length) = list.length().filter(is_small) else { return };
         let Some(part) = job.part.as_ref().filter(|it| it.n_before < FILLS_MAX) else { return };
         let Some(missing) = list.first_missing(&(0..length)) else { return };
-        let found = lookup::find_again(cache, &job.found, name).await;
-        let What::Object(listed) = &found.what else { return };
+        let found = cache.find_again(&job.found, name).await;
+        let Some(listed) = found.object() else { return };
         let Some(validator) = partial::strong_validator(&listed.fields) else { return };
         let spec = Spec::of_missing(&missing, length);
         let key = part.ask.key(name, spec, Some(validator));
@@ -258,8 +258,8 @@ impl Fill {
     /// forgotten if it shows that the origin does not have them any longer, or that it cannot be
     /// put together with them and is of more use.
     fn fit(&self, status: Status, piece: Option<&Piece>, fields: &Fields) -> Option<Fit> {
-        let What::Object(stored) = &self.job.found.what else { return None };
-        let list = part_list::is_list(stored).then(|| part_list::read(stored))??;
+        let stored = self.job.found.object()?;
+        let list = stored.is_part_list().then(|| part_list::read(stored))??;
         let fit = match status.0 {
             206 => part_list::fit(stored, &list, piece.map(|piece| piece.extent), fields),
             200 | 404 | 410 | 416 => Fit::Replaces,

@@ -14,9 +14,9 @@ use std::rc::Rc;
 use crate::cache::Cache;
 use crate::cache::fills::Lease;
 use crate::cache::fills::state::FillState;
+use crate::cache::found::{Found, Lookup};
 use crate::cache::hot::HotObject;
 use crate::cache::lease;
-use crate::cache::lookup::{self, Found, What};
 use crate::cache::name::Name;
 use crate::cache::part_list::{self};
 use crate::http::byteranges::ByteRanges;
@@ -73,9 +73,9 @@ impl<C: Client> Exchange<'_, C> {
         found: &Found,
         action: Action,
     ) -> Result<Option<Filled>, CloseReason> {
-        match (&found.what, action) {
+        match (&found.lookup, action) {
             (_, Action::NotCached | Action::Pass(_)) => Ok(None),
-            (What::Object(object), _) if part_list::is_list(object) => {
+            (Lookup::Hit(object), _) if object.is_part_list() => {
                 let Some(list) = part_list::read(object) else {
                     part_list::forget(cache, &found.name, object);
                     return Ok(Some(Filled::Again));
@@ -83,7 +83,7 @@ impl<C: Client> Exchange<'_, C> {
                 let parted = Parted { cache, rule, rules, found, object, list };
                 Box::pin(self.answer_by_list(parted, action)).await.map(Some)
             }
-            (What::Nothing, Action::Fill { fwd, .. }) => {
+            (Lookup::Miss { .. }, Action::Fill { fwd, .. }) => {
                 let spec = self.asks_for_part(rules);
                 let Some(spec) = spec.filter(|spec| !is_followed(cache, rules, found, *spec))
                 else {
@@ -158,7 +158,7 @@ impl<C: Client> Exchange<'_, C> {
         job.is_background = true;
         let key = job.part.as_ref().map_or(found.name.key, |part| part.key);
         match lease::unpurged(cache, &key, &found.name.text, job.purge_epoch) {
-            Lease::Leader(at) if lookup::has_changed(cache, found) => lease::give_up(cache, at),
+            Lease::Leader(at) if cache.has_changed(found) => lease::give_up(cache, at),
             Lease::Leader(at) => drop(fill::start(self.context, cache, at, job)),
             Lease::Follow(at) => lease::leave(cache, at),
             Lease::Full => {}

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::cache::hot::HotObject;
-use crate::cache::lookup::{self, What};
+
 use crate::cache::name::Name;
 use crate::policy::rfc9111::partial::{PartList, Stretch};
 
@@ -61,8 +61,8 @@ pub(super) async fn load(
         };
         let listed = list.parts().iter().find(|part| part.id == id);
         let len = listed.map_or(0, |part| part.range.end - part.range.start);
-        match lookup::find(cache, &name.part(id)).await {
-            What::Object(part) if part.body_len == len => {
+        match cache.find_object(&name.part(id)).await {
+            Some(part) if part.body_len == len => {
                 parts.insert(id, part);
             }
             _ => list.strike(id),

@@ -5,7 +5,6 @@
 
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::insert::Entry;
-use crate::cache::lookup;
 use crate::cache::variants::Note;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -53,7 +52,7 @@ impl<C: Client> Exchange<'_, C> {
         let storable = Storable::of(asked, Status(200), &fields, &times, &rules);
         let Ok(Storable { mut lifetimes, omit }) = storable else { return Ok((read, false)) };
         lifetimes.surrogates = self.surrogates(&fields, purge_epoch);
-        let found = lookup::look_up(&cache, &rules.key, scheme, self.request).await;
+        let found = cache.find(&rules.key, scheme, self.request).await;
         // A GET that comes from now on waits for this, and what invalidates it is noted.
         let Some(leased) = Leased::of(&cache, &found, purge_epoch) else {
             return Ok((read, false));

@@ -4,9 +4,8 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::cache::insert::Entry;
-use crate::cache::lookup;
 use crate::cache::name::Name;
-use crate::cache::part_list::{self, Lock};
+use crate::cache::part_list::Lock;
 use crate::cache::variants::Note;
 use crate::http::forward;
 use crate::origin::fetch::Response;
@@ -50,13 +49,13 @@ impl Fill {
     pub(super) async fn revalidated(self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
         let mut object = Rc::clone(stored);
         let cache = Rc::clone(&self.lease.cache);
-        let lock = match part_list::is_list(stored) {
+        let lock = match stored.is_part_list() {
             true => Lock::take(&cache, &entry.name).await,
             false => None,
         };
         // A list that has grown meanwhile, or became a whole, is not to be as it was.
-        let is_other = part_list::is_list(stored)
-            && (lock.is_none() || lookup::has_changed(&cache, &self.job.found));
+        let is_other =
+            stored.is_part_list() && (lock.is_none() || cache.has_changed(&self.job.found));
         self.doom_if_purged(&entry);
         if !self.lease.is_doomed() && !is_other {
             let note = Note::of(&entry);

@@ -4,7 +4,6 @@
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
-use crate::cache::lookup;
 use crate::http::head::BodyLength;
 use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
@@ -74,7 +73,7 @@ impl<C: Client> Exchange<'_, C> {
         error: Option<FetchError>,
     ) -> Option<Result<(), CloseReason>> {
         let cache = self.context.cache.clone()?;
-        let stands = |object: &Rc<HotObject>| lookup::is_current(&cache, object);
+        let stands = |object: &Rc<HotObject>| cache.is_current(object);
         if let Some(stale) = self.on_error.take().filter(stands) {
             return Some(self.hit_stale(&stale).await);
         }

@@ -9,7 +9,7 @@ use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::insert::{self, Entry, Shelf};
 use crate::cache::lease;
-use crate::cache::lookup::{self, What};
+
 use crate::cache::name::Name;
 use crate::cache::part_list::{self, Lock};
 use crate::cache::place;
@@ -33,8 +33,8 @@ pub(super) async fn put_together(cache: Rc<Cache>, primary: Name, name: Name) {
     };
     let filling = Filling { cache: &cache, at };
     let shelf = Shelf::new(Rc::clone(&cache), at.id());
-    let What::Object(listed) = lookup::find(&cache, &name).await else { return };
-    let Some(mut list) = part_list::read(&listed).filter(|_| part_list::is_list(&listed)) else {
+    let Some(listed) = cache.find_object(&name).await else { return };
+    let Some(mut list) = part_list::read(&listed).filter(|_| listed.is_part_list()) else {
         return;
     };
     let Some(length) = list.length().filter(|length| *length <= WHOLE_BYTES_MAX) else { return };
@@ -92,7 +92,7 @@ async fn write(
     }
     shelf.room_for(length).await;
     let Some(_lock) = Lock::take(filling.cache, &entry.name).await else { return Ok(false) };
-    if filling.is_doomed() || !lookup::is_current(filling.cache, listed) {
+    if filling.is_doomed() || !filling.cache.is_current(listed) {
         return Ok(false);
     }
     shelf.publish(entry, writer).map(|_| true)

@@ -1,15 +1,18 @@
 //! A hot object: a copy of what is stored, ready to be sent, and what it was copied from.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use crate::cache::files::store::Object;
 use crate::cache::hot::large::LargeBody;
 use crate::cache::hot::rendered_head::{Face, TAIL_ROOM};
 use crate::cache::index::slot::SlotRef;
+use crate::cache::name::{MARKER_STATUS, Marker, PART_STATUS};
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
+use crate::policy::key::vary::VaryNames;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 
@@ -160,6 +163,27 @@ impl HotObject {
             // What was rendered for those who did not say is rendered anew.
             self.rendered.borrow_mut().start = 0;
         }
+    }
+
+    /// What chooses among the variants of its key, if it is no response but their marker.
+    pub(crate) fn marker(&self) -> Option<Marker> {
+        let names = self.chosen_by()?.clone();
+        Some(Marker { names, mark: self.with_body(|mark| Rc::from(mark)) })
+    }
+
+    /// The names in [`Self::marker`].
+    pub(crate) fn chosen_by(&self) -> Option<&VaryNames> {
+        self.lifetimes.vary.as_ref().filter(|_| self.is_marker())
+    }
+
+    /// Whether it is no response, but a marker or a list of variants.
+    pub(crate) fn is_marker(&self) -> bool {
+        self.status == MARKER_STATUS
+    }
+
+    /// Whether it is no response, but a part or the list of the parts of its key.
+    pub(crate) fn is_part_list(&self) -> bool {
+        self.status == PART_STATUS
     }
 
     /// Its age in seconds, RFC 9111 section 4.2.3.

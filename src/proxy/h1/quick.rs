@@ -6,8 +6,6 @@ use std::rc::Rc;
 use crate::cache::Cache;
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::index::slot::SlotRef;
-use crate::cache::lookup;
-use crate::cache::part_list;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::path;
@@ -54,8 +52,8 @@ pub fn answer_raw(
     let hot = cache.hot.borrow();
     let Some(alias) = hot.find_raw(link.connection().front.lane, raw) else { return Ok(Quick::No) };
     let now_s = reactor::now().unix_s();
-    let has_marker = alias.marker.is_none_or(|marker| lookup::is_in_use(cache, marker));
-    if !has_marker || !alias.object.is_fresh(now_s) || !lookup::is_current(cache, &alias.object) {
+    let has_marker = alias.marker.is_none_or(|marker| cache.is_in_use(marker));
+    if !has_marker || !alias.object.is_fresh(now_s) || !cache.is_current(&alias.object) {
         return Ok(Quick::No);
     }
     give(context, link, &alias.head, &alias.object, now_s, is_last)?;
@@ -108,11 +106,8 @@ fn full_hit(
     if decide::may_look_up(head, rules).is_err() || rules.report.key {
         return None;
     }
-    let (object, marker) = lookup::look_up_hot(cache, &rules.key, scheme, head)?;
-    if !matches!(object.body, Body::Memory)
-        || lookup::is_marker(&object)
-        || part_list::is_list(&object)
-    {
+    let (object, marker) = cache.find_hot(&rules.key, scheme, head)?;
+    if !matches!(object.body, Body::Memory) || object.is_marker() || object.is_part_list() {
         return None;
     }
     let now_s = reactor::now().unix_s();

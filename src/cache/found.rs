@@ -1,0 +1,64 @@
+//! What a look-up found, and where.
+
+use std::rc::Rc;
+
+use crate::cache::hot::HotObject;
+use crate::cache::index::slot::SlotRef;
+use crate::cache::name::{Marker, Name};
+use crate::policy::decide::Cached;
+
+/// What a look-up for a request found, and where.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The key before Vary.
+    pub primary: Name,
+    /// Where the answer to this request is, or would be.
+    pub name: Name,
+    /// What chooses among variants, if the key has any.
+    pub marker: Option<Marker>,
+    /// What is there.
+    pub lookup: Lookup,
+}
+
+impl Found {
+    /// As the policy sees it.
+    pub fn held(&self) -> Cached<'_> {
+        match &self.lookup {
+            Lookup::Miss { .. } => Cached::Miss { has_variants: self.marker.is_some() },
+            Lookup::HitForMiss => Cached::HitForMiss,
+            Lookup::Hit(object) => Cached::Stored(&object.lifetimes),
+        }
+    }
+
+    /// The stored response, fresh or stale, if there is one.
+    pub fn object(&self) -> Option<&Rc<HotObject>> {
+        match &self.lookup {
+            Lookup::Hit(object) => Some(object),
+            Lookup::Miss { .. } | Lookup::HitForMiss => None,
+        }
+    }
+
+    /// Whether the only thing that is stored here was purged.
+    pub fn is_purged(&self) -> bool {
+        matches!(self.lookup, Lookup::Miss { purged: Some(_) })
+    }
+}
+
+/// What is stored under a name.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// Nothing that counts.
+    Miss {
+        /// What is there was purged.
+        purged: Option<SlotRef>,
+    },
+    /// A note that the answer is not to be stored, so that no request waits for another's.
+    HitForMiss,
+    /// A response, fresh or stale.
+    Hit(Rc<HotObject>),
+}
+
+impl Lookup {
+    /// Nothing is stored.
+    pub const NOTHING: Self = Self::Miss { purged: None };
+}
