@@ -138,7 +138,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What epoll_ctl(2) says.
+    /// The error of epoll_ctl(2).
     pub fn poll_ready(
         &self,
         direction: Direction,
