@@ -435,32 +435,9 @@ fn a_cache_that_is_off_is_absent() {
 /// Texts similar to a configuration: its keys, values and punctuation in any order.
 fn near_configurations() -> impl Strategy<Value = String> {
     let keys = schema::DIRECTIVES.iter().map(|row| format!("{}: ", row.key));
-    let values = [
-        "off",
-        "5s",
-        "1 GiB",
-        "a",
-        "*.b",
-        "[",
-        "]",
-        "{",
-        "}",
-        ", ",
-        "\n",
-        "\n  - ",
-        "- ",
-        "&x ",
-        "*x",
-        "10.0.0.1:80",
-        "/",
-        "unix:/s",
-        "65",
-        "\"",
-        "\n    ",
-        "~",
-        "<<: ",
-    ];
-    let words: Vec<String> = keys.chain(values.map(str::to_owned)).collect();
+    let values = "off|5s|1 GiB|a|*.b|[|]|{|}|, |\n|\n  - |- |\
+                  &x |*x|10.0.0.1:80|/|unix:/s|65|\"|\n    |~|<<: ";
+    let words: Vec<String> = keys.chain(values.split('|').map(str::to_owned)).collect();
     proptest::collection::vec(proptest::sample::select(words), 0..40)
         .prop_map(|words| words.concat())
 }
