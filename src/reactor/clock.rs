@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::base::time::Now;
 
-/// What time it is.
+/// The clock of a reactor.
 pub(super) struct Clock {
     now: Cell<Now>,
     /// The time moves by [`Clock::jump_to`] alone; only in tests.
