@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 mod objects;
 
 use ktrix::cache::fills::state::FillState;
-use ktrix::cache::fills::{Fills, Lease};
+use ktrix::cache::fills::{Fills, LeaseResult};
 use ktrix::cache::index::Index;
 use ktrix::cache::index::slot::{NewSlot, SlotView, State};
 use ktrix::policy::key::{Key, key_of};
@@ -101,13 +101,13 @@ fn child_writer() {
 /// One of four keys, so that all processes meet at them.
 fn lead_or_follow(fills: &Fills, key: &Key, seat: usize) {
     match fills.lease(key, seat, 0) {
-        Lease::Leader(at) => {
+        LeaseResult::Leader(at) => {
             fills.head_ready(at, Some(10));
             fills.progress(at, 10);
             fills.done(at);
         }
-        Lease::Follow(at) => fills.unfollow(at, seat),
-        Lease::Full => {}
+        LeaseResult::Follow(at) => fills.unfollow(at, seat),
+        LeaseResult::Full => {}
     }
 }
 
@@ -226,7 +226,9 @@ fn check_index(index: &Index) {
 
 fn check_fills(fills: &Fills) {
     for n in 0..4 {
-        let Lease::Leader(at) = fills.lease(&key(n), 0, 0) else { panic!("a fill stayed open") };
+        let LeaseResult::Leader(at) = fills.lease(&key(n), 0, 0) else {
+            panic!("a fill stayed open")
+        };
         assert!(!fills.has_followers(at));
         fills.failed(at, 7);
         assert_eq!(fills.state(at), FillState::Failed { code: 7 });

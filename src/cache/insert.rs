@@ -1,4 +1,4 @@
-//! Putting answers into the cache: files written, named and shown in the index, in this order.
+//! Storing: files written, named and shown in the index, in this order.
 
 use std::io;
 use std::ops::Range;
@@ -10,11 +10,12 @@ use crate::cache::files::store::Object;
 use crate::cache::files::writer::Writer;
 use crate::cache::found::Found;
 use crate::cache::hot::{Body, HotObject};
-use crate::cache::index::Index;
-use crate::cache::index::slot::{self, NewSlot, SlotRef, State};
+use crate::cache::index::slot::{NewSlot, SlotRef, State};
+use crate::cache::lease::Lease;
 use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place;
+use crate::cache::shared::Shared;
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
@@ -26,22 +27,22 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::reactor::{self, scratch, timer};
 
 /// How long a key is remembered as not to be stored, in seconds.
-pub const PASS_S: u64 = 60;
+pub(crate) const PASS_S: u64 = 60;
 
 /// As [`PASS_S`], where the disk was at fault: there may be room again soon.
-pub const PASS_REFUSED_S: u64 = 5;
+pub(crate) const PASS_REFUSED_S: u64 = 5;
 
 /// The longest that a whole file waits for room in the index, in milliseconds, and how often it
 /// looks.
 const ROOM_WAIT_MS: u64 = 500;
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
-/// What of a body in memory is written in one go.
+/// The bytes of a body in memory that are written in one go.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// An answer without its body, as it is to be stored.
+/// A response without its body, as it is to be stored.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct NewObject {
     /// Where.
     pub name: Name,
     /// Its status.
@@ -52,22 +53,28 @@ pub struct Entry {
     pub lifetimes: Lifetimes,
 }
 
-/// The cache, for one fill.
-#[derive(Debug)]
-pub struct Shelf {
-    cache: Rc<Cache>,
-    /// The fill's number, and the name of its file while it is being written.
-    id: u64,
-}
-
-impl Shelf {
-    /// The cache, for the fill of this number.
-    pub fn new(cache: Rc<Cache>, id: u64) -> Self {
-        Self { cache, id }
+impl NewObject {
+    /// A marker, a list of variants: an object of the cache's own, which no purge names by a tag.
+    pub(super) fn note(name: Name, vary: Option<VaryNames>, purge_epoch: u64) -> Self {
+        let lifetimes = Lifetimes {
+            received_s: reactor::now().unix_s(),
+            vary,
+            surrogates: SurrogateKeys::untagged(purge_epoch),
+            ..Lifetimes::default()
+        };
+        Self { name, status: MARKER_STATUS, fields: Fields::new(), lifetimes }
     }
 
-    /// Where an answer belongs. Writes the marker first when the key has variants.
-    pub fn place(
+    /// With its body in memory; without a slot only the readers of its fill see it.
+    pub fn with_body(self, slot: Option<SlotRef>, body: &[u8]) -> HotObject {
+        let Self { name, status, fields, lifetimes } = self;
+        HotObject::in_memory(name.key, slot, status, lifetimes, fields, body)
+    }
+}
+
+impl Lease {
+    /// The name that a response belongs under. Writes the marker first when the key has variants.
+    pub fn resolve_name(
         &self,
         found: &Found,
         request: &Fields,
@@ -86,50 +93,47 @@ impl Shelf {
     }
 
     /// Begins the fill's file, which followers in other workers find by the fill's number.
-    pub fn begin(&self, entry: &Entry, body_len: Option<u64>) -> io::Result<Writer> {
-        let mut head = Vec::with_capacity(entry.fields.wire_len());
-        entry.fields.write_to(&mut head);
+    pub fn begin(&self, new: &NewObject, body_len: Option<u64>) -> io::Result<Writer> {
+        let mut head = Vec::with_capacity(new.fields.wire_len());
+        new.fields.write_to(&mut head);
         let mut meta = Vec::new();
-        meta::encode(&entry.lifetimes, &mut meta);
-        let (text, status) = (&entry.name.text, entry.status.0);
-        self.cache.shared.store.begin(self.id, text, &meta, status, &head, body_len)
-    }
-
-    /// Has room made for what is being written, while it is being written.
-    pub fn announce(&self, total: Option<u64>) {
-        if !self.cache.shared.index.has_room(total.unwrap_or(0)) {
-            self.cache.wake_keeper();
-        }
-    }
-
-    /// Waits for a moment, if it must, until there is room for an object of so many bytes.
-    pub async fn room_for(&self, bytes: u64) {
-        let until_ms = reactor::now().mono_ms() + ROOM_WAIT_MS;
-        while !self.cache.shared.index.has_room(bytes) && reactor::now().mono_ms() < until_ms {
-            self.cache.wake_keeper();
-            timer::sleep(ROOM_PAUSE).await;
-        }
+        meta::encode(&new.lifetimes, &mut meta);
+        let store = &self.cache.shared.store;
+        store.begin(self.at.id(), &new.name.text, &meta, new.status.0, &head, body_len)
     }
 
     /// Completes a file, gives it its name, and then shows it in the index.
-    pub fn publish(&self, entry: &Entry, writer: Writer) -> io::Result<SlotRef> {
-        self.publish_as(entry, writer, State::Ready)
-    }
-
-    /// Stores a whole answer and keeps it in the hot tier.
-    pub fn store(&self, entry: Entry, body: &[u8]) -> io::Result<Rc<HotObject>> {
-        let mut writer = self.begin(&entry, Some(body.len() as u64))?;
-        writer.append(body)?;
-        let slot = self.publish(&entry, writer)?;
-        Ok(self.keep_hot(in_memory(entry, Some(slot), body)))
-    }
-
-    /// Stores an object anew under the fields and lifetimes that a 304 has given it.
-    pub async fn store_again(&self, entry: Entry, stored: &HotObject) -> io::Result<Rc<HotObject>> {
-        if matches!(stored.body, Body::Memory) {
-            return stored.with_body(|body| self.store(entry, body));
+    pub fn publish(&self, new: &NewObject, writer: Writer) -> io::Result<SlotRef> {
+        let Shared { index, store, .. } = &*self.cache.shared;
+        let slot = NewSlot::of(new.name.key, new.status, &new.lifetimes);
+        let published = place::put(index, store, writer.finish()?, &slot);
+        let published = published.map_err(io::Error::other)?;
+        // The keeper watches the disk by itself.
+        let (size_bytes, objects) = (index.size_bytes(), index.n_objects_max());
+        let limits = Limits { size_bytes, objects, free_bytes_min: 0 };
+        let level = Level { bytes: index.bytes(), objects: index.objects(), free_bytes: None };
+        if limits.wants_room(&level, false) {
+            self.cache.wake_keeper();
         }
-        let mut writer = self.begin(&entry, Some(stored.body_len))?;
+        Ok(published.slot)
+    }
+
+    /// Stores a whole response and keeps it in the hot tier.
+    pub fn insert(&self, new: NewObject, body: &[u8]) -> io::Result<Rc<HotObject>> {
+        let slot = self.write(&new, body)?;
+        Ok(self.cache.keep_hot(new.with_body(Some(slot), body)))
+    }
+
+    /// Stores an object again under the fields and lifetimes that a 304 has given it.
+    pub async fn store_again(
+        &self,
+        new: NewObject,
+        stored: &HotObject,
+    ) -> io::Result<Rc<HotObject>> {
+        if matches!(stored.body, Body::Memory) {
+            return stored.with_body(|body| self.insert(new, body));
+        }
+        let mut writer = self.begin(&new, Some(stored.body_len))?;
         while writer.written() < stored.body_len {
             let rest = writer.written()..stored.body_len;
             match &stored.body {
@@ -139,46 +143,43 @@ impl Shelf {
             }
             reactor::yield_now().await;
         }
-        let slot = self.publish(&entry, writer)?;
-        let opened = self.cache.shared.store.open_object(&entry.name.key, &entry.name.text);
+        let slot = self.publish(&new, writer)?;
+        let opened = self.cache.shared.store.open_object(&new.name.key, &new.name.text);
         let file = opened.map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
-        let Entry { name, status, fields, lifetimes } = entry;
+        let NewObject { name, status, fields, lifetimes } = new;
         let hot = HotObject::in_file(name.key, Some(slot), status, lifetimes, fields, file);
-        Ok(self.keep_hot(hot))
+        Ok(self.cache.keep_hot(hot))
     }
 
-    /// Remembers for `for_s` seconds that a key is not to be stored, and forgets what was stored
-    /// under it.
-    pub fn note_pass(&self, key: &Key, for_s: u64) {
-        self.forget(key);
-        let slot = pass_slot(*key, reactor::now().unix_s(), for_s);
-        // Without the note the next request waits for an answer that it cannot share, and no more.
-        let _ = self.cache.shared.index.publish(&slot);
-    }
-
-    /// Forgets what is stored under a key.
-    pub fn forget(&self, key: &Key) {
-        place::discard(&self.cache.shared.index, &self.cache.shared.store, key, None);
-    }
-
-    /// Says, once for all workers, that what should be stored cannot be.
-    pub fn refused(&self, error: &io::Error) {
-        self.cache.wake_keeper();
-        if self.cache.shared.fills.may_say_refused(reactor::now().unix_s()) {
-            ::log::warn!("cannot store in the cache: {error}; answers are passed on unstored");
+    /// Ends the fill after something was stored for what was found, or could not be; says whether
+    /// it is there to be found.
+    pub fn stored(self, found: &Found, stored: io::Result<()>) -> bool {
+        if let Err(error) = &stored {
+            self.cache.refused(error);
         }
+        let is_stored = !self.remove_if_doomed(found) && stored.is_ok();
+        if is_stored {
+            self.done();
+        }
+        is_stored
     }
 
-    /// Stores a note of the cache's own.
-    pub(super) fn write_note(&self, entry: &Entry, body: &[u8], state: State) -> io::Result<()> {
-        let mut writer = self.begin(entry, Some(body.len() as u64))?;
+    /// Takes back what was stored for what was found, if something made it untrue at that very
+    /// moment; says whether it did.
+    pub fn remove_if_doomed(&self, found: &Found) -> bool {
+        let is_doomed = self.is_doomed();
+        if is_doomed {
+            self.cache.remove(&found.primary.key);
+            self.cache.remove(&found.name.key);
+        }
+        is_doomed
+    }
+
+    /// Writes and publishes a file with this body.
+    pub(super) fn write(&self, new: &NewObject, body: &[u8]) -> io::Result<SlotRef> {
+        let mut writer = self.begin(new, Some(body.len() as u64))?;
         writer.append(body)?;
-        self.publish_as(entry, writer, state).map(drop)
-    }
-
-    /// The cache that it is in.
-    pub(super) fn cache(&self) -> &Cache {
-        &self.cache
+        self.publish(new, writer)
     }
 
     fn write_marker(
@@ -187,52 +188,63 @@ impl Shelf {
         names: &VaryNames,
         purge_epoch: u64,
     ) -> io::Result<Marker> {
-        let mark: Rc<[u8]> = format!("{:x}", self.id).into_bytes().into();
-        let lifetimes = Lifetimes {
-            received_s: reactor::now().unix_s(),
-            vary: Some(names.clone()),
-            surrogates: SurrogateKeys::untagged(purge_epoch),
-            ..Lifetimes::default()
-        };
-        let entry = Entry {
-            name: primary.clone(),
-            status: MARKER_STATUS,
-            fields: Fields::new(),
-            lifetimes,
-        };
-        self.write_note(&entry, &mark, State::Vary)?;
+        let mark: Rc<[u8]> = format!("{:x}", self.at.id()).into_bytes().into();
+        let new = NewObject::note(primary.clone(), Some(names.clone()), purge_epoch);
+        self.write(&new, &mark)?;
         Ok(Marker { names: names.clone(), mark })
     }
+}
 
-    fn publish_as(&self, entry: &Entry, writer: Writer, state: State) -> io::Result<SlotRef> {
-        let cache = &self.cache;
-        let finished = writer.finish()?;
-        let slot = new_slot(entry, state);
-        let published = place::put(&cache.shared.index, &cache.shared.store, finished, &slot);
-        let published = published.map_err(io::Error::other)?;
-        if wants_room(&cache.shared.index) {
-            cache.wake_keeper();
+impl Cache {
+    /// Has the keeper make room for what is being written.
+    pub(crate) fn announce(&self, total: Option<u64>) {
+        if !self.shared.index.has_room(total.unwrap_or(0)) {
+            self.wake_keeper();
         }
-        Ok(published.slot)
+    }
+
+    /// Waits for a moment, if it must, until there is room for an object of so many bytes.
+    pub(crate) async fn room_for(&self, bytes: u64) {
+        let until_ms = reactor::now().mono_ms() + ROOM_WAIT_MS;
+        while !self.shared.index.has_room(bytes) && reactor::now().mono_ms() < until_ms {
+            self.wake_keeper();
+            timer::sleep(ROOM_PAUSE).await;
+        }
+    }
+
+    /// Remembers for `for_s` seconds that a key is not to be stored, and removes what is stored
+    /// under it.
+    pub(crate) fn note_pass(&self, key: &Key, for_s: u64) {
+        self.remove(key);
+        let received_s = reactor::now().unix_s();
+        let mut lifetimes = Lifetimes { received_s, ..Lifetimes::default() };
+        lifetimes.fresh_until_s = received_s + for_s;
+        lifetimes.swr_until_s = lifetimes.fresh_until_s;
+        lifetimes.sie_until_s = lifetimes.fresh_until_s;
+        // Without the note the next request waits for an answer that it cannot share, and no more.
+        let note = NewSlot::of(*key, Status(0), &lifetimes);
+        let _ = self.shared.index.publish(&NewSlot { state: State::Pass, ..note });
+    }
+
+    /// Says, once for all workers, that what should be stored cannot be.
+    pub(crate) fn refused(&self, error: &io::Error) {
+        self.wake_keeper();
+        if self.shared.fills.may_say_refused(reactor::now().unix_s()) {
+            ::log::warn!("cannot store in the cache: {error}; answers are passed on unstored");
+        }
     }
 
     fn keep_hot(&self, hot: HotObject) -> Rc<HotObject> {
         let object = Rc::new(hot);
-        self.cache.hot.borrow_mut().insert(Rc::clone(&object));
+        self.hot.borrow_mut().insert(Rc::clone(&object));
         object
     }
 }
 
-/// What of a body in memory is written at a time, from `at` on.
+/// The bytes of a body in memory that are written at a time, from `at` on.
 fn piece(body: &[u8], at: u64) -> &[u8] {
     let rest = body.get(at as usize..).unwrap_or_default();
     rest.get(..PIECE_BYTES).unwrap_or(rest)
-}
-
-/// An answer as a hot object; without a slot it is good only for those who wait for it.
-pub fn in_memory(entry: Entry, slot: Option<SlotRef>, body: &[u8]) -> HotObject {
-    let Entry { name, status, fields, lifetimes } = entry;
-    HotObject::in_memory(name.key, slot, status, lifetimes, fields, body)
 }
 
 /// Appends the beginning of a range of an object's body to a file; says how much of it.
@@ -246,54 +258,4 @@ pub fn copy_part(object: &Object, range: Range<u64>, writer: &mut Writer) -> io:
             n_read => writer.append(&scratch[..n_read]).map(|()| n_read as u64),
         }
     })
-}
-
-/// Whether the keeper should make room; the disk it watches by itself.
-fn wants_room(index: &Index) -> bool {
-    let limits = Limits {
-        size_bytes: index.size_bytes(),
-        objects: index.n_objects_max(),
-        free_bytes_min: 0,
-    };
-    let level = Level { bytes: index.bytes(), objects: index.objects(), free_bytes: None };
-    limits.wants_room(&level, false)
-}
-
-/// A slot; lengths and stamp are the file's and filled in from it.
-fn new_slot(entry: &Entry, state: State) -> NewSlot {
-    let lifetimes = &entry.lifetimes;
-    let flag = |is_set, flag| if is_set { flag } else { 0 };
-    NewSlot {
-        key: entry.name.key,
-        state,
-        flags: flag(lifetimes.must_revalidate, slot::MUST_REVALIDATE)
-            | flag(lifetimes.no_cache, slot::NO_CACHE),
-        status: entry.status.0,
-        stored_s: lifetimes.received_s,
-        fresh_until_s: lifetimes.fresh_until_s,
-        swr_until_s: lifetimes.swr_until_s,
-        sie_until_s: lifetimes.sie_until_s,
-        age_s: lifetimes.age_s,
-        head_len: 0,
-        body_len: 0,
-        stamp: 0,
-    }
-}
-
-fn pass_slot(key: Key, now_s: u64, for_s: u64) -> NewSlot {
-    let until_s = now_s + for_s;
-    NewSlot {
-        key,
-        state: State::Pass,
-        flags: 0,
-        status: 0,
-        stored_s: now_s,
-        fresh_until_s: until_s,
-        swr_until_s: until_s,
-        sie_until_s: until_s,
-        age_s: 0,
-        head_len: 0,
-        body_len: 0,
-        stamp: 0,
-    }
 }

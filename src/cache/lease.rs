@@ -1,38 +1,102 @@
-//! The right to fill a key, which ends with whoever holds it.
+//! The right to fill a key, and the following of those who have it.
 //!
 //! However a fill ends, cancelled included, its place in the shared table is given up by the drop
 //! of its lease; after a SIGKILL the master does it.
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
-use crate::cache::fills::{self, FillAt, Fills};
+use crate::cache::fills::state::FillState;
+use crate::cache::fills::{FillAt, Fills, LeaseResult};
+use crate::cache::found::Found;
+use crate::cache::name::Name;
 use crate::cache::worker::Cache;
 use crate::policy::key::Key;
 use crate::policy::purge::surrogate::SurrogateKeys;
+use crate::reactor::timer;
 use crate::shared::wake::Seats;
 
-/// Asks for the fill of a key, of what has this key text. One that was purged since its origin was
-/// asked is not followed: who asks after a purge is answered with what was asked for after it.
-pub fn unpurged(cache: &Cache, key: &Key, text: &[u8], purge_epoch: u64) -> fills::Lease {
-    loop {
-        let lease = cache.shared.fills.lease(key, cache.seat, purge_epoch);
-        let fills::Lease::Follow(at) = lease else { return lease };
-        let surrogates =
-            SurrogateKeys::untagged(cache.shared.fills.purge_epoch(at).unwrap_or(purge_epoch));
-        if cache.is_unpurged(text, &surrogates) {
-            return lease;
+/// A follower of another worker's fill looks for itself at least this often, in case that the
+/// worker died together with those who would have told.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What asking for the fill of a key led to.
+#[derive(Debug)]
+pub enum LeadOrFollow {
+    /// The key is this worker's to fill.
+    Lead(Lease),
+    /// It is being filled.
+    Follow(Follower),
+    /// The cache has changed since the look-up: look again.
+    Changed,
+    /// No fill can be added to the shared table.
+    Full,
+}
+
+impl LeadOrFollow {
+    /// The lease, for a caller that only wants to lead.
+    pub fn lead(self) -> Option<Lease> {
+        match self {
+            Self::Lead(lease) => Some(lease),
+            Self::Follow(_) | Self::Changed | Self::Full => None,
         }
-        // It is led on for those who follow already; the next lease passes it over.
-        cache.shared.fills.doom_at(at);
-        leave(cache, at);
     }
 }
 
-/// Follows a fill no more, unless an exchange of this worker does.
-pub fn leave(cache: &Cache, at: FillAt) {
-    if !cache.remote.borrow().contains_key(&at) {
-        cache.shared.fills.unfollow(at, cache.seat);
+impl Cache {
+    /// Asks for the fill of what a look-up found, under `key`: that of its name, or one beside it.
+    /// The origin is asked after the purge `purge_epoch`.
+    ///
+    /// A fill that was purged since its origin was asked is not followed: a request that comes after
+    /// a purge gets an answer that was asked for after it.
+    pub fn lead_or_follow(
+        self: &Rc<Self>,
+        found: &Found,
+        key: &Key,
+        purge_epoch: u64,
+    ) -> LeadOrFollow {
+        loop {
+            match self.lease(key, purge_epoch) {
+                LeadOrFollow::Follow(follower) if self.is_doomed_by_purge(&follower, found) => {}
+                LeadOrFollow::Lead(_) if self.has_changed(found) => return LeadOrFollow::Changed,
+                other => return other,
+            }
+        }
+    }
+
+    /// Asks for the fill of a key, whatever is stored or was purged.
+    pub(super) fn lease(self: &Rc<Self>, key: &Key, purge_epoch: u64) -> LeadOrFollow {
+        let cache = Rc::clone(self);
+        match self.shared.fills.lease(key, self.seat, purge_epoch) {
+            LeaseResult::Leader(at) => {
+                LeadOrFollow::Lead(Lease { cache, at, is_ended: Cell::new(false) })
+            }
+            LeaseResult::Follow(at) => LeadOrFollow::Follow(Follower::new(cache, at)),
+            LeaseResult::Full => LeadOrFollow::Full,
+        }
+    }
+
+    /// Dooms a fill if a purge names it: nobody else is to join it, and it is not stored. Those who
+    /// follow it already get their answer.
+    pub(crate) fn doom_if_purged(
+        &self,
+        at: FillAt,
+        name: &Name,
+        surrogates: &SurrogateKeys,
+    ) -> bool {
+        let is_purged = !self.is_unpurged(&name.text, surrogates);
+        if is_purged {
+            self.shared.fills.doom_at(at);
+        }
+        is_purged
+    }
+
+    fn is_doomed_by_purge(&self, follower: &Follower, found: &Found) -> bool {
+        let epoch = self.shared.fills.purge_epoch(follower.at);
+        epoch.is_some_and(|epoch| {
+            self.doom_if_purged(follower.at, &found.name, &SurrogateKeys::untagged(epoch))
+        })
     }
 }
 
@@ -48,11 +112,6 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The lease of the place `at`, which the shared table gave this worker.
-    pub fn new(cache: &Rc<Cache>, at: FillAt) -> Self {
-        Self { cache: Rc::clone(cache), at, is_ended: Cell::new(false) }
-    }
-
     /// The file can be opened; its body's length, if that is known.
     pub fn head_ready(&self, total: Option<u64>) {
         self.cache.wake(self.cache.shared.fills.head_ready(self.at, total));
@@ -106,7 +165,49 @@ impl Drop for Lease {
     }
 }
 
-/// Gives back a lease that was taken for nothing: who followed in the meantime looks again.
-pub fn give_up(cache: &Cache, at: FillAt) {
-    cache.wake(cache.shared.fills.failed(at, 0));
+/// This worker follows a fill of another: it is woken at progress as long as one of these lives.
+#[derive(Debug)]
+pub struct Follower {
+    cache: Rc<Cache>,
+    /// The fill's place in the shared table.
+    pub at: FillAt,
+}
+
+impl Follower {
+    /// Counts a follower that the shared table has entered.
+    fn new(cache: Rc<Cache>, at: FillAt) -> Self {
+        *cache.followed.borrow_mut().entry(at).or_default() += 1;
+        Self { cache, at }
+    }
+
+    /// How far the fill is.
+    pub fn state(&self) -> FillState {
+        self.cache.shared.fills.state(self.at)
+    }
+
+    /// For [`Self::after`]: read it before [`Self::state`].
+    pub fn version(&self) -> u64 {
+        self.cache.remote_event.version()
+    }
+
+    /// Waits until the fill may have gone on since this version.
+    pub async fn after(&self, version: u64) {
+        let event = self.cache.remote_event.after(version);
+        if timer::timeout(LOOK_AGAIN, event).await.is_err() {
+            // The caller looks again at what this may have changed.
+            self.cache.shared.fills.state_checked(self.at);
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut followed = self.cache.followed.borrow_mut();
+        let Some(n) = followed.get_mut(&self.at) else { return };
+        *n -= 1;
+        if *n == 0 {
+            followed.remove(&self.at);
+            self.cache.shared.fills.unfollow(self.at, self.cache.seat);
+        }
+    }
 }

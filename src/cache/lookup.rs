@@ -14,9 +14,7 @@ use crate::cache::hot::{Body, Hot, HotObject};
 use crate::cache::index::slot::{SlotRef, SlotView, State};
 use crate::cache::load;
 use crate::cache::name::{Marker, Name};
-use crate::cache::place;
 use crate::cache::purge::bucket::PurgeStatus;
-use crate::cache::shared::Shared;
 use crate::cache::worker::Cache;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
@@ -159,9 +157,10 @@ impl Cache {
     fn of_this_key(&self, key: &KeyComponents, lookup: Lookup) -> Lookup {
         match lookup {
             Lookup::Hit(object) if !is_of_key(key, &object) => {
-                let generation = object.slot.map(|slot| slot.generation);
                 self.hot.borrow_mut().remove(&object.key);
-                place::discard(&self.shared.index, &self.shared.store, &object.key, generation);
+                if let Some(slot) = object.slot {
+                    self.remove_slot(&object.key, slot);
+                }
                 Lookup::NOTHING
             }
             lookup => lookup,
@@ -228,9 +227,8 @@ impl Cache {
 
     /// Removes what cannot be used, says so once, and finds nothing.
     fn remove_damaged(&self, name: &Name, slot: &SlotView, why: &str) -> Lookup {
-        let Shared { index, store, .. } = &*self.shared;
-        if place::discard(index, store, &name.key, Some(slot.generation)).is_some() {
-            let path = store.path(&name.key);
+        if self.remove_slot(&name.key, slot.slot_ref()) {
+            let path = self.shared.store.path(&name.key);
             ::log::warn!("cache file {path:?} is not usable ({why}): removed, to be fetched anew");
         }
         Lookup::NOTHING

@@ -22,10 +22,10 @@ pub mod worker;
 pub(crate) mod sample;
 pub mod load;
 pub mod lookup;
+pub mod lease;
 pub mod insert;
 pub mod variants;
 pub mod language;
-pub mod lease;
 pub mod part_list;
 
 pub use crate::cache::shared::Shared;

@@ -7,13 +7,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::{Body, HotObject};
-use crate::cache::insert::{Entry, Shelf};
-use crate::cache::lease;
+use crate::cache::insert::NewObject;
+use crate::cache::lease::Lease;
 
 use crate::cache::name::{Name, PART_STATUS};
-use crate::cache::place;
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
@@ -38,7 +36,7 @@ pub fn fit(object: &HotObject, list: &PartList, extent: Option<Extent>, part: &F
 }
 
 /// Adds a part, which is stored, to the list under `name`, or begins a new one if it is to take
-/// the place of what is there ([`partial::fit`]). `entry` is the part's.
+/// the place of what is there ([`partial::fit`]). `new` is the part's.
 ///
 /// Gives the list as it is now; `None` if the part was not taken in, and is forgotten.
 pub async fn add(
@@ -46,26 +44,24 @@ pub async fn add(
     name: &Name,
     extent: Extent,
     part: Stored,
-    entry: &Entry,
+    new: &NewObject,
     is_doomed: impl Fn() -> bool,
 ) -> Option<PartList> {
-    let forget = |id: u64| {
-        place::discard(&cache.shared.index, &cache.shared.store, &name.part(id).key, None)
-    };
-    let Some(lock) = Lock::take(cache, name).await else {
+    let forget = |id: u64| cache.remove(&name.part(id).key);
+    let Some(lease) = lock(cache, name).await else {
         forget(part.id);
         return None;
     };
-    let mut fields = partial::whole_fields(&entry.fields);
-    let mut lifetimes = entry.lifetimes.clone();
+    let mut fields = partial::whole_fields(&new.fields);
+    let mut lifetimes = new.lifetimes.clone();
     let id = part.id;
     let (mut list, mut out) = (None, Vec::new());
     match cache.find_object(name).await {
         Some(object) if object.is_part_list() => {
             let mut old = read(&object);
-            match old.as_ref().map(|old| fit(&object, old, Some(extent), &entry.fields)) {
+            match old.as_ref().map(|old| fit(&object, old, Some(extent), &new.fields)) {
                 Some(Fit::Joins) => {
-                    fields = partial::combine(&object.fields, &entry.fields);
+                    fields = partial::combine(&object.fields, &new.fields);
                     // No purge up to now names the list, or it would not have been found.
                     lifetimes.surrogates =
                         lifetimes.surrogates.with_tags_of(&object.lifetimes.surrogates);
@@ -92,21 +88,18 @@ pub async fn add(
     let mut text = Vec::new();
     list.encode(&mut text);
     let name = name.clone();
-    let shelf = Shelf::new(Rc::clone(cache), lock.at.id());
     let stored = match is_doomed() {
         true => None,
         false => {
-            let entry = Entry { name, status: PART_STATUS, fields, lifetimes };
-            shelf.store(entry, &text).inspect_err(|error| shelf.refused(error)).ok()
+            let new = NewObject { name, status: PART_STATUS, fields, lifetimes };
+            lease.insert(new, &text).inspect_err(|error| cache.refused(error)).ok()
         }
     };
     if stored.is_none() {
         forget(id);
         return None;
     }
-    out.iter().for_each(|gone| {
-        forget(gone.id);
-    });
+    out.iter().for_each(|gone| forget(gone.id));
     Some(list)
 }
 
@@ -114,42 +107,25 @@ pub async fn add(
 pub fn forget(cache: &Cache, name: &Name, object: &HotObject) {
     let Some(slot) = object.slot else { return };
     cache.hot.borrow_mut().remove(&name.key);
-    let removed =
-        place::discard(&cache.shared.index, &cache.shared.store, &name.key, Some(slot.generation));
-    if removed.is_some() {
+    if cache.remove_slot(&name.key, slot) {
         for part in read(object).iter().flat_map(PartList::parts) {
-            place::discard(&cache.shared.index, &cache.shared.store, &name.part(part.id).key, None);
+            cache.remove(&name.part(part.id).key);
         }
     }
 }
 
-/// The right to change the list under a name, among all workers; ends with its holder.
-pub(crate) struct Lock<'c> {
-    cache: &'c Cache,
-    at: FillAt,
-}
-
-impl<'c> Lock<'c> {
-    /// Takes it; `None` if others have it all the time.
-    pub(crate) async fn take(cache: &'c Cache, name: &Name) -> Option<Self> {
-        let key = name.key.beside(b"list");
-        for _ in 0..TRIES_MAX {
-            match cache.shared.fills.lease(&key, cache.seat, cache.purge_epoch()) {
-                Lease::Leader(at) => return Some(Self { cache, at }),
-                Lease::Follow(at) => lease::leave(cache, at),
-                Lease::Full => {}
-            }
-            // It is held for the time that a small file takes to write.
-            timer::sleep(TRY_AGAIN).await;
+/// The right to change the list under a name, among all workers; `None` if others have it all the
+/// time.
+pub(crate) async fn lock(cache: &Rc<Cache>, name: &Name) -> Option<Lease> {
+    let key = name.key.beside(b"list");
+    for _ in 0..TRIES_MAX {
+        if let Some(lease) = cache.lease(&key, cache.purge_epoch()).lead() {
+            return Some(lease);
         }
-        None
+        // It is held for the time that a small file takes to write.
+        timer::sleep(TRY_AGAIN).await;
     }
-}
-
-impl Drop for Lock<'_> {
-    fn drop(&mut self) {
-        lease::give_up(self.cache, self.at);
-    }
+    None
 }
 
 /// How long a try waits for the next.

@@ -9,19 +9,16 @@ use std::rc::Rc;
 
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
-use crate::cache::index::slot::State;
-use crate::cache::insert::{Entry, Shelf};
-use crate::cache::name::{MARKER_STATUS, Marker, Name, VariantText};
+use crate::cache::insert::NewObject;
+use crate::cache::lease::Lease;
+use crate::cache::name::{Marker, Name, VariantText};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::policy::key::variants::{LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::key::vary::VaryNames;
-use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::codes::is_whole;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::revalidate::confirms;
-use crate::reactor;
 
 /// The other variants of a key than the one that a request selects.
 #[derive(Debug)]
@@ -101,42 +98,37 @@ pub(super) async fn find_whole(cache: &Cache, name: &Name) -> Option<Rc<HotObjec
 
 /// A variant that is about to be stored, for the list of its key.
 #[derive(Debug)]
-pub struct Note {
+pub struct NewVariant {
     text: Rc<[u8]>,
     variant: Variant,
     vary: Option<VaryNames>,
     purge_epoch: u64,
 }
 
-impl Note {
-    /// The note of an answer; `None` if it is no variant.
-    pub fn of(entry: &Entry) -> Option<Self> {
-        let parts = VariantText::of(&entry.name.text)?;
-        let variant = Variant::of(parts.chosen, &entry.fields)?;
-        let vary = entry.lifetimes.vary.clone();
-        let purge_epoch = entry.lifetimes.surrogates.purge_epoch;
-        Some(Self { text: Rc::clone(&entry.name.text), variant, vary, purge_epoch })
+impl NewVariant {
+    /// The variant that a response is; `None` if it is none.
+    pub fn of(new: &NewObject) -> Option<Self> {
+        let parts = VariantText::of(&new.name.text)?;
+        let variant = Variant::of(parts.chosen, &new.fields)?;
+        let vary = new.lifetimes.vary.clone();
+        let purge_epoch = new.lifetimes.surrogates.purge_epoch;
+        Some(Self { text: Rc::clone(&new.name.text), variant, vary, purge_epoch })
     }
 
     /// Enters the variant, now that it is stored, and removes those that are too many.
     ///
     /// # Errors
     /// The list could not be written; it is as it was.
-    pub fn enter(self, shelf: &Shelf) -> io::Result<()> {
+    pub fn enter(self, lease: &Lease) -> io::Result<()> {
         let Some(parts) = VariantText::of(&self.text) else { return Ok(()) };
         let name = parts.list_name();
-        let mut list = read(shelf.cache(), &name);
+        let mut list = read(&lease.cache, &name);
         let Some(gone) = list.enter(self.variant) else { return Ok(()) };
         for variant in gone {
-            shelf.forget(&VariantText { chosen: &variant.chosen, ..parts }.name().key);
+            lease.cache.remove(&VariantText { chosen: &variant.chosen, ..parts }.name().key);
         }
-        let received_s = reactor::now().unix_s();
-        let surrogates = SurrogateKeys::untagged(self.purge_epoch);
-        let lifetimes =
-            Lifetimes { received_s, vary: self.vary, surrogates, ..Lifetimes::default() };
-        let status = MARKER_STATUS;
-        let entry = Entry { name, status, fields: Fields::new(), lifetimes };
-        shelf.write_note(&entry, &list.encode(), State::Vary)
+        let new = NewObject::note(name, self.vary, self.purge_epoch);
+        lease.write(&new, &list.encode()).map(drop)
     }
 }
 

@@ -6,8 +6,13 @@ use std::rc::Rc;
 
 use crate::cache::fills::FillAt;
 use crate::cache::hot::Hot;
+use crate::cache::index::slot::SlotRef;
+use crate::cache::place;
+use crate::cache::purge::{Order, PurgeError};
 use crate::cache::shared::Shared;
 use crate::config::{Admission, CacheConfig};
+use crate::policy::key::Key;
+use crate::reactor;
 use crate::reactor::event::Event;
 use crate::shared::wake::Seats;
 
@@ -19,13 +24,13 @@ pub struct Cache {
     /// This worker's hot tier.
     pub(crate) hot: RefCell<Hot>,
     /// How many exchanges of this worker follow a fill of another.
-    pub(crate) remote: RefCell<HashMap<FillAt, usize>>,
+    pub(crate) followed: RefCell<HashMap<FillAt, usize>>,
     /// Posted when a fill of another worker went on.
     pub(crate) remote_event: Event,
     /// This worker's row in the shared tables.
     pub(crate) seat: usize,
     keeper_seat: usize,
-    pub(crate) admission: Admission,
+    admission: Admission,
     object_bytes_max: u64,
 }
 
@@ -42,7 +47,7 @@ impl Cache {
         Self {
             shared,
             hot: RefCell::new(hot),
-            remote: RefCell::default(),
+            followed: RefCell::default(),
             remote_event: Event::default(),
             seat,
             keeper_seat,
@@ -59,6 +64,54 @@ impl Cache {
     /// `cache.object`, in bytes.
     pub fn object_bytes_max(&self) -> u64 {
         self.object_bytes_max
+    }
+
+    /// Purges what is named. What is in the journal is for the keeper to write to the disk and to
+    /// the log.
+    ///
+    /// # Errors
+    ///
+    /// See [`PurgeError`].
+    pub fn purge(&self, order: &Order) -> Result<u64, PurgeError> {
+        let number = self.shared.purges.purge(order, reactor::now().unix_s())?;
+        if !order.who.is_empty() {
+            self.wake_keeper();
+        }
+        Ok(number)
+    }
+
+    /// Removes the object, or the marker of all variants, under a key, and dooms what is being
+    /// fetched for it.
+    pub fn invalidate(&self, key: &Key) {
+        self.hot.borrow_mut().remove(key);
+        // First, so that a fill that is being stored now sees it, or is seen below.
+        self.shared.fills.doom(key);
+        place::forget(&self.shared.index, &self.shared.store, key);
+    }
+
+    /// Removes what is stored under a key.
+    pub fn remove(&self, key: &Key) {
+        place::discard(&self.shared.index, &self.shared.store, key, None);
+    }
+
+    /// Removes this publication under a key, if it is still there; says whether it was.
+    pub(crate) fn remove_slot(&self, key: &Key, slot: SlotRef) -> bool {
+        let Shared { index, store, .. } = &*self.shared;
+        place::discard(index, store, key, Some(slot.generation)).is_some()
+    }
+
+    /// Counts a use of a key that is not stored; says whether it was asked for often enough to be
+    /// stored, as its route wants it, and as a full cache does, for which several waiting clients are
+    /// enough.
+    pub fn admits(&self, key: &Key, uses_min: u32, is_shared: impl FnOnce() -> bool) -> bool {
+        if self.admission == Admission::Off && uses_min <= 1 {
+            return true;
+        }
+        let Shared { index, uses, .. } = &*self.shared;
+        let is_full = index.is_full();
+        let n_before = uses.count(key, is_full);
+        n_before.saturating_add(1) >= uses_min
+            && (!is_full || uses.admits(n_before, self.admission) || is_shared())
     }
 
     /// Wakes the workers of a set of seats.

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use crate::cache::Shared;
 use crate::cache::files::store::Object;
 use crate::cache::index::repair::Mend;
-use crate::cache::index::slot::{self, NewSlot, State};
+use crate::cache::index::slot::NewSlot;
 use crate::cache::maintenance::evict::{Evictor, Limits};
 use crate::cache::maintenance::reconcile::{Orphans, Scrub};
 use crate::cache::maintenance::scrubber::{self, Patrol};
 use crate::cache::maintenance::temp_cleanup::{Ours, Temps};
-use crate::cache::name::MARKER_STATUS;
 use crate::cache::purge::journal::Record;
 use crate::http::status::Status;
 use crate::policy::key::{Key, key_of};
@@ -245,27 +244,7 @@ fn slot_of(key: &Key, object: &Object) -> Option<NewSlot> {
     if key_of(object.key_text()) != *key {
         return None;
     }
-    // What names the fields that choose, or lists the variants, is no answer itself.
-    let state = match Status(object.status()) {
-        MARKER_STATUS => State::Vary,
-        _ => State::Ready,
-    };
-    let flag = |is_set, flag| if is_set { flag } else { 0 };
-    Some(NewSlot {
-        key: *key,
-        state,
-        flags: flag(lifetimes.must_revalidate, slot::MUST_REVALIDATE)
-            | flag(lifetimes.no_cache, slot::NO_CACHE),
-        status: object.status(),
-        stored_s: lifetimes.received_s,
-        fresh_until_s: lifetimes.fresh_until_s,
-        swr_until_s: lifetimes.swr_until_s,
-        sie_until_s: lifetimes.sie_until_s,
-        age_s: lifetimes.age_s,
-        head_len: 0,
-        body_len: 0,
-        stamp: 0,
-    })
+    Some(NewSlot::of(*key, Status(object.status()), &lifetimes))
 }
 
 /// Buckets that one step of mending looks at.

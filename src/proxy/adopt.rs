@@ -2,14 +2,10 @@
 //! a stored GET's answer would be now, so that what is stored is renewed by it, or no longer used
 //! (RFC 9111 section 4.3.5).
 
-use std::io;
 use std::rc::Rc;
 
 use crate::cache::Cache;
-use crate::cache::fills::{FillAt, Lease};
-use crate::cache::found::Found;
-use crate::cache::insert::{Entry, Shelf};
-use crate::cache::lease;
+use crate::cache::insert::NewObject;
 use crate::cache::part_list;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -69,12 +65,12 @@ impl<C: Client> Exchange<'_, C> {
         if is_same && !is_renewed {
             return;
         }
-        let Some(leased) = Leased::of(&cache, &found, purge_epoch) else { return };
-        let shelf = leased.shelf();
+        let lease = cache.lead_or_follow(&found, &found.name.key, purge_epoch).lead();
+        let Some(lease) = lease else { return };
         if !is_same {
             return match is_list {
                 true => part_list::forget(&cache, &found.name, stored),
-                false => shelf.forget(&found.name.key),
+                false => cache.remove(&found.name.key),
             };
         }
         let old = (stored.status, &stored.fields, &stored.lifetimes);
@@ -86,64 +82,12 @@ impl<C: Client> Exchange<'_, C> {
                     surrogates.renewed(&stored.lifetimes.surrogates, &head.fields);
                 omit.apply(&mut fields);
                 let name = found.name.clone();
-                let entry = Entry { name, status: stored.status, fields, lifetimes };
-                leased.end(&found, shelf.store_again(entry, stored).await.map(drop));
+                let new = NewObject { name, status: stored.status, fields, lifetimes };
+                let renewed = lease.store_again(new, stored).await;
+                lease.stored(&found, renewed.map(drop));
             }
-            Err(reason) if reason.is_of_response() => shelf.forget(&found.name.key),
+            Err(reason) if reason.is_of_response() => cache.remove(&found.name.key),
             Err(_) => {}
-        }
-    }
-}
-
-/// The right to write under a key, as a fill has it; given back when dropped.
-pub(super) struct Leased<'c> {
-    cache: &'c Rc<Cache>,
-    at: FillAt,
-    is_done: bool,
-}
-
-impl<'c> Leased<'c> {
-    /// Takes it, unless the key is being filled, or has changed since it was looked up.
-    pub(super) fn of(cache: &'c Rc<Cache>, found: &Found, purge_epoch: u64) -> Option<Self> {
-        match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
-            Lease::Leader(at) => {
-                let leased = Self { cache, at, is_done: false };
-                (!cache.has_changed(found)).then_some(leased)
-            }
-            Lease::Follow(at) => {
-                lease::leave(cache, at);
-                None
-            }
-            Lease::Full => None,
-        }
-    }
-
-    pub(super) fn shelf(&self) -> Shelf {
-        Shelf::new(Rc::clone(self.cache), self.at.id())
-    }
-
-    /// Ends it after something was stored, or could not be; whether it is there to be found.
-    pub(super) fn end(mut self, found: &Found, stored: io::Result<()>) -> bool {
-        let shelf = self.shelf();
-        if let Err(error) = &stored {
-            shelf.refused(error);
-        }
-        // Something made it untrue while it was on its way.
-        if self.cache.shared.fills.is_doomed(self.at) {
-            shelf.forget(&found.primary.key);
-            shelf.forget(&found.name.key);
-            return false;
-        }
-        self.is_done = stored.is_ok();
-        self.is_done
-    }
-}
-
-impl Drop for Leased<'_> {
-    fn drop(&mut self) {
-        match self.is_done {
-            true => self.cache.wake(self.cache.shared.fills.done(self.at)),
-            false => lease::give_up(self.cache, self.at),
         }
     }
 }

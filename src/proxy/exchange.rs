@@ -13,11 +13,9 @@
 use std::rc::Rc;
 
 use crate::cache::Cache;
-use crate::cache::fills::Lease;
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::language;
-use crate::cache::lease;
 use crate::cache::name::Name;
 use crate::cache::variants::Others;
 use crate::http::head::{BodyLength, RequestHead};
@@ -266,16 +264,11 @@ impl<C: Client> Exchange<'_, C> {
         object: &Rc<HotObject>,
     ) {
         let purge_epoch = cache.purge_epoch();
-        match lease::unpurged(cache, &found.name.key, &found.name.text, purge_epoch) {
-            Lease::Leader(at) if cache.has_changed(found) => lease::give_up(cache, at),
-            Lease::Leader(at) => {
-                let mut job =
-                    self.job(cache, rule, rules, found.clone(), Some(object), purge_epoch);
-                job.is_background = true;
-                fill::start(self.context, cache, at, job);
-            }
-            Lease::Follow(at) => lease::leave(cache, at),
-            Lease::Full => {}
+        let lease = cache.lead_or_follow(found, &found.name.key, purge_epoch).lead();
+        if let Some(lease) = lease {
+            let mut job = self.job(cache, rule, rules, found.clone(), Some(object), purge_epoch);
+            job.is_background = true;
+            fill::start(self.context, lease, job);
         }
     }
 

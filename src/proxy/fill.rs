@@ -14,14 +14,11 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::cache::Cache;
 use crate::cache::files::writer::Writer;
-use crate::cache::fills::FillAt;
 use crate::cache::hot::MEMORY_BODY_MAX;
-use crate::cache::insert::{self, Entry, Shelf};
+use crate::cache::insert::{self, NewObject};
 use crate::cache::lease::Lease;
-use crate::cache::variants::{self, Note};
-use crate::config::Admission;
+use crate::cache::variants::{self, NewVariant};
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
@@ -52,11 +49,9 @@ const NEARLY_DONE_BYTES: u64 = 1 << 20;
 const TELL_BYTES: u64 = 64 << 10;
 
 /// Starts the fill of a key whose lease this worker holds.
-pub fn start(context: &Rc<Context>, cache: &Rc<Cache>, at: FillAt, job: Job) -> Rc<LocalFill> {
-    let lease = Lease::new(cache, at);
-    let local = context.fills.add(at);
-    let shelf = Shelf::new(Rc::clone(cache), at.id());
-    let fill = Fill { context: Rc::clone(context), lease, local: Rc::clone(&local), shelf, job };
+pub fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFill> {
+    let local = context.fills.add(lease.at);
+    let fill = Fill { context: Rc::clone(context), lease, local: Rc::clone(&local), job };
     reactor::spawn(fill.run());
     local
 }
@@ -67,7 +62,6 @@ pub(super) struct Fill {
     pub(super) lease: Lease,
     /// The fill as this worker's exchanges see it.
     pub(super) local: Rc<LocalFill>,
-    pub(super) shelf: Shelf,
     pub(super) job: Job,
 }
 
@@ -100,10 +94,10 @@ impl Fill {
             let confirmed = variants::confirmed(cache, name, own, others, &response.head).await;
             if let Some((name, stored)) = confirmed {
                 match self.renewed(&stored, &response) {
-                    Ok(entry) => return self.revalidated(entry, name, &stored).await,
+                    Ok(new) => return self.revalidated(new, name, &stored).await,
                     // It is not to be stored any longer, nor served to others.
                     Err(reason) if reason.is_of_response() && !self.job.has_fresh() => {
-                        self.shelf.forget(&self.job.found.name.key);
+                        self.lease.cache.remove(&self.job.found.name.key);
                     }
                     Err(_) => {}
                 }
@@ -119,9 +113,9 @@ impl Fill {
     }
 
     /// Enters what was stored into the list of its key's variants.
-    pub(super) fn list(&self, note: Option<Note>) {
+    pub(super) fn list(&self, note: Option<NewVariant>) {
         // Without its place there a variant is still found; it is only not asked about.
-        let _ = note.map(|note| note.enter(&self.shelf));
+        let _ = note.map(|note| note.enter(&self.lease));
     }
 
     /// Takes out of what is stored the fields that are for the first client alone.
@@ -143,20 +137,9 @@ impl Fill {
     }
 
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.
-    pub(super) fn doom_if_purged(&self, entry: &Entry) {
-        let cache = &self.lease.cache;
-        if !cache.is_unpurged(&entry.name.text, &entry.lifetimes.surrogates) {
-            cache.shared.fills.doom_at(self.lease.at);
-        }
-    }
-
-    /// Takes back what was stored, if it was made untrue at that very moment.
-    pub(super) fn remove_if_doomed(&self) {
-        if self.lease.is_doomed() {
-            let found = &self.job.found;
-            self.shelf.forget(&found.primary.key);
-            self.shelf.forget(&found.name.key);
-        }
+    pub(super) fn doom_if_purged(&self, new: &NewObject) {
+        let Lease { cache, at, .. } = &self.lease;
+        cache.doom_if_purged(*at, &new.name, &new.lifetimes.surrogates);
     }
 
     /// A response came: it is stored, or it is not.
@@ -183,68 +166,56 @@ impl Fill {
         }
         lifetimes.surrogates = self.surrogates(&response.head.fields);
         self.keep_private(&mut fields, &omit);
-        let name = match self.shelf.place(&job.found, &job.request.fields, &lifetimes) {
+        let name = match self.lease.resolve_name(&job.found, &job.request.fields, &lifetimes) {
             Ok(name) => name,
             Err(error) => {
-                self.shelf.refused(&error);
+                self.lease.cache.refused(&error);
                 return self.pass(PassReason::Store, response, Vec::new());
             }
         };
-        let entry = Entry { name, status: response.head.status, fields, lifetimes };
-        self.take_in(entry, response).await;
+        let new = NewObject { name, status: response.head.status, fields, lifetimes };
+        self.take_in(new, response).await;
     }
 
     /// Stores a response, as a whole or as it comes.
-    pub(super) async fn take_in(self, entry: Entry, mut response: Response) {
-        self.doom_if_purged(&entry);
+    pub(super) async fn take_in(self, new: NewObject, mut response: Response) {
+        self.doom_if_purged(&new);
         let mut body = Vec::new();
         match whole_body(&mut response, &mut body).await {
             Ok(true) if body.len() as u64 > self.object_bytes_max() => {
                 self.pass(PassReason::TooLarge, response, body);
             }
-            Ok(true) => self.store_whole(entry, &body).await,
-            Ok(false) => self.stream(entry, response, body).await,
+            Ok(true) => self.store_whole(new, &body).await,
+            Ok(false) => self.stream(new, response, body).await,
             Err(error) => self.fail(error),
         }
     }
 
-    /// Whether a key was asked for as often as its route wants, and the cache has room for it or is
-    /// to make some: for that, a key that several wait for at once is asked for often enough.
+    /// Whether it is to be stored, for all that the cache knows of the key.
     pub(super) fn is_admitted(&self) -> bool {
-        let (cache, job) = (&self.lease.cache, &self.job);
+        let Self { lease, local, job, .. } = self;
+        let is_shared = || local.n_readers() > 1 || lease.has_followers();
         // What was purged has its place already.
-        if job.renews
+        job.renews
             || job.found.is_purged()
-            || cache.admission == Admission::Off && job.rules.uses_min <= 1
-        {
-            return true;
-        }
-        let is_full = cache.shared.index.is_full();
-        let n_before = cache.shared.uses.count(&job.found.name.key, is_full);
-        if n_before.saturating_add(1) < job.rules.uses_min {
-            return false;
-        }
-        !is_full
-            || cache.shared.uses.admits(n_before, cache.admission)
-            || self.local.n_readers() > 1
-            || self.lease.has_followers()
+            || lease.cache.admits(&job.found.name.key, job.rules.uses_min, is_shared)
     }
 
     /// A whole small response: stored, then given to everybody at once.
-    async fn store_whole(self, entry: Entry, body: &[u8]) {
-        self.doom_if_purged(&entry);
+    async fn store_whole(self, new: NewObject, body: &[u8]) {
+        self.doom_if_purged(&new);
         let object = match self.lease.is_doomed() {
-            true => Rc::new(insert::in_memory(entry, None, body)),
+            true => Rc::new(new.with_body(None, body)),
             false => {
-                let stored = self.shelf.store(entry.clone(), body);
+                let stored = self.lease.insert(new.clone(), body);
                 match stored {
-                    Ok(_) if is_part(&entry) => self.enlist(&entry, body.len() as u64, true).await,
-                    _ => self.list(Note::of(&entry)),
+                    Ok(_) if is_part(&new) => self.enlist(&new, body.len() as u64, true).await,
+                    _ => self.list(NewVariant::of(&new)),
                 }
-                self.remove_if_doomed();
+                self.lease.remove_if_doomed(&self.job.found);
                 stored.unwrap_or_else(|error| {
-                    self.shelf.refused(&error);
-                    Rc::new(insert::in_memory(entry, None, body))
+                    self.lease.cache.refused(&error);
+                    Rc::new(new.with_body(None, body))
                 })
             }
         };
@@ -257,53 +228,53 @@ impl Fill {
     }
 
     /// A larger response: written as it comes, and read by everybody from the file.
-    async fn stream(self, entry: Entry, mut response: Response, mut part: Vec<u8>) {
+    async fn stream(self, new: NewObject, mut response: Response, mut part: Vec<u8>) {
         let total = match response.head.length {
             BodyLength::Known(len) => Some(len),
             _ => None,
         };
         let opened = self
-            .shelf
-            .begin(&entry, total.filter(|_| !is_part(&entry)))
+            .lease
+            .begin(&new, total.filter(|_| !is_part(&new)))
             .and_then(|writer| Ok((writer.file().try_clone()?, writer)));
         let (file, mut writer) = match opened {
             Ok(pair) => pair,
             Err(error) => {
-                self.shelf.refused(&error);
+                self.lease.cache.refused(&error);
                 return self.pass(PassReason::Store, response, part);
             }
         };
         let object = FillObject {
-            name: entry.name.clone(),
-            status: entry.status,
-            fields: entry.fields.clone(),
-            lifetimes: entry.lifetimes.clone(),
+            name: new.name.clone(),
+            status: new.status,
+            fields: new.fields.clone(),
+            lifetimes: new.lifetimes.clone(),
             file,
             body_offset: writer.body_offset(),
             total,
         };
         self.lease.head_ready(total);
-        self.shelf.announce(total);
+        self.lease.cache.announce(total);
         self.local.set(Progress::Streaming(Rc::new(object)));
         match self.pour(&mut writer, &mut response, &mut part).await {
             Ok(()) => {}
-            Err(Spill::Origin(error)) => return self.broken_off(&entry, writer, error).await,
+            Err(Spill::Origin(error)) => return self.broken_off(&new, writer, error).await,
             Err(Spill::Abandoned) => {
-                return self.broken_off(&entry, writer, FetchError::FillLost).await;
+                return self.broken_off(&new, writer, FetchError::FillLost).await;
             }
             Err(spill) => {
                 let mut for_s = insert::PASS_S;
                 if let Spill::Disk(error) = &spill {
-                    self.shelf.refused(error);
+                    self.lease.cache.refused(error);
                     for_s = insert::PASS_REFUSED_S;
                 }
                 return self.unstored(response, part, writer.written(), for_s);
             }
         }
         let bytes = writer.written();
-        self.doom_if_purged(&entry);
+        self.doom_if_purged(&new);
         if !self.lease.is_doomed() {
-            self.shelf.room_for(bytes).await;
+            self.lease.cache.room_for(bytes).await;
         }
         self.lease.settle();
         // What is under the name by now may be newer than what made this untrue: it stays.
@@ -311,16 +282,16 @@ impl Fill {
         let stored = match was_doomed {
             // Who reads the file may still have to learn from it that it is whole.
             true => writer.finish().map(drop),
-            false => self.shelf.publish(&entry, writer).map(drop),
+            false => self.lease.publish(&new, writer).map(drop),
         };
         match stored {
             Ok(()) if was_doomed => {}
-            Ok(()) if is_part(&entry) => self.enlist(&entry, bytes, true).await,
-            Ok(()) => self.list(Note::of(&entry)),
-            Err(error) => self.shelf.refused(&error),
+            Ok(()) if is_part(&new) => self.enlist(&new, bytes, true).await,
+            Ok(()) => self.list(NewVariant::of(&new)),
+            Err(error) => self.lease.cache.refused(&error),
         }
         if !was_doomed {
-            self.remove_if_doomed();
+            self.lease.remove_if_doomed(&self.job.found);
         }
         // Followers take "done" to be after the last byte they were told of.
         self.lease.progress(bytes);
@@ -407,7 +378,7 @@ impl Fill {
     /// fresh, for then what one client got by asking for more than the others ends nothing for them.
     fn note_pass(&self, for_s: u64) {
         if !self.job.has_fresh() {
-            self.shelf.note_pass(&self.job.found.name.key, for_s);
+            self.lease.cache.note_pass(&self.job.found.name.key, for_s);
         }
     }
 

@@ -1,15 +1,13 @@
 //! What a successful unsafe request does to stored responses, RFC 9111 section 4.4.
 
 use crate::cache::Cache;
-use crate::cache::place;
 use crate::cache::purge::Order;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::scheme::Scheme;
-use crate::policy::key::{Key, key_of};
+use crate::policy::key::key_of;
 use crate::policy::purge::surrogate::{self, Kind};
 use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
-use crate::reactor;
 
 /// Forgets what the answer to an unsafe request has made untrue.
 pub fn after(context: &Context, scheme: Scheme, request: &RequestHead, response: &ResponseHead) {
@@ -23,7 +21,7 @@ pub fn after(context: &Context, scheme: Scheme, request: &RequestHead, response:
         &request.target,
         &response.fields,
         |path| &context.router.rules_for(request.host(), path).key,
-        |text| forget(cache, &key_of(text)),
+        |text| cache.invalidate(&key_of(text)),
     );
     forget_groups(cache, scheme, request, response);
 }
@@ -44,15 +42,7 @@ const GROUPS_MAX: usize = 128;
 fn purge(cache: &Cache, kind: Kind, text: Vec<u8>) {
     let (name, who) = (String::new(), String::new());
     let order = Order { kind, text, is_soft: false, name, who };
-    if let Err(error) = cache.shared.purges.purge(&order, reactor::now().unix_s()) {
+    if let Err(error) = cache.purge(&order) {
         ::log::warn!("what an origin invalidated, a {}, stays: {error}", kind.word());
     }
-}
-
-/// Forgets the object, or the marker of all variants, under a key.
-pub fn forget(cache: &Cache, key: &Key) {
-    cache.hot.borrow_mut().remove(key);
-    // First, so that a fill that is being stored now sees it, or is seen below.
-    cache.shared.fills.doom(key);
-    place::forget(&cache.shared.index, &cache.shared.store, key);
 }

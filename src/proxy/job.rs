@@ -9,6 +9,7 @@ use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::origin::fetch::Question;
+use crate::policy::key::Key;
 use crate::policy::rfc9111::hold;
 use crate::policy::rfc9111::rules::Rules;
 
@@ -45,6 +46,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// The key of its lease: what is asked for otherwise than the whole is led beside that.
+    pub fn key(&self) -> Key {
+        self.part.as_ref().map_or(self.found.name.key, |part| part.key)
+    }
+
     /// Whether what is stored keeps its place when the origin answers with this status.
     pub fn outlasts(&self, status: Status) -> bool {
         let Some(stored) = self.found.object() else { return false };

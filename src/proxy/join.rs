@@ -7,13 +7,12 @@
 use std::future::Future;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::cache::Cache;
+use crate::cache::fills::FillAt;
 use crate::cache::fills::state::FillState;
-use crate::cache::fills::{FillAt, Lease};
 use crate::cache::hot::HotObject;
-use crate::cache::lease;
+use crate::cache::lease::{Follower, LeadOrFollow};
 use crate::cache::load::STORED_FIELDS_MAX;
 use crate::cache::name::Name;
 use crate::http::content_range::ContentRange;
@@ -37,12 +36,8 @@ use crate::proxy::job::Job;
 use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
 use crate::proxy::resume;
 use crate::proxy::stored;
-use crate::reactor::{self, timer};
+use crate::reactor;
 use crate::sys::pinned::Race;
-
-/// A follower of another worker's fill looks for itself at least this often, in case that the
-/// worker died together with those who would have told.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What came of waiting for a fill.
 #[derive(Debug)]
@@ -85,27 +80,22 @@ pub async fn join<C: Client>(
     job: Job,
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
-    let key = job.part.as_ref().map_or(name.key, |part| part.key);
-    match lease::unpurged(cache, &key, &name.text, job.purge_epoch) {
-        Lease::Leader(at) if cache.has_changed(&job.found) => {
-            lease::give_up(cache, at);
-            Joined::Again
-        }
-        Lease::Leader(at) => {
-            let local = fill::start(context, cache, at, job);
+    match cache.lead_or_follow(&job.found, &job.key(), job.purge_epoch) {
+        LeadOrFollow::Lead(lease) => {
+            let local = fill::start(context, lease, job);
             lead(client, &local).await
         }
-        Lease::Follow(at) => {
-            match context.fills.get(at) {
-                Some(local) => {
-                    // What runs in this worker tells by itself.
-                    cache.shared.fills.unfollow(at, cache.seat);
-                    follow_local(client, cache, at, &local, &request, &name).await
-                }
-                None => follow_remote(client, cache, at, &request, &name).await,
+        LeadOrFollow::Follow(follower) => match context.fills.get(follower.at) {
+            Some(local) => {
+                let at = follower.at;
+                // A fill of this worker wakes its readers itself.
+                drop(follower);
+                follow_local(client, cache, at, &local, &request, &name).await
             }
-        }
-        Lease::Full => Joined::Passed(PassReason::Store, None),
+            None => follow_remote(client, cache, follower, &request, &name).await,
+        },
+        LeadOrFollow::Changed => Joined::Again,
+        LeadOrFollow::Full => Joined::Passed(PassReason::Store, None),
     }
 }
 
@@ -119,14 +109,9 @@ const EVERYTHING: Range<u64> = 0..u64::MAX;
 
 const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
 
-/// Whether what a fill brings may be joined. A purge may name it by what only its answer tells, its
-/// tags: then nobody else is to join it either.
+/// Whether what a fill brings may be joined: a purge may name it by the tags of its answer.
 fn may_join(cache: &Cache, at: FillAt, name: &Name, lifetimes: &Lifetimes) -> bool {
-    let is_unpurged = cache.is_unpurged(&name.text, &lifetimes.surrogates);
-    if !is_unpurged {
-        cache.shared.fills.doom_at(at);
-    }
-    is_unpurged
+    !cache.doom_if_purged(at, name, &lifetimes.surrogates)
 }
 
 async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
@@ -199,24 +184,24 @@ async fn follow_local<C: Client>(
 
 async fn follow_remote<C: Client>(
     client: &mut C,
-    cache: &Rc<Cache>,
-    at: FillAt,
+    cache: &Cache,
+    follower: Follower,
     request: &RequestHead,
     name: &Name,
 ) -> Joined {
-    let following = Following::new(cache, at);
+    let at = follower.at;
     loop {
-        let since = cache.remote_event.version();
-        match cache.shared.fills.state(at) {
+        let since = follower.version();
+        match follower.state() {
             FillState::Fetching => {
-                if !wait(client, following.wait(since)).await {
+                if !wait(client, follower.after(since)).await {
                     return GONE;
                 }
             }
             FillState::Streaming { total, .. } => {
                 return match open_fill(cache, at.id(), request, name, total) {
                     Some(object) if may_join(cache, at, &object.name, &object.lifetimes) => {
-                        let source = Source::Remote(following);
+                        let source = Source::Remote(follower);
                         Joined::Stream(Reader { object: Rc::new(object), source }, Part::Followed)
                     }
                     _ => Joined::Again,
@@ -263,41 +248,6 @@ fn is_for(object: &FillObject, request: &RequestHead, name: &Name) -> bool {
     name.beside(found, vary, &request.fields).is_some_and(|own| own.key == found.key)
 }
 
-/// This worker follows a fill of another: it is told of progress as long as this lives.
-#[derive(Debug)]
-struct Following {
-    cache: Rc<Cache>,
-    at: FillAt,
-}
-
-impl Following {
-    fn new(cache: &Rc<Cache>, at: FillAt) -> Self {
-        *cache.remote.borrow_mut().entry(at).or_default() += 1;
-        cache.shared.fills.follow(at, cache.seat);
-        Self { cache: Rc::clone(cache), at }
-    }
-
-    async fn wait(&self, since: u64) {
-        let event = self.cache.remote_event.after(since);
-        if timer::timeout(LOOK_AGAIN, event).await.is_err() {
-            // The caller looks again at what this may have changed.
-            self.cache.shared.fills.state_checked(self.at);
-        }
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        let mut remote = self.cache.remote.borrow_mut();
-        let Some(n) = remote.get_mut(&self.at) else { return };
-        *n -= 1;
-        if *n == 0 {
-            remote.remove(&self.at);
-            self.cache.shared.fills.unfollow(self.at, self.cache.seat);
-        }
-    }
-}
-
 /// Reads a response that is being written.
 #[derive(Debug)]
 pub struct Reader {
@@ -309,22 +259,22 @@ pub struct Reader {
 #[derive(Debug)]
 enum Source {
     Local { fill: Rc<LocalFill>, _reading: Reading },
-    Remote(Following),
+    Remote(Follower),
 }
 
 impl Reader {
     fn version(&self) -> u64 {
         match &self.source {
             Source::Local { fill, .. } => fill.event.version(),
-            Source::Remote(following) => following.cache.remote_event.version(),
+            Source::Remote(follower) => follower.version(),
         }
     }
 
     fn flow(&self, sent: u64) -> Flow {
         match &self.source {
             Source::Local { fill, .. } => fill.flow(),
-            Source::Remote(following) => {
-                match following.cache.shared.fills.state(following.at) {
+            Source::Remote(follower) => {
+                match follower.state() {
                     FillState::Streaming { bytes, .. } => Flow::Open(bytes),
                     FillState::Done { bytes } => Flow::Done(bytes),
                     // The place in the table may serve another fill by now; the file knows.
@@ -345,7 +295,7 @@ impl Reader {
     async fn wait(&self, since: u64) {
         match &self.source {
             Source::Local { fill, .. } => fill.event.after(since).await,
-            Source::Remote(following) => following.wait(since).await,
+            Source::Remote(follower) => follower.after(since).await,
         }
     }
 }

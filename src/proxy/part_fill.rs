@@ -7,9 +7,7 @@
 use std::rc::Rc;
 
 use crate::cache::files::writer::Writer;
-use crate::cache::fills::Lease;
-use crate::cache::insert::Entry;
-use crate::cache::lease;
+use crate::cache::insert::NewObject;
 
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::part_list;
@@ -82,8 +80,8 @@ impl PartAsk {
 }
 
 /// Whether an answer is stored as a part.
-pub(super) fn is_part(entry: &Entry) -> bool {
-    entry.status == PART_STATUS
+pub(super) fn is_part(new: &NewObject) -> bool {
+    new.status == PART_STATUS
 }
 
 impl Fill {
@@ -126,39 +124,40 @@ impl Fill {
             return self.pass(PassReason::Rare, response, Vec::new());
         }
         self.keep_private(&mut fields, &omit);
-        let name = match self.shelf.place(&self.job.found, &self.job.request.fields, &lifetimes) {
-            Ok(name) => name,
-            Err(error) => {
-                self.shelf.refused(&error);
-                return self.pass(PassReason::Store, response, Vec::new());
-            }
-        };
+        let name =
+            match self.lease.resolve_name(&self.job.found, &self.job.request.fields, &lifetimes) {
+                Ok(name) => name,
+                Err(error) => {
+                    self.lease.cache.refused(&error);
+                    return self.pass(PassReason::Store, response, Vec::new());
+                }
+            };
         // What comes is only the whole if it cannot but be as long.
         let is_whole = piece.is_whole() && response.head.length == BodyLength::Known(bytes);
         if is_whole && bytes <= self.job.rules.fetch_whole_bytes {
             // Nobody need stay for it to be stored.
             self.job.is_background = true;
             let fields = partial::whole_fields(&fields);
-            let entry = Entry { name, status: Status(200), fields, lifetimes };
-            return self.take_in(entry, response).await;
+            let new = NewObject { name, status: Status(200), fields, lifetimes };
+            return self.take_in(new, response).await;
         }
         let part_name = name.part(self.lease.at.id());
         if let Some(part) = &mut self.job.part {
             part.piece = Some((piece, name));
         }
-        let entry = Entry { name: part_name, status: PART_STATUS, fields, lifetimes };
-        self.take_in(entry, response).await;
+        let new = NewObject { name: part_name, status: PART_STATUS, fields, lifetimes };
+        self.take_in(new, response).await;
     }
 
     /// Puts a part that was stored, so many bytes of it, on the list of its whole. If the origin
     /// ended it there, and not where it had said, then nothing else that it said of it counts.
-    pub(super) async fn enlist(&self, entry: &Entry, bytes: u64, is_ended: bool) {
-        let part = self.job.part.as_ref().filter(|_| is_part(entry));
+    pub(super) async fn enlist(&self, new: &NewObject, bytes: u64, is_ended: bool) {
+        let part = self.job.part.as_ref().filter(|_| is_part(new));
         let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
         let len = piece.range.end - piece.range.start;
-        self.doom_if_purged(entry);
+        self.doom_if_purged(new);
         if bytes == 0 || bytes > len || self.lease.is_doomed() {
-            return self.shelf.forget(&entry.name.key);
+            return self.lease.cache.remove(&new.name.key);
         }
         let extent = match piece.extent {
             Extent::Length(length) if bytes == len || !is_ended => Extent::Length(length),
@@ -168,11 +167,11 @@ impl Fill {
         let range = piece.range.start..piece.range.start + bytes;
         let stored = Stored { range, id: self.lease.at.id() };
         let (cache, is_doomed) = (&self.lease.cache, || self.lease.is_doomed());
-        let listed = part_list::add(cache, name, extent, stored, entry, is_doomed).await;
+        let listed = part_list::add(cache, name, extent, stored, new, is_doomed).await;
         let Some(list) = listed else { return };
         if list.is_whole() {
-            let (cache, primary) = (Rc::clone(cache), self.job.found.primary.clone());
-            reactor::spawn(whole::put_together(cache, primary, name.clone()));
+            let (cache, found) = (Rc::clone(cache), self.job.found.clone());
+            reactor::spawn(whole::put_together(cache, found, name.clone()));
         } else if bytes == len {
             self.fetch_rest(name, &list).await;
         }
@@ -191,11 +190,8 @@ impl Fill {
         let spec = Spec::of_missing(&missing, length);
         let key = part.ask.key(name, spec, Some(validator));
         let purge_epoch = cache.purge_epoch();
-        let lease = match lease::unpurged(cache, &key, &name.text, purge_epoch) {
-            Lease::Leader(at) => at,
-            Lease::Follow(at) => return lease::leave(cache, at),
-            Lease::Full => return,
-        };
+        let lease = cache.lead_or_follow(&found, &key, purge_epoch).lead();
+        let Some(lease) = lease else { return };
         let next = Job {
             whole: part.ask.question(spec, Some(validator)),
             conditional: None,
@@ -216,19 +212,19 @@ impl Fill {
                 piece: None,
             }),
         };
-        fill::start(&self.context, cache, lease, next);
+        fill::start(&self.context, lease, next);
     }
 
     /// A stream ended before its end. What came of a part is kept.
-    pub(super) async fn broken_off(self, entry: &Entry, writer: Writer, error: FetchError) {
+    pub(super) async fn broken_off(self, new: &NewObject, writer: Writer, error: FetchError) {
         let bytes = writer.written();
-        if is_part(entry) && bytes >= KEPT_BYTES_MIN && !self.lease.is_doomed() {
+        if is_part(new) && bytes >= KEPT_BYTES_MIN && !self.lease.is_doomed() {
             self.lease.settle();
-            match self.shelf.publish(entry, writer) {
-                Ok(_) => self.enlist(entry, bytes, false).await,
-                Err(error) => self.shelf.refused(&error),
+            match self.lease.publish(new, writer) {
+                Ok(_) => self.enlist(new, bytes, false).await,
+                Err(error) => self.lease.cache.refused(&error),
             }
-            self.remove_if_doomed();
+            self.lease.remove_if_doomed(&self.job.found);
         }
         self.fail(error);
     }

@@ -12,11 +12,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::Cache;
-use crate::cache::fills::Lease;
 use crate::cache::fills::state::FillState;
 use crate::cache::found::{Found, Lookup};
 use crate::cache::hot::HotObject;
-use crate::cache::lease;
 use crate::cache::name::Name;
 use crate::cache::part_list::{self};
 use crate::http::byteranges::ByteRanges;
@@ -156,12 +154,9 @@ impl<C: Client> Exchange<'_, C> {
         job.conditional = condition(&job, &object.fields);
         job.stored = Some(Rc::clone(object));
         job.is_background = true;
-        let key = job.part.as_ref().map_or(found.name.key, |part| part.key);
-        match lease::unpurged(cache, &key, &found.name.text, job.purge_epoch) {
-            Lease::Leader(at) if cache.has_changed(found) => lease::give_up(cache, at),
-            Lease::Leader(at) => drop(fill::start(self.context, cache, at, job)),
-            Lease::Follow(at) => lease::leave(cache, at),
-            Lease::Full => {}
+        let lease = cache.lead_or_follow(found, &job.key(), job.purge_epoch).lead();
+        if let Some(lease) = lease {
+            fill::start(self.context, lease, job);
         }
     }
 

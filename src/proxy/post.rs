@@ -4,8 +4,8 @@
 //! say its length.
 
 use crate::cache::hot::MEMORY_BODY_MAX;
-use crate::cache::insert::Entry;
-use crate::cache::variants::Note;
+use crate::cache::insert::NewObject;
+use crate::cache::variants::NewVariant;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
@@ -18,7 +18,6 @@ use crate::policy::rfc9111::control::ResponseControl;
 use crate::policy::rfc9111::invalidate::resolve;
 use crate::policy::rfc9111::rules::Rules;
 use crate::policy::rfc9111::storable::Storable;
-use crate::proxy::adopt::Leased;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fill;
@@ -54,20 +53,18 @@ impl<C: Client> Exchange<'_, C> {
         lifetimes.surrogates = self.surrogates(&fields, purge_epoch);
         let found = cache.find(&rules.key, scheme, self.request).await;
         // A GET that comes from now on waits for this, and what invalidates it is noted.
-        let Some(leased) = Leased::of(&cache, &found, purge_epoch) else {
-            return Ok((read, false));
-        };
+        let lease = cache.lead_or_follow(&found, &found.name.key, purge_epoch).lead();
+        let Some(lease) = lease else { return Ok((read, false)) };
         while response.body.next(&mut read).await? {}
         fields.remove("age");
         omit.apply(&mut fields);
-        let shelf = leased.shelf();
-        let stored = shelf.place(&found, asked, &lifetimes).and_then(|name| {
-            let entry = Entry { name, status: Status(200), fields, lifetimes };
-            let note = Note::of(&entry);
-            shelf.store(entry, &read)?;
-            note.map_or(Ok(()), |note| note.enter(&shelf))
+        let stored = lease.resolve_name(&found, asked, &lifetimes).and_then(|name| {
+            let new = NewObject { name, status: Status(200), fields, lifetimes };
+            let note = NewVariant::of(&new);
+            lease.insert(new, &read)?;
+            note.map_or(Ok(()), |note| note.enter(&lease))
         });
-        Ok((read, leased.end(&found, stored)))
+        Ok((read, lease.stored(&found, stored)))
     }
 }
 

@@ -16,8 +16,6 @@ use crate::policy::purge::surrogate::Kind;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
-
-use crate::reactor;
 use crate::route::Router;
 
 /// The method.
@@ -79,7 +77,7 @@ impl<C: Client> Exchange<'_, C> {
             };
         let mut numbers = Vec::new();
         for order in orders {
-            match cache.shared.purges.purge(&order, reactor::now().unix_s()) {
+            match cache.purge(&order) {
                 Ok(number) => numbers.push(number),
                 Err(error) => {
                     ::log::error!("cannot purge {} {}: {error}", order.kind.word(), order.name);
@@ -87,8 +85,6 @@ impl<C: Client> Exchange<'_, C> {
                 }
             }
         }
-        // It is in force; the keeper writes it to the disk and to the log.
-        cache.wake_keeper();
         let text = listed(&numbers);
         self.own(Status(200), &format!("purge {text}"), &[("Ktrix-Purge", &text)]).await
     }

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
-use crate::cache::insert::Entry;
+use crate::cache::insert::NewObject;
 use crate::cache::name::Name;
-use crate::cache::part_list::Lock;
-use crate::cache::variants::Note;
+use crate::cache::part_list;
+use crate::cache::variants::NewVariant;
 use crate::http::forward;
 use crate::origin::fetch::Response;
 use crate::policy::reason::pass::PassReason;
@@ -25,7 +25,7 @@ impl Fill {
         &self,
         stored: &HotObject,
         response: &Response,
-    ) -> Result<Entry, PassReason> {
+    ) -> Result<NewObject, PassReason> {
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
         let old = (stored.status, &stored.fields, &stored.lifetimes);
@@ -41,38 +41,38 @@ impl Fill {
             self.local.set_private(private);
         }
         let name = self.job.found.name.clone();
-        Ok(Entry { name, status: stored.status, fields, lifetimes })
+        Ok(NewObject { name, status: stored.status, fields, lifetimes })
     }
 
     /// The origin says that what is stored under `name` is still good. It is renewed there, and
     /// if that is another variant, it is stored for what the fill's request selects as well.
-    pub(super) async fn revalidated(self, entry: Entry, name: Name, stored: &Rc<HotObject>) {
+    pub(super) async fn revalidated(self, new: NewObject, name: Name, stored: &Rc<HotObject>) {
         let mut object = Rc::clone(stored);
         let cache = Rc::clone(&self.lease.cache);
         let lock = match stored.is_part_list() {
-            true => Lock::take(&cache, &entry.name).await,
+            true => part_list::lock(&cache, &new.name).await,
             false => None,
         };
         // A list that has grown meanwhile, or became a whole, is not to be as it was.
         let is_other =
             stored.is_part_list() && (lock.is_none() || cache.has_changed(&self.job.found));
-        self.doom_if_purged(&entry);
+        self.doom_if_purged(&new);
         if !self.lease.is_doomed() && !is_other {
-            let note = Note::of(&entry);
-            let other = (name.key != entry.name.key).then(|| Entry { name, ..entry.clone() });
-            let mut renewed = self.shelf.store_again(entry, stored).await;
+            let note = NewVariant::of(&new);
+            let other = (name.key != new.name.key).then(|| NewObject { name, ..new.clone() });
+            let mut renewed = self.lease.store_again(new, stored).await;
             if let Some(other) = other
                 && renewed.is_ok()
-                && let Err(error) = self.shelf.store_again(other, stored).await
+                && let Err(error) = self.lease.store_again(other, stored).await
             {
                 renewed = Err(error);
             }
             match renewed {
                 Ok(renewed) => object = renewed,
-                Err(error) => self.shelf.refused(&error),
+                Err(error) => self.lease.cache.refused(&error),
             }
             self.list(note);
-            self.remove_if_doomed();
+            self.lease.remove_if_doomed(&self.job.found);
         }
         self.local.set_revalidated();
         self.lease.done();

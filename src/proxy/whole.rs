@@ -5,14 +5,13 @@ use std::rc::Rc;
 use std::slice;
 
 use crate::cache::Cache;
-use crate::cache::fills::{FillAt, Lease};
+use crate::cache::found::Found;
 use crate::cache::hot::{Body, HotObject};
-use crate::cache::insert::{self, Entry, Shelf};
-use crate::cache::lease;
+use crate::cache::insert::{self, NewObject};
+use crate::cache::lease::Lease;
 
 use crate::cache::name::Name;
-use crate::cache::part_list::{self, Lock};
-use crate::cache::place;
+use crate::cache::part_list;
 use crate::http::status::Status;
 use crate::proxy::pieces::{self, Item};
 use crate::reactor;
@@ -21,22 +20,15 @@ use crate::reactor;
 /// answer from them costs no more than a few system calls.
 const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
-/// Puts the parts listed under `name` together, if they are all there; `primary` is the key before
-/// Vary. Whoever asks meanwhile is answered from the parts.
-pub(super) async fn put_together(cache: Rc<Cache>, primary: Name, name: Name) {
-    // Who makes the key untrue meanwhile sees the fill, and spoils it.
+/// Puts the parts listed under `name`, which `found` led to, together if they are all there.
+/// Requests that come meanwhile are answered from the parts.
+pub(super) async fn put_together(cache: Rc<Cache>, found: Found, name: Name) {
     let purge_epoch = cache.purge_epoch();
-    let at = match lease::unpurged(&cache, &name.key, &name.text, purge_epoch) {
-        Lease::Leader(at) => at,
-        Lease::Follow(at) => return lease::leave(&cache, at),
-        Lease::Full => return,
-    };
-    let filling = Filling { cache: &cache, at };
-    let shelf = Shelf::new(Rc::clone(&cache), at.id());
-    let Some(listed) = cache.find_object(&name).await else { return };
-    let Some(mut list) = part_list::read(&listed).filter(|_| listed.is_part_list()) else {
-        return;
-    };
+    let found = cache.find_again(&found, &name).await;
+    let Some(listed) = found.object().filter(|object| object.is_part_list()) else { return };
+    let Some(mut list) = part_list::read(listed) else { return };
+    // An invalidation that comes meanwhile sees the fill, and dooms it.
+    let Some(lease) = cache.lead_or_follow(&found, &name.key, purge_epoch).lead() else { return };
     let Some(length) = list.length().filter(|length| *length <= WHOLE_BYTES_MAX) else { return };
     let ids: Vec<u64> = list.parts().iter().map(|part| part.id).collect();
     let items = pieces::load(&cache, &name, &mut list, slice::from_ref(&(0..length))).await;
@@ -44,32 +36,28 @@ pub(super) async fn put_together(cache: Rc<Cache>, primary: Name, name: Name) {
         return;
     }
     let (fields, lifetimes) = (listed.fields.clone(), listed.lifetimes.clone());
-    let entry = Entry { name: name.clone(), status: Status(200), fields, lifetimes };
-    match write(&filling, &shelf, &entry, &listed, length, items.into_iter().flatten()).await {
+    let new = NewObject { name: name.clone(), status: Status(200), fields, lifetimes };
+    match write(&lease, &new, listed, length, items.into_iter().flatten()).await {
         Ok(true) => {}
         Ok(false) => return,
-        Err(error) => return shelf.refused(&error),
+        Err(error) => return cache.refused(&error),
     }
     for id in ids {
-        place::discard(&cache.shared.index, &cache.shared.store, &name.part(id).key, None);
+        cache.remove(&name.part(id).key);
     }
-    if filling.is_doomed() {
-        shelf.forget(&primary.key);
-        shelf.forget(&name.key);
-    }
+    lease.remove_if_doomed(&found);
 }
 
 /// Writes the whole and shows it in the place of its list; whether it did, for the list may have
 /// changed, or gone, meanwhile.
 async fn write(
-    filling: &Filling<'_>,
-    shelf: &Shelf,
-    entry: &Entry,
+    lease: &Lease,
+    new: &NewObject,
     listed: &HotObject,
     length: u64,
     items: impl Iterator<Item = Item>,
 ) -> io::Result<bool> {
-    let mut writer = shelf.begin(entry, Some(length))?;
+    let mut writer = lease.begin(new, Some(length))?;
     for item in items {
         let Item::Stored(part, range) = item else { continue };
         match &part.body {
@@ -90,28 +78,10 @@ async fn write(
             }
         }
     }
-    shelf.room_for(length).await;
-    let Some(_lock) = Lock::take(filling.cache, &entry.name).await else { return Ok(false) };
-    if filling.is_doomed() || !filling.cache.is_current(listed) {
+    lease.cache.room_for(length).await;
+    let Some(_lock) = part_list::lock(&lease.cache, &new.name).await else { return Ok(false) };
+    if lease.is_doomed() || !lease.cache.is_current(listed) {
         return Ok(false);
     }
-    shelf.publish(entry, writer).map(|_| true)
-}
-
-/// The fill that stands for the writing; ends with it.
-struct Filling<'c> {
-    cache: &'c Cache,
-    at: FillAt,
-}
-
-impl Filling<'_> {
-    fn is_doomed(&self) -> bool {
-        self.cache.shared.fills.is_doomed(self.at)
-    }
-}
-
-impl Drop for Filling<'_> {
-    fn drop(&mut self) {
-        lease::give_up(self.cache, self.at);
-    }
+    lease.publish(new, writer).map(|_| true)
 }

@@ -73,7 +73,7 @@ impl FillAt {
 
 /// What asking for a fill led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lease {
+pub enum LeaseResult {
     /// Fetch it: others will follow.
     Leader(FillAt),
     /// It is being fetched; this seat was entered among its followers.
@@ -136,11 +136,11 @@ impl Fills {
 
     /// Asks for the fill of `key`, for the worker in `seat`. If it is to lead, it asks the origin
     /// after the purge `purge_epoch`.
-    pub fn lease(&self, key: &Key, seat: usize, purge_epoch: u64) -> Lease {
-        let Some(owner) = self.owner() else { return Lease::Full };
+    pub fn lease(&self, key: &Key, seat: usize, purge_epoch: u64) -> LeaseResult {
+        let Some(owner) = self.owner() else { return LeaseResult::Full };
         let halves = halves(key);
         let group = self.group_of(halves[0]);
-        let Some(_guard) = self.lock(group, owner) else { return Lease::Full };
+        let Some(_guard) = self.lock(group, owner) else { return LeaseResult::Full };
         let range = group * GROUP..(group + 1) * GROUP;
         let entries =
             || range.clone().filter_map(|number| Some((number, self.entries.get(number)?)));
@@ -153,15 +153,15 @@ impl Fills {
             } else if entry.is_of(halves) && !entry.is_doomed() && self.is_led(entry) {
                 let at = FillAt { entry: number as u32, id };
                 self.follow(at, seat);
-                return Lease::Follow(at);
+                return LeaseResult::Follow(at);
             }
         }
         // A dead leader's entry is as good: those who followed see Gone and ask anew. The kernel
         // is asked only when nothing else is free.
         let dead = || entries().find(|(_, entry)| !self.is_led(entry)).map(|(number, _)| number);
         match ended.map(|(_, number)| number).or_else(dead) {
-            Some(number) => Lease::Leader(self.begin(number, halves, owner, purge_epoch)),
-            None => Lease::Full,
+            Some(number) => LeaseResult::Leader(self.begin(number, halves, owner, purge_epoch)),
+            None => LeaseResult::Full,
         }
     }
 

@@ -15,7 +15,10 @@
 //! Times are Unix seconds in 32 bits, which end in 2106; later ones are cut to that. A slot of
 //! zeros is empty.
 
+use crate::cache::name::MARKER_STATUS;
+use crate::http::status::Status;
 use crate::policy::key::Key;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 
 /// The words of a slot.
 pub const WORDS: usize = 8;
@@ -101,6 +104,26 @@ pub struct NewSlot {
 }
 
 impl NewSlot {
+    /// The slot of a file with this status; its lengths and its stamp are still to be filled in.
+    pub fn of(key: Key, status: Status, lifetimes: &Lifetimes) -> Self {
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        Self {
+            key,
+            state: if status == MARKER_STATUS { State::Vary } else { State::Ready },
+            flags: flag(lifetimes.must_revalidate, MUST_REVALIDATE)
+                | flag(lifetimes.no_cache, NO_CACHE),
+            status: status.0,
+            stored_s: lifetimes.received_s,
+            fresh_until_s: lifetimes.fresh_until_s,
+            swr_until_s: lifetimes.swr_until_s,
+            sie_until_s: lifetimes.sie_until_s,
+            age_s: lifetimes.age_s,
+            head_len: 0,
+            body_len: 0,
+            stamp: 0,
+        }
+    }
+
     /// The bytes that it costs on the disk: its file in whole blocks.
     pub const fn weight_bytes(&self) -> u64 {
         weight(self.state, self.head_len, self.body_len)

@@ -87,7 +87,7 @@ fn number_of(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::fills::Lease;
+    use crate::cache::fills::LeaseResult;
     use crate::policy::key::key_of;
     use std::fs::{File, OpenOptions};
     use std::path::PathBuf;
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn what_a_dead_fill_left_goes_at_the_second_look_and_what_is_in_use_stays() {
         let (_dir, store, fills) = table();
-        let [Lease::Leader(over), Lease::Leader(live)] =
+        let [LeaseResult::Leader(over), LeaseResult::Leader(live)] =
             [b"a", b"b"].map(|key| fills.lease(&key_of(key), 0, 0))
         else {
             panic!("the table is full")

@@ -13,8 +13,8 @@ fn two() -> (Fills, Fills) {
     (a, b)
 }
 
-fn leader(lease: Lease) -> FillAt {
-    let Lease::Leader(at) = lease else { panic!("{lease:?}") };
+fn leader(lease: LeaseResult) -> FillAt {
+    let LeaseResult::Leader(at) = lease else { panic!("{lease:?}") };
     at
 }
 
@@ -24,7 +24,7 @@ fn the_first_leads_the_second_follows_and_hears_everything() {
     let key = key_of(b"x");
     let at = leader(a.lease(&key, 0, 0));
     assert!(!a.has_followers(at) && a.head_ready(at, None).is_empty());
-    assert_eq!(b.lease(&key, 1, 0), Lease::Follow(at));
+    assert_eq!(b.lease(&key, 1, 0), LeaseResult::Follow(at));
     assert!(a.has_followers(at));
     assert_eq!(b.state(at), FillState::Streaming { bytes: 0, total: None });
     assert_eq!(a.progress(at, 10), Seats::one(1));
@@ -72,12 +72,12 @@ fn a_doomed_fill_is_joined_by_no_client() {
     let (a, b) = two();
     let key = key_of(b"x");
     let old = leader(a.lease(&key, 0, 0));
-    assert_eq!(b.lease(&key, 1, 0), Lease::Follow(old));
+    assert_eq!(b.lease(&key, 1, 0), LeaseResult::Follow(old));
     b.doom(&key);
     assert!(a.is_doomed(old));
     let new = leader(b.lease(&key, 1, 0));
     assert!(new != old && !b.is_doomed(new));
-    assert_eq!(a.lease(&key, 0, 0), Lease::Follow(new));
+    assert_eq!(a.lease(&key, 0, 0), LeaseResult::Follow(new));
     assert_eq!(a.head_ready(old, Some(5)), Seats::one(1), "who joined before still hears of it");
     assert_eq!(b.state(old), FillState::Streaming { bytes: 0, total: Some(5) });
     b.doom(&key_of(b"y"));
@@ -103,11 +103,15 @@ fn a_group_that_is_full_says_so() {
     let (a, _b) = two();
     let mut n_full = 0;
     for n in 0..1000_u32 {
-        n_full += usize::from(a.lease(&key_of(&n.to_le_bytes()), 0, 0) == Lease::Full);
+        n_full += usize::from(a.lease(&key_of(&n.to_le_bytes()), 0, 0) == LeaseResult::Full);
     }
     assert!(n_full >= 1000 - n_groups(100) * GROUP);
     assert!(Fills::create(usize::MAX).is_err());
-    assert_eq!(Fills::create(1).unwrap().lease(&key_of(b"x"), 0, 0), Lease::Full, "not attached");
+    assert_eq!(
+        Fills::create(1).unwrap().lease(&key_of(b"x"), 0, 0),
+        LeaseResult::Full,
+        "not attached"
+    );
 }
 
 #[test]
@@ -115,8 +119,8 @@ fn a_dead_leaders_fill_fails_and_is_led_anew() {
     let (a, b) = two();
     let (x, y) = (key_of(b"x"), key_of(b"y"));
     let (at_x, at_y) = (leader(a.lease(&x, 0, 0)), leader(a.lease(&y, 0, 0)));
-    assert_eq!(b.lease(&x, 1, 0), Lease::Follow(at_x));
-    assert_eq!(b.lease(&y, 1, 0), Lease::Follow(at_y));
+    assert_eq!(b.lease(&x, 1, 0), LeaseResult::Follow(at_x));
+    assert_eq!(b.lease(&y, 1, 0), LeaseResult::Follow(at_y));
     assert!(a.attach(0).is_err(), "a living worker's seat is taken");
     // As if its process had died: the row is nobody's.
     a.owners.release(a.owner().unwrap());
@@ -125,7 +129,7 @@ fn a_dead_leaders_fill_fails_and_is_led_anew() {
     assert_eq!(b.abandon_seat(0), Seats::one(1));
     assert_eq!(b.state(at_y), FillState::Failed { code: 0 });
     assert!(b.under_way().is_empty());
-    assert!(matches!(b.lease(&y, 1, 0), Lease::Leader(_)));
+    assert!(matches!(b.lease(&y, 1, 0), LeaseResult::Leader(_)));
     a.attach(0).unwrap();
     assert!(a.progress(at_x, 1).is_empty(), "its successor does not lead it");
 }
