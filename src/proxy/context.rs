@@ -6,12 +6,15 @@ use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::config::WhenFull;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
-use crate::origin::pools::Pools;
+use crate::origin::pools::{OriginLimits, Pools};
 use crate::proxy::progress::LocalFills;
+use crate::reactor;
 use crate::reactor::event::Event;
 use crate::route::Router;
+use crate::shared::servers::ServerTable;
 
 /// What the exchanges of one worker share.
 #[derive(Debug)]
@@ -47,6 +50,45 @@ pub struct Context {
 }
 
 impl Context {
+    /// A worker's context at its start. Request bodies that are too large for memory go to
+    /// `temporary`.
+    pub fn new(
+        config: Rc<Config>,
+        servers: &Rc<ServerTable>,
+        cache: Option<Rc<CacheSide>>,
+        access: Option<AccessLog>,
+        temporary: PathBuf,
+    ) -> Self {
+        let (limits, timeouts, log) = (&config.limits, &config.timeouts, &config.log.access);
+        let client_head = HeadLimits {
+            head_bytes: limits.head_bytes,
+            fields: limits.headers,
+            target_bytes: limits.target_bytes,
+        };
+        let origin = OriginLimits {
+            head: client_head,
+            connect_ms: timeouts.connect.as_millis() as u64,
+            first_byte_ms: timeouts.first_byte.as_millis() as u64,
+            idle_ms: timeouts.idle.as_millis() as u64,
+        };
+        Self {
+            router: Router::new(&config),
+            pools: Pools::new(&config.upstreams, servers, origin),
+            cache,
+            fills: LocalFills::default(),
+            access: access.map(RefCell::new),
+            log_flushed: Event::default(),
+            log_due: Event::default(),
+            waits_for_log: log.as_ref().is_some_and(|log| log.when_full == WhenFull::Wait),
+            client_head,
+            temporary,
+            n_requests: Cell::new(0),
+            id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
+            is_draining: Cell::new(false),
+            config,
+        }
+    }
+
     /// A number for a request that no other request of this daemon has.
     pub fn next_request_id(&self) -> u128 {
         let n = self.n_requests.get().wrapping_add(1);

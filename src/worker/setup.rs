@@ -1,6 +1,6 @@
 //! From what a worker is born with to what its exchanges share.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -11,14 +11,10 @@ use crate::cache::Cache;
 use crate::cache::files::store::TMP;
 use crate::config::WhenFull;
 use crate::http::h1::head::HeadLimits;
+use crate::cache::hot::Hot;
 use crate::log::access::AccessLog;
-use crate::origin::pools::OriginLimits;
-use crate::origin::pools::Pools;
 use crate::proxy::context::Context;
-use crate::proxy::progress::LocalFills;
-use crate::reactor;
 use crate::reactor::event::Event;
-use crate::route::Router;
 use crate::worker::inherited::Inherited;
 
 /// Objects that are kept open because they are too large for memory.
@@ -30,44 +26,15 @@ const OPEN_FILES_MAX: usize = 1024;
 /// When the access log has no ring for this worker.
 pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
     let config = Rc::clone(&inherited.config);
-    let limits = &config.limits;
-    let client_head = HeadLimits {
-        head_bytes: limits.head_bytes,
-        fields: limits.headers,
-        target_bytes: limits.target_bytes,
-    };
-    let timeouts = &config.timeouts;
-    let origin_limits = OriginLimits {
-        head: client_head,
-        connect_ms: timeouts.connect.as_millis() as u64,
-        first_byte_ms: timeouts.first_byte.as_millis() as u64,
-        idle_ms: timeouts.idle.as_millis() as u64,
-    };
-    let pools = Pools::new(&config.upstreams, &inherited.servers, origin_limits);
     let access = match &config.log.access {
         Some(access) => {
             Some(AccessLog::new(access.clone(), Rc::clone(&inherited.rings), inherited.seat)?)
         }
         None => None,
     };
-    let waits_for_log =
-        config.log.access.as_ref().is_some_and(|access| access.when_full == WhenFull::Wait);
-    Ok(Context {
-        router: Router::new(&config),
-        pools,
-        cache: cache(inherited).map(Rc::new),
-        fills: LocalFills::default(),
-        access: access.map(RefCell::new),
-        log_flushed: Event::default(),
-        log_due: Event::default(),
-        waits_for_log,
-        client_head,
-        temporary: temporary(inherited),
-        n_requests: Cell::new(0),
-        id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
-        is_draining: Cell::new(false),
-        config,
-    })
+    let cache = cache(inherited).map(Rc::new);
+    let servers = &inherited.servers;
+    Ok(Context::new(config, servers, cache, access, temporary(inherited)))
 }
 
 /// How many objects' files may stay open: most descriptors are for connections.
