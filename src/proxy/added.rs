@@ -79,6 +79,7 @@ pub fn start<C: Client>(
 mod tests {
     use super::*;
     use crate::policy::reason::forward::Fwd;
+    use crate::proxy::client::fake::FakeClient;
 
     #[test]
     fn what_has_just_come_has_the_age_that_it_came_with() {
@@ -96,5 +97,41 @@ mod tests {
             let added = Added::new(status, None, None);
             assert_eq!(added.age_s(&lifetimes, now_s), age_s, "{status:?} at {now_s}");
         }
+    }
+
+    /// The fields that a client gets of an answer with these.
+    fn served(status: CacheStatus<'static>, rules: Option<Rules>, key: Option<&str>) -> FakeClient {
+        let (rules, key) = (rules.map(Rc::new), key.map(|key| Rc::from(key.as_bytes())));
+        let added = Added::new(status, rules.as_ref(), key.as_ref());
+        let fields = [("A", "1"), ("B", "2"), ("Cache-Status", "other; hit")].into_iter().collect();
+        let (mut client, mut facts) = (FakeClient::new(), Facts::default());
+        start(&mut client, Status(200), fields, BodyLength::None, &added, &mut facts);
+        assert_eq!((facts.status, client.status()), (200, 200));
+        client
+    }
+
+    #[test]
+    fn a_client_gets_what_its_route_lets_it_see() {
+        let rules = |stripped: &str, report| Rules {
+            stripped: vec![stripped.into()],
+            report,
+            ..Rules::default()
+        };
+        let all = |client: FakeClient| {
+            let (_, fields, _) = client.started.unwrap();
+            let text = |part: &[u8]| String::from_utf8(part.to_vec()).unwrap();
+            fields.iter().map(|(name, value)| text(name) + ": " + &text(value)).collect::<Vec<_>>()
+        };
+        let told = served(CacheStatus::hit(5), None, Some("k"));
+        let own = "Cache-Status: ktrix; hit; ttl=5";
+        assert_eq!(all(told), ["A: 1", "B: 2", "Cache-Status: other; hit", own]);
+        let none = Report { is_on: false, ..Report::default() };
+        let told = served(CacheStatus::hit(5), Some(rules("a", none)), None);
+        assert_eq!(all(told), ["B: 2", "Cache-Status: other; hit"]);
+        let told = served(CacheStatus::hit(5), Some(rules("cache-status", none)), None);
+        assert_eq!(all(told), ["A: 1", "B: 2"]);
+        let told = served(CacheStatus::hit(5), Some(rules("b", Report::with_all(true))), Some("k"));
+        let own = "Cache-Status: ktrix; hit; ttl=5; key=\"k\"";
+        assert_eq!(all(told), ["A: 1", "Cache-Status: other; hit", own]);
     }
 }

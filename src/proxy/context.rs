@@ -128,3 +128,23 @@ impl Context {
         self.config.timeouts.client_idle.as_millis() as u64
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::log::ring::Rings;
+
+    /// What the exchanges of a test share: one server that nothing listens on, no cache, and what
+    /// this text of a configuration says besides.
+    pub(crate) fn context(dir: &Path, text: &str) -> Context {
+        let text = format!("upstream: 127.0.0.1:1\n{text}");
+        let config = Rc::new(Config::load_for(Path::new("k"), &text, 1).unwrap());
+        let servers = Rc::new(ServerTable::create([1]).unwrap());
+        let rings = Rc::new(Rings::create(1, 1).unwrap());
+        let access = config.log.access.clone();
+        let access = access.map(|access| AccessLog::new(access, rings, 0).unwrap());
+        Context::new(Rc::clone(&config), &servers, None, access, dir.to_owned())
+    }
+}

@@ -113,3 +113,55 @@ fn names(config: &Config, server: Server) -> (&str, String) {
     let server = upstream.servers.get(server.id.0);
     (&upstream.name, server.map_or_else(String::new, |server| server.address.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::http::h1::head::{HeadLimits, parse_request};
+    use crate::log::access::Flushed;
+    use crate::policy::reason::close::CloseReason;
+    use crate::proxy::client::fake::FakeClient;
+    use crate::proxy::context::tests::context;
+
+    #[test]
+    fn an_exchange_has_a_line_once_it_is_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = reactor::run(async {
+            let log = dir.path().join("log");
+            let log = format!("log: {{access: {{file: {}, format: json}}}}\n", log.display());
+            let context = context(dir.path(), &log);
+            let raw = b"GET /a HTTP/1.1\r\nHost: h\r\nUser-Agent: it\r\n\r\n";
+            let (head, _) = parse_request(raw, &HeadLimits::default()).unwrap().unwrap();
+            let facts = Facts { status: 200, verdict: Some(CacheVerdict::Hit), ..Facts::default() };
+            let front = FakeClient::new().front;
+            let flushed = || {
+                let access = context.access.as_ref().unwrap();
+                assert_eq!(access.borrow_mut().flush(), Flushed::Done);
+                fs::read_to_string(dir.path().join("log")).unwrap()
+            };
+            finish(&context, &front, Some(&head), &facts, Sent { body_bytes: 5, bytes: 105 });
+            assert_eq!(flushed(), "");
+            commit(&context);
+            let line = flushed();
+            for part in [
+                r#""client":"192.0.2.1","method":"GET""#,
+                r#""status":200,"body_bytes":5,"sent_bytes":105"#,
+                r#""user_agent":"it""#,
+                r#""verdict":"hit""#,
+            ] {
+                assert!(line.contains(part), "{part} in {line}");
+            }
+            // A client that leaves before its answer begins, and bytes that are no request.
+            let gone = Facts { close: Some(CloseReason::ClientGone), ..Facts::default() };
+            finish(&context, &front, None, &gone, Sent { body_bytes: 0, bytes: 0 });
+            commit(&context);
+            let lines = flushed();
+            let last = lines.lines().last().unwrap();
+            assert_eq!(lines.lines().count(), 2);
+            assert!(last.contains(r#""status":499"#) && last.contains("client-gone"), "{last}");
+        });
+        run.unwrap();
+    }
+}

@@ -2,18 +2,17 @@
 
 use crate::http::answer;
 use crate::http::date;
-use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
-use crate::http::head::BodyLength;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
-use crate::proxy::added::{Added, start};
+use crate::proxy::added::Added;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::facts::Facts;
+use crate::proxy::stored;
 use crate::proxy::upload::ReceiveError;
 use crate::reactor;
 
@@ -104,9 +103,27 @@ pub(super) async fn give<C: Client>(
     facts.verdict.get_or_insert(CacheVerdict::Unasked);
     let (mut fields, body) = answer::synthetic(status, sentence, extra);
     fields.push(b"Date", &date::format(reactor::now().unix_s()));
-    start(client, status, fields, BodyLength::Known(body.len() as u64), added, facts);
-    if !client.wants_no_body() {
-        client.push(&body);
+    stored::whole(client, status, fields, &body, added, facts).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::client::fake::FakeClient;
+
+    #[test]
+    fn a_synthetic_answer_says_what_is_wrong() {
+        let mut client = FakeClient::new();
+        let mut facts = Facts::default();
+        let added = Added::new(CacheStatus::own(), None, None);
+        let retry = [("Retry-After", "1")];
+        let given = give(&mut client, Status(503), "try again", &retry, &added, &mut facts);
+        assert_eq!(reactor::run(given).unwrap(), Ok(()));
+        assert!(client.is_answered());
+        assert_eq!(client.sent, b"503 Service Unavailable: try again\n");
+        assert_eq!((facts.status, facts.verdict), (503, Some(CacheVerdict::Unasked)));
+        assert_eq!(client.field("retry-after"), Some("1"));
+        assert_eq!(client.field("cache-status"), Some("ktrix"));
+        assert!(client.field("date").is_some());
     }
-    client.finish(&Fields::new()).await
 }

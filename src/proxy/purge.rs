@@ -110,7 +110,37 @@ fn listed(numbers: &[u64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
+    use crate::http::h1::head::{HeadLimits, parse_request};
+    use crate::proxy::client::fake::FakeClient;
+    use crate::proxy::context::tests::context;
+    use crate::proxy::facts::Facts;
+    use crate::reactor::address::PeerAddress;
+
+    #[test]
+    fn whether_a_client_may_purge_is_told_by_what_it_came_in_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw = b"PURGE /a HTTP/1.1\r\nHost: h\r\n\r\n";
+        let (head, _) = parse_request(raw, &HeadLimits::default()).unwrap().unwrap();
+        let ip = |address: [u8; 4]| PeerAddress::Ip((address, 1).into());
+        for (peer, status) in
+            [(ip([127, 0, 0, 9]), 503), (ip([192, 0, 2, 1]), 403), (PeerAddress::Unix, 403)]
+        {
+            let (mut client, mut facts) = (FakeClient::new(), Facts::default());
+            client.front.peer = peer;
+            let text = format!("cache: {}\n", dir.path().display());
+            let run = reactor::run(async {
+                let context = Rc::new(context(dir.path(), &text));
+                Exchange::new(&context, &mut client, &head, &mut facts).run().await
+            });
+            assert_eq!(run.unwrap(), Ok(()));
+            // The cache of the test cannot be opened.
+            assert_eq!((client.status(), client.is_answered()), (status, true), "{peer}");
+            assert_eq!(facts.reason, if status == 403 { DENIED } else { "" });
+        }
+    }
 
     #[test]
     fn only_own_numbers_are_listed() {

@@ -43,14 +43,8 @@ pub async fn answer<C: Client>(
             let mut fields = stored_fields(&object.fields, age_s, added);
             let place = ContentRange { range: range.clone(), complete: Some(object.body_len) };
             fields.set("Content-Range", place.text().as_bytes());
-            start(
-                client,
-                Status(206),
-                fields,
-                BodyLength::Known(range.end - range.start),
-                added,
-                facts,
-            );
+            let length = BodyLength::Known(range.end - range.start);
+            start(client, Status(206), fields, length, added, facts);
             send_range(client, object, range).await?;
             client.finish(&Fields::new()).await
         }
@@ -175,7 +169,11 @@ pub async fn send_range<C: Client>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::h1::head::{HeadLimits, parse_request};
     use crate::policy::cache_status::CacheStatus;
+    use crate::policy::key::key_of;
+    use crate::policy::rfc9111::lifetimes::Lifetimes;
+    use crate::proxy::client::fake::FakeClient;
 
     #[test]
     fn a_304_repeats_only_what_a_cache_needs() {
@@ -187,5 +185,60 @@ mod tests {
         assert_eq!(fields.get("etag"), Some(&b"\"1\""[..]));
         assert_eq!(fields.get("age"), Some(&b"3"[..]));
         assert!(!fields.contains("content-type"));
+    }
+
+    /// A client's answer to a request with this method and these lines, from an object that has ten
+    /// bytes and is three seconds old.
+    fn answered(method: &str, lines: &str) -> FakeClient {
+        let text = format!("{method} / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+        let (head, _) = parse_request(text.as_bytes(), &HeadLimits::default()).unwrap().unwrap();
+        let mut client = FakeClient { is_head: method == "HEAD", ..FakeClient::new() };
+        let run = reactor::run(async {
+            let fields = [("ETag", "\"1\""), ("Content-Type", "text/plain")].into_iter().collect();
+            let received_s = reactor::now().unix_s() - 3;
+            let lifetimes = Lifetimes { received_s, ..Lifetimes::default() };
+            let key = key_of(b"k");
+            let body = b"0123456789";
+            let object = HotObject::in_memory(key, None, Status(200), lifetimes, fields, body);
+            let (added, mut facts) =
+                (Added::new(CacheStatus::hit(2), None, None), Facts::default());
+            let result = answer(&mut client, &head, &object, &added, &mut facts).await;
+            assert_eq!(result, Ok(()));
+            assert_eq!(facts.status, client.status());
+        });
+        run.unwrap();
+        assert!(client.is_answered(), "{client:?}");
+        assert_eq!(client.field("cache-status"), Some("ktrix; hit; ttl=2"));
+        client
+    }
+
+    #[test]
+    fn an_object_answers_with_what_is_asked_of_it() {
+        let cases = [
+            ("GET", "", 200, "0123456789", None),
+            ("HEAD", "", 200, "", None),
+            ("GET", "Range: bytes=2-4\r\n", 206, "234", Some("bytes 2-4/10")),
+            ("GET", "Range: bytes=2-4\r\nIf-Range: \"2\"\r\n", 200, "0123456789", None),
+            ("GET", "Range: bytes=10-\r\n", 416, "", Some("bytes */10")),
+            ("GET", "If-None-Match: \"1\"\r\n", 304, "", None),
+        ];
+        for (method, lines, status, body, content_range) in cases {
+            let client = answered(method, lines);
+            assert_eq!((client.status(), &*client.sent), (status, body.as_bytes()), "{lines}");
+            assert_eq!(client.field("content-range"), content_range, "{lines}");
+            assert_eq!(client.field("age"), (status != 416).then_some("3"), "{lines}");
+        }
+    }
+
+    #[test]
+    fn several_parts_are_sent_between_their_heads() {
+        let client = answered("GET", "Range: bytes=0-1,8-\r\n");
+        let kind = client.field("content-type").unwrap();
+        let mark = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let text = String::from_utf8(client.sent.clone()).unwrap();
+        let parts: Vec<&str> = text.split(&format!("--{mark}")).collect();
+        assert!(parts[1].ends_with("Content-Range: bytes 0-1/10\r\n\r\n01\r\n"), "{text}");
+        assert!(parts[2].ends_with("Content-Range: bytes 8-9/10\r\n\r\n89\r\n"), "{text}");
+        assert_eq!((client.status(), parts[3]), (206, "--\r\n"), "{text}");
     }
 }

@@ -3,6 +3,9 @@
 
 pub mod front;
 pub mod connections;
+#[cfg(test)]
+#[path = "tests/fake.rs"]
+pub(crate) mod fake;
 
 use std::fs::File;
 
