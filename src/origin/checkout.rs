@@ -206,7 +206,7 @@ mod tests {
             }
             let events = [(); 3].map(|()| Rc::new(Event::default()));
             for event in &events {
-                pools.upstream(ID).pending.borrow_mut().push(Rc::clone(event), 0).unwrap();
+                pools.upstream(ID).pending.borrow_mut().push(Rc::clone(event)).unwrap();
             }
             timer::sleep(Duration::from_millis(LIMITS.idle_ms + 1)).await;
             pools.expire();

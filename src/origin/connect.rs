@@ -112,7 +112,7 @@ mod tests {
             });
             let deadline_ms = begun_ms + LIMITS.connect_ms;
             let upstream = pools.upstream(ID);
-            let address = upstream.address(ServerId(0), &Tried::new(), deadline_ms).await;
+            let address = upstream.address(ServerId(0), &Tried::default(), deadline_ms).await;
             (address, reactor::now().mono_ms() - begun_ms)
         })
     }

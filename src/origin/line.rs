@@ -37,7 +37,7 @@ impl<'u> Place<'u> {
         let event = Rc::new(Event::default());
         let mut pending = upstream.pending.borrow_mut();
         let is_alone = pending.is_empty();
-        let pushed = pending.push(Rc::clone(&event), until_ms);
+        let pushed = pending.push(Rc::clone(&event));
         drop(pending);
         let ticket = pushed.map_err(|_| FetchError::PendingFull)?;
         if !is_alone && upstream.has_room() {
@@ -58,7 +58,7 @@ impl<'u> Place<'u> {
         self.state = Waiting::InLine(self.event.version());
         let event = Rc::clone(&self.event);
         let mut pending = self.upstream.pending.borrow_mut();
-        pending.restore(self.ticket, event, self.until_ms);
+        pending.restore(self.ticket, event);
         let has_room = self.upstream.has_room();
         let next = if has_room { pending.pop_behind(self.ticket) } else { None };
         drop(pending);
