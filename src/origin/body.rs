@@ -81,7 +81,7 @@ impl OriginBody {
         self.decoder.remaining()
     }
 
-    /// What followed the last chunk.
+    /// The fields that followed the last chunk.
     pub(crate) fn take_trailers(&mut self) -> Fields {
         self.decoder.take_trailers()
     }

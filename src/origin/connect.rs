@@ -77,7 +77,7 @@ impl Upstream {
     }
 }
 
-/// What it means that a connection could not be made.
+/// The failure behind an error of connect(2).
 fn error_of(error: &io::Error) -> FetchError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(
@@ -96,8 +96,8 @@ mod tests {
     use crate::origin::sample::{ID, LIMITS, name, pools_to};
     use crate::reactor::clock::run_by_test_clock;
 
-    /// What the address of the first of these servers is found to be, when the keeper resolves its
-    /// name after so long; and how long that takes, in milliseconds.
+    /// The address that is found for the first of these servers, if the keeper resolves its name
+    /// after so long, and how many milliseconds that takes.
     fn found<const N: usize>(
         servers: [ServerAddress; N],
         resolved_after: Duration,

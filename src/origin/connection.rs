@@ -86,7 +86,7 @@ impl Connection {
         Self { active, stream, is_reused }
     }
 
-    /// What is known of the server by this use of the connection.
+    /// The place in the pool, which takes what this use shows of the server.
     pub(super) fn active(&self) -> &Active {
         &self.active
     }

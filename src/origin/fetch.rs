@@ -1,7 +1,7 @@
 //! A fetch: one question to an upstream, asked of as many servers as are needed and allowed.
 //!
-//! What may be asked again is decided by [`may_ask_again`], RFC 9110 section 9.2.2: what reached
-//! nobody, and what is idempotent and was not answered with a single byte.
+//! [`may_ask_again`] decides which questions are asked again, RFC 9110 section 9.2.2: those that
+//! reached no server, and those that are idempotent and got no byte of an answer.
 
 use crate::base::time::Now;
 use crate::http::head::ResponseHead;
@@ -16,7 +16,7 @@ use crate::reactor;
 use crate::sys::pinned::Race;
 use crate::upstream::ids::{Server, UpstreamId};
 
-/// What is asked, ready for the wire.
+/// A request, ready for the wire.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The upstream that is asked.
@@ -156,7 +156,7 @@ fn answered(request: Request, head: ResponseHead, requested: Now) -> Response {
 /// one; `None` if another may not be tried, or would not help.
 const fn n_left_after(n_left: usize, error: FetchError) -> Option<usize> {
     match error {
-        // Nobody was tried, and the server is skipped from now on.
+        // No server was asked, and this one is skipped from now on.
         FetchError::Unresolved => Some(n_left),
         FetchError::Connect | FetchError::ConnectTimeout | FetchError::Resources => {
             n_left.checked_sub(1)
@@ -165,7 +165,7 @@ const fn n_left_after(n_left: usize, error: FetchError) -> Option<usize> {
     }
 }
 
-/// What is known when a question failed.
+/// The circumstances in which a question failed.
 #[derive(Clone, Copy, Debug)]
 struct Again {
     method: Method,

@@ -30,8 +30,8 @@ enum Waiting {
 }
 
 impl<'u> Place<'u> {
-    /// The place at the end of the line. What is free now may be of no use to those before it, and
-    /// of use to this one, which was not called for it: so the line is called again.
+    /// The place at the end of the line. A connection may be free now that no fetch before this one
+    /// has a use for, so the line is called again.
     pub(super) fn last(upstream: &'u Upstream) -> Result<Self, FetchError> {
         let until_ms = reactor::now().mono_ms() + upstream.pending_ms;
         let event = Rc::new(Event::default());

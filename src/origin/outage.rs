@@ -1,4 +1,4 @@
-//! When an upstream is down: the error log says so once when it begins and once when it ends,
+//! Outages of an upstream: the error log says once that one begins and once that it ends,
 //! whichever workers see it.
 
 use crate::origin::pools::Upstream;
@@ -11,7 +11,7 @@ impl Upstream {
         self.servers.iter().all(|it| self.health(it.server.id).skipped_until_ms() > now_ms)
     }
 
-    /// What is stored is served stale since the upstream is down.
+    /// Stored objects are served stale from now on, because the upstream is down.
     pub(crate) fn begin_outage(&self) {
         if self.table.begin_outage(self.id, reactor::now().mono_ms()) {
             let name = &self.name;

@@ -1,9 +1,9 @@
-//! What a worker keeps of its upstreams: a pool of connections for each server, and for each
-//! upstream a balancer and the fetches that wait for a connection.
+//! The pools of a worker: connections for each server, and for each upstream a balancer and the
+//! fetches that wait for a connection.
 //!
-//! The rules are those of the floor `upstream`: which server, which connection, which fetch is
-//! next. Here they meet sockets. What all workers must know of a server, its addresses and until
-//! when it is skipped, is in the shared table of servers.
+//! The floor `upstream` has the rules: which server, which connection, which fetch is next. Here
+//! they are applied to sockets. The shared table has what all workers must know of a server: its
+//! addresses, and whether it is used or skipped.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::upstream::ids::{Server, ServerId, UpstreamId};
 use crate::upstream::pending::Pending;
 use crate::upstream::pool::{Pool, PoolLimits};
 
-/// What bounds a fetch, the same for all servers.
+/// The bounds of a fetch, the same for all servers.
 #[derive(Clone, Copy, Debug)]
 pub struct OriginLimits {
     /// Of a response's head.
@@ -39,7 +39,7 @@ pub struct Pools {
     upstreams: Vec<Rc<Upstream>>,
 }
 
-/// What a worker keeps of one upstream.
+/// One upstream, as one worker has it.
 #[derive(Debug)]
 pub struct Upstream {
     pub(super) id: UpstreamId,

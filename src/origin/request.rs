@@ -10,7 +10,6 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::pin;
-use std::task::Poll;
 
 use crate::http::h1::head::{self, HeadLimits};
 use crate::http::head::ResponseHead;
@@ -21,8 +20,9 @@ use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor::stream::Stream;
 use crate::reactor::{self, scratch};
+use crate::sys::pinned::Race;
 
-/// What one read asks for.
+/// The most that one read takes.
 const READ_BYTES: usize = 64 << 10;
 
 /// Interim responses that are taken before a response counts as broken.
@@ -82,8 +82,8 @@ impl Request {
     }
 
     /// Sends the request: `head` as it goes over the wire, and its body. Ends early, without
-    /// error, when the origin answers before it has taken everything; an interim response is
-    /// passed on and ends nothing.
+    /// error, when the origin gives its final answer before it has taken everything. Interim
+    /// responses are passed on meanwhile.
     pub(super) async fn send<U: Upload>(
         &mut self,
         head: &[u8],
@@ -109,11 +109,11 @@ impl Request {
             out.clear();
             more = loop {
                 let next = body.next(&mut out);
-                match self.unless_heard(next).await.map_err(FetchFailure::Fetch)? {
-                    Heard::Nothing(next) => break next.map_err(FetchFailure::Upload)?,
-                    // The client may be waiting for it before it says more.
-                    Heard::Interim => self.pass_on_early(body).await?,
-                    Heard::Answer => return self.pass_on_early(body).await,
+                match self.first_of(next).await.map_err(FetchFailure::Fetch)? {
+                    First::Work(next) => break next.map_err(FetchFailure::Upload)?,
+                    // The client may wait for it before it sends more.
+                    First::Interim => self.pass_on_early(body).await?,
+                    First::Answer => return self.pass_on_early(body).await,
                 }
             };
         }
@@ -146,7 +146,7 @@ impl Request {
     fn accept(&mut self, head: ResponseHead) -> Result<ResponseHead, FetchError> {
         if head.status.is_interim() {
             self.n_interim += 1;
-            // We never ask to switch protocols, so 101 answers nothing that was asked.
+            // No request asks to switch protocols, so 101 answers none.
             if self.n_interim > INTERIM_MAX || head.status.0 == 101 {
                 return Err(FetchError::Truncated);
             }
@@ -167,10 +167,10 @@ impl Request {
     /// Takes the interim responses at the start of the inbox; whether an answer follows them.
     fn take_early(&mut self) -> Result<bool, FetchError> {
         loop {
-            match said(&self.inbox, &self.limits().head, self.method) {
-                Said::Part => return Ok(false),
-                Said::Answer => return Ok(true),
-                Said::Interim(head, used) => {
+            match early_of(&self.inbox, &self.limits().head, self.method) {
+                Early::Incomplete => return Ok(false),
+                Early::Answer => return Ok(true),
+                Early::Interim(head, used) => {
                     self.inbox.drain(..used);
                     let head = self.accept(head)?;
                     self.early.push(head);
@@ -237,13 +237,13 @@ impl Request {
                     let deadline_ms = self.deadline(self.limits().idle_ms);
                     let stream = self.connection.stream_handle();
                     let writable = stream.writable(deadline_ms);
-                    match self.unless_heard(writable).await? {
-                        Heard::Nothing(wait) => wait.map_err(|e| error_of_io(&e))?,
-                        Heard::Interim => {}
-                        Heard::Answer => return Ok(Sent::Interrupted),
+                    match self.first_of(writable).await? {
+                        First::Work(wait) => wait.map_err(|e| error_of_io(&e))?,
+                        First::Interim => {}
+                        First::Answer => return Ok(Sent::Interrupted),
                     }
                 }
-                // What the origin said before it closed may still be there to be read.
+                // An answer that the origin gave before it closed may still be there to be read.
                 Err(_) if self.try_read().is_ok_and(|n_read| n_read > 0) => {
                     return Ok(Sent::Interrupted);
                 }
@@ -253,30 +253,19 @@ impl Request {
         Ok(Sent::Whole)
     }
 
-    /// Waits for `work`, unless the origin says something first; `work` is then dropped.
-    async fn unless_heard<T>(
-        &mut self,
-        work: impl Future<Output = T>,
-    ) -> Result<Heard<T>, FetchError> {
+    /// Waits for `work`, unless the origin answers first; `work` is then dropped.
+    async fn first_of<T>(&mut self, work: impl Future<Output = T>) -> Result<First<T>, FetchError> {
         let mut work = pin!(work);
         loop {
             let stream = self.connection.stream_handle();
-            let first = {
-                let mut readable = pin!(stream.readable(0));
-                std::future::poll_fn(|task| match work.as_mut().poll(task) {
-                    Poll::Ready(value) => Poll::Ready(Some(value)),
-                    Poll::Pending => readable.as_mut().poll(task).map(|_| None),
-                })
-                .await
-            };
-            if let Some(value) = first {
-                return Ok(Heard::Nothing(value));
+            if let Some(value) = Race::new(work.as_mut(), stream.readable(0)).await {
+                return Ok(First::Work(value));
             }
             match self.try_read() {
                 Ok(0) if !self.has_answered() => return Err(FetchError::Closed),
-                Ok(0) => return Ok(Heard::Answer),
-                Ok(_) if self.take_early()? => return Ok(Heard::Answer),
-                Ok(_) if !self.early.is_empty() => return Ok(Heard::Interim),
+                Ok(0) => return Ok(First::Answer),
+                Ok(_) if self.take_early()? => return Ok(First::Answer),
+                Ok(_) if !self.early.is_empty() => return Ok(First::Interim),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error_of_io(&error)),
@@ -285,7 +274,7 @@ impl Request {
     }
 }
 
-/// What a read or write error on an origin's connection means before any response byte.
+/// The failure behind an error of reading or writing before any byte of a response.
 fn error_of_io(error: &io::Error) -> FetchError {
     match error.kind() {
         io::ErrorKind::TimedOut => FetchError::FirstByteTimeout,
@@ -293,10 +282,10 @@ fn error_of_io(error: &io::Error) -> FetchError {
     }
 }
 
-/// What came first: the end of some work, or something from the origin.
+/// The end of some work, or the beginning of an answer, whichever came first.
 #[derive(Debug)]
-enum Heard<T> {
-    Nothing(T),
+enum First<T> {
+    Work(T),
     /// An interim response, which is among the early ones now.
     Interim,
     /// The final response, or its beginning, or the end.
@@ -315,29 +304,29 @@ pub(super) async fn pass_on<U: Upload>(
     }
 }
 
-/// What an origin has said before it was sent everything.
+/// The bytes that an origin sent before it was sent the whole request.
 #[derive(Debug)]
-enum Said {
-    /// Nothing, or the beginning of what may be an interim response.
-    Part,
+enum Early {
+    /// None, or the beginning of what may be an interim response.
+    Incomplete,
     /// An interim response, of so many bytes.
     Interim(ResponseHead, usize),
-    /// The final response, or its beginning, or what is no response at all.
+    /// The final response, or its beginning, or bytes that are no response at all.
     Answer,
 }
 
-fn said(inbox: &[u8], limits: &HeadLimits, method: Method) -> Said {
+fn early_of(inbox: &[u8], limits: &HeadLimits, method: Method) -> Early {
     match head::parse_response(inbox, limits, method) {
-        Ok(Some((head, used))) if head.status.is_interim() => Said::Interim(head, used),
-        Ok(None) if inbox.get(CLASS_AT).is_none_or(|class| *class == b'1') => Said::Part,
-        _ => Said::Answer,
+        Ok(Some((head, used))) if head.status.is_interim() => Early::Interim(head, used),
+        Ok(None) if inbox.get(CLASS_AT).is_none_or(|class| *class == b'1') => Early::Incomplete,
+        _ => Early::Answer,
     }
 }
 
 /// Where in a status line the first digit of the status is, behind `HTTP/1.1` and a space.
 const CLASS_AT: usize = 9;
 
-/// What became of a write.
+/// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
     Whole,
@@ -454,18 +443,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_is_known_at_every_split() {
-        let told = |inbox: &[u8]| said(inbox, &LIMITS.head, Method::Post);
+    fn an_early_answer_is_known_at_every_split() {
+        let told = |inbox: &[u8]| early_of(inbox, &LIMITS.head, Method::Post);
         let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
         for cut in 0..interim.len() {
-            assert!(matches!(told(&interim[..cut]), Said::Part), "cut at {cut}");
+            assert!(matches!(told(&interim[..cut]), Early::Incomplete), "cut at {cut}");
         }
-        assert!(matches!(told(interim), Said::Interim(_, used) if used == interim.len()));
+        assert!(matches!(told(interim), Early::Interim(_, used) if used == interim.len()));
         let answer = b"HTTP/1.1 200 OK\r\n\r\n";
         for cut in 0..=answer.len() {
-            let is_answer = matches!(told(&answer[..cut]), Said::Answer);
+            let is_answer = matches!(told(&answer[..cut]), Early::Answer);
             assert_eq!(is_answer, cut > CLASS_AT, "cut at {cut}");
         }
-        assert!(matches!(told(b"SSH-2.0"), Said::Answer));
+        assert!(matches!(told(b"SSH-2.0"), Early::Answer));
     }
 }

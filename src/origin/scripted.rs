@@ -1,8 +1,8 @@
 //! An origin that does what a test says, as tasks of the test's own reactor.
 //!
 //! It listens on a Unix socket, so that it works under
-//! [`run_by_test_clock`](crate::reactor::clock::run_by_test_clock): what one side writes is there
-//! for the other at once, and no time passes but by deadlines.
+//! [`run_by_test_clock`](crate::reactor::clock::run_by_test_clock): bytes that one side writes are
+//! there for the other at once, and time passes by deadlines alone.
 
 use std::cell::Cell;
 use std::os::unix::net::UnixListener;
@@ -17,7 +17,7 @@ use crate::reactor;
 use crate::reactor::listener::Listener;
 use crate::reactor::stream::Stream;
 
-/// What a request gets that asks for nothing special.
+/// The answer where a test needs no other.
 pub(crate) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// A listening origin; no more connections are accepted when it is dropped.
@@ -95,8 +95,8 @@ impl Place {
         ServerAddress::Unix(self.path())
     }
 
-    /// Fills the queue of a socket there that accepts nothing, as long as these are held: what
-    /// connects then is made to wait.
+    /// A socket there that accepts nothing, and a client that fills its queue: as long as they are
+    /// held, every other client is made to wait.
     pub(crate) fn full(&self) -> [Socket; 2] {
         std::fs::remove_file(self.path()).unwrap();
         let [listener, client] = [(); 2].map(|()| Socket::new(Domain::UNIX, Type::STREAM, None));
@@ -143,7 +143,7 @@ impl Peer {
         Some(())
     }
 
-    /// Writes; what the other side does not take any more is lost.
+    /// Writes; bytes that the other side does not take any more are lost.
     pub(crate) async fn say(&self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes, 0).await;
     }

@@ -1,4 +1,4 @@
-//! What several workers do with a server that failed and comes back.
+//! Several workers, and a server that failed and comes back.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The sending side of a fill's request: nobody's.
+//! The sending side of a fill's request, which has no body and no client.
 
 use crate::cache::lease::Lease;
 use crate::http::head::ResponseHead;

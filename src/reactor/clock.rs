@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::base::time::Now;
 
-/// The clock of a reactor.
+/// The clock of one thread's reactor.
 pub(super) struct Clock {
     now: Cell<Now>,
     /// The time moves by [`Clock::jump_to`] alone; only in tests.
@@ -62,7 +62,7 @@ fn clock_us(clock: ClockId) -> u64 {
 /// Runs `main` as [`super::run`] does, by a clock that begins at [`TEST_START`] and jumps to the
 /// next deadline whenever no task can run and the kernel reports no event.
 ///
-/// All that `main` waits for must be a deadline, a task of this reactor or an event that the kernel
+/// Everything that `main` waits for must be a deadline, a task of this reactor or an event that the kernel
 /// reports at once. So a peer is a task of the same reactor, over a Unix socket: the clock would
 /// jump past a deadline while a thread, or a TCP segment, is still on its way.
 ///

@@ -26,7 +26,7 @@ pub(crate) struct Tried {
     rest: Vec<ServerId>,
 }
 
-/// What was chosen.
+/// The server that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// This server, which is not skipped.

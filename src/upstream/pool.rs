@@ -19,7 +19,7 @@ pub(crate) struct Pool<C> {
     n_silent: u32,
 }
 
-/// What bounds a pool.
+/// The bounds of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PoolLimits {
     /// Idle and active connections together; at least 1.
@@ -28,7 +28,7 @@ pub(crate) struct PoolLimits {
     pub(crate) idle_ms: u64,
 }
 
-/// What a fetch is to do for a connection.
+/// The way to a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checkout<C> {
     /// Use this idle one, which is active now.
