@@ -1,7 +1,7 @@
 //! A connection's bytes, whatever carries them between this process and the peer.
 //!
-//! The modules below this one in `lib.rs` read and write a client's connection through a
-//! [`Transport`] and do not know its socket. Each `try_` does what can be done at once and says
+//! The modules below this one in `lib.rs` read and write a connection through a [`Transport`] and do
+//! not know its socket. Each `try_` does what can be done at once and says
 //! `WouldBlock` when that is nothing; then wait with `readable` or `writable`, or poll, and try
 //! again. A wait may end though the next try says `WouldBlock` once more.
 

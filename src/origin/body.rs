@@ -70,7 +70,7 @@ impl OriginBody {
     pub(crate) async fn wait(&mut self) -> Result<(), FetchError> {
         let Some(request) = &self.request else { return Ok(()) };
         let deadline_ms = reactor::now().mono_ms() + request.limits().idle_ms;
-        request.stream().readable(deadline_ms).await.map_err(|error| match error.kind() {
+        request.transport().readable(deadline_ms).await.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => FetchError::IdleTimeout,
             _ => FetchError::Truncated,
         })

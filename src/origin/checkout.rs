@@ -7,8 +7,8 @@ use crate::origin::line::Place;
 use crate::origin::pools::{ServerPool, Upstream};
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
-use crate::reactor::stream::Stream;
 use crate::shared::health::Admission;
+use crate::transport::Transport;
 use crate::upstream::balance::{self, Choice};
 use crate::upstream::ids::ServerId;
 use crate::upstream::pool::Checkout;
@@ -36,7 +36,7 @@ impl Tried {
 pub(super) type Refusal = (FetchError, Option<ServerId>);
 
 /// Room for a connection to a server, and an idle connection if there is one.
-type Taken = (Active, Option<Rc<Stream>>);
+type Taken = (Active, Option<Rc<Transport>>);
 
 impl Upstream {
     /// Gives a connection to a server, waiting for one within the bounds of the pending queue.
@@ -47,12 +47,12 @@ impl Upstream {
             Some(taken) => taken,
             None => self.take_in_line(tried).await?,
         };
-        if let Some(stream) = idle {
-            return Ok(Connection::new(active, stream, true));
+        if let Some(transport) = idle {
+            return Ok(Connection::new(active, transport, true));
         }
         let id = active.server().id;
         match self.connect(id, &tried.servers).await {
-            Ok(stream) => Ok(Connection::new(active, stream, false)),
+            Ok(transport) => Ok(Connection::new(active, transport, false)),
             Err(error) => {
                 if error.is_unreachable() {
                     active.failed();
@@ -113,13 +113,13 @@ impl Upstream {
 }
 
 /// An idle connection, or room for a new one, of this server; `None` if it is busy.
-fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<Rc<Stream>>> {
+fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<Rc<Transport>>> {
     let mut pool = server.pool.borrow_mut();
     loop {
         match pool.checkout(now_ms) {
             // It closed while it was idle, or this fetch was disappointed by such a one.
-            Checkout::Reuse(stream) if wants_new || !stream.is_open() => pool.closed(),
-            Checkout::Reuse(stream) => return Some(Some(stream)),
+            Checkout::Reuse(transport) if wants_new || !transport.is_reusable() => pool.closed(),
+            Checkout::Reuse(transport) => return Some(Some(transport)),
             Checkout::Connect => return Some(None),
             Checkout::Busy if !pool.expire(now_ms).is_empty() => {}
             Checkout::Busy => return None,

@@ -12,8 +12,8 @@ use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::reactor::address::Address;
 use crate::reactor::connect::connect;
-use crate::reactor::stream::Stream;
 use crate::reactor::timer;
+use crate::transport::Transport;
 use crate::upstream::balance::Tried;
 use crate::upstream::ids::ServerId;
 
@@ -26,14 +26,15 @@ impl Upstream {
         &self,
         id: ServerId,
         tried: &Tried,
-    ) -> Result<Rc<Stream>, FetchError> {
+    ) -> Result<Rc<Transport>, FetchError> {
         let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
         let address = self.address(id, tried, deadline_ms).await;
         let address = address.ok_or(FetchError::Unresolved)?;
         let stream = connect(&address, deadline_ms).await.map_err(|error| error_of(&error))?;
+        let transport = Transport::plain(stream);
         // Without it small requests may wait for acknowledgements; nothing else is lost.
-        let _ = stream.set_nodelay();
-        Ok(Rc::new(stream))
+        let _ = transport.set_nodelay();
+        Ok(Rc::new(transport))
     }
 
     /// Where a server is now. A name that the keeper has yet to resolve is waited for, unless

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use crate::origin::pools::{OriginLimits, ServerPool, Upstream};
 use crate::reactor;
-use crate::reactor::stream::Stream;
 use crate::shared::health::{Admission, Health};
+use crate::transport::Transport;
 use crate::upstream::ids::{Server, ServerId};
 
 /// The place of one active connection in the pool of its server. Dropping it gives the place back,
@@ -77,13 +77,13 @@ impl Drop for Active {
 #[derive(Debug)]
 pub(super) struct Connection {
     active: Active,
-    stream: Rc<Stream>,
+    transport: Rc<Transport>,
     is_reused: bool,
 }
 
 impl Connection {
-    pub(super) fn new(active: Active, stream: Rc<Stream>, is_reused: bool) -> Self {
-        Self { active, stream, is_reused }
+    pub(super) fn new(active: Active, transport: Rc<Transport>, is_reused: bool) -> Self {
+        Self { active, transport, is_reused }
     }
 
     /// The place in the pool, which takes what this use shows of the server.
@@ -95,13 +95,13 @@ impl Connection {
         &self.active.upstream.limits
     }
 
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
     }
 
-    /// The stream, for waits that outlive a borrow.
-    pub(super) fn stream_handle(&self) -> Rc<Stream> {
-        Rc::clone(&self.stream)
+    /// The transport, for waits that outlive a borrow.
+    pub(super) fn transport_handle(&self) -> Rc<Transport> {
+        Rc::clone(&self.transport)
     }
 
     /// Whether it carried a request before.
@@ -113,7 +113,7 @@ impl Connection {
     pub(super) fn give_back(mut self) {
         self.active.is_kept = true;
         let now_ms = reactor::now().mono_ms();
-        let stream = Rc::clone(&self.stream);
-        self.active.of().pool.borrow_mut().checkin(stream, now_ms);
+        let transport = Rc::clone(&self.transport);
+        self.active.of().pool.borrow_mut().checkin(transport, now_ms);
     }
 }

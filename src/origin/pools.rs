@@ -12,9 +12,9 @@ use crate::config::{ServerAddress, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
 use crate::reactor;
 use crate::reactor::event::Event;
-use crate::reactor::stream::Stream;
 use crate::shared::health::Health;
 use crate::shared::servers::ServerTable;
+use crate::transport::Transport;
 use crate::upstream::balance::{Balance, Tried};
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 use crate::upstream::pending::Pending;
@@ -59,7 +59,7 @@ pub struct Upstream {
 pub(super) struct ServerPool {
     pub(super) server: Server,
     pub(super) address: ServerAddress,
-    pub(super) pool: RefCell<Pool<Rc<Stream>>>,
+    pub(super) pool: RefCell<Pool<Rc<Transport>>>,
     /// Which of a name's addresses is next.
     pub(super) turn: Cell<usize>,
 }

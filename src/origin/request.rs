@@ -18,9 +18,9 @@ use crate::origin::connection::Connection;
 use crate::origin::pools::OriginLimits;
 use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
-use crate::reactor::stream::Stream;
 use crate::reactor::{self, scratch};
 use crate::sys::pinned::Race;
+use crate::transport::Transport;
 
 /// The most that one read takes.
 const READ_BYTES: usize = 64 << 10;
@@ -179,8 +179,8 @@ impl Request {
         }
     }
 
-    pub(super) fn stream(&self) -> &Stream {
-        self.connection.stream()
+    pub(super) fn transport(&self) -> &Transport {
+        self.connection.transport()
     }
 
     pub(super) fn limits(&self) -> &OriginLimits {
@@ -196,7 +196,7 @@ impl Request {
         loop {
             match self.try_read() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stream().readable(deadline_ms).await?;
+                    self.transport().readable(deadline_ms).await?;
                 }
                 other => return other,
             }
@@ -207,11 +207,11 @@ impl Request {
         if self.is_eof {
             return Ok(0);
         }
-        let stream = self.connection.stream();
+        let transport = self.connection.transport();
         let inbox = &mut self.inbox;
         let n_read = scratch::with_scratch(|scratch| -> io::Result<usize> {
             let room = scratch.len().min(READ_BYTES);
-            let n_read = stream.try_read(&mut scratch[..room])?;
+            let n_read = transport.try_read(&mut scratch[..room])?;
             inbox.extend_from_slice(&scratch[..n_read]);
             Ok(n_read)
         })?;
@@ -223,8 +223,8 @@ impl Request {
     async fn write(&mut self, mut first: &[u8], mut then: &[u8]) -> Result<Sent, FetchError> {
         while !first.is_empty() || !then.is_empty() {
             let written = match then.is_empty() {
-                true => self.stream().try_write(first),
-                false => self.stream().try_writev(&[IoSlice::new(first), IoSlice::new(then)]),
+                true => self.transport().try_write(first),
+                false => self.transport().try_writev(&[IoSlice::new(first), IoSlice::new(then)]),
             };
             match written {
                 Ok(n_written) => {
@@ -235,8 +235,8 @@ impl Request {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let deadline_ms = self.deadline(self.limits().idle_ms);
-                    let stream = self.connection.stream_handle();
-                    let writable = stream.writable(deadline_ms);
+                    let transport = self.connection.transport_handle();
+                    let writable = transport.writable(deadline_ms);
                     match self.first_of(writable).await? {
                         First::Work(wait) => wait.map_err(|e| error_of_io(&e))?,
                         First::Interim => {}
@@ -257,8 +257,8 @@ impl Request {
     async fn first_of<T>(&mut self, work: impl Future<Output = T>) -> Result<First<T>, FetchError> {
         let mut work = pin!(work);
         loop {
-            let stream = self.connection.stream_handle();
-            if let Some(value) = Race::new(work.as_mut(), stream.readable(0)).await {
+            let transport = self.connection.transport_handle();
+            if let Some(value) = Race::new(work.as_mut(), transport.readable(0)).await {
                 return Ok(First::Work(value));
             }
             match self.try_read() {
