@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use ktrix::cache::purge::bucket::PurgeStatus;
 use ktrix::cache::purge::{Order, Purges};
-use ktrix::policy::purge::surrogate::{Kind, SurrogateKeys};
+use ktrix::policy::purge::hash::PurgeKind;
+use ktrix::policy::purge::surrogate::SurrogateKeys;
 
 const DIR: &str = "KTRIX_PURGE_CRASH_DIR";
 const N_WRITERS: usize = 3;
@@ -27,7 +28,7 @@ fn url(n: u32) -> String {
 
 fn order(text: &str, is_soft: bool) -> Order {
     let (name, who) = (text.to_owned(), "test".to_owned());
-    Order { kind: Kind::Url, text: text.as_bytes().to_vec(), is_soft, name, who }
+    Order { kind: PurgeKind::Url, text: text.as_bytes().to_vec(), is_soft, name, who }
 }
 
 /// A cheap generator, so that runs differ by their seed alone.

@@ -3,7 +3,8 @@
 
 use ktrix::http::fields::Fields;
 use ktrix::http::scheme::Scheme;
-use ktrix::policy::purge::surrogate::{SurrogateKeys, groups_of, prefix_text, primary_of, tags_of};
+use ktrix::policy::purge::prefix::prefix_text;
+use ktrix::policy::purge::surrogate::{SurrogateKeys, groups_of, primary_of, tags_of};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -261,7 +261,7 @@ mod tests {
     use crate::cache::sample::worker_cache;
     use crate::http::fields::Fields;
     use crate::http::status::Status;
-    use crate::policy::purge::surrogate::Kind;
+    use crate::policy::purge::hash::PurgeKind;
     use crate::policy::rfc9111::lifetimes::Lifetimes;
 
     const TEXT: &str = "GET http://example.org/";
@@ -322,7 +322,7 @@ mod tests {
         let slot = publish(&cache, State::Ready, 2);
         let before = found(object(&cache, Some(slot)));
         let (name, who) = (String::new(), String::new());
-        let order = Order { kind: Kind::All, text: Vec::new(), is_soft: true, name, who };
+        let order = Order { kind: PurgeKind::All, text: Vec::new(), is_soft: true, name, who };
         cache.shared.purges.purge(&order, 1).unwrap();
         assert!(cache.has_changed(&before), "it is stale now");
         let purged = found(Lookup::Miss { purged: Some(slot) });

@@ -45,13 +45,13 @@ impl PurgeReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::purge::surrogate::Kind;
+    use crate::policy::purge::hash::PurgeKind;
 
     #[test]
     fn a_purge_is_described_as_far_as_it_is_remembered() {
         let cause = |is_soft, name: &str, who: &str| Cause {
             number: 7,
-            kind: Some(Kind::Tag),
+            kind: Some(PurgeKind::Tag),
             is_soft,
             time_s: 784_111_777,
             name: name.to_owned(),

@@ -55,7 +55,7 @@ impl Context {
     pub fn new(
         config: Rc<Config>,
         servers: &Rc<ServerTable>,
-        cache: Option<Rc<CacheSide>>,
+        cache: Option<Rc<Cache>>,
         access: Option<AccessLog>,
         temporary: PathBuf,
     ) -> Self {

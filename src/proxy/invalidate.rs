@@ -5,7 +5,8 @@ use crate::cache::purge::Order;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::scheme::Scheme;
 use crate::policy::key::key_of;
-use crate::policy::purge::surrogate::{self, Kind};
+use crate::policy::purge::hash::PurgeKind;
+use crate::policy::purge::surrogate;
 use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
 
@@ -31,7 +32,7 @@ fn forget_groups(cache: &Cache, scheme: Scheme, request: &RequestHead, response:
     let groups = surrogate::groups_of(&response.fields, "cache-group-invalidation");
     for group in groups.iter().take(GROUPS_MAX) {
         let text = surrogate::group_text(scheme, request.authority(), group);
-        purge(cache, Kind::Group, text);
+        purge(cache, PurgeKind::Group, text);
     }
 }
 
@@ -39,7 +40,7 @@ fn forget_groups(cache: &Cache, scheme: Scheme, request: &RequestHead, response:
 const GROUPS_MAX: usize = 128;
 
 /// Purges what an origin has made untrue, without a record in the journal.
-fn purge(cache: &Cache, kind: Kind, text: Vec<u8>) {
+fn purge(cache: &Cache, kind: PurgeKind, text: Vec<u8>) {
     let (name, who) = (String::new(), String::new());
     let order = Order { kind, text, is_soft: false, name, who };
     if let Err(error) = cache.purge(&order) {

@@ -11,8 +11,8 @@ use crate::config::CacheConfig;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
-use crate::policy::purge::request::{self, Refusal, Wish};
-use crate::policy::purge::surrogate::Kind;
+use crate::policy::purge::hash::PurgeKind;
+use crate::policy::purge::request::{self, PurgeRefusal, PurgeTarget};
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
@@ -35,21 +35,22 @@ pub fn orders(
     scheme: Scheme,
     request: &RequestHead,
     who: &str,
-) -> Result<Vec<Order>, Refusal> {
+) -> Result<Vec<Order>, PurgeRefusal> {
     let (authority, target) = (request.authority(), request.target.path_and_query());
-    let wishes = request::wishes(&request.fields, scheme, authority, target)?;
+    let targets = request::targets(&request.fields, scheme, authority, target)?;
     let key = &router.rules_for(request.host(), request.target.path()).key;
-    if wishes.iter().any(|wish| wish.kind == Kind::Prefix) && !key.preserve_prefix(target) {
-        return Err(Refusal::Untold);
+    if targets.iter().any(|target| target.kind == PurgeKind::Prefix) && !key.preserve_prefix(target)
+    {
+        return Err(PurgeRefusal::PrefixNotInKey);
     }
-    let order = |Wish { kind, text, name, is_soft }| {
+    let order = |PurgeTarget { kind, text, name, is_soft }| {
         let text = match kind {
-            Kind::Url => Name::of_request(key, scheme, request).text.to_vec(),
+            PurgeKind::Url => Name::of_request(key, scheme, request).text.to_vec(),
             _ => text,
         };
         Order { kind, text, is_soft, name, who: who.to_owned() }
     };
-    Ok(wishes.into_iter().map(order).collect())
+    Ok(targets.into_iter().map(order).collect())
 }
 
 impl<C: Client> Exchange<'_, C> {
@@ -131,7 +132,7 @@ mod tests {
             let (mut client, mut facts) = (FakeClient::new(), Facts::default());
             client.front.peer = peer;
             let text = format!("cache: {}\n", dir.path().display());
-            let run = reactor::run(async {
+            let run = crate::reactor::run(async {
                 let context = Rc::new(context(dir.path(), &text));
                 Exchange::new(&context, &mut client, &head, &mut facts).run().await
             });

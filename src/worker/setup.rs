@@ -1,6 +1,5 @@
 //! From what a worker is born with to what its exchanges share.
 
-use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -9,12 +8,8 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::cache::Cache;
 use crate::cache::files::store::TMP;
-use crate::config::WhenFull;
-use crate::http::h1::head::HeadLimits;
-use crate::cache::hot::Hot;
 use crate::log::access::AccessLog;
 use crate::proxy::context::Context;
-use crate::reactor::event::Event;
 use crate::worker::inherited::Inherited;
 
 /// Objects that are kept open because they are too large for memory.

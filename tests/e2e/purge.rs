@@ -5,7 +5,7 @@ use std::process::Output;
 
 use ::ktrix::cache::purge::journal::RECORDS;
 use ::ktrix::cache::purge::{Order, Purges};
-use ::ktrix::policy::purge::surrogate::Kind;
+use ::ktrix::policy::purge::hash::PurgeKind;
 
 use crate::support::ktrix;
 use crate::support::socket::Address;
@@ -335,7 +335,7 @@ fn displaced_records_missing_in_the_error_log_are_printed() {
     let purges = Purges::open_existing(&plan.cache_dir()).unwrap();
     for n in 0..RECORDS {
         let order = Order {
-            kind: Kind::Tag,
+            kind: PurgeKind::Tag,
             text: b"t".to_vec(),
             is_soft: false,
             name: format!("t{n}"),

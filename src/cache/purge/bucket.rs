@@ -21,7 +21,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::policy::purge::surrogate::{Kind, SurrogateHash};
+use crate::policy::purge::hash::{PurgeHash, PurgeKind};
 use crate::sys::shm::shared_struct;
 
 /// Entries of a bucket.
@@ -85,7 +85,7 @@ pub(super) struct Note {
     /// When, in Unix seconds.
     pub(super) time_s: u64,
     /// By what it names.
-    pub(super) kind: Kind,
+    pub(super) kind: PurgeKind,
     /// Bytes of a beginning, below 4096.
     pub(super) len: usize,
 }
@@ -95,7 +95,7 @@ pub(super) struct Note {
 pub(super) struct Label(u64);
 
 impl Label {
-    pub(super) const fn new(hash: SurrogateHash, is_soft: bool) -> Self {
+    pub(super) const fn new(hash: PurgeHash, is_soft: bool) -> Self {
         Self(hash.0 & !1 | is_soft as u64)
     }
 
@@ -104,8 +104,8 @@ impl Label {
     }
 
     /// The hash without its lowest bit.
-    pub(super) const fn hash(self) -> SurrogateHash {
-        SurrogateHash(self.0 & !1)
+    pub(super) const fn hash(self) -> PurgeHash {
+        PurgeHash(self.0 & !1)
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) enum Kept {
 
 impl Bucket {
     /// How a response that was asked for after purge `asked` stands to what names `hash`.
-    pub(super) fn purge_status(&self, hash: SurrogateHash, asked: u64) -> PurgeStatus {
+    pub(super) fn purge_status(&self, hash: PurgeHash, asked: u64) -> PurgeStatus {
         let mut purge_status = PurgeStatus::Valid;
         for entry in &self.entries {
             purge_status = purge_status.with(match entry.read() {
@@ -156,11 +156,12 @@ impl Bucket {
     }
 
     /// The purges after number `asked` that are known to name `hash`.
-    pub(super) fn each_cause(&self, hash: SurrogateHash, asked: u64, mut take: impl FnMut(Cause)) {
+    pub(super) fn each_cause(&self, hash: PurgeHash, asked: u64, mut take: impl FnMut(Cause)) {
         for entry in &self.entries {
             let Read::Whole { label, number } = entry.read() else { continue };
             if label.hash().0 == hash.0 & !1 && number > asked {
-                let kind = Kind::from_code((entry.info.load(Ordering::Acquire) >> 12 & 7) as u8);
+                let kind =
+                    PurgeKind::from_code((entry.info.load(Ordering::Acquire) >> 12 & 7) as u8);
                 let (is_soft, time_s) = (label.is_soft(), entry.time_s());
                 let (name, who) = (String::new(), String::new());
                 take(Cause { number, kind, is_soft, time_s, name, who });
@@ -240,7 +241,7 @@ impl Bucket {
         for entry in &self.entries {
             if let Read::Whole { number, .. } = entry.read() {
                 let info = entry.info.load(Ordering::Relaxed);
-                let is_prefix = (info >> 12 & 7) as u8 == Kind::Prefix.code();
+                let is_prefix = (info >> 12 & 7) as u8 == PurgeKind::Prefix.code();
                 take(number, is_prefix.then_some((info & LEN_MASK) as usize));
             }
         }
@@ -383,7 +384,7 @@ pub struct Cause {
     /// Its number.
     pub number: u64,
     /// By what it names; `None` if that is of another version.
-    pub kind: Option<Kind>,
+    pub kind: Option<PurgeKind>,
     /// Whether it only made stale.
     pub is_soft: bool,
     /// When, in Unix seconds.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::log::info;
 
 use crate::log::limit::UNLIMITED;
-use crate::policy::purge::surrogate::{Kind, SurrogateHash};
+use crate::policy::purge::hash::{PurgeHash, PurgeKind};
 use crate::sys::shm::shared_struct;
 
 /// Records of the ring: so many purges can be listed and undone.
@@ -41,7 +41,7 @@ pub struct Record {
     /// When, in Unix seconds.
     pub time_s: u64,
     /// By what it named.
-    pub kind: Kind,
+    pub kind: PurgeKind,
     /// Whether it only made stale.
     pub is_soft: bool,
     /// Whether it was taken back.
@@ -53,7 +53,7 @@ pub struct Record {
     /// Who asked for it.
     pub who: String,
     /// The hash of what it named.
-    pub(super) hash: SurrogateHash,
+    pub(super) hash: PurgeHash,
 }
 
 /// Bytes of a name that are kept.
@@ -112,13 +112,13 @@ impl Line {
         Some(Record {
             number: words[0],
             time_s: words[1] >> 32,
-            kind: Kind::from_code(words[1] as u8)?,
+            kind: PurgeKind::from_code(words[1] as u8)?,
             is_soft: words[1] & SOFT != 0,
             is_undone: words[1] & UNDONE != 0,
             undoes: (words[1] & UNDOES != 0).then_some(words[2]),
             name: text(&words[8..]),
             who: text(&words[4..8]),
-            hash: SurrogateHash(words[2]),
+            hash: PurgeHash(words[2]),
         })
     }
 }

@@ -34,14 +34,15 @@ use crate::cache::purge::bucket::{
 use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
 use crate::cache::purge::journal::{RECORDS, Record};
 use crate::policy::key::host::NamedHost;
-use crate::policy::purge::surrogate::{self, Kind, Lengths, SurrogateHash, SurrogateKeys};
+use crate::policy::purge::hash::{PurgeHash, PurgeKind};
+use crate::policy::purge::surrogate::{self, Lengths, SurrogateKeys};
 use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 
 /// What is to be purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     /// By what it is named.
-    pub kind: Kind,
+    pub kind: PurgeKind,
     /// The text that is hashed; see [`label`] for the form of each kind.
     pub text: Vec<u8>,
     /// Only make stale what is named.
@@ -192,11 +193,11 @@ impl Purges {
         // here, the number is only skipped.
         let number = self.next();
         let (kind, text) = self.fitting(order.kind, &order.text);
-        let hash = SurrogateHash::of(kind, &text);
+        let hash = PurgeHash::of(kind, &text);
         let label = Label::new(hash, order.is_soft);
-        let len = if kind == Kind::Prefix { text.len() } else { 0 };
+        let len = if kind == PurgeKind::Prefix { text.len() } else { 0 };
         self.bucket(hash).note(&Note { label, number, time_s: now_s, kind, len });
-        if matches!(kind, Kind::Tag | Kind::Group) {
+        if matches!(kind, PurgeKind::Tag | PurgeKind::Group) {
             header.tagged.store(sealed(number, COUNT_SEED), Ordering::Release);
         }
         if !order.who.is_empty() {
@@ -357,7 +358,7 @@ impl Purges {
         &self.parts.header[0]
     }
 
-    fn bucket(&self, hash: SurrogateHash) -> &Bucket {
+    fn bucket(&self, hash: PurgeHash) -> &Bucket {
         // A power of two of them; the lowest bit of a hash is not its own.
         let number = (hash.0 >> 1) as usize & (self.parts.buckets.len() - 1);
         &self.parts.buckets[number]
@@ -369,8 +370,8 @@ impl Purges {
 
     /// A beginning of URLs as it can be noted: only so many lengths are asked about, and what has
     /// none of them is cut to a shorter one, which names more; in the end to the host.
-    fn fitting<'t>(&self, kind: Kind, text: &'t [u8]) -> (Kind, Cow<'t, [u8]>) {
-        if kind != Kind::Prefix {
+    fn fitting<'t>(&self, kind: PurgeKind, text: &'t [u8]) -> (PurgeKind, Cow<'t, [u8]>) {
+        if kind != PurgeKind::Prefix {
             return (kind, text.into());
         }
         let text = text.get(..LEN_MAX).unwrap_or(text);
@@ -389,8 +390,8 @@ impl Purges {
             return (kind, text.get(..len).unwrap_or(text).into());
         }
         match NamedHost::parse(authority.get(..end).unwrap_or_default()) {
-            Some(host) => (Kind::Host, host.text().into()),
-            None => (Kind::All, b"".into()),
+            Some(host) => (PurgeKind::Host, host.text().into()),
+            None => (PurgeKind::All, b"".into()),
         }
     }
 

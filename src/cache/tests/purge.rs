@@ -3,6 +3,7 @@
 use super::*;
 use crate::cache::purge::bucket::Cause;
 use crate::policy::key::host::NamedHost;
+use crate::policy::purge::prefix::prefix_text;
 use proptest::prelude::*;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -14,24 +15,24 @@ fn purges(n_buckets: usize) -> (tempfile::TempDir, Purges) {
     (dir, purges)
 }
 
-fn order(kind: Kind, text: &str) -> Order {
+fn order(kind: PurgeKind, text: &str) -> Order {
     let text = match kind {
-        Kind::Prefix => surrogate::prefix_text(text.as_bytes()).unwrap(),
-        Kind::Host => NamedHost::parse(text.as_bytes()).unwrap().text(),
+        PurgeKind::Prefix => prefix_text(text.as_bytes()).unwrap(),
+        PurgeKind::Host => NamedHost::parse(text.as_bytes()).unwrap().text(),
         _ => text.as_bytes().to_vec(),
     };
     let name = String::from_utf8_lossy(&text).into_owned();
     Order { kind, text, is_soft: false, name, who: "test".to_owned() }
 }
 
-fn soft(kind: Kind, text: &str) -> Order {
+fn soft(kind: PurgeKind, text: &str) -> Order {
     Order { is_soft: true, ..order(kind, text) }
 }
 
 /// A stored response, asked for now.
 fn stored(purges: &Purges, tags: &[&str]) -> SurrogateKeys {
     let mut tags: Vec<u64> =
-        tags.iter().map(|tag| SurrogateHash::of(Kind::Tag, tag.as_bytes()).0).collect();
+        tags.iter().map(|tag| PurgeHash::of(PurgeKind::Tag, tag.as_bytes()).0).collect();
     tags.sort_unstable();
     SurrogateKeys { purge_epoch: purges.purge_epoch(), tags: tags.into(), is_cut: false }
 }
@@ -45,15 +46,15 @@ fn purge_status(purges: &Purges, text: &str, surrogates: &SurrogateKeys) -> Purg
 #[test]
 fn each_kind_names_what_was_asked_for_before_and_nothing_later() {
     let cases = [
-        (order(Kind::All, ""), true),
-        (order(Kind::Host, "A.example"), true),
-        (order(Kind::Host, "b.example"), false),
-        (order(Kind::Prefix, "http://a.example/x/"), true),
-        (order(Kind::Prefix, "http://a.example/y"), false),
-        (order(Kind::Tag, "news"), true),
-        (order(Kind::Tag, "sports"), false),
-        (order(Kind::Url, PAGE), true),
-        (order(Kind::Url, "GET http://a.example/x/page"), false),
+        (order(PurgeKind::All, ""), true),
+        (order(PurgeKind::Host, "A.example"), true),
+        (order(PurgeKind::Host, "b.example"), false),
+        (order(PurgeKind::Prefix, "http://a.example/x/"), true),
+        (order(PurgeKind::Prefix, "http://a.example/y"), false),
+        (order(PurgeKind::Tag, "news"), true),
+        (order(PurgeKind::Tag, "sports"), false),
+        (order(PurgeKind::Url, PAGE), true),
+        (order(PurgeKind::Url, "GET http://a.example/x/page"), false),
     ];
     let (_dir, purges) = purges(64);
     for (order, names) in cases {
@@ -78,17 +79,17 @@ fn the_purges_that_name_something_are_told() {
     let reader = cause::Reader::open(dir.path()).unwrap();
     let causes = |surrogates: &SurrogateKeys| reader.causes(PAGE.as_bytes(), surrogates);
     assert_eq!(causes(&before), []);
-    purges.purge(&soft(Kind::Tag, "a"), 50).unwrap();
-    purges.purge(&order(Kind::Tag, "c"), 55).unwrap();
+    purges.purge(&soft(PurgeKind::Tag, "a"), 50).unwrap();
+    purges.purge(&order(PurgeKind::Tag, "c"), 55).unwrap();
     let after = stored(&purges, &["a", "b"]);
-    let unsigned = Order { who: String::new(), ..order(Kind::Url, PAGE) };
+    let unsigned = Order { who: String::new(), ..order(PurgeKind::Url, PAGE) };
     let url = purges.purge(&unsigned, 60).unwrap();
     let cause = |number, kind, is_soft, time_s, name: &str, who: &str| {
         let (kind, name, who) = (Some(kind), name.to_owned(), who.to_owned());
         Cause { number, kind, is_soft, time_s, name, who }
     };
-    let tagged = cause(1, Kind::Tag, true, 50, "a", "test");
-    let named = cause(url, Kind::Url, false, 60, "", "");
+    let tagged = cause(1, PurgeKind::Tag, true, 50, "a", "test");
+    let named = cause(url, PurgeKind::Url, false, 60, "", "");
     assert_eq!(causes(&before), [tagged, named.clone()]);
     assert_eq!(causes(&after), [named]);
     let foreign = SurrogateKeys { purge_epoch: before.purge_epoch + (1 << NUMBER_BITS), ..before };
@@ -99,10 +100,10 @@ fn the_purges_that_name_something_are_told() {
 fn a_soft_purge_makes_stale_and_a_hard_one_outweighs_it() {
     let (_dir, purges) = purges(64);
     let surrogates = stored(&purges, &["a", "b"]);
-    purges.purge(&soft(Kind::Tag, "a"), 50).unwrap();
-    purges.purge(&soft(Kind::Tag, "b"), 40).unwrap();
+    purges.purge(&soft(PurgeKind::Tag, "a"), 50).unwrap();
+    purges.purge(&soft(PurgeKind::Tag, "b"), 40).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Stale(40));
-    purges.purge(&order(Kind::Tag, "b"), 60).unwrap();
+    purges.purge(&order(PurgeKind::Tag, "b"), 60).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
 }
 
@@ -110,10 +111,10 @@ fn a_soft_purge_makes_stale_and_a_hard_one_outweighs_it() {
 fn undoing_brings_back_what_one_purge_named_and_no_more() {
     let (_dir, purges) = purges(64);
     let old = stored(&purges, &[]);
-    let first = purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+    let first = purges.purge(&order(PurgeKind::Url, PAGE), 1).unwrap();
     let young = stored(&purges, &[]);
-    let second = purges.purge(&order(Kind::Url, PAGE), 2).unwrap();
-    let host = purges.purge(&order(Kind::Host, "a.example"), 3).unwrap();
+    let second = purges.purge(&order(PurgeKind::Url, PAGE), 2).unwrap();
+    let host = purges.purge(&order(PurgeKind::Host, "a.example"), 3).unwrap();
     assert_eq!(purges.undo(first, "me", 9), Err(PurgeError::Covered(second)));
     purges.undo(second, "me", 9).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &young), PurgeStatus::Purged, "by its host");
@@ -134,8 +135,8 @@ fn undoing_brings_back_what_one_purge_named_and_no_more() {
 fn what_an_earlier_purge_made_stale_is_stale_since_then() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
-    purges.purge(&soft(Kind::Url, PAGE), 10).unwrap();
-    let second = purges.purge(&soft(Kind::Url, PAGE), 50).unwrap();
+    purges.purge(&soft(PurgeKind::Url, PAGE), 10).unwrap();
+    let second = purges.purge(&soft(PurgeKind::Url, PAGE), 50).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Stale(50));
     purges.undo(second, "me", 60).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Stale(10));
@@ -146,7 +147,7 @@ fn a_purge_that_covers_what_is_not_known_any_more_stays() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
     let numbers: Vec<u64> =
-        (0..3).map(|n| purges.purge(&order(Kind::Url, PAGE), n).unwrap()).collect();
+        (0..3).map(|n| purges.purge(&order(PurgeKind::Url, PAGE), n).unwrap()).collect();
     purges.undo(numbers[2], "me", 9).unwrap();
     assert_eq!(purges.undo(numbers[1], "me", 9), Err(PurgeError::Folded));
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
@@ -157,7 +158,7 @@ fn undoing_never_brings_back_what_an_earlier_purge_named() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
     let numbers: Vec<u64> =
-        (0..4).map(|n| purges.purge(&order(Kind::Url, PAGE), n).unwrap()).collect();
+        (0..4).map(|n| purges.purge(&order(PurgeKind::Url, PAGE), n).unwrap()).collect();
     for number in numbers.into_iter().rev() {
         let _ = purges.undo(number, "me", 9);
         assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
@@ -168,15 +169,15 @@ fn undoing_never_brings_back_what_an_earlier_purge_named() {
 fn a_full_bucket_gives_up_precision_and_never_a_purge() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
-    purges.purge(&soft(Kind::Url, PAGE), 1).unwrap();
+    purges.purge(&soft(PurgeKind::Url, PAGE), 1).unwrap();
     for n in 0..20 {
-        purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+        purges.purge(&order(PurgeKind::Tag, &n.to_string()), 1).unwrap();
     }
     assert!(purges.parts.buckets[0].floor().is_some());
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
     assert_eq!(purges.undo(1, "me", 9), Err(PurgeError::Folded));
     let surrogates = stored(&purges, &[]);
-    purges.purge(&order(Kind::Tag, "x"), 1).unwrap();
+    purges.purge(&order(PurgeKind::Tag, "x"), 1).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Valid);
 }
 
@@ -184,9 +185,9 @@ fn a_full_bucket_gives_up_precision_and_never_a_purge() {
 fn a_response_with_too_many_tags_is_named_by_every_one() {
     let (_dir, purges) = purges(64);
     let surrogates = SurrogateKeys { is_cut: true, ..stored(&purges, &[]) };
-    purges.purge(&order(Kind::Url, "GET http://b/"), 1).unwrap();
+    purges.purge(&order(PurgeKind::Url, "GET http://b/"), 1).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Valid);
-    purges.purge(&order(Kind::Tag, "any"), 1).unwrap();
+    purges.purge(&order(PurgeKind::Tag, "any"), 1).unwrap();
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
 }
 
@@ -196,15 +197,15 @@ fn beginnings_of_too_many_lengths_name_more_and_not_less() {
     let url = |n: usize| format!("http://a.example/{}", "x".repeat(n));
     for n in 0..80 {
         let surrogates = stored(&purges, &[]);
-        purges.purge(&order(Kind::Prefix, &url(n)), 1).unwrap();
+        purges.purge(&order(PurgeKind::Prefix, &url(n)), 1).unwrap();
         let page = format!("GET {}y", url(n));
         assert_eq!(purge_status(&purges, &page, &surrogates), PurgeStatus::Purged, "{n}");
     }
     assert!(purges.n_lengths() <= LENGTHS_MAX);
     let surrogates = stored(&purges, &[]);
-    purges.purge(&order(Kind::Prefix, &url(5000)), 1).unwrap();
+    purges.purge(&order(PurgeKind::Prefix, &url(5000)), 1).unwrap();
     let host = "b".repeat(300);
-    purges.purge(&order(Kind::Prefix, &format!("http://{host}/x")), 1).unwrap();
+    purges.purge(&order(PurgeKind::Prefix, &format!("http://{host}/x")), 1).unwrap();
     assert_eq!(
         purge_status(&purges, &format!("GET {}", url(6000)), &surrogates),
         PurgeStatus::Purged
@@ -219,19 +220,19 @@ fn beginnings_of_too_many_lengths_name_more_and_not_less() {
 fn a_beginning_that_became_part_of_a_floor_is_never_forgotten() {
     let (_dir, purges) = purges(4096);
     let surrogates = stored(&purges, &[]);
-    let prefix = order(Kind::Prefix, "http://a.example/x/");
+    let prefix = order(PurgeKind::Prefix, "http://a.example/x/");
     purges.purge(&prefix, 1).unwrap();
-    let bucket = purges.bucket(SurrogateHash::of(Kind::Prefix, &prefix.text));
+    let bucket = purges.bucket(PurgeHash::of(PurgeKind::Prefix, &prefix.text));
     let mut names = (0..).map(|n: u32| n.to_string());
     while bucket.floor().is_none() {
         let name = names.next().unwrap();
-        if std::ptr::eq(bucket, purges.bucket(SurrogateHash::of(Kind::Tag, name.as_bytes()))) {
-            purges.purge(&order(Kind::Tag, &name), 1).unwrap();
+        if std::ptr::eq(bucket, purges.bucket(PurgeHash::of(PurgeKind::Tag, name.as_bytes()))) {
+            purges.purge(&order(PurgeKind::Tag, &name), 1).unwrap();
         }
     }
     for n in 0..80 {
         let url = format!("http://b.example/{}", "x".repeat(30 + n));
-        purges.purge(&order(Kind::Prefix, &url), 1).unwrap();
+        purges.purge(&order(PurgeKind::Prefix, &url), 1).unwrap();
     }
     assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
 }
@@ -241,7 +242,7 @@ fn purges_outlive_a_restart_and_a_lost_file_purges_everything() {
     let (dir, purges) = purges(64);
     let surrogates = stored(&purges, &[]);
     let other = stored(&purges, &[]);
-    purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+    purges.purge(&order(PurgeKind::Url, PAGE), 1).unwrap();
     drop(purges);
     let (purges, is_new) = Purges::open(dir.path()).unwrap();
     assert!(!is_new);
@@ -265,7 +266,7 @@ fn no_number_is_given_again_after_a_loss_of_power() {
         let path = dir.path().join(file::FILE_NAME);
         let on_disk = std::fs::read(&path).unwrap();
         for n in 0..9 {
-            purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+            purges.purge(&order(PurgeKind::Tag, &n.to_string()), 1).unwrap();
         }
         // The file of a response is on the disk, what the table knew meanwhile is not.
         let surrogates = stored(&purges, &[]);
@@ -278,10 +279,10 @@ fn no_number_is_given_again_after_a_loss_of_power() {
             false => Purges::open(dir.path()).unwrap().0,
         };
         assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Valid);
-        assert_eq!(purges.purge(&order(Kind::Url, PAGE), 1), Ok(repair::JUMP + 1));
+        assert_eq!(purges.purge(&order(PurgeKind::Url, PAGE), 1), Ok(repair::JUMP + 1));
         for n in 0..9 {
             assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged);
-            purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+            purges.purge(&order(PurgeKind::Tag, &n.to_string()), 1).unwrap();
         }
         drop(purges);
         let (purges, _) = Purges::open(dir.path()).unwrap();
@@ -294,9 +295,9 @@ fn no_number_is_given_again_after_a_loss_of_power() {
 fn every_flipped_bit_purges_too_much_and_never_too_little() {
     let (dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
-    purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+    purges.purge(&order(PurgeKind::Url, PAGE), 1).unwrap();
     for n in 0..9 {
-        purges.purge(&order(Kind::Tag, &n.to_string()), 1).unwrap();
+        purges.purge(&order(PurgeKind::Tag, &n.to_string()), 1).unwrap();
     }
     drop(purges);
     let path = dir.path().join(file::FILE_NAME);
@@ -315,11 +316,11 @@ fn every_flipped_bit_purges_too_much_and_never_too_little() {
         );
         if !is_new {
             let young = stored(&purges, &[]);
-            purges.purge(&order(Kind::Tag, "other"), 1).unwrap();
+            purges.purge(&order(PurgeKind::Tag, "other"), 1).unwrap();
             assert_eq!(purge_status(&purges, PAGE, &young), PurgeStatus::Valid, "byte {at}");
             let many = SurrogateKeys { is_cut: true, ..stored(&purges, &[]) };
             assert_eq!(purge_status(&purges, PAGE, &many), PurgeStatus::Valid, "byte {at}");
-            purges.purge(&order(Kind::Url, PAGE), 1).unwrap();
+            purges.purge(&order(PurgeKind::Url, PAGE), 1).unwrap();
             assert_eq!(purge_status(&purges, PAGE, &young), PurgeStatus::Purged, "byte {at}");
         }
         drop(purges);
@@ -330,9 +331,9 @@ fn every_flipped_bit_purges_too_much_and_never_too_little() {
 #[test]
 fn what_is_new_is_given_to_the_log_once() {
     let (_dir, purges) = purges(4);
-    purges.purge(&order(Kind::Tag, "a"), 1).unwrap();
-    purges.purge(&Order { who: String::new(), ..order(Kind::Tag, "b") }, 1).unwrap();
-    purges.purge(&order(Kind::Tag, "c"), 1).unwrap();
+    purges.purge(&order(PurgeKind::Tag, "a"), 1).unwrap();
+    purges.purge(&Order { who: String::new(), ..order(PurgeKind::Tag, "b") }, 1).unwrap();
+    purges.purge(&order(PurgeKind::Tag, "c"), 1).unwrap();
     purges.undo(1, "me", 9).unwrap();
     let mut names = Vec::new();
     purges.each_unlogged(|record| names.push((record.name.clone(), record.undoes)));
@@ -356,7 +357,7 @@ fn a_record_that_nobody_has_logged_is_told_when_it_makes_way_and_the_lock_is_fre
         let is_free = OTHER.with_borrow(|other| other.as_ref().is_some_and(is_free));
         TOLD.with_borrow_mut(|told| told.push((record.to_string(), is_free)));
     });
-    let purge = |name: &str| purges.purge(&order(Kind::Tag, name), 1).unwrap();
+    let purge = |name: &str| purges.purge(&order(PurgeKind::Tag, name), 1).unwrap();
     purge("logged");
     purges.each_unlogged(|_| {});
     (0..RECORDS - 1).for_each(|n| _ = purge(&n.to_string()));
@@ -379,7 +380,7 @@ fn threads_that_purge_at_once_lose_none() {
                 for n in 0..300 {
                     let text = format!("GET http://{thread}/{}", n % 5);
                     let surrogates = stored(purges, &[]);
-                    purges.purge(&order(Kind::Url, &text), n).unwrap();
+                    purges.purge(&order(PurgeKind::Url, &text), n).unwrap();
                     assert_eq!(purge_status(purges, &text, &surrogates), PurgeStatus::Purged);
                 }
             });
@@ -391,13 +392,13 @@ fn threads_that_purge_at_once_lose_none() {
 /// A step of a history of purges.
 #[derive(Clone, Debug)]
 enum Step {
-    Purge(Kind, u8, bool),
+    Purge(PurgeKind, u8, bool),
     Store(u8),
     Undo(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let kind = prop_oneof![Just(Kind::Url), Just(Kind::Tag), Just(Kind::Host)];
+    let kind = prop_oneof![Just(PurgeKind::Url), Just(PurgeKind::Tag), Just(PurgeKind::Host)];
     let step = prop_oneof![
         3 => (kind, 0..4_u8, any::<bool>()).prop_map(|(kind, n, soft)| Step::Purge(kind, n, soft)),
         3 => (0..4_u8).prop_map(Step::Store),
@@ -406,9 +407,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..40)
 }
 
-fn name(kind: Kind, n: u8) -> String {
+fn name(kind: PurgeKind, n: u8) -> String {
     match kind {
-        Kind::Url => format!("GET http://{n}/"),
+        PurgeKind::Url => format!("GET http://{n}/"),
         _ => n.to_string(),
     }
 }
@@ -420,7 +421,7 @@ proptest! {
     #[test]
     fn nothing_that_was_purged_counts(steps in steps(), small: bool) {
         let (_dir, purges) = purges(if small { 1 } else { 512 });
-        let mut history: Vec<(u64, Kind, u8, bool)> = Vec::new();
+        let mut history: Vec<(u64, PurgeKind, u8, bool)> = Vec::new();
         let mut objects: Vec<(u8, SurrogateKeys)> = Vec::new();
         for step in steps {
             match step {
@@ -441,7 +442,7 @@ proptest! {
                 let expected = named.fold(PurgeStatus::Valid, |purge_status, (_, _, _, is_soft)| {
                     purge_status.with(if *is_soft { PurgeStatus::Stale(7) } else { PurgeStatus::Purged })
                 });
-                let found = purge_status(&purges, &name(Kind::Url, *n), surrogates);
+                let found = purge_status(&purges, &name(PurgeKind::Url, *n), surrogates);
                 match small {
                     true => prop_assert_eq!(found.with(expected), found),
                     false => prop_assert_eq!(found, expected),

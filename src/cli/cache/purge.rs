@@ -17,8 +17,10 @@ use crate::http::date;
 use crate::http::scheme::Scheme;
 use crate::policy::key::Key;
 use crate::policy::key::host::NamedHost;
-use crate::policy::purge::request::Refusal;
-use crate::policy::purge::surrogate::{self, Kind};
+use crate::policy::purge::hash::PurgeKind;
+use crate::policy::purge::prefix::prefix_text;
+use crate::policy::purge::request::PurgeRefusal;
+use crate::policy::purge::surrogate;
 
 /// The objects to purge, or an operation on purges.
 #[derive(Args, Debug)]
@@ -90,27 +92,27 @@ impl Purge {
         let (kind, text, name) = if let Some(url) = &self.url {
             if url.contains("://") {
                 let (_, name, _) = naming.of_url(url, &[])?;
-                (Kind::Url, name.text.to_vec(), url.clone())
+                (PurgeKind::Url, name.text.to_vec(), url.clone())
             } else {
                 let text = text_under(dir, naming, url)?;
                 // A key, or a file, does not show the URL.
                 let name = printable(KeyText::of(&text).url);
-                (Kind::Url, text, name)
+                (PurgeKind::Url, text, name)
             }
         } else if let Some(prefix) = &self.prefix {
-            let text = surrogate::prefix_text(prefix.as_bytes())?;
+            let text = prefix_text(prefix.as_bytes())?;
             tell_beginning(naming, prefix)?;
-            (Kind::Prefix, text, prefix.clone())
+            (PurgeKind::Prefix, text, prefix.clone())
         } else if let Some(host) = &self.host {
             let text = host.text();
-            (Kind::Host, text.clone(), printable(&text))
+            (PurgeKind::Host, text.clone(), printable(&text))
         } else if let Some(tag) = &self.tag {
-            (Kind::Tag, tag.as_bytes().to_vec(), tag.clone())
+            (PurgeKind::Tag, tag.as_bytes().to_vec(), tag.clone())
         } else if let (Some(group), Some((scheme, authority))) = (&self.group, &self.of) {
             let text = surrogate::group_text(*scheme, authority.as_bytes(), group.as_bytes());
-            (Kind::Group, text, format!("{group} of {scheme}://{authority}"))
+            (PurgeKind::Group, text, format!("{group} of {scheme}://{authority}"))
         } else {
-            (Kind::All, Vec::new(), String::new())
+            (PurgeKind::All, Vec::new(), String::new())
         };
         Ok(Order { kind, text, is_soft: self.soft, name, who: who() })
     }
@@ -124,7 +126,7 @@ fn tell_beginning(naming: &Naming, prefix: &str) -> Result<()> {
     };
     let (components, _, head) = naming.of_url(&url, &[])?;
     if !components.preserve_prefix(head.target.path_and_query()) {
-        bail!("{prefix:?}: {}", Refusal::Untold.sentence());
+        bail!("{prefix:?}: {}", PurgeRefusal::PrefixNotInKey.sentence());
     }
     Ok(())
 }
@@ -136,7 +138,7 @@ fn one_object(text: &str) -> Result<String, String> {
 }
 
 fn beginning(text: &str) -> Result<String, String> {
-    let checked = surrogate::prefix_text(text.as_bytes());
+    let checked = prefix_text(text.as_bytes());
     checked.map(|_| text.to_owned()).map_err(|reason| reason.to_string())
 }
 

@@ -8,7 +8,7 @@ use crate::cli::name::printable;
 use crate::cli::request::UrlRequest;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
-use crate::policy::purge::surrogate::Kind;
+use crate::policy::purge::hash::PurgeKind;
 use crate::proxy::purge::{self, DENIED, METHOD, REFUSED};
 
 impl Explainer<'_> {
@@ -47,7 +47,7 @@ impl Explainer<'_> {
                     let soft = if order.is_soft { "make stale" } else { "purge" };
                     let name = match order.kind {
                         // The URL as the route's key has it.
-                        Kind::Url => printable(&order.text),
+                        PurgeKind::Url => printable(&order.text),
                         _ => printable(order.name.as_bytes()),
                     };
                     let value = format!("{soft} {} {name}", order.kind.word());

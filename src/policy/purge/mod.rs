@@ -1,5 +1,6 @@
-//! Purging as pure functions: what a stored response can be named by, and what a PURGE request asks
-//! for.
+//! Purges as pure functions: the names of stored responses, and the targets of a PURGE request.
 
+pub mod hash;
+pub mod prefix;
 pub mod surrogate;
 pub mod request;
