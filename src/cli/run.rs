@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use crate::config::Config;
 use crate::master::Master;
 use crate::master::start::Start;
-use crate::sys::detach::{Detached, detach};
+use crate::sys::daemonize::{Detached, detach};
 use crate::sys::socket;
 
 /// Serves until it is told to stop, and returns the exit code. With `is_daemon` that is the

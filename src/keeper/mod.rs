@@ -5,7 +5,7 @@
 //! that have stored much, by the master, by answers about names, and every second. Each chore is
 //! done in short steps, so that an order never waits for long.
 
-pub mod names;
+pub mod resolver;
 mod chores;
 
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::keeper::chores::{Chores, Pace};
-use crate::keeper::names::{Names, getaddrinfo, names_of};
+use crate::keeper::resolver::{Names, getaddrinfo, names_of};
 use crate::worker::inherited::Inherited;
 use crate::worker::message::{Heard, Order, hear, say_ready, say_scrubbed};
 

@@ -30,7 +30,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::log::format::LINE_BYTES_MAX;
-use crate::sys::ring_bytes::RingMap;
+use crate::sys::ring_map::RingMap;
 
 /// The smallest ring, in bytes: the longest line fits it twice.
 pub const RING_BYTES_MIN: usize = 2 * LINE_BYTES_MAX;

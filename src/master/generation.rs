@@ -13,12 +13,11 @@ use std::time::Instant;
 
 use crate::cache::directory_lock::Claim;
 use crate::config::{CacheConfig, Config, ServerAddress};
-use crate::master::adoption::Adoptions;
 use crate::master::cache::{Cache, OpenError};
+use crate::master::child::Post;
 use crate::master::files;
 use crate::master::listeners::Mark;
-use crate::master::post::Post;
-use crate::master::tree::Tree;
+use crate::master::socket_takeover::Adoptions;
 use crate::shared::servers::ServerTable;
 use crate::sys::privileges::{self, Account};
 use crate::worker::inherited::Role;

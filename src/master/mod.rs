@@ -12,25 +12,25 @@
 //! TERM, INT ─▶ Stopping: everybody ends now
 //! ```
 
-pub mod user;
+pub mod configuration;
 pub mod backoff;
-pub mod seats;
-pub mod adoption;
+pub mod process_slots;
+pub mod socket_takeover;
 pub mod pidfile;
 pub mod signals;
 pub mod listeners;
 pub mod files;
-pub mod post;
-pub mod estate;
-pub mod tree;
+pub mod child;
+pub mod dead_rings;
+pub mod shared_tables;
 pub mod cache;
 pub mod generation;
 pub mod start;
-mod offspring;
-mod reap;
+mod spawn;
+mod child_exit;
 mod reload;
 mod stop;
-mod watch;
+mod file_watch;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -40,17 +40,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::{Config, ErrorSink};
 use crate::log::error::Sink;
-use crate::master::adoption::Order as Adoption;
-use crate::master::estate::Estates;
+use crate::master::child::Down;
+use crate::master::dead_rings::Estates;
+use crate::master::file_watch::Watch;
 use crate::master::generation::{Generation, Phase};
 use crate::master::listeners::Listeners;
 use crate::master::pidfile::PidFile;
-use crate::master::post::Down;
-use crate::master::seats::Seats;
+use crate::master::process_slots::Seats;
+use crate::master::shared_tables::Tree;
 use crate::master::signals::{Request, Signals};
-use crate::master::tree::Tree;
-use crate::master::watch::Watch;
-use crate::sys::detach::Announcer;
+use crate::master::socket_takeover::Order as Adoption;
+use crate::sys::daemonize::Announcer;
 use crate::worker::inherited::{Role, ScrubNeed};
 use crate::worker::message::Order;
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
+use crate::master::configuration;
 use crate::master::generation::{Generation, Phase};
-use crate::master::user;
-use crate::master::{Master, Reload, offspring};
+use crate::master::{Master, Reload, spawn};
 use crate::worker::message::Order;
 
 impl Master {
@@ -101,7 +101,7 @@ impl Master {
         generation.mark = None;
         let config = std::rc::Rc::clone(&generation.config);
         self.listeners.keep_only(&config.listen);
-        offspring::open_error_log(&config, self.is_detached, "master");
+        spawn::open_error_log(&config, self.is_detached, "master");
         log::info!("configuration loaded; serves with {} workers", config.workers);
         self.settle_adoptions(now);
     }
@@ -165,7 +165,7 @@ fn read_config(file: &Path) -> Option<Config> {
             return None;
         }
     };
-    match user::load(file, &text) {
+    match configuration::load(file, &text) {
         Ok(config) => Some(config),
         Err(errors) => {
             for line in errors.to_string().lines() {

@@ -8,16 +8,16 @@ use std::time::Instant;
 use thiserror::Error;
 
 use crate::config::Config;
-use crate::master::estate::Estates;
+use crate::master::dead_rings::Estates;
+use crate::master::file_watch::Watch;
 use crate::master::generation::Generation;
 use crate::master::listeners::{ListenError, Listeners};
 use crate::master::pidfile::{PidFile, PidFileError};
-use crate::master::seats::Seats;
+use crate::master::process_slots::Seats;
+use crate::master::shared_tables::Tree;
 use crate::master::signals::Signals;
-use crate::master::tree::Tree;
-use crate::master::watch::Watch;
-use crate::master::{Master, Mode, Reload, offspring};
-use crate::sys::detach::Announcer;
+use crate::master::{Master, Mode, Reload, spawn};
+use crate::sys::daemonize::Announcer;
 use crate::sys::privileges;
 
 /// What a master is started with.
@@ -78,7 +78,7 @@ impl Master {
         let now = Instant::now();
         // Signals first: one that comes while ktrix starts is acted on as soon as it runs.
         let signals = Signals::new()?;
-        offspring::open_error_log(&config, is_detached, "master");
+        spawn::open_error_log(&config, is_detached, "master");
         let pid_file = config.pid.as_deref().map(PidFile::lock).transpose()?;
         if let Err(error) = privileges::raise_open_files() {
             log::warn!("cannot raise the limit of open files: {error}");

@@ -3,8 +3,8 @@
 pub mod pinned;
 pub mod process;
 pub mod privileges;
-pub mod detach;
+pub mod daemonize;
 pub mod socket;
 pub mod shm;
 pub mod file;
-pub mod ring_bytes;
+pub mod ring_map;

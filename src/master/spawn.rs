@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::master::Master;
-use crate::master::post::{Child, State};
+use crate::master::child::{Child, State};
 use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::sys::privileges::{self, Account};
 use crate::sys::{process, socket};

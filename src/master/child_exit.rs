@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::base::units::format_duration;
+use crate::master::child::Child;
 use crate::master::generation::{Generation, Phase};
-use crate::master::offspring::EXIT_CANNOT_BEGIN;
-use crate::master::post::Child;
+use crate::master::spawn::EXIT_CANNOT_BEGIN;
 use crate::master::{Master, Mode};
 use crate::sys::process::{self, Death};
 use crate::worker::inherited::Role;
