@@ -23,7 +23,7 @@ use ktrix::log::file::LogFile;
 use ktrix::log::record::Record;
 use ktrix::log::recover::{Drained, drain_dead};
 use ktrix::log::ring::Rings;
-use ktrix::sys::process::{Death, fork_child, send_signal, wait_for};
+use ktrix::sys::process::{ExitStatus, fork_child, send_signal, wait_for};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -255,7 +255,7 @@ fn read_ledger(path: &Path) -> u64 {
 
 fn kill(pid: Pid) {
     send_signal(pid, Signal::SIGKILL).unwrap();
-    assert_eq!(wait_for(pid).unwrap(), Death::Signal(9), "it ran until it was killed");
+    assert_eq!(wait_for(pid).unwrap(), ExitStatus::Signal(9), "it ran until it was killed");
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

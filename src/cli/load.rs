@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::config::Config;
 use crate::config::error::ConfigErrors;
-use crate::master::user;
+use crate::master::configuration;
 
 /// The configuration file if none is named.
 pub(super) const DEFAULT_FILE: &str = "/etc/ktrix/ktrix.yaml";
@@ -24,7 +24,7 @@ pub(super) fn load(file: &Path) -> anyhow::Result<Option<Config>> {
 /// # Errors
 /// As [`load`].
 pub(super) fn load_to_serve(file: &Path) -> anyhow::Result<Option<Config>> {
-    load_by(file, user::load)
+    load_by(file, configuration::load)
 }
 
 fn load_by(

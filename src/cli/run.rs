@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use crate::config::Config;
 use crate::master::Master;
 use crate::master::start::Start;
-use crate::sys::daemonize::{Detached, detach};
+use crate::sys::daemonize::{Daemonized, daemonize};
 use crate::sys::socket;
 
 /// Serves until it is told to stop, and returns the exit code. With `is_daemon` that is the
@@ -20,15 +20,15 @@ pub fn run(config: Config, file: Option<&Path>, is_daemon: bool) -> anyhow::Resu
     let handed_over = socket::handed_over();
     // A reload must find the file in whatever directory the daemon runs by then.
     let file = file.map(std::path::absolute).transpose().context("no current directory")?;
-    let announcer = if is_daemon {
-        match detach().context("cannot detach")? {
-            Detached::Starter(Ok(())) => return Ok(0),
-            Detached::Starter(Err(why)) => return Err(anyhow!(why)),
-            Detached::Daemon(announcer) => Some(announcer),
+    let ready_pipe = if is_daemon {
+        match daemonize().context("cannot detach")? {
+            Daemonized::Starter(Ok(())) => return Ok(0),
+            Daemonized::Starter(Err(why)) => return Err(anyhow!(why)),
+            Daemonized::Daemon(ready_pipe) => Some(ready_pipe),
         }
     } else {
         None
     };
-    let master = Master::start(Start { config, file, handed_over, announcer })?;
+    let master = Master::start(Start { config, file, handed_over, ready_pipe })?;
     Ok(master.run())
 }

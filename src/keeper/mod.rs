@@ -14,25 +14,25 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::keeper::chores::{Chores, Pace};
-use crate::keeper::resolver::{Names, getaddrinfo, names_of};
+use crate::keeper::resolver::{Resolver, getaddrinfo, names_in};
 use crate::worker::inherited::Inherited;
-use crate::worker::message::{Heard, Order, hear, say_ready, say_scrubbed};
+use crate::worker::message::{ControlMessage, Received, notify_ready, notify_scrubbed, receive};
 
 /// Runs the keeper until the master sends it away or dies, and gives its exit code.
 pub fn run(inherited: Inherited) -> i32 {
-    let names = match Names::start(names_of(&inherited.config), getaddrinfo) {
-        Ok(names) => names,
+    let resolver = match Resolver::start(names_in(&inherited.config), getaddrinfo) {
+        Ok(resolver) => resolver,
         Err(error) => {
             log::error!("keeper cannot resolve names: {error}");
             return 1;
         }
     };
-    if let Err(error) = say_ready(inherited.channel.as_fd()) {
+    if let Err(error) = notify_ready(inherited.channel.as_fd()) {
         log::debug!("the master is gone: {error}");
         return 0;
     }
     let chores = Chores::new(&inherited);
-    let code = Keeper { inherited: &inherited, names, chores }.keep();
+    let code = Keeper { inherited: &inherited, resolver, chores }.keep();
     if let Some(cache) = &inherited.cache {
         cache.index.detach();
     }
@@ -41,7 +41,7 @@ pub fn run(inherited: Inherited) -> i32 {
 
 struct Keeper<'a> {
     inherited: &'a Inherited,
-    names: Names,
+    resolver: Resolver,
     chores: Option<Chores>,
 }
 
@@ -52,7 +52,7 @@ impl Keeper<'_> {
                 self.chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
             if self.chores.as_mut().is_some_and(Chores::take_scrubbed) {
                 // A master that is dead is noticed below.
-                let _ = say_scrubbed(self.inherited.channel.as_fd());
+                let _ = notify_scrubbed(self.inherited.channel.as_fd());
             }
             self.wait(match pace {
                 Pace::Busy => Duration::ZERO,
@@ -63,15 +63,16 @@ impl Keeper<'_> {
             // A wake that cannot be taken back is looked at again at the next tick.
             let _ = self.inherited.wakes.drain(self.inherited.seat);
             loop {
-                match hear(self.inherited.channel.as_fd()) {
-                    Heard::Nothing => break,
-                    Heard::Order(Order::Drain) | Heard::Orphaned => return 0,
-                    Heard::Order(Order::Reopen) => {
+                match receive(self.inherited.channel.as_fd()) {
+                    Received::Nothing => break,
+                    Received::Message(ControlMessage::Drain) | Received::Closed => return 0,
+                    Received::Message(ControlMessage::Reopen) => {
                         if let Err(error) = crate::log::error::reopen() {
                             log::error!("cannot open the error log again: {error}");
                         }
                     }
-                    Heard::Order(Order::Adopt(_) | Order::Release(_)) => {}
+                    Received::Message(ControlMessage::TakeOver(_) | ControlMessage::Release(_)) => {
+                    }
                 }
             }
         }
@@ -83,12 +84,12 @@ impl Keeper<'_> {
         let fixed =
             [Some(self.inherited.channel.as_fd()), self.inherited.wakes.fd(self.inherited.seat)];
         let mut polled: Vec<_> =
-            self.names.bell().into_iter().chain(fixed.into_iter().flatten()).map(watch).collect();
-        let has_bell = self.names.bell().is_some();
+            self.resolver.fd().into_iter().chain(fixed.into_iter().flatten()).map(watch).collect();
+        let has_event = self.resolver.fd().is_some();
         let is_awake = poll(&mut polled, timeout).is_ok();
-        let rings = polled.first().and_then(PollFd::any) == Some(true);
-        if is_awake && has_bell && rings {
-            self.names.publish(&self.inherited.servers);
+        let is_readable = polled.first().and_then(PollFd::any) == Some(true);
+        if is_awake && has_event && is_readable {
+            self.resolver.publish(&self.inherited.servers);
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Name {
 }
 
 /// Every server of the configuration that is a name.
-pub fn names_of(config: &Config) -> Vec<Name> {
+pub fn names_in(config: &Config) -> Vec<Name> {
     let name = |(server, ServerConfig { address, .. }): (Server, &ServerConfig)| match address {
         ServerAddress::Name { host, port } => {
             Some(Name { server, host: host.clone(), port: *port })
@@ -54,16 +54,16 @@ pub fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// The names of a generation and what is known of them.
-pub struct Names {
-    known: Vec<(Name, PurgeStatus)>,
+pub struct Resolver {
+    known: Vec<(Name, LastAnswer)>,
     answers: Receiver<Answer>,
-    bell: PipeReader,
+    pipe: PipeReader,
 }
 
 /// How a name fared the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PurgeStatus {
-    Unasked,
+enum LastAnswer {
+    None,
     Good,
     Failed,
 }
@@ -71,65 +71,65 @@ enum PurgeStatus {
 /// An answer of the thread: which name, and its addresses.
 type Answer = (usize, io::Result<Vec<SocketAddr>>);
 
-impl fmt::Debug for Names {
+impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Names").field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("Resolver").field("known", &self.known).finish_non_exhaustive()
     }
 }
 
-impl Names {
+impl Resolver {
     /// Starts to resolve; no thread is made if there is nothing to resolve.
     ///
     /// # Errors
     /// When no thread or pipe can be had.
     pub fn start(names: Vec<Name>, resolve: Resolve) -> io::Result<Self> {
         let (sender, answers) = channel();
-        let (bell, ring) = io::pipe()?;
+        let (pipe, writer) = io::pipe()?;
         if !names.is_empty() {
             let asked: Vec<_> = names.iter().map(|n| (n.host.clone(), n.port)).collect();
             thread::Builder::new()
                 .name("ktrix-names".to_owned())
-                .spawn(move || ask_for_ever(&asked, resolve, &sender, ring))?;
+                .spawn(move || resolve_forever(&asked, resolve, &sender, writer))?;
         }
-        let known = names.into_iter().map(|name| (name, PurgeStatus::Unasked)).collect();
-        Ok(Self { known, answers, bell })
+        let known = names.into_iter().map(|name| (name, LastAnswer::None)).collect();
+        Ok(Self { known, answers, pipe })
     }
 
     /// What is readable when there are answers; `None` if there never will be any.
-    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
-        (!self.known.is_empty()).then(|| self.bell.as_fd())
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        (!self.known.is_empty()).then(|| self.pipe.as_fd())
     }
 
     /// Takes the answers that have come, and publishes those that say something new. To be called
-    /// when the bell is readable.
+    /// when the pipe is readable.
     pub fn publish(&mut self, table: &ServerTable) {
         // One byte is one answer or more; the rest of the bytes find the channel empty.
         let mut buf = [0; 64];
-        let _ = self.bell.read(&mut buf);
+        let _ = self.pipe.read(&mut buf);
         loop {
             match self.answers.try_recv() {
-                Ok((which, answer)) => self.note(which, answer, table),
+                Ok((which, answer)) => self.apply(which, answer, table),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
         }
     }
 
-    fn note(&mut self, which: usize, answer: io::Result<Vec<SocketAddr>>, table: &ServerTable) {
-        let Some((name, purge_status)) = self.known.get_mut(which) else { return };
+    fn apply(&mut self, which: usize, answer: io::Result<Vec<SocketAddr>>, table: &ServerTable) {
+        let Some((name, last)) = self.known.get_mut(which) else { return };
         let mut current = Vec::new();
         let is_known = table.addresses(name.server, &mut current) != 0;
         match answer {
             Ok(addresses) => {
-                if *purge_status == PurgeStatus::Failed {
+                if *last == LastAnswer::Failed {
                     log::info!("\"{}\" resolves again", name.host);
                 }
-                *purge_status = PurgeStatus::Good;
+                *last = LastAnswer::Good;
                 if !is_known || !is_same_set(&current, &addresses) {
                     table.publish_addresses(name.server, &addresses);
                 }
             }
             Err(error) => {
-                if *purge_status != PurgeStatus::Failed {
+                if *last != LastAnswer::Failed {
                     let rest = if is_known {
                         "its last addresses are used"
                     } else {
@@ -137,7 +137,7 @@ impl Names {
                     };
                     log::warn!("cannot resolve \"{}\": {error}; {rest}", name.host);
                 }
-                *purge_status = PurgeStatus::Failed;
+                *last = LastAnswer::Failed;
             }
         }
     }
@@ -154,21 +154,24 @@ fn is_same_set(old: &[SocketAddr], new: &[SocketAddr]) -> bool {
 }
 
 /// The thread: asks for every name when its time has come, until nobody listens any more.
-fn ask_for_ever(
+fn resolve_forever(
     names: &[(String, u16)],
     resolve: Resolve,
     answers: &Sender<Answer>,
-    mut bell: PipeWriter,
+    mut pipe: PipeWriter,
 ) {
     let start = Instant::now();
-    let mut plans: Vec<_> = names.iter().map(|_| Plan { at: start, n_failures: 0 }).collect();
+    let mut schedules: Vec<_> =
+        names.iter().map(|_| Schedule { at: start, n_failures: 0 }).collect();
     loop {
-        let Some(which) = (0..plans.len()).min_by_key(|&which| plans[which].at) else { return };
-        thread::sleep(plans[which].at.saturating_duration_since(Instant::now()));
+        let Some(which) = (0..schedules.len()).min_by_key(|&which| schedules[which].at) else {
+            return;
+        };
+        thread::sleep(schedules[which].at.saturating_duration_since(Instant::now()));
         let (host, port) = &names[which];
         let answer = resolve(host, *port);
-        plans[which].next(answer.is_ok(), Instant::now());
-        if answers.send((which, answer)).is_err() || bell.write_all(b"!").is_err() {
+        schedules[which].next(answer.is_ok(), Instant::now());
+        if answers.send((which, answer)).is_err() || pipe.write_all(b"!").is_err() {
             return;
         }
     }
@@ -176,12 +179,12 @@ fn ask_for_ever(
 
 /// When a name is asked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
+struct Schedule {
     at: Instant,
     n_failures: u32,
 }
 
-impl Plan {
+impl Schedule {
     /// After a success in half a minute; after failures sooner, but ever later up to that.
     fn next(&mut self, is_good: bool, now: Instant) {
         self.n_failures = if is_good { 0 } else { self.n_failures.saturating_add(1) };
@@ -221,9 +224,10 @@ mod tests {
     #[test]
     fn answers_reach_the_table_and_failures_do_not() {
         let table = ServerTable::create([2]).unwrap();
-        let mut names = Names::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
-        while names.known.iter().any(|(_, purge_status)| *purge_status == PurgeStatus::Unasked) {
-            names.publish(&table);
+        let mut resolver =
+            Resolver::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
+        while resolver.known.iter().any(|(_, last)| *last == LastAnswer::None) {
+            resolver.publish(&table);
         }
         let mut out = Vec::new();
         assert_eq!(table.addresses(server(0), &mut out), 0);
@@ -234,25 +238,25 @@ mod tests {
     #[test]
     fn a_failure_keeps_the_last_good_answer_and_rotation_is_no_news() {
         let table = ServerTable::create([1]).unwrap();
-        let mut names = Names::start(Vec::new(), stand_in).unwrap();
-        names.known.push((name(0, "x"), PurgeStatus::Unasked));
+        let mut resolver = Resolver::start(Vec::new(), stand_in).unwrap();
+        resolver.known.push((name(0, "x"), LastAnswer::None));
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));
-        names.note(0, Ok(vec![a, b]), &table);
-        names.note(0, Ok(vec![b, a]), &table);
-        names.note(0, Err(io::ErrorKind::TimedOut.into()), &table);
+        resolver.apply(0, Ok(vec![a, b]), &table);
+        resolver.apply(0, Ok(vec![b, a]), &table);
+        resolver.apply(0, Err(io::ErrorKind::TimedOut.into()), &table);
         let mut out = Vec::new();
         assert_eq!((table.addresses(server(0), &mut out), &out[..]), (1, &[a, b][..]));
-        names.note(0, Ok(vec![b]), &table);
+        resolver.apply(0, Ok(vec![b]), &table);
         assert_eq!((table.addresses(server(0), &mut out), &out[..]), (2, &[b][..]));
     }
 
     #[test]
     fn failures_are_asked_about_sooner_but_ever_later() {
         let now = Instant::now();
-        let mut plan = Plan { at: now, n_failures: 0 };
+        let mut schedule = Schedule { at: now, n_failures: 0 };
         let mut pause_s = |is_good| {
-            plan.next(is_good, now);
-            plan.at.duration_since(now).as_secs()
+            schedule.next(is_good, now);
+            schedule.at.duration_since(now).as_secs()
         };
         let pauses: Vec<_> = (0..7).map(|_| pause_s(false)).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
@@ -260,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_resolve_rings_no_bell() {
-        assert!(Names::start(Vec::new(), stand_in).unwrap().bell().is_none());
+    fn nothing_to_resolve_makes_no_pipe() {
+        assert!(Resolver::start(Vec::new(), stand_in).unwrap().fd().is_none());
     }
 }

@@ -13,7 +13,7 @@ use crate::cache::purge::file::FILE_NAME;
 use crate::cache::uses::Uses;
 use crate::config::CacheConfig;
 use crate::master::files;
-use crate::master::tree::Tree;
+use crate::master::shared_tables::SharedTables;
 use crate::sys::privileges::Account;
 use crate::worker::inherited::ScrubNeed;
 
@@ -59,7 +59,7 @@ impl Cache {
         wanted: &CacheConfig,
         account: Option<&Account>,
         claims: &[Rc<Claim>],
-        tree: &Tree,
+        tables: &SharedTables,
     ) -> Result<Self, OpenError> {
         let dir = &wanted.path;
         let unusable = |why| OpenError::Unusable { dir: dir.clone(), why };
@@ -69,7 +69,7 @@ impl Cache {
             ClaimError::Held { .. } => OpenError::Held(error),
             ClaimError::Io { .. } => unusable(error.to_string()),
         })?;
-        Self::try_open(wanted, account, claim, is_in_use, tree).map_err(unusable)
+        Self::try_open(wanted, account, claim, is_in_use, tables).map_err(unusable)
     }
 
     fn try_open(
@@ -77,7 +77,7 @@ impl Cache {
         account: Option<&Account>,
         claim: Rc<Claim>,
         is_in_use: bool,
-        tree: &Tree,
+        tables: &SharedTables,
     ) -> Result<Self, String> {
         let dir = &wanted.path;
         let open = if is_in_use { Table::open_beside } else { Table::open };
@@ -100,7 +100,7 @@ impl Cache {
             }
         };
         let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
-        let (fills, wakes) = (Rc::clone(&tree.fills), Rc::clone(&tree.wakes));
+        let (fills, wakes) = (Rc::clone(&tables.fills), Rc::clone(&tables.wakes));
         let shared = Rc::new(Shared { index, purges, store, uses, fills, wakes });
         Ok(Self { claim, shared, needs_scrub })
     }

@@ -1,4 +1,4 @@
-//! A post: the place of one worker, or of the keeper, in its generation, and who holds it.
+//! A child: the place of one worker, or of the keeper, in its generation, and who holds it.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -7,13 +7,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::master::backoff::Backoff;
-use crate::sys::{process, socket};
+use crate::sys::process::send_signal;
+use crate::sys::socket;
 use crate::worker::inherited::Role;
-use crate::worker::message::{ORDER_BYTES_MAX, Order, READY, SCRUBBED};
+use crate::worker::message::{ControlMessage, MESSAGE_BYTES_MAX, READY, SCRUBBED};
 
 /// A living child.
 #[derive(Debug)]
-pub struct Child {
+pub struct Process {
     /// Its process.
     pub pid: Pid,
     /// Its row in the shared tables.
@@ -24,102 +25,102 @@ pub struct Child {
     pub channel: Option<OwnedFd>,
 }
 
-/// Who holds the post.
+/// Who holds the child.
 ///
 /// ```text
-/// Vacant ─ fork ─▶ Starting ─ "ready" ─▶ Serving
+/// Down ─ fork ─▶ Starting ─ "ready" ─▶ Serving
 ///    ▲                 │                    │
 ///    └────── death ────┴────────────────────┘
 /// ```
 #[derive(Debug)]
-pub enum State {
+pub enum ChildState {
     /// Nobody; somebody again at that time, unless it says never.
-    Vacant {
+    Down {
         /// When the next is to be forked.
         restart_at: Option<Instant>,
     },
     /// A child that has not said `ready` yet.
-    Starting(Child),
+    Starting(Process),
     /// A child that serves.
-    Serving(Child),
+    Serving(Process),
 }
 
 /// A place in a generation.
 #[derive(Debug)]
-pub struct Post {
+pub struct Child {
     /// Whose work is done here.
     pub role: Role,
     /// Who holds it.
-    pub state: State,
+    pub state: ChildState,
     /// How its holders have died so far.
     pub backoff: Backoff,
     /// Since when nobody serves here; meaningless while somebody does.
     pub down_since: Instant,
 }
 
-impl Post {
-    /// A vacant post, to be filled at once.
+impl Child {
+    /// A vacant child, to be filled at once.
     pub fn new(role: Role, now: Instant) -> Self {
-        let state = State::Vacant { restart_at: Some(now) };
+        let state = ChildState::Down { restart_at: Some(now) };
         Self { role, state, backoff: Backoff::default(), down_since: now }
     }
 
     /// Who holds it.
-    pub fn child(&self) -> Option<&Child> {
+    pub fn process(&self) -> Option<&Process> {
         match &self.state {
-            State::Vacant { .. } => None,
-            State::Starting(child) | State::Serving(child) => Some(child),
+            ChildState::Down { .. } => None,
+            ChildState::Starting(process) | ChildState::Serving(process) => Some(process),
         }
     }
 
-    fn child_mut(&mut self) -> Option<&mut Child> {
+    fn process_mut(&mut self) -> Option<&mut Process> {
         match &mut self.state {
-            State::Vacant { .. } => None,
-            State::Starting(child) | State::Serving(child) => Some(child),
+            ChildState::Down { .. } => None,
+            ChildState::Starting(process) | ChildState::Serving(process) => Some(process),
         }
     }
 
     /// Whether somebody serves here.
     pub fn is_serving(&self) -> bool {
-        matches!(self.state, State::Serving(_))
+        matches!(self.state, ChildState::Serving(_))
     }
 
     /// When the next holder is to be forked, if there is none.
     pub fn restart_at(&self) -> Option<Instant> {
         match self.state {
-            State::Vacant { restart_at } => restart_at,
-            State::Starting(_) | State::Serving(_) => None,
+            ChildState::Down { restart_at } => restart_at,
+            ChildState::Starting(_) | ChildState::Serving(_) => None,
         }
     }
 
-    /// Nobody will be forked for this post any more.
-    pub fn close(&mut self) {
-        if let State::Vacant { restart_at } = &mut self.state {
+    /// Nobody will be forked for this child any more.
+    pub fn stop_restarting(&mut self) {
+        if let ChildState::Down { restart_at } = &mut self.state {
             *restart_at = None;
         }
     }
 
     /// Takes the holder away, after its death.
-    pub fn vacate(&mut self, restart_at: Option<Instant>, now: Instant) -> Option<Child> {
+    pub fn end(&mut self, restart_at: Option<Instant>, now: Instant) -> Option<Process> {
         if self.is_serving() {
             self.down_since = now;
         }
-        match std::mem::replace(&mut self.state, State::Vacant { restart_at }) {
-            State::Vacant { .. } => None,
-            State::Starting(child) | State::Serving(child) => Some(child),
+        match std::mem::replace(&mut self.state, ChildState::Down { restart_at }) {
+            ChildState::Down { .. } => None,
+            ChildState::Starting(process) | ChildState::Serving(process) => Some(process),
         }
     }
 
     /// Sends an order to the holder. One that does not read its orders any more is ended, so that
     /// it cannot stay behind.
-    pub fn tell(&mut self, order: Order) {
+    pub fn send(&mut self, message: ControlMessage) {
         let role = self.role;
-        let Some(child) = self.child_mut() else { return };
-        let Some(channel) = &child.channel else { return };
-        if let Err(error) = socket::send_message(channel.as_fd(), order.text().as_bytes()) {
+        let Some(process) = self.process_mut() else { return };
+        let Some(channel) = &process.channel else { return };
+        if let Err(error) = socket::send_message(channel.as_fd(), message.text().as_bytes()) {
             // A child that is dead already is reaped in a moment.
             if error.kind() != std::io::ErrorKind::BrokenPipe {
-                log::error!("{role} (pid {}) does not take orders: {error}; ended", child.pid);
+                log::error!("{role} (pid {}) does not take orders: {error}; ended", process.pid);
                 self.signal(Signal::SIGTERM);
             }
         }
@@ -127,24 +128,24 @@ impl Post {
 
     /// Sends a signal to the holder.
     pub fn signal(&self, signal: Signal) {
-        if let Some(child) = self.child() {
+        if let Some(process) = self.process() {
             // It may have died a moment ago; its pid is ours until it is reaped.
-            let _ = process::send_signal(child.pid, signal);
+            let _ = send_signal(process.pid, signal);
         }
     }
 
     /// Reads what the holder says.
-    pub fn hear(&mut self) -> Said {
-        let mut said = Said::default();
-        let mut buf = [0; ORDER_BYTES_MAX];
-        while let Some(child) = self.child_mut() {
-            let Some(channel) = &child.channel else { break };
+    pub fn receive(&mut self) -> ChildMessages {
+        let mut said = ChildMessages::default();
+        let mut buf = [0; MESSAGE_BYTES_MAX];
+        while let Some(process) = self.process_mut() {
+            let Some(channel) = &process.channel else { break };
             match socket::receive_message(channel.as_fd(), &mut buf) {
                 Ok(Some(len)) => {
                     said.is_ready |= buf.get(..len) == Some(READY);
                     said.is_scrubbed |= buf.get(..len) == Some(SCRUBBED);
                 }
-                Ok(None) => child.channel = None,
+                Ok(None) => process.channel = None,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
@@ -154,9 +155,9 @@ impl Post {
     }
 
     fn promote(&mut self) -> bool {
-        let vacant = State::Vacant { restart_at: None };
-        let (state, is_new) = match std::mem::replace(&mut self.state, vacant) {
-            State::Starting(child) => (State::Serving(child), true),
+        let down = ChildState::Down { restart_at: None };
+        let (state, is_new) = match std::mem::replace(&mut self.state, down) {
+            ChildState::Starting(process) => (ChildState::Serving(process), true),
             other => (other, false),
         };
         self.state = state;
@@ -165,28 +166,28 @@ impl Post {
 
     /// Whether nobody has served here for longer than a moment, so that a living worker should
     /// listen for this one; and if not, when it will be so.
-    pub fn is_down(&self, now: Instant) -> Down {
+    pub fn takeover_due(&self, now: Instant) -> TakeoverDue {
         match &self.state {
-            State::Serving(_) => Down::No,
-            State::Vacant { restart_at: Some(at) } if *at > now => Down::Yes,
-            _ if now >= self.down_since + MOMENT => Down::Yes,
-            _ => Down::At(self.down_since + MOMENT),
+            ChildState::Serving(_) => TakeoverDue::No,
+            ChildState::Down { restart_at: Some(at) } if *at > now => TakeoverDue::Yes,
+            _ if now >= self.down_since + MOMENT => TakeoverDue::Yes,
+            _ => TakeoverDue::At(self.down_since + MOMENT),
         }
     }
 }
 
 /// What a child has just said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct ChildMessages {
     /// It has become ready, for the first time.
     pub is_ready: bool,
     /// It is the keeper, and its scrub is done.
     pub is_scrubbed: bool,
 }
 
-/// Whether a post is down; see [`Post::is_down`].
+/// Whether a child is down; see [`Child::takeover_due`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Down {
+pub enum TakeoverDue {
     /// Somebody serves.
     No,
     /// Nobody does, and others should listen for it.
@@ -202,50 +203,54 @@ const MOMENT: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
 
-    fn post_with_child() -> (Post, OwnedFd, Instant) {
+    fn child_with_process() -> (Child, OwnedFd, Instant) {
         let now = Instant::now();
         let (ours, theirs) = socket::channel().unwrap();
-        let mut post = Post::new(Role::Worker(0), now);
+        let mut child = Child::new(Role::Worker(0), now);
         let pid = Pid::from_raw(i32::MAX);
-        post.state = State::Starting(Child { pid, seat: 0, born: now, channel: Some(ours) });
-        (post, theirs, now)
+        child.state =
+            ChildState::Starting(Process { pid, seat: 0, born: now, channel: Some(ours) });
+        (child, theirs, now)
     }
 
     #[test]
     fn a_child_serves_when_it_says_so_and_only_the_first_time_counts() {
-        let (mut post, theirs, _) = post_with_child();
-        assert!(!post.hear().is_ready);
+        let (mut child, theirs, _) = child_with_process();
+        assert!(!child.receive().is_ready);
         socket::send_message(theirs.as_fd(), b"reading").unwrap();
-        assert!(!post.hear().is_ready && !post.is_serving());
+        assert!(!child.receive().is_ready && !child.is_serving());
         socket::send_message(theirs.as_fd(), READY).unwrap();
-        assert!(post.hear().is_ready && post.is_serving());
+        assert!(child.receive().is_ready && child.is_serving());
         socket::send_message(theirs.as_fd(), READY).unwrap();
-        assert!(!post.hear().is_ready && post.is_serving());
+        assert!(!child.receive().is_ready && child.is_serving());
         drop(theirs);
-        assert!(!post.hear().is_ready);
-        assert!(post.child().is_some_and(|child| child.channel.is_none()));
+        assert!(!child.receive().is_ready);
+        assert!(child.process().is_some_and(|process| process.channel.is_none()));
     }
 
     #[test]
     fn a_post_is_down_after_a_moment_or_at_once_when_the_pause_is_long() {
-        let (mut post, theirs, now) = post_with_child();
-        assert_eq!(post.is_down(now), Down::At(now + MOMENT));
-        assert_eq!(post.is_down(now + MOMENT), Down::Yes);
+        let (mut child, theirs, now) = child_with_process();
+        assert_eq!(child.takeover_due(now), TakeoverDue::At(now + MOMENT));
+        assert_eq!(child.takeover_due(now + MOMENT), TakeoverDue::Yes);
         socket::send_message(theirs.as_fd(), READY).unwrap();
-        post.hear();
-        assert_eq!(post.is_down(now + MOMENT), Down::No);
+        child.receive();
+        assert_eq!(child.takeover_due(now + MOMENT), TakeoverDue::No);
         let later = now + MOMENT * 9;
-        assert!(post.vacate(Some(later), later).is_some());
-        assert_eq!(post.is_down(later), Down::At(later + MOMENT));
-        post.state = State::Vacant { restart_at: Some(later + MOMENT * 2) };
-        assert_eq!(post.is_down(later), Down::Yes);
+        assert!(child.end(Some(later), later).is_some());
+        assert_eq!(child.takeover_due(later), TakeoverDue::At(later + MOMENT));
+        child.state = ChildState::Down { restart_at: Some(later + MOMENT * 2) };
+        assert_eq!(child.takeover_due(later), TakeoverDue::Yes);
     }
 
     #[test]
     fn orders_reach_the_child() {
-        let (mut post, theirs, _) = post_with_child();
-        post.tell(Order::Adopt(7));
-        let heard = crate::worker::message::hear(theirs.as_fd());
-        assert_eq!(heard, crate::worker::message::Heard::Order(Order::Adopt(7)));
+        let (mut child, theirs, _) = child_with_process();
+        child.send(ControlMessage::TakeOver(7));
+        let received = crate::worker::message::receive(theirs.as_fd());
+        assert_eq!(
+            received,
+            crate::worker::message::Received::Message(ControlMessage::TakeOver(7))
+        );
     }
 }

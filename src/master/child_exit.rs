@@ -5,45 +5,46 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::base::units::format_duration;
-use crate::master::child::Child;
+use crate::master::child::Process;
 use crate::master::generation::{Generation, Phase};
-use crate::master::spawn::EXIT_CANNOT_BEGIN;
+use crate::master::spawn::EXIT_START_FAILED;
 use crate::master::{Master, Mode};
-use crate::sys::process::{self, Death};
+use crate::sys::process::{self, ExitStatus};
 use crate::worker::inherited::Role;
 
 /// One death, as far as those who decide need to know it.
-struct Passing {
+struct ChildExit {
     role: Role,
-    child: Child,
-    death: Death,
+    process: Process,
+    status: ExitStatus,
     was_serving: bool,
 }
 
 impl Master {
     /// Takes leave of all children that have ended.
     pub(super) fn reap(&mut self, now: Instant) {
-        while let Some((pid, death)) = process::reap() {
+        while let Some((pid, status)) = process::reap() {
             // Its last words may be `ready`, and count.
-            self.hear_children(now);
+            self.receive_messages(now);
             let found = self.generations.iter().enumerate().find_map(|(index, generation)| {
-                let is_his = |child: &Child| child.pid == pid;
-                let post = generation.posts.iter().position(|p| p.child().is_some_and(is_his))?;
-                Some((index, post))
+                let is_it = |process: &Process| process.pid == pid;
+                let child =
+                    generation.children.iter().position(|it| it.process().is_some_and(is_it))?;
+                Some((index, child))
             });
-            let Some((index, post)) = found else { continue };
-            let held = &mut self.generations[index].posts[post];
-            let (role, was_serving) = (held.role, held.is_serving());
-            if let Some(child) = held.vacate(None, now) {
-                let passing = Passing { role, child, death, was_serving };
-                self.clear(index, &passing, now);
-                self.follow(index, post, &passing, now);
+            let Some((index, which)) = found else { continue };
+            let child = &mut self.generations[index].children[which];
+            let (role, was_serving) = (child.role, child.is_serving());
+            if let Some(process) = child.end(None, now) {
+                let exit = ChildExit { role, process, status, was_serving };
+                self.release_shared(index, &exit, now);
+                self.handle_exit(index, which, &exit, now);
             }
         }
     }
 
     /// Frees what the dead child held in the shared tables, and takes over its log lines.
-    fn clear(&mut self, index: usize, passing: &Passing, now: Instant) {
+    fn release_shared(&mut self, index: usize, exit: &ChildExit, now: Instant) {
         let mut swept: Vec<&Rc<_>> = Vec::new();
         for cache in self.generations.iter().filter_map(|generation| generation.cache.as_ref()) {
             if !swept.iter().any(|other| Rc::ptr_eq(other, &cache.shared)) {
@@ -51,97 +52,97 @@ impl Master {
                 swept.push(&cache.shared);
             }
         }
-        self.watch.hurry(now);
-        let seat = passing.child.seat;
-        self.tree.wakes.wake_all(self.tree.fills.abandon_seat(seat));
-        match (&self.generations[index].config.log.access, passing.role) {
+        self.file_watch.hurry(now);
+        let seat = exit.process.seat;
+        self.tables.wakes.wake_all(self.tables.fills.abandon_seat(seat));
+        match (&self.generations[index].config.log.access, exit.role) {
             // The keeper keeps its seat for its successor, and has no answers to log.
             (_, Role::Keeper) => {}
             (None, Role::Worker(_)) => self.seats.free(seat),
             (Some(access), Role::Worker(_)) => {
-                let who = format!("{} (pid {})", passing.role, passing.child.pid);
-                self.estates.open(seat, who, access.file.clone(), now);
+                let who = format!("{} (pid {})", exit.role, exit.process.pid);
+                self.dead_rings.add(seat, who, access.file.clone(), now);
             }
         }
     }
 
-    /// Decides what becomes of the post.
-    fn follow(&mut self, index: usize, post: usize, passing: &Passing, now: Instant) {
+    /// Decides what becomes of the child.
+    fn handle_exit(&mut self, index: usize, child: usize, exit: &ChildExit, now: Instant) {
         let phase = self.generations[index].phase;
-        let is_clean = passing.death == Death::Exit(0);
+        let is_clean = exit.status == ExitStatus::Exit(0);
         match (self.mode, phase) {
             (Mode::Serving, Phase::Current) => {
-                if !self.has_announced && passing.death == Death::Exit(EXIT_CANNOT_BEGIN) {
-                    self.give_up(passing, now);
+                if !self.was_ready && exit.status == ExitStatus::Exit(EXIT_START_FAILED) {
+                    self.abort_start(exit, now);
                 } else {
-                    self.restart(index, post, passing, now);
+                    self.restart(index, child, exit, now);
                 }
             }
             (Mode::Serving, Phase::Starting { .. }) => {
-                log::error!("{passing} while it started; the reload is given up");
-                self.abandon(index, now);
+                log::error!("{exit} while it started; the reload is given up");
+                self.abort_generation(index, now);
             }
-            (_, _) if is_clean => log::debug!("{passing}"),
-            (Mode::Stopping { .. }, _) => log::debug!("{passing}"),
-            (_, _) => log::warn!("{passing} while it drained"),
+            (_, _) if is_clean => log::debug!("{exit}"),
+            (Mode::Stopping { .. }, _) => log::debug!("{exit}"),
+            (_, _) => log::warn!("{exit} while it drained"),
         }
     }
 
     /// Nobody serves yet and a child cannot begin: neither could the next.
-    fn give_up(&mut self, passing: &Passing, now: Instant) {
-        let why = format!("cannot start: {passing}; the error log says why");
+    fn abort_start(&mut self, exit: &ChildExit, now: Instant) {
+        let why = format!("cannot start: {exit}; the error log says why");
         log::error!("{why}");
-        if let Some(announcer) = self.announcer.take() {
-            announcer.failed(&why);
+        if let Some(ready_pipe) = self.ready_pipe.take() {
+            ready_pipe.failed(&why);
         }
         self.exit_code = 1;
         self.stop(now);
     }
 
-    fn restart(&mut self, index: usize, post: usize, passing: &Passing, now: Instant) {
-        let lived = now.saturating_duration_since(passing.child.born);
+    fn restart(&mut self, index: usize, child: usize, exit: &ChildExit, now: Instant) {
+        let lived = now.saturating_duration_since(exit.process.born);
         let generation = &mut self.generations[index];
-        let pause = generation.posts[post].backoff.died(lived);
-        generation.posts[post].vacate(Some(now + pause), now);
+        let pause = generation.children[child].backoff.died(lived);
+        generation.children[child].end(Some(now + pause), now);
         if pause.is_zero() {
-            log::warn!("{passing}; restarted at once");
+            log::warn!("{exit}; restarted at once");
         } else if pause < PAUSE_GRAVE {
-            log::warn!("{passing}; restarted in {}", format_duration(pause));
+            log::warn!("{exit}; restarted in {}", format_duration(pause));
         } else {
-            log::error!("{passing}; restarted in {}", format_duration(pause));
+            log::error!("{exit}; restarted in {}", format_duration(pause));
         }
-        if generation.config.workers > 1 && passing.role != Role::Keeper {
-            generation.n_stillborn = match passing.was_serving {
+        if generation.config.workers > 1 && exit.role != Role::Keeper {
+            generation.n_failed_starts = match exit.was_serving {
                 true => 0,
-                false => generation.n_stillborn.saturating_add(1),
+                false => generation.n_failed_starts.saturating_add(1),
             };
-            keep_one(generation, now + last_pause(generation.n_stillborn));
+            hasten_last_worker(generation, now + last_pause(generation.n_failed_starts));
         }
     }
 }
 
 /// When no worker of several is left, clients wait: then the pause of the one whose turn is next
 /// is cut short. A lone worker that crashes has to bear its pauses.
-fn keep_one(generation: &mut Generation, latest: Instant) {
-    let workers = || generation.posts.iter().filter(|post| post.role != Role::Keeper);
-    if workers().any(|post| post.child().is_some()) {
+fn hasten_last_worker(generation: &mut Generation, latest: Instant) {
+    let workers = || generation.children.iter().filter(|child| child.role != Role::Keeper);
+    if workers().any(|child| child.process().is_some()) {
         return;
     }
     let next =
-        workers().filter_map(|post| Some((post.restart_at()?, post.role))).min_by_key(|n| n.0);
+        workers().filter_map(|child| Some((child.restart_at()?, child.role))).min_by_key(|n| n.0);
     if let Some((at, role)) = next
         && at > latest
-        && let Some(post) = generation.posts.iter_mut().find(|post| post.role == role)
+        && let Some(child) = generation.children.iter_mut().find(|child| child.role == role)
     {
         log::warn!("no worker is left; {role} is started early");
-        let now = post.down_since;
-        post.vacate(Some(latest), now);
+        let now = child.down_since;
+        child.end(Some(latest), now);
     }
 }
 
-impl fmt::Display for Passing {
+impl fmt::Display for ChildExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {}) {}", self.role, self.child.pid, self.death)
+        write!(f, "{} (pid {}) {}", self.role, self.process.pid, self.status)
     }
 }
 
@@ -149,8 +150,8 @@ impl fmt::Display for Passing {
 const PAUSE_GRAVE: Duration = Duration::from_secs(1);
 /// The longest pause of the last worker, when so many in a row have died before they served: each
 /// may have been killed by somebody else, or crash as the next one will.
-fn last_pause(n_stillborn: u32) -> Duration {
-    LAST_PAUSE.saturating_mul(1 << n_stillborn.min(LAST_DOUBLINGS_MAX)).min(LAST_PAUSE_MAX)
+fn last_pause(n_failed_starts: u32) -> Duration {
+    LAST_PAUSE.saturating_mul(1 << n_failed_starts.min(LAST_DOUBLINGS_MAX)).min(LAST_PAUSE_MAX)
 }
 
 /// The longest pause of the last worker, if the one that died had served.

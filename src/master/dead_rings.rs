@@ -12,7 +12,7 @@ use crate::log::ring::Rings;
 
 /// One dead child's.
 #[derive(Debug)]
-struct Estate {
+struct DeadRing {
     seat: usize,
     /// Whose it was, for the error log: `worker 3 (pid 811)`.
     who: String,
@@ -23,23 +23,23 @@ struct Estate {
 
 /// All that is not settled yet, oldest first.
 #[derive(Debug, Default)]
-pub struct Estates {
-    open: Vec<Estate>,
+pub struct DeadRings {
+    rings: Vec<DeadRing>,
 }
 
-impl Estates {
+impl DeadRings {
     /// Takes over the ring of a dead child, to be tried at once.
-    pub fn open(&mut self, seat: usize, who: String, log: PathBuf, now: Instant) {
-        self.open.push(Estate { seat, who, log, next_try: now, has_complained: false });
+    pub fn add(&mut self, seat: usize, who: String, log: PathBuf, now: Instant) {
+        self.rings.push(DeadRing { seat, who, log, next_try: now, has_complained: false });
     }
 
     /// Tries those whose time has come, and gives the seats that are free now.
     pub fn settle(&mut self, rings: &Rings, now: Instant) -> Vec<usize> {
         let mut free = Vec::new();
-        self.open.retain_mut(|estate| {
-            let is_settled = estate.next_try <= now && estate.settle(rings, now);
+        self.rings.retain_mut(|ring| {
+            let is_settled = ring.next_try <= now && ring.settle(rings, now);
             if is_settled {
-                free.push(estate.seat);
+                free.push(ring.seat);
             }
             !is_settled
         });
@@ -47,32 +47,32 @@ impl Estates {
     }
 
     /// Gives up the oldest, to have its seat: what its ring held is lost, and said to be.
-    pub fn give_up_oldest(&mut self) -> Option<usize> {
-        if self.open.is_empty() {
+    pub fn discard_oldest(&mut self) -> Option<usize> {
+        if self.rings.is_empty() {
             return None;
         }
-        let estate = self.open.remove(0);
+        let ring = self.rings.remove(0);
         log::error!(
             "lines of {} for access log \"{}\" are lost: its place is needed and the file has \
              not been writable since its death",
-            estate.who,
-            estate.log.display()
+            ring.who,
+            ring.log.display()
         );
-        Some(estate.seat)
+        Some(ring.seat)
     }
 
     /// When there is something to try again.
     pub fn next_try(&self) -> Option<Instant> {
-        self.open.iter().map(|estate| estate.next_try).min()
+        self.rings.iter().map(|ring| ring.next_try).min()
     }
 
     /// Whether all is settled.
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.rings.is_empty()
     }
 }
 
-impl Estate {
+impl DeadRing {
     fn settle(&mut self, rings: &Rings, now: Instant) -> bool {
         match drain_dead(rings, self.seat, &self.log) {
             Ok(Drained::Busy) => self.next_try = now + PAUSE_BUSY,

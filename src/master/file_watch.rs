@@ -17,7 +17,7 @@ use crate::master::{Master, Mode};
 
 /// What the master remembers of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watch {
+pub(super) struct FileWatch {
     looks_at: Instant,
     /// The cache was given up, and is to be opened anew.
     is_given_up: bool,
@@ -25,7 +25,7 @@ pub(super) struct Watch {
     has_no_pid_file: bool,
 }
 
-impl Watch {
+impl FileWatch {
     /// Looks from now on.
     pub(super) fn new(now: Instant) -> Self {
         Self { looks_at: now, is_given_up: false, has_no_pid_file: false }
@@ -44,16 +44,16 @@ impl Watch {
 
 impl Master {
     /// Looks if it is time to, and acts on what others did.
-    pub(super) fn watch(&mut self, now: Instant) {
+    pub(super) fn watch_files(&mut self, now: Instant) {
         // A generation that starts may be about to replace the index.
         let is_starting = |it: &Generation| matches!(it.phase, Phase::Starting { .. });
         if self.generations.iter().any(is_starting) {
             return;
         }
-        if now >= self.watch.looks_at {
-            self.watch.looks_at = now + PAUSE;
+        if now >= self.file_watch.looks_at {
+            self.file_watch.looks_at = now + PAUSE;
             self.restore_pid_file();
-            self.watch.is_given_up |= self
+            self.file_watch.is_given_up |= self
                 .generations
                 .iter_mut()
                 .find(|generation| generation.phase == Phase::Current)
@@ -61,13 +61,14 @@ impl Master {
         }
         let current = self.generations.iter().find(|it| it.phase == Phase::Current);
         if let Some(current) = current {
-            self.watch.heed(lacks_cache(current.config.cache.is_some(), current.cache.is_some()));
+            self.file_watch
+                .heed(lacks_cache(current.config.cache.is_some(), current.cache.is_some()));
         }
-        if self.watch.is_given_up
+        if self.file_watch.is_given_up
             && self.mode == Mode::Serving
             && let Some(config) = self.config_without_cache()
         {
-            self.watch.is_given_up = false;
+            self.file_watch.is_given_up = false;
             if let Err(why) = self.begin_generation(config, now) {
                 log::error!("{why}; ktrix goes on without its cache");
             }
@@ -81,11 +82,11 @@ impl Master {
         match pid_file.restore() {
             Ok(false) => {}
             Ok(true) => {
-                self.watch.has_no_pid_file = false;
+                self.file_watch.has_no_pid_file = false;
                 log::warn!("the pid file {path:?} was removed or replaced: it is made again");
             }
-            Err(error) if !self.watch.has_no_pid_file => {
-                self.watch.has_no_pid_file = true;
+            Err(error) if !self.file_watch.has_no_pid_file => {
+                self.file_watch.has_no_pid_file = true;
                 log::error!("the pid file {path:?} was removed or replaced: {error}");
             }
             Err(_) => {}
@@ -95,7 +96,7 @@ impl Master {
     /// What the current generation, which has lost its cache, runs by, if there is room for another.
     fn config_without_cache(&self) -> Option<Config> {
         let current = self.generations.iter().find(|it| it.phase == Phase::Current)?;
-        let has_seats = self.seats.n_free() >= Generation::n_posts(&current.config);
+        let has_seats = self.seats.n_free() >= Generation::n_children(&current.config);
         has_seats.then(|| (*current.config).clone())
     }
 }
@@ -142,7 +143,7 @@ mod tests {
         for (is_wanted, is_there, stays) in
             [(true, false, true), (true, true, false), (false, false, false)]
         {
-            let mut watch = Watch { is_given_up: true, ..Watch::new(Instant::now()) };
+            let mut watch = FileWatch { is_given_up: true, ..FileWatch::new(Instant::now()) };
             watch.heed(lacks_cache(is_wanted, is_there));
             assert_eq!(watch.is_given_up, stays, "{is_wanted} {is_there}");
             watch.heed(true);

@@ -14,10 +14,11 @@ use std::time::Instant;
 use crate::cache::directory_lock::Claim;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::master::cache::{Cache, OpenError};
-use crate::master::child::Post;
+use crate::master::child::Child;
 use crate::master::files;
 use crate::master::listeners::Mark;
-use crate::master::socket_takeover::Adoptions;
+use crate::master::shared_tables::SharedTables;
+use crate::master::socket_takeover::SocketTakeovers;
 use crate::shared::servers::ServerTable;
 use crate::sys::privileges::{self, Account};
 use crate::worker::inherited::Role;
@@ -40,13 +41,13 @@ pub struct Generation {
     /// Its keeper's seat, through all the processes that are its keeper.
     pub keeper_seat: usize,
     /// Its workers, in the order of their numbers, then its keeper.
-    pub posts: Vec<Post>,
+    pub children: Vec<Child>,
     /// Where it is in its life.
     pub phase: Phase,
     /// Who listens for whom.
-    pub adoptions: Adoptions,
+    pub takeovers: SocketTakeovers,
     /// How many workers in a row have died before they served.
-    pub n_stillborn: u32,
+    pub n_failed_starts: u32,
     /// While it starts: the listening sockets as they were before.
     pub mark: Option<Mark>,
 }
@@ -78,19 +79,19 @@ impl Generation {
         number: u64,
         keeper_seat: usize,
         others: &[Self],
-        tree: &Tree,
+        tables: &SharedTables,
         now: Instant,
     ) -> io::Result<Self> {
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
         files::prepare_logs(&config, account.as_ref())?;
         let cache = match &config.cache {
-            Some(wanted) => cache_for(wanted, account.as_ref(), others, tree)?,
+            Some(wanted) => cache_for(wanted, account.as_ref(), others, tables)?,
             None => None,
         };
         let servers = Rc::new(servers_of(&config, previous)?);
         let workers = (0..config.workers).map(Role::Worker);
-        let posts = workers.chain([Role::Keeper]).map(|role| Post::new(role, now)).collect();
+        let children = workers.chain([Role::Keeper]).map(|role| Child::new(role, now)).collect();
         Ok(Self {
             number,
             config: Rc::new(config),
@@ -99,27 +100,27 @@ impl Generation {
             is_displaced: false,
             servers,
             keeper_seat,
-            posts,
+            children,
             phase: Phase::Current,
-            adoptions: Adoptions::default(),
-            n_stillborn: 0,
+            takeovers: SocketTakeovers::default(),
+            n_failed_starts: 0,
             mark: None,
         })
     }
 
     /// How many children a generation of this configuration has.
-    pub fn n_posts(config: &Config) -> usize {
+    pub fn n_children(config: &Config) -> usize {
         config.workers + 1
     }
 
     /// Whether all its children serve.
     pub fn is_complete(&self) -> bool {
-        self.posts.iter().all(Post::is_serving)
+        self.children.iter().all(Child::is_serving)
     }
 
     /// Whether none of its children is alive.
     pub fn is_empty(&self) -> bool {
-        self.posts.iter().all(|post| post.child().is_none())
+        self.children.iter().all(|child| child.process().is_none())
     }
 
     fn claim(&self) -> Option<Rc<Claim>> {
@@ -147,12 +148,12 @@ fn cache_for(
     wanted: &CacheConfig,
     account: Option<&Account>,
     others: &[Generation],
-    tree: &Tree,
+    tables: &SharedTables,
 ) -> io::Result<Option<Cache>> {
     let current = others.iter().find(|other| other.phase == Phase::Current);
     let kept = current.and_then(|current| current.cache_like(wanted));
     let claims: Vec<_> = others.iter().filter_map(Generation::claim).collect();
-    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &claims, tree), Ok) {
+    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &claims, tables), Ok) {
         Ok(cache) => cache,
         Err(why @ OpenError::Unusable { .. })
             if current.is_none_or(|current| current.cache.is_none()) =>
@@ -224,9 +225,9 @@ mod tests {
             );
             Config::load_for(std::path::Path::new("f"), &text, 1).unwrap()
         };
-        let tree = Tree::new(&config(1_000)).unwrap();
+        let tables = SharedTables::new(&config(1_000)).unwrap();
         let prepare = |n_objects, number, others: &[Generation]| {
-            Generation::prepare(config(n_objects), number, 0, others, &tree, Instant::now())
+            Generation::prepare(config(n_objects), number, 0, others, &tables, Instant::now())
                 .unwrap()
         };
         let first = [prepare(1_000, 1, &[])];

@@ -40,19 +40,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::{Config, ErrorSink};
 use crate::log::error::Sink;
-use crate::master::child::Down;
-use crate::master::dead_rings::Estates;
-use crate::master::file_watch::Watch;
+use crate::master::child::TakeoverDue;
+use crate::master::dead_rings::DeadRings;
+use crate::master::file_watch::FileWatch;
 use crate::master::generation::{Generation, Phase};
 use crate::master::listeners::Listeners;
 use crate::master::pidfile::PidFile;
 use crate::master::process_slots::Seats;
-use crate::master::shared_tables::Tree;
+use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
-use crate::master::socket_takeover::Order as Adoption;
-use crate::sys::daemonize::Announcer;
+use crate::sys::daemonize::ReadyPipe;
 use crate::worker::inherited::{Role, ScrubNeed};
-use crate::worker::message::Order;
+use crate::worker::message::ControlMessage;
 
 /// The master; made by [`Master::start`].
 #[derive(Debug)]
@@ -60,20 +59,20 @@ pub struct Master {
     /// What a reload reads; `None` when ktrix runs by its arguments alone.
     file: Option<PathBuf>,
     is_detached: bool,
-    tree: Tree,
+    tables: SharedTables,
     seats: Seats,
-    estates: Estates,
+    dead_rings: DeadRings,
     listeners: Listeners,
     /// Oldest first.
     generations: Vec<Generation>,
     mode: Mode,
     reload: Reload,
-    watch: Watch,
+    file_watch: FileWatch,
     /// These three are `None` in children.
     signals: Option<Signals>,
     pid_file: Option<PidFile>,
-    announcer: Option<Announcer>,
-    has_announced: bool,
+    ready_pipe: Option<ReadyPipe>,
+    was_ready: bool,
     exit_code: i32,
 }
 
@@ -103,19 +102,19 @@ impl Master {
     /// Serves until it is told to end, and gives the exit code.
     pub fn run(mut self) -> i32 {
         loop {
-            self.keep_time(Instant::now());
+            self.run_timers(Instant::now());
             if self.is_over() {
                 return self.finish();
             }
             self.wait();
             for request in self.signals.as_mut().map(Signals::take).unwrap_or_default() {
-                self.obey(request, Instant::now());
+                self.handle(request, Instant::now());
             }
-            self.hear_children(Instant::now());
+            self.receive_messages(Instant::now());
         }
     }
 
-    fn obey(&mut self, request: Request, now: Instant) {
+    fn handle(&mut self, request: Request, now: Instant) {
         match request {
             Request::Reap => self.reap(now),
             Request::Stop => self.stop(now),
@@ -134,8 +133,8 @@ impl Master {
         // Rounded up: waking a little early would only mean to sleep again.
         let left = left.min(SLEEP_MAX) + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let posts = self.generations.iter().flat_map(|generation| &generation.posts);
-        let channels = posts.filter_map(|post| post.child()?.channel.as_ref());
+        let children = self.generations.iter().flat_map(|generation| &generation.children);
+        let channels = children.filter_map(|child| child.process()?.channel.as_ref());
         let fds =
             channels.map(|channel| channel.as_fd()).chain(self.signals.as_ref().map(Signals::fd));
         let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -143,12 +142,12 @@ impl Master {
         let _ = poll(&mut polled, timeout);
     }
 
-    fn hear_children(&mut self, now: Instant) {
+    fn receive_messages(&mut self, now: Instant) {
         for index in 0..self.generations.len() {
             let mut n_new = 0;
             let generation = &mut self.generations[index];
-            for post in &mut generation.posts {
-                let said = post.hear();
+            for child in &mut generation.children {
+                let said = child.receive();
                 n_new += usize::from(said.is_ready);
                 if let (true, Some(cache)) = (said.is_scrubbed, &mut generation.cache) {
                     cache.needs_scrub = ScrubNeed::None;
@@ -163,30 +162,30 @@ impl Master {
     /// All children of a generation serve, maybe not for the first time.
     fn complete(&mut self, index: usize, now: Instant) {
         if matches!(self.generations[index].phase, Phase::Starting { .. }) {
-            self.succeed(index, now);
-        } else if !self.has_announced {
-            self.has_announced = true;
+            self.switch_over(index, now);
+        } else if !self.was_ready {
+            self.was_ready = true;
             log::info!("serves with {} workers", self.generations[index].config.workers);
-            if let Some(announcer) = self.announcer.take() {
-                announcer.ready();
+            if let Some(ready_pipe) = self.ready_pipe.take() {
+                ready_pipe.ready();
             }
         }
     }
 
     /// Does what is due by the clock.
-    fn keep_time(&mut self, now: Instant) {
-        for seat in self.estates.settle(&self.tree.rings, now) {
+    fn run_timers(&mut self, now: Instant) {
+        for seat in self.dead_rings.settle(&self.tables.rings, now) {
             self.seats.free(seat);
         }
         crate::log::error::tick();
-        self.bury_generations();
+        self.remove_ended_generations();
         match self.mode {
             Mode::Serving => {
-                self.expire_starting(now);
+                self.abort_late_generation(now);
                 self.reload_if_wanted(now);
-                self.watch(now);
-                self.raise_vacant(now);
-                self.settle_adoptions(now);
+                self.watch_files(now);
+                self.spawn_due(now);
+                self.update_takeovers(now);
             }
             Mode::Quitting { until } if now >= until => self.stop(now),
             Mode::Stopping { until } if now >= until => self.kill_all(now),
@@ -205,62 +204,58 @@ impl Master {
             Phase::Current | Phase::Draining => None,
         });
         let living = self.generations.iter().filter(|g| g.phase != Phase::Draining);
-        let posts = living.flat_map(|generation| &generation.posts).flat_map(|post| {
-            let down_at = match post.is_down(now) {
-                Down::At(at) => Some(at),
-                Down::No | Down::Yes => None,
+        let children = living.flat_map(|generation| &generation.children).flat_map(|child| {
+            let down_at = match child.takeover_due(now) {
+                TakeoverDue::At(at) => Some(at),
+                TakeoverDue::No | TakeoverDue::Yes => None,
             };
-            [post.restart_at(), down_at]
+            [child.restart_at(), down_at]
         });
-        let posts = posts.flatten().filter(|_| self.mode == Mode::Serving);
-        mode.into_iter().chain(phases).chain(posts).chain(self.estates.next_try()).min()
+        let children = children.flatten().filter(|_| self.mode == Mode::Serving);
+        mode.into_iter().chain(phases).chain(children).chain(self.dead_rings.next_try()).min()
     }
 
-    /// Forks for every post whose time has come.
-    fn raise_vacant(&mut self, now: Instant) {
+    /// Forks for every child whose time has come.
+    fn spawn_due(&mut self, now: Instant) {
         for index in 0..self.generations.len() {
-            for post in 0..self.generations[index].posts.len() {
+            for child in 0..self.generations[index].children.len() {
                 let is_due = |at: Instant| at <= now;
-                if !self.generations[index].posts[post].restart_at().is_some_and(is_due) {
+                if !self.generations[index].children[child].restart_at().is_some_and(is_due) {
                     continue;
                 }
-                if let Err(error) = self.raise(index, post, now) {
-                    let role = self.generations[index].posts[post].role;
+                if let Err(error) = self.spawn(index, child, now) {
+                    let role = self.generations[index].children[child].role;
                     log::error!("cannot start {role}: {error}; tried again in 1 s");
                     let restart_at = Some(now + FORK_PAUSE);
-                    self.generations[index].posts[post].vacate(restart_at, now);
+                    self.generations[index].children[child].end(restart_at, now);
                 }
             }
         }
     }
 
     /// Has living workers listen for those that are down.
-    fn settle_adoptions(&mut self, now: Instant) {
+    fn update_takeovers(&mut self, now: Instant) {
         let Some(generation) = self.generations.iter_mut().find(|g| g.phase == Phase::Current)
         else {
             return;
         };
         let mut ready = Vec::new();
         let mut down = Vec::new();
-        for post in &generation.posts {
-            match (post.role, post.is_down(now)) {
-                (Role::Worker(number), Down::No) => ready.push(number),
-                (Role::Worker(number), Down::Yes) => down.push(number),
-                (Role::Worker(_), Down::At(_)) | (Role::Keeper, _) => {}
+        for child in &generation.children {
+            match (child.role, child.takeover_due(now)) {
+                (Role::Worker(number), TakeoverDue::No) => ready.push(number),
+                (Role::Worker(number), TakeoverDue::Yes) => down.push(number),
+                (Role::Worker(_), TakeoverDue::At(_)) | (Role::Keeper, _) => {}
             }
         }
-        for order in generation.adoptions.settle(&ready, &down) {
-            let (to, order) = match order {
-                Adoption::Adopt { to, of } => (to, Order::Adopt(of)),
-                Adoption::Release { to, of } => (to, Order::Release(of)),
-            };
-            log::debug!("worker {to}: {}", order.text());
-            generation.posts[to].tell(order);
+        for (to, message) in generation.takeovers.update(&ready, &down) {
+            log::debug!("worker {to}: {}", message.text());
+            generation.children[to].send(message);
         }
     }
 
     /// Forgets the generations that have ended.
-    fn bury_generations(&mut self) {
+    fn remove_ended_generations(&mut self) {
         let seats = &mut self.seats;
         self.generations.retain(|generation| {
             let is_gone = generation.phase == Phase::Draining && generation.is_empty();
@@ -278,8 +273,8 @@ impl Master {
             if let Err(error) = files::prepare_logs(config, generation.account.as_ref()) {
                 log::error!("{error}");
             }
-            for post in &mut generation.posts {
-                post.tell(Order::Reopen);
+            for child in &mut generation.children {
+                child.send(ControlMessage::Reopen);
             }
         }
         match crate::log::error::reopen() {

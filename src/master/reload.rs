@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::master::configuration;
 use crate::master::generation::{Generation, Phase};
 use crate::master::{Master, Reload, spawn};
-use crate::worker::message::Order;
+use crate::worker::message::ControlMessage;
 
 impl Master {
     /// Starts the reload that was asked for, unless one is still under way.
@@ -29,7 +29,7 @@ impl Master {
             self.reload = Reload::None;
             return;
         };
-        if self.seats.n_free() < Generation::n_posts(&config) {
+        if self.seats.n_free() < Generation::n_children(&config) {
             if self.reload == Reload::Wanted {
                 log::warn!("the reload waits: too many workers still drain after earlier reloads");
             }
@@ -43,14 +43,14 @@ impl Master {
     }
 
     pub(super) fn begin_generation(&mut self, config: Config, now: Instant) -> Result<(), String> {
-        self.note_what_stays(&config);
+        self.warn_what_needs_restart(&config);
         let mark = self.listeners.mark();
         let listening = self.listeners.ensure(&config.listen, config.workers);
         let prepared = listening.map_err(|error| error.to_string()).and_then(|()| {
             let number = self.generations.last().map_or(1, |last| last.number + 1);
             let keeper_seat = self.seats.take().ok_or("all places for children are taken")?;
             let others = &self.generations;
-            Generation::prepare(config, number, keeper_seat, others, &self.tree, now).map_err(
+            Generation::prepare(config, number, keeper_seat, others, &self.tables, now).map_err(
                 |error| {
                     self.seats.free(keeper_seat);
                     error.to_string()
@@ -72,13 +72,13 @@ impl Master {
     }
 
     /// Says what cannot change while ktrix runs.
-    fn note_what_stays(&self, config: &Config) {
+    fn warn_what_needs_restart(&self, config: &Config) {
         let pid_path = self.pid_file.as_ref().map(|file| file.path());
         if config.pid.as_deref() != pid_path {
             log::warn!("another pid file takes effect when ktrix is started again");
         }
         if let Some(access) = &config.log.access
-            && access.buffer_bytes != self.tree.ring_bytes
+            && access.buffer_bytes != self.tables.ring_bytes
         {
             log::warn!(
                 "another size of log.access.buffer takes effect when ktrix is started again"
@@ -87,7 +87,7 @@ impl Master {
     }
 
     /// All of the new generation serve: the old ones drain.
-    pub(super) fn succeed(&mut self, index: usize, now: Instant) {
+    pub(super) fn switch_over(&mut self, index: usize, now: Instant) {
         if let Some(cache) = &self.generations[index].cache
             && let Err(error) = cache.shared.take_place()
         {
@@ -103,19 +103,19 @@ impl Master {
         self.listeners.keep_only(&config.listen);
         spawn::open_error_log(&config, self.is_detached, "master");
         log::info!("configuration loaded; serves with {} workers", config.workers);
-        self.settle_adoptions(now);
+        self.update_takeovers(now);
     }
 
     /// The new generation cannot be completed: it ends, and the old one goes on.
-    pub(super) fn abandon(&mut self, index: usize, _now: Instant) {
+    pub(super) fn abort_generation(&mut self, index: usize, _now: Instant) {
         let generation = &mut self.generations[index];
         generation.phase = Phase::Draining;
         if let Some(cache) = &generation.cache {
             cache.shared.withdraw();
         }
-        for post in &mut generation.posts {
-            post.close();
-            post.signal(Signal::SIGKILL);
+        for child in &mut generation.children {
+            child.stop_restarting();
+            child.signal(Signal::SIGKILL);
         }
         if let Some(mark) = generation.mark.take() {
             self.listeners.roll_back(&mark);
@@ -123,7 +123,7 @@ impl Master {
     }
 
     /// Gives up a generation that takes too long.
-    pub(super) fn expire_starting(&mut self, now: Instant) {
+    pub(super) fn abort_late_generation(&mut self, now: Instant) {
         let Some(index) = self.starting() else { return };
         if let Phase::Starting { until } = self.generations[index].phase
             && now >= until
@@ -132,7 +132,7 @@ impl Master {
                 "the new workers were not ready within {} s; the configuration in use stays",
                 STARTING_MAX.as_secs()
             );
-            self.abandon(index, now);
+            self.abort_generation(index, now);
         }
     }
 
@@ -148,9 +148,9 @@ impl Generation {
             return;
         }
         self.phase = Phase::Draining;
-        for post in &mut self.posts {
-            post.close();
-            post.tell(Order::Drain);
+        for child in &mut self.children {
+            child.stop_restarting();
+            child.send(ControlMessage::Drain);
         }
     }
 }

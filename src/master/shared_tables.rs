@@ -11,7 +11,7 @@ use crate::worker::inherited::N_SEATS;
 
 /// The tables that live as long as the master.
 #[derive(Debug)]
-pub struct Tree {
+pub struct SharedTables {
     /// The running fills.
     pub fills: Rc<Fills>,
     /// The access log's rings.
@@ -22,7 +22,7 @@ pub struct Tree {
     pub ring_bytes: usize,
 }
 
-impl Tree {
+impl SharedTables {
     /// Makes them. Memory that no child uses costs nothing.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{Death, fork_child, send_signal, wait_for};
+    use crate::sys::process::{ExitStatus, fork_child, send_signal, wait_for};
 
     #[test]
     fn signals_become_requests_each_once_and_in_order() {
@@ -130,6 +130,6 @@ mod tests {
             let second = signals.take();
             i32::from(first != [Request::Stop, Request::Reload] || !second.is_empty())
         });
-        assert_eq!(wait_for(child.unwrap()).unwrap(), Death::Exit(0));
+        assert_eq!(wait_for(child.unwrap()).unwrap(), ExitStatus::Exit(0));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::master::Master;
-use crate::master::child::{Child, State};
+use crate::master::child::{ChildState, Process};
 use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::sys::privileges::{self, Account};
 use crate::sys::{process, socket};
@@ -15,15 +15,20 @@ use crate::worker::inherited::{Inherited, Role, ScrubNeed};
 use crate::{keeper, worker};
 
 /// The exit code of a child that could not even begin; its reason is in the error log.
-pub(super) const EXIT_CANNOT_BEGIN: i32 = 71;
+pub(super) const EXIT_START_FAILED: i32 = 71;
 
 impl Master {
-    /// Forks the child of this post of this generation (indexes).
+    /// Forks the child of this child of this generation (indexes).
     ///
     /// # Errors
     /// When no process or descriptor can be had, or no seat is free.
-    pub(super) fn raise(&mut self, generation: usize, post: usize, now: Instant) -> io::Result<()> {
-        let role = self.generations[generation].posts[post].role;
+    pub(super) fn spawn(
+        &mut self,
+        generation: usize,
+        child: usize,
+        now: Instant,
+    ) -> io::Result<()> {
+        let role = self.generations[generation].children[child].role;
         let seat = match role {
             Role::Keeper => self.generations[generation].keeper_seat,
             Role::Worker(_) => self.take_seat()?,
@@ -32,15 +37,15 @@ impl Master {
             let mut ours = Some(ours);
             let pid = process::fork_child(&IGNORED_BY_CHILDREN, || {
                 ours = None;
-                let (inherited, account) = self.bequeath(generation, role, seat, theirs);
-                begin(inherited, account.as_ref(), self.is_detached)
+                let (inherited, account) = self.hand_over(generation, role, seat, theirs);
+                run_child(inherited, account.as_ref(), self.is_detached)
             })?;
-            Ok(Child { pid, seat, born: now, channel: ours })
+            Ok(Process { pid, seat, born: now, channel: ours })
         });
         match forked {
-            Ok(child) => {
-                log::debug!("{role} is pid {} in seat {seat}", child.pid);
-                self.generations[generation].posts[post].state = State::Starting(child);
+            Ok(process) => {
+                log::debug!("{role} is pid {} in seat {seat}", process.pid);
+                self.generations[generation].children[child].state = ChildState::Starting(process);
                 Ok(())
             }
             Err(error) => {
@@ -55,13 +60,13 @@ impl Master {
     fn take_seat(&mut self) -> io::Result<usize> {
         self.seats
             .take()
-            .or_else(|| self.estates.give_up_oldest())
+            .or_else(|| self.dead_rings.discard_oldest())
             .ok_or_else(|| io::Error::other("all places for children are taken"))
     }
 
     /// In the child: takes out of the master what the child needs and closes all the rest. The lock
     /// of the pid file and the channels of the other children would otherwise outlive the master.
-    fn bequeath(
+    fn hand_over(
         &mut self,
         generation: usize,
         role: Role,
@@ -69,7 +74,7 @@ impl Master {
         channel: OwnedFd,
     ) -> (Inherited, Option<Account>) {
         self.pid_file = None;
-        self.announcer = None;
+        self.ready_pipe = None;
         self.signals = None;
         let generation = self.generations.swap_remove(generation);
         self.generations.clear();
@@ -88,8 +93,8 @@ impl Master {
             sockets,
             channel,
             cache: generation.cache.map(|cache| cache.shared),
-            rings: Rc::clone(&self.tree.rings),
-            wakes: Rc::clone(&self.tree.wakes),
+            rings: Rc::clone(&self.tables.rings),
+            wakes: Rc::clone(&self.tables.wakes),
             servers: generation.servers,
             keeper_seat: generation.keeper_seat,
             needs_scrub,
@@ -99,15 +104,15 @@ impl Master {
 }
 
 /// In the child: the way down to what it is for.
-fn begin(inherited: Inherited, account: Option<&Account>, is_detached: bool) -> i32 {
+fn run_child(inherited: Inherited, account: Option<&Account>, is_detached: bool) -> i32 {
     let role = inherited.role;
     name_process(role);
     open_error_log(&inherited.config, is_detached, &role.to_string());
     // A daemon's stderr goes nowhere; what went wrong with us belongs into the error log.
     std::panic::set_hook(Box::new(move |panic| log::error!("{role} is broken: {panic}")));
-    if let Err(error) = settle_in(&inherited, account) {
+    if let Err(error) = prepare_child(&inherited, account) {
         log::error!("{role} cannot begin: {error}");
-        return EXIT_CANNOT_BEGIN;
+        return EXIT_START_FAILED;
     }
     match role {
         Role::Worker(_) => worker::run(inherited),
@@ -115,7 +120,7 @@ fn begin(inherited: Inherited, account: Option<&Account>, is_detached: bool) -> 
     }
 }
 
-fn settle_in(inherited: &Inherited, account: Option<&Account>) -> io::Result<()> {
+fn prepare_child(inherited: &Inherited, account: Option<&Account>) -> io::Result<()> {
     if let Some(account) = account {
         account.assume()?;
     }

@@ -8,16 +8,16 @@ use std::time::Instant;
 use thiserror::Error;
 
 use crate::config::Config;
-use crate::master::dead_rings::Estates;
-use crate::master::file_watch::Watch;
+use crate::master::dead_rings::DeadRings;
+use crate::master::file_watch::FileWatch;
 use crate::master::generation::Generation;
 use crate::master::listeners::{ListenError, Listeners};
 use crate::master::pidfile::{PidFile, PidFileError};
 use crate::master::process_slots::Seats;
-use crate::master::shared_tables::Tree;
+use crate::master::shared_tables::SharedTables;
 use crate::master::signals::Signals;
 use crate::master::{Master, Mode, Reload, spawn};
-use crate::sys::daemonize::Announcer;
+use crate::sys::daemonize::ReadyPipe;
 use crate::sys::privileges;
 
 /// What a master is started with.
@@ -30,7 +30,7 @@ pub struct Start {
     /// Sockets from the service manager; see [`crate::sys::socket::handed_over`].
     pub handed_over: Vec<OwnedFd>,
     /// Who waits for the news that it serves, when it was detached.
-    pub announcer: Option<Announcer>,
+    pub ready_pipe: Option<ReadyPipe>,
 }
 
 /// Why a master does not start.
@@ -51,18 +51,18 @@ impl Master {
     /// Makes all that children will share, and listens. Nobody is forked before [`Master::run`].
     ///
     /// # Errors
-    /// Whatever stands in the way; the announcer, if there is one, has been told.
+    /// Whatever stands in the way; the ready_pipe, if there is one, has been told.
     pub fn start(start: Start) -> Result<Self, StartError> {
-        let Start { config, file, handed_over, announcer } = start;
-        let is_detached = announcer.is_some();
+        let Start { config, file, handed_over, ready_pipe } = start;
+        let is_detached = ready_pipe.is_some();
         match Self::try_start(config, file, handed_over, is_detached) {
             Ok(mut master) => {
-                master.announcer = announcer;
+                master.ready_pipe = ready_pipe;
                 Ok(master)
             }
             Err(error) => {
-                if let Some(announcer) = announcer {
-                    announcer.failed(&error.to_string());
+                if let Some(ready_pipe) = ready_pipe {
+                    ready_pipe.failed(&error.to_string());
                 }
                 Err(error)
             }
@@ -85,25 +85,25 @@ impl Master {
         }
         let mut listeners = Listeners::new(handed_over);
         listeners.ensure(&config.listen, config.workers)?;
-        let tree = Tree::new(&config)?;
+        let tables = SharedTables::new(&config)?;
         let mut seats = Seats::default();
         let keeper_seat = seats.take().ok_or_else(|| io::Error::other("no seats"))?;
-        let generation = Generation::prepare(config, 1, keeper_seat, &[], &tree, now)?;
+        let generation = Generation::prepare(config, 1, keeper_seat, &[], &tables, now)?;
         Ok(Self {
             file,
             is_detached,
-            tree,
+            tables,
             seats,
-            estates: Estates::default(),
+            dead_rings: DeadRings::default(),
             listeners,
             generations: vec![generation],
             mode: Mode::Serving,
             reload: Reload::None,
-            watch: Watch::new(now),
+            file_watch: FileWatch::new(now),
             signals: Some(signals),
             pid_file,
-            announcer: None,
-            has_announced: false,
+            ready_pipe: None,
+            was_ready: false,
             exit_code: 0,
         })
     }

@@ -44,9 +44,9 @@ impl Master {
 
     fn signal_all(&mut self, signal: Signal) {
         for generation in &mut self.generations {
-            for post in &mut generation.posts {
-                post.close();
-                post.signal(signal);
+            for child in &mut generation.children {
+                child.stop_restarting();
+                child.signal(signal);
             }
         }
     }
@@ -61,12 +61,12 @@ impl Master {
         let deadline = Instant::now() + LOG_MAX;
         loop {
             let now = Instant::now();
-            self.estates.settle(&self.tree.rings, now);
-            if self.estates.is_empty() {
+            self.dead_rings.settle(&self.tables.rings, now);
+            if self.dead_rings.is_empty() {
                 break;
             }
             if now >= deadline {
-                while self.estates.give_up_oldest().is_some() {}
+                while self.dead_rings.discard_oldest().is_some() {}
                 break;
             }
             std::thread::sleep(LOG_STEP);

@@ -137,7 +137,7 @@ impl OwnerTable {
     }
 
     /// Frees a dead tenant's row, once what its note named has been put right.
-    pub fn bury(&self, dead: Dead) {
+    pub fn remove_dead(&self, dead: Dead) {
         if let Some(row) = self.rows.get(dead.row) {
             // Fails if a successor claimed the row meanwhile, who then saw the note as well.
             let _ = row.identity.compare_exchange(

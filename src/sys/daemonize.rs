@@ -10,20 +10,20 @@ use crate::sys::process::{exit_now, fork_in_two};
 
 /// The two that come out of [`detach`].
 #[derive(Debug)]
-pub enum Detached {
+pub enum Daemonized {
     /// The process that was started; the daemon has spoken, or died before it could.
     Starter(Result<(), String>),
     /// The daemon, with the way to tell the starter.
-    Daemon(Announcer),
+    Daemon(ReadyPipe),
 }
 
 /// The daemon's end of the pipe to the process that started it.
 #[derive(Debug)]
-pub struct Announcer {
+pub struct ReadyPipe {
     pipe: PipeWriter,
 }
 
-impl Announcer {
+impl ReadyPipe {
     /// The daemon serves: the starter ends with code 0.
     pub fn ready(mut self) {
         // A starter that was killed meanwhile does not miss the news.
@@ -41,19 +41,19 @@ impl Announcer {
 /// # Errors
 /// When a process, a pipe or a session cannot be made. Whoever gets the error is the process that
 /// was started.
-pub fn detach() -> io::Result<Detached> {
+pub fn daemonize() -> io::Result<Daemonized> {
     let (reader, writer) = io::pipe()?;
     if let Some(middle) = fork_in_two()? {
         drop(writer);
         let outcome = listen(reader);
         let _ = crate::sys::process::wait_for(middle);
-        return Ok(Detached::Starter(outcome));
+        return Ok(Daemonized::Starter(outcome));
     }
     drop(reader);
     match leave_session() {
-        Ok(()) => Ok(Detached::Daemon(Announcer { pipe: writer })),
+        Ok(()) => Ok(Daemonized::Daemon(ReadyPipe { pipe: writer })),
         Err(error) => {
-            Announcer { pipe: writer }.failed(&format!("cannot detach: {error}"));
+            ReadyPipe { pipe: writer }.failed(&format!("cannot detach: {error}"));
             exit_now(1)
         }
     }
@@ -92,15 +92,15 @@ const WORDS_MAX: u64 = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn heard(speak: impl FnOnce(Announcer)) -> Result<(), String> {
+    fn heard(speak: impl FnOnce(ReadyPipe)) -> Result<(), String> {
         let (reader, pipe) = io::pipe().unwrap();
-        speak(Announcer { pipe });
+        speak(ReadyPipe { pipe });
         listen(reader)
     }
 
     #[test]
     fn the_starter_hears_what_the_daemon_says() {
-        assert_eq!(heard(Announcer::ready), Ok(()));
+        assert_eq!(heard(ReadyPipe::ready), Ok(()));
         assert_eq!(heard(|a| a.failed("no room")), Err("no room".to_owned()));
         assert_eq!(heard(drop), Err("the daemon died before it was ready".to_owned()));
     }

@@ -99,7 +99,7 @@ pub fn raise_open_files() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{Death, fork_child, wait_for};
+    use crate::sys::process::{ExitStatus, fork_child, wait_for};
 
     #[test]
     fn an_unknown_user_is_named() {
@@ -119,7 +119,7 @@ mod tests {
             let is_account = account.is_current() && !is_root();
             if dropped && is_account && !is_back { 0 } else { 1 }
         });
-        assert_eq!(wait_for(child.unwrap()).unwrap(), Death::Exit(0));
+        assert_eq!(wait_for(child.unwrap()).unwrap(), ExitStatus::Exit(0));
     }
 
     #[test]

@@ -94,14 +94,14 @@ fn set_dispositions(ignored: &[Signal]) {
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
+pub enum ExitStatus {
     /// It returned, with this exit code.
     Exit(i32),
     /// A signal ended it.
     Signal(i32),
 }
 
-impl fmt::Display for Death {
+impl fmt::Display for ExitStatus {
     /// `died of signal 9` or `ended with code 1`: the words of the error log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -113,12 +113,12 @@ impl fmt::Display for Death {
 
 /// One child that has ended, if there is one; never blocks. Call it until it says `None`: the
 /// kernel merges several SIGCHLD into one.
-pub fn reap() -> Option<(Pid, Death)> {
+pub fn reap() -> Option<(Pid, ExitStatus)> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, Death::Exit(code))),
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, ExitStatus::Exit(code))),
             Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Some((pid, Death::Signal(signal as i32)));
+                return Some((pid, ExitStatus::Signal(signal as i32)));
             }
             Ok(WaitStatus::StillAlive) => return None,
             // Stopped and continued children are none of ours to act on.
@@ -132,11 +132,11 @@ pub fn reap() -> Option<(Pid, Death)> {
 ///
 /// # Errors
 /// When there is no such child.
-pub fn wait_for(pid: Pid) -> io::Result<Death> {
+pub fn wait_for(pid: Pid) -> io::Result<ExitStatus> {
     loop {
         match waitpid(pid, None) {
-            Ok(WaitStatus::Exited(_, code)) => return Ok(Death::Exit(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Death::Signal(signal as i32)),
+            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::Exit(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ExitStatus::Signal(signal as i32)),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_child_runs_and_its_code_comes_back() {
         let pid = fork_child(&[], || 7).unwrap();
-        assert_eq!(wait_for(pid).unwrap(), Death::Exit(7));
+        assert_eq!(wait_for(pid).unwrap(), ExitStatus::Exit(7));
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
         .unwrap();
         send_signal(pid, Signal::SIGKILL).unwrap();
         let death = wait_for(pid).unwrap();
-        assert_eq!(death, Death::Signal(9));
+        assert_eq!(death, ExitStatus::Signal(9));
         assert_eq!(death.to_string(), "died of signal 9");
     }
 
@@ -219,13 +219,13 @@ mod tests {
         })
         .unwrap();
         let _ = send_signal(pid, Signal::SIGHUP);
-        assert_eq!(wait_for(pid).unwrap(), Death::Exit(3));
+        assert_eq!(wait_for(pid).unwrap(), ExitStatus::Exit(3));
     }
 
     #[test]
     fn a_panic_ends_the_child_and_never_returns_into_the_parent() {
         // Without the panic's message: its lock may be held by a thread that is not in the child.
         let pid = fork_child(&[], || std::panic::resume_unwind(Box::new(()))).unwrap();
-        assert_eq!(wait_for(pid).unwrap(), Death::Exit(EXIT_PANIC));
+        assert_eq!(wait_for(pid).unwrap(), ExitStatus::Exit(EXIT_PANIC));
     }
 }

@@ -125,7 +125,7 @@ pub fn handed_over() -> Vec<OwnedFd> {
     let is_ours = number("LISTEN_PID") == Some(nix::unistd::getpid().as_raw());
     let n_sockets = if is_ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
     (0..n_sockets.clamp(0, HANDED_OVER_MAX))
-        .filter_map(|n| adopt_raw(FIRST_HANDED_OVER + n))
+        .filter_map(|n| owned_fd(FIRST_HANDED_OVER + n))
         .collect()
 }
 
@@ -133,7 +133,7 @@ const FIRST_HANDED_OVER: i32 = 3;
 /// More than any unit file holds.
 const HANDED_OVER_MAX: i32 = 256;
 
-fn adopt_raw(number: i32) -> Option<OwnedFd> {
+fn owned_fd(number: i32) -> Option<OwnedFd> {
     // SAFETY: the descriptor is only looked at here, and F_GETFD fails if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     nix::fcntl::fcntl(borrowed, nix::fcntl::FcntlArg::F_GETFD).ok()?;
@@ -231,10 +231,10 @@ mod tests {
         let mut buf = [0; 64];
         let empty = receive_message(child.as_fd(), &mut buf).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        send_message(master.as_fd(), b"adopt 3").unwrap();
+        send_message(master.as_fd(), b"release 3").unwrap();
         send_message(master.as_fd(), b"drain").unwrap();
-        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), Some(7));
-        assert_eq!(&buf[..7], b"adopt 3");
+        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), Some(9));
+        assert_eq!(&buf[..9], b"release 3");
         assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), Some(5));
         drop(master);
         assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), None);

@@ -9,24 +9,24 @@ use crate::sys::socket;
 
 /// From the master to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ControlMessage {
     /// Accept nothing more, finish what was begun, end.
     Drain,
     /// Open the log files again.
     Reopen,
     /// Listen on the sockets of this worker too.
-    Adopt(usize),
+    TakeOver(usize),
     /// No longer listen on the sockets of this worker.
     Release(usize),
 }
 
-impl Order {
+impl ControlMessage {
     /// The datagram.
     pub fn text(self) -> String {
         match self {
             Self::Drain => "drain".to_owned(),
             Self::Reopen => "reopen".to_owned(),
-            Self::Adopt(worker) => format!("adopt {worker}"),
+            Self::TakeOver(worker) => format!("take-over {worker}"),
             Self::Release(worker) => format!("release {worker}"),
         }
     }
@@ -37,7 +37,7 @@ impl Order {
         match text.split_once(' ') {
             None if text == "drain" => Some(Self::Drain),
             None if text == "reopen" => Some(Self::Reopen),
-            Some(("adopt", worker)) => Some(Self::Adopt(worker.parse().ok()?)),
+            Some(("take-over", worker)) => Some(Self::TakeOver(worker.parse().ok()?)),
             Some(("release", worker)) => Some(Self::Release(worker.parse().ok()?)),
             _ => None,
         }
@@ -46,28 +46,28 @@ impl Order {
 
 /// What a child finds on its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     /// An order.
-    Order(Order),
+    Message(ControlMessage),
     /// Nothing more for now.
     Nothing,
     /// The master is dead: drain, and do not outlive the work that is under way.
-    Orphaned,
+    Closed,
 }
 
 /// The next order on a child's channel; never blocks. Call it until it says `Nothing`.
-pub fn hear(channel: BorrowedFd<'_>) -> Heard {
-    let mut buf = [0; ORDER_BYTES_MAX];
+pub fn receive(channel: BorrowedFd<'_>) -> Received {
+    let mut buf = [0; MESSAGE_BYTES_MAX];
     loop {
         match socket::receive_message(channel, &mut buf) {
-            Ok(None) => return Heard::Orphaned,
-            Ok(Some(len)) => match Order::parse(buf.get(..len).unwrap_or(&buf)) {
-                Some(order) => return Heard::Order(order),
+            Ok(None) => return Received::Closed,
+            Ok(Some(len)) => match ControlMessage::parse(buf.get(..len).unwrap_or(&buf)) {
+                Some(message) => return Received::Message(message),
                 None => log::warn!("an order of the master was not understood; ignored"),
             },
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Heard::Nothing,
-            Err(_) => return Heard::Orphaned,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
+            Err(_) => return Received::Closed,
         }
     }
 }
@@ -76,7 +76,7 @@ pub fn hear(channel: BorrowedFd<'_>) -> Heard {
 ///
 /// # Errors
 /// `BrokenPipe` when the master is dead.
-pub fn say_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
+pub fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
     socket::send_message(channel, READY)
 }
 
@@ -85,7 +85,7 @@ pub fn say_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// `BrokenPipe` when the master is dead.
-pub fn say_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
+pub fn notify_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
     socket::send_message(channel, SCRUBBED)
 }
 
@@ -94,38 +94,51 @@ pub const SCRUBBED: &[u8] = b"scrubbed";
 /// What a child says when it serves.
 pub const READY: &[u8] = b"ready";
 /// No datagram of either side is longer.
-pub const ORDER_BYTES_MAX: usize = 64;
+pub const MESSAGE_BYTES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    const ALL: [Order; 4] = [Order::Drain, Order::Reopen, Order::Adopt(0), Order::Release(63)];
+    const ALL: [ControlMessage; 4] = [
+        ControlMessage::Drain,
+        ControlMessage::Reopen,
+        ControlMessage::TakeOver(0),
+        ControlMessage::Release(63),
+    ];
 
     #[test]
     fn every_order_is_understood_and_nothing_else() {
         for order in ALL {
-            assert_eq!(Order::parse(order.text().as_bytes()), Some(order));
-            assert!(order.text().len() < ORDER_BYTES_MAX);
+            assert_eq!(ControlMessage::parse(order.text().as_bytes()), Some(order));
+            assert!(order.text().len() < MESSAGE_BYTES_MAX);
         }
-        for other in ["", "ready", "adopt", "adopt ", "adopt x", "adopt -1", "drain 1", "\u{fffd}"]
-        {
-            assert_eq!(Order::parse(other.as_bytes()), None, "{other:?}");
+        for other in [
+            "",
+            "ready",
+            "take-over",
+            "take-over ",
+            "take-over x",
+            "take-over -1",
+            "drain 1",
+            "\u{fffd}",
+        ] {
+            assert_eq!(ControlMessage::parse(other.as_bytes()), None, "{other:?}");
         }
-        assert_eq!(Order::parse(b"\xff"), None);
+        assert_eq!(ControlMessage::parse(b"\xff"), None);
     }
 
     #[test]
     fn a_child_hears_orders_in_order_and_the_death_of_its_master() {
         let (master, child) = socket::channel().unwrap();
-        for text in ["drain", "dance", "adopt 2"] {
+        for text in ["drain", "dance", "take-over 2"] {
             socket::send_message(master.as_fd(), text.as_bytes()).unwrap();
         }
-        assert_eq!(hear(child.as_fd()), Heard::Order(Order::Drain));
-        assert_eq!(hear(child.as_fd()), Heard::Order(Order::Adopt(2)));
-        assert_eq!(hear(child.as_fd()), Heard::Nothing);
+        assert_eq!(receive(child.as_fd()), Received::Message(ControlMessage::Drain));
+        assert_eq!(receive(child.as_fd()), Received::Message(ControlMessage::TakeOver(2)));
+        assert_eq!(receive(child.as_fd()), Received::Nothing);
         drop(master);
-        assert_eq!(hear(child.as_fd()), Heard::Orphaned);
+        assert_eq!(receive(child.as_fd()), Received::Closed);
     }
 }

@@ -24,7 +24,7 @@ use crate::reactor::{self, Task};
 use crate::sys::process;
 use crate::worker::accept::Acceptor;
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
-use crate::worker::message::{Heard, Order, hear, say_ready};
+use crate::worker::message::{ControlMessage, Received, notify_ready, receive};
 
 /// The exit code of a worker that could not serve; its reason is in the error log.
 const EXIT_CANNOT_SERVE: i32 = 71;
@@ -48,7 +48,7 @@ struct Worker {
     connections: Rc<Connections>,
     listeners: RefCell<Vec<Accepting>>,
     /// Workers whose sockets are served here besides our own.
-    adopted: RefCell<HashSet<usize>>,
+    taken_over: RefCell<HashSet<usize>>,
     /// Posted when the worker is to drain.
     ending: Event,
 }
@@ -79,14 +79,14 @@ async fn serve(inherited: Inherited) -> i32 {
         context,
         connections,
         listeners: RefCell::new(listeners),
-        adopted: RefCell::default(),
+        taken_over: RefCell::default(),
         ending: Event::default(),
     });
     chores::start(&worker.context);
     worker.listen();
     let channel = Rc::new(Readable::new(inherited.channel));
-    if say_ready(channel.fd().as_fd()).is_ok() {
-        reactor::spawn(obey(Rc::clone(&worker), channel));
+    if notify_ready(channel.fd().as_fd()).is_ok() {
+        reactor::spawn(handle_messages(Rc::clone(&worker), channel));
         worker.ending.after(0).await;
     }
     drain::drain(&worker).await;
@@ -114,10 +114,11 @@ fn listeners(
 impl Worker {
     /// Accepts from the sockets that are ours to serve, and from no others.
     fn listen(&self) {
-        let adopted = self.adopted.borrow();
+        let taken_over = self.taken_over.borrow();
         for accepting in self.listeners.borrow_mut().iter_mut() {
-            let is_ours = accepting.worker == self.number || adopted.contains(&accepting.worker);
-            match (is_ours, &accepting.task) {
+            let is_served =
+                accepting.worker == self.number || taken_over.contains(&accepting.worker);
+            match (is_served, &accepting.task) {
                 (true, None) => {
                     let accept = Rc::clone(&accepting.acceptor).accept();
                     accepting.task = Some(reactor::spawn_task(accept));
@@ -139,26 +140,26 @@ impl Worker {
 }
 
 /// Follows the master's orders, until it says the last one or is dead.
-async fn obey(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
+async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
     loop {
         if channel.readable().await.is_err() {
             break;
         }
         loop {
-            match hear(channel.fd().as_fd()) {
-                Heard::Nothing => break,
-                Heard::Orphaned => {
+            match receive(channel.fd().as_fd()) {
+                Received::Nothing => break,
+                Received::Closed => {
                     ::log::error!("the master is dead; this worker finishes what it has begun");
                     return worker.ending.notify();
                 }
-                Heard::Order(Order::Drain) => return worker.ending.notify(),
-                Heard::Order(Order::Reopen) => worker.reopen(),
-                Heard::Order(Order::Adopt(other)) => {
-                    worker.adopted.borrow_mut().insert(other);
+                Received::Message(ControlMessage::Drain) => return worker.ending.notify(),
+                Received::Message(ControlMessage::Reopen) => worker.reopen(),
+                Received::Message(ControlMessage::TakeOver(other)) => {
+                    worker.taken_over.borrow_mut().insert(other);
                     worker.listen();
                 }
-                Heard::Order(Order::Release(other)) => {
-                    worker.adopted.borrow_mut().remove(&other);
+                Received::Message(ControlMessage::Release(other)) => {
+                    worker.taken_over.borrow_mut().remove(&other);
                     worker.listen();
                 }
             }

@@ -338,7 +338,7 @@ impl Index {
         let mut n_dead = 0;
         for (dead, note) in self.table.owners.dead() {
             if self.tend(owner, note) {
-                self.table.owners.bury(dead);
+                self.table.owners.remove_dead(dead);
                 n_dead += 1;
             }
         }
