@@ -52,7 +52,7 @@ impl Master {
                 swept.push(&cache.shared);
             }
         }
-        self.file_watch.hurry(now);
+        self.file_watch.check_soon(now);
         let seat = exit.process.seat;
         self.tables.wakes.wake_all(self.tables.fills.abandon_seat(seat));
         match (&self.generations[index].config.log.access, exit.role) {

@@ -34,8 +34,8 @@ pub struct Generation {
     pub account: Option<Account>,
     /// Where it caches, if it does.
     pub cache: Option<Cache>,
-    /// The cache's files are not what is in its directory any more, which has been said.
-    pub is_displaced: bool,
+    /// What has happened to the files of the cache.
+    pub(crate) cache_files: CacheFiles,
     /// The servers of its upstreams.
     pub servers: Rc<ServerTable>,
     /// Its keeper's seat, through all the processes that are its keeper.
@@ -64,6 +64,17 @@ pub enum Phase {
     Current,
     /// It finishes what it began.
     Draining,
+}
+
+/// What other programs have done to the mapped files of a generation's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheFiles {
+    /// Nothing.
+    InPlace,
+    /// They removed or replaced a file; the log has said so.
+    Displaced,
+    /// They truncated a file: the cache is given up and not yet opened again.
+    Lost,
 }
 
 impl Generation {
@@ -97,7 +108,7 @@ impl Generation {
             config: Rc::new(config),
             account,
             cache,
-            is_displaced: false,
+            cache_files: CacheFiles::InPlace,
             servers,
             keeper_seat,
             children,

@@ -25,12 +25,12 @@ pub mod dead_rings;
 pub mod shared_tables;
 pub mod cache;
 pub mod generation;
-pub mod start;
+mod file_watch;
 mod spawn;
 mod child_exit;
 mod reload;
 mod stop;
-mod file_watch;
+pub mod start;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::Config;
 use crate::master::configuration;
-use crate::master::generation::{Generation, Phase};
+use crate::master::generation::{CacheFiles, Generation, Phase};
 use crate::master::{Master, Reload, spawn};
 use crate::worker::message::ControlMessage;
 
@@ -67,6 +67,25 @@ impl Master {
             Err(why) => {
                 self.listeners.roll_back(&mark);
                 Err(why)
+            }
+        }
+    }
+
+    /// Checks the files in use; a new generation opens a cache again that was given up.
+    pub(super) fn watch_files(&mut self, now: Instant) {
+        // A generation that starts may be about to replace the index.
+        if self.starting().is_some() {
+            return;
+        }
+        let current = self.generations.iter_mut().find(|it| it.phase == Phase::Current);
+        let Some(current) = current else { return };
+        self.file_watch.check(self.pid_file.as_mut(), current, now);
+        let has_room = self.seats.n_free() >= Generation::n_children(&current.config);
+        if current.cache_files == CacheFiles::Lost && has_room {
+            current.cache_files = CacheFiles::InPlace;
+            let config = (*current.config).clone();
+            if let Err(why) = self.begin_generation(config, now) {
+                log::error!("{why}; ktrix goes on without its cache");
             }
         }
     }

@@ -5,6 +5,6 @@ pub mod process;
 pub mod privileges;
 pub mod daemonize;
 pub mod socket;
-pub mod shm;
 pub mod file;
+pub mod shm;
 pub mod ring_map;
