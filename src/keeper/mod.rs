@@ -5,7 +5,7 @@
 //! that have stored much, by the master, by answers about names, and every second. Each chore is
 //! done in short steps, so that an order never waits for long.
 
-pub mod resolver;
+pub(crate) mod resolver;
 mod chores;
 
 use std::os::fd::AsFd;
@@ -19,7 +19,7 @@ use crate::worker::inherited::Inherited;
 use crate::worker::message::{ControlMessage, Received, notify_ready, notify_scrubbed, receive};
 
 /// Runs the keeper until the master sends it away or dies, and gives its exit code.
-pub fn run(inherited: Inherited) -> i32 {
+pub(crate) fn run(inherited: Inherited) -> i32 {
     let resolver = match Resolver::start(names_in(&inherited.config), getaddrinfo) {
         Ok(resolver) => resolver,
         Err(error) => {

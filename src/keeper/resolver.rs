@@ -18,17 +18,17 @@ use crate::upstream::ids::Server;
 
 /// A server that is configured by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
+pub(crate) struct Name {
     /// Which server it is.
-    pub server: Server,
+    pub(crate) server: Server,
     /// The host.
-    pub host: String,
+    pub(crate) host: String,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// Every server of the configuration that is a name.
-pub fn names_in(config: &Config) -> Vec<Name> {
+pub(crate) fn names_in(config: &Config) -> Vec<Name> {
     let name = |(server, ServerConfig { address, .. }): (Server, &ServerConfig)| match address {
         ServerAddress::Name { host, port } => {
             Some(Name { server, host: host.clone(), port: *port })
@@ -39,13 +39,13 @@ pub fn names_in(config: &Config) -> Vec<Name> {
 }
 
 /// How a name is resolved: getaddrinfo(3), or a stand-in in tests.
-pub type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+pub(crate) type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 /// getaddrinfo(3): /etc/hosts, DNS and whatever else this machine knows names by.
 ///
 /// # Errors
 /// When the name is unknown, or nobody could be asked.
-pub fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
@@ -54,7 +54,7 @@ pub fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// The names of a generation and what is known of them.
-pub struct Resolver {
+pub(crate) struct Resolver {
     known: Vec<(Name, LastAnswer)>,
     answers: Receiver<Answer>,
     pipe: PipeReader,
@@ -82,7 +82,7 @@ impl Resolver {
     ///
     /// # Errors
     /// When no thread or pipe can be had.
-    pub fn start(names: Vec<Name>, resolve: Resolve) -> io::Result<Self> {
+    pub(crate) fn start(names: Vec<Name>, resolve: Resolve) -> io::Result<Self> {
         let (sender, answers) = channel();
         let (pipe, writer) = io::pipe()?;
         if !names.is_empty() {
@@ -96,13 +96,13 @@ impl Resolver {
     }
 
     /// What is readable when there are answers; `None` if there never will be any.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         (!self.known.is_empty()).then(|| self.pipe.as_fd())
     }
 
     /// Takes the answers that have come, and publishes those that say something new. To be called
     /// when the pipe is readable.
-    pub fn publish(&mut self, table: &ServerTable) {
+    pub(crate) fn publish(&mut self, table: &ServerTable) {
         // One byte is one answer or more; the rest of the bytes find the channel empty.
         let mut buf = [0; 64];
         let _ = self.pipe.read(&mut buf);

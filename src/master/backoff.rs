@@ -11,7 +11,7 @@ use std::time::Duration;
 ///
 /// Its clock runs only while a process lives: the pauses themselves must not count as health.
 #[derive(Clone, Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     /// How long all the processes together have lived.
     lived: Duration,
     /// The latest deaths on that clock, within the last [`WINDOW`]; at most [`N_DEATHS_MANY`].
@@ -30,7 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 impl Backoff {
     /// Notes the death of a process that ran for `lived`, and says how long to wait before the next
     /// is started. A process that outlived the window has shown that all is well again.
-    pub fn died(&mut self, lived: Duration) -> Duration {
+    pub(crate) fn died(&mut self, lived: Duration) -> Duration {
         self.lived = self.lived.saturating_add(lived);
         let now = self.lived;
         self.deaths.retain(|&death| now.saturating_sub(death) < WINDOW);

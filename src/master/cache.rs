@@ -55,7 +55,7 @@ impl Cache {
     /// # Errors
     ///
     /// See [`OpenError`].
-    pub fn open(
+    pub(crate) fn open(
         wanted: &CacheConfig,
         account: Option<&Account>,
         claims: &[Rc<Claim>],

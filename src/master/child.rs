@@ -14,15 +14,15 @@ use crate::worker::message::{ControlMessage, MESSAGE_BYTES_MAX, READY, SCRUBBED}
 
 /// A living child.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its process.
-    pub pid: Pid,
+    pub(crate) pid: Pid,
     /// Its row in the shared tables.
-    pub seat: usize,
+    pub(crate) seat: usize,
     /// When it was forked.
-    pub born: Instant,
+    pub(crate) born: Instant,
     /// Our end of the channel; `None` once the child has closed its own.
-    pub channel: Option<OwnedFd>,
+    pub(crate) channel: Option<OwnedFd>,
 }
 
 /// Who holds the child.
@@ -33,7 +33,7 @@ pub struct Process {
 ///    └────── death ────┴────────────────────┘
 /// ```
 #[derive(Debug)]
-pub enum ChildState {
+pub(crate) enum ChildState {
     /// Nobody; somebody again at that time, unless it says never.
     Down {
         /// When the next is to be forked.
@@ -47,26 +47,26 @@ pub enum ChildState {
 
 /// A place in a generation.
 #[derive(Debug)]
-pub struct Child {
+pub(crate) struct Child {
     /// Whose work is done here.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Who holds it.
-    pub state: ChildState,
+    pub(crate) state: ChildState,
     /// How its holders have died so far.
-    pub backoff: Backoff,
+    pub(crate) backoff: Backoff,
     /// Since when nobody serves here; meaningless while somebody does.
-    pub down_since: Instant,
+    pub(crate) down_since: Instant,
 }
 
 impl Child {
     /// A vacant child, to be filled at once.
-    pub fn new(role: Role, now: Instant) -> Self {
+    pub(crate) fn new(role: Role, now: Instant) -> Self {
         let state = ChildState::Down { restart_at: Some(now) };
         Self { role, state, backoff: Backoff::default(), down_since: now }
     }
 
     /// Who holds it.
-    pub fn process(&self) -> Option<&Process> {
+    pub(crate) fn process(&self) -> Option<&Process> {
         match &self.state {
             ChildState::Down { .. } => None,
             ChildState::Starting(process) | ChildState::Serving(process) => Some(process),
@@ -81,12 +81,12 @@ impl Child {
     }
 
     /// Whether somebody serves here.
-    pub fn is_serving(&self) -> bool {
+    pub(crate) fn is_serving(&self) -> bool {
         matches!(self.state, ChildState::Serving(_))
     }
 
     /// When the next holder is to be forked, if there is none.
-    pub fn restart_at(&self) -> Option<Instant> {
+    pub(crate) fn restart_at(&self) -> Option<Instant> {
         match self.state {
             ChildState::Down { restart_at } => restart_at,
             ChildState::Starting(_) | ChildState::Serving(_) => None,
@@ -94,14 +94,14 @@ impl Child {
     }
 
     /// Nobody will be forked for this child any more.
-    pub fn stop_restarting(&mut self) {
+    pub(crate) fn stop_restarting(&mut self) {
         if let ChildState::Down { restart_at } = &mut self.state {
             *restart_at = None;
         }
     }
 
     /// Takes the holder away, after its death.
-    pub fn end(&mut self, restart_at: Option<Instant>, now: Instant) -> Option<Process> {
+    pub(crate) fn end(&mut self, restart_at: Option<Instant>, now: Instant) -> Option<Process> {
         if self.is_serving() {
             self.down_since = now;
         }
@@ -113,7 +113,7 @@ impl Child {
 
     /// Sends an order to the holder. One that does not read its orders any more is ended, so that
     /// it cannot stay behind.
-    pub fn send(&mut self, message: ControlMessage) {
+    pub(crate) fn send(&mut self, message: ControlMessage) {
         let role = self.role;
         let Some(process) = self.process_mut() else { return };
         let Some(channel) = &process.channel else { return };
@@ -127,7 +127,7 @@ impl Child {
     }
 
     /// Sends a signal to the holder.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(process) = self.process() {
             // It may have died a moment ago; its pid is ours until it is reaped.
             let _ = send_signal(process.pid, signal);
@@ -135,7 +135,7 @@ impl Child {
     }
 
     /// Reads what the holder says.
-    pub fn receive(&mut self) -> ChildMessages {
+    pub(crate) fn receive(&mut self) -> ChildMessages {
         let mut said = ChildMessages::default();
         let mut buf = [0; MESSAGE_BYTES_MAX];
         while let Some(process) = self.process_mut() {
@@ -166,7 +166,7 @@ impl Child {
 
     /// Whether nobody has served here for longer than a moment, so that a living worker should
     /// listen for this one; and if not, when it will be so.
-    pub fn takeover_due(&self, now: Instant) -> TakeoverDue {
+    pub(crate) fn takeover_due(&self, now: Instant) -> TakeoverDue {
         match &self.state {
             ChildState::Serving(_) => TakeoverDue::No,
             ChildState::Down { restart_at: Some(at) } if *at > now => TakeoverDue::Yes,
@@ -178,16 +178,16 @@ impl Child {
 
 /// What a child has just said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChildMessages {
+pub(crate) struct ChildMessages {
     /// It has become ready, for the first time.
-    pub is_ready: bool,
+    pub(crate) is_ready: bool,
     /// It is the keeper, and its scrub is done.
-    pub is_scrubbed: bool,
+    pub(crate) is_scrubbed: bool,
 }
 
 /// Whether a child is down; see [`Child::takeover_due`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakeoverDue {
+pub(crate) enum TakeoverDue {
     /// Somebody serves.
     No,
     /// Nobody does, and others should listen for it.

@@ -16,7 +16,7 @@ use crate::sys::privileges::Account;
 ///
 /// # Errors
 /// Every mistake of the text; else that there is no such user, or that it cannot be looked up.
-pub fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
+pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     let config = Config::load(file, text)?;
     let Some(name) = &config.user else { return Ok(config) };
     let Err(error) = Account::of(name) else { return Ok(config) };

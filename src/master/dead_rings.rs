@@ -23,18 +23,18 @@ struct DeadRing {
 
 /// All that is not settled yet, oldest first.
 #[derive(Debug, Default)]
-pub struct DeadRings {
+pub(crate) struct DeadRings {
     rings: Vec<DeadRing>,
 }
 
 impl DeadRings {
     /// Takes over the ring of a dead child, to be tried at once.
-    pub fn add(&mut self, seat: usize, who: String, log: PathBuf, now: Instant) {
+    pub(crate) fn add(&mut self, seat: usize, who: String, log: PathBuf, now: Instant) {
         self.rings.push(DeadRing { seat, who, log, next_try: now, has_complained: false });
     }
 
     /// Tries those whose time has come, and gives the seats that are free now.
-    pub fn settle(&mut self, rings: &Rings, now: Instant) -> Vec<usize> {
+    pub(crate) fn settle(&mut self, rings: &Rings, now: Instant) -> Vec<usize> {
         let mut free = Vec::new();
         self.rings.retain_mut(|ring| {
             let is_settled = ring.next_try <= now && ring.settle(rings, now);
@@ -47,7 +47,7 @@ impl DeadRings {
     }
 
     /// Gives up the oldest, to have its seat: what its ring held is lost, and said to be.
-    pub fn discard_oldest(&mut self) -> Option<usize> {
+    pub(crate) fn discard_oldest(&mut self) -> Option<usize> {
         if self.rings.is_empty() {
             return None;
         }
@@ -62,12 +62,12 @@ impl DeadRings {
     }
 
     /// When there is something to try again.
-    pub fn next_try(&self) -> Option<Instant> {
+    pub(crate) fn next_try(&self) -> Option<Instant> {
         self.rings.iter().map(|ring| ring.next_try).min()
     }
 
     /// Whether all is settled.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rings.is_empty()
     }
 }

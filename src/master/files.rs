@@ -17,7 +17,7 @@ use crate::sys::privileges::Account;
 ///
 /// # Errors
 /// The file that cannot be made, in the message.
-pub fn prepare_logs(config: &Config, account: Option<&Account>) -> io::Result<()> {
+pub(crate) fn prepare_logs(config: &Config, account: Option<&Account>) -> io::Result<()> {
     if let Some(access) = &config.log.access {
         prepare_log(&access.file, account)?;
     }
@@ -51,7 +51,7 @@ fn make_log(path: &Path, account: Option<&Account>) -> io::Result<()> {
 ///
 /// # Errors
 /// What mkdir(2) says.
-pub fn make_cache_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_cache_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o750).create(dir)
 }
 
@@ -60,7 +60,7 @@ pub fn make_cache_dir(dir: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the file system says.
-pub fn own_cache_dir(dir: &Path, account: Option<&Account>) -> io::Result<()> {
+pub(crate) fn own_cache_dir(dir: &Path, account: Option<&Account>) -> io::Result<()> {
     let Some(account) = account else { return Ok(()) };
     own_if_roots(dir, account)?;
     for entry in fs::read_dir(dir)?.take(N_ENTRIES_MAX) {

@@ -25,36 +25,36 @@ use crate::worker::inherited::Role;
 
 /// The children of one configuration, and what only they share.
 #[derive(Debug)]
-pub struct Generation {
+pub(crate) struct Generation {
     /// Counts from 1.
-    pub number: u64,
+    pub(crate) number: u64,
     /// What it runs by.
-    pub config: Rc<Config>,
+    pub(crate) config: Rc<Config>,
     /// Whom its children become; `None` when they stay who the master is.
-    pub account: Option<Account>,
+    pub(crate) account: Option<Account>,
     /// Where it caches, if it does.
-    pub cache: Option<Cache>,
+    pub(crate) cache: Option<Cache>,
     /// What has happened to the files of the cache.
     pub(crate) cache_files: CacheFiles,
     /// The servers of its upstreams.
-    pub servers: Rc<ServerTable>,
+    pub(crate) servers: Rc<ServerTable>,
     /// Its keeper's seat, through all the processes that are its keeper.
-    pub keeper_seat: usize,
+    pub(crate) keeper_seat: usize,
     /// Its workers, in the order of their numbers, then its keeper.
-    pub children: Vec<Child>,
+    pub(crate) children: Vec<Child>,
     /// Where it is in its life.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// Who listens for whom.
-    pub takeovers: SocketTakeovers,
+    pub(crate) takeovers: SocketTakeovers,
     /// How many workers in a row have died before they served.
-    pub n_failed_starts: u32,
+    pub(crate) n_failed_starts: u32,
     /// While it starts: the listening sockets as they were before.
-    pub mark: Option<Mark>,
+    pub(crate) mark: Option<Mark>,
 }
 
 /// Where a generation is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// It was forked and is not complete; not waited for any longer than this.
     Starting {
         /// When it has failed.
@@ -85,7 +85,7 @@ impl Generation {
     /// When the user is unknown, a log file cannot be made, memory runs out, or the cache directory is
     /// in use by another ktrix. A cache that cannot be opened for another reason is no error, and
     /// the generation goes without, unless the current one has a cache that would be lost by that.
-    pub fn prepare(
+    pub(crate) fn prepare(
         config: Config,
         number: u64,
         keeper_seat: usize,
@@ -120,17 +120,17 @@ impl Generation {
     }
 
     /// How many children a generation of this configuration has.
-    pub fn n_children(config: &Config) -> usize {
+    pub(crate) fn n_children(config: &Config) -> usize {
         config.workers + 1
     }
 
     /// Whether all its children serve.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.children.iter().all(Child::is_serving)
     }
 
     /// Whether none of its children is alive.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.children.iter().all(|child| child.process().is_none())
     }
 

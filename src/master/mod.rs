@@ -12,25 +12,25 @@
 //! TERM, INT ─▶ Stopping: everybody ends now
 //! ```
 
-pub mod configuration;
-pub mod backoff;
-pub mod process_slots;
-pub mod socket_takeover;
-pub mod pidfile;
-pub mod signals;
+pub(crate) mod configuration;
+pub(crate) mod backoff;
+pub(crate) mod process_slots;
+pub(crate) mod socket_takeover;
+pub(crate) mod pidfile;
+pub(crate) mod signals;
 pub mod listeners;
-pub mod files;
-pub mod child;
-pub mod dead_rings;
-pub mod shared_tables;
+pub(crate) mod files;
+pub(crate) mod child;
+pub(crate) mod dead_rings;
+pub(crate) mod shared_tables;
 pub mod cache;
-pub mod generation;
+pub(crate) mod generation;
 mod file_watch;
 mod spawn;
 mod child_exit;
 mod reload;
 mod stop;
-pub mod start;
+pub(crate) mod start;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ use crate::worker::message::ControlMessage;
 
 /// The master; made by [`Master::start`].
 #[derive(Debug)]
-pub struct Master {
+pub(crate) struct Master {
     /// What a reload reads; `None` when ktrix runs by its arguments alone.
     file: Option<PathBuf>,
     is_detached: bool,
@@ -100,7 +100,7 @@ enum Reload {
 
 impl Master {
     /// Serves until it is told to end, and gives the exit code.
-    pub fn run(mut self) -> i32 {
+    pub(crate) fn run(mut self) -> i32 {
         loop {
             self.run_timers(Instant::now());
             if self.is_over() {

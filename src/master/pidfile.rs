@@ -16,14 +16,14 @@ use thiserror::Error;
 
 /// A locked pid file that names this process.
 #[derive(Debug)]
-pub struct PidFile {
+pub(crate) struct PidFile {
     path: PathBuf,
     file: File,
 }
 
 /// Why there is no pid file.
 #[derive(Debug, Error)]
-pub enum PidFileError {
+pub(crate) enum PidFileError {
     /// Another master holds it.
     #[error("ktrix already runs as pid {pid} (it holds \"{}\")", path.display())]
     Running {
@@ -55,7 +55,7 @@ impl PidFile {
     ///
     /// # Errors
     /// [`PidFileError::Running`] when another master has it.
-    pub fn lock(path: &Path) -> Result<Self, PidFileError> {
+    pub(crate) fn lock(path: &Path) -> Result<Self, PidFileError> {
         let mut n_tries = 0;
         loop {
             let file = open(path)?;
@@ -86,7 +86,7 @@ impl PidFile {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn write(&self, pid: u32) -> Result<(), PidFileError> {
+    pub(crate) fn write(&self, pid: u32) -> Result<(), PidFileError> {
         let mut file = &self.file;
         let written = file
             .set_len(0)
@@ -100,7 +100,7 @@ impl PidFile {
     ///
     /// # Errors
     /// As [`PidFile::lock`]; [`PidFileError::Running`] when another master has come meanwhile.
-    pub fn restore(&mut self) -> Result<bool, PidFileError> {
+    pub(crate) fn restore(&mut self) -> Result<bool, PidFileError> {
         let is_dir = |dir: &Path| dir.as_os_str().is_empty() || dir.is_dir();
         let has_dir = self.path.parent().is_some_and(is_dir);
         if is_still_at(&self.file, &self.path) || !has_dir {
@@ -111,12 +111,12 @@ impl PidFile {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Removes the file, if it still is ours, then lets go of the lock: the end of a clean stop.
-    pub fn remove(self) {
+    pub(crate) fn remove(self) {
         if is_still_at(&self.file, &self.path) {
             // A file that stays does no harm: the lock is what counts.
             let _ = fs::remove_file(&self.path);
@@ -131,7 +131,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// [`PidFileError::NotRunning`] when there is no such file or nobody holds it.
-pub fn running(path: &Path) -> Result<Pid, PidFileError> {
+pub(crate) fn running(path: &Path) -> Result<Pid, PidFileError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

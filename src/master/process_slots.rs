@@ -10,7 +10,7 @@ use crate::worker::inherited::N_SEATS;
 
 /// Which seats are taken.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Seats {
+pub(crate) struct Seats {
     taken: u128,
     /// Where the next search starts, so that a seat rests for as long as possible after its use.
     next: u32,
@@ -20,7 +20,7 @@ const _: () = assert!(N_SEATS == u128::BITS as usize, "one bit is one seat");
 
 impl Seats {
     /// Takes a free seat, the one that was free for longest being likely; `None` if all are taken.
-    pub fn take(&mut self) -> Option<usize> {
+    pub(crate) fn take(&mut self) -> Option<usize> {
         let free = (!self.taken).rotate_right(self.next);
         if free == 0 {
             return None;
@@ -32,7 +32,7 @@ impl Seats {
     }
 
     /// Gives a seat back.
-    pub fn free(&mut self, seat: usize) {
+    pub(crate) fn free(&mut self, seat: usize) {
         debug_assert!(self.is_taken(seat), "seat {seat} was not taken");
         if seat < N_SEATS {
             self.taken &= !(1 << seat);
@@ -40,12 +40,12 @@ impl Seats {
     }
 
     /// Whether somebody has this seat.
-    pub fn is_taken(&self, seat: usize) -> bool {
+    pub(crate) fn is_taken(&self, seat: usize) -> bool {
         seat < N_SEATS && self.taken & (1 << seat) != 0
     }
 
     /// How many are free.
-    pub fn n_free(&self) -> usize {
+    pub(crate) fn n_free(&self) -> usize {
         self.taken.count_zeros() as usize
     }
 }

@@ -11,15 +11,15 @@ use crate::worker::inherited::N_SEATS;
 
 /// The tables that live as long as the master.
 #[derive(Debug)]
-pub struct SharedTables {
+pub(crate) struct SharedTables {
     /// The running fills.
-    pub fills: Rc<Fills>,
+    pub(crate) fills: Rc<Fills>,
     /// The access log's rings.
-    pub rings: Rc<Rings>,
+    pub(crate) rings: Rc<Rings>,
     /// What wakes the process in a seat.
-    pub wakes: Rc<Wakes>,
+    pub(crate) wakes: Rc<Wakes>,
     /// The size of a ring; a reload cannot change it.
-    pub ring_bytes: usize,
+    pub(crate) ring_bytes: usize,
 }
 
 impl SharedTables {
@@ -27,7 +27,7 @@ impl SharedTables {
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub fn new(config: &Config) -> io::Result<Self> {
+    pub(crate) fn new(config: &Config) -> io::Result<Self> {
         let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
         Ok(Self {
             fills: Rc::new(Fills::create(N_FILLS)?),

@@ -15,7 +15,7 @@ use signal_hook::SigId;
 
 /// What an operator, or the kernel, asks of the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// SIGHUP: load the configuration again.
     Reload,
     /// SIGTERM, SIGINT: end now.
@@ -30,7 +30,7 @@ pub enum Request {
 
 /// Every signal the master acts on, with what it means. Where several have arrived, they are
 /// acted on in this order.
-pub const SIGNALS: [(Signal, Request); 6] = [
+pub(crate) const SIGNALS: [(Signal, Request); 6] = [
     (Signal::SIGCHLD, Request::Reap),
     (Signal::SIGTERM, Request::Stop),
     (Signal::SIGINT, Request::Stop),
@@ -41,11 +41,11 @@ pub const SIGNALS: [(Signal, Request); 6] = [
 
 /// What children ignore: these speak to the master, which tells its children what they mean.
 /// A terminal sends some of them to the whole group of processes.
-pub const IGNORED_BY_CHILDREN: [Signal; 5] =
+pub(crate) const IGNORED_BY_CHILDREN: [Signal; 5] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// The receiving end.
-pub struct Signals {
+pub(crate) struct Signals {
     pipe: PipeReader,
     flags: [Arc<AtomicBool>; SIGNALS.len()],
     actions: Vec<SigId>,
@@ -71,7 +71,7 @@ impl Signals {
     ///
     /// # Errors
     /// When descriptors run out.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let (pipe, writer) = io::pipe()?;
         set_nonblocking(&pipe)?;
         set_nonblocking(&writer)?;
@@ -88,12 +88,12 @@ impl Signals {
     }
 
     /// What is readable when a signal has arrived.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
 
     /// What has been asked since the last call, each thing once.
-    pub fn take(&mut self) -> Vec<Request> {
+    pub(crate) fn take(&mut self) -> Vec<Request> {
         let mut buf = [0; 64];
         while matches!(self.pipe.read(&mut buf), Ok(n) if n == buf.len()) {}
         let mut requests = Vec::new();

@@ -10,14 +10,18 @@ use crate::worker::message::ControlMessage;
 
 /// Which worker listens for which: down worker to the living one that adopted its sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SocketTakeovers {
+pub(crate) struct SocketTakeovers {
     taken_by: BTreeMap<usize, usize>,
 }
 
 impl SocketTakeovers {
     /// What has to be said so that every worker of `down` has a listener among `ready`, and nobody
     /// else has. Both lists are sorted. A pure step: the new state is noted as if all was obeyed.
-    pub fn update(&mut self, ready: &[usize], down: &[usize]) -> Vec<(usize, ControlMessage)> {
+    pub(crate) fn update(
+        &mut self,
+        ready: &[usize],
+        down: &[usize],
+    ) -> Vec<(usize, ControlMessage)> {
         let mut messages = Vec::new();
         self.taken_by.retain(|&of, &mut to| {
             // An adopter that died took its adoption with it: there is nobody to tell.

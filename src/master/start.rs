@@ -22,20 +22,20 @@ use crate::sys::privileges;
 
 /// What a master is started with.
 #[derive(Debug)]
-pub struct Start {
+pub(crate) struct Start {
     /// What it runs by.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The file that the configuration is from, to be read again at a reload.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Sockets from the service manager; see [`crate::sys::socket::handed_over`].
-    pub handed_over: Vec<OwnedFd>,
+    pub(crate) handed_over: Vec<OwnedFd>,
     /// Who waits for the news that it serves, when it was detached.
-    pub ready_pipe: Option<ReadyPipe>,
+    pub(crate) ready_pipe: Option<ReadyPipe>,
 }
 
 /// Why a master does not start.
 #[derive(Debug, Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// Another one runs, or the pid file cannot be had.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
@@ -52,7 +52,7 @@ impl Master {
     ///
     /// # Errors
     /// Whatever stands in the way; the ready_pipe, if there is one, has been told.
-    pub fn start(start: Start) -> Result<Self, StartError> {
+    pub(crate) fn start(start: Start) -> Result<Self, StartError> {
         let Start { config, file, handed_over, ready_pipe } = start;
         let is_detached = ready_pipe.is_some();
         match Self::try_start(config, file, handed_over, is_detached) {

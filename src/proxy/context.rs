@@ -52,7 +52,7 @@ pub struct Context {
 impl Context {
     /// A worker's context at its start. Request bodies that are too large for memory go to
     /// `temporary`.
-    pub fn new(
+    pub(crate) fn new(
         config: Rc<Config>,
         servers: &Rc<ServerTable>,
         cache: Option<Rc<Cache>>,

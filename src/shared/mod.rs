@@ -1,7 +1,7 @@
 //! What processes share: who holds a lock, who is to be woken, and how the servers of all upstreams
 //! stand.
 
-pub mod owner;
-pub mod wake;
+pub(crate) mod owner;
+pub(crate) mod wake;
 pub(crate) mod health;
-pub mod servers;
+pub(crate) mod servers;

@@ -28,12 +28,12 @@ use nix::unistd::Pid;
 use crate::sys::shm::{SharedSlice, shared_struct};
 
 /// The most rows a table may have.
-pub const ROWS_MAX: usize = 511;
+pub(crate) const ROWS_MAX: usize = 511;
 
 shared_struct! {
     /// One row of the table: see the module's field table.
     #[derive(Debug)]
-    pub struct OwnerRow: 32 bytes, aligned 32 {
+    pub(crate) struct OwnerRow: 32 bytes, aligned 32 {
         identity: AtomicU64,
         claims: AtomicU32,
         _zero: AtomicU32,
@@ -48,17 +48,17 @@ pub struct Owner(u32);
 
 impl Owner {
     /// From a word of shared memory; 0 is nobody.
-    pub const fn from_word(word: u32) -> Option<Self> {
+    pub(crate) const fn from_word(word: u32) -> Option<Self> {
         if word == 0 { None } else { Some(Self(word)) }
     }
 
     /// The word that stands for it.
-    pub const fn word(self) -> u32 {
+    pub(crate) const fn word(self) -> u32 {
         self.0
     }
 
     /// Its row; may lie past the table if the word came from a torn file.
-    pub const fn row(self) -> usize {
+    pub(crate) const fn row(self) -> usize {
         ((self.0 & ROW_MASK) as usize).wrapping_sub(1)
     }
 
@@ -79,14 +79,14 @@ pub struct OwnerTable {
 
 impl OwnerTable {
     /// The table over these rows (at most [`ROWS_MAX`] are used); rows of zeros are free.
-    pub fn new(rows: SharedSlice<OwnerRow>) -> Self {
+    pub(crate) fn new(rows: SharedSlice<OwnerRow>) -> Self {
         Self { rows }
     }
 
     /// Claims a free row of `range` for this process, else one whose tenant died. The second value
     /// is the note that the former tenant left: what it may have held half-done. `None` when all
     /// are taken by the living.
-    pub fn claim(&self, range: std::ops::Range<usize>) -> Option<(Owner, u64)> {
+    pub(crate) fn claim(&self, range: std::ops::Range<usize>) -> Option<(Owner, u64)> {
         let range = range.start..range.end.min(self.rows.len()).min(ROWS_MAX);
         let free = range.clone().find_map(|row| self.take(row, 0));
         free.or_else(|| {
@@ -98,7 +98,7 @@ impl OwnerTable {
     }
 
     /// Gives the row back. Only its tenant may, and only with no lock held.
-    pub fn release(&self, owner: Owner) {
+    pub(crate) fn release(&self, owner: Owner) {
         if let Some(row) = self.rows.get(owner.row())
             && row.claims.load(Ordering::Acquire) & CLAIMS_MASK == owner.claims()
         {
@@ -108,7 +108,7 @@ impl OwnerTable {
     }
 
     /// Whether the process of this tenancy still runs.
-    pub fn is_alive(&self, owner: Owner) -> bool {
+    pub(crate) fn is_alive(&self, owner: Owner) -> bool {
         self.rows.get(owner.row()).is_some_and(|row| {
             row.claims.load(Ordering::Acquire) & CLAIMS_MASK == owner.claims()
                 && is_process_alive(row.identity.load(Ordering::Acquire))
@@ -116,19 +116,19 @@ impl OwnerTable {
     }
 
     /// The living tenant of `row`.
-    pub fn tenant(&self, row: usize) -> Option<Owner> {
+    pub(crate) fn tenant(&self, row: usize) -> Option<Owner> {
         let claims = self.rows.get(row)?.claims.load(Ordering::Acquire) & CLAIMS_MASK;
         let owner = Owner::new(row, claims);
         self.is_alive(owner).then_some(owner)
     }
 
     /// Whether anybody but `except` lives here.
-    pub fn is_anyone_alive(&self, except: Option<Owner>) -> bool {
+    pub(crate) fn is_anyone_alive(&self, except: Option<Owner>) -> bool {
         (0..self.rows.len()).any(|row| self.tenant(row).is_some_and(|it| Some(it) != except))
     }
 
     /// Rows whose tenant died, and the notes they left.
-    pub fn dead(&self) -> impl Iterator<Item = (Dead, u64)> {
+    pub(crate) fn dead(&self) -> impl Iterator<Item = (Dead, u64)> {
         self.rows.iter().enumerate().filter_map(|(row, it)| {
             let identity = it.identity.load(Ordering::Acquire);
             let is_dead = identity != 0 && !is_process_alive(identity);
@@ -137,7 +137,7 @@ impl OwnerTable {
     }
 
     /// Frees a dead tenant's row, once what its note named has been put right.
-    pub fn remove_dead(&self, dead: Dead) {
+    pub(crate) fn remove_dead(&self, dead: Dead) {
         if let Some(row) = self.rows.get(dead.row) {
             // Fails if a successor claimed the row meanwhile, who then saw the note as well.
             let _ = row.identity.compare_exchange(
@@ -151,7 +151,7 @@ impl OwnerTable {
 
     /// Notes what `owner` is about to lock; 0 when it holds nothing any more.
     #[inline]
-    pub fn note(&self, owner: Owner, note: u64) {
+    pub(crate) fn note(&self, owner: Owner, note: u64) {
         if let Some(row) = self.rows.get(owner.row()) {
             row.note.store(note, Ordering::Release);
         }
@@ -169,18 +169,18 @@ impl OwnerTable {
 
 /// A row found dead.
 #[derive(Clone, Copy, Debug)]
-pub struct Dead {
+pub(crate) struct Dead {
     row: usize,
     identity: u64,
 }
 
 /// A lock that was taken; dropping it lets it go.
 #[derive(Debug)]
-pub struct Guard<'a> {
+pub(crate) struct Guard<'a> {
     word: &'a AtomicU32,
     owner: Owner,
     /// The former holder died with it: what it guards may be half-written.
-    pub was_taken_over: bool,
+    pub(crate) was_taken_over: bool,
 }
 
 impl Drop for Guard<'_> {
@@ -194,7 +194,7 @@ impl Drop for Guard<'_> {
 /// [`PATIENCE`] is over. A dead holder's lock is taken over. `None` when a living holder kept it all
 /// that time (it was stopped, or the machine is drowning): the caller goes without.
 #[inline]
-pub fn lock<'a>(word: &'a AtomicU32, owner: Owner, table: &OwnerTable) -> Option<Guard<'a>> {
+pub(crate) fn lock<'a>(word: &'a AtomicU32, owner: Owner, table: &OwnerTable) -> Option<Guard<'a>> {
     for _ in 0..SPINS_MAX {
         if word.compare_exchange_weak(0, owner.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             return Some(Guard { word, owner, was_taken_over: false });
@@ -229,7 +229,7 @@ fn lock_slowly<'a>(word: &'a AtomicU32, owner: Owner, table: &OwnerTable) -> Opt
 }
 
 /// How long a lock is waited for.
-pub const PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 
 const SPINS_MAX: u32 = 64;
 const YIELDS_PER_CHECK: u32 = 16;
@@ -274,7 +274,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
 }
 
 /// What tells this boot of the machine from others; 0 where the kernel will not tell.
-pub fn boot() -> u64 {
+pub(crate) fn boot() -> u64 {
     static BOOT: OnceLock<u64> = OnceLock::new();
     *BOOT.get_or_init(|| {
         let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();

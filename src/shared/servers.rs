@@ -26,7 +26,7 @@ use crate::sys::shm::{SharedMap, SharedSlice};
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
 /// How many addresses of one server are kept.
-pub const N_ADDRESSES_MAX: usize = 8;
+pub(crate) const N_ADDRESSES_MAX: usize = 8;
 
 const N_WORDS_ADDRESS: usize = 4;
 const N_WORDS_LIST: usize = 1 + N_ADDRESSES_MAX * N_WORDS_ADDRESS;
@@ -40,7 +40,7 @@ const _: () = assert!(N_WORDS_ROW.is_multiple_of(8), "a row is whole cache lines
 
 /// The table: made by the master for a generation, before that is forked.
 #[derive(Debug)]
-pub struct ServerTable {
+pub(crate) struct ServerTable {
     words: SharedSlice<AtomicU64>,
     /// The first row of each upstream, then the number of all rows.
     firsts: Vec<usize>,
@@ -51,7 +51,7 @@ impl ServerTable {
     ///
     /// # Errors
     /// When the memory cannot be had.
-    pub fn create(n_servers: impl IntoIterator<Item = usize>) -> io::Result<Self> {
+    pub(crate) fn create(n_servers: impl IntoIterator<Item = usize>) -> io::Result<Self> {
         let mut firsts = vec![0];
         let mut n_rows = 0;
         for n_servers in n_servers {
@@ -65,7 +65,7 @@ impl ServerTable {
 
     /// Replaces the addresses of a server; those after the first [`N_ADDRESSES_MAX`] are left out.
     /// There must be one writer at a time.
-    pub fn publish_addresses(&self, server: Server, addresses: &[SocketAddr]) {
+    pub(crate) fn publish_addresses(&self, server: Server, addresses: &[SocketAddr]) {
         let words = self.row(server);
         let next = words[0].load(Ordering::Relaxed).wrapping_add(1).max(1);
         let list = list_of(words, next);
@@ -83,7 +83,7 @@ impl ServerTable {
 
     /// Copies the addresses of a server to `out`, which is emptied first, and gives their
     /// generation: 0, with no address, if it was never resolved.
-    pub fn addresses(&self, server: Server, out: &mut Vec<SocketAddr>) -> u64 {
+    pub(crate) fn addresses(&self, server: Server, out: &mut Vec<SocketAddr>) -> u64 {
         let words = self.row(server);
         loop {
             out.clear();
@@ -110,14 +110,14 @@ impl ServerTable {
     }
 
     /// The servers of an upstream.
-    pub fn servers(&self, upstream: UpstreamId) -> impl Iterator<Item = Server> {
+    pub(crate) fn servers(&self, upstream: UpstreamId) -> impl Iterator<Item = Server> {
         let n_servers = self.firsts[upstream.0 + 1] - self.firsts[upstream.0];
         (0..n_servers).map(move |n| Server { upstream, id: ServerId(n) })
     }
 
     /// Notes that an upstream is down, in the row of its first server. `true` for the one caller
     /// that began the outage.
-    pub fn begin_outage(&self, upstream: UpstreamId, now_mono_ms: u64) -> bool {
+    pub(crate) fn begin_outage(&self, upstream: UpstreamId, now_mono_ms: u64) -> bool {
         let Some(server) = self.servers(upstream).next() else { return false };
         let since = &self.row(server)[OUTAGE_SINCE];
         let begun_ms = now_mono_ms.max(1);
@@ -126,7 +126,7 @@ impl ServerTable {
 
     /// Notes that an upstream is not down. The one caller that ends the outage gets the time when
     /// it began. This is one load if there is no outage.
-    pub fn end_outage(&self, upstream: UpstreamId) -> Option<u64> {
+    pub(crate) fn end_outage(&self, upstream: UpstreamId) -> Option<u64> {
         let since = &self.row(self.servers(upstream).next()?)[OUTAGE_SINCE];
         if since.load(Ordering::Relaxed) == 0 {
             return None;

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// The most seats there are: bits of a [`Seats`].
-pub const SEATS_MAX: usize = 128;
+pub(crate) const SEATS_MAX: usize = 128;
 
 /// A set of seats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,37 +18,32 @@ pub struct Seats(pub u128);
 
 impl Seats {
     /// No seat.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
 
     /// This seat alone; none when it is past [`SEATS_MAX`].
-    pub const fn one(seat: usize) -> Self {
+    pub(crate) const fn one(seat: usize) -> Self {
         if seat < SEATS_MAX { Self(1 << seat) } else { Self(0) }
     }
 
     /// Both sets.
     #[must_use]
-    pub const fn with(self, other: Self) -> Self {
+    pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// This set but for `seat`.
     #[must_use]
-    pub const fn without(self, seat: usize) -> Self {
+    pub(crate) const fn without(self, seat: usize) -> Self {
         Self(self.0 & !Self::one(seat).0)
     }
 
-    /// Whether `seat` is in it.
-    pub const fn contains(self, seat: usize) -> bool {
-        self.0 & Self::one(seat).0 != 0
-    }
-
     /// Whether no seat is in it.
-    pub const fn is_empty(self) -> bool {
+    pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// The seats in it, ascending.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let seat = (rest != 0).then_some(rest.trailing_zeros() as usize);
@@ -70,7 +65,7 @@ impl Wakes {
     /// # Errors
     ///
     /// What `eventfd` says; `InvalidInput` for more than [`SEATS_MAX`].
-    pub fn new(n: usize) -> io::Result<Self> {
+    pub(crate) fn new(n: usize) -> io::Result<Self> {
         if n > SEATS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many seats"));
         }
@@ -80,7 +75,7 @@ impl Wakes {
     }
 
     /// Wakes whoever sits in `seat`; a seat that does not exist is nobody.
-    pub fn wake(&self, seat: usize) {
+    pub(crate) fn wake(&self, seat: usize) {
         if let Some(fd) = self.fds.get(seat) {
             // Full (EAGAIN) means that it is awake already; nothing else can fail here.
             let _ = fd.write(1);
@@ -88,7 +83,7 @@ impl Wakes {
     }
 
     /// Wakes all of `seats`.
-    pub fn wake_all(&self, seats: Seats) {
+    pub(crate) fn wake_all(&self, seats: Seats) {
         seats.iter().for_each(|seat| self.wake(seat));
     }
 
@@ -97,7 +92,7 @@ impl Wakes {
     /// # Errors
     ///
     /// What `read` says; an empty eventfd is no error.
-    pub fn drain(&self, seat: usize) -> io::Result<bool> {
+    pub(crate) fn drain(&self, seat: usize) -> io::Result<bool> {
         match self.fds.get(seat).map(EventFd::read) {
             None | Some(Err(Errno::EAGAIN | Errno::EINTR)) => Ok(false),
             Some(Ok(_)) => Ok(true),
@@ -106,7 +101,7 @@ impl Wakes {
     }
 
     /// The eventfd of `seat`, to be watched for reading.
-    pub fn fd(&self, seat: usize) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self, seat: usize) -> Option<BorrowedFd<'_>> {
         self.fds.get(seat).map(AsFd::as_fd)
     }
 }
@@ -133,6 +128,6 @@ mod tests {
         let set = Seats::one(0).with(Seats::one(64)).with(Seats::one(127)).with(Seats::one(128));
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 64, 127]);
         assert_eq!(set.without(64).iter().collect::<Vec<_>>(), [0, 127]);
-        assert!(set.contains(127) && !set.contains(126) && !set.is_empty());
+        assert!(!set.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use crate::sys::process::{exit_now, fork_in_two};
 
 /// The two that come out of [`detach`].
 #[derive(Debug)]
-pub enum Daemonized {
+pub(crate) enum Daemonized {
     /// The process that was started; the daemon has spoken, or died before it could.
     Starter(Result<(), String>),
     /// The daemon, with the way to tell the starter.
@@ -19,19 +19,19 @@ pub enum Daemonized {
 
 /// The daemon's end of the pipe to the process that started it.
 #[derive(Debug)]
-pub struct ReadyPipe {
+pub(crate) struct ReadyPipe {
     pipe: PipeWriter,
 }
 
 impl ReadyPipe {
     /// The daemon serves: the starter ends with code 0.
-    pub fn ready(mut self) {
+    pub(crate) fn ready(mut self) {
         // A starter that was killed meanwhile does not miss the news.
         let _ = self.pipe.write_all(READY);
     }
 
     /// The daemon cannot serve: the starter prints `why` and ends with code 1.
-    pub fn failed(mut self, why: &str) {
+    pub(crate) fn failed(mut self, why: &str) {
         let _ = self.pipe.write_all(why.as_bytes());
     }
 }
@@ -41,7 +41,7 @@ impl ReadyPipe {
 /// # Errors
 /// When a process, a pipe or a session cannot be made. Whoever gets the error is the process that
 /// was started.
-pub fn daemonize() -> io::Result<Daemonized> {
+pub(crate) fn daemonize() -> io::Result<Daemonized> {
     let (reader, writer) = io::pipe()?;
     if let Some(middle) = fork_in_two()? {
         drop(writer);

@@ -1,34 +1,14 @@
-//! File calls that std does not have: allocation, free space, sendfile, unnamed files.
+//! File calls that std does not have: allocation, free space, unnamed files.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
-use nix::sys::sendfile::sendfile64;
 use nix::sys::statvfs::statvfs;
-
-/// Sends up to `len` bytes of `file`, from `offset` on, to the socket `out`; advances `offset` by
-/// what was sent and returns it. 0 means the end of the file, or a `len` of 0.
-///
-/// # Errors
-///
-/// `WouldBlock` when the socket is full, or what `sendfile` says.
-pub fn sendfile(
-    out: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
-    offset: &mut u64,
-    len: usize,
-) -> io::Result<usize> {
-    let mut at = i64::try_from(*offset).map_err(io::Error::other)?;
-    let n = sendfile64(out, file, Some(&mut at), len)?;
-    *offset = offset.saturating_add(n as u64);
-    Ok(n)
-}
 
 /// Makes the disk hold the first `len` bytes of `file`, extending it; bytes that are there stay.
 /// A file system without `fallocate` has zeros written to it instead.
@@ -36,7 +16,7 @@ pub fn sendfile(
 /// # Errors
 ///
 /// `StorageFull` when there is no room, or what the kernel says.
-pub fn allocate_all(file: &File, len: u64) -> io::Result<()> {
+pub(crate) fn allocate_all(file: &File, len: u64) -> io::Result<()> {
     match allocate(file, FallocateFlags::empty(), 0, len) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => write_zeros(file, len),
         other => other,
@@ -49,7 +29,7 @@ pub fn allocate_all(file: &File, len: u64) -> io::Result<()> {
 /// # Errors
 ///
 /// `StorageFull` when there is no room, or what the kernel says.
-pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     match allocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, len) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         other => other,
@@ -61,7 +41,7 @@ pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
 /// # Errors
 ///
 /// What `statvfs` says.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = statvfs(path)?;
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
@@ -72,7 +52,7 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 /// # Errors
 ///
 /// What `open` says.
-pub fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
+pub(crate) fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
     open_if_regular(path, OpenOptions::new().read(true))
 }
 
@@ -81,7 +61,7 @@ pub fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
 /// # Errors
 ///
 /// What `open` says.
-pub fn open_regular_to_write(path: &Path) -> io::Result<Option<File>> {
+pub(crate) fn open_regular_to_write(path: &Path) -> io::Result<Option<File>> {
     let opened = open_if_regular(path, OpenOptions::new().read(true).write(true))?;
     Ok(opened.map(|(file, _)| file))
 }
@@ -104,7 +84,7 @@ fn open_if_regular(path: &Path, options: &mut OpenOptions) -> io::Result<Option<
 }
 
 /// Whether this open file is what `path` names: the same inode of the same device.
-pub fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
         _ => false,
@@ -116,7 +96,7 @@ pub fn is_at(file: &File, path: &Path) -> bool {
 /// # Errors
 ///
 /// What `unlink` or `rmdir` says, but for a missing file.
-pub fn remove(path: &Path) -> io::Result<bool> {
+pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     let removed = match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => std::fs::remove_dir(path),
         other => other,
@@ -133,7 +113,7 @@ pub fn remove(path: &Path) -> io::Result<bool> {
 /// # Errors
 ///
 /// What `open` says.
-pub fn unnamed(dir: &Path) -> io::Result<File> {
+pub(crate) fn unnamed(dir: &Path) -> io::Result<File> {
     let opened = OpenOptions::new()
         .read(true)
         .write(true)
@@ -158,7 +138,7 @@ pub fn unnamed(dir: &Path) -> io::Result<File> {
 /// # Errors
 ///
 /// What `pread` says.
-pub fn read_full_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_full_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut n_read = 0;
     while n_read < buf.len() {
         match file.read_at(&mut buf[n_read..], offset.saturating_add(n_read as u64)) {
@@ -215,25 +195,6 @@ fn unlinked(dir: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
-
-    #[test]
-    fn sendfile_sends_a_part_and_advances() {
-        let file = tempfile::tempfile().unwrap();
-        file.write_all_at(b"0123456789", 0).unwrap();
-        let (out, mut into) = UnixStream::pair().unwrap();
-        let mut offset = 3;
-        assert_eq!(sendfile(out.as_fd(), file.as_fd(), &mut offset, 4).unwrap(), 4);
-        assert_eq!(offset, 7);
-        assert_eq!(sendfile(out.as_fd(), file.as_fd(), &mut offset, 100).unwrap(), 3);
-        assert_eq!(sendfile(out.as_fd(), file.as_fd(), &mut offset, 100).unwrap(), 0);
-        drop(out);
-        let mut text = String::new();
-        into.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "3456789");
-    }
 
     #[test]
     fn allocating_extends_and_reserving_does_not() {

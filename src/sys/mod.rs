@@ -1,10 +1,10 @@
 //! The kernel's side of the house, and the only floor with `unsafe` in it.
 
-pub mod pinned;
+pub(crate) mod pinned;
 pub mod process;
-pub mod privileges;
-pub mod daemonize;
-pub mod socket;
-pub mod file;
-pub mod shm;
-pub mod ring_map;
+pub(crate) mod privileges;
+pub(crate) mod daemonize;
+pub(crate) mod socket;
+pub(crate) mod file;
+pub(crate) mod shm;
+pub(crate) mod ring_map;

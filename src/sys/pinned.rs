@@ -17,12 +17,12 @@ pub struct Pinned<A, B> {
 
 impl<A, B> Pinned<A, B> {
     /// A pair that is not pinned yet.
-    pub const fn new(first: A, second: B) -> Self {
+    pub(crate) const fn new(first: A, second: B) -> Self {
         Self { first, second }
     }
 
     /// Both values, pinned as the pair is.
-    pub fn split(self: Pin<&mut Self>) -> (Pin<&mut A>, Pin<&mut B>) {
+    pub(crate) fn split(self: Pin<&mut Self>) -> (Pin<&mut A>, Pin<&mut B>) {
         // SAFETY: nothing is moved out of the reference. Both fields are structurally pinned: the
         // pair has no `Drop`, is not packed, hands out no unpinned reference to a field, and is
         // `Unpin` only if both fields are (the automatic rule).
@@ -38,11 +38,11 @@ impl<A, B> Pinned<A, B> {
 /// The work is polled first, so what is done is never lost. Dropping the race drops both.
 #[derive(Debug)]
 #[must_use = "a race does nothing unless awaited"]
-pub struct Race<A, B>(Pinned<A, B>);
+pub(crate) struct Race<A, B>(Pinned<A, B>);
 
 impl<A, B> Race<A, B> {
     /// Does `work` unless `end` comes first.
-    pub const fn new(work: A, end: B) -> Self {
+    pub(crate) const fn new(work: A, end: B) -> Self {
         Self(Pinned::new(work, end))
     }
 }

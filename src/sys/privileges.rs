@@ -25,7 +25,7 @@ impl Account {
     ///
     /// # Errors
     /// When there is no such user, or the user database cannot be read.
-    pub fn of(name: &str) -> io::Result<Self> {
+    pub(crate) fn of(name: &str) -> io::Result<Self> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no user \"{name}\""));
         let user = User::from_name(name)?.ok_or_else(missing)?;
         let c_name = CString::new(name).map_err(|_| missing())?;
@@ -34,7 +34,7 @@ impl Account {
     }
 
     /// Whether this process already runs as this account.
-    pub fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         Uid::effective() == self.uid
     }
 
@@ -42,7 +42,7 @@ impl Account {
     ///
     /// # Errors
     /// When this process may not, or when the way back turns out to be open.
-    pub fn assume(&self) -> io::Result<()> {
+    pub(crate) fn assume(&self) -> io::Result<()> {
         nix::unistd::setgroups(&self.groups)?;
         nix::unistd::setresgid(self.gid, self.gid, self.gid)?;
         nix::unistd::setresuid(self.uid, self.uid, self.uid)?;
@@ -56,7 +56,7 @@ impl Account {
     ///
     /// # Errors
     /// What fchown(2) says.
-    pub fn own_file(&self, file: &File) -> io::Result<()> {
+    pub(crate) fn own_file(&self, file: &File) -> io::Result<()> {
         nix::unistd::fchown(file, Some(self.uid), Some(self.gid)).map_err(io::Error::from)
     }
 
@@ -64,7 +64,7 @@ impl Account {
     ///
     /// # Errors
     /// What fchownat(2) says.
-    pub fn own_path(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn own_path(&self, path: &Path) -> io::Result<()> {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         nix::unistd::fchownat(nix::fcntl::AT_FDCWD, path, Some(self.uid), Some(self.gid), flags)
             .map_err(io::Error::from)
@@ -72,7 +72,7 @@ impl Account {
 }
 
 /// Whether this process was started by root and may become somebody else.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
@@ -80,7 +80,7 @@ pub fn is_root() -> bool {
 ///
 /// # Errors
 /// Only if the kernel is older than this request (Linux 3.5).
-pub fn set_no_new_privileges() -> io::Result<()> {
+pub(crate) fn set_no_new_privileges() -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs().map_err(io::Error::from)
 }
 
@@ -88,7 +88,7 @@ pub fn set_no_new_privileges() -> io::Result<()> {
 ///
 /// # Errors
 /// What setrlimit(2) says; the limit is then as it was.
-pub fn raise_open_files() -> io::Result<u64> {
+pub(crate) fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

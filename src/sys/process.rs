@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 /// The exit code of a process whose program panicked.
-pub const EXIT_PANIC: i32 = 101;
+pub(crate) const EXIT_PANIC: i32 = 101;
 
 /// Makes a child that runs `run` and ends with the code that it returns.
 ///
@@ -48,7 +48,7 @@ pub fn fork_child(ignored: &[Signal], run: impl FnOnce() -> i32) -> io::Result<P
 }
 
 /// Ends this process at once, without the handlers that the parent registered for its own end.
-pub fn exit_now(code: i32) -> ! {
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes any value and does not return; nothing of ours needs to run after it.
     unsafe { nix::libc::_exit(code) }
 }
@@ -113,7 +113,7 @@ impl fmt::Display for ExitStatus {
 
 /// One child that has ended, if there is one; never blocks. Call it until it says `None`: the
 /// kernel merges several SIGCHLD into one.
-pub fn reap() -> Option<(Pid, ExitStatus)> {
+pub(crate) fn reap() -> Option<(Pid, ExitStatus)> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) => return Some((pid, ExitStatus::Exit(code))),
@@ -155,14 +155,14 @@ pub fn send_signal(pid: Pid, signal: Signal) -> io::Result<()> {
 ///
 /// # Errors
 /// Only if the kernel knows no such request.
-pub fn set_death_signal(signal: Signal) -> io::Result<()> {
+pub(crate) fn set_death_signal(signal: Signal) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(signal).map_err(io::Error::from)
 }
 
 /// Keeps freed memory for the next request instead of giving it back to the kernel at once and
 /// asking for it, zeroed page by page, a moment later. At most [`KEPT_BYTES`] are kept.
 #[cfg(target_env = "gnu")]
-pub fn keep_heap() {
+pub(crate) fn keep_heap() {
     // SAFETY: mallopt only changes parameters of the allocator; it is called before any thread
     // but this one exists, and values out of range are refused by it.
     unsafe {
@@ -173,14 +173,14 @@ pub fn keep_heap() {
 
 /// The allocator decides.
 #[cfg(not(target_env = "gnu"))]
-pub fn keep_heap() {}
+pub(crate) fn keep_heap() {}
 
 /// So much freed memory at the end of the heap a process keeps.
 #[cfg(target_env = "gnu")]
 const KEPT_BYTES: i32 = 8 << 20;
 
 /// Names this process for ps(1) and top(1); the kernel keeps the first 15 bytes.
-pub fn set_name(name: &str) {
+pub(crate) fn set_name(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name) {
         // A process without a name of its own works as well.
         let _ = nix::sys::prctl::set_name(&name);

@@ -25,7 +25,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 /// It can be sent to another thread but not shared between threads, so that within one process
 /// no two copies of bytes ever run at the same time.
 #[derive(Debug)]
-pub struct RingMap {
+pub(crate) struct RingMap {
     map: MmapRaw,
     n_words: usize,
     bytes_at: usize,
@@ -39,7 +39,7 @@ impl RingMap {
     ///
     /// # Errors
     /// When the sizes overflow, or the kernel refuses the memory file or its mapping.
-    pub fn create(n_words: usize, n_bytes: usize) -> io::Result<Self> {
+    pub(crate) fn create(n_words: usize, n_bytes: usize) -> io::Result<Self> {
         let overflow = || io::Error::new(io::ErrorKind::InvalidInput, "log rings are too large");
         let bytes_at = n_words
             .checked_mul(size_of::<AtomicU64>())
@@ -53,28 +53,18 @@ impl RingMap {
     }
 
     /// The counters.
-    pub fn words(&self) -> &[AtomicU64] {
+    pub(crate) fn words(&self) -> &[AtomicU64] {
         // SAFETY: the map is at least `bytes_at >= n_words * 8` bytes long, page aligned, zeroed
         // at its creation and lives as long as `self`. This part of it is only ever used as
         // atomics, here and in every other process, as `copy_in` writes behind it only.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<AtomicU64>(), self.n_words) }
     }
 
-    /// How many bytes there are behind the counters.
-    pub fn len(&self) -> usize {
-        self.n_bytes
-    }
-
-    /// Whether there are no bytes behind the counters.
-    pub fn is_empty(&self) -> bool {
-        self.n_bytes == 0
-    }
-
     /// Copies `bytes` to the place `at`.
     ///
     /// # Panics
     /// When they do not lie within the map: the caller computes places modulo a ring's size.
-    pub fn copy_in(&self, at: usize, bytes: &[u8]) {
+    pub(crate) fn copy_in(&self, at: usize, bytes: &[u8]) {
         self.check(at, bytes.len());
         // SAFETY: `check` keeps the target within the map, behind the counters. `bytes` cannot
         // overlap it, as no reference to it is ever made. `Self` is not `Sync`, so no other copy
@@ -89,7 +79,7 @@ impl RingMap {
     ///
     /// # Panics
     /// When they do not lie within the map.
-    pub fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>) {
+    pub(crate) fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>) {
         self.check(at, len);
         out.reserve(len);
         // SAFETY: `check` keeps the source within the map, which is initialised throughout. The
@@ -126,7 +116,7 @@ mod tests {
         map.copy_out(88, 12, &mut out);
         assert_eq!(out, b"x\x01\x010123456789");
         assert_eq!(map.words()[2].load(Ordering::Relaxed), 7);
-        assert_eq!((map.len(), map.words().len(), map.is_empty()), (100, 3, false));
+        assert_eq!(map.words().len(), 3);
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl SharedMap {
     /// # Errors
     ///
     /// What the kernel says to `memfd_create`, `ftruncate` or `mmap`; `len` of 0.
-    pub fn anonymous(len: usize) -> io::Result<Self> {
+    pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
         let file = File::from(memfd_create("ktrix", MFdFlags::MFD_CLOEXEC)?);
         file.set_len(len as u64)?;
         Ok(Self { map: map(&file, len)?, file: None })
@@ -89,7 +89,7 @@ impl SharedMap {
     /// # Errors
     ///
     /// `StorageFull` when the disk has no room for them, or what `fallocate` or `mmap` says.
-    pub fn file(file: &File, len: usize) -> io::Result<Self> {
+    pub(crate) fn file(file: &File, len: usize) -> io::Result<Self> {
         file::allocate_all(file, len as u64)?;
         Ok(Self { map: map(file, len)?, file: Some(Arc::new(file.try_clone()?)) })
     }
@@ -109,13 +109,8 @@ impl SharedMap {
     }
 
     /// The length in bytes.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.map.len()
-    }
-
-    /// Whether nothing is mapped; never so.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// `n` values of `T` that begin at byte `offset`.
@@ -123,7 +118,11 @@ impl SharedMap {
     /// # Errors
     ///
     /// `InvalidInput` when they are not wholly inside, or not aligned.
-    pub fn slice<T: Shareable>(&self, offset: usize, n: usize) -> io::Result<SharedSlice<T>> {
+    pub(crate) fn slice<T: Shareable>(
+        &self,
+        offset: usize,
+        n: usize,
+    ) -> io::Result<SharedSlice<T>> {
         let end = n.checked_mul(size_of::<T>()).and_then(|len| len.checked_add(offset));
         let is_inside = end.is_some_and(|end| end <= self.len());
         // The mapping begins at a page, so the offset alone decides alignment up to a page.
@@ -145,19 +144,19 @@ impl SharedMap {
     /// # Errors
     ///
     /// What `msync` says.
-    pub fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&self) -> io::Result<()> {
         self.map.flush()
     }
 
     /// Whether the file is as long as the mapping: who touches what was cut off dies of a SIGBUS.
     /// One system call.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let Some(file) = &self.file else { return true };
         file.metadata().is_ok_and(|metadata| metadata.len() >= self.len() as u64)
     }
 
     /// Whether the mapped file is what has this name.
-    pub fn is_at(&self, path: &Path) -> bool {
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
         self.file.as_ref().is_some_and(|file| file::is_at(file, path))
     }
 }

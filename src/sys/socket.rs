@@ -28,7 +28,7 @@ const BACKLOG: i32 = 65_535;
 ///
 /// # Errors
 /// What socket(2), bind(2) and listen(2) say.
-pub fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = tcp_socket(address)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -42,7 +42,7 @@ pub fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// When the address cannot be bound for another reason: it is not of this machine, or needs root.
-pub fn is_taken(address: SocketAddr) -> io::Result<bool> {
+pub(crate) fn is_taken(address: SocketAddr) -> io::Result<bool> {
     if address.port() == 0 {
         return Ok(false);
     }
@@ -64,7 +64,7 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Whether this machine speaks IPv6 at all.
-pub fn has_ipv6() -> bool {
+pub(crate) fn has_ipv6() -> bool {
     tcp_socket(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
         .and_then(|socket| socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()))
         .is_ok()
@@ -75,7 +75,7 @@ pub fn has_ipv6() -> bool {
 ///
 /// # Errors
 /// `AddrInUse` when somebody listens there; else what bind(2) and listen(2) say.
-pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -93,7 +93,7 @@ pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
 
 /// Where a socket is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BoundTo {
+pub(crate) enum BoundTo {
     /// An address and port.
     Ip(SocketAddr),
     /// A path in the file system.
@@ -104,7 +104,7 @@ pub enum BoundTo {
 ///
 /// # Errors
 /// When it is neither a TCP nor a named Unix socket.
-pub fn bound_to(socket: BorrowedFd<'_>) -> io::Result<BoundTo> {
+pub(crate) fn bound_to(socket: BorrowedFd<'_>) -> io::Result<BoundTo> {
     let name: SockaddrStorage = nix::sys::socket::getsockname(socket.as_raw_fd())?;
     if let Some(v4) = name.as_sockaddr_in() {
         return Ok(BoundTo::Ip(SocketAddr::V4((*v4).into())));
@@ -120,7 +120,7 @@ pub fn bound_to(socket: BorrowedFd<'_>) -> io::Result<BoundTo> {
 
 /// The listening sockets that systemd handed over (sd_listen_fds(3)), if it meant this process.
 /// To be asked once, while the process starts.
-pub fn handed_over() -> Vec<OwnedFd> {
+pub(crate) fn handed_over() -> Vec<OwnedFd> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
     let is_ours = number("LISTEN_PID") == Some(nix::unistd::getpid().as_raw());
     let n_sockets = if is_ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
@@ -152,7 +152,7 @@ fn owned_fd(number: i32) -> Option<OwnedFd> {
 ///
 /// # Errors
 /// When descriptors run out.
-pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     nix::sys::socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
         .map_err(io::Error::from)
@@ -162,7 +162,7 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// `WouldBlock` when the other end does not read; `BrokenPipe` when it is gone.
-pub fn send_message(channel: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+pub(crate) fn send_message(channel: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let parts = [IoSlice::new(message)];
     nix::sys::socket::sendmsg::<()>(channel.as_raw_fd(), &parts, &[], flags, None)?;
@@ -174,7 +174,10 @@ pub fn send_message(channel: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// `WouldBlock` when there is none yet.
-pub fn receive_message(channel: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<usize>> {
+pub(crate) fn receive_message(
+    channel: BorrowedFd<'_>,
+    buf: &mut [u8],
+) -> io::Result<Option<usize>> {
     let mut parts = [IoSliceMut::new(buf)];
     let flags = MsgFlags::MSG_DONTWAIT;
     match nix::sys::socket::recvmsg::<()>(channel.as_raw_fd(), &mut parts, None, flags) {

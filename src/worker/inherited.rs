@@ -71,7 +71,7 @@ pub struct Inherited {
     /// What wakes the process in a seat.
     pub wakes: Rc<Wakes>,
     /// The servers.
-    pub servers: Rc<ServerTable>,
+    pub(crate) servers: Rc<ServerTable>,
     /// The keeper's seat, to wake it when there is something to evict.
     pub keeper_seat: usize,
     /// What the keeper has to do to index and files first.

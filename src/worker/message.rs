@@ -9,7 +9,7 @@ use crate::sys::socket;
 
 /// From the master to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlMessage {
+pub(crate) enum ControlMessage {
     /// Accept nothing more, finish what was begun, end.
     Drain,
     /// Open the log files again.
@@ -22,7 +22,7 @@ pub enum ControlMessage {
 
 impl ControlMessage {
     /// The datagram.
-    pub fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         match self {
             Self::Drain => "drain".to_owned(),
             Self::Reopen => "reopen".to_owned(),
@@ -32,7 +32,7 @@ impl ControlMessage {
     }
 
     /// The order in a datagram; `None` if it is not one that this ktrix knows.
-    pub fn parse(datagram: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(datagram: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(datagram).ok()?;
         match text.split_once(' ') {
             None if text == "drain" => Some(Self::Drain),
@@ -46,7 +46,7 @@ impl ControlMessage {
 
 /// What a child finds on its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
+pub(crate) enum Received {
     /// An order.
     Message(ControlMessage),
     /// Nothing more for now.
@@ -56,7 +56,7 @@ pub enum Received {
 }
 
 /// The next order on a child's channel; never blocks. Call it until it says `Nothing`.
-pub fn receive(channel: BorrowedFd<'_>) -> Received {
+pub(crate) fn receive(channel: BorrowedFd<'_>) -> Received {
     let mut buf = [0; MESSAGE_BYTES_MAX];
     loop {
         match socket::receive_message(channel, &mut buf) {
@@ -76,7 +76,7 @@ pub fn receive(channel: BorrowedFd<'_>) -> Received {
 ///
 /// # Errors
 /// `BrokenPipe` when the master is dead.
-pub fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
     socket::send_message(channel, READY)
 }
 
@@ -85,16 +85,16 @@ pub fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// `BrokenPipe` when the master is dead.
-pub fn notify_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn notify_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
     socket::send_message(channel, SCRUBBED)
 }
 
 /// What the keeper says when its scrub is done.
-pub const SCRUBBED: &[u8] = b"scrubbed";
+pub(crate) const SCRUBBED: &[u8] = b"scrubbed";
 /// What a child says when it serves.
-pub const READY: &[u8] = b"ready";
+pub(crate) const READY: &[u8] = b"ready";
 /// No datagram of either side is longer.
-pub const MESSAGE_BYTES_MAX: usize = 64;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! ```
 
 pub mod inherited;
-pub mod message;
+pub(crate) mod message;
 mod accept;
 mod setup;
 mod chores;
@@ -30,7 +30,7 @@ use crate::worker::message::{ControlMessage, Received, notify_ready, receive};
 const EXIT_CANNOT_SERVE: i32 = 71;
 
 /// Runs a worker to its end; gives its exit code.
-pub fn run(inherited: Inherited) -> i32 {
+pub(crate) fn run(inherited: Inherited) -> i32 {
     process::keep_heap();
     match reactor::run(serve(inherited)) {
         Ok(code) => code,
