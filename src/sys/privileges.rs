@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, User};
 
 /// A user of this machine, looked up once, before the first fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub(crate) struct Account {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
