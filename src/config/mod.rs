@@ -296,8 +296,6 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two reads of a response, and of an origin that waits for its next request.
     pub idle: Duration,
-    /// Between two reads of either side of a tunnel.
-    pub tunnel: Duration,
     /// For requests to finish when ktrix stops or reloads.
     pub stop: Duration,
 }

@@ -217,7 +217,6 @@ pub const DIRECTIVES: &[Directive] = &[
     row("timeouts", "connect", Kind::Duration(10, HOUR), "3s", "for a connection to a server"),
     row("timeouts", "first-byte", Kind::Duration(10, DAY), "60s", "from the end of a request to the head of its response"),
     row("timeouts", "idle", Kind::Duration(10, DAY), "60s", "between two reads of a response, and of a connection that waits for its next request"),
-    row("timeouts", "tunnel", Kind::Duration(10, 30 * DAY), "1h", "between two reads of either side of a tunnel"),
     row("timeouts", "stop", Kind::Duration(0, DAY), "30s", "for requests to finish when ktrix stops or reloads"),
     //
     row("limits", "connections", Kind::Count(1, 1_000_000), "16384", "open client connections, for each worker"),

@@ -47,7 +47,6 @@ fn three_lines_are_a_whole_configuration() {
     assert_eq!(upstream.pending_timeout, Duration::from_secs(10));
     assert_eq!(upstream.skip, Duration::from_secs(10));
     assert_eq!(config.timeouts.client_head, Duration::from_secs(10));
-    assert_eq!(config.timeouts.tunnel, Duration::from_secs(3600));
     assert_eq!((config.limits.head_bytes, config.limits.headers), (32 << 10, 100));
     assert_eq!((config.limits.body_bytes, config.limits.connections), (1 << 30, 16_384));
 }

@@ -271,7 +271,6 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
         connect: section.duration(faults, "connect"),
         first_byte: section.duration(faults, "first-byte"),
         idle: section.duration(faults, "idle"),
-        tunnel: section.duration(faults, "tunnel"),
         stop: section.duration(faults, "stop"),
     }
 }
