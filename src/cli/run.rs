@@ -21,7 +21,7 @@ pub fn run(config: Config, file: Option<&Path>, is_daemon: bool) -> anyhow::Resu
     // A reload must find the file in whatever directory the daemon runs by then.
     let file = file.map(std::path::absolute).transpose().context("no current directory")?;
     let ready_pipe = if is_daemon {
-        match daemonize().context("cannot detach")? {
+        match daemonize().context("cannot daemonize")? {
             Daemonized::Starter(Ok(())) => return Ok(0),
             Daemonized::Starter(Err(why)) => return Err(anyhow!(why)),
             Daemonized::Daemon(ready_pipe) => Some(ready_pipe),

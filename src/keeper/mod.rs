@@ -23,12 +23,12 @@ pub(crate) fn run(inherited: Inherited) -> i32 {
     let resolver = match Resolver::start(names_in(&inherited.config), getaddrinfo) {
         Ok(resolver) => resolver,
         Err(error) => {
-            log::error!("keeper cannot resolve names: {error}");
+            log::error!("cannot start the resolver: {error}");
             return 1;
         }
     };
     if let Err(error) = notify_ready(inherited.channel.as_fd()) {
-        log::debug!("the master is gone: {error}");
+        log::debug!("control channel closed: {error}");
         return 0;
     }
     let chores = Chores::new(&inherited);
@@ -68,7 +68,7 @@ impl Keeper<'_> {
                     Received::Message(ControlMessage::Drain) | Received::Closed => return 0,
                     Received::Message(ControlMessage::Reopen) => {
                         if let Err(error) = crate::log::error::reopen() {
-                            log::error!("cannot open the error log again: {error}");
+                            log::error!("cannot reopen the error log: {error}");
                         }
                     }
                     Received::Message(ControlMessage::TakeOver(_) | ControlMessage::Release(_)) => {

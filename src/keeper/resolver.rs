@@ -121,7 +121,7 @@ impl Resolver {
         match answer {
             Ok(addresses) => {
                 if *last == LastAnswer::Failed {
-                    log::info!("\"{}\" resolves again", name.host);
+                    log::info!("resolved \"{}\" again", name.host);
                 }
                 *last = LastAnswer::Good;
                 if !is_known || !is_same_set(&current, &addresses) {
@@ -131,7 +131,7 @@ impl Resolver {
             Err(error) => {
                 if *last != LastAnswer::Failed {
                     let rest = if is_known {
-                        "its last addresses are used"
+                        "using its last known addresses"
                     } else {
                         "requests for it wait or fail"
                     };

@@ -120,7 +120,7 @@ impl Child {
         if let Err(error) = socket::send_message(channel.as_fd(), message.text().as_bytes()) {
             // A child that is dead already is reaped in a moment.
             if error.kind() != std::io::ErrorKind::BrokenPipe {
-                log::error!("{role} (pid {}) does not take orders: {error}; ended", process.pid);
+                log::error!("cannot send to {role} (pid {}): {error}; terminating it", process.pid);
                 self.signal(Signal::SIGTERM);
             }
         }

@@ -79,18 +79,20 @@ impl Master {
                 }
             }
             (Mode::Serving, Phase::Starting { .. }) => {
-                log::error!("{exit} while it started; the reload is given up");
+                log::error!(
+                    "{exit} during startup; reload failed, keeping the current configuration"
+                );
                 self.abort_generation(index, now);
             }
             (_, _) if is_clean => log::debug!("{exit}"),
             (Mode::Stopping { .. }, _) => log::debug!("{exit}"),
-            (_, _) => log::warn!("{exit} while it drained"),
+            (_, _) => log::warn!("{exit} while draining"),
         }
     }
 
     /// Nobody serves yet and a child cannot begin: neither could the next.
     fn abort_start(&mut self, exit: &ChildExit, now: Instant) {
-        let why = format!("cannot start: {exit}; the error log says why");
+        let why = format!("cannot start: {exit}; see the error log");
         log::error!("{why}");
         if let Some(ready_pipe) = self.ready_pipe.take() {
             ready_pipe.failed(&why);
@@ -105,11 +107,11 @@ impl Master {
         let pause = generation.children[child].backoff.died(lived);
         generation.children[child].end(Some(now + pause), now);
         if pause.is_zero() {
-            log::warn!("{exit}; restarted at once");
+            log::warn!("{exit}; restarting now");
         } else if pause < PAUSE_GRAVE {
-            log::warn!("{exit}; restarted in {}", format_duration(pause));
+            log::warn!("{exit}; restarting in {}", format_duration(pause));
         } else {
-            log::error!("{exit}; restarted in {}", format_duration(pause));
+            log::error!("{exit}; restarting in {}", format_duration(pause));
         }
         if generation.config.workers > 1 && exit.role != Role::Keeper {
             generation.n_failed_starts = match exit.was_serving {
@@ -134,7 +136,7 @@ fn hasten_last_worker(generation: &mut Generation, latest: Instant) {
         && at > latest
         && let Some(child) = generation.children.iter_mut().find(|child| child.role == role)
     {
-        log::warn!("no worker is left; {role} is started early");
+        log::warn!("no worker is running; starting {role} early");
         let now = child.down_since;
         child.end(Some(latest), now);
     }

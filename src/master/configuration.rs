@@ -24,10 +24,10 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     let place = place.map(|said| said.place).unwrap_or_default();
     let message = match error.kind() {
         ErrorKind::NotFound => format!(
-            "\"{name}\" is no user of this machine (try \"useradd --system {name}\", or leave the \
-             key out)"
+            "\"{name}\" does not exist on this machine (create it with \"useradd --system {name}\", or remove \
+             the key)"
         ),
-        _ => format!("\"{name}\" cannot be looked up: {error}"),
+        _ => format!("cannot look up \"{name}\": {error}"),
     };
     let (file, key) = (file.to_owned(), "user".to_owned());
     Err(ConfigErrors(vec![ConfigError {
@@ -48,9 +48,9 @@ mod tests {
         let load = |text: &str| load(Path::new("k.yaml"), text);
         assert!(load("upstream: a\n").is_ok() && load("upstream: a\nuser: root\n").is_ok());
         let errors = load("upstream: a\nuser: nobody-of-that-name\n").unwrap_err().to_string();
-        let said = "k.yaml:2:7: user: \"nobody-of-that-name\" is no user of this machine (try";
+        let said = "k.yaml:2:7: user: \"nobody-of-that-name\" does not exist on";
         assert!(errors.starts_with(said), "{errors}");
         let errors = load("user: nobody-of-that-name\n").unwrap_err().to_string();
-        assert!(errors.contains("upstream: is missing") && !errors.contains("is no user"));
+        assert!(errors.contains("upstream: is missing") && !errors.contains("does not exist"));
     }
 }

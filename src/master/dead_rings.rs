@@ -53,8 +53,7 @@ impl DeadRings {
         }
         let ring = self.rings.remove(0);
         log::error!(
-            "lines of {} for access log \"{}\" are lost: its place is needed and the file has \
-             not been writable since its death",
+            "lost access log lines of {}: cannot write to \"{}\", and its process slot is needed",
             ring.who,
             ring.log.display()
         );
@@ -81,8 +80,8 @@ impl DeadRing {
                 if !self.has_complained {
                     self.has_complained = true;
                     log::error!(
-                        "cannot write the last lines of {} to access log \"{}\": {error}; tried \
-                         again every {} s",
+                        "cannot write the last lines of {} to access log \"{}\": {error}; retrying \
+                         every {} s",
                         self.who,
                         self.log.display(),
                         PAUSE_BROKEN.as_secs()

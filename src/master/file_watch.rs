@@ -54,11 +54,13 @@ impl FileWatch {
             Ok(false) => {}
             Ok(true) => {
                 self.has_no_pid_file = false;
-                log::warn!("the pid file {path:?} was removed or replaced: it is made again");
+                log::warn!("pid file {path:?} was removed or replaced; restored it");
             }
             Err(error) if !self.has_no_pid_file => {
                 self.has_no_pid_file = true;
-                log::error!("the pid file {path:?} was removed or replaced: {error}");
+                log::error!(
+                    "pid file {path:?} was removed or replaced; cannot restore it: {error}"
+                );
             }
             Err(_) => {}
         }
@@ -72,8 +74,8 @@ impl Generation {
         let dir = cache.store.dir();
         if !cache.is_whole() {
             log::error!(
-                "the index or the purges of the cache {dir:?} were cut while they were in use, which kills \
-                 who uses them: the cache is opened anew"
+                "index or purge file of cache {dir:?} was truncated while in use, which kills the \
+                 processes that map it; reopening the cache"
             );
             self.cache = None;
             self.cache_files = CacheFiles::Lost;
@@ -82,8 +84,8 @@ impl Generation {
         } else if self.cache_files != CacheFiles::Displaced {
             self.cache_files = CacheFiles::Displaced;
             log::warn!(
-                "the index or the purges of the cache {dir:?} were removed or replaced: \"ktrix cache\" \
-                 does not see what is in use any more; a reload opens the cache anew"
+                "index or purge file of cache {dir:?} was removed or replaced; \"ktrix cache\" does not \
+                 see the one in use; reload to reopen the cache"
             );
         }
     }

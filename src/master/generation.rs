@@ -147,8 +147,8 @@ impl Generation {
             return Some(cache.clone());
         }
         log::warn!(
-            "the index or the purges of the cache \"{}\" were removed or replaced while ktrix ran: it \
-             is opened anew",
+            "index or purge file of cache \"{}\" was removed or replaced while ktrix was running; \
+             reopening the cache",
             wanted.path.display()
         );
         None
@@ -169,7 +169,7 @@ fn cache_for(
         Err(why @ OpenError::Unusable { .. })
             if current.is_none_or(|current| current.cache.is_none()) =>
         {
-            log::error!("runs without its cache: {why}");
+            log::error!("running without a cache: {why}");
             return Ok(None);
         }
         Err(why) => return Err(io::Error::other(why)),
@@ -181,13 +181,13 @@ fn cache_for(
 fn account_of(config: &Config) -> io::Result<Option<Account>> {
     let Some(name) = &config.user else { return Ok(None) };
     let account = Account::of(name).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot become \"{name}\": {error}"))
+        io::Error::new(error.kind(), format!("cannot change the user to \"{name}\": {error}"))
     })?;
     if privileges::is_root() {
         return Ok(Some(account));
     }
     if !account.is_current() {
-        log::warn!("runs as who started it, not as \"{name}\": only root can become another user");
+        log::warn!("user \"{name}\" is ignored: only root can change the user");
     }
     Ok(None)
 }

@@ -165,7 +165,7 @@ impl Master {
             self.switch_over(index, now);
         } else if !self.was_ready {
             self.was_ready = true;
-            log::info!("serves with {} workers", self.generations[index].config.workers);
+            log::info!("ready, {} workers running", self.generations[index].config.workers);
             if let Some(ready_pipe) = self.ready_pipe.take() {
                 ready_pipe.ready();
             }
@@ -225,7 +225,7 @@ impl Master {
                 }
                 if let Err(error) = self.spawn(index, child, now) {
                     let role = self.generations[index].children[child].role;
-                    log::error!("cannot start {role}: {error}; tried again in 1 s");
+                    log::error!("cannot start {role}: {error}; retrying in 1 s");
                     let restart_at = Some(now + FORK_PAUSE);
                     self.generations[index].children[child].end(restart_at, now);
                 }
@@ -261,7 +261,7 @@ impl Master {
             let is_gone = generation.phase == Phase::Draining && generation.is_empty();
             if is_gone {
                 seats.free(generation.keeper_seat);
-                log::debug!("generation {} has ended", generation.number);
+                log::debug!("all processes of generation {} have exited", generation.number);
             }
             !is_gone
         });
@@ -278,8 +278,8 @@ impl Master {
             }
         }
         match crate::log::error::reopen() {
-            Ok(()) => log::info!("log files opened again"),
-            Err(error) => log::error!("cannot open the error log again: {error}"),
+            Ok(()) => log::info!("log files reopened"),
+            Err(error) => log::error!("cannot reopen the error log: {error}"),
         }
     }
 }

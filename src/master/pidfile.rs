@@ -25,7 +25,7 @@ pub(crate) struct PidFile {
 #[derive(Debug, Error)]
 pub(crate) enum PidFileError {
     /// Another master holds it.
-    #[error("ktrix already runs as pid {pid} (it holds \"{}\")", path.display())]
+    #[error("ktrix is already running as pid {pid} (it holds the lock of \"{}\")", path.display())]
     Running {
         /// That master's pid, as the file says; 0 when it has not written it yet.
         pid: i32,
@@ -33,7 +33,7 @@ pub(crate) enum PidFileError {
         path: PathBuf,
     },
     /// Nobody holds it.
-    #[error("no ktrix runs here (nobody holds \"{}\")", path.display())]
+    #[error("ktrix is not running (no process holds the lock of \"{}\")", path.display())]
     NotRunning {
         /// The pid file.
         path: PathBuf,
@@ -201,7 +201,10 @@ mod tests {
         let held = PidFile::lock(&path).unwrap();
         let refusal = PidFile::lock(&path).unwrap_err().to_string();
         let me = std::process::id();
-        assert_eq!(refusal, format!("ktrix already runs as pid {me} (it holds {path:?})"));
+        assert_eq!(
+            refusal,
+            format!("ktrix is already running as pid {me} (it holds the lock of {path:?})")
+        );
         assert_eq!(running(&path).unwrap().as_raw() as u32, me);
         held.remove();
         assert!(!path.exists());

@@ -21,7 +21,7 @@ impl Master {
             return;
         }
         let Some(file) = self.file.clone() else {
-            log::warn!("there is nothing to reload: ktrix runs by its arguments, without a file");
+            log::warn!("cannot reload: ktrix was started without a configuration file");
             self.reload = Reload::None;
             return;
         };
@@ -31,14 +31,16 @@ impl Master {
         };
         if self.seats.n_free() < Generation::n_children(&config) {
             if self.reload == Reload::Wanted {
-                log::warn!("the reload waits: too many workers still drain after earlier reloads");
+                log::warn!(
+                    "reload delayed: too many workers are still draining after earlier reloads"
+                );
             }
             self.reload = Reload::Waiting;
             return;
         }
         self.reload = Reload::None;
         if let Err(why) = self.begin_generation(config, now) {
-            log::error!("{why}; the configuration in use stays");
+            log::error!("{why}; keeping the current configuration");
         }
     }
 
@@ -48,7 +50,7 @@ impl Master {
         let listening = self.listeners.ensure(&config.listen, config.workers);
         let prepared = listening.map_err(|error| error.to_string()).and_then(|()| {
             let number = self.generations.last().map_or(1, |last| last.number + 1);
-            let keeper_seat = self.seats.take().ok_or("all places for children are taken")?;
+            let keeper_seat = self.seats.take().ok_or("no process slot is free")?;
             let others = &self.generations;
             Generation::prepare(config, number, keeper_seat, others, &self.tables, now).map_err(
                 |error| {
@@ -85,7 +87,7 @@ impl Master {
             current.cache_files = CacheFiles::InPlace;
             let config = (*current.config).clone();
             if let Err(why) = self.begin_generation(config, now) {
-                log::error!("{why}; ktrix goes on without its cache");
+                log::error!("{why}; running without a cache");
             }
         }
     }
@@ -94,14 +96,12 @@ impl Master {
     fn warn_what_needs_restart(&self, config: &Config) {
         let pid_path = self.pid_file.as_ref().map(|file| file.path());
         if config.pid.as_deref() != pid_path {
-            log::warn!("another pid file takes effect when ktrix is started again");
+            log::warn!("a changed \"pid\" takes effect only after a restart");
         }
         if let Some(access) = &config.log.access
             && access.buffer_bytes != self.tables.ring_bytes
         {
-            log::warn!(
-                "another size of log.access.buffer takes effect when ktrix is started again"
-            );
+            log::warn!("a changed \"log.access.buffer\" takes effect only after a restart");
         }
     }
 
@@ -110,7 +110,7 @@ impl Master {
         if let Some(cache) = &self.generations[index].cache
             && let Err(error) = cache.shared.take_place()
         {
-            log::error!("{error}: \"ktrix cache\" does not see what is in use");
+            log::error!("{error}; \"ktrix cache\" does not see the index in use");
         }
         for generation in &mut self.generations[..index] {
             generation.drain();
@@ -121,7 +121,7 @@ impl Master {
         let config = std::rc::Rc::clone(&generation.config);
         self.listeners.keep_only(&config.listen);
         spawn::open_error_log(&config, self.is_detached, "master");
-        log::info!("configuration loaded; serves with {} workers", config.workers);
+        log::info!("configuration reloaded, {} workers running", config.workers);
         self.update_takeovers(now);
     }
 
@@ -148,7 +148,7 @@ impl Master {
             && now >= until
         {
             log::error!(
-                "the new workers were not ready within {} s; the configuration in use stays",
+                "reload failed: the new workers were not ready within {} s; keeping the current configuration",
                 STARTING_MAX.as_secs()
             );
             self.abort_generation(index, now);
@@ -180,7 +180,7 @@ fn read_config(file: &Path) -> Option<Config> {
         Ok(text) => text,
         Err(error) => {
             let name = file.display();
-            log::error!("cannot read \"{name}\": {error}; the configuration in use stays");
+            log::error!("cannot read \"{name}\": {error}; keeping the current configuration");
             return None;
         }
     };
@@ -190,7 +190,10 @@ fn read_config(file: &Path) -> Option<Config> {
             for line in errors.to_string().lines() {
                 log::error!("{line}");
             }
-            log::error!("\"{}\" is not valid; the configuration in use stays", file.display());
+            log::error!(
+                "configuration file \"{}\" is invalid; keeping the current configuration",
+                file.display()
+            );
             None
         }
     }

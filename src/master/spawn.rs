@@ -44,7 +44,7 @@ impl Master {
         });
         match forked {
             Ok(process) => {
-                log::debug!("{role} is pid {} in seat {seat}", process.pid);
+                log::debug!("started {role}: pid {}, process slot {seat}", process.pid);
                 self.generations[generation].children[child].state = ChildState::Starting(process);
                 Ok(())
             }
@@ -61,7 +61,7 @@ impl Master {
         self.seats
             .take()
             .or_else(|| self.dead_rings.discard_oldest())
-            .ok_or_else(|| io::Error::other("all places for children are taken"))
+            .ok_or_else(|| io::Error::other("no process slot is free"))
     }
 
     /// In the child: takes out of the master what the child needs and closes all the rest. The lock
@@ -108,10 +108,10 @@ fn run_child(inherited: Inherited, account: Option<&Account>, is_detached: bool)
     let role = inherited.role;
     name_process(role);
     open_error_log(&inherited.config, is_detached, &role.to_string());
-    // A daemon's stderr goes nowhere; what went wrong with us belongs into the error log.
-    std::panic::set_hook(Box::new(move |panic| log::error!("{role} is broken: {panic}")));
+    // A daemon has no stderr, so the default hook would lose this. It reads "worker 3 panicked at".
+    std::panic::set_hook(Box::new(move |panic| log::error!("{role} {panic}")));
     if let Err(error) = prepare_child(&inherited, account) {
-        log::error!("{role} cannot begin: {error}");
+        log::error!("cannot start {role}: {error}");
         return EXIT_START_FAILED;
     }
     match role {

@@ -81,13 +81,14 @@ impl Master {
         spawn::open_error_log(&config, is_detached, "master");
         let pid_file = config.pid.as_deref().map(PidFile::lock).transpose()?;
         if let Err(error) = privileges::raise_open_files() {
-            log::warn!("cannot raise the limit of open files: {error}");
+            log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");
         }
         let mut listeners = Listeners::new(handed_over);
         listeners.ensure(&config.listen, config.workers)?;
         let tables = SharedTables::new(&config)?;
         let mut seats = Seats::default();
-        let keeper_seat = seats.take().ok_or_else(|| io::Error::other("no seats"))?;
+        let keeper_seat =
+            seats.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
         let generation = Generation::prepare(config, 1, keeper_seat, &[], &tables, now)?;
         Ok(Self {
             file,

@@ -14,7 +14,7 @@ impl Master {
         if matches!(self.mode, Mode::Stopping { .. }) {
             return;
         }
-        log::info!("stops");
+        log::info!("shutting down");
         self.mode = Mode::Stopping { until: now + TERM_MAX };
         self.signal_all(Signal::SIGTERM);
     }
@@ -26,7 +26,7 @@ impl Master {
         }
         let current = self.generations.iter().find(|g| g.phase == Phase::Current);
         let bound = current.map_or(TERM_MAX, |current| current.config.timeouts.stop);
-        log::info!("stops when all requests are answered, at the latest in {} s", bound.as_secs());
+        log::info!("graceful shutdown, at most {} s", bound.as_secs());
         self.mode = Mode::Quitting { until: now + bound };
         for generation in &mut self.generations {
             generation.drain();
@@ -80,7 +80,7 @@ impl Master {
             }
         }
         self.listeners.remove_files();
-        log::info!("stopped");
+        log::info!("shutdown complete");
         if let Some(pid_file) = self.pid_file.take() {
             pid_file.remove();
         }

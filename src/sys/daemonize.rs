@@ -53,7 +53,7 @@ pub(crate) fn daemonize() -> io::Result<Daemonized> {
     match leave_session() {
         Ok(()) => Ok(Daemonized::Daemon(ReadyPipe { pipe: writer })),
         Err(error) => {
-            ReadyPipe { pipe: writer }.failed(&format!("cannot detach: {error}"));
+            ReadyPipe { pipe: writer }.failed(&format!("cannot daemonize: {error}"));
             exit_now(1)
         }
     }
@@ -78,9 +78,9 @@ fn listen(mut reader: PipeReader) -> Result<(), String> {
     let heard = (&mut reader).take(WORDS_MAX).read_to_end(&mut said);
     match heard {
         Ok(_) if said == READY => Ok(()),
-        Ok(_) if said.is_empty() => Err("the daemon died before it was ready".to_owned()),
+        Ok(_) if said.is_empty() => Err("the daemon exited before it was ready".to_owned()),
         Ok(_) => Err(String::from_utf8_lossy(&said).into_owned()),
-        Err(error) => Err(format!("cannot hear from the daemon: {error}")),
+        Err(error) => Err(format!("cannot read from the daemon: {error}")),
     }
 }
 
@@ -102,6 +102,6 @@ mod tests {
     fn the_starter_hears_what_the_daemon_says() {
         assert_eq!(heard(ReadyPipe::ready), Ok(()));
         assert_eq!(heard(|a| a.failed("no room")), Err("no room".to_owned()));
-        assert_eq!(heard(drop), Err("the daemon died before it was ready".to_owned()));
+        assert_eq!(heard(drop), Err("the daemon exited before it was ready".to_owned()));
     }
 }

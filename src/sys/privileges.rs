@@ -47,7 +47,7 @@ impl Account {
         nix::unistd::setresgid(self.gid, self.gid, self.gid)?;
         nix::unistd::setresuid(self.uid, self.uid, self.uid)?;
         if !self.uid.is_root() && nix::unistd::setuid(Uid::from_raw(0)).is_ok() {
-            return Err(io::Error::other("privileges could be won back after they were dropped"));
+            return Err(io::Error::other("privileges can be regained after they were dropped"));
         }
         Ok(())
     }

@@ -102,11 +102,11 @@ pub enum ExitStatus {
 }
 
 impl fmt::Display for ExitStatus {
-    /// `died of signal 9` or `ended with code 1`: the words of the error log.
+    /// `exited on signal 9` or `exited with code 1`: the words of the error log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exit(code) => write!(f, "ended with code {code}"),
-            Self::Signal(number) => write!(f, "died of signal {number}"),
+            Self::Exit(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => write!(f, "exited on signal {number}"),
         }
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         send_signal(pid, Signal::SIGKILL).unwrap();
         let death = wait_for(pid).unwrap();
         assert_eq!(death, ExitStatus::Signal(9));
-        assert_eq!(death.to_string(), "died of signal 9");
+        assert_eq!(death.to_string(), "exited on signal 9");
     }
 
     #[test]

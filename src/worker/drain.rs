@@ -37,7 +37,7 @@ pub(super) async fn drain(worker: &Worker) {
     }
     if !worker.connections.is_empty() {
         let n = worker.connections.len();
-        ::log::warn!("{n} connections did not end within timeouts.stop and are closed");
+        ::log::warn!("closing {n} connections that are still open after timeouts.stop");
     }
     chores::flush_log(context, LOG_MS).await;
 }

@@ -63,7 +63,7 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Received {
             Ok(None) => return Received::Closed,
             Ok(Some(len)) => match ControlMessage::parse(buf.get(..len).unwrap_or(&buf)) {
                 Some(message) => return Received::Message(message),
-                None => log::warn!("an order of the master was not understood; ignored"),
+                None => log::warn!("unknown message on the control channel; ignored"),
             },
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,

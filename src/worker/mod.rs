@@ -35,7 +35,7 @@ pub(crate) fn run(inherited: Inherited) -> i32 {
     match reactor::run(serve(inherited)) {
         Ok(code) => code,
         Err(error) => {
-            ::log::error!("this worker has no event loop: {error}");
+            ::log::error!("cannot create the event loop: {error}");
             EXIT_CANNOT_SERVE
         }
     }
@@ -68,7 +68,7 @@ async fn serve(inherited: Inherited) -> i32 {
     let context = match setup::context(&inherited) {
         Ok(context) => Rc::new(context),
         Err(error) => {
-            ::log::error!("this worker cannot be set up: {error}");
+            ::log::error!("cannot set up the worker: {error}");
             return EXIT_CANNOT_SERVE;
         }
     };
@@ -131,7 +131,7 @@ impl Worker {
 
     fn reopen(&self) {
         if let Err(error) = crate::log::error::reopen() {
-            ::log::error!("cannot open the error log again: {error}");
+            ::log::error!("cannot reopen the error log: {error}");
         }
         if let Some(access) = &self.context.access {
             access.borrow_mut().reopen();
@@ -149,7 +149,7 @@ async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
             match receive(channel.fd().as_fd()) {
                 Received::Nothing => break,
                 Received::Closed => {
-                    ::log::error!("the master is dead; this worker finishes what it has begun");
+                    ::log::error!("control channel closed: the master has exited; draining");
                     return worker.ending.notify();
                 }
                 Received::Message(ControlMessage::Drain) => return worker.ending.notify(),

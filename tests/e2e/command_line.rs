@@ -73,7 +73,7 @@ fn a_user_that_is_not_there_is_named_with_its_place() {
         let output = plan.run(args);
         let text = text(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains(&place) && text.matches("no user").count() == 1, "{text}");
+        assert!(text.contains(&place) && text.matches("does not exist").count() == 1, "{text}");
     }
     ktrix.signal(Signal::SIGHUP);
     ktrix.wait_error(&place);

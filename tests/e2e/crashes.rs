@@ -117,7 +117,7 @@ fn a_killed_worker_is_replaced_and_the_log_says_so() {
             let now = ktrix.children();
             now.len() == 3 && !now.contains(&victim)
         });
-        let line = ktrix.wait_error(&format!("(pid {}) died", victim.pid));
+        let line = ktrix.wait_error(&format!("(pid {}) exited", victim.pid));
         assert!(line.contains("signal 9") || line.contains("SIGKILL"), "{line}");
         ktrix.get("/page/1").expect_status(200);
     }
@@ -153,7 +153,7 @@ fn the_last_worker_is_replaced_at_once_though_it_had_only_begun() {
     // Enough deaths that both workers have to stay down for some seconds.
     until_true("deaths without end", || {
         ktrix.workers().iter().for_each(|worker| worker.signal(Signal::SIGKILL));
-        plan.error_log().contains("restarted in 8s")
+        plan.error_log().contains("restarting in 8s")
     });
     let keeper = ktrix.children().into_iter().find(|child| child.name().contains("keeper"));
     let living = || {

@@ -67,7 +67,7 @@ fn an_emptied_directory_is_filled_again_and_reopened_by_a_reload() {
     ktrix.wait_hit("/new").expect_body("body of /new");
     assert!(!plan.cache_files().is_empty(), "what is stored lies in files again");
     reload(&ktrix);
-    ktrix.wait_error("were removed or replaced while ktrix ran: it is opened anew");
+    ktrix.wait_error("was removed or replaced while ktrix was running; reopening the cache");
     store_ten(&ktrix);
     let out = plan.run(&["cache", "list", "--config", &plan.config_path().display().to_string()]);
     let list = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -161,7 +161,7 @@ fn a_truncated_index_costs_workers_and_is_reopened() {
         let len = fs::metadata(&path).unwrap().len();
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(len / 100 * percent).unwrap();
-        wait_told(&ktrix, "were cut while they were in use");
+        wait_told(&ktrix, "was truncated while in use");
         until_true("other children", || {
             let now = ktrix.children();
             now.len() == 3 && before.iter().all(|old| !now.contains(old))
@@ -181,8 +181,8 @@ fn an_emptied_directory_is_logged_without_a_reload() {
     let ktrix = plan.start();
     store_ten(&ktrix);
     empty(&plan);
-    wait_told(&ktrix, "a reload opens the cache anew");
-    wait_told(&ktrix, "it is made again");
+    wait_told(&ktrix, "reload to reopen the cache");
+    wait_told(&ktrix, "restored it");
     let before = ktrix.children();
     let out = plan.run(&["-s", "reload", &plan.config_path().display().to_string()]);
     assert!(out.status.success(), "the pid file is there again: {out:?}");
@@ -214,7 +214,7 @@ fn a_cache_directory_has_one_ktrix() {
     second.write_config();
     other.signal(Signal::SIGHUP);
     other.wait_error(&held);
-    other.wait_error("the configuration in use stays");
+    other.wait_error("keeping the current configuration");
     store_ten(&other);
     // It is free as soon as its master is dead.
     ktrix.signal(Signal::SIGKILL);
@@ -236,7 +236,7 @@ fn a_reload_to_a_cache_that_cannot_be_opened_keeps_the_one_in_use() {
     plan.write_config();
     ktrix.signal(Signal::SIGHUP);
     let line = ktrix.wait_error("cannot use \"/dev/null/cache\"");
-    assert!(line.ends_with("; the configuration in use stays"), "{line}");
+    assert!(line.ends_with("; keeping the current configuration"), "{line}");
     store_ten(&ktrix);
     assert_eq!(origin.n_requests(), n_before);
     // Another number of objects does not count as a removed file.

@@ -143,7 +143,7 @@ fn a_second_start_names_the_running_pid() {
     assert!(!output.status.success());
     let text = crate::support::ktrix::text(&output);
     let pid = ktrix.master.pid.to_string();
-    assert!(text.contains("already runs") && text.contains(&pid), "{text}");
+    assert!(text.contains("already running") && text.contains(&pid), "{text}");
     ktrix.get("/").expect_status(200);
 }
 

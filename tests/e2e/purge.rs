@@ -269,7 +269,7 @@ fn no_origin_sees_a_purge_when_the_cache_cannot_be_opened() {
         std::fs::create_dir_all(plan.cache_dir()).unwrap();
         std::fs::write(plan.cache_dir().join("tmp"), "no directory").unwrap();
         let ktrix = plan.start();
-        ktrix.wait_error("runs without its cache");
+        ktrix.wait_error("running without a cache");
         ktrix.get("/a").expect_status(200);
         let n_before = origin.n_requests();
         ktrix.ask(&Ask::new("PURGE", "/a")).expect_status(status);
