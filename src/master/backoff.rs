@@ -30,7 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 impl Backoff {
     /// Notes the death of a process that ran for `lived`, and says how long to wait before the next
     /// is started. A process that outlived the window has shown that all is well again.
-    pub(crate) fn died(&mut self, lived: Duration) -> Duration {
+    pub(crate) fn exited(&mut self, lived: Duration) -> Duration {
         self.lived = self.lived.saturating_add(lived);
         let now = self.lived;
         self.deaths.retain(|&death| now.saturating_sub(death) < WINDOW);
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn at_once_then_ever_slower_up_to_a_minute() {
         let mut backoff = Backoff::default();
-        let mut pause_ms = || backoff.died(Duration::from_millis(1)).as_millis();
+        let mut pause_ms = || backoff.exited(Duration::from_millis(1)).as_millis();
         let expected =
             [0, 50, 100, 200, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000];
         for expected_ms in expected {
@@ -69,17 +69,17 @@ mod tests {
     fn a_stable_life_clears_the_record() {
         let mut backoff = Backoff::default();
         for _ in 0..9 {
-            backoff.died(Duration::ZERO);
+            backoff.exited(Duration::ZERO);
         }
-        assert_eq!(backoff.died(WINDOW), Duration::ZERO);
-        assert_eq!(backoff.died(Duration::ZERO), PAUSE_FIRST);
+        assert_eq!(backoff.exited(WINDOW), Duration::ZERO);
+        assert_eq!(backoff.exited(Duration::ZERO), PAUSE_FIRST);
     }
 
     #[test]
     fn four_deaths_a_minute_are_answered_soon_for_ever() {
         let mut backoff = Backoff::default();
         for _ in 0..50 {
-            assert!(backoff.died(Duration::from_secs(16)) < PAUSE_MANY);
+            assert!(backoff.exited(Duration::from_secs(16)) < PAUSE_MANY);
         }
     }
 
@@ -88,7 +88,7 @@ mod tests {
         fn a_pause_never_passes_its_bound(lives_s in prop::collection::vec(any::<u64>(), 0..60)) {
             let mut backoff = Backoff::default();
             for lived_s in lives_s {
-                prop_assert!(backoff.died(Duration::from_secs(lived_s)) <= PAUSE_MAX);
+                prop_assert!(backoff.exited(Duration::from_secs(lived_s)) <= PAUSE_MAX);
             }
         }
     }

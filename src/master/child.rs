@@ -1,5 +1,6 @@
-//! A child: the place of one worker, or of the keeper, in its generation, and who holds it.
+//! A child: one worker or the keeper of a generation, through all the processes that carry it.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -12,210 +13,139 @@ use crate::sys::socket;
 use crate::worker::inherited::Role;
 use crate::worker::message::{ControlMessage, MESSAGE_BYTES_MAX, READY, SCRUBBED};
 
-/// A living child.
-#[derive(Debug)]
-pub(crate) struct Process {
-    /// Its process.
-    pub(crate) pid: Pid,
-    /// Its row in the shared tables.
-    pub(crate) seat: usize,
-    /// When it was forked.
-    pub(crate) born: Instant,
-    /// Our end of the channel; `None` once the child has closed its own.
-    pub(crate) channel: Option<OwnedFd>,
-}
-
-/// Who holds the child.
-///
 /// ```text
-/// Down ─ fork ─▶ Starting ─ "ready" ─▶ Serving
-///    ▲                 │                    │
-///    └────── death ────┴────────────────────┘
+/// down ─ fork ─▶ starting ─ "ready" ─▶ serving
+///   ▲                │                    │
+///   └───── exit ─────┴────────────────────┘
 /// ```
 #[derive(Debug)]
-pub(crate) enum ChildState {
-    /// Nobody; somebody again at that time, unless it says never.
-    Down {
-        /// When the next is to be forked.
-        restart_at: Option<Instant>,
-    },
-    /// A child that has not said `ready` yet.
-    Starting(Process),
-    /// A child that serves.
-    Serving(Process),
-}
-
-/// A place in a generation.
-#[derive(Debug)]
 pub(crate) struct Child {
-    /// Whose work is done here.
     pub(crate) role: Role,
-    /// Who holds it.
-    pub(crate) state: ChildState,
-    /// How its holders have died so far.
+    /// `None` while the child is down.
+    pub(crate) process: Option<Process>,
+    /// When a child that is down is forked again; `None` for never.
+    pub(crate) restart_at: Option<Instant>,
     pub(crate) backoff: Backoff,
-    /// Since when nobody serves here; meaningless while somebody does.
+    /// When the last process that served has exited; only valid while none serves.
     pub(crate) down_since: Instant,
 }
 
+/// The living process of a child.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    pub(crate) seat: usize,
+    pub(crate) forked_at: Instant,
+    /// The master's end of the control channel; `None` once the process has closed its end.
+    pub(crate) channel: Option<OwnedFd>,
+    /// Whether the process has sent `ready`.
+    pub(crate) is_serving: bool,
+}
+
+/// What a process has just sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChildMessages {
+    /// Its first `ready`.
+    pub(crate) is_ready: bool,
+    /// The keeper's `scrubbed`.
+    pub(crate) is_scrubbed: bool,
+}
+
 impl Child {
-    /// A vacant child, to be filled at once.
+    /// A child without a process, to be forked at once.
     pub(crate) fn new(role: Role, now: Instant) -> Self {
-        let state = ChildState::Down { restart_at: Some(now) };
-        Self { role, state, backoff: Backoff::default(), down_since: now }
+        let (restart_at, backoff) = (Some(now), Backoff::default());
+        Self { role, process: None, restart_at, backoff, down_since: now }
     }
 
-    /// Who holds it.
-    pub(crate) fn process(&self) -> Option<&Process> {
-        match &self.state {
-            ChildState::Down { .. } => None,
-            ChildState::Starting(process) | ChildState::Serving(process) => Some(process),
-        }
-    }
-
-    fn process_mut(&mut self) -> Option<&mut Process> {
-        match &mut self.state {
-            ChildState::Down { .. } => None,
-            ChildState::Starting(process) | ChildState::Serving(process) => Some(process),
-        }
-    }
-
-    /// Whether somebody serves here.
-    pub(crate) fn is_serving(&self) -> bool {
-        matches!(self.state, ChildState::Serving(_))
-    }
-
-    /// When the next holder is to be forked, if there is none.
-    pub(crate) fn restart_at(&self) -> Option<Instant> {
-        match self.state {
-            ChildState::Down { restart_at } => restart_at,
-            ChildState::Starting(_) | ChildState::Serving(_) => None,
-        }
-    }
-
-    /// Nobody will be forked for this child any more.
-    pub(crate) fn stop_restarting(&mut self) {
-        if let ChildState::Down { restart_at } = &mut self.state {
-            *restart_at = None;
-        }
-    }
-
-    /// Takes the holder away, after its death.
-    pub(crate) fn end(&mut self, restart_at: Option<Instant>, now: Instant) -> Option<Process> {
+    /// Takes the process out after its exit.
+    pub(crate) fn take_exited(&mut self, now: Instant) -> Option<Process> {
         if self.is_serving() {
             self.down_since = now;
         }
-        match std::mem::replace(&mut self.state, ChildState::Down { restart_at }) {
-            ChildState::Down { .. } => None,
-            ChildState::Starting(process) | ChildState::Serving(process) => Some(process),
-        }
+        self.process.take()
     }
 
-    /// Sends an order to the holder. One that does not read its orders any more is ended, so that
-    /// it cannot stay behind.
+    /// Sends a message to the process. A process that does not read its channel is terminated,
+    /// because it would otherwise miss the order to drain and stay for ever.
     pub(crate) fn send(&mut self, message: ControlMessage) {
-        let role = self.role;
-        let Some(process) = self.process_mut() else { return };
+        let Some(process) = &self.process else { return };
         let Some(channel) = &process.channel else { return };
-        if let Err(error) = socket::send_message(channel.as_fd(), message.text().as_bytes()) {
-            // A child that is dead already is reaped in a moment.
-            if error.kind() != std::io::ErrorKind::BrokenPipe {
-                log::error!("cannot send to {role} (pid {}): {error}; terminating it", process.pid);
-                self.signal(Signal::SIGTERM);
-            }
+        if let Err(error) = socket::send_message(channel.as_fd(), message.text().as_bytes())
+            // The process has exited and is reaped in a moment.
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            let role = self.role;
+            log::error!("cannot send to {role} (pid {}): {error}; terminating it", process.pid);
+            self.signal(Signal::SIGTERM);
         }
     }
 
-    /// Sends a signal to the holder.
+    /// Sends a signal to the process, if there is one.
     pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(process) = self.process() {
-            // It may have died a moment ago; its pid is ours until it is reaped.
+        if let Some(process) = &self.process {
+            // The process may have exited; its pid is not reused before it is reaped.
             let _ = send_signal(process.pid, signal);
         }
     }
 
-    /// Reads what the holder says.
+    /// Reads everything that the process has sent.
     pub(crate) fn receive(&mut self) -> ChildMessages {
-        let mut said = ChildMessages::default();
+        let mut messages = ChildMessages::default();
+        let Some(process) = &mut self.process else { return messages };
         let mut buf = [0; MESSAGE_BYTES_MAX];
-        while let Some(process) = self.process_mut() {
-            let Some(channel) = &process.channel else { break };
+        while let Some(channel) = &process.channel {
             match socket::receive_message(channel.as_fd(), &mut buf) {
                 Ok(Some(len)) => {
-                    said.is_ready |= buf.get(..len) == Some(READY);
-                    said.is_scrubbed |= buf.get(..len) == Some(SCRUBBED);
+                    messages.is_ready |= buf.get(..len) == Some(READY);
+                    messages.is_scrubbed |= buf.get(..len) == Some(SCRUBBED);
                 }
                 Ok(None) => process.channel = None,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        said.is_ready = said.is_ready && self.promote();
-        said
+        messages.is_ready &= !process.is_serving;
+        process.is_serving |= messages.is_ready;
+        messages
     }
 
-    fn promote(&mut self) -> bool {
-        let down = ChildState::Down { restart_at: None };
-        let (state, is_new) = match std::mem::replace(&mut self.state, down) {
-            ChildState::Starting(process) => (ChildState::Serving(process), true),
-            other => (other, false),
-        };
-        self.state = state;
-        is_new
+    pub(crate) fn is_serving(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.is_serving)
     }
 
-    /// Whether nobody has served here for longer than a moment, so that a living worker should
-    /// listen for this one; and if not, when it will be so.
-    pub(crate) fn takeover_due(&self, now: Instant) -> TakeoverDue {
-        match &self.state {
-            ChildState::Serving(_) => TakeoverDue::No,
-            ChildState::Down { restart_at: Some(at) } if *at > now => TakeoverDue::Yes,
-            _ if now >= self.down_since + MOMENT => TakeoverDue::Yes,
-            _ => TakeoverDue::At(self.down_since + MOMENT),
+    /// When another worker takes over the listening sockets of this one, maybe in the past; `None`
+    /// while this one serves.
+    pub(crate) fn takeover_at(&self, now: Instant) -> Option<Instant> {
+        match (&self.process, self.restart_at) {
+            (Some(process), _) if process.is_serving => None,
+            (None, Some(at)) if at > now => Some(now),
+            _ => Some(self.down_since + TAKEOVER_DELAY),
         }
     }
 }
 
-/// What a child has just said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ChildMessages {
-    /// It has become ready, for the first time.
-    pub(crate) is_ready: bool,
-    /// It is the keeper, and its scrub is done.
-    pub(crate) is_scrubbed: bool,
-}
-
-/// Whether a child is down; see [`Child::takeover_due`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TakeoverDue {
-    /// Somebody serves.
-    No,
-    /// Nobody does, and others should listen for it.
-    Yes,
-    /// Nobody does, but a successor may be ready before this.
-    At(Instant),
-}
-
-/// So long a connection may wait for a successor that was forked at once.
-const MOMENT: Duration = Duration::from_millis(100);
+/// Connections wait this long for a successor that is forked at once.
+const TAKEOVER_DELAY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::message::{Received, receive};
 
-    fn child_with_process() -> (Child, OwnedFd, Instant) {
+    fn starting_child() -> (Child, OwnedFd, Instant) {
         let now = Instant::now();
         let (ours, theirs) = socket::channel().unwrap();
         let mut child = Child::new(Role::Worker(0), now);
-        let pid = Pid::from_raw(i32::MAX);
-        child.state =
-            ChildState::Starting(Process { pid, seat: 0, born: now, channel: Some(ours) });
+        let (pid, channel) = (Pid::from_raw(i32::MAX), Some(ours));
+        let process = Process { pid, seat: 0, forked_at: now, channel, is_serving: false };
+        (child.process, child.restart_at) = (Some(process), None);
         (child, theirs, now)
     }
 
     #[test]
-    fn a_child_serves_when_it_says_so_and_only_the_first_time_counts() {
-        let (mut child, theirs, _) = child_with_process();
+    fn only_the_first_ready_of_a_process_counts() {
+        let (mut child, theirs, _) = starting_child();
         assert!(!child.receive().is_ready);
         socket::send_message(theirs.as_fd(), b"reading").unwrap();
         assert!(!child.receive().is_ready && !child.is_serving());
@@ -225,32 +155,28 @@ mod tests {
         assert!(!child.receive().is_ready && child.is_serving());
         drop(theirs);
         assert!(!child.receive().is_ready);
-        assert!(child.process().is_some_and(|process| process.channel.is_none()));
+        assert!(child.process.is_some_and(|process| process.channel.is_none()));
     }
 
     #[test]
-    fn a_post_is_down_after_a_moment_or_at_once_when_the_pause_is_long() {
-        let (mut child, theirs, now) = child_with_process();
-        assert_eq!(child.takeover_due(now), TakeoverDue::At(now + MOMENT));
-        assert_eq!(child.takeover_due(now + MOMENT), TakeoverDue::Yes);
+    fn sockets_are_taken_over_after_a_delay_or_at_once_if_the_restart_is_later() {
+        let (mut child, theirs, now) = starting_child();
+        assert_eq!(child.takeover_at(now), Some(now + TAKEOVER_DELAY));
         socket::send_message(theirs.as_fd(), READY).unwrap();
         child.receive();
-        assert_eq!(child.takeover_due(now + MOMENT), TakeoverDue::No);
-        let later = now + MOMENT * 9;
-        assert!(child.end(Some(later), later).is_some());
-        assert_eq!(child.takeover_due(later), TakeoverDue::At(later + MOMENT));
-        child.state = ChildState::Down { restart_at: Some(later + MOMENT * 2) };
-        assert_eq!(child.takeover_due(later), TakeoverDue::Yes);
+        assert_eq!(child.takeover_at(now + TAKEOVER_DELAY), None);
+        let later = now + TAKEOVER_DELAY * 9;
+        assert!(child.take_exited(later).is_some());
+        child.restart_at = Some(later);
+        assert_eq!(child.takeover_at(later), Some(later + TAKEOVER_DELAY));
+        child.restart_at = Some(later + TAKEOVER_DELAY * 2);
+        assert_eq!(child.takeover_at(later), Some(later));
     }
 
     #[test]
-    fn orders_reach_the_child() {
-        let (mut child, theirs, _) = child_with_process();
+    fn messages_reach_the_process() {
+        let (mut child, theirs, _) = starting_child();
         child.send(ControlMessage::TakeOver(7));
-        let received = crate::worker::message::receive(theirs.as_fd());
-        assert_eq!(
-            received,
-            crate::worker::message::Received::Message(ControlMessage::TakeOver(7))
-        );
+        assert_eq!(receive(theirs.as_fd()), Received::Message(ControlMessage::TakeOver(7)));
     }
 }

@@ -1,7 +1,7 @@
-//! The death of a child: clear what it held, and decide who follows.
+//! The exit of a child's process: the master frees what the process held in shared memory, and
+//! decides when the child is forked again.
 
 use std::fmt;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::base::units::format_duration;
@@ -12,51 +12,44 @@ use crate::master::{Master, Mode};
 use crate::sys::process::{self, ExitStatus};
 use crate::worker::inherited::Role;
 
-/// One death, as far as those who decide need to know it.
 struct ChildExit {
     role: Role,
     process: Process,
     status: ExitStatus,
-    was_serving: bool,
 }
 
 impl Master {
-    /// Takes leave of all children that have ended.
+    /// Handles all children that have exited.
     pub(super) fn reap(&mut self, now: Instant) {
         while let Some((pid, status)) = process::reap() {
-            // Its last words may be `ready`, and count.
+            // A `ready` that the process sent before its exit still counts.
             self.receive_messages(now);
-            let found = self.generations.iter().enumerate().find_map(|(index, generation)| {
+            for index in 0..self.generations.len() {
+                let children = &mut self.generations[index].children;
                 let is_it = |process: &Process| process.pid == pid;
-                let child =
-                    generation.children.iter().position(|it| it.process().is_some_and(is_it))?;
-                Some((index, child))
-            });
-            let Some((index, which)) = found else { continue };
-            let child = &mut self.generations[index].children[which];
-            let (role, was_serving) = (child.role, child.is_serving());
-            if let Some(process) = child.end(None, now) {
-                let exit = ChildExit { role, process, status, was_serving };
-                self.release_shared(index, &exit, now);
-                self.handle_exit(index, which, &exit, now);
+                let which = children.iter().position(|it| it.process.as_ref().is_some_and(is_it));
+                if let Some(which) = which
+                    && let Some(process) = children[which].take_exited(now)
+                {
+                    let exit = ChildExit { role: children[which].role, process, status };
+                    self.release_shared(index, &exit, now);
+                    self.handle_exit(index, which, &exit, now);
+                    break;
+                }
             }
         }
     }
 
-    /// Frees what the dead child held in the shared tables, and takes over its log lines.
+    /// Frees what the process held in the shared tables, and takes over the lines in its log ring.
     fn release_shared(&mut self, index: usize, exit: &ChildExit, now: Instant) {
-        let mut swept: Vec<&Rc<_>> = Vec::new();
         for cache in self.generations.iter().filter_map(|generation| generation.cache.as_ref()) {
-            if !swept.iter().any(|other| Rc::ptr_eq(other, &cache.shared)) {
-                cache.shared.index.sweep_dead();
-                swept.push(&cache.shared);
-            }
+            cache.shared.index.sweep_dead();
         }
         self.file_watch.check_soon(now);
         let seat = exit.process.seat;
         self.tables.wakes.wake_all(self.tables.fills.abandon_seat(seat));
         match (&self.generations[index].config.log.access, exit.role) {
-            // The keeper keeps its seat for its successor, and has no answers to log.
+            // The next keeper has the same process slot, and a keeper has no access log.
             (_, Role::Keeper) => {}
             (None, Role::Worker(_)) => self.seats.free(seat),
             (Some(access), Role::Worker(_)) => {
@@ -66,31 +59,28 @@ impl Master {
         }
     }
 
-    /// Decides what becomes of the child.
-    fn handle_exit(&mut self, index: usize, child: usize, exit: &ChildExit, now: Instant) {
-        let phase = self.generations[index].phase;
-        let is_clean = exit.status == ExitStatus::Exit(0);
-        match (self.mode, phase) {
+    fn handle_exit(&mut self, index: usize, which: usize, exit: &ChildExit, now: Instant) {
+        match (self.mode, self.generations[index].phase) {
             (Mode::Serving, Phase::Current) => {
                 if !self.was_ready && exit.status == ExitStatus::Exit(EXIT_START_FAILED) {
                     self.abort_start(exit, now);
                 } else {
-                    self.restart(index, child, exit, now);
+                    self.restart(index, which, exit, now);
                 }
             }
             (Mode::Serving, Phase::Starting { .. }) => {
                 log::error!(
                     "{exit} during startup; reload failed, keeping the current configuration"
                 );
-                self.abort_generation(index, now);
+                self.abort_generation(index);
             }
-            (_, _) if is_clean => log::debug!("{exit}"),
             (Mode::Stopping { .. }, _) => log::debug!("{exit}"),
-            (_, _) => log::warn!("{exit} while draining"),
+            _ if exit.status == ExitStatus::Exit(0) => log::debug!("{exit}"),
+            _ => log::warn!("{exit} while draining"),
         }
     }
 
-    /// Nobody serves yet and a child cannot begin: neither could the next.
+    /// Ends a ktrix that has never been ready: a child cannot start, and neither could the next one.
     fn abort_start(&mut self, exit: &ChildExit, now: Instant) {
         let why = format!("cannot start: {exit}; see the error log");
         log::error!("{why}");
@@ -101,20 +91,18 @@ impl Master {
         self.stop(now);
     }
 
-    fn restart(&mut self, index: usize, child: usize, exit: &ChildExit, now: Instant) {
-        let lived = now.saturating_duration_since(exit.process.born);
+    fn restart(&mut self, index: usize, which: usize, exit: &ChildExit, now: Instant) {
         let generation = &mut self.generations[index];
-        let pause = generation.children[child].backoff.died(lived);
-        generation.children[child].end(Some(now + pause), now);
-        if pause.is_zero() {
-            log::warn!("{exit}; restarting now");
-        } else if pause < PAUSE_GRAVE {
-            log::warn!("{exit}; restarting in {}", format_duration(pause));
-        } else {
-            log::error!("{exit}; restarting in {}", format_duration(pause));
+        let child = &mut generation.children[which];
+        let pause = child.backoff.exited(now.saturating_duration_since(exit.process.forked_at));
+        child.restart_at = Some(now + pause);
+        let level = if pause < PAUSE_GRAVE { log::Level::Warn } else { log::Level::Error };
+        match pause {
+            Duration::ZERO => log::log!(level, "{exit}; restarting now"),
+            pause => log::log!(level, "{exit}; restarting in {}", format_duration(pause)),
         }
         if generation.config.workers > 1 && exit.role != Role::Keeper {
-            generation.n_failed_starts = match exit.was_serving {
+            generation.n_failed_starts = match exit.process.is_serving {
                 true => 0,
                 false => generation.n_failed_starts.saturating_add(1),
             };
@@ -123,44 +111,40 @@ impl Master {
     }
 }
 
-/// When no worker of several is left, clients wait: then the pause of the one whose turn is next
-/// is cut short. A lone worker that crashes has to bear its pauses.
+/// If none of several workers runs, clients wait; the worker with the shortest pause is then started
+/// at `latest`. A single worker keeps its pauses, because nothing protects the machine otherwise.
 fn hasten_last_worker(generation: &mut Generation, latest: Instant) {
-    let workers = || generation.children.iter().filter(|child| child.role != Role::Keeper);
-    if workers().any(|child| child.process().is_some()) {
+    let mut workers: Vec<_> =
+        generation.children.iter_mut().filter(|child| child.role != Role::Keeper).collect();
+    if workers.iter().any(|child| child.process.is_some()) {
         return;
     }
-    let next =
-        workers().filter_map(|child| Some((child.restart_at()?, child.role))).min_by_key(|n| n.0);
-    if let Some((at, role)) = next
-        && at > latest
-        && let Some(child) = generation.children.iter_mut().find(|child| child.role == role)
+    workers.retain(|child| child.restart_at.is_some());
+    if let Some(child) = workers.into_iter().min_by_key(|child| child.restart_at)
+        && child.restart_at > Some(latest)
     {
-        log::warn!("no worker is running; starting {role} early");
-        let now = child.down_since;
-        child.end(Some(latest), now);
+        log::warn!("no worker is running; starting {} early", child.role);
+        child.restart_at = Some(latest);
     }
 }
 
 impl fmt::Display for ChildExit {
+    /// `worker 3 (pid 811) exited on signal 9`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (pid {}) {}", self.role, self.process.pid, self.status)
     }
 }
 
-/// From this pause on somebody should look into it.
+/// A pause from this length on is logged as an error.
 const PAUSE_GRAVE: Duration = Duration::from_secs(1);
-/// The longest pause of the last worker, when so many in a row have died before they served: each
-/// may have been killed by somebody else, or crash as the next one will.
+/// The longest pause while no worker runs. It grows with the number of workers in a row that exited
+/// before they served: the next one is then likely to fail too.
 fn last_pause(n_failed_starts: u32) -> Duration {
     LAST_PAUSE.saturating_mul(1 << n_failed_starts.min(LAST_DOUBLINGS_MAX)).min(LAST_PAUSE_MAX)
 }
 
-/// The longest pause of the last worker, if the one that died had served.
 const LAST_PAUSE: Duration = Duration::from_millis(20);
-/// The same if many died before they served.
 const LAST_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// After so many doublings it is longer than that.
 const LAST_DOUBLINGS_MAX: u32 = 6;
 
 #[cfg(test)]
@@ -168,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_worker_is_missed_for_a_moment_and_ever_longer_if_it_cannot_start() {
+    fn last_worker_restarts_soon_and_ever_later_if_it_cannot_start() {
         let pauses_ms: Vec<_> = (0..9).map(|n| last_pause(n).as_millis()).collect();
         assert_eq!(pauses_ms, [20, 40, 80, 160, 320, 640, 1_000, 1_000, 1_000]);
         assert_eq!(last_pause(u32::MAX), LAST_PAUSE_MAX);

@@ -131,7 +131,7 @@ impl Generation {
 
     /// Whether none of its children is alive.
     pub(crate) fn is_empty(&self) -> bool {
-        self.children.iter().all(|child| child.process().is_none())
+        self.children.iter().all(|child| child.process.is_none())
     }
 
     fn claim(&self) -> Option<Rc<Claim>> {

@@ -40,7 +40,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::{Config, ErrorSink};
 use crate::log::error::Sink;
-use crate::master::child::TakeoverDue;
 use crate::master::dead_rings::DeadRings;
 use crate::master::file_watch::FileWatch;
 use crate::master::generation::{Generation, Phase};
@@ -134,7 +133,7 @@ impl Master {
         let left = left.min(SLEEP_MAX) + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let children = self.generations.iter().flat_map(|generation| &generation.children);
-        let channels = children.filter_map(|child| child.process()?.channel.as_ref());
+        let channels = children.filter_map(|child| child.process.as_ref()?.channel.as_ref());
         let fds =
             channels.map(|channel| channel.as_fd()).chain(self.signals.as_ref().map(Signals::fd));
         let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -144,16 +143,18 @@ impl Master {
 
     fn receive_messages(&mut self, now: Instant) {
         for index in 0..self.generations.len() {
-            let mut n_new = 0;
+            let mut is_new = false;
             let generation = &mut self.generations[index];
             for child in &mut generation.children {
-                let said = child.receive();
-                n_new += usize::from(said.is_ready);
-                if let (true, Some(cache)) = (said.is_scrubbed, &mut generation.cache) {
+                let messages = child.receive();
+                is_new |= messages.is_ready;
+                if messages.is_scrubbed
+                    && let Some(cache) = &mut generation.cache
+                {
                     cache.needs_scrub = ScrubNeed::None;
                 }
             }
-            if n_new > 0 && self.generations[index].is_complete() {
+            if is_new && generation.is_complete() {
                 self.complete(index, now);
             }
         }
@@ -204,13 +205,9 @@ impl Master {
             Phase::Current | Phase::Draining => None,
         });
         let living = self.generations.iter().filter(|g| g.phase != Phase::Draining);
-        let children = living.flat_map(|generation| &generation.children).flat_map(|child| {
-            let down_at = match child.takeover_due(now) {
-                TakeoverDue::At(at) => Some(at),
-                TakeoverDue::No | TakeoverDue::Yes => None,
-            };
-            [child.restart_at(), down_at]
-        });
+        let children = living
+            .flat_map(|generation| &generation.children)
+            .flat_map(|child| [child.restart_at, child.takeover_at(now).filter(|at| *at > now)]);
         let children = children.flatten().filter(|_| self.mode == Mode::Serving);
         mode.into_iter().chain(phases).chain(children).chain(self.dead_rings.next_try()).min()
     }
@@ -218,16 +215,14 @@ impl Master {
     /// Forks for every child whose time has come.
     fn spawn_due(&mut self, now: Instant) {
         for index in 0..self.generations.len() {
-            for child in 0..self.generations[index].children.len() {
-                let is_due = |at: Instant| at <= now;
-                if !self.generations[index].children[child].restart_at().is_some_and(is_due) {
-                    continue;
-                }
-                if let Err(error) = self.spawn(index, child, now) {
-                    let role = self.generations[index].children[child].role;
-                    log::error!("cannot start {role}: {error}; retrying in 1 s");
-                    let restart_at = Some(now + FORK_PAUSE);
-                    self.generations[index].children[child].end(restart_at, now);
+            for which in 0..self.generations[index].children.len() {
+                let restart_at = self.generations[index].children[which].restart_at;
+                if restart_at.is_some_and(|at| at <= now)
+                    && let Err(error) = self.spawn(index, which, now)
+                {
+                    let child = &mut self.generations[index].children[which];
+                    log::error!("cannot start {}: {error}; retrying in 1 s", child.role);
+                    child.restart_at = Some(now + FORK_PAUSE);
                 }
             }
         }
@@ -242,10 +237,10 @@ impl Master {
         let mut ready = Vec::new();
         let mut down = Vec::new();
         for child in &generation.children {
-            match (child.role, child.takeover_due(now)) {
-                (Role::Worker(number), TakeoverDue::No) => ready.push(number),
-                (Role::Worker(number), TakeoverDue::Yes) => down.push(number),
-                (Role::Worker(_), TakeoverDue::At(_)) | (Role::Keeper, _) => {}
+            match (child.role, child.takeover_at(now)) {
+                (Role::Worker(number), None) => ready.push(number),
+                (Role::Worker(number), Some(at)) if at <= now => down.push(number),
+                (Role::Worker(_), Some(_)) | (Role::Keeper, _) => {}
             }
         }
         for (to, message) in generation.takeovers.update(&ready, &down) {

@@ -50,7 +50,7 @@ impl Master {
         let listening = self.listeners.ensure(&config.listen, config.workers);
         let prepared = listening.map_err(|error| error.to_string()).and_then(|()| {
             let number = self.generations.last().map_or(1, |last| last.number + 1);
-            let keeper_seat = self.seats.take().ok_or("no process slot is free")?;
+            let keeper_seat = self.take_seat().map_err(|error| error.to_string())?;
             let others = &self.generations;
             Generation::prepare(config, number, keeper_seat, others, &self.tables, now).map_err(
                 |error| {
@@ -126,14 +126,14 @@ impl Master {
     }
 
     /// The new generation cannot be completed: it ends, and the old one goes on.
-    pub(super) fn abort_generation(&mut self, index: usize, _now: Instant) {
+    pub(super) fn abort_generation(&mut self, index: usize) {
         let generation = &mut self.generations[index];
         generation.phase = Phase::Draining;
         if let Some(cache) = &generation.cache {
             cache.shared.withdraw();
         }
         for child in &mut generation.children {
-            child.stop_restarting();
+            child.restart_at = None;
             child.signal(Signal::SIGKILL);
         }
         if let Some(mark) = generation.mark.take() {
@@ -151,7 +151,7 @@ impl Master {
                 "reload failed: the new workers were not ready within {} s; keeping the current configuration",
                 STARTING_MAX.as_secs()
             );
-            self.abort_generation(index, now);
+            self.abort_generation(index);
         }
     }
 
@@ -168,7 +168,7 @@ impl Generation {
         }
         self.phase = Phase::Draining;
         for child in &mut self.children {
-            child.stop_restarting();
+            child.restart_at = None;
             child.send(ControlMessage::Drain);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::master::Master;
-use crate::master::child::{ChildState, Process};
+use crate::master::child::Process;
 use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::sys::privileges::{self, Account};
 use crate::sys::{process, socket};
@@ -18,17 +18,17 @@ use crate::{keeper, worker};
 pub(super) const EXIT_START_FAILED: i32 = 71;
 
 impl Master {
-    /// Forks the child of this child of this generation (indexes).
+    /// Forks a child that is down.
     ///
     /// # Errors
-    /// When no process or descriptor can be had, or no seat is free.
+    /// When the kernel has no process or descriptor left, or no process slot is free.
     pub(super) fn spawn(
         &mut self,
         generation: usize,
-        child: usize,
+        which: usize,
         now: Instant,
     ) -> io::Result<()> {
-        let role = self.generations[generation].children[child].role;
+        let role = self.generations[generation].children[which].role;
         let seat = match role {
             Role::Keeper => self.generations[generation].keeper_seat,
             Role::Worker(_) => self.take_seat()?,
@@ -40,12 +40,13 @@ impl Master {
                 let (inherited, account) = self.hand_over(generation, role, seat, theirs);
                 run_child(inherited, account.as_ref(), self.is_detached)
             })?;
-            Ok(Process { pid, seat, born: now, channel: ours })
+            Ok(Process { pid, seat, forked_at: now, channel: ours, is_serving: false })
         });
         match forked {
             Ok(process) => {
                 log::debug!("started {role}: pid {}, process slot {seat}", process.pid);
-                self.generations[generation].children[child].state = ChildState::Starting(process);
+                let child = &mut self.generations[generation].children[which];
+                (child.process, child.restart_at) = (Some(process), None);
                 Ok(())
             }
             Err(error) => {
@@ -57,7 +58,7 @@ impl Master {
         }
     }
 
-    fn take_seat(&mut self) -> io::Result<usize> {
+    pub(super) fn take_seat(&mut self) -> io::Result<usize> {
         self.seats
             .take()
             .or_else(|| self.dead_rings.discard_oldest())

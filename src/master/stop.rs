@@ -45,7 +45,7 @@ impl Master {
     fn signal_all(&mut self, signal: Signal) {
         for generation in &mut self.generations {
             for child in &mut generation.children {
-                child.stop_restarting();
+                child.restart_at = None;
                 child.signal(signal);
             }
         }
