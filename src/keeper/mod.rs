@@ -60,6 +60,7 @@ impl Keeper<'_> {
                 Pace::Idle => TICK,
             });
             crate::log::error::tick();
+            self.resolver.publish(&self.inherited.servers);
             // A wake that cannot be taken back is looked at again at the next tick.
             let _ = self.inherited.wakes.drain(self.inherited.seat);
             loop {
@@ -78,19 +79,14 @@ impl Keeper<'_> {
         }
     }
 
-    fn wait(&mut self, timeout: Duration) {
+    fn wait(&self, timeout: Duration) {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let fixed =
-            [Some(self.inherited.channel.as_fd()), self.inherited.wakes.fd(self.inherited.seat)];
-        let mut polled: Vec<_> =
-            self.resolver.fd().into_iter().chain(fixed.into_iter().flatten()).map(watch).collect();
-        let has_event = self.resolver.fd().is_some();
-        let is_awake = poll(&mut polled, timeout).is_ok();
-        let is_readable = polled.first().and_then(PollFd::any) == Some(true);
-        if is_awake && has_event && is_readable {
-            self.resolver.publish(&self.inherited.servers);
-        }
+        let wake = self.inherited.wakes.fd(self.inherited.seat);
+        let fds = [Some(self.inherited.channel.as_fd()), wake, self.resolver.fd()];
+        let fds = fds.into_iter().flatten();
+        let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // The loop looks at everything, whatever is readable.
+        let _ = poll(&mut polled, timeout);
     }
 }
 

@@ -1,30 +1,29 @@
-//! Names of servers, turned into addresses, again and again.
+//! Resolves the names of servers again and again, and writes their addresses to the shared table.
 //!
-//! getaddrinfo(3) may block for many seconds, so it runs in a thread of its own: the one thread
-//! besides the first that any process of ktrix has. Answers come back over a channel, and a byte
-//! on a pipe wakes the keeper's loop. A name that cannot be resolved keeps its last good answer.
+//! getaddrinfo(3) may block for many seconds, so it runs in a thread, the only second thread in any
+//! process of ktrix. Answers come back over a channel; a byte on a pipe wakes the keeper's loop. A
+//! name that cannot be resolved keeps its last addresses.
 
-use std::fmt;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, ServerAddress, ServerConfig};
+use crate::config::Config;
+use crate::config::ServerAddress;
+use crate::config::ServerConfig;
+use crate::shared::servers::N_ADDRESSES_MAX;
 use crate::shared::servers::ServerTable;
 use crate::upstream::ids::Server;
 
 /// A server that is configured by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
-    /// Which server it is.
-    pub(crate) server: Server,
-    /// The host.
-    pub(crate) host: String,
-    /// The port.
-    pub(crate) port: u16,
+    server: Server,
+    host: String,
+    port: u16,
 }
 
 /// Every server of the configuration that is a name.
@@ -38,13 +37,9 @@ pub(crate) fn names_in(config: &Config) -> Vec<Name> {
     config.servers().filter_map(name).collect()
 }
 
-/// How a name is resolved: getaddrinfo(3), or a stand-in in tests.
+/// getaddrinfo(3), or its replacement in tests.
 pub(crate) type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
-/// getaddrinfo(3): /etc/hosts, DNS and whatever else this machine knows names by.
-///
-/// # Errors
-/// When the name is unknown, or nobody could be asked.
 pub(crate) fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     if addresses.is_empty() {
@@ -53,123 +48,94 @@ pub(crate) fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> 
     Ok(addresses)
 }
 
-/// The names of a generation and what is known of them.
 pub(crate) struct Resolver {
-    known: Vec<(Name, LastAnswer)>,
+    /// Each name, and whether its last resolution failed.
+    names: Vec<(Name, bool)>,
     answers: Receiver<Answer>,
     pipe: PipeReader,
 }
 
-/// How a name fared the last time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LastAnswer {
-    None,
-    Good,
-    Failed,
-}
-
-/// An answer of the thread: which name, and its addresses.
+/// The index of a name, and its addresses.
 type Answer = (usize, io::Result<Vec<SocketAddr>>);
 
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").field("known", &self.known).finish_non_exhaustive()
-    }
-}
-
 impl Resolver {
-    /// Starts to resolve; no thread is made if there is nothing to resolve.
+    /// Starts the thread, if there are names.
     ///
     /// # Errors
-    /// When no thread or pipe can be had.
+    /// When the kernel has no thread or descriptor left.
     pub(crate) fn start(names: Vec<Name>, resolve: Resolve) -> io::Result<Self> {
         let (sender, answers) = channel();
         let (pipe, writer) = io::pipe()?;
         if !names.is_empty() {
-            let asked: Vec<_> = names.iter().map(|n| (n.host.clone(), n.port)).collect();
+            let names = names.clone();
             thread::Builder::new()
                 .name("ktrix-names".to_owned())
-                .spawn(move || resolve_forever(&asked, resolve, &sender, writer))?;
+                .spawn(move || resolve_forever(&names, resolve, &sender, writer))?;
         }
-        let known = names.into_iter().map(|name| (name, LastAnswer::None)).collect();
-        Ok(Self { known, answers, pipe })
+        Ok(Self { names: names.into_iter().map(|name| (name, false)).collect(), answers, pipe })
     }
 
-    /// What is readable when there are answers; `None` if there never will be any.
+    /// Readable when there are answers; `None` without names.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        (!self.known.is_empty()).then(|| self.pipe.as_fd())
+        (!self.names.is_empty()).then(|| self.pipe.as_fd())
     }
 
-    /// Takes the answers that have come, and publishes those that say something new. To be called
-    /// when the pipe is readable.
+    /// Writes the new answers to the table of servers.
     pub(crate) fn publish(&mut self, table: &ServerTable) {
-        // One byte is one answer or more; the rest of the bytes find the channel empty.
-        let mut buf = [0; 64];
-        let _ = self.pipe.read(&mut buf);
-        loop {
-            match self.answers.try_recv() {
-                Ok((which, answer)) => self.apply(which, answer, table),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
-            }
+        while let Ok((which, answer)) = self.answers.try_recv() {
+            // The thread writes one byte after each answer, so this read does not wait for long.
+            let _ = self.pipe.read(&mut [0]);
+            self.apply(which, answer, table);
         }
     }
 
     fn apply(&mut self, which: usize, answer: io::Result<Vec<SocketAddr>>, table: &ServerTable) {
-        let Some((name, last)) = self.known.get_mut(which) else { return };
+        let Some((name, has_failed)) = self.names.get_mut(which) else { return };
         let mut current = Vec::new();
         let is_known = table.addresses(name.server, &mut current) != 0;
+        let had_failed = std::mem::replace(has_failed, answer.is_err());
         match answer {
             Ok(addresses) => {
-                if *last == LastAnswer::Failed {
+                if had_failed {
                     log::info!("resolved \"{}\" again", name.host);
                 }
-                *last = LastAnswer::Good;
                 if !is_known || !is_same_set(&current, &addresses) {
                     table.publish_addresses(name.server, &addresses);
                 }
             }
+            Err(_) if had_failed => {}
             Err(error) => {
-                if *last != LastAnswer::Failed {
-                    let rest = if is_known {
-                        "using its last known addresses"
-                    } else {
-                        "requests for it wait or fail"
-                    };
-                    log::warn!("cannot resolve \"{}\": {error}; {rest}", name.host);
-                }
-                *last = LastAnswer::Failed;
+                let rest = match is_known {
+                    true => "using its last known addresses",
+                    false => "requests for it wait or fail",
+                };
+                log::warn!("cannot resolve \"{}\": {error}; {rest}", name.host);
             }
         }
     }
 }
 
-/// Resolvers rotate the order of addresses; that alone is no news.
+/// Compares without the order, which resolvers rotate.
 fn is_same_set(old: &[SocketAddr], new: &[SocketAddr]) -> bool {
-    let mut new =
-        new.get(..new.len().min(crate::shared::servers::N_ADDRESSES_MAX)).unwrap_or(new).to_vec();
-    let mut old = old.to_vec();
+    let mut new = new.iter().take(N_ADDRESSES_MAX).collect::<Vec<_>>();
+    let mut old = old.iter().collect::<Vec<_>>();
     old.sort_unstable();
     new.sort_unstable();
     old == new
 }
 
-/// The thread: asks for every name when its time has come, until nobody listens any more.
+/// The thread: resolves each name when it is due, until the keeper drops the channel.
 fn resolve_forever(
-    names: &[(String, u16)],
+    names: &[Name],
     resolve: Resolve,
     answers: &Sender<Answer>,
     mut pipe: PipeWriter,
 ) {
     let start = Instant::now();
-    let mut schedules: Vec<_> =
-        names.iter().map(|_| Schedule { at: start, n_failures: 0 }).collect();
-    loop {
-        let Some(which) = (0..schedules.len()).min_by_key(|&which| schedules[which].at) else {
-            return;
-        };
+    let mut schedules = vec![Schedule { at: start, n_failures: 0 }; names.len()];
+    while let Some(which) = (0..names.len()).min_by_key(|&which| schedules[which].at) {
         thread::sleep(schedules[which].at.saturating_duration_since(Instant::now()));
-        let (host, port) = &names[which];
-        let answer = resolve(host, *port);
+        let answer = resolve(&names[which].host, names[which].port);
         schedules[which].next(answer.is_ok(), Instant::now());
         if answers.send((which, answer)).is_err() || pipe.write_all(b"!").is_err() {
             return;
@@ -177,7 +143,7 @@ fn resolve_forever(
     }
 }
 
-/// When a name is asked for again.
+/// When a name is resolved again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     at: Instant,
@@ -185,7 +151,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// After a success in half a minute; after failures sooner, but ever later up to that.
+    /// The pause after a failure doubles up to the pause after a success.
     fn next(&mut self, is_good: bool, now: Instant) {
         self.n_failures = if is_good { 0 } else { self.n_failures.saturating_add(1) };
         let pause = match self.n_failures {
@@ -196,9 +162,7 @@ impl Schedule {
     }
 }
 
-/// A name is resolved again after this.
 const PAUSE: Duration = Duration::from_secs(30);
-/// The same after the first failure.
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -226,20 +190,21 @@ mod tests {
         let table = ServerTable::create([2]).unwrap();
         let mut resolver =
             Resolver::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
-        while resolver.known.iter().any(|(_, last)| *last == LastAnswer::None) {
-            resolver.publish(&table);
-        }
         let mut out = Vec::new();
+        while !resolver.names[0].1 || table.addresses(server(1), &mut out) == 0 {
+            resolver.publish(&table);
+            thread::yield_now();
+        }
         assert_eq!(table.addresses(server(0), &mut out), 0);
         assert_eq!(table.addresses(server(1), &mut out), 1);
         assert_eq!(out, [SocketAddr::from(([10, 0, 0, 1], 80))]);
     }
 
     #[test]
-    fn a_failure_keeps_the_last_good_answer_and_rotation_is_no_news() {
+    fn failure_and_rotation_keep_the_published_addresses() {
         let table = ServerTable::create([1]).unwrap();
         let mut resolver = Resolver::start(Vec::new(), stand_in).unwrap();
-        resolver.known.push((name(0, "x"), LastAnswer::None));
+        resolver.names.push((name(0, "x"), false));
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));
         resolver.apply(0, Ok(vec![a, b]), &table);
         resolver.apply(0, Ok(vec![b, a]), &table);
@@ -251,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_asked_about_sooner_but_ever_later() {
+    fn pause_after_failures_doubles_up_to_the_pause_after_a_success() {
         let now = Instant::now();
         let mut schedule = Schedule { at: now, n_failures: 0 };
         let mut pause_s = |is_good| {
@@ -264,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_resolve_makes_no_pipe() {
+    fn resolver_without_names_has_nothing_to_wait_for() {
         assert!(Resolver::start(Vec::new(), stand_in).unwrap().fd().is_none());
     }
 }
