@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::cache::index::table;
 use crate::cache::purge;
 use crate::config::{Config, ErrorSink};
+use crate::log::error::{self, Sink};
 use crate::sys::privileges::Account;
 
 /// Makes the log files that the configuration names, so that children can open them.
@@ -44,6 +45,20 @@ fn make_log(path: &Path, account: Option<&Account>) -> io::Result<()> {
     match account {
         Some(account) if found.is_file() && found.uid() == 0 && !is_link => account.own_file(&file),
         _ => Ok(()),
+    }
+}
+
+/// Opens the error log of the configuration. If it cannot be opened, lines go on to where they went
+/// before.
+pub(crate) fn open_error_log(config: &Config, is_detached: bool, who: &str) {
+    let sink = match &config.log.error {
+        ErrorSink::File(path) => Sink::File(path.clone()),
+        // A daemon has no stderr.
+        ErrorSink::Auto | ErrorSink::Stderr if !is_detached => Sink::Stderr,
+        ErrorSink::Auto | ErrorSink::Stderr | ErrorSink::Syslog => Sink::syslog(),
+    };
+    if let Err(error) = error::init(&sink, config.log.level, who) {
+        log::warn!("cannot open the error log: {error}");
     }
 }
 

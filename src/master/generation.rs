@@ -8,6 +8,7 @@
 //! The first one is current from its start. Only the current one has its dead replaced.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -134,6 +135,14 @@ impl Generation {
         self.children.iter().all(|child| child.process.is_none())
     }
 
+    fn addresses_of(&self, name: &ServerAddress) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        if let Some((server, _)) = self.config.servers().find(|(_, it)| it.address == *name) {
+            self.servers.addresses(server, &mut addresses);
+        }
+        addresses
+    }
+
     fn claim(&self) -> Option<Rc<Claim>> {
         self.cache.as_ref().map(|cache| Rc::clone(&cache.claim))
     }
@@ -192,34 +201,23 @@ fn account_of(config: &Config) -> io::Result<Option<Account>> {
     Ok(None)
 }
 
-/// The servers' table: addresses that are written in the configuration are there from the start,
-/// and what a name was last resolved to is taken over from the previous generation.
+/// The table of servers. Configured addresses are in it from the start; a name has the addresses
+/// that it had in the previous generation.
 fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<ServerTable> {
     let table = ServerTable::create(config.upstreams.iter().map(|it| it.servers.len()))?;
-    let mut known = Vec::new();
     for (server, wanted) in config.servers() {
-        match &wanted.address {
-            ServerAddress::Ip(address) => table.publish_addresses(server, &[*address]),
-            ServerAddress::Unix(_) => {}
-            ServerAddress::Name { .. } => {
-                if let Some(previous) = previous
-                    && previous.known_addresses(&wanted.address, &mut known)
-                {
-                    table.publish_addresses(server, &known);
-                }
+        let addresses = match &wanted.address {
+            ServerAddress::Ip(address) => vec![*address],
+            ServerAddress::Unix(_) => Vec::new(),
+            name @ ServerAddress::Name { .. } => {
+                previous.map(|previous| previous.addresses_of(name)).unwrap_or_default()
             }
+        };
+        if !addresses.is_empty() {
+            table.publish_addresses(server, &addresses);
         }
     }
     Ok(table)
-}
-
-impl Generation {
-    fn known_addresses(&self, name: &ServerAddress, out: &mut Vec<std::net::SocketAddr>) -> bool {
-        match self.config.servers().find(|(_, server)| server.address == *name) {
-            Some((server, _)) => self.servers.addresses(server, out) != 0,
-            None => false,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -38,8 +38,6 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::config::{Config, ErrorSink};
-use crate::log::error::Sink;
 use crate::master::dead_rings::DeadRings;
 use crate::master::file_watch::FileWatch;
 use crate::master::generation::{Generation, Phase};
@@ -276,15 +274,6 @@ impl Master {
             Ok(()) => log::info!("log files reopened"),
             Err(error) => log::error!("cannot reopen the error log: {error}"),
         }
-    }
-}
-
-/// Where the error log goes: a daemon that is detached has no stderr any more.
-fn error_sink(config: &Config, is_detached: bool) -> Sink {
-    match &config.log.error {
-        ErrorSink::File(path) => Sink::File(path.clone()),
-        ErrorSink::Auto | ErrorSink::Stderr if !is_detached => Sink::Stderr,
-        ErrorSink::Auto | ErrorSink::Stderr | ErrorSink::Syslog => Sink::syslog(),
     }
 }
 

@@ -6,13 +6,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs2::FileExt;
 use nix::unistd::Pid;
 use thiserror::Error;
+
+use crate::sys::file::is_at;
 
 /// A locked pid file that names this process.
 #[derive(Debug)]
@@ -74,24 +76,20 @@ impl PidFile {
                 Err(source) => return Err(failed("lock", path, source)),
             }
             // A master that stops removes its file: then the lock is on a file without a name.
-            if is_still_at(&file, path) {
+            if is_at(&file, path) {
                 let pid_file = Self { path: path.to_owned(), file };
-                pid_file.write(std::process::id())?;
+                pid_file.write_pid()?;
                 return Ok(pid_file);
             }
         }
     }
 
-    /// Writes this process's pid again, after it became another by detaching.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub(crate) fn write(&self, pid: u32) -> Result<(), PidFileError> {
+    fn write_pid(&self) -> Result<(), PidFileError> {
         let mut file = &self.file;
         let written = file
             .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(format!("{pid}\n").as_bytes()));
+            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
         written.map_err(|source| failed("write", &self.path, source))
     }
 
@@ -103,7 +101,7 @@ impl PidFile {
     pub(crate) fn restore(&mut self) -> Result<bool, PidFileError> {
         let is_dir = |dir: &Path| dir.as_os_str().is_empty() || dir.is_dir();
         let has_dir = self.path.parent().is_some_and(is_dir);
-        if is_still_at(&self.file, &self.path) || !has_dir {
+        if is_at(&self.file, &self.path) || !has_dir {
             return Ok(false);
         }
         *self = Self::lock(&self.path)?;
@@ -117,7 +115,7 @@ impl PidFile {
 
     /// Removes the file, if it still is ours, then lets go of the lock: the end of a clean stop.
     pub(crate) fn remove(self) {
-        if is_still_at(&self.file, &self.path) {
+        if is_at(&self.file, &self.path) {
             // A file that stays does no harm: the lock is what counts.
             let _ = fs::remove_file(&self.path);
         }
@@ -176,13 +174,6 @@ fn pid_in(file: &File) -> i32 {
 
 /// More digits than any pid has.
 const PID_BYTES_MAX: u64 = 16;
-
-fn is_still_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-        _ => false,
-    }
-}
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> PidFileError {
     PidFileError::Io { what, path: path.to_owned(), source }

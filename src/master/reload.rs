@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::master::configuration;
 use crate::master::generation::{CacheFiles, Generation, Phase};
-use crate::master::{Master, Reload, spawn};
+use crate::master::{Master, Reload, files};
 use crate::worker::message::ControlMessage;
 
 impl Master {
@@ -120,7 +120,7 @@ impl Master {
         generation.mark = None;
         let config = std::rc::Rc::clone(&generation.config);
         self.listeners.keep_only(&config.listen);
-        spawn::open_error_log(&config, self.is_detached, "master");
+        files::open_error_log(&config, self.is_detached, "master");
         log::info!("configuration reloaded, {} workers running", config.workers);
         self.update_takeovers(now);
     }

@@ -5,10 +5,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::config::Config;
-use crate::master::Master;
 use crate::master::child::Process;
 use crate::master::signals::IGNORED_BY_CHILDREN;
+use crate::master::{Master, files};
 use crate::sys::privileges::{self, Account};
 use crate::sys::{process, socket};
 use crate::worker::inherited::{Inherited, Role, ScrubNeed};
@@ -108,7 +107,7 @@ impl Master {
 fn run_child(inherited: Inherited, account: Option<&Account>, is_detached: bool) -> i32 {
     let role = inherited.role;
     name_process(role);
-    open_error_log(&inherited.config, is_detached, &role.to_string());
+    files::open_error_log(&inherited.config, is_detached, &role.to_string());
     // A daemon has no stderr, so the default hook would lose this. It reads "worker 3 panicked at".
     std::panic::set_hook(Box::new(move |panic| log::error!("{role} {panic}")));
     if let Err(error) = prepare_child(&inherited, account) {
@@ -137,14 +136,5 @@ fn name_process(role: Role) {
     match role {
         Role::Worker(number) => process::set_name(&format!("ktrix-worker-{number}")),
         Role::Keeper => process::set_name("ktrix-keeper"),
-    }
-}
-
-/// Opens the error log as the configuration has it. A log that cannot be opened stops nobody: what
-/// would be said there is said where it was said so far.
-pub(super) fn open_error_log(config: &Config, is_detached: bool, who: &str) {
-    let sink = super::error_sink(config, is_detached);
-    if let Err(error) = crate::log::error::init(&sink, config.log.level, who) {
-        log::warn!("cannot open the error log: {error}");
     }
 }

@@ -16,7 +16,7 @@ use crate::master::pidfile::{PidFile, PidFileError};
 use crate::master::process_slots::Seats;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::Signals;
-use crate::master::{Master, Mode, Reload, spawn};
+use crate::master::{Master, Mode, Reload, files};
 use crate::sys::daemonize::ReadyPipe;
 use crate::sys::privileges;
 
@@ -78,7 +78,7 @@ impl Master {
         let now = Instant::now();
         // Signals first: one that comes while ktrix starts is acted on as soon as it runs.
         let signals = Signals::new()?;
-        spawn::open_error_log(&config, is_detached, "master");
+        files::open_error_log(&config, is_detached, "master");
         let pid_file = config.pid.as_deref().map(PidFile::lock).transpose()?;
         if let Err(error) = privileges::raise_open_files() {
             log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");
