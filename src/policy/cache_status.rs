@@ -1,35 +1,35 @@
-//! What the cache did with a request, for the client (Cache-Status, RFC 9211) and for the log.
+//! What the cache did with a request, for clients (Cache-Status, RFC 9211) and for the access log.
 
 use crate::http::status::Status;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 
-/// One member of a Cache-Status field: what ktrix did (RFC 9211 section 2).
+/// The member of ktrix in a Cache-Status field (RFC 9211 section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheStatus<'a> {
-    /// Whether the answer came from the cache or why it did not (sections 2.1 and 2.2).
+    /// Whether the answer came from the cache, or why it did not (sections 2.1 and 2.2).
     pub way: Way,
     /// The status that the origin answered with (section 2.3); see [`Self::sent_as`].
     pub fwd_status: Option<Status>,
     /// The response was stored (section 2.5).
     pub stored: bool,
-    /// The request waited for the fetch of another one (section 2.6).
+    /// The request waited for the fetch of another request (section 2.6).
     pub collapsed: bool,
-    /// Seconds of freshness left, negative when stale (section 2.4).
+    /// Seconds of freshness left, negative if stale (section 2.4).
     pub ttl_s: Option<i64>,
-    /// The key text (section 2.7). Left out when it holds what a string cannot.
+    /// The key text (section 2.7). It is left out if it has a byte that a string cannot have.
     pub key: Option<&'a [u8]>,
     /// A word of detail (section 2.8); must be a token.
     pub detail: Option<&'a str>,
-    /// What of all this is told.
+    /// Which of these parameters are sent.
     pub report: Report,
 }
 
-/// What clients are told in Cache-Status. Whether it was a hit, or why it was none, is told in any
-/// case that anything is.
+/// The parameters of Cache-Status that clients get. If they get the field at all, it has `hit` or
+/// `fwd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Whether there is such a field at all.
+    /// Whether answers have the field.
     pub is_on: bool,
     /// `fwd-status`.
     pub fwd_status: bool,
@@ -52,28 +52,28 @@ impl Default for Report {
 }
 
 impl Report {
-    /// A report with all of its parts, or none.
-    pub const fn with_all(is_told: bool) -> Self {
+    /// A report with all parameters, or with none.
+    pub const fn with_all(is_sent: bool) -> Self {
         Self {
             is_on: true,
-            fwd_status: is_told,
-            stored: is_told,
-            collapsed: is_told,
-            ttl: is_told,
-            key: is_told,
-            detail: is_told,
+            fwd_status: is_sent,
+            stored: is_sent,
+            collapsed: is_sent,
+            ttl: is_sent,
+            key: is_sent,
+            detail: is_sent,
         }
     }
 }
 
-/// Where an answer came from. RFC 9211 allows one of the two, never both.
+/// Where an answer came from. RFC 9211 allows `hit` or `fwd`, never both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Answered from the cache, without the origin's help.
+    /// The cache, without the origin.
     Hit,
-    /// The request went to the origin, for this reason.
+    /// The origin, for this reason.
     Fwd(Fwd),
-    /// Neither: ktrix answered by itself.
+    /// Neither: ktrix made the answer.
     Own,
 }
 
@@ -83,12 +83,12 @@ impl<'a> CacheStatus<'a> {
         Self { ttl_s: Some(ttl_s), ..Self::of(Way::Hit) }
     }
 
-    /// An answer for which the origin was asked.
+    /// An answer from the origin.
     pub const fn forward(fwd: Fwd) -> Self {
         Self::of(Way::Fwd(fwd))
     }
 
-    /// An answer of our own, for which nobody was asked.
+    /// A synthetic answer.
     pub const fn own() -> Self {
         Self::of(Way::Own)
     }
@@ -98,20 +98,20 @@ impl<'a> CacheStatus<'a> {
         Self { detail: Some(reason.word()), ..Self::of(Way::Fwd(reason.fwd())) }
     }
 
-    /// As it is told with an answer of this status: what the origin answered with is told where it
-    /// is another, for by RFC 9211 section 2.3 it is taken to be the one sent otherwise.
+    /// The same for an answer of this status: without `fwd-status` if the origin's status is the
+    /// same, which RFC 9211 section 2.3 has as the default.
     pub fn sent_as(self, sent: Status) -> Self {
         Self { fwd_status: self.fwd_status.filter(|status| *status != sent), ..self }
     }
 
-    /// As it is told by this report.
-    pub const fn told_by(self, report: Report) -> Self {
+    /// The same with this report.
+    pub const fn with_report(self, report: Report) -> Self {
         Self { report, ..self }
     }
 
     /// Appends the member to `out`, as in `ktrix; hit; ttl=30`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let told = self.report;
+        let report = self.report;
         out.extend_from_slice(CACHE_NAME.as_bytes());
         match self.way {
             Way::Hit => out.extend_from_slice(b"; hit"),
@@ -119,21 +119,21 @@ impl<'a> CacheStatus<'a> {
             Way::Own => {}
         }
         let mut digits = itoa::Buffer::new();
-        if let Some(status) = self.fwd_status.filter(|_| told.fwd_status) {
+        if let Some(status) = self.fwd_status.filter(|_| report.fwd_status) {
             parameter("fwd-status", digits.format(status.0).as_bytes(), out);
         }
-        if self.stored && told.stored {
+        if self.stored && report.stored {
             out.extend_from_slice(b"; stored");
         }
-        if self.collapsed && told.collapsed {
+        if self.collapsed && report.collapsed {
             out.extend_from_slice(b"; collapsed");
         }
-        if let Some(ttl_s) = self.ttl_s.filter(|_| told.ttl) {
+        if let Some(ttl_s) = self.ttl_s.filter(|_| report.ttl) {
             let ttl_s = ttl_s.clamp(-INTEGER_MAX, INTEGER_MAX);
             parameter("ttl", digits.format(ttl_s).as_bytes(), out);
         }
         let is_string = |key: &&[u8]| key.iter().all(|b| (0x20..=0x7e).contains(b));
-        if let Some(key) = self.key.filter(is_string).filter(|_| told.key) {
+        if let Some(key) = self.key.filter(is_string).filter(|_| report.key) {
             out.extend_from_slice(b"; key=\"");
             for &byte in key {
                 if byte == b'"' || byte == b'\\' {
@@ -143,7 +143,7 @@ impl<'a> CacheStatus<'a> {
             }
             out.push(b'"');
         }
-        if let Some(detail) = self.detail.filter(|_| told.detail) {
+        if let Some(detail) = self.detail.filter(|_| report.detail) {
             parameter("detail", detail.as_bytes(), out);
         }
     }
@@ -162,28 +162,28 @@ impl<'a> CacheStatus<'a> {
     }
 }
 
-/// What the access log says about the cache's part in an answer.
+/// What the cache did with a request, for the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheVerdict {
-    /// The cache was not asked: the answer is ktrix's own.
-    Unasked,
-    /// Answered from the cache, fresh.
+    /// The cache was not looked up: the answer is synthetic.
+    NotLookedUp,
+    /// The cache answered, with a fresh response.
     Hit,
-    /// Answered from a fetch, nothing usable was stored.
+    /// A fetch answered, as nothing usable was stored.
     Miss,
-    /// Answered from the cache though stale.
+    /// The cache answered, with a stale response.
     Stale,
-    /// Answered from the cache after the origin confirmed it with 304.
+    /// The cache answered, after the origin had confirmed the response with 304.
     Revalidated,
-    /// Went round the cache.
+    /// The request or the response went round the cache.
     Pass(PassReason),
 }
 
 impl CacheVerdict {
-    /// The word used in logs, counters and the manual.
+    /// The word in logs, metrics and the manual.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Unasked => "-",
+            Self::NotLookedUp => "-",
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Stale => "stale",
@@ -192,7 +192,7 @@ impl CacheVerdict {
         }
     }
 
-    /// The word for why, `-` where there is nothing to explain.
+    /// The word of the reason, `-` if there is none.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Pass(reason) => reason.word(),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_reads_as_the_rfc_has_it() {
+    fn a_member_has_the_form_of_rfc_9211() {
         assert_eq!(text(CacheStatus::hit(30)), "ktrix; hit; ttl=30");
         assert_eq!(text(CacheStatus::hit(-7)), "ktrix; hit; ttl=-7");
         assert_eq!(text(CacheStatus::hit(i64::MAX)), "ktrix; hit; ttl=999999999999999");
@@ -253,8 +253,8 @@ mod tests {
     fn a_key_is_a_string_or_left_out() {
         let with = |key| {
             let status = CacheStatus { key: Some(key), ..CacheStatus::forward(Fwd::Miss) };
-            assert_eq!(text(status), "ktrix; fwd=miss", "it is told only if wanted");
-            text(status.told_by(Report::with_all(true)))
+            assert_eq!(text(status), "ktrix; fwd=miss", "the default report has no key");
+            text(status.with_report(Report::with_all(true)))
         };
         assert_eq!(with(b"GET http://h/\"\\"), r#"ktrix; fwd=miss; key="GET http://h/\"\\""#);
         assert_eq!(with(b"GET http://h/\nfoo"), "ktrix; fwd=miss");
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_is_left_out() {
+    fn the_report_leaves_parameters_out() {
         let status = CacheStatus {
             fwd_status: Some(Status(304)),
             stored: true,
@@ -273,9 +273,9 @@ mod tests {
             ..CacheStatus::forward(Fwd::Stale)
         };
         let none = Report::with_all(false);
-        assert_eq!(text(status.told_by(none)), "ktrix; fwd=stale");
+        assert_eq!(text(status.with_report(none)), "ktrix; fwd=stale");
         let some = Report { collapsed: true, key: true, ..none };
-        assert_eq!(text(status.told_by(some)), "ktrix; fwd=stale; collapsed; key=\"k\"");
+        assert_eq!(text(status.with_report(some)), "ktrix; fwd=stale; collapsed; key=\"k\"");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! What is done with a request, from what is asked and what the cache has: the one decision that
-//! an exchange follows and that `ktrix explain` tells.
+//! The decision about a request, from the request and what the cache has. An exchange follows it,
+//! and `ktrix explain` shows it.
 //!
 //! ```text
 //! synthetic_answer ─ some ─▶ answered by ktrix itself
 //!     │ none
 //! route ─▶ may_look_up ─ no ─▶ pass
 //!     │ yes
-//! course ─▶ answer │ 504 │ pass │ fill
+//! decide ─▶ answer │ 504 │ pass │ fill
 //! ```
 
 use crate::http::forward;
@@ -22,31 +22,30 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::reuse;
 use crate::policy::rfc9111::rules::Rules;
 
-/// An answer of ktrix's own, whatever the configuration says.
+/// An answer that ktrix makes without an origin, whatever the configuration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyntheticAnswer {
     /// Its status.
     pub status: Status,
-    /// What it says.
+    /// The sentence in its body.
     pub text: &'static str,
 }
 
 /// The answer to a request that goes nowhere: OPTIONS at its last hop (RFC 9110 section 7.6.2),
 /// and the methods that are not offered.
 pub fn synthetic_answer(request: &RequestHead) -> Option<SyntheticAnswer> {
-    let own = |status, text| Some(SyntheticAnswer { status: Status(status), text });
+    let answer = |status, text| Some(SyntheticAnswer { status: Status(status), text });
     match request.method {
         Method::Options if forward::max_forwards(request) == Some(0) => {
-            own(200, "this is as far as the request goes")
+            answer(200, "this is as far as the request goes")
         }
-        Method::Connect => own(501, "this method is not offered here"),
-        Method::Trace => own(405, "this method is not offered here"),
+        Method::Connect => answer(501, "this method is not offered here"),
+        Method::Trace => answer(405, "this method is not offered here"),
         _ => None,
     }
 }
 
-/// Whether a request may be answered from the cache at all: as HTTP has it, and as the operator
-/// does.
+/// Whether a request may be answered from the cache at all, by HTTP and by the rules of its route.
 ///
 /// # Errors
 ///
@@ -69,27 +68,27 @@ pub enum Cached<'a> {
     Stored(&'a Lifetimes),
 }
 
-/// What is to be done.
+/// What an exchange does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Answer with what is stored.
+    /// Answer with the stored response.
     Answer {
         /// Fresh or stale.
         verdict: CacheVerdict,
         /// Freshness left in seconds, negative when stale.
         ttl_s: i64,
-        /// Validate it behind the answer (RFC 5861 section 3).
+        /// Validate it after the answer (RFC 5861 section 3).
         refreshes: bool,
     },
-    /// Answer 504: the client wants no forwarding (RFC 9111 section 5.2.1.7).
+    /// Answer 504: the request says `only-if-cached` (RFC 9111 section 5.2.1.7).
     NotCached,
-    /// Ask the origin for this client alone.
+    /// Forward the request, and store nothing.
     Pass(PassReason),
-    /// Ask the origin, store what it says, and answer with that.
+    /// Fetch the response, store it, and answer with it.
     Fill {
         /// Why.
         fwd: Fwd,
-        /// What is stored may be served should the origin fail (RFC 5861 section 4).
+        /// The stored response may answer if the origin fails (RFC 5861 section 4).
         may_serve_on_error: bool,
     },
 }
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_and_asked_decides() {
+    fn the_request_and_the_stored_response_decide() {
         let no_cache = [("cache-control", "no-cache")];
         let only = [("cache-control", "only-if-cached")];
         let (fresh, swr, sie) = (lifetimes(5), lifetimes(-5), lifetimes(-15));
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_fills_nothing() {
+    fn a_head_does_not_fill() {
         let (fresh, stale) = (lifetimes(5), lifetimes(-50));
         let head = request("HEAD", &[]);
         let rules = Rules::default();
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_has_a_say() {
+    fn conditions_of_the_route_decide() {
         let condition = |text| vec![Condition::parse(text).unwrap()];
         let rules = Rules {
             pass_if: condition("cookie session"),
@@ -254,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn some_requests_go_nowhere() {
+    fn some_requests_get_a_synthetic_answer() {
         let status = |method: &str, list: &[(&str, &str)]| {
-            synthetic_answer(&request(method, list)).map(|own| own.status.0)
+            synthetic_answer(&request(method, list)).map(|answer| answer.status.0)
         };
         assert_eq!(status("OPTIONS", &[("max-forwards", "0")]), Some(200));
         assert_eq!(status("OPTIONS", &[("max-forwards", "1")]), None);

@@ -1,43 +1,43 @@
-//! What policy must know of a stored response, as bytes: the meta part of a cache file.
+//! The meta section of a cache file: what the policy must know of a stored response, as bytes.
 //!
 //! ```text
 //! offset  bytes  what
 //!      0      1  version, 2
 //!      1      1  flags: 1 must-revalidate, 2 no-cache, 4 immutable, 8 Vary names follow,
-//!                16 there were more tags than are kept
+//!                16 there were more tags than are stored
 //!      2      4  age when received, seconds
 //!      6      8  received, Unix seconds
 //!     14      8  fresh until
 //!     22      8  stale-while-revalidate until
 //!     30      8  stale-if-error until
 //!     38      8  the last purge before the origin was asked
-//!     46      2  how many tags there are
+//!     46      2  number of tags
 //!     48      -  the tags, 8 bytes each, ascending
 //!      -      -  with flag 8: the Vary names, lower-case, sorted, a line feed between each two
 //! ```
 //!
-//! Numbers are little-endian. Whatever is not exactly this, a later version or a flag that is not
-//! known, is refused, and its file is a miss.
+//! Numbers are little-endian. Other bytes, such as those of a later version or an unknown flag, are
+//! refused, and their file is a miss.
 
 use crate::policy::key::vary::VaryNames;
 use crate::policy::purge::surrogate::{SurrogateKeys, TAGS_MAX};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 
-/// The bytes hold no meta part of this version.
+/// The bytes are not a meta section of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetaError {
     /// Written by another version of ktrix.
-    #[error("version {0} of the meta part is not known")]
+    #[error("version {0} of the meta section is not known")]
     Version(u8),
-    /// Too short, too long, or not what was written.
-    #[error("the meta part is malformed")]
+    /// Too short, too long, or not written by [`encode`].
+    #[error("the meta section is malformed")]
     Malformed,
 }
 
 /// Most bytes that [`encode`] writes.
 pub const META_BYTES_MAX: usize = FIXED_BYTES + 8 * TAGS_MAX + VaryNames::BYTES_MAX;
 
-/// Appends the meta part to `out`.
+/// Appends the meta section to `out`.
 pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
     let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
     let flags = flag(lifetimes.must_revalidate, MUST_REVALIDATE)
@@ -57,7 +57,7 @@ pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
     }
     let SurrogateKeys { purge_epoch, tags, .. } = &lifetimes.surrogates;
     out.extend_from_slice(&purge_epoch.to_le_bytes());
-    // More than are ever kept would not be read again; their file would be a miss.
+    // A file with more tags than TAGS_MAX would be a miss.
     let n_tags = u16::try_from(tags.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&n_tags.to_le_bytes());
     tags.iter().for_each(|tag| out.extend_from_slice(&tag.to_le_bytes()));
@@ -70,11 +70,11 @@ pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a whole meta part.
+/// Reads a whole meta section.
 ///
 /// # Errors
 ///
-/// [`MetaError`] when the bytes are anything but what [`encode`] writes.
+/// [`MetaError`] if [`encode`] does not write such bytes.
 pub fn decode(bytes: &[u8]) -> Result<Lifetimes, MetaError> {
     let (&version, rest) = bytes.split_first().ok_or(MetaError::Malformed)?;
     if version != VERSION {
@@ -94,7 +94,7 @@ fn read(bytes: &[u8]) -> Option<Lifetimes> {
     let (fresh_until_s, bytes) = bytes.split_first_chunk()?;
     let (swr_until_s, bytes) = bytes.split_first_chunk()?;
     let (sie_until_s, bytes) = bytes.split_first_chunk()?;
-    let (surrogates, names) = read_labels(bytes, flags & CUT != 0)?;
+    let (surrogates, names) = read_surrogates(bytes, flags & CUT != 0)?;
     let vary = if flags & VARY == 0 {
         names.is_empty().then_some(None)?
     } else {
@@ -114,8 +114,8 @@ fn read(bytes: &[u8]) -> Option<Lifetimes> {
     })
 }
 
-/// Reads the labels, and what follows them.
-fn read_labels(bytes: &[u8], is_cut: bool) -> Option<(SurrogateKeys, &[u8])> {
+/// Reads the surrogate keys, and gives what follows them.
+fn read_surrogates(bytes: &[u8], is_cut: bool) -> Option<(SurrogateKeys, &[u8])> {
     let (purge_epoch, bytes) = bytes.split_first_chunk()?;
     let (n_tags, bytes) = bytes.split_first_chunk()?;
     let n_tags = usize::from(u16::from_le_bytes(*n_tags));
@@ -176,12 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn the_fixed_part_has_its_size() {
+    fn the_fixed_bytes_have_their_number() {
         assert_eq!(encoded(&Lifetimes::default()).len(), FIXED_BYTES);
     }
 
     #[test]
-    fn another_version_is_refused_by_name() {
+    fn another_version_is_named() {
         let mut bytes = encoded(&Lifetimes::default());
         bytes[0] = 1;
         assert_eq!(decode(&bytes), Err(MetaError::Version(1)));
@@ -193,14 +193,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(lifetimes in any_lifetimes()) {
+        fn a_meta_section_reads_back(lifetimes in any_lifetimes()) {
             let bytes = encoded(&lifetimes);
             prop_assert!(bytes.len() <= META_BYTES_MAX);
             prop_assert_eq!(decode(&bytes), Ok(lifetimes));
         }
 
         #[test]
-        fn a_cut_or_longer_part_is_refused(lifetimes in any_lifetimes(), cut in 0..FIXED_BYTES) {
+        fn a_cut_or_longer_section_is_refused(lifetimes in any_lifetimes(), cut in 0..FIXED_BYTES) {
             let mut bytes = encoded(&lifetimes);
             prop_assert!(decode(&bytes[..cut]).is_err());
             bytes.push(b'\n');

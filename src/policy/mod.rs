@@ -1,23 +1,23 @@
 //! What the cache may do: RFC 9111 as a shared cache, in pure functions.
 //!
 //! Nothing here opens a file, reads a clock or knows the configuration: a decision takes the
-//! request, the response or what was stored of it, the operator's [`rfc9111::rules::Rules`] and the time,
-//! and returns a value that says what may be done and why. The way of a request through it:
+//! request, the response or what is stored of it, the operator's [`rfc9111::rules::Rules`] and the
+//! time, and returns what may be done and why. A request passes through it so:
 //!
 //! ```text
-//! reuse::may_look_up ─ no ─▶ pass, with its PassReason
+//! decide::may_look_up ─ no ─▶ pass, with its PassReason
 //!       │ yes
 //! key::key_text (and variant_text) ─▶ the index
-//!       │ found                              │ not found
-//! reuse::reuse                               │
-//!   Fresh, Stale…  ─▶ answer::answer         │
-//!   Revalidate     ─▶ revalidate::condition ─┴▶ the origin
-//!                        304 ─▶ revalidate::renew ─▶ meta::encode
-//!                        else ─────────────────────────▶ Storable::of ─▶ meta::encode
+//!       │
+//! decide::decide
+//!   Answer ─▶ answer::answer
+//!   Fill   ─▶ revalidate::condition ─▶ the origin
+//!                304 ─▶ revalidate::renew ─▶ meta::encode
+//!                else ─▶ Storable::of ─────▶ meta::encode
 //! ```
 //!
-//! Every function names the section that it implements. Where the RFC leaves a choice, the doc
-//! says which was taken.
+//! Every function names the section that it implements. Where the RFC leaves a choice, the comment
+//! says which one ktrix takes.
 
 pub mod reason;
 pub mod cache_status;

@@ -1,4 +1,4 @@
-//! Heads for the tests of this room.
+//! Heads for tests.
 
 use crate::http::date;
 use crate::http::fields::Fields;

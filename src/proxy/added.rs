@@ -48,7 +48,7 @@ impl Added {
     fn push_cache_status(&self, sent: Status, fields: &mut Fields) {
         let report = self.rules.as_ref().map_or_else(Report::default, |rules| rules.report);
         if report.is_on {
-            let status = self.status.sent_as(sent).told_by(report);
+            let status = self.status.sent_as(sent).with_report(report);
             let mut text = Vec::with_capacity(64);
             CacheStatus { key: self.key.as_deref(), ..status }.write(&mut text);
             fields.push(b"Cache-Status", &text);

@@ -27,7 +27,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::hold;
+use crate::policy::rfc9111::outage;
 use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::added::Added;
@@ -156,7 +156,8 @@ impl<C: Client> Exchange<'_, C> {
             return Ok(filled);
         }
         let is_held = |object: &&Rc<HotObject>| {
-            let may_hold = hold::may_hold(self.request, &object.lifetimes, rules, now_s);
+            let may_hold =
+                outage::may_serve_on_outage(self.request, &object.lifetimes, rules, now_s);
             may_hold && !object.is_part_list()
         };
         self.held = found.object().filter(is_held).cloned();

@@ -10,7 +10,7 @@ use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::origin::fetch::Question;
 use crate::policy::key::Key;
-use crate::policy::rfc9111::hold;
+use crate::policy::rfc9111::outage;
 use crate::policy::rfc9111::rules::Rules;
 
 use crate::proxy::part_fill::PartJob;
@@ -55,7 +55,8 @@ impl Job {
     pub fn outlasts(&self, status: Status) -> bool {
         let Some(stored) = self.found.object() else { return false };
         let now_s = reactor::now().unix_s();
-        stored.status.0 < 500 && hold::outlasts(&stored.lifetimes, status, &self.rules, now_s)
+        stored.status.0 < 500
+            && outage::outlasts_error(&stored.lifetimes, status, &self.rules, now_s)
     }
 
     /// Whether what is stored is fresh, so that the wish of the client, or the operator's for such

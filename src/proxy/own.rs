@@ -100,7 +100,7 @@ pub(super) async fn give<C: Client>(
     added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    facts.verdict.get_or_insert(CacheVerdict::Unasked);
+    facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
     let (mut fields, body) = answer::synthetic(status, sentence, extra);
     fields.push(b"Date", &date::format(reactor::now().unix_s()));
     stored::whole(client, status, fields, &body, added, facts).await

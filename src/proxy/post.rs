@@ -78,7 +78,7 @@ fn answers_get(
     rules: &Rules,
 ) -> bool {
     response.status == Status(200)
-        && has_explicit_lifetime(&rules.heeded(&response.fields))
+        && has_explicit_lifetime(&rules.effective_fields(&response.fields))
         && locates_target(scheme, request, &response.fields)
 }
 

@@ -28,7 +28,7 @@ impl Explainer<'_> {
             _ => format!("stale for {} s", left_s.unsigned_abs()),
         };
         self.add_rfc_step("freshness", value, "RFC 9111 section 4.2");
-        let control = ResponseControl::of(&routed.rules.heeded(&response.fields));
+        let control = ResponseControl::of(&routed.rules.effective_fields(&response.fields));
         let (swr, sie) = (control.stale_while_revalidate, control.stale_if_error);
         for (step, until_s, key, section, is_stated) in [
             (
@@ -76,7 +76,7 @@ impl Explainer<'_> {
             let because = self.setting.about_cache(routed.at, "ignore");
             self.add_step("ignored", ignored.join(", "), Some(because));
         }
-        if let Some(target) = targeted::heeded(&rules.targets, stored) {
+        if let Some(target) = targeted::selected(&rules.targets, stored) {
             let value = format!("{target} replaces Cache-Control and Expires");
             self.add_rfc_step("targeted", value, "RFC 9213 section 2.2");
         }

@@ -92,7 +92,7 @@ impl Basis<'_> {
         let report = routed.rules.report;
         match action {
             Action::Answer { verdict, ttl_s, refreshes } => {
-                let hit = CacheStatus::hit(ttl_s).told_by(report);
+                let hit = CacheStatus::hit(ttl_s).with_report(report);
                 let mut outcome = Outcome::of(verdict.word(), reason, &hit, self.status);
                 if refreshes {
                     outcome.origin_request = Some(self.fill_request(routed).0);
@@ -100,14 +100,14 @@ impl Basis<'_> {
                 outcome
             }
             Action::NotCached => {
-                let own = CacheStatus::own().told_by(report);
+                let own = CacheStatus::own().with_report(report);
                 Outcome::of("not-cached", reason, &own, Some(Status(504)))
             }
             Action::Pass(why) => pass_outcome(routed, why),
             Action::Fill { fwd, .. } => {
                 let (request, is_conditional) = self.fill_request(routed);
                 let verdict = if is_conditional { "validate" } else { "miss" };
-                let forward = CacheStatus::forward(fwd).told_by(report);
+                let forward = CacheStatus::forward(fwd).with_report(report);
                 let mut outcome = Outcome::of(verdict, reason, &forward, None);
                 outcome.origin_request = Some(request);
                 outcome
@@ -135,13 +135,13 @@ impl Basis<'_> {
 
 /// The result for a request that stored parts can answer only together with the origin.
 pub(super) fn partial_outcome(routed: &Routed) -> Outcome {
-    let forward = CacheStatus::forward(Fwd::Partial).told_by(routed.rules.report);
+    let forward = CacheStatus::forward(Fwd::Partial).with_report(routed.rules.report);
     Outcome::of("partial", Fwd::Partial.word(), &forward, None)
 }
 
 /// The result for a request that passes the cache.
 pub(super) fn pass_outcome(routed: &Routed, why: PassReason) -> Outcome {
-    let pass = CacheStatus::pass(why).told_by(routed.rules.report);
+    let pass = CacheStatus::pass(why).with_report(routed.rules.report);
     let mut outcome = Outcome::of("pass", why.word(), &pass, None);
     let head = &routed.head;
     let fields = forward::request_fields(head, &peer(routed), head.length);

@@ -1,23 +1,23 @@
-//! Why a request went to the origin, in the words of `Cache-Status` (RFC 9211 section 2.2).
+//! Why a request went to the origin, in the words of `Cache-Status`.
 
-/// Why a request went forward, RFC 9211 section 2.2.
+/// Why a request went to the origin (RFC 9211 section 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fwd {
     /// The cache is configured not to handle the request.
     Bypass,
     /// The method requires it.
     Method,
-    /// Nothing is stored under the URI.
+    /// Nothing is stored for the URI.
     UriMiss,
-    /// Something is stored under the URI, but no variant for this request.
+    /// Variants are stored for the URI, but this request selects none of them.
     VaryMiss,
-    /// Nothing was stored that could be used.
+    /// No stored response can be used.
     Miss,
-    /// Something fresh is stored, but the request's directives asked for more.
+    /// A fresh response is stored, but the directives of the request do not allow it.
     Request,
-    /// What is stored is stale.
+    /// The stored response is stale.
     Stale,
-    /// What is stored is a part, and not the part asked for.
+    /// A part is stored, but not all of the requested range.
     Partial,
 }
 

@@ -1,22 +1,21 @@
-//! What a status code means to a cache, RFC 9110 section 15 and RFC 9111 section 3.
+//! Status codes from the view of a cache, RFC 9110 section 15 and RFC 9111 section 3.
 
 use crate::http::status::Status;
 
-/// A final status whose response stands for the whole of what the URI names, whatever the request
-/// asked of it: not a part, not an answer to a condition or a range.
+/// A final status of a whole response, and not of a part, a condition or a range.
 pub const fn is_whole(status: Status) -> bool {
     status.0 >= 200 && !matches!(status.0, 206 | 304 | 412 | 416)
 }
 
-/// Statuses whose rules for caching are known here (RFC 9111 section 3, RFC 9110 section 15).
-/// Others are stored by what their response says, unless it says `must-understand`.
+/// A status with rules for caching that ktrix knows (RFC 9111 section 3, RFC 9110 section 15).
+/// `must-understand` allows to store no other.
 pub const fn is_understood(status: Status) -> bool {
     matches!(status.0, 200..=205 | 300..=303 | 305..=308 | 400..=411 | 413..=415 | 417 | 421
         | 422 | 426 | 428 | 429 | 431 | 451 | 500..=505 | 511)
 }
 
-/// Status codes that may be stored and given a lifetime without the origin saying so, RFC 9110
-/// section 15.1 (206 is not stored as a whole response).
+/// A status that may have a heuristic lifetime (RFC 9110 section 15.1), without 206, which is not a
+/// whole response.
 pub const fn is_heuristically_cacheable(status: Status) -> bool {
     matches!(status.0, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
@@ -26,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_guessed_about_is_whole_and_understood() {
+    fn heuristically_cacheable_statuses_are_whole_and_understood() {
         for code in 0..=1000 {
             let status = Status(code);
             if is_heuristically_cacheable(status) {

@@ -1,15 +1,15 @@
 //! Cache-Control as typed directives, RFC 9111 section 5.2.
 //!
-//! Where a directive is doubled or malformed, the reading that stores and reuses less wins: the
-//! smallest of several lifetimes, zero for one that is no number (RFC 9111 section 4.2.1).
-//! Directives that are not known are ignored (section 5.2.3).
+//! If a directive is repeated or malformed, the meaning that stores and reuses less wins: the
+//! smallest of several lifetimes, and zero for one that is not a number (RFC 9111 section 4.2.1).
+//! Unknown directives are ignored (section 5.2.3).
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::directive::{Argument, Directive, directives};
 use crate::policy::rfc9111::scope::Scope;
 
-/// What the origin said about storing and reusing a response, RFC 9111 section 5.2.2.
+/// The directives of a response, RFC 9111 section 5.2.2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseControl {
     /// `no-store`, section 5.2.2.5.
@@ -40,7 +40,7 @@ pub struct ResponseControl {
     pub stale_if_error: Option<u32>,
 }
 
-/// What the client asks of the cache, RFC 9111 section 5.2.1.
+/// The directives of a request, RFC 9111 section 5.2.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestControl {
     /// `no-cache`, section 5.2.1.4, or `Pragma: no-cache` without a Cache-Control (section 5.4).
@@ -55,7 +55,7 @@ pub struct RequestControl {
     pub max_age: Option<u32>,
     /// `min-fresh` in seconds, section 5.2.1.3.
     pub min_fresh: Option<u32>,
-    /// `max-stale` in seconds, section 5.2.1.2; `u32::MAX` when any staleness will do.
+    /// `max-stale` in seconds, section 5.2.1.2; `u32::MAX` if it has no argument.
     pub max_stale: Option<u32>,
     /// `stale-if-error` in seconds, RFC 5861 section 4.
     pub stale_if_error: Option<u32>,
@@ -77,21 +77,20 @@ impl ResponseControl {
         control
     }
 
-    /// What the directives say about a stale response: it must not be used without validation
-    /// (RFC 9111 sections 5.2.2.2 and 5.2.2.8; `s-maxage` implies `proxy-revalidate`, section
-    /// 5.2.2.10).
+    /// Whether a stale response must not be used without validation (RFC 9111 sections 5.2.2.2 and
+    /// 5.2.2.8; `s-maxage` implies `proxy-revalidate`, section 5.2.2.10).
     pub const fn forbids_stale(&self) -> bool {
         self.must_revalidate || self.proxy_revalidate || self.s_maxage.is_some()
     }
 
-    /// The response says that a response to a request with Authorization may be stored by a
-    /// shared cache (RFC 9111 section 3.5).
+    /// Whether a shared cache may store the response to a request with Authorization (RFC 9111
+    /// section 3.5).
     pub const fn allows_authorized(&self) -> bool {
         self.public || self.must_revalidate || self.s_maxage.is_some()
     }
 
     fn take(&mut self, directive: &Directive<'_>) {
-        // A switch that is given an argument still means what it says.
+        // A directive without arguments counts even if it has one.
         let mut name = [0; NAME_BYTES_MAX];
         match lower(directive.name, &mut name) {
             b"no-store" => self.no_store = true,
@@ -113,8 +112,8 @@ impl ResponseControl {
 }
 
 impl RequestControl {
-    /// The directives of a request: Cache-Control, or Pragma when there is none (RFC 9111 section
-    /// 5.4). One walk over the fields, no allocation.
+    /// The directives of Cache-Control, or of Pragma without a Cache-Control (RFC 9111 section
+    /// 5.4), in one pass over the fields and without allocation.
     pub fn of(fields: &Fields) -> Self {
         let mut control = Self::default();
         let mut has_control = false;
@@ -152,7 +151,7 @@ impl RequestControl {
             b"max-age" => smallest(&mut self.max_age, directive),
             b"stale-if-error" => smallest(&mut self.stale_if_error, directive),
             b"min-fresh" => {
-                // One that is no number still asks for what is fresh.
+                // One that is not a number still asks for a fresh response.
                 self.min_fresh = self.min_fresh.max(Some(directive.seconds().unwrap_or(0)));
             }
             b"max-stale" if directive.argument == Argument::None => {
@@ -164,13 +163,13 @@ impl RequestControl {
     }
 }
 
-/// Keeps the smallest of the values given; one that is no number is zero.
-fn smallest(kept: &mut Option<u32>, directive: &Directive<'_>) {
+/// Lowers `smallest` to the argument of a directive; one that is not a number is zero.
+fn smallest(smallest: &mut Option<u32>, directive: &Directive<'_>) {
     let seconds = directive.seconds().unwrap_or(0);
-    *kept = Some(kept.map_or(seconds, |before| before.min(seconds)));
+    *smallest = Some(smallest.map_or(seconds, |before| before.min(seconds)));
 }
 
-/// `name` in lower case within `room`; empty, which names nothing, when it is too long.
+/// `name` in lower case within `room`; empty, which is no directive, if it is too long.
 fn lower<'a>(name: &[u8], room: &'a mut [u8; NAME_BYTES_MAX]) -> &'a [u8] {
     let Some(room) = room.get_mut(..name.len()) else {
         return &[];
@@ -180,7 +179,7 @@ fn lower<'a>(name: &[u8], room: &'a mut [u8; NAME_BYTES_MAX]) -> &'a [u8] {
     room
 }
 
-/// Longest directive name that is known: `stale-while-revalidate`.
+/// The longest known directive name: `stale-while-revalidate`.
 const NAME_BYTES_MAX: usize = 22;
 
 #[cfg(test)]
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn oddities_of_max_age_are_read_with_care() {
+    fn malformed_max_age_is_zero() {
         let cases: &[(&[&str], Option<u32>)] = &[
             (&[], None),
             (&["max-age=60"], Some(60)),
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_are_found_anywhere_and_in_any_case() {
+    fn directives_are_found_anywhere_and_in_any_case() {
         let control = response(&[
             "public, No-Store",
             "x=1,MUST-revalidate , proxy-revalidate",
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_speak_through_cache_control_then_pragma() {
+    fn pragma_counts_only_without_cache_control() {
         assert!(request(&[("Pragma", "no-cache")]).no_cache);
         assert!(request(&[("pragma", "x, No-Cache")]).no_cache);
         assert!(!request(&[("Pragma", "no-cache"), ("Cache-Control", "max-age=9")]).no_cache);
@@ -279,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_layout_of_directives_mean_nothing(
+        fn order_and_layout_of_directives_are_ignored(
             mut members in proptest::collection::vec(
                 prop_oneof![
                     Just("no-store"), Just("public"), Just("max-age=7"), Just("max-age=9"),

@@ -1,50 +1,47 @@
-//! The words of a Cache-Control field line, RFC 9111 section 5.2.
+//! The directives of a Cache-Control field line, RFC 9111 section 5.2.
 //!
 //! ```text
 //! Cache-Control   = #cache-directive
 //! cache-directive = token [ "=" ( token / quoted-string ) ]
 //! ```
 //!
-//! The lexer allocates nothing and never fails: what does not follow the grammar comes out as a
-//! directive with a [`Argument::Bad`] argument, so that the one who reads it can choose the
-//! careful meaning. A comma inside a quoted string separates nothing. A quote that is never
-//! closed, or that is followed by something else than a comma, is no quote, so that it cannot hide
-//! a `no-store` behind it.
+//! The lexer allocates nothing and never fails: a directive that breaks the grammar has the
+//! argument [`Argument::Bad`], so that the reader can choose the careful meaning. A comma inside a
+//! quoted string does not separate. A quote that is not closed, or has something else than a comma
+//! after it, is not a quote, so that it cannot hide a `no-store`.
 
 use crate::base::chars::trim_ows;
 
-/// The largest delta-seconds value that is kept, 2^31 (RFC 9111 section 1.2.2): what is greater
-/// counts as this many seconds.
+/// The largest delta-seconds value, 2^31; a greater one is read as this (RFC 9111 section 1.2.2).
 pub const SECONDS_MAX: u32 = 1 << 31;
 
-/// One cache directive: its name as sent, and what followed the `=`.
+/// One cache directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Directive<'a> {
-    /// The name as sent; names are compared without regard to case.
+    /// The name as sent; compare it without regard to case.
     pub name: &'a [u8],
-    /// What the directive was given.
+    /// What follows the `=`.
     pub argument: Argument<'a>,
 }
 
 /// The argument of a directive. Token and quoted form mean the same (RFC 9111 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument<'a> {
-    /// There was no `=`.
+    /// There is no `=`.
     None,
-    /// The token, or the inside of the quoted string (escapes still in it).
+    /// The token, or the inside of the quoted string with its escapes.
     Text(&'a [u8]),
-    /// Something that the grammar does not allow, such as white space beside the `=`.
+    /// It breaks the grammar, for example with white space beside the `=`.
     Bad,
 }
 
 impl<'a> Directive<'a> {
-    /// True when the name is `name`, which must be lower-case.
+    /// Whether the name is `name`, which must be in lower case.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    /// The argument as delta-seconds (RFC 9111 section 1.2.2): digits only, at most
-    /// [`SECONDS_MAX`]. `None` when it is missing, negative, fractional or no number at all.
+    /// The argument as [`delta_seconds`].
     pub fn seconds(&self) -> Option<u32> {
         match self.argument {
             Argument::Text(text) => delta_seconds(text),
@@ -52,7 +49,7 @@ impl<'a> Directive<'a> {
         }
     }
 
-    /// The directive that `member`, one trimmed list member, spells out.
+    /// Reads one trimmed list member.
     fn parse(member: &'a [u8]) -> Self {
         let Some(equals) = memchr::memchr(b'=', member) else {
             return Self { name: member, argument: Argument::None };
@@ -65,8 +62,8 @@ impl<'a> Directive<'a> {
     }
 }
 
-/// Delta-seconds (RFC 9111 section 1.2.2), capped at [`SECONDS_MAX`]; `None` unless `text` is one
-/// or more digits.
+/// Delta-seconds (RFC 9111 section 1.2.2), at most [`SECONDS_MAX`]; `None` unless `text` is one or
+/// more digits.
 pub fn delta_seconds(text: &[u8]) -> Option<u32> {
     if text.is_empty() {
         return None;
@@ -87,7 +84,7 @@ pub fn directives(line: &[u8]) -> Directives<'_> {
     Directives { rest: line }
 }
 
-/// Iterator over the directives of a field line.
+/// Iterator of [`directives`].
 #[derive(Clone, Debug)]
 pub struct Directives<'a> {
     rest: &'a [u8],
@@ -120,8 +117,8 @@ fn split_member(text: &[u8]) -> (&[u8], &[u8]) {
     memchr::memchr(b',', text).map_or((text, &[]), |comma| cut(text, comma))
 }
 
-/// Where the member ends whose argument is the quoted string that begins at `start`: at a comma
-/// or at the end of the text. `None` when no sound quoted string begins there.
+/// The end of the member that has a quoted string as its argument, from `start`: a comma or the end
+/// of the text. `None` if no quoted string begins there.
 fn quoted_end(text: &[u8], start: usize) -> Option<usize> {
     if text.get(start) != Some(&b'"') || text.get(start.checked_sub(1)?) != Some(&b'=') {
         return None;
@@ -144,7 +141,7 @@ fn cut(text: &[u8], at: usize) -> (&[u8], &[u8]) {
     (text.get(..at).unwrap_or(text), text.get(at + 1..).unwrap_or_default())
 }
 
-/// What stands behind the `=`: a token, or a whole quoted string and nothing else.
+/// Reads what follows the `=`: a token, or a quoted string and nothing else.
 fn argument(text: &[u8]) -> Argument<'_> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let is_bad = text.is_empty() || text.iter().any(|byte| b" \t\"".contains(byte));
@@ -184,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_falls_into_its_directives() {
+    fn a_line_has_its_directives() {
         let cases: &[(&str, &[(&str, &str)])] = &[
             ("", &[]),
             (" , ,\t,", &[]),

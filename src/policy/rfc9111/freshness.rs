@@ -1,4 +1,4 @@
-//! How old a response is and for how long it is fresh, RFC 9111 section 4.2.
+//! The age of a response and its freshness lifetime, RFC 9111 section 4.2.
 
 use crate::http::date;
 use crate::http::fields::Fields;
@@ -19,12 +19,12 @@ pub enum LifetimeSource {
     Expires,
     /// The operator's lifetime for this status.
     Rule,
-    /// Guessed from Last-Modified (section 4.2.2).
+    /// A heuristic from Last-Modified (section 4.2.2).
     Heuristic,
 }
 
 impl LifetimeSource {
-    /// What `ktrix explain` says of it.
+    /// What people are told.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::SMaxage => "by s-maxage",
@@ -91,7 +91,7 @@ impl FreshnessLifetime {
         received_s: u64,
         rules: &Rules,
     ) -> Option<Self> {
-        let stored = &*rules.heeded(stored);
+        let stored = &*rules.effective_fields(stored);
         let times = Times { requested_s: received_s, received_s };
         Self::of(status, stored, &ResponseControl::of(stored), &times, rules)
     }
@@ -106,20 +106,20 @@ pub fn initial_age_s(fields: &Fields, times: &Times) -> u32 {
     capped(apparent_s.max(corrected_s))
 }
 
-/// The Age field, RFC 9111 section 5.1: the first member of the first line; zero when there is
-/// none or it is no number of seconds.
+/// The Age field, RFC 9111 section 5.1: the first member of the first line; zero if it is missing
+/// or not a number of seconds.
 fn age_value_s(fields: &Fields) -> u32 {
     fields.list("age").next().and_then(delta_seconds).unwrap_or(0)
 }
 
-/// Whether the Age field is missing, or says how old the response is.
+/// Whether the Age field is missing or valid.
 ///
-/// One that is no number is not used as an age (RFC 9111 section 5.1), but then nobody knows how
-/// old the response is, and section 4.2.1 encourages caches to take invalid freshness information
-/// for staleness. The same section leaves the choice between the first of several values and
-/// staleness. It is the first member when one party wrote a list, as section 5.1 has it. It is
-/// staleness when several wrote a value each: in lines of their own, or in lines that a recipient
-/// before us has combined, which it does with a comma and a space (RFC 9110 section 5.3).
+/// An Age that is not a number is ignored (RFC 9111 section 5.1), but then the age of the response
+/// is unknown, and section 4.2.1 encourages caches to treat invalid freshness information as stale.
+/// Of several values, the same section allows a cache to use the first, or to treat the response as
+/// stale. ktrix uses the first member of a list that one party wrote (section 5.1). It treats the
+/// response as stale if several parties wrote a value each: in lines of their own, or in lines that
+/// a recipient has combined, with a comma and a space (RFC 9110 section 5.3).
 fn has_valid_age(fields: &Fields) -> bool {
     let mut lines = fields.get_all("age");
     let (Some(line), second) = (lines.next(), lines.next()) else { return true };
@@ -128,8 +128,8 @@ fn has_valid_age(fields: &Fields) -> bool {
     second.is_none() && !is_combined && first.and_then(delta_seconds).is_some()
 }
 
-/// When the origin made the response: its Date, or the time of its arrival when that is missing
-/// or no date (RFC 9110 section 6.6.1). Unix seconds.
+/// When the origin made the response, in Unix seconds: its Date, or the time of its arrival if that
+/// is missing or malformed (RFC 9110 section 6.6.1).
 fn date_s(fields: &Fields, times: &Times) -> u64 {
     fields.get("date").and_then(date::parse).unwrap_or(times.received_s)
 }
@@ -139,20 +139,20 @@ pub fn last_modified_s(fields: &Fields) -> Option<u64> {
     fields.get("last-modified").and_then(date::parse)
 }
 
-/// The smallest of the Expires lines, RFC 9111 section 5.3: one that is no date, `0` above all,
-/// is in the past. Unix seconds.
+/// The smallest of the Expires lines in Unix seconds, RFC 9111 section 5.3: a malformed one, such
+/// as `0`, is in the past.
 fn expires_s(fields: &Fields) -> Option<u64> {
     fields.get_all("expires").map(|text| date::parse(text).unwrap_or(0)).min()
 }
 
-/// A part of the time since the last change (RFC 9111 section 4.2.2), bounded by the rules.
+/// A percentage of the time since Last-Modified (RFC 9111 section 4.2.2), bounded by the rules.
 fn heuristic_s(fields: &Fields, times: &Times, rules: &Rules) -> Option<u32> {
     let unchanged_s = date_s(fields, times).checked_sub(last_modified_s(fields)?)?;
     let seconds = unchanged_s.saturating_mul(u64::from(rules.heuristic_percent)) / 100;
     Some(capped(seconds.min(u64::from(rules.heuristic_max_s))))
 }
 
-/// Seconds as they are kept: at most 2^31 (RFC 9111 section 1.2.2).
+/// Seconds, at most 2^31 (RFC 9111 section 1.2.2).
 fn capped(seconds: u64) -> u32 {
     u32::try_from(seconds).unwrap_or(SECONDS_MAX).min(SECONDS_MAX)
 }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_word_on_freshness_wins() {
+    fn the_strongest_source_of_a_lifetime_wins() {
         let (soon, past, now) = (date_text(NOW_S + 30), date_text(NOW_S - 30), date_text(NOW_S));
         let old = date_text(NOW_S - 1000);
         type Case<'a> = (&'a [(&'a str, &'a str)], Option<(u32, LifetimeSource)>);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn guesses_are_bounded_and_only_for_known_statuses() {
+    fn heuristics_are_bounded_and_only_for_some_statuses() {
         let ancient = date_text(NOW_S - 400_000_000);
         let list: &[(&str, &str)] = &[("last-modified", &ancient)];
         assert_eq!(found(list, 200, &Rules::default()), Some((86_400, By::Heuristic)));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_fresh_whose_age_cannot_be_believed() {
+    fn a_response_with_an_invalid_age_is_stale() {
         let control = ("cache-control", "max-age=60");
         let lifetime = |list: &[(&str, &str)]| found(list, 200, &Rules::default());
         let fresh = Some((60, By::MaxAge));
@@ -246,7 +246,7 @@ mod tests {
         }
         let stale = Some((0, By::MaxAge));
         assert_eq!(lifetime(&[control, ("age", "0"), ("age", "0")]), stale);
-        assert_eq!(lifetime(&[("age", "abc")]), None, "it gives no lifetime where there is none");
+        assert_eq!(lifetime(&[("age", "abc")]), None, "it makes no lifetime");
     }
 
     #[test]

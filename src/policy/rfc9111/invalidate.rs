@@ -14,11 +14,11 @@ pub const fn invalidates(method: Method, status: Status) -> bool {
     !method.is_safe() && status.0 >= 200 && status.0 < 400
 }
 
-/// Calls `take` with the primary key text of each URI that such a response makes
-/// unusable: the target itself, and what Location and Content-Location name, as far as that has the
-/// target's scheme, host and port. Other origins are left alone, lest one spoil another's cache (RFC 9111
-/// section 4.4). A text may come more than once. `components_of` gives what the keys of a path's route
-/// are made of.
+/// Calls `take` with the primary key text of each URI that such a response makes unusable: the
+/// target itself, and what Location and Content-Location name, as far as that has the target's
+/// scheme, host and port. Other origins are left alone, lest one spoil another's cache (RFC 9111
+/// section 4.4). A text may come more than once. `components_of` gives what the keys of a path's
+/// route are made of.
 pub fn for_each_key_text<'p>(
     scheme: Scheme,
     authority: &[u8],

@@ -1,4 +1,4 @@
-//! For how long a stored response is good for what.
+//! The moments until which a stored response is fresh or may be served stale.
 
 use crate::http::fields::Fields;
 use crate::http::status::Status;
@@ -12,40 +12,40 @@ use crate::policy::rfc9111::freshness::{FreshnessLifetime, Times, initial_age_s,
 use crate::policy::rfc9111::rules::Rules;
 use crate::policy::rfc9111::scope::Scope;
 
-/// For how long a stored response is good for what. Unix seconds.
+/// Until when a stored response may be used, and how, in Unix seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// When it was received or last confirmed.
+    /// When it was received or last validated.
     pub received_s: u64,
-    /// How old it was then, in seconds (RFC 9111 section 4.2.3).
+    /// Its age then, in seconds (RFC 9111 section 4.2.3).
     pub age_s: u32,
-    /// It is fresh before this moment, which lies in the past when it never was.
+    /// It is fresh before this moment, which is in the past if it never was fresh.
     pub fresh_until_s: u64,
-    /// Before this moment it may be served while it is revalidated (RFC 5861 section 3); never
+    /// Before this moment it may be served stale while it is validated (RFC 5861 section 3); not
     /// before `fresh_until_s`.
     pub swr_until_s: u64,
-    /// Before this moment it may be served when the origin fails (RFC 5861 section 4); never
+    /// Before this moment it may be served stale if the origin fails (RFC 5861 section 4); not
     /// before `fresh_until_s`.
     pub sie_until_s: u64,
-    /// It must not be served stale, whoever asks for it (RFC 9111 section 5.2.2.2).
+    /// It must not be served stale to any request (RFC 9111 section 5.2.2.2).
     pub must_revalidate: bool,
     /// It must be validated each time (section 5.2.2.4); it is never fresh.
     pub no_cache: bool,
-    /// While it is fresh, a client's wish for a younger one is not heard (RFC 8246).
+    /// While it is fresh, `max-age` of a request is ignored (RFC 8246).
     pub immutable: bool,
-    /// The request fields that chose it.
+    /// The request fields that select it.
     pub vary: Option<VaryNames>,
-    /// What purges can name it by.
+    /// The names that purges can have for it.
     pub surrogates: SurrogateKeys,
 }
 
 impl Lifetimes {
-    /// The lifetimes of a response, without the request fields that chose it and what purges name
-    /// it by.
+    /// The lifetimes of a response, without the request fields that select it and without its
+    /// surrogate keys.
     ///
     /// # Errors
     ///
-    /// Why it is of no use to a cache.
+    /// Why a cache cannot use it.
     pub fn of(
         status: Status,
         response: &Fields,
@@ -69,7 +69,7 @@ impl Lifetimes {
         };
         let forbids_stale = control.forbids_stale();
         let age_s = initial_age_s(response, times);
-        // A lifetime shorter than the age ends before the response arrived.
+        // If the lifetime is shorter than the age, the response arrives stale.
         let fresh_until_s =
             times.received_s.saturating_add(u64::from(lifetime_s)).saturating_sub(u64::from(age_s));
         let until_s = |stated: Option<u32>, default_s: u32| {
@@ -94,8 +94,8 @@ impl Lifetimes {
         })
     }
 
-    /// Makes it stale from this moment on, as a soft purge does: the windows in which it may be
-    /// served stale begin then, as long as they were (RFC 5861).
+    /// Makes it stale from this moment on, as a soft purge does. The windows in which it may be
+    /// served stale (RFC 5861) begin then and have the same length.
     pub fn end_freshness(&mut self, since_s: u64) {
         if since_s < self.fresh_until_s {
             for until_s in [&mut self.swr_until_s, &mut self.sie_until_s] {
@@ -118,7 +118,7 @@ impl Lifetimes {
     }
 }
 
-/// Whether the origin can be asked if this response is still good (RFC 9110 section 8.8).
+/// Whether the response can be validated (RFC 9110 section 8.8).
 fn has_validator(response: &Fields) -> bool {
     EntityTag::of(response).is_some() || last_modified_s(response).is_some()
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_follow_from_lifetime_age_and_windows() {
+    fn moments_depend_on_lifetime_age_and_windows() {
         let cc = |value| ("cache-control", value);
         let until = |list: &[(&str, &str)], rules: &Rules| {
             let lifetimes = stored(list, rules);
@@ -181,6 +181,6 @@ mod tests {
         assert_eq!(until_s, (NOW_S + 5, NOW_S + 15, NOW_S + 105));
         let before = lifetimes.clone();
         lifetimes.end_freshness(NOW_S + 50);
-        assert_eq!(lifetimes, before, "what is stale already gets no longer windows");
+        assert_eq!(lifetimes, before, "a stale response keeps its windows");
     }
 }

@@ -1,5 +1,5 @@
-//! RFC 9111 as a shared cache: what may be stored, for how long it is fresh, what it may answer, and
-//! how it is validated and invalidated.
+//! RFC 9111 as a shared cache: which responses may be stored, how long they are fresh, which
+//! requests they may answer, and how they are validated and invalidated.
 
 pub mod directive;
 pub mod scope;
@@ -12,7 +12,7 @@ pub mod lifetimes;
 pub mod omit;
 pub mod storable;
 pub mod reuse;
-pub mod hold;
+pub mod outage;
 pub mod answer;
 pub mod partial;
 pub mod revalidate;

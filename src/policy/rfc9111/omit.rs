@@ -1,15 +1,14 @@
-//! The fields that a response is stored without.
+//! The fields of a response that are not stored.
 //!
-//! A `private` or `no-cache` that lists fields is about these alone: the rest of the response is
-//! stored and reused as if the directive were not there, and the listed fields never are.
+//! A `private` or `no-cache` with a list of fields applies to these alone: they are not stored, and
+//! the rest of the response is stored and reused as without the directive.
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::scope::listed_fields;
 
 /// The fields that `private` and `no-cache` list (RFC 9111 sections 5.2.2.4 and 5.2.2.7), and
-/// Set-Cookie where the operator has it stripped. They may go to the client whose request it was,
-/// and to nobody else.
+/// Set-Cookie with `set-cookie: strip`. Only the client of the fetch gets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Omit {
     names: Vec<Box<[u8]>>,
@@ -23,24 +22,24 @@ impl Omit {
         Self { names }
     }
 
-    /// Adds one more.
+    /// Adds a field.
     pub fn add(&mut self, name: &[u8]) {
         self.names.push(name.into());
     }
 
-    /// Takes them out of fields that are going to be stored.
+    /// Removes them from fields that are to be stored.
     pub fn apply(&self, fields: &mut Fields) {
         if !self.is_empty() {
             fields.retain(|name, _| !self.contains(name));
         }
     }
 
-    /// Whether there are none, as is usual.
+    /// Whether there are none, as usual.
     pub const fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Whether `name` is one of them.
+    /// Whether this field is one of them, in any case.
     pub fn contains(&self, name: &[u8]) -> bool {
         self.names.iter().any(|listed| eq_ignore_case(listed, name))
     }
@@ -67,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn usually_nothing_is_left_out() {
+    fn without_a_list_all_fields_are_stored() {
         let list = [("cache-control", "max-age=60, no-cache"), ("a", "1")];
         let omit = Omit::of(&fields(&list));
         assert!(omit.is_empty());

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_decide_on_reuse() {
+    fn directives_of_both_sides_decide() {
         let windows = "max-age=10, stale-while-revalidate=5, stale-if-error=20";
         let cases = [
             ("max-age=10", "", 0, "fresh"),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_reads_are_looked_up() {
+    fn only_get_and_head_without_body_are_looked_up() {
         use PassReason as R;
         let found = |method: &str, list: &[(&str, &str)]| may_look_up(&request(method, list));
         assert_eq!(found("GET", &[("if-none-match", "*"), ("range", "bytes=0-")]), Ok(()));
@@ -200,13 +200,13 @@ mod tests {
         assert_eq!(found("get", &[]), Err(R::Method));
         assert_eq!(found("GET", &[("If-Match", "*")]), Err(R::Precondition));
         assert_eq!(found("GET", &[("IF-unmodified-since", "x")]), Err(R::Precondition));
-        let mut fat = request("GET", &[]);
-        fat.length = BodyLength::Known(3);
-        assert_eq!(may_look_up(&fat), Err(R::RequestBody));
-        fat.length = BodyLength::Chunked;
-        assert_eq!(may_look_up(&fat), Err(R::RequestBody));
-        fat.length = BodyLength::Known(0);
-        assert_eq!(may_look_up(&fat), Ok(()));
+        let mut with_body = request("GET", &[]);
+        with_body.length = BodyLength::Known(3);
+        assert_eq!(may_look_up(&with_body), Err(R::RequestBody));
+        with_body.length = BodyLength::Chunked;
+        assert_eq!(may_look_up(&with_body), Err(R::RequestBody));
+        with_body.length = BodyLength::Known(0);
+        assert_eq!(may_look_up(&with_body), Ok(()));
     }
 
     fn any_control() -> impl Strategy<Value = RequestControl> {
@@ -250,7 +250,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1024))]
 
         #[test]
-        fn nothing_is_reused_that_must_not_be(
+        fn no_response_is_reused_against_the_directives(
             control in any_control(),
             stored in any_lifetimes(),
             now_s in 0..300_u64,
@@ -275,7 +275,7 @@ mod tests {
         }
 
         #[test]
-        fn it_is_fresh_while_it_is_younger_than_its_lifetime(
+        fn a_response_is_fresh_while_its_age_is_below_its_lifetime(
             max_age in 0..60_u64,
             age in 0..60_u64,
             delay_s in 0..10_u64,

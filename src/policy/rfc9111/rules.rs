@@ -1,4 +1,4 @@
-//! What the operator decides about storing: the knobs of RFC 9111, with what it says as default.
+//! The operator's rules for storing and reusing. The default is that of RFC 9111.
 
 use std::borrow::Cow;
 
@@ -12,70 +12,69 @@ use crate::policy::key::components::KeyComponents;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::targeted::{self, TARGETS};
 
-/// What the operator decides for a route. The default is what RFC 9111 says and allows, without
-/// serving anything stale that the origin did not allow.
+/// The rules of a route. By default a stale response is served only where the origin allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Lifetimes of what says nothing about its own.
+    /// Lifetimes of responses without one, by status.
     pub ttl_status: StatusTtls,
-    /// Stated and guessed lifetimes below this are raised to it, in seconds.
+    /// The shortest lifetime, in seconds; a shorter one is raised to it.
     pub ttl_min_s: u32,
-    /// Lifetimes above this are cut to it, in seconds.
+    /// The longest lifetime, in seconds; a longer one is cut to it.
     pub ttl_max_s: u32,
-    /// Part of the time since Last-Modified that is taken as lifetime, in percent.
+    /// The heuristic lifetime, in percent of the time since Last-Modified.
     pub heuristic_percent: u32,
-    /// Bound of such a guess, in seconds.
+    /// The longest heuristic lifetime, in seconds.
     pub heuristic_max_s: u32,
-    /// `stale-while-revalidate` in seconds where the origin states none.
+    /// `stale-while-revalidate` in seconds, if the origin states none.
     pub stale_while_revalidate_s: u32,
-    /// `stale-if-error` in seconds where the origin states none.
+    /// `stale-if-error` in seconds, if the origin states none.
     pub stale_if_error_s: u32,
     /// How long beyond its lifetime a response is served while its upstream is down, in seconds.
     pub outage_hold_s: u32,
-    /// What becomes of a response with Set-Cookie.
+    /// Whether responses with Set-Cookie are stored.
     pub set_cookie: SetCookie,
-    /// Bytes of the largest response that is stored; the cache's own bound holds beside it.
+    /// Bytes of the largest response that is stored; the cache has a bound of its own.
     pub object_bytes_max: u64,
-    /// Whether parts are stored, and fetched where a part is asked for.
+    /// Whether parts are stored, and fetched for requests for a part.
     pub parts: bool,
-    /// Bytes of the largest response that is fetched whole where a part of it was asked for.
+    /// Bytes of the largest response that is fetched whole for a request for a part.
     pub fetch_whole_bytes: u64,
     /// What keys are made of.
     pub key: KeyComponents,
-    /// Names that count for nothing in Vary, lower-case.
+    /// Names that are ignored in Vary, lower-case.
     pub vary_ignored: Vec<Box<str>>,
     /// A stored variant answers a request that prefers its language to all others, though the two
     /// requests differ in Accept-Language.
     pub selects_language: bool,
-    /// Response fields that mean nothing to the cache, lower-case. Set-Cookie is never one.
+    /// Response fields that the cache ignores, lower-case. Set-Cookie is never one.
     pub ignored: Vec<Box<str>>,
-    /// Targeted fields that are heeded, lower-case, the strongest first (RFC 9213 section 2.2).
+    /// The target list, lower-case, the strongest first (RFC 9213 section 2.2).
     pub targets: Vec<Box<str>>,
     /// Response fields that no client gets, lower-case.
     pub stripped: Vec<Box<str>>,
-    /// What clients are told in Cache-Status.
+    /// The Cache-Status that clients get.
     pub report: Report,
     /// Requests that go round the cache.
     pub pass_if: Vec<Condition>,
     /// Requests whose answer must be validated, as if they said `no-cache`.
     pub refresh_if: Vec<Condition>,
-    /// How often a key must be asked for until its response is stored: 1 to 16.
+    /// How many requests for a key it takes to store its response: 1 to 16.
     pub uses_min: u32,
 }
 
-/// What becomes of a response with Set-Cookie.
+/// Whether a response with Set-Cookie is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetCookie {
     /// It is not stored.
     Pass,
-    /// It is stored without the cookie, which only the client gets whose request was sent on.
+    /// It is stored without the cookie. Only the client of the fetch gets the cookie.
     Strip,
-    /// It is stored with the cookie, which everybody gets.
+    /// It is stored with the cookie. All clients get the cookie.
     Store,
 }
 
 impl Rules {
-    /// Whether this request may be answered from the cache, as far as the operator decides.
+    /// Whether this request may be answered from the cache by the rules.
     ///
     /// # Errors
     ///
@@ -87,28 +86,28 @@ impl Rules {
         }
     }
 
-    /// Whether the answer to this request must be validated first.
+    /// Whether a stored response must be validated for this request.
     pub fn refreshes(&self, request: &RequestHead) -> bool {
         self.refresh_if.iter().any(|condition| condition.holds(request))
     }
 
-    /// What of a response's fields counts: without those that are ignored, and with what the
-    /// strongest targeted field says in the place of Cache-Control and Expires.
-    pub fn heeded<'f>(&self, response: &'f Fields) -> Cow<'f, Fields> {
-        let mut heeded = without(&self.ignored, response);
-        if targeted::is_targeted(&self.targets, &heeded) {
-            targeted::apply(&self.targets, heeded.to_mut());
+    /// The fields of a response that the cache goes by: without ignored ones, and with the
+    /// strongest targeted field in the place of Cache-Control and Expires.
+    pub fn effective_fields<'f>(&self, response: &'f Fields) -> Cow<'f, Fields> {
+        let mut fields = without(&self.ignored, response);
+        if targeted::is_targeted(&self.targets, &fields) {
+            targeted::apply(&self.targets, fields.to_mut());
         }
-        heeded
+        fields
     }
 
-    /// What of an answer's fields a client gets.
+    /// The fields of an answer that a client gets.
     pub fn served<'f>(&self, answer: &'f Fields) -> Cow<'f, Fields> {
         without(&self.stripped, answer)
     }
 }
 
-/// The fields but for those of some names, which are lower-case.
+/// The fields without those of these names, which are lower-case.
 fn without<'f>(names: &[Box<str>], fields: &'f Fields) -> Cow<'f, Fields> {
     let is_one = |name: &[u8]| names.iter().any(|own| eq_ignore_case(name, own.as_bytes()));
     if names.is_empty() || !fields.iter().any(|(name, _)| is_one(name)) {
@@ -148,11 +147,11 @@ impl Default for Rules {
     }
 }
 
-/// Lifetimes by status, for responses whose origin states none. The exact status wins over its
-/// class, and that over any.
+/// Lifetimes by status, for responses without a stated one. The status wins over its class, and the
+/// class over any.
 ///
-/// This is a cache extension in the sense of RFC 9111 section 3: it allows storing a response
-/// whose status is not cacheable by default, as negative caching of a 503 needs.
+/// This is a cache extension in the sense of RFC 9111 section 3: a response may then be stored even
+/// if its status is not heuristically cacheable, for example a 503.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusTtls {
     exact: Vec<(u16, u32)>,
@@ -160,19 +159,19 @@ pub struct StatusTtls {
     any: Option<u32>,
 }
 
-/// Which statuses a lifetime is for.
+/// The statuses that a lifetime is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statuses {
-    /// This one.
+    /// One status.
     One(Status),
     /// Those with this first digit, 2 to 5.
     Class(u8),
-    /// All.
+    /// All statuses.
     Any,
 }
 
 impl Statuses {
-    /// Reads `404`, `4xx` or `any`; `None` for what is not, or is no final status.
+    /// Reads `404`, `4xx` or `any`; `None` for another text, or an interim status.
     pub fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("any") {
             return Some(Self::Any);
@@ -203,7 +202,7 @@ impl StatusTtls {
         }
     }
 
-    /// The lifetime of a status in seconds, if there is one.
+    /// The lifetime of a status, in seconds.
     pub fn of(&self, status: Status) -> Option<u32> {
         let exact = self.exact.iter().find(|(code, _)| *code == status.0);
         let class = || self.classes.get(usize::from(status.0 / 100)).copied().flatten();
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn only_final_statuses_are_named() {
+    fn only_final_statuses_have_lifetimes() {
         assert_eq!(Statuses::parse("ANY"), Some(Statuses::Any));
         assert_eq!(Statuses::parse("5XX"), Some(Statuses::Class(5)));
         assert_eq!(Statuses::parse("301"), Some(Statuses::One(Status(301))));

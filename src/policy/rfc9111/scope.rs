@@ -1,24 +1,24 @@
-//! What `private` and `no-cache` are about: the whole response, or fields that they list.
+//! What `private` and `no-cache` apply to: the whole response, or the fields that they list.
 
 use crate::base::chars::{eq_ignore_case, is_token, trim_ows};
 use crate::policy::rfc9111::directive::{Argument, directives};
 
-/// How much of a response `private` or `no-cache` is about.
+/// What `private` or `no-cache` applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// The directive was not there.
+    /// Nothing: the directive is missing.
     #[default]
     Absent,
-    /// Only the fields that it lists: the response is stored without them (RFC 9111 sections
-    /// 5.2.2.4 and 5.2.2.7 allow that, and it keeps the rest useful).
+    /// The fields that it lists: the response is stored without them (RFC 9111 sections 5.2.2.4 and
+    /// 5.2.2.7).
     Fields,
-    /// The response as a whole: the directive listed nothing, something malformed, or a field
-    /// that the stored response cannot do without.
+    /// The whole response: the directive has no list, a malformed one, or one with a field that the
+    /// stored response needs.
     Whole,
 }
 
 impl Scope {
-    /// What a directive with this argument is about.
+    /// The scope of a directive with this argument.
     pub fn of(argument: Argument<'_>) -> Self {
         let Argument::Text(list) = argument else {
             return Self::Whole;
@@ -37,8 +37,7 @@ impl Scope {
 }
 
 /// Calls `take` with each field name that `private` and `no-cache` list in these Cache-Control
-/// lines, so that the response can be stored without them (RFC 9111 sections 5.2.2.4, 5.2.2.7).
-/// Lists that count for the whole response ([`Scope::Whole`]) name nothing here.
+/// lines, without those of directives that apply to the whole response.
 pub fn listed_fields<'a>(lines: impl Iterator<Item = &'a [u8]>, mut take: impl FnMut(&'a [u8])) {
     for directive in lines.flat_map(directives) {
         if !directive.is("private") && !directive.is("no-cache") {
@@ -57,7 +56,7 @@ fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b',').map(trim_ows).filter(|name| !name.is_empty())
 }
 
-/// Fields without which a stored response would say something else, or could not be handled.
+/// Fields that a stored response needs for its meaning or for the cache.
 const INDISPENSABLE: [&str; 13] = [
     "age",
     "cache-control",
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_whole_unless_its_list_is_sound_and_dispensable() {
+    fn a_scope_is_whole_unless_its_list_is_valid_and_dispensable() {
         let cases: &[(&str, Scope)] = &[
             ("", Scope::Absent),
             ("private", Scope::Whole),
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_fields_are_those_of_sound_lists() {
+    fn listed_fields_are_those_of_valid_lists() {
         let line = b"private=\"a, B\", no-cache=c, ext=\"d\", no-cache=\"etag, e\"".as_slice();
         let mut found = Vec::new();
         listed_fields([line].into_iter(), |name| found.push(name.to_vec()));

@@ -12,10 +12,10 @@ use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::rules::{Rules, SetCookie};
 use crate::policy::rfc9111::scope::Scope;
 
-/// What is stored of a response, beside its fields and its body.
+/// A response that may be stored: what is stored beside its fields and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storable {
-    /// How long it is good.
+    /// Until when it may be used.
     pub lifetimes: Lifetimes,
     /// The fields that are not stored.
     pub omit: Omit,
@@ -36,7 +36,7 @@ impl Storable {
         times: &Times,
         rules: &Rules,
     ) -> Result<Self, PassReason> {
-        let response = &*rules.heeded(response);
+        let response = &*rules.effective_fields(response);
         let control = ResponseControl::of(response);
         if !is_whole(status) || control.must_understand && !is_understood(status) {
             return Err(PassReason::Status);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_stored_is_what_the_rfc_says() {
+    fn responses_are_storable_as_rfc_9111_says() {
         use PassReason as R;
         let tag = ("etag", "\"x\"");
         let cc = |value| ("cache-control", value);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_has_a_say() {
+    fn the_request_can_forbid_to_store() {
         use PassReason as R;
         let cc = |value| ("cache-control", value);
         let auth = ("authorization", "Basic eDp5");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_kept_only_when_allowed() {
+    fn cookies_are_stored_only_if_allowed() {
         let list = [("cache-control", "max-age=60"), ("set-cookie", "a=b")];
         for (set_cookie, is_omitted) in [(SetCookie::Store, false), (SetCookie::Strip, true)] {
             let rules = Rules { set_cookie, ..Rules::default() };
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored_decides_nothing() {
+    fn ignored_fields_have_no_effect() {
         let list = [
             ("Cache-Control", "private, no-store"),
             ("Expires", "0"),

@@ -1,19 +1,19 @@
-//! Cache control that is meant for caches such as this one, RFC 9213.
+//! Targeted cache control, RFC 9213.
 //!
-//! A targeted field is a dictionary of the directives of Cache-Control. The first of the target
-//! list that is one, and not empty, is heeded in the place of Cache-Control and Expires; one that
-//! is malformed counts as if it were not there (section 2.2).
+//! A targeted field is a dictionary of the directives of Cache-Control. The first valid and
+//! non-empty field of the target list replaces Cache-Control and Expires; a malformed one is
+//! ignored (section 2.2).
 
 use std::fmt::Write as _;
 
 use crate::http::fields::Fields;
 use crate::http::structured::{Member, Value, dictionary};
 
-/// The targeted fields that are heeded where nothing else is configured, the strongest first.
+/// The default target list, the strongest first.
 pub const TARGETS: [&str; 2] = ["ktrix-cache-control", "cdn-cache-control"];
 
-/// Puts what the first valid field of `targets` says in the place of Cache-Control and Expires.
-/// Nothing changes where there is none.
+/// Replaces Cache-Control and Expires by the directives of the first valid field of `targets`, if
+/// there is one.
 pub fn apply(targets: &[Box<str>], response: &mut Fields) {
     let Some(control) = targets.iter().find_map(|target| control_of(response, target)) else {
         return;
@@ -23,17 +23,17 @@ pub fn apply(targets: &[Box<str>], response: &mut Fields) {
     response.push(b"Cache-Control", control.as_bytes());
 }
 
-/// Which of `targets` is heeded in a response, if one is.
-pub fn heeded<'t>(targets: &'t [Box<str>], response: &Fields) -> Option<&'t str> {
+/// The first of `targets` that is a valid field of a response.
+pub fn selected<'t>(targets: &'t [Box<str>], response: &Fields) -> Option<&'t str> {
     targets.iter().map(|it| &**it).find(|target| control_of(response, target).is_some())
 }
 
-/// Whether a response has a field of the list.
+/// Whether a response has a field of the list, valid or not.
 pub fn is_targeted(targets: &[Box<str>], response: &Fields) -> bool {
     targets.iter().any(|target| response.contains(target))
 }
 
-/// What a targeted field says, as Cache-Control would.
+/// A targeted field as a value of Cache-Control; `None` if it is missing, malformed or empty.
 fn control_of(response: &Fields, target: &str) -> Option<String> {
     if !response.contains(target) {
         return None;
@@ -49,13 +49,13 @@ fn control_of(response: &Fields, target: &str) -> Option<String> {
     Some(control)
 }
 
-/// Appends a directive. A value of a type that the directive does not have is not made to fit
-/// (RFC 9213 section 2.1): a lifetime that is no integer is none, and whatever else restricts
-/// reuse restricts all of it.
+/// Appends a directive. A value of another type is not converted (RFC 9213 section 2.1): a lifetime
+/// that is not an integer is invalid, and another directive loses its argument, so that it applies
+/// to the whole response.
 fn push(member: &Member, out: &mut String) {
     out.push_str(&member.key);
     let is_lifetime = LIFETIMES.contains(&member.key.as_str());
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = match &member.value {
         Value::Integer(seconds) if is_lifetime => write!(out, "={seconds}"),
         _ if is_lifetime => out.write_str("=invalid"),
@@ -67,7 +67,7 @@ fn push(member: &Member, out: &mut String) {
     };
 }
 
-/// Directives whose value is a number of seconds.
+/// Directives with a number of seconds.
 const LIFETIMES: [&str; 4] = ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"];
 
 #[cfg(test)]
@@ -82,14 +82,14 @@ mod tests {
         TARGETS.iter().map(|target| (*target).into()).collect()
     }
 
-    fn heeded(list: &[(&str, &str)]) -> Fields {
+    fn effective(list: &[(&str, &str)]) -> Fields {
         let mut fields = fields(list);
         apply(&targets(), &mut fields);
         fields
     }
 
     #[test]
-    fn the_first_valid_target_is_heeded_alone() {
+    fn the_first_valid_target_counts_alone() {
         let (ours, cdn, all) = ("Ktrix-Cache-Control", "CDN-Cache-Control", "Cache-Control");
         type Case<'a> = (&'a [(&'a str, &'a str)], Option<u32>);
         let cases: &[Case<'_>] = &[
@@ -110,15 +110,15 @@ mod tests {
             (&[("Surrogate-Control", "max-age=9"), (all, "max-age=1")], Some(1)),
         ];
         for (list, expected) in cases {
-            assert_eq!(ResponseControl::of(&heeded(list)).max_age, *expected, "{list:?}");
+            assert_eq!(ResponseControl::of(&effective(list)).max_age, *expected, "{list:?}");
         }
-        assert!(!heeded(&[(cdn, "max-age=2"), ("Expires", "0")]).contains("expires"));
-        assert!(heeded(&[(cdn, "&"), ("Expires", "0")]).contains("expires"));
+        assert!(!effective(&[(cdn, "max-age=2"), ("Expires", "0")]).contains("expires"));
+        assert!(effective(&[(cdn, "&"), ("Expires", "0")]).contains("expires"));
     }
 
     #[test]
-    fn switches_and_lists_keep_their_meaning() {
-        let control = |text: &str| ResponseControl::of(&heeded(&[("CDN-Cache-Control", text)]));
+    fn directives_and_lists_have_their_meaning() {
+        let control = |text: &str| ResponseControl::of(&effective(&[("CDN-Cache-Control", text)]));
         assert!(control("no-store").no_store && control("no-store=?0").no_store);
         assert!(control("must-revalidate, public, immutable").must_revalidate);
         assert_eq!(control("private").private, Scope::Whole);
@@ -130,9 +130,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_says_more_than_its_own_directive(text in "[ -~]{0,20}") {
+        fn no_value_adds_another_directive(text in "[ -~]{0,20}") {
             let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
-            let control = heeded(&[("CDN-Cache-Control", &format!("max-age=7, x=\"{escaped}\""))]);
+            let control = effective(&[("CDN-Cache-Control", &format!("max-age=7, x=\"{escaped}\""))]);
             let expected = ResponseControl { max_age: Some(7), ..ResponseControl::default() };
             prop_assert_eq!(ResponseControl::of(&control), expected);
         }

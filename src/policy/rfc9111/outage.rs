@@ -1,5 +1,5 @@
-//! Serving what is stale while nobody can say what is fresh: while the servers of a route are down
-//! or answer with errors.
+//! Stale responses during an outage: while the servers of an upstream are down, or answer with
+//! errors.
 
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
@@ -8,9 +8,14 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 
 /// Whether a stale response may answer this request while its upstream is down: within the
-/// operator's bound, and unless the origin or the client insists on validation (RFC 9111 section
-/// 4.2.4 allows it to a cache that is disconnected).
-pub fn may_hold(request: &RequestHead, stored: &Lifetimes, rules: &Rules, now_s: u64) -> bool {
+/// operator's `outage-hold`, and unless the origin or the client insists on validation (RFC 9111
+/// section 4.2.4 allows it to a disconnected cache).
+pub fn may_serve_on_outage(
+    request: &RequestHead,
+    stored: &Lifetimes,
+    rules: &Rules,
+    now_s: u64,
+) -> bool {
     let until_s = stored.fresh_until_s.saturating_add(u64::from(rules.outage_hold_s));
     rules.outage_hold_s > 0
         && now_s < until_s
@@ -19,14 +24,14 @@ pub fn may_hold(request: &RequestHead, stored: &Lifetimes, rules: &Rules, now_s:
         && !RequestControl::of(&request.fields).no_cache
 }
 
-/// Whether a stored response keeps its place when the origin answers with this status: one of the
-/// errors of RFC 5861 section 4, which may be stored as well, does not throw out what can still be
-/// served, fresh or stale, while the origin fails or is down.
-pub fn outlasts(stored: &Lifetimes, status: Status, rules: &Rules, now_s: u64) -> bool {
+/// Whether a stored response stays if the origin answers with this status. An error of RFC 5861
+/// section 4 may be storable itself, but does not replace a response that can still be served,
+/// fresh or stale, while the origin fails or is down.
+pub fn outlasts_error(stored: &Lifetimes, status: Status, rules: &Rules, now_s: u64) -> bool {
     let is_error = matches!(status.0, 500 | 502 | 503 | 504);
     let hold_s = if stored.must_revalidate { 0 } else { rules.outage_hold_s };
-    let held_until_s = stored.fresh_until_s.saturating_add(u64::from(hold_s));
-    let until_s = held_until_s.max(stored.swr_until_s).max(stored.sie_until_s);
+    let outage_until_s = stored.fresh_until_s.saturating_add(u64::from(hold_s));
+    let until_s = outage_until_s.max(stored.swr_until_s).max(stored.sie_until_s);
     is_error && !stored.no_cache && now_s < until_s
 }
 
@@ -36,27 +41,27 @@ mod tests {
     use crate::policy::sample::{NOW_S, request};
 
     #[test]
-    fn what_is_stale_is_held_within_the_bound_unless_somebody_forbids_it() {
+    fn a_stale_response_serves_within_the_bound_unless_a_side_forbids_it() {
         let stored =
             |stale_s: u64| Lifetimes { fresh_until_s: NOW_S - stale_s, ..Lifetimes::default() };
         let rules = Rules { outage_hold_s: 10, ..Rules::default() };
-        let holds = |asked: &str, stored: &Lifetimes, rules: &Rules| {
-            may_hold(&request("GET", &[("cache-control", asked)]), stored, rules, NOW_S)
+        let serves = |asked: &str, stored: &Lifetimes, rules: &Rules| {
+            may_serve_on_outage(&request("GET", &[("cache-control", asked)]), stored, rules, NOW_S)
         };
-        assert!(holds("", &stored(0), &rules) && holds("max-age=0", &stored(9), &rules));
-        assert!(!holds("", &stored(10), &rules));
-        assert!(!holds("", &stored(1), &Rules::default()));
-        assert!(!holds("no-cache", &stored(1), &rules));
+        assert!(serves("", &stored(0), &rules) && serves("max-age=0", &stored(9), &rules));
+        assert!(!serves("", &stored(10), &rules));
+        assert!(!serves("", &stored(1), &Rules::default()));
+        assert!(!serves("no-cache", &stored(1), &rules));
         for stored in [
             Lifetimes { must_revalidate: true, ..stored(1) },
             Lifetimes { no_cache: true, ..stored(1) },
         ] {
-            assert!(!holds("", &stored, &rules), "{stored:?}");
+            assert!(!serves("", &stored, &rules), "{stored:?}");
         }
     }
 
     #[test]
-    fn an_error_does_not_throw_out_what_may_serve_in_its_place() {
+    fn an_error_does_not_replace_what_may_be_served() {
         let rules = Rules { outage_hold_s: 10, ..Rules::default() };
         let stored = Lifetimes {
             fresh_until_s: NOW_S,
@@ -65,7 +70,7 @@ mod tests {
             ..Lifetimes::default()
         };
         let stays = |status, stored: &Lifetimes, rules: &Rules, later_s| {
-            outlasts(stored, Status(status), rules, NOW_S + later_s)
+            outlasts_error(stored, Status(status), rules, NOW_S + later_s)
         };
         for (status, expected) in [(500, true), (502, true), (503, true), (504, true)]
             .into_iter()
