@@ -14,7 +14,7 @@ use crate::cache::index::slot::{NewSlot, SlotRef, State};
 use crate::cache::lease::Lease;
 use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
-use crate::cache::place;
+use crate::cache::place::{self, Renewed};
 use crate::cache::shared::Shared;
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
@@ -65,6 +65,15 @@ impl NewObject {
         Self { name, status: MARKER_STATUS, fields: Fields::new(), lifetimes }
     }
 
+    /// Its lifetimes and its fields, as a file has them.
+    fn encoded(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut head = Vec::with_capacity(self.fields.wire_len());
+        self.fields.write_to(&mut head);
+        let mut meta = Vec::new();
+        meta::encode(&self.lifetimes, &mut meta);
+        (meta, head)
+    }
+
     /// With its body in memory; without a slot only the readers of its fill see it.
     pub fn with_body(self, slot: Option<SlotRef>, body: &[u8]) -> HotObject {
         let Self { name, status, fields, lifetimes } = self;
@@ -94,10 +103,7 @@ impl Lease {
 
     /// Begins the fill's file, which followers in other workers find by the fill's number.
     pub fn begin(&self, new: &NewObject, body_len: Option<u64>) -> io::Result<Writer> {
-        let mut head = Vec::with_capacity(new.fields.wire_len());
-        new.fields.write_to(&mut head);
-        let mut meta = Vec::new();
-        meta::encode(&new.lifetimes, &mut meta);
+        let (meta, head) = new.encoded();
         let store = &self.cache.shared.store;
         store.begin(self.at.id(), &new.name.text, &meta, new.status.0, &head, body_len)
     }
@@ -108,13 +114,7 @@ impl Lease {
         let slot = NewSlot::of(new.name.key, new.status, &new.lifetimes);
         let published = place::put(index, store, writer.finish()?, &slot);
         let published = published.map_err(io::Error::other)?;
-        // The keeper watches the disk by itself.
-        let (size_bytes, objects) = (index.size_bytes(), index.n_objects_max());
-        let limits = Limits { size_bytes, objects, free_bytes_min: 0 };
-        let level = Level { bytes: index.bytes(), objects: index.objects(), free_bytes: None };
-        if limits.wants_room(&level, false) {
-            self.cache.wake_keeper();
-        }
+        self.cache.wake_keeper_if_full();
         Ok(published.slot)
     }
 
@@ -124,14 +124,35 @@ impl Lease {
         Ok(self.cache.keep_hot(new.with_body(Some(slot), body)))
     }
 
-    /// Stores an object again under the fields and lifetimes that a 304 has given it.
-    pub async fn store_again(
-        &self,
-        new: NewObject,
-        stored: &HotObject,
-    ) -> io::Result<Rc<HotObject>> {
+    /// Gives a stored object the fields and lifetimes of `new`. The body stays where it is, in its
+    /// file and in the hot tier; an object that was replaced or removed meanwhile is left alone.
+    pub async fn renew(&self, new: NewObject, stored: &HotObject) -> io::Result<()> {
+        let Shared { index, store, .. } = &*self.cache.shared;
+        let which = stored.slot.map(|it| it.generation).zip(stored.body_crc());
+        let Some(which) = which else { return self.copy(new, stored).await };
+        let (meta, head) = new.encoded();
+        let front = [&*new.name.text, &meta, &head];
+        let slot = NewSlot::of(new.name.key, new.status, &new.lifetimes);
+        match place::renew(index, store, which, &slot, front)? {
+            Renewed::Done(published, stamp) => {
+                if let Body::File(file) = &stored.body {
+                    file.stamp.set(stamp);
+                }
+                self.cache.wake_keeper_if_full();
+                let (name, slot) = (new.name, Some(published.slot));
+                let hot = stored.renewed(name.key, slot, new.lifetimes, new.fields);
+                self.cache.keep_hot(hot);
+                Ok(())
+            }
+            Renewed::Unfit => self.copy(new, stored).await,
+            Renewed::Gone => Ok(()),
+        }
+    }
+
+    /// Stores a copy of an object's body under the name, fields and lifetimes of `new`.
+    pub async fn copy(&self, new: NewObject, stored: &HotObject) -> io::Result<()> {
         if matches!(stored.body, Body::Memory) {
-            return stored.with_body(|body| self.insert(new, body));
+            return stored.with_body(|body| self.insert(new, body)).map(drop);
         }
         let mut writer = self.begin(&new, Some(stored.body_len))?;
         while writer.written() < stored.body_len {
@@ -143,12 +164,7 @@ impl Lease {
             }
             reactor::yield_now().await;
         }
-        let slot = self.publish(&new, writer)?;
-        let opened = self.cache.shared.store.open_object(&new.name.key, &new.name.text);
-        let file = opened.map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
-        let NewObject { name, status, fields, lifetimes } = new;
-        let hot = HotObject::in_file(name.key, Some(slot), status, lifetimes, fields, file);
-        Ok(self.cache.keep_hot(hot))
+        self.publish(&new, writer).map(drop)
     }
 
     /// Ends the fill after something was stored for what was found, or could not be; says whether
@@ -231,6 +247,17 @@ impl Cache {
         self.wake_keeper();
         if self.shared.fills.may_say_refused(reactor::now().unix_s()) {
             ::log::warn!("cannot store in the cache: {error}; answers are passed on unstored");
+        }
+    }
+
+    fn wake_keeper_if_full(&self) {
+        let index = &self.shared.index;
+        // The keeper watches the disk by itself.
+        let (size_bytes, objects) = (index.size_bytes(), index.n_objects_max());
+        let limits = Limits { size_bytes, objects, free_bytes_min: 0 };
+        let level = Level { bytes: index.bytes(), objects: index.objects(), free_bytes: None };
+        if limits.wants_room(&level, false) {
+            self.wake_keeper();
         }
     }
 

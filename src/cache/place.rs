@@ -102,9 +102,9 @@ pub fn renew(
     let slot = index.lookup(&new.key).filter(|slot| slot.generation == generation);
     let Some(slot) = slot else { return Ok(Renewed::Gone) };
     // The body was verified, and is the one whose head this is.
-    let is_it =
-        (file.stamp, file.body_crc(), file.status()) == (slot.stamp, Some(body_crc), new.status);
-    let Some(header) = file.header(front).filter(|_| is_it) else { return Ok(Renewed::Unfit) };
+    let old = &file.header;
+    let is_it = (file.stamp, old.body_crc, old.status) == (slot.stamp, Some(body_crc), new.status);
+    let Some(header) = old.renewed(front).filter(|_| is_it) else { return Ok(Renewed::Unfit) };
     let (head_len, body_len) = file.lens(&header);
     let new = NewSlot { head_len, body_len, ..*new };
     let more_bytes = new.weight_bytes().saturating_sub(slot.weight_bytes());
@@ -299,7 +299,7 @@ pub(crate) mod tests {
             assert_eq!(index.bytes(), view.weight_bytes());
         }
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
-        // Who had it open before reads the same body on.
+        // A reader that had the file open before reads the same body on.
         assert_eq!((reader.head(), reader.is_unchanged()), (&b""[..], false));
         assert_eq!(reader.read_body(1 << 20).unwrap().unwrap(), body);
     }
@@ -350,7 +350,7 @@ pub(crate) mod tests {
                 let (_dir, index, store) = cache(10);
                 store_one(&index, &store, "a", b"body").unwrap();
                 let file = store.open_to_renew(&key).unwrap();
-                let header = file.header([b"a", b"n", b"b: c\r\n"]).unwrap();
+                let header = file.header.renewed([b"a", b"n", b"b: c\r\n"]).unwrap();
                 let writes = header.writes(b"n", b"b: c\r\n");
                 let raw = std::fs::File::options().write(true).open(store.path(&key)).unwrap();
                 for (n, (at, bytes)) in writes.iter().enumerate().take(n_writes + 1) {

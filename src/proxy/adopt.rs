@@ -83,8 +83,8 @@ impl<C: Client> Exchange<'_, C> {
                 omit.apply(&mut fields);
                 let name = found.name.clone();
                 let new = NewObject { name, status: stored.status, fields, lifetimes };
-                let renewed = lease.store_again(new, stored).await;
-                lease.stored(&found, renewed.map(drop));
+                let renewed = lease.renew(new, stored).await;
+                lease.stored(&found, renewed);
             }
             Err(reason) if reason.is_of_response() => cache.remove(&found.name.key),
             Err(_) => {}

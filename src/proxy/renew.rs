@@ -44,38 +44,45 @@ impl Fill {
         Ok(NewObject { name, status: stored.status, fields, lifetimes })
     }
 
-    /// The origin says that what is stored under `name` is still good. It is renewed there, and
-    /// if that is another variant, it is stored for what the fill's request selects as well.
+    /// The origin says that the object stored under `name` is still good. The clients that wait are
+    /// answered from its body under the new head before anything is written. Then the object gets
+    /// its new head; if it is another variant, its body is stored for the fill's request as well.
     pub(super) async fn revalidated(self, new: NewObject, name: Name, stored: &Rc<HotObject>) {
-        let mut object = Rc::clone(stored);
+        let NewObject { name: own, lifetimes, fields, .. } = new.clone();
+        let renewed = Rc::new(stored.renewed(own.key, stored.slot, lifetimes, fields));
+        self.local.set_revalidated();
+        let is_list = stored.is_part_list();
+        // An answer from parts may look the list up again, and must find the new one.
+        if !is_list {
+            self.local.set(Progress::Object(Rc::clone(&renewed)));
+            reactor::yield_now().await;
+        }
         let cache = Rc::clone(&self.lease.cache);
-        let lock = match stored.is_part_list() {
-            true => part_list::lock(&cache, &new.name).await,
+        let lock = match is_list {
+            true => part_list::lock(&cache, &own).await,
             false => None,
         };
-        // A list that has grown meanwhile, or became a whole, is not to be as it was.
-        let is_other =
-            stored.is_part_list() && (lock.is_none() || cache.has_changed(&self.job.found));
+        // A list that has grown meanwhile, or became a whole, must not become what it was.
+        let is_other = is_list && (lock.is_none() || cache.has_changed(&self.job.found));
         self.doom_if_purged(&new);
         if !self.lease.is_doomed() && !is_other {
             let note = NewVariant::of(&new);
-            let other = (name.key != new.name.key).then(|| NewObject { name, ..new.clone() });
-            let mut renewed = self.lease.store_again(new, stored).await;
-            if let Some(other) = other
-                && renewed.is_ok()
-                && let Err(error) = self.lease.store_again(other, stored).await
-            {
-                renewed = Err(error);
+            let mut written = Ok(());
+            if name.key != own.key {
+                written = self.lease.copy(new.clone(), stored).await;
             }
-            match renewed {
-                Ok(renewed) => object = renewed,
-                Err(error) => self.lease.cache.refused(&error),
+            if written.is_ok() {
+                written = self.lease.renew(NewObject { name, ..new }, stored).await;
+            }
+            if let Err(error) = written {
+                cache.refused(&error);
             }
             self.list(note);
             self.lease.remove_if_doomed(&self.job.found);
         }
-        self.local.set_revalidated();
         self.lease.done();
-        self.local.set(Progress::Object(object));
+        if is_list {
+            self.local.set(Progress::Object(renewed));
+        }
     }
 }

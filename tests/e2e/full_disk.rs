@@ -98,11 +98,46 @@ fn fill(path: &Path) {
 }
 
 #[test]
+fn a_head_that_finds_no_room_is_answered_and_the_old_one_stays() {
+    let origin = Origin::answering(|request| {
+        let answer = match request.has("if-none-match") {
+            // So long that it takes another page.
+            true => Response::status(304).field("X-Long", "x".repeat(9_000)),
+            false => Response::ok(pattern(1 << 20)),
+        };
+        answer.field("ETag", "\"one\"").field("X-Number", request.number).cache("no-cache")
+    });
+    let plan = Plan::new(&origin).set("cache", CACHE);
+    let Some(_small) = Small::mount(&plan.cache_dir(), "8m") else { return };
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_status(200).expect_body(pattern(1 << 20));
+    until_true("the stored object", || plan.cache_files().len() == 1);
+    let filler = plan.cache_dir().join("filler");
+    fill(&filler);
+    for n in 1..5_usize {
+        let answer = ktrix.get("/a").expect_status(200).expect_body(pattern(1 << 20));
+        answer.expect_field("x-number", &n.to_string());
+    }
+    let lines = complaints(&plan);
+    assert!((1..=3).contains(&lines.len()), "{lines:?}");
+    fs::remove_file(&filler).unwrap();
+    until_true("a head that was stored", || {
+        ktrix.get("/a").expect_status(200).expect_body(pattern(1 << 20));
+        plan.cache_files()
+            .first()
+            .is_some_and(|file| fs::metadata(file).unwrap().len() > 1 << 20 | 9_000)
+    });
+    plan.verify_cache();
+}
+
+#[test]
 fn when_there_is_room_again_it_is_used() {
     let origin = origin();
     let plan = Plan::new(&origin).set("cache", CACHE);
     let Some(_small) = Small::mount(&plan.cache_dir(), "8m") else { return };
     let ktrix = plan.start();
+    // The cache is open when there is an answer.
+    ktrix.get("/").expect_status(200);
     let filler = plan.cache_dir().join("filler");
     fill(&filler);
     for i in 0..5 {

@@ -1,10 +1,16 @@
 //! Stored answers that are no longer fresh: validated, served meanwhile, or served on error.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::{Ask, Client, Gate, Origin, Plan, Response, date_from_now, until_true};
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Ask, Client, Gate, Ktrix, Origin, Plan, Response, date_from_now, pattern, until_true,
+};
 
 /// Answers 304 to its own entity tag, with a longer life than the first answer had.
 fn tagged(life: &'static str) -> Origin {
@@ -369,6 +375,89 @@ fn a_large_object_is_refreshed_in_the_background_by_one_fetch() {
     });
     ktrix.get("/a").expect_hit().expect_body(&new);
     origin.expect_requests(2);
+    plan.verify_cache();
+}
+
+/// An origin with one large object, which grows stale at once, until it is asked about for the first
+/// time.
+fn large(body: Arc<[u8]>) -> Origin {
+    Origin::answering(move |request| {
+        let answer = match request.field("if-none-match") {
+            Some("\"one\"") => Response::status(304).field("X-Round", 2).cache("max-age=600"),
+            _ => Response::shared(&body).field("X-Round", 1).cache("max-age=0"),
+        };
+        answer.field("ETag", "\"one\"")
+    })
+}
+
+#[test]
+fn a_304_to_a_large_object_copies_no_body() {
+    let body: Arc<[u8]> = pattern(64 << 20).into();
+    let origin = large(Arc::clone(&body));
+    let plan = Plan::new(&origin).set("workers", "4");
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_status(200).expect_body(&body);
+    until_true("the stored object", || plan.cache_files().len() == 1);
+    let inode = || fs::metadata(&plan.cache_files()[0]).unwrap().ino();
+    let sum = |name| ktrix.workers().iter().map(|worker| worker.io(name)).sum::<u64>();
+    let (inode_before, n_read, n_written) = (inode(), sum("rchar"), sum("wchar"));
+    let part = Ask::get("/a").field("Range", "bytes=33554431-33554440");
+    let ask = |ktrix: &Ktrix<'_>| {
+        let answer =
+            ktrix.ask(&part).expect_status(206).expect_body(&body[33_554_431..=33_554_440]);
+        answer.expect_field("x-round", "2")
+    };
+    ask(&ktrix);
+    until_true("the renewed object", || ask(&ktrix).is_hit());
+    // Every worker has its own connections.
+    (0..32).for_each(|_| drop(ask(&ktrix).expect_hit()));
+    let (n_read, n_written) = (sum("rchar") - n_read, sum("wchar") - n_written);
+    assert!(n_written < 64 << 10, "{n_written} bytes were written");
+    assert!(n_read < 1 << 20, "{n_read} bytes were read: the body is verified already");
+    assert_eq!(inode(), inode_before, "it is the same file");
+    origin.expect_requests(2);
+    ktrix.get("/a").expect_hit().expect_body(&body).expect_field("x-round", "2");
+    plan.verify_cache();
+    ktrix.workers().iter().for_each(|worker| worker.signal(Signal::SIGKILL));
+    until_true("an answer of a new worker", || ktrix.workers().len() == 4);
+    ask(&ktrix).expect_hit();
+    ktrix.stop();
+    let ktrix = plan.start();
+    ask(&ktrix).expect_hit();
+    ktrix.signal(Signal::SIGKILL);
+    ktrix.wait_gone();
+    drop(ktrix);
+    let ktrix = plan.start();
+    ask(&ktrix).expect_hit();
+    ktrix.get("/a").expect_hit().expect_body(&body).expect_field("x-round", "2");
+    plan.verify_cache();
+    origin.expect_requests(2);
+    ktrix.ask(&Ask::new("PURGE", "/a")).expect_status(200);
+    ktrix.get("/a").expect_status(200).expect_body(&body).expect_field("x-round", "1");
+    origin.expect_requests(3);
+}
+
+#[test]
+fn heads_that_change_again_and_again_leave_the_file_short() {
+    let origin = Origin::answering(|request| {
+        let round = "x".repeat(request.number * 7 % 900);
+        let answer = match request.has("if-none-match") {
+            true => Response::status(304),
+            false => Response::ok(pattern(300_000)),
+        };
+        answer.field("ETag", "\"one\"").field("X-Round", round).cache("no-cache")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body(pattern(300_000));
+    until_true("the stored object", || plan.cache_files().len() == 1);
+    let mut client = ktrix.client();
+    for n in 1..200_usize {
+        let answer = client.get("/a").expect_status(200).expect_body(pattern(300_000));
+        answer.expect_field("x-round", &"x".repeat(n * 7 % 900));
+    }
+    let len = fs::metadata(&plan.cache_files()[0]).unwrap().len();
+    assert!(len < 305_000, "{len} bytes");
     plan.verify_cache();
 }
 

@@ -1,7 +1,7 @@
 //! Changing the head of a cache file where it lies.
 //!
-//! Whoever does so holds the kernel's lock of the file (flock(2)), which ends with the process. What
-//! is written does not touch what counts until then: see `object`.
+//! The writer holds the kernel's lock of the file (flock(2)), which ends with its process. The writes
+//! leave the head in force alone until the new one is complete: see `object`.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,8 @@ pub struct Renewal {
     file: File,
     path: PathBuf,
     store: Store,
-    header: Header,
+    /// The header that counts.
+    pub header: Header,
     len: u64,
     body_len: u64,
     /// What the file looked like from outside when it was locked.
@@ -44,21 +45,6 @@ impl Store {
 }
 
 impl Renewal {
-    /// Status of the response.
-    pub fn status(&self) -> u16 {
-        self.header.status
-    }
-
-    /// CRC-32C of the body.
-    pub fn body_crc(&self) -> Option<u32> {
-        self.header.body_crc
-    }
-
-    /// The header for another meta and head; `None` if the file has to be written again for it.
-    pub fn header(&self, front: [&[u8]; 3]) -> Option<Header> {
-        self.header.renewed(front)
-    }
-
     /// Bytes of the file that are not of the body, once it has this header, and those of the body.
     pub fn lens(&self, header: &Header) -> (u32, u64) {
         let beside = self.len.max(header.head_end()).saturating_sub(self.body_len);

@@ -28,9 +28,9 @@ pub enum Body {
     /// In memory, within [`HotObject::with_body`].
     Memory,
     /// In memory, by itself.
-    Large(LargeBody),
+    Large(Rc<LargeBody>),
     /// In its cache file, which is kept open.
-    File(Object),
+    File(Rc<Object>),
 }
 
 /// A stored response, ready to be sent.
@@ -100,14 +100,34 @@ impl HotObject {
         file: Object,
     ) -> Self {
         let body_len = file.body_len;
-        Self::new(key, slot, status, lifetimes, fields, Body::File(file), &[], body_len)
+        Self::new(key, slot, status, lifetimes, fields, Body::File(Rc::new(file)), &[], body_len)
+    }
+
+    /// An object of the same body under another head. A body that is not small is shared.
+    pub fn renewed(
+        &self,
+        key: Key,
+        slot: Option<SlotRef>,
+        lifetimes: Lifetimes,
+        fields: Fields,
+    ) -> Self {
+        let body = match &self.body {
+            Body::Memory => {
+                return self.with_body(|body| {
+                    Self::in_memory(key, slot, self.status, lifetimes, fields, body)
+                });
+            }
+            Body::Large(body) => Body::Large(Rc::clone(body)),
+            Body::File(file) => Body::File(Rc::clone(file)),
+        };
+        Self::new(key, slot, self.status, lifetimes, fields, body, &[], self.body_len)
     }
 
     /// The same with its body in memory.
     pub fn with_large(&self, body: LargeBody) -> Self {
         let (lifetimes, fields) = (self.lifetimes.clone(), self.fields.clone());
-        let (key, len) = (self.key, self.body_len);
-        Self::new(key, self.slot, self.status, lifetimes, fields, Body::Large(body), &[], len)
+        let (key, len, body) = (self.key, self.body_len, Body::Large(Rc::new(body)));
+        Self::new(key, self.slot, self.status, lifetimes, fields, body, &[], len)
             .purge_status(self.purge_status, self.status_version.get())
     }
 
@@ -222,6 +242,15 @@ impl HotObject {
     pub fn with_body<T>(&self, use_it: impl FnOnce(&[u8]) -> T) -> T {
         let rendered = self.rendered.borrow();
         use_it(rendered.bytes.get(rendered.body_at..).unwrap_or_default())
+    }
+
+    /// CRC-32C of the body.
+    pub fn body_crc(&self) -> Option<u32> {
+        match &self.body {
+            Body::Memory => Some(self.with_body(crc32c::crc32c)),
+            Body::Large(body) => Some(crc32c::crc32c(body)),
+            Body::File(file) => file.body_crc(),
+        }
     }
 
     /// How long the whole answer to a hit is now, in bytes.

@@ -104,6 +104,40 @@ fn bodies_that_are_being_read_have_their_room() {
 }
 
 #[test]
+fn a_renewed_object_shares_its_body_with_the_one_before() {
+    let (_dir, store) = store();
+    let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);
+    let file = in_file(&store, "a");
+    hot.insert(Rc::clone(&file));
+    let large = take_in(&mut hot, &file);
+    let small = HotObject::in_memory(
+        file.key,
+        None,
+        Status(200),
+        Lifetimes::default(),
+        Fields::new(),
+        &[7; 10],
+    );
+    for object in [&*file, &large, &small] {
+        let fields: Fields = [("X-Round", "2")].into_iter().collect();
+        let renewed = object.renewed(object.key, None, Lifetimes::default(), fields);
+        assert_eq!(renewed.fields.get("x-round"), Some(&b"2"[..]));
+        assert_eq!((renewed.body_len, renewed.body_crc()), (object.body_len, object.body_crc()));
+        match (&renewed.body, &object.body) {
+            (Body::File(one), Body::File(other)) => assert!(Rc::ptr_eq(one, other)),
+            (Body::Large(one), Body::Large(other)) => assert!(Rc::ptr_eq(one, other)),
+            (Body::Memory, Body::Memory) => renewed.with_body(|body| assert_eq!(body, [7; 10])),
+            other => panic!("{other:?}"),
+        }
+    }
+    let full = hot.bytes();
+    let renewed = large.renewed(large.key, None, Lifetimes::default(), Fields::new());
+    hot.insert(Rc::new(renewed));
+    drop(large);
+    assert_eq!(hot.bytes(), full, "the body counts once");
+}
+
+#[test]
 fn what_is_less_used_makes_way_for_a_large_body() {
     let (_dir, store) = store();
     let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);

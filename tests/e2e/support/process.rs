@@ -69,6 +69,14 @@ impl Seen {
         line.unwrap_or_default().trim().to_owned()
     }
 
+    /// A line of /proc/PID/io: `rchar` and `wchar` are the bytes that it read and wrote by calls for
+    /// files.
+    pub fn io(self, name: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.pid)).expect("what was read");
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|it| it.trim().parse().ok()).expect("a number")
+    }
+
     /// Number of descriptors the process holds.
     pub fn n_fds(self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, Iterator::count)
