@@ -22,9 +22,6 @@ use crate::proxy::pass;
 use crate::reactor;
 use crate::route::Rule;
 
-/// A larger object is not written anew for what a HEAD says of it; a conditional GET will renew it.
-const RENEWED_BYTES_MAX: u64 = 1 << 20;
-
 impl<C: Client> Exchange<'_, C> {
     /// The cache and the rules if the answer to a request of this method may change what is
     /// stored for all clients: not if the origin may have used what the key does not hold, nor if
@@ -61,8 +58,7 @@ impl<C: Client> Exchange<'_, C> {
         };
         let is_same = revalidate::confirms_by_head(stored.status, &stored.fields, length, &head);
         // A list is renewed by the fetch of a part.
-        let is_renewed = stored.status == Status(200) && stored.body_len <= RENEWED_BYTES_MAX;
-        if is_same && !is_renewed {
+        if is_same && stored.status != Status(200) {
             return;
         }
         let lease = cache.lead_or_follow(&found, &found.name.key, purge_epoch).lead();

@@ -1,6 +1,9 @@
 //! Answers to POST and HEAD that change the answer to a GET.
 
-use crate::support::{Ask, Origin, Plan, Response, until_true};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use crate::support::{Ask, Origin, Plan, Response, pattern, until_true};
 
 /// Answers a POST with a page made of its body, and names the URL of that page.
 fn form(location: &'static str) -> Origin {
@@ -88,6 +91,25 @@ fn a_head_renews_what_it_confirms_and_removes_what_it_denies() {
         ktrix.get(target).expect_status(200);
         assert!(!origin.last().has("if-none-match"), "{target} is asked for as if never stored");
     }
+}
+
+#[test]
+fn a_head_renews_an_object_of_any_size_where_it_lies() {
+    let origin = Origin::answering(|request| {
+        let life = if request.method == "HEAD" { "max-age=600" } else { "max-age=0" };
+        Response::ok(pattern(3 << 20)).field("ETag", "\"one\"").cache(life)
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body(pattern(3 << 20));
+    until_true("the stored object", || plan.cache_files().len() == 1);
+    let inode = || fs::metadata(&plan.cache_files()[0]).unwrap().ino();
+    let before = inode();
+    ktrix.ask(&Ask::new("HEAD", "/a")).expect_status(200);
+    ktrix.get("/a").expect_hit().expect_body(pattern(3 << 20));
+    assert_eq!(inode(), before);
+    origin.expect_requests(2);
+    plan.verify_cache();
 }
 
 #[test]
