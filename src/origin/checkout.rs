@@ -134,8 +134,8 @@ mod tests {
 
     use super::*;
     use crate::origin::pools::Pools;
-    use crate::origin::sample::{ID, LIMITS, pools_to, server};
-    use crate::origin::scripted::{Peer, ScriptedOrigin};
+    use crate::origin::tests::sample::{ID, LIMITS, pools_to, server};
+    use crate::origin::tests::scripted::{Peer, ScriptedOrigin};
     use crate::reactor::clock::run_by_test_clock;
     use crate::reactor::event::Event;
     use crate::reactor::timer;

@@ -94,7 +94,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::origin::sample::{ID, LIMITS, name, pools_to};
+    use crate::origin::tests::sample::{ID, LIMITS, name, pools_to};
     use crate::reactor::clock::run_by_test_clock;
 
     /// The address that is found for the first of these servers, if the keeper resolves its name

@@ -186,8 +186,8 @@ fn may_ask_again(again: Again) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::origin::sample::{LIMITS, get, name, pools_to};
-    use crate::origin::scripted::{OK, Place, ScriptedOrigin};
+    use crate::origin::tests::sample::{LIMITS, get, name, pools_to};
+    use crate::origin::tests::scripted::{OK, Place, ScriptedOrigin};
     use crate::reactor::clock::run_by_test_clock;
     use crate::upstream::ids::ServerId;
 

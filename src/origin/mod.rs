@@ -19,8 +19,4 @@ pub mod body;
 pub mod fetch;
 
 #[cfg(test)]
-mod sample;
-#[cfg(test)]
-pub(crate) mod scripted;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;

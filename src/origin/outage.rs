@@ -33,7 +33,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::origin::sample;
+    use crate::origin::tests::sample;
     use crate::reactor::clock::run_by_test_clock;
     use crate::reactor::timer;
     use crate::upstream::ids::ServerId;

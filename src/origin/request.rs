@@ -341,8 +341,8 @@ mod tests {
 
     use super::*;
     use crate::origin::checkout::Tried;
-    use crate::origin::sample::{self, LIMITS};
-    use crate::origin::scripted::{OK, ScriptedOrigin};
+    use crate::origin::tests::sample::{self, LIMITS};
+    use crate::origin::tests::scripted::{OK, ScriptedOrigin};
     use crate::reactor::clock::run_by_test_clock;
     use crate::reactor::timer;
 

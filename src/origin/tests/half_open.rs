@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::origin::pools::Pools;
 use crate::origin::request::FetchFailure;
-use crate::origin::sample::{LIMITS, get, workers_to};
-use crate::origin::scripted::{OK, Peer, Place, ScriptedOrigin};
+use crate::origin::tests::sample::{LIMITS, get, workers_to};
+use crate::origin::tests::scripted::{OK, Peer, Place, ScriptedOrigin};
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor::clock::run_by_test_clock;
 use crate::reactor::event::Event;

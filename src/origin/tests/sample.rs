@@ -17,7 +17,7 @@ use crate::origin::upload::Upload;
 use crate::shared::servers::ServerTable;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
-pub(super) const LIMITS: OriginLimits = OriginLimits {
+pub(in crate::origin) const LIMITS: OriginLimits = OriginLimits {
     head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
     connect_ms: 300,
     first_byte_ms: 5_000,
@@ -25,15 +25,15 @@ pub(super) const LIMITS: OriginLimits = OriginLimits {
 };
 
 /// The only upstream.
-pub(super) const ID: UpstreamId = UpstreamId(0);
+pub(in crate::origin) const ID: UpstreamId = UpstreamId(0);
 
 /// A server of the only upstream.
-pub(super) fn server(n: usize) -> Server {
+pub(in crate::origin) fn server(n: usize) -> Server {
     Server { upstream: ID, id: ServerId(n) }
 }
 
 /// Pools for one upstream of these servers, otherwise as `change` wants it.
-pub(super) fn pools_to<const N: usize>(
+pub(in crate::origin) fn pools_to<const N: usize>(
     servers: [ServerAddress; N],
     change: impl FnOnce(&mut UpstreamConfig),
 ) -> Pools {
@@ -42,7 +42,7 @@ pub(super) fn pools_to<const N: usize>(
 }
 
 /// As [`pools_to`], for several workers that share what they know of the servers.
-pub(super) fn workers_to<const N: usize, const N_WORKERS: usize>(
+pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
     servers: [ServerAddress; N],
     change: impl FnOnce(&mut UpstreamConfig),
 ) -> [Pools; N_WORKERS] {
@@ -63,7 +63,7 @@ pub(super) fn workers_to<const N: usize, const N_WORKERS: usize>(
 }
 
 /// Asks `pools` for something, reads the answer to its end, and gives the server that it is of.
-pub(super) async fn get(pools: &Pools) -> Result<ServerId, FetchFailure<Infallible>> {
+pub(in crate::origin) async fn get(pools: &Pools) -> Result<ServerId, FetchFailure<Infallible>> {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
     let question = Question { upstream: ID, method: Method::Get, head };
     let mut response = fetch(pools, &question, &mut Nothing).await?;
@@ -100,18 +100,18 @@ impl Upload for Nothing {
 }
 
 /// A server whose name the keeper has yet to resolve.
-pub(super) fn name(n: usize) -> ServerAddress {
+pub(in crate::origin) fn name(n: usize) -> ServerAddress {
     ServerAddress::Name { host: format!("nowhere{n}"), port: 80 }
 }
 
 impl Pools {
     /// Whether a server of the only upstream is skipped now.
-    pub(super) fn is_skipped(&self, n: usize) -> bool {
+    pub(in crate::origin) fn is_skipped(&self, n: usize) -> bool {
         self.upstream(ID).health(ServerId(n)).skipped_until_ms() > 0
     }
 
     /// Publishes the address of a server of the only upstream.
-    pub(super) fn resolve(&self, n: usize, address: SocketAddr) {
+    pub(in crate::origin) fn resolve(&self, n: usize, address: SocketAddr) {
         self.upstream(ID).table.publish_addresses(server(n), &[address]);
     }
 }
