@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(reactor::run(given).unwrap(), Ok(()));
         assert!(client.is_answered());
         assert_eq!(client.sent, b"503 Service Unavailable: try again\n");
-        assert_eq!((facts.status, facts.verdict), (503, Some(CacheVerdict::Unasked)));
+        assert_eq!((facts.status, facts.verdict), (503, Some(CacheVerdict::NotLookedUp)));
         assert_eq!(client.field("retry-after"), Some("1"));
         assert_eq!(client.field("cache-status"), Some("ktrix"));
         assert!(client.field("date").is_some());
