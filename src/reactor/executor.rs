@@ -30,6 +30,8 @@ pub struct Tag {
 
 /// The run queue and the tasks of one thread.
 pub(super) struct Executor {
+    /// How the thread gives a woken task to its executor, see [`Executor::wake`].
+    schedule: fn(Runnable<Tag>),
     number: Cell<u32>,
     queue: RefCell<VecDeque<Runnable<Tag>>>,
     detached: RefCell<Slab<Task<()>>>,
@@ -39,8 +41,9 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(schedule: fn(Runnable<Tag>)) -> Self {
         Self {
+            schedule,
             number: Cell::new(0),
             queue: RefCell::new(VecDeque::new()),
             detached: RefCell::new(Slab::new()),
@@ -142,7 +145,17 @@ impl Executor {
             self.number.set(NEXT_NUMBER.fetch_add(1, Ordering::Relaxed));
         }
         let tag = Tag { executor: self.number.get(), key };
-        Builder::new().metadata(tag).spawn_local(move |_| future, schedule)
+        Builder::new().metadata(tag).spawn_local(move |_| future, self.schedule)
+    }
+
+    /// Puts a task that was woken into the queue, if it is a task of this executor. A wake from
+    /// another thread is not supported, and the task must not be touched there: it is leaked and
+    /// never runs again.
+    pub(super) fn wake(&self, runnable: Runnable<Tag>) {
+        match self.number.get() == runnable.metadata().executor {
+            true => self.queue.borrow_mut().push_back(runnable),
+            false => std::mem::forget(runnable),
+        }
     }
 
     fn run_one(&self, runnable: Runnable<Tag>) {
@@ -165,21 +178,6 @@ impl Executor {
             drop(task);
         }
     }
-}
-
-/// Puts a task that was woken into the queue of its thread.
-///
-/// A wake from another thread is not supported, and the task must not be touched there: it is
-/// leaked and never runs again.
-fn schedule(runnable: Runnable<Tag>) {
-    let executor = runnable.metadata().executor;
-    let mut runnable = Some(runnable);
-    let _ = super::LOCAL.try_with(|local| {
-        if local.executor.number.get() == executor {
-            local.executor.queue.borrow_mut().extend(runnable.take());
-        }
-    });
-    std::mem::forget(runnable);
 }
 
 /// The waker of the main future, which is not a task: a flag.

@@ -59,10 +59,12 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
+use async_task::Runnable;
+
 use crate::base::time::Now;
 use crate::reactor::clock::Clock;
 use crate::reactor::driver::Driver;
-use crate::reactor::executor::{Executor, MainWaker};
+use crate::reactor::executor::{Executor, MainWaker, Tag};
 
 /// A handle of a task: awaiting it gives its output, dropping it cancels the task, `detach` lets
 /// it run on its own.
@@ -91,6 +93,14 @@ pub fn run<F: Future>(main: F) -> io::Result<F::Output> {
             local.look(!flag.is_woken() && local.executor.is_idle())?;
         }
     })
+}
+
+/// Gives a woken task to the executor of this thread.
+fn schedule(runnable: Runnable<Tag>) {
+    let mut runnable = Some(runnable);
+    let _ = LOCAL.try_with(|local| runnable.take().map(|it| local.executor.wake(it)));
+    // The thread is ending, and its executor is gone.
+    std::mem::forget(runnable);
 }
 
 /// Starts a task that runs on its own until it ends, or until the reactor does.
@@ -183,7 +193,7 @@ struct Local {
 
 impl Local {
     const fn new() -> Self {
-        Self { executor: Executor::new(), driver: RefCell::new(None), clock: Clock::new() }
+        Self { executor: Executor::new(schedule), driver: RefCell::new(None), clock: Clock::new() }
     }
 
     /// Looks at the kernel once, and calls the wakers for its events.
