@@ -112,7 +112,7 @@ impl Transport {
     /// Whether an idle connection can carry another message: the peer has not closed it and has
     /// sent nothing that was not asked for.
     pub fn is_reusable(&self) -> bool {
-        self.stream.is_open()
+        self.stream.is_reusable()
     }
 
     /// Has small writes sent at once. Without effect on a Unix socket.
@@ -141,12 +141,12 @@ impl Transport {
 
     /// Ends both directions at once. A task that waits for this connection sees its end.
     pub fn shutdown_both(&self) {
-        self.stream.shut_down();
+        self.stream.shutdown_both();
     }
 
     /// Has the close be a reset, so that the peer cannot take what was sent for complete.
     pub fn reset(&self) {
-        self.stream.reset_on_close();
+        self.stream.reset();
     }
 }
 

@@ -196,7 +196,7 @@ impl Stream {
 
     /// Whether the connection is idle and usable: the other side has not closed it and has sent
     /// nothing. Costs a system call only if an event has come or it was never waited for.
-    pub fn is_open(&self) -> bool {
+    pub fn is_reusable(&self) -> bool {
         if self.peer_closed() {
             return false;
         }
@@ -214,7 +214,7 @@ impl Stream {
 
     /// Whether the other side is known to have closed its direction, or the connection to be
     /// broken. Bytes may still be there to be read. No system call.
-    pub fn peer_closed(&self) -> bool {
+    pub(super) fn peer_closed(&self) -> bool {
         self.source.is_closed()
     }
 
@@ -240,14 +240,14 @@ impl Stream {
     }
 
     /// Ends both directions: a task that waits for this stream sees its end.
-    pub fn shut_down(&self) {
+    pub fn shutdown_both(&self) {
         // It fails only when the connection is gone, as is wanted.
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Both);
     }
 
     /// Makes the close a reset instead of an orderly end: the bytes sent are incomplete, and the
     /// other side must not take them for complete.
-    pub fn reset_on_close(&self) {
+    pub fn reset(&self) {
         // If this fails, the close is an orderly one; there is no alternative.
         let _ = SockRef::from(&self.fd).set_linger(Some(Duration::ZERO));
     }
@@ -257,7 +257,7 @@ impl Stream {
     /// # Errors
     ///
     /// The error of getpeername(2), as when it is not connected.
-    pub fn peer_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
+    pub(super) fn peer_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
         Ok(SockRef::from(&self.fd).peer_addr()?.as_socket())
     }
 
@@ -275,7 +275,7 @@ impl Stream {
     /// # Errors
     ///
     /// The error of getsockopt(2).
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+    pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
         SockRef::from(&self.fd).take_error()
     }
 

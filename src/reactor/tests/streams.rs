@@ -145,7 +145,7 @@ fn a_reset_wakes_both_directions() {
         writing.await.unwrap();
         assert!(ours.peer_closed());
         assert!(ours.try_read(&mut [0; 8]).is_err());
-        assert!(!ours.is_open());
+        assert!(!ours.is_reusable());
     });
 }
 
@@ -229,23 +229,23 @@ fn a_file_is_sent_whole() {
 }
 
 #[test]
-fn an_idle_connection_shows_whether_it_is_open() {
+fn an_idle_connection_shows_whether_it_is_reusable() {
     run(async {
         let (fresh, theirs) = pair();
-        assert!(fresh.is_open());
+        assert!(fresh.is_reusable());
         finish(&theirs);
         settle().await;
         // It was never waited for, so no event has reported it; a look at the socket does, and
         // lowering the direction cost nothing.
         assert!(fresh.readable(deadline(Duration::from_millis(500))).await.is_ok());
-        assert!(!fresh.is_open());
+        assert!(!fresh.is_reusable());
 
         let (used, theirs) = pair();
         assert!(timeout(Duration::from_millis(2), used.read(&mut [0; 8], 0)).await.is_err());
-        assert!(used.is_open());
+        assert!(used.is_reusable());
         send(&theirs, b"unasked");
         settle().await;
-        assert!(!used.is_open(), "unexpected bytes");
+        assert!(!used.is_reusable(), "unexpected bytes");
         assert!(!used.peer_closed());
     });
 }
