@@ -23,6 +23,7 @@ use crate::http::path;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::decide::{self, Action};
+use crate::policy::purge::request::METHOD;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
@@ -39,7 +40,6 @@ use crate::proxy::job::Job;
 use crate::proxy::join::{self, Delivery, Joined, Part};
 use crate::proxy::pass;
 use crate::proxy::progress::{Answered, FillObject, Handover};
-use crate::proxy::purge;
 use crate::proxy::resume;
 use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
@@ -92,7 +92,7 @@ impl<C: Client> Exchange<'_, C> {
             return self.own(own.status, own.text, &extra).await;
         }
         let context = Rc::clone(self.context);
-        if let (purge::METHOD, Some(wanted)) = (&*self.request.method_text, &context.config.cache) {
+        if let (METHOD, Some(wanted)) = (&*self.request.method_text, &context.config.cache) {
             return self.purge(wanted).await;
         }
         let router = &context.router;

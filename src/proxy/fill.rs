@@ -33,7 +33,7 @@ use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
 use crate::proxy::job::Job;
-use crate::proxy::part_fill::is_part;
+use crate::proxy::part_job::is_part;
 use crate::proxy::progress::{Answered, FillObject, Flow, LocalFill, Progress};
 use crate::proxy::unasked::Unasked;
 use crate::reactor::{self, timer};

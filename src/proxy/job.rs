@@ -13,7 +13,7 @@ use crate::policy::key::Key;
 use crate::policy::rfc9111::outage;
 use crate::policy::rfc9111::rules::Rules;
 
-use crate::proxy::part_fill::PartJob;
+use crate::proxy::part_job::PartJob;
 use crate::reactor;
 
 /// What a fill is to do.

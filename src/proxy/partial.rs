@@ -40,7 +40,7 @@ use crate::proxy::exchange::{Exchange, Filled, OnStale};
 
 use crate::proxy::fill;
 use crate::proxy::job::Job;
-use crate::proxy::part_fill::{PartAsk, PartJob};
+use crate::proxy::part_job::{PartAsk, PartJob};
 use crate::proxy::pass;
 use crate::proxy::pieces::{self, Item};
 use crate::proxy::stored;

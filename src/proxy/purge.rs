@@ -18,8 +18,6 @@ use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::route::Router;
 
-/// The method.
-pub const METHOD: &[u8] = b"PURGE";
 /// Why nothing was purged, in the log: who asks may not.
 pub const DENIED: &str = "purge-denied";
 /// Why nothing was purged, in the log: what is asked for is not understood.

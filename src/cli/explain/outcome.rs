@@ -18,7 +18,7 @@ use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial;
 use crate::policy::rfc9111::revalidate;
-use crate::proxy::part_fill::PartAsk;
+use crate::proxy::part_job::PartAsk;
 use crate::proxy::pass;
 
 /// The result for a request.

@@ -9,7 +9,8 @@ use crate::cli::request::UrlRequest;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::purge::hash::PurgeKind;
-use crate::proxy::purge::{self, DENIED, METHOD, REFUSED};
+use crate::policy::purge::request::METHOD;
+use crate::proxy::purge::{self, DENIED, REFUSED};
 
 impl Explainer<'_> {
     /// The result for a request to purge; `None` if it is none, or there is no cache.

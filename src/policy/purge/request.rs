@@ -20,6 +20,9 @@ use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::prefix::prefix_text;
 use crate::policy::purge::surrogate;
 
+/// The method of a request to purge.
+pub const METHOD: &[u8] = b"PURGE";
+
 /// What a purge names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurgeTarget {

@@ -1,0 +1,60 @@
+//! What is asked of an origin for a part of a response, and what is known of the part.
+
+use crate::cache::insert::NewObject;
+use crate::cache::name::{Name, PART_STATUS};
+use crate::http::fields::Fields;
+use crate::http::range::Spec;
+use crate::origin::fetch::Question;
+use crate::policy::key::Key;
+use crate::policy::rfc9111::partial::Piece;
+use crate::proxy::pass;
+use crate::upstream::ids::UpstreamId;
+
+/// What is known of the part that a fill is to fetch.
+#[derive(Debug)]
+pub struct PartJob {
+    /// Who else asks for the same is led by this, beside the key of the whole.
+    pub key: Key,
+    /// What is asked for.
+    pub spec: Spec,
+    /// How the origin is asked.
+    pub ask: PartAsk,
+    /// How many fills that ended led to it, each by what it left missing.
+    pub n_before: usize,
+    /// Where the content belongs, once that is known: its place, and the name of its whole.
+    pub piece: Option<(Piece, Name)>,
+}
+
+/// How an origin is asked for parts.
+#[derive(Clone, Debug)]
+pub struct PartAsk {
+    /// The upstream.
+    pub upstream: UpstreamId,
+    /// The path and query.
+    pub target: Vec<u8>,
+    /// The fields, without any that ask for less than the whole.
+    pub fields: Fields,
+}
+
+impl PartAsk {
+    /// The key of the lease for this question, beside that of the whole.
+    pub fn key(&self, whole: &Name, spec: Spec, if_range: Option<&[u8]>) -> Key {
+        let text = [spec.text().as_bytes(), b"\n", if_range.unwrap_or_default()].concat();
+        whole.key.beside(&text)
+    }
+
+    /// The question for a part, if it is one of what has this validator.
+    pub fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
+        let mut fields = self.fields.clone();
+        fields.push(b"Range", spec.text().as_bytes());
+        if let Some(validator) = if_range {
+            fields.push(b"If-Range", validator);
+        }
+        pass::question_by_get(self.upstream, &self.target, &fields)
+    }
+}
+
+/// Whether an answer is stored as a part.
+pub(super) fn is_part(new: &NewObject) -> bool {
+    new.status == PART_STATUS
+}
