@@ -45,7 +45,8 @@ impl Name {
     /// The name of what a request asks for, before Vary.
     pub fn of_request(components: &KeyComponents, scheme: Scheme, head: &RequestHead) -> Self {
         let mut text = Vec::with_capacity(128);
-        key::key_text(components, scheme, head.authority(), &head.target, &mut text);
+        let target = head.target.path_and_query();
+        key::key_text(components, scheme, head.authority(), target, &mut text);
         Self::of(&text)
     }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::error::ConfigErrors;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
-use crate::policy::key::uri_text;
+use crate::policy::key::key_text;
 
 const ORIGINAL: &str = "log : /tmp/hnie/log\ncache : /tmp/hnie/cache/\nupstream : 192.168.0.1\n";
 
@@ -131,7 +131,7 @@ fn a_key_is_what_its_parts_are() {
     let rules = |route: usize| &*config.sites[0].routes[route].rules;
     let text = |route: usize| {
         let mut out = Vec::new();
-        uri_text(&rules(route).key, Scheme::Http, b"h", b"/x/y?utm_id=1&b", &mut out);
+        key_text(&rules(route).key, Scheme::Http, b"h", b"/x/y?utm_id=1&b", &mut out);
         String::from_utf8(out).unwrap()
     };
     assert_eq!(text(0), "GET http://h/x *?b");

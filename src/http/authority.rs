@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use crate::base::chars;
 use crate::http::flaw::Flaw;
+use crate::http::scheme::Scheme;
 
 /// The components of an authority, as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,18 @@ impl<'a> Authority<'a> {
             _ => Err(Flaw::BadHost),
         }
     }
+}
+
+/// The bytes of an authority in lower case, without an empty port or the default port of its scheme
+/// (RFC 9110 section 4.2.3).
+pub fn normalised(scheme: impl Into<Option<Scheme>>, authority: &[u8]) -> impl Iterator<Item = u8> {
+    let port: &[u8] = match scheme.into() {
+        Some(Scheme::Http) => b":80",
+        Some(Scheme::Https) => b":443",
+        None => b":",
+    };
+    let bare = authority.strip_suffix(port).or_else(|| authority.strip_suffix(b":"));
+    bare.unwrap_or(authority).iter().map(u8::to_ascii_lowercase)
 }
 
 fn is_registered_name(host: &[u8]) -> bool {

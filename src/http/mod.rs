@@ -16,6 +16,7 @@ pub mod structured;
 pub mod authority;
 pub mod target;
 pub mod path;
+pub mod reference;
 pub mod head;
 pub mod date;
 pub mod trailer;

@@ -16,14 +16,11 @@ pub fn after(context: &Context, scheme: Scheme, request: &RequestHead, response:
     if !invalidate::invalidates(request.method, response.status) {
         return;
     }
-    invalidate::for_each_key_text(
-        scheme,
-        request.authority(),
-        &request.target,
-        &response.fields,
-        |path| &context.router.rules_for(request.host(), path).key,
-        |text| cache.invalidate(&key_of(text)),
-    );
+    let (authority, target) = (request.authority(), &request.target);
+    let components_of = |path: &[u8]| &context.router.rules_for(request.host(), path).key;
+    for text in invalidate::key_texts(scheme, authority, target, &response.fields, components_of) {
+        cache.invalidate(&key_of(&text));
+    }
     forget_groups(cache, scheme, request, response);
 }
 

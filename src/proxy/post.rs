@@ -10,12 +10,12 @@ use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
+use crate::http::reference;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::origin::fetch::Response;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::rfc9111::control::ResponseControl;
-use crate::policy::rfc9111::invalidate::resolve;
 use crate::policy::rfc9111::rules::Rules;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::client::Client;
@@ -92,7 +92,7 @@ fn has_explicit_lifetime(response: &Fields) -> bool {
 fn locates_target(scheme: Scheme, request: &RequestHead, response: &Fields) -> bool {
     let mut locations = response.get_all("content-location");
     let (Some(location), None) = (locations.next(), locations.next()) else { return false };
-    let found = resolve(scheme, request.authority(), request.target.path(), location);
+    let found = reference::resolve(scheme, request.authority(), request.target.path(), location);
     // A relative reference without a path and a query keeps the query of its base (RFC 3986
     // section 5.2.2), which was given without.
     let target = request.target.path_and_query();

@@ -16,10 +16,10 @@ pub mod host;
 use md5::{Digest, Md5};
 
 use crate::base::chars::{HEX_DIGITS, hex_value};
+use crate::http::authority;
 use crate::http::cookie;
 use crate::http::fields::Fields;
 use crate::http::scheme::Scheme;
-use crate::http::target::Target;
 use crate::policy::key::components::KeyComponents;
 use crate::policy::key::normalise::normalise;
 use crate::policy::key::vary::{VaryNames, cookie_of};
@@ -80,21 +80,10 @@ pub fn key_of(text: &[u8]) -> Key {
     Key(Md5::digest(text).into())
 }
 
-/// Appends the primary key text of a request to `out`: `GET http://host:port/path?query` (RFC
-/// 9111 section 2). `authority` is the effective host with its port as sent; a HEAD is looked up
-/// as the GET that answers it (RFC 9110 section 9.3.2).
+/// Appends the primary key text of a request to `out`: `GET http://host:port/path?query` (RFC 9111
+/// section 2). `authority` is the effective host with its port as sent; an empty path is `/` (RFC
+/// 9110 section 4.2.3). A HEAD has the key of the GET that answers it (section 9.3.2).
 pub fn key_text(
-    components: &KeyComponents,
-    scheme: Scheme,
-    authority: &[u8],
-    target: &Target,
-    out: &mut Vec<u8>,
-) {
-    uri_text(components, scheme, authority, target.path_and_query(), out);
-}
-
-/// As [`key_text`], without a request; an empty path is `/` (RFC 9110 section 4.2.3).
-pub fn uri_text(
     components: &KeyComponents,
     scheme: Scheme,
     authority: &[u8],
@@ -108,7 +97,7 @@ pub fn uri_text(
         out.push(b':');
     }
     out.extend_from_slice(b"//");
-    push_lower(without_default_port(scheme, authority), out);
+    out.extend(authority::normalised(scheme, authority));
     components.push(path_and_query, out);
 }
 
@@ -137,20 +126,6 @@ pub fn variant_text(primary_text: &[u8], vary: &VaryNames, request: &Fields, out
     }
 }
 
-/// `authority` without an empty port or the scheme's own (RFC 9110 section 4.2.3).
-pub fn without_default_port(scheme: impl Into<Option<Scheme>>, authority: &[u8]) -> &[u8] {
-    let port: &[u8] = match scheme.into() {
-        Some(Scheme::Http) => b":80",
-        Some(Scheme::Https) => b":443",
-        None => b":",
-    };
-    authority.strip_suffix(port).or_else(|| authority.strip_suffix(b":")).unwrap_or(authority)
-}
-
-fn push_lower(text: &[u8], out: &mut Vec<u8>) {
-    out.extend(text.iter().map(u8::to_ascii_lowercase));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,7 +135,7 @@ mod tests {
     fn text(scheme: Scheme, authority: &str, path: &str) -> String {
         let mut out = Vec::new();
         let components = KeyComponents::default();
-        uri_text(&components, scheme, authority.as_bytes(), path.as_bytes(), &mut out);
+        key_text(&components, scheme, authority.as_bytes(), path.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -207,7 +182,7 @@ mod tests {
             ..KeyComponents::default()
         };
         let mut out = Vec::new();
-        uri_text(&components, Scheme::Http, b"A.example:80", b"/x?y", &mut out);
+        key_text(&components, Scheme::Http, b"A.example:80", b"/x?y", &mut out);
         assert_eq!(out, b"GET //a.example/ *");
     }
 

@@ -1,9 +1,9 @@
 //! The URL prefixes of purges.
 
 use crate::base::chars::is_target_char;
+use crate::http::authority;
 use crate::http::scheme::Scheme;
 use crate::policy::key::host::NamedHost;
-use crate::policy::key::without_default_port;
 
 /// Why a text is not a prefix of URLs that can be purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +44,7 @@ pub fn prefix_text(url: &[u8]) -> Result<Vec<u8>, PrefixError> {
         return Err(PrefixError::Port);
     }
     let mut text = b"//".to_vec();
-    text.extend(without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase));
+    text.extend(authority::normalised(scheme, authority));
     if !path.starts_with(b"/") {
         text.push(b'/');
     }

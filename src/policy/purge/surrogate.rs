@@ -8,11 +8,11 @@
 use std::rc::Rc;
 
 use crate::base::chars::trim_ows;
+use crate::http::authority;
 use crate::http::fields::Fields;
 use crate::http::list::members;
 use crate::http::scheme::Scheme;
 use crate::policy::key::host::Hosts;
-use crate::policy::key::without_default_port;
 use crate::policy::purge::hash::{PurgeHash, PurgeKind, RunningHash};
 
 /// What is stored beside a response for later purges.
@@ -128,7 +128,7 @@ fn string_of(item: &[u8]) -> Option<Vec<u8>> {
 pub fn group_text(scheme: Scheme, authority: &[u8], group: &[u8]) -> Vec<u8> {
     let mut text = scheme.word().as_bytes().to_vec();
     text.extend_from_slice(b"://");
-    text.extend(without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase));
+    text.extend(authority::normalised(scheme, authority));
     text.push(b'\n');
     text.extend_from_slice(group);
     text
