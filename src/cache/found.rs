@@ -22,18 +22,18 @@ pub struct Found {
 
 impl Found {
     /// As the policy sees it.
-    pub fn held(&self) -> Cached<'_> {
+    pub fn cached(&self) -> Cached<'_> {
         match &self.lookup {
             Lookup::Miss { .. } => Cached::Miss { has_variants: self.marker.is_some() },
             Lookup::HitForMiss => Cached::HitForMiss,
-            Lookup::Hit(object) => Cached::Stored(&object.lifetimes),
+            Lookup::Stored(object) => Cached::Stored(&object.lifetimes),
         }
     }
 
     /// The stored response, fresh or stale, if there is one.
     pub fn object(&self) -> Option<&Rc<HotObject>> {
         match &self.lookup {
-            Lookup::Hit(object) => Some(object),
+            Lookup::Stored(object) => Some(object),
             Lookup::Miss { .. } | Lookup::HitForMiss => None,
         }
     }
@@ -55,7 +55,7 @@ pub enum Lookup {
     /// A note that the answer is not to be stored, so that no request waits for another's.
     HitForMiss,
     /// A response, fresh or stale.
-    Hit(Rc<HotObject>),
+    Stored(Rc<HotObject>),
 }
 
 impl Lookup {

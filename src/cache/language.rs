@@ -32,9 +32,10 @@ async fn other(
     let marker = found.marker.as_ref().filter(|_| matches!(found.lookup, Lookup::Miss { .. }))?;
     let list = variants::read(cache, &found.primary.variant_list(marker));
     let name = name_in_language(&list, &found.primary, marker, &found.name)?;
-    let lookup = Lookup::Hit(variants::find_whole(cache, &name).await?);
+    let lookup = Lookup::Stored(variants::find_whole(cache, &name).await?);
     let other = Found { name, lookup, ..found.clone() };
-    is_hit(decide::decide(request, other.held(), rules, reactor::now().unix_s()).0).then_some(other)
+    is_hit(decide::decide(request, other.cached(), rules, reactor::now().unix_s()).0)
+        .then_some(other)
 }
 
 /// The name of the variant in the list of a key that a request may have for its language, if it

@@ -66,7 +66,7 @@ impl Cache {
         }
         let hot = Rc::new(hot.purge_status(purge_status, version));
         self.hot.borrow_mut().insert(Rc::clone(&hot));
-        Ok(Some(Lookup::Hit(hot)))
+        Ok(Some(Lookup::Stored(hot)))
     }
 }
 

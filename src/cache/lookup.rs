@@ -53,7 +53,7 @@ impl Cache {
     /// Finds the object that is stored under a name.
     pub async fn find_object(&self, name: &Name) -> Option<Rc<HotObject>> {
         match self.seek(name).await {
-            Lookup::Hit(object) => Some(object),
+            Lookup::Stored(object) => Some(object),
             Lookup::Miss { .. } | Lookup::HitForMiss => None,
         }
     }
@@ -95,7 +95,7 @@ impl Cache {
     pub(crate) fn has_changed(&self, found: &Found) -> bool {
         let slot = self.shared.index.lookup(&found.name.key);
         match (&found.lookup, slot) {
-            (Lookup::Hit(object), _) => {
+            (Lookup::Stored(object), _) => {
                 !object.slot.is_some_and(|slot| self.shared.index.is_current(slot))
                     || !self.has_purge_status(object, &found.name.text)
             }
@@ -156,7 +156,7 @@ impl Cache {
     /// removed, so that it does not keep the place of what will be stored.
     fn of_this_key(&self, key: &KeyComponents, lookup: Lookup) -> Lookup {
         match lookup {
-            Lookup::Hit(object) if !is_of_key(key, &object) => {
+            Lookup::Stored(object) if !is_of_key(key, &object) => {
                 self.hot.borrow_mut().remove(&object.key);
                 if let Some(slot) = object.slot {
                     self.remove_slot(&object.key, slot);
@@ -172,7 +172,7 @@ impl Cache {
             let room = self.hot.borrow_mut().room_for_body(&object);
             return match room {
                 Some(room) => self.take_in(name, object, room).await,
-                None => Lookup::Hit(object),
+                None => Lookup::Stored(object),
             };
         }
         for _ in 0..ATTEMPTS_MAX {
@@ -184,7 +184,7 @@ impl Cache {
                 // What was purged is left where it is: the purge can be undone until its place is
                 // wanted.
                 Ok(Some(lookup)) => {
-                    if let Lookup::Hit(_) = lookup {
+                    if let Lookup::Stored(_) = lookup {
                         self.shared.index.touch(slot.at);
                     }
                     return lookup;
@@ -208,10 +208,10 @@ impl Cache {
 
     /// Reads the body of what the hot tier has into memory, unless it is replaced meanwhile.
     async fn take_in(&self, name: &Name, object: Rc<HotObject>, room: LargeRoom) -> Lookup {
-        let Body::File(file) = &object.body else { return Lookup::Hit(object) };
+        let Body::File(file) = &object.body else { return Lookup::Stored(object) };
         match load::read_body(file).await {
-            Ok(_) if !self.is_current(&object) => Lookup::Hit(object),
-            Ok(body) => Lookup::Hit(self.hot.borrow_mut().take_in(&object, body, room)),
+            Ok(_) if !self.is_current(&object) => Lookup::Stored(object),
+            Ok(body) => Lookup::Stored(self.hot.borrow_mut().take_in(&object, body, room)),
             Err(OpenError::Fault(fault)) => {
                 self.hot.borrow_mut().remove(&name.key);
                 let slot = self.shared.index.lookup(&name.key);
@@ -221,7 +221,7 @@ impl Cache {
                 }
             }
             // It was whole when it was opened, and is sent from the file.
-            Err(OpenError::Io(_)) => Lookup::Hit(object),
+            Err(OpenError::Io(_)) => Lookup::Stored(object),
         }
     }
 
@@ -237,7 +237,7 @@ impl Cache {
 
 fn marker_in(lookup: &Lookup) -> Option<Marker> {
     match lookup {
-        Lookup::Hit(object) => object.marker(),
+        Lookup::Stored(object) => object.marker(),
         Lookup::Miss { .. } | Lookup::HitForMiss => None,
     }
 }
@@ -283,7 +283,7 @@ mod tests {
         let surrogates = SurrogateKeys::untagged(cache.purge_epoch());
         let (lifetimes, fields) = (Lifetimes { surrogates, ..Lifetimes::default() }, Fields::new());
         let object = HotObject::in_memory(key, slot, Status(200), lifetimes, fields, b"x");
-        Lookup::Hit(Rc::new(object))
+        Lookup::Stored(Rc::new(object))
     }
 
     #[test]

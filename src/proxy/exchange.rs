@@ -150,7 +150,7 @@ impl<C: Client> Exchange<'_, C> {
         found: Found,
     ) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
-        let (action, _) = decide::decide(self.request, found.held(), rules, now_s);
+        let (action, _) = decide::decide(self.request, found.cached(), rules, now_s);
         self.held = None;
         if let Some(filled) = self.in_parts(cache, rule, rules, &found, action).await? {
             return Ok(filled);

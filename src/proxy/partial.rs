@@ -73,7 +73,7 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<Option<Filled>, CloseReason> {
         match (&found.lookup, action) {
             (_, Action::NotCached | Action::Pass(_)) => Ok(None),
-            (Lookup::Hit(object), _) if object.is_part_list() => {
+            (Lookup::Stored(object), _) if object.is_part_list() => {
                 let Some(list) = part_list::read(object) else {
                     part_list::forget(cache, &found.name, object);
                     return Ok(Some(Filled::Again));
