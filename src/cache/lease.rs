@@ -168,7 +168,7 @@ impl Drop for Lease {
 /// This worker follows a fill of another: it is woken at progress as long as one of these lives.
 #[derive(Debug)]
 pub struct Follower {
-    cache: Rc<Cache>,
+    pub(super) cache: Rc<Cache>,
     /// The fill's place in the shared table.
     pub at: FillAt,
 }

@@ -24,6 +24,7 @@ pub mod load;
 pub mod lookup;
 pub mod lease;
 pub mod insert;
+pub mod fill_object;
 pub mod variants;
 pub mod language;
 pub mod part_list;

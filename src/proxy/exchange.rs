@@ -13,6 +13,7 @@
 use std::rc::Rc;
 
 use crate::cache::Cache;
+use crate::cache::fill_object::FillObject;
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::language;
@@ -39,7 +40,8 @@ use crate::proxy::fill;
 use crate::proxy::job::Job;
 use crate::proxy::join::{self, Delivery, Joined, Part};
 use crate::proxy::pass;
-use crate::proxy::progress::{Answered, FillObject, Handover};
+use crate::proxy::progress::Answered;
+use crate::proxy::progress::Handover;
 use crate::proxy::resume;
 use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};

@@ -15,6 +15,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::cache::files::writer::Writer;
+use crate::cache::fill_object::FillObject;
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::insert::{self, NewObject};
 use crate::cache::lease::Lease;
@@ -34,7 +35,10 @@ use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
 use crate::proxy::job::Job;
 use crate::proxy::part_job::is_part;
-use crate::proxy::progress::{Answered, FillObject, Flow, LocalFill, Progress};
+use crate::proxy::progress::Answered;
+use crate::proxy::progress::Flow;
+use crate::proxy::progress::LocalFill;
+use crate::proxy::progress::Progress;
 use crate::proxy::unasked::Unasked;
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
@@ -236,22 +240,13 @@ impl Fill {
         let opened = self
             .lease
             .begin(&new, total.filter(|_| !is_part(&new)))
-            .and_then(|writer| Ok((writer.file().try_clone()?, writer)));
-        let (file, mut writer) = match opened {
+            .and_then(|writer| Ok((FillObject::begun(&new, &writer, total)?, writer)));
+        let (object, mut writer) = match opened {
             Ok(pair) => pair,
             Err(error) => {
                 self.lease.cache.refused(&error);
                 return self.pass(PassReason::Store, response, part);
             }
-        };
-        let object = FillObject {
-            name: new.name.clone(),
-            status: new.status,
-            fields: new.fields.clone(),
-            lifetimes: new.lifetimes.clone(),
-            file,
-            body_offset: writer.body_offset(),
-            total,
         };
         self.lease.head_ready(total);
         self.lease.cache.announce(total);

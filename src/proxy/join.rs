@@ -9,19 +9,17 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::Cache;
+use crate::cache::fill_object::FillObject;
 use crate::cache::fills::FillAt;
 use crate::cache::fills::state::FillState;
 use crate::cache::hot::HotObject;
 use crate::cache::lease::{Follower, LeadOrFollow};
-use crate::cache::load::STORED_FIELDS_MAX;
 use crate::cache::name::Name;
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
-use crate::http::h1::head;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
-use crate::policy::meta;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
@@ -33,7 +31,7 @@ use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::fill;
 use crate::proxy::job::Job;
-use crate::proxy::progress::{FillObject, Flow, Handover, LocalFill, Progress, Reading};
+use crate::proxy::progress::{Flow, Handover, LocalFill, Progress, Reading};
 use crate::proxy::resume;
 use crate::proxy::stored;
 use crate::reactor;
@@ -166,7 +164,7 @@ async fn follow_local<C: Client>(
                 return Joined::Object(object, Part::Followed);
             }
             Progress::Streaming(object)
-                if is_for(&object, request, name)
+                if object.is_for(&request.fields, name)
                     && may_join(cache, at, &object.name, &object.lifetimes) =>
             {
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
@@ -199,13 +197,12 @@ async fn follow_remote<C: Client>(
                 }
             }
             FillState::Streaming { total, .. } => {
-                return match open_fill(cache, at.id(), request, name, total) {
-                    Some(object) if may_join(cache, at, &object.name, &object.lifetimes) => {
-                        let source = Source::Remote(follower);
-                        Joined::Stream(Reader { object: Rc::new(object), source }, Part::Followed)
-                    }
-                    _ => Joined::Again,
-                };
+                let object = FillObject::followed(&follower, total)
+                    .filter(|object| object.is_for(&request.fields, name))
+                    .filter(|object| may_join(cache, at, &object.name, &object.lifetimes));
+                let Some(object) = object.map(Rc::new) else { return Joined::Again };
+                let source = Source::Remote(follower);
+                return Joined::Stream(Reader { object, source }, Part::Followed);
             }
             FillState::Pass => return Joined::Passed(PassReason::Remembered, None),
             FillState::Failed { code } => {
@@ -214,38 +211,6 @@ async fn follow_remote<C: Client>(
             FillState::Done { .. } | FillState::Gone => return Joined::Again,
         }
     }
-}
-
-fn open_fill(
-    cache: &Cache,
-    id: u64,
-    request: &RequestHead,
-    name: &Name,
-    total: Option<u64>,
-) -> Option<FillObject> {
-    let object = cache.shared.store.open_fill(id).ok()??;
-    let object = FillObject {
-        name: Name::of(object.key_text()),
-        status: Status(object.status()),
-        fields: head::parse_fields(object.head(), STORED_FIELDS_MAX).ok()?,
-        lifetimes: meta::decode(object.meta()).ok()?,
-        body_offset: object.body_offset(),
-        file: object.file,
-        total,
-    };
-    is_for(&object, request, name).then_some(object)
-}
-
-/// Whether what is being written is what a request, which looked under `name`, selects.
-fn is_for(object: &FillObject, request: &RequestHead, name: &Name) -> bool {
-    let whole = object.name.of_whole();
-    let found = whole.as_ref().unwrap_or(&object.name);
-    if found.key == name.key {
-        return true;
-    }
-    // It turned out to be one of several variants after the request had begun to wait.
-    let Some(vary) = &object.lifetimes.vary else { return false };
-    name.beside(found, vary, &request.fields).is_some_and(|own| own.key == found.key)
 }
 
 /// Reads a response that is being written.

@@ -2,23 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use crate::cache::files::object::HEADERS_LEN;
-use crate::cache::files::object::Header;
+use crate::cache::fill_object::FillObject;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::HotObject;
-use crate::cache::name::Name;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::http::status::Status;
 use crate::origin::fetch::{FetchTimes, Response};
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
-
 use crate::reactor::event::Event;
 use crate::upstream::ids::Server;
 
@@ -50,35 +44,6 @@ pub enum Flow {
     Broken(u64),
     /// The origin goes on, but after so many bytes no more of it is stored.
     Unstored(u64),
-}
-
-/// A response whose body is being written.
-#[derive(Debug)]
-pub struct FillObject {
-    /// Its name: a follower must see that it is what its own request selects.
-    pub name: Name,
-    /// Its status.
-    pub status: Status,
-    /// Its fields.
-    pub fields: Fields,
-    /// How long it may be used.
-    pub lifetimes: Lifetimes,
-    /// The file that is being written.
-    pub file: File,
-    /// Where the body begins in it.
-    pub body_offset: u64,
-    /// The body's length, when the origin said it.
-    pub total: Option<u64>,
-}
-
-impl FillObject {
-    /// The length of the body, if the file says that it is whole.
-    pub fn finished_len(&self) -> Option<u64> {
-        let mut bytes = [0; HEADERS_LEN];
-        self.file.read_exact_at(&mut bytes, 0).ok()?;
-        let header = Header::parse(&bytes).ok()?;
-        header.body_crc.and(header.body_len)
-    }
 }
 
 /// A fill as its own worker's exchanges see it.

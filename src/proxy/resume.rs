@@ -5,15 +5,14 @@
 //! holds. Only if all of that is the same is the rest the rest of the same answer.
 
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
+use crate::cache::fill_object::FillObject;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::origin::fetch::Response;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
-use crate::proxy::progress::{FillObject, Handover};
-use crate::reactor::scratch;
+use crate::proxy::progress::Handover;
 
 /// Goes on with an answer from the place `at` of its body, of which the client is to get what lies
 /// in the window and has all of that before it.
@@ -77,7 +76,7 @@ pub async fn go_on<C: Client>(
         read.clear();
         let Ok(more) = response.body.next(&mut read).await else { return break_off(client) };
         let overlap = read.len().min(usize::try_from(sent - at).unwrap_or(usize::MAX));
-        if !is_same(object, at, &read[..overlap]) || (!more && at + (overlap as u64) < sent) {
+        if !object.has_bytes(at, &read[..overlap]) || (!more && at + (overlap as u64) < sent) {
             return break_off(client);
         }
         at += overlap as u64;
@@ -88,19 +87,6 @@ pub async fn go_on<C: Client>(
         }
     }
     lead_on(client, Handover { response, read }, sent, sent..u64::MAX).await
-}
-
-/// Whether the fill's file has these bytes at this place of the body.
-fn is_same(object: &FillObject, at: u64, bytes: &[u8]) -> bool {
-    let mut at = object.body_offset + at;
-    scratch::with_scratch(|scratch| {
-        bytes.chunks(scratch.len()).all(|part| {
-            let stored = &mut scratch[..part.len()];
-            let is_same = object.file.read_exact_at(stored, at).is_ok() && stored == part;
-            at += part.len() as u64;
-            is_same
-        })
-    })
 }
 
 fn break_off<C: Client, T>(client: &mut C) -> Result<T, CloseReason> {

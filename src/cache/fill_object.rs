@@ -1,0 +1,93 @@
+//! A response whose body is being written: its file as every worker reads it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::cache::files::object::{HEADERS_LEN, Header};
+use crate::cache::files::writer::Writer;
+use crate::cache::insert::NewObject;
+use crate::cache::lease::Follower;
+use crate::cache::load::STORED_FIELDS_MAX;
+use crate::cache::name::Name;
+use crate::http::fields::Fields;
+use crate::http::h1::head;
+use crate::http::status::Status;
+use crate::policy::meta;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::reactor::scratch;
+
+/// A response whose body is being written.
+#[derive(Debug)]
+pub struct FillObject {
+    /// Its name: a follower must see that it is what its own request selects.
+    pub name: Name,
+    /// Its status.
+    pub status: Status,
+    /// Its fields.
+    pub fields: Fields,
+    /// How long it may be used.
+    pub lifetimes: Lifetimes,
+    /// The file that is being written.
+    pub file: File,
+    /// Where the body begins in it.
+    pub body_offset: u64,
+    /// The body's length, when the origin said it.
+    pub total: Option<u64>,
+}
+
+impl FillObject {
+    /// What a leader has begun to write.
+    pub fn begun(new: &NewObject, writer: &Writer, total: Option<u64>) -> io::Result<Self> {
+        let NewObject { name, status, fields, lifetimes } = new.clone();
+        let (file, body_offset) = (writer.file().try_clone()?, writer.body_offset());
+        Ok(Self { name, status, fields, lifetimes, file, body_offset, total })
+    }
+
+    /// What the leader that is followed writes; `None` if that cannot be read, or is gone.
+    pub fn followed(follower: &Follower, total: Option<u64>) -> Option<Self> {
+        let object = follower.cache.shared.store.open_fill(follower.at.id()).ok()??;
+        Some(Self {
+            name: Name::of(object.key_text()),
+            status: Status(object.status()),
+            fields: head::parse_fields(object.head(), STORED_FIELDS_MAX).ok()?,
+            lifetimes: meta::decode(object.meta()).ok()?,
+            body_offset: object.body_offset(),
+            file: object.file,
+            total,
+        })
+    }
+
+    /// Whether it is what a request with these fields, which looked under `name`, selects.
+    pub fn is_for(&self, request: &Fields, name: &Name) -> bool {
+        let whole = self.name.of_whole();
+        let found = whole.as_ref().unwrap_or(&self.name);
+        if found.key == name.key {
+            return true;
+        }
+        // It turned out to be one of several variants after the request had begun to wait.
+        let Some(vary) = &self.lifetimes.vary else { return false };
+        name.beside(found, vary, request).is_some_and(|own| own.key == found.key)
+    }
+
+    /// The length of the body, if the file says that it is whole.
+    pub fn finished_len(&self) -> Option<u64> {
+        let mut bytes = [0; HEADERS_LEN];
+        self.file.read_exact_at(&mut bytes, 0).ok()?;
+        let header = Header::parse(&bytes).ok()?;
+        header.body_crc.and(header.body_len)
+    }
+
+    /// Whether the file has these bytes at this place of the body.
+    pub fn has_bytes(&self, at: u64, bytes: &[u8]) -> bool {
+        let mut at = self.body_offset + at;
+        scratch::with_scratch(|scratch| {
+            bytes.chunks(scratch.len()).all(|part| {
+                let stored = &mut scratch[..part.len()];
+                let is_same = self.file.read_exact_at(stored, at).is_ok() && stored == part;
+                at += part.len() as u64;
+                is_same
+            })
+        })
+    }
+}
