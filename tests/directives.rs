@@ -1,6 +1,7 @@
 //! Each key of the configuration is a row in four places, and this test counts them: the schema,
 //! the code that resolves it, the sample and the manual. Each has the same unit and default. The
-//! guide for contributors names these places and others; they have to exist.
+//! guide for contributors names these places and others, and the description of the architecture
+//! names most files; they have to exist.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,6 +14,7 @@ use ktrix::config::schema::{DIRECTIVES, Directive, Kind};
 const SAMPLE: &str = include_str!("../etc/ktrix.yaml");
 const MANUAL: &str = include_str!("../man/ktrix.yaml.5");
 const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
+const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 
 #[test]
 fn the_sample_is_a_whole_configuration() {
@@ -117,6 +119,25 @@ fn every_path_in_contributing_exists() {
     assert!(paths.contains(&"src/config/schema.rs"), "{paths:?}");
     for path in paths {
         assert!(Path::new(path).exists(), "CONTRIBUTING.md names {path}");
+    }
+}
+
+/// Paths below `src` may stand there without it. `DIR` is the cache directory.
+#[test]
+fn every_path_in_architecture_exists() {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || "._-/".contains(char);
+    let spans = ARCHITECTURE.split('`').skip(1).step_by(2);
+    let is_path = |span: &&str| {
+        span.chars().all(is_part)
+            && (span.contains('/') || span.ends_with(".rs"))
+            && !span.starts_with('/')
+            && !span.starts_with("DIR/")
+    };
+    let paths: Vec<&str> = spans.filter(is_path).collect();
+    assert!(paths.contains(&"proxy/h1/serve.rs"), "{paths:?}");
+    for path in paths {
+        let exists = Path::new(path).exists() || Path::new("src").join(path).exists();
+        assert!(exists, "ARCHITECTURE.md names {path}");
     }
 }
 
