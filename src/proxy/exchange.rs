@@ -91,7 +91,7 @@ impl<C: Client> Exchange<'_, C> {
     pub async fn run(mut self) -> Result<(), CloseReason> {
         if let Some(own) = decide::synthetic_answer(self.request) {
             let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
-            return self.own(own.status, own.text, &extra).await;
+            return self.synthetic(own.status, own.text, &extra).await;
         }
         let context = Rc::clone(self.context);
         if let (METHOD, Some(wanted)) = (&*self.request.method_text, &context.config.cache) {
@@ -100,7 +100,9 @@ impl<C: Client> Exchange<'_, C> {
         let router = &context.router;
         let path = path::normalise(self.request.target.path());
         let Some(route) = router.find(self.request.host(), &path) else {
-            return self.own(Status(404), "no site or route is configured for this", &[]).await;
+            return self
+                .synthetic(Status(404), "no site or route is configured for this", &[])
+                .await;
         };
         let rule = *router.rule(route);
         self.rules = Some(Rc::clone(router.rules(rule.rules)));

@@ -30,7 +30,7 @@ pub mod resume;
 pub mod join;
 pub mod invalidate;
 pub mod exchange;
-mod own;
+mod synthetic;
 mod outage;
 mod partial;
 mod gaps;

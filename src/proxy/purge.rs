@@ -59,11 +59,11 @@ impl<C: Client> Exchange<'_, C> {
             self.facts.reason = DENIED;
             // Its own address, which a client behind others may not know.
             let text = format!("{} may not purge (see cache.purge)", named(address));
-            return self.own(Status(403), &text, &[]).await;
+            return self.synthetic(Status(403), &text, &[]).await;
         }
         let Some(cache) = &self.context.cache else {
             let text = "the cache cannot be opened: nothing is purged";
-            return self.own(Status(503), text, &[]).await;
+            return self.synthetic(Status(503), text, &[]).await;
         };
         let who = named(address);
         let orders =
@@ -71,7 +71,7 @@ impl<C: Client> Exchange<'_, C> {
                 Ok(orders) => orders,
                 Err(refusal) => {
                     self.facts.reason = REFUSED;
-                    return self.own(Status(400), refusal.sentence(), &[]).await;
+                    return self.synthetic(Status(400), refusal.sentence(), &[]).await;
                 }
             };
         let mut numbers = Vec::new();
@@ -85,7 +85,7 @@ impl<C: Client> Exchange<'_, C> {
             }
         }
         let text = listed(&numbers);
-        self.own(Status(200), &format!("purge {text}"), &[("Ktrix-Purge", &text)]).await
+        self.synthetic(Status(200), &format!("purge {text}"), &[("Ktrix-Purge", &text)]).await
     }
 
     async fn unpurged(&mut self, error: PurgeError, done: &[u64]) -> Result<(), CloseReason> {
@@ -93,7 +93,7 @@ impl<C: Client> Exchange<'_, C> {
             [] => format!("nothing is purged: {error}"),
             done => format!("only purge {} is done: {error}", listed(done)),
         };
-        self.own(Status(503), &text, &[("Retry-After", "1")]).await
+        self.synthetic(Status(503), &text, &[("Retry-After", "1")]).await
     }
 }
 

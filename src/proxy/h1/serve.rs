@@ -31,7 +31,7 @@ use crate::proxy::finish::{self, Sent};
 use crate::proxy::h1::link::{Link, READ_BYTES};
 use crate::proxy::h1::quick::{self, Quick};
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
-use crate::proxy::own;
+use crate::proxy::synthetic;
 use crate::reactor::{self, scratch};
 
 /// Answers that are due are written before more are added to so many bytes.
@@ -409,7 +409,7 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
     let begun = link.n_bytes();
     let mut response = H1Response::to_no_request(link, &context.config.timeouts);
     let added = Added::new(CacheStatus::own(), None, None);
-    let given = own::give(&mut response, status, sentence, &[], &added, &mut facts).await;
+    let given = synthetic::answer(&mut response, status, sentence, &[], &added, &mut facts).await;
     debug_assert_eq!(given, Ok(()), "nothing is written yet");
     let body_bytes = response.sent_bytes();
     let sent = Sent { body_bytes, bytes: link.n_bytes().saturating_sub(begun) };

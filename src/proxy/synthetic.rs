@@ -1,6 +1,6 @@
-//! Answers of our own: short texts that say what is wrong, and whose doing it is.
+//! Synthetic answers: short texts that say what is wrong.
 
-use crate::http::answer;
+use crate::http::answer::synthetic;
 use crate::http::date;
 use crate::http::flaw::Flaw;
 use crate::http::status::Status;
@@ -20,13 +20,14 @@ impl<C: Client> Exchange<'_, C> {
     pub(super) async fn not_received(&mut self, error: ReceiveError) -> Result<(), CloseReason> {
         match error {
             ReceiveError::Client(ClientError::Closed(CloseReason::BodyTimeout)) => {
-                self.own(Status(408), "the request's body did not come in time", &[]).await?;
+                self.synthetic(Status(408), "the request's body did not come in time", &[]).await?;
                 Err(CloseReason::BodyTimeout)
             }
             ReceiveError::Client(ClientError::Closed(reason)) => Err(reason),
             ReceiveError::Client(ClientError::Flaw(flaw)) => self.flawed(flaw).await,
             ReceiveError::TooLarge => {
-                self.own(Status(413), "the request's body is larger than limits.body", &[]).await?;
+                self.synthetic(Status(413), "the request's body is larger than limits.body", &[])
+                    .await?;
                 Err(CloseReason::BadRequest)
             }
             ReceiveError::File(error) => {
@@ -42,12 +43,13 @@ impl<C: Client> Exchange<'_, C> {
 
     pub(super) async fn flawed(&mut self, flaw: Flaw) -> Result<(), CloseReason> {
         self.facts.reason = flaw.word();
-        self.own(flaw.status(), flaw.word(), &[]).await?;
+        self.synthetic(flaw.status(), flaw.word(), &[]).await?;
         Err(CloseReason::BadRequest)
     }
 
     pub(super) async fn not_cached(&mut self) -> Result<(), CloseReason> {
-        self.own(Status(504), "it is not in the cache, and nothing else was asked for", &[]).await
+        self.synthetic(Status(504), "it is not in the cache, and nothing else was asked for", &[])
+            .await
     }
 
     pub(super) async fn failed(
@@ -59,40 +61,38 @@ impl<C: Client> Exchange<'_, C> {
         let status = error.status();
         let retry: &[(&str, &str)] =
             if status == Status(503) { &[("Retry-After", "1")] } else { &[] };
-        self.own_with(status, error.sentence(), retry, fwd, Some(error.word())).await
+        let forward = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
+        let cache_status = CacheStatus { detail: Some(error.word()), ..forward };
+        self.synthetic_with(status, error.sentence(), retry, cache_status).await
     }
 
-    /// Answers with a short text of our own.
-    pub(super) async fn own(
+    pub(super) async fn synthetic(
         &mut self,
         status: Status,
         sentence: &str,
         extra: &[(&str, &str)],
     ) -> Result<(), CloseReason> {
-        self.own_with(status, sentence, extra, None, None).await
+        self.synthetic_with(status, sentence, extra, CacheStatus::own()).await
     }
 
-    pub(super) async fn own_with(
+    pub(super) async fn synthetic_with(
         &mut self,
         status: Status,
         sentence: &str,
         extra: &[(&str, &str)],
-        fwd: Option<Fwd>,
-        detail: Option<&'static str>,
+        cache_status: CacheStatus<'static>,
     ) -> Result<(), CloseReason> {
         if self.client.has_started() {
             self.client.abort();
             return Err(CloseReason::Incomplete);
         }
-        let cache_status = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
-        let cache_status = CacheStatus { detail, ..cache_status };
         let added = Added::new(cache_status, self.rules.as_ref(), None);
-        give(self.client, status, sentence, extra, &added, self.facts).await
+        answer(self.client, status, sentence, extra, &added, self.facts).await
     }
 }
 
-/// Answers a client with a short text of our own.
-pub(super) async fn give<C: Client>(
+/// Answers a client with a short text and no help of an origin.
+pub(super) async fn answer<C: Client>(
     client: &mut C,
     status: Status,
     sentence: &str,
@@ -101,7 +101,7 @@ pub(super) async fn give<C: Client>(
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
     facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
-    let (mut fields, body) = answer::synthetic(status, sentence, extra);
+    let (mut fields, body) = synthetic(status, sentence, extra);
     fields.push(b"Date", &date::format(reactor::now().unix_s()));
     stored::whole(client, status, fields, &body, added, facts).await
 }
@@ -117,7 +117,7 @@ mod tests {
         let mut facts = Facts::default();
         let added = Added::new(CacheStatus::own(), None, None);
         let retry = [("Retry-After", "1")];
-        let given = give(&mut client, Status(503), "try again", &retry, &added, &mut facts);
+        let given = answer(&mut client, Status(503), "try again", &retry, &added, &mut facts);
         assert_eq!(reactor::run(given).unwrap(), Ok(()));
         assert!(client.is_answered());
         assert_eq!(client.sent, b"503 Service Unavailable: try again\n");
