@@ -3,4 +3,5 @@
 pub mod link;
 pub mod response;
 pub mod quick;
+mod step;
 pub mod serve;
