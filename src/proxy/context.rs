@@ -35,17 +35,17 @@ pub struct Context {
     pub log_flushed: Event,
     /// Posted when the access log should be flushed before its time.
     pub log_due: Event,
-    /// The operator chose that no line is dropped: work waits for the log instead.
+    /// Whether work waits for a full access log, so that no line is dropped.
     pub waits_for_log: bool,
-    /// What a client's head may be.
+    /// Limits of a client's request head.
     pub client_head: HeadLimits,
-    /// Where request bodies that are too large for memory go.
+    /// The directory for request bodies that are too large for memory.
     pub temporary: PathBuf,
-    /// Requests so far, for their ids.
+    /// Number of requests so far, for their ids.
     pub n_requests: Cell<u64>,
-    /// Upper bits of the request ids, different in every worker and start.
+    /// Upper bits of the request ids; no two workers of any start have the same.
     pub id_base: u64,
-    /// The worker takes no more work: connections end after the answer they are at.
+    /// Whether the worker drains: a connection ends after the answer under way.
     pub is_draining: Cell<bool>,
 }
 
@@ -96,7 +96,7 @@ impl Context {
         u128::from(self.id_base) << 64 | u128::from(n)
     }
 
-    /// Whether the access log takes another line, or need not.
+    /// Whether the access log takes another line, or drops what it cannot take.
     pub fn log_has_room(&self) -> bool {
         match &self.access {
             Some(access) if self.waits_for_log => access.borrow().has_room(),

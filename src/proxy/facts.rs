@@ -1,4 +1,4 @@
-//! The facts of one exchange, gathered on its way for the access log.
+//! The facts of an exchange, for its line in the access log and for what is counted.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
 use crate::upstream::ids::Server;
 
-/// What became of an exchange.
+/// The facts of an exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// When the first byte of the request was read.
@@ -21,22 +21,22 @@ pub struct Facts {
     pub connected_us: u64,
     /// When the origin's answer began.
     pub first_byte_us: u64,
-    /// What is stored that answered it, where the origin had no part in that.
+    /// The stored response that answered it without the origin.
     pub hit: Option<Rc<HotObject>>,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
-    /// What the cache had to do with it.
+    /// How the cache took part.
     pub verdict: Option<CacheVerdict>,
     /// Why it failed, or why the cache was passed.
     pub reason: &'static str,
     /// The server that answered.
     pub server: Option<Server>,
-    /// How the connection goes on.
+    /// Why the connection ends after it, if it does.
     pub close: Option<CloseReason>,
 }
 
-/// The status in the log of a request whose client went away before its answer began, as in
-/// other servers' logs; nobody is sent it.
+/// The status in the log of a request whose client left before its answer began, as nginx logs it.
+/// It is never sent.
 pub const CLIENT_GONE: u16 = 499;
 
 impl Facts {

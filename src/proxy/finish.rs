@@ -24,9 +24,9 @@ pub struct Sent {
     pub bytes: u64,
 }
 
-/// Ends an exchange, quick or not: counts it, and prepares its line in the access log. The caller
-/// has seen room for a line ([`Context::log_has_room`]), sends the end of the answer, and commits.
-/// `head` is none where what came was no request.
+/// Ends an exchange, on the hot path or not: counts it and prepares its line in the access log. The
+/// caller has seen room for a line ([`Context::log_has_room`]), sends the end of the answer, and
+/// commits. `head` is `None` if the bytes were no valid request.
 pub fn finish(
     context: &Context,
     front: &Front,
@@ -64,7 +64,7 @@ pub fn finish(
     debug_assert!(written != Written::Full, "a line is prepared only where there is room");
 }
 
-/// Counts the prepared lines: their answers have gone out.
+/// Commits the prepared lines: their answers are sent.
 pub fn commit(context: &Context) {
     let Some(access) = &context.access else { return };
     let mut access = access.borrow_mut();
@@ -74,7 +74,7 @@ pub fn commit(context: &Context) {
     }
 }
 
-/// Fills in what the request says.
+/// Fills in what stands in the request.
 fn request<'r>(record: &mut Record<'r>, head: &'r RequestHead) {
     record.request_line = head.request_line();
     record.method = &head.method_text;

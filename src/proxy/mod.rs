@@ -38,4 +38,4 @@ pub mod purge;
 mod adopt;
 mod post;
 mod round;
-pub mod h1;
+pub(crate) mod h1;

@@ -1,4 +1,4 @@
-//! Answers from what is stored: in full, in part, or only that nothing changed.
+//! Answers from a stored response: the whole, ranges of it, or 304.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::proxy::client::Client;
 use crate::proxy::facts::Facts;
 use crate::reactor;
 
-/// Answers a request with an object: what it asks for of it, RFC 9110 section 13.2.2.
+/// Answers a request with an object, in the form that it asks for, RFC 9110 section 13.2.2.
 pub async fn answer<C: Client>(
     client: &mut C,
     request: &RequestHead,
@@ -84,7 +84,7 @@ async fn full<C: Client>(
     client.finish(&Fields::new()).await
 }
 
-/// 416: there is no such part of so many bytes, RFC 9110 section 15.5.17.
+/// Answers 416: no range lies within `length` bytes, RFC 9110 section 15.5.17.
 pub async fn unsatisfiable<C: Client>(
     client: &mut C,
     length: u64,
@@ -97,7 +97,7 @@ pub async fn unsatisfiable<C: Client>(
     whole(client, Status(416), fields, b"", added, facts).await
 }
 
-/// An answer whose body is at hand.
+/// Answers with a body in memory.
 pub async fn whole<C: Client>(
     client: &mut C,
     status: Status,
@@ -111,7 +111,7 @@ pub async fn whole<C: Client>(
     client.finish(&Fields::new()).await
 }
 
-/// Several parts of an object, RFC 9110 section 14.6.
+/// Answers with several ranges of an object, RFC 9110 section 14.6.
 async fn several<C: Client>(
     client: &mut C,
     object: &HotObject,
@@ -133,15 +133,15 @@ async fn several<C: Client>(
     client.finish(&Fields::new()).await
 }
 
-/// A number that nobody outside can know before it is used.
+/// A number that no client and no origin can predict.
 pub fn unguessable() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
-    // The keys of the hasher are secret, but may be from before the fork: of all workers alike.
+    // The hasher's keys are secret, but may be older than the fork and then the same in all workers.
     hasher.write_u32(std::process::id());
     hasher.finish()
 }
 
-/// Sends a part of an object's body.
+/// Sends a range of an object's body.
 pub async fn send_range<C: Client>(
     client: &mut C,
     object: &HotObject,

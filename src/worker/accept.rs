@@ -1,7 +1,7 @@
-//! Taking clients in, within `limits.connections`.
+//! Accepting connections, within `limits.connections`.
 //!
-//! When there is no room, connections that lie idle are ended first. If all are busy, new ones
-//! wait in the kernel's queue until one ends: they are served late rather than turned away.
+//! When the limit is reached, idle connections are closed first. If all are busy, new ones wait in
+//! the kernel's accept queue until one ends, and are not refused.
 
 use std::io;
 use std::rc::Rc;
@@ -18,13 +18,13 @@ use crate::reactor::{self, timer};
 use crate::transport::Transport;
 use crate::worker::inherited::ListenSocket;
 
-/// How many idle connections are ended at once to make room.
+/// How many idle connections are closed at once to make room.
 const SHED: usize = 32;
 
-/// A connection is not taken for idle before this, in milliseconds: its request may be on its way.
+/// A connection counts as idle after this, in milliseconds. Before, its request may be on its way.
 const SHED_AFTER_MS: u64 = 1_000;
 
-/// The pause after the kernel had no descriptor for a new connection.
+/// The pause after accept(2) failed for want of a descriptor.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A listening socket, and what its connections are served with.
@@ -82,7 +82,7 @@ impl Acceptor {
         while self.connections.len() >= n_max {
             let since = self.connections.left.version();
             self.shed();
-            // Connections become idle for long enough without an event, so look again.
+            // No event tells that a connection has been idle for long enough.
             let _ = timer::timeout(PAUSE, self.connections.left.after(since)).await;
         }
     }

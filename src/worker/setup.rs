@@ -1,4 +1,4 @@
-//! From what a worker is born with to what its exchanges share.
+//! Builds the context of a worker's exchanges from what the worker inherited.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::log::access::AccessLog;
 use crate::proxy::context::Context;
 use crate::worker::inherited::Inherited;
 
-/// Objects that are kept open because they are too large for memory.
+/// Most files of objects that stay open.
 const OPEN_FILES_MAX: usize = 1024;
 
-/// What the exchanges share.
+/// The context of a worker's exchanges.
 ///
 /// # Errors
 /// When the access log has no ring for this worker.
@@ -32,7 +32,7 @@ pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
     Ok(Context::new(config, servers, cache, access, temporary(inherited)))
 }
 
-/// How many objects' files may stay open: most descriptors are for connections.
+/// How many files of objects may stay open: most descriptors are for connections.
 fn open_files() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     (usize::try_from(limit).unwrap_or(usize::MAX) / 8).min(OPEN_FILES_MAX)
@@ -45,8 +45,8 @@ fn cache(inherited: &Inherited) -> Option<Cache> {
     Some(Cache::new(Rc::clone(shared), config, seat, keeper_seat, open_files()))
 }
 
-/// Where large request bodies go: beside the cache, which the worker may write to, or else where
-/// the system has such things.
+/// The directory for large request bodies: that of the cache's unfinished files, which the worker may
+/// write to, or else the system's.
 fn temporary(inherited: &Inherited) -> PathBuf {
     match &inherited.cache {
         Some(cache) => cache.store.dir().join(TMP),

@@ -1,5 +1,5 @@
-//! What an exchange knows of a client: where its request's body comes from and where the answer
-//! goes, but not which protocol or transport carries them.
+//! A client as an exchange sees it: the source of the request's body and the receiver of the answer,
+//! over any protocol and transport.
 
 pub mod front;
 pub mod connections;
@@ -16,7 +16,7 @@ use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
 
-/// Why nothing more comes from or goes to a client.
+/// Why the body of a request cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientError {
     /// The connection, or the stream, has ended or must end.
@@ -25,57 +25,60 @@ pub enum ClientError {
     Flaw(Flaw),
 }
 
-/// One request's client, over any protocol.
+/// The client of one request, over any protocol.
 ///
-/// The order is: any number of `read_body` and `interim`, one `start`, any number of `send` and
-/// `send_file`, then `finish` or `abort`. Every wait may be dropped; the exchange is then over.
-// One thread runs everything, so no bound on the futures is wanted.
+/// The order of calls is: any number of `read_body` and `interim`, one `start`, any number of `push`,
+/// `send` and `send_file`, then `finish` or `abort`. Every future may be dropped; the exchange is then
+/// over.
+// One thread runs everything, so the futures need no `Send` bound.
 #[allow(async_fn_in_trait)]
 pub trait Client {
     /// What the client's connection came in by.
     fn front(&self) -> &Front;
 
-    /// Appends what has come of the request's body to `into`; `false` at its end.
+    /// Waits for a part of the request's body and appends it to `into`; `false` at the end.
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError>;
 
-    /// What followed the last chunk of the request's body, once it was read to its end.
+    /// The trailer fields of the request, once its body was read to the end.
     fn take_trailers(&mut self) -> Fields;
 
-    /// Waits until the client is known to have gone: its connection is broken, or its stream was
-    /// reset. One that has merely said everything is still listening. Not while its body is read.
+    /// Waits until the client has gone: its connection is broken, or its stream was reset. A client
+    /// that has only closed its own direction still reads. Must not run beside `read_body`.
     async fn gone(&mut self);
 
     /// Passes on an interim response, RFC 9110 section 15.2.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason>;
 
-    /// Begins the answer. `length` is what is known of its body; how it is framed, and whether it
-    /// is sent at all in answer to HEAD, is the protocol's affair.
+    /// Begins the answer. `length` is what is known of the length of its body. The protocol decides
+    /// how the body is framed, and sends none in answer to HEAD.
     fn start(&mut self, status: Status, fields: &Fields, length: BodyLength);
 
-    /// Whether [`Client::start`] was called: from then on a failure can only end the answer.
+    /// Whether [`Client::start`] was called: from then on a failure can only abort the answer.
     fn has_started(&self) -> bool;
 
-    /// Whether the request asks for no body in its answer.
+    /// Whether the answer to the request has no body: it is a HEAD.
     fn wants_no_body(&self) -> bool;
 
-    /// Keeps part of the body to be sent with what follows; at most a hot body's size at a time.
+    /// Keeps part of the body, to be sent together with what follows. `bytes` are no more than the
+    /// largest body that the hot tier keeps behind its head.
     fn push(&mut self, bytes: &[u8]);
 
-    /// Sends part of the body. Small parts may be kept to be sent with what follows.
+    /// Sends part of the body. A small part may be kept, to be sent together with what follows.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), CloseReason>;
 
-    /// Sends what was kept.
+    /// Sends what is kept.
     async fn flush(&mut self) -> Result<(), CloseReason>;
 
     /// Sends part of the body from a file: `len` bytes from `offset`.
     async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<(), CloseReason>;
 
-    /// Ends the answer; the caller sees to it that what was kept of it is sent.
+    /// Ends the answer. What is kept of it is sent by the connection, after the access log has its
+    /// line.
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason>;
 
-    /// Breaks the answer off so that the client cannot take it for complete.
+    /// Breaks the answer off, so that the client does not take it for complete.
     fn abort(&mut self);
 
-    /// Bytes of body sent, or given to be sent, so far.
+    /// Bytes of the body that were sent or kept so far.
     fn sent_bytes(&self) -> u64;
 }

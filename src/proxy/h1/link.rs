@@ -1,6 +1,7 @@
-//! The bytes of a client's connection: what was read and not used, what is to be written.
+//! The buffers of a client's connection: bytes that were read and not used yet, and bytes that are
+//! still to be written.
 //!
-//! Both buffers are empty, and own nothing, while the connection is idle.
+//! Both are empty, and own no memory, while the connection is idle.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -9,13 +10,13 @@ use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::connections::{Connection, Counted};
 use crate::reactor::{self, scratch};
 
-/// What one read asks for.
-pub const READ_BYTES: usize = 64 << 10;
+/// The most that one read takes.
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// Answers are gathered up to this size before they are written.
-pub const GATHER_BYTES: usize = 32 << 10;
+pub(super) const GATHER_BYTES: usize = 32 << 10;
 
-/// What one sendfile(2) is asked for.
+/// The most that one call sends of a file.
 const FILE_PART_BYTES: usize = 2 << 20;
 
 /// A buffer larger than this is not kept for the next answer.
@@ -23,35 +24,33 @@ const KEEP_BYTES: usize = 8 << 10;
 
 /// A client's connection as bytes.
 #[derive(Debug)]
-pub struct Link {
+pub(super) struct Link {
     counted: Counted,
-    /// Read, not yet used.
-    pub inbox: Vec<u8>,
-    /// To be written.
-    pub out: Vec<u8>,
+    /// Bytes that were read and not used yet.
+    pub(super) inbox: Vec<u8>,
+    /// Bytes that are still to be written.
+    pub(super) out: Vec<u8>,
     n_written: u64,
-    /// The client must not take what it got for complete: close with a reset.
-    pub is_broken: bool,
+    /// Whether the close is a reset, because the client must not take its answer for complete.
+    pub(super) is_broken: bool,
 }
 
 impl Link {
-    /// A connection that has just been made.
-    pub fn new(counted: Counted) -> Self {
+    pub(super) fn new(counted: Counted) -> Self {
         Self { counted, inbox: Vec::new(), out: Vec::new(), n_written: 0, is_broken: false }
     }
 
-    /// The connection.
-    pub fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &Connection {
         &self.counted.connection
     }
 
-    /// All bytes that were given to be written so far.
-    pub fn n_bytes(&self) -> u64 {
+    /// Bytes written so far, and those still to be written.
+    pub(super) fn n_bytes(&self) -> u64 {
         self.n_written + self.out.len() as u64
     }
 
-    /// Reads what there is into the inbox, waiting until something is; 0 at the end.
-    pub async fn read(&mut self, deadline_ms: u64) -> io::Result<usize> {
+    /// Waits for bytes and reads them into the inbox; 0 is the end.
+    pub(super) async fn read(&mut self, deadline_ms: u64) -> io::Result<usize> {
         loop {
             reactor::breathe().await;
             match self.try_read() {
@@ -63,9 +62,9 @@ impl Link {
         }
     }
 
-    /// Reads what there is and gives it to `take`, which says how much of it was used; the rest
-    /// goes to the inbox, which must be empty. Gives the number of bytes read, 0 at the end.
-    pub async fn read_through<E>(
+    /// Waits for bytes and gives them to `take`, which returns how many it used. The others go to the
+    /// inbox, which must be empty. Returns the number of bytes read; 0 is the end.
+    pub(super) async fn read_through<E>(
         &mut self,
         deadline_ms: u64,
         mut take: impl FnMut(&[u8]) -> Result<usize, E>,
@@ -102,8 +101,9 @@ impl Link {
         })
     }
 
-    /// Writes what the socket takes of `bytes`, behind what is to be written; keeps the rest.
-    pub fn write_now(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+    /// Writes as much of `bytes` as is taken at once, and keeps the rest for a later write. If
+    /// earlier bytes wait to be written, `bytes` wait behind them.
+    pub(super) fn write_now(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         let transport = &self.counted.connection.transport;
         let mut written = 0;
         if self.out.is_empty() {
@@ -118,8 +118,8 @@ impl Link {
         Ok(())
     }
 
-    /// Writes what the socket takes of what is to be written.
-    pub fn flush_now(&mut self) -> Result<(), CloseReason> {
+    /// Writes as much as is taken at once of what is to be written.
+    pub(super) fn flush_now(&mut self) -> Result<(), CloseReason> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -132,15 +132,15 @@ impl Link {
         result
     }
 
-    /// Lets go of a large inbox that is empty.
-    pub fn forget_room(&mut self) {
+    /// Frees a large inbox that is empty.
+    pub(super) fn forget_room(&mut self) {
         if self.inbox.is_empty() && self.inbox.capacity() > KEEP_BYTES {
             self.inbox = Vec::new();
         }
     }
 
-    /// Lets go of empty buffers: the connection is going to be idle.
-    pub fn rest(&mut self) {
+    /// Frees the buffers that are empty, before the connection becomes idle.
+    pub(super) fn rest(&mut self) {
         if self.inbox.is_empty() {
             self.inbox = Vec::new();
         }
@@ -150,7 +150,7 @@ impl Link {
     }
 
     /// Writes everything that is to be written, then `bytes`.
-    pub async fn write(&mut self, bytes: &[u8], timeout_ms: u64) -> Result<(), CloseReason> {
+    pub(super) async fn write(&mut self, bytes: &[u8], timeout_ms: u64) -> Result<(), CloseReason> {
         let mut at = 0;
         while !self.out.is_empty() || at < bytes.len() {
             reactor::breathe().await;
@@ -169,7 +169,7 @@ impl Link {
     }
 
     /// Writes everything that is to be written, then `len` bytes of a file.
-    pub async fn write_file(
+    pub(super) async fn write_file(
         &mut self,
         file: &File,
         mut offset: u64,
@@ -193,7 +193,7 @@ impl Link {
             reactor::breathe().await;
             let part = (end - offset).min(FILE_PART_BYTES as u64) as usize;
             match self.counted.connection.transport.send_file(file, &mut offset, part) {
-                // The file is shorter than it was: somebody else cut it.
+                // Another process has truncated the file.
                 Ok(0) => {
                     self.is_broken = true;
                     return Err(CloseReason::Incomplete);
@@ -215,7 +215,7 @@ impl Link {
     }
 }
 
-/// What a failed write to a client means.
+/// The reason to close after a failed write.
 fn close_of_write(error: &io::Error) -> CloseReason {
     match error.kind() {
         io::ErrorKind::TimedOut => CloseReason::SendTimeout,

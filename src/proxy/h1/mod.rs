@@ -1,7 +1,12 @@
-//! HTTP/1 with clients, RFC 9112: a connection's task, and the way of a hot request through it.
+//! HTTP/1 with clients, RFC 9112.
+//!
+//! ```text
+//! serve (a connection's task) ─▶ step (read, and answer what is hot) ─▶ quick (the hot path)
+//!        └─▶ exchange ─▶ response ─▶ link (bytes)
+//! ```
 
-pub mod link;
-pub mod response;
-pub mod quick;
+mod link;
+mod response;
+mod quick;
 mod step;
-pub mod serve;
+pub(crate) mod serve;

@@ -1,5 +1,5 @@
-//! The way of a hot request: from the bytes of its head to the bytes of its answer, without a
-//! wait, a file or, when the same bytes were answered before, even a parse.
+//! The hot path: from the bytes of a request's head to the bytes of its answer without a wait and
+//! without a file, and without parsing if the same bytes were answered before.
 
 use std::rc::Rc;
 
@@ -21,14 +21,14 @@ use crate::proxy::finish::{Sent, finish};
 use crate::proxy::h1::link::Link;
 use crate::reactor;
 
-/// What became of a request on the quick way.
+/// What the hot path did with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quick {
-    /// It must go the long way.
+pub(super) enum Quick {
+    /// It needs an exchange.
     No,
-    /// Its answer is gone or due, and the connection goes on.
+    /// Its answer is written or due, and the connection goes on.
     Answered,
-    /// Its answer is gone or due, and is the last one on this connection.
+    /// Its answer is written or due, and is the last one on this connection.
     Last,
 }
 
@@ -38,11 +38,11 @@ impl Quick {
     }
 }
 
-/// Answers a request that these very bytes were answered for before.
+/// Answers a request head whose bytes are an alias of a hot object.
 ///
-/// `is_last` says that no more of the client's bytes are at hand: the answer is then written
-/// from where it lies.
-pub fn answer_raw(
+/// `is_last` is set if no more of the client's bytes are at hand; the answer is then written from
+/// the hot object, without a copy.
+pub(super) fn answer_raw(
     context: &Context,
     link: &mut Link,
     raw: &[u8],
@@ -56,12 +56,12 @@ pub fn answer_raw(
     if !has_marker || !alias.object.is_fresh(now_s) || !cache.is_current(&alias.object) {
         return Ok(Quick::No);
     }
-    give(context, link, &alias.head, &alias.object, now_s, is_last)?;
+    send_hit(context, link, &alias.head, &alias.object, now_s, is_last)?;
     Ok(Quick::of(&alias.head))
 }
 
-/// Answers a request from the hot tier in full, if that is what it asks for.
-pub fn answer_parsed(
+/// Answers a request with the whole of a hot object, if it asks for that.
+pub(super) fn answer_parsed(
     context: &Context,
     link: &mut Link,
     head: &RequestHead,
@@ -74,8 +74,8 @@ pub fn answer_parsed(
         return Ok(Quick::No);
     };
     let now_s = reactor::now().unix_s();
-    give(context, link, head, &object, now_s, is_last)?;
-    // What a client wants of an answer's age changes with its age: such bytes are judged anew.
+    send_hit(context, link, head, &object, now_s, is_last)?;
+    // Such a request may accept the object now and not when it is older.
     if !head.fields.contains("cache-control") && !head.fields.contains("pragma") {
         let lane = link.connection().front.lane;
         cache.hot.borrow_mut().add_alias(lane, raw, head.clone(), &object, marker);
@@ -83,7 +83,7 @@ pub fn answer_parsed(
     Ok(Quick::of(head))
 }
 
-/// The object that answers this request in full and fresh from memory, if there is one.
+/// The fresh object in memory that answers this request in full, if there is one.
 fn full_hit(
     context: &Context,
     cache: &Cache,
@@ -102,7 +102,7 @@ fn full_hit(
         return None;
     }
     let rules = context.router.rules(rule.rules);
-    // Whoever is told keys asks about single answers, and may wait for them.
+    // A Cache-Status with the key is not part of a rendered head.
     if decide::may_look_up(head, rules).is_err() || rules.report.key {
         return None;
     }
@@ -121,7 +121,7 @@ fn full_hit(
     Some((object, marker))
 }
 
-fn give(
+fn send_hit(
     context: &Context,
     link: &mut Link,
     head: &RequestHead,
@@ -154,7 +154,7 @@ fn give(
     })
 }
 
-/// The end of a head after which the connection ends.
+/// The end of the head of the last answer on a connection.
 const CLOSE: &[u8] = b"Connection: close\r\n\r\n";
 
 fn hit(object: &Rc<HotObject>, close: Option<CloseReason>) -> Facts {

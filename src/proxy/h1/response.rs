@@ -1,4 +1,4 @@
-//! One request and its answer over HTTP/1, as an exchange sees them.
+//! The client of one request over HTTP/1: reading its body and writing the response.
 
 use std::fs::File;
 use std::io;
@@ -24,9 +24,9 @@ use crate::reactor;
 enum Framing {
     /// The answer has not begun.
     Unstarted,
-    /// There is no body, whatever is said of its length.
+    /// There is no body, whatever `Content-Length` is.
     Bodiless,
-    /// So many bytes are still to come.
+    /// This many bytes are still to come.
     Left(u64),
     /// In chunks.
     Chunked,
@@ -36,9 +36,9 @@ enum Framing {
     Broken,
 }
 
-/// One request's client over HTTP/1.
+/// The client of one request over HTTP/1.
 #[derive(Debug)]
-pub struct H1Response<'c> {
+pub(super) struct H1Response<'c> {
     link: &'c mut Link,
     timeouts: &'c Timeouts,
     method: Method,
@@ -53,16 +53,15 @@ pub struct H1Response<'c> {
 
 /// What the worker decides about a response.
 #[derive(Clone, Copy, Debug)]
-pub struct ResponseOptions {
-    /// The connection may go on after the answer.
-    pub may_keep_alive: bool,
-    /// The answer gets a line in the access log.
-    pub is_logged: bool,
+pub(super) struct ResponseOptions {
+    /// Whether the connection may go on after the answer.
+    pub(super) may_keep_alive: bool,
+    /// Whether the answer gets a line in the access log.
+    pub(super) is_logged: bool,
 }
 
 impl<'c> H1Response<'c> {
-    /// The response to a request with this head.
-    pub fn new(
+    pub(super) fn new(
         link: &'c mut Link,
         timeouts: &'c Timeouts,
         head: &RequestHead,
@@ -79,8 +78,8 @@ impl<'c> H1Response<'c> {
         }
     }
 
-    /// The response to what is no request; the connection ends behind it.
-    pub fn to_no_request(link: &'c mut Link, timeouts: &'c Timeouts) -> Self {
+    /// A response to bytes that are no valid request. It ends the connection.
+    pub(super) fn to_no_request(link: &'c mut Link, timeouts: &'c Timeouts) -> Self {
         Self {
             link,
             timeouts,
@@ -96,13 +95,13 @@ impl<'c> H1Response<'c> {
     }
 
     /// Whether the connection can carry another request after this one.
-    pub fn keeps_alive(&self) -> bool {
+    pub(super) fn keeps_alive(&self) -> bool {
         let is_whole = matches!(self.framing, Framing::Bodiless | Framing::Left(0));
         self.keeps_alive && is_whole && self.body.is_end()
     }
 
-    /// Whether the client may still be sending what nobody will read.
-    pub fn is_body_unread(&self) -> bool {
+    /// Whether the client may still be sending a body that is not going to be read.
+    pub(super) fn is_body_unread(&self) -> bool {
         !self.body.is_end()
     }
 
@@ -110,11 +109,11 @@ impl<'c> H1Response<'c> {
         self.timeouts.client_send.as_millis() as u64
     }
 
-    /// Adds the frame around `len` bytes of body; how many of them belong to it.
+    /// Adds the framing in front of `len` bytes of body; returns how many of them belong to the body.
     fn frame(&mut self, len: u64) -> u64 {
         match &mut self.framing {
             Framing::Left(left) => {
-                // More than was announced would be taken for the next answer.
+                // The client would take bytes beyond the announced length for the next answer.
                 let fits = len.min(*left);
                 *left -= fits;
                 self.n_body += fits;
@@ -135,9 +134,9 @@ impl<'c> H1Response<'c> {
         }
     }
 
-    /// How much of the `len` bytes that were framed last is kept for later: one byte of what ends
-    /// the body. It goes out once the answer's line is in the access log, so that no client has a
-    /// whole answer of which a killed worker has left no line.
+    /// How many of the `len` bytes that were framed last are kept for later: one if they end the body.
+    /// It is sent after the answer's line is in the access log, so that a killed worker cannot leave
+    /// a client with a complete answer and the log without its line.
     fn held_back(&self, len: u64) -> u64 {
         u64::from(self.is_logged && self.framing == Framing::Left(0)).min(len)
     }
@@ -148,7 +147,6 @@ impl<'c> H1Response<'c> {
         }
     }
 
-    /// Decodes what is in the inbox.
     fn take_body(&mut self, into: &mut Vec<u8>) -> Result<(), ClientError> {
         let n_used = decode(&mut self.body, &self.link.inbox, into).map_err(ClientError::Flaw)?;
         self.link.inbox.drain(..n_used);
@@ -157,7 +155,7 @@ impl<'c> H1Response<'c> {
     }
 }
 
-/// Decodes `bytes` as far as they belong to the body; gives how many did.
+/// Decodes `bytes` as far as they belong to the body; returns how many do.
 fn decode(body: &mut Decoder, bytes: &[u8], into: &mut Vec<u8>) -> Result<usize, Flaw> {
     let mut at = 0;
     loop {
@@ -216,13 +214,13 @@ impl Client for H1Response<'_> {
 
     async fn gone(&mut self) {
         if self.link.connection().transport.broken().await.is_err() {
-            // Nobody will tell: the next write does.
+            // No event will come; the next write fails.
             std::future::pending().await
         }
     }
 
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason> {
-        // HTTP/1.0 knows no interim responses, RFC 9110 section 15.2.
+        // HTTP/1.0 has no interim responses, RFC 9110 section 15.2.
         if self.version == Version::Http10 || self.has_started() {
             return Ok(());
         }
@@ -332,7 +330,7 @@ impl Client for H1Response<'_> {
                 self.framing = Framing::Left(0);
             }
             Framing::Left(0) | Framing::Bodiless | Framing::UntilClose => {}
-            // Less came than was announced.
+            // The body is shorter than announced.
             Framing::Left(_) | Framing::Unstarted | Framing::Broken => {
                 self.abort();
                 return Err(CloseReason::Incomplete);

@@ -1,7 +1,7 @@
-//! The task of a client's connection: request after request until it ends.
+//! The task of a client's connection: one request after the other until the connection ends.
 //!
 //! ```text
-//! read ─▶ whole heads? ─ no ─▶ write what is due, wait ─▶ read
+//! read ─▶ a complete head? ─ no ─▶ write what is due, wait ─▶ read
 //!            │ yes
 //!            ├─ hot: its answer joins what is due ──────▶ next head
 //!            └─ else: an exchange of its own ───────────▶ next head, or the end
@@ -28,23 +28,23 @@ use crate::proxy::facts::Facts;
 use crate::proxy::finish::{self, Sent};
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
-use crate::proxy::h1::step::{Step, Wait, step};
+use crate::proxy::h1::step::{NextRequest, Step, step};
 use crate::proxy::synthetic;
 use crate::reactor;
 
-/// What is read and thrown away after the last answer, so that the client can read it.
+/// The most that is read and dropped after the last answer; see [`linger`].
 const LINGER_BYTES: usize = 256 << 10;
 
-/// How long that may take.
+/// The longest time for that.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves a client's connection to its end.
-pub fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Output = ()> {
-    // What is moved into a future after its first wait is kept there twice.
+pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Output = ()> {
+    // A value that is moved into a future after its first wait takes its room twice.
     let mut link = Link::new(counted);
-    let mut wait = Wait::new(&context);
+    let mut next = NextRequest::new(&context);
     async move {
-        let reason = converse(&context, &mut link, &mut wait).await;
+        let reason = converse(&context, &mut link, &mut next).await;
         if link.is_broken {
             link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
@@ -53,7 +53,7 @@ pub fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Output = ()>
     }
 }
 
-/// Whether there may be bytes on their way that nobody will read.
+/// Whether the client may still be sending bytes that are not going to be read.
 fn is_client_sending(reason: CloseReason, link: &Link) -> bool {
     match reason {
         CloseReason::BadRequest | CloseReason::BodyTimeout | CloseReason::Drain => true,
@@ -62,27 +62,27 @@ fn is_client_sending(reason: CloseReason, link: &Link) -> bool {
     }
 }
 
-async fn converse(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> CloseReason {
+async fn converse(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest) -> CloseReason {
     loop {
         reactor::breathe().await;
         let step = match context.log_has_room() {
-            true => step(context, link, wait),
+            true => step(context, link, next),
             false => Step::Log,
         };
         let result = match step {
             Step::Exchange(head) => {
                 link.connection().set_busy();
-                let result = Box::pin(exchange(context, link, &head, wait.began)).await;
-                wait.next_request();
+                let result = Box::pin(exchange(context, link, &head, next.began)).await;
+                next.reset();
                 result
             }
             Step::Read if !link.out.is_empty() => write_due(context, link).await,
             Step::Read => {
                 let is_between = link.inbox.is_empty();
-                let deadline_ms = settle(context, link, wait);
+                let deadline_ms = settle(context, link, next);
                 match link.connection().transport.readable(deadline_ms).await {
                     Ok(()) => {
-                        wait.resume(link, is_between);
+                        next.resume(link, is_between);
                         Ok(())
                     }
                     Err(error) => Err(Box::pin(give_up(context, link, &error)).await),
@@ -106,7 +106,8 @@ async fn converse(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Cl
     }
 }
 
-/// Writes everything that is due. Boxed, for it is rare and would make every connection larger.
+/// Writes everything that is due. It is rare, and unboxed would make the task of every connection
+/// larger.
 fn write_due<'l>(
     context: &Context,
     link: &'l mut Link,
@@ -114,22 +115,22 @@ fn write_due<'l>(
     Box::pin(link.write(b"", context.send_ms()))
 }
 
-/// Prepares to wait for bytes; gives until when.
-fn settle(context: &Context, link: &mut Link, wait: &mut Wait) -> u64 {
+/// Prepares to wait for bytes; returns the deadline in milliseconds of the monotonic clock.
+fn settle(context: &Context, link: &mut Link, next: &mut NextRequest) -> u64 {
     let now_ms = reactor::now().mono_ms();
     let is_between = link.inbox.is_empty();
-    if wait.deadline_ms == 0 {
+    if next.deadline_ms == 0 {
         let timeout_ms = if is_between { context.idle_ms() } else { context.head_ms() };
-        wait.deadline_ms = now_ms + timeout_ms;
+        next.deadline_ms = now_ms + timeout_ms;
     }
     if is_between {
         link.rest();
         link.connection().set_idle(now_ms);
     }
-    wait.deadline_ms
+    next.deadline_ms
 }
 
-/// Why the wait for bytes ends the connection; who began a head is told.
+/// Why the wait for bytes ends the connection. A client that began a head is answered.
 async fn give_up(context: &Rc<Context>, link: &mut Link, error: &io::Error) -> CloseReason {
     if error.kind() != io::ErrorKind::TimedOut {
         return CloseReason::ClientGone;
@@ -141,7 +142,7 @@ async fn give_up(context: &Rc<Context>, link: &mut Link, error: &io::Error) -> C
     CloseReason::HeadTimeout
 }
 
-/// One request that is not hot.
+/// Serves one request that is not hot.
 async fn exchange(
     context: &Rc<Context>,
     link: &mut Link,
@@ -169,7 +170,7 @@ async fn exchange(
     end(context, link, Some(head), &facts, sent).await
 }
 
-/// Answers what is no request; the connection ends.
+/// Answers bytes that are no valid request. The connection ends.
 async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence: &'static str) {
     let close = Some(CloseReason::BadRequest);
     let mut facts = Facts { began: reactor::now(), reason: sentence, close, ..Facts::default() };
@@ -206,8 +207,8 @@ async fn end(
     Err(reason)
 }
 
-/// A close while the client's bytes lie unread would send a reset, and the client would lose the
-/// answer that is still on its way. So the end is announced, and what comes is thrown away.
+/// Announces the end and drops what the client still sends. A close while bytes lie unread would send
+/// a reset, and the client would lose the answer that is still on its way.
 async fn linger(context: &Rc<Context>, link: &mut Link) {
     if link.write(b"", context.send_ms()).await.is_err()
         || link.connection().transport.shutdown_write().is_err()
@@ -236,8 +237,8 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_a_small_task() {
-        // With its socket, its place among the clients and its slot in the reactor it must stay
-        // under a kilobyte; the exchanges themselves are boxed while they run.
+        // Together with its Connection and its slot in the reactor it must stay under a kilobyte.
+        // Exchanges are boxed while they run.
         let bytes = future_bytes(serve);
         assert!(bytes <= TASK_BYTES_MAX, "{bytes} bytes");
     }

@@ -14,18 +14,18 @@ use crate::proxy::h1::link::{Link, READ_BYTES};
 use crate::proxy::h1::quick::{self, Quick};
 use crate::reactor::{self, scratch};
 
-/// Answers that are due are written before more are added to so many bytes.
+/// Answers that are due are written before more are added, once they have this many bytes.
 const DUE_BYTES_MAX: usize = 32 << 10;
 
 /// What is to be done next on a connection.
 pub(super) enum Step {
-    /// An exchange, for which there may be more to do than can be done at once.
+    /// The next request needs an exchange, which may next.
     Exchange(Box<RequestHead>),
     /// More bytes are needed.
     Read,
     /// What is due must be written before anything else.
     Write,
-    /// What is due must be written, and nothing follows it.
+    /// What is due must be written, and the connection ends.
     Finish,
     /// The access log has no room.
     Log,
@@ -35,35 +35,36 @@ pub(super) enum Step {
     End(CloseReason),
 }
 
-/// What a connection waits for.
-pub(super) struct Wait {
-    /// When the first byte of the request under way was read; 0 before it.
+/// The request that a connection waits for, or has read in part.
+pub(super) struct NextRequest {
+    /// When its first byte was read; 0 before that.
     pub(super) began: Now,
-    /// When the present wait is over, in milliseconds of the monotonic clock.
+    /// Until when the connection waits, in milliseconds of the monotonic clock; 0 if that is not set
+    /// yet.
     pub(super) deadline_ms: u64,
-    /// So much of the inbox was searched for the end of a head in vain.
+    /// How many bytes of the inbox were searched for the end of the head.
     searched: usize,
-    /// The inbox holds nothing that more bytes are not needed for.
+    /// Whether the inbox is empty or holds the beginning of a head, so that more bytes are needed.
     is_starved: bool,
 }
 
-impl Wait {
-    /// A new connection has as long for its first head as for any.
+impl NextRequest {
+    /// The first request of a connection, which has `timeouts.client-head` to come.
     pub(super) fn new(context: &Context) -> Self {
         let deadline_ms = reactor::now().mono_ms() + context.head_ms();
         Self { began: Now::default(), deadline_ms, searched: 0, is_starved: true }
     }
 
-    /// Bytes have come, or so it seems.
+    /// The wait for bytes has ended.
     pub(super) fn resume(&mut self, link: &Link, is_between: bool) {
         link.connection().set_busy();
         if is_between {
-            // The head that begins now has its own time.
+            // A head that begins after a silence has `timeouts.client-head` for itself.
             self.deadline_ms = 0;
         }
     }
 
-    pub(super) fn next_request(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.began = Now::default();
         self.deadline_ms = 0;
         self.searched = 0;
@@ -71,13 +72,13 @@ impl Wait {
     }
 }
 
-/// Does what can be done at once: reads, and answers what is hot.
-pub(super) fn step(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Step {
+/// Reads what there is, answers what is hot, and returns what is to be done next.
+pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest) -> Step {
     if link.out.len() > DUE_BYTES_MAX {
         return Step::Write;
     }
-    if !wait.is_starved && !link.inbox.is_empty() {
-        return step_inbox(context, link, wait);
+    if !next.is_starved && !link.inbox.is_empty() {
+        return step_inbox(context, link, next);
     }
     let result = scratch::with_scratch(|scratch| {
         let room = scratch.len().min(READ_BYTES);
@@ -87,28 +88,28 @@ pub(super) fn step(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> S
             link.inbox.extend_from_slice(read);
             return Ok((n_read, None));
         }
-        let (used, step) = answer_hot(context, link, wait, read);
+        let (used, step) = answer_hot(context, link, next, read);
         link.inbox.extend_from_slice(read.get(used..).unwrap_or_default());
         Ok((n_read, Some(step)))
     });
-    wait.is_starved = false;
+    next.is_starved = false;
     match result {
-        // Who has said everything may still be listening.
+        // A client that has closed its own direction still reads.
         Ok((0, _)) if !link.out.is_empty() => Step::Write,
         Ok((0, _)) => Step::End(end_reason(link)),
         Ok((_, Some(step))) => step,
-        Ok((_, None)) => step_inbox(context, link, wait),
+        Ok((_, None)) => step_inbox(context, link, next),
         Err(error) if matches_would_block(&error) => {
-            wait.is_starved = true;
+            next.is_starved = true;
             Step::Read
         }
         Err(_) => Step::End(end_reason(link)),
     }
 }
 
-fn step_inbox(context: &Rc<Context>, link: &mut Link, wait: &mut Wait) -> Step {
+fn step_inbox(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest) -> Step {
     let inbox = std::mem::take(&mut link.inbox);
-    let (used, step) = answer_hot(context, link, wait, &inbox);
+    let (used, step) = answer_hot(context, link, next, &inbox);
     link.inbox = inbox;
     link.inbox.drain(..used);
     step
@@ -118,7 +119,8 @@ fn matches_would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// The client has ended its side. Whole requests were answered before, so what is left is none.
+/// Why a connection ends whose client has closed its direction. Complete requests were answered, so
+/// bytes that are left are the beginning of one.
 fn end_reason(link: &Link) -> CloseReason {
     match link.inbox.is_empty() {
         true => CloseReason::ClientClosed,
@@ -126,28 +128,28 @@ fn end_reason(link: &Link) -> CloseReason {
     }
 }
 
-/// Answers the hot requests at the beginning of `bytes`; how many bytes were used, and what is to
-/// be done about the rest.
+/// Answers the hot requests at the beginning of `bytes`. Returns how many bytes were used, and what is
+/// to be done next.
 fn answer_hot(
     context: &Rc<Context>,
     link: &mut Link,
-    wait: &mut Wait,
+    next: &mut NextRequest,
     bytes: &[u8],
 ) -> (usize, Step) {
     let mut at = 0;
     let step = loop {
         let rest = bytes.get(at..).unwrap_or_default();
         if rest.is_empty() {
-            wait.is_starved = true;
+            next.is_starved = true;
             break Step::Read;
         }
-        if wait.began == Now::default() {
-            wait.began = reactor::now();
+        if next.began == Now::default() {
+            next.began = reactor::now();
         }
-        match next_head(context, link, wait, rest) {
+        match next_head(context, link, next, rest) {
             Ok(Next::Answered(used)) => {
                 at += used;
-                wait.next_request();
+                next.reset();
                 if link.out.len() > DUE_BYTES_MAX {
                     break Step::Write;
                 }
@@ -164,7 +166,7 @@ fn answer_hot(
                 break Step::Exchange(head);
             }
             Ok(Next::More) => {
-                wait.is_starved = true;
+                next.is_starved = true;
                 break Step::Read;
             }
             Ok(Next::Flaw(flaw)) => break Step::Flaw(flaw),
@@ -184,13 +186,13 @@ fn answer_hot(
 
 /// What the next request is.
 enum Next {
-    /// It was hot and its answer is due or gone.
+    /// It was hot, and its answer is written or due.
     Answered(usize),
-    /// As that, and it was the last one.
+    /// As `Answered`, and it was the last one on this connection.
     Last(usize),
     /// It needs an exchange.
     Exchange(Box<RequestHead>, usize),
-    /// Its head is not whole.
+    /// Its head is not complete.
     More,
     /// It breaks the protocol.
     Flaw(Flaw),
@@ -199,12 +201,12 @@ enum Next {
 fn next_head(
     context: &Rc<Context>,
     link: &mut Link,
-    wait: &mut Wait,
+    next: &mut NextRequest,
     bytes: &[u8],
 ) -> Result<Next, CloseReason> {
-    let Some(end) = h1_head::find_end(bytes, wait.searched) else {
+    let Some(end) = h1_head::find_end(bytes, next.searched) else {
         if bytes.len() < context.client_head.head_bytes {
-            wait.searched = bytes.len().saturating_sub(3);
+            next.searched = bytes.len().saturating_sub(3);
             return Ok(match obviously_wrong(context, bytes) {
                 Some(flaw) => Next::Flaw(flaw),
                 None => Next::More,
@@ -240,7 +242,7 @@ fn next_head(
     Ok(Next::Exchange(Box::new(head), used))
 }
 
-/// A head that cannot become a right one is refused before it is whole.
+/// The flaw of a head that is not complete and cannot become valid.
 fn obviously_wrong(context: &Context, bytes: &[u8]) -> Option<Flaw> {
     h1_head::parse_request(bytes, &context.client_head).err()
 }
