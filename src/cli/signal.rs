@@ -76,6 +76,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ktrix.pid");
         let error = signal(Word::Stop, Path::new("/nonexistent"), Some(&path)).unwrap_err();
-        assert_eq!(error.to_string(), format!("no ktrix runs here (nobody holds {path:?})"));
+        let expected = format!("ktrix is not running (no process holds the lock of {path:?})");
+        assert_eq!(error.to_string(), expected);
     }
 }
