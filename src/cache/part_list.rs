@@ -14,7 +14,8 @@ use crate::cache::lease::Lease;
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
-use crate::policy::rfc9111::partial::{self, Extent, Fit, LIST_BYTES_MAX, PartList, Stored};
+use crate::policy::rfc9111::partial::{self, Fit};
+use crate::policy::rfc9111::parts::{Extent, LIST_BYTES_MAX, PartList, StoredPart};
 use crate::reactor::{self, timer};
 
 /// The parts that a list names; `None` if it cannot be read.
@@ -43,7 +44,7 @@ pub async fn add(
     cache: &Rc<Cache>,
     name: &Name,
     extent: Extent,
-    part: Stored,
+    part: StoredPart,
     new: &NewObject,
     is_doomed: impl Fn() -> bool,
 ) -> Option<PartList> {

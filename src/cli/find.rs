@@ -13,7 +13,7 @@ use crate::http::fields::Fields;
 use crate::policy::key::components::KeyComponents;
 use crate::policy::key::variants::Variants;
 use crate::policy::meta;
-use crate::policy::rfc9111::partial::{LIST_BYTES_MAX, PartList};
+use crate::policy::rfc9111::parts::{LIST_BYTES_MAX, PartList};
 
 /// The result of a search, with the steps that led to it.
 pub(super) struct Found {

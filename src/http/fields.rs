@@ -70,6 +70,12 @@ impl Fields {
         }
     }
 
+    /// Replaces the fields with a name of `new` by those of `new`.
+    pub fn replace_by(&mut self, new: &Self) {
+        self.retain(|name, _| !new.iter().any(|(other, _)| chars::eq_ignore_case(name, other)));
+        self.append_from(new, |_, _| true);
+    }
+
     /// Appends the fields of another list for which `keep` is true of name and value.
     pub fn append_from(&mut self, other: &Self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         for line in &other.lines {

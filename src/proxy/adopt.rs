@@ -13,7 +13,7 @@ use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::origin::fetch::Response;
 use crate::policy::purge::surrogate::SurrogateKeys;
-use crate::policy::rfc9111::revalidate::{self, Renewed};
+use crate::policy::rfc9111::revalidate::{self, Freshened};
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
@@ -71,8 +71,8 @@ impl<C: Client> Exchange<'_, C> {
         }
         let old = (stored.status, &stored.fields, &stored.lifetimes);
         let (asked, times) = (&self.request.fields, fill::times(response.times));
-        match revalidate::renew(asked, old, &head, &times, &rules) {
-            Ok(Renewed { mut fields, mut lifetimes, omit }) => {
+        match revalidate::freshen(asked, old, &head, &times, &rules) {
+            Ok(Freshened { mut fields, mut lifetimes, omit }) => {
                 let surrogates = self.surrogates(&fields, purge_epoch);
                 lifetimes.surrogates =
                     surrogates.renewed(&stored.lifetimes.surrogates, &head.fields);

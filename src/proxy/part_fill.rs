@@ -19,7 +19,8 @@ use crate::http::status::Status;
 use crate::origin::fetch::Response;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::partial::{self, Extent, Fit, PartList, Piece, Stored};
+use crate::policy::rfc9111::partial::{self, Fit, PartialContent};
+use crate::policy::rfc9111::parts::{Extent, PartList, StoredPart};
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::fill::{self, Fill};
 use crate::proxy::job::Job;
@@ -38,7 +39,7 @@ impl Fill {
     pub(super) async fn fetched_for_part(mut self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let spec = self.job.part.as_ref().map(|part| part.spec);
-        let piece = spec.and_then(|spec| Piece::of(spec, &response.head));
+        let piece = spec.and_then(|spec| PartialContent::of(spec, &response.head));
         let fit = self.fit(response.head.status, piece.as_ref(), &fields);
         if self.is_unasked() && !self.is_small(piece.as_ref(), response.head.length) {
             return self.pass(PassReason::Part, response, Vec::new());
@@ -50,7 +51,8 @@ impl Fill {
             return self.fetched(response).await;
         }
         // Who asks for what is missing has no use for anything else.
-        let is_missing = |_: &Piece| !self.job.renews || fit.is_none_or(|fit| fit == Fit::Joins);
+        let is_missing =
+            |_: &PartialContent| !self.job.renews || fit.is_none_or(|fit| fit == Fit::Joins);
         let Some(piece) = piece.filter(is_missing) else {
             return self.pass(PassReason::Part, response, Vec::new());
         };
@@ -114,7 +116,7 @@ impl Fill {
             _ => Extent::Open,
         };
         let range = piece.range.start..piece.range.start + bytes;
-        let stored = Stored { range, id: self.lease.at.id() };
+        let stored = StoredPart { range, id: self.lease.at.id() };
         let (cache, is_doomed) = (&self.lease.cache, || self.lease.is_doomed());
         let listed = part_list::add(cache, name, extent, stored, new, is_doomed).await;
         let Some(list) = listed else { return };
@@ -184,7 +186,7 @@ impl Fill {
     }
 
     /// Whether an answer of this length is no more than is fetched without being asked for.
-    fn is_small(&self, piece: Option<&Piece>, length: BodyLength) -> bool {
+    fn is_small(&self, piece: Option<&PartialContent>, length: BodyLength) -> bool {
         let bytes = match (length, piece) {
             (BodyLength::Known(bytes), _) => bytes,
             (_, Some(piece)) => piece.range.end - piece.range.start,
@@ -202,7 +204,7 @@ impl Fill {
     /// How an answer goes together with the parts that are stored, if there are any. They are
     /// forgotten if it shows that the origin does not have them any longer, or that it cannot be
     /// put together with them and is of more use.
-    fn fit(&self, status: Status, piece: Option<&Piece>, fields: &Fields) -> Option<Fit> {
+    fn fit(&self, status: Status, piece: Option<&PartialContent>, fields: &Fields) -> Option<Fit> {
         let stored = self.job.found.object()?;
         let list = stored.is_part_list().then(|| part_list::read(stored))??;
         let fit = match status.0 {

@@ -6,7 +6,7 @@ use crate::http::fields::Fields;
 use crate::http::range::Spec;
 use crate::origin::fetch::Question;
 use crate::policy::key::Key;
-use crate::policy::rfc9111::partial::Piece;
+use crate::policy::rfc9111::partial::PartialContent;
 use crate::proxy::pass;
 use crate::upstream::ids::UpstreamId;
 
@@ -22,7 +22,7 @@ pub struct PartJob {
     /// How many fills that ended led to it, each by what it left missing.
     pub n_before: usize,
     /// Where the content belongs, once that is known: its place, and the name of its whole.
-    pub piece: Option<(Piece, Name)>,
+    pub piece: Option<(PartialContent, Name)>,
 }
 
 /// How an origin is asked for parts.

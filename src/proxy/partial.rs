@@ -30,7 +30,8 @@ use crate::policy::decide::Action;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::partial::{self, Form, PartList, Plan};
+use crate::policy::rfc9111::partial::{self, Form, Plan};
+use crate::policy::rfc9111::parts::PartList;
 use crate::policy::rfc9111::reuse;
 use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
@@ -82,7 +83,7 @@ impl<C: Client> Exchange<'_, C> {
                 Box::pin(self.answer_by_list(parted, action)).await.map(Some)
             }
             (Lookup::Miss { .. }, Action::Fill { fwd, .. }) => {
-                let spec = self.asks_for_part(rules);
+                let spec = self.requested_part(rules);
                 let Some(spec) = spec.filter(|spec| !is_followed(cache, rules, found, *spec))
                 else {
                     return Ok(None);
@@ -109,8 +110,8 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// The part that a request asks for, if it is to be fetched as such.
-    fn asks_for_part(&self, rules: &Rules) -> Option<Spec> {
-        partial::asks_for_part(self.request, rules)
+    fn requested_part(&self, rules: &Rules) -> Option<Spec> {
+        partial::requested_part(self.request, rules)
     }
 
     async fn answer_by_list(
@@ -180,7 +181,7 @@ impl<C: Client> Exchange<'_, C> {
             return self.complete(parted, plan).await;
         }
         let on_error = may_serve_on_error.then(|| Rc::clone(&object));
-        let filled = match self.asks_for_part(rules) {
+        let filled = match self.requested_part(rules) {
             Some(spec) => {
                 let mut job = self.part_job(rule, rules, found, spec, None);
                 job.conditional = condition(&job, &object.fields);
@@ -290,7 +291,7 @@ impl<C: Client> Exchange<'_, C> {
             return self.pass_bodiless(rule, PassReason::Method).await.map(|()| Filled::Answered);
         }
         let is_small = parted.list.length().is_some_and(|it| it <= rules.fetch_whole_bytes);
-        match self.asks_for_part(rules).filter(|_| !is_small) {
+        match self.requested_part(rules).filter(|_| !is_small) {
             Some(spec) => {
                 let if_range = self.request.fields.get("if-range");
                 let job = self.part_job(rule, rules, found, spec, if_range);

@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::cache::hot::HotObject;
 
 use crate::cache::name::Name;
-use crate::policy::rfc9111::partial::{PartList, Stretch};
+use crate::policy::rfc9111::parts::{PartList, Stretch};
 
 /// A stretch of an answer.
 pub(super) enum Item {
@@ -65,7 +65,7 @@ pub(super) async fn load(
             Some(part) if part.body_len == len => {
                 parts.insert(id, part);
             }
-            _ => list.strike(id),
+            _ => list.remove(id),
         }
     }
 }

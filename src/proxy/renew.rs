@@ -10,7 +10,7 @@ use crate::cache::variants::NewVariant;
 use crate::http::forward;
 use crate::origin::fetch::Response;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::revalidate::{self, Renewed};
+use crate::policy::rfc9111::revalidate::{self, Freshened};
 use crate::policy::rfc9111::rules::SetCookie;
 use crate::proxy::fill::{Fill, times};
 use crate::proxy::progress::Progress;
@@ -30,8 +30,8 @@ impl Fill {
         head.fields = forward::response_fields(&head, reactor::now());
         let old = (stored.status, &stored.fields, &stored.lifetimes);
         let (asked, rules) = (&self.job.request.fields, &self.job.rules);
-        let renewed = revalidate::renew(asked, old, &head, &times(response.times), rules)?;
-        let Renewed { mut fields, mut lifetimes, omit } = renewed;
+        let renewed = revalidate::freshen(asked, old, &head, &times(response.times), rules)?;
+        let Freshened { mut fields, mut lifetimes, omit } = renewed;
         lifetimes.surrogates =
             self.surrogates(&fields).renewed(&stored.lifetimes.surrogates, &response.head.fields);
         self.keep_private(&mut fields, &omit);

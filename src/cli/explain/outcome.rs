@@ -120,7 +120,7 @@ impl Basis<'_> {
         let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
         let target = routed.rules.key.origin_target(routed.head.target.path_and_query());
         // A part is requested as such where nothing is stored, or only parts are.
-        let spec = partial::asks_for_part(&routed.head, &routed.rules);
+        let spec = partial::requested_part(&routed.head, &routed.rules);
         if let Some(spec) = spec.filter(|_| self.stored.is_none() || self.has_parts) {
             let is_conditional = revalidate::condition(&mut fields, self.stored, &[]);
             let if_range = routed.head.fields.get("if-range").filter(|_| self.stored.is_none());

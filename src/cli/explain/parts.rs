@@ -5,7 +5,8 @@ use crate::cli::explain::explainer::{Explainer, Routed};
 use crate::cli::opened::{Inspected, Opened};
 use crate::http::fields::Fields;
 use crate::http::status::Status;
-use crate::policy::rfc9111::partial::{self, Form, PartList, Plan, Stretch};
+use crate::policy::rfc9111::partial::{self, Form, Plan};
+use crate::policy::rfc9111::parts::{PartList, Stretch};
 
 /// How far stored parts answer a request.
 pub(super) enum Parted {

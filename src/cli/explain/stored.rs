@@ -27,7 +27,7 @@ use crate::policy::meta;
 use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::policy::rfc9111::partial::PartList;
+use crate::policy::rfc9111::parts::PartList;
 use crate::policy::rfc9111::reuse::wants_only_cached;
 
 /// A stored response, parsed.

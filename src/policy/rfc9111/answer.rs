@@ -1,8 +1,8 @@
-//! What a stored whole response answers: all of it, a part, or that nothing changed.
+//! Answers from a whole stored response: all of it, a range, or a 304.
 //!
-//! The order is that of RFC 9110 section 13.2.2, as far as it is a cache's to judge: If-Match and
-//! If-Unmodified-Since are the origin's (RFC 9111 section 4.3.2), and a request with them is
-//! never looked up ([`crate::policy::rfc9111::reuse::may_look_up`]).
+//! The order is that of RFC 9110 section 13.2.2. Only the origin evaluates If-Match and
+//! If-Unmodified-Since (RFC 9111 section 4.3.2): a request with one of them is never looked up
+//! ([`crate::policy::rfc9111::reuse::may_look_up`]).
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::date;
@@ -14,7 +14,7 @@ use crate::http::status::Status;
 use crate::http::validator::{self, EntityTag};
 use crate::policy::rfc9111::freshness::last_modified_s;
 
-/// The form of an answer from a stored whole response.
+/// An answer from a whole stored response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The stored status, with the whole body unless the request is a HEAD.
@@ -27,9 +27,9 @@ pub enum Answer {
     Unsatisfiable,
 }
 
-/// What a stored whole response of `body_len` bytes answers to this request (RFC 9110 section
-/// 13.2.2, RFC 9111 section 4.3.2). Conditions and ranges count only for a stored 200; ranges
-/// only for GET (RFC 9110 section 14.2). A 206 is answered with as it is, unless by a condition.
+/// The answer to a request from a whole stored response of `body_len` bytes (RFC 9110 section
+/// 13.2.2, RFC 9111 section 4.3.2). Conditions and ranges count only for a stored 200, ranges only
+/// for GET (RFC 9110 section 14.2). A 206 answers as it is, or with 304.
 pub fn answer(request: &RequestHead, status: Status, stored: &Fields, body_len: u64) -> Answer {
     if !matches!(status, Status(200) | Status(206)) {
         return Answer::Full;
@@ -44,7 +44,7 @@ pub fn answer(request: &RequestHead, status: Status, stored: &Fields, body_len: 
         return Answer::NotModified;
     }
     let is_same = validator::if_range(&request.fields, tag.as_ref(), modified_s, date_s);
-    // A part that came for this very request is what it asks for.
+    // A 206 is the response to this request, so it has the requested range.
     let is_part = status == Status(206);
     if request.method != Method::Get || is_same == Some(false) || is_part {
         return Answer::Full;
@@ -56,8 +56,8 @@ pub fn answer(request: &RequestHead, status: Status, stored: &Fields, body_len: 
     }
 }
 
-/// The fields of a 304 from a stored response, RFC 9110 section 15.4.5: without those that
-/// describe the body, which the client has.
+/// The fields of a 304 from a stored response, RFC 9110 section 15.4.5: without those that describe
+/// the content, which the client has.
 pub fn not_modified_fields(stored: &Fields) -> Fields {
     let mut fields = stored.clone();
     let has_tag = fields.contains("etag");
@@ -73,8 +73,7 @@ pub fn not_modified_fields(stored: &Fields) -> Fields {
     fields
 }
 
-/// Whether a request has any field that could make its answer another than the whole response:
-/// one walk, for most requests have none.
+/// Whether a request has a condition or a range, in one pass over its fields: most have none.
 fn is_conditional_or_partial(request: &Fields) -> bool {
     request.iter().any(|(name, _)| match name.len() {
         5 => eq_ignore_case(name, b"range"),
@@ -84,8 +83,8 @@ fn is_conditional_or_partial(request: &Fields) -> bool {
     })
 }
 
-/// Steps 3 and 4 of RFC 9110 section 13.2.2: If-None-Match, or else If-Modified-Since. What has
-/// no Last-Modified changed when it was made, at the latest (RFC 9111 section 4.3.2).
+/// Steps 3 and 4 of RFC 9110 section 13.2.2: If-None-Match, or else If-Modified-Since. `changed_s`
+/// is Last-Modified, or else Date (RFC 9111 section 4.3.2).
 fn is_modified(request: &Fields, tag: Option<&EntityTag<'_>>, changed_s: Option<u64>) -> bool {
     validator::if_none_match(request, tag)
         .or_else(|| validator::if_modified_since(request, changed_s))
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_judged_against_what_is_stored() {
+    fn conditions_are_evaluated_against_the_stored_response() {
         let (past, now, later) = (date_text(NOW_S - 9), date_text(NOW_S), date_text(NOW_S + 9));
         let both: &[(&str, &str)] = &[("ETag", "\"a\""), ("Last-Modified", &now), ("Date", &later)];
         let weak: &[(&str, &str)] = &[("ETag", "W/\"a\"")];
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_304_says_nothing_of_the_body() {
+    fn a_304_does_not_describe_the_content() {
         let stored = fields(&[
             ("Date", "x"),
             ("ETag", "\"a\""),

@@ -17,10 +17,10 @@ pub const fn invalidates(method: Method, status: Status) -> bool {
     !method.is_safe() && status.0 >= 200 && status.0 < 400
 }
 
-/// The primary key texts of the URIs that such a response makes invalid: the target, and the URIs in
-/// Location and Content-Location with the same scheme, host and port. A response cannot invalidate
-/// what another origin has (RFC 9111 section 4.4). A text may occur twice. `components_of` gives the
-/// components of the keys of a path.
+/// The primary key texts of the URIs that such a response makes invalid: the target, and the URIs
+/// in Location and Content-Location with the same scheme, host and port. A response cannot
+/// invalidate what another origin has (RFC 9111 section 4.4). A text may occur twice.
+/// `components_of` gives the components of the keys of a path.
 pub fn key_texts<'p>(
     scheme: Scheme,
     authority: &[u8],

@@ -14,6 +14,7 @@ pub mod storable;
 pub mod reuse;
 pub mod outage;
 pub mod answer;
+pub mod parts;
 pub mod partial;
 pub mod revalidate;
 pub mod invalidate;

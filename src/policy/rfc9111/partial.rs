@@ -1,19 +1,9 @@
-//! Parts of a representation that are stored: which bytes are there, what is missing, and what may
-//! be put together (RFC 9111 sections 3.3 and 3.4, RFC 9110 section 15.3.7.3).
-//!
-//! The list of a key's parts is itself stored, as text that a person can read:
-//!
-//! ```text
-//! length 1000
-//! 0-499 1f3a
-//! 700-999 1f3c
-//! ```
+//! Responses with a part of a representation, and requests for one (RFC 9111 sections 3.3 and 3.4,
+//! RFC 9110 section 15.3.7).
 
-use std::io::Write as _;
 use std::iter;
 use std::ops::Range;
 
-use crate::base::chars;
 use crate::http::content_range::ContentRange;
 use crate::http::date;
 use crate::http::fields::Fields;
@@ -24,230 +14,26 @@ use crate::http::status::Status;
 use crate::http::validator::EntityTag;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::freshness::last_modified_s;
+use crate::policy::rfc9111::parts::{Extent, PartList};
 use crate::policy::rfc9111::rules::Rules;
 
-/// The most parts that are kept of a representation.
-pub const PARTS_MAX: usize = 64;
-
-/// The most bytes that [`PartList::encode`] writes.
-pub const LIST_BYTES_MAX: usize = 64 + PARTS_MAX * 64;
-
-/// A stored part.
+/// The place of the content of a 206.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Its bytes, never none.
-    pub range: Range<u64>,
-    /// The number that tells its file from all others.
-    pub id: u64,
-}
-
-/// What is stored of a representation that is not stored as a whole: at least one part and at most
-/// [`PARTS_MAX`], in the order of their first bytes. They may overlap; none is within another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartList {
-    extent: Extent,
-    parts: Vec<Stored>,
-}
-
-/// What is known of the end of a representation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// It has so many bytes.
-    Length(u64),
-    /// Nobody knows its length, but the part runs to its end.
-    ToEnd,
-    /// Nothing.
-    Open,
-}
-
-/// A stretch of what is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stretch {
-    /// These bytes are in the part of this file, from this byte of it on.
-    Stored {
-        /// The bytes of the representation.
-        range: Range<u64>,
-        /// The part's file.
-        id: u64,
-        /// The place of the first of them in the part.
-        at: u64,
-    },
-    /// These bytes are not there.
-    Missing(Range<u64>),
-}
-
-impl PartList {
-    /// A list of one part.
-    pub fn new(extent: Extent, part: Stored) -> Self {
-        Self { extent, parts: vec![part] }
-    }
-
-    /// The length of the representation, if it is known.
-    pub fn length(&self) -> Option<u64> {
-        match self.extent {
-            Extent::Length(length) => Some(length),
-            Extent::ToEnd | Extent::Open => None,
-        }
-    }
-
-    /// The parts.
-    pub fn parts(&self) -> &[Stored] {
-        &self.parts
-    }
-
-    /// Whether every byte is there.
-    pub fn is_whole(&self) -> bool {
-        self.length().is_some_and(|length| self.first_missing(&(0..length)).is_none())
-    }
-
-    /// Takes a part in, and gives those out that are of no use any longer: within the new one, or
-    /// the smallest when there are too many. The new one itself is given out if all of it is there
-    /// already. Only for parts of the same representation whose length is known.
-    pub fn add(&mut self, part: Stored) -> Vec<Stored> {
-        let is_within = |inner: &Range<u64>, outer: &Range<u64>| {
-            outer.start <= inner.start && inner.end <= outer.end
-        };
-        if self.parts.iter().any(|old| is_within(&part.range, &old.range)) {
-            return vec![part];
-        }
-        let (mut out, mut kept): (Vec<_>, Vec<_>) =
-            self.parts.drain(..).partition(|old| is_within(&old.range, &part.range));
-        let at = kept.partition_point(|old| old.range.start < part.range.start);
-        kept.insert(at, part);
-        while kept.len() > PARTS_MAX
-            && let Some((smallest, _)) =
-                kept.iter().enumerate().min_by_key(|(_, it)| it.range.end - it.range.start)
-        {
-            out.push(kept.remove(smallest));
-        }
-        self.parts = kept;
-        out
-    }
-
-    /// Strikes out the part of a file that is gone.
-    pub fn strike(&mut self, id: u64) {
-        self.parts.retain(|part| part.id != id);
-    }
-
-    /// What is where in this range, from its first byte to its last.
-    pub fn stretches(&self, range: &Range<u64>) -> Vec<Stretch> {
-        let mut stretches = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let reaches_furthest = self
-                .parts
-                .iter()
-                .filter(|part| part.range.contains(&at))
-                .max_by_key(|part| part.range.end);
-            let stretch = match reaches_furthest {
-                Some(part) => Stretch::Stored {
-                    range: at..part.range.end.min(range.end),
-                    id: part.id,
-                    at: at - part.range.start,
-                },
-                None => {
-                    let starts = self.parts.iter().map(|part| part.range.start);
-                    let next = starts.filter(|start| *start > at).min();
-                    Stretch::Missing(at..next.map_or(range.end, |next| next.min(range.end)))
-                }
-            };
-            at = match &stretch {
-                Stretch::Stored { range, .. } | Stretch::Missing(range) => range.end,
-            };
-            stretches.push(stretch);
-        }
-        stretches
-    }
-
-    /// The first bytes of a range that are not there.
-    pub fn first_missing(&self, range: &Range<u64>) -> Option<Range<u64>> {
-        self.stretches(range).into_iter().find_map(|stretch| match stretch {
-            Stretch::Missing(missing) => Some(missing),
-            Stretch::Stored { .. } => None,
-        })
-    }
-
-    /// What to ask for to learn whether the parts are still good: bytes that are there, as many of
-    /// the first part as are fetched unasked, and at least one.
-    pub fn sample(&self, bytes_max: u64) -> Option<Spec> {
-        let Range { start, end } = self.parts.first()?.range;
-        let end = end.min(start.saturating_add(bytes_max.max(1)));
-        Some(Spec::FromTo(start, end - 1))
-    }
-
-    /// What a request asks for of a representation of unknown length, as far as the one part of it
-    /// holds all of that (RFC 9111 section 3.3).
-    pub fn within_alone(&self, spec: Spec) -> Option<Range<u64>> {
-        let part = &self.parts.first()?.range;
-        let to_end = self.extent == Extent::ToEnd;
-        let range = match spec {
-            Spec::FromTo(first, last) if last < part.end => first..last.checked_add(1)?,
-            Spec::FromTo(first, _) | Spec::From(first) if to_end => first..part.end,
-            Spec::Last(n) if to_end => part.end.checked_sub(n)?..part.end,
-            _ => return None,
-        };
-        (part.start <= range.start && range.start < range.end).then_some(range)
-    }
-
-    /// Appends the list as text.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = match self.extent {
-            Extent::Length(length) => writeln!(out, "length {length}"),
-            Extent::ToEnd => writeln!(out, "to the end"),
-            Extent::Open => writeln!(out, "open"),
-        };
-        for part in &self.parts {
-            let _ = writeln!(out, "{}-{} {:x}", part.range.start, part.range.end - 1, part.id);
-        }
-    }
-
-    /// Reads what [`PartList::encode`] writes; `None` for anything else.
-    pub fn decode(text: &[u8]) -> Option<Self> {
-        let mut lines = str::from_utf8(text).ok()?.strip_suffix('\n')?.split('\n');
-        let extent = match lines.next()? {
-            "to the end" => Extent::ToEnd,
-            "open" => Extent::Open,
-            line => Extent::Length(chars::parse_decimal(line.strip_prefix("length ")?.as_bytes())?),
-        };
-        let mut parts: Vec<Stored> = Vec::new();
-        for line in lines {
-            let (range, id) = line.split_once(' ')?;
-            let (first, last) = range.split_once('-')?;
-            let first = chars::parse_decimal(first.as_bytes())?;
-            let end = chars::parse_decimal(last.as_bytes())?.checked_add(1)?;
-            let last = parts.last().map(|part| &part.range);
-            let is_next = last.is_none_or(|last| last.start < first && last.end < end);
-            let is_inside = !matches!(extent, Extent::Length(length) if length < end);
-            if first >= end || !is_next || !is_inside || parts.len() == PARTS_MAX {
-                return None;
-            }
-            parts.push(Stored { range: first..end, id: u64::from_str_radix(id, 16).ok()? });
-        }
-        let is_right_number = match extent {
-            Extent::Length(_) => !parts.is_empty(),
-            Extent::ToEnd | Extent::Open => parts.len() == 1,
-        };
-        is_right_number.then_some(Self { extent, parts })
-    }
-}
-
-/// Where the content of a 206 lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct PartialContent {
     /// Its bytes.
     pub range: Range<u64>,
-    /// The end of its whole.
+    /// What is known of the end of the representation.
     pub extent: Extent,
 }
 
-impl Piece {
-    /// Where the content of the answer to `asked` lies; `None` if it is no single part, or does not
-    /// say where it lies.
+impl PartialContent {
+    /// The place of the content of the response to `asked`; `None` if the response is not a single
+    /// part, or has no valid Content-Range.
     ///
-    /// What it says and what comes may contradict each other. Then the content begins where it says
-    /// and is as long as it is; an answer to "the last n bytes" of just n bytes runs to the end,
-    /// for that is what was asked; and the length is not known. Such a part is never put together
-    /// with others.
+    /// Content-Range and the length of the content may contradict each other. Then the content
+    /// begins where Content-Range says and has its own length, and the length of the representation
+    /// is not known. If the last n bytes were requested and the content has n bytes, it runs to the
+    /// end. Such a part is never combined with others.
     pub fn of(asked: Spec, response: &ResponseHead) -> Option<Self> {
         if response.status != Status(206) {
             return None;
@@ -268,33 +54,33 @@ impl Piece {
         (len > 0).then_some(Self { range: range.start..end, extent })
     }
 
-    /// Whether it is all of its representation.
+    /// Whether it is the whole representation.
     pub fn is_whole(&self) -> bool {
         self.range.start == 0 && self.extent == Extent::Length(self.range.end)
     }
 }
 
-/// What a request is answered from parts.
+/// How stored parts answer a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// 304.
+    /// With 304.
     NotModified,
-    /// 416, of so many bytes.
+    /// With 416, for a representation of this length in bytes.
     Unsatisfiable(u64),
-    /// These bytes, in this form.
+    /// With these ranges, in this form.
     Bytes(Form, Vec<Range<u64>>),
-    /// It cannot be told from them.
+    /// The parts do not show how.
     Unknown,
 }
 
-/// The form in which bytes are answered.
+/// The form of an answer with ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// 200, with all there is.
+    /// 200 with the whole representation.
     Whole,
-    /// 206 with one part.
+    /// 206 with one range.
     One,
-    /// 206 with several parts.
+    /// 206 with several ranges (`multipart/byteranges`).
     Several,
 }
 
@@ -308,19 +94,19 @@ impl Form {
     }
 }
 
-/// The part that a request asks for, if it is to be fetched as such where nothing is stored.
-pub fn asks_for_part(request: &RequestHead, rules: &Rules) -> Option<Spec> {
+/// The range of a request that is fetched as a part if nothing is stored.
+pub fn requested_part(request: &RequestHead, rules: &Rules) -> Option<Spec> {
     let fields = &request.fields;
-    let has_one = fields.count("if-range") <= 1
+    let has_valid_if_range = fields.count("if-range") <= 1
         && fields.get("if-range").is_none_or(|it| it.len() <= IF_RANGE_BYTES_MAX);
-    Spec::of(fields).filter(|_| rules.parts && request.method == Method::Get && has_one)
+    Spec::of(fields).filter(|_| rules.parts && request.method == Method::Get && has_valid_if_range)
 }
 
-/// The most bytes that an If-Range of a client may have to be passed on.
+/// The most bytes of an If-Range that is forwarded.
 const IF_RANGE_BYTES_MAX: usize = 256;
 
-/// What a request asks of a representation whose parts are stored, whether they are all there or
-/// not; conditions are judged as against the whole (RFC 9110 section 13.2.2).
+/// How the parts of a list answer a request, stored or missing. Conditions are evaluated as for the
+/// whole representation (RFC 9110 section 13.2.2).
 pub fn plan(request: &RequestHead, stored: &Fields, list: &PartList) -> Plan {
     let length = list.length();
     let answer = answer::answer(request, Status(200), stored, length.unwrap_or(u64::MAX));
@@ -341,8 +127,8 @@ pub fn plan(request: &RequestHead, stored: &Fields, list: &PartList) -> Plan {
     }
 }
 
-/// The strong validator of a stored response, as `If-Range` wants it: an entity tag, or else a
-/// date that is strong (RFC 9110 sections 8.8.2.2 and 13.1.5).
+/// The strong validator of a stored response for If-Range: an entity tag, or else a strong date
+/// (RFC 9110 sections 8.8.2.2 and 13.1.5).
 pub fn strong_validator(stored: &Fields) -> Option<&[u8]> {
     match EntityTag::of(stored) {
         Some(tag) if tag.is_weak => None,
@@ -351,8 +137,8 @@ pub fn strong_validator(stored: &Fields) -> Option<&[u8]> {
     }
 }
 
-/// Whether two responses have the same strong validator, so that their parts may be put together
-/// (RFC 9110 section 15.3.7.3).
+/// Whether two responses have the same strong validator, so that their parts may be combined (RFC
+/// 9110 section 15.3.7.3).
 pub fn is_same(stored: &Fields, fresh: &Fields) -> bool {
     match (EntityTag::of(stored), EntityTag::of(fresh)) {
         (Some(stored), Some(fresh)) => stored.is_strongly(&fresh),
@@ -368,23 +154,23 @@ pub fn is_same_date(stored: &Fields, fresh: &Fields) -> bool {
         && last_modified_s(stored) == last_modified_s(fresh)
 }
 
-/// How a part that came goes together with a list of others.
+/// What becomes of a list of stored parts if another part has been received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// It is one of them.
+    /// The part is added.
     Joins,
-    /// It shows that they are no longer true, or is of more use: it takes their place.
+    /// The part replaces the stored ones, since they are outdated or of less use.
     Replaces,
-    /// They stay, for they are of more use.
+    /// The stored parts stay, since they are of more use.
     Useless,
 }
 
-/// How a part goes together with what is listed (RFC 9110 section 15.3.7.3); `None` for its extent
-/// if it does not even say where it lies.
+/// Whether a part can be combined with a list (RFC 9110 section 15.3.7.3). `extent` is `None` if
+/// the place of the part is not known.
 ///
-/// Parts whose wholes have different lengths are never put together, whatever their validators
-/// say. A part of a whole of unknown length is good for nothing but what lies within it, and does
-/// not cost the others their place, unless it is surely of another representation.
+/// Parts of representations with different lengths are never combined, even with the same
+/// validator. A part of a representation of unknown length can answer only requests within it. It
+/// does not replace the list, unless it is certainly of another representation.
 pub fn fit(
     list: &PartList,
     listed: &Fields,
@@ -405,7 +191,7 @@ pub fn fit(
     }
 }
 
-/// The fields of the whole that a part's fields tell of: without what is true of the part alone.
+/// The fields of a part without those that describe the part alone.
 pub fn whole_fields(part: &Fields) -> Fields {
     let mut fields = part.clone();
     for name in ["content-range", "content-length", "content-digest", "content-md5"] {
@@ -414,14 +200,13 @@ pub fn whole_fields(part: &Fields) -> Fields {
     fields
 }
 
-/// The fields of a whole when a further part of it has come: each field of the part replaces the
-/// stored ones of its name (RFC 9111 section 3.4), but for those that tell how octets are coded.
+/// The stored fields after a further part has been received: each field of the part replaces the
+/// stored ones of its name (RFC 9111 section 3.4), but not Content-Encoding.
 pub fn combine(stored: &Fields, part: &Fields) -> Fields {
-    let mut news = whole_fields(part);
-    news.remove("content-encoding");
+    let mut new = whole_fields(part);
+    new.remove("content-encoding");
     let mut fields = stored.clone();
-    fields.retain(|name, _| !news.iter().any(|(new, _)| chars::eq_ignore_case(name, new)));
-    fields.append_from(&news, |_, _| true);
+    fields.replace_by(&new);
     fields
 }
 
@@ -431,5 +216,84 @@ fn has_strong_date(response: &Fields) -> bool {
 }
 
 #[cfg(test)]
-#[path = "../tests/partial.rs"]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::policy::rfc9111::parts::StoredPart;
+    use crate::policy::sample::{NOW_S, date_text, fields, response};
+
+    #[test]
+    fn content_has_the_place_of_its_content_range() {
+        let content = |asked, place: &str, len| {
+            let mut head = response(206, &[("content-range", place)]);
+            head.length = len;
+            PartialContent::of(asked, &head).map(|content| (content.range, content.extent))
+        };
+        let known = BodyLength::Known;
+        let any = Spec::From(0);
+        assert_eq!(content(any, "bytes 0-4/10", known(5)), Some((0..5, Extent::Length(10))));
+        assert_eq!(
+            content(any, "bytes 0-4/10", BodyLength::Chunked),
+            Some((0..5, Extent::Length(10)))
+        );
+        assert_eq!(content(any, "bytes 0-4/*", known(5)), Some((0..5, Extent::Open)));
+        assert_eq!(content(Spec::Last(5), "bytes 5-9/*", known(5)), Some((5..10, Extent::ToEnd)));
+        // Content-Range contradicts the length.
+        assert_eq!(content(Spec::Last(5), "bytes 4-9/10", known(5)), Some((4..9, Extent::ToEnd)));
+        assert_eq!(content(any, "bytes 4-9/10", known(5)), Some((4..9, Extent::Open)));
+        assert_eq!(content(any, "bytes 4-9/10", known(0)), None);
+        assert_eq!(content(any, "bytes 4-9/5", known(6)), None);
+        assert_eq!(content(any, "lines 0-4/10", known(5)), None);
+        assert!(PartialContent { range: 0..5, extent: Extent::Length(5) }.is_whole());
+        assert!(!PartialContent { range: 0..5, extent: Extent::ToEnd }.is_whole());
+    }
+
+    #[test]
+    fn only_the_same_strong_validator_joins() {
+        let (old, now) = (date_text(NOW_S - 90), date_text(NOW_S));
+        let tag = |tag: &str| fields(&[("etag", tag)]);
+        let dated = |modified: &str| fields(&[("last-modified", modified), ("date", &now)]);
+        assert!(is_same(&tag("\"a\""), &tag("\"a\"")));
+        assert!(!is_same(&tag("\"a\""), &tag("\"b\"")));
+        assert!(!is_same(&tag("W/\"a\""), &tag("W/\"a\"")));
+        assert!(!is_same(&tag("\"a\""), &dated(&old)));
+        assert!(is_same(&dated(&old), &dated(&old)));
+        assert!(!is_same(&dated(&now), &dated(&now)), "it could have changed within that second");
+        assert!(!is_same(&fields(&[]), &fields(&[])));
+        assert_eq!(strong_validator(&tag("\"a\"")), Some(&b"\"a\""[..]));
+        assert_eq!(strong_validator(&tag("W/\"a\"")), None);
+        assert_eq!(strong_validator(&dated(&old)), Some(old.as_bytes()));
+        assert_eq!(strong_validator(&dated(&now)), None);
+    }
+
+    #[test]
+    fn a_part_joins_replaces_or_is_useless() {
+        let stored = |extent| PartList::new(extent, StoredPart { range: 0..5, id: 1 });
+        let (known, open) = (stored(Extent::Length(10)), stored(Extent::Open));
+        let (a, b, none) =
+            (fields(&[("etag", "\"a\"")]), fields(&[("etag", "\"b\"")]), fields(&[]));
+        let (ten, nine) = (Some(Extent::Length(10)), Some(Extent::Length(9)));
+        let (unknown, to_end) = (Some(Extent::Open), Some(Extent::ToEnd));
+        let cases = [
+            (&known, &a, true, ten, &a, Fit::Joins),
+            (&known, &a, false, ten, &a, Fit::Joins),
+            (&known, &a, true, nine, &a, Fit::Replaces),
+            (&known, &a, true, ten, &b, Fit::Replaces),
+            (&known, &none, true, ten, &none, Fit::Replaces),
+            (&open, &a, true, ten, &a, Fit::Replaces),
+            (&known, &a, true, unknown, &a, Fit::Useless),
+            (&known, &a, true, to_end, &a, Fit::Useless),
+            (&known, &a, false, unknown, &a, Fit::Useless),
+            (&known, &a, true, unknown, &b, Fit::Replaces),
+            (&known, &none, true, unknown, &none, Fit::Useless),
+            (&known, &none, false, unknown, &none, Fit::Replaces),
+            (&open, &a, true, unknown, &a, Fit::Replaces),
+            (&known, &a, false, None, &a, Fit::Useless),
+            (&known, &a, true, None, &b, Fit::Replaces),
+            (&open, &none, false, None, &none, Fit::Useless),
+        ];
+        for (list, listed, is_fresh, extent, part, expected) in cases {
+            let found = fit(list, listed, is_fresh, extent, part);
+            assert_eq!(found, expected, "{list:?} {listed:?} {is_fresh} {extent:?} {part:?}");
+        }
+    }
+}

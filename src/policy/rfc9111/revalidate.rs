@@ -1,4 +1,4 @@
-//! Asking the origin whether a stored response is still good, RFC 9111 section 4.3.
+//! Validation of stored responses, RFC 9111 section 4.3.
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
@@ -14,16 +14,16 @@ use crate::policy::rfc9111::partial;
 use crate::policy::rfc9111::rules::{Rules, SetCookie};
 use crate::policy::rfc9111::storable::Storable;
 
-/// Makes the fetch ask for the whole response, whatever part or condition the client named: a
-/// client's own conditions are answered from what was fetched (RFC 9111 section 4.3.1).
+/// Makes a fetch ask for the whole response, without the ranges and conditions of the client: the
+/// fetched response answers them (RFC 9111 section 4.3.1).
 pub fn ask_for_whole(fetch: &mut Fields) {
     fetch.retain(|name, _| !CONDITIONS.iter().any(|field| eq_ignore_case(name, field)));
 }
 
-/// Makes the fetch conditional on what is stored (RFC 9111 section 4.3.1), and on nothing of what
-/// the client asked: If-None-Match with the ETag of the stored response and with the tags of
-/// `others`, which are stored beside it or instead of it; If-Modified-Since with the stored
-/// Last-Modified. False when there is no validator to send, so that the fetch asks for the whole.
+/// Makes a fetch conditional (RFC 9111 section 4.3.1), without the conditions of the client:
+/// If-None-Match with the ETag of the stored response and the tags of `others`, which are other
+/// variants; If-Modified-Since with the stored Last-Modified. False without any validator: then the
+/// fetch asks for the whole response.
 pub fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) -> bool {
     ask_for_whole(fetch);
     let own = stored.filter(|stored| EntityTag::of(stored).is_some());
@@ -46,10 +46,9 @@ pub fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) 
     !tags.is_empty() || date.is_some()
 }
 
-/// Whether a 304 speaks of this stored response (RFC 9111 section 4.3.4). A strong tag must be
-/// the stored one, or come with a date that is stored and strong as well; a weak tag or a date must
-/// correspond to the stored one; a 304 that names nothing is taken at its word. If it speaks of
-/// another one, the whole must be fetched.
+/// Whether a 304 confirms this stored response (RFC 9111 section 4.3.4). A strong tag must be the
+/// stored one, or come with a strong date that is stored too. A weak tag or a date must correspond
+/// to the stored one. A 304 without a validator confirms. Otherwise, the whole must be fetched.
 pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
     let (theirs, ours) = (EntityTag::of(&fresh.fields), EntityTag::of(stored));
     if let (Some(theirs), Some(ours)) = (theirs, ours) {
@@ -64,9 +63,9 @@ pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
     }
 }
 
-/// Whether the 200 to a HEAD speaks of this stored response of so many bytes, where that is known,
-/// or of the parts that are stored (RFC 9111 section 4.3.5): the status is such a one, and each
-/// validator and the length that it names are the stored ones.
+/// Whether the 200 to a HEAD confirms this stored response, or stored parts (RFC 9111 section
+/// 4.3.5): the stored status is a success, and each validator and the length in the 200 are the
+/// stored ones. `body_len` is `None` if the stored length is not known.
 pub fn confirms_by_head(
     status: Status,
     stored: &Fields,
@@ -82,69 +81,64 @@ pub fn confirms_by_head(
     is_success && is_same("etag") && is_same("last-modified") && is_as_long
 }
 
-/// The stored fields, freshened by those of a 304 that [`confirms`] them, or of the answer to a
-/// HEAD (RFC 9111 sections 3.2, 4.3.4 and 4.3.5): each of the new fields replaces all stored ones
-/// of its name, but for
+/// The stored fields, updated by those of a 304 that [`confirms`] them, or of the answer to a HEAD
+/// (RFC 9111 sections 3.2, 4.3.4 and 4.3.5). Each new field replaces all stored ones of its name,
+/// except
 ///
-/// - those of the connection and the framing (section 3.1),
-/// - Content-Length, Content-Encoding, Content-Range and digests of the content: they describe the
-///   octets that are stored, which the new response does not carry,
-/// - Set-Cookie where the operator does not have it stored: it is for the one client whose request
-///   led to the new response.
+/// - fields of the connection and the framing (section 3.1),
+/// - Content-Length, Content-Encoding, Content-Range and digests of the content, which describe the
+///   stored octets,
+/// - Set-Cookie, unless the operator has it stored: it is for the client of the fetch alone.
 ///
-/// The stored Age goes, and the stored Date when there is no new one, as they speak of the earlier
-/// response: a `fresh` that went through [`crate::http::forward::response_fields`] has a Date.
+/// The stored Age is removed, and so is the stored Date: a `fresh` from
+/// [`crate::http::forward::response_fields`] has a Date.
 pub fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
-    let mut news = fresh.fields.clone();
-    hop::strip(&mut news);
-    news.retain(|name, _| !UNCHANGED.iter().any(|field| eq_ignore_case(name, field)));
+    let mut new = fresh.fields.clone();
+    hop::strip(&mut new);
+    new.retain(|name, _| !UNCHANGED.iter().any(|field| eq_ignore_case(name, field)));
     if rules.set_cookie != SetCookie::Store {
-        news.remove("set-cookie");
+        new.remove("set-cookie");
     }
     let mut merged = stored.clone();
-    merged.retain(|name, _| {
-        let is_of_the_time = eq_ignore_case(name, b"age") || eq_ignore_case(name, b"date");
-        !is_of_the_time && !news.iter().any(|(new, _)| eq_ignore_case(name, new))
-    });
-    for (name, value) in news.iter() {
-        merged.push(name, value);
-    }
+    merged.remove("age");
+    merged.remove("date");
+    merged.replace_by(&new);
     merged
 }
 
-/// What is stored, as a 304 or the answer to a HEAD has renewed it.
+/// A stored response after an update by a 304 or the answer to a HEAD.
 #[derive(Clone, Debug)]
-pub struct Renewed {
+pub struct Freshened {
     /// Its fields, without Age.
     pub fields: Fields,
-    /// How long it is good from now on.
+    /// Until when it may be used now.
     pub lifetimes: Lifetimes,
-    /// The fields of `fields` that are not to be stored.
+    /// Those of `fields` that are not stored.
     pub omit: Omit,
 }
 
-/// Renews what is stored by a response that [`confirms`] it, or [`confirms_by_head`].
+/// Freshens a stored response by one that [`confirms`] it, or [`confirms_by_head`].
 ///
 /// # Errors
 ///
 /// Why the result may not be stored.
-pub fn renew(
+pub fn freshen(
     request: &Fields,
     (status, stored, lifetimes): (Status, &Fields, &Lifetimes),
     fresh: &ResponseHead,
     times: &Times,
     rules: &Rules,
-) -> Result<Renewed, PassReason> {
+) -> Result<Freshened, PassReason> {
     let mut fields = merge(stored, fresh, rules);
-    // Parts are stored for what they are parts of.
+    // The lifetimes of parts are those of the whole.
     let status = if status == Status(206) { Status(200) } else { status };
     let Storable { lifetimes: new, omit } = Storable::of(request, status, &fields, times, rules)?;
     fields.remove("age");
     // The request fields that chose it are the same.
-    Ok(Renewed { fields, lifetimes: Lifetimes { vary: lifetimes.vary.clone(), ..new }, omit })
+    Ok(Freshened { fields, lifetimes: Lifetimes { vary: lifetimes.vary.clone(), ..new }, omit })
 }
 
-/// Fields of a request that ask for less than the whole response (RFC 9110 sections 13.1, 14.2).
+/// Request fields for ranges and conditions (RFC 9110 sections 13.1 and 14.2).
 const CONDITIONS: [&[u8]; 6] = [
     b"if-match",
     b"if-none-match",
@@ -154,7 +148,7 @@ const CONDITIONS: [&[u8]; 6] = [
     b"range",
 ];
 
-/// Fields of a new response without its content that do not change what is stored.
+/// Fields of a response without content that do not update the stored ones.
 const UNCHANGED: [&[u8]; 5] =
     [b"content-length", b"content-encoding", b"content-range", b"content-md5", b"content-digest"];
 
@@ -165,7 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_fetch_asks_what_is_stored_and_not_what_the_client_asked() {
+    fn a_fetch_has_the_stored_validators_and_no_condition_of_the_client() {
         let date = date_text(NOW_S);
         let client = fields(&[
             ("Host", "h"),
@@ -197,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_304_must_speak_of_what_is_stored() {
+    fn a_304_must_have_the_stored_validators() {
         let (one, two) = (date_text(NOW_S), date_text(NOW_S + 1));
         type Case<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)], bool);
         let cases: &[Case<'_>] = &[
@@ -234,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_must_name_what_is_stored() {
+    fn a_head_must_have_the_stored_validators_and_length() {
         let stored = fields(&[("etag", "\"a\""), ("last-modified", "x")]);
         let found = |length, list: &[(&str, &str)]| {
             let mut head = response(200, list);
@@ -248,19 +242,20 @@ mod tests {
         assert!(!found(None, &[("etag", "\"a\""), ("last-modified", "y")]));
         let fresh = response(200, &[("etag", "\"a\"")]);
         assert!(!confirms_by_head(Status(200), &fields(&[]), Some(5), &fresh));
-        for (status, is_such) in [(200, true), (203, true), (206, true), (404, false), (301, false)]
+        for (status, is_success) in
+            [(200, true), (203, true), (206, true), (404, false), (301, false)]
         {
             let stored = fields(&[("etag", "\"a\"")]);
             assert_eq!(
                 confirms_by_head(Status(status), &stored, None, &fresh),
-                is_such,
+                is_success,
                 "{status}"
             );
         }
     }
 
     #[test]
-    fn news_replace_what_they_name() {
+    fn new_fields_replace_those_of_their_name() {
         let stored = fields(&[
             ("Date", "then"),
             ("Age", "50"),
@@ -270,7 +265,7 @@ mod tests {
             ("X-A", "2"),
             ("X-B", "1"),
         ]);
-        let news = [
+        let new = [
             ("x-a", "3"),
             ("Date", "now"),
             ("Content-Type", "text/html"),
@@ -283,7 +278,7 @@ mod tests {
             ("X-C", "1"),
             ("X-C", "2"),
         ];
-        let merged = merge(&stored, &response(304, &news), &Rules::default());
+        let merged = merge(&stored, &response(304, &new), &Rules::default());
         let expected = [
             ("Content-Length", "5"),
             ("X-B", "1"),
@@ -295,7 +290,7 @@ mod tests {
         ];
         assert_eq!(merged, fields(&expected));
         let rules = Rules { set_cookie: SetCookie::Store, ..Rules::default() };
-        let merged = merge(&stored, &response(304, &news), &rules);
+        let merged = merge(&stored, &response(304, &new), &rules);
         assert_eq!(merged.get("set-cookie"), Some(&b"a=b"[..]));
     }
 

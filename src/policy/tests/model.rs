@@ -1,10 +1,9 @@
-//! A second reading of RFC 9111: what a shared cache must not do.
+//! A second implementation of RFC 9111: what a shared cache must not do.
 //!
-//! The model knows nothing of the code it judges. It takes what an exchange means, not its text,
-//! and says by section 3 whether the response must not be stored, and by section 4 whether it must
-//! not answer a later request without asking the origin. It allows all that the RFC allows, so it
-//! says nothing about what a good cache would do. The property is that the policy never reuses what
-//! the model forbids.
+//! The model shares no code with the policy. It takes the meaning of an exchange, not its text. By
+//! section 3 it says whether the response must not be stored, and by section 4 whether it must not
+//! answer a later request without validation. It allows all that the RFC allows. The property is
+//! that the policy never reuses a response that the model forbids.
 
 use std::cell::Cell;
 
@@ -75,8 +74,8 @@ fn has(control: &[Directive], name: &str) -> bool {
     control.iter().any(|(other, _)| *other == name)
 }
 
-/// The seconds that a directive says; what says none that can be read counts as zero. Of several,
-/// any may be heeded (section 4.2.1), so the largest is.
+/// The seconds of a directive; an invalid argument is zero. A cache may use any of several (section
+/// 4.2.1), so the model uses the largest.
 fn seconds(control: &[Directive], name: &str) -> Option<u64> {
     let of = |(_, argument): &Directive| match argument {
         Argument::Seconds(n) | Argument::Quoted(n) => *n,
@@ -89,7 +88,8 @@ fn seconds(control: &[Directive], name: &str) -> Option<u64> {
 fn must_not_store(asked: &Asked, answer: &Answered) -> Option<&'static str> {
     let control = &answer.control;
     let is_understood = answer.status != 599;
-    // By section 5.2.2.3 the no-store beside a must-understand is for those who do not understand.
+    // By section 5.2.2.3 a cache that understands the status ignores no-store beside
+    // must-understand.
     let is_excused = has(control, "must-understand") && is_understood;
     let is_cacheable_by_default =
         matches!(answer.status, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
@@ -114,8 +114,7 @@ fn must_not_store(asked: &Asked, answer: &Answered) -> Option<&'static str> {
     }
 }
 
-/// Sections 4.2.1 and 4.2.2: seconds, or the most that a guess may be. What expired before it was
-/// made has no lifetime, rather than less.
+/// Sections 4.2.1 and 4.2.2: the stated seconds, or the longest heuristic lifetime; never negative.
 fn lifetime_s(answer: &Answered) -> i64 {
     let control = &answer.control;
     if let Some(n) = seconds(control, "s-maxage").or_else(|| seconds(control, "max-age")) {
@@ -134,7 +133,7 @@ fn lifetime_s(answer: &Answered) -> i64 {
     lifetime.max(0)
 }
 
-/// Section 4.2.3, at `later_s` after the answer came.
+/// Section 4.2.3, `later_s` after the response arrived.
 fn age_s(story: &Story) -> i64 {
     let apparent = match story.answer.date {
         Some(Moment::At(at)) => (-at).max(0),
@@ -145,7 +144,7 @@ fn age_s(story: &Story) -> i64 {
     apparent.max(corrected).saturating_add(story.later_s as i64)
 }
 
-/// Section 4: why what is stored must not answer the second request without validation.
+/// Section 4: why the stored response must not answer the second request without validation.
 fn must_not_reuse(story: &Story) -> Option<&'static str> {
     let (answer, wishes) = (&story.answer, &story.second.control);
     let control = &answer.control;
@@ -182,7 +181,7 @@ fn must_not_reuse(story: &Story) -> Option<&'static str> {
             Some("stale, which a directive forbids")
         }
         () if is_stale && !takes_stale && !within("stale-while-revalidate", control) => {
-            Some("stale, and nobody allowed that")
+            Some("stale, and neither side allows that")
         }
         () => None,
     }
@@ -358,7 +357,7 @@ fn any_story() -> impl Strategy<Value = Story> {
 }
 
 #[test]
-fn nothing_is_reused_that_the_model_forbids() {
+fn no_response_is_reused_that_the_model_forbids() {
     let (n_reused, n_forbidden) = (Cell::new(0), Cell::new(0));
     let mut runner = TestRunner::new(ProptestConfig::with_cases(6_000));
     let result = runner.run(&any_story(), |story| {
@@ -372,7 +371,7 @@ fn nothing_is_reused_that_the_model_forbids() {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // It means something only if both happen often.
+    // The property is of use only if both happen often.
     assert!(n_reused.get() > 300, "{} of 6000 were reused", n_reused.get());
     assert!(n_forbidden.get() > 1_000, "{} of 6000 were forbidden", n_forbidden.get());
 }
