@@ -3,6 +3,8 @@
 //! The classes are those of RFC 9110 section 5.6 and RFC 3986; everything is by octet, nothing is
 //! by locale, and letters are compared without regard to case as ASCII only.
 
+use std::borrow::Cow;
+
 /// `tchar` of RFC 9110 section 5.6.2: an octet of a token.
 pub const fn is_token_char(octet: u8) -> bool {
     CLASSES[octet as usize] & TOKEN != 0
@@ -46,6 +48,28 @@ pub const fn hex_value(octet: u8) -> Option<u8> {
         b'A'..=b'F' => Some(octet - b'A' + 10),
         _ => None,
     }
+}
+
+/// Undoes percent-encoding once; an invalid encoding stays. A plus sign becomes `plus`.
+pub fn percent_decoded(text: &[u8], plus: u8) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&octet, after)) = rest.split_first() {
+        rest = after;
+        if octet == b'%'
+            && let [high, low, after @ ..] = after
+            && let (Some(high), Some(low)) = (hex_value(*high), hex_value(*low))
+        {
+            out.push(high << 4 | low);
+            rest = after;
+        } else {
+            out.push(if octet == b'+' { plus } else { octet });
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The digits that hexadecimal output uses.

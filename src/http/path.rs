@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::chars::hex_value;
+use crate::base::chars::percent_decoded;
 
 /// A path with its percent-encoding undone, its dot segments resolved (RFC 3986 section 5.2.4)
 /// and empty segments left out. Most paths are that already and are given back as they are.
@@ -14,7 +14,7 @@ pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
     if is_plain(path) {
         return Cow::Borrowed(path);
     }
-    let decoded = decode(path);
+    let decoded = percent_decoded(path, b'+');
     let mut out: Vec<u8> = Vec::with_capacity(decoded.len());
     let mut segments = decoded.split(|&byte| byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -39,28 +39,6 @@ fn is_plain(path: &[u8]) -> bool {
         && memchr::memchr(b'%', path).is_none()
         && memchr::memmem::find(path, b"//").is_none()
         && memchr::memmem::find(path, b"/.").is_none()
-}
-
-/// Undoes percent-encoding once. An invalid encoding stays.
-fn decode(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let pair = (after.first().copied(), after.get(1).copied());
-        let value = match (byte, pair) {
-            (b'%', (Some(high), Some(low))) => hex_value(high).zip(hex_value(low)),
-            _ => None,
-        };
-        match value {
-            Some((high, low)) => {
-                out.push(high << 4 | low);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => out.push(byte),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::chars::hex_value;
+use crate::base::chars::percent_decoded;
 use crate::policy::key::pattern::Pattern;
 use crate::policy::key::vary::VaryNames;
 
@@ -156,27 +156,9 @@ pub(crate) fn name_of(parameter: &[u8]) -> Cow<'_, [u8]> {
     decoded(name)
 }
 
-/// A text of a query without its percent-encoding, and with a space for each plus. What is not
-/// such a code stays.
+/// A name or a value in a query, without percent-encoding and with a space for each plus sign.
 pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'%', b'+', text).is_none() {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'%'
-            && let [high, low, after @ ..] = after
-            && let (Some(high), Some(low)) = (hex_value(*high), hex_value(*low))
-        {
-            out.push(high << 4 | low);
-            rest = after;
-        } else {
-            out.push(if byte == b'+' { b' ' } else { byte });
-        }
-    }
-    Cow::Owned(out)
+    percent_decoded(text, b' ')
 }
 
 #[cfg(test)]
