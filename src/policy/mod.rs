@@ -25,6 +25,7 @@ pub mod key;
 pub mod purge;
 pub mod condition;
 pub mod rfc9111;
+pub mod fill_request;
 pub mod decide;
 pub mod meta;
 

@@ -12,13 +12,13 @@ use crate::http::forward;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::origin::fetch::Response;
+use crate::policy::fill_request;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::revalidate::{self, Freshened};
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fill;
-use crate::proxy::pass;
 use crate::reactor;
 use crate::route::Rule;
 
@@ -30,7 +30,7 @@ impl<C: Client> Exchange<'_, C> {
         let cache = self.context.cache.as_ref().filter(|_| rule.cache)?;
         let rules = self.context.router.rules(rule.rules);
         let may_update = self.request.method == method
-            && !pass::has_unkeyed(self.request, &rules.key)
+            && !fill_request::has_unkeyed(self.request, &rules.key)
             && rules.may_look_up(self.request).is_ok();
         may_update.then(|| (Rc::clone(cache), Rc::clone(rules)))
     }

@@ -24,6 +24,7 @@ use crate::http::path;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::decide::{self, Action};
+use crate::policy::fill_request;
 use crate::policy::purge::request::METHOD;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
@@ -234,7 +235,7 @@ impl<C: Client> Exchange<'_, C> {
         purge_epoch: u64,
     ) -> Job {
         let peer = pass::peer(self.client, self.request);
-        let mut fields = pass::fill_fields(self.request, &peer, &rules.key);
+        let mut fields = fill_request::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.origin_target(self.request.target.path_and_query());
         let whole = pass::question_by_get(rule.upstream, &asked, &fields);
         let others = Others::of(cache, &found);

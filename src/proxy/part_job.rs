@@ -5,6 +5,7 @@ use crate::cache::name::{Name, PART_STATUS};
 use crate::http::fields::Fields;
 use crate::http::range::Spec;
 use crate::origin::fetch::Question;
+use crate::policy::fill_request;
 use crate::policy::key::Key;
 use crate::policy::rfc9111::partial::PartialContent;
 use crate::proxy::pass;
@@ -46,10 +47,7 @@ impl PartAsk {
     /// The question for a part, if it is one of what has this validator.
     pub fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
         let mut fields = self.fields.clone();
-        fields.push(b"Range", spec.text().as_bytes());
-        if let Some(validator) = if_range {
-            fields.push(b"If-Range", validator);
-        }
+        fill_request::ask_for_part(&mut fields, spec, if_range);
         pass::question_by_get(self.upstream, &self.target, &fields)
     }
 }

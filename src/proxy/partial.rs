@@ -27,6 +27,7 @@ use crate::http::status::Status;
 use crate::origin::fetch::Question;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
 use crate::policy::decide::Action;
+use crate::policy::fill_request;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
@@ -311,8 +312,11 @@ impl<C: Client> Exchange<'_, C> {
         if_range: Option<&[u8]>,
     ) -> Job {
         let target = rules.key.origin_target(self.request.target.path_and_query()).into_owned();
-        let fields =
-            pass::fill_fields(self.request, &pass::peer(self.client, self.request), &rules.key);
+        let fields = fill_request::fill_fields(
+            self.request,
+            &pass::peer(self.client, self.request),
+            &rules.key,
+        );
         let ask = PartAsk { upstream: rule.upstream, target, fields };
         let key = ask.key(&found.name, spec, if_range);
         Job {

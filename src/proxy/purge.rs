@@ -5,58 +5,20 @@
 
 use std::net::IpAddr;
 
-use crate::cache::name::Name;
-use crate::cache::purge::{Order, PurgeError};
+use crate::cache::purge::PurgeError;
+use crate::cache::purge::request;
 use crate::config::CacheConfig;
-use crate::http::head::RequestHead;
-use crate::http::scheme::Scheme;
 use crate::http::status::Status;
-use crate::policy::purge::hash::PurgeKind;
-use crate::policy::purge::request::{self, PurgeRefusal, PurgeTarget};
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
-use crate::route::Router;
-
-/// Why nothing was purged, in the log: who asks may not.
-pub const DENIED: &str = "purge-denied";
-/// Why nothing was purged, in the log: what is asked for is not understood.
-pub const REFUSED: &str = "purge-refused";
-
-/// What a request asks to purge, for `who` in the journal.
-///
-/// # Errors
-///
-/// Why nothing is to be purged.
-pub fn orders(
-    router: &Router,
-    scheme: Scheme,
-    request: &RequestHead,
-    who: &str,
-) -> Result<Vec<Order>, PurgeRefusal> {
-    let (authority, target) = (request.authority(), request.target.path_and_query());
-    let targets = request::targets(&request.fields, scheme, authority, target)?;
-    let key = &router.rules_for(request.host(), request.target.path()).key;
-    if targets.iter().any(|target| target.kind == PurgeKind::Prefix) && !key.preserve_prefix(target)
-    {
-        return Err(PurgeRefusal::PrefixNotInKey);
-    }
-    let order = |PurgeTarget { kind, text, name, is_soft }| {
-        let text = match kind {
-            PurgeKind::Url => Name::of_request(key, scheme, request).text.to_vec(),
-            _ => text,
-        };
-        Order { kind, text, is_soft, name, who: who.to_owned() }
-    };
-    Ok(targets.into_iter().map(order).collect())
-}
 
 impl<C: Client> Exchange<'_, C> {
     /// Purges what the request names, and answers with the number of the purge.
     pub(super) async fn purge(&mut self, wanted: &CacheConfig) -> Result<(), CloseReason> {
         let address = self.client.front().peer.ip();
         if !wanted.purge.iter().any(|network| network.contains(address)) {
-            self.facts.reason = DENIED;
+            self.facts.reason = request::DENIED;
             // Its own address, which a client behind others may not know.
             let text = format!("{} may not purge (see cache.purge)", named(address));
             return self.synthetic(Status(403), &text, &[]).await;
@@ -65,15 +27,16 @@ impl<C: Client> Exchange<'_, C> {
             let text = "the cache cannot be opened: nothing is purged";
             return self.synthetic(Status(503), text, &[]).await;
         };
-        let who = named(address);
-        let orders =
-            match orders(&self.context.router, self.client.front().scheme, self.request, &who) {
-                Ok(orders) => orders,
-                Err(refusal) => {
-                    self.facts.reason = REFUSED;
-                    return self.synthetic(Status(400), refusal.sentence(), &[]).await;
-                }
-            };
+        let (who, scheme) = (named(address), self.client.front().scheme);
+        let router = &self.context.router;
+        let key = &router.rules_for(self.request.host(), self.request.target.path()).key;
+        let orders = match request::orders(key, scheme, self.request, &who) {
+            Ok(orders) => orders,
+            Err(refusal) => {
+                self.facts.reason = request::REFUSED;
+                return self.synthetic(Status(400), refusal.sentence(), &[]).await;
+            }
+        };
         let mut numbers = Vec::new();
         for order in orders {
             match cache.purge(&order) {
@@ -137,7 +100,7 @@ mod tests {
             assert_eq!(run.unwrap(), Ok(()));
             // The cache of the test cannot be opened.
             assert_eq!((client.status(), client.is_answered()), (status, true), "{peer}");
-            assert_eq!(facts.reason, if status == 403 { DENIED } else { "" });
+            assert_eq!(facts.reason, if status == 403 { request::DENIED } else { "" });
         }
     }
 

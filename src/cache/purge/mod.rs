@@ -23,6 +23,7 @@ pub mod journal;
 pub mod file;
 mod repair;
 pub mod cause;
+pub mod request;
 
 use std::borrow::Cow;
 use std::path::Path;

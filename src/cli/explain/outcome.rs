@@ -14,12 +14,11 @@ use crate::http::h1::write;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheStatus;
 use crate::policy::decide::Action;
+use crate::policy::fill_request;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial;
 use crate::policy::rfc9111::revalidate;
-use crate::proxy::part_job::PartAsk;
-use crate::proxy::pass;
 
 /// The result for a request.
 #[derive(Debug, Serialize)]
@@ -117,15 +116,15 @@ impl Basis<'_> {
 
     /// The request of a fill to the origin, and whether it is conditional.
     fn fill_request(&self, routed: &Routed) -> (String, bool) {
-        let mut fields = pass::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
+        let mut fields = fill_request::fill_fields(&routed.head, &peer(routed), &routed.rules.key);
         let target = routed.rules.key.origin_target(routed.head.target.path_and_query());
         // A part is requested as such where nothing is stored, or only parts are.
         let spec = partial::requested_part(&routed.head, &routed.rules);
         if let Some(spec) = spec.filter(|_| self.stored.is_none() || self.has_parts) {
             let is_conditional = revalidate::condition(&mut fields, self.stored, &[]);
             let if_range = routed.head.fields.get("if-range").filter(|_| self.stored.is_none());
-            let ask = PartAsk { upstream: routed.rule.upstream, target: target.into(), fields };
-            return (text_of(&ask.question(spec, if_range).head), is_conditional);
+            fill_request::ask_for_part(&mut fields, spec, if_range);
+            return (request_text(b"GET", &target, &fields), is_conditional);
         }
         let tags = self.others.map(Others::tags).unwrap_or_default();
         let is_conditional = revalidate::condition(&mut fields, self.stored, &tags);
@@ -153,10 +152,6 @@ pub(super) fn pass_outcome(routed: &Routed, why: PassReason) -> Outcome {
 fn request_text(method: &[u8], target: &[u8], fields: &Fields) -> String {
     let mut head = Vec::new();
     write::write_request(&mut head, method, target, fields);
-    text_of(&head)
-}
-
-fn text_of(head: &[u8]) -> String {
     let lines = head.split(|&byte| byte == b'\n');
     let lines = lines.map(|line| printable(line.strip_suffix(b"\r").unwrap_or(line)));
     lines.filter(|line| !line.is_empty()).map(|line| line + "\n").collect()

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::cache::purge::request::{self, DENIED, REFUSED};
 use crate::cli::explain::explainer::Explainer;
 use crate::cli::explain::outcome::Outcome;
 use crate::cli::name::printable;
@@ -10,7 +11,6 @@ use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::request::METHOD;
-use crate::proxy::purge::{self, DENIED, REFUSED};
 
 impl Explainer<'_> {
     /// The result for a request to purge; `None` if it is none, or there is no cache.
@@ -42,7 +42,8 @@ impl Explainer<'_> {
         if !may {
             return Some(Outcome::own(Status(403), DENIED));
         }
-        match purge::orders(&setting.router, asked.scheme, head, "") {
+        let key = &setting.router.rules_for(head.host(), head.target.path()).key;
+        match request::orders(key, asked.scheme, head, "") {
             Ok(orders) => {
                 for order in orders {
                     let soft = if order.is_soft { "make stale" } else { "purge" };
