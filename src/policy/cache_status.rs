@@ -191,14 +191,6 @@ impl CacheVerdict {
             Self::Pass(_) => "pass",
         }
     }
-
-    /// The word of the reason, `-` if there is none.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Pass(reason) => reason.word(),
-            _ => "-",
-        }
-    }
 }
 
 /// Appends `; name=value`.
@@ -276,12 +268,5 @@ mod tests {
         assert_eq!(text(status.with_report(none)), "ktrix; fwd=stale");
         let some = Report { collapsed: true, key: true, ..none };
         assert_eq!(text(status.with_report(some)), "ktrix; fwd=stale; collapsed; key=\"k\"");
-    }
-
-    #[test]
-    fn verdicts_have_words() {
-        assert_eq!(CacheVerdict::Pass(PassReason::SetCookie).word(), "pass");
-        assert_eq!(CacheVerdict::Pass(PassReason::SetCookie).reason(), "set-cookie");
-        assert_eq!(CacheVerdict::Hit.reason(), "-");
     }
 }

@@ -9,7 +9,7 @@ use crate::http::scheme::Scheme;
 
 /// A host in a command or a request to purge, with a port or for all ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedHost {
+pub(crate) struct NamedHost {
     host: Vec<u8>,
     port: Option<u16>,
 }
@@ -17,7 +17,7 @@ pub struct NamedHost {
 impl NamedHost {
     /// Reads `HOST[:PORT]`, in any case, with or without a dot at the end of the host; `None` if it
     /// is not a host, or a wildcard.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let authority = Authority::parse(text).ok()?;
         // After a colon there must be a port: the authority is shorter if there is none.
         if authority.host.contains(&b'*') || authority.text.len() < text.len() {
@@ -28,7 +28,7 @@ impl NamedHost {
     }
 
     /// The text that is hashed and shown.
-    pub fn text(&self) -> Vec<u8> {
+    pub(crate) fn text(&self) -> Vec<u8> {
         let mut text = self.host.clone();
         if let Some(port) = self.port {
             text.extend_from_slice(format!(":{port}").as_bytes());
@@ -37,19 +37,19 @@ impl NamedHost {
     }
 
     /// The port, if it has one.
-    pub const fn port(&self) -> Option<u16> {
+    pub(crate) const fn port(&self) -> Option<u16> {
         self.port
     }
 
     /// Whether this names what is stored under the URL of a key.
-    pub fn names(&self, url: &[u8]) -> bool {
+    pub(crate) fn names(&self, url: &[u8]) -> bool {
         Hosts::of(url).each().any(|(host, port)| host == self.host && port == self.port)
     }
 }
 
 /// The names of the host of a stored response.
 #[derive(Clone, Copy, Debug)]
-pub struct Hosts<'a> {
+pub(crate) struct Hosts<'a> {
     host: &'a [u8],
     ports: [Option<u16>; 2],
 }
@@ -57,7 +57,7 @@ pub struct Hosts<'a> {
 impl<'a> Hosts<'a> {
     /// Those of the URL of a key, `http://host:port/...`. Without a scheme it has the default ports
     /// of both.
-    pub fn of(url: &'a [u8]) -> Self {
+    pub(crate) fn of(url: &'a [u8]) -> Self {
         let at = memchr::memmem::find(url, b"//");
         let (scheme, rest) = at.and_then(|at| url.split_at_checked(at)).unwrap_or_default();
         let rest = rest.get(2..).unwrap_or_default();
@@ -74,7 +74,7 @@ impl<'a> Hosts<'a> {
     }
 
     /// The host for all ports, and with each of its ports.
-    pub fn each(self) -> impl Iterator<Item = (&'a [u8], Option<u16>)> {
+    pub(crate) fn each(self) -> impl Iterator<Item = (&'a [u8], Option<u16>)> {
         let with_port = self.ports.into_iter().flatten().map(Some);
         std::iter::once(None).chain(with_port).map(move |port| (self.host, port))
     }

@@ -11,7 +11,7 @@ pub mod vary;
 pub mod variants;
 pub mod pattern;
 pub mod components;
-pub mod host;
+pub(crate) mod host;
 
 use md5::{Digest, Md5};
 

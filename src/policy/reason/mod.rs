@@ -59,7 +59,7 @@ pub mod fetch;
 pub mod close;
 pub mod forward;
 pub mod pass;
-pub mod reuse;
+pub(crate) mod reuse;
 
 #[cfg(test)]
 mod tests {

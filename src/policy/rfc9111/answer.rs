@@ -16,7 +16,7 @@ use crate::policy::rfc9111::freshness::last_modified_s;
 
 /// An answer from a whole stored response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The stored status, with the whole body unless the request is a HEAD.
     Full,
     /// 304, without body; its fields are [`not_modified_fields`].
@@ -30,7 +30,12 @@ pub enum Answer {
 /// The answer to a request from a whole stored response of `body_len` bytes (RFC 9110 section
 /// 13.2.2, RFC 9111 section 4.3.2). Conditions and ranges count only for a stored 200, ranges only
 /// for GET (RFC 9110 section 14.2). A 206 answers as it is, or with 304.
-pub fn answer(request: &RequestHead, status: Status, stored: &Fields, body_len: u64) -> Answer {
+pub(crate) fn answer(
+    request: &RequestHead,
+    status: Status,
+    stored: &Fields,
+    body_len: u64,
+) -> Answer {
     if !matches!(status, Status(200) | Status(206)) {
         return Answer::Full;
     }
@@ -58,7 +63,7 @@ pub fn answer(request: &RequestHead, status: Status, stored: &Fields, body_len: 
 
 /// The fields of a 304 from a stored response, RFC 9110 section 15.4.5: without those that describe
 /// the content, which the client has.
-pub fn not_modified_fields(stored: &Fields) -> Fields {
+pub(crate) fn not_modified_fields(stored: &Fields) -> Fields {
     let mut fields = stored.clone();
     let has_tag = fields.contains("etag");
     fields.retain(|name, _| {

@@ -3,20 +3,20 @@
 use crate::http::status::Status;
 
 /// A final status of a whole response, and not of a part, a condition or a range.
-pub const fn is_whole(status: Status) -> bool {
+pub(crate) const fn is_whole(status: Status) -> bool {
     status.0 >= 200 && !matches!(status.0, 206 | 304 | 412 | 416)
 }
 
 /// A status with rules for caching that ktrix knows (RFC 9111 section 3, RFC 9110 section 15).
 /// `must-understand` allows to store no other.
-pub const fn is_understood(status: Status) -> bool {
+pub(crate) const fn is_understood(status: Status) -> bool {
     matches!(status.0, 200..=205 | 300..=303 | 305..=308 | 400..=411 | 413..=415 | 417 | 421
         | 422 | 426 | 428 | 429 | 431 | 451 | 500..=505 | 511)
 }
 
 /// A status that may have a heuristic lifetime (RFC 9110 section 15.1), without 206, which is not a
 /// whole response.
-pub const fn is_heuristically_cacheable(status: Status) -> bool {
+pub(crate) const fn is_heuristically_cacheable(status: Status) -> bool {
     matches!(status.0, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 

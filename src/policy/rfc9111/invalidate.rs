@@ -13,7 +13,7 @@ use crate::policy::key::key_text;
 
 /// Whether a response with this status to this method makes stored responses invalid: the method is
 /// unsafe, or not known to be safe, and it succeeded (2xx or 3xx).
-pub const fn invalidates(method: Method, status: Status) -> bool {
+pub(crate) const fn invalidates(method: Method, status: Status) -> bool {
     !method.is_safe() && status.0 >= 200 && status.0 < 400
 }
 
@@ -21,7 +21,7 @@ pub const fn invalidates(method: Method, status: Status) -> bool {
 /// in Location and Content-Location with the same scheme, host and port. A response cannot
 /// invalidate what another origin has (RFC 9111 section 4.4). A text may occur twice.
 /// `components_of` gives the components of the keys of a path.
-pub fn key_texts<'p>(
+pub(crate) fn key_texts<'p>(
     scheme: Scheme,
     authority: &[u8],
     target: &Target,

@@ -10,37 +10,34 @@ use crate::policy::rfc9111::scope::listed_fields;
 /// The fields that `private` and `no-cache` list (RFC 9111 sections 5.2.2.4 and 5.2.2.7), and
 /// Set-Cookie with `set-cookie: strip`. Only the client of the fetch gets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Omit {
+pub(crate) struct Omit {
     names: Vec<Box<[u8]>>,
 }
 
 impl Omit {
     /// The fields listed by the Cache-Control of a response.
-    pub fn of(response: &Fields) -> Self {
+    pub(crate) fn of(response: &Fields) -> Self {
         let mut names = Vec::new();
         listed_fields(response.get_all("cache-control"), |name| names.push(name.into()));
         Self { names }
     }
 
-    /// Adds a field.
-    pub fn add(&mut self, name: &[u8]) {
+    pub(crate) fn add(&mut self, name: &[u8]) {
         self.names.push(name.into());
     }
 
     /// Removes them from fields that are to be stored.
-    pub fn apply(&self, fields: &mut Fields) {
+    pub(crate) fn apply(&self, fields: &mut Fields) {
         if !self.is_empty() {
             fields.retain(|name, _| !self.contains(name));
         }
     }
 
-    /// Whether there are none, as usual.
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Whether this field is one of them, in any case.
-    pub fn contains(&self, name: &[u8]) -> bool {
+    pub(crate) fn contains(&self, name: &[u8]) -> bool {
         self.names.iter().any(|listed| eq_ignore_case(listed, name))
     }
 }

@@ -10,7 +10,7 @@ use crate::policy::rfc9111::rules::Rules;
 /// Whether a stale response may answer this request while its upstream is down: within the
 /// operator's `outage-hold`, and unless the origin or the client insists on validation (RFC 9111
 /// section 4.2.4 allows it to a disconnected cache).
-pub fn may_serve_on_outage(
+pub(crate) fn may_serve_on_outage(
     request: &RequestHead,
     stored: &Lifetimes,
     rules: &Rules,
@@ -27,7 +27,12 @@ pub fn may_serve_on_outage(
 /// Whether a stored response stays if the origin answers with this status. An error of RFC 5861
 /// section 4 may be storable itself, but does not replace a response that can still be served,
 /// fresh or stale, while the origin fails or is down.
-pub fn outlasts_error(stored: &Lifetimes, status: Status, rules: &Rules, now_s: u64) -> bool {
+pub(crate) fn outlasts_error(
+    stored: &Lifetimes,
+    status: Status,
+    rules: &Rules,
+    now_s: u64,
+) -> bool {
     let is_error = matches!(status.0, 500 | 502 | 503 | 504);
     let hold_s = if stored.must_revalidate { 0 } else { rules.outage_hold_s };
     let outage_until_s = stored.fresh_until_s.saturating_add(u64::from(hold_s));

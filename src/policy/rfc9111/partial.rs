@@ -84,16 +84,6 @@ pub enum Form {
     Several,
 }
 
-impl Form {
-    /// The status of the answer.
-    pub const fn status(self) -> Status {
-        match self {
-            Self::Whole => Status(200),
-            Self::One | Self::Several => Status(206),
-        }
-    }
-}
-
 /// The range of a request that is fetched as a part if nothing is stored.
 pub fn requested_part(request: &RequestHead, rules: &Rules) -> Option<Spec> {
     let fields = &request.fields;

@@ -10,11 +10,7 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 
 /// Whether a request may be answered from the cache at all: a GET or HEAD without a body and
 /// without conditions that only the origin may evaluate (RFC 9111 sections 4 and 4.3.2).
-///
-/// # Errors
-///
-/// Why it may not.
-pub fn may_look_up(request: &RequestHead) -> Result<(), PassReason> {
+pub(crate) fn may_look_up(request: &RequestHead) -> Result<(), PassReason> {
     if !matches!(request.method, Method::Get | Method::Head) {
         return Err(PassReason::Method);
     }
@@ -34,13 +30,13 @@ pub fn may_look_up(request: &RequestHead) -> Result<(), PassReason> {
 
 /// Whether a request must be answered with 504 instead of being forwarded (RFC 9111 section
 /// 5.2.1.7).
-pub fn wants_only_cached(request: &RequestHead) -> bool {
+pub(crate) fn wants_only_cached(request: &RequestHead) -> bool {
     RequestControl::of(&request.fields).only_if_cached
 }
 
 /// The rule by which a stored response answers a request with these directives, or has to be
 /// validated first (RFC 9111 section 4). The response is the variant that the request selects.
-pub fn reason(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> ReuseReason {
+pub(crate) fn reason(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> ReuseReason {
     if stored.no_cache {
         return ReuseReason::StoredNoCache;
     }
@@ -81,7 +77,7 @@ pub fn reason(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> Reuse
 }
 
 /// Whether a stored response may answer if the origin fails to validate it (RFC 5861 section 4).
-pub fn may_serve_on_error(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> bool {
+pub(crate) fn may_serve_on_error(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> bool {
     if stored.no_cache || control.no_cache {
         return false;
     }

@@ -16,7 +16,7 @@ use crate::policy::rfc9111::storable::Storable;
 
 /// Makes a fetch ask for the whole response, without the ranges and conditions of the client: the
 /// fetched response answers them (RFC 9111 section 4.3.1).
-pub fn ask_for_whole(fetch: &mut Fields) {
+pub(crate) fn ask_for_whole(fetch: &mut Fields) {
     fetch.retain(|name, _| !CONDITIONS.iter().any(|field| eq_ignore_case(name, field)));
 }
 
@@ -24,7 +24,7 @@ pub fn ask_for_whole(fetch: &mut Fields) {
 /// If-None-Match with the ETag of the stored response and the tags of `others`, which are other
 /// variants; If-Modified-Since with the stored Last-Modified. False without any validator: then the
 /// fetch asks for the whole response.
-pub fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) -> bool {
+pub(crate) fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) -> bool {
     ask_for_whole(fetch);
     let own = stored.filter(|stored| EntityTag::of(stored).is_some());
     let own = own.and_then(|stored| stored.get("etag"));
@@ -49,7 +49,7 @@ pub fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) 
 /// Whether a 304 confirms this stored response (RFC 9111 section 4.3.4). A strong tag must be the
 /// stored one, or come with a strong date that is stored too. A weak tag or a date must correspond
 /// to the stored one. A 304 without a validator confirms. Otherwise, the whole must be fetched.
-pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
+pub(crate) fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
     let (theirs, ours) = (EntityTag::of(&fresh.fields), EntityTag::of(stored));
     if let (Some(theirs), Some(ours)) = (theirs, ours) {
         return if theirs.is_weak { theirs.is_weakly(&ours) } else { theirs.is_strongly(&ours) };
@@ -66,7 +66,7 @@ pub fn confirms(stored: &Fields, fresh: &ResponseHead) -> bool {
 /// Whether the 200 to a HEAD confirms this stored response, or stored parts (RFC 9111 section
 /// 4.3.5): the stored status is a success, and each validator and the length in the 200 are the
 /// stored ones. `body_len` is `None` if the stored length is not known.
-pub fn confirms_by_head(
+pub(crate) fn confirms_by_head(
     status: Status,
     stored: &Fields,
     body_len: Option<u64>,
@@ -92,7 +92,7 @@ pub fn confirms_by_head(
 ///
 /// The stored Age is removed, and so is the stored Date: a `fresh` from
 /// [`crate::http::forward::response_fields`] has a Date.
-pub fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
+pub(crate) fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
     let mut new = fresh.fields.clone();
     hop::strip(&mut new);
     new.retain(|name, _| !UNCHANGED.iter().any(|field| eq_ignore_case(name, field)));
@@ -108,21 +108,17 @@ pub fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
 
 /// A stored response after an update by a 304 or the answer to a HEAD.
 #[derive(Clone, Debug)]
-pub struct Freshened {
+pub(crate) struct Freshened {
     /// Its fields, without Age.
-    pub fields: Fields,
+    pub(crate) fields: Fields,
     /// Until when it may be used now.
-    pub lifetimes: Lifetimes,
+    pub(crate) lifetimes: Lifetimes,
     /// Those of `fields` that are not stored.
-    pub omit: Omit,
+    pub(crate) omit: Omit,
 }
 
 /// Freshens a stored response by one that [`confirms`] it, or [`confirms_by_head`].
-///
-/// # Errors
-///
-/// Why the result may not be stored.
-pub fn freshen(
+pub(crate) fn freshen(
     request: &Fields,
     (status, stored, lifetimes): (Status, &Fields, &Lifetimes),
     fresh: &ResponseHead,

@@ -14,22 +14,18 @@ use crate::policy::rfc9111::scope::Scope;
 
 /// A response that may be stored: what is stored beside its fields and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Storable {
+pub(crate) struct Storable {
     /// Until when it may be used.
-    pub lifetimes: Lifetimes,
+    pub(crate) lifetimes: Lifetimes,
     /// The fields that are not stored.
-    pub omit: Omit,
+    pub(crate) omit: Omit,
 }
 
 impl Storable {
     /// Whether the response to a GET may be stored. The request has the fields that were sent to
     /// the origin. After a 304, the status and the fields of the response are those of the stored
     /// one after the merge (RFC 9111 section 4.3.4).
-    ///
-    /// # Errors
-    ///
-    /// Why it may not.
-    pub fn of(
+    pub(crate) fn of(
         request: &Fields,
         status: Status,
         response: &Fields,

@@ -10,11 +10,11 @@ use crate::http::fields::Fields;
 use crate::http::structured::{Member, Value, dictionary};
 
 /// The default target list, the strongest first.
-pub const TARGETS: [&str; 2] = ["ktrix-cache-control", "cdn-cache-control"];
+pub(crate) const TARGETS: [&str; 2] = ["ktrix-cache-control", "cdn-cache-control"];
 
 /// Replaces Cache-Control and Expires by the directives of the first valid field of `targets`, if
 /// there is one.
-pub fn apply(targets: &[Box<str>], response: &mut Fields) {
+pub(crate) fn apply(targets: &[Box<str>], response: &mut Fields) {
     let Some(control) = targets.iter().find_map(|target| control_of(response, target)) else {
         return;
     };
@@ -24,12 +24,12 @@ pub fn apply(targets: &[Box<str>], response: &mut Fields) {
 }
 
 /// The first of `targets` that is a valid field of a response.
-pub fn selected<'t>(targets: &'t [Box<str>], response: &Fields) -> Option<&'t str> {
+pub(crate) fn selected<'t>(targets: &'t [Box<str>], response: &Fields) -> Option<&'t str> {
     targets.iter().map(|it| &**it).find(|target| control_of(response, target).is_some())
 }
 
 /// Whether a response has a field of the list, valid or not.
-pub fn is_targeted(targets: &[Box<str>], response: &Fields) -> bool {
+pub(crate) fn is_targeted(targets: &[Box<str>], response: &Fields) -> bool {
     targets.iter().any(|target| response.contains(target))
 }
 
