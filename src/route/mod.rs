@@ -8,12 +8,15 @@
 //! A lookup allocates nothing and costs two or three hashes of the host and one binary search of
 //! the path, however many sites and routes there are.
 
+mod prefixes;
+
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{Config, HostPattern};
 use crate::http::path;
 use crate::policy::rfc9111::rules::Rules;
+use crate::route::prefixes::Prefixes;
 use crate::upstream::ids::UpstreamId;
 
 /// The settings of a route.
@@ -45,7 +48,7 @@ pub struct Router {
     caching: Vec<Rc<Rules>>,
     /// The rules for requests without a route.
     unrouted: Rc<Rules>,
-    sites: Vec<Site>,
+    sites: Vec<Prefixes<RouteId>>,
     /// Sites by lower-case host.
     exact: Hosts,
     /// Sites by the part after the star, with its dot: `.example.org`.
@@ -90,8 +93,8 @@ impl Router {
                 router.rules.push(Rule { upstream, cache, rules, request_buffering });
                 (route.path.as_bytes().into(), RouteId(id_of(router.rules.len() - 1)))
             });
-            let site = Site::new(prefixes.collect());
-            router.sites.push(site);
+            let prefixes = Prefixes::new(prefixes.collect());
+            router.sites.push(prefixes);
         }
         if let Some(upstream) = config.default_upstream {
             router.default = Some(RouteId(id_of(router.rules.len())));
@@ -131,8 +134,8 @@ impl Router {
     pub fn find(&self, host: &[u8], path: &[u8]) -> Option<RouteId> {
         match self.site(host) {
             // The asterisk of OPTIONS addresses the whole host.
-            Some(site) if path == b"*" => site.find(b"/"),
-            Some(site) => site.find(path),
+            Some(site) if path == b"*" => site.longest_of(b"/"),
+            Some(site) => site.longest_of(path),
             None => self.default,
         }
     }
@@ -162,7 +165,7 @@ impl Router {
         }
     }
 
-    fn site(&self, host: &[u8]) -> Option<&Site> {
+    fn site(&self, host: &[u8]) -> Option<&Prefixes<RouteId>> {
         let at = self.claimant(host).or(self.any)?;
         self.sites.get(at as usize)
     }
@@ -185,56 +188,6 @@ impl Router {
         // A star matches at least one byte, hence not from 0; from the left, the longest first.
         let dots = (from.max(1)..lower.len()).filter(|at| lower[*at] == b'.');
         dots.map(|at| &lower[at..]).find_map(|suffix| self.below.get(suffix)).copied()
-    }
-}
-
-/// The prefixes of one site.
-///
-/// In sorted order, every prefix of a path stands at or before it, and all entries between the
-/// longest one and the path begin with that one. So the last entry at or before the path either is
-/// its longest prefix or begins with it; prefixes of one another are linked.
-#[derive(Debug)]
-struct Site {
-    prefixes: Vec<Prefix>,
-}
-
-#[derive(Debug)]
-struct Prefix {
-    path: Box<[u8]>,
-    route: RouteId,
-    /// The longest other entry that is a prefix of this one.
-    shorter: Option<u32>,
-}
-
-impl Site {
-    fn new(mut routes: Vec<(Box<[u8]>, RouteId)>) -> Self {
-        routes.sort();
-        routes.dedup_by(|later, first| later.0 == first.0);
-        let mut site = Self { prefixes: Vec::with_capacity(routes.len()) };
-        for (path, route) in routes {
-            let shorter = site.longest(&path);
-            site.prefixes.push(Prefix { path, route, shorter });
-        }
-        site
-    }
-
-    fn find(&self, path: &[u8]) -> Option<RouteId> {
-        let at = self.longest(path)?;
-        self.prefixes.get(at as usize).map(|prefix| prefix.route)
-    }
-
-    /// The index of the longest prefix of a path.
-    fn longest(&self, path: &[u8]) -> Option<u32> {
-        let n_before = self.prefixes.partition_point(|prefix| *prefix.path <= *path);
-        let mut at = n_before.checked_sub(1).map(id_of);
-        while let Some(n) = at {
-            let prefix = &self.prefixes[n as usize];
-            if path.starts_with(&prefix.path) {
-                return at;
-            }
-            at = prefix.shorter;
-        }
-        None
     }
 }
 
