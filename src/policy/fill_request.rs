@@ -1,5 +1,5 @@
-//! The request by which an origin is asked for what is to be stored: nothing in it that one client
-//! says and the key does not hold.
+//! The request of a fill to the origin. It has nothing of one client that could change the response
+//! and is not in the key.
 
 use crate::base::chars;
 use crate::http::fields::Fields;
@@ -20,7 +20,7 @@ pub fn fill_fields(request: &RequestHead, peer: &Peer<'_>, key: &KeyComponents) 
     fields
 }
 
-/// Asks for a part, if it is one of what has this validator.
+/// Makes a fetch ask for a range, if the representation still has this validator.
 pub fn ask_for_part(fields: &mut Fields, spec: Spec, if_range: Option<&[u8]>) {
     fields.push(b"Range", spec.text().as_bytes());
     if let Some(validator) = if_range {
@@ -28,16 +28,16 @@ pub fn ask_for_part(fields: &mut Fields, spec: Spec, if_range: Option<&[u8]>) {
     }
 }
 
-/// Request fields that some origins build answers from though they are in no key: an answer that
-/// is stored for all must not be made from one client's. So are those that CGI and its kin cannot
-/// tell from them.
+/// Whether some origins make responses from this request field though it is not in the key, or not
+/// in this spelling: CGI does not distinguish `X_Real_IP` from `X-Real-IP`. A response that is
+/// stored for all clients must not depend on the field of one.
 fn is_unkeyed(name: &[u8], key: &KeyComponents) -> bool {
     UNKEYED.iter().any(|other| chars::eq_as_variable(name, other.as_bytes()))
         && !is_chosen(name, key)
 }
 
-/// What proxies before an origin say of the host, scheme, port, path, method and client of a
-/// request, beyond what ktrix says itself (see [`forward::request_fields`]).
+/// Fields of proxies for the host, scheme, port, path, method and client of a request, without
+/// those that ktrix writes itself ([`forward::request_fields`]).
 const UNKEYED: [&str; 48] = [
     "x-forwarded",
     "x-forwarded-base-url",
@@ -89,12 +89,13 @@ const UNKEYED: [&str; 48] = [
     "cf-connecting-ip",
 ];
 
-/// Whether a field chooses among the variants of a key.
+/// Whether a field selects a variant of the key.
 fn is_chosen(name: &[u8], key: &KeyComponents) -> bool {
     key.chosen.as_ref().is_some_and(|chosen| chosen.contains(name))
 }
 
-/// Whether an origin that got this request whole saw something that its key leaves out.
+/// Whether a request, if it is forwarded as it is, has something that could change the response and
+/// is not in the key.
 pub fn has_unkeyed(request: &RequestHead, key: &KeyComponents) -> bool {
     let target = request.target.path_and_query();
     request.fields.iter().any(|(name, _)| is_unkeyed(name, key))
@@ -119,10 +120,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_key_is_so_by_its_own_name_only() {
+    fn a_field_is_in_the_key_by_its_own_name_only() {
         let chosen = VaryNames::chosen(["x-real-ip"].into_iter(), std::iter::empty());
         let key = KeyComponents { chosen, ..KeyComponents::default() };
         assert!(!is_unkeyed(b"X-Real-IP", &key));
-        assert!(is_unkeyed(b"X_Real_IP", &key), "its value is in no key");
+        assert!(is_unkeyed(b"X_Real_IP", &key), "its value is not in the key");
     }
 }

@@ -6,7 +6,8 @@
 
 use crate::upstream::ids::ServerId;
 
-/// The balancer of one upstream in one worker. Servers go by their place in the configuration.
+/// The balancer of one upstream in one worker. The id of a server is its place in the
+/// configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Balance {
     servers: Vec<Share>,
@@ -22,7 +23,7 @@ struct Share {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tried {
     first: u128,
-    /// Those beyond the first 128.
+    /// Servers beyond the first 128.
     rest: Vec<ServerId>,
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct Tried {
 pub(crate) enum Choice {
     /// This server, which is not skipped.
     Up(ServerId),
-    /// All are skipped; this one's time ends first, so it is the last resort.
+    /// All are skipped. The pause of this server ends first, so it is the last resort.
     Down(ServerId),
     /// Every server was tried.
     Exhausted,
@@ -44,8 +45,8 @@ impl Balance {
         Self { servers: weights.into_iter().map(share).collect() }
     }
 
-    /// Chooses among the servers not tried yet. `skipped_until_ms` says for a server until when it
-    /// is skipped; a time that is past is none.
+    /// Chooses among the servers not tried yet. `skipped_until_ms` gives the end of the pause of a
+    /// server, which may be past.
     pub(crate) fn choose(
         &mut self,
         now_ms: u64,
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_down_or_tried_is_skipped() {
+    fn servers_that_are_down_or_tried_are_skipped() {
         let mut balance = Balance::new([1, 1, 1]);
         let down = |server| if server == ServerId(0) { 100 } else { 0 };
         let mut tried = Tried::default();
@@ -152,7 +153,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_round_gives_everybody_its_weight(weights in prop::collection::vec(1..20_u32, 1..10)) {
+        fn a_round_gives_each_server_its_weight(weights in prop::collection::vec(1..20_u32, 1..10)) {
             let mut balance = Balance::new(weights.iter().copied());
             let mut n_chosen = vec![0; weights.len()];
             for _ in 0..weights.iter().sum() {
@@ -165,7 +166,7 @@ mod tests {
         }
 
         #[test]
-        fn only_who_may_be_chosen_is(
+        fn only_eligible_servers_are_chosen(
             weights in prop::collection::vec(0..5_u32, 0..140),
             until in prop::collection::vec(0..20_u64, 140),
             tries in prop::collection::vec(0..140_usize, 0..140),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A bounded queue of waiters; `W` is what the caller wakes one by.
+/// A bounded queue of waiters; the caller wakes a waiter by its `W`.
 #[derive(Debug)]
 pub(crate) struct Pending<W> {
     n_max: usize,
@@ -11,7 +11,7 @@ pub(crate) struct Pending<W> {
     next_ticket: u64,
 }
 
-/// A place in the queue, to leave it by.
+/// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
@@ -48,7 +48,7 @@ impl<W> Pending<W> {
         self.waiters.remove(&next)
     }
 
-    /// A waiter that was taken goes on waiting, in the place it had; there is always room for it.
+    /// Puts a waiter that was taken back in its place, also into a full queue.
     pub(crate) fn restore(&mut self, ticket: Ticket, waiter: W) {
         self.waiters.insert(ticket.0, waiter);
     }
@@ -96,7 +96,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_means_the_same_as_a_list(
+        fn it_behaves_like_a_list(
             n_max in 0..8_usize,
             steps in prop::collection::vec((0..5_u8, any::<usize>()), 1..200),
         ) {

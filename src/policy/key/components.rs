@@ -198,9 +198,9 @@ mod tests {
             (query(true, &[], &[]), "?a&%", "?%&a"),
             (query(true, &[], &[]), "", ""),
         ];
-        for (part, given, expected) in cases {
-            let found = part.of(given.as_bytes()).into_owned();
-            assert_eq!(String::from_utf8(found).unwrap(), *expected, "{part:?} {given}");
+        for (component, given, expected) in cases {
+            let found = component.of(given.as_bytes()).into_owned();
+            assert_eq!(String::from_utf8(found).unwrap(), *expected, "{component:?} {given}");
         }
     }
 
@@ -256,19 +256,19 @@ mod tests {
             given in "(\\?[a-c=&%2]{0,16})?", is_sorted: bool, kept: bool, dropped: bool,
         ) {
             let kept: &[&str] = if kept { &["a*", "c"] } else { &[] };
-            let part = query(is_sorted, kept, if dropped { &["ab*"] } else { &[] });
-            let once = part.of(given.as_bytes()).into_owned();
-            prop_assert_eq!(&*part.of(&once), &*once);
+            let component = query(is_sorted, kept, if dropped { &["ab*"] } else { &[] });
+            let once = component.of(given.as_bytes()).into_owned();
+            prop_assert_eq!(&*component.of(&once), &*once);
         }
 
         #[test]
         fn sorting_ignores_the_order_of_different_names(mut names in
             proptest::collection::btree_map("[a-d]{1,2}", "[0-9]", 0..5).prop_map(
                 |map| map.into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>())) {
-            let part = query(true, &[], &[]);
-            let forward = part.of(format!("?{}", names.join("&")).as_bytes()).into_owned();
+            let component = query(true, &[], &[]);
+            let forward = component.of(format!("?{}", names.join("&")).as_bytes()).into_owned();
             names.reverse();
-            let backward = part.of(format!("?{}", names.join("&")).as_bytes()).into_owned();
+            let backward = component.of(format!("?{}", names.join("&")).as_bytes()).into_owned();
             prop_assert_eq!(forward, backward);
         }
     }

@@ -86,8 +86,8 @@ mod tests {
         ] {
             assert_eq!(words.iter().collect::<HashSet<_>>().len(), words.len(), "{words:?}");
             for word in words {
-                let is_lower = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase());
-                let is_kebab = word.split('-').all(|part| !part.is_empty() && is_lower(part));
+                let is_lower = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+                let is_kebab = word.split('-').all(|word| !word.is_empty() && is_lower(word));
                 assert!(is_kebab, "{word}");
                 let item = format!("\n.It Cm {word}\n");
                 assert!(!is_in_manual || MANUAL.contains(&item), "{word} is not in the manual");

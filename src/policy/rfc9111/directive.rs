@@ -106,7 +106,7 @@ impl<'a> Iterator for Directives<'a> {
     }
 }
 
-/// Splits at the first comma outside a quoted string; the second part is empty at the end.
+/// Splits at the first comma outside a quoted string; the rest is empty if there is none.
 fn split_member(text: &[u8]) -> (&[u8], &[u8]) {
     let Some(first) = memchr::memchr2(b',', b'"', text) else {
         return (text, &[]);

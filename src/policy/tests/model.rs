@@ -187,7 +187,7 @@ fn must_not_reuse(story: &Story) -> Option<&'static str> {
     }
 }
 
-/// What the policy makes of it: whether the second request is answered from what is stored.
+/// Whether the policy answers the second request from the cache.
 fn is_reused(story: &Story) -> bool {
     let (first, second) = (head_of(&story.first), head_of(&story.second));
     // A fetch that fills the cache is always a GET.
@@ -243,11 +243,11 @@ fn fields_of(answer: &Answered) -> Fields {
     date("Date", answer.date);
     date("Expires", answer.expires);
     date("Last-Modified", answer.last_modified);
-    // Two lines mean what one does.
+    // Two lines have the meaning of one.
     let (one, two) = answer.control.split_at(answer.control.len() / 2);
-    for part in [one, two] {
-        if !part.is_empty() {
-            fields.push(b"cache-control", control_text(part).as_bytes());
+    for line in [one, two] {
+        if !line.is_empty() {
+            fields.push(b"cache-control", control_text(line).as_bytes());
         }
     }
     if let Some(age) = answer.age {
