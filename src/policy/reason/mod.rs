@@ -67,6 +67,7 @@ mod tests {
 
     use super::close::CloseReason;
     use super::fetch::FetchError;
+    use super::forward::Fwd;
     use super::pass::PassReason;
     use super::reuse::ReuseReason;
 
@@ -83,6 +84,7 @@ mod tests {
             (words_of(FetchError::ALL, FetchError::word), true),
             (words_of(CloseReason::ALL, CloseReason::word), true),
             (words_of(ReuseReason::ALL, ReuseReason::word), false),
+            (words_of(Fwd::ALL, Fwd::word), false),
         ] {
             assert_eq!(words.iter().collect::<HashSet<_>>().len(), words.len(), "{words:?}");
             for word in words {
