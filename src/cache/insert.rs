@@ -38,7 +38,7 @@ const ROOM_WAIT_MS: u64 = 500;
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// The bytes of a body in memory that are written in one go.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: u64 = 256 << 10;
 
 /// A response without its body, as it is to be stored.
 #[derive(Clone, Debug)]
@@ -155,15 +155,7 @@ impl Lease {
             return stored.with_body(|body| self.insert(new, body)).map(drop);
         }
         let mut writer = self.begin(&new, Some(stored.body_len))?;
-        while writer.written() < stored.body_len {
-            let rest = writer.written()..stored.body_len;
-            match &stored.body {
-                Body::File(object) => drop(copy_part(object, rest, &mut writer)?),
-                Body::Large(body) => writer.append(piece(body, rest.start))?,
-                Body::Memory => break,
-            }
-            reactor::yield_now().await;
-        }
+        append_body(&mut writer, stored, 0..stored.body_len).await?;
         self.publish(&new, writer).map(drop)
     }
 
@@ -268,19 +260,36 @@ impl Cache {
     }
 }
 
-/// The bytes of a body in memory that are written at a time, from `at` on.
-fn piece(body: &[u8], at: u64) -> &[u8] {
-    let rest = body.get(at as usize..).unwrap_or_default();
-    rest.get(..PIECE_BYTES).unwrap_or(rest)
+/// Appends a range of an object's body to a file, piece by piece, so that others have their turn.
+pub(crate) async fn append_body(
+    writer: &mut Writer,
+    object: &HotObject,
+    mut range: Range<u64>,
+) -> io::Result<()> {
+    while range.start < range.end {
+        range.start += match &object.body {
+            Body::File(file) => append_from_file(writer, file, &range)?,
+            Body::Large(body) => append_piece(writer, body, &range)?,
+            Body::Memory => object.with_body(|body| append_piece(writer, body, &range))?,
+        };
+        reactor::yield_now().await;
+    }
+    Ok(())
 }
 
-/// Appends the beginning of a range of an object's body to a file; says how much of it.
-pub fn copy_part(object: &Object, range: Range<u64>, writer: &mut Writer) -> io::Result<u64> {
+/// Appends the beginning of a range of a body in memory; says how much of it.
+fn append_piece(writer: &mut Writer, body: &[u8], range: &Range<u64>) -> io::Result<u64> {
+    let end = range.end.min(range.start + PIECE_BYTES);
+    let piece = body.get(range.start as usize..end as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+    writer.append(piece).map(|()| piece.len() as u64)
+}
+
+/// Appends the beginning of a range of a body in its file; says how much of it.
+fn append_from_file(writer: &mut Writer, file: &Object, range: &Range<u64>) -> io::Result<u64> {
     scratch::with_scratch(|scratch| {
-        let left = range.end.saturating_sub(range.start);
-        let part = left.min(scratch.len() as u64) as usize;
-        let offset = object.body_offset() + range.start;
-        match object.file.read_at(&mut scratch[..part], offset)? {
+        let piece = (range.end - range.start).min(scratch.len() as u64) as usize;
+        let offset = file.body_offset() + range.start;
+        match file.file.read_at(&mut scratch[..piece], offset)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             n_read => writer.append(&scratch[..n_read]).map(|()| n_read as u64),
         }

@@ -92,6 +92,11 @@ impl Cache {
         is_purged
     }
 
+    /// How far the fill of a key is, if one is under way that a request may follow.
+    pub(crate) fn fill_state(&self, key: &Key) -> Option<FillState> {
+        self.shared.fills.under_way_of(key).map(|at| self.shared.fills.state(at))
+    }
+
     fn is_doomed_by_purge(&self, follower: &Follower, found: &Found) -> bool {
         let epoch = self.shared.fills.purge_epoch(follower.at);
         epoch.is_some_and(|epoch| {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::cache::fills::FillAt;
@@ -20,15 +21,15 @@ use crate::shared::wake::Seats;
 #[derive(Debug)]
 pub struct Cache {
     /// What all processes have.
-    pub(crate) shared: Rc<Shared>,
+    pub(super) shared: Rc<Shared>,
     /// This worker's hot tier.
     pub(crate) hot: RefCell<Hot>,
     /// How many exchanges of this worker follow a fill of another.
-    pub(crate) followed: RefCell<HashMap<FillAt, usize>>,
+    pub(super) followed: RefCell<HashMap<FillAt, usize>>,
     /// Posted when a fill of another worker went on.
-    pub(crate) remote_event: Event,
+    pub(super) remote_event: Event,
     /// This worker's row in the shared tables.
-    pub(crate) seat: usize,
+    pub(super) seat: usize,
     keeper_seat: usize,
     admission: Admission,
     object_bytes_max: u64,
@@ -114,12 +115,37 @@ impl Cache {
             && (!is_full || uses.admits(n_before, self.admission) || is_shared())
     }
 
+    /// This worker's event counter, at which others post when a fill that is followed here goes on.
+    pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.wakes.fd(self.seat)
+    }
+
+    /// Takes what was posted back, and wakes the followers.
+    pub fn woken(&self) {
+        // A counter that was empty after all is no reason to stay silent.
+        let _ = self.shared.wakes.drain(self.seat);
+        self.remote_event.notify();
+    }
+
+    /// Closes the files of what is not stored any longer: until then the disk keeps their space.
+    pub fn close_removed(&self) {
+        let index = &self.shared.index;
+        self.hot.borrow_mut().forget_gone(|slot| index.is_current(slot));
+    }
+
+    /// Adds what this worker has answered with from its hot tier, of `n` objects from `start` on, to
+    /// what the index counts. Gives where to go on, if there is more.
+    pub fn count_hits(&self, start: usize, n: usize) -> Option<usize> {
+        let index = &self.shared.index;
+        self.hot.borrow_mut().take_hits(start, n, |slot, n_hits| index.count_hits(slot, n_hits))
+    }
+
     /// Wakes the workers of a set of seats.
-    pub(crate) fn wake(&self, seats: Seats) {
+    pub(super) fn wake(&self, seats: Seats) {
         self.shared.wakes.wake_all(seats.without(self.seat));
     }
 
-    pub(crate) fn wake_keeper(&self) {
+    pub(super) fn wake_keeper(&self) {
         self.shared.wakes.wake(self.keeper_seat);
     }
 }

@@ -345,13 +345,12 @@ fn condition(job: &Job, stored: &Fields) -> Option<Question> {
 
 /// Whether a fill of the whole is under way that brings this part soon.
 fn is_followed(cache: &Cache, rules: &Rules, found: &Found, spec: Spec) -> bool {
-    let Some(at) = cache.shared.fills.under_way_of(&found.name.key) else { return false };
-    match cache.shared.fills.state(at) {
-        FillState::Streaming { bytes, total: Some(total) } => {
+    match cache.fill_state(&found.name.key) {
+        Some(FillState::Streaming { bytes, total: Some(total) }) => {
             let start = spec.within(total).map_or(0, |range| range.start);
             total <= rules.fetch_whole_bytes || start <= bytes.saturating_add(FOLLOW_BYTES)
         }
-        FillState::Fetching | FillState::Streaming { total: None, .. } => true,
+        Some(FillState::Fetching | FillState::Streaming { total: None, .. }) => true,
         _ => false,
     }
 }

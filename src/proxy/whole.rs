@@ -6,7 +6,7 @@ use std::slice;
 
 use crate::cache::Cache;
 use crate::cache::found::Found;
-use crate::cache::hot::{Body, HotObject};
+use crate::cache::hot::HotObject;
 use crate::cache::insert::{self, NewObject};
 use crate::cache::lease::Lease;
 
@@ -14,7 +14,6 @@ use crate::cache::name::Name;
 use crate::cache::part_list;
 use crate::http::status::Status;
 use crate::proxy::pieces::{self, Item};
-use crate::reactor;
 
 /// A larger whole stays in its parts: to write it anew would keep the disk busy for a while, and an
 /// answer from them costs no more than a few system calls.
@@ -59,23 +58,8 @@ async fn write(
 ) -> io::Result<bool> {
     let mut writer = lease.begin(new, Some(length))?;
     for item in items {
-        let Item::Stored(part, range) = item else { continue };
-        match &part.body {
-            Body::Memory => {
-                let range = range.start as usize..range.end as usize;
-                part.with_body(|body| writer.append(body.get(range).unwrap_or_default()))?;
-            }
-            Body::Large(body) => {
-                let range = range.start as usize..range.end as usize;
-                writer.append(body.get(range).unwrap_or_default())?;
-            }
-            Body::File(file) => {
-                let mut at = range.start;
-                while at < range.end {
-                    at += insert::copy_part(file, at..range.end, &mut writer)?;
-                    reactor::yield_now().await;
-                }
-            }
+        if let Item::Stored(part, range) = item {
+            insert::append_body(&mut writer, &part, range).await?;
         }
     }
     lease.cache.room_for(length).await;

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::index::slot::SlotRef;
 use crate::log::access::Flushed;
 use crate::log::error;
 use crate::proxy::context::Context;
@@ -78,13 +77,10 @@ fn flush(context: &Context) -> Option<Duration> {
 
 /// Other workers post here when a fill that is followed from this one has gone on.
 async fn hear_of_fills(cache: Rc<Cache>) {
-    let Some(fd) = cache.shared.wakes.fd(cache.seat) else { return };
-    let Ok(fd) = fd.try_clone_to_owned() else { return };
+    let Some(Ok(fd)) = cache.wake_fd().map(|fd| fd.try_clone_to_owned()) else { return };
     let counter = Readable::new(fd);
     while counter.readable().await.is_ok() {
-        // A counter that was empty after all is no reason to stay silent.
-        let _ = cache.shared.wakes.drain(cache.seat);
-        cache.remote_event.notify();
+        cache.woken();
     }
 }
 
@@ -92,18 +88,17 @@ async fn hear_of_fills(cache: Rc<Cache>) {
 async fn forget_gone(cache: Rc<Cache>) {
     loop {
         timer::sleep(CLOSE_EVERY).await;
-        cache.hot.borrow_mut().forget_gone(|it| cache.shared.index.is_current(it));
+        cache.close_removed();
     }
 }
 
 /// Adds what this worker has answered from its hot tier to what the index counts.
 async fn count_hits(cache: Rc<Cache>) {
-    let count = |it: SlotRef, n_hits| cache.shared.index.count_hits(it, n_hits);
     loop {
         timer::sleep(COUNT_EVERY).await;
         let mut next = Some(0);
         while let Some(start) = next {
-            next = cache.hot.borrow_mut().take_hits(start, COUNT_AT_ONCE, count);
+            next = cache.count_hits(start, COUNT_AT_ONCE);
             reactor::yield_now().await;
         }
     }
