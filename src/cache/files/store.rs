@@ -45,23 +45,6 @@ impl Store {
         Self { dir: dir.to_owned(), epoch }
     }
 
-    /// Gives the directories and the index to the user that workers and keeper run as; the master
-    /// calls it before it forks, when it is root.
-    ///
-    /// # Errors
-    ///
-    /// What `chown` says.
-    pub fn hand_over(&self, uid: u32, gid: u32) -> io::Result<()> {
-        let give = |path: &Path| match std::os::unix::fs::lchown(path, Some(uid), Some(gid)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
-        give(&self.dir)?;
-        give(&self.dir.join(TMP))?;
-        give(&self.dir.join(crate::cache::index::table::FILE_NAME))?;
-        (0..256_u32).try_for_each(|fan_out| give(&self.dir.join(format!("{fan_out:02x}"))))
-    }
-
     /// The cache directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -246,11 +229,6 @@ impl Object {
     /// CRC-32C of the body, once it is finished.
     pub fn body_crc(&self) -> Option<u32> {
         self.front.header.body_crc
-    }
-
-    /// The body's length as announced, `None` when unknown.
-    pub fn announced_len(&self) -> Option<u64> {
-        self.front.header.body_len
     }
 
     /// The whole body, if it is of at most `max` bytes; checked against its checksum.

@@ -177,11 +177,6 @@ impl Finished {
         }
         std::fs::rename(&self.temp.path, path)
     }
-
-    /// The file, for sending what was written.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
 }
 
 /// Removes a temporary file unless it was renamed.

@@ -253,11 +253,6 @@ impl HotObject {
         }
     }
 
-    /// How long the whole answer to a hit is now, in bytes.
-    pub fn answer_len(&self, now_s: u64) -> usize {
-        self.with_answer(now_s, <[u8]>::len)
-    }
-
     /// The bytes that this object is counted with.
     pub(super) fn cost(&self) -> usize {
         self.rendered.borrow().bytes.capacity()

@@ -29,12 +29,6 @@ impl Index {
         }
     }
 
-    /// How many answers were given from what is in the slot since it was published, at most about
-    /// [`HITS_MAX`].
-    pub fn hits(&self, at: SlotAt) -> u32 {
-        self.table().hits_of(at).map_or(0, |hits| hits.load(Ordering::Relaxed))
-    }
-
     /// Begins anew: something else is going to be in the slot.
     pub(super) fn forget_hits(&self, at: SlotAt) {
         if let Some(hits) = self.table().hits_of(at) {
@@ -56,6 +50,12 @@ mod tests {
     use super::*;
     use crate::cache::index::reader::Reading;
     use crate::cache::place::tests::{cache, slot, store_one};
+
+    impl Index {
+        fn hits(&self, at: SlotAt) -> u32 {
+            self.table().hits_of(at).map_or(0, |hits| hits.load(Ordering::Relaxed))
+        }
+    }
 
     #[test]
     fn every_slot_has_a_count_of_its_own_that_ends_with_what_is_in_it() {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::cache::index::bucket::{Look, SLOTS};
 use crate::cache::index::slot::{self, SlotAt, SlotRef, SlotView};
 use crate::cache::index::table::{IndexError, Table};
-use crate::cache::index::without_debt;
 use crate::policy::key::Key;
 
 /// How often a bucket is looked at that somebody is writing, or that a writer left when it died.
@@ -63,16 +62,6 @@ impl Reading {
     /// How many slots there are, empty ones included.
     pub fn n_slots(&self) -> u32 {
         (self.table.buckets.len() * SLOTS) as u32
-    }
-
-    /// Disk bytes of all files, as the processes that serve have counted them.
-    pub fn bytes(&self) -> u64 {
-        without_debt(self.table.header().bytes.load(Ordering::Relaxed))
-    }
-
-    /// Slots that are taken, as the processes that serve have counted them.
-    pub fn objects(&self) -> u64 {
-        without_debt(self.table.header().objects.load(Ordering::Relaxed))
     }
 
     /// How many objects it was made for.
@@ -153,7 +142,6 @@ mod tests {
         }
         assert_eq!(reading.slots().flatten().count(), texts.len());
         assert_eq!(reading.lookup(&slot("GET http://b/").key), None);
-        assert_eq!((reading.objects(), reading.bytes()), (index.objects(), index.bytes()));
         assert_eq!(reading.faults().count(), 0);
         assert_eq!(fs::read(dir.path().join("index")).unwrap(), before);
         index.remove(&slot(&texts[0]).key, None);

@@ -37,15 +37,6 @@ pub enum State {
 }
 
 impl State {
-    /// The word in listings.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Vary => "vary",
-            Self::Pass => "pass",
-        }
-    }
-
     const fn code(self) -> u64 {
         match self {
             Self::Ready => 1,

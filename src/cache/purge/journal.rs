@@ -58,8 +58,6 @@ pub struct Record {
 
 /// Bytes of a name that are kept.
 pub const NAME_BYTES_MAX: usize = 192;
-/// Bytes that are kept of who asked.
-pub const WHO_BYTES_MAX: usize = 32;
 
 impl Record {
     /// Writes it to the error log, however many there are.
