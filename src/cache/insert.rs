@@ -295,3 +295,7 @@ fn append_from_file(writer: &mut Writer, file: &Object, range: &Range<u64>) -> i
         }
     })
 }
+
+#[cfg(test)]
+#[path = "tests/insert.rs"]
+mod tests;

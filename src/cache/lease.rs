@@ -216,3 +216,7 @@ impl Drop for Follower {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/lease.rs"]
+mod tests;

@@ -17,9 +17,6 @@ pub mod shared;
 pub mod maintenance;
 pub mod found;
 pub mod worker;
-#[cfg(test)]
-#[path = "tests/sample.rs"]
-pub(crate) mod sample;
 pub mod load;
 pub mod lookup;
 pub mod lease;
@@ -28,6 +25,9 @@ pub mod fill_object;
 pub mod variants;
 pub mod language;
 pub mod part_list;
+#[cfg(test)]
+#[path = "tests/sample.rs"]
+pub mod sample;
 
 pub use crate::cache::shared::Shared;
 pub use crate::cache::worker::Cache;

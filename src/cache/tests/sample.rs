@@ -1,26 +1,59 @@
-//! The cache of a worker for tests, in a directory that goes with it.
+//! The caches of two workers for tests, in a directory that goes with them.
 
+use std::fs::File;
+use std::path::Path;
 use std::rc::Rc;
 
+use crate::cache::files::store::Store;
 use crate::cache::fills::Fills;
-use crate::cache::place::tests::cache;
-use crate::cache::purge::Purges;
+use crate::cache::found::Found;
+use crate::cache::hot::HotObject;
+use crate::cache::index::Index;
+use crate::cache::insert::NewObject;
+use crate::cache::lease::{LeadOrFollow, Lease};
+use crate::cache::name::Name;
+use crate::cache::purge::{Order, Purges};
 use crate::cache::shared::Shared;
 use crate::cache::uses::Uses;
 use crate::cache::worker::Cache;
 use crate::config::{Admission, CacheConfig};
+use crate::http::head::RequestHead;
+use crate::http::scheme::Scheme;
+use crate::http::status::Status;
+use crate::policy::key::components::KeyComponents;
+use crate::policy::key::vary::VaryNames;
+use crate::policy::purge::hash::PurgeKind;
+use crate::policy::purge::surrogate::SurrogateKeys;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::sample::fields;
+use crate::reactor;
 use crate::shared::wake::Wakes;
 
-/// What two processes share of a cache, the workers in the seats 0 and 1, as one that is worker 0.
+/// The cache of one worker.
 pub(crate) fn worker_cache() -> (tempfile::TempDir, Rc<Cache>) {
-    let (dir, index, store) = cache(100);
-    let (purges, _) = Purges::open(dir.path()).unwrap();
-    let (uses, fills) = (Uses::create(100).unwrap(), Rc::new(Fills::create(16).unwrap()));
-    fills.attach(0).unwrap();
-    let wakes = Rc::new(Wakes::new(3).unwrap());
-    let shared = Rc::new(Shared { index, purges, store, uses, fills, wakes });
+    let (dir, [cache, _]) = worker_caches();
+    (dir, cache)
+}
+
+/// What the workers in the seats 0 and 1 have of one cache.
+pub(crate) fn worker_caches() -> (tempfile::TempDir, [Rc<Cache>; 2]) {
+    let dir = tempfile::tempdir().unwrap();
+    Index::open(dir.path(), 100).unwrap();
+    Purges::open(dir.path()).unwrap();
+    let (fills, wakes) = (tempfile::tempfile().unwrap(), Rc::new(Wakes::new(3).unwrap()));
+    let caches = [0, 1].map(|seat| worker(dir.path(), &fills, Rc::clone(&wakes), seat));
+    (dir, caches)
+}
+
+fn worker(dir: &Path, fills: &File, wakes: Rc<Wakes>, seat: usize) -> Rc<Cache> {
+    let index = Index::open_existing(dir).unwrap();
+    let store = Store::open(dir, index.epoch()).unwrap();
+    let purges = Purges::open_existing(dir).unwrap();
+    let (uses, fills) = (Uses::create(100).unwrap(), Rc::new(Fills::in_file(fills, 16).unwrap()));
+    let shared = Shared { index, purges, store, uses, fills, wakes };
+    shared.attach(Some(seat)).unwrap();
     let config = CacheConfig {
-        path: dir.path().to_owned(),
+        path: dir.to_owned(),
         size_bytes: 0,
         objects: 100,
         memory_bytes: 1 << 20,
@@ -32,5 +65,54 @@ pub(crate) fn worker_cache() -> (tempfile::TempDir, Rc<Cache>) {
         purge: Vec::new(),
         rules: Rc::default(),
     };
-    (dir, Rc::new(Cache::new(shared, &config, 0, 2, 16)))
+    Rc::new(Cache::new(Rc::new(shared), &config, seat, 2, 16))
+}
+
+/// Looks up what a request asks for.
+pub(crate) async fn find(cache: &Cache, request: &RequestHead) -> Found {
+    cache.find(&KeyComponents::default(), Scheme::Http, request).await
+}
+
+/// Leads the fill of what was found.
+pub(crate) fn lead(cache: &Rc<Cache>, found: &Found) -> Lease {
+    match cache.lead_or_follow(found, &found.name.key, cache.purge_epoch()) {
+        LeadOrFollow::Lead(lease) => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A 200 with these fields, fresh for a minute, as an answer to a request that found this.
+pub(crate) fn new_object(lease: &Lease, found: &Found, list: &[(&str, &str)]) -> NewObject {
+    let (fields, received_s) = (fields(list), reactor::now().unix_s());
+    let epoch = lease.cache.purge_epoch();
+    let lifetimes = Lifetimes {
+        received_s,
+        fresh_until_s: received_s + 60,
+        vary: VaryNames::parse(&fields).unwrap(),
+        surrogates: SurrogateKeys::of(&fields, Scheme::Http, b"a.example", epoch),
+        ..Lifetimes::default()
+    };
+    NewObject { name: found.name.clone(), status: Status(200), fields, lifetimes }
+}
+
+/// Answers a request that finds nothing with a 200, and stores that.
+pub(crate) async fn fill(
+    cache: &Rc<Cache>,
+    request: &RequestHead,
+    list: &[(&str, &str)],
+    body: &[u8],
+) -> (Name, Rc<HotObject>) {
+    let found = find(cache, request).await;
+    let lease = lead(cache, &found);
+    let new = new_object(&lease, &found, list);
+    let name = lease.resolve_name(&found, &request.fields, &new.lifetimes).unwrap();
+    let object = lease.insert(NewObject { name: name.clone(), ..new }, body).unwrap();
+    assert!(lease.stored(&found, Ok(())));
+    (name, object)
+}
+
+/// Purges what is named.
+pub(crate) fn purge(cache: &Cache, kind: PurgeKind, text: &str, is_soft: bool) {
+    let (text, name, who) = (text.as_bytes().to_vec(), String::new(), String::new());
+    cache.purge(&Order { kind, text, is_soft, name, who }).unwrap();
 }
