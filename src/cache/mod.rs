@@ -24,7 +24,7 @@ pub mod insert;
 pub mod fill_object;
 pub mod variants;
 pub mod language;
-pub mod part_list;
+pub mod ranges;
 #[cfg(test)]
 #[path = "tests/sample.rs"]
 pub mod sample;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cache::name::PART_STATUS;
-use crate::cache::part_list;
+use crate::cache::ranges::list;
 use crate::cache::sample::{fill, find, lead, new_object, worker_cache, worker_caches};
 use crate::cache::variants::{self, NewVariant, Others};
 use crate::http::head::RequestHead;
@@ -90,7 +90,7 @@ fn a_part_joins_the_parts_of_its_validator() {
         let new = NewObject { name: found.name.part(id), status: PART_STATUS, ..new };
         lease.insert(new.clone(), b"0123456789").unwrap();
         let part = StoredPart { range: start..start + 10, id };
-        part_list::add(cache, &found.name, Extent::Length(20), part, &new, || false).await
+        list::add(cache, &found.name, Extent::Length(20), part, &new, || false).await
     };
     let test = async {
         let list = add(&one, 0, "\"1\"").await.unwrap();
@@ -99,12 +99,12 @@ fn a_part_joins_the_parts_of_its_validator() {
         assert!(list.is_whole());
         let found = find(&one, &asked).await;
         let object = found.object().unwrap();
-        assert_eq!(part_list::read(object).map(|it| it.parts().len()), Some(2));
+        assert_eq!(list::read(object).map(|it| it.parts().len()), Some(2));
         let parts: Vec<_> = list.parts().iter().map(|part| found.name.part(part.id)).collect();
         for part in &parts {
             assert!(one.find_object(part).await.is_some());
         }
-        part_list::forget(&one, &found.name, object);
+        list::forget(&one, &found.name, object);
         for part in &parts {
             assert!(other.find_object(part).await.is_none());
         }

@@ -24,12 +24,12 @@ use crate::proxy::client::Client as _;
 use crate::proxy::client::connections::Counted;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
 use crate::proxy::finish::{self, Sent};
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::h1::step::{NextRequest, Step, step};
-use crate::proxy::synthetic;
 use crate::reactor;
 
 /// The most that is read and dropped after the last answer; see [`linger`].

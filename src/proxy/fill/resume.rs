@@ -16,7 +16,7 @@ use crate::proxy::progress::Handover;
 
 /// Goes on with an answer from the place `at` of its body, of which the client is to get what lies
 /// in the window and has all of that before it.
-pub async fn lead_on<C: Client>(
+pub(crate) async fn lead_on<C: Client>(
     client: &mut C,
     handover: Handover,
     at: u64,
@@ -27,7 +27,7 @@ pub async fn lead_on<C: Client>(
 }
 
 /// As [`lead_on`], without the end of the answer; gives the trailers.
-pub async fn send_on<C: Client>(
+pub(crate) async fn send_on<C: Client>(
     client: &mut C,
     mut handover: Handover,
     mut at: u64,
@@ -61,7 +61,7 @@ pub async fn send_on<C: Client>(
 
 /// Goes on with an answer of which the client has `sent` bytes, from another answer to the same
 /// question.
-pub async fn go_on<C: Client>(
+pub(crate) async fn go_on<C: Client>(
     client: &mut C,
     object: &FillObject,
     sent: u64,

@@ -10,7 +10,8 @@ use crate::cache::files::writer::Writer;
 use crate::cache::insert::NewObject;
 
 use crate::cache::name::{Name, PART_STATUS};
-use crate::cache::part_list;
+use crate::cache::ranges::combine;
+use crate::cache::ranges::list;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
@@ -22,10 +23,9 @@ use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial::{self, Fit, PartialContent};
 use crate::policy::rfc9111::parts::{Extent, PartList, StoredPart};
 use crate::policy::rfc9111::storable::Storable;
+use crate::proxy::fill::job::Job;
+use crate::proxy::fill::part_job::{PartJob, is_part};
 use crate::proxy::fill::{self, Fill};
-use crate::proxy::job::Job;
-use crate::proxy::part_job::{PartJob, is_part};
-use crate::proxy::whole;
 use crate::reactor;
 
 /// Less than this of a part that broke off is not worth a file.
@@ -36,7 +36,7 @@ const FILLS_MAX: usize = 16;
 
 impl Fill {
     /// The answer to the question for a part came.
-    pub(super) async fn fetched_for_part(mut self, response: Response) {
+    pub(crate) async fn fetched_for_part(mut self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let spec = self.job.part.as_ref().map(|part| part.spec);
         let piece = spec.and_then(|spec| PartialContent::of(spec, &response.head));
@@ -102,7 +102,7 @@ impl Fill {
 
     /// Puts a part that was stored, so many bytes of it, on the list of its whole. If the origin
     /// ended it there, and not where it had said, then nothing else that it said of it counts.
-    pub(super) async fn enlist(&self, new: &NewObject, bytes: u64, is_ended: bool) {
+    pub(crate) async fn enlist(&self, new: &NewObject, bytes: u64, is_ended: bool) {
         let part = self.job.part.as_ref().filter(|_| is_part(new));
         let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
         let len = piece.range.end - piece.range.start;
@@ -118,11 +118,11 @@ impl Fill {
         let range = piece.range.start..piece.range.start + bytes;
         let stored = StoredPart { range, id: self.lease.at.id() };
         let (cache, is_doomed) = (&self.lease.cache, || self.lease.is_doomed());
-        let listed = part_list::add(cache, name, extent, stored, new, is_doomed).await;
+        let listed = list::add(cache, name, extent, stored, new, is_doomed).await;
         let Some(list) = listed else { return };
         if list.is_whole() {
             let (cache, found) = (Rc::clone(cache), self.job.found.clone());
-            reactor::spawn(whole::put_together(cache, found, name.clone()));
+            reactor::spawn(combine::put_together(cache, found, name.clone()));
         } else if bytes == len {
             self.fetch_rest(name, &list).await;
         }
@@ -167,7 +167,7 @@ impl Fill {
     }
 
     /// A stream ended before its end. What came of a part is kept.
-    pub(super) async fn broken_off(self, new: &NewObject, writer: Writer, error: FetchError) {
+    pub(crate) async fn broken_off(self, new: &NewObject, writer: Writer, error: FetchError) {
         let bytes = writer.written();
         if is_part(new) && bytes >= KEPT_BYTES_MIN && !self.lease.is_doomed() {
             self.lease.settle();
@@ -196,7 +196,7 @@ impl Fill {
     }
 
     /// Whether a part has more bytes than it said.
-    pub(super) fn is_overlong(&self, bytes: u64) -> bool {
+    pub(crate) fn is_overlong(&self, bytes: u64) -> bool {
         let piece = self.job.part.as_ref().and_then(|part| part.piece.as_ref());
         piece.is_some_and(|(piece, _)| bytes > piece.range.end - piece.range.start)
     }
@@ -206,14 +206,14 @@ impl Fill {
     /// put together with them and is of more use.
     fn fit(&self, status: Status, piece: Option<&PartialContent>, fields: &Fields) -> Option<Fit> {
         let stored = self.job.found.object()?;
-        let list = stored.is_part_list().then(|| part_list::read(stored))??;
+        let list = stored.is_part_list().then(|| list::read(stored))??;
         let fit = match status.0 {
-            206 => part_list::fit(stored, &list, piece.map(|piece| piece.extent), fields),
+            206 => list::fit(stored, &list, piece.map(|piece| piece.extent), fields),
             200 | 404 | 410 | 416 => Fit::Replaces,
             _ => Fit::Useless,
         };
         if fit == Fit::Replaces {
-            part_list::forget(&self.lease.cache, &self.job.found.name, stored);
+            list::forget(&self.lease.cache, &self.job.found.name, stored);
         }
         Some(fit)
     }

@@ -22,25 +22,33 @@ use crate::sys::pinned::Race;
 use crate::upstream::ids::UpstreamId;
 
 /// The fields of a request as they go to an origin.
-pub fn request_fields<C: Client>(client: &C, request: &RequestHead, framing: BodyLength) -> Fields {
+pub(crate) fn request_fields<C: Client>(
+    client: &C,
+    request: &RequestHead,
+    framing: BodyLength,
+) -> Fields {
     forward::request_fields(request, &peer(client, request), framing)
 }
 
 /// Who asks, as an origin is told.
-pub fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> {
+pub(crate) fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> {
     let front = client.front();
     Peer { client: front.peer.ip(), scheme: front.scheme, host: request.authority() }
 }
 
 /// What to ask an upstream.
-pub fn question(upstream: UpstreamId, request: &RequestHead, fields: &Fields) -> Question {
+pub(crate) fn question(upstream: UpstreamId, request: &RequestHead, fields: &Fields) -> Question {
     let target = request.target.path_and_query();
     question_by(upstream, request.method, &request.method_text, target, fields)
 }
 
 /// As [`question`], but by GET whatever the request's method, for this path and query: for what
 /// is to be stored.
-pub fn question_by_get(upstream: UpstreamId, path_and_query: &[u8], fields: &Fields) -> Question {
+pub(crate) fn question_by_get(
+    upstream: UpstreamId,
+    path_and_query: &[u8],
+    fields: &Fields,
+) -> Question {
     question_by(upstream, Method::Get, b"GET", path_and_query, fields)
 }
 
@@ -57,7 +65,7 @@ fn question_by(
 }
 
 /// Asks, for this client alone.
-pub async fn ask<U: Upload>(
+pub(crate) async fn ask<U: Upload>(
     context: &Rc<Context>,
     question: &Question,
     upload: &mut U,
@@ -71,7 +79,7 @@ pub async fn ask<U: Upload>(
 }
 
 /// Passes a response on. `read` is the part of its body that was read before.
-pub async fn relay<C: Client>(
+pub(crate) async fn relay<C: Client>(
     client: &mut C,
     mut response: Response,
     read: Vec<u8>,

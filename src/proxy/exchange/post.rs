@@ -30,7 +30,7 @@ impl<C: Client> Exchange<'_, C> {
     ///
     /// # Errors
     /// The body, of which nothing has been sent, broke off.
-    pub(super) async fn store_post(
+    pub(crate) async fn store_post(
         &self,
         rule: Rule,
         response: &mut Response,

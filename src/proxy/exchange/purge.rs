@@ -15,7 +15,7 @@ use crate::proxy::exchange::Exchange;
 
 impl<C: Client> Exchange<'_, C> {
     /// Purges what the request names, and answers with the number of the purge.
-    pub(super) async fn purge(&mut self, wanted: &CacheConfig) -> Result<(), CloseReason> {
+    pub(crate) async fn purge(&mut self, wanted: &CacheConfig) -> Result<(), CloseReason> {
         let address = self.client.front().peer.ip();
         if !wanted.purge.iter().any(|network| network.contains(address)) {
             self.facts.reason = request::DENIED;

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::name::PART_STATUS;
-use crate::cache::part_list;
+use crate::cache::ranges::list;
+use crate::cache::ranges::pieces::{self, Item};
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
 use crate::http::method::Method;
@@ -19,10 +20,9 @@ use crate::policy::rfc9111::partial::{self, Form, Plan};
 use crate::policy::rfc9111::parts::{PARTS_MAX, Stretch};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled};
-use crate::proxy::join::{self, Copied, Joined, Part, Reader};
-use crate::proxy::partial::Parted;
-use crate::proxy::pieces::{self, Item};
-use crate::proxy::resume;
+use crate::proxy::fill::join::{self, Copied, Joined, Part, Reader};
+use crate::proxy::fill::resume;
+use crate::proxy::ranges::answer::Parted;
 use crate::proxy::stored;
 use crate::reactor;
 
@@ -76,7 +76,7 @@ impl Source {
 impl<C: Client> Exchange<'_, C> {
     /// Answers from parts and from what is fetched between them; or, where that cannot be put
     /// together, from what is fetched for this request.
-    pub(super) async fn complete(
+    pub(crate) async fn complete(
         &mut self,
         mut parted: Parted<'_>,
         plan: &Plan,
@@ -206,7 +206,7 @@ impl<C: Client> Exchange<'_, C> {
             // With each part that comes there is another list.
             let found = cache.find_again(parted.found, name).await;
             if let Some(listed) = found.object() {
-                let list = part_list::read(listed).filter(|_| listed.is_part_list())?;
+                let list = list::read(listed).filter(|_| listed.is_part_list())?;
                 let first = list.stretches(&(gap.start..gap.start + 1)).into_iter().next();
                 if let Some(Stretch::Stored { id, .. }) = first
                     && list.length() == Some(length)

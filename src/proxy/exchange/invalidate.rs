@@ -11,7 +11,12 @@ use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
 
 /// Forgets what the answer to an unsafe request has made untrue.
-pub fn after(context: &Context, scheme: Scheme, request: &RequestHead, response: &ResponseHead) {
+pub(crate) fn after(
+    context: &Context,
+    scheme: Scheme,
+    request: &RequestHead,
+    response: &ResponseHead,
+) {
     let Some(cache) = &context.cache else { return };
     if !invalidate::invalidates(request.method, response.status) {
         return;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
 use crate::cache::name::Name;
-use crate::cache::part_list;
+use crate::cache::ranges::list;
 use crate::cache::variants::NewVariant;
 use crate::http::forward;
 use crate::origin::fetch::Response;
@@ -21,7 +21,7 @@ impl Fill {
     ///
     /// # Errors
     /// Why it may not be stored any longer.
-    pub(super) fn renewed(
+    pub(crate) fn renewed(
         &self,
         stored: &HotObject,
         response: &Response,
@@ -47,7 +47,7 @@ impl Fill {
     /// The origin says that the object stored under `name` is still good. The clients that wait are
     /// answered from its body under the new head before anything is written. Then the object gets
     /// its new head; if it is another variant, its body is stored for the fill's request as well.
-    pub(super) async fn revalidated(self, new: NewObject, name: Name, stored: &Rc<HotObject>) {
+    pub(crate) async fn revalidated(self, new: NewObject, name: Name, stored: &Rc<HotObject>) {
         let NewObject { name: own, lifetimes, fields, .. } = new.clone();
         let renewed = Rc::new(stored.renewed(own.key, stored.slot, lifetimes, fields));
         self.local.set_revalidated();
@@ -59,7 +59,7 @@ impl Fill {
         }
         let cache = Rc::clone(&self.lease.cache);
         let lock = match is_list {
-            true => part_list::lock(&cache, &own).await,
+            true => list::lock(&cache, &own).await,
             false => None,
         };
         // A list that has grown meanwhile, or became a whole, must not become what it was.

@@ -8,12 +8,12 @@ use crate::origin::fetch::Question;
 use crate::policy::fill_request;
 use crate::policy::key::Key;
 use crate::policy::rfc9111::partial::PartialContent;
-use crate::proxy::pass;
+use crate::proxy::forwarding;
 use crate::upstream::ids::UpstreamId;
 
 /// What is known of the part that a fill is to fetch.
 #[derive(Debug)]
-pub struct PartJob {
+pub(crate) struct PartJob {
     /// Who else asks for the same is led by this, beside the key of the whole.
     pub key: Key,
     /// What is asked for.
@@ -28,7 +28,7 @@ pub struct PartJob {
 
 /// How an origin is asked for parts.
 #[derive(Clone, Debug)]
-pub struct PartAsk {
+pub(crate) struct PartAsk {
     /// The upstream.
     pub upstream: UpstreamId,
     /// The path and query.
@@ -39,20 +39,20 @@ pub struct PartAsk {
 
 impl PartAsk {
     /// The key of the lease for this question, beside that of the whole.
-    pub fn key(&self, whole: &Name, spec: Spec, if_range: Option<&[u8]>) -> Key {
+    pub(crate) fn key(&self, whole: &Name, spec: Spec, if_range: Option<&[u8]>) -> Key {
         let text = [spec.text().as_bytes(), b"\n", if_range.unwrap_or_default()].concat();
         whole.key.beside(&text)
     }
 
     /// The question for a part, if it is one of what has this validator.
-    pub fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
+    pub(crate) fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
         let mut fields = self.fields.clone();
         fill_request::ask_for_part(&mut fields, spec, if_range);
-        pass::question_by_get(self.upstream, &self.target, &fields)
+        forwarding::question_by_get(self.upstream, &self.target, &fields)
     }
 }
 
 /// Whether an answer is stored as a part.
-pub(super) fn is_part(new: &NewObject) -> bool {
+pub(crate) fn is_part(new: &NewObject) -> bool {
     new.status == PART_STATUS
 }

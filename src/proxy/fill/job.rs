@@ -13,12 +13,12 @@ use crate::policy::key::Key;
 use crate::policy::rfc9111::outage;
 use crate::policy::rfc9111::rules::Rules;
 
-use crate::proxy::part_job::PartJob;
+use crate::proxy::fill::part_job::PartJob;
 use crate::reactor;
 
 /// What a fill is to do.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// What to ask for the whole response.
     pub whole: Question,
     /// What to ask for what is to be revalidated, if it has a validator.
@@ -47,12 +47,12 @@ pub struct Job {
 
 impl Job {
     /// The key of its lease: what is asked for otherwise than the whole is led beside that.
-    pub fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         self.part.as_ref().map_or(self.found.name.key, |part| part.key)
     }
 
     /// Whether what is stored keeps its place when the origin answers with this status.
-    pub fn outlasts(&self, status: Status) -> bool {
+    pub(crate) fn outlasts(&self, status: Status) -> bool {
         let Some(stored) = self.found.object() else { return false };
         let now_s = reactor::now().unix_s();
         stored.status.0 < 500
@@ -61,7 +61,7 @@ impl Job {
 
     /// Whether what is stored is fresh, so that the wish of the client, or the operator's for such
     /// requests, is all that led to the origin. Of what is stored in parts, some may be missing.
-    pub fn has_fresh(&self) -> bool {
+    pub(crate) fn has_fresh(&self) -> bool {
         let Some(stored) = self.found.object() else { return false };
         self.part.is_none() && reactor::now().unix_s() < stored.lifetimes.fresh_until_s
     }

@@ -14,14 +14,14 @@ use crate::policy::reason::pass::PassReason;
 use crate::proxy::added::Added;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::invalidate;
+use crate::proxy::exchange::invalidate;
 
-use crate::proxy::pass;
+use crate::proxy::forwarding;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
 use crate::route::Rule;
 
 impl<C: Client> Exchange<'_, C> {
-    pub(super) async fn pass_bodiless(
+    pub(crate) async fn pass_bodiless(
         &mut self,
         rule: Rule,
         reason: PassReason,
@@ -29,7 +29,7 @@ impl<C: Client> Exchange<'_, C> {
         self.pass(rule, Received::nothing(), reason).await
     }
 
-    pub(super) async fn pass(
+    pub(crate) async fn pass(
         &mut self,
         rule: Rule,
         mut body: Received,
@@ -39,29 +39,29 @@ impl<C: Client> Exchange<'_, C> {
             BodyLength::None => BodyLength::None,
             _ => BodyLength::Known(body.len()),
         };
-        let fields = pass::request_fields(self.client, self.request, framing);
-        let question = pass::question(rule.upstream, self.request, &fields);
+        let fields = forwarding::request_fields(self.client, self.request, framing);
+        let question = forwarding::question(rule.upstream, self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Whole { client: self.client, body: &mut body };
-        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
+        let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;
         self.passed(rule, asked, purge_epoch, reason).await
     }
 
-    pub(super) async fn pass_streamed(
+    pub(crate) async fn pass_streamed(
         &mut self,
         rule: Rule,
         reason: PassReason,
     ) -> Result<(), CloseReason> {
-        let fields = pass::request_fields(self.client, self.request, self.request.length);
-        let question = pass::question(rule.upstream, self.request, &fields);
+        let fields = forwarding::request_fields(self.client, self.request, self.request.length);
+        let question = forwarding::question(rule.upstream, self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Streamed::new(self.client, self.request.length);
-        let asked = pass::ask(self.context, &question, &mut upload, self.facts).await;
+        let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;
         self.passed(rule, asked, purge_epoch, reason).await
     }
 
     /// The last purge before the origin is asked, for what may be stored of its answer.
-    pub(super) fn purge_epoch(&self) -> u64 {
+    pub(crate) fn purge_epoch(&self) -> u64 {
         self.context.cache.as_ref().map_or(0, |cache| cache.purge_epoch())
     }
 
@@ -115,6 +115,6 @@ impl<C: Client> Exchange<'_, C> {
             Err(error) => return self.failed(error, Some(reason.fwd())).await,
         };
         added.status.stored = is_stored;
-        pass::relay(self.client, response, read, &added, self.facts).await
+        forwarding::relay(self.client, response, read, &added, self.facts).await
     }
 }

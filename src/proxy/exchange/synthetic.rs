@@ -17,7 +17,7 @@ use crate::proxy::upload::ReceiveError;
 use crate::reactor;
 
 impl<C: Client> Exchange<'_, C> {
-    pub(super) async fn not_received(&mut self, error: ReceiveError) -> Result<(), CloseReason> {
+    pub(crate) async fn not_received(&mut self, error: ReceiveError) -> Result<(), CloseReason> {
         match error {
             ReceiveError::Client(ClientError::Closed(CloseReason::BodyTimeout)) => {
                 self.synthetic(Status(408), "the request's body did not come in time", &[]).await?;
@@ -41,18 +41,18 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    pub(super) async fn flawed(&mut self, flaw: Flaw) -> Result<(), CloseReason> {
+    pub(crate) async fn flawed(&mut self, flaw: Flaw) -> Result<(), CloseReason> {
         self.facts.reason = flaw.word();
         self.synthetic(flaw.status(), flaw.word(), &[]).await?;
         Err(CloseReason::BadRequest)
     }
 
-    pub(super) async fn not_cached(&mut self) -> Result<(), CloseReason> {
+    pub(crate) async fn not_cached(&mut self) -> Result<(), CloseReason> {
         self.synthetic(Status(504), "it is not in the cache, and nothing else was asked for", &[])
             .await
     }
 
-    pub(super) async fn failed(
+    pub(crate) async fn failed(
         &mut self,
         error: FetchError,
         fwd: Option<Fwd>,
@@ -66,7 +66,7 @@ impl<C: Client> Exchange<'_, C> {
         self.synthetic_with(status, error.sentence(), retry, cache_status).await
     }
 
-    pub(super) async fn synthetic(
+    pub(crate) async fn synthetic(
         &mut self,
         status: Status,
         sentence: &str,
@@ -75,7 +75,7 @@ impl<C: Client> Exchange<'_, C> {
         self.synthetic_with(status, sentence, extra, CacheStatus::own()).await
     }
 
-    pub(super) async fn synthetic_with(
+    pub(crate) async fn synthetic_with(
         &mut self,
         status: Status,
         sentence: &str,
@@ -92,7 +92,7 @@ impl<C: Client> Exchange<'_, C> {
 }
 
 /// Answers a client with a short text and no help of an origin.
-pub(super) async fn answer<C: Client>(
+pub(crate) async fn answer<C: Client>(
     client: &mut C,
     status: Status,
     sentence: &str,

@@ -11,6 +11,14 @@
 //! through the shared table and their event counters. However it ends, killed or cancelled
 //! included, the lease is given up: by [`Lease`]'s drop, after a SIGKILL by the master.
 
+pub(crate) mod part_job;
+pub(crate) mod job;
+mod unsolicited;
+pub(crate) mod part_fill;
+mod renew;
+pub(crate) mod resume;
+pub(crate) mod join;
+
 use std::io;
 use std::rc::Rc;
 
@@ -33,13 +41,13 @@ use crate::policy::rfc9111::freshness::Times;
 use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
-use crate::proxy::job::Job;
-use crate::proxy::part_job::is_part;
+use crate::proxy::fill::job::Job;
+use crate::proxy::fill::part_job::is_part;
+use crate::proxy::fill::unsolicited::Unasked;
 use crate::proxy::progress::Answered;
 use crate::proxy::progress::Flow;
 use crate::proxy::progress::LocalFill;
 use crate::proxy::progress::Progress;
-use crate::proxy::unasked::Unasked;
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
 
@@ -53,7 +61,7 @@ const NEARLY_DONE_BYTES: u64 = 1 << 20;
 const TELL_BYTES: u64 = 64 << 10;
 
 /// Starts the fill of a key whose lease this worker holds.
-pub fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFill> {
+pub(crate) fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFill> {
     let local = context.fills.add(lease.at);
     let fill = Fill { context: Rc::clone(context), lease, local: Rc::clone(&local), job };
     reactor::spawn(fill.run());
@@ -61,12 +69,12 @@ pub fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFill> {
 }
 
 /// The task.
-pub(super) struct Fill {
-    pub(super) context: Rc<Context>,
-    pub(super) lease: Lease,
+pub(crate) struct Fill {
+    pub(crate) context: Rc<Context>,
+    pub(crate) lease: Lease,
     /// The fill as this worker's exchanges see it.
-    pub(super) local: Rc<LocalFill>,
-    pub(super) job: Job,
+    pub(crate) local: Rc<LocalFill>,
+    pub(crate) job: Job,
 }
 
 impl Fill {
@@ -111,19 +119,19 @@ impl Fill {
     }
 
     /// Ends it without an answer.
-    pub(super) fn fail(&self, error: FetchError) {
+    pub(crate) fn fail(&self, error: FetchError) {
         self.lease.fail(error.code());
         self.local.break_off(error);
     }
 
     /// Enters what was stored into the list of its key's variants.
-    pub(super) fn list(&self, note: Option<NewVariant>) {
+    pub(crate) fn list(&self, note: Option<NewVariant>) {
         // Without its place there a variant is still found; it is only not asked about.
         let _ = note.map(|note| note.enter(&self.lease));
     }
 
     /// Takes out of what is stored the fields that are for the first client alone.
-    pub(super) fn keep_private(&self, fields: &mut Fields, omit: &Omit) {
+    pub(crate) fn keep_private(&self, fields: &mut Fields, omit: &Omit) {
         // The cache writes this one anew on every answer.
         fields.remove("age");
         if !omit.is_empty() {
@@ -135,19 +143,19 @@ impl Fill {
     }
 
     /// What purges can name by which a response with these fields is stored.
-    pub(super) fn surrogates(&self, fields: &Fields) -> SurrogateKeys {
+    pub(crate) fn surrogates(&self, fields: &Fields) -> SurrogateKeys {
         let job = &self.job;
         SurrogateKeys::of(fields, job.scheme, job.request.authority(), job.purge_epoch)
     }
 
     /// What was purged since its origin was asked is not to be stored, and nobody is to join it.
-    pub(super) fn doom_if_purged(&self, new: &NewObject) {
+    pub(crate) fn doom_if_purged(&self, new: &NewObject) {
         let Lease { cache, at, .. } = &self.lease;
         cache.doom_if_purged(*at, &new.name, &new.lifetimes.surrogates);
     }
 
     /// A response came: it is stored, or it is not.
-    pub(super) async fn fetched(self, response: Response) {
+    pub(crate) async fn fetched(self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let job = &self.job;
         let (asked, times, head) = (&job.request.fields, times(response.times), &response.head);
@@ -182,7 +190,7 @@ impl Fill {
     }
 
     /// Stores a response, as a whole or as it comes.
-    pub(super) async fn take_in(self, new: NewObject, mut response: Response) {
+    pub(crate) async fn take_in(self, new: NewObject, mut response: Response) {
         self.doom_if_purged(&new);
         let mut body = Vec::new();
         match whole_body(&mut response, &mut body).await {
@@ -196,7 +204,7 @@ impl Fill {
     }
 
     /// Whether it is to be stored, for all that the cache knows of the key.
-    pub(super) fn is_admitted(&self) -> bool {
+    pub(crate) fn is_admitted(&self) -> bool {
         let Self { lease, local, job, .. } = self;
         let is_shared = || local.n_readers() > 1 || lease.has_followers();
         // What was purged has its place already.
@@ -295,7 +303,7 @@ impl Fill {
     }
 
     /// Bytes of the largest body that is stored.
-    pub(super) fn object_bytes_max(&self) -> u64 {
+    pub(crate) fn object_bytes_max(&self) -> u64 {
         self.lease.cache.object_bytes_max().min(self.job.rules.object_bytes_max)
     }
 
@@ -352,7 +360,7 @@ impl Fill {
 
     /// The response is not stored: the leader takes it over, others ask for themselves. Unless the
     /// origin fails: then others have what is stored, or the same failure.
-    pub(super) fn pass(self, reason: PassReason, response: Response, read: Vec<u8>) {
+    pub(crate) fn pass(self, reason: PassReason, response: Response, read: Vec<u8>) {
         let status = response.head.status;
         // One client's bad request says nothing about what others asked for.
         let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
@@ -406,7 +414,7 @@ enum Spill {
 
 /// When a fetch took place, as the policy counts. What it took is measured by the monotonic clock,
 /// so that neither a second that ends meanwhile nor a clock that is set ages the response.
-pub(super) fn times(fetch: FetchTimes) -> Times {
+pub(crate) fn times(fetch: FetchTimes) -> Times {
     let received_s = fetch.received.unix_s();
     let delay_s = fetch.received.mono_us.saturating_sub(fetch.requested.mono_us) / 1_000_000;
     Times { requested_s: received_s.saturating_sub(delay_s), received_s }

@@ -10,6 +10,14 @@
 //!                              └────────────── again ────────────────┘
 //! ```
 
+pub(crate) mod synthetic;
+mod outage;
+mod purge;
+mod head_update;
+mod post;
+mod invalidate;
+mod pass;
+
 use std::rc::Rc;
 
 use crate::cache::Cache;
@@ -30,7 +38,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::outage;
+use crate::policy::rfc9111::outage as outage_rules;
 use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::added::Added;
@@ -38,12 +46,12 @@ use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::fill;
-use crate::proxy::job::Job;
-use crate::proxy::join::{self, Delivery, Joined, Part};
-use crate::proxy::pass;
+use crate::proxy::fill::job::Job;
+use crate::proxy::fill::join::{self, Delivery, Joined, Part};
+use crate::proxy::fill::resume;
+use crate::proxy::forwarding;
 use crate::proxy::progress::Answered;
 use crate::proxy::progress::Handover;
-use crate::proxy::resume;
 use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
@@ -53,7 +61,7 @@ use crate::route::Rule;
 const LOOKS_MAX: usize = 8;
 
 /// What an exchange works with.
-pub struct Exchange<'e, C> {
+pub(crate) struct Exchange<'e, C> {
     /// What the worker's exchanges share.
     pub context: &'e Rc<Context>,
     /// Who asks.
@@ -74,7 +82,7 @@ pub struct Exchange<'e, C> {
 
 impl<'e, C: Client> Exchange<'e, C> {
     /// An exchange that is about to begin.
-    pub fn new(
+    pub(crate) fn new(
         context: &'e Rc<Context>,
         client: &'e mut C,
         request: &'e RequestHead,
@@ -89,7 +97,7 @@ impl<C: Client> Exchange<'_, C> {
     ///
     /// # Errors
     /// Why the client's connection must end.
-    pub async fn run(mut self) -> Result<(), CloseReason> {
+    pub(crate) async fn run(mut self) -> Result<(), CloseReason> {
         if let Some(own) = decide::synthetic_answer(self.request) {
             let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
             return self.synthetic(own.status, own.text, &extra).await;
@@ -162,7 +170,7 @@ impl<C: Client> Exchange<'_, C> {
         }
         let is_held = |object: &&Rc<HotObject>| {
             let may_hold =
-                outage::may_serve_on_outage(self.request, &object.lifetimes, rules, now_s);
+                outage_rules::may_serve_on_outage(self.request, &object.lifetimes, rules, now_s);
             may_hold && !object.is_part_list()
         };
         self.held = found.object().filter(is_held).cloned();
@@ -218,7 +226,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Answers with what is stale, as the origin has failed.
-    pub(super) async fn hit_stale(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
+    pub(crate) async fn hit_stale(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
         let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
         let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
         self.hit(object, CacheVerdict::Stale, ttl_s).await
@@ -234,16 +242,16 @@ impl<C: Client> Exchange<'_, C> {
         object: Option<&Rc<HotObject>>,
         purge_epoch: u64,
     ) -> Job {
-        let peer = pass::peer(self.client, self.request);
+        let peer = forwarding::peer(self.client, self.request);
         let mut fields = fill_request::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.origin_target(self.request.target.path_and_query());
-        let whole = pass::question_by_get(rule.upstream, &asked, &fields);
+        let whole = forwarding::question_by_get(rule.upstream, &asked, &fields);
         let others = Others::of(cache, &found);
         let tags = others.as_ref().map(Others::tags).unwrap_or_default();
         let own = object.map(|object| &object.fields);
         let is_conditional = revalidate::condition(&mut fields, own, &tags);
         let conditional =
-            is_conditional.then(|| pass::question_by_get(rule.upstream, &asked, &fields));
+            is_conditional.then(|| forwarding::question_by_get(rule.upstream, &asked, &fields));
         Job {
             whole,
             conditional,
@@ -261,7 +269,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Refreshes what is served stale, behind the answer; once for all workers.
-    pub(super) fn refresh(
+    pub(crate) fn refresh(
         &self,
         cache: &Rc<Cache>,
         rule: Rule,
@@ -278,7 +286,7 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    pub(super) async fn fill(
+    pub(crate) async fn fill(
         &mut self,
         cache: &Rc<Cache>,
         rule: Rule,
@@ -295,7 +303,7 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Leads or follows the fill of a job, and answers with what it brings, or else leaves it to
     /// `on_error`.
-    pub(super) async fn fill_by(
+    pub(crate) async fn fill_by(
         &mut self,
         cache: &Rc<Cache>,
         rule: Rule,
@@ -309,7 +317,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Answers with what a fill brought.
-    pub(super) async fn joined(
+    pub(crate) async fn joined(
         &mut self,
         cache: &Rc<Cache>,
         rule: Rule,
@@ -377,14 +385,14 @@ impl<C: Client> Exchange<'_, C> {
         object: &FillObject,
         sent: u64,
     ) -> Result<(), CloseReason> {
-        let mut fields = pass::request_fields(self.client, self.request, BodyLength::None);
+        let mut fields = forwarding::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
         let rules = self.context.router.rules(rule.rules);
         let asked = rules.key.origin_target(self.request.target.path_and_query());
-        let question = pass::question_by_get(rule.upstream, &asked, &fields);
+        let question = forwarding::question_by_get(rule.upstream, &asked, &fields);
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };
-        match pass::ask(self.context, &question, &mut upload, self.facts).await {
+        match forwarding::ask(self.context, &question, &mut upload, self.facts).await {
             Ok(response) => resume::go_on(self.client, object, sent, response).await,
             Err(_) => {
                 self.client.abort();
@@ -394,12 +402,12 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// What is added to an answer for which the cache did this.
-    pub(super) fn added(&self, status: CacheStatus<'static>) -> Added {
+    pub(crate) fn added(&self, status: CacheStatus<'static>) -> Added {
         Added::new(status, self.rules.as_ref(), self.key.as_ref())
     }
 
     /// Notes how a fill went, and says it in `Cache-Status`.
-    pub(super) fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added {
+    pub(crate) fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added {
         let (stored, collapsed) = (is_stored, part.is_collapsed());
         let status = CacheStatus { stored, collapsed, ..CacheStatus::forward(fwd) };
         let mut added = self.added(status);
@@ -419,7 +427,7 @@ impl<C: Client> Exchange<'_, C> {
         added
     }
 
-    pub(super) async fn hand_over(
+    pub(crate) async fn hand_over(
         &mut self,
         reason: PassReason,
         handover: Box<Handover>,
@@ -432,19 +440,19 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.server = Some(response.server);
         let detail = Some(reason.word());
         let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });
-        pass::relay(self.client, response, read, &added, self.facts).await
+        forwarding::relay(self.client, response, read, &added, self.facts).await
     }
 }
 
 /// What is there while a fill renews it.
-pub(super) struct OnStale {
-    pub(super) object: Rc<HotObject>,
+pub(crate) struct OnStale {
+    pub(crate) object: Rc<HotObject>,
     /// The same, if it may be served should the fill fail.
-    pub(super) on_error: Option<Rc<HotObject>>,
+    pub(crate) on_error: Option<Rc<HotObject>>,
 }
 
 /// What came of a fill.
-pub(super) enum Filled {
+pub(crate) enum Filled {
     /// The client has its answer.
     Answered,
     /// Look again.

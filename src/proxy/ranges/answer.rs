@@ -16,7 +16,7 @@ use crate::cache::fills::state::FillState;
 use crate::cache::found::{Found, Lookup};
 use crate::cache::hot::HotObject;
 use crate::cache::name::Name;
-use crate::cache::part_list::{self};
+use crate::cache::ranges::list::{self};
 use crate::http::byteranges::ByteRanges;
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
@@ -40,11 +40,11 @@ use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled, OnStale};
 
+use crate::cache::ranges::pieces::{self, Item};
 use crate::proxy::fill;
-use crate::proxy::job::Job;
-use crate::proxy::part_job::{PartAsk, PartJob};
-use crate::proxy::pass;
-use crate::proxy::pieces::{self, Item};
+use crate::proxy::fill::job::Job;
+use crate::proxy::fill::part_job::{PartAsk, PartJob};
+use crate::proxy::forwarding;
 use crate::proxy::stored;
 use crate::reactor;
 use crate::route::Rule;
@@ -54,18 +54,18 @@ use crate::route::Rule;
 const FOLLOW_BYTES: u64 = 1 << 20;
 
 /// What an exchange has at hand while it answers from parts.
-pub(super) struct Parted<'a> {
-    pub(super) cache: &'a Rc<Cache>,
-    pub(super) rule: Rule,
-    pub(super) rules: &'a Rc<Rules>,
-    pub(super) found: &'a Found,
-    pub(super) object: &'a Rc<HotObject>,
-    pub(super) list: PartList,
+pub(crate) struct Parted<'a> {
+    pub(crate) cache: &'a Rc<Cache>,
+    pub(crate) rule: Rule,
+    pub(crate) rules: &'a Rc<Rules>,
+    pub(crate) found: &'a Found,
+    pub(crate) object: &'a Rc<HotObject>,
+    pub(crate) list: PartList,
 }
 
 impl<C: Client> Exchange<'_, C> {
     /// Answers from parts, or fetches one; `None` if that is not what the request is about.
-    pub(super) async fn in_parts(
+    pub(crate) async fn in_parts(
         &mut self,
         cache: &Rc<Cache>,
         rule: Rule,
@@ -76,8 +76,8 @@ impl<C: Client> Exchange<'_, C> {
         match (&found.lookup, action) {
             (_, Action::NotCached | Action::Pass(_)) => Ok(None),
             (Lookup::Stored(object), _) if object.is_part_list() => {
-                let Some(list) = part_list::read(object) else {
-                    part_list::forget(cache, &found.name, object);
+                let Some(list) = list::read(object) else {
+                    list::forget(cache, &found.name, object);
                     return Ok(Some(Filled::Again));
                 };
                 let parted = Parted { cache, rule, rules, found, object, list };
@@ -98,14 +98,14 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Answers with a list that a 304 has renewed.
-    pub(super) async fn answer_renewed(
+    pub(crate) async fn answer_renewed(
         &mut self,
         cache: &Rc<Cache>,
         name: &Name,
         object: &Rc<HotObject>,
         added: &Added,
     ) -> Result<Filled, CloseReason> {
-        let Some(mut list) = part_list::read(object) else { return Ok(Filled::Again) };
+        let Some(mut list) = list::read(object) else { return Ok(Filled::Again) };
         let plan = partial::plan(self.request, &object.fields, &list);
         self.answer_by_parts(cache, name, object, &mut list, &plan, added).await
     }
@@ -250,7 +250,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Begins an answer, and gives what its body is made of.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &mut self,
         form: Form,
         ranges: &[Range<u64>],
@@ -286,7 +286,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Fetches what the request asks for, as if nothing were there.
-    pub(super) async fn anew(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
+    pub(crate) async fn anew(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
         let (cache, rule, rules, found) = (parted.cache, parted.rule, parted.rules, parted.found);
         if self.request.method == Method::Head {
             return self.pass_bodiless(rule, PassReason::Method).await.map(|()| Filled::Answered);
@@ -303,7 +303,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// What a fetch of a part is to do.
-    pub(super) fn part_job(
+    pub(crate) fn part_job(
         &self,
         rule: Rule,
         rules: &Rc<Rules>,
@@ -314,7 +314,7 @@ impl<C: Client> Exchange<'_, C> {
         let target = rules.key.origin_target(self.request.target.path_and_query()).into_owned();
         let fields = fill_request::fill_fields(
             self.request,
-            &pass::peer(self.client, self.request),
+            &forwarding::peer(self.client, self.request),
             &rules.key,
         );
         let ask = PartAsk { upstream: rule.upstream, target, fields };

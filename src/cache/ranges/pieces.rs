@@ -11,7 +11,7 @@ use crate::cache::name::Name;
 use crate::policy::rfc9111::parts::{PartList, Stretch};
 
 /// A stretch of an answer.
-pub(super) enum Item {
+pub(crate) enum Item {
     /// Octets around the parts of a multipart body.
     Text(Vec<u8>),
     /// Bytes of a stored part.
@@ -21,12 +21,12 @@ pub(super) enum Item {
 }
 
 /// Whether it has to be fetched.
-pub(super) fn is_missing(item: &Item) -> bool {
+pub(crate) fn is_missing(item: &Item) -> bool {
     matches!(item, Item::Missing(_))
 }
 
 /// The bytes that have to be fetched for it.
-pub(super) fn missing(item: &Item) -> Option<Range<u64>> {
+pub(crate) fn missing(item: &Item) -> Option<Range<u64>> {
     match item {
         Item::Missing(range) => Some(range.clone()),
         Item::Stored(..) | Item::Text(_) => None,
@@ -34,7 +34,7 @@ pub(super) fn missing(item: &Item) -> Option<Range<u64>> {
 }
 
 /// What there is of each of these ranges, opened and checked. A part that is gone is struck out.
-pub(super) async fn load(
+pub(crate) async fn load(
     cache: &Cache,
     name: &Name,
     list: &mut PartList,

@@ -7,14 +7,14 @@ use crate::proxy::progress::LocalFill;
 use std::convert::Infallible;
 
 /// A fill's request has no body, and its interim responses go to the exchange that led to it.
-pub(super) struct Unasked<'f> {
+pub(crate) struct Unasked<'f> {
     lease: &'f Lease,
     local: &'f LocalFill,
     is_background: bool,
 }
 
 impl<'f> Unasked<'f> {
-    pub(super) fn new(lease: &'f Lease, local: &'f LocalFill, is_background: bool) -> Self {
+    pub(crate) fn new(lease: &'f Lease, local: &'f LocalFill, is_background: bool) -> Self {
         Self { lease, local, is_background }
     }
 

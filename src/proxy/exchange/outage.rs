@@ -14,12 +14,12 @@ use crate::route::Rule;
 
 impl<C: Client> Exchange<'_, C> {
     /// Whether a fetch failed because the route's upstream is down.
-    pub(super) fn is_outage(&self, rule: Rule, error: FetchError) -> bool {
+    pub(crate) fn is_outage(&self, rule: Rule, error: FetchError) -> bool {
         error.is_unreachable() || self.context.pools.upstream(rule.upstream).is_down()
     }
 
     /// Answers with what is held through an outage of the route's upstream.
-    pub(super) async fn answer_held(
+    pub(crate) async fn answer_held(
         &mut self,
         rule: Rule,
         object: &Rc<HotObject>,

@@ -11,9 +11,9 @@ use crate::cache::insert::{self, NewObject};
 use crate::cache::lease::Lease;
 
 use crate::cache::name::Name;
-use crate::cache::part_list;
+use crate::cache::ranges::list;
+use crate::cache::ranges::pieces::{self, Item};
 use crate::http::status::Status;
-use crate::proxy::pieces::{self, Item};
 
 /// A larger whole stays in its parts: to write it anew would keep the disk busy for a while, and an
 /// answer from them costs no more than a few system calls.
@@ -21,11 +21,11 @@ const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
 /// Puts the parts listed under `name`, which `found` led to, together if they are all there.
 /// Requests that come meanwhile are answered from the parts.
-pub(super) async fn put_together(cache: Rc<Cache>, found: Found, name: Name) {
+pub(crate) async fn put_together(cache: Rc<Cache>, found: Found, name: Name) {
     let purge_epoch = cache.purge_epoch();
     let found = cache.find_again(&found, &name).await;
     let Some(listed) = found.object().filter(|object| object.is_part_list()) else { return };
-    let Some(mut list) = part_list::read(listed) else { return };
+    let Some(mut list) = list::read(listed) else { return };
     // An invalidation that comes meanwhile sees the fill, and dooms it.
     let Some(lease) = cache.lead_or_follow(&found, &name.key, purge_epoch).lead() else { return };
     let Some(length) = list.length().filter(|length| *length <= WHOLE_BYTES_MAX) else { return };
@@ -63,7 +63,7 @@ async fn write(
         }
     }
     lease.cache.room_for(length).await;
-    let Some(_lock) = part_list::lock(&lease.cache, &new.name).await else { return Ok(false) };
+    let Some(_lock) = list::lock(&lease.cache, &new.name).await else { return Ok(false) };
     if lease.is_doomed() || !lease.cache.is_current(listed) {
         return Ok(false);
     }

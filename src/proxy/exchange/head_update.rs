@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::cache::insert::NewObject;
-use crate::cache::part_list;
+use crate::cache::ranges::list;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::method::Method;
@@ -26,7 +26,7 @@ impl<C: Client> Exchange<'_, C> {
     /// The cache and the rules if the answer to a request of this method may change what is
     /// stored for all clients: not if the origin may have used what the key does not hold, nor if
     /// the request is to pass.
-    pub(super) fn updates(&self, rule: Rule, method: Method) -> Option<(Rc<Cache>, Rc<Rules>)> {
+    pub(crate) fn updates(&self, rule: Rule, method: Method) -> Option<(Rc<Cache>, Rc<Rules>)> {
         let cache = self.context.cache.as_ref().filter(|_| rule.cache)?;
         let rules = self.context.router.rules(rule.rules);
         let may_update = self.request.method == method
@@ -36,13 +36,13 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// What purges can name it by if a response with these fields is stored.
-    pub(super) fn surrogates(&self, fields: &Fields, purge_epoch: u64) -> SurrogateKeys {
+    pub(crate) fn surrogates(&self, fields: &Fields, purge_epoch: u64) -> SurrogateKeys {
         let (scheme, authority) = (self.client.front().scheme, self.request.authority());
         SurrogateKeys::of(fields, scheme, authority, purge_epoch)
     }
 
     /// Renews what is stored by the answer to a HEAD, or removes what the answer denies.
-    pub(super) async fn renew_by_head(&self, rule: Rule, response: &Response, purge_epoch: u64) {
+    pub(crate) async fn renew_by_head(&self, rule: Rule, response: &Response, purge_epoch: u64) {
         let updates = self.updates(rule, Method::Head);
         let Some((cache, rules)) = updates.filter(|_| response.head.status == Status(200)) else {
             return;
@@ -53,7 +53,7 @@ impl<C: Client> Exchange<'_, C> {
         head.fields = forward::response_fields(&head, reactor::now());
         let is_list = stored.is_part_list();
         let length = match is_list {
-            true => part_list::read(stored).and_then(|list| list.length()),
+            true => list::read(stored).and_then(|list| list.length()),
             false => Some(stored.body_len),
         };
         let is_same = revalidate::confirms_by_head(stored.status, &stored.fields, length, &head);
@@ -65,7 +65,7 @@ impl<C: Client> Exchange<'_, C> {
         let Some(lease) = lease else { return };
         if !is_same {
             return match is_list {
-                true => part_list::forget(&cache, &found.name, stored),
+                true => list::forget(&cache, &found.name, stored),
                 false => cache.remove(&found.name.key),
             };
         }

@@ -30,16 +30,16 @@ use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::fill;
-use crate::proxy::job::Job;
+use crate::proxy::fill::job::Job;
+use crate::proxy::fill::resume;
 use crate::proxy::progress::{Flow, Handover, LocalFill, Progress, Reading};
-use crate::proxy::resume;
 use crate::proxy::stored;
 use crate::reactor;
 use crate::sys::pinned::Race;
 
 /// What came of waiting for a fill.
 #[derive(Debug)]
-pub enum Joined {
+pub(crate) enum Joined {
     /// A whole object; this exchange led the fill, or followed it.
     Object(Rc<HotObject>, Part),
     /// A response that is being written.
@@ -56,7 +56,7 @@ pub enum Joined {
 
 /// What this exchange's part in a fill was.
 #[derive(Clone, Debug)]
-pub enum Part {
+pub(crate) enum Part {
     /// It led, and can tell how the fetch went.
     Led(Rc<LocalFill>),
     /// It followed.
@@ -65,13 +65,13 @@ pub enum Part {
 
 impl Part {
     /// Whether the request was answered by another's fetch.
-    pub fn is_collapsed(&self) -> bool {
+    pub(crate) fn is_collapsed(&self) -> bool {
         matches!(self, Self::Followed)
     }
 }
 
 /// Leads the fill of the job's key, or follows who does, until it is known what comes of it.
-pub async fn join<C: Client>(
+pub(crate) async fn join<C: Client>(
     context: &Rc<Context>,
     cache: &Rc<Cache>,
     client: &mut C,
@@ -215,7 +215,7 @@ async fn follow_remote<C: Client>(
 
 /// Reads a response that is being written.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     /// What is being written.
     pub object: Rc<FillObject>,
     source: Source,
@@ -267,7 +267,7 @@ impl Reader {
 
 /// Answers with a response that is being written, as fast as it comes and the client reads. The
 /// rest of what turns out not to be stored is for the caller to give.
-pub async fn send<C: Client>(
+pub(crate) async fn send<C: Client>(
     client: &mut C,
     request: &RequestHead,
     reader: &Reader,
@@ -329,7 +329,7 @@ pub async fn send<C: Client>(
 
 /// How much of a body that is being written was copied.
 #[derive(Debug)]
-pub enum Copied {
+pub(crate) enum Copied {
     /// All that was wanted, or all there is: up to this place.
     Whole(u64),
     /// What comes after this place is not stored. The leader has the origin's answer there.
@@ -337,7 +337,7 @@ pub enum Copied {
 }
 
 /// Copies a window of a body that is being written.
-pub async fn copy<C: Client>(
+pub(crate) async fn copy<C: Client>(
     client: &mut C,
     reader: &Reader,
     part: &Part,
@@ -384,7 +384,7 @@ pub async fn copy<C: Client>(
 
 /// How much of a stream the client got.
 #[derive(Debug)]
-pub enum Delivery {
+pub(crate) enum Delivery {
     /// All of it.
     Whole,
     /// So many bytes; the rest is not stored, and somebody else has the origin's answer.
