@@ -85,7 +85,7 @@ fn split_language(chosen: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 fn preferred(accepted: &[u8]) -> Option<&[u8]> {
     let mut members = accepted.split(|&byte| byte == b',').map(weighted);
     let (name, weight) = members.next()??;
-    // The heaviest comes first, see `policy::normal`.
+    // The heaviest comes first, see `policy/key/normalise.rs`.
     let is_first = members.next().is_none_or(|second| second.is_some_and(|(_, w)| w < weight));
     let is_sound = members.all(|member| member.is_some());
     let is_wanted = name != b"*" && weight > *b"0.000";

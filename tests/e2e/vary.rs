@@ -65,6 +65,33 @@ fn fields_that_are_not_named_make_no_variant() {
 }
 
 #[test]
+fn a_value_that_the_origin_may_tell_apart_is_another_variant() {
+    let origin = by("origin");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let values =
+        ["https://app.test,", "https://app.test", "https://app.test , x", "https://app.test, x"];
+    for value in values {
+        let ask = Ask::get("/a").field("Origin", value);
+        ktrix.ask(&ask).expect_body(value).expect_miss();
+        until_true("a hit of this variant", || ktrix.ask(&ask).expect_body(value).is_hit());
+    }
+    origin.expect_requests(values.len());
+}
+
+#[test]
+fn languages_in_another_order_are_another_variant() {
+    let origin = by("accept-language");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = |value| ktrix.ask(&Ask::get("/a").field("Accept-Language", value));
+    ask("de, en").expect_body("de, en");
+    ask("en, de").expect_body("en, de").expect_miss();
+    until_true("a hit of the first", || ask("DE ,en;q=1").expect_body("de, en").is_hit());
+    origin.expect_requests(2);
+}
+
+#[test]
 fn two_named_fields_choose_together() {
     let origin = Origin::answering(|request| {
         let of = |name| request.field(name).unwrap_or("-").to_owned();

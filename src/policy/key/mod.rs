@@ -215,15 +215,16 @@ mod tests {
     #[test]
     fn values_of_fields_select_a_variant() {
         assert_eq!(
-            variant("Accept-Encoding, Foo", &[("FOO", " 1"), ("accept-encoding", "br, gzip")]),
+            variant("Accept-Encoding, Foo", &[("FOO", "1"), ("accept-encoding", "br, gzip")]),
             "GET http://h/\naccept-encoding:br,gzip\nfoo:1"
         );
         assert_eq!(variant("foo", &[]), "GET http://h/\nfoo");
         assert_eq!(variant("foo", &[("foo", "")]), "GET http://h/\nfoo:");
         assert_eq!(
             variant("foo", &[("foo", "1"), ("bar", "x"), ("foo", "2")]),
-            variant("FOO", &[("Foo", "1,2")])
+            variant("FOO", &[("Foo", "1, 2")])
         );
+        assert_ne!(variant("foo", &[("foo", "1")]), variant("foo", &[("foo", "1,")]));
         assert_ne!(variant("foo", &[("foo", "1,2")]), variant("foo", &[("foo", "2,1")]));
         assert_ne!(variant("foo", &[("foo", "a")]), variant("foo", &[("foo", "A")]));
     }

@@ -1,10 +1,12 @@
 //! The normal form of field values, so that requests with the same meaning select one variant.
 //!
-//! RFC 9111 section 4.1 lets a cache combine lines, change white space and normalise values that
-//! are known to have the same meaning. Every value is read as a list: its lines are joined, and
-//! empty members and the white space around commas are removed. In the fields of proactive
-//! negotiation (RFC 9110 section 12.5), where the order of the members has no meaning, they also
-//! get one case and one order, by weight and then by name. A malformed list keeps its order.
+//! The lines of any field are joined by a comma and a space (RFC 9110 section 5.3), and nothing else
+//! is changed: RFC 9111 section 4.1 lets a cache change white space, empty members, case or order
+//! only if the field's definition says that they have no meaning. That is so for the fields of
+//! proactive negotiation (RFC 9110 section 12.5). They lose the empty members and the white space
+//! around commas, and get one case and one order, by weight and then by name. Languages of one
+//! weight stay in their order, since an origin may take the first for the preferred one (section
+//! 12.5.4). A malformed list keeps its order.
 
 use std::cmp::Ordering;
 
@@ -14,14 +16,15 @@ use crate::http::list::members;
 /// Appends the normal form of the field `name` (lower-case) with these lines to `out`, without any
 /// other allocation.
 pub fn normalise<'a>(name: &str, lines: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
-    let start = out.len();
-    push_list(lines, out);
     let negotiation = match name {
         "accept" => Negotiation::Media,
-        "accept-encoding" | "accept-language" | "accept-charset" => Negotiation::Names,
-        _ => return,
+        "accept-language" => Negotiation::Languages,
+        "accept-encoding" | "accept-charset" => Negotiation::Names,
+        _ => return push_joined(lines, b", ", out),
     };
-    let mut sorted = Sorted::new();
+    let start = out.len();
+    push_joined(lines.flat_map(members), b",", out);
+    let mut sorted = Sorted::new(negotiation);
     let list = out.get(start..).unwrap_or_default();
     let is_sound = members(list).all(|member| {
         Weighted::parse(member, negotiation).is_some_and(|weighted| sorted.insert(weighted))
@@ -36,13 +39,15 @@ pub fn normalise<'a>(name: &str, lines: impl Iterator<Item = &'a [u8]>, out: &mu
     }
 }
 
-/// Whether a field of negotiation may have parameters.
+/// What a field of negotiation may have, and what its order means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Negotiation {
     /// Accept: media ranges with parameters, whose values keep their case.
     Media,
-    /// Accept-Encoding, Accept-Language, Accept-Charset: names with at most a weight.
+    /// Accept-Encoding, Accept-Charset: names with at most a weight.
     Names,
+    /// Accept-Language: names with at most a weight, whose order may count.
+    Languages,
 }
 
 /// One member of a field of negotiation.
@@ -82,18 +87,20 @@ impl<'a> Weighted<'a> {
         let is_weight = |text: &[u8]| matches!(trim_ows(text), [b'q' | b'Q', b'=', ..]);
         let is_sound = match negotiation {
             Negotiation::Media => !parameters.split(|&byte| byte == b';').any(is_weight),
-            Negotiation::Names => parameters.is_empty(),
+            Negotiation::Names | Negotiation::Languages => parameters.is_empty(),
         };
         let is_sound = is_sound && !name.is_empty();
         is_sound.then_some(Self { name, parameters, weight })
     }
 
-    /// Heaviest first, then by name and parameters.
-    fn order(&self, other: &Self) -> Ordering {
+    /// Heaviest first, then by name and parameters; languages of one weight are equal.
+    fn order(&self, other: &Self, negotiation: Negotiation) -> Ordering {
         let lower = |text: &'a [u8]| text.iter().map(u8::to_ascii_lowercase);
-        other
-            .weight
-            .cmp(&self.weight)
+        let by_weight = other.weight.cmp(&self.weight);
+        if negotiation == Negotiation::Languages {
+            return by_weight;
+        }
+        by_weight
             .then_with(|| lower(self.name).cmp(lower(other.name)))
             .then_with(|| self.parameters.cmp(other.parameters))
     }
@@ -107,23 +114,25 @@ impl<'a> Weighted<'a> {
 
 /// The members in order, each once.
 struct Sorted<'a> {
+    negotiation: Negotiation,
     members: [Weighted<'a>; MEMBERS_MAX],
     n_members: usize,
 }
 
 impl<'a> Sorted<'a> {
-    fn new() -> Self {
+    fn new(negotiation: Negotiation) -> Self {
         let nothing = Weighted { name: &[], parameters: &[], weight: 0 };
-        Self { members: [nothing; MEMBERS_MAX], n_members: 0 }
+        Self { negotiation, members: [nothing; MEMBERS_MAX], n_members: 0 }
     }
 
     /// False when there is no room.
     fn insert(&mut self, member: Weighted<'a>) -> bool {
         let sorted = self.members.get(..self.n_members).unwrap_or_default();
-        let at = sorted.partition_point(|before| before.order(&member) == Ordering::Less);
-        if sorted.get(at).is_some_and(|same| same.is_same(&member)) {
+        if sorted.iter().any(|same| same.is_same(&member)) {
             return true;
         }
+        let at = sorted
+            .partition_point(|other| other.order(&member, self.negotiation) != Ordering::Greater);
         let Some(tail) = self.members.get_mut(at..=self.n_members) else {
             return false;
         };
@@ -188,15 +197,15 @@ fn thousandths(text: &[u8]) -> Option<u16> {
     (value <= 1000).then_some(value)
 }
 
-/// Appends the members of all lines, trimmed and joined by bare commas.
-fn push_list<'a>(lines: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+/// Appends these parts with a separator between each two.
+fn push_joined<'a>(parts: impl Iterator<Item = &'a [u8]>, separator: &[u8], out: &mut Vec<u8>) {
     let mut is_first = true;
-    for member in lines.flat_map(members) {
+    for part in parts {
         if !is_first {
-            out.push(b',');
+            out.extend_from_slice(separator);
         }
         is_first = false;
-        out.extend_from_slice(member);
+        out.extend_from_slice(part);
     }
 }
 
@@ -220,11 +229,10 @@ mod tests {
     #[test]
     fn values_with_the_same_meaning_have_one_form() {
         let cases: &[(&str, &[&str], &str)] = &[
-            ("foo", &[" a , b,, c"], "a,b,c"),
-            ("foo", &["a", "b"], "a,b"),
-            ("foo", &["\"a , b\" , c"], "\"a , b\",c"),
-            ("foo", &["B, a"], "B,a"),
-            ("foo", &["\"open , c"], "\"open , c"),
+            ("foo", &["a", "b"], "a, b"),
+            ("foo", &["a, b"], "a, b"),
+            ("accept-encoding", &["\"a , b\" , c"], "\"a , b\",c"),
+            ("accept-encoding", &["\"open , c"], "\"open , c"),
             ("accept-encoding", &["gzip, br"], "br,gzip"),
             ("accept-encoding", &["BR;q=1.0", "GZip"], "br,gzip"),
             (
@@ -238,6 +246,9 @@ mod tests {
             ("accept-encoding", &["gzip;q=0.1234, br"], "gzip;q=0.1234,br"),
             ("accept-encoding", &["gzip;, br"], "br,gzip"),
             ("accept-language", &["en-GB, de;q=0.7 , EN;q=0.9"], "en-gb,en;q=0.900,de;q=0.700"),
+            ("accept-language", &["fr,, DE , fr"], "fr,de"),
+            ("accept-language", &["de, fr"], "de,fr"),
+            ("accept-language", &["a;q=0.5, c, b;q=0.5"], "c,a;q=0.500,b;q=0.500"),
             ("accept", &["text/*;q=.3, Text/HTML"], "text/*;q=.3,Text/HTML"),
             ("accept", &["text/*; q=0.3, Text/HTML;Level=1"], "text/html;Level=1,text/*;q=0.300"),
             ("accept", &["b;q=0.5;q=1, a"], "b;q=0.5;q=1,a"),
@@ -246,6 +257,16 @@ mod tests {
         ];
         for (name, lines, expected) in cases {
             assert_eq!(normal(name, lines), *expected, "{name}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_definition_is_compared_byte_for_byte() {
+        for name in ["origin", "cookie", "foo", "accept-patch"] {
+            for value in ["a,", ",a", "a,,b", " a , b", "a,b", "A, b", "b, a", "", ","] {
+                assert_eq!(normal(name, &[value]), value, "{name}");
+            }
+            assert_eq!(normal(name, &["a,", "", "b"]), "a,, , b", "{name}");
         }
     }
 
@@ -260,7 +281,9 @@ mod tests {
     proptest! {
         #[test]
         fn normalising_twice_changes_nothing(
-            name in prop_oneof![Just("accept"), Just("accept-encoding"), Just("foo")],
+            name in prop_oneof![
+                Just("accept"), Just("accept-encoding"), Just("accept-language"), Just("foo")
+            ],
             value in "[a-c;,=q01.\" /*]{0,40}",
         ) {
             let once = normal(name, &[&value]);
@@ -268,12 +291,12 @@ mod tests {
         }
 
         #[test]
-        fn negotiation_ignores_the_order(
+        fn negotiation_of_codings_ignores_the_order(
             mut members in proptest::collection::vec("[a-d]{1,2}(;q=0\\.[0-9])?", 0..6),
         ) {
-            let forward = normal("accept-language", &[&members.join(", ")]);
+            let forward = normal("accept-encoding", &[&members.join(", ")]);
             members.reverse();
-            prop_assert_eq!(normal("accept-language", &[&members.join(",")]), forward);
+            prop_assert_eq!(normal("accept-encoding", &[&members.join(",")]), forward);
         }
     }
 }
