@@ -17,7 +17,6 @@ use crate::cache::name::{Marker, Name};
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::worker::Cache;
 use crate::http::head::RequestHead;
-use crate::http::scheme::Scheme;
 use crate::policy::key::components::KeyComponents;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::reactor;
@@ -26,9 +25,9 @@ use crate::reactor;
 const ATTEMPTS_MAX: usize = 4;
 
 impl Cache {
-    /// Finds what the cache has for a request.
-    pub async fn find(&self, key: &KeyComponents, scheme: Scheme, request: &RequestHead) -> Found {
-        let primary = Name::of_request(key, scheme, request);
+    /// Finds what the cache has for a request. `primary` is the name of its key before Vary.
+    pub async fn find(&self, key: &KeyComponents, primary: &Name, request: &RequestHead) -> Found {
+        let primary = primary.clone();
         let lookup = self.of_this_key(key, self.seek(&primary).await);
         let marker = marker_in(&lookup);
         let Some(marker) = marker else {
@@ -64,11 +63,10 @@ impl Cache {
     pub fn find_hot(
         &self,
         key: &KeyComponents,
-        scheme: Scheme,
+        primary: &Name,
         head: &RequestHead,
     ) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
-        let primary = Name::of_request(key, scheme, head);
-        let object = self.hot_copy(&primary).filter(|object| is_of_key(key, object))?;
+        let object = self.hot_copy(primary).filter(|object| is_of_key(key, object))?;
         match object.chosen_by() {
             None => Some((object, None)),
             Some(names) => {

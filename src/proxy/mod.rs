@@ -15,6 +15,7 @@ pub mod added;
 pub mod upload;
 pub mod progress;
 pub mod context;
+pub(crate) mod routed;
 pub mod finish;
 pub mod stored;
 pub mod forwarding;

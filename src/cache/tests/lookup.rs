@@ -3,8 +3,9 @@
 use super::*;
 use crate::cache::index::slot::NewSlot;
 use crate::cache::place::tests as cached;
-use crate::cache::sample::{fill, find, purge, worker_cache, worker_caches};
+use crate::cache::sample::{fill, find, primary, purge, worker_cache, worker_caches};
 use crate::http::fields::Fields;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::decide::Cached;
 use crate::policy::key::vary::VaryNames;
@@ -96,16 +97,16 @@ fn what_one_worker_stores_another_finds_in_its_file_and_then_in_memory() {
     let test = async {
         assert!(find(&other, &asked).await.object().is_none());
         let (name, _) = fill(&one, &asked, &[("ETag", "\"1\"")], b"body").await;
-        assert!(other.find_hot(&KeyComponents::default(), Scheme::Http, &asked).is_none());
+        assert!(other.find_hot(&KeyComponents::default(), &primary(&asked), &asked).is_none());
         let found = find(&other, &asked).await;
         assert_eq!(found.name.key, name.key);
         let object = found.object().unwrap();
         assert_eq!(object.with_body(<[u8]>::to_vec), b"body");
         assert_eq!(object.fields.get("etag"), Some(&b"\"1\""[..]));
-        let hot = other.find_hot(&KeyComponents::default(), Scheme::Http, &asked);
+        let hot = other.find_hot(&KeyComponents::default(), &primary(&asked), &asked);
         assert!(hot.is_some_and(|(hot, marker)| Rc::ptr_eq(&hot, object) && marker.is_none()));
         one.invalidate(&name.key);
-        assert!(other.find_hot(&KeyComponents::default(), Scheme::Http, &asked).is_none());
+        assert!(other.find_hot(&KeyComponents::default(), &primary(&asked), &asked).is_none());
         assert!(find(&other, &asked).await.object().is_none());
     };
     reactor::run(test).unwrap();
@@ -123,7 +124,8 @@ fn a_request_finds_the_variant_that_it_selects() {
         for (language, body) in [("de", &b"hallo"[..]), ("fr", b"salut")] {
             let found = find(&cache, &of(language)).await;
             assert_eq!(found.object().unwrap().with_body(<[u8]>::to_vec), body);
-            let hot = cache.find_hot(&KeyComponents::default(), Scheme::Http, &of(language));
+            let hot =
+                cache.find_hot(&KeyComponents::default(), &primary(&of(language)), &of(language));
             assert!(hot.is_some_and(|(_, marker)| marker.is_some()));
         }
         let found = find(&cache, &of("en")).await;
@@ -205,7 +207,13 @@ fn what_was_stored_under_other_key_components_is_removed() {
         let (name, _) = fill(&cache, &asked, &[], b"x").await;
         let chosen = VaryNames::chosen(["x-brand"].into_iter(), std::iter::empty());
         let key = KeyComponents { chosen, ..KeyComponents::default() };
-        assert!(cache.find(&key, Scheme::Http, &asked).await.object().is_none());
+        assert!(
+            cache
+                .find(&key, &Name::of_request(&key, Scheme::Http, &asked), &asked)
+                .await
+                .object()
+                .is_none()
+        );
         assert!(!cache.shared.store.exists(&name.key));
     };
     reactor::run(test).unwrap();

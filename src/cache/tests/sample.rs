@@ -70,7 +70,12 @@ fn worker(dir: &Path, fills: &File, wakes: Rc<Wakes>, seat: usize) -> Rc<Cache> 
 
 /// Looks up what a request asks for.
 pub(crate) async fn find(cache: &Cache, request: &RequestHead) -> Found {
-    cache.find(&KeyComponents::default(), Scheme::Http, request).await
+    cache.find(&KeyComponents::default(), &primary(request), request).await
+}
+
+/// The name before Vary of what a request asks for.
+pub(crate) fn primary(request: &RequestHead) -> Name {
+    Name::of_request(&KeyComponents::default(), Scheme::Http, request)
 }
 
 /// Leads the fill of what was found.

@@ -5,7 +5,9 @@
 use std::rc::Rc;
 
 use crate::cache::Cache;
+use crate::cache::found::Found;
 use crate::cache::insert::NewObject;
+use crate::cache::name::Name;
 use crate::cache::ranges::list;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -15,24 +17,29 @@ use crate::origin::fetch::Response;
 use crate::policy::fill_request;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::revalidate::{self, Freshened};
-use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fill;
 use crate::reactor;
-use crate::route::Rule;
 
 impl<C: Client> Exchange<'_, C> {
-    /// The cache and the rules if the answer to a request of this method may change what is
+    /// The cache if the answer to a request of this method may change what is
     /// stored for all clients: not if the origin may have used what the key does not hold, nor if
     /// the request is to pass.
-    pub(crate) fn updates(&self, rule: Rule, method: Method) -> Option<(Rc<Cache>, Rc<Rules>)> {
-        let cache = self.context.cache.as_ref().filter(|_| rule.cache)?;
-        let rules = self.context.router.rules(rule.rules);
+    pub(crate) fn updates(&self, method: Method) -> Option<Rc<Cache>> {
+        let cache = self.context.cache.as_ref().filter(|_| self.route.rule.cache)?;
+        let rules = &self.route.rules;
         let may_update = self.request.method == method
             && !fill_request::has_unkeyed(self.request, &rules.key)
             && rules.may_look_up(self.request).is_ok();
-        may_update.then(|| (Rc::clone(cache), Rc::clone(rules)))
+        may_update.then(|| Rc::clone(cache))
+    }
+
+    /// What a GET of the same target would find.
+    pub(crate) async fn found_for_get(&self, cache: &Cache) -> Found {
+        let key = &self.route.rules.key;
+        let primary = Name::of_request(key, self.client.front().scheme, self.request);
+        cache.find(key, &primary, self.request).await
     }
 
     /// What purges can name it by if a response with these fields is stored.
@@ -42,12 +49,13 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Renews what is stored by the answer to a HEAD, or removes what the answer denies.
-    pub(crate) async fn renew_by_head(&self, rule: Rule, response: &Response, purge_epoch: u64) {
-        let updates = self.updates(rule, Method::Head);
-        let Some((cache, rules)) = updates.filter(|_| response.head.status == Status(200)) else {
+    pub(crate) async fn renew_by_head(&self, response: &Response, purge_epoch: u64) {
+        let updates = self.updates(Method::Head);
+        let Some(cache) = updates.filter(|_| response.head.status == Status(200)) else {
             return;
         };
-        let found = cache.find(&rules.key, self.client.front().scheme, self.request).await;
+        let rules = &self.route.rules;
+        let found = self.found_for_get(&cache).await;
         let Some(stored) = found.object() else { return };
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
@@ -71,7 +79,7 @@ impl<C: Client> Exchange<'_, C> {
         }
         let old = (stored.status, &stored.fields, &stored.lifetimes);
         let (asked, times) = (&self.request.fields, fill::times(response.times));
-        match revalidate::freshen(asked, old, &head, &times, &rules) {
+        match revalidate::freshen(asked, old, &head, &times, rules) {
             Ok(Freshened { mut fields, mut lifetimes, omit }) => {
                 let surrogates = self.surrogates(&fields, purge_epoch);
                 lifetimes.surrogates =

@@ -28,19 +28,16 @@ use crate::cache::language;
 use crate::cache::name::Name;
 use crate::cache::variants::Others;
 use crate::http::head::{BodyLength, RequestHead};
-use crate::http::path;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::decide::{self, Action};
 use crate::policy::fill_request;
-use crate::policy::purge::request::METHOD;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::outage as outage_rules;
 use crate::policy::rfc9111::revalidate;
-use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -52,72 +49,66 @@ use crate::proxy::fill::resume;
 use crate::proxy::forwarding;
 use crate::proxy::progress::Answered;
 use crate::proxy::progress::Handover;
+use crate::proxy::routed::{Route, Routed, Way};
 use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
-use crate::route::Rule;
 
 /// How often an exchange looks again before it goes round the cache.
 const LOOKS_MAX: usize = 8;
 
-/// What an exchange works with.
-pub(crate) struct Exchange<'e, C> {
-    /// What the worker's exchanges share.
-    pub context: &'e Rc<Context>,
-    /// Who asks.
-    pub client: &'e mut C,
-    /// What is asked.
-    pub request: &'e RequestHead,
-    /// What is noted for the log.
-    pub facts: &'e mut Facts,
-    /// What the operator decided for the request's route, once that is known.
-    pub rules: Option<Rc<Rules>>,
-    /// The text of its key before Vary, if the client is to be told.
-    pub key: Option<Rc<[u8]>>,
-    /// What may answer it should no server be reached.
-    pub held: Option<Rc<HotObject>>,
-    /// What may answer it, a HEAD that is sent on, should the origin fail.
-    pub on_error: Option<Rc<HotObject>>,
+/// Answers a request.
+///
+/// # Errors
+///
+/// Why the client's connection must end.
+pub(crate) async fn run<C: Client>(
+    context: &Rc<Context>,
+    client: &mut C,
+    routed: &Routed,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    let request = &routed.head;
+    let (status, text, extra) = match &routed.way {
+        Way::Route(route) => {
+            let exchange =
+                Exchange { context, client, request, route, facts, held: None, on_error: None };
+            return exchange.run().await;
+        }
+        Way::Purge => return purge::answer(context, client, request, facts).await,
+        Way::Synthetic(own) => (own.status, own.text, ALLOW),
+        Way::Unrouted => (Status(404), "no site or route is configured for this", &[][..]),
+    };
+    let added = Added::new(CacheStatus::own(), None, None);
+    synthetic::answer(client, status, text, extra, &added, facts).await
 }
 
-impl<'e, C: Client> Exchange<'e, C> {
-    /// An exchange that is about to begin.
-    pub(crate) fn new(
-        context: &'e Rc<Context>,
-        client: &'e mut C,
-        request: &'e RequestHead,
-        facts: &'e mut Facts,
-    ) -> Self {
-        Self { context, client, request, facts, rules: None, key: None, held: None, on_error: None }
-    }
+const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
+
+/// A request that has a route, and its answer.
+pub(crate) struct Exchange<'e, C> {
+    /// What the worker's exchanges share.
+    pub(crate) context: &'e Rc<Context>,
+    pub(crate) client: &'e mut C,
+    pub(crate) request: &'e RequestHead,
+    pub(crate) route: &'e Route,
+    /// What is noted for the log.
+    pub(crate) facts: &'e mut Facts,
+    /// The stored response that may answer if no server can be reached.
+    held: Option<Rc<HotObject>>,
+    /// The stored response that may answer a HEAD that is forwarded, if the origin fails.
+    on_error: Option<Rc<HotObject>>,
 }
 
 impl<C: Client> Exchange<'_, C> {
-    /// Answers the request.
-    ///
-    /// # Errors
-    /// Why the client's connection must end.
-    pub(crate) async fn run(mut self) -> Result<(), CloseReason> {
-        if let Some(own) = decide::synthetic_answer(self.request) {
-            let extra = [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
-            return self.synthetic(own.status, own.text, &extra).await;
-        }
+    async fn run(mut self) -> Result<(), CloseReason> {
         let context = Rc::clone(self.context);
-        if let (METHOD, Some(wanted)) = (&*self.request.method_text, &context.config.cache) {
-            return self.purge(wanted).await;
-        }
-        let router = &context.router;
-        let path = path::normalise(self.request.target.path());
-        let Some(route) = router.find(self.request.host(), &path) else {
-            return self
-                .synthetic(Status(404), "no site or route is configured for this", &[])
-                .await;
-        };
-        let rule = *router.rule(route);
-        self.rules = Some(Rc::clone(router.rules(rule.rules)));
-        if !rule.request_buffering && self.request.length != BodyLength::None {
-            let reason = if rule.cache { PassReason::RequestBody } else { PassReason::Off };
-            return self.pass_streamed(rule, reason).await;
+        let lookup = &self.route.lookup;
+        if let Err(reason) = lookup
+            && !self.route.rule.request_buffering
+            && self.request.length != BodyLength::None
+        {
+            return self.pass_streamed(*reason).await;
         }
         let limits = ReceiveLimits {
             bytes_max: context.config.limits.body_bytes,
@@ -129,43 +120,35 @@ impl<C: Client> Exchange<'_, C> {
             Err(error) => return self.not_received(error).await,
         };
         self.facts.body_us = reactor::now().mono_us;
-        let may_look_up = decide::may_look_up(self.request, router.rules(rule.rules));
-        match (&context.cache, rule.cache, may_look_up) {
-            (Some(cache), true, Ok(())) => self.cached(cache, rule).await,
-            (Some(_), true, Err(reason)) => self.pass(rule, body, reason).await,
-            _ => self.pass(rule, body, PassReason::Off).await,
+        match (&context.cache, lookup) {
+            (Some(cache), Ok(primary)) => self.cached(cache, primary).await,
+            (_, Err(reason)) => self.pass(body, *reason).await,
+            // A name is only made where there is a cache.
+            (None, Ok(_)) => self.pass(body, PassReason::Off).await,
         }
     }
 
     /// Answers from the cache, or by filling it.
-    async fn cached(&mut self, cache: &Rc<Cache>, rule: Rule) -> Result<(), CloseReason> {
-        let rules = Rc::clone(self.context.router.rules(rule.rules));
+    async fn cached(&mut self, cache: &Rc<Cache>, primary: &Name) -> Result<(), CloseReason> {
         for _ in 0..LOOKS_MAX {
-            let found = cache.find(&rules.key, self.client.front().scheme, self.request).await;
-            if rules.report.key {
-                self.key = Some(Rc::clone(&found.primary.text));
-            }
-            let found = language::select(cache, found, self.request, &rules).await;
-            match self.follow(cache, rule, &rules, found).await? {
+            let rules = &self.route.rules;
+            let found = cache.find(&rules.key, primary, self.request).await;
+            let found = language::select(cache, found, self.request, rules).await;
+            match self.follow(cache, found).await? {
                 Filled::Answered => return Ok(()),
                 Filled::Again | Filled::Stale(_) => {}
             }
         }
-        self.pass_bodiless(rule, PassReason::Store).await
+        self.pass_bodiless(PassReason::Store).await
     }
 
     /// Does what is to be done with the request, now that it is known what the cache has.
-    async fn follow(
-        &mut self,
-        cache: &Rc<Cache>,
-        rule: Rule,
-        rules: &Rc<Rules>,
-        found: Found,
-    ) -> Result<Filled, CloseReason> {
+    async fn follow(&mut self, cache: &Rc<Cache>, found: Found) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
+        let rules = &self.route.rules;
         let (action, _) = decide::decide(self.request, found.cached(), rules, now_s);
         self.held = None;
-        if let Some(filled) = self.in_parts(cache, rule, rules, &found, action).await? {
+        if let Some(filled) = self.in_parts(cache, &found, action).await? {
             return Ok(filled);
         }
         let is_held = |object: &&Rc<HotObject>| {
@@ -177,13 +160,14 @@ impl<C: Client> Exchange<'_, C> {
         match (action, found.object().cloned()) {
             // No exchange waits for servers that are skipped.
             (Action::Fill { .. } | Action::Pass(PassReason::Method), Some(object))
-                if self.held.is_some() && self.context.pools.upstream(rule.upstream).is_down() =>
+                if self.held.is_some()
+                    && self.context.pools.upstream(self.route.rule.upstream).is_down() =>
             {
-                self.answer_held(rule, &object).await?;
+                self.answer_held(&object).await?;
             }
             (Action::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
-                    self.refresh(cache, rule, rules, &found, &object);
+                    self.refresh(cache, &found, &object);
                 }
                 self.hit(&object, verdict, ttl_s).await?;
             }
@@ -197,14 +181,14 @@ impl<C: Client> Exchange<'_, C> {
                         && decide::may_serve_on_error(self.request, lifetimes, rules, now_s)
                 };
                 self.on_error = object.filter(may_serve);
-                self.pass_bodiless(rule, reason).await?;
+                self.pass_bodiless(reason).await?;
             }
             (Action::Fill { fwd, may_serve_on_error }, object) => {
                 let stale = object.map(|object| OnStale {
                     on_error: may_serve_on_error.then(|| Rc::clone(&object)),
                     object,
                 });
-                match self.fill(cache, rule, rules, found, stale, fwd).await? {
+                match self.fill(cache, found, stale, fwd).await? {
                     Filled::Stale(object) => self.hit_stale(&object).await?,
                     other => return Ok(other),
                 }
@@ -236,22 +220,21 @@ impl<C: Client> Exchange<'_, C> {
     fn job(
         &self,
         cache: &Cache,
-        rule: Rule,
-        rules: &Rc<Rules>,
         found: Found,
         object: Option<&Rc<HotObject>>,
         purge_epoch: u64,
     ) -> Job {
         let peer = forwarding::peer(self.client, self.request);
+        let rules = &self.route.rules;
         let mut fields = fill_request::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.origin_target(self.request.target.path_and_query());
-        let whole = forwarding::question_by_get(rule.upstream, &asked, &fields);
+        let whole = forwarding::question_by_get(self.route.rule.upstream, &asked, &fields);
         let others = Others::of(cache, &found);
         let tags = others.as_ref().map(Others::tags).unwrap_or_default();
         let own = object.map(|object| &object.fields);
         let is_conditional = revalidate::condition(&mut fields, own, &tags);
-        let conditional =
-            is_conditional.then(|| forwarding::question_by_get(rule.upstream, &asked, &fields));
+        let conditional = is_conditional
+            .then(|| forwarding::question_by_get(self.route.rule.upstream, &asked, &fields));
         Job {
             whole,
             conditional,
@@ -269,18 +252,11 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Refreshes what is served stale, behind the answer; once for all workers.
-    pub(crate) fn refresh(
-        &self,
-        cache: &Rc<Cache>,
-        rule: Rule,
-        rules: &Rc<Rules>,
-        found: &Found,
-        object: &Rc<HotObject>,
-    ) {
+    pub(crate) fn refresh(&self, cache: &Rc<Cache>, found: &Found, object: &Rc<HotObject>) {
         let purge_epoch = cache.purge_epoch();
         let lease = cache.lead_or_follow(found, &found.name.key, purge_epoch).lead();
         if let Some(lease) = lease {
-            let mut job = self.job(cache, rule, rules, found.clone(), Some(object), purge_epoch);
+            let mut job = self.job(cache, found.clone(), Some(object), purge_epoch);
             job.is_background = true;
             fill::start(self.context, lease, job);
         }
@@ -289,16 +265,14 @@ impl<C: Client> Exchange<'_, C> {
     pub(crate) async fn fill(
         &mut self,
         cache: &Rc<Cache>,
-        rule: Rule,
-        rules: &Rc<Rules>,
         found: Found,
         stale: Option<OnStale>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
         let purge_epoch = cache.purge_epoch();
         let stored = stale.as_ref().map(|stale| &stale.object);
-        let job = self.job(cache, rule, rules, found, stored, purge_epoch);
-        self.fill_by(cache, rule, job, stale.and_then(|stale| stale.on_error), fwd).await
+        let job = self.job(cache, found, stored, purge_epoch);
+        self.fill_by(cache, job, stale.and_then(|stale| stale.on_error), fwd).await
     }
 
     /// Leads or follows the fill of a job, and answers with what it brings, or else leaves it to
@@ -306,21 +280,19 @@ impl<C: Client> Exchange<'_, C> {
     pub(crate) async fn fill_by(
         &mut self,
         cache: &Rc<Cache>,
-        rule: Rule,
         job: Job,
         on_error: Option<Rc<HotObject>>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
         let name = job.found.name.clone();
         let joined = join::join(self.context, cache, self.client, job).await;
-        self.joined(cache, rule, &name, joined, on_error, fwd).await
+        self.joined(cache, &name, joined, on_error, fwd).await
     }
 
     /// Answers with what a fill brought.
     pub(crate) async fn joined(
         &mut self,
         cache: &Rc<Cache>,
-        rule: Rule,
         name: &Name,
         joined: Joined,
         on_error: Option<Rc<HotObject>>,
@@ -348,7 +320,7 @@ impl<C: Client> Exchange<'_, C> {
                     join::send(self.client, self.request, &reader, &part, &added, self.facts);
                 match sent.await? {
                     Delivery::Whole => {}
-                    Delivery::Part(sent) => self.resume(rule, &reader.object, sent).await?,
+                    Delivery::Part(sent) => self.resume(&reader.object, sent).await?,
                 }
             }
             Joined::Passed(reason, Some(handover)) => {
@@ -358,17 +330,17 @@ impl<C: Client> Exchange<'_, C> {
                 }
                 self.hand_over(reason, handover, fwd).await?;
             }
-            Joined::Passed(reason, None) => self.pass_bodiless(rule, reason).await?,
+            Joined::Passed(reason, None) => self.pass_bodiless(reason).await?,
             Joined::Failed(error) => match on_error {
                 Some(stale) => return Ok(Filled::Stale(stale)),
-                None if self.held.is_some() && self.is_outage(rule, error) => {
+                None if self.held.is_some() && self.is_outage(error) => {
                     if let Some(held) = self.held.take() {
-                        self.answer_held(rule, &held).await?;
+                        self.answer_held(&held).await?;
                     }
                 }
                 // The origin has an answer of its own, which was for the leader.
                 None if error == FetchError::BadStatus => {
-                    self.pass_bodiless(rule, PassReason::Remembered).await?;
+                    self.pass_bodiless(PassReason::Remembered).await?;
                 }
                 None => self.failed(error, Some(fwd)).await?,
             },
@@ -379,17 +351,12 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Gets the rest of an answer that is not stored, for this client alone.
-    async fn resume(
-        &mut self,
-        rule: Rule,
-        object: &FillObject,
-        sent: u64,
-    ) -> Result<(), CloseReason> {
+    async fn resume(&mut self, object: &FillObject, sent: u64) -> Result<(), CloseReason> {
         let mut fields = forwarding::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
-        let rules = self.context.router.rules(rule.rules);
+        let rules = &self.route.rules;
         let asked = rules.key.origin_target(self.request.target.path_and_query());
-        let question = forwarding::question_by_get(rule.upstream, &asked, &fields);
+        let question = forwarding::question_by_get(self.route.rule.upstream, &asked, &fields);
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };
         match forwarding::ask(self.context, &question, &mut upload, self.facts).await {
@@ -403,7 +370,7 @@ impl<C: Client> Exchange<'_, C> {
 
     /// What is added to an answer for which the cache did this.
     pub(crate) fn added(&self, status: CacheStatus<'static>) -> Added {
-        Added::new(status, self.rules.as_ref(), self.key.as_ref())
+        Added::new(status, Some(&self.route.rules), self.route.told_key())
     }
 
     /// Notes how a fill went, and says it in `Cache-Status`.

@@ -10,21 +10,16 @@ use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::stored;
 use crate::reactor;
-use crate::route::Rule;
 
 impl<C: Client> Exchange<'_, C> {
     /// Whether a fetch failed because the route's upstream is down.
-    pub(crate) fn is_outage(&self, rule: Rule, error: FetchError) -> bool {
-        error.is_unreachable() || self.context.pools.upstream(rule.upstream).is_down()
+    pub(crate) fn is_outage(&self, error: FetchError) -> bool {
+        error.is_unreachable() || self.context.pools.upstream(self.route.rule.upstream).is_down()
     }
 
     /// Answers with what is held through an outage of the route's upstream.
-    pub(crate) async fn answer_held(
-        &mut self,
-        rule: Rule,
-        object: &Rc<HotObject>,
-    ) -> Result<(), CloseReason> {
-        self.context.pools.upstream(rule.upstream).begin_outage();
+    pub(crate) async fn answer_held(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
+        self.context.pools.upstream(self.route.rule.upstream).begin_outage();
         self.facts.verdict = Some(CacheVerdict::Stale);
         self.facts.reason = DETAIL;
         let now_s = reactor::now().unix_s();

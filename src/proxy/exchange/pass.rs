@@ -18,20 +18,14 @@ use crate::proxy::exchange::invalidate;
 
 use crate::proxy::forwarding;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
-use crate::route::Rule;
 
 impl<C: Client> Exchange<'_, C> {
-    pub(crate) async fn pass_bodiless(
-        &mut self,
-        rule: Rule,
-        reason: PassReason,
-    ) -> Result<(), CloseReason> {
-        self.pass(rule, Received::nothing(), reason).await
+    pub(crate) async fn pass_bodiless(&mut self, reason: PassReason) -> Result<(), CloseReason> {
+        self.pass(Received::nothing(), reason).await
     }
 
     pub(crate) async fn pass(
         &mut self,
-        rule: Rule,
         mut body: Received,
         reason: PassReason,
     ) -> Result<(), CloseReason> {
@@ -40,24 +34,20 @@ impl<C: Client> Exchange<'_, C> {
             _ => BodyLength::Known(body.len()),
         };
         let fields = forwarding::request_fields(self.client, self.request, framing);
-        let question = forwarding::question(rule.upstream, self.request, &fields);
+        let question = forwarding::question(self.route.rule.upstream, self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Whole { client: self.client, body: &mut body };
         let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(rule, asked, purge_epoch, reason).await
+        self.passed(asked, purge_epoch, reason).await
     }
 
-    pub(crate) async fn pass_streamed(
-        &mut self,
-        rule: Rule,
-        reason: PassReason,
-    ) -> Result<(), CloseReason> {
+    pub(crate) async fn pass_streamed(&mut self, reason: PassReason) -> Result<(), CloseReason> {
         let fields = forwarding::request_fields(self.client, self.request, self.request.length);
-        let question = forwarding::question(rule.upstream, self.request, &fields);
+        let question = forwarding::question(self.route.rule.upstream, self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Streamed::new(self.client, self.request.length);
         let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;
-        self.passed(rule, asked, purge_epoch, reason).await
+        self.passed(asked, purge_epoch, reason).await
     }
 
     /// The last purge before the origin is asked, for what may be stored of its answer.
@@ -67,24 +57,19 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Answers with what is stored, if that may serve where the origin fails: by this error, or
     /// else by the status of its answer. What was purged or replaced meanwhile is nobody's answer.
-    async fn in_need(
-        &mut self,
-        rule: Rule,
-        error: Option<FetchError>,
-    ) -> Option<Result<(), CloseReason>> {
+    async fn in_need(&mut self, error: Option<FetchError>) -> Option<Result<(), CloseReason>> {
         let cache = self.context.cache.clone()?;
         let stands = |object: &Rc<HotObject>| cache.is_current(object);
         if let Some(stale) = self.on_error.take().filter(stands) {
             return Some(self.hit_stale(&stale).await);
         }
-        let is_outage = error.is_some_and(|error| self.is_outage(rule, error));
+        let is_outage = error.is_some_and(|error| self.is_outage(error));
         let held = self.held.take().filter(|held| is_outage && stands(held))?;
-        Some(self.answer_held(rule, &held).await)
+        Some(self.answer_held(&held).await)
     }
 
     async fn passed(
         &mut self,
-        rule: Rule,
         asked: Result<Response, FetchFailure<ClientError>>,
         purge_epoch: u64,
         reason: PassReason,
@@ -92,13 +77,13 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
         let mut response = match asked {
             Ok(response) if response.head.status.0 >= 500 => {
-                if let Some(answered) = self.in_need(rule, None).await {
+                if let Some(answered) = self.in_need(None).await {
                     return answered;
                 }
                 response
             }
             Ok(response) => response,
-            Err(FetchFailure::Fetch(error)) => match self.in_need(rule, Some(error)).await {
+            Err(FetchFailure::Fetch(error)) => match self.in_need(Some(error)).await {
                 Some(answered) => return answered,
                 None => return self.failed(error, Some(reason.fwd())).await,
             },
@@ -107,10 +92,10 @@ impl<C: Client> Exchange<'_, C> {
             }
             Err(FetchFailure::Gone) => return Err(CloseReason::ClientGone),
         };
-        let mut added = Added::new(CacheStatus::pass(reason), self.rules.as_ref(), None);
+        let mut added = Added::new(CacheStatus::pass(reason), Some(&self.route.rules), None);
         invalidate::after(self.context, self.client.front().scheme, self.request, &response.head);
-        self.renew_by_head(rule, &response, purge_epoch).await;
-        let (read, is_stored) = match self.store_post(rule, &mut response, purge_epoch).await {
+        self.renew_by_head(&response, purge_epoch).await;
+        let (read, is_stored) = match self.store_post(&mut response, purge_epoch).await {
             Ok(stored) => stored,
             Err(error) => return self.failed(error, Some(reason.fwd())).await,
         };

@@ -22,7 +22,6 @@ use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fill;
 use crate::reactor;
-use crate::route::Rule;
 
 impl<C: Client> Exchange<'_, C> {
     /// Stores the answer to a POST if a GET would get the same. Gives what was read of its body,
@@ -32,26 +31,26 @@ impl<C: Client> Exchange<'_, C> {
     /// The body, of which nothing has been sent, broke off.
     pub(crate) async fn store_post(
         &self,
-        rule: Rule,
         response: &mut Response,
         purge_epoch: u64,
     ) -> Result<(Vec<u8>, bool), FetchError> {
         let mut read = Vec::new();
-        let Some((cache, rules)) = self.updates(rule, Method::Post) else {
+        let rules = &self.route.rules;
+        let Some(cache) = self.updates(Method::Post) else {
             return Ok((read, false));
         };
         let bytes_max = MEMORY_BODY_MAX.min(rules.object_bytes_max).min(cache.object_bytes_max());
         let is_small = matches!(response.head.length, BodyLength::Known(len) if len <= bytes_max);
         let scheme = self.client.front().scheme;
-        if !is_small || !answers_get(scheme, self.request, &response.head, &rules) {
+        if !is_small || !answers_get(scheme, self.request, &response.head, rules) {
             return Ok((read, false));
         }
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let (asked, times) = (&self.request.fields, fill::times(response.times));
-        let storable = Storable::of(asked, Status(200), &fields, &times, &rules);
+        let storable = Storable::of(asked, Status(200), &fields, &times, rules);
         let Ok(Storable { mut lifetimes, omit }) = storable else { return Ok((read, false)) };
         lifetimes.surrogates = self.surrogates(&fields, purge_epoch);
-        let found = cache.find(&rules.key, scheme, self.request).await;
+        let found = self.found_for_get(&cache).await;
         // A GET that comes from now on waits for this, and what invalidates it is noted.
         let lease = cache.lead_or_follow(&found, &found.name.key, purge_epoch).lead();
         let Some(lease) = lease else { return Ok((read, false)) };

@@ -6,57 +6,81 @@
 use std::net::IpAddr;
 
 use crate::cache::purge::PurgeError;
-use crate::cache::purge::request;
-use crate::config::CacheConfig;
+use crate::cache::purge::request as purge_request;
+use crate::http::head::RequestHead;
 use crate::http::status::Status;
+use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
+use crate::proxy::added::Added;
 use crate::proxy::client::Client;
-use crate::proxy::exchange::Exchange;
+use crate::proxy::client::front::Front;
+use crate::proxy::context::Context;
+use crate::proxy::exchange::synthetic;
+use crate::proxy::facts::Facts;
 
-impl<C: Client> Exchange<'_, C> {
-    /// Purges what the request names, and answers with the number of the purge.
-    pub(crate) async fn purge(&mut self, wanted: &CacheConfig) -> Result<(), CloseReason> {
-        let address = self.client.front().peer.ip();
-        if !wanted.purge.iter().any(|network| network.contains(address)) {
-            self.facts.reason = request::DENIED;
-            // Its own address, which a client behind others may not know.
-            let text = format!("{} may not purge (see cache.purge)", named(address));
-            return self.synthetic(Status(403), &text, &[]).await;
-        }
-        let Some(cache) = &self.context.cache else {
-            let text = "the cache cannot be opened: nothing is purged";
-            return self.synthetic(Status(503), text, &[]).await;
-        };
-        let (who, scheme) = (named(address), self.client.front().scheme);
-        let router = &self.context.router;
-        let key = &router.rules_for(self.request.host(), self.request.target.path()).key;
-        let orders = match request::orders(key, scheme, self.request, &who) {
-            Ok(orders) => orders,
-            Err(refusal) => {
-                self.facts.reason = request::REFUSED;
-                return self.synthetic(Status(400), refusal.sentence(), &[]).await;
-            }
-        };
-        let mut numbers = Vec::new();
-        for order in orders {
-            match cache.purge(&order) {
-                Ok(number) => numbers.push(number),
-                Err(error) => {
-                    ::log::error!("cannot purge {} {}: {error}", order.kind.word(), order.name);
-                    return self.unpurged(error, &numbers).await;
-                }
-            }
-        }
-        let text = listed(&numbers);
-        self.synthetic(Status(200), &format!("purge {text}"), &[("Ktrix-Purge", &text)]).await
+/// Purges what the request names, and answers with the number of the purge.
+pub(crate) async fn answer<C: Client>(
+    context: &Context,
+    client: &mut C,
+    request: &RequestHead,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    let (status, text, numbers) = purge(context, client.front(), request, facts);
+    let number: &[(&str, &str)] = match &numbers {
+        Some(numbers) => &[("Ktrix-Purge", numbers)],
+        None if status == Status(503) && context.cache.is_some() => &[("Retry-After", "1")],
+        None => &[],
+    };
+    let added = Added::new(CacheStatus::own(), None, None);
+    synthetic::answer(client, status, &text, number, &added, facts).await
+}
+
+/// Gives the status, the text and, if all of it is done, the numbers of the purges.
+fn purge(
+    context: &Context,
+    front: &Front,
+    request: &RequestHead,
+    facts: &mut Facts,
+) -> (Status, String, Option<String>) {
+    let address = front.peer.ip();
+    let configured = context.config.cache.as_ref();
+    let may = configured.is_some_and(|it| it.purge.iter().any(|net| net.contains(address)));
+    if !may {
+        facts.reason = purge_request::DENIED;
+        // A client behind others may not know its own address.
+        let text = format!("{} may not purge (see cache.purge)", named(address));
+        return (Status(403), text, None);
     }
+    let Some(cache) = &context.cache else {
+        let text = "the cache cannot be opened: nothing is purged".to_owned();
+        return (Status(503), text, None);
+    };
+    let key = &context.router.rules_for(request.host(), request.target.path()).key;
+    let orders = match purge_request::orders(key, front.scheme, request, &named(address)) {
+        Ok(orders) => orders,
+        Err(refusal) => {
+            facts.reason = purge_request::REFUSED;
+            return (Status(400), refusal.sentence().to_owned(), None);
+        }
+    };
+    let mut numbers = Vec::new();
+    for order in orders {
+        match cache.purge(&order) {
+            Ok(number) => numbers.push(number),
+            Err(error) => {
+                ::log::error!("cannot purge {} {}: {error}", order.kind.word(), order.name);
+                return (Status(503), unpurged(error, &numbers), None);
+            }
+        }
+    }
+    let text = listed(&numbers);
+    (Status(200), format!("purge {text}"), Some(text))
+}
 
-    async fn unpurged(&mut self, error: PurgeError, done: &[u64]) -> Result<(), CloseReason> {
-        let text = match done {
-            [] => format!("nothing is purged: {error}"),
-            done => format!("only purge {} is done: {error}", listed(done)),
-        };
-        self.synthetic(Status(503), &text, &[("Retry-After", "1")]).await
+fn unpurged(error: PurgeError, done: &[u64]) -> String {
+    match done {
+        [] => format!("nothing is purged: {error}"),
+        done => format!("only purge {} is done: {error}", listed(done)),
     }
 }
 
@@ -78,7 +102,8 @@ mod tests {
     use crate::http::h1::head::{HeadLimits, parse_request};
     use crate::proxy::client::fake::FakeClient;
     use crate::proxy::context::tests::context;
-    use crate::proxy::facts::Facts;
+    use crate::proxy::exchange::run;
+    use crate::proxy::routed::Routed;
     use crate::reactor::address::PeerAddress;
 
     #[test]
@@ -93,14 +118,15 @@ mod tests {
             let (mut client, mut facts) = (FakeClient::new(), Facts::default());
             client.front.peer = peer;
             let text = format!("cache: {}\n", dir.path().display());
-            let run = crate::reactor::run(async {
+            let done = crate::reactor::run(async {
                 let context = Rc::new(context(dir.path(), &text));
-                Exchange::new(&context, &mut client, &head, &mut facts).run().await
+                let routed = Routed::new(&context, &client.front, head.clone());
+                run(&context, &mut client, &routed, &mut facts).await
             });
-            assert_eq!(run.unwrap(), Ok(()));
+            assert_eq!(done.unwrap(), Ok(()));
             // The cache of the test cannot be opened.
             assert_eq!((client.status(), client.is_answered()), (status, true), "{peer}");
-            assert_eq!(facts.reason, if status == 403 { request::DENIED } else { "" });
+            assert_eq!(facts.reason, if status == 403 { purge_request::DENIED } else { "" });
         }
     }
 

@@ -86,7 +86,7 @@ impl<C: Client> Exchange<'_, C> {
             self.client.abort();
             return Err(CloseReason::Incomplete);
         }
-        let added = Added::new(cache_status, self.rules.as_ref(), None);
+        let added = Added::new(cache_status, Some(&self.route.rules), None);
         answer(self.client, status, sentence, extra, &added, self.facts).await
     }
 }

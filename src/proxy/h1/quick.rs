@@ -8,8 +8,6 @@ use crate::cache::hot::{Body, HotObject};
 use crate::cache::index::slot::SlotRef;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
-use crate::http::path;
-use crate::http::scheme::Scheme;
 use crate::http::version::Version;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::decide::{self, Action, Cached};
@@ -19,6 +17,7 @@ use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::finish::{Sent, finish};
 use crate::proxy::h1::link::Link;
+use crate::proxy::routed::{Route, Routed, Way};
 use crate::reactor;
 
 /// What the hot path did with a request.
@@ -64,16 +63,16 @@ pub(super) fn answer_raw(
 pub(super) fn answer_parsed(
     context: &Context,
     link: &mut Link,
-    head: &RequestHead,
+    routed: &Routed,
     raw: &[u8],
     is_last: bool,
 ) -> Result<Quick, CloseReason> {
-    let Some(cache) = &context.cache else { return Ok(Quick::No) };
-    let Some((object, marker)) = full_hit(context, cache, link.connection().front.scheme, head)
-    else {
+    let head = &routed.head;
+    let now_s = reactor::now().unix_s();
+    let (Some(cache), Way::Route(route)) = (&context.cache, &routed.way) else {
         return Ok(Quick::No);
     };
-    let now_s = reactor::now().unix_s();
+    let Some((object, marker)) = full_hit(cache, route, head, now_s) else { return Ok(Quick::No) };
     send_hit(context, link, head, &object, now_s, is_last)?;
     // Such a request may accept the object now and not when it is older.
     if !head.fields.contains("cache-control") && !head.fields.contains("pragma") {
@@ -85,32 +84,23 @@ pub(super) fn answer_parsed(
 
 /// The fresh object in memory that answers this request in full, if there is one.
 fn full_hit(
-    context: &Context,
     cache: &Cache,
-    scheme: Scheme,
+    route: &Route,
     head: &RequestHead,
+    now_s: u64,
 ) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
+    let Route { rules, lookup: Ok(primary), .. } = route else { return None };
     let is_plain = head.method == Method::Get
         && head.version == Version::Http11
         && head.length == BodyLength::None;
-    if !is_plain {
-        return None;
-    }
-    let route = context.router.find(head.host(), &path::normalise(head.target.path()))?;
-    let rule = context.router.rule(route);
-    if !rule.cache {
-        return None;
-    }
-    let rules = context.router.rules(rule.rules);
     // A Cache-Status with the key is not part of a rendered head.
-    if decide::may_look_up(head, rules).is_err() || rules.report.key {
+    if !is_plain || rules.report.key {
         return None;
     }
-    let (object, marker) = cache.find_hot(&rules.key, scheme, head)?;
+    let (object, marker) = cache.find_hot(&rules.key, primary, head)?;
     if !matches!(object.body, Body::Memory) || object.is_marker() || object.is_part_list() {
         return None;
     }
-    let now_s = reactor::now().unix_s();
     let (action, _) = decide::decide(head, Cached::Stored(&object.lifetimes), rules, now_s);
     let is_hit = matches!(action, Action::Answer { verdict: CacheVerdict::Hit, .. });
     let answer = answer::answer(head, object.status, &object.fields, object.body_len);

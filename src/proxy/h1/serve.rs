@@ -23,13 +23,13 @@ use crate::proxy::added::Added;
 use crate::proxy::client::Client as _;
 use crate::proxy::client::connections::Counted;
 use crate::proxy::context::Context;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::exchange::synthetic;
+use crate::proxy::exchange::{self, synthetic};
 use crate::proxy::facts::Facts;
 use crate::proxy::finish::{self, Sent};
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::h1::step::{NextRequest, Step, step};
+use crate::proxy::routed::Routed;
 use crate::reactor;
 
 /// The most that is read and dropped after the last answer; see [`linger`].
@@ -70,9 +70,9 @@ async fn converse(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest
             false => Step::Log,
         };
         let result = match step {
-            Step::Exchange(head) => {
+            Step::Exchange(routed) => {
                 link.connection().set_busy();
-                let result = Box::pin(exchange(context, link, &head, next.began)).await;
+                let result = Box::pin(answer(context, link, &routed, next.began)).await;
                 next.reset();
                 result
             }
@@ -143,12 +143,13 @@ async fn give_up(context: &Rc<Context>, link: &mut Link, error: &io::Error) -> C
 }
 
 /// Serves one request that is not hot.
-async fn exchange(
+async fn answer(
     context: &Rc<Context>,
     link: &mut Link,
-    head: &RequestHead,
+    routed: &Routed,
     began: Now,
 ) -> Result<(), CloseReason> {
+    let head = &routed.head;
     let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
     let begun = link.n_bytes();
     let options = ResponseOptions {
@@ -156,7 +157,7 @@ async fn exchange(
         is_logged: context.access.is_some(),
     };
     let mut response = H1Response::new(link, &context.config.timeouts, head, options);
-    let result = Exchange::new(context, &mut response, head, &mut facts).run().await;
+    let result = exchange::run(context, &mut response, routed, &mut facts).await;
     let body_bytes = response.sent_bytes();
     let result = match (result, response.keeps_alive()) {
         (Ok(()), true) => Ok(()),

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use crate::base::time::Now;
 use crate::http::flaw::Flaw;
 use crate::http::h1::head as h1_head;
-use crate::http::head::RequestHead;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::context::Context;
 use crate::proxy::finish;
 use crate::proxy::h1::link::{Link, READ_BYTES};
 use crate::proxy::h1::quick::{self, Quick};
+use crate::proxy::routed::Routed;
 use crate::reactor::{self, scratch};
 
 /// Answers that are due are written before more are added, once they have this many bytes.
@@ -20,7 +20,7 @@ const DUE_BYTES_MAX: usize = 32 << 10;
 /// What is to be done next on a connection.
 pub(super) enum Step {
     /// The next request needs an exchange, which may next.
-    Exchange(Box<RequestHead>),
+    Exchange(Box<Routed>),
     /// More bytes are needed.
     Read,
     /// What is due must be written before anything else.
@@ -161,9 +161,9 @@ fn answer_hot(
                 at += used;
                 break Step::Finish;
             }
-            Ok(Next::Exchange(head, used)) => {
+            Ok(Next::Exchange(routed, used)) => {
                 at += used;
-                break Step::Exchange(head);
+                break Step::Exchange(routed);
             }
             Ok(Next::More) => {
                 next.is_starved = true;
@@ -191,7 +191,7 @@ enum Next {
     /// As `Answered`, and it was the last one on this connection.
     Last(usize),
     /// It needs an exchange.
-    Exchange(Box<RequestHead>, usize),
+    Exchange(Box<Routed>, usize),
     /// Its head is not complete.
     More,
     /// It breaks the protocol.
@@ -232,14 +232,15 @@ fn next_head(
     };
     let raw = bytes.get(..used).unwrap_or_default();
     let is_last = used == bytes.len();
+    let routed = Routed::new(context, &link.connection().front, head);
     if may_be_quick {
-        match quick::answer_parsed(context, link, &head, raw, is_last)? {
+        match quick::answer_parsed(context, link, &routed, raw, is_last)? {
             Quick::No => {}
             Quick::Answered => return Ok(Next::Answered(used)),
             Quick::Last => return Ok(Next::Last(used)),
         }
     }
-    Ok(Next::Exchange(Box::new(head), used))
+    Ok(Next::Exchange(Box::new(routed), used))
 }
 
 /// The flaw of a head that is not complete and cannot become valid.

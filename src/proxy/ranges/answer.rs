@@ -47,7 +47,6 @@ use crate::proxy::fill::part_job::{PartAsk, PartJob};
 use crate::proxy::forwarding;
 use crate::proxy::stored;
 use crate::reactor;
-use crate::route::Rule;
 
 /// A part that begins no further than this behind what a fill of the whole has written is waited
 /// for there.
@@ -56,8 +55,6 @@ const FOLLOW_BYTES: u64 = 1 << 20;
 /// What an exchange has at hand while it answers from parts.
 pub(crate) struct Parted<'a> {
     pub(crate) cache: &'a Rc<Cache>,
-    pub(crate) rule: Rule,
-    pub(crate) rules: &'a Rc<Rules>,
     pub(crate) found: &'a Found,
     pub(crate) object: &'a Rc<HotObject>,
     pub(crate) list: PartList,
@@ -68,8 +65,6 @@ impl<C: Client> Exchange<'_, C> {
     pub(crate) async fn in_parts(
         &mut self,
         cache: &Rc<Cache>,
-        rule: Rule,
-        rules: &Rc<Rules>,
         found: &Found,
         action: Action,
     ) -> Result<Option<Filled>, CloseReason> {
@@ -80,18 +75,19 @@ impl<C: Client> Exchange<'_, C> {
                     list::forget(cache, &found.name, object);
                     return Ok(Some(Filled::Again));
                 };
-                let parted = Parted { cache, rule, rules, found, object, list };
+                let parted = Parted { cache, found, object, list };
                 Box::pin(self.answer_by_list(parted, action)).await.map(Some)
             }
             (Lookup::Miss { .. }, Action::Fill { fwd, .. }) => {
-                let spec = self.requested_part(rules);
-                let Some(spec) = spec.filter(|spec| !is_followed(cache, rules, found, *spec))
+                let spec = self.requested_part();
+                let Some(spec) =
+                    spec.filter(|spec| !is_followed(cache, &self.route.rules, found, *spec))
                 else {
                     return Ok(None);
                 };
                 let if_range = self.request.fields.get("if-range");
-                let job = self.part_job(rule, rules, found, spec, if_range);
-                Box::pin(self.fill_by(cache, rule, job, None, fwd)).await.map(Some)
+                let job = self.part_job(found, spec, if_range);
+                Box::pin(self.fill_by(cache, job, None, fwd)).await.map(Some)
             }
             _ => Ok(None),
         }
@@ -111,8 +107,8 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// The part that a request asks for, if it is to be fetched as such.
-    fn requested_part(&self, rules: &Rules) -> Option<Spec> {
-        partial::requested_part(self.request, rules)
+    fn requested_part(&self) -> Option<Spec> {
+        partial::requested_part(self.request, &self.route.rules)
     }
 
     async fn answer_by_list(
@@ -149,10 +145,11 @@ impl<C: Client> Exchange<'_, C> {
     /// Asks behind the answer whether parts are still good, and for no more than a part of what
     /// has taken their place.
     fn refresh_parts(&self, parted: &Parted<'_>) {
-        let &Parted { cache, rule, rules, found, object, ref list } = parted;
-        let sample = list.sample(rules.fetch_whole_bytes).filter(|_| rules.parts);
-        let Some(spec) = sample else { return self.refresh(cache, rule, rules, found, object) };
-        let mut job = self.part_job(rule, rules, found, spec, None);
+        let &Parted { cache, found, object, ref list } = parted;
+        let sample =
+            list.sample(self.route.rules.fetch_whole_bytes).filter(|_| self.route.rules.parts);
+        let Some(spec) = sample else { return self.refresh(cache, found, object) };
+        let mut job = self.part_job(found, spec, None);
         job.conditional = condition(&job, &object.fields);
         job.stored = Some(Rc::clone(object));
         job.is_background = true;
@@ -170,7 +167,7 @@ impl<C: Client> Exchange<'_, C> {
         fwd: Fwd,
         may_serve_on_error: bool,
     ) -> Result<Filled, CloseReason> {
-        let (cache, rule, rules, found) = (parted.cache, parted.rule, parted.rules, parted.found);
+        let (cache, found) = (parted.cache, parted.found);
         let object = Rc::clone(parted.object);
         if let Plan::Bytes(_, ranges) = plan
             && pieces::load(cache, &found.name, &mut parted.list, ranges)
@@ -182,16 +179,16 @@ impl<C: Client> Exchange<'_, C> {
             return self.complete(parted, plan).await;
         }
         let on_error = may_serve_on_error.then(|| Rc::clone(&object));
-        let filled = match self.requested_part(rules) {
+        let filled = match self.requested_part() {
             Some(spec) => {
-                let mut job = self.part_job(rule, rules, found, spec, None);
+                let mut job = self.part_job(found, spec, None);
                 job.conditional = condition(&job, &object.fields);
                 job.stored = Some(Rc::clone(&object));
-                self.fill_by(cache, rule, job, on_error, fwd).await?
+                self.fill_by(cache, job, on_error, fwd).await?
             }
             None => {
                 let stale = OnStale { object: Rc::clone(&object), on_error };
-                self.fill(cache, rule, rules, found.clone(), Some(stale), fwd).await?
+                self.fill(cache, found.clone(), Some(stale), fwd).await?
             }
         };
         let Filled::Stale(_) = filled else { return Ok(filled) };
@@ -287,37 +284,32 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Fetches what the request asks for, as if nothing were there.
     pub(crate) async fn anew(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
-        let (cache, rule, rules, found) = (parted.cache, parted.rule, parted.rules, parted.found);
+        let (cache, found) = (parted.cache, parted.found);
         if self.request.method == Method::Head {
-            return self.pass_bodiless(rule, PassReason::Method).await.map(|()| Filled::Answered);
+            return self.pass_bodiless(PassReason::Method).await.map(|()| Filled::Answered);
         }
-        let is_small = parted.list.length().is_some_and(|it| it <= rules.fetch_whole_bytes);
-        match self.requested_part(rules).filter(|_| !is_small) {
+        let is_small =
+            parted.list.length().is_some_and(|it| it <= self.route.rules.fetch_whole_bytes);
+        match self.requested_part().filter(|_| !is_small) {
             Some(spec) => {
                 let if_range = self.request.fields.get("if-range");
-                let job = self.part_job(rule, rules, found, spec, if_range);
-                self.fill_by(cache, rule, job, None, Fwd::Partial).await
+                let job = self.part_job(found, spec, if_range);
+                self.fill_by(cache, job, None, Fwd::Partial).await
             }
-            None => self.fill(cache, rule, rules, found.clone(), None, Fwd::Partial).await,
+            None => self.fill(cache, found.clone(), None, Fwd::Partial).await,
         }
     }
 
     /// What a fetch of a part is to do.
-    pub(crate) fn part_job(
-        &self,
-        rule: Rule,
-        rules: &Rc<Rules>,
-        found: &Found,
-        spec: Spec,
-        if_range: Option<&[u8]>,
-    ) -> Job {
+    pub(crate) fn part_job(&self, found: &Found, spec: Spec, if_range: Option<&[u8]>) -> Job {
+        let rules = &self.route.rules;
         let target = rules.key.origin_target(self.request.target.path_and_query()).into_owned();
         let fields = fill_request::fill_fields(
             self.request,
             &forwarding::peer(self.client, self.request),
             &rules.key,
         );
-        let ask = PartAsk { upstream: rule.upstream, target, fields };
+        let ask = PartAsk { upstream: self.route.rule.upstream, target, fields };
         let key = ask.key(&found.name, spec, if_range);
         Job {
             whole: ask.question(spec, if_range),

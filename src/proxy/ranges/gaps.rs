@@ -81,7 +81,7 @@ impl<C: Client> Exchange<'_, C> {
         mut parted: Parted<'_>,
         plan: &Plan,
     ) -> Result<Filled, CloseReason> {
-        let (cache, rule, found) = (parted.cache, parted.rule, parted.found);
+        let (cache, found) = (parted.cache, parted.found);
         let object = parted.object;
         let has_validator = partial::strong_validator(&object.fields).is_some();
         let (Plan::Bytes(form, ranges), Some(length)) = (plan, parted.list.length()) else {
@@ -110,14 +110,14 @@ impl<C: Client> Exchange<'_, C> {
                 return self.without(parted).await;
             }
             joined => {
-                return self.joined(cache, rule, &found.name, joined, None, Fwd::Partial).await;
+                return self.joined(cache, &found.name, joined, None, Fwd::Partial).await;
             }
         };
         if source.place(object, length, gap.start).is_none() {
             return match source {
                 Source::Stream(reader, part) if reader.object.status != PART_STATUS => {
                     let joined = Joined::Stream(reader, part);
-                    self.joined(cache, rule, &found.name, joined, None, Fwd::Partial).await
+                    self.joined(cache, &found.name, joined, None, Fwd::Partial).await
                 }
                 _ => self.without(parted).await,
             };
@@ -265,15 +265,14 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Joined {
         let spec = Spec::of_missing(&gap, length);
         let validator = partial::strong_validator(&parted.object.fields);
-        let (rule, rules) = (parted.rule, parted.rules);
-        let mut job = self.part_job(rule, rules, found, spec, validator);
+        let mut job = self.part_job(found, spec, validator);
         job.renews = true;
         Box::pin(join::join(self.context, parted.cache, self.client, job)).await
     }
 
     /// Of what is small, all that is missing around a place is fetched at once.
     fn widened(&self, parted: &Parted<'_>, gap: Range<u64>, length: u64) -> Range<u64> {
-        if length > parted.rules.fetch_whole_bytes {
+        if length > self.route.rules.fetch_whole_bytes {
             return gap;
         }
         let stretches = parted.list.stretches(&(0..length)).into_iter();

@@ -1,0 +1,82 @@
+//! A request with its route: made once, when the head of a request is complete, before the hot tier
+//! is looked up, and handed on to the exchange.
+
+use std::rc::Rc;
+
+use crate::cache::name::Name;
+use crate::http::head::{BodyLength, RequestHead};
+use crate::http::path;
+use crate::policy::decide::{self, SyntheticAnswer};
+use crate::policy::purge::request::METHOD;
+use crate::policy::reason::pass::PassReason;
+use crate::policy::rfc9111::rules::Rules;
+use crate::proxy::client::front::Front;
+use crate::proxy::context::Context;
+use crate::route::Rule;
+
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) head: RequestHead,
+    pub(crate) way: Way,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// ktrix answers it without a route.
+    Synthetic(SyntheticAnswer),
+    /// It purges.
+    Purge,
+    /// No site or route is configured for it.
+    Unrouted,
+    Route(Route),
+}
+
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) rule: Rule,
+    pub(crate) rules: Rc<Rules>,
+    /// The name before Vary of what is looked up in the cache, or why the request passes it.
+    pub(crate) lookup: Result<Name, PassReason>,
+}
+
+impl Routed {
+    pub(crate) fn new(context: &Context, front: &Front, head: RequestHead) -> Self {
+        let way = Way::of(context, front, &head);
+        Self { head, way }
+    }
+}
+
+impl Way {
+    fn of(context: &Context, front: &Front, head: &RequestHead) -> Self {
+        if let Some(answer) = decide::synthetic_answer(head) {
+            return Self::Synthetic(answer);
+        }
+        if &*head.method_text == METHOD && context.config.cache.is_some() {
+            return Self::Purge;
+        }
+        let router = &context.router;
+        let Some(route) = router.find(head.host(), &path::normalise(head.target.path())) else {
+            return Self::Unrouted;
+        };
+        let rule = *router.rule(route);
+        let rules = Rc::clone(router.rules(rule.rules));
+        let permission = match rule.cache && context.cache.is_some() {
+            false => Err(PassReason::Off),
+            true if !rule.request_buffering && head.length != BodyLength::None => {
+                Err(PassReason::RequestBody)
+            }
+            true => decide::may_look_up(head, &rules),
+        };
+        let lookup = permission.map(|()| Name::of_request(&rules.key, front.scheme, head));
+        Self::Route(Route { rule, rules, lookup })
+    }
+}
+
+impl Route {
+    /// The text of the key, if the route tells it to clients.
+    pub(crate) fn told_key(&self) -> Option<&Rc<[u8]>> {
+        let name = self.lookup.as_ref().ok()?;
+        self.rules.report.key.then_some(&name.text)
+    }
+}
