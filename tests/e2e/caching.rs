@@ -42,6 +42,9 @@ fn responses_are_stored_as_rfc_9111_says() {
         yes("max-age", &[("Cache-Control", "max-age=60")]),
         yes("s-maxage", &[("Cache-Control", "s-maxage=60, max-age=0")]),
         yes("expires", &[("Expires", &soon)]),
+        yes("age-first", &[("Cache-Control", "max-age=60"), ("Age", "0, 90")]),
+        yes("age-two-lines", &[("Cache-Control", "max-age=60"), ("Age", "0"), ("Age", "90")]),
+        yes("age-invalid", &[("Cache-Control", "max-age=60"), ("Age", "90.0")]),
         yes("heuristic", &[("Last-Modified", modified)]),
         yes("upper-case", &[("Cache-Control", "MAX-AGE=60")]),
         yes("two-lines", &[("Cache-Control", "public"), ("cache-control", "max-age=60")]),
@@ -51,6 +54,7 @@ fn responses_are_stored_as_rfc_9111_says() {
         no("s-maxage-0", &[("Cache-Control", "s-maxage=0, max-age=60")]),
         no("expired", &[("Expires", "Sat, 01 Jan 2000 00:00:00 GMT")]),
         no("bad-expires", &[("Expires", "0")]),
+        no("age-last", &[("Cache-Control", "max-age=60"), ("Age", "90, 0")]),
         no("nothing", &[]),
         no("vary-all", &[("Cache-Control", "max-age=60"), ("Vary", "*")]),
     ];

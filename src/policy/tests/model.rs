@@ -40,6 +40,15 @@ enum Moment {
     NoDate,
 }
 
+/// The Age field.
+#[derive(Clone, Copy, Debug)]
+enum Age {
+    Seconds(u64),
+    /// One value after the other, in one line or in two.
+    Several(u64, u64, bool),
+    Invalid,
+}
+
 #[derive(Clone, Debug)]
 struct Asked {
     method: &'static str,
@@ -55,7 +64,7 @@ struct Answered {
     expires: Option<Moment>,
     date: Option<Moment>,
     last_modified: Option<Moment>,
-    age: Option<u64>,
+    age: Option<Age>,
     vary: Option<&'static str>,
     has_tag: bool,
 }
@@ -139,7 +148,12 @@ fn age_s(story: &Story) -> i64 {
         Some(Moment::At(at)) => (-at).max(0),
         _ => 0,
     };
-    let corrected = story.answer.age.unwrap_or(0) + story.delay_s;
+    // By section 5.1 the first value counts, and an invalid field is ignored.
+    let told = match story.answer.age {
+        Some(Age::Seconds(first) | Age::Several(first, ..)) => first,
+        Some(Age::Invalid) | None => 0,
+    };
+    let corrected = told + story.delay_s;
     let corrected = i64::try_from(corrected).unwrap_or(i64::MAX);
     apparent.max(corrected).saturating_add(story.later_s as i64)
 }
@@ -250,8 +264,15 @@ fn fields_of(answer: &Answered) -> Fields {
             fields.push(b"cache-control", control_text(line).as_bytes());
         }
     }
-    if let Some(age) = answer.age {
-        fields.push(b"Age", age.to_string().as_bytes());
+    let mut age = |text: String| fields.push(b"Age", text.as_bytes());
+    match answer.age {
+        Some(Age::Seconds(n)) => age(n.to_string()),
+        Some(Age::Several(one, two, false)) => age(format!("{one}, {two}")),
+        Some(Age::Several(one, two, true)) => {
+            [one, two].into_iter().for_each(|n| age(n.to_string()))
+        }
+        Some(Age::Invalid) => age("7.0".to_owned()),
+        None => {}
     }
     if let Some(vary) = answer.vary {
         fields.push(b"Vary", vary.as_bytes());
@@ -310,6 +331,15 @@ fn any_asked() -> impl Strategy<Value = Asked> {
     )
 }
 
+fn any_age() -> impl Strategy<Value = Age> {
+    prop_oneof![
+        3 => (0..60_u64).prop_map(Age::Seconds),
+        2 => (0..60_u64, 0..60_u64, any::<bool>())
+            .prop_map(|(one, two, in_lines)| Age::Several(one, two, in_lines)),
+        1 => Just(Age::Invalid),
+    ]
+}
+
 fn any_moment() -> impl Strategy<Value = Moment> {
     prop_oneof![8 => (-600..600_i64).prop_map(Moment::At), 1 => Just(Moment::NoDate)]
 }
@@ -337,7 +367,7 @@ fn any_answered() -> impl Strategy<Value = Answered> {
     let moment = || proptest::option::weighted(0.4, any_moment());
     (
         (status, control, moment(), moment(), moment()),
-        (proptest::option::weighted(0.3, 0..60_u64), vary, any::<bool>()),
+        (proptest::option::weighted(0.3, any_age()), vary, any::<bool>()),
     )
         .prop_map(|((status, control, expires, date, last_modified), (age, vary, has_tag))| {
             Answered { status, control, expires, date, last_modified, age, vary, has_tag }
