@@ -1,8 +1,6 @@
 //! `HTTP-date` (RFC 9110 section 5.6.7), to and from seconds since the Unix epoch.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use httpdate::HttpDate;
+use crate::base::chars::eq_ignore_case;
 
 /// Length of a date in the form that ktrix writes.
 pub const DATE_LEN: usize = 29;
@@ -29,16 +27,113 @@ pub fn format(unix_s: u64) -> [u8; DATE_LEN] {
 
 /// Seconds since the Unix epoch of a date in any of the three forms.
 ///
-/// Anything else is no date: another zone than GMT, names in another case, a weekday that is not
-/// that day's, a time before the epoch.
+/// The case of names does not count (RFC 9111 section 4.2), and the day of the week need not be the
+/// date's. Anything else is no date: another zone than GMT, a day that the month does not have, a
+/// time before the epoch.
 pub fn parse(text: &[u8]) -> Option<u64> {
-    let text = str::from_utf8(text).ok()?;
-    let first_and_last = (text.as_bytes().first()?, text.as_bytes().last()?);
-    if !(first_and_last.0.is_ascii_graphic() && first_and_last.1.is_ascii_graphic()) {
-        return None;
+    imf_fixdate(text).or_else(|| rfc850_date(text)).or_else(|| asctime_date(text))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+fn imf_fixdate(text: &[u8]) -> Option<u64> {
+    let mut text = Reader(text);
+    text.one_of(&WEEKDAYS)?;
+    text.literal(b", ")?;
+    let month_day = text.digits(2)?;
+    text.literal(b" ")?;
+    let month = text.one_of(&MONTHS)?;
+    text.literal(b" ")?;
+    let year = text.digits(4)?;
+    text.literal(b" ")?;
+    let second = text.time()?;
+    text.literal(b" GMT")?;
+    text.end()?;
+    unix_s(year, month, month_day, second)
+}
+
+/// `Sunday, 06-Nov-94 08:49:37 GMT`
+///
+/// A year of two digits is one of 1970 to 2069. RFC 9110 section 5.6.7 has it at most 50 years from
+/// now; a later date reads as one of the past, so that what it says is stale at once.
+fn rfc850_date(text: &[u8]) -> Option<u64> {
+    let mut text = Reader(text);
+    text.one_of(&LONG_WEEKDAYS)?;
+    text.literal(b", ")?;
+    let month_day = text.digits(2)?;
+    text.literal(b"-")?;
+    let month = text.one_of(&MONTHS)?;
+    text.literal(b"-")?;
+    let year = text.digits(2)?;
+    text.literal(b" ")?;
+    let second = text.time()?;
+    text.literal(b" GMT")?;
+    text.end()?;
+    unix_s(if year < 70 { 2000 + year } else { 1900 + year }, month, month_day, second)
+}
+
+/// `Sun Nov  6 08:49:37 1994`
+fn asctime_date(text: &[u8]) -> Option<u64> {
+    let mut text = Reader(text);
+    text.one_of(&WEEKDAYS)?;
+    text.literal(b" ")?;
+    let month = text.one_of(&MONTHS)?;
+    text.literal(b" ")?;
+    let month_day = match text.literal(b" ") {
+        Some(()) => text.digits(1)?,
+        None => text.digits(2)?,
+    };
+    text.literal(b" ")?;
+    let second = text.time()?;
+    text.literal(b" ")?;
+    let year = text.digits(4)?;
+    text.end()?;
+    unix_s(year, month, month_day, second)
+}
+
+/// What is left to read of a date. A method that gives `None` reads nothing.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    /// Reads these bytes, in any case.
+    fn literal(&mut self, text: &[u8]) -> Option<()> {
+        let (part, rest) = self.0.split_at_checked(text.len())?;
+        if !eq_ignore_case(part, text) {
+            return None;
+        }
+        self.0 = rest;
+        Some(())
     }
-    let date: HttpDate = text.parse().ok()?;
-    SystemTime::from(date).duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+
+    /// Reads one of these names and gives its index.
+    fn one_of(&mut self, names: &[impl AsRef<[u8]>]) -> Option<u64> {
+        (0..).zip(names).find_map(|(index, name)| self.literal(name.as_ref()).map(|()| index))
+    }
+
+    /// Reads a number of this many digits.
+    fn digits(&mut self, n_digits: usize) -> Option<u64> {
+        let (part, rest) = self.0.split_at_checked(n_digits)?;
+        let number = part.iter().try_fold(0, |number, octet| {
+            octet.is_ascii_digit().then(|| number * 10 + u64::from(octet - b'0'))
+        })?;
+        self.0 = rest;
+        Some(number)
+    }
+
+    /// Reads `08:49:37`, as the second of its day; a leap second is the one before it.
+    fn time(&mut self) -> Option<u64> {
+        let hour = self.digits(2)?;
+        self.literal(b":")?;
+        let minute = self.digits(2)?;
+        self.literal(b":")?;
+        let second = self.digits(2)?;
+        let second_of_minute = second.min(59);
+        (hour < 24 && minute < 60 && second <= 60)
+            .then_some(hour * 3600 + minute * 60 + second_of_minute)
+    }
+
+    fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
 }
 
 /// The text of the current second, formatted once.
@@ -78,6 +173,16 @@ fn civil(day: u64) -> (u64, u64, u64) {
     (era * 400 + era_year + u64::from(month < 2), month, month_day)
 }
 
+/// The opposite of [`civil`], in seconds; `None` if there is no such day, or it is before the epoch.
+fn unix_s(year: u64, month: u64, month_day: u64, second: u64) -> Option<u64> {
+    let march_year = year.checked_sub(u64::from(month < 2))?;
+    let (era, era_year) = (march_year / 400, march_year % 400);
+    let year_day = (153 * ((month + 10) % 12) + 2) / 5 + month_day.checked_sub(1)?;
+    let era_day = era_year * 365 + era_year / 4 - era_year / 100 + year_day;
+    let day = (era * 146_097 + era_day).checked_sub(DAYS_FROM_MARCH_OF_YEAR_0)?;
+    (civil(day) == (year, month, month_day)).then_some(day * 86_400 + second)
+}
+
 fn name_of(names: &[[u8; 3]], index: u64) -> &[u8] {
     usize::try_from(index).ok().and_then(|index| names.get(index)).map_or(b"", |name| name)
 }
@@ -94,6 +199,9 @@ const UNIX_S_MAX: u64 = 253_402_300_799;
 /// From the weekday of the epoch on.
 const WEEKDAYS: [[u8; 3]; 7] = [*b"Thu", *b"Fri", *b"Sat", *b"Sun", *b"Mon", *b"Tue", *b"Wed"];
 
+const LONG_WEEKDAYS: [&str; 7] =
+    ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+
 const MONTHS: [[u8; 3]; 12] = [
     *b"Jan", *b"Feb", *b"Mar", *b"Apr", *b"May", *b"Jun", *b"Jul", *b"Aug", *b"Sep", *b"Oct",
     *b"Nov", *b"Dec",
@@ -103,7 +211,7 @@ const MONTHS: [[u8; 3]; 12] = [
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn all_three_forms_are_read() {
@@ -111,9 +219,36 @@ mod tests {
             "Sun, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-94 08:49:37 GMT",
             "Sun Nov  6 08:49:37 1994",
+            "Sun Nov 06 08:49:37 1994",
+        ] {
+            for text in [text.to_owned(), text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
+                assert_eq!(parse(text.as_bytes()), Some(784_111_777), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_day_of_the_week_does_not_count() {
+        for text in [
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Wednesday, 06-Nov-94 08:49:37 GMT",
+            "Sat Nov  6 08:49:37 1994",
         ] {
             assert_eq!(parse(text.as_bytes()), Some(784_111_777), "{text}");
         }
+    }
+
+    #[test]
+    fn two_digits_are_a_year_from_1970_to_2069() {
+        let year = |text: &[u8]| parse(text).map(|unix_s| civil(unix_s / 86_400).0);
+        assert_eq!(year(b"Thursday, 01-Jan-70 00:00:00 GMT"), Some(1970));
+        assert_eq!(year(b"Friday, 31-Dec-99 00:00:00 GMT"), Some(1999));
+        assert_eq!(year(b"Tuesday, 31-Dec-69 00:00:00 GMT"), Some(2069));
+    }
+
+    #[test]
+    fn a_leap_second_is_a_time() {
+        assert_eq!(parse(b"Sat, 31 Dec 2016 23:59:60 GMT"), Some(1_483_228_799));
     }
 
     #[test]
@@ -123,12 +258,8 @@ mod tests {
             "0",
             "-1",
             "Sun, 06 Nov 1994 08:49:37 UTC",
-            "Sun, 06 Nov 1994 08:49:37 gmt",
             "Sun, 06 Nov 1994 08:49:37 +0000",
             "Sun, 06 Nov 1994 08:49:37",
-            "sun, 06 Nov 1994 08:49:37 GMT",
-            "Sun, 06 nov 1994 08:49:37 GMT",
-            "Mon, 06 Nov 1994 08:49:37 GMT",
             "Sun, 6 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 8:49:37 GMT",
             "Sun, 06 Nov 94 08:49:37 GMT",
@@ -138,6 +269,17 @@ mod tests {
             "Sun,  06 Nov 1994 08:49:37 GMT",
             "Sun, 31 Feb 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 24:00:00 GMT",
+            "Sun, 06 Nov 1994 23:60:00 GMT",
+            "Sun, 06 Nov 1994 23:59:61 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 01 Jan 0000 08:49:37 GMT",
+            "Sunday, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06-Nov-94 08:49:37 GMT",
+            "Xyz, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT ",
+            "Sun Nov 6 08:49:37 1994",
+            "Sun Nov  6 08:49:37 1994 GMT",
+            "Sun Nov  16 08:49:37 1994",
             "Wed, 31 Dec 1969 23:59:59 GMT",
             " Sun, 06 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 08:49:37 GMT\n",
@@ -168,6 +310,19 @@ mod tests {
             let text = format(unix_s);
             prop_assert_eq!(&text[..], judge.as_bytes());
             prop_assert_eq!(parse(&text), Some(unix_s));
+        }
+
+        #[test]
+        fn each_form_of_a_date_means_the_same(unix_s in 0u64..3_155_760_000) {
+            let text = String::from_utf8(format(unix_s).to_vec()).unwrap();
+            let (weekday, day, month) = (&text[..3], &text[5..7], &text[8..11]);
+            let (year, time) = (&text[12..16], &text[17..25]);
+            let long = LONG_WEEKDAYS.iter().find(|name| name.starts_with(weekday)).unwrap();
+            let asctime = format!("{weekday} {month} {:>2} {time} {year}", day.trim_start_matches('0'));
+            prop_assert_eq!(parse(asctime.as_bytes()), Some(unix_s));
+            let rfc850 = format!("{long}, {day}-{month}-{} {time} GMT", &year[2..]);
+            let is_near = year < "2070";
+            prop_assert_eq!(parse(rfc850.as_bytes()) == Some(unix_s), is_near);
         }
 
         #[test]

@@ -3,7 +3,9 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::http::date;
 
 /// Every page, and its purpose.
 pub(super) const PAGES: [(&str, &str); 4] = [
@@ -83,11 +85,16 @@ fn answer(path: &str) -> Answer {
 }
 
 fn written() -> String {
-    format!("on {}", httpdate::fmt_http_date(SystemTime::now()))
+    format!("on {}", date_text())
+}
+
+fn date_text() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    String::from_utf8_lossy(&date::format(since.as_secs())).into_owned()
 }
 
 fn bytes_of(answer: &Answer, has_body: bool) -> Vec<u8> {
-    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = date_text();
     let mut bytes = format!(
         "HTTP/1.1 {}\r\nDate: {date}\r\nContent-Type: {}\r\nCache-Control: {}\r\n\
          Content-Length: {}\r\n\r\n",
