@@ -30,6 +30,7 @@ pub mod decide;
 pub mod meta;
 
 #[cfg(test)]
+#[path = "tests/sample.rs"]
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;

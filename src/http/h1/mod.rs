@@ -11,4 +11,5 @@ pub mod body;
 pub mod write;
 
 #[cfg(test)]
+#[path = "tests/smuggling.rs"]
 mod smuggling;
