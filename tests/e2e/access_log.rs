@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::process::Seen;
-use crate::support::{Ask, Load, Origin, Pace, Plan, Response, alone, until, until_true};
+use crate::support::{Ask, Load, Origin, Pace, Plan, Response, alone, pattern, until, until_true};
 
 fn origin() -> Origin {
     Origin::answering(|request| {
@@ -301,4 +301,44 @@ fn every_request_has_an_id_of_its_own() {
     assert_eq!(ids.len(), 400, "ids that stand twice");
     let of_workers: HashSet<&str> = ids.iter().map(|id| &id[..16]).collect();
     assert!(of_workers.len() > 1, "40 connections were all on one worker: {of_workers:?}");
+}
+
+#[test]
+fn a_download_that_breaks_off_has_the_bytes_that_were_sent() {
+    const BYTES: usize = 64 << 20;
+    let body: Arc<[u8]> = pattern(BYTES).into();
+    let origin = Origin::answering(move |request| {
+        let response = match request.target == "/d/chunked" {
+            true => Response::chunked(&[&body]),
+            false => Response::shared(&body),
+        };
+        response.cache(if request.target.starts_with("/c/") { "max-age=600" } else { "no-store" })
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/c/file");
+    ktrix.wait_hit("/c/file");
+    for target in ["/c/file", "/d/sized", "/d/chunked"] {
+        let mut client = ktrix.client().receive_buffer(64 << 10);
+        client.send(&Ask::get(target).field("User-Agent", "leaves"));
+        let mut n_read = 0;
+        while n_read < 1 << 20 {
+            n_read += client.read().len();
+        }
+        client.reset();
+        let of = |line: &&String| line.contains(target) && line.contains("leaves");
+        until_true("its line", || plan.access_lines().iter().any(|line| of(&line)));
+        let lines = plan.access_lines();
+        let line = lines.iter().find(of).unwrap();
+        let number = |name: &str| -> usize {
+            let rest = line.split(&format!("\"{name}\":")).nth(1).unwrap();
+            rest.split([',', '}']).next().unwrap().parse().unwrap()
+        };
+        let (sent, sent_body) = (number("sent_bytes"), number("body_bytes"));
+        // The buffers of two sockets lie between ktrix and what the client has read.
+        assert!((n_read..BYTES / 2).contains(&sent), "{n_read} of {BYTES} read: {line}");
+        // A head, and the framing of chunks.
+        let around = 2_048 + sent / 1_000;
+        assert!((sent - around..sent).contains(&sent_body), "{line}");
+    }
 }

@@ -44,6 +44,11 @@ impl Link {
         &self.counted.connection
     }
 
+    /// Bytes that the kernel took so far.
+    pub(super) fn n_written(&self) -> u64 {
+        self.n_written
+    }
+
     /// Bytes written so far, and those still to be written.
     pub(super) fn n_bytes(&self) -> u64 {
         self.n_written + self.out.len() as u64

@@ -49,6 +49,10 @@ pub(super) struct H1Response<'c> {
     body: Decoder,
     framing: Framing,
     n_body: u64,
+    /// Where the body begins, in bytes of the connection.
+    body_at: u64,
+    /// Bytes that frame chunks.
+    n_framing: u64,
 }
 
 /// What the worker decides about a response.
@@ -91,6 +95,8 @@ impl<'c> H1Response<'c> {
             body: Decoder::new(BodyLength::None, Default::default()),
             framing: Framing::Unstarted,
             n_body: 0,
+            body_at: 0,
+            n_framing: 0,
         }
     }
 
@@ -103,6 +109,12 @@ impl<'c> H1Response<'c> {
     /// Whether the client may still be sending a body that is not going to be read.
     pub(super) fn is_body_unread(&self) -> bool {
         !self.body.is_end()
+    }
+
+    /// Bytes of the body that the kernel took, for an answer that was cut off.
+    pub(super) fn written_body_bytes(&self) -> u64 {
+        let written = self.link.n_written().saturating_sub(self.body_at);
+        written.saturating_sub(self.n_framing).min(self.n_body)
     }
 
     fn send_ms(&self) -> u64 {
@@ -121,7 +133,9 @@ impl<'c> H1Response<'c> {
             }
             Framing::Chunked => {
                 if len > 0 {
+                    let n_before = self.link.out.len();
                     write_chunk_head(&mut self.link.out, len as usize);
+                    self.n_framing += (self.link.out.len() - n_before + CHUNK_END.len()) as u64;
                 }
                 self.n_body += len;
                 len
@@ -143,7 +157,7 @@ impl<'c> H1Response<'c> {
 
     fn end_frame(&mut self, len: u64) {
         if self.framing == Framing::Chunked && len > 0 {
-            self.link.out.extend_from_slice(b"\r\n");
+            self.link.out.extend_from_slice(CHUNK_END);
         }
     }
 
@@ -154,6 +168,9 @@ impl<'c> H1Response<'c> {
         Ok(())
     }
 }
+
+/// The end of a chunk, RFC 9112 section 7.1.
+const CHUNK_END: &[u8] = b"\r\n";
 
 /// Decodes `bytes` as far as they belong to the body; returns how many do.
 fn decode(body: &mut Decoder, bytes: &[u8], into: &mut Vec<u8>) -> Result<usize, Flaw> {
@@ -273,6 +290,7 @@ impl Client for H1Response<'_> {
         fields.write_to(out);
         framing_fields.write_to(out);
         out.extend_from_slice(b"\r\n");
+        self.body_at = self.link.n_bytes();
     }
 
     fn has_started(&self) -> bool {

@@ -158,7 +158,11 @@ async fn answer(
     };
     let mut response = H1Response::new(link, &context.config.timeouts, head, options);
     let result = exchange::run(context, &mut response, routed, &mut facts).await;
-    let body_bytes = response.sent_bytes();
+    let is_cut = matches!(
+        result,
+        Err(CloseReason::ClientGone | CloseReason::SendTimeout | CloseReason::Incomplete)
+    );
+    let (sent_body, written_body) = (response.sent_bytes(), response.written_body_bytes());
     let result = match (result, response.keeps_alive()) {
         (Ok(()), true) => Ok(()),
         (Ok(()), false) if response.is_body_unread() => Err(CloseReason::BadRequest),
@@ -167,7 +171,11 @@ async fn answer(
         (Err(reason), _) => Err(reason),
     };
     facts.close = result.err();
-    let sent = Sent { body_bytes, bytes: link.n_bytes().saturating_sub(begun) };
+    let (body_bytes, bytes) = match is_cut {
+        true => (written_body, link.n_written()),
+        false => (sent_body, link.n_bytes()),
+    };
+    let sent = Sent { body_bytes, bytes: bytes.saturating_sub(begun) };
     end(context, link, Some(head), &facts, sent).await
 }
 
