@@ -15,10 +15,14 @@ pub fn pairs(request: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The value of the first cookie with this name, which is the one most servers take. Names are
-/// case-sensitive.
-pub fn value<'r>(request: &'r Fields, name: &[u8]) -> Option<&'r [u8]> {
-    pairs(request).find(|(own, _)| *own == name).map(|(_, value)| value)
+/// The values of all cookies with this name, in their order: one server takes the first, another the
+/// last. `None` stands for a pair that is only the name, which some servers take for an empty value.
+/// Names are case-sensitive.
+pub fn values<'r>(request: &'r Fields, name: &'r [u8]) -> impl Iterator<Item = Option<&'r [u8]>> {
+    pairs(request).filter_map(move |(own, value)| match own.is_empty() {
+        true => (value == name).then_some(None),
+        false => (own == name).then_some(Some(value)),
+    })
 }
 
 #[cfg(test)]
@@ -31,15 +35,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_by_its_name() {
-        let request = request(&["a=1; b = 2 ;c", "a=3; d=x=y; e="]);
-        let found = |name: &str| value(&request, name.as_bytes()).map(<[u8]>::to_vec);
+    fn all_cookies_of_a_name_are_found() {
+        let request = request(&["a=1; b = 2 ;c", "a=3; d=x=y; e=; c=4"]);
+        let found = |name: &str| {
+            let values = values(&request, name.as_bytes());
+            let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+            values.map(|value| value.map_or("-".to_owned(), text)).collect::<Vec<_>>().join(" ")
+        };
         for (name, expected) in
-            [("a", Some("1")), ("b", Some("2")), ("d", Some("x=y")), ("e", Some("")), ("c", None)]
+            [("a", "1 3"), ("b", "2"), ("d", "x=y"), ("e", ""), ("c", "- 4"), ("A", ""), ("2", "")]
         {
-            assert_eq!(found(name), expected.map(|text| text.as_bytes().to_vec()), "{name}");
+            assert_eq!(found(name), expected, "{name}");
         }
-        assert_eq!(found("A"), None);
+        assert_eq!(values(&request, b"e").count(), 1);
+        assert_eq!(values(&request, b"A").count(), 0);
     }
 
     proptest! {

@@ -61,6 +61,9 @@ fn fields_and_cookies_select_answers_and_are_purged_together() {
         (ask("de", "tier=1"), "/a de tier=1"),
         (ask("fr", "tier=1"), "/a fr tier=1"),
         (ask("fr", "tier=2; s=3"), "/a fr tier=2; s=3"),
+        (ask("fr", "tier=1; tier=2"), "/a fr tier=1; tier=2"),
+        (ask("fr", "tier=2; tier=1"), "/a fr tier=2; tier=1"),
+        (ask("fr", "tier"), "/a fr tier"),
         (Ask::get("/a"), "/a - -"),
     ];
     for (ask, body) in &asks {

@@ -103,18 +103,18 @@ pub fn key_text(
 
 /// Appends the text of a variant's key to `out`: the primary key text, then one line for each
 /// field that Vary names, with its normalised value in this request (RFC 9111 section 4.1), and
-/// for each cookie that the operator names. A missing field differs from an empty one. Two
-/// different sets of values have different texts, since neither a key text nor a field has a line
-/// feed.
+/// for each cookie that the operator names, with all its values: no value of a cookie has a
+/// semicolon, or a space at its end. A missing field differs from an empty one. Two different sets
+/// of values have different texts, since neither a key text nor a field has a line feed.
 pub fn variant_text(primary_text: &[u8], vary: &VaryNames, request: &Fields, out: &mut Vec<u8>) {
     out.extend_from_slice(primary_text);
     for name in vary.names() {
         out.push(b'\n');
         out.extend_from_slice(name.as_bytes());
         if let Some(cookie) = cookie_of(name) {
-            if let Some(value) = cookie::value(request, cookie.as_bytes()) {
-                out.push(b':');
-                out.extend_from_slice(value);
+            for (at, value) in cookie::values(request, cookie.as_bytes()).enumerate() {
+                out.push(if at == 0 { b':' } else { b';' });
+                out.extend_from_slice(value.unwrap_or(b" "));
             }
             continue;
         }
@@ -200,6 +200,9 @@ mod tests {
         );
         assert_eq!(text(&[("Cookie", "tier=")]), "GET http://h/\ncookie=tier:\nx");
         assert_eq!(text(&[("Cookie", "Tier=gold")]), "GET http://h/\ncookie=tier\nx");
+        let two = text(&[("Cookie", "tier=gold; a=b; tier=silver"), ("Cookie", "tier=")]);
+        assert_eq!(two, "GET http://h/\ncookie=tier:gold;silver;\nx");
+        assert_eq!(text(&[("Cookie", "tier; tier")]), "GET http://h/\ncookie=tier: ; \nx");
     }
 
     #[test]
