@@ -94,6 +94,38 @@ fn a_head_renews_what_it_confirms_and_removes_what_it_denies() {
 }
 
 #[test]
+fn a_head_that_is_not_as_a_get_changes_nothing() {
+    let origin = Origin::answering(|request| {
+        let is_head = request.method == "HEAD";
+        let life = if is_head { "max-age=600" } else { "max-age=0" };
+        let tag = if is_head && request.target == "/new" { "\"two\"" } else { "\"one\"" };
+        let is_known = request.field("if-none-match") == Some("\"one\"");
+        let response = match is_known && !is_head {
+            true => Response::status(304),
+            false => Response::ok("hello"),
+        };
+        response.field("ETag", tag).cache(life)
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    for target in ["/same", "/new"] {
+        ktrix.get(target).expect_body("hello");
+        let head = || Ask::new("HEAD", target);
+        for ask in [
+            Ask::post(target, "content").by("HEAD"),
+            head().field("If-Match", "\"x\""),
+            head().field("If-None-Match", "\"x\""),
+            head().field("If-Unmodified-Since", "Sat, 01 Jan 2000 00:00:00 GMT"),
+        ] {
+            ktrix.ask(&ask).expect_status(200);
+            assert_eq!(origin.last().method, "HEAD");
+            ktrix.get(target).expect_status(200).expect_body("hello");
+            assert!(origin.last().has("if-none-match"), "{target} is neither renewed nor removed");
+        }
+    }
+}
+
+#[test]
 fn a_head_renews_an_object_of_any_size_where_it_lies() {
     let origin = Origin::answering(|request| {
         let life = if request.method == "HEAD" { "max-age=600" } else { "max-age=0" };

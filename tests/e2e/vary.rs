@@ -184,6 +184,55 @@ fn a_304_that_names_none_of_several_variants_is_no_answer() {
 }
 
 #[test]
+fn a_304_that_adds_a_field_to_vary_has_the_whole_fetched() {
+    let origin = Origin::answering(|request| {
+        let body = request.field("x-who").unwrap_or("-").to_owned();
+        let is_first = request.number == 0;
+        let response = match request.has("if-none-match") {
+            true => Response::status(304),
+            false => Response::ok(body),
+        };
+        let response = response.field("ETag", "\"one\"");
+        match is_first {
+            true => response.cache("max-age=0"),
+            false => response.cache("max-age=60").field("Vary", "X-Who"),
+        }
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = |who: &str| ktrix.ask(&Ask::get("/a").field("X-Who", who));
+    ask("first").expect_body("first");
+    ask("second").expect_body("second");
+    origin.expect_requests(3);
+    until_true("a hit of this variant", || ask("second").expect_body("second").is_hit());
+    assert!(!ask("third").is_hit());
+}
+
+#[test]
+fn a_304_with_a_part_of_vary_changes_no_choice() {
+    let origin = Origin::answering(|request| {
+        let body = request.field("x-who").unwrap_or("-").to_owned();
+        let tag = format!("\"{body}\"");
+        match request.has("if-none-match") {
+            true => Response::status(304).field("Vary", "X-Other"),
+            false => Response::ok(body).field("Vary", "X-Who, X-Other"),
+        }
+        .field("ETag", tag)
+        .cache("max-age=0")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let ask = |who: &str| ktrix.ask(&Ask::get("/a").field("X-Who", who)).expect_body(who);
+    ask("one");
+    for _ in 0..3 {
+        ask("one");
+        assert!(origin.last().has("if-none-match"));
+    }
+    origin.expect_requests(4);
+    ask("two");
+}
+
+#[test]
 fn a_key_has_a_bounded_number_of_variants() {
     let origin = by("x-who");
     let plan = Plan::new(&origin);

@@ -2,11 +2,11 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
-use crate::http::head::ResponseHead;
+use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::hop;
+use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
-use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::freshness::{Times, last_modified_s};
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::omit::Omit;
@@ -17,7 +17,7 @@ use crate::policy::rfc9111::storable::Storable;
 /// Makes a fetch ask for the whole response, without the ranges and conditions of the client: the
 /// fetched response answers them (RFC 9111 section 4.3.1).
 pub(crate) fn ask_for_whole(fetch: &mut Fields) {
-    fetch.retain(|name, _| !CONDITIONS.iter().any(|field| eq_ignore_case(name, field)));
+    fetch.retain(|name, _| !is_condition(name));
 }
 
 /// Makes a fetch conditional (RFC 9111 section 4.3.1), without the conditions of the client:
@@ -117,21 +117,56 @@ pub(crate) struct Freshened {
     pub(crate) omit: Omit,
 }
 
+/// Why a response that confirms a stored one does not freshen it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfreshened {
+    /// The stored response must not answer any request now.
+    Outdated,
+    /// The response is for one client alone.
+    Private,
+}
+
 /// Freshens a stored response by one that [`confirms`] it, or [`confirms_by_head`].
+///
+/// A stored response that was chosen by other request fields than the new Vary names cannot be
+/// freshened: the values that it was made for are not known (RFC 9111 section 4.1). A field that
+/// Vary no longer names goes on choosing, because many origins leave Vary out of a 304, or a part
+/// of it.
 pub(crate) fn freshen(
     request: &Fields,
     (status, stored, lifetimes): (Status, &Fields, &Lifetimes),
     fresh: &ResponseHead,
     times: &Times,
     rules: &Rules,
-) -> Result<Freshened, PassReason> {
+) -> Result<Freshened, Unfreshened> {
     let mut fields = merge(stored, fresh, rules);
     // The lifetimes of parts are those of the whole.
     let status = if status == Status(206) { Status(200) } else { status };
-    let Storable { lifetimes: new, omit } = Storable::of(request, status, &fields, times, rules)?;
+    let storable = Storable::of(request, status, &fields, times, rules);
+    let Storable { lifetimes: new, omit } =
+        storable.map_err(|reason| match reason.is_of_response() {
+            true => Unfreshened::Outdated,
+            false => Unfreshened::Private,
+        })?;
+    let vary = lifetimes.vary.clone();
+    let is_chosen = |names| vary.as_ref().is_some_and(|own| own.contains_all(names));
+    if !new.vary.as_ref().is_none_or(is_chosen) {
+        return Err(Unfreshened::Outdated);
+    }
     fields.remove("age");
-    // The request fields that chose it are the same.
-    Ok(Freshened { fields, lifetimes: Lifetimes { vary: lifetimes.vary.clone(), ..new }, omit })
+    Ok(Freshened { fields, lifetimes: Lifetimes { vary, ..new }, omit })
+}
+
+/// Whether the answer to this HEAD tells what a GET would get (RFC 9111 section 4.3.5): the origin
+/// evaluates neither content nor a condition of the client.
+pub(crate) fn is_as_get(request: &RequestHead) -> bool {
+    request.method == Method::Head
+        && matches!(request.length, BodyLength::None | BodyLength::Known(0))
+        && !request.fields.iter().any(|(name, _)| is_condition(name))
+}
+
+fn is_condition(name: &[u8]) -> bool {
+    CONDITIONS.iter().any(|field| eq_ignore_case(name, field))
 }
 
 /// Request fields for ranges and conditions (RFC 9110 sections 13.1 and 14.2).
@@ -151,7 +186,7 @@ const UNCHANGED: [&[u8]; 5] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::sample::{NOW_S, date_text, fields, response};
+    use crate::policy::sample::{NOW_S, date_text, fields, request, response};
     use proptest::prelude::*;
 
     #[test]
@@ -288,6 +323,50 @@ mod tests {
         let rules = Rules { set_cookie: SetCookie::Store, ..Rules::default() };
         let merged = merge(&stored, &response(304, &new), &rules);
         assert_eq!(merged.get("set-cookie"), Some(&b"a=b"[..]));
+    }
+
+    #[test]
+    fn a_field_that_is_new_in_vary_leaves_nothing_to_freshen() {
+        let vary = |value: &str| fields(&[("etag", "\"a\""), ("vary", value)]);
+        let times = Times { requested_s: NOW_S, received_s: NOW_S };
+        let found = |old: &str, new: &[(&str, &str)], rules: &Rules| {
+            let asked = fields(&[]);
+            let old = vary(old);
+            let storable = Storable::of(&asked, Status(200), &old, &times, rules).unwrap();
+            let old = (Status(200), &old, &storable.lifetimes);
+            let freshened = freshen(&asked, old, &response(304, new), &times, rules)?;
+            assert_eq!(freshened.lifetimes.vary, storable.lifetimes.vary);
+            Ok(freshened.lifetimes.vary.is_some())
+        };
+        let rules = Rules::default();
+        assert_eq!(found("", &[], &rules), Ok(false));
+        assert_eq!(found("a, b", &[], &rules), Ok(true));
+        assert_eq!(found("a, b", &[("vary", "B")], &rules), Ok(true));
+        for (old, new) in [("", "a"), ("a", "b"), ("a", "a, b"), ("a", "*"), ("", "*")] {
+            let found = found(old, &[("vary", new)], &rules);
+            assert_eq!(found, Err(Unfreshened::Outdated), "{old} {new}");
+        }
+        let rules = Rules { vary_ignored: vec!["b".into()], ..rules };
+        assert_eq!(found("a", &[("vary", "a, b")], &rules), Ok(true));
+    }
+
+    #[test]
+    fn a_head_with_content_or_a_condition_is_not_as_a_get() {
+        let head = |list: &[(&str, &str)]| request("HEAD", list);
+        assert!(is_as_get(&head(&[("accept", "*/*")])));
+        assert!(!is_as_get(&request("GET", &[])));
+        for name in ["If-Match", "If-None-Match", "If-Modified-Since", "if-range", "Range"] {
+            assert!(!is_as_get(&head(&[(name, "x")])), "{name}");
+        }
+        for (length, expected) in [
+            (BodyLength::Known(0), true),
+            (BodyLength::Known(1), false),
+            (BodyLength::Chunked, false),
+        ] {
+            let mut head = head(&[]);
+            head.length = length;
+            assert_eq!(is_as_get(&head), expected, "{length:?}");
+        }
     }
 
     fn any_fields() -> impl Strategy<Value = Vec<(String, String)>> {

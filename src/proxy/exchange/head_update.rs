@@ -16,7 +16,7 @@ use crate::http::status::Status;
 use crate::origin::fetch::Response;
 use crate::policy::fill_request;
 use crate::policy::purge::surrogate::SurrogateKeys;
-use crate::policy::rfc9111::revalidate::{self, Freshened};
+use crate::policy::rfc9111::revalidate::{self, Freshened, Unfreshened};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::fill;
@@ -50,10 +50,8 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Renews what is stored by the answer to a HEAD, or removes what the answer denies.
     pub(crate) async fn renew_by_head(&self, response: &Response, purge_epoch: u64) {
-        let updates = self.updates(Method::Head);
-        let Some(cache) = updates.filter(|_| response.head.status == Status(200)) else {
-            return;
-        };
+        let is_as_get = response.head.status == Status(200) && revalidate::is_as_get(self.request);
+        let Some(cache) = self.updates(Method::Head).filter(|_| is_as_get) else { return };
         let rules = &self.route.rules;
         let found = self.found_for_get(&cache).await;
         let Some(stored) = found.object() else { return };
@@ -90,8 +88,8 @@ impl<C: Client> Exchange<'_, C> {
                 let renewed = lease.renew(new, stored).await;
                 lease.stored(&found, renewed);
             }
-            Err(reason) if reason.is_of_response() => cache.remove(&found.name.key),
-            Err(_) => {}
+            Err(Unfreshened::Outdated) => cache.remove(&found.name.key),
+            Err(Unfreshened::Private) => {}
         }
     }
 }

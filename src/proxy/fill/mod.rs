@@ -39,6 +39,7 @@ use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::freshness::Times;
 use crate::policy::rfc9111::omit::Omit;
+use crate::policy::rfc9111::revalidate::Unfreshened;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
 use crate::proxy::fill::job::Job;
@@ -107,8 +108,7 @@ impl Fill {
             if let Some((name, stored)) = confirmed {
                 match self.renewed(&stored, &response) {
                     Ok(new) => return self.revalidated(new, name, &stored).await,
-                    // It is not to be stored any longer, nor served to others.
-                    Err(reason) if reason.is_of_response() && !self.job.has_fresh() => {
+                    Err(Unfreshened::Outdated) if !self.job.has_fresh() => {
                         self.lease.cache.remove(&self.job.found.name.key);
                     }
                     Err(_) => {}

@@ -9,8 +9,7 @@ use crate::cache::ranges::list;
 use crate::cache::variants::NewVariant;
 use crate::http::forward;
 use crate::origin::fetch::Response;
-use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::revalidate::{self, Freshened};
+use crate::policy::rfc9111::revalidate::{self, Freshened, Unfreshened};
 use crate::policy::rfc9111::rules::SetCookie;
 use crate::proxy::fill::{Fill, times};
 use crate::proxy::progress::Progress;
@@ -20,12 +19,12 @@ impl Fill {
     /// What is stored as a 304 has renewed it, RFC 9111 section 4.3.4.
     ///
     /// # Errors
-    /// Why it may not be stored any longer.
+    /// Why it has to be fetched as a whole.
     pub(crate) fn renewed(
         &self,
         stored: &HotObject,
         response: &Response,
-    ) -> Result<NewObject, PassReason> {
+    ) -> Result<NewObject, Unfreshened> {
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
         let old = (stored.status, &stored.fields, &stored.lifetimes);
