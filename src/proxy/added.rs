@@ -1,5 +1,5 @@
-//! What is added to an answer and taken from it when it begins: the one place that decides which
-//! fields a client gets, whatever the answer is made of.
+//! This module decides which fields a client gets when an answer begins, whatever the answer is
+//! made of.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -13,10 +13,10 @@ use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::facts::Facts;
 
-/// What an answer says beyond the fields that it is made of, and which of all fields it says.
+/// The fields that are added to an answer, and the rules that say which of all its fields are sent.
 #[derive(Clone, Debug)]
 pub struct Added {
-    /// What the cache did for it.
+    /// The member of ktrix in `Cache-Status`.
     pub status: CacheStatus<'static>,
     /// Fields of the origin's answer that are for this client alone.
     pub private: Fields,
@@ -25,8 +25,8 @@ pub struct Added {
 }
 
 impl Added {
-    /// What the cache did, with the rules of the route, if there is one, and the text of the key, if
-    /// the client is to be told.
+    /// `rules` are those of the route, if the request has one. `key` is the text of the key, which
+    /// `Cache-Status` names if the rules say so.
     pub fn new(
         status: CacheStatus<'static>,
         rules: Option<&Rc<Rules>>,
@@ -35,16 +35,16 @@ impl Added {
         Self { status, private: Fields::new(), key: key.cloned(), rules: rules.cloned() }
     }
 
-    /// The age that the answer tells, in seconds. What has just come for this very request does not
-    /// age because a second of the clock ends before it is passed on.
+    /// The value of `Age`, in seconds. A response that was fetched for this very request keeps the
+    /// age that it came with, although a second of the clock may end before it is passed on.
     pub fn age_s(&self, lifetimes: &Lifetimes, now_s: u64) -> u64 {
         let is_for_it = matches!(self.status.way, Way::Fwd(_)) && !self.status.collapsed;
         let is_new = is_for_it && now_s.saturating_sub(lifetimes.received_s) <= 1;
         lifetimes.current_age_s(if is_new { lifetimes.received_s } else { now_s })
     }
 
-    /// Adds `Cache-Status`, RFC 9211, as the route has it told: after what caches before this one
-    /// said, for it is a list.
+    /// Adds `Cache-Status` (RFC 9211) as the route configures it. The field is a list, and the
+    /// member of ktrix follows those of the caches before it.
     fn push_cache_status(&self, sent: Status, fields: &mut Fields) {
         let report = self.rules.as_ref().map_or_else(Report::default, |rules| rules.report);
         if report.is_on {
@@ -56,8 +56,7 @@ impl Added {
     }
 }
 
-/// Begins an answer with these fields, as far as the route lets a client see them, and
-/// `Cache-Status`.
+/// Begins an answer with these fields and `Cache-Status`, without the fields that the route strips.
 pub fn start<C: Client>(
     client: &mut C,
     status: Status,
@@ -82,7 +81,7 @@ mod tests {
     use crate::proxy::client::fake::FakeClient;
 
     #[test]
-    fn what_has_just_come_has_the_age_that_it_came_with() {
+    fn a_fetched_response_keeps_the_age_that_it_came_with() {
         let lifetimes = Lifetimes { age_s: 30, received_s: 100, ..Lifetimes::default() };
         let fetched = CacheStatus::forward(Fwd::UriMiss);
         let collapsed = CacheStatus { collapsed: true, ..fetched };
@@ -99,7 +98,7 @@ mod tests {
         }
     }
 
-    /// The fields that a client gets of an answer with these.
+    /// An answer with these values, as a client gets it.
     fn served(status: CacheStatus<'static>, rules: Option<Rules>, key: Option<&str>) -> FakeClient {
         let (rules, key) = (rules.map(Rc::new), key.map(|key| Rc::from(key.as_bytes())));
         let added = Added::new(status, rules.as_ref(), key.as_ref());
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_what_its_route_lets_it_see() {
+    fn fields_that_the_route_strips_are_not_sent() {
         let rules = |stripped: &str, report| Rules {
             stripped: vec![stripped.into()],
             report,

@@ -1,4 +1,4 @@
-//! What the exchanges of one worker share.
+//! The state that all exchanges of one worker share.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::shared::servers::ServerTable;
 
-/// What the exchanges of one worker share.
+/// The state that all exchanges of one worker share.
 #[derive(Debug)]
 pub struct Context {
     /// The configuration of this generation.
@@ -35,7 +35,7 @@ pub struct Context {
     pub log_flushed: Event,
     /// Posted when the access log should be flushed before its time.
     pub log_due: Event,
-    /// Whether work waits for a full access log, so that no line is dropped.
+    /// Whether requests wait while the access log is full, so that no line is dropped.
     pub waits_for_log: bool,
     /// Limits of a client's request head.
     pub client_head: HeadLimits,
@@ -50,8 +50,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// A worker's context at its start. Request bodies that are too large for memory go to
-    /// `temporary`.
+    /// Request bodies that are too large for memory go to `temporary`.
     pub(crate) fn new(
         config: Rc<Config>,
         servers: &Rc<ServerTable>,
@@ -89,14 +88,14 @@ impl Context {
         }
     }
 
-    /// A number for a request that no other request of this daemon has.
+    /// The id of the next request, unique in this daemon.
     pub fn next_request_id(&self) -> u128 {
         let n = self.n_requests.get().wrapping_add(1);
         self.n_requests.set(n);
         u128::from(self.id_base) << 64 | u128::from(n)
     }
 
-    /// Whether the access log takes another line, or drops what it cannot take.
+    /// Whether the access log has room for another line, or may drop it.
     pub fn log_has_room(&self) -> bool {
         match &self.access {
             Some(access) if self.waits_for_log => access.borrow().has_room(),
@@ -104,7 +103,7 @@ impl Context {
         }
     }
 
-    /// Waits until the access log takes another line.
+    /// Waits until the access log has room for another line.
     pub async fn log_room(&self) {
         while !self.log_has_room() {
             let since = self.log_flushed.version();
@@ -136,8 +135,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::log::ring::Rings;
 
-    /// What the exchanges of a test share: one server that nothing listens on, no cache, and what
-    /// this text of a configuration says besides.
+    /// A context for a test: one server that refuses connections, no cache, and the settings of
+    /// `text`.
     pub(crate) fn context(dir: &Path, text: &str) -> Context {
         let text = format!("upstream: 127.0.0.1:1\n{text}");
         let config = Rc::new(Config::load_for(Path::new("k"), &text, 1).unwrap());

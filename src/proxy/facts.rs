@@ -1,4 +1,4 @@
-//! The facts of an exchange, for its line in the access log and for what is counted.
+//! The facts of an exchange, for its line in the access log and for the counters.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ pub struct Facts {
     pub head_us: u64,
     /// When its body was complete.
     pub body_us: u64,
-    /// When a connection to an origin was at hand; 0 if none was needed.
+    /// When a connection to an origin was ready; 0 if none was needed.
     pub connected_us: u64,
     /// When the origin's answer began.
     pub first_byte_us: u64,

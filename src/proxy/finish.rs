@@ -1,4 +1,4 @@
-//! The end of an exchange, over any protocol: what it counts, and its line in the access log.
+//! The end of an exchange, over any protocol: it is counted, and gets its line in the access log.
 //!
 //! The line is prepared before the last byte of an answer goes out, and counts once it is committed.
 
@@ -15,7 +15,7 @@ use crate::proxy::facts::Facts;
 use crate::reactor;
 use crate::upstream::ids::Server;
 
-/// What was sent in answer.
+/// How many bytes an answer had.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// Bytes of body.
@@ -25,8 +25,8 @@ pub struct Sent {
 }
 
 /// Ends an exchange, on the hot path or not: counts it and prepares its line in the access log. The
-/// caller has seen room for a line ([`Context::log_has_room`]), sends the end of the answer, and
-/// commits. `head` is `None` if the bytes were no valid request.
+/// caller has checked that there is room for a line ([`Context::log_has_room`]); it then sends the
+/// end of the answer and calls [`commit`]. `head` is `None` if the bytes were not a valid request.
 pub fn finish(
     context: &Context,
     front: &Front,
@@ -64,7 +64,7 @@ pub fn finish(
     debug_assert!(written != Written::Full, "a line is prepared only where there is room");
 }
 
-/// Commits the prepared lines: their answers are sent.
+/// Commits the prepared lines, once their answers are sent.
 pub fn commit(context: &Context) {
     let Some(access) = &context.access else { return };
     let mut access = access.borrow_mut();
@@ -74,7 +74,7 @@ pub fn commit(context: &Context) {
     }
 }
 
-/// Fills in what stands in the request.
+/// Fills in the fields that come from the request.
 fn request<'r>(record: &mut Record<'r>, head: &'r RequestHead) {
     record.request_line = head.request_line();
     record.method = &head.method_text;

@@ -1,4 +1,4 @@
-//! Round the cache: ask the origin for this client alone, and pass its answer on.
+//! Requests to an origin, and relaying a response to one client.
 
 use std::rc::Rc;
 
@@ -30,7 +30,7 @@ pub(crate) fn request_fields<C: Client>(
     forward::request_fields(request, &peer(client, request), framing)
 }
 
-/// Who asks, as an origin is told.
+/// The client and the host that forwarding fields name.
 pub(crate) fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> {
     let front = client.front();
     Peer { client: front.peer.ip(), scheme: front.scheme, host: request.authority() }
@@ -42,8 +42,8 @@ pub(crate) fn question(upstream: UpstreamId, request: &RequestHead, fields: &Fie
     question_by(upstream, request.method, &request.method_text, target, fields)
 }
 
-/// As [`question`], but by GET whatever the request's method, for this path and query: for what
-/// is to be stored.
+/// As [`question`], but always by GET, for this path and query. Fills ask so, because a response to
+/// GET is stored.
 pub(crate) fn question_by_get(
     upstream: UpstreamId,
     path_and_query: &[u8],
@@ -64,7 +64,7 @@ fn question_by(
     Question { upstream, method, head }
 }
 
-/// Asks, for this client alone.
+/// Asks the origin for this client alone.
 pub(crate) async fn ask<U: Upload>(
     context: &Rc<Context>,
     question: &Question,
@@ -78,7 +78,7 @@ pub(crate) async fn ask<U: Upload>(
     Ok(response)
 }
 
-/// Passes a response on. `read` is the part of its body that was read before.
+/// Relays a response. `read` is the part of its body that was read before.
 pub(crate) async fn relay<C: Client>(
     client: &mut C,
     mut response: Response,
@@ -94,7 +94,7 @@ pub(crate) async fn relay<C: Client>(
     start(client, response.head.status, fields, length, added, facts);
     let mut part = read;
     loop {
-        // What has come already goes out in one piece with the head.
+        // Bytes that have arrived go out together with the head.
         match response.body.take(&mut part) {
             Ok(false) => {
                 client.push(&part);

@@ -21,7 +21,7 @@ use crate::upstream::ids::Server;
 pub enum Progress {
     /// No head yet.
     Fetching,
-    /// All of it is in memory, or was stored before.
+    /// The whole response is in memory, or was stored before.
     Object(Rc<HotObject>),
     /// The head is there and the body is being written to a file.
     Streaming(Rc<FillObject>),
@@ -33,16 +33,16 @@ pub enum Progress {
     Failed(FetchError),
 }
 
-/// How a stream goes.
+/// How far the body of a streamed fill has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// So many bytes of the body are in the file, more will come.
+    /// This many bytes of the body are in the file, and more will come.
     Open(u64),
-    /// The whole body is in the file: so many bytes.
+    /// The whole body, of this many bytes, is in the file.
     Done(u64),
-    /// It broke off after so many bytes.
+    /// The response broke off after this many bytes.
     Broken(u64),
-    /// The origin goes on, but after so many bytes no more of it is stored.
+    /// The origin goes on, but nothing after this many bytes is stored.
     Unstored(u64),
 }
 
@@ -57,7 +57,7 @@ pub struct LocalFill {
     interims: RefCell<VecDeque<ResponseHead>>,
     handover: RefCell<Option<Box<Handover>>>,
     answered: Cell<Option<Answered>>,
-    /// The origin said 304: what is served was stored before.
+    /// Whether the origin answered 304, so that a stored body is served.
     is_revalidated: Cell<bool>,
     private: RefCell<Fields>,
 }
@@ -101,12 +101,12 @@ pub struct Answered {
     pub times: FetchTimes,
 }
 
-/// A response that goes to the exchange that led to it, and what was read of its body.
+/// A response that is not stored and goes to the leader, with the bytes of its body that were read.
 #[derive(Debug)]
 pub struct Handover {
     /// The response, its body not read to the end.
     pub response: Response,
-    /// The part of the body that was read after what a stream delivered.
+    /// Bytes of the body that were read and that no stream has delivered.
     pub read: Vec<u8>,
 }
 
@@ -136,7 +136,7 @@ impl LocalFill {
         self.flow.get()
     }
 
-    /// The next interim response that nobody has taken.
+    /// The next interim response that the leader has not taken yet.
     pub fn take_interim(&self) -> Option<ResponseHead> {
         self.interims.borrow_mut().pop_front()
     }
@@ -146,7 +146,7 @@ impl LocalFill {
         self.handover.borrow_mut().take()
     }
 
-    /// Who answered what, once there is an answer.
+    /// The answer of the origin, once it has begun.
     pub fn answered(&self) -> Option<Answered> {
         self.answered.get()
     }
@@ -172,20 +172,20 @@ impl LocalFill {
         Reading(Rc::clone(self))
     }
 
-    /// Says how far it is.
+    /// Sets the progress and wakes the readers.
     pub fn set(&self, progress: Progress) {
         *self.progress.borrow_mut() = progress;
         self.event.notify();
     }
 
-    /// Says how the stream goes.
+    /// Sets the flow and wakes the readers.
     pub fn set_flow(&self, flow: Flow) {
         self.flow.set(flow);
         self.event.notify();
     }
 
-    /// It broke, unless it has ended. A reader that has the head sees the end of the stream, any
-    /// other reader the error.
+    /// Breaks the fill off, unless it has ended. A reader that has the head sees the end of the
+    /// stream, any other reader the error.
     pub fn break_off(&self, error: FetchError) {
         match (self.progress(), self.flow.get()) {
             (Progress::Fetching, _) => self.set(Progress::Failed(error)),
@@ -210,12 +210,12 @@ impl LocalFill {
         self.answered.set(Some(answered));
     }
 
-    /// The origin said 304.
+    /// Notes that the origin answered 304.
     pub fn set_revalidated(&self) {
         self.is_revalidated.set(true);
     }
 
-    /// Some of the answer's fields are for the leader's client alone, and are not stored.
+    /// Sets the fields of the answer that are for the leader's client alone and are not stored.
     pub fn set_private(&self, fields: Fields) {
         *self.private.borrow_mut() = fields;
     }
@@ -226,7 +226,7 @@ impl LocalFill {
     }
 }
 
-/// Someone reads a fill.
+/// A reader of a fill, counted for as long as this lives.
 #[derive(Debug)]
 pub struct Reading(Rc<LocalFill>);
 
@@ -234,7 +234,7 @@ impl Drop for Reading {
     fn drop(&mut self) {
         self.0.n_readers.set(self.0.n_readers.get() - 1);
         if !self.0.has_readers() {
-            // The fill may be of no use any more.
+            // A fill without readers may end.
             self.0.event.notify();
         }
     }

@@ -25,7 +25,7 @@ pub(crate) struct Routed {
 pub(crate) enum Way {
     /// ktrix answers it without a route.
     Synthetic(SyntheticAnswer),
-    /// It purges.
+    /// A PURGE request.
     Purge,
     /// No site or route is configured for it.
     Unrouted,
@@ -36,7 +36,7 @@ pub(crate) enum Way {
 pub(crate) struct Route {
     pub(crate) rule: Rule,
     pub(crate) rules: Rc<Rules>,
-    /// The name before Vary of what is looked up in the cache, or why the request passes it.
+    /// The name to look up in the cache, before Vary; or why the request passes the cache.
     pub(crate) lookup: Result<Name, PassReason>,
 }
 

@@ -1,4 +1,4 @@
-//! Answers from a stored response: the whole, ranges of it, or 304.
+//! Answers from a stored response: the whole of it, ranges of it, or 304.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;

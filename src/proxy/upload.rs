@@ -97,7 +97,7 @@ impl Received {
         };
         file.write_all_at(&self.memory, *len)?;
         *len += self.memory.len() as u64;
-        // The room goes back too: what a body holds of memory is bounded by its limit.
+        // This frees the capacity too, so that the limit bounds the memory of a body.
         self.memory = Vec::new();
         Ok(())
     }
@@ -106,9 +106,9 @@ impl Received {
 /// A body that was received completely, and the client that it came from.
 #[derive(Debug)]
 pub struct Whole<'c, C> {
-    /// Who asked.
+    /// The client that sent the body.
     pub client: &'c mut C,
-    /// What came with it.
+    /// The body.
     pub body: &'c mut Received,
 }
 
@@ -124,7 +124,7 @@ impl<C: Client> Upload for Whole<'_, C> {
         let part = (*len - self.body.given).min(PART_BYTES as u64) as usize;
         let at = into.len();
         into.resize(at + part, 0);
-        // The file is unnamed and ours alone: it fails only with its disk.
+        // The file is unnamed, so that only an error of the disk can make this fail.
         file.read_exact_at(&mut into[at..], self.body.given)
             .map_err(|_| ClientError::Closed(CloseReason::Incomplete))?;
         self.body.given += part as u64;

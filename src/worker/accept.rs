@@ -27,7 +27,7 @@ const SHED_AFTER_MS: u64 = 1_000;
 /// The pause after accept(2) failed for want of a descriptor.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A listening socket, and what its connections are served with.
+/// A listening socket, and what serves its connections.
 pub(super) struct Acceptor {
     context: Rc<Context>,
     connections: Rc<Connections>,
@@ -55,7 +55,9 @@ impl Acceptor {
             match self.listener.accept().await {
                 Ok((stream, peer)) => self.serve(Transport::plain(stream), peer),
                 Err(error) => {
-                    ::log::error!("cannot accept a connection: {error}; raise the limit of files");
+                    ::log::error!(
+                        "cannot accept a connection: {error}; raise the limit of open files (RLIMIT_NOFILE)"
+                    );
                     self.shed();
                     timer::sleep(PAUSE).await;
                 }

@@ -1,5 +1,5 @@
-//! What a worker does besides serving: flushing its log, hearing of other workers' fills, and
-//! closing connections to origins that nobody uses.
+//! The chores of a worker: it flushes its log, receives the wake-ups of other workers' fills,
+//! closes files of removed objects, counts hits, and closes idle connections to origins.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn flush(context: &Context) -> Option<Duration> {
     }
 }
 
-/// Other workers post here when a fill that is followed from this one has gone on.
+/// Other workers post the counter when a fill that this worker follows has progressed.
 async fn hear_of_fills(cache: Rc<Cache>) {
     let Some(Ok(fd)) = cache.wake_fd().map(|fd| fd.try_clone_to_owned()) else { return };
     let counter = Readable::new(fd);
@@ -84,7 +84,7 @@ async fn hear_of_fills(cache: Rc<Cache>) {
     }
 }
 
-/// What was evicted gives its space back to the disk only when nobody has it open.
+/// The disk frees the space of a removed file only when no process has it open.
 async fn forget_gone(cache: Rc<Cache>) {
     loop {
         timer::sleep(CLOSE_EVERY).await;
@@ -92,7 +92,7 @@ async fn forget_gone(cache: Rc<Cache>) {
     }
 }
 
-/// Adds what this worker has answered from its hot tier to what the index counts.
+/// Adds the hits from this worker's hot tier to those that the index counts.
 async fn count_hits(cache: Rc<Cache>) {
     loop {
         timer::sleep(COUNT_EVERY).await;

@@ -1,4 +1,4 @@
-//! The end of a worker: it takes nothing more on and finishes what was begun.
+//! The end of a worker: it accepts no more connections and finishes what was begun.
 
 use crate::reactor::{self, timer};
 use crate::worker::Worker;
@@ -6,10 +6,10 @@ use crate::worker::chores;
 
 use std::time::Duration;
 
-/// How often the rest is looked at.
+/// How often the worker checks whether it is idle.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A connection that has been silent for so long is ended, in milliseconds. Before that its next
+/// A connection that has been silent for this long is ended, in milliseconds. Before that its next
 /// request may be on its way.
 const SILENT_MS: u64 = 2_000;
 
@@ -20,8 +20,9 @@ const LOG_MS: u64 = 10_000;
 pub(super) async fn drain(worker: &Worker) {
     let context = &worker.context;
     context.is_draining.set(true);
-    // Clients in our own queues were promised an answer. If others serve the sockets too, as
-    // after a reload, this takes a few from them, which does no harm.
+    // The kernel has accepted the clients in this worker's queues, so they get an answer. If other
+    // workers serve the sockets too, as after a reload, this takes a few clients from them, which
+    // does no harm.
     for accepting in worker.listeners.take() {
         if let Some(task) = accepting.task {
             accepting.acceptor.accept_waiting();

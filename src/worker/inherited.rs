@@ -1,4 +1,4 @@
-//! What a child of the master is born with.
+//! The values that a child of the master inherits.
 //!
 //! Everything here was made before the fork and is inherited by it: nothing is passed by name and
 //! nothing has to be opened again. The tables in shared memory are the same for all children of
@@ -18,7 +18,7 @@ use crate::shared::wake::Wakes;
 /// shared memory have so many rows.
 pub const N_SEATS: usize = 128;
 
-/// What this child is to be.
+/// The role of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The worker of this number, from 0; its successor after a death carries the same.
@@ -42,8 +42,8 @@ impl std::fmt::Display for Role {
 pub struct ListenSocket {
     /// The socket.
     pub fd: OwnedFd,
-    /// Whose it is: a worker listens on those with its own number, and on those of a worker that it
-    /// was told to adopt. A worker may have several of one address.
+    /// The number of the worker that it belongs to. A worker listens on its own sockets, and on
+    /// those of a worker whose sockets it has taken over. It may have several of one address.
     pub worker: usize,
     /// The listener as configured: a port of 0 is still 0 here.
     pub listen: Rc<Listen>,
@@ -55,14 +55,14 @@ pub struct ListenSocket {
 pub struct Inherited {
     /// The configuration of this generation.
     pub config: Rc<Config>,
-    /// What to be.
+    /// The role of this child.
     pub role: Role,
     /// This child's row in the shared tables, below [`N_SEATS`].
     pub seat: usize,
     /// The sockets of all workers; none for the keeper.
     pub sockets: Vec<ListenSocket>,
-    /// To the master, SOCK_SEQPACKET and non-blocking. It sends `drain`, `reopen`, `adopt N`,
-    /// `release N`; the child sends `ready`. End of file means that the master is dead.
+    /// To the master, SOCK_SEQPACKET and non-blocking. It carries the messages of
+    /// `worker/message.rs`. End of file means that the master is dead.
     pub channel: OwnedFd,
     /// The cache; `None` when nothing is to be cached.
     pub cache: Option<Rc<Shared>>,
@@ -74,7 +74,7 @@ pub struct Inherited {
     pub(crate) servers: Rc<ServerTable>,
     /// The keeper's seat, to wake it when there is something to evict.
     pub keeper_seat: usize,
-    /// What the keeper has to do to index and files first.
+    /// What the keeper must do to the index and the files first.
     pub needs_scrub: ScrubNeed,
 }
 

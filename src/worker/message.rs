@@ -1,4 +1,4 @@
-//! What the master and its children say to each other, one datagram each.
+//! The messages between the master and its children, one datagram each.
 //!
 //! The words are text, so that strace(1) shows a conversation.
 
@@ -31,7 +31,7 @@ impl ControlMessage {
         }
     }
 
-    /// The order in a datagram; `None` if it is not one that this ktrix knows.
+    /// The message in a datagram; `None` if it is unknown.
     pub(crate) fn parse(datagram: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(datagram).ok()?;
         match text.split_once(' ') {
@@ -44,10 +44,10 @@ impl ControlMessage {
     }
 }
 
-/// What a child finds on its channel.
+/// What a child receives on its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// An order.
+    /// A message.
     Message(ControlMessage),
     /// Nothing more for now.
     Nothing,
@@ -55,7 +55,7 @@ pub(crate) enum Received {
     Closed,
 }
 
-/// The next order on a child's channel; never blocks. Call it until it says `Nothing`.
+/// Receives the next message on a child's channel; never blocks. Call it until it says `Nothing`.
 pub(crate) fn receive(channel: BorrowedFd<'_>) -> Received {
     let mut buf = [0; MESSAGE_BYTES_MAX];
     loop {
@@ -81,7 +81,7 @@ pub(crate) fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Tells the master that index and files agree: the keeper's scrub is done, and a later keeper need
-/// not begin anew.
+/// not repeat it.
 ///
 /// # Errors
 /// `BrokenPipe` when the master is dead.
@@ -89,9 +89,7 @@ pub(crate) fn notify_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
     socket::send_message(channel, SCRUBBED)
 }
 
-/// What the keeper says when its scrub is done.
 pub(crate) const SCRUBBED: &[u8] = b"scrubbed";
-/// What a child says when it serves.
 pub(crate) const READY: &[u8] = b"ready";
 /// No datagram of either side is longer.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64;
@@ -109,7 +107,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_order_is_understood_and_nothing_else() {
+    fn every_message_is_parsed_and_nothing_else() {
         for order in ALL {
             assert_eq!(ControlMessage::parse(order.text().as_bytes()), Some(order));
             assert!(order.text().len() < MESSAGE_BYTES_MAX);
@@ -130,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_hears_orders_in_order_and_the_death_of_its_master() {
+    fn a_child_receives_messages_in_order_and_then_the_death_of_its_master() {
         let (master, child) = socket::channel().unwrap();
         for text in ["drain", "dance", "take-over 2"] {
             socket::send_message(master.as_fd(), text.as_bytes()).unwrap();

@@ -47,13 +47,13 @@ struct Worker {
     context: Rc<Context>,
     connections: Rc<Connections>,
     listeners: RefCell<Vec<Accepting>>,
-    /// Workers whose sockets are served here besides our own.
+    /// Workers whose sockets this worker serves besides its own.
     taken_over: RefCell<HashSet<usize>>,
     /// Posted when the worker is to drain.
     ending: Event,
 }
 
-/// A listening socket, and the task that accepts from it while it is ours to serve.
+/// A listening socket, and the task that accepts from it while this worker serves it.
 struct Accepting {
     worker: usize,
     acceptor: Rc<Acceptor>,
@@ -112,7 +112,7 @@ fn listeners(
 }
 
 impl Worker {
-    /// Accepts from the sockets that are ours to serve, and from no others.
+    /// Accepts from the sockets that this worker serves, and from no others.
     fn listen(&self) {
         let taken_over = self.taken_over.borrow();
         for accepting in self.listeners.borrow_mut().iter_mut() {
@@ -139,7 +139,7 @@ impl Worker {
     }
 }
 
-/// Follows the master's orders, until it says the last one or is dead.
+/// Handles the messages of the master, until `drain` or the end of the channel.
 async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
     loop {
         if channel.readable().await.is_err() {

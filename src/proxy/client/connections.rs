@@ -17,7 +17,7 @@ use crate::transport::Transport;
 pub struct Connection {
     /// Its bytes.
     pub transport: Transport,
-    /// What it came in by.
+    /// How it came in.
     pub front: Front,
     /// Since when no request is under way, in milliseconds of the monotonic clock; 0 if one is.
     idle_since_ms: Cell<u64>,

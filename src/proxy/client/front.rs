@@ -1,5 +1,5 @@
-//! What a connection came in by: made once where it is accepted, and read from there by keys,
-//! aliases, forwarding fields and the log.
+//! How a connection came in: its listener, scheme and addresses. It is made once, where the
+//! connection is accepted; keys, aliases, forwarding fields and the log read it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use crate::config::Listen;
 use crate::http::scheme::Scheme;
 use crate::reactor::address::PeerAddress;
 
-/// What a connection came in by.
+/// How a connection came in.
 #[derive(Clone, Debug)]
 pub struct Front {
     /// The listener, as configured.
@@ -25,7 +25,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// That of a connection without TLS.
+    /// The front of a connection without TLS.
     pub fn plain(listen: &Rc<Listen>, peer: PeerAddress, local: Option<SocketAddr>) -> Self {
         let (scheme, lane) = (Scheme::Http, Lane::PLAIN);
         Self { listen: Rc::clone(listen), scheme, lane, peer, local }

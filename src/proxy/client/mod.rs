@@ -33,7 +33,7 @@ pub enum ClientError {
 // One thread runs everything, so the futures need no `Send` bound.
 #[allow(async_fn_in_trait)]
 pub trait Client {
-    /// What the client's connection came in by.
+    /// How the client's connection came in.
     fn front(&self) -> &Front;
 
     /// Waits for a part of the request's body and appends it to `into`; `false` at the end.

@@ -1,6 +1,5 @@
-//! What the answer to a HEAD that went to the origin does for the cache: it tells what the head of
-//! a stored GET's answer would be now, so that what is stored is renewed by it, or no longer used
-//! (RFC 9111 section 4.3.5).
+//! The response of an origin to HEAD renews the stored response to GET, or removes it (RFC 9111
+//! section 4.3.5).
 
 use std::rc::Rc;
 
@@ -23,8 +22,8 @@ use crate::proxy::fill;
 use crate::reactor;
 
 impl<C: Client> Exchange<'_, C> {
-    /// The cache if the answer to a request of this method may change what is
-    /// stored for all clients: not if the origin may have used what the key does not hold, nor if
+    /// The cache, if the request has this method and its response may change what is stored for all
+    /// clients. It may not if the origin may have used a field that the key does not hold, or if
     /// the request is to pass.
     pub(crate) fn updates(&self, method: Method) -> Option<Rc<Cache>> {
         let cache = self.context.cache.as_ref().filter(|_| self.route.rule.cache)?;
@@ -35,20 +34,20 @@ impl<C: Client> Exchange<'_, C> {
         may_update.then(|| Rc::clone(cache))
     }
 
-    /// What a GET of the same target would find.
+    /// Looks up what a GET of the same target would find.
     pub(crate) async fn found_for_get(&self, cache: &Cache) -> Found {
         let key = &self.route.rules.key;
         let primary = Name::of_request(key, self.client.front().scheme, self.request);
         cache.find(key, &primary, self.request).await
     }
 
-    /// What purges can name it by if a response with these fields is stored.
     pub(crate) fn surrogates(&self, fields: &Fields, purge_epoch: u64) -> SurrogateKeys {
         let (scheme, authority) = (self.client.front().scheme, self.request.authority());
         SurrogateKeys::of(fields, scheme, authority, purge_epoch)
     }
 
-    /// Renews what is stored by the answer to a HEAD, or removes what the answer denies.
+    /// Renews the stored response by the response to a HEAD, or removes it if both contradict each
+    /// other.
     pub(crate) async fn renew_by_head(&self, response: &Response, purge_epoch: u64) {
         let is_as_get = response.head.status == Status(200) && revalidate::is_as_get(self.request);
         let Some(cache) = self.updates(Method::Head).filter(|_| is_as_get) else { return };
@@ -63,7 +62,7 @@ impl<C: Client> Exchange<'_, C> {
             false => Some(stored.body_len),
         };
         let is_same = revalidate::confirms_by_head(stored.status, &stored.fields, length, &head);
-        // A list is renewed by the fetch of a part.
+        // A list of parts is renewed when a part is fetched.
         if is_same && stored.status != Status(200) {
             return;
         }

@@ -1,4 +1,4 @@
-//! What a successful unsafe request does to stored responses, RFC 9111 section 4.4.
+//! A successful unsafe request invalidates stored responses, RFC 9111 section 4.4.
 
 use crate::cache::Cache;
 use crate::cache::purge::Order;
@@ -10,7 +10,7 @@ use crate::policy::purge::surrogate;
 use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
 
-/// Forgets what the answer to an unsafe request has made untrue.
+/// Invalidates the stored responses that an unsafe request may have changed.
 pub(crate) fn after(
     context: &Context,
     scheme: Scheme,
@@ -29,7 +29,7 @@ pub(crate) fn after(
     forget_groups(cache, scheme, request, response);
 }
 
-/// Purges what is in the groups of this origin that the answer names, RFC 9875 section 3.
+/// Purges the groups of this origin that the response names, RFC 9875 section 3.
 fn forget_groups(cache: &Cache, scheme: Scheme, request: &RequestHead, response: &ResponseHead) {
     let groups = surrogate::groups_of(&response.fields, "cache-group-invalidation");
     for group in groups.iter().take(GROUPS_MAX) {
@@ -38,14 +38,14 @@ fn forget_groups(cache: &Cache, scheme: Scheme, request: &RequestHead, response:
     }
 }
 
-/// Groups of one answer that are looked at.
+/// The most groups that one response can purge.
 const GROUPS_MAX: usize = 128;
 
-/// Purges what an origin has made untrue, without a record in the journal.
+/// Purges what an origin invalidates, without a record in the journal.
 fn purge(cache: &Cache, kind: PurgeKind, text: Vec<u8>) {
     let (name, who) = (String::new(), String::new());
     let order = Order { kind, text, is_soft: false, name, who };
     if let Err(error) = cache.purge(&order) {
-        ::log::warn!("what an origin invalidated, a {}, stays: {error}", kind.word());
+        ::log::warn!("cannot purge a {} that an origin invalidated: {error}", kind.word());
     }
 }

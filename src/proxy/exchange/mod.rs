@@ -54,7 +54,7 @@ use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
 
-/// How often an exchange looks again before it goes round the cache.
+/// How often an exchange looks the key up before it passes the cache.
 const LOOKS_MAX: usize = 8;
 
 /// Answers a request.
@@ -87,12 +87,10 @@ const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTION
 
 /// A request that has a route, and its answer.
 pub(crate) struct Exchange<'e, C> {
-    /// What the worker's exchanges share.
     pub(crate) context: &'e Rc<Context>,
     pub(crate) client: &'e mut C,
     pub(crate) request: &'e RequestHead,
     pub(crate) route: &'e Route,
-    /// What is noted for the log.
     pub(crate) facts: &'e mut Facts,
     /// The stored response that may answer if no server can be reached.
     held: Option<Rc<HotObject>>,
@@ -123,7 +121,7 @@ impl<C: Client> Exchange<'_, C> {
         match (&context.cache, lookup) {
             (Some(cache), Ok(primary)) => self.cached(cache, primary).await,
             (_, Err(reason)) => self.pass(body, *reason).await,
-            // A name is only made where there is a cache.
+            // A route has a name to look up only if there is a cache.
             (None, Ok(_)) => self.pass(body, PassReason::Off).await,
         }
     }
@@ -142,7 +140,7 @@ impl<C: Client> Exchange<'_, C> {
         self.pass_bodiless(PassReason::Store).await
     }
 
-    /// Does what is to be done with the request, now that it is known what the cache has.
+    /// Decides by what the cache has, and does it.
     async fn follow(&mut self, cache: &Rc<Cache>, found: Found) -> Result<Filled, CloseReason> {
         let now_s = reactor::now().unix_s();
         let rules = &self.route.rules;
@@ -158,7 +156,7 @@ impl<C: Client> Exchange<'_, C> {
         };
         self.held = found.object().filter(is_held).cloned();
         match (action, found.object().cloned()) {
-            // No exchange waits for servers that are skipped.
+            // All servers are skipped, so that the stored response answers without a try.
             (Action::Fill { .. } | Action::Pass(PassReason::Method), Some(object))
                 if self.held.is_some()
                     && self.context.pools.upstream(self.route.rule.upstream).is_down() =>
@@ -171,7 +169,7 @@ impl<C: Client> Exchange<'_, C> {
                 }
                 self.hit(&object, verdict, ttl_s).await?;
             }
-            // It is only said of an object.
+            // `Answer` is only decided for an object.
             (Action::Answer { .. }, None) => return Ok(Filled::Again),
             (Action::NotCached, _) => self.not_cached().await?,
             (Action::Pass(reason), object) => {
@@ -209,14 +207,14 @@ impl<C: Client> Exchange<'_, C> {
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }
 
-    /// Answers with what is stale, as the origin has failed.
+    /// Answers with a stale object, because the origin has failed.
     pub(crate) async fn hit_stale(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
         let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
         let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
         self.hit(object, CacheVerdict::Stale, ttl_s).await
     }
 
-    /// What a fill of this key is to do.
+    /// The job of a fill of this key.
     fn job(
         &self,
         cache: &Cache,
@@ -251,7 +249,7 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    /// Refreshes what is served stale, behind the answer; once for all workers.
+    /// Starts a background fill for an object that is served stale. One worker does so for all.
     pub(crate) fn refresh(&self, cache: &Rc<Cache>, found: &Found, object: &Rc<HotObject>) {
         let purge_epoch = cache.purge_epoch();
         let lease = cache.lead_or_follow(found, &found.name.key, purge_epoch).lead();
@@ -289,7 +287,7 @@ impl<C: Client> Exchange<'_, C> {
         self.joined(cache, &name, joined, on_error, fwd).await
     }
 
-    /// Answers with what a fill brought.
+    /// Answers with the outcome of a fill.
     pub(crate) async fn joined(
         &mut self,
         cache: &Rc<Cache>,
@@ -298,7 +296,7 @@ impl<C: Client> Exchange<'_, C> {
         on_error: Option<Rc<HotObject>>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
-        // What was purged meanwhile is nobody's answer, whatever the origin does.
+        // An object that was purged during the fill must not answer, even if the origin fails.
         let stands = |stale: &Rc<HotObject>| cache.has_purge_status(stale, &name.text);
         let on_error = on_error.filter(stands);
         self.held = self.held.take().filter(stands);
@@ -338,7 +336,7 @@ impl<C: Client> Exchange<'_, C> {
                         self.answer_held(&held).await?;
                     }
                 }
-                // The origin has an answer of its own, which was for the leader.
+                // The error response of the origin went to the leader alone.
                 None if error == FetchError::BadStatus => {
                     self.pass_bodiless(PassReason::Remembered).await?;
                 }
@@ -350,7 +348,7 @@ impl<C: Client> Exchange<'_, C> {
         Ok(Filled::Answered)
     }
 
-    /// Gets the rest of an answer that is not stored, for this client alone.
+    /// Fetches, for this client alone, the rest of a response that is no longer stored.
     async fn resume(&mut self, object: &FillObject, sent: u64) -> Result<(), CloseReason> {
         let mut fields = forwarding::request_fields(self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
@@ -368,12 +366,12 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    /// What is added to an answer for which the cache did this.
+    /// The fields that are added to an answer with this `Cache-Status`.
     pub(crate) fn added(&self, status: CacheStatus<'static>) -> Added {
         Added::new(status, Some(&self.route.rules), self.route.told_key())
     }
 
-    /// Notes how a fill went, and says it in `Cache-Status`.
+    /// Notes in the facts how a fill went, and gives the `Cache-Status` that says so.
     pub(crate) fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added {
         let (stored, collapsed) = (is_stored, part.is_collapsed());
         let status = CacheStatus { stored, collapsed, ..CacheStatus::forward(fwd) };
@@ -411,14 +409,14 @@ impl<C: Client> Exchange<'_, C> {
     }
 }
 
-/// What is there while a fill renews it.
+/// The stale object that a fill renews.
 pub(crate) struct OnStale {
     pub(crate) object: Rc<HotObject>,
-    /// The same, if it may be served should the fill fail.
+    /// The same object, if it may be served when the fill fails.
     pub(crate) on_error: Option<Rc<HotObject>>,
 }
 
-/// What came of a fill.
+/// The outcome of a fill for an exchange.
 pub(crate) enum Filled {
     /// The client has its answer.
     Answered,

@@ -1,4 +1,4 @@
-//! While an upstream is down, what is stored of it is served stale.
+//! While an upstream is down, its stored responses are served stale.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ impl<C: Client> Exchange<'_, C> {
         error.is_unreachable() || self.context.pools.upstream(self.route.rule.upstream).is_down()
     }
 
-    /// Answers with what is held through an outage of the route's upstream.
+    /// Answers with a stored response during an outage of the route's upstream.
     pub(crate) async fn answer_held(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
         self.context.pools.upstream(self.route.rule.upstream).begin_outage();
         self.facts.verdict = Some(CacheVerdict::Stale);

@@ -1,5 +1,5 @@
-//! Round the cache, as a part of an exchange: what is asked for one client alone, and what its
-//! answer does to what is stored.
+//! Passing the cache: the origin is asked for one client alone. The response can still renew,
+//! invalidate or enter a stored one.
 
 use std::rc::Rc;
 
@@ -50,13 +50,14 @@ impl<C: Client> Exchange<'_, C> {
         self.passed(asked, purge_epoch, reason).await
     }
 
-    /// The last purge before the origin is asked, for what may be stored of its answer.
+    /// The purge epoch to take before the origin is asked; 0 without a cache.
     pub(crate) fn purge_epoch(&self) -> u64 {
         self.context.cache.as_ref().map_or(0, |cache| cache.purge_epoch())
     }
 
-    /// Answers with what is stored, if that may serve where the origin fails: by this error, or
-    /// else by the status of its answer. What was purged or replaced meanwhile is nobody's answer.
+    /// Answers with a stored response, if one may be served when the origin fails: by this error,
+    /// or, without one, by the status of its response. An object that was purged or replaced
+    /// meanwhile must not answer.
     async fn in_need(&mut self, error: Option<FetchError>) -> Option<Result<(), CloseReason>> {
         let cache = self.context.cache.clone()?;
         let stands = |object: &Rc<HotObject>| cache.is_current(object);

@@ -1,7 +1,7 @@
-//! Answers to POST that a later GET may have, RFC 9110 section 9.3.3.
+//! Responses to POST that may answer a later GET, RFC 9110 section 9.3.3.
 //!
-//! Such an answer is read to its end and stored before any of it is sent, so it must be small and
-//! say its length.
+//! Such a response is read to its end and stored before any of it is sent, so it must be small and
+//! have a Content-Length.
 
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::insert::NewObject;
@@ -51,7 +51,7 @@ impl<C: Client> Exchange<'_, C> {
         let Ok(Storable { mut lifetimes, omit }) = storable else { return Ok((read, false)) };
         lifetimes.surrogates = self.surrogates(&fields, purge_epoch);
         let found = self.found_for_get(&cache).await;
-        // A GET that comes from now on waits for this, and what invalidates it is noted.
+        // From now on a GET of the key waits for this response, and a purge of the key dooms it.
         let lease = cache.lead_or_follow(&found, &found.name.key, purge_epoch).lead();
         let Some(lease) = lease else { return Ok((read, false)) };
         while response.body.next(&mut read).await? {}
@@ -69,7 +69,7 @@ impl<C: Client> Exchange<'_, C> {
 
 /// Whether the answer to this POST is what a GET of the same URI would have: a 200 whose
 /// Content-Location is the target itself (RFC 9110 section 8.7), and whose lifetime the origin
-/// states. Whether it may be stored at all, [`Storable::of`] says, as for any other.
+/// states. [`Storable::of`] says whether it may be stored at all.
 fn answers_get(
     scheme: Scheme,
     request: &RequestHead,
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_said_to_be_the_target_answers_for_it() {
+    fn content_location_must_name_the_target() {
         let fresh = ("cache-control", "max-age=60");
         let cases = [
             ("/x", true),
@@ -128,13 +128,13 @@ mod tests {
         }
         let here = ("content-location", "/x");
         assert!(!answers(200, &[fresh]));
-        assert!(!answers(200, &[fresh, here, here]), "one that is doubled says nothing");
+        assert!(!answers(200, &[fresh, here, here]), "two fields name no target");
         assert!(!answers(201, &[fresh, here]));
         assert!(!answers(303, &[fresh, here]));
     }
 
     #[test]
-    fn its_lifetime_must_be_stated() {
+    fn an_explicit_lifetime_is_required() {
         let here = ("content-location", "/x");
         let cases = [
             (("cache-control", "max-age=60"), true),

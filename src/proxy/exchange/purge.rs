@@ -1,7 +1,7 @@
-//! Purging by request: `PURGE URL`, from those who may.
+//! The method PURGE, for the clients that `cache.purge` names.
 //!
-//! It is answered here whatever comes of it, so that no origin ever sees such a request while a
-//! cache is configured, be it open or not.
+//! ktrix always answers such a request itself while a cache is configured, even if the cache cannot
+//! be opened. No origin ever sees it.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ pub(crate) async fn answer<C: Client>(
     synthetic::answer(client, status, &text, number, &added, facts).await
 }
 
-/// Gives the status, the text and, if all of it is done, the numbers of the purges.
+/// Gives the status, the text and, if all purges are done, their numbers.
 fn purge(
     context: &Context,
     front: &Front,
@@ -84,12 +84,12 @@ fn unpurged(error: PurgeError, done: &[u64]) -> String {
     }
 }
 
-/// Who asks, for people.
+/// The client for people.
 fn named(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "unix socket".to_owned(), |it| it.to_canonical().to_string())
 }
 
-/// The numbers, one by one: others purge meanwhile, so what is between them need not be ours.
+/// The numbers, one by one. Numbers between them may belong to purges of other clients.
 fn listed(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -107,7 +107,7 @@ mod tests {
     use crate::reactor::address::PeerAddress;
 
     #[test]
-    fn whether_a_client_may_purge_is_told_by_what_it_came_in_by() {
+    fn only_addresses_in_cache_purge_may_purge() {
         let dir = tempfile::tempdir().unwrap();
         let raw = b"PURGE /a HTTP/1.1\r\nHost: h\r\n\r\n";
         let (head, _) = parse_request(raw, &HeadLimits::default()).unwrap().unwrap();

@@ -48,8 +48,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     pub(crate) async fn not_cached(&mut self) -> Result<(), CloseReason> {
-        self.synthetic(Status(504), "it is not in the cache, and nothing else was asked for", &[])
-            .await
+        self.synthetic(Status(504), "only-if-cached, and no stored response may answer", &[]).await
     }
 
     pub(crate) async fn failed(
@@ -91,7 +90,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 }
 
-/// Answers a client with a short text and no help of an origin.
+/// Answers a client with a short text, without an origin.
 pub(crate) async fn answer<C: Client>(
     client: &mut C,
     status: Status,

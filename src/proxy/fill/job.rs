@@ -1,4 +1,4 @@
-//! What a fill is to do, and what of that the cache has already.
+//! The job of a fill: what to ask the origin, and what the cache has already.
 
 use std::rc::Rc;
 
@@ -16,42 +16,40 @@ use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::fill::part_job::PartJob;
 use crate::reactor;
 
-/// What a fill is to do.
+/// The job of a fill.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// What to ask for the whole response.
+    /// The request for the whole response.
     pub whole: Question,
-    /// What to ask for what is to be revalidated, if it has a validator.
+    /// The conditional request, if what is stored has a validator.
     pub conditional: Option<Question>,
     /// The request that led to it.
     pub request: RequestHead,
-    /// Where the cache was found empty or stale.
+    /// The look-up that found nothing, or a stale object.
     pub found: Found,
-    /// Of the request, `http` or `https`.
     pub scheme: Scheme,
-    /// The last purge before the origin is asked.
+    /// The purge epoch before the origin is asked.
     pub purge_epoch: u64,
-    /// What is to be revalidated.
+    /// The stored response to revalidate.
     pub stored: Option<Rc<HotObject>>,
-    /// What is stored beside it, or instead of it, and may turn out to be the answer.
+    /// Other stored variants, one of which a 304 may confirm.
     pub others: Option<Others>,
-    /// The operator's rules.
     pub rules: Rc<Rules>,
-    /// Something is stored that the fill renews.
+    /// Whether the fill renews something that is stored.
     pub renews: bool,
-    /// Nobody waits for it: it renews what is being served stale.
+    /// Whether no client waits: the fill renews an object that is served stale.
     pub is_background: bool,
-    /// A part is asked for.
+    /// The part to fetch, unless the whole is fetched.
     pub part: Option<PartJob>,
 }
 
 impl Job {
-    /// The key of its lease: what is asked for otherwise than the whole is led beside that.
+    /// The key of its lease. A fill of a part has a key of its own beside that of the whole.
     pub(crate) fn key(&self) -> Key {
         self.part.as_ref().map_or(self.found.name.key, |part| part.key)
     }
 
-    /// Whether what is stored keeps its place when the origin answers with this status.
+    /// Whether the stored response is kept when the origin answers with this status.
     pub(crate) fn outlasts(&self, status: Status) -> bool {
         let Some(stored) = self.found.object() else { return false };
         let now_s = reactor::now().unix_s();
@@ -59,8 +57,9 @@ impl Job {
             && outage::outlasts_error(&stored.lifetimes, status, &self.rules, now_s)
     }
 
-    /// Whether what is stored is fresh, so that the wish of the client, or the operator's for such
-    /// requests, is all that led to the origin. Of what is stored in parts, some may be missing.
+    /// Whether the stored response is fresh, so that only a directive of the request or a rule of
+    /// the operator led to the origin. A fill of a part never counts so, because bytes may be
+    /// missing.
     pub(crate) fn has_fresh(&self) -> bool {
         let Some(stored) = self.found.object() else { return false };
         self.part.is_none() && reactor::now().unix_s() < stored.lifetimes.fresh_until_s

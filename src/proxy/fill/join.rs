@@ -1,8 +1,9 @@
-//! Waiting for a fill: this exchange's own, another's of this worker, or another worker's.
+//! Waiting for a fill: one that this exchange leads, another one of this worker, or one of another
+//! worker.
 //!
-//! One origin request for a cold key, whoever asks: the first leads, the others follow what it
-//! has written so far. A follower that has sent nothing can always start over, so a fill that
-//! breaks, or turns out to be for another variant, costs it a look-up and no more.
+//! A cold key costs one request to the origin: the first exchange leads, and the others follow what
+//! it has written so far. A follower that has sent nothing can always start over. So a fill that
+//! breaks, or is for another variant, costs it no more than another look-up.
 
 use std::future::Future;
 use std::ops::Range;
@@ -37,7 +38,7 @@ use crate::proxy::stored;
 use crate::reactor;
 use crate::sys::pinned::Race;
 
-/// What came of waiting for a fill.
+/// The outcome of waiting for a fill.
 #[derive(Debug)]
 pub(crate) enum Joined {
     /// A whole object; this exchange led the fill, or followed it.
@@ -54,7 +55,7 @@ pub(crate) enum Joined {
     Closed(CloseReason),
 }
 
-/// What this exchange's part in a fill was.
+/// The role of this exchange in a fill.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
     /// It led, and can tell how the fetch went.
@@ -70,7 +71,7 @@ impl Part {
     }
 }
 
-/// Leads the fill of the job's key, or follows who does, until it is known what comes of it.
+/// Leads or follows the fill of the job's key, until its outcome is known.
 pub(crate) async fn join<C: Client>(
     context: &Rc<Context>,
     cache: &Rc<Cache>,
@@ -97,17 +98,18 @@ pub(crate) async fn join<C: Client>(
     }
 }
 
-/// Waits for something on behalf of a client; `false` if the client goes meanwhile.
+/// Waits for a future; `false` if the client goes meanwhile.
 async fn wait<C: Client>(client: &mut C, something: impl Future<Output = ()>) -> bool {
     Race::new(something, client.gone()).await.is_some()
 }
 
-/// The window of an answer with all there will be.
+/// The window of an answer with the whole body, whatever its length will be.
 const EVERYTHING: Range<u64> = 0..u64::MAX;
 
 const GONE: Joined = Joined::Closed(CloseReason::ClientGone);
 
-/// Whether what a fill brings may be joined: a purge may name it by the tags of its answer.
+/// Whether a request may join a fill. A purge may name its response by a tag, and the tags are
+/// known only now.
 fn may_join(cache: &Cache, at: FillAt, name: &Name, lifetimes: &Lifetimes) -> bool {
     !cache.doom_if_purged(at, name, &lifetimes.surrogates)
 }
@@ -170,7 +172,7 @@ async fn follow_local<C: Client>(
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
                 return Joined::Stream(Reader { object, source }, Part::Followed);
             }
-            // It is another variant than ours, or was purged.
+            // It is another variant than the request selects, or it was purged.
             Progress::Object(_) | Progress::Streaming(_) => return Joined::Again,
             Progress::Refused(_) => return Joined::Failed(FetchError::BadStatus),
             Progress::Passed(reason) => return Joined::Passed(reason, None),
@@ -242,7 +244,8 @@ impl Reader {
                 match follower.state() {
                     FillState::Streaming { bytes, .. } => Flow::Open(bytes),
                     FillState::Done { bytes } => Flow::Done(bytes),
-                    // The place in the table may serve another fill by now; the file knows.
+                    // The row of the table may belong to another fill by now, but the file says how
+                    // it ended.
                     FillState::Gone => match self.object.finished_len() {
                         // A part that broke off is kept as far as it came.
                         Some(bytes) if self.object.total.is_none_or(|total| total == bytes) => {
@@ -265,8 +268,8 @@ impl Reader {
     }
 }
 
-/// Answers with a response that is being written, as fast as it comes and the client reads. The
-/// rest of what turns out not to be stored is for the caller to give.
+/// Answers with a response that is being written, as fast as it comes and the client reads. If the
+/// fill stops storing the response, the caller sends the rest.
 pub(crate) async fn send<C: Client>(
     client: &mut C,
     request: &RequestHead,
@@ -293,7 +296,8 @@ pub(crate) async fn send<C: Client>(
         Answer::Partial(Ranges::One(range)) if object.total.is_some() => {
             (Status(206), BodyLength::Known(range.end - range.start), range)
         }
-        // Several parts, or one of what nobody knows the end of yet: the whole is right too.
+        // For several ranges, or a range of a body of unknown length, the whole is a correct answer
+        // too.
         Answer::Full | Answer::Partial(_) | Answer::Unsatisfiable => {
             let length = object.total.map_or(BodyLength::Chunked, BodyLength::Known);
             (object.status, length, EVERYTHING)
@@ -330,9 +334,9 @@ pub(crate) async fn send<C: Client>(
 /// How much of a body that is being written was copied.
 #[derive(Debug)]
 pub(crate) enum Copied {
-    /// All that was wanted, or all there is: up to this place.
+    /// The whole window, or the rest of the body, up to this offset.
     Whole(u64),
-    /// What comes after this place is not stored. The leader has the origin's answer there.
+    /// Nothing after this offset is stored. The leader has the rest of the origin's response.
     Unstored(u64, Option<Box<Handover>>),
 }
 
@@ -387,6 +391,6 @@ pub(crate) async fn copy<C: Client>(
 pub(crate) enum Delivery {
     /// All of it.
     Whole,
-    /// So many bytes; the rest is not stored, and somebody else has the origin's answer.
+    /// This many bytes. The rest is not stored, and the leader has the origin's response.
     Part(u64),
 }

@@ -55,7 +55,7 @@ use crate::sys::pinned::Race;
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
 const WHOLE_WAIT_MS: u64 = 20;
 
-/// A fill that nobody follows is ended, unless no more than this is still to come.
+/// A fill without readers is ended, unless no more than this is still to come.
 const NEARLY_DONE_BYTES: u64 = 1 << 20;
 
 /// Other workers are told of progress in steps of at least this.
@@ -69,7 +69,6 @@ pub(crate) fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFi
     local
 }
 
-/// The task.
 pub(crate) struct Fill {
     pub(crate) context: Rc<Context>,
     pub(crate) lease: Lease,
@@ -114,7 +113,8 @@ impl Fill {
                     Err(_) => {}
                 }
             }
-            // Either it speaks of another response than ours, or for one client alone.
+            // The 304 confirms no stored response that may be used, so the loop asks again without
+            // a condition.
         }
     }
 
@@ -126,13 +126,14 @@ impl Fill {
 
     /// Enters what was stored into the list of its key's variants.
     pub(crate) fn list(&self, note: Option<NewVariant>) {
-        // Without its place there a variant is still found; it is only not asked about.
+        // A variant that is not on the list is still found, but a revalidation does not offer its
+        // tag.
         let _ = note.map(|note| note.enter(&self.lease));
     }
 
-    /// Takes out of what is stored the fields that are for the first client alone.
+    /// Moves the fields that are for the leader's client alone out of those that are stored.
     pub(crate) fn keep_private(&self, fields: &mut Fields, omit: &Omit) {
-        // The cache writes this one anew on every answer.
+        // Each answer gets its own Age.
         fields.remove("age");
         if !omit.is_empty() {
             let mut private = fields.clone();
@@ -142,30 +143,30 @@ impl Fill {
         }
     }
 
-    /// What purges can name by which a response with these fields is stored.
     pub(crate) fn surrogates(&self, fields: &Fields) -> SurrogateKeys {
         let job = &self.job;
         SurrogateKeys::of(fields, job.scheme, job.request.authority(), job.purge_epoch)
     }
 
-    /// What was purged since its origin was asked is not to be stored, and nobody is to join it.
+    /// Dooms the fill if its response was purged since the origin was asked: it is not stored, and
+    /// no request joins it.
     pub(crate) fn doom_if_purged(&self, new: &NewObject) {
         let Lease { cache, at, .. } = &self.lease;
         cache.doom_if_purged(*at, &new.name, &new.lifetimes.surrogates);
     }
 
-    /// A response came: it is stored, or it is not.
+    /// Stores a response, or passes it on.
     pub(crate) async fn fetched(self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let job = &self.job;
         let (asked, times, head) = (&job.request.fields, times(response.times), &response.head);
-        // Whatever the method of the client was, the origin was asked with GET.
+        // The origin was asked with GET, whatever the client's method.
         let storable = Storable::of(asked, head.status, &head.fields, &times, &job.rules);
         let Storable { mut lifetimes, omit } = match storable {
             Ok(storable) => storable,
             Err(reason) => return self.pass(reason, response, Vec::new()),
         };
-        // It would take the place of what may yet serve instead.
+        // The error would replace a stored response that may still be served.
         if job.outlasts(response.head.status) {
             return self.pass(PassReason::Status, response, Vec::new());
         }
@@ -203,17 +204,17 @@ impl Fill {
         }
     }
 
-    /// Whether it is to be stored, for all that the cache knows of the key.
+    /// Whether the admission rules let the response be stored.
     pub(crate) fn is_admitted(&self) -> bool {
         let Self { lease, local, job, .. } = self;
         let is_shared = || local.n_readers() > 1 || lease.has_followers();
-        // What was purged has its place already.
+        // A purged object was admitted before.
         job.renews
             || job.found.is_purged()
             || lease.cache.admits(&job.found.name.key, job.rules.uses_min, is_shared)
     }
 
-    /// A whole small response: stored, then given to everybody at once.
+    /// Stores a small response as a whole, then gives it to all readers at once.
     async fn store_whole(self, new: NewObject, body: &[u8]) {
         self.doom_if_purged(&new);
         let object = match self.lease.is_doomed() {
@@ -239,7 +240,7 @@ impl Fill {
         self.local.set(Progress::Object(object));
     }
 
-    /// A larger response: written as it comes, and read by everybody from the file.
+    /// Writes a larger response as it comes. All readers read it from the file.
     async fn stream(self, new: NewObject, mut response: Response, mut part: Vec<u8>) {
         let total = match response.head.length {
             BodyLength::Known(len) => Some(len),
@@ -280,10 +281,11 @@ impl Fill {
             self.lease.cache.room_for(bytes).await;
         }
         self.lease.settle();
-        // What is under the name by now may be newer than what made this untrue: it stays.
+        // The object that has the name by now may be newer than the purge that doomed this fill: it
+        // stays.
         let was_doomed = self.lease.is_doomed();
         let stored = match was_doomed {
-            // Who reads the file may still have to learn from it that it is whole.
+            // A reader in another worker may have to learn from the file that it is complete.
             true => writer.finish().map(drop),
             false => self.lease.publish(&new, writer).map(drop),
         };
@@ -318,7 +320,7 @@ impl Fill {
         let local = &self.local;
         let mut told = 0;
         loop {
-            // What is not written stays in `part`: the leader may have to pass it on.
+            // Bytes that are not written stay in `part`: the leader may have to pass them on.
             if writer.written() + part.len() as u64 > self.object_bytes_max() {
                 return Err(Spill::TooLarge);
             }
@@ -342,7 +344,7 @@ impl Fill {
                 reactor::yield_now().await;
                 continue;
             }
-            // That somebody has left may mean that nobody wants it: look again.
+            // When a reader has left, the fill may be without readers: check again.
             let left = local.event.after(local.event.version());
             if let Some(result) = Race::new(response.body.wait(), left).await {
                 result.map_err(Spill::Origin)?;
@@ -350,7 +352,7 @@ impl Fill {
         }
     }
 
-    /// Whether a fill should go on: someone reads it, or it is nearly done.
+    /// Whether a fill should go on: it has readers, or is nearly done.
     fn is_wanted(&self, bytes: u64, remaining: Option<u64>) -> bool {
         self.job.is_background && !self.is_overlong(bytes)
             || self.local.has_readers()
@@ -358,8 +360,9 @@ impl Fill {
             || remaining.is_some_and(|left| left <= NEARLY_DONE_BYTES || left <= bytes)
     }
 
-    /// The response is not stored: the leader takes it over, others ask for themselves. Unless the
-    /// origin fails: then others have what is stored, or the same failure.
+    /// Does not store the response. The leader takes it over, and the others ask for themselves. If
+    /// the origin fails while something is stored, the others get what is stored, or the same
+    /// failure.
     pub(crate) fn pass(self, reason: PassReason, response: Response, read: Vec<u8>) {
         let status = response.head.status;
         // One client's bad request says nothing about what others asked for.
@@ -377,16 +380,16 @@ impl Fill {
         }
     }
 
-    /// Remembers that nothing is to be stored under the key, and forgets what is: unless that is
-    /// fresh, for then what one client got by asking for more than the others ends nothing for them.
+    /// Enters a hit-for-miss under the key, which removes what is stored there. A fresh object
+    /// stays: one client asked for more than the others, and they can still be answered with it.
     fn note_pass(&self, for_s: u64) {
         if !self.job.has_fresh() {
             self.lease.cache.note_pass(&self.job.found.name.key, for_s);
         }
     }
 
-    /// What was written so far is all that will be: the leader goes on with the origin's answer,
-    /// and everybody else asks for the rest alone, as does who comes in the next while.
+    /// Stops storing. The leader goes on with the origin's response, and every other reader asks
+    /// for the rest alone. Later requests pass for `for_s` seconds.
     fn unstored(self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
         self.note_pass(for_s);
         self.local.hand_over(response, read);
@@ -412,8 +415,8 @@ enum Spill {
     Abandoned,
 }
 
-/// When a fetch took place, as the policy counts. What it took is measured by the monotonic clock,
-/// so that neither a second that ends meanwhile nor a clock that is set ages the response.
+/// The times of a fetch as the policy counts them. The delay is measured by the monotonic clock, so
+/// that neither a second that ends meanwhile nor a clock that is set ages the response.
 pub(crate) fn times(fetch: FetchTimes) -> Times {
     let received_s = fetch.received.unix_s();
     let delay_s = fetch.received.mono_us.saturating_sub(fetch.requested.mono_us) / 1_000_000;

@@ -1,8 +1,8 @@
 //! A fill that fetches a part: stored by itself, and put on the list of its whole.
 //!
-//! What the origin answers decides: a 206 is a part, anything else is what it is without `Range`.
-//! A part that breaks off is kept as far as it came, for a client that stops in the middle of a
-//! film will come back for the rest.
+//! A 206 is stored as a part. Any other response is handled as one to a request without `Range`. A
+//! part that breaks off is kept as far as it came, because a client that stops in the middle of a
+//! film comes back for the rest.
 
 use std::rc::Rc;
 
@@ -28,14 +28,15 @@ use crate::proxy::fill::part_job::{PartJob, is_part};
 use crate::proxy::fill::{self, Fill};
 use crate::reactor;
 
-/// Less than this of a part that broke off is not worth a file.
+/// A part that broke off is kept if it has at least this many bytes.
 const KEPT_BYTES_MIN: u64 = 4 << 10;
 
-/// So many fills in a row complete what is small, each of what the one before it left missing.
+/// The most fills in a row that complete a small response. Each fetches what the one before it left
+/// missing.
 const FILLS_MAX: usize = 16;
 
 impl Fill {
-    /// The answer to the question for a part came.
+    /// Stores the response to a request for a part, or passes it on.
     pub(crate) async fn fetched_for_part(mut self, response: Response) {
         let mut fields = forward::response_fields(&response.head, reactor::now());
         let spec = self.job.part.as_ref().map(|part| part.spec);
@@ -50,7 +51,7 @@ impl Fill {
                 matches!(response.head.length, BodyLength::Known(len) if len <= whole_max);
             return self.fetched(response).await;
         }
-        // Who asks for what is missing has no use for anything else.
+        // A gap fetch can only use a part that fits the stored ones.
         let is_missing =
             |_: &PartialContent| !self.job.renews || fit.is_none_or(|fit| fit == Fit::Joins);
         let Some(piece) = piece.filter(is_missing) else {
@@ -83,10 +84,10 @@ impl Fill {
                     return self.pass(PassReason::Store, response, Vec::new());
                 }
             };
-        // What comes is only the whole if it cannot but be as long.
+        // The part is the whole only if Content-Length agrees.
         let is_whole = piece.is_whole() && response.head.length == BodyLength::Known(bytes);
         if is_whole && bytes <= self.job.rules.fetch_whole_bytes {
-            // Nobody need stay for it to be stored.
+            // The fill goes on even if all readers leave.
             self.job.is_background = true;
             let fields = partial::whole_fields(&fields);
             let new = NewObject { name, status: Status(200), fields, lifetimes };
@@ -100,8 +101,9 @@ impl Fill {
         self.take_in(new, response).await;
     }
 
-    /// Puts a part that was stored, so many bytes of it, on the list of its whole. If the origin
-    /// ended it there, and not where it had said, then nothing else that it said of it counts.
+    /// Puts a stored part of this many bytes on the list of its whole. If the origin ended the body
+    /// there (`is_ended`), but had announced another end, the length that it stated for the whole
+    /// is not used either.
     pub(crate) async fn enlist(&self, new: &NewObject, bytes: u64, is_ended: bool) {
         let part = self.job.part.as_ref().filter(|_| is_part(new));
         let Some((piece, name)) = part.and_then(|part| part.piece.as_ref()) else { return };
@@ -128,7 +130,7 @@ impl Fill {
         }
     }
 
-    /// Fetches what is missing of what is small, behind the answer to who asked for a part.
+    /// Fetches what is missing of a small response, in the background.
     async fn fetch_rest(&self, name: &Name, list: &PartList) {
         let (cache, job) = (&self.lease.cache, &self.job);
         let is_small = |length: &u64| *length <= job.rules.fetch_whole_bytes;
@@ -166,7 +168,7 @@ impl Fill {
         fill::start(&self.context, lease, next);
     }
 
-    /// A stream ended before its end. What came of a part is kept.
+    /// Ends a stream that broke off. The bytes of a part are kept.
     pub(crate) async fn broken_off(self, new: &NewObject, writer: Writer, error: FetchError) {
         let bytes = writer.written();
         if is_part(new) && bytes >= KEPT_BYTES_MIN && !self.lease.is_doomed() {
@@ -180,12 +182,12 @@ impl Fill {
         self.fail(error);
     }
 
-    /// Whether nobody waits for the answer.
+    /// Whether no client waits for the response.
     fn is_unasked(&self) -> bool {
         self.job.is_background && !self.local.has_readers() && !self.lease.has_followers()
     }
 
-    /// Whether an answer of this length is no more than is fetched without being asked for.
+    /// Whether a response of this length is small enough to be fetched without a client.
     fn is_small(&self, piece: Option<&PartialContent>, length: BodyLength) -> bool {
         let bytes = match (length, piece) {
             (BodyLength::Known(bytes), _) => bytes,
@@ -201,9 +203,9 @@ impl Fill {
         piece.is_some_and(|(piece, _)| bytes > piece.range.end - piece.range.start)
     }
 
-    /// How an answer goes together with the parts that are stored, if there are any. They are
-    /// forgotten if it shows that the origin does not have them any longer, or that it cannot be
-    /// put together with them and is of more use.
+    /// How a response fits the stored parts, if there are any. The stored parts are removed if the
+    /// response shows that the origin no longer has them, or if it does not fit them and is of more
+    /// use.
     fn fit(&self, status: Status, piece: Option<&PartialContent>, fields: &Fields) -> Option<Fit> {
         let stored = self.job.found.object()?;
         let list = stored.is_part_list().then(|| list::read(stored))??;

@@ -1,4 +1,4 @@
-//! What is asked of an origin for a part of a response, and what is known of the part.
+//! A request for a part of a response, and what is known of the part.
 
 use crate::cache::insert::NewObject;
 use crate::cache::name::{Name, PART_STATUS};
@@ -11,18 +11,19 @@ use crate::policy::rfc9111::partial::PartialContent;
 use crate::proxy::forwarding;
 use crate::upstream::ids::UpstreamId;
 
-/// What is known of the part that a fill is to fetch.
+/// The part that a fill is to fetch.
 #[derive(Debug)]
 pub(crate) struct PartJob {
-    /// Who else asks for the same is led by this, beside the key of the whole.
+    /// The key of the lease, beside that of the whole. Other requests for the same part follow this
+    /// fill.
     pub key: Key,
     /// What is asked for.
     pub spec: Spec,
     /// How the origin is asked.
     pub ask: PartAsk,
-    /// How many fills that ended led to it, each by what it left missing.
+    /// How many fills in a row led to this one, each by what it left missing.
     pub n_before: usize,
-    /// Where the content belongs, once that is known: its place, and the name of its whole.
+    /// The place of the content and the name of its whole, once they are known.
     pub piece: Option<(PartialContent, Name)>,
 }
 
@@ -44,7 +45,7 @@ impl PartAsk {
         whole.key.beside(&text)
     }
 
-    /// The question for a part, if it is one of what has this validator.
+    /// The question for a part, on condition that the whole still has this validator.
     pub(crate) fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
         let mut fields = self.fields.clone();
         fill_request::ask_for_part(&mut fields, spec, if_range);

@@ -1,4 +1,4 @@
-//! A fill whose origin says that what is stored is still good, RFC 9111 section 4.3.4.
+//! A fill that the origin answers with 304, RFC 9111 section 4.3.4.
 
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use crate::proxy::progress::Progress;
 use crate::reactor;
 
 impl Fill {
-    /// What is stored as a 304 has renewed it, RFC 9111 section 4.3.4.
+    /// The stored response as a 304 renews it.
     ///
     /// # Errors
     /// Why it has to be fetched as a whole.
@@ -43,7 +43,7 @@ impl Fill {
         Ok(NewObject { name, status: stored.status, fields, lifetimes })
     }
 
-    /// The origin says that the object stored under `name` is still good. The clients that wait are
+    /// Handles a 304 that confirms the object stored under `name`. The clients that wait are
     /// answered from its body under the new head before anything is written. Then the object gets
     /// its new head; if it is another variant, its body is stored for the fill's request as well.
     pub(crate) async fn revalidated(self, new: NewObject, name: Name, stored: &Rc<HotObject>) {
@@ -61,7 +61,8 @@ impl Fill {
             true => list::lock(&cache, &own).await,
             false => None,
         };
-        // A list that has grown meanwhile, or became a whole, must not become what it was.
+        // A list that has grown meanwhile, or has become a whole, must not be replaced by the older
+        // one.
         let is_other = is_list && (lock.is_none() || cache.has_changed(&self.job.found));
         self.doom_if_purged(&new);
         if !self.lease.is_doomed() && !is_other {

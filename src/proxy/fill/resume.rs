@@ -1,8 +1,8 @@
 //! The rest of an answer whose fill gave up storing it: the disk is full, or it is too large.
 //!
-//! The leader of the fill goes on with the origin's answer. A follower asks for the whole once
-//! more and compares it, byte by byte, with what it has sent already, which the fill's file still
-//! holds. Only if all of that is the same is the rest the rest of the same answer.
+//! The leader of the fill goes on with the origin's answer. A follower asks for the whole once more
+//! and compares it, byte by byte, with what it has sent already, which the fill's file still holds.
+//! It sends the rest only if all these bytes are the same.
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::progress::Handover;
 
-/// Goes on with an answer from the place `at` of its body, of which the client is to get what lies
-/// in the window and has all of that before it.
+/// Goes on with an answer from the offset `at` of its body. The client gets the bytes in the
+/// window, and has all of them before `at`.
 pub(crate) async fn lead_on<C: Client>(
     client: &mut C,
     handover: Handover,

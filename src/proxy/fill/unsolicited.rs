@@ -6,7 +6,7 @@ use crate::origin::upload::Upload;
 use crate::proxy::progress::LocalFill;
 use std::convert::Infallible;
 
-/// A fill's request has no body, and its interim responses go to the exchange that led to it.
+/// The upload of a fill's request. Interim responses go to the leader of the fill.
 pub(crate) struct Unasked<'f> {
     lease: &'f Lease,
     local: &'f LocalFill,

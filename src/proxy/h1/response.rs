@@ -55,7 +55,7 @@ pub(super) struct H1Response<'c> {
     n_framing: u64,
 }
 
-/// What the worker decides about a response.
+/// Options of a response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseOptions {
     /// Whether the connection may go on after the answer.

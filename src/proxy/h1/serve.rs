@@ -106,8 +106,8 @@ async fn converse(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest
     }
 }
 
-/// Writes everything that is due. It is rare, and unboxed would make the task of every connection
-/// larger.
+/// Writes everything that is due. The future is boxed, because it is rare and would make the task
+/// of every connection larger.
 fn write_due<'l>(
     context: &Context,
     link: &'l mut Link,
@@ -130,7 +130,8 @@ fn settle(context: &Context, link: &mut Link, next: &mut NextRequest) -> u64 {
     next.deadline_ms
 }
 
-/// Why the wait for bytes ends the connection. A client that began a head is answered.
+/// The reason to close after a wait for bytes has failed. A client that has sent a part of a head
+/// is answered.
 async fn give_up(context: &Rc<Context>, link: &mut Link, error: &io::Error) -> CloseReason {
     if error.kind() != io::ErrorKind::TimedOut {
         return CloseReason::ClientGone;

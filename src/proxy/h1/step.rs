@@ -17,9 +17,9 @@ use crate::reactor::{self, scratch};
 /// Answers that are due are written before more are added, once they have this many bytes.
 const DUE_BYTES_MAX: usize = 32 << 10;
 
-/// What is to be done next on a connection.
+/// The next thing to do on a connection.
 pub(super) enum Step {
-    /// The next request needs an exchange, which may next.
+    /// The next request needs an exchange.
     Exchange(Box<Routed>),
     /// More bytes are needed.
     Read,
@@ -59,7 +59,7 @@ impl NextRequest {
     pub(super) fn resume(&mut self, link: &Link, is_between: bool) {
         link.connection().set_busy();
         if is_between {
-            // A head that begins after a silence has `timeouts.client-head` for itself.
+            // A head that begins on an idle connection has the whole of `timeouts.client-head`.
             self.deadline_ms = 0;
         }
     }
@@ -72,7 +72,7 @@ impl NextRequest {
     }
 }
 
-/// Reads what there is, answers what is hot, and returns what is to be done next.
+/// Reads what there is, answers what is hot, and returns what to do next.
 pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest) -> Step {
     if link.out.len() > DUE_BYTES_MAX {
         return Step::Write;
@@ -119,8 +119,8 @@ fn matches_would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Why a connection ends whose client has closed its direction. Complete requests were answered, so
-/// bytes that are left are the beginning of one.
+/// The reason to close after the client has closed its direction. Complete requests were answered,
+/// so that bytes that are left are the beginning of one.
 fn end_reason(link: &Link) -> CloseReason {
     match link.inbox.is_empty() {
         true => CloseReason::ClientClosed,
@@ -128,8 +128,8 @@ fn end_reason(link: &Link) -> CloseReason {
     }
 }
 
-/// Answers the hot requests at the beginning of `bytes`. Returns how many bytes were used, and what is
-/// to be done next.
+/// Answers the hot requests at the beginning of `bytes`. Returns how many bytes were used, and what
+/// to do next.
 fn answer_hot(
     context: &Rc<Context>,
     link: &mut Link,
@@ -184,7 +184,7 @@ fn answer_hot(
     }
 }
 
-/// What the next request is.
+/// What was done with the next request.
 enum Next {
     /// It was hot, and its answer is written or due.
     Answered(usize),
@@ -243,7 +243,7 @@ fn next_head(
     Ok(Next::Exchange(Box::new(routed), used))
 }
 
-/// The flaw of a head that is not complete and cannot become valid.
+/// The flaw of an incomplete head that cannot become valid.
 fn obviously_wrong(context: &Context, bytes: &[u8]) -> Option<Flaw> {
     h1_head::parse_request(bytes, &context.client_head).err()
 }
