@@ -286,6 +286,8 @@ pub struct Timeouts {
     pub client_head: Duration,
     /// Between two reads of a request's body.
     pub client_body: Duration,
+    /// From a request's first byte to the end of its body.
+    pub client_request: Duration,
     /// Between two writes to a client.
     pub client_send: Duration,
     /// Between two requests of a client.
@@ -313,6 +315,8 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Bytes of it that stay in memory; the rest goes to a file.
     pub body_memory_bytes: usize,
+    /// Bytes of a body that must come each second; 0 for any.
+    pub body_rate: u64,
     /// Fields of a head.
     pub headers: usize,
 }

@@ -212,6 +212,7 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("timeouts", "client-head", Kind::Duration(10, DAY), "10s", "from a request's first byte to the end of its head"),
     row("timeouts", "client-body", Kind::Duration(10, DAY), "30s", "between two reads of a request's body"),
+    row("timeouts", "client-request", Kind::Duration(10, 7 * DAY), "12h", "from a request's first byte to the end of its body"),
     row("timeouts", "client-send", Kind::Duration(10, DAY), "30s", "between two writes to a client"),
     row("timeouts", "client-idle", Kind::Duration(10, DAY), "60s", "between two requests of a client"),
     row("timeouts", "connect", Kind::Duration(10, HOUR), "3s", "for a connection to a server"),
@@ -224,6 +225,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "target", Kind::Size(64, MIB), "8 KiB", "the target of a request"),
     row("limits", "body", Kind::Size(0, PIB), "1 GiB", "the body of a request that is received completely first"),
     row("limits", "body-memory", Kind::Size(0, GIB), "64 KiB", "the part of it that stays in memory; the rest goes to a file"),
+    row("limits", "body-rate", Kind::Size(0, GIB), "1 KiB", "the least bytes of a body that must come each second, after timeouts.client-body; 0 B is any"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
 ];
 

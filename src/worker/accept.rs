@@ -1,6 +1,7 @@
 //! Accepting connections, within `limits.connections`.
 //!
-//! When the limit is reached, idle connections are closed first. If all are busy, new ones wait in
+//! When the limit is reached, idle connections are closed first, and then those with slow request
+//! bodies. If all are busy, new ones wait in
 //! the kernel's accept queue until one ends, and are not refused.
 
 use std::io;
@@ -91,6 +92,8 @@ impl Acceptor {
 
     fn shed(&self) {
         let before_ms = reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS);
-        self.connections.shed_idle(before_ms, SHED);
+        if self.connections.shed_idle(before_ms, SHED) == 0 {
+            self.connections.shed_slow(before_ms, SHED);
+        }
     }
 }

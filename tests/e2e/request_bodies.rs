@@ -226,3 +226,44 @@ fn interim_answers_come_through_while_a_body_is_streamed() {
     client.write(b"end");
     client.answer().expect_status(200).expect_body("ok");
 }
+
+#[test]
+fn a_body_that_drips_is_408() {
+    for (timeouts, reason) in [
+        ("{client-body: 300ms}", "body-rate"),
+        ("{client-body: 20s, client-request: 300ms}", "request-timeout"),
+    ] {
+        let origin = echo();
+        let plan = Plan::new(&origin)
+            .set("timeouts", timeouts)
+            .set("limits", "{body-rate: 1 MiB}")
+            .set("log", "{access: {file: $DIR/access.log, format: json}, error: $DIR/error.log}");
+        let ktrix = plan.start();
+        let mut client = ktrix.client();
+        client.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+        until_true("the end of it", || {
+            let _ = client.try_write(b"x");
+            let close = format!("\"close\":\"{reason}\"");
+            plan.access_lines().iter().any(|line| line.contains(&close))
+        });
+        client.answer().expect_status(408);
+        origin.expect_requests(0);
+    }
+}
+
+#[test]
+fn slow_bodies_make_room_for_other_clients() {
+    let origin = echo();
+    let plan =
+        Plan::new(&origin).set("workers", "1").set("limits", "{connections: 4, body-rate: 1 MiB}");
+    let ktrix = plan.start();
+    let slow: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = ktrix.client();
+            client.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx");
+            client
+        })
+        .collect();
+    ktrix.get("/").expect_status(200);
+    drop(slow);
+}

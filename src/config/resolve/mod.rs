@@ -266,6 +266,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
     Timeouts {
         client_head: section.duration(faults, "client-head"),
         client_body: section.duration(faults, "client-body"),
+        client_request: section.duration(faults, "client-request"),
         client_send: section.duration(faults, "client-send"),
         client_idle: section.duration(faults, "client-idle"),
         connect: section.duration(faults, "connect"),
@@ -282,6 +283,7 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
         target_bytes: as_usize(section.size(faults, "target")),
         body_bytes: section.size(faults, "body"),
         body_memory_bytes: as_usize(section.size(faults, "body-memory")),
+        body_rate: section.size(faults, "body-rate"),
         headers: section.count(faults, "headers"),
     };
     if limits.target_bytes > limits.head_bytes {

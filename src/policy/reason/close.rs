@@ -9,10 +9,22 @@ reasons! {
     HeadTimeout: "head-timeout", "the head of a request took longer than timeouts.client-head";
     BodyTimeout: "body-timeout",
         "the body of a request paused for longer than timeouts.client-body";
+    BodyRate: "body-rate",
+        "the body of a request came more slowly than limits.body-rate";
+    RequestTimeout: "request-timeout",
+        "a request with its body took longer than timeouts.client-request";
     SendTimeout: "send-timeout",
         "the client received nothing of its answer for timeouts.client-send";
     BadRequest: "bad-request", "the request broke the protocol";
     Finished: "finished", "the client or the answer asked for the end of the connection";
     Incomplete: "incomplete", "the answer could not be completed";
     Drain: "drain", "the worker finishes its connections and ends";
+}
+
+impl CloseReason {
+    /// Whether the body of a request did not come in time, which a client is told with 408 (RFC 9110
+    /// section 15.5.9).
+    pub(crate) fn is_late(self) -> bool {
+        matches!(self, Self::BodyTimeout | Self::BodyRate | Self::RequestTimeout)
+    }
 }

@@ -1,7 +1,7 @@
 //! The client connections of a worker: how many there are, and which of them are idle.
 //!
 //! An idle connection is the first to go when there is no room for a new one, and when the
-//! worker drains. It is ended by a shutdown of its transport; its task sees the end and leaves.
+//! worker drains. Connections with slow request bodies are the next. A connection is ended by a shutdown of its transport; its task sees the end and leaves.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,12 +21,20 @@ pub struct Connection {
     pub front: Front,
     /// Since when no request is under way, in milliseconds of the monotonic clock; 0 if one is.
     idle_since_ms: Cell<u64>,
+    /// Since when the body of its request comes too slowly; `u64::MAX` if it does not.
+    slow_since_ms: Cell<u64>,
 }
 
 impl Connection {
     /// A request is under way.
     pub fn set_busy(&self) {
         self.idle_since_ms.set(0);
+    }
+
+    /// The body of a request is awaited, and is too slow since, or from, `slow_since_ms` of the
+    /// monotonic clock; `u64::MAX` if none is.
+    pub(crate) fn set_slow(&self, slow_since_ms: u64) {
+        self.slow_since_ms.set(slow_since_ms);
     }
 
     /// No request is under way since `now_ms`.
@@ -48,7 +56,9 @@ impl Connections {
     /// Counts a connection.
     pub fn add(self: &Rc<Self>, transport: Transport, front: Front, now_ms: u64) -> Counted {
         let idle_since_ms = Cell::new(now_ms.max(1));
-        let connection = Rc::new(Connection { transport, front, idle_since_ms });
+        let slow_since_ms = Cell::new(u64::MAX);
+        let connection = Connection { transport, front, idle_since_ms, slow_since_ms };
+        let connection = Rc::new(connection);
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));
         Counted { connections: Rc::clone(self), place, connection }
     }
@@ -66,6 +76,29 @@ impl Connections {
     /// Ends at most `n_max` connections that have been idle since before `before_ms`; returns how
     /// many it ended.
     pub fn shed_idle(&self, before_ms: u64, n_max: usize) -> usize {
+        self.shed(n_max, |connection| {
+            let since_ms = connection.idle_since_ms.get();
+            let is_idle = since_ms != 0 && since_ms < before_ms;
+            if is_idle {
+                connection.set_busy();
+            }
+            is_idle
+        })
+    }
+
+    /// Ends at most `n_max` connections whose requests have come too slowly since before
+    /// `before_ms`; returns how many it ended.
+    pub(crate) fn shed_slow(&self, before_ms: u64, n_max: usize) -> usize {
+        self.shed(n_max, |connection| {
+            let is_slow = connection.slow_since_ms.get() < before_ms;
+            if is_slow {
+                connection.set_slow(u64::MAX);
+            }
+            is_slow
+        })
+    }
+
+    fn shed(&self, n_max: usize, goes: impl Fn(&Connection) -> bool) -> usize {
         let connections = self.all.borrow();
         let capacity = connections.capacity().max(1);
         let mut n_shed = 0;
@@ -75,9 +108,7 @@ impl Connections {
             }
             self.hand.set((self.hand.get() + 1) % capacity);
             let Some(connection) = connections.get(self.hand.get()) else { continue };
-            let since_ms = connection.idle_since_ms.get();
-            if since_ms != 0 && since_ms < before_ms {
-                connection.set_busy();
+            if goes(connection) {
                 connection.transport.shutdown_both();
                 n_shed += 1;
             }

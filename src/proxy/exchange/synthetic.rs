@@ -19,11 +19,13 @@ use crate::reactor;
 impl<C: Client> Exchange<'_, C> {
     pub(crate) async fn not_received(&mut self, error: ReceiveError) -> Result<(), CloseReason> {
         match error {
-            ReceiveError::Client(ClientError::Closed(CloseReason::BodyTimeout)) => {
-                self.synthetic(Status(408), "the request's body did not come in time", &[]).await?;
-                Err(CloseReason::BodyTimeout)
+            ReceiveError::Client(ClientError::Closed(reason)) => {
+                if reason.is_late() {
+                    let text = "the request's body did not come in time";
+                    self.synthetic(Status(408), text, &[]).await?;
+                }
+                Err(reason)
             }
-            ReceiveError::Client(ClientError::Closed(reason)) => Err(reason),
             ReceiveError::Client(ClientError::Flaw(flaw)) => self.flawed(flaw).await,
             ReceiveError::TooLarge => {
                 self.synthetic(Status(413), "the request's body is larger than limits.body", &[])

@@ -6,6 +6,7 @@
 //! ```
 
 mod link;
+mod pace;
 mod response;
 mod quick;
 mod step;

@@ -17,6 +17,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::h1::link::{GATHER_BYTES, Link};
+use crate::proxy::h1::pace::Pace;
 use crate::reactor;
 
 /// How the body of an answer is framed, RFC 9112 section 6.
@@ -47,6 +48,7 @@ pub(super) struct H1Response<'c> {
     is_continue_due: bool,
     is_logged: bool,
     body: Decoder,
+    pace: Option<Pace>,
     framing: Framing,
     n_body: u64,
     /// Where the body begins, in bytes of the connection.
@@ -55,13 +57,14 @@ pub(super) struct H1Response<'c> {
     n_framing: u64,
 }
 
-/// Options of a response.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct ResponseOptions {
     /// Whether the connection may go on after the answer.
     pub(super) may_keep_alive: bool,
     /// Whether the answer gets a line in the access log.
     pub(super) is_logged: bool,
+    /// How fast the body of the request must come.
+    pub(super) pace: Pace,
 }
 
 impl<'c> H1Response<'c> {
@@ -78,6 +81,7 @@ impl<'c> H1Response<'c> {
             is_logged: options.is_logged,
             is_continue_due: head.expects_continue(),
             body: Decoder::new(head.length, Default::default()),
+            pace: Some(options.pace),
             ..Self::to_no_request(link, timeouts)
         }
     }
@@ -93,6 +97,7 @@ impl<'c> H1Response<'c> {
             is_logged: false,
             is_continue_due: false,
             body: Decoder::new(BodyLength::None, Default::default()),
+            pace: None,
             framing: Framing::Unstarted,
             n_body: 0,
             body_at: 0,
@@ -209,16 +214,24 @@ impl Client for H1Response<'_> {
                 self.link.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 self.link.write(b"", self.send_ms()).await.map_err(ClientError::Closed)?;
             }
-            let deadline_ms =
-                reactor::now().mono_ms() + self.timeouts.client_body.as_millis() as u64;
+            // Only a request has a body.
+            let Some(pace) = &mut self.pace else { return Ok(false) };
+            let now_ms = reactor::now().mono_ms();
+            let (deadline_ms, reason) = pace.deadline(now_ms);
+            self.link.connection().set_slow(pace.slow_since_ms(now_ms));
             let body = &mut self.body;
             let read = self.link.read_through(deadline_ms, |bytes| decode(body, bytes, into));
-            match read.await {
+            let read = read.await;
+            self.link.connection().set_slow(u64::MAX);
+            if let Ok(Ok(n_read)) = read {
+                pace.add(reactor::now().mono_ms().saturating_sub(now_ms), n_read);
+            }
+            match read {
                 Ok(Ok(0)) => return Err(ClientError::Closed(CloseReason::ClientGone)),
                 Ok(Ok(_)) => {}
                 Ok(Err(flaw)) => return Err(ClientError::Flaw(flaw)),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(ClientError::Closed(CloseReason::BodyTimeout));
+                    return Err(ClientError::Closed(reason));
                 }
                 Err(_) => return Err(ClientError::Closed(CloseReason::ClientGone)),
             }

@@ -27,6 +27,7 @@ use crate::proxy::exchange::{self, synthetic};
 use crate::proxy::facts::Facts;
 use crate::proxy::finish::{self, Sent};
 use crate::proxy::h1::link::Link;
+use crate::proxy::h1::pace::Pace;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::h1::step::{NextRequest, Step, step};
 use crate::proxy::routed::Routed;
@@ -56,7 +57,8 @@ pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Outpu
 /// Whether the client may still be sending bytes that are not going to be read.
 fn is_client_sending(reason: CloseReason, link: &Link) -> bool {
     match reason {
-        CloseReason::BadRequest | CloseReason::BodyTimeout | CloseReason::Drain => true,
+        CloseReason::BadRequest | CloseReason::Drain => true,
+        reason if reason.is_late() => true,
         CloseReason::Finished => !link.inbox.is_empty(),
         _ => false,
     }
@@ -156,6 +158,7 @@ async fn answer(
     let options = ResponseOptions {
         may_keep_alive: !context.is_draining.get(),
         is_logged: context.access.is_some(),
+        pace: Pace::new(&context.config.timeouts, &context.config.limits, began.mono_ms()),
     };
     let mut response = H1Response::new(link, &context.config.timeouts, head, options);
     let result = exchange::run(context, &mut response, routed, &mut facts).await;
