@@ -88,7 +88,8 @@ fn request<'r>(record: &mut Record<'r>, head: &'r RequestHead) {
     record.user_agent = head.fields.get("user-agent").unwrap_or_default();
 }
 
-fn reason(facts: &Facts) -> &'static str {
+/// Why an exchange failed, or passed the cache, for the log.
+pub(crate) fn reason(facts: &Facts) -> &'static str {
     match facts.verdict {
         Some(CacheVerdict::Pass(reason)) if facts.reason.is_empty() => reason.word(),
         _ => facts.reason,

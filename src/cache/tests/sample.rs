@@ -1,7 +1,6 @@
 //! The caches of two workers for tests, in a directory that goes with them.
 
 use std::fs::File;
-use std::path::Path;
 use std::rc::Rc;
 
 use crate::cache::files::store::Store;
@@ -38,22 +37,8 @@ pub(crate) fn worker_cache() -> (tempfile::TempDir, Rc<Cache>) {
 /// What the workers in the seats 0 and 1 have of one cache.
 pub(crate) fn worker_caches() -> (tempfile::TempDir, [Rc<Cache>; 2]) {
     let dir = tempfile::tempdir().unwrap();
-    Index::open(dir.path(), 100).unwrap();
-    Purges::open(dir.path()).unwrap();
-    let (fills, wakes) = (tempfile::tempfile().unwrap(), Rc::new(Wakes::new(3).unwrap()));
-    let caches = [0, 1].map(|seat| worker(dir.path(), &fills, Rc::clone(&wakes), seat));
-    (dir, caches)
-}
-
-fn worker(dir: &Path, fills: &File, wakes: Rc<Wakes>, seat: usize) -> Rc<Cache> {
-    let index = Index::open_existing(dir).unwrap();
-    let store = Store::open(dir, index.epoch()).unwrap();
-    let purges = Purges::open_existing(dir).unwrap();
-    let (uses, fills) = (Uses::create(100).unwrap(), Rc::new(Fills::in_file(fills, 16).unwrap()));
-    let shared = Shared { index, purges, store, uses, fills, wakes };
-    shared.attach(Some(seat)).unwrap();
     let config = CacheConfig {
-        path: dir.to_owned(),
+        path: dir.path().to_owned(),
         size_bytes: 0,
         objects: 100,
         memory_bytes: 1 << 20,
@@ -65,7 +50,28 @@ fn worker(dir: &Path, fills: &File, wakes: Rc<Wakes>, seat: usize) -> Rc<Cache> 
         purge: Vec::new(),
         rules: Rc::default(),
     };
-    Rc::new(Cache::new(Rc::new(shared), &config, seat, 2, 16))
+    let caches = caches_by(&config);
+    (dir, caches)
+}
+
+/// The same, by this configuration.
+pub(crate) fn caches_by(config: &CacheConfig) -> [Rc<Cache>; 2] {
+    Index::open(&config.path, config.objects).unwrap();
+    Purges::open(&config.path).unwrap();
+    let (fills, wakes) = (tempfile::tempfile().unwrap(), Rc::new(Wakes::new(3).unwrap()));
+    [0, 1].map(|seat| worker(config, &fills, Rc::clone(&wakes), seat))
+}
+
+fn worker(config: &CacheConfig, fills: &File, wakes: Rc<Wakes>, seat: usize) -> Rc<Cache> {
+    let dir = &config.path;
+    let index = Index::open_existing(dir).unwrap();
+    let store = Store::open(dir, index.epoch()).unwrap();
+    let purges = Purges::open_existing(dir).unwrap();
+    let (uses, fills) =
+        (Uses::create(config.objects).unwrap(), Rc::new(Fills::in_file(fills, 16).unwrap()));
+    let shared = Shared { index, purges, store, uses, fills, wakes };
+    shared.attach(Some(seat)).unwrap();
+    Rc::new(Cache::new(Rc::new(shared), config, seat, 2, 16))
 }
 
 /// Looks up what a request asks for.

@@ -60,7 +60,8 @@ impl ScriptedOrigin {
         let acceptor = reactor::spawn_task(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 seen.n_connections.set(seen.n_connections.get() + 1);
-                let peer = Peer { stream, inbox: Vec::new(), counts: Rc::clone(&seen) };
+                let (inbox, head) = (Vec::new(), String::new());
+                let peer = Peer { stream, inbox, head, counts: Rc::clone(&seen) };
                 let script = Rc::clone(&script);
                 reactor::spawn(async move { script(peer).await });
             }
@@ -70,6 +71,11 @@ impl ScriptedOrigin {
 
     pub(crate) fn address(&self) -> ServerAddress {
         self.place.address()
+    }
+
+    /// Refuses connections from now on.
+    pub(crate) fn refuse(&self) {
+        std::fs::remove_file(self.place.path()).unwrap();
     }
 
     pub(crate) fn n_connections(&self) -> usize {
@@ -115,6 +121,8 @@ impl Place {
 
 /// One connection, as the origin has it.
 pub(crate) struct Peer {
+    /// The head of the last request.
+    pub(crate) head: String,
     stream: Stream,
     inbox: Vec<u8>,
     counts: Rc<Counts>,
@@ -129,18 +137,22 @@ impl Peer {
                 None => self.more().await?,
             }
         };
-        self.inbox.drain(..end);
+        self.head = String::from_utf8(self.inbox.drain(..end).collect()).unwrap();
         self.counts.n_requests.set(self.counts.n_requests.get() + 1);
         Some(self.counts.n_requests.get())
     }
 
     /// Reads so many bytes; `None` if the connection ends before.
-    pub(crate) async fn take(&mut self, n_bytes: usize) -> Option<()> {
+    pub(crate) async fn take(&mut self, n_bytes: usize) -> Option<Vec<u8>> {
         while self.inbox.len() < n_bytes {
             self.more().await?;
         }
-        self.inbox.drain(..n_bytes);
-        Some(())
+        Some(self.inbox.drain(..n_bytes).collect())
+    }
+
+    /// Waits until the other side has closed the connection.
+    pub(crate) async fn end(&mut self) {
+        while self.more().await.is_some() {}
     }
 
     /// Writes; bytes that the other side does not take any more are lost.

@@ -1,5 +1,6 @@
 //! A client for tests: the body of its request is scripted, and all that it is given is kept.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,13 +26,59 @@ pub(crate) struct FakeClient {
     pub(crate) trailers: Fields,
     /// Whether the request is a HEAD.
     pub(crate) is_head: bool,
-    /// Posted when the client goes; nothing reaches it from then on.
-    pub(crate) gone: Rc<Event>,
+    /// The client itself, at the other end.
+    pub(crate) remote: Rc<Remote>,
     pub(crate) interims: Vec<ResponseHead>,
     pub(crate) started: Option<(Status, Fields, BodyLength)>,
     /// The body that was sent or kept.
     pub(crate) sent: Vec<u8>,
     pub(crate) end: Option<End>,
+}
+
+/// The far end of a client, for a test that an exchange runs beside.
+#[derive(Debug, Default)]
+pub(crate) struct Remote {
+    changed: Event,
+    is_gone: Cell<bool>,
+    is_stuck: Cell<bool>,
+    n_pieces_max: Cell<Option<usize>>,
+    n_received: Cell<u64>,
+}
+
+impl Remote {
+    /// The client goes; nothing reaches it from now on.
+    pub(crate) fn leave(&self) {
+        self.is_gone.set(true);
+        self.changed.notify();
+    }
+
+    /// The client takes nothing of its answer, or takes it again.
+    pub(crate) fn set_stuck(&self, is_stuck: bool) {
+        self.is_stuck.set(is_stuck);
+        self.changed.notify();
+    }
+
+    /// The client sends so many more pieces of its request's body, for now.
+    pub(crate) fn set_pieces(&self, n_pieces_max: usize) {
+        self.n_pieces_max.set(Some(n_pieces_max));
+        self.changed.notify();
+    }
+
+    /// Bytes of its answer's body that the client has.
+    pub(crate) fn n_received(&self) -> u64 {
+        self.n_received.get()
+    }
+
+    /// Waits until this holds.
+    async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        loop {
+            let since = self.changed.version();
+            if holds(self) {
+                return;
+            }
+            self.changed.after(since).await;
+        }
+    }
 }
 
 /// How an answer ended.
@@ -51,7 +98,7 @@ impl FakeClient {
             body: VecDeque::new(),
             trailers: Fields::new(),
             is_head: false,
-            gone: Rc::default(),
+            remote: Rc::default(),
             interims: Vec::new(),
             started: None,
             sent: Vec::new(),
@@ -80,11 +127,14 @@ impl FakeClient {
         is_as_long && matches!(self.end, Some(End::Finished(_)))
     }
 
-    fn reach(&self) -> Result<(), CloseReason> {
-        match self.gone.version() {
-            0 => Ok(()),
-            _ => Err(CloseReason::ClientGone),
+    async fn reach(&self) -> Result<(), CloseReason> {
+        let remote = &self.remote;
+        remote.until(|it| it.is_gone.get() || !it.is_stuck.get()).await;
+        if remote.is_gone.get() {
+            return Err(CloseReason::ClientGone);
         }
+        remote.n_received.set(self.sent.len() as u64);
+        Ok(())
     }
 }
 
@@ -94,6 +144,8 @@ impl Client for FakeClient {
     }
 
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
+        self.remote.until(|it| it.n_pieces_max.get() != Some(0)).await;
+        self.remote.n_pieces_max.update(|it| it.map(|n| n.saturating_sub(1)));
         if let Some(piece) = self.body.pop_front() {
             into.extend(piece?);
         }
@@ -105,13 +157,13 @@ impl Client for FakeClient {
     }
 
     async fn gone(&mut self) {
-        self.gone.after(0).await;
+        self.remote.until(|it| it.is_gone.get()).await;
     }
 
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason> {
         assert!(!self.has_started(), "an interim response comes before the answer");
         self.interims.push(head.clone());
-        self.reach()
+        self.reach().await
     }
 
     fn start(&mut self, status: Status, fields: &Fields, length: BodyLength) {
@@ -136,11 +188,11 @@ impl Client for FakeClient {
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         self.push(bytes);
-        self.reach()
+        self.reach().await
     }
 
     async fn flush(&mut self) -> Result<(), CloseReason> {
-        self.reach()
+        self.reach().await
     }
 
     async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<(), CloseReason> {
