@@ -23,3 +23,6 @@ pub mod fill;
 pub mod exchange;
 mod ranges;
 pub(crate) mod h1;
+
+#[cfg(test)]
+mod tests;
