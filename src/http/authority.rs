@@ -47,13 +47,18 @@ impl<'a> Authority<'a> {
 /// The bytes of an authority in lower case, without an empty port or the default port of its scheme
 /// (RFC 9110 section 4.2.3).
 pub fn normalised(scheme: impl Into<Option<Scheme>>, authority: &[u8]) -> impl Iterator<Item = u8> {
+    without_default_port(scheme, authority).iter().map(u8::to_ascii_lowercase)
+}
+
+/// An authority without an empty port or the default port of its scheme.
+pub fn without_default_port(scheme: impl Into<Option<Scheme>>, authority: &[u8]) -> &[u8] {
     let port: &[u8] = match scheme.into() {
         Some(Scheme::Http) => b":80",
         Some(Scheme::Https) => b":443",
         None => b":",
     };
     let bare = authority.strip_suffix(port).or_else(|| authority.strip_suffix(b":"));
-    bare.unwrap_or(authority).iter().map(u8::to_ascii_lowercase)
+    bare.unwrap_or(authority)
 }
 
 fn is_registered_name(host: &[u8]) -> bool {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::base::chars;
 use crate::base::time::Now;
+use crate::http::authority;
 use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
@@ -17,12 +18,20 @@ use crate::http::version::Version;
 /// The sender of a request, and the scheme and host it addressed.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
-    /// The client's address; none for a Unix socket.
-    pub client: Option<IpAddr>,
-    /// The scheme that the client speaks.
-    pub scheme: Scheme,
-    /// The host (and port) as the client sent it; may be empty.
-    pub host: &'a [u8],
+    client: Option<IpAddr>,
+    scheme: Scheme,
+    host: &'a [u8],
+}
+
+impl<'a> Peer<'a> {
+    /// The client's address, if it has one (a Unix socket has none), the scheme that it speaks, and
+    /// the authority of its request in lower case, which may be empty.
+    ///
+    /// The origin gets the authority as keys have it, without a default port. From another spelling
+    /// it might make an answer that other clients must not get.
+    pub fn new(client: Option<IpAddr>, scheme: Scheme, authority: &'a [u8]) -> Self {
+        Self { client, scheme, host: authority::without_default_port(scheme, authority) }
+    }
 }
 
 /// The fields of a request as the origin gets it: `Host` first, then the client's fields that may
@@ -35,8 +44,7 @@ pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) 
     let sent = &head.fields;
     let hop = Hop::of(sent);
     let mut fields = Fields::with_capacity(sent.len() + N_ADDED, sent.wire_len() + ADDED_BYTES);
-    let host = head.target.authority().or_else(|| sent.get("host")).unwrap_or_default();
-    fields.push(b"Host", host);
+    fields.push(b"Host", peer.host);
     let counts_forwards = matches!(head.method, Method::Options | Method::Trace);
     fields.append_from(sent, |name, _| hop.passes(name) && !is_rewritten(name));
     if counts_forwards && let Some(left) = max_forwards(head) {
@@ -266,9 +274,8 @@ mod tests {
 
     fn forwarded(text: &str, client: &str, framing: BodyLength) -> String {
         let head = request(text);
-        let client = client.parse().ok();
-        let host = head.fields.get("host").unwrap_or_default();
-        written(&request_fields(&head, &Peer { client, scheme: Scheme::Http, host }, framing))
+        let peer = Peer::new(client.parse().ok(), Scheme::Http, head.authority());
+        written(&request_fields(&head, &peer, framing))
     }
 
     #[test]
@@ -277,10 +284,28 @@ mod tests {
             "GET / HTTP/1.1\r\nAccept: */*\r\nConnection: close\r\nHost: A.example:80\r\n\r\n";
         assert_eq!(
             forwarded(text, "192.0.2.1", BodyLength::None),
-            "Host: A.example:80\r\nAccept: */*\r\nX-Forwarded-For: 192.0.2.1\r\n\
-             X-Forwarded-Host: A.example:80\r\nX-Forwarded-Proto: http\r\n\
-             Forwarded: for=192.0.2.1;host=\"A.example:80\";proto=http\r\nVia: 1.1 ktrix\r\n"
+            "Host: a.example\r\nAccept: */*\r\nX-Forwarded-For: 192.0.2.1\r\n\
+             X-Forwarded-Host: a.example\r\nX-Forwarded-Proto: http\r\n\
+             Forwarded: for=192.0.2.1;host=a.example;proto=http\r\nVia: 1.1 ktrix\r\n"
         );
+    }
+
+    #[test]
+    fn an_origin_gets_the_host_as_keys_have_it() {
+        for (text, host) in [
+            ("GET / HTTP/1.1\r\nHost: WWW.test:\r\n\r\n", "www.test"),
+            ("GET / HTTP/1.1\r\nHost: www.test:8080\r\n\r\n", "www.test:8080"),
+            ("GET / HTTP/1.1\r\nHost: www.test:443\r\n\r\n", "www.test:443"),
+            ("GET http://A.test:80/ HTTP/1.1\r\nHost: b\r\n\r\n", "a.test"),
+        ] {
+            let head = request(text);
+            let peer = Peer::new(None, Scheme::Http, head.authority());
+            let fields = request_fields(&head, &peer, BodyLength::None);
+            for name in ["host", "x-forwarded-host"] {
+                let values: Vec<_> = fields.get_all(name).collect();
+                assert_eq!(values, [host.as_bytes()], "{name} of {text}");
+            }
+        }
     }
 
     #[test]
@@ -423,7 +448,7 @@ mod tests {
             let parsed = parse_request(text.as_bytes(), &HeadLimits::default());
             let Ok(Some((head, _))) = parsed else { return Ok(()) };
             let client = Some(IpAddr::from([192, 0, 2, 1]));
-            let peer = Peer { client, scheme: Scheme::Https, host: b"a.example" };
+            let peer = Peer::new(client, Scheme::Https, b"a.example");
             let fields = request_fields(&head, &peer, framing);
             let mut out = Vec::new();
             write::write_request(&mut out, &head.method_text, b"/", &fields);

@@ -33,7 +33,7 @@ pub(crate) fn request_fields<C: Client>(
 /// The client and the host that forwarding fields name.
 pub(crate) fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> {
     let front = client.front();
-    Peer { client: front.peer.ip(), scheme: front.scheme, host: request.authority() }
+    Peer::new(front.peer.ip(), front.scheme, request.authority())
 }
 
 /// What to ask an upstream.

@@ -62,6 +62,31 @@ fn origin_and_log_get_the_listener_of_a_request() {
 }
 
 #[test]
+fn an_origin_gets_one_spelling_of_a_host() {
+    let origin = Origin::answering(|request| {
+        let said = |name: &str| request.field(name).unwrap_or("-").to_owned();
+        let own = said("forwarded");
+        let own = own.split(';').find(|pair| pair.starts_with("host=")).unwrap_or("-").to_owned();
+        let body = format!("{} {} {own}", said("host"), said("x-forwarded-host"));
+        match request.target.starts_with("/stored") {
+            true => Response::ok(body).cache("max-age=60"),
+            false => Response::ok(body).cache("no-store"),
+        }
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let expected = "www.test www.test host=www.test";
+    for (n, host) in ["www.test", "WWW.Test", "www.test:80", "www.test:"].iter().enumerate() {
+        for target in ["/passed".to_owned(), format!("/stored{n}")] {
+            ktrix.ask(&Ask::get(&target).field("Host", host)).expect_body(expected);
+        }
+        ktrix.ask(&Ask::post("/passed", "x").field("Host", host)).expect_body(expected);
+    }
+    let absolute = Ask::get("http://WWW.test:80/passed").field("Host", "other.test");
+    ktrix.ask(&absolute).expect_body(expected);
+}
+
+#[test]
 fn earlier_forwarding_fields_stay_in_front() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
