@@ -2,6 +2,7 @@
 //! and short enough for every ring.
 #![no_main]
 
+use ktrix::base::chars;
 use ktrix::config::LogFormat;
 use ktrix::log::format::{LINE_BYTES_MAX, LineWriter};
 use ktrix::log::record::{Record, Times};
@@ -31,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(line.len() <= LINE_BYTES_MAX);
         let Some((b'\n', text)) = line.split_last() else { panic!("no newline at the end") };
         let text = std::str::from_utf8(text).expect("a line is UTF-8");
-        assert!(!text.chars().any(char::is_control));
+        assert!(!text.chars().any(chars::is_unprintable));
         match format {
             LogFormat::Common => assert_eq!(text.matches('"').count(), 2),
             LogFormat::Combined => assert_eq!(text.matches('"').count(), 6),

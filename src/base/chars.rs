@@ -90,6 +90,21 @@ pub fn eq_as_variable(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().map(fold).eq(right.iter().map(fold))
 }
 
+/// Whether a character could change how the line that it is in is shown: a control character (those
+/// from U+0080 to U+009F too), a separator of lines or paragraphs, or one that controls the
+/// direction of text (Unicode UAX 9).
+pub fn is_unprintable(char: char) -> bool {
+    char.is_control()
+        || matches!(
+            char,
+            '\u{61C}'
+                | '\u{200E}'
+                | '\u{200F}'
+                | '\u{2028}'..='\u{202E}'
+                | '\u{2066}'..='\u{2069}'
+        )
+}
+
 /// The text without the spaces and tabs around it (OWS of RFC 9110 section 5.6.3).
 pub fn trim_ows(text: &[u8]) -> &[u8] {
     let mut rest = text;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::base::chars;
 use crate::cache::maintenance::reconcile::key_of_path;
 use crate::cache::name::Name;
 use crate::cli::request::UrlRequest;
@@ -142,10 +143,10 @@ pub(super) fn variant_line(fields: &[(String, Option<String>)]) -> String {
     fields.iter().map(word).collect::<Vec<_>>().join("; ")
 }
 
-/// Text from outside, without characters that control a terminal.
+/// Text from outside, without characters that change how a terminal shows it.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if chars::is_unprintable(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! A client's bytes cannot end a line, end a quoted field, move a terminal's cursor or make a JSON
 //! text invalid. Most fields need no escape; they are checked in one sweep and copied.
 
+use crate::base::chars;
+
 /// Appends `bytes` for a field in quotes of the common and combined formats: quotes, backslashes,
 /// control bytes and everything beyond ASCII become `\xHH`, as nginx writes them.
 ///
@@ -26,9 +28,10 @@ pub fn push_text(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
 
 /// Appends `bytes` as the inside of a JSON string (RFC 8259 section 7), always valid UTF-8.
 ///
-/// Control characters, also those beyond ASCII (U+0080 to U+009F, U+2028, U+2029), are escaped,
-/// as some readers take them for line ends. A byte that is not UTF-8 becomes the four characters
-/// `\xHH`. At most `bytes_max` bytes are taken; `...` stands for the rest.
+/// A byte that is not UTF-8 becomes the four characters `\xHH`, and so does a backslash: two
+/// different inputs never give the same text. Characters that could change how the line is shown
+/// ([`chars::is_unprintable`]) are escaped as JSON does. At most `bytes_max` bytes are taken; `...`
+/// stands for the rest.
 pub fn push_json(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
     let (bytes, is_cut) = limited(bytes, bytes_max);
     if is_clean(bytes) {
@@ -48,14 +51,16 @@ fn push_json_str(out: &mut Vec<u8>, text: &str) {
     for char in text.chars() {
         match char {
             '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
+            '\\' => push_hex(out, b"\\\\x", b'\\'),
             '\n' => out.extend_from_slice(b"\\n"),
             '\r' => out.extend_from_slice(b"\\r"),
             '\t' => out.extend_from_slice(b"\\t"),
-            '\u{2028}' => out.extend_from_slice(b"\\u2028"),
-            '\u{2029}' => out.extend_from_slice(b"\\u2029"),
-            // Every control character lies below U+0100.
-            _ if char.is_control() => push_hex(out, b"\\u00", char as u8),
+            // All of these lie below U+10000.
+            _ if chars::is_unprintable(char) => {
+                let [.., high, low] = u32::from(char).to_be_bytes();
+                push_hex(out, b"\\u", high);
+                push_hex(out, b"", low);
+            }
             _ => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
@@ -110,7 +115,7 @@ pub(crate) mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// The bytes that a text of [`push_text`] stands for.
+    /// The bytes that a text of [`push_text`] or the content of a JSON string stands for.
     fn unescaped(text: &str) -> Vec<u8> {
         let (mut out, mut rest) = (Vec::new(), text.as_bytes());
         while let Some((&byte, tail)) = rest.split_first() {
@@ -145,11 +150,13 @@ pub(crate) mod tests {
         for (bytes, expected) in [
             (&b""[..], ""),
             (b"plain", "plain"),
-            (b"a\"b\\c", "a\\\"b\\\\c"),
+            (b"a\"b\\c", "a\\\"b\\\\x5Cc"),
             (b"\r\n\t\x00\x7f\x1b", "\\r\\n\\t\\u0000\\u007F\\u001B"),
             ("grün\u{1F600}".as_bytes(), "grün\u{1F600}"),
             (b"a\xffb\xc3", "a\\\\xFFb\\\\xC3"),
+            (b"a\\xFF", "a\\\\x5CxFF"),
             ("\u{85}\u{2028}\u{2029}".as_bytes(), "\\u0085\\u2028\\u2029"),
+            ("a\u{202E}b\u{2066}\u{61C}".as_bytes(), "a\\u202Eb\\u2066\\u061C"),
         ] {
             assert_eq!(json(bytes), expected);
         }
@@ -175,10 +182,19 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn json_has_no_control_characters(
-            bytes in proptest::collection::vec(any::<u8>(), 0..200)
+        fn json_is_printable_and_can_be_undone(
+            parts in proptest::collection::vec(prop_oneof![
+                any::<char>().prop_map(|char| char.to_string().into_bytes()),
+                proptest::collection::vec(any::<u8>(), 0..4),
+                Just(b"\\xFF".to_vec()),
+                Just("\u{202E}".as_bytes().to_vec()),
+            ], 0..50)
         ) {
-            prop_assert!(!json(&bytes).chars().any(char::is_control));
+            let bytes = parts.concat();
+            let text = json(&bytes);
+            prop_assert!(!text.chars().any(chars::is_unprintable));
+            let read: String = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+            prop_assert_eq!(unescaped(&read), bytes);
         }
     }
 }

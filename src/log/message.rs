@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::base::chars;
+
 /// Where a message is cut, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 2048;
 
@@ -28,7 +30,7 @@ impl fmt::Write for Message {
                 self.0.push_str("...");
                 return Err(fmt::Error);
             }
-            if char.is_control() || matches!(char, '\u{2028}' | '\u{2029}') {
+            if chars::is_unprintable(char) {
                 self.0.extend(char.escape_default());
             } else {
                 self.0.push(char);
@@ -46,8 +48,8 @@ mod tests {
     #[test]
     fn a_message_is_one_line_and_not_endless() {
         let mut message = Message::new();
-        write!(message, "a\nb\x1b[2J\u{2028}ü").unwrap();
-        assert_eq!(message.text(), "a\\nb\\u{1b}[2J\\u{2028}ü");
+        write!(message, "a\nb\x1b[2J\u{2028}\u{202E}ü").unwrap();
+        assert_eq!(message.text(), "a\\nb\\u{1b}[2J\\u{2028}\\u{202e}ü");
         let mut message = Message::new();
         assert!(write!(message, "{}", "x".repeat(10_000)).is_err());
         assert_eq!(message.text().len(), MESSAGE_BYTES_MAX + 3);
