@@ -116,7 +116,7 @@ mod tests {
             ("\naccept-language:x\nb:2", "fr"),
         ] {
             let fields = fields(&[("Content-Language", language)]);
-            variants.enter(Variant::of(chosen.as_bytes(), &fields).unwrap());
+            variants.enter(Variant::of(chosen.as_bytes(), &fields).unwrap(), |_| false);
         }
         let found = |chosen: &str| in_language(&variants, chosen.as_bytes()).is_some();
         assert!(found("\naccept-language:de,fr;q=0.500"));

@@ -123,7 +123,15 @@ impl NewVariant {
         let Some(parts) = VariantText::of(&self.text) else { return Ok(()) };
         let name = parts.list_name();
         let mut list = read(&lease.cache, &name);
-        let Some(gone) = list.enter(self.variant) else { return Ok(()) };
+        let index = &lease.cache.shared.index;
+        let takes_mark = |variant: &Variant| {
+            let key = VariantText { chosen: &variant.chosen, ..parts }.name().key;
+            index.lookup(&key).is_some_and(|slot| {
+                index.forget_visit(slot.at);
+                slot.is_visited
+            })
+        };
+        let Some(gone) = list.enter(self.variant, takes_mark) else { return Ok(()) };
         for variant in gone {
             lease.cache.remove(&VariantText { chosen: &variant.chosen, ..parts }.name().key);
         }

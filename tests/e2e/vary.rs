@@ -248,6 +248,23 @@ fn a_key_has_a_bounded_number_of_variants() {
 }
 
 #[test]
+fn a_variant_that_is_used_stays() {
+    let origin = by("x-who");
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let who = |n: usize| Ask::get("/a").field("X-Who", n);
+    ktrix.ask(&who(0)).expect_body("0");
+    for n in 1..150 {
+        until_true("a hit of the one in use", || ktrix.ask(&who(0)).expect_body("0").is_hit());
+        ktrix.ask(&who(n)).expect_body(n.to_string()).expect_miss();
+    }
+    assert!(ktrix.ask(&who(0)).is_hit());
+    assert_eq!(origin.requests().iter().filter(|it| it.field("x-who") == Some("0")).count(), 1);
+    ktrix.ask(&who(1)).expect_miss().expect_body("1");
+    plan.verify_cache();
+}
+
+#[test]
 fn variants_that_long_values_choose_are_bounded_by_their_bytes() {
     let origin = by("x-who");
     let plan = Plan::new(&origin).set("limits", "{head: 128 KiB}");

@@ -6,20 +6,22 @@
 //! wrong: it may name a variant that is gone, and the tag of one that it lacks is not sent.
 //!
 //! ```text
-//! version, 1 byte; then for each variant, the oldest first:
+//! version, 1 byte; then for each variant, the first to go first:
 //!     2 bytes  length of its selecting fields, as in its key text
 //!     1 byte   length of its entity tag; 0 if it has no strong one
 //!     1 byte   length of its Content-Language; 0 if it has none, or several
 //!     -        the three
 //! ```
 
+use std::collections::VecDeque;
+
 use crate::http::fields::Fields;
 use crate::http::validator::EntityTag;
 
-/// Most variants of a key that are kept; the oldest goes first.
+/// Most variants of a key that are kept.
 pub const VARIANTS_MAX: usize = 64;
 
-/// Most bytes of a list; the oldest variants go first.
+/// Most bytes of a list.
 pub const LIST_BYTES_MAX: usize = 64 << 10;
 
 /// Most bytes of the selecting fields of a variant, so that a list has room for any single one.
@@ -65,7 +67,7 @@ impl Variant {
     }
 }
 
-/// The variants of a key, the oldest first.
+/// The variants of a key, in the order in which they were stored or spared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variants {
     list: Vec<Variant>,
@@ -99,22 +101,35 @@ impl Variants {
 
     /// Enters a variant as the newest and gives out those that have no room any more; `None` if it
     /// is in the list as it is.
-    pub fn enter(&mut self, variant: Variant) -> Option<Vec<Variant>> {
+    ///
+    /// The oldest goes first. One that was used is spared once, as the newest but one. `takes_mark`
+    /// says whether a variant was used since it was asked last.
+    pub fn enter(
+        &mut self,
+        variant: Variant,
+        mut takes_mark: impl FnMut(&Variant) -> bool,
+    ) -> Option<Vec<Variant>> {
         if self.list.contains(&variant) {
             return None;
         }
         self.list.retain(|other| other.chosen != variant.chosen);
+        let mut bytes = 1 + variant.len() + self.list.iter().map(Variant::len).sum::<usize>();
+        let mut n_to_ask = self.list.len();
+        let mut others = VecDeque::from(std::mem::take(&mut self.list));
+        let mut gone = Vec::new();
+        while others.len() >= VARIANTS_MAX || bytes > LIST_BYTES_MAX {
+            let Some(oldest) = others.pop_front() else { break };
+            if n_to_ask > 0 && takes_mark(&oldest) {
+                others.push_back(oldest);
+            } else {
+                bytes -= oldest.len();
+                gone.push(oldest);
+            }
+            n_to_ask = n_to_ask.saturating_sub(1);
+        }
+        self.list = others.into();
         self.list.push(variant);
-        let mut n_left = self.list.len();
-        let mut bytes = 1 + self.list.iter().map(Variant::len).sum::<usize>();
-        let is_excess = |oldest: &&Variant| {
-            let is_excess = n_left > VARIANTS_MAX || bytes > LIST_BYTES_MAX;
-            n_left -= 1;
-            bytes -= oldest.len();
-            is_excess
-        };
-        let n_excess = self.list.iter().take_while(is_excess).count();
-        Some(self.list.drain(..n_excess).collect())
+        Some(gone)
     }
 
     /// The entity tags for a fetch, each once, that of the newest variant first, without those that
@@ -202,13 +217,44 @@ mod tests {
     fn the_oldest_go_if_they_are_too_many() {
         let mut variants = Variants::default();
         for n in 0..VARIANTS_MAX {
-            assert_eq!(variants.enter(variant(&n.to_string(), "")), Some(vec![]));
+            assert_eq!(variants.enter(variant(&n.to_string(), ""), unused), Some(vec![]));
         }
-        assert_eq!(variants.enter(variant("5", "")), None, "it is in the list");
-        assert_eq!(variants.enter(variant("0", "\"a\"")), Some(vec![]), "it is the newest now");
-        assert_eq!(variants.enter(variant("x", "")), Some(vec![variant("1", "")]));
+        assert_eq!(variants.enter(variant("5", ""), unused), None, "it is in the list");
+        assert_eq!(
+            variants.enter(variant("0", "\"a\""), unused),
+            Some(vec![]),
+            "it is the newest now"
+        );
+        assert_eq!(variants.enter(variant("x", ""), unused), Some(vec![variant("1", "")]));
         assert_eq!(variants.list.len(), VARIANTS_MAX);
         assert_eq!(Variants::decode(&variants.encode()), variants);
+    }
+
+    fn unused(_: &Variant) -> bool {
+        false
+    }
+
+    #[test]
+    fn a_variant_that_was_used_is_spared_once() {
+        let mut variants = Variants::default();
+        for n in 0..VARIANTS_MAX {
+            variants.enter(variant(&n.to_string(), ""), unused);
+        }
+        let mut marks = vec![variant("0", ""), variant("2", "")];
+        let mut enter = |name: &str| {
+            variants.enter(variant(name, ""), |asked| {
+                let n_before = marks.len();
+                marks.retain(|marked| marked != asked);
+                marks.len() < n_before
+            })
+        };
+        assert_eq!(enter("x"), Some(vec![variant("1", "")]));
+        assert_eq!(enter("y"), Some(vec![variant("3", "")]));
+        let names: Vec<_> = variants.iter().rev().take(4).map(|it| it.chosen.to_vec()).collect();
+        assert_eq!(names, [b"y", b"2", b"x", b"0"]);
+        let gone = variants.enter(variant("z", ""), |_| true);
+        assert_eq!(gone, Some(vec![variant("4", "")]), "all are used: the oldest goes");
+        assert_eq!(variants.list.len(), VARIANTS_MAX);
     }
 
     #[test]
@@ -216,11 +262,11 @@ mod tests {
         let long = |n: u8| Variant::of(&[n; 20 << 10], &fields(&[])).unwrap();
         let mut variants = Variants::default();
         for n in 0..3 {
-            assert_eq!(variants.enter(long(n)), Some(vec![]));
+            assert_eq!(variants.enter(long(n), unused), Some(vec![]));
         }
-        assert_eq!(variants.enter(long(3)), Some(vec![long(0)]));
+        assert_eq!(variants.enter(long(3), unused), Some(vec![long(0)]));
         let longest = Variant::of(&[9; CHOSEN_BYTES_MAX], &fields(&[])).unwrap();
-        assert_eq!(variants.enter(longest.clone()), Some(vec![long(1), long(2), long(3)]));
+        assert_eq!(variants.enter(longest.clone(), unused), Some(vec![long(1), long(2), long(3)]));
         assert!(variants.encode().len() <= LIST_BYTES_MAX);
         assert_eq!(Variants::decode(&variants.encode()).list, [longest]);
         assert_eq!(Variant::of(&[9; CHOSEN_BYTES_MAX + 1], &fields(&[])), None);
@@ -230,7 +276,7 @@ mod tests {
     fn tags_are_sent_once_and_find_their_variant() {
         let mut variants = Variants::default();
         for (chosen, tag) in [("a", "\"1\""), ("b", ""), ("c", "\"2\""), ("d", "\"1\"")] {
-            variants.enter(variant(chosen, tag));
+            variants.enter(variant(chosen, tag), unused);
         }
         assert_eq!(variants.tags(), [b"\"1\"", b"\"2\""]);
         let named = |tag: &str| {
@@ -249,7 +295,7 @@ mod tests {
         let sent = |tag: &dyn Fn(usize) -> String| {
             let mut variants = Variants::default();
             for n in 0..VARIANTS_MAX {
-                variants.enter(variant(&n.to_string(), &tag(n)));
+                variants.enter(variant(&n.to_string(), &tag(n)), unused);
             }
             let tags = variants.tags();
             assert_eq!(tags[0], tag(VARIANTS_MAX - 1).as_bytes(), "the newest first");
