@@ -1,6 +1,7 @@
 //! The kernel's side of the house, and the only floor with `unsafe` in it.
 
 pub(crate) mod pinned;
+pub(crate) mod memory;
 pub mod process;
 pub(crate) mod privileges;
 pub(crate) mod daemonize;

@@ -159,26 +159,6 @@ pub(crate) fn set_death_signal(signal: Signal) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(signal).map_err(io::Error::from)
 }
 
-/// Keeps freed memory for the next request instead of giving it back to the kernel at once and
-/// asking for it, zeroed page by page, a moment later. At most [`KEPT_BYTES`] are kept.
-#[cfg(target_env = "gnu")]
-pub(crate) fn keep_heap() {
-    // SAFETY: mallopt only changes parameters of the allocator; it is called before any thread
-    // but this one exists, and values out of range are refused by it.
-    unsafe {
-        nix::libc::mallopt(nix::libc::M_TRIM_THRESHOLD, KEPT_BYTES);
-        nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, 1 << 20);
-    }
-}
-
-/// The allocator decides.
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn keep_heap() {}
-
-/// So much freed memory at the end of the heap a process keeps.
-#[cfg(target_env = "gnu")]
-const KEPT_BYTES: i32 = 8 << 20;
-
 /// Names this process for ps(1) and top(1); the kernel keeps the first 15 bytes.
 pub(crate) fn set_name(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name) {

@@ -1,5 +1,5 @@
 //! The chores of a worker: it flushes its log, receives the wake-ups of other workers' fills,
-//! closes files of removed objects, counts hits, and closes idle connections to origins.
+//! closes files of removed objects, counts hits, closes idle connections to origins, and gives memory back.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use crate::log::error;
 use crate::proxy::context::Context;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, timer};
+use crate::sys::memory;
 
 /// The longest that a line stays in the ring while the file is free.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +25,9 @@ const CLOSE_EVERY: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 const COUNT_AT_ONCE: usize = 2_048;
 
+/// How often memory that nothing uses is given back to the system.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(20);
+
 /// Starts the chores.
 pub(super) fn start(context: &Rc<Context>) {
     if context.access.is_some() {
@@ -35,6 +39,7 @@ pub(super) fn start(context: &Rc<Context>) {
         reactor::spawn(count_hits(Rc::clone(cache)));
     }
     reactor::spawn(expire(Rc::clone(context)));
+    reactor::spawn(give_back());
 }
 
 /// Flushes everything that is in the ring, for at most `patience_ms`.
@@ -101,6 +106,14 @@ async fn count_hits(cache: Rc<Cache>) {
             next = cache.count_hits(start, COUNT_AT_ONCE);
             reactor::yield_now().await;
         }
+    }
+}
+
+async fn give_back() {
+    let mut free = 0;
+    loop {
+        timer::sleep(GIVE_BACK_EVERY).await;
+        memory::give_back(&mut free);
     }
 }
 

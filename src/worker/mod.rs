@@ -21,7 +21,7 @@ use crate::proxy::context::Context;
 use crate::reactor::event::Event;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task};
-use crate::sys::process;
+use crate::sys::memory;
 use crate::worker::accept::Acceptor;
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
 use crate::worker::message::{ControlMessage, Received, notify_ready, receive};
@@ -31,7 +31,7 @@ const EXIT_CANNOT_SERVE: i32 = 71;
 
 /// Runs a worker to its end; gives its exit code.
 pub(crate) fn run(inherited: Inherited) -> i32 {
-    process::keep_heap();
+    memory::keep_heap();
     match reactor::run(serve(inherited)) {
         Ok(code) => code,
         Err(error) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::socket::Address;
 use crate::support::{
-    Ask, Client, Ktrix, Origin, Plan, Response, alone, pattern, until, until_true,
+    Ask, Client, Gate, Ktrix, Origin, Plan, Response, alone, pattern, until, until_true,
 };
 
 const MIB: u64 = 1 << 20;
@@ -171,4 +171,31 @@ fn the_hot_tier_stays_within_its_size() {
     }
     let grown = settled(&ktrix).saturating_sub(before);
     assert!(grown < 20 * MIB, "{} KiB with a hot tier of 8 MiB", grown >> 10);
+}
+
+#[test]
+fn the_memory_of_a_burst_goes_back_to_the_system() {
+    alone();
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| {
+        let response = Response::ok("hello").cache("no-store");
+        if request.target == "/held" { response.gated(&held) } else { response }
+    });
+    let plan = Plan::new(&origin)
+        .set("workers", "1")
+        .set("upstreams", &format!("{{app: {{servers: ['{}'], pending: 10000}}}}", origin.name()));
+    let ktrix = plan.start();
+    ktrix.get("/");
+    let before = settled(&ktrix);
+    let ask = Ask::get("/held").field("X-Filler", "x".repeat(8 << 10));
+    let mut clients: Vec<Client> = (0..3_000).map(|_| ktrix.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(&ask));
+    until_true("the burst to be in memory", || settled(&ktrix) > before + 40 * MIB);
+    drop(clients);
+    gate.open();
+    until("the memory to go back", Duration::from_secs(60), || {
+        let now = settled(&ktrix);
+        (now < before + 10 * MIB).then_some(())
+    });
 }
