@@ -298,6 +298,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two reads of a response, and of an origin that waits for its next request.
     pub idle: Duration,
+    /// For a fill to end after its last client has left.
+    pub fill_alone: Duration,
     /// For requests to finish when ktrix stops or reloads.
     pub stop: Duration,
 }

@@ -40,6 +40,7 @@ impl<'u> Place<'u> {
         let pushed = pending.push(Rc::clone(&event));
         drop(pending);
         let ticket = pushed.map_err(|_| FetchError::PendingFull)?;
+        upstream.crowded.notify();
         if !is_alone && upstream.has_room() {
             upstream.call_next();
         }

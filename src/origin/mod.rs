@@ -9,6 +9,7 @@
 
 pub mod upload;
 pub mod pools;
+pub(crate) mod alone;
 mod outage;
 mod line;
 mod connect;

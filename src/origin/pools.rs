@@ -31,6 +31,8 @@ pub struct OriginLimits {
     pub first_byte_ms: u64,
     /// `timeouts.idle`, in milliseconds.
     pub idle_ms: u64,
+    /// `timeouts.fill-alone`, in milliseconds.
+    pub alone_ms: u64,
 }
 
 /// All pools of a worker.
@@ -47,6 +49,10 @@ pub struct Upstream {
     pub(super) servers: Vec<ServerPool>,
     pub(super) balance: RefCell<Balance>,
     pub(super) pending: RefCell<Pending<Rc<Event>>>,
+    /// Posted when another fetch waits for a connection.
+    pub(super) crowded: Event,
+    /// Fetches without clients.
+    pub(super) n_alone: Cell<usize>,
     pub(super) pending_ms: u64,
     pub(super) retries: usize,
     pub(super) skip_ms: u64,
@@ -113,6 +119,8 @@ impl Upstream {
             servers: servers.collect(),
             balance: RefCell::new(Balance::new(config.servers.iter().map(|s| s.weight))),
             pending: RefCell::new(Pending::new(config.pending)),
+            crowded: Event::default(),
+            n_alone: Cell::new(0),
             pending_ms: config.pending_timeout.as_millis() as u64,
             retries: config.retries,
             skip_ms: config.skip.as_millis() as u64,
@@ -139,6 +147,11 @@ impl Upstream {
     /// Whether there is a connection for some fetch, if not for every one.
     pub(super) fn has_room(&self) -> bool {
         self.servers.iter().any(|server| server.pool.borrow().has_room())
+    }
+
+    /// The most connections to all servers.
+    pub(super) fn n_connections_max(&self) -> usize {
+        self.servers.iter().map(|server| server.pool.borrow().n_max()).sum()
     }
 
     /// The servers that were not tried.

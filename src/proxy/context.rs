@@ -69,6 +69,7 @@ impl Context {
             connect_ms: timeouts.connect.as_millis() as u64,
             first_byte_ms: timeouts.first_byte.as_millis() as u64,
             idle_ms: timeouts.idle.as_millis() as u64,
+            alone_ms: timeouts.fill_alone.as_millis() as u64,
         };
         Self {
             router: Router::new(&config),

@@ -91,6 +91,10 @@ impl<C> Pool<C> {
         self.n_silent >= SILENT_MAX
     }
 
+    pub(crate) fn n_max(&self) -> usize {
+        self.limits.connections.max(1)
+    }
+
     /// Gives the connections that have been idle for too long, to be closed.
     pub(crate) fn expire(&mut self, now_ms: u64) -> Vec<C> {
         let oldest_ms = now_ms.saturating_sub(self.limits.idle_ms);

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::support::socket::Address;
 use crate::support::{Ask, Client, Gate, Ktrix, Origin, Plan, Response, pattern, until_true};
@@ -192,4 +193,79 @@ fn an_unsafe_request_is_completed_without_its_client() {
     ktrix.get("/a").expect_hit().expect_body("0");
     gate.open();
     until_true("the object to be fetched again", || ktrix.get("/a").text() == "2");
+}
+
+/// Asks for these, one after the other, and leaves each within the body.
+fn leave(ktrix: &Ktrix<'_>, targets: &[&str]) {
+    for target in targets {
+        let mut client = ktrix.client();
+        client.send(&Ask::get(target));
+        assert_eq!(client.answer_head().0, 200);
+        client.reset();
+        wait_logged(ktrix, target, 200);
+    }
+}
+
+/// An origin that keeps back the last byte of all bodies except those of `/free`.
+fn almost_whole(gate: &Gate) -> Origin {
+    let gate = gate.clone();
+    let body: Arc<[u8]> = pattern(LARGE).into();
+    Origin::answering(move |request| {
+        let response = Response::shared(&body).cache("max-age=600");
+        if request.target == "/free" { response } else { response.gated_at(LARGE - 1, &gate) }
+    })
+}
+
+#[test]
+fn a_slow_response_without_clients_is_not_fetched_on() {
+    let body: Arc<[u8]> = pattern(100_000).into();
+    let origin = Origin::answering(move |_| {
+        Response::shared(&body).cache("max-age=600").slowly(1, Duration::from_millis(50))
+    });
+    let plan = Plan::new(&origin).set("timeouts", "{fill-alone: 1h}");
+    let ktrix = plan.start();
+    leave(&ktrix, &["/a", "/b", "/c"]);
+    wait_cancelled(&ktrix, &origin);
+}
+
+#[test]
+fn a_response_without_clients_has_only_so_long_to_end() {
+    let gate = Gate::new();
+    let origin = almost_whole(&gate);
+    let plan = Plan::new(&origin).set("timeouts", "{fill-alone: 300ms}");
+    let ktrix = plan.start();
+    leave(&ktrix, &["/a"]);
+    wait_cancelled(&ktrix, &origin);
+    until_true("no unfinished file", || plan.unfinished_files().is_empty());
+    gate.open();
+}
+
+#[test]
+fn a_fetch_without_clients_gives_way_to_a_request_that_waits() {
+    let gate = Gate::new();
+    let origin = almost_whole(&gate);
+    let upstream = format!("{{servers: [\"{}\"], connections: 1}}", origin.name());
+    let plan = Plan::to(&upstream).set("workers", "1").set("timeouts", "{fill-alone: 1h}");
+    let ktrix = plan.start();
+    leave(&ktrix, &["/a"]);
+    ktrix.get("/free").expect_status(200).expect_body(pattern(LARGE));
+    gate.open();
+}
+
+#[test]
+fn fetches_without_clients_have_a_quarter_of_the_connections() {
+    let gate = Gate::new();
+    let origin = almost_whole(&gate);
+    let upstream = format!("{{servers: [\"{}\"], connections: 8}}", origin.name());
+    let plan = Plan::to(&upstream).set("workers", "1").set("timeouts", "{fill-alone: 1h}");
+    let ktrix = plan.start();
+    let targets = ["/a", "/b", "/c", "/d"];
+    leave(&ktrix, &targets);
+    until_true("two unfinished files", || plan.unfinished_files().len() == 2);
+    gate.open();
+    let stored = |target: &&&str| {
+        let ask = Ask::get(target).field("Cache-Control", "only-if-cached");
+        ktrix.ask(&ask).status == 200
+    };
+    until_true("two of them to be stored", || targets.iter().filter(stored).count() == 2);
 }

@@ -272,6 +272,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
         connect: section.duration(faults, "connect"),
         first_byte: section.duration(faults, "first-byte"),
         idle: section.duration(faults, "idle"),
+        fill_alone: section.duration(faults, "fill-alone"),
         stop: section.duration(faults, "stop"),
     }
 }

@@ -22,6 +22,7 @@ pub(in crate::origin) const LIMITS: OriginLimits = OriginLimits {
     connect_ms: 300,
     first_byte_ms: 5_000,
     idle_ms: 1_000,
+    alone_ms: 1_000,
 };
 
 /// The only upstream.

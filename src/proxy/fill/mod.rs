@@ -20,6 +20,7 @@ pub(crate) mod resume;
 pub(crate) mod join;
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 
 use crate::cache::files::writer::Writer;
@@ -32,6 +33,7 @@ use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
 use crate::http::status::Status;
+use crate::origin::alone::Alone;
 use crate::origin::fetch::{self, FetchTimes, Response};
 use crate::origin::request::FetchFailure;
 use crate::policy::purge::surrogate::SurrogateKeys;
@@ -54,9 +56,6 @@ use crate::sys::pinned::Race;
 
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
 const WHOLE_WAIT_MS: u64 = 20;
-
-/// A fill without readers is ended, unless no more than this is still to come.
-const NEARLY_DONE_BYTES: u64 = 1 << 20;
 
 /// Other workers are told of progress in steps of at least this.
 const TELL_BYTES: u64 = 64 << 10;
@@ -319,6 +318,7 @@ impl Fill {
     ) -> Result<(), Spill> {
         let local = &self.local;
         let mut told = 0;
+        let mut alone = None;
         loop {
             // Bytes that are not written stay in `part`: the leader may have to pass them on.
             if writer.written() + part.len() as u64 > self.object_bytes_max() {
@@ -337,7 +337,7 @@ impl Fill {
             if !more && is_waiting {
                 return Ok(());
             }
-            if more && !self.is_wanted(bytes, response.body.remaining()) {
+            if more && !self.is_wanted(&mut alone, bytes, response) {
                 return Err(Spill::Abandoned);
             }
             if !is_waiting || !more {
@@ -346,18 +346,31 @@ impl Fill {
             }
             // When a reader has left, the fill may be without readers: check again.
             let left = local.event.after(local.event.version());
-            if let Some(result) = Race::new(response.body.wait(), left).await {
+            let doubt = async {
+                match &alone {
+                    Some(alone) => Race::new(left, alone.doubt()).await.unwrap_or_default(),
+                    None => left.await,
+                }
+            };
+            if let Some(result) = Race::new(response.body.wait(), pin!(doubt)).await {
                 result.map_err(Spill::Origin)?;
             }
         }
     }
 
-    /// Whether a fill should go on: it has readers, or is nearly done.
-    fn is_wanted(&self, bytes: u64, remaining: Option<u64>) -> bool {
-        self.job.is_background && !self.is_overlong(bytes)
-            || self.local.has_readers()
-            || self.lease.has_followers()
-            || remaining.is_some_and(|left| left <= NEARLY_DONE_BYTES || left <= bytes)
+    /// Whether a fill should go on: it has readers, or ends soon and is in the way of no other fetch.
+    fn is_wanted(&self, alone: &mut Option<Alone>, bytes: u64, response: &Response) -> bool {
+        let is_background = self.job.is_background && !self.is_overlong(bytes);
+        if is_background || self.local.has_readers() || self.lease.has_followers() {
+            *alone = None;
+            return true;
+        }
+        if alone.is_none() {
+            *alone = Alone::begin(self.context.pools.upstream(self.job.whole.upstream));
+        }
+        let since_ms = response.times.received.mono_ms();
+        let remaining = response.body.remaining();
+        alone.as_ref().is_some_and(|alone| alone.may_go_on(since_ms, bytes, remaining))
     }
 
     /// Does not store the response. The leader takes it over, and the others ask for themselves. If
