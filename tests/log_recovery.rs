@@ -144,7 +144,8 @@ impl Setup {
 
     fn drain(&self, seat: usize) {
         wait_until("the file is free", || {
-            drain_dead(&self.rings, seat, &self.log()).unwrap() != Drained::Busy
+            let file = LogFile::open(&self.log()).unwrap();
+            drain_dead(&self.rings, seat, &file, &self.log()).unwrap() != Drained::Busy
         });
     }
 
@@ -208,6 +209,7 @@ fn work(
         buffer_bytes: 0,
     };
     let mut log = AccessLog::new(config, rings, seat)?;
+    log.write_to(LogFile::open(path)?);
     for n in 0u64.. {
         // Lines of all lengths, now and then one of several pages.
         let len = if n.is_multiple_of(50) { 8_000 } else { n as usize % 200 };
@@ -222,7 +224,7 @@ fn work(
         if log.needs_flush() || n.is_multiple_of(97) {
             flush(&mut log);
             // As after USR1: the file may have another name now.
-            log.reopen();
+            log.write_to(LogFile::open(path)?);
             sleep(Duration::from_micros(300));
         }
     }

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::keeper::chores::{Chores, Pace};
 use crate::keeper::resolver::{Resolver, getaddrinfo, names_in};
 use crate::worker::inherited::Inherited;
-use crate::worker::message::{ControlMessage, Received, notify_ready, notify_scrubbed, receive};
+use crate::worker::message::{Received, notify_ready, notify_scrubbed, receive};
 
 /// Runs the keeper until the master sends it away or dies, and gives its exit code.
 pub(crate) fn run(inherited: Inherited) -> i32 {
@@ -66,14 +66,9 @@ impl Keeper<'_> {
             loop {
                 match receive(self.inherited.channel.as_fd()) {
                     Received::Nothing => break,
-                    Received::Message(ControlMessage::Drain) | Received::Closed => return 0,
-                    Received::Message(ControlMessage::Reopen) => {
-                        if let Err(error) = crate::log::error::reopen() {
-                            log::error!("cannot reopen the error log: {error}");
-                        }
-                    }
-                    Received::Message(ControlMessage::TakeOver(_) | ControlMessage::Release(_)) => {
-                    }
+                    Received::Drain | Received::Closed => return 0,
+                    Received::ErrorLog(file) => crate::log::error::reopen(file),
+                    Received::AccessLog(_) | Received::TakeOver(_) | Received::Release(_) => {}
                 }
             }
         }

@@ -66,7 +66,7 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// The log of the process with number `seat`. It takes over the lines that its predecessor left
-    /// in the ring. A file that cannot be opened is tried again with every flush.
+    /// in the ring. Without a file ([`Self::write_to`]) every flush tries to open it by its name.
     ///
     /// # Errors
     /// When the rings have no such seat.
@@ -83,7 +83,7 @@ impl AccessLog {
         ring.commit();
         let dropped_logged = ring.dropped();
         let writer = LineWriter::new(config.format);
-        let mut log = Self {
+        Ok(Self {
             rings,
             seat,
             config,
@@ -93,9 +93,7 @@ impl AccessLog {
             chunk: Vec::new(),
             n_tries: 0,
             dropped_logged,
-        };
-        log.reopen();
-        Ok(log)
+        })
     }
 
     /// Writes a line for the record, and commits the prepared ones.
@@ -161,16 +159,10 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file again under its name, as after a rotation. If that fails, lines go on to the
-    /// file that is open.
-    pub fn reopen(&mut self) {
-        match LogFile::open(&self.config.file) {
-            Ok(file) => self.file = Some(file),
-            Err(error) => {
-                let path = self.config.file.display();
-                ::log::error!("cannot open access log \"{path}\": {error}");
-            }
-        }
+    /// Goes on in this file, as after a rotation. No other process may have the same open file,
+    /// since the lock would be shared.
+    pub fn write_to(&mut self, file: LogFile) {
+        self.file = Some(file);
     }
 
     /// Whether a flush is due before its second is over: the ring is half full.
@@ -334,7 +326,7 @@ mod tests {
         write(&mut log, b"one");
         fs::rename(&path, &old).unwrap();
         write(&mut log, b"two");
-        log.reopen();
+        log.write_to(LogFile::open(&path).unwrap());
         write(&mut log, b"three");
         assert_eq!(fs::read_to_string(&old).unwrap().lines().count(), 2);
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::config::ErrorSink;
 use crate::log::clock::LineClock;
 use crate::log::file::LogFile;
 use crate::log::limit::{Limits, Suppressed, UNLIMITED};
@@ -26,14 +25,14 @@ use crate::log::message::Message;
 use crate::log::syslog::{SOCKET_PATH, Syslog};
 
 /// Where messages go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Sink {
     /// The syslog daemon that listens at this path.
     Syslog(PathBuf),
     /// The standard error output: `ktrix[worker 2]: warn: message`.
     Stderr,
-    /// A file, to append to: `2026-11-21T03:04:42.123Z ktrix[811 worker 2]: warn: message`.
-    File(PathBuf),
+    /// A file, open to append: `2026-11-21T03:04:42.123Z ktrix[811 worker 2]: warn: message`.
+    File(LogFile),
 }
 
 impl Sink {
@@ -41,26 +40,15 @@ impl Sink {
     pub fn syslog() -> Self {
         Self::Syslog(PathBuf::from(SOCKET_PATH))
     }
-
-    /// The configured sink. Without one: stderr, or syslog once ktrix is detached from its
-    /// terminal.
-    pub fn of(sink: &ErrorSink, is_detached: bool) -> Self {
-        match sink {
-            ErrorSink::Auto if is_detached => Self::syslog(),
-            ErrorSink::Auto | ErrorSink::Stderr => Self::Stderr,
-            ErrorSink::Syslog => Self::syslog(),
-            ErrorSink::File(path) => Self::File(path.clone()),
-        }
-    }
 }
 
 /// Sends the facade's messages up to `level` to `sink` from now on. `ident` names this process
 /// ("worker 2"; empty for the only one). May be called again.
 ///
 /// # Errors
-/// When the file cannot be opened, or the facade has another logger. The old settings stay then.
-pub fn init(sink: &Sink, level: LevelFilter, ident: &str) -> io::Result<()> {
-    let mut new = ErrorLog::new(sink, ident)?;
+/// When the facade has another logger.
+pub fn init(sink: Sink, level: LevelFilter, ident: &str) -> io::Result<()> {
+    let mut new = ErrorLog::new(sink, ident);
     let mut log = GLOBAL.lock();
     if log.is_none() {
         ::log::set_logger(&GLOBAL).map_err(io::Error::other)?;
@@ -73,12 +61,11 @@ pub fn init(sink: &Sink, level: LevelFilter, ident: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the file, or connects to syslog, again, as after a rotation.
-///
-/// # Errors
-/// When the file cannot be opened; the old one stays in use.
-pub fn reopen() -> io::Result<()> {
-    GLOBAL.lock().as_mut().map_or(Ok(()), ErrorLog::reopen)
+/// Goes on in this file, as after a rotation, or connects to syslog again.
+pub fn reopen(file: Option<LogFile>) {
+    if let Some(log) = GLOBAL.lock().as_mut() {
+        log.reopen(file);
+    }
 }
 
 /// Reports suppressed messages, and sends the messages that syslog did not accept before.
@@ -143,18 +130,18 @@ struct ErrorLog {
 enum Out {
     Syslog(Syslog),
     Stderr,
-    File { path: PathBuf, file: LogFile },
+    File(LogFile),
 }
 
 impl ErrorLog {
-    fn new(sink: &Sink, ident: &str) -> io::Result<Self> {
+    fn new(sink: Sink, ident: &str) -> Self {
         let pid = std::process::id();
         let out = match sink {
-            Sink::Syslog(path) => Out::Syslog(Syslog::new(path, PROCESS, pid)),
+            Sink::Syslog(path) => Out::Syslog(Syslog::new(&path, PROCESS, pid)),
             Sink::Stderr => Out::Stderr,
-            Sink::File(path) => Out::File { path: path.clone(), file: LogFile::open(path)? },
+            Sink::File(file) => Out::File(file),
         };
-        Ok(Self {
+        Self {
             out,
             ident: ident.to_owned(),
             pid,
@@ -162,7 +149,7 @@ impl ErrorLog {
             started: Instant::now(),
             clock: LineClock::new(),
             n_lost: 0,
-        })
+        }
     }
 
     /// Takes over the messages that its predecessor in the same process could not send. Those of a
@@ -198,13 +185,12 @@ impl ErrorLog {
         }
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        match &mut self.out {
-            Out::Syslog(syslog) => syslog.reopen(),
-            Out::Stderr => {}
-            Out::File { path, file } => *file = LogFile::open(path)?,
+    fn reopen(&mut self, new: Option<LogFile>) {
+        match (&mut self.out, new) {
+            (Out::Syslog(syslog), _) => syslog.reopen(),
+            (Out::File(file), Some(new)) => *file = new,
+            (Out::Stderr | Out::File(_), _) => {}
         }
-        Ok(())
     }
 
     fn report_suppressed(&mut self, suppressed: &Suppressed) {
@@ -247,7 +233,7 @@ impl ErrorLog {
                 };
                 write_if_ready(io::stderr().as_fd(), line.as_bytes())
             }
-            Out::File { file, .. } => {
+            Out::File(file) => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let time = String::from_utf8_lossy(self.clock.iso(since.as_secs())).into_owned();
                 let line = format!(
@@ -306,10 +292,11 @@ mod tests {
     fn a_file_gets_whole_lines_and_can_be_rotated() {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("log"), dir.path().join("log.1"));
-        let mut log = ErrorLog::new(&Sink::File(path.clone()), "worker 2").unwrap();
+        let file = || LogFile::open(&path).unwrap();
+        let mut log = ErrorLog::new(Sink::File(file()), "worker 2");
         log.write(HERE, Level::Warn, "first");
         std::fs::rename(&path, &old).unwrap();
-        log.reopen().unwrap();
+        log.reopen(Some(file()));
         log.write(HERE, Level::Error, "second");
         let text = std::fs::read_to_string(&old).unwrap();
         let tail = format!("Z ktrix[{} worker 2]: warn: first\n", std::process::id());
@@ -318,17 +305,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_an_error() {
-        assert!(ErrorLog::new(&Sink::File("/nonexistent/log".into()), "").is_err());
-    }
-
-    #[test]
     fn syslog_messages_name_their_process_and_report_suppressed_ones() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let mut log = ErrorLog::new(&Sink::Syslog(path), "worker 2").unwrap();
+        let mut log = ErrorLog::new(Sink::Syslog(path), "worker 2");
         let mut buf = [0; 4096];
         let mut n_heard = 0;
         for n in 0..MESSAGES_MAX + 5 {
@@ -352,9 +334,9 @@ mod tests {
     fn a_new_log_sends_the_messages_that_the_old_one_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut old = ErrorLog::new(&Sink::Syslog(path.clone()), "").unwrap();
+        let mut old = ErrorLog::new(Sink::Syslog(path.clone()), "");
         old.write(HERE, Level::Info, "kept");
-        let mut new = ErrorLog::new(&Sink::Syslog(path.clone()), "").unwrap();
+        let mut new = ErrorLog::new(Sink::Syslog(path.clone()), "");
         new.take_over(old);
         let socket = UnixDatagram::bind(&path).unwrap();
         new.tick();
@@ -376,12 +358,13 @@ mod tests {
     fn the_facade_reaches_the_file_and_the_process_name_can_change() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        init(&Sink::File(path.clone()), LevelFilter::Info, "master").unwrap();
+        let file = || LogFile::open(&path).unwrap();
+        init(Sink::File(file()), LevelFilter::Info, "master").unwrap();
         ::log::info!("hello {}", 1);
         ::log::debug!("not this");
-        init(&Sink::File(path.clone()), LevelFilter::Info, "worker 0").unwrap();
+        init(Sink::File(file()), LevelFilter::Info, "worker 0").unwrap();
         ::log::warn!("hello {}", 2);
-        reopen().unwrap();
+        reopen(Some(file()));
         tick();
         let text = std::fs::read_to_string(&path).unwrap();
         let says = |end: &str| text.lines().filter(|line| line.ends_with(end)).count();

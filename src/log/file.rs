@@ -1,14 +1,14 @@
 //! The log's file: which one it is, opened to append, and locked by one process at a time.
 //!
 //! A process never waits for the lock (`flock`, by fs2). Lock and identity go by the open file,
-//! never by its name, since it may be renamed at any time and a new one opened in its place. A
-//! file must not be open across a fork, since the lock would be shared then: each process opens
-//! its own.
+//! never by its name, since it may be renamed at any time and a new one opened in its place.
+//! Processes that share an open file across a fork would share its lock too: the master opens the
+//! file once for each child ([`LogFile::open_again`]), with its own rights.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt, OpenOptionsExt, fchown};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -54,7 +54,30 @@ impl LogFile {
         Self::of(options.custom_flags(flags.bits()).open(path)?)
     }
 
-    fn of(file: File) -> io::Result<Self> {
+    /// The same file, whatever its name is now, with a lock of its own.
+    ///
+    /// # Errors
+    /// The system's error: /proc is not mounted, or this process may not open the file.
+    pub fn open_again(&self) -> io::Result<Self> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let mut options = OpenOptions::new();
+        options.append(true).read(self.is_regular).custom_flags(OFlag::O_NONBLOCK.bits());
+        Self::of(options.open(path)?)
+    }
+
+    /// The same open file: lock and all are shared.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Self::of(self.file.try_clone()?)
+    }
+
+    /// A file that is already open to append.
+    ///
+    /// # Errors
+    /// When it is no file for a log.
+    pub fn of(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if metadata.file_type().is_block_device() || metadata.is_dir() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file for a log"));
@@ -68,12 +91,12 @@ impl LogFile {
         self.id
     }
 
-    /// Whether it is a plain file with one name only.
+    /// Its metadata.
     ///
     /// # Errors
     /// The system's error.
-    pub fn is_sole_name(&self) -> io::Result<bool> {
-        Ok(self.is_regular && self.file.metadata()?.nlink() == 1)
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Locks the file, unless another process has done so: `None`, try again later.
@@ -118,25 +141,6 @@ impl Drop for LockedFile<'_> {
     }
 }
 
-/// Makes the log file, so that workers that gave up their privileges can open it. The master calls
-/// this before it forks, and before it tells the others to reopen.
-///
-/// Only a plain file of this very name gets the new owner, never the target of a link: a user who
-/// may write the directory must not become the owner of another's file.
-///
-/// # Errors
-/// When the file cannot be opened, or not be given to `owner` (user and group id).
-pub fn create(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
-    if path.is_symlink() {
-        return LogFile::open(path).map(drop);
-    }
-    let file = LogFile::open_itself(path)?;
-    match owner {
-        Some((user, group)) if file.is_sole_name()? => fchown(&file, Some(user), Some(group)),
-        _ => Ok(()),
-    }
-}
-
 /// A new log file's mode: others than its owner and group read nothing of it.
 const LOG_MODE: u32 = 0o640;
 
@@ -157,30 +161,26 @@ mod tests {
     }
 
     #[test]
-    fn the_master_makes_the_file_for_others() {
+    fn the_same_file_opened_again_has_a_lock_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
-        create(&dir.path().join("log"), None).unwrap();
-        assert!(dir.path().join("log").exists());
-        assert!(create(&dir.path().join("none").join("log"), None).is_err());
+        let path = dir.path().join("log");
+        let file = LogFile::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let again = file.open_again().unwrap();
+        assert_eq!((again.id(), again.is_regular), (file.id(), true));
+        let locked = file.try_lock().unwrap().unwrap();
+        assert!(again.try_lock().unwrap().is_none());
+        drop(locked);
+        assert!(again.try_lock().unwrap().is_some());
     }
 
     #[test]
-    fn the_target_of_a_link_keeps_its_owner() {
+    fn a_link_is_followed_only_where_that_is_wanted() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, other) = (dir.path().join("log"), dir.path().join("other"));
-        fs::write(&other, "").unwrap();
-        let nobody = Some((65_534, 65_534));
-        let before = fs::metadata(&other).unwrap().uid();
-        std::os::unix::fs::symlink(&other, &path).unwrap();
-        create(&path, nobody).unwrap();
-        fs::remove_file(&path).unwrap();
-        fs::hard_link(&other, &path).unwrap();
-        create(&path, nobody).unwrap();
-        assert_eq!(fs::metadata(&other).unwrap().uid(), before);
-        if nix::unistd::geteuid().is_root() {
-            fs::remove_file(&path).unwrap();
-            create(&path, nobody).unwrap();
-            assert_eq!(fs::metadata(&path).unwrap().uid(), 65_534);
-        }
+        let (path, link) = (dir.path().join("log"), dir.path().join("link"));
+        let file = LogFile::open(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(LogFile::open(&link).unwrap().id(), file.id());
+        assert!(LogFile::open_itself(&link).is_err());
     }
 }

@@ -1,8 +1,6 @@
 //! Moves the lines in a dead worker's ring to the file.
 //!
 //! The master does this once it has seen a worker's death and before another worker takes the seat.
-//! The file is opened for each try and closed after it, so that no child inherits it, and the lock
-//! with it.
 
 use std::fs;
 use std::io;
@@ -25,19 +23,20 @@ pub enum Drained {
     Busy,
 }
 
-/// Writes the lines in the ring of a dead process to the log at `path`: the committed ones, the
-/// prepared ones, and the rest of the write that the death interrupted, each line once. Does not
-/// wait for the file.
+/// Writes the lines in the ring of a dead process to the log: the committed ones, the prepared ones,
+/// and the rest of the write that the death interrupted, each line once. Does not wait for the file.
+/// If that write was to a file that has been renamed meanwhile, it is looked for beside `path`.
 ///
 /// # Errors
-/// When the file cannot be opened or written. No line is lost by that: try again later. A ring with
+/// When the file cannot be written. No line is lost by that: try again later. A ring with
 /// contradictory positions is an error once, and empty then.
-pub fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained> {
+pub fn drain_dead(rings: &Rings, seat: usize, file: &LogFile, path: &Path) -> io::Result<Drained> {
     let Some(ring) = rings.ring(seat) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no log ring for this seat"));
     };
     let mut chunk = Vec::new();
     if let Some(intent) = ring.intent()
+        && intent.file != file.id()
         && let Drained::Busy = finish_elsewhere(rings, &ring, intent.file, path, &mut chunk)?
     {
         return Ok(Drained::Busy);
@@ -46,15 +45,14 @@ pub fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained
     if ring.span().is_some_and(|span| span.head == span.end) && ring.intent().is_none() {
         return Ok(Drained::Done { bytes: 0 });
     }
-    let file = LogFile::open(path)?;
     let Some(locked) = file.try_lock()? else { return Ok(Drained::Busy) };
     locked.repair(rings, &mut chunk)?;
     let bytes = locked.drain(&ring, u64::MAX, &mut chunk)?;
     Ok(Drained::Done { bytes })
 }
 
-/// Finishes a write to a file that is no longer at `path`, since it was renamed meanwhile. If the
-/// file is gone, its lines go to the file at `path`.
+/// Finishes a write to a file that was renamed meanwhile. If the file is gone, its lines go to the
+/// one in use.
 fn finish_elsewhere(
     rings: &Rings,
     ring: &Ring<'_>,
@@ -62,17 +60,13 @@ fn finish_elsewhere(
     path: &Path,
     chunk: &mut Vec<u8>,
 ) -> io::Result<Drained> {
-    if LogFile::open(path)?.id() == id {
-        return Ok(Drained::Done { bytes: 0 });
-    }
-    let Some(file) = renamed(path, id).and_then(|path| LogFile::open(&path).ok()) else {
+    let found = renamed(path, id).and_then(|path| LogFile::open_itself(&path).ok());
+    let Some(file) = found.filter(|file| file.id() == id) else {
         ring.end_intent();
         return Ok(Drained::Done { bytes: 0 });
     };
-    if file.id() == id {
-        let Some(locked) = file.try_lock()? else { return Ok(Drained::Busy) };
-        locked.repair(rings, chunk)?;
-    }
+    let Some(locked) = file.try_lock()? else { return Ok(Drained::Busy) };
+    locked.repair(rings, chunk)?;
     Ok(Drained::Done { bytes: 0 })
 }
 
@@ -110,6 +104,10 @@ mod tests {
         fs::write(path, &lines[..present]).unwrap();
         assert!(ring.prepare(b"prepared\n"));
         rings
+    }
+
+    fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained> {
+        super::drain_dead(rings, seat, &LogFile::open(path)?, path)
     }
 
     #[test]
@@ -161,13 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_left_touches_no_file() {
+    fn lines_that_cannot_be_written_stay_in_the_ring() {
         let rings = Rings::create(1, 1).unwrap();
-        let nowhere = Path::new("/nonexistent/log");
-        assert_eq!(drain_dead(&rings, 0, nowhere).unwrap(), Drained::Done { bytes: 0 });
-        assert!(drain_dead(&rings, 1, nowhere).is_err());
+        let Ok(full) = LogFile::open(Path::new("/dev/full")) else { return };
+        let drain = |seat| super::drain_dead(&rings, seat, &full, Path::new("/dev/full"));
+        assert_eq!(drain(0).unwrap(), Drained::Done { bytes: 0 });
+        assert!(drain(1).is_err());
         assert!(rings.ring(0).unwrap().prepare(b"line\n"));
-        assert!(drain_dead(&rings, 0, nowhere).is_err());
+        assert!(drain(0).is_err());
         assert_eq!(rings.ring(0).unwrap().waiting(), 5);
     }
 }

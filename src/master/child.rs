@@ -1,7 +1,7 @@
 //! A child: one worker or the keeper of a generation, through all the processes that carry it.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -66,12 +66,17 @@ impl Child {
         self.process.take()
     }
 
-    /// Sends a message to the process. A process that does not read its channel is terminated,
-    /// because it would otherwise miss the order to drain and stay for ever.
+    /// Sends a message to the process.
     pub(crate) fn send(&mut self, message: ControlMessage) {
+        self.send_with(message, None);
+    }
+
+    /// Sends a message with a file. A process that does not read its channel is terminated, because
+    /// it would otherwise miss the order to drain and stay for ever.
+    pub(crate) fn send_with(&mut self, message: ControlMessage, file: Option<BorrowedFd<'_>>) {
         let Some(process) = &self.process else { return };
         let Some(channel) = &process.channel else { return };
-        if let Err(error) = socket::send_message(channel.as_fd(), message.text().as_bytes())
+        if let Err(error) = socket::send_message(channel.as_fd(), message.text().as_bytes(), file)
             // The process has exited and is reaped in a moment.
             && error.kind() != ErrorKind::BrokenPipe
         {
@@ -96,7 +101,7 @@ impl Child {
         let mut buf = [0; MESSAGE_BYTES_MAX];
         while let Some(channel) = &process.channel {
             match socket::receive_message(channel.as_fd(), &mut buf) {
-                Ok(Some(len)) => {
+                Ok(Some((len, _))) => {
                     messages.is_ready |= buf.get(..len) == Some(READY);
                     messages.is_scrubbed |= buf.get(..len) == Some(SCRUBBED);
                 }
@@ -147,11 +152,11 @@ mod tests {
     fn only_the_first_ready_of_a_process_counts() {
         let (mut child, theirs, _) = starting_child();
         assert!(!child.receive().is_ready);
-        socket::send_message(theirs.as_fd(), b"reading").unwrap();
+        socket::send_message(theirs.as_fd(), b"reading", None).unwrap();
         assert!(!child.receive().is_ready && !child.is_serving());
-        socket::send_message(theirs.as_fd(), READY).unwrap();
+        socket::send_message(theirs.as_fd(), READY, None).unwrap();
         assert!(child.receive().is_ready && child.is_serving());
-        socket::send_message(theirs.as_fd(), READY).unwrap();
+        socket::send_message(theirs.as_fd(), READY, None).unwrap();
         assert!(!child.receive().is_ready && child.is_serving());
         drop(theirs);
         assert!(!child.receive().is_ready);
@@ -162,7 +167,7 @@ mod tests {
     fn sockets_are_taken_over_after_a_delay_or_at_once_if_the_restart_is_later() {
         let (mut child, theirs, now) = starting_child();
         assert_eq!(child.takeover_at(now), Some(now + TAKEOVER_DELAY));
-        socket::send_message(theirs.as_fd(), READY).unwrap();
+        socket::send_message(theirs.as_fd(), READY, None).unwrap();
         child.receive();
         assert_eq!(child.takeover_at(now + TAKEOVER_DELAY), None);
         let later = now + TAKEOVER_DELAY * 9;
@@ -177,6 +182,6 @@ mod tests {
     fn messages_reach_the_process() {
         let (mut child, theirs, _) = starting_child();
         child.send(ControlMessage::TakeOver(7));
-        assert_eq!(receive(theirs.as_fd()), Received::Message(ControlMessage::TakeOver(7)));
+        assert!(matches!(receive(theirs.as_fd()), Received::TakeOver(7)));
     }
 }

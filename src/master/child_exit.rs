@@ -48,13 +48,13 @@ impl Master {
         self.file_watch.check_soon(now);
         let seat = exit.process.seat;
         self.tables.wakes.wake_all(self.tables.fills.abandon_seat(seat));
-        match (&self.generations[index].config.log.access, exit.role) {
+        match (&self.generations[index].logs.access, exit.role) {
             // The next keeper has the same process slot, and a keeper has no access log.
             (_, Role::Keeper) => {}
             (None, Role::Worker(_)) => self.seats.free(seat),
             (Some(access), Role::Worker(_)) => {
                 let who = format!("{} (pid {})", exit.role, exit.process.pid);
-                self.dead_rings.add(seat, who, access.file.clone(), now);
+                self.dead_rings.add(seat, who, access.clone(), now);
             }
         }
     }

@@ -4,11 +4,11 @@
 //! same rules as a worker's own: under the lock of the file, which somebody else may hold for a
 //! while, and so with retries.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::log::recover::{Drained, drain_dead};
 use crate::log::ring::Rings;
+use crate::master::files::AccessFile;
 
 /// One dead child's.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ struct DeadRing {
     seat: usize,
     /// Whose it was, for the error log: `worker 3 (pid 811)`.
     who: String,
-    log: PathBuf,
+    log: AccessFile,
     next_try: Instant,
     has_complained: bool,
 }
@@ -29,8 +29,15 @@ pub(crate) struct DeadRings {
 
 impl DeadRings {
     /// Takes over the ring of a dead child, to be tried at once.
-    pub(crate) fn add(&mut self, seat: usize, who: String, log: PathBuf, now: Instant) {
+    pub(crate) fn add(&mut self, seat: usize, who: String, log: AccessFile, now: Instant) {
         self.rings.push(DeadRing { seat, who, log, next_try: now, has_complained: false });
+    }
+
+    /// After a rotation: what was to go to a file of this name goes to the new one.
+    pub(crate) fn reopened(&mut self, log: &AccessFile) {
+        for ring in self.rings.iter_mut().filter(|ring| ring.log.path == log.path) {
+            ring.log = log.clone();
+        }
     }
 
     /// Tries those whose time has come, and gives the seats that are free now.
@@ -55,7 +62,7 @@ impl DeadRings {
         log::error!(
             "lost access log lines of {}: cannot write to \"{}\", and its process slot is needed",
             ring.who,
-            ring.log.display()
+            ring.log.path.display()
         );
         Some(ring.seat)
     }
@@ -73,7 +80,7 @@ impl DeadRings {
 
 impl DeadRing {
     fn settle(&mut self, rings: &Rings, now: Instant) -> bool {
-        match drain_dead(rings, self.seat, &self.log) {
+        match drain_dead(rings, self.seat, &self.log.file, &self.log.path) {
             Ok(Drained::Busy) => self.next_try = now + PAUSE_BUSY,
             Ok(_) => return true,
             Err(error) => {
@@ -83,7 +90,7 @@ impl DeadRing {
                         "cannot write the last lines of {} to access log \"{}\": {error}; retrying \
                          every {} s",
                         self.who,
-                        self.log.display(),
+                        self.log.path.display(),
                         PAUSE_BROKEN.as_secs()
                     );
                 }

@@ -3,63 +3,127 @@
 //! Only what belongs to root is given away, and a symbolic link is never followed to give away what
 //! it points to.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::cache::index::table;
 use crate::cache::purge;
 use crate::config::{Config, ErrorSink};
 use crate::log::error::{self, Sink};
+use crate::log::file::LogFile;
 use crate::sys::privileges::Account;
 
-/// Makes the log files that the configuration names, so that children can open them.
-///
-/// # Errors
-/// The file that cannot be made, in the message.
-pub(crate) fn prepare_logs(config: &Config, account: Option<&Account>) -> io::Result<()> {
-    if let Some(access) = &config.log.access {
-        prepare_log(&access.file, account)?;
-    }
-    if let ErrorSink::File(path) = &config.log.error {
-        prepare_log(path, account)?;
-    }
-    Ok(())
+/// The log files of a generation.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    /// The access log, unless there is none.
+    pub(crate) access: Option<AccessFile>,
+    /// The error log, unless that is no file.
+    pub(crate) error: Option<LogFile>,
 }
 
-fn prepare_log(path: &Path, account: Option<&Account>) -> io::Result<()> {
-    make_log(path, account).map_err(|error| {
-        let text = format!("cannot open log file \"{}\": {error}", path.display());
+/// The access log's file, and the name that it was opened by.
+#[derive(Clone, Debug)]
+pub(crate) struct AccessFile {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Rc<LogFile>,
+}
+
+impl AccessFile {
+    fn open(path: &Path, account: Option<&Account>) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: Rc::new(open_log(path, account)?) })
+    }
+
+    /// The file for one child, with a lock of its own: the file that all others write to, even if it
+    /// was renamed meanwhile.
+    pub(crate) fn for_child(&self, account: Option<&Account>) -> io::Result<LogFile> {
+        self.file.open_again().or_else(|_| open_log(&self.path, account))
+    }
+}
+
+impl Logs {
+    /// Opens the logs that the configuration names, with the rights of the master, and makes those
+    /// that are missing.
+    ///
+    /// # Errors
+    /// The file that cannot be opened, in the message.
+    pub(crate) fn open(config: &Config, account: Option<&Account>) -> io::Result<Self> {
+        let access = config.log.access.as_ref().map(|log| AccessFile::open(&log.file, account));
+        let error = match &config.log.error {
+            ErrorSink::File(path) => Some(open_log(path, account)),
+            ErrorSink::Auto | ErrorSink::Stderr | ErrorSink::Syslog => None,
+        };
+        Ok(Self { access: access.transpose()?, error: error.transpose()? })
+    }
+
+    /// Another descriptor of the error log's file; `None` if it has no file, or none is left.
+    pub(crate) fn error_copy(&self) -> Option<LogFile> {
+        self.error.as_ref().and_then(|file| file.try_clone().ok())
+    }
+
+    fn error_sink(&self, config: &Config, is_detached: bool) -> Sink {
+        match (self.error_copy(), &config.log.error) {
+            (Some(file), _) => Sink::File(file),
+            // A daemon has no stderr.
+            (None, ErrorSink::Auto | ErrorSink::Stderr) if !is_detached => Sink::Stderr,
+            (None, _) => Sink::syslog(),
+        }
+    }
+}
+
+/// Writes the error log to the sink of the configuration from now on, in the name of this process.
+pub(crate) fn write_error_log(config: &Config, logs: &Logs, is_detached: bool, who: &str) {
+    let sink = logs.error_sink(config, is_detached);
+    if let Err(error) = error::init(sink, config.log.level, who) {
+        log::warn!("cannot change the error log: {error}");
+    }
+}
+
+/// Opens a log file, and makes it if it is missing.
+///
+/// # Errors
+/// Why not, with the name of the file.
+pub(crate) fn open_log(path: &Path, account: Option<&Account>) -> io::Result<LogFile> {
+    try_open_log(path, account).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(nix::libc::ENXIO) => {
+                "no process reads from it (start the reader first)".to_owned()
+            }
+            Some(nix::libc::ELOOP) => {
+                "it is a symbolic link in a directory that \"user\" can write (name the target \
+                 itself)"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        };
+        let text = format!("cannot open log file \"{}\": {why}", path.display());
         io::Error::new(error.kind(), text)
     })
 }
 
-fn make_log(path: &Path, account: Option<&Account>) -> io::Result<()> {
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::create_dir_all(dir)?;
-    }
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-    let is_link = fs::symlink_metadata(path)?.file_type().is_symlink();
+/// In a directory that the user can write, the name may be a link to any file of the machine, which
+/// root must not write to and not give away.
+fn try_open_log(path: &Path, account: Option<&Account>) -> io::Result<LogFile> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(dir)?;
+    let Some(account) = account else { return LogFile::open(path) };
+    let is_trusted = !account.may_write(&fs::metadata(dir)?);
+    let file = if is_trusted { LogFile::open(path)? } else { LogFile::open_itself(path)? };
     let found = file.metadata()?;
-    match account {
-        Some(account) if found.is_file() && found.uid() == 0 && !is_link => account.own_file(&file),
-        _ => Ok(()),
+    let is_sole_name = found.nlink() == 1 || !found.is_file();
+    if !is_trusted && !is_sole_name {
+        return Err(io::Error::other(
+            "it has several hard links, in a directory that \"user\" can write (remove the others)",
+        ));
     }
-}
-
-/// Opens the error log of the configuration. If it cannot be opened, lines go on to where they went
-/// before.
-pub(crate) fn open_error_log(config: &Config, is_detached: bool, who: &str) {
-    let sink = match &config.log.error {
-        ErrorSink::File(path) => Sink::File(path.clone()),
-        // A daemon has no stderr.
-        ErrorSink::Auto | ErrorSink::Stderr if !is_detached => Sink::Stderr,
-        ErrorSink::Auto | ErrorSink::Stderr | ErrorSink::Syslog => Sink::syslog(),
-    };
-    if let Err(error) = error::init(&sink, config.log.level, who) {
-        log::warn!("cannot open the error log: {error}");
+    let is_link = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_symlink());
+    if found.is_file() && found.uid() == 0 && is_sole_name && !is_link {
+        account.own_file(&file)?;
     }
+    Ok(file)
 }
 
 /// Makes the cache directory.
@@ -104,19 +168,46 @@ mod tests {
     fn a_log_file_and_its_directory_are_made_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/er/access.log");
-        prepare_log(&path, None).unwrap();
+        open_log(&path, None).unwrap();
         fs::write(&path, "a line\n").unwrap();
-        prepare_log(&path, None).unwrap();
+        open_log(&path, None).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "a line\n");
     }
 
     #[test]
     fn a_log_file_that_cannot_be_made_is_named() {
-        let refusal = prepare_log(Path::new("/dev/null/access.log"), None).unwrap_err().to_string();
+        let refusal = open_log(Path::new("/dev/null/access.log"), None).unwrap_err().to_string();
         assert!(
             refusal.starts_with("cannot open log file \"/dev/null/access.log\": "),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn a_link_in_a_directory_of_the_user_is_refused_and_nothing_given_away() {
+        let (Ok(account), true) = (Account::of("nobody"), crate::sys::privileges::is_root()) else {
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("log"), dir.path().join("other"));
+        let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+        fs::write(&other, "").unwrap();
+        let link = |is_hard: bool| {
+            let _ = fs::remove_file(&path);
+            match is_hard {
+                true => fs::hard_link(&other, &path).unwrap(),
+                false => std::os::unix::fs::symlink(&other, &path).unwrap(),
+            }
+            open_log(&path, Some(&account)).map_err(|error| error.to_string())
+        };
+        assert!(link(false).is_ok() && link(true).is_ok(), "root chose these links itself");
+        account.own_path(dir.path()).unwrap();
+        assert!(link(false).unwrap_err().contains("is a symbolic link in a directory"));
+        assert!(link(true).unwrap_err().contains("has several hard links"));
+        assert_eq!(owner(&other), 0);
+        fs::remove_file(&path).unwrap();
+        open_log(&path, Some(&account)).unwrap();
+        assert_ne!(owner(&path), 0);
     }
 
     #[test]

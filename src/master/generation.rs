@@ -9,20 +9,23 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::cache::directory_lock::Claim;
 use crate::config::{CacheConfig, Config, ServerAddress};
+use crate::log::file::LogFile;
 use crate::master::cache::{Cache, OpenError};
 use crate::master::child::Child;
-use crate::master::files;
+use crate::master::files::Logs;
 use crate::master::listeners::Mark;
 use crate::master::shared_tables::SharedTables;
 use crate::master::socket_takeover::SocketTakeovers;
 use crate::shared::servers::ServerTable;
 use crate::sys::privileges::{self, Account};
 use crate::worker::inherited::Role;
+use crate::worker::message::ControlMessage;
 
 /// The children of one configuration, and what only they share.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(crate) struct Generation {
     pub(crate) config: Rc<Config>,
     /// Whom its children become; `None` when they stay who the master is.
     pub(crate) account: Option<Account>,
+    /// Its log files.
+    pub(crate) logs: Logs,
     /// Where it caches, if it does.
     pub(crate) cache: Option<Cache>,
     /// What has happened to the files of the cache.
@@ -83,7 +88,7 @@ impl Generation {
     /// current one of the `others` what has not changed.
     ///
     /// # Errors
-    /// When the user is unknown, a log file cannot be made, memory runs out, or the cache directory is
+    /// When the user is unknown, a log file cannot be opened, memory runs out, or the cache directory is
     /// in use by another ktrix. A cache that cannot be opened for another reason is no error, and
     /// the generation goes without, unless the current one has a cache that would be lost by that.
     pub(crate) fn prepare(
@@ -96,7 +101,8 @@ impl Generation {
     ) -> io::Result<Self> {
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
-        files::prepare_logs(&config, account.as_ref())?;
+        warn_of_user(&config, account.as_ref());
+        let logs = Logs::open(&config, account.as_ref())?;
         let cache = match &config.cache {
             Some(wanted) => cache_for(wanted, account.as_ref(), others, tables)?,
             None => None,
@@ -108,6 +114,7 @@ impl Generation {
             number,
             config: Rc::new(config),
             account,
+            logs,
             cache,
             cache_files: CacheFiles::InPlace,
             servers,
@@ -118,6 +125,24 @@ impl Generation {
             n_failed_starts: 0,
             mark: None,
         })
+    }
+
+    /// Opens the log files again, for all its children.
+    ///
+    /// # Errors
+    /// The file that cannot be opened; then all files in use stay so.
+    pub(crate) fn reopen_logs(&mut self) -> io::Result<()> {
+        let account = self.account.as_ref();
+        let logs = Logs::open(&self.config, account)?;
+        for child in &mut self.children {
+            if let (Some(access), Role::Worker(_)) = (&logs.access, child.role) {
+                let file = access.for_child(account)?;
+                child.send_with(ControlMessage::AccessLog, Some(file.as_fd()));
+            }
+            child.send_with(ControlMessage::ErrorLog, logs.error.as_ref().map(LogFile::as_fd));
+        }
+        self.logs = logs;
+        Ok(())
     }
 
     /// How many children a generation of this configuration has.
@@ -187,18 +212,28 @@ fn cache_for(
     Ok(Some(cache))
 }
 
-fn account_of(config: &Config) -> io::Result<Option<Account>> {
+/// The account that the children become, if that is another than the master's.
+pub(crate) fn account_of(config: &Config) -> io::Result<Option<Account>> {
     let Some(name) = &config.user else { return Ok(None) };
     let account = Account::of(name).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot change the user to \"{name}\": {error}"))
     })?;
-    if privileges::is_root() {
-        return Ok(Some(account));
+    Ok(privileges::is_root().then_some(account))
+}
+
+fn warn_of_user(config: &Config, account: Option<&Account>) {
+    match (&config.user, account) {
+        (None, _) if privileges::is_root() => {
+            log::warn!(
+                "the workers run as root, because no \"user\" is configured (add a line like \"user: \
+                 ktrix\")"
+            );
+        }
+        (Some(name), None) if Account::of(name).is_ok_and(|account| !account.is_current()) => {
+            log::warn!("user \"{name}\" is ignored: only root can change the user");
+        }
+        _ => {}
     }
-    if !account.is_current() {
-        log::warn!("user \"{name}\" is ignored: only root can change the user");
-    }
-    Ok(None)
 }
 
 /// The table of servers. Configured addresses are in it from the start; a name has the addresses

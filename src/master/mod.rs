@@ -48,7 +48,6 @@ use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
 use crate::sys::daemonize::ReadyPipe;
 use crate::worker::inherited::{Role, ScrubNeed};
-use crate::worker::message::ControlMessage;
 
 /// The master; made by [`Master::start`].
 #[derive(Debug)]
@@ -261,18 +260,22 @@ impl Master {
     }
 
     fn reopen(&mut self) {
+        let mut is_done = true;
         for generation in &mut self.generations {
-            let config = &generation.config;
-            if let Err(error) = files::prepare_logs(config, generation.account.as_ref()) {
-                log::error!("{error}");
+            if let Err(error) = generation.reopen_logs() {
+                log::error!("{error}; the log files in use stay open");
+                is_done = false;
+                continue;
             }
-            for child in &mut generation.children {
-                child.send(ControlMessage::Reopen);
+            if let Some(access) = &generation.logs.access {
+                self.dead_rings.reopened(access);
+            }
+            if generation.phase == Phase::Current {
+                crate::log::error::reopen(generation.logs.error_copy());
             }
         }
-        match crate::log::error::reopen() {
-            Ok(()) => log::info!("log files reopened"),
-            Err(error) => log::error!("cannot reopen the error log: {error}"),
+        if is_done {
+            log::info!("log files reopened");
         }
     }
 }

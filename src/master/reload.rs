@@ -119,8 +119,8 @@ impl Master {
         generation.phase = Phase::Current;
         generation.mark = None;
         let config = std::rc::Rc::clone(&generation.config);
+        files::write_error_log(&config, &generation.logs, self.is_detached, "master");
         self.listeners.keep_only(&config.listen);
-        files::open_error_log(&config, self.is_detached, "master");
         log::info!("configuration reloaded, {} workers running", config.workers);
         self.update_takeovers(now);
     }

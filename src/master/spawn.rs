@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::master::child::Process;
+use crate::master::files::Logs;
 use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::master::{Master, files};
 use crate::sys::privileges::{self, Account};
@@ -36,8 +37,9 @@ impl Master {
             let mut ours = Some(ours);
             let pid = process::fork_child(&IGNORED_BY_CHILDREN, || {
                 ours = None;
-                let (inherited, account) = self.hand_over(generation, role, seat, theirs);
-                run_child(inherited, account.as_ref(), self.is_detached)
+                let (mut inherited, account, logs) = self.hand_over(generation, role, seat, theirs);
+                open_logs(&mut inherited, account.as_ref(), logs, self.is_detached);
+                run_child(inherited, account.as_ref())
             })?;
             Ok(Process { pid, seat, forked_at: now, channel: ours, is_serving: false })
         });
@@ -72,7 +74,7 @@ impl Master {
         role: Role,
         seat: usize,
         channel: OwnedFd,
-    ) -> (Inherited, Option<Account>) {
+    ) -> (Inherited, Option<Account>, Logs) {
         self.pid_file = None;
         self.ready_pipe = None;
         self.signals = None;
@@ -92,6 +94,7 @@ impl Master {
             seat,
             sockets,
             channel,
+            access: None,
             cache: generation.cache.map(|cache| cache.shared),
             rings: Rc::clone(&self.tables.rings),
             wakes: Rc::clone(&self.tables.wakes),
@@ -99,15 +102,26 @@ impl Master {
             keeper_seat: generation.keeper_seat,
             needs_scrub,
         };
-        (inherited, generation.account)
+        (inherited, generation.account, generation.logs)
+    }
+}
+
+/// In the child, while it still has the rights of the master.
+fn open_logs(inherited: &mut Inherited, account: Option<&Account>, logs: Logs, is_detached: bool) {
+    let role = inherited.role;
+    files::write_error_log(&inherited.config, &logs, is_detached, &role.to_string());
+    if let (Some(access), Role::Worker(_)) = (&logs.access, role) {
+        match access.for_child(account) {
+            Ok(file) => inherited.access = Some(file),
+            Err(error) => log::error!("{error}; retrying"),
+        }
     }
 }
 
 /// In the child: the way down to what it is for.
-fn run_child(inherited: Inherited, account: Option<&Account>, is_detached: bool) -> i32 {
+fn run_child(inherited: Inherited, account: Option<&Account>) -> i32 {
     let role = inherited.role;
     name_process(role);
-    files::open_error_log(&inherited.config, is_detached, &role.to_string());
     // A daemon has no stderr, so the default hook would lose this. It reads "worker 3 panicked at".
     std::panic::set_hook(Box::new(move |panic| log::error!("{role} {panic}")));
     if let Err(error) = prepare_child(&inherited, account) {

@@ -10,7 +10,8 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::master::dead_rings::DeadRings;
 use crate::master::file_watch::FileWatch;
-use crate::master::generation::Generation;
+use crate::master::files::Logs;
+use crate::master::generation::{self, Generation};
 use crate::master::listeners::{ListenError, Listeners};
 use crate::master::pidfile::{PidFile, PidFileError};
 use crate::master::process_slots::Seats;
@@ -78,7 +79,14 @@ impl Master {
         let now = Instant::now();
         // Signals first: one that comes while ktrix starts is acted on as soon as it runs.
         let signals = Signals::new()?;
-        files::open_error_log(&config, is_detached, "master");
+        // The error log is opened before anything can be said in it.
+        let account = generation::account_of(&config)?;
+        files::write_error_log(
+            &config,
+            &Logs::open(&config, account.as_ref())?,
+            is_detached,
+            "master",
+        );
         let pid_file = config.pid.as_deref().map(PidFile::lock).transpose()?;
         if let Err(error) = privileges::raise_open_files() {
             log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");

@@ -4,8 +4,10 @@
 //! and afterwards nothing that is executed can win privileges back (`no_new_privs`).
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::Metadata;
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::fcntl::AtFlags;
@@ -52,11 +54,22 @@ impl Account {
         Ok(())
     }
 
+    /// Whether this account may make, rename and remove files in the directory of this metadata.
+    pub(crate) fn may_write(&self, dir: &Metadata) -> bool {
+        let mode = dir.mode();
+        let is_in_group =
+            || self.groups.iter().chain([&self.gid]).any(|gid| gid.as_raw() == dir.gid());
+        self.uid.is_root()
+            || (dir.uid() == self.uid.as_raw())
+            || (mode & 0o020 != 0 && is_in_group())
+            || mode & 0o002 != 0
+    }
+
     /// Gives an open file to this account.
     ///
     /// # Errors
     /// What fchown(2) says.
-    pub(crate) fn own_file(&self, file: &File) -> io::Result<()> {
+    pub(crate) fn own_file(&self, file: impl AsFd) -> io::Result<()> {
         nix::unistd::fchown(file, Some(self.uid), Some(self.gid)).map_err(io::Error::from)
     }
 

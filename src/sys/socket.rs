@@ -7,14 +7,15 @@
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrLike,
+    SockaddrStorage, UnixAddr,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -158,31 +159,51 @@ pub(crate) fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
         .map_err(io::Error::from)
 }
 
-/// Sends one message; never blocks and never raises SIGPIPE.
+/// Sends one message, with a copy of a descriptor if there is one; never blocks and never raises
+/// SIGPIPE.
 ///
 /// # Errors
 /// `WouldBlock` when the other end does not read; `BrokenPipe` when it is gone.
-pub(crate) fn send_message(channel: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+pub(crate) fn send_message(
+    channel: BorrowedFd<'_>,
+    message: &[u8],
+    file: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let parts = [IoSlice::new(message)];
-    nix::sys::socket::sendmsg::<()>(channel.as_raw_fd(), &parts, &[], flags, None)?;
+    let fds = file.map(|file| [file.as_raw_fd()]);
+    let rights = fds.as_ref().map(|fds| [ControlMessage::ScmRights(fds)]);
+    let rights = rights.as_ref().map_or(&[][..], |rights| &rights[..]);
+    nix::sys::socket::sendmsg::<()>(channel.as_raw_fd(), &parts, rights, flags, None)?;
     Ok(())
 }
 
-/// Receives one message into `buf` and says how long it is; `None` when the other end has closed.
-/// What is longer than `buf` is cut.
+/// Receives one message into `buf`; gives its length and the descriptor that came with it, or `None`
+/// when the other end has closed. What is longer than `buf` is cut.
 ///
 /// # Errors
 /// `WouldBlock` when there is none yet.
 pub(crate) fn receive_message(
     channel: BorrowedFd<'_>,
     buf: &mut [u8],
-) -> io::Result<Option<usize>> {
+) -> io::Result<Option<(usize, Option<OwnedFd>)>> {
     let mut parts = [IoSliceMut::new(buf)];
-    let flags = MsgFlags::MSG_DONTWAIT;
-    match nix::sys::socket::recvmsg::<()>(channel.as_raw_fd(), &mut parts, None, flags) {
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let received =
+        nix::sys::socket::recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), flags);
+    match received {
         Ok(message) if message.bytes == 0 => Ok(None),
-        Ok(message) => Ok(Some(message.bytes)),
+        Ok(message) => {
+            let file = message.cmsgs()?.find_map(|control| match control {
+                ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+                _ => None,
+            });
+            // SAFETY: the kernel has just made this descriptor for this process, and there is room
+            // for one only, so nothing else owns it.
+            let file = file.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+            Ok(Some((message.bytes, file)))
+        }
         Err(Errno::ECONNRESET) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
@@ -234,17 +255,36 @@ mod tests {
         let mut buf = [0; 64];
         let empty = receive_message(child.as_fd(), &mut buf).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        send_message(master.as_fd(), b"release 3").unwrap();
-        send_message(master.as_fd(), b"drain").unwrap();
-        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), Some(9));
+        send_message(master.as_fd(), b"release 3", None).unwrap();
+        send_message(master.as_fd(), b"drain", None).unwrap();
+        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap().unwrap().0, 9);
         assert_eq!(&buf[..9], b"release 3");
-        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), Some(5));
+        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap().unwrap().0, 5);
         drop(master);
-        assert_eq!(receive_message(child.as_fd(), &mut buf).unwrap(), None);
+        assert!(receive_message(child.as_fd(), &mut buf).unwrap().is_none());
         assert_eq!(
-            send_message(child.as_fd(), b"ready").unwrap_err().kind(),
+            send_message(child.as_fd(), b"ready", None).unwrap_err().kind(),
             io::ErrorKind::BrokenPipe
         );
+    }
+
+    #[test]
+    fn a_descriptor_goes_with_its_message_and_no_other() {
+        use std::io::{Read, Seek, Write};
+        let (master, child) = channel().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        send_message(master.as_fd(), b"access-log", Some(file.as_fd())).unwrap();
+        send_message(master.as_fd(), b"drain", None).unwrap();
+        let mut buf = [0; 64];
+        let (len, got) = receive_message(child.as_fd(), &mut buf).unwrap().unwrap();
+        assert_eq!(&buf[..len], b"access-log");
+        let mut got = std::fs::File::from(got.unwrap());
+        (&file).write_all(b"a line").unwrap();
+        got.rewind().unwrap();
+        let mut text = String::new();
+        got.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "a line");
+        assert!(receive_message(child.as_fd(), &mut buf).unwrap().unwrap().1.is_none());
     }
 
     #[test]

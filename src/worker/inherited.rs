@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::cache::Shared;
 use crate::config::Config;
 use crate::config::Listen;
+use crate::log::file::LogFile;
 use crate::log::ring::Rings;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
@@ -64,6 +65,9 @@ pub struct Inherited {
     /// To the master, SOCK_SEQPACKET and non-blocking. It carries the messages of
     /// `worker/message.rs`. End of file means that the master is dead.
     pub channel: OwnedFd,
+    /// The file of the access log, with a lock of its own; `None` if there is no access log, or the
+    /// file cannot be opened for now.
+    pub access: Option<LogFile>,
     /// The cache; `None` when nothing is to be cached.
     pub cache: Option<Rc<Shared>>,
     /// The access log's rings.

@@ -2,9 +2,11 @@
 //!
 //! The words are text, so that strace(1) shows a conversation.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
+use crate::log::file::LogFile;
 use crate::sys::socket;
 
 /// From the master to a child.
@@ -12,8 +14,10 @@ use crate::sys::socket;
 pub(crate) enum ControlMessage {
     /// Accept nothing more, finish what was begun, end.
     Drain,
-    /// Open the log files again.
-    Reopen,
+    /// Write the access log to the file that comes with this message.
+    AccessLog,
+    /// Write the error log to the file that comes with this message, or connect to syslog again.
+    ErrorLog,
     /// Listen on the sockets of this worker too.
     TakeOver(usize),
     /// No longer listen on the sockets of this worker.
@@ -25,7 +29,8 @@ impl ControlMessage {
     pub(crate) fn text(self) -> String {
         match self {
             Self::Drain => "drain".to_owned(),
-            Self::Reopen => "reopen".to_owned(),
+            Self::AccessLog => "access-log".to_owned(),
+            Self::ErrorLog => "error-log".to_owned(),
             Self::TakeOver(worker) => format!("take-over {worker}"),
             Self::Release(worker) => format!("release {worker}"),
         }
@@ -36,7 +41,8 @@ impl ControlMessage {
         let text = std::str::from_utf8(datagram).ok()?;
         match text.split_once(' ') {
             None if text == "drain" => Some(Self::Drain),
-            None if text == "reopen" => Some(Self::Reopen),
+            None if text == "access-log" => Some(Self::AccessLog),
+            None if text == "error-log" => Some(Self::ErrorLog),
             Some(("take-over", worker)) => Some(Self::TakeOver(worker.parse().ok()?)),
             Some(("release", worker)) => Some(Self::Release(worker.parse().ok()?)),
             _ => None,
@@ -45,10 +51,18 @@ impl ControlMessage {
 }
 
 /// What a child receives on its channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Received {
-    /// A message.
-    Message(ControlMessage),
+    /// See [`ControlMessage::Drain`].
+    Drain,
+    /// See [`ControlMessage::TakeOver`].
+    TakeOver(usize),
+    /// See [`ControlMessage::Release`].
+    Release(usize),
+    /// See [`ControlMessage::AccessLog`].
+    AccessLog(LogFile),
+    /// See [`ControlMessage::ErrorLog`].
+    ErrorLog(Option<LogFile>),
     /// Nothing more for now.
     Nothing,
     /// The master is dead: drain, and do not outlive the work that is under way.
@@ -61,8 +75,8 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Received {
     loop {
         match socket::receive_message(channel, &mut buf) {
             Ok(None) => return Received::Closed,
-            Ok(Some(len)) => match ControlMessage::parse(buf.get(..len).unwrap_or(&buf)) {
-                Some(message) => return Received::Message(message),
+            Ok(Some((len, file))) => match received(buf.get(..len).unwrap_or(&buf), file) {
+                Some(received) => return received,
                 None => log::warn!("unknown message on the control channel; ignored"),
             },
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -72,12 +86,23 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Received {
     }
 }
 
+fn received(datagram: &[u8], file: Option<OwnedFd>) -> Option<Received> {
+    let file = file.and_then(|file| LogFile::of(File::from(file)).ok());
+    Some(match ControlMessage::parse(datagram)? {
+        ControlMessage::Drain => Received::Drain,
+        ControlMessage::TakeOver(worker) => Received::TakeOver(worker),
+        ControlMessage::Release(worker) => Received::Release(worker),
+        ControlMessage::AccessLog => Received::AccessLog(file?),
+        ControlMessage::ErrorLog => Received::ErrorLog(file),
+    })
+}
+
 /// Tells the master that this child serves.
 ///
 /// # Errors
 /// `BrokenPipe` when the master is dead.
 pub(crate) fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
-    socket::send_message(channel, READY)
+    socket::send_message(channel, READY, None)
 }
 
 /// Tells the master that index and files agree: the keeper's scrub is done, and a later keeper need
@@ -86,7 +111,7 @@ pub(crate) fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// `BrokenPipe` when the master is dead.
 pub(crate) fn notify_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
-    socket::send_message(channel, SCRUBBED)
+    socket::send_message(channel, SCRUBBED, None)
 }
 
 pub(crate) const SCRUBBED: &[u8] = b"scrubbed";
@@ -99,9 +124,10 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    const ALL: [ControlMessage; 4] = [
+    const ALL: [ControlMessage; 5] = [
         ControlMessage::Drain,
-        ControlMessage::Reopen,
+        ControlMessage::AccessLog,
+        ControlMessage::ErrorLog,
         ControlMessage::TakeOver(0),
         ControlMessage::Release(63),
     ];
@@ -131,12 +157,23 @@ mod tests {
     fn a_child_receives_messages_in_order_and_then_the_death_of_its_master() {
         let (master, child) = socket::channel().unwrap();
         for text in ["drain", "dance", "take-over 2"] {
-            socket::send_message(master.as_fd(), text.as_bytes()).unwrap();
+            socket::send_message(master.as_fd(), text.as_bytes(), None).unwrap();
         }
-        assert_eq!(receive(child.as_fd()), Received::Message(ControlMessage::Drain));
-        assert_eq!(receive(child.as_fd()), Received::Message(ControlMessage::TakeOver(2)));
-        assert_eq!(receive(child.as_fd()), Received::Nothing);
+        let log = tempfile::tempfile().unwrap();
+        for text in ["access-log", "error-log"] {
+            socket::send_message(master.as_fd(), text.as_bytes(), Some(log.as_fd())).unwrap();
+        }
+        // An access log without its file means nothing; syslog has no file.
+        for text in ["access-log", "error-log"] {
+            socket::send_message(master.as_fd(), text.as_bytes(), None).unwrap();
+        }
+        assert!(matches!(receive(child.as_fd()), Received::Drain));
+        assert!(matches!(receive(child.as_fd()), Received::TakeOver(2)));
+        assert!(matches!(receive(child.as_fd()), Received::AccessLog(_)));
+        assert!(matches!(receive(child.as_fd()), Received::ErrorLog(Some(_))));
+        assert!(matches!(receive(child.as_fd()), Received::ErrorLog(None)));
+        assert!(matches!(receive(child.as_fd()), Received::Nothing));
         drop(master);
-        assert_eq!(receive(child.as_fd()), Received::Closed);
+        assert!(matches!(receive(child.as_fd()), Received::Closed));
     }
 }

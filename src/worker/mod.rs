@@ -24,7 +24,7 @@ use crate::reactor::{self, Task};
 use crate::sys::memory;
 use crate::worker::accept::Acceptor;
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
-use crate::worker::message::{ControlMessage, Received, notify_ready, receive};
+use crate::worker::message::{Received, notify_ready, receive};
 
 /// The exit code of a worker that could not serve; its reason is in the error log.
 const EXIT_CANNOT_SERVE: i32 = 71;
@@ -60,12 +60,12 @@ struct Accepting {
     task: Option<Task<()>>,
 }
 
-async fn serve(inherited: Inherited) -> i32 {
+async fn serve(mut inherited: Inherited) -> i32 {
     let number = match inherited.role {
         Role::Worker(number) => number,
         Role::Keeper => 0,
     };
-    let context = match setup::context(&inherited) {
+    let context = match setup::context(&mut inherited) {
         Ok(context) => Rc::new(context),
         Err(error) => {
             ::log::error!("cannot set up the worker: {error}");
@@ -128,15 +128,6 @@ impl Worker {
             }
         }
     }
-
-    fn reopen(&self) {
-        if let Err(error) = crate::log::error::reopen() {
-            ::log::error!("cannot reopen the error log: {error}");
-        }
-        if let Some(access) = &self.context.access {
-            access.borrow_mut().reopen();
-        }
-    }
 }
 
 /// Handles the messages of the master, until `drain` or the end of the channel.
@@ -152,13 +143,18 @@ async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
                     ::log::error!("control channel closed: the master has exited; draining");
                     return worker.ending.notify();
                 }
-                Received::Message(ControlMessage::Drain) => return worker.ending.notify(),
-                Received::Message(ControlMessage::Reopen) => worker.reopen(),
-                Received::Message(ControlMessage::TakeOver(other)) => {
+                Received::Drain => return worker.ending.notify(),
+                Received::AccessLog(file) => {
+                    if let Some(access) = &worker.context.access {
+                        access.borrow_mut().write_to(file);
+                    }
+                }
+                Received::ErrorLog(file) => crate::log::error::reopen(file),
+                Received::TakeOver(other) => {
                     worker.taken_over.borrow_mut().insert(other);
                     worker.listen();
                 }
-                Received::Message(ControlMessage::Release(other)) => {
+                Received::Release(other) => {
                     worker.taken_over.borrow_mut().remove(&other);
                     worker.listen();
                 }

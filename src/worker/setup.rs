@@ -19,11 +19,16 @@ const OPEN_FILES_MAX: usize = 1024;
 ///
 /// # Errors
 /// When the access log has no ring for this worker.
-pub(super) fn context(inherited: &Inherited) -> io::Result<Context> {
+pub(super) fn context(inherited: &mut Inherited) -> io::Result<Context> {
     let config = Rc::clone(&inherited.config);
     let access = match &config.log.access {
         Some(access) => {
-            Some(AccessLog::new(access.clone(), Rc::clone(&inherited.rings), inherited.seat)?)
+            let rings = Rc::clone(&inherited.rings);
+            let mut log = AccessLog::new(access.clone(), rings, inherited.seat)?;
+            if let Some(file) = inherited.access.take() {
+                log.write_to(file);
+            }
+            Some(log)
         }
         None => None,
     };

@@ -30,6 +30,7 @@ mod inspect;
 mod inspect_explain;
 mod invalidation;
 mod leaks;
+mod log_files;
 mod memory;
 mod partial;
 mod poison;
