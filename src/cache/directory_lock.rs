@@ -72,7 +72,7 @@ impl Claim {
 
 /// Who has locked it, by the kernel's list of locks. The number of a device is not the same there on
 /// every file system; the lock that we were refused is there in any case.
-fn holder(dir: &File) -> Option<u32> {
+pub(crate) fn holder(dir: &File) -> Option<u32> {
     let ino = dir.metadata().ok()?.ino();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| holder_of(line, ino))

@@ -10,6 +10,7 @@ pub mod index;
 pub mod files;
 pub mod place;
 pub mod purge;
+pub mod marker;
 pub mod fills;
 pub mod hot;
 pub mod uses;

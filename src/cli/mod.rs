@@ -51,6 +51,9 @@ struct Serve {
     /// The pid file for --signal, if not the configuration's
     #[arg(long, value_name = "FILE", requires = "signal")]
     pid: Option<PathBuf>,
+    /// With --signal: do not wait for the end or for the outcome of a reload
+    #[arg(long, requires = "signal")]
+    no_wait: bool,
     /// Detach from the terminal, once the daemon serves
     #[arg(long)]
     daemon: bool,
@@ -104,7 +107,7 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
         return check::check(file);
     }
     if let Some(word) = serve.signal {
-        return signal::signal(word, file, serve.pid.as_deref());
+        return signal::signal(word, file, serve.pid.as_deref(), !serve.no_wait);
     }
     match &serve.upstream {
         Some(upstream) => {

@@ -1,13 +1,16 @@
-//! `ktrix -s WORD`: sends the running master a signal.
+//! `ktrix -s WORD`: sends the running master a signal, and says what came of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
 
-use crate::cli::load::load;
-use crate::master::pidfile;
+use crate::cli::load::DEFAULT_FILE;
+use crate::config::Config;
+use crate::master::reload_report;
+use crate::master::running::{self, Running};
 use crate::sys::process;
 
 /// The commands for a running ktrix.
@@ -35,48 +38,80 @@ impl Word {
     }
 }
 
-/// Sends it to the master that holds the pid file: the named one, or else the configuration's.
+/// Sends it to the master that holds the pid file: the named one, or else the configuration's. Waits
+/// for the end of the master and for the outcome of a reload, unless told not to.
 ///
 /// # Errors
-/// When no ktrix runs there, or it belongs to another user.
-pub fn signal(word: Word, file: &Path, pid_file: Option<&Path>) -> anyhow::Result<i32> {
-    let path = match pid_file {
-        Some(path) => path.to_owned(),
-        None => configured(file)?,
+/// When no ktrix runs there, it belongs to another user, or the reload was refused.
+pub fn signal(
+    word: Word,
+    file: &Path,
+    pid_file: Option<&Path>,
+    is_waiting: bool,
+) -> anyhow::Result<i32> {
+    let running = match pid_file {
+        Some(path) => running::by_pid_file(path)?,
+        None => find(file)?,
     };
-    let pid = pidfile::running(&path)?;
+    let pid = running.pid;
+    let before = reload_report::read(&running.path);
     process::send_signal(pid, word.signal()).with_context(|| format!("cannot signal pid {pid}"))?;
+    match word {
+        Word::Stop | Word::Quit if is_waiting => running.wait_for_end()?,
+        Word::Reload if is_waiting => await_reload(&running, before.as_ref())?,
+        _ => {}
+    }
     Ok(0)
 }
 
-fn configured(file: &Path) -> anyhow::Result<PathBuf> {
-    let name = file.display();
-    match load(file)? {
-        Some(config) => config.pid.with_context(|| {
-            format!("\"{name}\" names no pid file (add a line like \"pid: /run/ktrix.pid\")")
-        }),
-        None => bail!("\"{name}\" is not valid; name the pid file itself with --pid"),
+/// The master of the pid file that the configuration names now, or else the one that was started
+/// with this configuration: `pid` or `cache.path` may have been edited since.
+fn find(file: &Path) -> anyhow::Result<Running> {
+    let text = std::fs::read_to_string(file);
+    let config = text.ok().and_then(|text| Config::load(file, &text).ok());
+    let path = config.as_ref().and_then(|config| config.pid.as_deref());
+    let named = path.map(running::by_pid_file);
+    if let Some(Ok(running)) = named {
+        return Ok(running);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::master::signals::SIGNALS;
-
-    #[test]
-    fn every_word_is_a_signal_that_the_master_acts_on() {
-        for word in Word::value_variants() {
-            assert!(SIGNALS.iter().any(|(signal, _)| *signal == word.signal()), "{word:?}");
+    if let Some(running) = running::by_configuration(file, Path::new(DEFAULT_FILE)) {
+        return Ok(running);
+    }
+    let name = file.display();
+    match (named, config) {
+        (Some(found), _) => Ok(found?),
+        (None, Some(_)) => {
+            bail!("\"{name}\" names no pid file (add a line like \"pid: /run/ktrix.pid\")")
+        }
+        (None, None) => {
+            bail!("\"{name}\" is not a valid configuration; name the pid file itself with --pid")
         }
     }
+}
 
-    #[test]
-    fn a_ktrix_that_does_not_run_is_not_signalled() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ktrix.pid");
-        let error = signal(Word::Stop, Path::new("/nonexistent"), Some(&path)).unwrap_err();
-        let expected = format!("ktrix is not running (no process holds the lock of {path:?})");
-        assert_eq!(error.to_string(), expected);
+fn await_reload(running: &Running, before: Option<&reload_report::Outcome>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + RELOAD_MAX;
+    loop {
+        match reload_report::read(&running.path) {
+            Some(outcome) if Some(&outcome) != before => {
+                if outcome.refusal.is_empty() {
+                    return Ok(());
+                }
+                eprintln!("{}", outcome.refusal);
+                bail!("reload refused; the current configuration stays in use");
+            }
+            _ if running.has_ended() => bail!("ktrix has ended"),
+            _ if Instant::now() >= deadline => {
+                bail!(
+                    "no outcome of the reload within {} s; see the error log",
+                    RELOAD_MAX.as_secs()
+                )
+            }
+            _ => std::thread::sleep(STEP),
+        }
     }
 }
+
+/// Longer than the children of a new configuration may take to start.
+const RELOAD_MAX: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(20);

@@ -127,7 +127,7 @@ const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
 pub const DIRECTIVES: &[Directive] = &[
     row("", "user", Kind::Text("user name"), "none", "the user that the workers run as when ktrix is started as root"),
     row("", "workers", Kind::CountOrAuto(1, WORKERS_MAX), "auto", "processes that serve; auto is one for each core"),
-    row("", "pid", Kind::Text("path or off"), "ktrix.pid in cache.path", "the file that holds the master's process id"),
+    row("", "pid", Kind::Text("path or off"), "/run/ktrix.pid as root, else ktrix.pid in cache.path", "the file that holds the master's process id"),
     row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),
     row("", "log", Kind::Section("mapping or path"), "no access log", "the access log and the error log"),
     row("", "cache", Kind::Section("mapping, path or off"), "off", "the store of responses"),

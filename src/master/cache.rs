@@ -8,6 +8,7 @@ use crate::cache::directory_lock::{Claim, ClaimError};
 use crate::cache::files::store::Store;
 use crate::cache::index::Index;
 use crate::cache::index::table::{Opened, Table};
+use crate::cache::marker::{self, MarkerError};
 use crate::cache::purge::Purges;
 use crate::cache::purge::file::FILE_NAME;
 use crate::cache::uses::Uses;
@@ -34,6 +35,9 @@ pub enum OpenError {
     /// Its directory is another's: two that share one would harm both.
     #[error("{0}")]
     Held(ClaimError),
+    /// Its directory is another program's.
+    #[error("{0}")]
+    Foreign(MarkerError),
     /// Its directory is of no use as it is.
     #[error(
         "cannot use \"{}\": {why} (make room or choose another cache.path or a smaller cache.objects, \
@@ -64,6 +68,10 @@ impl Cache {
         let dir = &wanted.path;
         let unusable = |why| OpenError::Unusable { dir: dir.clone(), why };
         files::make_cache_dir(dir).map_err(|error| unusable(error.to_string()))?;
+        marker::mark(dir).map_err(|error| match error {
+            MarkerError::Foreign { .. } => OpenError::Foreign(error),
+            MarkerError::Io { source, .. } => unusable(source.to_string()),
+        })?;
         let is_in_use = claims.iter().any(|claim| claim.is_of(dir));
         let claim = claim(dir, claims).map_err(|error| match error {
             ClaimError::Held { .. } => OpenError::Held(error),

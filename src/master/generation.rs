@@ -20,6 +20,7 @@ use crate::master::cache::{Cache, OpenError};
 use crate::master::child::Child;
 use crate::master::files::Logs;
 use crate::master::listeners::Mark;
+use crate::master::pidfile::PidFile;
 use crate::master::shared_tables::SharedTables;
 use crate::master::socket_takeover::SocketTakeovers;
 use crate::shared::servers::ServerTable;
@@ -54,6 +55,8 @@ pub(crate) struct Generation {
     pub(crate) takeovers: SocketTakeovers,
     /// How many workers in a row have died before they served.
     pub(crate) n_failed_starts: u32,
+    /// While it starts: its pid file, if that is another than the one in use.
+    pub(crate) pid_file: Option<PidFile>,
     /// While it starts: the listening sockets as they were before.
     pub(crate) mark: Option<Mark>,
 }
@@ -123,6 +126,7 @@ impl Generation {
             phase: Phase::Current,
             takeovers: SocketTakeovers::default(),
             n_failed_starts: 0,
+            pid_file: None,
             mark: None,
         })
     }

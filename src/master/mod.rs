@@ -16,6 +16,8 @@ pub(crate) mod configuration;
 pub(crate) mod backoff;
 pub(crate) mod process_slots;
 pub(crate) mod socket_takeover;
+pub(crate) mod running;
+pub(crate) mod reload_report;
 pub(crate) mod pidfile;
 pub(crate) mod signals;
 pub mod listeners;

@@ -5,15 +5,16 @@
 //! that has to be cleaned up. Children close their copy first of all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs2::FileExt;
-use nix::unistd::Pid;
 use thiserror::Error;
 
+use crate::master::reload_report;
+use crate::master::running::pid_in;
 use crate::sys::file::is_at;
 
 /// A locked pid file that names this process.
@@ -31,12 +32,6 @@ pub(crate) enum PidFileError {
     Running {
         /// That master's pid, as the file says; 0 when it has not written it yet.
         pid: i32,
-        /// The pid file.
-        path: PathBuf,
-    },
-    /// Nobody holds it.
-    #[error("ktrix is not running (no process holds the lock of \"{}\")", path.display())]
-    NotRunning {
         /// The pid file.
         path: PathBuf,
     },
@@ -115,8 +110,15 @@ impl PidFile {
 
     /// Removes the file, if it still is ours, then lets go of the lock: the end of a clean stop.
     pub(crate) fn remove(self) {
+        // A file that stays does no harm: the lock is what counts.
+        let _ = fs::remove_file(reload_report::path_of(&self.path));
+        self.remove_for_another();
+    }
+
+    /// As [`Self::remove`], when another file takes its place: the outcome of the reload stays for a
+    /// command that waits for it.
+    pub(crate) fn remove_for_another(self) {
         if is_at(&self.file, &self.path) {
-            // A file that stays does no harm: the lock is what counts.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -124,29 +126,6 @@ impl PidFile {
 
 const N_TRIES_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// The pid of the master that holds the file at `path`.
-///
-/// # Errors
-/// [`PidFileError::NotRunning`] when there is no such file or nobody holds it.
-pub(crate) fn running(path: &Path) -> Result<Pid, PidFileError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(PidFileError::NotRunning { path: path.to_owned() });
-        }
-        Err(source) => return Err(failed("open", path, source)),
-    };
-    let is_held = match FileExt::try_lock_shared(&file) {
-        Ok(()) => false,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
-        Err(source) => return Err(failed("lock", path, source)),
-    };
-    match pid_in(&file) {
-        pid if is_held && pid > 1 => Ok(Pid::from_raw(pid)),
-        _ => Err(PidFileError::NotRunning { path: path.to_owned() }),
-    }
-}
 
 fn open(path: &Path) -> Result<File, PidFileError> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -165,16 +144,6 @@ fn open(path: &Path) -> Result<File, PidFileError> {
         .map_err(|source| failed("open", path, source))
 }
 
-/// The number in the file, or 0 if there is none.
-fn pid_in(file: &File) -> i32 {
-    let mut text = String::new();
-    let _ = file.take(PID_BYTES_MAX).read_to_string(&mut text);
-    text.trim().parse().unwrap_or(0)
-}
-
-/// More digits than any pid has.
-const PID_BYTES_MAX: u64 = 16;
-
 fn failed(what: &'static str, path: &Path, source: io::Error) -> PidFileError {
     PidFileError::Io { what, path: path.to_owned(), source }
 }
@@ -182,8 +151,14 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> PidFileError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::master::running::{NotFound, by_pid_file};
     use crate::sys::process::{fork_child, send_signal, wait_for};
     use nix::sys::signal::Signal;
+    use nix::unistd::Pid;
+
+    fn running(path: &Path) -> Result<Pid, NotFound> {
+        by_pid_file(path).map(|running| running.pid)
+    }
 
     #[test]
     fn a_second_start_says_who_runs() {
@@ -199,7 +174,7 @@ mod tests {
         assert_eq!(running(&path).unwrap().as_raw() as u32, me);
         held.remove();
         assert!(!path.exists());
-        assert!(matches!(running(&path), Err(PidFileError::NotRunning { .. })));
+        assert!(matches!(running(&path), Err(NotFound::NotRunning(_))));
     }
 
     #[test]
@@ -220,7 +195,7 @@ mod tests {
         assert_eq!(running(&path).unwrap(), child);
         send_signal(child, Signal::SIGKILL).unwrap();
         wait_for(child).unwrap();
-        assert!(matches!(running(&path), Err(PidFileError::NotRunning { .. })));
+        assert!(matches!(running(&path), Err(NotFound::NotRunning(_))));
         assert!(PidFile::lock(&path).is_ok());
     }
 
@@ -242,17 +217,5 @@ mod tests {
         other.remove();
         fs::remove_dir(dir.path().join("run")).unwrap();
         assert!(!held.restore().unwrap() && !dir.path().join("run").exists());
-    }
-
-    #[test]
-    fn what_is_no_pid_is_nobody() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ktrix.pid");
-        for text in ["", "0\n", "-1\n", "1\n", "twelve\n"] {
-            fs::write(&path, text).unwrap();
-            let file = File::open(&path).unwrap();
-            file.lock_exclusive().unwrap();
-            assert!(running(&path).is_err(), "{text:?}");
-        }
     }
 }

@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::master::configuration;
 use crate::master::generation::{CacheFiles, Generation, Phase};
-use crate::master::{Master, Reload, files};
+use crate::master::pidfile::PidFile;
+use crate::master::{Master, Reload, files, reload_report};
 use crate::worker::message::ControlMessage;
 
 impl Master {
@@ -20,14 +21,12 @@ impl Master {
         if self.reload == Reload::None || self.starting().is_some() {
             return;
         }
-        let Some(file) = self.file.clone() else {
-            log::warn!("cannot reload: ktrix was started without a configuration file");
-            self.reload = Reload::None;
-            return;
-        };
-        let Some(config) = read_config(&file) else {
-            self.reload = Reload::None;
-            return;
+        let config = match self.file.clone().map(|file| read_config(&file)) {
+            Some(Ok(config)) => config,
+            Some(Err(why)) => return self.refuse_reload(&why),
+            None => {
+                return self.refuse_reload("ktrix was started without a configuration file");
+            }
         };
         if self.seats.n_free() < Generation::n_children(&config) {
             if self.reload == Reload::Wanted {
@@ -41,6 +40,25 @@ impl Master {
         self.reload = Reload::None;
         if let Err(why) = self.begin_generation(config, now) {
             log::error!("{why}; keeping the current configuration");
+            self.report_reload(&why);
+        }
+    }
+
+    fn refuse_reload(&mut self, why: &str) {
+        self.reload = Reload::None;
+        for line in why.lines() {
+            log::error!("{line}");
+        }
+        log::error!("reload failed; keeping the current configuration");
+        self.report_reload(why);
+    }
+
+    /// Tells `ktrix -s reload`; an empty refusal is none.
+    fn report_reload(&self, refusal: &str) {
+        if let Some(pid_file) = &self.pid_file
+            && let Err(error) = reload_report::write(pid_file.path(), refusal)
+        {
+            log::debug!("cannot write the outcome of the reload: {error}");
         }
     }
 
@@ -48,20 +66,30 @@ impl Master {
         self.warn_what_needs_restart(&config);
         let mark = self.listeners.mark();
         let listening = self.listeners.ensure(&config.listen, config.workers);
-        let prepared = listening.map_err(|error| error.to_string()).and_then(|()| {
+        let locked = listening.map_err(|error| error.to_string()).and_then(|()| {
+            let is_other = |path: &&Path| self.pid_file.as_ref().map(PidFile::path) != Some(*path);
+            let other = config.pid.as_deref().filter(is_other);
+            other.map(PidFile::lock).transpose().map_err(|error| error.to_string())
+        });
+        let prepared = locked.and_then(|pid_file| {
             let number = self.generations.last().map_or(1, |last| last.number + 1);
             let keeper_seat = self.take_seat().map_err(|error| error.to_string())?;
             let others = &self.generations;
-            Generation::prepare(config, number, keeper_seat, others, &self.tables, now).map_err(
-                |error| {
+            let prepared =
+                Generation::prepare(config, number, keeper_seat, others, &self.tables, now);
+            match prepared {
+                Ok(generation) => Ok((generation, pid_file)),
+                Err(error) => {
                     self.seats.free(keeper_seat);
-                    error.to_string()
-                },
-            )
+                    pid_file.into_iter().for_each(PidFile::remove);
+                    Err(error.to_string())
+                }
+            }
         });
         match prepared {
-            Ok(mut generation) => {
+            Ok((mut generation, pid_file)) => {
                 generation.phase = Phase::Starting { until: now + STARTING_MAX };
+                generation.pid_file = pid_file;
                 generation.mark = Some(mark);
                 self.generations.push(generation);
                 Ok(())
@@ -94,10 +122,6 @@ impl Master {
 
     /// Says what cannot change while ktrix runs.
     fn warn_what_needs_restart(&self, config: &Config) {
-        let pid_path = self.pid_file.as_ref().map(|file| file.path());
-        if config.pid.as_deref() != pid_path {
-            log::warn!("a changed \"pid\" takes effect only after a restart");
-        }
         if let Some(access) = &config.log.access
             && access.buffer_bytes != self.tables.ring_bytes
         {
@@ -122,6 +146,13 @@ impl Master {
         files::write_error_log(&config, &generation.logs, self.is_detached, "master");
         self.listeners.keep_only(&config.listen);
         log::info!("configuration reloaded, {} workers running", config.workers);
+        self.report_reload("");
+        let is_same = self.pid_file.as_ref().map(PidFile::path) == config.pid.as_deref();
+        if !is_same {
+            let pid_file = self.generations[index].pid_file.take();
+            let old = std::mem::replace(&mut self.pid_file, pid_file);
+            old.into_iter().for_each(PidFile::remove_for_another);
+        }
         self.update_takeovers(now);
     }
 
@@ -136,9 +167,11 @@ impl Master {
             child.restart_at = None;
             child.signal(Signal::SIGKILL);
         }
+        generation.pid_file.take().into_iter().for_each(PidFile::remove);
         if let Some(mark) = generation.mark.take() {
             self.listeners.roll_back(&mark);
         }
+        self.report_reload("the new processes did not start; see the error log");
     }
 
     /// Gives up a generation that takes too long.
@@ -174,29 +207,11 @@ impl Generation {
     }
 }
 
-/// The configuration in the file; `None` when it has errors, which have been logged.
-fn read_config(file: &Path) -> Option<Config> {
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => {
-            let name = file.display();
-            log::error!("cannot read \"{name}\": {error}; keeping the current configuration");
-            return None;
-        }
-    };
-    match configuration::load(file, &text) {
-        Ok(config) => Some(config),
-        Err(errors) => {
-            for line in errors.to_string().lines() {
-                log::error!("{line}");
-            }
-            log::error!(
-                "configuration file \"{}\" is invalid; keeping the current configuration",
-                file.display()
-            );
-            None
-        }
-    }
+/// The configuration in the file, or all its errors.
+fn read_config(file: &Path) -> Result<Config, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read \"{}\": {error}", file.display()))?;
+    configuration::load(file, &text).map_err(|errors| errors.to_string())
 }
 
 /// So long the children of a new generation may take until they serve.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+use crate::cache::marker;
 use crate::config::Config;
 use crate::master::dead_rings::DeadRings;
 use crate::master::file_watch::FileWatch;
@@ -87,6 +88,9 @@ impl Master {
             is_detached,
             "master",
         );
+        if let Some(cache) = &config.cache {
+            marker::check_if_there(&cache.path).map_err(io::Error::other)?;
+        }
         let pid_file = config.pid.as_deref().map(PidFile::lock).transpose()?;
         if let Err(error) = privileges::raise_open_files() {
             log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");

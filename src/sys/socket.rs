@@ -278,7 +278,7 @@ mod tests {
         let mut buf = [0; 64];
         let (len, got) = receive_message(child.as_fd(), &mut buf).unwrap().unwrap();
         assert_eq!(&buf[..len], b"access-log");
-        let mut got = std::fs::File::from(got.unwrap());
+        let mut got = fs::File::from(got.unwrap());
         (&file).write_all(b"a line").unwrap();
         got.rewind().unwrap();
         let mut text = String::new();

@@ -246,3 +246,32 @@ fn a_reload_to_a_cache_that_cannot_be_opened_keeps_the_one_in_use() {
     wait_told(&ktrix, "10 files taken in");
     assert!(!plan.error_log().contains("removed or replaced"), "{}", plan.error_log());
 }
+
+#[test]
+fn a_directory_of_another_program_is_refused_and_left_as_it_is() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    plan.write_config();
+    let apt = plan.cache_dir().join("apt");
+    fs::create_dir_all(&apt).unwrap();
+    fs::write(plan.cache_dir().join("index"), "of a book").unwrap();
+    let config = plan.config_path().display().to_string();
+    let out = plan.run(&[&config]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out).contains("is not a cache of ktrix and not empty"), "{}", text(&out));
+    assert_eq!(fs::read_to_string(plan.cache_dir().join("index")).unwrap(), "of a book");
+    let mut names: Vec<_> =
+        fs::read_dir(plan.cache_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["apt", "index"]);
+    // A reload to such a directory is refused too.
+    plan.put("cache", "$DIR/other");
+    let ktrix = plan.start();
+    assert!(plan.dir().join("other/CACHEDIR.TAG").exists());
+    plan.put("cache", "$DIR/cache");
+    plan.write_config();
+    ktrix.signal(Signal::SIGHUP);
+    let error = ktrix.wait_error("is not a cache of ktrix and not empty");
+    assert!(error.contains("keeping the current configuration"), "{error}");
+    ktrix.get("/0").expect_status(200);
+}

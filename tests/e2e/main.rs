@@ -47,6 +47,7 @@ mod rules_control;
 mod rules_key;
 mod rules_outage;
 mod rules_requests;
+mod signals;
 mod slow_clients;
 mod strictness;
 mod upstreams;

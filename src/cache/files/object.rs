@@ -322,7 +322,7 @@ pub fn parse_whole(bytes: &[u8]) -> Result<(Header, [&[u8]; 4]), Fault> {
     Ok((header, [key, meta, head, body]))
 }
 
-const MAGIC: [u8; 8] = *b"ktrixobj";
+pub(crate) const MAGIC: [u8; 8] = *b"ktrixobj";
 const VERSION: u32 = 2;
 const FINISHED: u32 = 1;
 

@@ -401,7 +401,7 @@ fn parse_static(bytes: &[u8; STATIC_LEN]) -> Option<Geometry> {
     (static_bytes(geometry) == *bytes).then_some(geometry)
 }
 
-const MAGIC: &[u8; 8] = b"ktrixidx";
+pub(crate) const MAGIC: &[u8; 8] = b"ktrixidx";
 const VERSION: u32 = 2;
 const STATIC_LEN: usize = 32;
 const EPOCH_AT: u64 = 68;

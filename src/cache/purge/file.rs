@@ -240,7 +240,7 @@ const fn file_len(n_buckets: usize) -> usize {
 /// The largest id: what a sequence number has bits for above the number of a purge.
 pub(super) const ID_MAX: u64 = (1 << 24) - 1;
 
-const MAGIC: &[u8; 8] = b"ktrixprg";
+pub(crate) const MAGIC: &[u8; 8] = b"ktrixprg";
 const FORM: u32 = 3;
 const NEW_NAME: &str = "purges.new";
 const STATIC_LEN: usize = 32;

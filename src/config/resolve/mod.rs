@@ -25,7 +25,12 @@ pub(crate) mod upstreams;
 mod sites;
 
 /// The resolved form of a tree, to be used if there is no fault.
-pub(crate) fn resolve(faults: &mut Faults<'_>, path: &Path, root: &Node, n_cores: usize) -> Config {
+pub(crate) fn resolve(
+    faults: &mut Faults<'_>,
+    path: &Path,
+    root: &Node,
+    machine: Machine,
+) -> Config {
     let root = Section::open(faults, "", String::new(), root);
     let cache = cache(faults, &root);
     let upstreams = Upstreams::resolve(faults, &root);
@@ -40,10 +45,11 @@ pub(crate) fn resolve(faults: &mut Faults<'_>, path: &Path, root: &Node, n_cores
     Config {
         file: Some(path.to_owned()),
         user: root.scalar(faults, "user").and_then(|scalar| user(faults, &scalar)),
-        workers: workers(faults, &root, n_cores),
+        workers: workers(faults, &root, machine.n_cores),
         pid: match root.scalar(faults, "pid") {
             Some(scalar) if scalar.is("off") => None,
             Some(scalar) => scalar.file(faults),
+            None if machine.is_root => Some(PathBuf::from(ROOTS_PID_FILE)),
             None => cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
         },
         listen: listen(faults, &root),
@@ -56,6 +62,18 @@ pub(crate) fn resolve(faults: &mut Faults<'_>, path: &Path, root: &Node, n_cores
         limits: limits(faults, &limits_section),
     }
 }
+
+/// What defaults depend on besides the text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    /// The cores that this process may use.
+    pub(crate) n_cores: usize,
+    /// Whether this process is root's.
+    pub(crate) is_root: bool,
+}
+
+/// Root's pid file: no other user may write to its directory.
+const ROOTS_PID_FILE: &str = "/run/ktrix.pid";
 
 /// Workers for `auto`.
 pub(crate) fn workers_for(n_cores: usize) -> usize {

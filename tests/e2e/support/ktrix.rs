@@ -53,6 +53,7 @@ impl Plan {
             sections: RefCell::default(),
         };
         plan.set("workers", "2")
+            .set("pid", "$DIR/cache/ktrix.pid")
             .set("listen", &format!("[\"{ip}\"]"))
             .set("log", "{access: {file: $DIR/access.log, format: json}, error: $DIR/error.log}")
             .set("cache", "{path: $DIR/cache, size: 1 GiB, objects: 10000, memory: 16 MiB}")
