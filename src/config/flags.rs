@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn flags_and_the_same_file_mean_the_same() {
         let flags = Config::from_flags(&["8080"], "192.168.0.1", Some(Path::new("/c"))).unwrap();
-        let mut file = Config::load(Path::new("f"), "cache: /c\nupstream: 192.168.0.1\n");
+        let text = "cache: /c\nupstream: 192.168.0.1\n";
+        let mut file = Config::load_for(Path::new("f"), text, cores());
         if let Ok(config) = &mut file {
             config.file = None;
         }

@@ -134,6 +134,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::log::file::LogFile;
     use crate::log::ring::Rings;
 
     /// A context for a test: one server that refuses connections, no cache, and the settings of
@@ -144,7 +145,12 @@ pub(crate) mod tests {
         let servers = Rc::new(ServerTable::create([1]).unwrap());
         let rings = Rc::new(Rings::create(1, 1).unwrap());
         let access = config.log.access.clone();
-        let access = access.map(|access| AccessLog::new(access, rings, 0).unwrap());
+        let access = access.map(|access| {
+            let file = LogFile::open(&access.file).unwrap();
+            let mut log = AccessLog::new(access, rings, 0).unwrap();
+            log.write_to(file);
+            log
+        });
         Context::new(Rc::clone(&config), &servers, None, access, dir.to_owned())
     }
 }
