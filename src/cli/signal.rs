@@ -11,6 +11,7 @@ use crate::cli::load::DEFAULT_FILE;
 use crate::config::Config;
 use crate::master::reload_report;
 use crate::master::running::{self, Running};
+use crate::sys::privileges::is_root;
 use crate::sys::process;
 
 /// The commands for a running ktrix.
@@ -68,7 +69,8 @@ pub fn signal(
 /// with this configuration: `pid` or `cache.path` may have been edited since.
 fn find(file: &Path) -> anyhow::Result<Running> {
     let text = std::fs::read_to_string(file);
-    let config = text.ok().and_then(|text| Config::load(file, &text).ok());
+    let config = text.ok();
+    let config = config.and_then(|text| Config::load_as(file, &text, is_root()).ok());
     let path = config.as_ref().and_then(|config| config.pid.as_deref());
     let named = path.map(running::by_pid_file);
     if let Some(Ok(running)) = named {

@@ -14,7 +14,14 @@ impl Config {
     /// # Errors
     /// Every mistake of the text, with its place, its key and the way out.
     pub fn load(path: &Path, text: &str) -> Result<Self, ConfigErrors> {
-        let is_root = nix::unistd::geteuid().is_root();
+        Self::load_as(path, text, false)
+    }
+
+    /// As [`Self::load`], for root or another user.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_as(path: &Path, text: &str, is_root: bool) -> Result<Self, ConfigErrors> {
         Self::load_on(path, text, Machine { n_cores: cores(), is_root })
     }
 

@@ -10,14 +10,14 @@ use std::path::Path;
 use crate::config::Config;
 use crate::config::error::{ConfigError, ConfigErrors};
 use crate::config::places::Places;
-use crate::sys::privileges::Account;
+use crate::sys::privileges::{self, Account};
 
 /// As [`Config::load`], and its user is one of this machine.
 ///
 /// # Errors
 /// Every mistake of the text; else that there is no such user, or that it cannot be looked up.
 pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
-    let config = Config::load(file, text)?;
+    let config = Config::load_as(file, text, privileges::is_root())?;
     let Some(name) = &config.user else { return Ok(config) };
     let Err(error) = Account::of(name) else { return Ok(config) };
     let place = Places::of(text).ok().and_then(|places| places.first(["user"]));
