@@ -1,7 +1,7 @@
-//! The right to fill a key, and the following of those who have it.
+//! Leases: a worker with the lease of a key leads its fill, and the other workers follow.
 //!
-//! However a fill ends, cancelled included, its place in the shared table is given up by the drop
-//! of its lease; after a SIGKILL the master does it.
+//! However a fill ends, cancelled included, the drop of its lease frees its entry in the shared
+//! table. After a SIGKILL the master does so.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,16 +17,16 @@ use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::reactor::timer;
 use crate::shared::wake::Seats;
 
-/// A follower of another worker's fill looks for itself at least this often, in case that the
-/// worker died together with those who would have told.
+/// A follower of another worker's fill checks its state at least this often, in case that no
+/// process is left that would wake it.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// What asking for the fill of a key led to.
+/// The answer to a request for the lease of a key.
 #[derive(Debug)]
 pub enum LeadOrFollow {
-    /// The key is this worker's to fill.
+    /// This worker fills the key.
     Lead(Lease),
-    /// It is being filled.
+    /// A fill of the key is running.
     Follow(Follower),
     /// The cache has changed since the look-up: look again.
     Changed,
@@ -45,11 +45,11 @@ impl LeadOrFollow {
 }
 
 impl Cache {
-    /// Asks for the fill of what a look-up found, under `key`: that of its name, or one beside it.
-    /// The origin is asked after the purge `purge_epoch`.
+    /// Asks for the lease of `key` after a look-up: the key of its name, or one beside it.
+    /// `purge_epoch` is that before the origin is asked.
     ///
-    /// A fill that was purged since its origin was asked is not followed: a request that comes after
-    /// a purge gets an answer that was asked for after it.
+    /// A fill that was purged since its origin was asked is not followed: a request after a purge
+    /// gets a response that was fetched after the purge.
     pub fn lead_or_follow(
         self: &Rc<Self>,
         found: &Found,
@@ -65,7 +65,7 @@ impl Cache {
         }
     }
 
-    /// Asks for the fill of a key, whatever is stored or was purged.
+    /// Asks for the lease of a key, whatever is stored or was purged.
     pub(super) fn lease(self: &Rc<Self>, key: &Key, purge_epoch: u64) -> LeadOrFollow {
         let cache = Rc::clone(self);
         match self.shared.fills.lease(key, self.seat, purge_epoch) {
@@ -77,8 +77,8 @@ impl Cache {
         }
     }
 
-    /// Dooms a fill if a purge names it: nobody else is to join it, and it is not stored. Those who
-    /// follow it already get their answer.
+    /// Dooms a fill if a purge names it: it is not stored, and no other request joins it. Present
+    /// followers get their answer.
     pub(crate) fn doom_if_purged(
         &self,
         at: FillAt,
@@ -105,54 +105,55 @@ impl Cache {
     }
 }
 
-/// The right to fill a key. Dropping it ends the fill, unless that has ended.
+/// The lease of a key. Dropping it ends the fill, unless that has ended.
 #[derive(Debug)]
 pub struct Lease {
     /// The cache.
     pub cache: Rc<Cache>,
     /// The fill's place in the shared table.
     pub at: FillAt,
-    /// The place may serve another fill by now.
+    /// Set once the fill has ended: the entry may hold another fill then.
     is_ended: Cell<bool>,
 }
 
 impl Lease {
-    /// The file can be opened; its body's length, if that is known.
+    /// Tells the followers that the file can be opened. `total` is the length of the body, if
+    /// known.
     pub fn head_ready(&self, total: Option<u64>) {
         self.cache.wake(self.cache.shared.fills.head_ready(self.at, total));
     }
 
-    /// So many bytes of the body can be read.
+    /// Tells the followers that this many bytes of the body can be read.
     pub fn progress(&self, bytes: u64) {
         self.cache.wake(self.cache.shared.fills.progress(self.at, bytes));
     }
 
-    /// The file is about to be published: the index counts its bytes from now on.
+    /// Notes that the file is about to be published: the index counts its bytes from now on.
     pub fn settle(&self) {
         self.cache.shared.fills.settle(self.at);
     }
 
-    /// Ends the fill: what it brought is stored.
+    /// Ends the fill; the response is stored.
     pub fn done(&self) {
         self.end(|fills| fills.done(self.at));
     }
 
-    /// Ends the fill: what it brought is not stored.
+    /// Ends the fill; the response is not stored.
     pub fn pass(&self) {
         self.end(|fills| fills.pass(self.at));
     }
 
-    /// Ends the fill without an answer. Followers get the code; 0 has them look again.
+    /// Ends the fill without a response. Followers get the code; 0 makes them look again.
     pub fn fail(&self, code: u32) {
         self.end(|fills| fills.failed(self.at, code));
     }
 
-    /// Whether what the fill brings must not be stored.
+    /// Whether the response must not be stored.
     pub fn is_doomed(&self) -> bool {
         self.cache.shared.fills.is_doomed(self.at)
     }
 
-    /// Whether a worker follows the fill.
+    /// Whether another worker follows the fill.
     pub fn has_followers(&self) -> bool {
         self.cache.shared.fills.has_followers(self.at)
     }
@@ -170,7 +171,7 @@ impl Drop for Lease {
     }
 }
 
-/// This worker follows a fill of another: it is woken at progress as long as one of these lives.
+/// A follower of another worker's fill. This worker is woken at progress while one of these lives.
 #[derive(Debug)]
 pub struct Follower {
     pub(super) cache: Rc<Cache>,
@@ -195,11 +196,11 @@ impl Follower {
         self.cache.remote_event.version()
     }
 
-    /// Waits until the fill may have gone on since this version.
+    /// Waits until the fill may have progressed since this version.
     pub async fn after(&self, version: u64) {
         let event = self.cache.remote_event.after(version);
         if timer::timeout(LOOK_AGAIN, event).await.is_err() {
-            // The caller looks again at what this may have changed.
+            // This may change the state, which the caller reads next.
             self.cache.shared.fills.state_checked(self.at);
         }
     }

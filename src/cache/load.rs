@@ -1,4 +1,4 @@
-//! From a cache file to a hot object: every part of the file is checked before it is believed.
+//! Loading a cache file into the hot tier. Every part of the file is checked before it is used.
 
 use std::rc::Rc;
 
@@ -18,12 +18,12 @@ use crate::http::status::Status;
 use crate::policy::meta;
 use crate::reactor;
 
-/// A stored head has no more fields than this: an origin's limit and what we add.
+/// The most fields of a stored head: an origin's limit, and those that ktrix adds.
 pub const STORED_FIELDS_MAX: usize = 1024;
 
 impl Cache {
     /// Reads the object of this name from its file, checks all of it, and keeps it in the hot tier.
-    /// `None` when there is no file, or another one by now.
+    /// `None` if there is no file, or it was replaced.
     pub(super) async fn load(
         &self,
         name: &Name,
@@ -70,7 +70,7 @@ impl Cache {
     }
 }
 
-/// Checks a body step by step, so that others have their turn between the steps.
+/// Checks a body step by step, so that other tasks can run between the steps.
 async fn verify(object: &Object) -> Result<(), OpenError> {
     let mut verify = object.verify();
     let mut scratch = Vec::new();

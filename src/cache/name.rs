@@ -1,4 +1,4 @@
-//! What stored objects are called: the text of a key, its MD5, and the names that follow from it.
+//! The names of stored objects: the text of a key, its MD5, and the names derived from it.
 //!
 //! | what | its key text |
 //! | --- | --- |
@@ -24,7 +24,7 @@ use crate::policy::key::{self, Key};
 /// The status in the files of markers and of lists of variants, which no response has.
 pub(crate) const MARKER_STATUS: Status = Status(0);
 
-/// The status of parts, and of the list of a key's parts, which lies under the key itself.
+/// The status of parts, and of the list of a key's parts, which is stored under the key itself.
 pub(crate) const PART_STATUS: Status = Status(206);
 
 /// A key and the text it was made of.
@@ -42,7 +42,7 @@ impl Name {
         Self { text: text.into(), key: key::key_of(text) }
     }
 
-    /// The name of what a request asks for, before Vary.
+    /// The name of a request's target, before Vary.
     pub fn of_request(components: &KeyComponents, scheme: Scheme, head: &RequestHead) -> Self {
         let mut text = Vec::with_capacity(128);
         let target = head.target.path_and_query();
@@ -54,7 +54,7 @@ impl Name {
     /// mark.
     ///
     /// The origin does not see a field that the request's Connection names, so such a field does
-    /// not choose.
+    /// not select.
     pub fn variant(&self, vary: &VaryNames, mark: &[u8], request: &Fields) -> Self {
         let mut text = Vec::with_capacity(self.text.len() + 128);
         match request.contains("connection") {
@@ -83,8 +83,8 @@ impl Name {
         Some(self.variant(vary, rest.get(mark..)?, request))
     }
 
-    /// Whether a variant of this name has no place in a list of variants. Without a list nothing
-    /// bounds how many of the kind are stored.
+    /// Whether the name is too long for a list of variants. Without a list, the number of such
+    /// variants would have no bound.
     pub fn is_too_long(&self) -> bool {
         VariantText::of(&self.text).is_some_and(|text| text.chosen.len() > CHOSEN_BYTES_MAX)
     }
@@ -101,16 +101,16 @@ impl Name {
     }
 }
 
-/// What tells the variants of a key apart.
+/// The marker that selects among the variants of a key.
 #[derive(Clone, Debug)]
 pub struct Marker {
-    /// The request fields that choose.
+    /// The request fields that select.
     pub names: VaryNames,
     /// The marker's own mark, part of its variants' names.
     pub mark: Rc<[u8]>,
 }
 
-/// What the key text of a variant is made of.
+/// The components of a variant's key text.
 #[derive(Clone, Copy)]
 pub(crate) struct VariantText<'t> {
     pub(crate) primary: &'t [u8],
@@ -119,7 +119,7 @@ pub(crate) struct VariantText<'t> {
 }
 
 impl<'t> VariantText<'t> {
-    /// Takes the key text of a variant apart; `None` for any other.
+    /// Splits the key text of a variant; `None` for any other text.
     pub(crate) fn of(text: &'t [u8]) -> Option<Self> {
         let (primary, rest) = text.split_at_checked(memchr::memchr(b'\n', text)?)?;
         let (chosen, mark) = rest.split_at_checked(memchr::memmem::rfind(rest, MARK)?)?;
@@ -135,10 +135,10 @@ impl<'t> VariantText<'t> {
     }
 }
 
-/// What stands before the number of a part's file.
+/// The separator before the number of a part.
 const PART: &[u8] = b"\n@";
 
-/// What stands between a variant's fields and its marker's mark.
+/// The separator between a variant's fields and its marker's mark.
 const MARK: &[u8] = b"\n#";
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_variant_falls_into_its_parts() {
+    fn the_key_text_of_a_variant_is_split_into_its_components() {
         let text = b"GET http://a/x\naccept:b\nfoo:#c\n#12";
         let parts = VariantText::of(text).unwrap();
         assert_eq!(parts.chosen, b"\naccept:b\nfoo:#c");

@@ -1,4 +1,4 @@
-//! What all processes share of a cache: the master opens it, and its children inherit it.
+//! The cache as all processes share it: the master opens it, and its children inherit it.
 
 use std::io;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::shared::wake::Wakes;
 pub struct Shared {
     /// Which keys are stored.
     pub index: Index,
-    /// What was purged.
+    /// The table of purges.
     pub purges: Purges,
     /// The cache files.
     pub store: Store,
@@ -29,7 +29,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Claims the rows of this process, a worker if it has a seat; in the child, after the fork.
+    /// Claims the rows of this process, which is a worker if it has a seat. Called in the child,
+    /// after the fork.
     ///
     /// # Errors
     ///
@@ -42,7 +43,7 @@ impl Shared {
         }
     }
 
-    /// Has a new index take the place of the one before, now that its children serve.
+    /// Replaces the index before by a new one, now that the children of the new one serve.
     ///
     /// # Errors
     ///
@@ -56,7 +57,8 @@ impl Shared {
         self.index.table().withdraw(self.store.dir());
     }
 
-    /// Whether the mapped files have their length: a process that touches what was cut off dies.
+    /// Whether the mapped files have their full length: a process that touches a truncated part
+    /// dies.
     pub fn is_whole(&self) -> bool {
         self.index.table().is_whole() && self.purges.is_whole()
     }

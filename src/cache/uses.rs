@@ -1,22 +1,22 @@
-//! How often keys were asked for lately without being stored: a small sketch that all workers
-//! share, and the admission that it decides.
+//! How often keys that are not stored were requested lately: a small sketch that all workers share,
+//! and the admission that it decides.
 //!
-//! Anonymous shared memory, made before the fork: a head and two tables of equal size, each 8
-//! bytes for every object of the cache (rounded up to a power of two). A key has four counters of
-//! four bits in one cache line of each table; the least of them is taken, so that keys which share
-//! some make each other seem more asked for, never less. Counting is for one table; once that
-//! has seen as many new keys as the cache has objects, the other one is emptied and counts on,
-//! and the full one is only read. So a key is remembered for at least so many other ones, and for
-//! at most twice as many.
+//! Anonymous shared memory, made before the fork: a head and two tables of equal size, each 8 bytes
+//! for every object of the cache (rounded up to a power of two). A key has four counters of four
+//! bits in one cache line of each table; the least of them is taken, so that keys which share
+//! counters seem more requested, never less. Counting is for one table; once that has seen as many
+//! new keys as the cache has objects, the other one is emptied and counts on, and the full one is
+//! only read. So a key is remembered while at least that many new keys come, and at most twice as
+//! many.
 //!
 //! # Admission
 //!
-//! A full cache has to give something up for each object that it takes. Most of what is asked for
-//! the first time is never asked for again, so with admission on a new key is stored at its second
-//! request. That keeps the cache for those that come back, and the disk from writes that serve
-//! nobody. Where much of what is new does come back soon, it costs a miss each time: in automatic
-//! mode the keeper compares, with each change of the tables, and takes admission back for a
-//! while, twice as long each time that it failed. A cache that has room takes everything.
+//! A full cache evicts something for each object that it takes. Most keys are requested only once,
+//! so with admission on a new key is stored at its second request. That keeps the cache for keys
+//! that are requested again, and saves writes to the disk. If many new keys are requested again
+//! soon, each of them costs a miss: in automatic mode the keeper checks this with each change of
+//! the tables, and suspends admission for a while, twice as long each time. A cache that has room
+//! takes everything.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -34,15 +34,15 @@ shared_struct! {
         turn: AtomicU32,
         /// Automatic mode: whether new keys wait for their second request.
         is_strict: AtomicU32,
-        /// Automatic mode: so many turns are still to go without.
+        /// Automatic mode: for how many more turns admission is suspended.
         n_turns_off: AtomicU32,
-        /// Automatic mode: so many turns it will be without after the next failure.
+        /// Automatic mode: for how many turns it is suspended the next time.
         n_turns_penalty: AtomicU32,
         /// Keys that were new since the last turn.
         n_new: AtomicU64,
-        /// Of these, those that a full cache was asked for.
+        /// Those of them that were requested while the cache was full.
         n_first: AtomicU64,
-        /// Keys that a full cache was asked for the second time since the last turn.
+        /// Keys that were requested a second time since the last turn, while the cache was full.
         n_second: AtomicU64,
         _rest: [AtomicU64; 3],
     }
@@ -58,11 +58,11 @@ pub struct Uses {
 }
 
 impl Uses {
-    /// A sketch for a cache of so many objects; call before forking.
+    /// A sketch for a cache of this many objects; call before forking.
     ///
     /// # Errors
     ///
-    /// What the system says to so much shared memory.
+    /// When the system has not enough shared memory.
     pub fn create(n_objects: usize) -> io::Result<Self> {
         let n_words = n_objects.next_power_of_two().clamp(LINE, WORDS_MAX);
         let table_len = n_words * size_of::<u64>();
@@ -78,8 +78,8 @@ impl Uses {
         Ok(uses)
     }
 
-    /// Counts a request for a key that is not stored, and gives how many were counted before, up
-    /// to [`COUNT_MAX`]. `is_full` says that the cache has to give something up for it.
+    /// Counts a request for a key that is not stored, and gives how many were counted before, up to
+    /// [`COUNT_MAX`]. `is_full` says that the cache has to evict something for it.
     pub fn count(&self, key: &Key, is_full: bool) -> u32 {
         let places = Places::of(key);
         let head = self.head();
@@ -98,7 +98,7 @@ impl Uses {
         before
     }
 
-    /// Whether a full cache is to take a key that was counted so often before.
+    /// Whether a full cache stores a key that was counted `n_before` times.
     pub fn admits(&self, n_before: u32, admission: Admission) -> bool {
         match admission {
             Admission::Off => true,
@@ -107,13 +107,13 @@ impl Uses {
         }
     }
 
-    /// Automatic mode: whether what is new waits for its second request.
+    /// Automatic mode: whether a new key waits for its second request.
     pub fn is_strict(&self) -> bool {
         self.head().is_strict.load(Ordering::Relaxed) != 0
     }
 
-    /// Changes the tables when it is time. One process does this, the keeper, now and then: where
-    /// it is late, more keys than are share counters, and more is admitted.
+    /// Changes the tables when enough new keys have come. Only the keeper calls this, now and then.
+    /// If it is late, more keys share counters, and more are admitted.
     pub fn tend(&self) {
         let head = self.head();
         if head.n_new.load(Ordering::Relaxed) < self.n_keys {
@@ -133,7 +133,8 @@ impl Uses {
         head.turn.store(next, Ordering::Relaxed);
     }
 
-    /// Decides for the next turn; so many of a hundred new keys were asked for a second time.
+    /// Decides whether admission is suspended for the next turn. `per_cent_back` of the new keys
+    /// were requested a second time.
     fn judge(&self, per_cent_back: u64) {
         let head = self.head();
         let penalty = head.n_turns_penalty.load(Ordering::Relaxed);
@@ -169,7 +170,8 @@ struct Places {
 
 impl Places {
     fn of(key: &Key) -> Self {
-        // An MD5 is as good as dice. The index places keys by the upper bits of the first half.
+        // The bits of an MD5 are evenly distributed. The index places keys by the upper bits of the
+        // first half.
         let [high, low] = halves(key);
         Self { line: low, counters: [0, 8, 16, 24].map(|shift| (high >> shift) as u32 % 32) }
     }
@@ -190,7 +192,7 @@ impl Places {
         counts.min().unwrap_or(0)
     }
 
-    /// Adds one to those counters that are at the least: the others count for other keys too.
+    /// Adds one to the counters with the least value: the others count for other keys too.
     fn add(&self, table: &[AtomicU64]) {
         let least = self.least(table);
         if least >= COUNT_MAX {
@@ -214,9 +216,9 @@ fn count_in(word: &AtomicU64, shift: u32) -> u32 {
 const LINE: usize = 8;
 /// The largest table: 128 MiB.
 const WORDS_MAX: usize = 1 << 24;
-/// If more of what is new comes back, it is better stored at once.
+/// If more new keys than this are requested again, they are better stored at once.
 const BACK_PER_CENT_MAX: u64 = 25;
-/// The longest pause of admission in automatic mode.
+/// The most turns for which automatic mode suspends admission.
 const TURNS_OFF_MAX: u32 = 64;
 
 #[cfg(test)]
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn uses_are_counted_and_a_new_key_is_seldom_taken_for_a_known_one() {
+    fn uses_are_counted_and_false_positives_are_rare() {
         let uses = Uses::create(10_000).unwrap();
         for round in 0..3 {
             let wrong = (0..10_000).filter(|&n| uses.count(&key(n), false) != round).count();
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn automatic_admission_pauses_ever_longer_where_much_comes_back() {
+    fn automatic_admission_is_suspended_for_longer_while_keys_come_back() {
         let uses = Uses::create(100).unwrap();
         assert!(uses.admits(0, Admission::Off) && !uses.admits(0, Admission::On));
         let strict: Vec<_> = (0..12)
@@ -285,11 +287,11 @@ mod tests {
         }
         uses.judge(26);
         uses.judge(0);
-        assert!(uses.is_strict(), "what was is forgotten");
+        assert!(uses.is_strict(), "the penalty is reset");
     }
 
     #[test]
-    fn processes_that_count_at_once_do_not_spoil_other_counters() {
+    fn concurrent_counting_leaves_other_counters_alone() {
         let uses = Uses::create(1_000).unwrap();
         std::thread::scope(|scope| {
             for seed in 0..3 {

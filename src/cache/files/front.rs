@@ -1,4 +1,4 @@
-//! What a cache file says beside its body, as it is read.
+//! Reading what a cache file holds beside its body.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use crate::sys::file;
 /// Why a file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is damaged, cut or another's.
+    /// The file is damaged, truncated or foreign.
     #[error("{}", .0.word())]
     Fault(Fault),
     /// The system refused.
@@ -23,11 +23,12 @@ impl From<Fault> for OpenError {
     }
 }
 
-/// What a file says beside its body, read and checked.
+/// The part of a cache file beside its body, read and checked.
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) header: Header,
-    /// The file's beginning: all that is before the body, and what was read of it along with that.
+    /// The beginning of the file: all bytes before the body, and those of the body that the same
+    /// call read.
     pub(super) start: Vec<u8>,
     /// Meta and head, if they are not in the beginning.
     moved: Option<Vec<u8>>,
@@ -72,5 +73,5 @@ fn read_exactly(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), OpenEr
     }
 }
 
-/// What is read at first: front and body of most small objects.
+/// The first read: front and body of most small objects.
 const FIRST_READ_BYTES: usize = 8 << 10;

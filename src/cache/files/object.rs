@@ -1,4 +1,4 @@
-//! The form of a cache file: what it says about itself, and how that is checked.
+//! The format of a cache file, and how it is checked.
 //!
 //! ```text
 //! header A (64 bytes) | header B (64 bytes) | key text | meta | head | body | room
@@ -28,8 +28,8 @@
 //! blanked. A writer that is killed at any moment leaves the old head or the new one.
 //!
 //! Numbers are little-endian. Nothing in it depends on where the file is, so that it may be copied.
-//! A reader believes nothing that it has not checked: lengths are bounded before memory is taken,
-//! and are compared with the file's own.
+//! A reader checks everything before it uses it: lengths are bounded before memory is allocated,
+//! and compared with the length of the file.
 
 /// Length of a header.
 pub const HEADER_LEN: usize = 64;
@@ -47,7 +47,7 @@ pub const ROOM_BYTES_MAX: u64 = 3 * (META_BYTES_MAX as u64 + HEAD_BYTES_MAX as u
 /// A body length that is not known yet.
 pub const UNKNOWN_LEN: u64 = u64::MAX;
 
-/// What is wrong with a cache file. Each is a miss, and a reason to remove it.
+/// A fault of a cache file. Each makes a miss, and the file is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Shorter than its header says.
@@ -60,7 +60,7 @@ pub enum Fault {
     Version,
     /// The checksums of both headers are wrong.
     HeaderDamaged,
-    /// A part is longer than any may be.
+    /// A part is longer than its limit.
     Limits,
     /// The checksum of key text, meta and head is wrong.
     FrontDamaged,
@@ -68,7 +68,7 @@ pub enum Fault {
     BodyDamaged,
     /// A fill did not end.
     Unfinished,
-    /// Its key text is not the one that was asked for.
+    /// Its key text is not the expected one.
     ForeignKey,
     /// A directory, a link, a pipe or a device stands in its place.
     NoFile,
@@ -158,8 +158,8 @@ impl Header {
         Some(Self { sequence, head_at, body_at: self.body_at, body_crc: self.body_crc, ..next })
     }
 
-    /// The writes that have this header, and this meta and head, count in the place of those
-    /// before: places in the file and bytes, in the order in which they must be done.
+    /// The writes that put this header, with this meta and head, in force: offsets and bytes, in
+    /// the order in which they must be done.
     pub fn writes(&self, meta: &[u8], head: &[u8]) -> [(u64, Vec<u8>); 3] {
         let (own, other) = match self.sequence % 2 {
             1 => (0, HEADER_LEN as u64),
@@ -168,7 +168,7 @@ impl Header {
         [
             (self.head_at, [meta, head].concat()),
             (own, self.bytes().to_vec()),
-            // Magic and version stay, for those who look at the beginning of a file.
+            // Magic and version stay, so that file(1) still knows the format.
             (other + 12, vec![0; HEADER_LEN - 12]),
         ]
     }
@@ -290,7 +290,7 @@ impl Header {
         if file_len < body_end.max(self.head_end()) {
             Err(Fault::Cut)
         } else if file_len > body_end.saturating_add(ROOM_BYTES_MAX) {
-            // A writer that was killed may have left anything in the room.
+            // A writer that was killed may have left bytes in the room.
             Err(Fault::TooLong)
         } else {
             Ok(body_len)
@@ -375,7 +375,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(
+        fn a_file_is_read_as_it_was_written(
             key in "[a-z]{0,40}", meta in any::<Vec<u8>>(), head in "[a-z]{0,40}",
             body in any::<Vec<u8>>(),
         ) {
@@ -424,7 +424,7 @@ mod tests {
         let file = whole(KEY, b"meta", b"a: b\r\n", BODY);
         for at in 0..file.len() {
             assert!(parse_whole(&file[..at]).is_err(), "cut at {at}");
-            // Nothing is said by the second header yet.
+            // The second header is still unused.
             for bit in (0..8).filter(|_| !(HEADER_LEN..HEADERS_LEN).contains(&at)) {
                 let mut file = file.clone();
                 file[at] ^= 1 << bit;
@@ -466,7 +466,7 @@ mod tests {
         for n in 1..6_u8 {
             let (_, old) = parse_whole(&file).unwrap();
             let old = old.map(<[u8]>::to_vec);
-            // Lengths that differ, so that the heads lie in the room in different ways.
+            // Different lengths, so that the heads are at different offsets of the room.
             let meta = vec![n; 5 + usize::from(n) * 7 % 11];
             let head = format!("a: {}\r\n", "x".repeat(usize::from(n) * 5 % 13)).into_bytes();
             let next = Header::parse(&file).unwrap().renewed([KEY, &meta, &head]).unwrap();
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_renewed_in_its_place_is_refused() {
+    fn a_head_that_does_not_fit_is_refused() {
         let unfinished = Header::begin(200, [b"k", b"m", b"h"], Some(1)).unwrap();
         assert_eq!(unfinished.renewed([b"k", b"m", b"h"]), None);
         let header = Header { body_crc: Some(7), ..unfinished };
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_form_before_says_so() {
+    fn a_file_of_an_older_version_is_a_version_fault() {
         let mut file = whole(KEY, b"meta", b"a: b\r\n", BODY);
         file[8] = 1;
         let crc = crc32c::crc32c(&file[..60]);

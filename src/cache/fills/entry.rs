@@ -30,12 +30,12 @@ impl Entry {
         self.key.iter().zip(halves).all(|(word, half)| word.load(Ordering::Relaxed) == half)
     }
 
-    /// Whether it is of this key, or of one beside it.
+    /// Whether it is the entry of this key, or of one beside it.
     pub(super) fn is_beside(&self, halves: [u64; 2]) -> bool {
         self.key[0].load(Ordering::Relaxed) == halves[0]
     }
 
-    /// Writes the total, or a code in its place, and leaves the mark of a spoiled fill.
+    /// Writes the total, or a code in its place, and leaves the mark of a doomed fill.
     pub(super) fn set_total(&self, total: u64) {
         let keep = |word| Some((word & SPOILED) | total);
         let _ = self.total.fetch_update(Ordering::SeqCst, Ordering::SeqCst, keep);
@@ -57,7 +57,7 @@ impl Entry {
 
 /// A mark in an entry's total.
 pub(super) const SPOILED: u64 = 1 << 63;
-/// The total that says that it is not known.
+/// The total of a body of unknown length.
 pub(super) const UNKNOWN: u64 = SPOILED - 1;
 
 pub(super) const FETCHING: u32 = 1;
@@ -75,7 +75,7 @@ pub(super) const ROWS_AT: usize = 64;
 pub(super) const LOCKS_AT: usize = ROWS_AT + ROWS * 32;
 
 pub(super) fn n_groups(n: usize) -> usize {
-    // Keys do not spread evenly: twice the room.
+    // Keys do not spread evenly over the groups, so the table has twice the room.
     (n.saturating_mul(2)).div_ceil(GROUP).max(4)
 }
 

@@ -1,4 +1,4 @@
-//! The fills that are under way, seen by all workers: one fetch of a key, whoever wants it.
+//! The table of running fills, which all workers share: one fetch of a key at a time.
 //!
 //! Anonymous shared memory, made before the fork: a head, owner rows (row = seat for workers), and
 //! groups of 16 entries of 128 bytes. A key belongs to one group, whose lock is held while an entry
@@ -57,7 +57,7 @@ shared_struct! {
     }
 }
 
-/// Which entry, and which of its fills.
+/// An entry of the table, and the fill that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FillAt {
     entry: u32,
@@ -65,20 +65,20 @@ pub struct FillAt {
 }
 
 impl FillAt {
-    /// The fill's number: of this fill alone, and the name of its temporary file.
+    /// The fill's number, which no other fill has, and the name of its temporary file.
     pub const fn id(self) -> u64 {
         self.id
     }
 }
 
-/// What asking for a fill led to.
+/// The answer to a request for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseResult {
-    /// Fetch it: others will follow.
+    /// The worker leads: it fetches, and others follow.
     Leader(FillAt),
-    /// It is being fetched; this seat was entered among its followers.
+    /// A fill is running, and this worker was entered among its followers.
     Follow(FillAt),
-    /// No entry is free: fetch without storing.
+    /// No entry is free: the worker fetches without storing.
     Full,
 }
 
@@ -144,7 +144,7 @@ impl Fills {
         let range = group * GROUP..(group + 1) * GROUP;
         let entries =
             || range.clone().filter_map(|number| Some((number, self.entries.get(number)?)));
-        // Free ones first (id 0), then what ended, the longest ago first: ids only grow.
+        // Free entries first (id 0), then those that ended, the oldest first: ids only grow.
         let mut ended: Option<(u64, usize)> = None;
         for (number, entry) in entries() {
             let id = entry.id.load(Ordering::Relaxed);
@@ -156,8 +156,8 @@ impl Fills {
                 return LeaseResult::Follow(at);
             }
         }
-        // A dead leader's entry is as good: those who followed see Gone and ask anew. The kernel
-        // is asked only when nothing else is free.
+        // The entry of a dead leader can be taken too: its followers see Gone and look again. The
+        // kernel is asked only if no other entry is free.
         let dead = || entries().find(|(_, entry)| !self.is_led(entry)).map(|(number, _)| number);
         match ended.map(|(_, number)| number).or_else(dead) {
             Some(number) => LeaseResult::Leader(self.begin(number, halves, owner, purge_epoch)),
@@ -173,7 +173,7 @@ impl Fills {
         }
     }
 
-    /// Takes the worker of `seat` out, when its last task stopped following.
+    /// Removes the worker of `seat` from the followers, when its last task has stopped following.
     pub fn unfollow(&self, at: FillAt, seat: usize) {
         if let Some((entry, word, bit)) = self.follower(at, seat) {
             entry.followers[word].fetch_and(!bit, Ordering::SeqCst);
@@ -190,8 +190,7 @@ impl Fills {
         Some(FillAt { entry: number as u32, id: entry.id.load(Ordering::Acquire) })
     }
 
-    /// How far the fill is. That its leader lives is checked with the kernel only by
-    /// [`Fills::state_checked`].
+    /// How far the fill is. Only [`Fills::state_checked`] asks the kernel whether the leader lives.
     pub fn state(&self, at: FillAt) -> FillState {
         let Some(entry) = self.entry(at) else { return FillState::Gone };
         let state = entry.state.load(Ordering::Acquire);
@@ -214,8 +213,8 @@ impl Fills {
         }
     }
 
-    /// As [`Fills::state`], but a fill whose leader died is found out: for a follower that has
-    /// waited for long. Costs a few system calls.
+    /// As [`Fills::state`], but finds out whether the leader has died. It is for a follower that
+    /// has waited for long, and costs a few system calls.
     pub fn state_checked(&self, at: FillAt) -> FillState {
         if let Some(entry) = self.entry(at)
             && entry.is_under_way()
@@ -227,8 +226,7 @@ impl Fills {
         self.state(at)
     }
 
-    /// Leader: the file can be opened, `total` is known or not. Returns whom to wake, as the
-    /// calls below do.
+    /// Leader: the file can be opened. Returns the workers to wake, as the calls below do.
     pub fn head_ready(&self, at: FillAt, total: Option<u64>) -> Seats {
         self.lead(at, |entry| {
             entry.set_total(total.map_or(UNKNOWN, |total| total.min(UNKNOWN - 1)));
@@ -242,7 +240,7 @@ impl Fills {
     }
 
     /// Leader: what was written is about to be published, and counted by the index from then on.
-    /// Counted by both, it would have others evicted, and in the end itself.
+    /// Counted by both, it would have other objects evicted, and in the end itself.
     pub fn settle(&self, at: FillAt) {
         self.lead(at, |entry| entry.is_counted.store(1, Ordering::Release));
     }
@@ -252,7 +250,7 @@ impl Fills {
         self.lead(at, |entry| entry.state.store(DONE, Ordering::Release))
     }
 
-    /// Leader: it broke. `code` goes to the followers; 0 tells them to ask anew.
+    /// Leader: the fetch failed. `code` goes to the followers; 0 tells them to look again.
     pub fn failed(&self, at: FillAt, code: u32) -> Seats {
         self.lead(at, |entry| {
             entry.set_total(u64::from(code));
@@ -260,9 +258,9 @@ impl Fills {
         })
     }
 
-    /// What a running fill of `key` brings must not be stored: it was asked for before something
-    /// made it untrue. Nobody joins it any more: the next to ask leads a fill beside it. That is so
-    /// for every fill [`Key::beside`] the key as well.
+    /// Dooms the running fill of `key`, and those [`Key::beside`] it: it was asked for before a
+    /// purge or an invalidation, so its response must not be stored. No request joins it any more;
+    /// the next one leads another fill.
     pub fn doom(&self, key: &Key) {
         let halves = halves(key);
         let group = self.group_of(halves[0]);
@@ -280,13 +278,13 @@ impl Fills {
         }
     }
 
-    /// The last purge before the fill's origin was asked; `None` when the fill is gone.
+    /// The purge epoch before the fill's origin was asked; `None` when the fill is gone.
     pub fn purge_epoch(&self, at: FillAt) -> Option<u64> {
         let purge_epoch = self.entry(at)?.purge_epoch.load(Ordering::Acquire);
         self.entry(at).map(|_| purge_epoch)
     }
 
-    /// Whether somebody called [`Fills::doom`] on this fill.
+    /// Whether this fill was doomed, or is gone.
     pub fn is_doomed(&self, at: FillAt) -> bool {
         self.entry(at).is_none_or(Entry::is_doomed)
     }
@@ -296,8 +294,8 @@ impl Fills {
         self.lead(at, |entry| entry.state.store(PASS, Ordering::Release))
     }
 
-    /// Whether this process is the one to say that nothing can be stored: one of all of them, and
-    /// not again for [`REFUSED_EVERY_S`].
+    /// Whether this process is to log that nothing can be stored: one of all processes does so,
+    /// once in [`REFUSED_EVERY_S`].
     pub fn may_say_refused(&self, now_s: u64) -> bool {
         let Some(head) = self.head.first() else { return true };
         let last_s = head.refused_s.load(Ordering::Relaxed);
@@ -313,8 +311,8 @@ impl Fills {
         self.entry(at).is_some_and(|entry| !entry.followers().is_empty())
     }
 
-    /// The numbers of all fills that are under way with a living leader, ascending: their
-    /// temporary files are in use. A walk of the table.
+    /// The numbers of all running fills with a living leader, ascending: their temporary files are
+    /// in use. Walks the table.
     pub fn under_way(&self) -> Vec<u64> {
         // Leaders are few: the kernel is asked once for each.
         let mut status_version: Vec<(u32, bool)> = Vec::new();
@@ -335,8 +333,8 @@ impl Fills {
         ids
     }
 
-    /// Bytes that running fills have written or said to come: what the cache will have to take. Read
-    /// it after the index's bytes, so that nothing counts twice. A walk of the table.
+    /// The bytes that running fills have written or announced, and that the cache will have to
+    /// take. Read it after the index's bytes, so that nothing counts twice. Walks the table.
     pub fn bytes_under_way(&self) -> u64 {
         let is_writing = |entry: &&Entry| {
             entry.state.load(Ordering::Acquire) == STREAMING
@@ -356,8 +354,8 @@ impl Fills {
         head.first_id.load(Ordering::Acquire)..head.next_id.load(Ordering::Acquire)
     }
 
-    /// Master, when the worker of `seat` died: its fills have failed, it follows nothing, its
-    /// locks are taken over. Returns whom to wake.
+    /// Master, when the worker of `seat` died: ends its fills as failed, removes it from the
+    /// followers, and takes over its locks. Returns the workers to wake.
     pub fn abandon_seat(&self, seat: usize) -> Seats {
         let mut wake = Seats::NONE;
         for (number, entry) in self.entries.iter().enumerate() {
@@ -394,7 +392,7 @@ impl Fills {
         })
     }
 
-    /// Begins to count, unless somebody did.
+    /// Sets the first number, unless another process did.
     fn number_from(&self, first_id: u64) {
         let head = &self.head[0];
         let begin = |word: &AtomicU64, id| {
@@ -406,8 +404,8 @@ impl Fills {
 
     fn claim(&self, rows: Range<usize>) -> io::Result<()> {
         let claimed = self.owners.claim(rows);
-        let (owner, _) =
-            claimed.ok_or_else(|| io::Error::other("the seat at the fills is taken"))?;
+        let (owner, _) = claimed
+            .ok_or_else(|| io::Error::other("the process slot in the table of fills is in use"))?;
         self.owner.store(owner.word(), Ordering::Release);
         Ok(())
     }
@@ -422,7 +420,7 @@ impl Fills {
 
     fn lock(&self, group: usize, owner: Owner) -> Option<Guard<'_>> {
         owner::lock(self.locks.get(group)?, owner, &self.owners)
-        // A holder that died left at most an entry with id 0, which is free as it is.
+        // A dead holder left at most an entry with id 0, which is free.
     }
 
     /// Writes an entry under the group's lock: without an id while it is between two fills.
@@ -456,7 +454,7 @@ impl Fills {
         (seat < SEATS_MAX).then_some((entry, seat / 64, 1 << (seat % 64)))
     }
 
-    /// A change by the leader, and then a look at who follows.
+    /// Makes a change as the leader, then reads the followers.
     fn lead(&self, at: FillAt, change: impl FnOnce(&Entry)) -> Seats {
         let Some(entry) = self.entry(at) else { return Seats::NONE };
         if Some(entry.owner.load(Ordering::Relaxed)) != self.owner().map(Owner::word)
@@ -471,12 +469,12 @@ impl Fills {
 
     fn is_led(&self, entry: &Entry) -> bool {
         Owner::from_word(entry.owner.load(Ordering::Acquire)).is_some_and(|leader| {
-            // Our own fills need no question to the kernel.
+            // This process need not ask the kernel about its own fills.
             Some(leader) == self.owner() || self.owners.is_alive(leader)
         })
     }
 
-    /// A dead leader's fill has failed, unless the entry serves another by now.
+    /// Ends the fill of a dead leader as failed, unless the entry holds another fill by now.
     fn fail(&self, number: usize, id: u64) {
         let (Some(owner), Some(entry)) = (self.owner(), self.entries.get(number)) else { return };
         let Some(_guard) = self.lock(number / GROUP, owner) else { return };

@@ -5,11 +5,11 @@
 pub enum FillState {
     /// No head yet.
     Fetching,
-    /// The file can be opened; so many bytes are there.
+    /// The file can be opened, and has some bytes of the body.
     Streaming {
         /// Readable bytes.
         bytes: u64,
-        /// All there will be, if known.
+        /// The length of the body, if known.
         total: Option<u64>,
     },
     /// All bytes are there; the file has or had its final name.
@@ -17,13 +17,13 @@ pub enum FillState {
         /// Readable bytes.
         bytes: u64,
     },
-    /// It broke, or its leader died.
+    /// The fetch failed, or the leader died.
     Failed {
-        /// What the leader said of it; 0 when it said nothing.
+        /// The leader's code for the error; 0 if it gave none.
         code: u32,
     },
-    /// The response is not storable: everybody fetches alone.
+    /// The response is not stored: every client is fetched for alone.
     Pass,
-    /// The entry serves another fill: look in the index.
+    /// The entry holds another fill: look in the index.
     Gone,
 }

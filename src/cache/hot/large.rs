@@ -1,5 +1,5 @@
-//! Bodies of the hot tier that are too large to stand behind their heads, and what they take
-//! together: one that was thrown out still takes its bytes while a slow client receives it.
+//! Bodies of the hot tier that are too large to be kept behind their heads, and the bytes that all
+//! of them use. A body that was evicted still uses its bytes while a slow client receives it.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -16,7 +16,7 @@ pub struct LargeRoom {
     all: LargeBytes,
 }
 
-/// A body in memory. It has its room from before it was read until the last who sends it is done.
+/// A body in memory. Its room is taken before it is read, until its last sender is done.
 #[derive(Debug)]
 pub struct LargeBody {
     bytes: Box<[u8]>,
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_count_from_before_they_are_read_as_long_as_they_live() {
+    fn bodies_count_from_before_they_are_read_until_they_are_dropped() {
         let all = LargeBytes::default();
         let (one, other) = (all.take(10), all.take(5));
         assert_eq!(all.get(), 15);

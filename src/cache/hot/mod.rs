@@ -1,4 +1,4 @@
-//! The hot tier: what one worker keeps in its own memory of the objects it serves most.
+//! The hot tier: copies of the objects that one worker serves most, in its own memory.
 //!
 //! A copy is valid only while the index slot that it was loaded from still has the generation it
 //! had then; the caller asks the index, which costs one load. Small bodies are kept whole, behind
@@ -35,7 +35,7 @@ pub const MEMORY_BODY_MAX: u64 = 64 << 10;
 /// Request heads up to this size may become aliases.
 pub const ALIAS_HEAD_MAX: usize = 1024;
 
-/// Most objects thrown out whose hits are remembered until they are told.
+/// The most evicted objects whose hits are kept until [`Hot::take_hits`].
 const HITS_OF_GONE_MAX: usize = 1 << 15;
 
 /// How many large bodies are looked at to make room for another.
@@ -59,14 +59,14 @@ impl Lane {
 pub struct Alias {
     /// The bytes of the request's head.
     raw: Box<[u8]>,
-    /// Of the lane and the bytes.
+    /// Hash of the lane and the bytes.
     hash: u64,
-    /// What they mean.
+    /// The parsed head.
     pub head: RequestHead,
-    /// What answers them.
+    /// The object that answers the request.
     pub object: Rc<HotObject>,
-    /// The marker of the object's variants, if it is one of several: while it is not what it was,
-    /// the object is nobody's answer.
+    /// The marker of the object's variants, if it is one of several. The object may answer only
+    /// while the index still has this marker.
     pub marker: Option<SlotRef>,
 }
 
@@ -93,7 +93,7 @@ pub struct Hot {
     larges: BTreeSet<usize>,
     large_hand: usize,
     body_bytes_max: u64,
-    /// The answers given from what was thrown out, not yet told.
+    /// Hits of evicted objects that [`Hot::take_hits`] has not returned yet.
     hits_of_gone: Vec<(SlotRef, u32)>,
     /// Entries whose files are open.
     files: BTreeSet<usize>,
@@ -139,8 +139,8 @@ impl Hot {
             })
     }
 
-    /// The object stored under a key. Not one whose file was written to since it was opened: who
-    /// does not find it here opens the file anew, and verifies it.
+    /// The object stored under a key, unless its file was written to since it was opened: the
+    /// caller then opens and verifies the file again.
     pub fn find(&self, key: &Key) -> Option<&Rc<HotObject>> {
         let object = &self.objects[*self.by_key.get(key)?];
         if matches!(&object.body, Body::File(file) if !file.is_unchanged()) {
@@ -155,14 +155,14 @@ impl Hot {
         body_len <= MEMORY_BODY_MAX && body_len < (self.bytes_max / 4) as u64
     }
 
-    /// Room for the body of an object found here, which is then to be read into memory and given
-    /// to [`Hot::take_in`]: its file is wanted again, and what is less used makes way.
+    /// Room for the body of an object found here, if its file was used often enough. The caller
+    /// reads the body and gives it to [`Hot::take_in`]. Less used objects are evicted for it.
     pub fn room_for_body(&mut self, object: &HotObject) -> Option<LargeRoom> {
         let Body::File(_) = object.body else { return None };
         let is_time = object.is_time_to_read() && object.body_len <= self.body_bytes_max;
         let len = usize::try_from(object.body_len).ok().filter(|_| is_time)?;
         for _ in 0..LARGE_STEPS_MAX {
-            // Half of the tier: those that are being sent cannot be thrown out.
+            // At most half of the tier: bodies that are being sent cannot be evicted.
             if self.large.get().saturating_add(len) <= self.bytes_max / 2 {
                 object.forget_uses();
                 return Some(self.large.take(len));
@@ -172,7 +172,7 @@ impl Hot {
             self.large_hand = entry + 1;
             if let Some(other) = self.objects.get(entry)
                 && !other.visited.replace(false)
-                // One that is being sent would go on taking its bytes.
+                // A body that is being sent would still use its bytes.
                 && Rc::strong_count(other) == 1
             {
                 self.by_key.remove(&other.key);
@@ -182,7 +182,7 @@ impl Hot {
         None
     }
 
-    /// Adds an object found here anew, with its body in memory.
+    /// Replaces an object found here by one with its body in memory.
     pub fn take_in(&mut self, object: &HotObject, body: Vec<u8>, room: LargeRoom) -> Rc<HotObject> {
         let object = Rc::new(object.with_large(room.body(body)));
         self.insert(Rc::clone(&object));
@@ -240,8 +240,7 @@ impl Hot {
         }
     }
 
-    /// Counts an answer from an object, to be told by [`Hot::take_hits`]; false if the object is
-    /// not kept here (any longer).
+    /// Counts a hit of an object for [`Hot::take_hits`]; false if the object is not in the tier.
     #[inline]
     pub fn count_hit(object: &HotObject) -> bool {
         let is_kept = object.is_kept.get();
@@ -251,8 +250,8 @@ impl Hot {
         is_kept
     }
 
-    /// Tells how many answers were given from what, since this was asked: of the `n` entries from
-    /// `start` on, and of what was thrown out. Where to go on, if there is more.
+    /// Calls `tell` with the hits since the last call: of the `n` entries from `start` on, and of
+    /// evicted objects. Gives where to go on, if there is more.
     pub fn take_hits(
         &mut self,
         start: usize,
@@ -269,8 +268,8 @@ impl Hot {
         (end < self.objects.capacity()).then_some(end)
     }
 
-    /// Lets go of objects that are not stored any longer, if they are large or their files are
-    /// open: until then the disk keeps those.
+    /// Removes objects that are no longer stored, if they are large or their files are open: an
+    /// open file keeps its space on the disk.
     pub fn forget_gone(&mut self, is_stored: impl Fn(SlotRef) -> bool) {
         let is_gone = |entry: &usize| {
             let object = self.objects.get(*entry);
@@ -286,7 +285,7 @@ impl Hot {
         }
     }
 
-    /// Bytes that are kept, everything counted.
+    /// All bytes that the tier uses.
     pub fn bytes(&self) -> usize {
         self.bytes + self.alias_bytes + self.large.get()
     }
@@ -301,8 +300,8 @@ impl Hot {
         self.objects.is_empty()
     }
 
-    /// Of the same bytes, two lanes always have two hashes, so that an alias whose hash and bytes
-    /// are the same is of the same lane.
+    /// The same bytes on two lanes always have different hashes, so that an alias with the same
+    /// hash and bytes is of the same lane.
     fn alias_hash(&self, lane: Lane, raw: &[u8]) -> u64 {
         self.hasher.hash_one(raw) ^ u64::from(lane.0)
     }
@@ -311,7 +310,8 @@ impl Hot {
         (hash as usize % (self.aliases.len() / WAYS)) * WAYS
     }
 
-    /// A full set gives up an alias whose object was not used lately, or any.
+    /// The place to use in a set: a full one gives up an alias of an object that was not used
+    /// lately, or any.
     fn victim(&self, set: usize, hash: u64) -> usize {
         let idle = |place: &usize| {
             self.aliases[*place].as_ref().is_none_or(|alias| !alias.object.visited.get())
@@ -326,8 +326,8 @@ impl Hot {
         }
     }
 
-    /// Aliases have an eighth of the tier for themselves, lest requests that differ in what does not
-    /// matter push the objects out.
+    /// Aliases may use an eighth of the tier. Otherwise requests that differ only in irrelevant
+    /// fields would evict the objects.
     fn make_room_for_alias(&mut self, cost: usize) {
         for _ in 0..self.aliases.len() {
             if self.alias_bytes + cost <= self.bytes_max / 8 {
@@ -354,8 +354,8 @@ impl Hot {
         }
     }
 
-    /// Second chance in a circle: what was used since the hand last passed stays. `newest` is
-    /// spared, for it has had no chance to be used.
+    /// CLOCK: an object that was used since the hand last passed stays. `newest` is spared, because
+    /// it could not be used yet.
     fn evict(&mut self, newest: usize) {
         let is_over = |hot: &Self| {
             hot.bytes + hot.large.get() > hot.bytes_max / 8 * 7 || hot.files.len() > hot.n_files_max

@@ -1,4 +1,4 @@
-//! The head of a hot answer as clients see it: what stays, and the lines that change with time.
+//! The head of a hot answer: a fixed part, and the lines that change with time.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -15,27 +15,27 @@ pub const TAIL_ROOM: usize = 128;
 /// The head of an object.
 #[derive(Debug)]
 pub struct Face {
-    /// The status line and the fields that stay.
+    /// The status line and the fields that do not change with time.
     head: Box<[u8]>,
-    /// How the object's route has it served, once that was asked: always the same, since a key
-    /// belongs to one route.
+    /// The head by the rules of the object's route, once they were set. A key belongs to one route,
+    /// so they never change.
     served: OnceCell<Served>,
 }
 
 #[derive(Debug)]
 struct Served {
-    /// The head without what no client gets, where that is less; never longer.
+    /// The head without the fields that the route strips, if there are any; never longer.
     head: Option<Box<[u8]>>,
     report: Report,
 }
 
 impl Face {
-    /// The head of a response with these fields, none of which changes with time.
+    /// The head of a response with these fields, which must not change with time.
     pub fn new(status: Status, fields: &Fields, body_len: u64) -> Self {
         Self { head: written(status, fields, body_len), served: OnceCell::new() }
     }
 
-    /// Has it served by these rules from now on; whether that was not so before.
+    /// Sets the rules; says whether they were not set before.
     pub fn serve_by(&self, rules: &Rules, status: Status, fields: &Fields, body_len: u64) -> bool {
         let is_new = self.served.get().is_none();
         self.served.get_or_init(|| {
@@ -48,12 +48,12 @@ impl Face {
         is_new
     }
 
-    /// What stays.
+    /// The part that does not change with time.
     pub fn head(&self) -> &[u8] {
         self.served.get().and_then(|served| served.head.as_deref()).unwrap_or(&self.head)
     }
 
-    /// What changes with time, and the empty line.
+    /// The lines that change with time, and the empty line.
     pub fn tail(&self, age_s: u64, ttl_s: u64) -> Tail {
         let report = self.served.get().map_or_else(Report::default, |served| served.report);
         let mut tail = Tail { bytes: [0; TAIL_ROOM], len: 0 };
@@ -75,13 +75,14 @@ impl Face {
         self.head.len()
     }
 
-    /// Whether there is nothing, which no head is.
+    /// Always false: a head has a status line.
     pub fn is_empty(&self) -> bool {
         self.head.is_empty()
     }
 }
 
-/// The lines that change with time, which always fit: two numbers of at most 20 digits.
+/// The lines that change with time. They always fit, since they have two numbers of at most 20
+/// digits.
 #[derive(Debug)]
 pub struct Tail {
     bytes: [u8; TAIL_ROOM],
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_shows_what_its_route_lets_clients_see() {
+    fn fields_that_the_route_strips_are_not_in_the_head() {
         let fields: Fields = [("A", "1"), ("B", "2")].into_iter().collect();
         let face = Face::new(Status(200), &fields, 3);
         assert_eq!(face.head(), b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nContent-Length: 3\r\n");
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_need_be_told() {
+    fn cache_status_can_be_off() {
         let report = Report { is_on: false, ..Report::default() };
         let face = Face::new(Status(204), &Fields::new(), 0);
         face.serve_by(&Rules { report, ..Rules::default() }, Status(204), &Fields::new(), 0);

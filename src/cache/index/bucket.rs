@@ -24,7 +24,7 @@
 //!   `seq` sees that writer's odd value or a later one: the copy is thrown away.
 //! * A load that missed a store of an earlier writer, whose even value the first look saw: that
 //!   look acquired what the writer released, so it cannot miss it.
-//! * A reader that is fooled would have to sleep through exactly 2^31 writes of one bucket.
+//! * A reader would miss a change only if it slept through exactly 2^31 writes of one bucket.
 //!
 //! `visited` and the stamp half of a slot's generation word change outside of this, each by a
 //! single atomic operation, and any value of theirs is a right one.
@@ -58,14 +58,14 @@ shared_struct! {
     }
 }
 
-/// What a lock-free look at a bucket found.
+/// The result of a lock-free look-up in a bucket.
 #[derive(Clone, Copy, Debug)]
 pub enum Look {
     /// The key's slot.
     Found(usize, [u64; WORDS]),
     /// It is not here.
     Absent,
-    /// A writer is at it, or died at it.
+    /// A writer is changing it, or died while it did.
     Busy,
 }
 
@@ -156,7 +156,7 @@ impl Bucket {
         false
     }
 
-    /// The lock's word: 0, or who holds it.
+    /// The process that holds the lock, if one does.
     pub fn holder(&self) -> Option<Owner> {
         Owner::from_word(self.lock.load(Ordering::Relaxed))
     }
@@ -178,8 +178,8 @@ impl Bucket {
         Some(locked)
     }
 
-    /// Whether the bucket is as a writer that lives leaves it, or has it in its hands. Takes no
-    /// lock; may say no of a bucket that is being written, never yes of one that needs repair.
+    /// Whether the bucket needs no repair. Takes no lock. It may be false for a bucket that is
+    /// being written, and is never true for one that needs repair.
     pub fn looks_sound(&self, table: &OwnerTable) -> bool {
         match self.holder() {
             Some(holder) => table.is_alive(holder),
@@ -187,7 +187,7 @@ impl Bucket {
         }
     }
 
-    /// What is wrong with the bucket, for `verify`; never what a living writer is about.
+    /// The fault of the bucket, for `verify`. What a living writer is changing is no fault.
     pub fn fault(&self, table: &OwnerTable) -> Option<&'static str> {
         if self.holder().is_some_and(|holder| !table.is_alive(holder)) {
             return Some("is locked by a process that is dead");
@@ -202,7 +202,7 @@ impl Bucket {
         is_torn.then_some("holds a torn slot")
     }
 
-    /// Whether slot `i` is whole or empty, and its tag the right one.
+    /// Whether slot `i` is valid or empty, and its tag matches.
     fn agrees(&self, i: usize) -> bool {
         let words = load(&self.slots[i]);
         slot::is_sound(&words) && self.tags[i].load(Ordering::Relaxed) == tag_for(&words)
@@ -247,7 +247,7 @@ impl LockedBucket<'_> {
         }
     }
 
-    /// Where the key of these halves is.
+    /// The slot of the key with these halves.
     pub fn find(&self, halves: [u64; 2]) -> Option<usize> {
         (0..SLOTS).find(|&i| {
             let words = self.words(i);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_found_and_what_was_emptied_is_not() {
+    fn a_written_slot_is_found_and_an_emptied_one_is_not() {
         let (bucket, table, owner) = memory();
         let bucket = &bucket[0];
         let key = slot::halves(&Key([3; 16]));

@@ -1,4 +1,4 @@
-//! How often what is in a slot answered a request, for who looks into the cache.
+//! How often the object of a slot answered a request, for `ktrix cache`.
 //!
 //! The counters lie behind the buckets, one for each slot, so that a hit writes to no line that
 //! look-ups read. A worker counts for itself what it keeps in its hot tier, and adds that here every
@@ -11,8 +11,8 @@ use crate::cache::index::Index;
 use crate::cache::index::slot::{SlotAt, SlotRef};
 use crate::cache::index::table::Table;
 
-/// Where counting ends, so far from the end of the number that no process which counts meanwhile
-/// brings it round to zero.
+/// Counting ends here, far enough below the largest number that concurrent counting cannot wrap
+/// round to zero.
 pub const HITS_MAX: u32 = u32::MAX / 2;
 
 /// Most answers that are counted in one go: this many for each of the processes still fit.
@@ -29,7 +29,7 @@ impl Index {
         }
     }
 
-    /// Begins anew: something else is going to be in the slot.
+    /// Resets the counter before another object is put in the slot.
     pub(super) fn forget_hits(&self, at: SlotAt) {
         if let Some(hits) = self.table().hits_of(at) {
             hits.store(0, Ordering::Relaxed);
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_has_a_count_of_its_own_that_ends_with_what_is_in_it() {
+    fn every_slot_has_its_own_count_which_ends_with_its_object() {
         let (dir, index, store) = cache(50);
         let texts: Vec<String> = (0..40_u32).map(|n| n.to_string()).collect();
         let stored = |text: &String| store_one(&index, &store, text, b"x").unwrap().slot.at;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_does_not_come_round_and_a_place_that_is_none_has_none() {
+    fn a_count_does_not_wrap_and_an_invalid_slot_has_none() {
         let (_dir, index, store) = cache(5);
         let slot = store_one(&index, &store, "a", b"x").unwrap().slot;
         let at = slot.at;

@@ -1,10 +1,9 @@
 //! The shared index: which keys are stored, and how fresh they are.
 //!
 //! A key's home is one bucket; its slot is there or in the next one. Readers take no lock (see
-//! `bucket`). Writers lock home and neighbour (see `pair`); the last bucket is nobody's home, so
-//! that the order has no end that bites its beginning: no deadlock. A key is written only under
-//! both locks, so that it has one slot. One sweep of the owner rows finds all that a dead process
-//! held.
+//! `bucket`). Writers lock home and neighbour (see `pair`); the last bucket is no key's home, so
+//! that the order of the locks has no cycle: no deadlock. A key is written only under both locks,
+//! so that it has one slot. One sweep of the owner rows finds all locks of a dead process.
 
 pub mod slot;
 pub mod bucket;
@@ -50,17 +49,17 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// When there is none, or none of ours.
+    /// When there is no index, or not one of this version.
     pub fn open_existing(dir: &Path) -> Result<Self, IndexError> {
         Table::open_existing(dir).map(Self::over)
     }
 
-    /// Claims a row for this process and puts right what dead ones left. In a forked child, call
-    /// it anew; the parent's row stays the parent's.
+    /// Claims a row for this process and repairs what dead processes left. A forked child must call
+    /// it again, because the row of the parent stays with the parent.
     ///
     /// # Errors
     ///
-    /// When all rows belong to the living.
+    /// When all rows belong to living processes.
     pub fn attach(&self) -> std::io::Result<()> {
         self.detach();
         let claimed = self.table.owners.claim(0..usize::MAX);
@@ -163,8 +162,8 @@ impl Index {
         size_bytes == 0 || self.bytes().saturating_add(weight_bytes) <= limit_bytes
     }
 
-    /// Whether something has to go for what is stored next: a sixteenth below the limits, which is
-    /// less than eviction leaves.
+    /// Whether the next object needs an eviction: from a sixteenth below the limits on. Eviction
+    /// leaves more room than that.
     pub fn is_full(&self) -> bool {
         let nearly = |limit: u64| limit / 16 * 15;
         let size_bytes = self.size_bytes();
@@ -173,12 +172,12 @@ impl Index {
     }
 
     /// Writes a slot: over the key's own, else into an empty one, else (and when the index has all
-    /// the objects that it was made for) over the one of least worth in the two buckets: a pass,
-    /// then what is stale, unused, in use, and last what all variants of a key hang on.
+    /// the objects that it was made for) over the least valuable one in the two buckets. The order
+    /// is: hit-for-miss, stale, unused, used, marker of variants.
     ///
     /// # Errors
     ///
-    /// See [`PublishError`]; the index is then unchanged, and the file the caller's to unlink.
+    /// See [`PublishError`]; the index is then unchanged, and the caller must unlink the file.
     pub fn publish(&self, new: &NewSlot) -> Result<Published, PublishError> {
         self.publish_over(new, None)
     }
@@ -199,7 +198,7 @@ impl Index {
     ) -> Result<Published, PublishError> {
         let halves = slot::halves(&new.key);
         let pair = self.lock_pair(self.table.home(halves[0]))?;
-        // What is published is of now, so that no clock is asked.
+        // A slot is published now, so that its time can be taken for the clock.
         let is_full = self.objects() >= self.n_objects_max();
         let place = pair.place_for(halves, new.stored_s, is_full);
         let (bucket, i) = place.slot();
@@ -219,15 +218,15 @@ impl Index {
         self.count(old.as_ref(), Some(new));
         let replaced = matches!(place, Place::Own(..));
         if replaced {
-            // It was asked for while it was here.
+            // It was requested while it was stored.
             self.touch(at);
         }
         let evicted = old.filter(|_| !replaced).map(|old| (old.key, old.weight_bytes()));
         Ok(Published { slot: SlotRef { at, generation }, replaced, evicted })
     }
 
-    /// Empties the key's slot (if it is of this generation, when one is given) and returns what it
-    /// held. The file is the caller's to unlink, afterwards.
+    /// Empties the key's slot (if it is of this generation, when one is given) and returns it. The
+    /// caller must unlink the file afterwards.
     pub fn remove(&self, key: &Key, generation: Option<u32>) -> Option<SlotView> {
         let halves = slot::halves(key);
         let pair = self.lock_pair(self.table.home(halves[0])).ok()?;
@@ -277,7 +276,8 @@ impl Index {
         self.table.header().size_bytes.load(Ordering::Relaxed)
     }
 
-    /// What stamps hold for: it changes at every start, not when others use the index already.
+    /// The epoch of the stamps. It changes when a master starts, unless other processes still use
+    /// the index.
     pub fn epoch(&self) -> u32 {
         self.table.header().epoch.load(Ordering::Relaxed)
     }
@@ -287,8 +287,8 @@ impl Index {
         self.table.header().wants_recount.load(Ordering::Relaxed) != 0
     }
 
-    /// Counts bytes and objects anew: a walk of the whole index, for the keeper. What others
-    /// change meanwhile is kept in the balance as well as can be.
+    /// Recounts bytes and objects in a walk of the whole index, for the keeper. Changes of other
+    /// processes during the walk are included as far as possible.
     pub fn recount(&self) {
         let header = self.table.header();
         header.wants_recount.store(0, Ordering::Relaxed);
@@ -351,7 +351,7 @@ impl Index {
     }
 
     /// Repairs this bucket if its writer died or it is torn, and returns how many slots that
-    /// emptied; `None` if it was sound, as most are: they cost no lock. Attached processes only.
+    /// emptied; `None` if it was sound, which costs no lock. Attached processes only.
     pub fn mend(&self, number: usize) -> Option<usize> {
         if self.table.buckets.get(number)?.looks_sound(&self.table.owners) {
             return None;
@@ -359,8 +359,8 @@ impl Index {
         self.with_mended(number, |locked| locked.n_emptied())
     }
 
-    /// Faults of the whole table, for `verify`: buckets that are torn, half-written, or locked by
-    /// the dead. Takes no lock and repairs nothing.
+    /// Faults of the whole table, for `verify`: buckets that are torn, half-written, or locked by a
+    /// dead process. Takes no lock and repairs nothing.
     pub fn faults(&self) -> impl Iterator<Item = String> {
         self.table.buckets.iter().enumerate().filter_map(|(number, bucket)| {
             let fault = bucket.fault(&self.table.owners)?;
@@ -373,7 +373,7 @@ impl Index {
         Self { table, owner: AtomicU32::new(0), pid: AtomicU32::new(0) }
     }
 
-    /// The row of this very process; one inherited by fork is the parent's.
+    /// The row of this process. A row inherited by fork belongs to the parent.
     fn owner(&self) -> Option<Owner> {
         let owner = Owner::from_word(self.owner.load(Ordering::Acquire))?;
         (self.pid.load(Ordering::Acquire) == std::process::id()).then_some(owner)
@@ -438,7 +438,7 @@ impl Index {
         Ok(pair)
     }
 
-    /// Locks and thereby repairs the pair of buckets that a note names.
+    /// Locks, and so repairs, the two buckets that an owner row names.
     fn tend(&self, owner: Owner, note: u64) -> bool {
         let Some(home) = note.checked_sub(1) else { return true };
         let home = usize::try_from(home).unwrap_or(usize::MAX);
@@ -489,7 +489,7 @@ impl Drop for Index {
     }
 }
 
-/// A count that a crash left below zero reads as zero.
+/// A count below zero, which a crash can leave, as zero.
 pub(super) fn without_debt(count: u64) -> u64 {
     if count > u64::MAX / 2 { 0 } else { count }
 }

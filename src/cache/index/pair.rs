@@ -1,4 +1,4 @@
-//! A key's two buckets, locked together, and where in them the key is or belongs.
+//! The two buckets of a key, locked together, and the place of the key in them.
 //!
 //! Home first, then its neighbour: always in ascending order, so that writers never wait for one
 //! another in a circle. Before it locks, the process notes the home in its owner row.
@@ -21,7 +21,7 @@ pub(super) enum Place {
     Own(usize, usize),
     /// Nothing is there.
     Empty(usize, usize),
-    /// Something of the least worth is there.
+    /// The least valuable slot is there.
     Worst(usize, usize),
 }
 
@@ -59,13 +59,13 @@ impl<'a> Pair<'a> {
         SlotAt(((self.home + bucket) * SLOTS + i) as u32)
     }
 
-    /// Where the key of these halves is.
+    /// The slot of the key with these halves.
     pub(super) fn find(&self, halves: [u64; 2]) -> Option<(usize, usize)> {
         (0..2).find_map(|bucket| Some((bucket, self.buckets[bucket].find(halves)?)))
     }
 
-    /// Where the key of these halves is to be written; `now_s` tells what is stale. If the index
-    /// `is_full`, a new key takes another's place as long as there is one to take.
+    /// The place to write the key with these halves. A slot is stale at `now_s`. If the index
+    /// `is_full`, a new key takes the place of another one, if there is one.
     pub(super) fn place_for(&self, halves: [u64; 2], now_s: u64, is_full: bool) -> Place {
         if let Some((bucket, i)) = self.find(halves) {
             return Place::Own(bucket, i);
@@ -91,7 +91,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// The least is the first to go, and what is torn before all.
+    /// The worth of a slot. The least is evicted first, and a torn slot before all.
     fn worth(&self, bucket: usize, i: usize, now_s: u64) -> Option<(Worth, bool, u64, u64)> {
         let view = self.buckets[bucket].view(i, self.at(bucket, i))?;
         let until_s = view.fresh_until_s.max(view.swr_until_s).max(view.sie_until_s);
@@ -106,18 +106,18 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What a slot is worth when one has to go, the least first.
+/// The worth of a slot when one has to be evicted, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
-    /// A note that something is not to be stored.
+    /// A hit-for-miss.
     Pass,
-    /// No longer of use without its origin.
+    /// Stale, and not usable without the origin.
     Stale,
     /// Not used since eviction last looked.
     Unused,
     /// In use.
     Used,
-    /// All variants of a key hang on it.
+    /// The marker of all variants of a key.
     Vary,
 }
 

@@ -1,8 +1,8 @@
-//! The index as a command looks at it, beside a running ktrix: mapped for reading only.
+//! The index for a command beside a running ktrix: mapped for reading only.
 //!
-//! Nothing that a command does here can be noticed by a worker: there is no lock that is taken, no
-//! mark that is left, no row that is claimed, and not a byte of the file that could be written.
-//! Where a writer is at a bucket, the command waits for it, not the other way round.
+//! A command cannot disturb a worker: it takes no lock, sets no mark, claims no row, and cannot
+//! write to the file. If a writer is changing a bucket, the command waits for it, and never the
+//! other way round.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -13,13 +13,13 @@ use crate::cache::index::slot::{self, SlotAt, SlotRef, SlotView};
 use crate::cache::index::table::{IndexError, Table};
 use crate::policy::key::Key;
 
-/// How often a bucket is looked at that somebody is writing, or that a writer left when it died.
+/// How often a bucket is read again that is being written, or that a dead writer left.
 const LOOKS_MAX: usize = 50;
 
 /// The time between two of these looks.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// An index that is only looked at.
+/// An index that is mapped for reading only.
 #[derive(Debug)]
 pub struct Reading {
     table: Table,
@@ -30,7 +30,7 @@ impl Reading {
     ///
     /// # Errors
     ///
-    /// When there is none, or none of ours, or it may not be read.
+    /// When there is no index, or not one of this version, or it may not be read.
     pub fn open(dir: &Path) -> Result<Self, IndexError> {
         Ok(Self { table: Table::open_for_reading(dir)? })
     }
@@ -53,8 +53,8 @@ impl Reading {
         self.table.hits_of(at).map_or(0, |hits| hits.load(Ordering::Relaxed))
     }
 
-    /// Every place for a slot, with what is in it as of one moment; `None` where nothing is, or
-    /// what a writer left half-written when it died.
+    /// All slots, each as of one moment; `None` for an empty one, or one that a dead writer left
+    /// half-written.
     pub fn slots(&self) -> impl Iterator<Item = Option<SlotView>> {
         (0..self.n_slots()).map(|number| self.slot(SlotAt(number)))
     }
@@ -69,17 +69,18 @@ impl Reading {
         self.table.header().n_objects_max.load(Ordering::Relaxed)
     }
 
-    /// The bytes that it is held to by who serves; 0 before anybody did.
+    /// The limit that the master set; 0 if none did yet.
     pub fn size_bytes(&self) -> u64 {
         self.table.header().size_bytes.load(Ordering::Relaxed)
     }
 
-    /// What stamps hold for.
+    /// The epoch of the stamps.
     pub fn epoch(&self) -> u32 {
         self.table.header().epoch.load(Ordering::Relaxed)
     }
 
-    /// Faults of the table itself: buckets that are torn, half-written, or locked by the dead.
+    /// Faults of the table itself: buckets that are torn, half-written, or locked by a dead
+    /// process.
     pub fn faults(&self) -> impl Iterator<Item = String> {
         self.table.buckets.iter().enumerate().filter_map(|(number, bucket)| {
             let fault = bucket.fault(&self.table.owners)?;
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_to_read_is_enough() {
+    fn read_permission_is_enough() {
         let (dir, index, store) = cache(100);
         store_one(&index, &store, "a", b"body").unwrap();
         let path = dir.path().join("index");
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_refused() {
+    fn a_foreign_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Reading::open(dir.path()), Err(IndexError::NotOurs(_))));
         fs::write(dir.path().join("index"), vec![0; 1 << 16]).unwrap();

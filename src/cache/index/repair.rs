@@ -1,8 +1,8 @@
-//! Mending the index at the start of a keeper: every bucket is looked at once, in steps.
+//! Repairing the index when a keeper starts: every bucket is checked once, in steps.
 //!
-//! What a process leaves when it is killed is found by its owner row. This walk finds what no row
-//! tells of: a file that was damaged while nobody used it, whatever its clean mark says. A sound
-//! bucket costs a look and no lock.
+//! The locks of a killed process are found by its owner row. This walk finds damage that no row
+//! shows, such as a file that was damaged while it was not in use. A sound bucket is checked
+//! without a lock.
 
 use crate::cache::index::Index;
 
@@ -16,7 +16,7 @@ pub struct Mend {
 /// What a walk found and repaired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Buckets that were locked by the dead, half-written or torn.
+    /// Buckets that were locked by a dead process, half-written or torn.
     pub n_buckets: usize,
     /// Slots that had to be emptied.
     pub n_slots: usize,

@@ -25,14 +25,15 @@ pub const WORDS: usize = 8;
 /// The word that holds generation and stamp.
 pub const GENERATION_WORD: usize = 2;
 
-/// What a slot says about its key.
+/// The state of a key in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// A file holds the response.
     Ready,
     /// A file names the request fields that choose among variants.
     Vary,
-    /// Not storable: do not queue requests for it behind one another. No file.
+    /// A hit-for-miss: the response cannot be stored, so requests do not wait for one another. No
+    /// file.
     Pass,
 }
 
@@ -54,7 +55,7 @@ impl State {
         }
     }
 
-    /// Whether a cache file stands behind it.
+    /// Whether it has a cache file.
     pub const fn has_file(self) -> bool {
         !matches!(self, Self::Pass)
     }
@@ -65,12 +66,12 @@ pub const MUST_REVALIDATE: u8 = 1;
 /// Flag: reusable only after validation (`no-cache`).
 pub const NO_CACHE: u8 = 2;
 
-/// What is to be published. Times are Unix seconds.
+/// A slot to publish. Times are Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewSlot {
     /// MD5 of the key text.
     pub key: Key,
-    /// What the slot says about it.
+    /// Its state.
     pub state: State,
     /// Any of [`MUST_REVALIDATE`], [`NO_CACHE`]; other bits are the caller's.
     pub flags: u8,
@@ -139,7 +140,7 @@ impl NewSlot {
     }
 }
 
-/// Where a slot is, for a cheap second look.
+/// The place of a slot, for a cheap second look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotAt(pub(crate) u32);
 
@@ -155,7 +156,7 @@ impl SlotAt {
 pub struct SlotRef {
     /// The slot.
     pub at: SlotAt,
-    /// Of this publication alone.
+    /// The generation, which no other publication in this slot has.
     pub generation: u32,
 }
 
@@ -164,7 +165,7 @@ pub struct SlotRef {
 pub struct SlotView {
     /// What was published; the stamp as it is now.
     pub slot: NewSlot,
-    /// Of this publication alone.
+    /// The generation, which no other publication in this slot has.
     pub generation: u32,
     /// Whether it was used since eviction last looked.
     pub is_visited: bool,
@@ -280,7 +281,7 @@ fn seconds(unix_s: u64) -> u32 {
     u32::try_from(unix_s).unwrap_or(u32::MAX)
 }
 
-/// Why something was not written.
+/// Why a slot was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// This process did not attach.
@@ -292,19 +293,19 @@ pub enum PublishError {
     /// Another writer kept the bucket for too long.
     #[error("a bucket of the cache index stayed locked")]
     Busy,
-    /// What was to be published again is there no more.
+    /// The slot to publish over has changed.
     #[error("the slot was replaced or removed")]
     Replaced,
 }
 
-/// What publishing did.
+/// The outcome of publishing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Where it is.
     pub slot: SlotRef,
     /// Whether the key had a slot before.
     pub replaced: bool,
-    /// Another key that had to make way, and its disk bytes: its file is the caller's to unlink.
+    /// Another key that was evicted for it, and its disk bytes. The caller must unlink its file.
     pub evicted: Option<(Key, u64)>,
 }
 

@@ -17,7 +17,7 @@
 //! | 16..24 | objects | how many objects it was made for |
 //! | 24..32 | buckets | how many buckets follow; the last one is only ever a second choice |
 //! | 64..68 | is_clean | 1 after a clean stop, 0 while in use |
-//! | 68..72 | epoch | changes when it is taken into use: what was verified before is not |
+//! | 68..72 | epoch | changes when it is taken into use, which ends all earlier stamps |
 //! | 72..76 | generation | the last one given |
 //! | 76..80 | wants_recount | a writer died: the counters may be off |
 //! | 80..84 | is_partial | 1 from its making until all files that are there have been taken in |
@@ -27,10 +27,10 @@
 //! | 200..208 | hand | where eviction stands, a generation |
 //! | 208..216 | scrub_at | where the slow scrub stands, a slot number |
 //!
-//! A file that is foreign, of another version or size, cut or torn is never changed in place,
-//! since somebody may have it mapped: a new one is made beside it and renamed over it, during a reload
-//! when the children that use it serve. That others
-//! may not be so careful is what [`Table::is_in_place`] is for.
+//! A file that is foreign, of another version or size, cut or torn is never changed in place, since
+//! somebody may have it mapped: a new one is made beside it and renamed over it, during a reload
+//! when the children that use it serve. Other programs may not be so careful: see
+//! [`Table::is_in_place`].
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -81,11 +81,12 @@ pub enum Opened {
     /// As [`Opened::Fresh`], in the place of something that was damaged, foreign or of another
     /// version.
     Replaced,
-    /// It was new, and whoever had it ended before all files were taken in: that goes on.
+    /// It was new, and its master ended before the rebuild from the files was complete: the rebuild
+    /// goes on.
     Partial,
-    /// As a clean stop left it, or in use by others who live.
+    /// As a clean stop left it, or in use by living processes.
     Clean,
-    /// Whoever had it died: it serves, and the keeper checks it against the files.
+    /// Its master died: it is used, and the keeper checks it against the files.
     Unclean,
 }
 
@@ -109,7 +110,7 @@ shared_struct! {
         pub generation: AtomicU32,
         /// A writer died: the counters may be off.
         pub wants_recount: AtomicU32,
-        /// Files may be there that are not taken in yet.
+        /// Files may exist that have no slot yet.
         pub is_partial: AtomicU32,
         _line_1: [AtomicU32; 11],
         /// Disk bytes of all files.
@@ -134,7 +135,7 @@ pub struct Table {
     pub map: SharedMap,
     /// One header.
     pub header: SharedSlice<Header>,
-    /// Who writes.
+    /// The processes that write.
     pub owners: OwnerTable,
     /// The buckets, at least two.
     pub buckets: SharedSlice<Bucket>,
@@ -161,7 +162,7 @@ impl Table {
         }
     }
 
-    /// As [`Table::open`], but a new one stays beside what is in its place, which may be in use,
+    /// As [`Table::open`], but a new index is made beside the present one, which may be in use,
     /// until [`Table::take_place`].
     ///
     /// # Errors
@@ -231,8 +232,7 @@ impl Table {
         Self::open_as_it_is(dir, &options, SharedMap::file)
     }
 
-    /// As [`Table::open_existing`], to be read only: nothing may be stored into any part of it. The
-    /// right to read the file is enough.
+    /// As [`Table::open_existing`], mapped for reading only. Read permission is enough.
     ///
     /// # Errors
     ///
@@ -241,23 +241,23 @@ impl Table {
         Self::open_as_it_is(dir, OpenOptions::new().read(true), SharedMap::file_for_reading)
     }
 
-    /// Whether nobody has cut the file: who touches what is missing dies.
+    /// Whether the file has its full length: a process that touches a truncated part dies.
     pub fn is_whole(&self) -> bool {
         self.map.is_whole()
     }
 
-    /// Whether `DIR/index` is what is mapped, and nothing was cut off it.
+    /// Whether `DIR/index` is the mapped file, and was not truncated.
     pub fn is_in_place(&self, dir: &Path) -> bool {
         self.is_whole() && self.map.is_at(&dir.join(FILE_NAME))
     }
 
-    /// Whether files may be there that are not taken in yet.
+    /// Whether files may exist that have no slot yet.
     #[inline]
     pub fn is_partial(&self) -> bool {
         self.header().is_partial.load(Ordering::Acquire) != 0
     }
 
-    /// Notes that all files have been taken in: from now on one without a slot is of no use.
+    /// Notes that the rebuild is complete: from now on a file without a slot is an orphan.
     pub fn set_complete(&self) {
         self.header().is_partial.store(0, Ordering::Release);
     }
@@ -315,7 +315,7 @@ impl Table {
         if self.owners.is_anyone_alive(None) {
             return Opened::Clean;
         }
-        // Nobody watched the files meanwhile: each body is verified anew at its first use.
+        // The files may have changed meanwhile, so each body is verified again at its first use.
         header.epoch.fetch_add(1, Ordering::AcqRel);
         if was_clean {
             return Opened::Clean;
@@ -332,8 +332,8 @@ struct Geometry {
 }
 
 impl Geometry {
-    /// Five of seven slots taken on average when all objects are there: the few buckets that
-    /// overflow do so into their neighbours.
+    /// On average five of seven slots are taken when the index has all its objects. The few buckets
+    /// that overflow use their neighbours.
     const fn of(n_objects: usize) -> Self {
         Self { n_objects, n_buckets: n_objects / 5 + 8 }
     }
@@ -377,7 +377,7 @@ fn create(path: &Path, geometry: Geometry) -> io::Result<File> {
     Ok(file)
 }
 
-/// Stamps from an index that was lost must mean nothing to the new one.
+/// Stamps of a lost index must not be valid in the new one.
 fn first_epoch() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(1, |since| since.as_micros() as u32)

@@ -1,10 +1,10 @@
 //! Making room: SIEVE over the index, by bytes, by objects and by free space on the disk.
 //!
-//! One hand goes through the slots as they were published (see `round`). What was used since it
-//! last came by loses its mark and stays where it is; what was not is removed, slot first, then
-//! file. New objects come without a mark ahead of the hand, which therefore meets them soon: what
-//! is never used again does not stay for long, whatever else it finds on its way. An object that
-//! is published anew was asked for, so it has its mark.
+//! One hand goes through the slots in the order of their publication (see `order`). An object that
+//! was used since the hand last passed loses its mark and stays; any other is removed, slot first,
+//! then file. New objects come without a mark ahead of the hand, which therefore meets them soon:
+//! an object that is never used again does not stay for long. An object that is published again was
+//! requested, so it has its mark.
 //!
 //! The keeper alone does this: it begins when a limit is reached and ends a little below, so that
 //! workers seldom meet a full cache.
@@ -25,14 +25,14 @@ pub struct Limits {
     pub free_bytes_min: u64,
 }
 
-/// Where a cache stands against its limits.
+/// What a cache uses of its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
     /// Disk bytes of all files, and of those to come.
     pub bytes: u64,
     /// Slots that are taken.
     pub objects: u64,
-    /// Free bytes on the disk; `None` when the system would not say.
+    /// Free bytes on the disk; `None` if the system does not say.
     pub free_bytes: Option<u64>,
 }
 
@@ -43,11 +43,11 @@ pub struct Step {
     pub n_removed: usize,
     /// Disk bytes given back.
     pub bytes: u64,
-    /// Whether the cache is still above where eviction ends.
+    /// Whether the cache is still above the level at which eviction ends.
     pub wants_more: bool,
 }
 
-/// The evicting: idle until a limit is reached, then active until there is room again.
+/// The evictor: idle until a limit is reached, then active until there is room again.
 #[derive(Debug)]
 pub struct Evictor {
     limits: Limits,
@@ -61,13 +61,13 @@ impl Evictor {
         Self { limits, is_active: false, round: Round::new() }
     }
 
-    /// Looks at up to `n_slots_max` slots if there is a need to; the caller paces the steps.
+    /// Looks at up to `n_slots_max` slots, if room is needed; the caller paces the steps.
     pub fn step(&mut self, index: &Index, store: &Store, n_slots_max: usize) -> Step {
         self.step_for(index, store, n_slots_max, || 0)
     }
 
-    /// As [`Evictor::step`], with room for the `bytes_to_come` of what is being written; of more
-    /// than half of the size, for half of it: more would cost everything that is stored.
+    /// As [`Evictor::step`], with room for the `bytes_to_come` of running fills, up to half of the
+    /// size: more would evict everything that is stored.
     pub fn step_for(
         &mut self,
         index: &Index,
@@ -76,8 +76,8 @@ impl Evictor {
         bytes_to_come: impl FnOnce() -> u64,
     ) -> Step {
         let free_bytes = store.free_bytes().ok();
-        // In this order, and once: what is published after this step began is not counted, rather
-        // than both as being written and as stored.
+        // Each is read once, in this order: an object that is published meanwhile is not counted,
+        // rather than counted twice.
         let bytes = index.bytes();
         let bytes = bytes.saturating_add(bytes_to_come().min(self.limits.size_bytes / 2));
         let mut level = Level { bytes, objects: index.objects(), free_bytes };
@@ -102,7 +102,7 @@ impl Evictor {
 }
 
 impl Limits {
-    /// Whether room is to be made: from 98 % of a limit on, and once begun down to 95 %.
+    /// Whether to make room: from 98 % of a limit on and, once begun, down to 95 %.
     pub fn wants_room(&self, level: &Level, is_active: bool) -> bool {
         let per_cent = if is_active { 95 } else { 98 };
         let above = |value: u64, limit: u64| {
@@ -118,8 +118,8 @@ impl Limits {
     }
 }
 
-/// One turn of the hand: the bytes given back if the slot's object was removed. What was published
-/// there meanwhile is looked at when its turn comes.
+/// One step of the hand: the bytes given back, if the slot's object was removed. An object that was
+/// published there meanwhile is left for its own turn.
 fn evict_at(index: &Index, store: &Store, stop: Stop) -> Option<u64> {
     let view = index.slot(index.place(stop.number)?)?;
     if view.generation != stop.generation {
@@ -138,7 +138,7 @@ mod tests {
     use crate::cache::place::tests::{cache, slot, store_one};
 
     #[test]
-    fn what_was_used_stays_and_what_was_not_goes() {
+    fn used_objects_stay_and_unused_ones_are_removed() {
         let (_dir, index, store) = cache(100);
         for n in 0..100 {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn if_all_were_used_the_second_round_finds_some() {
+    fn if_all_were_used_the_second_round_removes_some() {
         let (_dir, index, store) = cache(50);
         for n in 0..50 {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hand_goes_on_with_what_is_newer_and_meets_new_objects_before_old_ones() {
+    fn the_hand_goes_on_with_newer_objects_and_meets_new_ones_before_old_ones() {
         let (_dir, index, store) = cache(100);
         let limits = Limits { size_bytes: 0, objects: 40, free_bytes_min: 0 };
         for n in 0..40 {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_anew_counts_as_used() {
+    fn an_object_that_is_published_again_counts_as_used() {
         let (_dir, index, store) = cache(100);
         for text in ["a", "b", "a"] {
             store_one(&index, &store, text, b"x").unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_high_and_ends_lower() {
+    fn eviction_begins_at_98_per_cent_and_ends_at_95() {
         let limits = Limits { size_bytes: 1000, objects: 100, free_bytes_min: 100 };
         let level = |bytes, objects, free| Level { bytes, objects, free_bytes: Some(free) };
         assert!(!limits.wants_room(&level(970, 0, 500), false));

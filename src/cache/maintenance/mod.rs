@@ -1,5 +1,5 @@
-//! The keeper's work on a cache: eviction, comparing the index with the files, reading every body again,
-//! and removing temporary files that no fill owns.
+//! The keeper's work on a cache: eviction, comparing the index with the files, verifying every
+//! body, and removing temporary files that no fill owns.
 
 mod order;
 pub mod evict;

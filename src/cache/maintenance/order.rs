@@ -1,11 +1,11 @@
-//! The order in which eviction looks at slots: as they were published, from where its hand stands.
+//! The order in which eviction looks at slots: that of their publication, from the hand on.
 //!
 //! The table is ordered by keys. But every slot has its generation, which only grows, so that one
 //! walk of the table finds those that come next after the hand, and these are then looked at in
 //! turn. Past the newest the order begins again with the oldest. A walk keeps a sixteenth of the
-//! table: of more, what is published meanwhile would have to wait until the old ones have been
-//! looked at, which is not SIEVE; of less, each object that is looked at would cost more than some
-//! sixteen loads. It takes a byte of memory for each slot of the table.
+//! slots. With more, a new object would wait until all of them have been looked at, which is not
+//! SIEVE; with less, each object that is looked at would cost more than some sixteen loads. This
+//! needs a byte of memory for each slot of the table.
 
 use crate::cache::index::Index;
 
@@ -19,7 +19,7 @@ pub(super) struct Round {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Looking for those that come next; `hand` is where the walk began from.
+    /// Looking for those that come next after `hand`.
     Gathering { next: u32, hand: u32 },
     /// The last of `slots` is the next one.
     Ready { hand: u32 },
@@ -90,7 +90,8 @@ impl Round {
     }
 }
 
-/// How far after the hand a slot comes, above its number. What is as old as the hand comes last.
+/// The distance of a slot from the hand in the upper half, its number in the lower. A slot that is
+/// as old as the hand comes last.
 fn entry_of(stop: Stop, hand: u32) -> u64 {
     let distance = stop.generation.wrapping_sub(hand).wrapping_sub(1);
     u64::from(distance) << 32 | u64::from(stop.number)
@@ -101,7 +102,7 @@ fn stop_of(entry: u64, hand: u32) -> Stop {
     Stop { generation, number: entry as u32 }
 }
 
-/// Slots that a walk looks at for the price of one.
+/// How many slots a walk reads for one unit of the budget.
 const GATHER: u32 = 64;
 /// A walk keeps at least this many.
 const N_KEPT_MIN: usize = 64;

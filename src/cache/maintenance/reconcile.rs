@@ -4,11 +4,11 @@
 //! Slots ─▶ Fans ─▶ End
 //! ```
 //!
-//! `Slots` removes slots whose file is missing or wrong (bodies are verified by the first hit, by
-//! their stamp). `Fans` walks the 256 directories for files without a slot: after the index was
-//! lost they are adopted, else they are what a process left when it died between two steps (an
-//! object that was to go, or one that nobody was told of) and are removed: an object that was
-//! purged must not come back.
+//! `Slots` removes slots whose file is missing or wrong (the first hit verifies the body, if the
+//! stamp differs). `Fans` walks the 256 directories for files without a slot. After the index was
+//! lost, each gets a slot. Otherwise a process left them when it died between two steps (the object
+//! was being removed, or was not published yet), and they are removed: a purged object must not
+//! come back.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -23,13 +23,13 @@ use crate::policy::key::Key;
 /// What to do with a file that has no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Orphans {
-    /// The index was lost: make slots of them.
+    /// The index was lost: give each a slot.
     Adopt,
     /// Remove them once they are older than [`ORPHAN_AGE`].
     Remove,
 }
 
-/// What a scrub found and did.
+/// The result of the comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Slots looked at.
@@ -42,7 +42,7 @@ pub struct Report {
     pub n_files_removed: u64,
 }
 
-/// A scrub under way.
+/// A running comparison.
 #[derive(Debug)]
 pub struct Scrub {
     orphans: Orphans,
@@ -57,22 +57,22 @@ enum Phase {
     End,
 }
 
-/// Files younger than this may be between two steps of a living process.
+/// A younger file may be between two steps of a living process.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);
 
 impl Scrub {
-    /// A scrub that begins with the slots.
+    /// A comparison that begins with the slots.
     pub const fn new(orphans: Orphans) -> Self {
         Self { orphans, phase: Phase::Slots { next: 0 }, report: NOTHING }
     }
 
-    /// A scrub of the files alone.
+    /// A comparison of the files alone.
     pub const fn of_files(orphans: Orphans) -> Self {
         Self { orphans, phase: Phase::Fans { next: 0, files: Vec::new() }, report: NOTHING }
     }
 
-    /// Does about `n` slots or files of work; true when all is done. `adopt` makes a slot of a
-    /// checked object (its lengths and stamp are filled in here), or says `None` to have it
+    /// Does about `n` slots or files of work; true when all is done. `adopt` makes a slot for a
+    /// checked object (its lengths and stamp are filled in here), or gives `None` to have it
     /// removed.
     pub fn step(
         &mut self,
@@ -117,7 +117,7 @@ impl Scrub {
         matches!(self.phase, Phase::End)
     }
 
-    /// Whether it fills an index that was lost.
+    /// Whether it rebuilds a lost index.
     pub fn is_rebuild(&self) -> bool {
         self.orphans == Orphans::Adopt
     }
@@ -130,10 +130,10 @@ impl Scrub {
 
 const NOTHING: Report = Report { n_slots: 0, n_slots_removed: 0, n_adopted: 0, n_files_removed: 0 };
 
-/// Why a slot's file is not what the slot says.
+/// Why a slot and its file do not match.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotFault {
-    /// There is none.
+    /// There is no file.
     #[error("missing")]
     Missing,
     /// The lengths differ.
@@ -144,7 +144,7 @@ pub enum SlotFault {
     File(#[from] OpenError),
 }
 
-/// The slot's object if the file fits it; `None` for a slot without a file.
+/// The slot's object, if the file matches; `None` for a slot without a file.
 ///
 /// # Errors
 ///
@@ -154,15 +154,15 @@ pub fn compare(store: &Store, view: &SlotView) -> Result<Option<Object>, SlotFau
         return Ok(None);
     }
     let object = store.open_any(&view.key)?.ok_or(SlotFault::Missing)?;
-    // What is beside the body is longer if a writer was killed as it wrote another head.
+    // The part beside the body is longer if a writer was killed while it wrote a new head.
     if object.body_len == view.body_len { Ok(Some(object)) } else { Err(SlotFault::Lengths) }
 }
 
-/// Removes a slot whose file has this fault, unless the fault may be of the moment; says whether it
+/// Removes a slot whose file has this fault, unless the fault may be temporary; says whether it
 /// did.
 pub fn remove_if_wrong(index: &Index, store: &Store, view: &SlotView, fault: &SlotFault) -> bool {
     match fault {
-        // The system, not the file, may be in trouble: too many open files, say.
+        // The system may be at fault, not the file: too many open files, for example.
         SlotFault::File(OpenError::Io(_)) => false,
         // A put renames before it publishes: only a slot that is still the same one is wrong.
         _ if !index.is_current(view.slot_ref()) => false,
@@ -188,7 +188,8 @@ fn tend_file(
         report.n_adopted += 1;
         return;
     }
-    // What cannot be adopted is of no use at any age; otherwise it may be on its way to a slot.
+    // A file that cannot be adopted is removed at any age. Any other young file may be about to get
+    // a slot.
     let may_go = orphans == Orphans::Adopt || is_old(path);
     let is_orphan = || index.lookup(&key).is_none_or(|view| !view.state.has_file());
     if may_go && is_orphan() && store.unlink(&key).is_ok() {
@@ -216,7 +217,7 @@ fn adopt_file(
     if let Some((evicted, _)) = published.evicted {
         let _ = store.unlink(&evicted);
     }
-    // Since the file was opened, somebody may have stored another one, or forgotten this one.
+    // Since the file was opened, another process may have replaced or removed it.
     let is_still_it = !published.replaced && store.exists(key);
     if !is_still_it {
         index.remove(key, Some(published.slot.generation));
@@ -224,7 +225,7 @@ fn adopt_file(
     is_still_it
 }
 
-/// The key that a path `…/ab/cdef…` spells.
+/// The key of a path `…/ab/cdef…`.
 pub fn key_of_path(path: &Path) -> Option<Key> {
     let rest = path.file_name()?.to_str()?;
     let fan_out = path.parent()?.file_name()?.to_str()?;
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_without_a_right_file_go_and_so_do_old_orphans() {
+    fn slots_without_a_matching_file_and_old_orphans_are_removed() {
         let (_dir, index, store) = cache(100);
         let path = |text: &str| store.path(&slot(text).key);
         for text in ["missing", "cut", "orphan", "young", "good"] {
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalidated_while_files_are_taken_in_does_not_come_back() {
+    fn an_object_that_is_invalidated_during_a_rebuild_does_not_come_back() {
         let (_dir, index, store) = cache(100);
         let key = |text: &str| slot(text).key;
         for text in ["before", "as it comes", "replaced as it comes", "kept"] {
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_names_are_keys() {
+    fn only_names_of_cache_files_are_keys() {
         let key = slot("a").key;
         let hex = String::from_utf8(key.hex().to_vec()).unwrap();
         let (fan_out, rest) = hex.split_at(2);

@@ -1,15 +1,15 @@
-//! The slow scrub: every stored body is read again and compared with its checksum, round after
-//! round, at a rate that disturbs nobody.
+//! The scrubber: every stored body is read again and compared with its checksum, round after round,
+//! at a limited rate.
 //!
 //! ```text
 //! Slots ─ the last one ─▶ Files ─ the last one ─▶ Slots …
 //! ```
 //!
-//! `Slots` opens the file of each slot, compares the two and verifies the body; what is wrong is
-//! removed before it is asked for. `Files` walks the directories for files without a slot, and
-//! then there is a rest. Where a
-//! round stands is kept in the index, so that a restart goes on with it. Reading is paid from an
-//! allowance of bytes that grows with time; what is spent beyond it has to be waited for.
+//! `Slots` opens the file of each slot, compares the two and verifies the body; a wrong file is
+//! removed before a client requests it. `Files` walks the directories for files without a slot.
+//! Then there is a pause. The position of a round is kept in the index, so that a restart goes on
+//! with it. Reading takes from an allowance of bytes that grows with time; once it is used up, the
+//! scrubber waits.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ use crate::cache::index::slot::{BLOCK_BYTES, SlotView};
 use crate::cache::maintenance::reconcile::{self, Orphans, Scrub};
 use crate::cache::place;
 
-/// What a round found.
+/// The result of a round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Files whose every byte was right.
+    /// Files that were correct.
     pub n_sound: u64,
     /// Slots removed, their files being damaged or missing.
     pub n_removed: u64,
@@ -35,21 +35,21 @@ pub struct Report {
 /// What one step did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// There is more to do, and allowance for it.
+    /// There is more to do, and some allowance left.
     Busy,
     /// The allowance is used up.
     Rests,
-    /// A file was wrong, for this reason, and is removed with its slot.
+    /// A file was removed with its slot, for this reason.
     Removed(PathBuf, String),
     /// A round is over.
     Ended(Report),
 }
 
-/// The slow scrub of one cache.
+/// The scrubber of one cache.
 #[derive(Debug)]
 pub struct Patrol {
     rate_bytes_s: u64,
-    /// In bytes; below zero, time has to pass.
+    /// In bytes; below zero, the scrubber waits.
     allowance: i64,
     counted_at: Instant,
     /// When a round may begin.
@@ -74,7 +74,7 @@ struct Reading {
 }
 
 impl Patrol {
-    /// One that reads so many bytes in a second; `None` for a rate of 0.
+    /// A scrubber that reads this many bytes in a second; `None` for a rate of 0.
     pub fn new(rate_bytes_s: u64, now: Instant) -> Option<Self> {
         (rate_bytes_s > 0).then(|| Self {
             rate_bytes_s,
@@ -87,7 +87,7 @@ impl Patrol {
         })
     }
 
-    /// Does a little, if there is allowance for it: at most some slots, or one part of a body.
+    /// Does one step, if there is allowance for it: some slots, or one part of a body.
     pub fn step(&mut self, index: &Index, store: &Store, now: Instant) -> Step {
         self.earn(now);
         if self.allowance <= 0 || now < self.begins_at {
@@ -119,7 +119,7 @@ impl Patrol {
         let earned = u128::from(self.rate_bytes_s) * elapsed.as_micros() / 1_000_000;
         if earned > 0 {
             self.counted_at = now;
-            // Time that nothing was done in is not made up for later.
+            // Unused time adds no more than one second of allowance.
             let most = i64::try_from(self.rate_bytes_s).unwrap_or(i64::MAX);
             let earned = i64::try_from(earned).unwrap_or(i64::MAX);
             self.allowance = self.allowance.saturating_add(earned).min(most);
@@ -166,7 +166,7 @@ impl Patrol {
                 index.restamp(view.slot_ref(), object.stamp.get());
                 self.report.n_sound += 1;
             }
-            // The disk may be ill, but nothing is known to be wrong with the file.
+            // The disk may have an error, but the file is not known to be wrong.
             Err(OpenError::Io(_)) => {}
             Err(fault) => {
                 let is_removed =
@@ -185,9 +185,9 @@ impl Patrol {
     }
 }
 
-/// Slots that a step looks at for one with a file.
+/// The most slots that a step skips to find one with a file.
 const N_SLOTS_STEP: u32 = 4_096;
-/// Files that a step looks for in the index.
+/// The most files that a step looks up in the index.
 const N_FILES_STEP: usize = 64;
 /// Between two rounds: a small cache is not read all the time.
 const REST: Duration = Duration::from_secs(1_800);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sound_stays_and_is_known_to_be() {
+    fn sound_files_stay_and_are_marked_as_verified() {
         let (_dir, index, store) = cache(100);
         for n in 0..50 {
             store_one(&index, &store, &n.to_string(), &[n; 3000]).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_found_before_anybody_asks() {
+    fn damage_is_found_without_a_request() {
         let (_dir, index, store) = cache(100);
         for text in ["sound", "rotten", "cut", "missing"] {
             store_one(&index, &store, text, &[7; 5000]).unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn files_without_a_slot_go_when_they_are_old() {
+    fn old_files_without_a_slot_are_removed() {
         let (_dir, index, store) = cache(100);
         for text in ["old", "young", "known"] {
             store_one(&index, &store, text, b"x").unwrap();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_goes_on_where_it_was() {
+    fn a_restart_goes_on_with_the_round() {
         let (dir, index, store) = cache(100);
         for n in 0..50 {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_round_it_rests() {
+    fn there_is_a_pause_after_a_round() {
         let (_dir, index, store) = cache(100);
         store_one(&index, &store, "a", b"x").unwrap();
         let begin = Instant::now();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_nothing_is_no_scrub() {
+    fn a_rate_of_zero_is_no_scrubber() {
         assert!(Patrol::new(0, Instant::now()).is_none());
     }
 }

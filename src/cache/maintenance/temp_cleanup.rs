@@ -1,12 +1,13 @@
-//! Temporary files that nobody writes any more: what workers left that were killed.
+//! Removing the temporary files that killed workers left.
 //!
 //! A file is named by its fill's number, so the table of fills knows whether it is in use. A fill
-//! that ends gives up its place in the table and its file at nearly the same time: so a file goes
-//! only if two looks, some time apart, found that its fill is over.
+//! that ends frees its entry in the table and its file at nearly the same time. So a file is
+//! removed only if two looks, some time apart, found that its fill is over.
 //!
-//! One master at a time has the directory ([`claim`](crate::cache::directory_lock)), but the children of one
-//! that was killed may still end what they began. Their fills are not in our table, but their
-//! numbers are not ours either: such a file goes only when nothing was written to it for long.
+//! One master at a time has the directory ([`claim`](crate::cache::directory_lock)), but the
+//! children of a killed master may still finish their fills. Those are not in the table of this
+//! master, and have lower numbers: such a file is removed only if nothing was written to it for a
+//! while.
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,31 +17,31 @@ use crate::cache::files::store::{Store, TMP};
 use crate::cache::fills::Fills;
 use crate::cache::maintenance::reconcile::{ORPHAN_AGE, age, list};
 
-/// The looking: remembers what the last look suspected.
+/// The cleanup: remembers the files that the last look suspected.
 #[derive(Debug)]
 pub struct Temps {
-    /// Numbers of which a fill may be ours; lower ones are of an earlier master's children.
+    /// Which numbers belong to fills of this master.
     ours: Ours,
     suspects: Vec<u64>,
 }
 
-/// Whose the numbers are that were given before our table was made.
+/// Whether fills of an earlier master may still run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ours {
-    /// Nobody's who lives: no child of an earlier master used the cache when it was opened.
+    /// None runs: no child of an earlier master used the cache when it was opened.
     AllBefore,
-    /// Maybe such a child's.
+    /// Some may run: only numbers of this master's table are known.
     OwnTable,
 }
 
 impl Temps {
-    /// A look that suspects nothing yet.
+    /// A cleanup that suspects no file yet.
     pub const fn new(ours: Ours) -> Self {
         Self { ours, suspects: Vec::new() }
     }
 
-    /// Looks once, and removes what an earlier look suspected too; returns how many that were. To
-    /// be called every second or so.
+    /// Looks once, removes the files that an earlier look suspected too, and returns their number.
+    /// To be called about every second.
     pub fn look(&mut self, store: &Store, fills: &Fills) -> usize {
         // Files first, then the table: a fill is in the table before it has a file.
         let files = list(&store.dir().join(TMP));
@@ -77,7 +78,7 @@ impl Temps {
     }
 }
 
-/// Nothing was written for so long to a file whose fill is over.
+/// A suspected file is removed if nothing was written to it for this long.
 const DEAD_AGE: Duration = Duration::from_secs(1);
 
 fn number_of(path: &Path) -> Option<u64> {
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_fill_left_goes_at_the_second_look_and_what_is_in_use_stays() {
+    fn the_file_of_a_dead_fill_is_removed_at_the_second_look_and_one_in_use_stays() {
         let (_dir, store, fills) = table();
         let [LeaseResult::Leader(over), LeaseResult::Leader(live)] =
             [b"a", b"b"].map(|key| fills.lease(&key_of(key), 0, 0))
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_has_to_be_old() {
+    fn a_file_of_another_master_has_to_be_old() {
         let (_dir, store, fills) = table();
         let numbers = fills.numbers();
         let some_time = DEAD_AGE * 5;

@@ -2,22 +2,24 @@
 //!
 //! | bytes | bucket field | meaning |
 //! | --- | --- | --- |
-//! | 0..8 | floor | sealed number: whatever was asked for before it counts as purged; 0 = none |
+//! | 0..8 | floor | sealed number: a response that was fetched before it counts as purged; 0 = none
+//! |
 //! | 8..32 | - | 0 |
 //! | 32..256 | entries | seven of 32 bytes |
 //!
 //! | bytes | entry field | meaning |
 //! | --- | --- | --- |
-//! | 0..8 | hash | of what it names; its lowest bit says that the purge is a soft one |
+//! | 0..8 | hash | of the name that is purged; the lowest bit is set for a soft purge |
 //! | 8..16 | number | sealed with the hash: of the purge; 0 = the entry is empty |
-//! | 16..24 | before | sealed with the hash: the purge of the same that this one covers; 0 = none |
+//! | 16..24 | before | sealed with the hash: the earlier purge of the same name that this one
+//! covers; 0 = none |
 //! | 24..32 | info | time 32 (Unix seconds), cut 1 (more were covered), kind 3, length 12 |
 //!
-//! A number is sealed with 24 bits of a checksum in its upper end, and everything turns on one
-//! store of it: an entry is filled before its number is stored and emptied by storing 0, a later
-//! purge of the same replaces the number. So a writer may be killed between any two stores. An
-//! entry that has to make way raises the floor first; readers look at the floor last. What does not
-//! fit its seal counts as a purge of everything in the bucket.
+//! A number is sealed with 24 bits of a checksum in its upper end, and each change takes effect by
+//! one store of it: an entry is filled before its number is stored, and emptied by storing 0; a
+//! later purge of the same name replaces the number. So a writer may be killed between any two
+//! stores. Before an entry is evicted, the floor is raised; readers read the floor last. A number
+//! that does not match its seal counts as a purge of everything in the bucket.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -48,15 +50,15 @@ shared_struct! {
     }
 }
 
-/// How a stored response stands to the purges.
+/// The status of a stored response by the table of purges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PurgeStatus {
-    /// None names it.
+    /// No purge names it.
     #[default]
     Valid,
-    /// A soft one names it: it is stale since this moment, in Unix seconds.
+    /// A soft purge names it: it is stale since this time, in Unix seconds.
     Stale(u64),
-    /// It is as if it were not stored.
+    /// A purge names it: it counts as not stored.
     Purged,
 }
 
@@ -75,22 +77,22 @@ impl PurgeStatus {
     }
 }
 
-/// What is to be noted.
+/// A purge to enter in a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Note {
-    /// What is named.
+    /// The name and the kind of purge.
     pub(super) label: Label,
     /// The purge's number.
     pub(super) number: u64,
     /// When, in Unix seconds.
     pub(super) time_s: u64,
-    /// By what it names.
+    /// The kind of its name.
     pub(super) kind: PurgeKind,
-    /// Bytes of a beginning, below 4096.
+    /// The length of a prefix, below 4096.
     pub(super) len: usize,
 }
 
-/// A hash, and whether the purge is a soft one: the identity of an entry.
+/// The identity of an entry: a hash, and whether the purge is soft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Label(u64);
 
@@ -109,7 +111,7 @@ impl Label {
     }
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Read {
     Empty,
@@ -120,14 +122,14 @@ enum Read {
 /// Why a purge cannot be undone in its bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// A later purge of the same is in force.
+    /// A later purge of the same name is in force.
     Covered(u64),
-    /// Its entry is gone, or covers more than is known of.
+    /// Its entry was evicted, or covers purges that are not known any more.
     Gone,
 }
 
 impl Bucket {
-    /// How a response that was asked for after purge `asked` stands to what names `hash`.
+    /// The status of a response that was fetched after purge `asked`, by the purges of `hash`.
     pub(super) fn purge_status(&self, hash: PurgeHash, asked: u64) -> PurgeStatus {
         let mut purge_status = PurgeStatus::Valid;
         for entry in &self.entries {
@@ -144,7 +146,7 @@ impl Bucket {
                 Read::Whole { .. } | Read::Empty => PurgeStatus::Valid,
             });
         }
-        // Last: an entry that made way since was above the floor when it was there.
+        // The floor is read last: it covers an entry that was evicted meanwhile.
         fence(Ordering::Acquire);
         match self.floor.load(Ordering::Acquire) {
             0 => purge_status,
@@ -155,7 +157,7 @@ impl Bucket {
         }
     }
 
-    /// The purges after number `asked` that are known to name `hash`.
+    /// Calls `take` with the known purges of `hash` after number `asked`.
     pub(super) fn each_cause(&self, hash: PurgeHash, asked: u64, mut take: impl FnMut(Cause)) {
         for entry in &self.entries {
             let Read::Whole { label, number } = entry.read() else { continue };
@@ -169,7 +171,7 @@ impl Bucket {
         }
     }
 
-    /// Notes a purge, under the table's lock.
+    /// Enters a purge, under the table's lock.
     pub(super) fn note(&self, note: &Note) {
         let reads = || self.entries.iter().map(|entry| (entry, entry.read()));
         let own = |read: &Read| matches!(read, Read::Whole { label, .. } if *label == note.label);
@@ -186,7 +188,7 @@ impl Bucket {
         if let Some((entry, read)) = oldest {
             match read {
                 Read::Whole { number, .. } => self.raise_floor(number),
-                // Nobody knows what it named, nor of which time it was.
+                // Its name and its time are not known.
                 Read::Torn => self.raise_floor(note.number),
                 Read::Empty => {}
             }
@@ -194,8 +196,8 @@ impl Bucket {
         }
     }
 
-    /// Takes a purge back, under the table's lock. `time_of` gives when a purge was, in Unix seconds,
-    /// if that is remembered.
+    /// Undoes a purge, under the table's lock. `time_of` gives the time of a purge in Unix seconds,
+    /// if that is known.
     pub(super) fn undo(
         &self,
         label: Label,
@@ -218,8 +220,8 @@ impl Bucket {
         Err(Kept::Gone)
     }
 
-    /// Empties what does not fit its seal, as a purge of everything up to `number`; under the
-    /// table's lock. Says whether there was anything.
+    /// Empties entries that do not match their seal, and raises the floor to `number` for them;
+    /// under the table's lock. Says whether there were any.
     pub(super) fn mend(&self, number: u64) -> bool {
         let floor = self.floor.load(Ordering::Acquire);
         let mut is_torn = floor != 0 && unsealed(floor, FLOOR_SEED).is_none();
@@ -236,7 +238,7 @@ impl Bucket {
         is_torn
     }
 
-    /// The numbers that are in force here and, for beginnings, their lengths.
+    /// Calls `take` with the numbers in force and, for prefixes, their lengths.
     pub(super) fn each(&self, mut take: impl FnMut(u64, Option<usize>)) {
         for entry in &self.entries {
             if let Read::Whole { number, .. } = entry.read() {
@@ -278,7 +280,7 @@ impl Entry {
         Read::Torn
     }
 
-    /// Fills an entry whose purge, if it had one, is covered by the floor.
+    /// Fills an entry. An earlier purge in it must be covered by the floor.
     fn fill(&self, note: &Note) {
         self.number.store(0, Ordering::Release);
         fence(Ordering::SeqCst);
@@ -288,7 +290,7 @@ impl Entry {
         self.number.store(sealed(note.number, note.label.0), Ordering::Release);
     }
 
-    /// Puts a later purge of the same in the place of the one that is here.
+    /// Replaces the purge by a later one of the same name.
     fn replace(&self, note: &Note) {
         let seed = note.label.0;
         let number = unsealed(self.number.load(Ordering::Acquire), seed);
@@ -301,9 +303,10 @@ impl Entry {
 
     fn undo(&self, label: Label, time_of: impl Fn(u64) -> Option<u64>) -> Result<(), Kept> {
         match self.before(label) {
-            // Whether that one covers another, and which is not known any more, is said already.
+            // The flag for more covered purges is set already.
             Ok(Some(before)) => {
-                // First: if this process dies here, what is named is staler than it need be.
+                // The time comes first: if this process dies here, the response is only staler than
+                // needed.
                 if let Some(time_s) = time_of(before) {
                     let info = self.info.load(Ordering::Acquire) & u64::from(u32::MAX);
                     self.info.store(in_time(time_s) | info, Ordering::Release);
@@ -320,14 +323,14 @@ impl Entry {
         }
     }
 
-    /// The purge that the one which is here covers, if it covers one; an error if that is torn.
+    /// The purge that this one covers, if any; an error if that is torn.
     fn before(&self, label: Label) -> Result<Option<u64>, ()> {
         let word = self.before.load(Ordering::Acquire);
         if word == 0 {
             return Ok(None);
         }
         let (before, number) = (unsealed(word, label.0), self.number.load(Ordering::Acquire));
-        // Who died while it replaced the number, or took it back, left the same here as well.
+        // A process that died while it replaced or undid the number left the same number here.
         before.map(|before| (sealed(before, label.0) != number).then_some(before)).ok_or(())
     }
 
@@ -354,7 +357,7 @@ pub(super) fn unsealed(word: u64, seed: u64) -> Option<u64> {
 
 fn seal(number: u64, seed: u64) -> u64 {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&seed.to_le_bytes()), &number.to_le_bytes());
-    // Never 0, so that no word that was written is.
+    // Never 0, so that no written word is 0.
     u64::from(crc >> 8).max(1)
 }
 
@@ -378,19 +381,19 @@ const LEN_MASK: u64 = 0xfff;
 const CUT: u64 = 1 << 15;
 const READS_MAX: usize = 16;
 
-/// A purge that names a stored response.
+/// A purge that names a stored response, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// Its number.
     pub number: u64,
-    /// By what it names; `None` if that is of another version.
+    /// The kind of its name; `None` if it was written by another version.
     pub kind: Option<PurgeKind>,
-    /// Whether it only made stale.
+    /// Whether it is a soft purge.
     pub is_soft: bool,
     /// When, in Unix seconds.
     pub time_s: u64,
-    /// What it names, as it was given; empty if that is not remembered.
+    /// The name as it was given; empty if it is not known.
     pub name: String,
-    /// Who asked for it; empty if that is not remembered, or if it was nobody's order.
+    /// The client or user that requested it; empty if unknown, or if an origin did.
     pub who: String,
 }

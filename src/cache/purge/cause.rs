@@ -1,4 +1,4 @@
-//! How what is stored stands to the purges, and by which of them: for people.
+//! The purge status of stored responses, and the purges that cause it: for people.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use crate::cache::purge::file::{OpenError, Parts};
 use crate::cache::purge::journal::Record;
 use crate::policy::purge::surrogate::{self, SurrogateKeys};
 
-/// The table, for those who only look: nothing is stored into it.
+/// The table, mapped for reading only.
 #[derive(Debug)]
 pub struct Reader(Purges);
 
 impl Reader {
-    /// The table in `dir`, to see how what is stored stands; the right to read is enough.
+    /// Opens the table in `dir`. Read permission is enough.
     ///
     /// # Errors
     ///
@@ -39,9 +39,9 @@ impl Reader {
 }
 
 impl Reader {
-    /// The purges that make a response of this key text and these labels stand as it does, the
-    /// earliest first. Empty if it counts, or if no purge in force can be named: it became part
-    /// of a coarser one, or the table is not the one that the response was stored under.
+    /// The purges that cause the status of a response with this key text and these surrogate keys,
+    /// the earliest first. Empty if it is valid, or if no purge in force is known: it was merged
+    /// into a floor, or the response was stored under another table.
     pub fn causes(&self, key_text: &[u8], surrogates: &SurrogateKeys) -> Vec<Cause> {
         let Self(purges) = self;
         let asked = surrogates.purge_epoch & NUMBER_MAX;

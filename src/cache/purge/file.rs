@@ -1,4 +1,4 @@
-//! The file of the purges: its header, its geometry, and how it is opened, judged and replaced.
+//! The file of the purges: its header, its geometry, and how it is opened, checked and replaced.
 //!
 //! `DIR/purges` is mapped by the master, its children and the command line at once:
 //!
@@ -22,11 +22,12 @@
 //! | 144..152 | tagged | sealed number of the last purge of a tag or a group |
 //! | 152..160 | logged | number of the last purge that the keeper has logged |
 //! | 160..168 | synced | the version that was last written to the disk |
-//! | 168..176 | boot | of the machine, in which it was made or last mended ([`owner::boot`]) |
-//! | 256..512 | lengths | bit n: there are or were purges of beginnings of n bytes |
+//! | 168..176 | boot | of the machine, in which it was made or last repaired ([`owner::boot`]) |
+//! | 256..512 | lengths | bit n: there are or were purges of prefixes of n bytes |
 //!
-//! A file that is foreign, of another version, cut or torn is never changed in place: a new one,
-//! with another id, is renamed over it. Nothing that was stored before is valid under another id.
+//! A file that is foreign, of another version, truncated or torn is never changed in place: a new
+//! one, with another id, is renamed over it. A response that was stored under another id is not
+//! valid.
 
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
@@ -60,7 +61,7 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// None, or not one of ours.
+    /// There is no file, or not one of this version.
     #[error("no table of purges at {0:?}, or one of another version (start ktrix to make it)")]
     NotOurs(PathBuf),
 }
@@ -100,8 +101,8 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Opens `DIR/purges`, or makes it with so many buckets; says whether it is new. One process at
-    /// a time: see [`claim`](crate::cache::directory_lock).
+    /// Opens `DIR/purges`, or makes it with `n_buckets`; says whether it is new. One process at a
+    /// time: see [`claim`](crate::cache::directory_lock).
     pub(super) fn open(dir: &Path, n_buckets: usize) -> Result<(Self, bool), OpenError> {
         let path = dir.join(FILE_NAME);
         let doing = |action| {
@@ -129,14 +130,14 @@ impl Parts {
         Ok((made.map_err(doing("create"))?, true))
     }
 
-    /// Maps the file that is there.
+    /// Maps the existing file.
     pub(super) fn open_existing(dir: &Path) -> Result<Self, OpenError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         Self::open_as_it_is(dir, &options, SharedMap::file)
     }
 
-    /// Maps the file that is there, to be read only: nothing may be stored into any part of it.
+    /// Maps the existing file for reading only.
     pub(super) fn open_for_reading(dir: &Path) -> Result<Self, OpenError> {
         Self::open_as_it_is(dir, OpenOptions::new().read(true), SharedMap::file_for_reading)
     }
@@ -169,7 +170,7 @@ impl Parts {
         })
     }
 
-    /// Whether the one word on which all numbers hang is right.
+    /// Whether the count, on which all numbers depend, matches its seal.
     fn is_sound(&self) -> bool {
         let count = self.header[0].count.load(Ordering::Acquire);
         unsealed(count, COUNT_SEED).is_some()
@@ -179,7 +180,7 @@ impl Parts {
 /// Seed of the seal of `count` and `tagged`.
 pub(super) const COUNT_SEED: u64 = 0x6b74_7269_7863_6e74;
 
-/// What the static part of a header says.
+/// The static part of a header.
 struct Form {
     n_buckets: usize,
 }
@@ -208,7 +209,7 @@ fn create(path: &Path, n_buckets: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// The seeds of a hasher are from the system's source of random bits.
+/// The seeds of a hasher come from the system's random source.
 fn random_id() -> u64 {
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (random & ID_MAX).max(1)
@@ -237,7 +238,7 @@ const fn file_len(n_buckets: usize) -> usize {
     BUCKETS_AT + n_buckets * size_of::<Bucket>()
 }
 
-/// The largest id: what a sequence number has bits for above the number of a purge.
+/// The largest id: a purge epoch has 24 bits for it above the number of a purge.
 pub(super) const ID_MAX: u64 = (1 << 24) - 1;
 
 pub(crate) const MAGIC: &[u8; 8] = b"ktrixprg";

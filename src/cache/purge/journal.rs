@@ -1,17 +1,16 @@
-//! The journal of purges: what the last of them named, who asked for them, and when.
+//! The journal of purges: names, origins and times of the last purges.
 //!
-//! A ring of records of 256 bytes, for people: what is purged is said by the table alone. The
-//! record of purge `n` is at place `n` modulo the ring's length. Undoing one has a number and a
-//! record too.
+//! A ring of records of 256 bytes, for people: only the table decides what is purged. The record of
+//! purge `n` is at place `n` modulo the ring's length. An undo has a number and a record too.
 //!
 //! | bytes | field | meaning |
 //! | --- | --- | --- |
 //! | 0..8 | number | of the purge; 0 = empty, or being written |
 //! | 8..16 | facts | time 32 (Unix seconds), undoes 1, soft 1, undone 1, kind 8 |
-//! | 16..24 | hash | of what was named; the number of the purge that this one undoes |
+//! | 16..24 | hash | of the name; for an undo, the number of the undone purge |
 //! | 24..32 | crc | CRC-32C of all the rest |
 //! | 32..64 | who | text, zeros at its end |
-//! | 64..256 | name | text, zeros at its end; the beginning of one that is longer |
+//! | 64..256 | name | text, zeros at its end; a longer one is cut |
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +21,7 @@ use crate::log::limit::UNLIMITED;
 use crate::policy::purge::hash::{PurgeHash, PurgeKind};
 use crate::sys::shm::shared_struct;
 
-/// Records of the ring: so many purges can be listed and undone.
+/// Records of the ring. This many purges can be listed and undone.
 pub const RECORDS: usize = 1024;
 
 shared_struct! {
@@ -33,34 +32,34 @@ shared_struct! {
     }
 }
 
-/// What is remembered of a purge.
+/// The record of a purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Its number.
     pub number: u64,
     /// When, in Unix seconds.
     pub time_s: u64,
-    /// By what it named.
+    /// The kind of its name.
     pub kind: PurgeKind,
-    /// Whether it only made stale.
+    /// Whether it is a soft purge.
     pub is_soft: bool,
-    /// Whether it was taken back.
+    /// Whether it was undone.
     pub is_undone: bool,
-    /// The purge that this took back; it names nothing by itself then, and is of the same kind.
+    /// The purge that this record undoes, if it is an undo.
     pub undoes: Option<u64>,
-    /// What it named, as it was given; the beginning of what is longer than [`NAME_BYTES_MAX`].
+    /// The name as it was given, cut to [`NAME_BYTES_MAX`].
     pub name: String,
-    /// Who asked for it.
+    /// The client or user that requested it.
     pub who: String,
-    /// The hash of what it named.
+    /// The hash of the name.
     pub(super) hash: PurgeHash,
 }
 
-/// Bytes of a name that are kept.
+/// The most bytes of a name that are kept.
 pub const NAME_BYTES_MAX: usize = 192;
 
 impl Record {
-    /// Writes it to the error log, however many there are.
+    /// Writes it to the error log, without a rate limit.
     pub fn log(&self) {
         info!(target: UNLIMITED, "{self}");
     }
@@ -101,7 +100,7 @@ impl Line {
         self.words[0].store(words[0], Ordering::Release);
     }
 
-    /// The record, if a whole one is here.
+    /// The record, if there is a complete one.
     pub(super) fn read(&self) -> Option<Record> {
         let words: [u64; WORDS] = std::array::from_fn(|i| self.words[i].load(Ordering::Acquire));
         if words[0] == 0 || words[3] != crc_of(&words) {

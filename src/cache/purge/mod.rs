@@ -1,22 +1,22 @@
-//! What was purged: a table in shared memory that decides which stored responses still count.
+//! The table of purges, in shared memory: it decides which stored responses may still be used.
 //!
-//! A purge does not look for what it names. It takes the next number and notes it under a hash of
-//! a URL, a host, a tag..., in constant time; a stored response knows the number that was the last
-//! when its origin was asked, and counts only if nothing that names it has a later one. So a
-//! purge covers at once, in all processes, what is stored, what is in anybody's memory, and what is
-//! still on its way from an origin.
+//! A purge does not search for the responses that it names. It takes the next number and enters it
+//! under a hash of a URL, a host, a tag..., in constant time. A stored response has the number of
+//! the last purge before its origin was asked, and is valid only if no later purge names it. So a
+//! purge covers at once, in all processes, stored responses, copies in memory, and responses that
+//! are still on their way from an origin.
 //!
 //! ```text
 //! purge: lock ─▶ count + 1 ─▶ note it in the bucket ─▶ journal ─▶ version + 1 ─▶ unlock
-//! hit:   version as when it was last judged? ─ yes ─▶ it counts   (one load)
-//!                └─ no ─▶ judge: a bucket for each of its names
+//! hit:   version as when it was last checked? ─ yes ─▶ it counts   (one load)
+//!                └─ no ─▶ check: a bucket for each of its names
 //! ```
 //!
-//! The table is in a file of its own, which outlives the index and restarts. Nothing stored is
-//! valid with another file than the one it was asked under: losing the file purges everything.
-//! A bucket that is full gives up its oldest purge and remembers only its number: every response
-//! with a name in that bucket that was asked for before counts as purged. So the table never grows
-//! and never forgets; too many purges make some responses be fetched anew.
+//! The table is in a file of its own, which outlives the index and restarts. A response is valid
+//! only under the file with which its origin was asked: losing the file purges everything. A full
+//! bucket evicts its oldest purge and keeps only its number: every earlier response with a name in
+//! that bucket counts as purged. So the table never grows and never loses a purge; too many purges
+//! only make some responses be fetched again.
 
 pub mod bucket;
 pub mod journal;
@@ -39,18 +39,18 @@ use crate::policy::purge::hash::{PurgeHash, PurgeKind};
 use crate::policy::purge::surrogate::{self, Lengths, SurrogateKeys};
 use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 
-/// What is to be purged.
+/// A purge to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// By what it is named.
+    /// The kind of its name.
     pub kind: PurgeKind,
     /// The text that is hashed; see [`label`] for the form of each kind.
     pub text: Vec<u8>,
-    /// Only make stale what is named.
+    /// Whether responses become stale instead of purged.
     pub is_soft: bool,
-    /// What is named, for people.
+    /// The name, for people.
     pub name: String,
-    /// Who asks for it, for people; empty for what need not be in the journal.
+    /// The client or user that requests it, for the journal; empty for a purge without a record.
     pub who: String,
 }
 
@@ -64,16 +64,16 @@ pub enum PurgeError {
     #[error("too many processes purge at once")]
     Crowded,
     /// There is no record of a purge of this number.
-    #[error("no purge of this number is remembered")]
+    #[error("the journal has no purge of this number")]
     Unknown,
     /// It was undone before.
     #[error("it was undone already")]
     Undone,
-    /// A later purge of the same is in force.
-    #[error("purge {0} of the same is in force; undo that one first")]
+    /// A later purge of the same name is in force.
+    #[error("the later purge {0} of the same name is in force; undo that one first")]
     Covered(u64),
-    /// Its place in the table was needed, or the one before it is not known any more.
-    #[error("it cannot be undone any more: it has become part of a coarser one")]
+    /// Its entry was evicted from the table, or the purge before it is not known any more.
+    #[error("it can no longer be undone: its entry in the table of purges was reused")]
     Folded,
 }
 
@@ -86,8 +86,8 @@ pub struct Purges {
 }
 
 impl Purges {
-    /// Opens the table in `dir`, or makes it, and mends what a crash left torn; says whether it is
-    /// new, so that nothing that is stored counts. The master does this before it forks.
+    /// Opens the table in `dir`, or makes it, and repairs what a crash left torn. Says whether it
+    /// is new, so that no stored response is valid. The master does this before it forks.
     ///
     /// # Errors
     ///
@@ -102,17 +102,17 @@ impl Purges {
     ///
     /// # Errors
     ///
-    /// When there is none, or none of ours.
+    /// When there is no table, or not one of this version.
     pub fn open_existing(dir: &Path) -> Result<Self, OpenError> {
         let purges = Parts::open_existing(dir).map(Self::over)?;
-        // Nobody has opened it since the machine was started.
+        // No process has opened it since the machine started.
         if !purges.is_of_this_boot() {
             purges.mend();
         }
         Ok(purges)
     }
 
-    /// As [`Purges::open`] with so many buckets, a power of two, if it is to be made.
+    /// As [`Purges::open`], with the number of buckets of a new table, a power of two.
     ///
     /// # Errors
     ///
@@ -122,14 +122,14 @@ impl Purges {
         Ok((Self::over(parts), is_new))
     }
 
-    /// Says by other means than the error log which purge's record had to make way before anybody
-    /// had logged it.
+    /// Uses `tell` instead of the error log for a record that is overwritten before the keeper has
+    /// logged it.
     #[must_use]
     pub fn telling(self, tell: fn(&Record)) -> Self {
         Self { tell, ..self }
     }
 
-    /// Whether nobody has cut the file: who touches what is missing dies.
+    /// Whether the file has its full length: a process that touches a truncated part dies.
     pub fn is_whole(&self) -> bool {
         self.parts.map.is_whole()
     }
@@ -139,21 +139,22 @@ impl Purges {
         self.is_whole() && self.parts.map.is_at(&dir.join(file::FILE_NAME))
     }
 
-    /// Changes with every purge and every undoing: a response that counted under this number
-    /// counts as long as it is the same. Never 0. One load.
+    /// The version of the table, which changes with every purge and undo. While it is the same, so
+    /// is the status of every response. Never 0. Costs one load.
     #[inline]
     pub fn version(&self) -> u64 {
         self.header().version.load(Ordering::Acquire)
     }
 
-    /// What a fill must note before its request is sent: this file, and the last purge in it.
+    /// The purge epoch, which a fill takes before it asks the origin: the id of this file, and the
+    /// number of the last purge.
     pub fn purge_epoch(&self) -> u64 {
         fence(Ordering::SeqCst);
         self.id << NUMBER_BITS | self.count()
     }
 
-    /// How a stored response of this key text and these labels stands now. Read
-    /// [`Purges::version`] first if the answer is to be kept.
+    /// The status of a stored response with this key text and these surrogate keys. Read
+    /// [`Purges::version`] first if the result is to be kept.
     pub fn purge_status(&self, key_text: &[u8], surrogates: &SurrogateKeys) -> PurgeStatus {
         let (asked, count) = (surrogates.purge_epoch & NUMBER_MAX, self.count());
         if surrogates.purge_epoch >> NUMBER_BITS != self.id || asked > count {
@@ -184,14 +185,15 @@ impl Purges {
         Ok(number)
     }
 
-    /// As [`Purges::purge`]; gives the record that nobody has logged and that had to make way too.
+    /// As [`Purges::purge`]; also gives a record that was overwritten before the keeper had logged
+    /// it.
     fn note(&self, order: &Order, now_s: u64) -> Result<(u64, Option<Record>), PurgeError> {
         let tenant = self.tenant()?;
         let _lock = self.lock(&tenant)?;
         let header = self.header();
         let mut unlogged = None;
-        // First the number: what is asked for from now on is not named, and if this process dies
-        // here, the number is only skipped.
+        // The number comes first: a response that is fetched from now on is not named, and if this
+        // process dies here, the number is only skipped.
         let number = self.next();
         let (kind, text) = self.fitting(order.kind, &order.text);
         let hash = PurgeHash::of(kind, &text);
@@ -218,8 +220,8 @@ impl Purges {
         Ok((number, unlogged))
     }
 
-    /// Takes a purge back: what it named and was not replaced or evicted since counts again. Gives
-    /// what is recorded of it.
+    /// Undoes a purge: responses that it named, and that were not replaced or evicted since, are
+    /// valid again. Gives its record.
     ///
     /// # Errors
     ///
@@ -230,7 +232,8 @@ impl Purges {
         Ok(undoing)
     }
 
-    /// As [`Purges::undo`]; gives the record that nobody has logged and that had to make way too.
+    /// As [`Purges::undo`]; also gives a record that was overwritten before the keeper had logged
+    /// it.
     fn take_back(
         &self,
         number: u64,
@@ -270,15 +273,15 @@ impl Purges {
         Ok((undoing, unlogged))
     }
 
-    /// The purges that are remembered, the latest first.
+    /// The records of the journal, the latest first.
     pub fn records(&self) -> Vec<Record> {
         let mut records: Vec<_> = self.parts.journal.iter().filter_map(|it| it.read()).collect();
         records.sort_unstable_by_key(|record| std::cmp::Reverse(record.number));
         records
     }
 
-    /// Calls `take` with the records that nobody has logged yet, the earliest first; they count as
-    /// logged then. For the keeper alone.
+    /// Calls `take` with the records that are not logged yet, the earliest first, and marks them as
+    /// logged. For the keeper alone.
     pub fn each_unlogged(&self, take: impl FnMut(&Record)) {
         let header = self.header();
         if header.logged.load(Ordering::Acquire) == self.count() {
@@ -286,12 +289,12 @@ impl Purges {
         }
         let Some((records, count)) = self.unlogged() else { return };
         records.iter().for_each(take);
-        // Only now: if the keeper dies before, its successor says it all again.
+        // This comes last: if the keeper dies before, its successor logs them again.
         header.logged.store(count, Ordering::Release);
     }
 
-    /// The records that nobody has logged yet, and the number of the last of them. Under the lock,
-    /// so that none is just being written.
+    /// The records that are not logged yet, and the number of the last of them. Under the lock, so
+    /// that none is being written.
     fn unlogged(&self) -> Option<(Vec<Record>, u64)> {
         let tenant = self.tenant().ok()?;
         let _lock = self.lock(&tenant).ok()?;
@@ -309,8 +312,8 @@ impl Purges {
         number
     }
 
-    /// Writes a record to the journal, under the lock. Gives what has to make way for it if the
-    /// keeper has not come to that: to be told once the lock is free, for it may take long.
+    /// Writes a record to the journal, under the lock. Gives the record that it overwrites, if that
+    /// is not logged yet. The caller logs it after the lock is free, because logging may take long.
     fn record(&self, record: &Record) -> Option<Record> {
         let line = self.line(record.number);
         let logged = self.header().logged.load(Ordering::Acquire);
@@ -319,8 +322,8 @@ impl Purges {
         unlogged
     }
 
-    /// Writes the table to the disk if it has changed since this was done last, so that it
-    /// outlives a loss of power too. Waits for the disk.
+    /// Writes the table to the disk, if it has changed since the last time, so that it survives a
+    /// loss of power. Waits for the disk.
     ///
     /// # Errors
     ///
@@ -337,7 +340,7 @@ impl Purges {
 
     /// The number of the last purge.
     fn count(&self) -> u64 {
-        // Held to be right when it was opened, and written whole ever since.
+        // It was checked when the table was opened, and every later store is valid.
         unsealed(self.header().count.load(Ordering::SeqCst), COUNT_SEED).unwrap_or(NUMBER_MAX)
     }
 
@@ -360,7 +363,8 @@ impl Purges {
     }
 
     fn bucket(&self, hash: PurgeHash) -> &Bucket {
-        // A power of two of them; the lowest bit of a hash is not its own.
+        // The number of buckets is a power of two. The lowest bit of a hash is used for soft
+        // purges.
         let number = (hash.0 >> 1) as usize & (self.parts.buckets.len() - 1);
         &self.parts.buckets[number]
     }
@@ -369,8 +373,9 @@ impl Purges {
         &self.parts.journal[(number % RECORDS as u64) as usize]
     }
 
-    /// A beginning of URLs as it can be noted: only so many lengths are asked about, and what has
-    /// none of them is cut to a shorter one, which names more; in the end to the host.
+    /// The prefix that is entered for a prefix purge. Only [`LENGTHS_MAX`] different lengths are
+    /// looked up; a prefix of another length is cut to a shorter one, which names more, and in the
+    /// end to the host.
     fn fitting<'t>(&self, kind: PurgeKind, text: &'t [u8]) -> (PurgeKind, Cow<'t, [u8]>) {
         if kind != PurgeKind::Prefix {
             return (kind, text.into());
@@ -379,8 +384,8 @@ impl Purges {
         if self.has(text.len()) {
             return (kind, text.into());
         }
-        // None is ever given up: a bucket is asked about a beginning only at these lengths, so that
-        // what has become part of its floor would not be found any more.
+        // A length is never given up: a prefix is looked up only at these lengths, so that one that
+        // was merged into a floor would not be found any more.
         if self.n_lengths() < LENGTHS_MAX {
             self.set_length(text.len());
             return (kind, text.into());
@@ -406,7 +411,7 @@ impl Purges {
         }
     }
 
-    /// Claims a row for the time of one change: who purges is seldom the same process twice.
+    /// Claims a row for one change. The process that purges is seldom the same one twice.
     fn tenant(&self) -> Result<Tenant<'_>, PurgeError> {
         let owners = &self.parts.owners;
         let (owner, _) = owners.claim(0..usize::MAX).ok_or(PurgeError::Crowded)?;
@@ -417,7 +422,7 @@ impl Purges {
         let guard = owner::lock(&self.header().lock, tenant.owner, &self.parts.owners);
         let guard = guard.ok_or(PurgeError::Busy)?;
         if guard.was_taken_over {
-            // The dead one may have noted its purge without saying so.
+            // The dead process may have entered its purge without changing the version.
             self.header().version.fetch_add(1, Ordering::SeqCst);
         }
         Ok(guard)
@@ -454,9 +459,9 @@ impl Drop for Tenant<'_> {
 
 /// Buckets of a new table: 28,672 purges in 1 MiB.
 const N_BUCKETS: usize = 4096;
-/// The longest beginning of URLs; longer ones are cut to it.
+/// The longest prefix; longer ones are cut to it.
 const LEN_MAX: usize = 64 * file::LENGTH_WORDS - 1;
-/// Beginnings of so many different lengths are asked about.
+/// The most different lengths of prefixes.
 const LENGTHS_MAX: u32 = 64;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a table of purges needs when it is opened: what is torn in it is repaired, and after a
-//! restart of the machine its count goes on far from where it was.
+//! Repairing a table of purges when it is opened: torn entries are repaired and, after a restart of
+//! the machine, its count goes on far above the last number.
 //!
 //! After a loss of power the pages of the file may be of different times, and all of them older
-//! than what is stored: then a response may know a number that the table has not given yet. If it
-//! were given again, the response would count as asked for after a purge that came later. So no
+//! than the stored responses: a response may then have a number that the table has not given yet.
+//! If that number were given again, the response would count as fetched after a later purge. So no
 //! number that may have been given before the restart is given after it.
 
 use std::sync::atomic::Ordering;
@@ -13,13 +13,13 @@ use crate::cache::purge::bucket::{Bucket, NUMBER_MAX, sealed, unsealed};
 use crate::cache::purge::file::COUNT_SEED;
 use crate::shared::owner;
 
-/// More purges than can be lost with the power: they are written to the disk every second, and this
-/// is what a disk that refuses to be written to may keep from it.
+/// More purges than a loss of power can lose. The table is written to the disk every second; this
+/// leaves room for a disk that fails for a while.
 pub(super) const JUMP: u64 = 10_000_000;
 
 impl Purges {
-    /// Repairs what is torn, and sees to it that no number in the table is ahead of the last one,
-    /// that none is given twice, and that no length is missing.
+    /// Repairs torn entries, and ensures that no number in the table is above the last one, that
+    /// none is given twice, and that no length is missing.
     pub(super) fn mend(&self) {
         let Ok(tenant) = self.tenant() else { return };
         let Ok(_lock) = self.lock(&tenant) else { return };
@@ -39,13 +39,14 @@ impl Purges {
         let n_torn = self.mend_buckets(count);
         if n_torn > 0 {
             ::log::warn!(
-                "{n_torn} parts of the table of purges were damaged: what they may have named \
-                 is fetched anew"
+                "repaired {n_torn} damaged entries of the table of purges; objects that they may \
+                 have named are fetched again"
             );
         }
         self.header().version.fetch_add(1, Ordering::SeqCst);
         if !is_same_boot {
-            // If the power is lost again before it is on the disk, it is of an earlier boot still.
+            // If the power is lost again before this is on the disk, the table still has the id of
+            // an earlier boot.
             match self.parts.map.flush() {
                 Ok(()) => self.header().boot.store(owner::boot(), Ordering::Release),
                 Err(error) => ::log::error!("cannot write the table of purges: {error}"),
@@ -53,7 +54,7 @@ impl Purges {
         }
     }
 
-    /// Whether the machine has run without interruption since the table was made or last mended.
+    /// Whether the machine has not restarted since the table was made or last repaired.
     pub(super) fn is_of_this_boot(&self) -> bool {
         let boot = owner::boot();
         boot != 0 && self.header().boot.load(Ordering::Acquire) == boot

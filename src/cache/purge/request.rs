@@ -1,4 +1,4 @@
-//! What a PURGE request names, as orders for the table of purges.
+//! From a PURGE request to orders for the table of purges.
 
 use crate::cache::name::Name;
 use crate::cache::purge::Order;
@@ -8,16 +8,16 @@ use crate::policy::key::components::KeyComponents;
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::request::{self, PurgeRefusal, PurgeTarget};
 
-/// Why nothing was purged, in the log: who asks may not.
+/// The reason in the access log when the client may not purge.
 pub const DENIED: &str = "purge-denied";
-/// Why nothing was purged, in the log: what is asked for is not understood.
+/// The reason in the access log when the request is not understood.
 pub const REFUSED: &str = "purge-refused";
 
-/// What a request asks to purge, for `who` in the journal.
+/// The orders of a request, with `who` for the journal.
 ///
 /// # Errors
 ///
-/// Why nothing is to be purged.
+/// The refusal, if the request names nothing that can be purged.
 pub fn orders(
     key: &KeyComponents,
     scheme: Scheme,

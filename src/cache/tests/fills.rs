@@ -19,7 +19,7 @@ fn leader(lease: LeaseResult) -> FillAt {
 }
 
 #[test]
-fn the_first_leads_the_second_follows_and_hears_everything() {
+fn the_first_leads_and_the_second_follows_all_progress() {
     let (a, b) = two();
     let key = key_of(b"x");
     let at = leader(a.lease(&key, 0, 0));
@@ -50,7 +50,7 @@ fn the_first_leads_the_second_follows_and_hears_everything() {
 }
 
 #[test]
-fn who_holds_an_old_fill_sees_it_gone() {
+fn an_old_fill_is_seen_as_gone() {
     let (a, _b) = two();
     let key = key_of(b"x");
     let first = leader(a.lease(&key, 0, 0));
@@ -68,7 +68,7 @@ fn who_holds_an_old_fill_sees_it_gone() {
 }
 
 #[test]
-fn a_doomed_fill_is_joined_by_no_client() {
+fn a_doomed_fill_gets_no_new_followers() {
     let (a, b) = two();
     let key = key_of(b"x");
     let old = leader(a.lease(&key, 0, 0));
@@ -78,7 +78,7 @@ fn a_doomed_fill_is_joined_by_no_client() {
     let new = leader(b.lease(&key, 1, 0));
     assert!(new != old && !b.is_doomed(new));
     assert_eq!(a.lease(&key, 0, 0), LeaseResult::Follow(new));
-    assert_eq!(a.head_ready(old, Some(5)), Seats::one(1), "who joined before still hears of it");
+    assert_eq!(a.head_ready(old, Some(5)), Seats::one(1), "earlier followers are still woken");
     assert_eq!(b.state(old), FillState::Streaming { bytes: 0, total: Some(5) });
     b.doom(&key_of(b"y"));
     assert!(!b.is_doomed(new));
@@ -95,7 +95,7 @@ fn a_fill_beside_a_key_is_doomed_with_it() {
     assert_eq!(b.under_way_of(&key), None);
     b.doom(&key);
     assert!(fills.iter().all(|fill| a.is_doomed(*fill)));
-    assert_eq!(b.under_way_of(&parts[0]), None, "nobody joins it any more");
+    assert_eq!(b.under_way_of(&parts[0]), None, "no request joins it any more");
 }
 
 #[test]
@@ -115,14 +115,14 @@ fn a_group_that_is_full_says_so() {
 }
 
 #[test]
-fn a_dead_leaders_fill_fails_and_is_led_anew() {
+fn the_fill_of_a_dead_leader_fails_and_is_led_again() {
     let (a, b) = two();
     let (x, y) = (key_of(b"x"), key_of(b"y"));
     let (at_x, at_y) = (leader(a.lease(&x, 0, 0)), leader(a.lease(&y, 0, 0)));
     assert_eq!(b.lease(&x, 1, 0), LeaseResult::Follow(at_x));
     assert_eq!(b.lease(&y, 1, 0), LeaseResult::Follow(at_y));
     assert!(a.attach(0).is_err(), "a living worker's seat is taken");
-    // As if its process had died: the row is nobody's.
+    // As if its process had died: the row is free.
     a.owners.release(a.owner().unwrap());
     assert_eq!(b.state(at_x), FillState::Fetching);
     assert_eq!(b.state_checked(at_x), FillState::Failed { code: 0 });

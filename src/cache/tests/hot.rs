@@ -19,7 +19,7 @@ fn in_file(store: &Store, name: &str) -> Rc<HotObject> {
     Rc::new(object)
 }
 
-/// Takes an object in that is used the second time.
+/// Reads an object's body into memory at its second use.
 fn take_in(hot: &mut Hot, object: &HotObject) -> Rc<HotObject> {
     hot.room_for_body(object);
     let room = hot.room_for_body(object).expect("room");
@@ -47,7 +47,7 @@ fn the_second_use_of_a_file_is_the_time_to_read_it() {
 }
 
 #[test]
-fn bodies_taken_in_count_until_nobody_sends_them() {
+fn bodies_in_memory_count_until_their_last_sender_is_done() {
     let (_dir, store) = store();
     let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);
     let objects: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| in_file(&store, name)).collect();
@@ -70,7 +70,7 @@ fn bodies_taken_in_count_until_nobody_sends_them() {
 }
 
 #[test]
-fn bodies_that_are_sent_press_upon_what_is_kept() {
+fn bodies_that_are_being_sent_leave_less_room_for_others() {
     let (_dir, store) = store();
     let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);
     let small = |n: u32| {
@@ -90,7 +90,7 @@ fn bodies_that_are_sent_press_upon_what_is_kept() {
 }
 
 #[test]
-fn bodies_that_are_being_read_have_their_room() {
+fn room_is_reserved_for_bodies_that_are_being_read() {
     let (_dir, store) = store();
     let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);
     let mut rooms = Vec::new();
@@ -138,7 +138,7 @@ fn a_renewed_object_shares_its_body_with_the_one_before() {
 }
 
 #[test]
-fn what_is_less_used_makes_way_for_a_large_body() {
+fn less_used_objects_are_evicted_for_a_large_body() {
     let (_dir, store) = store();
     let mut hot = Hot::new(6 * BODY_LEN, 9, BODY_LEN as u64);
     for name in ["a", "b", "c"] {
@@ -153,13 +153,13 @@ fn what_is_less_used_makes_way_for_a_large_body() {
     take_in(&mut hot, &fourth);
     let kept = ["a", "b", "c", "d"].map(|name| hot.find(&key(name)).is_some());
     assert_eq!(kept, [false, true, true, true]);
-    // What is not stored any longer makes way at once.
+    // An object that is no longer stored is evicted at once.
     hot.forget_gone(|_| false);
     assert_eq!((hot.len(), hot.bytes()), (0, 0));
 }
 
 #[test]
-fn hits_are_told_once_also_of_what_was_thrown_out() {
+fn hits_are_returned_once_also_those_of_evicted_objects() {
     let (_dir, store) = store();
     let mut hot = Hot::new(1 << 20, 9, 0);
     let objects = ["a", "b", "c"].map(|name| {
@@ -182,7 +182,7 @@ fn hits_are_told_once_also_of_what_was_thrown_out() {
     }
     told.sort_unstable();
     assert_eq!(told, [(97, 1), (98, 2), (99, 3)]);
-    assert_eq!(hot.take_hits(0, 9, |_, _| panic!("told already")), None);
+    assert_eq!(hot.take_hits(0, 9, |_, _| panic!("returned already")), None);
 }
 
 #[test]

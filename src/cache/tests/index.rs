@@ -59,7 +59,7 @@ fn publishing_again_replaces_and_changes_the_generation() {
 }
 
 #[test]
-fn republishing_takes_the_place_of_one_publication_alone() {
+fn republishing_replaces_one_publication_alone() {
     let (_dir, index) = index(100);
     let first = index.publish(&slot(1)).unwrap();
     let longer = NewSlot { head_len: 5000, ..slot(1) };
@@ -78,7 +78,7 @@ fn republishing_takes_the_place_of_one_publication_alone() {
 }
 
 #[test]
-fn it_agrees_with_a_map_up_to_the_number_it_was_made_for() {
+fn it_agrees_with_a_map_up_to_its_number_of_objects() {
     let (_dir, index) = index(5000);
     let mut map = HashMap::new();
     for n in 0..5000 {
@@ -115,7 +115,7 @@ fn few_objects_are_evicted_by_chance_before_it_is_full() {
 }
 
 #[test]
-fn a_full_bucket_lets_go_of_the_pass_then_of_the_stale_the_unused_the_used_and_last_of_vary() {
+fn a_full_bucket_evicts_pass_then_stale_unused_used_and_last_vary() {
     const NOW_S: u64 = 1_000_000;
     // Keys of which bucket 0 is the home fill buckets 0 and 1.
     let (_dir, index) = index(100);
@@ -154,18 +154,18 @@ fn a_full_bucket_lets_go_of_the_pass_then_of_the_stale_the_unused_the_used_and_l
 }
 
 #[test]
-fn past_the_objects_it_was_made_for_a_new_key_takes_anothers_place() {
+fn above_its_number_of_objects_a_new_key_replaces_another() {
     let (_dir, index) = index(200);
     let made_way = (0..2_000).filter(|&n| index.publish(&slot(n)).unwrap().evicted.is_some());
     let n_made_way = made_way.count();
     assert!(n_made_way > 1_750, "{n_made_way} of 2000");
-    // A key of which both buckets are empty has nothing to take.
+    // A key with two empty buckets has nothing to replace.
     assert!(index.objects() <= 210, "{}", index.objects());
     assert_eq!(index.iter().count() as u64, index.objects());
 }
 
 #[test]
-fn past_its_size_by_a_twentieth_it_refuses() {
+fn publishing_is_refused_above_105_per_cent_of_the_size() {
     let (_dir, index) = index(200);
     index.set_size(100 * 4096);
     let room = (0..200).filter(|&n| index.publish(&slot(n)).is_ok()).count();
@@ -177,7 +177,7 @@ fn past_its_size_by_a_twentieth_it_refuses() {
 }
 
 #[test]
-fn who_did_not_attach_cannot_write_and_a_restart_keeps_everything() {
+fn an_unattached_process_cannot_write_and_a_restart_keeps_everything() {
     let (dir, index) = index(100);
     for n in 0..50 {
         index.publish(&slot(n)).unwrap();

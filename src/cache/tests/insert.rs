@@ -1,4 +1,4 @@
-//! Tests of `cache::insert`, and of what is written by it: variants and lists of parts.
+//! Tests of `cache::insert`, with variants and lists of parts.
 
 use super::*;
 use crate::cache::name::PART_STATUS;
@@ -16,7 +16,7 @@ fn asks_for(language: &str) -> RequestHead {
 }
 
 #[test]
-fn a_marker_is_written_when_other_fields_choose_and_only_then() {
+fn a_marker_is_written_only_when_other_fields_select() {
     let (_dir, cache) = worker_cache();
     let asked = request("GET", &[("Accept-Language", "de"), ("DNT", "1")]);
     let test = async {
@@ -36,7 +36,7 @@ fn a_marker_is_written_when_other_fields_choose_and_only_then() {
 }
 
 #[test]
-fn a_variant_that_long_values_choose_is_refused() {
+fn a_variant_with_too_long_selecting_fields_is_refused() {
     let (_dir, cache) = worker_cache();
     let test = async {
         let asked = asks_for(&"x".repeat(64 << 10));
@@ -139,7 +139,7 @@ fn a_large_body_is_copied_from_its_file() {
 }
 
 #[test]
-fn a_full_cache_takes_what_is_asked_for_again_or_by_several() {
+fn a_full_cache_admits_a_second_request_or_several_clients() {
     let (_dir, cache) = worker_cache();
     let key = Name::of(b"x").key;
     assert!(!cache.admits(&key, 2, || true), "a route may want two uses");

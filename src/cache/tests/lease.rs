@@ -43,7 +43,7 @@ fn the_first_worker_leads_and_another_follows_to_the_end() {
 }
 
 #[test]
-fn a_lease_that_is_dropped_sends_its_followers_away() {
+fn a_dropped_lease_makes_its_followers_look_again() {
     let (_dir, [one, other]) = worker_caches();
     let test = async {
         let found = find(&one, &request("GET", &[])).await;
@@ -57,7 +57,7 @@ fn a_lease_that_is_dropped_sends_its_followers_away() {
 }
 
 #[test]
-fn a_worker_follows_until_its_last_follower_is_gone() {
+fn a_worker_follows_until_its_last_follower_is_dropped() {
     let (_dir, [one, other]) = worker_caches();
     let test = async {
         let found = find(&one, &request("GET", &[])).await;
@@ -66,7 +66,7 @@ fn a_worker_follows_until_its_last_follower_is_gone() {
         drop(first);
         assert!(lease.has_followers());
         drop(ask(&other, &found));
-        assert!(lease.has_followers(), "an answer that is thrown away takes no other's place");
+        assert!(lease.has_followers(), "dropping one follower leaves the others");
         drop(second);
         assert!(!lease.has_followers());
     };
@@ -83,13 +83,13 @@ fn a_fill_that_ended_since_the_look_up_is_not_led_again() {
         assert!(matches!(ask(&other, &found), LeadOrFollow::Changed));
         assert_eq!(other.fill_state(&found.name.key), None, "it is given up");
         let found = find(&other, &asked).await;
-        assert!(ask(&other, &found).lead().is_some(), "what is found may be renewed");
+        assert!(ask(&other, &found).lead().is_some(), "a stored object may be renewed");
     };
     reactor::run(test).unwrap();
 }
 
 #[test]
-fn a_fill_that_a_purge_has_overtaken_is_led_beside() {
+fn a_fill_that_was_purged_is_led_again_beside() {
     let (_dir, [one, other]) = worker_caches();
     let asked = request("GET", &[]);
     let test = async {
@@ -97,7 +97,7 @@ fn a_fill_that_a_purge_has_overtaken_is_led_beside() {
         let late = lead(&one, &found);
         purge(&other, PurgeKind::Tag, "t", false);
         drop(follow(&other, &found));
-        assert!(!late.is_doomed(), "that purge names nothing that is known of it");
+        assert!(!late.is_doomed(), "its tags are not known yet");
         purge(&other, PurgeKind::All, "", false);
         let next = lead(&other, &found);
         assert!(late.is_doomed() && !next.is_doomed());
@@ -107,7 +107,7 @@ fn a_fill_that_a_purge_has_overtaken_is_led_beside() {
 }
 
 #[test]
-fn an_invalidation_dooms_what_is_under_way_and_takes_back_what_was_stored() {
+fn an_invalidation_dooms_running_fills_and_removes_what_they_store() {
     let (_dir, cache) = worker_cache();
     let asked = request("GET", &[]);
     let test = async {

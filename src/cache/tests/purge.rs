@@ -44,7 +44,7 @@ fn purge_status(purges: &Purges, text: &str, surrogates: &SurrogateKeys) -> Purg
 }
 
 #[test]
-fn each_kind_names_what_was_asked_for_before_and_nothing_later() {
+fn each_kind_names_earlier_responses_and_no_later_ones() {
     let cases = [
         (order(PurgeKind::All, ""), true),
         (order(PurgeKind::Host, "A.example"), true),
@@ -73,7 +73,7 @@ fn each_kind_names_what_was_asked_for_before_and_nothing_later() {
 }
 
 #[test]
-fn the_purges_that_name_something_are_told() {
+fn the_causes_of_a_status_are_listed() {
     let (dir, purges) = purges(64);
     let before = stored(&purges, &["a", "b"]);
     let reader = cause::Reader::open(dir.path()).unwrap();
@@ -108,7 +108,7 @@ fn a_soft_purge_makes_stale_and_a_hard_one_outweighs_it() {
 }
 
 #[test]
-fn undoing_brings_back_what_one_purge_named_and_no_more() {
+fn undoing_one_purge_restores_what_it_named_and_no_more() {
     let (_dir, purges) = purges(64);
     let old = stored(&purges, &[]);
     let first = purges.purge(&order(PurgeKind::Url, PAGE), 1).unwrap();
@@ -132,7 +132,7 @@ fn undoing_brings_back_what_one_purge_named_and_no_more() {
 }
 
 #[test]
-fn what_an_earlier_purge_made_stale_is_stale_since_then() {
+fn a_response_is_stale_since_the_earliest_soft_purge() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
     purges.purge(&soft(PurgeKind::Url, PAGE), 10).unwrap();
@@ -143,7 +143,7 @@ fn what_an_earlier_purge_made_stale_is_stale_since_then() {
 }
 
 #[test]
-fn a_purge_that_covers_what_is_not_known_any_more_stays() {
+fn a_purge_that_covers_a_forgotten_one_cannot_be_undone() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
     let numbers: Vec<u64> =
@@ -154,7 +154,7 @@ fn a_purge_that_covers_what_is_not_known_any_more_stays() {
 }
 
 #[test]
-fn undoing_never_brings_back_what_an_earlier_purge_named() {
+fn undoing_never_restores_what_an_earlier_purge_named() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
     let numbers: Vec<u64> =
@@ -166,7 +166,7 @@ fn undoing_never_brings_back_what_an_earlier_purge_named() {
 }
 
 #[test]
-fn a_full_bucket_gives_up_precision_and_never_a_purge() {
+fn a_full_bucket_loses_precision_and_never_a_purge() {
     let (_dir, purges) = purges(1);
     let surrogates = stored(&purges, &[]);
     purges.purge(&soft(PurgeKind::Url, PAGE), 1).unwrap();
@@ -182,7 +182,7 @@ fn a_full_bucket_gives_up_precision_and_never_a_purge() {
 }
 
 #[test]
-fn a_response_with_too_many_tags_is_named_by_every_one() {
+fn a_response_with_too_many_tags_is_named_by_every_tag() {
     let (_dir, purges) = purges(64);
     let surrogates = SurrogateKeys { is_cut: true, ..stored(&purges, &[]) };
     purges.purge(&order(PurgeKind::Url, "GET http://b/"), 1).unwrap();
@@ -192,7 +192,7 @@ fn a_response_with_too_many_tags_is_named_by_every_one() {
 }
 
 #[test]
-fn beginnings_of_too_many_lengths_name_more_and_not_less() {
+fn prefixes_of_too_many_lengths_name_more_and_not_less() {
     let (_dir, purges) = purges(256);
     let url = |n: usize| format!("http://a.example/{}", "x".repeat(n));
     for n in 0..80 {
@@ -217,7 +217,7 @@ fn beginnings_of_too_many_lengths_name_more_and_not_less() {
 }
 
 #[test]
-fn a_beginning_that_became_part_of_a_floor_is_never_forgotten() {
+fn a_prefix_that_was_merged_into_a_floor_stays_in_force() {
     let (_dir, purges) = purges(4096);
     let surrogates = stored(&purges, &[]);
     let prefix = order(PurgeKind::Prefix, "http://a.example/x/");
@@ -268,7 +268,7 @@ fn no_number_is_given_again_after_a_loss_of_power() {
         for n in 0..9 {
             purges.purge(&order(PurgeKind::Tag, &n.to_string()), 1).unwrap();
         }
-        // The file of a response is on the disk, what the table knew meanwhile is not.
+        // The file of a response is on the disk, but the later table is not.
         let surrogates = stored(&purges, &[]);
         drop(purges);
         std::fs::write(&path, &on_disk).unwrap();
@@ -312,7 +312,7 @@ fn every_flipped_bit_purges_too_much_and_never_too_little() {
         assert_eq!(
             purge_status(&purges, PAGE, &surrogates),
             PurgeStatus::Purged,
-            "byte {at}, mended"
+            "byte {at}, repaired"
         );
         if !is_new {
             let young = stored(&purges, &[]);
@@ -329,7 +329,7 @@ fn every_flipped_bit_purges_too_much_and_never_too_little() {
 }
 
 #[test]
-fn what_is_new_is_given_to_the_log_once() {
+fn new_records_are_logged_once() {
     let (_dir, purges) = purges(4);
     purges.purge(&order(PurgeKind::Tag, "a"), 1).unwrap();
     purges.purge(&Order { who: String::new(), ..order(PurgeKind::Tag, "b") }, 1).unwrap();
@@ -344,7 +344,7 @@ fn what_is_new_is_given_to_the_log_once() {
 }
 
 #[test]
-fn a_record_that_nobody_has_logged_is_told_when_it_makes_way_and_the_lock_is_free() {
+fn an_unlogged_record_that_is_overwritten_is_logged_after_the_lock_is_free() {
     use std::cell::RefCell;
     thread_local! {
         static TOLD: RefCell<Vec<(String, bool)>> = RefCell::default();
@@ -389,7 +389,7 @@ fn threads_that_purge_at_once_lose_none() {
     assert_eq!(purges.count(), 900);
 }
 
-/// A step of a history of purges.
+/// A step of a random history.
 #[derive(Clone, Debug)]
 enum Step {
     Purge(PurgeKind, u8, bool),
@@ -417,7 +417,7 @@ fn name(kind: PurgeKind, n: u8) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Against a list that is walked: the table may purge more, in a small one, and never less.
+    /// Compared with a plain list: a small table may purge more, and no table less.
     #[test]
     fn nothing_that_was_purged_counts(steps in steps(), small: bool) {
         let (_dir, purges) = purges(if small { 1 } else { 512 });

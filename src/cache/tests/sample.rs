@@ -1,4 +1,4 @@
-//! The caches of two workers for tests, in a directory that goes with them.
+//! The caches of two workers for tests, in a temporary directory.
 
 use std::fs::File;
 use std::rc::Rc;
@@ -34,7 +34,7 @@ pub(crate) fn worker_cache() -> (tempfile::TempDir, Rc<Cache>) {
     (dir, cache)
 }
 
-/// What the workers in the seats 0 and 1 have of one cache.
+/// One cache as the workers in the seats 0 and 1 have it.
 pub(crate) fn worker_caches() -> (tempfile::TempDir, [Rc<Cache>; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let config = CacheConfig {
@@ -74,17 +74,17 @@ fn worker(config: &CacheConfig, fills: &File, wakes: Rc<Wakes>, seat: usize) -> 
     Rc::new(Cache::new(Rc::new(shared), config, seat, 2, 16))
 }
 
-/// Looks up what a request asks for.
+/// Looks up a request.
 pub(crate) async fn find(cache: &Cache, request: &RequestHead) -> Found {
     cache.find(&KeyComponents::default(), &primary(request), request).await
 }
 
-/// The name before Vary of what a request asks for.
+/// The name of a request before Vary.
 pub(crate) fn primary(request: &RequestHead) -> Name {
     Name::of_request(&KeyComponents::default(), Scheme::Http, request)
 }
 
-/// Leads the fill of what was found.
+/// Leads the fill after a look-up.
 pub(crate) fn lead(cache: &Rc<Cache>, found: &Found) -> Lease {
     match cache.lead_or_follow(found, &found.name.key, cache.purge_epoch()) {
         LeadOrFollow::Lead(lease) => lease,
@@ -92,7 +92,7 @@ pub(crate) fn lead(cache: &Rc<Cache>, found: &Found) -> Lease {
     }
 }
 
-/// A 200 with these fields, fresh for a minute, as an answer to a request that found this.
+/// A 200 with these fields, fresh for a minute, for the request of this look-up.
 pub(crate) fn new_object(lease: &Lease, found: &Found, list: &[(&str, &str)]) -> NewObject {
     let (fields, received_s) = (fields(list), reactor::now().unix_s());
     let epoch = lease.cache.purge_epoch();
@@ -106,7 +106,7 @@ pub(crate) fn new_object(lease: &Lease, found: &Found, list: &[(&str, &str)]) ->
     NewObject { name: found.name.clone(), status: Status(200), fields, lifetimes }
 }
 
-/// Answers a request that finds nothing with a 200, and stores that.
+/// Answers a miss with a 200, and stores that.
 pub(crate) async fn fill(
     cache: &Rc<Cache>,
     request: &RequestHead,
@@ -122,7 +122,6 @@ pub(crate) async fn fill(
     (name, object)
 }
 
-/// Purges what is named.
 pub(crate) fn purge(cache: &Cache, kind: PurgeKind, text: &str, is_soft: bool) {
     let (text, name, who) = (text.as_bytes().to_vec(), String::new(), String::new());
     cache.purge(&Order { kind, text, is_soft, name, who }).unwrap();

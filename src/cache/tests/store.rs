@@ -1,4 +1,4 @@
-//! Tests of `cache::store`.
+//! Tests of `cache::files::store`.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -34,7 +34,7 @@ fn verify(object: &Object) -> Result<usize, OpenError> {
 }
 
 #[test]
-fn what_was_written_is_read_at_every_size() {
+fn a_body_of_every_size_is_read_as_it_was_written() {
     let (dir, store) = store();
     for len in [0, 1, 5000, 8090, 8192, 20_000, 3 << 20] {
         let body: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
@@ -53,7 +53,7 @@ fn what_was_written_is_read_at_every_size() {
 }
 
 #[test]
-fn a_directory_that_was_emptied_is_filled_again_and_one_that_is_gone_is_not_made() {
+fn an_emptied_directory_is_filled_again_and_a_missing_one_is_not_made() {
     let (dir, store) = store();
     assert!(store.is_empty());
     put(&store, b"before");
@@ -86,8 +86,8 @@ fn a_front_longer_than_the_first_read_is_read_whole() {
 
 #[test]
 fn damage_of_any_kind_is_a_fault() {
-    type Spoiler = (fn(&File), Fault);
-    let doomers: [Spoiler; 6] = [
+    type Damage = (fn(&File), Fault);
+    let damages: [Damage; 6] = [
         (|file| file.set_len(30).unwrap(), Fault::Cut),
         (|file| file.set_len(140).unwrap(), Fault::Cut),
         (|file| file.set_len(9000).unwrap(), Fault::Cut),
@@ -95,10 +95,10 @@ fn damage_of_any_kind_is_a_fault() {
         (|file| file.write_all_at(b"?", 134).unwrap(), Fault::FrontDamaged),
         (|file| file.write_all_at(b"?", 33).unwrap(), Fault::HeaderDamaged),
     ];
-    for (doom, expected) in doomers {
+    for (damage, expected) in damages {
         let (_dir, store) = store();
         let key = put(&store, &[5; 10_000]);
-        doom(&OpenOptions::new().write(true).open(store.path(&key)).unwrap());
+        damage(&OpenOptions::new().write(true).open(store.path(&key)).unwrap());
         let error = store.open_object(&key, TEXT).unwrap_err();
         assert!(matches!(error, OpenError::Fault(fault) if fault == expected), "{error}");
     }
@@ -116,7 +116,7 @@ fn damage_of_any_kind_is_a_fault() {
 }
 
 #[test]
-fn what_is_no_file_is_a_fault_and_makes_way() {
+fn anything_but_a_regular_file_is_a_fault_and_is_replaced() {
     let (_dir, store) = store();
     let path = store.path(&put(&store, b"x"));
     let kinds: [fn(&Path); 3] = [
@@ -142,7 +142,7 @@ fn what_is_no_file_is_a_fault_and_makes_way() {
 }
 
 #[test]
-fn a_foreign_key_is_a_fault_though_its_name_is_right() {
+fn a_foreign_key_text_is_a_fault() {
     let (_dir, store) = store();
     let key = put(&store, b"x");
     let other = key_of(b"other");
@@ -154,7 +154,7 @@ fn a_foreign_key_is_a_fault_though_its_name_is_right() {
 }
 
 #[test]
-fn a_fill_is_followed_while_it_grows_and_gone_when_dropped() {
+fn a_fill_is_readable_while_it_grows_and_gone_when_dropped() {
     let (_dir, store) = store();
     let mut writer = store.begin(9, TEXT, b"", 200, b"", None).unwrap();
     writer.append(b"abc").unwrap();
@@ -168,7 +168,7 @@ fn a_fill_is_followed_while_it_grows_and_gone_when_dropped() {
 }
 
 #[test]
-fn more_or_less_than_announced_is_never_kept() {
+fn a_body_of_another_length_than_announced_is_never_kept() {
     let (dir, store) = store();
     let mut writer = store.begin(9, TEXT, b"", 200, b"", Some(3)).unwrap();
     assert!(writer.append(b"abcd").is_err());
