@@ -1,7 +1,8 @@
-//! The chores of the cache: mending the index, making room, and comparing index and files.
+//! The chores of the cache: repairing the index, eviction, and comparing index and files.
 //!
-//! One short step at a time; between steps the keeper listens. Mending goes first, so that what is
-//! counted is sound; then eviction, for workers wait for room; nobody waits for a scrub.
+//! Each call does one short step; between the steps the keeper handles messages. The repair comes
+//! first, so that the counters are right; then eviction, because workers wait for room; then the
+//! comparison, for which no worker waits.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,14 +21,14 @@ use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
 use crate::worker::inherited::{Inherited, ScrubNeed};
 
-/// How soon the next step is wanted.
+/// How soon the next step is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
     /// At once.
     Busy,
-    /// After so long, for it is not urgent and others may want the processor and the disk.
+    /// After a pause: the step is not urgent, and others need the processor and the disk.
     After(Duration),
-    /// When something happens, or after a while.
+    /// At the next event, or after a while.
     Idle,
 }
 
@@ -61,13 +62,13 @@ impl Chores {
             ScrubNeed::Check => Some(Orphans::Remove),
             ScrubNeed::Rebuild => Some(Orphans::Adopt),
         };
-        // Only then it is certain that no child of an earlier master was left in the directory.
+        // Only an unclean index shows that no child of an earlier master still uses the directory.
         let ours = match inherited.needs_scrub {
             ScrubNeed::Check => Ours::AllBefore,
             ScrubNeed::None | ScrubNeed::Rebuild => Ours::OwnTable,
         };
         if orphans.is_some() {
-            log::info!("compares the cache \"{}\" with its index", cache.store.dir().display());
+            log::info!("comparing cache \"{}\" with its index", cache.store.dir().display());
         }
         Some(Self {
             cache,
@@ -103,24 +104,24 @@ impl Chores {
         self.note_room(step.wants_more);
         let begun = Instant::now();
         if self.scrub_step() {
-            // Nobody misses anything while slots and files are compared; only a lost index is
-            // missed by every request.
+            // While slots and files are compared, the cache works as usual. While a lost index is
+            // rebuilt, every request is a miss.
             let is_urgent = self.scrub.as_ref().is_some_and(Scrub::is_rebuild);
             return if is_urgent { Pace::Busy } else { Pace::After(begun.elapsed()) };
         }
         if self.patrol_step(now) {
             return Pace::Busy;
         }
-        // Marks of use are taken away step by step: a round without a removal may be needed.
+        // Each step clears marks of use, so a whole round may pass without a removal.
         if step.wants_more && self.cache.index.objects() > 0 { Pace::Busy } else { Pace::Idle }
     }
 
-    /// Says once that there is nothing left to evict and still no room.
+    /// Logs once that there is nothing left to evict and still no room.
     fn note_room(&mut self, wants_more: bool) {
         let is_short = wants_more && self.cache.index.objects() == 0;
         if is_short && !self.is_short_of_room {
             log::warn!(
-                "the disk of \"{}\" is full, and not by the cache: little can be stored there",
+                "the disk of \"{}\" is full with files of other programs; the cache can store little",
                 self.cache.store.dir().display()
             );
         }
@@ -132,7 +133,7 @@ impl Chores {
         std::mem::take(&mut self.has_scrubbed)
     }
 
-    /// Says what was purged, by whom, and writes it to the disk.
+    /// Logs new purges, and writes them to the disk.
     fn tend_purges(&mut self) {
         self.cache.purges.each_unlogged(Record::log);
         match self.cache.purges.sync() {
@@ -140,8 +141,8 @@ impl Chores {
             Err(error) if !self.is_unsynced => {
                 self.is_unsynced = true;
                 log::error!(
-                    "cannot write what was purged to the disk: {error}; it is in force, and may be \
-                     lost with the power"
+                    "cannot write the table of purges to the disk: {error}; \
+                     its purges are in force, and may be lost with the power"
                 );
             }
             Err(_) => {}
@@ -155,11 +156,11 @@ impl Chores {
         self.temps_at = now + TEMPS_PAUSE;
         let n_removed = self.temps.look(&self.cache.store, &self.cache.fills);
         if n_removed > 0 {
-            log::debug!("removed {n_removed} temporary files that nobody writes any more");
+            log::debug!("removed {n_removed} temporary files of dead fills");
         }
     }
 
-    /// A step of mending the index; `true` while there is more to do.
+    /// A step of repairing the index; `true` while there is more to do.
     fn mend_step(&mut self) -> bool {
         let Some(mend) = &mut self.mend else { return false };
         if !mend.step(&self.cache.index, N_BUCKETS_STEP) {
@@ -174,14 +175,14 @@ impl Chores {
                 report.n_slots
             );
         }
-        // Files whose slots were lost are in nobody's books.
+        // Files whose slots were lost are found only by a walk of the files.
         if report.n_slots > 0 && self.scrub.is_none() {
             self.scrub = Some(Scrub::new(Orphans::Remove));
         }
         false
     }
 
-    /// A step of the scrub; `true` while there is more to do.
+    /// A step of the comparison; `true` while there is more to do.
     fn scrub_step(&mut self) -> bool {
         let Some(scrub) = &mut self.scrub else { return false };
         if !scrub.step(&self.cache.index, &self.cache.store, N_FILES_STEP, slot_of) {
@@ -189,7 +190,7 @@ impl Chores {
         }
         let report = scrub.report();
         log::info!(
-            "compared {} slots with their files: {} slots and {} files removed, {} files taken in",
+            "compared {} slots with their files: {} slots and {} files removed, {} files added",
             report.n_slots,
             report.n_slots_removed,
             report.n_files_removed,
@@ -206,7 +207,7 @@ impl Chores {
 }
 
 impl Chores {
-    /// Some steps of the slow scrub, once the first one is over; `true` while it may go on.
+    /// Some steps of the scrubber, once the comparison is over; `true` while it may go on.
     fn patrol_step(&mut self, now: Instant) -> bool {
         (0..N_PATROL_STEPS).all(|_| self.patrol_once(now))
     }
@@ -217,7 +218,7 @@ impl Chores {
             scrubber::Step::Busy => return true,
             scrubber::Step::Rests => return false,
             scrubber::Step::Removed(path, why) => {
-                log::warn!("cache file {path:?} is not usable ({why}): removed by the scrub");
+                log::warn!("cache file {path:?} is not usable ({why}): removed by the scrubber");
             }
             scrubber::Step::Ended(report) => {
                 let level = match report.n_removed + report.n_orphans {
@@ -226,7 +227,7 @@ impl Chores {
                 };
                 log::log!(
                     level,
-                    "verified all of the cache: {} files sound, {} removed, {} without a slot removed",
+                    "verified the cache: {} files correct, {} removed, {} without a slot removed",
                     report.n_sound,
                     report.n_removed,
                     report.n_orphans
@@ -237,8 +238,8 @@ impl Chores {
     }
 }
 
-/// The slot of an object whose slot was lost; `None` if the file does not say enough. Lengths and
-/// stamp are filled in by the scrub.
+/// The slot of an object whose slot was lost; `None` if the file does not say enough. The
+/// comparison fills in lengths and stamp.
 fn slot_of(key: &Key, object: &Object) -> Option<NewSlot> {
     let lifetimes = meta::decode(object.meta()).ok()?;
     if key_of(object.key_text()) != *key {
@@ -247,13 +248,13 @@ fn slot_of(key: &Key, object: &Object) -> Option<NewSlot> {
     Some(NewSlot::of(*key, Status(object.status()), &lifetimes))
 }
 
-/// Buckets that one step of mending looks at.
+/// Buckets that one step of the repair checks.
 const N_BUCKETS_STEP: usize = 1_024;
 /// Slots that one step of eviction looks at.
 const N_SLOTS_STEP: usize = 4_096;
-/// Slots or files that one step of the scrub looks at.
+/// Slots or files that one step of the comparison checks.
 const N_FILES_STEP: usize = 64;
-/// Steps of the slow scrub that are done in one go.
+/// Steps of the scrubber that are done in one go.
 const N_PATROL_STEPS: usize = 32;
-/// Temporary files of the dead are looked for this often; they go at the second look.
+/// The pause between two looks for temporary files of dead fills.
 const TEMPS_PAUSE: Duration = Duration::from_millis(900);

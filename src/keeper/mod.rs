@@ -1,9 +1,9 @@
-//! The keeper: one process for what must happen once, not once per worker.
+//! The keeper: one process for the chores that must not be done by every worker.
 //!
-//! It evicts what is too much, compares the index with the files after anything but a clean stop,
-//! removes what dead fills left, and keeps the addresses of named servers. It is woken by workers
-//! that have stored much, by the master, by answers about names, and every second. Each chore is
-//! done in short steps, so that an order never waits for long.
+//! It evicts objects, compares the index with the files after anything but a clean stop, removes
+//! the temporary files of dead fills, and resolves the names of servers. It is woken by workers
+//! that need room, by the master, by the resolver, and every second. Each chore is done in short
+//! steps, so that a message never waits for long.
 
 pub(crate) mod resolver;
 mod chores;
@@ -18,7 +18,7 @@ use crate::keeper::resolver::{Resolver, getaddrinfo, names_in};
 use crate::worker::inherited::Inherited;
 use crate::worker::message::{Received, notify_ready, notify_scrubbed, receive};
 
-/// Runs the keeper until the master sends it away or dies, and gives its exit code.
+/// Runs the keeper until the master drains it or dies, and gives its exit code.
 pub(crate) fn run(inherited: Inherited) -> i32 {
     let resolver = match Resolver::start(names_in(&inherited.config), getaddrinfo) {
         Ok(resolver) => resolver,
@@ -51,7 +51,7 @@ impl Keeper<'_> {
             let pace =
                 self.chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
             if self.chores.as_mut().is_some_and(Chores::take_scrubbed) {
-                // A master that is dead is noticed below.
+                // If the master is dead, the loop below notices it.
                 let _ = notify_scrubbed(self.inherited.channel.as_fd());
             }
             self.wait(match pace {
@@ -61,7 +61,7 @@ impl Keeper<'_> {
             });
             crate::log::error::tick();
             self.resolver.publish(&self.inherited.servers);
-            // A wake that cannot be taken back is looked at again at the next tick.
+            // A wake-up that cannot be read now is read at the next tick.
             let _ = self.inherited.wakes.drain(self.inherited.seat);
             loop {
                 match receive(self.inherited.channel.as_fd()) {
@@ -80,10 +80,10 @@ impl Keeper<'_> {
         let fds = [Some(self.inherited.channel.as_fd()), wake, self.resolver.fd()];
         let fds = fds.into_iter().flatten();
         let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        // The loop looks at everything, whatever is readable.
+        // The loop checks everything, whatever is readable.
         let _ = poll(&mut polled, timeout);
     }
 }
 
-/// The longest sleep: the water marks are looked at this often at least.
+/// The longest sleep: the limits are checked at least this often.
 const TICK: Duration = Duration::from_secs(1);

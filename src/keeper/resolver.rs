@@ -1,4 +1,4 @@
-//! Resolves the names of servers again and again, and writes their addresses to the shared table.
+//! Resolves the names of servers periodically, and writes their addresses to the shared table.
 //!
 //! getaddrinfo(3) may block for many seconds, so it runs in a thread, the only second thread in any
 //! process of ktrix. Answers come back over a channel; a byte on a pipe wakes the keeper's loop. A
@@ -43,7 +43,7 @@ pub(crate) type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 pub(crate) fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(addresses)
 }

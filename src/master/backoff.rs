@@ -1,15 +1,15 @@
-//! How long a worker that died stays down.
+//! The pause before a dead worker is restarted.
 //!
-//! The first death is answered at once, further ones within a minute after short growing pauses.
-//! From the fifth death in a minute on the pause doubles with every death, up to a minute: a worker
-//! that crashes on start costs next to nothing, and is still never given up.
+//! After its first death a worker is restarted at once, after further ones within a minute with
+//! short growing pauses. From the fifth death in a minute on, the pause doubles with every death,
+//! up to a minute: a worker that crashes at its start costs little, and is never given up.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The deaths of one worker number, through all the processes that carried it.
+/// The deaths of one worker number, in all the processes that had it.
 ///
-/// Its clock runs only while a process lives: the pauses themselves must not count as health.
+/// Its clock runs only while a process lives, so that the pauses do not count as healthy time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
     /// How long all the processes together have lived.
@@ -20,7 +20,7 @@ pub(crate) struct Backoff {
     last: Duration,
 }
 
-/// So many deaths within the window are more than bad luck.
+/// From this many deaths within the window on, the pause grows fast.
 const N_DEATHS_MANY: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -28,8 +28,8 @@ const PAUSE_MANY: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl Backoff {
-    /// Notes the death of a process that ran for `lived`, and says how long to wait before the next
-    /// is started. A process that outlived the window has shown that all is well again.
+    /// Notes the death of a process that ran for `lived`, and gives the pause before the next is
+    /// started. A process that outlived the window resets the pause.
     pub(crate) fn exited(&mut self, lived: Duration) -> Duration {
         self.lived = self.lived.saturating_add(lived);
         let now = self.lived;
@@ -55,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn at_once_then_ever_slower_up_to_a_minute() {
+    fn pauses_grow_from_zero_to_a_minute() {
         let mut backoff = Backoff::default();
         let mut pause_ms = || backoff.exited(Duration::from_millis(1)).as_millis();
         let expected =
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stable_life_clears_the_record() {
+    fn a_long_life_resets_the_pause() {
         let mut backoff = Backoff::default();
         for _ in 0..9 {
             backoff.exited(Duration::ZERO);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn four_deaths_a_minute_are_answered_soon_for_ever() {
+    fn four_deaths_a_minute_keep_short_pauses() {
         let mut backoff = Backoff::default();
         for _ in 0..50 {
             assert!(backoff.exited(Duration::from_secs(16)) < PAUSE_MANY);

@@ -1,4 +1,4 @@
-//! A child: one worker or the keeper of a generation, through all the processes that carry it.
+//! A child: one worker or the keeper of a generation, in all the processes that it has had.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,7 +42,7 @@ pub(crate) struct Process {
     pub(crate) is_serving: bool,
 }
 
-/// What a process has just sent.
+/// The messages that a process has just sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ChildMessages {
     /// Its first `ready`.

@@ -1,8 +1,7 @@
-//! A configuration to serve by: what it says must suit this machine too.
+//! Loading a configuration and checking it against this machine.
 //!
-//! Reading a configuration looks at nothing but its text; whether its user is there only this
-//! machine can say. It is asked with the place of the key at hand, so that a test, a start and a
-//! reload all say where the mistake is.
+//! [`Config::load`] looks only at the text. Whether the user exists is checked here, with the place
+//! of the key, so that a test, a start and a reload all name the line of the mistake.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -12,7 +11,7 @@ use crate::config::error::{ConfigError, ConfigErrors};
 use crate::config::places::Places;
 use crate::sys::privileges::{self, Account};
 
-/// As [`Config::load`], and its user is one of this machine.
+/// As [`Config::load`], and checks that its user exists on this machine.
 ///
 /// # Errors
 /// Every mistake of the text; else that there is no such user, or that it cannot be looked up.
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_must_be_one_of_this_machine() {
+    fn the_user_must_exist_on_this_machine() {
         let load = |text: &str| load(Path::new("k.yaml"), text);
         assert!(load("upstream: a\n").is_ok() && load("upstream: a\nuser: root\n").is_ok());
         let errors = load("upstream: a\nuser: nobody-of-that-name\n").unwrap_err().to_string();

@@ -1,9 +1,9 @@
 //! The listening sockets, kept for the life of their address.
 //!
-//! Workers come and go, the sockets stay: what waits in an accept queue waits there until the next
-//! worker takes it. An address has a socket for every worker, and keeps them all when there are
-//! fewer workers later: then a worker has several. Unix sockets and sockets handed over by systemd
-//! are single, and every worker listens on them.
+//! The sockets outlive the workers: a connection in an accept queue waits there for the next
+//! worker. An address has a socket for every worker, and keeps them all when there are fewer
+//! workers later: then a worker has several. Unix sockets and sockets handed over by systemd are
+//! single, and every worker listens on them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,9 +34,9 @@ struct Entry {
 /// Where the sockets of an entry come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// Bound by us, one per worker.
+    /// Bound by ktrix, one per worker.
     Bound,
-    /// A Unix socket bound by us, for all workers.
+    /// A Unix socket bound by ktrix, for all workers.
     BoundShared,
     /// Handed over by the service manager, for all workers; never closed.
     HandedOver,
@@ -57,7 +57,7 @@ pub struct Mark {
 }
 
 impl Listeners {
-    /// Starts with what the service manager handed over.
+    /// Starts with the sockets that the service manager handed over.
     pub fn new(handed_over: Vec<OwnedFd>) -> Self {
         let mut entries = Vec::new();
         for fd in handed_over {
@@ -67,7 +67,7 @@ impl Listeners {
                         BoundTo::Ip(address) => ListenAddress::Ip(address),
                         BoundTo::Unix(path) => ListenAddress::Unix(path),
                     };
-                    log::info!("listens on {} (handed over)", text_of(&address));
+                    log::info!("listening on {} (handed over)", text_of(&address));
                     entries.push(Entry { address, sockets: vec![fd], origin: Origin::HandedOver });
                 }
                 Err(error) => log::warn!("a socket that was handed over is not used: {error}"),
@@ -76,12 +76,12 @@ impl Listeners {
         Self { entries }
     }
 
-    /// The state to come back to if what follows fails.
+    /// The state to roll back to if the next step fails.
     pub fn mark(&self) -> Mark {
         Mark { n_sockets: self.entries.iter().map(|entry| entry.sockets.len()).collect() }
     }
 
-    /// Closes what was bound since `mark`.
+    /// Closes the sockets that were bound since `mark`.
     pub fn roll_back(&mut self, mark: &Mark) {
         self.entries.truncate(mark.n_sockets.len());
         for (entry, &n_sockets) in self.entries.iter_mut().zip(&mark.n_sockets) {
@@ -105,7 +105,7 @@ impl Listeners {
                 (Some(_), _) => {}
                 (None, ListenAddress::Ip(ip)) => {
                     if *is_optional && ip.is_ipv6() && !socket::has_ipv6() {
-                        log::info!("does not listen on {ip}: this machine has no IPv6");
+                        log::info!("not listening on {ip}: this machine has no IPv6");
                         continue;
                     }
                     patiently(|| check_free(*ip)).map_err(failed)?;
@@ -115,14 +115,14 @@ impl Listeners {
                         origin: Origin::Bound,
                     };
                     entry.add_sockets(*ip, n_workers).map_err(failed)?;
-                    log::info!("listens on {}", entry.bound_text());
+                    log::info!("listening on {}", entry.bound_text());
                     self.entries.push(entry);
                 }
                 (None, ListenAddress::Unix(path)) => {
                     let fd = patiently(|| socket::listen_unix(path)).map_err(failed)?;
                     let sockets = vec![fd];
                     let origin = Origin::BoundShared;
-                    log::info!("listens on {}", text_of(address));
+                    log::info!("listening on {}", text_of(address));
                     self.entries.push(Entry { address: address.clone(), sockets, origin });
                 }
             }
@@ -136,7 +136,7 @@ impl Listeners {
             let is_wanted = entry.origin == Origin::HandedOver
                 || wanted.iter().any(|listen| listen.address == entry.address);
             if !is_wanted {
-                log::info!("no longer listens on {}", entry.bound_text());
+                log::info!("no longer listening on {}", entry.bound_text());
                 entry.remove_file();
             }
             is_wanted
@@ -148,7 +148,7 @@ impl Listeners {
         self.entries.iter().for_each(Entry::remove_file);
     }
 
-    /// The sockets as this worker of `n_workers` is born with them; all others are closed.
+    /// The sockets that this worker of `n_workers` inherits; all others are closed.
     pub fn into_sockets(
         self,
         wanted: &[Listen],
@@ -158,7 +158,8 @@ impl Listeners {
         let mut sockets = Vec::new();
         for entry in self.entries {
             let listen = wanted.iter().find(|listen| listen.address == entry.address).cloned();
-            // What is handed over is served whether or not the configuration names it.
+            // Sockets that were handed over are served even if the configuration does not name
+            // them.
             let listen = match (listen, entry.origin) {
                 (Some(listen), _) => Rc::new(listen),
                 (None, Origin::HandedOver) => Rc::new(Listen::at(entry.address)),
@@ -217,8 +218,8 @@ fn text_of(address: &ListenAddress) -> String {
     }
 }
 
-/// The workers of a master that was killed hold its sockets until they have seen its death: give
-/// them a moment before the address counts as somebody else's.
+/// The workers of a killed master keep its sockets until they notice its death, so wait a moment
+/// before the address counts as in use.
 fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + ORPHANS_MAX;
     loop {
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_rolled_back() {
+    fn a_failed_bind_is_rolled_back() {
         let kept = [listen("127.0.0.1:0")];
         let mut listeners = Listeners::default();
         listeners.ensure(&kept, 2).unwrap();
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_socket_is_everybodys() {
+    fn every_worker_has_a_shared_socket() {
         let dir = tempfile::tempdir().unwrap();
         let wanted = [unix(&dir.path().join("s"))];
         let mut listeners = Listeners::default();

@@ -1,8 +1,7 @@
-//! The master: one process that holds what must outlive its children, and keeps them alive.
+//! The master: one process that keeps the sockets and the shared memory, and restarts its children.
 //!
 //! It reads the configuration, binds the sockets, makes the shared tables, forks, and then sleeps
-//! in poll(2) until a signal, a child or a deadline needs it. It has one thread, speaks no HTTP and
-//! serves nobody.
+//! in poll(2) until a signal, a child or a deadline needs it. It has one thread and speaks no HTTP.
 //!
 //! ```text
 //! HUP   ─▶ reload: a new generation beside the old one; the old drains once the new is ready
@@ -54,7 +53,7 @@ use crate::worker::inherited::{Role, ScrubNeed};
 /// The master; made by [`Master::start`].
 #[derive(Debug)]
 pub(crate) struct Master {
-    /// What a reload reads; `None` when ktrix runs by its arguments alone.
+    /// The file that a reload reads; `None` if ktrix was started without one.
     file: Option<PathBuf>,
     is_detached: bool,
     tables: SharedTables,
@@ -74,14 +73,14 @@ pub(crate) struct Master {
     exit_code: i32,
 }
 
-/// What the master is about.
+/// The mode of the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Keeping its children alive.
+    /// Dead children are restarted.
     Serving,
-    /// Waiting for them to finish what they began, until then.
+    /// Children finish what they began, until then.
     Quitting { until: Instant },
-    /// Waiting for them to end; whoever has not by then is killed.
+    /// Children end; those that have not by then are killed.
     Stopping { until: Instant },
 }
 
@@ -92,7 +91,7 @@ enum Reload {
     None,
     /// To be done as soon as there is room for another generation.
     Wanted,
-    /// The same, and the error log has said what it waits for.
+    /// As `Wanted`, and the error log has the reason for the delay.
     Waiting,
 }
 
@@ -123,7 +122,7 @@ impl Master {
         }
     }
 
-    /// Sleeps until a signal, a word of a child, or the next deadline.
+    /// Sleeps until a signal, a message of a child, or the next deadline.
     fn wait(&self) {
         let left = self
             .next_deadline()
@@ -136,7 +135,8 @@ impl Master {
         let fds =
             channels.map(|channel| channel.as_fd()).chain(self.signals.as_ref().map(Signals::fd));
         let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        // Whatever it says, the loop looks at everything; EINTR is a signal, which is on the pipe.
+        // The loop checks everything, whatever poll(2) returns. After EINTR the signal is on the
+        // pipe.
         let _ = poll(&mut polled, timeout);
     }
 
@@ -172,7 +172,7 @@ impl Master {
         }
     }
 
-    /// Does what is due by the clock.
+    /// Does the work that is due.
     fn run_timers(&mut self, now: Instant) {
         for seat in self.dead_rings.settle(&self.tables.rings, now) {
             self.seats.free(seat);
@@ -211,7 +211,7 @@ impl Master {
         mode.into_iter().chain(phases).chain(children).chain(self.dead_rings.next_try()).min()
     }
 
-    /// Forks for every child whose time has come.
+    /// Forks every child that is due.
     fn spawn_due(&mut self, now: Instant) {
         for index in 0..self.generations.len() {
             for which in 0..self.generations[index].children.len() {
@@ -227,7 +227,7 @@ impl Master {
         }
     }
 
-    /// Has living workers listen for those that are down.
+    /// Tells living workers to listen for those that are down.
     fn update_takeovers(&mut self, now: Instant) {
         let Some(generation) = self.generations.iter_mut().find(|g| g.phase == Phase::Current)
         else {
@@ -248,7 +248,7 @@ impl Master {
         }
     }
 
-    /// Forgets the generations that have ended.
+    /// Removes the generations that have ended.
     fn remove_ended_generations(&mut self) {
         let seats = &mut self.seats;
         self.generations.retain(|generation| {
@@ -282,7 +282,7 @@ impl Master {
     }
 }
 
-/// The longest sleep: what the error log kept back is told no later than this.
+/// The longest sleep: suppressed messages are reported no later than this.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 /// The pause after a fork that failed.
 const FORK_PAUSE: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! Seats: the rows that children have in the tables of shared memory.
 //!
 //! The tables (log rings, wake-up descriptors, fills' owners and followers) are made once, before
-//! the first fork, with a row for every seat. A child holds one seat for its life. The seat of one
-//! that died is given away only after what it left in the tables has been cleared.
+//! the first fork, with a row for every seat. A child holds one seat for its life. The seat of a
+//! dead child is reused only after its rows in the tables have been cleared.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::worker::inherited::N_SEATS;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seats {
     taken: u128,
-    /// Where the next search starts, so that a seat rests for as long as possible after its use.
+    /// Where the next search starts, so that a seat is reused as late as possible.
     next: u32,
 }
 
@@ -39,7 +39,7 @@ impl Seats {
         }
     }
 
-    /// Whether somebody has this seat.
+    /// Whether this seat is taken.
     pub(crate) fn is_taken(&self, seat: usize) -> bool {
         seat < N_SEATS && self.taken & (1 << seat) != 0
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_rests_after_its_use() {
+    fn a_seat_is_reused_as_late_as_possible() {
         let mut seats = Seats::default();
         let first = seats.take().unwrap();
         seats.free(first);

@@ -1,7 +1,7 @@
-//! Reload: a generation by the new configuration beside the old one, then instead of it.
+//! Reload: a generation of the new configuration starts beside the old one, then replaces it.
 //!
-//! Until every child of the new generation has said that it serves, nothing of the old one has
-//! changed: whatever goes wrong before, the old one goes on.
+//! Nothing of the old generation changes until every child of the new one has sent `ready`. If
+//! anything fails before, the old one goes on.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ impl Master {
         }
     }
 
-    /// Checks the files in use; a new generation opens a cache again that was given up.
+    /// Checks the mapped files. A new generation opens the cache again if it was given up.
     pub(super) fn watch_files(&mut self, now: Instant) {
         // A generation that starts may be about to replace the index.
         if self.starting().is_some() {
@@ -120,7 +120,7 @@ impl Master {
         }
     }
 
-    /// Says what cannot change while ktrix runs.
+    /// Logs which settings cannot change while ktrix is running.
     fn warn_what_needs_restart(&self, config: &Config) {
         if let Some(access) = &config.log.access
             && access.buffer_bytes != self.tables.ring_bytes
@@ -129,7 +129,7 @@ impl Master {
         }
     }
 
-    /// All of the new generation serve: the old ones drain.
+    /// All children of the new generation serve: the old generations drain.
     pub(super) fn switch_over(&mut self, index: usize, now: Instant) {
         if let Some(cache) = &self.generations[index].cache
             && let Err(error) = cache.shared.take_place()
@@ -194,7 +194,7 @@ impl Master {
 }
 
 impl Generation {
-    /// Has every child finish what it began; nobody is forked for this generation any more.
+    /// Tells every child to drain. No child of this generation is forked any more.
     pub(super) fn drain(&mut self) {
         if self.phase == Phase::Draining {
             return;
@@ -214,5 +214,5 @@ fn read_config(file: &Path) -> Result<Config, String> {
     configuration::load(file, &text).map_err(|errors| errors.to_string())
 }
 
-/// So long the children of a new generation may take until they serve.
+/// The longest time until the children of a new generation serve.
 const STARTING_MAX: Duration = Duration::from_secs(30);

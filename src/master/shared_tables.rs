@@ -1,4 +1,4 @@
-//! What all children of all generations share: made once, before the first fork.
+//! The tables that all children of all generations share, made once, before the first fork.
 
 use std::io;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ pub(crate) struct SharedTables {
     pub(crate) fills: Rc<Fills>,
     /// The access log's rings.
     pub(crate) rings: Rc<Rings>,
-    /// What wakes the process in a seat.
+    /// The eventfds that wake the process in a seat.
     pub(crate) wakes: Rc<Wakes>,
     /// The size of a ring; a reload cannot change it.
     pub(crate) ring_bytes: usize,

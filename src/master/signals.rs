@@ -1,7 +1,7 @@
 //! The signals that the master acts on, turned into bytes on a pipe and flags to read.
 //!
-//! signal-hook's handlers do nothing but raise a flag and write a byte. The flag is raised first:
-//! who is woken by the byte finds it.
+//! signal-hook's handlers do nothing but raise a flag and write a byte. The flag is raised first,
+//! so that the process that is woken by the byte finds it.
 
 use std::fmt;
 use std::io::{self, PipeReader, Read};
@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use signal_hook::SigId;
 
-/// What an operator, or the kernel, asks of the master.
+/// A request of the operator or the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// SIGHUP: load the configuration again.
@@ -28,8 +28,8 @@ pub(crate) enum Request {
     Reap,
 }
 
-/// Every signal the master acts on, with what it means. Where several have arrived, they are
-/// acted on in this order.
+/// The signals that the master acts on, with their meaning. Several pending ones are handled in
+/// this order.
 pub(crate) const SIGNALS: [(Signal, Request); 6] = [
     (Signal::SIGCHLD, Request::Reap),
     (Signal::SIGTERM, Request::Stop),
@@ -39,7 +39,7 @@ pub(crate) const SIGNALS: [(Signal, Request); 6] = [
     (Signal::SIGHUP, Request::Reload),
 ];
 
-/// What children ignore: these speak to the master, which tells its children what they mean.
+/// The signals that children ignore: they are for the master, which sends messages to its children.
 /// A terminal sends some of them to the whole group of processes.
 pub(crate) const IGNORED_BY_CHILDREN: [Signal; 5] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
@@ -87,12 +87,12 @@ impl Signals {
         Ok(Self { pipe, flags, actions })
     }
 
-    /// What is readable when a signal has arrived.
+    /// The descriptor that is readable when a signal has arrived.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
 
-    /// What has been asked since the last call, each thing once.
+    /// The requests since the last call, each once.
     pub(crate) fn take(&mut self) -> Vec<Request> {
         let mut buf = [0; 64];
         while matches!(self.pipe.read(&mut buf), Ok(n) if n == buf.len()) {}

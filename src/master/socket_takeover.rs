@@ -1,22 +1,22 @@
-//! Who listens for a worker that is down.
+//! Taking over the listening sockets of a worker that is down.
 //!
 //! The sockets of a dead worker stay open in the master, and the kernel goes on giving them a share
-//! of the new connections. While such a worker is down for longer than a moment, a living one
-//! adopts them; when its successor is ready, they are released.
+//! of the new connections. If such a worker is down for longer than a moment, a living one takes
+//! them over. When its successor is ready, they are released.
 
 use std::collections::BTreeMap;
 
 use crate::worker::message::ControlMessage;
 
-/// Which worker listens for which: down worker to the living one that adopted its sockets.
+/// For each worker that is down: the worker that has taken over its sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SocketTakeovers {
     taken_by: BTreeMap<usize, usize>,
 }
 
 impl SocketTakeovers {
-    /// What has to be said so that every worker of `down` has a listener among `ready`, and nobody
-    /// else has. Both lists are sorted. A pure step: the new state is noted as if all was obeyed.
+    /// The messages after which every worker of `down`, and no other, has a listener among `ready`.
+    /// Both lists are sorted. The state is updated as if every message were followed.
     pub(crate) fn update(
         &mut self,
         ready: &[usize],
@@ -24,7 +24,7 @@ impl SocketTakeovers {
     ) -> Vec<(usize, ControlMessage)> {
         let mut messages = Vec::new();
         self.taken_by.retain(|&of, &mut to| {
-            // An adopter that died took its adoption with it: there is nobody to tell.
+            // If the worker that took them over has died, no message is needed.
             let stands = ready.contains(&to);
             if stands && !down.contains(&of) {
                 messages.push((to, ControlMessage::Release(of)));
@@ -54,7 +54,7 @@ mod tests {
     use crate::worker::message::ControlMessage::{Release, TakeOver};
 
     #[test]
-    fn a_down_worker_is_adopted_once_and_released_when_it_is_back() {
+    fn sockets_are_taken_over_once_and_released_when_their_worker_is_back() {
         let mut takeovers = SocketTakeovers::default();
         assert_eq!(takeovers.update(&[0, 1], &[]), []);
         assert_eq!(takeovers.update(&[0], &[1]), [(0, TakeOver(1))]);
@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn the_burden_is_spread() {
+    fn takeovers_are_spread_evenly() {
         let mut takeovers = SocketTakeovers::default();
         let messages = takeovers.update(&[0, 1], &[2, 3]);
         assert_eq!(messages, [(0, TakeOver(2)), (1, TakeOver(3))]);
     }
 
     #[test]
-    fn when_the_adopter_dies_another_takes_over() {
+    fn another_worker_takes_over_when_the_first_one_dies() {
         let mut takeovers = SocketTakeovers::default();
         takeovers.update(&[0, 1], &[2]);
         let messages = takeovers.update(&[1], &[0, 2]);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nobody_left_nobody_is_told_until_one_is_back() {
+    fn without_a_ready_worker_no_message_is_sent() {
         let mut takeovers = SocketTakeovers::default();
         assert_eq!(takeovers.update(&[], &[0, 1]), []);
         assert_eq!(takeovers.update(&[1], &[0]), [(1, TakeOver(0))]);

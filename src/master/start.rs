@@ -1,4 +1,4 @@
-//! The start of a master: everything that can fail, before anybody is served.
+//! The start of a master: everything that can fail before the first child is forked.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,38 +22,38 @@ use crate::master::{Master, Mode, Reload, files};
 use crate::sys::daemonize::ReadyPipe;
 use crate::sys::privileges;
 
-/// What a master is started with.
+/// The arguments of a start.
 #[derive(Debug)]
 pub(crate) struct Start {
-    /// What it runs by.
+    /// The configuration.
     pub(crate) config: Config,
     /// The file that the configuration is from, to be read again at a reload.
     pub(crate) file: Option<PathBuf>,
     /// Sockets from the service manager; see [`crate::sys::socket::handed_over`].
     pub(crate) handed_over: Vec<OwnedFd>,
-    /// Who waits for the news that it serves, when it was detached.
+    /// The pipe to the starting process, which waits until the daemon is ready.
     pub(crate) ready_pipe: Option<ReadyPipe>,
 }
 
 /// Why a master does not start.
 #[derive(Debug, Error)]
 pub(crate) enum StartError {
-    /// Another one runs, or the pid file cannot be had.
+    /// Another master runs, or the pid file cannot be used.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The system refused something else, which the message names.
+    /// Another error of the system, which the message names.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
 }
 
 impl Master {
-    /// Makes all that children will share, and listens. Nobody is forked before [`Master::run`].
+    /// Makes all that children share, and binds the sockets. [`Master::run`] forks the children.
     ///
     /// # Errors
-    /// Whatever stands in the way; the ready_pipe, if there is one, has been told.
+    /// Whatever failed; the ready_pipe, if there is one, has been told.
     pub(crate) fn start(start: Start) -> Result<Self, StartError> {
         let Start { config, file, handed_over, ready_pipe } = start;
         let is_detached = ready_pipe.is_some();
@@ -78,7 +78,8 @@ impl Master {
         is_detached: bool,
     ) -> Result<Self, StartError> {
         let now = Instant::now();
-        // Signals first: one that comes while ktrix starts is acted on as soon as it runs.
+        // Signals come first: one that arrives during the start is handled as soon as the master
+        // runs.
         let signals = Signals::new()?;
         // The error log is opened before anything can be said in it.
         let account = generation::account_of(&config)?;

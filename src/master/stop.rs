@@ -1,4 +1,4 @@
-//! The end: fast or graceful, and in both cases clean.
+//! Stopping, fast or gracefully.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::master::listeners::Listeners;
 use crate::master::{Master, Mode};
 
 impl Master {
-    /// Ends everybody now. A child that is told twice dies no sooner.
+    /// Terminates all children now.
     pub(super) fn stop(&mut self, now: Instant) {
         if matches!(self.mode, Mode::Stopping { .. }) {
             return;
@@ -19,7 +19,7 @@ impl Master {
         self.signal_all(Signal::SIGTERM);
     }
 
-    /// Has everybody finish what was begun, within timeouts.stop.
+    /// Tells all children to drain, within timeouts.stop.
     pub(super) fn quit(&mut self, now: Instant) {
         if self.mode != Mode::Serving {
             return;
@@ -31,12 +31,13 @@ impl Master {
         for generation in &mut self.generations {
             generation.drain();
         }
-        // The workers serve who waits in the sockets' queues, and are then the last to close them.
+        // The workers still serve the clients in the accept queues, and are the last to close the
+        // sockets.
         self.listeners.remove_files();
         self.listeners = Listeners::default();
     }
 
-    /// Kills whoever has not ended by itself.
+    /// Kills the children that have not ended by themselves.
     pub(super) fn kill_all(&mut self, now: Instant) {
         self.mode = Mode::Stopping { until: now + TERM_MAX };
         self.signal_all(Signal::SIGKILL);
@@ -56,7 +57,8 @@ impl Master {
         self.mode != Mode::Serving && self.generations.iter().all(|g| g.is_empty())
     }
 
-    /// Writes what the rings still hold, marks the caches clean, and leaves.
+    /// Writes the lines that are left in the rings, marks the caches clean, and gives the exit
+    /// code.
     pub(super) fn finish(mut self) -> i32 {
         let deadline = Instant::now() + LOG_MAX;
         loop {
@@ -88,8 +90,8 @@ impl Master {
     }
 }
 
-/// So long a child may take to end after SIGTERM.
+/// The longest time for a child to end after SIGTERM.
 const TERM_MAX: Duration = Duration::from_secs(5);
-/// So long the last lines of the access log wait for their file.
+/// The longest time that the last lines of the access log wait for their file.
 const LOG_MAX: Duration = Duration::from_secs(10);
 const LOG_STEP: Duration = Duration::from_millis(20);

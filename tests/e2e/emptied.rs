@@ -138,7 +138,7 @@ fn an_interrupted_index_rebuild_is_continued() {
     let n_before = origin.n_requests();
     let ktrix = plan.start();
     ktrix.wait_error("goes on making the index of the cache");
-    ktrix.wait_error("10 files taken in");
+    ktrix.wait_error("10 files added");
     store_ten(&ktrix);
     assert_eq!(origin.n_requests(), n_before);
     ktrix.stop();
@@ -243,7 +243,7 @@ fn a_reload_to_a_cache_that_cannot_be_opened_keeps_the_one_in_use() {
     plan.put("cache", "{path: $DIR/cache, objects: 5000}");
     plan.write_config();
     reload(&ktrix);
-    wait_told(&ktrix, "10 files taken in");
+    wait_told(&ktrix, "10 files added");
     assert!(!plan.error_log().contains("removed or replaced"), "{}", plan.error_log());
 }
 

@@ -214,7 +214,7 @@ fn purges_outlive_a_restart_and_the_loss_of_the_index() {
     ktrix.stop();
     std::fs::remove_file(plan.cache_dir().join("index")).unwrap();
     let ktrix = plan.start();
-    ktrix.wait_error("2 files taken in");
+    ktrix.wait_error("2 files added");
     ktrix.ask(&asks[1]).expect_body(&b).expect_hit();
     expect_gone(&ktrix, &asks[0], &a);
     ktrix.stop();
