@@ -1,9 +1,9 @@
 //! A connection's bytes, whatever carries them between this process and the peer.
 //!
-//! The modules below this one in `lib.rs` read and write a connection through a [`Transport`] and do
-//! not know its socket. Each `try_` does what can be done at once and says
-//! `WouldBlock` when that is nothing; then wait with `readable` or `writable`, or poll, and try
-//! again. A wait may end though the next try says `WouldBlock` once more.
+//! The modules below this one in `lib.rs` read and write a connection through a [`Transport`] and
+//! do not know its socket. Each `try_` function does what is possible at once, and returns
+//! `WouldBlock` if that is nothing; the caller then waits with `readable` or `writable`, or polls,
+//! and tries again. A wait may end although the next try returns `WouldBlock` once more.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -26,18 +26,18 @@ impl Transport {
         Self { stream }
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads the bytes that have arrived; 0 is the end.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there; else why nothing will come.
+    /// `WouldBlock` when no bytes have arrived; else the error of the connection.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.stream.try_read(buf)
     }
 
-    /// Writes as much of `buf` as is taken.
+    /// Writes as much of `buf` as the kernel accepts.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is taken; else why nothing can be written.
+    /// `WouldBlock` when the kernel accepts nothing; else the error of the connection.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.stream.try_write(buf)
     }
@@ -67,7 +67,7 @@ impl Transport {
         self.stream.try_sendfile(file, offset, len)
     }
 
-    /// Waits until a read is worth a try: bytes, the end or an error may be there.
+    /// Waits until a read may succeed: bytes, the end or an error may have arrived.
     ///
     /// # Errors
     /// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never).
@@ -75,7 +75,7 @@ impl Transport {
         self.stream.readable(deadline_ms)
     }
 
-    /// Waits until a write is worth a try.
+    /// Waits until a write may succeed.
     ///
     /// # Errors
     /// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never).
@@ -83,7 +83,7 @@ impl Transport {
         self.stream.writable(deadline_ms)
     }
 
-    /// Ready when a read is worth a try. Otherwise the task is woken when it is: its waker stays
+    /// Ready when a read may succeed. Otherwise the task is woken when it may: its waker stays
     /// registered after this returns, until a wake-up or a later wait for reading takes its place.
     ///
     /// # Errors
@@ -110,12 +110,12 @@ impl Transport {
     }
 
     /// Whether an idle connection can carry another message: the peer has not closed it and has
-    /// sent nothing that was not asked for.
+    /// sent no unexpected bytes.
     pub fn is_reusable(&self) -> bool {
         self.stream.is_reusable()
     }
 
-    /// Has small writes sent at once. Without effect on a Unix socket.
+    /// Makes the kernel send small writes at once (TCP_NODELAY). Without effect on a Unix socket.
     ///
     /// # Errors
     /// What setsockopt(2) says.
@@ -134,7 +134,7 @@ impl Transport {
     /// Tells the peer that nothing more will be written; it can still be read from.
     ///
     /// # Errors
-    /// As when the peer is gone.
+    /// When the peer is gone.
     pub fn shutdown_write(&self) -> io::Result<()> {
         self.stream.shutdown_write()
     }
@@ -144,7 +144,7 @@ impl Transport {
         self.stream.shutdown_both();
     }
 
-    /// Has the close be a reset, so that the peer cannot take what was sent for complete.
+    /// Makes the close send a reset, so that the peer does not take what was sent for complete.
     pub fn reset(&self) {
         self.stream.reset();
     }

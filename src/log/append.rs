@@ -145,7 +145,7 @@ impl LockedFile<'_> {
         (written, whole, Ok(()))
     }
 
-    /// Cuts half a line off the file, if it is still its end; whether that was possible.
+    /// Cuts an incomplete line off the end of the file; says whether that was possible.
     fn take_back(&self, offset: u64, whole: u64, written: u64) -> bool {
         let file = &self.log.file;
         self.log.is_regular

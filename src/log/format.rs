@@ -1,4 +1,4 @@
-//! Records become lines: common, combined or JSON.
+//! Formats records as lines: common, combined or JSON.
 //!
 //! - common: `client - - [time] "request line" status body-bytes`
 //! - combined: the same, and ` "referer" "user agent"`

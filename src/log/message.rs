@@ -46,7 +46,7 @@ mod tests {
     use std::fmt::Write as _;
 
     #[test]
-    fn a_message_is_one_line_and_not_endless() {
+    fn a_message_is_one_line_of_bounded_length() {
         let mut message = Message::new();
         write!(message, "a\nb\x1b[2J\u{2028}\u{202E}ü").unwrap();
         assert_eq!(message.text(), "a\\nb\\u{1b}[2J\\u{2028}\\u{202e}ü");

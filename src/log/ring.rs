@@ -195,7 +195,7 @@ impl Ring<'_> {
         self.words[HEAD].store(head, Ordering::Release);
     }
 
-    /// Forgets everything that the ring holds, and its intent.
+    /// Empties the ring and clears its intent.
     pub fn clear(&self) {
         self.end_intent();
         let end = self.load(END);

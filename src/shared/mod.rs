@@ -1,5 +1,4 @@
-//! What processes share: who holds a lock, who is to be woken, and how the servers of all upstreams
-//! stand.
+//! State that processes share: the owners of locks, wake-ups, and the servers of all upstreams.
 
 pub(crate) mod owner;
 pub(crate) mod wake;

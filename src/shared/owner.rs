@@ -1,9 +1,9 @@
-//! Who holds a lock in shared memory, and whether they still live.
+//! The owners of locks in shared memory, and whether they still live.
 //!
 //! Every process that writes claims a row of a shared table. A row holds the process's identity
-//! (pid, and a mix of its start time and the boot, so that a reused pid is nobody) and a count of
-//! claims. A lock word holds row and count ([`Owner`]), so that a lock left by a row's former
-//! tenant is never taken for its present one's.
+//! (pid, and a hash of its start time and the boot, so that a reused pid does not match) and a
+//! count of claims. A lock word holds row and count ([`Owner`]), so that a lock of a former tenant
+//! of a row is never taken for one of the present tenant.
 //!
 //! | bytes | field | meaning |
 //! | --- | --- | --- |
@@ -13,8 +13,8 @@
 //! | 16..24 | note | what its tenant is about to lock, so that one sweep of the table finds it |
 //! | 24..32 | - | 0 |
 //!
-//! Death is judged from the kernel: no such pid, a zombie, or a pid that began at another time. If
-//! the kernel will not say (a hidden `/proc`), a process counts as alive: waiting is safe, taking
+//! A process is dead if the kernel has no such pid, a zombie, or a pid with another start time. If
+//! the kernel does not tell (a hidden `/proc`), a process counts as alive: waiting is safe, taking
 //! a living writer's lock is not.
 
 use std::sync::OnceLock;
@@ -47,7 +47,7 @@ shared_struct! {
 pub struct Owner(u32);
 
 impl Owner {
-    /// From a word of shared memory; 0 is nobody.
+    /// From a word of shared memory; 0 is no owner.
     pub(crate) const fn from_word(word: u32) -> Option<Self> {
         if word == 0 { None } else { Some(Self(word)) }
     }
@@ -71,7 +71,7 @@ impl Owner {
     }
 }
 
-/// The table of all who may hold locks.
+/// The table of all processes that may hold locks.
 #[derive(Clone, Debug)]
 pub struct OwnerTable {
     rows: SharedSlice<OwnerRow>,
@@ -84,8 +84,8 @@ impl OwnerTable {
     }
 
     /// Claims a free row of `range` for this process, else one whose tenant died. The second value
-    /// is the note that the former tenant left: what it may have held half-done. `None` when all
-    /// are taken by the living.
+    /// is the note that the former tenant left: what it may have left half-done. `None` when living
+    /// processes have all rows.
     pub(crate) fn claim(&self, range: std::ops::Range<usize>) -> Option<(Owner, u64)> {
         let range = range.start..range.end.min(self.rows.len()).min(ROWS_MAX);
         let free = range.clone().find_map(|row| self.take(row, 0));
@@ -122,7 +122,7 @@ impl OwnerTable {
         self.is_alive(owner).then_some(owner)
     }
 
-    /// Whether anybody but `except` lives here.
+    /// Whether a living process other than `except` has a row.
     pub(crate) fn is_anyone_alive(&self, except: Option<Owner>) -> bool {
         (0..self.rows.len()).any(|row| self.tenant(row).is_some_and(|it| Some(it) != except))
     }
@@ -136,10 +136,10 @@ impl OwnerTable {
         })
     }
 
-    /// Frees a dead tenant's row, once what its note named has been put right.
+    /// Frees a dead tenant's row, after what its note names has been repaired.
     pub(crate) fn remove_dead(&self, dead: Dead) {
         if let Some(row) = self.rows.get(dead.row) {
-            // Fails if a successor claimed the row meanwhile, who then saw the note as well.
+            // This fails if a successor claimed the row meanwhile and saw the note.
             let _ = row.identity.compare_exchange(
                 dead.identity,
                 0,
@@ -149,7 +149,7 @@ impl OwnerTable {
         }
     }
 
-    /// Notes what `owner` is about to lock; 0 when it holds nothing any more.
+    /// Notes what `owner` is about to lock; 0 once it holds nothing.
     #[inline]
     pub(crate) fn note(&self, owner: Owner, note: u64) {
         if let Some(row) = self.rows.get(owner.row()) {
@@ -174,25 +174,25 @@ pub(crate) struct Dead {
     identity: u64,
 }
 
-/// A lock that was taken; dropping it lets it go.
+/// A lock; dropping it releases it.
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
     word: &'a AtomicU32,
     owner: Owner,
-    /// The former holder died with it: what it guards may be half-written.
+    /// Whether the former holder died: what the lock guards may be half-written.
     pub(crate) was_taken_over: bool,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // Only our own word is cleared: if somebody judged us dead, it is theirs now.
+        // Only this process's own word is cleared: another process may have taken the lock over.
         let _ = self.word.compare_exchange(self.owner.0, 0, Ordering::Release, Ordering::Relaxed);
     }
 }
 
 /// Takes the lock `word` for `owner`: compare and swap, a bounded spin, then yields until
-/// [`PATIENCE`] is over. A dead holder's lock is taken over. `None` when a living holder kept it all
-/// that time (it was stopped, or the machine is drowning): the caller goes without.
+/// [`PATIENCE`] is over. A dead holder's lock is taken over. `None` if a living holder kept it all
+/// that time (it was stopped, or the machine is overloaded): the caller goes on without.
 #[inline]
 pub(crate) fn lock<'a>(word: &'a AtomicU32, owner: Owner, table: &OwnerTable) -> Option<Guard<'a>> {
     for _ in 0..SPINS_MAX {
@@ -258,7 +258,7 @@ struct Stat {
     start: u32,
 }
 
-/// State and start time of `/proc/PID/stat`, or `None` where the kernel will not tell.
+/// State and start time of `/proc/PID/stat`, or `None` if the kernel does not tell.
 fn stat_of(pid: u32) -> Option<Stat> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     parse_stat(&text)
@@ -273,7 +273,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { is_ended, start: mix(ticks ^ boot()) })
 }
 
-/// What tells this boot of the machine from others; 0 where the kernel will not tell.
+/// A hash of the machine's boot id; 0 if the kernel does not tell.
 pub(crate) fn boot() -> u64 {
     static BOOT: OnceLock<u64> = OnceLock::new();
     *BOOT.get_or_init(|| {
@@ -299,7 +299,7 @@ mod tests {
         OwnerTable::new(SharedMap::anonymous(4096).unwrap().slice(0, n).unwrap())
     }
 
-    /// Makes the row's tenant somebody who is dead.
+    /// Makes the row's tenant a dead process.
     fn kill_tenant(table: &OwnerTable, owner: Owner) {
         let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
         let identity = u64::from(child.id()) << 32 | 1;
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_a_torn_file_is_nobody_alive() {
+    fn a_word_of_a_torn_file_is_no_living_process() {
         let table = table(2);
         for word in [1, 3, ROW_MASK, u32::MAX, 1 << ROW_BITS] {
             assert!(!table.is_alive(Owner(word)), "{word:#x}");

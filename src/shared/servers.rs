@@ -47,10 +47,10 @@ pub(crate) struct ServerTable {
 }
 
 impl ServerTable {
-    /// A table for upstreams of so many servers each, none resolved and none skipped.
+    /// A table for upstreams with these numbers of servers, none resolved and none skipped.
     ///
     /// # Errors
-    /// When the memory cannot be had.
+    /// When the kernel refuses the memory.
     pub(crate) fn create(n_servers: impl IntoIterator<Item = usize>) -> io::Result<Self> {
         let mut firsts = vec![0];
         let mut n_rows = 0;

@@ -1,7 +1,7 @@
 //! Waking another process's event loop: one eventfd per seat, made before the fork.
 //!
-//! A wake is level-like and counts nothing: many wakes before the sleeper looks are one. A seat is
-//! a place a worker sits in (0 to 127); whoever is respawned into it inherits its eventfd.
+//! Wake-ups are not counted: many of them before the process reads are one. A worker has a seat
+//! from 0 to 127, and a process that is restarted in it inherits its eventfd.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -74,10 +74,10 @@ impl Wakes {
         Ok(Self { fds })
     }
 
-    /// Wakes whoever sits in `seat`; a seat that does not exist is nobody.
+    /// Wakes the process in `seat`; does nothing for a seat that does not exist.
     pub(crate) fn wake(&self, seat: usize) {
         if let Some(fd) = self.fds.get(seat) {
-            // Full (EAGAIN) means that it is awake already; nothing else can fail here.
+            // EAGAIN means that it is woken already; nothing else can fail here.
             let _ = fd.write(1);
         }
     }
@@ -87,7 +87,7 @@ impl Wakes {
         seats.iter().for_each(|seat| self.wake(seat));
     }
 
-    /// Takes back the wakes of `seat`; says whether there were any.
+    /// Resets the eventfd of `seat`; says whether it was posted.
     ///
     /// # Errors
     ///

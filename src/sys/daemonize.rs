@@ -1,19 +1,19 @@
 //! Detaching from the terminal: fork, a new session, fork again.
 //!
-//! The process that was started stays until the daemon has said, over a pipe, that it serves or why
-//! it cannot; so the exit code of `ktrix --daemon` is the truth.
+//! The starting process waits until the daemon reports over a pipe that it is ready, or why it
+//! cannot start; so the exit code of `ktrix --daemon` is right.
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 
 use crate::sys::process::{exit_now, fork_in_two};
 
-/// The two that come out of [`detach`].
+/// The two processes after [`daemonize`].
 #[derive(Debug)]
 pub(crate) enum Daemonized {
-    /// The process that was started; the daemon has spoken, or died before it could.
+    /// The starting process; the daemon has reported, or has died before it could.
     Starter(Result<(), String>),
-    /// The daemon, with the way to tell the starter.
+    /// The daemon, with the pipe to the starting process.
     Daemon(ReadyPipe),
 }
 
@@ -24,23 +24,23 @@ pub(crate) struct ReadyPipe {
 }
 
 impl ReadyPipe {
-    /// The daemon serves: the starter ends with code 0.
+    /// Reports that the daemon is ready: the starting process ends with code 0.
     pub(crate) fn ready(mut self) {
-        // A starter that was killed meanwhile does not miss the news.
+        // The starting process may have been killed meanwhile.
         let _ = self.pipe.write_all(READY);
     }
 
-    /// The daemon cannot serve: the starter prints `why` and ends with code 1.
+    /// Reports that the daemon cannot start: the starting process prints `why` and ends with code
+    /// 1.
     pub(crate) fn failed(mut self, why: &str) {
         let _ = self.pipe.write_all(why.as_bytes());
     }
 }
 
-/// Leaves the terminal, the session and the standard streams behind.
+/// Detaches from the terminal, the session and the standard streams.
 ///
 /// # Errors
-/// When a process, a pipe or a session cannot be made. Whoever gets the error is the process that
-/// was started.
+/// When a process, a pipe or a session cannot be made. The starting process gets the error.
 pub(crate) fn daemonize() -> io::Result<Daemonized> {
     let (reader, writer) = io::pipe()?;
     if let Some(middle) = fork_in_two()? {
@@ -59,8 +59,8 @@ pub(crate) fn daemonize() -> io::Result<Daemonized> {
     }
 }
 
-/// In the middle process: starts a session, and leaves it to a child that can never win a
-/// terminal back. Returns in that child only.
+/// In the middle process: starts a session, and forks a child that can never get a terminal again.
+/// Returns in that child only.
 fn leave_session() -> io::Result<()> {
     nix::unistd::setsid()?;
     if fork_in_two()?.is_some() {
@@ -85,7 +85,7 @@ fn listen(mut reader: PipeReader) -> Result<(), String> {
 }
 
 const READY: &[u8] = b"\0";
-/// A starter reads no more than this of what a daemon has to say.
+/// The most bytes of a report.
 const WORDS_MAX: u64 = 64 * 1024;
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_starter_hears_what_the_daemon_says() {
+    fn the_starting_process_gets_the_report_of_the_daemon() {
         assert_eq!(heard(ReadyPipe::ready), Ok(()));
         assert_eq!(heard(|a| a.failed("no room")), Err("no room".to_owned()));
         assert_eq!(heard(drop), Err("the daemon exited before it was ready".to_owned()));

@@ -10,8 +10,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 use nix::sys::statvfs::statvfs;
 
-/// Makes the disk hold the first `len` bytes of `file`, extending it; bytes that are there stay.
-/// A file system without `fallocate` has zeros written to it instead.
+/// Allocates the first `len` bytes of `file` on the disk, and extends it to them. Existing bytes
+/// stay. A file system without `fallocate` has zeros written to it instead.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ pub(crate) fn allocate_all(file: &File, len: u64) -> io::Result<()> {
 }
 
 /// Reserves disk blocks for `len` bytes at `offset` without changing the file's length. A file
-/// system that cannot is no error: writing will tell.
+/// system that cannot do so is no error: writing fails later.
 ///
 /// # Errors
 ///
@@ -36,7 +36,7 @@ pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// Free bytes for us on the file system that holds `path`.
+/// Free bytes for this process on the file system of `path`.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ fn open_if_regular(path: &Path, options: &mut OpenOptions) -> io::Result<Option<
             let metadata = file.metadata()?;
             Ok(metadata.is_file().then_some((file, metadata)))
         }
-        // A symbolic link; a socket, or a device that nothing drives.
+        // A symbolic link, a socket, or a device without a driver.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::ENODEV)) =>
         {
@@ -83,7 +83,7 @@ fn open_if_regular(path: &Path, options: &mut OpenOptions) -> io::Result<Option<
     }
 }
 
-/// Whether this open file is what `path` names: the same inode of the same device.
+/// Whether `path` names this open file: the same inode of the same device.
 pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
@@ -107,8 +107,8 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A file without a name on the file system of `dir`, readable and writable; it is gone when it
-/// is closed, however that comes about.
+/// A file without a name on the file system of `dir`, readable and writable; it is removed when it
+/// is closed, also by a crash.
 ///
 /// # Errors
 ///
@@ -162,7 +162,7 @@ fn allocate(file: &File, mode: FallocateFlags, offset: u64, len: u64) -> io::Res
     }
 }
 
-/// The slow way of [`allocate_all`]; a file whose blocks are all there is left as it is.
+/// [`allocate_all`] without `fallocate`. A file that has all its blocks is left as it is.
 fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     static ZEROS: [u8; 65536] = [0; 65536];
     let metadata = file.metadata()?;
@@ -178,7 +178,7 @@ fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A named file whose name is taken away at once, for file systems without `O_TMPFILE`.
+/// A file that is unlinked at once, for file systems without `O_TMPFILE`.
 fn unlinked(dir: &Path) -> io::Result<File> {
     const ATTEMPTS_MAX: u32 = 100;
     for attempt in 0..ATTEMPTS_MAX {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_regular_file_is_opened_and_nothing_is_waited_for() {
+    fn only_a_regular_file_is_opened_without_waiting() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         std::fs::write(path("file"), b"abc").unwrap();

@@ -1,4 +1,4 @@
-//! The kernel's side of the house, and the only floor with `unsafe` in it.
+//! System calls. This is the only floor with `unsafe` in it.
 
 pub(crate) mod pinned;
 pub(crate) mod memory;

@@ -1,7 +1,7 @@
-//! What a process may do: the account it runs as, and the limits it has.
+//! The privileges of a process: its account, and its limit of open files.
 //!
-//! Dropping is one way: groups first, then the group, then the user, each in all three of its ids,
-//! and afterwards nothing that is executed can win privileges back (`no_new_privs`).
+//! Dropping them is final: first the supplementary groups, then the group, then the user, each in
+//! all three ids. Afterwards no executed program can regain them (`no_new_privs`).
 
 use std::ffi::CString;
 use std::fs::Metadata;
@@ -40,10 +40,10 @@ impl Account {
         Uid::effective() == self.uid
     }
 
-    /// Becomes this account, for good.
+    /// Changes to this account. This cannot be undone.
     ///
     /// # Errors
-    /// When this process may not, or when the way back turns out to be open.
+    /// When this process may not, or when the privileges could be regained.
     pub(crate) fn assume(&self) -> io::Result<()> {
         nix::unistd::setgroups(&self.groups)?;
         nix::unistd::setresgid(self.gid, self.gid, self.gid)?;
@@ -84,7 +84,7 @@ impl Account {
     }
 }
 
-/// Whether this process was started by root and may become somebody else.
+/// Whether this process runs as root and may change its user.
 pub(crate) fn is_root() -> bool {
     Uid::effective().is_root()
 }

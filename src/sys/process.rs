@@ -1,9 +1,9 @@
-//! Processes: making one, waiting for one, asking after one.
+//! Processes: forking one, waiting for one, sending signals.
 //!
-//! A child is made with every signal held back, so that it never runs a handler of its parent's
-//! (whose self-pipe it would write to): its own dispositions are in place before the first signal
-//! can arrive. A child never returns into its parent's code: what it was made to run ends in
-//! `_exit`, and so does a panic.
+//! A child is forked with all signals blocked, so that it never runs a handler of its parent (which
+//! would write to the parent's self-pipe): its own dispositions are in place before the first
+//! signal can arrive. A child never returns into its parent's code: its function ends in `_exit`,
+//! and so does a panic.
 
 use std::fmt;
 use std::io;
@@ -17,11 +17,11 @@ use nix::unistd::{ForkResult, Pid};
 /// The exit code of a process whose program panicked.
 pub(crate) const EXIT_PANIC: i32 = 101;
 
-/// Makes a child that runs `run` and ends with the code that it returns.
+/// Forks a child that runs `run` and exits with the code that it returns.
 ///
 /// The child ignores the signals of `ignored` and meets every other one with its default action,
-/// but for SIGPIPE, which stays ignored. The caller should have one thread only: in the child no
-/// other exists any more, whatever locks it held.
+/// but for SIGPIPE, which stays ignored. The caller should have one thread only: the child has no
+/// other thread, but the locks that such a thread held stay locked.
 ///
 /// # Errors
 /// What fork(2) says: too many processes, or no memory.
@@ -53,8 +53,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { nix::libc::_exit(code) }
 }
 
-/// Splits this process in two that both go on: `true` in the child. For detaching only; a worker
-/// is made with [`fork_child`].
+/// Forks; both processes return. For daemonizing only; a worker is forked with [`fork_child`].
 pub(super) fn fork_in_two() -> io::Result<Option<Pid>> {
     // SAFETY: called while ktrix starts, when it has one thread.
     match unsafe { nix::unistd::fork() } {
@@ -75,7 +74,7 @@ fn hold_signals() -> io::Result<SigSet> {
 }
 
 fn release_signals(mask: &SigSet) {
-    // Cannot fail: the mask is one that the kernel gave or an empty one.
+    // This cannot fail: the mask comes from the kernel or is empty.
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
 }
 
@@ -121,7 +120,7 @@ pub(crate) fn reap() -> Option<(Pid, ExitStatus)> {
                 return Some((pid, ExitStatus::Signal(signal as i32)));
             }
             Ok(WaitStatus::StillAlive) => return None,
-            // Stopped and continued children are none of ours to act on.
+            // Stopped and continued children need no action.
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return None,
         }
@@ -146,12 +145,12 @@ pub fn wait_for(pid: Pid) -> io::Result<ExitStatus> {
 /// Sends `signal` to `pid`.
 ///
 /// # Errors
-/// When the process is gone, or is not ours to signal.
+/// When the process is gone, or this process may not signal it.
 pub fn send_signal(pid: Pid, signal: Signal) -> io::Result<()> {
     nix::sys::signal::kill(pid, signal).map_err(io::Error::from)
 }
 
-/// Has the kernel send `signal` to this process when its parent dies, however that happens.
+/// Makes the kernel send `signal` to this process when its parent dies.
 ///
 /// # Errors
 /// Only if the kernel knows no such request.
@@ -162,7 +161,7 @@ pub(crate) fn set_death_signal(signal: Signal) -> io::Result<()> {
 /// Names this process for ps(1) and top(1); the kernel keeps the first 15 bytes.
 pub(crate) fn set_name(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name) {
-        // A process without a name of its own works as well.
+        // The name is only for people, so an error does not matter.
         let _ = nix::sys::prctl::set_name(&name);
     }
 }
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_told_from_an_exit() {
+    fn a_signal_is_no_exit() {
         let pid = fork_child(&[], || {
             loop {
                 nix::unistd::pause();
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ignored_signal_is_ignored_from_the_first_moment() {
+    fn an_ignored_signal_is_ignored_from_the_start() {
         let pid = fork_child(&[Signal::SIGHUP], || {
             let _ = send_signal(nix::unistd::getpid(), Signal::SIGHUP);
             3

@@ -2,10 +2,9 @@
 //!
 //! A memory file, mapped shared before the first fork, so that every process has it at once. It
 //! begins with 64-bit counters, which are atomics; behind them lie bytes that one process writes
-//! and that another reads after the first one's death, or after taking its place. Who may write
-//! which bytes when is agreed through the counters (see `log::ring`). Bytes go in and out by
-//! copy only: no reference into them ever exists, so a process that breaks the agreement gets
-//! wrong bytes and nothing worse.
+//! and that another reads after the first one's death, or after taking its place. The counters say
+//! which process may write which bytes (see `log::ring`). Bytes go in and out by copy only: no
+//! reference into them ever exists, so a process that breaks this rule only reads wrong bytes.
 
 use std::cell::Cell;
 use std::fs::File;

@@ -1,11 +1,11 @@
-//! Memory that several processes share.
+//! Shared memory.
 //!
 //! A mapping is only ever seen as slices of atomics, or of `repr(C)` structs made of nothing but
 //! atomics ([`Shareable`]), so that another process's writes are never a data race and every bit
 //! pattern is a legal value. A file is given its full length on the disk before it is mapped: a
-//! full disk is an error at the start and never a SIGBUS later. Who touches
-//! what was cut off a mapped file dies of one, so nobody in ktrix ever shortens one; it is replaced
-//! by rename. That somebody else did can be asked ([`SharedMap::is_whole`]).
+//! full disk is an error at the start and never a SIGBUS later. A process that touches a truncated
+//! part of a mapped file is killed by SIGBUS, so ktrix never shortens one; it replaces it by
+//! rename. [`SharedMap::is_whole`] tells whether another program did.
 
 use std::fs::File;
 use std::io;
@@ -68,7 +68,7 @@ pub(crate) use shared_struct;
 #[derive(Clone, Debug)]
 pub struct SharedMap {
     map: Arc<MmapRaw>,
-    /// What is mapped; `None` for memory without a file.
+    /// The mapped file; `None` for memory without a file.
     file: Option<Arc<File>>,
 }
 
@@ -94,8 +94,8 @@ impl SharedMap {
         Ok(Self { map: map(file, len)?, file: Some(Arc::new(file.try_clone()?)) })
     }
 
-    /// Maps the first `len` bytes of `file`, which was opened for reading, to be looked at only.
-    /// A store into them ends the process with a signal, so a type over this mapping offers none.
+    /// Maps the first `len` bytes of `file` for reading only. A store into them ends the process
+    /// with a signal, so a type over this mapping offers none.
     ///
     /// # Errors
     ///
@@ -148,14 +148,14 @@ impl SharedMap {
         self.map.flush()
     }
 
-    /// Whether the file is as long as the mapping: who touches what was cut off dies of a SIGBUS.
-    /// One system call.
+    /// Whether the file is as long as the mapping: touching a truncated part raises SIGBUS. Costs
+    /// one system call.
     pub(crate) fn is_whole(&self) -> bool {
         let Some(file) = &self.file else { return true };
         file.metadata().is_ok_and(|metadata| metadata.len() >= self.len() as u64)
     }
 
-    /// Whether the mapped file is what has this name.
+    /// Whether the mapped file has this name.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         self.file.as_ref().is_some_and(|file| file::is_at(file, path))
     }
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_outside_or_askew_is_refused() {
+    fn a_view_outside_or_misaligned_is_refused() {
         let map = SharedMap::anonymous(4096).unwrap();
         assert!(map.slice::<AtomicU64>(0, 513).is_err());
         assert!(map.slice::<AtomicU64>(4, 1).is_err());
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_removed_or_replaced_is_noticed() {
+    fn a_truncated_removed_or_replaced_file_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mapped");
         let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();

@@ -22,7 +22,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How many connections may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 
-/// A listening TCP socket that shares its address with others of ours.
+/// A listening TCP socket that shares its address with others of ktrix (SO_REUSEPORT).
 ///
 /// Accepted sockets inherit TCP_NODELAY from it, which saves a system call on each of them. An
 /// IPv6 socket takes IPv6 only, so that `0.0.0.0:80` and `[::]:80` can stand side by side.
@@ -38,8 +38,8 @@ pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Whether some other process listens there. SO_REUSEPORT would let us in beside it without a
-/// word, and each would get a part of the other's connections.
+/// Whether another program listens there. With SO_REUSEPORT the kernel would let both listen
+/// without an error, and each would get a part of the connections.
 ///
 /// # Errors
 /// When the address cannot be bound for another reason: it is not of this machine, or needs root.
@@ -71,11 +71,11 @@ pub(crate) fn has_ipv6() -> bool {
         .is_ok()
 }
 
-/// A listening Unix socket that everybody may connect to; directories above it restrict that.
-/// A socket file that nobody listens on any more is replaced.
+/// A listening Unix socket that all users may connect to, unless a directory above it forbids that.
+/// A socket file without a listener is replaced.
 ///
 /// # Errors
-/// `AddrInUse` when somebody listens there; else what bind(2) and listen(2) say.
+/// `AddrInUse` when a process listens there; else what bind(2) and listen(2) say.
 pub(crate) fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         match UnixStream::connect(path) {
@@ -131,7 +131,7 @@ pub(crate) fn handed_over() -> Vec<OwnedFd> {
 }
 
 const FIRST_HANDED_OVER: i32 = 3;
-/// More than any unit file holds.
+/// More than any unit file has.
 const HANDED_OVER_MAX: i32 = 256;
 
 fn owned_fd(number: i32) -> Option<OwnedFd> {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sockets_of_ours_share_a_port_and_a_stranger_is_noticed() {
+    fn two_sockets_share_a_port_and_a_foreign_one_is_noticed() {
         let first = listen_tcp(local(0)).unwrap();
         let port = port_of(&first);
         let second = listen_tcp(local(port)).unwrap();
