@@ -80,8 +80,9 @@ pub fn eq_ignore_case(left: &[u8], right: &[u8]) -> bool {
     left.eq_ignore_ascii_case(right)
 }
 
-/// Equality of field names as CGI and its kin see them (RFC 3875 section 4.1.18): without regard to
-/// case, and all octets that are neither letters nor digits count as equal.
+/// Equality of field names as CGI and similar interfaces map them to variables (RFC 3875 section
+/// 4.1.18): without regard to case, and all octets that are neither letters nor digits count as
+/// equal.
 pub fn eq_as_variable(left: &[u8], right: &[u8]) -> bool {
     let fold = |octet: &u8| match octet.is_ascii_alphanumeric() {
         true => octet.to_ascii_lowercase(),

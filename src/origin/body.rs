@@ -28,8 +28,9 @@ impl OriginBody {
         Self { request: Some(request), decoder, keeps_alive }
     }
 
-    /// Appends what has come to `into`, waiting until something has; `false` when the body ended.
-    /// The connection is back in its pool, or closed, as soon as this returned `false`.
+    /// Appends the bytes that have arrived to `into`, and waits if there are none; `false` at the
+    /// end of the body. The connection is back in its pool, or closed, as soon as this returned
+    /// `false`.
     pub(crate) async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, FetchError> {
         loop {
             let before = into.len();
@@ -43,7 +44,7 @@ impl OriginBody {
         }
     }
 
-    /// Appends what is there already, without waiting; `false` when the body ended.
+    /// Appends the bytes that have arrived, without waiting; `false` at the end of the body.
     pub(crate) fn take(&mut self, into: &mut Vec<u8>) -> Result<bool, FetchError> {
         let Some(request) = &mut self.request else { return Ok(false) };
         if request.inbox.is_empty() && !self.decoder.is_end() {

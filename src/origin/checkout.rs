@@ -1,4 +1,4 @@
-//! Which server a fetch gets a connection to, and which connection.
+//! Choosing a server and a connection for a fetch.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::upstream::balance::{self, Choice};
 use crate::upstream::ids::ServerId;
 use crate::upstream::pool::Checkout;
 
-/// Which servers a fetch has tried, and whether it trusts connections that were idle.
+/// The servers that a fetch has tried, and whether it may use idle connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tried {
     servers: balance::Tried,
@@ -26,13 +26,13 @@ impl Tried {
         self.servers.insert(server);
     }
 
-    /// An idle connection turned out to be closed: the next one must be new.
+    /// Notes that an idle connection was closed: the next one must be new.
     pub(super) fn only_new_connections(&mut self) {
         self.wants_new = true;
     }
 }
 
-/// Why there is no connection, and which server is to blame.
+/// Why there is no connection, and the server that failed, if one did.
 pub(super) type Refusal = (FetchError, Option<ServerId>);
 
 /// Room for a connection to a server, and an idle connection if there is one.
@@ -62,8 +62,8 @@ impl Upstream {
         }
     }
 
-    /// Whether there is a server that was not tried, and that is worth a try after `error`: if a
-    /// name was not resolved in time, only one with an address.
+    /// Whether another server may be tried after `error`: one that was not tried and, if a name was
+    /// not resolved in time, one that has an address.
     pub(super) fn has_other(&self, tried: &Tried, error: FetchError) -> bool {
         let mut others = self.not_in(&tried.servers);
         match error {
@@ -72,8 +72,8 @@ impl Upstream {
         }
     }
 
-    /// Waits in line until called, and takes what there is then; again and again if others were
-    /// faster, or if it is not for this fetch.
+    /// Waits in line until called, then takes a connection. Waits again if another fetch was
+    /// faster, or if this one cannot use what is free.
     async fn take_in_line(self: &Rc<Self>, tried: &Tried) -> Result<Taken, Refusal> {
         let mut place = Place::last(self).map_err(|error| (error, None))?;
         loop {
@@ -117,7 +117,7 @@ fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<R
     let mut pool = server.pool.borrow_mut();
     loop {
         match pool.checkout(now_ms) {
-            // It closed while it was idle, or this fetch was disappointed by such a one.
+            // It was closed while it was idle, or this fetch needs a new connection.
             Checkout::Reuse(transport) if wants_new || !transport.is_reusable() => pool.closed(),
             Checkout::Reuse(transport) => return Some(Some(transport)),
             Checkout::Connect => return Some(None),
@@ -140,7 +140,7 @@ mod tests {
     use crate::reactor::event::Event;
     use crate::reactor::timer;
 
-    /// Two servers with room for one connection each, as long as they are held.
+    /// Two servers with room for one connection each, for as long as the values live.
     fn two_servers() -> (Rc<Pools>, [ScriptedOrigin; 2]) {
         let serve = async |mut peer: Peer| while peer.request().await.is_some() {};
         let servers = [(); 2].map(|()| ScriptedOrigin::serving(serve));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_without_a_use_for_a_connection_calls_the_next() {
+    fn a_fetch_that_cannot_use_a_connection_calls_the_next() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
             let first = pools.upstream(ID).checkout(&only(0)).await.unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn no_fetch_waits_behind_one_without_a_use_for_what_is_free() {
+    fn no_fetch_waits_behind_one_that_cannot_use_what_is_free() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
             let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();

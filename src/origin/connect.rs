@@ -17,7 +17,7 @@ use crate::transport::Transport;
 use crate::upstream::balance::Tried;
 use crate::upstream::ids::ServerId;
 
-/// How often the table is looked at for a name that the keeper has not resolved yet.
+/// The pause between two looks for the address of a name that the keeper has not resolved yet.
 const RESOLVE_LOOK: Duration = Duration::from_millis(20);
 
 impl Upstream {
@@ -32,13 +32,14 @@ impl Upstream {
         let address = address.ok_or(FetchError::Unresolved)?;
         let stream = connect(&address, deadline_ms).await.map_err(|error| error_of(&error))?;
         let transport = Transport::plain(stream);
-        // Without it small requests may wait for acknowledgements; nothing else is lost.
+        // Without TCP_NODELAY small requests may wait for acknowledgements, so an error does no
+        // other harm.
         let _ = transport.set_nodelay();
         Ok(Rc::new(transport))
     }
 
-    /// Where a server is now. A name that the keeper has yet to resolve is waited for, unless
-    /// there is another server whose address is known.
+    /// The address of a server. Waits for a name that the keeper has not resolved yet, unless
+    /// another server has an address.
     async fn address(&self, id: ServerId, tried: &Tried, deadline_ms: u64) -> Option<Address> {
         let mut tried = tried.clone();
         tried.insert(id);
@@ -54,7 +55,7 @@ impl Upstream {
         }
     }
 
-    /// Where a server is; a name's addresses take turns.
+    /// The known address of a server. The addresses of a name take turns.
     fn known_address(&self, server: &ServerPool) -> Option<Address> {
         match &server.address {
             ServerAddress::Ip(address) => Some(Address::Ip(*address)),
@@ -98,7 +99,7 @@ mod tests {
     use crate::reactor::clock::run_by_test_clock;
 
     /// The address that is found for the first of these servers, if the keeper resolves its name
-    /// after so long, and how many milliseconds that takes.
+    /// after `after`, and how many milliseconds that takes.
     fn found<const N: usize>(
         servers: [ServerAddress; N],
         resolved_after: Duration,
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_resources_here_is_not_the_servers_fault() {
+    fn a_local_lack_of_resources_is_no_failure_of_the_server() {
         let of = |errno: Errno| error_of(&io::Error::from(errno));
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
             assert_eq!(of(errno), FetchError::Resources, "{errno}");

@@ -15,7 +15,7 @@ use crate::upstream::ids::{Server, ServerId};
 pub(super) struct Active {
     upstream: Rc<Upstream>,
     id: ServerId,
-    /// Why the server may be used, until something is known of it.
+    /// Why the server may be used, until its answer or failure is known.
     admission: Cell<Admission>,
     /// The connection went back to its pool, which counts it.
     is_kept: bool,
@@ -45,8 +45,8 @@ impl Active {
         self.health().failed(reactor::now().mono_ms(), self.upstream.skip_ms);
     }
 
-    /// The server did not answer in time. It counts as failed if that happens again and again, or
-    /// if it was being tried.
+    /// The server did not answer in time. It counts as failed after several such requests in a row,
+    /// or if this was the attempt.
     pub(super) fn silent(&self) {
         let is_doubtful = self.of().pool.borrow_mut().silent();
         if is_doubtful || matches!(self.admission.get(), Admission::Attempt(_)) {
@@ -86,7 +86,7 @@ impl Connection {
         Self { active, transport, is_reused }
     }
 
-    /// The place in the pool, which takes what this use shows of the server.
+    /// The place in the pool, to which answers and failures of the server are reported.
     pub(super) fn active(&self) -> &Active {
         &self.active
     }

@@ -1,4 +1,4 @@
-//! A fetch: one question to an upstream, asked of as many servers as are needed and allowed.
+//! A fetch: one question to an upstream, sent to as many servers as are needed and allowed.
 //!
 //! [`may_ask_again`] decides which questions are asked again, RFC 9110 section 9.2.2: those that
 //! reached no server, and those that are idempotent and got no byte of an answer.
@@ -21,7 +21,7 @@ use crate::upstream::ids::{Server, UpstreamId};
 pub struct Question {
     /// The upstream that is asked.
     pub upstream: UpstreamId,
-    /// The method, which decides about asking again and about the answer's framing.
+    /// The method, which decides about retries and about the framing of the answer.
     pub method: Method,
     /// The request line and fields, with the blank line.
     pub head: Vec<u8>,
@@ -36,23 +36,23 @@ pub struct Response {
     pub body: OriginBody,
     /// The server that gave it.
     pub server: Server,
-    /// When the question was sent and the head was complete.
+    /// The phases of the fetch.
     pub times: FetchTimes,
 }
 
 /// The phases of a fetch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FetchTimes {
-    /// When a connection was at hand and the question began to be sent.
+    /// When a connection was ready and the first byte of the question was sent.
     pub requested: Now,
     /// When the final head was complete.
     pub received: Now,
 }
 
-/// Asks an upstream, and again where that is safe and useful.
+/// Asks an upstream, with retries where they are safe and useful.
 ///
-/// The fetch ends when everyone who waits for the answer is gone, unless the request may have
-/// changed something, because what is stored then depends on the answer.
+/// The fetch ends when all clients that wait for the answer are gone. A request that may have
+/// changed something goes on, because its answer decides what is invalidated.
 pub(crate) async fn fetch<U: Upload>(
     pools: &Pools,
     question: &Question,
@@ -105,7 +105,8 @@ pub(crate) async fn fetch<U: Upload>(
         if !may_ask_again(again) || !upload.rewind() {
             return Err(FetchFailure::Fetch(error));
         }
-        // That it lay idle for too long is no try; the next connection is new, so this ends.
+        // A closed idle connection does not count as a try. The next connection is new, so this
+        // ends.
         if again.is_reused {
             tried.only_new_connections();
             continue;
@@ -135,7 +136,7 @@ async fn ask<U: Upload>(
     }
 }
 
-/// Waits until everyone who waits for the answer is gone, if that ends the fetch.
+/// Waits until all clients that wait for the answer are gone, if that ends the fetch.
 async fn departure<U: Upload>(upload: &mut U, may_go: bool) {
     match may_go {
         true => upload.gone().await,
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_that_closes_is_the_servers_fault() {
+    fn a_new_connection_that_closes_is_a_failure_of_the_server() {
         run_by_test_clock(async {
             let origin = origin(|_| false);
             let pools = pools_to([origin.address()], |upstream| upstream.retries = 0);
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_is_not_asked_again() {
+    fn an_answered_question_is_not_asked_again() {
         let answered = Again { has_answered: true, ..again(Method::Get, FetchError::Closed) };
         assert!(!may_ask_again(answered));
         assert!(!may_ask_again(again(Method::Get, FetchError::Truncated)));

@@ -1,7 +1,7 @@
 //! The line of the fetches that wait for a connection.
 //!
-//! A fetch that is called takes what is free, or keeps its place and lets those behind it look.
-//! So something is free while fetches stand in line only if none of them has a use for it.
+//! A fetch that is called takes what is free, or keeps its place and lets the fetches behind it
+//! look. So a connection is free while fetches wait only if none of them can use it.
 
 use std::rc::Rc;
 
@@ -30,8 +30,8 @@ enum Waiting {
 }
 
 impl<'u> Place<'u> {
-    /// The place at the end of the line. A connection may be free now that no fetch before this one
-    /// has a use for, so the line is called again.
+    /// The place at the end of the line. A connection may be free that no earlier fetch can use, so
+    /// the line is called again.
     pub(super) fn last(upstream: &'u Upstream) -> Result<Self, FetchError> {
         let until_ms = reactor::now().mono_ms() + upstream.pending_ms;
         let event = Rc::new(Event::default());
@@ -54,7 +54,7 @@ impl<'u> Place<'u> {
         turn.map_err(|_| FetchError::PendingTimeout)
     }
 
-    /// Goes on waiting. If something is free all the same, the next in line is called for it.
+    /// Goes on waiting. If something is free, the next fetch in line is called.
     pub(super) fn decline(&mut self) {
         self.state = Waiting::InLine(self.event.version());
         let event = Rc::clone(&self.event);
@@ -77,7 +77,7 @@ impl<'u> Place<'u> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let is_waiting = self.upstream.pending.borrow_mut().cancel(self.ticket).is_some();
-        // It was called, and its owner is gone: the next one is called instead.
+        // The fetch was called and has gone: the next one is called instead.
         if !is_waiting && self.state != Waiting::Served {
             self.upstream.call_next();
         }

@@ -1,4 +1,4 @@
-//! The origin's side: from a question to an upstream to the response of one of its servers.
+//! Fetching: from a question to an upstream to the response of one of its servers.
 //!
 //! ```text
 //! fetch (tries and retries) ─┬─▶ checkout ─┬─▶ pools ◀── connection given back, or closed

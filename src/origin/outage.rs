@@ -5,25 +5,25 @@ use crate::origin::pools::Upstream;
 use crate::reactor;
 
 impl Upstream {
-    /// Whether all servers are skipped now, so that no fetch need wait for one.
+    /// Whether all servers are skipped now.
     pub(crate) fn is_down(&self) -> bool {
         let now_ms = reactor::now().mono_ms();
         self.servers.iter().all(|it| self.health(it.server.id).skipped_until_ms() > now_ms)
     }
 
-    /// Stored objects are served stale from now on, because the upstream is down.
+    /// Notes that the upstream is down, so that stored objects are served stale, and logs it once.
     pub(crate) fn begin_outage(&self) {
         if self.table.begin_outage(self.id, reactor::now().mono_ms()) {
             let name = &self.name;
-            ::log::warn!("upstream {name} is down: what is stored of it is served stale meanwhile");
+            ::log::warn!("upstream {name} is down; serving its stored responses stale");
         }
     }
 
-    /// A server answers. This is one load if there is no outage.
+    /// Notes that a server answers, and logs the end of an outage. Costs one load if there is none.
     pub(super) fn end_outage(&self) {
         if let Some(since_ms) = self.table.end_outage(self.id) {
             let lasted_s = reactor::now().mono_ms().saturating_sub(since_ms) / 1_000;
-            ::log::warn!("upstream {} answers again, after {lasted_s} s", self.name);
+            ::log::warn!("upstream {} is up again after {lasted_s} s", self.name);
         }
     }
 }

@@ -2,8 +2,8 @@
 //! fetches that wait for a connection.
 //!
 //! The floor `upstream` has the rules: which server, which connection, which fetch is next. Here
-//! they are applied to sockets. The shared table has what all workers must know of a server: its
-//! addresses, and whether it is used or skipped.
+//! they are applied to sockets. The shared table has the addresses of each server, and whether it
+//! is used or skipped.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::upstream::pool::{Pool, PoolLimits};
 /// The bounds of a fetch, the same for all servers.
 #[derive(Clone, Copy, Debug)]
 pub struct OriginLimits {
-    /// Of a response's head.
+    /// The limits of a response's head.
     pub head: HeadLimits,
     /// `timeouts.connect`, in milliseconds.
     pub connect_ms: u64,
@@ -41,7 +41,7 @@ pub struct Pools {
     upstreams: Vec<Rc<Upstream>>,
 }
 
-/// One upstream, as one worker has it.
+/// One upstream in one worker.
 #[derive(Debug)]
 pub struct Upstream {
     pub(super) id: UpstreamId,
@@ -71,7 +71,7 @@ pub(super) struct ServerPool {
 }
 
 impl Pools {
-    /// Pools for these upstreams, which are those of `table`.
+    /// Pools for the upstreams of `table`.
     pub(crate) fn new(
         upstreams: &[UpstreamConfig],
         table: &Rc<ServerTable>,
@@ -144,7 +144,7 @@ impl Upstream {
         self.limits.connect_ms.saturating_add(self.limits.first_byte_ms)
     }
 
-    /// Whether there is a connection for some fetch, if not for every one.
+    /// Whether a connection is free that at least some fetches can use.
     pub(super) fn has_room(&self) -> bool {
         self.servers.iter().any(|server| server.pool.borrow().has_room())
     }

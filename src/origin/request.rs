@@ -53,7 +53,7 @@ pub enum FetchFailure<E> {
     Fetch(FetchError),
     /// The request's body broke off, or an interim response could not be passed on.
     Upload(E),
-    /// Everyone who waited for the answer is gone.
+    /// All clients that waited for the answer are gone.
     Gone,
 }
 
@@ -81,9 +81,9 @@ impl Request {
         !self.inbox.is_empty() || self.n_interim > 0
     }
 
-    /// Sends the request: `head` as it goes over the wire, and its body. Ends early, without
-    /// error, when the origin gives its final answer before it has taken everything. Interim
-    /// responses are passed on meanwhile.
+    /// Sends the request: `head` as it goes over the wire, and its body. Ends early, without an
+    /// error, if the origin answers before it has received everything. Interim responses are passed
+    /// on meanwhile.
     pub(super) async fn send<U: Upload>(
         &mut self,
         head: &[u8],
@@ -243,7 +243,7 @@ impl Request {
                         First::Answer => return Ok(Sent::Interrupted),
                     }
                 }
-                // An answer that the origin gave before it closed may still be there to be read.
+                // The origin may have answered before it closed, so read that first.
                 Err(_) if self.try_read().is_ok_and(|n_read| n_read > 0) => {
                     return Ok(Sent::Interrupted);
                 }
@@ -292,8 +292,8 @@ enum First<T> {
     Answer,
 }
 
-/// Passes an interim response on, unless it is 100: that answers an expectation, and expectations
-/// are met before an origin is asked.
+/// Passes an interim response on, unless it is 100: that answers an Expect field, which ktrix
+/// handles before it asks an origin.
 pub(super) async fn pass_on<U: Upload>(
     head: &ResponseHead,
     upload: &mut U,
@@ -304,12 +304,12 @@ pub(super) async fn pass_on<U: Upload>(
     }
 }
 
-/// The bytes that an origin sent before it was sent the whole request.
+/// The bytes that an origin sent before it had the whole request.
 #[derive(Debug)]
 enum Early {
     /// None, or the beginning of what may be an interim response.
     Incomplete,
-    /// An interim response, of so many bytes.
+    /// An interim response, and its length in bytes.
     Interim(ResponseHead, usize),
     /// The final response, or its beginning, or bytes that are no response at all.
     Answer,
@@ -383,8 +383,8 @@ mod tests {
         }
     }
 
-    /// Sends `Slow` to an origin that says `early` before the body's end, and 200 after it. Gives
-    /// what became of the sending, what was asked for on the way, and the final status.
+    /// Sends `Slow` to an origin that writes `early` before the end of the body, and 200 after it.
+    /// Gives the result of sending, the upload, and the final status.
     fn talk(early: &'static [u8]) -> (Result<bool, FetchError>, Slow, Result<u16, FetchError>) {
         run_by_test_clock(async {
             let origin = ScriptedOrigin::serving(async move |mut peer| {
@@ -430,7 +430,7 @@ mod tests {
             b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
         );
         assert_eq!((sent, answer), (Ok(false), Ok(403)));
-        // The body comes every 30 ms; the four parts of what is said come within 3 ms of its first.
+        // A piece of the body comes every 30 ms; the four parts of the answer come within 3 ms.
         assert_eq!(body.n_given, 1);
         assert_eq!(body.interim, [103]);
     }

@@ -2,7 +2,7 @@
 
 use crate::http::head::ResponseHead;
 
-/// Gives a request's body piece by piece, framed as it goes to the origin.
+/// The body of a request, piece by piece, framed for the origin.
 // One thread runs everything, so no bound on the futures is wanted.
 #[allow(async_fn_in_trait)]
 pub trait Upload {
@@ -12,16 +12,16 @@ pub trait Upload {
     /// The whole of it, if it is in memory; [`Upload::next`] is then not called.
     fn in_memory(&self) -> Option<&[u8]>;
 
-    /// Appends the next piece to `into`; `false` when it was the last. Dropped while it waits, it
-    /// has taken nothing and appended nothing.
+    /// Appends the next piece to `into`; `false` if it was the last. If the future is dropped while
+    /// it waits, no byte is lost and none was appended.
     async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, Self::Error>;
 
     /// Goes back to the beginning, so that another origin can be asked; `false` if it cannot.
     fn rewind(&mut self) -> bool;
 
-    /// Takes an interim response, RFC 9110 section 15.2, to the client that asked.
+    /// Passes an interim response (RFC 9110 section 15.2) to the client.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), Self::Error>;
 
-    /// Waits until everyone who waits for the answer is gone.
+    /// Waits until all clients that wait for the answer are gone.
     async fn gone(&mut self);
 }

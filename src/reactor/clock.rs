@@ -22,13 +22,13 @@ impl Clock {
         Self { now: Cell::new(Now { unix_us: 0, mono_us: 0 }), is_still: Cell::new(false) }
     }
 
-    /// The time of the last look at the clock.
+    /// The time of the last reading.
     pub(super) fn now(&self) -> Now {
         let now = self.now.get();
         if now.mono_us == 0 { self.read() } else { now }
     }
 
-    /// Looks at the clock.
+    /// Reads the kernel's clocks.
     pub(super) fn read(&self) -> Now {
         if !self.is_still() {
             self.now.set(Now {

@@ -49,11 +49,10 @@ struct Slot {
     write: Side,
     /// The key of its timer, or `NO_TIMER`.
     timer: u32,
-    /// Part of its token, so that an event for an earlier source in this place is not taken for
-    /// one of this.
+    /// Part of its token, so that an event for an earlier source in this slot is ignored.
     generation: u32,
-    /// `READ`, `WRITE`: worth a try. `CLOSED`: the other side has closed or broken it. `BROKEN`:
-    /// nothing can be written any more.
+    /// `READ`, `WRITE`: a try may succeed. `CLOSED`: the other side has closed or broken it.
+    /// `BROKEN`: nothing can be written any more.
     flags: u8,
 }
 
@@ -98,7 +97,7 @@ impl Driver {
         Ok(())
     }
 
-    /// The last `wait` brought nothing.
+    /// Whether the last `wait` gave no event.
     pub(super) fn has_no_event(&self) -> bool {
         self.events.is_empty()
     }
@@ -165,7 +164,7 @@ impl Driver {
         Ok(key)
     }
 
-    /// Forgets a source and its timer. `fd` is given when closing it does not end its registration,
+    /// Removes a source and its timer. `fd` is given when closing it does not end its registration,
     /// because other descriptors share its open file.
     pub(super) fn deregister(
         &mut self,
@@ -173,7 +172,7 @@ impl Driver {
         fd: Option<BorrowedFd<'_>>,
     ) -> [Option<Waker>; 2] {
         if let Some(fd) = fd {
-            // It can only fail for a descriptor that is not registered, as is wanted.
+            // This fails only for a descriptor that is not registered.
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
         }
         let Some(slot) = self.slots.try_remove(key as usize) else { return [None, None] };
@@ -323,16 +322,16 @@ impl Slot {
     }
 }
 
-/// Worth a try to read.
+/// A read may succeed.
 pub(super) const READ: u8 = 1;
-/// Worth a try to write.
+/// A write may succeed.
 pub(super) const WRITE: u8 = 2;
 /// The other side has closed its direction or all of it, or it is broken.
 pub(super) const CLOSED: u8 = 4;
 /// It was reset, or both sides have closed it: the peer is gone.
 pub(super) const BROKEN: u8 = 8;
 
-/// Events taken from the kernel at one look.
+/// The most events of one epoll_wait(2).
 const EVENTS_MAX: usize = 1024;
 
 const NO_TIMER: u32 = u32::MAX;

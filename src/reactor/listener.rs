@@ -102,7 +102,7 @@ impl Listener {
         }
     }
 
-    /// Waits until `try_accept` is worth a try.
+    /// Waits until `try_accept` may succeed.
     ///
     /// # Errors
     ///

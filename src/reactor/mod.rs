@@ -14,7 +14,7 @@
 //! lost only if something became ready and the flag were down with no event to come:
 //!
 //! - *Ready before the source is registered.* Registration is lazy, at the first wait. Adding to
-//!   epoll reports what is already the case as a first edge, at the next look.
+//!   epoll reports a present state as a first edge, at the next look.
 //! - *Ready between the try and the wait, or the try and lowering the flag.* All of this happens
 //!   on one thread between two looks at the kernel, and an edge stays in epoll's list until the
 //!   next look. Events are noted before any task runs, and never lower a flag.
@@ -127,7 +127,7 @@ pub fn refresh_now() -> Now {
     LOCAL.with(|local| local.clock.read())
 }
 
-/// Lets all other tasks that can run do so, and takes events in.
+/// Lets all other tasks that can run do so, and handles events.
 pub async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
@@ -196,7 +196,7 @@ impl Local {
         Self { executor: Executor::new(schedule), driver: RefCell::new(None), clock: Clock::new() }
     }
 
-    /// Looks at the kernel once, and calls the wakers for its events.
+    /// Asks the kernel for events once, and calls their wakers.
     fn look(&self, may_wait: bool) -> io::Result<()> {
         let mut place = self.driver.borrow_mut();
         let Some(driver) = place.as_mut() else { return Ok(()) };

@@ -23,8 +23,8 @@ impl<F: AsFd> Readable<F> {
         Self { source: Source::new(), fd }
     }
 
-    /// Waits until there are bytes to read, or the other end is gone. Returning forgets the event:
-    /// read until nothing is left before the next wait.
+    /// Waits until there are bytes to read, or the other end is gone. Returning clears the event,
+    /// so the caller must read until nothing is left before it waits again.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ use crate::reactor::driver::{BROKEN, CLOSED, Direction, Driver, READ, WRITE};
 /// unregistered (flags here) ── first wait ──▶ registered (flags in the driver's slot)
 /// ```
 ///
-/// A direction begins as `ready`, which means only that it is worth a try.
+/// A direction begins as `ready`, which means only that a try may succeed.
 #[derive(Debug)]
 pub(super) struct Source {
     slot: Cell<u32>,

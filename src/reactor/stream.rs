@@ -115,7 +115,7 @@ impl Stream {
         Ok(n_sent)
     }
 
-    /// Waits until a read is worth a try: bytes, the end or an error may be there.
+    /// Waits until a read may succeed: bytes, the end or an error may have arrived.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl Stream {
         Wait::new(&self.source, &self.fd, Direction::Read, deadline_ms)
     }
 
-    /// Waits until a write is worth a try.
+    /// Waits until a write may succeed.
     ///
     /// # Errors
     ///
@@ -241,7 +241,7 @@ impl Stream {
 
     /// Ends both directions: a task that waits for this stream sees its end.
     pub fn shutdown_both(&self) {
-        // It fails only when the connection is gone, as is wanted.
+        // This fails only when the connection is gone.
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Both);
     }
 
@@ -305,14 +305,15 @@ impl Stream {
         }
     }
 
-    /// A stream with a socket that is still being connected: not worth a write before an event.
+    /// A stream with a socket that is still being connected: a write can only succeed after an
+    /// event.
     pub(super) fn connecting(fd: OwnedFd) -> Self {
         let stream = Self::from_fd(fd);
         stream.expect_edge();
         stream
     }
 
-    /// Only an event makes the next write worth a try.
+    /// The next write waits for an event.
     pub(super) fn expect_edge(&self) {
         self.source.lower(Direction::Write);
     }

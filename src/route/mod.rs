@@ -22,11 +22,11 @@ use crate::upstream::ids::UpstreamId;
 /// The settings of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The upstream that is asked.
+    /// The upstream of its requests.
     pub upstream: UpstreamId,
     /// Whether the cache stores and answers.
     pub cache: bool,
-    /// How it does so, see [`Router::rules`].
+    /// The rules for the cache, see [`Router::rules`].
     pub rules: RulesId,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
@@ -266,7 +266,7 @@ sites:
     }
 
     #[test]
-    fn without_a_claim_or_a_default_there_is_no_rule() {
+    fn without_a_site_or_a_default_there_is_no_rule() {
         let text = "upstreams: {u: {servers: [a]}}\nsites: [{hosts: [h], upstream: u}]\n";
         let router = Router::new(&Config::load_for(Path::new("f"), text, 1).unwrap());
         assert_eq!(upstream_of(&router, "other", "/"), None);
@@ -329,7 +329,8 @@ sites:
         proptest::collection::vec(site, 0..6)
     }
 
-    /// The guarantees of resolving: no host is claimed twice, and a site has no path twice.
+    /// Ensures what resolving a configuration guarantees: no host has two sites, and no site has a
+    /// path twice.
     fn without_doubles(mut sites: Vec<SiteConfig>) -> Vec<SiteConfig> {
         let mut seen = std::collections::HashSet::new();
         for site in &mut sites {

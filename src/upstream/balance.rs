@@ -1,8 +1,8 @@
-//! Which server of an upstream is next.
+//! Choosing the next server of an upstream.
 //!
 //! Smooth weighted round robin: at each choice every server that may be chosen gains its weight,
-//! the richest is chosen and pays what all have gained. A server of weight 3 beside one of
-//! weight 1 is chosen three times in four, and never in a burst.
+//! the one with the most is chosen and loses what all have gained. A server of weight 3 beside one
+//! of weight 1 is chosen three times in four, and never in a burst.
 
 use crate::upstream::ids::ServerId;
 

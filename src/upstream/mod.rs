@@ -1,5 +1,4 @@
-//! Which server, over which connection, and which fetches wait: on ids and numbers, without
-//! sockets.
+//! Choosing servers and connections, and queueing fetches: on ids and numbers, without sockets.
 //!
 //! `balance` chooses a server of an upstream, `pool` keeps the connections to one server, and
 //! `pending` holds the fetches that wait for a connection. Times are milliseconds of the monotonic

@@ -28,7 +28,7 @@ pub(crate) struct PoolLimits {
     pub(crate) idle_ms: u64,
 }
 
-/// The way to a connection.
+/// The result of a checkout.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checkout<C> {
     /// Use this idle one, which is active now.
@@ -54,7 +54,7 @@ impl<C> Pool<C> {
     /// Takes an idle connection, or room for a new one.
     pub(crate) fn checkout(&mut self, now_ms: u64) -> Checkout<C> {
         let oldest_ms = now_ms.saturating_sub(self.limits.idle_ms);
-        // The newest is the last; if it is too old, all are, and `expire` takes them away.
+        // The newest is the last; if it is too old, all are, and `expire` removes them.
         if let Some(idle) = self.idle.pop_if(|idle| idle.since_ms >= oldest_ms) {
             self.n_active += 1;
             return Checkout::Reuse(idle.connection);
@@ -84,8 +84,8 @@ impl<C> Pool<C> {
         self.n_silent = 0;
     }
 
-    /// A request got no answer in time; whether so many did in a row that it is the server, and
-    /// not what was asked of it.
+    /// A request got no answer in time. True if so many requests in a row got none that the server
+    /// counts as failed.
     pub(crate) const fn silent(&mut self) -> bool {
         self.n_silent = self.n_silent.saturating_add(1);
         self.n_silent >= SILENT_MAX
@@ -102,7 +102,7 @@ impl<C> Pool<C> {
         self.idle.drain(..n_old).map(|idle| idle.connection).collect()
     }
 
-    /// A checkout now would find an idle connection or room for one.
+    /// Whether a checkout would find an idle connection or room for one.
     pub(crate) fn has_room(&self) -> bool {
         !self.idle.is_empty() || self.n_active < self.limits.connections.max(1)
     }
@@ -112,8 +112,8 @@ impl<C> Pool<C> {
     }
 }
 
-/// Requests in a row without an answer in time that make a server count as failed: one that is
-/// slow may be the fault of what it asks for.
+/// This many requests in a row without an answer in time make a server count as failed. A single
+/// slow one may be an expensive request.
 const SILENT_MAX: u32 = 3;
 
 #[cfg(test)]
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_doubted_after_some_silence_in_a_row() {
+    fn a_server_fails_after_several_requests_without_an_answer() {
         let mut pool: Pool<u8> = Pool::new(LIMITS);
         assert_eq!([pool.silent(), pool.silent()], [false, false]);
         pool.answered();

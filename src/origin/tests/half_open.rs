@@ -18,7 +18,7 @@ const GOOD: ServerId = ServerId(1);
 const SKIP: Duration = Duration::from_secs(10);
 const SETTLE_MS: u64 = 1;
 
-/// Four workers, a server that refuses connections and one that is good.
+/// Four workers, a server that refuses connections and one that works.
 struct Scene {
     workers: [Rc<Pools>; 4],
     place: Option<Place>,
@@ -26,7 +26,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// The first worker has found out that the one server refuses connections.
+    /// The state after the first worker has found that the one server refuses connections.
     async fn new() -> Self {
         let (place, good) = (Place::new(), ScriptedOrigin::answering(|_| Some(OK.to_vec())));
         let servers = [place.address(), good.address()];
@@ -37,7 +37,7 @@ impl Scene {
         scene
     }
 
-    /// The broken server works again, in this way.
+    /// Starts the broken server again with this script.
     fn repair(&mut self, script: impl AsyncFn(Peer) + 'static) -> ScriptedOrigin {
         ScriptedOrigin::at(self.place.take().expect("the broken server"), script)
     }
@@ -55,13 +55,13 @@ impl Scene {
         }
     }
 
-    /// Has one worker ask until it asks the broken server, which does not answer yet.
+    /// Lets one worker ask until it asks the broken server, which does not answer yet.
     async fn begin_attempt(&self, origin: &ScriptedOrigin) -> Task<Result<ServerId, Failure>> {
         let n_before = origin.n_requests();
         for _ in 0..2 {
             let worker = Rc::clone(&self.workers[1]);
             let task = reactor::spawn_task(async move { get(&worker).await });
-            // Whatever needs no deadline has happened then.
+            // By then everything that needs no deadline has happened.
             timer::sleep(Duration::from_millis(SETTLE_MS)).await;
             if origin.n_requests() > n_before {
                 return task;
@@ -131,7 +131,7 @@ fn a_server_that_fails_in_its_attempt_is_skipped_again() {
 }
 
 #[test]
-fn an_attempt_that_no_client_waits_for_is_the_next_fetchs() {
+fn an_abandoned_attempt_leaves_the_attempt_to_the_next_fetch() {
     run_by_test_clock(async {
         let mut scene = Scene::new().await;
         let gate = Rc::new(Event::default());

@@ -1,4 +1,4 @@
-//! Tests of the floor as a whole, and what tests here and above need of an origin.
+//! Tests of the whole floor, and the scripted origin for tests here and above.
 
 mod half_open;
 pub(super) mod sample;

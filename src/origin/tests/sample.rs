@@ -33,7 +33,7 @@ pub(in crate::origin) fn server(n: usize) -> Server {
     Server { upstream: ID, id: ServerId(n) }
 }
 
-/// Pools for one upstream of these servers, otherwise as `change` wants it.
+/// Pools for one upstream of these servers, changed by `change`.
 pub(in crate::origin) fn pools_to<const N: usize>(
     servers: [ServerAddress; N],
     change: impl FnOnce(&mut UpstreamConfig),
@@ -42,7 +42,7 @@ pub(in crate::origin) fn pools_to<const N: usize>(
     pools
 }
 
-/// As [`pools_to`], for several workers that share what they know of the servers.
+/// As [`pools_to`], for several workers that share the table of servers.
 pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
     servers: [ServerAddress; N],
     change: impl FnOnce(&mut UpstreamConfig),
@@ -63,7 +63,7 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
     [(); N_WORKERS].map(|()| Pools::new(std::slice::from_ref(&upstream), &table, LIMITS))
 }
 
-/// Asks `pools` for something, reads the answer to its end, and gives the server that it is of.
+/// Sends a request, reads the answer to its end, and gives the server that answered.
 pub(in crate::origin) async fn get(pools: &Pools) -> Result<ServerId, FetchFailure<Infallible>> {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
     let question = Question { upstream: ID, method: Method::Get, head };
@@ -73,7 +73,7 @@ pub(in crate::origin) async fn get(pools: &Pools) -> Result<ServerId, FetchFailu
     Ok(response.server.id)
 }
 
-/// No body, of a client that stays.
+/// An upload without a body, of a client that stays.
 struct Nothing;
 
 impl Upload for Nothing {
@@ -100,7 +100,7 @@ impl Upload for Nothing {
     }
 }
 
-/// A server whose name the keeper has yet to resolve.
+/// A server with a name that the keeper has not resolved yet.
 pub(in crate::origin) fn name(n: usize) -> ServerAddress {
     ServerAddress::Name { host: format!("nowhere{n}"), port: 80 }
 }

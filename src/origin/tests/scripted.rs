@@ -101,8 +101,8 @@ impl Place {
         ServerAddress::Unix(self.path())
     }
 
-    /// A socket there that accepts nothing, and a client that fills its queue: as long as they are
-    /// held, every other client is made to wait.
+    /// A listening socket that accepts nothing, and a client that fills its queue: while both live,
+    /// every other client waits.
     pub(crate) fn full(&self) -> [Socket; 2] {
         std::fs::remove_file(self.path()).unwrap();
         let [listener, client] = [(); 2].map(|()| Socket::new(Domain::UNIX, Type::STREAM, None));
@@ -142,7 +142,7 @@ impl Peer {
         Some(self.counts.n_requests.get())
     }
 
-    /// Reads so many bytes; `None` if the connection ends before.
+    /// Reads `n_bytes`; `None` if the connection ends before.
     pub(crate) async fn take(&mut self, n_bytes: usize) -> Option<Vec<u8>> {
         while self.inbox.len() < n_bytes {
             self.more().await?;
@@ -155,7 +155,7 @@ impl Peer {
         while self.more().await.is_some() {}
     }
 
-    /// Writes; bytes that the other side does not take any more are lost.
+    /// Writes bytes. Those that the other side does not read are lost.
     pub(crate) async fn say(&self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes, 0).await;
     }

@@ -13,7 +13,7 @@ use crate::reactor::{counts, now, spawn_task};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A stream of ours and the other end of its Unix socket, where bytes arrive at once.
+/// A stream of the reactor and the other end of its Unix socket, where bytes arrive at once.
 fn pair() -> (Stream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! Tasks: their life, their end, and their remains.
+//! Tasks: their start, their end, and what they free.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
