@@ -18,7 +18,8 @@ const LINES_MAX: usize = 500;
 /// Files that may be longer, each with its reason. A table is one.
 const LONGER: &[(&str, &str)] = &[];
 
-/// What the pure floors must not touch. `Duration` and addresses are values and therefore fine.
+/// The names that the pure floors must not use. `Duration` and addresses are values and therefore
+/// fine.
 const KERNEL: &[&str] = &[
     "std::fs",
     "std::os",

@@ -1,4 +1,4 @@
-//! What is stored: the shared index, the files it points to, and the fills that make them.
+//! The cache: the shared index, the files it points to, and the fills that make them.
 //!
 //! The index answers "is this a fresh hit?" alone; `files` reads and writes cache files; `place` keeps
 //! the two in step. A fill is the one fetch of a key that others may follow. `maintenance` is the

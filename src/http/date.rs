@@ -90,7 +90,7 @@ fn asctime_date(text: &[u8]) -> Option<u64> {
     unix_s(year, month, month_day, second)
 }
 
-/// What is left to read of a date. A method that gives `None` reads nothing.
+/// The unread rest of a date. A method that gives `None` reads nothing.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

@@ -1,4 +1,4 @@
-//! What the cache did with a request, for clients (Cache-Status, RFC 9211) and for the access log.
+//! How the cache handled a request, for clients (Cache-Status, RFC 9211) and for the access log.
 
 use crate::http::status::Status;
 use crate::policy::reason::forward::Fwd;
@@ -162,7 +162,7 @@ impl<'a> CacheStatus<'a> {
     }
 }
 
-/// What the cache did with a request, for the access log.
+/// How the cache handled a request, for the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheVerdict {
     /// The cache was not looked up: the answer is synthetic.

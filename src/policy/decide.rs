@@ -54,7 +54,7 @@ pub fn may_look_up(request: &RequestHead, rules: &Rules) -> Result<(), PassReaso
     reuse::may_look_up(request).and_then(|()| rules.may_look_up(request))
 }
 
-/// What the cache has for a request.
+/// The result of a look-up, as the decision needs it.
 #[derive(Clone, Copy, Debug)]
 pub enum Cached<'a> {
     /// Nothing that the request selects.
@@ -68,7 +68,7 @@ pub enum Cached<'a> {
     Stored(&'a Lifetimes),
 }
 
-/// What an exchange does with a request.
+/// The action of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Answer with the stored response.
@@ -93,7 +93,7 @@ pub enum Action {
     },
 }
 
-/// What to do with a request that [`may_look_up`], and the rule that decided about the stored
+/// The action for a request that [`may_look_up`], and the rule that decided about the stored
 /// response.
 pub fn decide(
     request: &RequestHead,

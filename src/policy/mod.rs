@@ -1,4 +1,4 @@
-//! What the cache may do: RFC 9111 as a shared cache, in pure functions.
+//! The decisions of a shared cache (RFC 9111) as pure functions.
 //!
 //! Nothing here opens a file, reads a clock or knows the configuration: a decision takes the
 //! request, the response or what is stored of it, the operator's [`rfc9111::rules::Rules`] and the

@@ -36,7 +36,7 @@ pub(crate) fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Pe
     Peer::new(front.peer.ip(), front.scheme, request.authority())
 }
 
-/// What to ask an upstream.
+/// The question to an upstream, as the client's request asks it.
 pub(crate) fn question(upstream: UpstreamId, request: &RequestHead, fields: &Fields) -> Question {
     let target = request.target.path_and_query();
     question_by(upstream, request.method, &request.method_text, target, fields)

@@ -20,7 +20,7 @@ pub(crate) struct Routed {
     pub(crate) way: Way,
 }
 
-/// What becomes of a request.
+/// The handling of a request.
 #[derive(Debug)]
 pub(crate) enum Way {
     /// ktrix answers it without a route.

@@ -72,13 +72,13 @@ pub struct Inherited {
     pub cache: Option<Rc<Shared>>,
     /// The access log's rings.
     pub rings: Rc<Rings>,
-    /// What wakes the process in a seat.
+    /// The eventfds that wake the process in a seat.
     pub wakes: Rc<Wakes>,
     /// The servers.
     pub(crate) servers: Rc<ServerTable>,
     /// The keeper's seat, to wake it when there is something to evict.
     pub keeper_seat: usize,
-    /// What the keeper must do to the index and the files first.
+    /// Whether the keeper must first check or rebuild the index.
     pub needs_scrub: ScrubNeed,
 }
 

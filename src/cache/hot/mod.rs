@@ -70,7 +70,7 @@ pub struct Alias {
     pub marker: Option<SlotRef>,
 }
 
-/// What an alias costs: its bytes, and the head that was parsed from them.
+/// The bytes that an alias counts: the raw head, and the parsed one.
 fn alias_cost(raw: &[u8]) -> usize {
     4 * raw.len() + ENTRY_COST
 }

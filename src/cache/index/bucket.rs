@@ -187,7 +187,8 @@ impl Bucket {
         }
     }
 
-    /// The fault of the bucket, for `verify`. What a living writer is changing is no fault.
+    /// The fault of the bucket, for `verify`. A bucket that a living writer is changing has no
+    /// fault.
     pub fn fault(&self, table: &OwnerTable) -> Option<&'static str> {
         if self.holder().is_some_and(|holder| !table.is_alive(holder)) {
             return Some("is locked by a process that is dead");

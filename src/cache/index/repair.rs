@@ -13,7 +13,7 @@ pub struct Mend {
     report: Report,
 }
 
-/// What a walk found and repaired.
+/// The result of a walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Buckets that were locked by a dead process, half-written or torn.
@@ -34,7 +34,7 @@ impl Mend {
         end == index.n_buckets()
     }
 
-    /// What was found so far.
+    /// The result so far.
     pub const fn report(&self) -> Report {
         self.report
     }

@@ -163,7 +163,7 @@ pub struct SlotRef {
 /// A consistent copy of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotView {
-    /// What was published; the stamp as it is now.
+    /// The published slot, with its present stamp.
     pub slot: NewSlot,
     /// The generation, which no other publication in this slot has.
     pub generation: u32,

@@ -56,11 +56,11 @@ pub enum IndexError {
     /// The system refused.
     #[error("cannot {action} cache index {path:?}: {source}")]
     Io {
-        /// What was being done.
+        /// The failed action.
         action: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// More objects than an index can hold, or none.

@@ -25,7 +25,7 @@ pub struct Limits {
     pub free_bytes_min: u64,
 }
 
-/// What a cache uses of its limits.
+/// The use of a cache, to compare with its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
     /// Disk bytes of all files, and of those to come.
@@ -36,7 +36,7 @@ pub struct Level {
     pub free_bytes: Option<u64>,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
     /// Objects removed.

@@ -20,7 +20,7 @@ use crate::cache::index::slot::{NewSlot, SlotView};
 use crate::cache::place;
 use crate::policy::key::Key;
 
-/// What to do with a file that has no slot.
+/// The treatment of files without a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Orphans {
     /// The index was lost: give each a slot.
@@ -122,7 +122,7 @@ impl Scrub {
         self.orphans == Orphans::Adopt
     }
 
-    /// What was found so far.
+    /// The result so far.
     pub const fn report(&self) -> Report {
         self.report
     }
@@ -148,7 +148,7 @@ pub enum SlotFault {
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// How they differ.
 pub fn compare(store: &Store, view: &SlotView) -> Result<Option<Object>, SlotFault> {
     if !view.state.has_file() {
         return Ok(None);

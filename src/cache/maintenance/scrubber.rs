@@ -32,7 +32,7 @@ pub struct Report {
     pub n_orphans: u64,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// There is more to do, and some allowance left.

@@ -54,11 +54,11 @@ pub enum OpenError {
     /// The system refused.
     #[error("cannot {action} {path:?}: {source}")]
     Io {
-        /// What was being done.
+        /// The failed action.
         action: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// There is no file, or not one of this version.

@@ -9,21 +9,21 @@ use crate::base::chars::percent_decoded;
 use crate::policy::key::pattern::Pattern;
 use crate::policy::key::vary::VaryNames;
 
-/// What a key is made of, besides the host. The default is the whole URI (RFC 9111 section 2).
+/// The components of a key besides the host. The default is the whole URI (RFC 9111 section 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyComponents {
     /// Whether the scheme is in it.
     pub scheme: bool,
-    /// What it has of the path.
+    /// The part of the path in the key.
     pub path: PathComponent,
-    /// What it has of the query.
+    /// The part of the query in the key.
     pub query: QueryComponent,
     /// Request fields and cookies. They select one of the variants of a key, as the fields that
     /// Vary names do, so that one removal of the key removes all variants.
     pub chosen: Option<VaryNames>,
 }
 
-/// What a key has of the path.
+/// The part of the path in a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathComponent {
     /// All of it.
@@ -32,7 +32,7 @@ pub enum PathComponent {
     Route(Box<str>),
 }
 
-/// What a key has of the query.
+/// The part of the query in a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryComponent {
     /// False if the key has nothing of it.
@@ -111,7 +111,7 @@ impl KeyComponents {
 }
 
 impl QueryComponent {
-    /// What the key has of a query, which is empty or begins with its question mark.
+    /// The part of a query in the key. The query is empty or begins with its question mark.
     fn of<'q>(&self, query: &'q [u8]) -> Cow<'q, [u8]> {
         if !self.is_on {
             return Cow::Borrowed(b"");

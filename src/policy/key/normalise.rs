@@ -39,7 +39,7 @@ pub fn normalise<'a>(name: &str, lines: impl Iterator<Item = &'a [u8]>, out: &mu
     }
 }
 
-/// What a field of negotiation may have, and what its order means.
+/// The syntax of a negotiation field, and the meaning of its order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Negotiation {
     /// Accept: media ranges with parameters, whose values keep their case.

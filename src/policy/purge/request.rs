@@ -23,7 +23,7 @@ use crate::policy::purge::surrogate;
 /// The method of a request to purge.
 pub const METHOD: &[u8] = b"PURGE";
 
-/// What a purge names.
+/// The kind of name of a purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurgeTarget {
     /// The kind of the name.
@@ -53,7 +53,7 @@ pub enum PurgeRefusal {
 }
 
 impl PurgeRefusal {
-    /// What the client is told.
+    /// The sentence for the client.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Word => "Ktrix-Purge takes one of url, prefix, host and all, and soft",

@@ -15,7 +15,7 @@ use crate::http::scheme::Scheme;
 use crate::policy::key::host::Hosts;
 use crate::policy::purge::hash::{PurgeHash, PurgeKind, RunningHash};
 
-/// What is stored beside a response for later purges.
+/// The names and the purge epoch that are stored with a response for later purges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SurrogateKeys {
     /// The number of the last purge before its origin was asked; 0 if that is not known.

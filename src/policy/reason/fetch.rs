@@ -49,7 +49,7 @@ reasons! {
 }
 
 impl FetchError {
-    /// The failure with this code, as far as it matters to those who follow the fill.
+    /// The failure with this code, as the followers of a fill get it.
     pub fn of_code(code: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|error| code != 0 && error.code() == code)
     }

@@ -24,7 +24,7 @@ macro_rules! reasons {
                 self.row().word
             }
 
-            /// What people are told.
+            /// The sentence for people.
             pub const fn sentence(self) -> &'static str {
                 self.row().sentence
             }

@@ -20,7 +20,7 @@ pub const SECONDS_MAX: u32 = 1 << 31;
 pub struct Directive<'a> {
     /// The name as sent; compare it without regard to case.
     pub name: &'a [u8],
-    /// What follows the `=`.
+    /// The text after the `=`.
     pub argument: Argument<'a>,
 }
 

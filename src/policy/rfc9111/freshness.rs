@@ -24,7 +24,7 @@ pub enum LifetimeSource {
 }
 
 impl LifetimeSource {
-    /// What people are told.
+    /// The sentence for people.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::SMaxage => "by s-maxage",

@@ -22,7 +22,7 @@ use crate::policy::rfc9111::rules::Rules;
 pub struct PartialContent {
     /// Its bytes.
     pub range: Range<u64>,
-    /// What is known of the end of the representation.
+    /// The end of the representation, as far as it is known.
     pub extent: Extent,
 }
 
@@ -144,7 +144,7 @@ pub fn is_same_date(stored: &Fields, fresh: &Fields) -> bool {
         && last_modified_s(stored) == last_modified_s(fresh)
 }
 
-/// What becomes of a list of stored parts if another part has been received.
+/// How a received part fits a list of stored parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
     /// The part is added.

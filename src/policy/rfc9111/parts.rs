@@ -37,7 +37,7 @@ pub struct PartList {
     parts: Vec<StoredPart>,
 }
 
-/// What is known of the end of a representation.
+/// The end of a representation, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Its length in bytes.

@@ -100,7 +100,7 @@ mod tests {
     use crate::policy::sample::{NOW_S, fields, request};
     use proptest::prelude::*;
 
-    /// What is stored of a response with this Cache-Control that arrived at `NOW_S`.
+    /// The lifetimes of a response with this Cache-Control that arrived at `NOW_S`.
     fn stored(control: &str) -> Lifetimes {
         let times = Times { requested_s: NOW_S, received_s: NOW_S };
         let response = fields(&[("etag", "\"x\""), ("cache-control", control)]);
@@ -108,7 +108,7 @@ mod tests {
         found.unwrap().lifetimes
     }
 
-    /// What becomes of the response, in short, this many seconds later.
+    /// The outcome for the response this many seconds later, in short.
     fn outcome(response: &str, asked: &str, later_s: u64) -> &'static str {
         let control = RequestControl::of(&fields(&[("cache-control", asked)]));
         let (stored, now_s) = (stored(response), NOW_S + later_s);

@@ -39,7 +39,7 @@ pub struct Rules {
     pub parts: bool,
     /// Bytes of the largest response that is fetched whole for a request for a part.
     pub fetch_whole_bytes: u64,
-    /// What keys are made of.
+    /// The components of keys.
     pub key: KeyComponents,
     /// Names that are ignored in Vary, lower-case.
     pub vary_ignored: Vec<Box<str>>,

@@ -72,8 +72,7 @@ pub trait Client {
     /// Sends part of the body from a file: `len` bytes from `offset`.
     async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<(), CloseReason>;
 
-    /// Ends the answer. What is kept of it is sent by the connection, after the access log has its
-    /// line.
+    /// Ends the answer. The connection sends the kept bytes after the access log has its line.
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason>;
 
     /// Breaks the answer off, so that the client does not take it for complete.

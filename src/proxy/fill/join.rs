@@ -218,7 +218,7 @@ async fn follow_remote<C: Client>(
 /// Reads a response that is being written.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    /// What is being written.
+    /// The response that is being written.
     pub object: Rc<FillObject>,
     source: Source,
 }

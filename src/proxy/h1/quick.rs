@@ -20,7 +20,7 @@ use crate::proxy::h1::link::Link;
 use crate::proxy::routed::{Route, Routed, Way};
 use crate::reactor;
 
-/// What the hot path did with a request.
+/// The outcome of the hot path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Quick {
     /// It needs an exchange.

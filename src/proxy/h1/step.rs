@@ -1,4 +1,4 @@
-//! What can be done at once on a client's connection: read, and answer what is hot.
+//! A step on a client's connection that needs no wait: reading, and answering hot requests.
 
 use std::io;
 use std::rc::Rc;
@@ -23,9 +23,9 @@ pub(super) enum Step {
     Exchange(Box<Routed>),
     /// More bytes are needed.
     Read,
-    /// What is due must be written before anything else.
+    /// Due bytes must be written before anything else.
     Write,
-    /// What is due must be written, and the connection ends.
+    /// Due bytes must be written, and the connection ends.
     Finish,
     /// The access log has no room.
     Log,
@@ -184,7 +184,7 @@ fn answer_hot(
     }
 }
 
-/// What was done with the next request.
+/// The outcome for the next request.
 enum Next {
     /// It was hot, and its answer is written or due.
     Answered(usize),
