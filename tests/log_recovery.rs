@@ -31,7 +31,7 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
-fn killed_workers_lose_and_double_no_line() {
+fn killed_workers_neither_lose_nor_repeat_a_line() {
     let mut setup = Setup::new(3);
     setup.run_and_kill(150, |_, _| {});
     setup.expect_every_answer_once();
@@ -51,7 +51,7 @@ fn killed_workers_lose_no_line_across_rotation() {
 }
 
 #[test]
-fn a_foreign_lock_holds_lines_up_but_loses_none() {
+fn a_foreign_lock_delays_lines_and_loses_none() {
     let mut setup = Setup::new(2);
     fs::write(setup.log(), "").unwrap();
     let path = setup.log();

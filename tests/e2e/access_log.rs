@@ -120,7 +120,7 @@ fn json_lines_say_what_happened() {
 }
 
 #[test]
-fn combined_lines_are_as_everybody_reads_them() {
+fn combined_lines_have_the_common_form() {
     let origin = origin();
     let plan = Plan::new(&origin).set("log", "{access: $DIR/access.log, error: $DIR/error.log}");
     let ktrix = plan.start();
@@ -184,7 +184,7 @@ fn a_full_ring_waits_for_the_file_and_loses_nothing() {
 }
 
 #[test]
-fn an_operator_may_choose_to_drop_instead() {
+fn an_operator_may_drop_lines_instead() {
     alone();
     let origin = origin();
     let plan = Plan::new(&origin).set("workers", "1").set(
@@ -210,7 +210,7 @@ fn an_operator_may_choose_to_drop_instead() {
 }
 
 #[test]
-fn rotation_by_usr1_loses_and_doubles_nothing() {
+fn rotation_by_usr1_neither_loses_nor_repeats_a_line() {
     alone();
     let origin = origin();
     let plan = Plan::new(&origin);

@@ -17,7 +17,7 @@ fn form(location: &'static str) -> Origin {
 }
 
 #[test]
-fn a_post_that_answers_for_its_own_place_is_stored() {
+fn a_post_with_its_own_content_location_is_stored() {
     let origin = form("/form");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -30,7 +30,7 @@ fn a_post_that_answers_for_its_own_place_is_stored() {
 }
 
 #[test]
-fn a_post_that_answers_for_another_place_is_not_stored() {
+fn a_post_with_another_content_location_is_not_stored() {
     let origin = form("/other");
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

@@ -84,7 +84,7 @@ fn the_origins_status_is_reported_where_another_is_sent() {
 }
 
 #[test]
-fn our_member_follows_those_of_caches_behind_us() {
+fn the_member_of_ktrix_follows_those_of_caches_behind_it() {
     let origin = Origin::answering(|_| {
         Response::ok("x").field("Cache-Status", "inner; hit").cache("max-age=9")
     });

@@ -72,7 +72,7 @@ fn pipelined_requests_may_be_cut_anywhere() {
 }
 
 #[test]
-fn connection_close_is_obeyed_and_said() {
+fn connection_close_is_obeyed_and_sent() {
     let origin = echo();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -174,7 +174,7 @@ fn a_client_that_stops_within_a_request_is_not_forwarded() {
 }
 
 #[test]
-fn continue_is_said_when_asked_for() {
+fn continue_is_sent_when_expected() {
     let origin = echo();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

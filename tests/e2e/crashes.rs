@@ -199,7 +199,7 @@ fn a_killed_keeper_costs_no_request() {
 }
 
 #[test]
-fn a_killed_master_leaves_a_whole_cache_and_a_free_place() {
+fn a_killed_master_leaves_a_sound_cache_and_no_lock() {
     let gate = Gate::new();
     let held = gate.clone();
     let mut origin = Origin::answering(move |request| match &*request.target {

@@ -194,7 +194,7 @@ fn client_until_final(client: &mut crate::support::Client) -> (usize, u16) {
 }
 
 #[test]
-fn an_origin_that_says_nothing_is_given_up() {
+fn a_silent_origin_times_out() {
     let origin = Origin::wired(|connection| {
         let _ = connection.request();
         connection.wait_closed();

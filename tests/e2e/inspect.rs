@@ -197,7 +197,7 @@ impl Drop for SetOnDrop<'_> {
 }
 
 #[test]
-fn a_variant_is_shown_and_written_out_by_the_fields_that_choose_it() {
+fn a_variant_is_shown_and_written_out_by_its_selecting_fields() {
     let origin = Origin::answering(|r| {
         let language = r.field("accept-language").unwrap_or("none").to_owned();
         Response::ok(language).field("Vary", "Accept-Language, DNT").cache("max-age=60")

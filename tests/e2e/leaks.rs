@@ -27,7 +27,7 @@ fn a_private_field_of_a_304_reaches_no_other_client() {
 }
 
 #[test]
-fn a_field_hidden_from_the_origin_chooses_no_variant() {
+fn a_field_hidden_from_the_origin_selects_no_variant() {
     let origin = Origin::answering(|request| {
         let language = request.field("accept-language").unwrap_or("none").to_owned();
         Response::ok(language).field("Vary", "Accept-Language").cache("max-age=60")

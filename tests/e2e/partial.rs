@@ -299,7 +299,7 @@ fn a_part_of_a_small_object_brings_the_whole() {
 }
 
 #[test]
-fn a_route_may_want_nothing_behind_and_no_parts() {
+fn a_route_may_turn_off_background_fetches_and_parts() {
     let film = Film::new(2 << 20);
     let origin = film.origin();
     let sites = "[{routes: [{path: /film, upstream: app, cache: {fetch-whole: 0 B}}, \
@@ -601,7 +601,7 @@ fn an_unsafe_request_removes_parts() {
 }
 
 #[test]
-fn a_purge_takes_the_parts_along() {
+fn a_purge_removes_the_parts() {
     let film = Film::new(LEN);
     let origin = film.origin();
     let plan = Plan::new(&origin);

@@ -63,7 +63,7 @@ fn large_bodies_go_through_a_file_and_leave_none_behind() {
 }
 
 #[test]
-fn a_client_that_leaves_within_its_body_troubles_no_origin() {
+fn a_client_that_leaves_within_its_body_reaches_no_origin() {
     let origin = echo();
     let plan = Plan::new(&origin);
     let ktrix = plan.start();

@@ -116,7 +116,7 @@ fn a_clients_own_condition_is_answered_from_the_cache() {
 }
 
 #[test]
-fn a_condition_on_a_cold_object_does_not_spoil_the_cache() {
+fn a_condition_on_a_cold_object_does_not_harm_the_cache() {
     let origin = Origin::answering(|request| {
         if request.field("if-none-match") == Some("\"one\"") {
             return Response::status(304).field("ETag", "\"one\"").cache("max-age=60");
@@ -252,7 +252,7 @@ fn stale_if_error_answers_a_head_too() {
 }
 
 #[test]
-fn an_origin_that_says_nothing_in_time_has_failed() {
+fn an_origin_that_is_silent_for_too_long_has_failed() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::answering(move |request| match request.number {
@@ -282,7 +282,7 @@ fn failing_from(n_good: usize, life: &'static str) -> Origin {
 const STORES_ERRORS: &str = "[{upstream: app, cache: {ttl-status: {5xx: 100s}}}]";
 
 #[test]
-fn an_error_that_may_be_stored_takes_no_good_answers_place() {
+fn a_storable_error_replaces_no_good_answer() {
     let origin = failing_from(1, "max-age=0, stale-if-error=600");
     let plan = Plan::new(&origin).set("sites", STORES_ERRORS);
     let ktrix = plan.start();
@@ -302,7 +302,7 @@ fn an_error_that_may_be_stored_takes_no_good_answers_place() {
 }
 
 #[test]
-fn an_error_that_comes_behind_the_answer_takes_no_good_answers_place() {
+fn a_background_error_replaces_no_good_answer() {
     let origin = failing_from(1, "max-age=0, stale-while-revalidate=600");
     let plan = Plan::new(&origin).set("sites", STORES_ERRORS);
     let ktrix = plan.start();
@@ -314,7 +314,7 @@ fn an_error_that_comes_behind_the_answer_takes_no_good_answers_place() {
 }
 
 #[test]
-fn a_failing_origin_is_asked_by_few_and_everybody_has_the_old_answer() {
+fn a_failing_origin_gets_few_requests_and_all_clients_the_old_answer() {
     let is_ill = Arc::new(AtomicBool::new(false));
     let ill = Arc::clone(&is_ill);
     let origin = Origin::answering(move |_| match ill.load(Ordering::SeqCst) {
@@ -477,7 +477,7 @@ fn validating_costs_no_connection() {
 }
 
 #[test]
-fn one_bad_request_throws_out_no_good_object() {
+fn one_bad_request_removes_no_good_object() {
     let origin = Origin::answering(|request| {
         if request.has("x-bad") {
             return Response::status(400);

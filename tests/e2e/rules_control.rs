@@ -36,7 +36,7 @@ fn only_the_most_targeted_field_counts() {
 }
 
 #[test]
-fn our_own_field_stays_with_us_and_counts_again_at_validation() {
+fn the_ktrix_field_is_not_sent_and_counts_again_at_validation() {
     let origin = Origin::answering(|request| {
         let answer = match request.has("if-none-match") {
             true => Response::status(304),
