@@ -135,7 +135,7 @@ fn simulate(requests: &[u64], n_cached: usize, sizes: Sizes, admission: Admissio
         outcome.n_missed += 1;
         let is_full = index.is_full();
         let n_before = uses.count(&key, is_full);
-        uses.tend();
+        uses.maintain();
         if is_full && !uses.admits(n_before, admission) {
             continue;
         }

@@ -114,7 +114,7 @@ impl Uses {
 
     /// Changes the tables when enough new keys have come. Only the keeper calls this, now and then.
     /// If it is late, more keys share counters, and more are admitted.
-    pub fn tend(&self) {
+    pub fn maintain(&self) {
         let head = self.head();
         if head.n_new.load(Ordering::Relaxed) < self.n_keys {
             return;
@@ -252,7 +252,7 @@ mod tests {
             let turn = uses.head().turn.load(Ordering::Relaxed);
             while uses.head().turn.load(Ordering::Relaxed) == turn {
                 uses.count(&key(next.next().unwrap()), false);
-                uses.tend();
+                uses.maintain();
             }
         };
         turn();

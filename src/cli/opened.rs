@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::cache::files::front::OpenError;
 use crate::cache::files::store::{Object, Store};
-use crate::cache::index::reader::Reading;
+use crate::cache::index::reader::IndexReader;
 use crate::cache::index::slot::{NO_CACHE, SlotView, State};
 use crate::cache::index::table::IndexError;
 use crate::cache::maintenance::reconcile::{SlotFault, compare};
@@ -33,7 +33,7 @@ const WAIT_TOTAL_MAX: Duration = Duration::from_millis(500);
 
 /// An open cache.
 pub(super) struct Opened {
-    pub(super) index: Reading,
+    pub(super) index: IndexReader,
     pub(super) store: Store,
     /// The purges; `None` as long as no ktrix has made the table.
     purges: Option<Reader>,
@@ -57,7 +57,7 @@ impl Opened {
     ///
     /// When there is no index in it, or it cannot be read.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        Ok(Self::over(dir, Reading::open(dir)?))
+        Ok(Self::over(dir, IndexReader::open(dir)?))
     }
 
     /// As [`Opened::open`]; `None` when there is no index yet.
@@ -66,14 +66,14 @@ impl Opened {
     ///
     /// When it cannot be read.
     pub(super) fn open_if_any(dir: &Path) -> Result<Option<Self>> {
-        match Reading::open(dir) {
+        match IndexReader::open(dir) {
             Err(IndexError::NotOurs(_)) => Ok(None),
             Err(error) => Err(error.into()),
             Ok(index) => Ok(Some(Self::over(dir, index))),
         }
     }
 
-    fn over(dir: &Path, index: Reading) -> Self {
+    fn over(dir: &Path, index: IndexReader) -> Self {
         let store = Store::existing(dir, index.epoch());
         let purges = Reader::open(dir).ok();
         Self { index, store, purges, wait_left: Cell::new(WAIT_TOTAL_MAX) }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::cache::Shared;
 use crate::cache::files::store::Object;
-use crate::cache::index::repair::Mend;
+use crate::cache::index::repair::IndexRepair;
 use crate::cache::index::slot::NewSlot;
 use crate::cache::maintenance::evict::{Evictor, Limits};
-use crate::cache::maintenance::reconcile::{Orphans, Scrub};
-use crate::cache::maintenance::scrubber::{self, Patrol};
-use crate::cache::maintenance::temp_cleanup::{Ours, Temps};
+use crate::cache::maintenance::reconcile::{Orphans, Reconciler};
+use crate::cache::maintenance::scrubber::{self, Scrubber};
+use crate::cache::maintenance::temp_cleanup::{OlderFills, TempCleanup};
 use crate::cache::purge::journal::Record;
 use crate::http::status::Status;
 use crate::policy::key::{Key, key_of};
@@ -36,13 +36,13 @@ pub(super) enum Pace {
 #[derive(Debug)]
 pub(super) struct Chores {
     cache: Rc<Shared>,
-    mend: Option<Mend>,
+    index_repair: Option<IndexRepair>,
     evictor: Evictor,
-    scrub: Option<Scrub>,
+    reconciler: Option<Reconciler>,
     has_scrubbed: bool,
-    patrol: Option<Patrol>,
-    temps: Temps,
-    temps_at: Instant,
+    scrubber: Option<Scrubber>,
+    temp_cleanup: TempCleanup,
+    clean_temps_at: Instant,
     is_short_of_room: bool,
     is_unsynced: bool,
 }
@@ -63,22 +63,22 @@ impl Chores {
             ScrubNeed::Rebuild => Some(Orphans::Adopt),
         };
         // Only an unclean index shows that no child of an earlier master still uses the directory.
-        let ours = match inherited.needs_scrub {
-            ScrubNeed::Check => Ours::AllBefore,
-            ScrubNeed::None | ScrubNeed::Rebuild => Ours::OwnTable,
+        let older_fills = match inherited.needs_scrub {
+            ScrubNeed::Check => OlderFills::Ended,
+            ScrubNeed::None | ScrubNeed::Rebuild => OlderFills::MayRun,
         };
         if orphans.is_some() {
             log::info!("comparing cache \"{}\" with its index", cache.store.dir().display());
         }
         Some(Self {
             cache,
-            mend: Some(Mend::default()),
+            index_repair: Some(IndexRepair::default()),
             evictor: Evictor::new(limits),
-            scrub: orphans.map(Scrub::new),
+            reconciler: orphans.map(Reconciler::new),
             has_scrubbed: false,
-            patrol: Patrol::new(config.scrub_bytes_s, Instant::now()),
-            temps: Temps::new(ours),
-            temps_at: Instant::now(),
+            scrubber: Scrubber::new(config.scrub_bytes_s, Instant::now()),
+            temp_cleanup: TempCleanup::new(older_fills),
+            clean_temps_at: Instant::now(),
             is_short_of_room: false,
             is_unsynced: false,
         })
@@ -86,10 +86,10 @@ impl Chores {
 
     /// Does one step of what is due.
     pub(super) fn step(&mut self, now: Instant) -> Pace {
-        self.look_at_temps(now);
-        self.tend_purges();
-        self.cache.uses.tend();
-        if self.mend_step() {
+        self.clean_temps(now);
+        self.sync_purges();
+        self.cache.uses.maintain();
+        if self.repair_step() {
             return Pace::Busy;
         }
         if self.cache.index.wants_recount() {
@@ -103,13 +103,13 @@ impl Chores {
         }
         self.note_room(step.wants_more);
         let begun = Instant::now();
-        if self.scrub_step() {
+        if self.reconcile_step() {
             // While slots and files are compared, the cache works as usual. While a lost index is
             // rebuilt, every request is a miss.
-            let is_urgent = self.scrub.as_ref().is_some_and(Scrub::is_rebuild);
+            let is_urgent = self.reconciler.as_ref().is_some_and(Reconciler::is_rebuild);
             return if is_urgent { Pace::Busy } else { Pace::After(begun.elapsed()) };
         }
-        if self.patrol_step(now) {
+        if self.scrub_step(now) {
             return Pace::Busy;
         }
         // Each step clears marks of use, so a whole round may pass without a removal.
@@ -128,13 +128,13 @@ impl Chores {
         self.is_short_of_room = is_short;
     }
 
-    /// Whether the scrub has ended since the last call.
+    /// Whether the comparison has ended since the last call.
     pub(super) fn take_scrubbed(&mut self) -> bool {
         std::mem::take(&mut self.has_scrubbed)
     }
 
     /// Logs new purges, and writes them to the disk.
-    fn tend_purges(&mut self) {
+    fn sync_purges(&mut self) {
         self.cache.purges.each_unlogged(Record::log);
         match self.cache.purges.sync() {
             Ok(()) => self.is_unsynced = false,
@@ -149,25 +149,25 @@ impl Chores {
         }
     }
 
-    fn look_at_temps(&mut self, now: Instant) {
-        if now < self.temps_at {
+    fn clean_temps(&mut self, now: Instant) {
+        if now < self.clean_temps_at {
             return;
         }
-        self.temps_at = now + TEMPS_PAUSE;
-        let n_removed = self.temps.look(&self.cache.store, &self.cache.fills);
+        self.clean_temps_at = now + TEMPS_PAUSE;
+        let n_removed = self.temp_cleanup.look(&self.cache.store, &self.cache.fills);
         if n_removed > 0 {
             log::debug!("removed {n_removed} temporary files of dead fills");
         }
     }
 
     /// A step of repairing the index; `true` while there is more to do.
-    fn mend_step(&mut self) -> bool {
-        let Some(mend) = &mut self.mend else { return false };
-        if !mend.step(&self.cache.index, N_BUCKETS_STEP) {
+    fn repair_step(&mut self) -> bool {
+        let Some(repair) = &mut self.index_repair else { return false };
+        if !repair.step(&self.cache.index, N_BUCKETS_STEP) {
             return true;
         }
-        let report = mend.report();
-        self.mend = None;
+        let report = repair.report();
+        self.index_repair = None;
         if report.n_buckets > 0 {
             log::warn!(
                 "repaired {} damaged buckets of the cache index; {} slots were lost",
@@ -176,19 +176,19 @@ impl Chores {
             );
         }
         // Files whose slots were lost are found only by a walk of the files.
-        if report.n_slots > 0 && self.scrub.is_none() {
-            self.scrub = Some(Scrub::new(Orphans::Remove));
+        if report.n_slots > 0 && self.reconciler.is_none() {
+            self.reconciler = Some(Reconciler::new(Orphans::Remove));
         }
         false
     }
 
     /// A step of the comparison; `true` while there is more to do.
-    fn scrub_step(&mut self) -> bool {
-        let Some(scrub) = &mut self.scrub else { return false };
-        if !scrub.step(&self.cache.index, &self.cache.store, N_FILES_STEP, slot_of) {
+    fn reconcile_step(&mut self) -> bool {
+        let Some(reconciler) = &mut self.reconciler else { return false };
+        if !reconciler.step(&self.cache.index, &self.cache.store, N_FILES_STEP, slot_of) {
             return true;
         }
-        let report = scrub.report();
+        let report = reconciler.report();
         log::info!(
             "compared {} slots with their files: {} slots and {} files removed, {} files added",
             report.n_slots,
@@ -196,10 +196,10 @@ impl Chores {
             report.n_files_removed,
             report.n_adopted
         );
-        if scrub.is_rebuild() {
+        if reconciler.is_rebuild() {
             self.cache.index.table().set_complete();
         }
-        self.scrub = None;
+        self.reconciler = None;
         self.has_scrubbed = true;
         self.cache.index.recount();
         false
@@ -208,13 +208,13 @@ impl Chores {
 
 impl Chores {
     /// Some steps of the scrubber, once the comparison is over; `true` while it may go on.
-    fn patrol_step(&mut self, now: Instant) -> bool {
-        (0..N_PATROL_STEPS).all(|_| self.patrol_once(now))
+    fn scrub_step(&mut self, now: Instant) -> bool {
+        (0..N_SCRUB_STEPS).all(|_| self.scrub_once(now))
     }
 
-    fn patrol_once(&mut self, now: Instant) -> bool {
-        let Some(patrol) = &mut self.patrol else { return false };
-        match patrol.step(&self.cache.index, &self.cache.store, now) {
+    fn scrub_once(&mut self, now: Instant) -> bool {
+        let Some(scrubber) = &mut self.scrubber else { return false };
+        match scrubber.step(&self.cache.index, &self.cache.store, now) {
             scrubber::Step::Busy => return true,
             scrubber::Step::Rests => return false,
             scrubber::Step::Removed(path, why) => {
@@ -255,6 +255,6 @@ const N_SLOTS_STEP: usize = 4_096;
 /// Slots or files that one step of the comparison checks.
 const N_FILES_STEP: usize = 64;
 /// Steps of the scrubber that are done in one go.
-const N_PATROL_STEPS: usize = 32;
+const N_SCRUB_STEPS: usize = 32;
 /// The pause between two looks for temporary files of dead fills.
 const TEMPS_PAUSE: Duration = Duration::from_millis(900);

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use ktrix::cache::files::front::OpenError;
 use ktrix::cache::files::store::{Store, TMP};
 use ktrix::cache::index::Index;
-use ktrix::cache::index::repair::Mend;
+use ktrix::cache::index::repair::IndexRepair;
 use ktrix::cache::index::slot::PublishError;
 use ktrix::cache::index::slot::{NewSlot, SlotView};
 use ktrix::cache::maintenance::evict::{Evictor, Limits};
-use ktrix::cache::maintenance::reconcile::{self, Orphans, Scrub, SlotFault};
+use ktrix::cache::maintenance::reconcile::{self, Orphans, Reconciler, SlotFault};
 use ktrix::cache::place::{self, PutError};
 
 use crate::{Dice, Process, is_whole, key, slot, start, wait_until_ready};
@@ -218,9 +218,9 @@ fn check_size(index: &Index) -> u64 {
 fn check(index: &Index, store: &Store, n_killed: u64) {
     index.sweep_dead();
     assert_eq!(index.faults().collect::<Vec<_>>(), Vec::<String>::new());
-    let mut mend = Mend::default();
-    while !mend.step(index, 1_000) {}
-    assert_eq!(mend.report(), ktrix::cache::index::repair::Report::default());
+    let mut repair = IndexRepair::default();
+    while !repair.step(index, 1_000) {}
+    assert_eq!(repair.report(), ktrix::cache::index::repair::Report::default());
     let mut n_renewed = 0;
     for view in index.iter() {
         match reconcile::compare(store, &view) {
@@ -239,9 +239,9 @@ fn check(index: &Index, store: &Store, n_killed: u64) {
     let n_orphans = files(store).count().saturating_sub(index.iter().count());
     assert!(n_orphans <= n_dead, "{n_orphans} files too many of {n_dead} dead");
     age_files(store);
-    let mut scrub = Scrub::new(Orphans::Remove);
-    while !scrub.step(index, store, 64, |_, _| None) {}
-    let report = scrub.report();
+    let mut reconciler = Reconciler::new(Orphans::Remove);
+    while !reconciler.step(index, store, 64, |_, _| None) {}
+    let report = reconciler.report();
     let n_left = report.n_slots_removed + report.n_files_removed;
     assert!(n_left <= 2 * n_killed + 2 * N_PROCESSES as u64, "{report:?} of {n_killed} killed");
     assert!(index.iter().all(|view| reconcile::compare(store, &view).is_ok()));

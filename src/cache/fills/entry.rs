@@ -37,7 +37,7 @@ impl Entry {
 
     /// Writes the total, or a code in its place, and leaves the mark of a doomed fill.
     pub(super) fn set_total(&self, total: u64) {
-        let keep = |word| Some((word & SPOILED) | total);
+        let keep = |word| Some((word & DOOMED) | total);
         let _ = self.total.fetch_update(Ordering::SeqCst, Ordering::SeqCst, keep);
     }
 
@@ -46,7 +46,7 @@ impl Entry {
     }
 
     pub(super) fn is_doomed(&self) -> bool {
-        self.total.load(Ordering::SeqCst) & SPOILED != 0
+        self.total.load(Ordering::SeqCst) & DOOMED != 0
     }
 
     pub(super) fn followers(&self) -> Seats {
@@ -56,9 +56,9 @@ impl Entry {
 }
 
 /// A mark in an entry's total.
-pub(super) const SPOILED: u64 = 1 << 63;
+pub(super) const DOOMED: u64 = 1 << 63;
 /// The total of a body of unknown length.
-pub(super) const UNKNOWN: u64 = SPOILED - 1;
+pub(super) const UNKNOWN: u64 = DOOMED - 1;
 
 pub(super) const FETCHING: u32 = 1;
 pub(super) const STREAMING: u32 = 2;

@@ -35,7 +35,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::cache::fills::entry::{
-    DONE, Entry, FAILED, FETCHING, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT, SPOILED, STREAMING,
+    DONE, DOOMED, Entry, FAILED, FETCHING, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT, STREAMING,
     UNKNOWN, entries_at, len_of, n_groups,
 };
 use crate::cache::fills::state::FillState;
@@ -203,12 +203,12 @@ impl Fills {
         match state {
             FETCHING => FillState::Fetching,
             STREAMING => {
-                let total = total & !SPOILED;
+                let total = total & !DOOMED;
                 FillState::Streaming { bytes, total: (total != UNKNOWN).then_some(total) }
             }
             DONE => FillState::Done { bytes },
             PASS => FillState::Pass,
-            FAILED => FillState::Failed { code: (total & !SPOILED) as u32 },
+            FAILED => FillState::Failed { code: (total & !DOOMED) as u32 },
             _ => FillState::Gone,
         }
     }
@@ -266,7 +266,7 @@ impl Fills {
         let group = self.group_of(halves[0]);
         for entry in self.entries.iter().skip(group * GROUP).take(GROUP) {
             if entry.is_beside(halves) && entry.is_under_way() {
-                entry.total.fetch_or(SPOILED, Ordering::SeqCst);
+                entry.total.fetch_or(DOOMED, Ordering::SeqCst);
             }
         }
     }
@@ -274,7 +274,7 @@ impl Fills {
     /// As [`Fills::doom`], for one fill.
     pub fn doom_at(&self, at: FillAt) {
         if let Some(entry) = self.entry(at) {
-            entry.total.fetch_or(SPOILED, Ordering::SeqCst);
+            entry.total.fetch_or(DOOMED, Ordering::SeqCst);
         }
     }
 
@@ -315,14 +315,14 @@ impl Fills {
     /// in use. Walks the table.
     pub fn under_way(&self) -> Vec<u64> {
         // Leaders are few: the kernel is asked once for each.
-        let mut status_version: Vec<(u32, bool)> = Vec::new();
+        let mut leaders: Vec<(u32, bool)> = Vec::new();
         let mut ids = Vec::new();
         for entry in self.entries.iter().filter(|entry| entry.is_under_way()) {
             let leader = entry.owner.load(Ordering::Acquire);
-            let known = status_version.iter().find(|it| it.0 == leader).map(|it| it.1);
+            let known = leaders.iter().find(|it| it.0 == leader).map(|it| it.1);
             let is_led = known.unwrap_or_else(|| {
                 let is_led = self.is_led(entry);
-                status_version.push((leader, is_led));
+                leaders.push((leader, is_led));
                 is_led
             });
             if is_led {
@@ -340,7 +340,7 @@ impl Fills {
             entry.state.load(Ordering::Acquire) == STREAMING
                 && entry.is_counted.load(Ordering::Acquire) == 0
         };
-        let bytes_of = |entry: &Entry| match entry.total.load(Ordering::Acquire) & !SPOILED {
+        let bytes_of = |entry: &Entry| match entry.total.load(Ordering::Acquire) & !DOOMED {
             UNKNOWN => entry.bytes.load(Ordering::Acquire),
             total => total,
         };

@@ -242,7 +242,7 @@ impl LockedBucket<'_> {
     }
 
     /// Repairs the bucket if it needs it.
-    pub fn mend(&mut self) {
+    pub fn repair_if_needed(&mut self) {
         if !self.is_sound() {
             self.repair();
         }

@@ -48,7 +48,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::index::reader::Reading;
+    use crate::cache::index::reader::IndexReader;
     use crate::cache::place::tests::{cache, slot, store_one};
 
     impl Index {
@@ -67,7 +67,7 @@ mod tests {
         for (n, &at) in places.iter().enumerate() {
             count(at, n as u32);
         }
-        let reading = Reading::open(dir.path()).unwrap();
+        let reading = IndexReader::open(dir.path()).unwrap();
         for (n, &at) in places.iter().enumerate() {
             assert_eq!((index.hits(at), reading.hits(at)), (n as u32, n as u32));
         }

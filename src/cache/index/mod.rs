@@ -67,7 +67,7 @@ impl Index {
             claimed.ok_or_else(|| std::io::Error::other("too many processes use the cache"))?;
         self.owner.store(owner.word(), Ordering::Release);
         self.pid.store(std::process::id(), Ordering::Release);
-        self.tend(owner, note);
+        self.repair_noted(owner, note);
         self.sweep_dead();
         Ok(())
     }
@@ -321,12 +321,12 @@ impl Index {
         self.table.header().hand.store(u64::from(generation), Ordering::Relaxed);
     }
 
-    /// Where the slow scrub stands, a slot number.
+    /// Where the scrubber stands, a slot number.
     pub fn scrub_at(&self) -> u32 {
         (self.table.header().scrub_at.load(Ordering::Relaxed) % u64::from(self.n_slots())) as u32
     }
 
-    /// Moves on where the slow scrub stands.
+    /// Moves on where the scrubber stands.
     pub fn set_scrub_at(&self, number: u32) {
         self.table.header().scrub_at.store(u64::from(number), Ordering::Relaxed);
     }
@@ -337,7 +337,7 @@ impl Index {
         let Some(owner) = self.owner().filter(|_| self.table.is_whole()) else { return 0 };
         let mut n_dead = 0;
         for (dead, note) in self.table.owners.dead() {
-            if self.tend(owner, note) {
+            if self.repair_noted(owner, note) {
                 self.table.owners.remove_dead(dead);
                 n_dead += 1;
             }
@@ -352,11 +352,11 @@ impl Index {
 
     /// Repairs this bucket if its writer died or it is torn, and returns how many slots that
     /// emptied; `None` if it was sound, which costs no lock. Attached processes only.
-    pub fn mend(&self, number: usize) -> Option<usize> {
+    pub fn repair_bucket(&self, number: usize) -> Option<usize> {
         if self.table.buckets.get(number)?.looks_sound(&self.table.owners) {
             return None;
         }
-        self.with_mended(number, |locked| locked.n_emptied())
+        self.with_repaired(number, |locked| locked.n_emptied())
     }
 
     /// Faults of the whole table, for `verify`: buckets that are torn, half-written, or locked by a
@@ -403,14 +403,14 @@ impl Index {
     /// more. A reader that is not attached has a miss.
     #[cold]
     fn look_again(&self, number: usize, halves: [u64; 2]) -> Option<SlotView> {
-        self.with_mended(number, |locked| {
+        self.with_repaired(number, |locked| {
             let i = locked.find(halves)?;
             locked.view(i, SlotAt((number * SLOTS + i) as u32))
         })
     }
 
     /// Locks a bucket and repairs it if it needs it, for `then`.
-    fn with_mended<T>(
+    fn with_repaired<T>(
         &self,
         number: usize,
         then: impl FnOnce(&LockedBucket<'_>) -> Option<T>,
@@ -419,7 +419,7 @@ impl Index {
         let bucket = self.table.buckets.get(number)?;
         self.table.owners.note(owner, number as u64 + 1);
         let found = bucket.lock(owner, &self.table.owners).and_then(|mut locked| {
-            locked.mend();
+            locked.repair_if_needed();
             if locked.n_emptied().is_some() {
                 self.table.header().wants_recount.store(1, Ordering::Relaxed);
             }
@@ -439,7 +439,7 @@ impl Index {
     }
 
     /// Locks, and so repairs, the two buckets that an owner row names.
-    fn tend(&self, owner: Owner, note: u64) -> bool {
+    fn repair_noted(&self, owner: Owner, note: u64) -> bool {
         let Some(home) = note.checked_sub(1) else { return true };
         let home = usize::try_from(home).unwrap_or(usize::MAX);
         for number in [home, home.saturating_add(1)] {

@@ -21,11 +21,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// An index that is mapped for reading only.
 #[derive(Debug)]
-pub struct Reading {
+pub struct IndexReader {
     table: Table,
 }
 
-impl Reading {
+impl IndexReader {
     /// The index that is in `dir`, of whatever size.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ mod tests {
             store_one(&index, &store, text, b"body").unwrap();
         }
         let before = fs::read(dir.path().join("index")).unwrap();
-        let reading = Reading::open(dir.path()).unwrap();
+        let reading = IndexReader::open(dir.path()).unwrap();
         for text in &texts {
             let view = reading.lookup(&slot(text).key).unwrap();
             assert_eq!(Some(view), index.lookup(&slot(text).key), "{text}");
@@ -155,7 +155,7 @@ mod tests {
         store_one(&index, &store, "a", b"body").unwrap();
         let path = dir.path().join("index");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
-        let reading = Reading::open(dir.path()).unwrap();
+        let reading = IndexReader::open(dir.path()).unwrap();
         assert!(reading.lookup(&slot("a").key).is_some());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     }
@@ -163,9 +163,9 @@ mod tests {
     #[test]
     fn a_foreign_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(Reading::open(dir.path()), Err(IndexError::NotOurs(_))));
+        assert!(matches!(IndexReader::open(dir.path()), Err(IndexError::NotOurs(_))));
         fs::write(dir.path().join("index"), vec![0; 1 << 16]).unwrap();
-        assert!(matches!(Reading::open(dir.path()), Err(IndexError::NotOurs(_))));
+        assert!(matches!(IndexReader::open(dir.path()), Err(IndexError::NotOurs(_))));
     }
 
     /// A thread that writes one bucket again and again, as a worker would under load.
@@ -175,7 +175,7 @@ mod tests {
         for text in ["x", "y"] {
             store_one(&index, &store, text, b"body").unwrap();
         }
-        let reading = Reading::open(dir.path()).unwrap();
+        let reading = IndexReader::open(dir.path()).unwrap();
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for _ in 0..20_000 {

@@ -8,7 +8,7 @@ use crate::cache::index::Index;
 
 /// A walk under way.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mend {
+pub struct IndexRepair {
     next: usize,
     report: Report,
 }
@@ -22,11 +22,11 @@ pub struct Report {
     pub n_slots: usize,
 }
 
-impl Mend {
+impl IndexRepair {
     /// Looks at `n` buckets; true when all have been looked at.
     pub fn step(&mut self, index: &Index, n: usize) -> bool {
         let end = self.next.saturating_add(n).min(index.n_buckets());
-        for n_emptied in (self.next..end).filter_map(|number| index.mend(number)) {
+        for n_emptied in (self.next..end).filter_map(|number| index.repair_bucket(number)) {
             self.report.n_buckets += 1;
             self.report.n_slots += n_emptied;
         }
@@ -51,10 +51,10 @@ mod tests {
     const BUCKETS_AT: u64 = 20_480;
     const BUCKET_LEN: u64 = 512;
 
-    fn mend(index: &Index, n: usize) -> Report {
-        let mut mend = Mend::default();
-        while !mend.step(index, n) {}
-        mend.report()
+    fn repair(index: &Index, n: usize) -> Report {
+        let mut walk = IndexRepair::default();
+        while !walk.step(index, n) {}
+        walk.report()
     }
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
         });
         for n in [1, 7, 1000] {
-            assert_eq!(mend(&index, n), Report::default());
+            assert_eq!(repair(&index, n), Report::default());
         }
         assert_eq!(index.objects(), 80);
     }
@@ -90,10 +90,10 @@ mod tests {
         assert_eq!(opened, Opened::Clean);
         index.attach().unwrap();
         assert_eq!(index.faults().count() as u64, n_buckets.div_ceil(3));
-        let report = mend(&index, 5);
+        let report = repair(&index, 5);
         assert_eq!(report.n_buckets as u64, n_buckets.div_ceil(3));
         assert!(report.n_slots >= 7, "{report:?}");
-        assert_eq!((index.faults().count(), mend(&index, 5)), (0, Report::default()));
+        assert_eq!((index.faults().count(), repair(&index, 5)), (0, Report::default()));
         index.recount();
         let n_found = (0..80).filter(|n| index.lookup(&slot(&n.to_string()).key).is_some());
         let n_found = n_found.count() as u64;

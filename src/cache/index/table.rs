@@ -25,7 +25,7 @@
 //! | 136..144 | objects | slots that are taken |
 //! | 192..200 | size | limit of `bytes`, 0 = none |
 //! | 200..208 | hand | where eviction stands, a generation |
-//! | 208..216 | scrub_at | where the slow scrub stands, a slot number |
+//! | 208..216 | scrub_at | where the scrubber stands, a slot number |
 //!
 //! A file that is foreign, of another version or size, cut or torn is never changed in place, since
 //! somebody may have it mapped: a new one is made beside it and renamed over it, during a reload
@@ -122,7 +122,7 @@ shared_struct! {
         pub size_bytes: AtomicU64,
         /// Where eviction stands: the generation that it looked at last.
         pub hand: AtomicU64,
-        /// Where the slow scrub stands, a slot number.
+        /// Where the scrubber stands, a slot number.
         pub scrub_at: AtomicU64,
         _line_3: [AtomicU64; 5],
     }

@@ -44,7 +44,7 @@ pub struct Report {
 
 /// A running comparison.
 #[derive(Debug)]
-pub struct Scrub {
+pub struct Reconciler {
     orphans: Orphans,
     phase: Phase,
     report: Report,
@@ -60,7 +60,7 @@ enum Phase {
 /// A younger file may be between two steps of a living process.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);
 
-impl Scrub {
+impl Reconciler {
     /// A comparison that begins with the slots.
     pub const fn new(orphans: Orphans) -> Self {
         Self { orphans, phase: Phase::Slots { next: 0 }, report: NOTHING }
@@ -106,7 +106,7 @@ impl Scrub {
                 let is_last = *next == 256 && files.len() <= n;
                 let at = files.len().saturating_sub(n);
                 for path in files.split_off(at) {
-                    tend_file(index, store, &path, self.orphans, &adopt, &mut self.report);
+                    check_file(index, store, &path, self.orphans, &adopt, &mut self.report);
                 }
                 if is_last {
                     self.phase = Phase::End;
@@ -172,7 +172,7 @@ pub fn remove_if_wrong(index: &Index, store: &Store, view: &SlotView, fault: &Sl
     }
 }
 
-fn tend_file(
+fn check_file(
     index: &Index,
     store: &Store,
     path: &Path,
@@ -266,13 +266,13 @@ mod tests {
         file.set_modified(SystemTime::now() - ORPHAN_AGE * 2).unwrap();
     }
 
-    fn scrub(index: &Index, store: &Store, orphans: Orphans, n: usize) -> Report {
-        let mut scrub = Scrub::new(orphans);
+    fn reconcile(index: &Index, store: &Store, orphans: Orphans, n: usize) -> Report {
+        let mut reconciler = Reconciler::new(orphans);
         let adopt = |_: &Key, object: &Object| {
             (object.meta() == b"m").then(|| slot(std::str::from_utf8(object.key_text()).unwrap()))
         };
-        while !scrub.step(index, store, n, adopt) {}
-        scrub.report()
+        while !reconciler.step(index, store, n, adopt) {}
+        reconciler.report()
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
         });
         for n in [1, 7, 1000] {
-            let report = scrub(&index, &store, Orphans::Remove, n);
+            let report = reconcile(&index, &store, Orphans::Remove, n);
             assert_eq!(report, Report { n_slots: 50, ..NOTHING });
         }
     }
@@ -300,7 +300,7 @@ mod tests {
         age_file(&path("orphan"));
         index.remove(&slot("orphan").key, None);
         index.remove(&slot("young").key, None);
-        let report = scrub(&index, &store, Orphans::Remove, 3);
+        let report = reconcile(&index, &store, Orphans::Remove, 3);
         assert_eq!((report.n_slots, report.n_slots_removed), (3, 2));
         assert_eq!(report.n_files_removed, 1);
         assert!(!path("orphan").exists() && !path("cut").exists());
@@ -318,7 +318,7 @@ mod tests {
         drop(index);
         let (index, _) = Index::open(dir.path(), 300).unwrap();
         index.attach().unwrap();
-        let report = scrub(&index, &store, Orphans::Adopt, 10);
+        let report = reconcile(&index, &store, Orphans::Adopt, 10);
         assert_eq!((report.n_adopted, report.n_files_removed), (199, 1));
         for n in (0..200).filter(|&n| n != 7) {
             let view = index.lookup(&slot(&n.to_string()).key).unwrap();
@@ -337,7 +337,7 @@ mod tests {
             index.remove(&key(text), None);
         }
         place::forget(&index, &store, &key("before"));
-        let mut scrub = Scrub::new(Orphans::Adopt);
+        let mut reconciler = Reconciler::new(Orphans::Adopt);
         // Between the look at a file and its slot.
         let adopt = |_: &Key, object: &Object| {
             let text = std::str::from_utf8(object.key_text()).unwrap();
@@ -351,7 +351,7 @@ mod tests {
             }
             Some(slot(text))
         };
-        while !scrub.step(&index, &store, 1, adopt) {}
+        while !reconciler.step(&index, &store, 1, adopt) {}
         assert_eq!(index.iter().map(|view| view.key).collect::<Vec<_>>(), [key("kept")]);
         for text in ["before", "as it comes", "replaced as it comes"] {
             assert!(!store.exists(&key(text)), "{text}");

@@ -8,7 +8,7 @@
 //! `Slots` opens the file of each slot, compares the two and verifies the body; a wrong file is
 //! removed before a client requests it. `Files` walks the directories for files without a slot.
 //! Then there is a pause. The position of a round is kept in the index, so that a restart goes on
-//! with it. Reading takes from an allowance of bytes that grows with time; once it is used up, the
+//! with it. BodyRead takes from an allowance of bytes that grows with time; once it is used up, the
 //! scrubber waits.
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::cache::files::front::OpenError;
 use crate::cache::files::store::{Object, Store, VERIFY_STEP_BYTES, Verify};
 use crate::cache::index::Index;
 use crate::cache::index::slot::{BLOCK_BYTES, SlotView};
-use crate::cache::maintenance::reconcile::{self, Orphans, Scrub};
+use crate::cache::maintenance::reconcile::{self, Orphans, Reconciler};
 use crate::cache::place;
 
 /// The result of a round.
@@ -47,7 +47,7 @@ pub enum Step {
 
 /// The scrubber of one cache.
 #[derive(Debug)]
-pub struct Patrol {
+pub struct Scrubber {
     rate_bytes_s: u64,
     /// In bytes; below zero, the scrubber waits.
     allowance: i64,
@@ -61,19 +61,19 @@ pub struct Patrol {
 
 #[derive(Debug)]
 enum Phase {
-    Slots(Option<Reading>),
-    Files(Scrub),
+    Slots(Option<BodyRead>),
+    Files(Reconciler),
 }
 
 /// A body that is being verified.
 #[derive(Debug)]
-struct Reading {
+struct BodyRead {
     view: SlotView,
     object: Box<Object>,
     verify: Verify,
 }
 
-impl Patrol {
+impl Scrubber {
     /// A scrubber that reads this many bytes in a second; `None` for a rate of 0.
     pub fn new(rate_bytes_s: u64, now: Instant) -> Option<Self> {
         (rate_bytes_s > 0).then(|| Self {
@@ -98,13 +98,13 @@ impl Patrol {
                 Some(reading) => self.read(index, store, reading),
                 None => self.next_slot(index, store),
             },
-            Phase::Files(scrub) => {
-                let is_over = scrub.step(index, store, N_FILES_STEP, |_, _| None);
+            Phase::Files(reconciler) => {
+                let is_over = reconciler.step(index, store, N_FILES_STEP, |_, _| None);
                 self.allowance -= BLOCK_BYTES as i64;
                 if !is_over {
                     return Step::Busy;
                 }
-                let n_orphans = scrub.report().n_files_removed;
+                let n_orphans = reconciler.report().n_files_removed;
                 let report = Report { n_orphans, ..self.report };
                 self.report = Report::default();
                 self.phase = Phase::Slots(None);
@@ -136,7 +136,7 @@ impl Patrol {
             index.set_scrub_at(end);
             if end == index.n_slots() {
                 index.set_scrub_at(0);
-                self.phase = Phase::Files(Scrub::of_files(Orphans::Remove));
+                self.phase = Phase::Files(Reconciler::of_files(Orphans::Remove));
             }
             return Step::Busy;
         };
@@ -145,7 +145,7 @@ impl Patrol {
         match reconcile::compare(store, &view) {
             Ok(Some(object)) => {
                 let (object, verify) = (Box::new(object), Verify::default());
-                self.phase = Phase::Slots(Some(Reading { view, object, verify }));
+                self.phase = Phase::Slots(Some(BodyRead { view, object, verify }));
                 Step::Busy
             }
             Ok(None) => Step::Busy,
@@ -157,9 +157,9 @@ impl Patrol {
     }
 
     /// Verifies the next part of a body.
-    fn read(&mut self, index: &Index, store: &Store, mut reading: Reading) -> Step {
+    fn read(&mut self, index: &Index, store: &Store, mut reading: BodyRead) -> Step {
         self.allowance -= reading.object.body_len.min(VERIFY_STEP_BYTES as u64) as i64;
-        let Reading { view, object, verify } = &mut reading;
+        let BodyRead { view, object, verify } = &mut reading;
         match verify.step(object, &mut self.scratch) {
             Ok(false) => self.phase = Phase::Slots(Some(reading)),
             Ok(true) => {
@@ -203,10 +203,10 @@ mod tests {
     fn round(index: &Index, store: &Store, rate: u64) -> (Report, Duration, Vec<String>) {
         let begin = Instant::now();
         let mut now = begin;
-        let mut patrol = Patrol::new(rate, now).unwrap();
+        let mut scrubber = Scrubber::new(rate, now).unwrap();
         let mut whys = Vec::new();
         loop {
-            match patrol.step(index, store, now) {
+            match scrubber.step(index, store, now) {
                 Step::Busy => {}
                 Step::Rests => now += Duration::from_millis(100),
                 Step::Removed(_, why) => whys.push(why),
@@ -276,10 +276,10 @@ mod tests {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
         }
         let mut now = Instant::now();
-        let mut patrol = Patrol::new(1 << 30, now).unwrap();
+        let mut scrubber = Scrubber::new(1 << 30, now).unwrap();
         while index.scrub_at() < index.n_slots() / 2 {
             now += Duration::from_secs(1);
-            patrol.step(&index, &store, now);
+            scrubber.step(&index, &store, now);
         }
         let reached = index.scrub_at();
         drop(index);
@@ -295,16 +295,16 @@ mod tests {
         let (_dir, index, store) = cache(100);
         store_one(&index, &store, "a", b"x").unwrap();
         let begin = Instant::now();
-        let mut patrol = Patrol::new(1 << 20, begin).unwrap();
+        let mut scrubber = Scrubber::new(1 << 20, begin).unwrap();
         let n_rounds = (1..3_000)
             .flat_map(|second| [Duration::from_secs(second); 500])
-            .filter(|&time| matches!(patrol.step(&index, &store, begin + time), Step::Ended(_)))
+            .filter(|&time| matches!(scrubber.step(&index, &store, begin + time), Step::Ended(_)))
             .count();
         assert_eq!(n_rounds, 2);
     }
 
     #[test]
     fn a_rate_of_zero_is_no_scrubber() {
-        assert!(Patrol::new(0, Instant::now()).is_none());
+        assert!(Scrubber::new(0, Instant::now()).is_none());
     }
 }

@@ -19,25 +19,25 @@ use crate::cache::maintenance::reconcile::{ORPHAN_AGE, age, list};
 
 /// The cleanup: remembers the files that the last look suspected.
 #[derive(Debug)]
-pub struct Temps {
+pub struct TempCleanup {
     /// Which numbers belong to fills of this master.
-    ours: Ours,
+    older_fills: OlderFills,
     suspects: Vec<u64>,
 }
 
 /// Whether fills of an earlier master may still run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ours {
+pub enum OlderFills {
     /// None runs: no child of an earlier master used the cache when it was opened.
-    AllBefore,
+    Ended,
     /// Some may run: only numbers of this master's table are known.
-    OwnTable,
+    MayRun,
 }
 
-impl Temps {
+impl TempCleanup {
     /// A cleanup that suspects no file yet.
-    pub const fn new(ours: Ours) -> Self {
-        Self { ours, suspects: Vec::new() }
+    pub const fn new(older_fills: OlderFills) -> Self {
+        Self { older_fills, suspects: Vec::new() }
     }
 
     /// Looks once, removes the files that an earlier look suspected too, and returns their number.
@@ -71,9 +71,9 @@ impl Temps {
 
     fn numbers(&self, fills: &Fills) -> Range<u64> {
         let numbers = fills.numbers();
-        match self.ours {
-            Ours::AllBefore => 0..numbers.end,
-            Ours::OwnTable => numbers,
+        match self.older_fills {
+            OlderFills::Ended => 0..numbers.end,
+            OlderFills::MayRun => numbers,
         }
     }
 }
@@ -125,19 +125,19 @@ mod tests {
         let old = Duration::from_secs(1000);
         let (over_path, live_path) =
             (make(&store, over.id(), Duration::ZERO), make(&store, live.id(), old));
-        let mut temps = Temps::new(Ours::OwnTable);
-        assert_eq!(temps.look(&store, &fills), 0);
+        let mut cleanup = TempCleanup::new(OlderFills::MayRun);
+        assert_eq!(cleanup.look(&store, &fills), 0);
         fills.failed(over, 0);
         for _ in 0..2 {
-            assert_eq!(temps.look(&store, &fills), 0, "over, and just written to");
+            assert_eq!(cleanup.look(&store, &fills), 0, "over, and just written to");
         }
         age_by(&over_path, DEAD_AGE * 2);
-        assert_eq!(temps.look(&store, &fills), 1);
+        assert_eq!(cleanup.look(&store, &fills), 1);
         assert!(!over_path.exists() && live_path.exists());
         fills.failed(live, 0);
         age_by(&live_path, DEAD_AGE * 2);
-        assert_eq!(temps.look(&store, &fills), 0, "the first look only suspects");
-        assert_eq!(temps.look(&store, &fills), 1);
+        assert_eq!(cleanup.look(&store, &fills), 0, "the first look only suspects");
+        assert_eq!(cleanup.look(&store, &fills), 1);
     }
 
     #[test]
@@ -149,13 +149,13 @@ mod tests {
         let later = make(&store, numbers.end + 9, some_time);
         let foreign = store.dir().join(TMP).join("readme");
         File::create(&foreign).unwrap();
-        let mut temps = Temps::new(Ours::OwnTable);
-        assert_eq!([0; 3].map(|_| temps.look(&store, &fills)), [0; 3]);
-        let mut alone = Temps::new(Ours::AllBefore);
+        let mut cleanup = TempCleanup::new(OlderFills::MayRun);
+        assert_eq!([0; 3].map(|_| cleanup.look(&store, &fills)), [0; 3]);
+        let mut alone = TempCleanup::new(OlderFills::Ended);
         assert_eq!([0; 3].map(|_| alone.look(&store, &fills)), [0, 1, 0]);
         assert!(!earlier.exists() && later.exists());
         age_by(&later, ORPHAN_AGE * 2);
         age_by(&foreign, ORPHAN_AGE * 2);
-        assert_eq!(temps.look(&store, &fills), 2);
+        assert_eq!(cleanup.look(&store, &fills), 2);
     }
 }

@@ -81,7 +81,7 @@ impl PurgeStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     /// The name and the kind of purge.
-    pub(super) label: Label,
+    pub(super) entry_id: EntryId,
     /// The purge's number.
     pub(super) number: u64,
     /// When, in Unix seconds.
@@ -94,9 +94,9 @@ pub(super) struct Note {
 
 /// The identity of an entry: a hash, and whether the purge is soft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Label(u64);
+pub(super) struct EntryId(u64);
 
-impl Label {
+impl EntryId {
     pub(super) const fn new(hash: PurgeHash, is_soft: bool) -> Self {
         Self(hash.0 & !1 | is_soft as u64)
     }
@@ -116,12 +116,12 @@ impl Label {
 enum Read {
     Empty,
     Torn,
-    Whole { label: Label, number: u64 },
+    Whole { entry_id: EntryId, number: u64 },
 }
 
 /// Why a purge cannot be undone in its bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum UndoFault {
     /// A later purge of the same name is in force.
     Covered(u64),
     /// Its entry was evicted, or covers purges that are not known any more.
@@ -135,10 +135,10 @@ impl Bucket {
         for entry in &self.entries {
             purge_status = purge_status.with(match entry.read() {
                 Read::Torn => PurgeStatus::Purged,
-                Read::Whole { label, number }
-                    if label.hash().0 == hash.0 & !1 && number > asked =>
+                Read::Whole { entry_id, number }
+                    if entry_id.hash().0 == hash.0 & !1 && number > asked =>
                 {
-                    match label.is_soft() {
+                    match entry_id.is_soft() {
                         true => PurgeStatus::Stale(entry.time_s()),
                         false => PurgeStatus::Purged,
                     }
@@ -160,11 +160,11 @@ impl Bucket {
     /// Calls `take` with the known purges of `hash` after number `asked`.
     pub(super) fn each_cause(&self, hash: PurgeHash, asked: u64, mut take: impl FnMut(Cause)) {
         for entry in &self.entries {
-            let Read::Whole { label, number } = entry.read() else { continue };
-            if label.hash().0 == hash.0 & !1 && number > asked {
+            let Read::Whole { entry_id, number } = entry.read() else { continue };
+            if entry_id.hash().0 == hash.0 & !1 && number > asked {
                 let kind =
                     PurgeKind::from_code((entry.info.load(Ordering::Acquire) >> 12 & 7) as u8);
-                let (is_soft, time_s) = (label.is_soft(), entry.time_s());
+                let (is_soft, time_s) = (entry_id.is_soft(), entry.time_s());
                 let (name, who) = (String::new(), String::new());
                 take(Cause { number, kind, is_soft, time_s, name, who });
             }
@@ -174,7 +174,7 @@ impl Bucket {
     /// Enters a purge, under the table's lock.
     pub(super) fn note(&self, note: &Note) {
         let reads = || self.entries.iter().map(|entry| (entry, entry.read()));
-        let own = |read: &Read| matches!(read, Read::Whole { label, .. } if *label == note.label);
+        let own = |read: &Read| matches!(read, Read::Whole { entry_id, .. } if *entry_id == note.entry_id);
         if let Some((entry, _)) = reads().find(|(_, read)| own(read)) {
             return entry.replace(note);
         }
@@ -200,29 +200,29 @@ impl Bucket {
     /// if that is known.
     pub(super) fn undo(
         &self,
-        label: Label,
+        entry_id: EntryId,
         number: u64,
         time_of: impl Fn(u64) -> Option<u64>,
-    ) -> Result<(), Kept> {
+    ) -> Result<(), UndoFault> {
         for entry in &self.entries {
-            let Read::Whole { label: its_label, number: its_number } = entry.read() else {
+            let Read::Whole { entry_id: its_label, number: its_number } = entry.read() else {
                 continue;
             };
-            if its_label != label {
+            if its_label != entry_id {
                 continue;
             }
             return match its_number == number {
-                true => entry.undo(label, time_of),
-                false if its_number > number => Err(Kept::Covered(its_number)),
-                false => Err(Kept::Gone),
+                true => entry.undo(entry_id, time_of),
+                false if its_number > number => Err(UndoFault::Covered(its_number)),
+                false => Err(UndoFault::Gone),
             };
         }
-        Err(Kept::Gone)
+        Err(UndoFault::Gone)
     }
 
     /// Empties entries that do not match their seal, and raises the floor to `number` for them;
     /// under the table's lock. Says whether there were any.
-    pub(super) fn mend(&self, number: u64) -> bool {
+    pub(super) fn repair(&self, number: u64) -> bool {
         let floor = self.floor.load(Ordering::Acquire);
         let mut is_torn = floor != 0 && unsealed(floor, FLOOR_SEED).is_none();
         if is_torn {
@@ -271,7 +271,7 @@ impl Entry {
             }
             let hash = self.hash.load(Ordering::Acquire);
             if let Some(number) = unsealed(word, hash) {
-                return Read::Whole { label: Label(hash), number };
+                return Read::Whole { entry_id: EntryId(hash), number };
             }
             if self.number.load(Ordering::Acquire) == word {
                 return Read::Torn;
@@ -284,25 +284,29 @@ impl Entry {
     fn fill(&self, note: &Note) {
         self.number.store(0, Ordering::Release);
         fence(Ordering::SeqCst);
-        self.hash.store(note.label.0, Ordering::Release);
+        self.hash.store(note.entry_id.0, Ordering::Release);
         self.before.store(0, Ordering::Release);
         self.info.store(info(note, false), Ordering::Release);
-        self.number.store(sealed(note.number, note.label.0), Ordering::Release);
+        self.number.store(sealed(note.number, note.entry_id.0), Ordering::Release);
     }
 
     /// Replaces the purge by a later one of the same name.
     fn replace(&self, note: &Note) {
-        let seed = note.label.0;
+        let seed = note.entry_id.0;
         let number = unsealed(self.number.load(Ordering::Acquire), seed);
-        let is_cut = self.is_cut() || number.is_none() || self.before(note.label) != Ok(None);
+        let is_cut = self.is_cut() || number.is_none() || self.before(note.entry_id) != Ok(None);
         let before = number.map_or(0, |number| sealed(number, seed));
         self.info.store(info(note, is_cut), Ordering::Release);
         self.before.store(before, Ordering::Release);
         self.number.store(sealed(note.number, seed), Ordering::Release);
     }
 
-    fn undo(&self, label: Label, time_of: impl Fn(u64) -> Option<u64>) -> Result<(), Kept> {
-        match self.before(label) {
+    fn undo(
+        &self,
+        entry_id: EntryId,
+        time_of: impl Fn(u64) -> Option<u64>,
+    ) -> Result<(), UndoFault> {
+        match self.before(entry_id) {
             // The flag for more covered purges is set already.
             Ok(Some(before)) => {
                 // The time comes first: if this process dies here, the response is only staler than
@@ -311,7 +315,7 @@ impl Entry {
                     let info = self.info.load(Ordering::Acquire) & u64::from(u32::MAX);
                     self.info.store(in_time(time_s) | info, Ordering::Release);
                 }
-                self.number.store(sealed(before, label.0), Ordering::Release);
+                self.number.store(sealed(before, entry_id.0), Ordering::Release);
                 self.before.store(0, Ordering::Release);
                 Ok(())
             }
@@ -319,19 +323,19 @@ impl Entry {
                 self.number.store(0, Ordering::Release);
                 Ok(())
             }
-            Ok(None) | Err(()) => Err(Kept::Gone),
+            Ok(None) | Err(()) => Err(UndoFault::Gone),
         }
     }
 
     /// The purge that this one covers, if any; an error if that is torn.
-    fn before(&self, label: Label) -> Result<Option<u64>, ()> {
+    fn before(&self, entry_id: EntryId) -> Result<Option<u64>, ()> {
         let word = self.before.load(Ordering::Acquire);
         if word == 0 {
             return Ok(None);
         }
-        let (before, number) = (unsealed(word, label.0), self.number.load(Ordering::Acquire));
+        let (before, number) = (unsealed(word, entry_id.0), self.number.load(Ordering::Acquire));
         // A process that died while it replaced or undid the number left the same number here.
-        before.map(|before| (sealed(before, label.0) != number).then_some(before)).ok_or(())
+        before.map(|before| (sealed(before, entry_id.0) != number).then_some(before)).ok_or(())
     }
 
     fn is_cut(&self) -> bool {

@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::cache::purge::bucket::{
-    Bucket, Kept, Label, NUMBER_BITS, NUMBER_MAX, Note, PurgeStatus, sealed, unsealed,
+    Bucket, EntryId, NUMBER_BITS, NUMBER_MAX, Note, PurgeStatus, UndoFault, sealed, unsealed,
 };
 use crate::cache::purge::file::{COUNT_SEED, Header, OpenError, Parts};
 use crate::cache::purge::journal::{RECORDS, Record};
@@ -44,7 +44,7 @@ use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 pub struct Order {
     /// The kind of its name.
     pub kind: PurgeKind,
-    /// The text that is hashed; see [`label`] for the form of each kind.
+    /// The text that is hashed; see [`entry_id`] for the form of each kind.
     pub text: Vec<u8>,
     /// Whether responses become stale instead of purged.
     pub is_soft: bool,
@@ -94,7 +94,7 @@ impl Purges {
     /// When the directory cannot be written or the disk has no room for it.
     pub fn open(dir: &Path) -> Result<(Self, bool), OpenError> {
         let (purges, is_new) = Self::open_with(dir, N_BUCKETS)?;
-        purges.mend();
+        purges.repair();
         Ok((purges, is_new))
     }
 
@@ -107,7 +107,7 @@ impl Purges {
         let purges = Parts::open_existing(dir).map(Self::over)?;
         // No process has opened it since the machine started.
         if !purges.is_of_this_boot() {
-            purges.mend();
+            purges.repair();
         }
         Ok(purges)
     }
@@ -197,9 +197,9 @@ impl Purges {
         let number = self.next();
         let (kind, text) = self.fitting(order.kind, &order.text);
         let hash = PurgeHash::of(kind, &text);
-        let label = Label::new(hash, order.is_soft);
+        let entry_id = EntryId::new(hash, order.is_soft);
         let len = if kind == PurgeKind::Prefix { text.len() } else { 0 };
-        self.bucket(hash).note(&Note { label, number, time_s: now_s, kind, len });
+        self.bucket(hash).note(&Note { entry_id, number, time_s: now_s, kind, len });
         if matches!(kind, PurgeKind::Tag | PurgeKind::Group) {
             header.tagged.store(sealed(number, COUNT_SEED), Ordering::Release);
         }
@@ -249,14 +249,14 @@ impl Purges {
         if record.is_undone {
             return Err(PurgeError::Undone);
         }
-        let label = Label::new(record.hash, record.is_soft);
+        let entry_id = EntryId::new(record.hash, record.is_soft);
         let time_of = |number| {
             let record = self.line(number).read().filter(|record| record.number == number);
             record.map(|record| record.time_s)
         };
-        self.bucket(record.hash).undo(label, number, time_of).map_err(|kept| match kept {
-            Kept::Covered(number) => PurgeError::Covered(number),
-            Kept::Gone => PurgeError::Folded,
+        self.bucket(record.hash).undo(entry_id, number, time_of).map_err(|kept| match kept {
+            UndoFault::Covered(number) => PurgeError::Covered(number),
+            UndoFault::Gone => PurgeError::Folded,
         })?;
         record.is_undone = true;
         line.write(&record);

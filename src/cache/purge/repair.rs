@@ -20,7 +20,7 @@ pub(super) const JUMP: u64 = 10_000_000;
 impl Purges {
     /// Repairs torn entries, and ensures that no number in the table is above the last one, that
     /// none is given twice, and that no length is missing.
-    pub(super) fn mend(&self) {
+    pub(super) fn repair(&self) {
         let Ok(tenant) = self.tenant() else { return };
         let Ok(_lock) = self.lock(&tenant) else { return };
         let is_same_boot = self.is_of_this_boot();
@@ -36,7 +36,7 @@ impl Purges {
         if tagged != 0 && unsealed(tagged, COUNT_SEED).is_none() {
             self.header().tagged.store(sealed(count, COUNT_SEED), Ordering::Release);
         }
-        let n_torn = self.mend_buckets(count);
+        let n_torn = self.repair_buckets(count);
         if n_torn > 0 {
             ::log::warn!(
                 "repaired {n_torn} damaged entries of the table of purges; objects that they may \
@@ -60,12 +60,12 @@ impl Purges {
         boot != 0 && self.header().boot.load(Ordering::Acquire) == boot
     }
 
-    fn mend_buckets(&self, count: u64) -> usize {
-        let mend = |bucket: &Bucket| {
-            let is_torn = bucket.mend(count);
+    fn repair_buckets(&self, count: u64) -> usize {
+        let repair = |bucket: &Bucket| {
+            let is_torn = bucket.repair(count);
             bucket.each(|_, len| len.into_iter().for_each(|len| self.set_length(len)));
             is_torn
         };
-        self.parts.buckets.iter().filter(|bucket| mend(bucket)).count()
+        self.parts.buckets.iter().filter(|bucket| repair(bucket)).count()
     }
 }

@@ -308,7 +308,7 @@ fn every_flipped_bit_purges_too_much_and_never_too_little() {
         file.write_all_at(&[whole[at] ^ 1 << (at % 8)], at as u64).unwrap();
         let (purges, is_new) = Purges::open_with(dir.path(), 1).unwrap();
         assert_eq!(purge_status(&purges, PAGE, &surrogates), PurgeStatus::Purged, "byte {at}");
-        purges.mend();
+        purges.repair();
         assert_eq!(
             purge_status(&purges, PAGE, &surrogates),
             PurgeStatus::Purged,

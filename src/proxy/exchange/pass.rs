@@ -58,7 +58,10 @@ impl<C: Client> Exchange<'_, C> {
     /// Answers with a stored response, if one may be served when the origin fails: by this error,
     /// or, without one, by the status of its response. An object that was purged or replaced
     /// meanwhile must not answer.
-    async fn in_need(&mut self, error: Option<FetchError>) -> Option<Result<(), CloseReason>> {
+    async fn answer_on_failure(
+        &mut self,
+        error: Option<FetchError>,
+    ) -> Option<Result<(), CloseReason>> {
         let cache = self.context.cache.clone()?;
         let stands = |object: &Rc<HotObject>| cache.is_current(object);
         if let Some(stale) = self.on_error.take().filter(stands) {
@@ -78,13 +81,13 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
         let mut response = match asked {
             Ok(response) if response.head.status.0 >= 500 => {
-                if let Some(answered) = self.in_need(None).await {
+                if let Some(answered) = self.answer_on_failure(None).await {
                     return answered;
                 }
                 response
             }
             Ok(response) => response,
-            Err(FetchFailure::Fetch(error)) => match self.in_need(Some(error)).await {
+            Err(FetchFailure::Fetch(error)) => match self.answer_on_failure(Some(error)).await {
                 Some(answered) => return answered,
                 None => return self.failed(error, Some(reason.fwd())).await,
             },

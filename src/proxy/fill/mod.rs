@@ -46,7 +46,7 @@ use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
 use crate::proxy::fill::job::Job;
 use crate::proxy::fill::part_job::is_part;
-use crate::proxy::fill::unsolicited::Unasked;
+use crate::proxy::fill::unsolicited::FillUpload;
 use crate::proxy::progress::Answered;
 use crate::proxy::progress::Flow;
 use crate::proxy::progress::LocalFill;
@@ -78,7 +78,7 @@ pub(crate) struct Fill {
 
 impl Fill {
     async fn run(mut self) {
-        let mut upload = Unasked::new(&self.lease, &self.local, self.job.is_background);
+        let mut upload = FillUpload::new(&self.lease, &self.local, self.job.is_background);
         let context = &self.context;
         loop {
             let conditional = self.job.conditional.take();

@@ -42,7 +42,7 @@ impl Fill {
         let spec = self.job.part.as_ref().map(|part| part.spec);
         let piece = spec.and_then(|spec| PartialContent::of(spec, &response.head));
         let fit = self.fit(response.head.status, piece.as_ref(), &fields);
-        if self.is_unasked() && !self.is_small(piece.as_ref(), response.head.length) {
+        if self.is_unread() && !self.is_small(piece.as_ref(), response.head.length) {
             return self.pass(PassReason::Part, response, Vec::new());
         }
         if response.head.status != PART_STATUS {
@@ -183,7 +183,7 @@ impl Fill {
     }
 
     /// Whether no client waits for the response.
-    fn is_unasked(&self) -> bool {
+    fn is_unread(&self) -> bool {
         self.job.is_background && !self.local.has_readers() && !self.lease.has_followers()
     }
 

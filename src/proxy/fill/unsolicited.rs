@@ -7,13 +7,13 @@ use crate::proxy::progress::LocalFill;
 use std::convert::Infallible;
 
 /// The upload of a fill's request. Interim responses go to the leader of the fill.
-pub(crate) struct Unasked<'f> {
+pub(crate) struct FillUpload<'f> {
     lease: &'f Lease,
     local: &'f LocalFill,
     is_background: bool,
 }
 
-impl<'f> Unasked<'f> {
+impl<'f> FillUpload<'f> {
     pub(crate) fn new(lease: &'f Lease, local: &'f LocalFill, is_background: bool) -> Self {
         Self { lease, local, is_background }
     }
@@ -23,7 +23,7 @@ impl<'f> Unasked<'f> {
     }
 }
 
-impl Upload for Unasked<'_> {
+impl Upload for FillUpload<'_> {
     type Error = Infallible;
 
     fn in_memory(&self) -> Option<&[u8]> {
