@@ -6,6 +6,7 @@ use crate::cache::hot::HotObject;
 use crate::cache::index::slot::SlotRef;
 use crate::cache::name::{Marker, Name};
 use crate::policy::decide::Cached;
+use crate::policy::rfc9111::parts::PartList;
 
 /// What a look-up for a request found, and where.
 #[derive(Clone, Debug)]
@@ -26,16 +27,31 @@ impl Found {
         match &self.lookup {
             Lookup::Miss { .. } => Cached::Miss { has_variants: self.marker.is_some() },
             Lookup::HitForMiss => Cached::HitForMiss,
-            Lookup::Stored(object) => Cached::Stored(&object.lifetimes),
+            Lookup::Stored(object) | Lookup::Parts { object, .. } => {
+                Cached::Stored(&object.lifetimes)
+            }
         }
     }
 
-    /// The stored response, fresh or stale, if there is one.
+    /// The stored response, fresh or stale, if all of it is stored.
     pub fn object(&self) -> Option<&Rc<HotObject>> {
         match &self.lookup {
             Lookup::Stored(object) => Some(object),
-            Lookup::Miss { .. } | Lookup::HitForMiss => None,
+            Lookup::Miss { .. } | Lookup::HitForMiss | Lookup::Parts { .. } => None,
         }
+    }
+
+    /// The stored parts of a response: the object that lists them, and the list.
+    pub fn parts(&self) -> Option<(&Rc<HotObject>, &PartList)> {
+        match &self.lookup {
+            Lookup::Parts { object, list } => Some((object, list)),
+            _ => None,
+        }
+    }
+
+    /// The object that is stored under the name: a whole response, or a list of parts.
+    pub fn stored(&self) -> Option<&Rc<HotObject>> {
+        self.object().or(self.parts().map(|(object, _)| object))
     }
 
     /// Whether the only thing that is stored here was purged.
@@ -54,8 +70,15 @@ pub enum Lookup {
     },
     /// A note that the answer is not to be stored, so that no request waits for another's.
     HitForMiss,
-    /// A response, fresh or stale.
+    /// A whole response, fresh or stale.
     Stored(Rc<HotObject>),
+    /// Parts of a response, fresh or stale.
+    Parts {
+        /// What they have in common, and their list as its body.
+        object: Rc<HotObject>,
+        /// That list.
+        list: PartList,
+    },
 }
 
 impl Lookup {

@@ -19,6 +19,7 @@ use crate::cache::worker::Cache;
 use crate::http::head::RequestHead;
 use crate::policy::key::components::KeyComponents;
 use crate::policy::purge::surrogate::SurrogateKeys;
+use crate::policy::rfc9111::parts::{LIST_BYTES_MAX, PartList};
 use crate::reactor;
 
 /// How often a slot that changes under our eyes is read again.
@@ -28,13 +29,13 @@ impl Cache {
     /// Finds what the cache has for a request. `primary` is the name of its key before Vary.
     pub async fn find(&self, key: &KeyComponents, primary: &Name, request: &RequestHead) -> Found {
         let primary = primary.clone();
-        let lookup = self.of_this_key(key, self.seek(&primary).await);
+        let lookup = self.of_this_key(key, self.find_name(&primary).await);
         let marker = marker_in(&lookup);
         let Some(marker) = marker else {
             return Found { name: primary.clone(), primary, marker, lookup };
         };
         let name = primary.variant(&marker.names, &marker.mark, &request.fields);
-        let lookup = self.seek(&name).await;
+        let lookup = self.find_name(&name).await;
         Found { primary, name, marker: Some(marker), lookup }
     }
 
@@ -45,15 +46,31 @@ impl Cache {
             true => None,
             false => marker_in(&self.seek(&found.primary).await),
         };
-        let lookup = self.seek(name).await;
+        let lookup = self.find_name(name).await;
         Found { primary: found.primary.clone(), name: name.clone(), marker, lookup }
     }
 
-    /// Finds the object that is stored under a name.
+    /// Finds what is stored under a name: a whole response, or parts. A list of parts that cannot be
+    /// read is removed.
+    pub(super) async fn find_name(&self, name: &Name) -> Lookup {
+        let object = match self.seek(name).await {
+            Lookup::Stored(object) if object.is_part_list() => object,
+            lookup => return lookup,
+        };
+        match part_list(&object) {
+            Some(list) => Lookup::Parts { object, list },
+            None => {
+                self.remove_object(&object);
+                Lookup::NOTHING
+            }
+        }
+    }
+
+    /// Finds the object that is stored under a name, whatever it is a part of.
     pub async fn find_object(&self, name: &Name) -> Option<Rc<HotObject>> {
         match self.seek(name).await {
             Lookup::Stored(object) => Some(object),
-            Lookup::Miss { .. } | Lookup::HitForMiss => None,
+            _ => None,
         }
     }
 
@@ -67,13 +84,14 @@ impl Cache {
         head: &RequestHead,
     ) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
         let object = self.hot_copy(primary).filter(|object| is_of_key(key, object))?;
-        match object.chosen_by() {
-            None => Some((object, None)),
+        let (object, marker) = match object.chosen_by() {
+            None => (object, None),
             Some(names) => {
                 let name = object.with_body(|mark| primary.variant(names, mark, &head.fields));
-                Some((self.hot_copy(&name)?, object.slot))
+                (self.hot_copy(&name)?, object.slot)
             }
-        }
+        };
+        object.is_whole().then_some((object, marker))
     }
 
     /// The hot tier's copy, if the index still has what it was made from and no purge changed it.
@@ -93,7 +111,7 @@ impl Cache {
     pub(crate) fn has_changed(&self, found: &Found) -> bool {
         let slot = self.shared.index.lookup(&found.name.key);
         match (&found.lookup, slot) {
-            (Lookup::Stored(object), _) => {
+            (Lookup::Stored(object) | Lookup::Parts { object, .. }, _) => {
                 !object.slot.is_some_and(|slot| self.shared.index.is_current(slot))
                     || !self.has_purge_status(object, &found.name.text)
             }
@@ -154,15 +172,18 @@ impl Cache {
     /// removed, so that it does not keep the place of what will be stored.
     fn of_this_key(&self, key: &KeyComponents, lookup: Lookup) -> Lookup {
         match lookup {
-            Lookup::Stored(object) if !is_of_key(key, &object) => {
-                self.hot.borrow_mut().remove(&object.key);
-                if let Some(slot) = object.slot {
-                    self.remove_slot(&object.key, slot);
-                }
+            Lookup::Stored(object) | Lookup::Parts { object, .. } if !is_of_key(key, &object) => {
+                self.remove_object(&object);
                 Lookup::NOTHING
             }
             lookup => lookup,
         }
+    }
+
+    /// Removes an object, unless there is another one under its key by now; says whether it did.
+    pub(super) fn remove_object(&self, object: &HotObject) -> bool {
+        self.hot.borrow_mut().remove(&object.key);
+        object.slot.is_some_and(|slot| self.remove_slot(&object.key, slot))
     }
 
     async fn seek(&self, name: &Name) -> Lookup {
@@ -236,7 +257,16 @@ impl Cache {
 fn marker_in(lookup: &Lookup) -> Option<Marker> {
     match lookup {
         Lookup::Stored(object) => object.marker(),
-        Lookup::Miss { .. } | Lookup::HitForMiss => None,
+        _ => None,
+    }
+}
+
+/// The parts that an object lists; `None` if the list cannot be read.
+pub(crate) fn part_list(object: &HotObject) -> Option<PartList> {
+    match &object.body {
+        Body::Memory => object.with_body(PartList::decode),
+        Body::Large(body) => PartList::decode(body),
+        Body::File(file) => PartList::decode(&file.read_body(LIST_BYTES_MAX).ok()??),
     }
 }
 

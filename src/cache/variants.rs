@@ -17,7 +17,6 @@ use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
 use crate::policy::key::variants::{LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::key::vary::VaryNames;
-use crate::policy::rfc9111::codes::is_whole;
 use crate::policy::rfc9111::revalidate::confirms;
 
 /// The other variants of a key than the one that a request selects.
@@ -93,7 +92,7 @@ pub async fn confirmed(
 
 /// A variant of the list, if it is there still, and not in parts only by now.
 pub(super) async fn find_whole(cache: &Cache, name: &Name) -> Option<Rc<HotObject>> {
-    cache.find_object(name).await.filter(|object| is_whole(object.status))
+    cache.find_object(name).await.filter(|object| object.is_whole())
 }
 
 /// A variant that is about to be stored, for the list of its key.

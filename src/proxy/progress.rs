@@ -23,6 +23,8 @@ pub enum Progress {
     Fetching,
     /// The whole response is in memory, or was stored before.
     Object(Rc<HotObject>),
+    /// The list of the stored parts, which a 304 has renewed.
+    Parts(Rc<HotObject>),
     /// The head is there and the body is being written to a file.
     Streaming(Rc<FillObject>),
     /// It is not to be stored.

@@ -1,6 +1,7 @@
 //! Answers from a stored response: the whole of it, ranges of it, or 304.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::iter;
 use std::ops::Range;
 
 use crate::cache::hot::{Body, HotObject};
@@ -13,6 +14,7 @@ use crate::http::range::Ranges;
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
+use crate::policy::rfc9111::partial::Form;
 use crate::proxy::added::Added;
 use crate::proxy::added::start;
 use crate::proxy::client::Client;
@@ -29,27 +31,77 @@ pub async fn answer<C: Client>(
 ) -> Result<(), CloseReason> {
     let now_s = reactor::now().unix_s();
     let age_s = added.age_s(&object.lifetimes, now_s);
-    match answer::answer(request, object.status, &object.fields, object.body_len) {
-        Answer::Full => full(client, object, age_s, added, facts).await,
+    let len = object.body_len;
+    let (form, ranges) = match answer::answer(request, object.status, &object.fields, len) {
         Answer::NotModified => {
             let fields = not_modified(&object.fields, age_s, added);
-            whole(client, Status(304), fields, b"", added, facts).await
+            return whole(client, Status(304), fields, b"", added, facts).await;
         }
         Answer::Unsatisfiable | Answer::Partial(Ranges::Unsatisfiable) => {
-            unsatisfiable(client, object.body_len, added, facts).await
+            return unsatisfiable(client, len, added, facts).await;
         }
-        Answer::Partial(Ranges::Whole) => full(client, object, age_s, added, facts).await,
-        Answer::Partial(Ranges::One(range)) => {
-            let mut fields = stored_fields(&object.fields, age_s, added);
-            let place = ContentRange { range: range.clone(), complete: Some(object.body_len) };
-            fields.set("Content-Range", place.text().as_bytes());
-            let length = BodyLength::Known(range.end - range.start);
-            start(client, Status(206), fields, length, added, facts);
+        Answer::Full | Answer::Partial(Ranges::Whole) => {
+            (Form::Whole, iter::once(0..len).collect())
+        }
+        Answer::Partial(Ranges::One(range)) => (Form::One, vec![range]),
+        Answer::Partial(Ranges::Many(ranges)) => (Form::Several, ranges),
+    };
+    let mut fields = stored_fields(&object.fields, age_s, added);
+    let around = Around::new(form, &ranges, Some(len), &mut fields);
+    let status = if form == Form::Whole { object.status } else { around.status };
+    start(client, status, fields, around.length, added, facts);
+    if !client.wants_no_body() {
+        for (head, range) in around.heads.iter().zip(ranges) {
+            client.push(head);
             send_range(client, object, range).await?;
-            client.finish(&Fields::new()).await
         }
-        Answer::Partial(Ranges::Many(ranges)) => {
-            several(client, object, &ranges, age_s, added, facts).await
+        client.push(&around.end);
+    }
+    client.finish(&Fields::new()).await
+}
+
+/// What is sent around the ranges of an answer.
+pub(crate) struct Around {
+    pub(crate) status: Status,
+    /// Of all of the body.
+    pub(crate) length: BodyLength,
+    /// Before each range.
+    pub(crate) heads: Vec<Vec<u8>>,
+    /// After the last one.
+    pub(crate) end: Vec<u8>,
+}
+
+impl Around {
+    /// Gives an answer the fields of its form (RFC 9110 section 14.6). `complete` is the length of
+    /// the whole, if it is known.
+    pub(crate) fn new(
+        form: Form,
+        ranges: &[Range<u64>],
+        complete: Option<u64>,
+        fields: &mut Fields,
+    ) -> Self {
+        let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+        let plain = |status| Self {
+            status,
+            length: BodyLength::Known(bytes),
+            heads: vec![Vec::new()],
+            end: Vec::new(),
+        };
+        match form {
+            Form::Whole => plain(Status(200)),
+            Form::One => {
+                let range = ranges.first().cloned().unwrap_or_default();
+                let place = ContentRange { range, complete };
+                fields.set("Content-Range", place.text().as_bytes());
+                plain(Status(206))
+            }
+            Form::Several => {
+                let (kind, mark) = (fields.get("content-type"), unguessable());
+                let around = ByteRanges::new(ranges, complete.unwrap_or_default(), kind, mark);
+                fields.set("Content-Type", around.content_type.as_bytes());
+                let ByteRanges { length, heads, end, .. } = around;
+                Self { status: Status(206), length: BodyLength::Known(length), heads, end }
+            }
         }
     }
 }
@@ -67,21 +119,6 @@ pub fn stored_fields(stored: &Fields, age_s: u64, added: &Added) -> Fields {
 /// The fields of a 304 made from a stored response, RFC 9110 section 15.4.5.
 pub fn not_modified(stored: &Fields, age_s: u64, added: &Added) -> Fields {
     stored_fields(&answer::not_modified_fields(stored), age_s, added)
-}
-
-async fn full<C: Client>(
-    client: &mut C,
-    object: &HotObject,
-    age_s: u64,
-    added: &Added,
-    facts: &mut Facts,
-) -> Result<(), CloseReason> {
-    let fields = stored_fields(&object.fields, age_s, added);
-    start(client, object.status, fields, BodyLength::Known(object.body_len), added, facts);
-    if !client.wants_no_body() {
-        send_range(client, object, 0..object.body_len).await?;
-    }
-    client.finish(&Fields::new()).await
 }
 
 /// Answers 416: no range lies within `length` bytes, RFC 9110 section 15.5.17.
@@ -111,30 +148,8 @@ pub async fn whole<C: Client>(
     client.finish(&Fields::new()).await
 }
 
-/// Answers with several ranges of an object, RFC 9110 section 14.6.
-async fn several<C: Client>(
-    client: &mut C,
-    object: &HotObject,
-    ranges: &[Range<u64>],
-    age_s: u64,
-    added: &Added,
-    facts: &mut Facts,
-) -> Result<(), CloseReason> {
-    let mut fields = stored_fields(&object.fields, age_s, added);
-    let kind = fields.get("content-type");
-    let around = ByteRanges::new(ranges, object.body_len, kind, unguessable());
-    fields.set("Content-Type", around.content_type.as_bytes());
-    start(client, Status(206), fields, BodyLength::Known(around.length), added, facts);
-    for (head, range) in around.heads.iter().zip(ranges) {
-        client.push(head);
-        send_range(client, object, range.clone()).await?;
-    }
-    client.push(&around.end);
-    client.finish(&Fields::new()).await
-}
-
 /// A number that no client and no origin can predict.
-pub fn unguessable() -> u64 {
+fn unguessable() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     // The hasher's keys are secret, but may be older than the fork and then the same in all workers.
     hasher.write_u32(std::process::id());

@@ -13,6 +13,7 @@ use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::key::vary::VaryNames;
+use crate::policy::rfc9111::codes;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 
@@ -199,6 +200,11 @@ impl HotObject {
     /// Whether it is no response, but a marker or a list of variants.
     pub(crate) fn is_marker(&self) -> bool {
         self.status == MARKER_STATUS
+    }
+
+    /// Whether it is a response with all of its body.
+    pub(crate) fn is_whole(&self) -> bool {
+        codes::is_whole(self.status)
     }
 
     /// Whether it is no response, but a part or the list of the parts of its key.

@@ -24,14 +24,14 @@ const WHOLE_BYTES_MAX: u64 = 64 << 20;
 pub(crate) async fn put_together(cache: Rc<Cache>, found: Found, name: Name) {
     let purge_epoch = cache.purge_epoch();
     let found = cache.find_again(&found, &name).await;
-    let Some(listed) = found.object().filter(|object| object.is_part_list()) else { return };
-    let Some(mut list) = list::read(listed) else { return };
+    let Some((listed, list)) = found.parts() else { return };
+    let mut list = list.clone();
     // An invalidation that comes meanwhile sees the fill, and dooms it.
     let Some(lease) = cache.lead_or_follow(&found, &name.key, purge_epoch).lead() else { return };
     let Some(length) = list.length().filter(|length| *length <= WHOLE_BYTES_MAX) else { return };
     let ids: Vec<u64> = list.parts().iter().map(|part| part.id).collect();
     let items = pieces::load(&cache, &name, &mut list, slice::from_ref(&(0..length))).await;
-    if items.iter().flatten().any(pieces::is_missing) {
+    if pieces::has_missing(&items) {
         return;
     }
     let (fields, lifetimes) = (listed.fields.clone(), listed.lifetimes.clone());

@@ -7,28 +7,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cache::hot::{Body, HotObject};
+use crate::cache::found::Lookup;
+use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
 use crate::cache::lease::Lease;
-
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::policy::rfc9111::partial::{self, Fit};
-use crate::policy::rfc9111::parts::{Extent, LIST_BYTES_MAX, PartList, StoredPart};
+use crate::policy::rfc9111::parts::{Extent, PartList, StoredPart};
 use crate::reactor::{self, timer};
-
-/// The parts that a list names; `None` if it cannot be read.
-pub fn read(object: &HotObject) -> Option<PartList> {
-    match &object.body {
-        Body::Memory => object.with_body(PartList::decode),
-        Body::Large(body) => PartList::decode(body),
-        Body::File(file) => {
-            let text = file.read_body(LIST_BYTES_MAX).ok()??;
-            PartList::decode(&text)
-        }
-    }
-}
 
 /// How a part with these fields goes together with what is listed in `object`.
 pub fn fit(object: &HotObject, list: &PartList, extent: Option<Extent>, part: &Fields) -> Fit {
@@ -48,68 +36,57 @@ pub async fn add(
     new: &NewObject,
     is_doomed: impl Fn() -> bool,
 ) -> Option<PartList> {
-    let forget = |id: u64| cache.remove(&name.part(id).key);
-    let Some(lease) = lock(cache, name).await else {
-        forget(part.id);
-        return None;
+    let forget = |id: u64| {
+        cache.remove(&name.part(id).key);
+        None
     };
+    let Some(lease) = lock(cache, name).await else { return forget(part.id) };
     let mut fields = partial::whole_fields(&new.fields);
     let mut lifetimes = new.lifetimes.clone();
-    let id = part.id;
     let (mut list, mut out) = (None, Vec::new());
-    match cache.find_object(name).await {
-        Some(object) if object.is_part_list() => {
-            let mut old = read(&object);
-            match old.as_ref().map(|old| fit(&object, old, Some(extent), &new.fields)) {
-                Some(Fit::Joins) => {
+    match cache.find_name(name).await {
+        Lookup::Parts { object, list: mut old } => {
+            match fit(&object, &old, Some(extent), &new.fields) {
+                Fit::Joins => {
                     fields = partial::combine(&object.fields, &new.fields);
                     // No purge up to now names the list, or it would not have been found.
                     lifetimes.surrogates =
                         lifetimes.surrogates.with_tags_of(&object.lifetimes.surrogates);
-                    out.extend(old.iter_mut().flat_map(|old| old.add(part.clone())));
-                    list = old;
+                    out = old.add(part.clone());
+                    list = Some(old);
                 }
-                Some(Fit::Useless) => {
-                    forget(id);
-                    return None;
-                }
-                Some(Fit::Replaces) | None => {
-                    out.extend(old.iter().flat_map(PartList::parts).cloned());
-                }
+                Fit::Useless => return forget(part.id),
+                Fit::Replaces => out = old.parts().to_vec(),
             }
         }
-        // Somebody fetched the whole meanwhile.
-        Some(object) if object.is_fresh(reactor::now().unix_s()) => {
-            forget(id);
-            return None;
+        // Another fill has stored the whole meanwhile.
+        Lookup::Stored(object) if object.is_fresh(reactor::now().unix_s()) => {
+            return forget(part.id);
         }
         _ => {}
     }
+    let id = part.id;
     let list = list.unwrap_or_else(|| PartList::new(extent, part));
     let mut text = Vec::new();
     list.encode(&mut text);
-    let name = name.clone();
-    let stored = match is_doomed() {
-        true => None,
-        false => {
-            let new = NewObject { name, status: PART_STATUS, fields, lifetimes };
-            lease.insert(new, &text).inspect_err(|error| cache.refused(error)).ok()
-        }
-    };
-    if stored.is_none() {
-        forget(id);
-        return None;
+    if is_doomed() {
+        return forget(id);
     }
-    out.iter().for_each(|gone| forget(gone.id));
+    let new = NewObject { name: name.clone(), status: PART_STATUS, fields, lifetimes };
+    if let Err(error) = lease.insert(new, &text) {
+        cache.refused(&error);
+        return forget(id);
+    }
+    out.iter().for_each(|gone| {
+        forget(gone.id);
+    });
     Some(list)
 }
 
-/// Forgets a list that was found under `name`, unless there is another one by now, and its parts.
-pub fn forget(cache: &Cache, name: &Name, object: &HotObject) {
-    let Some(slot) = object.slot else { return };
-    cache.hot.borrow_mut().remove(&name.key);
-    if cache.remove_slot(&name.key, slot) {
-        for part in read(object).iter().flat_map(PartList::parts) {
+/// Removes a list that was found under `name`, unless there is another one by now, and its parts.
+pub fn remove(cache: &Cache, name: &Name, object: &HotObject, list: &PartList) {
+    if cache.remove_object(object) {
+        for part in list.parts() {
             cache.remove(&name.part(part.id).key);
         }
     }

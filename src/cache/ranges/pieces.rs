@@ -12,24 +12,22 @@ use crate::policy::rfc9111::parts::{PartList, Stretch};
 
 /// A stretch of an answer.
 pub(crate) enum Item {
-    /// Octets around the parts of a multipart body.
-    Text(Vec<u8>),
     /// Bytes of a stored part.
     Stored(Rc<HotObject>, Range<u64>),
     /// Bytes of the representation that are not there.
     Missing(Range<u64>),
 }
 
-/// Whether it has to be fetched.
-pub(crate) fn is_missing(item: &Item) -> bool {
-    matches!(item, Item::Missing(_))
+/// Whether bytes have to be fetched for an answer.
+pub(crate) fn has_missing(items: &[Vec<Item>]) -> bool {
+    items.iter().flatten().any(|item| missing(item).is_some())
 }
 
-/// The bytes that have to be fetched for it.
+/// The bytes that have to be fetched for a stretch.
 pub(crate) fn missing(item: &Item) -> Option<Range<u64>> {
     match item {
         Item::Missing(range) => Some(range.clone()),
-        Item::Stored(..) | Item::Text(_) => None,
+        Item::Stored(..) => None,
     }
 }
 

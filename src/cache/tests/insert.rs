@@ -98,17 +98,17 @@ fn a_part_joins_the_parts_of_its_validator() {
         let list = add(&other, 10, "\"1\"").await.unwrap();
         assert!(list.is_whole());
         let found = find(&one, &asked).await;
-        let object = found.object().unwrap();
-        assert_eq!(list::read(object).map(|it| it.parts().len()), Some(2));
+        let (object, list) = found.parts().unwrap();
+        assert_eq!(list.parts().len(), 2);
         let parts: Vec<_> = list.parts().iter().map(|part| found.name.part(part.id)).collect();
         for part in &parts {
             assert!(one.find_object(part).await.is_some());
         }
-        list::forget(&one, &found.name, object);
+        list::remove(&one, &found.name, object, list);
         for part in &parts {
             assert!(other.find_object(part).await.is_none());
         }
-        assert!(find(&other, &asked).await.object().is_none());
+        assert!(find(&other, &asked).await.stored().is_none());
     };
     reactor::run(test).unwrap();
 }

@@ -149,7 +149,16 @@ impl PartList {
 
     /// The first stretch of a range that is in no stored part.
     pub fn first_missing(&self, range: &Range<u64>) -> Option<Range<u64>> {
-        self.stretches(range).into_iter().find_map(|stretch| match stretch {
+        self.missing(range).next()
+    }
+
+    /// All that is missing around this byte of a representation of known length.
+    pub fn missing_at(&self, at: u64) -> Option<Range<u64>> {
+        self.missing(&(0..self.length()?)).find(|missing| missing.contains(&at))
+    }
+
+    fn missing(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        self.stretches(range).into_iter().filter_map(|stretch| match stretch {
             Stretch::Missing(missing) => Some(missing),
             Stretch::Stored { .. } => None,
         })

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use crate::cache::Cache;
-use crate::cache::found::Found;
+use crate::cache::found::{Found, Lookup};
 use crate::cache::insert::NewObject;
 use crate::cache::name::Name;
 use crate::cache::ranges::list;
@@ -53,14 +53,13 @@ impl<C: Client> Exchange<'_, C> {
         let Some(cache) = self.updates(Method::Head).filter(|_| is_as_get) else { return };
         let rules = &self.route.rules;
         let found = self.found_for_get(&cache).await;
-        let Some(stored) = found.object() else { return };
+        let (stored, length) = match &found.lookup {
+            Lookup::Stored(object) => (object, Some(object.body_len)),
+            Lookup::Parts { object, list } => (object, list.length()),
+            Lookup::Miss { .. } | Lookup::HitForMiss => return,
+        };
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());
-        let is_list = stored.is_part_list();
-        let length = match is_list {
-            true => list::read(stored).and_then(|list| list.length()),
-            false => Some(stored.body_len),
-        };
         let is_same = revalidate::confirms_by_head(stored.status, &stored.fields, length, &head);
         // A list of parts is renewed when a part is fetched.
         if is_same && stored.status != Status(200) {
@@ -69,9 +68,9 @@ impl<C: Client> Exchange<'_, C> {
         let lease = cache.lead_or_follow(&found, &found.name.key, purge_epoch).lead();
         let Some(lease) = lease else { return };
         if !is_same {
-            return match is_list {
-                true => list::forget(&cache, &found.name, stored),
-                false => cache.remove(&found.name.key),
+            return match found.parts() {
+                Some((object, list)) => list::remove(&cache, &found.name, object, list),
+                None => cache.remove(&found.name.key),
             };
         }
         let old = (stored.status, &stored.fields, &stored.lifetimes);

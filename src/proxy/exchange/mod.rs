@@ -146,13 +146,13 @@ impl<C: Client> Exchange<'_, C> {
         let rules = &self.route.rules;
         let (action, _) = decide::decide(self.request, found.cached(), rules, now_s);
         self.held = None;
-        if let Some(filled) = self.in_parts(cache, &found, action).await? {
+        if (found.parts().is_some() || self.request.fields.contains("range"))
+            && let Some(filled) = self.answer_from_parts(cache, &found, action).await?
+        {
             return Ok(filled);
         }
         let is_held = |object: &&Rc<HotObject>| {
-            let may_hold =
-                outage_rules::may_serve_on_outage(self.request, &object.lifetimes, rules, now_s);
-            may_hold && !object.is_part_list()
+            outage_rules::may_serve_on_outage(self.request, &object.lifetimes, rules, now_s)
         };
         self.held = found.object().filter(is_held).cloned();
         match (action, found.object().cloned()) {
@@ -174,9 +174,7 @@ impl<C: Client> Exchange<'_, C> {
             (Action::NotCached, _) => self.not_cached().await?,
             (Action::Pass(reason), object) => {
                 let may_serve = |object: &Rc<HotObject>| {
-                    let lifetimes = &object.lifetimes;
-                    !object.is_part_list()
-                        && decide::may_serve_on_error(self.request, lifetimes, rules, now_s)
+                    decide::may_serve_on_error(self.request, &object.lifetimes, rules, now_s)
                 };
                 self.on_error = object.filter(may_serve);
                 self.pass_bodiless(reason).await?;
@@ -282,28 +280,28 @@ impl<C: Client> Exchange<'_, C> {
         on_error: Option<Rc<HotObject>>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
-        let name = job.found.name.clone();
+        let found = job.found.clone();
         let joined = join::join(self.context, cache, self.client, job).await;
-        self.joined(cache, &name, joined, on_error, fwd).await
+        self.joined(cache, &found, joined, on_error, fwd).await
     }
 
     /// Answers with the outcome of a fill.
     pub(crate) async fn joined(
         &mut self,
         cache: &Rc<Cache>,
-        name: &Name,
+        found: &Found,
         joined: Joined,
         on_error: Option<Rc<HotObject>>,
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
         // An object that was purged during the fill must not answer, even if the origin fails.
-        let stands = |stale: &Rc<HotObject>| cache.has_purge_status(stale, &name.text);
+        let stands = |stale: &Rc<HotObject>| cache.has_purge_status(stale, &found.name.text);
         let on_error = on_error.filter(stands);
         self.held = self.held.take().filter(stands);
         match joined {
-            Joined::Object(object, part) if object.is_part_list() && object.key == name.key => {
+            Joined::Parts(object, part) => {
                 let added = self.filled(fwd, &part, true);
-                return self.answer_renewed(cache, name, &object, &added).await;
+                return self.answer_renewed(cache, found, &object, &added).await;
             }
             Joined::Object(object, part) => {
                 let added = self.filled(fwd, &part, object.slot.is_some());

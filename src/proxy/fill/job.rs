@@ -51,7 +51,7 @@ impl Job {
 
     /// Whether the stored response is kept when the origin answers with this status.
     pub(crate) fn outlasts(&self, status: Status) -> bool {
-        let Some(stored) = self.found.object() else { return false };
+        let Some(stored) = self.found.stored() else { return false };
         let now_s = reactor::now().unix_s();
         stored.status.0 < 500
             && outage::outlasts_error(&stored.lifetimes, status, &self.rules, now_s)
@@ -61,7 +61,7 @@ impl Job {
     /// the operator led to the origin. A fill of a part never counts so, because bytes may be
     /// missing.
     pub(crate) fn has_fresh(&self) -> bool {
-        let Some(stored) = self.found.object() else { return false };
+        let Some(stored) = self.found.stored() else { return false };
         self.part.is_none() && reactor::now().unix_s() < stored.lifetimes.fresh_until_s
     }
 }

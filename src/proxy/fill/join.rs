@@ -43,6 +43,8 @@ use crate::sys::pinned::Race;
 pub(crate) enum Joined {
     /// A whole object; this exchange led the fill, or followed it.
     Object(Rc<HotObject>, Part),
+    /// The list of the stored parts, which a 304 has renewed.
+    Parts(Rc<HotObject>, Part),
     /// A response that is being written.
     Stream(Reader, Part),
     /// It is not stored. The leader has the response.
@@ -131,6 +133,7 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
                 }
             }
             Progress::Object(object) => return Joined::Object(object, part),
+            Progress::Parts(object) => return Joined::Parts(object, part),
             Progress::Streaming(object) => {
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
                 return Joined::Stream(Reader { object, source }, part);
@@ -165,6 +168,11 @@ async fn follow_local<C: Client>(
             {
                 return Joined::Object(object, Part::Followed);
             }
+            Progress::Parts(object)
+                if object.key == name.key && may_join(cache, at, name, &object.lifetimes) =>
+            {
+                return Joined::Parts(object, Part::Followed);
+            }
             Progress::Streaming(object)
                 if object.is_for(&request.fields, name)
                     && may_join(cache, at, &object.name, &object.lifetimes) =>
@@ -173,7 +181,9 @@ async fn follow_local<C: Client>(
                 return Joined::Stream(Reader { object, source }, Part::Followed);
             }
             // It is another variant than the request selects, or it was purged.
-            Progress::Object(_) | Progress::Streaming(_) => return Joined::Again,
+            Progress::Object(_) | Progress::Parts(_) | Progress::Streaming(_) => {
+                return Joined::Again;
+            }
             Progress::Refused(_) => return Joined::Failed(FetchError::BadStatus),
             Progress::Passed(reason) => return Joined::Passed(reason, None),
             Progress::Failed(FetchError::FillLost) => return Joined::Again,

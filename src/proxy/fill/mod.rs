@@ -105,6 +105,7 @@ impl Fill {
             let confirmed = variants::confirmed(cache, name, own, others, &response.head).await;
             if let Some((name, stored)) = confirmed {
                 match self.renewed(&stored, &response) {
+                    Ok(new) if is_part(&new) => return self.renew_parts(new, &stored).await,
                     Ok(new) => return self.revalidated(new, name, &stored).await,
                     Err(Unfreshened::Outdated) if !self.job.has_fresh() => {
                         self.lease.cache.remove(&self.job.found.name.key);

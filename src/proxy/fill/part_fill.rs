@@ -7,11 +7,12 @@
 use std::rc::Rc;
 
 use crate::cache::files::writer::Writer;
+use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
-
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::ranges::combine;
 use crate::cache::ranges::list;
+use crate::cache::variants::NewVariant;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
@@ -26,6 +27,7 @@ use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::fill::job::Job;
 use crate::proxy::fill::part_job::{PartJob, is_part};
 use crate::proxy::fill::{self, Fill};
+use crate::proxy::progress::Progress;
 use crate::reactor;
 
 /// A part that broke off is kept if it has at least this many bytes.
@@ -42,7 +44,7 @@ impl Fill {
         let spec = self.job.part.as_ref().map(|part| part.spec);
         let piece = spec.and_then(|spec| PartialContent::of(spec, &response.head));
         let fit = self.fit(response.head.status, piece.as_ref(), &fields);
-        if self.is_unread() && !self.is_small(piece.as_ref(), response.head.length) {
+        if self.is_unsolicited() && !self.is_small(piece.as_ref(), response.head.length) {
             return self.pass(PassReason::Part, response, Vec::new());
         }
         if response.head.status != PART_STATUS {
@@ -138,7 +140,7 @@ impl Fill {
         let Some(part) = job.part.as_ref().filter(|it| it.n_before < FILLS_MAX) else { return };
         let Some(missing) = list.first_missing(&(0..length)) else { return };
         let found = cache.find_again(&job.found, name).await;
-        let Some(listed) = found.object() else { return };
+        let Some(listed) = found.stored() else { return };
         let Some(validator) = partial::strong_validator(&listed.fields) else { return };
         let spec = Spec::of_missing(&missing, length);
         let key = part.ask.key(name, spec, Some(validator));
@@ -168,6 +170,30 @@ impl Fill {
         fill::start(&self.context, lease, next);
     }
 
+    /// The origin says that the stored parts are still good: their list gets the new head.
+    pub(crate) async fn renew_parts(self, new: NewObject, stored: &Rc<HotObject>) {
+        let (name, cache) = (new.name.clone(), Rc::clone(&self.lease.cache));
+        let (lifetimes, fields) = (new.lifetimes.clone(), new.fields.clone());
+        let renewed = Rc::new(stored.renewed(name.key, stored.slot, lifetimes, fields));
+        self.local.set_revalidated();
+        let lock = list::lock(&cache, &name).await;
+        self.doom_if_purged(&new);
+        // A list that has grown meanwhile, or has become a whole, must not be replaced by the older
+        // one.
+        let is_same = lock.is_some() && !cache.has_changed(&self.job.found);
+        if is_same && !self.lease.is_doomed() {
+            let note = NewVariant::of(&new);
+            if let Err(error) = self.lease.renew(new, stored).await {
+                cache.refused(&error);
+            }
+            self.list(note);
+            self.lease.remove_if_doomed(&self.job.found);
+        }
+        self.lease.done();
+        // An answer from parts may look the list up again, and must find the new one.
+        self.local.set(Progress::Parts(renewed));
+    }
+
     /// Ends a stream that broke off. The bytes of a part are kept.
     pub(crate) async fn broken_off(self, new: &NewObject, writer: Writer, error: FetchError) {
         let bytes = writer.written();
@@ -183,7 +209,7 @@ impl Fill {
     }
 
     /// Whether no client waits for the response.
-    fn is_unread(&self) -> bool {
+    fn is_unsolicited(&self) -> bool {
         self.job.is_background && !self.local.has_readers() && !self.lease.has_followers()
     }
 
@@ -207,15 +233,14 @@ impl Fill {
     /// response shows that the origin no longer has them, or if it does not fit them and is of more
     /// use.
     fn fit(&self, status: Status, piece: Option<&PartialContent>, fields: &Fields) -> Option<Fit> {
-        let stored = self.job.found.object()?;
-        let list = stored.is_part_list().then(|| list::read(stored))??;
+        let (stored, list) = self.job.found.parts()?;
         let fit = match status.0 {
-            206 => list::fit(stored, &list, piece.map(|piece| piece.extent), fields),
+            206 => list::fit(stored, list, piece.map(|piece| piece.extent), fields),
             200 | 404 | 410 | 416 => Fit::Replaces,
             _ => Fit::Useless,
         };
         if fit == Fit::Replaces {
-            list::forget(&self.lease.cache, &self.job.found.name, stored);
+            list::remove(&self.lease.cache, &self.job.found.name, stored, list);
         }
         Some(fit)
     }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
 use crate::cache::name::Name;
-use crate::cache::ranges::list;
 use crate::cache::variants::NewVariant;
 use crate::http::forward;
 use crate::origin::fetch::Response;
@@ -50,22 +49,10 @@ impl Fill {
         let NewObject { name: own, lifetimes, fields, .. } = new.clone();
         let renewed = Rc::new(stored.renewed(own.key, stored.slot, lifetimes, fields));
         self.local.set_revalidated();
-        let is_list = stored.is_part_list();
-        // An answer from parts may look the list up again, and must find the new one.
-        if !is_list {
-            self.local.set(Progress::Object(Rc::clone(&renewed)));
-            reactor::yield_now().await;
-        }
-        let cache = Rc::clone(&self.lease.cache);
-        let lock = match is_list {
-            true => list::lock(&cache, &own).await,
-            false => None,
-        };
-        // A list that has grown meanwhile, or has become a whole, must not be replaced by the older
-        // one.
-        let is_other = is_list && (lock.is_none() || cache.has_changed(&self.job.found));
+        self.local.set(Progress::Object(renewed));
+        reactor::yield_now().await;
         self.doom_if_purged(&new);
-        if !self.lease.is_doomed() && !is_other {
+        if !self.lease.is_doomed() {
             let note = NewVariant::of(&new);
             let mut written = Ok(());
             if name.key != own.key {
@@ -75,14 +62,11 @@ impl Fill {
                 written = self.lease.renew(NewObject { name, ..new }, stored).await;
             }
             if let Err(error) = written {
-                cache.refused(&error);
+                self.lease.cache.refused(&error);
             }
             self.list(note);
             self.lease.remove_if_doomed(&self.job.found);
         }
         self.lease.done();
-        if is_list {
-            self.local.set(Progress::Object(renewed));
-        }
     }
 }

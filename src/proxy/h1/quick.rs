@@ -98,7 +98,7 @@ fn full_hit(
         return None;
     }
     let (object, marker) = cache.find_hot(&rules.key, primary, head)?;
-    if !matches!(object.body, Body::Memory) || object.is_marker() || object.is_part_list() {
+    if !matches!(object.body, Body::Memory) {
         return None;
     }
     let (action, _) = decide::decide(head, Cached::Stored(&object.lifetimes), rules, now_s);

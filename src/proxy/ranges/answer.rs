@@ -7,40 +7,31 @@
 //!              └─ none of use ────────────────▶ the part, or the whole, is fetched
 //! ```
 
-use std::collections::VecDeque;
-use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::cache::fills::state::FillState;
 use crate::cache::found::{Found, Lookup};
 use crate::cache::hot::HotObject;
-use crate::cache::name::Name;
-use crate::cache::ranges::list::{self};
-use crate::http::byteranges::ByteRanges;
-use crate::http::content_range::ContentRange;
-use crate::http::fields::Fields;
-use crate::http::head::BodyLength;
+use crate::cache::lookup;
+use crate::cache::ranges::pieces;
 use crate::http::method::Method;
 use crate::http::range::Spec;
 use crate::http::status::Status;
-use crate::origin::fetch::Question;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
 use crate::policy::decide::Action;
 use crate::policy::fill_request;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::partial::{self, Form, Plan};
+use crate::policy::rfc9111::partial::{self, Plan};
 use crate::policy::rfc9111::parts::PartList;
 use crate::policy::rfc9111::reuse;
 use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
-use crate::proxy::added::{Added, start};
+use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled, OnStale};
-
-use crate::cache::ranges::pieces::{self, Item};
 use crate::proxy::fill;
 use crate::proxy::fill::job::Job;
 use crate::proxy::fill::part_job::{PartAsk, PartJob};
@@ -52,142 +43,128 @@ use crate::reactor;
 /// for there.
 const FOLLOW_BYTES: u64 = 1 << 20;
 
-/// What an exchange has at hand while it answers from parts.
+/// The stored parts that may answer a request.
 pub(crate) struct Parted<'a> {
     pub(crate) cache: &'a Rc<Cache>,
     pub(crate) found: &'a Found,
+    /// The object that lists the parts.
     pub(crate) object: &'a Rc<HotObject>,
     pub(crate) list: PartList,
+    pub(crate) plan: Plan,
 }
 
 impl<C: Client> Exchange<'_, C> {
-    /// Answers from parts, or fetches one; `None` if that is not what the request is about.
-    pub(crate) async fn in_parts(
+    /// Answers from stored parts, or fetches the part that is requested if nothing is stored;
+    /// `None` if the request is answered without parts.
+    pub(crate) async fn answer_from_parts(
         &mut self,
         cache: &Rc<Cache>,
         found: &Found,
         action: Action,
     ) -> Result<Option<Filled>, CloseReason> {
         match (&found.lookup, action) {
-            (_, Action::NotCached | Action::Pass(_)) => Ok(None),
-            (Lookup::Stored(object), _) if object.is_part_list() => {
-                let Some(list) = list::read(object) else {
-                    list::forget(cache, &found.name, object);
-                    return Ok(Some(Filled::Again));
-                };
-                let parted = Parted { cache, found, object, list };
-                Box::pin(self.answer_by_list(parted, action)).await.map(Some)
+            (Lookup::Parts { object, list }, Action::Answer { verdict, ttl_s, refreshes }) => {
+                let parted = self.parted(cache, found, object, list.clone());
+                if refreshes {
+                    self.refresh_parts(&parted);
+                }
+                Box::pin(self.hit_parts(parted, verdict, ttl_s)).await.map(Some)
+            }
+            (Lookup::Parts { object, list }, Action::Fill { fwd, may_serve_on_error }) => {
+                let parted = self.parted(cache, found, object, list.clone());
+                Box::pin(self.validate(parted, fwd, may_serve_on_error)).await.map(Some)
             }
             (Lookup::Miss { .. }, Action::Fill { fwd, .. }) => {
-                let spec = self.requested_part();
-                let Some(spec) =
-                    spec.filter(|spec| !is_followed(cache, &self.route.rules, found, *spec))
-                else {
-                    return Ok(None);
-                };
-                let if_range = self.request.fields.get("if-range");
-                let job = self.part_job(found, spec, if_range);
+                let rules = &self.route.rules;
+                let spec = partial::requested_part(self.request, rules)
+                    .filter(|spec| !is_followed(cache, rules, found, *spec));
+                let Some(spec) = spec else { return Ok(None) };
+                let job = self.part_job(found, spec, self.request.fields.get("if-range"));
                 Box::pin(self.fill_by(cache, job, None, fwd)).await.map(Some)
             }
             _ => Ok(None),
         }
     }
 
-    /// Answers with a list that a 304 has renewed.
+    /// Answers from parts that a 304 has renewed.
     pub(crate) async fn answer_renewed(
         &mut self,
         cache: &Rc<Cache>,
-        name: &Name,
+        found: &Found,
         object: &Rc<HotObject>,
         added: &Added,
     ) -> Result<Filled, CloseReason> {
-        let Some(mut list) = list::read(object) else { return Ok(Filled::Again) };
+        let Some(list) = lookup::part_list(object) else { return Ok(Filled::Again) };
+        let mut parted = self.parted(cache, found, object, list);
+        self.answer_by_parts(&mut parted, added).await
+    }
+
+    fn parted<'a>(
+        &self,
+        cache: &'a Rc<Cache>,
+        found: &'a Found,
+        object: &'a Rc<HotObject>,
+        list: PartList,
+    ) -> Parted<'a> {
         let plan = partial::plan(self.request, &object.fields, &list);
-        self.answer_by_parts(cache, name, object, &mut list, &plan, added).await
+        Parted { cache, found, object, list, plan }
     }
 
-    /// The part that a request asks for, if it is to be fetched as such.
-    fn requested_part(&self) -> Option<Spec> {
-        partial::requested_part(self.request, &self.route.rules)
-    }
-
-    async fn answer_by_list(
+    async fn hit_parts(
         &mut self,
         mut parted: Parted<'_>,
-        action: Action,
+        verdict: CacheVerdict,
+        ttl_s: i64,
     ) -> Result<Filled, CloseReason> {
-        let (cache, found, object) = (parted.cache, parted.found, parted.object);
-        let plan = partial::plan(self.request, &object.fields, &parted.list);
-        let (verdict, ttl_s) = match action {
-            Action::Answer { verdict, ttl_s, refreshes } => {
-                if refreshes {
-                    self.refresh_parts(&parted);
-                }
-                (verdict, ttl_s)
-            }
-            Action::Fill { fwd, may_serve_on_error } => {
-                return self.validate(parted, &plan, fwd, may_serve_on_error).await;
-            }
-            Action::NotCached | Action::Pass(_) => return Ok(Filled::Again),
-        };
         self.facts.verdict = Some(verdict);
         let added = self.added(CacheStatus::hit(ttl_s));
-        let name = &found.name;
-        match self.answer_by_parts(cache, name, object, &mut parted.list, &plan, &added).await? {
+        match self.answer_by_parts(&mut parted, &added).await? {
             Filled::Answered => Ok(Filled::Answered),
             _ if reuse::wants_only_cached(self.request) => {
                 self.not_cached().await.map(|()| Filled::Answered)
             }
-            _ => self.complete(parted, &plan).await,
+            _ => self.complete(parted).await,
         }
     }
 
     /// Asks behind the answer whether parts are still good, and for no more than a part of what
     /// has taken their place.
     fn refresh_parts(&self, parted: &Parted<'_>) {
-        let &Parted { cache, found, object, ref list } = parted;
-        let sample =
-            list.sample(self.route.rules.fetch_whole_bytes).filter(|_| self.route.rules.parts);
-        let Some(spec) = sample else { return self.refresh(cache, found, object) };
-        let mut job = self.part_job(found, spec, None);
-        job.conditional = condition(&job, &object.fields);
-        job.stored = Some(Rc::clone(object));
+        let &Parted { cache, found, object, ref list, .. } = parted;
+        let rules = &self.route.rules;
+        let Some(spec) = list.sample(rules.fetch_whole_bytes).filter(|_| rules.parts) else {
+            return self.refresh(cache, found, object);
+        };
+        let mut job = self.validating_job(parted, spec);
         job.is_background = true;
-        let lease = cache.lead_or_follow(found, &job.key(), job.purge_epoch).lead();
-        if let Some(lease) = lease {
+        if let Some(lease) = cache.lead_or_follow(found, &job.key(), job.purge_epoch).lead() {
             fill::start(self.context, lease, job);
         }
     }
 
-    /// Asks the origin whether parts are still good, unless a question for what is missing tells.
+    /// Asks the origin whether parts are still good, unless the request for missing bytes tells.
     async fn validate(
         &mut self,
         mut parted: Parted<'_>,
-        plan: &Plan,
         fwd: Fwd,
         may_serve_on_error: bool,
     ) -> Result<Filled, CloseReason> {
-        let (cache, found) = (parted.cache, parted.found);
-        let object = Rc::clone(parted.object);
-        if let Plan::Bytes(_, ranges) = plan
-            && pieces::load(cache, &found.name, &mut parted.list, ranges)
-                .await
-                .iter()
-                .flatten()
-                .any(pieces::is_missing)
+        let (cache, found, object) = (parted.cache, parted.found, parted.object);
+        if let Plan::Bytes(_, ranges) = &parted.plan
+            && pieces::has_missing(
+                &pieces::load(cache, &found.name, &mut parted.list, ranges).await,
+            )
         {
-            return self.complete(parted, plan).await;
+            return self.complete(parted).await;
         }
-        let on_error = may_serve_on_error.then(|| Rc::clone(&object));
-        let filled = match self.requested_part() {
+        let on_error = may_serve_on_error.then(|| Rc::clone(object));
+        let filled = match partial::requested_part(self.request, &self.route.rules) {
             Some(spec) => {
-                let mut job = self.part_job(found, spec, None);
-                job.conditional = condition(&job, &object.fields);
-                job.stored = Some(Rc::clone(&object));
+                let job = self.validating_job(&parted, spec);
                 self.fill_by(cache, job, on_error, fwd).await?
             }
             None => {
-                let stale = OnStale { object: Rc::clone(&object), on_error };
+                let stale = OnStale { object: Rc::clone(object), on_error };
                 self.fill(cache, found.clone(), Some(stale), fwd).await?
             }
         };
@@ -196,21 +173,18 @@ impl<C: Client> Exchange<'_, C> {
         let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
         self.facts.verdict = Some(CacheVerdict::Stale);
         let added = self.added(CacheStatus::hit(ttl_s));
-        self.answer_by_parts(cache, &found.name, &object, &mut parted.list, plan, &added).await
+        self.answer_by_parts(&mut parted, &added).await
     }
 
     /// Answers from stored parts alone; [`Filled::Again`] if that cannot be.
     async fn answer_by_parts(
         &mut self,
-        cache: &Rc<Cache>,
-        name: &Name,
-        object: &Rc<HotObject>,
-        list: &mut PartList,
-        plan: &Plan,
+        parted: &mut Parted<'_>,
         added: &Added,
     ) -> Result<Filled, CloseReason> {
+        let (cache, found, object) = (parted.cache, parted.found, parted.object);
         let age_s = object.age_s(reactor::now().unix_s());
-        match plan {
+        match &parted.plan {
             Plan::Unknown => return Ok(Filled::Again),
             Plan::NotModified => {
                 let fields = stored::not_modified(&object.fields, age_s, added);
@@ -219,25 +193,16 @@ impl<C: Client> Exchange<'_, C> {
             Plan::Unsatisfiable(length) => {
                 stored::unsatisfiable(self.client, *length, added, self.facts).await?;
             }
-            Plan::Bytes(form, ranges) => {
+            Plan::Bytes(_, ranges) => {
                 let items = match self.client.wants_no_body() {
                     true => Vec::new(),
-                    false => pieces::load(cache, name, list, ranges).await,
+                    false => pieces::load(cache, &found.name, &mut parted.list, ranges).await,
                 };
-                if items.iter().flatten().any(pieces::is_missing) {
+                if pieces::has_missing(&items) {
                     return Ok(Filled::Again);
                 }
                 let fields = stored::stored_fields(&object.fields, age_s, added);
-                for item in self.begin(*form, ranges, fields, list, items, added) {
-                    match item {
-                        Item::Text(text) => self.client.push(&text),
-                        Item::Stored(part, range) => {
-                            stored::send_range(self.client, &part, range).await?;
-                        }
-                        Item::Missing(_) => {}
-                    }
-                }
-                self.client.finish(&Fields::new()).await?;
+                self.assemble(parted, fields, items, None, added).await?;
             }
         }
         if added.status.way == Way::Hit {
@@ -246,58 +211,37 @@ impl<C: Client> Exchange<'_, C> {
         Ok(Filled::Answered)
     }
 
-    /// Begins an answer, and gives what its body is made of.
-    pub(crate) fn begin(
+    /// Fetches what is requested as if no parts were stored.
+    pub(crate) async fn fetch_requested(
         &mut self,
-        form: Form,
-        ranges: &[Range<u64>],
-        mut fields: Fields,
-        list: &PartList,
-        items: Vec<Vec<Item>>,
-        added: &Added,
-    ) -> VecDeque<Item> {
-        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        let (status, length) = match form {
-            Form::Whole => (Status(200), bytes),
-            Form::One => {
-                let range = ranges.first().cloned().unwrap_or_default();
-                let place = ContentRange { range, complete: list.length() };
-                fields.set("Content-Range", place.text().as_bytes());
-                (Status(206), bytes)
-            }
-            Form::Several => {
-                let complete = list.length().unwrap_or_default();
-                let mark = stored::unguessable();
-                let around = ByteRanges::new(ranges, complete, fields.get("content-type"), mark);
-                fields.set("Content-Type", around.content_type.as_bytes());
-                let length = BodyLength::Known(around.length);
-                start(self.client, Status(206), fields, length, added, self.facts);
-                let heads = around.heads.into_iter().map(Item::Text);
-                let body =
-                    heads.zip(items).flat_map(|(head, items)| [head].into_iter().chain(items));
-                return body.chain([Item::Text(around.end)]).collect();
-            }
-        };
-        start(self.client, status, fields, BodyLength::Known(length), added, self.facts);
-        items.into_iter().flatten().collect()
-    }
-
-    /// Fetches what the request asks for, as if nothing were there.
-    pub(crate) async fn anew(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
-        let (cache, found) = (parted.cache, parted.found);
+        parted: &Parted<'_>,
+    ) -> Result<Filled, CloseReason> {
+        let &Parted { cache, found, ref list, .. } = parted;
         if self.request.method == Method::Head {
             return self.pass_bodiless(PassReason::Method).await.map(|()| Filled::Answered);
         }
-        let is_small =
-            parted.list.length().is_some_and(|it| it <= self.route.rules.fetch_whole_bytes);
-        match self.requested_part().filter(|_| !is_small) {
+        let rules = &self.route.rules;
+        let is_small = list.length().is_some_and(|length| length <= rules.fetch_whole_bytes);
+        match partial::requested_part(self.request, rules).filter(|_| !is_small) {
             Some(spec) => {
-                let if_range = self.request.fields.get("if-range");
-                let job = self.part_job(found, spec, if_range);
+                let job = self.part_job(found, spec, self.request.fields.get("if-range"));
                 self.fill_by(cache, job, None, Fwd::Partial).await
             }
             None => self.fill(cache, found.clone(), None, Fwd::Partial).await,
         }
+    }
+
+    /// The fetch of a part that a 304 can answer for all stored parts.
+    fn validating_job(&self, parted: &Parted<'_>, spec: Spec) -> Job {
+        let mut job = self.part_job(parted.found, spec, None);
+        if let Some(part) = &job.part {
+            let mut ask = part.ask.clone();
+            let fields = Some(&parted.object.fields);
+            job.conditional = revalidate::condition(&mut ask.fields, fields, &[])
+                .then(|| ask.question(spec, None));
+        }
+        job.stored = Some(Rc::clone(parted.object));
+        job
     }
 
     /// What a fetch of a part is to do.
@@ -326,13 +270,6 @@ impl<C: Client> Exchange<'_, C> {
             part: Some(PartJob { key, spec, ask, n_before: 0, piece: None }),
         }
     }
-}
-
-/// The question whether parts are still good, for a fetch of one of them.
-fn condition(job: &Job, stored: &Fields) -> Option<Question> {
-    let part = job.part.as_ref()?;
-    let mut ask = part.ask.clone();
-    revalidate::condition(&mut ask.fields, Some(stored), &[]).then(|| ask.question(part.spec, None))
 }
 
 /// Whether a fill of the whole is under way that brings this part soon.

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::cache::found::Found;
+use crate::cache::found::{Found, Lookup};
 use crate::cache::hot::HotObject;
 use crate::cache::name::PART_STATUS;
-use crate::cache::ranges::list;
 use crate::cache::ranges::pieces::{self, Item};
 use crate::http::content_range::ContentRange;
 use crate::http::fields::Fields;
@@ -18,19 +17,20 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::rfc9111::partial::{self, Form, Plan};
 use crate::policy::rfc9111::parts::{PARTS_MAX, Stretch};
+use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled};
 use crate::proxy::fill::join::{self, Copied, Joined, Part, Reader};
 use crate::proxy::fill::resume;
 use crate::proxy::ranges::answer::Parted;
-use crate::proxy::stored;
+use crate::proxy::stored::{self, Around};
 use crate::reactor;
 
 /// How often it is looked for what brings missing bytes, while others change the list.
 const LOOKS_MAX: usize = 8;
 
 /// What brings missing bytes.
-enum Source {
+pub(crate) enum Source {
     /// A part that is being written, and who leads its fill.
     Stream(Reader, Part),
     /// A part that was written.
@@ -76,124 +76,118 @@ impl Source {
 impl<C: Client> Exchange<'_, C> {
     /// Answers from parts and from what is fetched between them; or, where that cannot be put
     /// together, from what is fetched for this request.
-    pub(crate) async fn complete(
-        &mut self,
-        mut parted: Parted<'_>,
-        plan: &Plan,
-    ) -> Result<Filled, CloseReason> {
-        let (cache, found) = (parted.cache, parted.found);
-        let object = parted.object;
-        let has_validator = partial::strong_validator(&object.fields).is_some();
-        let (Plan::Bytes(form, ranges), Some(length)) = (plan, parted.list.length()) else {
-            return self.anew(parted).await;
+    pub(crate) async fn complete(&mut self, mut parted: Parted<'_>) -> Result<Filled, CloseReason> {
+        let (cache, found, object) = (parted.cache, parted.found, parted.object);
+        let (Plan::Bytes(form, ranges), Some(length)) = (&parted.plan, parted.list.length()) else {
+            return self.fetch_requested(&parted).await;
         };
-        // Without a validator nothing can be put together; but the origin may well have all of it
-        // for who asks for the rest.
-        if !has_validator && (*form != Form::Whole || self.request.method != Method::Get) {
-            return self.anew(parted).await;
+        // Without a validator nothing can be put together, but many origins answer the request for
+        // the rest with the whole.
+        let wants_whole = *form == Form::Whole && self.request.method == Method::Get;
+        if partial::strong_validator(&object.fields).is_none() && !wants_whole {
+            return self.fetch_requested(&parted).await;
         }
         let items = pieces::load(cache, &found.name, &mut parted.list, ranges).await;
         let Some(gap) = items.iter().flatten().find_map(pieces::missing) else {
             return Ok(Filled::Again);
         };
-        let gap = self.widened(&parted, gap, length);
-        let joined = self.ask_for(&parted, found, gap.clone(), length).await;
+        // Of what is small, all that is missing around a place is fetched at once.
+        let is_small = length <= self.route.rules.fetch_whole_bytes;
+        let gap = parted.list.missing_at(gap.start).filter(|_| is_small).unwrap_or(gap);
+        let joined = self.fetch_missing(&parted, found, gap.clone(), length).await;
         let source = match joined {
-            Joined::Stream(reader, part) => Source::Stream(reader, part),
-            Joined::Object(part, _) if part.status == PART_STATUS && part.key != object.key => {
-                Source::Object(part)
+            Joined::Stream(reader, part) if reader.object.status == PART_STATUS => {
+                Source::Stream(reader, part)
             }
-            // An answer to a question of ours, not to the client's.
+            Joined::Object(part, _) if part.status == PART_STATUS => Source::Object(part),
+            // The origin answers the request of ktrix, and not the client's.
             Joined::Passed(_, Some(handover))
                 if matches!(handover.response.head.status.0, 206 | 304 | 416) =>
             {
-                return self.without(parted).await;
+                return self.retry(&parted).await;
             }
-            joined => {
-                return self.joined(cache, &found.name, joined, None, Fwd::Partial).await;
-            }
+            joined => return self.joined(cache, found, joined, None, Fwd::Partial).await,
         };
         if source.place(object, length, gap.start).is_none() {
-            return match source {
-                Source::Stream(reader, part) if reader.object.status != PART_STATUS => {
-                    let joined = Joined::Stream(reader, part);
-                    self.joined(cache, &found.name, joined, None, Fwd::Partial).await
-                }
-                _ => self.without(parted).await,
-            };
+            return self.retry(&parted).await;
         }
-        let part = match &source {
-            Source::Stream(_, part) => part.clone(),
-            Source::Object(_) | Source::Listed(_) => Part::Followed,
+        let now_s = reactor::now().unix_s();
+        let (part, age_s) = match &source {
+            Source::Stream(reader, part) => {
+                (part.clone(), reader.object.lifetimes.current_age_s(now_s))
+            }
+            Source::Object(part) | Source::Listed(part) => (Part::Followed, part.age_s(now_s)),
         };
         let added = self.filled(Fwd::Partial, &part, true);
         let fields = partial::combine(&object.fields, source.fields());
-        let now_s = reactor::now().unix_s();
-        let age_s = match &source {
-            Source::Stream(reader, _) => reader.object.lifetimes.current_age_s(now_s),
-            Source::Object(part) | Source::Listed(part) => part.age_s(now_s),
-        };
         let fields = stored::stored_fields(&fields, age_s, &added);
-        let queue = self.begin(*form, ranges, fields, &parted.list, items, &added);
-        self.fill_gaps(&parted, queue, source, length).await?;
+        self.assemble(&parted, fields, items, Some(source), &added).await?;
         Ok(Filled::Answered)
     }
 
-    /// Answers a request that what is missing did not come for, though it was asked for: by what
-    /// is stored now, or, if nothing has changed, without the parts.
-    async fn without(&mut self, parted: Parted<'_>) -> Result<Filled, CloseReason> {
+    /// Answers a request for which the origin did not send the missing bytes: by what is stored
+    /// now, or, if nothing has changed, without the parts.
+    async fn retry(&mut self, parted: &Parted<'_>) -> Result<Filled, CloseReason> {
         match parted.cache.is_current(parted.object) {
-            true => self.anew(parted).await,
+            true => self.fetch_requested(parted).await,
             false => Ok(Filled::Again),
         }
     }
 
-    /// Sends a body, and fetches what is missing of it when it is its turn.
-    async fn fill_gaps(
+    /// Sends an answer of these items, and fetches missing bytes when it is their turn; the first
+    /// of them come from `first`.
+    pub(crate) async fn assemble(
         &mut self,
         parted: &Parted<'_>,
-        mut queue: VecDeque<Item>,
-        first: Source,
-        length: u64,
+        mut fields: Fields,
+        items: Vec<Vec<Item>>,
+        mut first: Option<Source>,
+        added: &Added,
     ) -> Result<(), CloseReason> {
-        let mut first = Some(first);
+        let Plan::Bytes(form, ranges) = &parted.plan else { return self.broken() };
+        let complete = parted.list.length();
+        let around = Around::new(*form, ranges, complete, &mut fields);
+        start(self.client, around.status, fields, around.length, added, self.facts);
         let mut n_asked = 0;
-        while let Some(item) = queue.pop_front() {
-            let gap = match item {
-                Item::Text(text) => {
-                    self.client.push(&text);
-                    continue;
+        for (head, items) in around.heads.iter().zip(items) {
+            self.client.push(head);
+            let mut queue = VecDeque::from(items);
+            while let Some(item) = queue.pop_front() {
+                let gap = match item {
+                    Item::Stored(part, range) => {
+                        stored::send_range(self.client, &part, range).await?;
+                        continue;
+                    }
+                    Item::Missing(gap) => gap,
+                };
+                let Some(length) = complete else { return self.broken() };
+                let source = match first.take() {
+                    Some(source) => Some(source),
+                    None => {
+                        n_asked += 1;
+                        self.next_source(parted, &gap, length).await
+                    }
+                };
+                let place =
+                    source.as_ref().and_then(|it| it.place(parted.object, length, gap.start));
+                let (Some(source), Some(place)) = (source, place) else { return self.broken() };
+                let end = gap.end.min(place.end);
+                let window = gap.start - place.start..end - place.start;
+                let sent = self.send_from(&source, window).await?;
+                let has_lied = matches!(source, Source::Stream(..)) && gap.start + sent < end;
+                if sent == 0 || has_lied || n_asked > 2 * PARTS_MAX {
+                    return self.broken();
                 }
-                Item::Stored(part, range) => {
-                    stored::send_range(self.client, &part, range).await?;
-                    continue;
+                if gap.start + sent < gap.end {
+                    queue.push_front(Item::Missing(gap.start + sent..gap.end));
                 }
-                Item::Missing(gap) => gap,
-            };
-            let source = match first.take() {
-                Some(source) => Some(source),
-                None => {
-                    n_asked += 1;
-                    self.next_source(parted, &gap, length).await
-                }
-            };
-            let place = source.as_ref().and_then(|it| it.place(parted.object, length, gap.start));
-            let (Some(source), Some(place)) = (source, place) else { return self.broken() };
-            let end = gap.end.min(place.end);
-            let window = gap.start - place.start..end - place.start;
-            let sent = self.send_from(&source, window).await?;
-            let has_lied = matches!(source, Source::Stream(..)) && gap.start + sent < end;
-            if sent == 0 || has_lied || n_asked > 2 * PARTS_MAX {
-                return self.broken();
-            }
-            if gap.start + sent < gap.end {
-                queue.push_front(Item::Missing(gap.start + sent..gap.end));
             }
         }
+        self.client.push(&around.end);
         self.client.finish(&Fields::new()).await
     }
 
-    /// What brings the next missing bytes: a part that somebody else has stored meanwhile, or a
+    /// What brings the next missing bytes: a part that another fill has stored meanwhile, or a
     /// fetch.
     async fn next_source(
         &mut self,
@@ -205,17 +199,20 @@ impl<C: Client> Exchange<'_, C> {
         for _ in 0..LOOKS_MAX {
             // With each part that comes there is another list.
             let found = cache.find_again(parted.found, name).await;
-            if let Some(listed) = found.object() {
-                let list = list::read(listed).filter(|_| listed.is_part_list())?;
-                let first = list.stretches(&(gap.start..gap.start + 1)).into_iter().next();
-                if let Some(Stretch::Stored { id, .. }) = first
-                    && list.length() == Some(length)
-                    && let Some(part) = cache.find_object(&name.part(id)).await
-                {
-                    return Some(Source::Listed(part));
+            match &found.lookup {
+                Lookup::Parts { list, .. } => {
+                    let first = list.stretches(&(gap.start..gap.start + 1)).into_iter().next();
+                    if let Some(Stretch::Stored { id, .. }) = first
+                        && list.length() == Some(length)
+                        && let Some(part) = cache.find_object(&name.part(id)).await
+                    {
+                        return Some(Source::Listed(part));
+                    }
                 }
+                Lookup::Stored(_) => return None,
+                Lookup::Miss { .. } | Lookup::HitForMiss => {}
             }
-            match self.ask_for(parted, &found, gap.clone(), length).await {
+            match self.fetch_missing(parted, &found, gap.clone(), length).await {
                 Joined::Stream(reader, part) => return Some(Source::Stream(reader, part)),
                 Joined::Object(part, _) => return Some(Source::Object(part)),
                 Joined::Again => {}
@@ -255,8 +252,8 @@ impl<C: Client> Exchange<'_, C> {
         Err(CloseReason::Incomplete)
     }
 
-    /// Asks for missing bytes of what is listed.
-    async fn ask_for(
+    /// Fetches missing bytes of the listed response.
+    async fn fetch_missing(
         &mut self,
         parted: &Parted<'_>,
         found: &Found,
@@ -268,20 +265,5 @@ impl<C: Client> Exchange<'_, C> {
         let mut job = self.part_job(found, spec, validator);
         job.renews = true;
         Box::pin(join::join(self.context, parted.cache, self.client, job)).await
-    }
-
-    /// Of what is small, all that is missing around a place is fetched at once.
-    fn widened(&self, parted: &Parted<'_>, gap: Range<u64>, length: u64) -> Range<u64> {
-        if length > self.route.rules.fetch_whole_bytes {
-            return gap;
-        }
-        let stretches = parted.list.stretches(&(0..length)).into_iter();
-        stretches
-            .filter_map(|stretch| match stretch {
-                Stretch::Missing(range) => Some(range),
-                Stretch::Stored { .. } => None,
-            })
-            .find(|range| range.contains(&gap.start))
-            .unwrap_or(gap)
     }
 }

@@ -140,7 +140,7 @@ impl Scene {
         let object = match found.lookup {
             Lookup::Miss { .. } => return None,
             Lookup::HitForMiss => return Some((0, String::new())),
-            Lookup::Stored(object) => object,
+            Lookup::Stored(object) | Lookup::Parts { object, .. } => object,
         };
         let body = match &object.body {
             Body::Memory => object.with_body(<[u8]>::to_vec),
