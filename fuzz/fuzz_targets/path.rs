@@ -1,7 +1,7 @@
 //! A normalised path has no dot segments, and a second pass changes only encodings.
 #![no_main]
 
-use ktrix::http::path::normalise;
+use ktrix::http::target::normalise;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -15,7 +15,6 @@ pub mod cookie;
 pub mod structured;
 pub mod authority;
 pub mod target;
-pub mod path;
 pub mod reference;
 pub mod head;
 pub mod date;

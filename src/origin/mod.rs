@@ -2,17 +2,15 @@
 //!
 //! ```text
 //! fetch (tries and retries) ─┬─▶ checkout ─┬─▶ pools ◀── connection given back, or closed
-//!                            │             ├─▶ line     (the fetches that wait for one)
-//!                            │             └─▶ connect  (a new one)
+//!                            │             ├─▶ line        (the fetches that wait for one)
+//!                            │             └─▶ connection  (a new one)
 //!                            └─▶ request (one request on a connection) ─▶ body
 //! ```
 
 pub mod upload;
 pub mod pools;
 pub(crate) mod alone;
-mod outage;
 mod line;
-mod connect;
 mod connection;
 mod checkout;
 pub mod request;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::cache::name::Name;
 use crate::http::head::{BodyLength, RequestHead};
-use crate::http::path;
+use crate::http::target;
 use crate::policy::decide::{self, SyntheticAnswer};
 use crate::policy::purge::request::METHOD;
 use crate::policy::reason::pass::PassReason;
@@ -56,7 +56,7 @@ impl Way {
             return Self::Purge;
         }
         let router = &context.router;
-        let Some(route) = router.find(head.host(), &path::normalise(head.target.path())) else {
+        let Some(route) = router.find(head.host(), &target::normalise(head.target.path())) else {
             return Self::Unrouted;
         };
         let rule = *router.rule(route);

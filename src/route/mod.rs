@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{Config, HostPattern};
-use crate::http::path;
+use crate::http::target;
 use crate::policy::rfc9111::rules::Rules;
 use crate::route::prefixes::Prefixes;
 use crate::upstream::ids::UpstreamId;
@@ -159,7 +159,7 @@ impl Router {
     /// The cache rules for this host and path, which [`Self::find`] takes too, but the path need
     /// not be normalised; those of the default for a request without a route.
     pub fn rules_for(&self, host: &[u8], path: &[u8]) -> &Rc<Rules> {
-        match self.find(host, &path::normalise(path)) {
+        match self.find(host, &target::normalise(path)) {
             Some(route) => self.rules(self.rule(route).rules),
             None => &self.unrouted,
         }

@@ -10,8 +10,8 @@ use crate::cli::name::printable;
 use crate::cli::request::UrlRequest;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
-use crate::http::path;
 use crate::http::status::Status;
+use crate::http::target;
 use crate::policy::decide::{may_look_up, synthetic_answer};
 use crate::policy::reason::pass::PassReason;
 
@@ -45,7 +45,7 @@ impl Explainer<'_> {
 
     fn route(&mut self, asked: &UrlRequest, head: RequestHead) -> Result<Routed, Outcome> {
         let setting = self.setting;
-        let meant = path::normalise(head.target.path());
+        let meant = target::normalise(head.target.path());
         if *meant != *head.target.path() {
             let value = format!("normalised to {}", printable(&meant));
             self.add_rfc_step("path", value, "RFC 3986 section 6.2.2");
