@@ -14,16 +14,9 @@ use crate::policy::key::variants::{Variant, Variants};
 use crate::policy::rfc9111::rules::Rules;
 use crate::reactor;
 
-/// What a look-up found or, if that is nothing, the fresh variant in the preferred language.
-pub async fn select(cache: &Cache, found: Found, request: &RequestHead, rules: &Rules) -> Found {
-    let other = match rules.selects_language {
-        true => other(cache, &found, request, rules).await,
-        false => None,
-    };
-    other.unwrap_or(found)
-}
-
-async fn other(
+/// The fresh variant in the preferred language, where a look-up found nothing; for a route that
+/// selects languages.
+pub async fn select(
     cache: &Cache,
     found: &Found,
     request: &RequestHead,

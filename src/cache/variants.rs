@@ -28,9 +28,8 @@ pub struct Others {
 }
 
 impl Others {
-    /// Those beside what a look-up found; `None` if the key has no variants, or only this one.
-    pub fn of(cache: &Cache, found: &Found) -> Option<Self> {
-        let marker = found.marker.as_ref()?;
+    /// Those beside what a look-up found; `None` if there is only this one.
+    pub fn of(cache: &Cache, found: &Found, marker: &Marker) -> Option<Self> {
         let list = read(cache, &found.primary.variant_list(marker));
         Self::among(list, &found.primary, marker, &found.name)
     }

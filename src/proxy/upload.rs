@@ -59,12 +59,11 @@ impl Received {
     ) -> Result<Self, ReceiveError> {
         let mut body = Self::nothing();
         match length {
-            BodyLength::None => return Ok(body),
             BodyLength::Known(len) if len > limits.bytes_max => return Err(ReceiveError::TooLarge),
             BodyLength::Known(len) => {
                 body.memory.reserve_exact((len as usize).min(limits.memory_max));
             }
-            BodyLength::Chunked | BodyLength::UntilClose => {}
+            BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose => {}
         }
         loop {
             let more = client.read_body(&mut body.memory).await.map_err(ReceiveError::Client)?;

@@ -62,7 +62,7 @@ fn a_304_confirms_the_variant_of_its_tag() {
             NewVariant::of(&new).unwrap().enter(&lease).unwrap();
         }
         let found = find(&cache, &asks_for("en")).await;
-        let others = || Others::of(&cache, &found);
+        let others = || Others::of(&cache, &found, found.marker.as_ref().unwrap());
         assert_eq!(others().unwrap().tags().len(), 2);
         let confirmed = async |fields: &[(&str, &str)]| {
             let not_modified = response(304, fields);

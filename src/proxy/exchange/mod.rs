@@ -47,8 +47,7 @@ use crate::proxy::fill::job::Job;
 use crate::proxy::fill::join::{self, Delivery, Joined, Part};
 use crate::proxy::fill::resume;
 use crate::proxy::forwarding;
-use crate::proxy::progress::Answered;
-use crate::proxy::progress::Handover;
+use crate::proxy::progress::{Answered, Handover};
 use crate::proxy::routed::{Route, Routed, Way};
 use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
@@ -113,9 +112,12 @@ impl<C: Client> Exchange<'_, C> {
             memory_max: context.config.limits.body_memory_bytes,
             temporary: &context.temporary,
         };
-        let body = match Received::all(self.client, self.request.length, limits).await {
-            Ok(body) => body,
-            Err(error) => return self.not_received(error).await,
+        let body = match self.request.length {
+            BodyLength::None => Received::nothing(),
+            length => match Received::all(self.client, length, limits).await {
+                Ok(body) => body,
+                Err(error) => return self.not_received(error).await,
+            },
         };
         self.facts.body_us = reactor::now().mono_us;
         match (&context.cache, lookup) {
@@ -131,7 +133,11 @@ impl<C: Client> Exchange<'_, C> {
         for _ in 0..LOOKS_MAX {
             let rules = &self.route.rules;
             let found = cache.find(&rules.key, primary, self.request).await;
-            let found = language::select(cache, found, self.request, rules).await;
+            let other = match rules.selects_language {
+                true => language::select(cache, &found, self.request, rules).await,
+                false => None,
+            };
+            let found = other.unwrap_or(found);
             match self.follow(cache, found).await? {
                 Filled::Answered => return Ok(()),
                 Filled::Again | Filled::Stale(_) => {}
@@ -225,26 +231,15 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields = fill_request::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.origin_target(self.request.target.path_and_query());
         let whole = forwarding::question_by_get(self.route.rule.upstream, &asked, &fields);
-        let others = Others::of(cache, &found);
+        let others = found.marker.as_ref().and_then(|marker| Others::of(cache, &found, marker));
         let tags = others.as_ref().map(Others::tags).unwrap_or_default();
         let own = object.map(|object| &object.fields);
         let is_conditional = revalidate::condition(&mut fields, own, &tags);
         let conditional = is_conditional
             .then(|| forwarding::question_by_get(self.route.rule.upstream, &asked, &fields));
-        Job {
-            whole,
-            conditional,
-            request: self.request.clone(),
-            found,
-            scheme: self.client.front().scheme,
-            purge_epoch,
-            stored: object.cloned(),
-            others,
-            rules: Rc::clone(rules),
-            renews: object.is_some(),
-            is_background: false,
-            part: None,
-        }
+        let (request, scheme) = (self.request.clone(), self.client.front().scheme);
+        let job = Job::new(whole, request, found, scheme, purge_epoch, Rc::clone(rules));
+        Job { conditional, stored: object.cloned(), others, renews: object.is_some(), ..job }
     }
 
     /// Starts a background fill for an object that is served stale. One worker does so for all.

@@ -1,20 +1,30 @@
 //! The job of a fill: what to ask the origin, and what the cache has already.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
+use crate::cache::insert::NewObject;
+use crate::cache::lease::Lease;
+use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::variants::Others;
-use crate::http::head::RequestHead;
+use crate::http::fields::Fields;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::range::Spec;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::origin::fetch::Question;
+use crate::origin::upload::Upload;
+use crate::policy::fill_request;
 use crate::policy::key::Key;
 use crate::policy::rfc9111::outage;
+use crate::policy::rfc9111::partial::PartialContent;
 use crate::policy::rfc9111::rules::Rules;
-
-use crate::proxy::fill::part_job::PartJob;
+use crate::proxy::forwarding;
+use crate::proxy::progress::LocalFill;
 use crate::reactor;
+use crate::upstream::ids::UpstreamId;
 
 /// The job of a fill.
 #[derive(Debug)]
@@ -44,6 +54,31 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// A job that asks for `whole`, with no stored response and for a client that waits.
+    pub(crate) fn new(
+        whole: Question,
+        request: RequestHead,
+        found: Found,
+        scheme: Scheme,
+        purge_epoch: u64,
+        rules: Rc<Rules>,
+    ) -> Self {
+        Self {
+            whole,
+            conditional: None,
+            request,
+            found,
+            scheme,
+            purge_epoch,
+            stored: None,
+            others: None,
+            rules,
+            renews: false,
+            is_background: false,
+            part: None,
+        }
+    }
+
     /// The key of its lease. A fill of a part has a key of its own beside that of the whole.
     pub(crate) fn key(&self) -> Key {
         self.part.as_ref().map_or(self.found.name.key, |part| part.key)
@@ -63,5 +98,102 @@ impl Job {
     pub(crate) fn has_fresh(&self) -> bool {
         let Some(stored) = self.found.stored() else { return false };
         self.part.is_none() && reactor::now().unix_s() < stored.lifetimes.fresh_until_s
+    }
+}
+
+/// The part that a fill is to fetch.
+#[derive(Debug)]
+pub(crate) struct PartJob {
+    /// The key of the lease, beside that of the whole. Other requests for the same part follow this
+    /// fill.
+    pub key: Key,
+    /// What is asked for.
+    pub spec: Spec,
+    /// How the origin is asked.
+    pub ask: PartAsk,
+    /// How many fills in a row led to this one, each by what it left missing.
+    pub n_before: usize,
+    /// The place of the content and the name of its whole, once they are known.
+    pub piece: Option<(PartialContent, Name)>,
+}
+
+/// How an origin is asked for parts.
+#[derive(Clone, Debug)]
+pub(crate) struct PartAsk {
+    /// The upstream.
+    pub upstream: UpstreamId,
+    /// The path and query.
+    pub target: Vec<u8>,
+    /// The fields, without any that ask for less than the whole.
+    pub fields: Fields,
+}
+
+impl PartJob {
+    /// The fetch of a part of `whole`, on condition that the whole still has this validator.
+    pub(crate) fn new(ask: PartAsk, whole: &Name, spec: Spec, if_range: Option<&[u8]>) -> Self {
+        let text = [spec.text().as_bytes(), b"\n", if_range.unwrap_or_default()].concat();
+        Self { key: whole.key.beside(&text), spec, ask, n_before: 0, piece: None }
+    }
+}
+
+impl PartAsk {
+    /// The question for a part, on condition that the whole still has this validator.
+    pub(crate) fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
+        let mut fields = self.fields.clone();
+        fill_request::ask_for_part(&mut fields, spec, if_range);
+        forwarding::question_by_get(self.upstream, &self.target, &fields)
+    }
+}
+
+/// Whether an answer is stored as a part.
+pub(crate) fn is_part(new: &NewObject) -> bool {
+    new.status == PART_STATUS
+}
+
+/// The upload of a fill's request. Interim responses go to the leader of the fill.
+pub(crate) struct FillUpload<'f> {
+    lease: &'f Lease,
+    local: &'f LocalFill,
+    is_background: bool,
+}
+
+impl<'f> FillUpload<'f> {
+    pub(crate) fn new(lease: &'f Lease, local: &'f LocalFill, is_background: bool) -> Self {
+        Self { lease, local, is_background }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_background || self.local.has_readers() || self.lease.has_followers()
+    }
+}
+
+impl Upload for FillUpload<'_> {
+    type Error = Infallible;
+
+    fn in_memory(&self) -> Option<&[u8]> {
+        Some(b"")
+    }
+
+    async fn next(&mut self, _into: &mut Vec<u8>) -> Result<bool, Infallible> {
+        Ok(false)
+    }
+
+    fn rewind(&mut self) -> bool {
+        true
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), Infallible> {
+        self.local.push_interim(head.clone());
+        Ok(())
+    }
+
+    async fn gone(&mut self) {
+        loop {
+            let since = self.local.event.version();
+            if !self.is_wanted() {
+                return;
+            }
+            self.local.event.after(since).await;
+        }
     }
 }

@@ -11,9 +11,7 @@
 //! through the shared table and their event counters. However it ends, killed or cancelled
 //! included, the lease is given up: by [`Lease`]'s drop, after a SIGKILL by the master.
 
-pub(crate) mod part_job;
 pub(crate) mod job;
-mod unsolicited;
 pub(crate) mod part_fill;
 mod renew;
 pub(crate) mod resume;
@@ -44,13 +42,8 @@ use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::revalidate::Unfreshened;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
-use crate::proxy::fill::job::Job;
-use crate::proxy::fill::part_job::is_part;
-use crate::proxy::fill::unsolicited::FillUpload;
-use crate::proxy::progress::Answered;
-use crate::proxy::progress::Flow;
-use crate::proxy::progress::LocalFill;
-use crate::proxy::progress::Progress;
+use crate::proxy::fill::job::{FillUpload, Job, is_part};
+use crate::proxy::progress::{Answered, Flow, LocalFill, Progress};
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
 
@@ -223,7 +216,8 @@ impl Fill {
                 let stored = self.lease.insert(new.clone(), body);
                 match stored {
                     Ok(_) if is_part(&new) => self.enlist(&new, body.len() as u64, true).await,
-                    _ => self.list(NewVariant::of(&new)),
+                    _ if new.lifetimes.vary.is_some() => self.list(NewVariant::of(&new)),
+                    _ => {}
                 }
                 self.lease.remove_if_doomed(&self.job.found);
                 stored.unwrap_or_else(|error| {
@@ -292,7 +286,8 @@ impl Fill {
         match stored {
             Ok(()) if was_doomed => {}
             Ok(()) if is_part(&new) => self.enlist(&new, bytes, true).await,
-            Ok(()) => self.list(NewVariant::of(&new)),
+            Ok(()) if new.lifetimes.vary.is_some() => self.list(NewVariant::of(&new)),
+            Ok(()) => {}
             Err(error) => self.lease.cache.refused(&error),
         }
         if !was_doomed {

@@ -24,8 +24,7 @@ use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial::{self, Fit, PartialContent};
 use crate::policy::rfc9111::parts::{Extent, PartList, StoredPart};
 use crate::policy::rfc9111::storable::Storable;
-use crate::proxy::fill::job::Job;
-use crate::proxy::fill::part_job::{PartJob, is_part};
+use crate::proxy::fill::job::{Job, PartJob, is_part};
 use crate::proxy::fill::{self, Fill};
 use crate::proxy::progress::Progress;
 use crate::reactor;
@@ -44,7 +43,7 @@ impl Fill {
         let spec = self.job.part.as_ref().map(|part| part.spec);
         let piece = spec.and_then(|spec| PartialContent::of(spec, &response.head));
         let fit = self.fit(response.head.status, piece.as_ref(), &fields);
-        if self.is_unsolicited() && !self.is_small(piece.as_ref(), response.head.length) {
+        if self.is_unread() && !self.is_small(piece.as_ref(), response.head.length) {
             return self.pass(PassReason::Part, response, Vec::new());
         }
         if response.head.status != PART_STATUS {
@@ -143,30 +142,15 @@ impl Fill {
         let Some(listed) = found.stored() else { return };
         let Some(validator) = partial::strong_validator(&listed.fields) else { return };
         let spec = Spec::of_missing(&missing, length);
-        let key = part.ask.key(name, spec, Some(validator));
+        let next = PartJob::new(part.ask.clone(), name, spec, Some(validator));
+        let next = PartJob { n_before: part.n_before + 1, ..next };
         let purge_epoch = cache.purge_epoch();
-        let lease = cache.lead_or_follow(&found, &key, purge_epoch).lead();
+        let lease = cache.lead_or_follow(&found, &next.key, purge_epoch).lead();
         let Some(lease) = lease else { return };
-        let next = Job {
-            whole: part.ask.question(spec, Some(validator)),
-            conditional: None,
-            request: job.request.clone(),
-            found,
-            scheme: job.scheme,
-            purge_epoch,
-            stored: None,
-            others: None,
-            rules: Rc::clone(&job.rules),
-            renews: true,
-            is_background: true,
-            part: Some(PartJob {
-                key,
-                spec,
-                ask: part.ask.clone(),
-                n_before: part.n_before + 1,
-                piece: None,
-            }),
-        };
+        let whole = next.ask.question(spec, Some(validator));
+        let (request, rules) = (job.request.clone(), Rc::clone(&job.rules));
+        let new = Job::new(whole, request, found, job.scheme, purge_epoch, rules);
+        let next = Job { renews: true, is_background: true, part: Some(next), ..new };
         fill::start(&self.context, lease, next);
     }
 
@@ -209,7 +193,7 @@ impl Fill {
     }
 
     /// Whether no client waits for the response.
-    fn is_unsolicited(&self) -> bool {
+    fn is_unread(&self) -> bool {
         self.job.is_background && !self.local.has_readers() && !self.lease.has_followers()
     }
 

@@ -33,8 +33,7 @@ use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled, OnStale};
 use crate::proxy::fill;
-use crate::proxy::fill::job::Job;
-use crate::proxy::fill::part_job::{PartAsk, PartJob};
+use crate::proxy::fill::job::{Job, PartAsk, PartJob};
 use crate::proxy::forwarding;
 use crate::proxy::stored;
 use crate::reactor;
@@ -254,21 +253,12 @@ impl<C: Client> Exchange<'_, C> {
             &rules.key,
         );
         let ask = PartAsk { upstream: self.route.rule.upstream, target, fields };
-        let key = ask.key(&found.name, spec, if_range);
-        Job {
-            whole: ask.question(spec, if_range),
-            conditional: None,
-            request: self.request.clone(),
-            found: found.clone(),
-            scheme: self.client.front().scheme,
-            purge_epoch: self.purge_epoch(),
-            stored: None,
-            others: None,
-            rules: Rc::clone(rules),
-            renews: false,
-            is_background: false,
-            part: Some(PartJob { key, spec, ask, n_before: 0, piece: None }),
-        }
+        let part = PartJob::new(ask, &found.name, spec, if_range);
+        let whole = part.ask.question(spec, if_range);
+        let (scheme, purge_epoch) = (self.client.front().scheme, self.purge_epoch());
+        let (request, rules) = (self.request.clone(), Rc::clone(rules));
+        let job = Job::new(whole, request, found.clone(), scheme, purge_epoch, rules);
+        Job { part: Some(part), ..job }
     }
 }
 
