@@ -351,7 +351,7 @@ impl<C: Client> Exchange<'_, C> {
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };
         match forwarding::ask(self.context, &question, &mut upload, self.facts).await {
-            Ok(response) => resume::go_on(self.client, object, sent, response).await,
+            Ok(response) => resume::finish_with_refetch(self.client, object, sent, response).await,
             Err(_) => {
                 self.client.abort();
                 Err(CloseReason::Incomplete)

@@ -335,7 +335,7 @@ pub(crate) async fn send<C: Client>(
         }
         Copied::Unstored(at, None) => Ok(Delivery::Part(at)),
         Copied::Unstored(at, Some(handover)) => {
-            resume::lead_on(client, *handover, at, window).await?;
+            resume::finish_with_handover(client, *handover, at, window).await?;
             Ok(Delivery::Whole)
         }
     }

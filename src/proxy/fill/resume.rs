@@ -16,18 +16,18 @@ use crate::proxy::progress::Handover;
 
 /// Goes on with an answer from the offset `at` of its body. The client gets the bytes in the
 /// window, and has all of them before `at`.
-pub(crate) async fn lead_on<C: Client>(
+pub(crate) async fn finish_with_handover<C: Client>(
     client: &mut C,
     handover: Handover,
     at: u64,
     window: Range<u64>,
 ) -> Result<(), CloseReason> {
-    let trailers = send_on(client, handover, at, window).await?;
+    let trailers = send_handover(client, handover, at, window).await?;
     client.finish(&trailers).await
 }
 
-/// As [`lead_on`], without the end of the answer; gives the trailers.
-pub(crate) async fn send_on<C: Client>(
+/// As [`finish_with_handover`], without the end of the answer; gives the trailers.
+pub(crate) async fn send_handover<C: Client>(
     client: &mut C,
     mut handover: Handover,
     mut at: u64,
@@ -61,7 +61,7 @@ pub(crate) async fn send_on<C: Client>(
 
 /// Goes on with an answer of which the client has `sent` bytes, from another answer to the same
 /// question.
-pub(crate) async fn go_on<C: Client>(
+pub(crate) async fn finish_with_refetch<C: Client>(
     client: &mut C,
     object: &FillObject,
     sent: u64,
@@ -86,7 +86,7 @@ pub(crate) async fn go_on<C: Client>(
             return client.finish(&Fields::new()).await;
         }
     }
-    lead_on(client, Handover { response, read }, sent, sent..u64::MAX).await
+    finish_with_handover(client, Handover { response, read }, sent, sent..u64::MAX).await
 }
 
 fn break_off<C: Client, T>(client: &mut C) -> Result<T, CloseReason> {

@@ -138,14 +138,14 @@ impl Link {
     }
 
     /// Frees a large inbox that is empty.
-    pub(super) fn forget_room(&mut self) {
+    pub(super) fn free_inbox(&mut self) {
         if self.inbox.is_empty() && self.inbox.capacity() > KEEP_BYTES {
             self.inbox = Vec::new();
         }
     }
 
     /// Frees the buffers that are empty, before the connection becomes idle.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn free_empty_buffers(&mut self) {
         if self.inbox.is_empty() {
             self.inbox = Vec::new();
         }

@@ -169,7 +169,7 @@ impl<'c> H1Response<'c> {
     fn take_body(&mut self, into: &mut Vec<u8>) -> Result<(), ClientError> {
         let n_used = decode(&mut self.body, &self.link.inbox, into).map_err(ClientError::Flaw)?;
         self.link.inbox.drain(..n_used);
-        self.link.forget_room();
+        self.link.free_inbox();
         Ok(())
     }
 }

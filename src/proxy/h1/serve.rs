@@ -45,7 +45,7 @@ pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Outpu
     let mut link = Link::new(counted);
     let mut next = NextRequest::new(&context);
     async move {
-        let reason = converse(&context, &mut link, &mut next).await;
+        let reason = serve_requests(&context, &mut link, &mut next).await;
         if link.is_broken {
             link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
@@ -64,7 +64,11 @@ fn is_client_sending(reason: CloseReason, link: &Link) -> bool {
     }
 }
 
-async fn converse(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest) -> CloseReason {
+async fn serve_requests(
+    context: &Rc<Context>,
+    link: &mut Link,
+    next: &mut NextRequest,
+) -> CloseReason {
     loop {
         reactor::breathe().await;
         let step = match context.log_has_room() {
@@ -81,13 +85,13 @@ async fn converse(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest
             Step::Read if !link.out.is_empty() => write_due(context, link).await,
             Step::Read => {
                 let is_between = link.inbox.is_empty();
-                let deadline_ms = settle(context, link, next);
+                let deadline_ms = prepare_wait(context, link, next);
                 match link.connection().transport.readable(deadline_ms).await {
                     Ok(()) => {
                         next.resume(link, is_between);
                         Ok(())
                     }
-                    Err(error) => Err(Box::pin(give_up(context, link, &error)).await),
+                    Err(error) => Err(Box::pin(end_of_wait(context, link, &error)).await),
                 }
             }
             Step::Write => write_due(context, link).await,
@@ -118,7 +122,7 @@ fn write_due<'l>(
 }
 
 /// Prepares to wait for bytes; returns the deadline in milliseconds of the monotonic clock.
-fn settle(context: &Context, link: &mut Link, next: &mut NextRequest) -> u64 {
+fn prepare_wait(context: &Context, link: &mut Link, next: &mut NextRequest) -> u64 {
     let now_ms = reactor::now().mono_ms();
     let is_between = link.inbox.is_empty();
     if next.deadline_ms == 0 {
@@ -126,7 +130,7 @@ fn settle(context: &Context, link: &mut Link, next: &mut NextRequest) -> u64 {
         next.deadline_ms = now_ms + timeout_ms;
     }
     if is_between {
-        link.rest();
+        link.free_empty_buffers();
         link.connection().set_idle(now_ms);
     }
     next.deadline_ms
@@ -134,7 +138,7 @@ fn settle(context: &Context, link: &mut Link, next: &mut NextRequest) -> u64 {
 
 /// The reason to close after a wait for bytes has failed. A client that has sent a part of a head
 /// is answered.
-async fn give_up(context: &Rc<Context>, link: &mut Link, error: &io::Error) -> CloseReason {
+async fn end_of_wait(context: &Rc<Context>, link: &mut Link, error: &io::Error) -> CloseReason {
     if error.kind() != io::ErrorKind::TimedOut {
         return CloseReason::ClientGone;
     }
@@ -154,7 +158,7 @@ async fn answer(
 ) -> Result<(), CloseReason> {
     let head = &routed.head;
     let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
-    let begun = link.n_bytes();
+    let n_bytes_before = link.n_bytes();
     let options = ResponseOptions {
         may_keep_alive: !context.is_draining.get(),
         is_logged: context.access.is_some(),
@@ -179,7 +183,7 @@ async fn answer(
         true => (written_body, link.n_written()),
         false => (sent_body, link.n_bytes()),
     };
-    let sent = Sent { body_bytes, bytes: bytes.saturating_sub(begun) };
+    let sent = Sent { body_bytes, bytes: bytes.saturating_sub(n_bytes_before) };
     end(context, link, Some(head), &facts, sent).await
 }
 
@@ -187,13 +191,13 @@ async fn answer(
 async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence: &'static str) {
     let close = Some(CloseReason::BadRequest);
     let mut facts = Facts { began: reactor::now(), reason: sentence, close, ..Facts::default() };
-    let begun = link.n_bytes();
+    let n_bytes_before = link.n_bytes();
     let mut response = H1Response::to_no_request(link, &context.config.timeouts);
     let added = Added::new(CacheStatus::own(), None, None);
     let given = synthetic::answer(&mut response, status, sentence, &[], &added, &mut facts).await;
     debug_assert_eq!(given, Ok(()), "nothing is written yet");
     let body_bytes = response.sent_bytes();
-    let sent = Sent { body_bytes, bytes: link.n_bytes().saturating_sub(begun) };
+    let sent = Sent { body_bytes, bytes: link.n_bytes().saturating_sub(n_bytes_before) };
     // The connection ends in any case.
     let _ = end(context, link, None, &facts, sent).await;
 }

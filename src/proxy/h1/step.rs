@@ -45,14 +45,14 @@ pub(super) struct NextRequest {
     /// How many bytes of the inbox were searched for the end of the head.
     searched: usize,
     /// Whether the inbox is empty or holds the beginning of a head, so that more bytes are needed.
-    is_starved: bool,
+    needs_bytes: bool,
 }
 
 impl NextRequest {
     /// The first request of a connection, which has `timeouts.client-head` to come.
     pub(super) fn new(context: &Context) -> Self {
         let deadline_ms = reactor::now().mono_ms() + context.head_ms();
-        Self { began: Now::default(), deadline_ms, searched: 0, is_starved: true }
+        Self { began: Now::default(), deadline_ms, searched: 0, needs_bytes: true }
     }
 
     /// The wait for bytes has ended.
@@ -68,7 +68,7 @@ impl NextRequest {
         self.began = Now::default();
         self.deadline_ms = 0;
         self.searched = 0;
-        self.is_starved = false;
+        self.needs_bytes = false;
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextReques
     if link.out.len() > DUE_BYTES_MAX {
         return Step::Write;
     }
-    if !next.is_starved && !link.inbox.is_empty() {
+    if !next.needs_bytes && !link.inbox.is_empty() {
         return step_inbox(context, link, next);
     }
     let result = scratch::with_scratch(|scratch| {
@@ -92,7 +92,7 @@ pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextReques
         link.inbox.extend_from_slice(read.get(used..).unwrap_or_default());
         Ok((n_read, Some(step)))
     });
-    next.is_starved = false;
+    next.needs_bytes = false;
     match result {
         // A client that has closed its own direction still reads.
         Ok((0, _)) if !link.out.is_empty() => Step::Write,
@@ -100,7 +100,7 @@ pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextReques
         Ok((_, Some(step))) => step,
         Ok((_, None)) => step_inbox(context, link, next),
         Err(error) if matches_would_block(&error) => {
-            next.is_starved = true;
+            next.needs_bytes = true;
             Step::Read
         }
         Err(_) => Step::End(end_reason(link)),
@@ -140,7 +140,7 @@ fn answer_hot(
     let step = loop {
         let rest = bytes.get(at..).unwrap_or_default();
         if rest.is_empty() {
-            next.is_starved = true;
+            next.needs_bytes = true;
             break Step::Read;
         }
         if next.began == Now::default() {
@@ -166,7 +166,7 @@ fn answer_hot(
                 break Step::Exchange(routed);
             }
             Ok(Next::More) => {
-                next.is_starved = true;
+                next.needs_bytes = true;
                 break Step::Read;
             }
             Ok(Next::Flaw(flaw)) => break Step::Flaw(flaw),
@@ -207,7 +207,7 @@ fn next_head(
     let Some(end) = h1_head::find_end(bytes, next.searched) else {
         if bytes.len() < context.client_head.head_bytes {
             next.searched = bytes.len().saturating_sub(3);
-            return Ok(match obviously_wrong(context, bytes) {
+            return Ok(match flaw_of_partial(context, bytes) {
                 Some(flaw) => Next::Flaw(flaw),
                 None => Next::More,
             });
@@ -244,6 +244,6 @@ fn next_head(
 }
 
 /// The flaw of an incomplete head that cannot become valid.
-fn obviously_wrong(context: &Context, bytes: &[u8]) -> Option<Flaw> {
+fn flaw_of_partial(context: &Context, bytes: &[u8]) -> Option<Flaw> {
     h1_head::parse_request(bytes, &context.client_head).err()
 }

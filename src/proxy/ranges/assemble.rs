@@ -238,7 +238,7 @@ impl<C: Client> Exchange<'_, C> {
                     Copied::Whole(end) => Ok(end.saturating_sub(window.start)),
                     Copied::Unstored(at, Some(handover)) => {
                         let rest = at.max(window.start)..window.end;
-                        resume::send_on(self.client, *handover, at, rest).await?;
+                        resume::send_handover(self.client, *handover, at, rest).await?;
                         Ok(window.end - window.start)
                     }
                     Copied::Unstored(_, None) => self.broken().map(|()| 0),
