@@ -1,9 +1,9 @@
-//! Who may open a cache directory: one master at a time.
+//! The lock on a cache directory: one master at a time may open it.
 //!
-//! A lock on the directory itself says so, for as long as the master lives: the kernel drops it
-//! with the last descriptor, and children close theirs first of all. Emptying the directory does not
-//! touch it. Those who only look, and those who purge, need no claim: index and purges have locks
-//! of their own.
+//! The master locks the directory itself (flock(2)) for as long as it lives: the kernel drops the
+//! lock with the last descriptor, and children close theirs first of all. Emptying the directory
+//! does not touch it. Commands that only read, and those that purge, need no such lock: index and
+//! purges have locks of their own.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,21 +13,21 @@ use std::time::Duration;
 
 use crate::sys::file;
 
-/// The right to a cache directory.
+/// The lock on a cache directory.
 #[derive(Debug)]
 pub struct Claim {
     dir: File,
 }
 
-/// Why a directory cannot be had.
+/// Why a directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// Another master has it.
+    /// Another master has locked it.
     #[error("the cache directory {dir:?} is in use by another ktrix{}", with_pid(*pid))]
     Held {
         /// The directory.
         dir: PathBuf,
-        /// Whose it is, if the system tells.
+        /// The pid of that master, if the kernel tells.
         pid: Option<u32>,
     },
     /// The system refused.
@@ -35,13 +35,13 @@ pub enum ClaimError {
     Io {
         /// The directory.
         dir: PathBuf,
-        /// What it said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl Claim {
-    /// Claims a directory that is there.
+    /// Locks an existing directory.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl Claim {
             match dir.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
-                // A child of one that was killed may not have closed its copy yet.
+                // A child of a master that was killed may not have closed its copy yet.
                 Err(TryLockError::WouldBlock) if n_tries < N_TRIES_MAX => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     let pid = holder(&dir);
@@ -64,14 +64,14 @@ impl Claim {
         Ok(Self { dir })
     }
 
-    /// Whether this is what was claimed, by whatever name.
+    /// Whether `path` is the locked directory, by whatever name.
     pub fn is_of(&self, path: &Path) -> bool {
         file::is_at(&self.dir, path)
     }
 }
 
-/// Who has locked it, by the kernel's list of locks. The number of a device is not the same there on
-/// every file system; the lock that we were refused is there in any case.
+/// The process that has locked it, by the kernel's list of locks. The device number in that list is
+/// not the same on every file system, so only the inode is compared.
 pub(crate) fn holder(dir: &File) -> Option<u32> {
     let ino = dir.metadata().ok()?.ino();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_has_one_master_who_is_named() {
+    fn a_second_master_is_told_the_pid_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let claim = Claim::take(dir.path()).unwrap();
         let refusal = Claim::take(dir.path()).unwrap_err().to_string();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_lock_of_this_very_file_names_its_holder() {
+    fn only_a_lock_of_this_inode_names_its_holder() {
         let line = "12: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF";
         assert_eq!(holder_of(line, 5678), Some(1234));
         assert_eq!(holder_of(line, 678), None);

@@ -43,7 +43,7 @@ pub enum Flushed {
         /// After this many milliseconds.
         retry_ms: u64,
     },
-    /// The file cannot be written; the error log says why. Try again.
+    /// The file cannot be written; the error log has the reason. Try again.
     Failed {
         /// After this many milliseconds.
         retry_ms: u64,
@@ -65,8 +65,9 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// The log of the process with number `seat`. It takes over the lines that its predecessor left
-    /// in the ring. Without a file ([`Self::write_to`]) every flush tries to open it by its name.
+    /// The log of the process with number `seat`. It takes over the lines that the process before
+    /// it left in the ring. Without a file ([`Self::write_to`]) every flush tries to open it by its
+    /// name.
     ///
     /// # Errors
     /// When the rings have no such seat.
@@ -230,7 +231,7 @@ const LOG_EVERY: u32 = 12;
 /// Waits between tries for a file that another process has locked, in milliseconds.
 const BUSY_MS_MIN: u64 = 2;
 const BUSY_MS_MAX: u64 = 64;
-/// Waits between tries for a file that takes nothing, in milliseconds.
+/// Waits between tries for a file that cannot be written, in milliseconds.
 const FAILED_MS_MIN: u64 = 100;
 const FAILED_MS_MAX: u64 = 5_000;
 
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_file_is_tried_again_ever_more_slowly() {
+    fn a_busy_file_is_tried_again_after_growing_pauses() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = log(&path, WhenFull::Wait);

@@ -1,4 +1,4 @@
-//! The log's file: which one it is, opened to append, and locked by one process at a time.
+//! The file of a log: its identity, opening it to append, and its lock.
 //!
 //! A process never waits for the lock (`flock`, by fs2). Lock and identity go by the open file,
 //! never by its name, since it may be renamed at any time and a new one opened in its place.

@@ -21,9 +21,9 @@ use crate::worker::inherited::ScrubNeed;
 /// An open cache directory.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// The right to it.
+    /// The lock on it.
     pub claim: Rc<Claim>,
-    /// What its children inherit.
+    /// The part that its children inherit.
     pub shared: Rc<Shared>,
     /// Whether index and files have to be compared.
     pub needs_scrub: ScrubNeed,
@@ -32,13 +32,13 @@ pub struct Cache {
 /// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Its directory is another's: two that share one would harm both.
+    /// Another ktrix uses the directory. Two would damage each other's files.
     #[error("{0}")]
     Held(ClaimError),
     /// Its directory is another program's.
     #[error("{0}")]
     Foreign(MarkerError),
-    /// Its directory is of no use as it is.
+    /// The directory cannot be used.
     #[error(
         "cannot use \"{}\": {why} (make room or choose another cache.path or a smaller cache.objects, \
          then reload)",
@@ -47,7 +47,7 @@ pub enum OpenError {
     Unusable {
         /// The directory.
         dir: PathBuf,
-        /// What stands in the way.
+        /// The reason.
         why: String,
     },
 }
@@ -121,34 +121,34 @@ fn claim(dir: &Path, claims: &[Rc<Claim>]) -> Result<Rc<Claim>, ClaimError> {
     }
 }
 
-/// Says that the index was lost though there are objects.
+/// Logs that the index was lost although there are objects.
 fn tell_of_index(dir: &Path, opened: Opened) {
     let what = match opened {
         Opened::Clean | Opened::Unclean => return,
         Opened::Resized => {
-            log::info!("makes the index of the cache {dir:?} anew, for another cache.objects");
+            log::info!("rebuilding the index of cache {dir:?} for another cache.objects");
             return;
         }
         Opened::Partial => {
-            log::info!("goes on making the index of the cache {dir:?} from the files");
+            log::info!("continuing to rebuild the index of cache {dir:?} from its files");
             return;
         }
         Opened::Fresh => "was missing",
         Opened::Replaced => "was damaged or of another version",
     };
     log::warn!(
-        "the index of the cache {dir:?} {what}: it is made anew from the files, and until that is done \
-         what is stored may be fetched again"
+        "the index of cache {dir:?} {what}; rebuilding it from the files, until then stored objects may \
+         be fetched again"
     );
 }
 
-/// Says that what was purged is not known any more though there are objects.
+/// Logs that the table of purges was lost although there are objects.
 fn tell_of_purges(dir: &Path, had_purges: bool, is_new: bool) {
     if is_new {
         let what = if had_purges { "was damaged or of another version" } else { "was missing" };
         log::warn!(
-            "the file of purges of the cache {dir:?} {what}: what was purged is not known any more, so \
-             nothing that is stored is used, and everything is fetched again"
+            "the purge file of cache {dir:?} {what}: earlier purges are unknown, so no stored object is \
+             used, and all are fetched again"
         );
     }
 }

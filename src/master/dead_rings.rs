@@ -1,8 +1,8 @@
-//! What a dead child left in the shared tables, until it is settled and its seat is free again.
+//! The log rings of dead children, until they are written and their seats are free again.
 //!
-//! Lines that it had accepted for the access log are still in its ring. They are written by the
-//! same rules as a worker's own: under the lock of the file, which somebody else may hold for a
-//! while, and so with retries.
+//! The lines that a dead child had accepted for the access log are still in its ring. The master
+//! writes them by the rules of a worker: under the lock of the file, which another process may hold
+//! for a while, and so with retries.
 
 use std::time::{Duration, Instant};
 
@@ -10,18 +10,18 @@ use crate::log::recover::{Drained, drain_dead};
 use crate::log::ring::Rings;
 use crate::master::files::AccessFile;
 
-/// One dead child's.
+/// The ring of one dead child.
 #[derive(Debug)]
 struct DeadRing {
     seat: usize,
-    /// Whose it was, for the error log: `worker 3 (pid 811)`.
+    /// The child, for the error log: `worker 3 (pid 811)`.
     who: String,
     log: AccessFile,
     next_try: Instant,
     has_complained: bool,
 }
 
-/// All that is not settled yet, oldest first.
+/// The rings that are not written yet, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct DeadRings {
     rings: Vec<DeadRing>,
@@ -40,7 +40,7 @@ impl DeadRings {
         }
     }
 
-    /// Tries those whose time has come, and gives the seats that are free now.
+    /// Tries the rings that are due, and gives the seats that are free now.
     pub(crate) fn settle(&mut self, rings: &Rings, now: Instant) -> Vec<usize> {
         let mut free = Vec::new();
         self.rings.retain_mut(|ring| {
@@ -53,7 +53,7 @@ impl DeadRings {
         free
     }
 
-    /// Gives up the oldest, to have its seat: what its ring held is lost, and said to be.
+    /// Gives up the oldest ring to get its seat. Its lines are lost, which is logged.
     pub(crate) fn discard_oldest(&mut self) -> Option<usize> {
         if self.rings.is_empty() {
             return None;
@@ -67,12 +67,12 @@ impl DeadRings {
         Some(ring.seat)
     }
 
-    /// When there is something to try again.
+    /// The time of the next try.
     pub(crate) fn next_try(&self) -> Option<Instant> {
         self.rings.iter().map(|ring| ring.next_try).min()
     }
 
-    /// Whether all is settled.
+    /// Whether all rings are written.
     pub(crate) fn is_empty(&self) -> bool {
         self.rings.is_empty()
     }

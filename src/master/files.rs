@@ -1,7 +1,6 @@
-//! Files and directories that the master makes as root and its children use as somebody else.
+//! Files and directories that the master makes as root and its children use as another user.
 //!
-//! Only what belongs to root is given away, and a symbolic link is never followed to give away what
-//! it points to.
+//! The owner is changed only for files of root, and a symbolic link is never followed.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -134,8 +133,8 @@ pub(crate) fn make_cache_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o750).create(dir)
 }
 
-/// Gives the cache directory, the directories of objects in it and what is mapped to the account. The
-/// pid file, which may stand there too, stays root's.
+/// Changes the owner of the cache directory, its directories of objects and the mapped files to the
+/// account. The pid file, which may be there too, stays with root.
 ///
 /// # Errors
 /// What the file system says.
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_roots_is_given_away() {
+    fn only_files_of_root_change_their_owner() {
         let (Ok(account), true) = (Account::of("nobody"), crate::sys::privileges::is_root()) else {
             return;
         };

@@ -5,7 +5,7 @@
 //!    └────── one dies, or it takes too long ─────────────────────────▲
 //! ```
 //!
-//! The first one is current from its start. Only the current one has its dead replaced.
+//! The first one is current from its start. Only the current one has its dead children replaced.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,13 +33,13 @@ use crate::worker::message::ControlMessage;
 pub(crate) struct Generation {
     /// Counts from 1.
     pub(crate) number: u64,
-    /// What it runs by.
+    /// Its configuration.
     pub(crate) config: Rc<Config>,
-    /// Whom its children become; `None` when they stay who the master is.
+    /// The account of its children; `None` if it is that of the master.
     pub(crate) account: Option<Account>,
     /// Its log files.
     pub(crate) logs: Logs,
-    /// Where it caches, if it does.
+    /// Its cache, if it has one.
     pub(crate) cache: Option<Cache>,
     /// What has happened to the files of the cache.
     pub(crate) cache_files: CacheFiles,
@@ -49,24 +49,24 @@ pub(crate) struct Generation {
     pub(crate) keeper_seat: usize,
     /// Its workers, in the order of their numbers, then its keeper.
     pub(crate) children: Vec<Child>,
-    /// Where it is in its life.
+    /// Its phase.
     pub(crate) phase: Phase,
-    /// Who listens for whom.
+    /// Which workers listen for which.
     pub(crate) takeovers: SocketTakeovers,
     /// How many workers in a row have died before they served.
     pub(crate) n_failed_starts: u32,
     /// While it starts: its pid file, if that is another than the one in use.
     pub(crate) pid_file: Option<PidFile>,
-    /// While it starts: the listening sockets as they were before.
+    /// The listening sockets before its start, while it starts.
     pub(crate) mark: Option<Mark>,
 }
 
 /// Where a generation is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It was forked and is not complete; not waited for any longer than this.
+    /// It was forked and is not complete.
     Starting {
-        /// When it has failed.
+        /// It fails if it is not complete by then.
         until: Instant,
     },
     /// It serves.
@@ -87,7 +87,7 @@ pub(crate) enum CacheFiles {
 }
 
 impl Generation {
-    /// All that has to be there before the first of its children is forked. Takes over from the
+    /// Makes all that is needed before the first of its children is forked. Takes over from the
     /// current one of the `others` what has not changed.
     ///
     /// # Errors
@@ -176,7 +176,7 @@ impl Generation {
         self.cache.as_ref().map(|cache| Rc::clone(&cache.claim))
     }
 
-    /// Its cache, if that is what is wanted, and still what is in the directory.
+    /// Its cache, if it is the wanted one, and its files are still in the directory.
     fn cache_like(&self, wanted: &CacheConfig) -> Option<Cache> {
         let have = self.config.cache.as_ref()?;
         let is_same = have.path == wanted.path && have.objects == wanted.objects;

@@ -1,8 +1,8 @@
-//! The pid file: proof that one ktrix runs here, and the address for its signals.
+//! The pid file: its lock shows that ktrix is running, its text is the pid for signals.
 //!
-//! Not the file's existence but an exclusive lock on it says that a master lives. The kernel drops
-//! the lock when the last descriptor closes, so a master that was killed leaves nothing behind
-//! that has to be cleaned up. Children close their copy first of all.
+//! A master is running if the file is locked, not if it exists. The kernel drops the lock when the
+//! last descriptor closes, so the file of a killed master does no harm. Children close their copy
+//! first of all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
@@ -42,7 +42,7 @@ pub(crate) enum PidFileError {
         what: &'static str,
         /// The pid file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -64,7 +64,7 @@ impl PidFile {
                         let pid = pid_in(&file);
                         return Err(PidFileError::Running { pid, path: path.to_owned() });
                     }
-                    // It may only be `ktrix -s`, looking whether anybody holds it.
+                    // The other process may only be `ktrix -s`, which tests the lock.
                     std::thread::sleep(PAUSE);
                     continue;
                 }
@@ -88,8 +88,8 @@ impl PidFile {
         written.map_err(|source| failed("write", &self.path, source))
     }
 
-    /// Makes the file again if somebody has removed or replaced it; says whether that was so. The
-    /// directory is not made: its disk may not be mounted.
+    /// Makes the file again if it was removed or replaced; says whether it was. The directory is
+    /// not made, because its disk may not be mounted.
     ///
     /// # Errors
     /// As [`PidFile::lock`]; [`PidFileError::Running`] when another master has come meanwhile.
@@ -108,9 +108,10 @@ impl PidFile {
         &self.path
     }
 
-    /// Removes the file, if it still is ours, then lets go of the lock: the end of a clean stop.
+    /// Removes the file, if it is still the locked one, then drops the lock, at the end of a clean
+    /// stop.
     pub(crate) fn remove(self) {
-        // A file that stays does no harm: the lock is what counts.
+        // A file that stays does no harm, since only the lock counts.
         let _ = fs::remove_file(reload_report::path_of(&self.path));
         self.remove_for_another();
     }
@@ -138,7 +139,7 @@ fn open(path: &Path) -> Result<File, PidFileError> {
         .create(true)
         .truncate(false)
         .mode(0o644)
-        // Root must not be led to another file by a link in a directory that others may write.
+        // A symbolic link in a directory that others may write must not lead root to another file.
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)
         .map_err(|source| failed("open", path, source))
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_master_leaves_nothing_in_the_way() {
+    fn a_start_after_a_killed_master_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ktrix.pid");
         let theirs = path.clone();
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_removed_is_made_again_unless_another_has_come() {
+    fn a_removed_file_is_made_again_unless_another_master_runs() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/ktrix.pid");
         let mut held = PidFile::lock(&path).unwrap();

@@ -14,7 +14,7 @@ use crate::sys::{process, socket};
 use crate::worker::inherited::{Inherited, Role, ScrubNeed};
 use crate::{keeper, worker};
 
-/// The exit code of a child that could not even begin; its reason is in the error log.
+/// The exit code of a child that could not start; the error log has the reason.
 pub(super) const EXIT_START_FAILED: i32 = 71;
 
 impl Master {
@@ -66,8 +66,8 @@ impl Master {
             .ok_or_else(|| io::Error::other("no process slot is free"))
     }
 
-    /// In the child: takes out of the master what the child needs and closes all the rest. The lock
-    /// of the pid file and the channels of the other children would otherwise outlive the master.
+    /// In the child: takes what the child needs out of the master and closes the rest. The lock of
+    /// the pid file and the channels of the other children would otherwise outlive the master.
     fn hand_over(
         &mut self,
         generation: usize,
@@ -118,7 +118,7 @@ fn open_logs(inherited: &mut Inherited, account: Option<&Account>, logs: Logs, i
     }
 }
 
-/// In the child: the way down to what it is for.
+/// In the child: prepares the process and runs its role.
 fn run_child(inherited: Inherited, account: Option<&Account>) -> i32 {
     let role = inherited.role;
     name_process(role);

@@ -178,8 +178,8 @@ pub(crate) fn send_message(
     Ok(())
 }
 
-/// Receives one message into `buf`; gives its length and the descriptor that came with it, or `None`
-/// when the other end has closed. What is longer than `buf` is cut.
+/// Receives one message into `buf`; gives its length and the descriptor that came with it, or
+/// `None` when the other end has closed. A message that is longer than `buf` is cut.
 ///
 /// # Errors
 /// `WouldBlock` when there is none yet.

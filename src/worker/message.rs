@@ -50,7 +50,7 @@ impl ControlMessage {
     }
 }
 
-/// What a child receives on its channel.
+/// The result of reading the channel in a child.
 #[derive(Debug)]
 pub(crate) enum Received {
     /// See [`ControlMessage::Drain`].

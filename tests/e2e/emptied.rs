@@ -89,13 +89,13 @@ fn lost_purges_and_a_lost_index_are_logged_and_no_purged_object_comes_back() {
     store_ten(&ktrix);
     ktrix.ask(&Ask::new("PURGE", "/0")).expect_status(200);
     ktrix.stop();
-    assert!(!plan.error_log().contains("the file of purges"), "a first start says nothing");
+    assert!(!plan.error_log().contains("the purge file"), "a first start says nothing");
     let garbage = b"garbage".as_slice();
     for (name, found, why) in [
-        ("purges", None, "was missing: what was purged is not known any more"),
-        ("purges", Some(garbage), "was damaged or of another version: what was purged is not"),
-        ("index", None, "was missing: it is made anew from the files"),
-        ("index", Some(garbage), "was damaged or of another version: it is made anew"),
+        ("purges", None, "was missing: earlier purges are unknown"),
+        ("purges", Some(garbage), "was damaged or of another version: earlier purges are unknown"),
+        ("index", None, "was missing; rebuilding it from the files"),
+        ("index", Some(garbage), "was damaged or of another version; rebuilding it"),
     ] {
         let path = plan.cache_dir().join(name);
         fs::remove_file(&path).unwrap();
@@ -118,8 +118,8 @@ fn lost_purges_and_a_lost_index_are_logged_and_no_purged_object_comes_back() {
     let n_before = origin.n_requests();
     store_ten(&ktrix);
     assert_eq!(origin.n_requests(), n_before, "what is whole loses nothing");
-    assert_eq!(plan.error_log().matches("the file of purges").count(), 2);
-    assert_eq!(plan.error_log().matches("warn: the index of the cache").count(), 2);
+    assert_eq!(plan.error_log().matches("the purge file").count(), 2);
+    assert_eq!(plan.error_log().matches("warn: the index of cache").count(), 2);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn an_interrupted_index_rebuild_is_continued() {
     drop(index);
     let n_before = origin.n_requests();
     let ktrix = plan.start();
-    ktrix.wait_error("goes on making the index of the cache");
+    ktrix.wait_error("continuing to rebuild the index of cache");
     ktrix.wait_error("10 files added");
     store_ten(&ktrix);
     assert_eq!(origin.n_requests(), n_before);
@@ -146,7 +146,7 @@ fn an_interrupted_index_rebuild_is_continued() {
     store_ten(&ktrix);
     assert_eq!(origin.n_requests(), n_before);
     ktrix.stop();
-    assert_eq!(plan.error_log().matches("goes on making the index").count(), 1);
+    assert_eq!(plan.error_log().matches("continuing to rebuild the index").count(), 1);
 }
 
 #[test]
