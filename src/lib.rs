@@ -17,6 +17,7 @@ pub mod sys;
 
 pub mod shared;
 pub mod reactor;
+pub mod disk;
 pub mod log;
 pub mod transport;
 pub mod cache;

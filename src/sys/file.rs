@@ -1,14 +1,67 @@
-//! File calls that std does not have: allocation, free space, unnamed files.
+//! File calls that std does not have: allocation, free space, unnamed files, and calls that never
+//! wait for the disk.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{
+    AT_FDCWD, FallocateFlags, OFlag, OpenHow, PosixFadviseAdvice, ResolveFlag, fallocate, openat2,
+    posix_fadvise,
+};
 use nix::libc;
+use nix::sys::statfs::{self, statfs};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{SysconfVar, sysconf};
+
+/// Whether a call may wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It waits as long as it takes.
+    Wait,
+    /// It takes what the kernel has in memory, or fails with `WouldBlock`.
+    Cached,
+}
+
+/// What a file system keeps its files on, as far as waiting for it is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// In memory: no call waits.
+    Memory,
+    /// On a disk of this machine. [`Access::Cached`] is possible.
+    Disk,
+    /// With another machine or process: every call may wait.
+    Remote,
+}
+
+impl Medium {
+    /// The medium of the file system that holds `path`. An unknown one counts as remote.
+    pub(crate) fn of(path: &Path) -> Self {
+        match statfs(path).map(|stat| stat.filesystem_type()) {
+            Ok(statfs::TMPFS_MAGIC) => Self::Memory,
+            Ok(
+                statfs::EXT4_SUPER_MAGIC
+                | statfs::XFS_SUPER_MAGIC
+                | statfs::BTRFS_SUPER_MAGIC
+                | statfs::F2FS_SUPER_MAGIC,
+            ) => Self::Disk,
+            _ => Self::Remote,
+        }
+    }
+
+    /// The access that a call may be tried with at once; `None` if any may wait.
+    pub(crate) const fn at_once(self) -> Option<Access> {
+        match self {
+            Self::Memory => Some(Access::Wait),
+            Self::Disk => Some(Access::Cached),
+            Self::Remote => None,
+        }
+    }
+}
 
 /// Allocates the first `len` bytes of `file` on the disk, and extends it to them. Existing bytes
 /// stay. A file system without `fallocate` has zeros written to it instead.
@@ -51,9 +104,12 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
 ///
 /// # Errors
 ///
-/// What `open` says.
-pub(crate) fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
-    open_if_regular(path, OpenOptions::new().read(true))
+/// What `open` says; `WouldBlock` if the kernel does not know the path and `access` is cached.
+pub(crate) fn open_regular(path: &Path, access: Access) -> io::Result<Option<(File, Metadata)>> {
+    if_regular(match access {
+        Access::Wait => OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path),
+        Access::Cached => open_cached(path),
+    })
 }
 
 /// As [`open_regular`], for reading and writing.
@@ -62,13 +118,28 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> 
 ///
 /// What `open` says.
 pub(crate) fn open_regular_to_write(path: &Path) -> io::Result<Option<File>> {
-    let opened = open_if_regular(path, OpenOptions::new().read(true).write(true))?;
-    Ok(opened.map(|(file, _)| file))
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).custom_flags(OPEN_FLAGS).open(path);
+    Ok(if_regular(opened)?.map(|(file, _)| file))
 }
 
-fn open_if_regular(path: &Path, options: &mut OpenOptions) -> io::Result<Option<(File, Metadata)>> {
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
-    match options.custom_flags(flags).open(path) {
+const OPEN_FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+
+/// Opens a file for reading if every part of its path is in the kernel's cache.
+fn open_cached(path: &Path) -> io::Result<File> {
+    let flags = OFlag::from_bits_retain(OPEN_FLAGS) | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags);
+    let cached = ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED as libc::c_ulonglong);
+    match openat2(AT_FDCWD, path, how.resolve(cached)) {
+        Ok(file) => Ok(file.into()),
+        // An older kernel has no such call or no such flag, and a sandbox may refuse it.
+        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => Err(Errno::EAGAIN.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn if_regular(opened: io::Result<File>) -> io::Result<Option<(File, Metadata)>> {
+    match opened {
         Ok(file) => {
             let metadata = file.metadata()?;
             Ok(metadata.is_file().then_some((file, metadata)))
@@ -137,11 +208,21 @@ pub(crate) fn unnamed(dir: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// What `pread` says.
-pub(crate) fn read_full_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+/// What `pread` says; `WouldBlock` if not all of it is in memory and `access` is cached.
+pub(crate) fn read_full_at(
+    file: &File,
+    buf: &mut [u8],
+    offset: u64,
+    access: Access,
+) -> io::Result<usize> {
     let mut n_read = 0;
     while n_read < buf.len() {
-        match file.read_at(&mut buf[n_read..], offset.saturating_add(n_read as u64)) {
+        let (rest, at) = (&mut buf[n_read..], offset.saturating_add(n_read as u64));
+        let read = match access {
+            Access::Wait => file.read_at(rest, at),
+            Access::Cached => read_cached_at(file, rest, at),
+        };
+        match read {
             Ok(0) => break,
             Ok(n) => n_read += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -149,6 +230,133 @@ pub(crate) fn read_full_at(file: &File, buf: &mut [u8], offset: u64) -> io::Resu
         }
     }
     Ok(n_read)
+}
+
+/// Reads what the page cache has from `offset` on.
+fn read_cached_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+    let part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: the one vector is `buf`, which is borrowed mutably for the time of the call.
+    let n = unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, offset, libc::RWF_NOWAIT) };
+    match Errno::result(n) {
+        Ok(n) => Ok(n as usize),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) => Err(Errno::EAGAIN.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the page cache has this range of the file, so that sending it does not wait. The end of
+/// the range is read for that, because pages that are still being read are the last ones.
+pub(crate) fn is_cached(file: &File, offset: u64, len: u64) -> bool {
+    let has = |at: u64| read_cached_at(file, &mut [0], at).is_ok();
+    if len == 0 {
+        return true;
+    }
+    let last = offset.saturating_add(len - 1);
+    has(last)
+        && n_missing_pages(file, offset, len).map_or_else(
+            // The kernel is older than 6.5: samples tell, one for each usual read-ahead.
+            || (offset..last).step_by(128 << 10).all(has),
+            |n_missing| n_missing == 0,
+        )
+}
+
+/// How many pages of this range the page cache lacks; `None` if the kernel does not say.
+fn n_missing_pages(file: &File, offset: u64, len: u64) -> Option<u64> {
+    #[repr(C)]
+    struct Range {
+        offset: u64,
+        len: u64,
+    }
+    const SYS_CACHESTAT: libc::c_long = 451;
+    let range = Range { offset, len };
+    // Cached, dirty, under writeback, evicted, recently evicted.
+    let mut stat = [0_u64; 5];
+    let fd = file.as_raw_fd();
+    // SAFETY: cachestat(2) reads a range of this layout and writes five numbers, and both live
+    // longer than the call.
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, fd, &range, stat.as_mut_ptr(), 0_u32) };
+    let page = page_bytes();
+    let n_pages = (offset + len).div_ceil(page) - offset / page;
+    (result == 0).then(|| n_pages.saturating_sub(stat[0]))
+}
+
+fn page_bytes() -> u64 {
+    let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
+/// Reads a range of the file into the page cache, and has the kernel begin with what follows.
+///
+/// # Errors
+///
+/// What `pread` says. An end of the file before that of the range is none.
+pub(crate) fn bring_in(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
+    let end = offset.saturating_add(len);
+    let mut buf = vec![0; len.min(256 << 10) as usize];
+    while offset < end {
+        let n = (end - offset).min(buf.len() as u64) as usize;
+        match read_full_at(file, &mut buf[..n], offset, Access::Wait)? {
+            0 => return Ok(()),
+            n_read => offset += n_read as u64,
+        }
+    }
+    let next = (i64::try_from(end), i64::try_from(len));
+    if let (Ok(next), Ok(len)) = next {
+        // What cannot be read ahead is read when it is its turn.
+        let _ = posix_fadvise(file, next, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    }
+    Ok(())
+}
+
+/// What the file looks like, by what the kernel knows at once: a file system elsewhere is not asked.
+///
+/// # Errors
+///
+/// What `statx` says.
+pub(crate) fn stat_cached(file: &File) -> io::Result<Stat> {
+    let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let (fd, mask) = (file.as_raw_fd(), libc::STATX_BASIC_STATS);
+    // SAFETY: the path is an empty C string, and `stat` has room for what the kernel writes.
+    let result = unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, stat.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: every bit pattern is a `statx`, and it was zeroed before.
+    let stat = unsafe { stat.assume_init() };
+    Ok(Stat {
+        mtime_s: stat.stx_mtime.tv_sec,
+        mtime_ns: stat.stx_mtime.tv_nsec,
+        len: stat.stx_size,
+        inode: stat.stx_ino,
+        n_names: stat.stx_nlink,
+    })
+}
+
+/// What a file looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// When it was last written to, in seconds of the Unix clock, and the nanoseconds beside them.
+    pub mtime_s: i64,
+    /// See there.
+    pub mtime_ns: u32,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The number of its inode.
+    pub inode: u64,
+    /// How many names it has: none when it was removed or replaced.
+    pub n_names: u32,
+}
+
+impl From<&Metadata> for Stat {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            mtime_s: metadata.mtime(),
+            mtime_ns: metadata.mtime_nsec() as u32,
+            len: metadata.len(),
+            inode: metadata.ino(),
+            n_names: metadata.nlink() as u32,
+        }
+    }
 }
 
 fn allocate(file: &File, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
@@ -206,9 +414,9 @@ mod tests {
         assert_eq!(file.metadata().unwrap().len(), 100_000);
         assert!(file.metadata().unwrap().blocks() * 512 >= 100_000);
         let mut start = [1; 4];
-        assert_eq!(read_full_at(&file, &mut start, 0).unwrap(), 4);
+        assert_eq!(read_full_at(&file, &mut start, 0, Access::Wait).unwrap(), 4);
         assert_eq!(&start, b"abc\0");
-        assert_eq!(read_full_at(&file, &mut start, 99_998).unwrap(), 2);
+        assert_eq!(read_full_at(&file, &mut start, 99_998, Access::Wait).unwrap(), 2);
     }
 
     #[test]
@@ -218,7 +426,7 @@ mod tests {
         write_zeros(&file, 200_000).unwrap();
         write_zeros(&file, 200_000).unwrap();
         let mut start = [1; 4];
-        read_full_at(&file, &mut start, 0).unwrap();
+        read_full_at(&file, &mut start, 0, Access::Wait).unwrap();
         assert_eq!((&start, file.metadata().unwrap().len()), (b"abc\0", 200_000));
     }
 
@@ -231,17 +439,58 @@ mod tests {
         std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
         nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
-        assert_eq!(open_regular(&path("file")).unwrap().unwrap().1.len(), 3);
+        assert_eq!(open_regular(&path("file"), Access::Wait).unwrap().unwrap().1.len(), 3);
         for name in ["dir", "link", "pipe", "socket"] {
-            assert!(open_regular(&path(name)).unwrap().is_none(), "{name}");
+            assert!(open_regular(&path(name), Access::Wait).unwrap().is_none(), "{name}");
         }
-        let error = open_regular(&path("missing")).unwrap_err();
+        let error = open_regular(&path("missing"), Access::Wait).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         for name in ["file", "dir", "link", "pipe", "socket"] {
             assert!(remove(&path(name)).unwrap() && !remove(&path(name)).unwrap(), "{name}");
         }
         std::fs::create_dir_all(path("full/x")).unwrap();
         assert!(remove(&path("full")).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_has_in_memory_is_read_and_opened_at_once() {
+        // Where a test runs may be on any file system: what is not cached by it would block.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![7; 300_000]).unwrap();
+        let Some(access) = Medium::of(dir.path()).at_once() else { return };
+        let (file, metadata) = open_regular(&path, access).unwrap().unwrap();
+        let mut bytes = vec![0; 300_000];
+        assert_eq!(read_full_at(&file, &mut bytes, 0, access).unwrap(), 300_000);
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        assert_eq!(read_full_at(&file, &mut bytes, 299_999, access).unwrap(), 1);
+        assert_eq!(stat_cached(&file).unwrap(), Stat::from(&metadata));
+        assert_eq!(stat_cached(&file).unwrap().n_names, 1);
+        assert!(access == Access::Wait || is_cached(&file, 1000, 299_000));
+        let missing = open_regular(&dir.path().join("missing"), access).unwrap_err();
+        let kinds = [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock];
+        assert!(kinds.contains(&missing.kind()), "{missing}");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(stat_cached(&file).unwrap().n_names, 0);
+    }
+
+    #[test]
+    fn what_is_only_on_the_disk_is_not_waited_for() {
+        let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).unwrap();
+        if Medium::of(dir.path()) != Medium::Disk {
+            return eprintln!("skipped: the temporary directory is on no local disk");
+        }
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![7; 3 << 20]).unwrap();
+        let file = File::open(&path).unwrap();
+        assert!(is_cached(&file, 0, 3 << 20));
+        file.sync_all().unwrap();
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+        let read = read_full_at(&file, &mut [0; 10], 2 << 20, Access::Cached);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(!is_cached(&file, 1 << 20, 2 << 20));
+        bring_in(&file, 1 << 20, 2 << 20).unwrap();
+        assert!(is_cached(&file, 1 << 20, 2 << 20));
     }
 
     #[test]

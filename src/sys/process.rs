@@ -63,6 +63,23 @@ pub(super) fn fork_in_two() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Starts a thread that no signal is delivered to, with this name and a stack of so many bytes.
+/// Only a process that forks no more may have threads.
+///
+/// # Errors
+/// What the kernel says: too many threads, or no memory.
+pub(crate) fn start_thread(
+    name: &str,
+    stack_bytes: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let held = hold_signals()?;
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+    let started = thread.spawn(run).map(drop);
+    release_signals(&held);
+    started
+}
+
 fn hold_signals() -> io::Result<SigSet> {
     let mut before = SigSet::empty();
     nix::sys::signal::sigprocmask(

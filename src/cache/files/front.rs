@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::cache::files::object::{Fault, HEADERS_LEN, Header};
-use crate::sys::file;
+use crate::sys::file::{self, Access};
 
 /// Why a file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub(super) struct Front {
 impl Front {
     pub(super) fn read(file: &File) -> Result<Self, OpenError> {
         let mut start = vec![0; FIRST_READ_BYTES];
-        let n_read = file::read_full_at(file, &mut start, 0)?;
+        let n_read = file::read_full_at(file, &mut start, 0, Access::Wait)?;
         start.truncate(n_read);
         let header = Header::parse(&start)?;
         // `parse` holds every part to its limit, so all of this is under 1 MiB.
@@ -67,7 +67,7 @@ impl Front {
 }
 
 fn read_exactly(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), OpenError> {
-    match file::read_full_at(file, bytes, offset)? {
+    match file::read_full_at(file, bytes, offset, Access::Wait)? {
         n_read if n_read < bytes.len() => Err(Fault::Cut.into()),
         _ => Ok(()),
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::cache::files::front::{Front, OpenError};
 use crate::cache::files::object::{Fault, Header};
 use crate::policy::key::{Key, key_of};
-use crate::sys::file;
+use crate::sys::file::{self, Access};
 
 /// Name of the directory of temporary files.
 pub const TMP: &str = "tmp";
@@ -246,7 +246,7 @@ impl Object {
         let n_already = already.len().min(len);
         body[..n_already].copy_from_slice(&already[..n_already]);
         let offset = self.body_offset().saturating_add(n_already as u64);
-        let n_read = file::read_full_at(&self.file, &mut body[n_already..], offset)?;
+        let n_read = file::read_full_at(&self.file, &mut body[n_already..], offset, Access::Wait)?;
         if n_already + n_read < len {
             return Err(Fault::Cut.into());
         }
@@ -281,7 +281,7 @@ impl Verify {
         let n = usize::try_from(rest).unwrap_or(usize::MAX).min(VERIFY_STEP_BYTES);
         scratch.resize(n, 0);
         let offset = object.body_offset().saturating_add(self.at);
-        if file::read_full_at(&object.file, scratch, offset)? < n {
+        if file::read_full_at(&object.file, scratch, offset, Access::Wait)? < n {
             return Err(Fault::Cut.into());
         }
         self.crc = crc32c::crc32c_append(self.crc, scratch);
@@ -301,7 +301,7 @@ impl Verify {
 const READS_MAX: usize = 16;
 
 fn open_if_there(path: &Path) -> Result<Option<(File, Metadata)>, OpenError> {
-    match file::open_regular(path) {
+    match file::open_regular(path, Access::Wait) {
         Ok(Some(opened)) => Ok(Some(opened)),
         Ok(None) => Err(Fault::NoFile.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

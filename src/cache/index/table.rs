@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::cache::index::bucket::{Bucket, SLOTS};
 use crate::shared::owner::{OwnerTable, ROWS_MAX};
-use crate::sys::file::read_full_at;
+use crate::sys::file::{Access, read_full_at};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 /// Name of the index within the cache directory.
@@ -358,7 +358,7 @@ fn open_ours(
         Err(error) => return Err(error),
     };
     let mut start = [0; STATIC_LEN];
-    let n_read = read_full_at(&file, &mut start, 0)?;
+    let n_read = read_full_at(&file, &mut start, 0, Access::Wait)?;
     let geometry = if n_read == STATIC_LEN { parse_static(&start) } else { None };
     let Some(geometry) = geometry else { return Ok(None) };
     let is_whole = file.metadata()?.len() == geometry.file_len()? as u64;

@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::cache::purge::bucket::{Bucket, sealed, unsealed};
 use crate::cache::purge::journal::{Line, RECORDS};
 use crate::shared::owner::{self, OwnerRow, OwnerTable};
-use crate::sys::file::read_full_at;
+use crate::sys::file::{Access, read_full_at};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 /// Name of the file within the cache directory.
@@ -192,7 +192,7 @@ fn open_ours(path: &Path, options: &OpenOptions) -> io::Result<Option<(File, For
         Err(error) => return Err(error),
     };
     let mut start = [0; STATIC_LEN];
-    let is_whole = read_full_at(&file, &mut start, 0)? == STATIC_LEN;
+    let is_whole = read_full_at(&file, &mut start, 0, Access::Wait)? == STATIC_LEN;
     let Some(form) = parse_static(&start).filter(|_| is_whole) else { return Ok(None) };
     let has_its_length = file.metadata()?.len() == file_len(form.n_buckets) as u64;
     Ok(has_its_length.then_some((file, form)))
