@@ -1,21 +1,17 @@
 //! A response whose body is being written: its file as every worker reads it.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-
 use crate::cache::files::object::{HEADERS_LEN, Header};
-use crate::cache::files::writer::Writer;
+use crate::cache::files::spool::Spool;
 use crate::cache::insert::NewObject;
 use crate::cache::lease::Follower;
 use crate::cache::load::STORED_FIELDS_MAX;
 use crate::cache::name::Name;
+use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::h1::head;
 use crate::http::status::Status;
 use crate::policy::meta;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::reactor::scratch;
 
 /// A response whose body is being written.
 #[derive(Debug)]
@@ -29,7 +25,7 @@ pub struct FillObject {
     /// How long it may be used.
     pub lifetimes: Lifetimes,
     /// The file that is being written.
-    pub file: File,
+    pub file: DiskFile,
     /// Where the body begins in it.
     pub body_offset: u64,
     /// The body's length, when the origin said it.
@@ -38,15 +34,15 @@ pub struct FillObject {
 
 impl FillObject {
     /// What a leader has begun to write.
-    pub fn begun(new: &NewObject, writer: &Writer, total: Option<u64>) -> io::Result<Self> {
+    pub fn begun(new: &NewObject, spool: &Spool, total: Option<u64>) -> Self {
         let NewObject { name, status, fields, lifetimes } = new.clone();
-        let (file, body_offset) = (writer.file().try_clone()?, writer.body_offset());
-        Ok(Self { name, status, fields, lifetimes, file, body_offset, total })
+        let (file, body_offset) = (spool.file().clone(), spool.body_offset());
+        Self { name, status, fields, lifetimes, file, body_offset, total }
     }
 
     /// What the leader that is followed writes; `None` if that cannot be read, or is gone.
-    pub fn followed(follower: &Follower, total: Option<u64>) -> Option<Self> {
-        let object = follower.cache.shared.store.open_fill(follower.at.id()).ok()??;
+    pub async fn followed(follower: &Follower, total: Option<u64>) -> Option<Self> {
+        let object = follower.cache.shared.store.load_fill(follower.at.id()).await.ok()??;
         Some(Self {
             name: Name::of(object.key_text()),
             status: Status(object.status()),
@@ -71,23 +67,15 @@ impl FillObject {
     }
 
     /// The length of the body, if the file says that it is whole.
-    pub fn finished_len(&self) -> Option<u64> {
-        let mut bytes = [0; HEADERS_LEN];
-        self.file.read_exact_at(&mut bytes, 0).ok()?;
+    pub async fn finished_len(&self) -> Option<u64> {
+        let bytes = self.file.read(0, HEADERS_LEN).await.ok()?;
         let header = Header::parse(&bytes).ok()?;
         header.body_crc.and(header.body_len)
     }
 
     /// Whether the file has these bytes at this place of the body.
-    pub fn has_bytes(&self, at: u64, bytes: &[u8]) -> bool {
-        let mut at = self.body_offset + at;
-        scratch::with_scratch(|scratch| {
-            bytes.chunks(scratch.len()).all(|part| {
-                let stored = &mut scratch[..part.len()];
-                let is_same = self.file.read_exact_at(stored, at).is_ok() && stored == part;
-                at += part.len() as u64;
-                is_same
-            })
-        })
+    pub async fn has_bytes(&self, at: u64, bytes: &[u8]) -> bool {
+        let stored = self.file.read(self.body_offset + at, bytes.len()).await;
+        stored.is_ok_and(|stored| stored == bytes)
     }
 }

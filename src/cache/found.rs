@@ -65,7 +65,7 @@ impl Found {
 pub enum Lookup {
     /// Nothing that counts.
     Miss {
-        /// What is there was purged.
+        /// What is there was purged, or could not be read in time.
         purged: Option<SlotRef>,
     },
     /// A note that the answer is not to be stored, so that no request waits for another's.

@@ -2,21 +2,22 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cache::files::store::Object;
-use crate::cache::files::writer::Writer;
+use crate::cache::files::object::HEADERS_LEN;
+use crate::cache::files::spool::Spool;
 use crate::cache::found::Found;
 use crate::cache::hot::{Body, HotObject};
 use crate::cache::index::slot::{NewSlot, SlotRef, State};
 use crate::cache::lease::Lease;
 use crate::cache::maintenance::evict::{Level, Limits};
 use crate::cache::name::{MARKER_STATUS, Marker, Name};
-use crate::cache::place::{self, Renewed};
+use crate::cache::place::{self, PutError, Renewed};
 use crate::cache::shared::Shared;
 use crate::cache::worker::Cache;
+use crate::disk::file::DiskFile;
+use crate::disk::{self, Kind};
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
@@ -24,7 +25,7 @@ use crate::policy::key::vary::VaryNames;
 use crate::policy::meta;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::reactor::{self, scratch, timer};
+use crate::reactor::{self, timer};
 
 /// How long a key is remembered as not to be stored, in seconds.
 pub(crate) const PASS_S: u64 = 60;
@@ -83,7 +84,7 @@ impl NewObject {
 
 impl Lease {
     /// The name that a response belongs under. Writes the marker first when the key has variants.
-    pub fn resolve_name(
+    pub async fn resolve_name(
         &self,
         found: &Found,
         request: &Fields,
@@ -92,7 +93,7 @@ impl Lease {
         let Some(names) = &lifetimes.vary else { return Ok(found.primary.clone()) };
         let marker = match &found.marker {
             Some(marker) if marker.names == *names => marker.clone(),
-            _ => self.write_marker(&found.primary, names, lifetimes.surrogates.purge_epoch)?,
+            _ => self.write_marker(&found.primary, names, lifetimes.surrogates.purge_epoch).await?,
         };
         let name = found.primary.variant(&marker.names, &marker.mark, request);
         match name.is_too_long() {
@@ -102,25 +103,50 @@ impl Lease {
     }
 
     /// Begins the fill's file, which followers in other workers find by the fill's number.
-    pub fn begin(&self, new: &NewObject, body_len: Option<u64>) -> io::Result<Writer> {
+    pub async fn begin(&self, new: &NewObject, body_len: Option<u64>) -> io::Result<Spool> {
         let (meta, head) = new.encoded();
-        let store = &self.cache.shared.store;
-        store.begin(self.at.id(), &new.name.text, &meta, new.status.0, &head, body_len)
+        let front = [new.name.text.to_vec(), meta, head];
+        self.cache.shared.store.spool(self.at.id(), new.status.0, front, body_len).await
     }
 
     /// Completes a file, gives it its name, and then shows it in the index.
-    pub fn publish(&self, new: &NewObject, writer: Writer) -> io::Result<SlotRef> {
-        let Shared { index, store, .. } = &*self.cache.shared;
+    pub async fn publish(&self, new: &NewObject, spool: Spool) -> io::Result<SlotRef> {
+        let front_len = spool.body_offset() as u32;
+        let slot = self.new_slot(new, front_len, spool.written())?;
+        let (writer, key) = (spool.into_writer()?, slot.key);
+        let commit = move || {
+            let finished = writer.finish()?;
+            Ok::<_, io::Error>((finished.stamp, finished.commit(&key)?))
+        };
+        let (stamp, file) = disk::run(Kind::Write(0), commit).await?;
+        self.show(&NewSlot { stamp, ..slot }, &file)
+    }
+
+    /// The slot of an object, unless the index has no room for it.
+    fn new_slot(&self, new: &NewObject, head_len: u32, body_len: u64) -> io::Result<NewSlot> {
         let slot = NewSlot::of(new.name.key, new.status, &new.lifetimes);
-        let published = place::put(index, store, writer.finish()?, &slot);
-        let published = published.map_err(io::Error::other)?;
+        let slot = NewSlot { head_len, body_len, ..slot };
+        place::check_room(&self.cache.shared.index, &slot).map_err(io::Error::other)?;
+        Ok(slot)
+    }
+
+    /// Shows a file that has its name in the index.
+    fn show(&self, slot: &NewSlot, file: &DiskFile) -> io::Result<SlotRef> {
+        let shown = place::show(&self.cache.shared.index, slot, file);
+        if let Err(PutError::Publish(_)) = shown {
+            self.cache.remove(&slot.key);
+        }
+        let published = shown.map_err(io::Error::other)?;
+        if let Some((key, _)) = published.evicted {
+            self.cache.unlink_behind(&key);
+        }
         self.cache.wake_keeper_if_full();
         Ok(published.slot)
     }
 
     /// Stores a whole response and keeps it in the hot tier.
-    pub fn insert(&self, new: NewObject, body: &[u8]) -> io::Result<Rc<HotObject>> {
-        let slot = self.write(&new, body)?;
+    pub async fn insert(&self, new: NewObject, body: &[u8]) -> io::Result<Rc<HotObject>> {
+        let slot = self.write(&new, body.to_vec()).await?;
         Ok(self.cache.keep_hot(new.with_body(Some(slot), body)))
     }
 
@@ -131,13 +157,30 @@ impl Lease {
         let which = stored.slot.map(|it| it.generation).zip(stored.body_crc());
         let Some(which) = which else { return self.copy(new, stored).await };
         let (meta, head) = new.encoded();
-        let front = [&*new.name.text, &meta, &head];
         let slot = NewSlot::of(new.name.key, new.status, &new.lifetimes);
-        match place::renew(index, store, which, &slot, front)? {
-            Renewed::Done(published, stamp) => {
+        let (store, key) = (store.clone(), slot.key);
+        let open = move || Ok::<_, io::Error>(store.open_to_renew(&key));
+        let Some(file) = disk::run(Kind::Write(0), open).await? else {
+            return self.copy(new, stored).await;
+        };
+        let front = [&*new.name.text, &meta, &head];
+        let renewed = match place::plan_renewal(index, &file, which, &slot, front)? {
+            Ok((header, slot)) => {
+                let write = move || {
+                    let stamp = file.write(&header, &meta, &head)?;
+                    Ok::<_, io::Error>((stamp, file))
+                };
+                let _renewing = Renewing::of(&stored.body);
+                let (stamp, file) = disk::run(Kind::Write(0), write).await?;
                 if let Body::File(file) = &stored.body {
                     file.stamp.set(stamp);
                 }
+                place::show_renewal(index, &file, &NewSlot { stamp, ..slot }, which.0)?
+            }
+            Err(renewed) => renewed,
+        };
+        match renewed {
+            Renewed::Done(published, _) => {
                 self.cache.wake_keeper_if_full();
                 let (name, slot) = (new.name, Some(published.slot));
                 let hot = stored.renewed(name.key, slot, new.lifetimes, new.fields);
@@ -152,11 +195,12 @@ impl Lease {
     /// Stores a copy of an object's body under the name, fields and lifetimes of `new`.
     pub async fn copy(&self, new: NewObject, stored: &HotObject) -> io::Result<()> {
         if matches!(stored.body, Body::Memory) {
-            return stored.with_body(|body| self.insert(new, body)).map(drop);
+            let body = stored.with_body(<[u8]>::to_vec);
+            return self.insert(new, &body).await.map(drop);
         }
-        let mut writer = self.begin(&new, Some(stored.body_len))?;
-        append_body(&mut writer, stored, 0..stored.body_len).await?;
-        self.publish(&new, writer).map(drop)
+        let mut spool = self.begin(&new, Some(stored.body_len)).await?;
+        append_body(&mut spool, stored, 0..stored.body_len).await?;
+        self.publish(&new, spool).await.map(drop)
     }
 
     /// Ends the fill after something was stored for what was found, or could not be; says whether
@@ -184,13 +228,25 @@ impl Lease {
     }
 
     /// Writes and publishes a file with this body.
-    pub(super) fn write(&self, new: &NewObject, body: &[u8]) -> io::Result<SlotRef> {
-        let mut writer = self.begin(new, Some(body.len() as u64))?;
-        writer.append(body)?;
-        self.publish(new, writer)
+    pub(super) async fn write(&self, new: &NewObject, body: Vec<u8>) -> io::Result<SlotRef> {
+        let (meta, head) = new.encoded();
+        let text = new.name.text.to_vec();
+        let front_len = (HEADERS_LEN + text.len() + meta.len() + head.len()) as u32;
+        let (n_bytes, len) = (body.len(), Some(body.len() as u64));
+        let slot = self.new_slot(new, front_len, n_bytes as u64)?;
+        let (store, id, status, key) =
+            (self.cache.shared.store.clone(), self.at.id(), new.status.0, slot.key);
+        let write = move || {
+            let mut writer = store.begin(id, &text, &meta, status, &head, len)?;
+            writer.append(&body)?;
+            let finished = writer.finish()?;
+            Ok::<_, io::Error>((finished.stamp, finished.commit(&key)?))
+        };
+        let (stamp, file) = disk::run(Kind::Write(n_bytes), write).await?;
+        self.show(&NewSlot { stamp, ..slot }, &file)
     }
 
-    fn write_marker(
+    async fn write_marker(
         &self,
         primary: &Name,
         names: &VaryNames,
@@ -198,8 +254,32 @@ impl Lease {
     ) -> io::Result<Marker> {
         let mark: Rc<[u8]> = format!("{:x}", self.at.id()).into_bytes().into();
         let new = NewObject::note(primary.clone(), Some(names.clone()), purge_epoch);
-        self.write(&new, &mark)?;
+        self.write(&new, mark.to_vec()).await?;
         Ok(Marker { names: names.clone(), mark })
+    }
+}
+
+/// Has this worker's readers of a file take it for unchanged while its head is written: its body
+/// stays as it is.
+struct Renewing<'b>(&'b Body);
+
+impl<'b> Renewing<'b> {
+    fn of(body: &'b Body) -> Self {
+        let renewing = Self(body);
+        renewing.set(true);
+        renewing
+    }
+
+    fn set(&self, is_being_renewed: bool) {
+        if let Body::File(file) = self.0 {
+            file.is_being_renewed.set(is_being_renewed);
+        }
+    }
+}
+
+impl Drop for Renewing<'_> {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 
@@ -242,6 +322,13 @@ impl Cache {
         }
     }
 
+    /// Says, once for all workers, that what is stored could not be read in time.
+    pub(super) fn refused_read(&self, error: &io::Error) {
+        if self.shared.fills.may_say_refused(reactor::now().unix_s()) {
+            ::log::warn!("cannot read from the cache: {error}; the origin is asked");
+        }
+    }
+
     fn wake_keeper_if_full(&self) {
         let index = &self.shared.index;
         // The keeper watches the disk by itself.
@@ -262,38 +349,33 @@ impl Cache {
 
 /// Appends a range of an object's body to a file, piece by piece, so that others have their turn.
 pub(crate) async fn append_body(
-    writer: &mut Writer,
+    spool: &mut Spool,
     object: &HotObject,
     mut range: Range<u64>,
 ) -> io::Result<()> {
     while range.start < range.end {
-        range.start += match &object.body {
-            Body::File(file) => append_from_file(writer, file, &range)?,
-            Body::Large(body) => append_piece(writer, body, &range)?,
-            Body::Memory => object.with_body(|body| append_piece(writer, body, &range))?,
+        let piece = match &object.body {
+            Body::File(file) => {
+                let n_bytes = (range.end - range.start).min(PIECE_BYTES) as usize;
+                file.file.read(file.body_offset() + range.start, n_bytes).await?
+            }
+            Body::Large(body) => piece_of(body, &range),
+            Body::Memory => object.with_body(|body| piece_of(body, &range)),
         };
+        if piece.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        range.start += piece.len() as u64;
+        spool.write(piece).await?;
         reactor::yield_now().await;
     }
     Ok(())
 }
 
-/// Appends the beginning of a range of a body in memory; says how much of it.
-fn append_piece(writer: &mut Writer, body: &[u8], range: &Range<u64>) -> io::Result<u64> {
+/// The beginning of a range of a body in memory; nothing if the body does not have it.
+fn piece_of(body: &[u8], range: &Range<u64>) -> Vec<u8> {
     let end = range.end.min(range.start + PIECE_BYTES);
-    let piece = body.get(range.start as usize..end as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
-    writer.append(piece).map(|()| piece.len() as u64)
-}
-
-/// Appends the beginning of a range of a body in its file; says how much of it.
-fn append_from_file(writer: &mut Writer, file: &Object, range: &Range<u64>) -> io::Result<u64> {
-    scratch::with_scratch(|scratch| {
-        let piece = (range.end - range.start).min(scratch.len() as u64) as usize;
-        let offset = file.body_offset() + range.start;
-        match file.file.read_at(&mut scratch[..piece], offset)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            n_read => writer.append(&scratch[..n_read]).map(|()| n_read as u64),
-        }
-    })
+    body.get(range.start as usize..end as usize).unwrap_or_default().to_vec()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub async fn select(
     rules: &Rules,
 ) -> Option<Found> {
     let marker = found.marker.as_ref().filter(|_| matches!(found.lookup, Lookup::Miss { .. }))?;
-    let list = variants::read(cache, &found.primary.variant_list(marker));
+    let list = variants::read(cache, &found.primary.variant_list(marker)).await;
     let name = name_in_language(&list, &found.primary, marker, &found.name)?;
     let lookup = Lookup::Stored(variants::find_whole(cache, &name).await?);
     let other = Found { name, lookup, ..found.clone() };

@@ -7,7 +7,6 @@ use crate::cache::files::object::Fault;
 use crate::cache::files::store::Object;
 use crate::cache::found::Lookup;
 use crate::cache::hot::HotObject;
-use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::index::slot::SlotView;
 use crate::cache::name::Name;
 use crate::cache::purge::bucket::PurgeStatus;
@@ -30,7 +29,9 @@ impl Cache {
         slot: &SlotView,
     ) -> Result<Option<Lookup>, OpenError> {
         let Shared { index, purges, store, .. } = &*self.shared;
-        let Some(object) = store.open_object(&name.key, &name.text)? else { return Ok(None) };
+        let small_max = self.hot.borrow().small_body_max();
+        let loaded = store.load(name.key, &name.text, small_max).await?;
+        let Some((object, body)) = loaded else { return Ok(None) };
         let mut lifetimes = meta::decode(object.meta()).map_err(|_| Fault::FrontDamaged)?;
         let version = purges.version();
         let purge_status = purges.purge_status(&name.text, &lifetimes.surrogates);
@@ -46,12 +47,9 @@ impl Cache {
             .map_err(|_| Fault::FrontDamaged)?;
         let (key, status) = (name.key, Status(object.status()));
         let stamp = object.stamp.get();
-        let is_small = self.hot.borrow().has_room_for(object.body_len);
-        let hot = match object.read_body(if is_small { MEMORY_BODY_MAX as usize } else { 0 })? {
-            Some(body) if is_small => {
-                HotObject::in_memory(key, slot_ref, status, lifetimes, fields, &body)
-            }
-            _ => {
+        let hot = match body {
+            Some(body) => HotObject::in_memory(key, slot_ref, status, lifetimes, fields, &body),
+            None => {
                 if slot.stamp != stamp {
                     verify(&object).await?;
                 }
@@ -73,8 +71,7 @@ impl Cache {
 /// Checks a body step by step, so that other tasks can run between the steps.
 async fn verify(object: &Object) -> Result<(), OpenError> {
     let mut verify = object.verify();
-    let mut scratch = Vec::new();
-    while !verify.step(object, &mut scratch)? {
+    while !verify.step_aside(object).await?.1 {
         reactor::yield_now().await;
     }
     Ok(())
@@ -86,18 +83,18 @@ async fn verify(object: &Object) -> Result<(), OpenError> {
 ///
 /// A fault of the body, or what the system says.
 pub async fn read_body(object: &Object) -> Result<Vec<u8>, OpenError> {
-    let (mut verify, mut scratch) = (object.verify(), Vec::new());
+    let mut verify = object.verify();
     let mut body = Vec::new();
     loop {
-        let is_over = verify.step(object, &mut scratch)?;
+        let (bytes, is_over) = verify.step_aside(object).await?;
         // Most are read in one step.
         if is_over && body.is_empty() {
-            return Ok(scratch);
+            return Ok(bytes);
         }
         if body.is_empty() {
             body.reserve_exact(usize::try_from(object.body_len).unwrap_or(0));
         }
-        body.extend_from_slice(&scratch);
+        body.extend_from_slice(&bytes);
         if is_over {
             return Ok(body);
         }

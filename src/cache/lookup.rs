@@ -16,6 +16,7 @@ use crate::cache::load;
 use crate::cache::name::{Marker, Name};
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::worker::Cache;
+use crate::disk::refused::Refused;
 use crate::http::head::RequestHead;
 use crate::policy::key::components::KeyComponents;
 use crate::policy::purge::surrogate::SurrogateKeys;
@@ -57,7 +58,7 @@ impl Cache {
             Lookup::Stored(object) if object.is_part_list() => object,
             lookup => return lookup,
         };
-        match part_list(&object) {
+        match part_list(&object).await {
             Some(list) => Lookup::Parts { object, list },
             None => {
                 self.remove_object(&object);
@@ -214,6 +215,11 @@ impl Cache {
                 Err(OpenError::Fault(fault)) => {
                     return self.remove_damaged(name, &slot, fault.word());
                 }
+                // The next request may find the disk quicker: this one is a miss.
+                Err(OpenError::Io(error)) if Refused::of(&error).is_some() => {
+                    self.refused_read(&error);
+                    return Lookup::Miss { purged: Some(slot.slot_ref()) };
+                }
                 // Nothing is wrong with the file: we are short of descriptors, or the disk is ill.
                 Err(OpenError::Io(error)) => {
                     let path = self.shared.store.path(&name.key);
@@ -262,11 +268,14 @@ fn marker_in(lookup: &Lookup) -> Option<Marker> {
 }
 
 /// The parts that an object lists; `None` if the list cannot be read.
-pub(crate) fn part_list(object: &HotObject) -> Option<PartList> {
+pub(crate) async fn part_list(object: &HotObject) -> Option<PartList> {
     match &object.body {
         Body::Memory => object.with_body(PartList::decode),
         Body::Large(body) => PartList::decode(body),
-        Body::File(file) => PartList::decode(&file.read_body(LIST_BYTES_MAX).ok()??),
+        Body::File(file) => {
+            let is_sound = file.body_len <= LIST_BYTES_MAX as u64;
+            PartList::decode(&load::read_body(file).await.ok().filter(|_| is_sound)?)
+        }
     }
 }
 

@@ -9,8 +9,11 @@
 //! found, and only over that: a discard or a put that came between stands. It looks for its file
 //! afterwards as a put does.
 
+use std::fs::File;
 use std::io;
 
+use crate::cache::files::object::Header;
+use crate::cache::files::renewal::Renewal;
 use crate::cache::files::store::Store;
 use crate::cache::files::writer::Finished;
 use crate::cache::index::Index;
@@ -18,6 +21,7 @@ use crate::cache::index::slot::PublishError;
 use crate::cache::index::slot::Published;
 use crate::cache::index::slot::{NewSlot, SlotView};
 use crate::policy::key::Key;
+use crate::sys::file;
 
 /// Why a finished file was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -51,19 +55,42 @@ pub fn put(
         stamp: finished.stamp,
         ..*new
     };
-    // An older slot of this key may let less in than its file will weigh; publish decides.
-    let old_bytes = index.lookup(&new.key).map_or(0, |old| old.weight_bytes());
-    if !index.has_room(new.weight_bytes().saturating_sub(old_bytes)) {
-        return Err(PublishError::NoRoom.into());
-    }
-    finished.commit(&new.key).map_err(PutError::Rename)?;
-    let published = index.publish(&new).inspect_err(|_| {
+    check_room(index, &new)?;
+    let file = finished.commit(&new.key).map_err(PutError::Rename)?;
+    let shown = show(index, &new, &file);
+    if let Err(PutError::Publish(_)) = shown {
         discard(index, store, &new.key, None);
-    })?;
+    }
+    let published = shown?;
     if let Some((key, _)) = published.evicted {
         unlink_behind(index, store, &key);
     }
-    if !store.exists(&new.key) {
+    Ok(published)
+}
+
+/// Whether the index has room for what `new` will weigh.
+///
+/// # Errors
+///
+/// It has none.
+pub fn check_room(index: &Index, new: &NewSlot) -> Result<(), PublishError> {
+    // An older slot of this key may let less in than its file will weigh; publish decides.
+    let old_bytes = index.lookup(&new.key).map_or(0, |old| old.weight_bytes());
+    match index.has_room(new.weight_bytes().saturating_sub(old_bytes)) {
+        true => Ok(()),
+        false => Err(PublishError::NoRoom),
+    }
+}
+
+/// Publishes `new`, which stands for a file that was renamed into place. The caller unlinks the file
+/// of a key that had to make way and, if the index would not have `new`, this one.
+///
+/// # Errors
+///
+/// See [`PutError`]; no slot is left behind.
+pub fn show(index: &Index, new: &NewSlot, file: &File) -> Result<Published, PutError> {
+    let published = index.publish(new)?;
+    if !file::has_name(file) {
         index.remove(&new.key, Some(published.slot.generation));
         return Err(PutError::Removed);
     }
@@ -98,22 +125,58 @@ pub fn renew(
     front: [&[u8]; 3],
 ) -> io::Result<Renewed> {
     let Some(file) = store.open_to_renew(&new.key) else { return Ok(Renewed::Unfit) };
+    let [_, meta, head] = front;
+    let (header, new) = match plan_renewal(index, &file, (generation, body_crc), new, front)? {
+        Ok(plan) => plan,
+        Err(renewed) => return Ok(renewed),
+    };
+    let stamp = file.write(&header, meta, head)?;
+    show_renewal(index, &file, &NewSlot { stamp, ..new }, generation)
+}
+
+/// The header and the slot that a renewal is to bring, for a file that was opened for it; or that it
+/// cannot be renewed.
+///
+/// # Errors
+///
+/// There is no room in the index.
+pub fn plan_renewal(
+    index: &Index,
+    file: &Renewal,
+    (generation, body_crc): (u32, u32),
+    new: &NewSlot,
+    front: [&[u8]; 3],
+) -> io::Result<Result<(Header, NewSlot), Renewed>> {
     // Read while the file is locked: no other renewal comes between.
     let slot = index.lookup(&new.key).filter(|slot| slot.generation == generation);
-    let Some(slot) = slot else { return Ok(Renewed::Gone) };
+    let Some(slot) = slot else { return Ok(Err(Renewed::Gone)) };
     // The body was verified, and is the one whose head this is.
     let old = &file.header;
     let is_it = (file.stamp, old.body_crc, old.status) == (slot.stamp, Some(body_crc), new.status);
-    let Some(header) = old.renewed(front).filter(|_| is_it) else { return Ok(Renewed::Unfit) };
+    let Some(header) = old.renewed(front).filter(|_| is_it) else {
+        return Ok(Err(Renewed::Unfit));
+    };
     let (head_len, body_len) = file.lens(&header);
     let new = NewSlot { head_len, body_len, ..*new };
     let more_bytes = new.weight_bytes().saturating_sub(slot.weight_bytes());
     if more_bytes > 0 && !index.has_room(more_bytes) {
         return Err(io::Error::other(PublishError::NoRoom));
     }
-    let [_, meta, head] = front;
-    let stamp = file.write(&header, meta, head)?;
-    let published = match index.republish(&NewSlot { stamp, ..new }, generation) {
+    Ok(Ok((header, new)))
+}
+
+/// Publishes what a renewal has written, over the slot of this generation alone.
+///
+/// # Errors
+///
+/// What the index says.
+pub fn show_renewal(
+    index: &Index,
+    file: &Renewal,
+    new: &NewSlot,
+    generation: u32,
+) -> io::Result<Renewed> {
+    let published = match index.republish(new, generation) {
         Err(PublishError::Replaced) => return Ok(Renewed::Gone),
         published => published.map_err(io::Error::other)?,
     };
@@ -121,7 +184,7 @@ pub fn renew(
         index.remove(&new.key, Some(published.slot.generation));
         return Ok(Renewed::Gone);
     }
-    Ok(Renewed::Done(published, stamp))
+    Ok(Renewed::Done(published, new.stamp))
 }
 
 /// Removes the key's slot (if it is of this generation, when one is given), then its file.
@@ -154,7 +217,8 @@ pub fn forget(index: &Index, store: &Store, key: &Key) {
     discard(index, store, key, None);
 }
 
-fn unlink_behind(index: &Index, store: &Store, key: &Key) {
+/// Unlinks the file of a slot that was removed.
+pub(super) fn unlink_behind(index: &Index, store: &Store, key: &Key) {
     // A file that cannot be unlinked is an orphan for the scrub; without a slot it is never served.
     let _ = store.unlink(key);
     if let Some(view) = index.lookup(key)
@@ -352,7 +416,7 @@ pub(crate) mod tests {
                 let file = store.open_to_renew(&key).unwrap();
                 let header = file.header.renewed([b"a", b"n", b"b: c\r\n"]).unwrap();
                 let writes = header.writes(b"n", b"b: c\r\n");
-                let raw = std::fs::File::options().write(true).open(store.path(&key)).unwrap();
+                let raw = File::options().write(true).open(store.path(&key)).unwrap();
                 for (n, (at, bytes)) in writes.iter().enumerate().take(n_writes + 1) {
                     let n_bytes = match n == n_writes {
                         true if is_half => bytes.len() / 2,

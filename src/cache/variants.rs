@@ -29,8 +29,8 @@ pub struct Others {
 
 impl Others {
     /// Those beside what a look-up found; `None` if there is only this one.
-    pub fn of(cache: &Cache, found: &Found, marker: &Marker) -> Option<Self> {
-        let list = read(cache, &found.primary.variant_list(marker));
+    pub async fn of(cache: &Cache, found: &Found, marker: &Marker) -> Option<Self> {
+        let list = read(cache, &found.primary.variant_list(marker)).await;
         Self::among(list, &found.primary, marker, &found.name)
     }
 
@@ -117,10 +117,10 @@ impl NewVariant {
     ///
     /// # Errors
     /// The list could not be written; it is as it was.
-    pub fn enter(self, lease: &Lease) -> io::Result<()> {
+    pub async fn enter(self, lease: &Lease) -> io::Result<()> {
         let Some(parts) = VariantText::of(&self.text) else { return Ok(()) };
         let name = parts.list_name();
-        let mut list = read(&lease.cache, &name);
+        let mut list = read(&lease.cache, &name).await;
         let index = &lease.cache.shared.index;
         let takes_mark = |variant: &Variant| {
             let key = VariantText { chosen: &variant.chosen, ..parts }.name().key;
@@ -134,11 +134,11 @@ impl NewVariant {
             lease.cache.remove(&VariantText { chosen: &variant.chosen, ..parts }.name().key);
         }
         let new = NewObject::note(name, self.vary, self.purge_epoch);
-        lease.write(&new, &list.encode()).map(drop)
+        lease.write(&new, list.encode()).await.map(drop)
     }
 }
 
-pub(super) fn read(cache: &Cache, name: &Name) -> Variants {
+pub(super) async fn read(cache: &Cache, name: &Name) -> Variants {
     if let Some(list) = cache.hot_copy(name) {
         return list.with_body(Variants::decode);
     }
@@ -146,7 +146,7 @@ pub(super) fn read(cache: &Cache, name: &Name) -> Variants {
         return Variants::default();
     }
     // A damaged one is overwritten by the next; what it said is no longer known.
-    let object = cache.shared.store.open_object(&name.key, &name.text).ok().flatten();
-    let body = object.and_then(|object| object.read_body(LIST_BYTES_MAX).ok().flatten());
+    let loaded = cache.shared.store.load(name.key, &name.text, LIST_BYTES_MAX).await;
+    let body = loaded.ok().flatten().and_then(|(_, body)| body);
     body.map_or_else(Variants::default, |body| Variants::decode(&body))
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
@@ -12,6 +13,7 @@ use crate::cache::place;
 use crate::cache::purge::{Order, PurgeError};
 use crate::cache::shared::Shared;
 use crate::config::{Admission, CacheConfig};
+use crate::disk::{self, Kind};
 use crate::policy::key::Key;
 use crate::reactor;
 use crate::reactor::event::Event;
@@ -83,22 +85,55 @@ impl Cache {
 
     /// Removes the object, or the marker of all variants, under a key, and dooms what is being
     /// fetched for it.
-    pub fn invalidate(&self, key: &Key) {
+    pub async fn invalidate(&self, key: &Key) {
         self.hot.borrow_mut().remove(key);
         // First, so that a fill that is being stored now sees it, or is seen below.
         self.shared.fills.doom(key);
-        place::forget(&self.shared.index, &self.shared.store, key);
+        let Shared { index, store, .. } = &*self.shared;
+        if index.table().is_partial() {
+            // Before the slot goes, as `place::forget` says.
+            let (store, key) = (store.clone(), *key);
+            let _ = disk::run(Kind::Remove, move || store.unlink(&key)).await;
+        } else if index.lookup(key).is_none() {
+            return;
+        }
+        self.remove(key);
     }
 
     /// Removes what is stored under a key.
     pub fn remove(&self, key: &Key) {
-        place::discard(&self.shared.index, &self.shared.store, key, None);
+        self.shared.index.remove(key, None);
+        self.unlink_behind(key);
     }
 
     /// Removes this publication under a key, if it is still there; says whether it was.
     pub(crate) fn remove_slot(&self, key: &Key, slot: SlotRef) -> bool {
-        let Shared { index, store, .. } = &*self.shared;
-        place::discard(index, store, key, Some(slot.generation)).is_some()
+        let is_removed = self.shared.index.remove(key, Some(slot.generation)).is_some();
+        if is_removed {
+            self.unlink_behind(key);
+        }
+        is_removed
+    }
+
+    /// Unlinks the file of a slot that was removed. A helper does it: nobody waits for that.
+    pub(super) fn unlink_behind(&self, key: &Key) {
+        let (shared, key) = (Rc::clone(&self.shared), *key);
+        if !disk::is_running() {
+            return place::unlink_behind(&shared.index, &shared.store, &key);
+        }
+        reactor::spawn(async move {
+            let store = shared.store.clone();
+            let _ = disk::run(Kind::Remove, move || store.unlink(&key)).await;
+            // As `place` says: another process may have published between the two.
+            let Some(view) = shared.index.lookup(&key).filter(|it| it.state.has_file()) else {
+                return;
+            };
+            let store = shared.store.clone();
+            let exists = disk::run(Kind::Remove, move || Ok::<_, io::Error>(store.exists(&key)));
+            if exists.await.is_ok_and(|exists| !exists) {
+                shared.index.remove(&key, Some(view.generation));
+            }
+        });
     }
 
     /// Counts a use of a key that is not stored; says whether it was asked for often enough to be
@@ -131,6 +166,7 @@ impl Cache {
     pub fn close_removed(&self) {
         let index = &self.shared.index;
         self.hot.borrow_mut().forget_gone(|slot| index.is_current(slot));
+        disk::file::close_waiting();
     }
 
     /// Adds what this worker has answered with from its hot tier, of `n` objects from `start` on, to

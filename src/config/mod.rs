@@ -300,6 +300,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// For a fill to end after its last client has left.
     pub fill_alone: Duration,
+    /// For a file operation of the cache; after that a read is a miss.
+    pub disk: Duration,
     /// For requests to finish when ktrix stops or reloads.
     pub stop: Duration,
 }

@@ -13,7 +13,7 @@ use crate::sys::file::{self, Access, Medium};
 const CLOSING_MAX: usize = 64;
 
 /// An open file, and the medium it is on. A copy is the same open file; the last one that is dropped
-/// has a helper close it, because closing a file that was removed frees its blocks.
+/// has a helper close a file that was removed, because that frees its blocks.
 #[derive(Clone, Debug)]
 pub struct DiskFile(Arc<Open>);
 
@@ -75,7 +75,9 @@ impl Deref for DiskFile {
 impl Drop for Open {
     fn drop(&mut self) {
         let Some(file) = self.file.take() else { return };
-        if !pool::is_running() {
+        // Closing frees something only if the file was removed, or is elsewhere.
+        let is_quick = self.medium != Medium::Remote && file::has_name(&file);
+        if is_quick || !pool::is_running() {
             return;
         }
         let full = CLOSING.try_with(|closing| {

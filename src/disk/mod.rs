@@ -19,5 +19,7 @@ mod helper;
 pub mod pool;
 pub mod file;
 
-pub use crate::disk::pool::{Limits, delay_us, detach, read, run, start};
+pub use crate::disk::pool::{
+    Limits, delay_us, detach, is_idle, is_running, patience, read, run, start,
+};
 pub use crate::disk::queue::Kind;

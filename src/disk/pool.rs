@@ -76,6 +76,11 @@ pub fn is_running() -> bool {
     pool().is_some()
 }
 
+/// Whether no job of this thread is awaited.
+pub fn is_idle() -> bool {
+    pool().is_none_or(|pool| pool.waiters.borrow().is_empty())
+}
+
 /// Begins to give the jobs of this thread, on which a reactor runs, to helpers. A helper starts when
 /// it is needed.
 ///
@@ -165,6 +170,20 @@ pub fn delay_us() -> u64 {
     let oldest_us = under_way.map(|(_, it)| now_us.saturating_sub(it.since_us)).max();
     pool.writes.average_us(now_us).max(oldest_us.unwrap_or(0))
 }
+
+/// How long a client waits for a write that follows an answer which took the origin this long: not at
+/// all if the disk is known to take longer.
+pub fn patience(origin: Duration) -> Duration {
+    let patience = origin.max(PATIENCE_MIN);
+    match Duration::from_micros(delay_us()) > patience {
+        true => Duration::ZERO,
+        false => patience,
+    }
+}
+
+/// A write that takes no longer than this is not slow, however quick the origin is: it may as well be
+/// the processor that is busy.
+const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
 impl Waiter {
     fn is_answered(&self) -> bool {

@@ -56,6 +56,8 @@ pub struct LocalFill {
     progress: RefCell<Progress>,
     flow: Cell<Flow>,
     n_readers: Cell<usize>,
+    /// Its task has ended.
+    is_over: Cell<bool>,
     interims: RefCell<VecDeque<ResponseHead>>,
     handover: RefCell<Option<Box<Handover>>>,
     answered: Cell<Option<Answered>>,
@@ -120,6 +122,7 @@ impl LocalFill {
             progress: RefCell::new(Progress::Fetching),
             flow: Cell::new(Flow::Open(0)),
             n_readers: Cell::new(0),
+            is_over: Cell::new(false),
             interims: RefCell::default(),
             handover: RefCell::default(),
             answered: Cell::new(None),
@@ -194,6 +197,17 @@ impl LocalFill {
             (Progress::Streaming(_), Flow::Open(bytes)) => self.set_flow(Flow::Broken(bytes)),
             _ => {}
         }
+    }
+
+    /// Its task has ended, and what it stored can be found.
+    pub fn end(&self) {
+        self.is_over.set(true);
+        self.event.notify();
+    }
+
+    /// Whether its task has ended.
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
     }
 
     /// Leaves the response to the leader.

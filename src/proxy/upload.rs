@@ -1,16 +1,17 @@
 //! A request's body on its way to an origin: received whole beforehand, or streamed.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::disk::file::DiskFile;
+use crate::disk::{self, Kind};
 use crate::http::h1::body::{write_chunk_head, write_last_chunk};
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::{Client, ClientError};
-use crate::sys::file;
+use crate::sys::file::{self, Medium};
 
 /// The most that one [`Upload::next`] reads from a file.
 const PART_BYTES: usize = 64 << 10;
@@ -19,7 +20,7 @@ const PART_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Received {
     memory: Vec<u8>,
-    file: Option<(File, u64)>,
+    file: Option<(DiskFile, u64)>,
     given: u64,
 }
 
@@ -71,7 +72,7 @@ impl Received {
                 return Err(ReceiveError::TooLarge);
             }
             if body.file.is_some() || body.memory.len() > limits.memory_max {
-                body.spill(limits.temporary).map_err(ReceiveError::File)?;
+                body.spill(limits.temporary).await.map_err(ReceiveError::File)?;
             }
             if !more {
                 return Ok(body);
@@ -89,15 +90,22 @@ impl Received {
         self.len() == 0
     }
 
-    fn spill(&mut self, temporary: &Path) -> io::Result<()> {
-        let (file, len) = match &mut self.file {
-            Some(pair) => pair,
-            None => self.file.insert((file::unnamed(temporary)?, 0)),
-        };
-        file.write_all_at(&self.memory, *len)?;
-        *len += self.memory.len() as u64;
+    async fn spill(&mut self, temporary: &Path) -> io::Result<()> {
         // This frees the capacity too, so that the limit bounds the memory of a body.
-        self.memory = Vec::new();
+        let bytes = std::mem::take(&mut self.memory);
+        let n_bytes = bytes.len();
+        let len = self.file.as_ref().map_or(0, |(_, len)| *len);
+        let (opened, temporary) =
+            (self.file.as_ref().map(|(file, _)| file.clone()), temporary.to_owned());
+        let write = move || {
+            let file = match opened {
+                Some(file) => file,
+                None => DiskFile::new(file::unnamed(&temporary)?, Medium::of(&temporary)),
+            };
+            file.write_all_at(&bytes, len).map(|()| file)
+        };
+        let file = disk::run(Kind::Write(n_bytes), write).await?;
+        self.file = Some((file, len + n_bytes as u64));
         Ok(())
     }
 }
@@ -121,11 +129,12 @@ impl<C: Client> Upload for Whole<'_, C> {
     async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
         let Some((file, len)) = &self.body.file else { return Ok(false) };
         let part = (*len - self.body.given).min(PART_BYTES as u64) as usize;
-        let at = into.len();
-        into.resize(at + part, 0);
         // The file is unnamed, so that only an error of the disk can make this fail.
-        file.read_exact_at(&mut into[at..], self.body.given)
-            .map_err(|_| ClientError::Closed(CloseReason::Incomplete))?;
+        let bytes = file.read(self.body.given, part).await.unwrap_or_default();
+        if bytes.len() < part {
+            return Err(ClientError::Closed(CloseReason::Incomplete));
+        }
+        into.extend_from_slice(&bytes);
         self.body.given += part as u64;
         Ok(self.body.given < *len)
     }

@@ -1,5 +1,6 @@
 //! The end of a worker: it accepts no more connections and finishes what was begun.
 
+use crate::disk;
 use crate::reactor::{self, timer};
 use crate::worker::Worker;
 use crate::worker::chores;
@@ -15,6 +16,9 @@ const SILENT_MS: u64 = 2_000;
 
 /// How long the last lines may wait for the access log's lock, in milliseconds.
 const LOG_MS: u64 = 10_000;
+
+/// How long the last jobs for the disk may take, in milliseconds.
+const DISK_MS: u64 = 2_000;
 
 /// Drains: returns when nothing is left to do, or when `timeouts.stop` is over.
 pub(super) async fn drain(worker: &Worker) {
@@ -39,6 +43,11 @@ pub(super) async fn drain(worker: &Worker) {
     if !worker.connections.is_empty() {
         let n = worker.connections.len();
         ::log::warn!("closing {n} connections that are still open after timeouts.stop");
+    }
+    // What was removed leaves no file behind, unless the disk hangs.
+    let until_ms = reactor::now().mono_ms() + DISK_MS;
+    while !disk::is_idle() && reactor::now().mono_ms() < until_ms {
+        timer::sleep(LOOK).await;
     }
     chores::flush_log(context, LOG_MS).await;
 }

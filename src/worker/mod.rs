@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use crate::disk;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::context::Context;
 use crate::reactor::event::Event;
@@ -28,6 +29,9 @@ use crate::worker::message::{Received, notify_ready, receive};
 
 /// The exit code of a worker that could not serve; its reason is in the error log.
 const EXIT_CANNOT_SERVE: i32 = 71;
+
+/// The most threads that wait for the disk. They start when they are needed.
+const DISK_HELPERS: usize = 8;
 
 /// Runs a worker to its end; gives its exit code.
 pub(crate) fn run(inherited: Inherited) -> i32 {
@@ -67,6 +71,14 @@ async fn serve(mut inherited: Inherited) -> i32 {
     };
     let context = match setup::context(&mut inherited) {
         Ok(context) => Rc::new(context),
+        Err(error) => {
+            ::log::error!("cannot set up the worker: {error}");
+            return EXIT_CANNOT_SERVE;
+        }
+    };
+    let limits = disk::Limits { n_helpers: DISK_HELPERS, timeout: context.config.timeouts.disk };
+    let _disk = match disk::start(limits) {
+        Ok(running) => running,
         Err(error) => {
             ::log::error!("cannot set up the worker: {error}");
             return EXIT_CANNOT_SERVE;

@@ -9,6 +9,7 @@ mod support;
 mod acceptance;
 mod access_log;
 mod adoption;
+mod ailing_disk;
 mod bursts;
 mod cache_status;
 mod caching;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::cache::files::object::{Fault, HEADERS_LEN, Header};
+use crate::disk::refused::JobError;
 use crate::sys::file::{self, Access};
 
 /// Why a file could not be used.
@@ -15,6 +16,12 @@ pub enum OpenError {
     /// The system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl JobError for OpenError {
+    fn would_block(&self) -> bool {
+        matches!(self, Self::Io(error) if error.would_block())
+    }
 }
 
 impl From<Fault> for OpenError {
@@ -35,20 +42,26 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn read(file: &File) -> Result<Self, OpenError> {
-        let mut start = vec![0; FIRST_READ_BYTES];
-        let n_read = file::read_full_at(file, &mut start, 0, Access::Wait)?;
+    /// Reads the front of a file of so many bytes. What waits for the disk anyway reads all of a small
+    /// file at once, because each read may cost the same.
+    pub(super) fn read(file: &File, len: u64, access: Access) -> Result<Self, OpenError> {
+        let n_first = match access {
+            Access::Cached => FIRST_READ_BYTES,
+            Access::Wait => FIRST_READ_BYTES.max(len.min(WAITING_READ_BYTES) as usize),
+        };
+        let mut start = vec![0; n_first];
+        let n_read = file::read_full_at(file, &mut start, 0, access)?;
         start.truncate(n_read);
         let header = Header::parse(&start)?;
         // `parse` holds every part to its limit, so all of this is under 1 MiB.
         if n_read < header.body_at as usize {
             start.resize(header.body_at as usize, 0);
-            read_exactly(file, start.get_mut(n_read..).unwrap_or_default(), n_read as u64)?;
+            read_exactly(file, start.get_mut(n_read..).unwrap_or_default(), n_read as u64, access)?;
         }
         let mut moved = None;
         if header.head_end() > start.len() as u64 {
             let bytes = moved.insert(vec![0; (header.meta_len + header.head_len) as usize]);
-            read_exactly(file, bytes, header.head_at)?;
+            read_exactly(file, bytes, header.head_at, access)?;
         }
         let front = Self { header, start, moved };
         front.header.check_front(front.key_text(), front.meta_and_head())?;
@@ -66,8 +79,13 @@ impl Front {
     }
 }
 
-fn read_exactly(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), OpenError> {
-    match file::read_full_at(file, bytes, offset, Access::Wait)? {
+fn read_exactly(
+    file: &File,
+    bytes: &mut [u8],
+    offset: u64,
+    access: Access,
+) -> Result<(), OpenError> {
+    match file::read_full_at(file, bytes, offset, access)? {
         n_read if n_read < bytes.len() => Err(Fault::Cut.into()),
         _ => Ok(()),
     }
@@ -75,3 +93,6 @@ fn read_exactly(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), OpenEr
 
 /// The first read: front and body of most small objects.
 const FIRST_READ_BYTES: usize = 8 << 10;
+
+/// The same where it may wait for the disk: front and body of what the hot tier keeps.
+const WAITING_READ_BYTES: u64 = 80 << 10;

@@ -4,4 +4,5 @@ pub mod object;
 pub mod front;
 pub mod store;
 pub mod writer;
+pub mod spool;
 pub mod renewal;

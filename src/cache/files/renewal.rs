@@ -3,21 +3,19 @@
 //! The writer holds the kernel's lock of the file (flock(2)), which ends with its process. The writes
 //! leave the head in force alone until the new one is complete: see `object`.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use crate::cache::files::object::{HEADERS_LEN, Header};
 use crate::cache::files::store::Store;
+use crate::disk::file::DiskFile;
 use crate::policy::key::Key;
-use crate::sys::file;
+use crate::sys::file::{self, Stat};
 
 /// A file whose head only this process may change.
 #[derive(Debug)]
 pub struct Renewal {
-    file: File,
-    path: PathBuf,
+    file: DiskFile,
     store: Store,
     /// The header that counts.
     pub header: Header,
@@ -38,9 +36,9 @@ impl Store {
         let mut headers = [0; HEADERS_LEN];
         file.read_exact_at(&mut headers, 0).ok()?;
         let header = Header::parse(&headers).ok()?;
-        let (stamp, len) = (self.stamp(&metadata), metadata.len());
+        let (stamp, len) = (self.stamp(&Stat::from(&metadata)), metadata.len());
         let body_len = header.check_len(len).ok()?;
-        Some(Renewal { file, path, store: self.clone(), header, len, body_len, stamp })
+        Some(Renewal { file: self.file(file), store: self.clone(), header, len, body_len, stamp })
     }
 }
 
@@ -60,11 +58,11 @@ impl Renewal {
         for (at, bytes) in header.writes(meta, head) {
             self.file.write_all_at(&bytes, at)?;
         }
-        Ok(self.store.stamp(&self.file.metadata()?))
+        Ok(self.store.stamp(&Stat::from(&self.file.metadata()?)))
     }
 
-    /// Whether the file has its name still.
+    /// Whether the file has its name still: it was neither removed nor replaced.
     pub fn is_in_place(&self) -> bool {
-        file::is_at(&self.file, &self.path)
+        file::has_name(&self.file)
     }
 }

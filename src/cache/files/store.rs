@@ -7,13 +7,16 @@
 use std::cell::Cell;
 use std::fs::{DirBuilder, File, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cache::files::front::{Front, OpenError};
 use crate::cache::files::object::{Fault, Header};
+use crate::disk;
+use crate::disk::file::DiskFile;
 use crate::policy::key::{Key, key_of};
-use crate::sys::file::{self, Access};
+use crate::sys::file::{self, Access, Medium, Stat};
 
 /// Name of the directory of temporary files.
 pub const TMP: &str = "tmp";
@@ -23,8 +26,9 @@ pub const VERIFY_STEP_BYTES: usize = 1 << 20;
 /// The files of one cache.
 #[derive(Clone, Debug)]
 pub struct Store {
-    dir: PathBuf,
+    dir: Arc<Path>,
     epoch: u32,
+    medium: Medium,
 }
 
 impl Store {
@@ -37,12 +41,12 @@ impl Store {
     pub fn open(dir: &Path, epoch: u32) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o750).create(dir.join(TMP))?;
-        Ok(Self { dir: dir.to_owned(), epoch })
+        Ok(Self::existing(dir, epoch))
     }
 
     /// The store in a directory that is there; nothing is made, so the right to read is enough.
     pub fn existing(dir: &Path, epoch: u32) -> Self {
-        Self { dir: dir.to_owned(), epoch }
+        Self { dir: dir.into(), epoch, medium: Medium::of(dir) }
     }
 
     /// The cache directory.
@@ -73,7 +77,30 @@ impl Store {
         key: &Key,
         expected_text: &[u8],
     ) -> Result<Option<Object>, OpenError> {
-        self.open_checked(key, |text| text == expected_text)
+        self.open_checked(key, |text| text == expected_text, Access::Wait)
+    }
+
+    /// As [`Store::open_object`], without waiting in the event loop; reads a body of at most
+    /// `body_max` bytes along with that.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn load(
+        &self,
+        key: Key,
+        expected_text: &[u8],
+        body_max: usize,
+    ) -> Result<Option<(Object, Option<Vec<u8>>)>, OpenError> {
+        let (store, text) = (self.clone(), expected_text.to_vec());
+        let job = move |access| {
+            let Some(object) = store.open_checked(&key, |it| it == text, access)? else {
+                return Ok(None);
+            };
+            let body = object.read_body_at_once(body_max, access)?;
+            Ok(Some((object, body)))
+        };
+        disk::read(self.medium, job).await
     }
 
     /// As [`Store::open_object`] for those who know only the key: the key text must lead to it.
@@ -82,7 +109,7 @@ impl Store {
     ///
     /// As there.
     pub fn open_any(&self, key: &Key) -> Result<Option<Object>, OpenError> {
-        self.open_checked(key, |text| key_of(text) == *key)
+        self.open_checked(key, |text| key_of(text) == *key, Access::Wait)
     }
 
     /// Opens the file of a fill that is under way, for one who follows it: its front is checked,
@@ -92,10 +119,29 @@ impl Store {
     ///
     /// A [`Fault`] of the file, or what the system says.
     pub fn open_fill(&self, id: u64) -> Result<Option<Object>, OpenError> {
-        let Some((file, metadata)) = open_if_there(&self.fill_path(id))? else { return Ok(None) };
-        let object =
-            Object::read(file, metadata, self.epoch, |header, _| Ok(header.body_len.unwrap_or(0)));
-        object.map(Some)
+        self.open_fill_by(id, Access::Wait)
+    }
+
+    /// As [`Store::open_fill`], without waiting in the event loop.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn load_fill(&self, id: u64) -> Result<Option<Object>, OpenError> {
+        let store = self.clone();
+        disk::read(self.medium, move |access| store.open_fill_by(id, access)).await
+    }
+
+    fn open_fill_by(&self, id: u64, access: Access) -> Result<Option<Object>, OpenError> {
+        let opened = open_if_there(&self.fill_path(id), access)?;
+        let Some((file, metadata)) = opened else { return Ok(None) };
+        let body_len = |header: &Header, _| Ok(header.body_len.unwrap_or(0));
+        Object::read(self.file(file), metadata, self.epoch, access, body_len).map(Some)
+    }
+
+    /// An open file of this store.
+    pub(super) fn file(&self, file: File) -> DiskFile {
+        DiskFile::new(file, self.medium)
     }
 
     /// Whether the object's file is there.
@@ -134,9 +180,12 @@ impl Store {
         &self,
         key: &Key,
         is_right: impl Fn(&[u8]) -> bool,
+        access: Access,
     ) -> Result<Option<Object>, OpenError> {
-        let Some((file, metadata)) = open_if_there(&self.path(key))? else { return Ok(None) };
-        let object = Object::read(file, metadata, self.epoch, Header::check_len)?;
+        let opened = open_if_there(&self.path(key), access)?;
+        let Some((file, metadata)) = opened else { return Ok(None) };
+        let file = self.file(file);
+        let object = Object::read(file, metadata, self.epoch, access, Header::check_len)?;
         if !is_right(object.key_text()) {
             return Err(Fault::ForeignKey.into());
         }
@@ -144,8 +193,8 @@ impl Store {
     }
 
     /// What a file looks like from outside, mixed with the epoch; never 0.
-    pub(super) fn stamp(&self, metadata: &Metadata) -> u32 {
-        stamp(self.epoch, metadata)
+    pub(super) fn stamp(&self, stat: &Stat) -> u32 {
+        stamp(self.epoch, stat)
     }
 }
 
@@ -153,11 +202,13 @@ impl Store {
 #[derive(Debug)]
 pub struct Object {
     /// The file, for sending.
-    pub file: File,
+    pub file: DiskFile,
     /// Bytes of the body; for a fill, as announced, or 0 when unknown.
     pub body_len: u64,
     /// What the file looks like from outside: compare with the slot's stamp, verify if it differs.
     pub stamp: Cell<u32>,
+    /// This worker is writing a new head into the file, and will set the stamp.
+    pub is_being_renewed: Cell<bool>,
     front: Front,
     file_len: u64,
     epoch: u32,
@@ -165,20 +216,30 @@ pub struct Object {
 
 impl Object {
     fn read(
-        file: File,
+        file: DiskFile,
         mut metadata: Metadata,
         epoch: u32,
+        access: Access,
         body_len: impl Fn(&Header, u64) -> Result<u64, Fault>,
     ) -> Result<Self, OpenError> {
         let mut n_reads = 1;
         loop {
             let file_len = metadata.len();
-            let read = Front::read(&file)
+            let read = Front::read(&file, file_len, access)
                 .and_then(|front| Ok((body_len(&front.header, file_len)?, front)));
             match read {
                 Ok((body_len, front)) => {
-                    let stamp = Cell::new(stamp(epoch, &metadata));
-                    return Ok(Self { file, body_len, stamp, front, file_len, epoch });
+                    let stamp = Cell::new(stamp(epoch, &Stat::from(&metadata)));
+                    let is_being_renewed = Cell::new(false);
+                    return Ok(Self {
+                        file,
+                        body_len,
+                        stamp,
+                        is_being_renewed,
+                        front,
+                        file_len,
+                        epoch,
+                    });
                 }
                 // New heads may have been written where the one was that counted.
                 Err(OpenError::Fault(_)) if n_reads < READS_MAX => {
@@ -193,7 +254,9 @@ impl Object {
     /// Whether the file still looks as it did when it was opened: nobody wrote to it. One system
     /// call.
     pub fn is_unchanged(&self) -> bool {
-        self.file.metadata().is_ok_and(|it| stamp(self.epoch, &it) == self.stamp.get())
+        self.is_being_renewed.get()
+            || file::stat_cached(&self.file)
+                .is_ok_and(|it| stamp(self.epoch, &it) == self.stamp.get())
     }
 
     /// Status of the response.
@@ -237,6 +300,10 @@ impl Object {
     ///
     /// A [`Fault`] of the body, or what the system says.
     pub fn read_body(&self, max: usize) -> Result<Option<Vec<u8>>, OpenError> {
+        self.read_body_at_once(max, Access::Wait)
+    }
+
+    fn read_body_at_once(&self, max: usize, access: Access) -> Result<Option<Vec<u8>>, OpenError> {
         let Some(len) = usize::try_from(self.body_len).ok().filter(|&len| len <= max) else {
             return Ok(None);
         };
@@ -246,7 +313,7 @@ impl Object {
         let n_already = already.len().min(len);
         body[..n_already].copy_from_slice(&already[..n_already]);
         let offset = self.body_offset().saturating_add(n_already as u64);
-        let n_read = file::read_full_at(&self.file, &mut body[n_already..], offset, Access::Wait)?;
+        let n_read = file::read_full_at(&self.file, &mut body[n_already..], offset, access)?;
         if n_already + n_read < len {
             return Err(Fault::Cut.into());
         }
@@ -277,14 +344,38 @@ impl Verify {
     ///
     /// A [`Fault`] of the body, or what the system says.
     pub fn step(&mut self, object: &Object, scratch: &mut Vec<u8>) -> Result<bool, OpenError> {
-        let rest = object.body_len.saturating_sub(self.at);
-        let n = usize::try_from(rest).unwrap_or(usize::MAX).min(VERIFY_STEP_BYTES);
+        let (offset, n) = self.next(object, VERIFY_STEP_BYTES);
         scratch.resize(n, 0);
-        let offset = object.body_offset().saturating_add(self.at);
-        if file::read_full_at(&object.file, scratch, offset, Access::Wait)? < n {
+        let n_read = file::read_full_at(&object.file, scratch, offset, Access::Wait)?;
+        self.take(object, n, &scratch[..n_read])
+    }
+
+    /// As [`Verify::step`], without waiting in the event loop. Gives what was read, and whether that
+    /// was the rest.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn step_aside(&mut self, object: &Object) -> Result<(Vec<u8>, bool), OpenError> {
+        let (offset, n) = self.next(object, ASIDE_STEP_BYTES);
+        let bytes = object.file.read(offset, n).await?;
+        let is_over = self.take(object, n, &bytes)?;
+        Ok((bytes, is_over))
+    }
+
+    /// Where the next step reads, and how much.
+    fn next(&self, object: &Object, n_max: usize) -> (u64, usize) {
+        let rest = object.body_len.saturating_sub(self.at);
+        let n = usize::try_from(rest).unwrap_or(usize::MAX).min(n_max);
+        (object.body_offset().saturating_add(self.at), n)
+    }
+
+    /// Takes what was read where `n` bytes were wanted.
+    fn take(&mut self, object: &Object, n: usize, bytes: &[u8]) -> Result<bool, OpenError> {
+        if bytes.len() < n {
             return Err(Fault::Cut.into());
         }
-        self.crc = crc32c::crc32c_append(self.crc, scratch);
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
         self.at = self.at.saturating_add(n as u64);
         if self.at < object.body_len {
             return Ok(false);
@@ -297,11 +388,14 @@ impl Verify {
     }
 }
 
+/// What one [`Verify::step_aside`] reads: the allocator keeps such a buffer for the next step.
+const ASIDE_STEP_BYTES: usize = 512 << 10;
+
 /// How often a front is read while others write new heads.
 const READS_MAX: usize = 16;
 
-fn open_if_there(path: &Path) -> Result<Option<(File, Metadata)>, OpenError> {
-    match file::open_regular(path, Access::Wait) {
+fn open_if_there(path: &Path, access: Access) -> Result<Option<(File, Metadata)>, OpenError> {
+    match file::open_regular(path, access) {
         Ok(Some(opened)) => Ok(Some(opened)),
         Ok(None) => Err(Fault::NoFile.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -309,10 +403,9 @@ fn open_if_there(path: &Path) -> Result<Option<(File, Metadata)>, OpenError> {
     }
 }
 
-fn stamp(epoch: u32, metadata: &Metadata) -> u32 {
+fn stamp(epoch: u32, stat: &Stat) -> u32 {
     let mut bytes = [0; 36];
-    let parts =
-        [metadata.mtime() as u64, metadata.mtime_nsec() as u64, metadata.len(), metadata.ino()];
+    let parts = [stat.mtime_s as u64, stat.mtime_ns.into(), stat.len, stat.inode];
     bytes[..4].copy_from_slice(&epoch.to_le_bytes());
     for (bytes, part) in bytes[4..].chunks_exact_mut(8).zip(parts) {
         bytes.copy_from_slice(&part.to_le_bytes());

@@ -1,7 +1,8 @@
 //! A cache file that is being written: under a temporary name until it is whole.
 //!
 //! Whatever is dropped before [`Finished::commit`] leaves no file behind; what a process leaves
-//! that is killed, the keeper removes.
+//! that is killed, the keeper removes. All of it may wait for the disk; a worker has it done by a
+//! helper, see `spool`.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -10,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::files::object::{HEADER_LEN, Header};
 use crate::cache::files::store::Store;
+use crate::disk;
+use crate::disk::file::DiskFile;
 use crate::policy::key::Key;
-use crate::sys::file;
+use crate::sys::file::{self, Stat};
 
 impl Store {
     /// Begins a file: header, key text, meta and head are written; the body is to follow. Space for
@@ -37,7 +40,7 @@ impl Store {
 /// A file that is being written. Dropping it removes it.
 #[derive(Debug)]
 pub struct Writer {
-    file: File,
+    file: DiskFile,
     header: Header,
     store: Store,
     temp: Temp,
@@ -70,13 +73,14 @@ impl Writer {
         };
         let file =
             file.map_err(|error| io::Error::new(error.kind(), format!("{path:?}: {error}")))?;
-        let temp = Temp { path, is_kept: false };
+        let temp = Temp { path };
         let [key_text, meta, head] = parts;
         let front = [&header.bytes()[..], &[0; HEADER_LEN], key_text, meta, head].concat();
         if let Some(len) = body_len.filter(|&len| len >= RESERVE_BYTES_MIN) {
             file::reserve(&file, 0, len.saturating_add(front.len() as u64))?;
         }
         file.write_all_at(&front, 0)?;
+        let file = store.file(file);
         Ok(Self { file, header, store: store.clone(), temp, written: 0, crc: 0 })
     }
 
@@ -108,7 +112,7 @@ impl Writer {
     }
 
     /// The file, for sending what was written.
-    pub fn file(&self) -> &File {
+    pub fn file(&self) -> &DiskFile {
         &self.file
     }
 
@@ -124,7 +128,7 @@ impl Writer {
         self.header.body_len = Some(self.written);
         self.header.body_crc = Some(self.crc);
         self.file.write_all_at(&self.header.bytes(), 0)?;
-        let stamp = self.store.stamp(&self.file.metadata()?);
+        let stamp = self.store.stamp(&Stat::from(&self.file.metadata()?));
         Ok(Finished {
             head_len: self.header.body_at,
             body_len: self.written,
@@ -145,7 +149,7 @@ pub struct Finished {
     pub body_len: u64,
     /// For the slot: what was just written needs no verification.
     pub stamp: u32,
-    file: File,
+    file: DiskFile,
     store: Store,
     temp: Temp,
 }
@@ -157,14 +161,14 @@ impl Finished {
     /// # Errors
     ///
     /// What the system says; nothing is left behind.
-    pub fn commit(mut self, key: &Key) -> io::Result<File> {
+    pub fn commit(mut self, key: &Key) -> io::Result<DiskFile> {
         let path = self.store.path(key);
         let renamed = match std::fs::rename(&self.temp.path, &path) {
             Err(error) => self.make_way(&path, error),
             renamed => renamed,
         };
         renamed.map_err(|error| io::Error::new(error.kind(), format!("{path:?}: {error}")))?;
-        self.temp.is_kept = true;
+        self.temp.path = PathBuf::new();
         Ok(self.file)
     }
 
@@ -179,18 +183,18 @@ impl Finished {
     }
 }
 
-/// Removes a temporary file unless it was renamed.
+/// Removes a temporary file. The path is empty once it was renamed.
 #[derive(Debug)]
 struct Temp {
     path: PathBuf,
-    is_kept: bool,
 }
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        if !self.is_kept {
+        let path = std::mem::take(&mut self.path);
+        if !path.as_os_str().is_empty() {
             // If this fails, the keeper's scrub finds it.
-            let _ = std::fs::remove_file(&self.path);
+            disk::detach(move || drop(std::fs::remove_file(path)));
         }
     }
 }

@@ -150,9 +150,9 @@ impl Hot {
         Some(object)
     }
 
-    /// Whether an object may be kept at all.
-    pub fn has_room_for(&self, body_len: u64) -> bool {
-        body_len <= MEMORY_BODY_MAX && body_len < (self.bytes_max / 4) as u64
+    /// The largest body that is kept in memory behind its head; without a tier only an empty one.
+    pub fn small_body_max(&self) -> usize {
+        (MEMORY_BODY_MAX as usize).min((self.bytes_max / 4).saturating_sub(1))
     }
 
     /// Room for the body of an object found here, if its file was used often enough. The caller

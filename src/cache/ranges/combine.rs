@@ -56,10 +56,10 @@ async fn write(
     length: u64,
     items: impl Iterator<Item = Item>,
 ) -> io::Result<bool> {
-    let mut writer = lease.begin(new, Some(length))?;
+    let mut spool = lease.begin(new, Some(length)).await?;
     for item in items {
         if let Item::Stored(part, range) = item {
-            insert::append_body(&mut writer, &part, range).await?;
+            insert::append_body(&mut spool, &part, range).await?;
         }
     }
     lease.cache.room_for(length).await;
@@ -67,5 +67,5 @@ async fn write(
     if lease.is_doomed() || !lease.cache.is_current(listed) {
         return Ok(false);
     }
-    lease.publish(new, writer).map(|_| true)
+    lease.publish(new, spool).await.map(|_| true)
 }

@@ -14,6 +14,7 @@ use crate::cache::lease::Lease;
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
+use crate::policy::key::key_of;
 use crate::policy::rfc9111::partial::{self, Fit};
 use crate::policy::rfc9111::parts::{Extent, PartList, StoredPart};
 use crate::reactor::{self, timer};
@@ -73,7 +74,7 @@ pub async fn add(
         return forget(id);
     }
     let new = NewObject { name: name.clone(), status: PART_STATUS, fields, lifetimes };
-    if let Err(error) = lease.insert(new, &text) {
+    if let Err(error) = lease.insert(new, &text).await {
         cache.refused(&error);
         return forget(id);
     }
@@ -95,7 +96,8 @@ pub fn remove(cache: &Cache, name: &Name, object: &HotObject, list: &PartList) {
 /// The right to change the list under a name, among all workers; `None` if others have it all the
 /// time.
 pub(crate) async fn lock(cache: &Rc<Cache>, name: &Name) -> Option<Lease> {
-    let key = name.key.beside(b"list");
+    // In another group of the table of fills than the parts, which may have taken all of theirs.
+    let key = key_of(&[b"list of ", &name.key.hex()[..]].concat());
     for _ in 0..TRIES_MAX {
         if let Some(lease) = cache.lease(&key, cache.purge_epoch()).lead() {
             return Some(lease);

@@ -43,7 +43,7 @@ fn a_variant_with_too_long_selecting_fields_is_refused() {
         let found = find(&cache, &asked).await;
         let lease = lead(&cache, &found);
         let new = new_object(&lease, &found, &[BY_LANGUAGE]);
-        assert!(lease.resolve_name(&found, &asked.fields, &new.lifetimes).is_err());
+        assert!(lease.resolve_name(&found, &asked.fields, &new.lifetimes).await.is_err());
     };
     reactor::run(test).unwrap();
 }
@@ -59,14 +59,14 @@ fn a_304_confirms_the_variant_of_its_tag() {
             let lease = lead(&cache, &found);
             let (status, fields) = (object.status, object.fields.clone());
             let new = NewObject { name, status, fields, lifetimes: object.lifetimes.clone() };
-            NewVariant::of(&new).unwrap().enter(&lease).unwrap();
+            NewVariant::of(&new).unwrap().enter(&lease).await.unwrap();
         }
         let found = find(&cache, &asks_for("en")).await;
-        let others = || Others::of(&cache, &found, found.marker.as_ref().unwrap());
-        assert_eq!(others().unwrap().tags().len(), 2);
+        let others = async || Others::of(&cache, &found, found.marker.as_ref().unwrap()).await;
+        assert_eq!(others().await.unwrap().tags().len(), 2);
         let confirmed = async |fields: &[(&str, &str)]| {
             let not_modified = response(304, fields);
-            variants::confirmed(&cache, &found.name, None, others(), &not_modified).await
+            variants::confirmed(&cache, &found.name, None, others().await, &not_modified).await
         };
         let (name, _) = confirmed(&[("ETag", "\"2\"")]).await.unwrap();
         assert_eq!(name.key, find(&cache, &asks_for("fr")).await.name.key);
@@ -88,7 +88,7 @@ fn a_part_joins_the_parts_of_its_validator() {
         let id = lease.at.id();
         let new = new_object(&lease, &found, &[("ETag", tag)]);
         let new = NewObject { name: found.name.part(id), status: PART_STATUS, ..new };
-        lease.insert(new.clone(), b"0123456789").unwrap();
+        lease.insert(new.clone(), b"0123456789").await.unwrap();
         let part = StoredPart { range: start..start + 10, id };
         list::add(cache, &found.name, Extent::Length(20), part, &new, || false).await
     };
@@ -122,9 +122,9 @@ fn a_large_body_is_copied_from_its_file() {
         let found = find(&cache, &asked).await;
         let lease = lead(&cache, &found);
         let new = new_object(&lease, &found, &[]);
-        let mut writer = lease.begin(&new, None).unwrap();
-        writer.append(&body).unwrap();
-        lease.publish(&new, writer).unwrap();
+        let mut spool = lease.begin(&new, None).await.unwrap();
+        spool.write(body.clone()).await.unwrap();
+        lease.publish(&new, spool).await.unwrap();
         assert!(lease.stored(&found, Ok(())));
         let found = find(&cache, &asked).await;
         let stored = found.object().unwrap();

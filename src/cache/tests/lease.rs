@@ -114,10 +114,10 @@ fn an_invalidation_dooms_running_fills_and_removes_what_they_store() {
         let found = find(&cache, &asked).await;
         let lease = lead(&cache, &found);
         let beside = cache.lease(&found.name.key.beside(b"0-9"), 0).lead().unwrap();
-        cache.invalidate(&found.name.key);
+        cache.invalidate(&found.name.key).await;
         assert!(lease.is_doomed() && beside.is_doomed());
         let new = new_object(&lease, &found, &[]);
-        lease.insert(new, b"x").unwrap();
+        lease.insert(new, b"x").await.unwrap();
         assert!(!lease.stored(&found, Ok(())));
         assert!(find(&cache, &asked).await.object().is_none());
     };

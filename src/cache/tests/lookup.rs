@@ -105,7 +105,7 @@ fn what_one_worker_stores_another_finds_in_its_file_and_then_in_memory() {
         assert_eq!(object.fields.get("etag"), Some(&b"\"1\""[..]));
         let hot = other.find_hot(&KeyComponents::default(), &primary(&asked), &asked);
         assert!(hot.is_some_and(|(hot, marker)| Rc::ptr_eq(&hot, object) && marker.is_none()));
-        one.invalidate(&name.key);
+        one.invalidate(&name.key).await;
         assert!(other.find_hot(&KeyComponents::default(), &primary(&asked), &asked).is_none());
         assert!(find(&other, &asked).await.object().is_none());
     };

@@ -116,8 +116,8 @@ pub(crate) async fn fill(
     let found = find(cache, request).await;
     let lease = lead(cache, &found);
     let new = new_object(&lease, &found, list);
-    let name = lease.resolve_name(&found, &request.fields, &new.lifetimes).unwrap();
-    let object = lease.insert(NewObject { name: name.clone(), ..new }, body).unwrap();
+    let name = lease.resolve_name(&found, &request.fields, &new.lifetimes).await.unwrap();
+    let object = lease.insert(NewObject { name: name.clone(), ..new }, body).await.unwrap();
     assert!(lease.stored(&found, Ok(())));
     (name, object)
 }

@@ -291,6 +291,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
         first_byte: section.duration(faults, "first-byte"),
         idle: section.duration(faults, "idle"),
         fill_alone: section.duration(faults, "fill-alone"),
+        disk: section.duration(faults, "disk"),
         stop: section.duration(faults, "stop"),
     }
 }

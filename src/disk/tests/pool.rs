@@ -90,8 +90,8 @@ fn what_is_in_memory_costs_no_hand_over() {
 
 #[test]
 fn a_helper_takes_no_signals() {
-    let blocked = with_pool(1, run(Kind::Read, || Ok::<_, io::Error>(SigSet::thread_get_mask()?)));
-    let blocked = blocked.unwrap();
+    let mask = || Ok::<_, io::Error>(SigSet::thread_get_mask()?);
+    let blocked = with_pool(1, async { run(Kind::Read, mask).await.unwrap() });
     let of_faults = [Signal::SIGKILL, Signal::SIGSTOP];
     for signal in Signal::iterator().filter(|signal| !of_faults.contains(signal)) {
         assert!(blocked.contains(signal), "{signal}");
@@ -166,7 +166,7 @@ fn too_many_writes_are_refused_and_reads_are_not() {
 }
 
 #[test]
-fn a_file_that_is_dropped_in_the_loop_is_closed_by_a_helper() {
+fn a_removed_file_that_is_dropped_in_the_loop_is_closed_by_a_helper() {
     use crate::disk::file::{DiskFile, close_waiting};
     with_pool(1, async {
         let dir = tempfile::tempdir().unwrap();
@@ -176,8 +176,12 @@ fn a_file_that_is_dropped_in_the_loop_is_closed_by_a_helper() {
         assert_eq!(file.read(8, 5).await.unwrap(), b"89");
         file.bring_in(0, 10).await.unwrap();
         let number = std::os::fd::AsRawFd::as_raw_fd(&*file);
-        let is_open =
-            || std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|it| it == path);
+        std::fs::remove_file(&path).unwrap();
+        let path = format!("{} (deleted)", path.display());
+        let is_open = || {
+            std::fs::read_link(format!("/proc/self/fd/{number}"))
+                .is_ok_and(|it| it.as_os_str() == &*path)
+        };
         drop(file);
         assert!(is_open());
         close_waiting();

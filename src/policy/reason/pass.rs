@@ -54,4 +54,6 @@ reasons! {
     Rare: "rare", "the URL was not requested often enough", Fwd::Miss, false, None;
     Store: "store", "the cache has no room, or its disk refused the write",
         Fwd::Miss, false, None;
+    DiskBusy: "disk-busy", "the cache's disk is slower than the origin, or has too much to write",
+        Fwd::Miss, false, None;
 }

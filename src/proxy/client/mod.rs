@@ -7,8 +7,7 @@ pub mod connections;
 #[path = "tests/fake.rs"]
 pub(crate) mod fake;
 
-use std::fs::File;
-
+use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
 use crate::http::head::{BodyLength, ResponseHead};
@@ -70,7 +69,12 @@ pub trait Client {
     async fn flush(&mut self) -> Result<(), CloseReason>;
 
     /// Sends part of the body from a file: `len` bytes from `offset`.
-    async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<(), CloseReason>;
+    async fn send_file(
+        &mut self,
+        file: &DiskFile,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), CloseReason>;
 
     /// Ends the answer. The connection sends the kept bytes after the access log has its line.
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason>;

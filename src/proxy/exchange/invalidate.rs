@@ -11,7 +11,7 @@ use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
 
 /// Invalidates the stored responses that an unsafe request may have changed.
-pub(crate) fn after(
+pub(crate) async fn after(
     context: &Context,
     scheme: Scheme,
     request: &RequestHead,
@@ -24,7 +24,7 @@ pub(crate) fn after(
     let (authority, target) = (request.authority(), &request.target);
     let components_of = |path: &[u8]| &context.router.rules_for(request.host(), path).key;
     for text in invalidate::key_texts(scheme, authority, target, &response.fields, components_of) {
-        cache.invalidate(&key_of(&text));
+        cache.invalidate(&key_of(&text)).await;
     }
     forget_groups(cache, scheme, request, response);
 }

@@ -171,7 +171,7 @@ impl<C: Client> Exchange<'_, C> {
             }
             (Action::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
-                    self.refresh(cache, &found, &object);
+                    self.refresh(cache, &found, &object).await;
                 }
                 self.hit(&object, verdict, ttl_s).await?;
             }
@@ -219,7 +219,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// The job of a fill of this key.
-    fn job(
+    async fn job(
         &self,
         cache: &Cache,
         found: Found,
@@ -231,7 +231,10 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields = fill_request::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.origin_target(self.request.target.path_and_query());
         let whole = forwarding::question_by_get(self.route.rule.upstream, &asked, &fields);
-        let others = found.marker.as_ref().and_then(|marker| Others::of(cache, &found, marker));
+        let others = match &found.marker {
+            Some(marker) => Others::of(cache, &found, marker).await,
+            None => None,
+        };
         let tags = others.as_ref().map(Others::tags).unwrap_or_default();
         let own = object.map(|object| &object.fields);
         let is_conditional = revalidate::condition(&mut fields, own, &tags);
@@ -243,11 +246,11 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Starts a background fill for an object that is served stale. One worker does so for all.
-    pub(crate) fn refresh(&self, cache: &Rc<Cache>, found: &Found, object: &Rc<HotObject>) {
+    pub(crate) async fn refresh(&self, cache: &Rc<Cache>, found: &Found, object: &Rc<HotObject>) {
         let purge_epoch = cache.purge_epoch();
         let lease = cache.lead_or_follow(found, &found.name.key, purge_epoch).lead();
         if let Some(lease) = lease {
-            let mut job = self.job(cache, found.clone(), Some(object), purge_epoch);
+            let mut job = self.job(cache, found.clone(), Some(object), purge_epoch).await;
             job.is_background = true;
             fill::start(self.context, lease, job);
         }
@@ -262,7 +265,7 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<Filled, CloseReason> {
         let purge_epoch = cache.purge_epoch();
         let stored = stale.as_ref().map(|stale| &stale.object);
-        let job = self.job(cache, found, stored, purge_epoch);
+        let job = self.job(cache, found, stored, purge_epoch).await;
         self.fill_by(cache, job, stale.and_then(|stale| stale.on_error), fwd).await
     }
 

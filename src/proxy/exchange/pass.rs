@@ -97,7 +97,8 @@ impl<C: Client> Exchange<'_, C> {
             Err(FetchFailure::Gone) => return Err(CloseReason::ClientGone),
         };
         let mut added = Added::new(CacheStatus::pass(reason), Some(&self.route.rules), None);
-        invalidate::after(self.context, self.client.front().scheme, self.request, &response.head);
+        let scheme = self.client.front().scheme;
+        invalidate::after(self.context, scheme, self.request, &response.head).await;
         self.renew_by_head(&response, purge_epoch).await;
         let (read, is_stored) = match self.store_post(&mut response, purge_epoch).await {
             Ok(stored) => stored,

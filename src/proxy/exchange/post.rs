@@ -3,8 +3,12 @@
 //! Such a response is read to its end and stored before any of it is sent, so it must be small and
 //! have a Content-Length.
 
+use std::io;
+
+use crate::cache::found::Found;
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::insert::NewObject;
+use crate::cache::lease::Lease;
 use crate::cache::variants::NewVariant;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -16,6 +20,7 @@ use crate::http::status::Status;
 use crate::origin::fetch::Response;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::rfc9111::control::ResponseControl;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::client::Client;
@@ -57,13 +62,26 @@ impl<C: Client> Exchange<'_, C> {
         while response.body.next(&mut read).await? {}
         fields.remove("age");
         omit.apply(&mut fields);
-        let stored = lease.resolve_name(&found, asked, &lifetimes).and_then(|name| {
-            let new = NewObject { name, status: Status(200), fields, lifetimes };
-            let note = NewVariant::of(&new);
-            lease.insert(new, &read)?;
-            note.map_or(Ok(()), |note| note.enter(&lease))
-        });
+        let stored = insert(&lease, &found, asked, (fields, lifetimes), &read).await;
         Ok((read, lease.stored(&found, stored)))
+    }
+}
+
+/// Stores the answer, and enters it into the list of its key's variants.
+async fn insert(
+    lease: &Lease,
+    found: &Found,
+    asked: &Fields,
+    (fields, lifetimes): (Fields, Lifetimes),
+    body: &[u8],
+) -> io::Result<()> {
+    let name = lease.resolve_name(found, asked, &lifetimes).await?;
+    let new = NewObject { name, status: Status(200), fields, lifetimes };
+    let note = NewVariant::of(&new);
+    lease.insert(new, body).await?;
+    match note {
+        Some(note) => note.enter(lease).await,
+        None => Ok(()),
     }
 }
 

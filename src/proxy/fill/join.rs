@@ -154,6 +154,20 @@ async fn follow_local<C: Client>(
     request: &RequestHead,
     name: &Name,
 ) -> Joined {
+    if let Progress::Object(object) = local.progress()
+        && !object.is_fresh(reactor::now().unix_s())
+    {
+        // The origin had answered before this request came, which has to ask it again.
+        loop {
+            let since = local.event.version();
+            if local.is_over() {
+                return Joined::Again;
+            }
+            if !wait(client, local.event.after(since)).await {
+                return GONE;
+            }
+        }
+    }
     let reading = local.read();
     loop {
         let since = local.event.version();
@@ -210,6 +224,7 @@ async fn follow_remote<C: Client>(
             }
             FillState::Streaming { total, .. } => {
                 let object = FillObject::followed(&follower, total)
+                    .await
                     .filter(|object| object.is_for(&request.fields, name))
                     .filter(|object| may_join(cache, at, &object.name, &object.lifetimes));
                 let Some(object) = object.map(Rc::new) else { return Joined::Again };
@@ -247,7 +262,7 @@ impl Reader {
         }
     }
 
-    fn flow(&self, sent: u64) -> Flow {
+    async fn flow(&self, sent: u64) -> Flow {
         match &self.source {
             Source::Local { fill, .. } => fill.flow(),
             Source::Remote(follower) => {
@@ -256,7 +271,7 @@ impl Reader {
                     FillState::Done { bytes } => Flow::Done(bytes),
                     // The row of the table may belong to another fill by now, but the file says how
                     // it ended.
-                    FillState::Gone => match self.object.finished_len() {
+                    FillState::Gone => match self.object.finished_len().await {
                         // A part that broke off is kept as far as it came.
                         Some(bytes) if self.object.total.is_none_or(|total| total == bytes) => {
                             Flow::Done(bytes)
@@ -361,7 +376,7 @@ pub(crate) async fn copy<C: Client>(
     let mut sent = window.start;
     loop {
         let since = reader.version();
-        let flow = reader.flow(sent);
+        let flow = reader.flow(sent).await;
         let (Flow::Open(bytes) | Flow::Done(bytes) | Flow::Broken(bytes) | Flow::Unstored(bytes)) =
             flow;
         let end = bytes.min(window.end);

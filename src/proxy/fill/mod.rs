@@ -14,44 +14,44 @@
 pub(crate) mod job;
 pub(crate) mod part_fill;
 mod renew;
+mod stream;
 pub(crate) mod resume;
 pub(crate) mod join;
 
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
-use crate::cache::files::writer::Writer;
-use crate::cache::fill_object::FillObject;
+use crate::cache::hot::HotObject;
 use crate::cache::hot::MEMORY_BODY_MAX;
 use crate::cache::insert::{self, NewObject};
 use crate::cache::lease::Lease;
+use crate::cache::name::Name;
 use crate::cache::variants::{self, NewVariant};
+use crate::disk;
+use crate::disk::refused::Refused;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
 use crate::http::status::Status;
-use crate::origin::alone::Alone;
 use crate::origin::fetch::{self, FetchTimes, Response};
 use crate::origin::request::FetchFailure;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::freshness::Times;
+use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::omit::Omit;
 use crate::policy::rfc9111::revalidate::Unfreshened;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
 use crate::proxy::fill::job::{FillUpload, Job, is_part};
-use crate::proxy::progress::{Answered, Flow, LocalFill, Progress};
+use crate::proxy::progress::{Answered, LocalFill, Progress};
 use crate::reactor::{self, timer};
-use crate::sys::pinned::Race;
 
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
 const WHOLE_WAIT_MS: u64 = 20;
-
-/// Other workers are told of progress in steps of at least this.
-const TELL_BYTES: u64 = 64 << 10;
 
 /// Starts the fill of a key whose lease this worker holds.
 pub(crate) fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFill> {
@@ -118,10 +118,12 @@ impl Fill {
     }
 
     /// Enters what was stored into the list of its key's variants.
-    pub(crate) fn list(&self, note: Option<NewVariant>) {
+    pub(crate) async fn list(&self, note: Option<NewVariant>) {
         // A variant that is not on the list is still found, but a revalidation does not offer its
         // tag.
-        let _ = note.map(|note| note.enter(&self.lease));
+        if let Some(note) = note {
+            let _ = note.enter(&self.lease).await;
+        }
     }
 
     /// Moves the fields that are for the leader's client alone out of those that are stored.
@@ -172,15 +174,32 @@ impl Fill {
         }
         lifetimes.surrogates = self.surrogates(&response.head.fields);
         self.keep_private(&mut fields, &omit);
-        let name = match self.lease.resolve_name(&job.found, &job.request.fields, &lifetimes) {
+        let name = match self.resolve_name(&lifetimes, response.times).await {
             Ok(name) => name,
-            Err(error) => {
-                self.lease.cache.refused(&error);
-                return self.pass(PassReason::Store, response, Vec::new());
-            }
+            Err(error) => return self.refused(&error, response, Vec::new()),
         };
         let new = NewObject { name, status: response.head.status, fields, lifetimes };
         self.take_in(new, response).await;
+    }
+
+    /// The name that the response belongs under, see [`Lease::resolve_name`].
+    pub(crate) async fn resolve_name(
+        &self,
+        lifetimes: &Lifetimes,
+        times: FetchTimes,
+    ) -> io::Result<Name> {
+        let (found, fields) = (&self.job.found, &self.job.request.fields);
+        in_time(times, self.lease.resolve_name(found, fields, lifetimes)).await
+    }
+
+    /// The disk has refused what was to be stored: the response is passed on.
+    pub(crate) fn refused(self, error: &io::Error, response: Response, read: Vec<u8>) {
+        self.lease.cache.refused(error);
+        let reason = match Refused::of(error) {
+            Some(_) => PassReason::DiskBusy,
+            None => PassReason::Store,
+        };
+        self.pass(reason, response, read);
     }
 
     /// Stores a response, as a whole or as it comes.
@@ -191,7 +210,7 @@ impl Fill {
             Ok(true) if body.len() as u64 > self.object_bytes_max() => {
                 self.pass(PassReason::TooLarge, response, body);
             }
-            Ok(true) => self.store_whole(new, &body).await,
+            Ok(true) => self.store_whole(new, &body, response.times).await,
             Ok(false) => self.stream(new, response, body).await,
             Err(error) => self.fail(error),
         }
@@ -207,22 +226,26 @@ impl Fill {
             || lease.cache.admits(&job.found.name.key, job.rules.uses_min, is_shared)
     }
 
-    /// Stores a small response as a whole, then gives it to all readers at once.
-    async fn store_whole(self, new: NewObject, body: &[u8]) {
+    /// Stores a small response as a whole, then gives it to all readers at once. If the disk is slower
+    /// than the origin, they do not wait for it.
+    async fn store_whole(self, new: NewObject, body: &[u8], times: FetchTimes) {
         self.doom_if_purged(&new);
+        let unstored = || Rc::new(new.clone().with_body(None, body));
         let object = match self.lease.is_doomed() {
-            true => Rc::new(new.with_body(None, body)),
+            true => unstored(),
             false => {
-                let stored = self.lease.insert(new.clone(), body);
-                match stored {
-                    Ok(_) if is_part(&new) => self.enlist(&new, body.len() as u64, true).await,
-                    _ if new.lifetimes.vary.is_some() => self.list(NewVariant::of(&new)),
-                    _ => {}
-                }
-                self.lease.remove_if_doomed(&self.job.found);
+                let mut storing = pin!(self.insert(&new, body));
+                let patience = patience(times);
+                let stored = match timer::timeout(patience, storing.as_mut()).await {
+                    Ok(stored) => stored,
+                    Err(_) => {
+                        self.local.set(Progress::Object(unstored()));
+                        storing.await
+                    }
+                };
                 stored.unwrap_or_else(|error| {
                     self.lease.cache.refused(&error);
-                    Rc::new(new.with_body(None, body))
+                    unstored()
                 })
             }
         };
@@ -234,139 +257,22 @@ impl Fill {
         self.local.set(Progress::Object(object));
     }
 
-    /// Writes a larger response as it comes. All readers read it from the file.
-    async fn stream(self, new: NewObject, mut response: Response, mut part: Vec<u8>) {
-        let total = match response.head.length {
-            BodyLength::Known(len) => Some(len),
-            _ => None,
-        };
-        let opened = self
-            .lease
-            .begin(&new, total.filter(|_| !is_part(&new)))
-            .and_then(|writer| Ok((FillObject::begun(&new, &writer, total)?, writer)));
-        let (object, mut writer) = match opened {
-            Ok(pair) => pair,
-            Err(error) => {
-                self.lease.cache.refused(&error);
-                return self.pass(PassReason::Store, response, part);
-            }
-        };
-        self.lease.head_ready(total);
-        self.lease.cache.announce(total);
-        self.local.set(Progress::Streaming(Rc::new(object)));
-        match self.pour(&mut writer, &mut response, &mut part).await {
-            Ok(()) => {}
-            Err(Spill::Origin(error)) => return self.broken_off(&new, writer, error).await,
-            Err(Spill::Abandoned) => {
-                return self.broken_off(&new, writer, FetchError::FillLost).await;
-            }
-            Err(spill) => {
-                let mut for_s = insert::PASS_S;
-                if let Spill::Disk(error) = &spill {
-                    self.lease.cache.refused(error);
-                    for_s = insert::PASS_REFUSED_S;
-                }
-                return self.unstored(response, part, writer.written(), for_s);
-            }
+    /// Stores a whole response, and enters it into its lists.
+    async fn insert(&self, new: &NewObject, body: &[u8]) -> io::Result<Rc<HotObject>> {
+        let object = self.lease.insert(new.clone(), body).await?;
+        self.lease.remove_if_doomed(&self.job.found);
+        match is_part(new) {
+            true => self.enlist(new, body.len() as u64, true).await,
+            false if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new)).await,
+            false => {}
         }
-        let bytes = writer.written();
-        self.doom_if_purged(&new);
-        if !self.lease.is_doomed() {
-            self.lease.cache.room_for(bytes).await;
-        }
-        self.lease.settle();
-        // The object that has the name by now may be newer than the purge that doomed this fill: it
-        // stays.
-        let was_doomed = self.lease.is_doomed();
-        let stored = match was_doomed {
-            // A reader in another worker may have to learn from the file that it is complete.
-            true => writer.finish().map(drop),
-            false => self.lease.publish(&new, writer).map(drop),
-        };
-        match stored {
-            Ok(()) if was_doomed => {}
-            Ok(()) if is_part(&new) => self.enlist(&new, bytes, true).await,
-            Ok(()) if new.lifetimes.vary.is_some() => self.list(NewVariant::of(&new)),
-            Ok(()) => {}
-            Err(error) => self.lease.cache.refused(&error),
-        }
-        if !was_doomed {
-            self.lease.remove_if_doomed(&self.job.found);
-        }
-        // Followers take "done" to be after the last byte they were told of.
-        self.lease.progress(bytes);
-        self.lease.done();
-        self.local.set_flow(Flow::Done(bytes));
+        self.lease.remove_if_doomed(&self.job.found);
+        Ok(object)
     }
 
     /// Bytes of the largest body that is stored.
     pub(crate) fn object_bytes_max(&self) -> u64 {
         self.lease.cache.object_bytes_max().min(self.job.rules.object_bytes_max)
-    }
-
-    /// Writes the body to the file, and tells the followers how far it is. On an error `part`
-    /// holds what was read and not written.
-    async fn pour(
-        &self,
-        writer: &mut Writer,
-        response: &mut Response,
-        part: &mut Vec<u8>,
-    ) -> Result<(), Spill> {
-        let local = &self.local;
-        let mut told = 0;
-        let mut alone = None;
-        loop {
-            // Bytes that are not written stay in `part`: the leader may have to pass them on.
-            if writer.written() + part.len() as u64 > self.object_bytes_max() {
-                return Err(Spill::TooLarge);
-            }
-            writer.append(part).map_err(Spill::Disk)?;
-            part.clear();
-            let bytes = writer.written();
-            local.set_flow(Flow::Open(bytes));
-            let more = response.body.take(part).map_err(Spill::Origin)?;
-            let is_waiting = part.is_empty();
-            if bytes - told >= TELL_BYTES || (is_waiting && bytes > told) {
-                told = bytes;
-                self.lease.progress(bytes);
-            }
-            if !more && is_waiting {
-                return Ok(());
-            }
-            if more && !self.is_wanted(&mut alone, bytes, response) {
-                return Err(Spill::Abandoned);
-            }
-            if !is_waiting || !more {
-                reactor::yield_now().await;
-                continue;
-            }
-            // When a reader has left, the fill may be without readers: check again.
-            let left = local.event.after(local.event.version());
-            let doubt = async {
-                match &alone {
-                    Some(alone) => Race::new(left, alone.doubt()).await.unwrap_or_default(),
-                    None => left.await,
-                }
-            };
-            if let Some(result) = Race::new(response.body.wait(), pin!(doubt)).await {
-                result.map_err(Spill::Origin)?;
-            }
-        }
-    }
-
-    /// Whether a fill should go on: it has readers, or ends soon and is in the way of no other fetch.
-    fn is_wanted(&self, alone: &mut Option<Alone>, bytes: u64, response: &Response) -> bool {
-        let is_background = self.job.is_background && !self.is_overlong(bytes);
-        if is_background || self.local.has_readers() || self.lease.has_followers() {
-            *alone = None;
-            return true;
-        }
-        if alone.is_none() {
-            *alone = Alone::begin(self.context.pools.upstream(self.job.whole.upstream));
-        }
-        let since_ms = response.times.received.mono_ms();
-        let remaining = response.body.remaining();
-        alone.as_ref().is_some_and(|alone| alone.may_go_on(since_ms, bytes, remaining))
     }
 
     /// Does not store the response. The leader takes it over, and the others ask for themselves. If
@@ -396,32 +302,35 @@ impl Fill {
             self.lease.cache.note_pass(&self.job.found.name.key, for_s);
         }
     }
-
-    /// Stops storing. The leader goes on with the origin's response, and every other reader asks
-    /// for the rest alone. Later requests pass for `for_s` seconds.
-    fn unstored(self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
-        self.note_pass(for_s);
-        self.local.hand_over(response, read);
-        self.lease.progress(bytes);
-        self.lease.pass();
-        self.local.set_flow(Flow::Unstored(bytes));
-    }
 }
 
 impl Drop for Fill {
     fn drop(&mut self) {
         self.context.fills.remove(self.lease.at);
         self.local.break_off(FetchError::FillLost);
+        self.local.end();
     }
 }
 
-/// Why a stream ended early.
-#[derive(Debug)]
-enum Spill {
-    Origin(FetchError),
-    Disk(io::Error),
-    TooLarge,
-    Abandoned,
+/// How long clients wait for the disk: no longer than they did for the origin.
+fn patience(times: FetchTimes) -> Duration {
+    let origin_us = times.received.mono_us.saturating_sub(times.requested.mono_us);
+    disk::patience(Duration::from_micros(origin_us))
+}
+
+/// How long clients wait for a file to be begun: without it, each would ask the origin.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Does work with the disk that clients wait for, unless the disk is known to be slower than the
+/// origin.
+async fn in_time<T>(times: FetchTimes, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match patience(times) {
+        Duration::ZERO => Err(Refused::Busy.into()),
+        patience => {
+            let work = timer::timeout(patience.max(BEGIN_PATIENCE), work).await;
+            work.unwrap_or_else(|_| Err(Refused::Late.into()))
+        }
+    }
 }
 
 /// The times of a fetch as the policy counts them. The delay is measured by the monotonic clock, so
@@ -447,7 +356,7 @@ async fn whole_body(response: &mut Response, body: &mut Vec<u8>) -> Result<bool,
             return Ok(false);
         }
         if body.len() == before {
-            let left = std::time::Duration::from_millis(WHOLE_WAIT_MS);
+            let left = Duration::from_millis(WHOLE_WAIT_MS);
             match timer::timeout(left, response.body.wait()).await {
                 Ok(result) => result?,
                 Err(_) => return Ok(false),

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use crate::cache::files::writer::Writer;
+use crate::cache::files::spool::Spool;
 use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
 use crate::cache::name::{Name, PART_STATUS};
@@ -77,14 +77,10 @@ impl Fill {
             return self.pass(PassReason::Rare, response, Vec::new());
         }
         self.keep_private(&mut fields, &omit);
-        let name =
-            match self.lease.resolve_name(&self.job.found, &self.job.request.fields, &lifetimes) {
-                Ok(name) => name,
-                Err(error) => {
-                    self.lease.cache.refused(&error);
-                    return self.pass(PassReason::Store, response, Vec::new());
-                }
-            };
+        let name = match self.resolve_name(&lifetimes, response.times).await {
+            Ok(name) => name,
+            Err(error) => return self.refused(&error, response, Vec::new()),
+        };
         // The part is the whole only if Content-Length agrees.
         let is_whole = piece.is_whole() && response.head.length == BodyLength::Known(bytes);
         if is_whole && bytes <= self.job.rules.fetch_whole_bytes {
@@ -170,7 +166,7 @@ impl Fill {
             if let Err(error) = self.lease.renew(new, stored).await {
                 cache.refused(&error);
             }
-            self.list(note);
+            self.list(note).await;
             self.lease.remove_if_doomed(&self.job.found);
         }
         self.lease.done();
@@ -179,11 +175,11 @@ impl Fill {
     }
 
     /// Ends a stream that broke off. The bytes of a part are kept.
-    pub(crate) async fn broken_off(self, new: &NewObject, writer: Writer, error: FetchError) {
-        let bytes = writer.written();
+    pub(crate) async fn broken_off(self, new: &NewObject, spool: Spool, error: FetchError) {
+        let bytes = spool.written();
         if is_part(new) && bytes >= KEPT_BYTES_MIN && !self.lease.is_doomed() {
             self.lease.settle();
-            match self.lease.publish(new, writer) {
+            match self.lease.publish(new, spool).await {
                 Ok(_) => self.enlist(new, bytes, false).await,
                 Err(error) => self.lease.cache.refused(&error),
             }

@@ -64,7 +64,7 @@ impl Fill {
             if let Err(error) = written {
                 self.lease.cache.refused(&error);
             }
-            self.list(note);
+            self.list(note).await;
             self.lease.remove_if_doomed(&self.job.found);
         }
         self.lease.done();

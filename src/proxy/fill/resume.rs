@@ -76,7 +76,8 @@ pub(crate) async fn finish_with_refetch<C: Client>(
         read.clear();
         let Ok(more) = response.body.next(&mut read).await else { return break_off(client) };
         let overlap = read.len().min(usize::try_from(sent - at).unwrap_or(usize::MAX));
-        if !object.has_bytes(at, &read[..overlap]) || (!more && at + (overlap as u64) < sent) {
+        if !object.has_bytes(at, &read[..overlap]).await || (!more && at + (overlap as u64) < sent)
+        {
             return break_off(client);
         }
         at += overlap as u64;

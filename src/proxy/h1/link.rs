@@ -3,9 +3,9 @@
 //!
 //! Both are empty, and own no memory, while the connection is idle.
 
-use std::fs::File;
 use std::io::{self, IoSlice};
 
+use crate::disk::file::DiskFile;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::connections::{Connection, Counted};
 use crate::reactor::{self, scratch};
@@ -16,8 +16,11 @@ pub(super) const READ_BYTES: usize = 64 << 10;
 /// Answers are gathered up to this size before they are written.
 pub(super) const GATHER_BYTES: usize = 32 << 10;
 
-/// The most that one call sends of a file.
-const FILE_PART_BYTES: usize = 2 << 20;
+/// The most that one call sends of a file, and that is brought into memory for it.
+const FILE_PART_BYTES: u64 = 2 << 20;
+
+/// How long what was in memory is taken to be there still, in milliseconds.
+const CACHED_MS: u64 = 1_000;
 
 /// A buffer larger than this is not kept for the next answer.
 const KEEP_BYTES: usize = 8 << 10;
@@ -176,7 +179,7 @@ impl Link {
     /// Writes everything that is to be written, then `len` bytes of a file.
     pub(super) async fn write_file(
         &mut self,
-        file: &File,
+        file: &DiskFile,
         mut offset: u64,
         len: u64,
         timeout_ms: u64,
@@ -194,9 +197,18 @@ impl Link {
             }
         }
         let end = offset + len;
+        let mut cached_to = offset;
         while offset < end {
             reactor::breathe().await;
-            let part = (end - offset).min(FILE_PART_BYTES as u64) as usize;
+            if offset >= cached_to {
+                let part = (end - offset).min(FILE_PART_BYTES);
+                if file.bring_in(offset, part).await.is_err() {
+                    self.is_broken = true;
+                    return Err(CloseReason::Incomplete);
+                }
+                cached_to = offset + part;
+            }
+            let part = (cached_to - offset) as usize;
             match self.counted.connection.transport.send_file(file, &mut offset, part) {
                 // Another process has truncated the file.
                 Ok(0) => {
@@ -204,7 +216,13 @@ impl Link {
                     return Err(CloseReason::Incomplete);
                 }
                 Ok(n_sent) => self.n_written += n_sent as u64,
-                Err(error) => self.wait_writable(error, timeout_ms).await?,
+                Err(error) => {
+                    let since_ms = reactor::now().mono_ms();
+                    self.wait_writable(error, timeout_ms).await?;
+                    if reactor::now().mono_ms() - since_ms > CACHED_MS {
+                        cached_to = offset;
+                    }
+                }
             }
         }
         Ok(())

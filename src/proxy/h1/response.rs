@@ -1,10 +1,9 @@
 //! The client of one request over HTTP/1: reading its body and writing the response.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use crate::config::Timeouts;
+use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
 use crate::http::h1::body::{Decoded, Decoder, write_chunk_head, write_last_chunk};
@@ -338,13 +337,18 @@ impl Client for H1Response<'_> {
         self.link.write(b"", self.send_ms()).await
     }
 
-    async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<(), CloseReason> {
+    async fn send_file(
+        &mut self,
+        file: &DiskFile,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), CloseReason> {
         let len = self.frame(len);
         let now = len - self.held_back(len);
         self.link.write_file(file, offset, now, self.send_ms()).await?;
-        let mut later = [0];
         if now < len {
-            if file.read_exact_at(&mut later, offset + now).is_err() {
+            let later = file.read(offset + now, 1).await.unwrap_or_default();
+            if later.is_empty() {
                 self.abort();
                 return Err(CloseReason::Incomplete);
             }

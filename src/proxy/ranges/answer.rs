@@ -65,7 +65,7 @@ impl<C: Client> Exchange<'_, C> {
             (Lookup::Parts { object, list }, Action::Answer { verdict, ttl_s, refreshes }) => {
                 let parted = self.parted(cache, found, object, list.clone());
                 if refreshes {
-                    self.refresh_parts(&parted);
+                    self.refresh_parts(&parted).await;
                 }
                 Box::pin(self.hit_parts(parted, verdict, ttl_s)).await.map(Some)
             }
@@ -93,7 +93,7 @@ impl<C: Client> Exchange<'_, C> {
         object: &Rc<HotObject>,
         added: &Added,
     ) -> Result<Filled, CloseReason> {
-        let Some(list) = lookup::part_list(object) else { return Ok(Filled::Again) };
+        let Some(list) = lookup::part_list(object).await else { return Ok(Filled::Again) };
         let mut parted = self.parted(cache, found, object, list);
         self.answer_by_parts(&mut parted, added).await
     }
@@ -128,11 +128,11 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Asks behind the answer whether parts are still good, and for no more than a part of what
     /// has taken their place.
-    fn refresh_parts(&self, parted: &Parted<'_>) {
+    async fn refresh_parts(&self, parted: &Parted<'_>) {
         let &Parted { cache, found, object, ref list, .. } = parted;
         let rules = &self.route.rules;
         let Some(spec) = list.sample(rules.fetch_whole_bytes).filter(|_| rules.parts) else {
-            return self.refresh(cache, found, object);
+            return self.refresh(cache, found, object).await;
         };
         let mut job = self.validating_job(parted, spec);
         job.is_background = true;

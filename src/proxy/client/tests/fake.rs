@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use crate::config::{Listen, ListenAddress};
+use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::status::Status;
@@ -195,7 +195,12 @@ impl Client for FakeClient {
         self.reach().await
     }
 
-    async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<(), CloseReason> {
+    async fn send_file(
+        &mut self,
+        file: &DiskFile,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), CloseReason> {
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, offset).expect("the file has what is to be sent of it");
         self.send(&bytes).await

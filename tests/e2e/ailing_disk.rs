@@ -1,0 +1,249 @@
+//! A disk that fails or hangs: every client still gets its answer, and hits from memory do not wait.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+
+use crate::support::{Ask, Ktrix, Origin, Plan, Response, pattern, until_true};
+
+/// The library that has the file calls of a ktrix fail or hang, by rules.
+struct Ailment {
+    library: PathBuf,
+    rules: PathBuf,
+}
+
+impl Ailment {
+    /// The library, built for this plan.
+    fn of(plan: &Plan) -> Option<Self> {
+        if statfs(plan.dir()).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC) {
+            eprintln!("skipped: the temporary directory is in memory, which no call waits for");
+            return None;
+        }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/support/ailing_disk.c");
+        let library = plan.dir().join("ailing_disk.so");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .args([&library, &source])
+            .arg("-ldl")
+            .status();
+        if !built.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: there is no C compiler");
+            return None;
+        }
+        let rules = plan.dir().join("rules");
+        fs::write(&rules, "").unwrap();
+        Some(Self { library, rules })
+    }
+
+    /// Starts a ktrix that has it.
+    fn start<'p>(&self, plan: &'p Plan) -> Ktrix<'p> {
+        let (library, rules) = (self.library.display(), self.rules.display());
+        plan.start_after(&format!("export LD_PRELOAD={library} KTRIX_DISK_RULES={rules}"))
+    }
+
+    /// Sets the rules: an operation and what comes of it.
+    fn set(&self, rules: &[(&str, &str)]) {
+        let text: Vec<_> = rules.iter().map(|(name, what)| format!("{name} {what}\n")).collect();
+        // In one step: it is read before each operation.
+        let new = self.rules.with_extension("new");
+        fs::write(&new, text.concat()).unwrap();
+        fs::rename(&new, &self.rules).unwrap();
+    }
+}
+
+const LARGE: usize = 1 << 20;
+
+/// Small objects, large ones whose length is known, and large ones in chunks.
+fn origin() -> Origin {
+    Origin::answering(|request| {
+        let body = pattern(LARGE);
+        let answer = match &request.target {
+            target if target.starts_with("/large") => Response::ok(body),
+            target if target.starts_with("/chunked") => {
+                Response::chunked(&body.chunks(50_000).collect::<Vec<_>>())
+            }
+            target => Response::ok(target.as_bytes()),
+        };
+        answer.cache("max-age=600")
+    })
+}
+
+fn plan(origin: &Origin) -> Plan {
+    Plan::new(origin)
+        .set("workers", "1")
+        .set("cache", "{path: $DIR/cache, size: 1 GiB, objects: 1000, memory: 1 MiB, scrub: 0 B}")
+}
+
+/// Asks for an object of [`origin`], and checks its body.
+fn get(ktrix: &Ktrix<'_>, target: &str) -> crate::support::Answer {
+    let answer = ktrix.get(target).expect_status(200);
+    match target.starts_with("/large") || target.starts_with("/chunked") {
+        true => answer.expect_body(pattern(LARGE)),
+        false => answer.expect_body(target.as_bytes()),
+    }
+}
+
+/// Stores these, and starts a ktrix that has none of them in memory.
+fn start_cold<'p>(plan: &'p Plan, ailment: &Ailment, targets: &[&str]) -> Ktrix<'p> {
+    let ktrix = plan.start();
+    for target in targets {
+        get(&ktrix, target);
+        ktrix.wait_hit(target);
+    }
+    ktrix.stop();
+    ailment.start(plan)
+}
+
+#[test]
+fn hits_from_memory_do_not_wait_for_reads_that_hang() {
+    for operation in ["open", "read"] {
+        let origin = origin();
+        let plan = plan(&origin).set("timeouts", "{disk: 60s}");
+        let Some(ailment) = Ailment::of(&plan) else { return };
+        let cold = ["/0", "/1", "/2", "/large"];
+        let ktrix = start_cold(&plan, &ailment, &["/hot", "/0", "/1", "/2", "/large"]);
+        get(&ktrix, "/hot").expect_hit();
+        let n_requests = origin.n_requests();
+        ailment.set(&[(operation, "hang")]);
+        let mut clients = cold.map(|target| {
+            let mut client = ktrix.client();
+            client.send(&Ask::get(target));
+            client.wait_taken();
+            client
+        });
+        for _ in 0..20 {
+            get(&ktrix, "/hot").expect_hit();
+        }
+        ailment.set(&[]);
+        for client in &mut clients {
+            client.answer().expect_status(200).expect_hit();
+        }
+        assert_eq!(origin.n_requests(), n_requests);
+    }
+}
+
+#[test]
+fn a_read_that_takes_longer_than_its_timeout_is_a_miss() {
+    let origin = origin();
+    let plan = plan(&origin);
+    let Some(ailment) = Ailment::of(&plan) else { return };
+    start_cold(&plan, &ailment, &["/0", "/1", "/large"]).stop();
+    plan.put("timeouts", "{disk: 50ms}");
+    let ktrix = ailment.start(&plan);
+    let n_requests = origin.n_requests();
+    ailment.set(&[("open", "hang")]);
+    for (n, target) in ["/0", "/1", "/large"].into_iter().enumerate() {
+        get(&ktrix, target).expect_miss();
+        assert_eq!(origin.n_requests(), n_requests + n + 1);
+    }
+    let lines = complaints(&plan);
+    assert!(lines.len() == 1 && lines[0].contains("cannot read from the cache"), "{lines:?}");
+    ailment.set(&[]);
+    ktrix.wait_hit("/0");
+}
+
+#[test]
+fn stored_responses_that_cannot_be_read_come_from_the_origin() {
+    for operation in ["open", "read"] {
+        let origin = origin();
+        let plan = plan(&origin);
+        let Some(ailment) = Ailment::of(&plan) else { return };
+        let ktrix = start_cold(&plan, &ailment, &["/0", "/large"]);
+        ailment.set(&[(operation, &(Errno::EIO as i32).to_string())]);
+        for target in ["/0", "/large"] {
+            assert!(!get(&ktrix, target).is_hit(), "{operation} {target}");
+        }
+        let lines = complaints(&plan);
+        assert!(lines.iter().all(|line| line.contains("cannot read cache file")), "{lines:?}");
+        assert_eq!(lines.len(), 2, "one of each file: {lines:?}");
+        ailment.set(&[]);
+        // Nothing was wrong with the files.
+        ktrix.wait_hit("/0");
+        plan.verify_cache();
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_passed_on_and_said_once() {
+    for operation in ["create", "write", "reserve", "rename"] {
+        let origin = origin();
+        let plan = plan(&origin);
+        let Some(ailment) = Ailment::of(&plan) else { return };
+        let ktrix = ailment.start(&plan);
+        get(&ktrix, "/hot");
+        ktrix.wait_hit("/hot");
+        for (n, error) in [Errno::EIO, Errno::ENOSPC, Errno::EROFS].into_iter().enumerate() {
+            ailment.set(&[(operation, &(error as i32).to_string())]);
+            for kind in ["small", "large", "chunked"] {
+                get(&ktrix, &format!("/{kind}{n}"));
+                get(&ktrix, "/hot").expect_hit();
+            }
+        }
+        let lines = complaints(&plan);
+        let is_right = |line: &String| line.contains("cannot store in the cache");
+        assert!(lines.len() == 1 && lines.iter().all(is_right), "{operation}: {lines:?}");
+        ailment.set(&[]);
+        get(&ktrix, "/after");
+        ktrix.wait_hit("/after");
+        until_true("no unfinished file", || plan.unfinished_files().is_empty());
+        plan.verify_cache();
+    }
+}
+
+#[test]
+fn clients_do_not_wait_for_writes_that_hang() {
+    for operation in ["create", "write", "rename"] {
+        let origin = origin();
+        let plan = plan(&origin).set("timeouts", "{disk: 60s}");
+        let Some(ailment) = Ailment::of(&plan) else { return };
+        let ktrix = ailment.start(&plan);
+        get(&ktrix, "/hot");
+        ktrix.wait_hit("/hot");
+        ailment.set(&[(operation, "hang")]);
+        for kind in ["small", "large", "chunked"] {
+            get(&ktrix, &format!("/{kind}"));
+            get(&ktrix, "/hot").expect_hit();
+        }
+        if operation == "create" {
+            // The disk is known to be slow by now.
+            get(&ktrix, "/large2");
+            until_true("the reason in the access log", || {
+                let lines = plan.access_lines();
+                lines.iter().any(|line| line.contains("/large2") && line.contains("disk-busy"))
+            });
+        }
+        ailment.set(&[]);
+        // It is tried again when a while has passed.
+        ktrix.wait_hit("/small");
+        until_true("no unfinished file", || plan.unfinished_files().is_empty());
+        plan.verify_cache();
+    }
+}
+
+#[test]
+fn what_cannot_be_removed_is_not_served() {
+    for what in [(Errno::EIO as i32).to_string(), (Errno::EROFS as i32).to_string(), "hang".into()]
+    {
+        let origin = origin();
+        let plan = plan(&origin);
+        let Some(ailment) = Ailment::of(&plan) else { return };
+        let ktrix = ailment.start(&plan);
+        get(&ktrix, "/0");
+        ktrix.wait_hit("/0");
+        ailment.set(&[("unlink", &what)]);
+        ktrix.ask(&Ask::post("/0", "x")).expect_status(200);
+        get(&ktrix, "/0").expect_miss();
+        ailment.set(&[]);
+        ktrix.wait_hit("/0");
+    }
+}
+
+/// Warnings and errors in the error log.
+fn complaints(plan: &Plan) -> Vec<String> {
+    let log = plan.error_log();
+    let is_one = |line: &&str| line.contains(": warn: ") || line.contains(": error: ");
+    log.lines().filter(is_one).map(str::to_owned).collect()
+}
