@@ -21,27 +21,9 @@ const LONGER: &[(&str, &str)] = &[];
 /// The names that the pure floors must not use. `Duration` and addresses are values and therefore
 /// fine.
 const KERNEL: &[&str] = &[
-    "std::fs",
-    "std::os",
-    "std::process",
-    "std::thread",
-    "std::io::stdin",
-    "std::env",
-    "Instant",
-    "SystemTime::now",
-    "TcpStream",
-    "TcpListener",
-    "UdpSocket",
-    "UnixStream",
-    "UnixListener",
-    "ToSocketAddrs",
-    "File::",
-    "mio::",
-    "nix::",
-    "socket2::",
-    "memmap2::",
-    "fs2::",
-    "libc::",
+    "std::fs", "std::os", "std::process", "std::thread", "std::io::stdin", "std::env", "Instant",
+    "SystemTime::now", "TcpStream", "TcpListener", "UdpSocket", "UnixStream", "UnixListener",
+    "ToSocketAddrs", "File::", "mio::", "nix::", "socket2::", "memmap2::", "fs2::", "libc::",
     "signal_hook",
 ];
 
@@ -51,12 +33,7 @@ const LOOKS: &[(&str, &str, &str)] =
 
 /// `std::net` has values beside its sockets; these are the values.
 const NET_VALUES: &[&str] = &[
-    "AddrParseError",
-    "IpAddr",
-    "Ipv4Addr",
-    "Ipv6Addr",
-    "SocketAddr",
-    "SocketAddrV4",
+    "AddrParseError", "IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr", "SocketAddrV4",
     "SocketAddrV6",
 ];
 
@@ -522,11 +499,7 @@ fn the_sound_library_has_no_fault() {
     let tree = Tree::of(SOUND.iter().copied());
     assert_eq!(tree.sources.len(), SOUND.len() - 1, "what only tests declare is left out");
     for rule in [
-        upward_imports,
-        imports_against_order,
-        cycles,
-        kernel_on_pure_floors,
-        unsafe_outside_of_sys,
+        upward_imports, imports_against_order, cycles, kernel_on_pure_floors, unsafe_outside_of_sys,
     ] {
         expect_none(&rule(&tree));
     }

@@ -117,16 +117,9 @@ mod tests {
         assert!(found("\na:1\naccept-language:fr"));
         assert!(found("\naccept-language:fr\nb:2"));
         for chosen in [
-            "\naccept-language:de,fr",
-            "\naccept-language:de;q=0.000",
-            "\naccept-language:*",
-            "\naccept-language:en",
-            "\naccept-language:de-at",
-            "\naccept-language:fr",
-            "\na:2\naccept-language:fr",
-            "\naccept-language:de;q=5,fr",
-            "\naccept-language",
-            "",
+            "\naccept-language:de,fr", "\naccept-language:de;q=0.000", "\naccept-language:*",
+            "\naccept-language:en", "\naccept-language:de-at", "\naccept-language:fr",
+            "\na:2\naccept-language:fr", "\naccept-language:de;q=5,fr", "\naccept-language", "",
         ] {
             assert!(!found(chosen), "{chosen:?}");
         }

@@ -342,22 +342,8 @@ mod tests {
     #[test]
     fn a_scalar_keeps_the_text_as_written() {
         for written in [
-            "off",
-            "OFF",
-            "no",
-            "08",
-            "0x10",
-            "1e999",
-            ".inf",
-            "-5",
-            "1_000",
-            "10.0.0.1",
-            "5 GiB",
-            "1:30",
-            "2026-11-21",
-            "3.10",
-            "[::]:80",
-            "true",
+            "off", "OFF", "no", "08", "0x10", "1e999", ".inf", "-5", "1_000", "10.0.0.1", "5 GiB",
+            "1:30", "2026-11-21", "3.10", "[::]:80", "true",
         ] {
             let text = match written.starts_with('[') {
                 true => format!("a: {{k: \"{written}\"}}\n"),

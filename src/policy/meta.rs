@@ -48,10 +48,7 @@ pub fn encode(lifetimes: &Lifetimes, out: &mut Vec<u8>) {
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&lifetimes.age_s.to_le_bytes());
     for moment_s in [
-        lifetimes.received_s,
-        lifetimes.fresh_until_s,
-        lifetimes.swr_until_s,
-        lifetimes.sie_until_s,
+        lifetimes.received_s, lifetimes.fresh_until_s, lifetimes.swr_until_s, lifetimes.sie_until_s,
     ] {
         out.extend_from_slice(&moment_s.to_le_bytes());
     }

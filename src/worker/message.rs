@@ -139,13 +139,7 @@ mod tests {
             assert!(order.text().len() < MESSAGE_BYTES_MAX);
         }
         for other in [
-            "",
-            "ready",
-            "take-over",
-            "take-over ",
-            "take-over x",
-            "take-over -1",
-            "drain 1",
+            "", "ready", "take-over", "take-over ", "take-over x", "take-over -1", "drain 1",
             "\u{fffd}",
         ] {
             assert_eq!(ControlMessage::parse(other.as_bytes()), None, "{other:?}");

@@ -100,14 +100,8 @@ fn json_lines_say_what_happened() {
     };
     let first = find("/c/1?q=");
     for part in [
-        "\"client\":\"127.0.0.1\"",
-        "\"method\":\"GET\"",
-        "\"status\":200",
-        "\"body_bytes\":5",
-        "\"verdict\":\"miss\"",
-        "\"request_id\":\"",
-        "\"total_s\":0.",
-        "\"upstream\":\"app\"",
+        "\"client\":\"127.0.0.1\"", "\"method\":\"GET\"", "\"status\":200", "\"body_bytes\":5",
+        "\"verdict\":\"miss\"", "\"request_id\":\"", "\"total_s\":0.", "\"upstream\":\"app\"",
     ] {
         assert!(first.contains(part), "{part} in {first}");
     }

@@ -137,20 +137,8 @@ const CASES: &[Case] = &[
 /// Stores objects first: one request for each target with a stored object.
 fn prime(ktrix: &Ktrix<'_>) {
     let stored = [
-        "/a",
-        "/told",
-        "/immutable",
-        "/old",
-        "/must",
-        "/swr",
-        "/sie",
-        "/nocache",
-        "/nostore",
-        "/rule",
-        "/vary",
-        "/best",
-        "/best-old",
-        "/q?b=1",
+        "/a", "/told", "/immutable", "/old", "/must", "/swr", "/sie", "/nocache", "/nostore",
+        "/rule", "/vary", "/best", "/best-old", "/q?b=1",
     ];
     for target in stored {
         let ask = Ask::get(target).field("Accept-Language", "de").field("X-Country", "de");

@@ -171,11 +171,7 @@ fn is_condition(name: &[u8]) -> bool {
 
 /// Request fields for ranges and conditions (RFC 9110 sections 13.1 and 14.2).
 const CONDITIONS: [&[u8]; 6] = [
-    b"if-match",
-    b"if-none-match",
-    b"if-modified-since",
-    b"if-unmodified-since",
-    b"if-range",
+    b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range",
     b"range",
 ];
 

@@ -351,15 +351,8 @@ fn any_answered() -> impl Strategy<Value = Answered> {
     ];
     let control = any_control(
         &[
-            "public",
-            "private",
-            "no-store",
-            "no-cache",
-            "must-revalidate",
-            "proxy-revalidate",
-            "must-understand",
-            "immutable",
-            "odd",
+            "public", "private", "no-store", "no-cache", "must-revalidate", "proxy-revalidate",
+            "must-understand", "immutable", "odd",
         ],
         &["max-age", "max-age", "max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"],
     );
