@@ -1,4 +1,4 @@
-//! What a look-up found, and where.
+//! The result of a look-up.
 
 use std::rc::Rc;
 
@@ -8,16 +8,16 @@ use crate::cache::name::{Marker, Name};
 use crate::policy::decide::Cached;
 use crate::policy::rfc9111::parts::PartList;
 
-/// What a look-up for a request found, and where.
+/// The result of a look-up for a request.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The key before Vary.
     pub primary: Name,
     /// Where the answer to this request is, or would be.
     pub name: Name,
-    /// What chooses among variants, if the key has any.
+    /// The marker that chooses among variants, if the key has any.
     pub marker: Option<Marker>,
-    /// What is there.
+    /// The response or the note that is stored there.
     pub lookup: Lookup,
 }
 
@@ -60,12 +60,12 @@ impl Found {
     }
 }
 
-/// What is stored under a name.
+/// The response or the note that is stored under a name.
 #[derive(Clone, Debug)]
 pub enum Lookup {
     /// Nothing that counts.
     Miss {
-        /// What is there was purged, or could not be read in time.
+        /// The slot of a response that was purged, or could not be read in time.
         purged: Option<SlotRef>,
     },
     /// A note that the answer is not to be stored, so that no request waits for another's.
@@ -74,7 +74,7 @@ pub enum Lookup {
     Stored(Rc<HotObject>),
     /// Parts of a response, fresh or stale.
     Parts {
-        /// What they have in common, and their list as its body.
+        /// The object with their common fields. Its body is their list.
         object: Rc<HotObject>,
         /// That list.
         list: PartList,

@@ -13,7 +13,7 @@ use crate::cache::hot::large::LargeRoom;
 use crate::cache::hot::{Body, Hot, HotObject};
 use crate::cache::index::slot::{SlotRef, SlotView, State};
 use crate::cache::load;
-use crate::cache::name::{Marker, Name};
+use crate::cache::name::{Marker, Name, PART_STATUS};
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::worker::Cache;
 use crate::disk::refused::Refused;
@@ -55,7 +55,7 @@ impl Cache {
     /// read is removed.
     pub(super) async fn find_name(&self, name: &Name) -> Lookup {
         let object = match self.seek(name).await {
-            Lookup::Stored(object) if object.is_part_list() => object,
+            Lookup::Stored(object) if object.status == PART_STATUS => object,
             lookup => return lookup,
         };
         match part_list(&object).await {

@@ -60,10 +60,12 @@ pub struct LocalFill {
     is_over: Cell<bool>,
     interims: RefCell<VecDeque<ResponseHead>>,
     handover: RefCell<Option<Box<Handover>>>,
-    answered: Cell<Option<Answered>>,
+    /// The answer of the origin, once it has begun.
+    pub answered: Cell<Option<Answered>>,
     /// Whether the origin answered 304, so that a stored body is served.
-    is_revalidated: Cell<bool>,
-    private: RefCell<Fields>,
+    pub is_revalidated: Cell<bool>,
+    /// The fields of the answer that are for the leader's client alone and are not stored.
+    pub private: RefCell<Fields>,
 }
 
 /// The fills that a worker leads.
@@ -151,16 +153,6 @@ impl LocalFill {
         self.handover.borrow_mut().take()
     }
 
-    /// The answer of the origin, once it has begun.
-    pub fn answered(&self) -> Option<Answered> {
-        self.answered.get()
-    }
-
-    /// Whether the origin confirmed what was stored.
-    pub fn is_revalidated(&self) -> bool {
-        self.is_revalidated.get()
-    }
-
     /// Whether some exchange of this worker follows it.
     pub fn has_readers(&self) -> bool {
         self.n_readers() > 0
@@ -219,26 +211,6 @@ impl LocalFill {
     pub fn push_interim(&self, head: ResponseHead) {
         self.interims.borrow_mut().push_back(head);
         self.event.notify();
-    }
-
-    /// The origin has answered.
-    pub fn set_answered(&self, answered: Answered) {
-        self.answered.set(Some(answered));
-    }
-
-    /// Notes that the origin answered 304.
-    pub fn set_revalidated(&self) {
-        self.is_revalidated.set(true);
-    }
-
-    /// Sets the fields of the answer that are for the leader's client alone and are not stored.
-    pub fn set_private(&self, fields: Fields) {
-        *self.private.borrow_mut() = fields;
-    }
-
-    /// The fields of the answer that are for the leader's client alone.
-    pub fn private(&self) -> Fields {
-        self.private.borrow().clone()
     }
 }
 

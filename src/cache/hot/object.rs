@@ -7,7 +7,7 @@ use crate::cache::files::store::Object;
 use crate::cache::hot::large::LargeBody;
 use crate::cache::hot::rendered_head::{Face, TAIL_ROOM};
 use crate::cache::index::slot::SlotRef;
-use crate::cache::name::{MARKER_STATUS, Marker, PART_STATUS};
+use crate::cache::name::{MARKER_STATUS, Marker};
 use crate::cache::purge::bucket::PurgeStatus;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
@@ -194,22 +194,12 @@ impl HotObject {
 
     /// The names in [`Self::marker`].
     pub(crate) fn chosen_by(&self) -> Option<&VaryNames> {
-        self.lifetimes.vary.as_ref().filter(|_| self.is_marker())
-    }
-
-    /// Whether it is no response, but a marker or a list of variants.
-    pub(crate) fn is_marker(&self) -> bool {
-        self.status == MARKER_STATUS
+        self.lifetimes.vary.as_ref().filter(|_| self.status == MARKER_STATUS)
     }
 
     /// Whether it is a response with all of its body.
     pub(crate) fn is_whole(&self) -> bool {
         codes::is_whole(self.status)
-    }
-
-    /// Whether it is no response, but a part or the list of the parts of its key.
-    pub(crate) fn is_part_list(&self) -> bool {
-        self.status == PART_STATUS
     }
 
     /// Its age in seconds, RFC 9111 section 4.2.3.

@@ -15,7 +15,7 @@ use crate::cache::ranges::list;
 use crate::cache::ranges::pieces::{self, Item};
 use crate::http::status::Status;
 
-/// A larger whole stays in its parts: to write it anew would keep the disk busy for a while, and an
+/// A larger whole stays in its parts: to copy it would keep the disk busy for a while, and an
 /// answer from them costs no more than a few system calls.
 const WHOLE_BYTES_MAX: u64 = 64 << 20;
 

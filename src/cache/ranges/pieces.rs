@@ -1,4 +1,4 @@
-//! What the body of an answer from parts is made of.
+//! The stretches of an answer from parts: bytes of stored parts, and missing bytes.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -31,7 +31,8 @@ pub(crate) fn missing(item: &Item) -> Option<Range<u64>> {
     }
 }
 
-/// What there is of each of these ranges, opened and checked. A part that is gone is struck out.
+/// The stretches of each of these ranges, with the parts opened and checked. A part that is gone is
+/// removed from the list.
 pub(crate) async fn load(
     cache: &Cache,
     name: &Name,

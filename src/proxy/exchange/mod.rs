@@ -374,14 +374,14 @@ impl<C: Client> Exchange<'_, C> {
         let mut added = self.added(status);
         self.facts.verdict = Some(CacheVerdict::Miss);
         if let Part::Led(local) = part {
-            added.private = local.private();
-            if let Some(Answered { server, status: origin, times }) = local.answered() {
+            added.private = local.private.borrow().clone();
+            if let Some(Answered { server, status: origin, times }) = local.answered.get() {
                 added.status.fwd_status = Some(origin);
                 self.facts.server = Some(server);
                 self.facts.connected_us = times.requested.mono_us;
                 self.facts.first_byte_us = times.received.mono_us;
             }
-            if local.is_revalidated() {
+            if local.is_revalidated.get() {
                 self.facts.verdict = Some(CacheVerdict::Revalidated);
             }
         }

@@ -83,7 +83,7 @@ impl Fill {
                 Err(_) => return self.fail(FetchError::FillLost),
             };
             let (server, status, times) = (response.server, response.head.status, response.times);
-            self.local.set_answered(Answered { server, status, times });
+            self.local.answered.set(Some(Answered { server, status, times }));
             if conditional.is_none() || response.head.status != Status(304) {
                 return match self.job.part {
                     Some(_) => self.fetched_for_part(response).await,
@@ -133,7 +133,7 @@ impl Fill {
         if !omit.is_empty() {
             let mut private = fields.clone();
             private.retain(|name, _| omit.contains(name));
-            self.local.set_private(private);
+            *self.local.private.borrow_mut() = private;
             omit.apply(fields);
         }
     }

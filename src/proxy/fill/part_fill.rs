@@ -155,7 +155,7 @@ impl Fill {
         let (name, cache) = (new.name.clone(), Rc::clone(&self.lease.cache));
         let (lifetimes, fields) = (new.lifetimes.clone(), new.fields.clone());
         let renewed = Rc::new(stored.renewed(name.key, stored.slot, lifetimes, fields));
-        self.local.set_revalidated();
+        self.local.is_revalidated.set(true);
         let lock = list::lock(&cache, &name).await;
         self.doom_if_purged(&new);
         // A list that has grown meanwhile, or has become a whole, must not be replaced by the older

@@ -34,9 +34,8 @@ impl Fill {
             self.surrogates(&fields).renewed(&stored.lifetimes.surrogates, &response.head.fields);
         self.keep_private(&mut fields, &omit);
         if rules.set_cookie != SetCookie::Store {
-            let mut private = self.local.private();
+            let mut private = self.local.private.borrow_mut();
             head.fields.get_all("set-cookie").for_each(|it| private.push(b"Set-Cookie", it));
-            self.local.set_private(private);
         }
         let name = self.job.found.name.clone();
         Ok(NewObject { name, status: stored.status, fields, lifetimes })
@@ -48,7 +47,7 @@ impl Fill {
     pub(crate) async fn revalidated(self, new: NewObject, name: Name, stored: &Rc<HotObject>) {
         let NewObject { name: own, lifetimes, fields, .. } = new.clone();
         let renewed = Rc::new(stored.renewed(own.key, stored.slot, lifetimes, fields));
-        self.local.set_revalidated();
+        self.local.is_revalidated.set(true);
         self.local.set(Progress::Object(renewed));
         reactor::yield_now().await;
         self.doom_if_purged(&new);

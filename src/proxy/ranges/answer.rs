@@ -243,7 +243,7 @@ impl<C: Client> Exchange<'_, C> {
         job
     }
 
-    /// What a fetch of a part is to do.
+    /// The job of fetching a part.
     pub(crate) fn part_job(&self, found: &Found, spec: Spec, if_range: Option<&[u8]>) -> Job {
         let rules = &self.route.rules;
         let target = rules.key.origin_target(self.request.target.path_and_query()).into_owned();

@@ -29,7 +29,7 @@ use crate::reactor;
 /// How often it is looked for what brings missing bytes, while others change the list.
 const LOOKS_MAX: usize = 8;
 
-/// What brings missing bytes.
+/// A source of missing bytes.
 pub(crate) enum Source {
     /// A part that is being written, and who leads its fill.
     Stream(Reader, Part),
@@ -187,7 +187,7 @@ impl<C: Client> Exchange<'_, C> {
         self.client.finish(&Fields::new()).await
     }
 
-    /// What brings the next missing bytes: a part that another fill has stored meanwhile, or a
+    /// The source of the next missing bytes: a part that another fill has stored meanwhile, or a
     /// fetch.
     async fn next_source(
         &mut self,
