@@ -241,9 +241,9 @@ fn what_cannot_be_removed_is_not_served() {
     }
 }
 
-/// Warnings and errors in the error log.
+/// Warnings and errors of the worker in the error log.
 fn complaints(plan: &Plan) -> Vec<String> {
     let log = plan.error_log();
-    let is_one = |line: &&str| line.contains(": warn: ") || line.contains(": error: ");
+    let is_one = |line: &&str| line.contains(" worker 0]: warn: ") || line.contains(": error: ");
     log.lines().filter(is_one).map(str::to_owned).collect()
 }

@@ -402,7 +402,10 @@ pub(crate) async fn copy<C: Client>(
                 return Ok(Copied::Unstored(bytes, handover));
             }
             Flow::Open(_) => {
-                client.flush().await?;
+                // The last byte waits for the end of the fill, and with it for the line of the log.
+                if object.total != Some(sent) {
+                    client.flush().await?;
+                }
                 if !wait(client, reader.wait(since)).await {
                     return Err(CloseReason::ClientGone);
                 }
