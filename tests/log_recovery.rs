@@ -8,6 +8,7 @@
 // In a test an unwrap is the assertion that it holds.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -23,6 +24,7 @@ use ktrix::log::file::LogFile;
 use ktrix::log::record::Record;
 use ktrix::log::recover::{Drained, drain_dead};
 use ktrix::log::ring::Rings;
+use ktrix::log::spill::Spill;
 use ktrix::sys::process::{ExitStatus, fork_child, send_signal, wait_for};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -47,6 +49,27 @@ fn killed_workers_lose_no_line_across_rotation() {
         }
     });
     assert!(fs::read_dir(setup.dir.path()).unwrap().count() > 10, "the log was rotated");
+    setup.expect_every_answer_once();
+}
+
+#[test]
+fn killed_workers_lose_and_double_no_line_that_was_spilled() {
+    let mut setup = Setup::new(3);
+    setup.spill = Some(Spill::open(&setup.dir.path().join("spill"), 1 << 30).unwrap());
+    fs::write(setup.log(), "").unwrap();
+    let foreign: &LogFile = Box::leak(Box::new(LogFile::open(&setup.log()).unwrap()));
+    // The log takes nothing for a while, then lines, then nothing.
+    let held = RefCell::new(None);
+    setup.run_and_kill(150, |_, n_kills| match n_kills % 30 {
+        0 => wait_until("the log is locked", || {
+            *held.borrow_mut() = foreign.try_lock().unwrap();
+            held.borrow().is_some()
+        }),
+        20 => drop(held.take()),
+        _ => {}
+    });
+    assert!(setup.n_spilled.get() > 0, "nothing was spilled");
+    setup.pour();
     setup.expect_every_answer_once();
 }
 
@@ -85,12 +108,17 @@ struct Setup {
     rings: Rc<Rings>,
     /// The worker in each seat: its generation and its process.
     seats: Vec<(u64, Option<Pid>)>,
+    /// Where lines go while the log is locked.
+    spill: Option<Spill>,
+    /// How often lines were in it when a worker was killed.
+    n_spilled: Cell<u64>,
 }
 
 impl Setup {
     fn new(n_seats: usize) -> Self {
         let rings = Rc::new(Rings::create(n_seats, 128 * 1024).unwrap());
-        Self { dir: tempfile::tempdir().unwrap(), rings, seats: vec![(0, None); n_seats] }
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, rings, seats: vec![(0, None); n_seats], spill: None, n_spilled: Cell::new(0) }
     }
 
     fn log(&self) -> PathBuf {
@@ -106,8 +134,10 @@ impl Setup {
         let generation = self.seats[seat].0 + 1;
         let (rings, log) = (self.rings.clone(), self.log());
         let ledger = File::create(self.ledger(seat, generation)).unwrap();
+        let spill = self.spill.as_ref();
         let pid = fork_child(&[], move || {
-            let failed = work(rings, seat, generation, &log, &ledger).is_err();
+            let spill = spill.map(|spill| spill.open_again().unwrap());
+            let failed = work(rings, seat, generation, &log, spill, &ledger).is_err();
             i32::from(failed)
         });
         self.seats[seat] = (generation, Some(pid.unwrap()));
@@ -126,6 +156,9 @@ impl Setup {
             between(self, n);
             let seat = (random >> 20) as usize % self.seats.len();
             kill(self.seats[seat].1.take().unwrap());
+            if self.spill.as_ref().is_some_and(|spill| spill.has_lines().unwrap()) {
+                self.n_spilled.set(self.n_spilled.get() + 1);
+            }
             // Now and then a new worker takes over the seat with the contents of its ring.
             if n % 4 != 0 {
                 self.drain(seat);
@@ -145,8 +178,19 @@ impl Setup {
     fn drain(&self, seat: usize) {
         wait_until("the file is free", || {
             let file = LogFile::open(&self.log()).unwrap();
-            drain_dead(&self.rings, seat, &file, &self.log()).unwrap() != Drained::Busy
+            let spill = self.spill.as_ref();
+            drain_dead(&self.rings, seat, &file, &self.log(), spill).unwrap() != Drained::Busy
         });
+    }
+
+    /// Moves what is still in the spill file to the log, as the next start would.
+    fn pour(&self) {
+        let mut config = config_of(&self.log());
+        config.when_full = WhenFull::Spill;
+        let mut log = AccessLog::new(config, Rc::clone(&self.rings), 0).unwrap();
+        log.write_to(LogFile::open(&self.log()).unwrap());
+        self.spill.iter().for_each(|spill| log.spill_to(spill.open_again().unwrap()));
+        wait_until("all lines are in the log", || log.flush() == Flushed::Done);
     }
 
     fn expect_every_answer_once(&self) {
@@ -200,16 +244,16 @@ fn work(
     seat: usize,
     generation: u64,
     path: &Path,
+    spill: Option<Spill>,
     ledger: &File,
 ) -> io::Result<()> {
-    let config = AccessLogConfig {
-        file: path.to_owned(),
-        format: LogFormat::Common,
-        when_full: WhenFull::Wait,
-        buffer_bytes: 0,
-    };
+    let mut config = config_of(path);
+    if spill.is_some() {
+        config.when_full = WhenFull::Spill;
+    }
     let mut log = AccessLog::new(config, rings, seat)?;
     log.write_to(LogFile::open(path)?);
+    spill.into_iter().for_each(|spill| log.spill_to(spill));
     for n in 0u64.. {
         // Lines of all lengths, now and then one of several pages.
         let len = if n.is_multiple_of(50) { 8_000 } else { n as usize % 200 };
@@ -229,6 +273,16 @@ fn work(
         }
     }
     Ok(())
+}
+
+fn config_of(path: &Path) -> AccessLogConfig {
+    AccessLogConfig {
+        file: path.to_owned(),
+        format: LogFormat::Common,
+        when_full: WhenFull::Wait,
+        buffer_bytes: 0,
+        spill_bytes: 0,
+    }
 }
 
 fn flush(log: &mut AccessLog) {

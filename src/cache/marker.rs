@@ -101,7 +101,7 @@ fn is_harmless(entry: &DirEntry) -> bool {
     let name = entry.file_name();
     let name = name.to_str().unwrap_or_default();
     match name {
-        "ktrix.pid" | "lost+found" => true,
+        "ktrix.pid" | "ktrix.pid.reload" | "access.spill" | "lost+found" => true,
         _ if metadata.is_file() => metadata.len() == 0 || (name == TMP),
         _ if !metadata.is_dir() => false,
         TMP => first_in(&entry.path()).is_none_or(|file| is_hex(&file, 16)),

@@ -131,6 +131,8 @@ pub struct AccessLogConfig {
     pub when_full: WhenFull,
     /// Bytes of a worker's buffer; a power of two.
     pub buffer_bytes: usize,
+    /// Most bytes of the spill file; 0 for none.
+    pub spill_bytes: u64,
 }
 
 /// The form of a line of the access log.
@@ -147,6 +149,8 @@ pub enum LogFormat {
 /// The behaviour of a worker when its buffer is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
+    /// It moves the lines to the spill file, and drops lines only when that is full too.
+    Spill,
     /// It waits; no line is lost.
     Wait,
     /// It drops the line and counts it.

@@ -144,7 +144,8 @@ pub const DIRECTIVES: &[Directive] = &[
     row("log", "level", Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), "info", "the least severe level that is logged"),
     row("log.access", "file", Kind::Text("path"), "required", "the file that lines are appended to"),
     row("log.access", "format", Kind::Choice(&["common", "combined", "json"]), "combined", "the format of a line"),
-    row("log.access", "when-full", Kind::Choice(&["wait", "drop"]), "wait", "the behaviour when the file is not ready and the buffer is full"),
+    row("log.access", "when-full", Kind::Choice(&["spill", "wait", "drop"]), "spill", "the behaviour when the file takes no lines and the buffer is full"),
+    row("log.access", "spill", Kind::Size(0, PIB), "256 MiB", "the largest file beside the cache for lines that the log does not take for now"),
     row("log.access", "buffer", Kind::Size(64 * KIB, 64 * MIB), "256 KiB", "memory for lines that are not yet written, for each worker, rounded up to a power of two"),
     //
     row("cache", "path", Kind::Text("path"), "required", "the directory of the cache files"),

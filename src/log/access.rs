@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! write(record)            or  prepare(record) ─ send ─▶ commit() or cancel()
-//!      │ ring full: Full (wait for room) or Dropped
+//!      │ ring full: to the spill file, Full (wait for room) or Dropped
 //!      ▼
 //!   ring ── flush(): at half full, every second, at the end ──▶ file
-//!                      Busy, Failed: again after `retry_ms`
+//!    │                 Busy, Failed: again after `retry_ms`
+//!    └── the file takes nothing ──▶ spill file ──▶ file
 //! ```
 //!
 //! Between `prepare` and its `commit` or `cancel` there is no await: another line written in
@@ -13,12 +14,16 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
+use crate::base::units::format_size;
 use crate::config::{AccessLogConfig, WhenFull};
+use crate::log::clock::LineClock;
 use crate::log::file::LogFile;
 use crate::log::format::{LINE_BYTES_MAX, LineWriter};
 use crate::log::record::Record;
-use crate::log::ring::{Ring, Rings};
+use crate::log::ring::{Ring, Rings, Trouble};
+use crate::log::spill::{Poured, Spill, Spilled};
 
 /// The outcome of writing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +65,27 @@ pub struct AccessLog {
     file: Option<LogFile>,
     line: Vec<u8>,
     chunk: Vec<u8>,
+    spill: Option<Spill>,
     n_tries: u32,
-    dropped_logged: u64,
+    dropped: Option<Dropped>,
+}
+
+/// Lines that were dropped and not reported yet.
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    n: u64,
+    first_s: u64,
+    last_s: u64,
+}
+
+/// How far a flush came.
+enum Step {
+    /// Everything is in the log.
+    Done,
+    /// The spill file has more lines.
+    More,
+    /// Another process has locked one of the files.
+    Busy,
 }
 
 impl AccessLog {
@@ -82,7 +106,6 @@ impl AccessLog {
             ring.clear();
         }
         ring.commit();
-        let dropped_logged = ring.dropped();
         let writer = LineWriter::new(config.format);
         Ok(Self {
             rings,
@@ -92,8 +115,9 @@ impl AccessLog {
             file: None,
             line: Vec::with_capacity(1024),
             chunk: Vec::new(),
+            spill: None,
             n_tries: 0,
-            dropped_logged,
+            dropped: None,
         })
     }
 
@@ -114,12 +138,23 @@ impl AccessLog {
             return Written::Accepted;
         }
         match self.config.when_full {
-            WhenFull::Wait => Written::Full,
-            WhenFull::Drop => {
-                ring.count_dropped();
-                Written::Dropped
-            }
+            WhenFull::Wait => return Written::Full,
+            WhenFull::Spill => self.make_room(),
+            WhenFull::Drop => {}
         }
+        let Some(ring) = self.rings.ring(self.seat) else { return Written::Dropped };
+        if self.config.when_full == WhenFull::Spill && ring.prepare(&self.line) {
+            return Written::Accepted;
+        }
+        ring.count_dropped();
+        let time_s = record.time_us / 1_000_000;
+        let first = Dropped { n: 0, first_s: time_s, last_s: time_s };
+        let dropped = self.dropped.get_or_insert(first);
+        (dropped.n, dropped.last_s) = (dropped.n + 1, time_s);
+        if self.config.when_full == WhenFull::Drop {
+            self.tell(Trouble::Drop, "the buffer is full");
+        }
+        Written::Dropped
     }
 
     /// Commits the prepared lines: the answers have gone out.
@@ -139,24 +174,120 @@ impl AccessLog {
     /// Moves committed lines to the file, unless another process has locked it. Never waits for the
     /// lock.
     pub fn flush(&mut self) -> Flushed {
-        self.log_dropped();
-        if self.is_empty() {
+        if self.is_empty() && !self.rings.is_spill_in_use() {
             self.n_tries = 0;
+            self.report_dropped();
             return Flushed::Done;
         }
         match self.try_flush() {
-            Ok(true) => {
+            Ok(Step::Done) => {
                 self.n_tries = 0;
+                self.report_dropped();
+                if self.rings.note_recovery() {
+                    ::log::warn!("access log \"{}\" takes lines again", self.config.file.display());
+                }
                 Flushed::Done
             }
-            Ok(false) => Flushed::Busy { retry_ms: self.retry_ms(BUSY_MS_MIN, BUSY_MS_MAX) },
+            Ok(Step::More) => Flushed::Busy { retry_ms: BUSY_MS_MIN },
+            Ok(Step::Busy) => {
+                if self.needs_flush() && self.config.when_full == WhenFull::Spill {
+                    self.spill("another process holds its lock");
+                }
+                Flushed::Busy { retry_ms: self.retry_ms(BUSY_MS_MIN, BUSY_MS_MAX) }
+            }
             Err(error) => {
-                if self.n_tries.is_multiple_of(LOG_EVERY) {
-                    let path = self.config.file.display();
-                    ::log::error!("cannot write access log \"{path}\": {error}; lines are kept");
+                let why = error.to_string();
+                match self.config.when_full {
+                    WhenFull::Spill if self.needs_flush() => _ = self.spill(&why),
+                    WhenFull::Spill if self.spill.is_some() => self.tell(Trouble::Spill, &why),
+                    WhenFull::Spill | WhenFull::Drop => self.tell(Trouble::Drop, &why),
+                    WhenFull::Wait => self.tell(Trouble::Wait, &why),
                 }
                 Flushed::Failed { retry_ms: self.retry_ms(FAILED_MS_MIN, FAILED_MS_MAX) }
             }
+        }
+    }
+
+    /// Moves committed lines to the spill file, at the end of a process that cannot wait for the log;
+    /// whether they are there.
+    pub fn spill_rest(&mut self) -> bool {
+        self.spill("this process ends").is_some_and(|spilled| spilled == Spilled::Done)
+    }
+
+    /// Writes lines to this file while the log takes none.
+    pub fn spill_to(&mut self, spill: Spill) {
+        self.spill = Some(spill);
+    }
+
+    /// The ring is full: moves its lines to the log, or else to the spill file. Another process may
+    /// have that locked for a moment.
+    fn make_room(&mut self) {
+        for _ in 0..SPILL_TRIES_MAX {
+            match self.flush() {
+                Flushed::Done => return,
+                Flushed::Busy { .. } | Flushed::Failed { .. } if self.is_empty() => return,
+                Flushed::Busy { .. } | Flushed::Failed { .. } => {}
+            }
+            match self.spill("its lock is held, or it is slow") {
+                Some(Spilled::Busy) => std::thread::sleep(SPILL_PAUSE),
+                Some(Spilled::Done | Spilled::Full) | None => return,
+            }
+        }
+    }
+
+    /// Moves committed lines to the spill file; `None` if it takes none.
+    fn spill(&mut self, why: &str) -> Option<Spilled> {
+        let ring = self.rings.ring(self.seat)?;
+        let Some(spill) = &self.spill else {
+            self.tell(Trouble::Drop, &format!("{why}, and there is no spill file"));
+            return None;
+        };
+        let tail = ring.span().map_or(0, |span| span.tail);
+        match spill.add(&self.rings, &ring, tail, &mut self.chunk) {
+            Ok(Spilled::Done) => {
+                self.tell(Trouble::Spill, why);
+                Some(Spilled::Done)
+            }
+            Ok(Spilled::Busy) => Some(Spilled::Busy),
+            Ok(Spilled::Full) => {
+                self.tell(Trouble::Drop, &format!("{why}, and the spill file is full"));
+                Some(Spilled::Full)
+            }
+            Err(error) => {
+                self.tell(Trouble::Drop, &format!("{why}, and the spill file: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Says what happens to the lines, unless a process has said that or worse.
+    fn tell(&self, trouble: Trouble, why: &str) {
+        if !self.rings.note(trouble) {
+            return;
+        }
+        let path = self.config.file.display();
+        match trouble {
+            Trouble::Wait => ::log::error!(
+                "cannot write access log \"{path}\": {why}; lines are kept in memory, and requests \
+                 wait when that is full"
+            ),
+            Trouble::Spill => {
+                let (spill, bytes_max) = match &self.spill {
+                    Some(spill) if !spill.path.as_os_str().is_empty() => {
+                        (format!(" \"{}\"", spill.path.display()), spill.bytes_max)
+                    }
+                    Some(spill) => (String::new(), spill.bytes_max),
+                    None => (String::new(), 0),
+                };
+                ::log::error!(
+                    "cannot write access log \"{path}\": {why}; lines go to the spill file{spill}, at \
+                     most {}",
+                    format_size(bytes_max)
+                );
+            }
+            Trouble::Drop => ::log::error!(
+                "cannot write access log \"{path}\": {why}; lines are dropped when the buffer is full"
+            ),
         }
     }
 
@@ -190,22 +321,32 @@ impl AccessLog {
         self.rings.ring(self.seat)
     }
 
-    /// False if the file is busy.
-    fn try_flush(&mut self) -> io::Result<bool> {
+    fn try_flush(&mut self) -> io::Result<Step> {
+        match self.move_lines() {
+            // A FIFO with a slow reader.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Busy),
+            moved => moved,
+        }
+    }
+
+    fn move_lines(&mut self) -> io::Result<Step> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(LogFile::open(&self.config.file)?),
         };
-        let Some(ring) = self.rings.ring(self.seat) else { return Ok(true) };
-        let Some(locked) = file.try_lock()? else { return Ok(false) };
+        let Some(ring) = self.rings.ring(self.seat) else { return Ok(Step::Done) };
+        let Some(locked) = file.try_lock()? else { return Ok(Step::Busy) };
         locked.repair(&self.rings, &mut self.chunk)?;
-        let tail = ring.span().map_or(0, |span| span.tail);
-        match locked.drain(&ring, tail, &mut self.chunk) {
-            Ok(_) => Ok(true),
-            // A FIFO with a slow reader.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
+        if let Some(spill) = self.spill.as_ref().filter(|_| self.rings.is_spill_in_use()) {
+            match spill.pour(&locked, &self.rings, &mut self.chunk)? {
+                Poured::All => {}
+                Poured::Some => return Ok(Step::More),
+                Poured::Busy => return Ok(Step::Busy),
+            }
         }
+        let tail = ring.span().map_or(0, |span| span.tail);
+        locked.drain(&ring, tail, &mut self.chunk)?;
+        Ok(Step::Done)
     }
 
     /// Doubles with every try in a row, from `min_ms` to `max_ms`.
@@ -215,18 +356,19 @@ impl AccessLog {
         wait_ms.min(max_ms)
     }
 
-    fn log_dropped(&mut self) {
-        let dropped = self.dropped();
-        let news = dropped.saturating_sub(self.dropped_logged);
-        if news > 0 {
-            self.dropped_logged = dropped;
-            ::log::warn!("access log: {news} lines dropped, the buffer was full");
+    fn report_dropped(&mut self) {
+        if let Some(Dropped { n, first_s, last_s }) = self.dropped.take() {
+            let mut clock = LineClock::new();
+            let mut text = |unix_s| String::from_utf8_lossy(clock.iso(unix_s)).into_owned();
+            let (first, last) = (text(first_s), text(last_s));
+            ::log::error!("access log: {n} lines were dropped from {first}Z to {last}Z");
         }
     }
 }
 
-/// An error is logged again after this many tries in a row: once a minute.
-const LOG_EVERY: u32 = 12;
+/// A full ring waits so long for another process that has locked the spill file for one move.
+const SPILL_TRIES_MAX: usize = 50;
+const SPILL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Waits between tries for a file that another process has locked, in milliseconds.
 const BUSY_MS_MIN: u64 = 2;
@@ -244,7 +386,13 @@ mod tests {
 
     fn config(path: &Path, when_full: WhenFull) -> AccessLogConfig {
         let file = path.to_owned();
-        AccessLogConfig { file, format: LogFormat::Common, when_full, buffer_bytes: 1 }
+        AccessLogConfig {
+            file,
+            format: LogFormat::Common,
+            when_full,
+            buffer_bytes: 1,
+            spill_bytes: 0,
+        }
     }
 
     fn log(path: &Path, when_full: WhenFull) -> AccessLog {
@@ -313,6 +461,49 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), n_lines);
             assert_eq!(log.dropped(), if when_full == WhenFull::Drop { 2 } else { 0 });
         }
+    }
+
+    #[test]
+    fn lines_that_the_log_does_not_take_are_spilled_and_come_back_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = log(&path, WhenFull::Spill);
+        log.spill_to(Spill::open(&dir.path().join("spill"), 1 << 20).unwrap());
+        let other = LogFile::open(&path).unwrap();
+        let locked = other.try_lock().unwrap();
+        let line = |n: usize| format!("{n} {}", "x".repeat(1000));
+        for n in 0..300 {
+            assert_eq!(log.write(&record(line(n).as_bytes())), Written::Accepted);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        drop(locked);
+        for _ in 0..100 {
+            if log.flush() == Flushed::Done {
+                break;
+            }
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 300);
+        for (n, written) in text.lines().enumerate() {
+            assert!(written.contains(&format!("\"{n} xx")), "line {n}: {written:.80}");
+        }
+        assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn lines_past_the_bound_of_the_spill_file_are_dropped_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = log(&path, WhenFull::Spill);
+        log.spill_to(Spill::open(&dir.path().join("spill"), 100_000).unwrap());
+        let other = LogFile::open(&path).unwrap();
+        let locked = other.try_lock().unwrap();
+        let n_accepted =
+            (0..400).filter(|_| log.write(&record(&[b'x'; 1000])) == Written::Accepted).count();
+        drop(locked);
+        while log.flush() != Flushed::Done {}
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), n_accepted);
+        assert!(n_accepted > 100 && log.dropped() as usize == 400 - n_accepted, "{n_accepted}");
     }
 
     #[test]

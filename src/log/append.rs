@@ -146,7 +146,7 @@ impl LockedFile<'_> {
     }
 
     /// Cuts an incomplete line off the end of the file; says whether that was possible.
-    fn take_back(&self, offset: u64, whole: u64, written: u64) -> bool {
+    pub(super) fn take_back(&self, offset: u64, whole: u64, written: u64) -> bool {
         let file = &self.log.file;
         self.log.is_regular
             && file.metadata().is_ok_and(|metadata| metadata.len() == offset + written)
@@ -155,7 +155,7 @@ impl LockedFile<'_> {
 }
 
 /// Writes all of `bytes`; how many it wrote, and what stopped it.
-fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
+pub(super) fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write(rest) {
@@ -169,7 +169,7 @@ fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
 }
 
 /// How much is written, and compared, at once; the longest line is half of it.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 const _: () = assert!(CHUNK_BYTES >= crate::log::format::LINE_BYTES_MAX);
 
 #[cfg(test)]

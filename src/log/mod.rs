@@ -4,7 +4,7 @@
 //! own ring in shared memory ([`ring`]) and moves them to the file in bursts, under the file's
 //! lock ([`append`]): whole lines, append-only, never waiting for the lock. The ring outlives its
 //! worker, so a line that was accepted is written even if the worker is killed; [`recover`] does
-//! it, exactly once.
+//! it, exactly once. While the log takes no lines they go to a file on another disk ([`spill`]).
 //!
 //! The **error log** ([`error`]) is the logger behind the `log` facade: syslog, a file or stderr,
 //! limited in rate per call site. It never waits either.
@@ -16,6 +16,7 @@ pub mod format;
 pub mod ring;
 pub mod file;
 pub mod append;
+pub mod spill;
 pub mod access;
 pub mod recover;
 pub mod limit;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::log::file::LogFile;
 use crate::log::ring::{FileId, Ring, Rings};
+use crate::log::spill::{Spill, Spilled};
 
 /// The outcome for a dead worker's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,44 +31,79 @@ pub enum Drained {
 /// # Errors
 /// When the file cannot be written. No line is lost by that: try again later. A ring with
 /// contradictory positions is an error once, and empty then.
-pub fn drain_dead(rings: &Rings, seat: usize, file: &LogFile, path: &Path) -> io::Result<Drained> {
+pub fn drain_dead(
+    rings: &Rings,
+    seat: usize,
+    file: &LogFile,
+    path: &Path,
+    spill: Option<&Spill>,
+) -> io::Result<Drained> {
     let Some(ring) = rings.ring(seat) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no log ring for this seat"));
     };
     let mut chunk = Vec::new();
     if let Some(intent) = ring.intent()
         && intent.file != file.id()
-        && let Drained::Busy = finish_elsewhere(rings, &ring, intent.file, path, &mut chunk)?
     {
-        return Ok(Drained::Busy);
+        let is_done = match spill.filter(|spill| spill.id() == intent.file) {
+            Some(spill) => spill.repair(rings, &mut chunk)?,
+            None => finish_elsewhere(rings, &ring, intent.file, path, &mut chunk)?,
+        };
+        if !is_done {
+            return Ok(Drained::Busy);
+        }
     }
     ring.commit();
     if ring.span().is_some_and(|span| span.head == span.end) && ring.intent().is_none() {
         return Ok(Drained::Done { bytes: 0 });
     }
-    let Some(locked) = file.try_lock()? else { return Ok(Drained::Busy) };
-    locked.repair(rings, &mut chunk)?;
-    let bytes = locked.drain(&ring, u64::MAX, &mut chunk)?;
-    Ok(Drained::Done { bytes })
+    // Lines of the same worker may be in the spill file: these come after them.
+    let is_spilling = spill.is_some() && rings.is_spill_in_use() && ring.intent().is_none();
+    let written = if is_spilling { Ok(None) } else { write(rings, &ring, file, &mut chunk) };
+    match (written, spill) {
+        (Ok(Some(drained)), _) => Ok(drained),
+        (_, Some(spill)) if ring.intent().is_none() => {
+            let bytes = ring.waiting();
+            match spill.add(rings, &ring, u64::MAX, &mut chunk)? {
+                Spilled::Done => Ok(Drained::Done { bytes }),
+                Spilled::Busy => Ok(Drained::Busy),
+                Spilled::Full => Err(io::Error::other("the spill file is full")),
+            }
+        }
+        (written, _) => written.map(|_| Drained::Busy),
+    }
+}
+
+/// Moves the ring's lines to the log; `None` if they have to wait or to be spilled.
+fn write(
+    rings: &Rings,
+    ring: &Ring<'_>,
+    file: &LogFile,
+    chunk: &mut Vec<u8>,
+) -> io::Result<Option<Drained>> {
+    let Some(locked) = file.try_lock()? else { return Ok(Some(Drained::Busy)) };
+    locked.repair(rings, chunk)?;
+    let bytes = locked.drain(ring, u64::MAX, chunk)?;
+    Ok(Some(Drained::Done { bytes }))
 }
 
 /// Finishes a write to a file that was renamed meanwhile. If the file is gone, its lines go to the
-/// one in use.
+/// one in use. False if it is locked.
 fn finish_elsewhere(
     rings: &Rings,
     ring: &Ring<'_>,
     id: FileId,
     path: &Path,
     chunk: &mut Vec<u8>,
-) -> io::Result<Drained> {
+) -> io::Result<bool> {
     let found = renamed(path, id).and_then(|path| LogFile::open_itself(&path).ok());
     let Some(file) = found.filter(|file| file.id() == id) else {
         ring.end_intent();
-        return Ok(Drained::Done { bytes: 0 });
+        return Ok(true);
     };
-    let Some(locked) = file.try_lock()? else { return Ok(Drained::Busy) };
+    let Some(locked) = file.try_lock()? else { return Ok(false) };
     locked.repair(rings, chunk)?;
-    Ok(Drained::Done { bytes: 0 })
+    Ok(true)
 }
 
 /// The name that the file has now, if it is in the same directory and the name begins as the old
@@ -107,7 +143,7 @@ mod tests {
     }
 
     fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained> {
-        super::drain_dead(rings, seat, &LogFile::open(path)?, path)
+        super::drain_dead(rings, seat, &LogFile::open(path)?, path, None)
     }
 
     #[test]
@@ -146,6 +182,37 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_a_dead_process_follow_those_in_the_spill_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let spill = Spill::open(&dir.path().join("spill"), 1 << 20).unwrap();
+        let file = LogFile::open(&path).unwrap();
+        for present in 0..=8 {
+            fs::write(&path, "").unwrap();
+            let rings = Rings::create(1, 1).unwrap();
+            let ring = rings.ring(0).unwrap();
+            assert!(ring.prepare(b"zero\n"));
+            ring.commit();
+            assert_eq!(spill.add(&rings, &ring, u64::MAX, &mut Vec::new()).unwrap(), Spilled::Done);
+            // It died while it added these to the spill file.
+            assert!(ring.prepare(b"one\ntwo\n"));
+            ring.commit();
+            let (from, offset) = (5, 64 + 5);
+            ring.set_intent(&Intent { file: spill.id(), offset, from, to: from + 8 });
+            let mut text = fs::read(dir.path().join("spill")).unwrap();
+            text.extend(&b"one\ntwo\n"[..present]);
+            fs::write(dir.path().join("spill"), text).unwrap();
+            assert!(ring.prepare(b"prepared\n"));
+            let drained = super::drain_dead(&rings, 0, &file, &path, Some(&spill)).unwrap();
+            assert!(matches!(drained, Drained::Done { .. }));
+            let locked = file.try_lock().unwrap().unwrap();
+            let _ = spill.pour(&locked, &rings, &mut Vec::new()).unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert_eq!(text, "zero\none\ntwo\nprepared\n", "after {present} bytes");
+        }
+    }
+
+    #[test]
     fn a_busy_file_is_left_for_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
@@ -162,7 +229,7 @@ mod tests {
     fn lines_that_cannot_be_written_stay_in_the_ring() {
         let rings = Rings::create(1, 1).unwrap();
         let Ok(full) = LogFile::open(Path::new("/dev/full")) else { return };
-        let drain = |seat| super::drain_dead(&rings, seat, &full, Path::new("/dev/full"));
+        let drain = |seat| super::drain_dead(&rings, seat, &full, Path::new("/dev/full"), None);
         assert_eq!(drain(0).unwrap(), Drained::Done { bytes: 0 });
         assert!(drain(1).is_err());
         assert!(rings.ring(0).unwrap().prepare(b"line\n"));

@@ -24,7 +24,8 @@
 //! | 4 to 8 | the intent: device, inode, offset in the file, first and last position |
 //! | 9 | the intent: when the inode was made |
 //!
-//! The intents' states stand apart, one word per seat, so that looking for one reads few lines.
+//! The intents' states stand apart, one word per seat, so that looking for one reads few lines. The
+//! last two words belong to all: whether the spill file has lines, and how the log does ([`Trouble`]).
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +57,7 @@ impl Rings {
         let bytes_each =
             bytes_each.max(RING_BYTES_MIN).checked_next_power_of_two().ok_or_else(overflow)?;
         let n_words = n_seats.checked_mul(WORDS_EACH + 1).ok_or_else(overflow)?;
+        let n_words = n_words.checked_add(N_COMMON).ok_or_else(overflow)?;
         let n_bytes = n_seats.checked_mul(bytes_each).ok_or_else(overflow)?;
         Ok(Self { map: RingMap::create(n_words, n_bytes)?, n_seats, bytes_each })
     }
@@ -81,6 +83,47 @@ impl Rings {
         seats
             .filter(|(_, state)| state.load(Ordering::Acquire) != STATE_IDLE)
             .filter_map(|(seat, _)| Some((seat, self.ring(seat)?)))
+    }
+}
+
+/// What happens to lines while the log does not take them; the worst of all workers counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// They stay in the rings, and requests wait when those are full.
+    Wait = 1,
+    /// They go to the spill file.
+    Spill = 2,
+    /// They are dropped.
+    Drop = 3,
+}
+
+impl Rings {
+    /// Whether the spill file may have lines, or a process is moving them.
+    pub fn is_spill_in_use(&self) -> bool {
+        self.common(SPILL).is_some_and(|word| word.load(Ordering::Acquire) != 0)
+    }
+
+    /// Only under the lock of the spill file, or before the first fork.
+    pub fn set_spill_in_use(&self, is_in_use: bool) {
+        if let Some(word) = self.common(SPILL) {
+            word.store(u64::from(is_in_use), Ordering::Release);
+        }
+    }
+
+    /// Notes that the log takes no lines; whether no process has noted that, or worse, before.
+    pub(super) fn note(&self, trouble: Trouble) -> bool {
+        let word = self.common(TROUBLE);
+        word.is_some_and(|word| word.fetch_max(trouble as u64, Ordering::AcqRel) < trouble as u64)
+    }
+
+    /// Notes that the log takes lines; whether a process has noted before that it does not.
+    pub(super) fn note_recovery(&self) -> bool {
+        let word = self.common(TROUBLE).filter(|word| word.load(Ordering::Acquire) != 0);
+        word.is_some_and(|word| word.swap(0, Ordering::AcqRel) != 0)
+    }
+
+    fn common(&self, which: usize) -> Option<&AtomicU64> {
+        self.map.words().get(self.n_seats * (WORDS_EACH + 1) + which)
     }
 }
 
@@ -263,6 +306,10 @@ impl Ring<'_> {
 
 /// Words per seat: two cache lines, so that no two seats share one.
 const WORDS_EACH: usize = 16;
+/// Words for all seats together.
+const N_COMMON: usize = 2;
+const SPILL: usize = 0;
+const TROUBLE: usize = 1;
 const HEAD: usize = 0;
 const TAIL: usize = 1;
 const END: usize = 2;

@@ -80,7 +80,13 @@ impl DeadRings {
 
 impl DeadRing {
     fn settle(&mut self, rings: &Rings, now: Instant) -> bool {
-        match drain_dead(rings, self.seat, &self.log.file, &self.log.path) {
+        match drain_dead(
+            rings,
+            self.seat,
+            &self.log.file,
+            &self.log.path,
+            self.log.spill.as_deref(),
+        ) {
             Ok(Drained::Busy) => self.next_try = now + PAUSE_BUSY,
             Ok(_) => return true,
             Err(error) => {

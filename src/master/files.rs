@@ -10,9 +10,10 @@ use std::rc::Rc;
 
 use crate::cache::index::table;
 use crate::cache::purge;
-use crate::config::{Config, ErrorSink};
+use crate::config::{Config, ErrorSink, WhenFull};
 use crate::log::error::{self, Sink};
 use crate::log::file::LogFile;
+use crate::log::spill::{self, Spill};
 use crate::sys::privileges::Account;
 
 /// The log files of a generation.
@@ -29,11 +30,14 @@ pub(crate) struct Logs {
 pub(crate) struct AccessFile {
     pub(crate) path: PathBuf,
     pub(crate) file: Rc<LogFile>,
+    /// The file for lines that it does not take for now.
+    pub(crate) spill: Option<Rc<Spill>>,
 }
 
 impl AccessFile {
     fn open(path: &Path, account: Option<&Account>) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: Rc::new(open_log(path, account)?) })
+        let file = Rc::new(open_log(path, account)?);
+        Ok(Self { path: path.to_owned(), file, spill: None })
     }
 
     /// The file for one child, with a lock of its own: the file that all others write to, even if it
@@ -71,6 +75,27 @@ impl Logs {
             (None, _) => Sink::syslog(),
         }
     }
+}
+
+/// The spill file, beside the cache if there is one. `previous` is that of the generation before.
+pub(crate) fn open_spill(
+    config: &Config,
+    cache_dir: Option<&Path>,
+    previous: Option<&Rc<Spill>>,
+) -> Option<Rc<Spill>> {
+    let access = config.log.access.as_ref()?;
+    let bytes_max = access.spill_bytes;
+    if access.when_full != WhenFull::Spill || bytes_max == 0 {
+        return None;
+    }
+    let nameless =
+        previous.filter(|it| it.path.as_os_str().is_empty() && it.bytes_max == bytes_max);
+    let opened = match (cache_dir, nameless) {
+        (Some(dir), _) => Spill::open(&dir.join(spill::FILE_NAME), bytes_max).map(Rc::new),
+        (None, Some(previous)) => Ok(Rc::clone(previous)),
+        (None, None) => Spill::nameless(&std::env::temp_dir(), bytes_max).map(Rc::new),
+    };
+    opened.inspect_err(|error| log::warn!("no spill file for the access log: {error}")).ok()
 }
 
 /// Writes the error log to the sink of the configuration from now on, in the name of this process.

@@ -18,7 +18,7 @@ use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::log::file::LogFile;
 use crate::master::cache::{Cache, OpenError};
 use crate::master::child::Child;
-use crate::master::files::Logs;
+use crate::master::files::{self, Logs};
 use crate::master::listeners::Mark;
 use crate::master::pidfile::PidFile;
 use crate::master::shared_tables::SharedTables;
@@ -105,11 +105,19 @@ impl Generation {
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
         warn_of_user(&config, account.as_ref());
-        let logs = Logs::open(&config, account.as_ref())?;
+        let mut logs = Logs::open(&config, account.as_ref())?;
         let cache = match &config.cache {
             Some(wanted) => cache_for(wanted, account.as_ref(), others, tables)?,
             None => None,
         };
+        if let Some(access) = &mut logs.access {
+            let dir = cache.as_ref().map(|cache| cache.shared.store.dir());
+            let last = previous.and_then(|it| it.logs.access.as_ref()?.spill.as_ref());
+            access.spill = files::open_spill(&config, dir, last);
+            if access.spill.as_ref().is_some_and(|spill| spill.has_lines().unwrap_or(true)) {
+                tables.rings.set_spill_in_use(true);
+            }
+        }
         let servers = Rc::new(servers_of(&config, previous)?);
         let workers = (0..config.workers).map(Role::Worker);
         let children = workers.chain([Role::Keeper]).map(|role| Child::new(role, now)).collect();
@@ -137,7 +145,10 @@ impl Generation {
     /// The file that cannot be opened; then all files in use stay so.
     pub(crate) fn reopen_logs(&mut self) -> io::Result<()> {
         let account = self.account.as_ref();
-        let logs = Logs::open(&self.config, account)?;
+        let mut logs = Logs::open(&self.config, account)?;
+        if let (Some(new), Some(old)) = (&mut logs.access, &self.logs.access) {
+            new.spill = old.spill.clone();
+        }
         for child in &mut self.children {
             if let (Some(access), Role::Worker(_)) = (&logs.access, child.role) {
                 let file = access.for_child(account)?;

@@ -95,6 +95,7 @@ impl Master {
             sockets,
             channel,
             access: None,
+            spill: None,
             cache: generation.cache.map(|cache| cache.shared),
             rings: Rc::clone(&self.tables.rings),
             wakes: Rc::clone(&self.tables.wakes),
@@ -114,6 +115,10 @@ fn open_logs(inherited: &mut Inherited, account: Option<&Account>, logs: Logs, i
         match access.for_child(account) {
             Ok(file) => inherited.access = Some(file),
             Err(error) => log::error!("{error}; retrying"),
+        }
+        match access.spill.as_ref().map(|spill| spill.open_again()).transpose() {
+            Ok(spill) => inherited.spill = spill,
+            Err(error) => log::warn!("no spill file for the access log: {error}"),
         }
     }
 }

@@ -42,12 +42,15 @@ pub(super) fn start(context: &Rc<Context>) {
     reactor::spawn(give_back());
 }
 
-/// Flushes everything that is in the ring, for at most `patience_ms`.
+/// Flushes everything that is in the ring, to the spill file if need be, for at most `patience_ms`.
 pub(super) async fn flush_log(context: &Context, patience_ms: u64) {
     let until_ms = reactor::now().mono_ms() + patience_ms;
     while let Some(retry) = flush(context)
         && reactor::now().mono_ms() < until_ms
     {
+        if context.access.as_ref().is_some_and(|access| access.borrow_mut().spill_rest()) {
+            return;
+        }
         timer::sleep(retry).await;
     }
 }

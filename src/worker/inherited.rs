@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::Listen;
 use crate::log::file::LogFile;
 use crate::log::ring::Rings;
+use crate::log::spill::Spill;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
 
@@ -68,6 +69,8 @@ pub struct Inherited {
     /// The file of the access log, with a lock of its own; `None` if there is no access log, or the
     /// file cannot be opened for now.
     pub access: Option<LogFile>,
+    /// The file for lines that the access log does not take for now.
+    pub spill: Option<Spill>,
     /// The cache; `None` when nothing is to be cached.
     pub cache: Option<Rc<Shared>>,
     /// The access log's rings.

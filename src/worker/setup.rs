@@ -28,6 +28,9 @@ pub(super) fn context(inherited: &mut Inherited) -> io::Result<Context> {
             if let Some(file) = inherited.access.take() {
                 log.write_to(file);
             }
+            if let Some(spill) = inherited.spill.take() {
+                log.spill_to(spill);
+            }
             Some(log)
         }
         None => None,

@@ -159,7 +159,8 @@ fn a_full_ring_waits_for_the_file_and_loses_nothing() {
     let origin = origin();
     let plan = Plan::new(&origin).set("workers", "1").set(
         "log",
-        "{access: {file: $DIR/access.log, format: json, buffer: 64 KiB}, error: $DIR/error.log}",
+        "{access: {file: $DIR/access.log, format: json, buffer: 64 KiB, when-full: wait}, \
+         error: $DIR/error.log}",
     );
     let ktrix = plan.start();
     let path = plan.dir().join("access.log");

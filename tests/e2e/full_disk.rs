@@ -9,10 +9,10 @@ use nix::unistd::Uid;
 use crate::support::{Origin, Plan, Response, pattern, until, until_true};
 
 /// A small tmpfs, unmounted at the end.
-struct Small(PathBuf);
+pub struct Small(pub PathBuf);
 
 impl Small {
-    fn mount(at: &Path, size: &str) -> Option<Self> {
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
         if !Uid::effective().is_root() {
             eprintln!("skipped: mounting a small file system takes root");
             return None;

@@ -7,6 +7,8 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
+use crate::full_disk::Small;
+use crate::support::ktrix::lines;
 use crate::support::{Ktrix, Origin, Plan, Response, until_true};
 
 fn origin() -> Origin {
@@ -100,6 +102,103 @@ fn a_reload_whose_log_cannot_be_opened_is_refused_with_its_reason() {
     );
     expect_line(&ktrix, "/one");
     assert_eq!(ktrix.children(), before);
+}
+
+/// A log on a small file system, and another program that fills it.
+fn on_a_small_disk(when_full: &str, then: impl FnOnce(&Ktrix<'_>, &Path)) {
+    let origin = origin();
+    let plan = Plan::new(&origin).set("workers", "1").set(
+        "log",
+        &format!(
+            "{{access: {{file: $DIR/small/access.log, format: json, buffer: 64 KiB{when_full}}}, \
+             error: $DIR/error.log}}"
+        ),
+    );
+    let Some(small) = Small::mount(&plan.dir().join("small"), "1m") else { return };
+    let filler = small.0.join("filler");
+    let ktrix = plan.start();
+    ktrix.get("/before").expect_status(200);
+    until_true("the first line", || !lines(&small.0.join("access.log")).is_empty());
+    let _ = fs::write(&filler, vec![b'x'; 2 << 20]);
+    then(&ktrix, &small.0);
+    ktrix.stop();
+}
+
+#[test]
+fn a_full_log_disk_stops_no_request_and_no_line_is_lost_or_out_of_order() {
+    on_a_small_disk("", |ktrix, disk| {
+        let mut client = ktrix.client();
+        let n = 600;
+        for i in 0..n {
+            client.get(&format!("/{i}")).expect_status(200);
+        }
+        let error = ktrix.wait_error("lines go to the spill file");
+        assert!(error.contains("No space left") && error.contains("at most 256 MiB"), "{error}");
+        assert!(fs::metadata(ktrix.plan.cache_dir().join("access.spill")).unwrap().len() > 50_000);
+        // A worker that dies takes no line with it.
+        ktrix.workers()[0].signal(Signal::SIGKILL);
+        fs::remove_file(disk.join("filler")).unwrap();
+        let log = disk.join("access.log");
+        until_true("all lines in the log", || lines(&log).len() == n + 1);
+        let seen = lines(&log);
+        let numbers: Vec<usize> = seen
+            .iter()
+            .filter_map(|line| line.split("\"target\":\"/").nth(1)?.split('"').next()?.parse().ok())
+            .collect();
+        assert_eq!(numbers, (0..n).collect::<Vec<_>>());
+        ktrix.wait_error("takes lines again");
+    });
+}
+
+#[test]
+fn lines_past_the_spill_file_are_dropped_and_reported() {
+    on_a_small_disk(", spill: 64 KiB", |ktrix, disk| {
+        let mut client = ktrix.client();
+        for i in 0..1500 {
+            client.get(&format!("/{i}")).expect_status(200);
+        }
+        ktrix.wait_error("the spill file is full; lines are dropped");
+        fs::remove_file(disk.join("filler")).unwrap();
+        let report = ktrix.wait_error(" lines were dropped from 20");
+        assert!(report.contains("Z to 20"), "{report}");
+    });
+}
+
+#[test]
+fn lines_in_the_spill_file_survive_a_stop() {
+    on_a_small_disk("", |ktrix, disk| {
+        let mut client = ktrix.client();
+        for i in 0..300 {
+            client.get(&format!("/{i}")).expect_status(200);
+        }
+        ktrix.wait_error("lines go to the spill file");
+        ktrix.signal(Signal::SIGTERM);
+        assert!(ktrix.wait_exit().success());
+        fs::remove_file(disk.join("filler")).unwrap();
+        let again = ktrix.plan.start();
+        until_true("the lines of the earlier ktrix", || {
+            lines(&disk.join("access.log")).len() == 301
+        });
+        again.stop();
+    });
+}
+
+#[test]
+fn an_auditor_may_have_requests_wait_and_the_error_log_says_so() {
+    on_a_small_disk(", when-full: wait", |ktrix, disk| {
+        let load = crate::support::Load::start(
+            &ktrix.plan.address,
+            1,
+            |_, i| crate::support::Ask::get(&format!("/{i}")),
+            |_, answer| (answer.status == 200).then_some(()).ok_or(answer.head.start.clone()),
+        );
+        ktrix.wait_error("requests wait when that is full");
+        fs::remove_file(disk.join("filler")).unwrap();
+        ktrix.wait_error("takes lines again");
+        let n = load.n_answered();
+        until_true("answers again", || load.n_answered() > n);
+        load.stop().expect_faultless();
+    });
 }
 
 #[test]

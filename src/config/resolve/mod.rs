@@ -171,8 +171,10 @@ fn access_log(faults: &mut Faults<'_>, log: &Section<'_>) -> Option<AccessLogCon
     };
     config.when_full = match section.word(faults, "when-full") {
         "drop" => WhenFull::Drop,
-        _ => WhenFull::Wait,
+        "wait" => WhenFull::Wait,
+        _ => WhenFull::Spill,
     };
+    config.spill_bytes = section.size(faults, "spill");
     config.buffer_bytes = as_usize(section.size(faults, "buffer")).next_power_of_two();
     Some(config)
 }
@@ -182,8 +184,9 @@ pub(crate) fn access_log_at(file: PathBuf) -> AccessLogConfig {
     let nowhere = Path::new("");
     let section = Section::absent("log.access", String::new(), Place::default());
     let buffer_bytes = as_usize(section.size(&mut Faults::of(nowhere), "buffer"));
-    let (format, when_full) = (LogFormat::Combined, WhenFull::Wait);
-    AccessLogConfig { file, format, when_full, buffer_bytes }
+    let spill_bytes = section.size(&mut Faults::of(nowhere), "spill");
+    let (format, when_full) = (LogFormat::Combined, WhenFull::Spill);
+    AccessLogConfig { file, format, when_full, buffer_bytes, spill_bytes }
 }
 
 fn cache(faults: &mut Faults<'_>, root: &Section<'_>) -> Option<CacheConfig> {
