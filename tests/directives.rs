@@ -67,8 +67,10 @@ fn every_key_is_in_the_manual_with_its_unit_and_default() {
 fn the_examples_of_the_manual_are_whole_configurations() {
     let blocks = MANUAL.split(".Bd -literal -offset indent\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split(".Ed").next());
-    let examples: Vec<&str> = blocks.filter(|block| block.contains("\nupstream: ")).collect();
-    assert_eq!(examples.len(), 4);
+    let is_whole =
+        |block: &&str| ["\nupstream: ", "\nsites:"].iter().any(|key| block.contains(key));
+    let examples: Vec<&str> = blocks.filter(is_whole).collect();
+    assert_eq!(examples.len(), 7);
     for text in examples {
         Config::load(Path::new("example"), text).unwrap_or_else(|e| panic!("{text}\n{e}"));
     }

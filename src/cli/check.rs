@@ -3,17 +3,30 @@
 use std::path::Path;
 
 use crate::cli::load::load_to_serve;
+use crate::master::configuration;
 
 /// Reports a valid configuration on stdout, or every error on stderr; the exit code is 0 or 1.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub fn check(file: &Path) -> anyhow::Result<i32> {
-    match load_to_serve(file)? {
+    let Some(config) = load_to_serve(file)? else { return Ok(1) };
+    let text = std::fs::read_to_string(file)?;
+    match configuration::check_access(file, &text, &config) {
+        Some(errors) if !errors.0.is_empty() => {
+            eprintln!("{errors}");
+            Ok(1)
+        }
         Some(_) => {
             println!("{}: configuration is valid", file.display());
             Ok(0)
         }
-        None => Ok(1),
+        None => {
+            println!(
+                "{}: configuration is valid (only root can check the directories of its user)",
+                file.display()
+            );
+            Ok(0)
+        }
     }
 }

@@ -31,9 +31,9 @@ fn load_by(
     file: &Path,
     load: impl FnOnce(&Path, &str) -> Result<Config, ConfigErrors>,
 ) -> anyhow::Result<Option<Config>> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read \"{}\"", file.display()))?;
-    match load(file, &text) {
+    let bytes =
+        std::fs::read(file).with_context(|| format!("cannot read \"{}\"", file.display()))?;
+    match configuration::text_of(file, bytes).and_then(|text| load(file, &text)) {
         Ok(config) => Ok(Some(config)),
         Err(errors) => {
             eprintln!("{errors}");

@@ -66,8 +66,8 @@ pub fn parse_listen(text: &str) -> Result<Vec<Listen>, String> {
 /// Every address of this machine: IPv4, and IPv6 where the kernel has it.
 pub(crate) fn all_addresses(port: u16) -> Vec<Listen> {
     let listen = |ip: IpAddr, is_optional| Listen {
-        address: ListenAddress::Ip(SocketAddr::new(ip, port)),
         is_optional,
+        ..Listen::at(ListenAddress::Ip(SocketAddr::new(ip, port)))
     };
     vec![listen(Ipv4Addr::UNSPECIFIED.into(), false), listen(Ipv6Addr::UNSPECIFIED.into(), true)]
 }

@@ -98,7 +98,7 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
         options(DuplicateKeyPolicy::LastWins),
     ) {
         Ok(raw) => raw.into_node(text),
-        Err(error) => return Err(syntax_error(&error)),
+        Err(error) => return Err(syntax_error(&error, text)),
     };
     if has_number_key(&node) {
         // After the first key that is a number, the reader yields only the last of each duplicate.
@@ -173,7 +173,7 @@ fn has_no_document(text: &str) -> bool {
     })
 }
 
-fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
+fn syntax_error(error: &serde_saphyr::Error, text: &str) -> SyntaxError {
     let error = error.without_snippet();
     let place = error.location().map_or(Place { line: 1, column: 1 }, place_of);
     let message = match error {
@@ -186,7 +186,50 @@ fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
         other => DefaultMessageFormatter.format_message(other),
     };
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    SyntaxError { place, message }
+    explained(place, message, text)
+}
+
+/// The faults that operators make most, with their own line and the way out; the reader of YAML gives
+/// the place where it noticed them, in its own words.
+fn explained(place: Place, message: String, text: &str) -> SyntaxError {
+    let is_indented_by_tab =
+        |line: &str| line.trim_start_matches(' ').starts_with('\t') && !line.trim().is_empty();
+    let found = (1..).zip(text.lines()).skip(place.line.saturating_sub(1) as usize).take(2);
+    let tab = found.into_iter().find(|(_, line)| is_indented_by_tab(line));
+    if let Some((line, _)) = tab.filter(|_| message.contains("tab")) {
+        let message = "the line is indented by a tab (use spaces)".to_owned();
+        return SyntaxError { place: Place { line, column: 1 }, message };
+    }
+    const COLON: &str = "a colon and a space are missing after the key (try \"key: value\")";
+    if let Some(place) = keyless_line_before(place, text).filter(|_| message.contains(NO_MAPPING)) {
+        return SyntaxError { place, message: COLON.to_owned() };
+    }
+    let hint = match message.as_str() {
+        message if message.contains("expected ':'") => COLON,
+        message if message.contains("in multiline quoted scalar") => {
+            "the text in quotes that begins before this line is not closed (add the quote)"
+        }
+        message if message.contains(NO_MAPPING) => {
+            "a key does not belong here (is the line indented too far, or does a text with a colon \
+             need quotes?)"
+        }
+        _ => return SyntaxError { place, message },
+    };
+    SyntaxError { place, message: hint.to_owned() }
+}
+
+const NO_MAPPING: &str = "mapping values are not allowed";
+
+/// The line before this place, if it is indented as much and has no colon: YAML reads both as one text.
+fn keyless_line_before(place: Place, text: &str) -> Option<Place> {
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let line = (place.line as usize).checked_sub(2)?;
+    let mut lines = text.lines().skip(line);
+    let (before, this) = (lines.next()?, lines.next()?);
+    let is_it =
+        indent(before) == indent(this) && !before.contains(':') && !before.trim().is_empty();
+    let column = u32::try_from(indent(before) + 1).unwrap_or(1);
+    is_it.then_some(Place { line: place.line - 1, column })
 }
 
 fn place_of(location: serde_saphyr::Location) -> Place {
@@ -417,7 +460,7 @@ mod tests {
             ("a: [1, 2\n", at(1, 4)),
             ("a: b: c\n", at(1, 5)),
             ("a: \"x\nb: 1\n", at(2, 1)),
-            ("a:\n\t- b\n", at(2, 2)),
+            ("a:\n\t- b\n", at(2, 1)),
             ("a: *nowhere\n", at(1, 4)),
             ("a: 1\n---\nb: 2\n", at(3, 1)),
         ] {

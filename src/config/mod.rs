@@ -78,14 +78,21 @@ pub struct Listen {
     /// Whether ktrix starts without it if the kernel does not know its address family. Only the
     /// IPv6 half of "all addresses" is optional; an address that is written out must work.
     pub is_optional: bool,
+    /// The mode of a unix socket.
+    pub mode: u32,
+    /// The owner of a unix socket, `user`, `user:group` or `:group`; without one it is the master's.
+    pub owner: Option<String>,
 }
 
 impl Listen {
     /// A listener of an address, without options.
     pub const fn at(address: ListenAddress) -> Self {
-        Self { address, is_optional: false }
+        Self { address, is_optional: false, mode: SOCKET_MODE, owner: None }
     }
 }
+
+/// Every user may connect to a unix socket; the directories above it restrict that.
+const SOCKET_MODE: u32 = 0o666;
 
 /// An address that ktrix listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -2,6 +2,7 @@
 //!
 //! | written | clients |
 //! | --- | --- |
+//! | `local` | `loopback` and `unix`, unless the request comes through a proxy |
 //! | `loopback` | 127.0.0.0/8 and ::1 |
 //! | `10.0.0.0/8`, `2001:db8::/32` | addresses that begin with these bits |
 //! | `10.0.0.1` | this address |
@@ -19,14 +20,19 @@ pub enum Network {
     Ip(IpAddr, u8),
     /// Connections to a unix socket, which have no address.
     Unix,
+    /// Loopback and unix sockets, but no request that a proxy on this machine forwards for another.
+    Local,
 }
 
 impl Network {
     /// Whether a client with this address belongs to the network; an IPv4-mapped IPv6 address
-    /// counts as IPv4.
-    pub fn contains(&self, address: Option<IpAddr>) -> bool {
+    /// counts as IPv4. `is_forwarded` says that the request names another client.
+    pub fn contains(&self, address: Option<IpAddr>, is_forwarded: bool) -> bool {
         match (self, address.map(|address| address.to_canonical())) {
             (Self::Unix, None) => true,
+            (Self::Local, address) => {
+                !is_forwarded && address.is_none_or(|address| address.is_loopback())
+            }
             (Self::Ip(IpAddr::V4(network), n_bits), Some(IpAddr::V4(address))) => {
                 let differing = network.to_bits() ^ address.to_bits();
                 differing.leading_zeros() >= u32::from(*n_bits)
@@ -44,6 +50,7 @@ impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix => f.write_str("unix"),
+            Self::Local => f.write_str("local"),
             Self::Ip(address, 32) if address.is_ipv4() => address.fmt(f),
             Self::Ip(address, 128) => address.fmt(f),
             Self::Ip(address, n_bits) => write!(f, "{address}/{n_bits}"),
@@ -67,11 +74,12 @@ pub fn parse_network(text: &str) -> Result<Vec<Network>, String> {
     match text {
         "loopback" => return Ok(loopback().to_vec()),
         "unix" => return Ok(vec![Network::Unix]),
+        "local" => return Ok(vec![Network::Local]),
         _ => {}
     }
     let wrong = |why: &str| {
         Err(format!(
-            "{} {why} (try \"10.0.0.0/8\", \"::1\", \"loopback\" or \"unix\")",
+            "{} {why} (try \"10.0.0.0/8\", \"::1\", \"local\", \"loopback\" or \"unix\")",
             quoted(text)
         ))
     };
@@ -108,7 +116,7 @@ mod tests {
 
     fn is_in(network: &str, address: &str) -> bool {
         let address = address.parse().ok();
-        parse_network(network).unwrap().iter().any(|network| network.contains(address))
+        parse_network(network).unwrap().iter().any(|network| network.contains(address, false))
     }
 
     #[test]
@@ -132,8 +140,13 @@ mod tests {
         ] {
             assert_eq!(is_in(network, address), expected, "{address} in {network}");
         }
-        assert!(Network::Unix.contains(None));
-        assert!(loopback().iter().all(|network| !network.contains(None)));
+        assert!(Network::Unix.contains(None, false));
+        let local = |address: &str, is_forwarded| {
+            Network::Local.contains(address.parse().ok(), is_forwarded)
+        };
+        assert!(local("127.9.9.9", false) && local("::1", false) && local("", false));
+        assert!(!local("127.0.0.1", true) && !local("", true) && !local("10.0.0.1", false));
+        assert!(loopback().iter().all(|network| !network.contains(None, false)));
     }
 
     #[test]
@@ -147,7 +160,8 @@ mod tests {
     #[test]
     fn invalid_networks_are_refused() {
         for text in [
-            "", "local", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.1/8", "::1/129", "10/8",
+            "", "localhost", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.1/8", "::1/129",
+            "10/8",
         ] {
             assert!(parse_network(text).is_err(), "{text}");
         }

@@ -35,6 +35,14 @@ impl Places {
         })
     }
 
+    /// The text of a key that has a single value.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match &self.find(key)?.value {
+            Value::Scalar(text) => Some(text),
+            Value::Empty | Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
     fn find(&self, key: &str) -> Option<&Node> {
         key.split('.').try_fold(&self.root, |node, step| {
             let (name, number) = match step.strip_suffix(']').and_then(|step| step.split_once('['))

@@ -138,6 +138,8 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "limits", Kind::Section("mapping"), "each key's own", "bounds on sizes and counts"),
     //
     row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
+    row("listen[]", "mode", Kind::Text("octal mode"), "0666", "the mode of a unix socket"),
+    row("listen[]", "owner", Kind::Text("user or user:group"), "the master's user", "the owner of a unix socket"),
     //
     row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
     row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "the sink of ktrix's own messages; auto is stderr in the foreground and else syslog"),
@@ -157,7 +159,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "admission", Kind::Choice(&["auto", "on", "off"]), "auto", "whether a full cache stores an object only at its second request; auto measures"),
     row("cache", "scrub", Kind::Size(0, 64 * GIB), "1 MiB", "bytes of files that are verified in the background each second; 0 B is none"),
     row("cache", "object", Kind::Size(KIB, PIB), "half of cache.size", "the largest response that is stored"),
-    row("cache", "purge", Kind::List("networks or off"), "loopback", "the clients that may purge with the method PURGE"),
+    row("cache", "purge", Kind::List("networks or off"), "local", "the clients that may purge with the method PURGE"),
     row("cache", "rules", Kind::Section("mapping"), "the rules of RFC 9111", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
     //
     row("upstreams.NAME", "balance", Kind::Choice(&["round-robin"]), "round-robin", "how a server is chosen"),

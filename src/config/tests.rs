@@ -33,8 +33,8 @@ fn three_lines_are_a_whole_configuration() {
     assert_eq!(cache.memory_object_bytes_max, 1 << 20);
     let access = config.log.access.unwrap();
     assert_eq!(access.file, Path::new("/tmp/hnie/log"));
-    assert_eq!((access.format, access.when_full), (LogFormat::Combined, WhenFull::Wait));
-    assert_eq!(access.buffer_bytes, 256 << 10);
+    assert_eq!((access.format, access.when_full), (LogFormat::Combined, WhenFull::Spill));
+    assert_eq!((access.buffer_bytes, access.spill_bytes), (256 << 10, 256 << 20));
     assert_eq!((config.log.error, config.log.level), (ErrorSink::Auto, log::LevelFilter::Info));
     assert_eq!(config.pid.as_deref(), Some(Path::new("/tmp/hnie/cache/ktrix.pid")));
     assert_eq!(config.workers, 4);
@@ -314,6 +314,15 @@ fn each_mistake_has_its_place_and_its_key() {
         ("- a\n", "1:1: expects a mapping, not a list"),
         ("hello\n", "1:1: expects a mapping, not a single value"),
         ("a: [\n", "1:4: "),
+        (
+            "listen: 80\nupstream: a\n\tcache: /x\n",
+            "3:1: the line is indented by a tab (use spaces)",
+        ),
+        ("upstream: a\nsites:\n  - hosts: a\n\t- hosts: b\n", "4:1: the line is indented by a tab"),
+        ("listen: 80\ncache /x\nupstream: a\n", "2:1: a colon and a space are missing"),
+        ("log:\n  error /b\n  level: info\n", "2:3: a colon and a space are missing"),
+        ("upstream: \"a\ncache: /x\n", "2:1: the text in quotes that begins before this line"),
+        ("upstream: a\n cache: /x\n", "2:7: a key does not belong here"),
         ("upstream: a\nuser: \"x y\"\n", "2:7: user: \"x y\" is not the name"),
         ("upstream: a\nworkers: 0\n", "2:10: workers: \"0\" is out of range"),
         ("upstream: a\nworkers: many\n", "2:10: workers: \"many\" is not auto or a number"),
@@ -322,6 +331,12 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: a\nlisten: []\n", "2:9: listen: is empty"),
         ("upstream: a\nlisten: [{port: 1}]\n", "2:10: listen[0].address: is missing"),
         ("upstream: a\nlisten: [80, \"*:80\"]\n", "2:14: listen[1]: \"*:80\" is listed twice"),
+        (
+            "upstream: a\nlisten: [{address: 80, mode: 0600}]\n",
+            "listen[0].mode: \"0600\" has no effect",
+        ),
+        ("upstream: a\nlisten: [{address: \"unix:/s\", mode: 999}]\n", "\"999\" is not a mode"),
+        ("upstream: a\nlisten: [{address: \"unix:/s\", owner: \"a b\"}]\n", "is not an owner"),
         ("upstream: a\nlog: {level: loud}\n", "2:14: log.level: \"loud\" is not known (try off,"),
         ("upstream: a\nlog: {access: {format: json}}\n", "log.access.file: is missing"),
         ("upstream: a\nlog: {error: off}\n", "2:14: log.error: \"off\" is not a sink"),

@@ -1,26 +1,73 @@
 //! Loading a configuration and checking it against this machine.
 //!
-//! [`Config::load`] looks only at the text. Whether the user exists is checked here, with the place
-//! of the key, so that a test, a start and a reload all name the line of the mistake.
+//! Reading a configuration looks at nothing but its text. Whether its user exists, and can use the
+//! directories, only this machine can say. It is asked with the places of the keys at hand, so that
+//! a test, a start and a reload all say where the mistake is.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::config::Config;
+use crate::config::document::Place;
 use crate::config::error::{ConfigError, ConfigErrors};
 use crate::config::places::Places;
+use crate::master::access_check;
 use crate::sys::privileges::{self, Account};
 
-/// As [`Config::load`], and checks that its user exists on this machine.
+/// The bytes of a file as text.
 ///
 /// # Errors
-/// Every mistake of the text; else that there is no such user, or that it cannot be looked up.
+/// The place of the first byte that is not UTF-8.
+pub(crate) fn text_of(file: &Path, bytes: Vec<u8>) -> Result<String, ConfigErrors> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (valid, rest) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let valid = String::from_utf8_lossy(valid);
+        let last_line = valid.rsplit('\n').next().unwrap_or_default();
+        let number = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
+        let place = Place {
+            line: number(valid.matches('\n').count()),
+            column: number(last_line.chars().count()),
+        };
+        let byte = rest.first().copied().unwrap_or_default();
+        let message = format!("the byte 0x{byte:02x} is not UTF-8 (save the file as UTF-8)");
+        ConfigErrors(vec![error_at(file, place, "", message)])
+    })
+}
+
+/// As [`Config::load`], and its user is one of this machine.
+///
+/// # Errors
+/// Every mistake of the text, and that there is no such user or that it cannot be looked up.
 pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
-    let config = Config::load_as(file, text, privileges::is_root())?;
-    let Some(name) = &config.user else { return Ok(config) };
-    let Err(error) = Account::of(name) else { return Ok(config) };
-    let place = Places::of(text).ok().and_then(|places| places.first(["user"]));
-    let place = place.map(|said| said.place).unwrap_or_default();
+    let loaded = Config::load_as(file, text, privileges::is_root());
+    let Some(error) = error_of_user(file, text) else { return loaded };
+    let mut errors = loaded.err().map(|errors| errors.0).unwrap_or_default();
+    errors.push(error);
+    errors.sort_by_key(|error| (error.line, error.column));
+    Err(ConfigErrors(errors))
+}
+
+/// Whether the user can use the directories, and the master the logs; `None` if only root can tell.
+pub(crate) fn check_access(file: &Path, text: &str, config: &Config) -> Option<ConfigErrors> {
+    let account = config.user.as_ref().and_then(|name| Account::of(name).ok());
+    if !privileges::is_root() && account.as_ref().is_some_and(|account| !account.is_current()) {
+        return None;
+    }
+    let account = account.filter(|_| privileges::is_root());
+    let places = Places::of(text).ok();
+    let problems = access_check::problems(config, account.as_ref()).into_iter().map(|problem| {
+        let found = places.as_ref().and_then(|places| places.first(problem.keys.iter().copied()));
+        let key = found.as_ref().map_or_else(String::new, |found| found.key.clone());
+        error_at(file, found.map(|found| found.place).unwrap_or_default(), &key, problem.message)
+    });
+    Some(ConfigErrors(problems.collect()))
+}
+
+fn error_of_user(file: &Path, text: &str) -> Option<ConfigError> {
+    let places = Places::of(text).ok()?;
+    let name = places.text("user")?;
+    let error = Account::of(name).err()?;
+    let place = places.first(["user"]).map(|found| found.place).unwrap_or_default();
     let message = match error.kind() {
         ErrorKind::NotFound => format!(
             "\"{name}\" does not exist on this machine (create it with \"useradd --system {name}\", or remove \
@@ -28,14 +75,12 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
         ),
         _ => format!("cannot look up \"{name}\": {error}"),
     };
-    let (file, key) = (file.to_owned(), "user".to_owned());
-    Err(ConfigErrors(vec![ConfigError {
-        file,
-        line: place.line,
-        column: place.column,
-        key,
-        message,
-    }]))
+    Some(error_at(file, place, "user", message))
+}
+
+fn error_at(file: &Path, place: Place, key: &str, message: String) -> ConfigError {
+    let (line, column) = (place.line, place.column);
+    ConfigError { file: file.to_owned(), line, column, key: key.to_owned(), message }
 }
 
 #[cfg(test)]
@@ -43,13 +88,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_user_must_exist_on_this_machine() {
-        let load = |text: &str| load(Path::new("k.yaml"), text);
-        assert!(load("upstream: a\n").is_ok() && load("upstream: a\nuser: root\n").is_ok());
-        let errors = load("upstream: a\nuser: nobody-of-that-name\n").unwrap_err().to_string();
-        let said = "k.yaml:2:7: user: \"nobody-of-that-name\" does not exist on";
-        assert!(errors.starts_with(said), "{errors}");
-        let errors = load("user: nobody-of-that-name\n").unwrap_err().to_string();
-        assert!(errors.contains("upstream: is missing") && !errors.contains("does not exist"));
+    fn an_unknown_user_is_reported_with_all_other_mistakes_in_order() {
+        let text = "workers: many\nuser: no-such-user-here\nlimitz: {}\nupstream: 10.0.0.1\n";
+        let errors = load(Path::new("k.yaml"), text).unwrap_err();
+        let lines: Vec<_> = errors.0.iter().map(|error| (error.line, &*error.key)).collect();
+        assert_eq!(lines, [(1, "workers"), (2, "user"), (3, "limitz")]);
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf_8_is_named_with_its_place() {
+        let error = text_of(Path::new("k.yaml"), b"user: a\n# caf\xe9\n".to_vec()).unwrap_err();
+        let expected = "k.yaml:2:6: the byte 0xe9 is not UTF-8 (save the file as UTF-8)";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(text_of(Path::new("k"), b"caf\xc3\xa9".to_vec()).unwrap(), "caf\u{e9}");
     }
 }

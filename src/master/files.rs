@@ -2,9 +2,9 @@
 //!
 //! The owner is changed only for files of root, and a symbolic link is never followed.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -150,11 +150,20 @@ fn try_open_log(path: &Path, account: Option<&Account>) -> io::Result<LogFile> {
     Ok(file)
 }
 
-/// Makes the cache directory.
+/// Makes the cache directory. The directories above it that are made can be passed by all users.
 ///
 /// # Errors
 /// What mkdir(2) says.
 pub(crate) fn make_cache_dir(dir: &Path) -> io::Result<()> {
+    let missing = dir
+        .ancestors()
+        .skip(1)
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+    for above in missing.collect::<Vec<_>>().into_iter().rev() {
+        // The umask of the shell may be stricter.
+        fs::create_dir(above)?;
+        fs::set_permissions(above, Permissions::from_mode(0o755))?;
+    }
     DirBuilder::new().recursive(true).mode(0o750).create(dir)
 }
 

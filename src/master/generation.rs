@@ -16,6 +16,7 @@ use std::time::Instant;
 use crate::cache::directory_lock::Claim;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::log::file::LogFile;
+use crate::master::access_check;
 use crate::master::cache::{Cache, OpenError};
 use crate::master::child::Child;
 use crate::master::files::{self, Logs};
@@ -117,6 +118,9 @@ impl Generation {
             if access.spill.as_ref().is_some_and(|spill| spill.has_lines().unwrap_or(true)) {
                 tables.rings.set_spill_in_use(true);
             }
+        }
+        for problem in access_check::problems(&config, account.as_ref()) {
+            log::error!("{}: {}", problem.keys.first().unwrap_or(&""), problem.message);
         }
         let servers = Rc::new(servers_of(&config, previous)?);
         let workers = (0..config.workers).map(Role::Worker);

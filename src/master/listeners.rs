@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::config::{Listen, ListenAddress};
+use crate::sys::privileges::Owner;
 use crate::sys::socket::{self, BoundTo};
 use crate::worker::inherited::ListenSocket;
 
@@ -48,6 +49,13 @@ enum Origin {
 pub struct ListenError {
     address: ListenAddress,
     source: io::Error,
+}
+
+impl ListenError {
+    /// The number of the system's error.
+    pub(crate) fn raw_os_error(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
 }
 
 /// How many sockets each address had; see [`Listeners::roll_back`].
@@ -95,12 +103,16 @@ impl Listeners {
     /// The first address that cannot be bound; whatever was bound before is kept until
     /// [`Self::roll_back`].
     pub fn ensure(&mut self, wanted: &[Listen], n_workers: usize) -> Result<(), ListenError> {
-        for Listen { address, is_optional } in wanted {
+        for listen @ Listen { address, is_optional, .. } in wanted {
             let failed = |source| ListenError { address: address.clone(), source };
             let known = self.entries.iter_mut().find(|entry| entry.address == *address);
             match (known, address) {
                 (Some(entry), ListenAddress::Ip(ip)) if entry.origin == Origin::Bound => {
                     entry.add_sockets(*ip, n_workers).map_err(failed)?;
+                }
+                (Some(entry), ListenAddress::Unix(path)) if entry.origin == Origin::BoundShared => {
+                    let owner = owner_of(listen).map_err(failed)?;
+                    socket::set_access(path, listen.mode, owner).map_err(failed)?;
                 }
                 (Some(_), _) => {}
                 (None, ListenAddress::Ip(ip)) => {
@@ -119,7 +131,9 @@ impl Listeners {
                     self.entries.push(entry);
                 }
                 (None, ListenAddress::Unix(path)) => {
-                    let fd = patiently(|| socket::listen_unix(path)).map_err(failed)?;
+                    let owner = owner_of(listen).map_err(failed)?;
+                    let bind = || socket::listen_unix(path, listen.mode, owner);
+                    let fd = patiently(bind).map_err(failed)?;
                     let sockets = vec![fd];
                     let origin = Origin::BoundShared;
                     log::info!("listening on {}", text_of(address));
@@ -203,6 +217,10 @@ impl Entry {
             remove_socket(path);
         }
     }
+}
+
+fn owner_of(listen: &Listen) -> io::Result<Owner> {
+    listen.owner.as_deref().map_or_else(|| Ok(Owner::default()), Owner::of)
 }
 
 fn remove_socket(path: &Path) {

@@ -11,6 +11,7 @@
 //! TERM, INT ─▶ Stopping: everybody ends now
 //! ```
 
+pub(crate) mod access_check;
 pub(crate) mod configuration;
 pub(crate) mod backoff;
 pub(crate) mod process_slots;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
+use crate::log::limit::UNLIMITED;
 use crate::master::configuration;
 use crate::master::generation::{CacheFiles, Generation, Phase};
 use crate::master::pidfile::PidFile;
@@ -47,7 +48,7 @@ impl Master {
     fn refuse_reload(&mut self, why: &str) {
         self.reload = Reload::None;
         for line in why.lines() {
-            log::error!("{line}");
+            log::error!(target: UNLIMITED, "{line}");
         }
         log::error!("reload failed; keeping the current configuration");
         self.report_reload(why);
@@ -209,9 +210,11 @@ impl Generation {
 
 /// The configuration in the file, or all its errors.
 fn read_config(file: &Path) -> Result<Config, String> {
-    let text = std::fs::read_to_string(file)
+    let bytes = std::fs::read(file)
         .map_err(|error| format!("cannot read \"{}\": {error}", file.display()))?;
-    configuration::load(file, &text).map_err(|errors| errors.to_string())
+    configuration::text_of(file, bytes)
+        .and_then(|text| configuration::load(file, &text))
+        .map_err(|errors| errors.to_string())
 }
 
 /// The longest time until the children of a new generation serve.

@@ -29,12 +29,13 @@ pub(crate) enum Request {
 }
 
 /// The signals that the master acts on, with their meaning. Several pending ones are handled in
-/// this order.
+/// this order: a signal to the whole group ends the children too, and they are not
+/// started again after it.
 pub(crate) const SIGNALS: [(Signal, Request); 6] = [
-    (Signal::SIGCHLD, Request::Reap),
     (Signal::SIGTERM, Request::Stop),
     (Signal::SIGINT, Request::Stop),
     (Signal::SIGQUIT, Request::Quit),
+    (Signal::SIGCHLD, Request::Reap),
     (Signal::SIGUSR1, Request::Reopen),
     (Signal::SIGHUP, Request::Reload),
 ];

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error;
 
 use crate::cache::marker;
@@ -21,6 +22,7 @@ use crate::master::signals::Signals;
 use crate::master::{Master, Mode, Reload, files};
 use crate::sys::daemonize::ReadyPipe;
 use crate::sys::privileges;
+use crate::worker::inherited::N_SEATS;
 
 /// The arguments of a start.
 #[derive(Debug)]
@@ -44,9 +46,53 @@ pub(crate) enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The limit of open files is too low.
+    #[error(
+        "too many open files: the limit is {limit}, and the master needs {needed} for this \
+         configuration, each worker about {}, which limits.connections says (raise it: \"ulimit -n\", \
+         or LimitNOFILE= of the service)",
+        per_worker
+    )]
+    OpenFiles {
+        /// The limit in force.
+        limit: u64,
+        /// What the master needs at least.
+        needed: usize,
+        /// What a worker may need.
+        per_worker: usize,
+    },
     /// Another error of the system, which the message names.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
+}
+
+impl StartError {
+    /// Names the limit, if that is what the system refused for.
+    fn with_limit(self, (needed, per_worker): (usize, usize)) -> Self {
+        let source = match &self {
+            Self::Io(error) => error.raw_os_error(),
+            Self::Listen(error) => error.raw_os_error(),
+            Self::PidFile(_) | Self::OpenFiles { .. } => None,
+        };
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        match source {
+            Some(nix::libc::EMFILE) => Self::OpenFiles { limit, needed, per_worker },
+            _ => self,
+        }
+    }
+}
+
+/// Listening sockets and a channel for each worker of two generations, an eventfd for each process
+/// slot, and some for files.
+fn files_of_master(config: &Config) -> usize {
+    config.workers * (config.listen.len() + 2) + N_SEATS + 32
+}
+
+/// A descriptor for each connection to clients and servers, for the open files of large objects, and
+/// what it inherits.
+fn files_of_worker(config: &Config) -> usize {
+    let servers: usize = config.upstreams.iter().map(|it| it.servers.len() * it.connections).sum();
+    config.limits.connections + servers + 1_024 + files_of_master(config)
 }
 
 impl Master {
@@ -57,7 +103,9 @@ impl Master {
     pub(crate) fn start(start: Start) -> Result<Self, StartError> {
         let Start { config, file, handed_over, ready_pipe } = start;
         let is_detached = ready_pipe.is_some();
-        match Self::try_start(config, file, handed_over, is_detached) {
+        let needs = (files_of_master(&config), files_of_worker(&config));
+        let started = Self::try_start(config, file, handed_over, is_detached);
+        match started.map_err(|error| error.with_limit(needs)) {
             Ok(mut master) => {
                 master.ready_pipe = ready_pipe;
                 Ok(master)

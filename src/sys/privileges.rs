@@ -12,7 +12,7 @@ use std::path::Path;
 
 use nix::fcntl::AtFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 /// A user of this machine, looked up once, before the first fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,36 @@ impl Account {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         nix::unistd::fchownat(nix::fcntl::AT_FDCWD, path, Some(self.uid), Some(self.gid), flags)
             .map_err(io::Error::from)
+    }
+}
+
+/// The owner of a file; what is missing stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+}
+
+impl Owner {
+    /// The owner that is written `user`, `user:group` or `:group`.
+    ///
+    /// # Errors
+    /// When there is no such user or group.
+    pub(crate) fn of(text: &str) -> io::Result<Self> {
+        let missing = |kind: &str, name: &str| {
+            io::Error::new(io::ErrorKind::NotFound, format!("no {kind} \"{name}\""))
+        };
+        let (user, group) = text.split_once(':').unwrap_or((text, ""));
+        let mut owner = Self::default();
+        if !user.is_empty() {
+            let found = User::from_name(user)?.ok_or_else(|| missing("user", user))?;
+            owner.uid = Some(found.uid.as_raw());
+        }
+        if !group.is_empty() {
+            let found = Group::from_name(group)?.ok_or_else(|| missing("group", group))?;
+            owner.gid = Some(found.gid.as_raw());
+        }
+        Ok(owner)
     }
 }
 

@@ -19,6 +19,8 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::sys::privileges::Owner;
+
 /// How many connections may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 
@@ -71,12 +73,12 @@ pub(crate) fn has_ipv6() -> bool {
         .is_ok()
 }
 
-/// A listening Unix socket that all users may connect to, unless a directory above it forbids that.
-/// A socket file without a listener is replaced.
+/// A listening Unix socket with this mode and owner. A socket file without a listener is
+/// replaced.
 ///
 /// # Errors
 /// `AddrInUse` when a process listens there; else what bind(2) and listen(2) say.
-pub(crate) fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn listen_unix(path: &Path, mode: u32, owner: Owner) -> io::Result<OwnedFd> {
     if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -87,9 +89,19 @@ pub(crate) fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    // Nobody can connect before it listens.
+    set_access(path, mode, owner)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Changes mode and owner of a Unix socket.
+///
+/// # Errors
+/// What chown(2) and chmod(2) say.
+pub(crate) fn set_access(path: &Path, mode: u32, owner: Owner) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, owner.uid, owner.gid)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// Where a socket is bound.
@@ -244,9 +256,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ktrix.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let live = listen_unix(&path).unwrap();
+        let live = listen_unix(&path, 0o600, Owner::default()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(bound_to(live.as_fd()).unwrap(), BoundTo::Unix(path.clone()));
-        assert_eq!(listen_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen_unix(&path, 0o600, Owner::default()).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
     }
 
     #[test]

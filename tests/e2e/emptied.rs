@@ -267,7 +267,7 @@ fn a_directory_of_another_program_is_refused_and_left_as_it_is() {
     // A reload to such a directory is refused too.
     plan.put("cache", "$DIR/other");
     let ktrix = plan.start();
-    assert!(plan.dir().join("other/CACHEDIR.TAG").exists());
+    until_true("the marker", || plan.dir().join("other/CACHEDIR.TAG").exists());
     plan.put("cache", "$DIR/cache");
     plan.write_config();
     ktrix.signal(Signal::SIGHUP);

@@ -226,3 +226,23 @@ fn the_first_lines_of_the_error_log_are_there_when_its_directory_is_made() {
         assert!(text().contains("the workers run as root"), "{}", text());
     }
 }
+
+#[test]
+fn directories_of_the_cache_are_checked_as_the_user_before_the_first_request() {
+    let origin = origin();
+    let Some(plan) = plan(&origin) else { return };
+    let plan = plan.set("cache", "{path: $DIR/made/by/ktrix, size: 1 GiB}");
+    let ktrix = plan.start();
+    assert!(!plan.error_log().contains("cannot enter"), "{}", plan.error_log());
+    ktrix.stop();
+    let test = || plan.run(&["--test", &plan.config_path().display().to_string()]);
+    assert!(test().status.success());
+    let above = plan.dir().join("made");
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o700)).unwrap();
+    let refused = crate::support::ktrix::text(&test());
+    let expected = format!("cache.path: user \"nobody\" cannot enter {above:?}");
+    assert!(refused.contains(&expected) && refused.contains("ktrix.yaml:"), "{refused}");
+    let ktrix = plan.start();
+    ktrix.wait_error(&expected);
+    ktrix.get("/").expect_status(200);
+}

@@ -163,3 +163,60 @@ fn stopping_and_starting_many_times_leaves_nothing_behind() {
     }
     origin.expect_requests(8);
 }
+
+#[test]
+fn a_signal_to_the_whole_group_logs_no_dead_worker() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    for _ in 0..5 {
+        let plan = Plan::new(&origin);
+        let ktrix = plan.start_in_group();
+        ktrix.wait_children(3);
+        let group = nix::unistd::Pid::from_raw(ktrix.master.pid);
+        nix::sys::signal::killpg(group, Signal::SIGTERM).unwrap();
+        assert!(ktrix.wait_exit().success());
+        ktrix.wait_gone();
+        let log = plan.error_log();
+        assert!(!log.contains("exited on signal") && log.contains("shutdown complete"), "{log}");
+    }
+}
+
+#[test]
+fn a_limit_of_open_files_that_is_too_low_is_named_with_what_is_needed() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    plan.write_config();
+    let script = "ulimit -n 60; exec \"$0\" \"$@\"";
+    let output = std::process::Command::new("sh")
+        .args(["-c", script, crate::support::ktrix::BINARY])
+        .arg(plan.config_path())
+        .output()
+        .unwrap();
+    let text = crate::support::ktrix::text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the limit is 60, and the master needs 1"), "{text}");
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_and_owner_of_the_configuration_and_a_reload_changes_them() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let crate::support::socket::Address::Ip(ip) = plan.address else { unreachable!() };
+    let path = plan.dir().join("s");
+    let listen = |options: &str| {
+        plan.put("listen", &format!("[\"{ip}\", {{address: \"unix:$DIR/s\"{options}}}]"));
+        plan.write_config();
+    };
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    listen(", mode: 0600");
+    let ktrix = plan.start();
+    assert_eq!(mode(), 0o600);
+    let owner = if Uid::effective().is_root() { ", owner: nobody" } else { "" };
+    listen(&format!(", mode: 0660{owner}"));
+    ktrix.signal(Signal::SIGHUP);
+    until_true("the mode", || mode() == 0o660);
+    if Uid::effective().is_root() {
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(fs::metadata(&path).unwrap().uid(), 65_534);
+    }
+    ktrix.get("/").expect_status(200);
+}

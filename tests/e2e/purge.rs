@@ -458,3 +458,21 @@ fn a_routes_key_decides_which_objects_a_url_names() {
         expect_gone(&ktrix, &ask, &body);
     }
 }
+
+#[test]
+fn by_default_no_client_behind_a_proxy_on_this_machine_may_purge() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::get("/a")).expect_status(200);
+    ktrix.wait_hit("/a");
+    for (name, value) in
+        [("X-Forwarded-For", "192.0.2.1"), ("Forwarded", "for=192.0.2.1"), ("Via", "1.1 tls")]
+    {
+        let ask = Ask::new("PURGE", "/a").field(name, value);
+        ktrix.ask(&ask).expect_status(403);
+    }
+    ktrix.ask(&Ask::get("/a")).expect_hit();
+    purge(&ktrix, "/a", &[]);
+    ktrix.ask(&Ask::get("/a")).expect_miss();
+}

@@ -10,7 +10,7 @@ use crate::cli::request::UrlRequest;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::purge::hash::PurgeKind;
-use crate::policy::purge::request::METHOD;
+use crate::policy::purge::request::{METHOD, is_forwarded};
 
 impl Explainer<'_> {
     /// The result for a request to purge; `None` if it is none, or there is no cache.
@@ -34,7 +34,8 @@ impl Explainer<'_> {
             networks => format!("{} may purge by a request", networks.join(", ")),
         };
         self.add_step("allowed", value, Some(because));
-        let may = cache.purge.iter().any(|network| network.contains(Some(client)));
+        let is_forwarded = is_forwarded(&head.fields);
+        let may = cache.purge.iter().any(|network| network.contains(Some(client), is_forwarded));
         if !networks.is_empty() {
             let value = if may { "may" } else { "may not" };
             self.add_step("client", format!("{client}, taken as the client: {value}"), None);

@@ -15,8 +15,8 @@ use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::{self, WORKERS_MAX};
 use crate::config::section::{Scalar, Section};
 use crate::config::{
-    AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Limits, Listen, LogConfig,
-    LogFormat, Timeouts, WhenFull,
+    AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Limits, Listen, ListenAddress,
+    LogConfig, LogFormat, Timeouts, WhenFull,
 };
 
 mod key;
@@ -103,14 +103,20 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
     let mut listens = Vec::new();
     let mut seen = HashSet::new();
     for item in items {
-        let scalar = match item.node.value {
-            Value::Map(_) => Section::open(faults, "listen[]", item.path.clone(), item.node)
-                .required(faults, "address", "address: 0.0.0.0:8080"),
-            _ => item.scalar(faults, kind),
+        let section = match item.node.value {
+            Value::Map(_) => Some(Section::open(faults, "listen[]", item.path.clone(), item.node)),
+            _ => None,
+        };
+        let scalar = match &section {
+            Some(section) => section.required(faults, "address", "address: 0.0.0.0:8080"),
+            None => item.scalar(faults, kind),
         };
         let Some(scalar) = scalar else { continue };
         match parse_listen(scalar.text) {
-            Ok(read) => {
+            Ok(mut read) => {
+                if let Some(section) = &section {
+                    read.iter_mut().for_each(|listen| socket_access(faults, section, listen));
+                }
                 // Port 0 is a different port each time.
                 let is_new = |listen: &Listen| {
                     seen.insert(listen.address.clone())
@@ -125,6 +131,26 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
         }
     }
     listens
+}
+
+/// The mode and the owner of a unix socket.
+fn socket_access(faults: &mut Faults<'_>, section: &Section<'_>, listen: &mut Listen) {
+    let is_unix = matches!(listen.address, ListenAddress::Unix(_));
+    for key in ["mode", "owner"] {
+        let Some(scalar) = section.scalar(faults, key) else { continue };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.$".contains(&byte);
+        let names = scalar.text.splitn(2, ':').collect::<Vec<_>>();
+        let is_owner = names.iter().all(|name| name.bytes().all(is_name))
+            && names.iter().any(|name| !name.is_empty());
+        let mode = u32::from_str_radix(scalar.text, 8).ok().filter(|mode| *mode <= 0o777);
+        match (key, mode) {
+            _ if !is_unix => scalar.wrong(faults, "has no effect: the address is no unix socket"),
+            ("mode", Some(mode)) => listen.mode = mode,
+            ("mode", None) => scalar.wrong(faults, "is not a mode (try \"0660\")"),
+            _ if is_owner => listen.owner = Some(scalar.text.to_owned()),
+            _ => scalar.wrong(faults, "is not an owner (try \"www-data\" or \"www-data:adm\")"),
+        }
+    }
 }
 
 fn log(faults: &mut Faults<'_>, root: &Section<'_>) -> LogConfig {
@@ -265,7 +291,7 @@ const FREE_BYTES_MIN: u64 = 64 << 20;
 
 /// The networks that may purge by request.
 fn purge(faults: &mut Faults<'_>, section: &Section<'_>) -> Vec<Network> {
-    let Some(items) = section.items(faults, "purge") else { return network::loopback().to_vec() };
+    let Some(items) = section.items(faults, "purge") else { return vec![Network::Local] };
     let (n_items, mut networks) = (items.len(), Vec::new());
     for item in items {
         let Some(scalar) = item.scalar(faults, schema::Kind::Text("network")) else { continue };

@@ -23,6 +23,12 @@ use crate::policy::purge::surrogate;
 /// The method of a request to purge.
 pub const METHOD: &[u8] = b"PURGE";
 
+/// Whether the request comes from another client than the one that is connected, as behind a proxy
+/// on the same machine.
+pub fn is_forwarded(fields: &Fields) -> bool {
+    ["x-forwarded-for", "forwarded", "via"].iter().any(|name| fields.contains(name))
+}
+
 /// The kind of name of a purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurgeTarget {

@@ -10,6 +10,7 @@ use crate::cache::purge::request as purge_request;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheStatus;
+use crate::policy::purge::request::is_forwarded;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::added::Added;
 use crate::proxy::client::Client;
@@ -44,7 +45,9 @@ fn purge(
 ) -> (Status, String, Option<String>) {
     let address = front.peer.ip();
     let configured = context.config.cache.as_ref();
-    let may = configured.is_some_and(|it| it.purge.iter().any(|net| net.contains(address)));
+    let is_forwarded = is_forwarded(&request.fields);
+    let may =
+        configured.is_some_and(|it| it.purge.iter().any(|net| net.contains(address, is_forwarded)));
     if !may {
         facts.reason = purge_request::DENIED;
         // A client behind others may not know its own address.
@@ -113,7 +116,7 @@ mod tests {
         let (head, _) = parse_request(raw, &HeadLimits::default()).unwrap().unwrap();
         let ip = |address: [u8; 4]| PeerAddress::Ip((address, 1).into());
         for (peer, status) in
-            [(ip([127, 0, 0, 9]), 503), (ip([192, 0, 2, 1]), 403), (PeerAddress::Unix, 403)]
+            [(ip([127, 0, 0, 9]), 503), (ip([192, 0, 2, 1]), 403), (PeerAddress::Unix, 503)]
         {
             let (mut client, mut facts) = (FakeClient::new(), Facts::default());
             client.front.peer = peer;

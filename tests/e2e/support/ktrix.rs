@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -159,6 +160,12 @@ impl Plan {
         self.write_config();
         let script = format!("{shell}; exec \"$0\" \"$@\"");
         self.start_by(Command::new("sh").args(["-c", &script, BINARY]).arg(self.config_path()))
+    }
+
+    /// As [`Plan::start`], in a process group of its own.
+    pub fn start_in_group(&self) -> Ktrix<'_> {
+        self.write_config();
+        self.start_by(Command::new(BINARY).arg(self.config_path()).process_group(0))
     }
 
     fn start_by(&self, command: &mut Command) -> Ktrix<'_> {
