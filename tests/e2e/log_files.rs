@@ -221,7 +221,7 @@ fn the_first_lines_of_the_error_log_are_there_when_its_directory_is_made() {
     ktrix.wait_children(3);
     let text = || fs::read_to_string(plan.dir().join("deep/er/error.log")).unwrap_or_default();
     until_true("the last line of the start", || text().contains("ready, 2 workers running"));
-    assert!(text().contains("listens on "), "{}", text());
+    assert!(text().contains("listening on "), "{}", text());
     if Uid::effective().is_root() {
         assert!(text().contains("the workers run as root"), "{}", text());
     }
