@@ -39,13 +39,15 @@ macro_rules! flaws {
 flaws! {
     /// The method is not a token, or the request line begins with something else.
     BadMethod "bad-method" BAD_REQUEST;
+    /// The method is longer than any that has a meaning.
+    MethodTooLong "method-too-long" NOT_IMPLEMENTED;
     /// The request line is not method, space, target, space, version.
     BadRequestLine "bad-request-line" BAD_REQUEST;
     /// The target holds forbidden octets, or its form does not suit the method.
     BadTarget "bad-target" BAD_REQUEST;
     /// The target is over the limit.
     TargetTooLong "target-too-long" URI_TOO_LONG;
-    /// The version is HTTP's, but neither 1.0 nor 1.1.
+    /// The version is HTTP's, but not 1.x.
     UnknownVersion "unknown-version" VERSION_NOT_SUPPORTED;
     /// The status line is not version, space, three digits, space, phrase.
     BadStatusLine "bad-status-line" BAD_REQUEST;

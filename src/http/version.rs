@@ -1,6 +1,7 @@
 //! The two versions of HTTP/1 that ktrix supports.
 
-/// The version that a head names (RFC 9112 section 2.3).
+/// The version that a head names (RFC 9112 section 2.3). A later minor version counts as 1.1 (RFC
+/// 9110 section 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// `HTTP/1.0`: no persistence unless asked for, no transfer codings, `Host` is optional.

@@ -96,7 +96,7 @@ const REFUSED: &[(&str, &[u16], &[u8])] = &[
     ("no version", &[400], b"GET /\r\nHost: a\r\n\r\n"),
     ("a small version", &[400], b"GET / http/1.1\r\nHost: a\r\n\r\n"),
     ("HTTP/2 in the old clothes", &[505], b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
-    ("HTTP/1.2", &[400, 505], b"GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
+    ("HTTP/1.10", &[400], b"GET / HTTP/1.10\r\nHost: a\r\n\r\n"),
     ("a method with a control", &[400], b"G\x02T / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("a method in brackets", &[400], b"G(T) / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("TLS", &[400], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
@@ -226,6 +226,7 @@ fn heads_targets_and_field_counts_have_limits() {
     assert_eq!(status(with(format!("X: {}\r\n", "x".repeat(20_000)))), "431");
     assert_eq!(status(with("X: y\r\n".repeat(60))), "431");
     assert_eq!(status(format!("GET /{} HTTP/1.1\r\n", "x".repeat(5000)).into_bytes()), "414");
+    assert_eq!(status("M".repeat(65).into_bytes()), "501");
     let long = Ask::post("/", vec![b'x'; (1 << 20) + 1]).bytes("a");
     assert_eq!(status(long[..200].to_vec()), "413");
     let chunked = Ask::post("/", vec![b'x'; 2 << 20]).chunked().bytes("a");

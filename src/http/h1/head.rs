@@ -59,12 +59,17 @@ pub fn parse_request(
 ) -> Result<Option<(RequestHead, usize)>, Flaw> {
     let n_skipped = leading_empty_lines(buf);
     let text = buf.get(n_skipped..).unwrap_or_default();
+    if has_long_method(text) {
+        return Err(Flaw::MethodTooLong);
+    }
     let Some(len) = extent(text, limits.head_bytes).map_err(|flaw| start_of(text, limits, flaw))?
     else {
         return check_partial_request(text, limits).map(|()| None);
     };
     let head = text.get(..len).unwrap_or_default();
-    let head = with_slots(limits.fields, |slots| read_request(head, slots, limits))?;
+    let known = later_version(head, line_of(head).len().saturating_sub(VERSION.len()));
+    let known = known.as_deref().unwrap_or(head);
+    let head = with_slots(limits.fields, |slots| read_request(head, known, slots, limits))?;
     Ok(Some((head, n_skipped + len)))
 }
 
@@ -89,7 +94,9 @@ pub fn parse_response(
         };
     };
     let head = buf.get(..len).unwrap_or_default();
-    let head = with_slots(limits.fields, |slots| read_response(head, slots, request_method))?;
+    let known = later_version(head, 0);
+    let known = known.as_deref().unwrap_or(head);
+    let head = with_slots(limits.fields, |slots| read_response(known, slots, request_method))?;
     Ok(Some((head, len)))
 }
 
@@ -124,7 +131,9 @@ pub fn parse_fields(block: &[u8], n_fields_max: usize) -> Result<Fields, Flaw> {
     }
 }
 
+/// Reads a request head: `text`, which is what was `sent`, but for its version.
 fn read_request<'a>(
+    sent: &[u8],
     text: &'a [u8],
     slots: &mut [Slot<'a>],
     limits: &HeadLimits,
@@ -141,7 +150,7 @@ fn read_request<'a>(
     }
     let method = Method::from_bytes(method_text.as_bytes());
     let target = Target::parse(method, target.as_bytes())?;
-    let (line, fields) = take_fields(text, parsed.headers);
+    let fields = take_fields(text, parsed.headers);
     let framing = Framing::of(version, &fields);
     let length = framing.request_length()?;
     let (persistence, expectation) = (framing.persistence(), framing.expectation(length)?);
@@ -149,7 +158,7 @@ fn read_request<'a>(
     let has_host = framing.host()?.is_some();
     let host = has_host.then(|| value_of(parsed.headers, "host"));
     let parts = RequestParts {
-        line,
+        line: line_of(sent),
         method,
         method_text: method_text.as_bytes(),
         target,
@@ -180,7 +189,7 @@ fn read_response<'a>(
         reason if reason == status.reason() => Cow::Borrowed(status.reason().as_bytes()),
         reason => Cow::Owned(reason.as_bytes().to_vec()),
     };
-    let (_, fields) = take_fields(text, parsed.headers);
+    let fields = take_fields(text, parsed.headers);
     let framing = Framing::of(version, &fields);
     let (length, content_length) = framing.response_length(status, request_method)?;
     let is_last = length == BodyLength::UntilClose
@@ -203,13 +212,35 @@ fn check_parsed(
     }
 }
 
-/// The start line, and the fields that were parsed out of the rest.
-fn take_fields<'a>(text: &'a [u8], parsed: &[httparse::Header<'a>]) -> (&'a [u8], Fields) {
-    let line_len = memchr::memchr(b'\r', text).unwrap_or(text.len());
-    let (line, rest) = text.split_at_checked(line_len).unwrap_or((text, b""));
-    let block = rest.get(CRLF.len()..rest.len().saturating_sub(CRLF.len())).unwrap_or_default();
+/// The start line without its end.
+fn line_of(text: &[u8]) -> &[u8] {
+    text.get(..memchr::memchr(b'\r', text).unwrap_or(text.len())).unwrap_or_default()
+}
+
+/// The fields that were parsed out of what is behind the start line.
+fn take_fields<'a>(text: &'a [u8], parsed: &[httparse::Header<'a>]) -> Fields {
+    let start = line_of(text).len() + CRLF.len();
+    let block = text.get(start..text.len().saturating_sub(CRLF.len())).unwrap_or_default();
     let pairs = parsed.iter().map(|field| (field.name.as_bytes(), field.value));
-    (line, Fields::from_parsed(block, pairs))
+    Fields::from_parsed(block, pairs)
+}
+
+/// A head of a later minor version of HTTP/1, the version being at this place, as one of HTTP/1.1
+/// (RFC 9110 section 2.5); `None` for any other.
+fn later_version(text: &[u8], at: usize) -> Option<Vec<u8>> {
+    let version = text.get(at..at + VERSION.len())?;
+    if !matches!(version, [start @ .., b'2'..=b'9'] if VERSION.starts_with(start)) {
+        return None;
+    }
+    let mut known = text.to_vec();
+    known.get_mut(at..at + VERSION.len())?.copy_from_slice(VERSION);
+    Some(known)
+}
+
+/// Whether a request begins with a method that is too long (RFC 9112 section 3).
+fn has_long_method(text: &[u8]) -> bool {
+    let start = text.get(..=METHOD_BYTES_MAX);
+    start.is_some_and(|start| start.iter().all(|octet| chars::is_token_char(*octet)))
 }
 
 fn value_of<'a>(parsed: &[httparse::Header<'a>], name: &str) -> &'a [u8] {
@@ -294,12 +325,16 @@ fn with_slots<'a, T>(n_fields_max: usize, parse: impl FnOnce(&mut [Slot<'a>]) ->
 const FIELDS_ON_STACK: usize = 128;
 const EMPTY_LINES_MAX: usize = 2;
 
-/// Bytes of a request line beside its target: a long method, two spaces, the version, CR.
-const LINE_SPARE_BYTES: usize = 64;
+/// Bytes of the longest method.
+const METHOD_BYTES_MAX: usize = 64;
+
+/// Bytes of a request line beside its target: the longest method, two spaces, the version, CR.
+const LINE_SPARE_BYTES: usize = METHOD_BYTES_MAX + 2 + VERSION.len() + 1;
 
 const CRLF: &[u8] = b"\r\n";
 const END: &[u8] = b"\r\n\r\n";
 const VERSION_START: &[u8] = b"HTTP/";
+const VERSION: &[u8] = b"HTTP/1.1";
 
 #[cfg(test)]
 mod tests {
@@ -382,6 +417,44 @@ mod tests {
     }
 
     #[test]
+    fn a_later_minor_version_is_as_1_1() {
+        for digit in 2..=9 {
+            let text = format!("GET / HTTP/1.{digit}\r\nHost: a\r\n\r\n");
+            let (head, len) = request(text.as_bytes()).unwrap().unwrap();
+            assert_eq!((head.version, len), (Version::Http11, text.len()));
+            assert_eq!(head.request_line(), &text.as_bytes()[..14], "as sent");
+            assert!(head.wants_keep_alive());
+            let text = format!("HTTP/1.{digit} 200 OK\r\nContent-Length: 3\r\n\r\n");
+            let parsed = parse_response(text.as_bytes(), &HeadLimits::default(), Method::Get);
+            let (head, len) = parsed.unwrap().unwrap();
+            assert_eq!((head.version, head.keeps_alive), (Version::Http11, true));
+            assert_eq!((head.length, len), (BodyLength::Known(3), text.len()));
+        }
+        let flaw = |version: &str, fields: &str| {
+            request(format!("GET / {version}\r\n{fields}\r\n").as_bytes()).unwrap_err()
+        };
+        assert_eq!(flaw("HTTP/1.2", ""), Flaw::HostMissing);
+        assert_eq!(flaw("HTTP/1.2", "Host : a\r\n"), Flaw::SpaceBeforeColon);
+        for version in ["HTTP/0.9", "HTTP/2.0", "HTTP/2", "HTTP/3.1"] {
+            assert_eq!(flaw(version, "Host: a\r\n"), Flaw::UnknownVersion, "{version}");
+        }
+        for version in ["HTTP/1.10", "HTTP/1.", "http/1.2", "HTTP/1.2 "] {
+            assert_eq!(flaw(version, "Host: a\r\n"), Flaw::BadRequestLine, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_method_has_a_limit() {
+        let text = |len: usize| format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(len));
+        let (head, _) = request(text(64).as_bytes()).unwrap().unwrap();
+        assert_eq!(head.method_text.len(), 64);
+        for text in [text(65), text(9000), text(40_000), "M".repeat(65)] {
+            assert_eq!(request(text.as_bytes()).unwrap_err(), Flaw::MethodTooLong);
+        }
+        assert!(matches!(request("M".repeat(64).as_bytes()), Ok(None)));
+    }
+
+    #[test]
     fn close_ends_persistence() {
         for connection in ["close", "CLOSE", "keep-alive, close", "x,close"] {
             let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
@@ -414,7 +487,7 @@ mod tests {
             |len: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(len - 1));
         assert_eq!(parse(&target(20)), Ok(true));
         assert_eq!(parse(&target(21)), Err(Flaw::TargetTooLong));
-        assert_eq!(parse(&format!("GET /{}", "a".repeat(90))), Err(Flaw::TargetTooLong));
+        assert_eq!(parse(&format!("GET /{}", "a".repeat(100))), Err(Flaw::TargetTooLong));
         assert_eq!(parse(&target(190)), Err(Flaw::TargetTooLong));
         let fields =
             |n: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(n - 1));
