@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::disk::file::DiskFile;
 use crate::disk::{self, Kind};
-use crate::http::h1::body::{write_chunk_head, write_last_chunk};
+use crate::http::fields::Fields;
+use crate::http::h1::body::{CHUNK_END, write_chunk_head, write_last_chunk};
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
@@ -20,7 +21,9 @@ const PART_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Received {
     memory: Vec<u8>,
+    /// Instead of memory, and its length.
     file: Option<(DiskFile, u64)>,
+    trailers: Fields,
     given: u64,
 }
 
@@ -49,7 +52,7 @@ pub struct ReceiveLimits<'a> {
 impl Received {
     /// No body.
     pub const fn nothing() -> Self {
-        Self { memory: Vec::new(), file: None, given: 0 }
+        Self { memory: Vec::new(), file: None, trailers: Fields::new(), given: 0 }
     }
 
     /// Receives a request's whole body, into memory first and then into an unnamed file.
@@ -75,6 +78,7 @@ impl Received {
                 body.spill(limits.temporary).await.map_err(ReceiveError::File)?;
             }
             if !more {
+                body.trailers = client.take_trailers();
                 return Ok(body);
             }
         }
@@ -88,6 +92,41 @@ impl Received {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How it is framed for an origin. Only chunks have trailers behind them.
+    pub fn framing(&self) -> BodyLength {
+        match self.trailers.is_empty() {
+            true => BodyLength::Known(self.len()),
+            false => BodyLength::Chunked,
+        }
+    }
+
+    /// Appends the next piece of the body itself; `false` when it was the last.
+    async fn next(&mut self, into: &mut Vec<u8>) -> io::Result<bool> {
+        let part = (self.len() - self.given).min(PART_BYTES as u64) as usize;
+        let bytes = match &self.file {
+            Some((file, _)) => file.read(self.given, part).await?,
+            None => self.memory.iter().skip(self.given as usize).take(part).copied().collect(),
+        };
+        if bytes.len() < part {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.given += part as u64;
+        let more = self.given < self.len();
+        if self.trailers.is_empty() {
+            into.extend_from_slice(&bytes);
+            return Ok(more);
+        }
+        if part > 0 {
+            write_chunk_head(into, part);
+            into.extend_from_slice(&bytes);
+            into.extend_from_slice(CHUNK_END);
+        }
+        if !more {
+            write_last_chunk(into, &self.trailers);
+        }
+        Ok(more)
     }
 
     async fn spill(&mut self, temporary: &Path) -> io::Result<()> {
@@ -123,20 +162,14 @@ impl<C: Client> Upload for Whole<'_, C> {
     type Error = ClientError;
 
     fn in_memory(&self) -> Option<&[u8]> {
-        self.body.file.is_none().then_some(&self.body.memory)
+        let is_bare = self.body.file.is_none() && self.body.trailers.is_empty();
+        is_bare.then_some(&self.body.memory)
     }
 
     async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
-        let Some((file, len)) = &self.body.file else { return Ok(false) };
-        let part = (*len - self.body.given).min(PART_BYTES as u64) as usize;
         // The file is unnamed, so that only an error of the disk can make this fail.
-        let bytes = file.read(self.body.given, part).await.unwrap_or_default();
-        if bytes.len() < part {
-            return Err(ClientError::Closed(CloseReason::Incomplete));
-        }
-        into.extend_from_slice(&bytes);
-        self.body.given += part as u64;
-        Ok(self.body.given < *len)
+        let next = self.body.next(into).await;
+        next.map_err(|_| ClientError::Closed(CloseReason::Incomplete))
     }
 
     fn rewind(&mut self) -> bool {
@@ -187,7 +220,7 @@ impl<C: Client> Upload for Streamed<'_, C> {
         if !self.part.is_empty() {
             write_chunk_head(into, self.part.len());
             into.extend_from_slice(&self.part);
-            into.extend_from_slice(b"\r\n");
+            into.extend_from_slice(CHUNK_END);
         }
         if !more {
             write_last_chunk(into, &self.client.take_trailers());

@@ -31,7 +31,7 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<(), CloseReason> {
         let framing = match self.request.length {
             BodyLength::None => BodyLength::None,
-            _ => BodyLength::Known(body.len()),
+            _ => body.framing(),
         };
         let fields = forwarding::request_fields(self.client, self.request, framing);
         let question = forwarding::question(self.route.rule.upstream, self.request, &fields);
