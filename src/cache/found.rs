@@ -27,6 +27,7 @@ impl Found {
         match &self.lookup {
             Lookup::Miss { .. } => Cached::Miss { has_variants: self.marker.is_some() },
             Lookup::HitForMiss => Cached::HitForMiss,
+            Lookup::Unreadable => Cached::Unreadable,
             Lookup::Stored(object) | Lookup::Parts { object, .. } => {
                 Cached::Stored(&object.lifetimes)
             }
@@ -37,7 +38,10 @@ impl Found {
     pub fn object(&self) -> Option<&Rc<HotObject>> {
         match &self.lookup {
             Lookup::Stored(object) => Some(object),
-            Lookup::Miss { .. } | Lookup::HitForMiss | Lookup::Parts { .. } => None,
+            Lookup::Miss { .. }
+            | Lookup::HitForMiss
+            | Lookup::Unreadable
+            | Lookup::Parts { .. } => None,
         }
     }
 
@@ -68,8 +72,10 @@ pub enum Lookup {
         /// The slot of a response that was purged, or could not be read in time.
         purged: Option<SlotRef>,
     },
-    /// A note that the answer is not to be stored, so that no request waits for another's.
+    /// A note that the last answer was not to be stored, so that no request waits for another's.
     HitForMiss,
+    /// Something that cannot be read now.
+    Unreadable,
     /// A whole response, fresh or stale.
     Stored(Rc<HotObject>),
     /// Parts of a response, fresh or stale.

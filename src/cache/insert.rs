@@ -33,6 +33,9 @@ pub(crate) const PASS_S: u64 = 60;
 /// As [`PASS_S`], where the disk was at fault: there may be room again soon.
 pub(crate) const PASS_REFUSED_S: u64 = 5;
 
+/// What a note that something is not to be stored has beside the key of what is stored.
+const NOTE: &[u8] = b"hit-for-miss";
+
 /// The longest that a whole file waits for room in the index, in milliseconds, and how often it
 /// looks.
 const ROOM_WAIT_MS: u64 = 500;
@@ -300,10 +303,12 @@ impl Cache {
         }
     }
 
-    /// Remembers for `for_s` seconds that a key is not to be stored, and removes what is stored
-    /// under it.
+    /// Remembers for `for_s` seconds that an answer for a key was not to be stored. What is stored
+    /// under the key stays, and the note lies beside it.
     pub(crate) fn note_pass(&self, key: &Key, for_s: u64) {
-        self.remove(key);
+        let index = &self.shared.index;
+        let is_stored = index.lookup(key).is_some_and(|slot| slot.state != State::Pass);
+        let key = &if is_stored { key.beside(NOTE) } else { *key };
         let received_s = reactor::now().unix_s();
         let mut lifetimes = Lifetimes { received_s, ..Lifetimes::default() };
         lifetimes.fresh_until_s = received_s + for_s;
@@ -311,7 +316,16 @@ impl Cache {
         lifetimes.sie_until_s = lifetimes.fresh_until_s;
         // Without the note the next request waits for an answer that it cannot share, and no more.
         let note = NewSlot::of(*key, Status(0), &lifetimes);
-        let _ = self.shared.index.publish(&NewSlot { state: State::Pass, ..note });
+        let _ = index.publish(&NewSlot { state: State::Pass, ..note });
+    }
+
+    /// Whether it is remembered that an answer for a key was not to be stored.
+    pub(crate) fn is_hit_for_miss(&self, key: &Key) -> bool {
+        let now_s = reactor::now().unix_s();
+        [*key, key.beside(NOTE)].iter().any(|key| {
+            let slot = self.shared.index.lookup(key);
+            slot.is_some_and(|slot| slot.state == State::Pass && now_s < slot.fresh_until_s)
+        })
     }
 
     /// Says, once for all workers, that what should be stored cannot be.

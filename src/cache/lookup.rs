@@ -119,6 +119,7 @@ impl Cache {
             (Lookup::Miss { purged: Some(purged) }, Some(slot)) => {
                 purged.generation != slot.generation && !is_outlived_note(&slot)
             }
+            (Lookup::HitForMiss, Some(slot)) => slot.state != State::Pass,
             (_, Some(slot)) => !is_outlived_note(&slot),
             (_, None) => false,
         }
@@ -224,7 +225,7 @@ impl Cache {
                 Err(OpenError::Io(error)) => {
                     let path = self.shared.store.path(&name.key);
                     ::log::warn!("cannot read cache file {path:?}: {error}; the origin is asked");
-                    return Lookup::HitForMiss;
+                    return Lookup::Unreadable;
                 }
             }
         }

@@ -109,6 +109,12 @@ impl<'a> CacheStatus<'a> {
         Self { report, ..self }
     }
 
+    /// Whether an answer has the field. An answer that ktrix makes itself was not handled by a cache
+    /// (RFC 9211 section 2).
+    pub fn is_sent(&self) -> bool {
+        self.report.is_on && self.way != Way::Own
+    }
+
     /// Appends the member to `out`, as in `ktrix; hit; ttl=30`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let report = self.report;

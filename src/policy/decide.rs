@@ -20,6 +20,7 @@ use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::control::RequestControl;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::reuse;
+use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
 
 /// An answer that ktrix makes without an origin, whatever the configuration is.
@@ -62,8 +63,11 @@ pub enum Cached<'a> {
         /// Other requests select variants of the same key.
         has_variants: bool,
     },
-    /// A mark that the last response could not be stored.
+    /// A mark that the last response could not be stored. The next one may be stored, but no
+    /// request waits for it.
     HitForMiss,
+    /// A stored response that cannot be read now.
+    Unreadable,
     /// A stored response, fresh or stale.
     Stored(&'a Lifetimes),
 }
@@ -102,7 +106,12 @@ pub fn decide(
     now_s: u64,
 ) -> (Action, Option<ReuseReason>) {
     let stored = match found {
-        Cached::HitForMiss => return (Action::Pass(PassReason::Remembered), None),
+        Cached::Unreadable => return (Action::Pass(PassReason::Store), None),
+        // A fill has no conditions of the client; it would make a 200 of a 304.
+        Cached::HitForMiss if revalidate::has_condition(request) => {
+            return (Action::Pass(PassReason::Remembered), None);
+        }
+        Cached::HitForMiss => return (on_miss(request, false), None),
         Cached::Miss { has_variants } => return (on_miss(request, has_variants), None),
         Cached::Stored(stored) => stored,
     };
@@ -116,8 +125,10 @@ pub fn decide(
     let action = match reason {
         ReuseReason::Fresh => answer(CacheVerdict::Hit, false),
         ReuseReason::MaxStale => answer(CacheVerdict::Stale, false),
-        ReuseReason::StaleWhileRevalidate => answer(CacheVerdict::Stale, true),
+        ReuseReason::StaleWhileRevalidate => answer(CacheVerdict::Stale, !control.no_store),
         _ if control.only_if_cached => Action::NotCached,
+        // Nobody could share the response.
+        _ if control.no_store => Action::Pass(PassReason::RequestNoStore),
         // The response to a HEAD has no body to store.
         _ if request.method == Method::Head => Action::Pass(PassReason::Method),
         _ => {
@@ -141,8 +152,12 @@ pub fn may_serve_on_error(
 }
 
 fn on_miss(request: &RequestHead, has_variants: bool) -> Action {
-    if reuse::wants_only_cached(request) {
+    let control = RequestControl::of(&request.fields);
+    if control.only_if_cached {
         return Action::NotCached;
+    }
+    if control.no_store {
+        return Action::Pass(PassReason::RequestNoStore);
     }
     if request.method == Method::Head {
         return Action::Pass(PassReason::Method);
@@ -184,6 +199,8 @@ mod tests {
     fn the_request_and_the_stored_response_decide() {
         let no_cache = [("cache-control", "no-cache")];
         let only = [("cache-control", "only-if-cached")];
+        let no_store = [("cache-control", "no-store")];
+        let tag = [("if-none-match", "\"a\"")];
         let (fresh, swr, sie) = (lifetimes(5), lifetimes(-5), lifetimes(-15));
         let nothing = Cached::Miss { has_variants: false };
         let fill = |fwd, may_serve_on_error| Action::Fill { fwd, may_serve_on_error };
@@ -193,7 +210,17 @@ mod tests {
             (&[], nothing, fill(Fwd::UriMiss, false)),
             (&[], Cached::Miss { has_variants: true }, fill(Fwd::VaryMiss, false)),
             (&only, nothing, Action::NotCached),
-            (&[], Cached::HitForMiss, Action::Pass(PassReason::Remembered)),
+            (&[], Cached::HitForMiss, fill(Fwd::UriMiss, false)),
+            (&only, Cached::HitForMiss, Action::NotCached),
+            (&tag, Cached::HitForMiss, Action::Pass(PassReason::Remembered)),
+            (&[], Cached::Unreadable, Action::Pass(PassReason::Store)),
+            (&no_store, nothing, Action::Pass(PassReason::RequestNoStore)),
+            (&no_store, Cached::Stored(&sie), Action::Pass(PassReason::RequestNoStore)),
+            (
+                &no_store,
+                Cached::Stored(&swr),
+                Action::Answer { verdict: stale, ttl_s: -5, refreshes: false },
+            ),
             (
                 &[],
                 Cached::Stored(&fresh),

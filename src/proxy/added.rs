@@ -47,8 +47,8 @@ impl Added {
     /// member of ktrix follows those of the caches before it.
     fn push_cache_status(&self, sent: Status, fields: &mut Fields) {
         let report = self.rules.as_ref().map_or_else(Report::default, |rules| rules.report);
-        if report.is_on {
-            let status = self.status.sent_as(sent).with_report(report);
+        let status = self.status.sent_as(sent).with_report(report);
+        if status.is_sent() {
             let mut text = Vec::with_capacity(64);
             CacheStatus { key: self.key.as_deref(), ..status }.write(&mut text);
             fields.push(b"Cache-Status", &text);

@@ -16,6 +16,10 @@ use crate::policy::reason::pass::PassReason;
 use crate::reactor::event::Event;
 use crate::upstream::ids::Server;
 
+/// What followers in other workers get instead of the code of an error, if the answer was for the
+/// leader alone.
+pub(crate) const UNSHARED: u32 = u32::MAX;
+
 /// How far a fill has come, for the exchanges of its own worker.
 #[derive(Clone, Debug)]
 pub enum Progress {
@@ -29,6 +33,8 @@ pub enum Progress {
     Streaming(Rc<FillObject>),
     /// It is not to be stored.
     Passed(PassReason),
+    /// It is not to be stored, and is for the leader alone: another request may lead to another.
+    Unshared(PassReason),
     /// The origin failed with an answer of its own, while something is stored.
     Refused(PassReason),
     /// There is no answer.

@@ -97,7 +97,7 @@ fn the_member_of_ktrix_follows_those_of_caches_behind_it() {
 }
 
 #[test]
-fn synthetic_answers_have_cache_status_too() {
+fn answers_without_the_cache_have_no_cache_status() {
     let mut origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
@@ -105,5 +105,28 @@ fn synthetic_answers_have_cache_status_too() {
     member(&ktrix.get("/a").expect_status(502).cache_status());
     let mut client = ktrix.client();
     client.write(b"GET / HTTP/1.1\r\n\r\n");
-    member(&client.answer().expect_status(400).cache_status());
+    client.answer().expect_status(400).expect_no_field("cache-status");
+    for (ask, status) in [
+        (Ask::new("TRACE", "/"), 405),
+        (Ask::get("/").field("Expect", "wonders"), 417),
+        (Ask::get("/").field("Cache-Control", "only-if-cached"), 504),
+    ] {
+        ktrix.ask(&ask).expect_status(status).expect_no_field("cache-status");
+    }
+}
+
+#[test]
+fn a_stale_answer_after_a_failure_was_forwarded() {
+    let origin = Origin::answering(|request| match request.number {
+        0 => Response::ok("x").cache("max-age=0, stale-if-error=600"),
+        _ => Response::status(503),
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_body("x");
+    for ask in [Ask::get("/a"), Ask::new("HEAD", "/a")] {
+        let parts = member(&ktrix.ask(&ask).expect_status(200).cache_status());
+        assert_eq!(parts[..2], ["fwd=stale", "fwd-status=503"]);
+        assert!(parts[2].starts_with("ttl="), "{parts:?}");
+    }
 }

@@ -111,7 +111,7 @@ fn a_large_successor_that_breaks_off_replaces_nothing() {
     assert!(client.try_ask(&Ask::get("/a")).is_err(), "the answer had begun, and broke off");
     *death.lock().unwrap() = Death::None;
     ktrix.get("/a").expect_status(200).expect_body("/a");
-    ktrix.get("/a").expect_hit().expect_body("/a");
+    ktrix.wait_hit("/a").expect_body("/a");
     assert_eq!(n_whole(&origin), 1);
     until_true("nothing unfinished", || plan.unfinished_files().is_empty());
     plan.verify_cache();

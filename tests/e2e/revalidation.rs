@@ -239,7 +239,7 @@ fn stale_if_error_answers_a_head_too() {
     }
     let head = |target| ktrix.ask(&Ask::new("HEAD", target));
     let expect_stale = || {
-        let answer = head("/a").expect_status(200).expect_body("").expect_hit();
+        let answer = head("/a").expect_status(200).expect_body("").expect_stale();
         answer.expect_field("content-length", "3");
         let strict = Ask::new("HEAD", "/a").field("Cache-Control", "no-cache");
         assert!(ktrix.ask(&strict).status >= 500);
@@ -263,7 +263,7 @@ fn an_origin_that_is_silent_for_too_long_has_failed() {
     let ktrix = plan.start();
     ktrix.get("/a").expect_body("old");
     for method in ["GET", "HEAD"] {
-        ktrix.ask(&Ask::new(method, "/a")).expect_status(200).expect_hit();
+        ktrix.ask(&Ask::new(method, "/a")).expect_status(200).expect_stale();
         let strict = Ask::new(method, "/a").field("Cache-Control", "no-cache");
         ktrix.ask(&strict).expect_status(504);
     }
@@ -333,7 +333,7 @@ fn a_failing_origin_gets_few_requests_and_all_clients_the_old_answer() {
         client.send(&Ask::get("/a"));
     }
     for client in &mut clients {
-        client.answer().expect_status(200).expect_body("old").expect_hit();
+        client.answer().expect_status(200).expect_body("old").expect_stale();
     }
     let n_asked = origin.n_requests() - n_before;
     assert!((1..=5).contains(&n_asked), "{n_asked} of 20 asked the origin");

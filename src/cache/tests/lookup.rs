@@ -189,12 +189,20 @@ fn a_note_not_to_store_is_a_hit_for_miss_for_its_time() {
     let (_dir, cache) = worker_cache();
     let asked = request("GET", &[]);
     let test = async {
-        let (name, _) = fill(&cache, &asked, &[], b"x").await;
+        let name = primary(&asked);
+        assert!(!cache.is_hit_for_miss(&name.key));
         cache.note_pass(&name.key, 60);
-        assert!(matches!(find(&cache, &asked).await.lookup, Lookup::HitForMiss));
-        assert!(!cache.shared.store.exists(&name.key));
+        let found = find(&cache, &asked).await;
+        assert!(matches!(found.lookup, Lookup::HitForMiss) && !cache.has_changed(&found));
+        assert!(cache.is_hit_for_miss(&name.key));
         cache.note_pass(&name.key, 0);
         assert!(matches!(find(&cache, &asked).await.lookup, Lookup::Miss { .. }));
+        assert!(!cache.is_hit_for_miss(&name.key));
+        // What is stored stays, with the note beside it.
+        fill(&cache, &asked, &[], b"x").await;
+        cache.note_pass(&name.key, 60);
+        assert!(find(&cache, &asked).await.object().is_some());
+        assert!(cache.is_hit_for_miss(&name.key));
     };
     reactor::run(test).unwrap();
 }

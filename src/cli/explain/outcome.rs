@@ -52,7 +52,7 @@ impl Outcome {
     ) -> Self {
         let mut text = Vec::new();
         cache_status.write(&mut text);
-        let cache_status = cache_status.report.is_on.then(|| printable(&text));
+        let cache_status = cache_status.is_sent().then(|| printable(&text));
         let status = status.map(|status| status.0);
         Self { verdict, reason, cache_status, status, origin_request: None }
     }

@@ -47,7 +47,7 @@ reasons! {
     Expired: "expired", "the response is stale on arrival and has no validator",
         Fwd::Miss, true, Some("RFC 9111 section 4.2");
     Remembered: "remembered", "the last response could not be stored, which is remembered",
-        Fwd::Bypass, false, None;
+        Fwd::Miss, false, None;
     TooLarge: "too-large", "the response is larger than may be stored", Fwd::Miss, true, None;
     Part: "part", "the response is a part that cannot be stored",
         Fwd::Miss, false, Some("RFC 9110 section 14.4");
@@ -56,4 +56,12 @@ reasons! {
         Fwd::Miss, false, None;
     DiskBusy: "disk-busy", "the cache's disk is slower than the origin, or has too much to write",
         Fwd::Miss, false, None;
+}
+
+impl PassReason {
+    /// Whether the reason lies in the request that led to the response, so that another request may
+    /// lead to a response that can be stored.
+    pub(crate) const fn is_of_request(self) -> bool {
+        matches!(self, Self::RequestNoStore | Self::Authorization)
+    }
 }

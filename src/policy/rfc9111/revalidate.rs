@@ -162,7 +162,12 @@ pub(crate) fn freshen(
 pub(crate) fn is_as_get(request: &RequestHead) -> bool {
     request.method == Method::Head
         && matches!(request.length, BodyLength::None | BodyLength::Known(0))
-        && !request.fields.iter().any(|(name, _)| is_condition(name))
+        && !has_condition(request)
+}
+
+/// Whether a request has a condition, or asks for a range.
+pub(crate) fn has_condition(request: &RequestHead) -> bool {
+    request.fields.iter().any(|(name, _)| is_condition(name))
 }
 
 fn is_condition(name: &[u8]) -> bool {

@@ -56,7 +56,7 @@ impl<C: Client> Exchange<'_, C> {
         let (stored, length) = match &found.lookup {
             Lookup::Stored(object) => (object, Some(object.body_len)),
             Lookup::Parts { object, list } => (object, list.length()),
-            Lookup::Miss { .. } | Lookup::HitForMiss => return,
+            Lookup::Miss { .. } | Lookup::HitForMiss | Lookup::Unreadable => return,
         };
         let mut head = response.head.clone();
         head.fields = forward::response_fields(&head, reactor::now());

@@ -29,7 +29,7 @@ use crate::cache::name::Name;
 use crate::cache::variants::Others;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::{self, CacheStatus, CacheVerdict};
 use crate::policy::decide::{self, Action};
 use crate::policy::fill_request;
 use crate::policy::reason::close::CloseReason;
@@ -70,8 +70,17 @@ pub(crate) async fn run<C: Client>(
     let request = &routed.head;
     let (status, text, extra) = match &routed.way {
         Way::Route(route) => {
-            let exchange =
-                Exchange { context, client, request, route, facts, held: None, on_error: None };
+            let exchange = Exchange {
+                context,
+                client,
+                request,
+                route,
+                facts,
+                held: None,
+                on_error: None,
+                collapsed: None,
+                has_waited: false,
+            };
             return exchange.run().await;
         }
         Way::Purge => return purge::answer(context, client, request, facts).await,
@@ -93,8 +102,12 @@ pub(crate) struct Exchange<'e, C> {
     pub(crate) facts: &'e mut Facts,
     /// The stored response that may answer if no server can be reached.
     held: Option<Rc<HotObject>>,
-    /// The stored response that may answer a HEAD that is forwarded, if the origin fails.
+    /// The stored response that may answer a request that is forwarded, if the origin fails.
     on_error: Option<Rc<HotObject>>,
+    /// Why it waited for a fetch in another worker, which has ended.
+    collapsed: Option<Fwd>,
+    /// It has waited for a fetch with an answer for another client alone.
+    has_waited: bool,
 }
 
 impl<C: Client> Exchange<'_, C> {
@@ -140,7 +153,7 @@ impl<C: Client> Exchange<'_, C> {
             let found = other.unwrap_or(found);
             match self.follow(cache, found).await? {
                 Filled::Answered => return Ok(()),
-                Filled::Again | Filled::Stale(_) => {}
+                Filled::Again | Filled::Stale(..) => {}
             }
         }
         self.pass_bodiless(PassReason::Store).await
@@ -167,7 +180,7 @@ impl<C: Client> Exchange<'_, C> {
                 if self.held.is_some()
                     && self.context.pools.upstream(self.route.rule.upstream).is_down() =>
             {
-                self.answer_held(&object).await?;
+                self.answer_held(&object, cache_status::Way::Hit).await?;
             }
             (Action::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
@@ -191,7 +204,7 @@ impl<C: Client> Exchange<'_, C> {
                     object,
                 });
                 match self.fill(cache, found, stale, fwd).await? {
-                    Filled::Stale(object) => self.hit_stale(&object).await?,
+                    Filled::Stale(object, failure) => self.answer_stale(&object, failure).await?,
                     other => return Ok(other),
                 }
             }
@@ -205,6 +218,10 @@ impl<C: Client> Exchange<'_, C> {
         verdict: CacheVerdict,
         ttl_s: i64,
     ) -> Result<(), CloseReason> {
+        if let Some(fwd) = self.collapsed.take() {
+            let added = self.filled(fwd, &Part::Followed, true);
+            return stored::answer(self.client, self.request, object, &added, self.facts).await;
+        }
         self.facts.verdict = Some(verdict);
         let added = self.added(CacheStatus::hit(ttl_s));
         self.facts.hit = Some(Rc::clone(object));
@@ -212,10 +229,15 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Answers with a stale object, because the origin has failed.
-    pub(crate) async fn hit_stale(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
-        let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
-        let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
-        self.hit(object, CacheVerdict::Stale, ttl_s).await
+    pub(crate) async fn answer_stale(
+        &mut self,
+        object: &Rc<HotObject>,
+        failure: Failure,
+    ) -> Result<(), CloseReason> {
+        self.facts.verdict = Some(CacheVerdict::Stale);
+        let added = self.added(failure.status(ttl_s(object)));
+        self.facts.hit = Some(Rc::clone(object));
+        stored::answer(self.client, self.request, object, &added, self.facts).await
     }
 
     /// The job of a fill of this key.
@@ -304,7 +326,7 @@ impl<C: Client> Exchange<'_, C> {
             Joined::Object(object, part) => {
                 let added = self.filled(fwd, &part, object.slot.is_some());
                 if let Some(stale) = on_error.filter(|_| object.status.0 >= 500) {
-                    return Ok(Filled::Stale(stale));
+                    return Ok(Filled::Stale(stale, Failure::Status(object.status)));
                 }
                 stored::answer(self.client, self.request, &object, &added, self.facts).await?;
             }
@@ -318,18 +340,29 @@ impl<C: Client> Exchange<'_, C> {
                 }
             }
             Joined::Passed(reason, Some(handover)) => {
-                let is_error = handover.response.head.status.0 >= 500;
-                if let Some(stale) = on_error.filter(|_| is_error) {
-                    return Ok(Filled::Stale(stale));
+                let status = handover.response.head.status;
+                if let Some(stale) = on_error.filter(|_| status.0 >= 500) {
+                    return Ok(Filled::Stale(stale, Failure::Status(status)));
                 }
                 self.hand_over(reason, handover, fwd).await?;
             }
-            Joined::Passed(reason, None) => self.pass_bodiless(reason).await?,
+            Joined::Passed(reason, None) => {
+                self.on_error = on_error;
+                self.pass_bodiless(reason).await?;
+            }
+            Joined::Unshared if !self.has_waited => {
+                self.has_waited = true;
+                return Ok(Filled::Again);
+            }
+            Joined::Unshared => {
+                self.on_error = on_error;
+                self.pass_bodiless(PassReason::Remembered).await?;
+            }
             Joined::Failed(error) => match on_error {
-                Some(stale) => return Ok(Filled::Stale(stale)),
+                Some(stale) => return Ok(Filled::Stale(stale, Failure::Error(error))),
                 None if self.held.is_some() && self.is_outage(error) => {
                     if let Some(held) = self.held.take() {
-                        self.answer_held(&held).await?;
+                        self.answer_held(&held, cache_status::Way::Fwd(Fwd::Stale)).await?;
                     }
                 }
                 // The error response of the origin went to the leader alone.
@@ -339,6 +372,10 @@ impl<C: Client> Exchange<'_, C> {
                 None => self.failed(error, Some(fwd)).await?,
             },
             Joined::Again => return Ok(Filled::Again),
+            Joined::Ended => {
+                self.collapsed = Some(fwd);
+                return Ok(Filled::Again);
+            }
             Joined::Closed(reason) => return Err(reason),
         }
         Ok(Filled::Answered)
@@ -419,5 +456,28 @@ pub(crate) enum Filled {
     /// Look again.
     Again,
     /// The origin failed, and this may be served instead, RFC 5861 section 4.
-    Stale(Rc<HotObject>),
+    Stale(Rc<HotObject>, Failure),
+}
+
+/// How an origin failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Failure {
+    Status(Status),
+    Error(FetchError),
+}
+
+impl Failure {
+    /// What a client is told that gets a stale response instead.
+    pub(crate) fn status(self, ttl_s: i64) -> CacheStatus<'static> {
+        let (fwd_status, detail) = match self {
+            Self::Status(status) => (Some(status), None),
+            Self::Error(error) => (None, Some(error.word())),
+        };
+        CacheStatus { fwd_status, detail, ttl_s: Some(ttl_s), ..CacheStatus::forward(Fwd::Stale) }
+    }
+}
+
+/// The freshness that is left of an object in seconds, negative if it is stale.
+pub(crate) fn ttl_s(object: &HotObject) -> i64 {
+    object.lifetimes.ttl_s(reactor::now().unix_s())
 }

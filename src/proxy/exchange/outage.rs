@@ -3,13 +3,12 @@
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::client::Client;
-use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::{self, Exchange};
 use crate::proxy::stored;
-use crate::reactor;
 
 impl<C: Client> Exchange<'_, C> {
     /// Whether a fetch failed because the route's upstream is down.
@@ -17,15 +16,18 @@ impl<C: Client> Exchange<'_, C> {
         error.is_unreachable() || self.context.pools.upstream(self.route.rule.upstream).is_down()
     }
 
-    /// Answers with a stored response during an outage of the route's upstream.
-    pub(crate) async fn answer_held(&mut self, object: &Rc<HotObject>) -> Result<(), CloseReason> {
+    /// Answers with a stored response during an outage of the route's upstream, which was asked or
+    /// was not.
+    pub(crate) async fn answer_held(
+        &mut self,
+        object: &Rc<HotObject>,
+        way: Way,
+    ) -> Result<(), CloseReason> {
         self.context.pools.upstream(self.route.rule.upstream).begin_outage();
         self.facts.verdict = Some(CacheVerdict::Stale);
         self.facts.reason = DETAIL;
-        let now_s = reactor::now().unix_s();
-        let ttl_s = object.lifetimes.fresh_until_s.cast_signed() - now_s.cast_signed();
-        let detail = Some(DETAIL);
-        let added = self.added(CacheStatus { detail, ..CacheStatus::hit(ttl_s) });
+        let status = CacheStatus { way, ..CacheStatus::hit(exchange::ttl_s(object)) };
+        let added = self.added(CacheStatus { detail: Some(DETAIL), ..status });
         self.facts.hit = Some(Rc::clone(object));
         stored::answer(self.client, self.request, object, &added, self.facts).await
     }

@@ -7,14 +7,14 @@ use crate::cache::hot::HotObject;
 use crate::http::head::BodyLength;
 use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
 use crate::policy::reason::close::CloseReason;
-use crate::policy::reason::fetch::FetchError;
+use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::proxy::added::Added;
 use crate::proxy::client::{Client, ClientError};
-use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::invalidate;
+use crate::proxy::exchange::{Exchange, Failure};
 
 use crate::proxy::forwarding;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
@@ -55,21 +55,17 @@ impl<C: Client> Exchange<'_, C> {
         self.context.cache.as_ref().map_or(0, |cache| cache.purge_epoch())
     }
 
-    /// Answers with a stored response, if one may be served when the origin fails: by this error,
-    /// or, without one, by the status of its response. An object that was purged or replaced
-    /// meanwhile must not answer.
-    async fn answer_on_failure(
-        &mut self,
-        error: Option<FetchError>,
-    ) -> Option<Result<(), CloseReason>> {
+    /// Answers with a stored response, if one may be served when the origin fails. An object that was
+    /// purged or replaced meanwhile must not answer.
+    async fn answer_on_failure(&mut self, failure: Failure) -> Option<Result<(), CloseReason>> {
         let cache = self.context.cache.clone()?;
         let stands = |object: &Rc<HotObject>| cache.is_current(object);
         if let Some(stale) = self.on_error.take().filter(stands) {
-            return Some(self.hit_stale(&stale).await);
+            return Some(self.answer_stale(&stale, failure).await);
         }
-        let is_outage = error.is_some_and(|error| self.is_outage(error));
+        let is_outage = matches!(failure, Failure::Error(error) if self.is_outage(error));
         let held = self.held.take().filter(|held| is_outage && stands(held))?;
-        Some(self.answer_held(&held).await)
+        Some(self.answer_held(&held, Way::Fwd(Fwd::Stale)).await)
     }
 
     async fn passed(
@@ -81,16 +77,20 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
         let mut response = match asked {
             Ok(response) if response.head.status.0 >= 500 => {
-                if let Some(answered) = self.answer_on_failure(None).await {
+                if let Some(answered) =
+                    self.answer_on_failure(Failure::Status(response.head.status)).await
+                {
                     return answered;
                 }
                 response
             }
             Ok(response) => response,
-            Err(FetchFailure::Fetch(error)) => match self.answer_on_failure(Some(error)).await {
-                Some(answered) => return answered,
-                None => return self.failed(error, Some(reason.fwd())).await,
-            },
+            Err(FetchFailure::Fetch(error)) => {
+                match self.answer_on_failure(Failure::Error(error)).await {
+                    Some(answered) => return answered,
+                    None => return self.failed(error, Some(reason.fwd())).await,
+                }
+            }
             Err(FetchFailure::Upload(error)) => {
                 return self.not_received(ReceiveError::Client(error)).await;
             }

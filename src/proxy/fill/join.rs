@@ -33,7 +33,7 @@ use crate::proxy::facts::Facts;
 use crate::proxy::fill;
 use crate::proxy::fill::job::Job;
 use crate::proxy::fill::resume;
-use crate::proxy::progress::{Flow, Handover, LocalFill, Progress, Reading};
+use crate::proxy::progress::{Flow, Handover, LocalFill, Progress, Reading, UNSHARED};
 use crate::proxy::stored;
 use crate::reactor;
 use crate::sys::pinned::Race;
@@ -53,6 +53,10 @@ pub(crate) enum Joined {
     Failed(FetchError),
     /// Look again: the cache has changed.
     Again,
+    /// Look again: another worker's fill has ended, and what it brought is stored.
+    Ended,
+    /// The answer was for the leader alone: look again, and lead.
+    Unshared,
     /// The client went away.
     Closed(CloseReason),
 }
@@ -81,11 +85,13 @@ pub(crate) async fn join<C: Client>(
     job: Job,
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
+    let may_wait = job.part.is_some() || !cache.is_hit_for_miss(&name.key);
     match cache.lead_or_follow(&job.found, &job.key(), job.purge_epoch) {
         LeadOrFollow::Lead(lease) => {
             let local = fill::start(context, lease, job);
             lead(client, &local).await
         }
+        LeadOrFollow::Follow(_) if !may_wait => Joined::Passed(PassReason::Remembered, None),
         LeadOrFollow::Follow(follower) => match context.fills.get(follower.at) {
             Some(local) => {
                 let at = follower.at;
@@ -138,7 +144,7 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
                 let source = Source::Local { fill: Rc::clone(local), _reading: reading };
                 return Joined::Stream(Reader { object, source }, part);
             }
-            Progress::Passed(reason) | Progress::Refused(reason) => {
+            Progress::Passed(reason) | Progress::Unshared(reason) | Progress::Refused(reason) => {
                 return Joined::Passed(reason, local.take_handover());
             }
             Progress::Failed(error) => return Joined::Failed(error),
@@ -199,7 +205,8 @@ async fn follow_local<C: Client>(
                 return Joined::Again;
             }
             Progress::Refused(_) => return Joined::Failed(FetchError::BadStatus),
-            Progress::Passed(reason) => return Joined::Passed(reason, None),
+            Progress::Passed(_) => return Joined::Passed(PassReason::Remembered, None),
+            Progress::Unshared(_) => return Joined::Unshared,
             Progress::Failed(FetchError::FillLost) => return Joined::Again,
             Progress::Failed(error) => return Joined::Failed(error),
         }
@@ -232,10 +239,12 @@ async fn follow_remote<C: Client>(
                 return Joined::Stream(Reader { object, source }, Part::Followed);
             }
             FillState::Pass => return Joined::Passed(PassReason::Remembered, None),
+            FillState::Failed { code: UNSHARED } => return Joined::Unshared,
             FillState::Failed { code } => {
                 return FetchError::of_code(code).map_or(Joined::Again, Joined::Failed);
             }
-            FillState::Done { .. } | FillState::Gone => return Joined::Again,
+            FillState::Done { .. } => return Joined::Ended,
+            FillState::Gone => return Joined::Again,
         }
     }
 }

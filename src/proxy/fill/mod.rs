@@ -47,7 +47,7 @@ use crate::policy::rfc9111::revalidate::Unfreshened;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::context::Context;
 use crate::proxy::fill::job::{FillUpload, Job, is_part};
-use crate::proxy::progress::{Answered, LocalFill, Progress};
+use crate::proxy::progress::{Answered, LocalFill, Progress, UNSHARED};
 use crate::reactor::{self, timer};
 
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
@@ -281,22 +281,29 @@ impl Fill {
     pub(crate) fn pass(self, reason: PassReason, response: Response, read: Vec<u8>) {
         let status = response.head.status;
         // One client's bad request says nothing about what others asked for.
-        let is_about_all = status.0 < 400 || matches!(status.0, 404 | 410);
+        let is_gone = matches!(status.0, 404 | 410);
+        let is_about_all = status.0 < 400 || is_gone;
         if reason.is_of_response() && is_about_all {
+            if is_gone && !self.job.has_fresh() {
+                self.lease.cache.remove(&self.job.found.name.key);
+            }
             self.note_pass(insert::PASS_S);
         }
         self.local.hand_over(response, read);
         if status.0 >= 500 && self.job.renews {
             self.lease.fail(FetchError::BadStatus.code());
             self.local.set(Progress::Refused(reason));
+        } else if reason.is_of_request() || status.0 < 500 && !is_about_all {
+            self.lease.fail(UNSHARED);
+            self.local.set(Progress::Unshared(reason));
         } else {
             self.lease.pass();
             self.local.set(Progress::Passed(reason));
         }
     }
 
-    /// Enters a hit-for-miss under the key, which removes what is stored there. A fresh object
-    /// stays: one client asked for more than the others, and they can still be answered with it.
+    /// Enters a hit-for-miss for the key, so that no request waits for another's fetch. There is none
+    /// for a fresh object: one client asked for more than the others, which it still answers.
     fn note_pass(&self, for_s: u64) {
         if !self.job.has_fresh() {
             self.lease.cache.note_pass(&self.job.found.name.key, for_s);

@@ -31,7 +31,7 @@ use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::added::Added;
 use crate::proxy::client::Client;
-use crate::proxy::exchange::{Exchange, Filled, OnStale};
+use crate::proxy::exchange::{self, Exchange, Filled, OnStale};
 use crate::proxy::fill;
 use crate::proxy::fill::job::{Job, PartAsk, PartJob};
 use crate::proxy::forwarding;
@@ -167,11 +167,9 @@ impl<C: Client> Exchange<'_, C> {
                 self.fill(cache, found.clone(), Some(stale), fwd).await?
             }
         };
-        let Filled::Stale(_) = filled else { return Ok(filled) };
-        let fresh_until_s = object.lifetimes.fresh_until_s.cast_signed();
-        let ttl_s = fresh_until_s - reactor::now().unix_s().cast_signed();
+        let Filled::Stale(_, failure) = filled else { return Ok(filled) };
         self.facts.verdict = Some(CacheVerdict::Stale);
-        let added = self.added(CacheStatus::hit(ttl_s));
+        let added = self.added(failure.status(exchange::ttl_s(object)));
         self.answer_by_parts(&mut parted, &added).await
     }
 

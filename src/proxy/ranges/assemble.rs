@@ -210,7 +210,7 @@ impl<C: Client> Exchange<'_, C> {
                     }
                 }
                 Lookup::Stored(_) => return None,
-                Lookup::Miss { .. } | Lookup::HitForMiss => {}
+                Lookup::Miss { .. } | Lookup::HitForMiss | Lookup::Unreadable => {}
             }
             match self.fetch_missing(parted, &found, gap.clone(), length).await {
                 Joined::Stream(reader, part) => return Some(Source::Stream(reader, part)),

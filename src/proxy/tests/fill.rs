@@ -102,9 +102,10 @@ fn a_response_that_is_too_large_is_passed_on_and_noted() {
             for _ in 0..2 {
                 scene.origin.answer(&response(200, "Cache-Control: max-age=60", "a")).await;
             }
-            for begun in both {
-                begun.end().await.expect("200 pass remembered", "a");
-            }
+            let [leader, other] = both;
+            leader.end().await.expect("200 miss", "a");
+            other.end().await.expect("200 pass remembered", "a");
+            scene.get("GET /x").await.expect("200 hit", "a");
         });
     }
 }

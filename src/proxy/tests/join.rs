@@ -47,14 +47,12 @@ fn followers_in_all_workers_share_one_small_answer() {
         let led = leader.end().await;
         led.expect("200 miss", "abc");
         assert!(led.facts.server.is_some());
-        let [first, second, remote] = followers;
-        for follower in [first, second] {
+        for follower in followers {
             let answer = follower.end().await;
             answer.expect("200 miss", "abc");
             assert_eq!(answer.cache_status(), "ktrix; fwd=uri-miss; stored; collapsed");
             assert!(answer.facts.server.is_none(), "no server answered it");
         }
-        remote.end().await.expect("200 hit", "abc");
         assert_eq!(scene.origin.n_asked(), 1);
     });
 }
@@ -216,13 +214,110 @@ fn an_answer_for_one_client_is_given_to_no_other() {
             scene.origin.answer(&response(200, "Cache-Control: private", said)).await;
         }
         let mut bodies = Vec::new();
-        for (follower, reason) in followers.into_iter().zip(["private", "remembered"]) {
+        for (follower, reason) in followers.into_iter().zip(["remembered", "remembered"]) {
             let answer = follower.end().await;
             assert_eq!(answer.logged(), format!("200 pass {reason}"));
             bodies.push(answer.body().to_owned());
         }
         bodies.sort();
         assert_eq!((bodies, scene.origin.n_asked()), (vec!["2".into(), "3".into()], 3));
+    });
+}
+
+#[test]
+fn one_of_the_followers_leads_if_the_answer_was_for_the_leader_alone() {
+    for (fields, reason) in
+        [("Authorization: x", "200 pass authorization"), ("X-Odd: 1", "403 pass no-lifetime")]
+    {
+        run_by_test_clock(async {
+            let scene = Scene::new("");
+            let leader = scene.begin(&format!("GET /x\n{fields}"));
+            let asked = scene.origin.asked().await;
+            let followers =
+                [scene.begin("GET /x"), scene.begin("GET /x"), scene.begin_at_other("GET /x")];
+            settle().await;
+            let (status, field) = match reason.starts_with("200") {
+                true => (200, MINUTE),
+                false => (403, "X: y"),
+            };
+            asked.say(&response(status, field, "own")).await;
+            drop(asked);
+            leader.end().await.expect(reason, "own");
+            scene.origin.answer(&response(200, MINUTE, "all")).await;
+            for follower in followers {
+                assert_eq!(follower.end().await.body(), "all");
+            }
+            assert_eq!(scene.origin.n_asked(), 2);
+        });
+    }
+}
+
+#[test]
+fn a_request_whose_answer_must_not_be_stored_leads_nobody() {
+    run_by_test_clock(async {
+        let scene = Scene::new("");
+        let alone = scene.begin("GET /x\nCache-Control: no-store");
+        let own = scene.origin.asked().await;
+        let leader = scene.begin("GET /x");
+        let asked = scene.origin.asked().await;
+        let follower = scene.begin_at_other("GET /x");
+        settle().await;
+        asked.say(&response(200, MINUTE, "all")).await;
+        drop(asked);
+        leader.end().await.expect("200 miss", "all");
+        follower.end().await.expect("200 miss", "all");
+        own.say(&response(200, MINUTE, "own")).await;
+        drop(own);
+        alone.end().await.expect("200 pass request-no-store", "own");
+        assert_eq!(scene.origin.n_asked(), 2);
+    });
+}
+
+#[test]
+fn nobody_waits_for_more_than_two_answers_for_others() {
+    run_by_test_clock(async {
+        let scene = Scene::new("");
+        let begun: Vec<_> = (0..5).map(|_| scene.begin("GET /x\nAuthorization: x")).collect();
+        for _ in 0..2 {
+            scene.origin.answer(&response(200, MINUTE, "own")).await;
+            settle().await;
+        }
+        // The others ask all at once.
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            asked.push(scene.origin.asked().await);
+        }
+        for one in asked {
+            one.say(&response(200, MINUTE, "own")).await;
+        }
+        for one in begun {
+            assert_eq!(one.end().await.body(), "own");
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_is_not_stored_leaves_the_stale_one_and_holds_up_nobody() {
+    run_by_test_clock(async {
+        let scene = Scene::new("");
+        let old = "Cache-Control: max-age=0, stale-if-error=600";
+        scene.get_by("GET /x", &response(200, old, "old")).await.expect("200 miss", "old");
+        let private = response(200, "Cache-Control: private", "mine");
+        scene.get_by("GET /x", &private).await.expect("200 pass private", "mine");
+        let both = [scene.begin("GET /x"), scene.begin_at_other("GET /x")];
+        let asked = [scene.origin.asked().await, scene.origin.asked().await];
+        for one in asked {
+            one.say(&private).await;
+        }
+        for one in both {
+            assert_eq!(one.end().await.body(), "mine");
+        }
+        let answer = scene.get_by("GET /x", &response(503, "", "no")).await;
+        answer.expect("200 stale", "old");
+        assert_eq!(answer.cache_status(), "ktrix; fwd=stale; fwd-status=503; ttl=0");
+        let gone = response(404, "Cache-Control: no-store", "gone");
+        scene.get_by("GET /x", &gone).await.expect("404 pass no-store", "gone");
+        scene.get_by("GET /x", &response(503, "", "no")).await.expect("503 pass no-lifetime", "no");
     });
 }
 

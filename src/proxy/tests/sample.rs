@@ -138,7 +138,7 @@ impl Scene {
     pub(super) async fn stored(&self, target: &str) -> Option<(u16, String)> {
         let found = self.found(target).await;
         let object = match found.lookup {
-            Lookup::Miss { .. } => return None,
+            Lookup::Miss { .. } | Lookup::Unreadable => return None,
             Lookup::HitForMiss => return Some((0, String::new())),
             Lookup::Stored(object) | Lookup::Parts { object, .. } => object,
         };

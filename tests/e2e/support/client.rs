@@ -304,6 +304,15 @@ impl Answer {
         self
     }
 
+    /// A stale stored answer, because the origin was asked and failed.
+    #[track_caller]
+    pub fn expect_stale(self) -> Self {
+        let status = self.cache_status();
+        let is_stale = status.contains("; fwd=stale") && status.contains("; ttl=");
+        assert!(is_stale, "expected a stale answer, Cache-Status is {status:?}");
+        self
+    }
+
     /// The request went forward.
     #[track_caller]
     pub fn expect_miss(self) -> Self {
