@@ -33,8 +33,8 @@ const LOOKS_MAX: usize = 8;
 pub(crate) enum Source {
     /// A part that is being written, and who leads its fill.
     Stream(Reader, Part),
-    /// A part that was written.
-    Object(Rc<HotObject>),
+    /// A part that was written, and who led its fill.
+    Object(Rc<HotObject>, Part),
     /// A part on the list of what is stored. It may end before it says, having broken off.
     Listed(Rc<HotObject>),
 }
@@ -43,14 +43,14 @@ impl Source {
     fn fields(&self) -> &Fields {
         match self {
             Self::Stream(reader, _) => &reader.object.fields,
-            Self::Object(object) | Self::Listed(object) => &object.fields,
+            Self::Object(object, _) | Self::Listed(object) => &object.fields,
         }
     }
 
     fn status(&self) -> Status {
         match self {
             Self::Stream(reader, _) => reader.object.status,
-            Self::Object(object) | Self::Listed(object) => object.status,
+            Self::Object(object, _) | Self::Listed(object) => object.status,
         }
     }
 
@@ -61,7 +61,7 @@ impl Source {
         let len = range.end - range.start;
         let is_as_long = match self {
             Self::Stream(reader, _) => reader.object.total.is_none_or(|total| total == len),
-            Self::Object(part) => part.body_len == len,
+            Self::Object(part, _) => part.body_len == len,
             Self::Listed(part) => part.body_len <= len,
         };
         let is_right = self.status() == PART_STATUS
@@ -99,7 +99,9 @@ impl<C: Client> Exchange<'_, C> {
             Joined::Stream(reader, part) if reader.object.status == PART_STATUS => {
                 Source::Stream(reader, part)
             }
-            Joined::Object(part, _) if part.status == PART_STATUS => Source::Object(part),
+            Joined::Object(bytes, part) if bytes.status == PART_STATUS => {
+                Source::Object(bytes, part)
+            }
             // The origin answers the request of ktrix, and not the client's.
             Joined::Passed(_, Some(handover))
                 if matches!(handover.response.head.status.0, 206 | 304 | 416) =>
@@ -116,7 +118,8 @@ impl<C: Client> Exchange<'_, C> {
             Source::Stream(reader, part) => {
                 (part.clone(), reader.object.lifetimes.current_age_s(now_s))
             }
-            Source::Object(part) | Source::Listed(part) => (Part::Followed, part.age_s(now_s)),
+            Source::Object(bytes, part) => (part.clone(), bytes.age_s(now_s)),
+            Source::Listed(bytes) => (Part::Followed, bytes.age_s(now_s)),
         };
         let added = self.filled(Fwd::Partial, &part, true);
         let fields = partial::combine(&object.fields, source.fields());
@@ -214,7 +217,7 @@ impl<C: Client> Exchange<'_, C> {
             }
             match self.fetch_missing(parted, &found, gap.clone(), length).await {
                 Joined::Stream(reader, part) => return Some(Source::Stream(reader, part)),
-                Joined::Object(part, _) => return Some(Source::Object(part)),
+                Joined::Object(bytes, part) => return Some(Source::Object(bytes, part)),
                 Joined::Again => {}
                 _ => return None,
             }
@@ -225,7 +228,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Sends this window of a part; says how much of it there was.
     async fn send_from(&mut self, source: &Source, window: Range<u64>) -> Result<u64, CloseReason> {
         match source {
-            Source::Object(part) | Source::Listed(part) => {
+            Source::Object(part, _) | Source::Listed(part) => {
                 let end = window.end.min(part.body_len);
                 let bytes = end.saturating_sub(window.start);
                 if bytes > 0 {
