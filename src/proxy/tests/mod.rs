@@ -5,3 +5,4 @@ mod exchange;
 mod fill;
 mod join;
 mod lease;
+mod ranges;

@@ -311,6 +311,11 @@ impl PlayedOrigin {
         timer::timeout(LONG, next).await.expect("the origin is asked")
     }
 
+    /// Whether a request waits to be taken.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.inbox.asked.borrow().is_empty()
+    }
+
     /// Answers the next request, and gives it.
     pub(super) async fn answer(&self, said: &[u8]) -> Asked {
         let asked = self.asked().await;
