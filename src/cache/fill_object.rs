@@ -1,4 +1,4 @@
-//! A response whose body is being written: its file as every worker reads it.
+//! A response whose body is being written, as every worker reads it from its file.
 
 use crate::cache::files::object::{HEADERS_LEN, Header};
 use crate::cache::files::spool::Spool;
@@ -16,7 +16,7 @@ use crate::policy::rfc9111::lifetimes::Lifetimes;
 /// A response whose body is being written.
 #[derive(Debug)]
 pub struct FillObject {
-    /// Its name: a follower must see that it is what its own request selects.
+    /// Its name. A follower checks that its own request selects it.
     pub name: Name,
     /// Its status.
     pub status: Status,
@@ -28,7 +28,7 @@ pub struct FillObject {
     pub file: DiskFile,
     /// Where the body begins in it.
     pub body_offset: u64,
-    /// The body's length, when the origin said it.
+    /// The body's length, if the origin stated it.
     pub total: Option<u64>,
 }
 
@@ -54,14 +54,14 @@ impl FillObject {
         })
     }
 
-    /// Whether it is what a request with these fields, which looked under `name`, selects.
+    /// Whether a request with these fields, which looked under `name`, selects it.
     pub fn is_for(&self, request: &Fields, name: &Name) -> bool {
         let whole = self.name.of_whole();
         let found = whole.as_ref().unwrap_or(&self.name);
         if found.key == name.key {
             return true;
         }
-        // It turned out to be one of several variants after the request had begun to wait.
+        // The request began to wait before it was known that the key has variants.
         let Some(vary) = &self.lifetimes.vary else { return false };
         name.beside(found, vary, request).is_some_and(|own| own.key == found.key)
     }

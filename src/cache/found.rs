@@ -13,7 +13,7 @@ use crate::policy::rfc9111::parts::PartList;
 pub struct Found {
     /// The key before Vary.
     pub primary: Name,
-    /// Where the answer to this request is, or would be.
+    /// The name under which the response to this request is, or would be, stored.
     pub name: Name,
     /// The marker that chooses among variants, if the key has any.
     pub marker: Option<Marker>,
@@ -22,7 +22,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// As the policy sees it.
+    /// The result as the policy sees it.
     pub fn cached(&self) -> Cached<'_> {
         match &self.lookup {
             Lookup::Miss { .. } => Cached::Miss { has_variants: self.marker.is_some() },
@@ -58,7 +58,7 @@ impl Found {
         self.object().or(self.parts().map(|(object, _)| object))
     }
 
-    /// Whether the only thing that is stored here was purged.
+    /// Whether what is stored here was purged.
     pub fn is_purged(&self) -> bool {
         matches!(self.lookup, Lookup::Miss { purged: Some(_) })
     }
@@ -67,7 +67,7 @@ impl Found {
 /// The response or the note that is stored under a name.
 #[derive(Clone, Debug)]
 pub enum Lookup {
-    /// Nothing that counts.
+    /// Nothing that may be used.
     Miss {
         /// The slot of a response that was purged, or could not be read in time.
         purged: Option<SlotRef>,

@@ -1,4 +1,4 @@
-//! Storing: files written, named and shown in the index, in this order.
+//! Storing an object: its file is written, then renamed into place, then published in the index.
 
 use std::io;
 use std::ops::Range;
@@ -27,10 +27,10 @@ use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::reactor::{self, timer};
 
-/// How long a key is remembered as not to be stored, in seconds.
+/// How long a hit-for-miss lasts, in seconds.
 pub(crate) const PASS_S: u64 = 60;
 
-/// As [`PASS_S`], where the disk was at fault: there may be room again soon.
+/// As [`PASS_S`], after an error of the disk: there may be room again soon.
 pub(crate) const PASS_REFUSED_S: u64 = 5;
 
 /// What a note that something is not to be stored has beside the key of what is stored.
@@ -47,7 +47,7 @@ const PIECE_BYTES: u64 = 256 << 10;
 /// A response without its body, as it is to be stored.
 #[derive(Clone, Debug)]
 pub struct NewObject {
-    /// Where.
+    /// Its name.
     pub name: Name,
     /// Its status.
     pub status: Status,
@@ -58,7 +58,8 @@ pub struct NewObject {
 }
 
 impl NewObject {
-    /// A marker, a list of variants: an object of the cache's own, which no purge names by a tag.
+    /// A marker or a list of variants. Such an object is no response, and no purge names it by a
+    /// tag.
     pub(super) fn note(name: Name, vary: Option<VaryNames>, purge_epoch: u64) -> Self {
         let lifetimes = Lifetimes {
             received_s: reactor::now().unix_s(),
@@ -69,7 +70,7 @@ impl NewObject {
         Self { name, status: MARKER_STATUS, fields: Fields::new(), lifetimes }
     }
 
-    /// Its lifetimes and its fields, as a file has them.
+    /// Its lifetimes and its fields in the form of a cache file.
     fn encoded(&self) -> (Vec<u8>, Vec<u8>) {
         let mut head = Vec::with_capacity(self.fields.wire_len());
         self.fields.write_to(&mut head);
@@ -78,7 +79,7 @@ impl NewObject {
         (meta, head)
     }
 
-    /// With its body in memory; without a slot only the readers of its fill see it.
+    /// The object with its body in memory. Without a slot, only the readers of its fill see it.
     pub fn with_body(self, slot: Option<SlotRef>, body: &[u8]) -> HotObject {
         let Self { name, status, fields, lifetimes } = self;
         HotObject::in_memory(name.key, slot, status, lifetimes, fields, body)
@@ -100,7 +101,7 @@ impl Lease {
         };
         let name = found.primary.variant(&marker.names, &marker.mark, request);
         match name.is_too_long() {
-            true => Err(io::Error::other("what chooses a variant is too long")),
+            true => Err(io::Error::other("the fields that select the variant are too long")),
             false => Ok(name),
         }
     }
@@ -206,8 +207,7 @@ impl Lease {
         self.publish(&new, spool).await.map(drop)
     }
 
-    /// Ends the fill after something was stored for what was found, or could not be; says whether
-    /// it is there to be found.
+    /// Ends the fill with the result of storing; says whether the object can be found now.
     pub fn stored(self, found: &Found, stored: io::Result<()>) -> bool {
         if let Err(error) = &stored {
             self.cache.refused(error);
@@ -219,8 +219,8 @@ impl Lease {
         is_stored
     }
 
-    /// Takes back what was stored for what was found, if something made it untrue at that very
-    /// moment; says whether it did.
+    /// Removes what was stored, if a purge or an invalidation doomed the fill meanwhile; says
+    /// whether it did.
     pub fn remove_if_doomed(&self, found: &Found) -> bool {
         let is_doomed = self.is_doomed();
         if is_doomed {
@@ -287,14 +287,14 @@ impl Drop for Renewing<'_> {
 }
 
 impl Cache {
-    /// Has the keeper make room for what is being written.
+    /// Wakes the keeper, if there is no room for a body that is being written.
     pub(crate) fn announce(&self, total: Option<u64>) {
         if !self.shared.index.has_room(total.unwrap_or(0)) {
             self.wake_keeper();
         }
     }
 
-    /// Waits for a moment, if it must, until there is room for an object of so many bytes.
+    /// Waits a short time, if needed, until there is room for an object of this many bytes.
     pub(crate) async fn room_for(&self, bytes: u64) {
         let until_ms = reactor::now().mono_ms() + ROOM_WAIT_MS;
         while !self.shared.index.has_room(bytes) && reactor::now().mono_ms() < until_ms {
@@ -314,7 +314,8 @@ impl Cache {
         lifetimes.fresh_until_s = received_s + for_s;
         lifetimes.swr_until_s = lifetimes.fresh_until_s;
         lifetimes.sie_until_s = lifetimes.fresh_until_s;
-        // Without the note the next request waits for an answer that it cannot share, and no more.
+        // If this fails, the next request waits for a response that it cannot share, which does no
+        // other harm.
         let note = NewSlot::of(*key, Status(0), &lifetimes);
         let _ = index.publish(&NewSlot { state: State::Pass, ..note });
     }
@@ -328,11 +329,13 @@ impl Cache {
         })
     }
 
-    /// Says, once for all workers, that what should be stored cannot be.
+    /// Logs, once for all workers, that an object could not be stored.
     pub(crate) fn refused(&self, error: &io::Error) {
         self.wake_keeper();
         if self.shared.fills.may_say_refused(reactor::now().unix_s()) {
-            ::log::warn!("cannot store in the cache: {error}; answers are passed on unstored");
+            ::log::warn!(
+                "cannot store in the cache: {error}; responses are passed without storing"
+            );
         }
     }
 
@@ -361,7 +364,7 @@ impl Cache {
     }
 }
 
-/// Appends a range of an object's body to a file, piece by piece, so that others have their turn.
+/// Appends a range of an object's body to a file, piece by piece, so that other tasks can run.
 pub(crate) async fn append_body(
     spool: &mut Spool,
     object: &HotObject,

@@ -1,5 +1,5 @@
-//! `vary-language: best`: a stored variant in the language that a request prefers to all others
-//! answers it, though the request selects another variant that is not stored.
+//! `vary-language: best`: if the variant that a request selects is not stored, a stored variant in
+//! the language that it prefers to all others answers.
 //!
 //! RFC 9111 section 4.1 requires that the origin is asked. The operator of a route allows this.
 
@@ -31,8 +31,7 @@ pub async fn select(
         .then_some(other)
 }
 
-/// The name of the variant in the list of a key that a request may have for its language, if it
-/// selects `name` and nothing is there.
+/// The name of the listed variant in the preferred language of a request that selects `name`.
 pub fn name_in_language(
     list: &Variants,
     primary: &Name,
@@ -44,15 +43,15 @@ pub fn name_in_language(
     Some(VariantText { primary: &primary.text, chosen, mark: &marker.mark }.name())
 }
 
-/// Whether another variant than the selected one is used: only one that is fresh and needs no
+/// Whether a variant that the request does not select may answer: only if it is fresh and needs no
 /// validation.
 pub const fn is_hit(action: Action) -> bool {
     matches!(action, Action::Answer { verdict: CacheVerdict::Hit, refreshes: false, .. })
 }
 
 /// The newest variant that differs from the one which `chosen` selects by Accept-Language alone,
-/// and is in the one language that this request prefers to every other: whatever else the origin
-/// has, it has nothing better for it.
+/// and is in the one language that this request prefers to every other. The origin cannot have a
+/// better one.
 fn in_language<'v>(list: &'v Variants, chosen: &[u8]) -> Option<&'v Variant> {
     let (others, accepted) = split_language(chosen)?;
     let preferred = preferred(accepted)?;
@@ -62,7 +61,8 @@ fn in_language<'v>(list: &'v Variants, chosen: &[u8]) -> Option<&'v Variant> {
     })
 }
 
-/// What chose a variant, without Accept-Language, and the normal form of that.
+/// The selecting fields of a variant without Accept-Language, and the normal form of
+/// Accept-Language.
 fn split_language(chosen: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     const NAME: &[u8] = b"\naccept-language:";
     let at = memchr::memmem::find(chosen, NAME)?;
@@ -73,8 +73,8 @@ fn split_language(chosen: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     Some(([before, after].concat(), value))
 }
 
-/// The language range of an Accept-Language in its normal form that outweighs all others; `None`
-/// if there is no such, or it is `*`, or the value is odd.
+/// The language range with the highest weight in a normalised Accept-Language; `None` if there is
+/// no single one, or it is `*`, or the value is malformed.
 fn preferred(accepted: &[u8]) -> Option<&[u8]> {
     let mut members = accepted.split(|&byte| byte == b',').map(weighted);
     let (name, weight) = members.next()??;
@@ -85,7 +85,7 @@ fn preferred(accepted: &[u8]) -> Option<&[u8]> {
     (is_first && is_sound && is_wanted).then_some(name)
 }
 
-/// A member of the normal form: its name, and its weight as digits.
+/// A member of the normal form as its name and its weight in digits.
 fn weighted(member: &[u8]) -> Option<(&[u8], [u8; 5])> {
     let (name, weight) = match memchr::memmem::find(member, b";q=") {
         Some(at) => (member.get(..at)?, member.get(at + 3..)?.try_into().ok()?),
@@ -101,7 +101,7 @@ mod tests {
     use crate::policy::sample::fields;
 
     #[test]
-    fn a_language_is_chosen_only_where_it_outweighs_all_others() {
+    fn a_language_is_selected_only_if_it_outweighs_all_others() {
         let mut variants = Variants::default();
         for (chosen, language) in [
             ("\naccept-language:de,en", "DE"),

@@ -1,8 +1,8 @@
-//! From a request to what the cache has for it.
+//! Looking a request up in the cache.
 //!
-//! A key's slot says whether there is anything; the object itself comes from the hot tier, or
-//! from its file, whose every part is checked before it is believed. What is damaged is removed,
-//! reported once, and counts as nothing.
+//! The slot of a key says whether something is stored. The object itself comes from the hot tier,
+//! or from its file, every part of which is checked. A damaged file is removed, logged once, and is
+//! a miss.
 
 use std::rc::Rc;
 
@@ -23,7 +23,7 @@ use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::parts::{LIST_BYTES_MAX, PartList};
 use crate::reactor;
 
-/// How often a slot that changes under our eyes is read again.
+/// How often a slot that changes during the look-up is read again.
 const ATTEMPTS_MAX: usize = 4;
 
 impl Cache {
@@ -40,8 +40,8 @@ impl Cache {
         Found { primary, name, marker: Some(marker), lookup }
     }
 
-    /// What there is now under `name`, which what was found has led to: a response can make variants
-    /// of a key that had none.
+    /// Looks again under `name`, which a fill after `found` has led to. The response may have given
+    /// variants to a key that had none.
     pub async fn find_again(&self, found: &Found, name: &Name) -> Found {
         let marker = match name.key == found.primary.key {
             true => None,
@@ -107,8 +107,8 @@ impl Cache {
         None
     }
 
-    /// Whether the index no longer has what a look-up found: a fill can end between the look-up and
-    /// the lease of the next one, and its result is not to be fetched a second time.
+    /// Whether the index has changed since a look-up. A fill can end between the look-up and the
+    /// next lease; its result must not be fetched a second time.
     pub(crate) fn has_changed(&self, found: &Found) -> bool {
         let slot = self.shared.index.lookup(&found.name.key);
         match (&found.lookup, slot) {
@@ -125,14 +125,14 @@ impl Cache {
         }
     }
 
-    /// Whether the index still has what a copy was made from, and nothing was purged since it was
-    /// last judged; also says that it was used.
+    /// Whether the index still has the slot of a copy, and nothing was purged since its status was
+    /// last checked. Marks the slot as used.
     pub(crate) fn is_current(&self, object: &HotObject) -> bool {
         object.status_version.get() == self.shared.purges.version()
             && object.slot.is_some_and(|slot| self.is_in_use(slot))
     }
 
-    /// Whether this is in the index still; says there that it was used, so that eviction spares it.
+    /// Whether the slot is still in the index. Marks it as used, so that eviction spares it.
     pub(crate) fn is_in_use(&self, slot: SlotRef) -> bool {
         let is_current = self.shared.index.is_current(slot);
         if is_current {
@@ -141,8 +141,8 @@ impl Cache {
         is_current
     }
 
-    /// Whether a copy still has the purge status that it was made with: no purge of this key text,
-    /// nor the undoing of one, changed it.
+    /// Whether a copy still has the purge status that it was made with, after all purges and undone
+    /// purges.
     pub(crate) fn has_purge_status(&self, object: &HotObject, text: &[u8]) -> bool {
         let purges = &self.shared.purges;
         let version = purges.version();
@@ -156,12 +156,12 @@ impl Cache {
         status == object.purge_status
     }
 
-    /// Whether no purge names what was asked for under this key text and these surrogate keys.
+    /// Whether no purge names this key text or one of these surrogate keys.
     pub(crate) fn is_unpurged(&self, text: &[u8], surrogates: &SurrogateKeys) -> bool {
         self.shared.purges.purge_status(text, surrogates) == PurgeStatus::Valid
     }
 
-    /// Counts an answer from what is stored that the origin had no part in.
+    /// Counts an answer from a stored object without the origin.
     pub(crate) fn count_hit(&self, object: &HotObject) {
         if !Hot::count_hit(object)
             && let Some(slot) = object.slot
@@ -170,8 +170,8 @@ impl Cache {
         }
     }
 
-    /// What was stored when the route's keys were made of other parts answers no request now. It is
-    /// removed, so that it does not keep the place of what will be stored.
+    /// Removes an object that was stored when the route's keys had other components: it can answer
+    /// no request, and must not keep the place of the next object.
     fn of_this_key(&self, key: &KeyComponents, lookup: Lookup) -> Lookup {
         match lookup {
             Lookup::Stored(object) | Lookup::Parts { object, .. } if !is_of_key(key, &object) => {
@@ -202,15 +202,15 @@ impl Cache {
                 return if is_outlived_note(&slot) { Lookup::NOTHING } else { Lookup::HitForMiss };
             }
             match self.load(name, &slot).await {
-                // What was purged is left where it is: the purge can be undone until its place is
-                // wanted.
+                // A purged object stays on the disk, so that the purge can be undone until the
+                // space is needed.
                 Ok(Some(lookup)) => {
                     if let Lookup::Stored(_) = lookup {
                         self.shared.index.touch(slot.at);
                     }
                     return lookup;
                 }
-                // It was replaced while we read it: what is there now is read instead.
+                // It was replaced meanwhile: read the new one.
                 _ if !self.shared.index.is_current(slot.slot_ref()) => {}
                 Ok(None) => return self.remove_damaged(name, &slot, "missing"),
                 Err(OpenError::Fault(fault)) => {
@@ -232,7 +232,7 @@ impl Cache {
         Lookup::NOTHING
     }
 
-    /// Reads the body of what the hot tier has into memory, unless it is replaced meanwhile.
+    /// Reads the body of a hot object into memory, unless it is replaced meanwhile.
     async fn take_in(&self, name: &Name, object: Rc<HotObject>, room: LargeRoom) -> Lookup {
         let Body::File(file) = &object.body else { return Lookup::Stored(object) };
         match load::read_body(file).await {
@@ -246,16 +246,16 @@ impl Cache {
                     None => Lookup::NOTHING,
                 }
             }
-            // It was whole when it was opened, and is sent from the file.
+            // The file was complete when it was opened, so it is sent from there.
             Err(OpenError::Io(_)) => Lookup::Stored(object),
         }
     }
 
-    /// Removes what cannot be used, says so once, and finds nothing.
+    /// Removes a file that cannot be used, logs it once, and gives a miss.
     fn remove_damaged(&self, name: &Name, slot: &SlotView, why: &str) -> Lookup {
         if self.remove_slot(&name.key, slot.slot_ref()) {
             let path = self.shared.store.path(&name.key);
-            ::log::warn!("cache file {path:?} is not usable ({why}): removed, to be fetched anew");
+            ::log::warn!("cache file {path:?} is not usable ({why}): removed");
         }
         Lookup::NOTHING
     }
@@ -280,12 +280,12 @@ pub(crate) async fn part_list(object: &HotObject) -> Option<PartList> {
     }
 }
 
-/// Whether what is stored under a key before Vary chooses by all that the operator names.
+/// Whether a marker, or the one response, selects by all fields that the operator names.
 fn is_of_key(key: &KeyComponents, object: &HotObject) -> bool {
     key.accept(object.chosen_by())
 }
 
-/// Whether a slot holds no more than a note, too old to count.
+/// Whether a slot holds a hit-for-miss that has expired.
 fn is_outlived_note(slot: &SlotView) -> bool {
     slot.state == State::Pass && slot.fresh_until_s <= reactor::now().unix_s()
 }

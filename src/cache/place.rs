@@ -1,13 +1,13 @@
-//! Index and store in step: a slot stands for a file, whoever dies or interleaves.
+//! Index and store in step: every slot has its file, whichever process dies or interleaves.
 //!
-//! Putting renames the file, then publishes; discarding empties the slot, then unlinks. Between
-//! two processes that do both for one key at once, a discard may unlink the file that a put has just
-//! renamed. So each looks once more when it is done: the put whether its file is there, the discard
-//! whether a slot stands without one. Whichever acts last sees what the other did.
+//! Putting renames the file, then publishes; discarding empties the slot, then unlinks. Between two
+//! processes that do both for one key at once, a discard may unlink the file that a put has just
+//! renamed. So each checks once more when it is done: the put whether its file is there, the
+//! discard whether a slot is without one. The one that acts last sees what the other did.
 //!
 //! Renewing writes another head into the file that is there, then publishes over the slot that it
-//! found, and only over that: a discard or a put that came between stands. It looks for its file
-//! afterwards as a put does.
+//! found, and only over that, so that a discard or a put in between stays in force. It checks for
+//! its file afterwards as a put does.
 
 use std::fs::File;
 use std::io;
@@ -26,19 +26,19 @@ use crate::sys::file;
 /// Why a finished file was not kept.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// The index would not have it.
+    /// The index refused it.
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// The file could not be given its name.
     #[error("cannot rename a cache file into place: {0}")]
     Rename(io::Error),
     /// Another process removed it as it came.
-    #[error("the cache file was removed as it was published")]
+    #[error("the cache file was removed while it was published")]
     Removed,
 }
 
 /// Renames `finished` into place and publishes `new`, whose lengths and stamp are taken from it.
-/// The file of a key that had to make way is unlinked.
+/// The file of a key that was evicted for it is unlinked.
 ///
 /// # Errors
 ///
@@ -97,15 +97,15 @@ pub fn show(index: &Index, new: &NewSlot, file: &File) -> Result<Published, PutE
     Ok(published)
 }
 
-/// What came of renewing a head in its place.
+/// The outcome of renewing a head in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
     /// It is published, and this is the file's stamp now.
     Done(Published, u32),
-    /// Nothing was written: the file is not as the slot says, or has no place for the head. It has to
-    /// be written again.
+    /// Nothing was written: the file does not match the slot, or has no room for the head. The
+    /// whole file has to be written again.
     Unfit,
-    /// What was to be renewed was replaced or removed.
+    /// The object was replaced or removed.
     Gone,
 }
 
@@ -115,8 +115,8 @@ pub enum Renewed {
 ///
 /// # Errors
 ///
-/// What the system says, or that there is no room in the index; the head that was there counts then,
-/// or this one.
+/// An error of the system, or no room in the index. Either the old head or the new one is in force
+/// then.
 pub fn renew(
     index: &Index,
     store: &Store,
@@ -203,15 +203,16 @@ pub fn discard(
     removed
 }
 
-/// Removes what is stored under a key, also while the index does not know of all files yet: what
-/// may not be used any more must not be taken in later.
+/// Removes what is stored under a key, also while the index is being rebuilt: the rebuild must not
+/// add a file that may not be used any more.
 pub fn forget(index: &Index, store: &Store, key: &Key) {
     if index.table().is_partial() {
-        // Before the slot goes: who dies in between must not leave a file that counts as one that
-        // was never looked at.
+        // The file goes before the slot: a process that dies in between must not leave a file that
+        // the rebuild would add.
         let _ = store.unlink(key);
     } else if index.lookup(key).is_none() {
-        // Most keys that are written to were never read: finding that out costs no system call.
+        // Most keys that an unsafe request invalidates are not stored, and this check costs no
+        // system call.
         return;
     }
     discard(index, store, key, None);
@@ -277,7 +278,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_put_is_found_with_its_stamp_and_lengths() {
+    fn an_object_is_found_with_its_stamp_and_lengths() {
         let (_dir, index, store) = cache(10);
         store_one(&index, &store, "a", b"body").unwrap();
         let view = index.lookup(&slot("a").key).unwrap();
@@ -303,7 +304,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_goes_with_its_slot_and_without_one_while_files_are_taken_in() {
+    fn forget_removes_file_and_slot_also_while_the_index_is_rebuilt() {
         let (_dir, index, store) = cache(10);
         for (has_slot, is_partial) in [(true, true), (false, true), (true, false)] {
             store_one(&index, &store, "a", b"body").unwrap();
@@ -321,7 +322,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_slot_that_made_way_takes_its_file_along() {
+    fn a_slot_that_is_evicted_by_another_loses_its_file() {
         let (_dir, index, store) = cache(1);
         (0..150).for_each(|n| {
             store_one(&index, &store, &n.to_string(), b"x").unwrap();
@@ -369,7 +370,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nothing_but_what_the_slot_stands_for_is_renewed() {
+    fn only_the_file_of_the_slot_is_renewed() {
         let (_dir, index, store) = cache(10);
         store_one(&index, &store, "a", b"body").unwrap();
         let view = index.lookup(&slot("a").key).unwrap();
@@ -407,7 +408,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_renewal_that_was_killed_leaves_a_head_and_nothing_to_mend() {
+    fn a_killed_renewal_leaves_one_complete_head() {
         let key = slot("a").key;
         for n_writes in 0..=3 {
             for is_half in [false, true] {
@@ -481,7 +482,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn putting_discarding_and_renewing_at_once_mixes_nothing() {
+    fn concurrent_put_discard_and_renew_never_mix_objects() {
         let (_dir, index, store) = cache(100);
         let (index, store) = (&index, &store);
         let put = |n: u32| {
@@ -518,7 +519,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn putting_and_discarding_at_once_leaves_no_slot_without_a_file() {
+    fn concurrent_put_and_discard_leave_no_slot_without_a_file() {
         let (_dir, index, store) = cache(100);
         let (index, store) = (&index, &store);
         std::thread::scope(|scope| {

@@ -1,8 +1,8 @@
-//! The list of a key's variants, kept beside them.
+//! The list of a key's variants, which is stored beside them.
 //!
-//! It lies under a key of its own, made of the marker's, so that it goes with the marker: who
-//! removes that has removed all variants, and their list. Two workers that enter a variant at the
-//! same moment may lose one of the two from the list, which is only a note.
+//! The list has a key of its own, derived from the marker, so that removing the marker removes all
+//! variants and their list. If two workers enter a variant at the same moment, one of the two may
+//! be missing from the list. Such a variant is still found, but its tag is not offered.
 
 use std::io;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::policy::key::variants::{LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::key::vary::VaryNames;
 use crate::policy::rfc9111::revalidate::confirms;
 
-/// The other variants of a key than the one that a request selects.
+/// The variants of a key without the one that a request selects.
 #[derive(Debug)]
 pub struct Others {
     list: Variants,
@@ -34,7 +34,7 @@ impl Others {
         Self::among(list, &found.primary, marker, &found.name)
     }
 
-    /// Those of a key's list beside the variant of this name.
+    /// The variants of a list without the one of this name.
     pub fn among(mut list: Variants, primary: &Name, marker: &Marker, name: &Name) -> Option<Self> {
         let parts = VariantText::of(&name.text)?;
         list.retain(|variant| *variant.chosen != *parts.chosen);
@@ -44,12 +44,12 @@ impl Others {
         Some(Self { list, primary: primary.clone(), mark: (*marker.mark).into() })
     }
 
-    /// The entity tags to ask the origin about.
+    /// The entity tags for If-None-Match.
     pub fn tags(&self) -> Vec<&[u8]> {
         self.list.tags()
     }
 
-    /// The name of the variant that a 304 with these fields speaks of.
+    /// The name of the variant that a 304 with these fields names.
     pub fn named_by(&self, not_modified: &Fields) -> Option<Name> {
         let variant = self.list.named_by(not_modified)?;
         Some(
@@ -65,9 +65,9 @@ pub fn names(list: &Variants, primary: &Name, marker: &Marker) -> Vec<Name> {
     list.iter().map(|variant| name(&variant.chosen)).collect()
 }
 
-/// What a 304 speaks of, and its name (RFC 9111 section 4.3.4): what is stored under `name`, or
-/// another variant that the fetch asked about as well. If there was a choice, a 304 that names
-/// nothing says nothing.
+/// The object that a 304 confirms, and its name (RFC 9111 section 4.3.4): the one under `name`, or
+/// another variant with a tag in the request. If several tags were offered, a 304 without a tag
+/// confirms none.
 pub async fn confirmed(
     cache: &Cache,
     name: &Name,
@@ -89,12 +89,12 @@ pub async fn confirmed(
     confirms(&other.fields, not_modified).then_some((name, other))
 }
 
-/// A variant of the list, if it is there still, and not in parts only by now.
+/// A variant of the list, if it is still stored, and stored as a whole.
 pub(super) async fn find_whole(cache: &Cache, name: &Name) -> Option<Rc<HotObject>> {
     cache.find_object(name).await.filter(|object| object.is_whole())
 }
 
-/// A variant that is about to be stored, for the list of its key.
+/// A variant for the list of its key.
 #[derive(Debug)]
 pub struct NewVariant {
     text: Rc<[u8]>,
@@ -104,7 +104,7 @@ pub struct NewVariant {
 }
 
 impl NewVariant {
-    /// The variant that a response is; `None` if it is none.
+    /// The variant that a response is; `None` if its key has no variants.
     pub fn of(new: &NewObject) -> Option<Self> {
         let parts = VariantText::of(&new.name.text)?;
         let variant = Variant::of(parts.chosen, &new.fields)?;
@@ -113,7 +113,7 @@ impl NewVariant {
         Some(Self { text: Rc::clone(&new.name.text), variant, vary, purge_epoch })
     }
 
-    /// Enters the variant, now that it is stored, and removes those that are too many.
+    /// Enters the variant after it was stored, and removes the oldest ones beyond the limit.
     ///
     /// # Errors
     /// The list could not be written; it is as it was.

@@ -1,4 +1,4 @@
-//! The cache as one worker has it: what all processes share, and what the worker keeps of it.
+//! The cache of one worker: the shared part, and the worker's own hot tier.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,16 +19,16 @@ use crate::reactor;
 use crate::reactor::event::Event;
 use crate::shared::wake::Seats;
 
-/// The cache as one worker has it.
+/// The cache of one worker.
 #[derive(Debug)]
 pub struct Cache {
-    /// What all processes have.
+    /// The part that all processes share.
     pub(super) shared: Rc<Shared>,
     /// This worker's hot tier.
     pub(crate) hot: RefCell<Hot>,
     /// How many exchanges of this worker follow a fill of another.
     pub(super) followed: RefCell<HashMap<FillAt, usize>>,
-    /// Posted when a fill of another worker went on.
+    /// Posted when a fill of another worker has progressed.
     pub(super) remote_event: Event,
     /// This worker's row in the shared tables.
     pub(super) seat: usize,
@@ -38,7 +38,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache of the worker in `seat`, which keeps at most so many files open.
+    /// The cache of the worker in `seat`, which keeps at most `n_files_max` files open.
     pub fn new(
         shared: Rc<Shared>,
         config: &CacheConfig,
@@ -69,8 +69,7 @@ impl Cache {
         self.object_bytes_max
     }
 
-    /// Purges what is named. What is in the journal is for the keeper to write to the disk and to
-    /// the log.
+    /// Purges what the order names. The keeper writes the journal to the disk and to the log.
     ///
     /// # Errors
     ///
@@ -87,7 +86,8 @@ impl Cache {
     /// fetched for it.
     pub async fn invalidate(&self, key: &Key) {
         self.hot.borrow_mut().remove(key);
-        // First, so that a fill that is being stored now sees it, or is seen below.
+        // This comes first: a fill that is being stored now either sees it, or its object is
+        // removed below.
         self.shared.fills.doom(key);
         let Shared { index, store, .. } = &*self.shared;
         if index.table().is_partial() {
@@ -136,9 +136,9 @@ impl Cache {
         });
     }
 
-    /// Counts a use of a key that is not stored; says whether it was asked for often enough to be
-    /// stored, as its route wants it, and as a full cache does, for which several waiting clients are
-    /// enough.
+    /// Counts a use of a key that is not stored; says whether the admission rules let it be stored:
+    /// the route's `uses_min` and, in a full cache, `cache.admission`, where several waiting
+    /// clients count as a second use.
     pub fn admits(&self, key: &Key, uses_min: u32, is_shared: impl FnOnce() -> bool) -> bool {
         if self.admission == Admission::Off && uses_min <= 1 {
             return true;
@@ -150,33 +150,33 @@ impl Cache {
             && (!is_full || uses.admits(n_before, self.admission) || is_shared())
     }
 
-    /// This worker's event counter, at which others post when a fill that is followed here goes on.
+    /// This worker's event counter. Other workers post it when a fill that is followed here has
+    /// progressed.
     pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
         self.shared.wakes.fd(self.seat)
     }
 
-    /// Takes what was posted back, and wakes the followers.
+    /// Resets the event counter and wakes the followers.
     pub fn woken(&self) {
-        // A counter that was empty after all is no reason to stay silent.
+        // The followers are woken even if the counter was already read.
         let _ = self.shared.wakes.drain(self.seat);
         self.remote_event.notify();
     }
 
-    /// Closes the files of what is not stored any longer: until then the disk keeps their space.
+    /// Closes the files of removed objects: until then the disk keeps their space.
     pub fn close_removed(&self) {
         let index = &self.shared.index;
         self.hot.borrow_mut().forget_gone(|slot| index.is_current(slot));
         disk::file::close_waiting();
     }
 
-    /// Adds what this worker has answered with from its hot tier, of `n` objects from `start` on, to
-    /// what the index counts. Gives where to go on, if there is more.
+    /// Adds the hits of `n` hot objects from `start` on to those that the index counts. Gives where
+    /// to go on, if there is more.
     pub fn count_hits(&self, start: usize, n: usize) -> Option<usize> {
         let index = &self.shared.index;
         self.hot.borrow_mut().take_hits(start, n, |slot, n_hits| index.count_hits(slot, n_hits))
     }
 
-    /// Wakes the workers of a set of seats.
     pub(super) fn wake(&self, seats: Seats) {
         self.shared.wakes.wake_all(seats.without(self.seat));
     }

@@ -1,4 +1,4 @@
-//! Changing the head of a cache file where it lies.
+//! Changing the head of a cache file in place.
 //!
 //! The writer holds the kernel's lock of the file (flock(2)), which ends with its process. The writes
 //! leave the head in force alone until the new one is complete: see `object`.
@@ -17,17 +17,17 @@ use crate::sys::file::{self, Stat};
 pub struct Renewal {
     file: DiskFile,
     store: Store,
-    /// The header that counts.
+    /// The header in force.
     pub header: Header,
     len: u64,
     body_len: u64,
-    /// What the file looked like from outside when it was locked.
+    /// The file's stamp when it was locked.
     pub stamp: u32,
 }
 
 impl Store {
-    /// Opens the file of `key` and locks it. `None` if it is not there, damaged, in the hands of
-    /// another process that does the same, or may not be written.
+    /// Opens the file of `key` and locks it. `None` if it is missing or damaged, if another process
+    /// has locked it, or if it may not be written.
     pub fn open_to_renew(&self, key: &Key) -> Option<Renewal> {
         let path = self.path(key);
         let file = file::open_regular_to_write(&path).ok()??;
@@ -43,7 +43,7 @@ impl Store {
 }
 
 impl Renewal {
-    /// Bytes of the file that are not of the body, once it has this header, and those of the body.
+    /// The bytes of the file beside the body under this header, and those of the body.
     pub fn lens(&self, header: &Header) -> (u32, u64) {
         let beside = self.len.max(header.head_end()).saturating_sub(self.body_len);
         (u32::try_from(beside).unwrap_or(u32::MAX), self.body_len)
@@ -53,7 +53,7 @@ impl Renewal {
     ///
     /// # Errors
     ///
-    /// What the system says (`StorageFull`); one of the two heads counts then.
+    /// An error of the system (`StorageFull`). One of the two heads is in force then.
     pub fn write(&self, header: &Header, meta: &[u8], head: &[u8]) -> io::Result<u32> {
         for (at, bytes) in header.writes(meta, head) {
             self.file.write_all_at(&bytes, at)?;

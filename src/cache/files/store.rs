@@ -1,7 +1,7 @@
 //! The cache directory: files written under a temporary name, renamed into place, opened by key.
 //!
 //! `DIR/ab/cdef…` is the object whose key is `abcdef…`; `DIR/tmp/ID` is a fill that is under way.
-//! Files are read and sent, never mapped. What is not whole or not what was asked for is a
+//! Files are read and sent, never mapped. A file that is incomplete or not the expected one is a
 //! [`Fault`], which the caller turns into a miss, one log line and a removal.
 
 use std::cell::Cell;
@@ -32,7 +32,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store in `dir`, which is made with its temporary directory if they are not there.
+    /// The store in `dir`. Makes the directory and its temporary directory if they are missing.
     /// `epoch` is the index's: stamps of another epoch mean nothing.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Store {
         Ok(Self::existing(dir, epoch))
     }
 
-    /// The store in a directory that is there; nothing is made, so the right to read is enough.
+    /// The store in an existing directory. Nothing is made, so read permission is enough.
     pub fn existing(dir: &Path, epoch: u32) -> Self {
         Self { dir: dir.into(), epoch, medium: Medium::of(dir) }
     }
@@ -103,7 +103,8 @@ impl Store {
         disk::read(self.medium, job).await
     }
 
-    /// As [`Store::open_object`] for those who know only the key: the key text must lead to it.
+    /// As [`Store::open_object`] for a caller that knows only the key, which must be the MD5 of the
+    /// key text.
     ///
     /// # Errors
     ///
@@ -112,8 +113,8 @@ impl Store {
         self.open_checked(key, |text| key_of(text) == *key, Access::Wait)
     }
 
-    /// Opens the file of a fill that is under way, for one who follows it: its front is checked,
-    /// its body grows. `None` when it is there no more (look in the index then).
+    /// Opens the file of a running fill for a follower. The front is checked; the body still grows.
+    /// `None` if the file is gone (look in the index then).
     ///
     /// # Errors
     ///
@@ -149,7 +150,7 @@ impl Store {
         self.path(key).symlink_metadata().is_ok_and(|it| it.is_file())
     }
 
-    /// Whether there is no object's file, nor anything in the place of one.
+    /// Whether the directory has no cache file, nor anything in the place of one.
     pub fn is_empty(&self) -> bool {
         (0..256_u32).all(|fan_out| {
             let entries = std::fs::read_dir(self.dir.join(format!("{fan_out:02x}")));
@@ -157,8 +158,8 @@ impl Store {
         })
     }
 
-    /// Removes the object's file, or what stands in its place; says whether there was anything.
-    /// Remove it from the index first.
+    /// Removes the object's file, or whatever has its name; says whether there was anything. Remove
+    /// it from the index first.
     ///
     /// # Errors
     ///
@@ -205,7 +206,7 @@ pub struct Object {
     pub file: DiskFile,
     /// Bytes of the body; for a fill, as announced, or 0 when unknown.
     pub body_len: u64,
-    /// What the file looks like from outside: compare with the slot's stamp, verify if it differs.
+    /// The file's stamp. The body must be verified if it differs from the slot's.
     pub stamp: Cell<u32>,
     /// This worker is writing a new head into the file, and will set the stamp.
     pub is_being_renewed: Cell<bool>,
@@ -241,7 +242,7 @@ impl Object {
                         epoch,
                     });
                 }
-                // New heads may have been written where the one was that counted.
+                // New heads may have overwritten the one that was in force.
                 Err(OpenError::Fault(_)) if n_reads < READS_MAX => {
                     n_reads += 1;
                     metadata = file.metadata()?;
@@ -251,8 +252,7 @@ impl Object {
         }
     }
 
-    /// Whether the file still looks as it did when it was opened: nobody wrote to it. One system
-    /// call.
+    /// Whether no process has written to the file since it was opened. Costs one system call.
     pub fn is_unchanged(&self) -> bool {
         self.is_being_renewed.get()
             || file::stat_cached(&self.file)

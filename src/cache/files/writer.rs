@@ -1,4 +1,4 @@
-//! A cache file that is being written: under a temporary name until it is whole.
+//! A cache file that is being written, under a temporary name until it is complete.
 //!
 //! Whatever is dropped before [`Finished::commit`] leaves no file behind; what a process leaves
 //! that is killed, the keeper removes. All of it may wait for the disk; a worker has it done by a
@@ -88,8 +88,8 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// What the system says (`StorageFull`); `InvalidInput` past the length that was announced.
-    /// The file is then of no use and is to be dropped.
+    /// What the system says (`StorageFull`); `InvalidInput` past the length that was announced. The
+    /// writer must be dropped then.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.written.saturating_add(bytes.len() as u64);
         if self.header.body_len.is_some_and(|len| end > len) {
@@ -147,7 +147,7 @@ pub struct Finished {
     pub head_len: u32,
     /// Bytes of the body.
     pub body_len: u64,
-    /// For the slot: what was just written needs no verification.
+    /// The stamp for the slot: a file that was just written needs no verification.
     pub stamp: u32,
     file: DiskFile,
     store: Store,
@@ -172,7 +172,7 @@ impl Finished {
         Ok(self.file)
     }
 
-    /// Makes the directory that is missing, or removes the one that stands there, and renames.
+    /// Makes the missing directory, or removes one that has the file's name, and renames.
     fn make_way(&self, path: &Path, error: io::Error) -> io::Result<()> {
         match error.kind() {
             io::ErrorKind::NotFound => make_parent(path)?,
@@ -203,9 +203,9 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(path)
 }
 
-/// Makes the directory of temporary files, or one of objects, which is missing: it is needed for the
-/// first time, or somebody emptied the cache directory. That one itself is not made anew: its disk may
-/// not be mounted, and who unmounted it does not want another disk to be filled.
+/// Makes the directory of temporary files, or one of objects, which is missing: it is needed for
+/// the first time, or the cache directory was emptied. The cache directory itself is not made: its
+/// disk may be unmounted, and another disk must not be filled instead.
 fn make_parent(path: &Path) -> io::Result<()> {
     let Some(dir) = path.parent() else { return Ok(()) };
     match DirBuilder::new().mode(0o750).create(dir) {
@@ -214,5 +214,5 @@ fn make_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Bodies of at least this length have their space reserved; smaller ones learn by writing.
+/// Space is reserved for bodies of at least this length. A smaller one fails when it is written.
 const RESERVE_BYTES_MIN: u64 = 64 << 10;

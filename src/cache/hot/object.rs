@@ -1,4 +1,5 @@
-//! A hot object: a copy of what is stored, ready to be sent, and what it was copied from.
+//! A hot object: a copy of a stored response, ready to be sent, and the slot that it was copied
+//! from.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use crate::policy::rfc9111::codes;
 use crate::policy::rfc9111::lifetimes::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 
-/// The use of a copy whose body is in its file at which the body is read into memory.
+/// At this use of an object with its body in a file, the body is read into memory.
 const USES_TO_READ: u8 = 2;
 
 /// What an entry costs besides its bytes: the structs, the map's entry, the allocator's share.
@@ -51,19 +52,19 @@ pub struct HotObject {
     pub body: Body,
     /// The body's length in bytes.
     pub body_len: u64,
-    /// How it stood to the purges when it was made; its lifetimes are as that demands.
+    /// Its purge status when it was made, which its lifetimes take into account.
     pub purge_status: PurgeStatus,
-    /// The version of the purges at which it was last found to stand so.
+    /// The version of the table of purges at which the purge status was last checked.
     pub status_version: Cell<u64>,
     face: Face,
     rendered: RefCell<Rendered>,
-    /// Found since the hand last came by.
+    /// Whether it was used since the hand last passed.
     pub(super) visited: Cell<bool>,
     /// Answers that were given and not yet counted in the index.
     pub(super) n_hits: Cell<u32>,
     /// Whether the tier has it.
     pub(super) is_kept: Cell<bool>,
-    /// How often the file was wanted, up to [`USES_TO_READ`].
+    /// How often the file was used, up to [`USES_TO_READ`].
     n_uses: Cell<u8>,
     /// The places of its aliases in the tier.
     pub(super) aliases: RefCell<Vec<u32>>,
@@ -171,22 +172,22 @@ impl HotObject {
         }
     }
 
-    /// The same, with how it stands at this version of the purges. Its lifetimes are to be those
-    /// that follow from that.
+    /// The same object with its purge status at this version of the table. Its lifetimes must
+    /// already take that into account.
     #[must_use]
     pub fn purge_status(self, purge_status: PurgeStatus, version: u64) -> Self {
         Self { purge_status, status_version: Cell::new(version), ..self }
     }
 
-    /// Has the answers of [`Self::with_answer`] served by its route's rules from now on.
+    /// Sets the rules of its route, by which [`Self::with_answer`] writes the head from now on.
     pub fn serve_by(&self, rules: &Rules) {
         if self.face.serve_by(rules, self.status, &self.fields, self.body_len) {
-            // What was rendered for those who did not say is rendered anew.
+            // The answer that was rendered without the rules is dropped.
             self.rendered.borrow_mut().start = 0;
         }
     }
 
-    /// What chooses among the variants of its key, if it is no response but their marker.
+    /// The marker of the variants of its key, if the object is one.
     pub(crate) fn marker(&self) -> Option<Marker> {
         let names = self.chosen_by()?.clone();
         Some(Marker { names, mark: self.with_body(|mark| Rc::from(mark)) })
@@ -257,14 +258,14 @@ impl HotObject {
             + ENTRY_COST
     }
 
-    /// Counts a use of the file; true from the one on at which the body is to be read into memory.
+    /// Counts a use of the file; true once the body is to be read into memory.
     pub(super) fn is_time_to_read(&self) -> bool {
         let n_uses = self.n_uses.get().saturating_add(1).min(USES_TO_READ);
         self.n_uses.set(n_uses);
         n_uses == USES_TO_READ
     }
 
-    /// Its body is being read: nobody else needs to begin that at once.
+    /// Resets the count while the body is being read, so that no other request reads it too.
     pub(super) fn forget_uses(&self) {
         self.n_uses.set(0);
     }

@@ -1,4 +1,4 @@
-//! Parts that are all there become one file.
+//! Writing one file of a complete set of parts.
 
 use std::io;
 use std::rc::Rc;
@@ -19,14 +19,14 @@ use crate::http::status::Status;
 /// answer from them costs no more than a few system calls.
 const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
-/// Puts the parts listed under `name`, which `found` led to, together if they are all there.
-/// Requests that come meanwhile are answered from the parts.
+/// Combines the parts listed under `name` into one object, if they are complete. Requests that come
+/// meanwhile are answered from the parts.
 pub(crate) async fn put_together(cache: Rc<Cache>, found: Found, name: Name) {
     let purge_epoch = cache.purge_epoch();
     let found = cache.find_again(&found, &name).await;
     let Some((listed, list)) = found.parts() else { return };
     let mut list = list.clone();
-    // An invalidation that comes meanwhile sees the fill, and dooms it.
+    // An invalidation that comes meanwhile finds the fill and dooms it.
     let Some(lease) = cache.lead_or_follow(&found, &name.key, purge_epoch).lead() else { return };
     let Some(length) = list.length().filter(|length| *length <= WHOLE_BYTES_MAX) else { return };
     let ids: Vec<u64> = list.parts().iter().map(|part| part.id).collect();
@@ -47,8 +47,8 @@ pub(crate) async fn put_together(cache: Rc<Cache>, found: Found, name: Name) {
     lease.remove_if_doomed(&found);
 }
 
-/// Writes the whole and shows it in the place of its list; whether it did, for the list may have
-/// changed, or gone, meanwhile.
+/// Writes the whole and publishes it in place of the list. False if the list was changed or removed
+/// meanwhile.
 async fn write(
     lease: &Lease,
     new: &NewObject,

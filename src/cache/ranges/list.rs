@@ -1,8 +1,9 @@
-//! The list of a key's parts as it is stored: under the key itself, as a file of its own.
+//! The stored list of a key's parts: a file under the key itself.
 //!
 //! A part is a file that never changes, under a name that no other part ever has. The list says
-//! which of them belong together. It is published after the part that it names, and taken away
-//! before them; so a list may name what is gone, which is then missing, but never what is another's.
+//! which parts belong together. It is published after the parts that it names, and removed before
+//! them. So a list may name a part that is gone, which then counts as missing, but never one of
+//! another response.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,16 +20,16 @@ use crate::policy::rfc9111::partial::{self, Fit};
 use crate::policy::rfc9111::parts::{Extent, PartList, StoredPart};
 use crate::reactor::{self, timer};
 
-/// How a part with these fields goes together with what is listed in `object`.
+/// How a part with these fields fits the list in `object`.
 pub fn fit(object: &HotObject, list: &PartList, extent: Option<Extent>, part: &Fields) -> Fit {
     let is_fresh = object.is_fresh(reactor::now().unix_s());
     partial::fit(list, &object.fields, is_fresh, extent, part)
 }
 
-/// Adds a part, which is stored, to the list under `name`, or begins a new one if it is to take
-/// the place of what is there ([`partial::fit`]). `new` is the part's.
+/// Adds a stored part to the list under `name`, or begins a new list that replaces it
+/// ([`partial::fit`]). `new` is the part's.
 ///
-/// Gives the list as it is now; `None` if the part was not taken in, and is forgotten.
+/// Gives the new list; `None` if the part was not added, and was removed.
 pub async fn add(
     cache: &Rc<Cache>,
     name: &Name,
@@ -50,7 +51,7 @@ pub async fn add(
             match fit(&object, &old, Some(extent), &new.fields) {
                 Fit::Joins => {
                     fields = partial::combine(&object.fields, &new.fields);
-                    // No purge up to now names the list, or it would not have been found.
+                    // No purge names the list, or it would not have been found.
                     lifetimes.surrogates =
                         lifetimes.surrogates.with_tags_of(&object.lifetimes.surrogates);
                     out = old.add(part.clone());
@@ -93,8 +94,7 @@ pub fn remove(cache: &Cache, name: &Name, object: &HotObject, list: &PartList) {
     }
 }
 
-/// The right to change the list under a name, among all workers; `None` if others have it all the
-/// time.
+/// Locks the list under a name for all workers; `None` if others keep the lock for too long.
 pub(crate) async fn lock(cache: &Rc<Cache>, name: &Name) -> Option<Lease> {
     // In another group of the table of fills than the parts, which may have taken all of theirs.
     let key = key_of(&[b"list of ", &name.key.hex()[..]].concat());
@@ -102,14 +102,14 @@ pub(crate) async fn lock(cache: &Rc<Cache>, name: &Name) -> Option<Lease> {
         if let Some(lease) = cache.lease(&key, cache.purge_epoch()).lead() {
             return Some(lease);
         }
-        // It is held for the time that a small file takes to write.
+        // The lock is held while a small file is written.
         timer::sleep(TRY_AGAIN).await;
     }
     None
 }
 
-/// How long a try waits for the next.
+/// The pause between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(2);
 
-/// How often it is tried to get the right to change a list.
+/// How often the lock of a list is tried.
 const TRIES_MAX: usize = 500;

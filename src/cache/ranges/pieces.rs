@@ -14,7 +14,7 @@ use crate::policy::rfc9111::parts::{PartList, Stretch};
 pub(crate) enum Item {
     /// Bytes of a stored part.
     Stored(Rc<HotObject>, Range<u64>),
-    /// Bytes of the representation that are not there.
+    /// Bytes of the representation that are not stored.
     Missing(Range<u64>),
 }
 

@@ -20,7 +20,7 @@ fn found(lookup: Lookup) -> Found {
     Found { primary: name.clone(), name, marker: None, lookup }
 }
 
-/// Shows something in the index under [`TEXT`], as a fill does at its end.
+/// Publishes a slot under [`TEXT`], as a fill does at its end.
 fn publish(cache: &Cache, state: State, fresh_until_s: u64) -> SlotRef {
     let slot = NewSlot { state, fresh_until_s, ..cached::slot(TEXT) };
     let published = cache.shared.index.publish(&slot).unwrap();
@@ -36,7 +36,7 @@ fn object(cache: &Cache, slot: Option<SlotRef>) -> Lookup {
 }
 
 #[test]
-fn a_fill_that_ended_after_a_vain_look_up_is_noticed() {
+fn a_fill_that_ended_after_a_miss_is_noticed() {
     let (_dir, cache) = worker_cache();
     let hour_on_s = reactor::now().unix_s() + 3600;
     assert!(!cache.has_changed(&found(Lookup::NOTHING)), "there still is nothing");
@@ -45,13 +45,13 @@ fn a_fill_that_ended_after_a_vain_look_up_is_noticed() {
         assert!(cache.has_changed(&found(Lookup::NOTHING)), "{state:?}, stale or not");
     }
     publish(&cache, State::Pass, hour_on_s);
-    assert!(cache.has_changed(&found(Lookup::NOTHING)), "nobody is to wait for it any more");
+    assert!(cache.has_changed(&found(Lookup::NOTHING)), "no request waits for it any more");
     publish(&cache, State::Pass, 2);
-    assert!(!cache.has_changed(&found(Lookup::NOTHING)), "a note that is too old is nothing");
+    assert!(!cache.has_changed(&found(Lookup::NOTHING)), "an expired hit-for-miss is a miss");
 }
 
 #[test]
-fn a_fill_that_replaced_what_was_found_is_noticed() {
+fn a_fill_that_replaced_the_found_object_is_noticed() {
     let (_dir, cache) = worker_cache();
     let first = found(object(&cache, Some(publish(&cache, State::Ready, 2))));
     assert!(!cache.has_changed(&first), "what was found is still there");
@@ -66,14 +66,14 @@ fn a_fill_that_replaced_what_was_found_is_noticed() {
 }
 
 #[test]
-fn what_was_purged_since_it_was_found_is_noticed_and_what_was_found_purged_is_none() {
+fn a_purge_since_the_look_up_is_noticed_and_one_before_it_is_not() {
     let (_dir, cache) = worker_cache();
     let slot = publish(&cache, State::Ready, 2);
     let before = found(object(&cache, Some(slot)));
     purge(&cache, PurgeKind::All, "", true);
     assert!(cache.has_changed(&before), "it is stale now");
     let purged = found(Lookup::Miss { purged: Some(slot) });
-    assert!(!cache.has_changed(&purged), "it counts as nothing still");
+    assert!(!cache.has_changed(&purged), "it still is a miss");
     publish(&cache, State::Ready, 2);
     assert!(cache.has_changed(&purged), "a fill has ended");
 }
@@ -91,7 +91,7 @@ fn another_variant_is_no_change_of_this_one() {
 }
 
 #[test]
-fn what_one_worker_stores_another_finds_in_its_file_and_then_in_memory() {
+fn another_worker_finds_an_object_in_its_file_and_then_in_memory() {
     let (_dir, [one, other]) = worker_caches();
     let asked = request("GET", &[]);
     let test = async {
@@ -185,7 +185,7 @@ fn a_purge_makes_a_miss_and_a_soft_purge_a_stale_object_in_every_worker() {
 }
 
 #[test]
-fn a_note_not_to_store_is_a_hit_for_miss_for_its_time() {
+fn a_hit_for_miss_lasts_for_its_time() {
     let (_dir, cache) = worker_cache();
     let asked = request("GET", &[]);
     let test = async {
@@ -208,7 +208,7 @@ fn a_note_not_to_store_is_a_hit_for_miss_for_its_time() {
 }
 
 #[test]
-fn what_was_stored_under_other_key_components_is_removed() {
+fn an_object_of_other_key_components_is_removed() {
     let (_dir, cache) = worker_cache();
     let asked = request("GET", &[]);
     let test = async {
