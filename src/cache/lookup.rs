@@ -4,6 +4,7 @@
 //! or from its file, every part of which is checked. A damaged file is removed, logged once, and is
 //! a miss.
 
+use std::io;
 use std::rc::Rc;
 
 use crate::cache::files::front::OpenError;
@@ -51,19 +52,21 @@ impl Cache {
         Found { primary: found.primary.clone(), name: name.clone(), marker, lookup }
     }
 
-    /// Finds what is stored under a name: a whole response, or parts. A list of parts that cannot be
-    /// read is removed.
+    /// Finds what is stored under a name: a whole response, or parts. A list of parts that is
+    /// damaged is removed.
     pub(super) async fn find_name(&self, name: &Name) -> Lookup {
         let object = match self.seek(name).await {
             Lookup::Stored(object) if object.status == PART_STATUS => object,
             lookup => return lookup,
         };
         match part_list(&object).await {
-            Some(list) => Lookup::Parts { object, list },
-            None => {
+            Ok(Some(list)) => Lookup::Parts { object, list },
+            Ok(None) => {
                 self.remove_object(&object);
                 Lookup::NOTHING
             }
+            // A busy disk or a lack of descriptors says nothing about the list.
+            Err(_) => Lookup::Unreadable,
         }
     }
 
@@ -268,15 +271,21 @@ fn marker_in(lookup: &Lookup) -> Option<Marker> {
     }
 }
 
-/// The parts that an object lists; `None` if the list cannot be read.
-pub(crate) async fn part_list(object: &HotObject) -> Option<PartList> {
+/// The parts that an object lists; `None` if the list is damaged.
+///
+/// # Errors
+///
+/// The file cannot be read now.
+pub(crate) async fn part_list(object: &HotObject) -> io::Result<Option<PartList>> {
     match &object.body {
-        Body::Memory => object.with_body(PartList::decode),
-        Body::Large(body) => PartList::decode(body),
-        Body::File(file) => {
-            let is_sound = file.body_len <= LIST_BYTES_MAX as u64;
-            PartList::decode(&load::read_body(file).await.ok().filter(|_| is_sound)?)
-        }
+        Body::Memory => Ok(object.with_body(PartList::decode)),
+        Body::Large(body) => Ok(PartList::decode(body)),
+        Body::File(file) if file.body_len > LIST_BYTES_MAX as u64 => Ok(None),
+        Body::File(file) => match load::read_body(file).await {
+            Ok(body) => Ok(PartList::decode(&body)),
+            Err(OpenError::Fault(_)) => Ok(None),
+            Err(OpenError::Io(error)) => Err(error),
+        },
     }
 }
 

@@ -97,7 +97,9 @@ impl Cache {
         } else if index.lookup(key).is_none() {
             return;
         }
-        self.remove(key);
+        index.remove(key, None);
+        // The caller may store under the key next, and this must not unlink the new file.
+        unlink_behind(Rc::clone(&self.shared), *key).await;
     }
 
     /// Removes what is stored under a key.
@@ -115,25 +117,12 @@ impl Cache {
         is_removed
     }
 
-    /// Unlinks the file of a slot that was removed. A helper does it: nobody waits for that.
+    /// Unlinks the file of a slot that was removed. A helper does so, and the caller does not wait.
     pub(super) fn unlink_behind(&self, key: &Key) {
-        let (shared, key) = (Rc::clone(&self.shared), *key);
         if !disk::is_running() {
-            return place::unlink_behind(&shared.index, &shared.store, &key);
+            return place::unlink_behind(&self.shared.index, &self.shared.store, key);
         }
-        reactor::spawn(async move {
-            let store = shared.store.clone();
-            let _ = disk::run(Kind::Remove, move || store.unlink(&key)).await;
-            // As `place` says: another process may have published between the two.
-            let Some(view) = shared.index.lookup(&key).filter(|it| it.state.has_file()) else {
-                return;
-            };
-            let store = shared.store.clone();
-            let exists = disk::run(Kind::Remove, move || Ok::<_, io::Error>(store.exists(&key)));
-            if exists.await.is_ok_and(|exists| !exists) {
-                shared.index.remove(&key, Some(view.generation));
-            }
-        });
+        reactor::spawn(unlink_behind(Rc::clone(&self.shared), *key));
     }
 
     /// Counts a use of a key that is not stored; says whether the admission rules let it be stored:
@@ -183,5 +172,18 @@ impl Cache {
 
     pub(super) fn wake_keeper(&self) {
         self.shared.wakes.wake(self.keeper_seat);
+    }
+}
+
+/// As [`place::unlink_behind`], by a helper.
+async fn unlink_behind(shared: Rc<Shared>, key: Key) {
+    let store = shared.store.clone();
+    let _ = disk::run(Kind::Remove, move || store.unlink(&key)).await;
+    // As `place` says: another process may have published between the two.
+    let Some(view) = shared.index.lookup(&key).filter(|it| it.state.has_file()) else { return };
+    let store = shared.store.clone();
+    let exists = disk::run(Kind::Remove, move || Ok::<_, io::Error>(store.exists(&key)));
+    if exists.await.is_ok_and(|exists| !exists) {
+        shared.index.remove(&key, Some(view.generation));
     }
 }

@@ -75,7 +75,7 @@ fn stored_objects_survive_an_origin_that_dies_during_validation() {
         *death.lock().unwrap() = Death::None;
         let validated = ktrix.get(&target).expect_status(200).expect_body(&target);
         assert!(validated.cache_status().contains("fwd-status=304"), "{how:?}: {validated:?}");
-        ktrix.get(&target).expect_hit().expect_body(&target);
+        ktrix.wait_hit(&target).expect_body(&target);
     }
     assert_eq!(n_whole(&origin), DEATHS.len(), "it was never lost");
     assert!(plan.unfinished_files().is_empty());

@@ -210,7 +210,8 @@ impl HotObject {
 
     /// Whether it may be used without asking the origin, as far as time is concerned.
     pub fn is_fresh(&self, now_s: u64) -> bool {
-        now_s < self.lifetimes.fresh_until_s && !self.lifetimes.no_cache
+        let lifetimes = &self.lifetimes;
+        now_s < lifetimes.fresh_until_s && !lifetimes.no_cache && !lifetimes.is_from_future(now_s)
     }
 
     /// Gives `use_it` the whole answer of a hit, head and body, for this second. Only for a body

@@ -113,10 +113,20 @@ impl Lifetimes {
 
     /// The seconds of freshness left, negative if it is stale.
     pub fn ttl_s(&self, now_s: u64) -> i64 {
-        let distance_s = i64::try_from(self.fresh_until_s.abs_diff(now_s)).unwrap_or(i64::MAX);
-        if self.fresh_until_s >= now_s { distance_s } else { -distance_s }
+        let until_s = if self.is_from_future(now_s) { 0 } else { self.fresh_until_s };
+        let distance_s = i64::try_from(until_s.abs_diff(now_s)).unwrap_or(i64::MAX);
+        if until_s >= now_s { distance_s } else { -distance_s }
+    }
+
+    /// Whether it was received after this moment: the clock was set back, and how old the response is
+    /// is not known.
+    pub const fn is_from_future(&self, now_s: u64) -> bool {
+        self.received_s > now_s.saturating_add(CLOCK_SLACK_S)
     }
 }
+
+/// Processes that read the clock at different moments may differ by this much.
+const CLOCK_SLACK_S: u64 = 2;
 
 /// Whether the response can be validated (RFC 9110 section 8.8).
 fn has_validator(response: &Fields) -> bool {

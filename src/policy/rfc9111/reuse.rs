@@ -66,7 +66,7 @@ pub(crate) fn reason(control: &RequestControl, stored: &Lifetimes, now_s: u64) -
     }
     // Section 5.2.1.1: max-age without max-stale refuses every stale response.
     let takes_stale = control.max_age.is_none() || control.max_stale.is_some();
-    if now_s < stored.swr_until_s && takes_stale {
+    if now_s < stored.swr_until_s && takes_stale && !stored.is_from_future(now_s) {
         return ReuseReason::StaleWhileRevalidate;
     }
     match control.max_stale {
@@ -78,7 +78,8 @@ pub(crate) fn reason(control: &RequestControl, stored: &Lifetimes, now_s: u64) -
 
 /// Whether a stored response may answer if the origin fails to validate it (RFC 5861 section 4).
 pub(crate) fn may_serve_on_error(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> bool {
-    if stored.no_cache || control.no_cache {
+    let is_strict = stored.must_revalidate && stored.is_from_future(now_s);
+    if stored.no_cache || control.no_cache || is_strict {
         return false;
     }
     let asked_s = match control.stale_if_error {
@@ -118,6 +119,27 @@ mod tests {
             ReuseReason::StaleWhileRevalidate => "swr",
             _ if may_serve_on_error(&control, &stored, now_s) => "validate-or-serve",
             _ => "validate",
+        }
+    }
+
+    #[test]
+    fn a_response_from_the_future_is_stale() {
+        let stored = Lifetimes {
+            received_s: NOW_S,
+            fresh_until_s: NOW_S + 60,
+            swr_until_s: NOW_S + 60,
+            sie_until_s: NOW_S + 60,
+            ..Lifetimes::default()
+        };
+        let control = RequestControl::default();
+        for (now_s, expected) in [
+            (NOW_S, ReuseReason::Fresh),
+            (NOW_S - 2, ReuseReason::Fresh),
+            (NOW_S - 3, ReuseReason::Stale),
+            (NOW_S - 86_400, ReuseReason::Stale),
+        ] {
+            assert_eq!(reason(&control, &stored, now_s), expected, "{now_s}");
+            assert!(stored.ttl_s(now_s) <= 62, "{now_s}");
         }
     }
 
@@ -251,7 +273,7 @@ mod tests {
             stored in any_lifetimes(),
             now_s in 0..300_u64,
         ) {
-            let is_stale = now_s >= stored.fresh_until_s;
+            let is_stale = now_s >= stored.fresh_until_s || stored.is_from_future(now_s);
             let found = reason(&control, &stored, now_s);
             match found {
                 ReuseReason::Fresh => prop_assert!(!is_stale),

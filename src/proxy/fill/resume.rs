@@ -52,9 +52,19 @@ pub(crate) async fn send_handover<C: Client>(
             return break_off(client);
         }
         handover.read.clear();
-        more = match handover.response.body.next(&mut handover.read).await {
-            Ok(more) => more,
-            Err(_) => return break_off(client),
+        more = loop {
+            let body = &mut handover.response.body;
+            match body.take(&mut handover.read) {
+                Ok(true) if handover.read.is_empty() => {
+                    // The origin may pause: the client gets what there is.
+                    client.flush().await?;
+                    if handover.response.body.wait().await.is_err() {
+                        return break_off(client);
+                    }
+                }
+                Ok(more) => break more,
+                Err(_) => return break_off(client),
+            }
         };
     }
 }

@@ -156,7 +156,8 @@ impl Fill {
             if bytes > self.object_bytes_max() {
                 return Err(Spill::TooLarge);
             }
-            if spool.is_idle() && !part.is_empty() {
+            // After an error the bytes that were not written stay in the spool.
+            if spool.is_idle() && spool.is_sound() && !part.is_empty() {
                 let spare = spool.spare();
                 spool.append(std::mem::replace(part, spare));
             }

@@ -93,7 +93,7 @@ impl<C: Client> Exchange<'_, C> {
         object: &Rc<HotObject>,
         added: &Added,
     ) -> Result<Filled, CloseReason> {
-        let Some(list) = lookup::part_list(object).await else { return Ok(Filled::Again) };
+        let Ok(Some(list)) = lookup::part_list(object).await else { return Ok(Filled::Again) };
         let mut parted = self.parted(cache, found, object, list);
         self.answer_by_parts(&mut parted, added).await
     }
