@@ -59,6 +59,7 @@ impl Config {
         config.workers = 2;
         let mut access = resolve::access_log_at(cache_dir.join("access.log"));
         access.format = LogFormat::Json;
+        access.is_live = true;
         config.log.access = Some(access);
         config.log.error = ErrorSink::Stderr;
         if let Some(cache) = &mut config.cache {

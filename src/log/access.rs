@@ -190,7 +190,7 @@ impl AccessLog {
             }
             Ok(Step::More) => Flushed::Busy { retry_ms: BUSY_MS_MIN },
             Ok(Step::Busy) => {
-                if self.needs_flush() && self.config.when_full == WhenFull::Spill {
+                if self.is_half_full() && self.config.when_full == WhenFull::Spill {
                     self.spill("another process holds its lock");
                 }
                 Flushed::Busy { retry_ms: self.retry_ms(BUSY_MS_MIN, BUSY_MS_MAX) }
@@ -198,7 +198,7 @@ impl AccessLog {
             Err(error) => {
                 let why = error.to_string();
                 match self.config.when_full {
-                    WhenFull::Spill if self.needs_flush() => _ = self.spill(&why),
+                    WhenFull::Spill if self.is_half_full() => _ = self.spill(&why),
                     WhenFull::Spill if self.spill.is_some() => self.tell(Trouble::Spill, &why),
                     WhenFull::Spill | WhenFull::Drop => self.tell(Trouble::Drop, &why),
                     WhenFull::Wait => self.tell(Trouble::Wait, &why),
@@ -297,8 +297,17 @@ impl AccessLog {
         self.file = Some(file);
     }
 
-    /// Whether a flush is due before its second is over: the ring is half full.
+    /// Whether the log is for a person who watches it.
+    pub fn is_live(&self) -> bool {
+        self.config.is_live
+    }
+
+    /// Whether a flush is due before its second is over.
     pub fn needs_flush(&self) -> bool {
+        self.config.is_live || self.is_half_full()
+    }
+
+    fn is_half_full(&self) -> bool {
         self.ring().is_some_and(|ring| ring.waiting() >= ring.size() as u64 / 2)
     }
 
@@ -392,6 +401,7 @@ mod tests {
             when_full,
             buffer_bytes: 1,
             spill_bytes: 0,
+            is_live: false,
         }
     }
 
@@ -460,6 +470,18 @@ mod tests {
             assert!(!log.needs_flush() && log.has_room());
             assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), n_lines);
             assert_eq!(log.dropped(), if when_full == WhenFull::Drop { 2 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn a_live_log_is_flushed_after_each_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for is_live in [false, true] {
+            let config = AccessLogConfig { is_live, ..config(&path, WhenFull::Spill) };
+            let mut log = AccessLog::new(config, Rc::new(Rings::create(1, 1).unwrap()), 0).unwrap();
+            assert_eq!(log.write(&record(b"GET / HTTP/1.1")), Written::Accepted);
+            assert_eq!(log.needs_flush(), is_live);
         }
     }
 

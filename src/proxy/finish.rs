@@ -38,7 +38,11 @@ pub fn finish(
         cache.count_hit(object);
     }
     let Some(access) = &context.access else { return };
-    let now = reactor::now();
+    // The time of the turn is as exact as a log needs, but shows a hit as no time at all.
+    let now = match access.borrow().is_live() {
+        true => reactor::refresh_now(),
+        false => reactor::now(),
+    };
     let mut record = Record {
         time_us: now.unix_us,
         client: front.peer.ip(),

@@ -17,6 +17,7 @@ mod command_line;
 mod connections;
 mod crashes;
 mod damage;
+mod demo;
 mod departures;
 mod eviction;
 mod dying_origins;

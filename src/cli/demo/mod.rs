@@ -4,15 +4,18 @@
 //! origin and shows the access log. When it ends, however it ends, the child ends too.
 
 mod origin;
-mod show;
+mod invitation;
+mod line;
+mod follower;
+mod summary;
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +24,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::cli::demo::show::Follower;
+use crate::cli::demo::follower::Follower;
+use crate::cli::demo::line::Line;
+use crate::cli::demo::summary::Summary;
 use crate::cli::output;
 use crate::config::Config;
 use crate::sys::process;
@@ -42,11 +47,18 @@ pub fn demo(port: u16) -> anyhow::Result<i32> {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signal_hook::flag::register(signal as i32, Arc::clone(&has_to_stop))?;
     }
-    thread::Builder::new().name("origin".to_owned()).spawn(move || origin::serve(&listener))?;
-    let served = watch(ktrix, port, &log, &has_to_stop);
+    let asked = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&asked);
+    let origin = thread::Builder::new().name("origin".to_owned());
+    origin.spawn(move || origin::serve(&listener, &counter))?;
+    let mut screen = Screen::new(&log);
+    let watched = watch(ktrix, port, &temp.dir, &mut screen, &has_to_stop);
     let stopped = stop(ktrix);
-    let code = served?;
+    let code = watched?;
     stopped?;
+    if has_to_stop.load(Ordering::Acquire) {
+        screen.end(asked.load(Ordering::Relaxed))?;
+    }
     Ok(code)
 }
 
@@ -78,7 +90,13 @@ fn proxy(config: Config) -> i32 {
 }
 
 /// Shows a line for every request until it has to stop, or ktrix has ended by itself.
-fn watch(ktrix: Pid, port: u16, log: &Path, has_to_stop: &AtomicBool) -> anyhow::Result<i32> {
+fn watch(
+    ktrix: Pid,
+    port: u16,
+    cache_dir: &Path,
+    screen: &mut Screen,
+    has_to_stop: &AtomicBool,
+) -> anyhow::Result<i32> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     while TcpStream::connect(address).is_err() && !has_to_stop.load(Ordering::Acquire) {
         if let Some(code) = exit_code(ktrix)? {
@@ -86,33 +104,51 @@ fn watch(ktrix: Pid, port: u16, log: &Path, has_to_stop: &AtomicBool) -> anyhow:
         }
         thread::sleep(STEP);
     }
-    let mut out = io::stdout().lock();
-    write!(out, "{}", invitation(port))?;
-    out.flush()?;
-    let mut follower = Follower::new(log);
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("ktrix"));
+    write!(io::stdout(), "{}", invitation::text(&program, port, cache_dir))?;
     while !has_to_stop.load(Ordering::Acquire) {
-        for line in follower.new_lines() {
-            writeln!(out, "{line}")?;
-        }
+        let lines = screen.follower.new_lines();
+        screen.show(&lines)?;
         if let Some(code) = exit_code(ktrix)? {
             return Ok(code);
         }
         thread::sleep(STEP);
     }
-    writeln!(out, "\nktrix has ended. Its cache was removed.")?;
     Ok(0)
 }
 
-fn invitation(port: u16) -> String {
-    let mut text = format!(
-        "ktrix serves on http://127.0.0.1:{port}/, with two workers and an empty cache.\n\
-         Ask in another terminal, each line twice, and see what the second answer costs:\n\n"
-    );
-    for (path, what) in origin::PAGES {
-        text.push_str(&format!("  curl -i http://127.0.0.1:{port}{path:<10}   # {what}\n"));
+/// The standard output, with the requests that it shows.
+struct Screen {
+    follower: Follower,
+    summary: Summary,
+    has_colours: bool,
+}
+
+impl Screen {
+    fn new(log: &Path) -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let has_colours = io::stdout().is_terminal()
+            && set("NO_COLOR").is_none()
+            && set("TERM").is_some_and(|term| term != "dumb");
+        Self { follower: Follower::new(log), summary: Summary::default(), has_colours }
     }
-    text.push_str("\nPress Ctrl-C to end. Every request, its verdict and its time:\n\n");
-    text
+
+    fn show(&mut self, lines: &[Line]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        for line in lines {
+            self.summary.add(line);
+            writeln!(out, "{}", line.text(self.has_colours))?;
+        }
+        out.flush()
+    }
+
+    /// Shows the lines that ktrix wrote at its end, and the summary.
+    fn end(&mut self, n_asked: u64) -> io::Result<()> {
+        let lines = self.follower.last_lines();
+        self.show(&lines)?;
+        let summary = self.summary.text(n_asked);
+        writeln!(io::stdout(), "\n{summary}\nktrix has ended. Its cache was removed.")
+    }
 }
 
 /// The exit code of ktrix, if it has ended.
@@ -158,14 +194,6 @@ const STEP: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_invitation_names_every_page() {
-        let text = invitation(8081);
-        for (path, _) in origin::PAGES {
-            assert!(text.contains(&format!("curl -i http://127.0.0.1:8081{path} ")), "{path}");
-        }
-    }
 
     #[test]
     fn a_port_in_use_is_reported_with_a_hint() {

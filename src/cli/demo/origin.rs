@@ -1,19 +1,25 @@
-//! The origin of the demonstration: four pages over HTTP/1.1, a thread for each connection.
+//! The origin of the demonstration: five pages over HTTP/1.1, a thread for each connection.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::http::date;
 
 /// Every page, and its purpose.
-pub(super) const PAGES: [(&str, &str); 4] = [
+pub(super) const PAGES: [(&str, &str); 5] = [
     ("/", "a page that is fresh for a minute"),
     ("/picture", "a picture that is fresh for an hour"),
     ("/slow", "a page that takes the origin two seconds"),
+    ("/stale", "a page that is fresh for three seconds, then served stale while it is fetched"),
     ("/never", "a page that must not be stored"),
 ];
+
+/// A page as slow as `/slow`, for two requests at once: `/slow` may be stored already.
+pub(super) const TOGETHER: &str = "/slow/together";
 
 /// The origin's answer to one request.
 struct Answer {
@@ -23,20 +29,22 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// Answers until the process ends.
-pub(super) fn serve(listener: &TcpListener) {
+/// Answers until the process ends, and counts the requests.
+pub(super) fn serve(listener: &TcpListener, n_requests: &Arc<AtomicU64>) {
     for stream in listener.incoming().flatten() {
+        let n_requests = Arc::clone(n_requests);
         // A connection that gets no thread is closed, and ktrix asks again.
-        let _ = thread::Builder::new().spawn(move || serve_connection(&stream));
+        let _ = thread::Builder::new().spawn(move || serve_connection(&stream, &n_requests));
     }
 }
 
 /// Serves one connection, until it is closed or sends something unexpected.
-fn serve_connection(stream: &TcpStream) -> io::Result<()> {
+fn serve_connection(stream: &TcpStream, n_requests: &AtomicU64) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
     while let Some(head) = read_head(&mut reader)? {
+        n_requests.fetch_add(1, Ordering::Relaxed);
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let answer = answer(target.split('?').next().unwrap_or(""));
@@ -75,9 +83,13 @@ fn answer(path: &str) -> Answer {
             cache_control: "max-age=3600",
             body: PICTURE.to_vec(),
         },
-        "/slow" => {
+        "/slow" | TOGETHER => {
             thread::sleep(Duration::from_secs(2));
             page("max-age=60", format!("A page that took two seconds, written {}.", written()))
+        }
+        "/stale" => {
+            let text = format!("A page that may be served stale, written {}.", written());
+            page("max-age=3, stale-while-revalidate=3600", text)
         }
         "/never" => page("no-store", format!("Written {}, for you alone.", written())),
         _ => Answer { status: "404 Not Found", ..page("max-age=5", "No such page.".to_owned()) },
@@ -132,12 +144,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        let origin = thread::spawn(move || serve_connection(&stream));
+        let origin = thread::spawn(move || {
+            let n_requests = AtomicU64::new(0);
+            serve_connection(&stream, &n_requests).map(|()| n_requests.into_inner())
+        });
         client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /x?y HTTP/1.1\r\n\r\n").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let mut said = String::new();
         client.read_to_string(&mut said).unwrap();
-        assert!(origin.join().unwrap().is_ok());
+        assert_eq!(origin.join().unwrap().unwrap(), 2);
         assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
         assert!(said.contains("\r\n\r\nHTTP/1.1 404 Not Found\r\n"), "{said}");
     }

@@ -212,7 +212,7 @@ pub(crate) fn access_log_at(file: PathBuf) -> AccessLogConfig {
     let buffer_bytes = as_usize(section.size(&mut Faults::of(nowhere), "buffer"));
     let spill_bytes = section.size(&mut Faults::of(nowhere), "spill");
     let (format, when_full) = (LogFormat::Combined, WhenFull::Spill);
-    AccessLogConfig { file, format, when_full, buffer_bytes, spill_bytes }
+    AccessLogConfig { file, format, when_full, buffer_bytes, spill_bytes, is_live: false }
 }
 
 fn cache(faults: &mut Faults<'_>, root: &Section<'_>) -> Option<CacheConfig> {
