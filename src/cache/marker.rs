@@ -24,7 +24,7 @@ const TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 /// Why a directory is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkerError {
-    /// It is somebody else's.
+    /// It holds files of another program.
     #[error(
         "\"{}\" is not a cache of ktrix and not empty: it has \"{name}\" (choose an empty directory \
          as cache.path)",
@@ -41,7 +41,7 @@ pub enum MarkerError {
     Io {
         /// The directory.
         dir: PathBuf,
-        /// What it said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -94,21 +94,34 @@ fn has_magic(dir: &Path) -> bool {
         .any(|(name, magic)| begins_with(&dir.join(name), *magic))
 }
 
-/// Whether a cache may have this beside it or in it: what a cache that lost its other files leaves,
-/// an empty file, the pid file, and what a file system is made with.
+/// Whether a cache directory may have this entry: files of a cache that lost its marker and its index,
+/// the pid file, and the entry that a file system is made with.
 fn is_harmless(entry: &DirEntry) -> bool {
     let Ok(metadata) = entry.metadata() else { return false };
     let name = entry.file_name();
     let name = name.to_str().unwrap_or_default();
     match name {
         "ktrix.pid" | "ktrix.pid.reload" | "access.spill" | "lost+found" => true,
-        _ if metadata.is_file() => metadata.len() == 0 || (name == TMP),
+        _ if metadata.is_file() => metadata.len() == 0 && is_unwritten_name(name),
         _ if !metadata.is_dir() => false,
         TMP => first_in(&entry.path()).is_none_or(|file| is_hex(&file, 16)),
         _ if is_hex(&entry.path(), 2) => first_in(&entry.path())
             .is_none_or(|file| is_hex(&file, 30) && begins_with(&file, &object::MAGIC)),
         _ => false,
     }
+}
+
+/// Whether a file of this name is made by ktrix before anything is written to it: a kill in between
+/// leaves it empty, and a log beside the cache is made first.
+fn is_unwritten_name(name: &str) -> bool {
+    let own = [
+        FILE_NAME,
+        table::FILE_NAME,
+        table::NEW_NAME,
+        purge::file::FILE_NAME,
+        purge::file::NEW_NAME,
+    ];
+    own.contains(&name) || name.ends_with(".log")
 }
 
 fn first_in(dir: &Path) -> Option<PathBuf> {
@@ -169,6 +182,8 @@ mod tests {
             (true, &[("ktrix.pid", b"12\n"), ("access.log", b"")]),
             (true, &[(&format!("ab/{hex}"), &object), ("tmp/0123456789abcdef", b"x")]),
             (false, &[("index", b"of a book")]),
+            (true, &[("index", b""), ("purges.new", b"")]),
+            (false, &[("notes", b"")]),
             (false, &[(&format!("ab/{hex}"), b"not an object")]),
             (false, &[("ab/notes", b"x")]),
             (false, &[("apt/archives", b"x")]),

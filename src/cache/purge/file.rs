@@ -243,7 +243,7 @@ pub(super) const ID_MAX: u64 = (1 << 24) - 1;
 
 pub(crate) const MAGIC: &[u8; 8] = b"ktrixprg";
 const FORM: u32 = 3;
-const NEW_NAME: &str = "purges.new";
+pub(crate) const NEW_NAME: &str = "purges.new";
 const STATIC_LEN: usize = 32;
 const VERSION_AT: u64 = 64;
 const COUNT_AT: u64 = 136;
