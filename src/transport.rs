@@ -118,7 +118,7 @@ impl Transport {
     /// Makes the kernel send small writes at once (TCP_NODELAY). Without effect on a Unix socket.
     ///
     /// # Errors
-    /// What setsockopt(2) says.
+    /// An error of setsockopt(2).
     pub fn set_nodelay(&self) -> io::Result<()> {
         self.stream.set_nodelay()
     }
@@ -126,7 +126,7 @@ impl Transport {
     /// The address of this side, `None` for a Unix socket.
     ///
     /// # Errors
-    /// What getsockname(2) says.
+    /// An error of getsockname(2).
     pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
         self.stream.local_addr()
     }

@@ -33,14 +33,14 @@ pub struct FillObject {
 }
 
 impl FillObject {
-    /// What a leader has begun to write.
+    /// A response that its leader has begun to write.
     pub fn begun(new: &NewObject, spool: &Spool, total: Option<u64>) -> Self {
         let NewObject { name, status, fields, lifetimes } = new.clone();
         let (file, body_offset) = (spool.file().clone(), spool.body_offset());
         Self { name, status, fields, lifetimes, file, body_offset, total }
     }
 
-    /// What the leader that is followed writes; `None` if that cannot be read, or is gone.
+    /// The response that the followed leader writes; `None` if that cannot be read, or is gone.
     pub async fn followed(follower: &Follower, total: Option<u64>) -> Option<Self> {
         let object = follower.cache.shared.store.load_fill(follower.at.id()).await.ok()??;
         Some(Self {

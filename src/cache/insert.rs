@@ -33,7 +33,7 @@ pub(crate) const PASS_S: u64 = 60;
 /// As [`PASS_S`], after an error of the disk: there may be room again soon.
 pub(crate) const PASS_REFUSED_S: u64 = 5;
 
-/// What a note that something is not to be stored has beside the key of what is stored.
+/// The text beside a key for a hit-for-miss, where the key itself has a stored response.
 const NOTE: &[u8] = b"hit-for-miss";
 
 /// The longest that a whole file waits for room in the index, in milliseconds, and how often it

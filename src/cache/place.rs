@@ -169,7 +169,7 @@ pub fn plan_renewal(
 ///
 /// # Errors
 ///
-/// What the index says.
+/// An error of the index.
 pub fn show_renewal(
     index: &Index,
     file: &Renewal,

@@ -47,7 +47,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// An error of the file system.
     pub fn take_place(&self) -> Result<(), IndexError> {
         self.index.table().take_place(self.store.dir())
     }

@@ -32,7 +32,7 @@ impl DiskFile {
     /// Reads `len` bytes from `offset` on, or less at the end of the file.
     ///
     /// # Errors
-    /// What `pread` says, or the pool.
+    /// An error of `pread`, or the pool.
     pub async fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let file = self.clone();
         let job = move |access| {
@@ -55,7 +55,7 @@ impl DiskFile {
             Access::Cached if file::is_cached(&file, offset, len) => Ok(()),
             Access::Cached => Err(io::ErrorKind::WouldBlock.into()),
         };
-        // What waits anyway waits when it sends.
+        // Without helpers the caller waits when it sends.
         match self.0.medium != Medium::Memory && pool::is_running() {
             true => pool::read(self.0.medium, job).await,
             false => Ok(()),

@@ -10,7 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::disk::queue::{Kind, Queue};
 use crate::sys::process;
 
-/// What a job comes to; an error is a panic.
+/// The result of a job; an error is a panic.
 pub(super) type Outcome = Result<Box<dyn Any + Send>, Box<dyn Any + Send>>;
 
 /// A job, and the number of the task's wait for it, if there is one.
@@ -22,7 +22,7 @@ pub(super) struct Job {
 /// The stack of a helper: a job reads into buffers on the heap.
 const STACK_BYTES: usize = 256 << 10;
 
-/// What helpers and the loop share.
+/// The state that helpers and the loop share.
 #[derive(Debug)]
 pub(super) struct Desk {
     state: Mutex<State>,
@@ -95,7 +95,7 @@ impl Desk {
         self.work.notify_all();
     }
 
-    /// What a helper does.
+    /// The loop of a helper.
     fn help(&self) {
         let mut state = lock(&self.state);
         while !state.is_closed {
@@ -128,7 +128,7 @@ impl Desk {
     }
 }
 
-/// No code of ours runs under these locks that could panic.
+/// The code under these locks does not panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

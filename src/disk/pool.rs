@@ -58,7 +58,7 @@ struct Waiter {
 enum WaiterState {
     Waiting(Option<Waker>),
     Answered(Outcome),
-    /// Nobody awaits the answer any more.
+    /// The task no longer waits.
     Left,
 }
 
@@ -85,7 +85,7 @@ pub fn is_idle() -> bool {
 /// it is needed.
 ///
 /// # Errors
-/// What the kernel says to making an eventfd.
+/// An error of eventfd(2).
 pub fn start(limits: Limits) -> io::Result<Running> {
     let desk = Desk::new(limits.n_helpers)?;
     let event = Readable::new(desk.event.as_fd().try_clone_to_owned()?);
@@ -230,7 +230,7 @@ impl Pool {
                 }
                 _ => {
                     let gone = waiters.remove(key);
-                    // What a job gave may do something when it is dropped.
+                    // The drop of a result may call the pool.
                     drop(waiters);
                     drop(gone);
                 }

@@ -9,12 +9,12 @@ pub(super) const READS_MAX: usize = 1024;
 pub(super) const WRITES_MAX: usize = 1024;
 pub(super) const WRITE_BYTES_MAX: usize = 64 << 20;
 
-/// What a job does, as far as its place in the queue is concerned.
+/// The kind of a job, which decides its place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It reads what a client waits for.
     Read,
-    /// It writes, and holds so many bytes for that.
+    /// It writes, and holds this many bytes.
     Write(usize),
     /// It removes or closes a file. Such a job holds no more than a path, and is never refused:
     /// tasks that have begun something wait for it, and they are bounded in number.
@@ -32,7 +32,7 @@ pub(super) struct Queue<J> {
 }
 
 impl<J> Queue<J> {
-    /// A queue for so many helpers.
+    /// A queue for this many helpers.
     pub(super) fn new(n_helpers: usize) -> Self {
         Self {
             reads: VecDeque::new(),

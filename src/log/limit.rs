@@ -27,7 +27,7 @@ pub struct Limits {
     sites: HashMap<Site, Allowance>,
 }
 
-/// What one call site may still log.
+/// The messages that one call site may still log.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     /// Messages, as of `since_ms`.

@@ -86,7 +86,7 @@ impl Rings {
     }
 }
 
-/// What happens to lines while the log does not take them; the worst of all workers counts.
+/// The state of lines while the log does not take them; the worst of all workers counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
     /// They stay in the rings, and requests wait when those are full.

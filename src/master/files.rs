@@ -153,7 +153,7 @@ fn try_open_log(path: &Path, account: Option<&Account>) -> io::Result<LogFile> {
 /// Makes the cache directory. The directories above it that are made can be passed by all users.
 ///
 /// # Errors
-/// What mkdir(2) says.
+/// An error of mkdir(2).
 pub(crate) fn make_cache_dir(dir: &Path) -> io::Result<()> {
     let missing = dir
         .ancestors()
@@ -171,7 +171,7 @@ pub(crate) fn make_cache_dir(dir: &Path) -> io::Result<()> {
 /// account. The pid file, which may be there too, stays with root.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub(crate) fn own_cache_dir(dir: &Path, account: Option<&Account>) -> io::Result<()> {
     let Some(account) = account else { return Ok(()) };
     own_if_roots(dir, account)?;

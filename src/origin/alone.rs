@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::origin::pools::Upstream;
 use crate::reactor::{self, timer};
 
-/// One of so many connections of an upstream may be held by fetches without clients.
+/// Fetches without clients may hold one of this many connections of an upstream.
 const SHARE: usize = 4;
 
 /// A fetch without clients, counted for as long as this lives.

@@ -127,7 +127,7 @@ pub fn decide(
         ReuseReason::MaxStale => answer(CacheVerdict::Stale, false),
         ReuseReason::StaleWhileRevalidate => answer(CacheVerdict::Stale, !control.no_store),
         _ if control.only_if_cached => Action::NotCached,
-        // Nobody could share the response.
+        // No other request could share the response.
         _ if control.no_store => Action::Pass(PassReason::RequestNoStore),
         // The response to a HEAD has no body to store.
         _ if request.method == Method::Head => Action::Pass(PassReason::Method),

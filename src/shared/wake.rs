@@ -64,7 +64,7 @@ impl Wakes {
     ///
     /// # Errors
     ///
-    /// What `eventfd` says; `InvalidInput` for more than [`SEATS_MAX`].
+    /// An error of `eventfd`; `InvalidInput` for more than [`SEATS_MAX`].
     pub(crate) fn new(n: usize) -> io::Result<Self> {
         if n > SEATS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many seats"));
@@ -91,7 +91,7 @@ impl Wakes {
     ///
     /// # Errors
     ///
-    /// What `read` says; an empty eventfd is no error.
+    /// An error of `read`; an empty eventfd is no error.
     pub(crate) fn drain(&self, seat: usize) -> io::Result<bool> {
         match self.fds.get(seat).map(EventFd::read) {
             None | Some(Err(Errno::EAGAIN | Errno::EINTR)) => Ok(false),

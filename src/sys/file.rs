@@ -27,7 +27,7 @@ pub enum Access {
     Cached,
 }
 
-/// What a file system keeps its files on, as far as waiting for it is concerned.
+/// The medium of a file system: whether reading from it can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
     /// In memory: no call waits.
@@ -93,7 +93,7 @@ pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// What `statvfs` says.
+/// An error of `statvfs`.
 pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = statvfs(path)?;
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
@@ -104,7 +104,7 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
 ///
 /// # Errors
 ///
-/// What `open` says; `WouldBlock` if the kernel does not know the path and `access` is cached.
+/// An error of `open`; `WouldBlock` if the kernel does not know the path and `access` is cached.
 pub(crate) fn open_regular(path: &Path, access: Access) -> io::Result<Option<(File, Metadata)>> {
     if_regular(match access {
         Access::Wait => OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path),
@@ -116,7 +116,7 @@ pub(crate) fn open_regular(path: &Path, access: Access) -> io::Result<Option<(Fi
 ///
 /// # Errors
 ///
-/// What `open` says.
+/// An error of `open`.
 pub(crate) fn open_regular_to_write(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     let opened = options.read(true).write(true).custom_flags(OPEN_FLAGS).open(path);
@@ -166,7 +166,7 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// What `unlink` or `rmdir` says, but for a missing file.
+/// An error of `unlink` or `rmdir`, but for a missing file.
 pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     let removed = match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => std::fs::remove_dir(path),
@@ -183,7 +183,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 ///
-/// What `open` says.
+/// An error of `open`.
 pub(crate) fn unnamed(dir: &Path) -> io::Result<File> {
     let opened = OpenOptions::new()
         .read(true)
@@ -208,7 +208,7 @@ pub(crate) fn unnamed(dir: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// What `pread` says; `WouldBlock` if not all of it is in memory and `access` is cached.
+/// An error of `pread`; `WouldBlock` if not all of it is in memory and `access` is cached.
 pub(crate) fn read_full_at(
     file: &File,
     buf: &mut [u8],
@@ -290,7 +290,7 @@ fn page_bytes() -> u64 {
 ///
 /// # Errors
 ///
-/// What `pread` says. An end of the file before that of the range is none.
+/// An error of `pread`. An end of the file before that of the range is none.
 pub(crate) fn bring_in(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
     let end = offset.saturating_add(len);
     let mut buf = vec![0; len.min(256 << 10) as usize];
@@ -303,7 +303,7 @@ pub(crate) fn bring_in(file: &File, mut offset: u64, len: u64) -> io::Result<()>
     }
     let next = (i64::try_from(end), i64::try_from(len));
     if let (Ok(next), Ok(len)) = next {
-        // What cannot be read ahead is read when it is its turn.
+        // An error here shows again when the range is sent.
         let _ = posix_fadvise(file, next, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
     Ok(())
@@ -313,7 +313,7 @@ pub(crate) fn bring_in(file: &File, mut offset: u64, len: u64) -> io::Result<()>
 ///
 /// # Errors
 ///
-/// What `statx` says.
+/// An error of `statx`.
 pub(crate) fn stat_cached(file: &File) -> io::Result<Stat> {
     let mut stat = MaybeUninit::<libc::statx>::zeroed();
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;

@@ -68,7 +68,7 @@ impl Account {
     /// Gives an open file to this account.
     ///
     /// # Errors
-    /// What fchown(2) says.
+    /// An error of fchown(2).
     pub(crate) fn own_file(&self, file: impl AsFd) -> io::Result<()> {
         nix::unistd::fchown(file, Some(self.uid), Some(self.gid)).map_err(io::Error::from)
     }
@@ -76,7 +76,7 @@ impl Account {
     /// Gives the file or directory at `path` to this account; a symbolic link is not followed.
     ///
     /// # Errors
-    /// What fchownat(2) says.
+    /// An error of fchownat(2).
     pub(crate) fn own_path(&self, path: &Path) -> io::Result<()> {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         nix::unistd::fchownat(nix::fcntl::AT_FDCWD, path, Some(self.uid), Some(self.gid), flags)
@@ -130,7 +130,7 @@ pub(crate) fn set_no_new_privileges() -> io::Result<()> {
 /// Raises the limit of open files to the hard limit and says what it is now.
 ///
 /// # Errors
-/// What setrlimit(2) says; the limit is then as it was.
+/// An error of setrlimit(2); the limit is then as it was.
 pub(crate) fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {

@@ -24,7 +24,7 @@ pub(crate) const EXIT_PANIC: i32 = 101;
 /// other thread, but the locks that such a thread held stay locked.
 ///
 /// # Errors
-/// What fork(2) says: too many processes, or no memory.
+/// An error of fork(2): too many processes, or no memory.
 pub fn fork_child(ignored: &[Signal], run: impl FnOnce() -> i32) -> io::Result<Pid> {
     let held = hold_signals()?;
     // SAFETY: the master is single-threaded when it forks, so the child finds no lock of libc or
@@ -67,7 +67,7 @@ pub(super) fn fork_in_two() -> io::Result<Option<Pid>> {
 /// Only a process that forks no more may have threads.
 ///
 /// # Errors
-/// What the kernel says: too many threads, or no memory.
+/// An error of the kernel: too many threads, or no memory.
 pub(crate) fn start_thread(
     name: &str,
     stack_bytes: usize,

@@ -77,7 +77,7 @@ impl SharedMap {
     ///
     /// # Errors
     ///
-    /// What the kernel says to `memfd_create`, `ftruncate` or `mmap`; `len` of 0.
+    /// An error of `memfd_create`, `ftruncate` or `mmap`; or `len` is 0.
     pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
         let file = File::from(memfd_create("ktrix", MFdFlags::MFD_CLOEXEC)?);
         file.set_len(len as u64)?;
@@ -143,7 +143,7 @@ impl SharedMap {
     ///
     /// # Errors
     ///
-    /// What `msync` says.
+    /// An error of `msync`.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.map.flush()
     }

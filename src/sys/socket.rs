@@ -30,7 +30,7 @@ const BACKLOG: i32 = 65_535;
 /// IPv6 socket takes IPv6 only, so that `0.0.0.0:80` and `[::]:80` can stand side by side.
 ///
 /// # Errors
-/// What socket(2), bind(2) and listen(2) say.
+/// An error of socket(2), bind(2) or listen(2).
 pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = tcp_socket(address)?;
     socket.set_reuse_port(true)?;
@@ -89,7 +89,7 @@ pub(crate) fn listen_unix(path: &Path, mode: u32, owner: Owner) -> io::Result<Ow
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    // Nobody can connect before it listens.
+    // A client cannot connect before the socket listens.
     set_access(path, mode, owner)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -98,7 +98,7 @@ pub(crate) fn listen_unix(path: &Path, mode: u32, owner: Owner) -> io::Result<Ow
 /// Changes mode and owner of a Unix socket.
 ///
 /// # Errors
-/// What chown(2) and chmod(2) say.
+/// An error of chown(2) or chmod(2).
 pub(crate) fn set_access(path: &Path, mode: u32, owner: Owner) -> io::Result<()> {
     std::os::unix::fs::lchown(path, owner.uid, owner.gid)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))

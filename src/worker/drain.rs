@@ -44,7 +44,7 @@ pub(super) async fn drain(worker: &Worker) {
         let n = worker.connections.len();
         ::log::warn!("closing {n} connections that are still open after timeouts.stop");
     }
-    // What was removed leaves no file behind, unless the disk hangs.
+    // Files of removed objects are unlinked before the worker ends, unless the disk hangs.
     let until_ms = reactor::now().mono_ms() + DISK_MS;
     while !disk::is_idle() && reactor::now().mono_ms() < until_ms {
         timer::sleep(LOOK).await;

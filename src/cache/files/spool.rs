@@ -24,7 +24,7 @@ pub struct Spool {
     /// The writer, unless a job has it or an error has ended it.
     writer: Option<Writer>,
     job: Option<Answer<io::Result<Writer>>>,
-    /// What the job writes.
+    /// The bytes that the job writes.
     flying: Arc<Vec<u8>>,
     file: DiskFile,
     body_offset: u64,
@@ -139,7 +139,7 @@ impl Spool {
         self.check()
     }
 
-    /// What an error has kept out of the file.
+    /// The bytes that were not written because of an error.
     pub fn unwritten(&mut self) -> Vec<u8> {
         match (&self.writer, &self.job) {
             (None, None) => Arc::unwrap_or_clone(std::mem::take(&mut self.flying)),

@@ -37,7 +37,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What the system says to making the directories.
+    /// An error of the system: a directory cannot be made.
     pub fn open(dir: &Path, epoch: u32) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o750).create(dir.join(TMP))?;
@@ -163,7 +163,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What the system says, but for a missing file.
+    /// An error of the system, but for a missing file.
     pub fn unlink(&self, key: &Key) -> io::Result<bool> {
         file::remove(&self.path(key))
     }
@@ -172,7 +172,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What `statvfs` says.
+    /// An error of `statvfs`.
     pub fn free_bytes(&self) -> io::Result<u64> {
         file::free_bytes(&self.dir)
     }
@@ -193,7 +193,7 @@ impl Store {
         Ok(Some(object))
     }
 
-    /// What a file looks like from outside, mixed with the epoch; never 0.
+    /// The inode, size and time of a file, mixed with the epoch; never 0.
     pub(super) fn stamp(&self, stat: &Stat) -> u32 {
         stamp(self.epoch, stat)
     }
@@ -269,7 +269,7 @@ impl Object {
         self.front.key_text()
     }
 
-    /// What policy remembers.
+    /// The encoded lifetimes and rules of the response.
     pub fn meta(&self) -> &[u8] {
         self.front.meta_and_head().get(..self.front.header.meta_len as usize).unwrap_or_default()
     }
@@ -388,7 +388,7 @@ impl Verify {
     }
 }
 
-/// What one [`Verify::step_aside`] reads: the allocator keeps such a buffer for the next step.
+/// The buffer for one [`Verify::step_aside`]: the allocator keeps such a buffer for the next step.
 const ASIDE_STEP_BYTES: usize = 512 << 10;
 
 /// How often a front is read while others write new heads.

@@ -88,7 +88,7 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// What the system says (`StorageFull`); `InvalidInput` past the length that was announced. The
+    /// An error of the system (`StorageFull`); `InvalidInput` past the length that was announced. The
     /// writer must be dropped then.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.written.saturating_add(bytes.len() as u64);
@@ -160,7 +160,7 @@ impl Finished {
     ///
     /// # Errors
     ///
-    /// What the system says; nothing is left behind.
+    /// An error of the system; nothing is left behind.
     pub fn commit(mut self, key: &Key) -> io::Result<DiskFile> {
         let path = self.store.path(key);
         let renamed = match std::fs::rename(&self.temp.path, &path) {

@@ -97,7 +97,7 @@ impl Fills {
     ///
     /// # Errors
     ///
-    /// What the system says to so much shared memory.
+    /// An error of the system: not enough shared memory.
     pub fn create(n: usize) -> io::Result<Self> {
         let fills = Self::over(&SharedMap::anonymous(len_of(n)?)?, n)?;
         fills.number_from(first_id());
@@ -109,7 +109,7 @@ impl Fills {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// An error of the system.
     pub fn in_file(file: &File, n: usize) -> io::Result<Self> {
         let fills = Self::over(&SharedMap::file(file, len_of(n)?)?, n)?;
         fills.number_from(first_id());

@@ -85,7 +85,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// What `msync` says.
+    /// An error of `msync`.
     pub fn mark_clean(&self) -> std::io::Result<bool> {
         self.sweep_dead();
         if !self.table.is_whole() || self.table.owners.is_anyone_alive(self.owner()) {

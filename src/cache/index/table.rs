@@ -203,7 +203,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// An error of the file system.
     pub fn take_place(&self, dir: &Path) -> Result<(), IndexError> {
         let (beside, path) = (dir.join(NEW_NAME), dir.join(FILE_NAME));
         if !self.map.is_at(&beside) {

@@ -327,7 +327,7 @@ impl Purges {
     ///
     /// # Errors
     ///
-    /// What `msync` says.
+    /// An error of `msync`.
     pub fn sync(&self) -> std::io::Result<()> {
         let header = self.header();
         let version = self.version();

@@ -1,4 +1,4 @@
-//! A fill whose response is written as it comes, and read by everybody from the file.
+//! A fill whose response is written as it comes, and read by all clients from the file.
 //!
 //! A helper writes while the task reads on from the origin. If the disk does not keep up, the response
 //! is no longer stored, and the leader goes on with it.
@@ -39,7 +39,7 @@ enum Spill {
 }
 
 impl Fill {
-    /// A larger response: written as it comes, and read by everybody from the file.
+    /// A larger response: written as it comes, and read by all clients from the file.
     pub(super) async fn stream(self, new: NewObject, mut response: Response, mut part: Vec<u8>) {
         let total = match response.head.length {
             BodyLength::Known(len) => Some(len),
@@ -90,10 +90,10 @@ impl Fill {
             self.lease.cache.room_for(bytes).await;
         }
         self.lease.settle();
-        // What is under the name by now may be newer than what made this untrue: it stays.
+        // The object under the name may be newer than the purge that doomed this fill: it stays.
         let was_doomed = self.lease.is_doomed();
         let stored = match was_doomed {
-            // Who reads the file may still have to learn from it that it is whole.
+            // A reader in another worker may have to learn from the file that it is complete.
             true => spool.finish().await,
             false => self.lease.publish(new, spool).await.map(drop),
         };
@@ -151,7 +151,7 @@ impl Fill {
                 more = response.body.take(part).map_err(Spill::Origin)?;
             }
             let is_waiting = part.len() == before;
-            // What is not written stays in `part`: the leader may have to pass it on.
+            // Bytes that are not written stay in `part`: the leader may have to pass them on.
             let bytes = spool.written() + (spool.n_flying() + part.len()) as u64;
             if bytes > self.object_bytes_max() {
                 return Err(Spill::TooLarge);
@@ -228,8 +228,8 @@ impl Fill {
         alone.as_ref().is_some_and(|alone| alone.may_go_on(since_ms, bytes, remaining))
     }
 
-    /// What was written so far is all that will be: the leader goes on with the origin's answer,
-    /// and everybody else asks for the rest alone, as does who comes in the next while.
+    /// Stops storing. The leader goes on with the origin's answer. Every other reader asks for the rest
+    /// alone, and so do requests that come within `for_s` seconds.
     fn unstored(self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
         self.note_pass(for_s);
         self.local.hand_over(response, read);
