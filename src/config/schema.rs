@@ -167,7 +167,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("upstreams.NAME", "connections", Kind::Count(1, 65_536), "256", "open connections, for each worker and server"),
     row("upstreams.NAME", "pending", Kind::Count(0, 1_000_000), "10000", "requests that wait for a connection, for each worker; more are answered with 503"),
     row("upstreams.NAME", "pending-timeout", Kind::Duration(1, HOUR), "10s", "how long a request waits for a connection before it is answered with 503"),
-    row("upstreams.NAME", "skip", Kind::Duration(0, DAY), "10s", "how long a failed server is skipped"),
+    row("upstreams.NAME", "skip", Kind::Duration(0, DAY), "10s", "how long a failed server is skipped at first; doubled up to 16 times"),
     row("upstreams.NAME", "retries", Kind::Count(0, 10), "2", "further tries of a request that is safe to repeat"),
     row("upstreams.NAME.servers[]", "address", Kind::Text("address"), "required", "a name or IP address with its port (else 80), or unix: and a path"),
     row("upstreams.NAME.servers[]", "weight", Kind::Count(1, 1_000), "1", "the server's share of the requests"),

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn answers_reach_the_table_and_failures_do_not() {
-        let table = ServerTable::create([2]).unwrap();
+        let table = ServerTable::create([2], 1, "").unwrap();
         let mut resolver =
             Resolver::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
         let mut out = Vec::new();
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn failure_and_rotation_keep_the_published_addresses() {
-        let table = ServerTable::create([1]).unwrap();
+        let table = ServerTable::create([1], 1, "").unwrap();
         let mut resolver = Resolver::start(Vec::new(), stand_in).unwrap();
         resolver.names.push((name(0, "x"), false));
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));

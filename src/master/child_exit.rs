@@ -47,6 +47,9 @@ impl Master {
         }
         self.file_watch.check_soon(now);
         let seat = exit.process.seat;
+        if let Role::Worker(number) = exit.role {
+            self.generations[index].release_worker(number);
+        }
         self.tables.wakes.wake_all(self.tables.fills.abandon_seat(seat));
         match (&self.generations[index].logs.access, exit.role) {
             // The next keeper has the same process slot, and a keeper has no access log.

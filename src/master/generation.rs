@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::cache::directory_lock::Claim;
-use crate::config::{CacheConfig, Config, ServerAddress};
+use crate::config::{CacheConfig, Config, ServerAddress, ServerConfig};
 use crate::log::file::LogFile;
 use crate::master::access_check;
 use crate::master::cache::{Cache, OpenError};
@@ -24,8 +24,11 @@ use crate::master::listeners::Mark;
 use crate::master::pidfile::PidFile;
 use crate::master::shared_tables::SharedTables;
 use crate::master::socket_takeover::SocketTakeovers;
-use crate::shared::servers::ServerTable;
+use crate::shared::server_row::ServerRow;
+use crate::shared::servers::{ServerTable, TablePhase};
 use crate::sys::privileges::{self, Account};
+use crate::upstream::ids::Server;
+use crate::upstream::state::Setting;
 use crate::worker::inherited::Role;
 use crate::worker::message::ControlMessage;
 
@@ -123,6 +126,9 @@ impl Generation {
             log::error!("{}: {}", problem.keys.first().unwrap_or(&""), problem.message);
         }
         let servers = Rc::new(servers_of(&config, previous)?);
+        // The first generation is current at once; another one when it is ready.
+        let phase = if previous.is_none() { TablePhase::Current } else { TablePhase::Starting };
+        servers.set_phase(number, phase);
         let workers = (0..config.workers).map(Role::Worker);
         let children = workers.chain([Role::Keeper]).map(|role| Child::new(role, now)).collect();
         Ok(Self {
@@ -185,6 +191,24 @@ impl Generation {
             self.servers.addresses(server, &mut addresses);
         }
         addresses
+    }
+
+    /// The row of the server with this address in the upstream of this name.
+    fn row_of(&self, upstream: &str, address: &ServerAddress) -> Option<&ServerRow> {
+        let is_it = |(server, it): &(Server, &ServerConfig)| {
+            self.config.upstreams[server.upstream.0].name == upstream && it.address == *address
+        };
+        self.config.servers().find(is_it).map(|(server, _)| self.servers.row(server))
+    }
+
+    /// Takes over what is known of the servers that the generation before has too.
+    pub(crate) fn take_over_servers(&self, previous: &Self) {
+        configure_servers(&self.servers, &self.config, Some(previous));
+    }
+
+    /// Gives back what a worker that is dead has counted.
+    pub(crate) fn release_worker(&self, worker: usize) {
+        self.servers.release_worker(worker);
     }
 
     fn claim(&self) -> Option<Rc<Claim>> {
@@ -258,7 +282,9 @@ fn warn_of_user(config: &Config, account: Option<&Account>) {
 /// The table of servers. Configured addresses are in it from the start; a name has the addresses
 /// that it had in the previous generation.
 fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<ServerTable> {
-    let table = ServerTable::create(config.upstreams.iter().map(|it| it.servers.len()))?;
+    let n_servers = config.upstreams.iter().map(|it| it.servers.len());
+    let table = ServerTable::create(n_servers, config.workers, &names_of(config))?;
+    configure_servers(&table, config, previous);
     for (server, wanted) in config.servers() {
         let addresses = match &wanted.address {
             ServerAddress::Ip(address) => vec![*address],
@@ -272,6 +298,32 @@ fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<Serv
         }
     }
     Ok(table)
+}
+
+fn configure_servers(table: &ServerTable, config: &Config, previous: Option<&Generation>) {
+    for (server, wanted) in config.servers() {
+        let upstream = &config.upstreams[server.upstream.0].name;
+        let before = previous.and_then(|previous| previous.row_of(upstream, &wanted.address));
+        table.configure(server, wanted.weight, Setting::Enabled, before);
+    }
+}
+
+/// The names of what is in the table of servers, for commands.
+fn names_of(config: &Config) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, name: &str| {
+        let name = name.replace(char::is_control, "?");
+        text.push_str(&format!("{what}\t{name}\n"));
+    };
+    config.listen.iter().for_each(|listen| line("listen", &listen.address.to_string()));
+    if let Some(cache) = &config.cache {
+        line("cache", &cache.path.display().to_string());
+    }
+    for upstream in &config.upstreams {
+        line("upstream", &upstream.name);
+        upstream.servers.iter().for_each(|server| line("server", &server.address.to_string()));
+    }
+    text
 }
 
 #[cfg(test)]

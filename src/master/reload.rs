@@ -14,6 +14,7 @@ use crate::master::configuration;
 use crate::master::generation::{CacheFiles, Generation, Phase};
 use crate::master::pidfile::PidFile;
 use crate::master::{Master, Reload, files, reload_report};
+use crate::shared::servers::TablePhase;
 use crate::worker::message::ControlMessage;
 
 impl Master {
@@ -137,11 +138,17 @@ impl Master {
         {
             log::error!("{error}; \"ktrix cache\" does not see the index in use");
         }
+        let current = self.generations.iter().find(|it| it.phase == Phase::Current);
+        if let Some(current) = current {
+            // A command may have changed a server since the new generation was prepared.
+            self.generations[index].take_over_servers(current);
+        }
         for generation in &mut self.generations[..index] {
             generation.drain();
         }
         let generation = &mut self.generations[index];
         generation.phase = Phase::Current;
+        generation.servers.set_phase(generation.number, TablePhase::Current);
         generation.mark = None;
         let config = std::rc::Rc::clone(&generation.config);
         files::write_error_log(&config, &generation.logs, self.is_detached, "master");
@@ -201,6 +208,7 @@ impl Generation {
             return;
         }
         self.phase = Phase::Draining;
+        self.servers.set_phase(self.number, TablePhase::Draining);
         for child in &mut self.children {
             child.restart_at = None;
             child.send(ControlMessage::Drain);

@@ -55,7 +55,7 @@ impl Upstream {
             Ok(transport) => Ok(Connection::new(active, transport, false)),
             Err(error) => {
                 if error.is_unreachable() {
-                    active.failed();
+                    active.failed(error);
                 }
                 Err((error, Some(id)))
             }
@@ -88,14 +88,15 @@ impl Upstream {
 
     /// Chooses a server and takes a connection, or room for one; `None` if all are busy.
     fn take(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
-        let now_ms = reactor::now().mono_ms();
+        let now = reactor::now();
+        let now_ms = now.mono_ms();
         let mut passed_over = tried.servers.clone();
         let mut is_any_busy = false;
         loop {
-            let skipped_until_ms = |id| self.health(id).skipped_until_ms();
+            let skipped_until_ms = |id| self.row(id).skipped_until_ms();
             let choice = self.balance.borrow_mut().choose(now_ms, &passed_over, skipped_until_ms);
             let (id, admission) = match choice {
-                Choice::Up(id) => (id, self.health(id).admit(now_ms, self.attempt_ms())),
+                Choice::Up(id) => (id, self.row(id).admit(now, self.attempt_ms())),
                 Choice::Down(id) => (id, Some(Admission::LastResort)),
                 Choice::Exhausted if is_any_busy => return Ok(None),
                 Choice::Exhausted => return Err((FetchError::Connect, None)),
@@ -105,7 +106,7 @@ impl Upstream {
             if let Some(idle) = take_of(self.server(id), tried.wants_new, now_ms) {
                 return Ok(Some((Active::new(self, id, admission), idle)));
             }
-            self.health(id).abandoned(admission, now_ms);
+            self.row(id).abandoned(admission, now);
             is_any_busy = true;
             passed_over.insert(id);
         }

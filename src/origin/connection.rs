@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -10,11 +11,13 @@ use nix::errno::Errno;
 use crate::config::ServerAddress;
 use crate::origin::pools::{OriginLimits, ServerPool, Upstream};
 use crate::policy::reason::fetch::FetchError;
+use crate::policy::reason::server::ServerReason;
 use crate::reactor;
 use crate::reactor::address::Address;
 use crate::reactor::connect::connect;
 use crate::reactor::timer;
-use crate::shared::health::{Admission, Health};
+use crate::shared::health::Admission;
+use crate::shared::server_row::ServerRow;
 use crate::transport::Transport;
 use crate::upstream::balance::Tried;
 use crate::upstream::ids::{Server, ServerId};
@@ -108,6 +111,9 @@ impl Active {
     /// For a place that the pool of this server counts already.
     pub(super) fn new(upstream: &Rc<Upstream>, id: ServerId, admission: Admission) -> Self {
         let admission = Cell::new(admission);
+        let server = upstream.server(id).server;
+        upstream.row(id).add_active();
+        upstream.table.n_active(upstream.worker, server).fetch_add(1, Ordering::Relaxed);
         Self { upstream: Rc::clone(upstream), id, admission, is_kept: false }
     }
 
@@ -117,23 +123,27 @@ impl Active {
 
     /// The server answered.
     pub(super) fn answered(&self) {
-        self.of().pool.borrow_mut().answered();
-        self.health().answered(self.admission.replace(Admission::Up));
+        if self.row().answered(self.admission.replace(Admission::Up), reactor::now()) {
+            self.upstream.log_up(self.id, ServerReason::Answered);
+        }
         self.upstream.end_outage();
     }
 
     /// The server failed: all workers skip it for a while.
-    pub(super) fn failed(&self) {
+    pub(super) fn failed(&self, error: FetchError) {
         self.admission.set(Admission::Up);
-        self.health().failed(reactor::now().mono_ms(), self.upstream.skip_ms);
+        let reason = ServerReason::from(error);
+        if self.row().failed(reactor::now(), self.upstream.pause, reason) {
+            self.upstream.log_down(self.id, reason);
+        }
     }
 
-    /// The server did not answer in time. It counts as failed after several such requests in a row,
-    /// or if this was the attempt.
-    pub(super) fn silent(&self) {
-        let is_doubtful = self.of().pool.borrow_mut().silent();
-        if is_doubtful || matches!(self.admission.get(), Admission::Attempt(_)) {
-            self.failed();
+    /// The server failed, or the request was too much for it. It counts as failed after several such
+    /// requests in a row, or if this was the attempt.
+    pub(super) fn doubtful(&self, error: FetchError) {
+        let is_failing = self.row().is_failing(reactor::now(), self.upstream.window_ms());
+        if is_failing || matches!(self.admission.get(), Admission::Attempt(_)) {
+            self.failed(error);
         }
     }
 
@@ -141,8 +151,8 @@ impl Active {
         self.upstream.server(self.id)
     }
 
-    fn health(&self) -> Health<'_> {
-        self.upstream.health(self.id)
+    fn row(&self) -> &ServerRow {
+        self.upstream.row(self.id)
     }
 }
 
@@ -151,7 +161,12 @@ impl Drop for Active {
         if !self.is_kept {
             self.of().pool.borrow_mut().closed();
         }
-        self.health().abandoned(self.admission.get(), reactor::now().mono_ms());
+        self.row().abandoned(self.admission.get(), reactor::now());
+        self.upstream
+            .table
+            .n_active(self.upstream.worker, self.server())
+            .fetch_sub(1, Ordering::Relaxed);
+        self.row().remove_active(1);
         self.upstream.call_next();
     }
 }

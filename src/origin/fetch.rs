@@ -97,8 +97,8 @@ pub(crate) async fn fetch<U: Upload>(
             has_answered: request.has_answered(),
         };
         match error {
-            FetchError::Closed if !again.is_reused => active.failed(),
-            FetchError::FirstByteTimeout => active.silent(),
+            FetchError::Closed if !again.is_reused => active.failed(error),
+            FetchError::FirstByteTimeout => active.doubtful(error),
             _ => {}
         }
         drop(request);

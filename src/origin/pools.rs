@@ -10,9 +10,11 @@ use std::rc::Rc;
 
 use crate::config::{ServerAddress, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
+use crate::policy::reason::server::ServerReason;
 use crate::reactor;
 use crate::reactor::event::Event;
-use crate::shared::health::Health;
+use crate::shared::health::Pause;
+use crate::shared::server_row::ServerRow;
 use crate::shared::servers::ServerTable;
 use crate::transport::Transport;
 use crate::upstream::balance::{Balance, Tried};
@@ -55,9 +57,11 @@ pub struct Upstream {
     pub(super) n_alone: Cell<usize>,
     pub(super) pending_ms: u64,
     pub(super) retries: usize,
-    pub(super) skip_ms: u64,
+    pub(super) pause: Pause,
     pub(super) limits: OriginLimits,
     pub(super) table: Rc<ServerTable>,
+    /// The number of this worker, whose counts are in the table.
+    pub(super) worker: usize,
 }
 
 /// The connections to one server.
@@ -70,15 +74,20 @@ pub(super) struct ServerPool {
     pub(super) turn: Cell<usize>,
 }
 
+/// A pause is doubled this often, to 16 times its first length.
+const PAUSE_DOUBLED_MAX: u32 = 4;
+
 impl Pools {
-    /// Pools for the upstreams of `table`.
+    /// Pools for the upstreams of `table`, in the worker of this number.
     pub(crate) fn new(
         upstreams: &[UpstreamConfig],
         table: &Rc<ServerTable>,
+        worker: usize,
         limits: OriginLimits,
     ) -> Self {
         let upstreams = (0..).map(UpstreamId).zip(upstreams);
-        let upstream = |(id, config)| Rc::new(Upstream::new(id, config, Rc::clone(table), limits));
+        let upstream =
+            |(id, config)| Rc::new(Upstream::new(id, config, (Rc::clone(table), worker), limits));
         Self { upstreams: upstreams.map(upstream).collect() }
     }
 
@@ -103,9 +112,11 @@ impl Upstream {
     fn new(
         id: UpstreamId,
         config: &UpstreamConfig,
-        table: Rc<ServerTable>,
+        (table, worker): (Rc<ServerTable>, usize),
         limits: OriginLimits,
     ) -> Self {
+        // The pauses of the only server spare no request, because there is no other one.
+        let doubled_max = if config.servers.len() > 1 { PAUSE_DOUBLED_MAX } else { 0 };
         let pool_limits = PoolLimits { connections: config.connections, idle_ms: limits.idle_ms };
         let servers = table.servers(id).zip(&config.servers).map(|(server, config)| ServerPool {
             server,
@@ -123,9 +134,10 @@ impl Upstream {
             n_alone: Cell::new(0),
             pending_ms: config.pending_timeout.as_millis() as u64,
             retries: config.retries,
-            skip_ms: config.skip.as_millis() as u64,
+            pause: Pause { first_ms: config.skip.as_millis() as u64, doubled_max },
             limits,
             table,
+            worker,
         }
     }
 
@@ -133,15 +145,20 @@ impl Upstream {
         &self.servers[id.0]
     }
 
-    /// Whether a server is used or skipped.
-    pub(super) fn health(&self, id: ServerId) -> Health<'_> {
-        self.table.health(self.server(id).server)
+    /// What all workers know of a server.
+    pub(super) fn row(&self, id: ServerId) -> &ServerRow {
+        self.table.row(self.server(id).server)
     }
 
     /// How long an attempt at a server may take before another worker may make one: as long as a
     /// connection and the first byte of an answer may.
     pub(super) fn attempt_ms(&self) -> u64 {
         self.limits.connect_ms.saturating_add(self.limits.first_byte_ms)
+    }
+
+    /// Failures in a row within this time make a server fail.
+    pub(super) fn window_ms(&self) -> u64 {
+        (3 * self.limits.first_byte_ms).max(self.pause.first_ms)
     }
 
     /// Whether a connection is free that at least some fetches can use.
@@ -174,7 +191,7 @@ impl Upstream {
     /// Whether all servers are skipped now.
     pub(crate) fn is_down(&self) -> bool {
         let now_ms = reactor::now().mono_ms();
-        self.servers.iter().all(|it| self.health(it.server.id).skipped_until_ms() > now_ms)
+        self.servers.iter().all(|it| self.row(it.server.id).skipped_until_ms() > now_ms)
     }
 
     /// Notes that the upstream is down, so that stored objects are served stale, and logs it once.
@@ -183,6 +200,18 @@ impl Upstream {
             let name = &self.name;
             ::log::warn!("upstream {name} is down; serving its stored responses stale");
         }
+    }
+
+    /// Logs that a server is skipped from now on.
+    pub(super) fn log_down(&self, id: ServerId, reason: ServerReason) {
+        let (name, address) = (&self.name, &self.server(id).address);
+        ::log::warn!("server {name}/{address} is down: {}", reason.sentence());
+    }
+
+    /// Logs that a server is used again.
+    pub(super) fn log_up(&self, id: ServerId, reason: ServerReason) {
+        let (name, address) = (&self.name, &self.server(id).address);
+        ::log::warn!("server {name}/{address} is up again: {}", reason.sentence());
     }
 
     /// Notes that a server answers, and logs the end of an outage. Costs one load if there is none.
@@ -207,16 +236,17 @@ mod tests {
     #[test]
     fn an_upstream_is_down_when_all_its_servers_are_skipped() {
         run_by_test_clock(async {
-            let now_ms = reactor::now().mono_ms();
+            let now = reactor::now();
             let pools = sample::pools_to([0, 1].map(sample::name), |_| {});
             let upstream = pools.upstream(sample::ID);
-            upstream.health(ServerId(0)).failed(now_ms, 7);
+            let pause = |first_ms| Pause { first_ms, doubled_max: 0 };
+            upstream.row(ServerId(0)).failed(now, pause(7), ServerReason::Connect);
             assert!(!upstream.is_down());
-            upstream.health(ServerId(1)).failed(now_ms, 8);
+            upstream.row(ServerId(1)).failed(now, pause(8), ServerReason::Connect);
             assert!(upstream.is_down());
             timer::sleep(Duration::from_millis(7)).await;
             assert!(!upstream.is_down());
-            upstream.health(ServerId(0)).admit(now_ms + 7, 5).unwrap();
+            upstream.row(ServerId(0)).admit(reactor::now(), 5).unwrap();
             assert!(upstream.is_down(), "the attempt is another fetch's");
         });
     }

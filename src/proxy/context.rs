@@ -53,7 +53,7 @@ impl Context {
     /// Request bodies that are too large for memory go to `temporary`.
     pub(crate) fn new(
         config: Rc<Config>,
-        servers: &Rc<ServerTable>,
+        (servers, worker): (&Rc<ServerTable>, usize),
         cache: Option<Rc<Cache>>,
         access: Option<AccessLog>,
         temporary: PathBuf,
@@ -73,7 +73,7 @@ impl Context {
         };
         Self {
             router: Router::new(&config),
-            pools: Pools::new(&config.upstreams, servers, origin),
+            pools: Pools::new(&config.upstreams, servers, worker, origin),
             cache,
             fills: LocalFills::default(),
             access: access.map(RefCell::new),
@@ -142,7 +142,7 @@ pub(crate) mod tests {
     pub(crate) fn context(dir: &Path, text: &str) -> Context {
         let text = format!("upstream: 127.0.0.1:1\n{text}");
         let config = Rc::new(Config::load_for(Path::new("k"), &text, 1).unwrap());
-        let servers = Rc::new(ServerTable::create([1]).unwrap());
+        let servers = Rc::new(ServerTable::create([1], 1, "").unwrap());
         let rings = Rc::new(Rings::create(1, 1).unwrap());
         let access = config.log.access.clone();
         let access = access.map(|access| {
@@ -151,6 +151,6 @@ pub(crate) mod tests {
             log.write_to(file);
             log
         });
-        Context::new(Rc::clone(&config), &servers, None, access, dir.to_owned())
+        Context::new(Rc::clone(&config), (&servers, 0), None, access, dir.to_owned())
     }
 }

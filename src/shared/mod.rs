@@ -2,5 +2,10 @@
 
 pub(crate) mod owner;
 pub(crate) mod wake;
+// Commands use the rest of it.
+#[allow(dead_code)]
+pub(crate) mod server_row;
+#[allow(dead_code)]
 pub(crate) mod health;
+#[allow(dead_code)]
 pub(crate) mod servers;

@@ -84,6 +84,18 @@ impl SharedMap {
         Ok(Self { map: map(&file, len)?, file: None })
     }
 
+    /// As [`Self::anonymous`], but its file stays open while the mapping is in use, and `/proc` shows
+    /// it by this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::anonymous`].
+    pub(crate) fn named(name: &str, len: usize) -> io::Result<Self> {
+        let file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(len as u64)?;
+        Ok(Self { map: map(&file, len)?, file: Some(Arc::new(file)) })
+    }
+
     /// Maps the first `len` bytes of `file`, which are allocated on the disk first.
     ///
     /// # Errors
@@ -106,6 +118,12 @@ impl SharedMap {
         }
         let map = MmapOptions::new().len(len).map_raw_read_only(file)?;
         Ok(Self { map: Arc::new(map), file: Some(Arc::new(file.try_clone()?)) })
+    }
+
+    /// The mapped file, if it stays open.
+    #[cfg(test)]
+    pub(crate) fn opened_file(&self) -> Option<&File> {
+        self.file.as_deref()
     }
 
     /// The length in bytes.

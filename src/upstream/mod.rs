@@ -5,6 +5,8 @@
 //! clock.
 
 pub mod ids;
+#[allow(dead_code)]
+pub mod state;
 pub mod balance;
 pub mod pending;
 pub mod pool;

@@ -15,8 +15,6 @@ pub(crate) struct Pool<C> {
     /// Oldest first.
     idle: Vec<Idle<C>>,
     n_active: usize,
-    /// Requests in a row that got no answer in time.
-    n_silent: u32,
 }
 
 /// The bounds of a pool.
@@ -48,7 +46,7 @@ struct Idle<C> {
 impl<C> Pool<C> {
     /// An empty pool.
     pub(crate) const fn new(limits: PoolLimits) -> Self {
-        Self { limits, idle: Vec::new(), n_active: 0, n_silent: 0 }
+        Self { limits, idle: Vec::new(), n_active: 0 }
     }
 
     /// Takes an idle connection, or room for a new one.
@@ -79,18 +77,6 @@ impl<C> Pool<C> {
         self.n_active = self.n_active.saturating_sub(1);
     }
 
-    /// A request was answered.
-    pub(crate) const fn answered(&mut self) {
-        self.n_silent = 0;
-    }
-
-    /// A request got no answer in time. True if so many requests in a row got none that the server
-    /// counts as failed.
-    pub(crate) const fn silent(&mut self) -> bool {
-        self.n_silent = self.n_silent.saturating_add(1);
-        self.n_silent >= SILENT_MAX
-    }
-
     pub(crate) fn n_max(&self) -> usize {
         self.limits.connections.max(1)
     }
@@ -111,10 +97,6 @@ impl<C> Pool<C> {
         self.n_active + self.idle.len()
     }
 }
-
-/// This many requests in a row without an answer in time make a server count as failed. A single
-/// slow one may be an expensive request.
-const SILENT_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -152,17 +134,6 @@ mod tests {
         assert_eq!(pool.checkout(151), Checkout::Connect, "b is too old");
         assert_eq!(pool.expire(151), ['b']);
         assert_eq!((pool.n_active, pool.idle.len()), (1, 0));
-    }
-
-    #[test]
-    fn a_server_fails_after_several_requests_without_an_answer() {
-        let mut pool: Pool<u8> = Pool::new(LIMITS);
-        assert_eq!([pool.silent(), pool.silent()], [false, false]);
-        pool.answered();
-        assert_eq!([pool.silent(), pool.silent(), pool.silent()], [false, false, true]);
-        assert!(pool.silent(), "it is still silent when it is tried again");
-        pool.answered();
-        assert!(!pool.silent());
     }
 
     #[test]

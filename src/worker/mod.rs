@@ -69,7 +69,7 @@ async fn serve(mut inherited: Inherited) -> i32 {
         Role::Worker(number) => number,
         Role::Keeper => 0,
     };
-    let context = match setup::context(&mut inherited) {
+    let context = match setup::context(&mut inherited, number) {
         Ok(context) => Rc::new(context),
         Err(error) => {
             ::log::error!("cannot set up the worker: {error}");

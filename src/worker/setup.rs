@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -19,7 +20,7 @@ const OPEN_FILES_MAX: usize = 1024;
 ///
 /// # Errors
 /// When the access log has no ring for this worker.
-pub(super) fn context(inherited: &mut Inherited) -> io::Result<Context> {
+pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Context> {
     let config = Rc::clone(&inherited.config);
     let access = match &config.log.access {
         Some(access) => {
@@ -37,7 +38,8 @@ pub(super) fn context(inherited: &mut Inherited) -> io::Result<Context> {
     };
     let cache = cache(inherited).map(Rc::new);
     let servers = &inherited.servers;
-    Ok(Context::new(config, servers, cache, access, temporary(inherited)))
+    servers.pid(number).store(std::process::id(), Ordering::Relaxed);
+    Ok(Context::new(config, (servers, number), cache, access, temporary(inherited)))
 }
 
 /// How many files of objects may stay open: most descriptors are for connections.

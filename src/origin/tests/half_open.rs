@@ -116,7 +116,7 @@ fn a_server_that_fails_in_its_attempt_is_skipped_again() {
             _ => peer.say(OK).await,
         });
         for (n_attempts, lasts_ms) in [(1, LIMITS.first_byte_ms), (2, 0)] {
-            timer::sleep(SKIP).await;
+            timer::sleep(SKIP * n_attempts as u32).await;
             let attempt = scene.begin_attempt(&origin).await;
             let begun_ms = now().mono_ms() - SETTLE_MS;
             // Another server is left for a GET, so that its client gets an answer.
@@ -125,7 +125,7 @@ fn a_server_that_fails_in_its_attempt_is_skipped_again() {
             scene.expect_servers(&[GOOD]).await;
             assert_eq!(origin.n_requests(), n_attempts);
         }
-        timer::sleep(SKIP).await;
+        timer::sleep(SKIP * 4).await;
         scene.expect_servers(&[BROKEN, GOOD]).await;
     });
 }

@@ -59,8 +59,11 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
         retries: 2,
     };
     change(&mut upstream);
-    let table = Rc::new(ServerTable::create([upstream.servers.len()]).unwrap());
-    [(); N_WORKERS].map(|()| Pools::new(std::slice::from_ref(&upstream), &table, LIMITS))
+    let n_servers = upstream.servers.len();
+    let table = Rc::new(ServerTable::create([n_servers], N_WORKERS, "").unwrap());
+    std::array::from_fn(|worker| {
+        Pools::new(std::slice::from_ref(&upstream), &table, worker, LIMITS)
+    })
 }
 
 /// Sends a request, reads the answer to its end, and gives the server that answered.
@@ -108,7 +111,7 @@ pub(in crate::origin) fn name(n: usize) -> ServerAddress {
 impl Pools {
     /// Whether a server of the only upstream is skipped now.
     pub(in crate::origin) fn is_skipped(&self, n: usize) -> bool {
-        self.upstream(ID).health(ServerId(n)).skipped_until_ms() > 0
+        self.upstream(ID).row(ServerId(n)).skipped_until_ms() > 0
     }
 
     /// Publishes the address of a server of the only upstream.

@@ -60,6 +60,8 @@ pub mod close;
 pub mod forward;
 pub mod pass;
 pub(crate) mod reuse;
+#[allow(dead_code)]
+pub mod server;
 
 #[cfg(test)]
 mod tests {
@@ -70,6 +72,7 @@ mod tests {
     use super::forward::Fwd;
     use super::pass::PassReason;
     use super::reuse::ReuseReason;
+    use super::server::ServerReason;
 
     const MANUAL: &str = include_str!("../../../man/ktrix.yaml.5");
 
@@ -85,6 +88,7 @@ mod tests {
             (words_of(CloseReason::ALL, CloseReason::word), true),
             (words_of(ReuseReason::ALL, ReuseReason::word), false),
             (words_of(Fwd::ALL, Fwd::word), false),
+            (words_of(ServerReason::ALL, ServerReason::word), false),
         ] {
             assert_eq!(words.iter().collect::<HashSet<_>>().len(), words.len(), "{words:?}");
             for word in words {

@@ -77,11 +77,12 @@ impl Scene {
     }
 
     fn of(dir: Rc<TempDir>, origin: PlayedOrigin, config: Config, caches: [Rc<Cache>; 2]) -> Self {
-        let (config, servers) = (Rc::new(config), Rc::new(ServerTable::create([1]).unwrap()));
+        let (config, servers) =
+            (Rc::new(config), Rc::new(ServerTable::create([1], 1, "").unwrap()));
         let [context, other] = caches.map(|cache| {
             reactor::spawn(hear(Rc::clone(&cache)));
             let (config, temporary) = (Rc::clone(&config), dir.path().to_owned());
-            Rc::new(Context::new(config, &servers, Some(cache), None, temporary))
+            Rc::new(Context::new(config, (&servers, 0), Some(cache), None, temporary))
         });
         Self { context, other, origin, dir }
     }
