@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
 
     let head = [b"GET / HTTP/1.0\r\n", &block[..], b"\r\n"].concat();
     if let Ok(Some((head, _))) = parse_request(&head, &HeadLimits::default()) {
-        let peer = Peer::new(Some([192, 0, 2, 1].into()), Scheme::Http, head.authority());
+        let peer = Peer::new(Some([192, 0, 2, 1].into()), Scheme::Http, head.authority(), "k");
         let sent = request_fields(&head, &peer, BodyLength::None);
         let mut block = Vec::new();
         sent.write_to(&mut block);

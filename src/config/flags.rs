@@ -83,6 +83,7 @@ fn of_defaults(listen: Vec<Listen>, server: ServerAddress, cache: Option<&Path>)
         user: None,
         workers: workers_for(cores()),
         pid: cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
+        via: None,
         listen,
         log: LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info },
         cache,

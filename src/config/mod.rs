@@ -22,6 +22,7 @@ mod section;
 pub mod places;
 pub mod network;
 pub mod address;
+mod instance;
 mod resolve;
 mod load;
 mod flags;
@@ -43,6 +44,8 @@ pub struct Config {
     pub pid: Option<PathBuf>,
     /// The addresses where clients are accepted; at least one, none twice.
     pub listen: Vec<Listen>,
+    /// The name of this instance in `Via`, a token, if it is configured.
+    pub via: Option<String>,
     /// The logs.
     pub log: LogConfig,
     /// The store of responses, if there is one.

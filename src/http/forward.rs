@@ -13,24 +13,25 @@ use crate::http::hop::{self, Hop};
 use crate::http::list;
 use crate::http::method::Method;
 use crate::http::scheme::Scheme;
-use crate::http::version::Version;
+use crate::http::via;
 
-/// The sender of a request, and the scheme and host it addressed.
+/// The sender of a request, the scheme and host it addressed, and the instance that passes it on.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     client: Option<IpAddr>,
     scheme: Scheme,
     host: &'a [u8],
+    via: &'a str,
 }
 
 impl<'a> Peer<'a> {
     /// The client's address, if it has one (a Unix socket has none), the scheme that it speaks, and
-    /// the authority of its request in lower case, which may be empty.
+    /// the authority of its request in lower case, which may be empty. `via` names this instance.
     ///
     /// The origin gets the authority as keys have it, without a default port. From another spelling
     /// it might make an answer that other clients must not get.
-    pub fn new(client: Option<IpAddr>, scheme: Scheme, authority: &'a [u8]) -> Self {
-        Self { client, scheme, host: authority::without_default_port(scheme, authority) }
+    pub fn new(client: Option<IpAddr>, scheme: Scheme, authority: &'a [u8], via: &'a str) -> Self {
+        Self { client, scheme, host: authority::without_default_port(scheme, authority), via }
     }
 }
 
@@ -57,13 +58,13 @@ pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) 
     }
     push_framing(&mut fields, head.method, framing);
     push_forwarded(&mut fields, sent, peer);
-    fields.push(b"Via", via(head.version));
+    via::push(&mut fields, head.version, peer.via);
     fields
 }
 
 /// The fields of a response for the client or for the store: without those of the connection and of
-/// the framing, which the writer adds, and with `Via` and, where missing, `Date`.
-pub fn response_fields(head: &ResponseHead, now: Now) -> Fields {
+/// the framing, which the writer adds, and with `Via` of this instance and, where missing, `Date`.
+pub fn response_fields(head: &ResponseHead, via: &str, now: Now) -> Fields {
     let sent = &head.fields;
     let hop = Hop::of(sent);
     let mut fields = Fields::with_capacity(sent.len() + 3, sent.wire_len() + 3 * 40);
@@ -72,7 +73,7 @@ pub fn response_fields(head: &ResponseHead, now: Now) -> Fields {
     if !fields.contains("date") {
         fields.push(b"Date", &date::format(now.unix_s()));
     }
-    fields.push(b"Via", via(head.version));
+    via::push(&mut fields, head.version, via);
     fields
 }
 
@@ -208,14 +209,6 @@ fn push_quoted(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
 }
 
-/// The version is that of the message received (RFC 9110 section 7.6.3).
-const fn via(received: Version) -> &'static [u8] {
-    match received {
-        Version::Http10 => b"1.0 ktrix",
-        Version::Http11 => b"1.1 ktrix",
-    }
-}
-
 const N_ADDED: usize = 8;
 const ADDED_BYTES: usize = 320;
 
@@ -274,7 +267,7 @@ mod tests {
 
     fn forwarded(text: &str, client: &str, framing: BodyLength) -> String {
         let head = request(text);
-        let peer = Peer::new(client.parse().ok(), Scheme::Http, head.authority());
+        let peer = Peer::new(client.parse().ok(), Scheme::Http, head.authority(), "ktrix");
         written(&request_fields(&head, &peer, framing))
     }
 
@@ -299,7 +292,7 @@ mod tests {
             ("GET http://A.test:80/ HTTP/1.1\r\nHost: b\r\n\r\n", "a.test"),
         ] {
             let head = request(text);
-            let peer = Peer::new(None, Scheme::Http, head.authority());
+            let peer = Peer::new(None, Scheme::Http, head.authority(), "ktrix");
             let fields = request_fields(&head, &peer, BodyLength::None);
             for name in ["host", "x-forwarded-host"] {
                 let values: Vec<_> = fields.get_all(name).collect();
@@ -394,11 +387,11 @@ mod tests {
         let mut head = parsed.unwrap().unwrap().0;
         let now = Now { unix_us: 784_111_777_000_000, mono_us: 0 };
         assert_eq!(
-            written(&response_fields(&head, now)),
+            written(&response_fields(&head, "ktrix", now)),
             "ETag: \"e\"\r\nVia: 1.1 o\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nVia: 1.0 ktrix\r\n"
         );
         head.fields.push(b"date", b"whatever");
-        assert!(!written(&response_fields(&head, now)).contains("Sun"));
+        assert!(!written(&response_fields(&head, "ktrix", now)).contains("Sun"));
     }
 
     fn line() -> impl Strategy<Value = (String, String)> {
@@ -436,7 +429,7 @@ mod tests {
             let parsed = parse_request(text.as_bytes(), &HeadLimits::default());
             let Ok(Some((head, _))) = parsed else { return Ok(()) };
             let client = Some(IpAddr::from([192, 0, 2, 1]));
-            let peer = Peer::new(client, Scheme::Https, b"a.example");
+            let peer = Peer::new(client, Scheme::Https, b"a.example", "ktrix");
             let fields = request_fields(&head, &peer, framing);
             let mut out = Vec::new();
             write::write_request(&mut out, &head.method_text, b"/", &fields);

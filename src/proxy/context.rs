@@ -15,12 +15,15 @@ use crate::reactor;
 use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::shared::servers::ServerTable;
+use crate::sys::host;
 
 /// The state that all exchanges of one worker share.
 #[derive(Debug)]
 pub struct Context {
     /// The configuration of this generation.
     pub config: Rc<Config>,
+    /// The name of this instance in `Via`.
+    pub via: String,
     /// Host and path to route.
     pub router: Router,
     /// Connections to origins.
@@ -72,6 +75,7 @@ impl Context {
             alone_ms: timeouts.fill_alone.as_millis() as u64,
         };
         Self {
+            via: instance_name(&config),
             router: Router::new(&config),
             pools: Pools::new(&config.upstreams, servers, worker, origin),
             cache,
@@ -127,6 +131,12 @@ impl Context {
     pub fn idle_ms(&self) -> u64 {
         self.config.timeouts.client_idle.as_millis() as u64
     }
+}
+
+/// The name of an instance of this configuration on this machine.
+pub(crate) fn instance_name(config: &Config) -> String {
+    let (name, id) = host::identity();
+    config.instance_name(&name, &id)
 }
 
 #[cfg(test)]

@@ -23,17 +23,22 @@ use crate::upstream::ids::UpstreamId;
 
 /// The fields of a request as they go to an origin.
 pub(crate) fn request_fields<C: Client>(
+    context: &Context,
     client: &C,
     request: &RequestHead,
     framing: BodyLength,
 ) -> Fields {
-    forward::request_fields(request, &peer(client, request), framing)
+    forward::request_fields(request, &peer(context, client, request), framing)
 }
 
-/// The client and the host that forwarding fields name.
-pub(crate) fn peer<'p, C: Client>(client: &'p C, request: &'p RequestHead) -> Peer<'p> {
+/// The client, the host and the instance that forwarding fields name.
+pub(crate) fn peer<'p, C: Client>(
+    context: &'p Context,
+    client: &'p C,
+    request: &'p RequestHead,
+) -> Peer<'p> {
     let front = client.front();
-    Peer::new(front.peer.ip(), front.scheme, request.authority())
+    Peer::new(front.peer.ip(), front.scheme, request.authority(), &context.via)
 }
 
 /// The question to an upstream, as the client's request asks it.
@@ -80,13 +85,14 @@ pub(crate) async fn ask<U: Upload>(
 
 /// Relays a response. `read` is the part of its body that was read before.
 pub(crate) async fn relay<C: Client>(
+    context: &Context,
     client: &mut C,
     mut response: Response,
     read: Vec<u8>,
     added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let fields = forward::response_fields(&response.head, reactor::now());
+    let fields = forward::response_fields(&response.head, &context.via, reactor::now());
     let length = match (response.head.length, response.head.content_length) {
         (BodyLength::None, Some(len)) => BodyLength::Known(len),
         (length, _) => length,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::cache::name::Name;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::target;
+use crate::http::via;
 use crate::policy::decide::{self, SyntheticAnswer};
 use crate::policy::purge::request::METHOD;
 use crate::policy::reason::pass::PassReason;
@@ -27,6 +28,8 @@ pub(crate) enum Way {
     Synthetic(SyntheticAnswer),
     /// A PURGE request.
     Purge,
+    /// It has passed this instance before.
+    Loop,
     /// No site or route is configured for it.
     Unrouted,
     Route(Route),
@@ -51,6 +54,9 @@ impl Way {
     fn of(context: &Context, front: &Front, head: &RequestHead) -> Self {
         if let Some(answer) = decide::synthetic_answer(head) {
             return Self::Synthetic(answer);
+        }
+        if via::has_passed(&head.fields, &context.via) {
+            return Self::Loop;
         }
         if &*head.method_text == METHOD && context.config.cache.is_some() {
             return Self::Purge;

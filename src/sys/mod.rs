@@ -1,6 +1,7 @@
 //! System calls. This is the only floor with `unsafe` in it.
 
 pub(crate) mod pinned;
+pub(crate) mod host;
 pub(crate) mod memory;
 pub mod process;
 pub(crate) mod privileges;

@@ -33,6 +33,7 @@ mod inspect_explain;
 mod invalidation;
 mod leaks;
 mod log_files;
+mod loops;
 mod memory;
 mod partial;
 mod poison;

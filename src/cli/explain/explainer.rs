@@ -40,6 +40,7 @@ impl Explainer<'_> {
 
 /// A request that has a route.
 pub(super) struct Routed {
+    pub(super) via: String,
     pub(super) head: RequestHead,
     pub(super) scheme: Scheme,
     pub(super) at: RouteAt,

@@ -160,5 +160,5 @@ fn request_text(method: &[u8], target: &[u8], fields: &Fields) -> String {
 /// The request is taken as one of this machine.
 fn peer(routed: &Routed) -> Peer<'_> {
     let client = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Peer::new(client, routed.scheme, routed.head.authority())
+    Peer::new(client, routed.scheme, routed.head.authority(), &routed.via)
 }

@@ -12,6 +12,7 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::http::target;
+use crate::http::via;
 use crate::policy::decide::{may_look_up, synthetic_answer};
 use crate::policy::reason::pass::PassReason;
 
@@ -36,6 +37,10 @@ impl Explainer<'_> {
         if let Some(own) = synthetic_answer(&head) {
             self.add_rfc_step("method", own.text, "RFC 9110 section 9.3");
             return Err(Outcome::own(own.status, "method"));
+        }
+        if via::has_passed(&head.fields, &self.setting.via) {
+            self.add_rfc_step("via", "it has passed this ktrix before", "RFC 9110 section 7.6.3");
+            return Err(Outcome::own(Status::LOOP_DETECTED, "loop"));
         }
         if let Some(outcome) = self.purge(asked, &head) {
             return Err(outcome);
@@ -66,7 +71,8 @@ impl Explainer<'_> {
             self.add_step("upstream", servers.unwrap_or_default(), Some(because));
         }
         let rules = Rc::clone(setting.router.rules(rule.rules));
-        Ok(Routed { head, scheme: asked.scheme, at, rule, rules })
+        let via = setting.via.clone();
+        Ok(Routed { via, head, scheme: asked.scheme, at, rule, rules })
     }
 
     fn explain_route(&mut self, at: RouteAt, head: &RequestHead) {

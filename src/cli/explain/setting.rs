@@ -7,11 +7,13 @@ use anyhow::{Context, Result};
 use crate::cli::explain::step::Because;
 use crate::config::places::Places;
 use crate::config::{Config, HostPattern};
+use crate::proxy::context::instance_name;
 use crate::route::{RouteId, Router};
 
 /// A configuration with its places.
 pub(super) struct Setting {
     pub(super) config: Config,
+    pub(super) via: String,
     pub(super) router: Router,
     places: Option<Places>,
     file: String,
@@ -39,7 +41,8 @@ impl Setting {
         match Config::load(file, &text) {
             Ok(config) => {
                 let places = Places::of(&text).ok();
-                Ok(Some(Self { router: Router::new(&config), config, places, file: name }))
+                let (via, router) = (instance_name(&config), Router::new(&config));
+                Ok(Some(Self { via, router, config, places, file: name }))
             }
             Err(errors) => {
                 eprintln!("{errors}");
@@ -55,7 +58,8 @@ impl Setting {
     /// When there is no such configuration.
     pub(super) fn of_dir(dir: &Path) -> Result<Self> {
         let config = Config::from_flags(&[] as &[&str], "http://127.0.0.1", Some(dir))?;
-        Ok(Self { router: Router::new(&config), config, places: None, file: String::new() })
+        let (via, router) = (instance_name(&config), Router::new(&config));
+        Ok(Self { via, router, config, places: None, file: String::new() })
     }
 
     /// Whether it was read from a file.

@@ -10,6 +10,7 @@ use crate::base::units::format_size;
 use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen};
 use crate::config::document::{Node, Place, Value};
 use crate::config::error::Faults;
+use crate::config::instance;
 use crate::config::network::{self, Network};
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::{self, WORKERS_MAX};
@@ -52,6 +53,7 @@ pub(crate) fn resolve(
             None if machine.is_root => Some(PathBuf::from(ROOTS_PID_FILE)),
             None => cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
         },
+        via: root.scalar(faults, "via").and_then(|scalar| instance::name(faults, &scalar)),
         listen: listen(faults, &root),
         log: log(faults, &root),
         cache,

@@ -85,11 +85,18 @@ pub(crate) async fn run<C: Client>(
         }
         Way::Purge => return purge::answer(context, client, request, facts).await,
         Way::Synthetic(own) => (own.status, own.text, ALLOW),
+        Way::Loop => {
+            facts.reason = LOOP;
+            (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
+        }
         Way::Unrouted => (Status(404), "no site or route is configured for this", &[][..]),
     };
     let added = Added::new(CacheStatus::own(), None, None);
     synthetic::answer(client, status, text, extra, &added, facts).await
 }
+
+/// The word in the access log for a request that has passed this instance before.
+const LOOP: &str = "loop";
 
 const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
 
@@ -248,7 +255,7 @@ impl<C: Client> Exchange<'_, C> {
         object: Option<&Rc<HotObject>>,
         purge_epoch: u64,
     ) -> Job {
-        let peer = forwarding::peer(self.client, self.request);
+        let peer = forwarding::peer(self.context, self.client, self.request);
         let rules = &self.route.rules;
         let mut fields = fill_request::fill_fields(self.request, &peer, &rules.key);
         let asked = rules.key.origin_target(self.request.target.path_and_query());
@@ -383,7 +390,8 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Fetches, for this client alone, the rest of a response that is no longer stored.
     async fn resume(&mut self, object: &FillObject, sent: u64) -> Result<(), CloseReason> {
-        let mut fields = forwarding::request_fields(self.client, self.request, BodyLength::None);
+        let mut fields =
+            forwarding::request_fields(self.context, self.client, self.request, BodyLength::None);
         revalidate::ask_for_whole(&mut fields);
         let rules = &self.route.rules;
         let asked = rules.key.origin_target(self.request.target.path_and_query());
@@ -438,7 +446,7 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.server = Some(response.server);
         let detail = Some(reason.word());
         let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });
-        forwarding::relay(self.client, response, read, &added, self.facts).await
+        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
     }
 }
 

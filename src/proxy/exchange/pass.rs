@@ -33,7 +33,7 @@ impl<C: Client> Exchange<'_, C> {
             BodyLength::None => BodyLength::None,
             _ => body.framing(),
         };
-        let fields = forwarding::request_fields(self.client, self.request, framing);
+        let fields = forwarding::request_fields(self.context, self.client, self.request, framing);
         let question = forwarding::question(self.route.rule.upstream, self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Whole { client: self.client, body: &mut body };
@@ -42,7 +42,9 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     pub(crate) async fn pass_streamed(&mut self, reason: PassReason) -> Result<(), CloseReason> {
-        let fields = forwarding::request_fields(self.client, self.request, self.request.length);
+        let fields = forwarding::request_fields(
+            self.context, self.client, self.request, self.request.length,
+        );
         let question = forwarding::question(self.route.rule.upstream, self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Streamed::new(self.client, self.request.length);
@@ -105,6 +107,6 @@ impl<C: Client> Exchange<'_, C> {
             Err(error) => return self.failed(error, Some(reason.fwd())).await,
         };
         added.status.stored = is_stored;
-        forwarding::relay(self.client, response, read, &added, self.facts).await
+        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
     }
 }

@@ -152,7 +152,8 @@ impl Fill {
 
     /// Stores a response, or passes it on.
     pub(crate) async fn fetched(self, response: Response) {
-        let mut fields = forward::response_fields(&response.head, reactor::now());
+        let mut fields =
+            forward::response_fields(&response.head, &self.context.via, reactor::now());
         let job = &self.job;
         let (asked, times, head) = (&job.request.fields, times(response.times), &response.head);
         // The origin was asked with GET, whatever the client's method.

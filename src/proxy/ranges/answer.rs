@@ -247,7 +247,7 @@ impl<C: Client> Exchange<'_, C> {
         let target = rules.key.origin_target(self.request.target.path_and_query()).into_owned();
         let fields = fill_request::fill_fields(
             self.request,
-            &forwarding::peer(self.client, self.request),
+            &forwarding::peer(self.context, self.client, self.request),
             &rules.key,
         );
         let ask = PartAsk { upstream: self.route.rule.upstream, target, fields };
