@@ -329,10 +329,12 @@ impl Cache {
         })
     }
 
-    /// Logs, once for all workers, that an object could not be stored.
+    /// Logs, once for all workers, that an object could not be stored. The keeper logs how many more
+    /// there were.
     pub(crate) fn refused(&self, error: &io::Error) {
         self.wake_keeper();
-        if self.shared.fills.may_say_refused(reactor::now().unix_s()) {
+        let refusals = self.shared.fills.refused_stores();
+        if refusals.is_none_or(|refusals| refusals.note(reactor::now().unix_s())) {
             ::log::warn!(
                 "cannot store in the cache: {error}; responses are passed without storing"
             );
@@ -341,7 +343,8 @@ impl Cache {
 
     /// Says, once for all workers, that what is stored could not be read in time.
     pub(super) fn refused_read(&self, error: &io::Error) {
-        if self.shared.fills.may_say_refused(reactor::now().unix_s()) {
+        let refusals = self.shared.fills.refused_reads();
+        if refusals.is_none_or(|refusals| refusals.note(reactor::now().unix_s())) {
             ::log::warn!("cannot read from the cache: {error}; the origin is asked");
         }
     }

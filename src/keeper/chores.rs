@@ -5,10 +5,11 @@
 //! comparison, for which no worker waits.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::cache::Shared;
 use crate::cache::files::store::Object;
+use crate::cache::fills::refused::Refusals;
 use crate::cache::index::repair::IndexRepair;
 use crate::cache::index::slot::NewSlot;
 use crate::cache::maintenance::evict::{Evictor, Limits};
@@ -88,6 +89,7 @@ impl Chores {
     pub(super) fn step(&mut self, now: Instant) -> Pace {
         self.clean_temps(now);
         self.sync_purges();
+        self.report_refused();
         self.cache.uses.maintain();
         if self.repair_step() {
             return Pace::Busy;
@@ -146,6 +148,23 @@ impl Chores {
                 );
             }
             Err(_) => {}
+        }
+    }
+
+    /// Logs what the disk has refused to the workers since one of them logged that.
+    fn report_refused(&self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_s = since.map_or(0, |since| since.as_secs());
+        let taken = |refusals: Option<&Refusals>| refusals.map_or(0, |it| it.take(now_s));
+        match taken(self.cache.fills.refused_stores()) {
+            0 => {}
+            n => {
+                log::warn!("cannot store in the cache: {n} more responses were passed on unstored")
+            }
+        }
+        match taken(self.cache.fills.refused_reads()) {
+            0 => {}
+            n => log::warn!("cannot read from the cache: {n} more responses came from the origin"),
         }
     }
 

@@ -216,6 +216,13 @@ fn clients_do_not_wait_for_writes_that_hang() {
                 let lines = plan.access_lines();
                 lines.iter().any(|line| line.contains("/large2") && line.contains("disk-busy"))
             });
+            let lines = complaints(&plan);
+            assert!(
+                lines.len() == 1 && lines[0].contains("cannot store in the cache"),
+                "{lines:?}"
+            );
+            let line = ktrix.wait_error("more responses were passed on unstored");
+            assert!(line.contains("keeper") && line.contains(": 2 more"), "{line}");
         }
         ailment.set(&[]);
         // It is tried again when a while has passed.

@@ -27,6 +27,7 @@
 //! key, by [`Fills::state`] of a follower, and by the master's [`Fills::abandon_seat`].
 
 pub mod state;
+pub mod refused;
 mod entry;
 
 use std::fs::File;
@@ -38,6 +39,7 @@ use crate::cache::fills::entry::{
     DONE, DOOMED, Entry, FAILED, FETCHING, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT, STREAMING,
     UNKNOWN, entries_at, len_of, n_groups,
 };
+use crate::cache::fills::refused::Refusals;
 use crate::cache::fills::state::FillState;
 use crate::cache::index::slot::halves;
 use crate::policy::key::Key;
@@ -50,10 +52,10 @@ shared_struct! {
     #[derive(Debug)]
     struct Head: 64 bytes, aligned 64 {
         next_id: AtomicU64,
-        /// When it was last said that nothing can be stored, in Unix seconds.
-        refused_s: AtomicU64,
         first_id: AtomicU64,
-        _rest: [AtomicU64; 5],
+        /// What the disk has refused.
+        store: Refusals,
+        read: Refusals,
     }
 }
 
@@ -294,16 +296,14 @@ impl Fills {
         self.lead(at, |entry| entry.state.store(PASS, Ordering::Release))
     }
 
-    /// Whether this process is to log that nothing can be stored: one of all processes does so,
-    /// once in [`REFUSED_EVERY_S`].
-    pub fn may_say_refused(&self, now_s: u64) -> bool {
-        let Some(head) = self.head.first() else { return true };
-        let last_s = head.refused_s.load(Ordering::Relaxed);
-        (last_s == 0 || now_s.saturating_sub(last_s) >= REFUSED_EVERY_S)
-            && head
-                .refused_s
-                .compare_exchange(last_s, now_s, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+    /// What the disk has refused to store.
+    pub fn refused_stores(&self) -> Option<&Refusals> {
+        self.head.first().map(|head| &head.store)
+    }
+
+    /// What the disk has refused to read.
+    pub fn refused_reads(&self) -> Option<&Refusals> {
+        self.head.first().map(|head| &head.read)
     }
 
     /// Whether any seat follows.
@@ -484,9 +484,6 @@ impl Fills {
         }
     }
 }
-
-/// A cache that cannot store is reported this often, in seconds.
-pub const REFUSED_EVERY_S: u64 = 600;
 
 /// Microseconds since 1970: a number that no earlier table gave, as long as none started more
 /// than a million fills a second.
