@@ -161,6 +161,31 @@ fn fifty_at_once_for_an_uncacheable_object_do_not_queue() {
 }
 
 #[test]
+fn bytes_before_a_pause_of_the_origin_reach_the_client_at_once() {
+    // At one of many places a helper is writing when the last bytes before the pause come.
+    const STEP: usize = 99_991;
+    let (gate, body): (Gate, Arc<[u8]>) = (Gate::new(), pattern(LARGE).into());
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| {
+        let n: usize = request.target[1..].parse().unwrap();
+        Response::shared(&body).cache("max-age=600").gated_at(n * STEP, &held)
+    });
+    let plan = four_workers(&origin);
+    let ktrix = plan.start();
+    for n in 1..=24 {
+        let mut client = ktrix.client();
+        client.send(&Ask::get(&format!("/{n}")));
+        assert_eq!(client.answer_head().0, 200);
+        let mut n_read = 0;
+        while n_read < n * STEP {
+            n_read += client.read().len();
+        }
+        assert_eq!(n_read, n * STEP, "the origin pauses here");
+    }
+    gate.open();
+}
+
+#[test]
 fn a_client_that_leaves_does_not_end_the_answers_of_others() {
     let gate = Gate::new();
     let origin = held_at(1 << 20, &gate);

@@ -266,8 +266,10 @@ fn no_origin_sees_a_purge_when_the_cache_cannot_be_opened() {
     for (who, status) in [("loopback", 503), ("10.0.0.0/8", 403)] {
         let plan =
             Plan::new(&origin).set("cache", &format!("{{path: $DIR/cache, purge: [{who}]}}"));
-        std::fs::create_dir_all(plan.cache_dir()).unwrap();
-        std::fs::write(plan.cache_dir().join("tmp"), "no directory").unwrap();
+        plan.start().stop();
+        let temporary = plan.cache_dir().join("tmp");
+        std::fs::remove_dir_all(&temporary).unwrap();
+        std::fs::write(&temporary, "no directory").unwrap();
         let ktrix = plan.start();
         ktrix.wait_error("running without a cache");
         ktrix.get("/a").expect_status(200);

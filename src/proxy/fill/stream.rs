@@ -156,14 +156,14 @@ impl Fill {
             if bytes > self.object_bytes_max() {
                 return Err(Spill::TooLarge);
             }
-            // After an error the bytes that were not written stay in the spool.
+            Race::new(spool.settle(), ready(())).await;
+            spool.check().map_err(Spill::Disk)?;
+            let bytes = spool.written();
+            // After the look at the helper, so that no bytes stay behind while the task waits.
             if spool.is_idle() && spool.is_sound() && !part.is_empty() {
                 let spare = spool.spare();
                 spool.append(std::mem::replace(part, spare));
             }
-            Race::new(spool.settle(), ready(())).await;
-            spool.check().map_err(Spill::Disk)?;
-            let bytes = spool.written();
             if bytes > flow {
                 flow = bytes;
                 self.local.set_flow(Flow::Open(bytes));
