@@ -31,7 +31,8 @@ impl Cache {
     /// Finds what the cache has for a request. `primary` is the name of its key before Vary.
     pub async fn find(&self, key: &KeyComponents, primary: &Name, request: &RequestHead) -> Found {
         let primary = primary.clone();
-        let lookup = self.of_this_key(key, self.find_name(&primary).await);
+        let lookup = self.find_name(&primary).await;
+        let lookup = self.of_this_key(key, lookup).await;
         let marker = marker_in(&lookup);
         let Some(marker) = marker else {
             return Found { name: primary.clone(), primary, marker, lookup };
@@ -62,7 +63,7 @@ impl Cache {
         match part_list(&object).await {
             Ok(Some(list)) => Lookup::Parts { object, list },
             Ok(None) => {
-                self.remove_object(&object);
+                self.remove_object(&object).await;
                 Lookup::NOTHING
             }
             // A busy disk or a lack of descriptors says nothing about the list.
@@ -175,10 +176,10 @@ impl Cache {
 
     /// Removes an object that was stored when the route's keys had other components: it can answer
     /// no request, and must not keep the place of the next object.
-    fn of_this_key(&self, key: &KeyComponents, lookup: Lookup) -> Lookup {
+    async fn of_this_key(&self, key: &KeyComponents, lookup: Lookup) -> Lookup {
         match lookup {
             Lookup::Stored(object) | Lookup::Parts { object, .. } if !is_of_key(key, &object) => {
-                self.remove_object(&object);
+                self.remove_object(&object).await;
                 Lookup::NOTHING
             }
             lookup => lookup,
@@ -186,9 +187,12 @@ impl Cache {
     }
 
     /// Removes an object, unless there is another one under its key by now; says whether it did.
-    pub(super) fn remove_object(&self, object: &HotObject) -> bool {
+    pub(super) async fn remove_object(&self, object: &HotObject) -> bool {
         self.hot.borrow_mut().remove(&object.key);
-        object.slot.is_some_and(|slot| self.remove_slot(&object.key, slot))
+        match object.slot {
+            Some(slot) => self.remove_slot(&object.key, slot).await,
+            None => false,
+        }
     }
 
     async fn seek(&self, name: &Name) -> Lookup {
@@ -215,9 +219,9 @@ impl Cache {
                 }
                 // It was replaced meanwhile: read the new one.
                 _ if !self.shared.index.is_current(slot.slot_ref()) => {}
-                Ok(None) => return self.remove_damaged(name, &slot, "missing"),
+                Ok(None) => return self.remove_damaged(name, &slot, "missing").await,
                 Err(OpenError::Fault(fault)) => {
-                    return self.remove_damaged(name, &slot, fault.word());
+                    return self.remove_damaged(name, &slot, fault.word()).await;
                 }
                 // The next request may find the disk quicker: this one is a miss.
                 Err(OpenError::Io(error)) if Refused::of(&error).is_some() => {
@@ -245,7 +249,7 @@ impl Cache {
                 self.hot.borrow_mut().remove(&name.key);
                 let slot = self.shared.index.lookup(&name.key);
                 match slot.filter(|slot| object.slot == Some(slot.slot_ref())) {
-                    Some(slot) => self.remove_damaged(name, &slot, fault.word()),
+                    Some(slot) => self.remove_damaged(name, &slot, fault.word()).await,
                     None => Lookup::NOTHING,
                 }
             }
@@ -255,8 +259,8 @@ impl Cache {
     }
 
     /// Removes a file that cannot be used, logs it once, and gives a miss.
-    fn remove_damaged(&self, name: &Name, slot: &SlotView, why: &str) -> Lookup {
-        if self.remove_slot(&name.key, slot.slot_ref()) {
+    async fn remove_damaged(&self, name: &Name, slot: &SlotView, why: &str) -> Lookup {
+        if self.remove_slot(&name.key, slot.slot_ref()).await {
             let path = self.shared.store.path(&name.key);
             ::log::warn!("cache file {path:?} is not usable ({why}): removed");
         }

@@ -109,10 +109,11 @@ impl Cache {
     }
 
     /// Removes this publication under a key, if it is still there; says whether it was.
-    pub(crate) fn remove_slot(&self, key: &Key, slot: SlotRef) -> bool {
+    pub(crate) async fn remove_slot(&self, key: &Key, slot: SlotRef) -> bool {
         let is_removed = self.shared.index.remove(key, Some(slot.generation)).is_some();
         if is_removed {
-            self.unlink_behind(key);
+            // The caller may store under the key next, and this must not unlink the new file.
+            unlink_behind(Rc::clone(&self.shared), *key).await;
         }
         is_removed
     }

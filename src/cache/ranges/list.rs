@@ -86,8 +86,8 @@ pub async fn add(
 }
 
 /// Removes a list that was found under `name`, unless there is another one by now, and its parts.
-pub fn remove(cache: &Cache, name: &Name, object: &HotObject, list: &PartList) {
-    if cache.remove_object(object) {
+pub async fn remove(cache: &Cache, name: &Name, object: &HotObject, list: &PartList) {
+    if cache.remove_object(object).await {
         for part in list.parts() {
             cache.remove(&name.part(part.id).key);
         }

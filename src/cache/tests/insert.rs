@@ -104,7 +104,7 @@ fn a_part_joins_the_parts_of_its_validator() {
         for part in &parts {
             assert!(one.find_object(part).await.is_some());
         }
-        list::remove(&one, &found.name, object, list);
+        list::remove(&one, &found.name, object, list).await;
         for part in &parts {
             assert!(other.find_object(part).await.is_none());
         }

@@ -69,7 +69,7 @@ impl<C: Client> Exchange<'_, C> {
         let Some(lease) = lease else { return };
         if !is_same {
             return match found.parts() {
-                Some((object, list)) => list::remove(&cache, &found.name, object, list),
+                Some((object, list)) => list::remove(&cache, &found.name, object, list).await,
                 None => cache.remove(&found.name.key),
             };
         }

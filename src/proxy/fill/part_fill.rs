@@ -43,7 +43,7 @@ impl Fill {
             forward::response_fields(&response.head, &self.context.via, reactor::now());
         let spec = self.job.part.as_ref().map(|part| part.spec);
         let piece = spec.and_then(|spec| PartialContent::of(spec, &response.head));
-        let fit = self.fit(response.head.status, piece.as_ref(), &fields);
+        let fit = self.fit(response.head.status, piece.as_ref(), &fields).await;
         if self.is_unread() && !self.is_small(piece.as_ref(), response.head.length) {
             return self.pass(PassReason::Part, response, Vec::new());
         }
@@ -213,7 +213,12 @@ impl Fill {
     /// How a response fits the stored parts, if there are any. The stored parts are removed if the
     /// response shows that the origin no longer has them, or if it does not fit them and is of more
     /// use.
-    fn fit(&self, status: Status, piece: Option<&PartialContent>, fields: &Fields) -> Option<Fit> {
+    async fn fit(
+        &self,
+        status: Status,
+        piece: Option<&PartialContent>,
+        fields: &Fields,
+    ) -> Option<Fit> {
         let (stored, list) = self.job.found.parts()?;
         let fit = match status.0 {
             206 => list::fit(stored, list, piece.map(|piece| piece.extent), fields),
@@ -221,7 +226,7 @@ impl Fill {
             _ => Fit::Useless,
         };
         if fit == Fit::Replaces {
-            list::remove(&self.lease.cache, &self.job.found.name, stored, list);
+            list::remove(&self.lease.cache, &self.job.found.name, stored, list).await;
         }
         Some(fit)
     }
