@@ -2,9 +2,9 @@
 #![no_main]
 
 use ktrix::http::fields::Fields;
-use ktrix::policy::rfc9111::control::{RequestControl, ResponseControl};
-use ktrix::policy::rfc9111::directive::{SECONDS_MAX, directives};
-use ktrix::policy::rfc9111::scope::{Scope, listed_fields};
+use ktrix::policy::rfc9111::control::{
+    RequestControl, ResponseControl, SECONDS_MAX, Scope, directives, listed_fields,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|line: &[u8]| {

@@ -11,7 +11,7 @@ use crate::http::fields::Fields;
 use crate::http::h1::head;
 use crate::http::status::Status;
 use crate::policy::meta;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 
 /// A response whose body is being written.
 #[derive(Debug)]

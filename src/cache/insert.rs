@@ -24,7 +24,7 @@ use crate::policy::key::Key;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::meta;
 use crate::policy::purge::surrogate::SurrogateKeys;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::reactor::{self, timer};
 
 /// How long a hit-for-miss lasts, in seconds.

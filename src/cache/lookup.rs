@@ -19,7 +19,7 @@ use crate::cache::purge::bucket::PurgeStatus;
 use crate::cache::worker::Cache;
 use crate::disk::refused::Refused;
 use crate::http::head::RequestHead;
-use crate::policy::key::components::KeyComponents;
+use crate::policy::key::KeyComponents;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::rfc9111::parts::{LIST_BYTES_MAX, PartList};
 use crate::reactor;

@@ -16,10 +16,9 @@ use crate::http::head::RequestHead;
 use crate::http::hop;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
-use crate::policy::key::components::KeyComponents;
 use crate::policy::key::variants::CHOSEN_BYTES_MAX;
 use crate::policy::key::vary::VaryNames;
-use crate::policy::key::{self, Key};
+use crate::policy::key::{self, Key, KeyComponents};
 
 /// The status in the files of markers and of lists of variants, which no response has.
 pub(crate) const MARKER_STATUS: Status = Status(0);

@@ -10,7 +10,7 @@ use crate::cache::index::slot::State;
 use crate::cache::name::{Marker, Name};
 use crate::cli::opened::{Inspected, Opened};
 use crate::http::fields::Fields;
-use crate::policy::key::components::KeyComponents;
+use crate::policy::key::KeyComponents;
 use crate::policy::key::variants::Variants;
 use crate::policy::meta;
 use crate::policy::rfc9111::parts::{LIST_BYTES_MAX, PartList};

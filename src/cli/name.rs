@@ -14,8 +14,7 @@ use crate::cli::request::UrlRequest;
 use crate::config::Config;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
-use crate::policy::key::Key;
-use crate::policy::key::components::KeyComponents;
+use crate::policy::key::{Key, KeyComponents};
 use crate::route::Router;
 
 /// How URLs become keys: by the routes of a configuration, or by the default.

@@ -3,8 +3,8 @@
 use crate::base::chars::{is_token, trim_ows};
 use crate::http::cookie;
 use crate::http::head::RequestHead;
-use crate::policy::key::components::{decoded, name_of};
 use crate::policy::key::pattern::Pattern;
+use crate::policy::key::{decoded, name_of};
 
 /// Whether a request has a field, a cookie or a query parameter, with a certain value if one is
 /// given.

@@ -1,5 +1,5 @@
-//! The decision about a request, from the request and what the cache has. An exchange follows it,
-//! and `ktrix explain` shows it.
+//! The decision about a request, from the request and what the cache has (RFC 9111 sections 4 and
+//! 5.2.1). An exchange follows it, and `ktrix explain` shows it.
 //!
 //! ```text
 //! synthetic_answer ─ some ─▶ answered by ktrix itself
@@ -9,18 +9,18 @@
 //! decide ─▶ answer │ 504 │ pass │ fill
 //! ```
 
+use crate::base::chars::eq_ignore_case;
 use crate::http::forward;
-use crate::http::head::RequestHead;
+use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheVerdict;
+use crate::policy::fill_request;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::control::RequestControl;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::policy::rfc9111::reuse;
-use crate::policy::rfc9111::revalidate;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 
 /// An answer that ktrix makes without an origin, whatever the configuration is.
@@ -46,13 +46,29 @@ pub fn synthetic_answer(request: &RequestHead) -> Option<SyntheticAnswer> {
     }
 }
 
-/// Whether a request may be answered from the cache at all, by HTTP and by the rules of its route.
+/// Whether a request may be answered from the cache at all: a GET or HEAD without a body and
+/// without conditions that only the origin may evaluate (RFC 9111 sections 4 and 4.3.2), which the
+/// rules of its route let through.
 ///
 /// # Errors
 ///
 /// Why it may not.
 pub fn may_look_up(request: &RequestHead, rules: &Rules) -> Result<(), PassReason> {
-    reuse::may_look_up(request).and_then(|()| rules.may_look_up(request))
+    if !matches!(request.method, Method::Get | Method::Head) {
+        return Err(PassReason::Method);
+    }
+    if !matches!(request.length, BodyLength::None | BodyLength::Known(0)) {
+        return Err(PassReason::RequestBody);
+    }
+    let is_precondition = |name: &[u8]| match name.len() {
+        8 => eq_ignore_case(name, b"if-match"),
+        19 => eq_ignore_case(name, b"if-unmodified-since"),
+        _ => false,
+    };
+    if request.fields.iter().any(|(name, _)| is_precondition(name)) {
+        return Err(PassReason::Precondition);
+    }
+    rules.may_look_up(request)
 }
 
 /// The result of a look-up, as the decision needs it.
@@ -108,7 +124,7 @@ pub fn decide(
     let stored = match found {
         Cached::Unreadable => return (Action::Pass(PassReason::Store), None),
         // A fill has no conditions of the client; it would make a 200 of a 304.
-        Cached::HitForMiss if revalidate::has_condition(request) => {
+        Cached::HitForMiss if fill_request::has_condition(request) => {
             return (Action::Pass(PassReason::Remembered), None);
         }
         Cached::HitForMiss => return (on_miss(request, false), None),
@@ -116,7 +132,7 @@ pub fn decide(
         Cached::Stored(stored) => stored,
     };
     let (control, is_refresh_if) = control(request, rules);
-    let reason = match reuse::reason(&control, stored, now_s) {
+    let reason = match reuse_reason(&control, stored, now_s) {
         ReuseReason::RequestNoCache if is_refresh_if => ReuseReason::RefreshIf,
         reason => reason,
     };
@@ -133,7 +149,7 @@ pub fn decide(
         _ if request.method == Method::Head => Action::Pass(PassReason::Method),
         _ => {
             let fwd = if ttl_s > 0 && !stored.no_cache { Fwd::Request } else { Fwd::Stale };
-            let may_serve_on_error = reuse::may_serve_on_error(&control, stored, now_s);
+            let may_serve_on_error = is_usable_on_error(&control, stored, now_s);
             Action::Fill { fwd, may_serve_on_error }
         }
     };
@@ -148,7 +164,7 @@ pub fn may_serve_on_error(
     rules: &Rules,
     now_s: u64,
 ) -> bool {
-    reuse::may_serve_on_error(&control(request, rules).0, stored, now_s)
+    is_usable_on_error(&control(request, rules).0, stored, now_s)
 }
 
 fn on_miss(request: &RequestHead, has_variants: bool) -> Action {
@@ -174,119 +190,68 @@ fn control(request: &RequestHead, rules: &Rules) -> (RequestControl, bool) {
     (RequestControl { no_cache: control.no_cache || is_refresh_if, ..control }, is_refresh_if)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::condition::Condition;
-    use crate::policy::sample::{NOW_S, request};
+/// Whether a request must be answered with 504 instead of being forwarded (RFC 9111 section
+/// 5.2.1.7).
+pub(crate) fn wants_only_cached(request: &RequestHead) -> bool {
+    RequestControl::of(&request.fields).only_if_cached
+}
 
-    fn lifetimes(fresh_s: i64) -> Lifetimes {
-        let fresh_until_s = NOW_S.saturating_add_signed(fresh_s);
-        Lifetimes {
-            received_s: NOW_S - 100,
-            fresh_until_s,
-            swr_until_s: fresh_until_s + 10,
-            sie_until_s: fresh_until_s + 20,
-            ..Lifetimes::default()
-        }
+/// The rule by which a stored response answers a request with these directives, or has to be
+/// validated first (RFC 9111 section 4). The response is the variant that the request selects.
+fn reuse_reason(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> ReuseReason {
+    if stored.no_cache {
+        return ReuseReason::StoredNoCache;
     }
-
-    fn action(asked: &[(&str, &str)], found: Cached<'_>) -> Action {
-        decide(&request("GET", asked), found, &Rules::default(), NOW_S).0
+    if control.no_cache {
+        return ReuseReason::RequestNoCache;
     }
-
-    #[test]
-    fn the_request_and_the_stored_response_decide() {
-        let no_cache = [("cache-control", "no-cache")];
-        let only = [("cache-control", "only-if-cached")];
-        let no_store = [("cache-control", "no-store")];
-        let tag = [("if-none-match", "\"a\"")];
-        let (fresh, swr, sie) = (lifetimes(5), lifetimes(-5), lifetimes(-15));
-        let nothing = Cached::Miss { has_variants: false };
-        let fill = |fwd, may_serve_on_error| Action::Fill { fwd, may_serve_on_error };
-        let stale = CacheVerdict::Stale;
-        type Case<'a> = (&'a [(&'a str, &'a str)], Cached<'a>, Action);
-        let cases: &[Case<'_>] = &[
-            (&[], nothing, fill(Fwd::UriMiss, false)),
-            (&[], Cached::Miss { has_variants: true }, fill(Fwd::VaryMiss, false)),
-            (&only, nothing, Action::NotCached),
-            (&[], Cached::HitForMiss, fill(Fwd::UriMiss, false)),
-            (&only, Cached::HitForMiss, Action::NotCached),
-            (&tag, Cached::HitForMiss, Action::Pass(PassReason::Remembered)),
-            (&[], Cached::Unreadable, Action::Pass(PassReason::Store)),
-            (&no_store, nothing, Action::Pass(PassReason::RequestNoStore)),
-            (&no_store, Cached::Stored(&sie), Action::Pass(PassReason::RequestNoStore)),
-            (
-                &no_store,
-                Cached::Stored(&swr),
-                Action::Answer { verdict: stale, ttl_s: -5, refreshes: false },
-            ),
-            (
-                &[],
-                Cached::Stored(&fresh),
-                Action::Answer { verdict: CacheVerdict::Hit, ttl_s: 5, refreshes: false },
-            ),
-            (&no_cache, Cached::Stored(&fresh), fill(Fwd::Request, false)),
-            (
-                &[],
-                Cached::Stored(&swr),
-                Action::Answer { verdict: stale, ttl_s: -5, refreshes: true },
-            ),
-            (
-                &[("cache-control", "max-stale")],
-                Cached::Stored(&sie),
-                Action::Answer { verdict: stale, ttl_s: -15, refreshes: false },
-            ),
-            (&[], Cached::Stored(&sie), fill(Fwd::Stale, true)),
-            (&only, Cached::Stored(&sie), Action::NotCached),
-            (
-                &only,
-                Cached::Stored(&swr),
-                Action::Answer { verdict: stale, ttl_s: -5, refreshes: true },
-            ),
-        ];
-        for (asked, lookup, expected) in cases {
-            assert_eq!(action(asked, *lookup), *expected, "{asked:?} {lookup:?}");
-        }
+    let (age_s, ttl_s) = (stored.current_age_s(now_s), stored.ttl_s(now_s));
+    let is_fresh = ttl_s > 0;
+    let is_young = match control.max_age {
+        // RFC 8246 section 2: as long as it is fresh, the origin has nothing younger.
+        Some(_) if is_fresh && stored.immutable => true,
+        // With max-age=0 a client asks for validation, even in the second of arrival.
+        Some(max_s) => max_s > 0 && age_s <= u64::from(max_s),
+        None => true,
+    };
+    if !is_young {
+        return ReuseReason::MaxAge;
     }
-
-    #[test]
-    fn a_head_does_not_fill() {
-        let (fresh, stale) = (lifetimes(5), lifetimes(-50));
-        let head = request("HEAD", &[]);
-        let rules = Rules::default();
-        let of = |found| decide(&head, found, &rules, NOW_S).0;
-        assert!(matches!(of(Cached::Stored(&fresh)), Action::Answer { .. }));
-        for found in [Cached::Stored(&stale), Cached::Miss { has_variants: false }] {
-            assert_eq!(of(found), Action::Pass(PassReason::Method));
-        }
+    if control.min_fresh.is_some_and(|min_s| ttl_s < i64::from(min_s)) {
+        return ReuseReason::MinFresh;
     }
-
-    #[test]
-    fn conditions_of_the_route_decide() {
-        let condition = |text| vec![Condition::parse(text).unwrap()];
-        let rules = Rules {
-            pass_if: condition("cookie session"),
-            refresh_if: condition("header X-Preview"),
-            ..Rules::default()
-        };
-        let asked = request("GET", &[("cookie", "session=1")]);
-        assert_eq!(may_look_up(&asked, &rules), Err(PassReason::PassIf));
-        let asked = request("GET", &[("x-preview", "1")]);
-        assert_eq!(may_look_up(&asked, &rules), Ok(()));
-        let found = decide(&asked, Cached::Stored(&lifetimes(5)), &rules, NOW_S);
-        let fill = Action::Fill { fwd: Fwd::Request, may_serve_on_error: false };
-        assert_eq!(found, (fill, Some(ReuseReason::RefreshIf)));
+    if is_fresh {
+        return ReuseReason::Fresh;
     }
-
-    #[test]
-    fn some_requests_get_a_synthetic_answer() {
-        let status = |method: &str, list: &[(&str, &str)]| {
-            synthetic_answer(&request(method, list)).map(|answer| answer.status.0)
-        };
-        assert_eq!(status("OPTIONS", &[("max-forwards", "0")]), Some(200));
-        assert_eq!(status("OPTIONS", &[("max-forwards", "1")]), None);
-        assert_eq!(status("TRACE", &[]), Some(405));
-        assert_eq!(status("GET", &[("max-forwards", "0")]), None);
+    if stored.must_revalidate {
+        return ReuseReason::MustRevalidate;
+    }
+    // Section 5.2.1.1: max-age without max-stale refuses every stale response.
+    let takes_stale = control.max_age.is_none() || control.max_stale.is_some();
+    if now_s < stored.swr_until_s && takes_stale && !stored.is_from_future(now_s) {
+        return ReuseReason::StaleWhileRevalidate;
+    }
+    match control.max_stale {
+        Some(u32::MAX) => ReuseReason::MaxStale,
+        Some(max_s) if ttl_s.unsigned_abs() <= u64::from(max_s) => ReuseReason::MaxStale,
+        _ => ReuseReason::Stale,
     }
 }
+
+/// Whether a stored response may answer if the origin fails to validate it (RFC 5861 section 4).
+fn is_usable_on_error(control: &RequestControl, stored: &Lifetimes, now_s: u64) -> bool {
+    let is_strict = stored.must_revalidate && stored.is_from_future(now_s);
+    if stored.no_cache || control.no_cache || is_strict {
+        return false;
+    }
+    let asked_s = match control.stale_if_error {
+        Some(asked_s) if !stored.must_revalidate => asked_s,
+        _ => 0,
+    };
+    let until_s = stored.fresh_until_s.saturating_add(u64::from(asked_s));
+    now_s < stored.sie_until_s.max(until_s)
+}
+
+#[cfg(test)]
+#[path = "tests/decide.rs"]
+mod tests;

@@ -21,7 +21,7 @@
 
 use crate::policy::key::vary::VaryNames;
 use crate::policy::purge::surrogate::{SurrogateKeys, TAGS_MAX};
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 
 /// The bytes are not a meta section of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

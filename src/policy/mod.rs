@@ -11,7 +11,7 @@
 //!       │
 //! decide::decide
 //!   Answer ─▶ answer::answer
-//!   Fill   ─▶ revalidate::condition ─▶ the origin
+//!   Fill   ─▶ fill_request::condition ─▶ the origin
 //!                304 ─▶ revalidate::renew ─▶ meta::encode
 //!                else ─▶ Storable::of ─────▶ meta::encode
 //! ```

@@ -8,7 +8,7 @@ use crate::http::fields::Fields;
 use crate::http::head::BodyLength;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, Report, Way};
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::facts::Facts;

@@ -187,7 +187,7 @@ mod tests {
     use crate::http::h1::head::{HeadLimits, parse_request};
     use crate::policy::cache_status::CacheStatus;
     use crate::policy::key::key_of;
-    use crate::policy::rfc9111::lifetimes::Lifetimes;
+    use crate::policy::rfc9111::freshness::Lifetimes;
     use crate::proxy::client::fake::FakeClient;
 
     #[test]

@@ -14,9 +14,9 @@ use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::Key;
 use crate::policy::key::vary::VaryNames;
-use crate::policy::rfc9111::codes;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
+use crate::policy::rfc9111::storable;
 
 /// At this use of an object with its body in a file, the body is read into memory.
 const USES_TO_READ: u8 = 2;
@@ -200,7 +200,7 @@ impl HotObject {
 
     /// Whether it is a response with all of its body.
     pub(crate) fn is_whole(&self) -> bool {
-        codes::is_whole(self.status)
+        storable::is_whole(self.status)
     }
 
     /// Its age in seconds, RFC 9111 section 4.2.3.

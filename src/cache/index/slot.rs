@@ -18,7 +18,7 @@
 use crate::cache::name::MARKER_STATUS;
 use crate::http::status::Status;
 use crate::policy::key::Key;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 
 /// The words of a slot.
 pub const WORDS: usize = 8;

@@ -4,7 +4,7 @@ use crate::cache::name::Name;
 use crate::cache::purge::Order;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
-use crate::policy::key::components::KeyComponents;
+use crate::policy::key::KeyComponents;
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::request::{self, PurgeRefusal, PurgeTarget};
 

@@ -3,7 +3,7 @@ use crate::cache::files::store::Store;
 use crate::http::fields::Fields;
 use crate::http::h1::head::{HeadLimits, parse_request};
 use crate::http::status::Status;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 
 const BODY_LEN: usize = 100_000;
 

@@ -10,7 +10,7 @@ use crate::http::status::Status;
 use crate::policy::decide::Cached;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::purge::hash::PurgeKind;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::policy::sample::request;
 
 const TEXT: &str = "GET http://example.org/";

@@ -18,7 +18,6 @@ use crate::policy::fill_request;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial;
-use crate::policy::rfc9111::revalidate;
 
 /// The result for a request.
 #[derive(Debug, Serialize)]
@@ -121,13 +120,13 @@ impl Basis<'_> {
         // A part is requested as such where nothing is stored, or only parts are.
         let spec = partial::requested_part(&routed.head, &routed.rules);
         if let Some(spec) = spec.filter(|_| self.stored.is_none() || self.has_parts) {
-            let is_conditional = revalidate::condition(&mut fields, self.stored, &[]);
+            let is_conditional = fill_request::condition(&mut fields, self.stored, &[]);
             let if_range = routed.head.fields.get("if-range").filter(|_| self.stored.is_none());
             fill_request::ask_for_part(&mut fields, spec, if_range);
             return (request_text(b"GET", &target, &fields), is_conditional);
         }
         let tags = self.others.map(Others::tags).unwrap_or_default();
-        let is_conditional = revalidate::condition(&mut fields, self.stored, &tags);
+        let is_conditional = fill_request::condition(&mut fields, self.stored, &tags);
         (request_text(b"GET", &target, &fields), is_conditional)
     }
 }

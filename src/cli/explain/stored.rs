@@ -21,14 +21,13 @@ use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::h1::head::parse_fields;
 use crate::http::status::Status;
-use crate::policy::decide::{Action, Cached, decide};
-use crate::policy::key::components::KeyComponents;
+use crate::policy::decide::{Action, Cached, decide, wants_only_cached};
+use crate::policy::key::KeyComponents;
 use crate::policy::meta;
 use crate::policy::reason::reuse::ReuseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::policy::rfc9111::parts::PartList;
-use crate::policy::rfc9111::reuse::wants_only_cached;
 
 /// A stored response, parsed.
 pub(super) struct Response {

@@ -4,9 +4,9 @@ use crate::config::document::Value;
 use crate::config::error::Faults;
 use crate::config::schema;
 use crate::config::section::{Scalar, Section, is_off};
-use crate::policy::key::components::{KeyComponents, PathComponent, QueryComponent};
 use crate::policy::key::pattern::Pattern;
 use crate::policy::key::vary::VaryNames;
+use crate::policy::key::{KeyComponents, PathComponent, QueryComponent};
 
 const SCHEMA: &str = "sites[].routes[].cache.key";
 

@@ -15,7 +15,7 @@ use crate::config::schema::{self, Kind};
 use crate::config::section::{Scalar, Section, is_off, is_on};
 use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
-use crate::policy::key::components::PathComponent;
+use crate::policy::key::PathComponent;
 use crate::policy::rfc9111::rules::{Rules, SetCookie, StatusTtls, Statuses};
 
 /// The rows of a route's cache.

@@ -3,25 +3,27 @@
 //! The text is stored beside the response and compared, so that two texts with one MD5 are a miss
 //! and never a wrong answer. Only the host and the port are normalised (case, default port); paths
 //! and queries are compared byte for byte, since an origin may distinguish what RFC 3986 calls
-//! equivalent. An operator may leave components out ([`KeyComponents`]). A URL and the components
-//! of its route determine the key.
+//! equivalent. An operator may leave components out ([`KeyComponents`]), but not the host. A URL and
+//! the components of its route determine the key. A query goes to the origin as the key has it:
+//! otherwise a parameter that one client adds could change the response that all clients get.
 
 pub mod normalise;
 pub mod vary;
 pub mod variants;
 pub mod pattern;
-pub mod components;
 pub(crate) mod host;
+
+use std::borrow::Cow;
 
 use md5::{Digest, Md5};
 
-use crate::base::chars::{HEX_DIGITS, hex_value};
+use crate::base::chars::{HEX_DIGITS, hex_value, percent_decoded};
 use crate::http::authority;
 use crate::http::cookie;
 use crate::http::fields::Fields;
 use crate::http::scheme::Scheme;
-use crate::policy::key::components::KeyComponents;
 use crate::policy::key::normalise::normalise;
+use crate::policy::key::pattern::Pattern;
 use crate::policy::key::vary::{VaryNames, cookie_of};
 
 /// The MD5 of a key text: the name of its slot and of its file.
@@ -126,116 +128,158 @@ pub fn variant_text(primary_text: &[u8], vary: &VaryNames, request: &Fields, out
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::key::components::{PathComponent, QueryComponent};
-    use proptest::prelude::*;
+/// The components of a key besides the host. The default is the whole URI (RFC 9111 section 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyComponents {
+    /// Whether the scheme is in it.
+    pub scheme: bool,
+    /// The part of the path in the key.
+    pub path: PathComponent,
+    /// The part of the query in the key.
+    pub query: QueryComponent,
+    /// Request fields and cookies. They select one of the variants of a key, as the fields that
+    /// Vary names do, so that one removal of the key removes all variants.
+    pub chosen: Option<VaryNames>,
+}
 
-    fn text(scheme: Scheme, authority: &str, path: &str) -> String {
-        let mut out = Vec::new();
-        let components = KeyComponents::default();
-        key_text(&components, scheme, authority.as_bytes(), path.as_bytes(), &mut out);
-        String::from_utf8(out).unwrap()
-    }
+/// The part of the path in a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathComponent {
+    /// All of it.
+    Whole,
+    /// The path of the route instead of its own.
+    Route(Box<str>),
+}
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in list {
-            fields.push(name.as_bytes(), value.as_bytes());
-        }
-        fields
-    }
+/// The part of the query in a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryComponent {
+    /// False if the key has nothing of it.
+    pub is_on: bool,
+    /// Parameters are in the order of their names; those of one name stay in their order.
+    pub is_sorted: bool,
+    /// Only these parameters, if there are any patterns.
+    pub kept: Vec<Pattern>,
+    /// All of those but these.
+    pub dropped: Vec<Pattern>,
+}
 
-    fn variant(names: &str, request: &[(&str, &str)]) -> String {
-        let vary = VaryNames::parse(&fields(&[("vary", names)])).unwrap().unwrap();
-        let mut out = Vec::new();
-        variant_text(b"GET http://h/", &vary, &fields(request), &mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn equal_uris_have_equal_texts() {
-        let cases = [
-            (Scheme::Http, "a.example", "/", "GET http://a.example/"),
-            (Scheme::Http, "A.Example:80", "/", "GET http://a.example/"),
-            (Scheme::Http, "a.example:", "", "GET http://a.example/"),
-            (Scheme::Http, "a.example:443", "/", "GET http://a.example:443/"),
-            (Scheme::Http, "a.example:8080", "/", "GET http://a.example:8080/"),
-            (Scheme::Https, "a.example:443", "/x?y=Z", "GET https://a.example/x?y=Z"),
-            (Scheme::Https, "a.example:80", "?q", "GET https://a.example:80/?q"),
-            (Scheme::Http, "[::80]:80", "/", "GET http://[::80]/"),
-            (Scheme::Http, "[::80]", "/%7E", "GET http://[::80]/%7E"),
-            (Scheme::Http, "", "/", "GET http:///"),
-        ];
-        for (scheme, authority, path, expected) in cases {
-            assert_eq!(text(scheme, authority, path), expected);
-        }
-    }
-
-    #[test]
-    fn the_host_is_in_every_text() {
-        let components = KeyComponents {
-            scheme: false,
-            path: PathComponent::Route("/".into()),
-            query: QueryComponent { is_on: false, ..QueryComponent::default() },
-            ..KeyComponents::default()
-        };
-        let mut out = Vec::new();
-        key_text(&components, Scheme::Http, b"A.example:80", b"/x?y", &mut out);
-        assert_eq!(out, b"GET //a.example/ *");
-    }
-
-    #[test]
-    fn cookies_of_the_operator_select_a_variant() {
-        let names = VaryNames::chosen(["x"].into_iter(), ["tier"].into_iter()).unwrap();
-        let text = |request: &[(&str, &str)]| {
-            let mut out = Vec::new();
-            variant_text(b"GET http://h/", &names, &fields(request), &mut out);
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(
-            text(&[("Cookie", "a=b; tier=gold"), ("X", "1")]),
-            "GET http://h/\ncookie=tier:gold\nx:1"
-        );
-        assert_eq!(text(&[("Cookie", "tier=")]), "GET http://h/\ncookie=tier:\nx");
-        assert_eq!(text(&[("Cookie", "Tier=gold")]), "GET http://h/\ncookie=tier\nx");
-        let two = text(&[("Cookie", "tier=gold; a=b; tier=silver"), ("Cookie", "tier=")]);
-        assert_eq!(two, "GET http://h/\ncookie=tier:gold;silver;\nx");
-        assert_eq!(text(&[("Cookie", "tier; tier")]), "GET http://h/\ncookie=tier: ; \nx");
-    }
-
-    #[test]
-    fn a_key_is_the_md5_in_hex() {
-        let key = key_of(b"");
-        assert_eq!(key.to_string(), "d41d8cd98f00b204e9800998ecf8427e");
-        assert_eq!(Key::from_hex(&key.hex()), Some(key));
-        assert_eq!(Key::from_hex(b"D41D8CD98F00B204E9800998ECF8427E"), Some(key));
-        assert_eq!(Key::from_hex(b"d41d8cd98f00b204e9800998ecf8427"), None);
-        assert_eq!(Key::from_hex(b"d41d8cd98f00b204e9800998ecf8427g"), None);
-    }
-
-    #[test]
-    fn values_of_fields_select_a_variant() {
-        assert_eq!(
-            variant("Accept-Encoding, Foo", &[("FOO", "1"), ("accept-encoding", "br, gzip")]),
-            "GET http://h/\naccept-encoding:br,gzip\nfoo:1"
-        );
-        assert_eq!(variant("foo", &[]), "GET http://h/\nfoo");
-        assert_eq!(variant("foo", &[("foo", "")]), "GET http://h/\nfoo:");
-        assert_eq!(
-            variant("foo", &[("foo", "1"), ("bar", "x"), ("foo", "2")]),
-            variant("FOO", &[("Foo", "1, 2")])
-        );
-        assert_ne!(variant("foo", &[("foo", "1")]), variant("foo", &[("foo", "1,")]));
-        assert_ne!(variant("foo", &[("foo", "1,2")]), variant("foo", &[("foo", "2,1")]));
-        assert_ne!(variant("foo", &[("foo", "a")]), variant("foo", &[("foo", "A")]));
-    }
-
-    proptest! {
-        #[test]
-        fn hex_reads_back(bytes: [u8; 16]) {
-            prop_assert_eq!(Key::from_hex(&Key(bytes).hex()), Some(Key(bytes)));
+impl Default for KeyComponents {
+    fn default() -> Self {
+        Self {
+            scheme: true,
+            path: PathComponent::Whole,
+            query: QueryComponent::default(),
+            chosen: None,
         }
     }
 }
+
+impl Default for QueryComponent {
+    fn default() -> Self {
+        Self { is_on: true, is_sorted: false, kept: Vec::new(), dropped: Vec::new() }
+    }
+}
+
+impl KeyComponents {
+    /// The path and query for the origin: the path as the client sent it, and the query as the key
+    /// has it.
+    pub fn origin_target<'t>(&self, path_and_query: &'t [u8]) -> Cow<'t, [u8]> {
+        let (path, query) = split(path_and_query);
+        match self.query.of(query) {
+            Cow::Borrowed(same) if same.len() == query.len() => Cow::Borrowed(path_and_query),
+            other => Cow::Owned([path, &other].concat()),
+        }
+    }
+
+    /// Whether a key begins with this prefix if its URL does: not if the key leaves out, or puts in
+    /// another order, what the prefix consists of.
+    pub fn preserve_prefix(&self, path_and_query: &[u8]) -> bool {
+        let (path, query) = split(path_and_query);
+        let preserves_path = match &self.path {
+            PathComponent::Whole => true,
+            // The prefix names the whole route, and perhaps others below it.
+            PathComponent::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
+        };
+        let is_as_sent = self.query.is_on && self.query.is_as_sent();
+        preserves_path && (query.is_empty() || is_as_sent)
+    }
+
+    /// Whether what is stored under a primary key was stored by these components: its variants are
+    /// selected by all fields and cookies of the operator. `names` are those that select them.
+    pub fn accept(&self, names: Option<&VaryNames>) -> bool {
+        let Some(chosen) = &self.chosen else { return true };
+        names.is_some_and(|names| names.contains_all(chosen))
+    }
+
+    /// Appends the components of a path and query to a key text; an empty path is `/` (RFC 9110
+    /// section 4.2.3).
+    pub(crate) fn push(&self, path_and_query: &[u8], out: &mut Vec<u8>) {
+        let (path, query) = split(path_and_query);
+        match &self.path {
+            PathComponent::Whole if path.is_empty() => out.push(b'/'),
+            PathComponent::Whole => out.extend_from_slice(path),
+            PathComponent::Route(prefix) => {
+                out.extend_from_slice(prefix.as_bytes());
+                // A path has no space, so this is not the key of another path.
+                out.extend_from_slice(b" *");
+            }
+        }
+        out.extend_from_slice(&self.query.of(query));
+    }
+}
+
+impl QueryComponent {
+    /// The part of a query in the key. The query is empty or begins with its question mark.
+    fn of<'q>(&self, query: &'q [u8]) -> Cow<'q, [u8]> {
+        if !self.is_on {
+            return Cow::Borrowed(b"");
+        }
+        let Some(inside) = query.strip_prefix(b"?").filter(|_| !self.is_as_sent()) else {
+            return Cow::Borrowed(query);
+        };
+        let mut parameters: Vec<&[u8]> = inside
+            .split(|byte| *byte == b'&')
+            .filter(|parameter| !parameter.is_empty() && self.has(&name_of(parameter)))
+            .collect();
+        if self.is_sorted {
+            parameters.sort_by(|left, right| name_of(left).cmp(&name_of(right)));
+        }
+        let mut text = Vec::with_capacity(query.len());
+        for (at, parameter) in parameters.into_iter().enumerate() {
+            text.push(if at == 0 { b'?' } else { b'&' });
+            text.extend_from_slice(parameter);
+        }
+        Cow::Owned(text)
+    }
+
+    fn is_as_sent(&self) -> bool {
+        !self.is_sorted && self.kept.is_empty() && self.dropped.is_empty()
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        let is_in = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
+        (self.kept.is_empty() || is_in(&self.kept)) && !is_in(&self.dropped)
+    }
+}
+
+/// A path, and the query with its question mark.
+fn split(path_and_query: &[u8]) -> (&[u8], &[u8]) {
+    let at = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
+    path_and_query.split_at(at)
+}
+
+/// The name of a parameter, decoded.
+pub(crate) fn name_of(parameter: &[u8]) -> Cow<'_, [u8]> {
+    let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+    decoded(name)
+}
+
+/// A name or a value in a query, without percent-encoding and with a space for each plus sign.
+pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    percent_decoded(text, b' ')
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! The order is that of RFC 9110 section 13.2.2. Only the origin evaluates If-Match and
 //! If-Unmodified-Since (RFC 9111 section 4.3.2): a request with one of them is never looked up
-//! ([`crate::policy::rfc9111::reuse::may_look_up`]).
+//! ([`crate::policy::decide::may_look_up`]).
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::date;

@@ -3,11 +3,19 @@
 //! If a directive is repeated or malformed, the meaning that stores and reuses less wins: the
 //! smallest of several lifetimes, and zero for one that is not a number (RFC 9111 section 4.2.1).
 //! Unknown directives are ignored (section 5.2.3).
+//!
+//! ```text
+//! Cache-Control   = #cache-directive
+//! cache-directive = token [ "=" ( token / quoted-string ) ]
+//! ```
+//!
+//! The lexer allocates nothing and never fails: a directive that breaks the grammar has the
+//! argument [`Argument::Bad`], so that the reader can choose the careful meaning. A comma inside a
+//! quoted string does not separate. A quote that is not closed, or has something else than a comma
+//! after it, is not a quote, so that it cannot hide a `no-store`.
 
-use crate::base::chars::eq_ignore_case;
+use crate::base::chars::{eq_ignore_case, is_token, trim_ows};
 use crate::http::fields::Fields;
-use crate::policy::rfc9111::directive::{Argument, Directive, directives};
-use crate::policy::rfc9111::scope::Scope;
 
 /// The directives of a response, RFC 9111 section 5.2.2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,126 +190,216 @@ fn lower<'a>(name: &[u8], room: &'a mut [u8; NAME_BYTES_MAX]) -> &'a [u8] {
 /// The longest known directive name: `stale-while-revalidate`.
 const NAME_BYTES_MAX: usize = 22;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::rfc9111::directive::SECONDS_MAX;
-    use proptest::prelude::*;
+/// The largest delta-seconds value, 2^31; a greater one is read as this (RFC 9111 section 1.2.2).
+pub const SECONDS_MAX: u32 = 1 << 31;
 
-    fn response(lines: &[&str]) -> ResponseControl {
-        ResponseControl::parse(lines.iter().map(|line| line.as_bytes()))
+/// One cache directive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directive<'a> {
+    /// The name as sent; compare it without regard to case.
+    pub name: &'a [u8],
+    /// The text after the `=`.
+    pub argument: Argument<'a>,
+}
+
+/// The argument of a directive. Token and quoted form mean the same (RFC 9111 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument<'a> {
+    /// There is no `=`.
+    None,
+    /// The token, or the inside of the quoted string with its escapes.
+    Text(&'a [u8]),
+    /// It breaks the grammar, for example with white space beside the `=`.
+    Bad,
+}
+
+impl<'a> Directive<'a> {
+    /// Whether the name is `name`, which must be in lower case.
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    fn request(fields: &[(&str, &str)]) -> RequestControl {
-        let mut list = Fields::new();
-        for (name, value) in fields {
-            list.push(name.as_bytes(), value.as_bytes());
-        }
-        RequestControl::of(&list)
-    }
-
-    #[test]
-    fn malformed_max_age_is_zero() {
-        let cases: &[(&[&str], Option<u32>)] = &[
-            (&[], None),
-            (&["max-age=60"], Some(60)),
-            (&["MaX-AgE=60"], Some(60)),
-            (&["max-age=\"60\""], Some(60)),
-            (&["max-age='60'"], Some(0)),
-            (&["max-age=-60"], Some(0)),
-            (&["max-age=60.0"], Some(0)),
-            (&["max-age"], Some(0)),
-            (&["max-age="], Some(0)),
-            (&["max-age =60"], Some(0)),
-            (&["max-age= 60"], Some(0)),
-            (&["max-age=60a"], Some(0)),
-            (&["max-age=2147483648"], Some(SECONDS_MAX)),
-            (&["max-age=999999999999999999999"], Some(SECONDS_MAX)),
-            (&["max-age=60, max-age=1"], Some(1)),
-            (&["max-age=1, max-age=60"], Some(1)),
-            (&["max-age=60", "max-age=1"], Some(1)),
-            (&["max-age=60, max-age=x"], Some(0)),
-            (&["ext=\"max-age=60\", max-age=1"], Some(1)),
-            (&["max-age=1, ext=\"max-age=60\""], Some(1)),
-            (&["ext=\"max-age=60\""], None),
-            (&["foobar, max-age=60"], Some(60)),
-            (&["x-max-age=60", "max-agee=60"], None),
-        ];
-        for (lines, expected) in cases {
-            assert_eq!(response(lines).max_age, *expected, "{lines:?}");
+    /// The argument as [`delta_seconds`].
+    pub fn seconds(&self) -> Option<u32> {
+        match self.argument {
+            Argument::Text(text) => delta_seconds(text),
+            Argument::None | Argument::Bad => None,
         }
     }
 
-    #[test]
-    fn directives_are_found_anywhere_and_in_any_case() {
-        let control = response(&[
-            "public, No-Store",
-            "x=1,MUST-revalidate , proxy-revalidate",
-            "must-understand,no-transform, immutable=1",
-        ]);
-        assert!(control.no_store && control.public && control.must_revalidate);
-        assert!(control.proxy_revalidate && control.must_understand);
-        assert!(control.no_transform && control.immutable);
-        assert!(!response(&["no-storee, xno-store, ext=\"no-store\""]).no_store);
-        assert!(response(&["ext=\"open, no-store"]).no_store, "an open quote hides nothing");
+    /// Reads one trimmed list member.
+    fn parse(member: &'a [u8]) -> Self {
+        let Some(equals) = memchr::memchr(b'=', member) else {
+            return Self { name: member, argument: Argument::None };
+        };
+        let (name, rest) = member.split_at(equals);
+        let text = rest.get(1..).unwrap_or_default();
+        let bare_name = trim_ows(name);
+        let argument = if bare_name.len() == name.len() { argument(text) } else { Argument::Bad };
+        Self { name: bare_name, argument }
     }
+}
 
-    #[test]
-    fn pragma_counts_only_without_cache_control() {
-        assert!(request(&[("Pragma", "no-cache")]).no_cache);
-        assert!(request(&[("pragma", "x, No-Cache")]).no_cache);
-        assert!(!request(&[("Pragma", "no-cache"), ("Cache-Control", "max-age=9")]).no_cache);
-        assert!(!request(&[("Pragma", "nocache")]).no_cache);
-        let control = request(&[
-            ("cache-control", "max-age=5, min-fresh=2"),
-            ("CACHE-CONTROL", "only-if-cached, min-fresh=7, max-age=3, no-store"),
-        ]);
-        assert_eq!((control.max_age, control.min_fresh), (Some(3), Some(7)));
-        assert!(control.only_if_cached && control.no_store && !control.no_cache);
-        assert_eq!(request(&[("cache-control", "min-fresh=x")]).min_fresh, Some(0));
+/// Delta-seconds (RFC 9111 section 1.2.2), at most [`SECONDS_MAX`]; `None` unless `text` is one or
+/// more digits.
+pub fn delta_seconds(text: &[u8]) -> Option<u32> {
+    if text.is_empty() {
+        return None;
     }
+    let mut seconds: u32 = 0;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        seconds = seconds.saturating_mul(10).saturating_add(u32::from(digit)).min(SECONDS_MAX);
+    }
+    Some(seconds)
+}
 
-    #[test]
-    fn max_stale_takes_the_smallest_bound() {
-        let cases: &[(&str, Option<u32>)] = &[
-            ("no-transform", None),
-            ("max-stale", Some(u32::MAX)),
-            ("max-stale=5", Some(5)),
-            ("max-stale, max-stale=5", Some(5)),
-            ("max-stale=5, max-stale", Some(5)),
-            ("max-stale=x", Some(0)),
-        ];
-        for (line, expected) in cases {
-            assert_eq!(request(&[("cache-control", line)]).max_stale, *expected, "{line:?}");
+/// The directives of one Cache-Control field line, in order; empty members are skipped.
+pub fn directives(line: &[u8]) -> Directives<'_> {
+    Directives { rest: line }
+}
+
+/// Iterator of [`directives`].
+#[derive(Clone, Debug)]
+pub struct Directives<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Directives<'a> {
+    type Item = Directive<'a>;
+
+    fn next(&mut self) -> Option<Directive<'a>> {
+        while !self.rest.is_empty() {
+            let (member, rest) = split_member(self.rest);
+            self.rest = rest;
+            let member = trim_ows(member);
+            if !member.is_empty() {
+                return Some(Directive::parse(member));
+            }
+        }
+        None
+    }
+}
+
+/// Splits at the first comma outside a quoted string; the rest is empty if there is none.
+fn split_member(text: &[u8]) -> (&[u8], &[u8]) {
+    let Some(first) = memchr::memchr2(b',', b'"', text) else {
+        return (text, &[]);
+    };
+    if let Some(end) = quoted_end(text, first) {
+        return cut(text, end);
+    }
+    memchr::memchr(b',', text).map_or((text, &[]), |comma| cut(text, comma))
+}
+
+/// The end of the member that has a quoted string as its argument, from `start`: a comma or the end
+/// of the text. `None` if no quoted string begins there.
+fn quoted_end(text: &[u8], start: usize) -> Option<usize> {
+    if text.get(start) != Some(&b'"') || text.get(start.checked_sub(1)?) != Some(&b'=') {
+        return None;
+    }
+    let mut at = start + 1;
+    loop {
+        match text.get(at)? {
+            b'"' => break,
+            b'\\' => at += 2,
+            _ => at += 1,
         }
     }
+    let rest = text.get(at + 1..)?;
+    let n_blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    matches!(rest.get(n_blank), None | Some(b',')).then_some(at + 1 + n_blank)
+}
 
-    proptest! {
-        #[test]
-        fn order_and_layout_of_directives_are_ignored(
-            mut members in proptest::collection::vec(
-                prop_oneof![
-                    Just("no-store"), Just("public"), Just("max-age=7"), Just("max-age=9"),
-                    Just("s-maxage=\"3\""), Just("private=\"x\""), Just("no-cache"), Just("odd"),
-                ],
-                0..6,
-            ),
-            by_line: bool,
-        ) {
-            let forward = response(&[&members.join(",")]);
-            members.reverse();
-            let backward = if by_line {
-                response(&members)
-            } else {
-                response(&[&members.join(" ,\t")])
-            };
-            prop_assert_eq!(forward, backward);
+/// `text` before and after its byte `at`.
+fn cut(text: &[u8], at: usize) -> (&[u8], &[u8]) {
+    (text.get(..at).unwrap_or(text), text.get(at + 1..).unwrap_or_default())
+}
+
+/// Reads what follows the `=`: a token, or a quoted string and nothing else.
+fn argument(text: &[u8]) -> Argument<'_> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        let is_bad = text.is_empty() || text.iter().any(|byte| b" \t\"".contains(byte));
+        return if is_bad { Argument::Bad } else { Argument::Text(text) };
+    };
+    let Some(inside) = quoted.strip_suffix(b"\"") else {
+        return Argument::Bad;
+    };
+    let mut is_escaped = false;
+    for &byte in inside {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return Argument::Bad,
+            _ => {}
         }
+    }
+    if is_escaped { Argument::Bad } else { Argument::Text(inside) }
+}
 
-        #[test]
-        fn no_bytes_panic(line in proptest::collection::vec(any::<u8>(), 0..120)) {
-            ResponseControl::parse([line.as_slice()].into_iter());
-            RequestControl::default().take_line(&line);
+/// What `private` or `no-cache` applies to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Nothing: the directive is missing.
+    #[default]
+    Absent,
+    /// The fields that it lists: the response is stored without them (RFC 9111 sections 5.2.2.4 and
+    /// 5.2.2.7).
+    Fields,
+    /// The whole response: the directive has no list, a malformed one, or one with a field that the
+    /// stored response needs.
+    Whole,
+}
+
+impl Scope {
+    /// The scope of a directive with this argument.
+    pub fn of(argument: Argument<'_>) -> Self {
+        let Argument::Text(list) = argument else {
+            return Self::Whole;
+        };
+        let mut n_names = 0;
+        for name in names(list) {
+            n_names += 1;
+            if !is_token(name)
+                || INDISPENSABLE.iter().any(|field| eq_ignore_case(name, field.as_bytes()))
+            {
+                return Self::Whole;
+            }
+        }
+        if n_names == 0 { Self::Whole } else { Self::Fields }
+    }
+}
+
+/// Calls `take` with each field name that `private` and `no-cache` list in these Cache-Control
+/// lines, without those of directives that apply to the whole response.
+pub fn listed_fields<'a>(lines: impl Iterator<Item = &'a [u8]>, mut take: impl FnMut(&'a [u8])) {
+    for directive in lines.flat_map(directives) {
+        if !directive.is("private") && !directive.is("no-cache") {
+            continue;
+        }
+        if Scope::of(directive.argument) == Scope::Fields
+            && let Argument::Text(list) = directive.argument
+        {
+            names(list).for_each(&mut take);
         }
     }
 }
+
+/// The members of a comma-separated list of field names.
+fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(trim_ows).filter(|name| !name.is_empty())
+}
+
+/// Fields that a stored response needs for its meaning or for the cache.
+const INDISPENSABLE: [&str; 13] = [
+    "age", "cache-control", "content-encoding", "content-language", "content-length",
+    "content-location", "content-range", "content-type", "date", "etag", "expires",
+    "last-modified", "vary",
+];
+
+#[cfg(test)]
+#[path = "../tests/control.rs"]
+mod tests;

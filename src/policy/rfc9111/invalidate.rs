@@ -8,8 +8,7 @@ use crate::http::reference;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::target::Target;
-use crate::policy::key::components::KeyComponents;
-use crate::policy::key::key_text;
+use crate::policy::key::{KeyComponents, key_text};
 
 /// Whether a response with this status to this method makes stored responses invalid: the method is
 /// unsafe, or not known to be safe, and it succeeded (2xx or 3xx).

@@ -1,17 +1,11 @@
 //! RFC 9111 as a shared cache: which responses may be stored, how long they are fresh, which
 //! requests they may answer, and how they are validated and invalidated.
 
-pub mod directive;
-pub mod scope;
 pub mod control;
 pub(crate) mod targeted;
-pub(crate) mod codes;
 pub mod rules;
 pub mod freshness;
-pub mod lifetimes;
-pub(crate) mod omit;
 pub(crate) mod storable;
-pub(crate) mod reuse;
 pub(crate) mod outage;
 pub(crate) mod answer;
 pub mod parts;

@@ -4,7 +4,7 @@
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::rfc9111::control::RequestControl;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 
 /// Whether a stale response may answer this request while its upstream is down: within the

@@ -2,49 +2,14 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
-use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::head::ResponseHead;
 use crate::http::hop;
-use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
-use crate::policy::rfc9111::freshness::{Times, last_modified_s};
-use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::policy::rfc9111::omit::Omit;
+use crate::policy::rfc9111::freshness::{Lifetimes, Times, last_modified_s};
 use crate::policy::rfc9111::partial;
 use crate::policy::rfc9111::rules::{Rules, SetCookie};
-use crate::policy::rfc9111::storable::Storable;
-
-/// Makes a fetch ask for the whole response, without the ranges and conditions of the client: the
-/// fetched response answers them (RFC 9111 section 4.3.1).
-pub(crate) fn ask_for_whole(fetch: &mut Fields) {
-    fetch.retain(|name, _| !is_condition(name));
-}
-
-/// Makes a fetch conditional (RFC 9111 section 4.3.1), without the conditions of the client:
-/// If-None-Match with the ETag of the stored response and the tags of `others`, which are other
-/// variants; If-Modified-Since with the stored Last-Modified. False without any validator: then the
-/// fetch asks for the whole response.
-pub(crate) fn condition(fetch: &mut Fields, stored: Option<&Fields>, others: &[&[u8]]) -> bool {
-    ask_for_whole(fetch);
-    let own = stored.filter(|stored| EntityTag::of(stored).is_some());
-    let own = own.and_then(|stored| stored.get("etag"));
-    let mut tags = own.unwrap_or_default().to_vec();
-    for tag in others.iter().filter(|tag| own != Some(**tag)) {
-        if !tags.is_empty() {
-            tags.extend_from_slice(b", ");
-        }
-        tags.extend_from_slice(tag);
-    }
-    if !tags.is_empty() {
-        fetch.push(b"If-None-Match", &tags);
-    }
-    let dated = stored.filter(|stored| last_modified_s(stored).is_some());
-    let date = dated.and_then(|stored| stored.get("last-modified"));
-    if let Some(date) = date {
-        fetch.push(b"If-Modified-Since", date);
-    }
-    !tags.is_empty() || date.is_some()
-}
+use crate::policy::rfc9111::storable::{Omit, Storable};
 
 /// Whether a 304 confirms this stored response (RFC 9111 section 4.3.4). A strong tag must be the
 /// stored one, or come with a strong date that is stored too. A weak tag or a date must correspond
@@ -157,29 +122,6 @@ pub(crate) fn freshen(
     Ok(Freshened { fields, lifetimes: Lifetimes { vary, ..new }, omit })
 }
 
-/// Whether the answer to this HEAD tells what a GET would get (RFC 9111 section 4.3.5): the origin
-/// evaluates neither content nor a condition of the client.
-pub(crate) fn is_as_get(request: &RequestHead) -> bool {
-    request.method == Method::Head
-        && matches!(request.length, BodyLength::None | BodyLength::Known(0))
-        && !has_condition(request)
-}
-
-/// Whether a request has a condition, or asks for a range.
-pub(crate) fn has_condition(request: &RequestHead) -> bool {
-    request.fields.iter().any(|(name, _)| is_condition(name))
-}
-
-fn is_condition(name: &[u8]) -> bool {
-    CONDITIONS.iter().any(|field| eq_ignore_case(name, field))
-}
-
-/// Request fields for ranges and conditions (RFC 9110 sections 13.1 and 14.2).
-const CONDITIONS: [&[u8]; 6] = [
-    b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range",
-    b"range",
-];
-
 /// Fields of a response without content that do not update the stored ones.
 const UNCHANGED: [&[u8]; 5] =
     [b"content-length", b"content-encoding", b"content-range", b"content-md5", b"content-digest"];
@@ -187,40 +129,8 @@ const UNCHANGED: [&[u8]; 5] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::sample::{NOW_S, date_text, fields, request, response};
+    use crate::policy::sample::{NOW_S, date_text, fields, response};
     use proptest::prelude::*;
-
-    #[test]
-    fn a_fetch_has_the_stored_validators_and_no_condition_of_the_client() {
-        let date = date_text(NOW_S);
-        let client = fields(&[
-            ("Host", "h"),
-            ("If-None-Match", "\"old\""),
-            ("if-modified-since", "x"),
-            ("If-Range", "\"old\""),
-            ("Range", "bytes=0-1"),
-            ("If-Match", "*"),
-            ("If-Unmodified-Since", "x"),
-            ("X", "y"),
-        ]);
-        let ask = |stored: &[(&str, &str)]| {
-            let mut fetch = client.clone();
-            let is_conditional = condition(&mut fetch, Some(&fields(stored)), &[]);
-            (fetch, is_conditional)
-        };
-        let plain = [("Host", "h"), ("X", "y")];
-        assert_eq!(ask(&[]), (fields(&plain), false));
-        assert_eq!(ask(&[("etag", ""), ("last-modified", "x")]), (fields(&plain), false));
-        let both = [plain[0], plain[1], ("If-None-Match", "W/\"a\""), ("If-Modified-Since", &date)];
-        assert_eq!(ask(&[("ETag", "W/\"a\""), ("Last-Modified", &date)]), (fields(&both), true));
-        assert_eq!(ask(&[("etag", "W/\"a\"")]), (fields(&both[..3]), true));
-        let mut fetch = fields(&[]);
-        let others: [&[u8]; 2] = [b"\"b\"", b"\"a\""];
-        assert!(condition(&mut fetch, Some(&fields(&[("etag", "\"a\"")])), &others));
-        assert_eq!(fetch.get("if-none-match"), Some(&b"\"a\", \"b\""[..]));
-        assert!(condition(&mut fetch, None, &others));
-        assert_eq!(fetch.get("if-none-match"), Some(&b"\"b\", \"a\""[..]));
-    }
 
     #[test]
     fn a_304_must_have_the_stored_validators() {
@@ -349,25 +259,6 @@ mod tests {
         }
         let rules = Rules { vary_ignored: vec!["b".into()], ..rules };
         assert_eq!(found("a", &[("vary", "a, b")], &rules), Ok(true));
-    }
-
-    #[test]
-    fn a_head_with_content_or_a_condition_is_not_as_a_get() {
-        let head = |list: &[(&str, &str)]| request("HEAD", list);
-        assert!(is_as_get(&head(&[("accept", "*/*")])));
-        assert!(!is_as_get(&request("GET", &[])));
-        for name in ["If-Match", "If-None-Match", "If-Modified-Since", "if-range", "Range"] {
-            assert!(!is_as_get(&head(&[(name, "x")])), "{name}");
-        }
-        for (length, expected) in [
-            (BodyLength::Known(0), true),
-            (BodyLength::Known(1), false),
-            (BodyLength::Chunked, false),
-        ] {
-            let mut head = head(&[]);
-            head.length = length;
-            assert_eq!(is_as_get(&head), expected, "{length:?}");
-        }
     }
 
     fn any_fields() -> impl Strategy<Value = Vec<(String, String)>> {

@@ -8,7 +8,7 @@ use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
-use crate::policy::key::components::KeyComponents;
+use crate::policy::key::KeyComponents;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::targeted::{self, TARGETS};
 

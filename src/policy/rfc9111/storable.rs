@@ -1,16 +1,16 @@
-//! Which responses may be stored, RFC 9111 section 3.
+//! Which responses may be stored, and which of their fields, RFC 9111 section 3.
+//!
+//! A `private` or `no-cache` with a list of fields applies to these alone: they are not stored, and
+//! the rest of the response is stored and reused as without the directive.
 
+use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::reason::pass::PassReason;
-use crate::policy::rfc9111::codes::{is_understood, is_whole};
-use crate::policy::rfc9111::control::{RequestControl, ResponseControl};
-use crate::policy::rfc9111::freshness::Times;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
-use crate::policy::rfc9111::omit::Omit;
+use crate::policy::rfc9111::control::{RequestControl, ResponseControl, Scope, listed_fields};
+use crate::policy::rfc9111::freshness::{Lifetimes, Times};
 use crate::policy::rfc9111::rules::{Rules, SetCookie};
-use crate::policy::rfc9111::scope::Scope;
 
 /// A response that may be stored: what is stored beside its fields and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +66,57 @@ impl Storable {
     }
 }
 
+/// The fields that `private` and `no-cache` list (RFC 9111 sections 5.2.2.4 and 5.2.2.7), and
+/// Set-Cookie with `set-cookie: strip`. Only the client of the fetch gets them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Omit {
+    names: Vec<Box<[u8]>>,
+}
+
+impl Omit {
+    /// The fields listed by the Cache-Control of a response.
+    pub(crate) fn of(response: &Fields) -> Self {
+        let mut names = Vec::new();
+        listed_fields(response.get_all("cache-control"), |name| names.push(name.into()));
+        Self { names }
+    }
+
+    pub(crate) fn add(&mut self, name: &[u8]) {
+        self.names.push(name.into());
+    }
+
+    /// Removes them from fields that are to be stored.
+    pub(crate) fn apply(&self, fields: &mut Fields) {
+        if !self.is_empty() {
+            fields.retain(|name, _| !self.contains(name));
+        }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub(crate) fn contains(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|listed| eq_ignore_case(listed, name))
+    }
+}
+
+/// A final status of a whole response, and not of a part, a condition or a range.
+pub(crate) const fn is_whole(status: Status) -> bool {
+    status.0 >= 200 && !matches!(status.0, 206 | 304 | 412 | 416)
+}
+
+/// A status with rules for caching that ktrix knows (RFC 9111 section 3, RFC 9110 section 15).
+/// `must-understand` allows to store no other.
+pub(crate) const fn is_understood(status: Status) -> bool {
+    matches!(status.0, 200..=205 | 300..=303 | 305..=308 | 400..=411 | 413..=415 | 417 | 421
+        | 422 | 426 | 428 | 429 | 431 | 451 | 500..=505 | 511)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::rfc9111::freshness::is_heuristically_cacheable;
     use crate::policy::sample::{NOW_S, date_text, fields};
     use proptest::prelude::*;
 
@@ -257,5 +305,44 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn listed_fields_are_left_out() {
+        let list = [
+            ("Cache-Control", "max-age=60, private=\"A, x-b\", no-cache=d"),
+            ("a", "1"),
+            ("X-B", "2"),
+            ("c", "3"),
+            ("D", "4"),
+        ];
+        let omit = Omit::of(&fields(&list));
+        let mut left = fields(&list);
+        omit.apply(&mut left);
+        assert_eq!(left, fields(&[list[0], list[3]]));
+    }
+
+    #[test]
+    fn without_a_list_all_fields_are_stored() {
+        let list = [("cache-control", "max-age=60, no-cache"), ("a", "1")];
+        let omit = Omit::of(&fields(&list));
+        assert!(omit.is_empty());
+        let mut left = fields(&list);
+        omit.apply(&mut left);
+        assert_eq!(left, fields(&list));
+    }
+
+    #[test]
+    fn heuristically_cacheable_statuses_are_whole_and_understood() {
+        for code in 0..=1000 {
+            let status = Status(code);
+            if is_heuristically_cacheable(status) {
+                assert!(is_whole(status) && is_understood(status), "{code}");
+            }
+        }
+        for code in [100, 103, 206, 304, 412, 416] {
+            assert!(!is_whole(Status(code)) && !is_understood(Status(code)), "{code}");
+        }
+        assert!(is_whole(Status(299)) && !is_understood(Status(299)));
     }
 }

@@ -73,8 +73,7 @@ const LIFETIMES: [&str; 4] = ["max-age", "s-maxage", "stale-while-revalidate", "
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::rfc9111::control::ResponseControl;
-    use crate::policy::rfc9111::scope::Scope;
+    use crate::policy::rfc9111::control::{ResponseControl, Scope};
     use crate::policy::sample::fields;
     use proptest::prelude::*;
 

@@ -49,7 +49,8 @@ impl<C: Client> Exchange<'_, C> {
     /// Renews the stored response by the response to a HEAD, or removes it if both contradict each
     /// other.
     pub(crate) async fn renew_by_head(&self, response: &Response, purge_epoch: u64) {
-        let is_as_get = response.head.status == Status(200) && revalidate::is_as_get(self.request);
+        let is_as_get =
+            response.head.status == Status(200) && fill_request::is_as_get(self.request);
         let Some(cache) = self.updates(Method::Head).filter(|_| is_as_get) else { return };
         let rules = &self.route.rules;
         let found = self.found_for_get(&cache).await;

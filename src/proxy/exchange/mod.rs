@@ -37,7 +37,6 @@ use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::outage as outage_rules;
-use crate::policy::rfc9111::revalidate;
 use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -266,7 +265,7 @@ impl<C: Client> Exchange<'_, C> {
         };
         let tags = others.as_ref().map(Others::tags).unwrap_or_default();
         let own = object.map(|object| &object.fields);
-        let is_conditional = revalidate::condition(&mut fields, own, &tags);
+        let is_conditional = fill_request::condition(&mut fields, own, &tags);
         let conditional = is_conditional
             .then(|| forwarding::question_by_get(self.route.rule.upstream, &asked, &fields));
         let (request, scheme) = (self.request.clone(), self.client.front().scheme);
@@ -392,7 +391,7 @@ impl<C: Client> Exchange<'_, C> {
     async fn resume(&mut self, object: &FillObject, sent: u64) -> Result<(), CloseReason> {
         let mut fields =
             forwarding::request_fields(self.context, self.client, self.request, BodyLength::None);
-        revalidate::ask_for_whole(&mut fields);
+        fill_request::ask_for_whole(&mut fields);
         let rules = &self.route.rules;
         let asked = rules.key.origin_target(self.request.target.path_and_query());
         let question = forwarding::question_by_get(self.route.rule.upstream, &asked, &fields);

@@ -20,7 +20,7 @@ use crate::http::status::Status;
 use crate::origin::fetch::Response;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::rfc9111::control::ResponseControl;
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::policy::rfc9111::rules::Rules;
 use crate::policy::rfc9111::storable::Storable;
 use crate::proxy::client::Client;

@@ -25,7 +25,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::answer::{self, Answer};
-use crate::policy::rfc9111::lifetimes::Lifetimes;
+use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;

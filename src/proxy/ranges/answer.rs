@@ -19,15 +19,13 @@ use crate::http::method::Method;
 use crate::http::range::Spec;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
-use crate::policy::decide::Action;
+use crate::policy::decide::{self, Action};
 use crate::policy::fill_request;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial::{self, Plan};
 use crate::policy::rfc9111::parts::PartList;
-use crate::policy::rfc9111::reuse;
-use crate::policy::rfc9111::revalidate;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::added::Added;
 use crate::proxy::client::Client;
@@ -119,7 +117,7 @@ impl<C: Client> Exchange<'_, C> {
         let added = self.added(CacheStatus::hit(ttl_s));
         match self.answer_by_parts(&mut parted, &added).await? {
             Filled::Answered => Ok(Filled::Answered),
-            _ if reuse::wants_only_cached(self.request) => {
+            _ if decide::wants_only_cached(self.request) => {
                 self.not_cached().await.map(|()| Filled::Answered)
             }
             _ => self.complete(parted).await,
@@ -234,7 +232,7 @@ impl<C: Client> Exchange<'_, C> {
         if let Some(part) = &job.part {
             let mut ask = part.ask.clone();
             let fields = Some(&parted.object.fields);
-            job.conditional = revalidate::condition(&mut ask.fields, fields, &[])
+            job.conditional = fill_request::condition(&mut ask.fields, fields, &[])
                 .then(|| ask.question(spec, None));
         }
         job.stored = Some(Rc::clone(parted.object));
