@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[path = "index_crash/objects.rs"]
 mod objects;
 
-use ktrix::cache::fills::state::FillState;
+use ktrix::cache::fills::entry::FillState;
 use ktrix::cache::fills::{Fills, LeaseResult};
 use ktrix::cache::index::Index;
 use ktrix::cache::index::slot::{NewSlot, SlotView, State};

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use ktrix::config::{AccessLogConfig, LogFormat, WhenFull};
 use ktrix::log::access::{AccessLog, Flushed, Written};
 use ktrix::log::file::LogFile;
-use ktrix::log::record::Record;
+use ktrix::log::format::Record;
 use ktrix::log::recover::{Drained, drain_dead};
 use ktrix::log::ring::Rings;
 use ktrix::log::spill::Spill;

@@ -4,8 +4,7 @@
 
 use ktrix::base::chars;
 use ktrix::config::LogFormat;
-use ktrix::log::format::{LINE_BYTES_MAX, LineWriter};
-use ktrix::log::record::{Record, Times};
+use ktrix::log::format::{LINE_BYTES_MAX, LineWriter, Record, Times};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

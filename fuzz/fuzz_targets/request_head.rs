@@ -1,8 +1,7 @@
 //! A request head is refused, incomplete, or means the same when it is written again.
 #![no_main]
 
-use ktrix::http::h1::head::{HeadLimits, parse_request};
-use ktrix::http::h1::write::write_request;
+use ktrix::http::h1::head::{HeadLimits, parse_request, write_request};
 use ktrix::http::head::BodyLength;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,8 +1,7 @@
 //! A response head is refused, incomplete, or means the same when it is written again.
 #![no_main]
 
-use ktrix::http::h1::head::{HeadLimits, parse_response};
-use ktrix::http::h1::write::write_response;
+use ktrix::http::h1::head::{HeadLimits, parse_response, write_response};
 use ktrix::http::head::BodyLength;
 use ktrix::http::method::Method;
 use libfuzzer_sys::fuzz_target;

@@ -16,6 +16,7 @@ use crate::cache::name::{MARKER_STATUS, Marker, Name};
 use crate::cache::place::{self, PutError, Renewed};
 use crate::cache::shared::Shared;
 use crate::cache::worker::Cache;
+use crate::config::Admission;
 use crate::disk::file::DiskFile;
 use crate::disk::{self, Kind};
 use crate::http::fields::Fields;
@@ -287,6 +288,20 @@ impl Drop for Renewing<'_> {
 }
 
 impl Cache {
+    /// Counts a use of a key that is not stored; says whether the admission rules let it be stored:
+    /// the route's `uses_min` and, in a full cache, `cache.admission`, where several waiting
+    /// clients count as a second use.
+    pub fn admits(&self, key: &Key, uses_min: u32, is_shared: impl FnOnce() -> bool) -> bool {
+        if self.admission == Admission::Off && uses_min <= 1 {
+            return true;
+        }
+        let Shared { index, uses, .. } = &*self.shared;
+        let is_full = index.is_full();
+        let n_before = uses.count(key, is_full);
+        n_before.saturating_add(1) >= uses_min
+            && (!is_full || uses.admits(n_before, self.admission) || is_shared())
+    }
+
     /// Wakes the keeper, if there is no room for a body that is being written.
     pub(crate) fn announce(&self, total: Option<u64>) {
         if !self.shared.index.has_room(total.unwrap_or(0)) {

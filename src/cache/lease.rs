@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cache::fills::state::FillState;
+use crate::cache::fills::entry::FillState;
 use crate::cache::fills::{FillAt, Fills, LeaseResult};
 use crate::cache::found::Found;
 use crate::cache::name::Name;

@@ -12,8 +12,8 @@
 use std::rc::Rc;
 
 use crate::http::fields::Fields;
+use crate::http::forward;
 use crate::http::head::RequestHead;
-use crate::http::hop;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::key::variants::CHOSEN_BYTES_MAX;
@@ -60,7 +60,7 @@ impl Name {
             false => key::variant_text(&self.text, vary, request, &mut text),
             true => {
                 let mut passed_on = request.clone();
-                hop::strip(&mut passed_on);
+                forward::strip_hop_by_hop(&mut passed_on);
                 key::variant_text(&self.text, vary, &passed_on, &mut text);
             }
         }

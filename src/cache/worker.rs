@@ -33,7 +33,7 @@ pub struct Cache {
     /// This worker's row in the shared tables.
     pub(super) seat: usize,
     keeper_seat: usize,
-    admission: Admission,
+    pub(super) admission: Admission,
     object_bytes_max: u64,
 }
 
@@ -124,20 +124,6 @@ impl Cache {
             return place::unlink_behind(&self.shared.index, &self.shared.store, key);
         }
         reactor::spawn(unlink_behind(Rc::clone(&self.shared), *key));
-    }
-
-    /// Counts a use of a key that is not stored; says whether the admission rules let it be stored:
-    /// the route's `uses_min` and, in a full cache, `cache.admission`, where several waiting
-    /// clients count as a second use.
-    pub fn admits(&self, key: &Key, uses_min: u32, is_shared: impl FnOnce() -> bool) -> bool {
-        if self.admission == Admission::Off && uses_min <= 1 {
-            return true;
-        }
-        let Shared { index, uses, .. } = &*self.shared;
-        let is_full = index.is_full();
-        let n_before = uses.count(key, is_full);
-        n_before.saturating_add(1) >= uses_min
-            && (!is_full || uses.admits(n_before, self.admission) || is_shared())
     }
 
     /// This worker's event counter. Other workers post it when a fill that is followed here has

@@ -20,7 +20,6 @@ pub mod head;
 pub mod date;
 pub mod trailer;
 pub mod h1;
-pub mod hop;
 pub mod via;
 pub mod forward;
 pub mod answer;

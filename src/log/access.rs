@@ -20,8 +20,7 @@ use crate::base::units::format_size;
 use crate::config::{AccessLogConfig, WhenFull};
 use crate::log::clock::LineClock;
 use crate::log::file::LogFile;
-use crate::log::format::{LINE_BYTES_MAX, LineWriter};
-use crate::log::record::Record;
+use crate::log::format::{LINE_BYTES_MAX, LineWriter, Record};
 use crate::log::ring::{Ring, Rings, Trouble};
 use crate::log::spill::{Poured, Spill, Spilled};
 

@@ -1,4 +1,4 @@
-//! Formats records as lines: common, combined or JSON.
+//! The record of an exchange and its line in the access log: common, combined or JSON.
 //!
 //! - common: `client - - [time] "request line" status body-bytes`
 //! - combined: the same, and ` "referer" "user agent"`
@@ -7,14 +7,76 @@
 //! A line is never longer than [`LINE_BYTES_MAX`], its newline included, so that every line fits
 //! every ring: a field is cut at [`FIELD_BYTES_MAX`], and in a line that is too long even so, at
 //! [`FIELD_BYTES_SHORT`].
+//!
+//! A record borrows everything. An unknown fact is left empty: an empty text, or `None`.
+//! The bytes of a client cannot end a line, end a quoted field, move a terminal's cursor or make a
+//! JSON text invalid. Most fields need no escape; they are checked in one sweep and copied.
 
 use std::io::Write;
 use std::net::IpAddr;
 
+use crate::base::chars;
 use crate::config::LogFormat;
 use crate::log::clock::LineClock;
-use crate::log::escape::{push_json, push_text};
-use crate::log::record::Record;
+
+/// One line of the access log, before it is a line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Record<'a> {
+    /// When the answer ended, in microseconds since 1970.
+    pub time_us: u64,
+    /// The client's address; `None` on a Unix socket. An IPv4-mapped IPv6 address is shown as IPv4.
+    pub client: Option<IpAddr>,
+    /// The request line as it was received, without its line end; may be cut or garbage if the
+    /// request was refused.
+    pub request_line: &'a [u8],
+    /// The method as it was received.
+    pub method: &'a [u8],
+    /// The host that was asked for.
+    pub host: &'a [u8],
+    /// The target as it was received.
+    pub target: &'a [u8],
+    /// The protocol that the client spoke, as in `HTTP/1.1`.
+    pub version: &'a str,
+    /// The answer's status; 499 if the client went away before it began, 0 if there was none.
+    pub status: u16,
+    /// Bytes of the answer's body that were sent.
+    pub body_bytes: u64,
+    /// All bytes of the answer that were sent, head and framing included.
+    pub sent_bytes: u64,
+    /// The request's Referer field.
+    pub referer: &'a [u8],
+    /// The request's User-Agent field.
+    pub user_agent: &'a [u8],
+    /// The request's number, unique among all; 0 if it has none.
+    pub request_id: u128,
+    /// The cache's verdict: hit, miss, stale, revalidated, pass.
+    pub verdict: &'a str,
+    /// Why the verdict is what it is.
+    pub reason: &'a str,
+    /// The upstream's name.
+    pub upstream: &'a str,
+    /// The server that answered last, as it is configured.
+    pub server: &'a str,
+    /// How long the phases took.
+    pub times: Times,
+    /// Why the connection closed after this answer; empty if it did not.
+    pub close: &'a str,
+}
+
+/// How long each phase of an exchange took, in microseconds; `None` if it had no such phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// From the request's first byte to the end of its head.
+    pub head_us: Option<u64>,
+    /// To receive the request's body.
+    pub body_us: Option<u64>,
+    /// To connect to the origin.
+    pub connect_us: Option<u64>,
+    /// From the fetch's first byte sent to the answer's first byte received.
+    pub first_byte_us: Option<u64>,
+    /// From the request's first byte to the answer's last.
+    pub total_us: Option<u64>,
+}
 
 /// The length limit of a line, in bytes, its newline included.
 pub const LINE_BYTES_MAX: usize = 32 * 1024;
@@ -194,178 +256,99 @@ fn push_id(out: &mut Vec<u8>, id: u128) {
     out.extend_from_slice(&text);
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::record::Times;
-    use proptest::prelude::*;
-
-    fn line(format: LogFormat, record: &Record<'_>) -> String {
-        let mut out = Vec::new();
-        LineWriter::new(format).write(record, &mut out);
-        String::from_utf8(out).unwrap()
+/// Appends `bytes` for a field in quotes of the common and combined formats: quotes, backslashes,
+/// control bytes and everything beyond ASCII become `\xHH`, as nginx writes them.
+///
+/// At most `bytes_max` bytes are taken; `...` stands for the rest.
+pub fn push_text(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
+    let (mut rest, is_cut) = limited(bytes, bytes_max);
+    if is_clean(rest) {
+        out.extend_from_slice(rest);
+        return push_cut(out, is_cut);
     }
-
-    fn sample() -> Record<'static> {
-        Record {
-            time_us: 1_795_230_282_000_123,
-            client: Some("192.0.2.7".parse().unwrap()),
-            request_line: b"GET /a?b HTTP/1.1",
-            method: b"GET",
-            host: b"example.com",
-            target: b"/a?b",
-            version: "HTTP/1.1",
-            status: 200,
-            body_bytes: 1024,
-            sent_bytes: 1300,
-            referer: b"http://example.com/\"",
-            user_agent: b"curl/8",
-            request_id: 0x1f,
-            verdict: "miss",
-            reason: "absent",
-            upstream: "app",
-            server: "10.0.0.1:8080",
-            times: Times {
-                head_us: Some(12),
-                connect_us: Some(1_000_001),
-                total_us: Some(2_345_678),
-                ..Times::default()
-            },
-            close: "",
-        }
+    while let Some(at) = rest.iter().position(|&byte| is_special(byte)) {
+        let (clean, tail) = rest.split_at(at);
+        out.extend_from_slice(clean);
+        let Some((&byte, tail)) = tail.split_first() else { break };
+        push_hex(out, b"\\x", byte);
+        rest = tail;
     }
+    out.extend_from_slice(rest);
+    push_cut(out, is_cut);
+}
 
-    #[test]
-    fn the_three_forms_of_a_record() {
-        let common = "192.0.2.7 - - [21/Nov/2026:03:04:42 +0000] \"GET /a?b HTTP/1.1\" 200 1024";
-        assert_eq!(line(LogFormat::Common, &sample()), format!("{common}\n"));
-        assert_eq!(
-            line(LogFormat::Combined, &sample()),
-            format!("{common} \"http://example.com/\\x22\" \"curl/8\"\n")
-        );
-        assert_eq!(
-            line(LogFormat::Json, &sample()),
-            concat!(
-                r#"{"time":"2026-11-21T03:04:42.000123Z","client":"192.0.2.7","method":"GET","#,
-                r#""host":"example.com","target":"/a?b","version":"HTTP/1.1","status":200,"#,
-                r#""body_bytes":1024,"sent_bytes":1300,"referer":"http://example.com/\"","#,
-                r#""user_agent":"curl/8","request_id":"0000000000000000000000000000001f","#,
-                r#""verdict":"miss","reason":"absent","upstream":"app","#,
-                r#""server":"10.0.0.1:8080","head_s":0.000012,"connect_s":1.000001,"#,
-                r#""total_s":2.345678}"#,
-                "\n"
-            )
-        );
-    }
-
-    #[test]
-    fn an_empty_record_is_a_line_too() {
-        let record = Record::default();
-        assert_eq!(
-            line(LogFormat::Combined, &record),
-            "- - - [01/Jan/1970:00:00:00 +0000] \"-\" 000 0 \"-\" \"-\"\n"
-        );
-        assert!(is_json_object(line(LogFormat::Json, &record).trim_end()));
-    }
-
-    #[test]
-    fn addresses_are_shown_in_their_own_form() {
-        for (address, text) in [
-            ("255.0.10.1", "255.0.10.1"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8::1", "2001:db8::1"),
-        ] {
-            let record = Record { client: Some(address.parse().unwrap()), ..sample() };
-            assert!(line(LogFormat::Common, &record).starts_with(&format!("{text} - - ")));
-        }
-    }
-
-    #[test]
-    fn the_worst_record_fits_a_line() {
-        let worst = vec![0u8; 64 * 1024];
-        let text = "\0".repeat(64 * 1024);
-        let record = Record {
-            request_line: &worst,
-            method: &worst,
-            host: &worst,
-            target: &worst,
-            version: &text,
-            referer: &worst,
-            user_agent: &worst,
-            verdict: &text,
-            reason: &text,
-            upstream: &text,
-            server: &text,
-            close: &text,
-            ..sample()
-        };
-        for form in [LogFormat::Common, LogFormat::Combined, LogFormat::Json] {
-            let line = line(form, &record);
-            assert!(line.len() <= LINE_BYTES_MAX, "{form:?}: {}", line.len());
-            assert_eq!(line.matches('\n').count(), 1);
-        }
-    }
-
-    /// Whether `text` is one flat JSON object of strings and numbers.
-    fn is_json_object(text: &str) -> bool {
-        fn string(text: &str) -> Option<&str> {
-            let mut rest = text.strip_prefix('"')?.chars();
-            loop {
-                match rest.next()? {
-                    '"' => return Some(rest.as_str()),
-                    '\\' => match rest.next()? {
-                        'u' => {
-                            let digits = rest.as_str().get(..4)?;
-                            u16::from_str_radix(digits, 16).ok()?;
-                            rest = rest.as_str()[4..].chars();
-                        }
-                        '"' | '\\' | 'n' | 'r' | 't' => {}
-                        _ => return None,
-                    },
-                    char if char < ' ' => return None,
-                    _ => {}
-                }
+/// Appends `bytes` as the inside of a JSON string (RFC 8259 section 7), always valid UTF-8.
+///
+/// A byte that is not UTF-8 becomes the four characters `\xHH`, and so does a backslash: two
+/// different inputs never give the same text. Characters that could change how the line is shown
+/// ([`chars::is_unprintable`]) are escaped as JSON does. At most `bytes_max` bytes are taken; `...`
+/// stands for the rest.
+pub fn push_json(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
+    let (bytes, is_cut) = limited(bytes, bytes_max);
+    if is_clean(bytes) {
+        out.extend_from_slice(bytes);
+    } else {
+        for chunk in bytes.utf8_chunks() {
+            push_json_str(out, chunk.valid());
+            for &byte in chunk.invalid() {
+                push_hex(out, b"\\\\x", byte);
             }
         }
-        fn members(mut rest: &str) -> Option<()> {
-            rest = rest.strip_prefix('{')?;
-            loop {
-                rest = string(rest)?.strip_prefix(':')?;
-                rest = match rest.starts_with('"') {
-                    true => string(rest)?,
-                    false => {
-                        let end = rest.find([',', '}'])?;
-                        rest[..end].parse::<f64>().ok()?;
-                        &rest[end..]
-                    }
-                };
-                match rest.strip_prefix(',') {
-                    Some(tail) => rest = tail,
-                    None => return (rest == "}").then_some(()),
-                }
-            }
-        }
-        members(text).is_some()
     }
+    push_cut(out, is_cut);
+}
 
-    proptest! {
-        #[test]
-        fn no_bytes_break_a_line(
-            bytes in proptest::collection::vec(any::<u8>(), 0..60),
-            more in proptest::collection::vec(any::<u8>(), 0..60),
-            status in any::<u16>(),
-            time_us in any::<u64>(),
-        ) {
-            let record = Record {
-                time_us, status, request_line: &bytes, target: &bytes, host: &more,
-                referer: &more, user_agent: &bytes, ..sample()
-            };
-            let combined = line(LogFormat::Combined, &record);
-            prop_assert_eq!(combined.matches('"').count(), 6);
-            prop_assert_eq!(combined.find('\n'), Some(combined.len() - 1));
-            let json = line(LogFormat::Json, &record);
-            prop_assert_eq!(json.find('\n'), Some(json.len() - 1));
-            prop_assert!(is_json_object(json.trim_end()), "{}", json);
+fn push_json_str(out: &mut Vec<u8>, text: &str) {
+    for char in text.chars() {
+        match char {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => push_hex(out, b"\\\\x", b'\\'),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            // All of these lie below U+10000.
+            _ if chars::is_unprintable(char) => {
+                let [.., high, low] = u32::from(char).to_be_bytes();
+                push_hex(out, b"\\u", high);
+                push_hex(out, b"", low);
+            }
+            _ => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }
+
+fn push_hex(out: &mut Vec<u8>, lead: &[u8], byte: u8) {
+    out.extend_from_slice(lead);
+    out.push(HEX[usize::from(byte >> 4)]);
+    out.push(HEX[usize::from(byte & 15)]);
+}
+
+fn push_cut(out: &mut Vec<u8>, is_cut: bool) {
+    if is_cut {
+        out.extend_from_slice(b"...");
+    }
+}
+
+fn limited(bytes: &[u8], bytes_max: usize) -> (&[u8], bool) {
+    match bytes.split_at_checked(bytes_max) {
+        Some((kept, rest)) => (kept, !rest.is_empty()),
+        None => (bytes, false),
+    }
+}
+
+/// Whether nothing in `bytes` needs an escape, which is the usual case. It always reads all of
+/// them, so that the compiler can vectorise the loop.
+fn is_clean(bytes: &[u8]) -> bool {
+    !bytes.iter().fold(false, |found, &byte| found | is_special(byte))
+}
+
+/// Whether a byte needs an escape, or in JSON may be part of a sequence that needs one.
+const fn is_special(byte: u8) -> bool {
+    (byte.wrapping_sub(b' ') > b'~' - b' ') | (byte == b'"') | (byte == b'\\')
+}
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+#[cfg(test)]
+#[path = "tests/format.rs"]
+mod tests;

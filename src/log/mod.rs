@@ -10,8 +10,6 @@
 //! limited in rate per call site. It never waits either.
 
 pub mod clock;
-pub mod escape;
-pub mod record;
 pub mod format;
 pub mod ring;
 pub mod file;

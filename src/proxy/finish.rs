@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::http::head::RequestHead;
 use crate::http::version::Version;
 use crate::log::access::Written;
-use crate::log::record::{Record, Times};
+use crate::log::format::{Record, Times};
 use crate::policy::cache_status::CacheVerdict;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
-use crate::http::h1::write;
+use crate::http::h1::head;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::origin::fetch;
@@ -13,10 +13,10 @@ use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
-use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
+use crate::proxy::respond::{Added, start};
 use crate::reactor;
 use crate::sys::pinned::Race;
 use crate::upstream::ids::UpstreamId;
@@ -65,7 +65,7 @@ fn question_by(
     fields: &Fields,
 ) -> Question {
     let mut head = Vec::with_capacity(fields.wire_len() + 256);
-    write::write_request(&mut head, method_text, path_and_query, fields);
+    head::write_request(&mut head, method_text, path_and_query, fields);
     Question { upstream, method, head }
 }
 

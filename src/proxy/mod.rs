@@ -1,7 +1,7 @@
 //! The proxy: from a client's request to its answer.
 //!
 //! ```text
-//! h1/ (a client's connection) ─▶ exchange ─┬─▶ stored  (an object answers)
+//! h1/ (a client's connection) ─▶ exchange ─┬─▶ respond  (an object answers)
 //!                                          ├─▶ join ─▶ fill ─▶ fetch  (a key's one fetch)
 //!                                          └─▶ pass  ────────▶ fetch ─▶ origin ─▶ pools
 //! ```
@@ -11,13 +11,12 @@
 
 pub mod client;
 pub mod facts;
-pub mod added;
 pub mod upload;
 pub mod progress;
 pub mod context;
 pub(crate) mod routed;
 pub mod finish;
-pub mod stored;
+pub mod respond;
 pub mod forwarding;
 pub mod fill;
 pub mod exchange;

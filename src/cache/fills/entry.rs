@@ -1,5 +1,5 @@
-//! One entry of the table of fills: its words, its states and its marks; and where in the table
-//! the entries are.
+//! One entry of the table of fills: its words, its marks and how far its fill is; and where in the
+//! table the entries are.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -90,4 +90,32 @@ pub(super) fn len_of(n: usize) -> io::Result<usize> {
     }
     let n_groups = n_groups(n);
     Ok(entries_at(n_groups) + n_groups * GROUP * size_of::<Entry>())
+}
+
+/// How far a fill is. Bytes are of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillState {
+    /// No head yet.
+    Fetching,
+    /// The file can be opened, and has some bytes of the body.
+    Streaming {
+        /// Readable bytes.
+        bytes: u64,
+        /// The length of the body, if known.
+        total: Option<u64>,
+    },
+    /// All bytes are there; the file has or had its final name.
+    Done {
+        /// Readable bytes.
+        bytes: u64,
+    },
+    /// The fetch failed, or the leader died.
+    Failed {
+        /// The leader's code for the error; 0 if it gave none.
+        code: u32,
+    },
+    /// The response is not stored: every client is fetched for alone.
+    Pass,
+    /// The entry holds another fill: look in the index.
+    Gone,
 }

@@ -26,9 +26,8 @@
 //! sides; so one of them sees the other. A leader that dies is noticed by the next lease of its
 //! key, by [`Fills::state`] of a follower, and by the master's [`Fills::abandon_seat`].
 
-pub mod state;
 pub mod refused;
-mod entry;
+pub mod entry;
 
 use std::fs::File;
 use std::io;
@@ -36,11 +35,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::cache::fills::entry::{
-    DONE, DOOMED, Entry, FAILED, FETCHING, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT, STREAMING,
-    UNKNOWN, entries_at, len_of, n_groups,
+    DONE, DOOMED, Entry, FAILED, FETCHING, FillState, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT,
+    STREAMING, UNKNOWN, entries_at, len_of, n_groups,
 };
 use crate::cache::fills::refused::Refusals;
-use crate::cache::fills::state::FillState;
 use crate::cache::index::slot::halves;
 use crate::policy::key::Key;
 use crate::shared::owner::{self, Guard, Owner, OwnerTable};

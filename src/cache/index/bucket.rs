@@ -32,12 +32,17 @@
 //! # When a writer dies
 //!
 //! It leaves the lock taken and `seq` odd or even. Whoever takes the lock over repairs: slots
-//! whose CRC is wrong are emptied, tags are written anew, `seq` becomes even. The slot it was
+//! whose CRC is wrong are emptied, tags are written again, `seq` becomes even. The slot it was
 //! writing is thereby either the old one, the new one or empty.
+//!
+//! # The two buckets of a key
+//!
+//! A writer locks both: home first, then its neighbour, always in ascending order, so that writers
+//! never wait for one another in a circle. Before it locks, it notes the home in its owner row.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use crate::cache::index::slot::{self, GENERATION_WORD, SlotAt, SlotView, WORDS};
+use crate::cache::index::slot::{self, GENERATION_WORD, SlotAt, SlotView, State, WORDS};
 use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 use crate::sys::shm::shared_struct;
 
@@ -297,7 +302,7 @@ impl LockedBucket<'_> {
         (0..SLOTS).all(|i| self.bucket.agrees(i))
     }
 
-    /// Empties what is torn and writes the tags anew.
+    /// Empties what is torn and writes the tags again.
     fn repair(&mut self) {
         let bucket = self.bucket;
         let mut n_emptied = 0;
@@ -337,6 +342,136 @@ fn load(slot: &[AtomicU64; WORDS]) -> [u64; WORDS] {
 fn store(slot: &[AtomicU64; WORDS], words: &[u64; WORDS]) {
     for (word, &value) in slot.iter().zip(words) {
         word.store(value, Ordering::Relaxed);
+    }
+}
+
+/// The two buckets. The fields' order is the order of their release.
+pub(super) struct Pair<'a> {
+    buckets: [LockedBucket<'a>; 2],
+    home: usize,
+    _note: Note<'a>,
+}
+
+/// Where a key is to be written: which of the two buckets, and its slot there.
+pub(super) enum Place {
+    /// It is there.
+    Own(usize, usize),
+    /// Nothing is there.
+    Empty(usize, usize),
+    /// The least valuable slot is there.
+    Worst(usize, usize),
+}
+
+impl Place {
+    /// The bucket, 0 or 1, and the slot in it.
+    pub(super) const fn slot(&self) -> (usize, usize) {
+        match *self {
+            Self::Own(bucket, i) | Self::Empty(bucket, i) | Self::Worst(bucket, i) => (bucket, i),
+        }
+    }
+}
+
+impl<'a> Pair<'a> {
+    /// Locks bucket `home` and the next one, which must be there; `None` if a living writer keeps
+    /// one for too long.
+    pub(super) fn lock(
+        buckets: &'a [Bucket],
+        owners: &'a OwnerTable,
+        owner: Owner,
+        home: usize,
+    ) -> Option<Self> {
+        let note = Note { owners, owner };
+        owners.note(owner, home as u64 + 1);
+        let lock = |number: usize| buckets.get(number)?.lock(owner, owners);
+        Some(Self { buckets: [lock(home)?, lock(home + 1)?], home, _note: note })
+    }
+
+    /// Whether one of them had to be repaired.
+    pub(super) fn was_repaired(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.n_emptied().is_some())
+    }
+
+    /// One of the two.
+    pub(super) const fn bucket(&self, bucket: usize) -> &LockedBucket<'a> {
+        &self.buckets[bucket]
+    }
+
+    /// The index's name for a slot.
+    pub(super) const fn at(&self, bucket: usize, i: usize) -> SlotAt {
+        SlotAt(((self.home + bucket) * SLOTS + i) as u32)
+    }
+
+    /// The slot of the key with these halves.
+    pub(super) fn find(&self, halves: [u64; 2]) -> Option<(usize, usize)> {
+        (0..2).find_map(|bucket| Some((bucket, self.buckets[bucket].find(halves)?)))
+    }
+
+    /// The place to write the key with these halves. A slot is stale at `now_s`. If the index
+    /// `is_full`, a new key takes the place of another one, if there is one.
+    pub(super) fn place_for(&self, halves: [u64; 2], now_s: u64, is_full: bool) -> Place {
+        if let Some((bucket, i)) = self.find(halves) {
+            return Place::Own(bucket, i);
+        }
+        // The emptier one, so that buckets fill evenly; home on a tie, since it is looked at first.
+        let first = usize::from(self.buckets[1].n_taken() < self.buckets[0].n_taken());
+        let mut vacancies = [first, 1 - first]
+            .into_iter()
+            .filter_map(|bucket| Some((bucket, self.buckets[bucket].vacancy()?)));
+        let vacancy = vacancies.next();
+        let worst = || {
+            (0..2)
+                .flat_map(|bucket| (0..SLOTS).map(move |i| (bucket, i)))
+                .filter(|&(bucket, i)| self.buckets[bucket].is_taken(i))
+                .min_by_key(|&(bucket, i)| self.worth(bucket, i, now_s))
+        };
+        match (vacancy, is_full) {
+            (Some((bucket, i)), false) => Place::Empty(bucket, i),
+            (Some((bucket, i)), true) => {
+                worst().map_or(Place::Empty(bucket, i), |(bucket, i)| Place::Worst(bucket, i))
+            }
+            (None, _) => worst().map_or(Place::Worst(0, 0), |(bucket, i)| Place::Worst(bucket, i)),
+        }
+    }
+
+    /// The worth of a slot. The least is evicted first, and a torn slot before all.
+    fn worth(&self, bucket: usize, i: usize, now_s: u64) -> Option<(Worth, bool, u64, u64)> {
+        let view = self.buckets[bucket].view(i, self.at(bucket, i))?;
+        let until_s = view.fresh_until_s.max(view.swr_until_s).max(view.sie_until_s);
+        let worth = match view.state {
+            State::Pass => Worth::Pass,
+            State::Vary => Worth::Vary,
+            State::Ready if until_s < now_s => Worth::Stale,
+            State::Ready if !view.is_visited => Worth::Unused,
+            State::Ready => Worth::Used,
+        };
+        Some((worth, view.is_visited, view.fresh_until_s, view.stored_s))
+    }
+}
+
+/// The worth of a slot when one has to be evicted, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// A hit-for-miss.
+    Pass,
+    /// Stale, and not usable without the origin.
+    Stale,
+    /// Not used since eviction last looked.
+    Unused,
+    /// In use.
+    Used,
+    /// The marker of all variants of a key.
+    Vary,
+}
+
+/// Clears the owner's note once the locks are gone.
+struct Note<'a> {
+    owners: &'a OwnerTable,
+    owner: Owner,
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        self.owners.note(self.owner, 0);
     }
 }
 

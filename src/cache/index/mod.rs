@@ -1,14 +1,13 @@
 //! The shared index: which keys are stored, and how fresh they are.
 //!
 //! A key's home is one bucket; its slot is there or in the next one. Readers take no lock (see
-//! `bucket`). Writers lock home and neighbour (see `pair`); the last bucket is no key's home, so
+//! `bucket`). Writers lock home and neighbour; the last bucket is no key's home, so
 //! that the order of the locks has no cycle: no deadlock. A key is written only under both locks,
 //! so that it has one slot. One sweep of the owner rows finds all locks of a dead process.
 
 pub mod slot;
 pub mod bucket;
 pub mod table;
-pub mod pair;
 pub mod hits;
 pub mod reader;
 pub mod repair;
@@ -16,8 +15,7 @@ pub mod repair;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::cache::index::bucket::{Bucket, LockedBucket, Look, SLOTS};
-use crate::cache::index::pair::{Pair, Place};
+use crate::cache::index::bucket::{Bucket, LockedBucket, Look, Pair, Place, SLOTS};
 use crate::cache::index::slot::{
     NewSlot, PublishError, Published, SlotAt, SlotRef, SlotView, WORDS,
 };
@@ -431,7 +429,8 @@ impl Index {
 
     fn lock_pair(&self, home: usize) -> Result<Pair<'_>, PublishError> {
         let owner = self.owner().ok_or(PublishError::NotAttached)?;
-        let pair = Pair::lock(&self.table, owner, home).ok_or(PublishError::Busy)?;
+        let pair = Pair::lock(&self.table.buckets, &self.table.owners, owner, home)
+            .ok_or(PublishError::Busy)?;
         if pair.was_repaired() {
             self.table.header().wants_recount.store(1, Ordering::Relaxed);
         }

@@ -10,7 +10,7 @@ use crate::cli::explain::explainer::Routed;
 use crate::cli::name::printable;
 use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
-use crate::http::h1::write;
+use crate::http::h1::head;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheStatus;
 use crate::policy::decide::Action;
@@ -150,7 +150,7 @@ pub(super) fn pass_outcome(routed: &Routed, why: PassReason) -> Outcome {
 
 fn request_text(method: &[u8], target: &[u8], fields: &Fields) -> String {
     let mut head = Vec::new();
-    write::write_request(&mut head, method, target, fields);
+    head::write_request(&mut head, method, target, fields);
     let lines = head.split(|&byte| byte == b'\n');
     let lines = lines.map(|line| printable(line.strip_suffix(b"\r").unwrap_or(line)));
     lines.filter(|line| !line.is_empty()).map(|line| line + "\n").collect()

@@ -8,7 +8,6 @@ mod diagnosis;
 mod framing;
 pub mod head;
 pub mod body;
-pub mod write;
 
 #[cfg(test)]
 #[path = "tests/smuggling.rs"]

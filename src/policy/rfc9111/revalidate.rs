@@ -2,8 +2,8 @@
 
 use crate::base::chars::eq_ignore_case;
 use crate::http::fields::Fields;
+use crate::http::forward;
 use crate::http::head::ResponseHead;
-use crate::http::hop;
 use crate::http::status::Status;
 use crate::http::validator::EntityTag;
 use crate::policy::rfc9111::freshness::{Lifetimes, Times, last_modified_s};
@@ -59,7 +59,7 @@ pub(crate) fn confirms_by_head(
 /// [`crate::http::forward::response_fields`] has a Date.
 pub(crate) fn merge(stored: &Fields, fresh: &ResponseHead, rules: &Rules) -> Fields {
     let mut new = fresh.fields.clone();
-    hop::strip(&mut new);
+    forward::strip_hop_by_hop(&mut new);
     new.retain(|name, _| !UNCHANGED.iter().any(|field| eq_ignore_case(name, field)));
     if rules.set_cookie != SetCookie::Store {
         new.remove("set-cookie");

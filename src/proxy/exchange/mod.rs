@@ -37,7 +37,6 @@ use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::outage as outage_rules;
-use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
@@ -47,8 +46,8 @@ use crate::proxy::fill::join::{self, Delivery, Joined, Part};
 use crate::proxy::fill::resume;
 use crate::proxy::forwarding;
 use crate::proxy::progress::{Answered, Handover};
+use crate::proxy::respond::{self, Added};
 use crate::proxy::routed::{Route, Routed, Way};
-use crate::proxy::stored;
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
 
@@ -226,12 +225,13 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<(), CloseReason> {
         if let Some(fwd) = self.collapsed.take() {
             let added = self.filled(fwd, &Part::Followed, true);
-            return stored::answer(self.client, self.request, object, &added, self.facts).await;
+            return respond::with_object(self.client, self.request, object, &added, self.facts)
+                .await;
         }
         self.facts.verdict = Some(verdict);
         let added = self.added(CacheStatus::hit(ttl_s));
         self.facts.hit = Some(Rc::clone(object));
-        stored::answer(self.client, self.request, object, &added, self.facts).await
+        respond::with_object(self.client, self.request, object, &added, self.facts).await
     }
 
     /// Answers with a stale object, because the origin has failed.
@@ -243,7 +243,7 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.verdict = Some(CacheVerdict::Stale);
         let added = self.added(failure.status(ttl_s(object)));
         self.facts.hit = Some(Rc::clone(object));
-        stored::answer(self.client, self.request, object, &added, self.facts).await
+        respond::with_object(self.client, self.request, object, &added, self.facts).await
     }
 
     /// The job of a fill of this key.
@@ -334,7 +334,8 @@ impl<C: Client> Exchange<'_, C> {
                 if let Some(stale) = on_error.filter(|_| object.status.0 >= 500) {
                     return Ok(Filled::Stale(stale, Failure::Status(object.status)));
                 }
-                stored::answer(self.client, self.request, &object, &added, self.facts).await?;
+                respond::with_object(self.client, self.request, &object, &added, self.facts)
+                    .await?;
             }
             Joined::Stream(reader, part) => {
                 let added = self.filled(fwd, &part, true);

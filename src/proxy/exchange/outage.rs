@@ -8,7 +8,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{self, Exchange};
-use crate::proxy::stored;
+use crate::proxy::respond;
 
 impl<C: Client> Exchange<'_, C> {
     /// Whether a fetch failed because the route's upstream is down.
@@ -29,7 +29,7 @@ impl<C: Client> Exchange<'_, C> {
         let status = CacheStatus { way, ..CacheStatus::hit(exchange::ttl_s(object)) };
         let added = self.added(CacheStatus { detail: Some(DETAIL), ..status });
         self.facts.hit = Some(Rc::clone(object));
-        stored::answer(self.client, self.request, object, &added, self.facts).await
+        respond::with_object(self.client, self.request, object, &added, self.facts).await
     }
 }
 

@@ -11,10 +11,10 @@ use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
-use crate::proxy::added::Added;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::invalidate;
 use crate::proxy::exchange::{Exchange, Failure};
+use crate::proxy::respond::Added;
 
 use crate::proxy::forwarding;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};

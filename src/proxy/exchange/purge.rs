@@ -12,12 +12,12 @@ use crate::http::status::Status;
 use crate::policy::cache_status::CacheStatus;
 use crate::policy::purge::request::is_forwarded;
 use crate::policy::reason::close::CloseReason;
-use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
+use crate::proxy::respond::Added;
 
 /// Purges what the request names, and answers with the number of the purge.
 pub(crate) async fn answer<C: Client>(

@@ -8,11 +8,10 @@ use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
-use crate::proxy::added::Added;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::facts::Facts;
-use crate::proxy::stored;
+use crate::proxy::respond::{self, Added};
 use crate::proxy::upload::ReceiveError;
 use crate::reactor;
 
@@ -104,7 +103,7 @@ pub(crate) async fn answer<C: Client>(
     facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
     let (mut fields, body) = synthetic(status, sentence, extra);
     fields.push(b"Date", &date::format(reactor::now().unix_s()));
-    stored::whole(client, status, fields, &body, added, facts).await
+    respond::whole(client, status, fields, &body, added, facts).await
 }
 
 #[cfg(test)]

@@ -1,28 +1,24 @@
 //! The job of a fill: what to ask the origin, and what the cache has already.
 
-use std::convert::Infallible;
 use std::rc::Rc;
 
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
-use crate::cache::lease::Lease;
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::variants::Others;
 use crate::http::fields::Fields;
-use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::head::RequestHead;
 use crate::http::range::Spec;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::origin::fetch::Question;
-use crate::origin::upload::Upload;
 use crate::policy::fill_request;
 use crate::policy::key::Key;
 use crate::policy::rfc9111::outage;
 use crate::policy::rfc9111::partial::PartialContent;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::forwarding;
-use crate::proxy::progress::LocalFill;
 use crate::reactor;
 use crate::upstream::ids::UpstreamId;
 
@@ -148,52 +144,4 @@ impl PartAsk {
 /// Whether an answer is stored as a part.
 pub(crate) fn is_part(new: &NewObject) -> bool {
     new.status == PART_STATUS
-}
-
-/// The upload of a fill's request. Interim responses go to the leader of the fill.
-pub(crate) struct FillUpload<'f> {
-    lease: &'f Lease,
-    local: &'f LocalFill,
-    is_background: bool,
-}
-
-impl<'f> FillUpload<'f> {
-    pub(crate) fn new(lease: &'f Lease, local: &'f LocalFill, is_background: bool) -> Self {
-        Self { lease, local, is_background }
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.is_background || self.local.has_readers() || self.lease.has_followers()
-    }
-}
-
-impl Upload for FillUpload<'_> {
-    type Error = Infallible;
-
-    fn in_memory(&self) -> Option<&[u8]> {
-        Some(b"")
-    }
-
-    async fn next(&mut self, _into: &mut Vec<u8>) -> Result<bool, Infallible> {
-        Ok(false)
-    }
-
-    fn rewind(&mut self) -> bool {
-        true
-    }
-
-    async fn interim(&mut self, head: &ResponseHead) -> Result<(), Infallible> {
-        self.local.push_interim(head.clone());
-        Ok(())
-    }
-
-    async fn gone(&mut self) {
-        loop {
-            let since = self.local.event.version();
-            if !self.is_wanted() {
-                return;
-            }
-            self.local.event.after(since).await;
-        }
-    }
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::cache::Cache;
 use crate::cache::fill_object::FillObject;
 use crate::cache::fills::FillAt;
-use crate::cache::fills::state::FillState;
+use crate::cache::fills::entry::FillState;
 use crate::cache::hot::HotObject;
 use crate::cache::lease::{Follower, LeadOrFollow};
 use crate::cache::name::Name;
@@ -26,7 +26,6 @@ use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::freshness::Lifetimes;
-use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
@@ -34,7 +33,7 @@ use crate::proxy::fill;
 use crate::proxy::fill::job::Job;
 use crate::proxy::fill::resume;
 use crate::proxy::progress::{Flow, Handover, LocalFill, Progress, Reading, UNSHARED};
-use crate::proxy::stored;
+use crate::proxy::respond::{self, Added, start};
 use crate::reactor;
 use crate::sys::pinned::Race;
 
@@ -319,12 +318,12 @@ pub(crate) async fn send<C: Client>(
     let (status, length, window) = match answer::answer(request, object.status, &object.fields, len)
     {
         Answer::NotModified => {
-            let fields = stored::not_modified(&object.fields, age_s, added);
-            stored::whole(client, Status(304), fields, b"", added, facts).await?;
+            let fields = respond::not_modified(&object.fields, age_s, added);
+            respond::whole(client, Status(304), fields, b"", added, facts).await?;
             return Ok(Delivery::Whole);
         }
         Answer::Unsatisfiable if object.total.is_some() => {
-            stored::unsatisfiable(client, len, added, facts).await?;
+            respond::unsatisfiable(client, len, added, facts).await?;
             return Ok(Delivery::Whole);
         }
         Answer::Partial(Ranges::One(range)) if object.total.is_some() => {
@@ -337,7 +336,7 @@ pub(crate) async fn send<C: Client>(
             (object.status, length, EVERYTHING)
         }
     };
-    let mut fields = stored::stored_fields(&object.fields, age_s, added);
+    let mut fields = respond::stored_fields(&object.fields, age_s, added);
     if window != EVERYTHING {
         let place = ContentRange { range: window.clone(), complete: Some(len) };
         fields.set("Content-Range", place.text().as_bytes());

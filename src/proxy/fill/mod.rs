@@ -18,6 +18,7 @@ mod stream;
 pub(crate) mod resume;
 pub(crate) mod join;
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -33,10 +34,11 @@ use crate::disk;
 use crate::disk::refused::Refused;
 use crate::http::fields::Fields;
 use crate::http::forward;
-use crate::http::head::BodyLength;
+use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::status::Status;
 use crate::origin::fetch::{self, FetchTimes, Response};
 use crate::origin::request::FetchFailure;
+use crate::origin::upload::Upload;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
@@ -44,7 +46,7 @@ use crate::policy::rfc9111::freshness::{Lifetimes, Times};
 use crate::policy::rfc9111::revalidate::Unfreshened;
 use crate::policy::rfc9111::storable::{Omit, Storable};
 use crate::proxy::context::Context;
-use crate::proxy::fill::job::{FillUpload, Job, is_part};
+use crate::proxy::fill::job::{Job, is_part};
 use crate::proxy::progress::{Answered, LocalFill, Progress, UNSHARED};
 use crate::reactor::{self, timer};
 
@@ -315,6 +317,54 @@ impl Drop for Fill {
         self.context.fills.remove(self.lease.at);
         self.local.break_off(FetchError::FillLost);
         self.local.end();
+    }
+}
+
+/// The upload of a fill's request. Interim responses go to the leader of the fill.
+struct FillUpload<'f> {
+    lease: &'f Lease,
+    local: &'f LocalFill,
+    is_background: bool,
+}
+
+impl<'f> FillUpload<'f> {
+    fn new(lease: &'f Lease, local: &'f LocalFill, is_background: bool) -> Self {
+        Self { lease, local, is_background }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_background || self.local.has_readers() || self.lease.has_followers()
+    }
+}
+
+impl Upload for FillUpload<'_> {
+    type Error = Infallible;
+
+    fn in_memory(&self) -> Option<&[u8]> {
+        Some(b"")
+    }
+
+    async fn next(&mut self, _into: &mut Vec<u8>) -> Result<bool, Infallible> {
+        Ok(false)
+    }
+
+    fn rewind(&mut self) -> bool {
+        true
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), Infallible> {
+        self.local.push_interim(head.clone());
+        Ok(())
+    }
+
+    async fn gone(&mut self) {
+        loop {
+            let since = self.local.event.version();
+            if !self.is_wanted() {
+                return;
+            }
+            self.local.event.after(since).await;
+        }
     }
 }
 

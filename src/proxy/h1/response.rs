@@ -6,8 +6,9 @@ use crate::config::Timeouts;
 use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
+use crate::http::forward;
 use crate::http::h1::body::{Decoded, Decoder, write_chunk_head, write_last_chunk};
-use crate::http::h1::write;
+use crate::http::h1::head;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
@@ -254,9 +255,9 @@ impl Client for H1Response<'_> {
             return Ok(());
         }
         let mut fields = head.fields.clone();
-        crate::http::hop::strip(&mut fields);
+        forward::strip_hop_by_hop(&mut fields);
         fields.remove("content-length");
-        write::write_response(&mut self.link.out, head.status, &head.reason, &fields);
+        head::write_response(&mut self.link.out, head.status, &head.reason, &fields);
         self.link.write(b"", self.send_ms()).await
     }
 

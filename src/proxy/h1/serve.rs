@@ -19,7 +19,6 @@ use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
-use crate::proxy::added::Added;
 use crate::proxy::client::Client as _;
 use crate::proxy::client::connections::Counted;
 use crate::proxy::context::Context;
@@ -30,6 +29,7 @@ use crate::proxy::h1::link::Link;
 use crate::proxy::h1::pace::Pace;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::h1::step::{NextRequest, Step, step};
+use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
 

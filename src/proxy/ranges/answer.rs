@@ -10,7 +10,7 @@
 use std::rc::Rc;
 
 use crate::cache::Cache;
-use crate::cache::fills::state::FillState;
+use crate::cache::fills::entry::FillState;
 use crate::cache::found::{Found, Lookup};
 use crate::cache::hot::HotObject;
 use crate::cache::lookup;
@@ -27,13 +27,12 @@ use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::partial::{self, Plan};
 use crate::policy::rfc9111::parts::PartList;
 use crate::policy::rfc9111::rules::Rules;
-use crate::proxy::added::Added;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{self, Exchange, Filled, OnStale};
 use crate::proxy::fill;
 use crate::proxy::fill::job::{Job, PartAsk, PartJob};
 use crate::proxy::forwarding;
-use crate::proxy::stored;
+use crate::proxy::respond::{self, Added};
 use crate::reactor;
 
 /// A part that begins no further than this behind what a fill of the whole has written is waited
@@ -182,11 +181,11 @@ impl<C: Client> Exchange<'_, C> {
         match &parted.plan {
             Plan::Unknown => return Ok(Filled::Again),
             Plan::NotModified => {
-                let fields = stored::not_modified(&object.fields, age_s, added);
-                stored::whole(self.client, Status(304), fields, b"", added, self.facts).await?;
+                let fields = respond::not_modified(&object.fields, age_s, added);
+                respond::whole(self.client, Status(304), fields, b"", added, self.facts).await?;
             }
             Plan::Unsatisfiable(length) => {
-                stored::unsatisfiable(self.client, *length, added, self.facts).await?;
+                respond::unsatisfiable(self.client, *length, added, self.facts).await?;
             }
             Plan::Bytes(_, ranges) => {
                 let items = match self.client.wants_no_body() {
@@ -196,7 +195,7 @@ impl<C: Client> Exchange<'_, C> {
                 if pieces::has_missing(&items) {
                     return Ok(Filled::Again);
                 }
-                let fields = stored::stored_fields(&object.fields, age_s, added);
+                let fields = respond::stored_fields(&object.fields, age_s, added);
                 self.assemble(parted, fields, items, None, added).await?;
             }
         }

@@ -17,13 +17,12 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::rfc9111::partial::{self, Form, Plan};
 use crate::policy::rfc9111::parts::{PARTS_MAX, Stretch};
-use crate::proxy::added::{Added, start};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled};
 use crate::proxy::fill::join::{self, Copied, Joined, Part, Reader};
 use crate::proxy::fill::resume;
 use crate::proxy::ranges::answer::Parted;
-use crate::proxy::stored::{self, Around};
+use crate::proxy::respond::{self, Added, Around, start};
 use crate::reactor;
 
 /// How often it is looked for what brings missing bytes, while others change the list.
@@ -123,7 +122,7 @@ impl<C: Client> Exchange<'_, C> {
         };
         let added = self.filled(Fwd::Partial, &part, true);
         let fields = partial::combine(&object.fields, source.fields());
-        let fields = stored::stored_fields(&fields, age_s, &added);
+        let fields = respond::stored_fields(&fields, age_s, &added);
         self.assemble(&parted, fields, items, Some(source), &added).await?;
         Ok(Filled::Answered)
     }
@@ -158,7 +157,7 @@ impl<C: Client> Exchange<'_, C> {
             while let Some(item) = queue.pop_front() {
                 let gap = match item {
                     Item::Stored(part, range) => {
-                        stored::send_range(self.client, &part, range).await?;
+                        respond::send_range(self.client, &part, range).await?;
                         continue;
                     }
                     Item::Missing(gap) => gap,
@@ -232,7 +231,7 @@ impl<C: Client> Exchange<'_, C> {
                 let end = window.end.min(part.body_len);
                 let bytes = end.saturating_sub(window.start);
                 if bytes > 0 {
-                    stored::send_range(self.client, part, window.start..end).await?;
+                    respond::send_range(self.client, part, window.start..end).await?;
                 }
                 Ok(bytes)
             }
