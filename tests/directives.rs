@@ -210,8 +210,10 @@ fn collect(node: &Node, path: &str, found: &mut BTreeMap<String, (u32, Option<St
                     _ => None,
                 };
                 found.insert(below.clone(), (entry.place.line, value));
-                // Its keys are statuses, of the operator's choice.
-                if entry.key == "ttl-status" {
+                // Their keys are of the operator's choice.
+                let is_named = path.ends_with(".routes[]")
+                    && ["headers", "query"].contains(&entry.key.as_str());
+                if entry.key == "ttl-status" || is_named {
                     continue;
                 }
                 collect(&entry.node, &below, found);

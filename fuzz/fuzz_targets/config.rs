@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use ktrix::route::asked::Asked;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -12,7 +13,8 @@ fuzz_target!(|text: &str| {
             let router = ktrix::route::Router::new(&config);
             for site in &config.sites {
                 for route in &site.routes {
-                    let _ = router.find(b"www.example.com", route.path.as_bytes());
+                    let path = route.matching.path.text().as_bytes();
+                    let _ = router.find(&Asked::of_url(b"www.example.com", path));
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::key::variants::CHOSEN_BYTES_MAX;
 use crate::policy::key::vary::VaryNames;
-use crate::policy::key::{self, Key, KeyComponents};
+use crate::policy::key::{self, Key, KeyComponents, ROUTE};
 
 /// The status in the files of markers and of lists of variants, which no response has.
 pub(crate) const MARKER_STATUS: Status = Status(0);
@@ -120,7 +120,13 @@ pub(crate) struct VariantText<'t> {
 impl<'t> VariantText<'t> {
     /// Splits the key text of a variant; `None` for any other text.
     pub(crate) fn of(text: &'t [u8]) -> Option<Self> {
-        let (primary, rest) = text.split_at_checked(memchr::memchr(b'\n', text)?)?;
+        let url = memchr::memchr(b'\n', text)?;
+        // The conditions of a route belong to the primary text.
+        let end = match text.get(url..)?.strip_prefix(ROUTE) {
+            Some(word) => url + ROUTE.len() + memchr::memchr(b'\n', word)?,
+            None => url,
+        };
+        let (primary, rest) = text.split_at_checked(end)?;
         let (chosen, mark) = rest.split_at_checked(memchr::memmem::rfind(rest, MARK)?)?;
         (!chosen.is_empty()).then(|| Self { primary, chosen, mark: &mark[MARK.len()..] })
     }
@@ -164,5 +170,9 @@ mod tests {
         assert_eq!(&*parts.list_name().text, b"GET http://a/x\n#12");
         assert!(VariantText::of(&parts.list_name().text).is_none(), "a list is in no list");
         assert!(VariantText::of(b"GET http://a/x").is_none());
+        let parts = VariantText::of(b"GET http://a/x\n!header a=b\naccept:b\n#12").unwrap();
+        assert_eq!(parts.primary, b"GET http://a/x\n!header a=b");
+        assert_eq!(parts.chosen, b"\naccept:b");
+        assert!(VariantText::of(&parts.list_name().text).is_none(), "a list is in no list");
     }
 }

@@ -16,6 +16,7 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::policy::key::{Key, KeyComponents};
 use crate::route::Router;
+use crate::route::asked::Asked;
 
 /// How URLs become keys: by the routes of a configuration, or by the default.
 pub(super) struct Naming {
@@ -59,7 +60,7 @@ impl Naming {
         let head = asked.head(&HeadLimits::default());
         let head = head.with_context(|| format!("a request for {url:?} would be refused"))?;
         let router = self.router.as_ref();
-        let rules = router.map(|router| router.rules_for(head.host(), head.target.path()));
+        let rules = router.map(|router| router.rules_of(&Asked::of(&head, None, false)));
         let components = rules.map_or(&self.whole, |rules| &rules.key);
         let name = Name::of_request(components, asked.scheme, &head);
         Ok((components, name, head))

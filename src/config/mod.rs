@@ -21,12 +21,14 @@ pub mod schema;
 mod section;
 pub mod places;
 pub mod network;
+pub mod matching;
 pub mod address;
 mod instance;
 mod resolve;
 mod load;
 mod flags;
 
+use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -266,8 +268,10 @@ pub enum ServerAddress {
 pub struct SiteConfig {
     /// The hosts that it claims; none means any.
     pub hosts: Vec<HostPattern>,
-    /// The routes of its paths; at least one, no path twice.
+    /// The routes; at least one, and each can match a request.
     pub routes: Vec<RouteConfig>,
+    /// The patterns of the routes with a glob or a regular expression, in their order.
+    pub patterns: Option<PathSet>,
 }
 
 /// Hosts, lower-case and without a port or a dot at the end.
@@ -281,11 +285,11 @@ pub enum HostPattern {
     Any,
 }
 
-/// The rules for paths with a prefix.
+/// The rules for the requests that match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
-    /// The prefix; it begins with a slash.
-    pub path: String,
+    /// The requests that it takes.
+    pub matching: Matching,
     /// The upstream that is asked.
     pub upstream: UpstreamId,
     /// Whether the cache stores and answers; never without a cache.

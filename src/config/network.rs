@@ -25,6 +25,16 @@ pub enum Network {
 }
 
 impl Network {
+    /// Whether all clients of another network belong to this one.
+    pub(crate) fn has_all_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ip(_, n_bits), Self::Ip(address, n_other)) => {
+                n_bits <= n_other && self.contains(Some(*address), false)
+            }
+            _ => self == other,
+        }
+    }
+
     /// Whether a client with this address belongs to the network; an IPv4-mapped IPv6 address
     /// counts as IPv4. `is_forwarded` says that the request names another client.
     pub fn contains(&self, address: Option<IpAddr>, is_forwarded: bool) -> bool {

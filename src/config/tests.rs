@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::error::ConfigErrors;
+use crate::config::matching::PathPattern;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::policy::key::key_text;
@@ -79,7 +80,7 @@ fn the_full_form_is_read() {
         ("static", Some(UpstreamId(1)))
     );
     let route = |path: &str, upstream, cache, request_buffering| RouteConfig {
-        path: path.to_owned(),
+        matching: Matching::of_path(PathPattern::Prefix(path.to_owned())),
         upstream: UpstreamId(upstream),
         cache,
         rules: Rc::default(),
@@ -266,7 +267,7 @@ fn a_site_with_an_upstream_answers_all_other_paths() {
     let text =
         "upstreams: {a: {servers: [h]}}\nsites:\n  - upstream: a\n    routes: [{path: /x}]\n";
     let paths = |config: Config| -> Vec<String> {
-        config.sites[0].routes.iter().map(|route| route.path.clone()).collect()
+        config.sites[0].routes.iter().map(|it| it.matching.path.text().to_owned()).collect()
     };
     assert_eq!(read(text).map(paths), Ok(vec!["/x".to_owned(), "/".to_owned()]));
 }
@@ -404,6 +405,46 @@ fn each_mistake_has_its_place_and_its_key() {
             "2:37: sites[0].routes[1].path: \"/\" is already a route",
         ),
         ("upstream: a\nsites: [{routes: [{path: /a b}]}]\n", "contains ' '"),
+        (
+            "upstream: a\nsites: [{routes: [{path: /a//b}]}]\n",
+            "2:26: sites[0].routes[0].path: \"/a//b\" can never match: the path that is meant is \"/a/b\"",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: {exact: /a;x}}]}]\n",
+            "sites[0].routes[0].path.exact: \"/a;x\" can never match",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: {regex: \"^/(\"}}]}]\n",
+            "2:34: sites[0].routes[0].path.regex: \"^/(\" is not a regular expression: unclosed group",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: {regex: \"(a{999}){999}\"}}]}]\n",
+            "is too large a regular expression (more than 256 KiB)",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: {exact: /a, glob: /b}}]}]\n",
+            "sites[0].routes[0].path: has to be one of exact, prefix, glob and regex",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /a, methods: [GET, POST]}, {path: /a, methods: GET}]}]\n",
+            "2:60: sites[0].routes[1].path: \"/a\" can never match: the route in line 2 takes all",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /a, clients: 10.0.0.0/8}, {path: /a, clients: 10.1.0.0/16}]}]\n",
+            "\"/a\" can never match",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, methods: TRACE}]}]\n",
+            "routes[0].methods: \"TRACE\" is not a method that is routed",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, headers: {\"a b\": x}}]}]\n",
+            "is not a value for a name",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, clients: nowhere}]}]\n",
+            "sites[0].routes[0].clients: \"nowhere\"",
+        ),
         ("upstream: a\nsites: [{cache: on}]\n", "2:17: sites[0].cache: \"on\" needs a cache"),
         ("upstream: a\nsites: [{cache: maybe}]\n", "\"maybe\" is neither on nor off"),
         ("upstream: a\nsites: [{}, {hosts: [x]}, {}]\n", "sites[2]: names no hosts, but sites[0]"),

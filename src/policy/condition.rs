@@ -39,6 +39,19 @@ impl Condition {
         Some(Self { subject, value })
     }
 
+    /// The condition that a field has a value that matches a pattern.
+    pub fn header(name: &str, value: &str) -> Option<Self> {
+        let is_name = is_token(name.as_bytes());
+        let subject = is_name.then(|| Subject::Header(name.to_ascii_lowercase().into()))?;
+        Some(Self { subject, value: Some(Pattern::parse(value)?) })
+    }
+
+    /// The condition that a parameter of the query has a value that matches a pattern.
+    pub fn query(name: &str, value: &str) -> Option<Self> {
+        let subject = Subject::Query(Pattern::parse(name)?);
+        Some(Self { subject, value: Some(Pattern::parse(value)?) })
+    }
+
     /// Whether the request meets the condition.
     pub fn holds(&self, request: &RequestHead) -> bool {
         let has_value =
@@ -53,6 +66,17 @@ impl Condition {
                 name.matches(&name_of(parameter)) && has_value(&value_of(parameter))
             }),
         }
+    }
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.subject {
+            Subject::Header(name) => write!(f, "header {name}")?,
+            Subject::Cookie(name) => write!(f, "cookie {name}")?,
+            Subject::Query(name) => write!(f, "query {name}")?,
+        }
+        self.value.as_ref().map_or(Ok(()), |value| write!(f, "={value}"))
     }
 }
 

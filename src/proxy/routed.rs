@@ -5,15 +5,15 @@ use std::rc::Rc;
 
 use crate::cache::name::Name;
 use crate::http::head::{BodyLength, RequestHead};
-use crate::http::target;
 use crate::http::via;
 use crate::policy::decide::{self, SyntheticAnswer};
-use crate::policy::purge::request::METHOD;
+use crate::policy::purge::request::{METHOD, is_forwarded};
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::route::Rule;
+use crate::route::asked::Asked;
 
 #[derive(Debug)]
 pub(crate) struct Routed {
@@ -62,9 +62,8 @@ impl Way {
             return Self::Purge;
         }
         let router = &context.router;
-        let Some(route) = router.find(head.host(), &target::normalise(head.target.path())) else {
-            return Self::Unrouted;
-        };
+        let asked = Asked::of(head, front.peer.ip(), is_forwarded(&head.fields));
+        let Some(route) = router.find(&asked) else { return Self::Unrouted };
         let rule = *router.rule(route);
         let rules = Rc::clone(router.rules(rule.rules));
         let permission = match rule.cache && context.cache.is_some() {

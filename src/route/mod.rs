@@ -1,22 +1,27 @@
-//! From the host and path of a request to its route.
+//! From a request to its route.
 //!
 //! A site claims hosts: the exact name wins over the longest `*.name`, which wins over the site for
-//! any host. Within the site the longest prefix of the path wins, compared byte by byte with the
-//! normalised path: `/up` matches `/up`, `/up/x` and `/upper`. Requests for a host without a site
-//! go to the default upstream; requests for a path without a route of its site get 404.
+//! any host. Within the site the most specific route wins ([`crate::config::matching`]), by the
+//! normalised path: the prefix `/up` matches `/up`, `/up/x` and `/upper`. Requests for a host without
+//! a site go to the default upstream; requests that no route of their site takes get 404.
 //!
-//! A lookup allocates nothing and costs two or three hashes of the host and one binary search of
-//! the path, however many sites and routes there are.
+//! A lookup costs two or three hashes of the host, one of the path and one binary search, however many
+//! sites and routes there are. It allocates nothing unless the path begins as a glob or a regular
+//! expression does.
 
+pub mod id;
+pub mod asked;
 mod prefixes;
+mod table;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{Config, HostPattern};
-use crate::http::target;
 use crate::policy::rfc9111::rules::Rules;
-use crate::route::prefixes::Prefixes;
+use crate::route::asked::{Asked, Unmet};
+use crate::route::id::RouteId;
+use crate::route::table::RouteTable;
 use crate::upstream::ids::UpstreamId;
 
 /// The settings of a route.
@@ -30,11 +35,9 @@ pub struct Rule {
     pub rules: RulesId,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
+    /// Whether the same bytes from another client may have another route.
+    pub depends_on_client: bool,
 }
-
-/// A rule of one router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteId(u32);
 
 /// The rules for the cache, by [`Router::rules`] of the same router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,7 +51,7 @@ pub struct Router {
     caching: Vec<Rc<Rules>>,
     /// The rules for requests without a route.
     unrouted: Rc<Rules>,
-    sites: Vec<Prefixes<RouteId>>,
+    sites: Vec<RouteTable>,
     /// Sites by lower-case host.
     exact: Hosts,
     /// Sites by the part after the star, with its dot: `.example.org`.
@@ -86,22 +89,28 @@ impl Router {
             for host in &site.hosts {
                 router.claim(host, at);
             }
-            let prefixes = site.routes.iter().map(|route| {
-                let (upstream, cache) = (route.upstream, route.cache);
-                let request_buffering = route.request_buffering;
+            let first = router.rules.len();
+            let table = RouteTable::new(site, (first..).map(|n| RouteId(id_of(n))));
+            for route in &site.routes {
                 let rules = router.share(&route.rules);
-                router.rules.push(Rule { upstream, cache, rules, request_buffering });
-                (route.path.as_bytes().into(), RouteId(id_of(router.rules.len() - 1)))
-            });
-            let prefixes = Prefixes::new(prefixes.collect());
-            router.sites.push(prefixes);
+                router.rules.push(Rule {
+                    upstream: route.upstream,
+                    cache: route.cache,
+                    rules,
+                    request_buffering: route.request_buffering,
+                    depends_on_client: table.depends_on_client,
+                });
+            }
+            router.sites.push(table);
         }
         if let Some(upstream) = config.default_upstream {
             router.default = Some(RouteId(id_of(router.rules.len())));
             let cache = config.cache.is_some();
             let rules = config.cache.as_ref().map(|cache| Rc::clone(&cache.rules));
             let rules = router.share(&rules.unwrap_or_default());
-            router.rules.push(Rule { upstream, cache, rules, request_buffering: true });
+            let (request_buffering, depends_on_client) = (true, false);
+            let rule = Rule { upstream, cache, rules, request_buffering, depends_on_client };
+            router.rules.push(rule);
         }
         router
     }
@@ -129,15 +138,23 @@ impl Router {
         }
     }
 
-    /// The rule for a request to this host (without its port, in any case, empty where a request
-    /// has none) and path (with or without its query). `None` is 404.
-    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<RouteId> {
-        match self.site(host) {
-            // The asterisk of OPTIONS addresses the whole host.
-            Some(site) if path == b"*" => site.longest_of(b"/"),
-            Some(site) => site.longest_of(path),
+    /// The route of a request; `None` is 404.
+    pub fn find(&self, asked: &Asked<'_>) -> Option<RouteId> {
+        match self.site(asked.host) {
+            Some(site) => site.find(asked),
             None => self.default,
         }
+    }
+
+    /// The routes that may take a request for this path, in their order, each with the condition that
+    /// the request does not meet.
+    pub fn tried<'t>(
+        &'t self,
+        asked: &'t Asked<'_>,
+    ) -> impl Iterator<Item = (RouteId, Option<Unmet>)> + 't {
+        let site = self.site(asked.host);
+        let default = self.default.filter(|_| site.is_none()).map(|route| (route, None));
+        site.into_iter().flat_map(|site| site.tried(asked)).chain(default)
     }
 
     /// The settings of a route that [`Self::find`] of this router returned.
@@ -156,16 +173,31 @@ impl Router {
         &self.caching[id.0 as usize]
     }
 
-    /// The cache rules for this host and path, which [`Self::find`] takes too, but the path need
-    /// not be normalised; those of the default for a request without a route.
-    pub fn rules_for(&self, host: &[u8], path: &[u8]) -> &Rc<Rules> {
-        match self.find(host, &target::normalise(path)) {
+    /// The cache rules of a request; those of the default for a request without a route.
+    pub fn rules_of(&self, asked: &Asked<'_>) -> &Rc<Rules> {
+        match self.find(asked) {
             Some(route) => self.rules(self.rule(route).rules),
             None => &self.unrouted,
         }
     }
 
-    fn site(&self, host: &[u8]) -> Option<&Prefixes<RouteId>> {
+    /// The cache rules of every route that may take a request for a URL, whatever its conditions are;
+    /// those of the default where there is none. Rules may occur twice.
+    pub fn rules_of_url<'t>(&'t self, asked: &Asked<'_>) -> Vec<&'t Rc<Rules>> {
+        let mut found = Vec::new();
+        for (route, unmet) in self.tried(asked).filter(|(_, unmet)| *unmet != Some(Unmet::Path)) {
+            found.push(self.rules(self.rule(route).rules));
+            if unmet.is_none() {
+                return found;
+            }
+        }
+        if found.is_empty() {
+            found.push(&self.unrouted);
+        }
+        found
+    }
+
+    fn site(&self, host: &[u8]) -> Option<&RouteTable> {
         let at = self.claimant(host).or(self.any)?;
         self.sites.get(at as usize)
     }
@@ -207,7 +239,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::matching::{Matching, PathPattern, PathSet, compile};
     use crate::config::{RouteConfig, SiteConfig};
+    use crate::http::h1::head::{HeadLimits, parse_request};
 
     const TEXT: &str = "
 cache: /c
@@ -226,7 +260,9 @@ sites:
 ";
 
     fn upstream_of(router: &Router, host: &str, path: &str) -> Option<UpstreamId> {
-        router.find(host.as_bytes(), path.as_bytes()).map(|id| router.rule(id).upstream)
+        let path = path.split('?').next().unwrap_or_default();
+        let asked = Asked::of_url(host.as_bytes(), path.as_bytes());
+        router.find(&asked).map(|id| router.rule(id).upstream)
     }
 
     #[test]
@@ -257,7 +293,8 @@ sites:
         }
         let long = format!("{}.example.com", "x".repeat(300));
         assert_eq!(upstream_of(&router, &long, "/"), Some(UpstreamId(0)));
-        let rule = |path: &[u8]| *router.rule(router.find(b"www.example.com", path).unwrap());
+        let find = |path| router.find(&Asked::of_url(b"www.example.com", path)).unwrap();
+        let rule = |path: &'static [u8]| *router.rule(find(path));
         let switches = |path| (rule(path).upstream, rule(path).cache, rule(path).request_buffering);
         assert_eq!(switches(b"/up"), (UpstreamId(1), false, true));
         assert_eq!(switches(b"/up/x/y"), (UpstreamId(2), true, false));
@@ -272,6 +309,46 @@ sites:
         assert_eq!(upstream_of(&router, "other", "/"), None);
         assert_eq!(upstream_of(&router, "h", "/"), Some(UpstreamId(0)));
         assert!(!router.rule(RouteId(0)).cache, "there is no cache");
+    }
+
+    #[test]
+    fn conditions_choose_among_the_routes_of_a_path() {
+        let text = "
+upstreams: {u0: {servers: [a]}, u1: {servers: [a]}, u2: {servers: [a]}, u3: {servers: [a]}, u4: {servers: [a]}}
+upstream: u0
+sites:
+  - upstream: u0
+    routes:
+      - {path: /a, methods: [POST], upstream: u1}
+      - {path: /a, headers: {x-v: '2*'}, query: {b: '1'}, upstream: u2}
+      - {path: /a, clients: [10.0.0.0/8], upstream: u3}
+      - {path: {exact: /a/b}, methods: [POST], upstream: u4}
+";
+        let router = Router::new(&Config::load_for(Path::new("f"), text, 1).unwrap());
+        let upstream = |line: &str, field: &str, client: &str| {
+            let raw = format!("{line} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
+            let (head, _) = parse_request(raw.as_bytes(), &HeadLimits::default()).unwrap().unwrap();
+            let asked = Asked::of(&head, client.parse().ok(), false);
+            let route = router.find(&asked).unwrap();
+            let tried: Vec<_> = router.tried(&asked).collect();
+            assert!(tried.contains(&(route, None)), "{tried:?}");
+            router.rule(route).upstream.0
+        };
+        for (line, field, client, expected) in [
+            ("GET /a", "A: b", "", 0),
+            ("POST /a", "A: b", "", 1),
+            ("GET /a?b=1", "X-V: 2.1", "", 2),
+            ("POST /a?b=1", "X-V: 2.1", "10.0.0.1", 2),
+            ("GET /a?b=2", "X-V: 2.1", "10.0.0.1", 3),
+            ("GET /a?b=1", "X-V: 3", "11.0.0.1", 0),
+            ("POST /a/b", "A: b", "10.0.0.1", 4),
+            ("GET /a/b", "A: b", "10.0.0.1", 3),
+            ("OPTIONS *", "A: b", "", 0),
+        ] {
+            assert_eq!(upstream(line, field, client), expected, "{line} {field} {client}");
+        }
+        let asked = Asked::of_url(b"h", b"/a");
+        assert_eq!(router.rules_of_url(&asked).len(), 4, "all that a URL may have");
     }
 
     /// The routing rule of the manual, written without tables.
@@ -297,14 +374,18 @@ sites:
             }
         }
         let Some((_, site)) = best else { return config.default_upstream };
-        let fits = |route: &&RouteConfig| path.starts_with(&route.path);
-        let mut longest: Option<&RouteConfig> = None;
+        let fits = |route: &&RouteConfig| match &route.matching.path {
+            PathPattern::Exact(text) => path == text,
+            PathPattern::Prefix(text) => path.starts_with(text),
+            other => compile(&other.regex().unwrap()).unwrap().is_match(path.as_bytes()),
+        };
+        let mut first: Option<&RouteConfig> = None;
         for route in site.routes.iter().filter(fits) {
-            if longest.is_none_or(|known| route.path.len() > known.path.len()) {
-                longest = Some(route);
+            if first.is_none_or(|known| route.matching.order() < known.matching.order()) {
+                first = Some(route);
             }
         }
-        longest.map(|route| route.upstream)
+        first.map(|route| route.upstream)
     }
 
     fn patterns() -> impl Strategy<Value = HostPattern> {
@@ -316,16 +397,27 @@ sites:
     }
 
     fn sites() -> impl Strategy<Value = Vec<SiteConfig>> {
+        let path = prop_oneof![
+            "/[ab]{0,4}".prop_map(PathPattern::Prefix),
+            "/[ab]{1,2}(/[ab]{1,2})?".prop_map(PathPattern::Exact),
+            "/[ab]{0,2}(\\*|\\?|/\\*\\*)[ab]{0,1}".prop_map(PathPattern::Glob),
+            "\\^/[ab]{0,2}(\\.\\*|a\\+|[ab]\\$)".prop_map(PathPattern::Regex),
+            "[ab]{1,2}\\$".prop_map(PathPattern::Regex),
+        ];
         let route = |(path, upstream)| RouteConfig {
-            path,
+            matching: Matching::of_path(path),
             upstream: UpstreamId(upstream),
             cache: true,
             rules: Rc::default(),
             request_buffering: true,
         };
-        let routes = proptest::collection::vec(("/[ab/]{0,4}", 0usize..100).prop_map(route), 1..8);
+        let routes = proptest::collection::vec((path, 0usize..100).prop_map(route), 1..8);
         let hosts = proptest::collection::vec(patterns(), 0..4);
-        let site = (hosts, routes).prop_map(|(hosts, routes)| SiteConfig { hosts, routes });
+        let site = (hosts, routes).prop_map(|(hosts, routes)| SiteConfig {
+            hosts,
+            routes,
+            patterns: None,
+        });
         proptest::collection::vec(site, 0..6)
     }
 
@@ -339,7 +431,10 @@ sites:
             }
             site.hosts.retain(|host| seen.insert(host.clone()));
             let mut paths = std::collections::HashSet::new();
-            site.routes.retain(|route| paths.insert(route.path.clone()));
+            site.routes.retain(|route| paths.insert(route.matching.path.clone()));
+            let all: Vec<_> =
+                site.routes.iter().filter_map(|route| route.matching.path.regex()).collect();
+            site.patterns = Some(PathSet::new(&all).unwrap());
         }
         sites.retain(|site| !site.hosts.is_empty());
         sites
@@ -351,7 +446,8 @@ sites:
         fn tables_agree_with_the_plain_rule(
             sites in sites(),
             default in proptest::option::of(Just(UpstreamId(7))),
-            requests in proptest::collection::vec(("[abAB.]{0,6}\\.?", "/[ab/]{0,6}"), 1..20),
+            requests in proptest::collection::vec(
+                ("[abAB.]{0,6}\\.?", "(/[ab]{1,3}){0,2}/?"), 1..20),
         ) {
             let none: [&str; 0] = [];
             let mut config = Config::from_flags(&none, "a", None).unwrap();
@@ -359,6 +455,7 @@ sites:
             config.sites = without_doubles(sites);
             let router = Router::new(&config);
             for (host, path) in requests {
+                let path = if path.is_empty() { "/".to_owned() } else { path };
                 prop_assert_eq!(
                     upstream_of(&router, &host, &path),
                     naive(&config, &host, &path),
@@ -370,7 +467,7 @@ sites:
         #[test]
         fn no_host_and_no_path_panic(host: Vec<u8>, path: Vec<u8>) {
             let router = Router::new(&Config::load_for(Path::new("f"), TEXT, 1).unwrap());
-            let _ = router.find(&host, &path);
+            let _ = router.find(&Asked::of_url(&host, &path));
         }
     }
 }

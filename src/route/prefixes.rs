@@ -1,8 +1,11 @@
-//! The path prefixes of one site.
+//! The literal path prefixes of one site.
 //!
 //! In sorted order, every prefix of a path stands at or before it, and all entries between the
 //! longest one and the path begin with that one. So the last entry at or before the path either is
 //! its longest prefix or begins with it; prefixes of one another are linked.
+
+use std::collections::BTreeMap;
+use std::iter;
 
 /// The prefixes, each with a value.
 #[derive(Debug)]
@@ -18,11 +21,8 @@ struct Prefix<T> {
     shorter: Option<usize>,
 }
 
-impl<T: Copy + Ord> Prefixes<T> {
-    /// Of two entries with one path, the smaller value counts.
-    pub(super) fn new(mut entries: Vec<(Box<[u8]>, T)>) -> Self {
-        entries.sort();
-        entries.dedup_by(|later, first| later.0 == first.0);
+impl<T> Prefixes<T> {
+    pub(super) fn new(entries: BTreeMap<Box<[u8]>, T>) -> Self {
         let mut prefixes = Self { sorted: Vec::with_capacity(entries.len()) };
         for (path, value) in entries {
             let shorter = prefixes.find(&path);
@@ -31,9 +31,10 @@ impl<T: Copy + Ord> Prefixes<T> {
         prefixes
     }
 
-    /// The value of the longest prefix of a path.
-    pub(super) fn longest_of(&self, path: &[u8]) -> Option<T> {
-        self.find(path).map(|at| self.sorted[at].value)
+    /// The values of all prefixes of a path, that of the longest one first.
+    pub(super) fn longest_first<'p>(&'p self, path: &[u8]) -> impl Iterator<Item = &'p T> + 'p {
+        let longest = self.find(path).map(|at| &self.sorted[at]);
+        iter::successors(longest, |it| it.shorter.map(|at| &self.sorted[at])).map(|it| &it.value)
     }
 
     fn find(&self, path: &[u8]) -> Option<usize> {

@@ -69,3 +69,75 @@ fn the_host_of_an_absolute_target_wins() {
     let ask = Ask::get("http://two.example/x").field("Host", "one.example");
     ktrix.ask(&ask).expect_status(404);
 }
+
+#[test]
+fn the_most_specific_route_takes_a_request() {
+    let origins: Vec<_> =
+        (0..5).map(|n| Origin::answering(move |_| Response::ok(format!("{n}")))).collect();
+    let upstreams: Vec<_> = origins
+        .iter()
+        .enumerate()
+        .map(|(n, origin)| format!("u{n}: {{servers: [\"{}\"]}}", origin.name()))
+        .collect();
+    let plan = Plan::new(&origins[0]).set("upstreams", &format!("{{{}}}", upstreams.join(", ")));
+    let plan = plan.set(
+        "sites",
+        "[{upstream: u0, routes: [{path: {regex: \"^/u/[0-9]+$\"}, upstream: u1}, \
+         {path: {glob: \"/img/**.png\"}, upstream: u2}, {path: {exact: /u/7}, upstream: u3}, \
+         {path: /admin, upstream: u4}]}]",
+    );
+    let ktrix = plan.start();
+    for (target, body) in [
+        ("/u/12", "1"),
+        ("/u/x", "0"),
+        ("/u/7", "3"),
+        ("/img/a/b.png", "2"),
+        ("/img/a.gif", "0"),
+        ("/%61dmin", "4"),
+        ("//admin", "4"),
+        ("/x/../admin", "4"),
+        ("/x/..;y/admin", "4"),
+    ] {
+        ktrix.get(target).expect_status(200).expect_body(body);
+    }
+    let config = plan.config_path().display().to_string();
+    let explained = plan.run(&["explain", "http://h/u/7", "--config", &config]);
+    let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+    for line in [
+        "1. sites[0].routes[2] exact /u/7: yes",
+        "2. sites[0].routes[0] regex ^/u/[0-9]+$: not needed: it is less specific",
+        "3. sites[0].routes[4] /…: not needed",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn routes_by_field_and_client_share_no_response() {
+    let a = Origin::answering(|_| Response::ok("a").cache("max-age=60"));
+    let b = Origin::answering(|_| Response::ok("b").cache("max-age=60"));
+    let upstreams =
+        format!("{{a: {{servers: [\"{}\"]}}, b: {{servers: [\"{}\"]}}}}", a.name(), b.name());
+    let plan = Plan::new(&a).set("upstreams", &upstreams).set(
+        "sites",
+        "[{routes: [{path: /, upstream: a}, {path: /, headers: {x-beta: \"1\"}, upstream: b}, \
+         {path: /, clients: [192.0.2.0/24], upstream: b}]}]",
+    );
+    let ktrix = plan.start();
+    let beta = |target: &str| Ask::get(target).field("X-Beta", "1");
+    ktrix.wait_hit("/x").expect_body("a");
+    ktrix.ask(&beta("/x")).expect_body("b");
+    ktrix.get("/x").expect_body("a");
+    ktrix.ask(&beta("/x")).expect_body("b");
+    // A purge of the URL covers both.
+    let (n_a, n_b) = (a.n_requests(), b.n_requests());
+    ktrix.ask(&Ask::new("PURGE", "/x")).expect_status(200);
+    ktrix.get("/x").expect_body("a");
+    ktrix.ask(&beta("/x")).expect_body("b");
+    assert_eq!((a.n_requests(), b.n_requests()), (n_a + 1, n_b + 1));
+    // An unsafe request invalidates both too.
+    ktrix.ask(&Ask::new("DELETE", "/x")).expect_status(200);
+    ktrix.get("/x").expect_body("a");
+    ktrix.ask(&beta("/x")).expect_body("b");
+    assert_eq!((a.n_requests(), b.n_requests()), (n_a + 3, n_b + 2));
+}

@@ -7,35 +7,48 @@ use crate::http::scheme::Scheme;
 use crate::policy::key::KeyComponents;
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::request::{self, PurgeRefusal, PurgeTarget};
+use crate::policy::purge::surrogate::primary_of;
 
 /// The reason in the access log when the client may not purge.
 pub const DENIED: &str = "purge-denied";
 /// The reason in the access log when the request is not understood.
 pub const REFUSED: &str = "purge-refused";
 
-/// The orders of a request, with `who` for the journal.
+/// The orders of a request, with `who` for the journal. `keys` are the components of the keys of
+/// every route that may take a request for the URL.
 ///
 /// # Errors
 ///
 /// The refusal, if the request names nothing that can be purged.
 pub fn orders(
-    key: &KeyComponents,
+    keys: &[&KeyComponents],
     scheme: Scheme,
     request: &RequestHead,
     who: &str,
 ) -> Result<Vec<Order>, PurgeRefusal> {
     let (authority, target) = (request.authority(), request.target.path_and_query());
     let targets = request::targets(&request.fields, scheme, authority, target)?;
-    if targets.iter().any(|target| target.kind == PurgeKind::Prefix) && !key.preserve_prefix(target)
-    {
+    let has_prefix = targets.iter().any(|target| target.kind == PurgeKind::Prefix);
+    if has_prefix && !keys.iter().all(|key| key.preserve_prefix(target)) {
         return Err(PurgeRefusal::PrefixNotInKey);
     }
-    let order = |PurgeTarget { kind, text, name, is_soft }| {
-        let text = match kind {
-            PurgeKind::Url => Name::of_request(key, scheme, request).text.to_vec(),
-            _ => text,
+    let mut orders: Vec<Order> = Vec::new();
+    for PurgeTarget { kind, text, name, is_soft } in targets {
+        let texts = match kind {
+            PurgeKind::Url => keys.iter().map(|key| url_text(key, scheme, request)).collect(),
+            _ => vec![text],
         };
-        Order { kind, text, is_soft, name, who: who.to_owned() }
-    };
-    Ok(targets.into_iter().map(order).collect())
+        for text in texts {
+            if !orders.iter().any(|order| order.kind == kind && order.text == text) {
+                let (name, who) = (name.clone(), who.to_owned());
+                orders.push(Order { kind, text, is_soft, name, who });
+            }
+        }
+    }
+    Ok(orders)
+}
+
+/// The URL in a key. A purge of it covers all variants, and the responses of all routes.
+fn url_text(key: &KeyComponents, scheme: Scheme, request: &RequestHead) -> Vec<u8> {
+    primary_of(&Name::of_request(key, scheme, request).text).to_vec()
 }

@@ -21,6 +21,7 @@ use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::prefix::prefix_text;
 use crate::policy::purge::request::PurgeRefusal;
 use crate::policy::purge::surrogate;
+use crate::policy::purge::surrogate::primary_of;
 
 /// The objects to purge, or an operation on purges.
 #[derive(Args, Debug)]
@@ -92,7 +93,7 @@ impl Purge {
         let (kind, text, name) = if let Some(url) = &self.url {
             if url.contains("://") {
                 let (_, name, _) = naming.of_url(url, &[])?;
-                (PurgeKind::Url, name.text.to_vec(), url.clone())
+                (PurgeKind::Url, primary_of(&name.text).to_vec(), url.clone())
             } else {
                 let text = text_under(dir, naming, url)?;
                 // A key, or a file, does not show the URL.
@@ -169,7 +170,7 @@ fn text_under(dir: &Path, naming: &Naming, what: &str) -> Result<Vec<u8>> {
     let store = Store::existing(dir, 0);
     let object = store.open_any(&key).context("cannot use the cache file")?;
     let object = object.with_context(|| format!("nothing is stored under {what:?}"))?;
-    Ok(surrogate::primary_of(object.key_text()).to_vec())
+    Ok(primary_of(object.key_text()).to_vec())
 }
 
 fn list(purges: &Reader, out: &mut dyn Write) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::request::{METHOD, is_forwarded};
+use crate::route::asked::Asked;
 
 impl Explainer<'_> {
     /// The result for a request to purge; `None` if it is none, or there is no cache.
@@ -43,8 +44,9 @@ impl Explainer<'_> {
         if !may {
             return Some(Outcome::own(Status(403), DENIED));
         }
-        let key = &setting.router.rules_for(head.host(), head.target.path()).key;
-        match request::orders(key, asked.scheme, head, "") {
+        let url = Asked::of_url(head.host(), head.target.path());
+        let keys = setting.router.rules_of_url(&url).into_iter().map(|rules| &rules.key);
+        match request::orders(&keys.collect::<Vec<_>>(), asked.scheme, head, "") {
             Ok(orders) => {
                 for order in orders {
                     let soft = if order.is_soft { "make stale" } else { "purge" };

@@ -1,5 +1,6 @@
 //! From the bytes of a request to its route, and whether the cache is looked up.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use crate::cli::explain::explainer::{Explainer, Routed};
@@ -14,7 +15,12 @@ use crate::http::status::Status;
 use crate::http::target;
 use crate::http::via;
 use crate::policy::decide::{may_look_up, synthetic_answer};
+use crate::policy::purge::request::is_forwarded;
 use crate::policy::reason::pass::PassReason;
+use crate::route::asked::Asked;
+
+/// The routes that are listed at most.
+const TRIED_MAX: usize = 20;
 
 impl Explainer<'_> {
     /// Reads the request and finds its route; if there is none, returns the result without one.
@@ -55,12 +61,16 @@ impl Explainer<'_> {
             let value = format!("normalised to {}", printable(&meant));
             self.add_rfc_step("path", value, "RFC 3986 section 6.2.2");
         }
-        let Some(route) = setting.router.find(head.host(), &meant) else {
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let request = Asked::of(&head, Some(client), is_forwarded(&head.fields));
+        let Some(route) = setting.router.find(&request) else {
             self.add_step("route", "no site or route is configured for this", None);
+            self.explain_order(&request);
             return Err(Outcome::own(Status(404), "unrouted"));
         };
         let (rule, at) = (*setting.router.rule(route), setting.route_at(route));
         self.explain_route(at, &head);
+        self.explain_order(&request);
         let upstream = setting.config.upstreams.get(rule.upstream.0);
         let servers = upstream.map(|upstream| {
             let servers = upstream.servers.iter().map(|server| server.address.to_string());
@@ -84,13 +94,36 @@ impl Explainer<'_> {
         let (pattern, key) = setting.host_pattern(site, head.host());
         self.add_step("site", pattern, Some(setting.because_of(&[key])));
         let config = setting.config.sites.get(site).and_then(|site| site.routes.get(route));
-        let path = config.map(|route| route.path.clone()).unwrap_or_default();
+        let path = config.map(|route| route.matching.path.to_string()).unwrap_or_default();
         let because = setting.because_of(&[
             format!("sites[{site}].routes[{route}].path"),
             format!("sites[{site}].upstream"),
             format!("sites[{site}]"),
         ]);
-        self.add_step("route", format!("{path}…"), Some(because));
+        self.add_step("route", path, Some(because));
+    }
+
+    /// The routes that were tried, in their order, if there is more than one.
+    fn explain_order(&mut self, request: &Asked<'_>) {
+        let setting = self.setting;
+        let mut has_route = false;
+        let mut lines = Vec::new();
+        for (route, unmet) in setting.router.tried(request).take(TRIED_MAX) {
+            let RouteAt::Site(site, number) = setting.route_at(route) else { continue };
+            let config = setting.config.sites.get(site).and_then(|site| site.routes.get(number));
+            let path = config.map(|route| route.matching.path.to_string()).unwrap_or_default();
+            let why = match unmet {
+                Some(unmet) => format!("no: {}", unmet.key()),
+                None if has_route => "not needed: it is less specific".to_owned(),
+                None => "yes".to_owned(),
+            };
+            has_route |= unmet.is_none();
+            lines
+                .push(format!("{}. sites[{site}].routes[{number}] {path}: {why}", lines.len() + 1));
+        }
+        if lines.len() > 1 || (lines.len() == 1 && !has_route) {
+            self.add_step("tried", lines.join("\n"), None);
+        }
     }
 
     /// Whether a request may be looked up in the cache, or why it may not.

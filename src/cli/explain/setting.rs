@@ -8,7 +8,8 @@ use crate::cli::explain::step::Because;
 use crate::config::places::Places;
 use crate::config::{Config, HostPattern};
 use crate::proxy::context::instance_name;
-use crate::route::{RouteId, Router};
+use crate::route::Router;
+use crate::route::id::RouteId;
 
 /// A configuration with its places.
 pub(super) struct Setting {
@@ -137,6 +138,7 @@ fn matches(pattern: &HostPattern, host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::asked::Asked;
 
     const TEXT: &str = "\
 cache: {path: /c, rules: {ttl-max: 1h}}
@@ -162,7 +164,7 @@ sites:
 
     /// The line with the setting for the route of a host and path.
     fn line(setting: &Setting, host: &str, path: &str, key: &str) -> Option<u32> {
-        let route = setting.router.find(host.as_bytes(), path.as_bytes()).unwrap();
+        let route = setting.router.find(&Asked::of_url(host.as_bytes(), path.as_bytes())).unwrap();
         match setting.about_cache(setting.route_at(route), key) {
             Because::Config { line, .. } => Some(line),
             Because::Default(_) => None,
@@ -190,7 +192,9 @@ sites:
     fn a_rule_is_found_among_the_routes_of_all_sites() {
         let setting = setting();
         let at = |host: &str, path: &str| {
-            setting.route_at(setting.router.find(host.as_bytes(), path.as_bytes()).unwrap())
+            setting.route_at(
+                setting.router.find(&Asked::of_url(host.as_bytes(), path.as_bytes())).unwrap(),
+            )
         };
         assert_eq!(at("a.example", "/x/1"), RouteAt::Site(0, 0));
         assert_eq!(at("c.example", "/y"), RouteAt::Site(0, 1));

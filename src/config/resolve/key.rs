@@ -37,7 +37,8 @@ pub(crate) fn components(faults: &mut Faults<'_>, rules: &Section<'_>) -> Option
             }
         }
     }
-    Some(KeyComponents { scheme, path, query, chosen: chosen(faults, &section) })
+    let chosen = chosen(faults, &section);
+    Some(KeyComponents { scheme, path, query, chosen, ..KeyComponents::default() })
 }
 
 fn patterns(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Vec<Pattern> {

@@ -23,6 +23,8 @@ use crate::config::{
 mod key;
 mod rules;
 pub(crate) mod upstreams;
+mod matching;
+mod routes;
 mod sites;
 
 /// The resolved form of a tree, to be used if there is no fault.

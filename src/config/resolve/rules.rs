@@ -10,6 +10,7 @@ use crate::base::chars::is_token;
 use crate::base::units::format_size;
 use crate::config::document::{Entry, Node, Value};
 use crate::config::error::{Faults, quoted};
+use crate::config::matching::{Matching, PathPattern};
 use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
 use crate::config::section::{Scalar, Section, is_off, is_on};
@@ -87,10 +88,20 @@ impl Caching {
     }
 }
 
-/// The rules of a route with this path: its keys may name it.
-pub(crate) fn of_route(mut rules: Rc<Rules>, path: &str) -> Rc<Rules> {
-    if matches!(rules.key.path, PathComponent::Route(_)) {
-        Rc::make_mut(&mut rules).key.path = PathComponent::Route(path.into());
+/// The rules of a route for these requests: its keys may name its path, and name the conditions
+/// that the URL does not hold.
+pub(crate) fn of_route(mut rules: Rc<Rules>, matching: &Matching) -> Rc<Rules> {
+    let names_path = matches!(rules.key.path, PathComponent::Route(_));
+    let route = matching.key_word(rules.key.query.is_whole());
+    if names_path || !route.is_empty() {
+        let key = &mut Rc::make_mut(&mut rules).key;
+        key.route = route.into();
+        key.path = match &matching.path {
+            _ if !names_path => PathComponent::Whole,
+            // An exact path has one URL, which no prefix shares.
+            PathPattern::Exact(_) => PathComponent::Whole,
+            path => PathComponent::Route(path.key_path().into()),
+        };
     }
     rules
 }

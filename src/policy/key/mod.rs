@@ -140,6 +140,9 @@ pub struct KeyComponents {
     /// Request fields and cookies. They select one of the variants of a key, as the fields that
     /// Vary names do, so that one removal of the key removes all variants.
     pub chosen: Option<VaryNames>,
+    /// The conditions of the route that are not part of the URL; empty if it has none. Two routes
+    /// for one URL must not share responses.
+    pub route: Box<str>,
 }
 
 /// The part of the path in a key.
@@ -171,6 +174,7 @@ impl Default for KeyComponents {
             path: PathComponent::Whole,
             query: QueryComponent::default(),
             chosen: None,
+            route: "".into(),
         }
     }
 }
@@ -226,6 +230,10 @@ impl KeyComponents {
             }
         }
         out.extend_from_slice(&self.query.of(query));
+        if !self.route.is_empty() {
+            out.extend_from_slice(ROUTE);
+            out.extend_from_slice(self.route.as_bytes());
+        }
     }
 }
 
@@ -253,6 +261,11 @@ impl QueryComponent {
         Cow::Owned(text)
     }
 
+    /// Whether the key has the whole query as it is sent.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_on && self.kept.is_empty() && self.dropped.is_empty()
+    }
+
     fn is_as_sent(&self) -> bool {
         !self.is_sorted && self.kept.is_empty() && self.dropped.is_empty()
     }
@@ -262,6 +275,9 @@ impl QueryComponent {
         (self.kept.is_empty() || is_in(&self.kept)) && !is_in(&self.dropped)
     }
 }
+
+/// The beginning of the line of a key text that has the conditions of the route.
+pub(crate) const ROUTE: &[u8] = b"\n!";
 
 /// A path, and the query with its question mark.
 fn split(path_and_query: &[u8]) -> (&[u8], &[u8]) {

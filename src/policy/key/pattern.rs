@@ -28,6 +28,13 @@ impl Pattern {
     }
 }
 
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let star = if self.is_prefix { "*" } else { "" };
+        write!(f, "{}{star}", self.text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,25 +17,30 @@ pub(crate) const fn invalidates(method: Method, status: Status) -> bool {
 }
 
 /// The primary key texts of the URIs that such a response makes invalid: the target, and the URIs
-/// in Location and Content-Location with the same scheme, host and port. A response cannot
+/// in Location and Content-Location with the same scheme, host and port, each for every route that may
+/// take it. A response cannot
 /// invalidate what another origin has (RFC 9111 section 4.4). A text may occur twice.
-/// `components_of` gives the components of the keys of a path.
-pub(crate) fn key_texts<'p>(
+/// `components_of` gives the components of the keys of a path, by each of its routes.
+pub(crate) fn key_texts<'p, I: IntoIterator<Item = &'p KeyComponents>>(
     scheme: Scheme,
     authority: &[u8],
     target: &Target,
     response: &Fields,
-    components_of: impl Fn(&[u8]) -> &'p KeyComponents,
+    components_of: impl Fn(&[u8]) -> I,
 ) -> impl Iterator<Item = Vec<u8>> {
     let locations = ["location", "content-location"]
         .into_iter()
         .flat_map(|name| response.get_all(name).take(LOCATIONS_MAX))
         .filter_map(move |it| reference::resolve(scheme, authority, target.path(), it));
-    iter::once(target.path_and_query().to_vec()).chain(locations).map(move |path_and_query| {
+    let urls = iter::once(target.path_and_query().to_vec()).chain(locations);
+    urls.flat_map(move |path_and_query| {
         let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
-        let mut text = Vec::new();
-        key_text(components_of(path), scheme, authority, &path_and_query, &mut text);
-        text
+        let texts = components_of(path).into_iter().map(|components| {
+            let mut text = Vec::new();
+            key_text(components, scheme, authority, &path_and_query, &mut text);
+            text
+        });
+        texts.collect::<Vec<_>>()
     })
 }
 
@@ -67,7 +72,7 @@ mod tests {
             ("Content-Location", "http://b.example/dir/now"),
         ]);
         let components = KeyComponents::default();
-        let texts = key_texts(Scheme::Http, b"A.example:80", &target, &response, |_| &components);
+        let texts = key_texts(Scheme::Http, b"A.example:80", &target, &response, |_| [&components]);
         let texts: Vec<_> = texts.map(|text| String::from_utf8(text).unwrap()).collect();
         let expected = ["/dir/form?x", "/dir/done", "/dir/now"];
         assert_eq!(texts, expected.map(|path| format!("GET http://a.example{path}")));

@@ -9,6 +9,7 @@ use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::surrogate;
 use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
+use crate::route::asked::Asked;
 
 /// Invalidates the stored responses that an unsafe request may have changed.
 pub(crate) async fn after(
@@ -22,7 +23,10 @@ pub(crate) async fn after(
         return;
     }
     let (authority, target) = (request.authority(), &request.target);
-    let components_of = |path: &[u8]| &context.router.rules_for(request.host(), path).key;
+    let components_of = |path: &[u8]| {
+        let asked = Asked::of_url(request.host(), path);
+        context.router.rules_of_url(&asked).into_iter().map(|rules| &rules.key)
+    };
     for text in invalidate::key_texts(scheme, authority, target, &response.fields, components_of) {
         cache.invalidate(&key_of(&text)).await;
     }

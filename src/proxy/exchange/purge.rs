@@ -18,6 +18,7 @@ use crate::proxy::context::Context;
 use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
 use crate::proxy::respond::Added;
+use crate::route::asked::Asked;
 
 /// Purges what the request names, and answers with the number of the purge.
 pub(crate) async fn answer<C: Client>(
@@ -58,8 +59,10 @@ fn purge(
         let text = "the cache cannot be opened: nothing is purged".to_owned();
         return (Status(503), text, None);
     };
-    let key = &context.router.rules_for(request.host(), request.target.path()).key;
-    let orders = match purge_request::orders(key, front.scheme, request, &named(address)) {
+    let asked = Asked::of_url(request.host(), request.target.path());
+    let keys = context.router.rules_of_url(&asked).into_iter().map(|rules| &rules.key);
+    let keys = keys.collect::<Vec<_>>();
+    let orders = match purge_request::orders(&keys, front.scheme, request, &named(address)) {
         Ok(orders) => orders,
         Err(refusal) => {
             facts.reason = purge_request::REFUSED;

@@ -74,8 +74,12 @@ pub(super) fn answer_parsed(
     };
     let Some((object, marker)) = full_hit(cache, route, head, now_s) else { return Ok(Quick::No) };
     send_hit(context, link, head, &object, now_s, is_last)?;
-    // A request with `Cache-Control` may accept the object now, but not when it is older.
-    if !head.fields.contains("cache-control") && !head.fields.contains("pragma") {
+    // A request with `Cache-Control` may accept the object now, but not when it is older. The same
+    // bytes from another client may have another route.
+    if !head.fields.contains("cache-control")
+        && !head.fields.contains("pragma")
+        && !route.rule.depends_on_client
+    {
         let lane = link.connection().front.lane;
         cache.hot.borrow_mut().add_alias(lane, raw, head.clone(), &object, marker);
     }

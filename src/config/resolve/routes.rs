@@ -1,0 +1,91 @@
+//! The routes of one site.
+//!
+//! A site's own upstream is the route for all paths outside of its routes, and the default of
+//! those. Without it the default is the upstream at the top, and other paths get 404.
+
+use std::rc::Rc;
+
+use crate::config::RouteConfig;
+use crate::config::error::Faults;
+use crate::config::matching::{Matching, PathPattern, PathSet};
+use crate::config::resolve::matching;
+use crate::config::resolve::rules::{self, Caching};
+use crate::config::resolve::upstreams::Upstreams;
+use crate::config::section::Section;
+use crate::upstream::ids::UpstreamId;
+
+/// The routes of one site while they are read.
+pub(crate) struct Routes<'a> {
+    pub(crate) upstreams: &'a Upstreams<'a>,
+    pub(crate) has_cache: bool,
+    /// The rules of the site itself.
+    pub(crate) caching: Caching,
+    pub(crate) site: &'a Section<'a>,
+}
+
+impl Routes<'_> {
+    /// The routes, and the patterns among their paths.
+    pub(crate) fn resolve(&self, faults: &mut Faults<'_>) -> (Vec<RouteConfig>, Option<PathSet>) {
+        let name = self.site.scalar(faults, "upstream");
+        let own = name.map(|name| self.upstreams.find(faults, &name).unwrap_or_default());
+        let inherited = own.or(self.upstreams.default);
+        let rest = RouteConfig {
+            matching: Matching::of_path(PathPattern::Prefix("/".to_owned())),
+            upstream: inherited.unwrap_or_default(),
+            cache: self.caching.is_on,
+            rules: Rc::clone(&self.caching.rules),
+            request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
+        };
+        let Some(items) = self.site.items(faults, "routes") else {
+            if inherited.is_none() && self.site.node("upstream").is_none() {
+                self.site.missing(faults, "upstream", "upstream: NAME");
+            }
+            return (vec![rest], None);
+        };
+        let (mut routes, mut sections) = (Vec::new(), Vec::new());
+        for item in items {
+            let section = Section::open(faults, "sites[].routes[]", item.path.clone(), item.node);
+            if let Some(route) = self.route(faults, &section, &rest, inherited) {
+                routes.push(route);
+                sections.push(section);
+            }
+        }
+        matching::check_reach(faults, &routes, &sections);
+        let is_rest = |route: &RouteConfig| route.matching == rest.matching;
+        if own.is_some() && !routes.iter().any(is_rest) {
+            routes.push(rest);
+        }
+        let patterns = matching::patterns(faults, self.site, &routes);
+        (routes, patterns)
+    }
+
+    fn route(
+        &self,
+        faults: &mut Faults<'_>,
+        section: &Section<'_>,
+        rest: &RouteConfig,
+        inherited: Option<UpstreamId>,
+    ) -> Option<RouteConfig> {
+        let upstream = match section.scalar(faults, "upstream") {
+            Some(name) => self.upstreams.find(faults, &name),
+            None => {
+                if inherited.is_none() && section.node("upstream").is_none() {
+                    section.missing(faults, "upstream", "upstream: NAME");
+                }
+                inherited
+            }
+        };
+        let caching = self.caching.below(faults, section, self.has_cache);
+        let matching = matching::resolve(faults, section);
+        let request_buffering =
+            section.switch(faults, "request-buffering").unwrap_or(rest.request_buffering);
+        let matching = matching?;
+        Some(RouteConfig {
+            rules: rules::of_route(caching.rules, &matching),
+            matching,
+            upstream: upstream.unwrap_or_default(),
+            cache: caching.is_on,
+            request_buffering,
+        })
+    }
+}
