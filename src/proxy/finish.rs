@@ -4,6 +4,7 @@
 
 use crate::base::time::Now;
 use crate::config::Config;
+use crate::http::h1::rejected::Rejected;
 use crate::http::head::RequestHead;
 use crate::http::version::Version;
 use crate::log::access::Written;
@@ -24,16 +25,19 @@ pub struct Sent {
     pub bytes: u64,
 }
 
+/// The request of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<'r> {
+    /// Its head.
+    Head(&'r RequestHead),
+    /// The bytes of a request that is refused.
+    Bytes(&'r [u8]),
+}
+
 /// Ends an exchange, on the hot path or not: counts it and prepares its line in the access log. The
 /// caller has checked that there is room for a line ([`Context::log_has_room`]); it then sends the
-/// end of the answer and calls [`commit`]. `head` is `None` if the bytes were not a valid request.
-pub fn finish(
-    context: &Context,
-    front: &Front,
-    head: Option<&RequestHead>,
-    facts: &Facts,
-    sent: Sent,
-) {
+/// end of the answer and calls [`commit`].
+pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts, sent: Sent) {
     if let (Some(object), Some(cache)) = (&facts.hit, &context.cache) {
         cache.count_hit(object);
     }
@@ -56,8 +60,9 @@ pub fn finish(
         close: facts.close.map_or("", |close| close.word()),
         ..Record::default()
     };
-    if let Some(head) = head {
-        request(&mut record, head);
+    match asked {
+        Asked::Head(head) => request(&mut record, head),
+        Asked::Bytes(bytes) => rejected(&mut record, bytes),
     }
     let server;
     if let Some(answered) = facts.server {
@@ -90,6 +95,14 @@ fn request<'r>(record: &mut Record<'r>, head: &'r RequestHead) {
     };
     record.referer = head.fields.get("referer").unwrap_or_default();
     record.user_agent = head.fields.get("user-agent").unwrap_or_default();
+}
+
+/// Fills in what can be read of a refused request.
+fn rejected<'r>(record: &mut Record<'r>, bytes: &'r [u8]) {
+    let read = Rejected::of(bytes);
+    record.request_line = read.line;
+    (record.method, record.target) = (read.method, read.target);
+    (record.version, record.host) = (read.version, read.host);
 }
 
 /// Why an exchange failed, or passed the cache, for the log.
@@ -146,7 +159,13 @@ mod tests {
                 assert_eq!(access.borrow_mut().flush(), Flushed::Done);
                 fs::read_to_string(dir.path().join("log")).unwrap()
             };
-            finish(&context, &front, Some(&head), &facts, Sent { body_bytes: 5, bytes: 105 });
+            finish(
+                &context,
+                &front,
+                Asked::Head(&head),
+                &facts,
+                Sent { body_bytes: 5, bytes: 105 },
+            );
             assert_eq!(flushed(), "");
             commit(&context);
             let line = flushed();
@@ -160,12 +179,22 @@ mod tests {
             }
             // A client that leaves before its answer begins, and bytes that are no request.
             let gone = Facts { close: Some(CloseReason::ClientGone), ..Facts::default() };
-            finish(&context, &front, None, &gone, Sent { body_bytes: 0, bytes: 0 });
+            finish(
+                &context,
+                &front,
+                Asked::Bytes(b"GET /b"),
+                &gone,
+                Sent { body_bytes: 0, bytes: 0 },
+            );
             commit(&context);
             let lines = flushed();
             let last = lines.lines().last().unwrap();
             assert_eq!(lines.lines().count(), 2);
             assert!(last.contains(r#""status":499"#) && last.contains("client-gone"), "{last}");
+            assert!(
+                last.contains(r#""method":"GET""#) && last.contains(r#""target":"/b""#),
+                "{last}"
+            );
         });
         run.unwrap();
     }

@@ -337,3 +337,48 @@ fn a_download_that_breaks_off_has_the_bytes_that_were_sent() {
         assert!((sent - around..sent).contains(&sent_body), "{line}");
     }
 }
+
+#[test]
+fn what_could_be_read_of_a_refused_request_is_logged() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("timeouts", "{client-head: 300ms}");
+    let ktrix = plan.start();
+    let long = "x".repeat(9_000);
+    for (n, (request, status, parts)) in [
+        ("GET /a HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n".to_owned(), 400, &["GET", "/a", "h"][..]),
+        ("GET /b\tc HTTP/1.1\r\nHost: h\r\n\r\n".into(), 400, &["GET", "/b\\tc", "h"]),
+        (format!("GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n"), 414, &["GET", "/xxx", "h"]),
+        (
+            format!("GET /d HTTP/1.1\r\nHost: h\r\nA: {}\r\n", long.repeat(4)),
+            431,
+            &["GET", "/d", "h"],
+        ),
+        ("BREW /e HTTP/2.0\r\nHost: h\r\n\r\n".into(), 505, &["BREW", "/e", "h"]),
+        (format!("{} /f HTTP/1.1\r\nHost: h\r\n\r\n", "M".repeat(65)), 501, &["MMM", "/f", "h"]),
+        (
+            "GET /g HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".into(),
+            501,
+            &["GET", "/g", "h"],
+        ),
+        ("GET /h HTTP/1.1\r\nHos".into(), 408, &["GET", "/h", "-"]),
+        ("\u{16}\u{3}\u{1}\u{0}\u{7f}".into(), 400, &["-", "-", "-"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = ktrix.client();
+        client.write(request.as_bytes());
+        client.answer().expect_status(status);
+        let line = ktrix.wait_access_lines(n + 1).swap_remove(n);
+        for (name, part) in ["method", "target", "host"].iter().zip(parts) {
+            match *part {
+                "-" => assert!(!line.contains(&format!("\"{name}\"")), "{name}: {line}"),
+                part => {
+                    let member = format!("\"{name}\":\"{part}");
+                    assert!(line.contains(&member), "{member}: {line}");
+                }
+            }
+        }
+        assert!(line.contains(&format!("\"status\":{status}")) && line.len() < 10_000, "{line}");
+    }
+}

@@ -7,6 +7,7 @@
 mod diagnosis;
 mod framing;
 pub mod head;
+pub mod rejected;
 pub mod body;
 
 #[cfg(test)]

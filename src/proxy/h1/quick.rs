@@ -15,7 +15,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
-use crate::proxy::finish::{Sent, finish};
+use crate::proxy::finish::{Asked, Sent, finish};
 use crate::proxy::h1::link::Link;
 use crate::proxy::routed::{Route, Routed, Way};
 use crate::reactor;
@@ -126,7 +126,7 @@ fn send_hit(
     let end = |link: &Link, len: usize| {
         let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
         let sent = Sent { body_bytes: object.body_len, bytes: len as u64 };
-        finish(context, &link.connection().front, Some(head), &facts, sent);
+        finish(context, &link.connection().front, Asked::Head(head), &facts, sent);
     };
     if !head.wants_keep_alive() {
         return object.with_parts(now_s, |head, body| {

@@ -24,7 +24,7 @@ use crate::proxy::client::connections::Counted;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::{self, synthetic};
 use crate::proxy::facts::Facts;
-use crate::proxy::finish::{self, Sent};
+use crate::proxy::finish::{self, Asked, Sent};
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::pace::Pace;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
@@ -202,7 +202,8 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
     let _ = end(context, link, None, &facts, sent).await;
 }
 
-/// Ends an exchange: its line is prepared before the last byte of its answer goes out.
+/// Ends an exchange: its line is prepared before the last byte of its answer goes out. Without a head
+/// the inbox begins with the request, which is refused.
 async fn end(
     context: &Rc<Context>,
     link: &mut Link,
@@ -211,7 +212,8 @@ async fn end(
     sent: Sent,
 ) -> Result<(), CloseReason> {
     context.log_room().await;
-    finish::finish(context, &link.connection().front, head, facts, sent);
+    let asked = head.map_or(Asked::Bytes(&link.inbox), Asked::Head);
+    finish::finish(context, &link.connection().front, asked, facts, sent);
     let flushed = match link.inbox.is_empty() {
         true => link.flush_now(),
         false => Ok(()),
