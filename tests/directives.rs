@@ -177,6 +177,7 @@ fn is_a_value(row: &Directive) -> bool {
         "half of cache.size",
         "64 MiB, at most a fiftieth of cache.size",
         "1 MiB, at most a sixteenth of cache.memory",
+        "a tenth of the free space of their disk",
         "cache.object",
         "the site's own",
     ]

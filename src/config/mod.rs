@@ -340,6 +340,8 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Bytes of it that stay in memory; the rest goes to a file.
     pub body_memory_bytes: usize,
+    /// Bytes of all bodies in files; by default it depends on the disk.
+    pub bodies_bytes: Option<u64>,
     /// Bytes of a body that must come each second; 0 for any.
     pub body_rate: u64,
     /// Fields of a head.

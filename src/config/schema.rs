@@ -122,6 +122,9 @@ const MEMORY_OBJECT_DEFAULT: &str = "1 MiB, at most a sixteenth of cache.memory"
 /// empty.
 const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
 
+/// The default of the bytes of all bodies: they must not fill the disk.
+const BODIES_DEFAULT: &str = "a tenth of the free space of their disk";
+
 /// The table.
 #[rustfmt::skip]
 pub const DIRECTIVES: &[Directive] = &[
@@ -239,6 +242,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "target", Kind::Size(64, MIB), "8 KiB", "the target of a request"),
     row("limits", "body", Kind::Size(0, PIB), "1 GiB", "the body of a request that is received completely first"),
     row("limits", "body-memory", Kind::Size(0, GIB), "64 KiB", "the part of it that stays in memory; the rest goes to a file"),
+    row("limits", "bodies", Kind::Size(0, PIB), BODIES_DEFAULT, "all parts in files of all workers together; a request past it is answered with 503"),
     row("limits", "body-rate", Kind::Size(0, GIB), "1 KiB", "the least bytes of a body that must come each second, after timeouts.client-body; 0 B is any"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
 ];

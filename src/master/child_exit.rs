@@ -47,6 +47,7 @@ impl Master {
         }
         self.file_watch.check_soon(now);
         let seat = exit.process.seat;
+        self.tables.bodies.clear(seat);
         if let Role::Worker(number) = exit.role {
             self.generations[index].release_worker(number);
         }

@@ -19,13 +19,14 @@ use crate::log::file::LogFile;
 use crate::master::access_check;
 use crate::master::cache::{Cache, OpenError};
 use crate::master::child::Child;
-use crate::master::files::{self, Logs};
+use crate::master::files::{self as log_files, Logs};
 use crate::master::listeners::Mark;
 use crate::master::pidfile::PidFile;
 use crate::master::shared_tables::SharedTables;
 use crate::master::socket_takeover::SocketTakeovers;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::{ServerTable, TablePhase};
+use crate::sys::file;
 use crate::sys::privileges::{self, Account};
 use crate::upstream::ids::Server;
 use crate::upstream::state::Setting;
@@ -47,6 +48,8 @@ pub(crate) struct Generation {
     pub(crate) cache: Option<Cache>,
     /// What has happened to the files of the cache.
     pub(crate) cache_files: CacheFiles,
+    /// `limits.bodies`, in bytes.
+    pub(crate) bodies_bytes_max: u64,
     /// The servers of its upstreams.
     pub(crate) servers: Rc<ServerTable>,
     /// Its keeper's seat, through all the processes that are its keeper.
@@ -117,7 +120,7 @@ impl Generation {
         if let Some(access) = &mut logs.access {
             let dir = cache.as_ref().map(|cache| cache.shared.store.dir());
             let last = previous.and_then(|it| it.logs.access.as_ref()?.spill.as_ref());
-            access.spill = files::open_spill(&config, dir, last);
+            access.spill = log_files::open_spill(&config, dir, last);
             if access.spill.as_ref().is_some_and(|spill| spill.has_lines().unwrap_or(true)) {
                 tables.rings.set_spill_in_use(true);
             }
@@ -125,6 +128,7 @@ impl Generation {
         for problem in access_check::problems(&config, account.as_ref()) {
             log::error!("{}: {}", problem.keys.first().unwrap_or(&""), problem.message);
         }
+        let bodies_bytes_max = bodies_bytes_max(&config, cache.as_ref());
         let servers = Rc::new(servers_of(&config, previous)?);
         // The first generation is current at once; another one when it is ready.
         let phase = if previous.is_none() { TablePhase::Current } else { TablePhase::Starting };
@@ -138,6 +142,7 @@ impl Generation {
             logs,
             cache,
             cache_files: CacheFiles::InPlace,
+            bodies_bytes_max,
             servers,
             keeper_seat,
             children,
@@ -253,6 +258,17 @@ fn cache_for(
     };
     cache.shared.index.set_size(wanted.size_bytes);
     Ok(Some(cache))
+}
+
+/// `limits.bodies`, or else a tenth of what is free now where they are written.
+fn bodies_bytes_max(config: &Config, cache: Option<&Cache>) -> u64 {
+    config.limits.bodies_bytes.unwrap_or_else(|| {
+        let free = match cache {
+            Some(cache) => cache.shared.store.free_bytes(),
+            None => file::free_bytes(&std::env::temp_dir()),
+        };
+        free.map_or(config.limits.body_bytes, |bytes| bytes / 10)
+    })
 }
 
 /// The account that the children become, if that is another than the master's.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::cache::fills::Fills;
 use crate::config::Config;
 use crate::log::ring::Rings;
+use crate::shared::bodies::BodyTable;
 use crate::shared::wake::Wakes;
 use crate::worker::inherited::N_SEATS;
 
@@ -18,6 +19,8 @@ pub(crate) struct SharedTables {
     pub(crate) rings: Rc<Rings>,
     /// The eventfds that wake the process in a seat.
     pub(crate) wakes: Rc<Wakes>,
+    /// The bytes of request bodies.
+    pub(crate) bodies: Rc<BodyTable>,
     /// The size of a ring; a reload cannot change it.
     pub(crate) ring_bytes: usize,
 }
@@ -33,6 +36,7 @@ impl SharedTables {
             fills: Rc::new(Fills::create(N_FILLS)?),
             rings: Rc::new(Rings::create(N_SEATS, ring_bytes)?),
             wakes: Rc::new(Wakes::new(N_SEATS)?),
+            bodies: Rc::new(BodyTable::create(N_SEATS)?),
             ring_bytes,
         })
     }

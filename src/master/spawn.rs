@@ -9,6 +9,7 @@ use crate::master::child::Process;
 use crate::master::files::Logs;
 use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::master::{Master, files};
+use crate::shared::bodies::Bodies;
 use crate::sys::privileges::{self, Account};
 use crate::sys::{process, socket};
 use crate::worker::inherited::{Inherited, Role, ScrubNeed};
@@ -82,6 +83,7 @@ impl Master {
         self.generations.clear();
         let listeners = std::mem::take(&mut self.listeners);
         let config = generation.config;
+        let bodies_bytes_max = generation.bodies_bytes_max;
         let sockets = match role {
             Role::Worker(number) => listeners.into_sockets(&config.listen, number, config.workers),
             Role::Keeper => Vec::new(),
@@ -99,6 +101,7 @@ impl Master {
             cache: generation.cache.map(|cache| cache.shared),
             rings: Rc::clone(&self.tables.rings),
             wakes: Rc::clone(&self.tables.wakes),
+            bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), seat, bodies_bytes_max)),
             servers: generation.servers,
             keeper_seat: generation.keeper_seat,
             needs_scrub,

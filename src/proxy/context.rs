@@ -14,6 +14,7 @@ use crate::proxy::progress::LocalFills;
 use crate::reactor;
 use crate::reactor::event::Event;
 use crate::route::Router;
+use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::sys::host;
 
@@ -44,6 +45,8 @@ pub struct Context {
     pub client_head: HeadLimits,
     /// The directory for request bodies that are too large for memory.
     pub temporary: PathBuf,
+    /// The bytes that they may have.
+    pub bodies: Rc<Bodies>,
     /// Number of requests so far, for their ids.
     pub n_requests: Cell<u64>,
     /// Upper bits of the request ids; no two workers of any start have the same.
@@ -60,6 +63,7 @@ impl Context {
         cache: Option<Rc<Cache>>,
         access: Option<AccessLog>,
         temporary: PathBuf,
+        bodies: Rc<Bodies>,
     ) -> Self {
         let (limits, timeouts, log) = (&config.limits, &config.timeouts, &config.log.access);
         let client_head = HeadLimits {
@@ -86,6 +90,7 @@ impl Context {
             waits_for_log: log.as_ref().is_some_and(|log| log.when_full == WhenFull::Wait),
             client_head,
             temporary,
+            bodies,
             n_requests: Cell::new(0),
             id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
             is_draining: Cell::new(false),
@@ -146,6 +151,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::log::file::LogFile;
     use crate::log::ring::Rings;
+    use crate::shared::bodies::BodyTable;
 
     /// A context for a test: one server that refuses connections, no cache, and the settings of
     /// `text`.
@@ -161,6 +167,8 @@ pub(crate) mod tests {
             log.write_to(file);
             log
         });
-        Context::new(Rc::clone(&config), (&servers, 0), None, access, dir.to_owned())
+        let table = Rc::new(BodyTable::create(1).unwrap());
+        let bodies = Rc::new(Bodies::new(table, 0, u64::MAX));
+        Context::new(Rc::clone(&config), (&servers, 0), None, access, dir.to_owned(), bodies)
     }
 }

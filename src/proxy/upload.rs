@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::disk::file::DiskFile;
 use crate::disk::{self, Kind};
@@ -12,6 +13,7 @@ use crate::http::head::{BodyLength, ResponseHead};
 use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::{Client, ClientError};
+use crate::shared::bodies::{Bodies, BodyBytes};
 use crate::sys::file::{self, Medium};
 
 /// The most that one [`Upload::next`] reads from a file.
@@ -23,6 +25,8 @@ pub struct Received {
     memory: Vec<u8>,
     /// Instead of memory, and its length.
     file: Option<(DiskFile, u64)>,
+    /// The bytes of the file, as they count with those of all others.
+    bytes: Option<BodyBytes>,
     trailers: Fields,
     given: u64,
 }
@@ -32,8 +36,10 @@ pub struct Received {
 pub enum ReceiveError {
     /// The client is gone, or broke the protocol.
     Client(ClientError),
-    /// It is larger than `limits.body`.
-    TooLarge,
+    /// It is larger than a body may be, for this reason.
+    TooLarge(&'static str),
+    /// All bodies together have as many bytes as `limits.bodies` allows.
+    NoRoom,
     /// The temporary file could not be made or written.
     File(io::Error),
 }
@@ -47,12 +53,31 @@ pub struct ReceiveLimits<'a> {
     pub memory_max: usize,
     /// Where that file is made.
     pub temporary: &'a Path,
+    /// `limits.bodies`: how many bytes all such files may have.
+    pub bodies: &'a Rc<Bodies>,
+}
+
+impl ReceiveLimits<'_> {
+    /// Whether a body of this length may be received.
+    fn check(&self, len: u64) -> Result<(), ReceiveError> {
+        if len > self.bytes_max {
+            return Err(ReceiveError::TooLarge("the request's body is larger than limits.body"));
+        }
+        if self.is_for_file(len) && len > self.bodies.bytes_max {
+            return Err(ReceiveError::TooLarge("the request's body is larger than limits.bodies"));
+        }
+        Ok(())
+    }
+
+    fn is_for_file(&self, len: u64) -> bool {
+        len > self.memory_max as u64
+    }
 }
 
 impl Received {
     /// No body.
     pub const fn nothing() -> Self {
-        Self { memory: Vec::new(), file: None, trailers: Fields::new(), given: 0 }
+        Self { memory: Vec::new(), file: None, bytes: None, trailers: Fields::new(), given: 0 }
     }
 
     /// Receives a request's whole body, into memory first and then into an unnamed file.
@@ -63,18 +88,23 @@ impl Received {
     ) -> Result<Self, ReceiveError> {
         let mut body = Self::nothing();
         match length {
-            BodyLength::Known(len) if len > limits.bytes_max => return Err(ReceiveError::TooLarge),
             BodyLength::Known(len) => {
+                limits.check(len)?;
+                if limits.is_for_file(len) && !limits.bodies.has_room(len) {
+                    return Err(ReceiveError::NoRoom);
+                }
                 body.memory.reserve_exact((len as usize).min(limits.memory_max));
             }
             BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose => {}
         }
         loop {
             let more = client.read_body(&mut body.memory).await.map_err(ReceiveError::Client)?;
-            if body.len() > limits.bytes_max {
-                return Err(ReceiveError::TooLarge);
-            }
-            if body.file.is_some() || body.memory.len() > limits.memory_max {
+            limits.check(body.len())?;
+            if body.file.is_some() || limits.is_for_file(body.len()) {
+                let bytes = body.bytes.get_or_insert_with(|| BodyBytes::none(limits.bodies));
+                if !bytes.take(body.memory.len() as u64) {
+                    return Err(ReceiveError::NoRoom);
+                }
                 body.spill(limits.temporary).await.map_err(ReceiveError::File)?;
             }
             if !more {

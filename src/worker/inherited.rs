@@ -13,6 +13,7 @@ use crate::config::Listen;
 use crate::log::file::LogFile;
 use crate::log::ring::Rings;
 use crate::log::spill::Spill;
+use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
 
@@ -77,6 +78,8 @@ pub struct Inherited {
     pub rings: Rc<Rings>,
     /// The eventfds that wake the process in a seat.
     pub wakes: Rc<Wakes>,
+    /// The bytes of its request bodies, and the bound of all.
+    pub bodies: Rc<Bodies>,
     /// The servers.
     pub(crate) servers: Rc<ServerTable>,
     /// The keeper's seat, to wake it when there is something to evict.

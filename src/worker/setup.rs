@@ -39,7 +39,8 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
     let cache = cache(inherited).map(Rc::new);
     let servers = &inherited.servers;
     servers.pid(number).store(std::process::id(), Ordering::Relaxed);
-    Ok(Context::new(config, (servers, number), cache, access, temporary(inherited)))
+    let bodies = Rc::clone(&inherited.bodies);
+    Ok(Context::new(config, (servers, number), cache, access, temporary(inherited), bodies))
 }
 
 /// How many files of objects may stay open: most descriptors are for connections.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::support::{Ask, Gate, Origin, Plan, Response, pattern, until_true};
 
 const STREAMED: &str = "[{routes: [{path: /, upstream: app, request-buffering: off}]}]";
@@ -266,4 +268,43 @@ fn slow_bodies_make_room_for_other_clients() {
         .collect();
     ktrix.get("/").expect_status(200);
     drop(slow);
+}
+
+#[test]
+fn all_bodies_in_files_are_bounded_together_and_a_dead_worker_gives_its_bytes_back() {
+    let origin = echo();
+    let plan = Plan::new(&origin).set("limits", "{body-memory: 16 KiB, bodies: 400 KiB}");
+    let ktrix = plan.start();
+    let body = pattern(250_000);
+    let request = Ask::post("/p", &body).bytes("a");
+    let (first, second) = request.split_at(240_000);
+    let status = || ktrix.ask(&Ask::post("/other", &body)).status;
+    for is_killed in [false, true] {
+        let mut holder = ktrix.client();
+        holder.write(first);
+        holder.wait_taken();
+        assert_eq!(status(), 503);
+        // One that stays in memory does not count.
+        ktrix.ask(&Ask::post("/small", "x")).expect_status(200);
+        if is_killed {
+            ktrix.workers().into_iter().for_each(|worker| worker.signal(Signal::SIGKILL));
+        } else {
+            holder.write(second);
+            holder.answer().expect_status(200).expect_body(&body);
+        }
+        until_true("room for another body", || {
+            let answer = ktrix.client().try_ask(&Ask::post("/other", &body));
+            answer.is_ok_and(|answer| answer.status == 200)
+        });
+    }
+    ktrix.ask(&Ask::post("/large", pattern(500_000))).expect_status(413);
+    let is_there = |parts: &[&str]| {
+        let lines = plan.access_lines();
+        lines.iter().any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    until_true("the reasons in the access log", || {
+        is_there(&["/other", "\"status\":503", "bodies-full"])
+            && is_there(&["/large", "\"status\":413", "body-too-large"])
+    });
+    until_true("no left-over file", || plan.unfinished_files().is_empty());
 }

@@ -336,6 +336,7 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
         target_bytes: as_usize(section.size(faults, "target")),
         body_bytes: section.size(faults, "body"),
         body_memory_bytes: as_usize(section.size(faults, "body-memory")),
+        bodies_bytes: section.size_if_any(faults, "bodies"),
         body_rate: section.size(faults, "body-rate"),
         headers: section.count(faults, "headers"),
     };

@@ -44,6 +44,8 @@ reasons! {
     BadStatus: "bad-status", "the origin failed", Status(502), 10, false;
     // The fill of another worker ended without a whole response.
     FillLost: "fill-lost", "the answer was lost on its way", Status(502), 0, false;
+    // More than `limits.bodies`.
+    BodiesFull: "bodies-full", "too many request bodies, try again later", Status(503), 0, false;
     // No memory or disk for the request's body, no descriptor, or no port to connect from.
     Resources: "no-resources", "out of resources, try again later", Status(503), 11, false;
 }

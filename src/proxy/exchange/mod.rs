@@ -129,6 +129,7 @@ impl<C: Client> Exchange<'_, C> {
             bytes_max: context.config.limits.body_bytes,
             memory_max: context.config.limits.body_memory_bytes,
             temporary: &context.temporary,
+            bodies: &context.bodies,
         };
         let body = match self.request.length {
             BodyLength::None => Received::nothing(),

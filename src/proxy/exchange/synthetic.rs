@@ -26,9 +26,13 @@ impl<C: Client> Exchange<'_, C> {
                 Err(reason)
             }
             ReceiveError::Client(ClientError::Flaw(flaw)) => self.flawed(flaw).await,
-            ReceiveError::TooLarge => {
-                self.synthetic(Status(413), "the request's body is larger than limits.body", &[])
-                    .await?;
+            ReceiveError::TooLarge(why) => {
+                self.facts.reason = Flaw::BodyTooLarge.word();
+                self.synthetic(Status(413), why, &[]).await?;
+                Err(CloseReason::BadRequest)
+            }
+            ReceiveError::NoRoom => {
+                self.failed(FetchError::BodiesFull, None).await?;
                 Err(CloseReason::BadRequest)
             }
             ReceiveError::File(error) => {

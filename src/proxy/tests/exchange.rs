@@ -258,8 +258,8 @@ fn a_body_that_is_too_large_or_breaks_off_is_refused() {
     let (known, chunked) = ("Content-Length: 4", "Transfer-Encoding: chunked");
     let long = || Ok(b"cdefghi".to_vec());
     for (lines, field, then, logged) in [
-        ("", "Content-Length: 9", long(), "413 - bad-request"),
-        ("", chunked, long(), "413 - bad-request"),
+        ("", "Content-Length: 9", long(), "413 - body-too-large bad-request"),
+        ("", chunked, long(), "413 - body-too-large bad-request"),
         ("", known, late.clone(), "408 - body-timeout"),
         ("", known, gone.clone(), "499 client-gone"),
         ("", chunked, flaw.clone(), "400 - bad-chunk-size bad-request"),

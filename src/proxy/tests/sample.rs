@@ -30,6 +30,7 @@ use crate::proxy::routed::Routed;
 use crate::reactor::event::Event;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task, timer};
+use crate::shared::bodies::{Bodies, BodyTable};
 use crate::shared::servers::ServerTable;
 
 /// The largest response that a scene stores; `object` of its configuration.
@@ -82,7 +83,9 @@ impl Scene {
         let [context, other] = caches.map(|cache| {
             reactor::spawn(hear(Rc::clone(&cache)));
             let (config, temporary) = (Rc::clone(&config), dir.path().to_owned());
-            Rc::new(Context::new(config, (&servers, 0), Some(cache), None, temporary))
+            let table = Rc::new(BodyTable::create(1).unwrap());
+            let bodies = Rc::new(Bodies::new(table, 0, u64::MAX));
+            Rc::new(Context::new(config, (&servers, 0), Some(cache), None, temporary, bodies))
         });
         Self { context, other, origin, dir }
     }
