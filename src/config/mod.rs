@@ -323,6 +323,8 @@ pub struct Timeouts {
     pub fill_alone: Duration,
     /// For a file operation of the cache; after that a read is a miss.
     pub disk: Duration,
+    /// For a worker to give a sign of life; 0 for ever.
+    pub worker_stuck: Duration,
     /// For requests to finish when ktrix stops or reloads.
     pub stop: Duration,
 }

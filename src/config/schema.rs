@@ -235,6 +235,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("timeouts", "idle", Kind::Duration(10, DAY), "60s", "between two reads of a response, and of a connection that waits for its next request"),
     row("timeouts", "fill-alone", Kind::Duration(0, HOUR), "5s", "for a response that is being stored to end, after its last client has left"),
     row("timeouts", "disk", Kind::Duration(10, HOUR), "5s", "for an operation on the cache's disk; a read that takes longer is a miss"),
+    row("timeouts", "worker-stuck", Kind::Duration(0, DAY), "10s", "for a worker that hangs or is stopped, until it is killed and replaced; 0s is never"),
     row("timeouts", "stop", Kind::Duration(0, DAY), "30s", "for requests to finish when ktrix stops or reloads"),
     //
     row("limits", "connections", Kind::Count(1, 1_000_000), "16384", "open client connections, for each worker"),

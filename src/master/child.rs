@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::master::backoff::Backoff;
+use crate::master::pulse::Pulse;
 use crate::sys::process::send_signal;
 use crate::sys::socket;
 use crate::worker::inherited::Role;
@@ -40,6 +41,8 @@ pub(crate) struct Process {
     pub(crate) channel: Option<OwnedFd>,
     /// Whether the process has sent `ready`.
     pub(crate) is_serving: bool,
+    /// The signs of life that it has given.
+    pub(crate) pulse: Pulse,
 }
 
 /// The messages that a process has just sent.
@@ -120,10 +123,10 @@ impl Child {
     }
 
     /// When another worker takes over the listening sockets of this one, maybe in the past; `None`
-    /// while this one serves.
+    /// while this one serves them.
     pub(crate) fn takeover_at(&self, now: Instant) -> Option<Instant> {
         match (&self.process, self.restart_at) {
-            (Some(process), _) if process.is_serving => None,
+            (Some(process), _) if process.is_serving => process.pulse.is_weak().then_some(now),
             (None, Some(at)) if at > now => Some(now),
             _ => Some(self.down_since + TAKEOVER_DELAY),
         }
@@ -143,7 +146,8 @@ mod tests {
         let (ours, theirs) = socket::channel().unwrap();
         let mut child = Child::new(Role::Worker(0), now);
         let (pid, channel) = (Pid::from_raw(i32::MAX), Some(ours));
-        let process = Process { pid, seat: 0, forked_at: now, channel, is_serving: false };
+        let pulse = Pulse::default();
+        let process = Process { pid, seat: 0, forked_at: now, channel, is_serving: false, pulse };
         (child.process, child.restart_at) = (Some(process), None);
         (child, theirs, now)
     }

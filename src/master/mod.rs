@@ -22,12 +22,14 @@ pub(crate) mod pidfile;
 pub(crate) mod signals;
 pub mod listeners;
 pub(crate) mod files;
+pub(crate) mod pulse;
 pub(crate) mod child;
 pub(crate) mod dead_rings;
 pub(crate) mod shared_tables;
 pub mod cache;
 pub(crate) mod generation;
 mod file_watch;
+mod stuck_workers;
 mod spawn;
 mod child_exit;
 mod reload;
@@ -66,6 +68,7 @@ pub(crate) struct Master {
     mode: Mode,
     reload: Reload,
     file_watch: FileWatch,
+    workers_looked_at: Instant,
     /// These three are `None` in children.
     signals: Option<Signals>,
     pid_file: Option<PidFile>,
@@ -186,6 +189,7 @@ impl Master {
                 self.reload_if_wanted(now);
                 self.watch_files(now);
                 self.spawn_due(now);
+                self.watch_workers(now);
                 self.update_takeovers(now);
             }
             Mode::Quitting { until } if now >= until => self.stop(now),
@@ -209,7 +213,12 @@ impl Master {
             .flat_map(|generation| &generation.children)
             .flat_map(|child| [child.restart_at, child.takeover_at(now).filter(|at| *at > now)]);
         let children = children.flatten().filter(|_| self.mode == Mode::Serving);
-        mode.into_iter().chain(phases).chain(children).chain(self.dead_rings.next_try()).min()
+        mode.into_iter()
+            .chain(phases)
+            .chain(children)
+            .chain(self.dead_rings.next_try())
+            .chain(self.next_look())
+            .min()
     }
 
     /// Forks every child that is due.

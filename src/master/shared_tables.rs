@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::cache::fills::Fills;
 use crate::config::Config;
 use crate::log::ring::Rings;
+use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
 use crate::shared::wake::Wakes;
 use crate::worker::inherited::N_SEATS;
@@ -19,6 +20,8 @@ pub(crate) struct SharedTables {
     pub(crate) rings: Rc<Rings>,
     /// The eventfds that wake the process in a seat.
     pub(crate) wakes: Rc<Wakes>,
+    /// The signs of life of the process in a seat.
+    pub(crate) beats: Rc<Beats>,
     /// The bytes of request bodies.
     pub(crate) bodies: Rc<BodyTable>,
     /// The size of a ring; a reload cannot change it.
@@ -36,6 +39,7 @@ impl SharedTables {
             fills: Rc::new(Fills::create(N_FILLS)?),
             rings: Rc::new(Rings::create(N_SEATS, ring_bytes)?),
             wakes: Rc::new(Wakes::new(N_SEATS)?),
+            beats: Rc::new(Beats::create(N_SEATS)?),
             bodies: Rc::new(BodyTable::create(N_SEATS)?),
             ring_bytes,
         })

@@ -1,4 +1,4 @@
-//! Taking over the listening sockets of a worker that is down.
+//! Taking over the listening sockets of a worker that is down, or hangs.
 //!
 //! The sockets of a dead worker stay open in the master, and the kernel goes on giving them a share
 //! of the new connections. If such a worker is down for longer than a moment, a living one takes
@@ -24,12 +24,12 @@ impl SocketTakeovers {
     ) -> Vec<(usize, ControlMessage)> {
         let mut messages = Vec::new();
         self.taken_by.retain(|&of, &mut to| {
-            // If the worker that took them over has died, no message is needed.
-            let stands = ready.contains(&to);
-            if stands && !down.contains(&of) {
+            let stands = ready.contains(&to) && down.contains(&of);
+            // A worker that hangs may come back. One that has died gets no message.
+            if !stands {
                 messages.push((to, ControlMessage::Release(of)));
             }
-            stands && down.contains(&of)
+            stands
         });
         for &of in down {
             if self.taken_by.contains_key(&of) {
@@ -75,7 +75,7 @@ mod tests {
         let mut takeovers = SocketTakeovers::default();
         takeovers.update(&[0, 1], &[2]);
         let messages = takeovers.update(&[1], &[0, 2]);
-        assert_eq!(messages, [(1, TakeOver(0)), (1, TakeOver(2))]);
+        assert_eq!(messages, [(0, Release(2)), (1, TakeOver(0)), (1, TakeOver(2))]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::master::child::Process;
 use crate::master::files::Logs;
+use crate::master::pulse::Pulse;
 use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::master::{Master, files};
 use crate::shared::bodies::Bodies;
@@ -42,7 +43,8 @@ impl Master {
                 open_logs(&mut inherited, account.as_ref(), logs, self.is_detached);
                 run_child(inherited, account.as_ref())
             })?;
-            Ok(Process { pid, seat, forked_at: now, channel: ours, is_serving: false })
+            let (channel, pulse) = (ours, Pulse::default());
+            Ok(Process { pid, seat, forked_at: now, channel, is_serving: false, pulse })
         });
         match forked {
             Ok(process) => {
@@ -101,6 +103,7 @@ impl Master {
             cache: generation.cache.map(|cache| cache.shared),
             rings: Rc::clone(&self.tables.rings),
             wakes: Rc::clone(&self.tables.wakes),
+            beats: Rc::clone(&self.tables.beats),
             bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), seat, bodies_bytes_max)),
             servers: generation.servers,
             keeper_seat: generation.keeper_seat,

@@ -162,6 +162,7 @@ impl Master {
             mode: Mode::Serving,
             reload: Reload::None,
             file_watch: FileWatch::new(now),
+            workers_looked_at: now,
             signals: Some(signals),
             pid_file,
             ready_pipe: None,

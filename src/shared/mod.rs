@@ -1,8 +1,9 @@
-//! State that processes share: the owners of locks, wake-ups, the bytes of request bodies, and the
-//! servers of all upstreams.
+//! State that processes share: the owners of locks, wake-ups, signs of life, the bytes of request
+//! bodies, and the servers of all upstreams.
 
 pub(crate) mod owner;
 pub(crate) mod wake;
+pub(crate) mod beats;
 pub(crate) mod bodies;
 // Commands use the rest of it.
 #[allow(dead_code)]

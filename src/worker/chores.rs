@@ -1,5 +1,6 @@
 //! The chores of a worker: it flushes its log, receives the wake-ups of other workers' fills,
-//! closes files of removed objects, counts hits, closes idle connections to origins, and gives memory back.
+//! closes files of removed objects, counts hits, closes idle connections to origins, gives memory back, and
+//! shows the master that it is alive.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::log::error;
 use crate::proxy::context::Context;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, timer};
+use crate::shared::beats::Beats;
 use crate::sys::memory;
 
 /// The longest that a line stays in the ring while the file is free.
@@ -28,8 +30,12 @@ const COUNT_AT_ONCE: usize = 2_048;
 /// How often memory that nothing uses is given back to the system.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(20);
 
+/// How often a sign of life is given.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
 /// Starts the chores.
-pub(super) fn start(context: &Rc<Context>) {
+pub(super) fn start(context: &Rc<Context>, beats: Rc<Beats>, seat: usize) {
+    reactor::spawn(beat(beats, seat));
     if context.access.is_some() {
         reactor::spawn(flush_always(Rc::clone(context)));
     }
@@ -109,6 +115,14 @@ async fn count_hits(cache: Rc<Cache>) {
             next = cache.count_hits(start, COUNT_AT_ONCE);
             reactor::yield_now().await;
         }
+    }
+}
+
+/// Shows the master that the loop turns.
+async fn beat(beats: Rc<Beats>, seat: usize) {
+    loop {
+        beats.beat(seat);
+        timer::sleep(BEAT_EVERY).await;
     }
 }
 

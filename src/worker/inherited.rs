@@ -13,6 +13,7 @@ use crate::config::Listen;
 use crate::log::file::LogFile;
 use crate::log::ring::Rings;
 use crate::log::spill::Spill;
+use crate::shared::beats::Beats;
 use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
@@ -78,6 +79,8 @@ pub struct Inherited {
     pub rings: Rc<Rings>,
     /// The eventfds that wake the process in a seat.
     pub wakes: Rc<Wakes>,
+    /// The signs of life of the process in a seat.
+    pub beats: Rc<Beats>,
     /// The bytes of its request bodies, and the bound of all.
     pub bodies: Rc<Bodies>,
     /// The servers.

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use crate::support::{Ask, Client, Gate, Origin, Plan, Response, until_true};
+use crate::support::{Ask, Client, Gate, Ktrix, Origin, Plan, Response, until_true};
 
 #[test]
 fn one_master_its_workers_and_a_keeper() {
@@ -220,4 +221,66 @@ fn a_unix_socket_has_the_mode_and_owner_of_the_configuration_and_a_reload_change
         assert_eq!(fs::metadata(&path).unwrap().uid(), 65_534);
     }
     ktrix.get("/").expect_status(200);
+}
+
+/// Twelve requests on connections of their own; the kernel gives each worker some of these.
+fn expect_served(ktrix: &Ktrix<'_>) {
+    let mut clients: Vec<_> = (0..12).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/"));
+    }
+    for client in &mut clients {
+        client.answer().expect_status(200);
+    }
+}
+
+#[test]
+fn another_worker_serves_the_connections_of_one_that_is_stopped() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("timeouts", "{worker-stuck: 0s}");
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    let workers = ktrix.workers();
+    for worker in &workers {
+        worker.signal(Signal::SIGSTOP);
+        expect_served(&ktrix);
+        worker.signal(Signal::SIGCONT);
+    }
+    // Both stopped one after the other: the second has the sockets of the first.
+    workers[0].signal(Signal::SIGSTOP);
+    expect_served(&ktrix);
+    workers[1].signal(Signal::SIGSTOP);
+    workers[0].signal(Signal::SIGCONT);
+    expect_served(&ktrix);
+    workers[1].signal(Signal::SIGCONT);
+    expect_served(&ktrix);
+    assert_eq!(ktrix.workers(), workers, "no worker was replaced");
+    assert!(!plan.error_log().contains("killing"), "{}", plan.error_log());
+}
+
+#[test]
+fn a_worker_that_is_stopped_for_long_is_replaced_unless_all_of_ktrix_was() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("timeouts", "{worker-stuck: 5s}");
+    let ktrix = plan.start();
+    ktrix.wait_children(3);
+    let workers = ktrix.workers();
+    let all = ktrix.living();
+    let master = ktrix.master;
+    all.iter().for_each(|process| process.signal(Signal::SIGSTOP));
+    // That time passes is what is tested.
+    thread::sleep(Duration::from_secs(7));
+    master.signal(Signal::SIGCONT);
+    all.iter().for_each(|process| process.signal(Signal::SIGCONT));
+    expect_served(&ktrix);
+    // The master looks at both workers as often, so that it would have killed the other one by now.
+    workers[0].signal(Signal::SIGSTOP);
+    let line = ktrix.wait_error("has hung for 5s; killing it");
+    assert!(line.contains(&format!("(pid {})", workers[0].pid)), "{line}");
+    until_true("another worker", || {
+        let now = ktrix.workers();
+        now.len() == 2 && !now.contains(&workers[0]) && now.contains(&workers[1])
+    });
+    expect_served(&ktrix);
+    assert_eq!(plan.error_log().matches("has hung").count(), 1, "{}", plan.error_log());
 }

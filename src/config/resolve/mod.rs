@@ -325,6 +325,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
         idle: section.duration(faults, "idle"),
         fill_alone: section.duration(faults, "fill-alone"),
         disk: section.duration(faults, "disk"),
+        worker_stuck: section.duration(faults, "worker-stuck"),
         stop: section.duration(faults, "stop"),
     }
 }
