@@ -250,6 +250,41 @@ fn what_cannot_be_removed_is_not_served() {
     }
 }
 
+#[test]
+fn a_stale_answer_does_not_wait_for_the_list_of_variants() {
+    let origin = Origin::answering(|request| {
+        let language = request.field("accept-language").unwrap_or("-").to_owned();
+        Response::ok(&language)
+            .field("Vary", "Accept-Language")
+            .field("ETag", format!("\"{language}\""))
+            .cache("max-age=0, stale-while-revalidate=600")
+    });
+    let plan = plan(&origin).set("timeouts", "{disk: 60s}");
+    let Some(ailment) = Ailment::of(&plan) else { return };
+    let ask = |language: &str| Ask::get("/v").field("Accept-Language", language);
+    // No refresh comes of a request with no-store.
+    let wait_stored = |ktrix: &Ktrix<'_>, language: &str| {
+        let ask = ask(language).field("Cache-Control", "no-store");
+        until_true("it to be stored", || ktrix.ask(&ask).expect_body(language).is_hit());
+    };
+    let ktrix = plan.start();
+    for language in ["de", "en"] {
+        ktrix.ask(&ask(language)).expect_body(language);
+        wait_stored(&ktrix, language);
+    }
+    ktrix.stop();
+    let ktrix = ailment.start(&plan);
+    wait_stored(&ktrix, "de");
+    let n_requests = origin.n_requests();
+    ailment.set(&[("open", "hang"), ("read", "hang")]);
+    ktrix.ask(&ask("de")).expect_hit().expect_body("de");
+    assert_eq!(origin.n_requests(), n_requests);
+    ailment.set(&[]);
+    until_true("the refresh to ask about both", || origin.n_requests() > n_requests);
+    let asked = origin.last().field("if-none-match").unwrap_or_default().to_owned();
+    assert!(asked.contains("\"de\"") && asked.contains("\"en\""), "{asked}");
+}
+
 /// Warnings and errors of the worker in the error log.
 fn complaints(plan: &Plan) -> Vec<String> {
     let log = plan.error_log();

@@ -26,7 +26,6 @@ use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::language;
 use crate::cache::name::Name;
-use crate::cache::variants::Others;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::status::Status;
 use crate::policy::cache_status::{self, CacheStatus, CacheVerdict};
@@ -41,7 +40,7 @@ use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::fill;
-use crate::proxy::fill::job::Job;
+use crate::proxy::fill::job::{Draft, Job};
 use crate::proxy::fill::join::{self, Delivery, Joined, Part};
 use crate::proxy::fill::resume;
 use crate::proxy::forwarding;
@@ -190,7 +189,7 @@ impl<C: Client> Exchange<'_, C> {
             }
             (Action::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
-                    self.refresh(cache, &found, &object).await;
+                    self.refresh(cache, &found, &object);
                 }
                 self.hit(&object, verdict, ttl_s).await?;
             }
@@ -247,42 +246,35 @@ impl<C: Client> Exchange<'_, C> {
         respond::with_object(self.client, self.request, object, &added, self.facts).await
     }
 
-    /// The job of a fill of this key.
-    async fn job(
-        &self,
-        cache: &Cache,
-        found: Found,
-        object: Option<&Rc<HotObject>>,
-        purge_epoch: u64,
-    ) -> Job {
+    /// The job of a fill of this key, as far as it is known without the disk.
+    fn draft(&self, found: Found, object: Option<&Rc<HotObject>>, purge_epoch: u64) -> Draft {
         let peer = forwarding::peer(self.context, self.client, self.request);
-        let rules = &self.route.rules;
-        let mut fields = fill_request::fill_fields(self.request, &peer, &rules.key);
-        let asked = rules.key.origin_target(self.request.target.path_and_query());
-        let whole = forwarding::question_by_get(self.route.rule.upstream, &asked, &fields);
-        let others = match &found.marker {
-            Some(marker) => Others::of(cache, &found, marker).await,
-            None => None,
-        };
-        let tags = others.as_ref().map(Others::tags).unwrap_or_default();
-        let own = object.map(|object| &object.fields);
-        let is_conditional = fill_request::condition(&mut fields, own, &tags);
-        let conditional = is_conditional
-            .then(|| forwarding::question_by_get(self.route.rule.upstream, &asked, &fields));
-        let (request, scheme) = (self.request.clone(), self.client.front().scheme);
-        let job = Job::new(whole, request, found, scheme, purge_epoch, Rc::clone(rules));
-        Job { conditional, stored: object.cloned(), others, renews: object.is_some(), ..job }
+        let rules = Rc::clone(&self.route.rules);
+        Draft {
+            upstream: self.route.rule.upstream,
+            target: rules.key.origin_target(self.request.target.path_and_query()).into_owned(),
+            fields: fill_request::fill_fields(self.request, &peer, &rules.key),
+            request: self.request.clone(),
+            found,
+            scheme: self.client.front().scheme,
+            purge_epoch,
+            stored: object.cloned(),
+            rules,
+        }
     }
 
-    /// Starts a background fill for an object that is served stale. One worker does so for all.
-    pub(crate) async fn refresh(&self, cache: &Rc<Cache>, found: &Found, object: &Rc<HotObject>) {
+    /// Starts a background fill for an object that is served stale. One worker does so for all, behind
+    /// the answer, which does not wait for the disk.
+    pub(crate) fn refresh(&self, cache: &Rc<Cache>, found: &Found, object: &Rc<HotObject>) {
         let purge_epoch = cache.purge_epoch();
         let lease = cache.lead_or_follow(found, &found.name.key, purge_epoch).lead();
-        if let Some(lease) = lease {
-            let mut job = self.job(cache, found.clone(), Some(object), purge_epoch).await;
-            job.is_background = true;
-            fill::start(self.context, lease, job);
-        }
+        let Some(lease) = lease else { return };
+        let draft = self.draft(found.clone(), Some(object), purge_epoch);
+        let (context, cache) = (Rc::clone(self.context), Rc::clone(cache));
+        reactor::spawn(async move {
+            let job = draft.job(&cache).await;
+            fill::start(&context, lease, Job { is_background: true, ..job });
+        });
     }
 
     pub(crate) async fn fill(
@@ -294,7 +286,7 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<Filled, CloseReason> {
         let purge_epoch = cache.purge_epoch();
         let stored = stale.as_ref().map(|stale| &stale.object);
-        let job = self.job(cache, found, stored, purge_epoch).await;
+        let job = self.draft(found, stored, purge_epoch).job(cache).await;
         self.fill_by(cache, job, stale.and_then(|stale| stale.on_error), fwd).await
     }
 

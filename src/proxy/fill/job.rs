@@ -7,6 +7,7 @@ use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::variants::Others;
+use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::range::Spec;
@@ -94,6 +95,42 @@ impl Job {
     pub(crate) fn has_fresh(&self) -> bool {
         let Some(stored) = self.found.stored() else { return false };
         self.part.is_none() && reactor::now().unix_s() < stored.lifetimes.fresh_until_s
+    }
+}
+
+/// A job before the list of variants is read, which may wait for the disk.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub upstream: UpstreamId,
+    /// The path and query to ask for.
+    pub target: Vec<u8>,
+    /// The fields of a request for the whole.
+    pub fields: Fields,
+    pub request: RequestHead,
+    pub found: Found,
+    pub scheme: Scheme,
+    pub purge_epoch: u64,
+    /// The stored response to revalidate.
+    pub stored: Option<Rc<HotObject>>,
+    pub rules: Rc<Rules>,
+}
+
+impl Draft {
+    /// The job, which asks about all variants that are stored.
+    pub(crate) async fn job(self, cache: &Cache) -> Job {
+        let Self { upstream, target, mut fields, found, stored, .. } = self;
+        let whole = forwarding::question_by_get(upstream, &target, &fields);
+        let others = match &found.marker {
+            Some(marker) => Others::of(cache, &found, marker).await,
+            None => None,
+        };
+        let tags = others.as_ref().map(Others::tags).unwrap_or_default();
+        let own = stored.as_ref().map(|object| &object.fields);
+        let is_conditional = fill_request::condition(&mut fields, own, &tags);
+        let conditional =
+            is_conditional.then(|| forwarding::question_by_get(upstream, &target, &fields));
+        let job = Job::new(whole, self.request, found, self.scheme, self.purge_epoch, self.rules);
+        Job { conditional, renews: stored.is_some(), stored, others, ..job }
     }
 }
 

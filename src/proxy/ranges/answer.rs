@@ -62,7 +62,7 @@ impl<C: Client> Exchange<'_, C> {
             (Lookup::Parts { object, list }, Action::Answer { verdict, ttl_s, refreshes }) => {
                 let parted = self.parted(cache, found, object, list.clone());
                 if refreshes {
-                    self.refresh_parts(&parted).await;
+                    self.refresh_parts(&parted);
                 }
                 Box::pin(self.hit_parts(parted, verdict, ttl_s)).await.map(Some)
             }
@@ -125,11 +125,11 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Asks behind the answer whether parts are still good, and for no more than a part of what
     /// has taken their place.
-    async fn refresh_parts(&self, parted: &Parted<'_>) {
+    fn refresh_parts(&self, parted: &Parted<'_>) {
         let &Parted { cache, found, object, ref list, .. } = parted;
         let rules = &self.route.rules;
         let Some(spec) = list.sample(rules.fetch_whole_bytes).filter(|_| rules.parts) else {
-            return self.refresh(cache, found, object).await;
+            return self.refresh(cache, found, object);
         };
         let mut job = self.validating_job(parted, spec);
         job.is_background = true;
