@@ -32,6 +32,9 @@ use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
+use crate::upstream::method::{HashOf, Method};
+use crate::upstream::retry::RetryOn;
+use crate::upstream::state::Setting;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,26 +219,31 @@ pub struct UpstreamConfig {
     /// Its name, or the address where none was given.
     pub name: String,
     /// How a server is chosen.
-    pub balance: Balance,
+    pub balance: Method,
+    /// What `balance: hash` hashes.
+    pub hash: HashOf,
+    /// The cookie that names the server of a client.
+    pub sticky: Option<String>,
     /// The servers; at least one.
     pub servers: Vec<ServerConfig>,
-    /// Open connections, for each worker and server.
-    pub connections: usize,
+    /// Idle connections that are kept ready, for each worker and server.
+    pub keep_open: usize,
+    /// Requests on one connection; 0 for any number.
+    pub requests: u64,
     /// Requests that wait for a connection, for each worker.
     pub pending: usize,
     /// How long a request waits for a connection.
     pub pending_timeout: Duration,
-    /// How long a failed server is skipped.
+    /// The first pause of a failed server.
     pub skip: Duration,
+    /// How long a server that comes back gets less than its share.
+    pub slow_start: Duration,
     /// Further tries of a request that is safe to repeat.
     pub retries: usize,
-}
-
-/// How a server is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// One after the other, by weight.
-    RoundRobin,
+    /// The failures after which there is another try.
+    pub retry_on: RetryOn,
+    /// The share of retries among the requests of ten seconds, in percent.
+    pub retry_budget: u32,
 }
 
 /// A server of an upstream.
@@ -243,8 +251,21 @@ pub enum Balance {
 pub struct ServerConfig {
     /// Its address.
     pub address: ServerAddress,
-    /// Its share of the requests, 1 to 1000.
+    /// Its share of the requests, 0 to 1000.
     pub weight: u32,
+    /// Open connections, for each worker.
+    pub connections: usize,
+    /// Whether it is used only if no other server is.
+    pub is_backup: bool,
+    /// What it is to do.
+    pub setting: Setting,
+}
+
+impl ServerConfig {
+    /// A server of weight 1.
+    pub(crate) fn at(address: ServerAddress, connections: usize) -> Self {
+        Self { address, weight: 1, connections, is_backup: false, setting: Setting::Enabled }
+    }
 }
 
 /// The address of a server.

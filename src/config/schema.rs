@@ -36,6 +36,8 @@ pub enum Kind {
     Size(u64, u64),
     /// A time with its unit, in milliseconds.
     Duration(u64, u64),
+    /// A share, in percent.
+    Percent(u64, u64),
     /// `on` or `off`.
     Switch,
     /// One of these words.
@@ -51,6 +53,7 @@ impl Kind {
             Self::CountOrAuto(..) => "count or auto",
             Self::Size(..) => "size",
             Self::Duration(..) => "duration",
+            Self::Percent(..) => "percentage",
             Self::Switch => "on or off",
             Self::Choice(_) => "word",
         }
@@ -166,15 +169,26 @@ pub const DIRECTIVES: &[Directive] = &[
     row("cache", "purge", Kind::List("networks or off"), "local", "the clients that may purge with the method PURGE"),
     row("cache", "rules", Kind::Section("mapping"), "the rules of RFC 9111", "the default of all sites and routes, by the keys of sites[].routes[].cache"),
     //
-    row("upstreams.NAME", "balance", Kind::Choice(&["round-robin"]), "round-robin", "how a server is chosen"),
+    row("upstreams.NAME", "balance", Kind::Choice(&["round-robin", "least-connections", "random", "rtt", "most-idle", "hash", "source", "first", "none"]), "round-robin", "how a server is chosen"),
+    row("upstreams.NAME", "hash", Kind::Text("key, client, header NAME or cookie NAME"), "key", "what of a request balance: hash hashes"),
+    row("upstreams.NAME", "sticky", Kind::Section("mapping or off"), "off", "whether a client stays with its server"),
+    row("upstreams.NAME.sticky", "cookie", Kind::Text("name"), "required", "the cookie that names the server of a client"),
     row("upstreams.NAME", "servers", Kind::List("addresses or mappings"), "required", "the servers"),
     row("upstreams.NAME", "connections", Kind::Count(1, 65_536), "256", "open connections, for each worker and server"),
+    row("upstreams.NAME", "keep-open", Kind::Count(0, 65_536), "0", "idle connections that are kept ready, for each worker and server"),
+    row("upstreams.NAME", "requests", Kind::Count(0, 1_000_000_000), "0", "most requests on one connection; 0 is any number"),
     row("upstreams.NAME", "pending", Kind::Count(0, 1_000_000), "10000", "requests that wait for a connection, for each worker; more are answered with 503"),
     row("upstreams.NAME", "pending-timeout", Kind::Duration(1, HOUR), "10s", "how long a request waits for a connection before it is answered with 503"),
     row("upstreams.NAME", "skip", Kind::Duration(0, DAY), "10s", "how long a failed server is skipped at first; doubled up to 16 times"),
+    row("upstreams.NAME", "slow-start", Kind::Duration(0, DAY), "0s", "how long the share of a server that comes back grows to its weight"),
     row("upstreams.NAME", "retries", Kind::Count(0, 10), "2", "further tries of a request that is safe to repeat"),
+    row("upstreams.NAME", "retry-on", Kind::List("words or statuses"), "[connect, timeout, broken, 502, 503, 504]", "the failures after which another server is tried"),
+    row("upstreams.NAME", "retry-budget", Kind::Percent(0, 1_000), "20%", "most retries in ten seconds, as a share of the requests, after the first 100"),
     row("upstreams.NAME.servers[]", "address", Kind::Text("address"), "required", "a name or IP address with its port (else 80), or unix: and a path"),
-    row("upstreams.NAME.servers[]", "weight", Kind::Count(1, 1_000), "1", "the server's share of the requests"),
+    row("upstreams.NAME.servers[]", "weight", Kind::Count(0, 1_000), "1", "the server's share of the requests; 0 takes no new clients"),
+    row("upstreams.NAME.servers[]", "connections", Kind::Count(1, 65_536), "the upstream's", "open connections to this server, for each worker"),
+    row("upstreams.NAME.servers[]", "backup", Kind::Switch, "off", "whether the server is used only while no other one is"),
+    row("upstreams.NAME.servers[]", "drain", Kind::Switch, "off", "whether the server takes no new clients"),
     //
     row("sites[]", "hosts", Kind::List("host names"), "any host", "the hosts that the site claims"),
     row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "the upstream for paths outside of the site's routes, and the default of these"),

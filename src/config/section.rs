@@ -202,6 +202,22 @@ impl<'a> Section<'a> {
         scalar.bounded(faults, size, (min, max), bounds).then_some(size)
     }
 
+    /// A share in percent.
+    pub(crate) fn percent(&self, faults: &mut Faults<'_>, key: &str) -> u32 {
+        let row = schema::directive(self.schema, key);
+        let number = |text: &str| text.strip_suffix('%')?.trim_end().parse::<u32>().ok();
+        let default = number(row.default).unwrap_or_default();
+        let Some(scalar) = self.scalar(faults, key) else { return default };
+        let Kind::Percent(min, max) = row.kind else { return default };
+        match number(scalar.text) {
+            Some(percent) if (min..=max).contains(&percent.into()) => percent,
+            _ => {
+                scalar.wrong(faults, &format!("is not a share from {min}% to {max}%"));
+                default
+            }
+        }
+    }
+
     pub(crate) fn duration(&self, faults: &mut Faults<'_>, key: &str) -> Duration {
         let row = schema::directive(self.schema, key);
         let read = self.duration_if_any(faults, key);
@@ -394,6 +410,7 @@ fn expected(kind: Kind) -> String {
         Kind::CountOrAuto(min, max) => format!("auto or a number from {min} to {max}"),
         Kind::Size(..) => "a size such as \"64 MiB\"".to_owned(),
         Kind::Duration(..) => "a time such as \"5s\"".to_owned(),
+        Kind::Percent(..) => "a share such as \"20%\"".to_owned(),
         Kind::Switch => "on or off".to_owned(),
         Kind::Choice(words) => format!("one of: {}", words.join(", ")),
         Kind::List("conditions or off") => "conditions such as \"cookie session\"".to_owned(),

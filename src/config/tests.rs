@@ -44,7 +44,10 @@ fn three_lines_are_a_whole_configuration() {
     assert_eq!(config.default_upstream, Some(UpstreamId(0)));
     let upstream = &config.upstreams[0];
     assert_eq!(upstream.servers[0].address.to_string(), "192.168.0.1:80");
-    assert_eq!((upstream.connections, upstream.pending, upstream.retries), (256, 10_000, 2));
+    let connections = upstream.servers[0].connections;
+    assert_eq!((connections, upstream.pending, upstream.retries), (256, 10_000, 2));
+    assert_eq!((upstream.keep_open, upstream.requests, upstream.retry_budget), (0, 0, 20));
+    assert_eq!((upstream.balance, &upstream.sticky), (Method::RoundRobin, &None));
     assert_eq!(upstream.pending_timeout, Duration::from_secs(10));
     assert_eq!(upstream.skip, Duration::from_secs(10));
     assert_eq!(config.timeouts.client_head, Duration::from_secs(10));
@@ -59,9 +62,9 @@ fn the_full_form_is_read() {
         "log:\n  access: {file: /a.log, format: json, when-full: drop, buffer: 100 KiB}\n",
         "  error: syslog\n  level: warn\n",
         "cache: {path: /c, size: 10 GiB, objects: 1000000, memory: 1 MiB, memory-object: 99 KiB, object: 5 GiB}\n",
-        "upstreams:\n  app:\n    balance: round-robin\n    connections: 9\n    pending: 0\n",
+        "upstreams:\n  app:\n    balance: least-connections\n    sticky: {cookie: route}\n    keep-open: 2\n    requests: 100\n    retry-on: [connect, 503]\n    retry-budget: 5%\n    connections: 9\n    pending: 0\n",
         "    pending-timeout: 1s\n    skip: 0s\n    retries: 0\n",
-        "    servers:\n      - 10.0.0.1:8080\n      - {address: web.lan, weight: 2}\n",
+        "    servers:\n      - 10.0.0.1:8080\n      - {address: web.lan, weight: 2, connections: 7, backup: on, drain: on}\n",
         "  static: {servers: \"unix:/run/s.sock\"}\n",
         "upstream: static\n",
         "sites:\n  - hosts: [www.Example.com, \"*.example.org\"]\n    routes:\n",
@@ -75,6 +78,14 @@ fn the_full_form_is_read() {
     assert_eq!((access.format, access.buffer_bytes), (LogFormat::Json, 128 << 10));
     assert_eq!((config.log.error, config.log.level), (ErrorSink::Syslog, log::LevelFilter::Warn));
     assert_eq!(config.upstreams[0].servers[1].weight, 2);
+    assert_eq!(config.upstreams[0].balance, Method::LeastConnections);
+    let app = &config.upstreams[0];
+    assert_eq!((app.keep_open, app.requests, app.sticky.as_deref()), (2, 100, Some("route")));
+    assert_eq!((app.retry_on.connect, &app.retry_on.statuses[..]), (true, &[503][..]));
+    assert_eq!((app.retry_on.broken, app.retry_budget), (false, 5));
+    let server = &app.servers[1];
+    assert_eq!((server.connections, server.is_backup, app.servers[0].connections), (7, true, 9));
+    assert_eq!(server.setting, Setting::Draining);
     assert_eq!(
         (config.upstreams[1].name.as_str(), config.default_upstream),
         ("static", Some(UpstreamId(1)))
@@ -389,12 +400,37 @@ fn each_mistake_has_its_place_and_its_key() {
             "1:13: upstreams.default: is the name",
         ),
         (
-            "upstream: {servers: [x], balance: rtt}\n",
-            "1:35: upstream.balance: \"rtt\" is not known (try round-robin)",
+            "upstream: {servers: [x], balance: fastest}\n",
+            "1:35: upstream.balance: \"fastest\" is not known (try round-robin, least-connections, random, rtt, most-idle, hash, source, first, none)",
         ),
         (
-            "upstream: {servers: [{address: x, weight: 0}]}\n",
-            "upstream.servers[0].weight: \"0\" is out of range",
+            "upstream: {servers: [{address: x, weight: 1001}]}\n",
+            "upstream.servers[0].weight: \"1001\" is out of range",
+        ),
+        (
+            "upstream: {servers: [{address: x, weight: 0}, {address: y, drain: on}]}\n",
+            "1:22: upstream.servers: has no server that takes clients",
+        ),
+        (
+            "upstream: {servers: x, balance: hash, hash: header}\n",
+            "1:45: upstream.hash: \"header\" is not known (try key, client, header NAME",
+        ),
+        (
+            "upstream: {servers: x, hash: client}\n",
+            "upstream.hash: has no effect, since balance is round-robin",
+        ),
+        ("upstream: {servers: x, sticky: on}\n", "upstream.sticky: "),
+        (
+            "upstream: {servers: x, sticky: {cookie: \"a b\"}}\n",
+            "upstream.sticky.cookie: \"a b\" is not the name of a cookie",
+        ),
+        (
+            "upstream: {servers: x, retry-on: [connect, 200]}\n",
+            "upstream.retry-on[1]: \"200\" is not known (try connect, timeout, broken, or a status",
+        ),
+        (
+            "upstream: {servers: x, retry-budget: 20}\n",
+            "upstream.retry-budget: \"20\" is not a share from 0% to 1000%",
         ),
         ("upstream: {servers: [{weight: 1}]}\n", "upstream.servers[0].address: is missing"),
         ("sites: [{hosts: [a]}]\n", "1:9: sites[0].upstream: is missing"),

@@ -28,8 +28,7 @@ use crate::shared::server_row::ServerRow;
 use crate::shared::servers::{ServerTable, TablePhase};
 use crate::sys::file;
 use crate::sys::privileges::{self, Account};
-use crate::upstream::ids::Server;
-use crate::upstream::state::Setting;
+use crate::upstream::ids::{Server, UpstreamId};
 use crate::worker::inherited::Role;
 use crate::worker::message::ControlMessage;
 
@@ -213,7 +212,8 @@ impl Generation {
 
     /// Gives back what a worker that is dead has counted.
     pub(crate) fn release_worker(&self, worker: usize) {
-        self.servers.release_worker(worker);
+        let method = |upstream: UpstreamId| self.config.upstreams[upstream.0].balance;
+        self.servers.release_worker(worker, |upstream| method(upstream).needs_active());
     }
 
     fn claim(&self) -> Option<Rc<Claim>> {
@@ -320,7 +320,7 @@ fn configure_servers(table: &ServerTable, config: &Config, previous: Option<&Gen
     for (server, wanted) in config.servers() {
         let upstream = &config.upstreams[server.upstream.0].name;
         let before = previous.and_then(|previous| previous.row_of(upstream, &wanted.address));
-        table.configure(server, wanted.weight, Setting::Enabled, before);
+        table.configure(server, wanted.weight, wanted.setting, before);
     }
 }
 

@@ -91,7 +91,7 @@ fn files_of_master(config: &Config) -> usize {
 /// A descriptor for each connection to clients and servers, for the open files of large objects, and
 /// what it inherits.
 fn files_of_worker(config: &Config) -> usize {
-    let servers: usize = config.upstreams.iter().map(|it| it.servers.len() * it.connections).sum();
+    let servers: usize = config.servers().map(|(_, server)| server.connections).sum();
     config.limits.connections + servers + 1_024 + files_of_master(config)
 }
 

@@ -9,18 +9,27 @@ use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::shared::health::Admission;
 use crate::transport::Transport;
-use crate::upstream::balance::{self, Choice};
+use crate::upstream::balance::{self, Ask, Choice};
 use crate::upstream::ids::ServerId;
 use crate::upstream::pool::Checkout;
+use crate::upstream::state::Setting;
 
-/// The servers that a fetch has tried, and whether it may use idle connections.
+/// The servers that a fetch has tried, whether it may use idle connections, and what ties it to a
+/// server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tried {
     servers: balance::Tried,
     wants_new: bool,
+    pub(super) hash: u64,
+    pub(super) sticky: Option<ServerId>,
 }
 
 impl Tried {
+    /// None was tried; the question has this hash, and its client's cookie names this server.
+    pub(super) fn tied(hash: u64, sticky: Option<ServerId>) -> Self {
+        Self { hash, sticky, ..Self::default() }
+    }
+
     /// This server was tried.
     pub(super) fn add(&mut self, server: ServerId) {
         self.servers.insert(server);
@@ -36,7 +45,7 @@ impl Tried {
 pub(super) type Refusal = (FetchError, Option<ServerId>);
 
 /// Room for a connection to a server, and an idle connection if there is one.
-type Taken = (Active, Option<Rc<Transport>>);
+type Taken = (Active, Option<(Rc<Transport>, u64)>);
 
 impl Upstream {
     /// Gives a connection to a server, waiting for one within the bounds of the pending queue.
@@ -47,12 +56,12 @@ impl Upstream {
             Some(taken) => taken,
             None => self.take_in_line(tried).await?,
         };
-        if let Some(transport) = idle {
-            return Ok(Connection::new(active, transport, true));
+        if let Some((transport, n_requests)) = idle {
+            return Ok(Connection::new(active, transport, Some(n_requests)));
         }
         let id = active.server().id;
         match self.connect(id, &tried.servers).await {
-            Ok(transport) => Ok(Connection::new(active, transport, false)),
+            Ok(transport) => Ok(Connection::new(active, transport, None)),
             Err(error) => {
                 if error.is_unreachable() {
                     active.failed(error);
@@ -65,11 +74,22 @@ impl Upstream {
     /// Whether another server may be tried after `error`: one that was not tried and, if a name was
     /// not resolved in time, one that has an address.
     pub(super) fn has_other(&self, tried: &Tried, error: FetchError) -> bool {
-        let mut others = self.not_in(&tried.servers);
+        let mut others = self.not_in(&tried.servers).filter(|server| self.takes_clients(server));
         match error {
             FetchError::Unresolved => others.any(|server| self.has_address(server)),
             _ => others.next().is_some(),
         }
+    }
+
+    /// Whether another server is likely to give a better answer.
+    pub(super) fn has_other_up(&self, tried: &Tried) -> bool {
+        let mut others = self.not_in(&tried.servers).filter(|server| self.takes_clients(server));
+        others.any(|server| self.row(server.server.id).skipped_until_ms() == 0)
+    }
+
+    fn takes_clients(&self, server: &ServerPool) -> bool {
+        let row = self.row(server.server.id);
+        row.setting() == Setting::Enabled && row.weight() > 0
     }
 
     /// Waits in line until called, then takes a connection. Waits again if another fetch was
@@ -90,15 +110,15 @@ impl Upstream {
     fn take(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
         let now = reactor::now();
         let now_ms = now.mono_ms();
-        let mut passed_over = tried.servers.clone();
-        let mut is_any_busy = false;
+        let mut busy = balance::Tried::default();
         loop {
-            let skipped_until_ms = |id| self.row(id).skipped_until_ms();
-            let choice = self.balance.borrow_mut().choose(now_ms, &passed_over, skipped_until_ms);
+            let (hash, sticky) = (tried.hash, tried.sticky);
+            let ask = Ask { now_ms, hash, sticky, tried: &tried.servers, busy: &busy };
+            let choice = self.balance.borrow_mut().choose(&ask, &**self);
             let (id, admission) = match choice {
                 Choice::Up(id) => (id, self.row(id).admit(now, self.attempt_ms())),
-                Choice::Down(id) => (id, Some(Admission::LastResort)),
-                Choice::Exhausted if is_any_busy => return Ok(None),
+                Choice::LastResort(id) => (id, Some(Admission::LastResort)),
+                Choice::Busy => return Ok(None),
                 Choice::Exhausted => return Err((FetchError::Connect, None)),
             };
             // Without one another worker has begun the attempt, and the server is skipped again.
@@ -107,20 +127,23 @@ impl Upstream {
                 return Ok(Some((Active::new(self, id, admission), idle)));
             }
             self.row(id).abandoned(admission, now);
-            is_any_busy = true;
-            passed_over.insert(id);
+            busy.insert(id);
         }
     }
 }
 
 /// An idle connection, or room for a new one, of this server; `None` if it is busy.
-fn take_of(server: &ServerPool, wants_new: bool, now_ms: u64) -> Option<Option<Rc<Transport>>> {
+fn take_of(
+    server: &ServerPool,
+    wants_new: bool,
+    now_ms: u64,
+) -> Option<Option<(Rc<Transport>, u64)>> {
     let mut pool = server.pool.borrow_mut();
     loop {
         match pool.checkout(now_ms) {
             // It was closed while it was idle, or this fetch needs a new connection.
-            Checkout::Reuse(transport) if wants_new || !transport.is_reusable() => pool.closed(),
-            Checkout::Reuse(transport) => return Some(Some(transport)),
+            Checkout::Reuse(transport, _) if wants_new || !transport.is_reusable() => pool.closed(),
+            Checkout::Reuse(transport, n_requests) => return Some(Some((transport, n_requests))),
             Checkout::Connect => return Some(None),
             Checkout::Busy if !pool.expire(now_ms).is_empty() => {}
             Checkout::Busy => return None,
@@ -146,7 +169,12 @@ mod tests {
         let serve = async |mut peer: Peer| while peer.request().await.is_some() {};
         let servers = [(); 2].map(|()| ScriptedOrigin::serving(serve));
         let addresses = servers.each_ref().map(ScriptedOrigin::address);
-        (Rc::new(pools_to(addresses, |upstream| upstream.connections = 1)), servers)
+        (
+            Rc::new(pools_to(addresses, |upstream| {
+                upstream.servers.iter_mut().for_each(|server| server.connections = 1);
+            })),
+            servers,
+        )
     }
 
     fn only(n: usize) -> Tried {

@@ -21,6 +21,7 @@ use crate::shared::server_row::ServerRow;
 use crate::transport::Transport;
 use crate::upstream::balance::Tried;
 use crate::upstream::ids::{Server, ServerId};
+use crate::upstream::state::Setting;
 
 /// The pause between two looks for the address of a name that the keeper has not resolved yet.
 const RESOLVE_LOOK: Duration = Duration::from_millis(20);
@@ -41,6 +42,36 @@ impl Upstream {
         // other harm.
         let _ = transport.set_nodelay();
         Ok(Rc::new(transport))
+    }
+
+    /// Makes the connections to a server that are to be kept ready, one after the other. After one
+    /// that fails there is a pause, until the next call.
+    pub(super) fn open_ahead(self: &Rc<Self>, server: &ServerPool) {
+        let row = self.row(server.server.id);
+        let is_used = row.skipped_until_ms() == 0 && row.setting() == Setting::Enabled;
+        if !is_used || server.is_opening.get() || !server.pool.borrow_mut().wants_more() {
+            return;
+        }
+        server.is_opening.set(true);
+        let (upstream, id) = (Rc::clone(self), server.server.id);
+        reactor::spawn(async move {
+            loop {
+                let active = Active::new(&upstream, id, Admission::Up);
+                match upstream.connect(id, &Tried::default()).await {
+                    Ok(transport) => Connection::new(active, transport, None).keep(0),
+                    Err(error) => {
+                        if error.is_unreachable() {
+                            active.failed(error);
+                        }
+                        break;
+                    }
+                }
+                if !upstream.server(id).pool.borrow_mut().wants_more() {
+                    break;
+                }
+            }
+            upstream.server(id).is_opening.set(false);
+        });
     }
 
     /// The address of a server. Waits for a name that the keeper has not resolved yet, unless
@@ -112,7 +143,9 @@ impl Active {
     pub(super) fn new(upstream: &Rc<Upstream>, id: ServerId, admission: Admission) -> Self {
         let admission = Cell::new(admission);
         let server = upstream.server(id).server;
-        upstream.row(id).add_active();
+        if upstream.needs_active {
+            upstream.row(id).add_active();
+        }
         upstream.table.n_active(upstream.worker, server).fetch_add(1, Ordering::Relaxed);
         Self { upstream: Rc::clone(upstream), id, admission, is_kept: false }
     }
@@ -123,8 +156,13 @@ impl Active {
 
     /// The server answered.
     pub(super) fn answered(&self) {
-        if self.row().answered(self.admission.replace(Admission::Up), reactor::now()) {
+        let admission = self.admission.replace(Admission::Up);
+        let was_common = admission == Admission::LastResort && self.upstream.is_down();
+        if self.row().answered(admission, reactor::now()) {
             self.upstream.log_up(self.id, ServerReason::Answered);
+        }
+        if was_common {
+            self.upstream.pardon();
         }
         self.upstream.end_outage();
     }
@@ -166,7 +204,10 @@ impl Drop for Active {
             .table
             .n_active(self.upstream.worker, self.server())
             .fetch_sub(1, Ordering::Relaxed);
-        self.row().remove_active(1);
+        if self.upstream.needs_active {
+            self.row().remove_active(1);
+        }
+        self.upstream.count_idle(self.of());
         self.upstream.call_next();
     }
 }
@@ -176,12 +217,14 @@ impl Drop for Active {
 pub(super) struct Connection {
     active: Active,
     transport: Rc<Transport>,
-    is_reused: bool,
+    /// Requests that it carried before, if it was idle; `None` if it is new.
+    idle: Option<u64>,
 }
 
 impl Connection {
-    pub(super) fn new(active: Active, transport: Rc<Transport>, is_reused: bool) -> Self {
-        Self { active, transport, is_reused }
+    /// A connection that was idle has carried `idle` requests.
+    pub(super) fn new(active: Active, transport: Rc<Transport>, idle: Option<u64>) -> Self {
+        Self { active, transport, idle }
     }
 
     /// The place in the pool, to which answers and failures of the server are reported.
@@ -202,17 +245,24 @@ impl Connection {
         Rc::clone(&self.transport)
     }
 
-    /// Whether it carried a request before.
+    /// Whether it was idle, so that the server may have closed it meanwhile.
     pub(super) fn is_reused(&self) -> bool {
-        self.is_reused
+        self.idle.is_some()
     }
 
-    /// Gives it back to be used again.
-    pub(super) fn give_back(mut self) {
+    /// Gives it back to be used again, if it may carry another request.
+    pub(super) fn give_back(self) {
+        let n_requests = self.idle.unwrap_or(0) + 1;
+        if self.active.of().pool.borrow().may_keep(n_requests) {
+            self.keep(n_requests);
+        }
+    }
+
+    fn keep(mut self, n_requests: u64) {
         self.active.is_kept = true;
         let now_ms = reactor::now().mono_ms();
         let transport = Rc::clone(&self.transport);
-        self.active.of().pool.borrow_mut().checkin(transport, now_ms);
+        self.active.of().pool.borrow_mut().checkin(transport, n_requests, now_ms);
     }
 }
 

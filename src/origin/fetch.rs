@@ -1,14 +1,17 @@
 //! A fetch: one question to an upstream, sent to as many servers as are needed and allowed.
 //!
-//! [`may_ask_again`] decides which questions are asked again, RFC 9110 section 9.2.2: those that
-//! reached no server, and those that are idempotent and got no byte of an answer.
+//! [`may_ask_again`] decides which questions may be asked again, RFC 9110 section 9.2.2: those that
+//! reached no server, and those that are idempotent and got no answer. The upstream's configuration
+//! says after which failures they are, within a number of tries, a time and a budget. No try begins
+//! later after the first one than a connection and the first byte of an answer may take together.
 
 use crate::base::time::Now;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
+use crate::origin::affinity;
 use crate::origin::body::OriginBody;
 use crate::origin::checkout::Tried;
-use crate::origin::pools::Pools;
+use crate::origin::pools::{Pools, Upstream};
 use crate::origin::request::{self, FetchFailure, Request};
 use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
@@ -38,6 +41,9 @@ pub struct Response {
     pub server: Server,
     /// The phases of the fetch.
     pub times: FetchTimes,
+    /// The cookie that names the server, if the client does not have it. It is not part of what is
+    /// stored.
+    pub set_cookie: Option<String>,
 }
 
 /// The phases of a fetch.
@@ -58,20 +64,26 @@ pub(crate) async fn fetch<U: Upload>(
     question: &Question,
     upload: &mut U,
 ) -> Result<Response, FetchFailure<U::Error>> {
-    let mut tried = Tried::default();
     let upstream = pools.upstream(question.upstream);
+    let mut tried = upstream.tied(&question.head);
     let mut n_left = upstream.retries;
     let mut may_go = true;
+    let mut until_ms = None;
+    upstream.budget.borrow_mut().request(reactor::now().mono_ms() / 1_000);
     loop {
         let checkout = upstream.checkout(&tried);
-        let connection = match Race::new(checkout, departure(upload, may_go)).await {
+        let checked_out = Race::new(checkout, departure(upload, may_go)).await;
+        let now_ms = reactor::now().mono_ms();
+        let until_ms = *until_ms.get_or_insert(now_ms + upstream.attempt_ms());
+        let connection = match checked_out {
             None => return Err(FetchFailure::Gone),
             Some(Ok(connection)) => connection,
             Some(Err((error, server))) => {
                 if let Some(server) = server {
                     tried.add(server);
                 }
-                let left = n_left_after(n_left, error);
+                let may_retry = upstream.may_retry(error, until_ms);
+                let left = n_left_after(n_left, error).filter(|_| may_retry);
                 match left.filter(|_| upstream.has_other(&tried, error)) {
                     Some(left) => n_left = left,
                     None => return Err(FetchFailure::Fetch(error)),
@@ -83,40 +95,87 @@ pub(crate) async fn fetch<U: Upload>(
         let requested = reactor::now();
         may_go = question.method.is_safe();
         let error = match ask(&mut request, question, upload).await {
-            Ok(head) => return Ok(answered(request, head, requested)),
+            Ok(head) => {
+                let server = request.connection.active().server().id;
+                tried.add(server);
+                let is_better_elsewhere = question.method.is_idempotent()
+                    && n_left > 0
+                    && upstream.retry_on.has_status(head.status.0)
+                    && upstream.has_other_up(&tried)
+                    && upstream.may_retry(FetchError::BadStatus, until_ms)
+                    && upload.rewind();
+                if is_better_elsewhere {
+                    request.connection.active().answered();
+                    n_left -= 1;
+                    continue;
+                }
+                return Ok(answered(upstream, &tried, request, head, requested));
+            }
             Err(FetchFailure::Fetch(error)) => error,
             Err(failure) => return Err(failure),
         };
         let active = request.connection.active();
         let server = active.server().id;
-        let again = Again {
-            method: question.method,
-            error,
-            is_reused: request.connection.is_reused(),
-            has_sent: request.has_sent(),
-            has_answered: request.has_answered(),
-        };
-        match error {
-            FetchError::Closed if !again.is_reused => active.failed(error),
-            FetchError::FirstByteTimeout => active.doubtful(error),
-            _ => {}
+        let again = Again { method: question.method, error, has_sent: request.has_sent() };
+        // It closed while it was idle: that says nothing about the server, and is not a try. The
+        // next connection is new, so this ends.
+        let is_stale = error == FetchError::Closed
+            && request.connection.is_reused()
+            && !request.has_answered();
+        if is_broken(error) && !is_stale {
+            active.doubtful(error);
         }
         drop(request);
         if !may_ask_again(again) || !upload.rewind() {
             return Err(FetchFailure::Fetch(error));
         }
-        // A closed idle connection does not count as a try. The next connection is new, so this
-        // ends.
-        if again.is_reused {
+        if is_stale {
             tried.only_new_connections();
             continue;
         }
         tried.add(server);
-        if n_left == 0 || !upstream.has_other(&tried, error) {
+        let is_allowed = n_left > 0 && upstream.has_other(&tried, error);
+        if !is_allowed || !upstream.may_retry(error, until_ms) {
             return Err(FetchFailure::Fetch(error));
         }
         n_left -= 1;
     }
+}
+
+impl Upstream {
+    /// What ties a question to a server, before any was tried.
+    fn tied(&self, head: &[u8]) -> Tried {
+        let hash = self.hash_of.as_ref().map_or(0, |of| affinity::hash_of(of, head));
+        let sticky = self.sticky.as_ref().and_then(|sticky| sticky.server(head));
+        Tried::tied(hash, sticky)
+    }
+
+    /// Whether another server may be tried after this failure, within the time and the budget of
+    /// retries. A server that accepts no connection is not burdened by a retry elsewhere.
+    fn may_retry(&self, error: FetchError, until_ms: u64) -> bool {
+        let now_ms = reactor::now().mono_ms();
+        let (on, is_counted) = match error {
+            FetchError::Unresolved => return true,
+            FetchError::Connect | FetchError::ConnectTimeout | FetchError::Resources => {
+                (self.retry_on.connect, false)
+            }
+            FetchError::FirstByteTimeout => (self.retry_on.timeout, true),
+            FetchError::BadStatus => (true, true),
+            error => (is_broken(error) && self.retry_on.broken, true),
+        };
+        on && now_ms <= until_ms && (!is_counted || self.budget.borrow_mut().retry(now_ms / 1_000))
+    }
+}
+
+/// Whether a server is to blame if this happens often, and another one may do better.
+const fn is_broken(error: FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::Closed
+            | FetchError::Truncated
+            | FetchError::BadResponse
+            | FetchError::FirstByteTimeout
+    )
 }
 
 async fn ask<U: Upload>(
@@ -144,13 +203,22 @@ async fn departure<U: Upload>(upload: &mut U, may_go: bool) {
     }
 }
 
-fn answered(request: Request, head: ResponseHead, requested: Now) -> Response {
+fn answered(
+    upstream: &Upstream,
+    tied: &Tried,
+    request: Request,
+    head: ResponseHead,
+    requested: Now,
+) -> Response {
     let active = request.connection.active();
     active.answered();
     let server = active.server();
     let body = OriginBody::new(request, &head);
     let times = FetchTimes { requested, received: reactor::now() };
-    Response { head, body, server, times }
+    upstream.note_rtt(server.id, times.received.mono_us.saturating_sub(requested.mono_us));
+    let sticky = upstream.sticky.as_ref().filter(|_| tied.sticky != Some(server.id));
+    let set_cookie = sticky.and_then(|sticky| sticky.set_cookie(server.id));
+    Response { head, body, server, times, set_cookie }
 }
 
 /// How many retries are left when another server is tried because there was no connection to
@@ -171,29 +239,34 @@ const fn n_left_after(n_left: usize, error: FetchError) -> Option<usize> {
 struct Again {
     method: Method,
     error: FetchError,
-    is_reused: bool,
     has_sent: bool,
-    has_answered: bool,
 }
 
-/// Whether a question that failed may be asked once more, RFC 9110 section 9.2.2.
+/// Whether a question that failed may be asked once more, RFC 9110 section 9.2.2. A head that is
+/// garbage or cut off is no answer.
 fn may_ask_again(again: Again) -> bool {
-    !again.has_answered
-        && (again.method.is_idempotent() || !again.has_sent)
-        && (again.error == FetchError::Closed
-            || (again.error == FetchError::FirstByteTimeout && !again.is_reused))
+    is_broken(again.error) && (again.method.is_idempotent() || !again.has_sent)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
     use super::*;
-    use crate::origin::tests::sample::{LIMITS, get, name, pools_to};
+    use crate::config::UpstreamConfig;
+    use crate::origin::tests::sample::{ID, LIMITS, get, name, pools_to};
     use crate::origin::tests::scripted::{OK, Place, ScriptedOrigin};
+    use crate::policy::reason::server::ServerReason;
     use crate::reactor::clock::run_by_test_clock;
+    use crate::reactor::event::Event;
+    use crate::reactor::timer;
+    use crate::shared::health::Pause;
     use crate::upstream::ids::ServerId;
 
     fn again(method: Method, error: FetchError) -> Again {
-        Again { method, error, is_reused: true, has_sent: true, has_answered: false }
+        Again { method, error, has_sent: true }
     }
 
     /// An origin that answers as long as `more` says so, given the number of the request, and else
@@ -261,12 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_that_closes_is_a_failure_of_the_server() {
+    fn a_server_is_skipped_after_some_closed_connections_in_a_row() {
         run_by_test_clock(async {
             let origin = origin(|_| false);
             let pools = pools_to([origin.address()], |upstream| upstream.retries = 0);
-            assert_eq!(get(&pools).await, Err(FetchFailure::Fetch(FetchError::Closed)));
-            assert!(pools.is_skipped(0));
+            for n_asked in 1..=3 {
+                assert_eq!(get(&pools).await, Err(FetchFailure::Fetch(FetchError::Closed)));
+                assert_eq!(pools.is_skipped(0), n_asked == 3, "after {n_asked}");
+            }
         });
     }
 
@@ -303,9 +378,119 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_question_is_not_asked_again() {
-        let answered = Again { has_answered: true, ..again(Method::Get, FetchError::Closed) };
-        assert!(!may_ask_again(answered));
-        assert!(!may_ask_again(again(Method::Get, FetchError::Truncated)));
+    fn a_head_that_is_no_answer_may_be_asked_for_again() {
+        for error in [FetchError::Truncated, FetchError::BadResponse, FetchError::FirstByteTimeout]
+        {
+            assert!(may_ask_again(again(Method::Get, error)));
+            assert!(!may_ask_again(again(Method::Post, error)));
+        }
+        assert!(!may_ask_again(again(Method::Get, FetchError::IdleTimeout)));
+    }
+
+    /// The servers that answer four questions if the first server answers like this.
+    fn around(answer: &'static [u8], change: impl FnOnce(&mut UpstreamConfig)) -> Vec<ServerId> {
+        run_by_test_clock(async {
+            let (bad, good) =
+                (ScriptedOrigin::answering(|_| Some(answer.to_vec())), origin(|_| true));
+            let pools = pools_to([bad.address(), good.address()], change);
+            let mut servers = Vec::new();
+            for _ in 0..4 {
+                servers.push(get(&pools).await.unwrap());
+            }
+            servers
+        })
+    }
+
+    #[test]
+    fn garbage_a_cut_head_silence_and_some_statuses_lead_to_the_other_server() {
+        for answer in [
+            &b"\x15\x03\x01\x00\x02\x02\x28garbage\r\n\r\n"[..],
+            b"HTTP/1.1 2000000 OK\r\n\r\n",
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+            b"",
+        ] {
+            assert_eq!(around(answer, |_| {}), [ServerId(1); 4]);
+        }
+        let cut = run_by_test_clock(async {
+            let bad = ScriptedOrigin::serving(async |mut peer| {
+                peer.request().await;
+                peer.say(b"HTTP/1.1 200 OK\r\nContent-Le").await;
+            });
+            let good = origin(|_| true);
+            let pools = pools_to([bad.address(), good.address()], |_| {});
+            [get(&pools).await, get(&pools).await]
+        });
+        assert_eq!(cut, [Ok(ServerId(1)); 2]);
+    }
+
+    #[test]
+    fn a_common_failure_puts_no_server_aside() {
+        run_by_test_clock(async {
+            let is_good = Rc::new(Cell::new(false));
+            let servers = [(); 3].map(|()| {
+                let is_good = Rc::clone(&is_good);
+                origin(move |_| is_good.get())
+            });
+            let pools = pools_to(servers.each_ref().map(ScriptedOrigin::address), |_| {});
+            for _ in 0..9 {
+                assert_eq!(get(&pools).await, Err(FetchFailure::Fetch(FetchError::Closed)));
+            }
+            assert!((0..3).all(|server| pools.is_skipped(server)));
+            is_good.set(true);
+            get(&pools).await.unwrap();
+            assert!(!(0..3).any(|server| pools.is_skipped(server)));
+        });
+    }
+
+    #[test]
+    fn retries_stop_when_the_budget_is_spent() {
+        run_by_test_clock(async {
+            let (bad, good) = (origin(|_| false), origin(|_| true));
+            let pools = pools_to([bad.address(), good.address()], |upstream| {
+                upstream.skip = Duration::ZERO;
+                upstream.retry_budget = 0;
+            });
+            let mut n_failed = 0;
+            for _ in 0..10 {
+                n_failed += usize::from(get(&pools).await.is_err());
+            }
+            assert_eq!(n_failed, 5);
+        });
+    }
+
+    #[test]
+    fn all_servers_busy_is_no_reason_to_ask_a_skipped_one() {
+        run_by_test_clock(async {
+            let gate = Rc::new(Event::default());
+            let held = Rc::clone(&gate);
+            let good = ScriptedOrigin::serving(async move |mut peer| {
+                while peer.request().await.is_some() {
+                    held.after(0).await;
+                    peer.say(OK).await;
+                }
+            });
+            let bad = origin(|_| false);
+            let pools = Rc::new(pools_to([bad.address(), good.address()], |upstream| {
+                upstream.servers.iter_mut().for_each(|server| server.connections = 1);
+            }));
+            let pause = Pause { first_ms: 60_000, doubled_max: 0 };
+            pools.upstream(ID).row(ServerId(0)).failed(
+                reactor::now(),
+                pause,
+                ServerReason::Connect,
+            );
+            let asked: Vec<_> = (0..5)
+                .map(|_| {
+                    let pools = Rc::clone(&pools);
+                    reactor::spawn_task(async move { get(&pools).await })
+                })
+                .collect();
+            timer::sleep(Duration::from_millis(5)).await;
+            gate.notify();
+            for answer in asked {
+                assert_eq!(answer.await, Ok(ServerId(1)));
+            }
+            assert_eq!((bad.n_requests(), good.n_connections()), (0, 1));
+        });
     }
 }

@@ -40,6 +40,7 @@ impl<'u> Place<'u> {
         let pushed = pending.push(Rc::clone(&event));
         drop(pending);
         let ticket = pushed.map_err(|_| FetchError::PendingFull)?;
+        upstream.count_pending();
         upstream.crowded.notify();
         if !is_alone && upstream.has_room() {
             upstream.call_next();
@@ -77,6 +78,7 @@ impl<'u> Place<'u> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let is_waiting = self.upstream.pending.borrow_mut().cancel(self.ticket).is_some();
+        self.upstream.count_pending();
         // The fetch was called and has gone: the next one is called instead.
         if !is_waiting && self.state != Waiting::Served {
             self.upstream.call_next();

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod upload;
+pub(crate) mod affinity;
 pub mod pools;
 pub(crate) mod alone;
 mod line;

@@ -7,9 +7,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use crate::config::{ServerAddress, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
+use crate::origin::affinity::Sticky;
 use crate::policy::reason::server::ServerReason;
 use crate::reactor;
 use crate::reactor::event::Event;
@@ -17,10 +19,13 @@ use crate::shared::health::Pause;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::ServerTable;
 use crate::transport::Transport;
-use crate::upstream::balance::{Balance, Tried};
+use crate::upstream::balance::{self, Balance, Seen, ServerView, Tried};
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
+use crate::upstream::method::{self, HashOf};
 use crate::upstream::pending::Pending;
 use crate::upstream::pool::{Pool, PoolLimits};
+use crate::upstream::retry::{Budget, RetryOn};
+use crate::upstream::rtt;
 
 /// The bounds of a fetch, the same for all servers.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +55,12 @@ pub struct Upstream {
     pub(super) name: String,
     pub(super) servers: Vec<ServerPool>,
     pub(super) balance: RefCell<Balance>,
+    /// What is hashed, if the balancer needs a hash.
+    pub(super) hash_of: Option<HashOf>,
+    pub(super) sticky: Option<Sticky>,
+    /// Whether the balancer compares the active connections of all workers, or times to an answer.
+    pub(super) needs_active: bool,
+    pub(super) needs_rtt: bool,
     pub(super) pending: RefCell<Pending<Rc<Event>>>,
     /// Posted when another fetch waits for a connection.
     pub(super) crowded: Event,
@@ -57,6 +68,9 @@ pub struct Upstream {
     pub(super) n_alone: Cell<usize>,
     pub(super) pending_ms: u64,
     pub(super) retries: usize,
+    pub(super) retry_on: RetryOn,
+    pub(super) budget: RefCell<Budget>,
+    slow_ms: u64,
     pub(super) pause: Pause,
     pub(super) limits: OriginLimits,
     pub(super) table: Rc<ServerTable>,
@@ -72,6 +86,11 @@ pub(super) struct ServerPool {
     pub(super) pool: RefCell<Pool<Rc<Transport>>>,
     /// Which of a name's addresses is next.
     pub(super) turn: Cell<usize>,
+    /// A task makes connections ahead of need.
+    pub(super) is_opening: Cell<bool>,
+    is_backup: bool,
+    /// A number of the server's address.
+    seed: u64,
 }
 
 /// A pause is doubled this often, to 16 times its first length.
@@ -96,13 +115,18 @@ impl Pools {
         &self.upstreams[id.0]
     }
 
-    /// Closes the connections that were idle for too long. Each leaves room for a fetch that waits.
+    /// Closes the connections that were idle for too long, or that are more than is needed. Each
+    /// leaves room for a fetch that waits. Makes those that are to be kept ready. To be called each
+    /// second.
     pub(crate) fn expire(&self) {
         let now_ms = reactor::now().mono_ms();
         for upstream in &self.upstreams {
             for server in &upstream.servers {
                 let old = server.pool.borrow_mut().expire(now_ms);
-                old.iter().for_each(|_| upstream.call_next());
+                let surplus = server.pool.borrow_mut().shrink();
+                old.iter().chain(&surplus).for_each(|_| upstream.call_next());
+                upstream.count_idle(server);
+                upstream.open_ahead(server);
             }
         }
     }
@@ -117,23 +141,46 @@ impl Upstream {
     ) -> Self {
         // The pauses of the only server spare no request, because there is no other one.
         let doubled_max = if config.servers.len() > 1 { PAUSE_DOUBLED_MAX } else { 0 };
-        let pool_limits = PoolLimits { connections: config.connections, idle_ms: limits.idle_ms };
+        let pool_limits = |connections| PoolLimits {
+            connections,
+            idle_ms: limits.idle_ms,
+            keep_open: config.keep_open,
+            requests: config.requests,
+        };
         let servers = table.servers(id).zip(&config.servers).map(|(server, config)| ServerPool {
             server,
             address: config.address.clone(),
-            pool: RefCell::new(Pool::new(pool_limits)),
+            pool: RefCell::new(Pool::new(pool_limits(config.connections))),
             turn: Cell::new(0),
+            is_opening: Cell::new(false),
+            is_backup: config.is_backup,
+            seed: method::hash(config.address.to_string().as_bytes()),
         });
+        let servers: Vec<_> = servers.collect();
+        let seeds = servers.iter().map(|server| server.seed);
+        let balance = Balance::new(config.balance, servers.len(), worker as u64 + 1);
+        let hash_of = match config.balance {
+            method::Method::Hash => Some(config.hash.clone()),
+            method::Method::Source => Some(HashOf::Client),
+            _ => None,
+        };
         Self {
             id,
             name: config.name.clone(),
-            servers: servers.collect(),
-            balance: RefCell::new(Balance::new(config.servers.iter().map(|s| s.weight))),
+            sticky: config.sticky.clone().map(|cookie| Sticky::new(cookie, seeds)),
+            servers,
+            balance: RefCell::new(balance),
+            hash_of,
+            needs_active: config.balance.needs_active(),
+            needs_rtt: config.balance.needs_rtt(),
             pending: RefCell::new(Pending::new(config.pending)),
             crowded: Event::default(),
             n_alone: Cell::new(0),
             pending_ms: config.pending_timeout.as_millis() as u64,
             retries: config.retries,
+            retry_on: config.retry_on.clone(),
+            budget: RefCell::new(Budget::new(config.retry_budget)),
+            slow_ms: config.slow_start.as_millis() as u64,
             pause: Pause { first_ms: config.skip.as_millis() as u64, doubled_max },
             limits,
             table,
@@ -176,12 +223,69 @@ impl Upstream {
         self.servers.iter().filter(|it| !tried.contains(it.server.id))
     }
 
+    /// Notes how many idle connections there are, for people.
+    pub(super) fn count_idle(&self, server: &ServerPool) {
+        let n_idle = server.pool.borrow().n_idle() as u32;
+        self.table.n_idle(self.worker, server.server).store(n_idle, Ordering::Relaxed);
+    }
+
+    /// Notes how many fetches wait, for people.
+    pub(super) fn count_pending(&self) {
+        let n_pending = self.pending.borrow().len() as u32;
+        self.table.n_pending(self.worker, self.id).store(n_pending, Ordering::Relaxed);
+    }
+
+    /// Notes the time that an answer took.
+    pub(super) fn note_rtt(&self, id: ServerId, sample_us: u64) {
+        if self.needs_rtt {
+            let now_ms = reactor::now().mono_ms() as u32;
+            let (average_us, at_ms) = self.row(id).rtt();
+            let sample_us = u32::try_from(sample_us).unwrap_or(u32::MAX);
+            let elapsed_ms = u64::from(now_ms.wrapping_sub(at_ms));
+            self.row(id).set_rtt(rtt::after(average_us, sample_us, elapsed_ms), now_ms);
+        }
+    }
+
     /// Wakes the fetch that has waited longest.
     pub(super) fn call_next(&self) {
         let next = self.pending.borrow_mut().pop();
         if let Some(next) = next {
             next.notify();
         }
+    }
+}
+
+impl ServerView for Upstream {
+    fn n_servers(&self) -> usize {
+        self.servers.len()
+    }
+
+    fn seen(&self, id: ServerId, now_ms: u64) -> Seen {
+        let row = self.row(id);
+        let weight = balance::share(row.weight(), row.up_since_ms(), now_ms, self.slow_ms);
+        Seen {
+            setting: row.setting(),
+            weight,
+            skipped_until_ms: row.skipped_until_ms(),
+            is_backup: self.server(id).is_backup,
+        }
+    }
+
+    fn n_active(&self, id: ServerId) -> u32 {
+        self.row(id).n_active()
+    }
+
+    fn n_idle(&self, id: ServerId) -> usize {
+        self.server(id).pool.borrow().n_idle()
+    }
+
+    fn rtt_us(&self, id: ServerId, now_ms: u64) -> u64 {
+        let (average_us, at_ms) = self.row(id).rtt();
+        rtt::expected_us(average_us, u64::from((now_ms as u32).wrapping_sub(at_ms)))
+    }
+
+    fn seed(&self, id: ServerId) -> u64 {
+        self.server(id).seed
     }
 }
 
@@ -202,6 +306,16 @@ impl Upstream {
         }
     }
 
+    /// All servers had failed, and one of them answers: the cause was a common one, so the others are
+    /// used too.
+    pub(super) fn pardon(&self) {
+        for server in &self.servers {
+            if self.row(server.server.id).pardon(reactor::now()) {
+                self.log_up(server.server.id, ServerReason::OtherAnswered);
+            }
+        }
+    }
+
     /// Logs that a server is skipped from now on.
     pub(super) fn log_down(&self, id: ServerId, reason: ServerReason) {
         let (name, address) = (&self.name, &self.server(id).address);
@@ -211,7 +325,7 @@ impl Upstream {
     /// Logs that a server is used again.
     pub(super) fn log_up(&self, id: ServerId, reason: ServerReason) {
         let (name, address) = (&self.name, &self.server(id).address);
-        ::log::warn!("server {name}/{address} is up again: {}", reason.sentence());
+        ::log::warn!("server {name}/{address} is up: {}", reason.sentence());
     }
 
     /// Notes that a server answers, and logs the end of an outage. Costs one load if there is none.

@@ -92,7 +92,10 @@ pub(crate) async fn relay<C: Client>(
     added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    let fields = forward::response_fields(&response.head, &context.via, reactor::now());
+    let mut fields = forward::response_fields(&response.head, &context.via, reactor::now());
+    if let Some(cookie) = &response.set_cookie {
+        fields.push(b"Set-Cookie", cookie.as_bytes());
+    }
     let length = match (response.head.length, response.head.content_length) {
         (BodyLength::None, Some(len)) => BodyLength::Known(len),
         (length, _) => length,

@@ -297,10 +297,11 @@ impl ServerTable {
         &self.counts_of(worker)[0]
     }
 
-    /// Gives back what a worker that is dead has counted. If it was killed between the two counts of
-    /// a connection, one stays counted in the row.
-    pub(crate) fn release_worker(&self, worker: usize) {
-        for upstream in (0..self.firsts.len() - 1).map(UpstreamId) {
+    /// Gives back what a worker that is dead has counted, also in the rows of the upstreams that are
+    /// counted there. If it was killed between the two counts of a connection, one stays counted.
+    pub(crate) fn release_worker(&self, worker: usize, is_in_row: impl Fn(UpstreamId) -> bool) {
+        let upstreams = (0..self.firsts.len() - 1).map(UpstreamId);
+        for upstream in upstreams.filter(|upstream| is_in_row(*upstream)) {
             for server in self.servers(upstream) {
                 let n_active = self.n_active(worker, server).load(Ordering::Relaxed);
                 self.row(server).remove_active(n_active);
@@ -441,7 +442,7 @@ mod tests {
         count(1, server(0), 4);
         count(1, server(1), 5);
         table.pid(1).store(77, Ordering::Relaxed);
-        table.release_worker(1);
+        table.release_worker(1, |_| true);
         assert_eq!([0, 1].map(|n| table.row(server(n)).n_active()), [3, 0]);
         assert_eq!(table.n_active(1, server(0)).load(Ordering::Relaxed), 0);
         assert_eq!(table.pid(1).load(Ordering::Relaxed), 0);

@@ -1,12 +1,16 @@
 //! Choosing servers and connections, and queueing fetches: on ids and numbers, without sockets.
 //!
-//! `balance` chooses a server of an upstream, `pool` keeps the connections to one server, and
+//! `balance` chooses a server of an upstream by a `method`, `retry` says whether another try is
+//! allowed, `pool` keeps the connections to one server, and
 //! `pending` holds the fetches that wait for a connection. Times are milliseconds of the monotonic
 //! clock.
 
 pub mod ids;
 #[allow(dead_code)]
 pub mod state;
+pub mod method;
+pub mod rtt;
+pub mod retry;
 pub mod balance;
 pub mod pending;
 pub mod pool;

@@ -58,6 +58,10 @@ impl<W> Pending<W> {
         self.waiters.remove(&ticket.0)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
     }

@@ -10,6 +10,7 @@ mod acceptance;
 mod access_log;
 mod adoption;
 mod ailing_disk;
+mod balancing;
 mod bursts;
 mod cache_status;
 mod caching;

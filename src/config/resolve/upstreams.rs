@@ -2,16 +2,30 @@
 
 use std::collections::HashMap;
 
+use crate::base::chars::is_token;
 use crate::config::address::parse_server;
 use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
 use crate::config::nearest::nearest;
 use crate::config::schema;
-use crate::config::section::{Item, Scalar, Section};
-use crate::config::{Balance, ServerAddress, ServerConfig, UpstreamConfig};
+use crate::config::section::{Item, Scalar, Section, is_off};
+use crate::config::{ServerAddress, ServerConfig, UpstreamConfig};
 use crate::upstream::ids::UpstreamId;
+use crate::upstream::method::{HashOf, Method};
+use crate::upstream::retry::RetryOn;
+use crate::upstream::state::Setting;
 
-const BALANCES: &[(&str, Balance)] = &[("round-robin", Balance::RoundRobin)];
+const METHODS: &[(&str, Method)] = &[
+    ("round-robin", Method::RoundRobin),
+    ("least-connections", Method::LeastConnections),
+    ("random", Method::Random),
+    ("rtt", Method::Rtt),
+    ("most-idle", Method::MostIdle),
+    ("hash", Method::Hash),
+    ("source", Method::Source),
+    ("first", Method::First),
+    ("none", Method::First),
+];
 
 /// The name of an upstream that is given at the top without one.
 const DEFAULT_NAME: &str = "default";
@@ -125,8 +139,8 @@ impl<'a> Upstreams<'a> {
 pub(crate) fn upstream_at(name: String, address: ServerAddress) -> UpstreamConfig {
     let nowhere = std::path::Path::new("");
     let section = Section::absent("upstreams.NAME", String::new(), Place::default());
-    let servers = vec![ServerConfig { address, weight: 1 }];
-    settings(&mut Faults::of(nowhere), &section, name, servers)
+    let server = ServerConfig::at(address, section.count(&mut Faults::of(nowhere), "connections"));
+    settings(&mut Faults::of(nowhere), &section, name, vec![server])
 }
 
 /// The address of a server, or a fault if it is invalid.
@@ -145,8 +159,19 @@ fn upstream(faults: &mut Faults<'_>, section: &Section<'_>, name: String) -> Ups
     if section.node("servers").is_none() {
         section.missing(faults, "servers", "servers: [10.0.0.1:8080]");
     }
-    for item in section.items(faults, "servers").unwrap_or_default() {
-        servers.extend(server(faults, &item));
+    let connections = section.count(faults, "connections");
+    let items = section.items(faults, "servers").unwrap_or_default();
+    for item in &items {
+        servers.extend(server(faults, item, connections));
+    }
+    let takes_clients =
+        |server: &ServerConfig| server.weight > 0 && server.setting == Setting::Enabled;
+    if let Some(first) = items.first()
+        && servers.len() == items.len()
+        && !servers.iter().any(takes_clients)
+    {
+        let why = "has no server that takes clients (all have weight 0 or drain)";
+        faults.add(first.node.place, section.path_of("servers"), why);
     }
     settings(faults, section, name, servers)
 }
@@ -158,31 +183,115 @@ fn settings(
     servers: Vec<ServerConfig>,
 ) -> UpstreamConfig {
     let word = section.word(faults, "balance");
-    let balance = BALANCES.iter().find(|(known, _)| *known == word);
+    let method = METHODS.iter().find(|(known, _)| *known == word);
+    let balance = method.map_or(Method::RoundRobin, |(_, method)| *method);
+    let hash = hash(faults, section);
+    let is_ignored = hash != HashOf::Key && balance != Method::Hash;
+    if let Some(node) = section.node("hash").filter(|_| is_ignored) {
+        let why = format!("has no effect, since balance is {word}");
+        faults.add(node.place, section.path_of("hash"), why);
+    }
     UpstreamConfig {
         name,
-        balance: balance.map_or(Balance::RoundRobin, |(_, balance)| *balance),
+        balance,
+        hash,
+        sticky: sticky(faults, section),
         servers,
-        connections: section.count(faults, "connections"),
+        keep_open: section.count(faults, "keep-open"),
+        requests: section.count(faults, "requests") as u64,
         pending: section.count(faults, "pending"),
         pending_timeout: section.duration(faults, "pending-timeout"),
         skip: section.duration(faults, "skip"),
+        slow_start: section.duration(faults, "slow-start"),
         retries: section.count(faults, "retries"),
+        retry_on: retry_on(faults, section),
+        retry_budget: section.percent(faults, "retry-budget"),
     }
 }
 
-fn server(faults: &mut Faults<'_>, item: &Item<'_>) -> Option<ServerConfig> {
-    const SCHEMA: &str = "upstreams.NAME.servers[]";
-    let (scalar, weight) = match item.node.value {
-        Value::Map(_) => {
-            let section = Section::open(faults, SCHEMA, item.path.clone(), item.node);
-            let address = section.required(faults, "address", "address: 10.0.0.1:8080");
-            (address, section.count(faults, "weight"))
+/// What is hashed.
+fn hash(faults: &mut Faults<'_>, section: &Section<'_>) -> HashOf {
+    let Some(scalar) = section.scalar(faults, "hash") else { return HashOf::Key };
+    let mut words = scalar.text.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("key"), None, _) => return HashOf::Key,
+        (Some("client"), None, _) => return HashOf::Client,
+        (Some("header"), Some(name), None) if is_name_of_field(name) => {
+            return HashOf::Header(name.to_ascii_lowercase());
         }
-        _ => (item.scalar(faults, schema::directive(SCHEMA, "address").kind), 1),
+        (Some("cookie"), Some(name), None) if is_name_of_field(name) => {
+            return HashOf::Cookie(name.to_owned());
+        }
+        _ => scalar.wrong(faults, "is not known (try key, client, header NAME or cookie NAME)"),
+    }
+    HashOf::Key
+}
+
+/// The cookie that names the server of a client.
+fn sticky(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<String> {
+    let node = section.node("sticky")?;
+    if matches!(&node.value, Value::Scalar(text) if is_off(text)) {
+        return None;
+    }
+    let sticky = section.section(faults, "upstreams.NAME.sticky", "sticky");
+    let cookie = sticky.required(faults, "cookie", "sticky: {cookie: route}")?;
+    if !is_name_of_field(cookie.text) {
+        cookie.wrong(faults, "is not the name of a cookie");
+        return None;
+    }
+    Some(cookie.text.to_owned())
+}
+
+fn is_name_of_field(name: &str) -> bool {
+    is_token(name.as_bytes())
+}
+
+/// The failures after which there is another try.
+fn retry_on(faults: &mut Faults<'_>, section: &Section<'_>) -> RetryOn {
+    let mut on = RetryOn { connect: false, timeout: false, broken: false, statuses: Vec::new() };
+    let kind = schema::directive("upstreams.NAME", "retry-on").kind;
+    let Some(items) = section.items(faults, "retry-on") else {
+        let statuses = vec![502, 503, 504];
+        return RetryOn { connect: true, timeout: true, broken: true, statuses };
     };
-    let address = server_address(faults, &scalar?)?;
-    Some(ServerConfig { address, weight: u32::try_from(weight).unwrap_or(u32::MAX) })
+    let is_alone = items.len() == 1;
+    for item in items {
+        let Some(scalar) = item.scalar(faults, kind) else { continue };
+        match (scalar.text, scalar.text.parse()) {
+            ("connect", _) => on.connect = true,
+            ("timeout", _) => on.timeout = true,
+            ("broken", _) => on.broken = true,
+            (_, Ok(status @ 400..=599)) => on.statuses.push(status),
+            (off, _) if is_off(off) && is_alone => {}
+            _ => {
+                let why =
+                    "is not known (try connect, timeout, broken, or a status from 400 to 599)";
+                scalar.wrong(faults, why);
+            }
+        }
+    }
+    on
+}
+
+fn server(faults: &mut Faults<'_>, item: &Item<'_>, connections: usize) -> Option<ServerConfig> {
+    const SCHEMA: &str = "upstreams.NAME.servers[]";
+    let Value::Map(_) = item.node.value else {
+        let scalar = item.scalar(faults, schema::directive(SCHEMA, "address").kind)?;
+        return Some(ServerConfig::at(server_address(faults, &scalar)?, connections));
+    };
+    let section = Section::open(faults, SCHEMA, item.path.clone(), item.node);
+    let scalar = section.required(faults, "address", "address: 10.0.0.1:8080");
+    let weight = section.count(faults, "weight");
+    let own = section.count_if_any(faults, "connections");
+    let is_backup = section.switch(faults, "backup").unwrap_or(false);
+    let drains = section.switch(faults, "drain").unwrap_or(false);
+    Some(ServerConfig {
+        address: server_address(faults, &scalar?)?,
+        weight: u32::try_from(weight).unwrap_or(u32::MAX),
+        connections: own.unwrap_or(connections),
+        is_backup,
+        setting: if drains { Setting::Draining } else { Setting::Enabled },
+    })
 }
 
 fn is_name(text: &str) -> bool {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::{self, ServerAddress, ServerConfig, UpstreamConfig};
+use crate::config::{ServerAddress, ServerConfig, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
@@ -16,6 +16,8 @@ use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
 use crate::shared::servers::ServerTable;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
+use crate::upstream::method::{self, HashOf};
+use crate::upstream::retry::RetryOn;
 
 pub(in crate::origin) const LIMITS: OriginLimits = OriginLimits {
     head: HeadLimits { head_bytes: 4 << 10, fields: 20, target_bytes: 1 << 10 },
@@ -47,16 +49,27 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
     servers: [ServerAddress; N],
     change: impl FnOnce(&mut UpstreamConfig),
 ) -> [Pools; N_WORKERS] {
-    let server = |address| ServerConfig { address, weight: 1 };
+    let server = |address| ServerConfig::at(address, 10);
     let mut upstream = UpstreamConfig {
         name: "u".into(),
-        balance: config::Balance::RoundRobin,
+        balance: method::Method::RoundRobin,
+        hash: HashOf::Key,
+        sticky: None,
         servers: servers.map(server).into(),
-        connections: 10,
+        keep_open: 0,
+        requests: 0,
         pending: 10,
         pending_timeout: Duration::from_secs(5),
         skip: Duration::from_secs(10),
+        slow_start: Duration::ZERO,
         retries: 2,
+        retry_on: RetryOn {
+            connect: true,
+            timeout: true,
+            broken: true,
+            statuses: vec![502, 503, 504],
+        },
+        retry_budget: 20,
     };
     change(&mut upstream);
     let n_servers = upstream.servers.len();

@@ -60,7 +60,6 @@ pub mod close;
 pub mod forward;
 pub mod pass;
 pub(crate) mod reuse;
-#[allow(dead_code)]
 pub mod server;
 
 #[cfg(test)]

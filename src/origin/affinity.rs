@@ -1,0 +1,105 @@
+//! What ties a request to a server: the value that is hashed, and the cookie that names a server.
+//!
+//! Both are read from the head of the question, so that a request whose upstream needs neither costs
+//! nothing. The cookie holds a hash of the server's address: it means the same to all workers, and
+//! after a reload or a restart.
+
+use crate::upstream::ids::ServerId;
+use crate::upstream::method::{HashOf, hash};
+
+/// The cookie by which clients stay with a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Sticky {
+    cookie: String,
+    /// The value for each server.
+    tokens: Vec<String>,
+}
+
+impl Sticky {
+    /// The seeds are numbers of the servers that never change.
+    pub(crate) fn new(cookie: String, seeds: impl Iterator<Item = u64>) -> Self {
+        Self { cookie, tokens: seeds.map(|seed| format!("{seed:016x}")).collect() }
+    }
+
+    /// The server that a question's cookie names.
+    pub(crate) fn server(&self, head: &[u8]) -> Option<ServerId> {
+        let value = cookie(head, &self.cookie)?;
+        self.tokens.iter().position(|token| token.as_bytes() == value).map(ServerId)
+    }
+
+    /// The value of the Set-Cookie field that names a server.
+    pub(crate) fn set_cookie(&self, server: ServerId) -> Option<String> {
+        let token = self.tokens.get(server.0)?;
+        Some(format!("{}={token}; Path=/; HttpOnly", self.cookie))
+    }
+}
+
+/// The hash of a question. The address of the client is the last one of X-Forwarded-For, which ktrix
+/// has written.
+pub(crate) fn hash_of(of: &HashOf, head: &[u8]) -> u64 {
+    let value = match of {
+        HashOf::Key => {
+            let target = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+            let host = field(head, "host").unwrap_or_default();
+            return hash(host).rotate_left(1) ^ hash(target);
+        }
+        HashOf::Header(name) => field(head, name),
+        HashOf::Cookie(name) => cookie(head, name),
+        HashOf::Client => {
+            let hops = field(head, "x-forwarded-for");
+            hops.and_then(|hops| hops.rsplit(|byte| *byte == b',').next()).map(<[u8]>::trim_ascii)
+        }
+    };
+    hash(value.unwrap_or_default())
+}
+
+/// The last field of this name in a head that ktrix has written.
+fn field<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    let values = lines.filter_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        found.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    });
+    values.last()
+}
+
+/// The value of the first cookie of this name.
+fn cookie<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
+    let pairs = field(head, "cookie")?.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let values = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    values.into_iter().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: h\r\nX-User: 7\r\n\
+                          Cookie: a=1; route=0000000000000009; route=x\r\n\
+                          X-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n\r\n";
+
+    #[test]
+    fn a_request_is_hashed_by_what_the_configuration_names() {
+        let of = |of| hash_of(&of, HEAD);
+        assert_eq!(of(HashOf::Header("x-user".into())), hash(b"7"));
+        assert_eq!(of(HashOf::Header("x-use".into())), hash(b""));
+        assert_eq!(of(HashOf::Cookie("a".into())), hash(b"1"));
+        assert_eq!(of(HashOf::Cookie("rout".into())), hash(b""));
+        assert_eq!(of(HashOf::Client), hash(b"10.0.0.2"));
+        let key = |head| hash_of(&HashOf::Key, head);
+        assert_eq!(key(HEAD), key(b"HEAD /a?b HTTP/1.1\r\nhost: h\r\n\r\n"));
+        assert_ne!(key(HEAD), key(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_ne!(key(HEAD), key(b"GET /a?b HTTP/1.1\r\nHost: i\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_cookie_names_a_server() {
+        let sticky = Sticky::new("route".into(), [8, 9].into_iter());
+        assert_eq!(sticky.server(HEAD), Some(ServerId(1)));
+        assert_eq!(sticky.server(b"GET / HTTP/1.1\r\nCookie: route=9\r\n\r\n"), None);
+        let cookie = sticky.set_cookie(ServerId(0)).unwrap();
+        assert_eq!(cookie, "route=0000000000000008; Path=/; HttpOnly");
+        assert_eq!(sticky.set_cookie(ServerId(2)), None);
+    }
+}

@@ -1,0 +1,276 @@
+//! Which server gets a request: every method on real servers, servers that fail and come back, and
+//! clients that stay with their server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::{Ask, Client, Load, Origin, Plan, Response, until_true};
+
+fn named(name: &'static str) -> Origin {
+    Origin::answering(move |_| Response::ok(name))
+}
+
+/// The upstream of these servers, with more keys.
+fn upstream(origins: &[&Origin], more: &str) -> String {
+    let names: Vec<String> = origins.iter().map(|o| format!("\"{}\"", o.name())).collect();
+    format!("{{servers: [{}]{more}}}", names.join(", "))
+}
+
+/// Three servers behind one worker, and how many of `n` requests for different targets each of them
+/// gets.
+fn counts(more: &str, n: usize) -> [usize; 3] {
+    let origins = [named("a"), named("b"), named("c")];
+    let plan = Plan::to(&upstream(&origins.each_ref(), more)).set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    for i in 0..n {
+        client.get(&format!("/{i}")).expect_status(200);
+    }
+    origins.each_ref().map(Origin::n_requests)
+}
+
+#[test]
+fn every_method_chooses_among_real_servers() {
+    assert_eq!(counts(", balance: round-robin", 300), [100; 3]);
+    assert_eq!(counts(", balance: least-connections", 300), [100; 3]);
+    assert_eq!(counts(", balance: first", 30), [30, 0, 0]);
+    assert_eq!(counts(", balance: none", 30), [30, 0, 0]);
+    for method in ["random", "hash"] {
+        let counts = counts(&format!(", balance: {method}"), 300);
+        assert!(counts.iter().all(|n| (60..=140).contains(n)), "{method}: {counts:?}");
+    }
+    for method in ["rtt", "most-idle", "source"] {
+        assert_eq!(counts(&format!(", balance: {method}"), 60).iter().sum::<usize>(), 60);
+    }
+}
+
+#[test]
+fn the_slowest_server_gets_the_fewest_requests_by_rtt() {
+    let slow = Origin::answering(|_| Response::ok("slow").after(Duration::from_millis(200)));
+    let fast = named("fast");
+    let plan = Plan::to(&upstream(&[&slow, &fast], ", balance: rtt")).set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    for i in 0..40 {
+        client.get(&format!("/{i}")).expect_status(200);
+    }
+    assert!(slow.n_requests() <= 10, "{} of 40", slow.n_requests());
+}
+
+#[test]
+fn the_same_hash_leads_to_the_same_server_in_all_workers() {
+    let origins = [named("a"), named("b"), named("c")];
+    for (more, ask) in [
+        (
+            ", balance: hash",
+            &(|i: usize| Ask::get(&format!("/{}", i % 10))) as &dyn Fn(usize) -> Ask,
+        ),
+        (", balance: hash, hash: header X-User", &|i| Ask::get("/").field("X-User", i % 10)),
+        (", balance: hash, hash: cookie u", &|i| {
+            Ask::get("/").field("Cookie", format!("v=1; u={}", i % 10))
+        }),
+    ] {
+        let plan = Plan::to(&upstream(&origins.each_ref(), more)).set("workers", "3");
+        let ktrix = plan.start();
+        let mut found: BTreeMap<usize, String> = BTreeMap::new();
+        for i in 0..60 {
+            let name = ktrix.ask(&ask(i).field("Cache-Control", "no-store")).text();
+            assert_eq!(*found.entry(i % 10).or_insert_with(|| name.clone()), name, "{more}");
+        }
+        assert!(found.values().any(|name| *name != found[&0]), "{more}: {found:?}");
+    }
+}
+
+#[test]
+fn a_client_address_leads_to_the_same_server() {
+    let origins = [named("a"), named("b"), named("c")];
+    let plan = Plan::to(&upstream(&origins.each_ref(), ", balance: source"));
+    let _ktrix = plan.start();
+    let mut names = BTreeMap::new();
+    for i in 0..60_u8 {
+        let mut client = Client::connect_from([127, 0, 0, 1 + i % 12], &plan.address);
+        let name = client.get(&format!("/{i}")).expect_status(200).text();
+        assert_eq!(*names.entry(i % 12).or_insert_with(|| name.clone()), name);
+    }
+    assert!(names.values().any(|name| *name != names[&0]), "{names:?}");
+}
+
+#[test]
+fn a_failing_server_under_load_costs_no_request() {
+    let (a, b) = (named("x"), named("x"));
+    // It breaks each connection after some requests, in one of several ways.
+    let bad = Origin::answering(|request| match request.number % 8 {
+        0..=3 => Response::ok("x"),
+        4 => Response::raw("").then_close(),
+        5 => Response::raw("SSH-2.0-OpenSSH_9\r\n\r\n").then_close(),
+        6 => Response::raw("HTTP/1.1 200 OK\r\nContent-").then_close(),
+        _ => Response::status(503),
+    });
+    let plan = Plan::to(&upstream(&[&bad, &a, &b], ", skip: 50ms"));
+    let ktrix = plan.start();
+    let judge = |_: &Ask, answer: &crate::support::Answer| match (answer.status, &*answer.body) {
+        (200, b"x") => Ok(()),
+        (status, _) => Err(format!("{status}: {}", answer.text())),
+    };
+    let load =
+        Load::start(&plan.address, 8, |client, i| Ask::get(&format!("/{client}/{i}")), judge);
+    until_true("three thousand answers", || load.n_answered() >= 3_000);
+    load.stop().expect_faultless();
+    assert!(bad.n_requests() > 0);
+    drop(ktrix);
+}
+
+#[test]
+fn a_server_that_comes_back_gets_its_share_slowly() {
+    let a = named("a");
+    let mut b = named("b");
+    let more = ", skip: 100ms, slow-start: 60s";
+    let plan = Plan::to(&upstream(&[&a, &b], more)).set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    b.stop();
+    for _ in 0..4 {
+        client.get("/").expect_status(200).expect_body("a");
+    }
+    ktrix.wait_error("is down: it could not be reached");
+    b.start();
+    until_true("the server to come back", || client.get("/").text() == "b");
+    ktrix.wait_error("is up: it answers");
+    let before = b.n_requests();
+    for _ in 0..100 {
+        client.get("/").expect_status(200);
+    }
+    assert!(b.n_requests() - before < 35, "{} of 100", b.n_requests() - before);
+}
+
+#[test]
+fn a_client_stays_with_its_server() {
+    let origins = [named("a"), named("b"), named("c")];
+    let more = ", sticky: {cookie: route}";
+    let plan = Plan::to(&upstream(&origins.each_ref(), more));
+    let ktrix = plan.start();
+    let first = ktrix.get("/").expect_status(200);
+    let cookie = first.field("set-cookie").expect("a cookie");
+    let (pair, rest) = cookie.split_once(';').unwrap();
+    assert!(pair.starts_with("route=") && rest == " Path=/; HttpOnly", "{cookie}");
+    assert!(!pair.contains("127.0.0.1"));
+    for i in 0..20 {
+        let answer = ktrix.ask(&Ask::get(&format!("/{i}")).field("Cookie", format!("x=y; {pair}")));
+        answer.expect_status(200).expect_body(first.text()).expect_no_field("set-cookie");
+    }
+    let other = ktrix.ask(&Ask::get("/z").field("Cookie", "route=0000000000000000"));
+    assert!(other.field("set-cookie").is_some(), "it names no server");
+}
+
+#[test]
+fn a_sticky_cookie_is_not_stored() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::to(&upstream(&[&origin], ", sticky: {cookie: route}"));
+    let ktrix = plan.start();
+    ktrix.get("/a").expect_status(200).expect_no_field("set-cookie");
+    ktrix.wait_hit("/a").expect_no_field("set-cookie");
+    let with = ktrix.ask(&Ask::get("/a").field("Cookie", "route=1"));
+    with.expect_hit().expect_no_field("set-cookie");
+}
+
+#[test]
+fn drained_and_weightless_servers_keep_their_clients_alone() {
+    let (a, b) = (named("a"), named("b"));
+    let all = upstream(&[&a, &b], ", sticky: {cookie: route}");
+    let plan = Plan::to(&all).set("workers", "1");
+    let cookie_of_a = {
+        let ktrix = plan.start();
+        let mut cookies = (0..2).map(|_| {
+            let answer = ktrix.get("/");
+            (answer.text(), answer.field("set-cookie").unwrap().to_owned())
+        });
+        let (_, cookie) = cookies.find(|(name, _)| name == "a").expect("an answer of a");
+        cookie.split(';').next().unwrap().to_owned()
+    };
+    for off in ["weight: 0", "drain: on"] {
+        plan.put("upstreams", &format!(
+            "{{app: {{servers: [{{address: \"{}\", {off}}}, \"{}\"], sticky: {{cookie: route}}}}}}",
+            a.name(),
+            b.name()
+        ));
+        let ktrix = plan.start();
+        for i in 0..10 {
+            ktrix.get(&format!("/{i}")).expect_body("b");
+            ktrix.ask(&Ask::get("/").field("Cookie", &cookie_of_a)).expect_body("a");
+        }
+    }
+}
+
+#[test]
+fn a_backup_is_used_only_while_no_other_server_is() {
+    let mut a = named("a");
+    let b = named("b");
+    let plan = Plan::to(&format!(
+        "{{servers: [\"{}\", {{address: \"{}\", backup: on}}], skip: 100ms}}",
+        a.name(),
+        b.name()
+    ));
+    let ktrix = plan.start();
+    for i in 0..10 {
+        ktrix.get(&format!("/{i}")).expect_body("a");
+    }
+    a.stop();
+    for i in 0..10 {
+        ktrix.get(&format!("/{i}")).expect_status(200).expect_body("b");
+    }
+    a.start();
+    until_true("the first server to be used again", || ktrix.get("/").text() == "a");
+}
+
+#[test]
+fn a_post_is_received_once_whatever_the_servers_do() {
+    let (_held, refusing) = crate::support::ktrix::reserve("127.0.0.1:0".parse().unwrap());
+    let good = named("good");
+    let n_reset = Arc::new(AtomicUsize::new(0));
+    let resetting = {
+        let n_reset = Arc::clone(&n_reset);
+        Origin::wired(move |connection| {
+            if connection.request().is_ok() {
+                n_reset.fetch_add(1, Ordering::SeqCst);
+                connection.reset();
+            }
+        })
+    };
+    let plan = Plan::to(&upstream(&[&resetting, &good], ", balance: first"));
+    plan.start().ask(&Ask::post("/", "order")).expect_status(502);
+    assert_eq!((n_reset.load(Ordering::SeqCst), good.n_requests()), (1, 0));
+    for (what, bad, n_bad, status) in [
+        ("closed", Origin::answering(|_| Response::raw("").then_close()), 1, 502),
+        ("cut", Origin::answering(|_| Response::raw("HTTP/1.1 200 OK\r\nA").then_close()), 1, 502),
+        ("garbage", Origin::answering(|_| Response::raw("1234\r\n\r\n").then_close()), 1, 502),
+        ("status", Origin::answering(|_| Response::status(503)), 1, 503),
+    ] {
+        let more = ", balance: first";
+        let plan = Plan::to(&upstream(&[&bad, &good], more)).set("workers", "1");
+        let ktrix = plan.start();
+        ktrix.ask(&Ask::post("/", "order")).expect_status(status);
+        assert_eq!((bad.n_requests(), good.n_requests()), (n_bad, 0), "{what}");
+    }
+    let servers = format!("{{servers: [\"{refusing}\", \"{}\"], balance: first}}", good.name());
+    let plan = Plan::to(&servers).set("workers", "1");
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::post("/", "order")).expect_status(200).expect_body("good");
+    good.expect_requests(1);
+}
+
+#[test]
+fn another_server_answers_for_one_that_hangs() {
+    let hanging = Origin::answering(|_| Response::ok("late").after(Duration::from_secs(60)));
+    let good = named("good");
+    let plan = Plan::to(&upstream(&[&hanging, &good], ""))
+        .set("workers", "1")
+        .set("timeouts", "{first-byte: 300ms}");
+    let ktrix = plan.start();
+    for i in 0..10 {
+        ktrix.get(&format!("/{i}")).expect_status(200).expect_body("good");
+    }
+    assert_eq!(hanging.n_requests(), 3, "then it is skipped");
+    ktrix.wait_error("is down: it did not answer in time");
+}
