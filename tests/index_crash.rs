@@ -20,7 +20,7 @@ use ktrix::cache::index::slot::{NewSlot, SlotView, State};
 use ktrix::policy::key::{Key, key_of};
 
 const DIR: &str = "KTRIX_CRASH_DIR";
-const SEAT: &str = "KTRIX_CRASH_SEAT";
+const PROCESS_SLOT: &str = "KTRIX_CRASH_PROCESS_SLOT";
 const N_KEYS: u32 = 300;
 const N_WRITERS: usize = 3;
 const N_FILLS: usize = 64;
@@ -66,12 +66,14 @@ impl Dice {
 
 #[test]
 fn child_writer() {
-    let (Ok(dir), Ok(seat)) = (std::env::var(DIR), std::env::var(SEAT)) else { return };
-    let (dir, seat) = (Path::new(&dir), seat.parse::<usize>().unwrap());
+    let (Ok(dir), Ok(process_slot)) = (std::env::var(DIR), std::env::var(PROCESS_SLOT)) else {
+        return;
+    };
+    let (dir, process_slot) = (Path::new(&dir), process_slot.parse::<usize>().unwrap());
     let index = Index::open_existing(dir).unwrap();
     index.attach().unwrap();
     let fills = Fills::in_file(&open(dir), N_FILLS).unwrap();
-    fills.attach(seat).unwrap();
+    fills.attach(process_slot).unwrap();
     let mut dice = Dice(u64::from(std::process::id()));
     std::fs::write(dir.join(format!("ready-{}", std::process::id())), b"").unwrap();
     let parent = std::os::unix::process::parent_id();
@@ -85,7 +87,7 @@ fn child_writer() {
             4 => {
                 index.remove(&key(n), None);
             }
-            5 => lead_or_follow(&fills, &key(n % 4), seat),
+            5 => lead_or_follow(&fills, &key(n % 4), process_slot),
             _ => {
                 if let Some(view) = index.lookup(&key(n)) {
                     index.touch(view.at);
@@ -99,14 +101,14 @@ fn child_writer() {
 }
 
 /// One of four keys, so that all processes meet at them.
-fn lead_or_follow(fills: &Fills, key: &Key, seat: usize) {
-    match fills.lease(key, seat, 0) {
+fn lead_or_follow(fills: &Fills, key: &Key, process_slot: usize) {
+    match fills.lease(key, process_slot, 0) {
         LeaseResult::Leader(at) => {
             fills.head_ready(at, Some(10));
             fills.progress(at, 10);
             fills.done(at);
         }
-        LeaseResult::Follow(at) => fills.unfollow(at, seat),
+        LeaseResult::Follow(at) => fills.unfollow(at, process_slot),
         LeaseResult::Full => {}
     }
 }
@@ -127,20 +129,20 @@ impl Drop for Process {
 }
 
 /// Starts this binary again as one of its tests, which finds its directory in `variable`.
-fn start(dir: &Path, test: &str, variable: &str, seat: usize) -> Process {
+fn start(dir: &Path, test: &str, variable: &str, process_slot: usize) -> Process {
     let spawned = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(variable, dir)
-        .env(SEAT, seat.to_string())
+        .env(PROCESS_SLOT, process_slot.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(File::create(dir.join(format!("stderr-{seat}"))).unwrap())
+        .stderr(File::create(dir.join(format!("stderr-{process_slot}"))).unwrap())
         .spawn();
     Process(spawned.unwrap())
 }
 
-fn start_writer(dir: &Path, seat: usize) -> Process {
-    start(dir, "child_writer", DIR, seat)
+fn start_writer(dir: &Path, process_slot: usize) -> Process {
+    start(dir, "child_writer", DIR, process_slot)
 }
 
 fn wait_until_ready(dir: &Path, process: &mut Process) {
@@ -154,7 +156,7 @@ fn wait_until_ready(dir: &Path, process: &mut Process) {
 }
 
 fn errors(dir: &Path) -> String {
-    let paths = (0..N_WRITERS).map(|seat| dir.join(format!("stderr-{seat}")));
+    let paths = (0..N_WRITERS).map(|process_slot| dir.join(format!("stderr-{process_slot}")));
     paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
 }
 
@@ -165,8 +167,9 @@ fn writers_killed_at_random_leave_no_lock_no_torn_slot_and_no_lost_bucket() {
     let (index, _) = Index::open(dir, N_KEYS as usize).unwrap();
     index.attach().unwrap();
     let fills = Fills::in_file(&open(dir), N_FILLS).unwrap();
-    fills.attach_unseated().unwrap();
-    let mut writers: Vec<Process> = (0..N_WRITERS).map(|seat| start_writer(dir, seat)).collect();
+    fills.attach_without_slot().unwrap();
+    let mut writers: Vec<Process> =
+        (0..N_WRITERS).map(|process_slot| start_writer(dir, process_slot)).collect();
     writers.iter_mut().for_each(|writer| wait_until_ready(dir, writer));
     let mut dice = Dice(u64::from(std::process::id()));
     let end = Instant::now() + Duration::from_secs(4);
@@ -176,22 +179,22 @@ fn writers_killed_at_random_leave_no_lock_no_torn_slot_and_no_lost_bucket() {
         while Instant::now() < moment {
             read_some(&index, &mut dice);
         }
-        let seat = dice.roll(N_WRITERS as u32) as usize;
-        assert!(writers[seat].0.try_wait().unwrap().is_none(), "it ended: {}", errors(dir));
-        writers[seat].0.kill().unwrap();
-        writers[seat].0.wait().unwrap();
+        let process_slot = dice.roll(N_WRITERS as u32) as usize;
+        assert!(writers[process_slot].0.try_wait().unwrap().is_none(), "it ended: {}", errors(dir));
+        writers[process_slot].0.kill().unwrap();
+        writers[process_slot].0.wait().unwrap();
         n_killed += 1;
         if dice.roll(2) == 0 {
             index.sweep_dead();
-            fills.abandon_seat(seat);
+            fills.abandon_all_of(process_slot);
         }
-        writers[seat] = start_writer(dir, seat);
-        wait_until_ready(dir, &mut writers[seat]);
+        writers[process_slot] = start_writer(dir, process_slot);
+        wait_until_ready(dir, &mut writers[process_slot]);
     }
-    for (seat, writer) in writers.iter_mut().enumerate() {
+    for (process_slot, writer) in writers.iter_mut().enumerate() {
         writer.0.kill().unwrap();
         writer.0.wait().unwrap();
-        fills.abandon_seat(seat);
+        fills.abandon_all_of(process_slot);
     }
     assert!(n_killed > 20, "only {n_killed} were killed");
     assert!(!dir.join("torn").exists(), "{:?}", std::fs::read_to_string(dir.join("torn")));

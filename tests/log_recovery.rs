@@ -91,8 +91,8 @@ fn a_foreign_lock_delays_lines_and_loses_none() {
     setup.start(0);
     setup.start(1);
     let full = |setup: &Setup| {
-        let ring = |seat| setup.rings.ring(seat).unwrap();
-        (0..2).all(|seat| !ring(seat).has_room(20_000))
+        let ring = |slot| setup.rings.ring(slot).unwrap();
+        (0..2).all(|slot| !ring(slot).has_room(20_000))
     };
     wait_until("both rings are full", || full(&setup));
     assert_eq!(fs::metadata(setup.log()).unwrap().len(), 0, "no process writes without the lock");
@@ -106,8 +106,8 @@ fn a_foreign_lock_delays_lines_and_loses_none() {
 struct Setup {
     dir: tempfile::TempDir,
     rings: Rc<Rings>,
-    /// The worker in each seat: its generation and its process.
-    seats: Vec<(u64, Option<Pid>)>,
+    /// The worker in each process slot: its generation and its process.
+    slots: Vec<(u64, Option<Pid>)>,
     /// Where lines go while the log is locked.
     spill: Option<Spill>,
     /// How often lines were in it when a worker was killed.
@@ -115,71 +115,71 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(n_seats: usize) -> Self {
-        let rings = Rc::new(Rings::create(n_seats, 128 * 1024).unwrap());
+    fn new(n_slots: usize) -> Self {
+        let rings = Rc::new(Rings::create(n_slots, 128 * 1024).unwrap());
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, rings, seats: vec![(0, None); n_seats], spill: None, n_spilled: Cell::new(0) }
+        Self { dir, rings, slots: vec![(0, None); n_slots], spill: None, n_spilled: Cell::new(0) }
     }
 
     fn log(&self) -> PathBuf {
         self.dir.path().join("log")
     }
 
-    fn ledger(&self, seat: usize, generation: u64) -> PathBuf {
-        self.dir.path().join(format!("ledger.{seat}.{generation}"))
+    fn ledger(&self, slot: usize, generation: u64) -> PathBuf {
+        self.dir.path().join(format!("ledger.{slot}.{generation}"))
     }
 
-    /// Starts the next generation of the worker in a seat.
-    fn start(&mut self, seat: usize) {
-        let generation = self.seats[seat].0 + 1;
+    /// Starts the next generation of the worker in a process slot.
+    fn start(&mut self, slot: usize) {
+        let generation = self.slots[slot].0 + 1;
         let (rings, log) = (self.rings.clone(), self.log());
-        let ledger = File::create(self.ledger(seat, generation)).unwrap();
+        let ledger = File::create(self.ledger(slot, generation)).unwrap();
         let spill = self.spill.as_ref();
         let pid = fork_child(&[], move || {
             let spill = spill.map(|spill| spill.open_again().unwrap());
-            let failed = work(rings, seat, generation, &log, spill, &ledger).is_err();
+            let failed = work(rings, slot, generation, &log, spill, &ledger).is_err();
             i32::from(failed)
         });
-        self.seats[seat] = (generation, Some(pid.unwrap()));
+        self.slots[slot] = (generation, Some(pid.unwrap()));
     }
 
-    /// Keeps all seats busy and kills a worker every few milliseconds, `n_kills` of them; `between`
-    /// may act on the setup before each.
+    /// Keeps all process slots busy and kills a worker every few milliseconds, `n_kills` of them;
+    /// `between` may act on the setup before each.
     fn run_and_kill(&mut self, n_kills: usize, between: impl Fn(&Self, usize)) {
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
-        (0..self.seats.len()).for_each(|seat| self.start(seat));
+        (0..self.slots.len()).for_each(|slot| self.start(slot));
         for n in 0..n_kills {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
             sleep(Duration::from_micros(random % 15_000));
             between(self, n);
-            let seat = (random >> 20) as usize % self.seats.len();
-            kill(self.seats[seat].1.take().unwrap());
+            let slot = (random >> 20) as usize % self.slots.len();
+            kill(self.slots[slot].1.take().unwrap());
             if self.spill.as_ref().is_some_and(|spill| spill.has_lines().unwrap()) {
                 self.n_spilled.set(self.n_spilled.get() + 1);
             }
-            // Now and then a new worker takes over the seat with the contents of its ring.
+            // Now and then a new worker takes over the process slot with the contents of its ring.
             if n % 4 != 0 {
-                self.drain(seat);
+                self.drain(slot);
             }
-            self.start(seat);
+            self.start(slot);
         }
         self.stop_all();
     }
 
     fn stop_all(&mut self) {
-        for seat in 0..self.seats.len() {
-            kill(self.seats[seat].1.take().unwrap());
+        for slot in 0..self.slots.len() {
+            kill(self.slots[slot].1.take().unwrap());
         }
-        (0..self.seats.len()).for_each(|seat| self.drain(seat));
+        (0..self.slots.len()).for_each(|slot| self.drain(slot));
     }
 
-    fn drain(&self, seat: usize) {
+    fn drain(&self, slot: usize) {
         wait_until("the file is free", || {
             let file = LogFile::open(&self.log()).unwrap();
             let spill = self.spill.as_ref();
-            drain_dead(&self.rings, seat, &file, &self.log(), spill).unwrap() != Drained::Busy
+            drain_dead(&self.rings, slot, &file, &self.log(), spill).unwrap() != Drained::Busy
         });
     }
 
@@ -209,21 +209,21 @@ impl Setup {
             let text = fs::read_to_string(&path).unwrap();
             assert!(text.is_empty() || text.ends_with('\n'), "{path:?} ends with half a line");
             for line in text.lines() {
-                let (seat, generation, n) = parse(line);
-                let expected = n_lines.entry((seat, generation)).or_default();
-                assert_eq!(n, *expected, "of worker {seat}.{generation} in {path:?}");
+                let (slot, generation, n) = parse(line);
+                let expected = n_lines.entry((slot, generation)).or_default();
+                assert_eq!(n, *expected, "of worker {slot}.{generation} in {path:?}");
                 *expected += 1;
             }
         }
         let mut n_answers_all = 0;
-        for (seat, (generations, _)) in self.seats.iter().enumerate() {
+        for (slot, (generations, _)) in self.slots.iter().enumerate() {
             for generation in 1..=*generations {
-                let n_answers = read_ledger(&self.ledger(seat, generation));
-                let n_lines = n_lines.get(&(seat, generation)).copied().unwrap_or(0);
+                let n_answers = read_ledger(&self.ledger(slot, generation));
+                let n_lines = n_lines.get(&(slot, generation)).copied().unwrap_or(0);
                 // One more line may have been prepared without an answer.
                 assert!(
                     n_lines == n_answers || n_lines == n_answers + 1,
-                    "worker {seat}.{generation}: {n_answers} answers, {n_lines} lines"
+                    "worker {slot}.{generation}: {n_answers} answers, {n_lines} lines"
                 );
                 n_answers_all += n_answers;
             }
@@ -234,14 +234,14 @@ impl Setup {
 
 impl Drop for Setup {
     fn drop(&mut self) {
-        self.seats.iter().filter_map(|(_, pid)| *pid).for_each(kill);
+        self.slots.iter().filter_map(|(_, pid)| *pid).for_each(kill);
     }
 }
 
 /// A worker: answers, logs and flushes until it is killed.
 fn work(
     rings: Rc<Rings>,
-    seat: usize,
+    slot: usize,
     generation: u64,
     path: &Path,
     spill: Option<Spill>,
@@ -251,13 +251,13 @@ fn work(
     if spill.is_some() {
         config.when_full = WhenFull::Spill;
     }
-    let mut log = AccessLog::new(config, rings, seat)?;
+    let mut log = AccessLog::new(config, rings, slot)?;
     log.write_to(LogFile::open(path)?);
     spill.into_iter().for_each(|spill| log.spill_to(spill));
     for n in 0u64.. {
         // Lines of all lengths, now and then one of several pages.
         let len = if n.is_multiple_of(50) { 8_000 } else { n as usize % 200 };
-        let text = format!("{seat} {generation} {n} {} .", "x".repeat(len));
+        let text = format!("{slot} {generation} {n} {} .", "x".repeat(len));
         let record = Record { request_line: text.as_bytes(), status: 200, ..Record::default() };
         while log.prepare(&record) != Written::Accepted {
             flush(&mut log);

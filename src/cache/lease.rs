@@ -15,7 +15,7 @@ use crate::cache::worker::Cache;
 use crate::policy::key::Key;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::reactor::timer;
-use crate::shared::wake::Seats;
+use crate::shared::wake::ProcessSet;
 
 /// A follower of another worker's fill checks its state at least this often, in case that no
 /// process is left that would wake it.
@@ -68,7 +68,7 @@ impl Cache {
     /// Asks for the lease of a key, whatever is stored or was purged.
     pub(super) fn lease(self: &Rc<Self>, key: &Key, purge_epoch: u64) -> LeadOrFollow {
         let cache = Rc::clone(self);
-        match self.shared.fills.lease(key, self.seat, purge_epoch) {
+        match self.shared.fills.lease(key, self.process_slot, purge_epoch) {
             LeaseResult::Leader(at) => {
                 LeadOrFollow::Lead(Lease { cache, at, is_ended: Cell::new(false) })
             }
@@ -158,7 +158,7 @@ impl Lease {
         self.cache.shared.fills.has_followers(self.at)
     }
 
-    fn end(&self, end: impl FnOnce(&Fills) -> Seats) {
+    fn end(&self, end: impl FnOnce(&Fills) -> ProcessSet) {
         if !self.is_ended.replace(true) {
             self.cache.wake(end(&self.cache.shared.fills));
         }
@@ -213,7 +213,7 @@ impl Drop for Follower {
         *n -= 1;
         if *n == 0 {
             followed.remove(&self.at);
-            self.cache.shared.fills.unfollow(self.at, self.cache.seat);
+            self.cache.shared.fills.unfollow(self.at, self.cache.process_slot);
         }
     }
 }

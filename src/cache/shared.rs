@@ -29,17 +29,17 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Claims the rows of this process, which is a worker if it has a seat. Called in the child,
-    /// after the fork.
+    /// Claims the rows of this process, which is a worker if it has a process slot. Called in the
+    /// child, after the fork.
     ///
     /// # Errors
     ///
     /// When all rows are taken.
-    pub fn attach(&self, seat: Option<usize>) -> io::Result<()> {
+    pub fn attach(&self, process_slot: Option<usize>) -> io::Result<()> {
         self.index.attach()?;
-        match seat {
-            Some(seat) => self.fills.attach(seat),
-            None => self.fills.attach_unseated(),
+        match process_slot {
+            Some(process_slot) => self.fills.attach(process_slot),
+            None => self.fills.attach_without_slot(),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::disk::{self, Kind};
 use crate::policy::key::Key;
 use crate::reactor;
 use crate::reactor::event::Event;
-use crate::shared::wake::Seats;
+use crate::shared::wake::ProcessSet;
 
 /// The cache of one worker.
 #[derive(Debug)]
@@ -31,19 +31,19 @@ pub struct Cache {
     /// Posted when a fill of another worker has progressed.
     pub(super) remote_event: Event,
     /// This worker's row in the shared tables.
-    pub(super) seat: usize,
-    keeper_seat: usize,
+    pub(super) process_slot: usize,
+    keeper_slot: usize,
     pub(super) admission: Admission,
     object_bytes_max: u64,
 }
 
 impl Cache {
-    /// The cache of the worker in `seat`, which keeps at most `n_files_max` files open.
+    /// The cache of the worker in `process_slot`, which keeps at most `n_files_max` files open.
     pub fn new(
         shared: Rc<Shared>,
         config: &CacheConfig,
-        seat: usize,
-        keeper_seat: usize,
+        process_slot: usize,
+        keeper_slot: usize,
         n_files_max: usize,
     ) -> Self {
         let hot = Hot::new(config.memory_bytes, n_files_max, config.memory_object_bytes_max);
@@ -52,8 +52,8 @@ impl Cache {
             hot: RefCell::new(hot),
             followed: RefCell::default(),
             remote_event: Event::default(),
-            seat,
-            keeper_seat,
+            process_slot,
+            keeper_slot,
             admission: config.admission,
             object_bytes_max: config.object_bytes_max,
         }
@@ -129,13 +129,13 @@ impl Cache {
     /// This worker's event counter. Other workers post it when a fill that is followed here has
     /// progressed.
     pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.shared.wakes.fd(self.seat)
+        self.shared.wakes.fd(self.process_slot)
     }
 
     /// Resets the event counter and wakes the followers.
     pub fn woken(&self) {
         // The followers are woken even if the counter was already read.
-        let _ = self.shared.wakes.drain(self.seat);
+        let _ = self.shared.wakes.drain(self.process_slot);
         self.remote_event.notify();
     }
 
@@ -153,12 +153,12 @@ impl Cache {
         self.hot.borrow_mut().take_hits(start, n, |slot, n_hits| index.count_hits(slot, n_hits))
     }
 
-    pub(super) fn wake(&self, seats: Seats) {
-        self.shared.wakes.wake_all(seats.without(self.seat));
+    pub(super) fn wake(&self, process_slots: ProcessSet) {
+        self.shared.wakes.wake_all(process_slots.without(self.process_slot));
     }
 
     pub(super) fn wake_keeper(&self) {
-        self.shared.wakes.wake(self.keeper_seat);
+        self.shared.wakes.wake(self.keeper_slot);
     }
 }
 

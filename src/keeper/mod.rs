@@ -62,7 +62,7 @@ impl Keeper<'_> {
             crate::log::error::tick();
             self.resolver.publish(&self.inherited.servers);
             // A wake-up that cannot be read now is read at the next tick.
-            let _ = self.inherited.wakes.drain(self.inherited.seat);
+            let _ = self.inherited.wakes.drain(self.inherited.process_slot);
             loop {
                 match receive(self.inherited.channel.as_fd()) {
                     Received::Nothing => break,
@@ -76,7 +76,7 @@ impl Keeper<'_> {
 
     fn wait(&self, timeout: Duration) {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let wake = self.inherited.wakes.fd(self.inherited.seat);
+        let wake = self.inherited.wakes.fd(self.inherited.process_slot);
         let fds = [Some(self.inherited.channel.as_fd()), wake, self.resolver.fd()];
         let fds = fds.into_iter().flatten();
         let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();

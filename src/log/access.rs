@@ -58,7 +58,7 @@ pub enum Flushed {
 #[derive(Debug)]
 pub struct AccessLog {
     rings: Rc<Rings>,
-    seat: usize,
+    slot: usize,
     config: AccessLogConfig,
     writer: LineWriter,
     file: Option<LogFile>,
@@ -88,19 +88,22 @@ enum Step {
 }
 
 impl AccessLog {
-    /// The log of the process with number `seat`. It takes over the lines that the process before
+    /// The log of the process with number `slot`. It takes over the lines that the process before
     /// it left in the ring. Without a file ([`Self::write_to`]) every flush tries to open it by its
     /// name.
     ///
     /// # Errors
-    /// When the rings have no such seat.
-    pub fn new(config: AccessLogConfig, rings: Rc<Rings>, seat: usize) -> io::Result<Self> {
-        let Some(ring) = rings.ring(seat) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no log ring for this seat"));
+    /// When the rings have no such process slot.
+    pub fn new(config: AccessLogConfig, rings: Rc<Rings>, slot: usize) -> io::Result<Self> {
+        let Some(ring) = rings.ring(slot) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no log ring for this process slot",
+            ));
         };
         if ring.span().is_none() {
             ::log::error!(
-                "access log: the buffer of process slot {seat} was damaged; its lines are lost"
+                "access log: the buffer of process slot {slot} was damaged; its lines are lost"
             );
             ring.clear();
         }
@@ -108,7 +111,7 @@ impl AccessLog {
         let writer = LineWriter::new(config.format);
         Ok(Self {
             rings,
-            seat,
+            slot,
             config,
             writer,
             file: None,
@@ -132,7 +135,7 @@ impl AccessLog {
     pub fn prepare(&mut self, record: &Record<'_>) -> Written {
         self.line.clear();
         self.writer.write(record, &mut self.line);
-        let Some(ring) = self.rings.ring(self.seat) else { return Written::Dropped };
+        let Some(ring) = self.rings.ring(self.slot) else { return Written::Dropped };
         if ring.prepare(&self.line) {
             return Written::Accepted;
         }
@@ -141,7 +144,7 @@ impl AccessLog {
             WhenFull::Spill => self.make_room(),
             WhenFull::Drop => {}
         }
-        let Some(ring) = self.rings.ring(self.seat) else { return Written::Dropped };
+        let Some(ring) = self.rings.ring(self.slot) else { return Written::Dropped };
         if self.config.when_full == WhenFull::Spill && ring.prepare(&self.line) {
             return Written::Accepted;
         }
@@ -207,8 +210,8 @@ impl AccessLog {
         }
     }
 
-    /// Moves committed lines to the spill file, at the end of a process that cannot wait for the log;
-    /// whether they are there.
+    /// Moves committed lines to the spill file, at the end of a process that cannot wait for the
+    /// log; whether they are there.
     pub fn spill_rest(&mut self) -> bool {
         self.spill("this process ends").is_some_and(|spilled| spilled == Spilled::Done)
     }
@@ -236,7 +239,7 @@ impl AccessLog {
 
     /// Moves committed lines to the spill file; `None` if it takes none.
     fn spill(&mut self, why: &str) -> Option<Spilled> {
-        let ring = self.rings.ring(self.seat)?;
+        let ring = self.rings.ring(self.slot)?;
         let Some(spill) = &self.spill else {
             self.tell(Trouble::Drop, &format!("{why}, and there is no spill file"));
             return None;
@@ -320,13 +323,13 @@ impl AccessLog {
         self.ring().is_some_and(|ring| ring.has_room(LINE_BYTES_MAX))
     }
 
-    /// Lines dropped in this seat since ktrix was started.
+    /// Lines dropped in this process slot since ktrix was started.
     pub fn dropped(&self) -> u64 {
         self.ring().map_or(0, |ring| ring.dropped())
     }
 
     fn ring(&self) -> Option<Ring<'_>> {
-        self.rings.ring(self.seat)
+        self.rings.ring(self.slot)
     }
 
     fn try_flush(&mut self) -> io::Result<Step> {
@@ -342,7 +345,7 @@ impl AccessLog {
             Some(file) => file,
             none => none.insert(LogFile::open(&self.config.file)?),
         };
-        let Some(ring) = self.rings.ring(self.seat) else { return Ok(Step::Done) };
+        let Some(ring) = self.rings.ring(self.slot) else { return Ok(Step::Done) };
         let Some(locked) = file.try_lock()? else { return Ok(Step::Busy) };
         locked.repair(&self.rings, &mut self.chunk)?;
         if let Some(spill) = self.spill.as_ref().filter(|_| self.rings.is_spill_in_use()) {
@@ -559,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_that_does_not_exist_is_an_error() {
+    fn a_process_slot_that_does_not_exist_is_an_error() {
         let config = config(Path::new("/nowhere"), WhenFull::Wait);
         assert!(AccessLog::new(config, Rc::new(Rings::create(1, 1).unwrap()), 1).is_err());
     }

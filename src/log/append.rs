@@ -19,10 +19,10 @@ impl LockedFile<'_> {
     /// # Errors
     /// When the file cannot be read or written; the rest is for the next holder of the lock.
     pub fn repair(&self, rings: &Rings, chunk: &mut Vec<u8>) -> io::Result<()> {
-        for (seat, ring) in rings.with_intent() {
+        for (slot, ring) in rings.with_intent() {
             match ring.intent() {
                 Some(intent) if intent.file == self.log.id => {
-                    self.finish(seat, &ring, &intent, chunk)?;
+                    self.finish(slot, &ring, &intent, chunk)?;
                 }
                 _ => {}
             }
@@ -32,14 +32,14 @@ impl LockedFile<'_> {
 
     fn finish(
         &self,
-        seat: usize,
+        slot: usize,
         ring: &Ring<'_>,
         intent: &Intent,
         chunk: &mut Vec<u8>,
     ) -> io::Result<()> {
         let size = ring.size() as u64;
         let Some(len) = intent.to.checked_sub(intent.from).filter(|&len| len <= size) else {
-            ::log::error!("access log: process slot {seat} left an invalid write; ignored");
+            ::log::error!("access log: process slot {slot} left an invalid write; ignored");
             ring.end_intent();
             return Ok(());
         };

@@ -1,6 +1,7 @@
 //! Moves the lines in a dead worker's ring to the file.
 //!
-//! The master does this once it has seen a worker's death and before another worker takes the seat.
+//! The master does this once it has seen a worker's death and before another worker takes the
+//! process slot.
 
 use std::fs;
 use std::io;
@@ -24,22 +25,26 @@ pub enum Drained {
     Busy,
 }
 
-/// Writes the lines in the ring of a dead process to the log: the committed ones, the prepared ones,
-/// and the rest of the write that the death interrupted, each line once. Does not wait for the file.
-/// If that write was to a file that has been renamed meanwhile, it is looked for beside `path`.
+/// Writes the lines in the ring of a dead process to the log: the committed ones, the prepared
+/// ones, and the rest of the write that the death interrupted, each line once. Does not wait for
+/// the file. If that write was to a file that has been renamed meanwhile, it is looked for beside
+/// `path`.
 ///
 /// # Errors
 /// When the file cannot be written. No line is lost by that: try again later. A ring with
 /// contradictory positions is an error once, and empty then.
 pub fn drain_dead(
     rings: &Rings,
-    seat: usize,
+    slot: usize,
     file: &LogFile,
     path: &Path,
     spill: Option<&Spill>,
 ) -> io::Result<Drained> {
-    let Some(ring) = rings.ring(seat) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no log ring for this seat"));
+    let Some(ring) = rings.ring(slot) else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "no log ring for this process slot",
+        ));
     };
     let mut chunk = Vec::new();
     if let Some(intent) = ring.intent()
@@ -128,7 +133,8 @@ mod tests {
     use super::*;
     use crate::log::ring::Intent;
 
-    /// Rings of one seat that was writing `lines` to `file` when it died, after `present` bytes.
+    /// Rings of one process slot that was writing `lines` to `file` when it died, after `present`
+    /// bytes.
     fn dead_rings(path: &Path, lines: &str, present: usize) -> Rings {
         let rings = Rings::create(1, 1).unwrap();
         let ring = rings.ring(0).unwrap();
@@ -142,8 +148,8 @@ mod tests {
         rings
     }
 
-    fn drain_dead(rings: &Rings, seat: usize, path: &Path) -> io::Result<Drained> {
-        super::drain_dead(rings, seat, &LogFile::open(path)?, path, None)
+    fn drain_dead(rings: &Rings, slot: usize, path: &Path) -> io::Result<Drained> {
+        super::drain_dead(rings, slot, &LogFile::open(path)?, path, None)
     }
 
     #[test]
@@ -229,7 +235,7 @@ mod tests {
     fn lines_that_cannot_be_written_stay_in_the_ring() {
         let rings = Rings::create(1, 1).unwrap();
         let Ok(full) = LogFile::open(Path::new("/dev/full")) else { return };
-        let drain = |seat| super::drain_dead(&rings, seat, &full, Path::new("/dev/full"), None);
+        let drain = |slot| super::drain_dead(&rings, slot, &full, Path::new("/dev/full"), None);
         assert_eq!(drain(0).unwrap(), Drained::Done { bytes: 0 });
         assert!(drain(1).is_err());
         assert!(rings.ring(0).unwrap().prepare(b"line\n"));

@@ -1,8 +1,8 @@
 //! The rings: lines on their way to the file, in memory that outlives the worker that wrote them.
 //!
-//! There is one ring per seat (a process's number). Its owner appends lines and moves them to the
-//! file; after the owner's death another process moves the rest. Positions only ever grow; a byte's
-//! place is its position modulo the ring's size.
+//! There is one ring per process slot (a process's number). Its owner appends lines and moves them
+//! to the file; after the owner's death another process moves the rest. Positions only ever grow; a
+//! byte's place is its position modulo the ring's size.
 //!
 //! ```text
 //!         moved to the file │ committed │ prepared │ free
@@ -17,15 +17,16 @@
 //! last, both under the file's lock. A process that holds the lock and finds another's intent knows
 //! that its owner died in the middle, and finishes the write (`append.rs`).
 //!
-//! | word of a seat | meaning |
+//! | word of a process slot | meaning |
 //! | --- | --- |
 //! | 0, 1, 2 | head, tail, end: positions |
 //! | 3 | lines dropped because the ring was full |
 //! | 4 to 8 | the intent: device, inode, offset in the file, first and last position |
 //! | 9 | the intent: when the inode was made |
 //!
-//! The intents' states stand apart, one word per seat, so that looking for one reads few lines. The
-//! last two words belong to all: whether the spill file has lines, and how the log does ([`Trouble`]).
+//! The intents' states stand apart, one word per process slot, so that looking for one reads few
+//! lines. The last two words belong to all: whether the spill file has lines, and how the log does
+//! ([`Trouble`]).
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,49 +41,49 @@ pub const RING_BYTES_MIN: usize = 2 * LINE_BYTES_MAX;
 #[derive(Debug)]
 pub struct Rings {
     map: RingMap,
-    n_seats: usize,
+    n_slots: usize,
     bytes_each: usize,
 }
 
 impl Rings {
-    /// Makes empty rings for `n_seats` processes, of `bytes_each` bytes, rounded up to a power of
+    /// Makes empty rings for `n_slots` processes, of `bytes_each` bytes, rounded up to a power of
     /// two and to [`RING_BYTES_MIN`] at least. Called before the first fork, and once for the life
     /// of the master: a process that writes a file looks for interrupted writes in these rings
     /// only.
     ///
     /// # Errors
     /// When the memory is refused, or the sizes overflow.
-    pub fn create(n_seats: usize, bytes_each: usize) -> io::Result<Self> {
+    pub fn create(n_slots: usize, bytes_each: usize) -> io::Result<Self> {
         let overflow = || io::Error::new(io::ErrorKind::InvalidInput, "log rings are too large");
         let bytes_each =
             bytes_each.max(RING_BYTES_MIN).checked_next_power_of_two().ok_or_else(overflow)?;
-        let n_words = n_seats.checked_mul(WORDS_EACH + 1).ok_or_else(overflow)?;
+        let n_words = n_slots.checked_mul(WORDS_EACH + 1).ok_or_else(overflow)?;
         let n_words = n_words.checked_add(N_COMMON).ok_or_else(overflow)?;
-        let n_bytes = n_seats.checked_mul(bytes_each).ok_or_else(overflow)?;
-        Ok(Self { map: RingMap::create(n_words, n_bytes)?, n_seats, bytes_each })
+        let n_bytes = n_slots.checked_mul(bytes_each).ok_or_else(overflow)?;
+        Ok(Self { map: RingMap::create(n_words, n_bytes)?, n_slots, bytes_each })
     }
 
     /// How many rings there are.
-    pub fn n_seats(&self) -> usize {
-        self.n_seats
+    pub fn n_slots(&self) -> usize {
+        self.n_slots
     }
 
-    /// The ring of a seat, if there is such a seat.
-    pub fn ring(&self, seat: usize) -> Option<Ring<'_>> {
-        let (states, words) = self.map.words().split_at_checked(self.n_seats)?;
-        let state = states.get(seat)?;
-        let words = words.chunks_exact(WORDS_EACH).nth(seat)?.try_into().ok()?;
-        let bytes_at = seat * self.bytes_each;
+    /// The ring of a process slot, if there is such a process slot.
+    pub fn ring(&self, slot: usize) -> Option<Ring<'_>> {
+        let (states, words) = self.map.words().split_at_checked(self.n_slots)?;
+        let state = states.get(slot)?;
+        let words = words.chunks_exact(WORDS_EACH).nth(slot)?.try_into().ok()?;
+        let bytes_at = slot * self.bytes_each;
         Some(Ring { state, words, map: &self.map, bytes_at, len: self.bytes_each })
     }
 
-    /// The seats with an intent: their process is writing, or died while writing.
+    /// The process slots with an intent: their process is writing, or died while writing.
     pub fn with_intent(&self) -> impl Iterator<Item = (usize, Ring<'_>)> {
-        let states = self.map.words().get(..self.n_seats).unwrap_or_default();
-        let seats = states.iter().enumerate();
-        seats
+        let states = self.map.words().get(..self.n_slots).unwrap_or_default();
+        let slots = states.iter().enumerate();
+        slots
             .filter(|(_, state)| state.load(Ordering::Acquire) != STATE_IDLE)
-            .filter_map(|(seat, _)| Some((seat, self.ring(seat)?)))
+            .filter_map(|(slot, _)| Some((slot, self.ring(slot)?)))
     }
 }
 
@@ -123,11 +124,11 @@ impl Rings {
     }
 
     fn common(&self, which: usize) -> Option<&AtomicU64> {
-        self.map.words().get(self.n_seats * (WORDS_EACH + 1) + which)
+        self.map.words().get(self.n_slots * (WORDS_EACH + 1) + which)
     }
 }
 
-/// The ring of one seat.
+/// The ring of one process slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Ring<'a> {
     state: &'a AtomicU64,
@@ -251,7 +252,7 @@ impl Ring<'_> {
         self.words[DROPPED].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lines dropped in this seat since the rings were made.
+    /// Lines dropped in this process slot since the rings were made.
     pub fn dropped(&self) -> u64 {
         self.words[DROPPED].load(Ordering::Relaxed)
     }
@@ -304,9 +305,9 @@ impl Ring<'_> {
     }
 }
 
-/// Words per seat: two cache lines, so that no two seats share one.
+/// Words per process slot: two cache lines, so that no two process slots share one.
 const WORDS_EACH: usize = 16;
-/// Words for all seats together.
+/// Words for all process slots together.
 const N_COMMON: usize = 2;
 const SPILL: usize = 0;
 const TROUBLE: usize = 1;
@@ -376,7 +377,7 @@ mod tests {
         assert_eq!((ring.intent(), rings.with_intent().count()), (None, 0));
         ring.set_intent(&intent);
         assert_eq!(ring.intent(), Some(intent));
-        assert_eq!(rings.with_intent().map(|(seat, _)| seat).collect::<Vec<_>>(), [2]);
+        assert_eq!(rings.with_intent().map(|(slot, _)| slot).collect::<Vec<_>>(), [2]);
         ring.end_intent();
         assert_eq!((ring.intent(), rings.with_intent().count()), (None, 0));
     }

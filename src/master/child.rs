@@ -35,7 +35,7 @@ pub(crate) struct Child {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: Pid,
-    pub(crate) seat: usize,
+    pub(crate) slot: usize,
     pub(crate) forked_at: Instant,
     /// The master's end of the control channel; `None` once the process has closed its end.
     pub(crate) channel: Option<OwnedFd>,
@@ -147,7 +147,7 @@ mod tests {
         let mut child = Child::new(Role::Worker(0), now);
         let (pid, channel) = (Pid::from_raw(i32::MAX), Some(ours));
         let pulse = Pulse::default();
-        let process = Process { pid, seat: 0, forked_at: now, channel, is_serving: false, pulse };
+        let process = Process { pid, slot: 0, forked_at: now, channel, is_serving: false, pulse };
         (child.process, child.restart_at) = (Some(process), None);
         (child, theirs, now)
     }

@@ -46,19 +46,19 @@ impl Master {
             cache.shared.index.sweep_dead();
         }
         self.file_watch.check_soon(now);
-        let seat = exit.process.seat;
-        self.tables.bodies.clear(seat);
+        let slot = exit.process.slot;
+        self.tables.bodies.clear(slot);
         if let Role::Worker(number) = exit.role {
             self.generations[index].release_worker(number);
         }
-        self.tables.wakes.wake_all(self.tables.fills.abandon_seat(seat));
+        self.tables.wakes.wake_all(self.tables.fills.abandon_all_of(slot));
         match (&self.generations[index].logs.access, exit.role) {
             // The next keeper has the same process slot, and a keeper has no access log.
             (_, Role::Keeper) => {}
-            (None, Role::Worker(_)) => self.seats.free(seat),
+            (None, Role::Worker(_)) => self.process_slots.free(slot),
             (Some(access), Role::Worker(_)) => {
                 let who = format!("{} (pid {})", exit.role, exit.process.pid);
-                self.dead_rings.add(seat, who, access.clone(), now);
+                self.dead_rings.add(slot, who, access.clone(), now);
             }
         }
     }
@@ -84,7 +84,8 @@ impl Master {
         }
     }
 
-    /// Ends a ktrix that has never been ready: a child cannot start, and neither could the next one.
+    /// Ends a ktrix that has never been ready: a child cannot start, and neither could the next
+    /// one.
     fn abort_start(&mut self, exit: &ChildExit, now: Instant) {
         let why = format!("cannot start: {exit}; see the error log");
         log::error!("{why}");
@@ -115,8 +116,9 @@ impl Master {
     }
 }
 
-/// If none of several workers runs, clients wait; the worker with the shortest pause is then started
-/// at `latest`. A single worker keeps its pauses, because nothing protects the machine otherwise.
+/// If none of several workers runs, clients wait; the worker with the shortest pause is then
+/// started at `latest`. A single worker keeps its pauses, because nothing protects the machine
+/// otherwise.
 fn hasten_last_worker(generation: &mut Generation, latest: Instant) {
     let mut workers: Vec<_> =
         generation.children.iter_mut().filter(|child| child.role != Role::Keeper).collect();

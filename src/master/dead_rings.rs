@@ -1,4 +1,4 @@
-//! The log rings of dead children, until they are written and their seats are free again.
+//! The log rings of dead children, until they are written and their process slots are free again.
 //!
 //! The lines that a dead child had accepted for the access log are still in its ring. The master
 //! writes them by the rules of a worker: under the lock of the file, which another process may hold
@@ -13,7 +13,7 @@ use crate::master::files::AccessFile;
 /// The ring of one dead child.
 #[derive(Debug)]
 struct DeadRing {
-    seat: usize,
+    slot: usize,
     /// The child, for the error log: `worker 3 (pid 811)`.
     who: String,
     log: AccessFile,
@@ -29,8 +29,8 @@ pub(crate) struct DeadRings {
 
 impl DeadRings {
     /// Takes over the ring of a dead child, to be tried at once.
-    pub(crate) fn add(&mut self, seat: usize, who: String, log: AccessFile, now: Instant) {
-        self.rings.push(DeadRing { seat, who, log, next_try: now, has_complained: false });
+    pub(crate) fn add(&mut self, slot: usize, who: String, log: AccessFile, now: Instant) {
+        self.rings.push(DeadRing { slot, who, log, next_try: now, has_complained: false });
     }
 
     /// After a rotation: what was to go to a file of this name goes to the new one.
@@ -40,20 +40,20 @@ impl DeadRings {
         }
     }
 
-    /// Tries the rings that are due, and gives the seats that are free now.
+    /// Tries the rings that are due, and gives the process slots that are free now.
     pub(crate) fn settle(&mut self, rings: &Rings, now: Instant) -> Vec<usize> {
         let mut free = Vec::new();
         self.rings.retain_mut(|ring| {
             let is_settled = ring.next_try <= now && ring.settle(rings, now);
             if is_settled {
-                free.push(ring.seat);
+                free.push(ring.slot);
             }
             !is_settled
         });
         free
     }
 
-    /// Gives up the oldest ring to get its seat. Its lines are lost, which is logged.
+    /// Gives up the oldest ring to get its process slot. Its lines are lost, which is logged.
     pub(crate) fn discard_oldest(&mut self) -> Option<usize> {
         if self.rings.is_empty() {
             return None;
@@ -64,7 +64,7 @@ impl DeadRings {
             ring.who,
             ring.log.path.display()
         );
-        Some(ring.seat)
+        Some(ring.slot)
     }
 
     /// The time of the next try.
@@ -82,7 +82,7 @@ impl DeadRing {
     fn settle(&mut self, rings: &Rings, now: Instant) -> bool {
         match drain_dead(
             rings,
-            self.seat,
+            self.slot,
             &self.log.file,
             &self.log.path,
             self.log.spill.as_deref(),

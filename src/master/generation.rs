@@ -51,8 +51,8 @@ pub(crate) struct Generation {
     pub(crate) bodies_bytes_max: u64,
     /// The servers of its upstreams.
     pub(crate) servers: Rc<ServerTable>,
-    /// Its keeper's seat, through all the processes that are its keeper.
-    pub(crate) keeper_seat: usize,
+    /// Its keeper's process slot, through all the processes that are its keeper.
+    pub(crate) keeper_slot: usize,
     /// Its workers, in the order of their numbers, then its keeper.
     pub(crate) children: Vec<Child>,
     /// Its phase.
@@ -97,13 +97,14 @@ impl Generation {
     /// current one of the `others` what has not changed.
     ///
     /// # Errors
-    /// When the user is unknown, a log file cannot be opened, memory runs out, or the cache directory is
-    /// in use by another ktrix. A cache that cannot be opened for another reason is no error, and
-    /// the generation goes without, unless the current one has a cache that would be lost by that.
+    /// When the user is unknown, a log file cannot be opened, memory runs out, or the cache
+    /// directory is in use by another ktrix. A cache that cannot be opened for another reason is no
+    /// error, and the generation goes without, unless the current one has a cache that would be
+    /// lost by that.
     pub(crate) fn prepare(
         config: Config,
         number: u64,
-        keeper_seat: usize,
+        keeper_slot: usize,
         others: &[Self],
         tables: &SharedTables,
         now: Instant,
@@ -143,7 +144,7 @@ impl Generation {
             cache_files: CacheFiles::InPlace,
             bodies_bytes_max,
             servers,
-            keeper_seat,
+            keeper_slot,
             children,
             phase: Phase::Current,
             takeovers: SocketTakeovers::default(),

@@ -47,7 +47,7 @@ use crate::master::file_watch::FileWatch;
 use crate::master::generation::{Generation, Phase};
 use crate::master::listeners::Listeners;
 use crate::master::pidfile::PidFile;
-use crate::master::process_slots::Seats;
+use crate::master::process_slots::ProcessSlots;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
 use crate::sys::daemonize::ReadyPipe;
@@ -60,7 +60,7 @@ pub(crate) struct Master {
     file: Option<PathBuf>,
     is_detached: bool,
     tables: SharedTables,
-    seats: Seats,
+    process_slots: ProcessSlots,
     dead_rings: DeadRings,
     listeners: Listeners,
     /// Oldest first.
@@ -178,8 +178,8 @@ impl Master {
 
     /// Does the work that is due.
     fn run_timers(&mut self, now: Instant) {
-        for seat in self.dead_rings.settle(&self.tables.rings, now) {
-            self.seats.free(seat);
+        for slot in self.dead_rings.settle(&self.tables.rings, now) {
+            self.process_slots.free(slot);
         }
         crate::log::error::tick();
         self.remove_ended_generations();
@@ -260,11 +260,11 @@ impl Master {
 
     /// Removes the generations that have ended.
     fn remove_ended_generations(&mut self) {
-        let seats = &mut self.seats;
+        let process_slots = &mut self.process_slots;
         self.generations.retain(|generation| {
             let is_gone = generation.phase == Phase::Draining && generation.is_empty();
             if is_gone {
-                seats.free(generation.keeper_seat);
+                process_slots.free(generation.keeper_slot);
                 log::debug!("all processes of generation {} have exited", generation.number);
             }
             !is_gone

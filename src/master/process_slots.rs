@@ -1,47 +1,48 @@
-//! Seats: the rows that children have in the tables of shared memory.
+//! Process slots: the rows that children have in the tables of shared memory.
 //!
 //! The tables (log rings, wake-up descriptors, fills' owners and followers) are made once, before
-//! the first fork, with a row for every seat. A child holds one seat for its life. The seat of a
-//! dead child is reused only after its rows in the tables have been cleared.
+//! the first fork, with a row for every process slot. A child holds one process slot for its life.
+//! The process slot of a dead child is reused only after its rows in the tables have been cleared.
 
 use std::fmt;
 
-use crate::worker::inherited::N_SEATS;
+use crate::worker::inherited::N_PROCESS_SLOTS;
 
-/// Which seats are taken.
+/// Which process slots are taken.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Seats {
+pub(crate) struct ProcessSlots {
     taken: u128,
-    /// Where the next search starts, so that a seat is reused as late as possible.
+    /// Where the next search starts, so that a process slot is reused as late as possible.
     next: u32,
 }
 
-const _: () = assert!(N_SEATS == u128::BITS as usize, "one bit is one seat");
+const _: () = assert!(N_PROCESS_SLOTS == u128::BITS as usize, "one bit is one process slot");
 
-impl Seats {
-    /// Takes a free seat, the one that was free for longest being likely; `None` if all are taken.
+impl ProcessSlots {
+    /// Takes a free process slot, the one that was free for longest being likely; `None` if all are
+    /// taken.
     pub(crate) fn take(&mut self) -> Option<usize> {
         let free = (!self.taken).rotate_right(self.next);
         if free == 0 {
             return None;
         }
-        let seat = (free.trailing_zeros() + self.next) % u128::BITS;
-        self.taken |= 1 << seat;
-        self.next = (seat + 1) % u128::BITS;
-        Some(seat as usize)
+        let slot = (free.trailing_zeros() + self.next) % u128::BITS;
+        self.taken |= 1 << slot;
+        self.next = (slot + 1) % u128::BITS;
+        Some(slot as usize)
     }
 
-    /// Gives a seat back.
-    pub(crate) fn free(&mut self, seat: usize) {
-        debug_assert!(self.is_taken(seat), "seat {seat} was not taken");
-        if seat < N_SEATS {
-            self.taken &= !(1 << seat);
+    /// Gives a process slot back.
+    pub(crate) fn free(&mut self, slot: usize) {
+        debug_assert!(self.is_taken(slot), "process slot {slot} was not taken");
+        if slot < N_PROCESS_SLOTS {
+            self.taken &= !(1 << slot);
         }
     }
 
-    /// Whether this seat is taken.
-    pub(crate) fn is_taken(&self, seat: usize) -> bool {
-        seat < N_SEATS && self.taken & (1 << seat) != 0
+    /// Whether this process slot is taken.
+    pub(crate) fn is_taken(&self, slot: usize) -> bool {
+        slot < N_PROCESS_SLOTS && self.taken & (1 << slot) != 0
     }
 
     /// How many are free.
@@ -50,9 +51,9 @@ impl Seats {
     }
 }
 
-impl fmt::Debug for Seats {
+impl fmt::Debug for ProcessSlots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries((0..N_SEATS).filter(|&seat| self.is_taken(seat))).finish()
+        f.debug_set().entries((0..N_PROCESS_SLOTS).filter(|&slot| self.is_taken(slot))).finish()
     }
 }
 
@@ -62,42 +63,42 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn every_seat_is_given_once_and_then_none() {
-        let mut seats = Seats::default();
-        let mut given: Vec<usize> = std::iter::from_fn(|| seats.take()).collect();
+    fn every_process_slot_is_given_once_and_then_none() {
+        let mut slots = ProcessSlots::default();
+        let mut given: Vec<usize> = std::iter::from_fn(|| slots.take()).collect();
         given.sort_unstable();
-        assert_eq!(given, (0..N_SEATS).collect::<Vec<_>>());
-        seats.free(77);
-        assert_eq!((seats.n_free(), seats.take(), seats.take()), (1, Some(77), None));
+        assert_eq!(given, (0..N_PROCESS_SLOTS).collect::<Vec<_>>());
+        slots.free(77);
+        assert_eq!((slots.n_free(), slots.take(), slots.take()), (1, Some(77), None));
     }
 
     #[test]
-    fn a_seat_is_reused_as_late_as_possible() {
-        let mut seats = Seats::default();
-        let first = seats.take().unwrap();
-        seats.free(first);
-        assert_ne!(seats.take(), Some(first));
+    fn a_process_slot_is_reused_as_late_as_possible() {
+        let mut slots = ProcessSlots::default();
+        let first = slots.take().unwrap();
+        slots.free(first);
+        assert_ne!(slots.take(), Some(first));
     }
 
     proptest! {
         #[test]
-        fn no_seat_has_two_owners(turns in prop::collection::vec(any::<Option<u8>>(), 0..400)) {
-            let mut seats = Seats::default();
+        fn no_process_slot_has_two_owners(turns in prop::collection::vec(any::<Option<u8>>(), 0..400)) {
+            let mut slots = ProcessSlots::default();
             let mut held = Vec::new();
             for turn in turns {
                 match turn {
                     None => {
-                        if let Some(seat) = seats.take() {
-                            prop_assert!(!held.contains(&seat));
-                            held.push(seat);
+                        if let Some(slot) = slots.take() {
+                            prop_assert!(!held.contains(&slot));
+                            held.push(slot);
                         }
                     }
                     Some(n) if !held.is_empty() => {
-                        seats.free(held.swap_remove(usize::from(n) % held.len()));
+                        slots.free(held.swap_remove(usize::from(n) % held.len()));
                     }
                     Some(_) => {}
                 }
-                prop_assert_eq!(seats.n_free(), N_SEATS - held.len());
+                prop_assert_eq!(slots.n_free(), N_PROCESS_SLOTS - held.len());
             }
         }
     }

@@ -30,7 +30,7 @@ impl Master {
                 return self.refuse_reload("ktrix was started without a configuration file");
             }
         };
-        if self.seats.n_free() < Generation::n_children(&config) {
+        if self.process_slots.n_free() < Generation::n_children(&config) {
             if self.reload == Reload::Wanted {
                 log::warn!(
                     "reload delayed: too many workers are still draining after earlier reloads"
@@ -75,14 +75,14 @@ impl Master {
         });
         let prepared = locked.and_then(|pid_file| {
             let number = self.generations.last().map_or(1, |last| last.number + 1);
-            let keeper_seat = self.take_seat().map_err(|error| error.to_string())?;
+            let keeper_slot = self.take_process_slot().map_err(|error| error.to_string())?;
             let others = &self.generations;
             let prepared =
-                Generation::prepare(config, number, keeper_seat, others, &self.tables, now);
+                Generation::prepare(config, number, keeper_slot, others, &self.tables, now);
             match prepared {
                 Ok(generation) => Ok((generation, pid_file)),
                 Err(error) => {
-                    self.seats.free(keeper_seat);
+                    self.process_slots.free(keeper_slot);
                     pid_file.into_iter().for_each(PidFile::remove);
                     Err(error.to_string())
                 }
@@ -112,7 +112,7 @@ impl Master {
         let current = self.generations.iter_mut().find(|it| it.phase == Phase::Current);
         let Some(current) = current else { return };
         self.file_watch.check(self.pid_file.as_mut(), current, now);
-        let has_room = self.seats.n_free() >= Generation::n_children(&current.config);
+        let has_room = self.process_slots.n_free() >= Generation::n_children(&current.config);
         if current.cache_files == CacheFiles::Lost && has_room {
             current.cache_files = CacheFiles::InPlace;
             let config = (*current.config).clone();

@@ -9,7 +9,7 @@ use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
 use crate::shared::wake::Wakes;
-use crate::worker::inherited::N_SEATS;
+use crate::worker::inherited::N_PROCESS_SLOTS;
 
 /// The tables that live as long as the master.
 #[derive(Debug)]
@@ -18,9 +18,9 @@ pub(crate) struct SharedTables {
     pub(crate) fills: Rc<Fills>,
     /// The access log's rings.
     pub(crate) rings: Rc<Rings>,
-    /// The eventfds that wake the process in a seat.
+    /// The eventfds that wake the process in a process slot.
     pub(crate) wakes: Rc<Wakes>,
-    /// The signs of life of the process in a seat.
+    /// The signs of life of the process in a process slot.
     pub(crate) beats: Rc<Beats>,
     /// The bytes of request bodies.
     pub(crate) bodies: Rc<BodyTable>,
@@ -37,10 +37,10 @@ impl SharedTables {
         let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
         Ok(Self {
             fills: Rc::new(Fills::create(N_FILLS)?),
-            rings: Rc::new(Rings::create(N_SEATS, ring_bytes)?),
-            wakes: Rc::new(Wakes::new(N_SEATS)?),
-            beats: Rc::new(Beats::create(N_SEATS)?),
-            bodies: Rc::new(BodyTable::create(N_SEATS)?),
+            rings: Rc::new(Rings::create(N_PROCESS_SLOTS, ring_bytes)?),
+            wakes: Rc::new(Wakes::new(N_PROCESS_SLOTS)?),
+            beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
+            bodies: Rc::new(BodyTable::create(N_PROCESS_SLOTS)?),
             ring_bytes,
         })
     }

@@ -31,39 +31,39 @@ impl Master {
         now: Instant,
     ) -> io::Result<()> {
         let role = self.generations[generation].children[which].role;
-        let seat = match role {
-            Role::Keeper => self.generations[generation].keeper_seat,
-            Role::Worker(_) => self.take_seat()?,
+        let slot = match role {
+            Role::Keeper => self.generations[generation].keeper_slot,
+            Role::Worker(_) => self.take_process_slot()?,
         };
         let forked = socket::channel().and_then(|(ours, theirs)| {
             let mut ours = Some(ours);
             let pid = process::fork_child(&IGNORED_BY_CHILDREN, || {
                 ours = None;
-                let (mut inherited, account, logs) = self.hand_over(generation, role, seat, theirs);
+                let (mut inherited, account, logs) = self.hand_over(generation, role, slot, theirs);
                 open_logs(&mut inherited, account.as_ref(), logs, self.is_detached);
                 run_child(inherited, account.as_ref())
             })?;
             let (channel, pulse) = (ours, Pulse::default());
-            Ok(Process { pid, seat, forked_at: now, channel, is_serving: false, pulse })
+            Ok(Process { pid, slot, forked_at: now, channel, is_serving: false, pulse })
         });
         match forked {
             Ok(process) => {
-                log::debug!("started {role}: pid {}, process slot {seat}", process.pid);
+                log::debug!("started {role}: pid {}, process slot {slot}", process.pid);
                 let child = &mut self.generations[generation].children[which];
                 (child.process, child.restart_at) = (Some(process), None);
                 Ok(())
             }
             Err(error) => {
                 if role != Role::Keeper {
-                    self.seats.free(seat);
+                    self.process_slots.free(slot);
                 }
                 Err(error)
             }
         }
     }
 
-    pub(super) fn take_seat(&mut self) -> io::Result<usize> {
-        self.seats
+    pub(super) fn take_process_slot(&mut self) -> io::Result<usize> {
+        self.process_slots
             .take()
             .or_else(|| self.dead_rings.discard_oldest())
             .ok_or_else(|| io::Error::other("no process slot is free"))
@@ -75,7 +75,7 @@ impl Master {
         &mut self,
         generation: usize,
         role: Role,
-        seat: usize,
+        slot: usize,
         channel: OwnedFd,
     ) -> (Inherited, Option<Account>, Logs) {
         self.pid_file = None;
@@ -95,7 +95,7 @@ impl Master {
         let inherited = Inherited {
             config,
             role,
-            seat,
+            process_slot: slot,
             sockets,
             channel,
             access: None,
@@ -104,9 +104,9 @@ impl Master {
             rings: Rc::clone(&self.tables.rings),
             wakes: Rc::clone(&self.tables.wakes),
             beats: Rc::clone(&self.tables.beats),
-            bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), seat, bodies_bytes_max)),
+            bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), slot, bodies_bytes_max)),
             servers: generation.servers,
-            keeper_seat: generation.keeper_seat,
+            keeper_slot: generation.keeper_slot,
             needs_scrub,
         };
         (inherited, generation.account, generation.logs)
@@ -152,7 +152,7 @@ fn prepare_child(inherited: &Inherited, account: Option<&Account>) -> io::Result
     privileges::set_no_new_privileges()?;
     let is_worker = inherited.role != Role::Keeper;
     match &inherited.cache {
-        Some(cache) => cache.attach(is_worker.then_some(inherited.seat)),
+        Some(cache) => cache.attach(is_worker.then_some(inherited.process_slot)),
         None => Ok(()),
     }
 }

@@ -16,13 +16,13 @@ use crate::master::files::Logs;
 use crate::master::generation::{self, Generation};
 use crate::master::listeners::{ListenError, Listeners};
 use crate::master::pidfile::{PidFile, PidFileError};
-use crate::master::process_slots::Seats;
+use crate::master::process_slots::ProcessSlots;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::Signals;
 use crate::master::{Master, Mode, Reload, files};
 use crate::sys::daemonize::ReadyPipe;
 use crate::sys::privileges;
-use crate::worker::inherited::N_SEATS;
+use crate::worker::inherited::N_PROCESS_SLOTS;
 
 /// The arguments of a start.
 #[derive(Debug)]
@@ -85,11 +85,11 @@ impl StartError {
 /// Listening sockets and a channel for each worker of two generations, an eventfd for each process
 /// slot, and some for files.
 fn files_of_master(config: &Config) -> usize {
-    config.workers * (config.listen.len() + 2) + N_SEATS + 32
+    config.workers * (config.listen.len() + 2) + N_PROCESS_SLOTS + 32
 }
 
-/// A descriptor for each connection to clients and servers, for the open files of large objects, and
-/// what it inherits.
+/// A descriptor for each connection to clients and servers, for the open files of large objects,
+/// and what it inherits.
 fn files_of_worker(config: &Config) -> usize {
     let servers: usize = config.servers().map(|(_, server)| server.connections).sum();
     config.limits.connections + servers + 1_024 + files_of_master(config)
@@ -147,15 +147,15 @@ impl Master {
         let mut listeners = Listeners::new(handed_over);
         listeners.ensure(&config.listen, config.workers)?;
         let tables = SharedTables::new(&config)?;
-        let mut seats = Seats::default();
-        let keeper_seat =
-            seats.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
-        let generation = Generation::prepare(config, 1, keeper_seat, &[], &tables, now)?;
+        let mut process_slots = ProcessSlots::default();
+        let keeper_slot =
+            process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
+        let generation = Generation::prepare(config, 1, keeper_slot, &[], &tables, now)?;
         Ok(Self {
             file,
             is_detached,
             tables,
-            seats,
+            process_slots,
             dead_rings: DeadRings::default(),
             listeners,
             generations: vec![generation],

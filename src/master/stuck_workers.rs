@@ -1,8 +1,8 @@
 //! Workers that hang, in a call that does not return, or that a signal has stopped.
 //!
 //! The loop of a worker moves a counter on each second (`shared/beats.rs`). The master looks at the
-//! counters as often. It counts the time in which it ran itself: after a pause of the whole machine, or of
-//! all processes, no worker seems to hang.
+//! counters as often. It counts the time in which it ran itself: after a pause of the whole
+//! machine, or of all processes, no worker seems to hang.
 //!
 //! ```text
 //! moving ─ still for 2 s ─▶ another worker serves its sockets ─ still for timeouts.worker-stuck ─▶ killed
@@ -10,10 +10,10 @@
 //!    └────── moves again ────────┘
 //! ```
 //!
-//! A connection that the worker has not accepted waits in the queue of its listening socket. All workers
-//! have that socket open, and the one that takes it over accepts the connection. It accepts new ones too,
-//! of which the kernel gives each socket its share. The clients of connections that the worker has accepted
-//! wait until it goes on, or is killed.
+//! A connection that the worker has not accepted waits in the queue of its listening socket. All
+//! workers have that socket open, and the one that takes it over accepts the connection. It accepts
+//! new ones too, of which the kernel gives each socket its share. The clients of connections that
+//! the worker has accepted wait until it goes on, or is killed.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl Generation {
         for child in &mut self.children {
             let Role::Worker(number) = child.role else { continue };
             let Some(process) = child.process.as_mut().filter(|it| it.is_serving) else { continue };
-            process.pulse.look(beats.count(process.seat), ran);
+            process.pulse.look(beats.count(process.slot), ran);
             if process.pulse.is_due(stuck) {
                 let still = format_duration(stuck);
                 log::error!(

@@ -1,7 +1,7 @@
 //! The bytes of request bodies that are in files, of all workers together.
 //!
-//! A row of anonymous shared memory per seat holds the bytes of the process in it. The master clears the
-//! row of a dead process: its files have no name, and are gone.
+//! A row of anonymous shared memory per process slot holds the bytes of the process in it. The
+//! master clears the row of a dead process: its files have no name, and are gone.
 
 use std::io;
 use std::rc::Rc;
@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::shm::{SharedMap, SharedSlice};
 
-/// The bytes of every seat.
+/// The bytes of every process slot.
 #[derive(Debug)]
 pub(crate) struct BodyTable {
     rows: SharedSlice<AtomicU64>,
 }
 
 impl BodyTable {
-    /// A table for `n` seats; call before forking.
+    /// A table for `n` process slots; call before forking.
     ///
     /// # Errors
     /// An error of the system: not enough shared memory.
@@ -25,9 +25,9 @@ impl BodyTable {
         Ok(Self { rows })
     }
 
-    /// The process in this seat is dead.
-    pub(crate) fn clear(&self, seat: usize) {
-        if let Some(row) = self.rows.get(seat) {
+    /// The process in this process slot is dead.
+    pub(crate) fn clear(&self, slot: usize) {
+        if let Some(row) = self.rows.get(slot) {
             row.store(0, Ordering::SeqCst);
         }
     }
@@ -42,15 +42,15 @@ impl BodyTable {
 #[derive(Debug)]
 pub struct Bodies {
     table: Rc<BodyTable>,
-    seat: usize,
+    slot: usize,
     /// `limits.bodies`, in bytes.
     pub bytes_max: u64,
 }
 
 impl Bodies {
-    /// The bodies of the worker in `seat`.
-    pub(crate) fn new(table: Rc<BodyTable>, seat: usize, bytes_max: u64) -> Self {
-        Self { table, seat, bytes_max }
+    /// The bodies of the worker in `slot`.
+    pub(crate) fn new(table: Rc<BodyTable>, slot: usize, bytes_max: u64) -> Self {
+        Self { table, slot, bytes_max }
     }
 
     /// Whether so many more bytes would fit now.
@@ -59,7 +59,7 @@ impl Bodies {
     }
 
     fn add(&self, n_bytes: u64) -> bool {
-        let Some(row) = self.table.rows.get(self.seat) else { return false };
+        let Some(row) = self.table.rows.get(self.slot) else { return false };
         // Added first: of two processes that add at the same time, at least one sees the other.
         row.fetch_add(n_bytes, Ordering::SeqCst);
         if self.table.sum() <= self.bytes_max {
@@ -93,7 +93,7 @@ impl BodyBytes {
 
 impl Drop for BodyBytes {
     fn drop(&mut self) {
-        if let Some(row) = self.bodies.table.rows.get(self.bodies.seat) {
+        if let Some(row) = self.bodies.table.rows.get(self.bodies.slot) {
             row.fetch_sub(self.n_bytes, Ordering::SeqCst);
         }
     }
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn bodies_of_all_workers_share_the_bound_and_give_their_bytes_back() {
         let table = Rc::new(BodyTable::create(3).unwrap());
-        let of = |seat| Rc::new(Bodies::new(Rc::clone(&table), seat, 100));
+        let of = |slot| Rc::new(Bodies::new(Rc::clone(&table), slot, 100));
         let (mut one, mut two) = (BodyBytes::none(&of(0)), BodyBytes::none(&of(1)));
         assert!(one.take(40) && one.take(20) && two.take(40));
         assert!(!two.take(1) && !of(2).has_room(1) && of(2).has_room(0));
@@ -116,6 +116,6 @@ mod tests {
         assert!(!of(0).has_room(1), "a killed worker gives nothing back");
         table.clear(1);
         assert!(of(0).has_room(100) && !of(0).has_room(101));
-        assert!(!BodyBytes::none(&of(3)).take(1), "there is no such seat");
+        assert!(!BodyBytes::none(&of(3)).take(1), "there is no such process slot");
     }
 }

@@ -1,6 +1,6 @@
 //! The chores of a worker: it flushes its log, receives the wake-ups of other workers' fills,
-//! closes files of removed objects, counts hits, closes idle connections to origins, gives memory back, and
-//! shows the master that it is alive.
+//! closes files of removed objects, counts hits, closes idle connections to origins, gives memory
+//! back, and shows the master that it is alive.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,8 +34,8 @@ const GIVE_BACK_EVERY: Duration = Duration::from_secs(20);
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the chores.
-pub(super) fn start(context: &Rc<Context>, beats: Rc<Beats>, seat: usize) {
-    reactor::spawn(beat(beats, seat));
+pub(super) fn start(context: &Rc<Context>, beats: Rc<Beats>, process_slot: usize) {
+    reactor::spawn(beat(beats, process_slot));
     if context.access.is_some() {
         reactor::spawn(flush_always(Rc::clone(context)));
     }
@@ -119,9 +119,9 @@ async fn count_hits(cache: Rc<Cache>) {
 }
 
 /// Shows the master that the loop turns.
-async fn beat(beats: Rc<Beats>, seat: usize) {
+async fn beat(beats: Rc<Beats>, process_slot: usize) {
     loop {
-        beats.beat(seat);
+        beats.beat(process_slot);
         timer::sleep(BEAT_EVERY).await;
     }
 }

@@ -20,7 +20,7 @@ use crate::shared::wake::Wakes;
 
 /// How many children there can be at once, those of older generations included: the tables in
 /// shared memory have so many rows.
-pub const N_SEATS: usize = 128;
+pub const N_PROCESS_SLOTS: usize = 128;
 
 /// The role of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,8 +61,8 @@ pub struct Inherited {
     pub config: Rc<Config>,
     /// The role of this child.
     pub role: Role,
-    /// This child's row in the shared tables, below [`N_SEATS`].
-    pub seat: usize,
+    /// This child's row in the shared tables, below [`N_PROCESS_SLOTS`].
+    pub process_slot: usize,
     /// The sockets of all workers; none for the keeper.
     pub sockets: Vec<ListenSocket>,
     /// To the master, SOCK_SEQPACKET and non-blocking. It carries the messages of
@@ -77,16 +77,16 @@ pub struct Inherited {
     pub cache: Option<Rc<Shared>>,
     /// The access log's rings.
     pub rings: Rc<Rings>,
-    /// The eventfds that wake the process in a seat.
+    /// The eventfds that wake the process in a process slot.
     pub wakes: Rc<Wakes>,
-    /// The signs of life of the process in a seat.
+    /// The signs of life of the process in a process slot.
     pub beats: Rc<Beats>,
     /// The bytes of its request bodies, and the bound of all.
     pub bodies: Rc<Bodies>,
     /// The servers.
     pub(crate) servers: Rc<ServerTable>,
-    /// The keeper's seat, to wake it when there is something to evict.
-    pub keeper_seat: usize,
+    /// The keeper's process slot, to wake it when there is something to evict.
+    pub keeper_slot: usize,
     /// Whether the keeper must first check or rebuild the index.
     pub needs_scrub: ScrubNeed,
 }

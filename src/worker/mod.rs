@@ -94,7 +94,7 @@ async fn serve(mut inherited: Inherited) -> i32 {
         taken_over: RefCell::default(),
         ending: Event::default(),
     });
-    chores::start(&worker.context, inherited.beats, inherited.seat);
+    chores::start(&worker.context, inherited.beats, inherited.process_slot);
     worker.listen();
     let channel = Rc::new(Readable::new(inherited.channel));
     if notify_ready(channel.fd().as_fd()).is_ok() {

@@ -25,7 +25,7 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
     let access = match &config.log.access {
         Some(access) => {
             let rings = Rc::clone(&inherited.rings);
-            let mut log = AccessLog::new(access.clone(), rings, inherited.seat)?;
+            let mut log = AccessLog::new(access.clone(), rings, inherited.process_slot)?;
             if let Some(file) = inherited.access.take() {
                 log.write_to(file);
             }
@@ -52,12 +52,12 @@ fn open_files() -> usize {
 /// The cache, if there is one.
 fn cache(inherited: &Inherited) -> Option<Cache> {
     let (config, shared) = inherited.config.cache.as_ref().zip(inherited.cache.as_ref())?;
-    let (seat, keeper_seat) = (inherited.seat, inherited.keeper_seat);
-    Some(Cache::new(Rc::clone(shared), config, seat, keeper_seat, open_files()))
+    let (process_slot, keeper_slot) = (inherited.process_slot, inherited.keeper_slot);
+    Some(Cache::new(Rc::clone(shared), config, process_slot, keeper_slot, open_files()))
 }
 
-/// The directory for large request bodies: that of the cache's unfinished files, which the worker may
-/// write to, or else the system's.
+/// The directory for large request bodies: that of the cache's unfinished files, which the worker
+/// may write to, or else the system's.
 fn temporary(inherited: &Inherited) -> PathBuf {
     match &inherited.cache {
         Some(cache) => cache.store.dir().join(TMP),

@@ -2,8 +2,8 @@
 //! cache, and are killed at random.
 //!
 //! Every body repeats its key and its version from end to end, and the slot's times contain the
-//! same version, as does every head that a renewal wrote; a reader that finds anything else leaves a
-//! note that fails the test. They run for a few seconds, or for `KTRIX_CRASH_SECONDS`.
+//! same version, as does every head that a renewal wrote; a reader that finds anything else leaves
+//! a note that fails the test. They run for a few seconds, or for `KTRIX_CRASH_SECONDS`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,8 +46,11 @@ fn object_slot(n: u32, version: u32) -> NewSlot {
 
 #[test]
 fn child() {
-    let (Ok(dir), Ok(seat)) = (std::env::var(DIR), std::env::var(crate::SEAT)) else { return };
-    let (dir, seat) = (Path::new(&dir), seat.parse::<usize>().unwrap());
+    let (Ok(dir), Ok(process_slot)) = (std::env::var(DIR), std::env::var(crate::PROCESS_SLOT))
+    else {
+        return;
+    };
+    let (dir, process_slot) = (Path::new(&dir), process_slot.parse::<usize>().unwrap());
     let index = Index::open_existing(dir).unwrap();
     index.attach().unwrap();
     let store = Store::open(dir, 1).unwrap();
@@ -58,7 +61,7 @@ fn child() {
     let mut n_stored = 0;
     while std::os::unix::process::parent_id() == parent {
         let n = dice.roll(N_KEYS);
-        match (seat, dice.roll(16)) {
+        match (process_slot, dice.roll(16)) {
             // As the keeper does; there are two, so that one is always there.
             (0 | 1, _) => {
                 if index.wants_recount() {
@@ -163,7 +166,7 @@ fn thirty_two_processes_killed_at_random_mix_no_objects_and_keep_to_the_size() {
     index.attach().unwrap();
     index.set_size(SIZE_BYTES);
     let store = Store::open(dir, 1).unwrap();
-    let start = |seat: usize| start(dir, "objects::child", DIR, seat);
+    let start = |process_slot: usize| start(dir, "objects::child", DIR, process_slot);
     let mut processes: Vec<Process> = (0..N_PROCESSES).map(start).collect();
     processes.iter_mut().for_each(|process| wait_until_ready(dir, process));
     let mut dice = Dice(u64::from(std::process::id()));
@@ -179,16 +182,20 @@ fn thirty_two_processes_killed_at_random_mix_no_objects_and_keep_to_the_size() {
             }
         }
         most = most.max(check_size(&index));
-        let seat = dice.roll(N_PROCESSES as u32) as usize;
-        assert!(processes[seat].0.try_wait().unwrap().is_none(), "it ended: {}", errors(dir));
-        processes[seat].0.kill().unwrap();
-        processes[seat].0.wait().unwrap();
+        let process_slot = dice.roll(N_PROCESSES as u32) as usize;
+        assert!(
+            processes[process_slot].0.try_wait().unwrap().is_none(),
+            "it ended: {}",
+            errors(dir)
+        );
+        processes[process_slot].0.kill().unwrap();
+        processes[process_slot].0.wait().unwrap();
         n_killed += 1;
         if dice.roll(2) == 0 {
             index.sweep_dead();
         }
-        processes[seat] = start(seat);
-        wait_until_ready(dir, &mut processes[seat]);
+        processes[process_slot] = start(process_slot);
+        wait_until_ready(dir, &mut processes[process_slot]);
         assert!(!dir.join("torn").exists(), "{:?}", std::fs::read_to_string(dir.join("torn")));
     }
     drop(processes);
@@ -273,6 +280,6 @@ fn files(store: &Store) -> impl Iterator<Item = std::path::PathBuf> {
 }
 
 fn errors(dir: &Path) -> String {
-    let paths = (0..N_PROCESSES).map(|seat| dir.join(format!("stderr-{seat}")));
+    let paths = (0..N_PROCESSES).map(|process_slot| dir.join(format!("stderr-{process_slot}")));
     paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::shared::wake::{SEATS_MAX, Seats};
+use crate::shared::wake::{PROCESS_SLOTS_MAX, ProcessSet};
 use crate::sys::shm::shared_struct;
 
 shared_struct! {
@@ -49,9 +49,9 @@ impl Entry {
         self.total.load(Ordering::SeqCst) & DOOMED != 0
     }
 
-    pub(super) fn followers(&self) -> Seats {
+    pub(super) fn followers(&self) -> ProcessSet {
         let [low, high] = [0, 1].map(|i| u128::from(self.followers[i].load(Ordering::SeqCst)));
-        Seats(high << 64 | low)
+        ProcessSet(high << 64 | low)
     }
 }
 
@@ -69,8 +69,8 @@ pub(super) const PASS: u32 = 5;
 /// Entries of a group: the most fills at once among keys that share a group.
 pub(super) const GROUP: usize = 16;
 
-/// Seats, and rows for those without one.
-pub(super) const ROWS: usize = SEATS_MAX + 32;
+/// Process slots, and rows for those without one.
+pub(super) const ROWS: usize = PROCESS_SLOTS_MAX + 32;
 pub(super) const ROWS_AT: usize = 64;
 pub(super) const LOCKS_AT: usize = ROWS_AT + ROWS * 32;
 

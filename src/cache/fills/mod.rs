@@ -1,8 +1,8 @@
 //! The table of running fills, which all workers share: one fetch of a key at a time.
 //!
-//! Anonymous shared memory, made before the fork: a head, owner rows (row = seat for workers), and
-//! groups of 16 entries of 128 bytes. A key belongs to one group, whose lock is held while an entry
-//! is taken; followers and progress need no lock.
+//! Anonymous shared memory, made before the fork: a head, owner rows (row = process slot for
+//! workers), and groups of 16 entries of 128 bytes. A key belongs to one group, whose lock is held
+//! while an entry is taken; followers and progress need no lock.
 //!
 //! | bytes | entry field | meaning |
 //! | --- | --- | --- |
@@ -12,7 +12,7 @@
 //! | 28..32 | state | below |
 //! | 32..40 | bytes | of body that followers may read |
 //! | 40..48 | total | of body, or unknown; of a failure, its code. The top bit: not to be stored |
-//! | 48..64 | followers | bitmap of 128 seats |
+//! | 48..64 | followers | bitmap of 128 process slots |
 //! | 64..72 | asked | the last purge before the origin was asked |
 //!
 //! ```text
@@ -24,7 +24,7 @@
 //! No wake is lost: a leader stores its progress and then reads the followers, a follower enters
 //! itself and then reads the progress, with a sequentially consistent fence between the two on both
 //! sides; so one of them sees the other. A leader that dies is noticed by the next lease of its
-//! key, by [`Fills::state`] of a follower, and by the master's [`Fills::abandon_seat`].
+//! key, by [`Fills::state`] of a follower, and by the master's [`Fills::abandon_all_of`].
 
 pub mod refused;
 pub mod entry;
@@ -42,7 +42,7 @@ use crate::cache::fills::refused::Refusals;
 use crate::cache::index::slot::halves;
 use crate::policy::key::Key;
 use crate::shared::owner::{self, Guard, Owner, OwnerTable};
-use crate::shared::wake::{SEATS_MAX, Seats};
+use crate::shared::wake::{PROCESS_SLOTS_MAX, ProcessSet};
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 shared_struct! {
@@ -116,27 +116,28 @@ impl Fills {
         Ok(fills)
     }
 
-    /// Takes `seat` (below [`SEATS_MAX`]) for this process, a worker; in the child, after the fork.
+    /// Takes `process_slot` (below [`PROCESS_SLOTS_MAX`]) for this process, a worker; in the child,
+    /// after the fork.
     ///
     /// # Errors
     ///
     /// When somebody alive sits there.
-    pub fn attach(&self, seat: usize) -> io::Result<()> {
-        self.claim(seat..seat + 1)
+    pub fn attach(&self, process_slot: usize) -> io::Result<()> {
+        self.claim(process_slot..process_slot + 1)
     }
 
-    /// For a process without a seat: the master, the keeper.
+    /// For a process without a process slot: the master, the keeper.
     ///
     /// # Errors
     ///
     /// When too many are here already.
-    pub fn attach_unseated(&self) -> io::Result<()> {
-        self.claim(SEATS_MAX..ROWS)
+    pub fn attach_without_slot(&self) -> io::Result<()> {
+        self.claim(PROCESS_SLOTS_MAX..ROWS)
     }
 
-    /// Asks for the fill of `key`, for the worker in `seat`. If it is to lead, it asks the origin
-    /// after the purge `purge_epoch`.
-    pub fn lease(&self, key: &Key, seat: usize, purge_epoch: u64) -> LeaseResult {
+    /// Asks for the fill of `key`, for the worker in `process_slot`. If it is to lead, it asks the
+    /// origin after the purge `purge_epoch`.
+    pub fn lease(&self, key: &Key, process_slot: usize, purge_epoch: u64) -> LeaseResult {
         let Some(owner) = self.owner() else { return LeaseResult::Full };
         let halves = halves(key);
         let group = self.group_of(halves[0]);
@@ -152,7 +153,7 @@ impl Fills {
                 ended = Some(ended.map_or((id, number), |best| best.min((id, number))));
             } else if entry.is_of(halves) && !entry.is_doomed() && self.is_led(entry) {
                 let at = FillAt { entry: number as u32, id };
-                self.follow(at, seat);
+                self.follow(at, process_slot);
                 return LeaseResult::Follow(at);
             }
         }
@@ -165,17 +166,19 @@ impl Fills {
         }
     }
 
-    /// Enters the worker of `seat` among the followers; it will be woken. Read the state after.
-    pub fn follow(&self, at: FillAt, seat: usize) {
-        if let Some((entry, word, bit)) = self.follower(at, seat) {
+    /// Enters the worker of `process_slot` among the followers; it will be woken. Read the state
+    /// after.
+    pub fn follow(&self, at: FillAt, process_slot: usize) {
+        if let Some((entry, word, bit)) = self.follower(at, process_slot) {
             entry.followers[word].fetch_or(bit, Ordering::SeqCst);
             fence(Ordering::SeqCst);
         }
     }
 
-    /// Removes the worker of `seat` from the followers, when its last task has stopped following.
-    pub fn unfollow(&self, at: FillAt, seat: usize) {
-        if let Some((entry, word, bit)) = self.follower(at, seat) {
+    /// Removes the worker of `process_slot` from the followers, when its last task has stopped
+    /// following.
+    pub fn unfollow(&self, at: FillAt, process_slot: usize) {
+        if let Some((entry, word, bit)) = self.follower(at, process_slot) {
             entry.followers[word].fetch_and(!bit, Ordering::SeqCst);
         }
     }
@@ -227,7 +230,7 @@ impl Fills {
     }
 
     /// Leader: the file can be opened. Returns the workers to wake, as the calls below do.
-    pub fn head_ready(&self, at: FillAt, total: Option<u64>) -> Seats {
+    pub fn head_ready(&self, at: FillAt, total: Option<u64>) -> ProcessSet {
         self.lead(at, |entry| {
             entry.set_total(total.map_or(UNKNOWN, |total| total.min(UNKNOWN - 1)));
             entry.state.store(STREAMING, Ordering::Release);
@@ -235,7 +238,7 @@ impl Fills {
     }
 
     /// Leader: `bytes` of body can be read now.
-    pub fn progress(&self, at: FillAt, bytes: u64) -> Seats {
+    pub fn progress(&self, at: FillAt, bytes: u64) -> ProcessSet {
         self.lead(at, |entry| entry.bytes.store(bytes, Ordering::Release))
     }
 
@@ -246,12 +249,12 @@ impl Fills {
     }
 
     /// Leader: the body is complete, the file committed and published.
-    pub fn done(&self, at: FillAt) -> Seats {
+    pub fn done(&self, at: FillAt) -> ProcessSet {
         self.lead(at, |entry| entry.state.store(DONE, Ordering::Release))
     }
 
     /// Leader: the fetch failed. `code` goes to the followers; 0 tells them to look again.
-    pub fn failed(&self, at: FillAt, code: u32) -> Seats {
+    pub fn failed(&self, at: FillAt, code: u32) -> ProcessSet {
         self.lead(at, |entry| {
             entry.set_total(u64::from(code));
             entry.state.store(FAILED, Ordering::Release);
@@ -290,7 +293,7 @@ impl Fills {
     }
 
     /// Leader: the response is not storable.
-    pub fn pass(&self, at: FillAt) -> Seats {
+    pub fn pass(&self, at: FillAt) -> ProcessSet {
         self.lead(at, |entry| entry.state.store(PASS, Ordering::Release))
     }
 
@@ -304,7 +307,7 @@ impl Fills {
         self.head.first().map(|head| &head.read)
     }
 
-    /// Whether any seat follows.
+    /// Whether any process slot follows.
     pub fn has_followers(&self, at: FillAt) -> bool {
         self.entry(at).is_some_and(|entry| !entry.followers().is_empty())
     }
@@ -352,20 +355,21 @@ impl Fills {
         head.first_id.load(Ordering::Acquire)..head.next_id.load(Ordering::Acquire)
     }
 
-    /// Master, when the worker of `seat` died: ends its fills as failed, removes it from the
-    /// followers, and takes over its locks. Returns the workers to wake.
-    pub fn abandon_seat(&self, seat: usize) -> Seats {
-        let mut wake = Seats::NONE;
+    /// Master, when the worker of `process_slot` died: ends its fills as failed, removes it from
+    /// the followers, and takes over its locks. Returns the workers to wake.
+    pub fn abandon_all_of(&self, process_slot: usize) -> ProcessSet {
+        let mut wake = ProcessSet::NONE;
         for (number, entry) in self.entries.iter().enumerate() {
             let id = entry.id.load(Ordering::Acquire);
             let leader = Owner::from_word(entry.owner.load(Ordering::Acquire));
-            let is_its = leader.is_some_and(|leader| leader.row() == seat);
+            let is_its = leader.is_some_and(|leader| leader.row() == process_slot);
             if id != 0 && is_its && entry.is_under_way() && !self.is_led(entry) {
                 self.fail(number, id);
                 wake = wake.with(entry.followers());
             }
-            if seat < SEATS_MAX && self.owners.tenant(seat).is_none() {
-                entry.followers[seat / 64].fetch_and(!(1 << (seat % 64)), Ordering::SeqCst);
+            if process_slot < PROCESS_SLOTS_MAX && self.owners.tenant(process_slot).is_none() {
+                entry.followers[process_slot / 64]
+                    .fetch_and(!(1 << (process_slot % 64)), Ordering::SeqCst);
             }
         }
         if let Some(owner) = self.owner() {
@@ -376,7 +380,7 @@ impl Fills {
                 }
             }
         }
-        wake.without(seat)
+        wake.without(process_slot)
     }
 
     fn over(map: &SharedMap, n: usize) -> io::Result<Self> {
@@ -447,18 +451,19 @@ impl Fills {
         (entry.id.load(Ordering::Acquire) == at.id && at.id != 0).then_some(entry)
     }
 
-    fn follower(&self, at: FillAt, seat: usize) -> Option<(&Entry, usize, u64)> {
+    fn follower(&self, at: FillAt, process_slot: usize) -> Option<(&Entry, usize, u64)> {
         let entry = self.entry(at)?;
-        (seat < SEATS_MAX).then_some((entry, seat / 64, 1 << (seat % 64)))
+        let is_valid = process_slot < PROCESS_SLOTS_MAX;
+        is_valid.then_some((entry, process_slot / 64, 1 << (process_slot % 64)))
     }
 
     /// Makes a change as the leader, then reads the followers.
-    fn lead(&self, at: FillAt, change: impl FnOnce(&Entry)) -> Seats {
-        let Some(entry) = self.entry(at) else { return Seats::NONE };
+    fn lead(&self, at: FillAt, change: impl FnOnce(&Entry)) -> ProcessSet {
+        let Some(entry) = self.entry(at) else { return ProcessSet::NONE };
         if Some(entry.owner.load(Ordering::Relaxed)) != self.owner().map(Owner::word)
             || !entry.is_under_way()
         {
-            return Seats::NONE;
+            return ProcessSet::NONE;
         }
         change(entry);
         fence(Ordering::SeqCst);

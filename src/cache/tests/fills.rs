@@ -5,9 +5,9 @@ use crate::policy::key::key_of;
 
 fn two() -> (Fills, Fills) {
     let file = tempfile::tempfile().unwrap();
-    let [a, b] = [0, 1].map(|seat| {
+    let [a, b] = [0, 1].map(|process_slot| {
         let fills = Fills::in_file(&file, 100).unwrap();
-        fills.attach(seat).unwrap();
+        fills.attach(process_slot).unwrap();
         fills
     });
     (a, b)
@@ -27,7 +27,7 @@ fn the_first_leads_and_the_second_follows_all_progress() {
     assert_eq!(b.lease(&key, 1, 0), LeaseResult::Follow(at));
     assert!(a.has_followers(at));
     assert_eq!(b.state(at), FillState::Streaming { bytes: 0, total: None });
-    assert_eq!(a.progress(at, 10), Seats::one(1));
+    assert_eq!(a.progress(at, 10), ProcessSet::one(1));
     assert_eq!(b.state(at), FillState::Streaming { bytes: 10, total: None });
     assert_eq!(b.bytes_under_way(), 10);
     let other = leader(b.lease(&key_of(b"y"), 1, 0));
@@ -39,7 +39,7 @@ fn the_first_leads_and_the_second_follows_all_progress() {
     a.settle(at);
     assert_eq!(b.bytes_under_way(), 0, "the index counts it");
     assert!(b.done(at).is_empty(), "only the leader leads");
-    assert_eq!(a.done(at), Seats::one(1));
+    assert_eq!(a.done(at), ProcessSet::one(1));
     assert_eq!(b.state(at), FillState::Done { bytes: 10 });
     b.unfollow(at, 1);
     assert!(!a.has_followers(at));
@@ -78,7 +78,7 @@ fn a_doomed_fill_gets_no_new_followers() {
     let new = leader(b.lease(&key, 1, 0));
     assert!(new != old && !b.is_doomed(new));
     assert_eq!(a.lease(&key, 0, 0), LeaseResult::Follow(new));
-    assert_eq!(a.head_ready(old, Some(5)), Seats::one(1), "earlier followers are still woken");
+    assert_eq!(a.head_ready(old, Some(5)), ProcessSet::one(1), "earlier followers are still woken");
     assert_eq!(b.state(old), FillState::Streaming { bytes: 0, total: Some(5) });
     b.doom(&key_of(b"y"));
     assert!(!b.is_doomed(new));
@@ -121,12 +121,12 @@ fn the_fill_of_a_dead_leader_fails_and_is_led_again() {
     let (at_x, at_y) = (leader(a.lease(&x, 0, 0)), leader(a.lease(&y, 0, 0)));
     assert_eq!(b.lease(&x, 1, 0), LeaseResult::Follow(at_x));
     assert_eq!(b.lease(&y, 1, 0), LeaseResult::Follow(at_y));
-    assert!(a.attach(0).is_err(), "a living worker's seat is taken");
+    assert!(a.attach(0).is_err(), "a living worker's process slot is taken");
     // As if its process had died: the row is free.
     a.owners.release(a.owner().unwrap());
     assert_eq!(b.state(at_x), FillState::Fetching);
     assert_eq!(b.state_checked(at_x), FillState::Failed { code: 0 });
-    assert_eq!(b.abandon_seat(0), Seats::one(1));
+    assert_eq!(b.abandon_all_of(0), ProcessSet::one(1));
     assert_eq!(b.state(at_y), FillState::Failed { code: 0 });
     assert!(b.under_way().is_empty());
     assert!(matches!(b.lease(&y, 1, 0), LeaseResult::Leader(_)));
@@ -141,7 +141,7 @@ fn no_wake_is_lost_between_progress_and_follow() {
         let key = key_of(&n.to_le_bytes());
         let at = leader(a.lease(&key, 0, 0));
         std::thread::scope(|scope| {
-            let woken = scope.spawn(|| a.pass(at).iter().any(|seat| seat == 1));
+            let woken = scope.spawn(|| a.pass(at).iter().any(|process_slot| process_slot == 1));
             b.follow(at, 1);
             let saw = b.state(at) == FillState::Pass;
             assert!(saw | woken.join().unwrap());

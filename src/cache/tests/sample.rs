@@ -34,7 +34,7 @@ pub(crate) fn worker_cache() -> (tempfile::TempDir, Rc<Cache>) {
     (dir, cache)
 }
 
-/// One cache as the workers in the seats 0 and 1 have it.
+/// One cache as the workers in the process slots 0 and 1 have it.
 pub(crate) fn worker_caches() -> (tempfile::TempDir, [Rc<Cache>; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let config = CacheConfig {
@@ -59,10 +59,10 @@ pub(crate) fn caches_by(config: &CacheConfig) -> [Rc<Cache>; 2] {
     Index::open(&config.path, config.objects).unwrap();
     Purges::open(&config.path).unwrap();
     let (fills, wakes) = (tempfile::tempfile().unwrap(), Rc::new(Wakes::new(3).unwrap()));
-    [0, 1].map(|seat| worker(config, &fills, Rc::clone(&wakes), seat))
+    [0, 1].map(|process_slot| worker(config, &fills, Rc::clone(&wakes), process_slot))
 }
 
-fn worker(config: &CacheConfig, fills: &File, wakes: Rc<Wakes>, seat: usize) -> Rc<Cache> {
+fn worker(config: &CacheConfig, fills: &File, wakes: Rc<Wakes>, process_slot: usize) -> Rc<Cache> {
     let dir = &config.path;
     let index = Index::open_existing(dir).unwrap();
     let store = Store::open(dir, index.epoch()).unwrap();
@@ -70,8 +70,8 @@ fn worker(config: &CacheConfig, fills: &File, wakes: Rc<Wakes>, seat: usize) -> 
     let (uses, fills) =
         (Uses::create(config.objects).unwrap(), Rc::new(Fills::in_file(fills, 16).unwrap()));
     let shared = Shared { index, purges, store, uses, fills, wakes };
-    shared.attach(Some(seat)).unwrap();
-    Rc::new(Cache::new(Rc::new(shared), config, seat, 2, 16))
+    shared.attach(Some(process_slot)).unwrap();
+    Rc::new(Cache::new(Rc::new(shared), config, process_slot, 2, 16))
 }
 
 /// Looks up a request.
