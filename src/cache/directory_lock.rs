@@ -15,13 +15,13 @@ use crate::sys::file;
 
 /// The lock on a cache directory.
 #[derive(Debug)]
-pub struct Claim {
+pub struct DirectoryLock {
     dir: File,
 }
 
 /// Why a directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
+pub enum LockError {
     /// Another master has locked it.
     #[error("the cache directory {dir:?} is in use by another ktrix{}", with_pid(*pid))]
     Held {
@@ -40,14 +40,14 @@ pub enum ClaimError {
     },
 }
 
-impl Claim {
+impl DirectoryLock {
     /// Locks an existing directory.
     ///
     /// # Errors
     ///
-    /// [`ClaimError::Held`] when another master has it.
-    pub fn take(path: &Path) -> Result<Self, ClaimError> {
-        let failed = |source| ClaimError::Io { dir: path.to_owned(), source };
+    /// [`LockError::Held`] when another master has it.
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Io { dir: path.to_owned(), source };
         let dir = File::open(path).map_err(failed)?;
         for n_tries in 1.. {
             match dir.try_lock() {
@@ -57,7 +57,7 @@ impl Claim {
                 Err(TryLockError::WouldBlock) if n_tries < N_TRIES_MAX => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     let pid = holder(&dir);
-                    return Err(ClaimError::Held { dir: path.to_owned(), pid });
+                    return Err(LockError::Held { dir: path.to_owned(), pid });
                 }
             }
         }
@@ -100,17 +100,17 @@ mod tests {
     #[test]
     fn a_second_master_is_told_the_pid_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
-        let claim = Claim::take(dir.path()).unwrap();
-        let refusal = Claim::take(dir.path()).unwrap_err().to_string();
+        let lock = DirectoryLock::take(dir.path()).unwrap();
+        let refusal = DirectoryLock::take(dir.path()).unwrap_err().to_string();
         let me = std::process::id();
         assert!(refusal.ends_with(&format!("is in use by another ktrix (pid {me})")), "{refusal}");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(dir.path(), &link).unwrap();
-        assert!(claim.is_of(dir.path()) && claim.is_of(&link) && !claim.is_of(Path::new("/")));
-        drop(claim);
-        assert!(Claim::take(&link).is_ok());
-        let missing = Claim::take(&dir.path().join("missing")).unwrap_err();
-        assert!(matches!(missing, ClaimError::Io { .. }), "{missing}");
+        assert!(lock.is_of(dir.path()) && lock.is_of(&link) && !lock.is_of(Path::new("/")));
+        drop(lock);
+        assert!(DirectoryLock::take(&link).is_ok());
+        let missing = DirectoryLock::take(&dir.path().join("missing")).unwrap_err();
+        assert!(matches!(missing, LockError::Io { .. }), "{missing}");
     }
 
     #[test]

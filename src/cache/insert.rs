@@ -29,10 +29,10 @@ use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::reactor::{self, timer};
 
 /// How long a hit-for-miss lasts, in seconds.
-pub(crate) const PASS_S: u64 = 60;
+pub(crate) const HIT_FOR_MISS_S: u64 = 60;
 
-/// As [`PASS_S`], after an error of the disk: there may be room again soon.
-pub(crate) const PASS_REFUSED_S: u64 = 5;
+/// As [`HIT_FOR_MISS_S`], after an error of the disk: there may be room again soon.
+pub(crate) const HIT_FOR_MISS_REFUSED_S: u64 = 5;
 
 /// The text beside a key for a hit-for-miss, where the key itself has a stored response.
 const NOTE: &[u8] = b"hit-for-miss";
@@ -320,7 +320,7 @@ impl Cache {
 
     /// Remembers for `for_s` seconds that an answer for a key was not to be stored. What is stored
     /// under the key stays, and the note lies beside it.
-    pub(crate) fn note_pass(&self, key: &Key, for_s: u64) {
+    pub(crate) fn remember_hit_for_miss(&self, key: &Key, for_s: u64) {
         let index = &self.shared.index;
         let is_stored = index.lookup(key).is_some_and(|slot| slot.state != State::Pass);
         let key = &if is_stored { key.beside(NOTE) } else { *key };
@@ -344,8 +344,8 @@ impl Cache {
         })
     }
 
-    /// Logs, once for all workers, that an object could not be stored. The keeper logs how many more
-    /// there were.
+    /// Logs, once for all workers, that an object could not be stored. The keeper logs how many
+    /// more there were.
     pub(crate) fn refused(&self, error: &io::Error) {
         self.wake_keeper();
         let refusals = self.shared.fills.refused_stores();

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Job {
 }
 
 impl Desk {
-    /// A desk for so many helpers, none of which has started.
+    /// A desk for this many helpers, none of which has started.
     pub(super) fn new(n_helpers_max: usize) -> io::Result<Arc<Self>> {
         let queue = Queue::new(n_helpers_max);
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;

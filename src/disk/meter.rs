@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-/// An answer counts with one part in so many.
+/// An answer counts with one part in this number.
 const PARTS: u64 = 4;
 
 /// Without answers the average halves in this time, so that a disk that was slow is tried again.

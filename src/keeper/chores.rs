@@ -20,7 +20,7 @@ use crate::cache::purge::journal::Record;
 use crate::http::status::Status;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
-use crate::worker::inherited::{Inherited, ScrubNeed};
+use crate::worker::inherited::{Inherited, Reconcile};
 
 /// How soon the next step is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,15 +58,15 @@ impl Chores {
             objects: cache.index.n_objects_max(),
             free_bytes_min: config.free_bytes_min,
         };
-        let orphans = match inherited.needs_scrub {
-            ScrubNeed::None => None,
-            ScrubNeed::Check => Some(Orphans::Remove),
-            ScrubNeed::Rebuild => Some(Orphans::Adopt),
+        let orphans = match inherited.reconcile {
+            Reconcile::None => None,
+            Reconcile::Check => Some(Orphans::Remove),
+            Reconcile::Rebuild => Some(Orphans::Adopt),
         };
         // Only an unclean index shows that no child of an earlier master still uses the directory.
-        let older_fills = match inherited.needs_scrub {
-            ScrubNeed::Check => OlderFills::Ended,
-            ScrubNeed::None | ScrubNeed::Rebuild => OlderFills::MayRun,
+        let older_fills = match inherited.reconcile {
+            Reconcile::Check => OlderFills::Ended,
+            Reconcile::None | Reconcile::Rebuild => OlderFills::MayRun,
         };
         if orphans.is_some() {
             log::info!("comparing cache \"{}\" with its index", cache.store.dir().display());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::cache::Shared;
-use crate::cache::directory_lock::{Claim, ClaimError};
+use crate::cache::directory_lock::{DirectoryLock, LockError};
 use crate::cache::files::store::Store;
 use crate::cache::index::Index;
 use crate::cache::index::table::{Opened, Table};
@@ -16,17 +16,17 @@ use crate::config::CacheConfig;
 use crate::master::files;
 use crate::master::shared_tables::SharedTables;
 use crate::sys::privileges::Account;
-use crate::worker::inherited::ScrubNeed;
+use crate::worker::inherited::Reconcile;
 
 /// An open cache directory.
 #[derive(Clone, Debug)]
 pub struct Cache {
     /// The lock on it.
-    pub claim: Rc<Claim>,
+    pub lock: Rc<DirectoryLock>,
     /// The part that its children inherit.
     pub shared: Rc<Shared>,
     /// Whether index and files have to be compared.
-    pub needs_scrub: ScrubNeed,
+    pub reconcile: Reconcile,
 }
 
 /// Why there is no cache.
@@ -34,7 +34,7 @@ pub struct Cache {
 pub enum OpenError {
     /// Another ktrix uses the directory. Two would damage each other's files.
     #[error("{0}")]
-    Held(ClaimError),
+    Held(LockError),
     /// Its directory is another program's.
     #[error("{0}")]
     Foreign(MarkerError),
@@ -53,8 +53,8 @@ pub enum OpenError {
 }
 
 impl Cache {
-    /// Opens the directory, or makes it, by one of our claims if it is there, else by a new one. By
-    /// one of ours, a new index waits beside the one in use for [`Cache::take_place`].
+    /// Opens the directory, or makes it, under one of `locks` if it is there, else under a new one.
+    /// Under one of `locks`, a new index waits beside the one in use for [`Cache::take_place`].
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Cache {
     pub(crate) fn open(
         wanted: &CacheConfig,
         account: Option<&Account>,
-        claims: &[Rc<Claim>],
+        locks: &[Rc<DirectoryLock>],
         tables: &SharedTables,
     ) -> Result<Self, OpenError> {
         let dir = &wanted.path;
@@ -72,18 +72,18 @@ impl Cache {
             MarkerError::Foreign { .. } => OpenError::Foreign(error),
             MarkerError::Io { source, .. } => unusable(source.to_string()),
         })?;
-        let is_in_use = claims.iter().any(|claim| claim.is_of(dir));
-        let claim = claim(dir, claims).map_err(|error| match error {
-            ClaimError::Held { .. } => OpenError::Held(error),
-            ClaimError::Io { .. } => unusable(error.to_string()),
+        let is_in_use = locks.iter().any(|lock| lock.is_of(dir));
+        let lock = lock(dir, locks).map_err(|error| match error {
+            LockError::Held { .. } => OpenError::Held(error),
+            LockError::Io { .. } => unusable(error.to_string()),
         })?;
-        Self::try_open(wanted, account, claim, is_in_use, tables).map_err(unusable)
+        Self::try_open(wanted, account, lock, is_in_use, tables).map_err(unusable)
     }
 
     fn try_open(
         wanted: &CacheConfig,
         account: Option<&Account>,
-        claim: Rc<Claim>,
+        lock: Rc<DirectoryLock>,
         is_in_use: bool,
         tables: &SharedTables,
     ) -> Result<Self, String> {
@@ -100,24 +100,24 @@ impl Cache {
         }
         files::own_cache_dir(dir, account).map_err(|error| error.to_string())?;
         index.attach().map_err(|error| error.to_string())?;
-        let needs_scrub = match opened {
-            Opened::Clean => ScrubNeed::None,
-            Opened::Unclean => ScrubNeed::Check,
+        let reconcile = match opened {
+            Opened::Clean => Reconcile::None,
+            Opened::Unclean => Reconcile::Check,
             Opened::Fresh | Opened::Resized | Opened::Replaced | Opened::Partial => {
-                ScrubNeed::Rebuild
+                Reconcile::Rebuild
             }
         };
         let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
         let (fills, wakes) = (Rc::clone(&tables.fills), Rc::clone(&tables.wakes));
         let shared = Rc::new(Shared { index, purges, store, uses, fills, wakes });
-        Ok(Self { claim, shared, needs_scrub })
+        Ok(Self { lock, shared, reconcile })
     }
 }
 
-fn claim(dir: &Path, claims: &[Rc<Claim>]) -> Result<Rc<Claim>, ClaimError> {
-    match claims.iter().find(|claim| claim.is_of(dir)) {
-        Some(claim) => Ok(Rc::clone(claim)),
-        None => Claim::take(dir).map(Rc::new),
+fn lock(dir: &Path, locks: &[Rc<DirectoryLock>]) -> Result<Rc<DirectoryLock>, LockError> {
+    match locks.iter().find(|lock| lock.is_of(dir)) {
+        Some(lock) => Ok(Rc::clone(lock)),
+        None => DirectoryLock::take(dir).map(Rc::new),
     }
 }
 

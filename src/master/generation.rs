@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::cache::directory_lock::Claim;
+use crate::cache::directory_lock::DirectoryLock;
 use crate::config::{CacheConfig, Config, ServerAddress, ServerConfig};
 use crate::log::file::LogFile;
 use crate::master::access_check;
@@ -217,8 +217,8 @@ impl Generation {
         self.servers.release_worker(worker, |upstream| method(upstream).needs_active());
     }
 
-    fn claim(&self) -> Option<Rc<Claim>> {
-        self.cache.as_ref().map(|cache| Rc::clone(&cache.claim))
+    fn lock(&self) -> Option<Rc<DirectoryLock>> {
+        self.cache.as_ref().map(|cache| Rc::clone(&cache.lock))
     }
 
     /// Its cache, if it is the wanted one, and its files are still in the directory.
@@ -246,8 +246,8 @@ fn cache_for(
 ) -> io::Result<Option<Cache>> {
     let current = others.iter().find(|other| other.phase == Phase::Current);
     let kept = current.and_then(|current| current.cache_like(wanted));
-    let claims: Vec<_> = others.iter().filter_map(Generation::claim).collect();
-    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &claims, tables), Ok) {
+    let locks: Vec<_> = others.iter().filter_map(Generation::lock).collect();
+    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &locks, tables), Ok) {
         Ok(cache) => cache,
         Err(why @ OpenError::Unusable { .. })
             if current.is_none_or(|current| current.cache.is_none()) =>

@@ -51,7 +51,7 @@ use crate::master::process_slots::ProcessSlots;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
 use crate::sys::daemonize::ReadyPipe;
-use crate::worker::inherited::{Role, ScrubNeed};
+use crate::worker::inherited::{Reconcile, Role};
 
 /// The master; made by [`Master::start`].
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Master {
                 if messages.is_scrubbed
                     && let Some(cache) = &mut generation.cache
                 {
-                    cache.needs_scrub = ScrubNeed::None;
+                    cache.reconcile = Reconcile::None;
                 }
             }
             if is_new && generation.is_complete() {

@@ -31,7 +31,7 @@ pub(crate) struct Running {
 /// Why no master was found.
 #[derive(Debug, Error)]
 pub(crate) enum NotFound {
-    /// Nobody holds the pid file.
+    /// No process holds the pid file.
     #[error("ktrix is not running (no process holds the lock of \"{}\")", .0.display())]
     NotRunning(PathBuf),
     /// Another user could have written the file.

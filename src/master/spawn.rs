@@ -13,7 +13,7 @@ use crate::master::{Master, files};
 use crate::shared::bodies::Bodies;
 use crate::sys::privileges::{self, Account};
 use crate::sys::{process, socket};
-use crate::worker::inherited::{Inherited, Role, ScrubNeed};
+use crate::worker::inherited::{Inherited, Reconcile, Role};
 use crate::{keeper, worker};
 
 /// The exit code of a child that could not start; the error log has the reason.
@@ -90,8 +90,7 @@ impl Master {
             Role::Worker(number) => listeners.into_sockets(&config.listen, number, config.workers),
             Role::Keeper => Vec::new(),
         };
-        let needs_scrub =
-            generation.cache.as_ref().map_or(ScrubNeed::None, |cache| cache.needs_scrub);
+        let reconcile = generation.cache.as_ref().map_or(Reconcile::None, |cache| cache.reconcile);
         let inherited = Inherited {
             config,
             role,
@@ -107,7 +106,7 @@ impl Master {
             bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), slot, bodies_bytes_max)),
             servers: generation.servers,
             keeper_slot: generation.keeper_slot,
-            needs_scrub,
+            reconcile,
         };
         (inherited, generation.account, generation.logs)
     }

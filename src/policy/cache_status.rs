@@ -8,7 +8,7 @@ use crate::policy::reason::pass::PassReason;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheStatus<'a> {
     /// Whether the answer came from the cache, or why it did not (sections 2.1 and 2.2).
-    pub way: Way,
+    pub handling: Handling,
     /// The status that the origin answered with (section 2.3); see [`Self::sent_as`].
     pub fwd_status: Option<Status>,
     /// The response was stored (section 2.5).
@@ -68,7 +68,7 @@ impl Report {
 
 /// Where an answer came from. RFC 9211 allows `hit` or `fwd`, never both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Handling {
     /// The cache, without the origin.
     Hit,
     /// The origin, for this reason.
@@ -80,22 +80,22 @@ pub enum Way {
 impl<'a> CacheStatus<'a> {
     /// An answer from the cache with this much freshness left.
     pub const fn hit(ttl_s: i64) -> Self {
-        Self { ttl_s: Some(ttl_s), ..Self::of(Way::Hit) }
+        Self { ttl_s: Some(ttl_s), ..Self::of(Handling::Hit) }
     }
 
     /// An answer from the origin.
     pub const fn forward(fwd: Fwd) -> Self {
-        Self::of(Way::Fwd(fwd))
+        Self::of(Handling::Fwd(fwd))
     }
 
     /// A synthetic answer.
     pub const fn own() -> Self {
-        Self::of(Way::Own)
+        Self::of(Handling::Own)
     }
 
     /// A request that was passed round the cache.
     pub const fn pass(reason: PassReason) -> Self {
-        Self { detail: Some(reason.word()), ..Self::of(Way::Fwd(reason.fwd())) }
+        Self { detail: Some(reason.word()), ..Self::of(Handling::Fwd(reason.fwd())) }
     }
 
     /// The same for an answer of this status: without `fwd-status` if the origin's status is the
@@ -109,20 +109,20 @@ impl<'a> CacheStatus<'a> {
         Self { report, ..self }
     }
 
-    /// Whether an answer has the field. An answer that ktrix makes itself was not handled by a cache
-    /// (RFC 9211 section 2).
+    /// Whether an answer has the field. An answer that ktrix makes itself was not handled by a
+    /// cache (RFC 9211 section 2).
     pub fn is_sent(&self) -> bool {
-        self.report.is_on && self.way != Way::Own
+        self.report.is_on && self.handling != Handling::Own
     }
 
     /// Appends the member to `out`, as in `ktrix; hit; ttl=30`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let report = self.report;
         out.extend_from_slice(CACHE_NAME.as_bytes());
-        match self.way {
-            Way::Hit => out.extend_from_slice(b"; hit"),
-            Way::Fwd(fwd) => parameter("fwd", fwd.word().as_bytes(), out),
-            Way::Own => {}
+        match self.handling {
+            Handling::Hit => out.extend_from_slice(b"; hit"),
+            Handling::Fwd(fwd) => parameter("fwd", fwd.word().as_bytes(), out),
+            Handling::Own => {}
         }
         let mut digits = itoa::Buffer::new();
         if let Some(status) = self.fwd_status.filter(|_| report.fwd_status) {
@@ -154,9 +154,9 @@ impl<'a> CacheStatus<'a> {
         }
     }
 
-    const fn of(way: Way) -> Self {
+    const fn of(handling: Handling) -> Self {
         Self {
-            way,
+            handling,
             fwd_status: None,
             stored: false,
             collapsed: false,

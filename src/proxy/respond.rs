@@ -15,7 +15,7 @@ use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, Report, Way};
+use crate::policy::cache_status::{CacheStatus, Handling, Report};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::freshness::Lifetimes;
@@ -50,7 +50,7 @@ impl Added {
     /// The value of `Age`, in seconds. A response that was fetched for this very request keeps the
     /// age that it came with, although a second of the clock may end before it is passed on.
     pub fn age_s(&self, lifetimes: &Lifetimes, now_s: u64) -> u64 {
-        let is_for_it = matches!(self.status.way, Way::Fwd(_)) && !self.status.collapsed;
+        let is_for_it = matches!(self.status.handling, Handling::Fwd(_)) && !self.status.collapsed;
         let is_new = is_for_it && now_s.saturating_sub(lifetimes.received_s) <= 1;
         lifetimes.current_age_s(if is_new { lifetimes.received_s } else { now_s })
     }
@@ -216,7 +216,8 @@ pub async fn whole<C: Client>(
 /// A number that no client and no origin can predict.
 fn unguessable() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
-    // The hasher's keys are secret, but may be older than the fork and then the same in all workers.
+    // The hasher's keys are secret, but may be older than the fork and then the same in all
+    // workers.
     hasher.write_u32(std::process::id());
     hasher.finish()
 }

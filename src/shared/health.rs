@@ -13,10 +13,10 @@
 //!  └────────────────────── answered ──────────────────────┘
 //! ```
 //!
-//! A server that is Down or Trying is skipped. When its time as Down is over, one fetch of one worker
-//! is admitted, and makes it Trying; all others go on skipping it until that fetch is answered.
-//! A worker that dies in its attempt leaves the server Trying, so an attempt has a time too, after
-//! which another fetch is admitted.
+//! A server that is Down or Trying is skipped. When its time as Down is over, one fetch of one
+//! worker is admitted, and makes it Trying; all others go on skipping it until that fetch is
+//! answered. A worker that dies in its attempt leaves the server Trying, so an attempt has a time
+//! too, after which another fetch is admitted.
 //!
 //! If all servers of an upstream are skipped, a fetch uses one of them as the last resort, without
 //! a change of state. Any answer to an attempt or a last resort makes the server Up.
@@ -39,7 +39,7 @@ pub(crate) enum Admission {
     LastResort,
 }
 
-/// So many failures in a row make a server count as failed. A single one may be the fault of an
+/// This many failures in a row make a server count as failed. A single one may be the fault of an
 /// expensive or broken request.
 const FAILURES_MAX: u64 = 3;
 
@@ -88,8 +88,8 @@ impl ServerRow {
         Some(Admission::Attempt(attempt))
     }
 
-    /// The server failed for sure, and is skipped. `true` for the one caller that makes an Up server
-    /// Down.
+    /// The server failed for sure, and is skipped. `true` for the one caller that makes an Up
+    /// server Down.
     pub(crate) fn failed(&self, now: Now, pause: Pause, reason: ServerReason) -> bool {
         let Pause { first_ms, doubled_max } = pause;
         let (word, now_ms) = (self.word.load(Ordering::Relaxed), now.mono_ms());
@@ -129,9 +129,9 @@ impl ServerRow {
         n >= FAILURES_MAX
     }
 
-    /// The server answered a fetch: the failures before are not in a row with those that follow. The
-    /// answer to a fetch that was sent while the server was Up changes nothing else: a later fetch
-    /// may have failed since. `true` for the one caller that makes the server Up.
+    /// The server answered a fetch: the failures before are not in a row with those that follow.
+    /// The answer to a fetch that was sent while the server was Up changes nothing else: a later
+    /// fetch may have failed since. `true` for the one caller that makes the server Up.
     pub(crate) fn answered(&self, admission: Admission, now: Now) -> bool {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);

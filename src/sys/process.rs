@@ -49,7 +49,8 @@ pub fn fork_child(ignored: &[Signal], run: impl FnOnce() -> i32) -> io::Result<P
 
 /// Ends this process at once, without the handlers that the parent registered for its own end.
 pub(crate) fn exit_now(code: i32) -> ! {
-    // SAFETY: _exit takes any value and does not return; nothing of ours needs to run after it.
+    // SAFETY: _exit takes any value and does not return; no code of this program needs to run after
+    // it.
     unsafe { nix::libc::_exit(code) }
 }
 
@@ -63,7 +64,7 @@ pub(super) fn fork_in_two() -> io::Result<Option<Pid>> {
     }
 }
 
-/// Starts a thread that no signal is delivered to, with this name and a stack of so many bytes.
+/// Starts a thread that no signal is delivered to, with this name and a stack of this many bytes.
 /// Only a process that forks no more may have threads.
 ///
 /// # Errors
@@ -103,7 +104,8 @@ fn set_dispositions(ignored: &[Signal]) {
             _ => SigHandler::SigDfl,
         };
         let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-        // SAFETY: both handlers are the kernel's own; no code of ours runs in signal context.
+        // SAFETY: both handlers are the kernel's own; no code of this program runs in signal
+        // context.
         let _ = unsafe { nix::sys::signal::sigaction(signal, &action) };
     }
 }

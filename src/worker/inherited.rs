@@ -19,7 +19,7 @@ use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
 
 /// How many children there can be at once, those of older generations included: the tables in
-/// shared memory have so many rows.
+/// shared memory have this many rows.
 pub const N_PROCESS_SLOTS: usize = 128;
 
 /// The role of a child.
@@ -88,12 +88,12 @@ pub struct Inherited {
     /// The keeper's process slot, to wake it when there is something to evict.
     pub keeper_slot: usize,
     /// Whether the keeper must first check or rebuild the index.
-    pub needs_scrub: ScrubNeed,
+    pub reconcile: Reconcile,
 }
 
 /// How far the index of a cache can be trusted when it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScrubNeed {
+pub enum Reconcile {
     /// It was closed cleanly.
     None,
     /// It was not: slots and files are to be compared.

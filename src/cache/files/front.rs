@@ -42,8 +42,8 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// Reads the front of a file of so many bytes. What waits for the disk anyway reads all of a small
-    /// file at once, because each read may cost the same.
+    /// Reads the front of a file of this many bytes. What waits for the disk anyway reads all of a
+    /// small file at once, because each read may cost the same.
     pub(super) fn read(file: &File, len: u64, access: Access) -> Result<Self, OpenError> {
         let n_first = match access {
             Access::Cached => FIRST_READ_BYTES,

@@ -17,7 +17,7 @@
 //!
 //! ```text
 //! lease ─▶ Fetching ─ head_ready ─▶ Streaming ─ done ─▶ Done ─┐
-//!             │  └──── pass ──▶ Pass ──────────────────────┐  ├─▶ the entry may be leased anew:
+//!             │  └──── pass ──▶ Pass ──────────────────────┐  ├─▶ the entry may be leased again:
 //!             └─ failed, or the leader died ──▶ Failed ────┴──┘   those who hold its id see Gone
 //! ```
 //!
@@ -121,7 +121,7 @@ impl Fills {
     ///
     /// # Errors
     ///
-    /// When somebody alive sits there.
+    /// When a living process has it.
     pub fn attach(&self, process_slot: usize) -> io::Result<()> {
         self.claim(process_slot..process_slot + 1)
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::cache::files::store::Object;
 use crate::cache::hot::large::LargeBody;
-use crate::cache::hot::rendered_head::{Face, TAIL_ROOM};
+use crate::cache::hot::rendered_head::{RenderedHead, TAIL_ROOM};
 use crate::cache::index::slot::SlotRef;
 use crate::cache::name::{MARKER_STATUS, Marker};
 use crate::cache::purge::bucket::PurgeStatus;
@@ -56,7 +56,7 @@ pub struct HotObject {
     pub purge_status: PurgeStatus,
     /// The version of the table of purges at which the purge status was last checked.
     pub status_version: Cell<u64>,
-    face: Face,
+    head: RenderedHead,
     rendered: RefCell<Rendered>,
     /// Whether it was used since the hand last passed.
     pub(super) visited: Cell<bool>,
@@ -144,8 +144,8 @@ impl HotObject {
         bytes: &[u8],
         body_len: u64,
     ) -> Self {
-        let face = Face::new(status, &fields, body_len);
-        let body_at = face.len() + TAIL_ROOM;
+        let head = RenderedHead::new(status, &fields, body_len);
+        let body_at = head.len() + TAIL_ROOM;
         let mut whole = Vec::new();
         if matches!(body, Body::Memory) {
             whole.reserve_exact(body_at + bytes.len());
@@ -162,7 +162,7 @@ impl HotObject {
             body_len,
             purge_status: PurgeStatus::Valid,
             status_version: Cell::new(0),
-            face,
+            head,
             rendered: RefCell::new(Rendered { bytes: whole, start: 0, body_at, second: 0 }),
             visited: Cell::new(false),
             n_hits: Cell::new(0),
@@ -181,7 +181,7 @@ impl HotObject {
 
     /// Sets the rules of its route, by which [`Self::with_answer`] writes the head from now on.
     pub fn serve_by(&self, rules: &Rules) {
-        if self.face.serve_by(rules, self.status, &self.fields, self.body_len) {
+        if self.head.serve_by(rules, self.status, &self.fields, self.body_len) {
             // The answer that was rendered without the rules is dropped.
             self.rendered.borrow_mut().start = 0;
         }
@@ -254,7 +254,7 @@ impl HotObject {
     /// The bytes that this object is counted with.
     pub(super) fn cost(&self) -> usize {
         self.rendered.borrow().bytes.capacity()
-            + self.face.len()
+            + self.head.len()
             + self.fields.wire_len()
             + ENTRY_COST
     }
@@ -273,8 +273,8 @@ impl HotObject {
 
     fn render(&self, rendered: &mut Rendered, now_s: u64) {
         let ttl_s = self.lifetimes.fresh_until_s.saturating_sub(now_s);
-        let tail = self.face.tail(self.age_s(now_s), ttl_s);
-        let (head, tail) = (self.face.head(), tail.bytes());
+        let tail = self.head.tail(self.age_s(now_s), ttl_s);
+        let (head, tail) = (self.head.head(), tail.bytes());
         let tail_at = rendered.body_at - tail.len();
         let start = tail_at - head.len();
         rendered.bytes[tail_at..rendered.body_at].copy_from_slice(tail);

@@ -14,7 +14,7 @@ pub const TAIL_ROOM: usize = 128;
 
 /// The head of an object.
 #[derive(Debug)]
-pub struct Face {
+pub struct RenderedHead {
     /// The status line and the fields that do not change with time.
     head: Box<[u8]>,
     /// The head by the rules of the object's route, once they were set. A key belongs to one route,
@@ -29,7 +29,7 @@ struct Served {
     report: Report,
 }
 
-impl Face {
+impl RenderedHead {
     /// The head of a response with these fields, which must not change with time.
     pub fn new(status: Status, fields: &Fields, body_len: u64) -> Self {
         Self { head: written(status, fields, body_len), served: OnceCell::new() }
@@ -125,23 +125,26 @@ mod tests {
     #[test]
     fn fields_that_the_route_strips_are_not_in_the_head() {
         let fields: Fields = [("A", "1"), ("B", "2")].into_iter().collect();
-        let face = Face::new(Status(200), &fields, 3);
-        assert_eq!(face.head(), b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nContent-Length: 3\r\n");
-        assert_eq!(face.tail(5, 6).bytes(), b"Age: 5\r\nCache-Status: ktrix; hit; ttl=6\r\n\r\n");
+        let rendered = RenderedHead::new(Status(200), &fields, 3);
+        assert_eq!(rendered.head(), b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nContent-Length: 3\r\n");
+        assert_eq!(
+            rendered.tail(5, 6).bytes(),
+            b"Age: 5\r\nCache-Status: ktrix; hit; ttl=6\r\n\r\n"
+        );
         let report = Report { ttl: false, ..Report::default() };
         let rules = Rules { stripped: vec!["b".into()], report, ..Rules::default() };
-        assert!(face.serve_by(&rules, Status(200), &fields, 3));
-        assert_eq!(face.head(), b"HTTP/1.1 200 OK\r\nA: 1\r\nContent-Length: 3\r\n");
-        assert_eq!(face.tail(5, 6).bytes(), b"Age: 5\r\nCache-Status: ktrix; hit\r\n\r\n");
-        assert!(!face.serve_by(&Rules::default(), Status(200), &fields, 3));
+        assert!(rendered.serve_by(&rules, Status(200), &fields, 3));
+        assert_eq!(rendered.head(), b"HTTP/1.1 200 OK\r\nA: 1\r\nContent-Length: 3\r\n");
+        assert_eq!(rendered.tail(5, 6).bytes(), b"Age: 5\r\nCache-Status: ktrix; hit\r\n\r\n");
+        assert!(!rendered.serve_by(&Rules::default(), Status(200), &fields, 3));
     }
 
     #[test]
     fn cache_status_can_be_off() {
         let report = Report { is_on: false, ..Report::default() };
-        let face = Face::new(Status(204), &Fields::new(), 0);
-        face.serve_by(&Rules { report, ..Rules::default() }, Status(204), &Fields::new(), 0);
-        assert_eq!(face.tail(u64::MAX, u64::MAX).bytes(), b"Age: 18446744073709551615\r\n\r\n");
-        assert_eq!(face.head(), b"HTTP/1.1 204 No Content\r\n");
+        let rendered = RenderedHead::new(Status(204), &Fields::new(), 0);
+        rendered.serve_by(&Rules { report, ..Rules::default() }, Status(204), &Fields::new(), 0);
+        assert_eq!(rendered.tail(u64::MAX, u64::MAX).bytes(), b"Age: 18446744073709551615\r\n\r\n");
+        assert_eq!(rendered.head(), b"HTTP/1.1 204 No Content\r\n");
     }
 }

@@ -28,7 +28,7 @@
 //! | 208..216 | scrub_at | where the scrubber stands, a slot number |
 //!
 //! A file that is foreign, of another version or size, cut or torn is never changed in place, since
-//! somebody may have it mapped: a new one is made beside it and renamed over it, during a reload
+//! a process may have it mapped: a new one is made beside it and renamed over it, during a reload
 //! when the children that use it serve. Other programs may not be so careful: see
 //! [`Table::is_in_place`].
 
@@ -66,7 +66,7 @@ pub enum IndexError {
     /// More objects than an index can hold, or none.
     #[error("cannot make a cache index for {0} objects (1 to {OBJECTS_MAX})")]
     Objects(usize),
-    /// No index, or not one of ours.
+    /// No index, or not one of this version.
     #[error("no cache index at {0:?}, or one of another version")]
     NotOurs(PathBuf),
 }
@@ -146,7 +146,7 @@ pub struct Table {
 impl Table {
     /// Opens `DIR/index` for `n_objects`, making a new one if it is not usable as it is. Takes the
     /// same short time for any number of objects. One process at a time: see
-    /// [`claim`](crate::cache::directory_lock).
+    /// [`directory_lock`](crate::cache::directory_lock).
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Table {
         let geometry = Geometry::of(n_objects);
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        if let Some(file) = open_ours(&path, &options, Some(geometry)).map_err(doing("open"))? {
+        if let Some(file) = open_current(&path, &options, Some(geometry)).map_err(doing("open"))? {
             let table = Self::map(&file, geometry).map_err(doing("map"))?;
             let opened = table.take_into_use();
             let opened = if table.is_partial() { Opened::Partial } else { opened };
@@ -188,7 +188,7 @@ impl Table {
         }
         let opened = match path.symlink_metadata() {
             Err(_) => Opened::Fresh,
-            Ok(_) if matches!(open_ours(&path, &options, None), Ok(Some(_))) => Opened::Resized,
+            Ok(_) if matches!(open_current(&path, &options, None), Ok(Some(_))) => Opened::Resized,
             Ok(_) => Opened::Replaced,
         };
         let beside = dir.join(NEW_NAME);
@@ -225,7 +225,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// When there is none, or none of ours.
+    /// When there is none, or one of another version.
     pub fn open_existing(dir: &Path) -> Result<Self, IndexError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
@@ -283,7 +283,7 @@ impl Table {
     ) -> Result<Self, IndexError> {
         let path = dir.join(FILE_NAME);
         let failed = |source| IndexError::Io { action: "open", path: path.clone(), source };
-        let file = open_ours(&path, options, None).map_err(failed)?;
+        let file = open_current(&path, options, None).map_err(failed)?;
         let file = file.ok_or_else(|| IndexError::NotOurs(path.clone()))?;
         let mut start = [0; STATIC_LEN];
         file.read_exact_at(&mut start, 0).map_err(failed)?;
@@ -346,8 +346,8 @@ impl Geometry {
     }
 }
 
-/// Opens the file if it is a whole index of ours (of this geometry, when one is given).
-fn open_ours(
+/// Opens the file if it is a whole index of this version (of this geometry, when one is given).
+fn open_current(
     path: &Path,
     options: &OpenOptions,
     expected: Option<Geometry>,

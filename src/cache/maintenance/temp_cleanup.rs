@@ -4,8 +4,8 @@
 //! that ends frees its entry in the table and its file at nearly the same time. So a file is
 //! removed only if two looks, some time apart, found that its fill is over.
 //!
-//! One master at a time has the directory ([`claim`](crate::cache::directory_lock)), but the
-//! children of a killed master may still finish their fills. Those are not in the table of this
+//! One master at a time has the directory ([`directory_lock`](crate::cache::directory_lock)), but
+//! the children of a killed master may still finish their fills. Those are not in the table of this
 //! master, and have lower numbers: such a file is removed only if nothing was written to it for a
 //! while.
 

@@ -17,7 +17,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When there is none, or none of ours.
+    /// When there is none, or not one of this version.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         Parts::open_for_reading(dir).map(|parts| Self(Purges::over(parts)))
     }

@@ -102,7 +102,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Opens `DIR/purges`, or makes it with `n_buckets`; says whether it is new. One process at a
-    /// time: see [`claim`](crate::cache::directory_lock).
+    /// time: see [`directory_lock`](crate::cache::directory_lock).
     pub(super) fn open(dir: &Path, n_buckets: usize) -> Result<(Self, bool), OpenError> {
         let path = dir.join(FILE_NAME);
         let doing = |action| {

@@ -191,16 +191,16 @@ fn a_hit_for_miss_lasts_for_its_time() {
     let test = async {
         let name = primary(&asked);
         assert!(!cache.is_hit_for_miss(&name.key));
-        cache.note_pass(&name.key, 60);
+        cache.remember_hit_for_miss(&name.key, 60);
         let found = find(&cache, &asked).await;
         assert!(matches!(found.lookup, Lookup::HitForMiss) && !cache.has_changed(&found));
         assert!(cache.is_hit_for_miss(&name.key));
-        cache.note_pass(&name.key, 0);
+        cache.remember_hit_for_miss(&name.key, 0);
         assert!(matches!(find(&cache, &asked).await.lookup, Lookup::Miss { .. }));
         assert!(!cache.is_hit_for_miss(&name.key));
         // What is stored stays, with the note beside it.
         fill(&cache, &asked, &[], b"x").await;
-        cache.note_pass(&name.key, 60);
+        cache.remember_hit_for_miss(&name.key, 60);
         assert!(find(&cache, &asked).await.object().is_some());
         assert!(cache.is_hit_for_miss(&name.key));
     };

@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::*;
 
-/// Runs `main` in a reactor with a pool of so many helpers.
+/// Runs `main` in a reactor with a pool of this many helpers.
 fn with_pool<T>(n_helpers: usize, main: impl Future<Output = T>) -> T {
     with_limits(Limits { n_helpers, timeout: Duration::from_secs(60) }, main)
 }

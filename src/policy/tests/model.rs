@@ -35,7 +35,7 @@ type Directive = (&'static str, Argument);
 /// The value of a field that holds a date.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// So many seconds after the origin's now.
+    /// This many seconds after the origin's now.
     At(i64),
     NoDate,
 }

@@ -41,7 +41,7 @@ use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::fill;
 use crate::proxy::fill::job::{Draft, Job};
-use crate::proxy::fill::join::{self, Delivery, Joined, Part};
+use crate::proxy::fill::join::{self, Delivery, FillRole, Joined};
 use crate::proxy::fill::resume;
 use crate::proxy::forwarding;
 use crate::proxy::progress::{Answered, Handover};
@@ -73,7 +73,7 @@ pub(crate) async fn run<C: Client>(
                 request,
                 route,
                 facts,
-                held: None,
+                on_outage: None,
                 on_error: None,
                 collapsed: None,
                 has_waited: false,
@@ -105,7 +105,7 @@ pub(crate) struct Exchange<'e, C> {
     pub(crate) route: &'e Route,
     pub(crate) facts: &'e mut Facts,
     /// The stored response that may answer if no server can be reached.
-    held: Option<Rc<HotObject>>,
+    on_outage: Option<Rc<HotObject>>,
     /// The stored response that may answer a request that is forwarded, if the origin fails.
     on_error: Option<Rc<HotObject>>,
     /// Why it waited for a fetch in another worker, which has ended.
@@ -169,23 +169,23 @@ impl<C: Client> Exchange<'_, C> {
         let now_s = reactor::now().unix_s();
         let rules = &self.route.rules;
         let (action, _) = decide::decide(self.request, found.cached(), rules, now_s);
-        self.held = None;
+        self.on_outage = None;
         if (found.parts().is_some() || self.request.fields.contains("range"))
             && let Some(filled) = self.answer_from_parts(cache, &found, action).await?
         {
             return Ok(filled);
         }
-        let is_held = |object: &&Rc<HotObject>| {
+        let may_answer = |object: &&Rc<HotObject>| {
             outage_rules::may_serve_on_outage(self.request, &object.lifetimes, rules, now_s)
         };
-        self.held = found.object().filter(is_held).cloned();
+        self.on_outage = found.object().filter(may_answer).cloned();
         match (action, found.object().cloned()) {
             // All servers are skipped, so that the stored response answers without a try.
             (Action::Fill { .. } | Action::Pass(PassReason::Method), Some(object))
-                if self.held.is_some()
+                if self.on_outage.is_some()
                     && self.context.pools.upstream(self.route.rule.upstream).is_down() =>
             {
-                self.answer_held(&object, cache_status::Way::Hit).await?;
+                self.answer_on_outage(&object, cache_status::Handling::Hit).await?;
             }
             (Action::Answer { verdict, ttl_s, refreshes }, Some(object)) => {
                 if refreshes {
@@ -224,7 +224,7 @@ impl<C: Client> Exchange<'_, C> {
         ttl_s: i64,
     ) -> Result<(), CloseReason> {
         if let Some(fwd) = self.collapsed.take() {
-            let added = self.filled(fwd, &Part::Followed, true);
+            let added = self.filled(fwd, &FillRole::Followed, true);
             return respond::with_object(self.client, self.request, object, &added, self.facts)
                 .await;
         }
@@ -316,24 +316,24 @@ impl<C: Client> Exchange<'_, C> {
         // An object that was purged during the fill must not answer, even if the origin fails.
         let stands = |stale: &Rc<HotObject>| cache.has_purge_status(stale, &found.name.text);
         let on_error = on_error.filter(stands);
-        self.held = self.held.take().filter(stands);
+        self.on_outage = self.on_outage.take().filter(stands);
         match joined {
-            Joined::Parts(object, part) => {
-                let added = self.filled(fwd, &part, true);
+            Joined::Parts(object, role) => {
+                let added = self.filled(fwd, &role, true);
                 return self.answer_renewed(cache, found, &object, &added).await;
             }
-            Joined::Object(object, part) => {
-                let added = self.filled(fwd, &part, object.slot.is_some());
+            Joined::Object(object, role) => {
+                let added = self.filled(fwd, &role, object.slot.is_some());
                 if let Some(stale) = on_error.filter(|_| object.status.0 >= 500) {
                     return Ok(Filled::Stale(stale, Failure::Status(object.status)));
                 }
                 respond::with_object(self.client, self.request, &object, &added, self.facts)
                     .await?;
             }
-            Joined::Stream(reader, part) => {
-                let added = self.filled(fwd, &part, true);
+            Joined::Stream(reader, role) => {
+                let added = self.filled(fwd, &role, true);
                 let sent =
-                    join::send(self.client, self.request, &reader, &part, &added, self.facts);
+                    join::send(self.client, self.request, &reader, &role, &added, self.facts);
                 match sent.await? {
                     Delivery::Whole => {}
                     Delivery::Part(sent) => self.resume(&reader.object, sent).await?,
@@ -360,9 +360,10 @@ impl<C: Client> Exchange<'_, C> {
             }
             Joined::Failed(error) => match on_error {
                 Some(stale) => return Ok(Filled::Stale(stale, Failure::Error(error))),
-                None if self.held.is_some() && self.is_outage(error) => {
-                    if let Some(held) = self.held.take() {
-                        self.answer_held(&held, cache_status::Way::Fwd(Fwd::Stale)).await?;
+                None if self.on_outage.is_some() && self.is_outage(error) => {
+                    if let Some(object) = self.on_outage.take() {
+                        self.answer_on_outage(&object, cache_status::Handling::Fwd(Fwd::Stale))
+                            .await?;
                     }
                 }
                 // The error response of the origin went to the leader alone.
@@ -406,12 +407,12 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Notes in the facts how a fill went, and gives the `Cache-Status` that says so.
-    pub(crate) fn filled(&mut self, fwd: Fwd, part: &Part, is_stored: bool) -> Added {
-        let (stored, collapsed) = (is_stored, part.is_collapsed());
+    pub(crate) fn filled(&mut self, fwd: Fwd, role: &FillRole, is_stored: bool) -> Added {
+        let (stored, collapsed) = (is_stored, role.is_collapsed());
         let status = CacheStatus { stored, collapsed, ..CacheStatus::forward(fwd) };
         let mut added = self.added(status);
         self.facts.verdict = Some(CacheVerdict::Miss);
-        if let Part::Led(local) = part {
+        if let FillRole::Led(local) = role {
             added.private = local.private.borrow().clone();
             if let Some(Answered { server, status: origin, times }) = local.answered.get() {
                 added.status.fwd_status = Some(origin);

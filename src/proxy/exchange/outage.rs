@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict, Handling};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::client::Client;
@@ -18,15 +18,15 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Answers with a stored response during an outage of the route's upstream, which was asked or
     /// was not.
-    pub(crate) async fn answer_held(
+    pub(crate) async fn answer_on_outage(
         &mut self,
         object: &Rc<HotObject>,
-        way: Way,
+        handling: Handling,
     ) -> Result<(), CloseReason> {
         self.context.pools.upstream(self.route.rule.upstream).begin_outage();
         self.facts.verdict = Some(CacheVerdict::Stale);
         self.facts.reason = DETAIL;
-        let status = CacheStatus { way, ..CacheStatus::hit(exchange::ttl_s(object)) };
+        let status = CacheStatus { handling, ..CacheStatus::hit(exchange::ttl_s(object)) };
         let added = self.added(CacheStatus { detail: Some(DETAIL), ..status });
         self.facts.hit = Some(Rc::clone(object));
         respond::with_object(self.client, self.request, object, &added, self.facts).await

@@ -7,7 +7,7 @@ use crate::cache::hot::HotObject;
 use crate::http::head::BodyLength;
 use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict, Handling};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
@@ -57,8 +57,8 @@ impl<C: Client> Exchange<'_, C> {
         self.context.cache.as_ref().map_or(0, |cache| cache.purge_epoch())
     }
 
-    /// Answers with a stored response, if one may be served when the origin fails. An object that was
-    /// purged or replaced meanwhile must not answer.
+    /// Answers with a stored response, if one may be served when the origin fails. An object that
+    /// was purged or replaced meanwhile must not answer.
     async fn answer_on_failure(&mut self, failure: Failure) -> Option<Result<(), CloseReason>> {
         let cache = self.context.cache.clone()?;
         let stands = |object: &Rc<HotObject>| cache.is_current(object);
@@ -66,8 +66,8 @@ impl<C: Client> Exchange<'_, C> {
             return Some(self.answer_stale(&stale, failure).await);
         }
         let is_outage = matches!(failure, Failure::Error(error) if self.is_outage(error));
-        let held = self.held.take().filter(|held| is_outage && stands(held))?;
-        Some(self.answer_held(&held, Way::Fwd(Fwd::Stale)).await)
+        let object = self.on_outage.take().filter(|object| is_outage && stands(object))?;
+        Some(self.answer_on_outage(&object, Handling::Fwd(Fwd::Stale)).await)
     }
 
     async fn passed(

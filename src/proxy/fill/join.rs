@@ -41,11 +41,11 @@ use crate::sys::pinned::Race;
 #[derive(Debug)]
 pub(crate) enum Joined {
     /// A whole object; this exchange led the fill, or followed it.
-    Object(Rc<HotObject>, Part),
+    Object(Rc<HotObject>, FillRole),
     /// The list of the stored parts, which a 304 has renewed.
-    Parts(Rc<HotObject>, Part),
+    Parts(Rc<HotObject>, FillRole),
     /// A response that is being written.
-    Stream(Reader, Part),
+    Stream(Reader, FillRole),
     /// It is not stored. The leader has the response.
     Passed(PassReason, Option<Box<Handover>>),
     /// There is no answer.
@@ -62,14 +62,14 @@ pub(crate) enum Joined {
 
 /// The role of this exchange in a fill.
 #[derive(Clone, Debug)]
-pub(crate) enum Part {
+pub(crate) enum FillRole {
     /// It led, and can tell how the fetch went.
     Led(Rc<LocalFill>),
     /// It followed.
     Followed,
 }
 
-impl Part {
+impl FillRole {
     /// Whether the request was answered by another's fetch.
     pub(crate) fn is_collapsed(&self) -> bool {
         matches!(self, Self::Followed)
@@ -130,18 +130,18 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
                 return Joined::Closed(reason);
             }
         }
-        let part = Part::Led(Rc::clone(local));
+        let role = FillRole::Led(Rc::clone(local));
         match local.progress() {
             Progress::Fetching => {
                 if !wait(client, local.event.after(since)).await {
                     return GONE;
                 }
             }
-            Progress::Object(object) => return Joined::Object(object, part),
-            Progress::Parts(object) => return Joined::Parts(object, part),
+            Progress::Object(object) => return Joined::Object(object, role),
+            Progress::Parts(object) => return Joined::Parts(object, role),
             Progress::Streaming(object) => {
-                let source = Source::Local { fill: Rc::clone(local), _reading: reading };
-                return Joined::Stream(Reader { object, source }, part);
+                let leader = Leader::Local { fill: Rc::clone(local), _reading: reading };
+                return Joined::Stream(Reader { object, leader }, role);
             }
             Progress::Passed(reason) | Progress::Unshared(reason) | Progress::Refused(reason) => {
                 return Joined::Passed(reason, local.take_handover());
@@ -185,19 +185,19 @@ async fn follow_local<C: Client>(
             Progress::Object(object)
                 if object.key == name.key && may_join(cache, at, name, &object.lifetimes) =>
             {
-                return Joined::Object(object, Part::Followed);
+                return Joined::Object(object, FillRole::Followed);
             }
             Progress::Parts(object)
                 if object.key == name.key && may_join(cache, at, name, &object.lifetimes) =>
             {
-                return Joined::Parts(object, Part::Followed);
+                return Joined::Parts(object, FillRole::Followed);
             }
             Progress::Streaming(object)
                 if object.is_for(&request.fields, name)
                     && may_join(cache, at, &object.name, &object.lifetimes) =>
             {
-                let source = Source::Local { fill: Rc::clone(local), _reading: reading };
-                return Joined::Stream(Reader { object, source }, Part::Followed);
+                let leader = Leader::Local { fill: Rc::clone(local), _reading: reading };
+                return Joined::Stream(Reader { object, leader }, FillRole::Followed);
             }
             // It is another variant than the request selects, or it was purged.
             Progress::Object(_) | Progress::Parts(_) | Progress::Streaming(_) => {
@@ -234,8 +234,8 @@ async fn follow_remote<C: Client>(
                     .filter(|object| object.is_for(&request.fields, name))
                     .filter(|object| may_join(cache, at, &object.name, &object.lifetimes));
                 let Some(object) = object.map(Rc::new) else { return Joined::Again };
-                let source = Source::Remote(follower);
-                return Joined::Stream(Reader { object, source }, Part::Followed);
+                let leader = Leader::Remote(follower);
+                return Joined::Stream(Reader { object, leader }, FillRole::Followed);
             }
             FillState::Pass => return Joined::Passed(PassReason::Remembered, None),
             FillState::Failed { code: UNSHARED } => return Joined::Unshared,
@@ -253,27 +253,27 @@ async fn follow_remote<C: Client>(
 pub(crate) struct Reader {
     /// The response that is being written.
     pub object: Rc<FillObject>,
-    source: Source,
+    leader: Leader,
 }
 
 #[derive(Debug)]
-enum Source {
+enum Leader {
     Local { fill: Rc<LocalFill>, _reading: Reading },
     Remote(Follower),
 }
 
 impl Reader {
     fn version(&self) -> u64 {
-        match &self.source {
-            Source::Local { fill, .. } => fill.event.version(),
-            Source::Remote(follower) => follower.version(),
+        match &self.leader {
+            Leader::Local { fill, .. } => fill.event.version(),
+            Leader::Remote(follower) => follower.version(),
         }
     }
 
     async fn flow(&self, sent: u64) -> Flow {
-        match &self.source {
-            Source::Local { fill, .. } => fill.flow(),
-            Source::Remote(follower) => {
+        match &self.leader {
+            Leader::Local { fill, .. } => fill.flow(),
+            Leader::Remote(follower) => {
                 match follower.state() {
                     FillState::Streaming { bytes, .. } => Flow::Open(bytes),
                     FillState::Done { bytes } => Flow::Done(bytes),
@@ -294,9 +294,9 @@ impl Reader {
     }
 
     async fn wait(&self, since: u64) {
-        match &self.source {
-            Source::Local { fill, .. } => fill.event.after(since).await,
-            Source::Remote(follower) => follower.after(since).await,
+        match &self.leader {
+            Leader::Local { fill, .. } => fill.event.after(since).await,
+            Leader::Remote(follower) => follower.after(since).await,
         }
     }
 }
@@ -307,7 +307,7 @@ pub(crate) async fn send<C: Client>(
     client: &mut C,
     request: &RequestHead,
     reader: &Reader,
-    part: &Part,
+    role: &FillRole,
     added: &Added,
     facts: &mut Facts,
 ) -> Result<Delivery, CloseReason> {
@@ -346,7 +346,7 @@ pub(crate) async fn send<C: Client>(
         client.finish(&Fields::new()).await?;
         return Ok(Delivery::Whole);
     }
-    match copy(client, reader, part, window.clone()).await? {
+    match copy(client, reader, role, window.clone()).await? {
         Copied::Whole(_) => {
             client.finish(&Fields::new()).await?;
             Ok(Delivery::Whole)
@@ -377,7 +377,7 @@ pub(crate) enum Copied {
 pub(crate) async fn copy<C: Client>(
     client: &mut C,
     reader: &Reader,
-    part: &Part,
+    role: &FillRole,
     window: Range<u64>,
 ) -> Result<Copied, CloseReason> {
     let object = &reader.object;
@@ -403,9 +403,9 @@ pub(crate) async fn copy<C: Client>(
                 return Err(CloseReason::Incomplete);
             }
             Flow::Unstored(bytes) => {
-                let handover = match part {
-                    Part::Led(local) => local.take_handover(),
-                    Part::Followed => None,
+                let handover = match role {
+                    FillRole::Led(local) => local.take_handover(),
+                    FillRole::Followed => None,
                 };
                 return Ok(Copied::Unstored(bytes, handover));
             }

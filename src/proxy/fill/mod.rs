@@ -227,8 +227,8 @@ impl Fill {
             || lease.cache.admits(&job.found.name.key, job.rules.uses_min, is_shared)
     }
 
-    /// Stores a small response as a whole, then gives it to all readers at once. If the disk is slower
-    /// than the origin, they do not wait for it.
+    /// Stores a small response as a whole, then gives it to all readers at once. If the disk is
+    /// slower than the origin, they do not wait for it.
     async fn store_whole(self, new: NewObject, body: &[u8], times: FetchTimes) {
         self.doom_if_purged(&new);
         let unstored = || Rc::new(new.clone().with_body(None, body));
@@ -288,7 +288,7 @@ impl Fill {
             if is_gone && !self.job.has_fresh() {
                 self.lease.cache.remove(&self.job.found.name.key);
             }
-            self.note_pass(insert::PASS_S);
+            self.remember_hit_for_miss(insert::HIT_FOR_MISS_S);
         }
         self.local.hand_over(response, read);
         if status.0 >= 500 && self.job.renews {
@@ -303,11 +303,11 @@ impl Fill {
         }
     }
 
-    /// Enters a hit-for-miss for the key, so that no request waits for another's fetch. There is none
-    /// for a fresh object: one client asked for more than the others, which it still answers.
-    fn note_pass(&self, for_s: u64) {
+    /// Enters a hit-for-miss for the key, so that no request waits for another's fetch. There is
+    /// none for a fresh object: one client asked for more than the others, which it still answers.
+    fn remember_hit_for_miss(&self, for_s: u64) {
         if !self.job.has_fresh() {
-            self.lease.cache.note_pass(&self.job.found.name.key, for_s);
+            self.lease.cache.remember_hit_for_miss(&self.job.found.name.key, for_s);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A fill whose response is written as it comes, and read by all clients from the file.
 //!
-//! A helper writes while the task reads on from the origin. If the disk does not keep up, the response
-//! is no longer stored, and the leader goes on with it.
+//! A helper writes while the task reads on from the origin. If the disk does not keep up, the
+//! response is no longer stored, and the leader goes on with it.
 
 use std::future::{pending, ready};
 use std::io;
@@ -31,7 +31,7 @@ const AHEAD_BYTES: usize = 512 << 10;
 
 /// Why a stream ended early.
 #[derive(Debug)]
-enum Spill {
+enum EarlyEnd {
     Origin(FetchError),
     Disk(io::Error),
     TooLarge,
@@ -56,15 +56,15 @@ impl Fill {
         self.local.set(Progress::Streaming(Rc::new(object)));
         match self.pour(&mut spool, &mut response, &mut part).await {
             Ok(()) => {}
-            Err(Spill::Origin(error)) => return self.broken_off(&new, spool, error).await,
-            Err(Spill::Abandoned) => {
+            Err(EarlyEnd::Origin(error)) => return self.broken_off(&new, spool, error).await,
+            Err(EarlyEnd::Abandoned) => {
                 return self.broken_off(&new, spool, FetchError::FillLost).await;
             }
-            Err(spill) => {
-                let mut for_s = insert::PASS_S;
-                if let Spill::Disk(error) = &spill {
+            Err(end) => {
+                let mut for_s = insert::HIT_FOR_MISS_S;
+                if let EarlyEnd::Disk(error) = &end {
                     self.lease.cache.refused(error);
-                    for_s = insert::PASS_REFUSED_S;
+                    for_s = insert::HIT_FOR_MISS_REFUSED_S;
                 }
                 return self.unstored(response, part, spool.written(), for_s);
             }
@@ -119,17 +119,17 @@ impl Fill {
         spool: &mut Spool,
         response: &mut Response,
         part: &mut Vec<u8>,
-    ) -> Result<(), Spill> {
+    ) -> Result<(), EarlyEnd> {
         let poured = self.pour_on(spool, response, part).await;
         spool.settle().await;
-        if let Err(Spill::Origin(_) | Spill::Abandoned) = poured
+        if let Err(EarlyEnd::Origin(_) | EarlyEnd::Abandoned) = poured
             && spool.is_sound()
         {
             // A part is kept as far as it came.
             spool.append(std::mem::take(part));
             spool.settle().await;
         }
-        let settled = spool.check().map_err(Spill::Disk);
+        let settled = spool.check().map_err(EarlyEnd::Disk);
         self.local.set_flow(Flow::Open(spool.written()));
         let mut unwritten = spool.unwritten();
         unwritten.append(part);
@@ -143,21 +143,21 @@ impl Fill {
         spool: &mut Spool,
         response: &mut Response,
         part: &mut Vec<u8>,
-    ) -> Result<(), Spill> {
+    ) -> Result<(), EarlyEnd> {
         let (mut more, mut told, mut flow, mut alone) = (true, 0, 0, None);
         loop {
             let before = part.len();
             if more && before < AHEAD_BYTES {
-                more = response.body.take(part).map_err(Spill::Origin)?;
+                more = response.body.take(part).map_err(EarlyEnd::Origin)?;
             }
             let is_waiting = part.len() == before;
             // Bytes that are not written stay in `part`: the leader may have to pass them on.
             let bytes = spool.written() + (spool.n_flying() + part.len()) as u64;
             if bytes > self.object_bytes_max() {
-                return Err(Spill::TooLarge);
+                return Err(EarlyEnd::TooLarge);
             }
             Race::new(spool.settle(), ready(())).await;
-            spool.check().map_err(Spill::Disk)?;
+            spool.check().map_err(EarlyEnd::Disk)?;
             let bytes = spool.written();
             // After the look at the helper, so that no bytes stay behind while the task waits.
             if spool.is_idle() && spool.is_sound() && !part.is_empty() {
@@ -174,7 +174,7 @@ impl Fill {
             }
             let received = bytes + (spool.n_flying() + part.len()) as u64;
             if more && !self.is_wanted(&mut alone, received, response) {
-                return Err(Spill::Abandoned);
+                return Err(EarlyEnd::Abandoned);
             }
             if !is_waiting {
                 reactor::yield_now().await;
@@ -183,7 +183,7 @@ impl Fill {
             } else if !more || part.len() >= AHEAD_BYTES {
                 spool.settle().await;
             } else {
-                self.wait(spool, response, alone.as_ref()).await.map_err(Spill::Origin)?;
+                self.wait(spool, response, alone.as_ref()).await.map_err(EarlyEnd::Origin)?;
             }
         }
     }
@@ -213,7 +213,8 @@ impl Fill {
         Race::new(response.body.wait(), end).await.unwrap_or(Ok(()))
     }
 
-    /// Whether a fill should go on: it has readers, or ends soon and is in the way of no other fetch.
+    /// Whether a fill should go on: it has readers, or ends soon and is in the way of no other
+    /// fetch.
     fn is_wanted(&self, alone: &mut Option<Alone>, bytes: u64, response: &Response) -> bool {
         let is_background = self.job.is_background && !self.is_overlong(bytes);
         if is_background || self.local.has_readers() || self.lease.has_followers() {
@@ -228,10 +229,10 @@ impl Fill {
         alone.as_ref().is_some_and(|alone| alone.may_go_on(since_ms, bytes, remaining))
     }
 
-    /// Stops storing. The leader goes on with the origin's answer. Every other reader asks for the rest
-    /// alone, and so do requests that come within `for_s` seconds.
+    /// Stops storing. The leader goes on with the origin's answer. Every other reader asks for the
+    /// rest alone, and so do requests that come within `for_s` seconds.
     fn unstored(self, response: Response, read: Vec<u8>, bytes: u64, for_s: u64) {
-        self.note_pass(for_s);
+        self.remember_hit_for_miss(for_s);
         self.local.hand_over(response, read);
         self.lease.progress(bytes);
         self.lease.pass();

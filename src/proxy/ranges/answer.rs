@@ -18,7 +18,7 @@ use crate::cache::ranges::pieces;
 use crate::http::method::Method;
 use crate::http::range::Spec;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict, Way};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict, Handling};
 use crate::policy::decide::{self, Action};
 use crate::policy::fill_request;
 use crate::policy::reason::close::CloseReason;
@@ -199,7 +199,7 @@ impl<C: Client> Exchange<'_, C> {
                 self.assemble(parted, fields, items, None, added).await?;
             }
         }
-        if added.status.way == Way::Hit {
+        if added.status.handling == Handling::Hit {
             self.facts.hit = Some(Rc::clone(object));
         }
         Ok(Filled::Answered)

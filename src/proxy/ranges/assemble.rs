@@ -19,7 +19,7 @@ use crate::policy::rfc9111::partial::{self, Form, Plan};
 use crate::policy::rfc9111::parts::{PARTS_MAX, Stretch};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::{Exchange, Filled};
-use crate::proxy::fill::join::{self, Copied, Joined, Part, Reader};
+use crate::proxy::fill::join::{self, Copied, FillRole, Joined, Reader};
 use crate::proxy::fill::resume;
 use crate::proxy::ranges::answer::Parted;
 use crate::proxy::respond::{self, Added, Around, start};
@@ -29,16 +29,16 @@ use crate::reactor;
 const LOOKS_MAX: usize = 8;
 
 /// A source of missing bytes.
-pub(crate) enum Source {
-    /// A part that is being written, and who leads its fill.
-    Stream(Reader, Part),
-    /// A part that was written, and who led its fill.
-    Object(Rc<HotObject>, Part),
+pub(crate) enum GapSource {
+    /// A part that is being written, and the role of this exchange in its fill.
+    Stream(Reader, FillRole),
+    /// A part that was written, and the role of this exchange in its fill.
+    Object(Rc<HotObject>, FillRole),
     /// A part on the list of what is stored. It may end before it says, having broken off.
     Listed(Rc<HotObject>),
 }
 
-impl Source {
+impl GapSource {
     fn fields(&self) -> &Fields {
         match self {
             Self::Stream(reader, _) => &reader.object.fields,
@@ -95,11 +95,11 @@ impl<C: Client> Exchange<'_, C> {
         let gap = parted.list.missing_at(gap.start).filter(|_| is_small).unwrap_or(gap);
         let joined = self.fetch_missing(&parted, found, gap.clone(), length).await;
         let source = match joined {
-            Joined::Stream(reader, part) if reader.object.status == PART_STATUS => {
-                Source::Stream(reader, part)
+            Joined::Stream(reader, role) if reader.object.status == PART_STATUS => {
+                GapSource::Stream(reader, role)
             }
-            Joined::Object(bytes, part) if bytes.status == PART_STATUS => {
-                Source::Object(bytes, part)
+            Joined::Object(bytes, role) if bytes.status == PART_STATUS => {
+                GapSource::Object(bytes, role)
             }
             // The origin answers the request of ktrix, and not the client's.
             Joined::Passed(_, Some(handover))
@@ -113,14 +113,14 @@ impl<C: Client> Exchange<'_, C> {
             return self.retry(&parted).await;
         }
         let now_s = reactor::now().unix_s();
-        let (part, age_s) = match &source {
-            Source::Stream(reader, part) => {
-                (part.clone(), reader.object.lifetimes.current_age_s(now_s))
+        let (role, age_s) = match &source {
+            GapSource::Stream(reader, role) => {
+                (role.clone(), reader.object.lifetimes.current_age_s(now_s))
             }
-            Source::Object(bytes, part) => (part.clone(), bytes.age_s(now_s)),
-            Source::Listed(bytes) => (Part::Followed, bytes.age_s(now_s)),
+            GapSource::Object(bytes, role) => (role.clone(), bytes.age_s(now_s)),
+            GapSource::Listed(bytes) => (FillRole::Followed, bytes.age_s(now_s)),
         };
-        let added = self.filled(Fwd::Partial, &part, true);
+        let added = self.filled(Fwd::Partial, &role, true);
         let fields = partial::combine(&object.fields, source.fields());
         let fields = respond::stored_fields(&fields, age_s, &added);
         self.assemble(&parted, fields, items, Some(source), &added).await?;
@@ -143,7 +143,7 @@ impl<C: Client> Exchange<'_, C> {
         parted: &Parted<'_>,
         mut fields: Fields,
         items: Vec<Vec<Item>>,
-        mut first: Option<Source>,
+        mut first: Option<GapSource>,
         added: &Added,
     ) -> Result<(), CloseReason> {
         let Plan::Bytes(form, ranges) = &parted.plan else { return self.broken() };
@@ -176,7 +176,7 @@ impl<C: Client> Exchange<'_, C> {
                 let end = gap.end.min(place.end);
                 let window = gap.start - place.start..end - place.start;
                 let sent = self.send_from(&source, window).await?;
-                let has_lied = matches!(source, Source::Stream(..)) && gap.start + sent < end;
+                let has_lied = matches!(source, GapSource::Stream(..)) && gap.start + sent < end;
                 if sent == 0 || has_lied || n_asked > 2 * PARTS_MAX {
                     return self.broken();
                 }
@@ -196,7 +196,7 @@ impl<C: Client> Exchange<'_, C> {
         parted: &Parted<'_>,
         gap: &Range<u64>,
         length: u64,
-    ) -> Option<Source> {
+    ) -> Option<GapSource> {
         let (cache, name) = (parted.cache, &parted.found.name);
         for _ in 0..LOOKS_MAX {
             // With each part that comes there is another list.
@@ -208,15 +208,15 @@ impl<C: Client> Exchange<'_, C> {
                         && list.length() == Some(length)
                         && let Some(part) = cache.find_object(&name.part(id)).await
                     {
-                        return Some(Source::Listed(part));
+                        return Some(GapSource::Listed(part));
                     }
                 }
                 Lookup::Stored(_) => return None,
                 Lookup::Miss { .. } | Lookup::HitForMiss | Lookup::Unreadable => {}
             }
             match self.fetch_missing(parted, &found, gap.clone(), length).await {
-                Joined::Stream(reader, part) => return Some(Source::Stream(reader, part)),
-                Joined::Object(bytes, part) => return Some(Source::Object(bytes, part)),
+                Joined::Stream(reader, role) => return Some(GapSource::Stream(reader, role)),
+                Joined::Object(bytes, role) => return Some(GapSource::Object(bytes, role)),
                 Joined::Again => {}
                 _ => return None,
             }
@@ -225,9 +225,13 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Sends this window of a part; says how much of it there was.
-    async fn send_from(&mut self, source: &Source, window: Range<u64>) -> Result<u64, CloseReason> {
+    async fn send_from(
+        &mut self,
+        source: &GapSource,
+        window: Range<u64>,
+    ) -> Result<u64, CloseReason> {
         match source {
-            Source::Object(part, _) | Source::Listed(part) => {
+            GapSource::Object(part, _) | GapSource::Listed(part) => {
                 let end = window.end.min(part.body_len);
                 let bytes = end.saturating_sub(window.start);
                 if bytes > 0 {
@@ -235,8 +239,8 @@ impl<C: Client> Exchange<'_, C> {
                 }
                 Ok(bytes)
             }
-            Source::Stream(reader, part) => {
-                match join::copy(self.client, reader, part, window.clone()).await? {
+            GapSource::Stream(reader, role) => {
+                match join::copy(self.client, reader, role, window.clone()).await? {
                     Copied::Whole(end) => Ok(end.saturating_sub(window.start)),
                     Copied::Unstored(at, Some(handover)) => {
                         let rest = at.max(window.start)..window.end;

@@ -12,7 +12,7 @@ use crate::proxy::tests::sample::{Asked, Begun, Scene, response, settle};
 use crate::reactor::clock::run_by_test_clock;
 use crate::reactor::timer;
 
-/// The head of a response with a body of so many bytes, too large to come as a whole.
+/// The head of a response with a body of this many bytes, too large to come as a whole.
 fn large_head(len: usize, fields: &str) -> Vec<u8> {
     let fields: String = fields.lines().map(|line| format!("{line}\r\n")).collect();
     let fields = format!("Cache-Control: max-age=60\r\n{fields}");

@@ -1,4 +1,5 @@
-//! Tests of answers from parts: by what the origin is asked for, and by every byte that a client gets.
+//! Tests of answers from parts: by what the origin is asked for, and by every byte that a client
+//! gets.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -20,7 +21,7 @@ fn data(tag: char) -> String {
     (0..LEN).map(|at| if at % 10 == 0 { tag } else { char::from(b'0' + (at / 10) as u8) }).collect()
 }
 
-/// A part of the representation with this tag, which says that it is this one of so many bytes.
+/// A part of the representation with this tag, which says that it is this range of this many bytes.
 fn part(tag: char, range: Range<usize>, said: &str) -> Vec<u8> {
     let fields = format!("ETag: \"{tag}\"\nCache-Control: max-age=60\nContent-Range: bytes {said}");
     response(206, &fields, &data(tag)[range])

@@ -58,7 +58,7 @@ impl Remote {
         self.changed.notify();
     }
 
-    /// The client sends so many more pieces of its request's body, for now.
+    /// The client sends this many more pieces of its request's body, for now.
     pub(crate) fn set_pieces(&self, n_pieces_max: usize) {
         self.n_pieces_max.set(Some(n_pieces_max));
         self.changed.notify();
