@@ -53,7 +53,7 @@ fn held_answers_are_served_stale_within_their_bound_and_logged_once() {
     origin.stop();
     ktrix.get("/held").expect_status(200);
     until_true("the second outage in the log", || n_said(&plan, "upstream app is down") == 2);
-    assert_eq!(n_said(&plan, "is up again"), 1);
+    assert_eq!(n_said(&plan, "upstream app is up again"), 1);
     until_true("the outage in the access log", || {
         plan.access_lines().iter().any(|line| line.contains("\"outage\""))
     });
