@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
     let tag = validator::EntityTag::of(&fields);
     let date_s = fields.get("date").and_then(date::parse);
     assert_eq!(date_s.and_then(|unix_s| date::parse(&date::format(unix_s))), date_s);
-    let _ = (validator::if_match(&fields, tag.as_ref()), range::of(&fields, 1000));
+    let _ = range::of(&fields, 1000);
     let _ = validator::if_none_match(&fields, tag.as_ref());
     let _ = validator::if_range(&fields, tag.as_ref(), date_s, date_s);
 

@@ -258,21 +258,6 @@ pub fn takes_trailers(fields: &Fields) -> bool {
     fields.list("te").any(|coding| chars::eq_ignore_case(coding, b"trailers"))
 }
 
-/// The protocols that the sender would change to (RFC 9110 section 7.8): the value of `Upgrade`,
-/// if there is one and `Connection` names it.
-pub fn upgrade(fields: &Fields) -> Option<&[u8]> {
-    let is_named = |option: &[u8]| chars::eq_ignore_case(option, b"upgrade");
-    let value = fields.get("upgrade").filter(|value| !value.is_empty())?;
-    fields.list("connection").any(is_named).then_some(value)
-}
-
-/// Asks for (or agrees to) another protocol on this connection, after [`strip`] or another step
-/// removed its fields.
-pub fn push_upgrade(fields: &mut Fields, protocols: &[u8]) {
-    fields.push(b"Connection", b"upgrade");
-    fields.push(b"Upgrade", protocols);
-}
-
 /// Whether this field never goes further than one connection.
 ///
 /// `Trailer` is among them, since trailers may have to be dropped on the way; `Proxy`, which is not

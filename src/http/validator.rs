@@ -52,26 +52,20 @@ impl<'a> EntityTag<'a> {
     }
 }
 
-/// Whether `If-Match` holds for a resource that exists with this tag (RFC 9110 section 13.1.1).
-pub fn if_match(request: &Fields, current: Option<&EntityTag<'_>>) -> Option<bool> {
-    any_tag(request, "if-match", |tag| current.is_some_and(|current| current.is_strongly(tag)))
-}
-
 /// Whether `If-None-Match` holds for a resource that exists with this tag (RFC 9110 section
 /// 13.1.2); if not, a GET is answered with 304.
 pub fn if_none_match(request: &Fields, current: Option<&EntityTag<'_>>) -> Option<bool> {
-    any_tag(request, "if-none-match", |tag| current.is_some_and(|current| current.is_weakly(tag)))
-        .map(|matches| !matches)
+    let mut values = request.get_all("if-none-match").peekable();
+    values.peek()?;
+    Some(!values.any(|value| any_tag(value, current)))
 }
 
 /// Whether `If-Modified-Since` holds (RFC 9110 section 13.1.3); if not, a GET is answered with 304.
 pub fn if_modified_since(request: &Fields, last_modified_s: Option<u64>) -> Option<bool> {
-    Some(last_modified_s? > single_date(request, "if-modified-since")?)
-}
-
-/// Whether `If-Unmodified-Since` holds (RFC 9110 section 13.1.4).
-pub fn if_unmodified_since(request: &Fields, last_modified_s: Option<u64>) -> Option<bool> {
-    Some(last_modified_s? <= single_date(request, "if-unmodified-since")?)
+    let mut values = request.get_all("if-modified-since");
+    // A doubled field has no date.
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    Some(last_modified_s? > date::parse(value)?)
 }
 
 /// Whether `If-Range` lets `Range` count (RFC 9110 section 13.1.5): by a strong tag, or by a date
@@ -95,38 +89,23 @@ pub fn if_range(
     Some(is_strong && date::parse(value).is_some() && date::parse(value) == last_modified_s)
 }
 
-/// Whether `*` or any of the tags matches; the list ends at its first flaw.
-fn any_tag(
-    request: &Fields,
-    name: &str,
-    mut matches: impl FnMut(&EntityTag<'_>) -> bool,
-) -> Option<bool> {
-    request.get(name)?;
-    for value in request.get_all(name) {
-        if chars::trim_ows(value) == b"*" {
-            return Some(true);
-        }
-        let mut rest = value;
-        loop {
-            rest = skip_separators(rest);
-            let Some((tag, tail)) = EntityTag::take(rest) else { break };
-            if !matches!(skip_spaces(tail).first(), None | Some(b',')) {
-                break;
-            }
-            if matches(&tag) {
-                return Some(true);
-            }
-            rest = tail;
-        }
+/// Whether `*` or any of the tags matches, weakly; the list ends at its first flaw.
+fn any_tag(value: &[u8], current: Option<&EntityTag<'_>>) -> bool {
+    if chars::trim_ows(value) == b"*" {
+        return true;
     }
-    Some(false)
-}
-
-/// The date of a field that occurs once and is valid; a doubled field has none.
-fn single_date(fields: &Fields, name: &str) -> Option<u64> {
-    let mut values = fields.get_all(name);
-    let (first, second) = (values.next()?, values.next());
-    if second.is_some() { None } else { date::parse(first) }
+    let mut rest = value;
+    loop {
+        rest = skip_separators(rest);
+        let Some((tag, tail)) = EntityTag::take(rest) else { return false };
+        if !matches!(skip_spaces(tail).first(), None | Some(b',')) {
+            return false;
+        }
+        if current.is_some_and(|current| current.is_weakly(&tag)) {
+            return true;
+        }
+        rest = tail;
+    }
 }
 
 fn skip_separators(mut text: &[u8]) -> &[u8] {
@@ -194,35 +173,32 @@ mod tests {
 
     #[test]
     fn lists_of_tags_match_any() {
-        // The results of If-Match and If-None-Match for the tag "b".
-        let table: [(&[&str], bool, bool); 14] = [
-            (&["*"], true, false),
-            (&["\"b\""], true, false),
-            (&["W/\"b\""], false, false),
-            (&["\"a\", \"b\""], true, false),
-            (&["\"a\",,\t\"b\" ,"], true, false),
-            (&["\"a\"", "\"b\""], true, false),
-            (&["\"a\""], false, true),
-            (&["\"a,\", \"b\""], true, false),
-            (&["\"a\\\", \"b\""], true, false),
-            (&[""], false, true),
-            (&["b"], false, true),
-            (&["\"a\" \"b\""], false, true),
-            (&["x, \"b\""], false, true),
-            (&["\"a, \"b\""], false, true),
+        // The result of If-None-Match for the tag "b".
+        let table: [(&[&str], bool); 14] = [
+            (&["*"], false),
+            (&["\"b\""], false),
+            (&["W/\"b\""], false),
+            (&["\"a\", \"b\""], false),
+            (&["\"a\",,\t\"b\" ,"], false),
+            (&["\"a\"", "\"b\""], false),
+            (&["\"a\""], true),
+            (&["\"a,\", \"b\""], false),
+            (&["\"a\\\", \"b\""], false),
+            (&[""], true),
+            (&["b"], true),
+            (&["\"a\" \"b\""], true),
+            (&["x, \"b\""], true),
+            (&["\"a, \"b\""], true),
         ];
         let current = EntityTag::parse(b"\"b\"").unwrap();
-        for (values, matches, none_matches) in table {
-            let with =
-                |name: &str| -> Fields { values.iter().map(|value| (name, value)).collect() };
-            assert_eq!(if_match(&with("If-Match"), Some(&current)), Some(matches), "{values:?}");
-            let found = if_none_match(&with("If-None-Match"), Some(&current));
+        for (values, none_matches) in table {
+            let request: Fields = values.iter().map(|value| ("If-None-Match", value)).collect();
+            let found = if_none_match(&request, Some(&current));
             assert_eq!(found, Some(none_matches), "{values:?}");
         }
-        let any: Fields = [("if-match", "*"), ("if-none-match", "*")].into_iter().collect();
-        assert_eq!((if_match(&any, None), if_none_match(&any, None)), (Some(true), Some(false)));
-        let none = Fields::new();
-        assert_eq!((if_match(&none, None), if_none_match(&none, None)), (None, None));
+        let any: Fields = [("if-none-match", "*")].into_iter().collect();
+        assert_eq!(if_none_match(&any, None), Some(false));
+        assert_eq!(if_none_match(&Fields::new(), None), None);
     }
 
     const AT: u64 = 784_111_777;
@@ -234,8 +210,6 @@ mod tests {
         for (modified, is_newer) in [(AT - 1, false), (AT, false), (AT + 1, true)] {
             let since = with("If-Modified-Since", TEXT);
             assert_eq!(if_modified_since(&since, Some(modified)), Some(is_newer));
-            let since = with("If-Unmodified-Since", TEXT);
-            assert_eq!(if_unmodified_since(&since, Some(modified)), Some(!is_newer));
         }
         assert_eq!(if_modified_since(&with("If-Modified-Since", "0"), Some(AT)), None);
         assert_eq!(if_modified_since(&with("If-Modified-Since", TEXT), None), None);
@@ -270,10 +244,10 @@ mod tests {
         fn nothing_panics(value in proptest::collection::vec(
             prop_oneof![Just(b'"'), Just(b','), Just(b'W'), Just(b'/'), Just(b'*'), any::<u8>()], 0..40,
         )) {
-            let pairs = ["if-match", "if-none-match", "if-range"].map(|name| (name, &value));
+            let pairs = ["if-none-match", "if-range"].map(|name| (name, &value));
             let request: Fields = pairs.into_iter().collect();
             let tag = EntityTag { is_weak: false, opaque: b"" };
-            let _ = (if_match(&request, Some(&tag)), if_none_match(&request, Some(&tag)));
+            let _ = if_none_match(&request, Some(&tag));
             let _ = if_range(&request, Some(&tag), Some(1), Some(2));
         }
     }

@@ -113,27 +113,18 @@ impl Store {
         self.open_checked(key, |text| key_of(text) == *key, Access::Wait)
     }
 
-    /// Opens the file of a running fill for a follower. The front is checked; the body still grows.
+    /// Opens the file of a running fill for a follower, without waiting in the event loop. The front is checked; the body still grows.
     /// `None` if the file is gone (look in the index then).
     ///
     /// # Errors
     ///
     /// A [`Fault`] of the file, or what the system says.
-    pub fn open_fill(&self, id: u64) -> Result<Option<Object>, OpenError> {
-        self.open_fill_by(id, Access::Wait)
-    }
-
-    /// As [`Store::open_fill`], without waiting in the event loop.
-    ///
-    /// # Errors
-    ///
-    /// As there.
     pub async fn load_fill(&self, id: u64) -> Result<Option<Object>, OpenError> {
         let store = self.clone();
-        disk::read(self.medium, move |access| store.open_fill_by(id, access)).await
+        disk::read(self.medium, move |access| store.open_fill(id, access)).await
     }
 
-    fn open_fill_by(&self, id: u64, access: Access) -> Result<Option<Object>, OpenError> {
+    fn open_fill(&self, id: u64, access: Access) -> Result<Option<Object>, OpenError> {
         let opened = open_if_there(&self.fill_path(id), access)?;
         let Some((file, metadata)) = opened else { return Ok(None) };
         let body_len = |header: &Header, _| Ok(header.body_len.unwrap_or(0));

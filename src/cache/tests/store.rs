@@ -158,13 +158,13 @@ fn a_fill_is_readable_while_it_grows_and_gone_when_dropped() {
     let (_dir, store) = store();
     let mut writer = store.begin(9, TEXT, b"", 200, b"", None).unwrap();
     writer.append(b"abc").unwrap();
-    let follower = store.open_fill(9).unwrap().unwrap();
+    let follower = store.open_fill(9, Access::Wait).unwrap().unwrap();
     assert_eq!((follower.key_text(), follower.front.header.body_len), (TEXT, None));
     let mut bytes = [0; 3];
     follower.file.read_exact_at(&mut bytes, follower.body_offset()).unwrap();
     assert_eq!(&bytes, b"abc");
     drop(writer);
-    assert!(store.open_fill(9).unwrap().is_none());
+    assert!(store.open_fill(9, Access::Wait).unwrap().is_none());
 }
 
 #[test]

@@ -265,9 +265,6 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
 /// The bytes after the data of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
-/// The end of a body without trailers.
-pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
 /// The end of a body with these trailers.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &Fields) {
     out.extend_from_slice(b"0\r\n");
@@ -495,7 +492,7 @@ mod tests {
         }
         let mut out = Vec::new();
         write_last_chunk(&mut out, &Fields::new());
-        assert_eq!(out, LAST_CHUNK);
+        assert_eq!(out, b"0\r\n\r\n");
     }
 
     proptest! {

@@ -292,17 +292,3 @@ fn connection_cannot_remove_a_deciding_field() {
 fn trailers_may_still_be_asked_for() {
     assert_eq!(stripped(&[("TE", "gzip;q=0.5, Trailers"), ("A", "b")]), ["A", "TE"]);
 }
-
-#[test]
-fn an_upgrade_must_be_named() {
-    let upgrade_of = |connection: &str, value: &str| {
-        let pairs = [("Connection", connection), ("Upgrade", value)];
-        upgrade(&pairs.into_iter().collect()).map(<[u8]>::to_vec)
-    };
-    assert_eq!(upgrade_of("keep-alive, Upgrade", "websocket"), Some(b"websocket".to_vec()));
-    assert_eq!(upgrade_of("keep-alive", "websocket"), None);
-    assert_eq!(upgrade_of("upgrade", ""), None);
-    let mut fields = Fields::new();
-    push_upgrade(&mut fields, b"websocket");
-    assert_eq!(upgrade(&fields), Some(&b"websocket"[..]));
-}
