@@ -109,6 +109,14 @@ impl Transport {
         self.stream.broken()
     }
 
+    /// Waits until the peer has ended its own side, or the connection is broken.
+    ///
+    /// # Errors
+    /// The error of epoll_ctl(2).
+    pub fn closed(&self) -> Wait<'_> {
+        self.stream.closed()
+    }
+
     /// Whether an idle connection can carry another message: the peer has not closed it and has
     /// sent no unexpected bytes.
     pub fn is_reusable(&self) -> bool {

@@ -14,6 +14,9 @@ pub mod cache;
 pub mod explain;
 pub mod check;
 pub mod signal;
+mod table;
+mod server;
+mod status;
 pub mod run;
 pub mod demo;
 
@@ -77,6 +80,10 @@ enum Command {
         #[arg(long, default_value_t = 8080)]
         port: u16,
     },
+    /// Show the workers, upstreams and servers of the running ktrix, and its cache
+    Status(status::StatusCommand),
+    /// Drain, disable, enable or weigh a server of the running ktrix
+    Server(server::ServerCommand),
     /// Inspect or purge a cache, beside a running ktrix or without one
     Cache(cache::CacheCommand),
     /// Explain how a request would be answered, step by step, with the reason of each step
@@ -88,6 +95,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Demo { port }) => demo::demo(port),
+        Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Server(command)) => server::run(&command),
         Some(Command::Cache(command)) => cache::run(&command),
         Some(Command::Explain(command)) => explain::run(&command),
         None => serve(arguments.serve),
@@ -156,6 +165,12 @@ mod tests {
             "ktrix --listen :80 --listen [::1]:81 --upstream app --cache /tmp/c",
             "ktrix demo",
             "ktrix demo --port 8081",
+            "ktrix status",
+            "ktrix status --json -c /etc/k.yaml",
+            "ktrix server drain app/10.0.0.1:80",
+            "ktrix server enable app/10.0.0.1:80 --config /etc/k.yaml",
+            "ktrix server disable -c /etc/k.yaml app/unix:/run/s",
+            "ktrix server weight app/10.0.0.1:80 0",
             "ktrix cache list",
             "ktrix cache show http://a/b --config /etc/k.yaml",
             "ktrix cache --dir /c purge http://a/b",
@@ -182,6 +197,9 @@ mod tests {
             "ktrix --test -s stop",
             "ktrix -s dance",
             "ktrix demo --port 99999",
+            "ktrix server drain",
+            "ktrix server weight app/10.0.0.1:80",
+            "ktrix server weight app/10.0.0.1:80 1001",
             "ktrix cache",
             "ktrix cache verify --dir /c --config /f",
             "ktrix cache du --by moon",

@@ -67,7 +67,7 @@ pub fn signal(
 
 /// The master of the pid file that the configuration names now, or else the one that was started
 /// with this configuration: `pid` or `cache.path` may have been edited since.
-fn find(file: &Path) -> anyhow::Result<Running> {
+pub(super) fn find(file: &Path) -> anyhow::Result<Running> {
     let text = std::fs::read_to_string(file);
     let config = text.ok();
     let config = config.and_then(|text| Config::load_as(file, &text, is_root()).ok());

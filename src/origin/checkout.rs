@@ -45,17 +45,31 @@ impl Tried {
 pub(super) type Refusal = (FetchError, Option<ServerId>);
 
 /// Room for a connection to a server, and an idle connection if there is one.
-type Taken = (Active, Option<(Rc<Transport>, u64)>);
+pub(super) type Taken = (Active, Option<(Rc<Transport>, u64)>);
 
 impl Upstream {
     /// Gives a connection to a server, waiting for one within the bounds of the pending queue.
+    #[cfg(test)]
     pub(super) async fn checkout(self: &Rc<Self>, tried: &Tried) -> Result<Connection, Refusal> {
-        let is_first = self.pending.borrow().is_empty();
-        let taken = if is_first { self.take(tried)? } else { None };
-        let (active, idle) = match taken {
+        let taken = match self.take_at_once(tried)? {
             Some(taken) => taken,
             None => self.take_in_line(tried).await?,
         };
+        self.connection(taken, tried).await
+    }
+
+    /// Takes a connection, or room for one, unless others wait for one.
+    pub(super) fn take_at_once(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
+        let is_first = self.pending.borrow().is_empty();
+        if is_first { self.take(tried) } else { Ok(None) }
+    }
+
+    /// The connection that was taken, or a new one in its room.
+    pub(super) async fn connection(
+        self: &Rc<Self>,
+        (active, idle): Taken,
+        tried: &Tried,
+    ) -> Result<Connection, Refusal> {
         if let Some((transport, n_requests)) = idle {
             return Ok(Connection::new(active, transport, Some(n_requests)));
         }
@@ -94,7 +108,7 @@ impl Upstream {
 
     /// Waits in line until called, then takes a connection. Waits again if another fetch was
     /// faster, or if this one cannot use what is free.
-    async fn take_in_line(self: &Rc<Self>, tried: &Tried) -> Result<Taken, Refusal> {
+    pub(super) async fn take_in_line(self: &Rc<Self>, tried: &Tried) -> Result<Taken, Refusal> {
         let mut place = Place::last(self).map_err(|error| (error, None))?;
         loop {
             place.called().await.map_err(|error| (error, None))?;

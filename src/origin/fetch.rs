@@ -5,12 +5,15 @@
 //! says after which failures they are, within a number of tries, a time and a budget. No try begins
 //! later after the first one than a connection and the first byte of an answer may take together.
 
+use std::rc::Rc;
+
 use crate::base::time::Now;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
 use crate::origin::affinity;
 use crate::origin::body::OriginBody;
-use crate::origin::checkout::Tried;
+use crate::origin::checkout::{Refusal, Tried};
+use crate::origin::connection::Connection;
 use crate::origin::pools::{Pools, Upstream};
 use crate::origin::request::{self, FetchFailure, Request};
 use crate::origin::upload::Upload;
@@ -71,8 +74,7 @@ pub(crate) async fn fetch<U: Upload>(
     let mut until_ms = None;
     upstream.budget.borrow_mut().request(reactor::now().mono_ms() / 1_000);
     loop {
-        let checkout = upstream.checkout(&tried);
-        let checked_out = Race::new(checkout, departure(upload, may_go)).await;
+        let checked_out = check_out(upstream, &tried, upload, may_go).await;
         let now_ms = reactor::now().mono_ms();
         let until_ms = *until_ms.get_or_insert(now_ms + upstream.attempt_ms());
         let connection = match checked_out {
@@ -139,6 +141,35 @@ pub(crate) async fn fetch<U: Upload>(
             return Err(FetchFailure::Fetch(error));
         }
         n_left -= 1;
+    }
+}
+
+/// A connection for a question; `None` if all its clients have left.
+async fn check_out<U: Upload>(
+    upstream: &Rc<Upstream>,
+    tried: &Tried,
+    upload: &mut U,
+    may_go: bool,
+) -> Option<Result<Connection, Refusal>> {
+    let taken = match upstream.take_at_once(tried) {
+        Ok(None) => {
+            let left = async {
+                match may_go {
+                    true => upload.left().await,
+                    false => std::future::pending().await,
+                }
+            };
+            Race::new(upstream.take_in_line(tried), left).await?
+        }
+        Ok(Some(taken)) => Ok(taken),
+        Err(refusal) => Err(refusal),
+    };
+    match taken {
+        Ok(taken) => {
+            let connection = upstream.connection(taken, tried);
+            Race::new(connection, departure(upload, may_go)).await
+        }
+        Err(refusal) => Some(Err(refusal)),
     }
 }
 
@@ -251,7 +282,6 @@ fn may_ask_again(again: Again) -> bool {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::rc::Rc;
     use std::time::Duration;
 
     use super::*;

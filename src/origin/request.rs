@@ -381,6 +381,10 @@ mod tests {
         async fn gone(&mut self) {
             std::future::pending().await
         }
+
+        async fn left(&mut self) {
+            std::future::pending().await
+        }
     }
 
     /// Sends `Slow` to an origin that writes `early` before the end of the body, and 200 after it.

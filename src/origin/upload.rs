@@ -24,4 +24,8 @@ pub trait Upload {
 
     /// Waits until all clients that wait for the answer are gone.
     async fn gone(&mut self);
+
+    /// As [`Upload::gone`], while the request waits for a connection: a client that has closed its own
+    /// direction counts as gone too.
+    async fn left(&mut self);
 }

@@ -62,6 +62,8 @@ pub struct LocalFill {
     progress: RefCell<Progress>,
     flow: Cell<Flow>,
     n_readers: Cell<usize>,
+    /// Its request waits for a connection.
+    is_queued: Cell<bool>,
     /// Its task has ended.
     is_over: Cell<bool>,
     interims: RefCell<VecDeque<ResponseHead>>,
@@ -130,6 +132,7 @@ impl LocalFill {
             progress: RefCell::new(Progress::Fetching),
             flow: Cell::new(Flow::Open(0)),
             n_readers: Cell::new(0),
+            is_queued: Cell::new(false),
             is_over: Cell::new(false),
             interims: RefCell::default(),
             handover: RefCell::default(),
@@ -175,6 +178,19 @@ impl LocalFill {
         Reading(Rc::clone(self))
     }
 
+    /// Whether its request waits for a connection.
+    pub fn is_queued(&self) -> bool {
+        self.is_queued.get()
+    }
+
+    /// Its request waits for a connection for as long as the guard lives. The readers are woken,
+    /// because they wait for their clients in another way meanwhile.
+    pub fn queue(&self) -> Queued<'_> {
+        self.is_queued.set(true);
+        self.event.notify();
+        Queued(self)
+    }
+
     /// Sets the progress and wakes the readers.
     pub fn set(&self, progress: Progress) {
         *self.progress.borrow_mut() = progress;
@@ -217,6 +233,17 @@ impl LocalFill {
     pub fn push_interim(&self, head: ResponseHead) {
         self.interims.borrow_mut().push_back(head);
         self.event.notify();
+    }
+}
+
+/// The request of a fill waits for a connection.
+#[derive(Debug)]
+pub struct Queued<'f>(&'f LocalFill);
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.is_queued.set(false);
+        self.0.event.notify();
     }
 }
 

@@ -214,6 +214,10 @@ impl<C: Client> Upload for Whole<'_, C> {
     async fn gone(&mut self) {
         self.client.gone().await;
     }
+
+    async fn left(&mut self) {
+        self.client.left().await;
+    }
 }
 
 /// A body that is passed on as it comes.
@@ -268,5 +272,9 @@ impl<C: Client> Upload for Streamed<'_, C> {
 
     async fn gone(&mut self) {
         self.client.gone().await;
+    }
+
+    async fn left(&mut self) {
+        self.client.left().await;
     }
 }

@@ -189,6 +189,12 @@ impl<'a> Wait<'a> {
         Self { source, fd: fd.as_fd(), direction, wanted, is_watching: false, deadline_ms }
     }
 
+    /// Waits for the other side to close its direction, or the connection to break, in the place of
+    /// a reader.
+    pub(super) fn for_the_close(source: &'a Source, fd: &'a impl AsFd) -> Self {
+        Self { wanted: CLOSED | BROKEN, ..Self::new(source, fd, Direction::Read, 0) }
+    }
+
     /// Waits for the connection to break, in the place of a reader.
     pub(super) fn for_the_end(source: &'a Source, fd: &'a impl AsFd) -> Self {
         Self { wanted: BROKEN, ..Self::new(source, fd, Direction::Read, 0) }

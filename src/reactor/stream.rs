@@ -158,6 +158,16 @@ impl Stream {
         Wait::for_the_end(&self.source, &self.fd)
     }
 
+    /// Waits until the peer has ended its own side, or the connection is broken. No other task may
+    /// wait for `readable` meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The error of epoll_ctl(2).
+    pub fn closed(&self) -> Wait<'_> {
+        Wait::for_the_close(&self.source, &self.fd)
+    }
+
     /// Reads the available bytes, and waits if there are none; 0 is the end.
     ///
     /// # Errors

@@ -5,10 +5,6 @@ pub(crate) mod owner;
 pub(crate) mod wake;
 pub(crate) mod beats;
 pub(crate) mod bodies;
-// Commands use the rest of it.
-#[allow(dead_code)]
 pub(crate) mod server_row;
-#[allow(dead_code)]
 pub(crate) mod health;
-#[allow(dead_code)]
 pub(crate) mod servers;

@@ -300,8 +300,7 @@ impl ServerTable {
     /// Gives back what a worker that is dead has counted, also in the rows of the upstreams that are
     /// counted there. If it was killed between the two counts of a connection, one stays counted.
     pub(crate) fn release_worker(&self, worker: usize, is_in_row: impl Fn(UpstreamId) -> bool) {
-        let upstreams = (0..self.firsts.len() - 1).map(UpstreamId);
-        for upstream in upstreams.filter(|upstream| is_in_row(*upstream)) {
+        for upstream in self.upstreams().filter(|upstream| is_in_row(*upstream)) {
             for server in self.servers(upstream) {
                 let n_active = self.n_active(worker, server).load(Ordering::Relaxed);
                 self.row(server).remove_active(n_active);
@@ -313,6 +312,10 @@ impl ServerTable {
     fn counts_of(&self, worker: usize) -> &[AtomicU32] {
         let n_counts = self.counts.len() / self.n_workers().max(1);
         &self.counts[worker * n_counts..][..n_counts]
+    }
+
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = UpstreamId> {
+        (0..self.firsts.len() - 1).map(UpstreamId)
     }
 
     /// The servers of an upstream.

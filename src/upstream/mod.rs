@@ -6,7 +6,6 @@
 //! clock.
 
 pub mod ids;
-#[allow(dead_code)]
 pub mod state;
 pub mod method;
 pub mod rtt;

@@ -19,7 +19,7 @@ use crate::cache::index::bucket::{Bucket, LockedBucket, Look, Pair, Place, SLOTS
 use crate::cache::index::slot::{
     NewSlot, PublishError, Published, SlotAt, SlotRef, SlotView, WORDS,
 };
-use crate::cache::index::table::{IndexError, Opened, Table};
+use crate::cache::index::table::{IndexError, Opened, Table, without_debt};
 use crate::policy::key::Key;
 use crate::shared::owner::Owner;
 
@@ -486,11 +486,6 @@ impl Drop for Index {
     fn drop(&mut self) {
         self.detach();
     }
-}
-
-/// A count below zero, which a crash can leave, as zero.
-pub(super) fn without_debt(count: u64) -> u64 {
-    if count > u64::MAX / 2 { 0 } else { count }
 }
 
 const RECOUNTS_MAX: u32 = 3;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::cache::index::bucket::{Look, SLOTS};
 use crate::cache::index::slot::{self, SlotAt, SlotRef, SlotView};
-use crate::cache::index::table::{IndexError, Table};
+use crate::cache::index::table::{IndexError, Table, without_debt};
 use crate::policy::key::Key;
 
 /// How often a bucket is read again that is being written, or that a dead writer left.
@@ -62,6 +62,16 @@ impl IndexReader {
     /// How many slots there are, empty ones included.
     pub fn n_slots(&self) -> u32 {
         (self.table.buckets.len() * SLOTS) as u32
+    }
+
+    /// Disk bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        without_debt(self.table.header().bytes.load(Ordering::Relaxed))
+    }
+
+    /// Slots that are taken.
+    pub fn objects(&self) -> u64 {
+        without_debt(self.table.header().objects.load(Ordering::Relaxed))
     }
 
     /// How many objects it was made for.

@@ -412,6 +412,11 @@ const OWNERS_AT: usize = 4096;
 const BUCKETS_AT: usize = 20480;
 const _: () = assert!(OWNERS_AT + ROWS_MAX * 32 <= BUCKETS_AT, "owner rows end before the buckets");
 
+/// A count below zero, which a crash can leave, as zero.
+pub(super) fn without_debt(count: u64) -> u64 {
+    if count > u64::MAX / 2 { 0 } else { count }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -114,6 +114,10 @@ impl Upload for Nothing {
     async fn gone(&mut self) {
         std::future::pending().await
     }
+
+    async fn left(&mut self) {
+        std::future::pending().await
+    }
 }
 
 /// A server with a name that the keeper has not resolved yet.

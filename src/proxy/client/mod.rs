@@ -45,6 +45,10 @@ pub trait Client {
     /// that has only closed its own direction still reads. Must not run beside `read_body`.
     async fn gone(&mut self);
 
+    /// Waits until the client has gone, or has closed its own direction: most clients that do so have
+    /// left. Must not run beside `read_body`.
+    async fn left(&mut self);
+
     /// Passes on an interim response, RFC 9110 section 15.2.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason>;
 

@@ -110,6 +110,16 @@ async fn wait<C: Client>(client: &mut C, something: impl Future<Output = ()>) ->
     Race::new(something, client.gone()).await.is_some()
 }
 
+/// Waits for a change of a fill that has no answer yet; `false` if the client goes meanwhile, or, while
+/// the fill waits for a connection, if it closes its own side.
+async fn wait_for_fetch<C: Client>(client: &mut C, local: &LocalFill, since: u64) -> bool {
+    let change = local.event.after(since);
+    match local.is_queued() {
+        true => Race::new(change, client.left()).await.is_some(),
+        false => wait(client, change).await,
+    }
+}
+
 /// The window of an answer with the whole body, whatever its length will be.
 const EVERYTHING: Range<u64> = 0..u64::MAX;
 
@@ -133,7 +143,7 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
         let role = FillRole::Led(Rc::clone(local));
         match local.progress() {
             Progress::Fetching => {
-                if !wait(client, local.event.after(since)).await {
+                if !wait_for_fetch(client, local, since).await {
                     return GONE;
                 }
             }
@@ -178,7 +188,7 @@ async fn follow_local<C: Client>(
         let since = local.event.version();
         match local.progress() {
             Progress::Fetching => {
-                if !wait(client, local.event.after(since)).await {
+                if !wait_for_fetch(client, local, since).await {
                     return GONE;
                 }
             }

@@ -366,6 +366,11 @@ impl Upload for FillUpload<'_> {
             self.local.event.after(since).await;
         }
     }
+
+    async fn left(&mut self) {
+        let _queued = self.local.queue();
+        self.gone().await;
+    }
 }
 
 /// How long clients wait for the disk: no longer than they did for the origin.

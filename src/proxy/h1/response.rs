@@ -249,6 +249,12 @@ impl Client for H1Response<'_> {
         }
     }
 
+    async fn left(&mut self) {
+        if self.link.connection().transport.closed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason> {
         // HTTP/1.0 has no interim responses, RFC 9110 section 15.2.
         if self.version == Version::Http10 || self.has_started() {

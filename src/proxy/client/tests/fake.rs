@@ -160,6 +160,10 @@ impl Client for FakeClient {
         self.remote.until(|it| it.is_gone.get()).await;
     }
 
+    async fn left(&mut self) {
+        self.gone().await;
+    }
+
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason> {
         assert!(!self.has_started(), "an interim response comes before the answer");
         self.interims.push(head.clone());

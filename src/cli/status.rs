@@ -1,0 +1,199 @@
+//! `ktrix status`: what the running ktrix is doing, from its shared memory.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use crate::base::units::format_size;
+use crate::cache::index::reader::IndexReader;
+use crate::cli::load::DEFAULT_FILE;
+use crate::cli::output::{self, json_line};
+use crate::cli::table::{Named, Running};
+use crate::http::date;
+use crate::upstream::ids::{Server, UpstreamId};
+
+/// Show the workers, listeners, upstreams and servers of the running ktrix, and its cache
+#[derive(Args, Debug)]
+pub(super) struct StatusCommand {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// The configuration of the ktrix [default: /etc/ktrix/ktrix.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Status<'r> {
+    version: &'static str,
+    pid: i32,
+    generation: u64,
+    workers: Vec<WorkerStatus>,
+    listeners: Vec<&'r str>,
+    upstreams: Vec<UpstreamStatus<'r>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<CacheStatus<'r>>,
+}
+
+#[derive(Serialize)]
+struct WorkerStatus {
+    number: usize,
+    /// 0 while it is being replaced.
+    pid: u32,
+}
+
+#[derive(Serialize)]
+struct UpstreamStatus<'r> {
+    name: &'r str,
+    /// Requests that wait for a connection.
+    pending: u32,
+    servers: Vec<ServerStatus<'r>>,
+}
+
+#[derive(Serialize)]
+struct ServerStatus<'r> {
+    address: &'r str,
+    state: &'static str,
+    weight: u32,
+    /// Connections with a request.
+    active: u32,
+    idle: u32,
+    /// How often it was skipped.
+    downs: u32,
+    /// When its state changed last, Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip)]
+    sentence: &'static str,
+}
+
+#[derive(Serialize)]
+struct CacheStatus<'r> {
+    path: &'r str,
+    objects: u64,
+    objects_max: u64,
+    disk_bytes: u64,
+    disk_bytes_max: u64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When no ktrix runs with the configuration, or another user runs it.
+pub(super) fn run(command: &StatusCommand) -> Result<i32> {
+    let file = command.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let running = Running::find(file)?;
+    let status = Status::of(&running);
+    output::to_stdout(|out| {
+        match command.json {
+            true => json_line(out, &status)?,
+            false => status.write(out)?,
+        }
+        Ok(0)
+    })
+}
+
+impl<'r> Status<'r> {
+    fn of(running: &'r Running) -> Self {
+        let table = &running.table;
+        let workers = 0..table.n_workers();
+        let pid = |number| table.pid(number).load(Ordering::Relaxed);
+        let pending = |upstream| {
+            let of = |worker| table.n_pending(worker, upstream).load(Ordering::Relaxed);
+            workers.clone().map(of).sum()
+        };
+        let servers = |upstream: UpstreamId| {
+            let of_it = running.servers().filter(move |(_, server)| server.upstream == upstream);
+            of_it.map(|(named, server)| ServerStatus::of(running, &named, server)).collect()
+        };
+        let upstreams = table.upstreams().zip(running.named("upstream"));
+        let upstream =
+            |(id, name)| UpstreamStatus { name, pending: pending(id), servers: servers(id) };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: running.pid.as_raw(),
+            generation: table.phase().0,
+            workers: workers
+                .clone()
+                .map(|number| WorkerStatus { number, pid: pid(number) })
+                .collect(),
+            listeners: running.named("listen").collect(),
+            upstreams: upstreams.map(upstream).collect(),
+            cache: running.named("cache").next().and_then(CacheStatus::of),
+        }
+    }
+
+    fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let Self { version, pid, generation, .. } = self;
+        writeln!(out, "ktrix {version}, pid {pid}, generation {generation}")?;
+        for WorkerStatus { number, pid } in &self.workers {
+            match pid {
+                0 => writeln!(out, "worker {number}: down")?,
+                pid => writeln!(out, "worker {number}: pid {pid}")?,
+            }
+        }
+        for address in &self.listeners {
+            writeln!(out, "listen {address}")?;
+        }
+        if let Some(cache) = &self.cache {
+            let CacheStatus { path, objects, objects_max, .. } = cache;
+            let (used, most) = (format_size(cache.disk_bytes), format_size(cache.disk_bytes_max));
+            writeln!(out, "cache {path}: {objects} of {objects_max} objects, {used} of {most}")?;
+        }
+        for UpstreamStatus { name, pending, servers } in &self.upstreams {
+            writeln!(out, "upstream {name}: {pending} waiting")?;
+            servers.iter().try_for_each(|server| server.write(out))?;
+        }
+        Ok(())
+    }
+}
+
+impl<'r> ServerStatus<'r> {
+    fn of(running: &Running, named: &Named<'r>, server: Server) -> Self {
+        let (table, row) = (&running.table, running.table.row(server));
+        let change = row.last_change();
+        let sum = |count: &dyn Fn(usize) -> u32| (0..table.n_workers()).map(count).sum();
+        Self {
+            address: named.address,
+            state: row.state().word(),
+            weight: row.weight(),
+            active: sum(&|worker| table.n_active(worker, server).load(Ordering::Relaxed)),
+            idle: sum(&|worker| table.n_idle(worker, server).load(Ordering::Relaxed)),
+            downs: change.n_downs,
+            changed_s: (change.at_s > 0).then_some(change.at_s),
+            reason: (change.at_s > 0).then_some(change.reason.word()),
+            sentence: change.reason.sentence(),
+        }
+    }
+
+    fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let Self { address, state, weight, active, idle, .. } = self;
+        write!(out, "  {address}: {state}, weight {weight}, {active} active, {idle} idle")?;
+        if let Some(at_s) = self.changed_s {
+            let at = date::format(at_s);
+            write!(out, ", since {}: {}", String::from_utf8_lossy(&at), self.sentence)?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+}
+
+impl<'r> CacheStatus<'r> {
+    /// `None` if the index cannot be read now.
+    fn of(path: &'r str) -> Option<Self> {
+        let index = IndexReader::open(Path::new(path)).ok()?;
+        Some(Self {
+            path,
+            objects: index.objects(),
+            objects_max: index.n_objects_max(),
+            disk_bytes: index.bytes(),
+            disk_bytes_max: index.size_bytes(),
+        })
+    }
+}
