@@ -14,13 +14,14 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ktrix::config::{AccessLogConfig, LogFormat, WhenFull};
-use ktrix::log::access::{AccessLog, Flushed, Written};
+use ktrix::log::access::{AccessLog, Written};
 use ktrix::log::file::LogFile;
+use ktrix::log::flusher::Flushed;
 use ktrix::log::format::Record;
 use ktrix::log::recover::{Drained, drain_dead};
 use ktrix::log::ring::Rings;
@@ -105,7 +106,7 @@ fn a_foreign_lock_delays_lines_and_loses_none() {
 /// A master, its rings, its workers and their answers.
 struct Setup {
     dir: tempfile::TempDir,
-    rings: Rc<Rings>,
+    rings: Arc<Rings>,
     /// The worker in each process slot: its generation and its process.
     slots: Vec<(u64, Option<Pid>)>,
     /// Where lines go while the log is locked.
@@ -116,7 +117,7 @@ struct Setup {
 
 impl Setup {
     fn new(n_slots: usize) -> Self {
-        let rings = Rc::new(Rings::create(n_slots, 128 * 1024).unwrap());
+        let rings = Arc::new(Rings::create(n_slots, 128 * 1024).unwrap());
         let dir = tempfile::tempdir().unwrap();
         Self { dir, rings, slots: vec![(0, None); n_slots], spill: None, n_spilled: Cell::new(0) }
     }
@@ -187,7 +188,7 @@ impl Setup {
     fn pour(&self) {
         let mut config = config_of(&self.log());
         config.when_full = WhenFull::Spill;
-        let mut log = AccessLog::new(config, Rc::clone(&self.rings), 0).unwrap();
+        let mut log = AccessLog::new(config, Arc::clone(&self.rings), 0).unwrap();
         log.write_to(LogFile::open(&self.log()).unwrap());
         self.spill.iter().for_each(|spill| log.spill_to(spill.open_again().unwrap()));
         wait_until("all lines are in the log", || log.flush() == Flushed::Done);
@@ -240,7 +241,7 @@ impl Drop for Setup {
 
 /// A worker: answers, logs and flushes until it is killed.
 fn work(
-    rings: Rc<Rings>,
+    rings: Arc<Rings>,
     slot: usize,
     generation: u64,
     path: &Path,

@@ -20,6 +20,6 @@ pub mod pool;
 pub mod file;
 
 pub use crate::disk::pool::{
-    Limits, delay_us, detach, is_idle, is_running, patience, read, run, start,
+    Limits, Running, delay_us, detach, is_idle, is_running, patience, read, run, start,
 };
 pub use crate::disk::queue::Kind;

@@ -31,7 +31,7 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
-/// The pool of this thread, until this is dropped.
+/// A pool, until this is dropped.
 #[derive(Debug)]
 pub struct Running {
     pool: Rc<Pool>,
@@ -87,30 +87,59 @@ pub fn is_idle() -> bool {
 /// # Errors
 /// An error of eventfd(2).
 pub fn start(limits: Limits) -> io::Result<Running> {
-    let desk = Desk::new(limits.n_helpers)?;
-    let event = Readable::new(desk.event.as_fd().try_clone_to_owned()?);
-    let pool = Rc::new(Pool {
-        desk,
-        waiters: RefCell::default(),
-        timeout: limits.timeout,
-        writes: Meter::default(),
-    });
-    POOL.with(|place| *place.borrow_mut() = Some(Rc::clone(&pool)));
-    let answers = reactor::spawn_task({
-        let pool = Rc::clone(&pool);
-        async move {
-            // Each post is an edge of its own, so the counter need not be read.
-            while event.readable().await.is_ok() {
-                pool.take_answers();
+    let running = Running::new(limits)?;
+    POOL.with(|place| *place.borrow_mut() = Some(Rc::clone(&running.pool)));
+    Ok(running)
+}
+
+impl Running {
+    /// A pool beside that of this thread, on which a reactor runs, for jobs that are not to wait behind
+    /// others.
+    ///
+    /// # Errors
+    /// An error of eventfd(2).
+    pub fn new(limits: Limits) -> io::Result<Self> {
+        let desk = Desk::new(limits.n_helpers)?;
+        let event = Readable::new(desk.event.as_fd().try_clone_to_owned()?);
+        let pool = Rc::new(Pool {
+            desk,
+            waiters: RefCell::default(),
+            timeout: limits.timeout,
+            writes: Meter::default(),
+        });
+        let answers = reactor::spawn_task({
+            let pool = Rc::clone(&pool);
+            async move {
+                // Each post is an edge of its own, so the counter need not be read.
+                while event.readable().await.is_ok() {
+                    pool.take_answers();
+                }
             }
-        }
-    });
-    Ok(Running { pool, _answers: answers })
+        });
+        Ok(Self { pool, _answers: answers })
+    }
+
+    /// Has a helper of this pool do a job, as [`run`] does.
+    pub fn run<T, E>(
+        &self,
+        kind: Kind,
+        job: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Answer<Result<T, E>>
+    where
+        T: Send + 'static,
+        E: JobError + Send + 'static,
+    {
+        Answer(Rc::clone(&self.pool).give(kind, job))
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = POOL.try_with(|place| place.borrow_mut().take());
+        let _ = POOL.try_with(|place| {
+            let mut place = place.borrow_mut();
+            let is_its = place.as_ref().is_some_and(|pool| Rc::ptr_eq(pool, &self.pool));
+            if is_its { place.take() } else { None }
+        });
         self.pool.desk.close();
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! write(record)            or  prepare(record) ─ send ─▶ commit() or cancel()
-//!      │ ring full: to the spill file, Full (wait for room) or Dropped
+//!      │ ring full: Full (wait for room) or Dropped
 //!      ▼
-//!   ring ── flush(): at half full, every second, at the end ──▶ file
+//!   ring ── flush, by a thread: at half full, every second, at the end ──▶ file
 //!    │                 Busy, Failed: again after `retry_ms`
 //!    └── the file takes nothing ──▶ spill file ──▶ file
 //! ```
@@ -13,16 +13,15 @@
 //! between would commit the prepared ones too.
 
 use std::io;
-use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
 
-use crate::base::units::format_size;
 use crate::config::{AccessLogConfig, WhenFull};
 use crate::log::clock::LineClock;
 use crate::log::file::LogFile;
+use crate::log::flusher::{self, Flushed, Flusher};
 use crate::log::format::{LINE_BYTES_MAX, LineWriter, Record};
 use crate::log::ring::{Ring, Rings, Trouble};
-use crate::log::spill::{Poured, Spill, Spilled};
+use crate::log::spill::Spill;
 
 /// The outcome of writing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,42 +29,26 @@ use crate::log::spill::{Poured, Spill, Spilled};
 pub enum Written {
     /// It is in the ring.
     Accepted,
-    /// The ring is full and the operator chose to drop; the loss is counted.
+    /// The ring is full, and nothing makes room in it for now; the loss is counted.
     Dropped,
     /// The ring is full: flush, wait until [`AccessLog::has_room`], and write it again.
     Full,
 }
 
-/// The outcome of a flush.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Flushed {
-    /// Everything committed is in the file.
-    Done,
-    /// Another process has locked the file; try again.
-    Busy {
-        /// After this many milliseconds.
-        retry_ms: u64,
-    },
-    /// The file cannot be written; the error log has the reason. Try again.
-    Failed {
-        /// After this many milliseconds.
-        retry_ms: u64,
-    },
-}
-
 /// The access log of one worker.
 #[derive(Debug)]
 pub struct AccessLog {
-    rings: Rc<Rings>,
+    rings: Arc<Rings>,
     slot: usize,
     config: AccessLogConfig,
     writer: LineWriter,
-    file: Option<LogFile>,
     line: Vec<u8>,
-    chunk: Vec<u8>,
-    spill: Option<Spill>,
-    n_tries: u32,
+    /// `None` while a flush is under way.
+    flusher: Option<Flusher>,
+    /// The file to go on in, if it came meanwhile.
+    next_file: Option<LogFile>,
+    /// Whether the last flush has made no room in a full ring, or makes none for a while.
+    is_stuck: bool,
     dropped: Option<Dropped>,
 }
 
@@ -77,16 +60,6 @@ struct Dropped {
     last_s: u64,
 }
 
-/// How far a flush came.
-enum Step {
-    /// Everything is in the log.
-    Done,
-    /// The spill file has more lines.
-    More,
-    /// Another process has locked one of the files.
-    Busy,
-}
-
 impl AccessLog {
     /// The log of the process with number `slot`. It takes over the lines that the process before
     /// it left in the ring. Without a file ([`Self::write_to`]) every flush tries to open it by its
@@ -94,7 +67,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// When the rings have no such process slot.
-    pub fn new(config: AccessLogConfig, rings: Rc<Rings>, slot: usize) -> io::Result<Self> {
+    pub fn new(config: AccessLogConfig, rings: Arc<Rings>, slot: usize) -> io::Result<Self> {
         let Some(ring) = rings.ring(slot) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -109,16 +82,16 @@ impl AccessLog {
         }
         ring.commit();
         let writer = LineWriter::new(config.format);
+        let flusher = Flusher::new(Arc::clone(&rings), slot, config.clone());
         Ok(Self {
             rings,
             slot,
             config,
             writer,
-            file: None,
             line: Vec::with_capacity(1024),
-            chunk: Vec::new(),
-            spill: None,
-            n_tries: 0,
+            flusher: Some(flusher),
+            next_file: None,
+            is_stuck: false,
             dropped: None,
         })
     }
@@ -139,14 +112,8 @@ impl AccessLog {
         if ring.prepare(&self.line) {
             return Written::Accepted;
         }
-        match self.config.when_full {
-            WhenFull::Wait => return Written::Full,
-            WhenFull::Spill => self.make_room(),
-            WhenFull::Drop => {}
-        }
-        let Some(ring) = self.rings.ring(self.slot) else { return Written::Dropped };
-        if self.config.when_full == WhenFull::Spill && ring.prepare(&self.line) {
-            return Written::Accepted;
+        if !self.may_drop() {
+            return Written::Full;
         }
         ring.count_dropped();
         let time_s = record.time_us / 1_000_000;
@@ -173,130 +140,71 @@ impl AccessLog {
         }
     }
 
-    /// Moves committed lines to the file, unless another process has locked it. Never waits for the
-    /// lock.
-    pub fn flush(&mut self) -> Flushed {
-        if self.is_empty() && !self.rings.is_spill_in_use() {
-            self.n_tries = 0;
-            self.report_dropped();
-            return Flushed::Done;
+    /// Whether there is something to flush.
+    pub fn has_lines(&self) -> bool {
+        !self.is_empty() || self.dropped.is_some() || self.rings.is_spill_in_use()
+    }
+
+    /// Gives the flusher away for a flush, unless one is under way.
+    pub fn begin_flush(&mut self) -> Option<Flusher> {
+        self.flusher.take()
+    }
+
+    /// A flush is over.
+    pub fn end_flush(&mut self, mut flusher: Flusher, flushed: Flushed) {
+        if let Some(file) = self.next_file.take() {
+            flusher.file = Some(file);
         }
-        match self.try_flush() {
-            Ok(Step::Done) => {
-                self.n_tries = 0;
-                self.report_dropped();
-                if self.rings.note_recovery() {
-                    ::log::warn!("access log \"{}\" takes lines again", self.config.file.display());
-                }
-                Flushed::Done
-            }
-            Ok(Step::More) => Flushed::Busy { retry_ms: BUSY_MS_MIN },
-            Ok(Step::Busy) => {
-                if self.is_half_full() && self.config.when_full == WhenFull::Spill {
-                    self.spill("another process holds its lock");
-                }
-                Flushed::Busy { retry_ms: self.retry_ms(BUSY_MS_MIN, BUSY_MS_MAX) }
-            }
-            Err(error) => {
-                let why = error.to_string();
-                match self.config.when_full {
-                    WhenFull::Spill if self.is_half_full() => _ = self.spill(&why),
-                    WhenFull::Spill if self.spill.is_some() => self.tell(Trouble::Spill, &why),
-                    WhenFull::Spill | WhenFull::Drop => self.tell(Trouble::Drop, &why),
-                    WhenFull::Wait => self.tell(Trouble::Wait, &why),
-                }
-                Flushed::Failed { retry_ms: self.retry_ms(FAILED_MS_MIN, FAILED_MS_MAX) }
+        self.flusher = Some(flusher);
+        self.is_stuck = flushed != Flushed::Done && !self.has_space();
+        if flushed == Flushed::Done {
+            self.report_dropped();
+        }
+    }
+
+    /// The flush under way takes long, so that it may never end.
+    pub fn note_slow_flush(&mut self) {
+        self.is_stuck = true;
+        match self.config.when_full {
+            WhenFull::Wait => self.tell(Trouble::Wait, "the disk does not answer"),
+            WhenFull::Spill | WhenFull::Drop => {
+                self.tell(Trouble::Drop, "the disk does not answer")
             }
         }
     }
 
-    /// Moves committed lines to the spill file, at the end of a process that cannot wait for the
-    /// log; whether they are there.
-    pub fn spill_rest(&mut self) -> bool {
-        self.spill("this process ends").is_some_and(|spilled| spilled == Spilled::Done)
+    /// A flush was lost, and its flusher with it.
+    pub fn lose_flusher(&mut self) {
+        let config = self.config.clone();
+        self.flusher = Some(Flusher::new(Arc::clone(&self.rings), self.slot, config));
+    }
+
+    /// Flushes in place, which may wait for the disk.
+    pub fn flush(&mut self) -> Flushed {
+        let Some(mut flusher) = self.begin_flush() else { return Flushed::Busy { retry_ms: 1 } };
+        let flushed = flusher.flush();
+        self.end_flush(flusher, flushed);
+        flushed
     }
 
     /// Writes lines to this file while the log takes none.
     pub fn spill_to(&mut self, spill: Spill) {
-        self.spill = Some(spill);
-    }
-
-    /// The ring is full: moves its lines to the log, or else to the spill file. Another process may
-    /// have that locked for a moment.
-    fn make_room(&mut self) {
-        for _ in 0..SPILL_TRIES_MAX {
-            match self.flush() {
-                Flushed::Done => return,
-                Flushed::Busy { .. } | Flushed::Failed { .. } if self.is_empty() => return,
-                Flushed::Busy { .. } | Flushed::Failed { .. } => {}
-            }
-            match self.spill("its lock is held, or it is slow") {
-                Some(Spilled::Busy) => std::thread::sleep(SPILL_PAUSE),
-                Some(Spilled::Done | Spilled::Full) | None => return,
-            }
+        if let Some(flusher) = &mut self.flusher {
+            flusher.spill = Some(spill);
         }
     }
 
-    /// Moves committed lines to the spill file; `None` if it takes none.
-    fn spill(&mut self, why: &str) -> Option<Spilled> {
-        let ring = self.rings.ring(self.slot)?;
-        let Some(spill) = &self.spill else {
-            self.tell(Trouble::Drop, &format!("{why}, and there is no spill file"));
-            return None;
-        };
-        let tail = ring.span().map_or(0, |span| span.tail);
-        match spill.add(&self.rings, &ring, tail, &mut self.chunk) {
-            Ok(Spilled::Done) => {
-                self.tell(Trouble::Spill, why);
-                Some(Spilled::Done)
-            }
-            Ok(Spilled::Busy) => Some(Spilled::Busy),
-            Ok(Spilled::Full) => {
-                self.tell(Trouble::Drop, &format!("{why}, and the spill file is full"));
-                Some(Spilled::Full)
-            }
-            Err(error) => {
-                self.tell(Trouble::Drop, &format!("{why}, and the spill file: {error}"));
-                None
-            }
-        }
-    }
-
-    /// Says what happens to the lines, unless a process has said that or worse.
     fn tell(&self, trouble: Trouble, why: &str) {
-        if !self.rings.note(trouble) {
-            return;
-        }
-        let path = self.config.file.display();
-        match trouble {
-            Trouble::Wait => ::log::error!(
-                "cannot write access log \"{path}\": {why}; lines are kept in memory, and requests \
-                 wait when that is full"
-            ),
-            Trouble::Spill => {
-                let (spill, bytes_max) = match &self.spill {
-                    Some(spill) if !spill.path.as_os_str().is_empty() => {
-                        (format!(" \"{}\"", spill.path.display()), spill.bytes_max)
-                    }
-                    Some(spill) => (String::new(), spill.bytes_max),
-                    None => (String::new(), 0),
-                };
-                ::log::error!(
-                    "cannot write access log \"{path}\": {why}; lines go to the spill file{spill}, at \
-                     most {}",
-                    format_size(bytes_max)
-                );
-            }
-            Trouble::Drop => ::log::error!(
-                "cannot write access log \"{path}\": {why}; lines are dropped when the buffer is full"
-            ),
-        }
+        flusher::tell(&self.rings, &self.config, None, trouble, why);
     }
 
     /// Goes on in this file, as after a rotation. No other process may have the same open file,
     /// since the lock would be shared.
     pub fn write_to(&mut self, file: LogFile) {
-        self.file = Some(file);
+        match &mut self.flusher {
+            Some(flusher) => flusher.file = Some(file),
+            None => self.next_file = Some(file),
+        }
     }
 
     /// Whether the log is for a person who watches it.
@@ -310,7 +218,7 @@ impl AccessLog {
     }
 
     fn is_half_full(&self) -> bool {
-        self.ring().is_some_and(|ring| ring.waiting() >= ring.size() as u64 / 2)
+        self.ring().is_some_and(|ring| ring.is_half_full())
     }
 
     /// Whether everything committed is in the file.
@@ -318,8 +226,22 @@ impl AccessLog {
         self.ring().is_none_or(|ring| ring.waiting() == 0)
     }
 
-    /// Whether any record is sure to be accepted.
+    /// Whether any record can be written now, be it to be dropped.
     pub fn has_room(&self) -> bool {
+        self.has_space() || self.may_drop()
+    }
+
+    /// Whether a line is dropped that finds the ring full. Lines are spilled before it is full, so
+    /// that it is full only for a moment, unless nothing can be spilled.
+    fn may_drop(&self) -> bool {
+        match self.config.when_full {
+            WhenFull::Drop => true,
+            WhenFull::Spill => self.is_stuck,
+            WhenFull::Wait => false,
+        }
+    }
+
+    fn has_space(&self) -> bool {
         self.ring().is_some_and(|ring| ring.has_room(LINE_BYTES_MAX))
     }
 
@@ -332,41 +254,6 @@ impl AccessLog {
         self.rings.ring(self.slot)
     }
 
-    fn try_flush(&mut self) -> io::Result<Step> {
-        match self.move_lines() {
-            // A FIFO with a slow reader.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Busy),
-            moved => moved,
-        }
-    }
-
-    fn move_lines(&mut self) -> io::Result<Step> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(LogFile::open(&self.config.file)?),
-        };
-        let Some(ring) = self.rings.ring(self.slot) else { return Ok(Step::Done) };
-        let Some(locked) = file.try_lock()? else { return Ok(Step::Busy) };
-        locked.repair(&self.rings, &mut self.chunk)?;
-        if let Some(spill) = self.spill.as_ref().filter(|_| self.rings.is_spill_in_use()) {
-            match spill.pour(&locked, &self.rings, &mut self.chunk)? {
-                Poured::All => {}
-                Poured::Some => return Ok(Step::More),
-                Poured::Busy => return Ok(Step::Busy),
-            }
-        }
-        let tail = ring.span().map_or(0, |span| span.tail);
-        locked.drain(&ring, tail, &mut self.chunk)?;
-        Ok(Step::Done)
-    }
-
-    /// Doubles with every try in a row, from `min_ms` to `max_ms`.
-    fn retry_ms(&mut self, min_ms: u64, max_ms: u64) -> u64 {
-        let wait_ms = min_ms << self.n_tries.min(16);
-        self.n_tries = self.n_tries.saturating_add(1);
-        wait_ms.min(max_ms)
-    }
-
     fn report_dropped(&mut self) {
         if let Some(Dropped { n, first_s, last_s }) = self.dropped.take() {
             let mut clock = LineClock::new();
@@ -376,17 +263,6 @@ impl AccessLog {
         }
     }
 }
-
-/// A full ring waits so long for another process that has locked the spill file for one move.
-const SPILL_TRIES_MAX: usize = 50;
-const SPILL_PAUSE: Duration = Duration::from_millis(1);
-
-/// Waits between tries for a file that another process has locked, in milliseconds.
-const BUSY_MS_MIN: u64 = 2;
-const BUSY_MS_MAX: u64 = 64;
-/// Waits between tries for a file that cannot be written, in milliseconds.
-const FAILED_MS_MIN: u64 = 100;
-const FAILED_MS_MAX: u64 = 5_000;
 
 #[cfg(test)]
 mod tests {
@@ -408,7 +284,7 @@ mod tests {
     }
 
     fn log(path: &Path, when_full: WhenFull) -> AccessLog {
-        let rings = Rc::new(Rings::create(1, 1).unwrap());
+        let rings = Arc::new(Rings::create(1, 1).unwrap());
         let config = config(path, when_full);
         AccessLog::new(config, rings, 0).unwrap()
     }
@@ -467,7 +343,8 @@ mod tests {
                 n_lines += 1;
             }
             assert_eq!(log.write(&record(&[b'x'; 1000])), expected);
-            assert!(log.needs_flush() && !log.has_room());
+            assert!(log.needs_flush());
+            assert_eq!(log.has_room(), when_full == WhenFull::Drop);
             assert_eq!(log.flush(), Flushed::Done);
             assert!(!log.needs_flush() && log.has_room());
             assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), n_lines);
@@ -481,7 +358,8 @@ mod tests {
         let path = dir.path().join("log");
         for is_live in [false, true] {
             let config = AccessLogConfig { is_live, ..config(&path, WhenFull::Spill) };
-            let mut log = AccessLog::new(config, Rc::new(Rings::create(1, 1).unwrap()), 0).unwrap();
+            let mut log =
+                AccessLog::new(config, Arc::new(Rings::create(1, 1).unwrap()), 0).unwrap();
             assert_eq!(log.write(&record(b"GET / HTTP/1.1")), Written::Accepted);
             assert_eq!(log.needs_flush(), is_live);
         }
@@ -497,6 +375,9 @@ mod tests {
         let locked = other.try_lock().unwrap();
         let line = |n: usize| format!("{n} {}", "x".repeat(1000));
         for n in 0..300 {
+            while !log.has_room() {
+                let _ = log.flush();
+            }
             assert_eq!(log.write(&record(line(n).as_bytes())), Written::Accepted);
         }
         assert_eq!(fs::metadata(&path).unwrap().len(), 0);
@@ -522,12 +403,43 @@ mod tests {
         log.spill_to(Spill::open(&dir.path().join("spill"), 100_000).unwrap());
         let other = LogFile::open(&path).unwrap();
         let locked = other.try_lock().unwrap();
-        let n_accepted =
-            (0..400).filter(|_| log.write(&record(&[b'x'; 1000])) == Written::Accepted).count();
+        let mut write = |_: &usize| {
+            while !log.has_room() {
+                let _ = log.flush();
+            }
+            log.write(&record(&[b'x'; 1000])) == Written::Accepted
+        };
+        let n_accepted = (0..400).filter(&mut write).count();
         drop(locked);
         while log.flush() != Flushed::Done {}
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), n_accepted);
         assert!(n_accepted > 100 && log.dropped() as usize == 400 - n_accepted, "{n_accepted}");
+    }
+
+    #[test]
+    fn lines_are_dropped_only_when_a_flush_takes_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, next) = (dir.path().join("log"), dir.path().join("next"));
+        let mut log = log(&path, WhenFull::Spill);
+        let line = [b'x'; 1000];
+        assert_eq!(log.write(&record(&line)), Written::Accepted);
+        let mut flusher = log.begin_flush().unwrap();
+        assert!(log.begin_flush().is_none(), "one is under way");
+        let mut n_lines = 1;
+        while log.write(&record(&line)) == Written::Accepted {
+            n_lines += 1;
+        }
+        assert!(!log.has_room() && log.write(&record(&line)) == Written::Full);
+        log.note_slow_flush();
+        assert!(log.has_room() && log.write(&record(&line)) == Written::Dropped);
+        log.write_to(LogFile::open(&next).unwrap());
+        let flushed = flusher.flush();
+        log.end_flush(flusher, flushed);
+        assert_eq!((flushed, log.has_space(), log.dropped()), (Flushed::Done, true, 1));
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), n_lines);
+        assert_eq!(log.write(&record(&line)), Written::Accepted);
+        assert_eq!(log.flush(), Flushed::Done);
+        assert_eq!(fs::read_to_string(&next).unwrap().lines().count(), 1);
     }
 
     #[test]
@@ -564,6 +476,6 @@ mod tests {
     #[test]
     fn a_process_slot_that_does_not_exist_is_an_error() {
         let config = config(Path::new("/nowhere"), WhenFull::Wait);
-        assert!(AccessLog::new(config, Rc::new(Rings::create(1, 1).unwrap()), 1).is_err());
+        assert!(AccessLog::new(config, Arc::new(Rings::create(1, 1).unwrap()), 1).is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! The operator's logs: the access log and the error log.
 //!
 //! The **access log** has a line for every answer. A worker formats lines ([`mod@format`]) into its
-//! own ring in shared memory ([`ring`]) and moves them to the file in bursts, under the file's
-//! lock ([`append`]): whole lines, append-only, never waiting for the lock. The ring outlives its
+//! own ring in shared memory ([`ring`]), and a thread of it moves them to the file in bursts
+//! ([`flusher`]), under the file's lock ([`append`]): whole lines, append-only, never waiting for the lock. The ring outlives its
 //! worker, so a line that was accepted is written even if the worker is killed; [`recover`] does
 //! it, exactly once. While the log takes no lines they go to a file on another disk ([`spill`]).
 //!
@@ -15,6 +15,7 @@ pub mod ring;
 pub mod file;
 pub mod append;
 pub mod spill;
+pub mod flusher;
 pub mod access;
 pub mod recover;
 pub mod limit;

@@ -216,6 +216,11 @@ impl Ring<'_> {
         self.load(TAIL).saturating_sub(self.load(HEAD))
     }
 
+    /// Whether so much waits that it is to be flushed.
+    pub fn is_half_full(&self) -> bool {
+        self.waiting() >= self.len as u64 / 2
+    }
+
     /// The positions of the ring; `None` if they contradict each other, which only a faulty process
     /// can cause.
     pub fn span(&self) -> Option<Span> {

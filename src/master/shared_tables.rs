@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::cache::fills::Fills;
 use crate::config::Config;
@@ -17,7 +18,7 @@ pub(crate) struct SharedTables {
     /// The running fills.
     pub(crate) fills: Rc<Fills>,
     /// The access log's rings.
-    pub(crate) rings: Rc<Rings>,
+    pub(crate) rings: Arc<Rings>,
     /// The eventfds that wake the process in a process slot.
     pub(crate) wakes: Rc<Wakes>,
     /// The signs of life of the process in a process slot.
@@ -37,7 +38,7 @@ impl SharedTables {
         let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
         Ok(Self {
             fills: Rc::new(Fills::create(N_FILLS)?),
-            rings: Rc::new(Rings::create(N_PROCESS_SLOTS, ring_bytes)?),
+            rings: Arc::new(Rings::create(N_PROCESS_SLOTS, ring_bytes)?),
             wakes: Rc::new(Wakes::new(N_PROCESS_SLOTS)?),
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
             bodies: Rc::new(BodyTable::create(N_PROCESS_SLOTS)?),

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::master::child::Process;
@@ -100,7 +101,7 @@ impl Master {
             access: None,
             spill: None,
             cache: generation.cache.map(|cache| cache.shared),
-            rings: Rc::clone(&self.tables.rings),
+            rings: Arc::clone(&self.tables.rings),
             wakes: Rc::clone(&self.tables.wakes),
             beats: Rc::clone(&self.tables.beats),
             bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), slot, bodies_bytes_max)),

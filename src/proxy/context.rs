@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::config::WhenFull;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
 use crate::origin::pools::{OriginLimits, Pools};
@@ -39,8 +38,6 @@ pub struct Context {
     pub log_flushed: Event,
     /// Posted when the access log should be flushed before its time.
     pub log_due: Event,
-    /// Whether requests wait while the access log is full, so that no line is dropped.
-    pub waits_for_log: bool,
     /// Limits of a client's request head.
     pub client_head: HeadLimits,
     /// The directory for request bodies that are too large for memory.
@@ -65,7 +62,7 @@ impl Context {
         temporary: PathBuf,
         bodies: Rc<Bodies>,
     ) -> Self {
-        let (limits, timeouts, log) = (&config.limits, &config.timeouts, &config.log.access);
+        let (limits, timeouts) = (&config.limits, &config.timeouts);
         let client_head = HeadLimits {
             head_bytes: limits.head_bytes,
             fields: limits.headers,
@@ -87,7 +84,6 @@ impl Context {
             access: access.map(RefCell::new),
             log_flushed: Event::default(),
             log_due: Event::default(),
-            waits_for_log: log.as_ref().is_some_and(|log| log.when_full == WhenFull::Wait),
             client_head,
             temporary,
             bodies,
@@ -107,10 +103,7 @@ impl Context {
 
     /// Whether the access log has room for another line, or may drop it.
     pub fn log_has_room(&self) -> bool {
-        match &self.access {
-            Some(access) if self.waits_for_log => access.borrow().has_room(),
-            _ => true,
-        }
+        self.access.as_ref().is_none_or(|access| access.borrow().has_room())
     }
 
     /// Waits until the access log has room for another line.
@@ -147,6 +140,7 @@ pub(crate) fn instance_name(config: &Config) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use super::*;
     use crate::log::file::LogFile;
@@ -159,7 +153,7 @@ pub(crate) mod tests {
         let text = format!("upstream: 127.0.0.1:1\n{text}");
         let config = Rc::new(Config::load_for(Path::new("k"), &text, 1).unwrap());
         let servers = Rc::new(ServerTable::create([1], 1, "").unwrap());
-        let rings = Rc::new(Rings::create(1, 1).unwrap());
+        let rings = Arc::new(Rings::create(1, 1).unwrap());
         let access = config.log.access.clone();
         let access = access.map(|access| {
             let file = LogFile::open(&access.file).unwrap();

@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::http::h1::head::{HeadLimits, parse_request};
-    use crate::log::access::Flushed;
+    use crate::log::flusher::Flushed;
     use crate::policy::reason::close::CloseReason;
     use crate::proxy::client::fake::FakeClient;
     use crate::proxy::context::tests::context;

@@ -6,10 +6,8 @@
 //! which process may write which bytes (see `log::ring`). Bytes go in and out by copy only: no
 //! reference into them ever exists, so a process that breaks this rule only reads wrong bytes.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -21,15 +19,14 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 /// counters: n_words x 8 bytes, then padding to a page | bytes: n_bytes
 /// ```
 ///
-/// It can be sent to another thread but not shared between threads, so that within one process
-/// no two copies of bytes ever run at the same time.
+/// Threads of one process share it as processes do: the counters say which of them may write or read
+/// which bytes.
 #[derive(Debug)]
 pub(crate) struct RingMap {
     map: MmapRaw,
     n_words: usize,
     bytes_at: usize,
     n_bytes: usize,
-    _not_sync: PhantomData<Cell<u8>>,
 }
 
 impl RingMap {
@@ -48,7 +45,7 @@ impl RingMap {
         let file = File::from(memfd_create("ktrix-log", MFdFlags::MFD_CLOEXEC)?);
         file.set_len(u64::try_from(len).map_err(|_| overflow())?)?;
         let map = MmapOptions::new().len(len).map_raw(&file)?;
-        Ok(Self { map, n_words, bytes_at, n_bytes, _not_sync: PhantomData })
+        Ok(Self { map, n_words, bytes_at, n_bytes })
     }
 
     /// The counters.
@@ -66,8 +63,8 @@ impl RingMap {
     pub(crate) fn copy_in(&self, at: usize, bytes: &[u8]) {
         self.check(at, bytes.len());
         // SAFETY: `check` keeps the target within the map, behind the counters. `bytes` cannot
-        // overlap it, as no reference to it is ever made. `Self` is not `Sync`, so no other copy
-        // runs in this process; other processes see plain bytes of any value.
+        // overlap it, as no reference to it is ever made. Other threads and processes copy other
+        // bytes, as the counters say, and see plain bytes of any value.
         unsafe {
             let target = self.map.as_mut_ptr().add(self.bytes_at + at);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
@@ -83,7 +80,7 @@ impl RingMap {
         out.reserve(len);
         // SAFETY: `check` keeps the source within the map, which is initialised throughout. The
         // target is the spare room just reserved, of `len` bytes at least; the new length covers
-        // exactly what was copied. `Self` is not `Sync`, so no other copy runs in this process.
+        // exactly what was copied. Nothing writes these bytes meanwhile, as the counters say.
         unsafe {
             let source = self.map.as_ptr().add(self.bytes_at + at);
             std::ptr::copy_nonoverlapping(source, out.as_mut_ptr().add(out.len()), len);

@@ -3,7 +3,6 @@
 use crate::disk;
 use crate::reactor::{self, timer};
 use crate::worker::Worker;
-use crate::worker::chores;
 
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// request may be on its way.
 const SILENT_MS: u64 = 2_000;
 
-/// How long the last lines may wait for the access log's lock, in milliseconds.
-const LOG_MS: u64 = 10_000;
+/// How long the last lines may wait for the access log.
+const LOG_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the last jobs for the disk may take, in milliseconds.
 const DISK_MS: u64 = 2_000;
@@ -49,7 +48,9 @@ pub(super) async fn drain(worker: &Worker) {
     while !disk::is_idle() && reactor::now().mono_ms() < until_ms {
         timer::sleep(LOOK).await;
     }
-    chores::flush_log(context, LOG_MS).await;
+    if let Some(log_flush) = &worker.log_flush {
+        log_flush.rest(LOG_PATIENCE).await;
+    }
 }
 
 fn is_idle(worker: &Worker) -> bool {

@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::cache::Shared;
 use crate::config::Config;
@@ -76,7 +77,7 @@ pub struct Inherited {
     /// The cache; `None` when nothing is to be cached.
     pub cache: Option<Rc<Shared>>,
     /// The access log's rings.
-    pub rings: Rc<Rings>,
+    pub rings: Arc<Rings>,
     /// The eventfds that wake the process in a process slot.
     pub wakes: Rc<Wakes>,
     /// The signs of life of the process in a process slot.

@@ -9,6 +9,7 @@ pub(crate) mod message;
 mod accept;
 mod setup;
 mod chores;
+mod log_flush;
 mod drain;
 
 use std::cell::RefCell;
@@ -25,6 +26,7 @@ use crate::reactor::{self, Task};
 use crate::sys::memory;
 use crate::worker::accept::Acceptor;
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
+use crate::worker::log_flush::LogFlush;
 use crate::worker::message::{Received, notify_ready, receive};
 
 /// The exit code of a worker that could not serve; its reason is in the error log.
@@ -50,6 +52,7 @@ struct Worker {
     number: usize,
     context: Rc<Context>,
     connections: Rc<Connections>,
+    log_flush: Option<Rc<LogFlush>>,
     listeners: RefCell<Vec<Accepting>>,
     /// Workers whose sockets this worker serves besides its own.
     taken_over: RefCell<HashSet<usize>>,
@@ -84,12 +87,20 @@ async fn serve(mut inherited: Inherited) -> i32 {
             return EXIT_CANNOT_SERVE;
         }
     };
+    let log_flush = match LogFlush::start(&context) {
+        Ok(log_flush) => log_flush,
+        Err(error) => {
+            ::log::error!("cannot set up the worker: {error}");
+            return EXIT_CANNOT_SERVE;
+        }
+    };
     let connections = Rc::default();
     let listeners = listeners(&context, &connections, inherited.sockets);
     let worker = Rc::new(Worker {
         number,
         context,
         connections,
+        log_flush,
         listeners: RefCell::new(listeners),
         taken_over: RefCell::default(),
         ending: Event::default(),

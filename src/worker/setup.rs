@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -24,7 +25,7 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
     let config = Rc::clone(&inherited.config);
     let access = match &config.log.access {
         Some(access) => {
-            let rings = Rc::clone(&inherited.rings);
+            let rings = Arc::clone(&inherited.rings);
             let mut log = AccessLog::new(access.clone(), rings, inherited.process_slot)?;
             if let Some(file) = inherited.access.take() {
                 log.write_to(file);

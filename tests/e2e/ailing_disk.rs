@@ -285,6 +285,35 @@ fn a_stale_answer_does_not_wait_for_the_list_of_variants() {
     assert!(asked.contains("\"de\"") && asked.contains("\"en\""), "{asked}");
 }
 
+#[test]
+fn requests_do_not_wait_for_a_log_that_hangs_and_lost_lines_are_counted() {
+    let origin = origin();
+    let log =
+        "{access: {file: $DIR/access.log, format: json, buffer: 64 KiB}, error: $DIR/error.log}";
+    let plan = plan(&origin).set("log", log);
+    let Some(ailment) = Ailment::of(&plan) else { return };
+    let ktrix = ailment.start(&plan);
+    get(&ktrix, "/hot");
+    ktrix.wait_hit("/hot");
+    ailment.set(&[("log", "hang")]);
+    let mut client = ktrix.client();
+    for n in 0..1_000 {
+        client.ask(&Ask::get("/hot").field("User-Agent", format!("n{n}"))).expect_hit();
+    }
+    ktrix.wait_error("the disk does not answer; lines are dropped");
+    ailment.set(&[]);
+    ktrix.wait_error("takes lines again");
+    let report = ktrix.wait_error(" lines were dropped from ");
+    let words = report.split(" lines were dropped").next().unwrap_or_default();
+    let n_dropped: usize = words.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap();
+    assert!((1..1_000).contains(&n_dropped), "{report}");
+    until_true("all other lines", || {
+        let lines = plan.access_lines();
+        lines.iter().filter(|line| line.contains("\"user_agent\":\"n")).count() + n_dropped == 1_000
+    });
+    ktrix.stop();
+}
+
 /// Warnings and errors of the worker in the error log.
 fn complaints(plan: &Plan) -> Vec<String> {
     let log = plan.error_log();
