@@ -290,3 +290,49 @@ fn no_client_waits_for_a_dead_origin_behind_another() {
     assert!(origin.n_requests() <= 4, "{} of 16 asked the origin", origin.n_requests());
     gate.open();
 }
+
+#[test]
+fn one_private_answer_does_not_end_the_caching_of_its_url() {
+    let origin = Origin::answering(|request| {
+        let response =
+            Response::ok(request.field("cookie").unwrap_or("all")).field("Vary", "Cookie");
+        response.cache(if request.has("cookie") { "private" } else { "max-age=60" })
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let own = || ktrix.ask(&Ask::get("/a").field("Cookie", "id=1")).expect_body("id=1");
+    own();
+    ktrix.get("/a").expect_body("all");
+    ktrix.wait_hit("/a").expect_body("all");
+    for _ in 0..3 {
+        own();
+        ktrix.get("/a").expect_hit().expect_body("all");
+    }
+    assert_eq!(origin.requests().iter().filter(|request| !request.has("cookie")).count(), 1);
+}
+
+#[test]
+fn clients_behind_an_answer_for_the_first_alone_are_served_by_one_more_fetch() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| {
+        let body = request.field("authorization").unwrap_or("all").to_owned();
+        Response::ok(body).cache("max-age=60").gated(&held)
+    });
+    let plan = Plan::new(&origin).set("workers", "4");
+    let ktrix = plan.start();
+    let mut leader = ktrix.client();
+    leader.send(&Ask::get("/a").field("Authorization", "mine"));
+    origin.wait_requests(1);
+    let mut clients: Vec<_> = (0..12).map(|_| ktrix.client()).collect();
+    for client in &mut clients {
+        client.send(&Ask::get("/a"));
+        client.wait_taken();
+    }
+    gate.open();
+    leader.answer().expect_body("mine");
+    for client in &mut clients {
+        client.answer().expect_status(200).expect_body("all");
+    }
+    assert_eq!(origin.count("/a"), 2);
+}
