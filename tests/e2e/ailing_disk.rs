@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
-use crate::support::{Ask, Ktrix, Origin, Plan, Response, alone, pattern, until_true};
+use crate::support::{Ask, Gate, Ktrix, Origin, Plan, Response, alone, pattern, until_true};
 
 /// The library that has the file calls of a ktrix fail or hang, by rules.
 struct Ailment {
@@ -230,6 +231,34 @@ fn clients_do_not_wait_for_writes_that_hang() {
         until_true("no unfinished file", || plan.unfinished_files().is_empty());
         plan.verify_cache();
     }
+}
+
+#[test]
+fn clients_of_one_large_response_wait_a_moment_for_a_slow_disk_together() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let body: Arc<[u8]> = pattern(LARGE).into();
+    let origin = Origin::answering(move |request| {
+        let answer = Response::shared(&body).cache("max-age=600");
+        if request.target == "/shared" { answer.gated(&held) } else { answer }
+    });
+    let plan = plan(&origin).set("timeouts", "{disk: 60s}");
+    let Some(ailment) = Ailment::of(&plan) else { return };
+    let ktrix = ailment.start(&plan);
+    ailment.set(&[("create", "hang")]);
+    // The disk is known to be slow after this.
+    get(&ktrix, "/large");
+    let mut clients = [(); 4].map(|()| ktrix.client());
+    for client in &mut clients {
+        client.send(&Ask::get("/shared"));
+        client.wait_taken();
+    }
+    gate.open();
+    ailment.set(&[]);
+    for client in &mut clients {
+        client.answer().expect_status(200).expect_body(pattern(LARGE));
+    }
+    assert_eq!(origin.count("/shared"), 1);
 }
 
 #[test]

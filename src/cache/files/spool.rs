@@ -15,8 +15,8 @@ use crate::disk::refused::Refused;
 use crate::disk::{self, Kind};
 use crate::reactor::timer;
 
-/// How long a write may take while clients wait for what comes after it.
-const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the write of a copy may take.
+const COPY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A file that is being written. Dropping it removes it.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Spool {
     /// The writer, unless a job has it or an error has ended it.
     writer: Option<Writer>,
     job: Option<Answer<io::Result<Writer>>>,
+    /// Until when the job is awaited, in milliseconds of the monotonic clock.
+    until_ms: u64,
     /// The bytes that the job writes.
     flying: Arc<Vec<u8>>,
     file: DiskFile,
@@ -54,6 +56,7 @@ impl Store {
             body_offset: writer.body_offset(),
             writer: Some(writer),
             job: None,
+            until_ms: 0,
             flying: Arc::default(),
             written: 0,
             error: None,
@@ -92,10 +95,12 @@ impl Spool {
         self.writer.is_some()
     }
 
-    /// Gives bytes of the body to a helper. The one before has to be done.
-    pub fn append(&mut self, bytes: Vec<u8>) {
+    /// Gives bytes of the body to a helper, which may take this long, and no longer than
+    /// `timeouts.disk`. The one before has to be done.
+    pub fn append(&mut self, bytes: Vec<u8>, patience: Duration) {
         debug_assert!(self.is_idle(), "one job has the writer");
         let n_bytes = bytes.len();
+        self.until_ms = timer::deadline(patience);
         self.flying = Arc::new(bytes);
         let (Some(mut writer), bytes) = (self.writer.take(), Arc::clone(&self.flying)) else {
             return;
@@ -108,7 +113,7 @@ impl Spool {
     /// and called again.
     pub async fn settle(&mut self) {
         let Some(job) = &mut self.job else { return };
-        let written = timer::timeout(WRITE_PATIENCE, job).await;
+        let written = timer::timeout_at(self.until_ms, job).await;
         self.job = None;
         match written.unwrap_or_else(|_| Err(Refused::Late.into())) {
             Ok(writer) => {
@@ -134,7 +139,7 @@ impl Spool {
     ///
     /// As [`Spool::check`].
     pub async fn write(&mut self, bytes: Vec<u8>) -> io::Result<()> {
-        self.append(bytes);
+        self.append(bytes, COPY_PATIENCE);
         self.settle().await;
         self.check()
     }

@@ -53,6 +53,10 @@ use crate::reactor::{self, timer};
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
 const WHOLE_WAIT_MS: u64 = 20;
 
+/// How long one client waits for an operation on the file of a stream, and how long several do.
+const ALONE_PATIENCE: Duration = Duration::from_secs(1);
+const SHARED_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Starts the fill of a key whose lease this worker holds.
 pub(crate) fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFill> {
     let local = context.fills.add(lease.at);
@@ -190,7 +194,32 @@ impl Fill {
         times: FetchTimes,
     ) -> io::Result<Name> {
         let (found, fields) = (&self.job.found, &self.job.request.fields);
-        in_time(times, self.lease.resolve_name(found, fields, lifetimes)).await
+        self.in_time(times, self.lease.resolve_name(found, fields, lifetimes)).await
+    }
+
+    /// Does work with the disk that clients wait for, unless the disk is known to be slower than the
+    /// origin and only one client would have to ask the origin.
+    async fn in_time<T>(
+        &self,
+        times: FetchTimes,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        if patience(times).is_zero() && !self.is_shared() {
+            return Err(Refused::Busy.into());
+        }
+        let work = timer::timeout(self.disk_patience(), work).await;
+        work.unwrap_or_else(|_| Err(Refused::Late.into()))
+    }
+
+    /// How long clients wait for an operation on the file of a stream. Without the file, each of several
+    /// clients would ask the origin for the whole.
+    fn disk_patience(&self) -> Duration {
+        if self.is_shared() { SHARED_PATIENCE } else { ALONE_PATIENCE }
+    }
+
+    /// Whether several clients wait for the response.
+    fn is_shared(&self) -> bool {
+        self.local.n_readers() > 1 || self.lease.has_followers()
     }
 
     /// The disk has refused what was to be stored: the response is passed on.
@@ -219,12 +248,11 @@ impl Fill {
 
     /// Whether the admission rules let the response be stored.
     pub(crate) fn is_admitted(&self) -> bool {
-        let Self { lease, local, job, .. } = self;
-        let is_shared = || local.n_readers() > 1 || lease.has_followers();
+        let Self { lease, job, .. } = self;
         // A purged object was admitted before.
         job.renews
             || job.found.is_purged()
-            || lease.cache.admits(&job.found.name.key, job.rules.uses_min, is_shared)
+            || lease.cache.admits(&job.found.name.key, job.rules.uses_min, || self.is_shared())
     }
 
     /// Stores a small response as a whole, then gives it to all readers at once. If the disk is
@@ -377,21 +405,6 @@ impl Upload for FillUpload<'_> {
 fn patience(times: FetchTimes) -> Duration {
     let origin_us = times.received.mono_us.saturating_sub(times.requested.mono_us);
     disk::patience(Duration::from_micros(origin_us))
-}
-
-/// How long clients wait for a file to be begun: without it, each would ask the origin.
-const BEGIN_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Does work with the disk that clients wait for, unless the disk is known to be slower than the
-/// origin.
-async fn in_time<T>(times: FetchTimes, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    match patience(times) {
-        Duration::ZERO => Err(Refused::Busy.into()),
-        patience => {
-            let work = timer::timeout(patience.max(BEGIN_PATIENCE), work).await;
-            work.unwrap_or_else(|_| Err(Refused::Late.into()))
-        }
-    }
 }
 
 /// The times of a fetch as the policy counts them. The delay is measured by the monotonic clock, so

@@ -17,7 +17,7 @@ use crate::origin::alone::Alone;
 use crate::origin::fetch::Response;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::fill::job::is_part;
-use crate::proxy::fill::{Fill, in_time, patience};
+use crate::proxy::fill::{Fill, patience};
 use crate::proxy::progress::Flow;
 use crate::proxy::progress::Progress;
 use crate::reactor::{self, timer};
@@ -46,7 +46,7 @@ impl Fill {
             _ => None,
         };
         let begin = self.lease.begin(&new, total.filter(|_| !is_part(&new)));
-        let mut spool = match in_time(response.times, begin).await {
+        let mut spool = match self.in_time(response.times, begin).await {
             Ok(spool) => spool,
             Err(error) => return self.refused(&error, response, part),
         };
@@ -126,7 +126,7 @@ impl Fill {
             && spool.is_sound()
         {
             // A part is kept as far as it came.
-            spool.append(std::mem::take(part));
+            spool.append(std::mem::take(part), self.disk_patience());
             spool.settle().await;
         }
         let settled = spool.check().map_err(EarlyEnd::Disk);
@@ -162,7 +162,7 @@ impl Fill {
             // After the look at the helper, so that no bytes stay behind while the task waits.
             if spool.is_idle() && spool.is_sound() && !part.is_empty() {
                 let spare = spool.spare();
-                spool.append(std::mem::replace(part, spare));
+                spool.append(std::mem::replace(part, spare), self.disk_patience());
             }
             if bytes > flow {
                 flow = bytes;
