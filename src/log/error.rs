@@ -10,18 +10,18 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::log::clock::LineClock;
+use crate::log::error_writer::ErrorWriter;
 use crate::log::file::LogFile;
 use crate::log::limit::{Limits, Suppressed, UNLIMITED};
-use crate::log::message::Message;
+use crate::log::message::{Message, write_if_ready};
 use crate::log::syslog::{SOCKET_PATH, Syslog};
 
 /// Where messages go.
@@ -67,6 +67,31 @@ pub fn reopen(file: Option<LogFile>) {
         log.reopen(file);
     }
 }
+
+/// Has a thread write the messages of this process to the file, if they go to one. No child is forked
+/// after that.
+///
+/// # Errors
+/// When there is no thread.
+pub fn write_by_thread() -> io::Result<()> {
+    let mut log = GLOBAL.lock();
+    if let Some(log) = log.as_mut()
+        && let Out::File(file) = &log.out
+    {
+        log.out = Out::Thread(ErrorWriter::start(file.try_clone()?)?);
+    }
+    Ok(())
+}
+
+/// Waits until the thread has written all messages, at the end of a process.
+pub fn settle() {
+    if let Some(ErrorLog { out: Out::Thread(writer), .. }) = GLOBAL.lock().as_ref() {
+        writer.settle(SETTLE_MAX);
+    }
+}
+
+/// The longest wait for the last messages.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// Reports suppressed messages, and sends the messages that syslog did not accept before.
 pub fn tick() {
@@ -131,6 +156,8 @@ enum Out {
     Syslog(Syslog),
     Stderr,
     File(LogFile),
+    /// As `File`, by a thread.
+    Thread(ErrorWriter),
 }
 
 impl ErrorLog {
@@ -189,7 +216,8 @@ impl ErrorLog {
         match (&mut self.out, new) {
             (Out::Syslog(syslog), _) => syslog.reopen(),
             (Out::File(file), Some(new)) => *file = new,
-            (Out::Stderr | Out::File(_), _) => {}
+            (Out::Thread(writer), Some(new)) => writer.write_to(new),
+            (Out::Stderr | Out::File(_) | Out::Thread(_), _) => {}
         }
     }
 
@@ -199,6 +227,9 @@ impl ErrorLog {
     }
 
     fn pass_on(&mut self, level: Level, message: &str) {
+        if let Out::Thread(writer) = &self.out {
+            self.n_lost += writer.take_lost();
+        }
         if self.n_lost > 0 && !matches!(self.out, Out::Syslog(_)) {
             let lost = format!("{} messages lost, the error log could not be written", self.n_lost);
             if !self.put(Level::Warn, &lost) {
@@ -233,7 +264,7 @@ impl ErrorLog {
                 };
                 write_if_ready(io::stderr().as_fd(), line.as_bytes())
             }
-            Out::File(file) => {
+            Out::File(_) | Out::Thread(_) => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let time = String::from_utf8_lossy(self.clock.iso(since.as_secs())).into_owned();
                 let line = format!(
@@ -244,7 +275,11 @@ impl ErrorLog {
                     self.ident,
                     word(level)
                 );
-                write_if_ready(file.as_fd(), line.as_bytes())
+                match &self.out {
+                    Out::File(file) => write_if_ready(file.as_fd(), line.as_bytes()),
+                    Out::Thread(writer) => writer.put(line),
+                    Out::Syslog(_) | Out::Stderr => false,
+                }
             }
         }
     }
@@ -263,18 +298,6 @@ fn word(level: Level) -> &'static str {
         Level::Debug => "debug",
         Level::Trace => "trace",
     }
-}
-
-/// Writes the line in one piece if that does not block; returns whether it did.
-///
-/// A pipe that is ready has room for PIPE_BUF bytes at least (4096), more than a line has. The
-/// descriptor is shared with other processes and must not be made non-blocking, hence the poll
-/// first.
-fn write_if_ready(fd: BorrowedFd<'_>, line: &[u8]) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-    let is_ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
-        && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT));
-    is_ready && nix::unistd::write(fd, line).is_ok_and(|n| n == line.len())
 }
 
 /// The name in every message.

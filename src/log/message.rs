@@ -1,6 +1,10 @@
-//! A message of the error log: one line, of bounded length, without control characters.
+//! A message of the error log: one line, of bounded length, without control characters; and its way
+//! to a file.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::base::chars;
 
@@ -38,6 +42,18 @@ impl fmt::Write for Message {
         }
         Ok(())
     }
+}
+
+/// Writes the line in one piece if that does not block; returns whether it did.
+///
+/// A pipe that is ready has room for PIPE_BUF bytes at least (4096), more than a line has. The
+/// descriptor is shared with other processes and must not be made non-blocking, hence the poll
+/// first.
+pub(super) fn write_if_ready(fd: BorrowedFd<'_>, line: &[u8]) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    let is_ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+        && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT));
+    is_ready && nix::unistd::write(fd, line).is_ok_and(|n| n == line.len())
 }
 
 #[cfg(test)]

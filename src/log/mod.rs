@@ -7,7 +7,7 @@
 //! it, exactly once. While the log takes no lines they go to a file on another disk ([`spill`]).
 //!
 //! The **error log** ([`error`]) is the logger behind the `log` facade: syslog, a file or stderr,
-//! limited in rate per call site. It never waits either.
+//! limited in rate per call site. It never waits either; a thread of a worker writes to its file.
 
 pub mod clock;
 pub mod format;
@@ -21,4 +21,5 @@ pub mod recover;
 pub mod limit;
 pub mod message;
 pub mod syslog;
+mod error_writer;
 pub mod error;

@@ -38,13 +38,18 @@ const DISK_HELPERS: usize = 8;
 /// Runs a worker to its end; gives its exit code.
 pub(crate) fn run(inherited: Inherited) -> i32 {
     memory::keep_heap();
-    match reactor::run(serve(inherited)) {
+    if let Err(error) = crate::log::error::write_by_thread() {
+        ::log::warn!("no thread for the error log: {error}");
+    }
+    let code = match reactor::run(serve(inherited)) {
         Ok(code) => code,
         Err(error) => {
             ::log::error!("cannot create the event loop: {error}");
             EXIT_CANNOT_SERVE
         }
-    }
+    };
+    crate::log::error::settle();
+    code
 }
 
 /// A worker.

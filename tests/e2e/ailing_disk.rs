@@ -343,6 +343,25 @@ fn requests_do_not_wait_for_a_log_that_hangs_and_lost_lines_are_counted() {
     ktrix.stop();
 }
 
+#[test]
+fn requests_do_not_wait_for_an_error_log_that_hangs() {
+    let origin = origin();
+    let plan = plan(&origin);
+    let Some(ailment) = Ailment::of(&plan) else { return };
+    let ktrix = ailment.start(&plan);
+    get(&ktrix, "/hot");
+    ktrix.wait_hit("/hot");
+    let no_room = (Errno::ENOSPC as i32).to_string();
+    ailment.set(&[("errors", "hang"), ("create", &no_room)]);
+    get(&ktrix, "/0");
+    for _ in 0..20 {
+        get(&ktrix, "/hot").expect_hit();
+    }
+    assert!(complaints(&plan).is_empty());
+    ailment.set(&[]);
+    ktrix.wait_error("cannot store in the cache");
+}
+
 /// Warnings and errors of the worker in the error log.
 fn complaints(plan: &Plan) -> Vec<String> {
     let log = plan.error_log();

@@ -1,7 +1,8 @@
 /* A disk that fails or hangs, for the cache files of a ktrix that is started with this library preloaded.
  *
  * KTRIX_DISK_RULES names a file with lines `OPERATION ERRNO` or `OPERATION hang`, which is read before each
- * operation: open, read, create, write, reserve, rename or unlink; log is a write to the access log. Calls that never wait find nothing in the
+ * operation: open, read, create, write, reserve, rename or unlink; log and errors are
+ * writes to the access log and the error log. Calls that never wait find nothing in the
  * page cache while there is a rule for them. A call that hangs goes on when its rule is gone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -134,13 +135,14 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t n)
 
 ssize_t write(int fd, const void *bytes, size_t n)
 {
-    static const char log[] = "/access.log";
     char link[64], path[512];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t len = readlink(link, path, sizeof path - 1);
     path[len > 0 ? len : 0] = 0;
-    size_t at = strlen(path) > sizeof log ? strlen(path) - strlen(log) : 0;
-    if (!strcmp(path + at, log) && fails("log"))
+    const char *name = strrchr(path, '/');
+    if (name && !strcmp(name, "/access.log") && fails("log"))
+        return -1;
+    if (name && !strcmp(name, "/error.log") && fails("errors"))
         return -1;
     return raw(SYS_write, fd, (long)bytes, n, 0, 0, 0);
 }
