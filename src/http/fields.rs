@@ -211,9 +211,11 @@ impl Fields {
         let value_len = value.iter().map(|part| part.len()).sum();
         let line = Line::of(self.bytes.len(), name.len(), value_len)?;
         self.bytes.reserve(line.len as usize);
-        push_clean(&mut self.bytes, name);
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(COLON);
-        value.iter().for_each(|part| push_clean(&mut self.bytes, part));
+        value.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        clean(self.bytes.get_mut(from..).unwrap_or_default());
         self.bytes.extend_from_slice(CRLF);
         Some(line)
     }
@@ -287,13 +289,12 @@ fn part(bytes: &[u8], range: Range<usize>) -> &[u8] {
     bytes.get(range).unwrap_or_default()
 }
 
-fn push_clean(out: &mut Vec<u8>, text: &[u8]) {
-    let from = out.len();
-    out.extend_from_slice(text);
-    if memchr::memchr3(b'\r', b'\n', 0, text).is_some() {
-        for octet in out.iter_mut().skip(from).filter(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
-            *octet = b' ';
-        }
+/// Replaces octets that would break out of a line by spaces.
+fn clean(line: &mut [u8]) {
+    // Without an early end, so that the compiler compares many bytes at once.
+    let breaks_line = |octet: u8| matches!(octet, b'\r' | b'\n' | 0);
+    if line.iter().fold(false, |found, octet| found | breaks_line(*octet)) {
+        line.iter_mut().filter(|octet| breaks_line(**octet)).for_each(|octet| *octet = b' ');
     }
 }
 

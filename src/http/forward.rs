@@ -4,7 +4,7 @@
 //! list and those that `Connection` names. A sender may not use `Connection` to remove a field that
 //! decides how a message is framed, stored, routed or trusted: naming such a field has no effect.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use crate::base::chars;
@@ -120,31 +120,58 @@ fn push_framing(fields: &mut Fields, method: Method, framing: BodyLength) {
 }
 
 fn push_forwarded(fields: &mut Fields, sent: &Fields, peer: &Peer<'_>) {
+    let mut element = Vec::with_capacity(ELEMENT_BYTES);
     // A client of a dual-stack socket is identified by its IPv4 address if it has one.
     let client = peer.client.map(|client| client.to_canonical());
-    let mut address = String::new();
-    if let Some(client) = client {
-        let _ = write!(address, "{client}");
-    }
-    push_joined(fields, "X-Forwarded-For", sent, &[address.as_bytes()]);
+    push_address(&mut element, client);
+    push_joined(fields, "X-Forwarded-For", sent, &element);
     if !peer.host.is_empty() {
         fields.push(b"X-Forwarded-Host", peer.host);
     }
     fields.push(b"X-Forwarded-Proto", peer.scheme.word().as_bytes());
-    let mut host = Vec::new();
-    if !peer.host.is_empty() {
-        host.extend_from_slice(b";host=");
-        push_quoted(&mut host, peer.host);
+    element.clear();
+    match client {
+        // RFC 7239 section 6: an IPv6 address is in brackets, and so is quoted.
+        Some(IpAddr::V6(_)) => {
+            element.extend_from_slice(b"for=\"[");
+            push_address(&mut element, client);
+            element.extend_from_slice(b"]\"");
+        }
+        Some(IpAddr::V4(_)) => {
+            element.extend_from_slice(b"for=");
+            push_address(&mut element, client);
+        }
+        None => element.extend_from_slice(b"for=unknown"),
     }
-    // RFC 7239 section 6: an IPv6 address is in brackets, and so is quoted.
-    let (open, node, close): (&[u8], _, &[u8]) = match client {
-        Some(IpAddr::V4(_)) => (b"for=", address.as_bytes(), b""),
-        Some(IpAddr::V6(_)) => (b"for=\"[", address.as_bytes(), b"]\""),
-        None => (b"for=", &b"unknown"[..], b""),
-    };
-    let element = [open, node, close, &host, b";proto=", peer.scheme.word().as_bytes()];
+    if !peer.host.is_empty() {
+        element.extend_from_slice(b";host=");
+        push_quoted(&mut element, peer.host);
+    }
+    element.extend_from_slice(b";proto=");
+    element.extend_from_slice(peer.scheme.word().as_bytes());
     push_joined(fields, "Forwarded", sent, &element);
 }
+
+/// Appends the text of an address; nothing without one.
+fn push_address(out: &mut Vec<u8>, address: Option<IpAddr>) {
+    match address {
+        Some(IpAddr::V4(address)) => {
+            let mut digits = itoa::Buffer::new();
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(digits.format(octet).as_bytes());
+            }
+        }
+        // Writing to a vector never fails.
+        Some(IpAddr::V6(address)) => drop(write!(out, "{address}")),
+        None => {}
+    }
+}
+
+/// Room for an element of `Forwarded` with a host of usual length.
+const ELEMENT_BYTES: usize = 128;
 
 /// Removes the claims of other hops in `Forwarded` except `for`; the last element is this hop's own
 /// and stays as it is. For a request with an answer that is shared by clients: one client must not
@@ -178,17 +205,17 @@ fn for_pair(element: &[u8]) -> Option<&[u8]> {
 }
 
 /// Appends one field with all values of this name and one more member, if it is not empty.
-fn push_joined(fields: &mut Fields, name: &str, sent: &Fields, last: &[&[u8]]) {
+fn push_joined(fields: &mut Fields, name: &str, sent: &Fields, last: &[u8]) {
     // An open quote would swallow what is added behind it.
     let is_sound = sent.get_all(name).all(list::has_closed_quotes);
     if !sent.contains(name) || !is_sound {
-        if last.iter().any(|part| !part.is_empty()) {
-            fields.push_parts(name.as_bytes(), last);
+        if !last.is_empty() {
+            fields.push(name.as_bytes(), last);
         }
         return;
     }
     let mut value: Vec<u8> = Vec::new();
-    for member in sent.get_all(name).chain(std::iter::once(&last.concat()[..])) {
+    for member in sent.get_all(name).chain([last]) {
         if !value.is_empty() && !member.is_empty() {
             value.extend_from_slice(b", ");
         }

@@ -196,11 +196,17 @@ pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn is_plain(path: &[u8]) -> bool {
+    let mut before = b' ';
     // The asterisk of OPTIONS has no segments.
     path.first() != Some(&b'/')
-        || (memchr::memchr2(b'%', b';', path).is_none()
-            && memchr::memmem::find(path, b"//").is_none()
-            && memchr::memmem::find(path, b"/.").is_none())
+        || path.iter().all(|&byte| {
+            let after_slash = std::mem::replace(&mut before, byte) == b'/';
+            match byte {
+                b'%' | b';' => false,
+                b'/' | b'.' => !after_slash,
+                _ => true,
+            }
+        })
 }
 
 #[cfg(test)]

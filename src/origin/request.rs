@@ -18,6 +18,7 @@ use crate::origin::connection::Connection;
 use crate::origin::pools::OriginLimits;
 use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
+use crate::reactor::spare::Buffer;
 use crate::reactor::{self, scratch};
 use crate::sys::pinned::Race;
 use crate::transport::Transport;
@@ -34,7 +35,7 @@ pub(super) struct Request {
     pub(super) connection: Connection,
     method: Method,
     /// Read, not yet used.
-    pub(super) inbox: Vec<u8>,
+    pub(super) inbox: Buffer,
     n_interim: usize,
     /// Interim responses that came while the request was sent, to be passed on; at most
     /// `INTERIM_MAX`.
@@ -62,7 +63,7 @@ impl Request {
         Self {
             connection,
             method,
-            inbox: Vec::new(),
+            inbox: Buffer::take(),
             n_interim: 0,
             early: Vec::new(),
             is_sent: false,

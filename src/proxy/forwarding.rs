@@ -18,6 +18,7 @@ use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::respond::{Added, start};
 use crate::reactor;
+use crate::reactor::spare::Buffer;
 use crate::sys::pinned::Race;
 use crate::upstream::ids::UpstreamId;
 
@@ -101,7 +102,7 @@ pub(crate) async fn relay<C: Client>(
         (length, _) => length,
     };
     start(client, response.head.status, fields, length, added, facts);
-    let mut part = read;
+    let mut part = Buffer::from(read);
     loop {
         // Bytes that have arrived go out together with the head.
         match response.body.take(&mut part) {

@@ -51,6 +51,7 @@ pub mod listener;
 pub mod connect;
 pub mod readable;
 pub mod scratch;
+pub mod spare;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};

@@ -9,6 +9,9 @@
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use crate::base::chars;
 use crate::http::fields::Fields;
@@ -45,7 +48,7 @@ impl Default for HeadLimits {
 /// missing end does not mean that the caller must wait for more: only the parse finds flaws.
 pub fn find_end(buf: &[u8], from: usize) -> Option<usize> {
     let from = from.saturating_sub(END.len() - 1);
-    let at = memchr::memmem::find(buf.get(from..)?, END)?;
+    let at = END_FINDER.find(buf.get(from..)?)?;
     Some(from + at + END.len())
 }
 
@@ -335,6 +338,8 @@ const LINE_SPARE_BYTES: usize = METHOD_BYTES_MAX + 2 + VERSION.len() + 1;
 
 const CRLF: &[u8] = b"\r\n";
 const END: &[u8] = b"\r\n\r\n";
+/// To prepare a search costs more than to search a head of usual length.
+static END_FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(END));
 const VERSION_START: &[u8] = b"HTTP/";
 const VERSION: &[u8] = b"HTTP/1.1";
 

@@ -199,7 +199,7 @@ proptest! {
     ) {
         let mut text = format!("{method} / HTTP/1.1\r\nHost: a.example\r\n");
         for (name, value) in lines {
-            let _ = write!(text, "{name}: {value}\r\n");
+            text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("\r\n");
         let parsed = parse_request(text.as_bytes(), &HeadLimits::default());

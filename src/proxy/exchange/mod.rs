@@ -115,6 +115,8 @@ pub(crate) struct Exchange<'e, C> {
 }
 
 impl<C: Client> Exchange<'_, C> {
+    /// The futures of other ways than a plain pass are boxed: the future of every exchange would be
+    /// as large as the largest of them.
     async fn run(mut self) -> Result<(), CloseReason> {
         let context = Rc::clone(self.context);
         let lookup = &self.route.lookup;
@@ -122,7 +124,7 @@ impl<C: Client> Exchange<'_, C> {
             && !self.route.rule.request_buffering
             && self.request.length != BodyLength::None
         {
-            return self.pass_streamed(*reason).await;
+            return Box::pin(self.pass_streamed(*reason)).await;
         }
         let limits = ReceiveLimits {
             bytes_max: context.config.limits.body_bytes,
@@ -134,12 +136,12 @@ impl<C: Client> Exchange<'_, C> {
             BodyLength::None => Received::nothing(),
             length => match Received::all(self.client, length, limits).await {
                 Ok(body) => body,
-                Err(error) => return self.not_received(error).await,
+                Err(error) => return Box::pin(self.not_received(error)).await,
             },
         };
         self.facts.body_us = reactor::now().mono_us;
         match (&context.cache, lookup) {
-            (Some(cache), Ok(primary)) => self.cached(cache, primary).await,
+            (Some(cache), Ok(primary)) => Box::pin(self.cached(cache, primary)).await,
             (_, Err(reason)) => self.pass(body, *reason).await,
             // A route has a name to look up only if there is a cache.
             (None, Ok(_)) => self.pass(body, PassReason::Off).await,

@@ -5,10 +5,12 @@ use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
 use crate::http::head::BodyLength;
+use crate::http::method::Method;
 use crate::origin::fetch::Response;
 use crate::origin::request::FetchFailure;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict, Handling};
 use crate::policy::reason::close::CloseReason;
+use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::forward::Fwd;
 use crate::policy::reason::pass::PassReason;
 use crate::proxy::client::{Client, ClientError};
@@ -78,35 +80,58 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
         let mut response = match asked {
-            Ok(response) if response.head.status.0 >= 500 => {
-                if let Some(answered) =
-                    self.answer_on_failure(Failure::Status(response.head.status)).await
-                {
-                    return answered;
-                }
-                response
-            }
-            Ok(response) => response,
-            Err(FetchFailure::Fetch(error)) => {
-                match self.answer_on_failure(Failure::Error(error)).await {
-                    Some(answered) => return answered,
-                    None => return self.failed(error, Some(reason.fwd())).await,
-                }
-            }
-            Err(FetchFailure::Upload(error)) => {
-                return self.not_received(ReceiveError::Client(error)).await;
-            }
-            Err(FetchFailure::Gone) => return Err(CloseReason::ClientGone),
+            Ok(response) if response.head.status.0 < 500 => response,
+            asked => match Box::pin(self.or_stored(asked, reason)).await {
+                Ok(response) => response,
+                Err(answered) => return answered,
+            },
         };
         let mut added = Added::new(CacheStatus::pass(reason), Some(&self.route.rules), None);
+        let mut read = Vec::new();
+        if self.request.method != Method::Get {
+            match Box::pin(self.update(&mut response, purge_epoch)).await {
+                Ok(stored) => (read, added.status.stored) = stored,
+                Err(error) => return Box::pin(self.failed(error, Some(reason.fwd()))).await,
+            }
+        }
+        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
+    }
+
+    /// The response of an origin that failed, unless a stored response or one of ktrix's own was the
+    /// answer; `Err` says how that ended.
+    async fn or_stored(
+        &mut self,
+        asked: Result<Response, FetchFailure<ClientError>>,
+        reason: PassReason,
+    ) -> Result<Response, Result<(), CloseReason>> {
+        match asked {
+            Ok(response) => {
+                let failure = Failure::Status(response.head.status);
+                self.answer_on_failure(failure).await.map_or(Ok(response), Err)
+            }
+            Err(FetchFailure::Fetch(error)) => {
+                Err(match self.answer_on_failure(Failure::Error(error)).await {
+                    Some(answered) => answered,
+                    None => self.failed(error, Some(reason.fwd())).await,
+                })
+            }
+            Err(FetchFailure::Upload(error)) => {
+                Err(self.not_received(ReceiveError::Client(error)).await)
+            }
+            Err(FetchFailure::Gone) => Err(Err(CloseReason::ClientGone)),
+        }
+    }
+
+    /// Invalidates, renews or stores what the response to another method than GET concerns. Gives the
+    /// part of the body that was read, and whether that was stored.
+    async fn update(
+        &self,
+        response: &mut Response,
+        purge_epoch: u64,
+    ) -> Result<(Vec<u8>, bool), FetchError> {
         let scheme = self.client.front().scheme;
         invalidate::after(self.context, scheme, self.request, &response.head).await;
-        self.renew_by_head(&response, purge_epoch).await;
-        let (read, is_stored) = match self.store_post(&mut response, purge_epoch).await {
-            Ok(stored) => stored,
-            Err(error) => return self.failed(error, Some(reason.fwd())).await,
-        };
-        added.status.stored = is_stored;
-        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
+        self.renew_by_head(response, purge_epoch).await;
+        self.store_post(response, purge_epoch).await
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use crate::disk::file::DiskFile;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::connections::{Connection, Counted};
-use crate::reactor::{self, scratch};
+use crate::reactor::{self, scratch, spare};
 
 /// The most that one read takes.
 pub(super) const READ_BYTES: usize = 64 << 10;
@@ -147,13 +147,19 @@ impl Link {
         }
     }
 
-    /// Frees the buffers that are empty, before the connection becomes idle.
+    /// Gives back the buffers that are empty, before the connection becomes idle.
     pub(super) fn free_empty_buffers(&mut self) {
-        if self.inbox.is_empty() {
-            self.inbox = Vec::new();
+        for buffer in [&mut self.inbox, &mut self.out] {
+            if buffer.is_empty() {
+                spare::give_back(std::mem::take(buffer));
+            }
         }
-        if self.out.is_empty() {
-            self.out = Vec::new();
+    }
+
+    /// Takes a buffer for an answer.
+    pub(super) fn take_buffer(&mut self) {
+        if self.out.capacity() == 0 {
+            self.out = spare::take();
         }
     }
 

@@ -164,6 +164,7 @@ async fn answer(
         is_logged: context.access.is_some(),
         pace: Pace::new(&context.config.timeouts, &context.config.limits, began.mono_ms()),
     };
+    link.take_buffer();
     let mut response = H1Response::new(link, &context.config.timeouts, head, options);
     let result = exchange::run(context, &mut response, routed, &mut facts).await;
     let is_cut = matches!(
