@@ -28,8 +28,10 @@ const KERNEL: &[&str] = &[
 ];
 
 /// Where a pure floor may look at the kernel after all, and why.
-const LOOKS: &[(&str, &str, &str)] =
-    &[("config/load.rs", "std::thread", "the number of cores is the default of `workers`")];
+const LOOKS: &[(&str, &str, &str)] = &[
+    ("config/load.rs", "std::thread", "the number of cores is the default of `workers`"),
+    ("config/source.rs", "std::fs", "the files that a configuration names are a part of it"),
+];
 
 /// `std::net` has values beside its sockets; these are the values.
 const NET_VALUES: &[&str] = &[

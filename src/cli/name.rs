@@ -17,6 +17,7 @@ use crate::http::head::RequestHead;
 use crate::policy::key::{Key, KeyComponents};
 use crate::route::Router;
 use crate::route::asked::Asked;
+use crate::route::changed::{Changed, RequestPeer};
 
 /// How URLs become keys: by the routes of a configuration, or by the default.
 pub(super) struct Naming {
@@ -59,9 +60,16 @@ impl Naming {
         let asked = UrlRequest::new("GET", url, fields)?;
         let head = asked.head(&HeadLimits::default());
         let head = head.with_context(|| format!("a request for {url:?} would be refused"))?;
-        let router = self.router.as_ref();
-        let rules = router.map(|router| router.rules_of(&Asked::of(&head, None, false)));
-        let components = rules.map_or(&self.whole, |rules| &rules.key);
+        let (mut components, mut head) = (&self.whole, head);
+        if let Some(router) = &self.router
+            && let Some(route) = router.find(&Asked::of(&head, None, false))
+        {
+            components = &router.rules(router.rule(route).rules).key;
+            let peer = RequestPeer { client: None, scheme: asked.scheme, id: 0 };
+            if let Some(changes) = router.changes(route) {
+                head = Changed::new(changes, &head, peer).asked;
+            }
+        }
         let name = Name::of_request(components, asked.scheme, &head);
         Ok((components, name, head))
     }

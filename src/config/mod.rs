@@ -21,13 +21,18 @@ pub mod schema;
 mod section;
 pub mod places;
 pub mod network;
+mod source;
 pub mod matching;
+pub mod variables;
+pub mod template;
+pub mod action;
 pub mod address;
 mod instance;
 mod resolve;
 mod load;
 mod flags;
 
+use crate::config::action::Changes;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
 use crate::policy::rfc9111::rules::Rules;
@@ -319,6 +324,8 @@ pub struct RouteConfig {
     pub rules: Rc<Rules>,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
+    /// What it changes, if it changes anything.
+    pub changes: Option<Rc<Changes>>,
 }
 
 /// The bounds on waiting.

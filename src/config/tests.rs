@@ -96,6 +96,7 @@ fn the_full_form_is_read() {
         cache,
         rules: Rc::default(),
         request_buffering,
+        changes: None,
     };
     assert_eq!(config.sites[0].hosts[1], HostPattern::Below(".example.org".into()));
     assert_eq!(config.sites[0].routes, [route("/up", 0, false, false), route("/", 1, true, true)]);
@@ -481,6 +482,72 @@ fn each_mistake_has_its_place_and_its_key() {
             "upstream: a\nsites: [{routes: [{path: /, clients: nowhere}]}]\n",
             "sites[0].routes[0].clients: \"nowhere\"",
         ),
+        (
+            "sites: [{routes: [{path: /, redirect: {to: \"{hots}\"}}]}]\n",
+            "1:44: sites[0].routes[0].redirect.to: \"{hots}\" names an unknown variable (did you mean",
+        ),
+        (
+            "sites: [{routes: [{path: /, redirect: {to: /$1}}]}]\n",
+            "redirect.to: \"/$1\" names $1, but the expression has 0 captures",
+        ),
+        (
+            "sites: [{routes: [{path: /, redirect: {to: /, status: 200}}]}]\n",
+            "redirect.status: \"200\" is not a status for this (try 301, 302, 303, 307, 308)",
+        ),
+        ("sites: [{routes: [{path: /, redirect: {}}]}]\n", "redirect.to: is missing"),
+        (
+            "sites: [{routes: [{path: /, answer: {body: \"{cache}\"}}]}]\n",
+            "answer.body: \"{cache}\" names {cache}, which is not known before the answer",
+        ),
+        (
+            "sites: [{routes: [{path: /, answer: {type: html}}]}]\n",
+            "answer.type: \"html\" is not a media type",
+        ),
+        (
+            "sites: [{routes: [{path: /, deny: 200}]}]\n",
+            "routes[0].deny: \"200\" is not a status for this (try 400 to 599)",
+        ),
+        (
+            "sites: [{routes: [{path: /, deny: 403, answer: {}}]}]\n",
+            "sites[0].routes[0].deny: excludes answer",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, deny: 403, rewrite: {strip: /a}}]}]\n",
+            "routes[0].rewrite: has no effect, since the route answers itself",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, rewrite: {strip: /a, to: /b}}]}]\n",
+            "routes[0].rewrite: has to be strip and add, or regex and to",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, rewrite: {strip: a}}]}]\n",
+            "rewrite.strip: \"a\" is not a path",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, rewrite: {regex: \"(\", to: /}}]}]\n",
+            "rewrite.regex: \"(\" is not a regular expression",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, request-fields: {set: {Host: b}}}]}]\n",
+            "request-fields.set.Host: is written by ktrix, from what it knows of the client",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, response-fields: {add: {Content-Length: 1}}}]}]\n",
+            "response-fields.add.Content-Length: is written by ktrix",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, response-fields: {remove: [\"a b\"]}}]}]\n",
+            "response-fields.remove[0]: \"a b\" is not the name of a field",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, error-pages: {200: /x}}]}]\n",
+            "error-pages.200: is not the status of an error (try 502)",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, error-pages: {502: /nowhere}}]}]\n",
+            "error-pages.502: \"/nowhere\" cannot be read",
+        ),
+        ("upstream: a\nsites: [{routes: [{path: /, internal: x}]}]\n", "neither on nor off"),
         ("upstream: a\nsites: [{cache: on}]\n", "2:17: sites[0].cache: \"on\" needs a cache"),
         ("upstream: a\nsites: [{cache: maybe}]\n", "\"maybe\" is neither on nor off"),
         ("upstream: a\nsites: [{}, {hosts: [x]}, {}]\n", "sites[2]: names no hosts, but sites[0]"),

@@ -60,6 +60,22 @@ pub(crate) struct RequestParts<'a> {
 }
 
 impl RequestHead {
+    /// The GET of another target of the same host, with the same fields but those about the body.
+    pub(crate) fn redirected(&self, target: Target) -> Self {
+        let mut head = Self {
+            method: Method::Get,
+            method_text: Cow::Borrowed(b"GET"),
+            target,
+            length: BodyLength::None,
+            expectation: Expectation::Nothing,
+            ..self.clone()
+        };
+        for name in ["content-length", "transfer-encoding", "content-type", "trailer", "expect"] {
+            head.fields.remove(name);
+        }
+        head
+    }
+
     /// Puts a head together from parts that were checked one by one.
     ///
     /// # Errors

@@ -87,9 +87,10 @@ const UNKEYED: [&str; 48] = [
     "x-originating-ip", "x-remote-addr", "x-remote-ip", "cf-connecting-ip",
 ];
 
-/// Whether a field selects a variant of the key.
+/// Whether a field selects a variant of the key, or the operator sets it.
 fn is_chosen(name: &[u8], key: &KeyComponents) -> bool {
     key.chosen.as_ref().is_some_and(|chosen| chosen.contains(name))
+        || key.set_fields.iter().any(|own| eq_ignore_case(name, own.as_bytes()))
 }
 
 /// Whether a request, if it is forwarded as it is, has something that could change the response and

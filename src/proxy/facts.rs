@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::base::time::Now;
 use crate::cache::hot::HotObject;
+use crate::config::Config;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
 use crate::upstream::ids::Server;
@@ -33,6 +34,10 @@ pub struct Facts {
     pub server: Option<Server>,
     /// Why the connection ends after it, if it does.
     pub close: Option<CloseReason>,
+    /// The id of the request, if it is known before the end; else 0.
+    pub request_id: u128,
+    /// The target of an internal redirect, by which another route answers.
+    pub redirect: Option<Box<[u8]>>,
 }
 
 /// The status in the log of a request whose client left before its answer began, as nginx logs it.
@@ -46,5 +51,15 @@ impl Facts {
             (0, Some(CloseReason::ClientGone)) => CLIENT_GONE,
             (status, _) => status,
         }
+    }
+
+    /// The names of the upstream and the server that answered; empty if none did.
+    pub(crate) fn names<'c>(&self, config: &'c Config) -> (&'c str, String) {
+        let Some(answered) = self.server else { return ("", String::new()) };
+        let Some(upstream) = config.upstreams.get(answered.upstream.0) else {
+            return ("", String::new());
+        };
+        let server = upstream.servers.get(answered.id.0);
+        (&upstream.name, server.map_or_else(String::new, |server| server.address.to_string()))
     }
 }

@@ -3,7 +3,6 @@
 //! The line is prepared before the last byte of an answer goes out, and counts once it is committed.
 
 use crate::base::time::Now;
-use crate::config::Config;
 use crate::http::h1::rejected::Rejected;
 use crate::http::head::RequestHead;
 use crate::http::version::Version;
@@ -14,7 +13,6 @@ use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::reactor;
-use crate::upstream::ids::Server;
 
 /// How many bytes an answer had.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +51,10 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
         status: facts.logged_status(),
         body_bytes: sent.body_bytes,
         sent_bytes: sent.bytes,
-        request_id: context.next_request_id(),
+        request_id: match facts.request_id {
+            0 => context.next_request_id(),
+            known => known,
+        },
         verdict: facts.verdict.map_or("", CacheVerdict::word),
         reason: reason(facts),
         times: times(facts, now),
@@ -65,10 +66,8 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
         Asked::Bytes(bytes) => rejected(&mut record, bytes),
     }
     let server;
-    if let Some(answered) = facts.server {
-        (record.upstream, server) = names(&context.config, answered);
-        record.server = &server;
-    }
+    (record.upstream, server) = facts.names(&context.config);
+    record.server = &server;
     let written = access.borrow_mut().prepare(&record);
     debug_assert!(written != Written::Full, "a line is prepared only where there is room");
 }
@@ -122,14 +121,6 @@ fn times(facts: &Facts, now: Now) -> Times {
         first_byte_us: since(facts.first_byte_us, facts.connected_us),
         total_us: since(now.mono_us, facts.began.mono_us),
     }
-}
-
-fn names(config: &Config, server: Server) -> (&str, String) {
-    let Some(upstream) = config.upstreams.get(server.upstream.0) else {
-        return ("", String::new());
-    };
-    let server = upstream.servers.get(server.id.0);
-    (&upstream.name, server.map_or_else(String::new, |server| server.address.to_string()))
 }
 
 #[cfg(test)]

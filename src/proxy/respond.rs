@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::cache::hot::{Body, HotObject};
+use crate::config::Config;
 use crate::http::byteranges::ByteRanges;
 use crate::http::content_range::{self, ContentRange};
 use crate::http::date;
@@ -15,7 +16,7 @@ use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::range::Ranges;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, Handling, Report};
+use crate::policy::cache_status::{CacheStatus, CacheVerdict, Handling, Report};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::rfc9111::answer::{self, Answer};
 use crate::policy::rfc9111::freshness::Lifetimes;
@@ -24,6 +25,7 @@ use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::Client;
 use crate::proxy::facts::Facts;
 use crate::reactor;
+use crate::route::changed::{AnswerFacts, Changed};
 
 /// The fields that are added to an answer, and the rules that say which of all its fields are sent.
 #[derive(Clone, Debug)]
@@ -34,6 +36,15 @@ pub struct Added {
     pub private: Fields,
     key: Option<Rc<[u8]>>,
     rules: Option<Rc<Rules>>,
+    /// What the route changes in the answer.
+    changed: Option<AnswerChange>,
+}
+
+/// The change of an answer by its route.
+#[derive(Clone, Debug)]
+struct AnswerChange {
+    request: Rc<Changed>,
+    config: Rc<Config>,
 }
 
 impl Added {
@@ -44,7 +55,15 @@ impl Added {
         rules: Option<&Rc<Rules>>,
         key: Option<&Rc<[u8]>>,
     ) -> Self {
-        Self { status, private: Fields::new(), key: key.cloned(), rules: rules.cloned() }
+        let (key, rules) = (key.cloned(), rules.cloned());
+        Self { status, private: Fields::new(), key, rules, changed: None }
+    }
+
+    /// With the changes of a route, if it has any.
+    pub fn changed_by(self, request: Option<&Rc<Changed>>, config: &Rc<Config>) -> Self {
+        let changed = request
+            .map(|request| AnswerChange { request: Rc::clone(request), config: Rc::clone(config) });
+        Self { changed, ..self }
     }
 
     /// The value of `Age`, in seconds. A response that was fetched for this very request keeps the
@@ -79,11 +98,22 @@ pub fn start<C: Client>(
 ) {
     facts.status = status.0;
     added.push_cache_status(status, &mut fields);
-    let served = match &added.rules {
+    let mut served = match &added.rules {
         Some(rules) => rules.served(&fields),
         None => Cow::Borrowed(&fields),
     };
+    if let Some(changed) = &added.changed {
+        changed.apply(served.to_mut(), facts);
+    }
     client.start(status, &served, length);
+}
+
+impl AnswerChange {
+    fn apply(&self, fields: &mut Fields, facts: &Facts) {
+        let (upstream, server) = facts.names(&self.config);
+        let cache = facts.verdict.map_or("", CacheVerdict::word);
+        self.request.change_answer(fields, AnswerFacts { upstream, server: &server, cache });
+    }
 }
 
 /// Answers a request with an object, in the form that it asks for, RFC 9110 section 13.2.2.

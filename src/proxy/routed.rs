@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use crate::cache::name::Name;
 use crate::http::head::{BodyLength, RequestHead};
+use crate::http::method::Method;
+use crate::http::target::Target;
 use crate::http::via;
 use crate::policy::decide::{self, SyntheticAnswer};
 use crate::policy::purge::request::{METHOD, is_forwarded};
@@ -14,6 +16,7 @@ use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::route::Rule;
 use crate::route::asked::Asked;
+use crate::route::changed::{Changed, RequestPeer};
 
 #[derive(Debug)]
 pub(crate) struct Routed {
@@ -32,6 +35,8 @@ pub(crate) enum Way {
     Loop,
     /// No site or route is configured for it.
     Unrouted,
+    /// Its route answers it without an upstream.
+    Own(Rc<Changed>),
     Route(Route),
 }
 
@@ -41,17 +46,31 @@ pub(crate) struct Route {
     pub(crate) rules: Rc<Rules>,
     /// The name to look up in the cache, before Vary; or why the request passes the cache.
     pub(crate) lookup: Result<Name, PassReason>,
+    /// The request with what the route changes, if it changes anything.
+    pub(crate) changed: Option<Rc<Changed>>,
 }
 
 impl Routed {
     pub(crate) fn new(context: &Context, front: &Front, head: RequestHead) -> Self {
-        let way = Way::of(context, front, &head);
+        let way = Way::of(context, front, &head, false);
         Self { head, way }
+    }
+
+    /// The request that an internal redirect leads to: a GET of another target.
+    pub(crate) fn internal(
+        context: &Context,
+        front: &Front,
+        head: &RequestHead,
+        target: &[u8],
+    ) -> Option<Self> {
+        let head = head.redirected(Target::parse(Method::Get, target).ok()?);
+        let way = Way::of(context, front, &head, true);
+        Some(Self { head, way })
     }
 }
 
 impl Way {
-    fn of(context: &Context, front: &Front, head: &RequestHead) -> Self {
+    fn of(context: &Context, front: &Front, head: &RequestHead, is_internal: bool) -> Self {
         if let Some(answer) = decide::synthetic_answer(head) {
             return Self::Synthetic(answer);
         }
@@ -66,6 +85,20 @@ impl Way {
         let Some(route) = router.find(&asked) else { return Self::Unrouted };
         let rule = *router.rule(route);
         let rules = Rc::clone(router.rules(rule.rules));
+        let mut changed = None;
+        if let Some(changes) = router.changes(route) {
+            if changes.is_internal() && !is_internal {
+                return Self::Unrouted;
+            }
+            let (client, scheme) = (front.peer.ip(), front.scheme);
+            let peer = RequestPeer { client, scheme, id: context.next_request_id() };
+            let request = Rc::new(Changed::new(changes, head, peer));
+            if changes.answers_itself() {
+                return Self::Own(request);
+            }
+            changed = Some(request);
+        }
+        let head = changed.as_ref().map_or(head, |changed| &changed.asked);
         let permission = match rule.cache && context.cache.is_some() {
             false => Err(PassReason::Off),
             true if !rule.request_buffering && head.length != BodyLength::None => {
@@ -74,7 +107,7 @@ impl Way {
             true => decide::may_look_up(head, &rules),
         };
         let lookup = permission.map(|()| Name::of_request(&rules.key, front.scheme, head));
-        Self::Route(Route { rule, rules, lookup })
+        Self::Route(Route { rule, rules, lookup, changed })
     }
 }
 

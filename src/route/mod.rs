@@ -11,6 +11,9 @@
 
 pub mod id;
 pub mod asked;
+mod rewrite;
+mod seen;
+pub mod changed;
 mod prefixes;
 mod table;
 
@@ -18,8 +21,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{Config, HostPattern};
+use crate::policy::key::KeyComponents;
 use crate::policy::rfc9111::rules::Rules;
 use crate::route::asked::{Asked, Unmet};
+use crate::route::changed::Prepared;
 use crate::route::id::RouteId;
 use crate::route::table::RouteTable;
 use crate::upstream::ids::UpstreamId;
@@ -49,8 +54,10 @@ pub struct Router {
     rules: Vec<Rule>,
     /// In the order of [`RulesId`]s; routes that share rules in the configuration share them here.
     caching: Vec<Rc<Rules>>,
-    /// The rules for requests without a route.
+    /// The rules for URLs without a route.
     unrouted: Rc<Rules>,
+    /// In the order of [`RouteId`]s.
+    changes: Vec<Option<Rc<Prepared>>>,
     sites: Vec<RouteTable>,
     /// Sites by lower-case host.
     exact: Hosts,
@@ -74,6 +81,7 @@ impl Router {
             rules: Vec::new(),
             caching: Vec::new(),
             unrouted: Rc::default(),
+            changes: Vec::new(),
             sites: Vec::with_capacity(config.sites.len()),
             exact: Hosts::default(),
             below: Hosts::default(),
@@ -93,6 +101,8 @@ impl Router {
             let table = RouteTable::new(site, (first..).map(|n| RouteId(id_of(n))));
             for route in &site.routes {
                 let rules = router.share(&route.rules);
+                let changes = route.changes.as_ref();
+                router.changes.push(changes.map(|changes| Rc::new(Prepared::new(changes))));
                 router.rules.push(Rule {
                     upstream: route.upstream,
                     cache: route.cache,
@@ -168,31 +178,37 @@ impl Router {
         id.0 as usize
     }
 
+    /// What a route changes, if it changes anything.
+    pub fn changes(&self, id: RouteId) -> Option<&Rc<Prepared>> {
+        self.changes.get(id.0 as usize)?.as_ref()
+    }
+
     /// The cache rules of a route of this router.
     pub fn rules(&self, id: RulesId) -> &Rc<Rules> {
         &self.caching[id.0 as usize]
     }
 
-    /// The cache rules of a request; those of the default for a request without a route.
-    pub fn rules_of(&self, asked: &Asked<'_>) -> &Rc<Rules> {
-        match self.find(asked) {
-            Some(route) => self.rules(self.rule(route).rules),
-            None => &self.unrouted,
-        }
-    }
-
-    /// The cache rules of every route that may take a request for a URL, whatever its conditions are;
-    /// those of the default where there is none. Rules may occur twice.
-    pub fn rules_of_url<'t>(&'t self, asked: &Asked<'_>) -> Vec<&'t Rc<Rules>> {
+    /// The components of the keys of a URL, and its path and query in them, by every route that may
+    /// take a request for it, whatever its conditions are; those of the default where there is none.
+    /// One may occur twice.
+    pub fn keys_of_url<'t>(
+        &'t self,
+        host: &[u8],
+        path_and_query: &[u8],
+    ) -> Vec<(&'t KeyComponents, Vec<u8>)> {
+        let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let asked = Asked::of_url(host, path);
         let mut found = Vec::new();
-        for (route, unmet) in self.tried(asked).filter(|(_, unmet)| *unmet != Some(Unmet::Path)) {
-            found.push(self.rules(self.rule(route).rules));
+        for (route, unmet) in self.tried(&asked).filter(|(_, unmet)| *unmet != Some(Unmet::Path)) {
+            let target = self.changes(route).and_then(|changes| changes.target(path_and_query));
+            let target = target.unwrap_or_else(|| path_and_query.to_vec());
+            found.push((&self.rules(self.rule(route).rules).key, target));
             if unmet.is_none() {
                 return found;
             }
         }
         if found.is_empty() {
-            found.push(&self.unrouted);
+            found.push((&self.unrouted.key, path_and_query.to_vec()));
         }
         found
     }
@@ -347,8 +363,7 @@ sites:
         ] {
             assert_eq!(upstream(line, field, client), expected, "{line} {field} {client}");
         }
-        let asked = Asked::of_url(b"h", b"/a");
-        assert_eq!(router.rules_of_url(&asked).len(), 4, "all that a URL may have");
+        assert_eq!(router.keys_of_url(b"h", b"/a").len(), 4, "all that a URL may have");
     }
 
     /// The routing rule of the manual, written without tables.
@@ -410,6 +425,7 @@ sites:
             cache: true,
             rules: Rc::default(),
             request_buffering: true,
+            changes: None,
         };
         let routes = proptest::collection::vec((path, 0usize..100).prop_map(route), 1..8);
         let hosts = proptest::collection::vec(patterns(), 0..4);

@@ -11,7 +11,6 @@ use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::request::{METHOD, is_forwarded};
-use crate::route::asked::Asked;
 
 impl Explainer<'_> {
     /// The result for a request to purge; `None` if it is none, or there is no cache.
@@ -44,9 +43,8 @@ impl Explainer<'_> {
         if !may {
             return Some(Outcome::own(Status(403), DENIED));
         }
-        let url = Asked::of_url(head.host(), head.target.path());
-        let keys = setting.router.rules_of_url(&url).into_iter().map(|rules| &rules.key);
-        match request::orders(&keys.collect::<Vec<_>>(), asked.scheme, head, "") {
+        let keys = setting.router.keys_of_url(head.host(), head.target.path_and_query());
+        match request::orders(&keys, asked.scheme, head, "") {
             Ok(orders) => {
                 for order in orders {
                     let soft = if order.is_soft { "make stale" } else { "purge" };

@@ -18,6 +18,7 @@ use crate::policy::decide::{may_look_up, synthetic_answer};
 use crate::policy::purge::request::is_forwarded;
 use crate::policy::reason::pass::PassReason;
 use crate::route::asked::Asked;
+use crate::route::changed::{Changed, RequestPeer};
 
 /// The routes that are listed at most.
 const TRIED_MAX: usize = 20;
@@ -71,6 +72,27 @@ impl Explainer<'_> {
         let (rule, at) = (*setting.router.rule(route), setting.route_at(route));
         self.explain_route(at, &head);
         self.explain_order(&request);
+        let mut head = head;
+        if let Some(changes) = setting.router.changes(route) {
+            if changes.is_internal() {
+                self.add_step("internal", "only an answer of an origin leads here", None);
+                return Err(Outcome::own(Status(404), "unrouted"));
+            }
+            let peer = RequestPeer { client: Some(client), scheme: asked.scheme, id: 0 };
+            let changed = Changed::new(changes, &head, peer);
+            if let Some(own) = changed.own() {
+                let location = own.location.map(|url| format!(" to {}", printable(&url)));
+                let value = format!("{}{}", own.status.0, location.unwrap_or_default());
+                self.add_step("answer", value, None);
+                return Err(Outcome::own(own.status, "route"));
+            }
+            if changed.asked.target != head.target {
+                let target = printable(changed.asked.target.path_and_query());
+                let because = setting.about(at, "rewrite", "upstream");
+                self.add_step("rewrite", target, Some(because));
+            }
+            head = changed.asked;
+        }
         let upstream = setting.config.upstreams.get(rule.upstream.0);
         let servers = upstream.map(|upstream| {
             let servers = upstream.servers.iter().map(|server| server.address.to_string());

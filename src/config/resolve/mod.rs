@@ -24,6 +24,7 @@ mod key;
 mod rules;
 pub(crate) mod upstreams;
 mod matching;
+mod action;
 mod routes;
 mod sites;
 

@@ -6,13 +6,19 @@
 use std::rc::Rc;
 
 use crate::config::RouteConfig;
+use crate::config::action::Changes;
 use crate::config::error::Faults;
 use crate::config::matching::{Matching, PathPattern, PathSet};
+use crate::config::resolve::action;
 use crate::config::resolve::matching;
 use crate::config::resolve::rules::{self, Caching};
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::section::Section;
 use crate::upstream::ids::UpstreamId;
+
+fn is_internal(route: &RouteConfig) -> bool {
+    route.changes.as_ref().is_some_and(|changes| changes.is_internal)
+}
 
 /// The routes of one site while they are read.
 pub(crate) struct Routes<'a> {
@@ -35,6 +41,7 @@ impl Routes<'_> {
             cache: self.caching.is_on,
             rules: Rc::clone(&self.caching.rules),
             request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
+            changes: None,
         };
         let Some(items) = self.site.items(faults, "routes") else {
             if inherited.is_none() && self.site.node("upstream").is_none() {
@@ -51,8 +58,18 @@ impl Routes<'_> {
             }
         }
         matching::check_reach(faults, &routes, &sections);
+        if routes.iter().any(is_internal) {
+            // Any answer of the site may lead there.
+            for route in &mut routes {
+                Rc::make_mut(&mut route.rules).may_redirect = true;
+            }
+        }
         let is_rest = |route: &RouteConfig| route.matching == rest.matching;
         if own.is_some() && !routes.iter().any(is_rest) {
+            let mut rest = rest;
+            if routes.iter().any(is_internal) {
+                Rc::make_mut(&mut rest.rules).may_redirect = true;
+            }
             routes.push(rest);
         }
         let patterns = matching::patterns(faults, self.site, &routes);
@@ -66,10 +83,12 @@ impl Routes<'_> {
         rest: &RouteConfig,
         inherited: Option<UpstreamId>,
     ) -> Option<RouteConfig> {
+        let answers_itself = action::answers_itself(section);
         let upstream = match section.scalar(faults, "upstream") {
             Some(name) => self.upstreams.find(faults, &name),
             None => {
-                if inherited.is_none() && section.node("upstream").is_none() {
+                let is_needed = inherited.is_none() && !answers_itself;
+                if is_needed && section.node("upstream").is_none() {
                     section.missing(faults, "upstream", "upstream: NAME");
                 }
                 inherited
@@ -80,12 +99,19 @@ impl Routes<'_> {
         let request_buffering =
             section.switch(faults, "request-buffering").unwrap_or(rest.request_buffering);
         let matching = matching?;
+        let mut changes = action::resolve(faults, section, &matching);
+        let upstream = upstream.unwrap_or_default();
+        if changes.rewrite.is_some() {
+            changes.origins = self.upstreams.addresses(upstream);
+        }
+        let name = self.upstreams.name(upstream);
         Some(RouteConfig {
-            rules: rules::of_route(caching.rules, &matching),
+            rules: rules::of_route(caching.rules, &matching, &changes, name),
             matching,
-            upstream: upstream.unwrap_or_default(),
-            cache: caching.is_on,
+            upstream,
+            cache: caching.is_on && !answers_itself,
             request_buffering,
+            changes: (changes != Changes::default()).then(|| Rc::new(changes)),
         })
     }
 }

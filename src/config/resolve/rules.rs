@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::chars::is_token;
 use crate::base::units::format_size;
+use crate::config::action::Changes;
 use crate::config::document::{Entry, Node, Value};
 use crate::config::error::{Faults, quoted};
 use crate::config::matching::{Matching, PathPattern};
@@ -90,11 +91,25 @@ impl Caching {
 
 /// The rules of a route for these requests: its keys may name its path, and name the conditions
 /// that the URL does not hold.
-pub(crate) fn of_route(mut rules: Rc<Rules>, matching: &Matching) -> Rc<Rules> {
+pub(crate) fn of_route(
+    mut rules: Rc<Rules>,
+    matching: &Matching,
+    changes: &Changes,
+    upstream: &str,
+) -> Rc<Rules> {
     let names_path = matches!(rules.key.path, PathComponent::Route(_));
-    let route = matching.key_word(rules.key.query.is_whole());
-    if names_path || !route.is_empty() {
+    let mut route = matching.key_word(rules.key.query.is_whole());
+    if changes.rewrite.is_some() {
+        // Other routes may have the URL that the rewriting makes, and another upstream.
+        let comma = if route.is_empty() { "" } else { ", " };
+        route = format!("{route}{comma}rewritten for {upstream}");
+    }
+    let set = changes.request.set.iter().chain(&changes.request.add);
+    let set: Vec<Box<str>> = set.map(|(name, _)| name.to_ascii_lowercase().into()).collect();
+    if names_path || !route.is_empty() || !set.is_empty() {
         let key = &mut Rc::make_mut(&mut rules).key;
+        key.is_rewritten = changes.rewrite.is_some();
+        key.set_fields = set;
         key.route = route.into();
         key.path = match &matching.path {
             _ if !names_path => PathComponent::Whole,

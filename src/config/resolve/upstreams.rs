@@ -68,6 +68,19 @@ impl<'a> Upstreams<'a> {
         all
     }
 
+    /// The name of an upstream.
+    pub(crate) fn name(&self, id: UpstreamId) -> &str {
+        self.list.get(id.0).map_or("", |upstream| &upstream.name)
+    }
+
+    /// The addresses of the servers of an upstream, as a URL names them.
+    pub(crate) fn addresses(&self, id: UpstreamId) -> Vec<Box<str>> {
+        let servers = self.list.get(id.0).map(|upstream| upstream.servers.as_slice());
+        let addresses = servers.unwrap_or_default().iter().map(|server| &server.address);
+        let named = addresses.filter(|address| !matches!(address, ServerAddress::Unix(_)));
+        named.map(|address| address.to_string().into()).collect()
+    }
+
     /// The upstream of a name, or a fault if there is none.
     pub(crate) fn find(&self, faults: &mut Faults<'_>, name: &Scalar<'_>) -> Option<UpstreamId> {
         let found = self.names.get(name.text).copied();

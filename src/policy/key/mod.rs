@@ -143,6 +143,11 @@ pub struct KeyComponents {
     /// The conditions of the route that are not part of the URL; empty if it has none. Two routes
     /// for one URL must not share responses.
     pub route: Box<str>,
+    /// Whether the URL in the key is made of the one that clients ask for.
+    pub is_rewritten: bool,
+    /// Request fields that the operator sets, lower-case. They go to the origin although no key
+    /// holds them.
+    pub set_fields: Vec<Box<str>>,
 }
 
 /// The part of the path in a key.
@@ -175,6 +180,8 @@ impl Default for KeyComponents {
             query: QueryComponent::default(),
             chosen: None,
             route: "".into(),
+            is_rewritten: false,
+            set_fields: Vec::new(),
         }
     }
 }
@@ -206,7 +213,7 @@ impl KeyComponents {
             PathComponent::Route(prefix) => query.is_empty() && prefix.as_bytes().starts_with(path),
         };
         let is_as_sent = self.query.is_on && self.query.is_as_sent();
-        preserves_path && (query.is_empty() || is_as_sent)
+        preserves_path && !self.is_rewritten && (query.is_empty() || is_as_sent)
     }
 
     /// Whether what is stored under a primary key was stored by these components: its variants are

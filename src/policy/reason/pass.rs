@@ -54,6 +54,8 @@ reasons! {
     Rare: "rare", "the URL was not requested often enough", Fwd::Miss, false, None;
     Store: "store", "the cache has no room, or its disk refused the write",
         Fwd::Miss, false, None;
+    InternalRedirect: "internal-redirect", "the response leads to another route of the site",
+        Fwd::Miss, true, None;
     DiskBusy: "disk-busy", "the cache's disk is slower than the origin, or has too much to write",
         Fwd::Miss, false, None;
 }

@@ -60,6 +60,9 @@ pub struct Rules {
     pub refresh_if: Vec<Condition>,
     /// How many requests for a key it takes to store its response: 1 to 16.
     pub uses_min: u32,
+    /// Whether an answer may lead to another route of the site by `X-Accel-Redirect`. Such an answer
+    /// is not stored.
+    pub may_redirect: bool,
 }
 
 /// Whether a response with Set-Cookie is stored.
@@ -143,6 +146,7 @@ impl Default for Rules {
             pass_if: Vec::new(),
             refresh_if: Vec::new(),
             uses_min: 1,
+            may_redirect: false,
         }
     }
 }

@@ -60,6 +60,9 @@ impl Storable {
                 SetCookie::Pass | SetCookie::Store => {}
             }
         }
+        if rules.may_redirect && response.contains("x-accel-redirect") {
+            return Err(PassReason::InternalRedirect);
+        }
         let vary = VaryNames::of(response, &rules.vary_ignored, rules.key.chosen.as_ref())?;
         let lifetimes = Lifetimes::of(status, response, &control, times, rules)?;
         Ok(Self { lifetimes: Lifetimes { vary, ..lifetimes }, omit })

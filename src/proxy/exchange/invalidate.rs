@@ -2,33 +2,35 @@
 
 use crate::cache::Cache;
 use crate::cache::purge::Order;
+use crate::http::fields::Fields;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::scheme::Scheme;
-use crate::policy::key::key_of;
+use crate::policy::key::{key_of, key_text};
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::surrogate;
 use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
-use crate::route::asked::Asked;
 
-/// Invalidates the stored responses that an unsafe request may have changed.
+/// Invalidates the stored responses that an unsafe request may have changed. `request` and `fields`
+/// are the request and the fields of its response as the client sees them.
 pub(crate) async fn after(
     context: &Context,
     scheme: Scheme,
     request: &RequestHead,
     response: &ResponseHead,
+    fields: &Fields,
 ) {
     let Some(cache) = &context.cache else { return };
     if !invalidate::invalidates(request.method, response.status) {
         return;
     }
-    let (authority, target) = (request.authority(), &request.target);
-    let components_of = |path: &[u8]| {
-        let asked = Asked::of_url(request.host(), path);
-        context.router.rules_of_url(&asked).into_iter().map(|rules| &rules.key)
-    };
-    for text in invalidate::key_texts(scheme, authority, target, &response.fields, components_of) {
-        cache.invalidate(&key_of(&text)).await;
+    let (host, authority) = (request.host(), request.authority());
+    for target in invalidate::targets(scheme, authority, &request.target, fields) {
+        for (key, target) in context.router.keys_of_url(host, &target) {
+            let mut text = Vec::new();
+            key_text(key, scheme, authority, &target, &mut text);
+            cache.invalidate(&key_of(&text)).await;
+        }
     }
     forget_groups(cache, scheme, request, response);
 }

@@ -13,6 +13,8 @@
 pub(crate) mod synthetic;
 mod outage;
 mod purge;
+mod own;
+mod redirect;
 mod head_update;
 mod post;
 mod invalidate;
@@ -49,6 +51,7 @@ use crate::proxy::respond::{self, Added};
 use crate::proxy::routed::{Route, Routed, Way};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
+use crate::route::changed::Changed;
 
 /// How often an exchange looks the key up before it passes the cache.
 const LOOKS_MAX: usize = 8;
@@ -64,13 +67,30 @@ pub(crate) async fn run<C: Client>(
     routed: &Routed,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
+    run_once(context, client, routed, facts).await?;
+    match facts.redirect.take() {
+        None => Ok(()),
+        Some(target) => Box::pin(redirect::follow(context, client, routed, facts, target)).await,
+    }
+}
+
+/// Answers a request, or notes the target of an internal redirect and answers nothing.
+pub(crate) async fn run_once<C: Client>(
+    context: &Rc<Context>,
+    client: &mut C,
+    routed: &Routed,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
     let request = &routed.head;
     let (status, text, extra) = match &routed.way {
         Way::Route(route) => {
+            let changed = route.changed.as_deref();
+            facts.request_id = changed.map_or(0, Changed::id);
             let exchange = Exchange {
                 context,
                 client,
-                request,
+                request: changed.map_or(request, |changed| &changed.asked),
+                sent: request,
                 route,
                 facts,
                 on_outage: None,
@@ -86,6 +106,7 @@ pub(crate) async fn run<C: Client>(
             facts.reason = LOOP;
             (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
         }
+        Way::Own(changed) => return own::answer(context, client, changed, facts).await,
         Way::Unrouted => (Status(404), "no site or route is configured for this", &[][..]),
     };
     let added = Added::new(CacheStatus::own(), None, None);
@@ -101,7 +122,10 @@ const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTION
 pub(crate) struct Exchange<'e, C> {
     pub(crate) context: &'e Rc<Context>,
     pub(crate) client: &'e mut C,
+    /// The request as the origin gets it, and keys are made of it.
     pub(crate) request: &'e RequestHead,
+    /// The request as the client sent it.
+    pub(crate) sent: &'e RequestHead,
     pub(crate) route: &'e Route,
     pub(crate) facts: &'e mut Facts,
     /// The stored response that may answer if no server can be reached.
@@ -405,7 +429,13 @@ impl<C: Client> Exchange<'_, C> {
 
     /// The fields that are added to an answer with this `Cache-Status`.
     pub(crate) fn added(&self, status: CacheStatus<'static>) -> Added {
-        Added::new(status, Some(&self.route.rules), self.route.told_key())
+        self.added_with(status, self.route.told_key())
+    }
+
+    /// As [`Self::added`], with this key or none.
+    pub(crate) fn added_with(&self, status: CacheStatus<'static>, key: Option<&Rc<[u8]>>) -> Added {
+        let added = Added::new(status, Some(&self.route.rules), key);
+        added.changed_by(self.route.changed.as_ref(), &self.context.config)
     }
 
     /// Notes in the facts how a fill went, and gives the `Cache-Status` that says so.
@@ -436,6 +466,9 @@ impl<C: Client> Exchange<'_, C> {
         fwd: Fwd,
     ) -> Result<(), CloseReason> {
         let Handover { response, read } = *handover;
+        if self.notes_redirect(&response) {
+            return Ok(());
+        }
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
         self.facts.connected_us = response.times.requested.mono_us;
         self.facts.first_byte_us = response.times.received.mono_us;

@@ -1,6 +1,7 @@
 //! Passing the cache: the origin is asked for one client alone. The response can still renew,
 //! invalidate or enter a stored one.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::cache::hot::HotObject;
@@ -16,7 +17,6 @@ use crate::policy::reason::pass::PassReason;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::exchange::invalidate;
 use crate::proxy::exchange::{Exchange, Failure};
-use crate::proxy::respond::Added;
 
 use crate::proxy::forwarding;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
@@ -86,13 +86,16 @@ impl<C: Client> Exchange<'_, C> {
                 Err(answered) => return answered,
             },
         };
-        let mut added = Added::new(CacheStatus::pass(reason), Some(&self.route.rules), None);
+        let mut added = self.added_with(CacheStatus::pass(reason), None);
         let mut read = Vec::new();
         if self.request.method != Method::Get {
             match Box::pin(self.update(&mut response, purge_epoch)).await {
                 Ok(stored) => (read, added.status.stored) = stored,
                 Err(error) => return Box::pin(self.failed(error, Some(reason.fwd()))).await,
             }
+        }
+        if self.notes_redirect(&response) {
+            return Ok(());
         }
         forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
     }
@@ -130,7 +133,11 @@ impl<C: Client> Exchange<'_, C> {
         purge_epoch: u64,
     ) -> Result<(Vec<u8>, bool), FetchError> {
         let scheme = self.client.front().scheme;
-        invalidate::after(self.context, scheme, self.request, &response.head).await;
+        let mut seen = Cow::Borrowed(&response.head.fields);
+        if let Some(changed) = &self.route.changed {
+            changed.show_references(seen.to_mut());
+        }
+        invalidate::after(self.context, scheme, self.sent, &response.head, &seen).await;
         self.renew_by_head(response, purge_epoch).await;
         self.store_post(response, purge_epoch).await
     }

@@ -18,7 +18,6 @@ use crate::proxy::context::Context;
 use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
 use crate::proxy::respond::Added;
-use crate::route::asked::Asked;
 
 /// Purges what the request names, and answers with the number of the purge.
 pub(crate) async fn answer<C: Client>(
@@ -59,9 +58,8 @@ fn purge(
         let text = "the cache cannot be opened: nothing is purged".to_owned();
         return (Status(503), text, None);
     };
-    let asked = Asked::of_url(request.host(), request.target.path());
-    let keys = context.router.rules_of_url(&asked).into_iter().map(|rules| &rules.key);
-    let keys = keys.collect::<Vec<_>>();
+    let target = request.target.path_and_query();
+    let keys = context.router.keys_of_url(request.host(), target);
     let orders = match purge_request::orders(&keys, front.scheme, request, &named(address)) {
         Ok(orders) => orders,
         Err(refusal) => {

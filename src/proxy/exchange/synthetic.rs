@@ -1,5 +1,6 @@
 //! Synthetic answers: short texts that say what is wrong.
 
+use crate::config::action::ErrorPage;
 use crate::http::answer::synthetic;
 use crate::http::date;
 use crate::http::flaw::Flaw;
@@ -90,8 +91,10 @@ impl<C: Client> Exchange<'_, C> {
             self.client.abort();
             return Err(CloseReason::Incomplete);
         }
-        let added = Added::new(cache_status, Some(&self.route.rules), None);
-        answer(self.client, status, sentence, extra, &added, self.facts).await
+        let added = self.added_with(cache_status, None);
+        let changed = self.route.changed.as_deref();
+        let page = changed.and_then(|changed| changed.error_page(status));
+        answer_by(self.client, status, (sentence, page), extra, &added, self.facts).await
     }
 }
 
@@ -104,8 +107,24 @@ pub(crate) async fn answer<C: Client>(
     added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
+    answer_by(client, status, (sentence, None), extra, added, facts).await
+}
+
+/// As [`answer`], with a page of the operator in the place of the text, if there is one.
+pub(crate) async fn answer_by<C: Client>(
+    client: &mut C,
+    status: Status,
+    (sentence, page): (&str, Option<&ErrorPage>),
+    extra: &[(&str, &str)],
+    added: &Added,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
     facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
-    let (mut fields, body) = synthetic(status, sentence, extra);
+    let (mut fields, mut body) = synthetic(status, sentence, extra);
+    if let Some(page) = page {
+        fields.set("Content-Type", page.kind.as_bytes());
+        body = page.body.to_vec();
+    }
     fields.push(b"Date", &date::format(reactor::now().unix_s()));
     respond::whole(client, status, fields, &body, added, facts).await
 }

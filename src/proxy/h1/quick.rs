@@ -93,7 +93,7 @@ fn full_hit(
     head: &RequestHead,
     now_s: u64,
 ) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
-    let Route { rules, lookup: Ok(primary), .. } = route else { return None };
+    let Route { rules, lookup: Ok(primary), changed: None, .. } = route else { return None };
     let is_plain = head.method == Method::Get
         && head.version == Version::Http11
         && head.length == BodyLength::None;

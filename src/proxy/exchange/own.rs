@@ -1,0 +1,57 @@
+//! The answer of a route without an upstream: a redirect, a text or a refusal.
+
+use std::rc::Rc;
+
+use crate::http::date;
+use crate::http::fields::Fields;
+use crate::http::method::Method;
+use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::reason::close::CloseReason;
+use crate::proxy::client::Client;
+use crate::proxy::context::Context;
+use crate::proxy::exchange::synthetic;
+use crate::proxy::facts::Facts;
+use crate::proxy::respond::{self, Added};
+use crate::reactor;
+use crate::route::changed::Changed;
+
+/// Answers as the route says.
+pub(crate) async fn answer<C: Client>(
+    context: &Rc<Context>,
+    client: &mut C,
+    changed: &Rc<Changed>,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    facts.request_id = changed.id();
+    let added = Added::new(CacheStatus::own(), None, None);
+    let added = added.changed_by(Some(changed), &context.config);
+    // The route answers itself: this is why the request has no other way.
+    let Some(own) = changed.own() else { return Ok(()) };
+    if let Some((body, kind)) = own.body {
+        facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
+        let mut fields = Fields::new();
+        fields.push(b"Date", &date::format(reactor::now().unix_s()));
+        if !own.status.has_no_body(Method::Get) {
+            fields.push(b"Content-Type", kind.as_bytes());
+            return respond::whole(client, own.status, fields, &body, &added, facts).await;
+        }
+        return respond::whole(client, own.status, fields, b"", &added, facts).await;
+    }
+    let location = own.location.map(|url| String::from_utf8_lossy(&url).into_owned());
+    let location = location.as_deref().map(|url| [("Location", url)]);
+    let extra = location.as_ref().map_or(&[][..], |extra| extra);
+    let (sentence, page) = match extra {
+        [] => (DENIED, changed.error_page(own.status)),
+        _ => ("", None),
+    };
+    if extra.is_empty() {
+        facts.reason = DENIED_WORD;
+    }
+    synthetic::answer_by(client, own.status, (sentence, page), extra, &added, facts).await
+}
+
+/// The text for a refused client.
+const DENIED: &str = "this is not allowed here";
+
+/// The reason in the access log of a request that a route refuses.
+const DENIED_WORD: &str = "denied";

@@ -1,0 +1,53 @@
+//! Internal redirects: an answer of an origin with `X-Accel-Redirect` leads to another route of the
+//! site, whose answer the client gets.
+
+use std::rc::Rc;
+
+use crate::http::status::Status;
+use crate::origin::fetch::Response;
+use crate::policy::cache_status::CacheStatus;
+use crate::policy::reason::close::CloseReason;
+use crate::proxy::client::Client;
+use crate::proxy::context::Context;
+use crate::proxy::exchange::{Exchange, run_once, synthetic};
+use crate::proxy::facts::Facts;
+use crate::proxy::respond::Added;
+use crate::proxy::routed::Routed;
+
+/// How many internal redirects one request may have.
+const REDIRECTS_MAX: usize = 10;
+
+impl<C: Client> Exchange<'_, C> {
+    /// Whether an answer leads to another route. Its target is noted then, and nothing is sent.
+    pub(crate) fn notes_redirect(&mut self, response: &Response) -> bool {
+        if !self.route.rules.may_redirect {
+            return false;
+        }
+        self.facts.redirect = response.head.fields.get("x-accel-redirect").map(Into::into);
+        self.facts.redirect.is_some()
+    }
+}
+
+/// Answers with the route of a target, and of the targets that its answers lead to.
+pub(crate) async fn follow<C: Client>(
+    context: &Rc<Context>,
+    client: &mut C,
+    routed: &Routed,
+    facts: &mut Facts,
+    target: Box<[u8]>,
+) -> Result<(), CloseReason> {
+    let mut target = target;
+    for _ in 0..REDIRECTS_MAX {
+        let next = Routed::internal(context, client.front(), &routed.head, &target);
+        let Some(next) = next.filter(|_| target.starts_with(b"/")) else { break };
+        run_once(context, client, &next, facts).await?;
+        match facts.redirect.take() {
+            Some(next) => target = next,
+            None => return Ok(()),
+        }
+    }
+    facts.reason = "internal-redirect";
+    let text = "the answer of the origin leads nowhere, or in a circle";
+    let added = Added::new(CacheStatus::own(), None, None);
+    synthetic::answer(client, Status(502), text, &[], &added, facts).await
+}
