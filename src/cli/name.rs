@@ -62,7 +62,7 @@ impl Naming {
         let head = head.with_context(|| format!("a request for {url:?} would be refused"))?;
         let (mut components, mut head) = (&self.whole, head);
         if let Some(router) = &self.router
-            && let Some(route) = router.find(&Asked::of(&head, None, false))
+            && let Some(route) = router.find(&Asked::of(&head, None))
         {
             components = &router.rules(router.rule(route).rules).key;
             let peer = RequestPeer { client: None, scheme: asked.scheme, id: 0 };

@@ -56,6 +56,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// The name of this instance in `Via`, a token, if it is configured.
     pub via: Option<String>,
+    /// The proxies whose word counts for client, scheme and host.
+    pub trusted_proxies: Vec<Network>,
     /// The logs.
     pub log: LogConfig,
     /// The store of responses, if there is one.

@@ -136,6 +136,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "pid", Kind::Text("path or off"), "/run/ktrix.pid as root, else ktrix.pid in cache.path", "the file that holds the master's process id"),
     row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),
     row("", "via", Kind::Text("name"), "the host's name and a number", "the name of this instance in Via; a request that has passed it before is answered with 508"),
+    row("", "trusted-proxies", Kind::List("networks or off"), "none", "the proxies whose X-Forwarded-For, -Proto and -Host, or Forwarded, are believed"),
     row("", "log", Kind::Section("mapping or path"), "no access log", "the access log and the error log"),
     row("", "cache", Kind::Section("mapping, path or off"), "off", "the store of responses"),
     row("", "upstream", Kind::Section("name, address or mapping"), "none", "the servers for requests of no site"),

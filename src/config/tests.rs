@@ -337,6 +337,10 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: \"a\ncache: /x\n", "2:1: the text in quotes that begins before this line"),
         ("upstream: a\n cache: /x\n", "2:7: a key does not belong here"),
         ("upstream: a\nuser: \"x y\"\n", "2:7: user: \"x y\" is not the name"),
+        (
+            "upstream: a\ntrusted-proxies: [10.0.0.1/8]\n",
+            "2:19: trusted-proxies[0]: \"10.0.0.1/8\" has bits set beyond its prefix length",
+        ),
         ("upstream: a\nworkers: 0\n", "2:10: workers: \"0\" is out of range"),
         ("upstream: a\nworkers: many\n", "2:10: workers: \"many\" is not auto or a number"),
         ("upstream: a\nworkers: [1]\n", "2:10: workers: expects auto or a number from 1 to 64"),

@@ -25,6 +25,7 @@ pub struct Peer<'a> {
     scheme: Scheme,
     host: &'a [u8],
     via: &'a str,
+    is_trusted: bool,
 }
 
 impl<'a> Peer<'a> {
@@ -34,18 +35,24 @@ impl<'a> Peer<'a> {
     /// The origin gets the authority as keys have it, without a default port. From another spelling
     /// it might make an answer that other clients must not get.
     pub fn new(client: Option<IpAddr>, scheme: Scheme, authority: &'a [u8], via: &'a str) -> Self {
-        Self { client, scheme, host: authority::without_default_port(scheme, authority), via }
+        let host = authority::without_default_port(scheme, authority);
+        Self { client, scheme, host, via, is_trusted: false }
+    }
+
+    /// Whether the sender is a proxy whose chain of clients is passed on.
+    pub fn trusted(self, is_trusted: bool) -> Self {
+        Self { is_trusted, ..self }
     }
 }
 
 /// The fields of a request as the origin gets it: `Host` first, then the client's fields that may
 /// go further, then the framing of the body as it will be sent, then the forwarding fields.
 ///
-/// `X-Forwarded-For`, `Forwarded` and `Via` grow by one; `X-Forwarded-Proto` and `X-Forwarded-Host`
-/// say what this hop saw, whatever the client claimed. `Expect` is dropped: ktrix answers it.
+/// `Via` grows by one, and so do `X-Forwarded-For` and `Forwarded` behind a trusted proxy; else they
+/// begin here. `X-Forwarded-Proto` and `X-Forwarded-Host` say what `peer` does. `Expect` is dropped: ktrix answers it.
 /// `Host` is empty where an HTTP/1.0 client sent none; the caller may set a better one.
 pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) -> Fields {
-    let sent = &head.fields;
+    let (sent, nothing) = (&head.fields, Fields::new());
     let hop = Hop::of(sent);
     let mut fields = Fields::with_capacity(sent.len() + N_ADDED, sent.wire_len() + ADDED_BYTES);
     fields.push(b"Host", peer.host);
@@ -60,7 +67,7 @@ pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) 
         fields.push(b"Connection", b"te");
     }
     push_framing(&mut fields, head.method, framing);
-    push_forwarded(&mut fields, sent, peer);
+    push_forwarded(&mut fields, if peer.is_trusted { sent } else { &nothing }, peer);
     via::push(&mut fields, head.version, peer.via);
     fields
 }

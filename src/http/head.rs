@@ -76,6 +76,14 @@ impl RequestHead {
         head
     }
 
+    /// Sets the host and port that the client asked for, which a proxy before this one told.
+    pub(crate) fn set_authority(&mut self, authority: &Authority<'_>) {
+        let mut text = self.request_line().to_vec();
+        text.extend(authority.text.iter().map(u8::to_ascii_lowercase));
+        self.text = text.into_boxed_slice();
+        self.host_len = authority.host.len();
+    }
+
     /// Puts a head together from parts that were checked one by one.
     ///
     /// # Errors

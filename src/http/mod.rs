@@ -21,6 +21,7 @@ pub mod date;
 pub mod trailer;
 pub mod h1;
 pub mod via;
+pub mod forwarded;
 pub mod forward;
 pub mod answer;
 pub mod validator;

@@ -47,7 +47,7 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
     };
     let mut record = Record {
         time_us: now.unix_us,
-        client: front.peer.ip(),
+        client: front.client,
         status: facts.logged_status(),
         body_bytes: sent.body_bytes,
         sent_bytes: sent.bytes,

@@ -39,7 +39,8 @@ pub(crate) fn peer<'p, C: Client>(
     request: &'p RequestHead,
 ) -> Peer<'p> {
     let front = client.front();
-    Peer::new(front.peer.ip(), front.scheme, request.authority(), &context.via)
+    let peer = Peer::new(front.peer.ip(), front.scheme, request.authority(), &context.via);
+    peer.trusted(front.is_trusted)
 }
 
 /// The question to an upstream, as the client's request asks it.

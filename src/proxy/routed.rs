@@ -4,12 +4,14 @@
 use std::rc::Rc;
 
 use crate::cache::name::Name;
+use crate::http::authority::Authority;
+use crate::http::forwarded;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::target::Target;
 use crate::http::via;
 use crate::policy::decide::{self, SyntheticAnswer};
-use crate::policy::purge::request::{METHOD, is_forwarded};
+use crate::policy::purge::request::METHOD;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::front::Front;
@@ -22,6 +24,8 @@ use crate::route::changed::{Changed, RequestPeer};
 pub(crate) struct Routed {
     pub(crate) head: RequestHead,
     pub(crate) way: Way,
+    /// How the request came in, where a trusted proxy tells it; else the front of the connection.
+    pub(crate) front: Option<Box<Front>>,
 }
 
 /// The handling of a request.
@@ -51,9 +55,16 @@ pub(crate) struct Route {
 }
 
 impl Routed {
-    pub(crate) fn new(context: &Context, front: &Front, head: RequestHead) -> Self {
-        let way = Way::of(context, front, &head, false);
-        Self { head, way }
+    pub(crate) fn new(context: &Context, front: &Front, mut head: RequestHead) -> Self {
+        let told = front.told_by(&head.fields, &context.config.trusted_proxies);
+        if told.is_some()
+            && let Some(host) = forwarded::host(&head.fields)
+            && let Ok(authority) = Authority::parse(&host)
+        {
+            head.set_authority(&authority);
+        }
+        let way = Way::of(context, told.as_ref().unwrap_or(front), &head, false);
+        Self { head, way, front: told.map(Box::new) }
     }
 
     /// The request that an internal redirect leads to: a GET of another target.
@@ -65,7 +76,7 @@ impl Routed {
     ) -> Option<Self> {
         let head = head.redirected(Target::parse(Method::Get, target).ok()?);
         let way = Way::of(context, front, &head, true);
-        Some(Self { head, way })
+        Some(Self { head, way, front: None })
     }
 }
 
@@ -81,7 +92,7 @@ impl Way {
             return Self::Purge;
         }
         let router = &context.router;
-        let asked = Asked::of(head, front.peer.ip(), is_forwarded(&head.fields));
+        let asked = Asked::of(head, front.client);
         let Some(route) = router.find(&asked) else { return Self::Unrouted };
         let rule = *router.rule(route);
         let rules = Rc::clone(router.rules(rule.rules));
@@ -90,7 +101,7 @@ impl Way {
             if changes.is_internal() && !is_internal {
                 return Self::Unrouted;
             }
-            let (client, scheme) = (front.peer.ip(), front.scheme);
+            let (client, scheme) = (front.client, front.scheme);
             let peer = RequestPeer { client, scheme, id: context.next_request_id() };
             let request = Rc::new(Changed::new(changes, head, peer));
             if changes.answers_itself() {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::config::matching::Matching;
 use crate::http::head::RequestHead;
 use crate::http::target;
+use crate::policy::purge::request::is_forwarded;
 
 /// The facts of a request that choose its route.
 #[derive(Clone, Debug)]
@@ -18,8 +19,6 @@ pub struct Asked<'a> {
     pub head: Option<&'a RequestHead>,
     /// The address of the client; a unix socket has none.
     pub client: Option<IpAddr>,
-    /// Whether the request comes from another client than the one that is connected.
-    pub is_forwarded: bool,
 }
 
 /// The first condition that a request does not meet.
@@ -52,15 +51,15 @@ impl Unmet {
 
 impl<'a> Asked<'a> {
     /// A request from a client.
-    pub fn of(head: &'a RequestHead, client: Option<IpAddr>, is_forwarded: bool) -> Self {
+    pub fn of(head: &'a RequestHead, client: Option<IpAddr>) -> Self {
         let path = target::normalise(head.target.path());
-        Self { host: head.host(), path, head: Some(head), client, is_forwarded }
+        Self { host: head.host(), path, head: Some(head), client }
     }
 
     /// A URL; its path need not be normalised and has no query.
     pub fn of_url(host: &'a [u8], path: &'a [u8]) -> Self {
         let path = target::normalise(path);
-        Self { host, path, head: None, client: None, is_forwarded: false }
+        Self { host, path, head: None, client: None }
     }
 
     /// The condition of a route that is not met, its path aside.
@@ -79,7 +78,10 @@ impl<'a> Asked<'a> {
         if !query.iter().all(|condition| condition.holds(head)) {
             return Some(Unmet::Query);
         }
-        let is_near = clients.iter().any(|it| it.contains(self.client, self.is_forwarded));
-        (!clients.is_empty() && !is_near).then_some(Unmet::Client)
+        let is_near = || {
+            let is_forwarded = is_forwarded(&head.fields);
+            clients.iter().any(|network| network.contains(self.client, is_forwarded))
+        };
+        (!clients.is_empty() && !is_near()).then_some(Unmet::Client)
     }
 }

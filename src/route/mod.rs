@@ -344,7 +344,7 @@ sites:
         let upstream = |line: &str, field: &str, client: &str| {
             let raw = format!("{line} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
             let (head, _) = parse_request(raw.as_bytes(), &HeadLimits::default()).unwrap().unwrap();
-            let asked = Asked::of(&head, client.parse().ok(), false);
+            let asked = Asked::of(&head, client.parse().ok());
             let route = router.find(&asked).unwrap();
             let tried: Vec<_> = router.tried(&asked).collect();
             assert!(tried.contains(&(route, None)), "{tried:?}");

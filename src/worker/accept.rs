@@ -75,7 +75,7 @@ impl Acceptor {
 
     fn serve(&self, transport: Transport, peer: PeerAddress) {
         let local = transport.local_addr().ok().flatten();
-        let front = Front::plain(&self.listen, peer, local);
+        let front = Front::plain(&self.listen, peer, local, &self.context.config.trusted_proxies);
         let counted = self.connections.add(transport, front, reactor::now().mono_ms());
         reactor::spawn(serve::serve(Rc::clone(&self.context), counted));
     }

@@ -57,5 +57,6 @@ mod signals;
 mod slow_clients;
 mod status;
 mod strictness;
+mod trust;
 mod upstreams;
 mod vary;

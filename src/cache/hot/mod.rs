@@ -52,6 +52,11 @@ pub struct Lane(pub u8);
 impl Lane {
     /// Connections without TLS.
     pub const PLAIN: Self = Self(0);
+
+    /// The same for connections from trusted proxies, whose fields change what a request means.
+    pub const fn trusted(self) -> Self {
+        Self(self.0 | 0x80)
+    }
 }
 
 /// A request that was answered with an object in full, and may be again.

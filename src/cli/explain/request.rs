@@ -15,7 +15,6 @@ use crate::http::status::Status;
 use crate::http::target;
 use crate::http::via;
 use crate::policy::decide::{may_look_up, synthetic_answer};
-use crate::policy::purge::request::is_forwarded;
 use crate::policy::reason::pass::PassReason;
 use crate::route::asked::Asked;
 use crate::route::changed::{Changed, RequestPeer};
@@ -63,7 +62,7 @@ impl Explainer<'_> {
             self.add_rfc_step("path", value, "RFC 3986 section 6.2.2");
         }
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let request = Asked::of(&head, Some(client), is_forwarded(&head.fields));
+        let request = Asked::of(&head, Some(client));
         let Some(route) = setting.router.find(&request) else {
             self.add_step("route", "no site or route is configured for this", None);
             self.explain_order(&request);

@@ -58,6 +58,7 @@ pub(crate) fn resolve(
         },
         via: root.scalar(faults, "via").and_then(|scalar| instance::name(faults, &scalar)),
         listen: listen(faults, &root),
+        trusted_proxies: networks(faults, &root, "trusted-proxies").unwrap_or_default(),
         log: log(faults, &root),
         cache,
         default_upstream: upstreams.default,
@@ -271,7 +272,7 @@ pub(crate) fn cache_at(
             "off" => Admission::Off,
             _ => Admission::Auto,
         },
-        purge: purge(faults, section),
+        purge: networks(faults, section, "purge").unwrap_or_else(|| vec![Network::Local]),
         rules: rules::of_all(faults, section, object_bytes_max),
     }
 }
@@ -294,9 +295,9 @@ const MEMORY_OBJECT_BYTES: u64 = 1 << 20;
 /// The default of the bytes that stay free on the disk of a large cache.
 const FREE_BYTES_MIN: u64 = 64 << 20;
 
-/// The networks that may purge by request.
-fn purge(faults: &mut Faults<'_>, section: &Section<'_>) -> Vec<Network> {
-    let Some(items) = section.items(faults, "purge") else { return vec![Network::Local] };
+/// A list of networks that may be off, if it is set.
+fn networks(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Option<Vec<Network>> {
+    let items = section.items(faults, key)?;
     let (n_items, mut networks) = (items.len(), Vec::new());
     for item in items {
         let Some(scalar) = item.scalar(faults, schema::Kind::Text("network")) else { continue };
@@ -311,7 +312,7 @@ fn purge(faults: &mut Faults<'_>, section: &Section<'_>) -> Vec<Network> {
             Err(message) => scalar.fault(faults, message),
         }
     }
-    networks
+    Some(networks)
 }
 
 pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeouts {

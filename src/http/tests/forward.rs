@@ -48,6 +48,7 @@ fn a_for_pair_is_no_claim() {
 fn forwarded(text: &str, client: &str, framing: BodyLength) -> String {
     let head = request(text);
     let peer = Peer::new(client.parse().ok(), Scheme::Http, head.authority(), "ktrix");
+    let peer = peer.trusted(head.fields.contains("x-trusted"));
     written(&request_fields(&head, &peer, framing))
 }
 
@@ -87,7 +88,14 @@ fn chains_grow_and_claims_are_replaced() {
                 Forwarded: for=1.1.1.1\r\nVia: 1.0 fred\r\n\r\n";
     assert_eq!(
         forwarded(text, "2001:db8::1", BodyLength::None),
-        "Host: a\r\nVia: 1.0 fred\r\n\
+        "Host: a\r\nVia: 1.0 fred\r\nX-Forwarded-For: 2001:db8::1\r\n\
+         X-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\n\
+         Forwarded: for=\"[2001:db8::1]\";host=a;proto=http\r\nVia: 1.0 ktrix\r\n"
+    );
+    let text = text.replace("\r\n\r\n", "\r\nX-Trusted: 1\r\n\r\n");
+    assert_eq!(
+        forwarded(&text, "2001:db8::1", BodyLength::None),
+        "Host: a\r\nVia: 1.0 fred\r\nX-Trusted: 1\r\n\
          X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 2001:db8::1\r\n\
          X-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\n\
          Forwarded: for=1.1.1.1, for=\"[2001:db8::1]\";host=a;proto=http\r\nVia: 1.0 ktrix\r\n"
@@ -108,7 +116,7 @@ fn other_spellings_of_rewritten_fields_are_dropped() {
 
 #[test]
 fn an_open_quote_swallows_nothing() {
-    let text = "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=\"1.1.1.1\r\n\r\n";
+    let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Trusted: 1\r\nForwarded: for=\"1.1.1.1\r\n\r\n";
     let fields = forwarded(text, "::ffff:192.0.2.1", BodyLength::None);
     assert!(fields.contains("\r\nForwarded: for=192.0.2.1;host=a;proto=http\r\n"), "{fields}");
 }

@@ -1,11 +1,14 @@
 //! How a connection came in: its listener, scheme and addresses. It is made once, where the
 //! connection is accepted; keys, aliases, forwarding fields and the log read it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use crate::cache::hot::Lane;
 use crate::config::Listen;
+use crate::config::network::Network;
+use crate::http::fields::Fields;
+use crate::http::forwarded;
 use crate::http::scheme::Scheme;
 use crate::reactor::address::PeerAddress;
 
@@ -18,16 +21,39 @@ pub struct Front {
     pub scheme: Scheme,
     /// The connections whose requests mean the same by the same bytes.
     pub lane: Lane,
-    /// The client's address.
+    /// The address of the peer of the connection.
     pub peer: PeerAddress,
+    /// The address of the client: the peer's, unless the peer is a trusted proxy that names another.
+    pub client: Option<IpAddr>,
+    /// Whether the peer is a proxy whose word counts for client, scheme and host.
+    pub is_trusted: bool,
     /// The address that the client connected to; none for a Unix socket.
     pub local: Option<SocketAddr>,
 }
 
 impl Front {
-    /// The front of a connection without TLS.
-    pub fn plain(listen: &Rc<Listen>, peer: PeerAddress, local: Option<SocketAddr>) -> Self {
-        let (scheme, lane) = (Scheme::Http, Lane::PLAIN);
-        Self { listen: Rc::clone(listen), scheme, lane, peer, local }
+    /// The front of a connection without TLS. `trusted` are the proxies whose word counts.
+    pub fn plain(
+        listen: &Rc<Listen>,
+        peer: PeerAddress,
+        local: Option<SocketAddr>,
+        trusted: &[Network],
+    ) -> Self {
+        let client = peer.ip();
+        let is_trusted = trusted.iter().any(|network| network.contains(client, false));
+        let lane = if is_trusted { Lane::PLAIN.trusted() } else { Lane::PLAIN };
+        let (listen, scheme) = (Rc::clone(listen), Scheme::Http);
+        Self { listen, scheme, lane, peer, client, is_trusted, local }
+    }
+
+    /// The front of one request as a trusted proxy tells it; `None` if the peer is none.
+    pub fn told_by(&self, fields: &Fields, trusted: &[Network]) -> Option<Self> {
+        if !self.is_trusted {
+            return None;
+        }
+        let is_trusted = |address| trusted.iter().any(|it| it.contains(Some(address), false));
+        let client = forwarded::client(fields, self.peer.ip(), is_trusted);
+        let scheme = forwarded::scheme(fields).unwrap_or(self.scheme);
+        Some(Self { client, scheme, ..self.clone() })
     }
 }

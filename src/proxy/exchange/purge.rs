@@ -43,7 +43,7 @@ fn purge(
     request: &RequestHead,
     facts: &mut Facts,
 ) -> (Status, String, Option<String>) {
-    let address = front.peer.ip();
+    let address = front.client;
     let configured = context.config.cache.as_ref();
     let is_forwarded = is_forwarded(&request.fields);
     let may =
@@ -121,6 +121,7 @@ mod tests {
         {
             let (mut client, mut facts) = (FakeClient::new(), Facts::default());
             client.front.peer = peer;
+            client.front.client = peer.ip();
             let text = format!("cache: {}\n", dir.path().display());
             let done = crate::reactor::run(async {
                 let context = Rc::new(context(dir.path(), &text));

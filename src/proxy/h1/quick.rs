@@ -126,7 +126,9 @@ fn send_hit(
     let end = |link: &Link, len: usize| {
         let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
         let sent = Sent { body_bytes: object.body_len, bytes: len as u64 };
-        finish(context, &link.connection().front, Asked::Head(head), &facts, sent);
+        let front = &link.connection().front;
+        let told = front.told_by(&head.fields, &context.config.trusted_proxies);
+        finish(context, told.as_ref().unwrap_or(front), Asked::Head(head), &facts, sent);
     };
     if !head.wants_keep_alive() {
         return object.with_parts(now_s, |head, body| {

@@ -9,7 +9,7 @@ use crate::http::flaw::Flaw;
 use crate::http::forward;
 use crate::http::h1::body::{Decoded, Decoder, write_chunk_head, write_last_chunk};
 use crate::http::h1::head;
-use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::version::Version;
@@ -18,6 +18,7 @@ use crate::proxy::client::front::Front;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::h1::link::{GATHER_BYTES, Link};
 use crate::proxy::h1::pace::Pace;
+use crate::proxy::routed::Routed;
 use crate::reactor;
 
 /// How the body of an answer is framed, RFC 9112 section 6.
@@ -41,6 +42,8 @@ enum Framing {
 #[derive(Debug)]
 pub(super) struct H1Response<'c> {
     link: &'c mut Link,
+    /// How the request came in, if a trusted proxy tells it.
+    front: Option<&'c Front>,
     timeouts: &'c Timeouts,
     method: Method,
     version: Version,
@@ -71,10 +74,12 @@ impl<'c> H1Response<'c> {
     pub(super) fn new(
         link: &'c mut Link,
         timeouts: &'c Timeouts,
-        head: &RequestHead,
+        routed: &'c Routed,
         options: ResponseOptions,
     ) -> Self {
+        let head = &routed.head;
         Self {
+            front: routed.front.as_deref(),
             method: head.method,
             version: head.version,
             keeps_alive: options.may_keep_alive && head.wants_keep_alive(),
@@ -90,6 +95,7 @@ impl<'c> H1Response<'c> {
     pub(super) fn to_no_request(link: &'c mut Link, timeouts: &'c Timeouts) -> Self {
         Self {
             link,
+            front: None,
             timeouts,
             method: Method::Get,
             version: Version::Http11,
@@ -194,7 +200,7 @@ fn decode(body: &mut Decoder, bytes: &[u8], into: &mut Vec<u8>) -> Result<usize,
 
 impl Client for H1Response<'_> {
     fn front(&self) -> &Front {
-        &self.link.connection().front
+        self.front.unwrap_or(&self.link.connection().front)
     }
 
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {

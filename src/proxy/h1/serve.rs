@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::time::Now;
-use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
@@ -165,7 +164,7 @@ async fn answer(
         pace: Pace::new(&context.config.timeouts, &context.config.limits, began.mono_ms()),
     };
     link.take_buffer();
-    let mut response = H1Response::new(link, &context.config.timeouts, head, options);
+    let mut response = H1Response::new(link, &context.config.timeouts, routed, options);
     let result = exchange::run(context, &mut response, routed, &mut facts).await;
     let is_cut = matches!(
         result,
@@ -185,7 +184,7 @@ async fn answer(
         false => (sent_body, link.n_bytes()),
     };
     let sent = Sent { body_bytes, bytes: bytes.saturating_sub(n_bytes_before) };
-    end(context, link, Some(head), &facts, sent).await
+    end(context, link, Some(routed), &facts, sent).await
 }
 
 /// Answers bytes that are no valid request. The connection ends.
@@ -208,13 +207,15 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
 async fn end(
     context: &Rc<Context>,
     link: &mut Link,
-    head: Option<&RequestHead>,
+    routed: Option<&Routed>,
     facts: &Facts,
     sent: Sent,
 ) -> Result<(), CloseReason> {
     context.log_room().await;
-    let asked = head.map_or(Asked::Bytes(&link.inbox), Asked::Head);
-    finish::finish(context, &link.connection().front, asked, facts, sent);
+    let told = routed.and_then(|routed| routed.front.as_deref());
+    let front = told.unwrap_or(&link.connection().front);
+    let asked = routed.map_or(Asked::Bytes(&link.inbox), |routed| Asked::Head(&routed.head));
+    finish::finish(context, front, asked, facts, sent);
     let flushed = match link.inbox.is_empty() {
         true => link.flush_now(),
         false => Ok(()),

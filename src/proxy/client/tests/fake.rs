@@ -94,7 +94,7 @@ impl FakeClient {
         let listen = Rc::new(Listen::at(ListenAddress::Ip(([127, 0, 0, 1], 80).into())));
         let peer = PeerAddress::Ip(([192, 0, 2, 1], 40_000).into());
         Self {
-            front: Front::plain(&listen, peer, None),
+            front: Front::plain(&listen, peer, None, &[]),
             body: VecDeque::new(),
             trailers: Fields::new(),
             is_head: false,
