@@ -47,6 +47,8 @@ pub struct Changes {
     pub error_pages: BTreeMap<u16, ErrorPage>,
     /// Whether only an internal redirect leads here.
     pub is_internal: bool,
+    /// The `Host` for the origin, if it is not that of the client.
+    pub host: Option<Box<str>>,
     /// The addresses of the upstream's servers, by which its answers may name themselves.
     pub origins: Vec<Box<str>>,
 }

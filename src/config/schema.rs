@@ -219,6 +219,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[].routes[].rewrite", "add", Kind::Text("path prefix"), "empty", "the beginning of the path in its place"),
     row("sites[].routes[].rewrite", "regex", Kind::Text("regular expression"), "none", "an expression that is matched with the path"),
     row("sites[].routes[].rewrite", "to", Kind::Text("target with variables"), "none", "the target where it matches"),
+    row("sites[].routes[]", "host", Kind::Text("client, upstream or host"), "client", "the Host that the origin gets"),
     row("sites[].routes[]", "request-fields", Kind::Section("mapping"), "none", "changes of the fields that the origin gets"),
     row("sites[].routes[].request-fields", "set", Kind::Section("mapping of field names"), "none", "fields that replace all of their name"),
     row("sites[].routes[].request-fields", "add", Kind::Section("mapping of field names"), "none", "fields beside others of their name"),

@@ -552,6 +552,14 @@ fn each_mistake_has_its_place_and_its_key() {
             "error-pages.502: \"/nowhere\" cannot be read",
         ),
         ("upstream: a\nsites: [{routes: [{path: /, internal: x}]}]\n", "neither on nor off"),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, host: a b}]}]\n",
+            "routes[0].host: \"a b\" is not a host (try client, upstream or",
+        ),
+        (
+            "upstream: \"unix:/s\"\nsites: [{routes: [{path: /, host: upstream}]}]\n",
+            "routes[0].host: \"upstream\" is not possible",
+        ),
         ("upstream: a\nsites: [{cache: on}]\n", "2:17: sites[0].cache: \"on\" needs a cache"),
         ("upstream: a\nsites: [{cache: maybe}]\n", "\"maybe\" is neither on nor off"),
         ("upstream: a\nsites: [{}, {hosts: [x]}, {}]\n", "sites[2]: names no hosts, but sites[0]"),

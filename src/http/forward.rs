@@ -50,12 +50,13 @@ impl<'a> Peer<'a> {
 ///
 /// `Via` grows by one, and so do `X-Forwarded-For` and `Forwarded` behind a trusted proxy; else they
 /// begin here. `X-Forwarded-Proto` and `X-Forwarded-Host` say what `peer` does. `Expect` is dropped: ktrix answers it.
-/// `Host` is empty where an HTTP/1.0 client sent none; the caller may set a better one.
+/// `Host` is empty where an HTTP/1.0 client sent none, and the route has no other.
 pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) -> Fields {
     let (sent, nothing) = (&head.fields, Fields::new());
     let hop = Hop::of(sent);
     let mut fields = Fields::with_capacity(sent.len() + N_ADDED, sent.wire_len() + ADDED_BYTES);
-    fields.push(b"Host", peer.host);
+    let host = head.origin_host.as_deref().map_or(peer.host, str::as_bytes);
+    fields.push(b"Host", host);
     let counts_forwards = matches!(head.method, Method::Options | Method::Trace);
     fields.append_from(sent, |name, _| hop.passes(name) && !is_rewritten(name));
     if counts_forwards && let Some(left) = max_forwards(head) {

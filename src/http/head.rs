@@ -38,6 +38,8 @@ pub struct RequestHead {
     pub fields: Fields,
     /// How long the body is; never [`BodyLength::UntilClose`].
     pub length: BodyLength,
+    /// The `Host` for the origin, if it is not the one that the client asked for.
+    pub origin_host: Option<Box<str>>,
     persistence: Persistence,
     expectation: Expectation,
     /// The request line without its end, then the authority in lower case.
@@ -110,6 +112,7 @@ impl RequestHead {
             method_text,
             version: parts.version,
             length: parts.length,
+            origin_host: None,
             persistence: parts.persistence,
             expectation: parts.expectation,
             text: text.into_boxed_slice(),

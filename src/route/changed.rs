@@ -51,6 +51,12 @@ impl Prepared {
         self.changes.own.is_some()
     }
 
+    /// The rewriting to undo in answers.
+    fn seen(&self) -> Option<&Rewriter> {
+        static NONE: Rewriter = Rewriter::Prefix { strip: String::new(), add: String::new() };
+        self.rewriter.as_ref().or(self.changes.host.as_ref().map(|_| &NONE))
+    }
+
     /// The path and query for the origin, of those of a client.
     pub fn target(&self, path_and_query: &[u8]) -> Option<Vec<u8>> {
         let (path, query) = split(path_and_query);
@@ -111,7 +117,8 @@ impl Changed {
         let captures = found.iter().flat_map(|found| found.iter());
         let captures =
             captures.map(|it| it.map_or(&b""[..], |it| it.as_bytes()).to_vec()).collect();
-        let (asked, sent) = (sent.clone(), sent.clone());
+        let (mut asked, sent) = (sent.clone(), sent.clone());
+        asked.origin_host.clone_from(&prepared.changes.host);
         let mut changed = Self { prepared: Rc::clone(prepared), sent, asked, peer, captures };
         changed.change_request();
         changed
@@ -166,9 +173,9 @@ impl Changed {
 
     /// Changes the references of an answer to what the client sees.
     pub fn show_references(&self, fields: &mut Fields) {
-        if let Some(rewriter) = &self.prepared.rewriter {
+        let origins = &self.prepared.changes.origins;
+        if let Some(rewriter) = self.prepared.seen() {
             let (authority, host) = (self.sent.authority(), self.sent.host());
-            let origins = &self.prepared.changes.origins;
             Seen { rewriter, authority, host, origins }.apply(fields);
         }
     }

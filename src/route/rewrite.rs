@@ -14,7 +14,7 @@ use crate::http::target;
 /// A rewriting, ready to be used.
 #[derive(Debug)]
 pub(crate) enum Rewriter {
-    Prefix { strip: Box<str>, add: Box<str> },
+    Prefix { strip: String, add: String },
     Regex { regex: Regex, to: Template },
 }
 
@@ -23,7 +23,7 @@ impl Rewriter {
     pub(crate) fn new(rewrite: &Rewrite, compile: impl Fn(&str) -> Option<Regex>) -> Option<Self> {
         Some(match rewrite {
             Rewrite::Prefix { strip, add } => {
-                Self::Prefix { strip: strip.clone(), add: add.clone() }
+                Self::Prefix { strip: strip.to_string(), add: add.to_string() }
             }
             Rewrite::Regex { regex, to } => Self::Regex { regex: compile(regex)?, to: to.clone() },
         })

@@ -187,3 +187,26 @@ fn an_answer_leads_to_an_internal_route() {
     ktrix.get("/nowhere").expect_status(502);
     assert_eq!(origin.count("/loop"), 11);
 }
+
+#[test]
+fn an_origin_gets_the_host_of_its_route() {
+    let origin = Origin::answering(|request| {
+        let said = |name: &str| request.field(name).unwrap_or("-").to_owned();
+        let location = format!("http://{}/next", said("host"));
+        let response = Response::ok(format!("{} {}", said("host"), said("x-forwarded-host")));
+        response.field("Location", location).field("Set-Cookie", "a=b; Domain=app.example")
+    });
+    let plan = Plan::new(&origin).set(
+        "sites",
+        "[{upstream: app, routes: [{path: /up, host: upstream}, \
+         {path: /name, host: \"App.example:81\"}, {path: /own, host: client}]}]",
+    );
+    let ktrix = plan.start();
+    let ask = |target: &str| ktrix.ask(&Ask::get(target).field("Host", "shop.test"));
+    let body = format!("{} shop.test", origin.name());
+    ask("/up").expect_body(body).expect_field("location", "/next");
+    let answer = ask("/name").expect_body("app.example:81 shop.test");
+    let answer = answer.expect_field("location", "/next");
+    answer.expect_field("set-cookie", "a=b; Domain=shop.test");
+    ask("/own").expect_body("shop.test shop.test").expect_field("location", "http://shop.test/next");
+}

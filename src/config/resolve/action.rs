@@ -16,6 +16,7 @@ use crate::config::section::{Scalar, Section};
 use crate::config::source;
 use crate::config::template::Template;
 use crate::config::variables::Phase;
+use crate::http::authority::Authority;
 use crate::http::status::Status;
 
 /// The rows of a route.
@@ -47,7 +48,7 @@ pub(crate) fn resolve(
         ..Changes::default()
     };
     if changes.own.is_some() {
-        for key in ["upstream", "rewrite", "request-fields"] {
+        for key in ["upstream", "rewrite", "request-fields", "host"] {
             if let Some(node) = section.node(key) {
                 let why = "has no effect, since the route answers itself";
                 faults.add(node.place, section.path_of(key), why);
@@ -55,6 +56,27 @@ pub(crate) fn resolve(
         }
     }
     changes
+}
+
+/// The `Host` for the origin. `addresses` are those of the servers of the upstream.
+pub(crate) fn host(
+    faults: &mut Faults<'_>,
+    section: &Section<'_>,
+    addresses: &[Box<str>],
+) -> Option<Box<str>> {
+    let scalar = section.scalar(faults, "host").filter(|scalar| !scalar.is("client"))?;
+    if scalar.is("upstream") {
+        if addresses.is_empty() {
+            scalar.wrong(faults, "is not possible: no server of the upstream has a name or address");
+        }
+        let first = addresses.first()?;
+        return Some(first.strip_suffix(":80").unwrap_or(first).into());
+    }
+    if Authority::parse(scalar.text.as_bytes()).is_err() {
+        scalar.wrong(faults, "is not a host (try client, upstream or \"app.example:8080\")");
+        return None;
+    }
+    Some(scalar.text.to_ascii_lowercase().into())
 }
 
 /// Whether the route answers in the place of an upstream.

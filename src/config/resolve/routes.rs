@@ -101,8 +101,12 @@ impl Routes<'_> {
         let matching = matching?;
         let mut changes = action::resolve(faults, section, &matching);
         let upstream = upstream.unwrap_or_default();
-        if changes.rewrite.is_some() {
-            changes.origins = self.upstreams.addresses(upstream);
+        let addresses = self.upstreams.addresses(upstream);
+        changes.host = action::host(faults, section, &addresses);
+        if changes.rewrite.is_some() || changes.host.is_some() {
+            changes.origins = addresses;
+            let host = changes.host.clone().filter(|host| !changes.origins.contains(host));
+            changes.origins.extend(host);
         }
         let name = self.upstreams.name(upstream);
         Some(RouteConfig {

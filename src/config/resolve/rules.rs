@@ -102,7 +102,8 @@ pub(crate) fn of_route(
     if changes.rewrite.is_some() {
         // Other routes may have the URL that the rewriting makes, and another upstream.
         let comma = if route.is_empty() { "" } else { ", " };
-        route = format!("{route}{comma}rewritten for {upstream}");
+        let host = changes.host.as_deref().map(|host| format!(" as {host}")).unwrap_or_default();
+        route = format!("{route}{comma}rewritten for {upstream}{host}");
     }
     let set = changes.request.set.iter().chain(&changes.request.add);
     let set: Vec<Box<str>> = set.map(|(name, _)| name.to_ascii_lowercase().into()).collect();
