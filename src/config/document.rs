@@ -33,6 +33,15 @@ pub struct Place {
     pub line: u32,
     /// The column; 0 where there is no text.
     pub column: u32,
+    /// The number of the file: 0, or that of an included one.
+    pub file: u16,
+}
+
+impl Place {
+    /// A place in the file that includes all others.
+    pub const fn at(line: u32, column: u32) -> Self {
+        Self { line, column, file: 0 }
+    }
 }
 
 /// A value and its place.
@@ -42,6 +51,21 @@ pub struct Node {
     pub place: Place,
     /// The value.
     pub value: Value,
+}
+
+impl Node {
+    /// Sets the file of all places in the tree.
+    pub(crate) fn set_file(&mut self, file: u16) {
+        self.place.file = file;
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.set_file(file)),
+            Value::Map(entries) => entries.iter_mut().for_each(|entry| {
+                entry.place.file = file;
+                entry.node.set_file(file);
+            }),
+            Value::Empty | Value::Scalar(_) => {}
+        }
+    }
 }
 
 /// A value of YAML.
@@ -83,7 +107,7 @@ pub struct SyntaxError {
 /// The first place at which the text is not YAML, is nested too deeply, or repeats too much through
 /// aliases; YAML cannot be read beyond it.
 pub fn read(text: &str) -> Result<Node, SyntaxError> {
-    let start = Place { line: 1, column: 1 };
+    let start = Place::at(1, 1);
     if text.len() > TEXT_BYTES_MAX {
         let message = format!("the file is longer than {} MiB", TEXT_BYTES_MAX >> 20);
         return Err(SyntaxError { place: start, message });
@@ -175,7 +199,7 @@ fn has_no_document(text: &str) -> bool {
 
 fn syntax_error(error: &serde_saphyr::Error, text: &str) -> SyntaxError {
     let error = error.without_snippet();
-    let place = error.location().map_or(Place { line: 1, column: 1 }, place_of);
+    let place = error.location().map_or(Place::at(1, 1), place_of);
     let message = match error {
         serde_saphyr::Error::MultipleDocuments { .. } => {
             "a second document begins here, but a configuration has one (remove the \"---\")".into()
@@ -198,7 +222,7 @@ fn explained(place: Place, message: String, text: &str) -> SyntaxError {
     let tab = found.into_iter().find(|(_, line)| is_indented_by_tab(line));
     if let Some((line, _)) = tab.filter(|_| message.contains("tab")) {
         let message = "the line is indented by a tab (use spaces)".to_owned();
-        return SyntaxError { place: Place { line, column: 1 }, message };
+        return SyntaxError { place: Place::at(line, 1), message };
     }
     const COLON: &str = "a colon and a space are missing after the key (try \"key: value\")";
     if let Some(place) = keyless_line_before(place, text).filter(|_| message.contains(NO_MAPPING)) {
@@ -229,12 +253,12 @@ fn keyless_line_before(place: Place, text: &str) -> Option<Place> {
     let is_it =
         indent(before) == indent(this) && !before.contains(':') && !before.trim().is_empty();
     let column = u32::try_from(indent(before) + 1).unwrap_or(1);
-    is_it.then_some(Place { line: place.line - 1, column })
+    is_it.then_some(Place::at(place.line - 1, column))
 }
 
 fn place_of(location: serde_saphyr::Location) -> Place {
     let clamp = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
-    Place { line: clamp(location.line()), column: clamp(location.column()) }
+    Place::at(clamp(location.line()), clamp(location.column()))
 }
 
 /// A node as serde yields it, before its scalars are restored to the text as written.
@@ -361,7 +385,7 @@ mod tests {
     use super::*;
 
     fn at(line: u32, column: u32) -> Place {
-        Place { line, column }
+        Place::at(line, column)
     }
 
     fn map(text: &str) -> Vec<Entry> {

@@ -59,13 +59,32 @@ impl std::error::Error for ConfigErrors {}
 /// The mistakes found so far.
 pub(crate) struct Faults<'a> {
     file: &'a Path,
+    /// The included files.
+    included: Vec<PathBuf>,
     found: Vec<ConfigError>,
     n_more: usize,
 }
 
 impl<'a> Faults<'a> {
     pub(crate) const fn of(file: &'a Path) -> Self {
-        Self { file, found: Vec::new(), n_more: 0 }
+        Self { file, included: Vec::new(), found: Vec::new(), n_more: 0 }
+    }
+
+    /// Adds an included file; gives its number.
+    pub(crate) fn add_file(&mut self, file: &Path) -> u16 {
+        self.included.push(file.to_owned());
+        u16::try_from(self.included.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The included files, in the order of their numbers.
+    pub(crate) fn into_files(self) -> Vec<PathBuf> {
+        self.included
+    }
+
+    /// The file of a place.
+    pub(crate) fn file_of(&self, place: Place) -> &Path {
+        let number = usize::from(place.file).checked_sub(1);
+        number.and_then(|number| self.included.get(number)).map_or(self.file, PathBuf::as_path)
     }
 
     pub(crate) fn add(&mut self, place: Place, key: String, message: impl Into<String>) {
@@ -74,7 +93,7 @@ impl<'a> Faults<'a> {
             return;
         }
         self.found.push(ConfigError {
-            file: self.file.to_owned(),
+            file: self.file_of(place).to_owned(),
             line: place.line,
             column: place.column,
             key,
@@ -94,7 +113,8 @@ impl<'a> Faults<'a> {
 
     /// The list in the order of the text.
     pub(crate) fn into_errors(mut self) -> ConfigErrors {
-        self.found.sort_by_key(|error| (error.line, error.column));
+        let number = |file: &Path| self.included.iter().position(|it| it == file);
+        self.found.sort_by_key(|error| (number(&error.file), error.line, error.column));
         if self.n_more > 0 {
             let place = self.found.last().map_or((1, 1), |error| (error.line, error.column));
             self.found.push(ConfigError {
@@ -126,8 +146,8 @@ mod tests {
     fn an_error_prints_as_a_compiler_would() {
         let path = PathBuf::from("ktrix.yaml");
         let mut faults = Faults::of(&path);
-        faults.add(Place { line: 14, column: 7 }, "a.b".into(), "is wrong");
-        faults.add(Place { line: 2, column: 1 }, String::new(), "not YAML");
+        faults.add(Place::at(14, 7), "a.b".into(), "is wrong");
+        faults.add(Place::at(2, 1), String::new(), "not YAML");
         let text = faults.or_value(()).unwrap_err().to_string();
         assert_eq!(text, "ktrix.yaml:2:1: not YAML\nktrix.yaml:14:7: a.b: is wrong");
         let mut flags = Faults::of(Path::new(""));
@@ -140,7 +160,7 @@ mod tests {
         let path = PathBuf::from("f");
         let mut faults = Faults::of(&path);
         for line in 1..=1_000 {
-            faults.add(Place { line, column: 1 }, String::new(), "x");
+            faults.add(Place::at(line, 1), String::new(), "x");
         }
         let errors = faults.or_value(()).unwrap_err();
         assert_eq!(errors.0.len(), ERRORS_MAX + 1);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::error::{ConfigErrors, Faults};
 use crate::config::resolve::Machine;
-use crate::config::{Config, document, resolve};
+use crate::config::{Config, document, include, resolve};
 
 impl Config {
     /// Resolves a configuration's text. `path` names the file in errors and is not opened.
@@ -38,6 +38,7 @@ impl Config {
         let mut faults = Faults::of(path);
         match document::read(text) {
             Ok(root) => {
+                let root = include::expand(&mut faults, root);
                 let config = resolve::resolve(&mut faults, path, &root, machine);
                 faults.or_value(config)
             }

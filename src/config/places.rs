@@ -1,11 +1,17 @@
 //! Finds the line of a configuration that sets a key.
 
+use std::path::{Path, PathBuf};
+
 use crate::config::document::{Node, Place, SyntaxError, Value, read};
+use crate::config::error::Faults;
+use crate::config::include;
 
 /// A configuration's text with the places of its keys.
 #[derive(Debug)]
 pub struct Places {
     root: Node,
+    file: PathBuf,
+    included: Vec<PathBuf>,
 }
 
 /// A key that the text sets, and its place.
@@ -18,12 +24,20 @@ pub struct KeyPlace {
 }
 
 impl Places {
-    /// The places of a text.
+    /// The places of the text of a file, and of the files that it includes.
     ///
     /// # Errors
     /// As [`read`].
-    pub fn of(text: &str) -> Result<Self, SyntaxError> {
-        read(text).map(|root| Self { root })
+    pub fn of(file: &Path, text: &str) -> Result<Self, SyntaxError> {
+        let mut faults = Faults::of(file);
+        let root = include::expand(&mut faults, read(text)?);
+        Ok(Self { root, file: file.to_owned(), included: faults.into_files() })
+    }
+
+    /// The file of a place.
+    pub fn file_of(&self, place: Place) -> &Path {
+        let number = usize::from(place.file).checked_sub(1);
+        number.and_then(|number| self.included.get(number)).unwrap_or(&self.file)
     }
 
     /// The first of these keys that the text sets, as in `sites[0].hosts[1]`. A single value counts
@@ -80,7 +94,7 @@ sites:
 
     #[test]
     fn a_key_is_found_at_its_place() {
-        let places = Places::of(TEXT).unwrap();
+        let places = Places::of(Path::new("k"), TEXT).unwrap();
         let line = |key: &str| places.first([key]).map(|said| said.place.line);
         for (key, expected) in [
             ("cache", Some(1)),
@@ -104,7 +118,7 @@ sites:
 
     #[test]
     fn invalid_yaml_has_no_places() {
-        assert!(Places::of("a: [").is_err());
-        assert_eq!(Places::of("").unwrap().first(["a"]), None);
+        assert!(Places::of(Path::new("k"), "a: [").is_err());
+        assert_eq!(Places::of(Path::new("k"), "").unwrap().first(["a"]), None);
     }
 }

@@ -131,6 +131,7 @@ const BODIES_DEFAULT: &str = "a tenth of the free space of their disk";
 /// The table.
 #[rustfmt::skip]
 pub const DIRECTIVES: &[Directive] = &[
+    row("", "include", Kind::List("paths"), "none", "files and folders with further keys"),
     row("", "user", Kind::Text("user name"), "none", "the user that the workers run as when ktrix is started as root"),
     row("", "workers", Kind::CountOrAuto(1, WORKERS_MAX), "auto", "processes that serve; auto is one for each core"),
     row("", "pid", Kind::Text("path or off"), "/run/ktrix.pid as root, else ktrix.pid in cache.path", "the file that holds the master's process id"),

@@ -24,10 +24,8 @@ pub(crate) fn text_of(file: &Path, bytes: Vec<u8>) -> Result<String, ConfigError
         let valid = String::from_utf8_lossy(valid);
         let last_line = valid.rsplit('\n').next().unwrap_or_default();
         let number = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
-        let place = Place {
-            line: number(valid.matches('\n').count()),
-            column: number(last_line.chars().count()),
-        };
+        let line = number(valid.matches('\n').count());
+        let place = Place::at(line, number(last_line.chars().count()));
         let byte = rest.first().copied().unwrap_or_default();
         let message = format!("the byte 0x{byte:02x} is not UTF-8 (save the file as UTF-8)");
         ConfigErrors(vec![error_at(file, place, "", message)])
@@ -43,7 +41,8 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     let Some(error) = error_of_user(file, text) else { return loaded };
     let mut errors = loaded.err().map(|errors| errors.0).unwrap_or_default();
     errors.push(error);
-    errors.sort_by_key(|error| (error.line, error.column));
+    // Those of included files follow.
+    errors.sort_by_key(|error| (error.file != file, error.line, error.column));
     Err(ConfigErrors(errors))
 }
 
@@ -54,17 +53,19 @@ pub(crate) fn check_access(file: &Path, text: &str, config: &Config) -> Option<C
         return None;
     }
     let account = account.filter(|_| privileges::is_root());
-    let places = Places::of(text).ok();
+    let places = Places::of(file, text).ok();
     let problems = access_check::problems(config, account.as_ref()).into_iter().map(|problem| {
         let found = places.as_ref().and_then(|places| places.first(problem.keys.iter().copied()));
         let key = found.as_ref().map_or_else(String::new, |found| found.key.clone());
-        error_at(file, found.map(|found| found.place).unwrap_or_default(), &key, problem.message)
+        let place = found.map(|found| found.place).unwrap_or_default();
+        let file = places.as_ref().map_or(file, |places| places.file_of(place));
+        error_at(file, place, &key, problem.message)
     });
     Some(ConfigErrors(problems.collect()))
 }
 
 fn error_of_user(file: &Path, text: &str) -> Option<ConfigError> {
-    let places = Places::of(text).ok()?;
+    let places = Places::of(file, text).ok()?;
     let name = places.text("user")?;
     let error = Account::of(name).err()?;
     let place = places.first(["user"]).map(|found| found.place).unwrap_or_default();
@@ -75,7 +76,7 @@ fn error_of_user(file: &Path, text: &str) -> Option<ConfigError> {
         ),
         _ => format!("cannot look up \"{name}\": {error}"),
     };
-    Some(error_at(file, place, "user", message))
+    Some(error_at(places.file_of(place), place, "user", message))
 }
 
 fn error_at(file: &Path, place: Place, key: &str, message: String) -> ConfigError {

@@ -41,7 +41,7 @@ impl Setting {
             std::fs::read_to_string(file).with_context(|| format!("cannot read \"{name}\""))?;
         match Config::load(file, &text) {
             Ok(config) => {
-                let places = Places::of(&text).ok();
+                let places = Places::of(file, &text).ok();
                 let (via, router) = (instance_name(&config), Router::new(&config));
                 Ok(Some(Self { via, router, config, places, file: name }))
             }
@@ -120,7 +120,10 @@ impl Setting {
         let said = self.places.as_ref().and_then(|it| it.first(keys.iter().map(String::as_str)));
         match said {
             Some(said) => {
-                Because::Config { file: self.file.clone(), line: said.place.line, key: said.key }
+                let file = self.places.as_ref().filter(|_| said.place.file > 0);
+                let file = file.map(|places| places.file_of(said.place).display().to_string());
+                let file = file.unwrap_or_else(|| self.file.clone());
+                Because::Config { file, line: said.place.line, key: said.key }
             }
             None => Because::Default(keys.last().cloned().unwrap_or_default()),
         }

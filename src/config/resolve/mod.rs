@@ -42,7 +42,7 @@ pub(crate) fn resolve(
     if root.node("upstream").is_none() && root.node("sites").is_none() {
         let message = "is missing, and so is sites: no request has anywhere to go \
                        (try \"upstream: 192.0.2.1:8080\")";
-        faults.add(Place { line: 1, column: 1 }, "upstream".to_owned(), message);
+        faults.add(Place::at(1, 1), "upstream".to_owned(), message);
     }
     let timeouts_section = root.section(faults, "timeouts", "timeouts");
     let limits_section = root.section(faults, "limits", "limits");
