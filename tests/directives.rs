@@ -82,7 +82,7 @@ fn a_default_with_a_unit_is_within_its_bounds() {
         let (value, min, max) = match row.kind {
             Kind::Count(min, max) if is_a_value(row) => (row.default.parse().ok(), min, max),
             Kind::Size(min, max) if is_a_value(row) => (parse_size(row.default).ok(), min, max),
-            Kind::Duration(min, max) => {
+            Kind::Duration(min, max) if is_a_value(row) => {
                 let default = parse_duration(row.default);
                 (default.ok().and_then(|d| u64::try_from(d.as_millis()).ok()), min, max)
             }
@@ -180,6 +180,10 @@ fn is_a_value(row: &Directive) -> bool {
         "a tenth of the free space of their disk",
         "cache.object",
         "the upstream's",
+        "limits.body",
+        "timeouts.connect",
+        "timeouts.first-byte",
+        "timeouts.idle",
         "the site's own",
     ]
     .contains(&row.default);

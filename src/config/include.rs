@@ -166,7 +166,10 @@ mod tests {
     #[test]
     fn lists_and_upstreams_of_included_files_are_added() {
         let config = load(&[
-            ("k.yaml", "include: [sites.d, more.yaml]\nupstreams: {a: {servers: [h]}}\nsites: [{hosts: a}]\nupstream: a\n"),
+            (
+                "k.yaml",
+                "include: [sites.d, more.yaml]\nupstreams: {a: {servers: [h]}}\nsites: [{hosts: a}]\nupstream: a\n",
+            ),
             ("sites.d/20.yaml", "sites: [{hosts: c}]\n"),
             ("sites.d/10.yaml", "sites: {hosts: b}\nupstreams: {b: {servers: [h]}}\n"),
             ("sites.d/note.txt", "not read: [\n"),
@@ -189,7 +192,10 @@ mod tests {
             ("- a\n", "/x.yaml:1:1: expects a mapping of keys"),
             ("wrong: 1\n", "/x.yaml:1:1: wrong: is not a known key"),
             ("upstream: b\n", "/x.yaml:1:1: upstream: is set twice (first in line 1)"),
-            ("include: nowhere.yaml\n", "/x.yaml:1:10: include[0]: \"/nowhere.yaml\" cannot be read"),
+            (
+                "include: nowhere.yaml\n",
+                "/x.yaml:1:10: include[0]: \"/nowhere.yaml\" cannot be read",
+            ),
             ("include: x.yaml\n", "/x.yaml:1:10: include[0]: \"/x.yaml\" is included more than 8"),
             ("include: {a: b}\n", "/x.yaml:1:10: include[0]: expects the path of a file or folder"),
         ] {

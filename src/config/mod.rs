@@ -252,6 +252,19 @@ pub struct UpstreamConfig {
     pub retry_on: RetryOn,
     /// The share of retries among the requests of ten seconds, in percent.
     pub retry_budget: u32,
+    /// The bounds on waiting for its servers, where they differ from those at the top.
+    pub timeouts: OriginTimeouts,
+}
+
+/// The bounds on waiting for the servers of one upstream; `None` is that at the top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OriginTimeouts {
+    /// For a connection.
+    pub connect: Option<Duration>,
+    /// From the end of a request to the head of its response.
+    pub first_byte: Option<Duration>,
+    /// Between two reads of a response, and of a connection that waits for its next request.
+    pub idle: Option<Duration>,
 }
 
 /// A server of an upstream.
@@ -327,6 +340,8 @@ pub struct RouteConfig {
     pub rules: Rc<Rules>,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
+    /// Bytes of the body of a request that is received completely first.
+    pub body_bytes_max: u64,
     /// What it changes, if it changes anything.
     pub changes: Option<Rc<Changes>>,
 }

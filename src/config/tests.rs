@@ -96,6 +96,7 @@ fn the_full_form_is_read() {
         cache,
         rules: Rc::default(),
         request_buffering,
+        body_bytes_max: 1 << 30,
         changes: None,
     };
     assert_eq!(config.sites[0].hosts[1], HostPattern::Below(".example.org".into()));

@@ -8,8 +8,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crate::config::{ServerAddress, UpstreamConfig};
+use crate::config::{OriginTimeouts, ServerAddress, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
 use crate::origin::affinity::Sticky;
 use crate::policy::reason::server::ServerReason;
@@ -96,6 +97,19 @@ pub(super) struct ServerPool {
 /// A pause is doubled this often, to 16 times its first length.
 const PAUSE_DOUBLED_MAX: u32 = 4;
 
+impl OriginLimits {
+    /// With the bounds that an upstream has of its own.
+    fn of_upstream(self, own: &OriginTimeouts) -> Self {
+        let ms = |own: Option<Duration>, default| own.map_or(default, |it| it.as_millis() as u64);
+        Self {
+            connect_ms: ms(own.connect, self.connect_ms),
+            first_byte_ms: ms(own.first_byte, self.first_byte_ms),
+            idle_ms: ms(own.idle, self.idle_ms),
+            ..self
+        }
+    }
+}
+
 impl Pools {
     /// Pools for the upstreams of `table`, in the worker of this number.
     pub(crate) fn new(
@@ -139,6 +153,7 @@ impl Upstream {
         (table, worker): (Rc<ServerTable>, usize),
         limits: OriginLimits,
     ) -> Self {
+        let limits = limits.of_upstream(&config.timeouts);
         // The pauses of the only server spare no request, because there is no other one.
         let doubled_max = if config.servers.len() > 1 { PAUSE_DOUBLED_MAX } else { 0 };
         let pool_limits = |connections| PoolLimits {

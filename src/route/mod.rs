@@ -40,6 +40,8 @@ pub struct Rule {
     pub rules: RulesId,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
+    /// Bytes of the body of such a request.
+    pub body_bytes_max: u64,
     /// Whether the same bytes from another client may have another route.
     pub depends_on_client: bool,
 }
@@ -108,6 +110,7 @@ impl Router {
                     cache: route.cache,
                     rules,
                     request_buffering: route.request_buffering,
+                    body_bytes_max: route.body_bytes_max,
                     depends_on_client: table.depends_on_client,
                 });
             }
@@ -118,9 +121,14 @@ impl Router {
             let cache = config.cache.is_some();
             let rules = config.cache.as_ref().map(|cache| Rc::clone(&cache.rules));
             let rules = router.share(&rules.unwrap_or_default());
-            let (request_buffering, depends_on_client) = (true, false);
-            let rule = Rule { upstream, cache, rules, request_buffering, depends_on_client };
-            router.rules.push(rule);
+            router.rules.push(Rule {
+                upstream,
+                cache,
+                rules,
+                request_buffering: true,
+                body_bytes_max: config.limits.body_bytes,
+                depends_on_client: false,
+            });
         }
         router
     }
@@ -425,6 +433,7 @@ sites:
             cache: true,
             rules: Rc::default(),
             request_buffering: true,
+            body_bytes_max: 0,
             changes: None,
         };
         let routes = proptest::collection::vec((path, 0usize..100).prop_map(route), 1..8);

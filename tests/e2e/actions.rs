@@ -208,5 +208,36 @@ fn an_origin_gets_the_host_of_its_route() {
     let answer = ask("/name").expect_body("app.example:81 shop.test");
     let answer = answer.expect_field("location", "/next");
     answer.expect_field("set-cookie", "a=b; Domain=shop.test");
-    ask("/own").expect_body("shop.test shop.test").expect_field("location", "http://shop.test/next");
+    ask("/own")
+        .expect_body("shop.test shop.test")
+        .expect_field("location", "http://shop.test/next");
+}
+
+#[test]
+fn bounds_are_those_of_the_route_and_the_upstream() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let silent = Origin::wired(|connection| {
+        let _ = connection.request();
+        connection.wait_closed();
+    });
+    let plan = Plan::new(&origin).set(
+        "upstreams",
+        &format!(
+            "{{app: {{servers: [\"{}\"]}}, \
+             slow: {{servers: [\"{}\"], timeouts: {{first-byte: 100ms}}}}}}",
+            origin.name(),
+            silent.name()
+        ),
+    );
+    let plan = plan.set(
+        "sites",
+        "[{upstream: app, limits: {body: 8 B}, routes: [{path: /large, limits: {body: 16 B}}, \
+         {path: /slow, upstream: slow}]}]",
+    );
+    let ktrix = plan.start();
+    ktrix.ask(&Ask::post("/", "12345678")).expect_status(200);
+    ktrix.ask(&Ask::post("/", "123456789")).expect_status(413);
+    ktrix.ask(&Ask::post("/large", "1234567890123456")).expect_status(200);
+    ktrix.ask(&Ask::post("/large", "12345678901234567")).expect_status(413);
+    ktrix.get("/slow").expect_status(504);
 }

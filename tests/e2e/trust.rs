@@ -51,7 +51,8 @@ fn the_same_bytes_mean_another_request_from_a_trusted_proxy() {
     let ktrix = plan.start();
     let mut proxy = ktrix.client().host("h");
     let mut other = Client::connect_from([127, 0, 1, 1], &plan.address).host("h");
-    let ask = Ask::get("/a").field("X-Forwarded-Proto", "https").field("X-Forwarded-For", "1.1.1.1");
+    let ask =
+        Ask::get("/a").field("X-Forwarded-Proto", "https").field("X-Forwarded-For", "1.1.1.1");
     for _ in 0..4 {
         proxy.ask(&ask).expect_body("https");
         other.ask(&ask).expect_body("http");

@@ -67,7 +67,8 @@ pub(crate) fn host(
     let scalar = section.scalar(faults, "host").filter(|scalar| !scalar.is("client"))?;
     if scalar.is("upstream") {
         if addresses.is_empty() {
-            scalar.wrong(faults, "is not possible: no server of the upstream has a name or address");
+            scalar
+                .wrong(faults, "is not possible: no server of the upstream has a name or address");
         }
         let first = addresses.first()?;
         return Some(first.strip_suffix(":80").unwrap_or(first).into());

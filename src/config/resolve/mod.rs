@@ -38,14 +38,15 @@ pub(crate) fn resolve(
     let root = Section::open(faults, "", String::new(), root);
     let cache = cache(faults, &root);
     let upstreams = Upstreams::resolve(faults, &root);
-    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref());
+    let limits_section = root.section(faults, "limits", "limits");
+    let limits = limits(faults, &limits_section);
+    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), limits.body_bytes);
     if root.node("upstream").is_none() && root.node("sites").is_none() {
         let message = "is missing, and so is sites: no request has anywhere to go \
                        (try \"upstream: 192.0.2.1:8080\")";
         faults.add(Place::at(1, 1), "upstream".to_owned(), message);
     }
     let timeouts_section = root.section(faults, "timeouts", "timeouts");
-    let limits_section = root.section(faults, "limits", "limits");
     Config {
         file: Some(path.to_owned()),
         user: root.scalar(faults, "user").and_then(|scalar| user(faults, &scalar)),
@@ -65,7 +66,7 @@ pub(crate) fn resolve(
         upstreams: upstreams.list,
         sites,
         timeouts: timeouts(faults, &timeouts_section),
-        limits: limits(faults, &limits_section),
+        limits,
     }
 }
 

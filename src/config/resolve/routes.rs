@@ -24,6 +24,8 @@ fn is_internal(route: &RouteConfig) -> bool {
 pub(crate) struct Routes<'a> {
     pub(crate) upstreams: &'a Upstreams<'a>,
     pub(crate) has_cache: bool,
+    /// `limits.body` at the top.
+    pub(crate) body_bytes_max: u64,
     /// The rules of the site itself.
     pub(crate) caching: Caching,
     pub(crate) site: &'a Section<'a>,
@@ -41,6 +43,11 @@ impl Routes<'_> {
             cache: self.caching.is_on,
             rules: Rc::clone(&self.caching.rules),
             request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
+            body_bytes_max: self
+                .site
+                .section(faults, "sites[].limits", "limits")
+                .size_if_any(faults, "body")
+                .unwrap_or(self.body_bytes_max),
             changes: None,
         };
         let Some(items) = self.site.items(faults, "routes") else {
@@ -98,6 +105,7 @@ impl Routes<'_> {
         let matching = matching::resolve(faults, section);
         let request_buffering =
             section.switch(faults, "request-buffering").unwrap_or(rest.request_buffering);
+        let limits = section.section(faults, "sites[].routes[].limits", "limits");
         let matching = matching?;
         let mut changes = action::resolve(faults, section, &matching);
         let upstream = upstream.unwrap_or_default();
@@ -115,6 +123,7 @@ impl Routes<'_> {
             upstream,
             cache: caching.is_on && !answers_itself,
             request_buffering,
+            body_bytes_max: limits.size_if_any(faults, "body").unwrap_or(rest.body_bytes_max),
             changes: (changes != Changes::default()).then(|| Rc::new(changes)),
         })
     }

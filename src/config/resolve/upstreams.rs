@@ -9,7 +9,7 @@ use crate::config::error::Faults;
 use crate::config::nearest::nearest;
 use crate::config::schema;
 use crate::config::section::{Item, Scalar, Section, is_off};
-use crate::config::{ServerAddress, ServerConfig, UpstreamConfig};
+use crate::config::{OriginTimeouts, ServerAddress, ServerConfig, UpstreamConfig};
 use crate::upstream::ids::UpstreamId;
 use crate::upstream::method::{HashOf, Method};
 use crate::upstream::retry::RetryOn;
@@ -196,6 +196,12 @@ fn settings(
     servers: Vec<ServerConfig>,
 ) -> UpstreamConfig {
     let word = section.word(faults, "balance");
+    let timeouts = section.section(faults, "upstreams.NAME.timeouts", "timeouts");
+    let timeouts = OriginTimeouts {
+        connect: timeouts.duration_if_any(faults, "connect"),
+        first_byte: timeouts.duration_if_any(faults, "first-byte"),
+        idle: timeouts.duration_if_any(faults, "idle"),
+    };
     let method = METHODS.iter().find(|(known, _)| *known == word);
     let balance = method.map_or(Method::RoundRobin, |(_, method)| *method);
     let hash = hash(faults, section);
@@ -217,6 +223,7 @@ fn settings(
         skip: section.duration(faults, "skip"),
         slow_start: section.duration(faults, "slow-start"),
         retries: section.count(faults, "retries"),
+        timeouts,
         retry_on: retry_on(faults, section),
         retry_budget: section.percent(faults, "retry-budget"),
     }

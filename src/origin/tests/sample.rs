@@ -70,6 +70,7 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
             statuses: vec![502, 503, 504],
         },
         retry_budget: 20,
+        timeouts: Default::default(),
     };
     change(&mut upstream);
     let n_servers = upstream.servers.len();

@@ -151,7 +151,7 @@ impl<C: Client> Exchange<'_, C> {
             return Box::pin(self.pass_streamed(*reason)).await;
         }
         let limits = ReceiveLimits {
-            bytes_max: context.config.limits.body_bytes,
+            bytes_max: self.route.rule.body_bytes_max,
             memory_max: context.config.limits.body_memory_bytes,
             temporary: &context.temporary,
             bodies: &context.bodies,
