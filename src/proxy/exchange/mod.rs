@@ -46,7 +46,7 @@ use crate::proxy::fill::job::{Draft, Job};
 use crate::proxy::fill::join::{self, Delivery, FillRole, Joined};
 use crate::proxy::fill::resume;
 use crate::proxy::forwarding;
-use crate::proxy::progress::{Answered, Handover};
+use crate::proxy::progress::Answered;
 use crate::proxy::respond::{self, Added};
 use crate::proxy::routed::{Route, Routed, Way};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
@@ -260,18 +260,6 @@ impl<C: Client> Exchange<'_, C> {
         respond::with_object(self.client, self.request, object, &added, self.facts).await
     }
 
-    /// Answers with a stale object, because the origin has failed.
-    pub(crate) async fn answer_stale(
-        &mut self,
-        object: &Rc<HotObject>,
-        failure: Failure,
-    ) -> Result<(), CloseReason> {
-        self.facts.verdict = Some(CacheVerdict::Stale);
-        let added = self.added(failure.status(ttl_s(object)));
-        self.facts.hit = Some(Rc::clone(object));
-        respond::with_object(self.client, self.request, object, &added, self.facts).await
-    }
-
     /// The job of a fill of this key, as far as it is known without the disk.
     fn draft(&self, found: Found, object: Option<&Rc<HotObject>>, purge_epoch: u64) -> Draft {
         let peer = forwarding::peer(self.context, self.client, self.request);
@@ -457,25 +445,6 @@ impl<C: Client> Exchange<'_, C> {
             }
         }
         added
-    }
-
-    pub(crate) async fn hand_over(
-        &mut self,
-        reason: PassReason,
-        handover: Box<Handover>,
-        fwd: Fwd,
-    ) -> Result<(), CloseReason> {
-        let Handover { response, read } = *handover;
-        if self.notes_redirect(&response) {
-            return Ok(());
-        }
-        self.facts.verdict = Some(CacheVerdict::Pass(reason));
-        self.facts.connected_us = response.times.requested.mono_us;
-        self.facts.first_byte_us = response.times.received.mono_us;
-        self.facts.server = Some(response.server);
-        let detail = Some(reason.word());
-        let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });
-        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
     }
 }
 

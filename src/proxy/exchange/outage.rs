@@ -1,4 +1,4 @@
-//! While an upstream is down, its stored responses are served stale.
+//! Stored responses that are served stale, since the origin failed or its upstream is down.
 
 use std::rc::Rc;
 
@@ -7,13 +7,25 @@ use crate::policy::cache_status::{CacheStatus, CacheVerdict, Handling};
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::client::Client;
-use crate::proxy::exchange::{self, Exchange};
+use crate::proxy::exchange::{self, Exchange, Failure};
 use crate::proxy::respond;
 
 impl<C: Client> Exchange<'_, C> {
     /// Whether a fetch failed because the route's upstream is down.
     pub(crate) fn is_outage(&self, error: FetchError) -> bool {
         error.is_unreachable() || self.context.pools.upstream(self.route.rule.upstream).is_down()
+    }
+
+    /// Answers with a stale object, because the origin has failed.
+    pub(crate) async fn answer_stale(
+        &mut self,
+        object: &Rc<HotObject>,
+        failure: Failure,
+    ) -> Result<(), CloseReason> {
+        self.facts.verdict = Some(CacheVerdict::Stale);
+        let added = self.added(failure.status(exchange::ttl_s(object)));
+        self.facts.hit = Some(Rc::clone(object));
+        respond::with_object(self.client, self.request, object, &added, self.facts).await
     }
 
     /// Answers with a stored response during an outage of the route's upstream, which was asked or

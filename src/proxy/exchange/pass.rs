@@ -19,6 +19,7 @@ use crate::proxy::exchange::invalidate;
 use crate::proxy::exchange::{Exchange, Failure};
 
 use crate::proxy::forwarding;
+use crate::proxy::progress::Handover;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
 
 impl<C: Client> Exchange<'_, C> {
@@ -97,6 +98,26 @@ impl<C: Client> Exchange<'_, C> {
         if self.notes_redirect(&response) {
             return Ok(());
         }
+        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
+    }
+
+    /// Passes on the response of a fill that is for this client alone.
+    pub(crate) async fn hand_over(
+        &mut self,
+        reason: PassReason,
+        handover: Box<Handover>,
+        fwd: Fwd,
+    ) -> Result<(), CloseReason> {
+        let Handover { response, read } = *handover;
+        if self.notes_redirect(&response) {
+            return Ok(());
+        }
+        self.facts.verdict = Some(CacheVerdict::Pass(reason));
+        self.facts.connected_us = response.times.requested.mono_us;
+        self.facts.first_byte_us = response.times.received.mono_us;
+        self.facts.server = Some(response.server);
+        let detail = Some(reason.word());
+        let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });
         forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
     }
 
