@@ -196,6 +196,28 @@ fn a_head_that_is_passed_renews_or_removes_what_is_stored() {
     }
 }
 
+#[test]
+fn a_head_with_content_or_a_condition_changes_nothing_that_is_stored() {
+    let denies =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: \"2\"\r\nCache-Control: max-age=60\r\n\r\n";
+    for (request, body) in [
+        ("HEAD /x\nIf-Match: \"1\"", &[][..]),
+        ("HEAD /x\nIf-None-Match: \"3\"\nCache-Control: no-store", &[]),
+        ("HEAD /x\nContent-Length: 2", &["ab"]),
+    ] {
+        run_by_test_clock(async {
+            let scene = stale("").await;
+            let begun = scene.begin_with(request, body);
+            let mut asked = scene.origin.asked().await;
+            asked.0.take(body.concat().len()).await.unwrap();
+            asked.say(denies).await;
+            let answer = begun.end().await;
+            assert!(answer.logged().starts_with("200 pass "), "{request}: {}", answer.logged());
+            assert_eq!(scene.stored("/x").await, stored("old"), "{request}");
+        });
+    }
+}
+
 fn now_s() -> u64 {
     crate::reactor::now().unix_s()
 }
