@@ -114,6 +114,10 @@ impl Upstream {
             place.called().await.map_err(|error| (error, None))?;
             if let Some(taken) = self.take(tried)? {
                 place.leave();
+                // A server that has come back has room for more than one.
+                if self.has_room() {
+                    self.call_next();
+                }
                 return Ok(taken);
             }
             place.decline();
@@ -247,13 +251,14 @@ mod tests {
             ] {
                 held.unwrap().give_back();
             }
-            let events = [(); 3].map(|()| Rc::new(Event::default()));
+            let events = [(); 4].map(|()| Rc::new(Event::default()));
             for event in &events {
                 pools.upstream(ID).pending.borrow_mut().push(Rc::clone(event)).unwrap();
             }
             timer::sleep(Duration::from_millis(LIMITS.idle_ms + 1)).await;
             pools.expire();
-            assert_eq!(events.map(|event| event.version()), [1, 1, 0]);
+            // One more is called because there is room.
+            assert_eq!(events.map(|event| event.version()), [1, 1, 1, 0]);
         });
     }
 

@@ -27,6 +27,7 @@ use crate::upstream::pending::Pending;
 use crate::upstream::pool::{Pool, PoolLimits};
 use crate::upstream::retry::{Budget, RetryOn};
 use crate::upstream::rtt;
+use crate::upstream::state::Setting;
 
 /// The bounds of a fetch, the same for all servers.
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +131,7 @@ impl Pools {
     }
 
     /// Closes the connections that were idle for too long, or that are more than is needed. Each
-    /// leaves room for a fetch that waits. Makes those that are to be kept ready. To be called each
-    /// second.
+    /// leaves room for a fetch that waits. To be called each second.
     pub(crate) fn expire(&self) {
         let now_ms = reactor::now().mono_ms();
         for upstream in &self.upstreams {
@@ -140,8 +140,18 @@ impl Pools {
                 let surplus = server.pool.borrow_mut().shrink();
                 old.iter().chain(&surplus).for_each(|_| upstream.call_next());
                 upstream.count_idle(server);
-                upstream.open_ahead(server);
             }
+            // A server may be used again that was skipped or drained.
+            if !upstream.pending.borrow().is_empty() && upstream.has_room() {
+                upstream.call_next();
+            }
+        }
+    }
+
+    /// Makes the connections that are to be kept ready.
+    pub(crate) fn open_ahead(&self) {
+        for upstream in &self.upstreams {
+            upstream.servers.iter().for_each(|server| upstream.open_ahead(server));
         }
     }
 }
@@ -223,9 +233,18 @@ impl Upstream {
         (3 * self.limits.first_byte_ms).max(self.pause.first_ms)
     }
 
-    /// Whether a connection is free that at least some fetches can use.
+    /// Whether a connection is free that at least some fetches can use. Clients with a cookie may use
+    /// every server that is not disabled.
     pub(super) fn has_room(&self) -> bool {
-        self.servers.iter().any(|server| server.pool.borrow().has_room())
+        let now_ms = reactor::now().mono_ms();
+        let has_room = |server: &ServerPool| server.pool.borrow().has_room();
+        let is_own = |server: &&ServerPool| {
+            let row = self.row(server.server.id);
+            row.setting() != Setting::Disabled && row.skipped_until_ms() <= now_ms
+        };
+        let has_own = || self.servers.iter().filter(is_own).any(has_room);
+        balance::has_open(self, now_ms, |id| has_room(self.server(id)))
+            || self.sticky.is_some() && has_own()
     }
 
     /// The most connections to all servers.

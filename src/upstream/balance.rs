@@ -123,8 +123,8 @@ impl Balance {
             let seen = view.seen(id, ask.now_ms);
             let is_usable =
                 seen.setting != Setting::Disabled && seen.skipped_until_ms <= ask.now_ms;
-            if is_usable && !ask.tried.contains(id) && !ask.busy.contains(id) {
-                return Choice::Up(id);
+            if is_usable && !ask.tried.contains(id) {
+                return if ask.busy.contains(id) { Choice::Busy } else { Choice::Up(id) };
             }
         }
         let Some(class) = self.open(ask, view) else { return Choice::Exhausted };
@@ -242,6 +242,18 @@ impl Balance {
         let scored = open.map(|(id, share)| (id, score(mix(hash ^ view.seed(id)), share.weight)));
         scored.min_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(id, _)| id)
     }
+}
+
+/// Whether a server that would be chosen has room for a request.
+pub(crate) fn has_open(
+    view: &impl ServerView,
+    now_ms: u64,
+    has_room: impl Fn(ServerId) -> bool,
+) -> bool {
+    let class = |id| Class::of(&view.seen(id, now_ms), now_ms);
+    let ids = || (0..view.n_servers()).map(ServerId);
+    let Some(best) = ids().filter_map(class).min() else { return false };
+    ids().any(|id| class(id) == Some(best) && has_room(id))
 }
 
 /// A server may have 5/4 of its share of all active connections.
@@ -531,6 +543,27 @@ mod tests {
             assert_eq!(choose(&mut balance, &tried(&[0, 1, 3]), &none), last, "{method:?}");
             assert_eq!(choose(&mut balance, &tried(&[0, 1, 2, 3]), &none), Choice::Exhausted);
         }
+    }
+
+    #[test]
+    fn a_client_waits_for_its_own_server() {
+        let models = models(&[1, 1]);
+        let (none, busy) = (Tried::default(), tried(&[1]));
+        let sticky = Some(ServerId(1));
+        let ask = Ask { now_ms: 99, hash: 0, sticky, tried: &none, busy: &busy };
+        assert_eq!(balance(Method::RoundRobin, &models).choose(&ask, &models), Choice::Busy);
+    }
+
+    #[test]
+    fn only_room_at_a_server_that_would_be_chosen_counts() {
+        let mut models = models(&[1, 1, 0]);
+        models.0[1].seen.skipped_until_ms = 100;
+        let has = |models: &Models, at: usize| has_open(models, 99, |id| id.0 == at);
+        assert_eq!([0, 1, 2].map(|at| has(&models, at)), [true, false, false]);
+        models.0[0].seen.is_backup = true;
+        models.0[1].seen.skipped_until_ms = 99;
+        assert_eq!([0, 1, 2].map(|at| has(&models, at)), [false, true, false]);
+        assert!(!has_open(&Models(Vec::new()), 99, |_| true));
     }
 
     #[test]

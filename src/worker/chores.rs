@@ -90,6 +90,9 @@ async fn expire(context: Rc<Context>) {
     loop {
         timer::sleep(EXPIRE_EVERY).await;
         context.pools.expire();
+        if !context.is_draining.get() {
+            context.pools.open_ahead();
+        }
         error::tick();
     }
 }
