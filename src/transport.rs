@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use crate::reactor::driver::Direction;
+use crate::reactor::pipe::Pipe;
 use crate::reactor::source::Wait;
 use crate::reactor::stream::Stream;
 
@@ -65,6 +66,22 @@ impl Transport {
     /// As [`Self::try_write`], and what reading the file says.
     pub fn send_file(&self, file: &File, offset: &mut u64, len: usize) -> io::Result<usize> {
         self.stream.try_sendfile(file, offset, len)
+    }
+
+    /// Moves up to `len` of the bytes that have arrived into an empty pipe; 0 is the end.
+    ///
+    /// # Errors
+    /// As [`Self::try_read`].
+    pub fn fill_pipe(&self, pipe: &mut Pipe, len: usize) -> io::Result<usize> {
+        self.stream.try_fill(pipe, len)
+    }
+
+    /// Writes as many of the bytes of a pipe as the kernel accepts.
+    ///
+    /// # Errors
+    /// As [`Self::try_write`].
+    pub fn write_pipe(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        self.stream.try_drain(pipe)
     }
 
     /// Waits until a read may succeed: bytes, the end or an error may have arrived.

@@ -11,6 +11,7 @@ use crate::http::head::ResponseHead;
 use crate::origin::request::Request;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
+use crate::reactor::pipe::Pipe;
 
 /// The body of an origin's response.
 #[derive(Debug)]
@@ -65,6 +66,23 @@ impl OriginBody {
             self.end(is_clean);
         }
         Ok(!is_end)
+    }
+
+    /// Moves bytes that have arrived into an empty pipe, without waiting; 0 at the end of the
+    /// connection. The last byte of the body is left for [`Self::take`], and so is every byte of a body
+    /// that is decoded.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none have arrived; `Unsupported` when none can be moved; else the error of
+    /// the connection.
+    pub(crate) fn fill_pipe(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        let len = self.decoder.remaining().unwrap_or(0).saturating_sub(1);
+        let request = self.request.as_ref().filter(|request| len > 0 && request.inbox.is_empty());
+        let Some(request) = request else { return Err(io::ErrorKind::Unsupported.into()) };
+        let n_moved =
+            request.transport().fill_pipe(pipe, usize::try_from(len).unwrap_or(usize::MAX))?;
+        self.decoder.skip(n_moved as u64);
+        Ok(n_moved)
     }
 
     /// Waits until the origin has sent something, or has gone.

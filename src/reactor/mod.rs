@@ -46,6 +46,7 @@ mod executor;
 pub mod driver;
 pub mod source;
 pub mod timer;
+pub mod pipe;
 pub mod stream;
 pub mod listener;
 pub mod connect;

@@ -16,6 +16,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
 use socket2::SockRef;
 
 use crate::reactor::driver::Direction;
+use crate::reactor::pipe::Pipe;
 use crate::reactor::source::{Source, Wait};
 
 /// A connected stream socket. Both directions may be waited for, by two tasks. Dropping it
@@ -113,6 +114,28 @@ impl Stream {
             .attempt(Direction::Write, || sendfile64(&self.fd, file, Some(&mut position), len))?;
         *offset = offset.saturating_add(n_sent as u64);
         Ok(n_sent)
+    }
+
+    /// Moves up to `len` of the bytes that have arrived into an empty pipe; 0 is the end.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there are none; else the error of splice(2).
+    pub fn try_fill(&self, pipe: &mut Pipe, len: usize) -> io::Result<usize> {
+        let n_moved = self.attempt(Direction::Read, || pipe.fill(&self.fd, len))?;
+        if n_moved == 0 {
+            self.source.note_closed();
+        }
+        Ok(n_moved)
+    }
+
+    /// Sends as many of the bytes of a pipe as the socket accepts.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when it accepts none; else the error of splice(2).
+    pub fn try_drain(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        self.attempt(Direction::Write, || pipe.drain(&self.fd))
     }
 
     /// Waits until a read may succeed: bytes, the end or an error may have arrived.

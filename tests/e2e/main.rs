@@ -55,6 +55,7 @@ mod rules_outage;
 mod rules_requests;
 mod signals;
 mod slow_clients;
+mod splice;
 mod status;
 mod strictness;
 mod trust;

@@ -14,6 +14,7 @@ use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
+use crate::reactor::pipe::Pipe;
 
 /// Why the body of a request cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,12 @@ pub trait Client {
         offset: u64,
         len: u64,
     ) -> Result<(), CloseReason>;
+
+    /// Whether [`Client::send_pipe`] may be called: the protocol sends a body as it is.
+    fn takes_pipe(&self) -> bool;
+
+    /// Sends what is kept, and then part of the body: the bytes of a pipe, which do not end the body.
+    async fn send_pipe(&mut self, pipe: &mut Pipe) -> Result<(), CloseReason>;
 
     /// Ends the answer. The connection sends the kept bytes after the access log has its line.
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason>;

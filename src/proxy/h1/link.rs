@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use crate::disk::file::DiskFile;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::connections::{Connection, Counted};
+use crate::reactor::pipe::Pipe;
 use crate::reactor::{self, scratch, spare};
 
 /// The most that one read takes.
@@ -229,6 +230,23 @@ impl Link {
                         cached_to = offset;
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything that is to be written, then the bytes of a pipe.
+    pub(super) async fn write_pipe(
+        &mut self,
+        pipe: &mut Pipe,
+        timeout_ms: u64,
+    ) -> Result<(), CloseReason> {
+        self.write(b"", timeout_ms).await?;
+        while !pipe.is_empty() {
+            reactor::breathe().await;
+            match self.counted.connection.transport.write_pipe(pipe) {
+                Ok(n_written) => self.n_written += n_written as u64,
+                Err(error) => self.wait_writable(error, timeout_ms).await?,
             }
         }
         Ok(())

@@ -20,6 +20,7 @@ use crate::proxy::h1::link::{GATHER_BYTES, Link};
 use crate::proxy::h1::pace::Pace;
 use crate::proxy::routed::Routed;
 use crate::reactor;
+use crate::reactor::pipe::Pipe;
 
 /// How the body of an answer is framed, RFC 9112 section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,6 +370,16 @@ impl Client for H1Response<'_> {
         }
         self.end_frame(len);
         Ok(())
+    }
+
+    fn takes_pipe(&self) -> bool {
+        matches!(self.framing, Framing::Left(_))
+    }
+
+    async fn send_pipe(&mut self, pipe: &mut Pipe) -> Result<(), CloseReason> {
+        let len = self.frame(pipe.len() as u64);
+        debug_assert_eq!(len, pipe.len() as u64, "the body goes on");
+        self.link.write_pipe(pipe, self.send_ms()).await
     }
 
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason> {

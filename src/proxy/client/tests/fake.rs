@@ -15,6 +15,7 @@ use crate::proxy::client::front::Front;
 use crate::proxy::client::{Client, ClientError};
 use crate::reactor::address::PeerAddress;
 use crate::reactor::event::Event;
+use crate::reactor::pipe::Pipe;
 
 /// A client that exists only in a test. It asserts that it is used in the order that [`Client`]
 /// names.
@@ -208,6 +209,14 @@ impl Client for FakeClient {
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, offset).expect("the file has what is to be sent of it");
         self.send(&bytes).await
+    }
+
+    fn takes_pipe(&self) -> bool {
+        false
+    }
+
+    async fn send_pipe(&mut self, _: &mut Pipe) -> Result<(), CloseReason> {
+        Err(CloseReason::Incomplete)
     }
 
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason> {

@@ -1,0 +1,78 @@
+//! Pipes for splice(2): bytes go from one socket to another without a copy into this process.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::unistd::pipe2;
+
+/// The most empty pipes that a thread keeps for their next use.
+const PIPES_MAX: usize = 16;
+
+/// The capacity that a pipe asks for. The kernel may give less.
+const PIPE_BYTES: i32 = 256 << 10;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A pipe of which this thread has both ends.
+#[derive(Debug)]
+pub struct Pipe {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    n_bytes: usize,
+}
+
+impl Pipe {
+    /// An empty pipe: one that was given back, if there is any.
+    ///
+    /// # Errors
+    /// The error of pipe2(2), as when too many files are open.
+    pub fn take() -> io::Result<Self> {
+        if let Some(pipe) = SPARE.with(|spare| spare.borrow_mut().pop()) {
+            return Ok(pipe);
+        }
+        let (reader, writer) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+        // A user without rights may have a bound for all pipes; the default capacity does as well.
+        let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        Ok(Self { reader, writer, n_bytes: 0 })
+    }
+
+    /// Keeps the pipe for its next use, if it is empty.
+    pub fn give_back(self) {
+        SPARE.with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if self.n_bytes == 0 && spare.len() < PIPES_MAX {
+                spare.push(self);
+            }
+        });
+    }
+
+    /// Bytes that are in it.
+    pub const fn len(&self) -> usize {
+        self.n_bytes
+    }
+
+    /// Whether it has no bytes.
+    pub const fn is_empty(&self) -> bool {
+        self.n_bytes == 0
+    }
+
+    /// Moves up to `len` bytes of a socket into an empty pipe; 0 is the end of the socket.
+    pub(super) fn fill(&mut self, from: impl AsFd, len: usize) -> nix::Result<usize> {
+        debug_assert!(self.is_empty(), "a full pipe and an empty socket have one error");
+        self.n_bytes = splice(from, None, &self.writer, None, len, FLAGS)?;
+        Ok(self.n_bytes)
+    }
+
+    /// Moves bytes of the pipe to a socket.
+    pub(super) fn drain(&mut self, to: impl AsFd) -> nix::Result<usize> {
+        let n_moved = splice(&self.reader, None, to, None, self.n_bytes, FLAGS)?;
+        self.n_bytes -= n_moved.min(self.n_bytes);
+        Ok(n_moved)
+    }
+}
+
+const FLAGS: SpliceFFlags = SpliceFFlags::SPLICE_F_MOVE.union(SpliceFFlags::SPLICE_F_NONBLOCK);
