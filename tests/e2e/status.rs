@@ -123,7 +123,9 @@ fn a_reload_keeps_what_was_changed_live() {
     let (origins, plan) = two("");
     let plan = plan.set("workers", "1");
     let ktrix = plan.start();
-    assert!(server(&plan, &["drain", &format!("app/{}", origins[0].name())]).0);
+    let name = format!("app/{}", origins[0].name());
+    // The command finds the daemon once all its workers run.
+    until_true("the server drains", || server(&plan, &["drain", &name]).0);
     let config = plan.config_path().display().to_string();
     assert!(plan.run(&["-s", "reload", &config]).status.success());
     until_true("the new generation", || status(&plan)["generation"] == 2);
