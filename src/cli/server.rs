@@ -73,7 +73,7 @@ pub(super) fn run(command: &ServerCommand) -> Result<i32> {
     for (named, server) in found {
         let row = running.table.row(server);
         if let Action::Weight { weight, .. } = command.action {
-            row.set_weight(weight);
+            row.set_weight(weight, now_s);
         }
         if let Some(setting) = setting {
             row.set(setting, now_s);

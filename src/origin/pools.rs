@@ -91,6 +91,8 @@ pub(super) struct ServerPool {
     /// A task makes connections ahead of need.
     pub(super) is_opening: Cell<bool>,
     is_backup: bool,
+    /// The setting and weight that the error log knows.
+    logged: Cell<(Setting, u32)>,
     /// A number of the server's address.
     seed: u64,
 }
@@ -140,6 +142,7 @@ impl Pools {
                 let surplus = server.pool.borrow_mut().shrink();
                 old.iter().chain(&surplus).for_each(|_| upstream.call_next());
                 upstream.count_idle(server);
+                upstream.log_command(server);
             }
             // A server may be used again that was skipped or drained.
             if !upstream.pending.borrow().is_empty() && upstream.has_room() {
@@ -179,6 +182,7 @@ impl Upstream {
             turn: Cell::new(0),
             is_opening: Cell::new(false),
             is_backup: config.is_backup,
+            logged: Cell::new((table.row(server).setting(), table.row(server).weight())),
             seed: method::hash(config.address.to_string().as_bytes()),
         });
         let servers: Vec<_> = servers.collect();
@@ -337,6 +341,17 @@ impl Upstream {
         if self.table.begin_outage(self.id, reactor::now().mono_ms()) {
             let name = &self.name;
             ::log::warn!("upstream {name} is down; serving its stored responses stale");
+        }
+    }
+
+    /// Logs a change by a command. One worker does so for all.
+    fn log_command(&self, server: &ServerPool) {
+        let row = self.row(server.server.id);
+        let current = (row.setting(), row.weight());
+        if self.worker == 0 && server.logged.replace(current) != current {
+            let (name, address, state) = (&self.name, &server.address, row.state().word());
+            let reason = ServerReason::Command.sentence();
+            ::log::warn!("server {name}/{address} is {state}, weight {}: {reason}", current.1);
         }
     }
 

@@ -129,8 +129,9 @@ impl ServerRow {
         self.weight.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_weight(&self, weight: u32) {
+    pub(crate) fn set_weight(&self, weight: u32, now_s: u64) {
         self.weight.store(weight, Ordering::Relaxed);
+        self.changed(ServerReason::Command, now_s);
     }
 
     /// When it came back after a failure, in milliseconds of the monotonic clock; 0 if it never

@@ -425,7 +425,7 @@ mod tests {
         assert_eq!((seen.phase(), seen.text()), ((7, TablePhase::Current), text.to_owned()));
         assert_eq!((seen.n_workers(), seen.firsts.clone()), (3, vec![0, 1, 1, 3]));
         assert_eq!(seen.row(last).weight(), 1);
-        seen.row(last).set_weight(5);
+        seen.row(last).set_weight(5, 1);
         table.n_pending(2, last.upstream).store(9, Ordering::Relaxed);
         assert_eq!(table.row(last).weight(), 5);
         assert_eq!(seen.n_pending(2, last.upstream).load(Ordering::Relaxed), 9);
@@ -455,7 +455,7 @@ mod tests {
     fn a_live_change_outlives_a_reload_that_does_not_contradict_it() {
         let before = ServerTable::create([1], 1, "").unwrap();
         let old = before.row(server(0));
-        old.set_weight(9);
+        old.set_weight(9, 1);
         old.set(Setting::Draining, 1);
         for (weight, setting, kept) in [
             (1, Setting::Enabled, (9, Setting::Draining)),

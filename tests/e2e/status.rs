@@ -101,6 +101,7 @@ fn a_server_is_drained_disabled_and_weighed_while_ktrix_runs() {
     let (is_done, said) = server(&plan, &["drain", &names[0]]);
     assert!(is_done && said.contains(": draining, weight 1"), "{said}");
     assert!(only_b() && stuck() == "a");
+    ktrix.wait_error("is draining, weight 1: by ktrix server");
     assert!(server(&plan, &["disable", &names[0]]).1.contains("disabled"));
     assert!(only_b() && stuck() == "b");
     let (_, said) = server(&plan, &["disable", &names[1]]);
