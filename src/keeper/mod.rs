@@ -1,25 +1,39 @@
 //! The keeper: one process for the chores that must not be done by every worker.
 //!
 //! It evicts objects, compares the index with the files after anything but a clean stop, removes
-//! the temporary files of dead fills, and resolves the names of servers. It is woken by workers
-//! that need room, by the master, by the resolver, and every second. Each chore is done in short
-//! steps, so that a message never waits for long.
+//! the temporary files of dead fills, and resolves the names of servers. It is a process on the
+//! reactor. The chores of the cache are one task, which workers wake when they need room and which
+//! also runs every second. Each chore is done in short steps, so that no other task waits for long.
 
 pub(crate) mod resolver;
 mod chores;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::keeper::chores::{Chores, Pace};
 use crate::keeper::resolver::{Resolver, getaddrinfo, names_in};
+use crate::reactor;
+use crate::reactor::event::Event;
+use crate::reactor::readable::Readable;
+use crate::reactor::timer;
+use crate::shared::servers::ServerTable;
 use crate::worker::inherited::Inherited;
 use crate::worker::message::{Received, notify_ready, notify_scrubbed, receive};
 
 /// Runs the keeper until the master drains it or dies, and gives its exit code.
 pub(crate) fn run(inherited: Inherited) -> i32 {
+    match reactor::run(keep(Rc::new(inherited))) {
+        Ok(code) => code,
+        Err(error) => {
+            log::error!("cannot create the event loop: {error}");
+            1
+        }
+    }
+}
+
+async fn keep(inherited: Rc<Inherited>) -> i32 {
     let resolver = match Resolver::start(names_in(&inherited.config), getaddrinfo) {
         Ok(resolver) => resolver,
         Err(error) => {
@@ -31,59 +45,77 @@ pub(crate) fn run(inherited: Inherited) -> i32 {
         log::debug!("control channel closed: {error}");
         return 0;
     }
-    let chores = Chores::new(&inherited);
-    let code = Keeper { inherited: &inherited, resolver, chores }.keep();
+    let needed = Rc::new(Event::default());
+    reactor::spawn(hear_of_needs(Rc::clone(&inherited), Rc::clone(&needed)));
+    reactor::spawn(publish_names(resolver, Rc::clone(&inherited.servers)));
+    reactor::spawn(do_chores(Rc::clone(&inherited), needed));
+    handle_messages(&inherited).await;
     if let Some(cache) = &inherited.cache {
         cache.index.detach();
     }
-    code
+    0
 }
 
-struct Keeper<'a> {
-    inherited: &'a Inherited,
-    resolver: Resolver,
-    chores: Option<Chores>,
-}
-
-impl Keeper<'_> {
-    fn keep(mut self) -> i32 {
+/// Handles the messages of the master, until `drain` or the end of the channel.
+async fn handle_messages(inherited: &Inherited) {
+    let Some(channel) = readable(Some(inherited.channel.as_fd())) else { return };
+    while channel.readable().await.is_ok() {
         loop {
-            let pace =
-                self.chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
-            if self.chores.as_mut().is_some_and(Chores::take_scrubbed) {
-                // If the master is dead, the loop below notices it.
-                let _ = notify_scrubbed(self.inherited.channel.as_fd());
-            }
-            self.wait(match pace {
-                Pace::Busy => Duration::ZERO,
-                Pace::After(pause) => pause.min(TICK),
-                Pace::Idle => TICK,
-            });
-            crate::log::error::tick();
-            self.resolver.publish(&self.inherited.servers);
-            // A wake-up that cannot be read now is read at the next tick.
-            let _ = self.inherited.wakes.drain(self.inherited.process_slot);
-            loop {
-                match receive(self.inherited.channel.as_fd()) {
-                    Received::Nothing => break,
-                    Received::Drain | Received::Closed => return 0,
-                    Received::ErrorLog(file) => crate::log::error::reopen(file),
-                    Received::AccessLog(_) | Received::TakeOver(_) | Received::Release(_) => {}
-                }
+            match receive(inherited.channel.as_fd()) {
+                Received::Nothing => break,
+                Received::Drain | Received::Closed => return,
+                Received::ErrorLog(file) => crate::log::error::reopen(file),
+                Received::AccessLog(_) | Received::TakeOver(_) | Received::Release(_) => {}
             }
         }
     }
+}
 
-    fn wait(&self, timeout: Duration) {
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let wake = self.inherited.wakes.fd(self.inherited.process_slot);
-        let fds = [Some(self.inherited.channel.as_fd()), wake, self.resolver.fd()];
-        let fds = fds.into_iter().flatten();
-        let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        // The loop checks everything, whatever is readable.
-        let _ = poll(&mut polled, timeout);
+/// Wakes the chores when a worker posts the keeper's eventfd.
+async fn hear_of_needs(inherited: Rc<Inherited>, needed: Rc<Event>) {
+    let Some(wake) = readable(inherited.wakes.fd(inherited.process_slot)) else { return };
+    while wake.readable().await.is_ok() {
+        // A wake-up that cannot be read now is read at the next one; the chores run each second.
+        let _ = inherited.wakes.drain(inherited.process_slot);
+        needed.notify();
     }
 }
 
-/// The longest sleep: the limits are checked at least this often.
+/// Writes the answers of the resolver to the table of servers.
+async fn publish_names(mut resolver: Resolver, servers: Rc<ServerTable>) {
+    let Some(answered) = readable(resolver.fd()) else { return };
+    while answered.readable().await.is_ok() {
+        resolver.publish(&servers);
+    }
+}
+
+/// Does the chores of the cache, and those of the error log.
+async fn do_chores(inherited: Rc<Inherited>, needed: Rc<Event>) {
+    let mut chores = Chores::new(&inherited);
+    loop {
+        let since = needed.version();
+        let pace = chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
+        if chores.as_mut().is_some_and(Chores::take_scrubbed) {
+            // If the master is dead, the end of its channel shows it.
+            let _ = notify_scrubbed(inherited.channel.as_fd());
+        }
+        match pace {
+            Pace::Busy => reactor::yield_now().await,
+            Pace::After(pause) => {
+                let _ = timer::timeout(pause.min(TICK), needed.after(since)).await;
+            }
+            Pace::Idle => {
+                let _ = timer::timeout(TICK, needed.after(since)).await;
+            }
+        }
+        crate::log::error::tick();
+    }
+}
+
+/// A copy of a descriptor that a task waits for; `None` if there is none, or no descriptor is left.
+fn readable(fd: Option<BorrowedFd<'_>>) -> Option<Readable<OwnedFd>> {
+    fd.and_then(|fd| fd.try_clone_to_owned().ok()).map(Readable::new)
+}
+
+/// The longest sleep of the chores: the limits are checked at least this often.
 const TICK: Duration = Duration::from_secs(1);
