@@ -37,6 +37,7 @@ use crate::config::action::Changes;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
 use crate::policy::rfc9111::rules::Rules;
+use crate::upstream::check::Check;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 use crate::upstream::method::{HashOf, Method};
 use crate::upstream::retry::RetryOn;
@@ -252,6 +253,10 @@ pub struct UpstreamConfig {
     pub retry_on: RetryOn,
     /// The share of retries among the requests of ten seconds, in percent.
     pub retry_budget: u32,
+    /// How often names are resolved.
+    pub resolve: Duration,
+    /// How its servers are checked.
+    pub check: Option<Check>,
     /// The bounds on waiting for its servers, where they differ from those at the top.
     pub timeouts: OriginTimeouts,
 }

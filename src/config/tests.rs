@@ -438,6 +438,36 @@ fn each_mistake_has_its_place_and_its_key() {
             "upstream: {servers: x, retry-budget: 20}\n",
             "upstream.retry-budget: \"20\" is not a share from 0% to 1000%",
         ),
+        (
+            "upstream: {servers: x, check: {expect: ok}}\n",
+            "upstream.check.expect: has no effect without path",
+        ),
+        (
+            "upstream: {servers: x, check: {path: up}}\n",
+            "upstream.check.path: \"up\" is not a path (it begins with a slash and has no spaces)",
+        ),
+        (
+            "upstream: {servers: x, check: {path: /, host: \"a b\"}}\n",
+            "upstream.check.host: \"a b\" is not a host",
+        ),
+        (
+            "upstream: {servers: x, check: {path: /, status: [200, 100]}}\n",
+            "upstream.check.status[1]: \"100\" is not a final status (try 200, 2xx or any)",
+        ),
+        (
+            "upstream: {servers: x, check: {path: /, method: HEAD, expect: ok}}\n",
+            "upstream.check.expect: \"ok\" has no effect, since the answer to HEAD has no body",
+        ),
+        (
+            "upstream: {servers: x, check: {path: /, expect: \"\"}}\n",
+            "upstream.check.expect: \"\" is in every body",
+        ),
+        (
+            "upstream: {servers: x, check: {interval: 5ms}}\n",
+            "upstream.check.interval: \"5ms\" is out of range (from 100ms to 1d)",
+        ),
+        ("upstream: {servers: x, check: on}\n", "upstream.check: "),
+        ("upstream: {servers: x, resolve: 0s}\n", "upstream.resolve: \"0s\" is out of range"),
         ("upstream: {servers: [{weight: 1}]}\n", "upstream.servers[0].address: is missing"),
         ("sites: [{hosts: [a]}]\n", "1:9: sites[0].upstream: is missing"),
         ("sites: [{routes: [{path: /}]}]\n", "sites[0].routes[0].upstream: is missing"),

@@ -1,12 +1,13 @@
 //! The keeper: one process for the chores that must not be done by every worker.
 //!
 //! It evicts objects, compares the index with the files after anything but a clean stop, removes
-//! the temporary files of dead fills, and resolves the names of servers. It is a process on the
+//! the temporary files of dead fills, resolves the names of servers, and checks the servers. It is a process on the
 //! reactor. The chores of the cache are one task, which workers wake when they need room and which
 //! also runs every second. Each chore is done in short steps, so that no other task waits for long.
 
 pub(crate) mod resolver;
 mod chores;
+mod checks;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -48,6 +49,7 @@ async fn keep(inherited: Rc<Inherited>) -> i32 {
     let needed = Rc::new(Event::default());
     reactor::spawn(hear_of_needs(Rc::clone(&inherited), Rc::clone(&needed)));
     reactor::spawn(publish_names(resolver, Rc::clone(&inherited.servers)));
+    checks::start(&inherited.config, &inherited.servers);
     reactor::spawn(do_chores(Rc::clone(&inherited), needed));
     handle_messages(&inherited).await;
     if let Some(cache) = &inherited.cache {
@@ -85,7 +87,7 @@ async fn hear_of_needs(inherited: Rc<Inherited>, needed: Rc<Event>) {
 async fn publish_names(mut resolver: Resolver, servers: Rc<ServerTable>) {
     let Some(answered) = readable(resolver.fd()) else { return };
     while answered.readable().await.is_ok() {
-        resolver.publish(&servers);
+        resolver.publish(&servers, reactor::now());
     }
 }
 

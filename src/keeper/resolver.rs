@@ -2,7 +2,7 @@
 //!
 //! getaddrinfo(3) may block for many seconds, so it runs in a thread, the only second thread in any
 //! process of ktrix. Answers come back over a channel; a byte on a pipe wakes the keeper's loop. A
-//! name that cannot be resolved keeps its last addresses.
+//! name that cannot be resolved keeps its last addresses; if it has none, its server is held down.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -11,12 +11,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::base::time::Now;
 use crate::config::Config;
 use crate::config::ServerAddress;
 use crate::config::ServerConfig;
+use crate::policy::reason::server::ServerReason;
 use crate::shared::servers::N_ADDRESSES_MAX;
 use crate::shared::servers::ServerTable;
 use crate::upstream::ids::Server;
+use crate::upstream::state::Hold;
 
 /// A server that is configured by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +27,16 @@ pub(crate) struct Name {
     server: Server,
     host: String,
     port: u16,
+    /// The time between two resolutions.
+    pause: Duration,
 }
 
 /// Every server of the configuration that is a name.
 pub(crate) fn names_in(config: &Config) -> Vec<Name> {
     let name = |(server, ServerConfig { address, .. }): (Server, &ServerConfig)| match address {
         ServerAddress::Name { host, port } => {
-            Some(Name { server, host: host.clone(), port: *port })
+            let pause = config.upstreams[server.upstream.0].resolve;
+            Some(Name { server, host: host.clone(), port: *port, pause })
         }
         ServerAddress::Ip(_) | ServerAddress::Unix(_) => None,
     };
@@ -81,19 +87,28 @@ impl Resolver {
     }
 
     /// Writes the new answers to the table of servers.
-    pub(crate) fn publish(&mut self, table: &ServerTable) {
+    pub(crate) fn publish(&mut self, table: &ServerTable, now: Now) {
         while let Ok((which, answer)) = self.answers.try_recv() {
             // The thread writes one byte after each answer, so this read does not wait for long.
             let _ = self.pipe.read(&mut [0]);
-            self.apply(which, answer, table);
+            self.apply(which, answer, (table, now));
         }
     }
 
-    fn apply(&mut self, which: usize, answer: io::Result<Vec<SocketAddr>>, table: &ServerTable) {
+    fn apply(
+        &mut self,
+        which: usize,
+        answer: io::Result<Vec<SocketAddr>>,
+        (table, now): (&ServerTable, Now),
+    ) {
         let Some((name, has_failed)) = self.names.get_mut(which) else { return };
         let mut current = Vec::new();
         let is_known = table.addresses(name.server, &mut current) != 0;
         let had_failed = std::mem::replace(has_failed, answer.is_err());
+        let row = table.row(name.server);
+        if answer.is_err() && !is_known {
+            row.hold(Hold::Name, ServerReason::Unresolved, now);
+        }
         match answer {
             Ok(addresses) => {
                 if had_failed {
@@ -102,12 +117,13 @@ impl Resolver {
                 if !is_known || !is_same_set(&current, &addresses) {
                     table.publish_addresses(name.server, &addresses);
                 }
+                row.release(Hold::Name, ServerReason::Resolved, now);
             }
             Err(_) if had_failed => {}
             Err(error) => {
                 let rest = match is_known {
                     true => "using its last known addresses",
-                    false => "requests for it wait or fail",
+                    false => "its server is down",
                 };
                 log::warn!("cannot resolve \"{}\": {error}; {rest}", name.host);
             }
@@ -136,7 +152,7 @@ fn resolve_forever(
     while let Some(which) = (0..names.len()).min_by_key(|&which| schedules[which].at) {
         thread::sleep(schedules[which].at.saturating_duration_since(Instant::now()));
         let answer = resolve(&names[which].host, names[which].port);
-        schedules[which].next(answer.is_ok(), Instant::now());
+        schedules[which].next(answer.is_ok(), Instant::now(), names[which].pause);
         if answers.send((which, answer)).is_err() || pipe.write_all(b"!").is_err() {
             return;
         }
@@ -152,30 +168,33 @@ struct Schedule {
 
 impl Schedule {
     /// The pause after a failure doubles up to the pause after a success.
-    fn next(&mut self, is_good: bool, now: Instant) {
+    fn next(&mut self, is_good: bool, now: Instant, most: Duration) {
         self.n_failures = if is_good { 0 } else { self.n_failures.saturating_add(1) };
         let pause = match self.n_failures {
-            0 => PAUSE,
-            n => (PAUSE_FAILED * 2_u32.saturating_pow(n - 1)).min(PAUSE),
+            0 => most,
+            n => (PAUSE_FAILED * 2_u32.saturating_pow(n - 1)).min(most),
         };
         self.at = now + pause;
     }
 }
 
-const PAUSE: Duration = Duration::from_secs(30);
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::upstream::ids::{ServerId, UpstreamId};
+    use crate::upstream::state::State;
+
+    const NOW: Now = Now { unix_us: 0, mono_us: 0 };
+    const PAUSE: Duration = Duration::from_secs(30);
 
     fn server(n: usize) -> Server {
         Server { upstream: UpstreamId(0), id: ServerId(n) }
     }
 
     fn name(n: usize, host: &str) -> Name {
-        Name { server: server(n), host: host.to_owned(), port: 80 }
+        Name { server: server(n), host: host.to_owned(), port: 80, pause: PAUSE }
     }
 
     fn stand_in(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -192,7 +211,7 @@ mod tests {
             Resolver::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
         let mut out = Vec::new();
         while !resolver.names[0].1 || table.addresses(server(1), &mut out) == 0 {
-            resolver.publish(&table);
+            resolver.publish(&table, NOW);
             thread::yield_now();
         }
         assert_eq!(table.addresses(server(0), &mut out), 0);
@@ -206,12 +225,18 @@ mod tests {
         let mut resolver = Resolver::start(Vec::new(), stand_in).unwrap();
         resolver.names.push((name(0, "x"), false));
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));
-        resolver.apply(0, Ok(vec![a, b]), &table);
-        resolver.apply(0, Ok(vec![b, a]), &table);
-        resolver.apply(0, Err(io::ErrorKind::TimedOut.into()), &table);
+        resolver.apply(0, Err(io::ErrorKind::TimedOut.into()), (&table, NOW));
+        let row = table.row(server(0));
+        assert_eq!((row.state(), row.held()), (State::Down, Some(Hold::Name)));
+        resolver.apply(0, Ok(vec![a, b]), (&table, NOW));
+        assert_eq!(row.state(), State::Up);
+        assert_eq!(row.last_change().reason, ServerReason::Resolved);
+        resolver.apply(0, Ok(vec![b, a]), (&table, NOW));
+        resolver.apply(0, Err(io::ErrorKind::TimedOut.into()), (&table, NOW));
+        assert_eq!(row.state(), State::Up);
         let mut out = Vec::new();
         assert_eq!((table.addresses(server(0), &mut out), &out[..]), (1, &[a, b][..]));
-        resolver.apply(0, Ok(vec![b]), &table);
+        resolver.apply(0, Ok(vec![b]), (&table, NOW));
         assert_eq!((table.addresses(server(0), &mut out), &out[..]), (2, &[b][..]));
     }
 
@@ -220,7 +245,7 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule { at: now, n_failures: 0 };
         let mut pause_s = |is_good| {
-            schedule.next(is_good, now);
+            schedule.next(is_good, now, PAUSE);
             schedule.at.duration_since(now).as_secs()
         };
         let pauses: Vec<_> = (0..7).map(|_| pause_s(false)).collect();

@@ -322,6 +322,9 @@ fn configure_servers(table: &ServerTable, config: &Config, previous: Option<&Gen
         let upstream = &config.upstreams[server.upstream.0].name;
         let before = previous.and_then(|previous| previous.row_of(upstream, &wanted.address));
         table.configure(server, wanted.weight, wanted.setting, before);
+        if config.upstreams[server.upstream.0].check.is_none() {
+            table.row(server).forget_checks();
+        }
     }
 }
 

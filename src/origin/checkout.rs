@@ -8,11 +8,12 @@ use crate::origin::pools::{ServerPool, Upstream};
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::shared::health::Admission;
+use crate::shared::server_row::ServerRow;
 use crate::transport::Transport;
 use crate::upstream::balance::{self, Ask, Choice};
 use crate::upstream::ids::ServerId;
 use crate::upstream::pool::Checkout;
-use crate::upstream::state::Setting;
+use crate::upstream::state::{Hold, Setting};
 
 /// The servers that a fetch has tried, whether it may use idle connections, and what ties it to a
 /// server.
@@ -103,7 +104,17 @@ impl Upstream {
 
     fn takes_clients(&self, server: &ServerPool) -> bool {
         let row = self.row(server.server.id);
-        row.setting() == Setting::Enabled && row.weight() > 0
+        row.setting() == Setting::Enabled && row.weight() > 0 && row.held().is_none()
+    }
+
+    /// Why no server may be used, or those that may were tried.
+    fn exhausted(&self) -> FetchError {
+        let mut rows = self.servers.iter().map(|server| self.row(server.server.id));
+        match rows.find_map(ServerRow::held) {
+            None => FetchError::Connect,
+            Some(Hold::Name) => FetchError::Unresolved,
+            Some(Hold::Checks) => FetchError::ChecksFailed,
+        }
     }
 
     /// Waits in line until called, then takes a connection. Waits again if another fetch was
@@ -137,7 +148,7 @@ impl Upstream {
                 Choice::Up(id) => (id, self.row(id).admit(now, self.attempt_ms())),
                 Choice::LastResort(id) => (id, Some(Admission::LastResort)),
                 Choice::Busy => return Ok(None),
-                Choice::Exhausted => return Err((FetchError::Connect, None)),
+                Choice::Exhausted => return Err((self.exhausted(), None)),
             };
             // Without one another worker has begun the attempt, and the server is skipped again.
             let Some(admission) = admission else { continue };

@@ -1,7 +1,7 @@
 //! Whether a server is used or skipped: words of its shared row.
 //!
 //! ```text
-//! bits 0..2    0 = Up (the whole word is 0), 1 = Down, 2 = Trying
+//! bits 0..2    0 = Up (the whole word is 0), 1 = Down, 2 = Trying, 3 = Held
 //! bits 2..64   until when, in milliseconds of the monotonic clock
 //! ```
 //!
@@ -20,13 +20,17 @@
 //!
 //! If all servers of an upstream are skipped, a fetch uses one of them as the last resort, without
 //! a change of state. Any answer to an attempt or a last resort makes the server Up.
+//!
+//! The keeper holds a server whose checks fail or whose name has no address, and releases it. In
+//! between the server gets no request at all, and what workers see of it changes nothing.
 
 use std::sync::atomic::Ordering;
 
 use crate::base::time::Now;
 use crate::policy::reason::server::ServerReason;
 use crate::shared::server_row::ServerRow;
-use crate::upstream::state::{Setting, State};
+use crate::upstream::check::{Check, CheckFailure, CheckResult};
+use crate::upstream::state::{HELD_MS, Hold, Setting, State};
 
 /// Why a fetch may use a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +97,7 @@ impl ServerRow {
     pub(crate) fn failed(&self, now: Now, pause: Pause, reason: ServerReason) -> bool {
         let Pause { first_ms, doubled_max } = pause;
         let (word, now_ms) = (self.word.load(Ordering::Relaxed), now.mono_ms());
-        let is_down = word & KIND_MASK == DOWN && now_ms < word >> KIND_BITS;
+        let is_down = word & KIND_MASK != TRYING && now_ms < word >> KIND_BITS;
         if is_down || first_ms == 0 {
             return false;
         }
@@ -136,7 +140,10 @@ impl ServerRow {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-        if admission == Admission::Up || self.word.swap(UP, Ordering::Relaxed) == UP {
+        let up = |word| (word != UP && word & KIND_MASK != HELD).then_some(UP);
+        if admission == Admission::Up
+            || self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, up).is_err()
+        {
             return false;
         }
         self.up_since_ms.store(now.mono_ms().max(1), Ordering::Relaxed);
@@ -166,6 +173,63 @@ impl ServerRow {
         }
     }
 
+    /// Notes the result of a check; `true` if it makes the server down or up.
+    pub(crate) fn checked(&self, check: &Check, result: CheckResult, now: Now) -> bool {
+        let code = result.map_or_else(CheckFailure::code, |()| PASSED);
+        let before = self.check.swap(code, Ordering::Relaxed);
+        let is_same = before != 0 && (before == PASSED) == result.is_ok();
+        let n_before = if is_same { self.n_checks.load(Ordering::Relaxed) } else { 0 };
+        let n = n_before.saturating_add(1);
+        self.n_checks.store(n, Ordering::Relaxed);
+        self.checked_s.store(now.unix_s(), Ordering::Relaxed);
+        check.changes(self.held().is_some(), result.is_ok(), n)
+            && match result {
+                Ok(()) => self.release(Hold::Checks, ServerReason::CheckPassed, now),
+                Err(_) => self.hold(Hold::Checks, ServerReason::CheckFailed, now),
+            }
+    }
+
+    /// Why the server gets no request until it is released; `None` if it is not held.
+    pub(crate) fn held(&self) -> Option<Hold> {
+        match self.word.load(Ordering::Relaxed) {
+            HELD_BY_CHECKS => Some(Hold::Checks),
+            HELD_BY_NAME => Some(Hold::Name),
+            _ => None,
+        }
+    }
+
+    /// Holds the server down, whatever workers know of it. `false` if it is held. To be called by
+    /// the keeper alone.
+    pub(crate) fn hold(&self, hold: Hold, reason: ServerReason, now: Now) -> bool {
+        if self.held().is_some() {
+            return false;
+        }
+        if self.word.swap(word_of_hold(hold), Ordering::Relaxed) == UP {
+            self.went_down();
+        }
+        self.changed(reason, now.unix_s());
+        true
+    }
+
+    /// Makes a server Up that is held for this; `false` if it is not.
+    pub(crate) fn release(&self, hold: Hold, reason: ServerReason, now: Now) -> bool {
+        let is_released = self.swap(word_of_hold(hold), UP);
+        if is_released {
+            self.failures.store(0, Ordering::Relaxed);
+            self.up_since_ms.store(now.mono_ms().max(1), Ordering::Relaxed);
+            self.changed(reason, now.unix_s());
+        }
+        is_released
+    }
+
+    /// The server is not checked any more: what checks have found is forgotten.
+    pub(crate) fn forget_checks(&self) {
+        self.check.store(0, Ordering::Relaxed);
+        if self.swap(HELD_BY_CHECKS, UP) {
+            self.changed(ServerReason::Start, 0);
+        }
+    }
+
     fn swap(&self, word: u64, next: u64) -> bool {
         self.word.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -175,11 +239,24 @@ fn word_of(kind: u64, until_ms: u64) -> u64 {
     until_ms.min(u64::MAX >> KIND_BITS) << KIND_BITS | kind
 }
 
+const fn word_of_hold(hold: Hold) -> u64 {
+    match hold {
+        Hold::Checks => HELD_BY_CHECKS,
+        Hold::Name => HELD_BY_NAME,
+    }
+}
+
 const KIND_BITS: u32 = 2;
 const KIND_MASK: u64 = 3;
 const UP: u64 = 0;
 const DOWN: u64 = 1;
 const TRYING: u64 = 2;
+const HELD: u64 = 3;
+/// The words of servers that are held: their time does not come.
+const HELD_BY_CHECKS: u64 = HELD_MS << KIND_BITS | HELD;
+const HELD_BY_NAME: u64 = (HELD_MS + 1) << KIND_BITS | HELD;
+/// The result of a check that passed.
+const PASSED: u32 = 1;
 const COUNT_BITS: u32 = 8;
 const COUNT_MASK: u64 = 255;
 
@@ -187,6 +264,7 @@ const COUNT_MASK: u64 = 255;
 mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use super::*;
 
@@ -342,6 +420,30 @@ mod tests {
         assert_eq!(health.admit(at(7), ATTEMPT_MS), Some(Admission::Up));
         fail(health, 7, u64::MAX);
         assert_eq!(health.admit(at(u64::MAX >> 12), ATTEMPT_MS), None);
+    }
+
+    #[test]
+    fn checks_hold_a_server_down_whatever_workers_see() {
+        let health = &row();
+        let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
+        let check = Check { http: None, interval, timeout, fails: 3, passes: 2 };
+        let note = |result, now_ms| health.checked(&check, result, at(now_ms));
+        let refused = Err(CheckFailure::Connect);
+        assert!(!note(refused, 1) && !note(refused, 2) && !note(Ok(()), 3), "not in a row");
+        assert!(!note(refused, 4) && !note(refused, 5) && note(refused, 6) && !note(refused, 7));
+        assert_eq!((health.state(), health.skipped_until_ms()), (State::Down, HELD_MS));
+        assert_eq!(health.last_change().reason, ServerReason::CheckFailed);
+        assert_eq!(health.admit(at(u64::MAX >> 12), ATTEMPT_MS), None, "no attempt");
+        assert!(!fail(health, 8, SKIP_MS) && !health.pardon(at(8)));
+        assert!(
+            !health.answered(Admission::LastResort, at(9)) && health.held() == Some(Hold::Checks)
+        );
+        assert!(!note(Ok(()), 10) && !note(refused, 11) && !note(Ok(()), 12) && note(Ok(()), 13));
+        assert_eq!((health.state(), health.up_since_ms()), (State::Up, 13));
+        assert_eq!(
+            (health.last_change().reason, health.last_change().n_downs),
+            (ServerReason::CheckPassed, 1)
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! | 136..140 | reason | why |
 //! | 140..144 | n_downs | how often it was skipped |
 //! | 144..152 | checked_s | when it was checked last, Unix time; 0 = never |
-//! | 152..156 | check | the result: 0 = none, 1 = passed, else the code of a reason |
+//! | 152..156 | check | the result: 0 = none, 1 = passed, else the code of a `CheckFailure` |
 //! | 156..160 | n_checks | how many results in a row were the same |
 //! | 160..164 | own_weight | the weight of the configuration |
 //! | 164..168 | own_setting | the setting of the configuration |

@@ -11,7 +11,7 @@
 
 use crate::upstream::ids::ServerId;
 use crate::upstream::method::{Method, mix};
-use crate::upstream::state::Setting;
+use crate::upstream::state::{HELD_MS, Setting};
 
 /// The balancer of one upstream in one worker. The id of a server is its place in the
 /// configuration.
@@ -297,9 +297,10 @@ enum Class {
 }
 
 impl Class {
-    /// `None` for a server that takes no new clients.
+    /// `None` for a server that takes no new clients, or is held down.
     fn of(seen: &Seen, now_ms: u64) -> Option<Self> {
-        if seen.setting != Setting::Enabled || seen.weight == 0 {
+        let takes_clients = seen.setting == Setting::Enabled && seen.weight > 0;
+        if !takes_clients || seen.skipped_until_ms >= HELD_MS {
             return None;
         }
         Some(match (seen.skipped_until_ms > now_ms, seen.is_backup) {

@@ -1,8 +1,8 @@
 //! Choosing servers and connections, and queueing fetches: on ids and numbers, without sockets.
 //!
 //! `balance` chooses a server of an upstream by a `method`, `retry` says whether another try is
-//! allowed, `pool` keeps the connections to one server, and
-//! `pending` holds the fetches that wait for a connection. Times are milliseconds of the monotonic
+//! allowed, `check` says what the checks of a server mean, `pool` keeps the connections to one server,
+//! and `pending` holds the fetches that wait for a connection. Times are milliseconds of the monotonic
 //! clock.
 
 pub mod ids;
@@ -10,6 +10,7 @@ pub mod state;
 pub mod method;
 pub mod rtt;
 pub mod retry;
+pub mod check;
 pub mod balance;
 pub mod pending;
 pub mod pool;

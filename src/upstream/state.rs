@@ -27,6 +27,18 @@ impl State {
     }
 }
 
+/// A server that is skipped until this time, in milliseconds, or later is held down: it is not tried.
+pub(crate) const HELD_MS: u64 = (u64::MAX >> 2) - 1;
+
+/// Why the keeper holds a server down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Its checks fail.
+    Checks,
+    /// Its name has no address.
+    Name,
+}
+
 /// What the operator wants of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Setting {

@@ -29,6 +29,7 @@ mod forwarding;
 mod full_disk;
 mod harness;
 mod hot_bodies;
+mod health;
 mod hostile_origins;
 mod inspect;
 mod inspect_explain;

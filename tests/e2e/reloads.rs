@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// Sends HUP and waits until every child is another process than before.
-fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
+pub(super) fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
     let before = ktrix.children();
     ktrix.signal(Signal::SIGHUP);
     until_true("the children of the new configuration", || {

@@ -22,6 +22,7 @@ use crate::config::{
 
 mod key;
 mod rules;
+mod check;
 pub(crate) mod upstreams;
 mod matching;
 mod action;

@@ -7,6 +7,7 @@ use crate::config::address::parse_server;
 use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
 use crate::config::nearest::nearest;
+use crate::config::resolve::check;
 use crate::config::schema;
 use crate::config::section::{Item, Scalar, Section, is_off};
 use crate::config::{OriginTimeouts, ServerAddress, ServerConfig, UpstreamConfig};
@@ -226,6 +227,8 @@ fn settings(
         timeouts,
         retry_on: retry_on(faults, section),
         retry_budget: section.percent(faults, "retry-budget"),
+        resolve: section.duration(faults, "resolve"),
+        check: check::resolve(faults, section),
     }
 }
 

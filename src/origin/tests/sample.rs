@@ -71,6 +71,8 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
         },
         retry_budget: 20,
         timeouts: Default::default(),
+        resolve: Duration::from_secs(30),
+        check: None,
     };
     change(&mut upstream);
     let n_servers = upstream.servers.len();

@@ -15,6 +15,9 @@ reasons! {
     }
     // The upstream has no server with a known address.
     Unresolved: "upstream-unresolved", "no server is known for this site", Status(503), 1, true;
+    // The checks of all servers fail.
+    ChecksFailed: "checks-failed", "no server of this site passes its checks",
+        Status(503), 13, true;
     // Refused or unreachable.
     Connect: "connect-failed", "the origin could not be reached", Status(502), 2, true;
     // Longer than `timeouts.connect`.

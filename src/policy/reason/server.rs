@@ -22,6 +22,7 @@ reasons! {
     CheckFailed: "check-failed", "its checks failed", 11;
     CheckPassed: "check-passed", "its checks passed", 12;
     Abandoned: "abandoned", "the request that tried it ended without an answer", 13;
+    Resolved: "resolved", "its name has an address", 14;
 }
 
 impl ServerReason {

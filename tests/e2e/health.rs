@@ -1,0 +1,232 @@
+//! Active checks of servers, and the names of servers.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::reloads::reload;
+use crate::status::status;
+use crate::support::{Gate, Ktrix, Origin, Plan, Response, until_true};
+
+/// A server whose checks pass while the flag is set, and the number of its checks.
+struct Checked {
+    origin: Origin,
+    is_well: Arc<AtomicBool>,
+    n_checks: Arc<AtomicUsize>,
+}
+
+impl Checked {
+    fn new(name: &'static str) -> Self {
+        let (is_well, n_checks) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        let (well, checks) = (Arc::clone(&is_well), Arc::<AtomicUsize>::clone(&n_checks));
+        let origin = Origin::answering(move |request| {
+            if request.target != "/health" {
+                return Response::ok(name);
+            }
+            assert_eq!(request.field("host"), Some("app"));
+            checks.fetch_add(1, Ordering::SeqCst);
+            Response::ok(if well.load(Ordering::SeqCst) { "all is well" } else { "all is bad" })
+        });
+        Self { origin, is_well, n_checks }
+    }
+
+    fn n_checks(&self) -> usize {
+        self.n_checks.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, is_well: bool) {
+        self.is_well.store(is_well, Ordering::SeqCst);
+    }
+
+    /// The number of requests but for checks.
+    fn n_requests(&self) -> usize {
+        self.origin.count("/")
+    }
+}
+
+fn upstream(servers: &[&Origin], check: &str, more: &str) -> String {
+    let names: Vec<String> = servers.iter().map(|o| format!("\"{}\"", o.name())).collect();
+    format!("{{servers: [{}], check: {{{check}}}{more}}}", names.join(", "))
+}
+
+const CHECK: &str = "path: /health, host: app, status: 200, expect: is well, interval: 300ms";
+
+fn state(plan: &Plan, server: usize) -> String {
+    status(plan)["upstreams"][0]["servers"][server]["state"].as_str().unwrap().to_owned()
+}
+
+fn n_said(plan: &Plan, what: &str) -> usize {
+    plan.error_log().matches(what).count()
+}
+
+fn wait_said(ktrix: &Ktrix<'_>, what: &str) {
+    until_true(what, || n_said(ktrix.plan, what) > 0);
+}
+
+#[test]
+fn a_server_without_the_expected_text_is_out_after_three_checks_and_back_after_two() {
+    let (a, b) = (Checked::new("a"), Checked::new("b"));
+    a.set(false);
+    let plan = Plan::to(&upstream(&[&a.origin, &b.origin], CHECK, "")).set("cache", "off");
+    let ktrix = plan.start();
+    let name = format!("server app/{}", a.origin.name());
+    let down = format!("{name} is down: check got 200 without the expected text");
+    until_true("the first failure", || a.n_checks() == 1);
+    assert_eq!(n_said(&plan, &down), 0);
+    wait_said(&ktrix, &down);
+    assert_eq!(a.n_checks(), 3);
+    assert_eq!((state(&plan, 0), state(&plan, 1)), ("down".to_owned(), "up".to_owned()));
+    for _ in 0..6 {
+        ktrix.get("/").expect_status(200).expect_body("b");
+    }
+    assert_eq!((a.n_requests(), b.n_requests()), (0, 6));
+    a.set(true);
+    let n_before = a.n_checks();
+    wait_said(&ktrix, &format!("{name} is up: its checks passed"));
+    // One check may have been under way when the flag was set.
+    let n_passed = a.n_checks() - n_before;
+    assert!((2..=3).contains(&n_passed), "{n_passed}");
+    until_true("the server to be used", || ktrix.get("/").text() == "a");
+    assert_eq!((n_said(&plan, &down), n_said(&plan, &name)), (1, 2));
+}
+
+#[test]
+fn four_workers_cause_one_check_per_interval() {
+    let (a, b) = (Checked::new("a"), Checked::new("b"));
+    let plan = Plan::to(&upstream(&[&a.origin, &b.origin], CHECK, "")).set("workers", "4");
+    let _ktrix = plan.start();
+    until_true("some checks", || a.n_checks() >= 1);
+    let (begun, n_before) = (std::time::Instant::now(), a.n_checks());
+    until_true("some checks", || a.n_checks() >= n_before + 5);
+    // Checks of one process are never closer to each other than the interval.
+    let most = begun.elapsed().as_millis() / 300 + 1;
+    assert!(a.n_checks() - n_before <= most as usize + 1, "more than {most}");
+}
+
+#[test]
+fn the_only_server_is_out_too_when_its_checks_fail() {
+    let a = Checked::new("a");
+    let plan = Plan::to(&upstream(&[&a.origin], CHECK, ", skip: 100ms"));
+    let ktrix = plan.start();
+    ktrix.get("/").expect_status(200);
+    a.set(false);
+    wait_said(&ktrix, "is down: check got 200");
+    let n_before = a.n_requests();
+    for _ in 0..4 {
+        let answer = ktrix.get("/").expect_status(503);
+        assert!(answer.text().contains("passes its checks"), "{}", answer.text());
+    }
+    assert_eq!(a.n_requests(), n_before, "no attempt and no last resort");
+    a.set(true);
+    until_true("the server to be used", || ktrix.get("/").status == 200);
+}
+
+#[test]
+fn a_check_that_hangs_or_meets_no_server_fails() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let hanging = Origin::answering(move |_| Response::ok("late").gated(&held));
+    let mut gone = Origin::answering(|_| Response::ok("gone"));
+    gone.stop();
+    let good = Origin::answering(|_| Response::ok("good"));
+    let check = "path: /, interval: 100ms, timeout: 500ms, fails: 2";
+    let plan = Plan::to(&upstream(&[&hanging, &gone, &good], check, ""));
+    let ktrix = plan.start();
+    let down = |origin: &Origin, why: &str| format!("app/{} is down: check {why}", origin.name());
+    wait_said(&ktrix, &down(&hanging, "got no answer in time"));
+    wait_said(&ktrix, &down(&gone, "could not connect"));
+    for _ in 0..5 {
+        ktrix.get("/").expect_status(200).expect_body("good");
+    }
+    gate.open();
+}
+
+#[test]
+fn a_check_without_a_path_makes_a_connection() {
+    let mut a = Origin::wired(|connection| {
+        let _ = connection.head();
+    });
+    let plan = Plan::to(&upstream(&[&a], "interval: 100ms, fails: 1, passes: 1", ""));
+    let ktrix = plan.start();
+    until_true("some checks", || a.n_connections() >= 2);
+    assert_eq!((n_said(&plan, "is down"), a.n_requests()), (0, 0));
+    a.stop();
+    wait_said(&ktrix, "is down: check could not connect");
+    a.start();
+    wait_said(&ktrix, "is up: its checks passed");
+}
+
+#[test]
+fn a_reload_keeps_states_changes_the_interval_and_ends_checks() {
+    let (a, b) = (Checked::new("a"), Checked::new("b"));
+    a.set(false);
+    let servers =
+        |check: &str| format!("{{app: {}}}", upstream(&[&a.origin, &b.origin], check, ""));
+    let plan = Plan::to("{servers: [x]}").set("upstreams", &servers(CHECK));
+    let ktrix = plan.start();
+    wait_said(&ktrix, "is down: check got 200");
+    plan.put("upstreams", &servers(&CHECK.replace("300ms", "1h")));
+    plan.write_config();
+    reload(&ktrix);
+    assert_eq!(state(&plan, 0), "down");
+    for _ in 0..4 {
+        ktrix.get("/").expect_status(200).expect_body("b");
+    }
+    // The new keeper checks once at its start, which takes up to a tenth of the interval, and then
+    // after an hour.
+    let n_before = a.n_checks();
+    a.set(true);
+    plan.put("upstreams", &servers(&CHECK.replace("300ms", "200ms")));
+    plan.write_config();
+    reload(&ktrix);
+    wait_said(&ktrix, "is up: its checks passed");
+    assert!(a.n_checks() <= n_before + 4, "{} checks after {n_before}", a.n_checks());
+    a.set(false);
+    until_true("the end", || n_said(&plan, "is down: check got 200") == 2);
+    let without = format!("{{app: {{servers: [\"{}\"]}}}}", a.origin.name());
+    plan.put("upstreams", &without);
+    plan.write_config();
+    reload(&ktrix);
+    assert_eq!(state(&plan, 0), "up", "it is not checked any more");
+    ktrix.get("/").expect_status(200).expect_body("a");
+}
+
+/// Starts ktrix in a mount namespace of its own, with this file as /etc/hosts. `None` where the
+/// tests may not make one.
+fn start_with_hosts<'p>(plan: &'p Plan, hosts: &Path) -> Option<Ktrix<'p>> {
+    if !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|it| it.success()) {
+        eprintln!("skipped: a mount namespace takes root");
+        return None;
+    }
+    let hosts = hosts.display();
+    Some(plan.start_after(&format!(
+        "[ \"$1\" = inside ] || exec unshare -m --propagation private sh -c \
+         'mount --bind {hosts} /etc/hosts && exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    )))
+}
+
+#[test]
+fn a_name_without_an_address_is_down_until_it_has_one_and_keeps_the_last() {
+    // A kept connection would outlive its address.
+    let a = Origin::answering(|_| Response::ok("a").then_close());
+    let b = Origin::listening(("127.0.0.9", a.ip().port()), |_| Response::ok("b"));
+    let plan = Plan::to(&format!("{{servers: [\"origin.test:{}\"], resolve: 1s}}", a.ip().port()));
+    let hosts = plan.dir().join("hosts");
+    let write = |text: &str| std::fs::write(&hosts, text).unwrap();
+    write("127.0.0.1 localhost\n");
+    let Some(ktrix) = start_with_hosts(&plan, &hosts) else { return };
+    wait_said(&ktrix, "cannot resolve \"origin.test\"");
+    assert_eq!(state(&plan, 0), "down");
+    ktrix.get("/").expect_status(503);
+    write("127.0.0.1 localhost origin.test\n");
+    until_true("the name to be resolved", || state(&plan, 0) == "up");
+    ktrix.get("/").expect_status(200).expect_body("a");
+    write("127.0.0.1 localhost\n");
+    until_true("the name to be lost", || n_said(&plan, "using its last known addresses") == 1);
+    ktrix.get("/").expect_status(200).expect_body("a");
+    assert_eq!(state(&plan, 0), "up");
+    write("127.0.0.9 origin.test\n");
+    until_true("the new address", || ktrix.get("/").text() == "b");
+    drop(b);
+}
