@@ -2,8 +2,8 @@
 //!
 //! It evicts objects, compares the index with the files after anything but a clean stop, removes
 //! the temporary files of dead fills, resolves the names of servers, and checks the servers. It is a process on the
-//! reactor. The chores of the cache are one task, which workers wake when they need room and which
-//! also runs every second. Each chore is done in short steps, so that no other task waits for long.
+//! reactor. The chores of the cache run in its main future, which workers wake when they need room and which
+//! also runs every second. Each chore is done in short steps, so that no task waits for long.
 
 pub(crate) mod resolver;
 mod chores;
@@ -20,6 +20,7 @@ use crate::reactor::event::Event;
 use crate::reactor::readable::Readable;
 use crate::reactor::timer;
 use crate::shared::servers::ServerTable;
+use crate::sys::pinned::Race;
 use crate::worker::inherited::Inherited;
 use crate::worker::message::{Received, notify_ready, notify_scrubbed, receive};
 
@@ -50,8 +51,9 @@ async fn keep(inherited: Rc<Inherited>) -> i32 {
     reactor::spawn(hear_of_needs(Rc::clone(&inherited), Rc::clone(&needed)));
     reactor::spawn(publish_names(resolver, Rc::clone(&inherited.servers)));
     checks::start(&inherited.config, &inherited.servers);
-    reactor::spawn(do_chores(Rc::clone(&inherited), needed));
-    handle_messages(&inherited).await;
+    // A task that panics ends alone, but a keeper without its chores is no use: these two are the
+    // main future, with which the process ends.
+    Race::new(handle_messages(&inherited), do_chores(&inherited, &needed)).await;
     if let Some(cache) = &inherited.cache {
         cache.index.detach();
     }
@@ -92,8 +94,8 @@ async fn publish_names(mut resolver: Resolver, servers: Rc<ServerTable>) {
 }
 
 /// Does the chores of the cache, and those of the error log.
-async fn do_chores(inherited: Rc<Inherited>, needed: Rc<Event>) {
-    let mut chores = Chores::new(&inherited);
+async fn do_chores(inherited: &Inherited, needed: &Event) {
+    let mut chores = Chores::new(inherited);
     loop {
         let since = needed.version();
         let pace = chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
