@@ -1,13 +1,14 @@
 //! Resolves the names of servers periodically, and writes their addresses to the shared table.
 //!
-//! getaddrinfo(3) may block for many seconds, so it runs in a thread, the only second thread in any
-//! process of ktrix. Answers come back over a channel; a byte on a pipe wakes the keeper's loop. A
+//! getaddrinfo(3) may block for many seconds, so it runs in threads, and a name that hangs delays no
+//! other one unless there are several such names. Answers come back over a channel; a byte on a pipe wakes the keeper's loop. A
 //! name that cannot be resolved keeps its last addresses; if it has none, its server is held down.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ pub(crate) struct Resolver {
 type Answer = (usize, io::Result<Vec<SocketAddr>>);
 
 impl Resolver {
-    /// Starts the thread, if there are names.
+    /// Starts the threads, if there are names.
     ///
     /// # Errors
     /// When the kernel has no thread or descriptor left.
@@ -73,10 +74,14 @@ impl Resolver {
         let (sender, answers) = channel();
         let (pipe, writer) = io::pipe()?;
         if !names.is_empty() {
-            let names = names.clone();
-            thread::Builder::new()
-                .name("ktrix-names".to_owned())
-                .spawn(move || resolve_forever(&names, resolve, &sender, writer))?;
+            let schedule = Schedule { at: Instant::now(), is_taken: false, n_failures: 0 };
+            let schedules = Arc::new(Mutex::new(vec![schedule; names.len()]));
+            for _ in 0..names.len().min(N_THREADS_MAX) {
+                let (names, schedules) = (names.clone(), Arc::clone(&schedules));
+                let (sender, writer) = (sender.clone(), writer.try_clone()?);
+                let resolve = move || resolve_forever(&names, &schedules, resolve, &sender, writer);
+                thread::Builder::new().name("ktrix-names".to_owned()).spawn(resolve)?;
+            }
         }
         Ok(Self { names: names.into_iter().map(|name| (name, false)).collect(), answers, pipe })
     }
@@ -140,19 +145,28 @@ fn is_same_set(old: &[SocketAddr], new: &[SocketAddr]) -> bool {
     old == new
 }
 
-/// The thread: resolves each name when it is due, until the keeper drops the channel.
+/// A thread: resolves the name that is due next and that no other thread resolves, until the keeper
+/// drops the channel.
 fn resolve_forever(
     names: &[Name],
+    schedules: &Mutex<Vec<Schedule>>,
     resolve: Resolve,
     answers: &Sender<Answer>,
     mut pipe: PipeWriter,
 ) {
-    let start = Instant::now();
-    let mut schedules = vec![Schedule { at: start, n_failures: 0 }; names.len()];
-    while let Some(which) = (0..names.len()).min_by_key(|&which| schedules[which].at) {
-        thread::sleep(schedules[which].at.saturating_duration_since(Instant::now()));
+    let take = || {
+        let mut schedules = schedules.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = schedules.iter_mut().enumerate().filter(|(_, schedule)| !schedule.is_taken);
+        let (which, schedule) = free.min_by_key(|(_, schedule)| schedule.at)?;
+        schedule.is_taken = true;
+        Some((which, schedule.at))
+    };
+    while let Some((which, at)) = take() {
+        thread::sleep(at.saturating_duration_since(Instant::now()));
         let answer = resolve(&names[which].host, names[which].port);
+        let mut schedules = schedules.lock().unwrap_or_else(PoisonError::into_inner);
         schedules[which].next(answer.is_ok(), Instant::now(), names[which].pause);
+        drop(schedules);
         if answers.send((which, answer)).is_err() || pipe.write_all(b"!").is_err() {
             return;
         }
@@ -163,6 +177,8 @@ fn resolve_forever(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     at: Instant,
+    /// A thread waits for this time, or resolves the name.
+    is_taken: bool,
     n_failures: u32,
 }
 
@@ -175,8 +191,12 @@ impl Schedule {
             n => (PAUSE_FAILED * 2_u32.saturating_pow(n - 1)).min(most),
         };
         self.at = now + pause;
+        self.is_taken = false;
     }
 }
+
+/// Names that are resolved at once.
+const N_THREADS_MAX: usize = 8;
 
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
 
@@ -199,6 +219,9 @@ mod tests {
 
     fn stand_in(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         match host {
+            "hang" => loop {
+                thread::park();
+            },
             "good" => Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))]),
             _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such name")),
         }
@@ -217,6 +240,17 @@ mod tests {
         assert_eq!(table.addresses(server(0), &mut out), 0);
         assert_eq!(table.addresses(server(1), &mut out), 1);
         assert_eq!(out, [SocketAddr::from(([10, 0, 0, 1], 80))]);
+    }
+
+    #[test]
+    fn a_name_that_hangs_delays_no_other() {
+        let table = ServerTable::create([2], 1, "").unwrap();
+        let names = vec![name(0, "hang"), name(1, "good")];
+        let mut resolver = Resolver::start(names, stand_in).unwrap();
+        while table.addresses(server(1), &mut Vec::new()) == 0 {
+            resolver.publish(&table, NOW);
+            thread::yield_now();
+        }
     }
 
     #[test]
@@ -243,7 +277,7 @@ mod tests {
     #[test]
     fn pause_after_failures_doubles_up_to_the_pause_after_a_success() {
         let now = Instant::now();
-        let mut schedule = Schedule { at: now, n_failures: 0 };
+        let mut schedule = Schedule { at: now, is_taken: false, n_failures: 0 };
         let mut pause_s = |is_good| {
             schedule.next(is_good, now, PAUSE);
             schedule.at.duration_since(now).as_secs()
