@@ -34,9 +34,19 @@ impl Upstream {
         tried: &Tried,
     ) -> Result<Rc<Transport>, FetchError> {
         let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
-        let address = self.address(id, tried, deadline_ms).await;
-        let address = address.ok_or(FetchError::Unresolved)?;
-        let stream = connect(&address, deadline_ms).await.map_err(|error| error_of(&error))?;
+        let mut n_refused = 0;
+        let stream = loop {
+            let address = self.address(id, tried, deadline_ms).await;
+            let address = address.ok_or(FetchError::Unresolved)?;
+            match connect(&address, deadline_ms).await.map_err(|error| error_of(&error)) {
+                Ok(stream) => break stream,
+                // A name may have an address of a family that this machine or the server lacks.
+                Err(FetchError::Connect) if n_refused + 1 < self.n_addresses(self.server(id)) => {
+                    n_refused += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let transport = Transport::plain(stream);
         // Without TCP_NODELAY small requests may wait for acknowledgements, so an error does no
         // other harm.
@@ -108,10 +118,14 @@ impl Upstream {
     }
 
     pub(super) fn has_address(&self, server: &ServerPool) -> bool {
-        let ServerAddress::Name { .. } = server.address else { return true };
+        self.n_addresses(server) > 0
+    }
+
+    fn n_addresses(&self, server: &ServerPool) -> usize {
+        let ServerAddress::Name { .. } = server.address else { return 1 };
         let mut addresses = Vec::new();
         self.table.addresses(server.server, &mut addresses);
-        !addresses.is_empty()
+        addresses.len()
     }
 }
 

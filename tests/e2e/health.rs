@@ -192,6 +192,23 @@ fn a_reload_keeps_states_changes_the_interval_and_ends_checks() {
     ktrix.get("/").expect_status(200).expect_body("a");
 }
 
+#[test]
+fn all_addresses_of_a_name_are_used_and_one_that_refuses_does_no_harm() {
+    let one = Origin::answering(|_| Response::ok("one").then_close());
+    let port = one.ip().port();
+    let two = Origin::listening(("127.0.0.7", port), |_| Response::ok("two").then_close());
+    let plan = Plan::to(&format!("{{servers: [\"origin.test:{port}\"], retries: 0}}"));
+    let hosts = plan.dir().join("hosts");
+    let text = "127.0.0.8 origin.test\n127.0.0.7 origin.test\n127.0.0.1 origin.test\n";
+    std::fs::write(&hosts, text).unwrap();
+    let Some(ktrix) = start_with_hosts(&plan, &hosts) else { return };
+    until_true("both servers to be asked", || {
+        ktrix.get("/").expect_status(200);
+        one.n_requests() > 3 && two.n_requests() > 3
+    });
+    assert_eq!(n_said(&plan, "is down"), 0);
+}
+
 /// Starts ktrix in a mount namespace of its own, with this file as /etc/hosts. `None` where the
 /// tests may not make one.
 fn start_with_hosts<'p>(plan: &'p Plan, hosts: &Path) -> Option<Ktrix<'p>> {
