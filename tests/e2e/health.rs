@@ -1,9 +1,10 @@
 //! Active checks of servers, and the names of servers.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::reloads::reload;
 use crate::status::status;
@@ -209,18 +210,113 @@ fn all_addresses_of_a_name_are_used_and_one_that_refuses_does_no_harm() {
     assert_eq!(n_said(&plan, "is down"), 0);
 }
 
-/// Starts ktrix in a mount namespace of its own, with this file as /etc/hosts. `None` where the
-/// tests may not make one.
-fn start_with_hosts<'p>(plan: &'p Plan, hosts: &Path) -> Option<Ktrix<'p>> {
+/// Starts ktrix in a mount namespace of its own, with these files in the place of some in /etc.
+/// `None` where the tests may not make one.
+fn start_with<'p>(plan: &'p Plan, files: &[(&Path, &str)]) -> Option<Ktrix<'p>> {
     if !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|it| it.success()) {
         eprintln!("skipped: a mount namespace takes root");
         return None;
     }
-    let hosts = hosts.display();
+    let mount = |(file, name): &(&Path, &str)| {
+        format!("mount --bind {} \"$(realpath /etc/{name})\" && ", file.display())
+    };
+    let mounts: String = files.iter().map(mount).collect();
     Some(plan.start_after(&format!(
-        "[ \"$1\" = inside ] || exec unshare -m --propagation private sh -c \
-         'mount --bind {hosts} /etc/hosts && exec \"$0\" \"$@\"' \"$0\" \"$@\""
+        "exec unshare -m --propagation private sh -c '{mounts} exec \"$0\" \"$@\"' \"$0\" \"$@\""
     )))
+}
+
+fn start_with_hosts<'p>(plan: &'p Plan, hosts: &Path) -> Option<Ktrix<'p>> {
+    start_with(plan, &[(hosts, "hosts")])
+}
+
+/// A name server for `good.test`, which has one address. It never answers for other names.
+struct NameServer {
+    address: Arc<Mutex<[u8; 4]>>,
+    n_unanswered: Arc<AtomicUsize>,
+}
+
+impl NameServer {
+    /// `None` where the port of name servers is not free.
+    fn start(at: &str) -> Option<Self> {
+        let socket = UdpSocket::bind((at, 53)).ok()?;
+        let server =
+            Self { address: Arc::new(Mutex::new([127, 0, 0, 1])), n_unanswered: Arc::default() };
+        let address = Arc::clone(&server.address);
+        let n_unanswered = Arc::clone(&server.n_unanswered);
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((n_bytes, client)) = socket.recv_from(&mut query) {
+                let address = *address.lock().unwrap();
+                match answer_of(&query[..n_bytes], address) {
+                    Some(answer) => drop(socket.send_to(&answer, client)),
+                    None => drop(n_unanswered.fetch_add(1, Ordering::SeqCst)),
+                }
+            }
+        });
+        Some(server)
+    }
+}
+
+/// An answer by RFC 1035: the address, for a question of type A.
+fn answer_of(query: &[u8], address: [u8; 4]) -> Option<Vec<u8>> {
+    const NAME: &[u8] = b"\x04good\x04test\x00";
+    let question = query.get(12..12 + NAME.len() + 4)?;
+    if !question.starts_with(NAME) {
+        return None;
+    }
+    let is_a = question[NAME.len()..] == [0, 1, 0, 1];
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    answer.extend(question);
+    if is_a {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend(address);
+    }
+    Some(answer)
+}
+
+#[test]
+fn names_change_without_a_reload_and_one_that_hangs_blocks_nothing() {
+    let one = Origin::answering(|_| Response::ok("one").then_close());
+    let port = one.ip().port();
+    let _two = Origin::listening(("127.0.0.6", port), |_| Response::ok("two").then_close());
+    let Some(names) = NameServer::start("127.0.0.77") else {
+        eprintln!("skipped: the port of name servers is not free");
+        return;
+    };
+    let servers = format!("servers: [\"mute.test:{port}\", \"good.test:{port}\"]");
+    let plan = Plan::to(&format!("{{{servers}, resolve: 1s}}"));
+    let (resolv, nsswitch) = (plan.dir().join("resolv.conf"), plan.dir().join("nsswitch.conf"));
+    std::fs::write(&resolv, "nameserver 127.0.0.77\noptions timeout:30 attempts:1\n").unwrap();
+    std::fs::write(&nsswitch, "hosts: dns\n").unwrap();
+    let files = [(&*resolv, "resolv.conf"), (&*nsswitch, "nsswitch.conf")];
+    let Some(ktrix) = start_with(&plan, &files) else { return };
+    until_true("the name to be resolved", || ktrix.get("/").text() == "one");
+    *names.address.lock().unwrap() = [127, 0, 0, 6];
+    until_true("the new address", || ktrix.get("/").text() == "two");
+    assert!(names.n_unanswered.load(Ordering::SeqCst) > 0, "the other name was asked for");
+    ktrix.get("/").expect_status(200);
+}
+
+#[test]
+fn stored_answers_are_served_stale_while_all_checks_fail() {
+    let is_well = Arc::new(AtomicBool::new(true));
+    let well = Arc::clone(&is_well);
+    let origin = Origin::answering(move |request| match request.target.as_str() {
+        "/health" if !well.load(Ordering::SeqCst) => Response::status(500),
+        _ => Response::ok("x").cache("max-age=1"),
+    });
+    let plan = Plan::to(&upstream(&[&origin], "path: /health, interval: 100ms", ""))
+        .set("sites", "[{routes: [{path: /, upstream: app, cache: {outage-hold: 1h}}]}]");
+    let ktrix = plan.start();
+    ktrix.wait_hit("/a");
+    is_well.store(false, Ordering::SeqCst);
+    wait_said(&ktrix, "is down: check got 500");
+    until_true("the answer to be stale", || ktrix.get("/a").cache_status().contains("outage"));
+    assert_eq!(origin.count("/b"), 0);
+    ktrix.get("/b").expect_status(503);
+    assert_eq!(origin.count("/b"), 0);
 }
 
 #[test]
