@@ -14,6 +14,7 @@ use crate::cli::load::DEFAULT_FILE;
 use crate::cli::output::{self, json_line};
 use crate::cli::table::{Named, Running};
 use crate::http::date;
+use crate::upstream::check;
 use crate::upstream::ids::{Server, UpstreamId};
 
 /// Show the workers, listeners, upstreams and servers of the running ktrix, and its cache
@@ -71,6 +72,12 @@ struct ServerStatus<'r> {
     reason: Option<&'static str>,
     #[serde(skip)]
     sentence: &'static str,
+    /// The result of its last check, when that was, and how many in a row were the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked_s: Option<u64>,
+    checks: u32,
 }
 
 #[derive(Serialize)]
@@ -169,6 +176,9 @@ impl<'r> ServerStatus<'r> {
             changed_s: (change.at_s > 0).then_some(change.at_s),
             reason: (change.at_s > 0).then_some(change.reason.word()),
             sentence: change.reason.sentence(),
+            check: check::word_of(row.check.load(Ordering::Relaxed)),
+            checked_s: Some(row.checked_s.load(Ordering::Relaxed)).filter(|at_s| *at_s > 0),
+            checks: row.n_checks.load(Ordering::Relaxed),
         }
     }
 
@@ -178,6 +188,9 @@ impl<'r> ServerStatus<'r> {
         if let Some(at_s) = self.changed_s {
             let at = date::format(at_s);
             write!(out, ", since {}: {}", String::from_utf8_lossy(&at), self.sentence)?;
+        }
+        if let Some(check) = self.check {
+            write!(out, ", last check: {check} ({} in a row)", self.checks)?;
         }
         writeln!(out)?;
         Ok(())

@@ -29,7 +29,7 @@ use std::sync::atomic::Ordering;
 use crate::base::time::Now;
 use crate::policy::reason::server::ServerReason;
 use crate::shared::server_row::ServerRow;
-use crate::upstream::check::{Check, CheckFailure, CheckResult};
+use crate::upstream::check::{Check, CheckFailure, CheckResult, PASSED};
 use crate::upstream::state::{HELD_MS, Hold, Setting, State};
 
 /// Why a fetch may use a server.
@@ -225,6 +225,8 @@ impl ServerRow {
     /// The server is not checked any more: what checks have found is forgotten.
     pub(crate) fn forget_checks(&self) {
         self.check.store(0, Ordering::Relaxed);
+        self.n_checks.store(0, Ordering::Relaxed);
+        self.checked_s.store(0, Ordering::Relaxed);
         if self.swap(HELD_BY_CHECKS, UP) {
             self.changed(ServerReason::Start, 0);
         }
@@ -255,8 +257,6 @@ const HELD: u64 = 3;
 /// The words of servers that are held: their time does not come.
 const HELD_BY_CHECKS: u64 = HELD_MS << KIND_BITS | HELD;
 const HELD_BY_NAME: u64 = (HELD_MS + 1) << KIND_BITS | HELD;
-/// The result of a check that passed.
-const PASSED: u32 = 1;
 const COUNT_BITS: u32 = 8;
 const COUNT_MASK: u64 = 255;
 

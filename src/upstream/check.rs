@@ -70,6 +70,24 @@ impl CheckFailure {
     }
 }
 
+/// The number of a check that passed.
+pub(crate) const PASSED: u32 = 1;
+
+/// The word for the result of a check, by its number; `None` if there was no check.
+pub(crate) fn word_of(code: u32) -> Option<&'static str> {
+    Some(match code {
+        0 => return None,
+        PASSED => "passed",
+        2 => "unresolved",
+        3 => "connect-failed",
+        4 => "timeout",
+        5 => "closed",
+        6 => "bad-response",
+        7 => "status",
+        _ => "text",
+    })
+}
+
 impl fmt::Display for CheckFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -307,6 +325,24 @@ mod tests {
         }
         let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(40 << 10));
         assert_eq!(read(&check, endless.as_bytes(), 4_096), Err(CheckFailure::Invalid));
+    }
+
+    #[test]
+    fn results_have_numbers_and_words() {
+        let status = Status(500);
+        let results = [
+            (CheckFailure::Unresolved, "unresolved"),
+            (CheckFailure::Connect, "connect-failed"),
+            (CheckFailure::Timeout, "timeout"),
+            (CheckFailure::Closed, "closed"),
+            (CheckFailure::Invalid, "bad-response"),
+            (CheckFailure::Status(status), "status"),
+            (CheckFailure::Text(status), "text"),
+        ];
+        for (failure, word) in results {
+            assert_eq!(word_of(failure.code()), Some(word));
+        }
+        assert_eq!((word_of(0), word_of(PASSED)), (None, Some("passed")));
     }
 
     #[test]

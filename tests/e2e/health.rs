@@ -78,6 +78,15 @@ fn a_server_without_the_expected_text_is_out_after_three_checks_and_back_after_t
     wait_said(&ktrix, &down);
     assert_eq!(a.n_checks(), 3);
     assert_eq!((state(&plan, 0), state(&plan, 1)), ("down".to_owned(), "up".to_owned()));
+    let servers = &status(&plan)["upstreams"][0]["servers"];
+    assert_eq!(
+        (&servers[0]["check"], &servers[0]["reason"]),
+        (&"text".into(), &"check-failed".into())
+    );
+    assert_eq!(servers[1]["check"], "passed");
+    let config = plan.config_path().display().to_string();
+    let told = String::from_utf8(plan.run(&["status", "-c", &config]).stdout).unwrap();
+    assert!(told.contains("last check: text (") && told.contains("last check: passed ("), "{told}");
     for _ in 0..6 {
         ktrix.get("/").expect_status(200).expect_body("b");
     }
