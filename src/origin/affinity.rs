@@ -4,6 +4,8 @@
 //! nothing. The cookie holds a hash of the server's address: it means the same to all workers, and
 //! after a reload or a restart.
 
+use std::net::IpAddr;
+
 use crate::upstream::ids::ServerId;
 use crate::upstream::method::{HashOf, hash};
 
@@ -34,9 +36,8 @@ impl Sticky {
     }
 }
 
-/// The hash of a question. The address of the client is the last one of X-Forwarded-For, which ktrix
-/// has written.
-pub(crate) fn hash_of(of: &HashOf, head: &[u8]) -> u64 {
+/// The hash of a question with this head, by a client of this address.
+pub(crate) fn hash_of(of: &HashOf, head: &[u8], client: Option<IpAddr>) -> u64 {
     let value = match of {
         HashOf::Key => {
             let target = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
@@ -45,12 +46,14 @@ pub(crate) fn hash_of(of: &HashOf, head: &[u8]) -> u64 {
         }
         HashOf::Header(name) => field(head, name),
         HashOf::Cookie(name) => cookie(head, name),
-        HashOf::Client => {
-            let hops = field(head, "x-forwarded-for");
-            hops.and_then(|hops| hops.rsplit(|byte| *byte == b',').next()).map(<[u8]>::trim_ascii)
-        }
+        HashOf::Client => return hash(text_of(client).as_bytes()),
     };
     hash(value.unwrap_or_default())
+}
+
+/// The text of an address; an IPv4 address in the form of IPv6 is the same client.
+fn text_of(client: Option<IpAddr>) -> String {
+    client.map(|client| client.to_canonical().to_string()).unwrap_or_default()
 }
 
 /// The last field of this name in a head that ktrix has written.
@@ -81,13 +84,16 @@ mod tests {
 
     #[test]
     fn a_request_is_hashed_by_what_the_configuration_names() {
-        let of = |of| hash_of(&of, HEAD);
+        let of = |of| hash_of(&of, HEAD, "10.0.0.2".parse().ok());
         assert_eq!(of(HashOf::Header("x-user".into())), hash(b"7"));
         assert_eq!(of(HashOf::Header("x-use".into())), hash(b""));
         assert_eq!(of(HashOf::Cookie("a".into())), hash(b"1"));
         assert_eq!(of(HashOf::Cookie("rout".into())), hash(b""));
         assert_eq!(of(HashOf::Client), hash(b"10.0.0.2"));
-        let key = |head| hash_of(&HashOf::Key, head);
+        let by_client = |client: &str| hash_of(&HashOf::Client, HEAD, str::parse(client).ok());
+        assert_eq!(by_client("::ffff:10.0.0.2"), hash(b"10.0.0.2"));
+        assert_eq!(by_client(""), hash(b""));
+        let key = |head: &[u8]| hash_of(&HashOf::Key, head, None);
         assert_eq!(key(HEAD), key(b"HEAD /a?b HTTP/1.1\r\nhost: h\r\n\r\n"));
         assert_ne!(key(HEAD), key(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"));
         assert_ne!(key(HEAD), key(b"GET /a?b HTTP/1.1\r\nHost: i\r\n\r\n"));

@@ -5,6 +5,7 @@
 //! says after which failures they are, within a number of tries, a time and a budget. No try begins
 //! later after the first one than a connection and the first byte of an answer may take together.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::base::time::Now;
@@ -27,6 +28,8 @@ use crate::upstream::ids::{Server, UpstreamId};
 pub struct Question {
     /// The upstream that is asked.
     pub upstream: UpstreamId,
+    /// The address of the client, by which a server may be chosen.
+    pub client: Option<IpAddr>,
     /// The method, which decides about retries and about the framing of the answer.
     pub method: Method,
     /// The request line and fields, with the blank line.
@@ -68,7 +71,7 @@ pub(crate) async fn fetch<U: Upload>(
     upload: &mut U,
 ) -> Result<Response, FetchFailure<U::Error>> {
     let upstream = pools.upstream(question.upstream);
-    let mut tried = upstream.tied(&question.head);
+    let mut tried = upstream.tied(question);
     let mut n_left = upstream.retries;
     let mut may_go = true;
     let mut until_ms = None;
@@ -175,9 +178,12 @@ async fn check_out<U: Upload>(
 
 impl Upstream {
     /// What ties a question to a server, before any was tried.
-    fn tied(&self, head: &[u8]) -> Tried {
-        let hash = self.hash_of.as_ref().map_or(0, |of| affinity::hash_of(of, head));
-        let sticky = self.sticky.as_ref().and_then(|sticky| sticky.server(head));
+    fn tied(&self, question: &Question) -> Tried {
+        let hash = self
+            .hash_of
+            .as_ref()
+            .map_or(0, |of| affinity::hash_of(of, &question.head, question.client));
+        let sticky = self.sticky.as_ref().and_then(|sticky| sticky.server(&question.head));
         Tried::tied(hash, sticky)
     }
 

@@ -85,7 +85,7 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
 /// Sends a request, reads the answer to its end, and gives the server that answered.
 pub(in crate::origin) async fn get(pools: &Pools) -> Result<ServerId, FetchFailure<Infallible>> {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-    let question = Question { upstream: ID, method: Method::Get, head };
+    let question = Question { upstream: ID, client: None, method: Method::Get, head };
     let mut response = fetch(pools, &question, &mut Nothing).await?;
     assert_eq!(response.head.status, Status(200));
     while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}

@@ -266,6 +266,7 @@ impl<C: Client> Exchange<'_, C> {
         let rules = Rc::clone(&self.route.rules);
         Draft {
             upstream: self.route.rule.upstream,
+            client: self.client.front().client,
             target: rules.key.origin_target(self.request.target.path_and_query()).into_owned(),
             fields: fill_request::fill_fields(self.request, &peer, &rules.key),
             request: self.request.clone(),
@@ -403,7 +404,10 @@ impl<C: Client> Exchange<'_, C> {
         fill_request::ask_for_whole(&mut fields);
         let rules = &self.route.rules;
         let asked = rules.key.origin_target(self.request.target.path_and_query());
-        let question = forwarding::question_by_get(self.route.rule.upstream, &asked, &fields);
+        let question = {
+            let (upstream, client) = (self.route.rule.upstream, self.client.front().client);
+            forwarding::question_by_get(upstream, client, &asked, &fields)
+        };
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };
         match forwarding::ask(self.context, &question, &mut upload, self.facts).await {
