@@ -20,7 +20,7 @@ const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 fn the_sample_is_a_whole_configuration() {
     let config =
         Config::load(Path::new("etc/ktrix.yaml"), SAMPLE).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.upstreams.len(), 1);
+    assert_eq!(config.upstreams.len(), 2);
     assert_eq!(config.sites.len(), 1);
 }
 

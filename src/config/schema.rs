@@ -197,6 +197,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("upstreams.NAME.check", "host", Kind::Text("host"), "the server's address", "the Host of the request"),
     row("upstreams.NAME.check", "status", Kind::List("statuses or classes"), "[2xx, 3xx]", "the statuses that pass"),
     row("upstreams.NAME.check", "expect", Kind::Text("text"), "none", "a text that the first 64 KiB of the body must contain"),
+    row("upstreams.NAME.check", "expect-regex", Kind::Text("regular expression"), "none", "a regular expression that the first 64 KiB of the body must match"),
     row("upstreams.NAME.check", "interval", Kind::Duration(100, DAY), "5s", "the time between two checks of a server; up to a tenth is added"),
     row("upstreams.NAME.check", "timeout", Kind::Duration(10, HOUR), "2s", "how long a check may take"),
     row("upstreams.NAME.check", "fails", Kind::Count(1, 1_000), "3", "failed checks in a row that make a server down"),

@@ -463,6 +463,14 @@ fn each_mistake_has_its_place_and_its_key() {
             "upstream.check.expect: \"\" is in every body",
         ),
         (
+            "upstream: {servers: x, check: {path: /, expect-regex: \"(\"}}\n",
+            "upstream.check.expect-regex: \"(\" is not a regular expression, or too large",
+        ),
+        (
+            "upstream: {servers: x, check: {path: /, expect: a, expect-regex: b}}\n",
+            "upstream.check.expect-regex: cannot stand beside expect",
+        ),
+        (
             "upstream: {servers: x, check: {interval: 5ms}}\n",
             "upstream.check.interval: \"5ms\" is out of range (from 100ms to 1d)",
         ),

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use regex::bytes::{Regex, RegexBuilder};
+
 use crate::http::h1::body::{Decoded, Decoder, TrailerLimits};
 use crate::http::h1::head::{HeadLimits, parse_response};
 use crate::http::method::Method;
@@ -36,9 +38,46 @@ pub struct HttpCheck {
     pub host: Option<String>,
     /// The statuses that pass.
     pub statuses: Vec<Statuses>,
-    /// A text in the first [`BODY_BYTES_MAX`] of the body.
-    pub expect: Option<String>,
+    /// What the first [`BODY_BYTES_MAX`] of the body must have.
+    pub expect: Option<Expect>,
 }
+
+/// What a body must have.
+#[derive(Clone, Debug)]
+pub enum Expect {
+    /// A text.
+    Text(String),
+    /// A match; `$` is the end of the part of the body that is read.
+    Regex(Regex),
+}
+
+impl Expect {
+    /// A regular expression on octets, with a bounded size.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn regex(pattern: &str) -> Result<Self, regex::Error> {
+        let mut builder = RegexBuilder::new(pattern);
+        builder.unicode(false).dot_matches_new_line(true).size_limit(REGEX_BYTES_MAX);
+        let regex = builder.build();
+        regex.map(Self::Regex)
+    }
+}
+
+impl PartialEq for Expect {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(other)) => one == other,
+            (Self::Regex(one), Self::Regex(other)) => one.as_str() == other.as_str(),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Expect {}
+
+/// The memory of a compiled expression.
+const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// How far the expected text is searched.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
@@ -179,14 +218,27 @@ impl<'a> Reading<'a> {
     /// The result when the connection is closed.
     pub(crate) fn end(&self) -> CheckResult {
         Err(match &self.head {
-            Some((status, decoder)) if decoder.at_eof().is_ok() => CheckFailure::Text(*status),
+            Some((status, decoder)) if decoder.at_eof().is_ok() => return self.whole(*status),
             _ => CheckFailure::Closed,
         })
     }
 
+    /// The result when all of the body is there that is searched.
+    fn whole(&self, status: Status) -> CheckResult {
+        match &self.check.expect {
+            Some(Expect::Regex(regex)) if regex.is_match(&self.body) => Ok(()),
+            _ => Err(CheckFailure::Text(status)),
+        }
+    }
+
     fn search(&mut self) -> Option<CheckResult> {
         let (status, decoder) = self.head.as_mut()?;
-        let expect = self.check.expect.as_deref()?.as_bytes();
+        let status = *status;
+        // An expression is searched when the body is complete.
+        let text = match &self.check.expect {
+            Some(Expect::Text(text)) => Some(text.as_bytes()),
+            _ => None,
+        };
         loop {
             let (range, n_bytes) = match decoder.decode(&self.input) {
                 Ok(Decoded::Data { range, consumed }) => (range, consumed),
@@ -194,19 +246,19 @@ impl<'a> Reading<'a> {
                     self.input.drain(..consumed);
                     return None;
                 }
-                Ok(Decoded::End { .. }) => return Some(Err(CheckFailure::Text(*status))),
+                Ok(Decoded::End { .. }) => return Some(self.whole(status)),
                 Err(_) => return Some(Err(CheckFailure::Invalid)),
             };
             // The text may begin in what was searched before.
-            let from = self.body.len().saturating_sub(expect.len() - 1);
+            let from = self.body.len().saturating_sub(text.map_or(0, <[u8]>::len));
             self.body.extend_from_slice(&self.input[range]);
             self.body.truncate(BODY_BYTES_MAX);
             self.input.drain(..n_bytes);
-            if memchr::memmem::find(&self.body[from..], expect).is_some() {
+            if text.is_some_and(|text| memchr::memmem::find(&self.body[from..], text).is_some()) {
                 return Some(Ok(()));
             }
             if self.body.len() == BODY_BYTES_MAX {
-                return Some(Err(CheckFailure::Text(*status)));
+                return Some(self.whole(status));
             }
         }
     }
@@ -222,7 +274,7 @@ mod tests {
             method: Method::Get,
             host: None,
             statuses: vec![Statuses::One(Status(200)), Statuses::Class(3)],
-            expect: expect.map(str::to_owned),
+            expect: expect.map(|text| Expect::Text(text.to_owned())),
         }
     }
 
@@ -306,6 +358,19 @@ mod tests {
             let answer = format!("HTTP/1.1 200 OK\r\n\r\n{}needle", "x".repeat(before));
             assert_eq!(read(&check, answer.as_bytes(), 4_096), expected);
         }
+    }
+
+    #[test]
+    fn an_expression_is_matched_with_the_whole_body() {
+        let mut check = http(None);
+        check.expect = Some(Expect::regex("^[0-9]+ of [0-9]+ up$").unwrap());
+        for n in [1, 3, 1_000] {
+            let long = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12 of 9 up";
+            assert_eq!(read(&check, long, n), Ok(()));
+            assert_eq!(read(&check, b"HTTP/1.1 200 OK\r\n\r\n1 of 9 up", n), Ok(()));
+            assert_eq!(read(&check, b"HTTP/1.1 200 OK\r\n\r\n1 of 9 up!", n), text(200));
+        }
+        assert!(Expect::regex("(").is_err() && Expect::regex("(.{1000}){1000}").is_err());
     }
 
     #[test]

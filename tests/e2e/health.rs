@@ -140,7 +140,8 @@ fn a_check_that_hangs_or_meets_no_server_fails() {
     let mut gone = Origin::answering(|_| Response::ok("gone"));
     gone.stop();
     let good = Origin::answering(|_| Response::ok("good"));
-    let check = "path: /, interval: 100ms, timeout: 500ms, fails: 2";
+    let check =
+        "path: /, interval: 100ms, timeout: 500ms, fails: 2, expect-regex: \"^(good|gone)$\"";
     let plan = Plan::to(&upstream(&[&hanging, &gone, &good], check, ""));
     let ktrix = plan.start();
     let down = |origin: &Origin, why: &str| format!("app/{} is down: check {why}", origin.name());

@@ -6,7 +6,7 @@ use crate::config::schema;
 use crate::config::section::{Scalar, Section, is_off};
 use crate::http::method::Method;
 use crate::policy::rfc9111::rules::Statuses;
-use crate::upstream::check::{Check, HttpCheck};
+use crate::upstream::check::{Check, Expect, HttpCheck};
 
 const SCHEMA: &str = "upstreams.NAME.check";
 
@@ -27,7 +27,7 @@ pub(super) fn resolve(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<
 
 fn http(faults: &mut Faults<'_>, check: &Section<'_>) -> Option<HttpCheck> {
     let Some(path) = check.scalar(faults, "path") else {
-        for key in ["method", "host", "status", "expect"] {
+        for key in ["method", "host", "status", "expect", "expect-regex"] {
             if let Some(node) = check.node(key).filter(|_| check.node("path").is_none()) {
                 let why = "has no effect without path".to_owned();
                 faults.add(node.place, check.path_of(key), why);
@@ -42,22 +42,38 @@ fn http(faults: &mut Faults<'_>, check: &Section<'_>) -> Option<HttpCheck> {
     if let Some(host) = host.as_ref().filter(|host| host.text.is_empty() || !is_visible(host)) {
         host.wrong(faults, "is not a host");
     }
-    let expect = check.scalar(faults, "expect");
     let method = if check.word(faults, "method") == "HEAD" { Method::Head } else { Method::Get };
-    match &expect {
-        Some(expect) if method == Method::Head => {
-            expect.wrong(faults, "has no effect, since the answer to HEAD has no body");
-        }
-        Some(expect) if expect.text.is_empty() => expect.wrong(faults, "is in every body"),
-        _ => {}
-    }
+    let expect = expect(faults, check, method);
     Some(HttpCheck {
         path: path.text.to_owned(),
         method,
         host: host.map(|host| host.text.to_owned()),
         statuses: statuses(faults, check),
-        expect: expect.map(|expect| expect.text.to_owned()).filter(|text| !text.is_empty()),
+        expect,
     })
+}
+
+fn expect(faults: &mut Faults<'_>, check: &Section<'_>, method: Method) -> Option<Expect> {
+    let text = check.scalar(faults, "expect");
+    let regex = check.scalar(faults, "expect-regex");
+    for scalar in text.iter().chain(&regex) {
+        if method == Method::Head {
+            scalar.wrong(faults, "has no effect, since the answer to HEAD has no body");
+        } else if scalar.text.is_empty() {
+            scalar.wrong(faults, "is in every body");
+        }
+    }
+    if let (Some(_), Some(regex)) = (&text, &regex) {
+        regex.fault(faults, "cannot stand beside expect".to_owned());
+    }
+    if let Some(regex) = regex {
+        let compiled = Expect::regex(regex.text);
+        if compiled.is_err() {
+            regex.wrong(faults, "is not a regular expression, or too large");
+        }
+        return compiled.ok();
+    }
+    text.map(|text| Expect::Text(text.text.to_owned()))
 }
 
 fn statuses(faults: &mut Faults<'_>, check: &Section<'_>) -> Vec<Statuses> {
