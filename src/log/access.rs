@@ -140,6 +140,11 @@ impl AccessLog {
         }
     }
 
+    /// Whether lines that the log does not take go to the spill file.
+    pub fn may_spill(&self) -> bool {
+        self.config.when_full == WhenFull::Spill
+    }
+
     /// Whether there is something to flush.
     pub fn has_lines(&self) -> bool {
         !self.is_empty() || self.dropped.is_some() || self.rings.is_spill_in_use()
@@ -155,8 +160,9 @@ impl AccessLog {
         if let Some(file) = self.next_file.take() {
             flusher.file = Some(file);
         }
+        let is_brief = flusher.is_spill_busy();
         self.flusher = Some(flusher);
-        self.is_stuck = flushed != Flushed::Done && !self.has_space();
+        self.is_stuck = flushed != Flushed::Done && !self.has_space() && !is_brief;
         if flushed == Flushed::Done {
             self.report_dropped();
         }

@@ -61,6 +61,8 @@ impl ErrorWriter {
     /// Goes on in this file.
     pub(super) fn write_to(&self, file: LogFile) {
         *self.shared.next_file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        // An empty line wakes the thread, which closes the old file.
+        self.put(String::new());
     }
 
     /// Waits until all lines are written, for at most this long.

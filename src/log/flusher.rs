@@ -41,6 +41,8 @@ pub struct Flusher {
     pub(super) spill: Option<Spill>,
     chunk: Vec<u8>,
     n_tries: u32,
+    /// Another process held the lock of the spill file at the last flush.
+    is_spill_locked: bool,
 }
 
 /// How far a flush came.
@@ -56,12 +58,22 @@ enum Step {
 impl Flusher {
     /// Without a file every flush tries to open it by its name.
     pub(super) fn new(rings: Arc<Rings>, slot: usize, config: AccessLogConfig) -> Self {
-        Self { rings, slot, config, file: None, spill: None, chunk: Vec::new(), n_tries: 0 }
+        Self {
+            rings,
+            slot,
+            config,
+            file: None,
+            spill: None,
+            chunk: Vec::new(),
+            n_tries: 0,
+            is_spill_locked: false,
+        }
     }
 
     /// Moves committed lines to the file, unless another process has locked it. Never waits for the
     /// lock.
     pub fn flush(&mut self) -> Flushed {
+        self.is_spill_locked = false;
         if self.is_empty() && !self.rings.is_spill_in_use() {
             self.n_tries = 0;
             return Flushed::Done;
@@ -74,7 +86,13 @@ impl Flusher {
                 }
                 Flushed::Done
             }
-            Ok(Step::More) => Flushed::Busy { retry_ms: BUSY_MS_MIN },
+            Ok(Step::More) => {
+                // The lines of the ring belong behind those of the spill file.
+                if self.is_half_full() && self.config.when_full == WhenFull::Spill {
+                    self.spill("the lines of the spill file come first");
+                }
+                Flushed::Busy { retry_ms: BUSY_MS_MIN }
+            }
             Ok(Step::Busy) => {
                 if self.is_half_full() && self.config.when_full == WhenFull::Spill {
                     self.spill("another process holds its lock");
@@ -114,7 +132,9 @@ impl Flusher {
             return None;
         };
         let tail = ring.span().map_or(0, |span| span.tail);
-        match spill.add(&self.rings, &ring, tail, &mut self.chunk) {
+        let added = spill.add(&self.rings, &ring, tail, &mut self.chunk);
+        self.is_spill_locked = matches!(added, Ok(Spilled::Busy));
+        match added {
             Ok(Spilled::Done) => {
                 self.tell(Trouble::Spill, why);
                 Some(Spilled::Done)
@@ -134,6 +154,11 @@ impl Flusher {
     /// Says what happens to the lines, unless a process has said that or worse.
     fn tell(&self, trouble: Trouble, why: &str) {
         tell(&self.rings, &self.config, self.spill.as_ref(), trouble, why);
+    }
+
+    /// Whether the lines are only waiting for another process to leave the spill file.
+    pub(super) fn is_spill_busy(&self) -> bool {
+        self.is_spill_locked && self.n_tries < SPILL_TRIES_MAX
     }
 
     fn ring(&self) -> Option<Ring<'_>> {
@@ -220,6 +245,9 @@ pub(super) fn tell(
         ),
     }
 }
+
+/// How often in a row the spill file may be locked before lines are dropped.
+const SPILL_TRIES_MAX: u32 = 10;
 
 /// Waits between tries for a file that another process has locked, in milliseconds.
 const BUSY_MS_MIN: u64 = 2;

@@ -206,9 +206,15 @@ impl Generation {
         self.config.servers().find(is_it).map(|(server, _)| self.servers.row(server))
     }
 
-    /// Takes over what is known of the servers that the generation before has too.
-    pub(crate) fn take_over_servers(&self, previous: &Self) {
-        configure_servers(&self.servers, &self.config, Some(previous));
+    /// Takes over what a command has changed since this generation was prepared. What was seen of the
+    /// servers since then is newer here: the keeper of this generation resolves and checks already.
+    pub(crate) fn take_over_settings(&self, previous: &Self) {
+        for (server, wanted) in self.config.servers() {
+            let upstream = &self.config.upstreams[server.upstream.0].name;
+            if let Some(before) = previous.row_of(upstream, &wanted.address) {
+                self.servers.row(server).take_over_settings(before);
+            }
+        }
     }
 
     /// Gives back what a worker that is dead has counted.

@@ -141,7 +141,7 @@ impl Master {
         let current = self.generations.iter().find(|it| it.phase == Phase::Current);
         if let Some(current) = current {
             // A command may have changed a server since the new generation was prepared.
-            self.generations[index].take_over_servers(current);
+            self.generations[index].take_over_settings(current);
         }
         for generation in &mut self.generations[..index] {
             generation.drain();

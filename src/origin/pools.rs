@@ -279,8 +279,8 @@ impl Upstream {
             let now_ms = reactor::now().mono_ms() as u32;
             let (average_us, at_ms) = self.row(id).rtt();
             let sample_us = u32::try_from(sample_us).unwrap_or(u32::MAX);
-            let elapsed_ms = u64::from(now_ms.wrapping_sub(at_ms));
-            self.row(id).set_rtt(rtt::after(average_us, sample_us, elapsed_ms), now_ms);
+            let after = rtt::after(average_us, sample_us, elapsed_ms(now_ms, at_ms));
+            self.row(id).set_rtt(after, now_ms);
         }
     }
 
@@ -291,6 +291,11 @@ impl Upstream {
             next.notify();
         }
     }
+}
+
+/// The time since another worker wrote, whose clock may be ahead of the time of this turn.
+fn elapsed_ms(now_ms: u32, at_ms: u32) -> u64 {
+    u64::from(now_ms.wrapping_sub(at_ms).cast_signed().max(0).cast_unsigned())
 }
 
 impl ServerView for Upstream {
@@ -319,7 +324,7 @@ impl ServerView for Upstream {
 
     fn rtt_us(&self, id: ServerId, now_ms: u64) -> u64 {
         let (average_us, at_ms) = self.row(id).rtt();
-        rtt::expected_us(average_us, u64::from((now_ms as u32).wrapping_sub(at_ms)))
+        rtt::expected_us(average_us, elapsed_ms(now_ms as u32, at_ms))
     }
 
     fn seed(&self, id: ServerId) -> u64 {
@@ -395,6 +400,11 @@ mod tests {
     use crate::reactor::clock::run_by_test_clock;
     use crate::reactor::timer;
     use crate::upstream::ids::ServerId;
+
+    #[test]
+    fn another_workers_clock_may_be_ahead() {
+        assert_eq!((elapsed_ms(6, 5), elapsed_ms(5, 6), elapsed_ms(2, u32::MAX)), (1, 0, 3));
+    }
 
     #[test]
     fn an_upstream_is_down_when_all_its_servers_are_skipped() {

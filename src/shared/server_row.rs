@@ -79,7 +79,7 @@ impl ServerRow {
 
     /// Takes over from the row of the same server in the generation before. A weight or setting that
     /// was changed live is kept if the configuration still says what it said.
-    pub(super) fn take_over(&self, before: &Self) {
+    pub(crate) fn take_over_settings(&self, before: &Self) {
         let same = [
             (&self.own_weight, &before.own_weight, &self.weight, &before.weight),
             (&self.own_setting, &before.own_setting, &self.setting, &before.setting),
@@ -89,6 +89,11 @@ impl ServerRow {
                 live.store(live_before.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
+    }
+
+    /// As [`Self::take_over_settings`], and takes over what was seen of the server.
+    pub(super) fn take_over(&self, before: &Self) {
+        self.take_over_settings(before);
         let words = [
             (&self.word, &before.word),
             (&self.up_since_ms, &before.up_since_ms),

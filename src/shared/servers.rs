@@ -75,6 +75,7 @@ pub(crate) struct ServerTable {
     text: SharedSlice<AtomicU8>,
     /// The first row of each upstream, then the number of all rows.
     firsts: Vec<usize>,
+    n_workers: usize,
     /// Keeps the file open in the master.
     _map: SharedMap,
 }
@@ -181,6 +182,7 @@ impl ServerTable {
             counts: map.slice(counts, shape.n_workers * shape.n_counts())?,
             text: map.slice(text, shape.n_text)?,
             firsts,
+            n_workers: shape.n_workers,
             _map: map,
         })
     }
@@ -212,7 +214,7 @@ impl ServerTable {
     }
 
     pub(crate) fn n_workers(&self) -> usize {
-        self.header[6].load(Ordering::Relaxed) as usize
+        self.n_workers
     }
 
     /// Replaces the addresses of a server; those after the first [`N_ADDRESSES_MAX`] are left out.

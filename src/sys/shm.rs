@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::sys::file;
@@ -91,8 +92,11 @@ impl SharedMap {
     ///
     /// As [`Self::anonymous`].
     pub(crate) fn named(name: &str, len: usize) -> io::Result<Self> {
-        let file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = File::from(memfd_create(name, flags)?);
         file.set_len(len as u64)?;
+        // A process that has the descriptor must not end the others by making it shorter.
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
         Ok(Self { map: map(&file, len)?, file: Some(Arc::new(file)) })
     }
 

@@ -64,7 +64,15 @@ impl LogFlush {
                     // Elapsed or due: flush in either case.
                     let _ = timer::timeout(FLUSH_EVERY, context.log_due.after(since)).await;
                 }
-                Some(retry) => timer::sleep(retry).await,
+                Some(retry) => {
+                    // Lines that fill the ring meanwhile go to the spill file. Where requests wait for
+                    // the log, each try would only wake them for nothing.
+                    let may_spill =
+                        context.access.as_ref().is_some_and(|it| it.borrow().may_spill());
+                    let pause = if may_spill { retry.min(PAUSE) } else { retry };
+                    timer::sleep(pause).await;
+                    let _ = timer::timeout(retry - pause, context.log_due.after(since)).await;
+                }
             }
         }
     }
