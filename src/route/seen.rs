@@ -6,7 +6,7 @@
 
 use crate::base::chars::{eq_ignore_case, trim_ows};
 use crate::http::fields::Fields;
-use crate::route::rewrite::Rewriter;
+use crate::route::rewrite::{Rewriter, with_one_slash};
 
 /// What a client sees of an origin.
 pub(crate) struct Seen<'a> {
@@ -59,7 +59,7 @@ impl Seen<'_> {
         let path = if tail.starts_with(b"/") { tail.to_vec() } else { [b"/", tail].concat() };
         let seen = self.rewriter.seen_by_client(&path);
         match () {
-            () if self.is_origin(authority) => Some(seen.unwrap_or(path)),
+            () if self.is_origin(authority) => Some(seen.unwrap_or_else(|| with_one_slash(&path))),
             () if eq_ignore_case(authority, self.authority) => {
                 let start = value.get(..value.len() - tail.len())?;
                 Some([start, &seen?].concat())
@@ -154,6 +154,10 @@ mod tests {
             ("Location", "https://other/v2/a", "https://other/v2/a"),
             ("Location", "next", "next"),
             ("Location", "/v3/a", "/v3/a"),
+            ("Location", "/v2x/a", "/v2x/a"),
+            ("Location", "http://10.0.0.1//evil.example/a", "/evil.example/a"),
+            ("Location", "http://10.0.0.1/\\evil.example/a", "/evil.example/a"),
+            ("Set-Cookie", "a=b; Path=/v2x", "a=b; Path=/v2x"),
             ("Content-Location", "/v2/a", "/up/a"),
             ("Refresh", "5; URL=\"/v2/a\"", "5; URL=\"/up/a\""),
             ("Refresh", "5;url=http://10.0.0.1:80/v2/a", "5;url=/up/a"),
