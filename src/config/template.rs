@@ -88,6 +88,16 @@ impl Template {
         self.parts.iter().all(|part| matches!(part, Part::Text(_)))
     }
 
+    /// Whether it names variables, none but these, and no capture.
+    pub fn names_only(&self, variables: &[Variable]) -> bool {
+        !self.is_constant()
+            && self.parts.iter().all(|part| match part {
+                Part::Text(_) => true,
+                Part::Variable(variable) => variables.contains(variable),
+                Part::Capture(_) => false,
+            })
+    }
+
     /// The text as the value of a field, without control characters.
     pub fn field_value(&self, values: &impl Values) -> Vec<u8> {
         let mut out = self.rendered(values, |_, value, out| out.extend_from_slice(value));

@@ -105,6 +105,23 @@ fn the_full_form_is_read() {
 }
 
 #[test]
+fn fields_of_the_operator_select_variants() {
+    let config = read(concat!(
+        "cache: {path: /c, rules: {key: {headers: [X-Key]}}}\nupstream: a\nsites:\n  - routes:\n",
+        "      - {path: /a, request-fields: {set: {X-Set: a}}}\n",
+        "      - {path: /b, request-fields: {add: {X-Add: a}}}\n",
+        "      - {path: /c, rewrite: {strip: /c}, request-fields: {set: {X-Set: a, X-Id: \"{request-id}\", X-Client: \"a {client}\", X-Both: \"{client} {path}\"}}}\n",
+        "      - {path: /d, cache: off, request-fields: {add: {X-Add: a}}}\n",
+    ))
+    .unwrap();
+    let chosen = |route: usize| {
+        let names = config.sites[0].routes[route].rules.key.chosen.clone().unwrap();
+        names.names().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!([0, 1, 2, 3].map(chosen), ["x-key", "x-add x-key", "x-both x-key x-set", "x-key"]);
+}
+
+#[test]
 fn rules_below_change_only_the_keys_that_they_set() {
     let config = read(concat!(
         "cache: {path: /c, rules: {ttl-min: 5s, ttl-status: {404: 1m, 5xx: 2s, any: 1500ms}}}\n",
@@ -573,6 +590,11 @@ fn each_mistake_has_its_place_and_its_key() {
         (
             "upstream: a\nsites: [{routes: [{path: /, request-fields: {set: {Host: b}}}]}]\n",
             "request-fields.set.Host: is written by ktrix, from what it knows of the client",
+        ),
+        (
+            "cache: /c\nupstream: a\nsites: [{routes: [{path: /, request-fields: {add: {A: 1, B: 1, C: 1, D: 1, \
+             E: 1, F: 1, G: 1, H: 1, I: 1, J: 1, K: 1, L: 1, M: 1, N: 1, O: 1, P: 1, Q: 1}}}]}]\n",
+            "3:45: sites[0].routes[0].request-fields: has too many or too long fields",
         ),
         (
             "upstream: a\nsites: [{routes: [{path: /, response-fields: {add: {Content-Length: 1}}}]}]\n",

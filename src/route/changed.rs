@@ -7,12 +7,14 @@ use std::rc::Rc;
 
 use regex::bytes::Regex;
 
+use crate::base::chars::{eq_as_variable, eq_ignore_case};
 use crate::config::action::{Changes, ErrorPage, FieldChanges, OwnAnswer};
 use crate::config::matching;
 use crate::config::template::{Template, Values};
 use crate::config::variables::Variable;
 use crate::http::authority;
 use crate::http::fields::Fields;
+use crate::http::forward;
 use crate::http::head::RequestHead;
 use crate::http::method::Method;
 use crate::http::scheme::Scheme;
@@ -135,7 +137,12 @@ impl Changed {
                 self.asked.target = target;
             }
         }
+        if prepared.changes.request.is_empty() {
+            return;
+        }
         let mut fields = std::mem::take(&mut self.asked.fields);
+        // Before the operator's fields are there, so that the client cannot name them.
+        forward::strip_hop_by_hop(&mut fields);
         self.apply(&prepared.changes.request, &mut fields, AnswerFacts::default());
         self.asked.fields = fields;
     }
@@ -181,15 +188,21 @@ impl Changed {
     }
 
     fn apply(&self, changes: &FieldChanges, fields: &mut Fields, facts: AnswerFacts<'_>) {
+        // An origin may not distinguish `X_Role` from `X-Role`.
         for name in &changes.remove {
-            fields.remove(name);
+            fields.retain(|own, _| !eq_as_variable(own, name.as_bytes()));
         }
         let values = self.values(facts);
         for (name, value) in &changes.set {
-            fields.remove(name);
+            fields.retain(|own, _| !eq_as_variable(own, name.as_bytes()));
             push(fields, name, value, &values);
         }
         for (name, value) in &changes.add {
+            // Keys hold the field in this spelling alone.
+            let name_bytes = name.as_bytes();
+            fields.retain(|own, _| {
+                eq_ignore_case(own, name_bytes) || !eq_as_variable(own, name_bytes)
+            });
             push(fields, name, value, &values);
         }
     }

@@ -133,6 +133,38 @@ fn fields_are_set_added_and_removed_both_ways() {
 }
 
 #[test]
+fn no_client_changes_a_field_of_the_operator_for_others() {
+    let origin = Origin::answering(|request| {
+        let values = |name: &str| {
+            let same = |own: &str| own.to_lowercase().replace('_', "-") == name;
+            let of_it = request.head.fields.iter().filter(|(own, _)| same(own));
+            of_it.map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(",")
+        };
+        let text = format!("{};{};{}", values("x-role"), values("x-add"), values("x-tenant"));
+        Response::ok(text).cache("max-age=600")
+    });
+    let plan = Plan::new(&origin).set(
+        "sites",
+        "[{upstream: app, routes: [\
+         {path: /set, request-fields: {set: {X-Role: guest}, remove: [X-Tenant]}}, \
+         {path: /add, request-fields: {add: {X-Add: a}}}, \
+         {path: {regex: \"^/t/([a-z]+)/\"}, rewrite: {regex: \"^/t/[a-z]+/(.*)$\", to: \"/$1\"}, \
+          request-fields: {set: {X-Tenant: $1}}}]}]",
+    );
+    let ktrix = plan.start();
+    let named = Ask::get("/set").field("Connection", "X-Role, close").field("X_Role", "admin");
+    ktrix.ask(&named.field("X_Tenant", "b")).expect_body("guest;;");
+    ktrix.get("/set").expect_body("guest;;");
+    ktrix.ask(&Ask::get("/add").field("X-Add", "b").field("X_Add", "c")).expect_body(";b,a;");
+    ktrix.get("/add").expect_body(";a;");
+    ktrix.wait_hit("/add").expect_body(";a;");
+    ktrix.get("/t/alice/x").expect_body(";;alice");
+    ktrix.wait_hit("/t/alice/x").expect_body(";;alice");
+    ktrix.get("/t/bob/x").expect_body(";;bob");
+    ktrix.wait_hit("/t/bob/x").expect_body(";;bob");
+}
+
+#[test]
 fn own_pages_stand_for_errors() {
     let origin = Origin::answering(|_| Response::status(502));
     let plan = Plan::new(&origin);

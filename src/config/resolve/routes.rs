@@ -116,12 +116,17 @@ impl Routes<'_> {
             let host = changes.host.clone().filter(|host| !changes.origins.contains(host));
             changes.origins.extend(host);
         }
+        let cache = caching.is_on && !answers_itself;
         let name = self.upstreams.name(upstream);
+        let mut rules = rules::of_route(caching.rules, &matching, &changes, name);
+        if cache {
+            rules::select_by_fields(faults, section, &mut rules, &changes);
+        }
         Some(RouteConfig {
-            rules: rules::of_route(caching.rules, &matching, &changes, name),
+            rules,
             matching,
             upstream,
-            cache: caching.is_on && !answers_itself,
+            cache,
             request_buffering,
             body_bytes_max: limits.size_if_any(faults, "body").unwrap_or(rest.body_bytes_max),
             changes: (changes != Changes::default()).then(|| Rc::new(changes)),

@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use crate::base::chars::is_token;
 use crate::base::units::format_size;
-use crate::config::action::Changes;
+use crate::config::action::{Changes, FieldChanges};
 use crate::config::document::{Entry, Node, Value};
 use crate::config::error::{Faults, quoted};
 use crate::config::matching::{Matching, PathPattern};
 use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
 use crate::config::section::{Scalar, Section, is_off, is_on};
+use crate::config::template::Template;
+use crate::config::variables::Variable;
 use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
 use crate::policy::key::PathComponent;
+use crate::policy::key::vary::VaryNames;
 use crate::policy::rfc9111::rules::{Rules, SetCookie, StatusTtls, Statuses};
 
 /// The rows of a route's cache.
@@ -121,6 +124,41 @@ pub(crate) fn of_route(
     }
     rules
 }
+
+/// Makes request fields of the operator select variants where their values may differ between
+/// requests of one key: those that clients may send too, and those of URLs that a rewriting makes.
+pub(crate) fn select_by_fields(
+    faults: &mut Faults<'_>,
+    route: &Section<'_>,
+    rules: &mut Rc<Rules>,
+    changes: &Changes,
+) {
+    let FieldChanges { set, add, .. } = &changes.request;
+    let differs = |value: &Template| changes.rewrite.is_some() && !value.names_only(OF_A_CLIENT);
+    let set = set.iter().filter(|(_, value)| differs(value));
+    let own: Vec<_> = set.chain(add).map(|(name, _)| name.to_ascii_lowercase()).collect();
+    if own.is_empty() {
+        return;
+    }
+    let known = rules.key.chosen.iter().flat_map(VaryNames::names).map(str::to_owned);
+    let mut names: Vec<String> = known.chain(own).collect();
+    names.sort_unstable();
+    names.dedup();
+    let chosen = VaryNames::from_sorted(names.iter().map(String::as_str));
+    if chosen.is_none() {
+        let most = VaryNames::COUNT_MAX;
+        let why = format!(
+            "has too many or too long fields: with those of cache.key, at most {most} may select \
+             a stored answer"
+        );
+        let place = route.node("request-fields").map_or(route.place(), |node| node.place);
+        faults.add(place, route.path_of("request-fields"), why);
+    }
+    Rc::make_mut(rules).key.chosen = chosen;
+}
+
+/// What an origin may log, and a value for each client would fill the cache.
+const OF_A_CLIENT: &[Variable] = &[Variable::Client, Variable::RequestId];
 
 /// `base` with the settings of a mapping.
 fn mapping(
