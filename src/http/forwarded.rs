@@ -42,10 +42,11 @@ pub fn host(fields: &Fields) -> Option<Vec<u8>> {
 }
 
 /// The last member of a field, or else the pair in the last element of `Forwarded`: what the nearest
-/// proxy says.
+/// proxy says. A proxy that writes `X-Forwarded-For` may pass on the `Forwarded` of its client.
 fn last(fields: &Fields, name: &str, pair_name: &[u8]) -> Option<Vec<u8>> {
     match fields.list(name).last() {
         Some(said) => Some(said.to_vec()),
+        None if fields.contains("x-forwarded-for") => None,
         None => pair(fields.list("forwarded").last()?, pair_name),
     }
 }
@@ -129,6 +130,8 @@ mod tests {
         let fields = of(&[("Forwarded", "proto=http, for=a;PROTO=https;host=\"a\\b;c\"")]);
         let expected = (Some(Scheme::Https), Some(b"ab;c".to_vec()));
         assert_eq!((scheme(&fields), host(&fields)), expected);
+        let fields = of(&[("Forwarded", "proto=https;host=c"), ("X-Forwarded-For", "1.1.1.1")]);
+        assert_eq!((scheme(&fields), host(&fields)), (None, None));
         let fields = of(&[("X-Forwarded-Proto", "ws")]);
         assert_eq!((scheme(&fields), host(&fields)), (None, None));
     }
