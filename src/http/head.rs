@@ -62,11 +62,15 @@ pub(crate) struct RequestParts<'a> {
 }
 
 impl RequestHead {
-    /// The GET of another target of the same host, with the same fields but those about the body.
+    /// The HEAD, if this is one, or else the GET of another target of the same host, with the same fields but those about the body.
     pub(crate) fn redirected(&self, target: Target) -> Self {
+        let (method, method_text): (_, &[u8]) = match self.method {
+            Method::Head => (Method::Head, b"HEAD"),
+            _ => (Method::Get, b"GET"),
+        };
         let mut head = Self {
-            method: Method::Get,
-            method_text: Cow::Borrowed(b"GET"),
+            method,
+            method_text: Cow::Borrowed(method_text),
             target,
             length: BodyLength::None,
             expectation: Expectation::Nothing,

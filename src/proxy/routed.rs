@@ -67,7 +67,7 @@ impl Routed {
         Self { head, way, front: told.map(Box::new) }
     }
 
-    /// The request that an internal redirect leads to: a GET of another target.
+    /// The request that an internal redirect leads to: a GET or HEAD of another target.
     pub(crate) fn internal(
         context: &Context,
         front: &Front,

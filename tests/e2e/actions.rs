@@ -197,6 +197,8 @@ fn an_answer_leads_to_an_internal_route() {
         "/auth-cached" => {
             Response::ok("not seen").cache("max-age=600").field("X-Accel-Redirect", "/files/b")
         }
+        "/auth-head" => Response::ok("not seen").field("X-Accel-Redirect", "/files/c"),
+        "/c" => Response::ok("").field("X-Method", &request.method),
         "/loop" => Response::ok("not seen").field("X-Accel-Redirect", "/loop"),
         "/nowhere" => Response::ok("not seen").field("X-Accel-Redirect", "https://evil/"),
         target => Response::ok(format!("{} {target}", request.method)).cache("max-age=600"),
@@ -215,6 +217,7 @@ fn an_answer_leads_to_an_internal_route() {
     }
     assert_eq!(origin.count("/auth-cached"), 2, "each client is checked");
     assert_eq!(origin.count("/b"), 1, "the file is stored");
+    ktrix.ask(&Ask::new("HEAD", "/auth-head")).expect_field("x-method", "HEAD");
     ktrix.get("/loop").expect_status(502);
     ktrix.get("/nowhere").expect_status(502);
     assert_eq!(origin.count("/loop"), 11);
