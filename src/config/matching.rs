@@ -99,7 +99,9 @@ impl Matching {
     /// A word for the conditions that a cache key does not hold; empty if it holds all of them.
     /// Responses of routes with different words are not shared.
     pub(crate) fn key_word(&self, has_whole_query: bool) -> String {
-        let mut words: Vec<String> = self.headers.iter().map(ToString::to_string).collect();
+        let mut words: Vec<String> =
+            self.methods.iter().map(|method| format!("method {method}")).collect();
+        words.extend(self.headers.iter().map(ToString::to_string));
         if !has_whole_query {
             words.extend(self.query.iter().map(ToString::to_string));
         }
