@@ -88,6 +88,38 @@ impl Template {
         self.parts.iter().all(|part| matches!(part, Part::Text(_)))
     }
 
+    /// Whether a value of the client, other than the host that it asked for, begins the authority
+    /// of the URL: it would name the host.
+    pub fn leaves_host_to_clients(&self) -> bool {
+        let mut parts = self.parts.iter().peekable();
+        let has_scheme = parts.next_if_eq(&&Part::Variable(Variable::Scheme)).is_some();
+        let text = match parts.next_if(|part| matches!(part, Part::Text(_))) {
+            Some(Part::Text(text)) => text,
+            _ => "",
+        };
+        let scheme_len = text.find([':', '/', '?', '#']).filter(|at| text[*at..].starts_with(':'));
+        let rest = text.get(scheme_len.map_or(0, |at| at + 1)..).unwrap_or_default();
+        let begins_authority = has_scheme || scheme_len.is_some() || text.starts_with("//");
+        begins_authority
+            && rest.trim_start_matches(['/', '\\']).is_empty()
+            && parts.next().is_some_and(|part| *part != Part::Variable(Variable::Host))
+    }
+
+    /// The bytes that are not of values.
+    pub fn literal(&self) -> impl Iterator<Item = u8> + '_ {
+        let texts = self.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text),
+            _ => None,
+        });
+        texts.flat_map(|text| text.bytes())
+    }
+
+    /// Whether it names one of these variables.
+    pub fn names_any(&self, variables: &[Variable]) -> bool {
+        let is_one = |part: &Part| matches!(part, Part::Variable(it) if variables.contains(it));
+        self.parts.iter().any(is_one)
+    }
+
     /// Whether it names variables, none but these, and no capture.
     pub fn names_only(&self, variables: &[Variable]) -> bool {
         !self.is_constant()
@@ -124,6 +156,10 @@ impl Template {
                     (Part::Variable(Variable::Query), Some(b'?')) => {}
                     _ => out.push(b'/'),
                 }
+            }
+            // Else it could be a scheme and a host.
+            if matches!(part, Part::Capture(_)) && out.is_empty() && !value.starts_with(b"/") {
+                out.push(b'/');
             }
             match part {
                 Part::Capture(_) if !values.are_encoded() => encode(value, b"-._~/!$'()*,:@+", out),
@@ -249,6 +285,9 @@ mod tests {
             ("/$1", "", "/evil.example", "/evil.example"),
             ("/$1", "", "\\evil.example", "/%5Cevil.example"),
             ("$1", "", "//evil.example", "/evil.example"),
+            ("$1", "", "https://evil.example", "/https://evil.example"),
+            ("$1", "", "javascript:x", "/javascript:x"),
+            ("$1", "", "a", "/a"),
             ("https://a.example$1", "", ".evil.example", "https://a.example/.evil.example"),
             ("https://a.example$1", "", "@evil.example", "https://a.example/@evil.example"),
             ("https://a.example$1", "", ":80@evil", "https://a.example/:80@evil"),
@@ -259,6 +298,31 @@ mod tests {
         ] {
             let expected = expected.replace("%3A", ":");
             assert_eq!(url(template, path, capture), expected, "{template} {path} {capture}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_written_or_the_one_that_was_asked_for() {
+        for (text, expected) in [
+            ("https://$1.example.com/", true),
+            ("https://{path}", true),
+            ("https:$1", true),
+            ("https:/$1", true),
+            ("//$1", true),
+            ("{scheme}://$1", true),
+            ("{scheme}$1", true),
+            ("https://{host}$1", false),
+            ("{scheme}://{host}$1", false),
+            ("//{host}$1", false),
+            ("https://a.example$1", false),
+            ("/a:$1", false),
+            ("/$1", false),
+            ("$1", false),
+            ("{path}", false),
+            ("https://a.example", false),
+        ] {
+            let template = Template::parse(text, 9, Phase::Request).unwrap();
+            assert_eq!(template.leaves_host_to_clients(), expected, "{text}");
         }
     }
 

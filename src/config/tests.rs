@@ -588,6 +588,26 @@ fn each_mistake_has_its_place_and_its_key() {
             "rewrite.regex: \"(\" is not a regular expression",
         ),
         (
+            "upstream: a\nsites: [{routes: [{path: /, rewrite: {regex: ^/, to: \"/a#b\"}}]}]\n",
+            "rewrite.to: \"/a#b\" has what a target cannot have (percent-encode it)",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, rewrite: {regex: ^/, to: \"/a b\"}}]}]\n",
+            "rewrite.to: \"/a b\" has what a target cannot have (percent-encode it)",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, rewrite: {regex: ^/, to: /é}}]}]\n",
+            "has what a target cannot have (percent-encode it)",
+        ),
+        (
+            "upstream: a\nsites: [{routes: [{path: /, rewrite: {regex: ^/, to: \"/{client}\"}}]}]\n",
+            "rewrite.to: \"/{client}\" names {client} or {request-id}, which no purge",
+        ),
+        (
+            "sites: [{routes: [{path: /, redirect: {to: \"https://{path}\"}}]}]\n",
+            "redirect.to: \"https://{path}\" names the host by what a client sends (write it, or {host})",
+        ),
+        (
             "upstream: a\nsites: [{routes: [{path: /, request-fields: {set: {Host: b}}}]}]\n",
             "request-fields.set.Host: is written by ktrix, from what it knows of the client",
         ),

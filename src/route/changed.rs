@@ -59,10 +59,10 @@ impl Prepared {
         self.rewriter.as_ref().or(self.changes.host.as_ref().map(|_| &NONE))
     }
 
-    /// The path and query for the origin, of those of a client.
-    pub fn target(&self, path_and_query: &[u8]) -> Option<Vec<u8>> {
-        let (path, query) = split(path_and_query);
-        Some(self.rewriter.as_ref()?.target(path, query, &Unknown))
+    /// The path and query for the origin of a GET of a URL.
+    pub fn target(&self, url: &AskedUrl<'_>) -> Option<Vec<u8>> {
+        let (path, query) = split(url.path_and_query);
+        Some(self.rewriter.as_ref()?.target(path, query, url))
     }
 }
 
@@ -263,11 +263,31 @@ impl Values for KnownValues<'_> {
     }
 }
 
-/// The values where only a URL is known.
-struct Unknown;
+/// A URL that a client asks for, where no more of its request is known.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedUrl<'a> {
+    /// The scheme.
+    pub scheme: Scheme,
+    /// The host with its port, in lower case.
+    pub authority: &'a [u8],
+    /// The host alone.
+    pub host: &'a [u8],
+    /// The path with its query.
+    pub path_and_query: &'a [u8],
+}
 
-impl Values for Unknown {
-    fn variable(&self, _: Variable, _: &mut Vec<u8>) {}
+impl Values for AskedUrl<'_> {
+    fn variable(&self, variable: Variable, out: &mut Vec<u8>) {
+        let (path, query) = split(self.path_and_query);
+        out.extend_from_slice(match variable {
+            Variable::Scheme => self.scheme.word().as_bytes(),
+            Variable::Host => authority::without_default_port(self.scheme, self.authority),
+            Variable::Path => path,
+            Variable::Query => query,
+            Variable::Method => b"GET",
+            _ => b"",
+        });
+    }
 
     fn capture(&self, _: usize, _: &mut Vec<u8>) {}
 }

@@ -24,7 +24,7 @@ use crate::config::{Config, HostPattern};
 use crate::policy::key::KeyComponents;
 use crate::policy::rfc9111::rules::Rules;
 use crate::route::asked::{Asked, Unmet};
-use crate::route::changed::Prepared;
+use crate::route::changed::{AskedUrl, Prepared};
 use crate::route::id::RouteId;
 use crate::route::table::RouteTable;
 use crate::upstream::ids::UpstreamId;
@@ -199,16 +199,13 @@ impl Router {
     /// The components of the keys of a URL, and its path and query in them, by every route that may
     /// take a request for it, whatever its conditions are; those of the default where there is none.
     /// One may occur twice.
-    pub fn keys_of_url<'t>(
-        &'t self,
-        host: &[u8],
-        path_and_query: &[u8],
-    ) -> Vec<(&'t KeyComponents, Vec<u8>)> {
+    pub fn keys_of_url<'t>(&'t self, url: &AskedUrl<'_>) -> Vec<(&'t KeyComponents, Vec<u8>)> {
+        let AskedUrl { host, path_and_query, .. } = *url;
         let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
         let asked = Asked::of_url(host, path);
         let mut found = Vec::new();
         for (route, unmet) in self.tried(&asked).filter(|(_, unmet)| *unmet != Some(Unmet::Path)) {
-            let target = self.changes(route).and_then(|changes| changes.target(path_and_query));
+            let target = self.changes(route).and_then(|changes| changes.target(url));
             let target = target.unwrap_or_else(|| path_and_query.to_vec());
             found.push((&self.rules(self.rule(route).rules).key, target));
             if unmet.is_none() {
@@ -371,7 +368,41 @@ sites:
         ] {
             assert_eq!(upstream(line, field, client), expected, "{line} {field} {client}");
         }
-        assert_eq!(router.keys_of_url(b"h", b"/a").len(), 4, "all that a URL may have");
+        assert_eq!(router.keys_of_url(&url(b"/a")).len(), 4, "all that a URL may have");
+    }
+
+    fn url(path_and_query: &[u8]) -> AskedUrl<'_> {
+        let scheme = crate::http::scheme::Scheme::Http;
+        AskedUrl { scheme, authority: b"h:80", host: b"h", path_and_query }
+    }
+
+    #[test]
+    fn the_key_of_a_url_has_what_a_rewriting_names_of_it() {
+        let text = "
+upstream: a
+sites:
+  - routes:
+      - {path: /a, rewrite: {regex: ^, to: '/{scheme}/{host}{path}'}}
+      - {path: /b, rewrite: {regex: ^, to: '/{method}{query}'}}
+";
+        let router = Router::new(&Config::load_for(Path::new("f"), text, 1).unwrap());
+        let target = |path| String::from_utf8(router.keys_of_url(&url(path)).remove(0).1).unwrap();
+        assert_eq!(target(b"/a/b?c"), "/http/h/a/b?c");
+        assert_eq!(target(b"/b?c"), "/GET?c&c");
+    }
+
+    #[test]
+    fn routes_by_method_share_no_key() {
+        let text = "
+upstreams: {u0: {servers: [a]}, u1: {servers: [a]}}
+sites:
+  - routes:
+      - {path: /, methods: [GET], upstream: u0}
+      - {path: /, upstream: u1}
+";
+        let router = Router::new(&Config::load_for(Path::new("f"), text, 1).unwrap());
+        let keys = router.keys_of_url(&url(b"/"));
+        assert_eq!(keys.iter().map(|(key, _)| &*key.route).collect::<Vec<_>>(), ["method GET", ""]);
     }
 
     /// The routing rule of the manual, written without tables.

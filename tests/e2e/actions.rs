@@ -165,6 +165,22 @@ fn no_client_changes_a_field_of_the_operator_for_others() {
 }
 
 #[test]
+fn a_purge_finds_what_a_rewriting_by_the_host_stored() {
+    let origin = Origin::answering(|request| Response::ok(&request.target).cache("max-age=600"));
+    let plan = Plan::new(&origin).set(
+        "sites",
+        "[{upstream: app, routes: [{path: /, rewrite: {regex: ^, to: \"/by/{host}{path}\"}}]}]",
+    );
+    let ktrix = plan.start();
+    let ask = |method: &str| ktrix.ask(&Ask::new(method, "/a?b").field("Host", "shop.test:80"));
+    ask("GET").expect_body("/by/shop.test/a?b");
+    assert_eq!(origin.n_requests(), 1);
+    ask("PURGE").expect_status(200);
+    ask("GET").expect_body("/by/shop.test/a?b");
+    assert_eq!(origin.n_requests(), 2, "the stored answer is purged");
+}
+
+#[test]
 fn own_pages_stand_for_errors() {
     let origin = Origin::answering(|_| Response::status(502));
     let plan = Plan::new(&origin);

@@ -11,6 +11,7 @@ use crate::http::head::RequestHead;
 use crate::http::status::Status;
 use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::request::{METHOD, is_forwarded};
+use crate::route::changed::AskedUrl;
 
 impl Explainer<'_> {
     /// The result for a request to purge; `None` if it is none, or there is no cache.
@@ -43,7 +44,13 @@ impl Explainer<'_> {
         if !may {
             return Some(Outcome::own(Status(403), DENIED));
         }
-        let keys = setting.router.keys_of_url(head.host(), head.target.path_and_query());
+        let url = AskedUrl {
+            scheme: asked.scheme,
+            authority: head.authority(),
+            host: head.host(),
+            path_and_query: head.target.path_and_query(),
+        };
+        let keys = setting.router.keys_of_url(&url);
         match request::orders(&keys, asked.scheme, head, "") {
             Ok(orders) => {
                 for order in orders {

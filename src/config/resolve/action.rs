@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::base::chars::{is_token, percent_decoded};
+use crate::base::chars::{is_target_char, is_token, percent_decoded};
 use crate::config::action::{Changes, ErrorPage, FieldChanges, OwnAnswer, Rewrite};
 use crate::config::document::Value;
 use crate::config::error::Faults;
@@ -15,7 +15,7 @@ use crate::config::schema::Kind;
 use crate::config::section::{Scalar, Section};
 use crate::config::source;
 use crate::config::template::Template;
-use crate::config::variables::Phase;
+use crate::config::variables::{Phase, Variable};
 use crate::http::authority::Authority;
 use crate::http::status::Status;
 
@@ -102,7 +102,14 @@ fn own_answer(
     if section.node("redirect").is_some() {
         let redirect = section.section(faults, "sites[].routes[].redirect", "redirect");
         let to = redirect.required(faults, "to", "to: \"https://{host}{path}{query}\"");
-        let to = to.and_then(|to| template(faults, &to, n_captures, Phase::Request));
+        let to = to.and_then(|scalar| {
+            let to = template(faults, &scalar, n_captures, Phase::Request)?;
+            if to.leaves_host_to_clients() {
+                let why = "names the host by what a client sends (write it, or {host})";
+                scalar.wrong(faults, why);
+            }
+            Some(to)
+        });
         let status = status(faults, &redirect, "status", &REDIRECTIONS);
         return Some(OwnAnswer::Redirect { to: to?, status: status.unwrap_or(Status(302)) });
     }
@@ -187,6 +194,13 @@ fn rewrite(faults: &mut Faults<'_>, route: &Section<'_>) -> Option<Rewrite> {
         let made = template(faults, to, n_captures, Phase::Request)?;
         if !to.text.starts_with(['/', '$', '{']) {
             to.wrong(faults, "does not begin with a slash: it is the target for the origin");
+        }
+        if !made.literal().all(is_target_char) {
+            to.wrong(faults, "has what a target cannot have (percent-encode it)");
+        }
+        if made.names_any(&[Variable::Client, Variable::RequestId]) {
+            let why = "names {client} or {request-id}, which no purge of a URL could know";
+            to.wrong(faults, why);
         }
         return Some(Rewrite::Regex { regex: regex.text.into(), to: made });
     }

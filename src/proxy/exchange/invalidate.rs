@@ -10,6 +10,7 @@ use crate::policy::purge::hash::PurgeKind;
 use crate::policy::purge::surrogate;
 use crate::policy::rfc9111::invalidate;
 use crate::proxy::context::Context;
+use crate::route::changed::AskedUrl;
 
 /// Invalidates the stored responses that an unsafe request may have changed. `request` and `fields`
 /// are the request and the fields of its response as the client sees them.
@@ -26,7 +27,8 @@ pub(crate) async fn after(
     }
     let (host, authority) = (request.host(), request.authority());
     for target in invalidate::targets(scheme, authority, &request.target, fields) {
-        for (key, target) in context.router.keys_of_url(host, &target) {
+        let url = AskedUrl { scheme, authority, host, path_and_query: &target };
+        for (key, target) in context.router.keys_of_url(&url) {
             let mut text = Vec::new();
             key_text(key, scheme, authority, &target, &mut text);
             cache.invalidate(&key_of(&text)).await;

@@ -18,6 +18,7 @@ use crate::proxy::context::Context;
 use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
 use crate::proxy::respond::Added;
+use crate::route::changed::AskedUrl;
 
 /// Purges what the request names, and answers with the number of the purge.
 pub(crate) async fn answer<C: Client>(
@@ -58,8 +59,13 @@ fn purge(
         let text = "the cache cannot be opened: nothing is purged".to_owned();
         return (Status(503), text, None);
     };
-    let target = request.target.path_and_query();
-    let keys = context.router.keys_of_url(request.host(), target);
+    let url = AskedUrl {
+        scheme: front.scheme,
+        authority: request.authority(),
+        host: request.host(),
+        path_and_query: request.target.path_and_query(),
+    };
+    let keys = context.router.keys_of_url(&url);
     let orders = match purge_request::orders(&keys, front.scheme, request, &named(address)) {
         Ok(orders) => orders,
         Err(refusal) => {
