@@ -87,6 +87,14 @@ impl<'a> Faults<'a> {
         number.and_then(|number| self.included.get(number)).map_or(self.file, PathBuf::as_path)
     }
 
+    /// The words for the line of an earlier place, with its file if that of `place` is another.
+    pub(crate) fn line_of(&self, earlier: Place, place: Place) -> String {
+        match earlier.file == place.file {
+            true => format!("line {}", earlier.line),
+            false => format!("line {} of {}", earlier.line, self.file_of(earlier).display()),
+        }
+    }
+
     pub(crate) fn add(&mut self, place: Place, key: String, message: impl Into<String>) {
         if self.is_full() {
             self.n_more += 1;

@@ -75,7 +75,10 @@ impl Included<'_, '_> {
         let name = quoted(&file.display().to_string());
         self.n_files += 1;
         if depth >= DEPTH_MAX || self.n_files > FILES_MAX {
-            let why = format!("is included more than {DEPTH_MAX} files deep, or in a circle");
+            let why = match depth >= DEPTH_MAX {
+                true => format!("is included more than {DEPTH_MAX} files deep, or in a circle"),
+                false => format!("is one of more than {FILES_MAX} included files"),
+            };
             self.faults.add(place, key.to_owned(), format!("{name} {why}"));
             return None;
         }
@@ -185,13 +188,17 @@ mod tests {
 
     #[test]
     fn a_mistake_has_the_place_in_its_file() {
-        let main = ("k.yaml", "upstream: a\ninclude: x.yaml\n");
+        let main = ("k.yaml", "upstream: a\ninclude: x.yaml\nsites: [{hosts: h}]\n");
         for (text, expected) in [
             ("limits: {\n  head: 1}\n", "/x.yaml:2:9: limits.head: \"1\" has no unit"),
             ("a: [\n", "/x.yaml:1:4: "),
             ("- a\n", "/x.yaml:1:1: expects a mapping of keys"),
             ("wrong: 1\n", "/x.yaml:1:1: wrong: is not a known key"),
-            ("upstream: b\n", "/x.yaml:1:1: upstream: is set twice (first in line 1)"),
+            ("upstream: b\n", "/x.yaml:1:1: upstream: is set twice (first in line 1 of /k.yaml)"),
+            (
+                "sites: [{hosts: h}]\n",
+                "/x.yaml:1:17: sites[1].hosts: \"h\" is already claimed by sites[0] (line 3 of /k.yaml)",
+            ),
             (
                 "include: nowhere.yaml\n",
                 "/x.yaml:1:10: include[0]: \"/nowhere.yaml\" cannot be read",
@@ -202,5 +209,12 @@ mod tests {
             let found = load(&[main, ("x.yaml", text)]).unwrap_err();
             assert!(found.starts_with(expected), "{text}: {found}");
         }
+    }
+
+    #[test]
+    fn the_number_of_files_is_bounded() {
+        let main = format!("upstream: a\ninclude: [{}]\n", vec!["x.yaml"; 4_097].join(", "));
+        let found = load(&[("k.yaml", &main), ("x.yaml", "")]).unwrap_err();
+        assert!(found.contains("\"/x.yaml\" is one of more than 4096 included files"), "{found}");
     }
 }

@@ -86,7 +86,8 @@ impl<'a> Section<'a> {
         let mut seen: HashMap<&str, Place> = HashMap::new();
         for entry in entries {
             if let Some(first) = seen.get(entry.key.as_str()) {
-                let message = format!("is set twice (first in line {})", first.line);
+                let line = faults.line_of(*first, entry.place);
+                let message = format!("is set twice (first in {line})");
                 faults.add(entry.place, section.path_of(&entry.key), message);
             } else {
                 seen.insert(&entry.key, entry.place);

@@ -178,14 +178,14 @@ pub(crate) fn check_reach(
         };
         // Later routes of equal conditions than sixteen are not compared with all of them.
         let found = before.iter().take(COMPARED_MAX).find(takes_all).copied();
-        let line = found.and_then(|first| sections.get(first)).map(|first| first.place().line);
-        if let Some(line) = line {
+        if let Some(first) = found.and_then(|first| sections.get(first)) {
+            let line = faults.line_of(first.place(), section.place());
             let path = quoted(route.matching.path.text());
             let message = match route.matching.n_conditions() {
-                0 => format!("{path} is already a route of this site (line {line})"),
-                _ => format!(
-                    "{path} can never match: the route in line {line} takes all of its requests"
-                ),
+                0 => format!("{path} is already a route of this site ({line})"),
+                _ => {
+                    format!("{path} can never match: the route in {line} takes all of its requests")
+                }
             };
             let place = section.node("path").map_or(section.place(), |node| node.place);
             faults.add(place, section.path_of("path"), message);

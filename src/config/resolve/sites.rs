@@ -54,9 +54,9 @@ impl Claims {
         let claimant = (item.path.clone(), item.node.place);
         if site.node("hosts").is_none() {
             if let Some((first, place)) = self.hosts.get(&HostPattern::Any) {
-                let line = place.line;
+                let line = faults.line_of(*place, site.place());
                 let message =
-                    format!("names no hosts, but {first} (line {line}) already claims any host");
+                    format!("names no hosts, but {first} ({line}) already claims any host");
                 faults.add(site.place(), item.path.clone(), message);
             } else {
                 self.hosts.insert(HostPattern::Any, claimant);
@@ -69,8 +69,8 @@ impl Claims {
             match parse_host(scalar.text) {
                 Ok(host) => {
                     if let Some((first, place)) = self.hosts.get(&host) {
-                        let line = place.line;
-                        let why = format!("is already claimed by {first} (line {line})");
+                        let line = faults.line_of(*place, item.node.place);
+                        let why = format!("is already claimed by {first} ({line})");
                         scalar.wrong(faults, &why);
                     } else {
                         self.hosts.insert(host.clone(), claimant.clone());
