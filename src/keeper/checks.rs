@@ -103,11 +103,14 @@ impl Checked {
                 known.into_iter().map(Address::Ip).collect()
             }
         };
-        let mut failure = Some(CheckFailure::Unresolved);
-        for address in addresses {
-            match connect(&address, deadline_ms).await {
+        let mut failure = addresses.is_empty().then_some(CheckFailure::Unresolved);
+        for (n_left, address) in (1..=addresses.len() as u64).rev().zip(addresses) {
+            // An address that does not answer leaves time for the others.
+            let now_ms = reactor::now().mono_ms();
+            let until_ms = now_ms + deadline_ms.saturating_sub(now_ms) / n_left;
+            match connect(&address, until_ms).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => failure = failure_of(&error, CheckFailure::Connect),
+                Err(error) => failure = failure_of(&error, CheckFailure::Connect).or(failure),
             }
         }
         Err(failure)
@@ -126,6 +129,9 @@ impl Checked {
         let mut reading = Reading::new(http);
         let mut buf = vec![0; 4 << 10];
         loop {
+            if reactor::now().mono_ms() >= deadline_ms {
+                return Err(CheckFailure::Timeout);
+            }
             let n_bytes = stream.read(&mut buf, deadline_ms).await.map_err(failure)?;
             if n_bytes == 0 {
                 return reading.end();

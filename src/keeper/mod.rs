@@ -99,6 +99,8 @@ async fn do_chores(inherited: &Inherited, needed: &Event) {
     loop {
         let since = needed.version();
         let pace = chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
+        // A step may take long, and pauses and checks count from now.
+        reactor::refresh_now();
         if chores.as_mut().is_some_and(Chores::take_scrubbed) {
             // If the master is dead, the end of its channel shows it.
             let _ = notify_scrubbed(inherited.channel.as_fd());

@@ -41,8 +41,8 @@ pub struct Flusher {
     pub(super) spill: Option<Spill>,
     chunk: Vec<u8>,
     n_tries: u32,
-    /// Another process held the lock of the spill file at the last flush.
-    is_spill_locked: bool,
+    /// How often in a row another process held the lock of the spill file.
+    n_spill_locked: u32,
 }
 
 /// How far a flush came.
@@ -66,21 +66,20 @@ impl Flusher {
             spill: None,
             chunk: Vec::new(),
             n_tries: 0,
-            is_spill_locked: false,
+            n_spill_locked: 0,
         }
     }
 
     /// Moves committed lines to the file, unless another process has locked it. Never waits for the
     /// lock.
     pub fn flush(&mut self) -> Flushed {
-        self.is_spill_locked = false;
         if self.is_empty() && !self.rings.is_spill_in_use() {
-            self.n_tries = 0;
+            (self.n_tries, self.n_spill_locked) = (0, 0);
             return Flushed::Done;
         }
         match self.try_flush() {
             Ok(Step::Done) => {
-                self.n_tries = 0;
+                (self.n_tries, self.n_spill_locked) = (0, 0);
                 if self.rings.note_recovery() {
                     ::log::warn!("access log \"{}\" takes lines again", self.config.file.display());
                 }
@@ -133,7 +132,10 @@ impl Flusher {
         };
         let tail = ring.span().map_or(0, |span| span.tail);
         let added = spill.add(&self.rings, &ring, tail, &mut self.chunk);
-        self.is_spill_locked = matches!(added, Ok(Spilled::Busy));
+        self.n_spill_locked = match added {
+            Ok(Spilled::Busy) => self.n_spill_locked.saturating_add(1),
+            _ => 0,
+        };
         match added {
             Ok(Spilled::Done) => {
                 self.tell(Trouble::Spill, why);
@@ -158,7 +160,7 @@ impl Flusher {
 
     /// Whether the lines are only waiting for another process to leave the spill file.
     pub(super) fn is_spill_busy(&self) -> bool {
-        self.is_spill_locked && self.n_tries < SPILL_TRIES_MAX
+        (1..SPILL_TRIES_MAX).contains(&self.n_spill_locked)
     }
 
     fn ring(&self) -> Option<Ring<'_>> {

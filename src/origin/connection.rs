@@ -34,14 +34,20 @@ impl Upstream {
         tried: &Tried,
     ) -> Result<Rc<Transport>, FetchError> {
         let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
+        // The turns of other fetches must not lead this one to the same address again.
+        let turn = &self.server(id).turn;
+        let turn = turn.replace(turn.get().wrapping_add(1));
         let mut n_refused = 0;
         let stream = loop {
-            let address = self.address(id, tried, deadline_ms).await;
+            let turn = turn.wrapping_add(n_refused);
+            let address = self.address(id, tried, deadline_ms, turn).await;
             let address = address.ok_or(FetchError::Unresolved)?;
             match connect(&address, deadline_ms).await.map_err(|error| error_of(&error)) {
                 Ok(stream) => break stream,
                 // A name may have an address of a family that this machine or the server lacks.
-                Err(FetchError::Connect) if n_refused + 1 < self.n_addresses(self.server(id)) => {
+                Err(FetchError::Connect | FetchError::Resources)
+                    if n_refused + 1 < self.n_addresses(self.server(id)) =>
+                {
                     n_refused += 1;
                 }
                 Err(error) => return Err(error),
@@ -86,11 +92,17 @@ impl Upstream {
 
     /// The address of a server. Waits for a name that the keeper has not resolved yet, unless
     /// another server has an address.
-    async fn address(&self, id: ServerId, tried: &Tried, deadline_ms: u64) -> Option<Address> {
+    async fn address(
+        &self,
+        id: ServerId,
+        tried: &Tried,
+        deadline_ms: u64,
+        turn: usize,
+    ) -> Option<Address> {
         let mut tried = tried.clone();
         tried.insert(id);
         loop {
-            if let Some(address) = self.known_address(self.server(id)) {
+            if let Some(address) = self.known_address(self.server(id), turn) {
                 return Some(address);
             }
             let is_late = reactor::now().mono_ms() >= deadline_ms;
@@ -102,16 +114,14 @@ impl Upstream {
     }
 
     /// The known address of a server. The addresses of a name take turns.
-    fn known_address(&self, server: &ServerPool) -> Option<Address> {
+    fn known_address(&self, server: &ServerPool, turn: usize) -> Option<Address> {
         match &server.address {
             ServerAddress::Ip(address) => Some(Address::Ip(*address)),
             ServerAddress::Unix(path) => Some(Address::Unix(path.clone())),
             ServerAddress::Name { .. } => {
                 let mut addresses = Vec::new();
                 self.table.addresses(server.server, &mut addresses);
-                let turn = server.turn.get();
                 let address = addresses.get(turn.checked_rem(addresses.len())?)?;
-                server.turn.set(turn.wrapping_add(1));
                 Some(Address::Ip(*address))
             }
         }
@@ -304,7 +314,7 @@ mod tests {
             });
             let deadline_ms = begun_ms + LIMITS.connect_ms;
             let upstream = pools.upstream(ID);
-            let address = upstream.address(ServerId(0), &Tried::default(), deadline_ms).await;
+            let address = upstream.address(ServerId(0), &Tried::default(), deadline_ms, 0).await;
             (address, reactor::now().mono_ms() - begun_ms)
         })
     }

@@ -54,9 +54,10 @@ fn five_hundred_clients_on_ten_connections_are_answered_in_order() {
     let number = |target: &str| target.trim_start_matches("/off/").parse::<usize>().unwrap();
     let order: Vec<usize> = origin.requests().iter().map(|it| number(&it.target)).collect();
     assert_eq!(order.len(), N);
-    // Ten are under way at once, and the origin's threads may note them in another order.
+    // ktrix may read the requests of fifty in another order. Ten are under way at once, and the origin's
+    // threads may note them in another order too.
     for (at, number) in order.iter().enumerate() {
-        assert!(at.abs_diff(*number) <= 40, "{number} was asked for as number {at}");
+        assert!(at.abs_diff(*number) <= 70, "{number} was asked for as number {at}");
     }
     drop(ktrix);
 }
