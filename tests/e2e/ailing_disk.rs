@@ -140,7 +140,7 @@ fn a_read_that_takes_longer_than_its_timeout_is_a_miss() {
         get(&ktrix, target).expect_miss();
         assert_eq!(origin.n_requests(), n_requests + n + 1);
     }
-    let lines = complaints(&plan);
+    let lines = wait_complaints(&plan, 1);
     assert!(lines.len() == 1 && lines[0].contains("cannot read from the cache"), "{lines:?}");
     ailment.set(&[]);
     ktrix.wait_hit("/0");
@@ -159,7 +159,7 @@ fn stored_responses_that_cannot_be_read_come_from_the_origin() {
         for target in ["/0", "/large"] {
             assert!(!get(&ktrix, target).is_hit(), "{operation} {target}");
         }
-        let lines = complaints(&plan);
+        let lines = wait_complaints(&plan, 2);
         assert!(lines.iter().all(|line| line.contains("cannot read cache file")), "{lines:?}");
         assert_eq!(lines.len(), 2, "one of each file: {lines:?}");
         ailment.set(&[]);
@@ -185,7 +185,7 @@ fn what_cannot_be_written_is_passed_on_and_said_once() {
                 get(&ktrix, "/hot").expect_hit();
             }
         }
-        let lines = complaints(&plan);
+        let lines = wait_complaints(&plan, 1);
         let is_right = |line: &String| line.contains("cannot store in the cache");
         assert!(lines.len() == 1 && lines.iter().all(is_right), "{operation}: {lines:?}");
         ailment.set(&[]);
@@ -217,7 +217,7 @@ fn clients_do_not_wait_for_writes_that_hang() {
                 let lines = plan.access_lines();
                 lines.iter().any(|line| line.contains("/large2") && line.contains("disk-busy"))
             });
-            let lines = complaints(&plan);
+            let lines = wait_complaints(&plan, 1);
             assert!(
                 lines.len() == 1 && lines[0].contains("cannot store in the cache"),
                 "{lines:?}"
@@ -360,6 +360,12 @@ fn requests_do_not_wait_for_an_error_log_that_hangs() {
     assert!(complaints(&plan).is_empty());
     ailment.set(&[]);
     ktrix.wait_error("cannot store in the cache");
+}
+
+/// As [`complaints`], once there are this many: a thread writes the error log.
+fn wait_complaints(plan: &Plan, n: usize) -> Vec<String> {
+    until_true("lines in the error log", || complaints(plan).len() >= n);
+    complaints(plan)
 }
 
 /// Warnings and errors of the worker in the error log.

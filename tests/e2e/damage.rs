@@ -79,6 +79,7 @@ fn after_damage(size: usize, damages: &[Damage<'_>]) {
         assert_eq!(origin.count(&target), 2, "{name}: not a miss");
         ktrix.wait_hit(&target);
         let hex = files[i].file_name().unwrap().to_string_lossy().into_owned();
+        until_true("a line in the log", || n_lines(&plan, &hex) > 0);
         let n = n_lines(&plan, &hex);
         assert_eq!(n, 1, "{name}: {n} lines in the log\n{}", plan.error_log());
     }
@@ -297,5 +298,6 @@ fn the_scrub_finds_damage_before_a_request() {
     assert!(!files[0].exists() && files[1].exists());
     let answers = ["/a", "/b"].map(|target| ktrix.get(target).expect_body(pattern(20_000)));
     assert_eq!(answers.iter().filter(|answer| answer.is_hit()).count(), 1);
+    ktrix.wait_error("not usable");
     assert_eq!(plan.error_log().matches("not usable").count(), 1);
 }

@@ -85,6 +85,7 @@ fn every_client_gets_its_answer_and_the_log_one_line() {
     }
     let workers = ktrix.workers();
     assert!(workers.len() == 2 && workers.iter().all(|w| w.is_alive()));
+    until_true("a line in the log", || !complaints(&plan).is_empty());
     let lines = complaints(&plan);
     // Once, or once in each of the two workers and the keeper.
     assert!((1..=3).contains(&lines.len()), "{lines:?}");
@@ -118,6 +119,7 @@ fn a_head_that_finds_no_room_is_answered_and_the_old_one_stays() {
         let answer = ktrix.get("/a").expect_status(200).expect_body(pattern(1 << 20));
         answer.expect_field("x-number", &n.to_string());
     }
+    until_true("a line in the log", || !complaints(&plan).is_empty());
     let lines = complaints(&plan);
     assert!((1..=3).contains(&lines.len()), "{lines:?}");
     fs::remove_file(&filler).unwrap();

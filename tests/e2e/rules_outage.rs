@@ -49,6 +49,7 @@ fn held_answers_are_served_stale_within_their_bound_and_logged_once() {
     });
     ktrix.wait_error("upstream app is up again");
     // All the answers during the outage are one report; the next outage is another.
+    until_true("the outage in the log", || n_said(&plan, "upstream app is down") > 0);
     assert_eq!(n_said(&plan, "upstream app is down"), 1);
     origin.stop();
     ktrix.get("/held").expect_status(200);

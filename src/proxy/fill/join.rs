@@ -84,13 +84,17 @@ pub(crate) async fn join<C: Client>(
     job: Job,
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
-    let may_wait = job.part.is_some() || !cache.is_hit_for_miss(&name.key);
+    let is_part = job.part.is_some();
     match cache.lead_or_follow(&job.found, &job.key(), job.purge_epoch) {
         LeadOrFollow::Lead(lease) => {
             let local = fill::start(context, lease, job);
             lead(client, &local).await
         }
-        LeadOrFollow::Follow(_) if !may_wait => Joined::Passed(PassReason::Remembered, None),
+        // After the lease: a fill that ended since the look-up has left its hit-for-miss by now, and this
+        // one is another.
+        LeadOrFollow::Follow(_) if !is_part && cache.is_hit_for_miss(&name.key) => {
+            Joined::Passed(PassReason::Remembered, None)
+        }
         LeadOrFollow::Follow(follower) => match context.fills.get(follower.at) {
             Some(local) => {
                 let at = follower.at;
