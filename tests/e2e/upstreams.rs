@@ -140,6 +140,8 @@ fn a_kept_connection_that_closes_costs_no_request() {
         client.get(&format!("/{i}")).expect_status(200).expect_body("x");
     }
     for i in 0..50 {
+        // A POST that has gone out before the origin closes is not sent again.
+        origin.wait_none_open();
         client.ask(&Ask::post(&format!("/{i}"), "body")).expect_status(200).expect_body("x");
     }
     origin.expect_requests(250);

@@ -173,6 +173,11 @@ impl Origin {
         assert_eq!(seen.len(), n, "requests the origin saw: {seen:?}");
     }
 
+    /// Waits until this origin has closed all connections.
+    pub fn wait_none_open(&self) {
+        wait::until_true("closed connections", || lock(&self.shared.open).is_empty());
+    }
+
     /// Waits until the origin has seen `n` requests.
     pub fn wait_requests(&self, n: usize) {
         wait::until_true(&format!("{n} requests at the origin"), || self.n_requests() >= n);
@@ -228,6 +233,8 @@ fn spawn_acceptor(listener: Listener, shared: Arc<Shared>, script: Arc<Script>) 
                 .spawn(move || {
                     let mut connection = Connection { reader: Reader::new(socket) };
                     script(&mut connection, &shared);
+                    drop(connection);
+                    // This closes the socket.
                     lock(&shared.open).remove(&number);
                 })
                 .expect("a thread for an origin's connection");
