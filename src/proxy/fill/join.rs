@@ -243,11 +243,18 @@ async fn follow_remote<C: Client>(
                 }
             }
             FillState::Streaming { total, .. } => {
-                let object = FillObject::followed(&follower, total)
-                    .await
-                    .filter(|object| object.is_for(&request.fields, name))
-                    .filter(|object| may_join(cache, at, &object.name, &object.lifetimes));
-                let Some(object) = object.map(Rc::new) else { return Joined::Again };
+                let Some(object) = FillObject::followed(&follower, total).await else {
+                    // Its file has got its name by now, and the index shows it next.
+                    if !wait(client, follower.after(since)).await {
+                        return GONE;
+                    }
+                    continue;
+                };
+                let is_it = object.is_for(&request.fields, name);
+                if !is_it || !may_join(cache, at, &object.name, &object.lifetimes) {
+                    return Joined::Again;
+                }
+                let object = Rc::new(object);
                 let leader = Leader::Remote(follower);
                 return Joined::Stream(Reader { object, leader }, FillRole::Followed);
             }
