@@ -1,4 +1,4 @@
-//! What a route does with a request, and what it changes in requests and answers.
+//! The action of a route, and its changes of requests and answers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub enum OwnAnswer {
     Deny(Status),
 }
 
-/// What a route changes, besides the upstream of a request.
+/// The changes that a route makes, besides the upstream of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The answer in the place of an upstream's.

@@ -229,7 +229,7 @@ pub struct UpstreamConfig {
     pub name: String,
     /// How a server is chosen.
     pub balance: Method,
-    /// What `balance: hash` hashes.
+    /// The value that `balance: hash` hashes.
     pub hash: HashOf,
     /// The cookie that names the server of a client.
     pub sticky: Option<String>,
@@ -283,7 +283,7 @@ pub struct ServerConfig {
     pub connections: usize,
     /// Whether it is used only if no other server is.
     pub is_backup: bool,
-    /// What it is to do.
+    /// Its action.
     pub setting: Setting,
 }
 
@@ -347,7 +347,7 @@ pub struct RouteConfig {
     pub request_buffering: bool,
     /// Bytes of the body of a request that is received completely first.
     pub body_bytes_max: u64,
-    /// What it changes, if it changes anything.
+    /// Its changes, if it makes any.
     pub changes: Option<Rc<Changes>>,
 }
 

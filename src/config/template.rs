@@ -38,7 +38,7 @@ impl Template {
     /// Braces and dollar signs are written twice to stand for themselves.
     ///
     /// # Errors
-    /// What is wrong, in one line.
+    /// The fault, in one line.
     pub fn parse(text: &str, n_captures: usize, phase: Phase) -> Result<Self, String> {
         if text.contains(char::is_control) {
             return Err("contains a control character".to_owned());
@@ -49,7 +49,7 @@ impl Template {
     /// As [`Self::parse`], for a body, which may have several lines.
     ///
     /// # Errors
-    /// What is wrong, in one line.
+    /// The fault, in one line.
     pub fn parse_text(text: &str, n_captures: usize, phase: Phase) -> Result<Self, String> {
         let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), text);
         while let Some(at) = rest.find(['{', '}', '$']) {

@@ -1,4 +1,4 @@
-//! What the proxies before this one say of a request: its client, scheme and host, in
+//! The client, scheme and host of a request as the proxies before this one say, in
 //! `X-Forwarded-For`, `-Proto` and `-Host`, or else in `Forwarded` (RFC 7239).
 //!
 //! Only a proxy that the operator trusts is believed, so the caller asks this for no other peer.

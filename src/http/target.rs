@@ -174,12 +174,23 @@ pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Borrowed(path);
     }
     let decoded = chars::percent_decoded(path, b'+');
-    let mut out: Vec<u8> = Vec::with_capacity(decoded.len());
-    let mut segments = decoded.split(|&byte| byte == b'/').skip(1).peekable();
+    let segments = decoded.split(|&byte| byte == b'/').skip(1).map(without_parameters);
+    Cow::Owned(resolve(segments, decoded.len()))
+}
+
+/// A segment of a path up to its first semicolon.
+fn without_parameters(segment: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b';', segment).unwrap_or(segment.len());
+    segment.get(..end).unwrap_or_default()
+}
+
+/// The path of these segments, each behind its slash: dot segments are resolved (RFC 3986 section
+/// 5.2.4), and empty ones left out. It has at most `n_bytes_max` bytes.
+pub(crate) fn resolve<'s>(segments: impl Iterator<Item = &'s [u8]>, n_bytes_max: usize) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::with_capacity(n_bytes_max);
+    let mut segments = segments.peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
-        let end = memchr::memchr(b';', segment).unwrap_or(segment.len());
-        let segment = segment.get(..end).unwrap_or_default();
         match segment {
             b"" | b"." => {}
             b".." => out.truncate(memchr::memrchr(b'/', &out).unwrap_or(0)),
@@ -192,7 +203,7 @@ pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
             out.push(b'/');
         }
     }
-    Cow::Owned(out)
+    out
 }
 
 fn is_plain(path: &[u8]) -> bool {

@@ -1,4 +1,4 @@
-//! What the master knows of the signs of life of a worker's process.
+//! The signs of life of a worker's process, as the master sees them.
 
 use std::time::Duration;
 

@@ -56,9 +56,9 @@ pub(crate) enum StartError {
     OpenFiles {
         /// The limit in force.
         limit: u64,
-        /// What the master needs at least.
+        /// The least that the master needs.
         needed: usize,
-        /// What a worker may need.
+        /// The most that a worker may need.
         per_worker: usize,
     },
     /// Another error of the system, which the message names.

@@ -1,4 +1,4 @@
-//! What ties a request to a server: the value that is hashed, and the cookie that names a server.
+//! The ties of a request to a server: the value that is hashed, and the cookie that names a server.
 //!
 //! Both are read from the head of the question, so that a request whose upstream needs neither costs
 //! nothing. The cookie holds a hash of the server's address: it means the same to all workers, and

@@ -177,7 +177,7 @@ async fn check_out<U: Upload>(
 }
 
 impl Upstream {
-    /// What ties a question to a server, before any was tried.
+    /// The tie of a question to a server, before any was tried.
     fn tied(&self, question: &Question) -> Tried {
         let hash = self
             .hash_of

@@ -57,7 +57,7 @@ pub struct Upstream {
     pub(super) name: String,
     pub(super) servers: Vec<ServerPool>,
     pub(super) balance: RefCell<Balance>,
-    /// What is hashed, if the balancer needs a hash.
+    /// The value to hash, if the balancer needs a hash.
     pub(super) hash_of: Option<HashOf>,
     pub(super) sticky: Option<Sticky>,
     /// Whether the balancer compares the active connections of all workers, or times to an answer.
@@ -221,7 +221,7 @@ impl Upstream {
         &self.servers[id.0]
     }
 
-    /// What all workers know of a server.
+    /// The state of a server that all workers share.
     pub(super) fn row(&self, id: ServerId) -> &ServerRow {
         self.table.row(self.server(id).server)
     }

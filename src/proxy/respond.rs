@@ -36,7 +36,7 @@ pub struct Added {
     pub private: Fields,
     key: Option<Rc<[u8]>>,
     rules: Option<Rc<Rules>>,
-    /// What the route changes in the answer.
+    /// The changes of the route in the answer.
     changed: Option<AnswerChange>,
 }
 

@@ -23,7 +23,7 @@ use crate::http::target::{self, Target};
 use crate::route::rewrite::Rewriter;
 use crate::route::seen::Seen;
 
-/// What a route changes, ready to be used.
+/// The changes of a route, ready to be used.
 #[derive(Debug)]
 pub struct Prepared {
     changes: Rc<Changes>,

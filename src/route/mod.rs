@@ -186,7 +186,7 @@ impl Router {
         id.0 as usize
     }
 
-    /// What a route changes, if it changes anything.
+    /// The changes of a route, if it makes any.
     pub fn changes(&self, id: RouteId) -> Option<&Rc<Prepared>> {
         self.changes.get(id.0 as usize)?.as_ref()
     }

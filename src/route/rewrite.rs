@@ -139,23 +139,7 @@ fn cleaned(path: &[u8]) -> Vec<u8> {
         }
         rest = next;
     }
-    let mut out: Vec<u8> = Vec::with_capacity(decoded.len());
-    let mut segments = decoded.split(|byte| *byte == b'/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        match segment {
-            b"" | b"." => {}
-            b".." => out.truncate(memchr::memrchr(b'/', &out).unwrap_or(0)),
-            _ => {
-                out.push(b'/');
-                out.extend_from_slice(segment);
-            }
-        }
-        if is_last && matches!(segment, b"" | b"." | b"..") {
-            out.push(b'/');
-        }
-    }
-    out
+    target::resolve(decoded.split(|byte| *byte == b'/').skip(1), decoded.len())
 }
 
 /// A path as [`cleaned`]; the path that is meant where dot segments are left for an origin that

@@ -8,7 +8,7 @@ use crate::base::chars::{eq_ignore_case, trim_ows};
 use crate::http::fields::Fields;
 use crate::route::rewrite::{Rewriter, with_one_slash};
 
-/// What a client sees of an origin.
+/// The view that a client has of an origin.
 pub(crate) struct Seen<'a> {
     pub(crate) rewriter: &'a Rewriter,
     /// The authority that the client asked for, in lower case.

@@ -53,7 +53,7 @@ impl Bodies {
         Self { table, slot, bytes_max }
     }
 
-    /// Whether so many more bytes would fit now.
+    /// Whether this many more bytes would fit now.
     pub(crate) fn has_room(&self, n_bytes: u64) -> bool {
         self.table.sum().saturating_add(n_bytes) <= self.bytes_max
     }
@@ -83,7 +83,7 @@ impl BodyBytes {
         Self { bodies: Rc::clone(bodies), n_bytes: 0 }
     }
 
-    /// Takes so many more; `false` if all bodies together have too many.
+    /// Takes this many more; `false` if all bodies together have too many.
     pub(crate) fn take(&mut self, n_bytes: u64) -> bool {
         let has_room = self.bodies.add(n_bytes);
         self.n_bytes += if has_room { n_bytes } else { 0 };

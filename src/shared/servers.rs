@@ -274,7 +274,7 @@ impl ServerTable {
         }
     }
 
-    /// What all processes know of a server.
+    /// The state of a server that all processes share.
     pub(crate) fn row(&self, server: Server) -> &ServerRow {
         &self.rows[self.index(server)]
     }

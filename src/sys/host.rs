@@ -1,4 +1,4 @@
-//! What tells this machine from others.
+//! The identity of this machine.
 
 /// Its name, and its id where it has one.
 pub(crate) fn identity() -> (String, Vec<u8>) {

@@ -38,7 +38,7 @@ struct Share {
 pub(crate) struct Ask<'t> {
     /// Milliseconds of the monotonic clock.
     pub(crate) now_ms: u64,
-    /// What the request is hashed to.
+    /// The hash of the request.
     pub(crate) hash: u64,
     /// The server that the client's cookie names.
     pub(crate) sticky: Option<ServerId>,

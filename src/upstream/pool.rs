@@ -42,7 +42,7 @@ pub(crate) struct PoolLimits {
 /// The result of a checkout.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checkout<C> {
-    /// Use this idle one, which is active now and has carried so many requests.
+    /// Use this idle one, which is active now and has carried this many requests.
     Reuse(C, u64),
     /// Make a new one; it counts as active already.
     Connect,

@@ -51,7 +51,7 @@ shared_struct! {
     struct Head: 64 bytes, aligned 64 {
         next_id: AtomicU64,
         first_id: AtomicU64,
-        /// What the disk has refused.
+        /// The refusals of the disk.
         store: Refusals,
         read: Refusals,
     }
@@ -297,12 +297,12 @@ impl Fills {
         self.lead(at, |entry| entry.state.store(PASS, Ordering::Release))
     }
 
-    /// What the disk has refused to store.
+    /// The refusals of the disk to store.
     pub fn refused_stores(&self) -> Option<&Refusals> {
         self.head.first().map(|head| &head.store)
     }
 
-    /// What the disk has refused to read.
+    /// The refusals of the disk to read.
     pub fn refused_reads(&self) -> Option<&Refusals> {
         self.head.first().map(|head| &head.read)
     }

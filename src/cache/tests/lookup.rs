@@ -198,7 +198,7 @@ fn a_hit_for_miss_lasts_for_its_time() {
         cache.remember_hit_for_miss(&name.key, 0);
         assert!(matches!(find(&cache, &asked).await.lookup, Lookup::Miss { .. }));
         assert!(!cache.is_hit_for_miss(&name.key));
-        // What is stored stays, with the note beside it.
+        // The stored response stays, with the note beside it.
         fill(&cache, &asked, &[], b"x").await;
         cache.remember_hit_for_miss(&name.key, 60);
         assert!(find(&cache, &asked).await.object().is_some());

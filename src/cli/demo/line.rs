@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::cli::name::printable;
 
-/// What a line of JSON says of an exchange; a member that it lacks is empty.
+/// The members of a line of JSON about an exchange; one that it lacks is empty.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Line {

@@ -1,4 +1,4 @@
-//! What a route does with a request: its own answer, the rewriting of the target, changes of fields,
+//! The action of a route: its own answer, the rewriting of the target, changes of fields,
 //! and pages for errors.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const SCHEMA: &str = "sites[].routes[]";
 /// The keys that answer in the place of an upstream.
 const OWN: [&str; 3] = ["redirect", "answer", "deny"];
 
-/// What a route changes.
+/// The changes that a route makes.
 pub(crate) fn resolve(
     faults: &mut Faults<'_>,
     section: &Section<'_>,

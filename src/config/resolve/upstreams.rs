@@ -232,7 +232,7 @@ fn settings(
     }
 }
 
-/// What is hashed.
+/// The value to hash.
 fn hash(faults: &mut Faults<'_>, section: &Section<'_>) -> HashOf {
     let Some(scalar) = section.scalar(faults, "hash") else { return HashOf::Key };
     let mut words = scalar.text.split_whitespace();

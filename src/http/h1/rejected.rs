@@ -1,4 +1,4 @@
-//! What can be read of a request that is refused, for the access log.
+//! The readable part of a request that is refused, for the access log.
 //!
 //! Nothing here is valid: the bytes may be cut anywhere, or be of another protocol. The log cuts and
 //! escapes them.
