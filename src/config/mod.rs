@@ -401,6 +401,23 @@ pub struct Limits {
     pub headers: usize,
 }
 
+impl ListenAddress {
+    /// Whether one connection could come in by both: they are equal, or one has all addresses of its
+    /// family. Port 0 is a different port each time, and an IPv6 socket takes no IPv4 clients.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ip(one), Self::Ip(other)) => {
+                let is_all = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one.port() == other.port()
+                    && one.port() != 0
+                    && one.is_ipv4() == other.is_ipv4()
+                    && (is_all || one == other)
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -367,6 +367,12 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: a\nlisten: [{port: 1}]\n", "2:10: listen[0].address: is missing"),
         ("upstream: a\nlisten: [80, \"*:80\"]\n", "2:14: listen[1]: \"*:80\" is listed twice"),
         (
+            "upstream: a\nlisten: [0.0.0.0:80, 127.0.0.1:80]\n",
+            "2:22: listen[1]: \"127.0.0.1:80\" overlaps 0.0.0.0:80, which is listed before it",
+        ),
+        ("upstream: a\nlisten: [\"[::1]:80\", 80]\n", "listen[1]: \"80\" overlaps [::1]:80"),
+        ("upstream: a\nlisten: [\"unix:/s\", \"unix:/s\"]\n", "\"unix:/s\" is listed twice"),
+        (
             "upstream: a\nlisten: [{address: 80, mode: 0600}]\n",
             "listen[0].mode: \"0600\" has no effect",
         ),
@@ -671,6 +677,17 @@ fn each_mistake_has_its_place_and_its_key() {
 fn an_integer_key_does_not_hide_a_duplicate_key() {
     let text = "upstream: a\n0x1: b\nlimits: {}\nlimits: {}\n";
     assert!(errors(text).iter().any(|e| e.contains("0x1")));
+}
+
+#[test]
+fn listeners_that_share_no_connection_stand_beside_each_other() {
+    for text in [
+        "[0.0.0.0:80, \"[::]:80\"]",
+        "[\"127.0.0.1:0\", \"127.0.0.1:0\"]",
+        "[127.0.0.1:80, 127.0.0.2:80, 0.0.0.0:81]",
+    ] {
+        read(&format!("upstream: a\nlisten: {text}\n")).unwrap();
+    }
 }
 
 #[test]

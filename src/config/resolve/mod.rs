@@ -3,7 +3,6 @@
 //! Resolving notes every fault and continues with the default in the place of the invalid value.
 //! The result is used only if there is no fault.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::base::units::format_size;
@@ -108,8 +107,7 @@ fn user(faults: &mut Faults<'_>, scalar: &Scalar<'_>) -> Option<String> {
 fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
     let kind = schema::directive("listen[]", "address").kind;
     let Some(items) = root.items(faults, "listen") else { return all_addresses(LISTEN_PORT) };
-    let mut listens = Vec::new();
-    let mut seen = HashSet::new();
+    let mut listens: Vec<Listen> = Vec::new();
     for item in items {
         let section = match item.node.value {
             Value::Map(_) => Some(Section::open(faults, "listen[]", item.path.clone(), item.node)),
@@ -125,13 +123,17 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
                 if let Some(section) = &section {
                     read.iter_mut().for_each(|listen| socket_access(faults, section, listen));
                 }
-                // Port 0 is a different port each time.
-                let is_new = |listen: &Listen| {
-                    seen.insert(listen.address.clone())
-                        || listen.address.to_string().ends_with(":0")
-                };
-                if !read.iter().all(is_new) {
-                    scalar.wrong(faults, "is listed twice");
+                let pairs = read.iter().flat_map(|new| listens.iter().map(move |old| (old, new)));
+                let mut overlaps = pairs.filter(|(old, new)| old.address.overlaps(&new.address));
+                match overlaps.next() {
+                    Some((old, new)) if old.address == new.address => {
+                        scalar.wrong(faults, "is listed twice");
+                    }
+                    Some((old, _)) => {
+                        let why = format!("overlaps {}, which is listed before it", old.address);
+                        scalar.wrong(faults, &why);
+                    }
+                    None => {}
                 }
                 listens.extend(read);
             }
