@@ -207,6 +207,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("upstreams.NAME.servers[]", "connections", Kind::Count(1, 65_536), "the upstream's", "open connections to this server, for each worker"),
     row("upstreams.NAME.servers[]", "backup", Kind::Switch, "off", "whether the server is used only while no other one is"),
     row("upstreams.NAME.servers[]", "drain", Kind::Switch, "off", "whether the server takes no new clients"),
+    row("upstreams.NAME.servers[]", "disabled", Kind::Switch, "off", "whether the server takes no requests at all"),
     //
     row("sites[]", "hosts", Kind::List("host names"), "any host", "the hosts that the site claims"),
     row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "the upstream for paths outside of the site's routes, and the default of these"),

@@ -441,6 +441,14 @@ fn each_mistake_has_its_place_and_its_key() {
             "1:22: upstream.servers: has no server that takes clients",
         ),
         (
+            "upstream: {servers: [{address: x, disabled: on}]}\n",
+            "1:22: upstream.servers: has no server that takes clients (all have weight 0, drain or disabled)",
+        ),
+        (
+            "upstream: {servers: [x, {address: y, disabled: on, drain: on}]}\n",
+            "upstream.servers[1].drain: has no effect, since the server is disabled",
+        ),
+        (
             "upstream: {servers: x, balance: hash, hash: header}\n",
             "1:45: upstream.hash: \"header\" is not known (try key, client, header NAME",
         ),

@@ -120,6 +120,32 @@ fn a_server_is_drained_disabled_and_weighed_while_ktrix_runs() {
 }
 
 #[test]
+fn a_server_that_is_disabled_gets_nothing_until_it_is_enabled() {
+    let origins = ["a", "b"].map(|name| Origin::answering(move |_| Response::ok(name)));
+    let [a, b] = origins.each_ref().map(Origin::name);
+    let upstreams = |disabled: &str| {
+        format!("{{app: {{servers: [{{address: \"{a}\", disabled: {disabled}}}, \"{b}\"]}}}}")
+    };
+    let plan = Plan::new(&origins[0]).set("workers", "1").set("upstreams", &upstreams("on"));
+    let ktrix = plan.start();
+    let state = || status(&plan)["upstreams"][0]["servers"][0]["state"].clone();
+    for _ in 0..10 {
+        ktrix.get("/").expect_status(200).expect_body("b");
+    }
+    assert_eq!(state(), "disabled");
+    assert!(server(&plan, &["enable", &format!("app/{a}")]).1.contains(": up"));
+    until_true("the server to be used", || ktrix.get("/").text() == "a");
+    // A reload changes what the file changes.
+    for (disabled, expected) in [("on", "up"), ("off", "up"), ("on", "disabled")] {
+        plan.put("upstreams", &upstreams(disabled));
+        plan.write_config();
+        crate::reloads::reload(&ktrix);
+        assert_eq!(state(), expected);
+    }
+    ktrix.get("/").expect_status(200).expect_body("b");
+}
+
+#[test]
 fn a_reload_keeps_what_was_changed_live() {
     let (origins, plan) = two("");
     let plan = plan.set("workers", "1");

@@ -184,7 +184,7 @@ fn upstream(faults: &mut Faults<'_>, section: &Section<'_>, name: String) -> Ups
         && servers.len() == items.len()
         && !servers.iter().any(takes_clients)
     {
-        let why = "has no server that takes clients (all have weight 0 or drain)";
+        let why = "has no server that takes clients (all have weight 0, drain or disabled)";
         faults.add(first.node.place, section.path_of("servers"), why);
     }
     settings(faults, section, name, servers)
@@ -308,12 +308,21 @@ fn server(faults: &mut Faults<'_>, item: &Item<'_>, connections: usize) -> Optio
     let own = section.count_if_any(faults, "connections");
     let is_backup = section.switch(faults, "backup").unwrap_or(false);
     let drains = section.switch(faults, "drain").unwrap_or(false);
+    let is_disabled = section.switch(faults, "disabled").unwrap_or(false);
+    if let Some(node) = section.node("drain").filter(|_| drains && is_disabled) {
+        let why = "has no effect, since the server is disabled";
+        faults.add(node.place, section.path_of("drain"), why);
+    }
     Some(ServerConfig {
         address: server_address(faults, &scalar?)?,
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
         connections: own.unwrap_or(connections),
         is_backup,
-        setting: if drains { Setting::Draining } else { Setting::Enabled },
+        setting: match (is_disabled, drains) {
+            (true, _) => Setting::Disabled,
+            (false, true) => Setting::Draining,
+            (false, false) => Setting::Enabled,
+        },
     })
 }
 
