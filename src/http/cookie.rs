@@ -1,18 +1,20 @@
 //! The Cookie field of a request, RFC 6265 section 4.2, as far as rules need it.
 
-use crate::base::chars::trim_ows;
+use crate::base::chars::{eq_ignore_case, trim_ows};
 use crate::http::fields::Fields;
 
 /// The cookies of a request, name and value as sent. Servers that accept a pair without an equals
 /// sign take it as a value without a name.
 pub fn pairs(request: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> {
-    request.get_all("cookie").flat_map(|line| line.split(|byte| *byte == b';')).map(|pair| {
-        let pair = trim_ows(pair);
-        match memchr::memchr(b'=', pair).and_then(|at| pair.split_at_checked(at)) {
-            Some((name, value)) => (trim_ows(name), trim_ows(value.get(1..).unwrap_or_default())),
-            None => (&b""[..], pair),
-        }
-    })
+    request.get_all("cookie").flat_map(|line| line.split(|byte| *byte == b';')).map(pair)
+}
+
+fn pair(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = trim_ows(text);
+    match memchr::memchr(b'=', text).and_then(|at| text.split_at_checked(at)) {
+        Some((name, value)) => (trim_ows(name), trim_ows(value.get(1..).unwrap_or_default())),
+        None => (&b""[..], text),
+    }
 }
 
 /// The values of all cookies with this name, in their order: one server takes the first, another the
@@ -23,6 +25,29 @@ pub fn values<'r>(request: &'r Fields, name: &'r [u8]) -> impl Iterator<Item = O
         true => (value == name).then_some(None),
         false => (own == name).then_some(Some(value)),
     })
+}
+
+/// Takes all cookies of this name out of a request, and gives the value of the first.
+pub fn take(request: &mut Fields, name: &[u8]) -> Option<Vec<u8>> {
+    let first = values(request, name).next()?.unwrap_or_default().to_vec();
+    let mut rest = Fields::with_capacity(request.len(), request.wire_len());
+    for (field, line) in request.iter() {
+        if !eq_ignore_case(field, b"cookie") {
+            rest.push(field, line);
+            continue;
+        }
+        let is_other = |text: &&[u8]| match pair(text) {
+            (b"", value) => value != name,
+            (own, _) => own != name,
+        };
+        let pairs = line.split(|byte| *byte == b';').map(trim_ows).filter(is_other);
+        let others = pairs.collect::<Vec<_>>().join(&b"; "[..]);
+        if !others.is_empty() {
+            rest.push(field, &others);
+        }
+    }
+    *request = rest;
+    Some(first)
 }
 
 #[cfg(test)]
@@ -51,11 +76,35 @@ mod tests {
         assert_eq!(values(&request, b"A").count(), 0);
     }
 
+    #[test]
+    fn a_cookie_is_taken_out() {
+        for (lines, value, rest) in [
+            (&["a=1"][..], Some("1"), &[][..]),
+            (&["b=2; a=1 ;c=3"], Some("1"), &["b=2; c=3"]),
+            (&["a=1; a=2", "b=3", "a=4"], Some("1"), &["b=3"]),
+            (&["a ; b=1"], Some(""), &["b=1"]),
+            (&["A=1; b=a=1;"], None, &["A=1; b=a=1;"]),
+            (&[], None, &[]),
+        ] {
+            let mut fields = request(lines);
+            fields.push(b"X", b"a=1");
+            let taken = take(&mut fields, b"a");
+            assert_eq!(taken.as_deref(), value.map(str::as_bytes), "{lines:?}");
+            let left: Vec<_> = fields.get_all("cookie").map(String::from_utf8_lossy).collect();
+            assert_eq!(
+                (&left[..], fields.get("x")),
+                (&rest.iter().map(|it| (*it).into()).collect::<Vec<_>>()[..], Some(&b"a=1"[..]))
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn no_line_panics(line in "[a-c=; \t]{0,24}") {
-            let request = request(&[&line]);
+            let mut request = request(&[&line]);
             prop_assert!(pairs(&request).count() >= 1);
+            take(&mut request, b"a");
+            prop_assert_eq!(values(&request, b"a").count(), 0);
         }
     }
 }

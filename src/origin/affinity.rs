@@ -1,11 +1,14 @@
 //! The ties of a request to a server: the value that is hashed, and the cookie that names a server.
 //!
-//! Both are read from the head of the question, so that a request whose upstream needs neither costs
-//! nothing. The cookie holds a hash of the server's address: it means the same to all workers, and
-//! after a reload or a restart.
+//! The value is read from the head of the question, so that a request whose upstream needs none costs
+//! nothing. The cookie is taken out of a request before a key is made of it: it is ktrix's own, and an
+//! origin that gets it could vary its answers by it. It holds a hash of the server's address, so it means
+//! the same to all workers, and after a reload or a restart.
 
 use std::net::IpAddr;
 
+use crate::http::cookie;
+use crate::http::fields::Fields;
 use crate::upstream::ids::ServerId;
 use crate::upstream::method::{HashOf, hash};
 
@@ -23,9 +26,9 @@ impl Sticky {
         Self { cookie, tokens: seeds.map(|seed| format!("{seed:016x}")).collect() }
     }
 
-    /// The server that a question's cookie names.
-    pub(crate) fn server(&self, head: &[u8]) -> Option<ServerId> {
-        let value = cookie(head, &self.cookie)?;
+    /// Takes the cookie out of a request, and gives the server that it names.
+    pub(crate) fn take(&self, request: &mut Fields) -> Option<ServerId> {
+        let value = cookie::take(request, self.cookie.as_bytes())?;
         self.tokens.iter().position(|token| token.as_bytes() == value).map(ServerId)
     }
 
@@ -45,7 +48,7 @@ pub(crate) fn hash_of(of: &HashOf, head: &[u8], client: Option<IpAddr>) -> u64 {
             return hash(host).rotate_left(1) ^ hash(target);
         }
         HashOf::Header(name) => field(head, name),
-        HashOf::Cookie(name) => cookie(head, name),
+        HashOf::Cookie(name) => cookie_of(head, name),
         HashOf::Client => return hash(text_of(client).as_bytes()),
     };
     hash(value.unwrap_or_default())
@@ -68,7 +71,7 @@ fn field<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
 }
 
 /// The value of the first cookie of this name.
-fn cookie<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
+fn cookie_of<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
     let pairs = field(head, "cookie")?.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let values = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
     values.into_iter().next()
@@ -102,8 +105,14 @@ mod tests {
     #[test]
     fn a_cookie_names_a_server() {
         let sticky = Sticky::new("route".into(), [8, 9].into_iter());
-        assert_eq!(sticky.server(HEAD), Some(ServerId(1)));
-        assert_eq!(sticky.server(b"GET / HTTP/1.1\r\nCookie: route=9\r\n\r\n"), None);
+        let taken = |cookies: &str| {
+            let mut fields: Fields = [("Cookie", cookies)].into_iter().collect();
+            (sticky.take(&mut fields), fields.get("cookie").map(<[u8]>::to_vec))
+        };
+        let of_second = "a=1; route=0000000000000009; route=x";
+        assert_eq!(taken(of_second), (Some(ServerId(1)), Some(b"a=1".to_vec())));
+        assert_eq!(taken("route=9"), (None, None), "it names no server");
+        assert_eq!(taken("a=1"), (None, Some(b"a=1".to_vec())));
         let cookie = sticky.set_cookie(ServerId(0)).unwrap();
         assert_eq!(cookie, "route=0000000000000008; Path=/; HttpOnly");
         assert_eq!(sticky.set_cookie(ServerId(2)), None);

@@ -21,19 +21,28 @@ use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::sys::pinned::Race;
-use crate::upstream::ids::{Server, UpstreamId};
+use crate::upstream::ids::{Server, ServerId, UpstreamId};
 
 /// A request, ready for the wire.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The upstream that is asked.
     pub upstream: UpstreamId,
-    /// The address of the client, by which a server may be chosen.
-    pub client: Option<IpAddr>,
+    /// What ties it to a server.
+    pub tie: Tie,
     /// The method, which decides about retries and about the framing of the answer.
     pub method: Method,
     /// The request line and fields, with the blank line.
     pub head: Vec<u8>,
+}
+
+/// The facts by which a server may be chosen for a client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tie {
+    /// The address of the client.
+    pub client: Option<IpAddr>,
+    /// The server that its cookie names.
+    pub server: Option<ServerId>,
 }
 
 /// An origin's answer, whose body is still to be read.
@@ -179,12 +188,9 @@ async fn check_out<U: Upload>(
 impl Upstream {
     /// The tie of a question to a server, before any was tried.
     fn tied(&self, question: &Question) -> Tried {
-        let hash = self
-            .hash_of
-            .as_ref()
-            .map_or(0, |of| affinity::hash_of(of, &question.head, question.client));
-        let sticky = self.sticky.as_ref().and_then(|sticky| sticky.server(&question.head));
-        Tried::tied(hash, sticky)
+        let Tie { client, server } = question.tie;
+        let of_head = |of| affinity::hash_of(of, &question.head, client);
+        Tried::tied(self.hash_of.as_ref().map_or(0, of_head), server)
     }
 
     /// Whether another server may be tried after this failure, within the time and the budget of
@@ -299,7 +305,6 @@ mod tests {
     use crate::reactor::event::Event;
     use crate::reactor::timer;
     use crate::shared::health::Pause;
-    use crate::upstream::ids::ServerId;
 
     fn again(method: Method, error: FetchError) -> Again {
         Again { method, error, has_sent: true }

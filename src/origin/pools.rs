@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::{OriginTimeouts, ServerAddress, UpstreamConfig};
+use crate::http::fields::Fields;
 use crate::http::h1::head::HeadLimits;
 use crate::origin::affinity::Sticky;
 use crate::policy::reason::server::ServerReason;
@@ -130,6 +131,11 @@ impl Pools {
     /// The pools of one upstream.
     pub(crate) fn upstream(&self, id: UpstreamId) -> &Rc<Upstream> {
         &self.upstreams[id.0]
+    }
+
+    /// Takes the cookie that names a server of this upstream out of a request, and gives the server.
+    pub(crate) fn take_sticky(&self, id: UpstreamId, request: &mut Fields) -> Option<ServerId> {
+        self.upstream(id).sticky.as_ref()?.take(request)
     }
 
     /// Closes the connections that were idle for too long, or that are more than is needed. Each

@@ -1,7 +1,6 @@
 //! Requests to an origin, and relaying a response to one client.
 
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::http::fields::Fields;
@@ -13,6 +12,7 @@ use crate::origin::body::OriginBody;
 use crate::origin::fetch;
 use crate::origin::fetch::Question;
 use crate::origin::fetch::Response;
+use crate::origin::fetch::Tie;
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
@@ -50,27 +50,27 @@ pub(crate) fn peer<'p, C: Client>(
 /// The question to an upstream, as the client's request asks it.
 pub(crate) fn question(
     upstream: UpstreamId,
-    client: Option<IpAddr>,
+    tie: Tie,
     request: &RequestHead,
     fields: &Fields,
 ) -> Question {
     let target = request.target.path_and_query();
-    question_by((upstream, client), request.method, &request.method_text, target, fields)
+    question_by((upstream, tie), request.method, &request.method_text, target, fields)
 }
 
 /// As [`question`], but always by GET, for this path and query. Fills ask so, because a response to
 /// GET is stored.
 pub(crate) fn question_by_get(
     upstream: UpstreamId,
-    client: Option<IpAddr>,
+    tie: Tie,
     path_and_query: &[u8],
     fields: &Fields,
 ) -> Question {
-    question_by((upstream, client), Method::Get, b"GET", path_and_query, fields)
+    question_by((upstream, tie), Method::Get, b"GET", path_and_query, fields)
 }
 
 fn question_by(
-    (upstream, client): (UpstreamId, Option<IpAddr>),
+    (upstream, tie): (UpstreamId, Tie),
     method: Method,
     method_text: &[u8],
     path_and_query: &[u8],
@@ -78,7 +78,7 @@ fn question_by(
 ) -> Question {
     let mut head = Vec::with_capacity(fields.wire_len() + 256);
     head::write_request(&mut head, method_text, path_and_query, fields);
-    Question { upstream, client, method, head }
+    Question { upstream, tie, method, head }
 }
 
 /// Asks the origin for this client alone.

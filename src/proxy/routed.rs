@@ -19,6 +19,7 @@ use crate::proxy::context::Context;
 use crate::route::Rule;
 use crate::route::asked::Asked;
 use crate::route::changed::{Changed, RequestPeer};
+use crate::upstream::ids::ServerId;
 
 #[derive(Debug)]
 pub(crate) struct Routed {
@@ -50,6 +51,8 @@ pub(crate) struct Route {
     pub(crate) rules: Rc<Rules>,
     /// The name to look up in the cache, before Vary; or why the request passes the cache.
     pub(crate) lookup: Result<Name, PassReason>,
+    /// The server that the client's cookie names. The request has the cookie no more.
+    pub(crate) sticky: Option<ServerId>,
     /// The request with what the route changes, if it changes anything.
     pub(crate) changed: Option<Rc<Changed>>,
 }
@@ -63,25 +66,22 @@ impl Routed {
         {
             head.set_authority(&authority);
         }
-        let way = Way::of(context, told.as_ref().unwrap_or(front), &head, false);
+        let way = Way::of(context, told.as_ref().unwrap_or(front), &mut head, None);
         Self { head, way, front: told.map(Box::new) }
     }
 
     /// The request that an internal redirect leads to: a GET or HEAD of another target.
-    pub(crate) fn internal(
-        context: &Context,
-        front: &Front,
-        head: &RequestHead,
-        target: &[u8],
-    ) -> Option<Self> {
-        let head = head.redirected(Target::parse(Method::Get, target).ok()?);
-        let way = Way::of(context, front, &head, true);
+    pub(crate) fn internal(&self, context: &Context, front: &Front, target: &[u8]) -> Option<Self> {
+        let mut head = self.head.redirected(Target::parse(Method::Get, target).ok()?);
+        let way = Way::of(context, front, &mut head, Some(&self.way));
         Some(Self { head, way, front: None })
     }
 }
 
 impl Way {
-    fn of(context: &Context, front: &Front, head: &RequestHead, is_internal: bool) -> Self {
+    /// Takes the cookie that names a server out of the request; `before` led to it by an internal
+    /// redirect.
+    fn of(context: &Context, front: &Front, head: &mut RequestHead, before: Option<&Self>) -> Self {
         if let Some(answer) = decide::synthetic_answer(head) {
             return Self::Synthetic(answer);
         }
@@ -96,9 +96,13 @@ impl Way {
         let Some(route) = router.find(&asked) else { return Self::Unrouted };
         let rule = *router.rule(route);
         let rules = Rc::clone(router.rules(rule.rules));
+        let sticky = context.pools.take_sticky(rule.upstream, &mut head.fields).or(match before {
+            Some(Self::Route(before)) if before.rule.upstream == rule.upstream => before.sticky,
+            _ => None,
+        });
         let mut changed = None;
         if let Some(changes) = router.changes(route) {
-            if changes.is_internal() && !is_internal {
+            if changes.is_internal() && before.is_none() {
                 return Self::Unrouted;
             }
             let (client, scheme) = (front.client, front.scheme);
@@ -109,7 +113,7 @@ impl Way {
             }
             changed = Some(request);
         }
-        let head = changed.as_ref().map_or(head, |changed| &changed.asked);
+        let head = changed.as_ref().map_or(&*head, |changed| &changed.asked);
         let permission = match rule.cache && context.cache.is_some() {
             false => Err(PassReason::Off),
             true if !rule.request_buffering && head.length != BodyLength::None => {
@@ -118,7 +122,7 @@ impl Way {
             true => decide::may_look_up(head, &rules),
         };
         let lookup = permission.map(|()| Name::of_request(&rules.key, front.scheme, head));
-        Self::Route(Route { rule, rules, lookup, changed })
+        Self::Route(Route { rule, rules, lookup, sticky, changed })
     }
 }
 

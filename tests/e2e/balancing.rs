@@ -165,6 +165,35 @@ fn a_client_stays_with_its_server() {
 }
 
 #[test]
+fn a_sticky_cookie_reaches_no_server_and_selects_no_variant() {
+    let origin = Origin::answering(|request| {
+        let cookie = request.field("cookie").unwrap_or("-").to_owned();
+        match request.target.as_str() {
+            "/auth" => Response::ok("").field("X-Accel-Redirect", "/files"),
+            _ => Response::ok(cookie).cache("max-age=600").field("Vary", "Cookie"),
+        }
+    });
+    let plan = Plan::to(&upstream(&[&origin], ", sticky: {cookie: route}"));
+    let ktrix = plan.start();
+    let first = ktrix.ask(&Ask::post("/", "x")).expect_body("-");
+    let pair = first.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let ask = |target: &str, cookie: &str| ktrix.ask(&Ask::get(target).field("Cookie", cookie));
+    ktrix.wait_hit("/a").expect_body("-");
+    ask("/a", &pair).expect_hit().expect_body("-");
+    ask("/a", "route=other").expect_hit().expect_body("-");
+    ask("/a", &format!("{pair}; u=1")).expect_miss().expect_body("u=1");
+    let post = Ask::post("/", "x").field("Cookie", format!("u=2; {pair};v=3"));
+    ktrix.ask(&post).expect_body("u=2; v=3").expect_no_field("set-cookie");
+    // The target of an internal redirect belongs to the same client.
+    ask("/auth", &pair).expect_status(200).expect_no_field("set-cookie");
+    let config = plan.config_path().display().to_string();
+    let cookie = format!("Cookie: {pair}");
+    let out = plan.run(&["explain", "http://h/a", "-H", &cookie, "--config", &config]);
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("the cookie route may name a server"), "{text}");
+}
+
+#[test]
 fn a_sticky_cookie_is_not_stored() {
     let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
     let plan = Plan::to(&upstream(&[&origin], ", sticky: {cookie: route}"));

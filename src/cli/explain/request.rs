@@ -9,6 +9,7 @@ use crate::cli::explain::setting::RouteAt;
 use crate::cli::explain::step::Because;
 use crate::cli::name::printable;
 use crate::cli::request::UrlRequest;
+use crate::http::cookie;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::http::status::Status;
@@ -72,6 +73,13 @@ impl Explainer<'_> {
         self.explain_route(at, &head);
         self.explain_order(&request);
         let mut head = head;
+        let upstream = setting.config.upstreams.get(rule.upstream.0);
+        if let Some(cookie) = upstream.and_then(|upstream| upstream.sticky.as_deref())
+            && cookie::take(&mut head.fields, cookie.as_bytes()).is_some()
+        {
+            let value = format!("the cookie {cookie} may name a server; it goes no further");
+            self.add_step("sticky", value, None);
+        }
         if let Some(changes) = setting.router.changes(route) {
             if changes.is_internal() {
                 self.add_step("internal", "only an answer of an origin leads here", None);
@@ -92,7 +100,6 @@ impl Explainer<'_> {
             }
             head = changed.asked;
         }
-        let upstream = setting.config.upstreams.get(rule.upstream.0);
         let servers = upstream.map(|upstream| {
             let servers = upstream.servers.iter().map(|server| server.address.to_string());
             format!("{}: {}", upstream.name, servers.collect::<Vec<_>>().join(", "))

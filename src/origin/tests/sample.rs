@@ -10,7 +10,7 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::origin::fetch::{Question, fetch};
+use crate::origin::fetch::{Question, Tie, fetch};
 use crate::origin::pools::{OriginLimits, Pools};
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
@@ -82,10 +82,19 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
     })
 }
 
-/// Sends a request, reads the answer to its end, and gives the server that answered.
+/// Sends a GET, reads the answer to its end, and gives the server that answered.
 pub(in crate::origin) async fn get(pools: &Pools) -> Result<ServerId, FetchFailure<Infallible>> {
-    let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-    let question = Question { upstream: ID, client: None, method: Method::Get, head };
+    ask(pools, Method::Get).await
+}
+
+/// As [`get`], by this method.
+pub(in crate::origin) async fn ask(
+    pools: &Pools,
+    method: Method,
+) -> Result<ServerId, FetchFailure<Infallible>> {
+    let name = method.as_str().expect("a known method");
+    let head = format!("{name} / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+    let question = Question { upstream: ID, tie: Tie::default(), method, head };
     let mut response = fetch(pools, &question, &mut Nothing).await?;
     assert_eq!(response.head.status, Status(200));
     while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}

@@ -30,6 +30,7 @@ use crate::cache::language;
 use crate::cache::name::Name;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::status::Status;
+use crate::origin::fetch::Tie;
 use crate::policy::cache_status::{self, CacheStatus, CacheVerdict};
 use crate::policy::decide::{self, Action};
 use crate::policy::fill_request;
@@ -266,7 +267,7 @@ impl<C: Client> Exchange<'_, C> {
         let rules = Rc::clone(&self.route.rules);
         Draft {
             upstream: self.route.rule.upstream,
-            client: self.client.front().client,
+            tie: self.tie(),
             target: rules.key.origin_target(self.request.target.path_and_query()).into_owned(),
             fields: fill_request::fill_fields(self.request, &peer, &rules.key),
             request: self.request.clone(),
@@ -405,8 +406,8 @@ impl<C: Client> Exchange<'_, C> {
         let rules = &self.route.rules;
         let asked = rules.key.origin_target(self.request.target.path_and_query());
         let question = {
-            let (upstream, client) = (self.route.rule.upstream, self.client.front().client);
-            forwarding::question_by_get(upstream, client, &asked, &fields)
+            let upstream = self.route.rule.upstream;
+            forwarding::question_by_get(upstream, self.tie(), &asked, &fields)
         };
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };
@@ -417,6 +418,11 @@ impl<C: Client> Exchange<'_, C> {
                 Err(CloseReason::Incomplete)
             }
         }
+    }
+
+    /// What ties the client to a server.
+    pub(crate) fn tie(&self) -> Tie {
+        Tie { client: self.client.front().client, server: self.route.sticky }
     }
 
     /// The fields that are added to an answer with this `Cache-Status`.

@@ -36,11 +36,13 @@ pub(crate) async fn follow<C: Client>(
     facts: &mut Facts,
     target: Box<[u8]>,
 ) -> Result<(), CloseReason> {
-    let mut target = target;
+    let (mut target, mut last) = (target, None);
     for _ in 0..REDIRECTS_MAX {
-        let next = Routed::internal(context, client.front(), &routed.head, &target);
+        let before: &Routed = last.as_ref().unwrap_or(routed);
+        let next = before.internal(context, client.front(), &target);
         let Some(next) = next.filter(|_| target.starts_with(b"/")) else { break };
-        run_once(context, client, &next, facts).await?;
+        let next = last.insert(next);
+        run_once(context, client, next, facts).await?;
         match facts.redirect.take() {
             Some(next) => target = next,
             None => return Ok(()),

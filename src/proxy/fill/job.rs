@@ -1,6 +1,5 @@
 //! The job of a fill: what to ask the origin, and what the cache has already.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::cache::found::Found;
@@ -14,7 +13,7 @@ use crate::http::head::RequestHead;
 use crate::http::range::Spec;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
-use crate::origin::fetch::Question;
+use crate::origin::fetch::{Question, Tie};
 use crate::policy::fill_request;
 use crate::policy::key::Key;
 use crate::policy::rfc9111::outage;
@@ -103,8 +102,8 @@ impl Job {
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub upstream: UpstreamId,
-    /// The address of the client that asks.
-    pub client: Option<IpAddr>,
+    /// What ties the client that asks to a server.
+    pub tie: Tie,
     /// The path and query to ask for.
     pub target: Vec<u8>,
     /// The fields of a request for the whole.
@@ -121,8 +120,8 @@ pub(crate) struct Draft {
 impl Draft {
     /// The job, which asks about all variants that are stored.
     pub(crate) async fn job(self, cache: &Cache) -> Job {
-        let Self { upstream, client, target, mut fields, found, stored, .. } = self;
-        let whole = forwarding::question_by_get(upstream, client, &target, &fields);
+        let Self { upstream, tie, target, mut fields, found, stored, .. } = self;
+        let whole = forwarding::question_by_get(upstream, tie, &target, &fields);
         let others = match &found.marker {
             Some(marker) => Others::of(cache, &found, marker).await,
             None => None,
@@ -131,7 +130,7 @@ impl Draft {
         let own = stored.as_ref().map(|object| &object.fields);
         let is_conditional = fill_request::condition(&mut fields, own, &tags);
         let conditional =
-            is_conditional.then(|| forwarding::question_by_get(upstream, client, &target, &fields));
+            is_conditional.then(|| forwarding::question_by_get(upstream, tie, &target, &fields));
         let job = Job::new(whole, self.request, found, self.scheme, self.purge_epoch, self.rules);
         Job { conditional, renews: stored.is_some(), stored, others, ..job }
     }
@@ -158,8 +157,8 @@ pub(crate) struct PartJob {
 pub(crate) struct PartAsk {
     /// The upstream.
     pub upstream: UpstreamId,
-    /// The address of the client that asks.
-    pub client: Option<IpAddr>,
+    /// What ties the client that asks to a server.
+    pub tie: Tie,
     /// The path and query.
     pub target: Vec<u8>,
     /// The fields, without any that ask for less than the whole.
@@ -179,7 +178,7 @@ impl PartAsk {
     pub(crate) fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
         let mut fields = self.fields.clone();
         fill_request::ask_for_part(&mut fields, spec, if_range);
-        forwarding::question_by_get(self.upstream, self.client, &self.target, &fields)
+        forwarding::question_by_get(self.upstream, self.tie, &self.target, &fields)
     }
 }
 
