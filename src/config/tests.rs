@@ -682,12 +682,6 @@ fn each_mistake_has_its_place_and_its_key() {
 }
 
 #[test]
-fn an_integer_key_does_not_hide_a_duplicate_key() {
-    let text = "upstream: a\n0x1: b\nlimits: {}\nlimits: {}\n";
-    assert!(errors(text).iter().any(|e| e.contains("0x1")));
-}
-
-#[test]
 fn listeners_that_share_no_connection_stand_beside_each_other() {
     for text in [
         "[0.0.0.0:80, \"[::]:80\"]",
@@ -696,6 +690,12 @@ fn listeners_that_share_no_connection_stand_beside_each_other() {
     ] {
         read(&format!("upstream: a\nlisten: {text}\n")).unwrap();
     }
+}
+
+#[test]
+fn an_integer_key_does_not_hide_a_duplicate_key() {
+    let text = "upstream: a\n0x1: b\nlimits: {}\nlimits: {}\n";
+    assert!(errors(text).iter().any(|e| e.contains("0x1")));
 }
 
 #[test]

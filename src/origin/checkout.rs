@@ -21,6 +21,8 @@ use crate::upstream::state::{Hold, Setting};
 pub(super) struct Tried {
     servers: balance::Tried,
     wants_new: bool,
+    /// Another server can answer if the one that is chosen fails.
+    pub(super) may_try: bool,
     pub(super) hash: u64,
     pub(super) sticky: Option<ServerId>,
 }
@@ -140,12 +142,16 @@ impl Upstream {
         let now = reactor::now();
         let now_ms = now.mono_ms();
         let mut busy = balance::Tried::default();
+        let &Tried { hash, sticky, may_try, servers: ref tried_servers, .. } = tried;
+        if !may_try {
+            self.try_by_connection();
+        }
         loop {
-            let (hash, sticky) = (tried.hash, tried.sticky);
-            let ask = Ask { now_ms, hash, sticky, tried: &tried.servers, busy: &busy };
+            let ask = Ask { now_ms, hash, sticky, tried: tried_servers, busy: &busy, may_try };
             let choice = self.balance.borrow_mut().choose(&ask, &**self);
             let (id, admission) = match choice {
-                Choice::Up(id) => (id, self.row(id).admit(now, self.attempt_ms())),
+                Choice::Up(id) if may_try => (id, self.row(id).admit(now, self.attempt_ms())),
+                Choice::Up(id) => (id, self.row(id).admit_up()),
                 Choice::LastResort(id) => (id, Some(Admission::LastResort)),
                 Choice::Busy => return Ok(None),
                 Choice::Exhausted => return Err((self.exhausted(), None)),

@@ -21,6 +21,7 @@ use crate::shared::server_row::ServerRow;
 use crate::transport::Transport;
 use crate::upstream::balance::Tried;
 use crate::upstream::ids::{Server, ServerId};
+use crate::upstream::pool::Checkout;
 use crate::upstream::state::Setting;
 
 /// The pause between two looks for the address of a name that the keeper has not resolved yet.
@@ -88,6 +89,45 @@ impl Upstream {
             }
             upstream.server(id).is_opening.set(false);
         });
+    }
+
+    /// Tries the servers again of which the pause is over, by a connection to each without a request:
+    /// the request at hand could be lost by a server that still fails. A server that accepted
+    /// connections when it failed is left to other requests, unless none comes for another pause.
+    pub(super) fn try_by_connection(self: &Rc<Self>) {
+        let now = reactor::now();
+        for server in &self.servers {
+            let (id, row) = (server.server.id, self.row(server.server.id));
+            let left_ms = match row.last_change().reason {
+                ServerReason::Connect | ServerReason::ConnectTimeout | ServerReason::Unresolved => {
+                    0
+                }
+                _ => self.pause.first_ms,
+            };
+            let until_ms = row.skipped_until_ms();
+            let is_due = until_ms > 0 && now.mono_ms() >= until_ms.saturating_add(left_ms);
+            if !is_due || row.setting() != Setting::Enabled {
+                continue;
+            }
+            let Some(admission) = row.admit(now, self.limits.connect_ms) else { continue };
+            if let Checkout::Busy = server.pool.borrow_mut().checkout(now.mono_ms()) {
+                row.abandoned(admission, now);
+                continue;
+            }
+            let active = Active::new(self, id, admission);
+            let upstream = Rc::clone(self);
+            reactor::spawn(async move {
+                match upstream.connect(id, &Tried::default()).await {
+                    Ok(transport) => {
+                        active.answered();
+                        active.row().suspect(reactor::now());
+                        Connection::new(active, transport, None).keep(0);
+                    }
+                    Err(error) if error.is_unreachable() => active.failed(error),
+                    Err(_) => {}
+                }
+            });
+        }
     }
 
     /// The address of a server. Waits for a name that the keeper has not resolved yet, unless

@@ -86,6 +86,7 @@ pub(crate) async fn fetch<U: Upload>(
     let mut until_ms = None;
     upstream.budget.borrow_mut().request(reactor::now().mono_ms() / 1_000);
     loop {
+        tried.may_try = question.method.is_idempotent() && n_left > 0 && upload.is_whole();
         let checked_out = check_out(upstream, &tried, upload, may_go).await;
         let now_ms = reactor::now().mono_ms();
         let until_ms = *until_ms.get_or_insert(now_ms + upstream.attempt_ms());

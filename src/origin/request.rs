@@ -370,6 +370,10 @@ mod tests {
             Ok(self.n_given < 5)
         }
 
+        fn is_whole(&self) -> bool {
+            false
+        }
+
         fn rewind(&mut self) -> bool {
             false
         }

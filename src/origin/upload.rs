@@ -16,6 +16,9 @@ pub trait Upload {
     /// it waits, no byte is lost and none was appended.
     async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, Self::Error>;
 
+    /// Whether it can go back to the beginning at any time.
+    fn is_whole(&self) -> bool;
+
     /// Goes back to the beginning, so that another origin can be asked; `false` if it cannot.
     fn rewind(&mut self) -> bool;
 

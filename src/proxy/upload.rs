@@ -202,6 +202,10 @@ impl<C: Client> Upload for Whole<'_, C> {
         next.map_err(|_| ClientError::Closed(CloseReason::Incomplete))
     }
 
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     fn rewind(&mut self) -> bool {
         self.body.given = 0;
         true
@@ -260,6 +264,10 @@ impl<C: Client> Upload for Streamed<'_, C> {
             write_last_chunk(into, &self.client.take_trailers());
         }
         Ok(more)
+    }
+
+    fn is_whole(&self) -> bool {
+        false
     }
 
     fn rewind(&mut self) -> bool {

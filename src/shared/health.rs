@@ -15,7 +15,8 @@
 //!
 //! A server that is Down or Trying is skipped. When its time as Down is over, one fetch of one
 //! worker is admitted, and makes it Trying; all others go on skipping it until that fetch is
-//! answered. A worker that dies in its attempt leaves the server Trying, so an attempt has a time
+//! answered. It is a fetch that another server can answer if this one fails, or a connection without a
+//! request. A worker that dies in its attempt leaves the server Trying, so an attempt has a time
 //! too, after which another fetch is admitted.
 //!
 //! If all servers of an upstream are skipped, a fetch uses one of them as the last resort, without
@@ -72,6 +73,11 @@ impl ServerRow {
             (Setting::Enabled, TRYING) => State::Trying,
             (Setting::Enabled, _) => State::Down,
         }
+    }
+
+    /// Admits a fetch if the server is Up.
+    pub(crate) fn admit_up(&self) -> Option<Admission> {
+        (self.word.load(Ordering::Relaxed) == UP).then_some(Admission::Up)
     }
 
     /// Admits a fetch if the server is Up, or as the one attempt, which takes `attempt_ms` at
@@ -131,6 +137,13 @@ impl ServerRow {
         let (since_ms, n) = if is_in_window { (since_ms, n_before + 1) } else { (now_ms, 1) };
         self.failures.store(since_ms << COUNT_BITS | n.min(COUNT_MASK), Ordering::Relaxed);
         n >= FAILURES_MAX
+    }
+
+    /// The server accepts connections, and may still fail: the next failure in a row makes it count as
+    /// failed.
+    pub(crate) fn suspect(&self, now: Now) {
+        let failures = now.mono_ms() << COUNT_BITS | (FAILURES_MAX - 1);
+        self.failures.store(failures, Ordering::Relaxed);
     }
 
     /// The server answered a fetch: the failures before are not in a row with those that follow.
@@ -352,6 +365,9 @@ mod tests {
         assert_eq!([100, 199, 200].map(failing), [false, false, false], "another window");
         health.answered(Admission::Up, at(201));
         assert_eq!([202, 203, 204].map(failing), [false, false, true]);
+        health.answered(Admission::Up, at(204));
+        health.suspect(at(205));
+        assert!(failing(206));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) struct Ask<'t> {
     pub(crate) tried: &'t Tried,
     /// The servers without a free connection.
     pub(crate) busy: &'t Tried,
+    /// Whether the request may find out if a server works again whose pause is over.
+    pub(crate) may_try: bool,
 }
 
 /// The servers of an upstream, as a balancer sees them.
@@ -71,6 +73,16 @@ pub(crate) struct Seen {
     /// The end of its pause, which may be past; 0 if it has none.
     pub(crate) skipped_until_ms: u64,
     pub(crate) is_backup: bool,
+}
+
+impl Seen {
+    /// Whether it has a pause. Only a request that may try the server sees the end of one.
+    const fn is_skipped(&self, now_ms: u64, may_try: bool) -> bool {
+        match may_try {
+            true => self.skipped_until_ms > now_ms,
+            false => self.skipped_until_ms > 0,
+        }
+    }
 }
 
 /// The servers that a fetch has tried already.
@@ -121,9 +133,9 @@ impl Balance {
     pub(crate) fn choose(&mut self, ask: &Ask<'_>, view: &impl ServerView) -> Choice {
         if let Some(id) = ask.sticky.filter(|id| id.0 < view.n_servers()) {
             let seen = view.seen(id, ask.now_ms);
-            let is_usable =
-                seen.setting != Setting::Disabled && seen.skipped_until_ms <= ask.now_ms;
-            if is_usable && !ask.tried.contains(id) {
+            let is_usable = seen.setting != Setting::Disabled;
+            let is_skipped = seen.is_skipped(ask.now_ms, ask.may_try);
+            if is_usable && !is_skipped && !ask.tried.contains(id) {
                 return if ask.busy.contains(id) { Choice::Busy } else { Choice::Up(id) };
             }
         }
@@ -151,7 +163,7 @@ impl Balance {
                 continue;
             }
             let seen = view.seen(id, ask.now_ms);
-            let Some(class) = Class::of(&seen, ask.now_ms) else { continue };
+            let Some(class) = Class::of(&seen, ask.now_ms, ask.may_try) else { continue };
             if first.is_some_and(|first| first < class) {
                 continue;
             }
@@ -250,7 +262,7 @@ pub(crate) fn has_open(
     now_ms: u64,
     has_room: impl Fn(ServerId) -> bool,
 ) -> bool {
-    let class = |id| Class::of(&view.seen(id, now_ms), now_ms);
+    let class = |id| Class::of(&view.seen(id, now_ms), now_ms, true);
     let ids = || (0..view.n_servers()).map(ServerId);
     let Some(best) = ids().filter_map(class).min() else { return false };
     ids().any(|id| class(id) == Some(best) && has_room(id))
@@ -298,12 +310,12 @@ enum Class {
 
 impl Class {
     /// `None` for a server that takes no new clients, or is held down.
-    fn of(seen: &Seen, now_ms: u64) -> Option<Self> {
+    fn of(seen: &Seen, now_ms: u64, may_try: bool) -> Option<Self> {
         let takes_clients = seen.setting == Setting::Enabled && seen.weight > 0;
         if !takes_clients || seen.skipped_until_ms >= HELD_MS {
             return None;
         }
-        Some(match (seen.skipped_until_ms > now_ms, seen.is_backup) {
+        Some(match (seen.is_skipped(now_ms, may_try), seen.is_backup) {
             (false, false) => Self::Used,
             (false, true) => Self::Backup,
             (true, false) => Self::Skipped,
@@ -406,7 +418,7 @@ mod tests {
 
     fn choose(balance: &mut Balance, models: &Models, hash: u64) -> Choice {
         let none = Tried::default();
-        let ask = Ask { now_ms: 99, hash, sticky: None, tried: &none, busy: &none };
+        let ask = Ask { now_ms: 99, hash, sticky: None, tried: &none, busy: &none, may_try: true };
         balance.choose(&ask, models)
     }
 
@@ -533,7 +545,10 @@ mod tests {
             let mut balance = balance(method, &models);
             let none = Tried::default();
             let choose = |balance: &mut Balance, tried: &Tried, busy: &Tried| {
-                balance.choose(&Ask { now_ms: 99, hash: 1, sticky: None, tried, busy }, &models)
+                balance.choose(
+                    &Ask { now_ms: 99, hash: 1, sticky: None, tried, busy, may_try: true },
+                    &models,
+                )
             };
             assert_eq!(choose(&mut balance, &none, &tried(&[0, 1])), Choice::Busy);
             assert_eq!(choose(&mut balance, &tried(&[0]), &tried(&[1])), Choice::Busy);
@@ -551,7 +566,7 @@ mod tests {
         let models = models(&[1, 1]);
         let (none, busy) = (Tried::default(), tried(&[1]));
         let sticky = Some(ServerId(1));
-        let ask = Ask { now_ms: 99, hash: 0, sticky, tried: &none, busy: &busy };
+        let ask = Ask { now_ms: 99, hash: 0, sticky, tried: &none, busy: &busy, may_try: true };
         assert_eq!(balance(Method::RoundRobin, &models).choose(&ask, &models), Choice::Busy);
     }
 
@@ -583,7 +598,7 @@ mod tests {
         let stuck = |models: &Models| {
             let none = Tried::default();
             let sticky = Some(ServerId(1));
-            let ask = Ask { now_ms: 99, hash: 0, sticky, tried: &none, busy: &none };
+            let ask = Ask { now_ms: 99, hash: 0, sticky, tried: &none, busy: &none, may_try: true };
             balance(Method::RoundRobin, models).choose(&ask, models)
         };
         let (own, other) = (Choice::Up(ServerId(1)), Choice::Up(ServerId(0)));
@@ -633,6 +648,7 @@ mod tests {
             tries in prop::collection::vec(0..140_usize, 0..100),
             busy in prop::collection::vec(0..140_usize, 0..20),
             which in 0..ALL.len(),
+            may_try: bool,
         ) {
             let mut models = models(&facts.iter().map(|fact| fact.0).collect::<Vec<_>>());
             for (model, fact) in models.0.iter_mut().zip(&facts) {
@@ -647,10 +663,10 @@ mod tests {
             for (now_ms, hash) in (5..25).zip(0..) {
                 let class = |id: usize| {
                     let id_tried = tried.contains(ServerId(id));
-                    Class::of(&models.0[id].seen, now_ms).filter(|_| !id_tried)
+                    Class::of(&models.0[id].seen, now_ms, may_try).filter(|_| !id_tried)
                 };
                 let best = (0..facts.len()).filter_map(class).min();
-                let ask = Ask { now_ms, hash, sticky: None, tried: &tried, busy: &busy };
+                let ask = Ask { now_ms, hash, sticky: None, tried: &tried, busy: &busy, may_try };
                 let is_right = |id: ServerId| class(id.0) == best && !busy.contains(id);
                 match balance.choose(&ask, &models) {
                     Choice::Up(id) => {

@@ -233,6 +233,48 @@ fn drained_and_weightless_servers_keep_their_clients_alone() {
 }
 
 #[test]
+fn posts_are_not_lost_to_a_server_that_still_fails() {
+    let (mut bad, good) = (named("bad"), named("good"));
+    let plan = Plan::to(&upstream(&[&bad, &good], ", skip: 50ms")).set("workers", "1");
+    let ktrix = plan.start();
+    bad.stop();
+    let mut client = ktrix.client();
+    let mut post = || client.ask(&Ask::post("/", "order")).expect_status(200).text();
+    let n_posts = std::iter::repeat_with(&mut post).take(200).filter(|name| name == "good").count();
+    assert_eq!(n_posts, 200);
+    let (n_before, _) = (bad.n_requests(), bad.start());
+    // Only posts are sent, so that a connection alone finds out that it works again.
+    until_true("the server to be used again", || post() == "bad");
+    assert_eq!(bad.n_requests(), n_before + 1);
+}
+
+#[test]
+fn a_post_never_finds_out_that_a_server_still_fails() {
+    let (good, n_posts) = (named("good"), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&n_posts);
+    let bad = Origin::answering(move |request| {
+        counted.fetch_add(usize::from(request.method == "POST"), Ordering::SeqCst);
+        Response::raw("").then_close()
+    });
+    let plan = Plan::to(&upstream(&[&bad, &good], ", skip: 500ms")).set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    until_true("the server to be skipped", || {
+        client.get("/").expect_status(200).expect_body("good");
+        bad.n_requests() == 3
+    });
+    // Two more requests find out that it still fails.
+    until_true("two attempts", || {
+        for _ in 0..20 {
+            client.ask(&Ask::post("/", "order")).expect_status(200).expect_body("good");
+        }
+        client.get("/").expect_status(200).expect_body("good");
+        bad.n_requests() >= 5
+    });
+    assert_eq!(n_posts.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn a_backup_is_used_only_while_no_other_server_is() {
     let mut a = named("a");
     let b = named("b");
@@ -270,14 +312,34 @@ fn a_post_is_received_once_whatever_the_servers_do() {
     let plan = Plan::to(&upstream(&[&resetting, &good], ", balance: first"));
     plan.start().ask(&Ask::post("/", "order")).expect_status(502);
     assert_eq!((n_reset.load(Ordering::SeqCst), good.n_requests()), (1, 0));
+    // The connection is reset as soon as the head has come.
+    let n_heads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&n_heads);
+    let at_head = Origin::wired(move |connection| {
+        if connection.head().is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            connection.reset();
+        }
+    });
+    for (buffering, n_bytes) in [("on", 16 << 20), ("off", 64 << 10)] {
+        let routes =
+            format!("[{{upstream: app, routes: [{{path: /, request-buffering: {buffering}}}]}}]");
+        let plan = Plan::to(&upstream(&[&at_head, &good], ", balance: first"));
+        let plan = plan.set("sites", &routes);
+        let order = "x".repeat(n_bytes);
+        plan.start().ask(&Ask::post("/", order)).expect_status(502);
+        assert_eq!((n_heads.swap(0, Ordering::SeqCst), good.n_requests()), (1, 0), "{buffering}");
+    }
     for (what, bad, n_bad, status) in [
         ("closed", Origin::answering(|_| Response::raw("").then_close()), 1, 502),
         ("cut", Origin::answering(|_| Response::raw("HTTP/1.1 200 OK\r\nA").then_close()), 1, 502),
         ("garbage", Origin::answering(|_| Response::raw("1234\r\n\r\n").then_close()), 1, 502),
         ("status", Origin::answering(|_| Response::status(503)), 1, 503),
+        ("late", Origin::answering(|_| Response::ok("").after(Duration::from_secs(60))), 1, 504),
     ] {
         let more = ", balance: first";
         let plan = Plan::to(&upstream(&[&bad, &good], more)).set("workers", "1");
+        let plan = plan.set("timeouts", "{first-byte: 300ms}");
         let ktrix = plan.start();
         ktrix.ask(&Ask::post("/", "order")).expect_status(status);
         assert_eq!((bad.n_requests(), good.n_requests()), (n_bad, 0), "{what}");

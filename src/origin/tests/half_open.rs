@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::http::method::Method;
 use crate::origin::pools::Pools;
 use crate::origin::request::FetchFailure;
-use crate::origin::tests::sample::{LIMITS, get, workers_to};
+use crate::origin::tests::sample::{LIMITS, ask, get, workers_to};
 use crate::origin::tests::scripted::{OK, Peer, Place, ScriptedOrigin};
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor::clock::run_by_test_clock;
@@ -143,6 +144,55 @@ fn an_abandoned_attempt_leaves_the_attempt_to_the_next_fetch() {
         gate.notify();
         assert_eq!(attempt.await, Ok(BROKEN));
         scene.expect_servers(&[BROKEN, GOOD]).await;
+    });
+}
+
+#[test]
+fn a_request_that_could_be_lost_tries_no_server_but_a_connection_does() {
+    run_by_test_clock(async {
+        let mut scene = Scene::new().await;
+        timer::sleep(SKIP).await;
+        let worker = Rc::clone(&scene.workers[1]);
+        assert_eq!(ask(&worker, Method::Post).await, Ok(GOOD));
+        timer::sleep(SKIP).await;
+        assert!(worker.is_skipped(0), "the connection was refused");
+        let origin = scene.repair(async |mut peer| {
+            while peer.request().await.is_some() {
+                peer.say(OK).await;
+            }
+        });
+        timer::sleep(SKIP).await;
+        for _ in 0..3 {
+            assert_eq!(ask(&worker, Method::Post).await, Ok(GOOD));
+            timer::sleep(Duration::from_millis(SETTLE_MS)).await;
+            if !worker.is_skipped(0) {
+                break;
+            }
+        }
+        assert_eq!((origin.n_connections(), origin.n_requests()), (1, 0));
+        let answered = [(); 2].map(|()| ask(&worker, Method::Post));
+        let [one, two] = answered;
+        let mut servers = [one.await.unwrap(), two.await.unwrap()];
+        servers.sort_unstable();
+        assert_eq!(servers, [BROKEN, GOOD]);
+        assert_eq!((origin.n_connections(), origin.n_requests()), (1, 1), "it was kept");
+    });
+}
+
+#[test]
+fn a_request_without_a_retry_tries_no_server() {
+    run_by_test_clock(async {
+        let (place, good) = (Place::new(), ScriptedOrigin::answering(|_| Some(OK.to_vec())));
+        let servers = [place.address(), good.address()];
+        let [worker] = workers_to(servers, |upstream| {
+            (upstream.skip, upstream.retries) = (SKIP, 0);
+        });
+        let refused = Err(FetchFailure::Fetch(FetchError::Connect));
+        assert_eq!([get(&worker).await, get(&worker).await], [refused, Ok(GOOD)]);
+        for _ in 0..4 {
+            timer::sleep(SKIP * 20).await;
+            assert_eq!(get(&worker).await, Ok(GOOD));
+        }
     });
 }
 

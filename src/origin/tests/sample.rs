@@ -115,6 +115,10 @@ impl Upload for Nothing {
         Ok(false)
     }
 
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     fn rewind(&mut self) -> bool {
         true
     }

@@ -376,6 +376,10 @@ impl Upload for FillUpload<'_> {
         Ok(false)
     }
 
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     fn rewind(&mut self) -> bool {
         true
     }
