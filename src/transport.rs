@@ -148,6 +148,14 @@ impl Transport {
         self.stream.set_nodelay()
     }
 
+    /// The address of the peer, `None` for a Unix socket.
+    ///
+    /// # Errors
+    /// An error of getpeername(2), as when the connection is broken.
+    pub fn peer_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.stream.peer_addr()
+    }
+
     /// The address of this side, `None` for a Unix socket.
     ///
     /// # Errors

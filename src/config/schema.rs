@@ -190,7 +190,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("upstreams.NAME.timeouts", "connect", Kind::Duration(10, HOUR), "timeouts.connect", "for a connection to a server"),
     row("upstreams.NAME.timeouts", "first-byte", Kind::Duration(10, DAY), "timeouts.first-byte", "from the end of a request to the head of its response"),
     row("upstreams.NAME.timeouts", "idle", Kind::Duration(10, DAY), "timeouts.idle", "between two reads of a response, and of a connection that waits for its next request"),
-    row("upstreams.NAME", "resolve", Kind::Duration(SECOND, DAY), "30s", "how often the names of servers are resolved again"),
+    row("upstreams.NAME", "resolve", Kind::Duration(SECOND, DAY), "30s", "how often the names of servers are resolved again, if no TTL is shorter"),
     row("upstreams.NAME", "check", Kind::Section("mapping or off"), "off", "how the servers are checked, once for all workers"),
     row("upstreams.NAME.check", "path", Kind::Text("path"), "none", "the path that is requested; without it a connection is enough"),
     row("upstreams.NAME.check", "method", Kind::Choice(&["GET", "HEAD"]), "GET", "the method of the request"),

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::keeper::chores::{Chores, Pace};
-use crate::keeper::resolver::{Resolver, getaddrinfo, names_in};
+use crate::keeper::resolver::{Resolver, dns_ttl, getaddrinfo, names_in};
 use crate::reactor;
 use crate::reactor::event::Event;
 use crate::reactor::readable::Readable;
@@ -36,7 +36,7 @@ pub(crate) fn run(inherited: Inherited) -> i32 {
 }
 
 async fn keep(inherited: Rc<Inherited>) -> i32 {
-    let resolver = match Resolver::start(names_in(&inherited.config), getaddrinfo) {
+    let resolver = match Resolver::start(names_in(&inherited.config), getaddrinfo, dns_ttl) {
         Ok(resolver) => resolver,
         Err(error) => {
             log::error!("cannot start the resolver: {error}");

@@ -1,8 +1,13 @@
 //! Resolves the names of servers periodically, and writes their addresses to the shared table.
 //!
 //! getaddrinfo(3) may block for many seconds, so it runs in threads, and a name that hangs delays no
-//! other one unless there are several such names. Answers come back over a channel; a byte on a pipe wakes the keeper's loop. A
-//! name that cannot be resolved keeps its last addresses; if it has none, its server is held down.
+//! other one unless there are several such names. Answers come back over a channel; a byte on a pipe wakes
+//! the keeper's loop. A name that cannot be resolved keeps its last addresses; if it has none, its server
+//! is held down.
+//!
+//! A name is resolved again after the interval of its upstream, or earlier if its TTL is shorter.
+//! getaddrinfo(3) knows the hosts file and all other sources of names, but tells no TTL, so a name server
+//! is asked for that, once the addresses are known.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -19,6 +24,8 @@ use crate::config::ServerConfig;
 use crate::policy::reason::server::ServerReason;
 use crate::shared::servers::N_ADDRESSES_MAX;
 use crate::shared::servers::ServerTable;
+use crate::sys::names::{self, RecordKind};
+use crate::upstream::dns;
 use crate::upstream::ids::Server;
 use crate::upstream::state::Hold;
 
@@ -47,12 +54,21 @@ pub(crate) fn names_in(config: &Config) -> Vec<Name> {
 /// getaddrinfo(3), or its replacement in tests.
 pub(crate) type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
+/// The time for which the addresses of a name may be used, if a name server tells one.
+type Ttl = fn(&str) -> Option<Duration>;
+
 pub(crate) fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(addresses)
+}
+
+pub(crate) fn dns_ttl(host: &str) -> Option<Duration> {
+    let ttl_s = |kind| dns::least_ttl_s(&names::dns_answer(host, kind)?);
+    let least = ttl_s(RecordKind::A).or_else(|| ttl_s(RecordKind::Aaaa))?;
+    Some(Duration::from_secs(least.into()))
 }
 
 pub(crate) struct Resolver {
@@ -70,7 +86,7 @@ impl Resolver {
     ///
     /// # Errors
     /// When the kernel has no thread or descriptor left.
-    pub(crate) fn start(names: Vec<Name>, resolve: Resolve) -> io::Result<Self> {
+    pub(crate) fn start(names: Vec<Name>, resolve: Resolve, ttl: Ttl) -> io::Result<Self> {
         let (sender, answers) = channel();
         let (pipe, writer) = io::pipe()?;
         if !names.is_empty() {
@@ -79,7 +95,8 @@ impl Resolver {
             for _ in 0..names.len().min(N_THREADS_MAX) {
                 let (names, schedules) = (names.clone(), Arc::clone(&schedules));
                 let (sender, writer) = (sender.clone(), writer.try_clone()?);
-                let resolve = move || resolve_forever(&names, &schedules, resolve, &sender, writer);
+                let by = (resolve, ttl);
+                let resolve = move || resolve_forever(&names, &schedules, by, &sender, writer);
                 thread::Builder::new().name("ktrix-names".to_owned()).spawn(resolve)?;
             }
         }
@@ -150,7 +167,7 @@ fn is_same_set(old: &[SocketAddr], new: &[SocketAddr]) -> bool {
 fn resolve_forever(
     names: &[Name],
     schedules: &Mutex<Vec<Schedule>>,
-    resolve: Resolve,
+    (resolve, ttl): (Resolve, Ttl),
     answers: &Sender<Answer>,
     mut pipe: PipeWriter,
 ) {
@@ -163,13 +180,16 @@ fn resolve_forever(
     };
     while let Some((which, at)) = take() {
         thread::sleep(at.saturating_duration_since(Instant::now()));
-        let answer = resolve(&names[which].host, names[which].port);
-        let mut schedules = schedules.lock().unwrap_or_else(PoisonError::into_inner);
-        schedules[which].next(answer.is_ok(), Instant::now(), names[which].pause);
-        drop(schedules);
+        let Name { host, port, pause, .. } = &names[which];
+        let answer = resolve(host, *port);
+        let is_good = answer.is_ok();
         if answers.send((which, answer)).is_err() || pipe.write_all(b"!").is_err() {
             return;
         }
+        let ttl = if is_good { ttl(host) } else { None };
+        let pause = ttl.map_or(*pause, |ttl| ttl.max(TTL_MIN).min(*pause));
+        let mut schedules = schedules.lock().unwrap_or_else(PoisonError::into_inner);
+        schedules[which].next(is_good, Instant::now(), pause);
     }
 }
 
@@ -197,6 +217,9 @@ impl Schedule {
 
 /// Names that are resolved at once.
 const N_THREADS_MAX: usize = 8;
+
+/// A shorter TTL counts as this.
+const TTL_MIN: Duration = Duration::from_secs(1);
 
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
 
@@ -231,7 +254,7 @@ mod tests {
     fn answers_reach_the_table_and_failures_do_not() {
         let table = ServerTable::create([2], 1, "").unwrap();
         let mut resolver =
-            Resolver::start(vec![name(0, "bad"), name(1, "good")], stand_in).unwrap();
+            Resolver::start(vec![name(0, "bad"), name(1, "good")], stand_in, |_| None).unwrap();
         let mut out = Vec::new();
         while !resolver.names[0].1 || table.addresses(server(1), &mut out) == 0 {
             resolver.publish(&table, NOW);
@@ -246,7 +269,7 @@ mod tests {
     fn a_name_that_hangs_delays_no_other() {
         let table = ServerTable::create([2], 1, "").unwrap();
         let names = vec![name(0, "hang"), name(1, "good")];
-        let mut resolver = Resolver::start(names, stand_in).unwrap();
+        let mut resolver = Resolver::start(names, stand_in, |_| None).unwrap();
         while table.addresses(server(1), &mut Vec::new()) == 0 {
             resolver.publish(&table, NOW);
             thread::yield_now();
@@ -256,7 +279,7 @@ mod tests {
     #[test]
     fn failure_and_rotation_keep_the_published_addresses() {
         let table = ServerTable::create([1], 1, "").unwrap();
-        let mut resolver = Resolver::start(Vec::new(), stand_in).unwrap();
+        let mut resolver = Resolver::start(Vec::new(), stand_in, |_| None).unwrap();
         resolver.names.push((name(0, "x"), false));
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));
         resolver.apply(0, Err(io::ErrorKind::TimedOut.into()), (&table, NOW));
@@ -289,6 +312,6 @@ mod tests {
 
     #[test]
     fn resolver_without_names_has_nothing_to_wait_for() {
-        assert!(Resolver::start(Vec::new(), stand_in).unwrap().fd().is_none());
+        assert!(Resolver::start(Vec::new(), stand_in, |_| None).unwrap().fd().is_none());
     }
 }

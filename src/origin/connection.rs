@@ -18,6 +18,7 @@ use crate::reactor::connect::connect;
 use crate::reactor::timer;
 use crate::shared::health::Admission;
 use crate::shared::server_row::ServerRow;
+use crate::shared::servers::N_ADDRESSES_MAX;
 use crate::transport::Transport;
 use crate::upstream::balance::Tried;
 use crate::upstream::ids::{Server, ServerId};
@@ -169,6 +170,22 @@ impl Upstream {
 
     pub(super) fn has_address(&self, server: &ServerPool) -> bool {
         self.n_addresses(server) > 0
+    }
+
+    /// Takes the idle connections to addresses that the name of a server no longer has.
+    pub(super) fn take_lost(&self, server: &ServerPool) -> Vec<Rc<Transport>> {
+        let ServerAddress::Name { .. } = server.address else { return Vec::new() };
+        let mut known = Vec::new();
+        self.table.addresses(server.server, &mut known);
+        // Of a longer list other addresses may be known each time.
+        if known.is_empty() || known.len() >= N_ADDRESSES_MAX {
+            return Vec::new();
+        }
+        let is_lost = |transport: &Rc<Transport>| {
+            let peer = transport.peer_addr().ok().flatten();
+            peer.is_some_and(|peer| !known.iter().any(|it| it.ip() == peer.ip()))
+        };
+        server.pool.borrow_mut().take_idle_if(is_lost)
     }
 
     fn n_addresses(&self, server: &ServerPool) -> usize {

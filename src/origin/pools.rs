@@ -138,15 +138,17 @@ impl Pools {
         self.upstream(id).sticky.as_ref()?.take(request)
     }
 
-    /// Closes the connections that were idle for too long, or that are more than is needed. Each
-    /// leaves room for a fetch that waits. To be called each second.
+    /// Closes the connections that were idle for too long, that are more than is needed, or that lead
+    /// to an address that the name of their server has lost. Each leaves room for a fetch that waits.
+    /// To be called each second.
     pub(crate) fn expire(&self) {
         let now_ms = reactor::now().mono_ms();
         for upstream in &self.upstreams {
             for server in &upstream.servers {
                 let old = server.pool.borrow_mut().expire(now_ms);
                 let surplus = server.pool.borrow_mut().shrink();
-                old.iter().chain(&surplus).for_each(|_| upstream.call_next());
+                let lost = upstream.take_lost(server);
+                old.iter().chain(&surplus).chain(&lost).for_each(|_| upstream.call_next());
                 upstream.count_idle(server);
                 upstream.log_command(server);
             }

@@ -290,7 +290,7 @@ impl Stream {
     /// # Errors
     ///
     /// The error of getpeername(2), as when it is not connected.
-    pub(super) fn peer_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
+    pub fn peer_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
         Ok(SockRef::from(&self.fd).peer_addr()?.as_socket())
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod pinned;
 pub(crate) mod host;
+pub(crate) mod names;
 pub(crate) mod memory;
 pub mod process;
 pub(crate) mod privileges;

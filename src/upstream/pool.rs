@@ -115,6 +115,12 @@ impl<C> Pool<C> {
         self.idle.drain(..n_old).map(|idle| idle.connection).collect()
     }
 
+    /// Gives the idle connections of which this holds, to be closed.
+    pub(crate) fn take_idle_if(&mut self, is_lost: impl Fn(&C) -> bool) -> Vec<C> {
+        let lost = self.idle.extract_if(.., |idle| is_lost(&idle.connection));
+        lost.map(|idle| idle.connection).collect()
+    }
+
     /// Gives the idle connections that the last seconds did not need, the oldest ones, to be closed.
     /// To be called each second.
     pub(crate) fn shrink(&mut self) -> Vec<C> {

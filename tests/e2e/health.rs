@@ -252,7 +252,7 @@ fn start_with_hosts<'p>(plan: &'p Plan, hosts: &Path) -> Option<Ktrix<'p>> {
     start_with(plan, &[(hosts, "hosts")])
 }
 
-/// A name server for `good.test`, which has one address. It never answers for other names.
+/// A name server for `good.test`, which has one address for a second. It never answers for other names.
 struct NameServer {
     address: Arc<Mutex<[u8; 4]>>,
     n_unanswered: Arc<AtomicUsize>,
@@ -319,6 +319,31 @@ fn names_change_without_a_reload_and_one_that_hangs_blocks_nothing() {
     until_true("the new address", || ktrix.get("/").text() == "two");
     assert!(names.n_unanswered.load(Ordering::SeqCst) > 0, "the other name was asked for");
     ktrix.get("/").expect_status(200);
+}
+
+#[test]
+fn a_name_is_resolved_again_when_its_ttl_is_over_and_idle_connections_to_its_old_address_are_closed()
+ {
+    let one = Origin::answering(|_| Response::ok("one"));
+    let port = one.ip().port();
+    let two = Origin::listening(("127.0.0.5", port), |_| Response::ok("two"));
+    let Some(names) = NameServer::start("127.0.0.78") else {
+        eprintln!("skipped: the port of name servers is not free");
+        return;
+    };
+    let plan = Plan::to(&format!("{{servers: [\"good.test:{port}\"], resolve: 1d}}"));
+    let (resolv, nsswitch) = (plan.dir().join("resolv.conf"), plan.dir().join("nsswitch.conf"));
+    std::fs::write(&resolv, "nameserver 127.0.0.78\n").unwrap();
+    std::fs::write(&nsswitch, "hosts: dns\n").unwrap();
+    let files = [(&*resolv, "resolv.conf"), (&*nsswitch, "nsswitch.conf")];
+    let Some(ktrix) = start_with(&plan, &files) else { return };
+    ktrix.get("/").expect_status(200).expect_body("one");
+    *names.address.lock().unwrap() = [127, 0, 0, 5];
+    // No server has closed the connection that was kept.
+    until_true("the new address", || ktrix.get("/").expect_status(200).text() == "two");
+    one.wait_none_open();
+    ktrix.get("/").expect_body("two");
+    drop(two);
 }
 
 #[test]
