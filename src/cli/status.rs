@@ -16,6 +16,7 @@ use crate::cli::table::{Named, Running};
 use crate::http::date;
 use crate::upstream::check;
 use crate::upstream::ids::{Server, UpstreamId};
+use crate::upstream::state::PoolState;
 
 /// Show the workers, listeners, upstreams and servers of the running ktrix, and its cache
 #[derive(Args, Debug)]
@@ -78,6 +79,16 @@ struct ServerStatus<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     checked_s: Option<u64>,
     checks: u32,
+    pools: Vec<PoolStatus>,
+}
+
+/// The connections of one worker to a server.
+#[derive(Serialize)]
+struct PoolStatus {
+    worker: usize,
+    state: &'static str,
+    active: u32,
+    idle: u32,
 }
 
 #[derive(Serialize)]
@@ -165,13 +176,23 @@ impl<'r> ServerStatus<'r> {
     fn of(running: &Running, named: &Named<'r>, server: Server) -> Self {
         let (table, row) = (&running.table, running.table.row(server));
         let change = row.last_change();
-        let sum = |count: &dyn Fn(usize) -> u32| (0..table.n_workers()).map(count).sum();
+        let pool = |worker| {
+            let [active, idle, failed] = [
+                table.n_active(worker, server),
+                table.n_idle(worker, server),
+                table.n_failed(worker, server),
+            ]
+            .map(|count| count.load(Ordering::Relaxed));
+            let state = PoolState::of(row.state(), active, idle, failed).word();
+            PoolStatus { worker, state, active, idle }
+        };
+        let pools: Vec<_> = (0..table.n_workers()).map(pool).collect();
         Self {
             address: named.address,
             state: row.state().word(),
             weight: row.weight(),
-            active: sum(&|worker| table.n_active(worker, server).load(Ordering::Relaxed)),
-            idle: sum(&|worker| table.n_idle(worker, server).load(Ordering::Relaxed)),
+            active: pools.iter().map(|pool| pool.active).sum(),
+            idle: pools.iter().map(|pool| pool.idle).sum(),
             downs: change.n_downs,
             changed_s: (change.at_s > 0).then_some(change.at_s),
             reason: (change.at_s > 0).then_some(change.reason.word()),
@@ -179,6 +200,7 @@ impl<'r> ServerStatus<'r> {
             check: check::word_of(row.check.load(Ordering::Relaxed)),
             checked_s: Some(row.checked_s.load(Ordering::Relaxed)).filter(|at_s| *at_s > 0),
             checks: row.n_checks.load(Ordering::Relaxed),
+            pools,
         }
     }
 
@@ -193,6 +215,8 @@ impl<'r> ServerStatus<'r> {
             write!(out, ", last check: {check} ({} in a row)", self.checks)?;
         }
         writeln!(out)?;
+        let pools = self.pools.iter().map(|pool| format!("{} {}", pool.worker, pool.state));
+        writeln!(out, "    pools by worker: {}", pools.collect::<Vec<_>>().join(", "))?;
         Ok(())
     }
 }

@@ -35,6 +35,16 @@ impl Upstream {
         id: ServerId,
         tried: &Tried,
     ) -> Result<Rc<Transport>, FetchError> {
+        let made = self.make(id, tried).await;
+        let n_failed = self.table.n_failed(self.worker, self.server(id).server);
+        match made {
+            Ok(_) => n_failed.store(0, Ordering::Relaxed),
+            Err(_) => drop(n_failed.fetch_add(1, Ordering::Relaxed)),
+        }
+        made
+    }
+
+    async fn make(&self, id: ServerId, tried: &Tried) -> Result<Rc<Transport>, FetchError> {
         let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
         // The turns of other fetches must not lead this one to the same address again.
         let turn = &self.server(id).turn;

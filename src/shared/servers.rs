@@ -7,8 +7,9 @@
 //! header       8 words: magic, version, generation, phase, n_servers, n_upstreams, n_workers, bytes of text
 //! rows         one for each server, see `server_row`
 //! addresses    72 words for each server
-//! counts       for each worker: its pid, 15 unused, then 2 for each server (active and idle connections),
-//!              then 1 for each upstream (requests that wait); each 4 bytes, up to whole cache lines
+//! counts       for each worker: its pid, 15 unused, then 3 for each server (active and idle connections, and
+//!              those in a row that could not be made), then 1 for each upstream (requests that wait);
+//!              each 4 bytes, up to whole cache lines
 //! text         the names, one in a line: what it is, a tab, and the name
 //! ```
 //!
@@ -49,13 +50,15 @@ const N_WORDS_ADDRESSES: usize = 72;
 const OUTAGE_SINCE: usize = 1;
 const LISTS: usize = 2;
 const N_COUNTS_FIRST: usize = 16;
+/// Counts of a server.
+const N_COUNTS_SERVER: usize = 3;
 const LINE_COUNTS: usize = 16;
 
 const _: () = assert!(LISTS + 2 * N_WORDS_LIST <= N_WORDS_ADDRESSES, "both lists fit");
 const _: () = assert!(N_WORDS_ADDRESSES.is_multiple_of(8), "addresses are whole cache lines");
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ktrixsrv");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The phase of a generation, as commands see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +95,7 @@ struct Shape {
 impl Shape {
     /// Counts of one worker.
     fn n_counts(self) -> usize {
-        let n = N_COUNTS_FIRST + 2 * self.n_servers + self.n_upstreams;
+        let n = N_COUNTS_FIRST + N_COUNTS_SERVER * self.n_servers + self.n_upstreams;
         n.next_multiple_of(LINE_COUNTS)
     }
 
@@ -281,17 +284,28 @@ impl ServerTable {
 
     /// The connections of one worker to a server: how many are active.
     pub(crate) fn n_active(&self, worker: usize, server: Server) -> &AtomicU32 {
-        &self.counts_of(worker)[N_COUNTS_FIRST + 2 * self.index(server)]
+        self.count_of(worker, server, 0)
     }
 
     /// The connections of one worker to a server: how many are idle.
     pub(crate) fn n_idle(&self, worker: usize, server: Server) -> &AtomicU32 {
-        &self.counts_of(worker)[N_COUNTS_FIRST + 2 * self.index(server) + 1]
+        self.count_of(worker, server, 1)
+    }
+
+    /// The connections of one worker to a server: how many in a row could not be made.
+    pub(crate) fn n_failed(&self, worker: usize, server: Server) -> &AtomicU32 {
+        self.count_of(worker, server, 2)
+    }
+
+    fn count_of(&self, worker: usize, server: Server, which: usize) -> &AtomicU32 {
+        let first = N_COUNTS_FIRST + N_COUNTS_SERVER * self.index(server);
+        &self.counts_of(worker)[first + which]
     }
 
     /// How many requests of one worker wait for a connection to a server of this upstream.
     pub(crate) fn n_pending(&self, worker: usize, upstream: UpstreamId) -> &AtomicU32 {
-        &self.counts_of(worker)[N_COUNTS_FIRST + 2 * self.rows.len() + upstream.0]
+        let first = N_COUNTS_FIRST + N_COUNTS_SERVER * self.rows.len();
+        &self.counts_of(worker)[first + upstream.0]
     }
 
     /// The process that is this worker; 0 while there is none.

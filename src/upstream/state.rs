@@ -27,6 +27,39 @@ impl State {
     }
 }
 
+/// The state of a pool: the connections of one worker to one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolState {
+    /// No request runs on its connections, if it has any.
+    Idle,
+    /// A request runs on one of its connections.
+    Active,
+    /// Its worker makes no connection, because the server is skipped or disabled, or the last one
+    /// could not be made.
+    Down,
+}
+
+impl PoolState {
+    /// The state of a pool with so many connections, after `n_failed` that could not be made.
+    pub(crate) const fn of(server: State, n_active: u32, n_idle: u32, n_failed: u32) -> Self {
+        let is_served = matches!(server, State::Up | State::Draining);
+        match (n_active, n_idle) {
+            (1.., _) => Self::Active,
+            _ if !is_served => Self::Down,
+            (0, 0) if n_failed > 0 => Self::Down,
+            _ => Self::Idle,
+        }
+    }
+
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// A server that is skipped until this time, in milliseconds, or later is held down: it is not tried.
 pub(crate) const HELD_MS: u64 = (u64::MAX >> 2) - 1;
 
@@ -66,6 +99,31 @@ impl Setting {
             1 => Self::Draining,
             2 => Self::Disabled,
             _ => Self::Enabled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_active_down_or_idle() {
+        for (server, counts, word) in [
+            (State::Up, [0, 0, 0], "idle"),
+            (State::Up, [0, 2, 0], "idle"),
+            (State::Up, [1, 2, 0], "active"),
+            (State::Up, [0, 0, 1], "down"),
+            (State::Up, [0, 1, 1], "idle"),
+            (State::Draining, [0, 0, 0], "idle"),
+            (State::Down, [0, 1, 0], "down"),
+            (State::Down, [1, 0, 0], "active"),
+            (State::Trying, [0, 0, 0], "down"),
+            (State::Disabled, [0, 0, 0], "down"),
+        ] {
+            let [n_active, n_idle, n_failed] = counts;
+            let state = PoolState::of(server, n_active, n_idle, n_failed);
+            assert_eq!(state.word(), word, "{server:?} {counts:?}");
         }
     }
 }

@@ -65,6 +65,42 @@ fn the_status_shows_workers_listeners_servers_and_the_cache() {
 }
 
 #[test]
+fn every_pool_is_idle_active_or_down() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let mut origin = Origin::answering(move |request| match request.target.as_str() {
+        "/held" => Response::ok("x").gated(&held),
+        _ => Response::ok("x"),
+    });
+    let plan = Plan::new(&origin).set("workers", "1");
+    let ktrix = plan.start();
+    ktrix.wait_error("ready, 1 workers running");
+    let pool = || {
+        let pools = status(&plan)["upstreams"][0]["servers"][0]["pools"].clone();
+        let config = plan.config_path().display().to_string();
+        let told = text(&plan.run(&["status", "-c", &config]));
+        let state = pools[0]["state"].as_str().unwrap().to_owned();
+        assert!(told.contains(&format!("    pools by worker: 0 {state}\n")), "{told}");
+        assert_eq!((pools.as_array().map(Vec::len), &pools[0]["worker"]), (Some(1), &0.into()));
+        state
+    };
+    assert_eq!(pool(), "idle");
+    let mut client = ktrix.client();
+    client.send(&Ask::get("/held"));
+    origin.wait_requests(1);
+    assert_eq!(pool(), "active");
+    gate.open();
+    client.answer().expect_status(200);
+    until_true("the pool to be idle", || pool() == "idle");
+    origin.stop();
+    ktrix.get("/x").expect_status(502);
+    assert_eq!(pool(), "down");
+    origin.start();
+    ktrix.get("/x").expect_status(200);
+    until_true("the pool to be idle again", || pool() == "idle");
+}
+
+#[test]
 fn connections_of_a_worker_that_is_killed_are_given_back() {
     let gate = Gate::new();
     let held = gate.clone();
@@ -128,6 +164,7 @@ fn a_server_that_is_disabled_gets_nothing_until_it_is_enabled() {
     };
     let plan = Plan::new(&origins[0]).set("workers", "1").set("upstreams", &upstreams("on"));
     let ktrix = plan.start();
+    ktrix.wait_error("ready, 1 workers running");
     let state = || status(&plan)["upstreams"][0]["servers"][0]["state"].clone();
     for _ in 0..10 {
         ktrix.get("/").expect_status(200).expect_body("b");
