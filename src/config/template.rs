@@ -172,8 +172,10 @@ impl Template {
                 text.contains("://") || text.starts_with("//")
             }) || matches!(self.parts.first(), Some(Part::Variable(Variable::Scheme)));
         // Two slashes, or a backslash for one, would begin another authority.
-        while !names_authority && matches!(out.as_slice(), [b'/', b'/' | b'\\', ..]) {
-            out.remove(1);
+        if !names_authority && out.starts_with(b"/") {
+            let after = out.iter().skip(1);
+            let n_more = after.take_while(|byte| matches!(byte, b'/' | b'\\')).count();
+            out.drain(1..=n_more);
         }
         out
     }
@@ -282,6 +284,7 @@ mod tests {
         for (template, path, capture, expected) in [
             ("https://{host}{path}{query}", "/a", "", "https://www.example.com/a?a=b"),
             ("{path}", "//evil.example/x", "", "/evil.example/x"),
+            ("{path}", "///////", "", "/"),
             ("/$1", "", "/evil.example", "/evil.example"),
             ("/$1", "", "\\evil.example", "/%5Cevil.example"),
             ("$1", "", "//evil.example", "/evil.example"),

@@ -276,6 +276,14 @@ pub struct AskedUrl<'a> {
     pub path_and_query: &'a [u8],
 }
 
+impl<'a> AskedUrl<'a> {
+    /// The URL of a request.
+    pub fn of(scheme: Scheme, head: &'a RequestHead) -> Self {
+        let path_and_query = head.target.path_and_query();
+        Self { scheme, authority: head.authority(), host: head.host(), path_and_query }
+    }
+}
+
 impl Values for AskedUrl<'_> {
     fn variable(&self, variable: Variable, out: &mut Vec<u8>) {
         let (path, query) = split(self.path_and_query);

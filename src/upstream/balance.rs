@@ -237,20 +237,24 @@ impl Balance {
     /// Rendezvous hashing, with weights: every server has a score for the hash, and the best one is
     /// chosen. When a server leaves, the others keep their requests and share those of that server.
     /// By [`Method::Hash`] a server with more than its share of the load is left out.
-    fn by_hash(&self, hash: u64, view: &impl ServerView) -> Option<ServerId> {
+    fn by_hash(&mut self, hash: u64, view: &impl ServerView) -> Option<ServerId> {
         let is_bounded = self.method == Method::Hash;
         let (mut n_active, mut weights) = (0, 0);
         if is_bounded {
-            for (id, share) in self.opened() {
-                n_active += u64::from(view.n_active(id));
-                weights += u64::from(share.weight);
+            for (id, share) in (0..).map(ServerId).zip(&mut self.servers) {
+                if share.is_open {
+                    // Other workers change it meanwhile, so that it is read once.
+                    share.cost = u64::from(view.n_active(id));
+                    n_active += share.cost;
+                    weights += u64::from(share.weight);
+                }
             }
         }
-        let has_room = |id, share: &Share| {
-            let share = (n_active + 1) * u64::from(share.weight) * BOUND.0 / (weights * BOUND.1);
-            u64::from(view.n_active(id)) <= share
+        let has_room = |share: &Share| {
+            let bound = (n_active + 1) * u64::from(share.weight) * BOUND.0 / (weights * BOUND.1);
+            share.cost <= bound
         };
-        let open = self.opened().filter(|(id, share)| !is_bounded || has_room(*id, share));
+        let open = self.opened().filter(|(_, share)| !is_bounded || has_room(share));
         let scored = open.map(|(id, share)| (id, score(mix(hash ^ view.seed(id)), share.weight)));
         scored.min_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(id, _)| id)
     }

@@ -44,13 +44,7 @@ impl Explainer<'_> {
         if !may {
             return Some(Outcome::own(Status(403), DENIED));
         }
-        let url = AskedUrl {
-            scheme: asked.scheme,
-            authority: head.authority(),
-            host: head.host(),
-            path_and_query: head.target.path_and_query(),
-        };
-        let keys = setting.router.keys_of_url(&url);
+        let keys = setting.router.keys_of_url(&AskedUrl::of(asked.scheme, head));
         match request::orders(&keys, asked.scheme, head, "") {
             Ok(orders) => {
                 for order in orders {

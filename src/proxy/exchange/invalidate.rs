@@ -25,9 +25,9 @@ pub(crate) async fn after(
     if !invalidate::invalidates(request.method, response.status) {
         return;
     }
-    let (host, authority) = (request.host(), request.authority());
+    let authority = request.authority();
     for target in invalidate::targets(scheme, authority, &request.target, fields) {
-        let url = AskedUrl { scheme, authority, host, path_and_query: &target };
+        let url = AskedUrl { path_and_query: &target, ..AskedUrl::of(scheme, request) };
         for (key, target) in context.router.keys_of_url(&url) {
             let mut text = Vec::new();
             key_text(key, scheme, authority, &target, &mut text);

@@ -59,13 +59,7 @@ fn purge(
         let text = "the cache cannot be opened: nothing is purged".to_owned();
         return (Status(503), text, None);
     };
-    let url = AskedUrl {
-        scheme: front.scheme,
-        authority: request.authority(),
-        host: request.host(),
-        path_and_query: request.target.path_and_query(),
-    };
-    let keys = context.router.keys_of_url(&url);
+    let keys = context.router.keys_of_url(&AskedUrl::of(front.scheme, request));
     let orders = match purge_request::orders(&keys, front.scheme, request, &named(address)) {
         Ok(orders) => orders,
         Err(refusal) => {
