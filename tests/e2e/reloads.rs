@@ -24,6 +24,15 @@ pub(super) fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
     ktrix.children()
 }
 
+/// Sends HUP and waits until new workers run beside the old ones.
+fn reload_beside(ktrix: &Ktrix<'_>) {
+    let before = ktrix.children();
+    ktrix.signal(Signal::SIGHUP);
+    until_true("new workers beside the old", || {
+        ktrix.workers().iter().any(|worker| !before.contains(worker))
+    });
+}
+
 #[test]
 fn twenty_reloads_under_load_fail_no_request() {
     alone();
@@ -57,6 +66,65 @@ fn twenty_reloads_under_load_fail_no_request() {
 }
 
 #[test]
+fn servers_and_weights_change_under_load_and_no_request_fails() {
+    alone();
+    let origins = [(); 3].map(|()| Origin::answering(|_| Response::ok("x")));
+    let upstreams = |weights: [usize; 3]| {
+        let servers = origins.iter().zip(weights).filter(|(_, weight)| *weight > 0);
+        let servers: Vec<_> = servers
+            .map(|(origin, weight)| format!("{{address: \"{}\", weight: {weight}}}", origin.name()))
+            .collect();
+        format!("{{app: {{servers: [{}]}}}}", servers.join(", "))
+    };
+    let plan = Plan::new(&origins[0]).set("cache", "off").set("upstreams", &upstreams([1, 0, 0]));
+    let ktrix = plan.start();
+    let ask = |client: usize, i: usize| match i % 3 {
+        0 => Ask::post(&format!("/{client}/{i}"), "order"),
+        _ => Ask::get(&format!("/{client}/{i}")),
+    };
+    let load =
+        Load::start(&plan.address, 8, ask, |_, answer| match (answer.status, &*answer.body) {
+            (200, b"x") => Ok(()),
+            (status, _) => Err(format!("{status}: {}", answer.text())),
+        });
+    for weights in [[1, 1, 0], [0, 5, 1], [3, 0, 2], [0, 0, 1], [1, 1, 1], [9, 1, 1], [1, 0, 0]] {
+        plan.put("upstreams", &upstreams(weights));
+        plan.write_config();
+        let before = origins.each_ref().map(Origin::n_requests);
+        reload(&ktrix);
+        until_true("all servers to be used", || {
+            let used = origins.iter().zip(before).map(|(origin, n)| origin.n_requests() > n);
+            used.zip(weights).all(|(is_used, weight)| is_used || weight == 0)
+        });
+    }
+    load.stop().expect_faultless();
+}
+
+#[test]
+fn a_running_request_of_a_removed_upstream_finishes() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let old = Origin::answering(move |_| Response::ok("0123456789").gated(&held));
+    let new = Origin::answering(|_| Response::ok("new"));
+    let plan = Plan::new(&old);
+    let ktrix = plan.start();
+    let mut waiting = [ktrix.client(), ktrix.client()];
+    waiting[0].send(&Ask::get("/a"));
+    waiting[1].send(&Ask::post("/b", "order"));
+    old.wait_requests(2);
+    plan.put("upstreams", &format!("{{other: {{servers: [\"{}\"]}}}}", new.name()));
+    plan.put("sites", "[{routes: [{path: /, upstream: other}]}]");
+    plan.write_config();
+    reload_beside(&ktrix);
+    until_true("the new upstream", || ktrix.get("/").expect_status(200).text() == "new");
+    gate.open();
+    for client in &mut waiting {
+        client.answer().expect_status(200).expect_body("0123456789");
+    }
+    old.expect_requests(2);
+}
+
+#[test]
 fn an_answer_on_its_way_survives_a_reload() {
     let gate = Gate::new();
     let held = gate.clone();
@@ -70,10 +138,7 @@ fn an_answer_on_its_way_survives_a_reload() {
     slow.send(&Ask::get("/slow"));
     origin.wait_requests(1);
     let before = ktrix.wait_children(3);
-    ktrix.signal(Signal::SIGHUP);
-    until_true("new workers beside the old", || {
-        ktrix.workers().iter().any(|w| !before.contains(w))
-    });
+    reload_beside(&ktrix);
     ktrix.get("/x").expect_status(200);
     gate.open();
     slow.answer().expect_status(200).expect_body("0123456789");
