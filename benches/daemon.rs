@@ -5,7 +5,10 @@
 //! least 0.8 times as fast as the first, by the clock or by the processor time of ktrix, which also
 //! holds on a machine that others use. `cargo bench --bench daemon -- restart` starts ktrix on a
 //! million objects, most of them sparse files, after a clean stop and after a crash, and fails if
-//! it does not answer within a second. A number after the word replaces the million, and
+//! it does not answer within a second. `cargo bench --bench daemon -- answers` prints how many stored
+//! and how many proxied answers one worker and two workers give in a second, by the clock and for each
+//! second on a processor; clients and origin are threads of the benchmark, so that the clock says
+//! little on a machine of few processors. A number after the word replaces the million, and
 //! `KTRIX_BENCH_BINARY` names another build to measure.
 
 use std::fs::File;
@@ -28,7 +31,8 @@ fn main() {
     match words.first().map(String::as_str) {
         Some("churn") => churn(n),
         Some("restart") => restart(n),
-        _ => println!("name one of: churn, restart"),
+        Some("answers") => answers(n),
+        _ => println!("name one of: churn, restart, answers"),
     }
 }
 
@@ -115,6 +119,41 @@ fn restart(n_objects: usize) {
     }
 }
 
+/// The rate of answers of one worker and of two.
+fn answers(n_asked: usize) {
+    for n_workers in [1, 2] {
+        for (what, target, n_at_once) in [
+            ("stored, one request at a time", "/stored", 1),
+            ("stored, 16 requests at once", "/stored", 16),
+            ("proxied, one request at a time", "/passed", 1),
+        ] {
+            let place = Place::new();
+            let ktrix = Ktrix::start_with(&place, "size: 1 GiB", n_workers);
+            ask(&mut connect(place.address), &[target], Vec::new());
+            let next = AtomicUsize::new(0);
+            let (begun, work_before) = (Instant::now(), ktrix.work());
+            std::thread::scope(|scope| {
+                for _ in 0..N_CLIENTS {
+                    scope.spawn(|| {
+                        let mut client = connect(place.address);
+                        let (targets, mut buf) = (vec![target; n_at_once], Vec::new());
+                        while next.fetch_add(n_at_once, Ordering::Relaxed) < n_asked {
+                            buf = ask(&mut client, &targets, buf).0;
+                        }
+                    });
+                }
+            });
+            let (took_s, n) = (begun.elapsed().as_secs_f64(), next.load(Ordering::Relaxed) as f64);
+            // clock(3): the kernel counts in hundredths of a second.
+            let work_s = (ktrix.work() - work_before).max(1) as f64 / 100.0;
+            let (by_clock, by_work) = (n / took_s, n / work_s);
+            println!(
+                "workers {n_workers}, {what:32}{by_clock:8.0}/s, {by_work:8.0} in a processor second"
+            );
+        }
+    }
+}
+
 /// A directory, an origin and a port.
 struct Place {
     dir: PathBuf,
@@ -145,10 +184,14 @@ struct Ktrix(Child);
 
 impl Ktrix {
     fn start(place: &Place, cache: &str) -> Self {
+        Self::start_with(place, cache, 2)
+    }
+
+    fn start_with(place: &Place, cache: &str, n_workers: usize) -> Self {
         let config = place.dir.join("ktrix.yaml");
         let text = format!(
-            "listen: [\"{}\"]\nworkers: 2\nlog: {{error: {}}}\ncache: {{path: {}, {cache}}}\n\
-             upstream: \"{}\"\n",
+            "listen: [\"{}\"]\nworkers: {n_workers}\nlog: {{error: {}}}\ncache: {{path: {}, {cache}}}\n\
+             upstream: \"{}\"\nsites: [{{routes: [{{path: /}}, {{path: /passed, cache: off}}]}}]\n",
             place.address,
             place.dir.join("error.log").display(),
             place.cache().display(),

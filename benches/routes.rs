@@ -1,4 +1,8 @@
 //! The cost of finding a route, with ten routes and with 10,000: `cargo bench --bench routes`.
+//!
+//! `cargo bench --bench routes -- config 10000 127.0.0.1:8081` prints the upstreams and sites of a
+//! configuration with that many routes, with weights, checks and fields, to be served by a ktrix that a
+//! load generator asks.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -12,6 +16,44 @@ use ktrix::route::asked::Asked;
 const N_LOOKUPS: usize = 1_000_000;
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["config", n_routes, server] => {
+            print!("{}", configuration(n_routes.parse().expect("a number"), server));
+        }
+        _ => time_all(),
+    }
+}
+
+/// Everything below `/c/` is stored, all else is passed on.
+fn configuration(n_routes: usize, server: &str) -> String {
+    let mut text = format!(
+        "upstreams:
+  origin:
+    servers: [{{address: \"{server}\", weight: 3}}, {{address: \"{server}\", weight: 5}}]
+    check: {{interval: 10s}}
+sites:
+  - upstream: origin
+    routes:
+      - {{path: /c/}}
+      - {{path: /, cache: off, request-fields: {{set: {{X-Route: none}}}}}}
+"
+    );
+    for n in 0..n_routes {
+        let path = match n % 4 {
+            0 => format!("{{exact: /app/{n}/page}}"),
+            1 => format!("/app/{n}/"),
+            2 => format!("{{glob: \"/app/{n}/*.html\"}}"),
+            _ => format!("{{regex: \"^/app/{n}/[a-z]+$\"}}"),
+        };
+        let fields = format!("request-fields: {{set: {{X-Route: \"{n}\"}}}}");
+        let _ =
+            writeln!(text, "      - {{path: {path}, methods: [GET, HEAD], cache: off, {fields}}}");
+    }
+    text
+}
+
+fn time_all() {
     for (name, path) in [
         ("exact", "{exact: /app/N/page}"),
         ("prefix", "/app/N/"),
