@@ -18,6 +18,7 @@ pub(crate) mod routed;
 pub mod finish;
 pub mod respond;
 pub mod forwarding;
+mod relay;
 pub mod fill;
 pub mod exchange;
 mod ranges;

@@ -20,6 +20,7 @@ use crate::proxy::exchange::{Exchange, Failure};
 
 use crate::proxy::forwarding;
 use crate::proxy::progress::Handover;
+use crate::proxy::relay;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
 
 impl<C: Client> Exchange<'_, C> {
@@ -100,7 +101,7 @@ impl<C: Client> Exchange<'_, C> {
         if self.notes_redirect(&response) {
             return Ok(());
         }
-        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
+        relay::relay(self.context, self.client, response, read, &added, self.facts).await
     }
 
     /// Passes on the response of a fill that is for this client alone.
@@ -120,7 +121,7 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.server = Some(response.server);
         let detail = Some(reason.word());
         let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });
-        forwarding::relay(self.context, self.client, response, read, &added, self.facts).await
+        relay::relay(self.context, self.client, response, read, &added, self.facts).await
     }
 
     /// The response of an origin that failed, unless a stored response or one of ktrix's own was the
