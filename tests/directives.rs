@@ -180,15 +180,12 @@ fn is_a_value(row: &Directive) -> bool {
         "a tenth of the free space of their disk",
         "cache.object",
         "the upstream's",
-        "limits.body",
-        "timeouts.connect",
-        "timeouts.first-byte",
-        "timeouts.idle",
         "the site's own",
     ]
     .contains(&row.default);
+    let is_another = ["limits.", "timeouts."].iter().any(|key| row.default.starts_with(key));
     let is_plain = !matches!(row.kind, Kind::Section(_) | Kind::List(_) | Kind::Text(_));
-    is_fixed && is_plain
+    is_fixed && !is_another && is_plain
 }
 
 /// The keys of the sample by their path in the schema, with their line and plain value.

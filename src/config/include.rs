@@ -183,7 +183,7 @@ mod tests {
         let config = config.unwrap();
         let hosts: Vec<_> = config.sites.iter().map(|site| site.hosts[0].to_string()).collect();
         assert_eq!(hosts, ["a", "b", "c", "d"]);
-        assert_eq!((config.upstreams.len(), config.limits.body_bytes), (2, 1 << 20));
+        assert_eq!((config.upstreams.len(), config.limits.route.body_bytes), (2, 1 << 20));
     }
 
     #[test]

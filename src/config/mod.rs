@@ -345,10 +345,34 @@ pub struct RouteConfig {
     pub rules: Rc<Rules>,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
-    /// Bytes of the body of a request that is received completely first.
-    pub body_bytes_max: u64,
+    /// Whether a response is taken from a server faster than the client takes it.
+    pub response_buffering: ResponseBuffering,
+    /// The bounds on the sizes of its messages.
+    pub limits: RouteLimits,
     /// Its changes, if it makes any.
     pub changes: Option<Rc<Changes>>,
+}
+
+/// Whether a response is taken from a server faster than the client takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseBuffering {
+    /// It is not.
+    Off,
+    /// As far as there is room in memory.
+    Memory,
+    /// Into memory, and then into a file.
+    File,
+}
+
+/// The bounds on the sizes of a route's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteLimits {
+    /// Bytes of the body of a request that is received completely first.
+    pub body_bytes: u64,
+    /// Bytes of a response that wait in memory for the client.
+    pub response_memory_bytes: usize,
+    /// Bytes of it that wait in a file.
+    pub response_file_bytes: u64,
 }
 
 /// The bounds on waiting.
@@ -389,9 +413,9 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Bytes of a request's target.
     pub target_bytes: usize,
-    /// Bytes of a request's body that is received completely first.
-    pub body_bytes: u64,
-    /// Bytes of it that stay in memory; the rest goes to a file.
+    /// The bounds for the messages of a route without its own.
+    pub route: RouteLimits,
+    /// Bytes of a request's body that stay in memory; the rest goes to a file.
     pub body_memory_bytes: usize,
     /// Bytes of all bodies in files; by default it depends on the disk.
     pub bodies_bytes: Option<u64>,

@@ -128,6 +128,8 @@ const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
 /// The default of the bytes of all bodies: they must not fill the disk.
 const BODIES_DEFAULT: &str = "a tenth of the free space of their disk";
 
+const RESPONSE_BUFFERING: Kind = Kind::Choice(&["off", "memory", "file"]);
+
 /// The table.
 #[rustfmt::skip]
 pub const DIRECTIVES: &[Directive] = &[
@@ -213,8 +215,11 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "the upstream for paths outside of the site's routes, and the default of these"),
     row("sites[]", "cache", Kind::Section("on, off or mapping"), "on", "the default of its routes"),
     row("sites[]", "request-buffering", Kind::Switch, "on", "the default of its routes"),
+    row("sites[]", "response-buffering", RESPONSE_BUFFERING, "file", "the default of its routes"),
     row("sites[]", "limits", Kind::Section("mapping"), "limits", "the default of its routes"),
     row("sites[].limits", "body", Kind::Size(0, PIB), "limits.body", "the default of its routes"),
+    row("sites[].limits", "response-memory", Kind::Size(0, GIB), "limits.response-memory", "the default of its routes"),
+    row("sites[].limits", "response-file", Kind::Size(0, PIB), "limits.response-file", "the default of its routes"),
     row("sites[]", "routes", Kind::List("mappings"), "every path to the site's upstream", "requests with settings of their own"),
     row("sites[].routes[]", "path", Kind::Section("path prefix or mapping"), "required", "the paths; the most specific route is tried first"),
     row("sites[].routes[].path", "exact", Kind::Text("path"), "none", "one path"),
@@ -253,7 +258,10 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[].routes[]", "cache", Kind::Section("on, off or mapping"), "the site's own", "whether responses are stored and answered from the cache, and how"),
     row("sites[].routes[]", "limits", Kind::Section("mapping"), "the site's own", "bounds on the requests of the route, in the place of those at the top"),
     row("sites[].routes[].limits", "body", Kind::Size(0, PIB), "the site's own", "the body of a request that is received completely first"),
+    row("sites[].routes[].limits", "response-memory", Kind::Size(0, GIB), "the site's own", "the part of a response that waits in memory for its client"),
+    row("sites[].routes[].limits", "response-file", Kind::Size(0, PIB), "the site's own", "the part of it behind that, which waits in a file"),
     row("sites[].routes[]", "request-buffering", Kind::Switch, "the site's own", "whether a request is received completely before a server sees it"),
+    row("sites[].routes[]", "response-buffering", RESPONSE_BUFFERING, "the site's own", "whether a response that is not stored is taken from a server faster than the client takes it"),
     //
     row("sites[].routes[].cache", "ttl-status", Kind::Section("mapping of statuses or off"), "none", "the lifetime of answers without a stated one, by status"),
     row("sites[].routes[].cache", "ttl-min", Kind::Duration(0, TTL_MS_MAX), "0s", "lifetimes below this are raised to it"),
@@ -304,7 +312,9 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "target", Kind::Size(64, MIB), "8 KiB", "the target of a request"),
     row("limits", "body", Kind::Size(0, PIB), "1 GiB", "the body of a request that is received completely first"),
     row("limits", "body-memory", Kind::Size(0, GIB), "64 KiB", "the part of it that stays in memory; the rest goes to a file"),
-    row("limits", "bodies", Kind::Size(0, PIB), BODIES_DEFAULT, "all parts in files of all workers together; a request past it is answered with 503"),
+    row("limits", "response-memory", Kind::Size(0, GIB), "256 KiB", "the part of a response that waits in memory for its client"),
+    row("limits", "response-file", Kind::Size(0, PIB), "1 GiB", "the part of it behind that, which waits in a file"),
+    row("limits", "bodies", Kind::Size(0, PIB), BODIES_DEFAULT, "all parts in files of all workers together; a request past it is answered with 503, and a response past it waits in memory alone"),
     row("limits", "body-rate", Kind::Size(0, GIB), "1 KiB", "the least bytes of a body that must come each second, after timeouts.client-body; 0 B is any"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
 ];
@@ -343,7 +353,8 @@ mod tests {
     fn a_chosen_default_is_one_of_the_words() {
         for row in DIRECTIVES {
             if let Kind::Choice(words) = row.kind {
-                assert!(words.contains(&row.default), "{}", row.path());
+                let is_inherited = row.default == "the site's own";
+                assert!(is_inherited || words.contains(&row.default), "{}", row.path());
             }
         }
     }

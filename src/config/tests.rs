@@ -52,7 +52,7 @@ fn three_lines_are_a_whole_configuration() {
     assert_eq!(upstream.skip, Duration::from_secs(10));
     assert_eq!(config.timeouts.client_head, Duration::from_secs(10));
     assert_eq!((config.limits.head_bytes, config.limits.headers), (32 << 10, 100));
-    assert_eq!((config.limits.body_bytes, config.limits.connections), (1 << 30, 16_384));
+    assert_eq!((config.limits.route.body_bytes, config.limits.connections), (1 << 30, 16_384));
 }
 
 #[test]
@@ -96,13 +96,21 @@ fn the_full_form_is_read() {
         cache,
         rules: Rc::default(),
         request_buffering,
-        body_bytes_max: 1 << 30,
+        response_buffering: ResponseBuffering::File,
+        limits: LIMITS,
         changes: None,
     };
     assert_eq!(config.sites[0].hosts[1], HostPattern::Below(".example.org".into()));
     assert_eq!(config.sites[0].routes, [route("/up", 0, false, false), route("/", 1, true, true)]);
     assert_eq!(config.sites[1].routes, [route("/", 0, false, true)]);
 }
+
+/// The default limits of a route.
+const LIMITS: RouteLimits = RouteLimits {
+    body_bytes: 1 << 30,
+    response_memory_bytes: 256 << 10,
+    response_file_bytes: 1 << 30,
+};
 
 #[test]
 fn fields_of_the_operator_select_variants() {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::pool;
@@ -27,6 +28,14 @@ impl DiskFile {
     /// A file that was opened on this medium.
     pub fn new(file: File, medium: Medium) -> Self {
         Self(Arc::new(Open { file: Some(file), medium }))
+    }
+
+    /// A file without a name in `dir`, see [`file::unnamed`].
+    ///
+    /// # Errors
+    /// An error of `open`.
+    pub fn unnamed(dir: &Path) -> io::Result<Self> {
+        Ok(Self::new(file::unnamed(dir)?, Medium::of(dir)))
     }
 
     /// Reads `len` bytes from `offset` on, or less at the end of the file.

@@ -79,13 +79,21 @@ pub fn response_fields(head: &ResponseHead, via: &str, now: Now) -> Fields {
     let sent = &head.fields;
     let hop = Hop::of(sent);
     let mut fields = Fields::with_capacity(sent.len() + 3, sent.wire_len() + 3 * 40);
-    let is_length = |name: &[u8]| chars::eq_ignore_case(name, b"content-length");
-    fields.append_from(sent, |name, _| hop.passes(name) && !is_length(name));
+    fields.append_from(sent, |name, _| hop.passes(name) && !is_for_proxy(name));
     if !fields.contains("date") {
         fields.push(b"Date", &date::format(now.unix_s()));
     }
     via::push(&mut fields, head.version, via);
     fields
+}
+
+/// Whether the writer adds this field of a response itself, or the proxy alone follows it.
+fn is_for_proxy(name: &[u8]) -> bool {
+    match name.len() {
+        14 => chars::eq_ignore_case(name, b"content-length"),
+        17 => chars::eq_ignore_case(name, b"x-accel-buffering"),
+        _ => false,
+    }
 }
 
 /// `Max-Forwards` of an OPTIONS or TRACE request (RFC 9110 section 7.6.2). At 0 ktrix is the last

@@ -274,7 +274,7 @@ fn bodies_bytes_max(config: &Config, cache: Option<&Cache>) -> u64 {
             Some(cache) => cache.shared.store.free_bytes(),
             None => file::free_bytes(&std::env::temp_dir()),
         };
-        free.map_or(config.limits.body_bytes, |bytes| bytes / 10)
+        free.map_or(config.limits.route.body_bytes, |bytes| bytes / 10)
     })
 }
 

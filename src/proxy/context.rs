@@ -1,6 +1,7 @@
 //! The state that all exchanges of one worker share.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -40,10 +41,12 @@ pub struct Context {
     pub log_due: Event,
     /// Limits of a client's request head.
     pub client_head: HeadLimits,
-    /// The directory for request bodies that are too large for memory.
+    /// The directory for bodies that are too large for memory.
     pub temporary: PathBuf,
     /// The bytes that they may have.
     pub bodies: Rc<Bodies>,
+    /// When a response could not be buffered in a file last, in seconds of the Unix clock.
+    unbuffered_s: Cell<u64>,
     /// Number of requests so far, for their ids.
     pub n_requests: Cell<u64>,
     /// Upper bits of the request ids; no two workers of any start have the same.
@@ -87,6 +90,7 @@ impl Context {
             client_head,
             temporary,
             bodies,
+            unbuffered_s: Cell::new(0),
             n_requests: Cell::new(0),
             id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
             is_draining: Cell::new(false),
@@ -99,6 +103,19 @@ impl Context {
         let n = self.n_requests.get().wrapping_add(1);
         self.n_requests.set(n);
         u128::from(self.id_base) << 64 | u128::from(n)
+    }
+
+    /// A response could not be buffered in a file. That is logged once, until it has not happened for
+    /// a while.
+    pub fn unbuffered(&self, error: &io::Error) {
+        let now_s = reactor::now().unix_s();
+        if self.unbuffered_s.replace(now_s) + QUIET_S < now_s {
+            let dir = &self.temporary;
+            ::log::warn!(
+                "cannot buffer a response in {dir:?}: {error}; slow clients hold connections to \
+                 servers"
+            );
+        }
     }
 
     /// Whether the access log has room for another line, or may drop it.
@@ -130,6 +147,9 @@ impl Context {
         self.config.timeouts.client_idle.as_millis() as u64
     }
 }
+
+/// A failure is logged again after so many seconds without one.
+const QUIET_S: u64 = 60;
 
 /// The name of an instance of this configuration on this machine.
 pub(crate) fn instance_name(config: &Config) -> String {

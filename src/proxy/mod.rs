@@ -18,6 +18,8 @@ pub(crate) mod routed;
 pub mod finish;
 pub mod respond;
 pub mod forwarding;
+mod overflow;
+mod backlog;
 mod relay;
 pub mod fill;
 pub mod exchange;

@@ -2,29 +2,34 @@
 
 use std::io;
 
+use crate::config::ResponseBuffering;
+use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;
 use crate::origin::body::OriginBody;
-use crate::origin::fetch::Response;
 use crate::policy::reason::close::CloseReason;
+use crate::proxy::backlog::{Backlog, Next};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
+use crate::proxy::progress::Handover;
 use crate::proxy::respond::{Added, start};
 use crate::reactor;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::spare::Buffer;
+use crate::route::Rule;
 use crate::sys::pinned::Race;
 
-/// Relays a response. `read` is the part of its body that was read before.
+/// Relays a response, with the part of its body that was read before.
 pub(crate) async fn relay<C: Client>(
     context: &Context,
     client: &mut C,
-    mut response: Response,
-    read: Vec<u8>,
+    handover: Handover,
+    rule: &Rule,
     added: &Added,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
+    let Handover { mut response, read } = handover;
     let mut fields = forward::response_fields(&response.head, &context.via, reactor::now());
     if let Some(cookie) = &response.set_cookie {
         fields.push(b"Set-Cookie", cookie.as_bytes());
@@ -35,69 +40,100 @@ pub(crate) async fn relay<C: Client>(
     };
     start(client, response.head.status, fields, length, added, facts);
     let mut part = Buffer::from(read);
-    loop {
-        // Bytes that have arrived go out together with the head.
-        match response.body.take(&mut part) {
-            Ok(false) => {
-                client.push(&part);
-                return client.finish(&response.body.take_trailers()).await;
-            }
-            Ok(true) => {}
-            Err(_) => {
-                client.abort();
-                return Err(CloseReason::Incomplete);
-            }
+    // Bytes that have arrived go out together with the head.
+    match response.body.take(&mut part) {
+        Ok(false) => {
+            client.push(&part);
+            client.finish(&response.body.take_trailers()).await
         }
-        let is_waiting = part.is_empty();
-        client.send(&part).await?;
-        part.clear();
-        let is_large = response.body.remaining().is_some_and(|left| left >= PIPE_MIN);
-        if is_large && client.takes_pipe() && Box::pin(splice(client, &mut response.body)).await? {
-            continue;
+        Ok(true) => {
+            let buffering = buffering(rule.response_buffering, &response.head.fields);
+            let backlog = Backlog::new(context, buffering, &rule.limits);
+            Box::pin(pass_on(client, &mut response.body, part, backlog)).await
         }
-        if is_waiting {
-            client.flush().await?;
-            wait(client, &mut response.body).await?;
-        }
+        Err(_) => broken(client),
     }
 }
 
-/// A body is moved through a pipe while at least this much of it is to come. For less, the system
-/// calls cost more than the copy.
-const PIPE_MIN: u64 = 64 << 10;
+/// How a response is buffered: an origin may say it, as to nginx.
+fn buffering(of_route: ResponseBuffering, fields: &Fields) -> ResponseBuffering {
+    match (of_route, fields.get("x-accel-buffering")) {
+        (_, Some(b"no")) => ResponseBuffering::Off,
+        (ResponseBuffering::Off, Some(b"yes")) => ResponseBuffering::File,
+        _ => of_route,
+    }
+}
 
-/// Passes a body on through a pipe, but for its last byte, as far as that is possible; `false` if
-/// no byte was passed on.
-async fn splice<C: Client>(client: &mut C, body: &mut OriginBody) -> Result<bool, CloseReason> {
-    let Ok(mut pipe) = Pipe::take() else { return Ok(false) };
-    let mut has_moved = false;
+/// Passes a body on to its end; `part` has its first bytes.
+async fn pass_on<C: Client>(
+    client: &mut C,
+    body: &mut OriginBody,
+    mut part: Buffer,
+    mut backlog: Backlog<'_>,
+) -> Result<(), CloseReason> {
+    let mut next = Next::Bytes;
     loop {
+        match next {
+            Next::Bytes if part.is_empty() => {
+                backlog.beside(body, 0, client.flush()).await?;
+                if backlog.is_empty() {
+                    wait(client, body).await?;
+                }
+            }
+            Next::Bytes => {
+                backlog.beside(body, part.len(), client.send(&part)).await?;
+                part.clear();
+            }
+            Next::End => {
+                client.push(&part);
+                return client.finish(&body.take_trailers()).await;
+            }
+            Next::Broken => return broken(client),
+        }
+        let is_large = body.remaining().is_some_and(|left| left >= Pipe::BODY_BYTES_MIN);
+        if is_large && client.takes_pipe() && backlog.is_empty() {
+            splice(client, body, &mut backlog).await?;
+        }
+        next = backlog.next(body, &mut part).await;
+    }
+}
+
+/// Passes a body on through a pipe, but for its last byte, as far as that is possible and the client
+/// takes it as fast as it comes.
+async fn splice<C: Client>(
+    client: &mut C,
+    body: &mut OriginBody,
+    backlog: &mut Backlog<'_>,
+) -> Result<(), CloseReason> {
+    let Ok(mut pipe) = Pipe::take() else { return Ok(()) };
+    while backlog.is_empty() {
         match body.fill_pipe(&mut pipe) {
             // The next read finds the end.
             Ok(0) => break,
-            Ok(_) => {
-                has_moved = true;
-                client.send_pipe(&mut pipe).await?;
-            }
+            Ok(_) => backlog.beside(body, 0, client.send_pipe(&mut pipe)).await?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                client.flush().await?;
-                wait(client, body).await?;
+                backlog.beside(body, 0, client.flush()).await?;
+                if backlog.is_empty() {
+                    wait(client, body).await?;
+                }
             }
             Err(_) => break,
         }
     }
     pipe.give_back();
-    Ok(has_moved)
+    Ok(())
 }
 
 /// Waits until the origin has sent more of a body, unless the client leaves.
 async fn wait<C: Client>(client: &mut C, body: &mut OriginBody) -> Result<(), CloseReason> {
     match Race::new(body.wait(), client.gone()).await {
         Some(Ok(())) => Ok(()),
-        Some(Err(_)) => {
-            client.abort();
-            Err(CloseReason::Incomplete)
-        }
+        Some(Err(_)) => broken(client),
         None => Err(CloseReason::ClientGone),
     }
+}
+
+fn broken<C: Client>(client: &mut C) -> Result<(), CloseReason> {
+    client.abort();
+    Err(CloseReason::Incomplete)
 }

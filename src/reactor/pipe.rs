@@ -58,6 +58,10 @@ impl Pipe {
         });
     }
 
+    /// A body is moved through a pipe while at least this much of it is to come. For less, the
+    /// system calls cost more than the copy.
+    pub const BODY_BYTES_MIN: u64 = 64 << 10;
+
     /// Bytes that are in it.
     pub const fn len(&self) -> usize {
         self.n_bytes

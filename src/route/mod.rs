@@ -20,7 +20,7 @@ mod table;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::config::{Config, HostPattern};
+use crate::config::{Config, HostPattern, ResponseBuffering, RouteLimits};
 use crate::policy::key::KeyComponents;
 use crate::policy::rfc9111::rules::Rules;
 use crate::route::asked::{Asked, Unmet};
@@ -40,8 +40,10 @@ pub struct Rule {
     pub rules: RulesId,
     /// Whether a request is received completely before a server sees it.
     pub request_buffering: bool,
-    /// Bytes of the body of such a request.
-    pub body_bytes_max: u64,
+    /// Whether a response is taken from a server faster than the client takes it.
+    pub response_buffering: ResponseBuffering,
+    /// The bounds on the sizes of its messages.
+    pub limits: RouteLimits,
     /// Whether the same bytes from another client may have another route.
     pub depends_on_client: bool,
 }
@@ -110,7 +112,8 @@ impl Router {
                     cache: route.cache,
                     rules,
                     request_buffering: route.request_buffering,
-                    body_bytes_max: route.body_bytes_max,
+                    response_buffering: route.response_buffering,
+                    limits: route.limits,
                     depends_on_client: table.depends_on_client,
                 });
             }
@@ -126,7 +129,8 @@ impl Router {
                 cache,
                 rules,
                 request_buffering: true,
-                body_bytes_max: config.limits.body_bytes,
+                response_buffering: ResponseBuffering::File,
+                limits: config.limits.route,
                 depends_on_client: false,
             });
         }
@@ -464,7 +468,8 @@ sites:
             cache: true,
             rules: Rc::default(),
             request_buffering: true,
-            body_bytes_max: 0,
+            response_buffering: ResponseBuffering::File,
+            limits: RouteLimits { body_bytes: 0, response_memory_bytes: 0, response_file_bytes: 0 },
             changes: None,
         };
         let routes = proptest::collection::vec((path, 0usize..100).prop_map(route), 1..8);

@@ -16,7 +16,7 @@ use crate::config::schema::{self, WORKERS_MAX};
 use crate::config::section::{Scalar, Section};
 use crate::config::{
     AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Limits, Listen, ListenAddress,
-    LogConfig, LogFormat, Timeouts, WhenFull,
+    LogConfig, LogFormat, RouteLimits, Timeouts, WhenFull,
 };
 
 mod key;
@@ -40,7 +40,7 @@ pub(crate) fn resolve(
     let upstreams = Upstreams::resolve(faults, &root);
     let limits_section = root.section(faults, "limits", "limits");
     let limits = limits(faults, &limits_section);
-    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), limits.body_bytes);
+    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), limits.route);
     if root.node("upstream").is_none() && root.node("sites").is_none() {
         let message = "is missing, and so is sites: no request has anywhere to go \
                        (try \"upstream: 192.0.2.1:8080\")";
@@ -341,7 +341,11 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
         connections: section.count(faults, "connections"),
         head_bytes: as_usize(section.size(faults, "head")),
         target_bytes: as_usize(section.size(faults, "target")),
-        body_bytes: section.size(faults, "body"),
+        route: RouteLimits {
+            body_bytes: section.size(faults, "body"),
+            response_memory_bytes: as_usize(section.size(faults, "response-memory")),
+            response_file_bytes: section.size(faults, "response-file"),
+        },
         body_memory_bytes: as_usize(section.size(faults, "body-memory")),
         bodies_bytes: section.size_if_any(faults, "bodies"),
         body_rate: section.size(faults, "body-rate"),
@@ -359,6 +363,6 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
     limits
 }
 
-fn as_usize(bytes: u64) -> usize {
+pub(crate) fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

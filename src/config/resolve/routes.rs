@@ -5,27 +5,55 @@
 
 use std::rc::Rc;
 
-use crate::config::RouteConfig;
 use crate::config::action::Changes;
 use crate::config::error::Faults;
 use crate::config::matching::{Matching, PathPattern, PathSet};
 use crate::config::resolve::action;
+use crate::config::resolve::as_usize;
 use crate::config::resolve::matching;
 use crate::config::resolve::rules::{self, Caching};
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::section::Section;
+use crate::config::{ResponseBuffering, RouteConfig, RouteLimits};
 use crate::upstream::ids::UpstreamId;
 
 fn is_internal(route: &RouteConfig) -> bool {
     route.changes.as_ref().is_some_and(|changes| changes.is_internal)
 }
 
+fn response_buffering(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<ResponseBuffering> {
+    Some(match section.word_if_any(faults, "response-buffering")? {
+        "off" => ResponseBuffering::Off,
+        "memory" => ResponseBuffering::Memory,
+        _ => ResponseBuffering::File,
+    })
+}
+
+/// `limits` of a site or route, with those that it inherits.
+fn limits(
+    faults: &mut Faults<'_>,
+    section: &Section<'_>,
+    schema: &'static str,
+    inherited: RouteLimits,
+) -> RouteLimits {
+    let section = section.section(faults, schema, "limits");
+    let mut bytes = |key, inherited| section.size_if_any(faults, key).unwrap_or(inherited);
+    RouteLimits {
+        body_bytes: bytes("body", inherited.body_bytes),
+        response_memory_bytes: as_usize(bytes(
+            "response-memory",
+            inherited.response_memory_bytes as u64,
+        )),
+        response_file_bytes: bytes("response-file", inherited.response_file_bytes),
+    }
+}
+
 /// The routes of one site while they are read.
 pub(crate) struct Routes<'a> {
     pub(crate) upstreams: &'a Upstreams<'a>,
     pub(crate) has_cache: bool,
-    /// `limits.body` at the top.
-    pub(crate) body_bytes_max: u64,
+    /// Those of `limits` at the top.
+    pub(crate) limits: RouteLimits,
     /// The rules of the site itself.
     pub(crate) caching: Caching,
     pub(crate) site: &'a Section<'a>,
@@ -43,11 +71,9 @@ impl Routes<'_> {
             cache: self.caching.is_on,
             rules: Rc::clone(&self.caching.rules),
             request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
-            body_bytes_max: self
-                .site
-                .section(faults, "sites[].limits", "limits")
-                .size_if_any(faults, "body")
-                .unwrap_or(self.body_bytes_max),
+            response_buffering: response_buffering(faults, self.site)
+                .unwrap_or(ResponseBuffering::File),
+            limits: limits(faults, self.site, "sites[].limits", self.limits),
             changes: None,
         };
         let Some(items) = self.site.items(faults, "routes") else {
@@ -105,7 +131,9 @@ impl Routes<'_> {
         let matching = matching::resolve(faults, section);
         let request_buffering =
             section.switch(faults, "request-buffering").unwrap_or(rest.request_buffering);
-        let limits = section.section(faults, "sites[].routes[].limits", "limits");
+        let response_buffering =
+            response_buffering(faults, section).unwrap_or(rest.response_buffering);
+        let limits = limits(faults, section, "sites[].routes[].limits", rest.limits);
         let matching = matching?;
         let mut changes = action::resolve(faults, section, &matching);
         let upstream = upstream.unwrap_or_default();
@@ -128,7 +156,8 @@ impl Routes<'_> {
             upstream,
             cache,
             request_buffering,
-            body_bytes_max: limits.size_if_any(faults, "body").unwrap_or(rest.body_bytes_max),
+            response_buffering,
+            limits,
             changes: (changes != Changes::default()).then(|| Rc::new(changes)),
         })
     }

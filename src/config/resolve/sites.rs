@@ -11,7 +11,7 @@ use crate::config::resolve::rules::Caching;
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Section};
-use crate::config::{CacheConfig, HostPattern, SiteConfig};
+use crate::config::{CacheConfig, HostPattern, RouteLimits, SiteConfig};
 
 /// Every site, in the order of the text.
 pub(crate) fn resolve(
@@ -19,7 +19,7 @@ pub(crate) fn resolve(
     root: &Section<'_>,
     upstreams: &Upstreams<'_>,
     cache: Option<&CacheConfig>,
-    body_bytes_max: u64,
+    limits: RouteLimits,
 ) -> Vec<SiteConfig> {
     let rules = cache.map(|cache| Rc::clone(&cache.rules)).unwrap_or_default();
     let object_bytes_max = cache.map_or(u64::MAX, |cache| cache.object_bytes_max);
@@ -31,7 +31,7 @@ pub(crate) fn resolve(
         let hosts = claims.hosts(faults, &section, &item);
         let caching = top.below(faults, &section, cache.is_some());
         let has_cache = cache.is_some();
-        let routes = Routes { upstreams, has_cache, body_bytes_max, caching, site: &section };
+        let routes = Routes { upstreams, has_cache, limits, caching, site: &section };
         let (routes, patterns) = routes.resolve(faults);
         sites.push(SiteConfig { hosts, routes, patterns });
     }

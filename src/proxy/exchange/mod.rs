@@ -152,7 +152,7 @@ impl<C: Client> Exchange<'_, C> {
             return Box::pin(self.pass_streamed(*reason)).await;
         }
         let limits = ReceiveLimits {
-            bytes_max: self.route.rule.body_bytes_max,
+            bytes_max: self.route.rule.limits.body_bytes,
             memory_max: context.config.limits.body_memory_bytes,
             temporary: &context.temporary,
             bodies: &context.bodies,

@@ -101,7 +101,8 @@ impl<C: Client> Exchange<'_, C> {
         if self.notes_redirect(&response) {
             return Ok(());
         }
-        relay::relay(self.context, self.client, response, read, &added, self.facts).await
+        let (handover, rule) = (Handover { response, read }, &self.route.rule);
+        relay::relay(self.context, self.client, handover, rule, &added, self.facts).await
     }
 
     /// Passes on the response of a fill that is for this client alone.
@@ -111,8 +112,8 @@ impl<C: Client> Exchange<'_, C> {
         handover: Box<Handover>,
         fwd: Fwd,
     ) -> Result<(), CloseReason> {
-        let Handover { response, read } = *handover;
-        if self.notes_redirect(&response) {
+        let response = &handover.response;
+        if self.notes_redirect(response) {
             return Ok(());
         }
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
@@ -121,7 +122,8 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.server = Some(response.server);
         let detail = Some(reason.word());
         let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });
-        relay::relay(self.context, self.client, response, read, &added, self.facts).await
+        let rule = &self.route.rule;
+        relay::relay(self.context, self.client, *handover, rule, &added, self.facts).await
     }
 
     /// The response of an origin that failed, unless a stored response or one of ktrix's own was the

@@ -38,10 +38,19 @@ impl Seen {
 
     /// User memory that belongs to this process alone, in bytes: private dirty pages.
     pub fn private_bytes(self) -> u64 {
+        self.smaps(&["Private_Dirty:", "Swap:"])
+    }
+
+    /// Its share of the memory that it has mapped, in bytes (PSS).
+    pub fn pss_bytes(self) -> u64 {
+        self.smaps(&["Pss:", "Swap:"])
+    }
+
+    fn smaps(self, names: &[&str]) -> u64 {
         let text =
             fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap_or_default();
         text.lines()
-            .filter(|l| l.starts_with("Private_Dirty:") || l.starts_with("Swap:"))
+            .filter(|line| names.iter().any(|name| line.starts_with(name)))
             .filter_map(|l| l.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
             .sum::<u64>()
             * 1024
