@@ -68,6 +68,11 @@ impl Transport {
         self.stream.try_sendfile(file, offset, len)
     }
 
+    /// Whether the bytes are on the socket as they are, so that pipes can be filled and written.
+    pub const fn has_pipes(&self) -> bool {
+        true
+    }
+
     /// Moves up to `len` of the bytes that have arrived into an empty pipe; 0 is the end.
     ///
     /// # Errors

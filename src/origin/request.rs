@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::pin;
 
+use crate::disk::file::DiskFile;
 use crate::http::h1::head::{self, HeadLimits};
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
@@ -18,6 +19,7 @@ use crate::origin::connection::Connection;
 use crate::origin::pools::OriginLimits;
 use crate::origin::upload::Upload;
 use crate::policy::reason::fetch::FetchError;
+use crate::reactor::pipe::Pipe;
 use crate::reactor::spare::Buffer;
 use crate::reactor::{self, scratch};
 use crate::sys::pinned::Race;
@@ -25,6 +27,9 @@ use crate::transport::Transport;
 
 /// The most that one read takes.
 const READ_BYTES: usize = 64 << 10;
+
+/// The most that one call sends of a file, and that is brought into memory for it.
+const FILE_PART_BYTES: u64 = 2 << 20;
 
 /// Interim responses that are taken before a response counts as broken.
 const INTERIM_MAX: usize = 16;
@@ -95,10 +100,18 @@ impl Request {
             self.is_sent = sent == Sent::Whole;
             return self.pass_on_early(body).await;
         }
+        if let Some((file, len)) = body.in_file() {
+            let sent = Box::pin(self.write_file(head, &file, len)).await;
+            self.is_sent = sent.map_err(FetchFailure::Fetch)? == Sent::Whole;
+            return self.pass_on_early(body).await;
+        }
         let mut out = head.to_vec();
         let mut more = body.next(&mut out).await.map_err(FetchFailure::Upload)?;
         loop {
-            let sent = self.write(&out, b"").await.map_err(FetchFailure::Fetch)?;
+            let mut sent = self.write(&out, b"").await.map_err(FetchFailure::Fetch)?;
+            if sent == Sent::Whole && body.gives_pipe() && self.transport().has_pipes() {
+                sent = Box::pin(self.splice(body)).await?;
+            }
             self.pass_on_early(body).await?;
             if sent == Sent::Interrupted {
                 return Ok(());
@@ -118,6 +131,27 @@ impl Request {
                 }
             };
         }
+    }
+
+    /// Sends what comes of a body through a pipe, as far as that is possible.
+    async fn splice<U: Upload>(&mut self, body: &mut U) -> Result<Sent, FetchFailure<U::Error>> {
+        let Ok(mut pipe) = Pipe::take() else { return Ok(Sent::Whole) };
+        while body.gives_pipe() {
+            let filled = body.fill_pipe(&mut pipe);
+            match self.first_of(filled).await.map_err(FetchFailure::Fetch)? {
+                First::Work(filled) => filled.map_err(FetchFailure::Upload)?,
+                First::Interim => self.pass_on_early(body).await?,
+                First::Answer => return Ok(Sent::Interrupted),
+            }
+            while !pipe.is_empty() {
+                let written = self.transport().write_pipe(&mut pipe);
+                if self.after(written).await.map_err(FetchFailure::Fetch)?.is_none() {
+                    return Ok(Sent::Interrupted);
+                }
+            }
+        }
+        pipe.give_back();
+        Ok(Sent::Whole)
     }
 
     /// Reads the next head: an interim one, or the final one.
@@ -227,31 +261,68 @@ impl Request {
                 true => self.transport().try_write(first),
                 false => self.transport().try_writev(&[IoSlice::new(first), IoSlice::new(then)]),
             };
-            match written {
-                Ok(n_written) => {
-                    self.has_sent = true;
-                    let of_first = n_written.min(first.len());
-                    first = &first[of_first..];
-                    then = &then[n_written - of_first..];
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline_ms = self.deadline(self.limits().idle_ms);
-                    let transport = self.connection.transport_handle();
-                    let writable = transport.writable(deadline_ms);
-                    match self.first_of(writable).await? {
-                        First::Work(wait) => wait.map_err(|e| error_of_io(&e))?,
-                        First::Interim => {}
-                        First::Answer => return Ok(Sent::Interrupted),
-                    }
-                }
-                // The origin may have answered before it closed, so read that first.
-                Err(_) if self.try_read().is_ok_and(|n_read| n_read > 0) => {
-                    return Ok(Sent::Interrupted);
-                }
-                Err(error) => return Err(error_of_io(&error)),
+            let Some(n_written) = self.after(written).await? else {
+                return Ok(Sent::Interrupted);
+            };
+            let of_first = n_written.min(first.len());
+            first = &first[of_first..];
+            then = &then[n_written - of_first..];
+        }
+        Ok(Sent::Whole)
+    }
+
+    /// Writes a head, and a file behind it.
+    async fn write_file(
+        &mut self,
+        head: &[u8],
+        file: &DiskFile,
+        len: u64,
+    ) -> Result<Sent, FetchError> {
+        if self.write(head, b"").await? == Sent::Interrupted {
+            return Ok(Sent::Interrupted);
+        }
+        let (mut offset, mut cached_to) = (0, 0);
+        while offset < len {
+            reactor::breathe().await;
+            if offset >= cached_to {
+                cached_to = len.min(offset + FILE_PART_BYTES);
+                let part = file.bring_in(offset, cached_to - offset).await;
+                part.map_err(|_| FetchError::Resources)?;
+            }
+            let part = (cached_to - offset) as usize;
+            let written = self.transport().send_file(file, &mut offset, part);
+            if matches!(written, Ok(0)) {
+                return Err(FetchError::Resources);
+            }
+            if self.after(written).await?.is_none() {
+                return Ok(Sent::Interrupted);
             }
         }
         Ok(Sent::Whole)
+    }
+
+    /// How many bytes a try to write has written; it waits if it was none. `None` if the origin
+    /// answers already.
+    async fn after(&mut self, written: io::Result<usize>) -> Result<Option<usize>, FetchError> {
+        match written {
+            Ok(n_written) => {
+                self.has_sent = true;
+                Ok(Some(n_written))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let deadline_ms = self.deadline(self.limits().idle_ms);
+                let transport = self.connection.transport_handle();
+                let writable = transport.writable(deadline_ms);
+                match self.first_of(writable).await? {
+                    First::Work(wait) => wait.map(|()| Some(0)).map_err(|e| error_of_io(&e)),
+                    First::Interim => Ok(Some(0)),
+                    First::Answer => Ok(None),
+                }
+            }
+            // The origin may have answered before it closed, so read that first.
+            Err(_) if self.try_read().is_ok_and(|n_read| n_read > 0) => Ok(None),
+            Err(error) => Err(error_of_io(&error)),
+        }
     }
 
     /// Waits for `work`, unless the origin answers first; `work` is then dropped.

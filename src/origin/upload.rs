@@ -1,6 +1,8 @@
 //! A request's body on its way to an origin.
 
+use crate::disk::file::DiskFile;
 use crate::http::head::ResponseHead;
+use crate::reactor::pipe::Pipe;
 
 /// The body of a request, piece by piece, framed for the origin.
 // One thread runs everything, so no bound on the futures is wanted.
@@ -11,6 +13,21 @@ pub trait Upload {
 
     /// The whole of it, if it is in memory; [`Upload::next`] is then not called.
     fn in_memory(&self) -> Option<&[u8]>;
+
+    /// The file that has the whole of it, and its length; [`Upload::next`] is then not called.
+    fn in_file(&self) -> Option<(DiskFile, u64)> {
+        None
+    }
+
+    /// Whether [`Upload::fill_pipe`] may be called: much is to come, and it comes as the origin gets it.
+    fn gives_pipe(&self) -> bool {
+        false
+    }
+
+    /// Moves the next piece into an empty pipe. The future may be dropped as that of [`Upload::next`].
+    async fn fill_pipe(&mut self, _pipe: &mut Pipe) -> Result<(), Self::Error> {
+        Ok(())
+    }
 
     /// Appends the next piece to `into`; `false` if it was the last. If the future is dropped while
     /// it waits, no byte is lost and none was appended.

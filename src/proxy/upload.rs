@@ -13,8 +13,8 @@ use crate::http::head::{BodyLength, ResponseHead};
 use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::{Client, ClientError};
+use crate::reactor::pipe::Pipe;
 use crate::shared::bodies::{Bodies, BodyBytes};
-use crate::sys::file::{self, Medium};
 
 /// The most that one [`Upload::next`] reads from a file.
 const PART_BYTES: usize = 64 << 10;
@@ -167,10 +167,7 @@ impl Received {
         let (opened, temporary) =
             (self.file.as_ref().map(|(file, _)| file.clone()), temporary.to_owned());
         let write = move || {
-            let file = match opened {
-                Some(file) => file,
-                None => DiskFile::new(file::unnamed(&temporary)?, Medium::of(&temporary)),
-            };
+            let file = opened.map_or_else(|| DiskFile::unnamed(&temporary), Ok)?;
             file.write_all_at(&bytes, len).map(|()| file)
         };
         let file = disk::run(Kind::Write(n_bytes), write).await?;
@@ -194,6 +191,10 @@ impl<C: Client> Upload for Whole<'_, C> {
     fn in_memory(&self) -> Option<&[u8]> {
         let is_bare = self.body.file.is_none() && self.body.trailers.is_empty();
         is_bare.then_some(&self.body.memory)
+    }
+
+    fn in_file(&self) -> Option<(DiskFile, u64)> {
+        self.body.file.clone().filter(|_| self.body.trailers.is_empty())
     }
 
     async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
@@ -246,6 +247,15 @@ impl<C: Client> Upload for Streamed<'_, C> {
 
     fn in_memory(&self) -> Option<&[u8]> {
         None
+    }
+
+    fn gives_pipe(&self) -> bool {
+        !self.is_chunked && self.client.gives_pipe()
+    }
+
+    async fn fill_pipe(&mut self, pipe: &mut Pipe) -> Result<(), ClientError> {
+        self.has_begun = true;
+        self.client.fill_pipe(pipe).await
     }
 
     async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {

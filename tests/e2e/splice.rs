@@ -38,6 +38,53 @@ fn a_large_body_goes_through_a_pipe_that_is_used_again() {
 }
 
 #[test]
+fn a_large_request_body_that_is_not_buffered_goes_through_a_pipe() {
+    let body = pattern(LARGE);
+    let origin = Origin::answering(|request| Response::ok(request.body.len().to_string()));
+    let plan = Plan::new(&origin)
+        .set("workers", "1")
+        .set("sites", "[{routes: [{path: /, upstream: app, request-buffering: off}]}]");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.ask(&Ask::post("/small", "small")).expect_status(200);
+    let worker = ktrix.workers()[0].pid;
+    let n_before = n_pipe_ends(worker);
+    for _ in 0..3 {
+        client.ask(&Ask::post("/large", &body)).expect_body(LARGE.to_string());
+        assert!(origin.last().body == body, "other bytes");
+        assert_eq!(n_pipe_ends(worker), n_before + 2);
+    }
+    client.ask(&Ask::post("/chunked", &body).chunked()).expect_body(LARGE.to_string());
+    assert!(origin.last().body == body, "other bytes");
+    assert_eq!(origin.n_connections(), 1, "the connection is kept");
+}
+
+#[test]
+fn a_request_body_that_ends_early_reaches_its_origin_in_part_and_once() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let origin = Origin::wired(move |connection| {
+        if connection.head().is_err() {
+            return;
+        }
+        let mut n_read = connection.unread().len();
+        while let Ok(n @ 1..) = connection.read() {
+            n_read += n;
+        }
+        let _ = sender.send(n_read);
+    });
+    let plan = Plan::new(&origin)
+        .set("sites", "[{routes: [{path: /, upstream: app, request-buffering: off}]}]");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    let request = Ask::post("/large", pattern(LARGE)).bytes("a");
+    client.write(&request[..LARGE / 2]);
+    client.shutdown_write();
+    let n_read = receiver.recv_timeout(crate::support::PATIENCE).expect("the end of the body");
+    assert!((1..LARGE / 2).contains(&n_read), "{n_read}");
+    assert_eq!(origin.n_connections(), 1);
+}
+
+#[test]
 fn bytes_before_a_pause_arrive_and_a_cut_body_is_not_whole() {
     let (gate, body): (Gate, Arc<[u8]>) = (Gate::new(), pattern(LARGE).into());
     let (held, shared) = (gate.clone(), body.clone());

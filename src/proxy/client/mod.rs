@@ -27,8 +27,8 @@ pub enum ClientError {
 
 /// The client of one request, over any protocol.
 ///
-/// The order of calls is: any number of `read_body` and `interim`, one `start`, any number of `push`,
-/// `send` and `send_file`, then `finish` or `abort`. Every future may be dropped; the exchange is then
+/// The order of calls is: any number of `read_body`, `fill_pipe` and `interim`, one `start`, any number of `push`,
+/// `send`, `send_file` and `send_pipe`, then `finish` or `abort`. Every future may be dropped; the exchange is then
 /// over.
 // One thread runs everything, so the futures need no `Send` bound.
 #[allow(async_fn_in_trait)]
@@ -38,6 +38,13 @@ pub trait Client {
 
     /// Waits for a part of the request's body and appends it to `into`; `false` at the end.
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError>;
+
+    /// Whether [`Client::fill_pipe`] may be called: much of the request's body is to come, and it comes
+    /// as it is.
+    fn gives_pipe(&self) -> bool;
+
+    /// Waits for a part of the request's body and moves it into an empty pipe.
+    async fn fill_pipe(&mut self, pipe: &mut Pipe) -> Result<(), ClientError>;
 
     /// The trailer fields of the request, once its body was read to the end.
     fn take_trailers(&mut self) -> Fields;

@@ -99,6 +99,24 @@ impl Link {
         }
     }
 
+    /// Waits for bytes and moves up to `len` of them into an empty pipe; 0 is the end.
+    pub(super) async fn fill_pipe(
+        &mut self,
+        deadline_ms: u64,
+        pipe: &mut Pipe,
+        len: usize,
+    ) -> io::Result<usize> {
+        loop {
+            reactor::breathe().await;
+            match self.connection().transport.fill_pipe(pipe, len) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.connection().transport.readable(deadline_ms).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn try_read(&mut self) -> io::Result<usize> {
         let transport = &self.counted.connection.transport;
         let inbox = &mut self.inbox;

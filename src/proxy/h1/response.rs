@@ -173,12 +173,49 @@ impl<'c> H1Response<'c> {
         }
     }
 
+    /// Prepares to wait for the request's body. Only a request has one.
+    async fn begin_wait(&mut self) -> Result<Option<Wait>, ClientError> {
+        if std::mem::take(&mut self.is_continue_due) {
+            self.link.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.link.write(b"", self.send_ms()).await.map_err(ClientError::Closed)?;
+        }
+        let Some(pace) = &self.pace else { return Ok(None) };
+        let since_ms = reactor::now().mono_ms();
+        let (deadline_ms, reason) = pace.deadline(since_ms);
+        self.link.connection().set_slow(pace.slow_since_ms(since_ms));
+        Ok(Some(Wait { since_ms, deadline_ms, reason }))
+    }
+
+    /// The wait has ended with this many bytes.
+    fn end_wait(&mut self, wait: Wait, read: io::Result<usize>) -> Result<(), ClientError> {
+        self.link.connection().set_slow(u64::MAX);
+        match (read, &mut self.pace) {
+            (Ok(n_read @ 1..), Some(pace)) => {
+                pace.add(reactor::now().mono_ms().saturating_sub(wait.since_ms), n_read);
+                Ok(())
+            }
+            (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(ClientError::Closed(wait.reason))
+            }
+            _ => Err(ClientError::Closed(CloseReason::ClientGone)),
+        }
+    }
+
     fn take_body(&mut self, into: &mut Vec<u8>) -> Result<(), ClientError> {
         let n_used = decode(&mut self.body, &self.link.inbox, into).map_err(ClientError::Flaw)?;
         self.link.inbox.drain(..n_used);
         self.link.free_inbox();
         Ok(())
     }
+}
+
+/// A wait for the body of a request.
+#[derive(Clone, Copy)]
+struct Wait {
+    since_ms: u64,
+    deadline_ms: u64,
+    /// Why the connection ends at the deadline.
+    reason: CloseReason,
 }
 
 /// The end of a chunk, RFC 9112 section 7.1.
@@ -217,32 +254,31 @@ impl Client for H1Response<'_> {
             if into.len() > before {
                 return Ok(true);
             }
-            if std::mem::take(&mut self.is_continue_due) {
-                self.link.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                self.link.write(b"", self.send_ms()).await.map_err(ClientError::Closed)?;
-            }
-            // Only a request has a body.
-            let Some(pace) = &mut self.pace else { return Ok(false) };
-            let now_ms = reactor::now().mono_ms();
-            let (deadline_ms, reason) = pace.deadline(now_ms);
-            self.link.connection().set_slow(pace.slow_since_ms(now_ms));
+            let Some(wait) = self.begin_wait().await? else { return Ok(false) };
             let body = &mut self.body;
-            let read = self.link.read_through(deadline_ms, |bytes| decode(body, bytes, into));
-            let read = read.await;
-            self.link.connection().set_slow(u64::MAX);
-            if let Ok(Ok(n_read)) = read {
-                pace.add(reactor::now().mono_ms().saturating_sub(now_ms), n_read);
-            }
-            match read {
-                Ok(Ok(0)) => return Err(ClientError::Closed(CloseReason::ClientGone)),
-                Ok(Ok(_)) => {}
-                Ok(Err(flaw)) => return Err(ClientError::Flaw(flaw)),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(ClientError::Closed(reason));
+            let read = self.link.read_through(wait.deadline_ms, |bytes| decode(body, bytes, into));
+            match read.await {
+                Ok(Err(flaw)) => {
+                    self.link.connection().set_slow(u64::MAX);
+                    return Err(ClientError::Flaw(flaw));
                 }
-                Err(_) => return Err(ClientError::Closed(CloseReason::ClientGone)),
+                Ok(Ok(n_read)) => self.end_wait(wait, Ok(n_read))?,
+                Err(error) => self.end_wait(wait, Err(error))?,
             }
         }
+    }
+
+    fn gives_pipe(&self) -> bool {
+        let is_large = self.body.remaining().is_some_and(|left| left >= Pipe::BODY_BYTES_MIN);
+        is_large && self.link.inbox.is_empty() && self.link.connection().transport.has_pipes()
+    }
+
+    async fn fill_pipe(&mut self, pipe: &mut Pipe) -> Result<(), ClientError> {
+        let left = self.body.remaining().and_then(|left| usize::try_from(left).ok());
+        let Some(wait) = self.begin_wait().await? else { return Ok(()) };
+        let filled = self.link.fill_pipe(wait.deadline_ms, pipe, left.unwrap_or(0)).await;
+        self.body.skip(pipe.len() as u64);
+        self.end_wait(wait, filled)
     }
 
     fn take_trailers(&mut self) -> Fields {
@@ -373,7 +409,7 @@ impl Client for H1Response<'_> {
     }
 
     fn takes_pipe(&self) -> bool {
-        matches!(self.framing, Framing::Left(_))
+        matches!(self.framing, Framing::Left(_)) && self.link.connection().transport.has_pipes()
     }
 
     async fn send_pipe(&mut self, pipe: &mut Pipe) -> Result<(), CloseReason> {

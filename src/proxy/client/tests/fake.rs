@@ -153,6 +153,14 @@ impl Client for FakeClient {
         Ok(!self.body.is_empty())
     }
 
+    fn gives_pipe(&self) -> bool {
+        false
+    }
+
+    async fn fill_pipe(&mut self, _: &mut Pipe) -> Result<(), ClientError> {
+        Err(ClientError::Closed(CloseReason::Incomplete))
+    }
+
     fn take_trailers(&mut self) -> Fields {
         std::mem::take(&mut self.trailers)
     }
