@@ -3,6 +3,8 @@
 
 pub mod front;
 pub mod connections;
+pub(crate) mod pace;
+pub(crate) mod linger;
 #[cfg(test)]
 #[path = "tests/fake.rs"]
 pub(crate) mod fake;

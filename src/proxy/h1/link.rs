@@ -58,19 +58,6 @@ impl Link {
         self.n_written + self.out.len() as u64
     }
 
-    /// Waits for bytes and reads them into the inbox; 0 is the end.
-    pub(super) async fn read(&mut self, deadline_ms: u64) -> io::Result<usize> {
-        loop {
-            reactor::breathe().await;
-            match self.try_read() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.connection().transport.readable(deadline_ms).await?;
-                }
-                other => return other,
-            }
-        }
-    }
-
     /// Waits for bytes and gives them to `take`, which returns how many it used. The others go to the
     /// inbox, which must be empty. Returns the number of bytes read; 0 is the end.
     pub(super) async fn read_through<E>(
@@ -115,17 +102,6 @@ impl Link {
                 other => return other,
             }
         }
-    }
-
-    fn try_read(&mut self) -> io::Result<usize> {
-        let transport = &self.counted.connection.transport;
-        let inbox = &mut self.inbox;
-        scratch::with_scratch(|scratch| {
-            let room = scratch.len().min(READ_BYTES);
-            let n_read = transport.try_read(&mut scratch[..room])?;
-            inbox.extend_from_slice(&scratch[..n_read]);
-            Ok(n_read)
-        })
     }
 
     /// Writes as much of `bytes` as is taken at once, and keeps the rest for a later write. If

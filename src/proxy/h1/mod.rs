@@ -6,7 +6,6 @@
 //! ```
 
 mod link;
-mod pace;
 mod response;
 mod quick;
 mod step;

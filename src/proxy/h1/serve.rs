@@ -12,7 +12,6 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::base::time::Now;
 use crate::http::status::Status;
@@ -20,23 +19,18 @@ use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client as _;
 use crate::proxy::client::connections::Counted;
+use crate::proxy::client::linger::linger;
+use crate::proxy::client::pace::Pace;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::{self, synthetic};
 use crate::proxy::facts::Facts;
 use crate::proxy::finish::{self, Asked, Sent};
 use crate::proxy::h1::link::Link;
-use crate::proxy::h1::pace::Pace;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::h1::step::{NextRequest, Step, step};
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
-
-/// The most that is read and dropped after the last answer; see [`linger`].
-const LINGER_BYTES: usize = 256 << 10;
-
-/// The longest time for that.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves a client's connection to its end.
 pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Output = ()> {
@@ -48,7 +42,12 @@ pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Outpu
         if link.is_broken {
             link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
-            Box::pin(linger(&context, &mut link)).await;
+            Box::pin(async {
+                if link.write(b"", context.send_ms()).await.is_ok() {
+                    linger(&link.connection().transport).await;
+                }
+            })
+            .await;
         }
     }
 }
@@ -226,25 +225,6 @@ async fn end(
         link.write(b"", context.send_ms()).await?;
     }
     Err(reason)
-}
-
-/// Announces the end and drops what the client still sends. A close while bytes lie unread would send
-/// a reset, and the client would lose the answer that is still on its way.
-async fn linger(context: &Rc<Context>, link: &mut Link) {
-    if link.write(b"", context.send_ms()).await.is_err()
-        || link.connection().transport.shutdown_write().is_err()
-    {
-        return;
-    }
-    let deadline_ms = reactor::now().mono_ms() + LINGER.as_millis() as u64;
-    let mut n_left = LINGER_BYTES;
-    while n_left > 0 {
-        link.inbox.clear();
-        match link.read(deadline_ms).await {
-            Ok(0) | Err(_) => return,
-            Ok(n_read) => n_left = n_left.saturating_sub(n_read),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::policy::reason::close::CloseReason;
 
 /// The bounds, and how the body of one request has come so far.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     pause_ms: u64,
     /// Bytes a second; 0 for any.
     rate: u64,
@@ -21,7 +21,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// The pace of a request that began at `began_ms` of the monotonic clock.
-    pub(super) fn new(timeouts: &Timeouts, limits: &Limits, began_ms: u64) -> Self {
+    pub(crate) fn new(timeouts: &Timeouts, limits: &Limits, began_ms: u64) -> Self {
         let ms = |duration: Duration| duration.as_millis() as u64;
         Self {
             pause_ms: ms(timeouts.client_body),
@@ -34,7 +34,7 @@ impl Pace {
 
     /// Until when the client must send something, in milliseconds of the monotonic clock, and why its
     /// connection ends if it does not. A body may come below the rate for as long as a pause may last.
-    pub(super) fn deadline(&self, now_ms: u64) -> (u64, CloseReason) {
+    pub(crate) fn deadline(&self, now_ms: u64) -> (u64, CloseReason) {
         let earned_ms = self.earned_ms().saturating_add(self.pause_ms);
         let rate_ms = now_ms.saturating_add(earned_ms.saturating_sub(self.waited_ms));
         let bounds = [
@@ -46,12 +46,12 @@ impl Pace {
     }
 
     /// Since when, or from when on, the body is below the rate, in milliseconds of the monotonic clock.
-    pub(super) fn slow_since_ms(&self, now_ms: u64) -> u64 {
+    pub(crate) fn slow_since_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_add(self.earned_ms()).saturating_sub(self.waited_ms)
     }
 
     /// The client sent `n_read` bytes after the worker had waited for so long.
-    pub(super) fn add(&mut self, waited_ms: u64, n_read: usize) {
+    pub(crate) fn add(&mut self, waited_ms: u64, n_read: usize) {
         self.waited_ms += waited_ms;
         self.n_read += n_read as u64;
     }
