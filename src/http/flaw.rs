@@ -75,6 +75,12 @@ flaws! {
     HostDoubled "host-doubled" BAD_REQUEST;
     /// `Host` is not a host with perhaps a port.
     BadHost "bad-host" BAD_REQUEST;
+    /// `Host` is not the `:authority` of the same HTTP/2 request.
+    HostDiffers "host-differs" BAD_REQUEST;
+    /// `:scheme` is not that of the connection.
+    BadScheme "bad-scheme" BAD_REQUEST;
+    /// An HTTP/2 request with a field that belongs to a connection of HTTP/1.
+    ConnectionField "connection-field" BAD_REQUEST;
     /// `Content-Length` beside `Transfer-Encoding`.
     LengthAndCoding "length-and-coding" BAD_REQUEST;
     /// More than one `Content-Length`, equal or not.

@@ -2,7 +2,7 @@
 //!
 //! Bytes in, values out, and back; no sockets, no clock. The other floors use [`head::RequestHead`]
 //! and [`head::ResponseHead`] with their [`fields::Fields`], for any protocol version; [`h1`] is
-//! HTTP/1 on the wire. Every way in which a peer can break the rules is a [`flaw::Flaw`].
+//! HTTP/1 on the wire, and [`h2`] checks the heads of HTTP/2. Every way in which a peer can break the rules is a [`flaw::Flaw`].
 
 pub mod method;
 pub mod status;
@@ -20,6 +20,7 @@ pub mod head;
 pub mod date;
 pub mod trailer;
 pub mod h1;
+pub mod h2;
 pub mod via;
 pub mod forwarded;
 pub mod forward;

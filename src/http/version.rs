@@ -1,4 +1,4 @@
-//! The two versions of HTTP/1 that ktrix supports.
+//! The versions of HTTP that ktrix supports.
 
 /// The version that a head names (RFC 9112 section 2.3). A later minor version counts as 1.1 (RFC
 /// 9110 section 2.5).
@@ -8,6 +8,8 @@ pub enum Version {
     Http10,
     /// `HTTP/1.1`.
     Http11,
+    /// `HTTP/2.0`, as logs write it; only of clients.
+    Http2,
 }
 
 impl Version {
@@ -16,6 +18,7 @@ impl Version {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2.0",
         }
     }
 
@@ -24,6 +27,7 @@ impl Version {
         match self {
             Self::Http10 => "1.0",
             Self::Http11 => "1.1",
+            Self::Http2 => "2.0",
         }
     }
 }
@@ -34,9 +38,9 @@ mod tests {
 
     #[test]
     fn the_long_form_ends_with_the_number() {
-        for version in [Version::Http10, Version::Http11] {
+        for version in [Version::Http10, Version::Http11, Version::Http2] {
             assert!(version.as_str().ends_with(version.number()));
         }
-        assert!(Version::Http10 < Version::Http11);
+        assert!(Version::Http10 < Version::Http11 && Version::Http11 < Version::Http2);
     }
 }

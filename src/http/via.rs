@@ -7,11 +7,7 @@ use crate::http::version::Version;
 
 /// Adds the member of the instance of this name. The version is that of the message received.
 pub fn push(fields: &mut Fields, received: Version, name: &str) {
-    let version = match received {
-        Version::Http10 => b"1.0 ",
-        Version::Http11 => b"1.1 ",
-    };
-    fields.push_parts(b"Via", &[version, name.as_bytes()]);
+    fields.push_parts(b"Via", &[received.number().as_bytes(), b" ", name.as_bytes()]);
 }
 
 /// Whether a member of `Via` names this instance.

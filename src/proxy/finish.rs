@@ -5,7 +5,6 @@
 use crate::base::time::Now;
 use crate::http::h1::rejected::Rejected;
 use crate::http::head::RequestHead;
-use crate::http::version::Version;
 use crate::log::access::Written;
 use crate::log::format::{Record, Times};
 use crate::policy::cache_status::CacheVerdict;
@@ -88,10 +87,7 @@ fn request<'r>(record: &mut Record<'r>, head: &'r RequestHead) {
     record.method = &head.method_text;
     record.host = head.host();
     record.target = head.target.path_and_query();
-    record.version = match head.version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
-    };
+    record.version = head.version.as_str();
     record.referer = head.fields.get("referer").unwrap_or_default();
     record.user_agent = head.fields.get("user-agent").unwrap_or_default();
 }

@@ -102,7 +102,7 @@ impl<'a> Framing<'a> {
     /// RFC 9112 section 9.3; `close` wins.
     pub(super) fn persistence(&self) -> Persistence {
         let persists = match self.version {
-            Version::Http11 => !self.has_close,
+            Version::Http11 | Version::Http2 => !self.has_close,
             Version::Http10 => self.has_keep_alive && !self.has_close,
         };
         if persists { Persistence::KeepAlive } else { Persistence::Close }

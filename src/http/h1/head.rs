@@ -331,7 +331,7 @@ const FIELDS_ON_STACK: usize = 128;
 const EMPTY_LINES_MAX: usize = 2;
 
 /// Bytes of the longest method.
-const METHOD_BYTES_MAX: usize = 64;
+pub(crate) const METHOD_BYTES_MAX: usize = 64;
 
 /// Bytes of a request line beside its target: the longest method, two spaces, the version, CR.
 const LINE_SPARE_BYTES: usize = METHOD_BYTES_MAX + 2 + VERSION.len() + 1;

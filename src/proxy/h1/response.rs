@@ -340,7 +340,7 @@ impl Client for H1Response<'_> {
         match (self.keeps_alive, self.version) {
             (false, _) => framing_fields.push(b"Connection", b"close"),
             (true, Version::Http10) => framing_fields.push(b"Connection", b"keep-alive"),
-            (true, Version::Http11) => {}
+            (true, _) => {}
         }
         let out = &mut self.link.out;
         out.reserve(fields.wire_len() + framing_fields.wire_len() + 64);
