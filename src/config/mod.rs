@@ -95,6 +95,8 @@ pub struct Listen {
     /// Whether ktrix starts without it if the kernel does not know its address family. Only the
     /// IPv6 half of "all addresses" is optional; an address that is written out must work.
     pub is_optional: bool,
+    /// Whether a connection may speak HTTP/2.
+    pub http2: bool,
     /// The mode of a unix socket.
     pub mode: u32,
     /// The owner of a unix socket, `user`, `user:group` or `:group`; without one it is the master's.
@@ -104,7 +106,7 @@ pub struct Listen {
 impl Listen {
     /// A listener of an address, without options.
     pub const fn at(address: ListenAddress) -> Self {
-        Self { address, is_optional: false, mode: SOCKET_MODE, owner: None }
+        Self { address, is_optional: false, http2: true, mode: SOCKET_MODE, owner: None }
     }
 }
 
@@ -423,6 +425,8 @@ pub struct Limits {
     pub body_rate: u64,
     /// Fields of a head.
     pub headers: usize,
+    /// Requests of one HTTP/2 connection at a time.
+    pub streams: u32,
 }
 
 impl ListenAddress {

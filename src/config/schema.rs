@@ -150,6 +150,7 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
     row("listen[]", "mode", Kind::Text("octal mode"), "0666", "the mode of a unix socket"),
+    row("listen[]", "http2", Kind::Switch, "on", "whether a connection may speak HTTP/2"),
     row("listen[]", "owner", Kind::Text("user or user:group"), "the master's user", "the owner of a unix socket"),
     //
     row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
@@ -317,6 +318,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "bodies", Kind::Size(0, PIB), BODIES_DEFAULT, "all parts in files of all workers together; a request past it is answered with 503, and a response past it waits in memory alone"),
     row("limits", "body-rate", Kind::Size(0, GIB), "1 KiB", "the least bytes of a body that must come each second, after timeouts.client-body; 0 B is any"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
+    row("limits", "streams", Kind::Count(1, 65_536), "128", "requests of one HTTP/2 connection at a time"),
 ];
 
 const fn row(

@@ -53,6 +53,8 @@ pub struct Context {
     pub id_base: u64,
     /// Whether the worker drains: a connection ends after the answer under way.
     pub is_draining: Cell<bool>,
+    /// Posted when the worker begins to drain.
+    pub drain: Event,
 }
 
 impl Context {
@@ -94,6 +96,7 @@ impl Context {
             n_requests: Cell::new(0),
             id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
             is_draining: Cell::new(false),
+            drain: Event::default(),
             config,
         }
     }

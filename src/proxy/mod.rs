@@ -1,7 +1,7 @@
 //! The proxy: from a client's request to its answer.
 //!
 //! ```text
-//! h1/ (a client's connection) ─▶ exchange ─┬─▶ respond  (an object answers)
+//! h1/, h2/ (a client's connection) ─▶ exchange ─┬─▶ respond  (an object answers)
 //!                                          ├─▶ join ─▶ fill ─▶ fetch  (a key's one fetch)
 //!                                          └─▶ pass  ────────▶ fetch ─▶ origin ─▶ pools
 //! ```
@@ -24,6 +24,7 @@ mod relay;
 pub mod fill;
 pub mod exchange;
 mod ranges;
+pub(crate) mod h2;
 pub(crate) mod h1;
 
 #[cfg(test)]

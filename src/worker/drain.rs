@@ -23,6 +23,7 @@ const DISK_MS: u64 = 2_000;
 pub(super) async fn drain(worker: &Worker) {
     let context = &worker.context;
     context.is_draining.set(true);
+    context.drain.notify();
     // The kernel has accepted the clients in this worker's queues, so they get an answer. If other
     // workers serve the sockets too, as after a reload, this takes a few clients from them, which
     // does no harm.

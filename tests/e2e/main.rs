@@ -30,6 +30,8 @@ mod forwarding;
 mod full_disk;
 mod harness;
 mod hot_bodies;
+mod http2;
+mod http2_floods;
 mod health;
 mod hostile_origins;
 mod inspect;

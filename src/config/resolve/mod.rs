@@ -121,7 +121,11 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
         match parse_listen(scalar.text) {
             Ok(mut read) => {
                 if let Some(section) = &section {
-                    read.iter_mut().for_each(|listen| socket_access(faults, section, listen));
+                    let http2 = section.switch(faults, "http2").unwrap_or(true);
+                    read.iter_mut().for_each(|listen| {
+                        listen.http2 = http2;
+                        socket_access(faults, section, listen);
+                    });
                 }
                 let pairs = read.iter().flat_map(|new| listens.iter().map(move |old| (old, new)));
                 let mut overlaps = pairs.filter(|(old, new)| old.address.overlaps(&new.address));
@@ -350,6 +354,7 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
         bodies_bytes: section.size_if_any(faults, "bodies"),
         body_rate: section.size(faults, "body-rate"),
         headers: section.count(faults, "headers"),
+        streams: section.count(faults, "streams") as u32,
     };
     if limits.target_bytes > limits.head_bytes {
         let (target, head) = (limits.target_bytes as u64, limits.head_bytes as u64);

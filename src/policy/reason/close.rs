@@ -16,6 +16,13 @@ reasons! {
     SendTimeout: "send-timeout",
         "the client received nothing of its answer for timeouts.client-send";
     BadRequest: "bad-request", "the request broke the protocol";
+    BadFrame: "bad-frame", "a frame broke the rules of HTTP/2";
+    FrameFlood: "frame-flood",
+        "too many frames or bytes for one head, too many tiny ones, or too many streams reset at once";
+    ControlFlood: "control-flood",
+        "more control frames came over HTTP/2 than the requests and answers explain";
+    ResetFlood: "reset-flood",
+        "more streams of HTTP/2 were reset than limits.streams allows in a minute";
     Finished: "finished", "the client or the answer asked for the end of the connection";
     Incomplete: "incomplete", "the answer could not be completed";
     Drain: "drain", "the worker finishes its connections and ends";
@@ -26,5 +33,10 @@ impl CloseReason {
     /// section 15.5.9).
     pub(crate) fn is_late(self) -> bool {
         matches!(self, Self::BodyTimeout | Self::BodyRate | Self::RequestTimeout)
+    }
+
+    /// Whether the client made ktrix do too much for nothing.
+    pub(crate) fn is_flood(self) -> bool {
+        matches!(self, Self::FrameFlood | Self::ControlFlood | Self::ResetFlood)
     }
 }

@@ -3,7 +3,7 @@
 //! An idle connection is the first to go when there is no room for a new one, and when the
 //! worker drains. Connections with slow request bodies are the next. A connection is ended by a shutdown of its transport; its task sees the end and leaves.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use slab::Slab;
@@ -23,9 +23,24 @@ pub struct Connection {
     idle_since_ms: Cell<u64>,
     /// Since when the body of its request comes too slowly; `u64::MAX` if it does not.
     slow_since_ms: Cell<u64>,
+    /// Posted to end it, where its protocol has a goodbye.
+    goodbye: OnceCell<Rc<Event>>,
 }
 
 impl Connection {
+    /// Its task ends it when `goodbye` is posted.
+    pub(crate) fn say_goodbye_by(&self, goodbye: &Rc<Event>) {
+        // A connection has one protocol.
+        let _ = self.goodbye.set(Rc::clone(goodbye));
+    }
+
+    fn end(&self) {
+        match self.goodbye.get() {
+            Some(goodbye) => goodbye.notify(),
+            None => self.transport.shutdown_both(),
+        }
+    }
+
     /// A request is under way.
     pub fn set_busy(&self) {
         self.idle_since_ms.set(0);
@@ -57,7 +72,8 @@ impl Connections {
     pub fn add(self: &Rc<Self>, transport: Transport, front: Front, now_ms: u64) -> Counted {
         let idle_since_ms = Cell::new(now_ms.max(1));
         let slow_since_ms = Cell::new(u64::MAX);
-        let connection = Connection { transport, front, idle_since_ms, slow_since_ms };
+        let goodbye = OnceCell::new();
+        let connection = Connection { transport, front, idle_since_ms, slow_since_ms, goodbye };
         let connection = Rc::new(connection);
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));
         Counted { connections: Rc::clone(self), place, connection }
@@ -109,7 +125,7 @@ impl Connections {
             self.hand.set((self.hand.get() + 1) % capacity);
             let Some(connection) = connections.get(self.hand.get()) else { continue };
             if goes(connection) {
-                connection.transport.shutdown_both();
+                connection.end();
                 n_shed += 1;
             }
         }

@@ -44,6 +44,11 @@ impl Link {
         Self { counted, inbox: Vec::new(), out: Vec::new(), n_written: 0, is_broken: false }
     }
 
+    /// The connection, and the bytes that were read of it.
+    pub(super) fn into_parts(self) -> (Counted, Vec<u8>) {
+        (self.counted, self.inbox)
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.counted.connection
     }

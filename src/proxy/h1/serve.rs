@@ -28,6 +28,7 @@ use crate::proxy::finish::{self, Asked, Sent};
 use crate::proxy::h1::link::Link;
 use crate::proxy::h1::response::{H1Response, ResponseOptions};
 use crate::proxy::h1::step::{NextRequest, Step, step};
+use crate::proxy::h2::connection;
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
@@ -38,7 +39,10 @@ pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Outpu
     let mut link = Link::new(counted);
     let mut next = NextRequest::new(&context);
     async move {
-        let reason = serve_requests(&context, &mut link, &mut next).await;
+        let Some(reason) = serve_requests(&context, &mut link, &mut next).await else {
+            let (counted, read) = link.into_parts();
+            return Box::pin(connection::serve(context, counted, read)).await;
+        };
         if link.is_broken {
             link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
@@ -62,11 +66,12 @@ fn is_client_sending(reason: CloseReason, link: &Link) -> bool {
     }
 }
 
+/// Serves the requests of a connection; `None` if they come by HTTP/2.
 async fn serve_requests(
     context: &Rc<Context>,
     link: &mut Link,
     next: &mut NextRequest,
-) -> CloseReason {
+) -> Option<CloseReason> {
     loop {
         reactor::breathe().await;
         let step = match context.log_has_room() {
@@ -102,10 +107,11 @@ async fn serve_requests(
                 Box::pin(refuse(context, link, flaw.status(), flaw.word())).await;
                 Err(CloseReason::BadRequest)
             }
+            Step::Http2 => return None,
             Step::End(reason) => Err(reason),
         };
         if let Err(reason) = result {
-            return reason;
+            return Some(reason);
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Step {
     Log,
     /// A request broke the protocol.
     Flaw(Flaw),
+    /// The connection speaks HTTP/2; the inbox holds all that was read of it.
+    Http2,
     /// The connection has ended.
     End(CloseReason),
 }
@@ -169,6 +171,7 @@ fn answer_hot(
                 next.needs_bytes = true;
                 break Step::Read;
             }
+            Ok(Next::Flaw(_)) if begins_http2(link, rest) => break Step::Http2,
             Ok(Next::Flaw(flaw)) => break Step::Flaw(flaw),
             Err(reason) => break Step::End(reason),
         }
@@ -241,6 +244,14 @@ fn next_head(
         }
     }
     Ok(Next::Exchange(Box::new(routed), used))
+}
+
+/// Whether a client begins to speak HTTP/2 by prior knowledge (RFC 9113 section 3.3). To HTTP/1 the
+/// beginning of its preface is a head of an unknown version.
+fn begins_http2(link: &Link, bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\n")
+        && link.n_bytes() == 0
+        && link.connection().front.listen.http2
 }
 
 /// The flaw of an incomplete head that cannot become valid.

@@ -242,6 +242,29 @@ impl Ask {
         self.fields.iter().find(|(name, _)| name == "User-Agent").map(|(_, value)| &**value)
     }
 
+    /// The request for the `h2` crate's client, and its body. A field of a connection is left out.
+    pub fn http2(&self, host: &str) -> (http::Request<()>, Option<Vec<u8>>) {
+        let named = self.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = named.map_or(host, |(_, value)| value);
+        let uri = match self.target.as_str() {
+            target if target.starts_with('/') => format!("http://{host}{target}"),
+            target => target.to_owned(),
+        };
+        let mut request = http::Request::builder().method(&*self.method).uri(uri);
+        let is_left_out = |name: &str| {
+            ["host", "connection", "transfer-encoding"]
+                .iter()
+                .any(|it| name.eq_ignore_ascii_case(it))
+        };
+        for (name, value) in self.fields.iter().filter(|(name, _)| !is_left_out(name)) {
+            request = request.header(name, value);
+        }
+        if let Some(body) = self.body.as_ref().filter(|_| !self.is_chunked) {
+            request = request.header("content-length", body.len());
+        }
+        (request.body(()).expect("a request"), self.body.clone())
+    }
+
     /// The request as it goes over the wire. A `Host` field is added unless the request has one.
     pub fn bytes(&self, host: &str) -> Vec<u8> {
         let mut head = format!("{} {} {}\r\n", self.method, self.target, self.version);

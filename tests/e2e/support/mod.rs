@@ -1,6 +1,7 @@
 //! The tools of the conversations: an origin, a ktrix, clients, loads, and waiting.
 
 pub mod client;
+pub mod h2;
 pub mod ktrix;
 pub mod load;
 pub mod message;

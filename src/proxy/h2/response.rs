@@ -1,0 +1,495 @@
+//! The client of one request over HTTP/2: reading its body and sending the response.
+//!
+//! A part of the body is given to the library only when the client's windows have room for it, so
+//! that a client that does not read holds few bytes. The stream is ended by [`H2Response::end`], after
+//! the access log has its line.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Response, StatusCode};
+
+use crate::config::Timeouts;
+use crate::disk::file::DiskFile;
+use crate::http::fields::Fields;
+use crate::http::forward;
+use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::policy::reason::close::CloseReason;
+use crate::proxy::client::front::Front;
+use crate::proxy::client::pace::Pace;
+use crate::proxy::client::{Client, ClientError};
+use crate::proxy::h2::fields::fields_of;
+use crate::proxy::h2::request;
+use crate::proxy::h2::shared::Shared;
+use crate::reactor::pipe::Pipe;
+use crate::reactor::{self, timer};
+
+/// What a part of a body may have, and what the library holds of it at most. Of more, a client that
+/// does not read would hold more.
+pub(super) const PART_BYTES: usize = 64 << 10;
+
+/// Small parts are gathered up to this size before they are sent.
+const GATHER_BYTES: usize = 16 << 10;
+
+/// Bytes of a request's body that are taken at once.
+const TAKE_BYTES: usize = 256 << 10;
+
+/// A client has to take this many bytes within `timeouts.client-send`, if there are so many. One that
+/// opens its window byte by byte makes no progress.
+const PROGRESS_BYTES: usize = 1 << 10;
+
+/// How far the answer is.
+#[derive(Debug)]
+enum Stage {
+    Unstarted,
+    /// The head is not sent yet, so that it can go out together with what follows.
+    Begun(Box<Response<()>>),
+    /// The head is sent.
+    Open(SendStream<Bytes>),
+    /// The answer is broken off.
+    Broken,
+}
+
+/// The part of the body that may still come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// There is no body.
+    Bodiless,
+    Known(u64),
+    Unknown,
+}
+
+/// The client of one request over HTTP/2.
+#[derive(Debug)]
+pub(super) struct H2Response<'c> {
+    shared: &'c Shared,
+    front: Option<&'c Front>,
+    timeouts: &'c Timeouts,
+    method: Method,
+    is_continue_due: bool,
+    /// The body of the request, until it has ended.
+    body: Option<RecvStream>,
+    trailers_received: Fields,
+    pace: Pace,
+    respond: SendResponse<Bytes>,
+    stage: Stage,
+    left: Left,
+    /// Bytes of the body that are kept.
+    out: Vec<u8>,
+    /// The last bytes of the body, for which the windows have room, and the trailers: once the answer
+    /// is whole.
+    finished: Option<(Bytes, Fields)>,
+    n_body: u64,
+    n_head: u64,
+    stall: Stall,
+}
+
+/// How long the client has made no progress.
+#[derive(Debug, Default)]
+struct Stall {
+    waited_ms: u64,
+    n_taken: usize,
+}
+
+impl Stall {
+    fn note_taken(&mut self, n_bytes: usize) {
+        self.n_taken += n_bytes;
+        if self.n_taken >= PROGRESS_BYTES {
+            *self = Self::default();
+        }
+    }
+}
+
+impl<'c> H2Response<'c> {
+    pub(super) fn new(
+        shared: &'c Shared,
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        began_ms: u64,
+    ) -> Self {
+        let config = &shared.context.config;
+        Self {
+            shared,
+            front: None,
+            timeouts: &config.timeouts,
+            method: Method::Get,
+            is_continue_due: false,
+            body: (!body.is_end_stream()).then_some(body),
+            trailers_received: Fields::new(),
+            pace: Pace::new(&config.timeouts, &config.limits, began_ms),
+            respond,
+            stage: Stage::Unstarted,
+            left: Left::Unknown,
+            out: Vec::new(),
+            finished: None,
+            n_body: 0,
+            n_head: 0,
+            stall: Stall::default(),
+        }
+    }
+
+    /// As [`Self::new`] for a request with a valid head, which came in as `front` says, if a trusted
+    /// proxy tells it.
+    pub(super) fn to(self, head: &RequestHead, front: Option<&'c Front>) -> Self {
+        Self { front, method: head.method, is_continue_due: head.expects_continue(), ..self }
+    }
+
+    /// Bytes of the answer so far: its body, and its fields without their compression.
+    pub(super) fn n_bytes(&self) -> u64 {
+        self.n_head + self.n_body
+    }
+
+    /// Ends the stream: with the end of the answer if it is whole, else with a reset.
+    pub(super) fn end(&mut self) {
+        if self.try_end().is_err() {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+
+    fn try_end(&mut self) -> Result<(), CloseReason> {
+        let (last, trailers) = self.finished.take().ok_or(CloseReason::Incomplete)?;
+        let (has_body, has_trailers) = (!last.is_empty(), !trailers.is_empty());
+        if matches!(self.stage, Stage::Begun(_)) && !has_body && !has_trailers {
+            return self.send_head(true);
+        }
+        let stream = self.stream()?;
+        if has_body || !has_trailers {
+            stream.send_data(last, !has_trailers).map_err(gone)?;
+        }
+        match has_trailers {
+            true => stream.send_trailers(fields_of(&trailers)).map_err(gone),
+            false => Ok(()),
+        }
+    }
+
+    fn send_head(&mut self, is_end: bool) -> Result<(), CloseReason> {
+        match std::mem::replace(&mut self.stage, Stage::Broken) {
+            Stage::Begun(head) => {
+                self.stage = Stage::Open(self.respond.send_response(*head, is_end).map_err(gone)?);
+            }
+            other => self.stage = other,
+        }
+        Ok(())
+    }
+
+    /// The stream of the body, behind the head.
+    fn stream(&mut self) -> Result<&mut SendStream<Bytes>, CloseReason> {
+        self.send_head(false)?;
+        match &mut self.stage {
+            Stage::Open(stream) => Ok(stream),
+            _ => Err(CloseReason::Incomplete),
+        }
+    }
+
+    /// Waits until the client's windows have room for some of `n_wanted` bytes; gives for how many.
+    async fn capacity(&mut self, n_wanted: usize) -> Result<usize, CloseReason> {
+        let n_wanted = n_wanted.min(PART_BYTES);
+        reactor::breathe().await;
+        let send_ms = self.timeouts.client_send.as_millis() as u64;
+        self.stream()?.reserve_capacity(n_wanted);
+        loop {
+            let stream = self.stream()?;
+            let n_free = stream.capacity().min(n_wanted);
+            if n_free > 0 {
+                self.stall.note_taken(n_free);
+                self.shared.budget.borrow_mut().note_data(n_free);
+                return Ok(n_free);
+            }
+            let since_ms = reactor::now().mono_ms();
+            let deadline_ms = since_ms + send_ms.saturating_sub(self.stall.waited_ms);
+            let stream = self.stream()?;
+            let capacity = poll_fn(|context| stream.poll_capacity(context));
+            match timer::timeout_at(deadline_ms, capacity).await {
+                Ok(Some(Ok(_))) => {}
+                Ok(_) => return Err(CloseReason::ClientGone),
+                Err(_) => return Err(CloseReason::SendTimeout),
+            }
+            self.stall.waited_ms += reactor::now().mono_ms().saturating_sub(since_ms);
+        }
+    }
+
+    /// How many of `len` bytes belong to the body: the client would take more for a broken answer.
+    fn count(&mut self, len: u64) -> u64 {
+        let fits = match &mut self.left {
+            Left::Bodiless => 0,
+            Left::Unknown => len,
+            Left::Known(left) => {
+                let fits = len.min(*left);
+                *left -= fits;
+                fits
+            }
+        };
+        self.n_body += fits;
+        fits
+    }
+
+    /// Sends the kept bytes.
+    async fn send_out(&mut self) -> Result<(), CloseReason> {
+        let mut out = Bytes::from(std::mem::take(&mut self.out));
+        while !out.is_empty() {
+            let n_free = self.capacity(out.len()).await?;
+            self.stream()?.send_data(out.split_to(n_free), false).map_err(gone)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for bytes of the body, and takes those that are there; `None` at its end.
+    async fn take_body(&mut self, into: &mut Vec<u8>) -> Result<Option<usize>, ClientError> {
+        let Some(body) = &mut self.body else { return Ok(None) };
+        let n_before = into.len();
+        let taken = poll_fn(|context| {
+            loop {
+                let n_taken = into.len() - n_before;
+                match body.poll_data(context) {
+                    Poll::Ready(Some(Ok(bytes))) => into.extend_from_slice(&bytes),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
+                    Poll::Ready(None) if n_taken == 0 => return Poll::Ready(Ok(None)),
+                    Poll::Pending if n_taken == 0 => return Poll::Pending,
+                    Poll::Ready(None) | Poll::Pending => return Poll::Ready(Ok(Some(n_taken))),
+                }
+                if into.len() - n_before >= TAKE_BYTES {
+                    return Poll::Ready(Ok(Some(into.len() - n_before)));
+                }
+            }
+        });
+        let now_ms = reactor::now().mono_ms();
+        let (deadline_ms, reason) = self.pace.deadline(now_ms);
+        let taken = timer::timeout_at(deadline_ms, taken).await;
+        let taken = taken.unwrap_or(Err(reason)).map_err(ClientError::Closed)?;
+        if let Some(n_taken) = taken {
+            self.pace.add(reactor::now().mono_ms().saturating_sub(now_ms), n_taken);
+            // The window opens again by what the exchange has, and by no more.
+            let released = body.flow_control().release_capacity(n_taken).map_err(gone);
+            released.map_err(ClientError::Closed)?;
+        }
+        Ok(taken)
+    }
+
+    /// Reads the trailers behind the body.
+    async fn take_trailer_section(&mut self) -> Result<(), ClientError> {
+        let Some(mut body) = self.body.take() else { return Ok(()) };
+        let (deadline_ms, reason) = self.pace.deadline(reactor::now().mono_ms());
+        let trailers = poll_fn(|context| body.poll_trailers(context));
+        match timer::timeout_at(deadline_ms, trailers).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(fields))) => {
+                self.trailers_received = request::trailers(&fields).map_err(ClientError::Flaw)?;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(ClientError::Closed(broken(&error))),
+            Err(_) => Err(ClientError::Closed(reason)),
+        }
+    }
+}
+
+/// The library refuses to send on a stream that was reset, or of a connection that has ended.
+fn gone(_: h2::Error) -> CloseReason {
+    CloseReason::ClientGone
+}
+
+/// Why a body is not whole: the library resets a stream that breaks the protocol, as with DATA that is
+/// not as long as `content-length` says.
+fn broken(error: &h2::Error) -> CloseReason {
+    match error.is_library() && error.is_reset() {
+        true => CloseReason::BadRequest,
+        false => CloseReason::ClientGone,
+    }
+}
+
+impl Client for H2Response<'_> {
+    fn front(&self) -> &Front {
+        self.front.unwrap_or(&self.shared.connection().front)
+    }
+
+    async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
+        if std::mem::take(&mut self.is_continue_due) && self.body.is_some() {
+            let mut head = Response::new(());
+            *head.status_mut() = StatusCode::CONTINUE;
+            let sent = self.respond.send_informational(head).map_err(gone);
+            sent.map_err(ClientError::Closed)?;
+        }
+        reactor::breathe().await;
+        match self.take_body(into).await? {
+            Some(n_taken) => {
+                reactor::charge(n_taken);
+                if self.body.as_ref().is_some_and(RecvStream::is_end_stream) {
+                    self.body = None;
+                }
+                Ok(self.body.is_some())
+            }
+            None => {
+                self.take_trailer_section().await?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn gives_pipe(&self) -> bool {
+        false
+    }
+
+    async fn fill_pipe(&mut self, _: &mut Pipe) -> Result<(), ClientError> {
+        Err(ClientError::Closed(CloseReason::Incomplete))
+    }
+
+    fn take_trailers(&mut self) -> Fields {
+        std::mem::take(&mut self.trailers_received)
+    }
+
+    async fn gone(&mut self) {
+        let (respond, stage) = (&mut self.respond, &mut self.stage);
+        poll_fn(|context| match stage {
+            Stage::Open(stream) => stream.poll_reset(context).map(drop),
+            _ => respond.poll_reset(context).map(drop),
+        })
+        .await;
+    }
+
+    /// A client ends its direction with each request.
+    async fn left(&mut self) {
+        self.gone().await;
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), CloseReason> {
+        if self.has_started() || head.status == Status::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let mut fields = head.fields.clone();
+        forward::strip_hop_by_hop(&mut fields);
+        fields.remove("content-length");
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(head.status.0).unwrap_or_default();
+        *response.headers_mut() = fields_of(&fields);
+        self.respond.send_informational(response).map_err(gone)
+    }
+
+    fn start(&mut self, status: Status, fields: &Fields, length: BodyLength) {
+        let has_no_body = status.has_no_body(Method::Get);
+        let length = match length {
+            _ if has_no_body => None,
+            BodyLength::Known(len) => Some(len),
+            BodyLength::None => (self.method != Method::Head).then_some(0),
+            BodyLength::Chunked | BodyLength::UntilClose => None,
+        };
+        self.left = match length {
+            _ if has_no_body || self.method == Method::Head => Left::Bodiless,
+            Some(len) => Left::Known(len),
+            None => Left::Unknown,
+        };
+        let mut head = Response::new(());
+        *head.status_mut() = StatusCode::from_u16(status.0).unwrap_or(StatusCode::BAD_GATEWAY);
+        *head.headers_mut() = fields_of(fields);
+        if let Some(len) = length {
+            head.headers_mut().insert(http::header::CONTENT_LENGTH, len.into());
+        }
+        self.n_head = fields.wire_len() as u64;
+        self.stage = Stage::Begun(Box::new(head));
+    }
+
+    fn has_started(&self) -> bool {
+        !matches!(self.stage, Stage::Unstarted)
+    }
+
+    fn wants_no_body(&self) -> bool {
+        self.method == Method::Head
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let len = self.count(bytes.len() as u64) as usize;
+        self.out.extend_from_slice(bytes.get(..len).unwrap_or_default());
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+        if bytes.len() + self.out.len() <= GATHER_BYTES {
+            self.push(bytes);
+            return Ok(());
+        }
+        self.send_out().await?;
+        let len = self.count(bytes.len() as u64) as usize;
+        let mut rest = bytes.get(..len).unwrap_or_default();
+        while rest.len() > GATHER_BYTES {
+            let n_free = self.capacity(rest.len()).await?;
+            let (part, later) = rest.split_at(n_free);
+            self.stream()?.send_data(Bytes::copy_from_slice(part), false).map_err(gone)?;
+            rest = later;
+        }
+        self.out.extend_from_slice(rest);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), CloseReason> {
+        self.send_head(false)?;
+        self.send_out().await
+    }
+
+    async fn send_file(
+        &mut self,
+        file: &DiskFile,
+        mut offset: u64,
+        len: u64,
+    ) -> Result<(), CloseReason> {
+        self.send_out().await?;
+        let mut n_left = self.count(len);
+        while n_left > 0 {
+            // The last part is kept: it ends the stream.
+            let part = n_left.min(PART_BYTES as u64) as usize;
+            let n_free =
+                if n_left > GATHER_BYTES as u64 { self.capacity(part).await? } else { part };
+            let bytes = file.read(offset, n_free).await.unwrap_or_default();
+            if bytes.len() < n_free {
+                self.abort();
+                return Err(CloseReason::Incomplete);
+            }
+            reactor::charge(n_free);
+            offset += n_free as u64;
+            n_left -= n_free as u64;
+            match n_left {
+                0 => self.out = bytes,
+                _ => self.stream()?.send_data(Bytes::from(bytes), false).map_err(gone)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn takes_pipe(&self) -> bool {
+        false
+    }
+
+    async fn send_pipe(&mut self, _: &mut Pipe) -> Result<(), CloseReason> {
+        Err(CloseReason::Incomplete)
+    }
+
+    async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason> {
+        if matches!(self.left, Left::Known(1..)) || !self.has_started() {
+            // The body is shorter than announced.
+            self.abort();
+            return Err(CloseReason::Incomplete);
+        }
+        // What is left fits the windows, so that the end of the stream needs no wait.
+        let mut last = Bytes::from(std::mem::take(&mut self.out));
+        while !last.is_empty() {
+            let n_free = self.capacity(last.len()).await?;
+            if n_free == last.len() {
+                break;
+            }
+            self.stream()?.send_data(last.split_to(n_free), false).map_err(gone)?;
+        }
+        let has_body = self.left != Left::Bodiless;
+        self.finished = Some((last, if has_body { trailers.clone() } else { Fields::new() }));
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.stage = Stage::Broken;
+        self.finished = None;
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.n_body
+    }
+}
