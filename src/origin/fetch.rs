@@ -485,6 +485,24 @@ mod tests {
     }
 
     #[test]
+    fn no_try_begins_after_the_time_for_all() {
+        run_by_test_clock(async {
+            let mute = || ScriptedOrigin::answering(|_| Some(Vec::new()));
+            let servers = [mute(), mute(), mute(), mute()];
+            let pools = pools_to(servers.each_ref().map(ScriptedOrigin::address), |upstream| {
+                upstream.retries = 3;
+                upstream.retry_budget = 1_000;
+            });
+            let begun_ms = reactor::now().mono_ms();
+            let result = get(&pools).await;
+            assert_eq!(result, Err(FetchFailure::Fetch(FetchError::FirstByteTimeout)));
+            // The second try begins within the time of a connection and a first byte, no third does.
+            assert_eq!(reactor::now().mono_ms() - begun_ms, 2 * LIMITS.first_byte_ms);
+            assert_eq!(servers.iter().map(ScriptedOrigin::n_requests).sum::<usize>(), 2);
+        });
+    }
+
+    #[test]
     fn retries_stop_when_the_budget_is_spent() {
         run_by_test_clock(async {
             let (bad, good) = (origin(|_| false), origin(|_| true));

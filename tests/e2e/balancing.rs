@@ -18,32 +18,48 @@ fn upstream(origins: &[&Origin], more: &str) -> String {
     format!("{{servers: [{}]{more}}}", names.join(", "))
 }
 
-/// Three servers behind one worker, and how many of `n` requests for different targets each of them
+/// Three servers behind one worker, and how many of 10,000 requests for different targets each of them
 /// gets.
-fn counts(more: &str, n: usize) -> [usize; 3] {
+fn counts(method: &str) -> [usize; 3] {
+    const N_AT_ONCE: usize = 100;
     let origins = [named("a"), named("b"), named("c")];
-    let plan = Plan::to(&upstream(&origins.each_ref(), more)).set("workers", "1");
+    let plan = Plan::to(&upstream(&origins.each_ref(), &format!(", balance: {method}")));
+    let plan = plan.set("workers", "1").set("cache", "off").set("log", "{error: $DIR/error.log}");
     let ktrix = plan.start();
     let mut client = ktrix.client();
-    for i in 0..n {
-        client.get(&format!("/{i}")).expect_status(200);
+    for first in (0..10_000).step_by(N_AT_ONCE) {
+        let asks = (first..first + N_AT_ONCE).map(|i| Ask::get(&format!("/{i}")).bytes("h"));
+        client.write(&asks.collect::<Vec<_>>().concat());
+        (0..N_AT_ONCE).for_each(|_| drop(client.answer().expect_status(200)));
     }
-    origins.each_ref().map(Origin::n_requests)
+    let counts = origins.each_ref().map(Origin::n_requests);
+    assert_eq!(counts.iter().sum::<usize>(), 10_000, "{method}: {counts:?}");
+    counts
 }
 
 #[test]
-fn every_method_chooses_among_real_servers() {
-    assert_eq!(counts(", balance: round-robin", 300), [100; 3]);
-    assert_eq!(counts(", balance: least-connections", 300), [100; 3]);
-    assert_eq!(counts(", balance: first", 30), [30, 0, 0]);
-    assert_eq!(counts(", balance: none", 30), [30, 0, 0]);
+fn methods_without_chance_distribute_ten_thousand_requests_exactly() {
+    for method in ["round-robin", "least-connections"] {
+        let counts = counts(method);
+        assert!(counts.iter().all(|n| (3_333..=3_334).contains(n)), "{method}: {counts:?}");
+    }
+    for method in ["first", "none"] {
+        assert_eq!(counts(method), [10_000, 0, 0], "{method}");
+    }
+}
+
+#[test]
+fn the_other_methods_distribute_ten_thousand_requests_by_their_rule() {
     for method in ["random", "hash"] {
-        let counts = counts(&format!(", balance: {method}"), 300);
-        assert!(counts.iter().all(|n| (60..=140).contains(n)), "{method}: {counts:?}");
+        let counts = counts(method);
+        assert!(counts.iter().all(|n| (3_000..=3_700).contains(n)), "{method}: {counts:?}");
     }
-    for method in ["rtt", "most-idle", "source"] {
-        assert_eq!(counts(&format!(", balance: {method}"), 60).iter().sum::<usize>(), 60);
+    // All requests have one client. The server of the first one has the only idle connection.
+    for method in ["source", "most-idle"] {
+        assert!(counts(method).contains(&10_000), "{method}");
     }
+    let counts = counts("rtt");
+    assert!(counts.iter().all(|n| *n > 0), "rtt: {counts:?}");
 }
 
 #[test]

@@ -232,6 +232,27 @@ fn all_addresses_of_a_name_are_used_and_one_that_refuses_does_no_harm() {
     assert_eq!(n_said(&plan, "is down"), 0);
 }
 
+#[test]
+fn addresses_of_both_families_are_used() {
+    let four = Origin::answering(|_| Response::ok("four").then_close());
+    let port = four.ip().port();
+    if std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, port)).is_err() {
+        eprintln!("skipped: no IPv6 here, or the port is not free");
+        return;
+    }
+    let six = Origin::listening((std::net::Ipv6Addr::LOCALHOST, port), |_| {
+        Response::ok("six").then_close()
+    });
+    let plan = Plan::to(&format!("{{servers: [\"origin.test:{port}\"], retries: 0}}"));
+    let hosts = plan.dir().join("hosts");
+    std::fs::write(&hosts, "::1 origin.test\n127.0.0.1 origin.test\n").unwrap();
+    let Some(ktrix) = start_with_hosts(&plan, &hosts) else { return };
+    until_true("both families to be used", || {
+        ktrix.get("/").expect_status(200);
+        four.n_requests() > 3 && six.n_requests() > 3
+    });
+}
+
 /// Starts ktrix in a mount namespace of its own, with these files in the place of some in /etc.
 /// `None` where the tests may not make one.
 fn start_with<'p>(plan: &'p Plan, files: &[(&Path, &str)]) -> Option<Ktrix<'p>> {

@@ -129,6 +129,23 @@ fn connections_to_an_origin_are_kept() {
 }
 
 #[test]
+fn clients_that_close_share_a_connection_to_the_origin() {
+    let origin = named("a");
+    let plan = Plan::new(&origin).set("workers", "1");
+    let ktrix = plan.start();
+    for i in 0..30 {
+        let ask = Ask::get(&format!("/{i}"));
+        let mut client = ktrix.client();
+        client.ask(&match i % 3 {
+            0 => ask.http10(),
+            1 => ask.field("Connection", "close"),
+            _ => ask,
+        });
+    }
+    assert_eq!((origin.n_connections(), origin.n_requests()), (1, 30));
+}
+
+#[test]
 fn a_kept_connection_that_closes_costs_no_request() {
     // It closes after each answer without an announcement: the next request meets a closed
     // connection.
