@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
 use crate::reactor::driver::Direction;
@@ -151,6 +152,17 @@ impl Transport {
     /// An error of setsockopt(2).
     pub fn set_nodelay(&self) -> io::Result<()> {
         self.stream.set_nodelay()
+    }
+
+    /// The descriptor, to be given to another process.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Another process has the connection: a task that waits for it is woken, and closing it here does
+    /// not end it.
+    pub fn leave(&self) {
+        self.stream.leave();
     }
 
     /// The address of the peer, `None` for a Unix socket.

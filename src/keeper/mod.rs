@@ -67,9 +67,12 @@ async fn handle_messages(inherited: &Inherited) {
         loop {
             match receive(inherited.channel.as_fd()) {
                 Received::Nothing => break,
-                Received::Drain | Received::Closed => return,
+                Received::Drain | Received::Retire | Received::Closed => return,
                 Received::ErrorLog(file) => crate::log::error::reopen(file),
-                Received::AccessLog(_) | Received::TakeOver(_) | Received::Release(_) => {}
+                Received::AccessLog(_)
+                | Received::TakeOver(_)
+                | Received::Release(_)
+                | Received::Adopt(..) => {}
             }
         }
     }

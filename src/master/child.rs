@@ -1,6 +1,7 @@
 //! A child: one worker or the keeper of a generation, in all the processes that it has had.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -46,12 +47,14 @@ pub(crate) struct Process {
 }
 
 /// The messages that a process has just sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct ChildMessages {
     /// Its first `ready`.
     pub(crate) is_ready: bool,
     /// The keeper's `scrubbed`.
     pub(crate) is_scrubbed: bool,
+    /// Connections for another worker, with the listeners by which they came in.
+    pub(crate) handed_over: Vec<(SocketAddr, OwnedFd)>,
 }
 
 impl Child {
@@ -89,6 +92,19 @@ impl Child {
         }
     }
 
+    /// Passes a connection on to the process. If it has too much to read, the connection is closed.
+    pub(crate) fn pass_on(&self, listener: SocketAddr, connection: &OwnedFd) {
+        let channel = self.process.as_ref().and_then(|process| process.channel.as_ref());
+        if let Some(channel) = channel {
+            let message = ControlMessage::Adopt(listener).text();
+            let sent =
+                socket::send_message(channel.as_fd(), message.as_bytes(), Some(connection.as_fd()));
+            if let Err(error) = sent {
+                log::warn!("cannot pass a connection on to {}: {error}; closing it", self.role);
+            }
+        }
+    }
+
     /// Sends a signal to the process, if there is one.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Some(process) = &self.process {
@@ -104,9 +120,13 @@ impl Child {
         let mut buf = [0; MESSAGE_BYTES_MAX];
         while let Some(channel) = &process.channel {
             match socket::receive_message(channel.as_fd(), &mut buf) {
-                Ok(Some((len, _))) => {
-                    messages.is_ready |= buf.get(..len) == Some(READY);
-                    messages.is_scrubbed |= buf.get(..len) == Some(SCRUBBED);
+                Ok(Some((len, file))) => {
+                    let message = buf.get(..len).unwrap_or_default();
+                    messages.is_ready |= message == READY;
+                    messages.is_scrubbed |= message == SCRUBBED;
+                    if let Some(ControlMessage::Adopt(listener)) = ControlMessage::parse(message) {
+                        messages.handed_over.extend(file.map(|file| (listener, file)));
+                    }
                 }
                 Ok(None) => process.channel = None,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -9,7 +9,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -183,6 +183,15 @@ impl Generation {
     /// Whether all its children serve.
     pub(crate) fn is_complete(&self) -> bool {
         self.children.iter().all(Child::is_serving)
+    }
+
+    /// Passes a connection on to one of its workers, which take turns.
+    pub(crate) fn pass_on(&self, turn: usize, listener: SocketAddr, connection: &OwnedFd) {
+        let is_worker = |child: &&Child| child.role != Role::Keeper && child.is_serving();
+        let workers: Vec<_> = self.children.iter().filter(is_worker).collect();
+        if let Some(turn) = turn.checked_rem(workers.len()) {
+            workers[turn].pass_on(listener, connection);
+        }
     }
 
     /// Whether none of its children is alive.

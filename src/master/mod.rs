@@ -69,6 +69,8 @@ pub(crate) struct Master {
     reload: Reload,
     file_watch: FileWatch,
     workers_looked_at: Instant,
+    /// Connections of older generations that were passed on.
+    n_passed_on: usize,
     /// These three are `None` in children.
     signals: Option<Signals>,
     pid_file: Option<PidFile>,
@@ -145,12 +147,14 @@ impl Master {
     }
 
     fn receive_messages(&mut self, now: Instant) {
+        let mut handed_over = Vec::new();
         for index in 0..self.generations.len() {
             let mut is_new = false;
             let generation = &mut self.generations[index];
             for child in &mut generation.children {
                 let messages = child.receive();
                 is_new |= messages.is_ready;
+                handed_over.extend(messages.handed_over);
                 if messages.is_scrubbed
                     && let Some(cache) = &mut generation.cache
                 {
@@ -159,6 +163,13 @@ impl Master {
             }
             if is_new && generation.is_complete() {
                 self.complete(index, now);
+            }
+        }
+        let current = self.generations.iter().find(|it| it.phase == Phase::Current);
+        for (listener, connection) in handed_over {
+            self.n_passed_on = self.n_passed_on.wrapping_add(1);
+            if let Some(current) = current {
+                current.pass_on(self.n_passed_on, listener, &connection);
             }
         }
     }

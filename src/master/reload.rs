@@ -144,7 +144,7 @@ impl Master {
             self.generations[index].take_over_settings(current);
         }
         for generation in &mut self.generations[..index] {
-            generation.drain();
+            generation.drain(ControlMessage::Retire);
         }
         let generation = &mut self.generations[index];
         generation.phase = Phase::Current;
@@ -202,8 +202,9 @@ impl Master {
 }
 
 impl Generation {
-    /// Tells every child to drain. No child of this generation is forked any more.
-    pub(super) fn drain(&mut self) {
+    /// Tells every child to drain, by one of the two messages for that. No child of this generation is
+    /// forked any more.
+    pub(super) fn drain(&mut self, message: ControlMessage) {
         if self.phase == Phase::Draining {
             return;
         }
@@ -211,7 +212,7 @@ impl Generation {
         self.servers.set_phase(self.number, TablePhase::Draining);
         for child in &mut self.children {
             child.restart_at = None;
-            child.send(ControlMessage::Drain);
+            child.send(message);
         }
     }
 }

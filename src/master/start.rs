@@ -162,6 +162,7 @@ impl Master {
             mode: Mode::Serving,
             reload: Reload::None,
             file_watch: FileWatch::new(now),
+            n_passed_on: 0,
             workers_looked_at: now,
             signals: Some(signals),
             pid_file,

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use crate::master::generation::Phase;
 use crate::master::listeners::Listeners;
 use crate::master::{Master, Mode};
+use crate::worker::message::ControlMessage;
 
 impl Master {
     /// Terminates all children now.
@@ -29,7 +30,7 @@ impl Master {
         log::info!("graceful shutdown, at most {} s", bound.as_secs());
         self.mode = Mode::Quitting { until: now + bound };
         for generation in &mut self.generations {
-            generation.drain();
+            generation.drain(ControlMessage::Drain);
         }
         // The workers still serve the clients in the accept queues, and are the last to close the
         // sockets.

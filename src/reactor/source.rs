@@ -78,6 +78,14 @@ impl Source {
         drop(wakers);
     }
 
+    /// Ends the registration of a shared descriptor, and wakes the tasks that wait for it.
+    pub(super) fn leave(&self, shared: BorrowedFd<'_>) {
+        let wakers = self.with(|driver| driver.deregister(self.slot.get(), Some(shared)));
+        self.run.set(0);
+        self.flags.set(READ | WRITE);
+        wakers.into_iter().flatten().flatten().for_each(Waker::wake);
+    }
+
     /// Ready when one of the flags `wanted` is up, or an error at the deadline (0: never). If it is
     /// not, the task's waker is kept until an event of this direction takes it or another waker
     /// takes its place; dropping the task alone does not remove it.

@@ -278,6 +278,11 @@ impl Stream {
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Both);
     }
 
+    /// Ends the registration of a socket that another process has too, and wakes the tasks that wait.
+    pub fn leave(&self) {
+        self.source.leave(self.fd.as_fd());
+    }
+
     /// Makes the close a reset instead of an orderly end: the bytes sent are incomplete, and the
     /// other side must not take them for complete.
     pub fn reset(&self) {

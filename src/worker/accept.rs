@@ -5,16 +5,18 @@
 //! the kernel's accept queue until one ends, and are not refused.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::Listen;
+use crate::config::{Listen, ListenAddress};
 use crate::proxy::client::connections::Connections;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::h1::serve;
 use crate::reactor::address::PeerAddress;
 use crate::reactor::listener::Listener;
+use crate::reactor::stream::Stream;
 use crate::reactor::{self, timer};
 use crate::transport::Transport;
 use crate::worker::inherited::ListenSocket;
@@ -70,6 +72,21 @@ impl Acceptor {
     pub(super) fn accept_waiting(&self) {
         while let Ok((stream, peer)) = self.listener.try_accept() {
             self.serve(Transport::plain(stream), peer);
+        }
+    }
+
+    /// The address that it listens on, as configured.
+    pub(super) fn address(&self) -> &ListenAddress {
+        &self.listen.address
+    }
+
+    /// Serves a connection that an older worker has accepted, unless there are too many.
+    pub(super) fn adopt(&self, connection: OwnedFd) {
+        let stream = Stream::from_fd(connection);
+        if self.connections.len() < self.context.config.limits.connections
+            && let Ok(Some(peer)) = stream.peer_addr()
+        {
+            self.serve(Transport::plain(stream), PeerAddress::Ip(peer));
         }
     }
 

@@ -1,10 +1,19 @@
 //! The end of a worker: it accepts no more connections and finishes what was begun.
+//!
+//! After a reload the workers of the new generation take over the connections that wait for a request,
+//! so that their clients notice nothing.
 
-use crate::disk;
-use crate::reactor::{self, timer};
-use crate::worker::Worker;
-
+use std::cell::Cell;
+use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+use crate::config::ListenAddress;
+use crate::disk;
+use crate::http::scheme::Scheme;
+use crate::reactor::address::PeerAddress;
+use crate::reactor::{self, timer};
+use crate::worker::{Worker, message};
 
 /// How often the worker checks whether it is idle.
 const LOOK: Duration = Duration::from_millis(20);
@@ -13,6 +22,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// request may be on its way.
 const SILENT_MS: u64 = 2_000;
 
+/// The most connections that are handed over at once: the master and the other workers read them
+/// between two looks.
+const HANDED_OVER_MAX: usize = 64;
+
 /// How long the last lines may wait for the access log.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -20,7 +33,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(10);
 const DISK_MS: u64 = 2_000;
 
 /// Drains: returns when nothing is left to do, or when `timeouts.stop` is over.
-pub(super) async fn drain(worker: &Worker) {
+pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
     let context = &worker.context;
     context.is_draining.set(true);
     context.drain.notify();
@@ -36,8 +49,10 @@ pub(super) async fn drain(worker: &Worker) {
     let stop_ms = context.config.timeouts.stop.as_millis() as u64;
     let until_ms = reactor::now().mono_ms() + stop_ms;
     while !is_idle(worker) && reactor::now().mono_ms() < until_ms {
-        let silent_before_ms = reactor::now().mono_ms().saturating_sub(SILENT_MS);
-        worker.connections.shed_idle(silent_before_ms, usize::MAX);
+        if !worker.is_replaced.get() || !hand_over(worker, channel) {
+            let silent_before_ms = reactor::now().mono_ms().saturating_sub(SILENT_MS);
+            worker.connections.shed_idle(silent_before_ms, usize::MAX);
+        }
         timer::sleep(LOOK).await;
     }
     if !worker.connections.is_empty() {
@@ -52,6 +67,25 @@ pub(super) async fn drain(worker: &Worker) {
     if let Some(log_flush) = &worker.log_flush {
         log_flush.rest(LOG_PATIENCE).await;
     }
+}
+
+/// Hands connections that wait for a request over to other workers; `false` if there are none that can
+/// be handed over.
+fn hand_over(worker: &Worker, channel: BorrowedFd<'_>) -> bool {
+    let is_full = Cell::new(false);
+    let n_given = worker.connections.give_away(HANDED_OVER_MAX, |connection| {
+        let front = &connection.front;
+        let ListenAddress::Ip(listener) = front.listen.address else { return false };
+        // Of a connection that is more than its bytes, the other worker would know too little.
+        let peer = connection.transport.peer_addr().ok().flatten().map(PeerAddress::Ip);
+        if is_full.get() || front.scheme != Scheme::Http || peer != Some(front.peer) {
+            return false;
+        }
+        let sent = message::hand_over(channel, listener, connection.transport.fd());
+        is_full.set(sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+        sent.is_ok()
+    });
+    n_given > 0 || is_full.get()
 }
 
 fn is_idle(worker: &Worker) -> bool {

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::log::file::LogFile;
@@ -14,6 +15,11 @@ use crate::sys::socket;
 pub(crate) enum ControlMessage {
     /// Accept nothing more, finish what was begun, end.
     Drain,
+    /// As `Drain`, and hand the idle connections over: other workers have taken the place.
+    Retire,
+    /// Serve the connection that comes with this message, which came in by this listener. A worker
+    /// that retires sends it to the master, which passes it on.
+    Adopt(SocketAddr),
     /// Write the access log to the file that comes with this message.
     AccessLog,
     /// Write the error log to the file that comes with this message, or connect to syslog again.
@@ -29,6 +35,8 @@ impl ControlMessage {
     pub(crate) fn text(self) -> String {
         match self {
             Self::Drain => "drain".to_owned(),
+            Self::Retire => "retire".to_owned(),
+            Self::Adopt(listener) => format!("adopt {listener}"),
             Self::AccessLog => "access-log".to_owned(),
             Self::ErrorLog => "error-log".to_owned(),
             Self::TakeOver(worker) => format!("take-over {worker}"),
@@ -41,6 +49,8 @@ impl ControlMessage {
         let text = std::str::from_utf8(datagram).ok()?;
         match text.split_once(' ') {
             None if text == "drain" => Some(Self::Drain),
+            None if text == "retire" => Some(Self::Retire),
+            Some(("adopt", listener)) => Some(Self::Adopt(listener.parse().ok()?)),
             None if text == "access-log" => Some(Self::AccessLog),
             None if text == "error-log" => Some(Self::ErrorLog),
             Some(("take-over", worker)) => Some(Self::TakeOver(worker.parse().ok()?)),
@@ -55,6 +65,10 @@ impl ControlMessage {
 pub(crate) enum Received {
     /// See [`ControlMessage::Drain`].
     Drain,
+    /// See [`ControlMessage::Retire`].
+    Retire,
+    /// See [`ControlMessage::Adopt`].
+    Adopt(SocketAddr, OwnedFd),
     /// See [`ControlMessage::TakeOver`].
     TakeOver(usize),
     /// See [`ControlMessage::Release`].
@@ -87,13 +101,15 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Received {
 }
 
 fn received(datagram: &[u8], file: Option<OwnedFd>) -> Option<Received> {
-    let file = file.and_then(|file| LogFile::of(File::from(file)).ok());
+    let log = |file: OwnedFd| LogFile::of(File::from(file)).ok();
     Some(match ControlMessage::parse(datagram)? {
         ControlMessage::Drain => Received::Drain,
+        ControlMessage::Retire => Received::Retire,
+        ControlMessage::Adopt(listener) => Received::Adopt(listener, file?),
         ControlMessage::TakeOver(worker) => Received::TakeOver(worker),
         ControlMessage::Release(worker) => Received::Release(worker),
-        ControlMessage::AccessLog => Received::AccessLog(file?),
-        ControlMessage::ErrorLog => Received::ErrorLog(file),
+        ControlMessage::AccessLog => Received::AccessLog(log(file?)?),
+        ControlMessage::ErrorLog => Received::ErrorLog(file.and_then(log)),
     })
 }
 
@@ -103,6 +119,19 @@ fn received(datagram: &[u8], file: Option<OwnedFd>) -> Option<Received> {
 /// `BrokenPipe` when the master is dead.
 pub(crate) fn notify_ready(channel: BorrowedFd<'_>) -> io::Result<()> {
     socket::send_message(channel, READY, None)
+}
+
+/// Has the master pass an idle connection, which came in by this listener, on to another worker.
+///
+/// # Errors
+/// `WouldBlock` when the master has too much to read; `BrokenPipe` when it is dead.
+pub(crate) fn hand_over(
+    channel: BorrowedFd<'_>,
+    listener: SocketAddr,
+    connection: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let message = ControlMessage::Adopt(listener).text();
+    socket::send_message(channel, message.as_bytes(), Some(connection))
 }
 
 /// Tells the master that index and files agree: the keeper's scrub is done, and a later keeper need
@@ -117,15 +146,25 @@ pub(crate) fn notify_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
 pub(crate) const SCRUBBED: &[u8] = b"scrubbed";
 pub(crate) const READY: &[u8] = b"ready";
 /// No datagram of either side is longer.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 96;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv6Addr, SocketAddrV6};
     use std::os::fd::AsFd;
 
-    const ALL: [ControlMessage; 5] = [
+    const LISTENER: SocketAddr = SocketAddr::V6(SocketAddrV6::new(
+        Ipv6Addr::from_bits(u128::MAX),
+        u16::MAX,
+        u32::MAX,
+        u32::MAX,
+    ));
+
+    const ALL: [ControlMessage; 7] = [
         ControlMessage::Drain,
+        ControlMessage::Retire,
+        ControlMessage::Adopt(LISTENER),
         ControlMessage::AccessLog,
         ControlMessage::ErrorLog,
         ControlMessage::TakeOver(0),
@@ -135,12 +174,14 @@ mod tests {
     #[test]
     fn every_message_is_parsed_and_nothing_else() {
         for order in ALL {
-            assert_eq!(ControlMessage::parse(order.text().as_bytes()), Some(order));
+            let parsed = ControlMessage::parse(order.text().as_bytes());
+            // The flow label of an address has no text.
+            assert_eq!(parsed.map(ControlMessage::text), Some(order.text()));
             assert!(order.text().len() < MESSAGE_BYTES_MAX);
         }
         for other in [
             "", "ready", "take-over", "take-over ", "take-over x", "take-over -1", "drain 1",
-            "\u{fffd}",
+            "adopt", "adopt 1.2.3.4", "\u{fffd}",
         ] {
             assert_eq!(ControlMessage::parse(other.as_bytes()), None, "{other:?}");
         }

@@ -12,11 +12,13 @@ mod chores;
 mod log_flush;
 mod drain;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use crate::config::ListenAddress;
 use crate::disk;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::context::Context;
@@ -63,6 +65,8 @@ struct Worker {
     taken_over: RefCell<HashSet<usize>>,
     /// Posted when the worker is to drain.
     ending: Event,
+    /// Other workers have taken its place, and take over its idle connections.
+    is_replaced: Cell<bool>,
 }
 
 /// A listening socket, and the task that accepts from it while this worker serves it.
@@ -109,15 +113,16 @@ async fn serve(mut inherited: Inherited) -> i32 {
         listeners: RefCell::new(listeners),
         taken_over: RefCell::default(),
         ending: Event::default(),
+        is_replaced: Cell::new(false),
     });
     chores::start(&worker.context, inherited.beats, inherited.process_slot);
     worker.listen();
     let channel = Rc::new(Readable::new(inherited.channel));
     if notify_ready(channel.fd().as_fd()).is_ok() {
-        reactor::spawn(handle_messages(Rc::clone(&worker), channel));
+        reactor::spawn(handle_messages(Rc::clone(&worker), Rc::clone(&channel)));
         worker.ending.after(0).await;
     }
-    drain::drain(&worker).await;
+    drain::drain(&worker, channel.fd().as_fd()).await;
     0
 }
 
@@ -158,6 +163,17 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Serves a connection that an older worker has accepted. It is closed if its listener is gone.
+    fn adopt(&self, listener: SocketAddr, connection: OwnedFd) {
+        let address = ListenAddress::Ip(listener);
+        let listeners = self.listeners.borrow();
+        if let Some(accepting) = listeners.iter().find(|it| it.acceptor.address() == &address) {
+            accepting.acceptor.adopt(connection);
+        }
+    }
+}
+
 /// Handles the messages of the master, until `drain` or the end of the channel.
 async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
     loop {
@@ -172,6 +188,11 @@ async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
                     return worker.ending.notify();
                 }
                 Received::Drain => return worker.ending.notify(),
+                Received::Retire => {
+                    worker.is_replaced.set(true);
+                    return worker.ending.notify();
+                }
+                Received::Adopt(listener, connection) => worker.adopt(listener, connection),
                 Received::AccessLog(file) => {
                     if let Some(access) = &worker.context.access {
                         access.borrow_mut().write_to(file);

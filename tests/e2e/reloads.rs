@@ -101,6 +101,29 @@ fn servers_and_weights_change_under_load_and_no_request_fails() {
 }
 
 #[test]
+fn idle_clients_keep_their_connections_over_reloads() {
+    let [a, b] = ["a", "b"].map(|name| Origin::answering(move |_| Response::ok(name)));
+    let plan = Plan::new(&a);
+    let ktrix = plan.start();
+    // One has sent no request yet.
+    let mut clients: Vec<_> = (0..100).map(|_| ktrix.client()).collect();
+    for client in &mut clients[1..] {
+        client.get("/").expect_status(200).expect_body("a");
+    }
+    for (origin, name) in [(&b, "b"), (&a, "a"), (&b, "b")] {
+        plan.put("upstreams", &format!("{{app: {{servers: [\"{}\"]}}}}", origin.name()));
+        plan.write_config();
+        // Then the workers that had the connections have ended.
+        reload(&ktrix);
+        for client in &mut clients {
+            client.get("/").expect_status(200).expect_body(name);
+        }
+    }
+    let lines = ktrix.wait_access_lines(99 + 3 * 100);
+    assert!(lines.iter().all(|line| line.contains("\"client\":\"127.0.0.1\"")));
+}
+
+#[test]
 fn a_running_request_of_a_removed_upstream_finishes() {
     let gate = Gate::new();
     let held = gate.clone();

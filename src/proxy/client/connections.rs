@@ -21,6 +21,10 @@ pub struct Connection {
     pub front: Front,
     /// Since when no request is under way, in milliseconds of the monotonic clock; 0 if one is.
     idle_since_ms: Cell<u64>,
+    /// Its task waits for the first byte of a request, and nothing else is kept of it.
+    is_between: Cell<bool>,
+    /// Another process serves it.
+    is_given: Cell<bool>,
     /// Since when the body of its request comes too slowly; `u64::MAX` if it does not.
     slow_since_ms: Cell<u64>,
     /// Posted to end it, where its protocol has a goodbye.
@@ -44,6 +48,18 @@ impl Connection {
     /// A request is under way.
     pub fn set_busy(&self) {
         self.idle_since_ms.set(0);
+        self.is_between.set(false);
+    }
+
+    /// As [`Self::set_idle`], and only its bytes are needed to serve it on.
+    pub fn set_between(&self, now_ms: u64) {
+        self.set_idle(now_ms);
+        self.is_between.set(true);
+    }
+
+    /// Whether another process serves it, so that its task must end.
+    pub fn is_given(&self) -> bool {
+        self.is_given.get()
     }
 
     /// The body of a request is awaited, and is too slow since, or from, `slow_since_ms` of the
@@ -72,8 +88,17 @@ impl Connections {
     pub fn add(self: &Rc<Self>, transport: Transport, front: Front, now_ms: u64) -> Counted {
         let idle_since_ms = Cell::new(now_ms.max(1));
         let slow_since_ms = Cell::new(u64::MAX);
+        let (is_between, is_given) = (Cell::new(false), Cell::new(false));
         let goodbye = OnceCell::new();
-        let connection = Connection { transport, front, idle_since_ms, slow_since_ms, goodbye };
+        let connection = Connection {
+            transport,
+            front,
+            idle_since_ms,
+            is_between,
+            is_given,
+            slow_since_ms,
+            goodbye,
+        };
         let connection = Rc::new(connection);
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));
         Counted { connections: Rc::clone(self), place, connection }
@@ -100,6 +125,23 @@ impl Connections {
             }
             is_idle
         })
+    }
+
+    /// Gives at most `n_max` connections between two requests away: `give` hands one to another process,
+    /// or says that it cannot. Returns how many it gave away.
+    pub(crate) fn give_away(&self, n_max: usize, give: impl Fn(&Connection) -> bool) -> usize {
+        let connections = self.all.borrow();
+        let between = connections.iter().filter(|(_, it)| it.is_between.get());
+        let given = between.filter(|(_, connection)| {
+            let is_given = give(connection);
+            if is_given {
+                connection.set_busy();
+                connection.is_given.set(true);
+                connection.transport.leave();
+            }
+            is_given
+        });
+        given.take(n_max).count()
     }
 
     /// Ends at most `n_max` connections whose requests have come too slowly since before

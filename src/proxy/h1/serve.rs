@@ -90,6 +90,7 @@ async fn serve_requests(
                 let is_between = link.inbox.is_empty();
                 let deadline_ms = prepare_wait(context, link, next);
                 match link.connection().transport.readable(deadline_ms).await {
+                    Ok(()) if link.connection().is_given() => Err(CloseReason::ClientGone),
                     Ok(()) => {
                         next.resume(link, is_between);
                         Ok(())
@@ -135,7 +136,7 @@ fn prepare_wait(context: &Context, link: &mut Link, next: &mut NextRequest) -> u
     }
     if is_between {
         link.free_empty_buffers();
-        link.connection().set_idle(now_ms);
+        link.connection().set_between(now_ms);
     }
     next.deadline_ms
 }
