@@ -38,6 +38,10 @@ impl Tried {
         self.servers.insert(server);
     }
 
+    fn has_tried(&self) -> bool {
+        self.servers != balance::Tried::default()
+    }
+
     /// Notes that an idle connection was closed: the next one must be new.
     pub(super) fn only_new_connections(&mut self) {
         self.wants_new = true;
@@ -122,7 +126,7 @@ impl Upstream {
     /// Waits in line until called, then takes a connection. Waits again if another fetch was
     /// faster, or if this one cannot use what is free.
     pub(super) async fn take_in_line(self: &Rc<Self>, tried: &Tried) -> Result<Taken, Refusal> {
-        let mut place = Place::last(self).map_err(|error| (error, None))?;
+        let mut place = Place::last(self, tried.has_tried()).map_err(|error| (error, None))?;
         loop {
             place.called().await.map_err(|error| (error, None))?;
             if let Some(taken) = self.take(tried)? {
@@ -192,6 +196,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::UpstreamConfig;
     use crate::origin::pools::Pools;
     use crate::origin::tests::sample::{ID, LIMITS, pools_to, server};
     use crate::origin::tests::scripted::{Peer, ScriptedOrigin};
@@ -201,12 +206,19 @@ mod tests {
 
     /// Two servers with room for one connection each, for as long as the values live.
     fn two_servers() -> (Rc<Pools>, [ScriptedOrigin; 2]) {
+        two_servers_with(|_| {})
+    }
+
+    fn two_servers_with(
+        change: impl FnOnce(&mut UpstreamConfig),
+    ) -> (Rc<Pools>, [ScriptedOrigin; 2]) {
         let serve = async |mut peer: Peer| while peer.request().await.is_some() {};
         let servers = [(); 2].map(|()| ScriptedOrigin::serving(serve));
         let addresses = servers.each_ref().map(ScriptedOrigin::address);
         (
             Rc::new(pools_to(addresses, |upstream| {
                 upstream.servers.iter_mut().for_each(|server| server.connections = 1);
+                change(upstream);
             })),
             servers,
         )
@@ -295,6 +307,23 @@ mod tests {
             assert_eq!(soon(choosy).await.active().server(), server(1), "it has kept its place");
             drop(any);
             soon(last).await;
+        });
+    }
+
+    #[test]
+    fn a_backup_that_is_free_is_used_by_the_fetch_that_has_tried_the_others() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers_with(|upstream| {
+                upstream.servers[1].is_backup = true;
+            });
+            let _first = pools.upstream(ID).checkout(&Tried::default()).await.unwrap();
+            let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let any = begin(&pools, Tried::default()).await;
+            let choosy = begin(&pools, only(1)).await;
+            second.give_back();
+            assert_eq!(soon(choosy).await.active().server(), server(1));
+            assert_eq!(pools.upstream(ID).n_choosy.get(), 0);
+            drop(any);
         });
     }
 

@@ -18,6 +18,7 @@ pub(super) struct Place<'u> {
     ticket: Ticket,
     event: Rc<Event>,
     until_ms: u64,
+    is_choosy: bool,
     state: Waiting,
 }
 
@@ -31,8 +32,9 @@ enum Waiting {
 
 impl<'u> Place<'u> {
     /// The place at the end of the line. A connection may be free that no earlier fetch can use, so
-    /// the line is called again.
-    pub(super) fn last(upstream: &'u Upstream) -> Result<Self, FetchError> {
+    /// the line is called again. A fetch that has tried servers is choosy: it waits for another server
+    /// than those that are chosen first.
+    pub(super) fn last(upstream: &'u Upstream, is_choosy: bool) -> Result<Self, FetchError> {
         let until_ms = reactor::now().mono_ms() + upstream.pending_ms;
         let event = Rc::new(Event::default());
         let mut pending = upstream.pending.borrow_mut();
@@ -40,12 +42,13 @@ impl<'u> Place<'u> {
         let pushed = pending.push(Rc::clone(&event));
         drop(pending);
         let ticket = pushed.map_err(|_| FetchError::PendingFull)?;
+        upstream.n_choosy.update(|n| n + usize::from(is_choosy));
         upstream.count_pending();
         upstream.crowded.notify();
         if !is_alone && upstream.has_room() {
             upstream.call_next();
         }
-        Ok(Self { upstream, ticket, event, until_ms, state: Waiting::InLine(0) })
+        Ok(Self { upstream, ticket, event, until_ms, is_choosy, state: Waiting::InLine(0) })
     }
 
     /// Waits until this fetch is called.
@@ -78,6 +81,7 @@ impl<'u> Place<'u> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let is_waiting = self.upstream.pending.borrow_mut().cancel(self.ticket).is_some();
+        self.upstream.n_choosy.update(|n| n - usize::from(self.is_choosy));
         self.upstream.count_pending();
         // The fetch was called and has gone: the next one is called instead.
         if !is_waiting && self.state != Waiting::Served {

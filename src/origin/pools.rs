@@ -67,6 +67,8 @@ pub struct Upstream {
     pub(super) pending: RefCell<Pending<Rc<Event>>>,
     /// Posted when another fetch waits for a connection.
     pub(super) crowded: Event,
+    /// Fetches in the line that have tried servers.
+    pub(super) n_choosy: Cell<usize>,
     /// Fetches without clients.
     pub(super) n_alone: Cell<usize>,
     pub(super) pending_ms: u64,
@@ -212,6 +214,7 @@ impl Upstream {
             needs_rtt: config.balance.needs_rtt(),
             pending: RefCell::new(Pending::new(config.pending)),
             crowded: Event::default(),
+            n_choosy: Cell::new(0),
             n_alone: Cell::new(0),
             pending_ms: config.pending_timeout.as_millis() as u64,
             retries: config.retries,
@@ -245,8 +248,8 @@ impl Upstream {
         (3 * self.limits.first_byte_ms).max(self.pause.first_ms)
     }
 
-    /// Whether a connection is free that at least some fetches can use. Clients with a cookie may use
-    /// every server that is not disabled.
+    /// Whether a connection is free that at least some fetches can use. Clients with a cookie, and
+    /// fetches that have tried servers, may use other servers than those that are chosen first.
     pub(super) fn has_room(&self) -> bool {
         let now_ms = reactor::now().mono_ms();
         let has_room = |server: &ServerPool| server.pool.borrow().has_room();
@@ -256,7 +259,7 @@ impl Upstream {
         };
         let has_own = || self.servers.iter().filter(is_own).any(has_room);
         balance::has_open(self, now_ms, |id| has_room(self.server(id)))
-            || self.sticky.is_some() && has_own()
+            || (self.sticky.is_some() || self.n_choosy.get() > 0) && has_own()
     }
 
     /// The most connections to all servers.
