@@ -130,8 +130,7 @@ impl Upstream {
             reactor::spawn(async move {
                 match upstream.connect(id, &Tried::default()).await {
                     Ok(transport) => {
-                        active.answered();
-                        active.row().suspect(reactor::now());
+                        active.accepted();
                         Connection::new(active, transport, None).keep(0);
                     }
                     Err(error) if error.is_unreachable() => active.failed(error),
@@ -254,6 +253,15 @@ impl Active {
         }
         if was_common {
             self.upstream.pardon();
+        }
+        self.upstream.end_outage();
+    }
+
+    /// The server accepted a connection that was made to find out whether it works.
+    fn accepted(&self) {
+        let admission = self.admission.replace(Admission::Up);
+        if self.row().accepted(admission, reactor::now()) {
+            self.upstream.log_up(self.id, ServerReason::Accepted);
         }
         self.upstream.end_outage();
     }

@@ -139,17 +139,23 @@ impl ServerRow {
         n >= FAILURES_MAX
     }
 
-    /// The server accepts connections, and may still fail: the next failure in a row makes it count as
-    /// failed.
-    pub(crate) fn suspect(&self, now: Now) {
-        let failures = now.mono_ms() << COUNT_BITS | (FAILURES_MAX - 1);
-        self.failures.store(failures, Ordering::Relaxed);
-    }
-
     /// The server answered a fetch: the failures before are not in a row with those that follow.
     /// The answer to a fetch that was sent while the server was Up changes nothing else: a later
     /// fetch may have failed since. `true` for the one caller that makes the server Up.
     pub(crate) fn answered(&self, admission: Admission, now: Now) -> bool {
+        self.came_up(admission, ServerReason::Answered, now)
+    }
+
+    /// As [`Self::answered`], of a server that has accepted a connection. It may still fail: the next
+    /// failure in a row makes it count as failed.
+    pub(crate) fn accepted(&self, admission: Admission, now: Now) -> bool {
+        let is_up = self.came_up(admission, ServerReason::Accepted, now);
+        let failures = now.mono_ms() << COUNT_BITS | (FAILURES_MAX - 1);
+        self.failures.store(failures, Ordering::Relaxed);
+        is_up
+    }
+
+    fn came_up(&self, admission: Admission, reason: ServerReason, now: Now) -> bool {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
@@ -160,7 +166,7 @@ impl ServerRow {
             return false;
         }
         self.up_since_ms.store(now.mono_ms().max(1), Ordering::Relaxed);
-        self.changed(ServerReason::Answered, now.unix_s());
+        self.changed(reason, now.unix_s());
         true
     }
 
@@ -365,9 +371,10 @@ mod tests {
         assert_eq!([100, 199, 200].map(failing), [false, false, false], "another window");
         health.answered(Admission::Up, at(201));
         assert_eq!([202, 203, 204].map(failing), [false, false, true]);
-        health.answered(Admission::Up, at(204));
-        health.suspect(at(205));
-        assert!(failing(206));
+        fail(health, 205, SKIP_MS);
+        assert!(health.accepted(attempt(health, 1_205), at(1_206)));
+        assert_eq!(health.last_change().reason, ServerReason::Accepted);
+        assert!(failing(1_207), "one more failure is enough");
     }
 
     #[test]

@@ -262,6 +262,7 @@ fn posts_are_not_lost_to_a_server_that_still_fails() {
     // Only posts are sent, so that a connection alone finds out that it works again.
     until_true("the server to be used again", || post() == "bad");
     assert_eq!(bad.n_requests(), n_before + 1);
+    ktrix.wait_error("is up: it accepts connections");
 }
 
 #[test]

@@ -104,6 +104,24 @@ fn one_request_tries_a_server_that_comes_back_and_then_all_workers_use_it() {
 }
 
 #[test]
+fn the_only_server_is_asked_each_time_whatever_it_did() {
+    let n_asked = AtomicUsize::new(0);
+    let mut origin = Origin::answering(move |_| match n_asked.fetch_add(1, Ordering::Relaxed) {
+        0..10 => Response::raw("").then_close(),
+        _ => Response::ok("x"),
+    });
+    let plan = Plan::to(&servers(&[&origin], ", skip: 1h")).set("workers", "1");
+    let ktrix = plan.start();
+    (0..10).for_each(|_| drop(ktrix.get("/").expect_status(502)));
+    ktrix.get("/").expect_status(200);
+    origin.stop();
+    (0..10).for_each(|_| drop(ktrix.get("/").expect_status(502)));
+    origin.start();
+    ktrix.get("/").expect_status(200);
+    ktrix.ask(&Ask::post("/", "x")).expect_status(200);
+}
+
+#[test]
 fn an_unreachable_upstream_is_502_with_its_reason() {
     let (_held, name) = refusing();
     let plan = Plan::to(&format!("{{servers: [\"{name}\"]}}"));

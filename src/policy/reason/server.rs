@@ -23,6 +23,7 @@ reasons! {
     CheckPassed: "check-passed", "its checks passed", 12;
     Abandoned: "abandoned", "the request that tried it ended without an answer", 13;
     Resolved: "resolved", "its name has an address", 14;
+    Accepted: "accepted", "it accepts connections", 15;
 }
 
 impl ServerReason {
