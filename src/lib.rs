@@ -19,6 +19,7 @@ pub mod shared;
 pub mod reactor;
 pub mod disk;
 pub mod log;
+pub mod tls;
 pub mod transport;
 pub mod cache;
 pub mod origin;

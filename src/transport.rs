@@ -15,33 +15,48 @@ use crate::reactor::driver::Direction;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::source::Wait;
 use crate::reactor::stream::Stream;
+use crate::tls::session::Session;
 
 /// A connection as bytes in both directions. Dropping it closes it.
 #[derive(Debug)]
 pub struct Transport {
     stream: Stream,
+    session: Option<Box<Session>>,
 }
 
 impl Transport {
     /// Bytes as they are on the socket.
     pub const fn plain(stream: Stream) -> Self {
-        Self { stream }
+        Self { stream, session: None }
+    }
+
+    /// Bytes that TLS secures.
+    pub fn secured(stream: Stream, session: Session) -> Self {
+        Self { stream, session: Some(Box::new(session)) }
     }
 
     /// Reads the bytes that have arrived; 0 is the end.
     ///
     /// # Errors
-    /// `WouldBlock` when no bytes have arrived; else the error of the connection.
+    /// `WouldBlock` when no bytes have arrived; `UnexpectedEof` when a connection with TLS ended
+    /// without a close_notify, so that bytes may be missing; else the error of the connection.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.stream.try_read(buf)
+        match &self.session {
+            None => self.stream.try_read(buf),
+            Some(session) => session.try_read(&self.stream, buf),
+        }
     }
 
-    /// Writes as much of `buf` as the kernel accepts.
+    /// Writes as much of `buf` as the kernel accepts. After `WouldBlock`, or a part, the next write
+    /// begins with the bytes that were not written: TLS may have sealed some of them.
     ///
     /// # Errors
     /// `WouldBlock` when the kernel accepts nothing; else the error of the connection.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.try_write(buf)
+        match &self.session {
+            None => self.stream.try_write(buf),
+            Some(session) => session.try_write(&self.stream, &[IoSlice::new(buf)]),
+        }
     }
 
     /// As [`Self::try_write`], but more follows at once: a small head is no packet of its own.
@@ -49,7 +64,10 @@ impl Transport {
     /// # Errors
     /// As [`Self::try_write`].
     pub fn try_write_ahead(&self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.try_write_ahead(buf)
+        match &self.session {
+            None => self.stream.try_write_ahead(buf),
+            Some(session) => session.try_write(&self.stream, &[IoSlice::new(buf)]),
+        }
     }
 
     /// As [`Self::try_write`], of several slices one after the other.
@@ -57,7 +75,10 @@ impl Transport {
     /// # Errors
     /// As [`Self::try_write`].
     pub fn try_writev(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.stream.try_writev(bufs)
+        match &self.session {
+            None => self.stream.try_writev(bufs),
+            Some(session) => session.try_write(&self.stream, bufs),
+        }
     }
 
     /// Writes up to `len` bytes of a file from `offset` on, and moves `offset` past them. 0 means
@@ -66,28 +87,37 @@ impl Transport {
     /// # Errors
     /// As [`Self::try_write`], and what reading the file says.
     pub fn send_file(&self, file: &File, offset: &mut u64, len: usize) -> io::Result<usize> {
-        self.stream.try_sendfile(file, offset, len)
+        match &self.session {
+            None => self.stream.try_sendfile(file, offset, len),
+            Some(session) => session.send_file(&self.stream, file, offset, len),
+        }
     }
 
     /// Whether the bytes are on the socket as they are, so that pipes can be filled and written.
     pub const fn has_pipes(&self) -> bool {
-        true
+        self.session.is_none()
     }
 
     /// Moves up to `len` of the bytes that have arrived into an empty pipe; 0 is the end.
     ///
     /// # Errors
-    /// As [`Self::try_read`].
+    /// As [`Self::try_read`]; `Unsupported` with TLS.
     pub fn fill_pipe(&self, pipe: &mut Pipe, len: usize) -> io::Result<usize> {
-        self.stream.try_fill(pipe, len)
+        match self.has_pipes() {
+            true => self.stream.try_fill(pipe, len),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Writes as many of the bytes of a pipe as the kernel accepts.
     ///
     /// # Errors
-    /// As [`Self::try_write`].
+    /// As [`Self::try_write`]; `Unsupported` with TLS.
     pub fn write_pipe(&self, pipe: &mut Pipe) -> io::Result<usize> {
-        self.stream.try_drain(pipe)
+        match self.has_pipes() {
+            true => self.stream.try_drain(pipe),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Waits until a read may succeed: bytes, the end or an error may have arrived.
@@ -141,9 +171,12 @@ impl Transport {
     }
 
     /// Whether an idle connection can carry another message: the peer has not closed it and has
-    /// sent no unexpected bytes.
+    /// sent no unexpected bytes. Tickets and key updates of TLS are expected.
     pub fn is_reusable(&self) -> bool {
-        self.stream.is_reusable()
+        match &self.session {
+            None => self.stream.is_reusable(),
+            Some(session) => session.is_reusable(&self.stream),
+        }
     }
 
     /// Makes the kernel send small writes at once (TCP_NODELAY). Without effect on a Unix socket.
@@ -181,11 +214,21 @@ impl Transport {
         self.stream.local_addr()
     }
 
+    /// Tells the peer of a connection with TLS that all has been written, by a close_notify. An answer
+    /// that lasts until the connection closes is complete only with it, so that it is not sent by the
+    /// close alone.
+    pub fn finish(&self) {
+        if let Some(session) = &self.session {
+            session.close_notify(&self.stream);
+        }
+    }
+
     /// Tells the peer that nothing more will be written; it can still be read from.
     ///
     /// # Errors
     /// When the peer is gone.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        self.finish();
         self.stream.shutdown_write()
     }
 
@@ -200,7 +243,7 @@ impl Transport {
     }
 }
 
-const _: () = assert!(size_of::<Transport>() <= 16, "a plain connection is its socket");
+const _: () = assert!(size_of::<Transport>() <= 24, "a plain connection is its socket and a word");
 
 #[cfg(test)]
 mod tests {
@@ -216,6 +259,7 @@ mod tests {
     use super::*;
     use crate::reactor::timer::{deadline, timeout};
     use crate::reactor::{self, yield_now};
+    use crate::tls::sample;
 
     /// Both ends of a TCP connection and of a Unix one.
     fn pairs() -> [(Transport, Transport); 2] {
@@ -235,12 +279,23 @@ mod tests {
         Transport::plain(Stream::from_fd(socket.into()))
     }
 
-    /// Runs a test with each kind of connection.
-    fn with_pairs<F: Future<Output = ()>>(test: impl Fn(Transport, Transport) -> F) {
+    /// Runs a test with each kind of connection without TLS.
+    fn with_plain_pairs<F: Future<Output = ()>>(test: impl Fn(Transport, Transport) -> F) {
         for (left, right) in pairs() {
             let within = async { timeout(Duration::from_secs(20), test(left, right)).await };
             reactor::run(within).unwrap().expect("the test hangs");
         }
+    }
+
+    /// Runs a test with each kind of connection.
+    fn with_pairs<F: Future<Output = ()>>(test: impl Fn(Transport, Transport) -> F) {
+        with_plain_pairs(&test);
+        let secured = async {
+            let (left, right) = sample::pair().await;
+            let [left, right] = [left, right].map(|it| Transport::secured(it.stream, it.session));
+            timeout(Duration::from_secs(20), test(left, right)).await
+        };
+        reactor::run(secured).unwrap().expect("the test hangs");
     }
 
     fn soon() -> u64 {
@@ -311,7 +366,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_reusable_until_something_comes() {
-        with_pairs(async |left, right| {
+        with_plain_pairs(async |left, right| {
             assert!(left.is_reusable());
             right.try_write(b"unsolicited").unwrap();
             left.readable(soon()).await.unwrap();
@@ -324,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_shutdown_of_both_directions_ends_every_wait() {
-        with_pairs(async |left, right| {
+        with_plain_pairs(async |left, right| {
             left.shutdown_both();
             assert_eq!(left.try_read(&mut [0; 8]).unwrap(), 0);
             assert!(left.try_write(b"x").is_err());
@@ -380,7 +435,7 @@ mod tests {
             }
             assert_eq!(n_wakes(), [1, 1]);
             assert!(left.try_read(&mut [0; 8]).is_ok());
-            assert!(left.try_write(&[0; 8]).is_ok());
+            assert!(left.try_write(&[0; 16 << 10]).is_ok());
         });
     }
 }

@@ -12,6 +12,9 @@ use crate::master::configuration;
 pub fn check(file: &Path) -> anyhow::Result<i32> {
     let Some(config) = load_to_serve(file)? else { return Ok(1) };
     let text = std::fs::read_to_string(file)?;
+    for warning in configuration::warnings(file, &text, &config) {
+        eprintln!("{warning} (warning)");
+    }
     match configuration::check_access(file, &text, &config) {
         Some(errors) if !errors.0.is_empty() => {
             eprintln!("{errors}");

@@ -65,7 +65,7 @@ impl Naming {
             && let Some(route) = router.find(&Asked::of(&head, None))
         {
             components = &router.rules(router.rule(route).rules).key;
-            let peer = RequestPeer { client: None, scheme: asked.scheme, id: 0 };
+            let peer = RequestPeer { client: None, scheme: asked.scheme, id: 0, tls: None };
             if let Some(changes) = router.changes(route) {
                 head = Changed::new(changes, &head, peer).asked;
             }

@@ -19,7 +19,7 @@ pub mod document;
 pub mod error;
 pub mod schema;
 mod section;
-mod source;
+pub(crate) mod source;
 mod include;
 pub mod places;
 pub mod network;
@@ -28,6 +28,7 @@ pub mod variables;
 pub mod template;
 pub mod action;
 pub mod address;
+pub mod tls;
 mod instance;
 mod resolve;
 mod load;
@@ -36,6 +37,7 @@ mod flags;
 use crate::config::action::Changes;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
+use crate::config::tls::{CertificateFiles, ListenTls};
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::check::Check;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -101,12 +103,15 @@ pub struct Listen {
     pub mode: u32,
     /// The owner of a unix socket, `user`, `user:group` or `:group`; without one it is the master's.
     pub owner: Option<String>,
+    /// How clients speak TLS, if they do.
+    pub tls: Option<Rc<ListenTls>>,
 }
 
 impl Listen {
     /// A listener of an address, without options.
     pub const fn at(address: ListenAddress) -> Self {
-        Self { address, is_optional: false, http2: true, mode: SOCKET_MODE, owner: None }
+        let (mode, owner, tls) = (SOCKET_MODE, None, None);
+        Self { address, is_optional: false, http2: true, mode, owner, tls }
     }
 }
 
@@ -317,6 +322,8 @@ pub enum ServerAddress {
 pub struct SiteConfig {
     /// The hosts that it claims; none means any.
     pub hosts: Vec<HostPattern>,
+    /// The certificate for them on every listener with TLS.
+    pub tls: Option<CertificateFiles>,
     /// The routes; at least one, and each can match a request.
     pub routes: Vec<RouteConfig>,
     /// The patterns of the routes with a glob or a regular expression, in their order.
@@ -390,6 +397,8 @@ pub struct Timeouts {
     pub client_send: Duration,
     /// Between two requests of a client.
     pub client_idle: Duration,
+    /// From a client's connection to the end of its TLS handshake.
+    pub tls_handshake: Duration,
     /// For a connection to a server.
     pub connect: Duration,
     /// From the end of a request to the head of its response.
@@ -411,6 +420,8 @@ pub struct Timeouts {
 pub struct Limits {
     /// Open client connections, for each worker.
     pub connections: usize,
+    /// TLS handshakes under way, for each worker.
+    pub handshakes: usize,
     /// Bytes of a head with its first line.
     pub head_bytes: usize,
     /// Bytes of a request's target.

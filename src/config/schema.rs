@@ -152,6 +152,11 @@ pub const DIRECTIVES: &[Directive] = &[
     row("listen[]", "mode", Kind::Text("octal mode"), "0666", "the mode of a unix socket"),
     row("listen[]", "http2", Kind::Switch, "on", "whether a connection may speak HTTP/2"),
     row("listen[]", "owner", Kind::Text("user or user:group"), "the master's user", "the owner of a unix socket"),
+    row("listen[]", "tls", Kind::Section("on, off or mapping"), "off", "whether clients speak TLS, and how"),
+    row("listen[].tls", "certificates", Kind::List("mappings"), "those of the sites", "certificates; the name that a client asks for chooses, and the first is the default"),
+    row("listen[].tls.certificates[]", "certificate", Kind::Text("path"), "required", "a PEM file with the certificate and those of its issuers behind it"),
+    row("listen[].tls.certificates[]", "key", Kind::Text("path"), "the file of the certificate", "a PEM file with the private key"),
+    row("listen[].tls", "versions", Kind::List("versions"), "[1.2, 1.3]", "the versions of TLS"),
     //
     row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
     row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "the sink of ktrix's own messages; auto is stderr in the foreground and else syslog"),
@@ -213,6 +218,9 @@ pub const DIRECTIVES: &[Directive] = &[
     row("upstreams.NAME.servers[]", "disabled", Kind::Switch, "off", "whether the server takes no requests at all"),
     //
     row("sites[]", "hosts", Kind::List("host names"), "any host", "the hosts that the site claims"),
+    row("sites[]", "tls", Kind::Section("mapping"), "none", "a certificate that every listener with tls has for the hosts of the site"),
+    row("sites[].tls", "certificate", Kind::Text("path"), "required", "a PEM file with the certificate and those of its issuers behind it"),
+    row("sites[].tls", "key", Kind::Text("path"), "the file of the certificate", "a PEM file with the private key"),
     row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "the upstream for paths outside of the site's routes, and the default of these"),
     row("sites[]", "cache", Kind::Section("on, off or mapping"), "on", "the default of its routes"),
     row("sites[]", "request-buffering", Kind::Switch, "on", "the default of its routes"),
@@ -300,6 +308,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("timeouts", "client-request", Kind::Duration(10, 7 * DAY), "12h", "from a request's first byte to the end of its body"),
     row("timeouts", "client-send", Kind::Duration(10, DAY), "30s", "between two writes to a client"),
     row("timeouts", "client-idle", Kind::Duration(10, DAY), "60s", "between two requests of a client"),
+    row("timeouts", "tls-handshake", Kind::Duration(10, HOUR), "10s", "from a client's connection to the end of its TLS handshake"),
     row("timeouts", "connect", Kind::Duration(10, HOUR), "3s", "for a connection to a server"),
     row("timeouts", "first-byte", Kind::Duration(10, DAY), "60s", "from the end of a request to the head of its response"),
     row("timeouts", "idle", Kind::Duration(10, DAY), "60s", "between two reads of a response, and of a connection that waits for its next request"),
@@ -309,6 +318,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("timeouts", "stop", Kind::Duration(0, DAY), "30s", "for requests to finish when ktrix stops or reloads"),
     //
     row("limits", "connections", Kind::Count(1, 1_000_000), "16384", "open client connections, for each worker"),
+    row("limits", "handshakes", Kind::Count(1, 1_000_000), "1024", "TLS handshakes under way, for each worker; one more ends the oldest"),
     row("limits", "head", Kind::Size(KIB, MIB), "32 KiB", "the head of a message, its first line included"),
     row("limits", "target", Kind::Size(64, MIB), "8 KiB", "the target of a request"),
     row("limits", "body", Kind::Size(0, PIB), "1 GiB", "the body of a request that is received completely first"),

@@ -623,7 +623,7 @@ fn each_mistake_has_its_place_and_its_key() {
         ),
         (
             "upstream: a\nsites: [{routes: [{path: /, rewrite: {regex: ^/, to: \"/{client}\"}}]}]\n",
-            "rewrite.to: \"/{client}\" names {client} or {request-id}, which no purge",
+            "rewrite.to: \"/{client}\" names {client}, {request-id} or {tls-...}, which no purge",
         ),
         (
             "sites: [{routes: [{path: /, redirect: {to: \"https://{path}\"}}]}]\n",

@@ -44,6 +44,12 @@ pub enum Variable {
     Method,
     /// The id of the request.
     RequestId,
+    /// The version of the client's TLS.
+    TlsVersion,
+    /// The cipher suite of the client's TLS.
+    TlsCipher,
+    /// The name that the client asked for in its TLS handshake.
+    TlsServerName,
     /// The name of the upstream.
     Upstream,
     /// The server that answered.
@@ -51,6 +57,14 @@ pub enum Variable {
     /// How the cache took part.
     Cache,
 }
+
+/// The facts of a client and its connection that no URL holds. An origin may log them, and a value for
+/// each client would fill the cache.
+#[rustfmt::skip]
+pub const OF_A_CLIENT: &[Variable] = &[
+    Variable::Client, Variable::RequestId, Variable::TlsVersion, Variable::TlsCipher,
+    Variable::TlsServerName,
+];
 
 /// The table.
 #[rustfmt::skip]
@@ -62,6 +76,9 @@ pub const VARIABLES: &[Row] = &[
     row(Variable::Query, "query", Phase::Request, "", "the query as the client sent it, with its question mark; empty without one"),
     row(Variable::Method, "method", Phase::Request, "method", "the method"),
     row(Variable::RequestId, "request-id", Phase::Request, "request_id", "the id of the request, 32 hexadecimal digits"),
+    row(Variable::TlsVersion, "tls-version", Phase::Request, "tls_version", "the version of the client's TLS, TLSv1.2 or TLSv1.3; empty without TLS"),
+    row(Variable::TlsCipher, "tls-cipher", Phase::Request, "tls_cipher", "the cipher suite of the client's TLS, by its name at IANA; empty without TLS"),
+    row(Variable::TlsServerName, "tls-server-name", Phase::Request, "tls_server_name", "the name that the client asked for in its TLS handshake (SNI); empty if it asked for none"),
     row(Variable::Upstream, "upstream", Phase::Answer, "upstream", "the upstream that was asked; empty if none was"),
     row(Variable::Server, "server", Phase::Answer, "server", "the server that answered; empty if none was asked"),
     row(Variable::Cache, "cache", Phase::Answer, "verdict", "how the cache took part: hit, miss, stale, revalidated or pass"),
@@ -88,7 +105,7 @@ mod tests {
             let entry = format!(".It Li {{{name}}}\n");
             let text = manual.split(&entry).nth(1).unwrap_or_else(|| panic!("{name} is missing"));
             let text = text.split("\n.").next().unwrap_or_default().replace('\n', " ");
-            assert!(text.to_lowercase().starts_with(meaning), "{name}: {text}");
+            assert!(text.to_lowercase().starts_with(&meaning.to_lowercase()), "{name}: {text}");
         }
     }
 }

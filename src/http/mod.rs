@@ -8,6 +8,7 @@ pub mod method;
 pub mod status;
 pub mod version;
 pub mod scheme;
+pub mod tls;
 pub mod flaw;
 pub mod list;
 pub mod fields;

@@ -57,6 +57,12 @@ pub struct Record<'a> {
     pub upstream: &'a str,
     /// The server that answered last, as it is configured.
     pub server: &'a str,
+    /// The version of the client's TLS, as in `TLSv1.3`; empty without TLS.
+    pub tls_version: &'a str,
+    /// The cipher suite of the client's TLS.
+    pub tls_cipher: &'a str,
+    /// The name that the client asked for in its TLS handshake.
+    pub tls_server_name: &'a str,
     /// How long the phases took.
     pub times: Times,
     /// Why the connection closed after this answer; empty if it did not.
@@ -161,6 +167,9 @@ impl LineWriter {
         push_member(out, "reason", record.reason.as_bytes(), field_max);
         push_member(out, "upstream", record.upstream.as_bytes(), field_max);
         push_member(out, "server", record.server.as_bytes(), field_max);
+        push_member(out, "tls_version", record.tls_version.as_bytes(), field_max);
+        push_member(out, "tls_cipher", record.tls_cipher.as_bytes(), field_max);
+        push_member(out, "tls_server_name", record.tls_server_name.as_bytes(), field_max);
         push_member(out, "close", record.close.as_bytes(), field_max);
         let times = &record.times;
         push_time(out, "head_s", times.head_us);

@@ -13,6 +13,8 @@ use crate::config::error::{ConfigError, ConfigErrors};
 use crate::config::places::Places;
 use crate::master::access_check;
 use crate::sys::privileges::{self, Account};
+use crate::tls::certificate::Finding;
+use crate::tls::server::Servers;
 
 /// The bytes of a file as text.
 ///
@@ -32,18 +34,43 @@ pub(crate) fn text_of(file: &Path, bytes: Vec<u8>) -> Result<String, ConfigError
     })
 }
 
-/// As [`Config::load`], and its user is one of this machine.
+/// As [`Config::load`], its user is one of this machine, and its certificates can be used.
 ///
 /// # Errors
-/// Every mistake of the text, and that there is no such user or that it cannot be looked up.
+/// Every mistake of the text, that there is no such user or that it cannot be looked up, and each
+/// file of a certificate that cannot be used.
 pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     let loaded = Config::load_as(file, text, privileges::is_root());
-    let Some(error) = error_of_user(file, text) else { return loaded };
-    let mut errors = loaded.err().map(|errors| errors.0).unwrap_or_default();
-    errors.push(error);
+    let mut errors: Vec<_> = error_of_user(file, text).into_iter().collect();
+    match loaded {
+        Ok(config) => match Servers::load(&config) {
+            Ok(_) if errors.is_empty() => return Ok(config),
+            Ok(_) => {}
+            Err(findings) => errors.extend(errors_of(file, text, findings)),
+        },
+        Err(found) => errors.extend(found.0),
+    }
     // Those of included files follow.
     errors.sort_by_key(|error| (error.file != file, error.line, error.column));
     Err(ConfigErrors(errors))
+}
+
+/// What is unusual about the certificates, with its places.
+pub(crate) fn warnings(file: &Path, text: &str, config: &Config) -> Vec<ConfigError> {
+    let servers = Servers::load(config).unwrap_or_default();
+    errors_of(file, text, servers.warnings)
+}
+
+fn errors_of(file: &Path, text: &str, findings: Vec<Finding>) -> Vec<ConfigError> {
+    let places = Places::of(file, text).ok();
+    let error = |finding: Finding| {
+        let keys = [&*finding.key, finding.key.rsplit_once('.').map_or("", |(above, _)| above)];
+        let found = places.as_ref().and_then(|places| places.first(keys));
+        let place = found.map(|found| found.place).unwrap_or_default();
+        let file = places.as_ref().map_or(file, |places| places.file_of(place));
+        error_at(file, place, &finding.key, finding.message)
+    };
+    findings.into_iter().map(error).collect()
 }
 
 /// Whether the user can use the directories, and the master the logs; `None` if only root can tell.

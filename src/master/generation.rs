@@ -28,6 +28,8 @@ use crate::shared::server_row::ServerRow;
 use crate::shared::servers::{ServerTable, TablePhase};
 use crate::sys::file;
 use crate::sys::privileges::{self, Account};
+use crate::tls::certificate::Finding;
+use crate::tls::server::Servers;
 use crate::upstream::ids::{Server, UpstreamId};
 use crate::worker::inherited::Role;
 use crate::worker::message::ControlMessage;
@@ -51,6 +53,8 @@ pub(crate) struct Generation {
     pub(crate) bodies_bytes_max: u64,
     /// The servers of its upstreams.
     pub(crate) servers: Rc<ServerTable>,
+    /// The TLS of its listeners.
+    pub(crate) tls: Rc<Servers>,
     /// Its keeper's process slot, through all the processes that are its keeper.
     pub(crate) keeper_slot: usize,
     /// Its workers, in the order of their numbers, then its keeper.
@@ -111,6 +115,7 @@ impl Generation {
     ) -> io::Result<Self> {
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
+        let tls = Rc::new(tls_of(&config)?);
         warn_of_user(&config, account.as_ref());
         let mut logs = Logs::open(&config, account.as_ref())?;
         let cache = match &config.cache {
@@ -144,6 +149,7 @@ impl Generation {
             cache_files: CacheFiles::InPlace,
             bodies_bytes_max,
             servers,
+            tls,
             keeper_slot,
             children,
             phase: Phase::Current,
@@ -274,6 +280,18 @@ fn cache_for(
     };
     cache.shared.index.set_size(wanted.size_bytes);
     Ok(Some(cache))
+}
+
+/// The TLS of the listeners, from the files of their certificates.
+fn tls_of(config: &Config) -> io::Result<Servers> {
+    let servers = Servers::load(config).map_err(|findings| {
+        let lines: Vec<_> = findings.iter().map(Finding::to_string).collect();
+        io::Error::other(lines.join("; "))
+    })?;
+    for warning in &servers.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(servers)
 }
 
 /// `limits.bodies`, or else a tenth of what is free now where they are written.

@@ -97,6 +97,7 @@ impl Master {
             role,
             process_slot: slot,
             sockets,
+            tls: generation.tls,
             channel,
             access: None,
             spill: None,

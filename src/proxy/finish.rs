@@ -60,6 +60,10 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
         close: facts.close.map_or("", |close| close.word()),
         ..Record::default()
     };
+    if let Some(tls) = &front.tls {
+        (record.tls_version, record.tls_cipher) = (tls.version, tls.cipher);
+        record.tls_server_name = &tls.server_name;
+    }
     match asked {
         Asked::Head(head) => request(&mut record, head),
         Asked::Bytes(bytes) => rejected(&mut record, bytes),

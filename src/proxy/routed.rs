@@ -106,7 +106,8 @@ impl Way {
                 return Self::Unrouted;
             }
             let (client, scheme) = (front.client, front.scheme);
-            let peer = RequestPeer { client, scheme, id: context.next_request_id() };
+            let (id, tls) = (context.next_request_id(), front.tls.clone());
+            let peer = RequestPeer { client, scheme, id, tls };
             let request = Rc::new(Changed::new(changes, head, peer));
             if changes.answers_itself() {
                 return Self::Own(request);

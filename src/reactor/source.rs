@@ -59,6 +59,11 @@ impl Source {
         self.update(|flags| flags & !(direction as u8));
     }
 
+    /// A try is worth it for a reason that the kernel does not know.
+    pub(super) fn raise(&self, direction: Direction) {
+        self.update(|flags| flags | direction as u8);
+    }
+
     /// A try got less than it asked for, so the direction is exhausted; but after a close there
     /// is no further edge, and the next try must be made.
     pub(super) fn lower_unless_closed(&self, direction: Direction) {

@@ -245,6 +245,18 @@ impl Stream {
         true
     }
 
+    /// Whether the kernel reports every change, and has reported nothing that was not read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.source.is_registered()
+            && !self.source.is_ready(Direction::Read)
+            && !self.source.is_closed()
+    }
+
+    /// Makes the next wait in this direction end at once, and the next try ask the kernel.
+    pub(crate) fn raise(&self, direction: Direction) {
+        self.source.raise(direction);
+    }
+
     /// Whether the other side is known to have closed its direction, or the connection to be
     /// broken. Bytes may still be there to be read. No system call.
     pub(super) fn peer_closed(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::http::method::Method;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::target::{self, Target};
+use crate::http::tls::TlsFacts;
 use crate::route::rewrite::Rewriter;
 use crate::route::seen::Seen;
 
@@ -79,7 +80,7 @@ pub struct Changed {
 }
 
 /// The facts of a request beside its head.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestPeer {
     /// The address of the client.
     pub client: Option<IpAddr>,
@@ -87,6 +88,8 @@ pub struct RequestPeer {
     pub scheme: Scheme,
     /// The id of the request.
     pub id: u128,
+    /// What is known of the client's TLS, if it has any.
+    pub tls: Option<Rc<TlsFacts>>,
 }
 
 /// The facts of an answer.
@@ -234,6 +237,7 @@ struct KnownValues<'a> {
 impl Values for KnownValues<'_> {
     fn variable(&self, variable: Variable, out: &mut Vec<u8>) {
         let Changed { sent, peer, .. } = self.request;
+        let tls = |fact: fn(&TlsFacts) -> &str| peer.tls.as_deref().map_or("", fact);
         match variable {
             Variable::Client => {
                 let _ = peer.client.map(|client| write!(out, "{}", client.to_canonical()));
@@ -250,6 +254,11 @@ impl Values for KnownValues<'_> {
             Variable::Method => out.extend_from_slice(&sent.method_text),
             Variable::RequestId => {
                 let _ = write!(out, "{:032x}", peer.id);
+            }
+            Variable::TlsVersion => out.extend_from_slice(tls(|tls| tls.version).as_bytes()),
+            Variable::TlsCipher => out.extend_from_slice(tls(|tls| tls.cipher).as_bytes()),
+            Variable::TlsServerName => {
+                out.extend_from_slice(tls(|tls| &tls.server_name).as_bytes());
             }
             Variable::Upstream => out.extend_from_slice(self.facts.upstream.as_bytes()),
             Variable::Server => out.extend_from_slice(self.facts.server.as_bytes()),

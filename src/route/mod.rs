@@ -475,6 +475,7 @@ sites:
         let routes = proptest::collection::vec((path, 0usize..100).prop_map(route), 1..8);
         let hosts = proptest::collection::vec(patterns(), 0..4);
         let site = (hosts, routes).prop_map(|(hosts, routes)| SiteConfig {
+            tls: None,
             hosts,
             routes,
             patterns: None,

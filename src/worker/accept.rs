@@ -18,6 +18,9 @@ use crate::reactor::address::PeerAddress;
 use crate::reactor::listener::Listener;
 use crate::reactor::stream::Stream;
 use crate::reactor::{self, timer};
+use crate::tls::half_open::HalfOpen;
+use crate::tls::handshake::{self, Refused, Secured};
+use crate::tls::server::{Protocol, Server};
 use crate::transport::Transport;
 use crate::worker::inherited::ListenSocket;
 
@@ -30,25 +33,32 @@ const SHED_AFTER_MS: u64 = 1_000;
 /// The pause after accept(2) failed for want of a descriptor.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// What all listeners of a worker share.
+#[derive(Clone)]
+pub(super) struct Accepted {
+    pub(super) context: Rc<Context>,
+    pub(super) connections: Rc<Connections>,
+    pub(super) half_open: Rc<HalfOpen>,
+}
+
 /// A listening socket, and what serves its connections.
 pub(super) struct Acceptor {
-    context: Rc<Context>,
-    connections: Rc<Connections>,
+    accepted: Accepted,
     listener: Listener,
     listen: Rc<Listen>,
+    tls: Option<Rc<Server>>,
 }
 
 impl Acceptor {
     /// # Errors
     /// When it is not a socket that listens.
     pub(super) fn new(
-        context: &Rc<Context>,
-        connections: &Rc<Connections>,
+        accepted: &Accepted,
         socket: ListenSocket,
+        tls: Option<Rc<Server>>,
     ) -> io::Result<Self> {
-        let (context, connections) = (Rc::clone(context), Rc::clone(connections));
         let listener = Listener::from_fd(socket.fd)?;
-        Ok(Self { context, connections, listener, listen: socket.listen })
+        Ok(Self { accepted: accepted.clone(), listener, listen: socket.listen, tls })
     }
 
     /// Accepts until dropped.
@@ -56,12 +66,12 @@ impl Acceptor {
         loop {
             self.make_room().await;
             match self.listener.accept().await {
-                Ok((stream, peer)) => self.serve(Transport::plain(stream), peer),
+                Ok((stream, peer)) => self.serve(stream, peer),
                 Err(error) => {
                     ::log::error!(
                         "cannot accept a connection: {error}; raise the limit of open files (RLIMIT_NOFILE)"
                     );
-                    self.shed();
+                    self.accepted.shed();
                     timer::sleep(PAUSE).await;
                 }
             }
@@ -71,7 +81,7 @@ impl Acceptor {
     /// Accepts all connections that are in the socket's queue already.
     pub(super) fn accept_waiting(&self) {
         while let Ok((stream, peer)) = self.listener.try_accept() {
-            self.serve(Transport::plain(stream), peer);
+            self.serve(stream, peer);
         }
     }
 
@@ -80,36 +90,78 @@ impl Acceptor {
         &self.listen.address
     }
 
-    /// Serves a connection that an older worker has accepted, unless there are too many.
+    /// Serves a connection without TLS that an older worker has accepted, unless there are too many.
     pub(super) fn adopt(&self, connection: OwnedFd) {
         let stream = Stream::from_fd(connection);
-        if self.connections.len() < self.context.config.limits.connections
+        let Accepted { context, connections, .. } = &self.accepted;
+        let has_room = connections.len() < context.config.limits.connections;
+        if has_room
+            && self.tls.is_none()
             && let Ok(Some(peer)) = stream.peer_addr()
         {
-            self.serve(Transport::plain(stream), PeerAddress::Ip(peer));
+            self.serve(stream, PeerAddress::Ip(peer));
         }
     }
 
-    fn serve(&self, transport: Transport, peer: PeerAddress) {
-        let local = transport.local_addr().ok().flatten();
-        let front = Front::plain(&self.listen, peer, local, &self.context.config.trusted_proxies);
+    fn serve(&self, stream: Stream, peer: PeerAddress) {
+        let Accepted { context, half_open, .. } = &self.accepted;
+        let local = stream.local_addr().ok().flatten();
+        let front = Front::plain(&self.listen, peer, local, &context.config.trusted_proxies);
+        let Some(server) = self.tls.clone() else {
+            return self.accepted.serve(Transport::plain(stream), front);
+        };
+        let timeout_ms = context.config.timeouts.tls_handshake.as_millis() as u64;
+        let deadline_ms = reactor::now().mono_ms() + timeout_ms;
+        let turns = half_open.turns();
+        let handshake =
+            async move { handshake::accept(stream, &server, &turns, deadline_ms).await };
+        let accepted = self.accepted.clone();
+        half_open.spawn(handshake, move |outcome| accepted.end_handshake(outcome, front));
+    }
+
+    async fn make_room(&self) {
+        let Accepted { context, connections, half_open } = &self.accepted;
+        let n_max = context.config.limits.connections;
+        while connections.len() + half_open.len() >= n_max {
+            let since = connections.left.version();
+            self.accepted.shed();
+            // No event tells that a connection has been idle for long enough.
+            let _ = timer::timeout(PAUSE, connections.left.after(since)).await;
+        }
+    }
+}
+
+impl Accepted {
+    fn serve(&self, transport: Transport, front: Front) {
         let counted = self.connections.add(transport, front, reactor::now().mono_ms());
         reactor::spawn(serve::serve(Rc::clone(&self.context), counted));
     }
 
-    async fn make_room(&self) {
-        let n_max = self.context.config.limits.connections;
-        while self.connections.len() >= n_max {
-            let since = self.connections.left.version();
-            self.shed();
-            // No event tells that a connection has been idle for long enough.
-            let _ = timer::timeout(PAUSE, self.connections.left.after(since)).await;
+    fn end_handshake(&self, outcome: Result<Secured, Refused>, front: Front) {
+        let Self { context, connections, .. } = self;
+        match outcome {
+            Ok(Secured { stream, session, facts, protocol }) => {
+                let transport = Transport::secured(stream, session);
+                match protocol {
+                    Protocol::Http1 => self.serve(transport, front.secured(facts)),
+                }
+            }
+            Err(Refused::Plain(stream, first)) => {
+                let transport = Transport::plain(stream);
+                let counted = connections.add(transport, front, reactor::now().mono_ms());
+                reactor::spawn(serve::refuse_plain(Rc::clone(context), counted, first));
+            }
+            Err(error @ (Refused::Io(_) | Refused::Tls(_))) => {
+                ::log::debug!("TLS handshake with {} failed: {error}", front.peer);
+            }
         }
     }
 
     fn shed(&self) {
         let before_ms = reactor::now().mono_ms().saturating_sub(SHED_AFTER_MS);
-        if self.connections.shed_idle(before_ms, SHED) == 0 {
+        if self.half_open.shed(SHED, before_ms) == 0
+            && self.connections.shed_idle(before_ms, SHED) == 0
+        {
             self.connections.shed_slow(before_ms, SHED);
         }
     }

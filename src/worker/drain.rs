@@ -49,10 +49,11 @@ pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
     let stop_ms = context.config.timeouts.stop.as_millis() as u64;
     let until_ms = reactor::now().mono_ms() + stop_ms;
     while !is_idle(worker) && reactor::now().mono_ms() < until_ms {
+        let silent_before_ms = reactor::now().mono_ms().saturating_sub(SILENT_MS);
         if !worker.is_replaced.get() || !hand_over(worker, channel) {
-            let silent_before_ms = reactor::now().mono_ms().saturating_sub(SILENT_MS);
             worker.connections.shed_idle(silent_before_ms, usize::MAX);
         }
+        worker.half_open.shed(usize::MAX, silent_before_ms);
         timer::sleep(LOOK).await;
     }
     if !worker.connections.is_empty() {
@@ -89,5 +90,5 @@ fn hand_over(worker: &Worker, channel: BorrowedFd<'_>) -> bool {
 }
 
 fn is_idle(worker: &Worker) -> bool {
-    worker.connections.is_empty() && worker.context.fills.is_empty()
+    worker.half_open.is_empty() && worker.connections.is_empty() && worker.context.fills.is_empty()
 }

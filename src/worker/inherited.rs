@@ -18,6 +18,7 @@ use crate::shared::beats::Beats;
 use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
+use crate::tls::server::Servers;
 
 /// How many children there can be at once, those of older generations included: the tables in
 /// shared memory have this many rows.
@@ -66,6 +67,8 @@ pub struct Inherited {
     pub process_slot: usize,
     /// The sockets of all workers; none for the keeper.
     pub sockets: Vec<ListenSocket>,
+    /// The TLS of the listeners.
+    pub tls: Rc<Servers>,
     /// To the master, SOCK_SEQPACKET and non-blocking. It carries the messages of
     /// `worker/message.rs`. End of file means that the master is dead.
     pub channel: OwnedFd,

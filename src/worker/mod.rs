@@ -26,7 +26,9 @@ use crate::reactor::event::Event;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task};
 use crate::sys::memory;
-use crate::worker::accept::Acceptor;
+use crate::tls::half_open::HalfOpen;
+use crate::tls::server::Servers;
+use crate::worker::accept::{Accepted, Acceptor};
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
 use crate::worker::log_flush::LogFlush;
 use crate::worker::message::{Received, notify_ready, receive};
@@ -59,6 +61,7 @@ struct Worker {
     number: usize,
     context: Rc<Context>,
     connections: Rc<Connections>,
+    half_open: Rc<HalfOpen>,
     log_flush: Option<Rc<LogFlush>>,
     listeners: RefCell<Vec<Accepting>>,
     /// Workers whose sockets this worker serves besides its own.
@@ -103,12 +106,15 @@ async fn serve(mut inherited: Inherited) -> i32 {
             return EXIT_CANNOT_SERVE;
         }
     };
-    let connections = Rc::default();
-    let listeners = listeners(&context, &connections, inherited.sockets);
+    let half_open = Rc::new(HalfOpen::new(context.config.limits.handshakes));
+    let accepted = Accepted { context, connections: Rc::default(), half_open };
+    let listeners = listeners(&accepted, inherited.sockets, &inherited.tls);
+    let Accepted { context, connections, half_open } = accepted;
     let worker = Rc::new(Worker {
         number,
         context,
         connections,
+        half_open,
         log_flush,
         listeners: RefCell::new(listeners),
         taken_over: RefCell::default(),
@@ -126,15 +132,11 @@ async fn serve(mut inherited: Inherited) -> i32 {
     0
 }
 
-fn listeners(
-    context: &Rc<Context>,
-    connections: &Rc<Connections>,
-    sockets: Vec<ListenSocket>,
-) -> Vec<Accepting> {
+fn listeners(accepted: &Accepted, sockets: Vec<ListenSocket>, tls: &Servers) -> Vec<Accepting> {
     let mut listeners = Vec::with_capacity(sockets.len());
     for socket in sockets {
         let (worker, listen) = (socket.worker, Rc::clone(&socket.listen));
-        match Acceptor::new(context, connections, socket) {
+        match Acceptor::new(accepted, socket, tls.of(&listen)) {
             Ok(acceptor) => {
                 listeners.push(Accepting { worker, acceptor: Rc::new(acceptor), task: None });
             }

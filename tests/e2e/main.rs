@@ -63,6 +63,7 @@ mod slow_clients;
 mod splice;
 mod status;
 mod strictness;
+mod tls;
 mod trust;
 mod upstreams;
 mod vary;

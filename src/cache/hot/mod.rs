@@ -53,6 +53,9 @@ impl Lane {
     /// Connections without TLS.
     pub const PLAIN: Self = Self(0);
 
+    /// Connections with TLS.
+    pub const TLS: Self = Self(1);
+
     /// The same for connections from trusted proxies, whose fields change what a request means.
     pub const fn trusted(self) -> Self {
         Self(self.0 | 0x80)

@@ -85,7 +85,7 @@ impl Explainer<'_> {
                 self.add_step("internal", "only an answer of an origin leads here", None);
                 return Err(Outcome::own(Status(404), "unrouted"));
             }
-            let peer = RequestPeer { client: Some(client), scheme: asked.scheme, id: 0 };
+            let peer = RequestPeer { client: Some(client), scheme: asked.scheme, id: 0, tls: None };
             let changed = Changed::new(changes, &head, peer);
             if let Some(own) = changed.own() {
                 let location = own.location.map(|url| format!(" to {}", printable(&url)));

@@ -15,7 +15,7 @@ use crate::config::schema::Kind;
 use crate::config::section::{Scalar, Section};
 use crate::config::source;
 use crate::config::template::Template;
-use crate::config::variables::{Phase, Variable};
+use crate::config::variables::{OF_A_CLIENT, Phase};
 use crate::http::authority::Authority;
 use crate::http::status::Status;
 
@@ -198,8 +198,9 @@ fn rewrite(faults: &mut Faults<'_>, route: &Section<'_>) -> Option<Rewrite> {
         if !made.literal().all(is_target_char) {
             to.wrong(faults, "has what a target cannot have (percent-encode it)");
         }
-        if made.names_any(&[Variable::Client, Variable::RequestId]) {
-            let why = "names {client} or {request-id}, which no purge of a URL could know";
+        if made.names_any(OF_A_CLIENT) {
+            let why =
+                "names {client}, {request-id} or {tls-...}, which no purge of a URL could know";
             to.wrong(faults, why);
         }
         return Some(Rewrite::Regex { regex: regex.text.into(), to: made });

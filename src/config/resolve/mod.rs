@@ -26,6 +26,7 @@ pub(crate) mod upstreams;
 mod matching;
 mod action;
 mod routes;
+mod tls;
 mod sites;
 
 /// The resolved form of a tree, to be used if there is no fault.
@@ -47,6 +48,8 @@ pub(crate) fn resolve(
         faults.add(Place::at(1, 1), "upstream".to_owned(), message);
     }
     let timeouts_section = root.section(faults, "timeouts", "timeouts");
+    let listen = listen(faults, &root);
+    tls::check(faults, &root, &listen, &sites);
     Config {
         file: Some(path.to_owned()),
         user: root.scalar(faults, "user").and_then(|scalar| user(faults, &scalar)),
@@ -58,7 +61,7 @@ pub(crate) fn resolve(
             None => cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
         },
         via: root.scalar(faults, "via").and_then(|scalar| instance::name(faults, &scalar)),
-        listen: listen(faults, &root),
+        listen,
         trusted_proxies: networks(faults, &root, "trusted-proxies").unwrap_or_default(),
         log: log(faults, &root),
         cache,
@@ -122,10 +125,12 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
             Ok(mut read) => {
                 if let Some(section) = &section {
                     let http2 = section.switch(faults, "http2").unwrap_or(true);
-                    read.iter_mut().for_each(|listen| {
+                    let tls = tls::of_listener(faults, section);
+                    for listen in &mut read {
                         listen.http2 = http2;
+                        listen.tls.clone_from(&tls);
                         socket_access(faults, section, listen);
-                    });
+                    }
                 }
                 let pairs = read.iter().flat_map(|new| listens.iter().map(move |old| (old, new)));
                 let mut overlaps = pairs.filter(|(old, new)| old.address.overlaps(&new.address));
@@ -330,6 +335,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
         client_request: section.duration(faults, "client-request"),
         client_send: section.duration(faults, "client-send"),
         client_idle: section.duration(faults, "client-idle"),
+        tls_handshake: section.duration(faults, "tls-handshake"),
         connect: section.duration(faults, "connect"),
         first_byte: section.duration(faults, "first-byte"),
         idle: section.duration(faults, "idle"),
@@ -343,6 +349,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
 pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
     let limits = Limits {
         connections: section.count(faults, "connections"),
+        handshakes: section.count(faults, "handshakes"),
         head_bytes: as_usize(section.size(faults, "head")),
         target_bytes: as_usize(section.size(faults, "target")),
         route: RouteLimits {

@@ -16,7 +16,7 @@ use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
 use crate::config::section::{Scalar, Section, is_off, is_on};
 use crate::config::template::Template;
-use crate::config::variables::Variable;
+use crate::config::variables::OF_A_CLIENT;
 use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
 use crate::policy::key::PathComponent;
@@ -156,9 +156,6 @@ pub(crate) fn select_by_fields(
     }
     Rc::make_mut(rules).key.chosen = chosen;
 }
-
-/// What an origin may log, and a value for each client would fill the cache.
-const OF_A_CLIENT: &[Variable] = &[Variable::Client, Variable::RequestId];
 
 /// `base` with the settings of a mapping.
 fn mapping(

@@ -8,6 +8,7 @@ use crate::config::document::Place;
 use crate::config::error::Faults;
 use crate::config::resolve::routes::Routes;
 use crate::config::resolve::rules::Caching;
+use crate::config::resolve::tls;
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Section};
@@ -33,7 +34,8 @@ pub(crate) fn resolve(
         let has_cache = cache.is_some();
         let routes = Routes { upstreams, has_cache, limits, caching, site: &section };
         let (routes, patterns) = routes.resolve(faults);
-        sites.push(SiteConfig { hosts, routes, patterns });
+        let tls = tls::of_site(faults, &section);
+        sites.push(SiteConfig { hosts, tls, routes, patterns });
     }
     sites
 }

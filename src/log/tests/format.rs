@@ -33,6 +33,7 @@ fn sample() -> Record<'static> {
             ..Times::default()
         },
         close: "",
+        ..Record::default()
     }
 }
 

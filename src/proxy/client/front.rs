@@ -10,6 +10,7 @@ use crate::config::network::Network;
 use crate::http::fields::Fields;
 use crate::http::forwarded;
 use crate::http::scheme::Scheme;
+use crate::http::tls::TlsFacts;
 use crate::reactor::address::PeerAddress;
 
 /// How a connection came in.
@@ -29,6 +30,8 @@ pub struct Front {
     pub is_trusted: bool,
     /// The address that the client connected to; none for a Unix socket.
     pub local: Option<SocketAddr>,
+    /// What is known of the connection's TLS, if it has any.
+    pub tls: Option<Rc<TlsFacts>>,
 }
 
 impl Front {
@@ -43,7 +46,13 @@ impl Front {
         let is_trusted = trusted.iter().any(|network| network.contains(client, false));
         let lane = if is_trusted { Lane::PLAIN.trusted() } else { Lane::PLAIN };
         let (listen, scheme) = (Rc::clone(listen), Scheme::Http);
-        Self { listen, scheme, lane, peer, client, is_trusted, local }
+        Self { listen, scheme, lane, peer, client, is_trusted, local, tls: None }
+    }
+
+    /// The same with TLS.
+    pub fn secured(self, facts: TlsFacts) -> Self {
+        let lane = if self.is_trusted { Lane::TLS.trusted() } else { Lane::TLS };
+        Self { scheme: Scheme::Https, lane, tls: Some(Rc::new(facts)), ..self }
     }
 
     /// The front of one request as a trusted proxy tells it; `None` if the peer is none.

@@ -46,13 +46,27 @@ pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Outpu
         if link.is_broken {
             link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
-            Box::pin(async {
-                if link.write(b"", context.send_ms()).await.is_ok() {
-                    linger(&link.connection().transport).await;
-                }
-            })
-            .await;
+            Box::pin(write_and_linger(&context, &mut link)).await;
+        } else {
+            link.connection().transport.finish();
         }
+    }
+}
+
+/// Refuses a client that began to speak HTTP in the clear to a listener with TLS.
+pub(crate) async fn refuse_plain(context: Rc<Context>, counted: Counted, first: Vec<u8>) {
+    let mut link = Link::new(counted);
+    link.inbox = first;
+    refuse(&context, &mut link, Status(400), PLAIN_TO_TLS).await;
+    write_and_linger(&context, &mut link).await;
+}
+
+/// The answer to such a client, and the reason in the access log.
+const PLAIN_TO_TLS: &str = "plain HTTP request sent to a TLS port";
+
+async fn write_and_linger(context: &Context, link: &mut Link) {
+    if link.write(b"", context.send_ms()).await.is_ok() {
+        linger(&link.connection().transport).await;
     }
 }
 

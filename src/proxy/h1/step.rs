@@ -98,6 +98,7 @@ pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextReques
     match result {
         // A client that has closed its own direction still reads.
         Ok((0, _)) if !link.out.is_empty() => Step::Write,
+        Err(error) if is_cut(&error) && !link.out.is_empty() => Step::Write,
         Ok((0, _)) => Step::End(end_reason(link)),
         Ok((_, Some(step))) => step,
         Ok((_, None)) => step_inbox(context, link, next),
@@ -119,6 +120,12 @@ fn step_inbox(context: &Rc<Context>, link: &mut Link, next: &mut NextRequest) ->
 
 fn matches_would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Whether the client has closed its direction without a close_notify of TLS. The requests before it
+/// were whole.
+fn is_cut(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
 }
 
 /// The reason to close after the client has closed its direction. Complete requests were answered,

@@ -2,10 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 use super::message::{Broken, Head, Reader, is_timeout};
 use super::socket::{Address, Socket};
+use super::tls::Secured;
 use super::wait;
 
 /// One connection to ktrix.
@@ -23,6 +28,23 @@ impl Client {
 
     pub fn try_connect(address: &Address) -> io::Result<Self> {
         Ok(Self::on(Socket::connect(address, wait::PATIENCE)?, address))
+    }
+
+    /// A client with a TLS of its own.
+    pub fn secured(address: &Address, config: ClientConfig, name: &str) -> Self {
+        Self::try_secured(address, config, name)
+            .unwrap_or_else(|e| panic!("TLS to {address:?}: {e}"))
+    }
+
+    pub fn try_secured(address: &Address, config: ClientConfig, name: &str) -> io::Result<Self> {
+        let Address::Ip(to) = address else { panic!("{address:?} is no IP address") };
+        let stream = TcpStream::connect_timeout(to, wait::PATIENCE)?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let tls = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let socket = Socket::Tls(Box::new(Secured::shake(stream, tls)?));
+        socket.set_patience(wait::PATIENCE)?;
+        Ok(Self::on(socket, address))
     }
 
     /// A client with another address than the others: all of 127.0.0.0/8 is local.

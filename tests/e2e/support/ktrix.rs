@@ -22,6 +22,7 @@ use super::origin::Origin;
 use super::process::{self, Seen};
 use super::quiet;
 use super::socket::Address;
+use super::tls;
 use super::wait;
 
 /// The binary under test.
@@ -47,6 +48,10 @@ impl Plan {
         quiet::share();
         let dir = TempDir::with_prefix("ktrix-test.").expect("a temporary directory");
         let (reservation, ip) = reserve("127.0.0.1:0".parse().expect("an address"));
+        tls::authority().write(dir.path(), "ktrix", &["127.0.0.1", "localhost"]);
+        if tls::is_everywhere() {
+            tls::secure(ip);
+        }
         let plan = Self {
             dir,
             address: ip.into(),
@@ -55,11 +60,18 @@ impl Plan {
         };
         plan.set("workers", "2")
             .set("pid", "$DIR/cache/ktrix.pid")
-            .set("listen", &format!("[\"{ip}\"]"))
+            .set("listen", &listen_at(ip))
             .set("log", "{access: {file: $DIR/access.log, format: json}, error: $DIR/error.log}")
             .set("cache", "{path: $DIR/cache, size: 1 GiB, objects: 10000, memory: 16 MiB}")
             .set("upstreams", &format!("{{app: {upstream}}}"))
             .set("sites", "[{routes: [{path: /, upstream: app}]}]")
+    }
+
+    /// The same with TLS: every client of the plan speaks it.
+    pub fn with_tls(self) -> Self {
+        let Address::Ip(ip) = self.address else { panic!("a plan has an IP address") };
+        tls::secure(ip);
+        self.set("listen", &listen_at(ip))
     }
 
     /// Sets a top-level section to this YAML; `$DIR` in it is the directory.
@@ -191,6 +203,16 @@ impl Plan {
         ktrix
     }
 }
+
+fn listen_at(ip: SocketAddr) -> String {
+    match tls::is_secured(&ip) {
+        true => format!("[{{address: \"{ip}\", tls: {{certificates: {CERTIFICATE}}}}}]"),
+        false => format!("[\"{ip}\"]"),
+    }
+}
+
+/// The certificate that every plan has in its directory.
+pub const CERTIFICATE: &str = "{certificate: $DIR/ktrix.pem, key: $DIR/ktrix.key}";
 
 /// A running ktrix.
 pub struct Ktrix<'a> {

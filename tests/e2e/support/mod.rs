@@ -10,6 +10,7 @@ pub mod pace;
 pub mod process;
 pub mod quiet;
 pub mod socket;
+pub mod tls;
 pub mod wait;
 
 pub use client::{Answer, Ask, Client};

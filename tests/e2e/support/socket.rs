@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Type};
 
+use super::tls::{self, Secured};
+
 /// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -24,6 +26,7 @@ impl From<SocketAddr> for Address {
 pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Secured>),
 }
 
 impl Socket {
@@ -32,6 +35,10 @@ impl Socket {
             Address::Ip(ip) => {
                 let stream = TcpStream::connect_timeout(ip, limit)?;
                 stream.set_nodelay(true)?;
+                if tls::is_secured(ip) {
+                    stream.set_read_timeout(Some(limit))?;
+                    return Ok(Self::Tls(Box::new(Secured::shake(stream, tls::any_client())?)));
+                }
                 Self::Tcp(stream)
             }
             Address::Unix(path) => Self::Unix(UnixStream::connect(path)?),
@@ -45,7 +52,11 @@ impl Socket {
         let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
         socket.connect_timeout(&to.into(), limit)?;
-        let socket = Self::Tcp(socket.into());
+        let stream = TcpStream::from(socket);
+        let socket = match tls::is_secured(&to) {
+            true => Self::Tls(Box::new(Secured::shake(stream, tls::any_client())?)),
+            false => Self::Tcp(stream),
+        };
         socket.set_patience(limit)?;
         Ok(socket)
     }
@@ -54,6 +65,10 @@ impl Socket {
         match self {
             Self::Tcp(s) => s.set_read_timeout(Some(limit)).and(s.set_write_timeout(Some(limit))),
             Self::Unix(s) => s.set_read_timeout(Some(limit)).and(s.set_write_timeout(Some(limit))),
+            Self::Tls(s) => {
+                let stream = s.stream();
+                stream.set_read_timeout(Some(limit)).and(stream.set_write_timeout(Some(limit)))
+            }
         }
     }
 
@@ -61,6 +76,7 @@ impl Socket {
         Ok(match self {
             Self::Tcp(s) => Self::Tcp(s.try_clone()?),
             Self::Unix(s) => Self::Unix(s.try_clone()?),
+            Self::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 
@@ -68,12 +84,22 @@ impl Socket {
         let _ = match self {
             Self::Tcp(s) => s.shutdown(how),
             Self::Unix(s) => s.shutdown(how),
+            Self::Tls(s) => s.shutdown(how),
         };
+    }
+
+    /// The TCP connection, if it is one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(s) => Some(s),
+            Self::Unix(_) => None,
+            Self::Tls(s) => Some(s.stream()),
+        }
     }
 
     /// Closing this socket will send RST instead of FIN.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(s) = self {
+        if let Some(s) = self.tcp() {
             let _ = socket2::SockRef::from(s).set_linger(Some(Duration::ZERO));
         }
     }
@@ -81,7 +107,7 @@ impl Socket {
     /// Whether the other end, on this machine, has accepted the connection and read all bytes that
     /// were sent, according to /proc; TCP over IPv4 alone.
     pub fn is_taken(&self) -> bool {
-        let Self::Tcp(stream) = self else { return false };
+        let Some(stream) = self.tcp() else { return false };
         let (Ok(SocketAddr::V4(ours)), Ok(SocketAddr::V4(theirs))) =
             (stream.local_addr(), stream.peer_addr())
         else {
@@ -101,7 +127,7 @@ impl Socket {
     }
 
     pub fn set_receive_buffer(&self, bytes: usize) {
-        if let Self::Tcp(s) = self {
+        if let Some(s) = self.tcp() {
             let _ = socket2::SockRef::from(s).set_recv_buffer_size(bytes);
         }
     }
@@ -112,6 +138,7 @@ impl Read for Socket {
         match self {
             Self::Tcp(s) => s.read(buf),
             Self::Unix(s) => s.read(buf),
+            Self::Tls(s) => s.read(buf),
         }
     }
 }
@@ -121,6 +148,7 @@ impl Write for Socket {
         match self {
             Self::Tcp(s) => s.write(buf),
             Self::Unix(s) => s.write(buf),
+            Self::Tls(s) => s.write(buf),
         }
     }
 
@@ -128,6 +156,7 @@ impl Write for Socket {
         match self {
             Self::Tcp(s) => s.write_vectored(bufs),
             Self::Unix(s) => s.write_vectored(bufs),
+            Self::Tls(s) => s.write_vectored(bufs),
         }
     }
 

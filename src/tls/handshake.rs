@@ -1,0 +1,199 @@
+//! A handshake over a socket, as the server or as the client.
+
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::server::Acceptor;
+use rustls::{CipherSuite, ClientConfig, ClientConnection, Connection, ProtocolVersion};
+use thiserror::Error;
+
+use crate::http::tls::TlsFacts;
+use crate::reactor;
+use crate::reactor::stream::Stream;
+use crate::tls::ciphertext::{Out, with_ciphertext};
+use crate::tls::server::{Protocol, Server};
+use crate::tls::session::Session;
+use crate::tls::turns::Turns;
+
+/// A connection that has shaken hands.
+#[derive(Debug)]
+pub struct Secured {
+    /// Its socket.
+    pub stream: Stream,
+    /// Its TLS.
+    pub session: Session,
+    /// What is known of it.
+    pub facts: TlsFacts,
+    /// The protocol that the client chose among those that were offered.
+    pub protocol: Protocol,
+}
+
+/// Why a handshake with a client has failed.
+#[derive(Debug, Error)]
+pub enum Refused {
+    /// The first byte begins no TLS record: the client speaks in the clear.
+    #[error("the client does not speak TLS")]
+    Plain(Stream, Vec<u8>),
+    /// The connection broke or was silent for too long.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The client and ktrix do not agree, or the client breaks the protocol.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
+/// Shakes hands with a client, until `deadline_ms` of the monotonic clock.
+///
+/// # Errors
+/// See [`Refused`]; the client has got an alert.
+pub async fn accept(
+    stream: Stream,
+    server: &Server,
+    turns: &Rc<Turns>,
+    deadline_ms: u64,
+) -> Result<Secured, Refused> {
+    let mut acceptor = Acceptor::default();
+    let mut first = Vec::new();
+    let mut is_first = true;
+    let accepted = loop {
+        let received = receive(&stream, deadline_ms, |mut bytes| {
+            if std::mem::take(&mut is_first) && bytes.first() != Some(&HANDSHAKE_RECORD) {
+                first = bytes.to_vec();
+                return Ok(0);
+            }
+            acceptor.read_tls(&mut bytes)
+        });
+        received.await?;
+        if !first.is_empty() {
+            return Err(Refused::Plain(stream, first));
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => break accepted,
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let _ = alert.write_all(&mut Out(&stream));
+                return Err(error.into());
+            }
+        }
+    };
+    turns.step().await;
+    let config = server.config(accepted.client_hello().server_name());
+    let mut tls = match accepted.into_connection(config) {
+        Ok(tls) => Connection::Server(tls),
+        Err((error, mut alert)) => {
+            let _ = alert.write_all(&mut Out(&stream));
+            return Err(error.into());
+        }
+    };
+    complete(&stream, &mut tls, turns, deadline_ms).await?;
+    Ok(Secured::of(tls, stream))
+}
+
+/// Shakes hands with the server of this name, until `deadline_ms` of the monotonic clock. The
+/// configuration says how the server is verified.
+///
+/// # Errors
+/// See [`Refused`]; the server has got an alert.
+pub async fn connect(
+    stream: Stream,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    turns: &Rc<Turns>,
+    deadline_ms: u64,
+) -> Result<Secured, Refused> {
+    let mut tls = Connection::Client(ClientConnection::new(config, name)?);
+    complete(&stream, &mut tls, turns, deadline_ms).await?;
+    Ok(Secured::of(tls, stream))
+}
+
+impl Secured {
+    fn of(tls: Connection, stream: Stream) -> Self {
+        let (facts, protocol) = (facts(&tls), Protocol::of(tls.alpn_protocol()));
+        let session = Session::new(tls, &stream);
+        Self { stream, session, facts, protocol }
+    }
+}
+
+/// Sends and receives until both sides have finished.
+async fn complete(
+    stream: &Stream,
+    tls: &mut Connection,
+    turns: &Rc<Turns>,
+    deadline_ms: u64,
+) -> Result<(), Refused> {
+    loop {
+        while tls.wants_write() {
+            match tls.write_tls(&mut Out(stream)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    stream.writable(deadline_ms).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !tls.is_handshaking() {
+            return Ok(());
+        }
+        receive(stream, deadline_ms, |mut bytes| tls.read_tls(&mut bytes)).await?;
+        turns.step().await;
+        if let Err(error) = tls.process_new_packets() {
+            // An alert, best effort.
+            let _ = tls.write_tls(&mut Out(stream));
+            return Err(error.into());
+        }
+    }
+}
+
+/// Waits for bytes and gives them to `take`, which takes all of them.
+async fn receive(
+    stream: &Stream,
+    deadline_ms: u64,
+    mut take: impl FnMut(&[u8]) -> io::Result<usize>,
+) -> io::Result<()> {
+    loop {
+        reactor::breathe().await;
+        let received = with_ciphertext(|bytes| {
+            let n_read = stream.try_read(&mut bytes[..STEP_BYTES])?;
+            if n_read == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            take(&bytes[..n_read])
+        });
+        match received {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                stream.readable(deadline_ms).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn facts(tls: &Connection) -> TlsFacts {
+    let server_name = match tls {
+        Connection::Server(server) => server.server_name().unwrap_or_default(),
+        Connection::Client(_) => "",
+    };
+    let version = match tls.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "",
+    };
+    let cipher = match tls.negotiated_cipher_suite().map(|it| it.suite()) {
+        Some(CipherSuite::TLS13_AES_256_GCM_SHA384) => "TLS_AES_256_GCM_SHA384",
+        Some(CipherSuite::TLS13_AES_128_GCM_SHA256) => "TLS_AES_128_GCM_SHA256",
+        Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) => "TLS_CHACHA20_POLY1305_SHA256",
+        Some(suite) => suite.as_str().unwrap_or_default(),
+        None => "",
+    };
+    TlsFacts { version, cipher, server_name: server_name.into() }
+}
+
+/// The type of a record that begins a handshake, RFC 8446 section 5.1.
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// The most that is received at once: rustls takes all of it, and plain bytes behind the handshake
+/// are fewer than it keeps.
+const STEP_BYTES: usize = 4 << 10;

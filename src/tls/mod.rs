@@ -1,0 +1,17 @@
+//! TLS: certificates, handshakes, and the session of a connection, by rustls.
+//!
+//! The master loads certificates and keys before it forks, because only root may be able to read
+//! them. The types of rustls stay below this floor: others know a [`session::Session`] as bytes in
+//! both directions.
+
+mod ciphertext;
+pub mod certificate;
+mod choose;
+pub mod server;
+pub mod session;
+pub mod turns;
+pub mod handshake;
+pub mod half_open;
+#[cfg(test)]
+#[path = "tests/sample.rs"]
+pub(crate) mod sample;

@@ -1,0 +1,160 @@
+//! The TLS of every listener, made from the configuration and from the files that it names.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::NoServerSessionStorage;
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
+
+use crate::config::tls::{CertificateFiles, ListenTls, Versions};
+use crate::config::{Config, HostPattern, Listen};
+use crate::tls::certificate::{Certificate, Finding};
+use crate::tls::choose::Choices;
+
+/// The TLS of all listeners.
+#[derive(Debug, Default)]
+pub struct Servers {
+    /// By the key of the listener in the configuration.
+    all: HashMap<String, Rc<Server>>,
+    /// What is unusual.
+    pub(crate) warnings: Vec<Finding>,
+}
+
+/// The TLS of a listener.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+}
+
+/// The protocols that are offered to clients (ALPN), the preferred one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, which a client that names no protocol speaks too.
+    Http1,
+}
+
+impl Protocol {
+    const ALL: [Self; 1] = [Self::Http1];
+
+    const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+        }
+    }
+
+    /// The protocol that the handshake has settled.
+    pub(super) fn of(name: Option<&[u8]>) -> Self {
+        Self::ALL.into_iter().find(|it| Some(it.name()) == name).unwrap_or(Self::Http1)
+    }
+}
+
+impl Servers {
+    /// Reads the certificates and keys of a configuration.
+    ///
+    /// # Errors
+    /// Every file that cannot be used.
+    pub(crate) fn load(config: &Config) -> Result<Self, Vec<Finding>> {
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
+        let mut files = Files { now_s, wrong: Vec::new(), warnings: Vec::new() };
+        let mut of_sites = Vec::new();
+        for site in &config.sites {
+            let Some(certificate) = site.tls.as_ref().and_then(|tls| files.load(tls)) else {
+                continue;
+            };
+            files.warn_of_hosts(&certificate, site.tls.as_ref(), &site.hosts);
+            of_sites.push(certificate);
+        }
+        let mut all = HashMap::new();
+        for tls in config.listen.iter().filter_map(|listen| listen.tls.as_ref()) {
+            // Both halves of "all addresses" have the same.
+            if all.contains_key(&tls.path) {
+                continue;
+            }
+            let own = tls.certificates.iter().filter_map(|own| files.load(own));
+            let certificates: Vec<_> = own.chain(of_sites.iter().cloned()).collect();
+            match Server::new(tls, &certificates) {
+                Ok(server) => drop(all.insert(tls.path.clone(), Rc::new(server))),
+                Err(error) => files.wrong.push(Finding::new(&*tls.path, error.to_string())),
+            }
+        }
+        match files.wrong.is_empty() {
+            true => Ok(Self { all, warnings: files.warnings }),
+            false => Err(files.wrong),
+        }
+    }
+
+    /// The TLS of a listener, if it has any.
+    pub fn of(&self, listen: &Listen) -> Option<Rc<Server>> {
+        self.all.get(&listen.tls.as_ref()?.path).cloned()
+    }
+}
+
+impl Server {
+    fn new(tls: &ListenTls, certificates: &[Rc<Certificate>]) -> Result<Self, rustls::Error> {
+        let versions: &[&SupportedProtocolVersion] = match tls.versions {
+            Versions::Tls12 => &[&version::TLS12],
+            Versions::Tls13 => &[&version::TLS13],
+            Versions::Both => &[&version::TLS13, &version::TLS12],
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Choices::new(certificates)));
+        config.alpn_protocols = Protocol::ALL.map(|it| it.name().to_vec()).to_vec();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// The configuration for a client that asks for this name.
+    pub(super) fn config(&self, _server_name: Option<&str>) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
+/// The files that were read so far.
+struct Files {
+    now_s: u64,
+    wrong: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+impl Files {
+    fn load(&mut self, files: &CertificateFiles) -> Option<Rc<Certificate>> {
+        match Certificate::load(files, self.now_s) {
+            Ok(certificate) => {
+                self.warnings.extend_from_slice(&certificate.warnings);
+                Some(Rc::new(certificate))
+            }
+            Err(finding) => {
+                self.wrong.push(finding);
+                None
+            }
+        }
+    }
+
+    /// Notes the hosts of a site that its certificate does not name.
+    fn warn_of_hosts(
+        &mut self,
+        certificate: &Certificate,
+        tls: Option<&CertificateFiles>,
+        hosts: &[HostPattern],
+    ) {
+        let Some(tls) = tls else { return };
+        for host in hosts {
+            let name = match host {
+                HostPattern::Exact(name) => name.clone(),
+                HostPattern::Below(suffix) => format!("*{suffix}"),
+                HostPattern::Any => continue,
+            };
+            if !certificate.covers(&name) {
+                let file = tls.certificate.display();
+                let message = format!("{file} has no name for {name}, a host of the site");
+                self.warnings.push(Finding::new(format!("{}.certificate", tls.path), message));
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Certificates, and clients with TLS.
+//!
+//! With `KTRIX_E2E_TLS=1` every [`Plan`](super::Plan) listens with TLS and every client speaks it, so that
+//! the conversations about HTTP run over HTTPS:
+//!
+//! ```text
+//! KTRIX_E2E_TLS=1 cargo test --test e2e -- caching:: ranges:: revalidation:: strictness::
+//! ```
+//!
+//! Those that open sockets themselves, or compare texts with `http`, need the clear.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// Authorities have different names, so that clients keep them apart.
+static N_AUTHORITIES: AtomicUsize = AtomicUsize::new(0);
+
+/// A certificate authority.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new([]).expect("parameters");
+        let number = N_AUTHORITIES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test authority {number}");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("an issuer") }
+    }
+
+    pub fn pem(&self) -> String {
+        self.issuer.as_ref().pem()
+    }
+
+    /// Writes `NAME.pem` and `NAME.key` for these hosts.
+    pub fn write(&self, dir: &Path, name: &str, hosts: &[&str]) {
+        self.write_with(dir, name, hosts, |_| {});
+    }
+
+    /// As [`Self::write`], with other parameters.
+    pub fn write_with(
+        &self,
+        dir: &Path,
+        name: &str,
+        hosts: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) {
+        let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).expect("names");
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        fs::write(dir.join(format!("{name}.pem")), certificate.pem()).expect("write it");
+        fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("write its key");
+    }
+
+    /// A client that trusts this authority.
+    pub fn client(&self) -> ClientConfig {
+        self.client_of(rustls::ALL_VERSIONS)
+    }
+
+    pub fn client_of(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.as_ref().der().clone()).expect("a root");
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    }
+}
+
+/// The authority of the certificates that every plan has.
+pub fn authority() -> &'static Authority {
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+    &AUTHORITY
+}
+
+/// The listeners whose clients speak TLS.
+static SECURED: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
+
+pub fn secure(ip: SocketAddr) {
+    SECURED.lock().expect("no test panics here").insert(ip);
+}
+
+pub fn is_secured(ip: &SocketAddr) -> bool {
+    SECURED.lock().expect("no test panics here").contains(ip)
+}
+
+/// Whether every plan has TLS.
+pub fn is_everywhere() -> bool {
+    std::env::var_os("KTRIX_E2E_TLS").is_some()
+}
+
+/// A client of any plan.
+pub fn any_client() -> ClientConnection {
+    static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| Arc::new(authority().client()));
+    let name = ServerName::try_from("localhost").expect("a name");
+    ClientConnection::new(Arc::clone(&CLIENT), name).expect("a client")
+}
+
+/// A connection that has shaken hands.
+pub struct Secured(StreamOwned<ClientConnection, TcpStream>);
+
+impl Secured {
+    /// # Errors
+    /// The error of the socket, or `InvalidData` with that of TLS.
+    pub fn shake(mut stream: TcpStream, mut tls: ClientConnection) -> io::Result<Self> {
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        Ok(Self(StreamOwned::new(tls, stream)))
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.0.sock
+    }
+
+    /// Ends the sending side without a close_notify.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.sock.shutdown(how)
+    }
+}
+
+impl Read for Secured {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for Secured {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n_written = self.0.write(buf)?;
+        self.0.flush()?;
+        Ok(n_written)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let n_written = self.0.write_vectored(bufs)?;
+        self.0.flush()?;
+        Ok(n_written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
