@@ -67,7 +67,7 @@ impl Upstream {
 
     /// Takes a connection, or room for one, unless others wait for one.
     pub(super) fn take_at_once(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
-        let is_first = self.pending.borrow().is_empty();
+        let is_first = self.pending.borrow().is_empty() && self.n_called.get() == 0;
         if is_first { self.take(tried) } else { Ok(None) }
     }
 
@@ -252,6 +252,25 @@ mod tests {
             timer::sleep(Duration::from_millis(LIMITS.idle_ms + 1)).await;
             let new = soon(pools.upstream(ID).checkout(&only(0))).await.unwrap();
             assert!(!new.is_reused());
+        });
+    }
+
+    #[test]
+    fn a_newcomer_does_not_overtake_a_fetch_that_was_called() {
+        run_by_test_clock(async {
+            let (pools, _servers) = two_servers();
+            let upstream = pools.upstream(ID);
+            let _first = upstream.checkout(&only(0)).await.unwrap();
+            let second = upstream.checkout(&only(1)).await.unwrap();
+            let waiter = begin(&pools, Tried::default()).await;
+            second.give_back();
+            // The waiter is called, and has not run yet.
+            assert!(upstream.take_at_once(&Tried::default()).unwrap().is_none());
+            let newcomer = begin(&pools, Tried::default()).await;
+            let served = soon(waiter).await;
+            served.give_back();
+            soon(newcomer).await;
+            assert_eq!(upstream.n_called.get(), 0);
         });
     }
 

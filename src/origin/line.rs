@@ -67,14 +67,14 @@ impl<'u> Place<'u> {
         let has_room = self.upstream.has_room();
         let next = if has_room { pending.pop_behind(self.ticket) } else { None };
         drop(pending);
-        if let Some(next) = next {
-            next.notify();
-        }
+        self.upstream.looked();
+        self.upstream.call(next);
     }
 
     /// The fetch has what it waited for.
     pub(super) fn leave(mut self) {
         self.state = Waiting::Served;
+        self.upstream.looked();
     }
 }
 
@@ -85,7 +85,15 @@ impl Drop for Place<'_> {
         self.upstream.count_pending();
         // The fetch was called and has gone: the next one is called instead.
         if !is_waiting && self.state != Waiting::Served {
+            self.upstream.looked();
             self.upstream.call_next();
         }
+    }
+}
+
+impl Upstream {
+    /// A fetch that was called has taken what is free, or has gone, or waits again.
+    fn looked(&self) {
+        self.n_called.update(|n| n.saturating_sub(1));
     }
 }

@@ -67,6 +67,8 @@ pub struct Upstream {
     pub(super) pending: RefCell<Pending<Rc<Event>>>,
     /// Posted when another fetch waits for a connection.
     pub(super) crowded: Event,
+    /// Fetches that were called from the line and have not looked yet.
+    pub(super) n_called: Cell<usize>,
     /// Fetches in the line that have tried servers.
     pub(super) n_choosy: Cell<usize>,
     /// Fetches without clients.
@@ -214,6 +216,7 @@ impl Upstream {
             needs_rtt: config.balance.needs_rtt(),
             pending: RefCell::new(Pending::new(config.pending)),
             crowded: Event::default(),
+            n_called: Cell::new(0),
             n_choosy: Cell::new(0),
             n_alone: Cell::new(0),
             pending_ms: config.pending_timeout.as_millis() as u64,
@@ -298,8 +301,14 @@ impl Upstream {
     /// Wakes the fetch that has waited longest.
     pub(super) fn call_next(&self) {
         let next = self.pending.borrow_mut().pop();
-        if let Some(next) = next {
-            next.notify();
+        self.call(next);
+    }
+
+    /// Wakes a fetch that was taken from the line.
+    pub(super) fn call(&self, called: Option<Rc<Event>>) {
+        if let Some(called) = called {
+            self.n_called.update(|n| n + 1);
+            called.notify();
         }
     }
 }
