@@ -10,16 +10,17 @@ use crate::reactor;
 use crate::shared::health::Admission;
 use crate::shared::server_row::ServerRow;
 use crate::transport::Transport;
-use crate::upstream::balance::{self, Ask, Choice};
+use crate::upstream::balance::{Ask, Choice};
 use crate::upstream::ids::ServerId;
 use crate::upstream::pool::Checkout;
 use crate::upstream::state::{Hold, Setting};
+use crate::upstream::tried;
 
 /// The servers that a fetch has tried, whether it may use idle connections, and what ties it to a
 /// server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tried {
-    servers: balance::Tried,
+    servers: tried::Tried,
     wants_new: bool,
     /// Another server can answer if the one that is chosen fails.
     pub(super) may_try: bool,
@@ -39,7 +40,7 @@ impl Tried {
     }
 
     fn has_tried(&self) -> bool {
-        self.servers != balance::Tried::default()
+        self.servers != tried::Tried::default()
     }
 
     /// Notes that an idle connection was closed: the next one must be new.
@@ -145,7 +146,7 @@ impl Upstream {
     fn take(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
         let now = reactor::now();
         let now_ms = now.mono_ms();
-        let mut busy = balance::Tried::default();
+        let mut busy = tried::Tried::default();
         let &Tried { hash, sticky, may_try, servers: ref tried_servers, .. } = tried;
         if !may_try {
             self.try_by_connection();

@@ -20,10 +20,10 @@ use crate::shared::health::Admission;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::N_ADDRESSES_MAX;
 use crate::transport::Transport;
-use crate::upstream::balance::Tried;
 use crate::upstream::ids::{Server, ServerId};
 use crate::upstream::pool::Checkout;
 use crate::upstream::state::Setting;
+use crate::upstream::tried::Tried;
 
 /// The pause between two looks for the address of a name that the keeper has not resolved yet.
 const RESOLVE_LOOK: Duration = Duration::from_millis(20);

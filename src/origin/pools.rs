@@ -21,7 +21,8 @@ use crate::shared::health::Pause;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::ServerTable;
 use crate::transport::Transport;
-use crate::upstream::balance::{self, Balance, Seen, ServerView, Tried};
+use crate::upstream::balance::Balance;
+use crate::upstream::class::{self, Seen, ServerView};
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 use crate::upstream::method::{self, HashOf};
 use crate::upstream::pending::Pending;
@@ -29,6 +30,7 @@ use crate::upstream::pool::{Pool, PoolLimits};
 use crate::upstream::retry::{Budget, RetryOn};
 use crate::upstream::rtt;
 use crate::upstream::state::Setting;
+use crate::upstream::tried::Tried;
 
 /// The bounds of a fetch, the same for all servers.
 #[derive(Clone, Copy, Debug)]
@@ -261,7 +263,7 @@ impl Upstream {
             row.setting() != Setting::Disabled && row.skipped_until_ms() <= now_ms
         };
         let has_own = || self.servers.iter().filter(is_own).any(has_room);
-        balance::has_open(self, now_ms, |id| has_room(self.server(id)))
+        class::has_open(self, now_ms, |id| has_room(self.server(id)))
             || (self.sticky.is_some() || self.n_choosy.get() > 0) && has_own()
     }
 
@@ -325,7 +327,7 @@ impl ServerView for Upstream {
 
     fn seen(&self, id: ServerId, now_ms: u64) -> Seen {
         let row = self.row(id);
-        let weight = balance::share(row.weight(), row.up_since_ms(), now_ms, self.slow_ms);
+        let weight = class::share(row.weight(), row.up_since_ms(), now_ms, self.slow_ms);
         Seen {
             setting: row.setting(),
             weight,

@@ -12,6 +12,11 @@ pub mod rtt;
 pub mod dns;
 pub mod retry;
 pub mod check;
+pub(crate) mod tried;
+pub(crate) mod class;
 pub mod balance;
 pub mod pending;
 pub mod pool;
+
+#[cfg(test)]
+mod tests;
