@@ -371,6 +371,7 @@ mod tests {
 
     use super::*;
     use crate::origin::tests::sample::{ID, LIMITS, name, pools_to};
+    use crate::origin::tests::scripted::{Place, ScriptedOrigin};
     use crate::reactor::clock::run_by_test_clock;
 
     /// The address that is found for the first of these servers, if the keeper resolves its name
@@ -407,6 +408,32 @@ mod tests {
     fn a_name_is_not_waited_for_if_another_server_has_an_address() {
         let other = ServerAddress::Ip(RESOLVED);
         assert_eq!(found([name(0), other], Duration::from_millis(90)), (None, 0));
+    }
+
+    #[test]
+    fn connections_are_kept_ready_but_not_to_a_server_that_refuses() {
+        run_by_test_clock(async {
+            let good = ScriptedOrigin::serving(async |mut peer| {
+                peer.request().await;
+            });
+            let refusing = Place::new();
+            let pools = pools_to([good.address(), refusing.address()], |upstream| {
+                upstream.keep_open = 3;
+            });
+            let upstream = pools.upstream(ID);
+            let n_failed = || {
+                let server = upstream.server(ServerId(1)).server;
+                upstream.table.n_failed(0, server).load(Ordering::Relaxed)
+            };
+            // Each second, as long as the pause lasts.
+            for _ in 0..3 {
+                pools.open_ahead();
+                timer::sleep(Duration::from_secs(1)).await;
+                let n_ready = upstream.server(ServerId(0)).pool.borrow().n_idle();
+                assert_eq!((n_ready, n_failed()), (3, 1), "it is tried once");
+            }
+            assert!(pools.is_skipped(1));
+        });
     }
 
     #[test]

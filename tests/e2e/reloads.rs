@@ -124,6 +124,24 @@ fn idle_clients_keep_their_connections_over_reloads() {
 }
 
 #[test]
+fn idle_clients_of_a_removed_listener_are_closed_and_those_of_others_are_not() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin);
+    let (_held, other) = crate::support::ktrix::reserve("127.0.0.1:0".parse().unwrap());
+    let Address::Ip(first) = plan.address else { unreachable!() };
+    plan.put("listen", &format!("[\"{other}\", \"{first}\"]"));
+    let ktrix = plan.start();
+    let (mut stays, mut goes) = (ktrix.client(), Client::connect(&other.into()));
+    stays.get("/").expect_status(200);
+    goes.get("/").expect_status(200);
+    plan.put("listen", &format!("[\"{first}\"]"));
+    plan.write_config();
+    reload(&ktrix);
+    goes.expect_closed();
+    stays.get("/").expect_status(200);
+}
+
+#[test]
 fn a_running_request_of_a_removed_upstream_finishes() {
     let gate = Gate::new();
     let held = gate.clone();
