@@ -85,6 +85,7 @@ fn of_defaults(listen: Vec<Listen>, server: ServerAddress, cache: Option<&Path>)
         pid: cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
         via: None,
         listen,
+        tickets: resolve::tls::tickets(&mut faults, &absent("tls")),
         trusted_proxies: Vec::new(),
         log: LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info },
         cache,

@@ -37,7 +37,7 @@ mod flags;
 use crate::config::action::Changes;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
-use crate::config::tls::{CertificateFiles, ListenTls};
+use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig};
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::check::Check;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -60,6 +60,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// The name of this instance in `Via`, a token, if it is configured.
     pub via: Option<String>,
+    /// The session tickets of TLS.
+    pub tickets: TicketConfig,
     /// The proxies whose word counts for client, scheme and host.
     pub trusted_proxies: Vec<Network>,
     /// The logs.

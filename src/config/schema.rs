@@ -139,6 +139,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "pid", Kind::Text("path or off"), "/run/ktrix.pid as root, else ktrix.pid in cache.path", "the file that holds the master's process id"),
     row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),
     row("", "via", Kind::Text("name"), "the host's name and a number", "the name of this instance in Via; a request that has passed it before is answered with 508"),
+    row("", "tls", Kind::Section("mapping"), "each key's own", "TLS of all listeners"),
     row("", "trusted-proxies", Kind::List("networks or off"), "none", "the proxies whose X-Forwarded-For, -Proto and -Host, or Forwarded, are believed"),
     row("", "log", Kind::Section("mapping or path"), "no access log", "the access log and the error log"),
     row("", "cache", Kind::Section("mapping, path or off"), "off", "the store of responses"),
@@ -157,6 +158,9 @@ pub const DIRECTIVES: &[Directive] = &[
     row("listen[].tls.certificates[]", "certificate", Kind::Text("path"), "required", "a PEM file with the certificate and those of its issuers behind it"),
     row("listen[].tls.certificates[]", "key", Kind::Text("path"), "the file of the certificate", "a PEM file with the private key"),
     row("listen[].tls", "versions", Kind::List("versions"), "[1.2, 1.3]", "the versions of TLS"),
+    //
+    row("tls", "ticket-lifetime", Kind::Duration(2 * SECOND, 7 * DAY), "12h", "how long a client can resume a session at least"),
+    row("tls", "ticket-keys", Kind::Text("path"), "secrets that ktrix makes", "a file of secrets for session tickets, which several machines may share"),
     //
     row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
     row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "the sink of ktrix's own messages; auto is stderr in the foreground and else syslog"),

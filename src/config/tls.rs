@@ -1,6 +1,7 @@
 //! How TLS is spoken. Files are named here and not opened: only the master may read a key.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How a listener speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,15 @@ pub struct CertificateFiles {
     pub key: PathBuf,
     /// The mapping in messages: `listen[0].tls.certificates[0]`.
     pub path: String,
+}
+
+/// The session tickets of all listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TicketConfig {
+    /// How long one is good at least.
+    pub lifetime: Duration,
+    /// The file of their secrets; without one ktrix makes secrets itself.
+    pub keys: Option<PathBuf>,
 }
 
 /// Versions of TLS, at least one.

@@ -50,6 +50,7 @@ async fn keep(inherited: Rc<Inherited>) -> i32 {
     let needed = Rc::new(Event::default());
     reactor::spawn(hear_of_needs(Rc::clone(&inherited), Rc::clone(&needed)));
     reactor::spawn(publish_names(resolver, Rc::clone(&inherited.servers)));
+    reactor::spawn(rotate_secrets(Rc::clone(&inherited)));
     checks::start(&inherited.config, &inherited.servers);
     // A task that panics ends alone, but a keeper without its chores is no use: these two are the
     // main future, with which the process ends.
@@ -85,6 +86,21 @@ async fn hear_of_needs(inherited: Rc<Inherited>, needed: Rc<Event>) {
         // A wake-up that cannot be read now is read at the next one; the chores run each second.
         let _ = inherited.wakes.drain(inherited.process_slot);
         needed.notify();
+    }
+}
+
+/// Makes new secrets for session tickets. With three of them, one opens tickets for two times longer
+/// than it is the newest.
+async fn rotate_secrets(inherited: Rc<Inherited>) {
+    let every = inherited.config.tickets.lifetime / 2;
+    let pause = (every / 8).clamp(Duration::from_millis(100), Duration::from_secs(60));
+    loop {
+        match inherited.secrets.rotate(reactor::now().unix_s(), every.as_secs()) {
+            Ok(true) => log::debug!("made a new secret for TLS session tickets"),
+            Ok(false) => {}
+            Err(error) => log::error!("cannot make a secret for TLS session tickets: {error}"),
+        }
+        timer::sleep(pause).await;
     }
 }
 

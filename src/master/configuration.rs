@@ -43,7 +43,7 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     let loaded = Config::load_as(file, text, privileges::is_root());
     let mut errors: Vec<_> = error_of_user(file, text).into_iter().collect();
     match loaded {
-        Ok(config) => match Servers::load(&config) {
+        Ok(config) => match Servers::load(&config, None) {
             Ok(_) if errors.is_empty() => return Ok(config),
             Ok(_) => {}
             Err(findings) => errors.extend(errors_of(file, text, findings)),
@@ -57,7 +57,7 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
 
 /// What is unusual about the certificates, with its places.
 pub(crate) fn warnings(file: &Path, text: &str, config: &Config) -> Vec<ConfigError> {
-    let servers = Servers::load(config).unwrap_or_default();
+    let servers = Servers::load(config, None).unwrap_or_default();
     errors_of(file, text, servers.warnings)
 }
 

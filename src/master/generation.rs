@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cache::directory_lock::DirectoryLock;
@@ -22,13 +23,14 @@ use crate::master::child::Child;
 use crate::master::files::{self as log_files, Logs};
 use crate::master::listeners::Mark;
 use crate::master::pidfile::PidFile;
-use crate::master::shared_tables::SharedTables;
+use crate::master::shared_tables::{self, SharedTables};
 use crate::master::socket_takeover::SocketTakeovers;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::{ServerTable, TablePhase};
 use crate::sys::file;
 use crate::sys::privileges::{self, Account};
 use crate::tls::certificate::Finding;
+use crate::tls::secrets::Secrets;
 use crate::tls::server::Servers;
 use crate::upstream::ids::{Server, UpstreamId};
 use crate::worker::inherited::Role;
@@ -115,7 +117,7 @@ impl Generation {
     ) -> io::Result<Self> {
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
-        let tls = Rc::new(tls_of(&config)?);
+        let tls = Rc::new(tls_of(&config, &tables.secrets)?);
         warn_of_user(&config, account.as_ref());
         let mut logs = Logs::open(&config, account.as_ref())?;
         let cache = match &config.cache {
@@ -179,6 +181,14 @@ impl Generation {
         }
         self.logs = logs;
         Ok(())
+    }
+
+    /// Uses the secrets of its configuration for session tickets.
+    pub(crate) fn use_ticket_secrets(&self, tables: &SharedTables) {
+        let of_file = &self.tls.ticket_secrets;
+        if let Err(error) = tables.secrets.use_file(of_file, shared_tables::unix_s()) {
+            log::error!("cannot make secrets for TLS session tickets: {error}");
+        }
     }
 
     /// How many children a generation of this configuration has.
@@ -283,8 +293,8 @@ fn cache_for(
 }
 
 /// The TLS of the listeners, from the files of their certificates.
-fn tls_of(config: &Config) -> io::Result<Servers> {
-    let servers = Servers::load(config).map_err(|findings| {
+fn tls_of(config: &Config, secrets: &Arc<Secrets>) -> io::Result<Servers> {
+    let servers = Servers::load(config, Some(secrets)).map_err(|findings| {
         let lines: Vec<_> = findings.iter().map(Finding::to_string).collect();
         io::Error::other(lines.join("; "))
     })?;

@@ -147,6 +147,7 @@ impl Master {
             generation.drain(ControlMessage::Retire);
         }
         let generation = &mut self.generations[index];
+        generation.use_ticket_secrets(&self.tables);
         generation.phase = Phase::Current;
         generation.servers.set_phase(generation.number, TablePhase::Current);
         generation.mark = None;

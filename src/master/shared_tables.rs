@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cache::fills::Fills;
 use crate::config::Config;
@@ -10,6 +11,7 @@ use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
 use crate::shared::wake::Wakes;
+use crate::tls::secrets::Secrets;
 use crate::worker::inherited::N_PROCESS_SLOTS;
 
 /// The tables that live as long as the master.
@@ -25,6 +27,8 @@ pub(crate) struct SharedTables {
     pub(crate) beats: Rc<Beats>,
     /// The bytes of request bodies.
     pub(crate) bodies: Rc<BodyTable>,
+    /// The secrets of TLS session tickets.
+    pub(crate) secrets: Arc<Secrets>,
     /// The size of a ring; a reload cannot change it.
     pub(crate) ring_bytes: usize,
 }
@@ -42,9 +46,15 @@ impl SharedTables {
             wakes: Rc::new(Wakes::new(N_PROCESS_SLOTS)?),
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
             bodies: Rc::new(BodyTable::create(N_PROCESS_SLOTS)?),
+            secrets: Arc::new(Secrets::create(unix_s())?),
             ring_bytes,
         })
     }
+}
+
+/// The time since 1970, in seconds.
+pub(super) fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// How many fills there can be at once, in all workers together; a fetch beyond that is not

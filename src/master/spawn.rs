@@ -98,6 +98,7 @@ impl Master {
             process_slot: slot,
             sockets,
             tls: generation.tls,
+            secrets: Arc::clone(&self.tables.secrets),
             channel,
             access: None,
             spill: None,

@@ -151,6 +151,7 @@ impl Master {
         let keeper_slot =
             process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
         let generation = Generation::prepare(config, 1, keeper_slot, &[], &tables, now)?;
+        generation.use_ticket_secrets(&tables);
         Ok(Self {
             file,
             is_detached,

@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -122,6 +122,17 @@ impl SharedMap {
         }
         let map = MmapOptions::new().len(len).map_raw_read_only(file)?;
         Ok(Self { map: Arc::new(map), file: Some(Arc::new(file.try_clone()?)) })
+    }
+
+    /// Keeps the content out of core files and, where the limit of locked memory allows it, out of
+    /// swapped pages. Children of a fork keep it out of their core files too.
+    pub(crate) fn keep_secret(&self) {
+        if let Err(error) = self.map.advise(Advice::DontDump) {
+            log::debug!("core files will have the secrets of session tickets: {error}");
+        }
+        if let Err(error) = self.map.lock() {
+            log::debug!("the secrets of session tickets may be swapped out: {error}");
+        }
     }
 
     /// The mapped file, if it stays open.

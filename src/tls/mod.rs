@@ -7,6 +7,8 @@
 mod ciphertext;
 pub mod certificate;
 mod choose;
+pub mod secrets;
+mod tickets;
 pub mod server;
 pub mod session;
 pub mod turns;

@@ -13,12 +13,16 @@ use crate::config::tls::{CertificateFiles, ListenTls, Versions};
 use crate::config::{Config, HostPattern, Listen};
 use crate::tls::certificate::{Certificate, Finding};
 use crate::tls::choose::Choices;
+use crate::tls::secrets::{SecretBytes, Secrets};
+use crate::tls::tickets::{self, Policy, Tickets};
 
 /// The TLS of all listeners.
 #[derive(Debug, Default)]
 pub struct Servers {
     /// By the key of the listener in the configuration.
     all: HashMap<String, Rc<Server>>,
+    /// The secrets of `tls.ticket-keys`, the one that makes tickets first; none without that file.
+    pub(crate) ticket_secrets: Vec<SecretBytes>,
     /// What is unusual.
     pub(crate) warnings: Vec<Finding>,
 }
@@ -52,11 +56,14 @@ impl Protocol {
 }
 
 impl Servers {
-    /// Reads the certificates and keys of a configuration.
+    /// Reads the certificates and keys of a configuration. Without `secrets` no session is resumed.
     ///
     /// # Errors
     /// Every file that cannot be used.
-    pub(crate) fn load(config: &Config) -> Result<Self, Vec<Finding>> {
+    pub(crate) fn load(
+        config: &Config,
+        secrets: Option<&Arc<Secrets>>,
+    ) -> Result<Self, Vec<Finding>> {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
         let mut files = Files { now_s, wrong: Vec::new(), warnings: Vec::new() };
         let mut of_sites = Vec::new();
@@ -67,6 +74,8 @@ impl Servers {
             files.warn_of_hosts(&certificate, site.tls.as_ref(), &site.hosts);
             of_sites.push(certificate);
         }
+        let ticket_secrets = files.ticket_secrets(config);
+        let lifetime_s = u32::try_from(config.tickets.lifetime.as_secs()).unwrap_or(u32::MAX);
         let mut all = HashMap::new();
         for tls in config.listen.iter().filter_map(|listen| listen.tls.as_ref()) {
             // Both halves of "all addresses" have the same.
@@ -75,13 +84,18 @@ impl Servers {
             }
             let own = tls.certificates.iter().filter_map(|own| files.load(own));
             let certificates: Vec<_> = own.chain(of_sites.iter().cloned()).collect();
-            match Server::new(tls, &certificates) {
+            let tickets = secrets.map(|secrets| Tickets {
+                secrets: Arc::clone(secrets),
+                policy: NO_CLIENT_CERTIFICATES,
+                lifetime_s,
+            });
+            match Server::new(tls, &certificates, tickets) {
                 Ok(server) => drop(all.insert(tls.path.clone(), Rc::new(server))),
                 Err(error) => files.wrong.push(Finding::new(&*tls.path, error.to_string())),
             }
         }
         match files.wrong.is_empty() {
-            true => Ok(Self { all, warnings: files.warnings }),
+            true => Ok(Self { all, ticket_secrets, warnings: files.warnings }),
             false => Err(files.wrong),
         }
     }
@@ -93,7 +107,11 @@ impl Servers {
 }
 
 impl Server {
-    fn new(tls: &ListenTls, certificates: &[Rc<Certificate>]) -> Result<Self, rustls::Error> {
+    fn new(
+        tls: &ListenTls,
+        certificates: &[Rc<Certificate>],
+        tickets: Option<Tickets>,
+    ) -> Result<Self, rustls::Error> {
         let versions: &[&SupportedProtocolVersion] = match tls.versions {
             Versions::Tls12 => &[&version::TLS12],
             Versions::Tls13 => &[&version::TLS13],
@@ -106,6 +124,9 @@ impl Server {
             .with_cert_resolver(Arc::new(Choices::new(certificates)));
         config.alpn_protocols = Protocol::ALL.map(|it| it.name().to_vec()).to_vec();
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        if let Some(tickets) = tickets {
+            config.ticketer = Arc::new(tickets);
+        }
         Ok(Self { config: Arc::new(config) })
     }
 
@@ -122,7 +143,19 @@ struct Files {
     warnings: Vec<Finding>,
 }
 
+/// The policy of listeners that ask for no client certificate.
+const NO_CLIENT_CERTIFICATES: Policy = [0; 32];
+
 impl Files {
+    fn ticket_secrets(&mut self, config: &Config) -> Vec<SecretBytes> {
+        let Some(path) = &config.tickets.keys else { return Vec::new() };
+        tickets::read(path).unwrap_or_else(|why| {
+            let message = format!("{} {why}", path.display());
+            self.wrong.push(Finding::new("tls.ticket-keys", message));
+            Vec::new()
+        })
+    }
+
     fn load(&mut self, files: &CertificateFiles) -> Option<Rc<Certificate>> {
         match Certificate::load(files, self.now_s) {
             Ok(certificate) => {

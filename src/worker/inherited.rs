@@ -18,6 +18,7 @@ use crate::shared::beats::Beats;
 use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
+use crate::tls::secrets::Secrets;
 use crate::tls::server::Servers;
 
 /// How many children there can be at once, those of older generations included: the tables in
@@ -69,6 +70,8 @@ pub struct Inherited {
     pub sockets: Vec<ListenSocket>,
     /// The TLS of the listeners.
     pub tls: Rc<Servers>,
+    /// The secrets of TLS session tickets.
+    pub secrets: Arc<Secrets>,
     /// To the master, SOCK_SEQPACKET and non-blocking. It carries the messages of
     /// `worker/message.rs`. End of file means that the master is dead.
     pub channel: OwnedFd,

@@ -4,15 +4,17 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rcgen::date_time_ymd;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind};
 
 use crate::support::ktrix::{CERTIFICATE, text};
 use crate::support::socket::Address;
 use crate::support::tls::{Authority, authority};
-use crate::support::{Ask, Client, Origin, Plan, Response, alone, pattern, until_true};
+use crate::support::{Ask, Broken, Client, Origin, Plan, Response, alone, pattern, until_true};
 
 fn address(plan: &Plan) -> SocketAddr {
     let Address::Ip(address) = plan.address else { unreachable!() };
@@ -327,6 +329,52 @@ fn a_certificate_that_cannot_be_used_is_named_with_its_place() {
 }
 
 #[test]
+fn a_reload_takes_up_new_certificates_under_load_and_keeps_the_old_ones_if_they_are_bad() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin).with_tls();
+    let ktrix = plan.start();
+    let other = Authority::new();
+    let config = authority().client_and(&other);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = || {
+            let mut n_answers = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let mut client = Client::secured(&plan.address, config.clone(), "localhost");
+                for _ in 0..5 {
+                    // A worker that drains may close a connection between two requests.
+                    match client.try_ask(&Ask::get("/x")) {
+                        Ok(answer) => n_answers += usize::from(answer.expect_status(200).is_hit()),
+                        Err(Broken::Closed) => break,
+                        Err(broken) => panic!("{broken:?}"),
+                    }
+                }
+            }
+            n_answers
+        };
+        let loads = [scope.spawn(load), scope.spawn(load)];
+        let is_new = || Client::try_secured(&plan.address, other.client(), "localhost").is_ok();
+        assert!(!is_new());
+        other.write(plan.dir(), "ktrix", &["127.0.0.1", "localhost"]);
+        ktrix.signal(nix::sys::signal::Signal::SIGHUP);
+        until_true("the new certificate", is_new);
+        // The key of another one.
+        fs::copy(plan.dir().join("ktrix.pem"), plan.dir().join("kept.pem")).unwrap();
+        authority().write(plan.dir(), "wrong", &["localhost"]);
+        fs::copy(plan.dir().join("wrong.key"), plan.dir().join("ktrix.key")).unwrap();
+        ktrix.signal(nix::sys::signal::Signal::SIGHUP);
+        let told = ktrix.wait_error("does not match the certificate");
+        assert!(told.contains("listen[0].tls.certificates.key: "), "{told}");
+        ktrix.wait_error("reload failed; keeping the current configuration");
+        assert!(is_new());
+        is_over.store(true, Ordering::Relaxed);
+        for load in loads {
+            assert!(load.join().unwrap() > 0);
+        }
+    });
+}
+
+#[test]
 fn the_clients_of_others_are_served() {
     let origin = Origin::answering(|_| Response::ok("hello").cache("max-age=600"));
     let plan = Plan::new(&origin).with_tls();
@@ -362,6 +410,98 @@ fn the_clients_of_others_are_served() {
         let Some(out) = openssl(version, ask) else { return };
         assert_eq!(text(&out).contains("\r\n\r\nhello"), is_spoken, "{version}: {}", text(&out));
     }
+}
+
+/// How many of `n` clients that come back resume their session.
+fn n_resumed(plan: &Plan, config: &ClientConfig, n: usize) -> usize {
+    let is_resumed = |_| {
+        let mut client = Client::secured(&plan.address, config.clone(), "localhost");
+        // The ticket comes with the answer.
+        client.get("/").expect_status(200);
+        usize::from(client.tls().handshake_kind() == Some(HandshakeKind::Resumed))
+    };
+    (0..n).map(is_resumed).sum()
+}
+
+#[test]
+fn sessions_are_resumed_by_every_worker_and_over_deaths_reloads_and_a_rotation() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin).with_tls().set("workers", "4");
+    let ktrix = plan.start();
+    for version in [&TLS13, &TLS12] {
+        let config = authority().client_of(&[version]);
+        assert_eq!(n_resumed(&plan, &config, 1), 0, "a first handshake is whole");
+        let all = n_resumed(&plan, &config, 60);
+        assert!(all >= 57, "{version:?}: {all} of 60");
+        let before = ktrix.workers();
+        before[0].signal(nix::sys::signal::Signal::SIGKILL);
+        until_true("another worker", || {
+            let now = ktrix.workers();
+            now.len() == 4 && !now.contains(&before[0])
+        });
+        assert!(n_resumed(&plan, &config, 20) >= 19, "after a death");
+        let n_reloads = |log: &str| log.matches("configuration reloaded").count();
+        let n_before = n_reloads(&plan.error_log());
+        ktrix.signal(nix::sys::signal::Signal::SIGHUP);
+        until_true("the reload", || n_reloads(&plan.error_log()) > n_before);
+        assert!(n_resumed(&plan, &config, 20) >= 19, "after a reload");
+    }
+    // A new secret every 4 s: a ticket outlives one rotation, and not three.
+    plan.put("tls", "{ticket-lifetime: 8s}");
+    plan.put("log", "{error: $DIR/error.log, level: debug}");
+    plan.write_config();
+    let n_before = plan.error_log().matches("configuration reloaded").count();
+    ktrix.signal(nix::sys::signal::Signal::SIGHUP);
+    let n_made = || plan.error_log().matches("made a new secret for TLS").count();
+    until_true("the reload", || {
+        plan.error_log().matches("configuration reloaded").count() > n_before
+    });
+    let config = authority().client();
+    n_resumed(&plan, &config, 2);
+    let n_first = n_made();
+    until_true("a rotation", || n_made() > n_first);
+    assert!(n_resumed(&plan, &config, 1) == 1, "after a rotation");
+    let n_first = n_made();
+    until_true("three rotations", || n_made() > n_first + 2);
+    assert_eq!(n_resumed(&plan, &config, 1), 0, "the secret is erased");
+}
+
+#[test]
+fn machines_with_one_file_of_secrets_resume_each_others_sessions() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plans = [Plan::new(&origin).with_tls(), Plan::new(&origin).with_tls()];
+    let lines = ["A", "B"].map(|byte| byte.repeat(64));
+    for plan in &plans {
+        fs::write(plan.dir().join("keys"), format!("{}\n", lines[0])).unwrap();
+        plan.put("tls", "{ticket-keys: $DIR/keys}");
+    }
+    let ktrixes = [plans[0].start(), plans[1].start()];
+    let config = authority().client();
+    assert_eq!(n_resumed(&plans[0], &config, 1), 0);
+    assert_eq!(n_resumed(&plans[1], &config, 1), 1);
+    // The order of a replacement: accept the new one, use it, forget the old one.
+    for text in [
+        format!("{}\n{}\n", lines[0], lines[1]),
+        format!("{}\n{}\n", lines[1], lines[0]),
+        format!("{}\n", lines[1]),
+    ] {
+        for (plan, ktrix) in plans.iter().zip(&ktrixes) {
+            fs::write(plan.dir().join("keys"), &text).unwrap();
+            let n_before = plan.error_log().matches("configuration reloaded").count();
+            ktrix.signal(nix::sys::signal::Signal::SIGHUP);
+            until_true("the reload", || {
+                plan.error_log().matches("configuration reloaded").count() > n_before
+            });
+            assert_eq!(n_resumed(&plans[0], &config, 1), 1, "{text}");
+            assert_eq!(n_resumed(&plans[1], &config, 1), 1, "{text}");
+        }
+    }
+    // A file that cannot be used keeps the old secrets.
+    fs::write(plans[0].dir().join("keys"), "short\n").unwrap();
+    ktrixes[0].signal(nix::sys::signal::Signal::SIGHUP);
+    let told = ktrixes[0].wait_error("tls.ticket-keys: ");
+    assert!(told.contains("has no secret of 32 bytes or more in base64 in line 1"), "{told}");
+    assert_eq!(n_resumed(&plans[0], &config, 1), 1);
 }
 
 #[test]

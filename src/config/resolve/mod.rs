@@ -26,7 +26,7 @@ pub(crate) mod upstreams;
 mod matching;
 mod action;
 mod routes;
-mod tls;
+pub(crate) mod tls;
 mod sites;
 
 /// The resolved form of a tree, to be used if there is no fault.
@@ -48,6 +48,7 @@ pub(crate) fn resolve(
         faults.add(Place::at(1, 1), "upstream".to_owned(), message);
     }
     let timeouts_section = root.section(faults, "timeouts", "timeouts");
+    let tls_section = root.section(faults, "tls", "tls");
     let listen = listen(faults, &root);
     tls::check(faults, &root, &listen, &sites);
     Config {
@@ -62,6 +63,7 @@ pub(crate) fn resolve(
         },
         via: root.scalar(faults, "via").and_then(|scalar| instance::name(faults, &scalar)),
         listen,
+        tickets: tls::tickets(faults, &tls_section),
         trusted_proxies: networks(faults, &root, "trusted-proxies").unwrap_or_default(),
         log: log(faults, &root),
         cache,

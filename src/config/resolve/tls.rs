@@ -7,7 +7,7 @@ use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
 use crate::config::schema::Kind;
 use crate::config::section::Section;
-use crate::config::tls::{CertificateFiles, ListenTls, Versions};
+use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, Versions};
 use crate::config::{Listen, SiteConfig};
 
 /// How a listener speaks TLS, if it does.
@@ -27,6 +27,13 @@ pub(super) fn of_listener(faults: &mut Faults<'_>, listen: &Section<'_>) -> Opti
     });
     let certificates = certificates.collect();
     Some(Rc::new(ListenTls { certificates, versions: versions(faults, &section), path }))
+}
+
+/// The session tickets.
+pub(crate) fn tickets(faults: &mut Faults<'_>, section: &Section<'_>) -> TicketConfig {
+    let lifetime = section.duration(faults, "ticket-lifetime");
+    let keys = section.scalar(faults, "ticket-keys").and_then(|scalar| scalar.file(faults));
+    TicketConfig { lifetime, keys }
 }
 
 /// The certificate of a site, if it has one.

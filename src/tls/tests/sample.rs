@@ -75,7 +75,7 @@ pub(crate) fn server(dir: &Path, tls: &str) -> Rc<Server> {
     let tls = tls.replace("$DIR", &dir.display().to_string());
     let text = format!("upstream: a\nlisten: {{address: 443, tls: {tls}}}\n");
     let config = Config::load_for(Path::new("k.yaml"), &text, 1).unwrap();
-    Servers::load(&config).unwrap().of(&config.listen[0]).unwrap()
+    Servers::load(&config, None).unwrap().of(&config.listen[0]).unwrap()
 }
 
 /// A TCP connection.

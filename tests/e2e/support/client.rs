@@ -47,6 +47,14 @@ impl Client {
         Ok(Self::on(socket, address))
     }
 
+    /// The TLS of the connection.
+    pub fn tls(&self) -> &ClientConnection {
+        match &self.reader.inner {
+            Socket::Tls(secured) => secured.connection(),
+            Socket::Tcp(_) | Socket::Unix(_) => panic!("a connection without TLS"),
+        }
+    }
+
     /// A client with another address than the others: all of 127.0.0.0/8 is local.
     pub fn connect_from(from: [u8; 4], address: &Address) -> Self {
         let Address::Ip(to) = *address else { panic!("{address:?} is no IP address") };

@@ -72,12 +72,26 @@ impl Authority {
         self.client_of(rustls::ALL_VERSIONS)
     }
 
+    /// A client that trusts both.
+    pub fn client_and(&self, other: &Self) -> ClientConfig {
+        Self::trusting([self, other], rustls::ALL_VERSIONS)
+    }
+
     pub fn client_of(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> ClientConfig {
+        Self::trusting([self], versions)
+    }
+
+    fn trusting<const N: usize>(
+        authorities: [&Self; N],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.as_ref().der().clone()).expect("a root");
+        for authority in authorities {
+            roots.add(authority.issuer.as_ref().der().clone()).expect("a root");
+        }
         ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .expect("versions")
@@ -126,6 +140,10 @@ impl Secured {
             tls.complete_io(&mut stream)?;
         }
         Ok(Self(StreamOwned::new(tls, stream)))
+    }
+
+    pub fn connection(&self) -> &ClientConnection {
+        &self.0.conn
     }
 
     pub fn stream(&self) -> &TcpStream {
