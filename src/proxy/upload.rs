@@ -14,6 +14,7 @@ use crate::origin::upload::Upload;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::{Client, ClientError};
 use crate::reactor::pipe::Pipe;
+use crate::reactor::spare::Buffer;
 use crate::shared::bodies::{Bodies, BodyBytes};
 
 /// The most that one [`Upload::next`] reads from a file.
@@ -22,7 +23,7 @@ const PART_BYTES: usize = 64 << 10;
 /// A body that was received completely.
 #[derive(Debug)]
 pub struct Received {
-    memory: Vec<u8>,
+    memory: Buffer,
     /// Instead of memory, and its length.
     file: Option<(DiskFile, u64)>,
     /// The bytes of the file, as they count with those of all others.
@@ -77,7 +78,7 @@ impl ReceiveLimits<'_> {
 impl Received {
     /// No body.
     pub const fn nothing() -> Self {
-        Self { memory: Vec::new(), file: None, bytes: None, trailers: Fields::new(), given: 0 }
+        Self { memory: Buffer::empty(), file: None, bytes: None, trailers: Fields::new(), given: 0 }
     }
 
     /// Receives a request's whole body, into memory first and then into an unnamed file.
@@ -93,7 +94,6 @@ impl Received {
                 if limits.is_for_file(len) && !limits.bodies.has_room(len) {
                     return Err(ReceiveError::NoRoom);
                 }
-                body.memory.reserve_exact((len as usize).min(limits.memory_max));
             }
             BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose => {}
         }
@@ -110,6 +110,11 @@ impl Received {
             if !more {
                 body.trailers = client.take_trailers();
                 return Ok(body);
+            }
+            if let (BodyLength::Known(len), None) = (length, &body.file) {
+                let n_bytes = (len as usize).min(limits.memory_max);
+                let n_more = n_bytes.saturating_sub(body.memory.len());
+                body.memory.reserve_exact(n_more);
             }
         }
     }
@@ -161,7 +166,7 @@ impl Received {
 
     async fn spill(&mut self, temporary: &Path) -> io::Result<()> {
         // This frees the capacity too, so that the limit bounds the memory of a body.
-        let bytes = std::mem::take(&mut self.memory);
+        let bytes = std::mem::take(&mut *self.memory);
         let n_bytes = bytes.len();
         let len = self.file.as_ref().map_or(0, |(_, len)| *len);
         let (opened, temporary) =

@@ -41,6 +41,11 @@ pub fn give_back(mut buffer: Vec<u8>) {
 pub struct Buffer(Vec<u8>);
 
 impl Buffer {
+    /// One without memory, which is given back all the same once it has some.
+    pub const fn empty() -> Self {
+        Self(Vec::new())
+    }
+
     /// An empty buffer.
     pub fn take() -> Self {
         Self(take())

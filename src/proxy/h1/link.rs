@@ -140,6 +140,17 @@ impl Link {
         result
     }
 
+    /// Keeps bytes that were read for their later use.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.inbox.capacity() == 0 {
+            self.inbox = spare::take();
+        }
+        self.inbox.extend_from_slice(bytes);
+    }
+
     /// Frees a large inbox that is empty.
     pub(super) fn free_inbox(&mut self) {
         if self.inbox.is_empty() && self.inbox.capacity() > KEEP_BYTES {

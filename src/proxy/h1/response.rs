@@ -202,6 +202,15 @@ impl<'c> H1Response<'c> {
     }
 
     fn take_body(&mut self, into: &mut Vec<u8>) -> Result<(), ClientError> {
+        let n_bytes = self.link.inbox.len() as u64;
+        if into.is_empty()
+            && self.body.remaining().is_some_and(|left| (1..=left).contains(&n_bytes))
+        {
+            // All of them are the body as it is, and need no copy.
+            std::mem::swap(into, &mut self.link.inbox);
+            self.body.skip(n_bytes);
+            return Ok(());
+        }
         let n_used = decode(&mut self.body, &self.link.inbox, into).map_err(ClientError::Flaw)?;
         self.link.inbox.drain(..n_used);
         self.link.free_inbox();

@@ -91,7 +91,7 @@ pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextReques
             return Ok((n_read, None));
         }
         let (used, step) = answer_hot(context, link, next, read);
-        link.inbox.extend_from_slice(read.get(used..).unwrap_or_default());
+        link.keep(read.get(used..).unwrap_or_default());
         Ok((n_read, Some(step)))
     });
     next.needs_bytes = false;
