@@ -7,6 +7,7 @@ use crate::cache::hot::HotObject;
 use crate::config::Config;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
+use crate::proxy::carried::Carried;
 use crate::upstream::ids::Server;
 
 /// The facts of an exchange.
@@ -38,6 +39,8 @@ pub struct Facts {
     pub request_id: u128,
     /// The target of an internal redirect, by which another route answers.
     pub redirect: Option<Box<[u8]>>,
+    /// The fields of the answers that led to it, for this client alone.
+    pub carried: Option<Box<Carried>>,
 }
 
 /// The status in the log of a request whose client left before its answer began, as nginx logs it.

@@ -10,6 +10,7 @@
 //! shares through [`context::Context`].
 
 pub mod client;
+pub mod carried;
 pub mod facts;
 pub mod upload;
 pub mod progress;

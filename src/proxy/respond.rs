@@ -102,6 +102,9 @@ pub fn start<C: Client>(
         Some(rules) => rules.served(&fields),
         None => Cow::Borrowed(&fields),
     };
+    if let Some(carried) = &facts.carried {
+        carried.apply(status, served.to_mut());
+    }
     if let Some(changed) = &added.changed {
         changed.apply(served.to_mut(), facts);
     }

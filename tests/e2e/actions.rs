@@ -240,6 +240,51 @@ fn an_answer_leads_to_an_internal_route() {
 }
 
 #[test]
+fn what_an_answer_that_leads_on_says_of_a_file_reaches_its_client_alone() {
+    let origin = Origin::answering(|request| match &*request.target {
+        "/download" => Response::ok("not seen")
+            .field("X-Accel-Redirect", "/files/report")
+            .field("Content-Type", "application/pdf")
+            .field("Content-Disposition", "attachment; filename=report.pdf")
+            .field("Set-Cookie", format!("of={}", request.field("x-user").unwrap_or("-")))
+            .field("ETag", "\"not seen\"")
+            .cache("private"),
+        "/missing" => Response::ok("not seen")
+            .field("X-Accel-Redirect", "/files/missing")
+            .field("Content-Type", "application/pdf"),
+        "/files/report" => {
+            Response::ok("%PDF").field("Content-Type", "text/plain").cache("max-age=600")
+        }
+        _ => Response::ok("none").with_status(404).field("Content-Type", "text/plain"),
+    });
+    let plan = Plan::new(&origin).set(
+        "sites",
+        "[{upstream: app, routes: [{path: /files, internal: on}, {path: /open, rewrite: \
+         {strip: /open, add: /files}}]}]",
+    );
+    let ktrix = plan.start();
+    for user in ["ann", "bob", "cid"] {
+        let answer = ktrix.ask(&Ask::get("/download").field("X-User", user));
+        let answer = answer.expect_status(200).expect_body("%PDF");
+        let answer = answer.expect_field("content-type", "application/pdf");
+        let answer = answer.expect_field("cache-control", "private").expect_no_field("etag");
+        let answer = answer.expect_field("content-disposition", "attachment; filename=report.pdf");
+        answer.expect_field("set-cookie", &format!("of={user}"));
+    }
+    assert_eq!(origin.count("/files/report"), 1, "it is stored");
+    for _ in 0..2 {
+        let answer = ktrix.get("/open/report").expect_body("%PDF");
+        let answer = answer.expect_no_field("set-cookie").expect_no_field("content-disposition");
+        answer.expect_field("content-type", "text/plain");
+    }
+    let part = ktrix.ask(&Ask::get("/download").field("Range", "bytes=0-0,2-2"));
+    let part = part.expect_status(206);
+    assert!(part.field("content-type").unwrap().starts_with("multipart/byteranges"));
+    let missing = ktrix.get("/missing").expect_status(404);
+    missing.expect_field("content-type", "text/plain");
+}
+
+#[test]
 fn an_origin_gets_the_host_of_its_route() {
     let origin = Origin::answering(|request| {
         let said = |name: &str| request.field(name).unwrap_or("-").to_owned();

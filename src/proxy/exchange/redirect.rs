@@ -18,13 +18,24 @@ use crate::proxy::routed::Routed;
 const REDIRECTS_MAX: usize = 10;
 
 impl<C: Client> Exchange<'_, C> {
-    /// Whether an answer leads to another route. Its target is noted then, and nothing is sent.
+    /// Whether an answer leads to another route. Its target, and the fields that the client gets
+    /// all the same, are noted then, and nothing is sent.
     pub(crate) fn notes_redirect(&mut self, response: &Response) -> bool {
         if !self.route.rules.may_redirect {
             return false;
         }
-        self.facts.redirect = response.head.fields.get("x-accel-redirect").map(Into::into);
-        self.facts.redirect.is_some()
+        let sent = &response.head.fields;
+        let Some(target) = sent.get("x-accel-redirect") else { return false };
+        self.facts.redirect = Some(target.into());
+        let mut seen = sent.clone();
+        if let Some(changed) = &self.route.changed {
+            changed.show_references(&mut seen);
+        }
+        if let Some(cookie) = &response.set_cookie {
+            seen.push(b"Set-Cookie", cookie.as_bytes());
+        }
+        self.facts.carried.get_or_insert_default().add(&seen);
+        true
     }
 }
 
