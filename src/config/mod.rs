@@ -27,6 +27,8 @@ pub mod matching;
 pub mod variables;
 pub mod template;
 pub mod action;
+pub mod buffering;
+pub mod bounds;
 pub mod address;
 pub mod tls;
 mod instance;
@@ -35,6 +37,8 @@ mod load;
 mod flags;
 
 use crate::config::action::Changes;
+use crate::config::bounds::{OriginTimeouts, RouteLimits, RouteTimeouts};
+use crate::config::buffering::ResponseBuffering;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
 use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig};
@@ -268,17 +272,10 @@ pub struct UpstreamConfig {
     pub check: Option<Check>,
     /// The bounds on waiting for its servers, where they differ from those at the top.
     pub timeouts: OriginTimeouts,
-}
-
-/// The bounds on waiting for the servers of one upstream; `None` is that at the top.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OriginTimeouts {
-    /// For a connection.
-    pub connect: Option<Duration>,
-    /// From the end of a request to the head of its response.
-    pub first_byte: Option<Duration>,
-    /// Between two reads of a response, and of a connection that waits for its next request.
-    pub idle: Option<Duration>,
+    /// Bytes of the head of a response, if that differs from the top.
+    pub head_bytes: Option<usize>,
+    /// Fields of the head of a response, if that differs from the top.
+    pub headers: Option<usize>,
 }
 
 /// A server of an upstream.
@@ -360,30 +357,10 @@ pub struct RouteConfig {
     pub response_buffering: ResponseBuffering,
     /// The bounds on the sizes of its messages.
     pub limits: RouteLimits,
+    /// The bounds on waiting in its exchanges.
+    pub timeouts: RouteTimeouts,
     /// Its changes, if it makes any.
     pub changes: Option<Rc<Changes>>,
-}
-
-/// Whether a response is taken from a server faster than the client takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseBuffering {
-    /// It is not.
-    Off,
-    /// As far as there is room in memory.
-    Memory,
-    /// Into memory, and then into a file.
-    File,
-}
-
-/// The bounds on the sizes of a route's messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteLimits {
-    /// Bytes of the body of a request that is received completely first.
-    pub body_bytes: u64,
-    /// Bytes of a response that wait in memory for the client.
-    pub response_memory_bytes: usize,
-    /// Bytes of it that wait in a file.
-    pub response_file_bytes: u64,
 }
 
 /// The bounds on waiting.
@@ -391,12 +368,8 @@ pub struct RouteLimits {
 pub struct Timeouts {
     /// From a request's first byte to the end of its head.
     pub client_head: Duration,
-    /// Between two reads of a request's body.
-    pub client_body: Duration,
-    /// From a request's first byte to the end of its body.
-    pub client_request: Duration,
-    /// Between two writes to a client.
-    pub client_send: Duration,
+    /// The bounds for the exchanges of a route without its own.
+    pub route: RouteTimeouts,
     /// Between two requests of a client.
     pub client_idle: Duration,
     /// From a client's connection to the end of its TLS handshake.

@@ -419,6 +419,11 @@ fn expected(kind: Kind) -> String {
     }
 }
 
+/// A size that is held in memory.
+pub(crate) fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 /// Whether a text turns something on.
 pub(crate) fn is_on(text: &str) -> bool {
     ["on", "yes", "true"].iter().any(|on| text.eq_ignore_ascii_case(on))

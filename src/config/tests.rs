@@ -97,7 +97,8 @@ fn the_full_form_is_read() {
         rules: Rc::default(),
         request_buffering,
         response_buffering: ResponseBuffering::File,
-        limits: LIMITS,
+        limits: RouteLimits { head_bytes: config.limits.head_bytes, ..LIMITS },
+        timeouts: config.timeouts.route,
         changes: None,
     };
     assert_eq!(config.sites[0].hosts[1], HostPattern::Below(".example.org".into()));
@@ -107,6 +108,7 @@ fn the_full_form_is_read() {
 
 /// The default limits of a route.
 const LIMITS: RouteLimits = RouteLimits {
+    head_bytes: 32 << 10,
     body_bytes: 1 << 30,
     response_memory_bytes: 256 << 10,
     response_file_bytes: 1 << 30,
@@ -669,6 +671,10 @@ fn each_mistake_has_its_place_and_its_key() {
         (
             "upstream: a\nsites: [{hosts: [x, x]}]\n",
             "2:21: sites[0].hosts[1]: \"x\" is already claimed",
+        ),
+        (
+            "upstream: a\nsites: [{limits: {head: 64 KiB}}]\n",
+            "sites[0].limits.head: \"64 KiB\" is larger than limits.head (32 KiB)",
         ),
         (
             "upstream: a\nlimits: {target: 64 KiB}\n",

@@ -155,7 +155,9 @@ impl Upstream {
             let ask = Ask { now_ms, hash, sticky, tried: tried_servers, busy: &busy, may_try };
             let choice = self.balance.borrow_mut().choose(&ask, &**self);
             let (id, admission) = match choice {
-                Choice::Up(id) if may_try => (id, self.row(id).admit(now, self.attempt_ms())),
+                Choice::Up(id) if may_try => {
+                    (id, self.row(id).admit(now, self.limits.attempt_ms()))
+                }
                 Choice::Up(id) => (id, self.row(id).admit_up()),
                 Choice::LastResort(id) => (id, Some(Admission::LastResort)),
                 Choice::Busy => return Ok(None),

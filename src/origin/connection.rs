@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::config::ServerAddress;
-use crate::origin::pools::{OriginLimits, ServerPool, Upstream};
+use crate::origin::pools::{ServerPool, Upstream};
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::server::ServerReason;
 use crate::reactor;
@@ -329,10 +329,6 @@ impl Connection {
     /// The place in the pool, to which answers and failures of the server are reported.
     pub(super) fn active(&self) -> &Active {
         &self.active
-    }
-
-    pub(super) fn limits(&self) -> &OriginLimits {
-        &self.active.upstream.limits
     }
 
     pub(super) fn transport(&self) -> &Transport {

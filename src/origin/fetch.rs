@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::base::time::Now;
+use crate::config::bounds::OriginTimeouts;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
 use crate::origin::affinity;
@@ -30,6 +31,8 @@ pub struct Question {
     pub upstream: UpstreamId,
     /// What ties it to a server.
     pub tie: Tie,
+    /// The bounds on waiting, where they differ from the upstream's.
+    pub timeouts: OriginTimeouts,
     /// The method, which decides about retries and about the framing of the answer.
     pub method: Method,
     /// The request line and fields, with the blank line.
@@ -81,6 +84,7 @@ pub(crate) async fn fetch<U: Upload>(
 ) -> Result<Response, FetchFailure<U::Error>> {
     let upstream = pools.upstream(question.upstream);
     let mut tried = upstream.tied(question);
+    let limits = upstream.limits.with(&question.timeouts);
     let mut n_left = upstream.retries;
     let mut may_go = true;
     let mut until_ms = None;
@@ -89,7 +93,7 @@ pub(crate) async fn fetch<U: Upload>(
         tried.may_try = question.method.is_idempotent() && n_left > 0 && upload.is_whole();
         let checked_out = check_out(upstream, &tried, upload, may_go).await;
         let now_ms = reactor::now().mono_ms();
-        let until_ms = *until_ms.get_or_insert(now_ms + upstream.attempt_ms());
+        let until_ms = *until_ms.get_or_insert(now_ms + limits.attempt_ms());
         let connection = match checked_out {
             None => return Err(FetchFailure::Gone),
             Some(Ok(connection)) => connection,
@@ -106,7 +110,7 @@ pub(crate) async fn fetch<U: Upload>(
                 continue;
             }
         };
-        let mut request = Request::new(connection, question.method);
+        let mut request = Request::new(connection, question.method, limits);
         let requested = reactor::now();
         may_go = question.method.is_safe();
         let error = match ask(&mut request, question, upload).await {

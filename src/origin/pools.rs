@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::config::{OriginTimeouts, ServerAddress, UpstreamConfig};
+use crate::config::bounds::OriginTimeouts;
+use crate::config::{ServerAddress, UpstreamConfig};
 use crate::http::fields::Fields;
 use crate::http::h1::head::HeadLimits;
 use crate::origin::affinity::Sticky;
@@ -109,7 +110,17 @@ const PAUSE_DOUBLED_MAX: u32 = 4;
 
 impl OriginLimits {
     /// With the bounds that an upstream has of its own.
-    fn of_upstream(self, own: &OriginTimeouts) -> Self {
+    fn of_upstream(self, own: &UpstreamConfig) -> Self {
+        let head = HeadLimits {
+            head_bytes: own.head_bytes.unwrap_or(self.head.head_bytes),
+            fields: own.headers.unwrap_or(self.head.fields),
+            ..self.head
+        };
+        Self { head, ..self.with(&own.timeouts) }
+    }
+
+    /// The bounds with those of an upstream or a route.
+    pub(super) fn with(self, own: &OriginTimeouts) -> Self {
         let ms = |own: Option<Duration>, default| own.map_or(default, |it| it.as_millis() as u64);
         Self {
             connect_ms: ms(own.connect, self.connect_ms),
@@ -117,6 +128,12 @@ impl OriginLimits {
             idle_ms: ms(own.idle, self.idle_ms),
             ..self
         }
+    }
+
+    /// How long an attempt at a server may take: as long as a connection and the first byte of an
+    /// answer may.
+    pub(super) fn attempt_ms(&self) -> u64 {
+        self.connect_ms.saturating_add(self.first_byte_ms)
     }
 }
 
@@ -180,7 +197,7 @@ impl Upstream {
         (table, worker): (Rc<ServerTable>, usize),
         limits: OriginLimits,
     ) -> Self {
-        let limits = limits.of_upstream(&config.timeouts);
+        let limits = limits.of_upstream(config);
         // The pauses of the only server spare no request, because there is no other one.
         let doubled_max = if config.servers.len() > 1 { PAUSE_DOUBLED_MAX } else { 0 };
         let pool_limits = |connections| PoolLimits {
@@ -240,12 +257,6 @@ impl Upstream {
     /// The state of a server that all workers share.
     pub(super) fn row(&self, id: ServerId) -> &ServerRow {
         self.table.row(self.server(id).server)
-    }
-
-    /// How long an attempt at a server may take before another worker may make one: as long as a
-    /// connection and the first byte of an answer may.
-    pub(super) fn attempt_ms(&self) -> u64 {
-        self.limits.connect_ms.saturating_add(self.limits.first_byte_ms)
     }
 
     /// Failures in a row within this time make a server fail.

@@ -39,6 +39,7 @@ const INTERIM_MAX: usize = 16;
 pub(super) struct Request {
     pub(super) connection: Connection,
     method: Method,
+    limits: OriginLimits,
     /// Read, not yet used.
     pub(super) inbox: Buffer,
     n_interim: usize,
@@ -64,10 +65,11 @@ pub enum FetchFailure<E> {
 }
 
 impl Request {
-    pub(super) fn new(connection: Connection, method: Method) -> Self {
+    pub(super) fn new(connection: Connection, method: Method, limits: OriginLimits) -> Self {
         Self {
             connection,
             method,
+            limits,
             inbox: Buffer::take(),
             n_interim: 0,
             early: Vec::new(),
@@ -219,7 +221,7 @@ impl Request {
     }
 
     pub(super) fn limits(&self) -> &OriginLimits {
-        self.connection.limits()
+        &self.limits
     }
 
     fn deadline(&self, timeout_ms: u64) -> u64 {
@@ -480,7 +482,7 @@ mod tests {
             let pools = sample::pools_to([origin.address()], |_| {});
             let upstream = pools.upstream(sample::ID);
             let connection = upstream.checkout(&Tried::default()).await.unwrap();
-            let mut request = Request::new(connection, Method::Post);
+            let mut request = Request::new(connection, Method::Post, LIMITS);
             let mut body = Slow::default();
             let sent = request.send(HEAD, &mut body).await.map_err(|failure| match failure {
                 FetchFailure::Fetch(error) => error,

@@ -15,7 +15,8 @@ use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::config::{ResponseBuffering, RouteLimits};
+use crate::config::bounds::RouteLimits;
+use crate::config::buffering::ResponseBuffering;
 use crate::origin::body::OriginBody;
 use crate::policy::reason::fetch::FetchError;
 use crate::proxy::context::Context;
@@ -139,7 +140,7 @@ impl<'c> Backlog<'c> {
 
     /// Reads what the origin sends, as far as there is room. It may be dropped at any time.
     async fn read_ahead(&mut self, body: &mut OriginBody, n_given: usize) -> Infallible {
-        if self.memory_max == 0 {
+        if self.memory_max == 0 && self.file_max == 0 {
             return pending().await;
         }
         if let Some(left_ms @ 1..) = PATIENCE_MS.checked_sub(self.waited_ms) {

@@ -137,7 +137,7 @@ impl Context {
 
     /// `timeouts.client-send`, in milliseconds.
     pub fn send_ms(&self) -> u64 {
-        self.config.timeouts.client_send.as_millis() as u64
+        self.config.timeouts.route.client_send_ms()
     }
 
     /// `timeouts.client-head`, in milliseconds.

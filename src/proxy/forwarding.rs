@@ -16,7 +16,7 @@ use crate::origin::upload::Upload;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
-use crate::upstream::ids::UpstreamId;
+use crate::route::Rule;
 
 /// The fields of a request as they go to an origin.
 pub(crate) fn request_fields<C: Client>(
@@ -40,29 +40,24 @@ pub(crate) fn peer<'p, C: Client>(
 }
 
 /// The question to an upstream, as the client's request asks it.
-pub(crate) fn question(
-    upstream: UpstreamId,
-    tie: Tie,
-    request: &RequestHead,
-    fields: &Fields,
-) -> Question {
+pub(crate) fn question(rule: &Rule, tie: Tie, request: &RequestHead, fields: &Fields) -> Question {
     let target = request.target.path_and_query();
-    question_by((upstream, tie), request.method, &request.method_text, target, fields)
+    question_by((rule, tie), request.method, &request.method_text, target, fields)
 }
 
 /// As [`question`], but always by GET, for this path and query. Fills ask so, because a response to
 /// GET is stored.
 pub(crate) fn question_by_get(
-    upstream: UpstreamId,
+    rule: &Rule,
     tie: Tie,
     path_and_query: &[u8],
     fields: &Fields,
 ) -> Question {
-    question_by((upstream, tie), Method::Get, b"GET", path_and_query, fields)
+    question_by((rule, tie), Method::Get, b"GET", path_and_query, fields)
 }
 
 fn question_by(
-    (upstream, tie): (UpstreamId, Tie),
+    (rule, tie): (&Rule, Tie),
     method: Method,
     method_text: &[u8],
     path_and_query: &[u8],
@@ -70,7 +65,7 @@ fn question_by(
 ) -> Question {
     let mut head = Vec::with_capacity(fields.wire_len() + 256);
     head::write_request(&mut head, method_text, path_and_query, fields);
-    Question { upstream, tie, method, head }
+    Question { upstream: rule.upstream, tie, timeouts: rule.timeouts.origin, method, head }
 }
 
 /// Asks the origin for this client alone.

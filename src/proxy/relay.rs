@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::ResponseBuffering;
+use crate::config::buffering::ResponseBuffering;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::BodyLength;

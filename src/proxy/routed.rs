@@ -4,8 +4,11 @@
 use std::rc::Rc;
 
 use crate::cache::name::Name;
+use crate::config::bounds::{RouteLimits, RouteTimeouts};
 use crate::http::authority::Authority;
+use crate::http::flaw::Flaw;
 use crate::http::forwarded;
+use crate::http::h1::head::HeadLimits;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::target::Target;
@@ -38,6 +41,8 @@ pub(crate) enum Way {
     Purge,
     /// It has passed this instance before.
     Loop,
+    /// It breaks a bound of its route.
+    Refused(Flaw),
     /// No site or route is configured for it.
     Unrouted,
     /// Its route answers it without an upstream.
@@ -76,6 +81,14 @@ impl Routed {
         let way = Way::of(context, front, &mut head, Some(&self.way));
         Some(Self { head, way, front: None })
     }
+
+    /// The bounds on waiting that apply to its exchange.
+    pub(crate) fn timeouts<'c>(&'c self, context: &'c Context) -> &'c RouteTimeouts {
+        match &self.way {
+            Way::Route(route) => &route.rule.timeouts,
+            _ => &context.config.timeouts.route,
+        }
+    }
 }
 
 impl Way {
@@ -95,6 +108,9 @@ impl Way {
         let asked = Asked::of(head, front.client);
         let Some(route) = router.find(&asked) else { return Self::Unrouted };
         let rule = *router.rule(route);
+        if before.is_none() && is_too_large(head, &rule.limits, &context.client_head) {
+            return Self::Refused(Flaw::HeadTooLarge);
+        }
         let rules = Rc::clone(router.rules(rule.rules));
         let sticky = context.pools.take_sticky(rule.upstream, &mut head.fields).or(match before {
             Some(Self::Route(before)) if before.rule.upstream == rule.upstream => before.sticky,
@@ -125,6 +141,13 @@ impl Way {
         let lookup = permission.map(|()| Name::of_request(&rules.key, front.scheme, head));
         Self::Route(Route { rule, rules, lookup, sticky, changed })
     }
+}
+
+/// Whether a head is larger than its route allows. `read` are the limits within which it was read,
+/// before its route was known.
+fn is_too_large(head: &RequestHead, limits: &RouteLimits, read: &HeadLimits) -> bool {
+    let n_bytes = head.request_line().len() + head.fields.wire_len() + b"\r\n\r\n".len();
+    limits.head_bytes < read.head_bytes && n_bytes > limits.head_bytes
 }
 
 impl Route {

@@ -20,7 +20,9 @@ mod table;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::config::{Config, HostPattern, ResponseBuffering, RouteLimits};
+use crate::config::bounds::{RouteLimits, RouteTimeouts};
+use crate::config::buffering::ResponseBuffering;
+use crate::config::{Config, HostPattern};
 use crate::policy::key::KeyComponents;
 use crate::policy::rfc9111::rules::Rules;
 use crate::route::asked::{Asked, Unmet};
@@ -44,6 +46,8 @@ pub struct Rule {
     pub response_buffering: ResponseBuffering,
     /// The bounds on the sizes of its messages.
     pub limits: RouteLimits,
+    /// The bounds on waiting in its exchanges.
+    pub timeouts: RouteTimeouts,
     /// Whether the same bytes from another client may have another route.
     pub depends_on_client: bool,
 }
@@ -114,6 +118,7 @@ impl Router {
                     request_buffering: route.request_buffering,
                     response_buffering: route.response_buffering,
                     limits: route.limits,
+                    timeouts: route.timeouts,
                     depends_on_client: table.depends_on_client,
                 });
             }
@@ -131,6 +136,7 @@ impl Router {
                 request_buffering: true,
                 response_buffering: ResponseBuffering::File,
                 limits: config.limits.route,
+                timeouts: config.timeouts.route,
                 depends_on_client: false,
             });
         }
@@ -260,10 +266,12 @@ fn id_of(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::bounds::OriginTimeouts;
     use crate::config::matching::{Matching, PathPattern, PathSet, compile};
     use crate::config::{RouteConfig, SiteConfig};
     use crate::http::h1::head::{HeadLimits, parse_request};
@@ -469,7 +477,18 @@ sites:
             rules: Rc::default(),
             request_buffering: true,
             response_buffering: ResponseBuffering::File,
-            limits: RouteLimits { body_bytes: 0, response_memory_bytes: 0, response_file_bytes: 0 },
+            limits: RouteLimits {
+                head_bytes: 0,
+                body_bytes: 0,
+                response_memory_bytes: 0,
+                response_file_bytes: 0,
+            },
+            timeouts: RouteTimeouts {
+                client_body: Duration::ZERO,
+                client_request: Duration::ZERO,
+                client_send: Duration::ZERO,
+                origin: OriginTimeouts::default(),
+            },
             changes: None,
         };
         let routes = proptest::collection::vec((path, 0usize..100).prop_map(route), 1..8);

@@ -12,6 +12,7 @@ mod actions;
 mod adoption;
 mod ailing_disk;
 mod balancing;
+mod bounds;
 mod bulk;
 mod bursts;
 mod cache_status;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
+use crate::base::units::{format_duration, format_size};
 use crate::cli::explain::explainer::{Explainer, Routed};
 use crate::cli::explain::outcome::Outcome;
 use crate::cli::explain::setting::RouteAt;
@@ -17,6 +18,7 @@ use crate::http::target;
 use crate::http::via;
 use crate::policy::decide::{may_look_up, synthetic_answer};
 use crate::policy::reason::pass::PassReason;
+use crate::route::Rule;
 use crate::route::asked::Asked;
 use crate::route::changed::{Changed, RequestPeer};
 
@@ -107,6 +109,7 @@ impl Explainer<'_> {
         if setting.has_file() {
             let because = setting.about(at, "upstream", "upstream");
             self.add_step("upstream", servers.unwrap_or_default(), Some(because));
+            self.explain_bounds(at, &rule);
         }
         let rules = Rc::clone(setting.router.rules(rule.rules));
         let via = setting.via.clone();
@@ -129,6 +132,45 @@ impl Explainer<'_> {
             format!("sites[{site}]"),
         ]);
         self.add_step("route", path, Some(because));
+    }
+
+    /// How messages are buffered, and the bounds on sizes and on waiting, each by the innermost mapping
+    /// that may have set some.
+    fn explain_bounds(&mut self, at: RouteAt, rule: &Rule) {
+        let (setting, limits, timeouts) = (self.setting, &rule.limits, &rule.timeouts);
+        let request = if rule.request_buffering { "on" } else { "off" };
+        let value = format!("request {request}, response {}", rule.response_buffering.word());
+        let because = setting.about(at, "response-buffering", "sites[].response-buffering");
+        self.add_step("buffering", value, Some(because));
+        let texts = [
+            ("head", format_size(limits.head_bytes as u64)),
+            ("body", format_size(limits.body_bytes)),
+        ];
+        let value = texts.map(|(key, text)| format!("{key} {text}")).join(", ");
+        self.add_step("limits", value, Some(setting.about(at, "limits", "limits")));
+        let Some(upstream) = setting.config.upstreams.get(rule.upstream.0) else { return };
+        let top = &setting.config.timeouts;
+        let first_byte = timeouts.origin.first_byte.or(upstream.timeouts.first_byte);
+        let idle = timeouts.origin.idle.or(upstream.timeouts.idle);
+        let texts = [
+            ("client-body", timeouts.client_body),
+            ("client-send", timeouts.client_send),
+            ("connect", upstream.timeouts.connect.unwrap_or(top.connect)),
+            ("first-byte", first_byte.unwrap_or(top.first_byte)),
+            ("idle", idle.unwrap_or(top.idle)),
+        ];
+        let value = texts.map(|(key, time)| format!("{key} {}", format_duration(time))).join(", ");
+        let of_upstream = format!("upstreams.{}.timeouts", upstream.name);
+        let because = match at {
+            RouteAt::Site(site, route) => setting.because_of(&[
+                format!("sites[{site}].routes[{route}].timeouts"),
+                format!("sites[{site}].timeouts"),
+                of_upstream,
+                "timeouts".to_owned(),
+            ]),
+            RouteAt::Top => setting.because_of(&[of_upstream, "timeouts".to_owned()]),
+        };
+        self.add_step("timeouts", value, Some(because));
     }
 
     /// The routes that were tried, in their order, if there is more than one.

@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 
 use crate::base::units::format_size;
 use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen};
+use crate::config::bounds::{OriginTimeouts, RouteLimits, RouteTimeouts};
 use crate::config::document::{Node, Place, Value};
 use crate::config::error::Faults;
 use crate::config::instance;
 use crate::config::network::{self, Network};
+use crate::config::resolve::bounds::Bounds;
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::{self, WORKERS_MAX};
-use crate::config::section::{Scalar, Section};
+use crate::config::section::{Scalar, Section, as_usize};
 use crate::config::{
     AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Limits, Listen, ListenAddress,
-    LogConfig, LogFormat, RouteLimits, Timeouts, WhenFull,
+    LogConfig, LogFormat, Timeouts, WhenFull,
 };
 
 mod key;
@@ -25,6 +27,7 @@ mod check;
 pub(crate) mod upstreams;
 mod matching;
 mod action;
+mod bounds;
 mod routes;
 pub(crate) mod tls;
 mod sites;
@@ -41,13 +44,15 @@ pub(crate) fn resolve(
     let upstreams = Upstreams::resolve(faults, &root);
     let limits_section = root.section(faults, "limits", "limits");
     let limits = limits(faults, &limits_section);
-    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), limits.route);
+    let timeouts_section = root.section(faults, "timeouts", "timeouts");
+    let timeouts = timeouts(faults, &timeouts_section);
+    let top = Bounds { limits: limits.route, timeouts: timeouts.route };
+    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), top);
     if root.node("upstream").is_none() && root.node("sites").is_none() {
         let message = "is missing, and so is sites: no request has anywhere to go \
                        (try \"upstream: 192.0.2.1:8080\")";
         faults.add(Place::at(1, 1), "upstream".to_owned(), message);
     }
-    let timeouts_section = root.section(faults, "timeouts", "timeouts");
     let tls_section = root.section(faults, "tls", "tls");
     let listen = listen(faults, &root);
     tls::check(faults, &root, &listen, &sites);
@@ -70,7 +75,7 @@ pub(crate) fn resolve(
         default_upstream: upstreams.default,
         upstreams: upstreams.list,
         sites,
-        timeouts: timeouts(faults, &timeouts_section),
+        timeouts,
         limits,
     }
 }
@@ -333,9 +338,12 @@ fn networks(faults: &mut Faults<'_>, section: &Section<'_>, key: &str) -> Option
 pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeouts {
     Timeouts {
         client_head: section.duration(faults, "client-head"),
-        client_body: section.duration(faults, "client-body"),
-        client_request: section.duration(faults, "client-request"),
-        client_send: section.duration(faults, "client-send"),
+        route: RouteTimeouts {
+            client_body: section.duration(faults, "client-body"),
+            client_request: section.duration(faults, "client-request"),
+            client_send: section.duration(faults, "client-send"),
+            origin: OriginTimeouts::default(),
+        },
         client_idle: section.duration(faults, "client-idle"),
         tls_handshake: section.duration(faults, "tls-handshake"),
         connect: section.duration(faults, "connect"),
@@ -349,12 +357,14 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
 }
 
 pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
+    let head_bytes = as_usize(section.size(faults, "head"));
     let limits = Limits {
         connections: section.count(faults, "connections"),
         handshakes: section.count(faults, "handshakes"),
-        head_bytes: as_usize(section.size(faults, "head")),
+        head_bytes,
         target_bytes: as_usize(section.size(faults, "target")),
         route: RouteLimits {
+            head_bytes,
             body_bytes: section.size(faults, "body"),
             response_memory_bytes: as_usize(section.size(faults, "response-memory")),
             response_file_bytes: section.size(faults, "response-file"),
@@ -375,8 +385,4 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
         }
     }
     limits
-}
-
-pub(crate) fn as_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

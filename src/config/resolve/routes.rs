@@ -5,16 +5,17 @@
 
 use std::rc::Rc;
 
+use crate::config::RouteConfig;
 use crate::config::action::Changes;
+use crate::config::buffering::ResponseBuffering;
 use crate::config::error::Faults;
 use crate::config::matching::{Matching, PathPattern, PathSet};
 use crate::config::resolve::action;
-use crate::config::resolve::as_usize;
+use crate::config::resolve::bounds::Bounds;
 use crate::config::resolve::matching;
 use crate::config::resolve::rules::{self, Caching};
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::section::Section;
-use crate::config::{ResponseBuffering, RouteConfig, RouteLimits};
 use crate::upstream::ids::UpstreamId;
 
 fn is_internal(route: &RouteConfig) -> bool {
@@ -29,31 +30,12 @@ fn response_buffering(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<
     })
 }
 
-/// `limits` of a site or route, with those that it inherits.
-fn limits(
-    faults: &mut Faults<'_>,
-    section: &Section<'_>,
-    schema: &'static str,
-    inherited: RouteLimits,
-) -> RouteLimits {
-    let section = section.section(faults, schema, "limits");
-    let mut bytes = |key, inherited| section.size_if_any(faults, key).unwrap_or(inherited);
-    RouteLimits {
-        body_bytes: bytes("body", inherited.body_bytes),
-        response_memory_bytes: as_usize(bytes(
-            "response-memory",
-            inherited.response_memory_bytes as u64,
-        )),
-        response_file_bytes: bytes("response-file", inherited.response_file_bytes),
-    }
-}
-
 /// The routes of one site while they are read.
 pub(crate) struct Routes<'a> {
     pub(crate) upstreams: &'a Upstreams<'a>,
     pub(crate) has_cache: bool,
-    /// Those of `limits` at the top.
-    pub(crate) limits: RouteLimits,
+    /// The bounds at the top.
+    pub(crate) top: Bounds,
     /// The rules of the site itself.
     pub(crate) caching: Caching,
     pub(crate) site: &'a Section<'a>,
@@ -65,6 +47,7 @@ impl Routes<'_> {
         let name = self.site.scalar(faults, "upstream");
         let own = name.map(|name| self.upstreams.find(faults, &name).unwrap_or_default());
         let inherited = own.or(self.upstreams.default);
+        let bounds = self.top.below(faults, self.site, &self.top);
         let rest = RouteConfig {
             matching: Matching::of_path(PathPattern::Prefix("/".to_owned())),
             upstream: inherited.unwrap_or_default(),
@@ -73,7 +56,8 @@ impl Routes<'_> {
             request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
             response_buffering: response_buffering(faults, self.site)
                 .unwrap_or(ResponseBuffering::File),
-            limits: limits(faults, self.site, "sites[].limits", self.limits),
+            limits: bounds.limits,
+            timeouts: bounds.timeouts,
             changes: None,
         };
         let Some(items) = self.site.items(faults, "routes") else {
@@ -133,7 +117,8 @@ impl Routes<'_> {
             section.switch(faults, "request-buffering").unwrap_or(rest.request_buffering);
         let response_buffering =
             response_buffering(faults, section).unwrap_or(rest.response_buffering);
-        let limits = limits(faults, section, "sites[].routes[].limits", rest.limits);
+        let inherited = Bounds { limits: rest.limits, timeouts: rest.timeouts };
+        let bounds = inherited.below(faults, section, &self.top);
         let matching = matching?;
         let mut changes = action::resolve(faults, section, &matching);
         let upstream = upstream.unwrap_or_default();
@@ -157,7 +142,8 @@ impl Routes<'_> {
             cache,
             request_buffering,
             response_buffering,
-            limits,
+            limits: bounds.limits,
+            timeouts: bounds.timeouts,
             changes: (changes != Changes::default()).then(|| Rc::new(changes)),
         })
     }

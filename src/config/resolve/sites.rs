@@ -6,13 +6,14 @@ use std::rc::Rc;
 use crate::config::address::parse_host;
 use crate::config::document::Place;
 use crate::config::error::Faults;
+use crate::config::resolve::bounds::Bounds;
 use crate::config::resolve::routes::Routes;
 use crate::config::resolve::rules::Caching;
 use crate::config::resolve::tls;
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Section};
-use crate::config::{CacheConfig, HostPattern, RouteLimits, SiteConfig};
+use crate::config::{CacheConfig, HostPattern, SiteConfig};
 
 /// Every site, in the order of the text.
 pub(crate) fn resolve(
@@ -20,7 +21,7 @@ pub(crate) fn resolve(
     root: &Section<'_>,
     upstreams: &Upstreams<'_>,
     cache: Option<&CacheConfig>,
-    limits: RouteLimits,
+    bounds: Bounds,
 ) -> Vec<SiteConfig> {
     let rules = cache.map(|cache| Rc::clone(&cache.rules)).unwrap_or_default();
     let object_bytes_max = cache.map_or(u64::MAX, |cache| cache.object_bytes_max);
@@ -32,7 +33,7 @@ pub(crate) fn resolve(
         let hosts = claims.hosts(faults, &section, &item);
         let caching = top.below(faults, &section, cache.is_some());
         let has_cache = cache.is_some();
-        let routes = Routes { upstreams, has_cache, limits, caching, site: &section };
+        let routes = Routes { upstreams, has_cache, top: bounds, caching, site: &section };
         let (routes, patterns) = routes.resolve(faults);
         let tls = tls::of_site(faults, &section);
         sites.push(SiteConfig { hosts, tls, routes, patterns });

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use crate::base::chars::is_token;
 use crate::config::address::parse_server;
+use crate::config::bounds::OriginTimeouts;
 use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
 use crate::config::nearest::nearest;
 use crate::config::resolve::check;
 use crate::config::schema;
-use crate::config::section::{Item, Scalar, Section, is_off};
-use crate::config::{OriginTimeouts, ServerAddress, ServerConfig, UpstreamConfig};
+use crate::config::section::{Item, Scalar, Section, as_usize, is_off};
+use crate::config::{ServerAddress, ServerConfig, UpstreamConfig};
 use crate::upstream::ids::UpstreamId;
 use crate::upstream::method::{HashOf, Method};
 use crate::upstream::retry::RetryOn;
@@ -203,6 +204,7 @@ fn settings(
         first_byte: timeouts.duration_if_any(faults, "first-byte"),
         idle: timeouts.duration_if_any(faults, "idle"),
     };
+    let limits = section.section(faults, "upstreams.NAME.limits", "limits");
     let method = METHODS.iter().find(|(known, _)| *known == word);
     let balance = method.map_or(Method::RoundRobin, |(_, method)| *method);
     let hash = hash(faults, section);
@@ -225,6 +227,8 @@ fn settings(
         slow_start: section.duration(faults, "slow-start"),
         retries: section.count(faults, "retries"),
         timeouts,
+        head_bytes: limits.size_if_any(faults, "head").map(as_usize),
+        headers: limits.count_if_any(faults, "headers"),
         retry_on: retry_on(faults, section),
         retry_budget: section.percent(faults, "retry-budget"),
         resolve: section.duration(faults, "resolve"),

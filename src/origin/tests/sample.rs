@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::bounds::OriginTimeouts;
 use crate::config::{ServerAddress, ServerConfig, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::ResponseHead;
@@ -70,7 +71,9 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
             statuses: vec![502, 503, 504],
         },
         retry_budget: 20,
-        timeouts: Default::default(),
+        timeouts: OriginTimeouts::default(),
+        head_bytes: None,
+        headers: None,
         resolve: Duration::from_secs(30),
         check: None,
     };
@@ -94,7 +97,13 @@ pub(in crate::origin) async fn ask(
 ) -> Result<ServerId, FetchFailure<Infallible>> {
     let name = method.as_str().expect("a known method");
     let head = format!("{name} / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
-    let question = Question { upstream: ID, tie: Tie::default(), method, head };
+    let question = Question {
+        upstream: ID,
+        tie: Tie::default(),
+        timeouts: OriginTimeouts::default(),
+        method,
+        head,
+    };
     let mut response = fetch(pools, &question, &mut Nothing).await?;
     assert_eq!(response.head.status, Status(200));
     while response.body.next(&mut Vec::new()).await.map_err(FetchFailure::Fetch)? {}

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use crate::config::{Limits, Timeouts};
+use crate::config::Limits;
+use crate::config::bounds::RouteTimeouts;
 use crate::policy::reason::close::CloseReason;
 
 /// The bounds, and how the body of one request has come so far.
@@ -21,7 +22,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// The pace of a request that began at `began_ms` of the monotonic clock.
-    pub(crate) fn new(timeouts: &Timeouts, limits: &Limits, began_ms: u64) -> Self {
+    pub(crate) fn new(timeouts: &RouteTimeouts, limits: &Limits, began_ms: u64) -> Self {
         let ms = |duration: Duration| duration.as_millis() as u64;
         Self {
             pause_ms: ms(timeouts.client_body),
@@ -71,7 +72,7 @@ mod tests {
 
     fn pace(text: &str, began_ms: u64) -> Pace {
         let config = Config::load_for(Path::new("f"), &format!("upstream: a\n{text}"), 1).unwrap();
-        Pace::new(&config.timeouts, &config.limits, began_ms)
+        Pace::new(&config.timeouts.route, &config.limits, began_ms)
     }
 
     #[test]

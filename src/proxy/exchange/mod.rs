@@ -108,6 +108,10 @@ pub(crate) async fn run_once<C: Client>(
             (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
         }
         Way::Own(changed) => return own::answer(context, client, changed, facts).await,
+        Way::Refused(flaw) => {
+            facts.reason = flaw.word();
+            (flaw.status(), flaw.word(), &[][..])
+        }
         Way::Unrouted => (Status(404), "no site or route is configured for this", &[][..]),
     };
     let added = Added::new(CacheStatus::own(), None, None);
@@ -266,7 +270,7 @@ impl<C: Client> Exchange<'_, C> {
         let peer = forwarding::peer(self.context, self.client, self.request);
         let rules = Rc::clone(&self.route.rules);
         Draft {
-            upstream: self.route.rule.upstream,
+            rule: self.route.rule,
             tie: self.tie(),
             target: rules.key.origin_target(self.request.target.path_and_query()).into_owned(),
             fields: fill_request::fill_fields(self.request, &peer, &rules.key),
@@ -403,12 +407,9 @@ impl<C: Client> Exchange<'_, C> {
         let mut fields =
             forwarding::request_fields(self.context, self.client, self.request, BodyLength::None);
         fill_request::ask_for_whole(&mut fields);
-        let rules = &self.route.rules;
-        let asked = rules.key.origin_target(self.request.target.path_and_query());
-        let question = {
-            let upstream = self.route.rule.upstream;
-            forwarding::question_by_get(upstream, self.tie(), &asked, &fields)
-        };
+        let (route, tie) = (self.route, self.tie());
+        let asked = route.rules.key.origin_target(self.request.target.path_and_query());
+        let question = forwarding::question_by_get(&route.rule, tie, &asked, &fields);
         let mut nothing = Received::nothing();
         let mut upload = Whole { client: self.client, body: &mut nothing };
         match forwarding::ask(self.context, &question, &mut upload, self.facts).await {

@@ -38,8 +38,7 @@ impl<C: Client> Exchange<'_, C> {
             _ => body.framing(),
         };
         let fields = forwarding::request_fields(self.context, self.client, self.request, framing);
-        let (upstream, tie) = (self.route.rule.upstream, self.tie());
-        let question = forwarding::question(upstream, tie, self.request, &fields);
+        let question = forwarding::question(&self.route.rule, self.tie(), self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Whole { client: self.client, body: &mut body };
         let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;
@@ -50,8 +49,7 @@ impl<C: Client> Exchange<'_, C> {
         let fields = forwarding::request_fields(
             self.context, self.client, self.request, self.request.length,
         );
-        let (upstream, tie) = (self.route.rule.upstream, self.tie());
-        let question = forwarding::question(upstream, tie, self.request, &fields);
+        let question = forwarding::question(&self.route.rule, self.tie(), self.request, &fields);
         let purge_epoch = self.purge_epoch();
         let mut upload = Streamed::new(self.client, self.request.length);
         let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;

@@ -21,7 +21,7 @@ use crate::policy::rfc9111::partial::PartialContent;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::forwarding;
 use crate::reactor;
-use crate::upstream::ids::UpstreamId;
+use crate::route::Rule;
 
 /// The job of a fill.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Job {
 /// A job before the list of variants is read, which may wait for the disk.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    pub upstream: UpstreamId,
+    pub rule: Rule,
     /// What ties the client that asks to a server.
     pub tie: Tie,
     /// The path and query to ask for.
@@ -120,8 +120,8 @@ pub(crate) struct Draft {
 impl Draft {
     /// The job, which asks about all variants that are stored.
     pub(crate) async fn job(self, cache: &Cache) -> Job {
-        let Self { upstream, tie, target, mut fields, found, stored, .. } = self;
-        let whole = forwarding::question_by_get(upstream, tie, &target, &fields);
+        let Self { rule, tie, target, mut fields, found, stored, .. } = self;
+        let whole = forwarding::question_by_get(&rule, tie, &target, &fields);
         let others = match &found.marker {
             Some(marker) => Others::of(cache, &found, marker).await,
             None => None,
@@ -130,7 +130,7 @@ impl Draft {
         let own = stored.as_ref().map(|object| &object.fields);
         let is_conditional = fill_request::condition(&mut fields, own, &tags);
         let conditional =
-            is_conditional.then(|| forwarding::question_by_get(upstream, tie, &target, &fields));
+            is_conditional.then(|| forwarding::question_by_get(&rule, tie, &target, &fields));
         let job = Job::new(whole, self.request, found, self.scheme, self.purge_epoch, self.rules);
         Job { conditional, renews: stored.is_some(), stored, others, ..job }
     }
@@ -155,8 +155,8 @@ pub(crate) struct PartJob {
 /// How an origin is asked for parts.
 #[derive(Clone, Debug)]
 pub(crate) struct PartAsk {
-    /// The upstream.
-    pub upstream: UpstreamId,
+    /// The settings of the route.
+    pub rule: Rule,
     /// What ties the client that asks to a server.
     pub tie: Tie,
     /// The path and query.
@@ -178,7 +178,7 @@ impl PartAsk {
     pub(crate) fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
         let mut fields = self.fields.clone();
         fill_request::ask_for_part(&mut fields, spec, if_range);
-        forwarding::question_by_get(self.upstream, self.tie, &self.target, &fields)
+        forwarding::question_by_get(&self.rule, self.tie, &self.target, &fields)
     }
 }
 

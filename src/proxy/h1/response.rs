@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::Timeouts;
+use crate::config::bounds::RouteTimeouts;
 use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
@@ -45,7 +45,8 @@ pub(super) struct H1Response<'c> {
     link: &'c mut Link,
     /// How the request came in, if a trusted proxy tells it.
     front: Option<&'c Front>,
-    timeouts: &'c Timeouts,
+    /// `timeouts.client-send`, in milliseconds.
+    send_ms: u64,
     method: Method,
     version: Version,
     keeps_alive: bool,
@@ -74,7 +75,7 @@ pub(super) struct ResponseOptions {
 impl<'c> H1Response<'c> {
     pub(super) fn new(
         link: &'c mut Link,
-        timeouts: &'c Timeouts,
+        timeouts: &RouteTimeouts,
         routed: &'c Routed,
         options: ResponseOptions,
     ) -> Self {
@@ -93,11 +94,11 @@ impl<'c> H1Response<'c> {
     }
 
     /// A response to bytes that are no valid request. It ends the connection.
-    pub(super) fn to_no_request(link: &'c mut Link, timeouts: &'c Timeouts) -> Self {
+    pub(super) fn to_no_request(link: &'c mut Link, timeouts: &RouteTimeouts) -> Self {
         Self {
             link,
             front: None,
-            timeouts,
+            send_ms: timeouts.client_send_ms(),
             method: Method::Get,
             version: Version::Http11,
             keeps_alive: false,
@@ -127,10 +128,6 @@ impl<'c> H1Response<'c> {
     pub(super) fn written_body_bytes(&self) -> u64 {
         let written = self.link.n_written().saturating_sub(self.body_at);
         written.saturating_sub(self.n_framing).min(self.n_body)
-    }
-
-    fn send_ms(&self) -> u64 {
-        self.timeouts.client_send.as_millis() as u64
     }
 
     /// Adds the framing in front of `len` bytes of body; returns how many of them belong to the body.
@@ -177,7 +174,7 @@ impl<'c> H1Response<'c> {
     async fn begin_wait(&mut self) -> Result<Option<Wait>, ClientError> {
         if std::mem::take(&mut self.is_continue_due) {
             self.link.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            self.link.write(b"", self.send_ms()).await.map_err(ClientError::Closed)?;
+            self.link.write(b"", self.send_ms).await.map_err(ClientError::Closed)?;
         }
         let Some(pace) = &self.pace else { return Ok(None) };
         let since_ms = reactor::now().mono_ms();
@@ -316,7 +313,7 @@ impl Client for H1Response<'_> {
         forward::strip_hop_by_hop(&mut fields);
         fields.remove("content-length");
         head::write_response(&mut self.link.out, head.status, &head.reason, &fields);
-        self.link.write(b"", self.send_ms()).await
+        self.link.write(b"", self.send_ms).await
     }
 
     fn start(&mut self, status: Status, fields: &Fields, length: BodyLength) {
@@ -386,14 +383,14 @@ impl Client for H1Response<'_> {
         let len = self.frame(bytes.len() as u64);
         let now = len - self.held_back(len);
         let (now, later) = bytes[..len as usize].split_at(now as usize);
-        self.link.write(now, self.send_ms()).await?;
+        self.link.write(now, self.send_ms).await?;
         self.link.out.extend_from_slice(later);
         self.end_frame(len);
         Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), CloseReason> {
-        self.link.write(b"", self.send_ms()).await
+        self.link.write(b"", self.send_ms).await
     }
 
     async fn send_file(
@@ -404,7 +401,7 @@ impl Client for H1Response<'_> {
     ) -> Result<(), CloseReason> {
         let len = self.frame(len);
         let now = len - self.held_back(len);
-        self.link.write_file(file, offset, now, self.send_ms()).await?;
+        self.link.write_file(file, offset, now, self.send_ms).await?;
         if now < len {
             let later = file.read(offset + now, 1).await.unwrap_or_default();
             if later.is_empty() {
@@ -424,7 +421,7 @@ impl Client for H1Response<'_> {
     async fn send_pipe(&mut self, pipe: &mut Pipe) -> Result<(), CloseReason> {
         let len = self.frame(pipe.len() as u64);
         debug_assert_eq!(len, pipe.len() as u64, "the body goes on");
-        self.link.write_pipe(pipe, self.send_ms()).await
+        self.link.write_pipe(pipe, self.send_ms).await
     }
 
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason> {

@@ -178,13 +178,14 @@ async fn answer(
     let head = &routed.head;
     let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
     let n_bytes_before = link.n_bytes();
+    let timeouts = routed.timeouts(context);
     let options = ResponseOptions {
         may_keep_alive: !context.is_draining.get(),
         is_logged: context.access.is_some(),
-        pace: Pace::new(&context.config.timeouts, &context.config.limits, began.mono_ms()),
+        pace: Pace::new(timeouts, &context.config.limits, began.mono_ms()),
     };
     link.take_buffer();
-    let mut response = H1Response::new(link, &context.config.timeouts, routed, options);
+    let mut response = H1Response::new(link, timeouts, routed, options);
     let result = exchange::run(context, &mut response, routed, &mut facts).await;
     let is_cut = matches!(
         result,
@@ -212,7 +213,7 @@ async fn refuse(context: &Rc<Context>, link: &mut Link, status: Status, sentence
     let close = Some(CloseReason::BadRequest);
     let mut facts = Facts { began: reactor::now(), reason: sentence, close, ..Facts::default() };
     let n_bytes_before = link.n_bytes();
-    let mut response = H1Response::to_no_request(link, &context.config.timeouts);
+    let mut response = H1Response::to_no_request(link, &context.config.timeouts.route);
     let added = Added::new(CacheStatus::own(), None, None);
     let given = synthetic::answer(&mut response, status, sentence, &[], &added, &mut facts).await;
     debug_assert_eq!(given, Ok(()), "nothing is written yet");

@@ -12,11 +12,10 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 
-use crate::config::Timeouts;
 use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::forward;
-use crate::http::head::{BodyLength, RequestHead, ResponseHead};
+use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
@@ -26,6 +25,7 @@ use crate::proxy::client::{Client, ClientError};
 use crate::proxy::h2::fields::fields_of;
 use crate::proxy::h2::request;
 use crate::proxy::h2::shared::Shared;
+use crate::proxy::routed::Routed;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::{self, timer};
 
@@ -69,7 +69,7 @@ enum Left {
 pub(super) struct H2Response<'c> {
     shared: &'c Shared,
     front: Option<&'c Front>,
-    timeouts: &'c Timeouts,
+    send_ms: u64,
     method: Method,
     is_continue_due: bool,
     /// The body of the request, until it has ended.
@@ -116,12 +116,12 @@ impl<'c> H2Response<'c> {
         Self {
             shared,
             front: None,
-            timeouts: &config.timeouts,
+            send_ms: config.timeouts.route.client_send_ms(),
             method: Method::Get,
             is_continue_due: false,
             body: (!body.is_end_stream()).then_some(body),
             trailers_received: Fields::new(),
-            pace: Pace::new(&config.timeouts, &config.limits, began_ms),
+            pace: Pace::new(&config.timeouts.route, &config.limits, began_ms),
             respond,
             stage: Stage::Unstarted,
             left: Left::Unknown,
@@ -133,10 +133,14 @@ impl<'c> H2Response<'c> {
         }
     }
 
-    /// As [`Self::new`] for a request with a valid head, which came in as `front` says, if a trusted
-    /// proxy tells it.
-    pub(super) fn to(self, head: &RequestHead, front: Option<&'c Front>) -> Self {
-        Self { front, method: head.method, is_continue_due: head.expects_continue(), ..self }
+    /// As [`Self::new`] for a request with a valid head.
+    pub(super) fn to(self, routed: &'c Routed, began_ms: u64) -> Self {
+        let (head, front, context) = (&routed.head, routed.front.as_deref(), &self.shared.context);
+        let timeouts = routed.timeouts(context);
+        let (method, is_continue_due) = (head.method, head.expects_continue());
+        let send_ms = timeouts.client_send_ms();
+        let pace = Pace::new(timeouts, &context.config.limits, began_ms);
+        Self { front, send_ms, method, is_continue_due, pace, ..self }
     }
 
     /// Bytes of the answer so far: its body, and its fields without their compression.
@@ -190,7 +194,6 @@ impl<'c> H2Response<'c> {
     async fn capacity(&mut self, n_wanted: usize) -> Result<usize, CloseReason> {
         let n_wanted = n_wanted.min(PART_BYTES);
         reactor::breathe().await;
-        let send_ms = self.timeouts.client_send.as_millis() as u64;
         self.stream()?.reserve_capacity(n_wanted);
         loop {
             let stream = self.stream()?;
@@ -201,7 +204,7 @@ impl<'c> H2Response<'c> {
                 return Ok(n_free);
             }
             let since_ms = reactor::now().mono_ms();
-            let deadline_ms = since_ms + send_ms.saturating_sub(self.stall.waited_ms);
+            let deadline_ms = since_ms + self.send_ms.saturating_sub(self.stall.waited_ms);
             let stream = self.stream()?;
             let capacity = poll_fn(|context| stream.poll_capacity(context));
             match timer::timeout_at(deadline_ms, capacity).await {

@@ -58,7 +58,7 @@ pub(super) async fn serve(
 }
 
 async fn answer(shared: &Shared, response: H2Response<'_>, routed: &Routed, began: Now) {
-    let mut response = response.to(&routed.head, routed.front.as_deref());
+    let mut response = response.to(routed, began.mono_ms());
     let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
     let result = exchange::run(&shared.context, &mut response, routed, &mut facts).await;
     facts.close = result.err();
