@@ -25,6 +25,7 @@ mod relay;
 pub mod fill;
 pub mod exchange;
 mod ranges;
+mod hot_hit;
 pub(crate) mod h2;
 pub(crate) mod h1;
 

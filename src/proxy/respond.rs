@@ -268,7 +268,7 @@ pub async fn send_range<C: Client>(
         }
         Body::Large(body) => {
             let range = range.start as usize..range.end as usize;
-            client.send(body.get(range).unwrap_or_default()).await
+            client.send_shared(body, range).await
         }
         Body::Memory => {
             client.send(b"").await?;

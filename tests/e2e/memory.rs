@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::h2::{ACK, DATA, END_STREAM, Frame, Raw, SETTINGS, WINDOW_UPDATE};
 use crate::support::socket::Address;
 use crate::support::{
     Ask, Client, Gate, Ktrix, Origin, Plan, Response, alone, pattern, until, until_true,
@@ -57,6 +58,60 @@ fn an_idle_connection_costs_less_than_a_kibibyte() {
     println!("{each} bytes for each idle connection");
     assert!(each < 1024, "{each} bytes for each of {n} idle connections");
     drop(clients);
+}
+
+#[test]
+fn an_idle_http2_connection_costs_little() {
+    alone();
+    let origin = Origin::answering(|_| Response::ok("hello").cache("max-age=600"));
+    let plan = Plan::new(&origin).set("workers", "1").set("timeouts", "{client-idle: 10m}");
+    let ktrix = plan.start();
+    ktrix.get("/small");
+    ktrix.wait_hit("/small");
+    let idle = |n: usize| -> Vec<Raw> {
+        let mut clients: Vec<Raw> = (0..n).map(|_| Raw::connect(&plan.address)).collect();
+        for client in &mut clients {
+            client.send(&Frame::new(SETTINGS, ACK, 0, b""));
+            client.send(&Frame::get(1, "/small"));
+            while client.expect(DATA, 1).flags & END_STREAM == 0 {}
+        }
+        clients
+    };
+    let _first = idle(100);
+    let before = settled(&ktrix);
+    let n = 2_000;
+    let clients = idle(n);
+    let each = settled(&ktrix).saturating_sub(before) / n as u64;
+    println!("{each} bytes for each idle HTTP/2 connection");
+    // Of 20 KiB, the buffers of the library are the larger part.
+    assert!(each < 22 << 10, "{each} bytes for each of {n} idle HTTP/2 connections");
+    drop(clients);
+}
+
+#[test]
+fn http2_readers_that_stall_in_a_stored_answer_cost_little() {
+    alone();
+    let origin = Origin::answering(|_| Response::ok(pattern(1 << 20)).cache("max-age=600"));
+    let plan = Plan::new(&origin).set("workers", "1").set("timeouts", "{client-send: 10m}");
+    let ktrix = plan.start();
+    // The body is in memory once it was used again.
+    ktrix.get("/large");
+    (0..3).for_each(|_| drop(ktrix.wait_hit("/large")));
+    let before = settled(&ktrix);
+    let mut clients = Vec::new();
+    for _ in 0..1_000 {
+        let mut client = Raw::connect(&plan.address);
+        // A window of 512 KiB, and a socket that takes less.
+        let window = [&4u16.to_be_bytes()[..], &(512u32 << 10).to_be_bytes()].concat();
+        client.send(&Frame::new(SETTINGS, 0, 0, window));
+        client.send(&Frame::new(WINDOW_UPDATE, 0, 0, (1u32 << 20).to_be_bytes()));
+        client.send(&Frame::get(1, "/large"));
+        client.expect(DATA, 1);
+        clients.push(client);
+    }
+    let grown = settled(&ktrix).saturating_sub(before);
+    println!("{} KiB for 1,000 stalled HTTP/2 readers", grown >> 10);
+    assert!(grown < 36 * MIB, "{} KiB for 1,000 stalled HTTP/2 readers", grown >> 10);
 }
 
 #[test]

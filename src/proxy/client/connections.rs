@@ -3,8 +3,9 @@
 //! An idle connection is the first to go when there is no room for a new one, and when the
 //! worker drains. Connections with slow request bodies are the next. A connection is ended by a shutdown of its transport; its task sees the end and leaves.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{self, Poll, Waker};
 
 use slab::Slab;
 
@@ -27,20 +28,32 @@ pub struct Connection {
     is_given: Cell<bool>,
     /// Since when the body of its request comes too slowly; `u64::MAX` if it does not.
     slow_since_ms: Cell<u64>,
-    /// Posted to end it, where its protocol has a goodbye.
-    goodbye: OnceCell<Rc<Event>>,
+    /// Wakes its task to end it, where its protocol has a goodbye.
+    goodbye: RefCell<Option<Waker>>,
+    is_leaving: Cell<bool>,
 }
 
 impl Connection {
-    /// Its task ends it when `goodbye` is posted.
-    pub(crate) fn say_goodbye_by(&self, goodbye: &Rc<Event>) {
-        // A connection has one protocol.
-        let _ = self.goodbye.set(Rc::clone(goodbye));
+    /// Ready when the connection is to end. A task that polls this says goodbye, and ends it then.
+    pub(crate) fn poll_goodbye(&self, task: &task::Context<'_>) -> Poll<()> {
+        if self.is_leaving.get() {
+            return Poll::Ready(());
+        }
+        let mut goodbye = self.goodbye.borrow_mut();
+        match goodbye.as_mut() {
+            Some(waker) => waker.clone_from(task.waker()),
+            None => *goodbye = Some(task.waker().clone()),
+        }
+        Poll::Pending
     }
 
     fn end(&self) {
-        match self.goodbye.get() {
-            Some(goodbye) => goodbye.notify(),
+        let goodbye = self.goodbye.take();
+        match goodbye {
+            Some(waker) => {
+                self.is_leaving.set(true);
+                waker.wake();
+            }
             None => self.transport.shutdown_both(),
         }
     }
@@ -89,7 +102,7 @@ impl Connections {
         let idle_since_ms = Cell::new(now_ms.max(1));
         let slow_since_ms = Cell::new(u64::MAX);
         let (is_between, is_given) = (Cell::new(false), Cell::new(false));
-        let goodbye = OnceCell::new();
+        let (goodbye, is_leaving) = (RefCell::default(), Cell::new(false));
         let connection = Connection {
             transport,
             front,
@@ -98,6 +111,7 @@ impl Connections {
             is_given,
             slow_since_ms,
             goodbye,
+            is_leaving,
         };
         let connection = Rc::new(connection);
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));

@@ -9,6 +9,10 @@ pub(crate) mod linger;
 #[path = "tests/fake.rs"]
 pub(crate) mod fake;
 
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::cache::hot::large::LargeBody;
 use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
@@ -78,6 +82,15 @@ pub trait Client {
 
     /// Sends part of the body. A small part may be kept, to be sent together with what follows.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), CloseReason>;
+
+    /// Sends part of a body that lies within the memory of the hot tier, perhaps without a copy.
+    async fn send_shared(
+        &mut self,
+        body: &Rc<LargeBody>,
+        range: Range<usize>,
+    ) -> Result<(), CloseReason> {
+        self.send(body.get(range).unwrap_or_default()).await
+    }
 
     /// Sends what is kept.
     async fn flush(&mut self) -> Result<(), CloseReason>;

@@ -3,21 +3,14 @@
 
 use std::rc::Rc;
 
-use crate::cache::Cache;
-use crate::cache::hot::{Body, HotObject};
-use crate::cache::index::slot::SlotRef;
-use crate::http::head::{BodyLength, RequestHead};
-use crate::http::method::Method;
-use crate::http::version::Version;
-use crate::policy::cache_status::CacheVerdict;
-use crate::policy::decide::{self, Action, Cached};
+use crate::cache::hot::HotObject;
+use crate::http::head::RequestHead;
 use crate::policy::reason::close::CloseReason;
-use crate::policy::rfc9111::answer::{self, Answer};
 use crate::proxy::context::Context;
-use crate::proxy::facts::Facts;
 use crate::proxy::finish::{Asked, Sent, finish};
 use crate::proxy::h1::link::Link;
-use crate::proxy::routed::{Route, Routed, Way};
+use crate::proxy::hot_hit;
+use crate::proxy::routed::{Routed, Way};
 use crate::reactor;
 
 /// The outcome of the hot path.
@@ -72,7 +65,9 @@ pub(super) fn answer_parsed(
     let (Some(cache), Way::Route(route)) = (&context.cache, &routed.way) else {
         return Ok(Quick::No);
     };
-    let Some((object, marker)) = full_hit(cache, route, head, now_s) else { return Ok(Quick::No) };
+    let Some((object, marker)) = hot_hit::full_hit(cache, route, head, now_s) else {
+        return Ok(Quick::No);
+    };
     send_hit(context, link, head, &object, now_s, is_last)?;
     // A request with `Cache-Control` may accept the object now, but not when it is older. The same
     // bytes from another client may have another route.
@@ -86,35 +81,6 @@ pub(super) fn answer_parsed(
     Ok(Quick::of(head))
 }
 
-/// The fresh object in memory that answers this request in full, if there is one.
-fn full_hit(
-    cache: &Cache,
-    route: &Route,
-    head: &RequestHead,
-    now_s: u64,
-) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
-    let Route { rules, lookup: Ok(primary), changed: None, .. } = route else { return None };
-    let is_plain = head.method == Method::Get
-        && head.version == Version::Http11
-        && head.length == BodyLength::None;
-    // A Cache-Status with the key is not part of a rendered head.
-    if !is_plain || rules.report.key {
-        return None;
-    }
-    let (object, marker) = cache.find_hot(&rules.key, primary, head)?;
-    if !matches!(object.body, Body::Memory) {
-        return None;
-    }
-    let (action, _) = decide::decide(head, Cached::Stored(&object.lifetimes), rules, now_s);
-    let is_hit = matches!(action, Action::Answer { verdict: CacheVerdict::Hit, .. });
-    let answer = answer::answer(head, object.status, &object.fields, object.body_len);
-    if !is_hit || !object.is_fresh(now_s) || !matches!(answer, Answer::Full) {
-        return None;
-    }
-    object.serve_by(rules);
-    Some((object, marker))
-}
-
 fn send_hit(
     context: &Context,
     link: &mut Link,
@@ -124,7 +90,8 @@ fn send_hit(
     is_last: bool,
 ) -> Result<(), CloseReason> {
     let end = |link: &Link, len: usize| {
-        let facts = hit(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
+        let facts =
+            hot_hit::facts(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
         let sent = Sent { body_bytes: object.body_len, bytes: len as u64 };
         let front = &link.connection().front;
         let told = front.told_by(&head.fields, &context.config.trusted_proxies);
@@ -152,17 +119,3 @@ fn send_hit(
 
 /// The end of the head of the last answer on a connection.
 const CLOSE: &[u8] = b"Connection: close\r\n\r\n";
-
-fn hit(object: &Rc<HotObject>, close: Option<CloseReason>) -> Facts {
-    let now = reactor::now();
-    Facts {
-        began: now,
-        head_us: now.mono_us,
-        body_us: now.mono_us,
-        hit: Some(Rc::clone(object)),
-        status: object.status.0,
-        verdict: Some(CacheVerdict::Hit),
-        close,
-        ..Facts::default()
-    }
-}

@@ -41,7 +41,7 @@ pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Outpu
     async move {
         let Some(reason) = serve_requests(&context, &mut link, &mut next).await else {
             let (counted, read) = link.into_parts();
-            return Box::pin(connection::serve(context, counted, read)).await;
+            return reactor::spawn(connection::serve(context, counted, read));
         };
         if link.is_broken {
             link.connection().transport.reset();

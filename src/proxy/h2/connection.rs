@@ -12,7 +12,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
@@ -22,8 +21,9 @@ use crate::proxy::client::connections::Counted;
 use crate::proxy::client::linger::linger;
 use crate::proxy::context::Context;
 use crate::proxy::h2::io::Io;
+use crate::proxy::h2::payload::Payload;
 use crate::proxy::h2::response::PART_BYTES;
-use crate::proxy::h2::shared::{Running, Shared};
+use crate::proxy::h2::shared::Shared;
 use crate::proxy::h2::stream;
 use crate::reactor;
 use crate::reactor::timer::{self, Sleep};
@@ -50,12 +50,29 @@ const GOODBYE_MS: u64 = 2_000;
 /// 6.5.2).
 const FIELD_SPARE: usize = 32;
 
-type Connection = h2::server::Connection<Io, Bytes>;
+type Connection = h2::server::Connection<Io, Payload>;
 
 /// Serves a client's connection to its end. `read` are the bytes that were read of it before.
-pub(crate) async fn serve(context: Rc<Context>, counted: Counted, read: Vec<u8>) {
+pub(crate) fn serve(
+    context: Rc<Context>,
+    counted: Counted,
+    read: Vec<u8>,
+) -> impl Future<Output = ()> {
+    // What is moved into a future, or within it between two waits, takes its room twice, and does so
+    // in every connection.
     let shared = Rc::new(Shared::new(context, counted));
-    let reason = run(&shared, read).await;
+    let begun = Box::pin(begin(Rc::clone(&shared), read));
+    async move {
+        let reason = match begun.await {
+            Ok(mut driver) => driver.run().await,
+            Err(reason) => reason,
+        };
+        Box::pin(end(&shared, reason)).await;
+    }
+}
+
+/// Ends the connection.
+async fn end(shared: &Shared, reason: CloseReason) {
     shared.close.set(Some(reason));
     let transport = &shared.connection().transport;
     if reason.is_flood() {
@@ -74,7 +91,8 @@ pub(crate) async fn serve(context: Rc<Context>, counted: Counted, read: Vec<u8>)
     transport.shutdown_both();
 }
 
-async fn run(shared: &Rc<Shared>, read: Vec<u8>) -> CloseReason {
+/// Waits for the preface of the client.
+async fn begin(shared: Rc<Shared>, read: Vec<u8>) -> Result<Box<Driver>, CloseReason> {
     let config = &shared.context.config;
     let n_streams_max = config.limits.streams;
     let n_head_max = config.limits.head_bytes + FIELD_SPARE * config.limits.headers;
@@ -88,18 +106,25 @@ async fn run(shared: &Rc<Shared>, read: Vec<u8>) -> CloseReason {
         .max_local_error_reset_streams(Some(n_streams_max as usize))
         .max_concurrent_reset_streams(RESET_MEMORY_STREAMS)
         .reset_stream_duration(RESET_MEMORY)
-        .handshake(Io::new(Rc::clone(shared), read));
+        .handshake(Io::new(Rc::clone(&shared), read));
+    let mut handshake = pin!(handshake);
+    let handshake = poll_fn(|task| {
+        let result = handshake.as_mut().poll(task);
+        // A client may wait for the settings; an error shows when the library reads.
+        let _ = shared.poll_flush(task);
+        result
+    });
     let deadline_ms = reactor::now().mono_ms() + shared.context.head_ms();
     match timer::timeout_at(deadline_ms, handshake).await {
-        Ok(Ok(connection)) => Driver::new(shared, connection, deadline_ms).run().await,
-        Ok(Err(error)) => reason_of(&error),
-        Err(_) => CloseReason::HeadTimeout,
+        Ok(Ok(connection)) => Ok(Box::new(Driver::new(shared, connection, deadline_ms))),
+        Ok(Err(error)) => Err(reason_of(&error)),
+        Err(_) => Err(CloseReason::HeadTimeout),
     }
 }
 
 /// A connection between its preface and its end.
-struct Driver<'s> {
-    shared: &'s Rc<Shared>,
+struct Driver {
+    shared: Rc<Shared>,
     connection: Connection,
     /// Until when a request must come while none runs: the first one has `timeouts.client-head`.
     first_ms: u64,
@@ -111,7 +136,7 @@ struct Driver<'s> {
 
 /// What happens next.
 enum Next {
-    Request(Box<Request<RecvStream>>, SendResponse<Bytes>),
+    Request(Box<Request<RecvStream>>, SendResponse<Payload>),
     End(CloseReason),
     Flood(CloseReason),
     Goodbye,
@@ -120,19 +145,17 @@ enum Next {
     Look,
 }
 
-impl<'s> Driver<'s> {
-    fn new(shared: &'s Rc<Shared>, connection: Connection, first_ms: u64) -> Self {
+impl Driver {
+    fn new(shared: Rc<Shared>, connection: Connection, first_ms: u64) -> Self {
         let timer = timer::sleep_until(0);
         Self { shared, connection, first_ms, ending: None, is_draining: false, timer }
     }
 
-    async fn run(mut self) -> CloseReason {
+    async fn run(&mut self) -> CloseReason {
         let context = Rc::clone(&self.shared.context);
-        let goodbye = Rc::clone(&self.shared.goodbye);
-        let mut goodbye = pin!(goodbye.after(0));
         let mut drain = pin!(context.drain.after(0));
         loop {
-            match self.next(goodbye.as_mut(), drain.as_mut()).await {
+            match self.next(drain.as_mut()).await {
                 Next::Request(request, respond) => self.accept(*request, respond),
                 Next::End(reason) => return self.ending.map_or(reason, |(reason, _)| reason),
                 Next::Flood(reason) => self.end(reason, Reason::ENHANCE_YOUR_CALM),
@@ -149,14 +172,10 @@ impl<'s> Driver<'s> {
         }
     }
 
-    async fn next(
-        &mut self,
-        mut goodbye: Pin<&mut impl Future<Output = ()>>,
-        mut drain: Pin<&mut impl Future<Output = ()>>,
-    ) -> Next {
+    async fn next(&mut self, mut drain: Pin<&mut impl Future<Output = ()>>) -> Next {
         poll_fn(|task| {
             if self.ending.is_none() {
-                if goodbye.as_mut().poll(task).is_ready() {
+                if self.shared.connection().poll_goodbye(task).is_ready() {
                     return Poll::Ready(Next::Goodbye);
                 }
                 if !self.is_draining && drain.as_mut().poll(task).is_ready() {
@@ -179,6 +198,9 @@ impl<'s> Driver<'s> {
                 }
                 Poll::Pending => {}
             }
+            if let Poll::Ready(Err(_)) = self.shared.poll_flush(task) {
+                return Poll::Ready(Next::End(CloseReason::ClientClosed));
+            }
             if let (None, Some(reason)) = (self.ending, self.shared.budget.borrow().spent()) {
                 return Poll::Ready(Next::Flood(reason));
             }
@@ -190,20 +212,21 @@ impl<'s> Driver<'s> {
 
     /// Until when something must happen, in milliseconds of the monotonic clock.
     fn deadline_ms(&self) -> u64 {
-        let shared = self.shared;
+        let shared = &self.shared;
         let blocked_ms = match shared.blocked_since_ms.get() {
             0 => u64::MAX,
             since_ms => since_ms + shared.context.send_ms(),
         };
         let ending_ms = self.ending.map_or(u64::MAX, |(_, until_ms)| until_ms);
-        // While exchanges run, nobody is idle; their end does not wake this task.
+        // While exchanges run, the connection is not idle; their end does not wake this task.
         let idle_since_ms = match shared.n_running() {
             0 => shared.idle_since_ms.get(),
             _ => reactor::now().mono_ms(),
         };
-        let idle_ms = match self.first_ms {
-            0 => idle_since_ms + shared.context.idle_ms(),
-            first_ms => first_ms,
+        let idle_ms = match (self.ending, self.first_ms) {
+            (Some(_), _) => u64::MAX,
+            (None, 0) => idle_since_ms + shared.context.idle_ms(),
+            (None, first_ms) => first_ms,
         };
         blocked_ms.min(ending_ms).min(idle_ms)
     }
@@ -235,16 +258,15 @@ impl<'s> Driver<'s> {
         self.connection.abrupt_shutdown(told);
     }
 
-    /// Starts the task of a request, unless the client has more of them than it may.
-    fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    /// Starts a request, unless the client has more of them than it may.
+    fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
         self.first_ms = 0;
-        let shared = self.shared;
+        let shared = &self.shared;
         if shared.n_running() >= shared.context.config.limits.streams as usize {
             shared.note_reset();
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
-        let running = Running::new(shared);
-        reactor::spawn(stream::serve(running, request, respond, reactor::now()));
+        stream::start(shared, request, respond, reactor::now());
     }
 }
 
@@ -255,4 +277,22 @@ fn reason_of(error: &h2::Error) -> CloseReason {
         Some(Reason::ENHANCE_YOUR_CALM) => CloseReason::FrameFlood,
         _ => CloseReason::BadFrame,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<F>(_task: impl FnOnce(Rc<Context>, Counted, Vec<u8>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_a_small_task() {
+        // Beside it there are what the library holds, and its buffers.
+        let bytes = future_bytes(serve) + size_of::<Driver>();
+        assert!(bytes <= TASK_BYTES_MAX, "{bytes} bytes");
+    }
+
+    const TASK_BYTES_MAX: usize = 2 << 10;
 }

@@ -60,36 +60,6 @@ impl Io {
             Ok(())
         })
     }
-
-    /// The result of a write, and whether the client takes anything.
-    fn written(&self, result: io::Result<usize>) -> Option<io::Result<usize>> {
-        let blocked_since_ms = &self.shared.blocked_since_ms;
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if blocked_since_ms.get() == 0 {
-                    blocked_since_ms.set(reactor::now().mono_ms());
-                }
-                None
-            }
-            result => {
-                blocked_since_ms.set(0);
-                Some(result)
-            }
-        }
-    }
-
-    fn poll_write_by(
-        &self,
-        context: &mut Context<'_>,
-        write: impl Fn() -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            if let Some(result) = self.written(write()) {
-                return Poll::Ready(result);
-            }
-            ready!(self.shared.connection().transport.poll_write_ready(context))?;
-        }
-    }
 }
 
 /// Lets other tasks run if this one has spent its budget.
@@ -129,7 +99,7 @@ impl AsyncWrite for Io {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(poll_breathe(context));
-        self.poll_write_by(context, || self.shared.connection().transport.try_write(bytes))
+        self.shared.poll_write(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -138,19 +108,20 @@ impl AsyncWrite for Io {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(poll_breathe(context));
-        self.poll_write_by(context, || self.shared.connection().transport.try_writev(slices))
+        self.shared.poll_write(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
+    /// The library flushes after each frame; the connection's task does so at the end of its turn.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     /// The connection's task ends the connection, after it has read what is still under way.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_flush(context)
     }
 }

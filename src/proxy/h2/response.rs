@@ -5,13 +5,15 @@
 //! the access log has its line.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::ops::Range;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 
+use crate::cache::hot::large::LargeBody;
 use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -23,7 +25,8 @@ use crate::proxy::client::front::Front;
 use crate::proxy::client::pace::Pace;
 use crate::proxy::client::{Client, ClientError};
 use crate::proxy::h2::fields::fields_of;
-use crate::proxy::h2::request;
+use crate::proxy::h2::payload::Payload;
+use crate::proxy::h2::request_body::RequestBody;
 use crate::proxy::h2::shared::Shared;
 use crate::proxy::routed::Routed;
 use crate::reactor::pipe::Pipe;
@@ -36,9 +39,6 @@ pub(super) const PART_BYTES: usize = 64 << 10;
 /// Small parts are gathered up to this size before they are sent.
 const GATHER_BYTES: usize = 16 << 10;
 
-/// Bytes of a request's body that are taken at once.
-const TAKE_BYTES: usize = 256 << 10;
-
 /// A client has to take this many bytes within `timeouts.client-send`, if there are so many. One that
 /// opens its window byte by byte makes no progress.
 const PROGRESS_BYTES: usize = 1 << 10;
@@ -50,7 +50,7 @@ enum Stage {
     /// The head is not sent yet, so that it can go out together with what follows.
     Begun(Box<Response<()>>),
     /// The head is sent.
-    Open(SendStream<Bytes>),
+    Open(SendStream<Payload>),
     /// The answer is broken off.
     Broken,
 }
@@ -72,11 +72,8 @@ pub(super) struct H2Response<'c> {
     send_ms: u64,
     method: Method,
     is_continue_due: bool,
-    /// The body of the request, until it has ended.
-    body: Option<RecvStream>,
-    trailers_received: Fields,
-    pace: Pace,
-    respond: SendResponse<Bytes>,
+    body: RequestBody,
+    respond: SendResponse<Payload>,
     stage: Stage,
     left: Left,
     /// Bytes of the body that are kept.
@@ -109,7 +106,7 @@ impl<'c> H2Response<'c> {
     pub(super) fn new(
         shared: &'c Shared,
         body: RecvStream,
-        respond: SendResponse<Bytes>,
+        respond: SendResponse<Payload>,
         began_ms: u64,
     ) -> Self {
         let config = &shared.context.config;
@@ -119,9 +116,10 @@ impl<'c> H2Response<'c> {
             send_ms: config.timeouts.route.client_send_ms(),
             method: Method::Get,
             is_continue_due: false,
-            body: (!body.is_end_stream()).then_some(body),
-            trailers_received: Fields::new(),
-            pace: Pace::new(&config.timeouts.route, &config.limits, began_ms),
+            body: RequestBody::new(
+                body,
+                Pace::new(&config.timeouts.route, &config.limits, began_ms),
+            ),
             respond,
             stage: Stage::Unstarted,
             left: Left::Unknown,
@@ -140,7 +138,15 @@ impl<'c> H2Response<'c> {
         let (method, is_continue_due) = (head.method, head.expects_continue());
         let send_ms = timeouts.client_send_ms();
         let pace = Pace::new(timeouts, &context.config.limits, began_ms);
-        Self { front, send_ms, method, is_continue_due, pace, ..self }
+        let body = self.body.at_pace(pace);
+        Self { front, send_ms, method, is_continue_due, body, ..self }
+    }
+
+    /// The same behind its head, with all of its body at hand.
+    pub(super) fn resumed(self, stream: SendStream<Payload>, body: Bytes, n_head: u64) -> Self {
+        let n_body = body.len() as u64;
+        let (stage, left, out) = (Stage::Open(stream), Left::Known(0), Vec::from(body));
+        Self { stage, left, out, n_body, n_head, ..self }
     }
 
     /// Bytes of the answer so far: its body, and its fields without their compression.
@@ -163,7 +169,7 @@ impl<'c> H2Response<'c> {
         }
         let stream = self.stream()?;
         if has_body || !has_trailers {
-            stream.send_data(last, !has_trailers).map_err(gone)?;
+            stream.send_data(last.into(), !has_trailers).map_err(gone)?;
         }
         match has_trailers {
             true => stream.send_trailers(fields_of(&trailers)).map_err(gone),
@@ -182,7 +188,7 @@ impl<'c> H2Response<'c> {
     }
 
     /// The stream of the body, behind the head.
-    fn stream(&mut self) -> Result<&mut SendStream<Bytes>, CloseReason> {
+    fn stream(&mut self) -> Result<&mut SendStream<Payload>, CloseReason> {
         self.send_head(false)?;
         match &mut self.stage {
             Stage::Open(stream) => Ok(stream),
@@ -236,57 +242,9 @@ impl<'c> H2Response<'c> {
         let mut out = Bytes::from(std::mem::take(&mut self.out));
         while !out.is_empty() {
             let n_free = self.capacity(out.len()).await?;
-            self.stream()?.send_data(out.split_to(n_free), false).map_err(gone)?;
+            self.stream()?.send_data(out.split_to(n_free).into(), false).map_err(gone)?;
         }
         Ok(())
-    }
-
-    /// Waits for bytes of the body, and takes those that are there; `None` at its end.
-    async fn take_body(&mut self, into: &mut Vec<u8>) -> Result<Option<usize>, ClientError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
-        let n_before = into.len();
-        let taken = poll_fn(|context| {
-            loop {
-                let n_taken = into.len() - n_before;
-                match body.poll_data(context) {
-                    Poll::Ready(Some(Ok(bytes))) => into.extend_from_slice(&bytes),
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
-                    Poll::Ready(None) if n_taken == 0 => return Poll::Ready(Ok(None)),
-                    Poll::Pending if n_taken == 0 => return Poll::Pending,
-                    Poll::Ready(None) | Poll::Pending => return Poll::Ready(Ok(Some(n_taken))),
-                }
-                if into.len() - n_before >= TAKE_BYTES {
-                    return Poll::Ready(Ok(Some(into.len() - n_before)));
-                }
-            }
-        });
-        let now_ms = reactor::now().mono_ms();
-        let (deadline_ms, reason) = self.pace.deadline(now_ms);
-        let taken = timer::timeout_at(deadline_ms, taken).await;
-        let taken = taken.unwrap_or(Err(reason)).map_err(ClientError::Closed)?;
-        if let Some(n_taken) = taken {
-            self.pace.add(reactor::now().mono_ms().saturating_sub(now_ms), n_taken);
-            // The window opens again by what the exchange has, and by no more.
-            let released = body.flow_control().release_capacity(n_taken).map_err(gone);
-            released.map_err(ClientError::Closed)?;
-        }
-        Ok(taken)
-    }
-
-    /// Reads the trailers behind the body.
-    async fn take_trailer_section(&mut self) -> Result<(), ClientError> {
-        let Some(mut body) = self.body.take() else { return Ok(()) };
-        let (deadline_ms, reason) = self.pace.deadline(reactor::now().mono_ms());
-        let trailers = poll_fn(|context| body.poll_trailers(context));
-        match timer::timeout_at(deadline_ms, trailers).await {
-            Ok(Ok(None)) => Ok(()),
-            Ok(Ok(Some(fields))) => {
-                self.trailers_received = request::trailers(&fields).map_err(ClientError::Flaw)?;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(ClientError::Closed(broken(&error))),
-            Err(_) => Err(ClientError::Closed(reason)),
-        }
     }
 }
 
@@ -295,41 +253,19 @@ fn gone(_: h2::Error) -> CloseReason {
     CloseReason::ClientGone
 }
 
-/// Why a body is not whole: the library resets a stream that breaks the protocol, as with DATA that is
-/// not as long as `content-length` says.
-fn broken(error: &h2::Error) -> CloseReason {
-    match error.is_library() && error.is_reset() {
-        true => CloseReason::BadRequest,
-        false => CloseReason::ClientGone,
-    }
-}
-
 impl Client for H2Response<'_> {
     fn front(&self) -> &Front {
         self.front.unwrap_or(&self.shared.connection().front)
     }
 
     async fn read_body(&mut self, into: &mut Vec<u8>) -> Result<bool, ClientError> {
-        if std::mem::take(&mut self.is_continue_due) && self.body.is_some() {
+        if std::mem::take(&mut self.is_continue_due) && !self.body.is_end() {
             let mut head = Response::new(());
             *head.status_mut() = StatusCode::CONTINUE;
             let sent = self.respond.send_informational(head).map_err(gone);
             sent.map_err(ClientError::Closed)?;
         }
-        reactor::breathe().await;
-        match self.take_body(into).await? {
-            Some(n_taken) => {
-                reactor::charge(n_taken);
-                if self.body.as_ref().is_some_and(RecvStream::is_end_stream) {
-                    self.body = None;
-                }
-                Ok(self.body.is_some())
-            }
-            None => {
-                self.take_trailer_section().await?;
-                Ok(false)
-            }
-        }
+        self.body.read(into).await
     }
 
     fn gives_pipe(&self) -> bool {
@@ -341,7 +277,7 @@ impl Client for H2Response<'_> {
     }
 
     fn take_trailers(&mut self) -> Fields {
-        std::mem::take(&mut self.trailers_received)
+        self.body.take_trailers()
     }
 
     async fn gone(&mut self) {
@@ -418,10 +354,29 @@ impl Client for H2Response<'_> {
         while rest.len() > GATHER_BYTES {
             let n_free = self.capacity(rest.len()).await?;
             let (part, later) = rest.split_at(n_free);
-            self.stream()?.send_data(Bytes::copy_from_slice(part), false).map_err(gone)?;
+            let part = Bytes::copy_from_slice(part);
+            self.stream()?.send_data(part.into(), false).map_err(gone)?;
             rest = later;
         }
         self.out.extend_from_slice(rest);
+        Ok(())
+    }
+
+    async fn send_shared(
+        &mut self,
+        body: &Rc<LargeBody>,
+        range: Range<usize>,
+    ) -> Result<(), CloseReason> {
+        self.send_out().await?;
+        let len = self.count(range.len() as u64) as usize;
+        let (mut at, end) = (range.start, range.start + len);
+        while end - at > GATHER_BYTES {
+            let n_free = self.capacity(end - at).await?;
+            let part = Payload::Shared(Rc::clone(body), at..at + n_free);
+            self.stream()?.send_data(part, false).map_err(gone)?;
+            at += n_free;
+        }
+        self.out.extend_from_slice(body.get(at..end).unwrap_or_default());
         Ok(())
     }
 
@@ -453,7 +408,7 @@ impl Client for H2Response<'_> {
             n_left -= n_free as u64;
             match n_left {
                 0 => self.out = bytes,
-                _ => self.stream()?.send_data(Bytes::from(bytes), false).map_err(gone)?,
+                _ => self.stream()?.send_data(Bytes::from(bytes).into(), false).map_err(gone)?,
             }
         }
         Ok(())
@@ -480,7 +435,7 @@ impl Client for H2Response<'_> {
             if n_free == last.len() {
                 break;
             }
-            self.stream()?.send_data(last.split_to(n_free), false).map_err(gone)?;
+            self.stream()?.send_data(last.split_to(n_free).into(), false).map_err(gone)?;
         }
         let has_body = self.left != Left::Bodiless;
         self.finished = Some((last, if has_body { trailers.clone() } else { Fields::new() }));

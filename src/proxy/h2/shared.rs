@@ -1,14 +1,21 @@
 //! What the tasks of one HTTP/2 connection share: the connection's own, and those of its streams.
 
 use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
 use std::rc::Rc;
+use std::task::{self, Poll, ready};
 
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::connections::{Connection, Counted};
 use crate::proxy::context::Context;
 use crate::proxy::h2::budget::Budget;
-use crate::reactor;
-use crate::reactor::event::Event;
+use crate::reactor::{self, spare};
+
+/// Bytes that are gathered before they are written: a record of TLS.
+const GATHER_BYTES: usize = 16 << 10;
+
+/// Larger writes are not copied. While a client does not read, less of an answer is kept for it.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// One HTTP/2 connection. It counts against `limits.connections` until its last stream has ended.
 #[derive(Debug)]
@@ -22,18 +29,17 @@ pub(super) struct Shared {
     /// Since when the client takes nothing of what is to be written; 0 if it does.
     pub(super) blocked_since_ms: Cell<u64>,
     pub(super) budget: RefCell<Budget>,
+    /// Bytes that are to be written at the end of the turn, so that the frames of several streams go
+    /// out together.
+    out: RefCell<Vec<u8>>,
     /// Why the connection has ended, once it has.
     pub(super) close: Cell<Option<CloseReason>>,
-    /// Posted to have the connection say goodbye and end.
-    pub(super) goodbye: Rc<Event>,
 }
 
 impl Shared {
     pub(super) fn new(context: Rc<Context>, counted: Counted) -> Self {
         let now_ms = reactor::now().mono_ms();
         let n_streams_max = context.config.limits.streams;
-        let goodbye = Rc::default();
-        counted.connection.say_goodbye_by(&goodbye);
         Self {
             context,
             counted,
@@ -41,8 +47,8 @@ impl Shared {
             idle_since_ms: Cell::new(now_ms),
             blocked_since_ms: Cell::new(0),
             budget: RefCell::new(Budget::new(n_streams_max, now_ms)),
+            out: RefCell::default(),
             close: Cell::new(None),
-            goodbye,
         }
     }
 
@@ -53,6 +59,61 @@ impl Shared {
     /// How many exchanges run.
     pub(super) fn n_running(&self) -> usize {
         self.n_running.get()
+    }
+
+    /// Writes `slices`, or keeps them if they are few bytes. The bytes that are kept go out first.
+    pub(super) fn poll_write(
+        &self,
+        task: &mut task::Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let n_bytes = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if self.out.borrow().len() + n_bytes > GATHER_BYTES {
+            ready!(self.poll_flush(task))?;
+        }
+        if n_bytes > SMALL_BYTES {
+            ready!(self.poll_flush(task))?;
+            return self.poll_send(task, slices);
+        }
+        let mut out = self.out.borrow_mut();
+        if out.capacity() == 0 {
+            *out = spare::take();
+        }
+        slices.iter().for_each(|slice| out.extend_from_slice(slice));
+        Poll::Ready(Ok(n_bytes))
+    }
+
+    /// Writes the bytes that are kept.
+    pub(super) fn poll_flush(&self, task: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.borrow().is_empty() {
+            let n_written = ready!(self.poll_send(task, &[IoSlice::new(&self.out.borrow())]))?;
+            self.out.borrow_mut().drain(..n_written);
+        }
+        spare::give_back(self.out.take());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes to the transport, and notes whether the client takes anything.
+    fn poll_send(
+        &self,
+        task: &mut task::Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let transport = &self.connection().transport;
+        loop {
+            match transport.try_writev(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.blocked_since_ms.get() == 0 {
+                        self.blocked_since_ms.set(reactor::now().mono_ms());
+                    }
+                    ready!(transport.poll_write_ready(task))?;
+                }
+                result => {
+                    self.blocked_since_ms.set(0);
+                    return Poll::Ready(result);
+                }
+            }
+        }
     }
 
     /// A stream was reset, or refused.

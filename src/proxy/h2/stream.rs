@@ -1,9 +1,9 @@
 //! The task of a stream: one request and its answer.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
@@ -14,10 +14,12 @@ use crate::http::flaw::Flaw;
 use crate::http::h2::Place;
 use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
-use crate::proxy::client::Client as _;
 use crate::proxy::exchange::{self, synthetic};
 use crate::proxy::facts::Facts;
-use crate::proxy::finish::{self, Asked, Sent};
+use crate::proxy::finish::Asked;
+use crate::proxy::h2::end::end;
+use crate::proxy::h2::payload::Payload;
+use crate::proxy::h2::quick::{self, Quick};
 use crate::proxy::h2::request;
 use crate::proxy::h2::response::H2Response;
 use crate::proxy::h2::shared::{Running, Shared};
@@ -25,20 +27,13 @@ use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
 
-/// Serves one request, and ends its stream.
-pub(super) async fn serve(
-    running: Running,
+/// Starts the exchange of a request, in a task of its own unless its answer is in memory.
+pub(super) fn start(
+    shared: &Rc<Shared>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Payload>,
     began: Now,
 ) {
-    let shared = &running.shared;
-    // Tasks run in turn: those of streams that were reset before this one came have counted that.
-    let is_reset = poll_fn(|task| Poll::Ready(respond.poll_reset(task).is_ready())).await;
-    if is_reset || shared.budget.borrow().spent().is_some() {
-        shared.note_reset();
-        return respond.send_reset(Reason::REFUSED_STREAM);
-    }
     let (parts, body) = request.into_parts();
     let front = &shared.connection().front;
     let place = Place {
@@ -46,33 +41,69 @@ pub(super) async fn serve(
         scheme: (!front.is_trusted).then_some(front.scheme),
         is_end: body.is_end_stream(),
     };
-    let response = H2Response::new(shared, body, respond, began.mono_ms());
+    let running = Running::new(shared);
     match request::head(&parts, place, &shared.context.client_head) {
         Ok(head) => {
-            drop(parts);
-            let routed = Routed::new(&shared.context, front, head);
-            answer(shared, response, &routed, began).await;
+            let routed = Box::new(Routed::new(&shared.context, front, head));
+            match quick::answer(shared, &routed, respond) {
+                Quick::Answered => {}
+                Quick::Rest(rest) => {
+                    reactor::spawn(quick::send_rest(running, routed, rest, body, began));
+                }
+                Quick::No(respond) => {
+                    reactor::spawn(answer(running, routed, body, respond, began));
+                }
+            }
         }
-        Err(flaw) => refuse(shared, response, &parts, flaw, began).await,
+        Err(flaw) => reactor::spawn(refuse(running, parts, flaw, body, respond, began)),
     }
 }
 
-async fn answer(shared: &Shared, response: H2Response<'_>, routed: &Routed, began: Now) {
-    let mut response = response.to(routed, began.mono_ms());
+/// Whether a request must not begin: its stream was reset meanwhile, or a budget is spent. Tasks run in
+/// turn, so that those of streams that were reset before this one came have counted that.
+async fn is_over(shared: &Shared, respond: &mut SendResponse<Payload>) -> bool {
+    let is_reset = poll_fn(|task| Poll::Ready(respond.poll_reset(task).is_ready())).await;
+    let is_over = is_reset || shared.budget.borrow().spent().is_some();
+    if is_over {
+        shared.note_reset();
+        respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    is_over
+}
+
+async fn answer(
+    running: Running,
+    routed: Box<Routed>,
+    body: RecvStream,
+    mut respond: SendResponse<Payload>,
+    began: Now,
+) {
+    let shared = &running.shared;
+    if is_over(shared, &mut respond).await {
+        return;
+    }
+    let response = H2Response::new(shared, body, respond, began.mono_ms());
+    let mut response = response.to(&routed, began.mono_ms());
     let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
-    let result = exchange::run(&shared.context, &mut response, routed, &mut facts).await;
+    let result = exchange::run(&shared.context, &mut response, &routed, &mut facts).await;
     facts.close = result.err();
     end(shared, &mut response, Asked::Head(&routed.head), &mut facts).await;
 }
 
 /// Answers a request that breaks the protocol; nothing of it reaches an origin.
 async fn refuse(
-    shared: &Shared,
-    mut response: H2Response<'_>,
-    parts: &Parts,
+    running: Running,
+    parts: Parts,
     flaw: Flaw,
+    body: RecvStream,
+    mut respond: SendResponse<Payload>,
     began: Now,
 ) {
+    let shared = &running.shared;
+    if is_over(shared, &mut respond).await {
+        return;
+    }
+    let mut response = H2Response::new(shared, body, respond, began.mono_ms());
     let close = Some(CloseReason::BadRequest);
     let mut facts = Facts { began, reason: flaw.word(), close, ..Facts::default() };
     let added = Added::new(CacheStatus::own(), None, None);
@@ -81,24 +112,5 @@ async fn refuse(
     if let Err(reason) = given {
         facts.close = Some(reason);
     }
-    end(shared, &mut response, Asked::Bytes(&request::refused(parts)), &mut facts).await;
-}
-
-/// Ends an exchange: its line is prepared before its stream ends.
-async fn end(shared: &Shared, response: &mut H2Response<'_>, asked: Asked<'_>, facts: &mut Facts) {
-    let context = &shared.context;
-    context.log_room().await;
-    match facts.close {
-        None => shared.budget.borrow_mut().note_answer(),
-        Some(CloseReason::ClientGone) => {
-            shared.note_reset();
-            facts.close = shared.close.get().or(facts.close);
-        }
-        Some(CloseReason::BadRequest) => shared.note_reset(),
-        Some(_) => {}
-    }
-    let sent = Sent { body_bytes: response.sent_bytes(), bytes: response.n_bytes() };
-    finish::finish(context, response.front(), asked, facts, sent);
-    response.end();
-    finish::commit(context);
+    end(shared, &mut response, Asked::Bytes(&request::refused(&parts)), &mut facts).await;
 }
