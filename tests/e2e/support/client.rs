@@ -1,4 +1,7 @@
 //! A client that sends exactly the bytes of a test, on one connection, and waits with a deadline.
+//!
+//! With `KTRIX_E2E_HTTP2` set, a client of a ktrix speaks HTTP/2, so that a conversation about what
+//! HTTP means runs over both. A client that begins by writing bytes itself speaks HTTP/1.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -8,22 +11,42 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
+use super::h2::H2;
 use super::message::{Broken, Head, Reader, is_timeout};
 use super::socket::{Address, Socket};
-use super::tls::Secured;
+use super::tls::{self, Secured};
 use super::wait;
 
 /// One connection to ktrix.
 pub struct Client {
-    reader: Reader<Socket>,
+    wire: Wire,
     host: String,
     /// Methods of the requests that have no answer yet.
     asked: VecDeque<String>,
 }
 
+enum Wire {
+    /// It connects by the protocol that its first use needs.
+    Unused(Address),
+    Http1(Reader<Socket>),
+    Http2(Box<H2>),
+}
+
 impl Client {
     pub fn connect(address: &Address) -> Self {
         Self::try_connect(address).unwrap_or_else(|e| panic!("connect to {address:?}: {e}"))
+    }
+
+    /// A connection to a ktrix, by the protocol that the environment names.
+    pub fn of_ktrix(address: &Address) -> Self {
+        match (std::env::var_os("KTRIX_E2E_HTTP2"), address) {
+            (Some(_), Address::Ip(ip)) if !tls::is_secured(ip) => Self {
+                wire: Wire::Unused(address.clone()),
+                host: ip.to_string(),
+                asked: VecDeque::new(),
+            },
+            _ => Self::connect(address),
+        }
     }
 
     pub fn try_connect(address: &Address) -> io::Result<Self> {
@@ -49,7 +72,7 @@ impl Client {
 
     /// The TLS of the connection.
     pub fn tls(&self) -> &ClientConnection {
-        match &self.reader.inner {
+        match self.socket() {
             Socket::Tls(secured) => secured.connection(),
             Socket::Tcp(_) | Socket::Unix(_) => panic!("a connection without TLS"),
         }
@@ -67,7 +90,7 @@ impl Client {
             Address::Ip(ip) => ip.to_string(),
             Address::Unix(_) => "localhost".into(),
         };
-        Self { reader: Reader::new(socket), host, asked: VecDeque::new() }
+        Self { wire: Wire::Http1(Reader::new(socket)), host, asked: VecDeque::new() }
     }
 
     /// The `Host` of the requests that follow.
@@ -78,8 +101,39 @@ impl Client {
 
     /// A small receive buffer, for a reader that is meant to be slow.
     pub fn receive_buffer(self, bytes: usize) -> Self {
-        self.reader.inner.set_receive_buffer(bytes);
-        self
+        let mut client = self;
+        client.reader().inner.set_receive_buffer(bytes);
+        client
+    }
+
+    #[track_caller]
+    fn reader(&mut self) -> &mut Reader<Socket> {
+        if let Wire::Unused(address) = &self.wire {
+            self.wire = Self::connect(address).wire;
+        }
+        match &mut self.wire {
+            Wire::Http1(reader) => reader,
+            _ => panic!("this conversation is about HTTP/1"),
+        }
+    }
+
+    #[track_caller]
+    fn socket(&self) -> &Socket {
+        match &self.wire {
+            Wire::Http1(reader) => &reader.inner,
+            _ => panic!("this conversation is about HTTP/1"),
+        }
+    }
+
+    /// The client of HTTP/2, if it speaks that.
+    fn http2(&mut self) -> Option<&mut H2> {
+        if let Wire::Unused(address) = &self.wire {
+            self.wire = Wire::Http2(Box::new(H2::connect(address)));
+        }
+        match &mut self.wire {
+            Wire::Http2(client) => Some(client),
+            _ => None,
+        }
     }
 
     pub fn get(&mut self, target: &str) -> Answer {
@@ -99,17 +153,27 @@ impl Client {
 
     /// As [`Client::ask`], where the answer may be broken.
     pub fn try_ask(&mut self, ask: &Ask) -> Result<Answer, Broken> {
+        let host = self.host.clone();
+        if let Some(client) = self.http2() {
+            client.try_send(ask, &host).map_err(|_| Broken::Closed)?;
+            return client.try_answer();
+        }
         self.asked.push_back(ask.method.clone());
-        self.reader.inner.write_all(&ask.bytes(&self.host)).map_err(|_| Broken::Closed)?;
+        let bytes = ask.bytes(&self.host);
+        self.reader().inner.write_all(&bytes).map_err(|_| Broken::Closed)?;
         self.try_answer()
     }
 
     /// Sends a request; its answer is read later.
     #[track_caller]
     pub fn send(&mut self, ask: &Ask) {
+        let host = self.host.clone();
+        if let Some(client) = self.http2() {
+            return client.try_send(ask, &host).expect("send a request");
+        }
         self.asked.push_back(ask.method.clone());
         let bytes = ask.bytes(&self.host);
-        if let Err(e) = self.reader.inner.write_all(&bytes) {
+        if let Err(e) = self.reader().inner.write_all(&bytes) {
             panic!("send {} {}: {e}", ask.method, ask.target);
         }
     }
@@ -121,7 +185,7 @@ impl Client {
     }
 
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.reader.inner.write_all(bytes)
+        self.reader().inner.write_all(bytes)
     }
 
     /// The next answer, whole.
@@ -135,16 +199,19 @@ impl Client {
 
     /// The next answer; interim ones before it are kept with it.
     pub fn try_answer(&mut self) -> Result<Answer, Broken> {
+        if let Wire::Http2(client) = &mut self.wire {
+            return client.try_answer();
+        }
         let method = self.asked.pop_front().unwrap_or_else(|| "GET".into());
         let mut interim = Vec::new();
         loop {
-            let head = self.reader.head()?;
+            let head = self.reader().head()?;
             let status = status_of(&head)?;
             if (100..200).contains(&status) && status != 101 {
                 interim.push(status);
                 continue;
             }
-            let (body, trailers) = self.reader.response_body(&head, status, &method)?;
+            let (body, trailers) = self.reader().response_body(&head, status, &method)?;
             return Ok(Answer { status, head, body, trailers, interim });
         }
     }
@@ -152,49 +219,52 @@ impl Client {
     /// The next head alone (of an interim answer, or of one with a body for [`Client::read`]).
     #[track_caller]
     pub fn answer_head(&mut self) -> (u16, Head) {
-        let head = self.reader.head().unwrap_or_else(|b| panic!("waited for a head, got {b:?}"));
+        let head = self.reader().head().unwrap_or_else(|b| panic!("waited for a head, got {b:?}"));
         (status_of(&head).expect("a status line"), head)
     }
 
     /// Takes the received bytes, waiting for the first of them; empty at the end.
     #[track_caller]
     pub fn read(&mut self) -> Vec<u8> {
-        if self.reader.buf.is_empty() {
-            self.reader.more().unwrap_or_else(|e| panic!("waited for bytes: {e}"));
+        if self.reader().buf.is_empty() {
+            self.reader().more().unwrap_or_else(|e| panic!("waited for bytes: {e}"));
         }
-        std::mem::take(&mut self.reader.buf)
+        std::mem::take(&mut self.reader().buf)
     }
 
     /// Everything until ktrix closes, and whether it ended with a reset.
     #[track_caller]
     pub fn read_to_end(&mut self, what: &str) -> (Vec<u8>, bool) {
         loop {
-            match self.reader.more() {
-                Ok(0) => return (std::mem::take(&mut self.reader.buf), false),
+            match self.reader().more() {
+                Ok(0) => return (std::mem::take(&mut self.reader().buf), false),
                 Ok(_) => {}
-                Err(e) if is_timeout(&e) => panic!(
-                    "{what}: waited for the end of the connection, after {} bytes: {}",
-                    self.reader.buf.len(),
-                    String::from_utf8_lossy(&self.reader.buf[..self.reader.buf.len().min(400)])
-                ),
-                Err(_) => return (std::mem::take(&mut self.reader.buf), true),
+                Err(e) if is_timeout(&e) => {
+                    let buf = &self.reader().buf;
+                    panic!(
+                        "{what}: waited for the end of the connection, after {} bytes: {}",
+                        buf.len(),
+                        String::from_utf8_lossy(&buf[..buf.len().min(400)])
+                    )
+                }
+                Err(_) => return (std::mem::take(&mut self.reader().buf), true),
             }
         }
     }
 
     /// Waits until ktrix has read everything that was sent.
     pub fn wait_taken(&self) {
-        wait::until_true("the request to be read", || self.reader.inner.is_taken());
+        wait::until_true("the request to be read", || self.socket().is_taken());
     }
 
     /// Ends the sending side, and goes on reading.
     pub fn shutdown_write(&self) {
-        self.reader.inner.shutdown(Shutdown::Write);
+        self.socket().shutdown(Shutdown::Write);
     }
 
     /// Makes the close a reset.
     pub fn reset(self) {
-        self.reader.inner.reset_on_close();
+        self.socket().reset_on_close();
     }
 
     /// Waits for ktrix to close, with nothing more to read.

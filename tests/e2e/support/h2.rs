@@ -3,14 +3,12 @@
 //!
 //! The first has no runtime: its connection is driven while the test waits for something.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -31,8 +29,8 @@ use super::wait;
 pub struct H2 {
     connection: Connection<Wire, Bytes>,
     send: SendRequest<Bytes>,
-    socket: Rc<TcpStream>,
-    is_blocked: Rc<Cell<bool>>,
+    socket: Arc<TcpStream>,
+    is_blocked: Arc<AtomicBool>,
     asked: VecDeque<Stream>,
     host: String,
 }
@@ -53,9 +51,9 @@ impl H2 {
         let socket = TcpStream::connect(ip).expect("connect to ktrix");
         socket.set_nodelay(true).expect("TCP_NODELAY");
         socket.set_nonblocking(true).expect("a non-blocking socket");
-        let socket = Rc::new(socket);
-        let is_blocked = Rc::default();
-        let wire = Wire { socket: Rc::clone(&socket), is_blocked: Rc::clone(&is_blocked) };
+        let socket = Arc::new(socket);
+        let is_blocked = Arc::default();
+        let wire = Wire { socket: Arc::clone(&socket), is_blocked: Arc::clone(&is_blocked) };
         let handshake = builder.handshake(wire);
         let (send, connection) = run(&socket, &is_blocked, handshake).expect("a handshake");
         Self { connection, send, socket, is_blocked, asked: VecDeque::new(), host: ip.to_string() }
@@ -88,12 +86,25 @@ impl H2 {
     /// Sends a request; its answer is read later, in the order of the requests.
     #[track_caller]
     pub fn send(&mut self, ask: &Ask) {
-        let (request, body) = ask.http2(&self.host);
-        let mut stream = self.open(request, body.is_none());
+        let host = self.host.clone();
+        self.try_send(ask, &host).expect("send a request");
+    }
+
+    /// As [`H2::send`], to this host, where ktrix may have said that it takes no more requests.
+    pub fn try_send(&mut self, ask: &Ask, host: &str) -> Result<(), h2::Error> {
+        let (request, body) = ask.http2(host);
+        let mut stream = self.try_open(request, body.is_none())?;
         if let Some(body) = body {
             self.upload(&mut stream.body, body);
         }
         self.asked.push_back(stream);
+        let connection = &mut self.connection;
+        let write = poll_fn(|task| {
+            let _ = Pin::new(&mut *connection).poll(task);
+            Poll::Ready(())
+        });
+        run(&self.socket, &self.is_blocked, write);
+        Ok(())
     }
 
     /// Sends the head of a request.
@@ -178,19 +189,19 @@ fn head_of(start: &str, fields: &HeaderMap) -> Head {
 /// Polls a future until it is ready. It is polled again when it was woken, or when the socket can be
 /// read from (or written to, if a write waits for that).
 #[track_caller]
-fn run<F: Future>(socket: &TcpStream, is_blocked: &Cell<bool>, future: F) -> F::Output {
+fn run<F: Future>(socket: &TcpStream, is_blocked: &AtomicBool, future: F) -> F::Output {
     let woken = Arc::new(Woken(AtomicBool::new(false)));
     let waker = Waker::from(Arc::clone(&woken));
     let mut future = pin!(future);
     loop {
-        is_blocked.set(false);
+        is_blocked.store(false, Ordering::SeqCst);
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
         if woken.0.swap(false, Ordering::SeqCst) {
             continue;
         }
-        let wanted = match is_blocked.get() {
+        let wanted = match is_blocked.load(Ordering::SeqCst) {
             true => PollFlags::POLLIN | PollFlags::POLLOUT,
             false => PollFlags::POLLIN,
         };
@@ -210,8 +221,8 @@ impl Wake for Woken {
 
 /// A socket with the traits that the `h2` crate wants.
 struct Wire {
-    socket: Rc<TcpStream>,
-    is_blocked: Rc<Cell<bool>>,
+    socket: Arc<TcpStream>,
+    is_blocked: Arc<AtomicBool>,
 }
 
 impl AsyncRead for Wire {
@@ -239,7 +250,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         match (&*self.socket).write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.is_blocked.set(true);
+                self.is_blocked.store(true, Ordering::SeqCst);
                 Poll::Pending
             }
             result => Poll::Ready(result),

@@ -240,7 +240,7 @@ impl Ktrix<'_> {
 
     /// A new connection.
     pub fn client(&self) -> Client {
-        Client::connect(&self.plan.address)
+        Client::of_ktrix(&self.plan.address)
     }
 
     /// One request on a connection of its own.
