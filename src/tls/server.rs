@@ -36,17 +36,26 @@ pub struct Server {
 /// The protocols that are offered to clients (ALPN), the preferred one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// HTTP/2, where the listener offers it.
+    Http2,
     /// HTTP/1.1, which a client that names no protocol speaks too.
     Http1,
 }
 
 impl Protocol {
-    const ALL: [Self; 1] = [Self::Http1];
+    const ALL: [Self; 2] = [Self::Http2, Self::Http1];
 
     const fn name(self) -> &'static [u8] {
         match self {
+            Self::Http2 => b"h2",
             Self::Http1 => b"http/1.1",
         }
+    }
+
+    /// The names of those that a listener offers.
+    fn offered(has_http2: bool) -> Vec<Vec<u8>> {
+        let offered = Self::ALL.into_iter().filter(|it| has_http2 || *it != Self::Http2);
+        offered.map(|it| it.name().to_vec()).collect()
     }
 
     /// The protocol that the handshake has settled.
@@ -77,7 +86,8 @@ impl Servers {
         let ticket_secrets = files.ticket_secrets(config);
         let lifetime_s = u32::try_from(config.tickets.lifetime.as_secs()).unwrap_or(u32::MAX);
         let mut all = HashMap::new();
-        for tls in config.listen.iter().filter_map(|listen| listen.tls.as_ref()) {
+        for listen in &config.listen {
+            let Some(tls) = &listen.tls else { continue };
             // Both halves of "all addresses" have the same.
             if all.contains_key(&tls.path) {
                 continue;
@@ -89,7 +99,7 @@ impl Servers {
                 policy: NO_CLIENT_CERTIFICATES,
                 lifetime_s,
             });
-            match Server::new(tls, &certificates, tickets) {
+            match Server::new(listen, tls, &certificates, tickets) {
                 Ok(server) => drop(all.insert(tls.path.clone(), Rc::new(server))),
                 Err(error) => files.wrong.push(Finding::new(&*tls.path, error.to_string())),
             }
@@ -108,6 +118,7 @@ impl Servers {
 
 impl Server {
     fn new(
+        listen: &Listen,
         tls: &ListenTls,
         certificates: &[Rc<Certificate>],
         tickets: Option<Tickets>,
@@ -122,7 +133,7 @@ impl Server {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Choices::new(certificates)));
-        config.alpn_protocols = Protocol::ALL.map(|it| it.name().to_vec()).to_vec();
+        config.alpn_protocols = Protocol::offered(listen.http2);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(tickets) = tickets {
             config.ticketer = Arc::new(tickets);

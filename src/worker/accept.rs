@@ -14,6 +14,7 @@ use crate::proxy::client::connections::Connections;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::h1::serve;
+use crate::proxy::h2::connection;
 use crate::reactor::address::PeerAddress;
 use crate::reactor::listener::Listener;
 use crate::reactor::stream::Stream;
@@ -142,8 +143,14 @@ impl Accepted {
         match outcome {
             Ok(Secured { stream, session, facts, protocol }) => {
                 let transport = Transport::secured(stream, session);
+                let front = front.secured(facts);
                 match protocol {
-                    Protocol::Http1 => self.serve(transport, front.secured(facts)),
+                    Protocol::Http1 => self.serve(transport, front),
+                    Protocol::Http2 => {
+                        let counted = connections.add(transport, front, reactor::now().mono_ms());
+                        let context = Rc::clone(context);
+                        reactor::spawn(connection::serve(context, counted, Vec::new()));
+                    }
                 }
             }
             Err(Refused::Plain(stream, first)) => {

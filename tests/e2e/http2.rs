@@ -9,8 +9,10 @@ use crate::support::h2::{
     DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, H2, HEADERS, PING, RST_STREAM, Raw, SETTINGS,
     literals, of_get,
 };
+use crate::support::socket::Socket;
+use crate::support::tls::{self, Secured};
 use crate::support::{
-    Ask, Client, Gate, Ktrix, Origin, Plan, Response, pattern, until, until_true,
+    Ask, Client, Gate, Ktrix, Origin, PATIENCE, Plan, Response, pattern, until, until_true,
 };
 
 fn h2(ktrix: &Ktrix<'_>) -> H2 {
@@ -439,6 +441,45 @@ fn reloads_under_load_lose_no_request() {
         });
     }
     origin.expect_requests(n_asked);
+}
+
+#[test]
+fn a_client_with_tls_chooses_the_protocol_by_alpn() {
+    let origin = Origin::answering(|request| {
+        Response::ok(request.field("x-forwarded-proto").unwrap_or("?")).cache("max-age=60")
+    });
+    let plan = Plan::new(&origin).with_tls();
+    let ktrix = plan.start();
+    let client = |names: &[&str]| {
+        let mut config = tls::authority().client();
+        config.alpn_protocols = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let crate::support::socket::Address::Ip(ip) = plan.address else { unreachable!() };
+        let stream = std::net::TcpStream::connect(ip).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let tls = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+        Secured::shake(stream, tls).unwrap()
+    };
+    let secured = client(&["h2", "http/1.1"]);
+    assert_eq!(secured.protocol(), Some(&b"h2"[..]));
+    let mut raw = Raw::on(Socket::Tls(Box::new(secured)));
+    let of_https = |path| {
+        let get = of_get(path);
+        [get[0], (":scheme", "https"), get[2], get[3]]
+    };
+    raw.send(&Frame::head(1, &of_https("/a")));
+    assert_eq!(raw.expect(HEADERS, 1).status(), 200);
+    assert_eq!(raw.expect(DATA, 1).payload, b"https");
+    // The scheme is that of the connection.
+    raw.send(&Frame::get(3, "/a"));
+    assert_eq!(raw.expect(HEADERS, 3).status(), 400);
+    assert_eq!(client(&["http/1.1"]).protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(client(&[]).protocol(), None);
+    ktrix.get("/b").expect_status(200);
+    let url = format!("https://{}/a", plan_address(&plan));
+    let curl = ["-sSk", "--http2", "-w", " %{http_version}", &url];
+    let output = std::process::Command::new("curl").args(curl).output();
+    assert!(output.is_err() || output.is_ok_and(|it| it.stdout == b"https 2"));
 }
 
 #[test]

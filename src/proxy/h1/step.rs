@@ -253,12 +253,13 @@ fn next_head(
     Ok(Next::Exchange(Box::new(routed), used))
 }
 
-/// Whether a client begins to speak HTTP/2 by prior knowledge (RFC 9113 section 3.3). To HTTP/1 the
-/// beginning of its preface is a head of an unknown version.
+/// Whether a client begins to speak HTTP/2 by prior knowledge (RFC 9113 section 3.3), which TLS has no
+/// need for. To HTTP/1 the beginning of its preface is a head of an unknown version.
 fn begins_http2(link: &Link, bytes: &[u8]) -> bool {
     bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\n")
         && link.n_bytes() == 0
         && link.connection().front.listen.http2
+        && link.connection().front.tls.is_none()
 }
 
 /// The flaw of an incomplete head that cannot become valid.

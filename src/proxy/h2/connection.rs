@@ -84,8 +84,9 @@ async fn end(shared: &Shared, reason: CloseReason) {
             reason.word()
         );
     }
-    if !matches!(reason, CloseReason::ClientClosed | CloseReason::SendTimeout) {
-        linger(transport).await;
+    match reason {
+        CloseReason::ClientClosed | CloseReason::SendTimeout => transport.finish(),
+        _ => linger(transport).await,
     }
     // Exchanges that go on without their client hold no connection open.
     transport.shutdown_both();

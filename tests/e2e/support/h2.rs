@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::{Answer, Ask};
 use super::message::{Broken, Head};
-use super::socket::Address;
+use super::socket::{Address, Socket};
 use super::wait;
 
 /// A connection of the `h2` crate's client.
@@ -368,25 +368,29 @@ pub fn literals(fields: &[(&str, &str)]) -> Vec<u8> {
 
 /// A connection on which a test writes and reads frames.
 pub struct Raw {
-    pub socket: TcpStream,
+    socket: Socket,
     buf: Vec<u8>,
 }
 
 impl Raw {
     /// Connects, and sends the preface and empty SETTINGS.
     pub fn connect(address: &Address) -> Self {
-        let mut raw = Self::without_preface(address);
-        raw.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        raw.send(&Frame::new(SETTINGS, 0, 0, b""));
-        raw
+        Self::without_preface(address).begin()
+    }
+
+    /// As [`Raw::connect`], on a connection that exists.
+    pub fn on(socket: Socket) -> Self {
+        Self { socket, buf: Vec::new() }.begin()
+    }
+
+    fn begin(mut self) -> Self {
+        self.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        self.send(&Frame::new(SETTINGS, 0, 0, b""));
+        self
     }
 
     pub fn without_preface(address: &Address) -> Self {
-        let Address::Ip(ip) = address else { panic!("{address:?} is no IP address") };
-        let socket = TcpStream::connect(ip).expect("connect to ktrix");
-        socket.set_nodelay(true).expect("TCP_NODELAY");
-        socket.set_read_timeout(Some(wait::PATIENCE)).expect("a timeout");
-        socket.set_write_timeout(Some(wait::PATIENCE)).expect("a timeout");
+        let socket = Socket::connect(address, wait::PATIENCE).expect("connect to ktrix");
         Self { socket, buf: Vec::new() }
     }
 

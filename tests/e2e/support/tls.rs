@@ -150,6 +150,11 @@ impl Secured {
         &self.0.sock
     }
 
+    /// The protocol that ktrix has chosen.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.0.conn.alpn_protocol()
+    }
+
     /// Ends the sending side without a close_notify.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.sock.shutdown(how)
