@@ -41,7 +41,7 @@ use crate::config::bounds::{OriginTimeouts, RouteLimits, RouteTimeouts};
 use crate::config::buffering::ResponseBuffering;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
-use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig};
+use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, ToHttps};
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::check::Check;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -323,6 +323,8 @@ pub struct SiteConfig {
     pub hosts: Vec<HostPattern>,
     /// The certificate for them on every listener with TLS.
     pub tls: Option<CertificateFiles>,
+    /// The redirect of its requests in the clear.
+    pub to_https: Option<ToHttps>,
     /// The routes; at least one, and each can match a request.
     pub routes: Vec<RouteConfig>,
     /// The patterns of the routes with a glob or a regular expression, in their order.

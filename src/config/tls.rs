@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::http::status::Status;
+
 /// How a listener speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenTls {
@@ -25,6 +27,26 @@ pub struct CertificateFiles {
     pub path: String,
 }
 
+/// The redirect of requests in the clear to https.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToHttps {
+    /// The status of the answer.
+    pub status: Status,
+    /// The port of https.
+    pub port: u16,
+}
+
+impl ToHttps {
+    /// The URL of https for a host without its port, and a path with its query.
+    pub fn url(self, host: &[u8], path_and_query: &[u8]) -> String {
+        let (host, path) = (String::from_utf8_lossy(host), String::from_utf8_lossy(path_and_query));
+        match self.port {
+            443 => format!("https://{host}{path}"),
+            port => format!("https://{host}:{port}{path}"),
+        }
+    }
+}
+
 /// The session tickets of all listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TicketConfig {
@@ -43,4 +65,16 @@ pub enum Versions {
     Tls13,
     /// Both.
     Both,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_https_has_its_own_port() {
+        let url = |port| ToHttps { status: Status(301), port }.url(b"a.example", b"/x?y=z");
+        assert_eq!(url(443), "https://a.example/x?y=z");
+        assert_eq!(url(8443), "https://a.example:8443/x?y=z");
+    }
 }

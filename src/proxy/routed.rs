@@ -5,12 +5,14 @@ use std::rc::Rc;
 
 use crate::cache::name::Name;
 use crate::config::bounds::{RouteLimits, RouteTimeouts};
+use crate::config::tls::ToHttps;
 use crate::http::authority::Authority;
 use crate::http::flaw::Flaw;
 use crate::http::forwarded;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
+use crate::http::scheme::Scheme;
 use crate::http::target::Target;
 use crate::http::via;
 use crate::policy::decide::{self, SyntheticAnswer};
@@ -45,6 +47,8 @@ pub(crate) enum Way {
     Refused(Flaw),
     /// No site or route is configured for it.
     Unrouted,
+    /// It came in the clear, and its site wants https.
+    ToHttps(ToHttps),
     /// Its route answers it without an upstream.
     Own(Rc<Changed>),
     Route(Route),
@@ -110,6 +114,9 @@ impl Way {
         let rule = *router.rule(route);
         if before.is_none() && is_too_large(head, &rule.limits, &context.client_head) {
             return Self::Refused(Flaw::HeadTooLarge);
+        }
+        if let (Scheme::Http, Some(to_https)) = (front.scheme, rule.to_https) {
+            return Self::ToHttps(to_https);
         }
         let rules = Rc::clone(router.rules(rule.rules));
         let sticky = context.pools.take_sticky(rule.upstream, &mut head.fields).or(match before {

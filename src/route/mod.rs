@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use crate::config::bounds::{RouteLimits, RouteTimeouts};
 use crate::config::buffering::ResponseBuffering;
+use crate::config::tls::ToHttps;
 use crate::config::{Config, HostPattern};
 use crate::policy::key::KeyComponents;
 use crate::policy::rfc9111::rules::Rules;
@@ -50,6 +51,8 @@ pub struct Rule {
     pub timeouts: RouteTimeouts,
     /// Whether the same bytes from another client may have another route.
     pub depends_on_client: bool,
+    /// The redirect of requests in the clear.
+    pub to_https: Option<ToHttps>,
 }
 
 /// The rules for the cache, by [`Router::rules`] of the same router.
@@ -120,6 +123,7 @@ impl Router {
                     limits: route.limits,
                     timeouts: route.timeouts,
                     depends_on_client: table.depends_on_client,
+                    to_https: site.to_https,
                 });
             }
             router.sites.push(table);
@@ -138,6 +142,7 @@ impl Router {
                 limits: config.limits.route,
                 timeouts: config.timeouts.route,
                 depends_on_client: false,
+                to_https: None,
             });
         }
         router
@@ -495,6 +500,7 @@ sites:
         let hosts = proptest::collection::vec(patterns(), 0..4);
         let site = (hosts, routes).prop_map(|(hosts, routes)| SiteConfig {
             tls: None,
+            to_https: None,
             hosts,
             routes,
             patterns: None,

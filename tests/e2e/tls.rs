@@ -375,6 +375,43 @@ fn a_reload_takes_up_new_certificates_under_load_and_keeps_the_old_ones_if_they_
 }
 
 #[test]
+fn requests_in_the_clear_are_redirected_to_https() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin).with_tls();
+    let secured = address(&plan);
+    let tls = format!("{{address: \"{secured}\", tls: {{certificates: {CERTIFICATE}}}}}");
+    plan.put("listen", &format!("[\"unix:$DIR/sock\", {tls}]"));
+    let port = secured.port();
+    let redirect = format!("redirect: {{to: https, port: {port}, status: 308}}");
+    let site = format!("{{hosts: a.example, {redirect}, upstream: app}}");
+    plan.put("sites", &format!("[{site}, {{upstream: app}}]"));
+    let ktrix = plan.start();
+    let clear = Address::Unix(plan.dir().join("sock"));
+    let ask = Ask::get("/a?b=c").field("Host", "A.example:80");
+    for _ in 0..3 {
+        // The stored answer of https does not answer http.
+        ktrix.ask(&ask).expect_status(200).expect_body("x");
+        let location = format!("https://a.example:{port}/a?b=c");
+        let mut client = Client::connect(&clear);
+        client.ask(&ask).expect_status(308).expect_field("location", &location);
+        let lie = ask.clone().field("X-Forwarded-Proto", "https");
+        client.ask(&lie).expect_status(308);
+        let post = Ask::post("/p", "body").field("Host", "a.example");
+        client.ask(&post).expect_status(308);
+    }
+    let other = Ask::get("/").field("Host", "b.example");
+    Client::connect(&clear).ask(&other).expect_status(200);
+    origin.expect_requests(2);
+    // A trusted proxy in front has taken the TLS off.
+    plan.put("trusted-proxies", "[local]");
+    plan.write_config();
+    ktrix.signal(nix::sys::signal::Signal::SIGHUP);
+    let told = ask.clone().field("X-Forwarded-Proto", "https");
+    until_true("the trusted proxy", || Client::connect(&clear).ask(&told).status == 200);
+    Client::connect(&clear).ask(&ask).expect_status(308);
+}
+
+#[test]
 fn the_clients_of_others_are_served() {
     let origin = Origin::answering(|_| Response::ok("hello").cache("max-age=600"));
     let plan = Plan::new(&origin).with_tls();

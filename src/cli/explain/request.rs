@@ -13,6 +13,7 @@ use crate::cli::request::UrlRequest;
 use crate::http::cookie;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
+use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::target;
 use crate::http::via;
@@ -74,6 +75,12 @@ impl Explainer<'_> {
         let (rule, at) = (*setting.router.rule(route), setting.route_at(route));
         self.explain_route(at, &head);
         self.explain_order(&request);
+        if let (Scheme::Http, Some(to)) = (asked.scheme, rule.to_https) {
+            let url = to.url(head.host(), head.target.path_and_query());
+            let value = format!("{} to {}", to.status.0, printable(url.as_bytes()));
+            self.add_step("redirect", value, None);
+            return Err(Outcome::own(to.status, "route"));
+        }
         let mut head = head;
         let upstream = setting.config.upstreams.get(rule.upstream.0);
         if let Some(cookie) = upstream.and_then(|upstream| upstream.sticky.as_deref())

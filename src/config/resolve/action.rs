@@ -110,7 +110,7 @@ fn own_answer(
             }
             Some(to)
         });
-        let status = status(faults, &redirect, "status", &REDIRECTIONS);
+        let status = redirection(faults, &redirect);
         return Some(OwnAnswer::Redirect { to: to?, status: status.unwrap_or(Status(302)) });
     }
     if section.node("answer").is_some() {
@@ -138,6 +138,11 @@ fn own_answer(
 
 /// The statuses with which a Location is followed.
 const REDIRECTIONS: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// The status of a redirect, if it is set.
+pub(super) fn redirection(faults: &mut Faults<'_>, redirect: &Section<'_>) -> Option<Status> {
+    status(faults, redirect, "status", &REDIRECTIONS)
+}
 
 fn status(
     faults: &mut Faults<'_>,

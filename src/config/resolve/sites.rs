@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::config::address::parse_host;
 use crate::config::document::Place;
 use crate::config::error::Faults;
+use crate::config::resolve::action;
 use crate::config::resolve::bounds::Bounds;
 use crate::config::resolve::routes::Routes;
 use crate::config::resolve::rules::Caching;
@@ -13,7 +14,9 @@ use crate::config::resolve::tls;
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Section};
+use crate::config::tls::ToHttps;
 use crate::config::{CacheConfig, HostPattern, SiteConfig};
+use crate::http::status::Status;
 
 /// Every site, in the order of the text.
 pub(crate) fn resolve(
@@ -36,9 +39,20 @@ pub(crate) fn resolve(
         let routes = Routes { upstreams, has_cache, top: bounds, caching, site: &section };
         let (routes, patterns) = routes.resolve(faults);
         let tls = tls::of_site(faults, &section);
-        sites.push(SiteConfig { hosts, tls, routes, patterns });
+        let to_https = to_https(faults, &section);
+        sites.push(SiteConfig { hosts, tls, to_https, routes, patterns });
     }
     sites
+}
+
+/// The redirect of a site's requests in the clear, if it has one.
+fn to_https(faults: &mut Faults<'_>, site: &Section<'_>) -> Option<ToHttps> {
+    site.node("redirect")?;
+    let section = site.section(faults, "sites[].redirect", "redirect");
+    // There is one scheme to redirect to.
+    let _ = section.word(faults, "to");
+    let status = action::redirection(faults, &section).unwrap_or(Status(301));
+    Some(ToHttps { status, port: u16::try_from(section.count(faults, "port")).unwrap_or(443) })
 }
 
 /// The first site that claims each host.

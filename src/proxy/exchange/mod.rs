@@ -107,6 +107,7 @@ pub(crate) async fn run_once<C: Client>(
             facts.reason = LOOP;
             (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
         }
+        Way::ToHttps(to) => return own::to_https(client, request, *to, facts).await,
         Way::Own(changed) => return own::answer(context, client, changed, facts).await,
         Way::Refused(flaw) => {
             facts.reason = flaw.word();
@@ -120,7 +121,6 @@ pub(crate) async fn run_once<C: Client>(
 
 /// The word in the access log for a request that has passed this instance before.
 const LOOP: &str = "loop";
-
 const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
 
 /// A request that has a route, and its answer.

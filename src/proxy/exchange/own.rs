@@ -2,9 +2,12 @@
 
 use std::rc::Rc;
 
+use crate::config::tls::ToHttps;
 use crate::http::date;
 use crate::http::fields::Fields;
+use crate::http::head::RequestHead;
 use crate::http::method::Method;
+use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
@@ -48,6 +51,23 @@ pub(crate) async fn answer<C: Client>(
         facts.reason = DENIED_WORD;
     }
     synthetic::answer_by(client, own.status, (sentence, page), extra, &added, facts).await
+}
+
+/// Answers a request in the clear with its URL of https.
+pub(crate) async fn to_https<C: Client>(
+    client: &mut C,
+    request: &RequestHead,
+    to_https: ToHttps,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    let added = Added::new(CacheStatus::own(), None, None);
+    if request.host().is_empty() {
+        let why = "a request without a host cannot be redirected to https";
+        return synthetic::answer(client, Status(400), why, &[], &added, facts).await;
+    }
+    let url = to_https.url(request.host(), request.target.path_and_query());
+    let extra = [("Location", &*url)];
+    synthetic::answer(client, to_https.status, "", &extra, &added, facts).await
 }
 
 /// The text for a refused client.
