@@ -7,6 +7,7 @@
 //! | `81`, `:81`, `*:81` | all addresses, IPv4 and IPv6 | - |
 //! | `web.lan:81`, `web.lan` | - | the name, port 80 |
 //! | `http://web.lan:81/` | - | without the `http://` |
+//! | `https://web.lan` | - | over TLS, port 443 |
 //! | `unix:/run/app.sock` | that | that |
 //!
 //! Each failure is a sentence that follows the text in quotes.
@@ -24,6 +25,9 @@ pub const LISTEN_PORT: u16 = 8080;
 
 /// The port of a server without a configured one.
 pub const SERVER_PORT: u16 = 80;
+
+/// The port of a server over TLS without a configured one.
+pub const SERVER_TLS_PORT: u16 = 443;
 
 /// The length limit of a DNS name (RFC 1035 section 2.3.4), without the dot at its end.
 const NAME_BYTES_MAX: usize = 253;
@@ -72,46 +76,48 @@ pub(crate) fn all_addresses(port: u16) -> Vec<Listen> {
     vec![listen(Ipv4Addr::UNSPECIFIED.into(), false), listen(Ipv6Addr::UNSPECIFIED.into(), true)]
 }
 
-/// Reads the address of a server.
+/// Reads the address of a server, and the scheme if there is one; `has_tls` says that the upstream
+/// speaks TLS.
 ///
 /// # Errors
 /// Why the text is not an address, with examples of one.
-pub fn parse_server(text: &str) -> Result<ServerAddress, String> {
+pub fn parse_server(text: &str, has_tls: bool) -> Result<(ServerAddress, Option<Scheme>), String> {
     let wrong = |why: &str| {
         let hint = "try \"10.0.0.1:8080\", \"app.example:8080\" or \"unix:/run/app.sock\"";
         Err(format!("{} {why} ({hint})", quoted(text)))
     };
     if let Some(path) = text.strip_prefix("unix:") {
-        return parse_socket_path(path).map(ServerAddress::Unix);
+        return parse_socket_path(path).map(|path| (ServerAddress::Unix(path), None));
     }
     if is_on(text) || is_off(text) {
         return wrong("is a switch, but an address is expected");
     }
-    let mut bare = text;
-    if let Some((scheme, rest)) = text.split_once("://") {
-        match Scheme::parse(scheme.as_bytes()) {
-            Some(Scheme::Http) => bare = rest.strip_suffix('/').unwrap_or(rest),
-            Some(Scheme::Https) => {
-                return wrong("needs TLS, which ktrix does not support towards servers");
-            }
-            None => return wrong("has an unknown scheme"),
+    let (mut bare, mut scheme) = (text, None);
+    if let Some((word, rest)) = text.split_once("://") {
+        (bare, scheme) = (rest.strip_suffix('/').unwrap_or(rest), Scheme::parse(word.as_bytes()));
+        if scheme.is_none() {
+            return wrong("has an unknown scheme");
         }
     }
+    let port_of = match has_tls || scheme == Some(Scheme::Https) {
+        true => SERVER_TLS_PORT,
+        false => SERVER_PORT,
+    };
     if bare.contains('/') {
         return wrong("has a path, but only an address is expected");
     }
     let (host, port) = match split_port(bare) {
-        Ok((host, port)) => (host, port.unwrap_or(SERVER_PORT)),
+        Ok((host, port)) => (host, port.unwrap_or(port_of)),
         Err(why) => return wrong(why),
     };
     if port == 0 {
         return wrong("has port 0, which no server can have");
     }
     if let Some(ip) = parse_ip(host) {
-        return Ok(ServerAddress::Ip(SocketAddr::new(ip, port)));
+        return Ok((ServerAddress::Ip(SocketAddr::new(ip, port)), scheme));
     }
     match parse_name(host) {
-        Some(host) => Ok(ServerAddress::Name { host, port }),
+        Some(host) => Ok((ServerAddress::Name { host, port }, scheme)),
         None => wrong("is neither an IP address nor a host name"),
     }
 }
@@ -267,18 +273,23 @@ mod tests {
             ("http://app_1.lan:81/", "app_1.lan:81"),
             ("HTTP://[::1]", "[::1]:80"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
+            ("https://app", "app:443"),
+            ("https://10.0.0.1:8443/", "10.0.0.1:8443"),
         ] {
-            assert_eq!(parse_server(text).map(|a| a.to_string()), Ok(read.to_owned()), "{text}");
+            let address = parse_server(text, false).map(|(address, _)| address.to_string());
+            assert_eq!(address, Ok(read.to_owned()), "{text}");
         }
+        let with_tls = parse_server("app", true).map(|(address, _)| address.to_string());
+        assert_eq!(with_tls, Ok("app:443".to_owned()));
     }
 
     #[test]
     fn invalid_server_addresses_are_refused_with_examples() {
         for text in [
-            "", "https://a", "ftp://a", "http://a/b", "a/b", "a:0", "a:99999", "a b", "-a", "a..b",
+            "", "https://", "ftp://a", "http://a/b", "a/b", "a:0", "a:99999", "a b", "-a", "a..b",
             "300.1.1.1", "1.2.3", "[::1", "[1.2.3.4]:80", "http://", "a:b:c", "ä.example",
         ] {
-            let message = parse_server(text).unwrap_err();
+            let message = parse_server(text, false).unwrap_err();
             assert!(message.contains("(try "), "{text}: {message}");
         }
     }
@@ -305,7 +316,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,40}|[0-9a-f.:\\[\\]*/]{0,40}") {
-            let _ = (parse_listen(&text), parse_server(&text), parse_host(&text));
+            let _ = (parse_listen(&text), parse_server(&text, false), parse_host(&text));
         }
 
         #[test]
@@ -315,7 +326,7 @@ mod tests {
                 false => Ipv4Addr::new(ip[0], ip[1], ip[2], ip[3]).into(),
             };
             let address = SocketAddr::new(ip, port);
-            prop_assert_eq!(parse_server(&address.to_string()), Ok(ServerAddress::Ip(address)));
+            prop_assert_eq!(parse_server(&address.to_string(), false), Ok((ServerAddress::Ip(address), None)));
             let listen = Listen::at(ListenAddress::Ip(address));
             prop_assert_eq!(parse_listen(&address.to_string()), Ok(vec![listen]));
         }

@@ -13,6 +13,7 @@ use crate::config::section::Section;
 use crate::config::{
     Config, ErrorSink, Listen, ListenAddress, LogConfig, LogFormat, ServerAddress,
 };
+use crate::http::scheme::Scheme;
 use crate::upstream::ids::UpstreamId;
 
 impl Config {
@@ -41,7 +42,7 @@ impl Config {
             let message = "names no directory (try \"--cache /var/cache/ktrix\")";
             faults.add(Place::default(), "--cache".to_owned(), message);
         }
-        match parse_server(upstream) {
+        match parse_server(upstream, false) {
             Ok(server) => faults.or_value(of_defaults(listens, server, cache)),
             Err(message) => {
                 faults.add(Place::default(), "--upstream".to_owned(), message);
@@ -55,7 +56,7 @@ impl Config {
     pub fn demo(cache_dir: &Path, port: u16, origin: SocketAddr) -> Self {
         let address = ListenAddress::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
         let listens = vec![Listen::at(address)];
-        let mut config = of_defaults(listens, ServerAddress::Ip(origin), Some(cache_dir));
+        let mut config = of_defaults(listens, (ServerAddress::Ip(origin), None), Some(cache_dir));
         config.workers = 2;
         let mut access = resolve::access_log_at(cache_dir.join("access.log"));
         access.format = LogFormat::Json;
@@ -74,7 +75,11 @@ impl Config {
 }
 
 /// One server behind some addresses, and every setting at its default.
-fn of_defaults(listen: Vec<Listen>, server: ServerAddress, cache: Option<&Path>) -> Config {
+fn of_defaults(
+    listen: Vec<Listen>,
+    server: (ServerAddress, Option<Scheme>),
+    cache: Option<&Path>,
+) -> Config {
     let mut faults = Faults::of(Path::new(""));
     let absent = |schema| Section::absent(schema, String::new(), Place::default());
     let cache = cache.map(|path| resolve::cache_at(&mut faults, &absent("cache"), path.to_owned()));
@@ -129,7 +134,7 @@ mod tests {
     #[test]
     fn bad_flags_are_all_reported() {
         let errors =
-            Config::from_flags(&["x", "1.2.3.4:x"], "https://a", Some(Path::new(""))).unwrap_err();
+            Config::from_flags(&["x", "1.2.3.4:x"], "ftp://a", Some(Path::new(""))).unwrap_err();
         let keys: Vec<_> = errors.0.iter().map(|error| error.key.as_str()).collect();
         assert_eq!(keys, ["--listen", "--listen", "--cache", "--upstream"]);
     }

@@ -41,7 +41,7 @@ use crate::config::bounds::{OriginTimeouts, RouteLimits, RouteTimeouts};
 use crate::config::buffering::ResponseBuffering;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
-use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, ToHttps};
+use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, ToHttps, UpstreamTls};
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::check::Check;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -270,6 +270,8 @@ pub struct UpstreamConfig {
     pub resolve: Duration,
     /// How its servers are checked.
     pub check: Option<Check>,
+    /// How its servers are spoken to over TLS; `None` in the clear.
+    pub tls: Option<UpstreamTls>,
     /// The bounds on waiting for its servers, where they differ from those at the top.
     pub timeouts: OriginTimeouts,
     /// Bytes of the head of a response, if that differs from the top.

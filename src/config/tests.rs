@@ -317,7 +317,7 @@ fn every_mistake_is_reported_at_once() {
     let text = concat!(
         "wrokers: 3\nworkers: 65\nlisten: [\"localhost:80\"]\n",
         "timeouts: {connect: 5, idle: 5 parsecs}\n",
-        "upstreams:\n  web: {servers: []}\n  static: {servers: [\"https://a\"], weight: 1}\n",
+        "upstreams:\n  web: {servers: []}\n  static: {servers: [\"ftps://a\"], weight: 1}\n",
         "sites:\n  - hosts: [a.b]\n    routes:\n      - {path: up, upstream: api}\n",
         "  - hosts: [A.B]\n    upstream: web\n",
         "limits: {head: 1 TiB}\nlimits: {}\n",
@@ -333,10 +333,9 @@ fn every_mistake_is_reported_at_once() {
             "k.yaml:4:30: timeouts.idle: \"5 parsecs\" has an unknown unit \"parsecs\" \
              (known are ms, s, m, h, d)",
             "k.yaml:6:18: upstreams.web.servers: is empty (add an entry, or leave the key out)",
-            "k.yaml:7:22: upstreams.static.servers[0]: \"https://a\" needs TLS, which ktrix \
-             does not support towards servers (try \"10.0.0.1:8080\", \"app.example:8080\" or \
+            "k.yaml:7:22: upstreams.static.servers[0]: \"ftps://a\" has an unknown scheme (try \"10.0.0.1:8080\", \"app.example:8080\" or \
              \"unix:/run/app.sock\")",
-            "k.yaml:7:36: upstreams.static.weight: is not a known key (it belongs below servers[])",
+            "k.yaml:7:35: upstreams.static.weight: is not a known key (it belongs below servers[])",
             "k.yaml:11:16: sites[0].routes[0].path: \"up\" does not begin with a slash \
              (try \"/up\")",
             "k.yaml:11:30: sites[0].routes[0].upstream: \"api\" is not defined \

@@ -67,6 +67,21 @@ pub enum Versions {
     Both,
 }
 
+/// How the servers of an upstream are spoken to over TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamTls {
+    /// The name that is asked for (SNI) and verified; `None` for the host of a server's address.
+    pub name: Option<String>,
+    /// Whether the certificate of a server is verified.
+    pub verify: bool,
+    /// A PEM file with the authorities that are trusted; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// The certificate that ktrix shows to a server that asks for one.
+    pub certificate: Option<CertificateFiles>,
+    /// The key in messages: `upstreams.app.tls`.
+    pub path: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,19 +6,26 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use crate::config::{Config, ServerAddress};
+use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::reactor::address::Address;
 use crate::reactor::connect::connect;
 use crate::reactor::stream::Stream;
 use crate::reactor::timer;
 use crate::shared::servers::ServerTable;
+use crate::tls::client::{Client, Clients};
+use crate::tls::connect::connect as secure;
+use crate::tls::handshake::Secured;
+use crate::tls::turns::Turns;
+use crate::transport::Transport;
 use crate::upstream::check::{Check, CheckFailure, CheckResult, Reading};
 use crate::upstream::ids::Server;
 use crate::upstream::method;
 use crate::upstream::state::Setting;
 
 /// Starts the checks of all servers that have some.
-pub(super) fn start(config: &Config, table: &Rc<ServerTable>) {
+pub(super) fn start(config: &Config, table: &Rc<ServerTable>, clients: &Clients) {
+    let turns = Rc::<Turns>::default();
     for (server, wanted) in config.servers() {
         let upstream = &config.upstreams[server.upstream.0];
         if let Some(check) = &upstream.check {
@@ -27,6 +34,8 @@ pub(super) fn start(config: &Config, table: &Rc<ServerTable>) {
                 name: format!("{}/{}", upstream.name, wanted.address),
                 address: wanted.address.clone(),
                 check: check.clone(),
+                tls: clients.of(server.upstream).cloned(),
+                turns: Rc::clone(&turns),
                 table: Rc::clone(table),
             };
             reactor::spawn(checked.check_forever());
@@ -41,6 +50,8 @@ struct Checked {
     name: String,
     address: ServerAddress,
     check: Check,
+    tls: Option<Rc<Client>>,
+    turns: Rc<Turns>,
     table: Rc<ServerTable>,
 }
 
@@ -83,7 +94,7 @@ impl Checked {
     async fn check_once(&self) -> Result<CheckResult, Unclear> {
         let deadline_ms = timer::deadline(self.check.timeout);
         let result = match self.connect(deadline_ms).await {
-            Ok(stream) => self.ask(&stream, deadline_ms).await,
+            Ok(transport) => self.ask(&transport, deadline_ms).await,
             Err(failure) => Err(failure.ok_or(Unclear)?),
         };
         // A chore that waited for the disk may have held up this task.
@@ -93,7 +104,7 @@ impl Checked {
 
     /// Connects to the first of the addresses that accepts. The error is `None` if this process
     /// lacks something.
-    async fn connect(&self, deadline_ms: u64) -> Result<Stream, Option<CheckFailure>> {
+    async fn connect(&self, deadline_ms: u64) -> Result<Transport, Option<CheckFailure>> {
         let addresses = match &self.address {
             ServerAddress::Ip(address) => vec![Address::Ip(*address)],
             ServerAddress::Unix(path) => vec![Address::Unix(path.clone())],
@@ -109,14 +120,26 @@ impl Checked {
             let now_ms = reactor::now().mono_ms();
             let until_ms = now_ms + deadline_ms.saturating_sub(now_ms) / n_left;
             match connect(&address, until_ms).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return self.secure(stream, deadline_ms).await.map_err(Some),
                 Err(error) => failure = failure_of(&error, CheckFailure::Connect).or(failure),
             }
         }
         Err(failure)
     }
 
-    async fn ask(&self, stream: &Stream, deadline_ms: u64) -> CheckResult {
+    async fn secure(&self, stream: Stream, deadline_ms: u64) -> Result<Transport, CheckFailure> {
+        let Some(tls) = &self.tls else { return Ok(Transport::plain(stream)) };
+        match secure(stream, tls, &self.address, &self.turns, deadline_ms).await {
+            Ok(Secured { stream, session, .. }) => Ok(Transport::secured(stream, session)),
+            Err((FetchError::ConnectTimeout, _)) => Err(CheckFailure::Timeout),
+            Err((_, why)) => {
+                log::warn!("server {}: check failed: {why}", self.name);
+                Err(CheckFailure::Tls)
+            }
+        }
+    }
+
+    async fn ask(&self, transport: &Transport, deadline_ms: u64) -> CheckResult {
         let Some(http) = &self.check.http else { return Ok(()) };
         let failure = |error: io::Error| {
             failure_of(&error, CheckFailure::Closed).unwrap_or(CheckFailure::Closed)
@@ -125,20 +148,44 @@ impl Checked {
             ServerAddress::Unix(_) => "localhost".to_owned(),
             address => address.to_string(),
         };
-        stream.write_all(&http.request(&address), deadline_ms).await.map_err(failure)?;
+        write_all(transport, &http.request(&address), deadline_ms).await.map_err(failure)?;
         let mut reading = Reading::new(http);
         let mut buf = vec![0; 4 << 10];
         loop {
             if reactor::now().mono_ms() >= deadline_ms {
                 return Err(CheckFailure::Timeout);
             }
-            let n_bytes = stream.read(&mut buf, deadline_ms).await.map_err(failure)?;
+            let n_bytes = read(transport, &mut buf, deadline_ms).await.map_err(failure)?;
             if n_bytes == 0 {
                 return reading.end();
             }
             if let Some(result) = reading.take(&buf[..n_bytes]) {
                 return result;
             }
+        }
+    }
+}
+
+async fn write_all(transport: &Transport, mut bytes: &[u8], deadline_ms: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match transport.try_write(bytes) {
+            Ok(n_written) => bytes = bytes.get(n_written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                transport.writable(deadline_ms).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn read(transport: &Transport, buf: &mut [u8], deadline_ms: u64) -> io::Result<usize> {
+    loop {
+        match transport.try_read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                transport.readable(deadline_ms).await?;
+            }
+            other => return other,
         }
     }
 }

@@ -51,7 +51,7 @@ async fn keep(inherited: Rc<Inherited>) -> i32 {
     reactor::spawn(hear_of_needs(Rc::clone(&inherited), Rc::clone(&needed)));
     reactor::spawn(publish_names(resolver, Rc::clone(&inherited.servers)));
     reactor::spawn(rotate_secrets(Rc::clone(&inherited)));
-    checks::start(&inherited.config, &inherited.servers);
+    checks::start(&inherited.config, &inherited.servers, &inherited.tls.clients);
     // A task that panics ends alone, but a keeper without its chores is no use: these two are the
     // main future, with which the process ends.
     Race::new(handle_messages(&inherited), do_chores(&inherited, &needed)).await;

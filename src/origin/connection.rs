@@ -19,6 +19,8 @@ use crate::reactor::timer;
 use crate::shared::health::Admission;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::N_ADDRESSES_MAX;
+use crate::tls::connect::connect as secure;
+use crate::tls::handshake::Secured;
 use crate::transport::Transport;
 use crate::upstream::ids::{Server, ServerId};
 use crate::upstream::pool::Checkout;
@@ -65,11 +67,17 @@ impl Upstream {
                 Err(error) => return Err(error),
             }
         };
-        let transport = Transport::plain(stream);
         // Without TCP_NODELAY small requests may wait for acknowledgements, so an error does no
         // other harm.
-        let _ = transport.set_nodelay();
-        Ok(Rc::new(transport))
+        let _ = stream.set_nodelay();
+        let Some(tls) = &self.tls else { return Ok(Rc::new(Transport::plain(stream))) };
+        let address = &self.server(id).address;
+        let shaken = Box::pin(secure(stream, tls, address, &self.turns, deadline_ms)).await;
+        let Secured { stream, session, .. } = shaken.map_err(|(error, why)| {
+            log::warn!("server {}/{address}: {}: {why}", self.name, error.word());
+            error
+        })?;
+        Ok(Rc::new(Transport::secured(stream, session)))
     }
 
     /// Makes the connections to a server that are to be kept ready, one after the other. After one
@@ -109,11 +117,9 @@ impl Upstream {
         let now = reactor::now();
         for server in &self.servers {
             let (id, row) = (server.server.id, self.row(server.server.id));
-            let left_ms = match row.last_change().reason {
-                ServerReason::Connect | ServerReason::ConnectTimeout | ServerReason::Unresolved => {
-                    0
-                }
-                _ => self.pause.first_ms,
+            let left_ms = match row.last_change().reason.is_of_connecting() {
+                true => 0,
+                false => self.pause.first_ms,
             };
             let until_ms = row.skipped_until_ms();
             let is_due = until_ms > 0 && now.mono_ms() >= until_ms.saturating_add(left_ms);

@@ -204,9 +204,7 @@ impl Upstream {
         let now_ms = reactor::now().mono_ms();
         let (on, is_counted) = match error {
             FetchError::Unresolved => return true,
-            FetchError::Connect | FetchError::ConnectTimeout | FetchError::Resources => {
-                (self.retry_on.connect, false)
-            }
+            error if error.is_of_connecting() => (self.retry_on.connect, false),
             FetchError::FirstByteTimeout => (self.retry_on.timeout, true),
             FetchError::BadStatus => (true, true),
             error => (is_broken(error) && self.retry_on.broken, true),
@@ -275,9 +273,7 @@ const fn n_left_after(n_left: usize, error: FetchError) -> Option<usize> {
     match error {
         // No server was asked, and this one is skipped from now on.
         FetchError::Unresolved => Some(n_left),
-        FetchError::Connect | FetchError::ConnectTimeout | FetchError::Resources => {
-            n_left.checked_sub(1)
-        }
+        error if error.is_of_connecting() => n_left.checked_sub(1),
         _ => None,
     }
 }

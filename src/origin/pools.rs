@@ -21,6 +21,8 @@ use crate::reactor::event::Event;
 use crate::shared::health::Pause;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::ServerTable;
+use crate::tls::client::{Client, Clients};
+use crate::tls::turns::Turns;
 use crate::transport::Transport;
 use crate::upstream::balance::Balance;
 use crate::upstream::class::{self, Seen, ServerView};
@@ -83,6 +85,10 @@ pub struct Upstream {
     slow_ms: u64,
     pub(super) pause: Pause,
     pub(super) limits: OriginLimits,
+    /// The TLS towards the servers, if they are spoken to over TLS.
+    pub(super) tls: Option<Rc<Client>>,
+    /// The steps of all handshakes of this worker.
+    pub(super) turns: Rc<Turns>,
     pub(super) table: Rc<ServerTable>,
     /// The number of this worker, whose counts are in the table.
     pub(super) worker: usize,
@@ -138,16 +144,19 @@ impl OriginLimits {
 }
 
 impl Pools {
-    /// Pools for the upstreams of `table`, in the worker of this number.
+    /// Pools for the upstreams of `table`, in the worker of this number. `turns` are those of all its
+    /// handshakes.
     pub(crate) fn new(
         upstreams: &[UpstreamConfig],
-        table: &Rc<ServerTable>,
-        worker: usize,
+        (table, worker): (&Rc<ServerTable>, usize),
+        (clients, turns): (&Clients, &Rc<Turns>),
         limits: OriginLimits,
     ) -> Self {
         let upstreams = (0..).map(UpstreamId).zip(upstreams);
-        let upstream =
-            |(id, config)| Rc::new(Upstream::new(id, config, (Rc::clone(table), worker), limits));
+        let upstream = |(id, config)| {
+            let tls = (clients.of(id).cloned(), Rc::clone(turns));
+            Rc::new(Upstream::new(id, config, (Rc::clone(table), worker), tls, limits))
+        };
         Self { upstreams: upstreams.map(upstream).collect() }
     }
 
@@ -195,6 +204,7 @@ impl Upstream {
         id: UpstreamId,
         config: &UpstreamConfig,
         (table, worker): (Rc<ServerTable>, usize),
+        (tls, turns): (Option<Rc<Client>>, Rc<Turns>),
         limits: OriginLimits,
     ) -> Self {
         let limits = limits.of_upstream(config);
@@ -245,6 +255,8 @@ impl Upstream {
             slow_ms: config.slow_start.as_millis() as u64,
             pause: Pause { first_ms: config.skip.as_millis() as u64, doubled_max },
             limits,
+            tls,
+            turns,
             table,
             worker,
         }

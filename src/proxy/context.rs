@@ -17,6 +17,8 @@ use crate::route::Router;
 use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::sys::host;
+use crate::tls::client::Clients;
+use crate::tls::turns::Turns;
 
 /// The state that all exchanges of one worker share.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Context {
     pub router: Router,
     /// Connections to origins.
     pub pools: Pools,
+    /// The steps of all TLS handshakes.
+    pub turns: Rc<Turns>,
     /// The cache, unless it is off.
     pub cache: Option<Rc<Cache>>,
     /// The fills that this worker leads.
@@ -62,11 +66,13 @@ impl Context {
     pub(crate) fn new(
         config: Rc<Config>,
         (servers, worker): (&Rc<ServerTable>, usize),
+        clients: &Clients,
         cache: Option<Rc<Cache>>,
         access: Option<AccessLog>,
         temporary: PathBuf,
         bodies: Rc<Bodies>,
     ) -> Self {
+        let turns = Rc::<Turns>::default();
         let (limits, timeouts) = (&config.limits, &config.timeouts);
         let client_head = HeadLimits {
             head_bytes: limits.head_bytes,
@@ -83,7 +89,8 @@ impl Context {
         Self {
             via: instance_name(&config),
             router: Router::new(&config),
-            pools: Pools::new(&config.upstreams, servers, worker, origin),
+            pools: Pools::new(&config.upstreams, (servers, worker), (clients, &turns), origin),
+            turns,
             cache,
             fills: LocalFills::default(),
             access: access.map(RefCell::new),
@@ -186,6 +193,14 @@ pub(crate) mod tests {
         });
         let table = Rc::new(BodyTable::create(1).unwrap());
         let bodies = Rc::new(Bodies::new(table, 0, u64::MAX));
-        Context::new(Rc::clone(&config), (&servers, 0), None, access, dir.to_owned(), bodies)
+        Context::new(
+            Rc::clone(&config),
+            (&servers, 0),
+            &Clients::default(),
+            None,
+            access,
+            dir.to_owned(),
+            bodies,
+        )
     }
 }

@@ -84,10 +84,15 @@ impl Certificate {
             }
         }
         let names = dns_names(leaf);
-        if names.is_empty() {
-            warn("names no host (subjectAltName): clients get it only by default");
-        }
         Ok(Self { key: Arc::new(key), names, warnings })
+    }
+
+    /// The warning that it names no host, which a certificate of a listener should.
+    pub(super) fn namelessness(&self, files: &CertificateFiles) -> Option<Finding> {
+        let why = "names no host (subjectAltName): clients get it only by default";
+        let finding =
+            || Finding::new(format!("{}.certificate", files.path), named(&files.certificate, why));
+        self.names.is_empty().then(finding)
     }
 
     /// Whether one of its names is this host, in lower case.
@@ -104,7 +109,8 @@ pub(super) fn parent_of(host: &str) -> Option<&str> {
     host.find('.').filter(|at| *at > 0).map(|at| &host[at..])
 }
 
-fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM file; at least one.
+pub(super) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match chain {
         Ok(chain) if chain.is_empty() => Err(NO_CERTIFICATE.to_owned()),
@@ -165,7 +171,7 @@ fn day(unix_s: u64) -> String {
 const NO_CERTIFICATE: &str = "has no certificate (-----BEGIN CERTIFICATE-----)";
 
 /// A longer file is no certificate.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 #[path = "tests/certificate.rs"]

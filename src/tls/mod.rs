@@ -9,10 +9,12 @@ pub mod certificate;
 mod choose;
 pub mod secrets;
 mod tickets;
+pub mod client;
 pub mod server;
 pub mod session;
 pub mod turns;
 pub mod handshake;
+pub mod connect;
 pub mod half_open;
 #[cfg(test)]
 #[path = "tests/sample.rs"]

@@ -13,6 +13,7 @@ use crate::config::tls::{CertificateFiles, ListenTls, Versions};
 use crate::config::{Config, HostPattern, Listen};
 use crate::tls::certificate::{Certificate, Finding};
 use crate::tls::choose::Choices;
+use crate::tls::client::Clients;
 use crate::tls::secrets::{SecretBytes, Secrets};
 use crate::tls::tickets::{self, Policy, Tickets};
 
@@ -23,6 +24,8 @@ pub struct Servers {
     all: HashMap<String, Rc<Server>>,
     /// The secrets of `tls.ticket-keys`, the one that makes tickets first; none without that file.
     pub(crate) ticket_secrets: Vec<SecretBytes>,
+    /// The TLS towards the servers of upstreams.
+    pub(crate) clients: Rc<Clients>,
     /// What is unusual.
     pub(crate) warnings: Vec<Finding>,
 }
@@ -104,8 +107,14 @@ impl Servers {
                 Err(error) => files.wrong.push(Finding::new(&*tls.path, error.to_string())),
             }
         }
+        let clients = Clients::load(config, now_s, &mut files.wrong, &mut files.warnings);
         match files.wrong.is_empty() {
-            true => Ok(Self { all, ticket_secrets, warnings: files.warnings }),
+            true => Ok(Self {
+                all,
+                ticket_secrets,
+                clients: Rc::new(clients),
+                warnings: files.warnings,
+            }),
             false => Err(files.wrong),
         }
     }
@@ -171,6 +180,7 @@ impl Files {
         match Certificate::load(files, self.now_s) {
             Ok(certificate) => {
                 self.warnings.extend_from_slice(&certificate.warnings);
+                self.warnings.extend(certificate.namelessness(files));
                 Some(Rc::new(certificate))
             }
             Err(finding) => {

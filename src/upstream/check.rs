@@ -92,6 +92,7 @@ pub(crate) enum CheckFailure {
     Invalid,
     Status(Status),
     Text(Status),
+    Tls,
 }
 
 impl CheckFailure {
@@ -105,6 +106,7 @@ impl CheckFailure {
             Self::Invalid => 6,
             Self::Status(_) => 7,
             Self::Text(_) => 8,
+            Self::Tls => 9,
         }
     }
 }
@@ -123,6 +125,7 @@ pub(crate) fn word_of(code: u32) -> Option<&'static str> {
         5 => "closed",
         6 => "bad-response",
         7 => "status",
+        9 => "tls-failed",
         _ => "text",
     })
 }
@@ -136,6 +139,7 @@ impl fmt::Display for CheckFailure {
             Self::Closed => f.write_str("check got no whole answer"),
             Self::Invalid => f.write_str("check got an invalid answer"),
             Self::Status(status) => write!(f, "check got {}", status.0),
+            Self::Tls => f.write_str("check failed in the TLS handshake"),
             Self::Text(status) => write!(f, "check got {} without the expected text", status.0),
         }
     }

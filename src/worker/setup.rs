@@ -41,7 +41,8 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
     let servers = &inherited.servers;
     servers.pid(number).store(std::process::id(), Ordering::Relaxed);
     let bodies = Rc::clone(&inherited.bodies);
-    Ok(Context::new(config, (servers, number), cache, access, temporary(inherited), bodies))
+    let (clients, temporary) = (&inherited.tls.clients, temporary(inherited));
+    Ok(Context::new(config, (servers, number), clients, cache, access, temporary, bodies))
 }
 
 /// How many files of objects may stay open: most descriptors are for connections.

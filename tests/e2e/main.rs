@@ -66,5 +66,6 @@ mod status;
 mod strictness;
 mod tls;
 mod trust;
+mod upstream_tls;
 mod upstreams;
 mod vary;

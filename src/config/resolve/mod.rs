@@ -24,12 +24,12 @@ use crate::config::{
 mod key;
 mod rules;
 mod check;
+pub(crate) mod tls;
 pub(crate) mod upstreams;
 mod matching;
 mod action;
 mod bounds;
 mod routes;
-pub(crate) mod tls;
 mod sites;
 
 /// The resolved form of a tree, to be used if there is no fault.

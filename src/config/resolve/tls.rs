@@ -1,14 +1,17 @@
-//! How listeners speak TLS, and which certificates sites add.
+//! How listeners speak TLS, which certificates sites add, and how servers are spoken to over TLS.
 
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use rustls::pki_types::ServerName;
+
 use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
 use crate::config::schema::Kind;
-use crate::config::section::Section;
-use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, Versions};
-use crate::config::{Listen, SiteConfig};
+use crate::config::section::{Item, Section};
+use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, UpstreamTls, Versions};
+use crate::config::{Listen, ServerAddress, ServerConfig, SiteConfig};
+use crate::http::scheme::Scheme;
 
 /// How a listener speaks TLS, if it does.
 pub(super) fn of_listener(faults: &mut Faults<'_>, listen: &Section<'_>) -> Option<Rc<ListenTls>> {
@@ -83,6 +86,86 @@ fn place_of(faults: &mut Faults<'_>, root: &Section<'_>, list: &str, path: &str)
         _ => None,
     });
     node.map_or(root.place(), |entry| entry.node.place)
+}
+
+/// How the servers of an upstream are spoken to over TLS, if `tls` says that they are.
+pub(super) fn of_upstream(faults: &mut Faults<'_>, upstream: &Section<'_>) -> Option<UpstreamTls> {
+    let node = upstream.node("tls")?;
+    let path = upstream.path_of("tls");
+    if let Value::Scalar(_) = node.value {
+        return upstream.switch(faults, "tls")?.then(|| with_defaults(&path));
+    }
+    let section = Section::open(faults, "upstreams.NAME.tls", path.clone(), node);
+    let verify = section.switch(faults, "verify").unwrap_or(true);
+    let ca = section.scalar(faults, "ca").and_then(|scalar| scalar.file(faults));
+    if let Some(node) = section.node("ca").filter(|_| !verify) {
+        let why = "has no effect, since verify is off";
+        faults.add(node.place, section.path_of("ca"), why);
+    }
+    let name = section.scalar(faults, "name").and_then(|scalar| {
+        let is_name = ServerName::try_from(scalar.text).is_ok();
+        if !is_name {
+            scalar.wrong(faults, "is neither a host name nor an IP address");
+        }
+        is_name.then(|| scalar.text.to_ascii_lowercase())
+    });
+    let certificate = match (section.node("certificate"), section.node("key")) {
+        (None, None) => None,
+        _ => certificate(faults, &section, path.clone()),
+    };
+    Some(UpstreamTls { name, verify, ca, certificate, path })
+}
+
+/// TLS to servers that are verified by the authorities of the system.
+pub(super) fn with_defaults(path: &str) -> UpstreamTls {
+    let path = path.to_owned();
+    UpstreamTls { name: None, verify: true, ca: None, certificate: None, path }
+}
+
+/// The TLS of an upstream, after the schemes of its servers: either all of them speak TLS or none.
+pub(super) fn with_schemes(
+    faults: &mut Faults<'_>,
+    upstream: &Section<'_>,
+    tls: Option<UpstreamTls>,
+    schemes: &[(&Item<'_>, Option<Scheme>)],
+) -> Option<UpstreamTls> {
+    let is_https = |scheme: Option<Scheme>| scheme == Some(Scheme::Https);
+    let has_https = schemes.iter().any(|(_, scheme)| is_https(*scheme));
+    let odd = schemes.iter().find(|(_, scheme)| match (&tls, upstream.node("tls")) {
+        (Some(_), _) => *scheme == Some(Scheme::Http),
+        (None, Some(_)) => is_https(*scheme),
+        (None, None) => has_https && !is_https(*scheme),
+    });
+    if let Some((item, scheme)) = odd {
+        let why = match (&tls, scheme) {
+            (Some(_), _) => "begins with http://, but tls is on",
+            (None, Some(Scheme::Https)) => "begins with https://, but tls is off",
+            (None, _) => "is without https://, but another server of this upstream has it",
+        };
+        faults.add(item.node.place, item.path.clone(), why);
+    }
+    tls.or_else(|| has_https.then(|| with_defaults(&upstream.path_of("tls"))))
+}
+
+/// Notes a server over TLS that has no name to be verified by.
+pub(super) fn check_names(
+    faults: &mut Faults<'_>,
+    upstream: &Section<'_>,
+    tls: Option<&UpstreamTls>,
+    servers: &[ServerConfig],
+) {
+    let Some(tls) = tls.filter(|tls| tls.name.is_none() && tls.verify) else { return };
+    let is_nameless = |server: &ServerConfig| match &server.address {
+        ServerAddress::Unix(_) => true,
+        ServerAddress::Ip(_) => false,
+        ServerAddress::Name { host, .. } => ServerName::try_from(&**host).is_err(),
+    };
+    if let Some(server) = servers.iter().find(|server| is_nameless(server)) {
+        let place = upstream.node("tls").map_or(upstream.place(), |node| node.place);
+        let why =
+            format!("needs a name to verify {} by (add \"name: app.example\")", server.address);
+        faults.add(place, tls.path.clone(), why);
+    }
 }
 
 fn certificate(

@@ -9,9 +9,11 @@ use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
 use crate::config::nearest::nearest;
 use crate::config::resolve::check;
+use crate::config::resolve::tls;
 use crate::config::schema;
 use crate::config::section::{Item, Scalar, Section, as_usize, is_off};
 use crate::config::{ServerAddress, ServerConfig, UpstreamConfig};
+use crate::http::scheme::Scheme;
 use crate::upstream::ids::UpstreamId;
 use crate::upstream::method::{HashOf, Method};
 use crate::upstream::retry::RetryOn;
@@ -110,8 +112,8 @@ impl<'a> Upstreams<'a> {
             if !self.names.is_empty() && is_bare(scalar.text) {
                 return self.find(faults, &scalar);
             }
-            let address = server_address(faults, &scalar)?;
-            upstream_at(DEFAULT_NAME.to_owned(), address)
+            let server = server_address(faults, &scalar, false)?;
+            upstream_at(DEFAULT_NAME.to_owned(), server)
         };
         if self.names.contains_key(DEFAULT_NAME) {
             let message = "is the name of the upstream that stands at the top \
@@ -151,16 +153,25 @@ impl<'a> Upstreams<'a> {
 }
 
 /// An upstream of one server, with the defaults of the schema.
-pub(crate) fn upstream_at(name: String, address: ServerAddress) -> UpstreamConfig {
+pub(crate) fn upstream_at(
+    name: String,
+    (address, scheme): (ServerAddress, Option<Scheme>),
+) -> UpstreamConfig {
     let nowhere = std::path::Path::new("");
     let section = Section::absent("upstreams.NAME", String::new(), Place::default());
     let server = ServerConfig::at(address, section.count(&mut Faults::of(nowhere), "connections"));
-    settings(&mut Faults::of(nowhere), &section, name, vec![server])
+    let mut upstream = settings(&mut Faults::of(nowhere), &section, name, vec![server]);
+    upstream.tls = (scheme == Some(Scheme::Https)).then(|| tls::with_defaults("upstream.tls"));
+    upstream
 }
 
-/// The address of a server, or a fault if it is invalid.
-fn server_address(faults: &mut Faults<'_>, scalar: &Scalar<'_>) -> Option<ServerAddress> {
-    match parse_server(scalar.text) {
+/// The address of a server and its scheme, or a fault if it is invalid.
+fn server_address(
+    faults: &mut Faults<'_>,
+    scalar: &Scalar<'_>,
+    has_tls: bool,
+) -> Option<(ServerAddress, Option<Scheme>)> {
+    match parse_server(scalar.text, has_tls) {
         Ok(address) => Some(address),
         Err(message) => {
             scalar.fault(faults, message);
@@ -175,10 +186,18 @@ fn upstream(faults: &mut Faults<'_>, section: &Section<'_>, name: String) -> Ups
         section.missing(faults, "servers", "servers: [10.0.0.1:8080]");
     }
     let connections = section.count(faults, "connections");
+    let tls = tls::of_upstream(faults, section);
+    let mut schemes = Vec::new();
     let items = section.items(faults, "servers").unwrap_or_default();
     for item in &items {
-        servers.extend(server(faults, item, connections));
+        let Some((server, scheme)) = server(faults, item, connections, tls.is_some()) else {
+            continue;
+        };
+        servers.push(server);
+        schemes.push((item, scheme));
     }
+    let tls = tls::with_schemes(faults, section, tls, &schemes);
+    tls::check_names(faults, section, tls.as_ref(), &servers);
     let takes_clients =
         |server: &ServerConfig| server.weight > 0 && server.setting == Setting::Enabled;
     if let Some(first) = items.first()
@@ -188,7 +207,7 @@ fn upstream(faults: &mut Faults<'_>, section: &Section<'_>, name: String) -> Ups
         let why = "has no server that takes clients (all have weight 0, drain or disabled)";
         faults.add(first.node.place, section.path_of("servers"), why);
     }
-    settings(faults, section, name, servers)
+    UpstreamConfig { tls, ..settings(faults, section, name, servers) }
 }
 
 fn settings(
@@ -233,6 +252,7 @@ fn settings(
         retry_budget: section.percent(faults, "retry-budget"),
         resolve: section.duration(faults, "resolve"),
         check: check::resolve(faults, section),
+        tls: None,
     }
 }
 
@@ -300,11 +320,17 @@ fn retry_on(faults: &mut Faults<'_>, section: &Section<'_>) -> RetryOn {
     on
 }
 
-fn server(faults: &mut Faults<'_>, item: &Item<'_>, connections: usize) -> Option<ServerConfig> {
+fn server(
+    faults: &mut Faults<'_>,
+    item: &Item<'_>,
+    connections: usize,
+    has_tls: bool,
+) -> Option<(ServerConfig, Option<Scheme>)> {
     const SCHEMA: &str = "upstreams.NAME.servers[]";
     let Value::Map(_) = item.node.value else {
         let scalar = item.scalar(faults, schema::directive(SCHEMA, "address").kind)?;
-        return Some(ServerConfig::at(server_address(faults, &scalar)?, connections));
+        let (address, scheme) = server_address(faults, &scalar, has_tls)?;
+        return Some((ServerConfig::at(address, connections), scheme));
     };
     let section = Section::open(faults, SCHEMA, item.path.clone(), item.node);
     let scalar = section.required(faults, "address", "address: 10.0.0.1:8080");
@@ -317,8 +343,9 @@ fn server(faults: &mut Faults<'_>, item: &Item<'_>, connections: usize) -> Optio
         let why = "has no effect, since the server is disabled";
         faults.add(node.place, section.path_of("drain"), why);
     }
-    Some(ServerConfig {
-        address: server_address(faults, &scalar?)?,
+    let (address, scheme) = server_address(faults, &scalar?, has_tls)?;
+    let server = ServerConfig {
+        address,
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
         connections: own.unwrap_or(connections),
         is_backup,
@@ -327,7 +354,8 @@ fn server(faults: &mut Faults<'_>, item: &Item<'_>, connections: usize) -> Optio
             (false, true) => Setting::Draining,
             (false, false) => Setting::Enabled,
         },
-    })
+    };
+    Some((server, scheme))
 }
 
 fn is_name(text: &str) -> bool {

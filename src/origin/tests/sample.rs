@@ -16,6 +16,7 @@ use crate::origin::pools::{OriginLimits, Pools};
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
 use crate::shared::servers::ServerTable;
+use crate::tls::client::Clients;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 use crate::upstream::method::{self, HashOf};
 use crate::upstream::retry::RetryOn;
@@ -75,13 +76,15 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
         head_bytes: None,
         headers: None,
         resolve: Duration::from_secs(30),
+        tls: None,
         check: None,
     };
     change(&mut upstream);
     let n_servers = upstream.servers.len();
     let table = Rc::new(ServerTable::create([n_servers], N_WORKERS, "").unwrap());
     std::array::from_fn(|worker| {
-        Pools::new(std::slice::from_ref(&upstream), &table, worker, LIMITS)
+        let tls = (&Clients::default(), &Rc::default());
+        Pools::new(std::slice::from_ref(&upstream), (&table, worker), tls, LIMITS)
     })
 }
 

@@ -23,6 +23,20 @@ reasons! {
     // Longer than `timeouts.connect`.
     ConnectTimeout: "connect-timeout", "the origin did not accept a connection in time",
         Status(504), 3, true;
+    // The handshake of TLS failed.
+    Tls: "tls-failed", "the origin could not be reached", Status(502), 14, true;
+    // The certificate of the server has expired, or is not valid yet.
+    CertificateExpired: "certificate-expired", "the origin could not be reached",
+        Status(502), 15, true;
+    // No trusted authority has issued the certificate of the server.
+    CertificateUntrusted: "certificate-untrusted", "the origin could not be reached",
+        Status(502), 16, true;
+    // The certificate of the server is for another name.
+    CertificateName: "certificate-name", "the origin could not be reached",
+        Status(502), 17, true;
+    // The certificate of the server is not acceptable for another reason.
+    CertificateInvalid: "certificate-invalid", "the origin could not be reached",
+        Status(502), 18, true;
     // More than the upstream's `pending`.
     PendingFull: "pending-full", "too many requests wait for the origin", Status(503), 4, false;
     // Longer than the upstream's `pending-timeout`.
@@ -54,6 +68,21 @@ reasons! {
 }
 
 impl FetchError {
+    /// Whether a connection could not be made, with the TLS that is asked for.
+    pub const fn is_of_connecting(self) -> bool {
+        matches!(
+            self,
+            Self::Connect
+                | Self::ConnectTimeout
+                | Self::Resources
+                | Self::Tls
+                | Self::CertificateExpired
+                | Self::CertificateUntrusted
+                | Self::CertificateName
+                | Self::CertificateInvalid
+        )
+    }
+
     /// The failure with this code, as the followers of a fill get it.
     pub fn of_code(code: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|error| code != 0 && error.code() == code)

@@ -24,9 +24,29 @@ reasons! {
     Abandoned: "abandoned", "the request that tried it ended without an answer", 13;
     Resolved: "resolved", "its name has an address", 14;
     Accepted: "accepted", "it accepts connections", 15;
+    Tls: "tls-failed", "its TLS handshake failed", 16;
+    CertificateExpired: "certificate-expired", "its certificate is not valid at this time", 17;
+    CertificateUntrusted: "certificate-untrusted", "no trusted authority has issued its certificate", 18;
+    CertificateName: "certificate-name", "its certificate is for another name", 19;
+    CertificateInvalid: "certificate-invalid", "its certificate is not acceptable", 20;
 }
 
 impl ServerReason {
+    /// Whether no connection to the server could be made, so that one shows that it is back.
+    pub(crate) const fn is_of_connecting(self) -> bool {
+        matches!(
+            self,
+            Self::Connect
+                | Self::ConnectTimeout
+                | Self::Unresolved
+                | Self::Tls
+                | Self::CertificateExpired
+                | Self::CertificateUntrusted
+                | Self::CertificateName
+                | Self::CertificateInvalid
+        )
+    }
+
     pub(crate) fn of_code(code: u32) -> Self {
         Self::ALL.iter().copied().find(|reason| reason.code() == code).unwrap_or(Self::Start)
     }
@@ -40,6 +60,11 @@ impl From<FetchError> for ServerReason {
             FetchError::Closed => Self::Closed,
             FetchError::BadResponse | FetchError::Truncated => Self::BadResponse,
             FetchError::FirstByteTimeout | FetchError::IdleTimeout => Self::FirstByteTimeout,
+            FetchError::Tls => Self::Tls,
+            FetchError::CertificateExpired => Self::CertificateExpired,
+            FetchError::CertificateUntrusted => Self::CertificateUntrusted,
+            FetchError::CertificateName => Self::CertificateName,
+            FetchError::CertificateInvalid => Self::CertificateInvalid,
             _ => Self::Connect,
         }
     }

@@ -32,6 +32,7 @@ use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task, timer};
 use crate::shared::bodies::{Bodies, BodyTable};
 use crate::shared::servers::ServerTable;
+use crate::tls::client::Clients;
 
 /// The largest response that a scene stores; `object` of its configuration.
 const OBJECT_BYTES_MAX: usize = 16 << 20;
@@ -85,7 +86,15 @@ impl Scene {
             let (config, temporary) = (Rc::clone(&config), dir.path().to_owned());
             let table = Rc::new(BodyTable::create(1).unwrap());
             let bodies = Rc::new(Bodies::new(table, 0, u64::MAX));
-            Rc::new(Context::new(config, (&servers, 0), Some(cache), None, temporary, bodies))
+            Rc::new(Context::new(
+                config,
+                (&servers, 0),
+                &Clients::default(),
+                Some(cache),
+                None,
+                temporary,
+                bodies,
+            ))
         });
         Self { context, other, origin, dir }
     }

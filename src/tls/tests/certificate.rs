@@ -83,7 +83,10 @@ fn a_certificate_that_clients_may_refuse_is_a_warning() {
     };
     let warnings = |pem: String| {
         fs::write(dir.path().join("c"), pem).unwrap();
-        let found = Certificate::load(&files(&dir, "c", "k"), NOW_S).unwrap().warnings;
+        let files = files(&dir, "c", "k");
+        let certificate = Certificate::load(&files, NOW_S).unwrap();
+        let mut found = certificate.warnings.clone();
+        found.extend(certificate.namelessness(&files));
         let text: Vec<_> = found.into_iter().map(|found| found.message).collect();
         text.join("\n").replace(&format!("{}/", dir.path().display()), "")
     };
