@@ -558,7 +558,10 @@ mod tests {
                 }
             });
             let mut n_seen = 0_u32;
-            while !writer.is_finished() {
+            // At least one look after the last write meets no writer.
+            let mut is_last = false;
+            while !is_last {
+                is_last = writer.is_finished();
                 if let Look::Found(_, words) = bucket.look(key) {
                     let view = SlotView::from_words(&words, false, SlotAt(0)).unwrap();
                     assert_eq!((view.stored_s, view.fresh_until_s), (view.body_len, view.body_len));
