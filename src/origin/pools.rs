@@ -87,7 +87,7 @@ pub struct Upstream {
     pub(super) limits: OriginLimits,
     /// The TLS towards the servers, if they are spoken to over TLS.
     pub(super) tls: Option<Rc<Client>>,
-    /// The steps of all handshakes of this worker.
+    /// The steps of all handshakes with servers.
     pub(super) turns: Rc<Turns>,
     pub(super) table: Rc<ServerTable>,
     /// The number of this worker, whose counts are in the table.
@@ -144,17 +144,18 @@ impl OriginLimits {
 }
 
 impl Pools {
-    /// Pools for the upstreams of `table`, in the worker of this number. `turns` are those of all its
-    /// handshakes.
+    /// Pools for the upstreams of `table`, in the worker of this number. Their handshakes have turns
+    /// of their own, so that those of clients do not delay them.
     pub(crate) fn new(
         upstreams: &[UpstreamConfig],
         (table, worker): (&Rc<ServerTable>, usize),
-        (clients, turns): (&Clients, &Rc<Turns>),
+        clients: &Clients,
         limits: OriginLimits,
     ) -> Self {
+        let turns = Rc::<Turns>::default();
         let upstreams = (0..).map(UpstreamId).zip(upstreams);
         let upstream = |(id, config)| {
-            let tls = (clients.of(id).cloned(), Rc::clone(turns));
+            let tls = (clients.of(id).cloned(), Rc::clone(&turns));
             Rc::new(Upstream::new(id, config, (Rc::clone(table), worker), tls, limits))
         };
         Self { upstreams: upstreams.map(upstream).collect() }

@@ -18,7 +18,6 @@ use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::sys::host;
 use crate::tls::client::Clients;
-use crate::tls::turns::Turns;
 
 /// The state that all exchanges of one worker share.
 #[derive(Debug)]
@@ -31,8 +30,6 @@ pub struct Context {
     pub router: Router,
     /// Connections to origins.
     pub pools: Pools,
-    /// The steps of all TLS handshakes.
-    pub turns: Rc<Turns>,
     /// The cache, unless it is off.
     pub cache: Option<Rc<Cache>>,
     /// The fills that this worker leads.
@@ -72,7 +69,6 @@ impl Context {
         temporary: PathBuf,
         bodies: Rc<Bodies>,
     ) -> Self {
-        let turns = Rc::<Turns>::default();
         let (limits, timeouts) = (&config.limits, &config.timeouts);
         let client_head = HeadLimits {
             head_bytes: limits.head_bytes,
@@ -89,8 +85,7 @@ impl Context {
         Self {
             via: instance_name(&config),
             router: Router::new(&config),
-            pools: Pools::new(&config.upstreams, (servers, worker), (clients, &turns), origin),
-            turns,
+            pools: Pools::new(&config.upstreams, (servers, worker), clients, origin),
             cache,
             fills: LocalFills::default(),
             access: access.map(RefCell::new),

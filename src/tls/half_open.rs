@@ -18,9 +18,9 @@ pub struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// At most `n_max` at once; `turns` are the steps of all.
-    pub fn new(n_max: usize, turns: Rc<Turns>) -> Self {
-        Self { n_max, next: Cell::new(0), all: RefCell::default(), turns }
+    /// At most `n_max` at once.
+    pub fn new(n_max: usize) -> Self {
+        Self { n_max, next: Cell::new(0), all: RefCell::default(), turns: Rc::default() }
     }
 
     /// The steps of all.
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn the_oldest_ends_when_there_are_too_many() {
         let run = reactor::run(async {
-            let half_open = Rc::new(HalfOpen::new(2, Rc::default()));
+            let half_open = Rc::new(HalfOpen::new(2));
             let ended: Rc<RefCell<Vec<u32>>> = Rc::default();
             struct Ends(Rc<RefCell<Vec<u32>>>, u32);
             impl Drop for Ends {

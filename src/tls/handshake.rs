@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::http::tls::TlsFacts;
 use crate::reactor;
 use crate::reactor::stream::Stream;
+use crate::reactor::timer::timeout_at;
 use crate::tls::ciphertext::{Out, with_ciphertext};
 use crate::tls::server::{Protocol, Server};
 use crate::tls::session::Session;
@@ -61,9 +62,13 @@ pub async fn accept(
         let received = receive(&stream, deadline_ms, |mut bytes| {
             if std::mem::take(&mut is_first) && bytes.first() != Some(&HANDSHAKE_RECORD) {
                 first = bytes.to_vec();
-                return Ok(0);
+                return Ok(());
             }
-            acceptor.read_tls(&mut bytes)
+            acceptor.read_tls(&mut bytes)?;
+            match bytes {
+                [] => Ok(()),
+                _ => Err(io::Error::new(ErrorKind::InvalidData, "the ClientHello is too long")),
+            }
         });
         received.await?;
         if !first.is_empty() {
@@ -78,7 +83,7 @@ pub async fn accept(
             }
         }
     };
-    turns.step().await;
+    turn(turns, deadline_ms).await?;
     let config = server.config(accepted.client_hello().server_name());
     let mut tls = match accepted.into_connection(config) {
         Ok(tls) => Connection::Server(tls),
@@ -136,8 +141,8 @@ async fn complete(
         if !tls.is_handshaking() {
             return Ok(());
         }
-        receive(stream, deadline_ms, |mut bytes| tls.read_tls(&mut bytes)).await?;
-        turns.step().await;
+        receive(stream, deadline_ms, |bytes| feed(tls, bytes)).await?;
+        turn(turns, deadline_ms).await?;
         if let Err(error) = tls.process_new_packets() {
             // An alert, best effort.
             let _ = tls.write_tls(&mut Out(stream));
@@ -146,11 +151,31 @@ async fn complete(
     }
 }
 
-/// Waits for bytes and gives them to `take`, which takes all of them.
+/// Waits for the turn of the next step.
+async fn turn(turns: &Rc<Turns>, deadline_ms: u64) -> io::Result<()> {
+    timeout_at(deadline_ms, turns.step()).await.map_err(|_| ErrorKind::TimedOut.into())
+}
+
+/// Gives all of `bytes` to a handshake. Where rustls has no room for them, behind most of a large
+/// record, it takes a step first.
+fn feed(tls: &mut Connection, mut bytes: &[u8]) -> io::Result<()> {
+    loop {
+        let n_taken = tls.read_tls(&mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        tls.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        if n_taken == 0 {
+            return Err(ErrorKind::InvalidData.into());
+        }
+    }
+}
+
+/// Waits for bytes and gives them to `take`.
 async fn receive(
     stream: &Stream,
     deadline_ms: u64,
-    mut take: impl FnMut(&[u8]) -> io::Result<usize>,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     loop {
         reactor::breathe().await;
@@ -194,6 +219,5 @@ fn facts(tls: &Connection) -> TlsFacts {
 /// The type of a record that begins a handshake, RFC 8446 section 5.1.
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// The most that is received at once: rustls takes all of it, and plain bytes behind the handshake
-/// are fewer than it keeps.
+/// The most that is received at once: plain bytes behind the handshake are fewer than rustls keeps.
 const STEP_BYTES: usize = 4 << 10;

@@ -14,26 +14,31 @@ use crate::reactor;
 /// The steps of a turn: with RSA keys of 2048 bits some 3 ms.
 const STEPS_MAX: usize = 4;
 
-/// The steps of handshakes of a worker.
+/// The steps of the handshakes of one direction in a worker.
 #[derive(Debug, Default)]
 pub struct Turns {
-    /// The steps that this turn has done.
+    /// The steps that this turn has done, or that it has granted to those that waited.
     n_done: Cell<usize>,
-    waiting: RefCell<VecDeque<Waker>>,
+    /// A grant for each that waits, in their order. One that has left holds its grant no longer.
+    waiting: RefCell<VecDeque<(Rc<Cell<bool>>, Waker)>>,
     /// A task waits for the next turn.
     is_counting: Cell<bool>,
 }
 
 impl Turns {
-    /// Waits until this turn may do another step.
+    /// Waits until this turn may do another step. A newcomer waits behind those that wait already.
     pub(super) async fn step(self: &Rc<Self>) {
-        while self.n_done.get() >= STEPS_MAX {
-            let mut is_waiting = false;
-            poll_fn(|context| {
-                if std::mem::replace(&mut is_waiting, true) {
+        if self.n_done.get() >= STEPS_MAX || !self.waiting.borrow().is_empty() {
+            let grant = Rc::new(Cell::new(false));
+            let mut is_queued = false;
+            return poll_fn(|context| {
+                if grant.get() {
                     return Poll::Ready(());
                 }
-                self.waiting.borrow_mut().push_back(context.waker().clone());
+                if !std::mem::replace(&mut is_queued, true) {
+                    let waker = context.waker().clone();
+                    self.waiting.borrow_mut().push_back((Rc::clone(&grant), waker));
+                }
                 Poll::Pending
             })
             .await;
@@ -47,10 +52,13 @@ impl Turns {
     /// Begins the count again with each turn, while there are steps.
     async fn count(self: Rc<Self>) {
         while self.n_done.replace(0) > 0 || !self.waiting.borrow().is_empty() {
-            let n_woken = self.waiting.borrow().len().min(STEPS_MAX);
-            for _ in 0..n_woken {
-                let waker = self.waiting.borrow_mut().pop_front();
-                waker.into_iter().for_each(Waker::wake);
+            while self.n_done.get() < STEPS_MAX {
+                let Some((grant, waker)) = self.waiting.borrow_mut().pop_front() else { break };
+                if Rc::strong_count(&grant) > 1 {
+                    grant.set(true);
+                    waker.wake();
+                    self.n_done.set(self.n_done.get() + 1);
+                }
             }
             reactor::yield_now().await;
         }
@@ -61,6 +69,37 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_newcomer_waits_behind_those_that_wait_and_none_waits_for_one_that_has_left() {
+        let run = reactor::run(async {
+            let turns = Rc::new(Turns::default());
+            let done = Rc::new(RefCell::new(Vec::new()));
+            let step = |name: &'static str| {
+                let (turns, done) = (Rc::clone(&turns), Rc::clone(&done));
+                reactor::spawn_task(async move {
+                    turns.step().await;
+                    done.borrow_mut().push(name);
+                })
+            };
+            for _ in 0..STEPS_MAX {
+                turns.step().await;
+            }
+            let left: Vec<_> = (0..3 * STEPS_MAX).map(|_| step("left")).collect();
+            let waiting: Vec<_> = (0..STEPS_MAX).map(|_| step("waiting")).collect();
+            reactor::yield_now().await;
+            drop(left);
+            turns.step().await;
+            done.borrow_mut().push("newcomer");
+            for task in waiting {
+                task.await;
+            }
+            let done = done.borrow();
+            let waited = done.iter().filter(|name| **name == "waiting").count();
+            assert_eq!((waited, done.last()), (STEPS_MAX, Some(&"newcomer")), "{done:?}");
+        });
+        run.unwrap();
+    }
 
     #[test]
     fn a_turn_does_few_steps_and_every_step_is_done_in_its_order() {

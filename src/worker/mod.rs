@@ -106,8 +106,7 @@ async fn serve(mut inherited: Inherited) -> i32 {
             return EXIT_CANNOT_SERVE;
         }
     };
-    let half_open =
-        Rc::new(HalfOpen::new(context.config.limits.handshakes, Rc::clone(&context.turns)));
+    let half_open = Rc::new(HalfOpen::new(context.config.limits.handshakes));
     let accepted = Accepted { context, connections: Rc::default(), half_open };
     let listeners = listeners(&accepted, inherited.sockets, &inherited.tls);
     let Accepted { context, connections, half_open } = accepted;

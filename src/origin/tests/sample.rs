@@ -83,8 +83,7 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
     let n_servers = upstream.servers.len();
     let table = Rc::new(ServerTable::create([n_servers], N_WORKERS, "").unwrap());
     std::array::from_fn(|worker| {
-        let tls = (&Clients::default(), &Rc::default());
-        Pools::new(std::slice::from_ref(&upstream), (&table, worker), tls, LIMITS)
+        Pools::new(std::slice::from_ref(&upstream), (&table, worker), &Clients::default(), LIMITS)
     })
 }
 
