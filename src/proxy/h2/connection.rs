@@ -219,9 +219,10 @@ impl Driver {
             since_ms => since_ms + shared.context.send_ms(),
         };
         let ending_ms = self.ending.map_or(u64::MAX, |(_, until_ms)| until_ms);
-        // While exchanges run, the connection is not idle; their end does not wake this task.
-        let idle_since_ms = match shared.n_running() {
-            0 => shared.idle_since_ms.get(),
+        // While exchanges run, or answers wait to be sent, the connection is not idle; the end of an
+        // exchange does not wake this task.
+        let idle_since_ms = match (shared.n_running(), shared.blocked_since_ms.get()) {
+            (0, 0) => shared.idle_since_ms.get(),
             _ => reactor::now().mono_ms(),
         };
         let idle_ms = match (self.ending, self.first_ms) {

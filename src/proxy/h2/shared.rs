@@ -105,14 +105,27 @@ impl Shared {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.blocked_since_ms.get() == 0 {
                         self.blocked_since_ms.set(reactor::now().mono_ms());
+                        // Answers wait to be sent, although their exchanges may be over.
+                        self.connection().set_busy();
                     }
                     ready!(transport.poll_write_ready(task))?;
                 }
                 result => {
-                    self.blocked_since_ms.set(0);
+                    if self.blocked_since_ms.replace(0) != 0 {
+                        self.note_idle();
+                    }
                     return Poll::Ready(result);
                 }
             }
+        }
+    }
+
+    /// The connection is idle from now on, if no exchange runs and no answer waits to be sent.
+    fn note_idle(&self) {
+        if self.n_running() == 0 && self.blocked_since_ms.get() == 0 {
+            let now_ms = reactor::now().mono_ms();
+            self.idle_since_ms.set(now_ms);
+            self.connection().set_idle(now_ms);
         }
     }
 
@@ -140,10 +153,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         let shared = &self.shared;
         shared.n_running.update(|n| n - 1);
-        if shared.n_running() == 0 {
-            let now_ms = reactor::now().mono_ms();
-            shared.idle_since_ms.set(now_ms);
-            shared.connection().set_idle(now_ms);
-        }
+        shared.note_idle();
     }
 }
