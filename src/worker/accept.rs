@@ -100,16 +100,21 @@ impl Acceptor {
             && self.tls.is_none()
             && let Ok(Some(peer)) = stream.peer_addr()
         {
-            self.serve(stream, PeerAddress::Ip(peer));
+            let front = self.front(&stream, PeerAddress::Ip(peer));
+            self.accepted.serve(Transport::plain(stream), front, true);
         }
+    }
+
+    fn front(&self, stream: &Stream, peer: PeerAddress) -> Front {
+        let trusted = &self.accepted.context.config.trusted_proxies;
+        Front::plain(&self.listen, peer, stream.local_addr().ok().flatten(), trusted)
     }
 
     fn serve(&self, stream: Stream, peer: PeerAddress) {
         let Accepted { context, half_open, .. } = &self.accepted;
-        let local = stream.local_addr().ok().flatten();
-        let front = Front::plain(&self.listen, peer, local, &context.config.trusted_proxies);
+        let front = self.front(&stream, peer);
         let Some(server) = self.tls.clone() else {
-            return self.accepted.serve(Transport::plain(stream), front);
+            return self.accepted.serve(Transport::plain(stream), front, false);
         };
         let timeout_ms = context.config.timeouts.tls_handshake.as_millis() as u64;
         let deadline_ms = reactor::now().mono_ms() + timeout_ms;
@@ -133,9 +138,9 @@ impl Acceptor {
 }
 
 impl Accepted {
-    fn serve(&self, transport: Transport, front: Front) {
+    fn serve(&self, transport: Transport, front: Front, was_idle: bool) {
         let counted = self.connections.add(transport, front, reactor::now().mono_ms());
-        reactor::spawn(serve::serve(Rc::clone(&self.context), counted));
+        reactor::spawn(serve::serve(Rc::clone(&self.context), counted, was_idle));
     }
 
     fn end_handshake(&self, outcome: Result<Secured, Refused>, front: Front) {
@@ -145,7 +150,7 @@ impl Accepted {
                 let transport = Transport::secured(stream, session);
                 let front = front.secured(facts);
                 match protocol {
-                    Protocol::Http1 => self.serve(transport, front),
+                    Protocol::Http1 => self.serve(transport, front, false),
                     Protocol::Http2 => {
                         let counted = connections.add(transport, front, reactor::now().mono_ms());
                         let context = Rc::clone(context);

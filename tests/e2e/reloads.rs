@@ -124,6 +124,20 @@ fn idle_clients_keep_their_connections_over_reloads() {
 }
 
 #[test]
+fn an_idle_client_stays_idle_for_as_long_as_before_a_reload() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("timeouts", "{client-head: 1s, client-idle: 1m}");
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.get("/").expect_status(200);
+    reload(&ktrix);
+    // A connection without a request ends after client-head: that time is over then.
+    let mut silent = ktrix.client();
+    silent.expect_closed();
+    client.get("/").expect_status(200);
+}
+
+#[test]
 fn idle_clients_of_a_removed_listener_are_closed_and_those_of_others_are_not() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin);

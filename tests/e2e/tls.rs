@@ -1,13 +1,16 @@
 //! TLS towards clients: handshakes, certificates, and that HTTP over it is the same HTTP.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::date_time_ymd;
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind};
 
@@ -160,6 +163,37 @@ fn plain_http_on_a_tls_port_gets_a_readable_400() {
 }
 
 #[test]
+fn parts_of_a_record_do_not_put_off_the_end_of_a_connection() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let timeouts = "{client-head: 1s, client-idle: 1m}";
+    let plan = Plan::new(&origin).with_tls().set("timeouts", timeouts);
+    let _ktrix = plan.start();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut tls = ClientConnection::new(Arc::new(authority().client()), name).unwrap();
+    let mut stream = raw(&plan);
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).unwrap();
+    }
+    // A record of 16 KiB, byte by byte: each wakes ktrix, and none gives it a byte of a request.
+    stream.write_all(&[23, 3, 3, 0x40, 0]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let begun = Instant::now();
+    let mut buf = [0; 4096];
+    loop {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the connection has no end");
+        let is_over = stream.write_all(&[0]).is_err();
+        match stream.read(&mut buf) {
+            Ok(0) => break,
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                break;
+            }
+            _ if is_over => break,
+            _ => {}
+        }
+    }
+}
+
+#[test]
 fn handshakes_in_pieces_work_and_oversized_ones_end() {
     let origin = Origin::answering(|_| Response::ok("x"));
     let plan = Plan::new(&origin).with_tls();
@@ -225,7 +259,7 @@ fn a_handshake_that_stops_is_ended_and_the_oldest_goes_first() {
     for stream in &mut held[..7] {
         let n_read = stream.read(&mut [0; 8]);
         // Its byte was read or not, so it is an end or a reset.
-        let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        let is_reset = |error: &io::Error| error.kind() == ErrorKind::ConnectionReset;
         let is_ended = n_read.as_ref().map_or_else(is_reset, |n_read| *n_read == 0);
         assert!(is_ended, "the oldest ends");
     }

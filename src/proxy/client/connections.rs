@@ -54,7 +54,10 @@ impl Connection {
                 self.is_leaving.set(true);
                 waker.wake();
             }
-            None => self.transport.shutdown_both(),
+            None => {
+                self.transport.finish();
+                self.transport.shutdown_both();
+            }
         }
     }
 

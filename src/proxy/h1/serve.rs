@@ -33,11 +33,15 @@ use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
 
-/// Serves a client's connection to its end.
-pub(crate) fn serve(context: Rc<Context>, counted: Counted) -> impl Future<Output = ()> {
+/// Serves a client's connection to its end; `was_idle` if it was idle at another worker before.
+pub(crate) fn serve(
+    context: Rc<Context>,
+    counted: Counted,
+    was_idle: bool,
+) -> impl Future<Output = ()> {
     // A value that is moved into a future after its first wait takes its room twice.
     let mut link = Link::new(counted);
-    let mut next = NextRequest::new(&context);
+    let mut next = NextRequest::new(&context, was_idle);
     async move {
         let Some(reason) = serve_requests(&context, &mut link, &mut next).await else {
             let (counted, read) = link.into_parts();
@@ -200,6 +204,8 @@ async fn answer(
         (Err(reason), _) => Err(reason),
     };
     facts.close = result.err();
+    // The client must not take what it got for the whole.
+    link.is_broken |= is_cut;
     let (body_bytes, bytes) = match is_cut {
         true => (written_body, link.n_written()),
         false => (sent_body, link.n_bytes()),
@@ -254,7 +260,7 @@ mod tests {
     use super::*;
 
     /// The size of what a function's future keeps between its waits.
-    fn future_bytes<F>(_task: impl FnOnce(Rc<Context>, Counted) -> F) -> usize {
+    fn future_bytes<F>(_task: impl FnOnce(Rc<Context>, Counted, bool) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -48,19 +48,36 @@ pub(super) struct NextRequest {
     searched: usize,
     /// Whether the inbox is empty or holds the beginning of a head, so that more bytes are needed.
     needs_bytes: bool,
+    /// Whether the connection has waited between two requests, and no byte has come since.
+    is_between: bool,
 }
 
 impl NextRequest {
-    /// The first request of a connection, which has `timeouts.client-head` to come.
-    pub(super) fn new(context: &Context) -> Self {
-        let deadline_ms = reactor::now().mono_ms() + context.head_ms();
-        Self { began: Now::default(), deadline_ms, searched: 0, needs_bytes: true }
+    /// The first request of a connection, which has `timeouts.client-head` to come, unless the
+    /// connection was idle at another worker before.
+    pub(super) fn new(context: &Context, was_idle: bool) -> Self {
+        let deadline_ms = match was_idle {
+            true => 0,
+            false => reactor::now().mono_ms() + context.head_ms(),
+        };
+        Self {
+            began: Now::default(),
+            deadline_ms,
+            searched: 0,
+            needs_bytes: true,
+            is_between: was_idle,
+        }
     }
 
     /// The wait for bytes has ended.
     pub(super) fn resume(&mut self, link: &Link, is_between: bool) {
         link.connection().set_busy();
-        if is_between {
+        self.is_between = is_between;
+    }
+
+    /// Bytes have come. TLS may be woken without any: by a part of a record, or by a key update.
+    fn arrived(&mut self) {
+        if std::mem::take(&mut self.is_between) {
             // A head that begins on an idle connection has the whole of `timeouts.client-head`.
             self.deadline_ms = 0;
         }
@@ -86,6 +103,7 @@ pub(super) fn step(context: &Rc<Context>, link: &mut Link, next: &mut NextReques
         let room = scratch.len().min(READ_BYTES);
         let n_read = link.connection().transport.try_read(&mut scratch[..room])?;
         let read = &scratch[..n_read];
+        next.arrived();
         if n_read == 0 || !link.inbox.is_empty() {
             link.inbox.extend_from_slice(read);
             return Ok((n_read, None));
