@@ -139,11 +139,11 @@ impl Cache {
         self.remote_event.notify();
     }
 
-    /// Closes the files of removed objects: until then the disk keeps their space.
-    pub fn close_removed(&self) {
+    /// Forgets the removed objects, whose files are then closed: until then the disk keeps their
+    /// space.
+    pub fn forget_gone(&self) {
         let index = &self.shared.index;
         self.hot.borrow_mut().forget_gone(|slot| index.is_current(slot));
-        disk::file::close_waiting();
     }
 
     /// Adds the hits of `n` hot objects from `start` on to those that the index counts. Gives where

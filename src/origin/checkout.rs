@@ -144,13 +144,19 @@ impl Upstream {
 
     /// Chooses a server and takes a connection, or room for one; `None` if all are busy.
     fn take(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
+        let taken = self.take_chosen(tried);
+        if !tried.may_try {
+            // Only now: the place of the request at hand comes first.
+            self.try_by_connection();
+        }
+        taken
+    }
+
+    fn take_chosen(self: &Rc<Self>, tried: &Tried) -> Result<Option<Taken>, Refusal> {
         let now = reactor::now();
         let now_ms = now.mono_ms();
         let mut busy = tried::Tried::default();
         let &Tried { hash, sticky, may_try, servers: ref tried_servers, .. } = tried;
-        if !may_try {
-            self.try_by_connection();
-        }
         loop {
             let ask = Ask { now_ms, hash, sticky, tried: tried_servers, busy: &busy, may_try };
             let choice = self.balance.borrow_mut().choose(&ask, &**self);

@@ -207,7 +207,9 @@ pub(crate) fn receive_message(
     match received {
         Ok(message) if message.bytes == 0 => Ok(None),
         Ok(message) => {
-            let file = message.cmsgs()?.find_map(|control| match control {
+            // Without a free descriptor in this process, the kernel cuts the control part.
+            let controls = message.cmsgs().ok();
+            let file = controls.into_iter().flatten().find_map(|control| match control {
                 ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
                 _ => None,
             });

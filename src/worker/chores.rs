@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cache::Cache;
+use crate::disk;
 use crate::log::error;
 use crate::proxy::context::Context;
 use crate::reactor::readable::Readable;
@@ -34,9 +35,9 @@ pub(super) fn start(context: &Rc<Context>, beats: Rc<Beats>, process_slot: usize
     reactor::spawn(beat(beats, process_slot));
     if let Some(cache) = &context.cache {
         reactor::spawn(hear_of_fills(Rc::clone(cache)));
-        reactor::spawn(forget_gone(Rc::clone(cache)));
         reactor::spawn(count_hits(Rc::clone(cache)));
     }
+    reactor::spawn(close_removed(context.cache.clone()));
     reactor::spawn(expire(Rc::clone(context)));
     reactor::spawn(give_back());
 }
@@ -51,10 +52,13 @@ async fn hear_of_fills(cache: Rc<Cache>) {
 }
 
 /// The disk frees the space of a removed file only when no process has it open.
-async fn forget_gone(cache: Rc<Cache>) {
+async fn close_removed(cache: Option<Rc<Cache>>) {
     loop {
         timer::sleep(CLOSE_EVERY).await;
-        cache.close_removed();
+        if let Some(cache) = &cache {
+            cache.forget_gone();
+        }
+        disk::file::close_waiting();
     }
 }
 

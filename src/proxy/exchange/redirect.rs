@@ -27,7 +27,8 @@ impl<C: Client> Exchange<'_, C> {
         let sent = &response.head.fields;
         let Some(target) = sent.get("x-accel-redirect") else { return false };
         self.facts.redirect = Some(target.into());
-        let mut seen = sent.clone();
+        // What the route strips stays behind.
+        let mut seen = self.route.rules.served(sent).into_owned();
         if let Some(changed) = &self.route.changed {
             changed.show_references(&mut seen);
         }
