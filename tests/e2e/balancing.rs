@@ -273,7 +273,7 @@ fn a_post_never_finds_out_that_a_server_still_fails() {
         counted.fetch_add(usize::from(request.method == "POST"), Ordering::SeqCst);
         Response::raw("").then_close()
     });
-    let plan = Plan::to(&upstream(&[&bad, &good], ", skip: 500ms")).set("workers", "1");
+    let plan = Plan::to(&upstream(&[&bad, &good], ", skip: 2s")).set("workers", "1");
     let ktrix = plan.start();
     let mut client = ktrix.client();
     until_true("the server to be skipped", || {

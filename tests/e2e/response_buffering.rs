@@ -9,10 +9,15 @@ use crate::support::{Ask, Client, Gate, Ktrix, Origin, Plan, Response, pattern, 
 /// More than the sockets between ktrix and a client take.
 const LARGE: usize = 16 << 20;
 
-/// An upstream of one connection, and a short wait for it.
+/// An upstream of one connection.
 fn plan(origin: &Origin, route: &str, limits: &str) -> Plan {
+    plan_with("20s", origin, route, limits)
+}
+
+/// As [`plan`], with so long a wait for the connection.
+fn plan_with(pending: &str, origin: &Origin, route: &str, limits: &str) -> Plan {
     let servers = format!("{{servers: [\"{}\"], connections: 1, retries: 0", origin.name());
-    Plan::to(&format!("{servers}, pending-timeout: 1s}}"))
+    Plan::to(&format!("{servers}, pending-timeout: {pending}}}"))
         .set("workers", "1")
         .set("sites", &format!("[{{routes: [{{path: /, upstream: app, cache: off{route}}}]}}]"))
         .set("limits", limits)
@@ -89,7 +94,7 @@ fn without_buffering_the_origin_waits_for_the_client() {
         (", limits: {response-file: 1 MiB}", "/"),
         ("", "/as-it-comes"),
     ] {
-        let plan = plan(&origin, route, "{}");
+        let plan = plan_with("1s", &origin, route, "{}");
         let ktrix = plan.start();
         let mut slow = stalled(&ktrix, &origin, target);
         ktrix.get("/small").expect_status(503);
@@ -155,8 +160,8 @@ fn bytes_that_the_client_can_take_are_never_kept() {
 fn a_response_that_finds_no_room_is_passed_on_as_the_client_takes_it() {
     let body: Arc<[u8]> = pattern(LARGE).into();
     let origin = origin(&body);
-    let full = plan(&origin, "", "{bodies: 1 MiB}");
-    let broken = plan(&origin, "", "{}").set("cache", "off");
+    let full = plan_with("1s", &origin, "", "{bodies: 1 MiB}");
+    let broken = plan_with("1s", &origin, "", "{}").set("cache", "off");
     for (plan, environment, why) in
         [(full, ":", "limits.bodies is reached"), (broken, "export TMPDIR=/none", "No such file")]
     {
