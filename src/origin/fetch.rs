@@ -141,7 +141,10 @@ pub(crate) async fn fetch<U: Upload>(
         let is_stale = error == FetchError::Closed
             && request.connection.is_reused()
             && !request.has_answered();
-        if is_broken(error) && !is_stale {
+        // A route that is less patient than the upstream says nothing about the server.
+        let is_hasty = error == FetchError::FirstByteTimeout
+            && limits.first_byte_ms < upstream.limits.first_byte_ms;
+        if is_broken(error) && !is_stale && !is_hasty {
             active.doubtful(error);
         }
         drop(request);

@@ -89,6 +89,12 @@ impl BodyBytes {
         self.n_bytes += if has_room { n_bytes } else { 0 };
         has_room
     }
+
+    /// As [`Self::take`], but half of the bound stays free for others.
+    pub(crate) fn take_of_half(&mut self, n_bytes: u64) -> bool {
+        let half = self.bodies.bytes_max / 2;
+        self.bodies.has_room(n_bytes.saturating_add(half)) && self.take(n_bytes)
+    }
 }
 
 impl Drop for BodyBytes {
@@ -102,6 +108,14 @@ impl Drop for BodyBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_take_half_leaves_the_other_half() {
+        let bodies = Rc::new(Bodies::new(Rc::new(BodyTable::create(1).unwrap()), 0, 100));
+        let (mut response, mut request) = (BodyBytes::none(&bodies), BodyBytes::none(&bodies));
+        assert!(!response.take_of_half(51) && response.take_of_half(50));
+        assert!(!response.take_of_half(1) && request.take(50));
+    }
 
     #[test]
     fn bodies_of_all_workers_share_the_bound_and_give_their_bytes_back() {

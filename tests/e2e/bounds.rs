@@ -30,6 +30,29 @@ fn a_head_is_refused_by_the_limit_of_its_route() {
 }
 
 #[test]
+fn a_route_that_is_less_patient_puts_no_server_aside() {
+    let gate = Gate::new();
+    let [a, b] = ["a", "b"].map(|name| {
+        let held = gate.clone();
+        Origin::answering(move |request| match &*request.target {
+            "/hasty" => Response::ok(name).gated(&held),
+            _ => Response::ok(name).cache("no-store"),
+        })
+    });
+    let hasty = "{path: /hasty, upstream: app, timeouts: {first-byte: 50ms}}";
+    let plan = plan(&a, "", &format!("{hasty}, {{path: /, upstream: app}}"));
+    plan.put("upstreams", &format!("{{app: {{servers: [\"{}\", \"{}\"]}}}}", a.name(), b.name()));
+    let ktrix = plan.start();
+    for _ in 0..5 {
+        ktrix.get("/hasty").expect_status(504);
+    }
+    let mut names: Vec<_> = (0..4).map(|_| ktrix.get("/").text().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["a", "a", "b", "b"]);
+    gate.open();
+}
+
+#[test]
 fn a_response_head_is_refused_by_the_limit_of_its_upstream() {
     let origin = Origin::answering(|_| Response::ok("").field("X-Filler", "x".repeat(3_000)));
     for (limits, status) in [("head: 2 KiB", 502), ("headers: 8", 200), ("head: 8 KiB", 200)] {
