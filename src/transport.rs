@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
+use crate::reactor;
 use crate::reactor::driver::Direction;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::source::Wait;
@@ -134,6 +135,40 @@ impl Transport {
     /// `TimedOut` when the monotonic clock shows `deadline_ms` (0: never).
     pub fn writable(&self, deadline_ms: u64) -> Wait<'_> {
         self.stream.writable(deadline_ms)
+    }
+
+    /// Reads the available bytes, and waits if there are none; 0 is the end.
+    ///
+    /// # Errors
+    /// `TimedOut` as [`Self::readable`]; else as [`Self::try_read`].
+    pub(crate) async fn read(&self, buf: &mut [u8], deadline_ms: u64) -> io::Result<usize> {
+        loop {
+            reactor::breathe().await;
+            match self.try_read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable(deadline_ms).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Writes all of `buf`. When dropped before its end, a part of it is written.
+    ///
+    /// # Errors
+    /// `TimedOut` as [`Self::writable`]; else as [`Self::try_write`].
+    pub(crate) async fn write_all(&self, mut buf: &[u8], deadline_ms: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            reactor::breathe().await;
+            match self.try_write(buf) {
+                Ok(n_written) => buf = buf.get(n_written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable(deadline_ms).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Ready when a read may succeed. Otherwise the task is woken when it may: its waker stays

@@ -249,7 +249,7 @@ fn collected<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
 
 const VERSION: Version = Version::Http2;
 
-/// What a line of HTTP/1 has beside its name and its value.
+/// Bytes of a line of HTTP/1 beside its name and its value.
 const LINE_SPARE: usize = 4;
 
 #[cfg(test)]

@@ -148,44 +148,20 @@ impl Checked {
             ServerAddress::Unix(_) => "localhost".to_owned(),
             address => address.to_string(),
         };
-        write_all(transport, &http.request(&address), deadline_ms).await.map_err(failure)?;
+        transport.write_all(&http.request(&address), deadline_ms).await.map_err(failure)?;
         let mut reading = Reading::new(http);
         let mut buf = vec![0; 4 << 10];
         loop {
             if reactor::now().mono_ms() >= deadline_ms {
                 return Err(CheckFailure::Timeout);
             }
-            let n_bytes = read(transport, &mut buf, deadline_ms).await.map_err(failure)?;
+            let n_bytes = transport.read(&mut buf, deadline_ms).await.map_err(failure)?;
             if n_bytes == 0 {
                 return reading.end();
             }
             if let Some(result) = reading.take(&buf[..n_bytes]) {
                 return result;
             }
-        }
-    }
-}
-
-async fn write_all(transport: &Transport, mut bytes: &[u8], deadline_ms: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match transport.try_write(bytes) {
-            Ok(n_written) => bytes = bytes.get(n_written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                transport.writable(deadline_ms).await?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-async fn read(transport: &Transport, buf: &mut [u8], deadline_ms: u64) -> io::Result<usize> {
-    loop {
-        match transport.try_read(buf) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                transport.readable(deadline_ms).await?;
-            }
-            other => return other,
         }
     }
 }

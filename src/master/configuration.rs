@@ -55,7 +55,7 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     Err(ConfigErrors(errors))
 }
 
-/// What is unusual about the certificates, with its places.
+/// The warnings about the certificates, with their places.
 pub(crate) fn warnings(file: &Path, text: &str, config: &Config) -> Vec<ConfigError> {
     let servers = Servers::load(config, None).unwrap_or_default();
     errors_of(file, text, servers.warnings)

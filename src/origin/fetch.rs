@@ -29,7 +29,7 @@ use crate::upstream::ids::{Server, ServerId, UpstreamId};
 pub struct Question {
     /// The upstream that is asked.
     pub upstream: UpstreamId,
-    /// What ties it to a server.
+    /// The client, or the server, that it belongs to.
     pub tie: Tie,
     /// The bounds on waiting, where they differ from the upstream's.
     pub timeouts: OriginTimeouts,

@@ -1,4 +1,4 @@
-//! What an origin has sent of a response and the client has not taken yet.
+//! The bytes of a response that the origin has sent and the client has not taken yet.
 //!
 //! ```text
 //! origin ─▶ memory ─▶ file ─▶ client
@@ -47,7 +47,7 @@ pub(super) struct Backlog<'c> {
     waited_ms: u64,
 }
 
-/// What a client is to get next.
+/// The next part of an answer.
 pub(super) enum Next {
     /// The bytes that were appended; without any, the origin has sent nothing.
     Bytes,
@@ -84,7 +84,7 @@ impl<'c> Backlog<'c> {
         self.memory.is_empty() && self.file.is_none() && self.end.is_none()
     }
 
-    /// What the client gets next, in a buffer that is empty.
+    /// Gives the next part of the answer, in a buffer that is empty.
     pub(super) async fn next(&mut self, body: &mut OriginBody, part: &mut Buffer) -> Next {
         if self.file.is_some() {
             self.settle_now().await;

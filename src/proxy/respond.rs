@@ -74,6 +74,19 @@ impl Added {
         lifetimes.current_age_s(if is_new { lifetimes.received_s } else { now_s })
     }
 
+    /// The fields that the route does not strip.
+    pub(crate) fn served<'f>(&self, fields: &'f Fields) -> Cow<'f, Fields> {
+        self.rules.as_ref().map_or(Cow::Borrowed(fields), |rules| rules.served(fields))
+    }
+
+    /// Changes fields as the route says.
+    pub(crate) fn change(&self, fields: &mut Cow<'_, Fields>, facts: &Facts) {
+        let Some(AnswerChange { request, config }) = &self.changed else { return };
+        let (upstream, server) = facts.names(config);
+        let cache = facts.verdict.map_or("", CacheVerdict::word);
+        request.change_answer(fields.to_mut(), AnswerFacts { upstream, server: &server, cache });
+    }
+
     /// Adds `Cache-Status` (RFC 9211) as the route configures it. The field is a list, and the
     /// member of ktrix follows those of the caches before it.
     fn push_cache_status(&self, sent: Status, fields: &mut Fields) {
@@ -98,25 +111,12 @@ pub fn start<C: Client>(
 ) {
     facts.status = status.0;
     added.push_cache_status(status, &mut fields);
-    let mut served = match &added.rules {
-        Some(rules) => rules.served(&fields),
-        None => Cow::Borrowed(&fields),
-    };
+    let mut served = added.served(&fields);
     if let Some(carried) = &facts.carried {
         carried.apply(status, served.to_mut());
     }
-    if let Some(changed) = &added.changed {
-        changed.apply(served.to_mut(), facts);
-    }
+    added.change(&mut served, facts);
     client.start(status, &served, length);
-}
-
-impl AnswerChange {
-    fn apply(&self, fields: &mut Fields, facts: &Facts) {
-        let (upstream, server) = facts.names(&self.config);
-        let cache = facts.verdict.map_or("", CacheVerdict::word);
-        self.request.change_answer(fields, AnswerFacts { upstream, server: &server, cache });
-    }
 }
 
 /// Answers a request with an object, in the form that it asks for, RFC 9110 section 13.2.2.

@@ -88,7 +88,7 @@ pub struct RequestPeer {
     pub scheme: Scheme,
     /// The id of the request.
     pub id: u128,
-    /// What is known of the client's TLS, if it has any.
+    /// The facts of the client's TLS, if it has any.
     pub tls: Option<Rc<TlsFacts>>,
 }
 

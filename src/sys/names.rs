@@ -15,6 +15,7 @@ const IN: c_int = 1;
 /// Longer answers are cut.
 const ANSWER_BYTES_MAX: usize = 4096;
 
+// SAFETY: this is the declaration of resolv.h.
 unsafe extern "C" {
     fn res_search(
         name: *const c_char,

@@ -22,11 +22,11 @@ pub(crate) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     /// The DNS names of its subjectAltName, in lower case.
     pub(super) names: Vec<Box<str>>,
-    /// What is unusual about it.
+    /// The warnings about it.
     pub(super) warnings: Vec<Finding>,
 }
 
-/// What is wrong or unusual: the key of the configuration, and the sentence.
+/// A mistake or a warning: the key of the configuration, and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) key: String,

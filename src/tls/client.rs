@@ -1,6 +1,7 @@
 //! The TLS towards the servers of every upstream, made from the configuration and from the files that
 //! it names.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -71,7 +72,12 @@ impl Client {
             (false, _) => {
                 config.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
             }
-            (true, Some(_)) => config.with_root_certificates(authorities(tls)?),
+            (true, Some(file)) => {
+                let authorities = authorities(file).map_err(|why| {
+                    Finding::new(format!("{}.ca", tls.path), format!("{} {why}", file.display()))
+                });
+                config.with_root_certificates(authorities?)
+            }
             (true, None) => {
                 let system = match system {
                     Some(known) => Arc::clone(known),
@@ -112,18 +118,13 @@ impl Client {
     }
 }
 
-/// The authorities of the file that the upstream names.
-fn authorities(tls: &UpstreamTls) -> Result<Arc<RootCertStore>, Finding> {
-    let file = tls.ca.as_deref().unwrap_or(std::path::Path::new(""));
-    let wrong =
-        |why: &str| Finding::new(format!("{}.ca", tls.path), format!("{} {why}", file.display()));
-    let text = source::read(file, FILE_BYTES_MAX).map_err(|why| wrong(&why))?;
+/// The authorities of a PEM file, or why there are none.
+fn authorities(file: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for der in chain(&text).map_err(|why| wrong(&why))? {
-        let added = roots.add(der);
-        added.map_err(|error| wrong(&format!("has an invalid certificate: {error}")))?;
+    for der in chain(&source::read(file, FILE_BYTES_MAX)?)? {
+        roots.add(der).map_err(|error| format!("has an invalid certificate: {error}"))?;
     }
-    Ok(Arc::new(roots))
+    Ok(roots)
 }
 
 /// The authorities of the system. One that cannot be read is left out, as by other programs.

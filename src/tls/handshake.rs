@@ -25,7 +25,7 @@ pub struct Secured {
     pub stream: Stream,
     /// Its TLS.
     pub session: Session,
-    /// What is known of it.
+    /// Its version, cipher suite and name.
     pub facts: TlsFacts,
     /// The protocol that the client chose among those that were offered.
     pub protocol: Protocol,
@@ -59,17 +59,19 @@ pub async fn accept(
     let mut first = Vec::new();
     let mut is_first = true;
     let accepted = loop {
-        let received = receive(&stream, deadline_ms, |mut bytes| {
-            if std::mem::take(&mut is_first) && bytes.first() != Some(&HANDSHAKE_RECORD) {
-                first = bytes.to_vec();
-                return Ok(());
-            }
-            acceptor.read_tls(&mut bytes)?;
-            match bytes {
-                [] => Ok(()),
-                _ => Err(io::Error::new(ErrorKind::InvalidData, "the ClientHello is too long")),
-            }
-        });
+        let received =
+            receive(&stream, deadline_ms, |mut bytes| {
+                if std::mem::take(&mut is_first) && bytes.first() != Some(&HANDSHAKE_RECORD) {
+                    first = bytes.to_vec();
+                    return Ok(());
+                }
+                acceptor.read_tls(&mut bytes)?;
+                match bytes {
+                    [] => Ok(()),
+                    _ => Err(io::Error::new(ErrorKind::InvalidData, "the ClientHello is too long")
+                        .into()),
+                }
+            });
         received.await?;
         if !first.is_empty() {
             return Err(Refused::Plain(stream, first));
@@ -141,13 +143,16 @@ async fn complete(
         if !tls.is_handshaking() {
             return Ok(());
         }
-        receive(stream, deadline_ms, |bytes| feed(tls, bytes)).await?;
-        turn(turns, deadline_ms).await?;
-        if let Err(error) = tls.process_new_packets() {
+        let mut stepped = receive(stream, deadline_ms, |bytes| feed(tls, bytes)).await;
+        if stepped.is_ok() {
+            turn(turns, deadline_ms).await?;
+            stepped = tls.process_new_packets().map(drop).map_err(Refused::from);
+        }
+        if let Err(Refused::Tls(_)) = stepped {
             // An alert, best effort.
             let _ = tls.write_tls(&mut Out(stream));
-            return Err(error.into());
         }
+        stepped?;
     }
 }
 
@@ -158,15 +163,15 @@ async fn turn(turns: &Rc<Turns>, deadline_ms: u64) -> io::Result<()> {
 
 /// Gives all of `bytes` to a handshake. Where rustls has no room for them, behind most of a large
 /// record, it takes a step first.
-fn feed(tls: &mut Connection, mut bytes: &[u8]) -> io::Result<()> {
+fn feed(tls: &mut Connection, mut bytes: &[u8]) -> Result<(), Refused> {
     loop {
         let n_taken = tls.read_tls(&mut bytes)?;
         if bytes.is_empty() {
             return Ok(());
         }
-        tls.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        tls.process_new_packets()?;
         if n_taken == 0 {
-            return Err(ErrorKind::InvalidData.into());
+            return Err(io::Error::from(ErrorKind::InvalidData).into());
         }
     }
 }
@@ -175,23 +180,20 @@ fn feed(tls: &mut Connection, mut bytes: &[u8]) -> io::Result<()> {
 async fn receive(
     stream: &Stream,
     deadline_ms: u64,
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+    mut take: impl FnMut(&[u8]) -> Result<(), Refused>,
+) -> Result<(), Refused> {
     loop {
         reactor::breathe().await;
-        let received = with_ciphertext(|bytes| {
-            let n_read = stream.try_read(&mut bytes[..STEP_BYTES])?;
-            if n_read == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            take(&bytes[..n_read])
-        });
+        let received =
+            with_ciphertext(|bytes| match stream.try_read(&mut bytes[..STEP_BYTES])? {
+                0 => Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+                n_read => take(&bytes[..n_read]),
+            });
         match received {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(Refused::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                 stream.readable(deadline_ms).await?;
             }
-            Err(error) => return Err(error),
+            received => return received,
         }
     }
 }

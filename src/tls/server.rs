@@ -26,7 +26,7 @@ pub struct Servers {
     pub(crate) ticket_secrets: Vec<SecretBytes>,
     /// The TLS towards the servers of upstreams.
     pub(crate) clients: Rc<Clients>,
-    /// What is unusual.
+    /// The warnings about its files.
     pub(crate) warnings: Vec<Finding>,
 }
 

@@ -52,7 +52,8 @@ struct State {
 impl Session {
     /// The session of a connection that has shaken hands over `stream`.
     pub(super) fn new(mut tls: Connection, stream: &Stream) -> Self {
-        // What the last record of the handshake brought along. A mistake in it is found again.
+        // Plain bytes may have come with the last record of the handshake. A mistake in them is found
+        // again.
         let n_plain = tls.process_new_packets().map_or(0, |it| it.plaintext_bytes_to_read());
         let state = State {
             tls,

@@ -34,7 +34,7 @@ const SHED_AFTER_MS: u64 = 1_000;
 /// The pause after accept(2) failed for want of a descriptor.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What all listeners of a worker share.
+/// The state that all listeners of a worker share.
 #[derive(Clone)]
 pub(super) struct Accepted {
     pub(super) context: Rc<Context>,

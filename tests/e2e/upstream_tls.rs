@@ -238,7 +238,7 @@ fn a_server_that_cannot_be_verified_gets_no_request() {
         assert!(line.contains(word), "{line}");
         assert_eq!(origin.n_requests(), 0, "{word}");
     }
-    // What is not verified must be written.
+    // An operator must say so to leave out verification.
     let origin = SecureOrigin::start(dir.path(), "old", None);
     let plan = plan_to(&origin, "{verify: off}");
     plan.start().get("/a").expect_status(200).expect_body("ok");

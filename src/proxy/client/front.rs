@@ -30,7 +30,7 @@ pub struct Front {
     pub is_trusted: bool,
     /// The address that the client connected to; none for a Unix socket.
     pub local: Option<SocketAddr>,
-    /// What is known of the connection's TLS, if it has any.
+    /// The facts of the connection's TLS, if it has any.
     pub tls: Option<Rc<TlsFacts>>,
 }
 

@@ -421,7 +421,7 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    /// What ties the client to a server.
+    /// The server that the client belongs to, by its address or its cookie.
     pub(crate) fn tie(&self) -> Tie {
         Tie { client: self.client.front().client, server: self.route.sticky }
     }

@@ -27,15 +27,15 @@ impl<C: Client> Exchange<'_, C> {
         let sent = &response.head.fields;
         let Some(target) = sent.get("x-accel-redirect") else { return false };
         self.facts.redirect = Some(target.into());
-        // What the route strips stays behind.
-        let mut seen = self.route.rules.served(sent).into_owned();
-        if let Some(changed) = &self.route.changed {
-            changed.show_references(&mut seen);
-        }
+        let mut fields = sent.clone();
         if let Some(cookie) = &response.set_cookie {
-            seen.push(b"Set-Cookie", cookie.as_bytes());
+            fields.push(b"Set-Cookie", cookie.as_bytes());
         }
-        self.facts.carried.get_or_insert_default().add(&seen);
+        // The client gets of them what it would get of an answer of this route.
+        let added = self.added_with(CacheStatus::own(), None);
+        let mut served = added.served(&fields);
+        added.change(&mut served, self.facts);
+        self.facts.carried.get_or_insert_default().add(&served);
         true
     }
 }

@@ -102,7 +102,7 @@ impl Job {
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub rule: Rule,
-    /// What ties the client that asks to a server.
+    /// The server that the client belongs to.
     pub tie: Tie,
     /// The path and query to ask for.
     pub target: Vec<u8>,
@@ -157,7 +157,7 @@ pub(crate) struct PartJob {
 pub(crate) struct PartAsk {
     /// The settings of the route.
     pub rule: Rule,
-    /// What ties the client that asks to a server.
+    /// The server that the client belongs to.
     pub tie: Tie,
     /// The path and query.
     pub target: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What a client may make ktrix do for nothing, on one connection.
+//! The work without a use that a client may cause on one connection.
 //!
 //! A frame costs the client nearly nothing. A stream that is reset as soon as it was opened makes
 //! ktrix ask an origin, and control frames make it read, count and answer. Each of them spends from a

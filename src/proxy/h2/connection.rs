@@ -58,8 +58,8 @@ pub(crate) fn serve(
     counted: Counted,
     read: Vec<u8>,
 ) -> impl Future<Output = ()> {
-    // What is moved into a future, or within it between two waits, takes its room twice, and does so
-    // in every connection.
+    // A value that is moved into a future, or within it between two waits, takes its room twice in
+    // every connection.
     let shared = Rc::new(Shared::new(context, counted));
     let begun = Box::pin(begin(Rc::clone(&shared), read));
     async move {
@@ -135,7 +135,7 @@ struct Driver {
     timer: Sleep,
 }
 
-/// What happens next.
+/// The next event.
 enum Next {
     Request(Box<Request<RecvStream>>, SendResponse<Payload>),
     End(CloseReason),

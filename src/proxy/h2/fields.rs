@@ -27,8 +27,8 @@ pub(super) fn fields_of_lines(head: &Bytes) -> HeaderMap {
             let (name, value) = line.split_at(colon);
             let value_at = at + colon + 2;
             let value = head.slice(value_at..value_at + value.len() - 2);
-            // The library keeps values that it sends again. What differs each second must not hold
-            // the whole of its head there.
+            // The library keeps values that it sends again. A value that differs each second must not
+            // keep the whole of its head there.
             let changes = matches!(name, b"Age" | b"Cache-Status");
             append(&mut map, name, if changes { Bytes::copy_from_slice(&value) } else { value });
         }

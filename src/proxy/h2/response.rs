@@ -32,8 +32,8 @@ use crate::proxy::routed::Routed;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::{self, timer};
 
-/// What a part of a body may have, and what the library holds of it at most. Of more, a client that
-/// does not read would hold more.
+/// The most bytes of a part of a body, and of those that the library holds of a stream: a client that
+/// does not read keeps them in memory.
 pub(super) const PART_BYTES: usize = 64 << 10;
 
 /// Small parts are gathered up to this size before they are sent.
@@ -428,7 +428,7 @@ impl Client for H2Response<'_> {
             self.abort();
             return Err(CloseReason::Incomplete);
         }
-        // What is left fits the windows, so that the end of the stream needs no wait.
+        // The rest fits the windows, so that the end of the stream needs no wait.
         let mut last = Bytes::from(std::mem::take(&mut self.out));
         while !last.is_empty() {
             let n_free = self.capacity(last.len()).await?;

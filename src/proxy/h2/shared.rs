@@ -1,4 +1,4 @@
-//! What the tasks of one HTTP/2 connection share: the connection's own, and those of its streams.
+//! The state that the tasks of one HTTP/2 connection share: its own task, and those of its streams.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
