@@ -105,8 +105,8 @@ pub struct Listen {
     pub is_optional: bool,
     /// Whether a connection may speak HTTP/2.
     pub http2: bool,
-    /// The mode of a unix socket.
-    pub mode: u32,
+    /// The permissions of a unix socket.
+    pub permissions: u32,
     /// The owner of a unix socket, `user`, `user:group` or `:group`; without one it is the master's.
     pub owner: Option<String>,
     /// How clients speak TLS, if they do.
@@ -116,13 +116,13 @@ pub struct Listen {
 impl Listen {
     /// A listener of an address, without options.
     pub const fn at(address: ListenAddress) -> Self {
-        let (mode, owner, tls) = (SOCKET_MODE, None, None);
-        Self { address, is_optional: false, http2: true, mode, owner, tls }
+        let (permissions, owner, tls) = (SOCKET_PERMISSIONS, None, None);
+        Self { address, is_optional: false, http2: true, permissions, owner, tls }
     }
 }
 
 /// Every user may connect to a unix socket; the directories above it restrict that.
-const SOCKET_MODE: u32 = 0o666;
+const SOCKET_PERMISSIONS: u32 = 0o666;
 
 /// An address that ktrix listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -150,7 +150,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "limits", Kind::Section("mapping"), "each key's own", "bounds on sizes and counts"),
     //
     row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
-    row("listen[]", "mode", Kind::Text("octal mode"), "0666", "the mode of a unix socket"),
+    row("listen[]", "permissions", Kind::Text("octal mode"), "0666", "the permissions of a unix socket"),
     row("listen[]", "http2", Kind::Switch, "on", "whether a connection may speak HTTP/2"),
     row("listen[]", "owner", Kind::Text("user or user:group"), "the master's user", "the owner of a unix socket"),
     row("listen[]", "tls", Kind::Section("on, off or mapping"), "off", "whether clients speak TLS, and how"),

@@ -382,10 +382,13 @@ fn each_mistake_has_its_place_and_its_key() {
         ("upstream: a\nlisten: [\"[::1]:80\", 80]\n", "listen[1]: \"80\" overlaps [::1]:80"),
         ("upstream: a\nlisten: [\"unix:/s\", \"unix:/s\"]\n", "\"unix:/s\" is listed twice"),
         (
-            "upstream: a\nlisten: [{address: 80, mode: 0600}]\n",
-            "listen[0].mode: \"0600\" has no effect",
+            "upstream: a\nlisten: [{address: 80, permissions: 0600}]\n",
+            "listen[0].permissions: \"0600\" has no effect",
         ),
-        ("upstream: a\nlisten: [{address: \"unix:/s\", mode: 999}]\n", "\"999\" is not a mode"),
+        (
+            "upstream: a\nlisten: [{address: \"unix:/s\", permissions: 999}]\n",
+            "\"999\" is not a mode",
+        ),
         ("upstream: a\nlisten: [{address: \"unix:/s\", owner: \"a b\"}]\n", "is not an owner"),
         ("upstream: a\nlog: {level: loud}\n", "2:14: log.level: \"loud\" is not known (try off,"),
         ("upstream: a\nlog: {access: {format: json}}\n", "log.access.file: is missing"),

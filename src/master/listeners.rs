@@ -112,7 +112,7 @@ impl Listeners {
                 }
                 (Some(entry), ListenAddress::Unix(path)) if entry.origin == Origin::BoundShared => {
                     let owner = owner_of(listen).map_err(failed)?;
-                    socket::set_access(path, listen.mode, owner).map_err(failed)?;
+                    socket::set_access(path, listen.permissions, owner).map_err(failed)?;
                 }
                 (Some(_), _) => {}
                 (None, ListenAddress::Ip(ip)) => {
@@ -132,7 +132,7 @@ impl Listeners {
                 }
                 (None, ListenAddress::Unix(path)) => {
                     let owner = owner_of(listen).map_err(failed)?;
-                    let bind = || socket::listen_unix(path, listen.mode, owner);
+                    let bind = || socket::listen_unix(path, listen.permissions, owner);
                     let fd = patiently(bind).map_err(failed)?;
                     let sockets = vec![fd];
                     let origin = Origin::BoundShared;

@@ -208,12 +208,12 @@ fn a_unix_socket_has_the_mode_and_owner_of_the_configuration_and_a_reload_change
         plan.write_config();
     };
     let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-    listen(", mode: 0600");
+    listen(", permissions: 0600");
     let ktrix = plan.start();
     // The addresses are bound one after the other.
     until_true("the mode", || path.exists() && mode() == 0o600);
     let owner = if Uid::effective().is_root() { ", owner: nobody" } else { "" };
-    listen(&format!(", mode: 0660{owner}"));
+    listen(&format!(", permissions: 0660{owner}"));
     ktrix.signal(Signal::SIGHUP);
     until_true("the mode", || mode() == 0o660);
     if Uid::effective().is_root() {

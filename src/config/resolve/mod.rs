@@ -159,10 +159,10 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
     listens
 }
 
-/// The mode and the owner of a unix socket.
+/// The permissions and the owner of a unix socket.
 fn socket_access(faults: &mut Faults<'_>, section: &Section<'_>, listen: &mut Listen) {
     let is_unix = matches!(listen.address, ListenAddress::Unix(_));
-    for key in ["mode", "owner"] {
+    for key in ["permissions", "owner"] {
         let Some(scalar) = section.scalar(faults, key) else { continue };
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.$".contains(&byte);
         let names = scalar.text.splitn(2, ':').collect::<Vec<_>>();
@@ -171,8 +171,8 @@ fn socket_access(faults: &mut Faults<'_>, section: &Section<'_>, listen: &mut Li
         let mode = u32::from_str_radix(scalar.text, 8).ok().filter(|mode| *mode <= 0o777);
         match (key, mode) {
             _ if !is_unix => scalar.wrong(faults, "has no effect: the address is no unix socket"),
-            ("mode", Some(mode)) => listen.mode = mode,
-            ("mode", None) => scalar.wrong(faults, "is not a mode (try \"0660\")"),
+            ("permissions", Some(mode)) => listen.permissions = mode,
+            ("permissions", None) => scalar.wrong(faults, "is not a mode (try \"0660\")"),
             _ if is_owner => listen.owner = Some(scalar.text.to_owned()),
             _ => scalar.wrong(faults, "is not an owner (try \"www-data\" or \"www-data:adm\")"),
         }
