@@ -30,3 +30,4 @@ pub mod validator;
 pub mod range;
 pub mod content_range;
 pub mod byteranges;
+pub mod proxy_protocol;
