@@ -15,6 +15,7 @@ pub mod session;
 pub mod turns;
 pub mod handshake;
 pub mod connect;
+pub mod client_hello;
 pub mod half_open;
 #[cfg(test)]
 #[path = "tests/sample.rs"]
