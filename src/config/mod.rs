@@ -42,6 +42,7 @@ use crate::config::buffering::ResponseBuffering;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
 use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, ToHttps, UpstreamTls};
+use crate::http::proxy_protocol::Version;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::check::Check;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
@@ -111,13 +112,23 @@ pub struct Listen {
     pub owner: Option<String>,
     /// How clients speak TLS, if they do.
     pub tls: Option<Rc<ListenTls>>,
+    /// The peers that must send a PROXY header, and no others may connect; empty without one.
+    pub proxies: Vec<Network>,
 }
 
 impl Listen {
     /// A listener of an address, without options.
     pub const fn at(address: ListenAddress) -> Self {
         let (permissions, owner, tls) = (SOCKET_PERMISSIONS, None, None);
-        Self { address, is_optional: false, http2: true, permissions, owner, tls }
+        Self {
+            address,
+            is_optional: false,
+            http2: true,
+            permissions,
+            owner,
+            tls,
+            proxies: Vec::new(),
+        }
     }
 }
 
@@ -272,6 +283,8 @@ pub struct UpstreamConfig {
     pub check: Option<Check>,
     /// How its servers are spoken to over TLS; `None` in the clear.
     pub tls: Option<UpstreamTls>,
+    /// The version of the PROXY header that each connection begins with, if it does.
+    pub proxy: Option<Version>,
     /// The bounds on waiting for its servers, where they differ from those at the top.
     pub timeouts: OriginTimeouts,
     /// Bytes of the head of a response, if that differs from the top.

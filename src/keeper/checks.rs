@@ -6,6 +6,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use crate::config::{Config, ServerAddress};
+use crate::http::proxy_protocol::Version;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::reactor::address::Address;
@@ -35,6 +36,7 @@ pub(super) fn start(config: &Config, table: &Rc<ServerTable>, clients: &Clients)
                 address: wanted.address.clone(),
                 check: check.clone(),
                 tls: clients.of(server.upstream).cloned(),
+                proxy: upstream.proxy,
                 turns: Rc::clone(&turns),
                 table: Rc::clone(table),
             };
@@ -51,6 +53,7 @@ struct Checked {
     address: ServerAddress,
     check: Check,
     tls: Option<Rc<Client>>,
+    proxy: Option<Version>,
     turns: Rc<Turns>,
     table: Rc<ServerTable>,
 }
@@ -120,11 +123,24 @@ impl Checked {
             let now_ms = reactor::now().mono_ms();
             let until_ms = now_ms + deadline_ms.saturating_sub(now_ms) / n_left;
             match connect(&address, until_ms).await {
-                Ok(stream) => return self.secure(stream, deadline_ms).await.map_err(Some),
+                Ok(stream) => return self.begin(stream, deadline_ms).await,
                 Err(error) => failure = failure_of(&error, CheckFailure::Connect).or(failure),
             }
         }
         Err(failure)
+    }
+
+    /// Says by a PROXY header that the connection is no client's, and shakes hands.
+    async fn begin(
+        &self,
+        stream: Stream,
+        deadline_ms: u64,
+    ) -> Result<Transport, Option<CheckFailure>> {
+        if let Some(version) = self.proxy {
+            let written = stream.write_all(&version.local(), deadline_ms).await;
+            written.map_err(|error| failure_of(&error, CheckFailure::Closed))?;
+        }
+        self.secure(stream, deadline_ms).await.map_err(Some)
     }
 
     async fn secure(&self, stream: Stream, deadline_ms: u64) -> Result<Transport, CheckFailure> {

@@ -26,12 +26,14 @@ pub(super) struct Tried {
     pub(super) may_try: bool,
     pub(super) hash: u64,
     pub(super) sticky: Option<ServerId>,
+    /// The PROXY header of the client.
+    header: Option<Rc<[u8]>>,
 }
 
 impl Tried {
     /// None was tried; the question has this hash, and its client's cookie names this server.
-    pub(super) fn tied(hash: u64, sticky: Option<ServerId>) -> Self {
-        Self { hash, sticky, ..Self::default() }
+    pub(super) fn tied(hash: u64, sticky: Option<ServerId>, header: Option<Rc<[u8]>>) -> Self {
+        Self { hash, sticky, header, ..Self::default() }
     }
 
     /// This server was tried.
@@ -82,7 +84,7 @@ impl Upstream {
             return Ok(Connection::new(active, transport, Some(n_requests)));
         }
         let id = active.server().id;
-        match self.connect(id, &tried.servers).await {
+        match self.connect(id, &tried.servers, tried.header.as_deref()).await {
             Ok(transport) => Ok(Connection::new(active, transport, None)),
             Err(error) => {
                 if error.is_unreachable() {

@@ -1,5 +1,6 @@
 //! A connection to a server: its making, its use by a fetch, and its return to the pool.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
@@ -31,13 +32,15 @@ use crate::upstream::tried::Tried;
 const RESOLVE_LOOK: Duration = Duration::from_millis(20);
 
 impl Upstream {
-    /// Connects to a server; `tried` are those that were tried before.
+    /// Connects to a server; `tried` are those that were tried before. The PROXY header is that of the
+    /// client; without one the connection is ktrix's own.
     pub(super) async fn connect(
         &self,
         id: ServerId,
         tried: &Tried,
+        header: Option<&[u8]>,
     ) -> Result<Rc<Transport>, FetchError> {
-        let made = self.make(id, tried).await;
+        let made = self.make(id, tried, header).await;
         let n_failed = self.table.n_failed(self.worker, self.server(id).server);
         match made {
             Ok(_) => n_failed.store(0, Ordering::Relaxed),
@@ -46,7 +49,12 @@ impl Upstream {
         made
     }
 
-    async fn make(&self, id: ServerId, tried: &Tried) -> Result<Rc<Transport>, FetchError> {
+    async fn make(
+        &self,
+        id: ServerId,
+        tried: &Tried,
+        header: Option<&[u8]>,
+    ) -> Result<Rc<Transport>, FetchError> {
         let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
         // The turns of other fetches must not lead this one to the same address again.
         let turn = &self.server(id).turn;
@@ -70,6 +78,11 @@ impl Upstream {
         // Without TCP_NODELAY small requests may wait for acknowledgements, so an error does no
         // other harm.
         let _ = stream.set_nodelay();
+        if let Some(version) = self.proxy {
+            let header = header.map_or_else(|| version.local().into(), Cow::Borrowed);
+            let written = stream.write_all(&header, deadline_ms).await;
+            written.map_err(|error| error_of(&error))?;
+        }
         let Some(tls) = &self.tls else { return Ok(Rc::new(Transport::plain(stream))) };
         let address = &self.server(id).address;
         let shaken = Box::pin(secure(stream, tls, address, &self.turns, deadline_ms)).await;
@@ -93,7 +106,7 @@ impl Upstream {
         reactor::spawn(async move {
             loop {
                 let active = Active::new(&upstream, id, Admission::Up);
-                match upstream.connect(id, &Tried::default()).await {
+                match upstream.connect(id, &Tried::default(), None).await {
                     Ok(transport) => Connection::new(active, transport, None).keep(0),
                     Err(error) => {
                         if error.is_unreachable() {
@@ -134,10 +147,13 @@ impl Upstream {
             let active = Active::new(self, id, admission);
             let upstream = Rc::clone(self);
             reactor::spawn(async move {
-                match upstream.connect(id, &Tried::default()).await {
+                match upstream.connect(id, &Tried::default(), None).await {
                     Ok(transport) => {
                         active.accepted();
-                        Connection::new(active, transport, None).keep(0);
+                        // A connection without a client's PROXY header serves none.
+                        if upstream.proxy.is_none() {
+                            Connection::new(active, transport, None).keep(0);
+                        }
                     }
                     Err(error) if error.is_unreachable() => active.failed(error),
                     Err(_) => {}

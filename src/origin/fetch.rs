@@ -39,13 +39,16 @@ pub struct Question {
     pub head: Vec<u8>,
 }
 
-/// The facts by which a server may be chosen for a client.
-#[derive(Clone, Copy, Debug, Default)]
+/// The client that a question belongs to: the facts by which a server may be chosen for it, and the
+/// words by which it is introduced.
+#[derive(Clone, Debug, Default)]
 pub struct Tie {
     /// The address of the client.
     pub client: Option<IpAddr>,
     /// The server that its cookie names.
     pub server: Option<ServerId>,
+    /// The PROXY header that a connection for it begins with, if the upstream is sent one.
+    pub header: Option<Rc<[u8]>>,
 }
 
 /// An origin's answer, whose body is still to be read.
@@ -196,9 +199,9 @@ async fn check_out<U: Upload>(
 impl Upstream {
     /// The tie of a question to a server, before any was tried.
     fn tied(&self, question: &Question) -> Tried {
-        let Tie { client, server } = question.tie;
-        let of_head = |of| affinity::hash_of(of, &question.head, client);
-        Tried::tied(self.hash_of.as_ref().map_or(0, of_head), server)
+        let Tie { client, server, header } = &question.tie;
+        let of_head = |of| affinity::hash_of(of, &question.head, *client);
+        Tried::tied(self.hash_of.as_ref().map_or(0, of_head), *server, header.clone())
     }
 
     /// Whether another server may be tried after this failure, within the time and the budget of

@@ -14,6 +14,7 @@ use crate::config::bounds::OriginTimeouts;
 use crate::config::{ServerAddress, UpstreamConfig};
 use crate::http::fields::Fields;
 use crate::http::h1::head::HeadLimits;
+use crate::http::proxy_protocol::Version;
 use crate::origin::affinity::Sticky;
 use crate::policy::reason::server::ServerReason;
 use crate::reactor;
@@ -87,6 +88,8 @@ pub struct Upstream {
     pub(super) limits: OriginLimits,
     /// The TLS towards the servers, if they are spoken to over TLS.
     pub(super) tls: Option<Rc<Client>>,
+    /// The version of the PROXY header that a connection begins with.
+    pub(super) proxy: Option<Version>,
     /// The steps of all handshakes with servers.
     pub(super) turns: Rc<Turns>,
     pub(super) table: Rc<ServerTable>,
@@ -166,6 +169,11 @@ impl Pools {
         &self.upstreams[id.0]
     }
 
+    /// The version of the PROXY header that the servers of an upstream are sent.
+    pub(crate) fn proxy(&self, id: UpstreamId) -> Option<Version> {
+        self.upstream(id).proxy
+    }
+
     /// Takes the cookie that names a server of this upstream out of a request, and gives the server.
     pub(crate) fn take_sticky(&self, id: UpstreamId, request: &mut Fields) -> Option<ServerId> {
         self.upstream(id).sticky.as_ref()?.take(request)
@@ -215,7 +223,8 @@ impl Upstream {
             connections,
             idle_ms: limits.idle_ms,
             keep_open: config.keep_open,
-            requests: config.requests,
+            // A connection with a PROXY header belongs to one client.
+            requests: if config.proxy.is_some() { 1 } else { config.requests },
         };
         let servers = table.servers(id).zip(&config.servers).map(|(server, config)| ServerPool {
             server,
@@ -257,6 +266,7 @@ impl Upstream {
             pause: Pause { first_ms: config.skip.as_millis() as u64, doubled_max },
             limits,
             tls,
+            proxy: config.proxy,
             turns,
             table,
             worker,

@@ -56,6 +56,20 @@ impl Stream {
         Ok(n_read)
     }
 
+    /// As [`Self::try_read`], and the bytes stay to be read. 0 is the end.
+    ///
+    /// # Errors
+    ///
+    /// As `try_read`.
+    pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let fd = self.fd.as_raw_fd();
+        let n_peeked = self.attempt(Direction::Read, || recv(fd, buf, MsgFlags::MSG_PEEK))?;
+        if n_peeked == 0 {
+            self.source.note_closed();
+        }
+        Ok(n_peeked)
+    }
+
     /// Writes as many bytes as the socket accepts.
     ///
     /// # Errors

@@ -48,7 +48,8 @@ impl HalfOpen {
         if self.len() >= self.n_max && self.shed(1, u64::MAX) > 0 {
             let n_max = self.n_max;
             ::log::warn!(
-                "closed the oldest TLS handshake, because limits.handshakes ({n_max}) are under way"
+                "closed the oldest TLS handshake or PROXY header, because limits.handshakes \
+                 ({n_max}) are under way"
             );
         }
         let number = self.next.replace(self.next.get() + 1);

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::{Listen, ListenAddress};
+use crate::config::ListenAddress;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
@@ -20,10 +20,11 @@ use crate::reactor::listener::Listener;
 use crate::reactor::stream::Stream;
 use crate::reactor::{self, timer};
 use crate::tls::half_open::HalfOpen;
-use crate::tls::handshake::{self, Refused, Secured};
-use crate::tls::server::{Protocol, Server};
+use crate::tls::server::Server;
 use crate::transport::Transport;
 use crate::worker::inherited::ListenSocket;
+use crate::worker::opening::{Opened, Opening, Speaks};
+use crate::worker::refusals::Refusals;
 
 /// How many idle connections are closed at once to make room.
 const SHED: usize = 32;
@@ -40,14 +41,14 @@ pub(super) struct Accepted {
     pub(super) context: Rc<Context>,
     pub(super) connections: Rc<Connections>,
     pub(super) half_open: Rc<HalfOpen>,
+    pub(super) refusals: Rc<Refusals>,
 }
 
 /// A listening socket, and what serves its connections.
 pub(super) struct Acceptor {
     accepted: Accepted,
     listener: Listener,
-    listen: Rc<Listen>,
-    tls: Option<Rc<Server>>,
+    opening: Rc<Opening>,
 }
 
 impl Acceptor {
@@ -59,7 +60,15 @@ impl Acceptor {
         tls: Option<Rc<Server>>,
     ) -> io::Result<Self> {
         let listener = Listener::from_fd(socket.fd)?;
-        Ok(Self { accepted: accepted.clone(), listener, listen: socket.listen, tls })
+        let accepted = accepted.clone();
+        let opening = Opening {
+            context: Rc::clone(&accepted.context),
+            listen: socket.listen,
+            tls,
+            turns: accepted.half_open.turns(),
+            refusals: Rc::clone(&accepted.refusals),
+        };
+        Ok(Self { accepted, listener, opening: Rc::new(opening) })
     }
 
     /// Accepts until dropped.
@@ -88,7 +97,7 @@ impl Acceptor {
 
     /// The address that it listens on, as configured.
     pub(super) fn address(&self) -> &ListenAddress {
-        &self.listen.address
+        &self.opening.listen.address
     }
 
     /// Serves a connection without TLS that an older worker has accepted, unless there are too many.
@@ -97,36 +106,33 @@ impl Acceptor {
         let Accepted { context, connections, .. } = &self.accepted;
         let has_room = connections.len() < context.config.limits.connections;
         if has_room
-            && self.tls.is_none()
+            && self.opening.is_at_once()
             && let Ok(Some(peer)) = stream.peer_addr()
         {
-            let front = self.front(&stream, PeerAddress::Ip(peer));
+            let front = self.opening.front(&stream, PeerAddress::Ip(peer));
             self.accepted.serve(Transport::plain(stream), front, true);
         }
     }
 
-    fn front(&self, stream: &Stream, peer: PeerAddress) -> Front {
-        let trusted = &self.accepted.context.config.trusted_proxies;
-        Front::plain(&self.listen, peer, stream.local_addr().ok().flatten(), trusted)
-    }
-
     fn serve(&self, stream: Stream, peer: PeerAddress) {
-        let Accepted { context, half_open, .. } = &self.accepted;
-        let front = self.front(&stream, peer);
-        let Some(server) = self.tls.clone() else {
+        if self.opening.is_at_once() {
+            let front = self.opening.front(&stream, peer);
             return self.accepted.serve(Transport::plain(stream), front, false);
-        };
-        let timeout_ms = context.config.timeouts.tls_handshake.as_millis() as u64;
-        let deadline_ms = reactor::now().mono_ms() + timeout_ms;
-        let turns = half_open.turns();
-        let handshake =
-            async move { handshake::accept(stream, &server, &turns, deadline_ms).await };
+        }
+        if !self.opening.admits(peer) {
+            return;
+        }
+        let opening = Rc::clone(&self.opening).open(stream, peer);
         let accepted = self.accepted.clone();
-        half_open.spawn(handshake, move |outcome| accepted.end_handshake(outcome, front));
+        self.accepted.half_open.spawn(opening, move |opened| {
+            if let Some(opened) = opened {
+                accepted.begin(opened);
+            }
+        });
     }
 
     async fn make_room(&self) {
-        let Accepted { context, connections, half_open } = &self.accepted;
+        let Accepted { context, connections, half_open, .. } = &self.accepted;
         let n_max = context.config.limits.connections;
         while connections.len() + half_open.len() >= n_max {
             let since = connections.left.version();
@@ -143,29 +149,15 @@ impl Accepted {
         reactor::spawn(serve::serve(Rc::clone(&self.context), counted, was_idle));
     }
 
-    fn end_handshake(&self, outcome: Result<Secured, Refused>, front: Front) {
-        let Self { context, connections, .. } = self;
-        match outcome {
-            Ok(Secured { stream, session, facts, protocol }) => {
-                let transport = Transport::secured(stream, session);
-                let front = front.secured(facts);
-                match protocol {
-                    Protocol::Http1 => self.serve(transport, front, false),
-                    Protocol::Http2 => {
-                        let counted = connections.add(transport, front, reactor::now().mono_ms());
-                        let context = Rc::clone(context);
-                        reactor::spawn(connection::serve(context, counted, Vec::new()));
-                    }
-                }
-            }
-            Err(Refused::Plain(stream, first)) => {
-                let transport = Transport::plain(stream);
-                let counted = connections.add(transport, front, reactor::now().mono_ms());
-                reactor::spawn(serve::refuse_plain(Rc::clone(context), counted, first));
-            }
-            Err(error @ (Refused::Io(_) | Refused::Tls(_))) => {
-                ::log::debug!("TLS handshake with {} failed: {error}", front.peer);
-            }
+    fn begin(&self, Opened { transport, front, speaks }: Opened) {
+        if let Speaks::Http1 = speaks {
+            return self.serve(transport, front, false);
+        }
+        let counted = self.connections.add(transport, front, reactor::now().mono_ms());
+        let context = Rc::clone(&self.context);
+        match speaks {
+            Speaks::Clear(first) => reactor::spawn(serve::refuse_plain(context, counted, first)),
+            _ => reactor::spawn(connection::serve(context, counted, Vec::new())),
         }
     }
 

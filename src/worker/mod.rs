@@ -6,6 +6,9 @@
 
 pub mod inherited;
 pub(crate) mod message;
+mod refusals;
+mod proxy_header;
+mod opening;
 mod accept;
 mod setup;
 mod chores;
@@ -107,9 +110,10 @@ async fn serve(mut inherited: Inherited) -> i32 {
         }
     };
     let half_open = Rc::new(HalfOpen::new(context.config.limits.handshakes));
-    let accepted = Accepted { context, connections: Rc::default(), half_open };
+    let accepted =
+        Accepted { context, connections: Rc::default(), half_open, refusals: Rc::default() };
     let listeners = listeners(&accepted, inherited.sockets, &inherited.tls);
-    let Accepted { context, connections, half_open } = accepted;
+    let Accepted { context, connections, half_open, .. } = accepted;
     let worker = Rc::new(Worker {
         number,
         context,

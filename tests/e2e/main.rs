@@ -45,6 +45,7 @@ mod memory;
 mod partial;
 mod poison;
 mod processes;
+mod proxy_protocol;
 mod purge;
 mod purge_fills;
 mod queue;

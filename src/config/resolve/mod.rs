@@ -133,9 +133,11 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
                 if let Some(section) = &section {
                     let http2 = section.switch(faults, "http2").unwrap_or(true);
                     let tls = tls::of_listener(faults, section);
+                    let proxies = networks(faults, section, "proxy-protocol").unwrap_or_default();
                     for listen in &mut read {
                         listen.http2 = http2;
                         listen.tls.clone_from(&tls);
+                        listen.proxies.clone_from(&proxies);
                         socket_access(faults, section, listen);
                     }
                 }

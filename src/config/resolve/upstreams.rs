@@ -13,6 +13,7 @@ use crate::config::resolve::tls;
 use crate::config::schema;
 use crate::config::section::{Item, Scalar, Section, as_usize, is_off};
 use crate::config::{ServerAddress, ServerConfig, UpstreamConfig};
+use crate::http::proxy_protocol::Version;
 use crate::http::scheme::Scheme;
 use crate::upstream::ids::UpstreamId;
 use crate::upstream::method::{HashOf, Method};
@@ -253,7 +254,25 @@ fn settings(
         resolve: section.duration(faults, "resolve"),
         check: check::resolve(faults, section),
         tls: None,
+        proxy: proxy_protocol(faults, section),
     }
+}
+
+/// The version of the PROXY header. A connection with one belongs to one client, so that none can be
+/// kept for another.
+fn proxy_protocol(faults: &mut Faults<'_>, section: &Section<'_>) -> Option<Version> {
+    let version = match section.word(faults, "proxy-protocol") {
+        "v1" => Version::V1,
+        "v2" => Version::V2,
+        _ => return None,
+    };
+    for key in ["keep-open", "requests"] {
+        if let Some(node) = section.node(key) {
+            let why = "has no effect, since a connection with a PROXY header carries one request";
+            faults.add(node.place, section.path_of(key), why);
+        }
+    }
+    Some(version)
 }
 
 /// The value to hash.

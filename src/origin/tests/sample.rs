@@ -77,6 +77,7 @@ pub(in crate::origin) fn workers_to<const N: usize, const N_WORKERS: usize>(
         headers: None,
         resolve: Duration::from_secs(30),
         tls: None,
+        proxy: None,
         check: None,
     };
     change(&mut upstream);

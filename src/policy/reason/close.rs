@@ -25,6 +25,11 @@ reasons! {
         "more streams of HTTP/2 were reset than limits.streams allows in a minute";
     Finished: "finished", "the client or the answer asked for the end of the connection";
     Incomplete: "incomplete", "the answer could not be completed";
+    ProxyRefused: "proxy-refused",
+        "the peer is not in proxy-protocol of the listener, which requires a PROXY header";
+    ProxyHeader: "proxy-header", "the PROXY header at the beginning is missing or invalid";
+    ProxyTimeout: "proxy-timeout",
+        "the PROXY header at the beginning took longer than timeouts.client-head";
     Drain: "drain", "the worker finishes its connections and ends";
 }
 

@@ -9,6 +9,7 @@ use crate::config::Listen;
 use crate::config::network::Network;
 use crate::http::fields::Fields;
 use crate::http::forwarded;
+use crate::http::proxy_protocol::{Told, Version};
 use crate::http::scheme::Scheme;
 use crate::http::tls::TlsFacts;
 use crate::reactor::address::PeerAddress;
@@ -53,6 +54,31 @@ impl Front {
     pub fn secured(self, facts: TlsFacts) -> Self {
         let lane = if self.is_trusted { Lane::TLS.trusted() } else { Lane::TLS };
         Self { scheme: Scheme::Https, lane, tls: Some(Rc::new(facts)), ..self }
+    }
+
+    /// The PROXY header that tells a server of this client and of the request with this id: the protocol
+    /// that the server is spoken to by, and the name that the client asked for by TLS, if it may be told.
+    pub(crate) fn proxy_header(
+        &self,
+        version: Version,
+        request_id: u128,
+        protocol: &[u8],
+        authority: &[u8],
+    ) -> Rc<[u8]> {
+        let client = match self.peer {
+            PeerAddress::Ip(peer) if self.peer.ip() == self.client => Some(peer),
+            // The port of a client that a proxy names is not known.
+            _ => self.client.map(|address| SocketAddr::new(address, 0)),
+        };
+        let unique_id = format!("{request_id:032x}");
+        let told = Told {
+            addresses: client.zip(self.local),
+            unique_id: unique_id.as_bytes(),
+            tls: self.tls.as_deref(),
+            protocol,
+            authority,
+        };
+        version.header(&told).into()
     }
 
     /// The front of one request as a trusted proxy tells it; `None` if the peer is none.

@@ -11,6 +11,7 @@
 //! ```
 
 pub(crate) mod synthetic;
+mod tie;
 mod outage;
 mod purge;
 mod own;
@@ -30,7 +31,6 @@ use crate::cache::language;
 use crate::cache::name::Name;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::status::Status;
-use crate::origin::fetch::Tie;
 use crate::policy::cache_status::{self, CacheStatus, CacheVerdict};
 use crate::policy::decide::{self, Action};
 use crate::policy::fill_request;
@@ -87,6 +87,9 @@ pub(crate) async fn run_once<C: Client>(
         Way::Route(route) => {
             let changed = route.changed.as_deref();
             facts.request_id = changed.map_or(0, Changed::id);
+            if facts.request_id == 0 && context.pools.proxy(route.rule.upstream).is_some() {
+                facts.request_id = context.next_request_id();
+            }
             let exchange = Exchange {
                 context,
                 client,
@@ -271,7 +274,7 @@ impl<C: Client> Exchange<'_, C> {
         let rules = Rc::clone(&self.route.rules);
         Draft {
             rule: self.route.rule,
-            tie: self.tie(),
+            tie: self.tie_of_fill(),
             target: rules.key.origin_target(self.request.target.path_and_query()).into_owned(),
             fields: fill_request::fill_fields(self.request, &peer, &rules.key),
             request: self.request.clone(),
@@ -419,11 +422,6 @@ impl<C: Client> Exchange<'_, C> {
                 Err(CloseReason::Incomplete)
             }
         }
-    }
-
-    /// The server that the client belongs to, by its address or its cookie.
-    pub(crate) fn tie(&self) -> Tie {
-        Tie { client: self.client.front().client, server: self.route.sticky }
     }
 
     /// The fields that are added to an answer with this `Cache-Status`.

@@ -121,7 +121,7 @@ impl Draft {
     /// The job, which asks about all variants that are stored.
     pub(crate) async fn job(self, cache: &Cache) -> Job {
         let Self { rule, tie, target, mut fields, found, stored, .. } = self;
-        let whole = forwarding::question_by_get(&rule, tie, &target, &fields);
+        let whole = forwarding::question_by_get(&rule, tie.clone(), &target, &fields);
         let others = match &found.marker {
             Some(marker) => Others::of(cache, &found, marker).await,
             None => None,
@@ -178,7 +178,7 @@ impl PartAsk {
     pub(crate) fn question(&self, spec: Spec, if_range: Option<&[u8]>) -> Question {
         let mut fields = self.fields.clone();
         fill_request::ask_for_part(&mut fields, spec, if_range);
-        forwarding::question_by_get(&self.rule, self.tie, &self.target, &fields)
+        forwarding::question_by_get(&self.rule, self.tie.clone(), &self.target, &fields)
     }
 }
 
