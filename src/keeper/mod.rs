@@ -70,6 +70,9 @@ async fn handle_messages(inherited: &Inherited) {
                 Received::Nothing => break,
                 Received::Drain | Received::Retire | Received::Closed => return,
                 Received::ErrorLog(file) => crate::log::error::reopen(file),
+                Received::Tls(file) => {
+                    inherited.tls.renew_by(&inherited.config, &inherited.secrets, file);
+                }
                 Received::AccessLog(_)
                 | Received::TakeOver(_)
                 | Received::Release(_)

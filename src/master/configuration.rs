@@ -15,6 +15,7 @@ use crate::master::access_check;
 use crate::sys::privileges::{self, Account};
 use crate::tls::certificate::Finding;
 use crate::tls::server::Servers;
+use crate::tls::sources::Sources;
 
 /// The bytes of a file as text.
 ///
@@ -43,7 +44,7 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     let loaded = Config::load_as(file, text, privileges::is_root());
     let mut errors: Vec<_> = error_of_user(file, text).into_iter().collect();
     match loaded {
-        Ok(config) => match Servers::load(&config, None) {
+        Ok(config) => match Servers::load(&config, &Sources::of_disk(), None) {
             Ok(_) if errors.is_empty() => return Ok(config),
             Ok(_) => {}
             Err(findings) => errors.extend(errors_of(file, text, findings)),
@@ -57,7 +58,7 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
 
 /// The warnings about the certificates, with their places.
 pub(crate) fn warnings(file: &Path, text: &str, config: &Config) -> Vec<ConfigError> {
-    let servers = Servers::load(config, None).unwrap_or_default();
+    let servers = Servers::load(config, &Sources::of_disk(), None).unwrap_or_default();
     errors_of(file, text, servers.warnings)
 }
 

@@ -31,7 +31,8 @@ use crate::sys::file;
 use crate::sys::privileges::{self, Account};
 use crate::tls::certificate::Finding;
 use crate::tls::secrets::Secrets;
-use crate::tls::server::Servers;
+use crate::tls::server::{self, Servers};
+use crate::tls::sources::{Sources, Stamps};
 use crate::upstream::ids::{Server, UpstreamId};
 use crate::worker::inherited::Role;
 use crate::worker::message::ControlMessage;
@@ -57,6 +58,8 @@ pub(crate) struct Generation {
     pub(crate) servers: Rc<ServerTable>,
     /// The TLS of its listeners.
     pub(crate) tls: Rc<Servers>,
+    /// The files that it was made of first.
+    pub(crate) tls_files: Stamps,
     /// Its keeper's process slot, through all the processes that are its keeper.
     pub(crate) keeper_slot: usize,
     /// Its workers, in the order of their numbers, then its keeper.
@@ -117,7 +120,7 @@ impl Generation {
     ) -> io::Result<Self> {
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
-        let tls = Rc::new(tls_of(&config, &tables.secrets)?);
+        let (tls, tls_files) = tls_of(&config, &tables.secrets)?;
         warn_of_user(&config, account.as_ref());
         let mut logs = Logs::open(&config, account.as_ref())?;
         let cache = match &config.cache {
@@ -151,7 +154,8 @@ impl Generation {
             cache_files: CacheFiles::InPlace,
             bodies_bytes_max,
             servers,
-            tls,
+            tls: Rc::new(tls),
+            tls_files,
             keeper_slot,
             children,
             phase: Phase::Current,
@@ -183,10 +187,13 @@ impl Generation {
         Ok(())
     }
 
-    /// Uses the secrets of its configuration for session tickets.
-    pub(crate) fn use_ticket_secrets(&self, tables: &SharedTables) {
-        let of_file = &self.tls.ticket_secrets;
-        if let Err(error) = tables.secrets.use_file(of_file, shared_tables::unix_s()) {
+    /// Uses the secrets of its configuration for session tickets, as their file is now.
+    pub(crate) fn use_ticket_secrets(&self, sources: &Sources, tables: &SharedTables) {
+        let used = match server::ticket_secrets(&self.config, sources) {
+            Ok(of_file) => tables.secrets.use_file(&of_file, shared_tables::unix_s()),
+            Err(finding) => return log::error!("{finding}; keeping the secrets in use"),
+        };
+        if let Err(error) = used {
             log::error!("cannot make secrets for TLS session tickets: {error}");
         }
     }
@@ -293,15 +300,16 @@ fn cache_for(
 }
 
 /// The TLS of the listeners, from the files of their certificates.
-fn tls_of(config: &Config, secrets: &Arc<Secrets>) -> io::Result<Servers> {
-    let servers = Servers::load(config, Some(secrets)).map_err(|findings| {
+fn tls_of(config: &Config, secrets: &Arc<Secrets>) -> io::Result<(Servers, Stamps)> {
+    let sources = Sources::of_disk();
+    let servers = Servers::load(config, &sources, Some(secrets)).map_err(|findings| {
         let lines: Vec<_> = findings.iter().map(Finding::to_string).collect();
         io::Error::other(lines.join("; "))
     })?;
     for warning in &servers.warnings {
         log::warn!("{warning}");
     }
-    Ok(servers)
+    Ok((servers, sources.stamps()))
 }
 
 /// `limits.bodies`, or else a tenth of what is free now where they are written.

@@ -29,6 +29,7 @@ pub(crate) mod shared_tables;
 pub mod cache;
 pub(crate) mod generation;
 mod file_watch;
+mod tls_watch;
 mod stuck_workers;
 mod spawn;
 mod child_exit;
@@ -50,6 +51,7 @@ use crate::master::pidfile::PidFile;
 use crate::master::process_slots::ProcessSlots;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
+use crate::master::tls_watch::TlsWatch;
 use crate::sys::daemonize::ReadyPipe;
 use crate::worker::inherited::{Reconcile, Role};
 
@@ -68,6 +70,7 @@ pub(crate) struct Master {
     mode: Mode,
     reload: Reload,
     file_watch: FileWatch,
+    tls_watch: TlsWatch,
     workers_looked_at: Instant,
     /// Connections of older generations that were passed on.
     n_passed_on: usize,
@@ -138,8 +141,8 @@ impl Master {
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let children = self.generations.iter().flat_map(|generation| &generation.children);
         let channels = children.filter_map(|child| child.process.as_ref()?.channel.as_ref());
-        let fds =
-            channels.map(|channel| channel.as_fd()).chain(self.signals.as_ref().map(Signals::fd));
+        let channels = channels.map(|channel| channel.as_fd());
+        let fds = channels.chain(self.signals.as_ref().map(Signals::fd)).chain(self.tls_watch.fd());
         let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // The loop checks everything, whatever poll(2) returns. After EINTR the signal is on the
         // pipe.
@@ -199,6 +202,7 @@ impl Master {
                 self.abort_late_generation(now);
                 self.reload_if_wanted(now);
                 self.watch_files(now);
+                self.watch_tls(now);
                 self.spawn_due(now);
                 self.watch_workers(now);
                 self.update_takeovers(now);
@@ -229,6 +233,7 @@ impl Master {
             .chain(children)
             .chain(self.dead_rings.next_try())
             .chain(self.next_look())
+            .chain([self.tls_watch.look_at()])
             .min()
     }
 

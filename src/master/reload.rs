@@ -15,6 +15,7 @@ use crate::master::generation::{CacheFiles, Generation, Phase};
 use crate::master::pidfile::PidFile;
 use crate::master::{Master, Reload, files, reload_report};
 use crate::shared::servers::TablePhase;
+use crate::tls::sources::Sources;
 use crate::worker::message::ControlMessage;
 
 impl Master {
@@ -122,6 +123,17 @@ impl Master {
         }
     }
 
+    /// Takes up what has changed in the files of certificates. A generation that starts has its own.
+    pub(super) fn watch_tls(&mut self, now: Instant) {
+        if self.starting().is_some() {
+            return;
+        }
+        let current = self.generations.iter_mut().find(|it| it.phase == Phase::Current);
+        if let Some(current) = current {
+            self.tls_watch.look(current, &self.tables, now);
+        }
+    }
+
     /// Logs which settings cannot change while ktrix is running.
     fn warn_what_needs_restart(&self, config: &Config) {
         if let Some(access) = &config.log.access
@@ -147,7 +159,7 @@ impl Master {
             generation.drain(ControlMessage::Retire);
         }
         let generation = &mut self.generations[index];
-        generation.use_ticket_secrets(&self.tables);
+        generation.use_ticket_secrets(&Sources::of_disk(), &self.tables);
         generation.phase = Phase::Current;
         generation.servers.set_phase(generation.number, TablePhase::Current);
         generation.mark = None;

@@ -10,6 +10,7 @@ use crate::master::child::Process;
 use crate::master::files::Logs;
 use crate::master::pulse::Pulse;
 use crate::master::signals::IGNORED_BY_CHILDREN;
+use crate::master::tls_watch::TlsWatch;
 use crate::master::{Master, files};
 use crate::shared::bodies::Bodies;
 use crate::sys::privileges::{self, Account};
@@ -82,6 +83,7 @@ impl Master {
         self.pid_file = None;
         self.ready_pipe = None;
         self.signals = None;
+        self.tls_watch = TlsWatch::new(Instant::now());
         let generation = self.generations.swap_remove(generation);
         self.generations.clear();
         let listeners = std::mem::take(&mut self.listeners);

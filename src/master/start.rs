@@ -19,9 +19,11 @@ use crate::master::pidfile::{PidFile, PidFileError};
 use crate::master::process_slots::ProcessSlots;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::Signals;
+use crate::master::tls_watch::TlsWatch;
 use crate::master::{Master, Mode, Reload, files};
 use crate::sys::daemonize::ReadyPipe;
 use crate::sys::privileges;
+use crate::tls::sources::Sources;
 use crate::worker::inherited::N_PROCESS_SLOTS;
 
 /// The arguments of a start.
@@ -151,7 +153,7 @@ impl Master {
         let keeper_slot =
             process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
         let generation = Generation::prepare(config, 1, keeper_slot, &[], &tables, now)?;
-        generation.use_ticket_secrets(&tables);
+        generation.use_ticket_secrets(&Sources::of_disk(), &tables);
         Ok(Self {
             file,
             is_detached,
@@ -163,6 +165,7 @@ impl Master {
             mode: Mode::Serving,
             reload: Reload::None,
             file_watch: FileWatch::new(now),
+            tls_watch: TlsWatch::new(now),
             n_passed_on: 0,
             workers_looked_at: now,
             signals: Some(signals),

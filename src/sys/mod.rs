@@ -9,5 +9,6 @@ pub(crate) mod privileges;
 pub(crate) mod daemonize;
 pub(crate) mod socket;
 pub(crate) mod file;
+pub(crate) mod watch;
 pub(crate) mod shm;
 pub(crate) mod ring_map;

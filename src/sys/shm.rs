@@ -65,6 +65,14 @@ macro_rules! shared_struct {
 }
 pub(crate) use shared_struct;
 
+/// A file in memory, which no path names.
+///
+/// # Errors
+/// When memory or descriptors run out.
+pub(crate) fn unnamed_file() -> io::Result<File> {
+    Ok(File::from(memfd_create("ktrix", MFdFlags::MFD_CLOEXEC)?))
+}
+
 /// A shared mapping. Clones share it; forked children inherit it at the same address.
 #[derive(Clone, Debug)]
 pub struct SharedMap {
@@ -80,7 +88,7 @@ impl SharedMap {
     ///
     /// An error of `memfd_create`, `ftruncate` or `mmap`; or `len` is 0.
     pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
-        let file = File::from(memfd_create("ktrix", MFdFlags::MFD_CLOEXEC)?);
+        let file = unnamed_file()?;
         file.set_len(len as u64)?;
         Ok(Self { map: map(&file, len)?, file: None })
     }

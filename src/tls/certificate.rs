@@ -1,9 +1,11 @@
 //! A certificate with its chain and its private key, as they are in their files.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -12,9 +14,9 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use crate::config::source;
 use crate::config::tls::CertificateFiles;
 use crate::http::date;
+use crate::tls::sources::Sources;
 
 /// A certificate, its key, and what they are for.
 #[derive(Debug)]
@@ -22,9 +24,18 @@ pub(crate) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     /// The DNS names of its subjectAltName, in lower case.
     pub(super) names: Vec<Box<str>>,
+    /// The file of the certificate.
+    pub(crate) file: PathBuf,
+    /// When it expires, in seconds since 1970.
+    pub(crate) expires_s: u64,
+    /// Of both files.
+    pub(crate) digest: Digest,
     /// The warnings about it.
     pub(super) warnings: Vec<Finding>,
 }
+
+/// SHA-256 of the bytes that something was made of.
+pub(crate) type Digest = [u8; 32];
 
 /// A mistake or a warning: the key of the configuration, and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +57,24 @@ impl Finding {
 }
 
 impl Certificate {
-    /// The certificate and key of these files; `now_s` is the time since 1970.
-    pub(crate) fn load(files: &CertificateFiles, now_s: u64) -> Result<Self, Finding> {
+    /// The certificate and key of these files, or `before` if that was made of the same bytes;
+    /// `now_s` is the time since 1970.
+    pub(crate) fn load(
+        files: &CertificateFiles,
+        sources: &Sources,
+        before: Option<&Rc<Self>>,
+        now_s: u64,
+    ) -> Result<Rc<Self>, Finding> {
         let of_certificate = format!("{}.certificate", files.path);
         let wrong = |why: &str| Finding::new(&*of_certificate, named(&files.certificate, why));
-        let text = source::read(&files.certificate, FILE_BYTES_MAX).map_err(|it| wrong(&it))?;
+        let text = sources.read(&files.certificate, FILE_BYTES_MAX).map_err(|it| wrong(&it))?;
+        let key_text = sources
+            .read(&files.key, FILE_BYTES_MAX)
+            .map_err(|why| Finding::new(format!("{}.key", files.path), named(&files.key, &why)))?;
+        let digest = digest_of([text.as_slice(), key_text.as_slice()]);
+        if let Some(before) = before.filter(|before| before.digest == digest) {
+            return Ok(Rc::clone(before));
+        }
         let chain = chain(&text).map_err(|why| wrong(&why))?;
         let parsed: Result<Vec<_>, _> =
             chain.iter().map(|der| x509_cert::Certificate::from_der(der)).collect();
@@ -58,7 +82,7 @@ impl Certificate {
             parsed.map_err(|error| wrong(&format!("has an invalid certificate: {error}")))?;
         let leaf = parsed.first().map(x509_cert::Certificate::tbs_certificate);
         let leaf = leaf.ok_or_else(|| wrong(NO_CERTIFICATE))?;
-        let key = private_key(files)?;
+        let key = private_key(files, &key_text)?;
         let key = CertifiedKey::new(chain, key);
         if key.keys_match().is_err() {
             let why = format!("does not match the certificate ({})", files.certificate.display());
@@ -83,8 +107,8 @@ impl Certificate {
                 ));
             }
         }
-        let names = dns_names(leaf);
-        Ok(Self { key: Arc::new(key), names, warnings })
+        let (names, file) = (dns_names(leaf), files.certificate.clone());
+        Ok(Rc::new(Self { key: Arc::new(key), names, file, expires_s, digest, warnings }))
     }
 
     /// The warning that it names no host, which a certificate of a listener should.
@@ -119,16 +143,18 @@ pub(super) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
     }
 }
 
-fn private_key(files: &CertificateFiles) -> Result<Arc<dyn rustls::sign::SigningKey>, Finding> {
+fn private_key(
+    files: &CertificateFiles,
+    text: &[u8],
+) -> Result<Arc<dyn rustls::sign::SigningKey>, Finding> {
     let wrong = |why: &str| Finding::new(format!("{}.key", files.path), named(&files.key, why));
-    let text = source::read(&files.key, FILE_BYTES_MAX).map_err(|why| wrong(&why))?;
     let is_encrypted = [&b"BEGIN ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
         .iter()
-        .any(|mark| memchr::memmem::find(&text, mark).is_some());
+        .any(|mark| memchr::memmem::find(text, mark).is_some());
     if is_encrypted {
         return Err(wrong("is encrypted (decrypt it with \"openssl pkey -in KEY -out PLAIN\")"));
     }
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+    let key = PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => wrong("has no private key (-----BEGIN PRIVATE KEY-----)"),
         error => wrong(&format!("is no PEM file: {}", sentence(&error))),
     })?;
@@ -159,12 +185,22 @@ fn sentence(error: &pem::Error) -> String {
     }
 }
 
+/// The digest of texts, each with its length.
+pub(super) fn digest_of<'t>(texts: impl IntoIterator<Item = &'t [u8]>) -> Digest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for text in texts {
+        context.update(&text.len().to_be_bytes());
+        context.update(text);
+    }
+    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
+}
+
 fn named(file: &Path, why: &str) -> String {
     format!("{} {why}", file.display())
 }
 
 /// The date of a time as in `Sun, 06 Nov 1994`.
-fn day(unix_s: u64) -> String {
+pub(crate) fn day(unix_s: u64) -> String {
     date::format(unix_s).iter().take(16).map(|&byte| char::from(byte)).collect()
 }
 

@@ -1,6 +1,7 @@
 //! The TLS towards the servers of every upstream, made from the configuration and from the files that
 //! it names.
 
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::config::tls::UpstreamTls;
-use crate::config::{Config, ServerAddress, source};
-use crate::tls::certificate::{Certificate, FILE_BYTES_MAX, Finding, chain};
+use crate::config::{Config, ServerAddress};
+use crate::tls::certificate::{Digest, FILE_BYTES_MAX, Finding, chain, digest_of};
+use crate::tls::parts::{Part, Parts};
 use crate::upstream::ids::UpstreamId;
 
 /// The TLS towards the servers of all upstreams.
@@ -21,33 +23,41 @@ use crate::upstream::ids::UpstreamId;
 pub struct Clients {
     /// In the order of the upstreams.
     all: Vec<Option<Rc<Client>>>,
+    /// The authorities of the system, as they were when they were first needed.
+    system: Option<Arc<RootCertStore>>,
 }
 
 /// The TLS towards the servers of an upstream.
 #[derive(Debug)]
 pub struct Client {
-    config: Arc<ClientConfig>,
+    config: RefCell<Arc<ClientConfig>>,
+    /// Of its authorities and its certificate.
+    digest: Cell<Digest>,
     name: Option<ServerName<'static>>,
 }
 
 impl Clients {
-    /// Reads the authorities and certificates of a configuration, and adds to `wrong` and `warnings`.
-    pub(super) fn load(
-        config: &Config,
-        now_s: u64,
-        wrong: &mut Vec<Finding>,
-        warnings: &mut Vec<Finding>,
-    ) -> Self {
-        let mut system = None;
-        let mut load = |tls: &UpstreamTls| match Client::load(tls, now_s, &mut system, warnings) {
-            Ok(client) => Some(Rc::new(client)),
-            Err(finding) => {
-                wrong.push(finding);
-                None
-            }
-        };
-        let upstreams = config.upstreams.iter();
-        Self { all: upstreams.map(|it| it.tls.as_ref().and_then(&mut load)).collect() }
+    /// Makes the TLS of every upstream.
+    pub(super) fn load(config: &Config, parts: &mut Parts<'_>, before: Option<&Self>) -> Self {
+        let mut system = before.and_then(|before| before.system.clone());
+        let mut all = Vec::new();
+        for (id, upstream) in (0..).map(UpstreamId).zip(&config.upstreams) {
+            all.push(upstream.tls.as_ref().and_then(|tls| {
+                let before = before.and_then(|before| before.of(id));
+                let made = Client::load(tls, parts, &mut system, before);
+                parts.part(made, before)
+            }));
+        }
+        Self { all, system }
+    }
+
+    /// Takes over what is new in `others`.
+    pub(super) fn take_over(&self, others: &Self) {
+        let both = self.all.iter().flatten().zip(others.all.iter().flatten());
+        for (own, other) in both.filter(|(own, other)| !Rc::ptr_eq(own, other)) {
+            own.config.swap(&other.config);
+            own.digest.swap(&other.digest);
+        }
     }
 
     /// The TLS towards the servers of an upstream, if they are spoken to over TLS.
@@ -57,25 +67,42 @@ impl Clients {
 }
 
 impl Client {
+    /// `before` if it was made of the same files.
     fn load(
         tls: &UpstreamTls,
-        now_s: u64,
+        parts: &mut Parts<'_>,
         system: &mut Option<Arc<RootCertStore>>,
-        warnings: &mut Vec<Finding>,
-    ) -> Result<Self, Finding> {
+        before: Option<&Rc<Self>>,
+    ) -> Result<Rc<Self>, Finding> {
+        let of_ca = |file: &Path, why: String| {
+            Finding::new(format!("{}.ca", tls.path), format!("{} {why}", file.display()))
+        };
+        let text = tls.ca.as_deref().filter(|_| tls.verify).map(|file| {
+            let read = parts.sources.read(file, FILE_BYTES_MAX);
+            read.map(|text| (file, text)).map_err(|why| of_ca(file, why))
+        });
+        let text = text.transpose()?;
+        let certificate = match &tls.certificate {
+            Some(files) => Some(parts.client_certificate(files)?),
+            None => None,
+        };
+        let of_certificate = certificate.as_ref().map(|certificate| &certificate.digest[..]);
+        let of_authorities = text.as_ref().map(|(_, text)| &text[..]);
+        let digest = digest_of([of_authorities, of_certificate].map(Option::unwrap_or_default));
+        if let Some(before) = before.filter(|before| before.digest.get() == digest) {
+            return Ok(Rc::clone(before));
+        }
         let of_section = |error: Error| Finding::new(&*tls.path, error.to_string());
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(of_section)?;
-        let config = match (tls.verify, &tls.ca) {
+        let config = match (tls.verify, text) {
             (false, _) => {
                 config.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
             }
-            (true, Some(file)) => {
-                let authorities = authorities(file).map_err(|why| {
-                    Finding::new(format!("{}.ca", tls.path), format!("{} {why}", file.display()))
-                });
+            (true, Some((file, text))) => {
+                let authorities = authorities(&text).map_err(|why| of_ca(file, why));
                 config.with_root_certificates(authorities?)
             }
             (true, None) => {
@@ -86,23 +113,22 @@ impl Client {
                 config.with_root_certificates(system)
             }
         };
-        let mut config = match &tls.certificate {
+        let mut config = match certificate {
             None => config.with_no_client_auth(),
-            Some(files) => {
-                let certificate = Certificate::load(files, now_s)?;
-                warnings.extend_from_slice(&certificate.warnings);
-                let own = SingleCertAndKey::from(certificate.key);
+            Some(certificate) => {
+                let own = SingleCertAndKey::from(Arc::clone(&certificate.key));
                 config.with_client_cert_resolver(Arc::new(own))
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let name = tls.name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
-        Ok(Self { config: Arc::new(config), name })
+        let config = RefCell::new(Arc::new(config));
+        Ok(Rc::new(Self { config, digest: Cell::new(digest), name }))
     }
 
     /// How rustls verifies the servers.
     pub(super) fn config(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.config)
+        Arc::clone(&self.config.borrow())
     }
 
     /// The name that is asked for and verified. Without one, a server that is not verified is not
@@ -118,10 +144,16 @@ impl Client {
     }
 }
 
-/// The authorities of a PEM file, or why there are none.
-fn authorities(file: &Path) -> Result<RootCertStore, String> {
+impl Part for Client {
+    fn digest(&self) -> Digest {
+        self.digest.get()
+    }
+}
+
+/// The authorities of the text of a PEM file, or why there are none.
+fn authorities(text: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for der in chain(&source::read(file, FILE_BYTES_MAX)?)? {
+    for der in chain(text)? {
         roots.add(der).map_err(|error| format!("has an invalid certificate: {error}"))?;
     }
     Ok(roots)

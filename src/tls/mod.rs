@@ -5,8 +5,10 @@
 //! both directions.
 
 mod ciphertext;
+pub(crate) mod sources;
 pub mod certificate;
 mod choose;
+mod parts;
 pub mod secrets;
 mod tickets;
 pub mod client;

@@ -1,6 +1,9 @@
 //! The TLS of every listener, made from the configuration and from the files that it names.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,13 +11,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
+use zeroize::Zeroizing;
 
-use crate::config::tls::{CertificateFiles, ListenTls, Versions};
-use crate::config::{Config, HostPattern, Listen};
-use crate::tls::certificate::{Certificate, Finding};
+use crate::config::tls::{ListenTls, Versions};
+use crate::config::{Config, Listen};
+use crate::tls::certificate::{Certificate, Digest, Finding};
 use crate::tls::choose::Choices;
 use crate::tls::client::Clients;
+use crate::tls::parts::{Certificates, Parts};
 use crate::tls::secrets::{SecretBytes, Secrets};
+use crate::tls::sources::Sources;
 use crate::tls::tickets::{self, Policy, Tickets};
 
 /// The TLS of all listeners.
@@ -22,18 +28,19 @@ use crate::tls::tickets::{self, Policy, Tickets};
 pub struct Servers {
     /// By the key of the listener in the configuration.
     all: HashMap<String, Rc<Server>>,
-    /// The secrets of `tls.ticket-keys`, the one that makes tickets first; none without that file.
-    pub(crate) ticket_secrets: Vec<SecretBytes>,
     /// The TLS towards the servers of upstreams.
     pub(crate) clients: Rc<Clients>,
-    /// The warnings about its files.
+    certificates: RefCell<Certificates>,
+    /// Of all parts.
+    digest: Cell<Digest>,
+    /// The warnings about its files, when it was made.
     pub(crate) warnings: Vec<Finding>,
 }
 
 /// The TLS of a listener.
 #[derive(Debug)]
 pub struct Server {
-    config: Arc<ServerConfig>,
+    config: RefCell<Arc<ServerConfig>>,
 }
 
 /// The protocols that are offered to clients (ALPN), the preferred one first.
@@ -67,26 +74,96 @@ impl Protocol {
     }
 }
 
+/// What has come of files that have changed.
+#[derive(Debug, Default)]
+pub(crate) struct Renewal {
+    /// Whether a part is another now.
+    pub(crate) is_change: bool,
+    /// The certificates that are used from now on.
+    pub(crate) certificates: Vec<Rc<Certificate>>,
+    /// Why a part stays as it was.
+    pub(crate) kept: Vec<Finding>,
+    /// The warnings about the files.
+    pub(crate) warnings: Vec<Finding>,
+}
+
 impl Servers {
-    /// Reads the certificates and keys of a configuration. Without `secrets` no session is resumed.
+    /// Makes the TLS of a configuration. Without `secrets` no session is resumed.
     ///
     /// # Errors
     /// Every file that cannot be used.
     pub(crate) fn load(
         config: &Config,
+        sources: &Sources,
         secrets: Option<&Arc<Secrets>>,
     ) -> Result<Self, Vec<Finding>> {
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
-        let mut files = Files { now_s, wrong: Vec::new(), warnings: Vec::new() };
+        let mut parts = Parts::new(sources, now_s(), None);
+        parts.wrong.extend(ticket_secrets(config, sources).err());
+        match Self::make(config, &mut parts, secrets, None) {
+            Some(servers) => Ok(servers),
+            None => Err(parts.wrong),
+        }
+    }
+
+    /// Makes it again of files that have changed. A part whose files are bad stays as it was. All who
+    /// share the TLS of a listener or an upstream use the new one for their next handshake.
+    pub(crate) fn renew(
+        &self,
+        config: &Config,
+        sources: &Sources,
+        secrets: Option<&Arc<Secrets>>,
+    ) -> Renewal {
+        let before = self.certificates.take();
+        let mut parts = Parts::new(sources, now_s(), Some(&before));
+        let made = Self::make(config, &mut parts, secrets, Some(self));
+        let Parts { mut kept, wrong, warnings, .. } = parts;
+        kept.extend(wrong);
+        let Some(made) = made else {
+            self.certificates.replace(before);
+            return Renewal { kept, ..Renewal::default() };
+        };
+        let is_change = self.digest.replace(made.digest.get()) != made.digest.get();
+        for (key, server) in made.all {
+            if let Some(own) = self.all.get(&key) {
+                own.config.swap(&server.config);
+            }
+        }
+        self.clients.take_over(&made.clients);
+        let is_new = |certificate: &&Rc<Certificate>| {
+            !before.values().any(|before| Rc::ptr_eq(before, certificate))
+        };
+        let renewed = made.certificates.into_inner();
+        let certificates = renewed.values().filter(is_new).cloned().collect();
+        self.certificates.replace(renewed);
+        Renewal { is_change, certificates, kept, warnings }
+    }
+
+    /// As [`Self::renew`], in a child of the master, from the files that the master has read.
+    pub(crate) fn renew_by(&self, config: &Config, secrets: &Arc<Secrets>, file: Option<File>) {
+        let sources = file.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::EMFILE));
+        match sources.and_then(|file| Sources::of_file(&file)) {
+            // The log of the master has what came of it.
+            Ok(sources) => drop(self.renew(config, &sources, Some(secrets))),
+            Err(error) => {
+                log::error!("cannot receive new certificates: {error}; reload to use them");
+            }
+        }
+    }
+
+    /// `None` if a part cannot be made, which `parts` knows.
+    fn make(
+        config: &Config,
+        parts: &mut Parts<'_>,
+        secrets: Option<&Arc<Secrets>>,
+        before: Option<&Self>,
+    ) -> Option<Self> {
         let mut of_sites = Vec::new();
         for site in &config.sites {
-            let Some(certificate) = site.tls.as_ref().and_then(|tls| files.load(tls)) else {
-                continue;
-            };
-            files.warn_of_hosts(&certificate, site.tls.as_ref(), &site.hosts);
+            let Some(tls) = &site.tls else { continue };
+            let Some(certificate) = parts.certificate(tls) else { continue };
+            parts.warn_of_hosts(&certificate, tls, &site.hosts);
             of_sites.push(certificate);
         }
-        let ticket_secrets = files.ticket_secrets(config);
         let lifetime_s = u32::try_from(config.tickets.lifetime.as_secs()).unwrap_or(u32::MAX);
         let mut all = HashMap::new();
         for listen in &config.listen {
@@ -95,7 +172,7 @@ impl Servers {
             if all.contains_key(&tls.path) {
                 continue;
             }
-            let own = tls.certificates.iter().filter_map(|own| files.load(own));
+            let own = tls.certificates.iter().filter_map(|own| parts.certificate(own));
             let certificates: Vec<_> = own.chain(of_sites.iter().cloned()).collect();
             let tickets = secrets.map(|secrets| Tickets {
                 secrets: Arc::clone(secrets),
@@ -104,19 +181,14 @@ impl Servers {
             });
             match Server::new(listen, tls, &certificates, tickets) {
                 Ok(server) => drop(all.insert(tls.path.clone(), Rc::new(server))),
-                Err(error) => files.wrong.push(Finding::new(&*tls.path, error.to_string())),
+                Err(error) => parts.wrong.push(Finding::new(&*tls.path, error.to_string())),
             }
         }
-        let clients = Clients::load(config, now_s, &mut files.wrong, &mut files.warnings);
-        match files.wrong.is_empty() {
-            true => Ok(Self {
-                all,
-                ticket_secrets,
-                clients: Rc::new(clients),
-                warnings: files.warnings,
-            }),
-            false => Err(files.wrong),
-        }
+        let clients = Rc::new(Clients::load(config, parts, before.map(|before| &*before.clients)));
+        let digest = Cell::new(parts.digest());
+        let certificates = RefCell::new(std::mem::take(&mut parts.certificates));
+        let warnings = parts.warnings.clone();
+        parts.wrong.is_empty().then_some(Self { all, clients, certificates, digest, warnings })
     }
 
     /// The TLS of a listener, if it has any.
@@ -147,68 +219,35 @@ impl Server {
         if let Some(tickets) = tickets {
             config.ticketer = Arc::new(tickets);
         }
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: RefCell::new(Arc::new(config)) })
     }
 
     /// The configuration for a client that asks for this name.
     pub(super) fn config(&self, _server_name: Option<&str>) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+        Arc::clone(&self.config.borrow())
     }
 }
 
-/// The files that were read so far.
-struct Files {
-    now_s: u64,
-    wrong: Vec<Finding>,
-    warnings: Vec<Finding>,
+/// The secrets of `tls.ticket-keys`, the one that makes tickets first; none without that file. Only
+/// the shared memory of all workers keeps them.
+///
+/// # Errors
+/// Why the file cannot be used.
+pub(crate) fn ticket_secrets(
+    config: &Config,
+    sources: &Sources,
+) -> Result<Zeroizing<Vec<SecretBytes>>, Finding> {
+    let Some(path) = &config.tickets.keys else { return Ok(Zeroizing::default()) };
+    sources.note(path);
+    tickets::read(path).map_err(|why| {
+        let message = format!("{} {why}", path.display());
+        Finding::new("tls.ticket-keys", message)
+    })
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The policy of listeners that ask for no client certificate.
 const NO_CLIENT_CERTIFICATES: Policy = [0; 32];
-
-impl Files {
-    fn ticket_secrets(&mut self, config: &Config) -> Vec<SecretBytes> {
-        let Some(path) = &config.tickets.keys else { return Vec::new() };
-        tickets::read(path).unwrap_or_else(|why| {
-            let message = format!("{} {why}", path.display());
-            self.wrong.push(Finding::new("tls.ticket-keys", message));
-            Vec::new()
-        })
-    }
-
-    fn load(&mut self, files: &CertificateFiles) -> Option<Rc<Certificate>> {
-        match Certificate::load(files, self.now_s) {
-            Ok(certificate) => {
-                self.warnings.extend_from_slice(&certificate.warnings);
-                self.warnings.extend(certificate.namelessness(files));
-                Some(Rc::new(certificate))
-            }
-            Err(finding) => {
-                self.wrong.push(finding);
-                None
-            }
-        }
-    }
-
-    /// Notes the hosts of a site that its certificate does not name.
-    fn warn_of_hosts(
-        &mut self,
-        certificate: &Certificate,
-        tls: Option<&CertificateFiles>,
-        hosts: &[HostPattern],
-    ) {
-        let Some(tls) = tls else { return };
-        for host in hosts {
-            let name = match host {
-                HostPattern::Exact(name) => name.clone(),
-                HostPattern::Below(suffix) => format!("*{suffix}"),
-                HostPattern::Any => continue,
-            };
-            if !certificate.covers(&name) {
-                let file = tls.certificate.display();
-                let message = format!("{file} has no name for {name}, a host of the site");
-                self.warnings.push(Finding::new(format!("{}.certificate", tls.path), message));
-            }
-        }
-    }
-}

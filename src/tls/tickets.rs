@@ -13,6 +13,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hkdf, rand};
 use rustls::server::ProducesTickets;
+use zeroize::Zeroizing;
 
 use crate::config::source;
 use crate::tls::secrets::{SECRETS_MAX, SecretBytes, Secrets};
@@ -79,14 +80,15 @@ impl ProducesTickets for Tickets {
 ///
 /// # Errors
 /// Why it cannot be used, in one line.
-pub(super) fn read(path: &std::path::Path) -> Result<Vec<SecretBytes>, String> {
-    let text = source::read(path, FILE_BYTES_MAX)?;
+pub(super) fn read(path: &std::path::Path) -> Result<Zeroizing<Vec<SecretBytes>>, String> {
+    let text = Zeroizing::new(source::read(path, FILE_BYTES_MAX)?);
     parse(&text)
 }
 
-fn parse(text: &[u8]) -> Result<Vec<SecretBytes>, String> {
+fn parse(text: &[u8]) -> Result<Zeroizing<Vec<SecretBytes>>, String> {
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    let mut secrets = Vec::new();
+    // With room for all: a vector that grows leaves copies behind.
+    let mut secrets = Zeroizing::new(Vec::with_capacity(text.len() / SECRET_BYTES_MIN + 1));
     for (number, line) in (1..).zip(lines) {
         if line.is_empty() || line.starts_with(b"#") {
             continue;
@@ -109,10 +111,11 @@ fn parse(text: &[u8]) -> Result<Vec<SecretBytes>, String> {
 }
 
 /// The bytes of base64 text (RFC 4648 section 4), with or without its padding.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
+fn base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let text = text.strip_suffix(b"=").unwrap_or(text);
     let text = text.strip_suffix(b"=").unwrap_or(text);
-    let (mut bytes, mut bits, mut n_bits) = (Vec::new(), 0_u32, 0);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let (mut bits, mut n_bits) = (0_u32, 0);
     for byte in text {
         let value = match byte {
             b'A'..=b'Z' => byte - b'A',
@@ -184,12 +187,15 @@ mod tests {
     #[test]
     fn a_file_of_secrets_is_read_by_its_lines() {
         let line = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=";
-        assert_eq!(base64(line.as_bytes()).unwrap(), b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef");
+        assert_eq!(
+            base64(line.as_bytes()).unwrap().as_slice(),
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"
+        );
         let other = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZn";
         let text = format!("# secrets\n{line}\r\n\n {other}\n");
         let secrets = parse(text.as_bytes()).unwrap();
         assert_eq!(secrets.len(), 2);
-        assert_eq!(parse(line.as_bytes()).unwrap(), secrets[..1]);
+        assert_eq!(parse(line.as_bytes()).unwrap()[..], secrets[..1]);
         for (text, why) in [
             (String::new(), "has no secret ("),
             ("# only\n".to_owned(), "has no secret ("),

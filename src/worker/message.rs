@@ -24,6 +24,8 @@ pub(crate) enum ControlMessage {
     AccessLog,
     /// Write the error log to the file that comes with this message, or connect to syslog again.
     ErrorLog,
+    /// Speak TLS by the certificates in the file that comes with this message.
+    Tls,
     /// Listen on the sockets of this worker too.
     TakeOver(usize),
     /// No longer listen on the sockets of this worker.
@@ -39,6 +41,7 @@ impl ControlMessage {
             Self::Adopt(listener) => format!("adopt {listener}"),
             Self::AccessLog => "access-log".to_owned(),
             Self::ErrorLog => "error-log".to_owned(),
+            Self::Tls => "tls".to_owned(),
             Self::TakeOver(worker) => format!("take-over {worker}"),
             Self::Release(worker) => format!("release {worker}"),
         }
@@ -53,6 +56,7 @@ impl ControlMessage {
             Some(("adopt", listener)) => Some(Self::Adopt(listener.parse().ok()?)),
             None if text == "access-log" => Some(Self::AccessLog),
             None if text == "error-log" => Some(Self::ErrorLog),
+            None if text == "tls" => Some(Self::Tls),
             Some(("take-over", worker)) => Some(Self::TakeOver(worker.parse().ok()?)),
             Some(("release", worker)) => Some(Self::Release(worker.parse().ok()?)),
             _ => None,
@@ -77,6 +81,8 @@ pub(crate) enum Received {
     AccessLog(LogFile),
     /// See [`ControlMessage::ErrorLog`].
     ErrorLog(Option<LogFile>),
+    /// See [`ControlMessage::Tls`]; `None` if this process has no descriptor left.
+    Tls(Option<File>),
     /// Nothing more for now.
     Nothing,
     /// The master is dead: drain, and do not outlive the work that is under way.
@@ -110,6 +116,7 @@ fn received(datagram: &[u8], file: Option<OwnedFd>) -> Option<Received> {
         ControlMessage::Release(worker) => Received::Release(worker),
         ControlMessage::AccessLog => Received::AccessLog(log(file?)?),
         ControlMessage::ErrorLog => Received::ErrorLog(file.and_then(log)),
+        ControlMessage::Tls => Received::Tls(file.map(File::from)),
     })
 }
 
@@ -161,12 +168,13 @@ mod tests {
         u32::MAX,
     ));
 
-    const ALL: [ControlMessage; 7] = [
+    const ALL: [ControlMessage; 8] = [
         ControlMessage::Drain,
         ControlMessage::Retire,
         ControlMessage::Adopt(LISTENER),
         ControlMessage::AccessLog,
         ControlMessage::ErrorLog,
+        ControlMessage::Tls,
         ControlMessage::TakeOver(0),
         ControlMessage::Release(63),
     ];

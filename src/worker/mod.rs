@@ -20,6 +20,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::config::ListenAddress;
 use crate::disk;
@@ -30,6 +31,7 @@ use crate::reactor::readable::Readable;
 use crate::reactor::{self, Task};
 use crate::sys::memory;
 use crate::tls::half_open::HalfOpen;
+use crate::tls::secrets::Secrets;
 use crate::tls::server::Servers;
 use crate::worker::accept::{Accepted, Acceptor};
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
@@ -65,6 +67,8 @@ struct Worker {
     context: Rc<Context>,
     connections: Rc<Connections>,
     half_open: Rc<HalfOpen>,
+    tls: Rc<Servers>,
+    secrets: Arc<Secrets>,
     log_flush: Option<Rc<LogFlush>>,
     listeners: RefCell<Vec<Accepting>>,
     /// Workers whose sockets this worker serves besides its own.
@@ -119,6 +123,8 @@ async fn serve(mut inherited: Inherited) -> i32 {
         context,
         connections,
         half_open,
+        tls: inherited.tls,
+        secrets: inherited.secrets,
         log_flush,
         listeners: RefCell::new(listeners),
         taken_over: RefCell::default(),
@@ -205,6 +211,9 @@ async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
                     }
                 }
                 Received::ErrorLog(file) => crate::log::error::reopen(file),
+                Received::Tls(file) => {
+                    worker.tls.renew_by(&worker.context.config, &worker.secrets, file);
+                }
                 Received::TakeOver(other) => {
                     worker.taken_over.borrow_mut().insert(other);
                     worker.listen();

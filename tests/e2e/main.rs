@@ -66,6 +66,7 @@ mod splice;
 mod status;
 mod strictness;
 mod tls;
+mod tls_live;
 mod trust;
 mod upstream_tls;
 mod upstreams;

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
 
 use crate::support::tls::Authority;
 use crate::support::{Plan, alone, until_true};
@@ -162,26 +163,46 @@ fn answer(stream: &mut Stream, head: &str) -> bool {
     }
 }
 
-/// A plan whose upstream is this server with these keys of `tls`.
-fn plan_to(origin: &SecureOrigin, tls: &str) -> Plan {
-    Plan::to(&format!("{{servers: [\"{}\"], tls: {tls}}}", origin.address))
+/// A server for `app.example`, its authority, and their directory.
+struct Verified {
+    dir: TempDir,
+    authority: Authority,
+    origin: SecureOrigin,
 }
 
-/// A directory with the certificate of a server for these names, and its authority.
-fn authority_with(dir: &Path, hosts: &[&str]) -> Authority {
-    let authority = Authority::new();
-    authority.write(dir, "server", hosts);
-    std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
-    authority
+impl Verified {
+    /// Clients without a certificate of the authority are served if `is_open`.
+    fn new(is_open: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        authority.write(dir.path(), "server", &["app.example", "localhost"]);
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        let clients = (!is_open).then_some(&authority);
+        let origin = SecureOrigin::start(dir.path(), "server", clients);
+        Self { dir, authority, origin }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// A plan whose upstream is the server, with these keys of `tls` too.
+    fn plan(&self, tls: &str) -> Plan {
+        self.plan_with(tls, "")
+    }
+
+    /// As [`Self::plan`], with these keys of the upstream.
+    fn plan_with(&self, tls: &str, upstream: &str) -> Plan {
+        let (address, ca) = (self.origin.address, self.path("ca.pem"));
+        let tls = format!("{{name: app.example, ca: {ca}{tls}}}");
+        Plan::to(&format!("{{servers: [\"{address}\"], tls: {tls}{upstream}}}"))
+    }
 }
 
 #[test]
 fn a_server_with_a_trusted_certificate_is_asked_by_its_name_and_kept() {
-    let dir = tempfile::tempdir().unwrap();
-    let _authority = authority_with(dir.path(), &["app.example"]);
-    let origin = SecureOrigin::start(dir.path(), "server", None);
-    let ca = dir.path().join("ca.pem");
-    let plan = plan_to(&origin, &format!("{{name: app.example, ca: {}}}", ca.display()));
+    let verified = Verified::new(true);
+    let (origin, plan) = (&verified.origin, verified.plan(""));
     plan.put("workers", "1");
     let ktrix = plan.start();
     for _ in 0..5 {
@@ -203,20 +224,17 @@ fn a_server_with_a_trusted_certificate_is_asked_by_its_name_and_kept() {
 
 #[test]
 fn https_in_an_address_verifies_by_the_authorities_of_the_system() {
-    let dir = tempfile::tempdir().unwrap();
-    let _authority = authority_with(dir.path(), &["localhost"]);
-    let origin = SecureOrigin::start(dir.path(), "server", None);
+    let verified = Verified::new(true);
+    let origin = &verified.origin;
     let plan = Plan::to(&format!("{{servers: [\"https://localhost:{}\"]}}", origin.address.port()));
-    let ca = dir.path().join("ca.pem");
-    let ktrix = plan.start_after(&format!("export SSL_CERT_FILE={}", ca.display()));
+    let ktrix = plan.start_after(&format!("export SSL_CERT_FILE={}", verified.path("ca.pem")));
     ktrix.get("/a").expect_status(200).expect_body("ok");
     assert_eq!(*origin.seen.names.lock().unwrap(), ["localhost http/1.1"]);
 }
 
 #[test]
 fn a_server_that_cannot_be_verified_gets_no_request() {
-    let dir = tempfile::tempdir().unwrap();
-    let authority = authority_with(dir.path(), &["app.example"]);
+    let Verified { dir, authority, .. } = Verified::new(true);
     authority.write_with(dir.path(), "old", &["app.example"], |params| {
         params.not_after = date_time_ymd(2020, 1, 1);
     });
@@ -228,7 +246,8 @@ fn a_server_that_cannot_be_verified_gets_no_request() {
     ] {
         let origin = SecureOrigin::start(dir.path(), certificate, None);
         let ca = dir.path().join(format!("{ca}.pem"));
-        let plan = plan_to(&origin, &format!("{{name: {name}, ca: {}}}", ca.display()));
+        let tls = format!("{{name: {name}, ca: {}}}", ca.display());
+        let plan = Plan::to(&format!("{{servers: [\"{}\"], tls: {tls}}}", origin.address));
         let ktrix = plan.start();
         let answer = ktrix.get("/a").expect_status(502);
         let status = answer.field("cache-status").unwrap_or_default().to_owned();
@@ -240,16 +259,14 @@ fn a_server_that_cannot_be_verified_gets_no_request() {
     }
     // An operator must say so to leave out verification.
     let origin = SecureOrigin::start(dir.path(), "old", None);
-    let plan = plan_to(&origin, "{verify: off}");
+    let plan = Plan::to(&format!("{{servers: [\"{}\"], tls: {{verify: off}}}}", origin.address));
     plan.start().get("/a").expect_status(200).expect_body("ok");
 }
 
 #[test]
 fn a_server_that_lost_its_certificate_is_replaced_by_another_or_by_a_stored_response() {
-    let dir = tempfile::tempdir().unwrap();
-    let authority = authority_with(dir.path(), &["app.example"]);
+    let Verified { dir, authority, origin: good } = Verified::new(true);
     authority.write(dir.path(), "wrong", &["wrong.example"]);
-    let good = SecureOrigin::start(dir.path(), "server", None);
     let bad = SecureOrigin::start(dir.path(), "wrong", None);
     let ca = dir.path().join("ca.pem");
     let tls = format!("{{name: app.example, ca: {}}}", ca.display());
@@ -275,18 +292,15 @@ fn a_server_that_lost_its_certificate_is_replaced_by_another_or_by_a_stored_resp
 
 #[test]
 fn a_certificate_is_shown_to_a_server_that_asks_for_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let authority = authority_with(dir.path(), &["app.example"]);
-    authority.write(dir.path(), "own", &[]);
-    let origin = SecureOrigin::start(dir.path(), "server", Some(&authority));
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let ca = format!("name: app.example, ca: {}", path("ca.pem"));
-    let without = plan_to(&origin, &format!("{{{ca}}}"));
+    let verified = Verified::new(false);
+    let origin = &verified.origin;
+    verified.authority.write(verified.dir.path(), "own", &[]);
+    let without = verified.plan("");
     let ktrix = without.start();
     ktrix.get("/a").expect_status(502);
     assert_eq!(origin.n_requests(), 0);
-    let own = format!("certificate: {}, key: {}", path("own.pem"), path("own.key"));
-    let with = plan_to(&origin, &format!("{{{ca}, {own}}}"));
+    let (certificate, key) = (verified.path("own.pem"), verified.path("own.key"));
+    let with = verified.plan(&format!(", certificate: {certificate}, key: {key}"));
     let ktrix = with.start();
     ktrix.get("/a").expect_status(200).expect_body("ok");
     assert_eq!(origin.seen.n_shown.load(Ordering::SeqCst), 1);
@@ -294,11 +308,8 @@ fn a_certificate_is_shown_to_a_server_that_asks_for_one() {
 
 #[test]
 fn a_body_that_ends_without_close_notify_is_not_stored() {
-    let dir = tempfile::tempdir().unwrap();
-    let _authority = authority_with(dir.path(), &["app.example"]);
-    let origin = SecureOrigin::start(dir.path(), "server", None);
-    let ca = dir.path().join("ca.pem");
-    let plan = plan_to(&origin, &format!("{{name: app.example, ca: {}}}", ca.display()));
+    let verified = Verified::new(true);
+    let (origin, plan) = (&verified.origin, verified.plan(""));
     let ktrix = plan.start();
     ktrix.get("/until-close").expect_status(200).expect_body("whole");
     ktrix.wait_hit("/until-close").expect_body("whole");
@@ -315,11 +326,8 @@ fn a_body_that_ends_without_close_notify_is_not_stored() {
 
 #[test]
 fn bytes_behind_an_answer_are_the_answer_to_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let _authority = authority_with(dir.path(), &["app.example"]);
-    let origin = SecureOrigin::start(dir.path(), "server", None);
-    let ca = dir.path().join("ca.pem");
-    let plan = plan_to(&origin, &format!("{{name: app.example, ca: {}}}", ca.display()));
+    let verified = Verified::new(true);
+    let plan = verified.plan("");
     let ktrix = plan.start();
     for _ in 0..4 {
         ktrix.get("/more").expect_status(200).expect_body("more");
@@ -328,26 +336,26 @@ fn bytes_behind_an_answer_are_the_answer_to_nothing() {
 }
 
 #[test]
-fn checks_speak_tls_too() {
+fn checks_speak_tls_too_and_new_authorities_are_taken_up() {
     alone();
-    let dir = tempfile::tempdir().unwrap();
-    let _authority = authority_with(dir.path(), &["app.example"]);
-    let origin = SecureOrigin::start(dir.path(), "server", None);
-    let ca = dir.path().join("ca.pem");
-    let check = "check: {path: /health, expect: ok, interval: 100ms, fails: 2, passes: 1}";
-    let tls = format!("tls: {{name: app.example, ca: {}}}", ca.display());
-    let plan = Plan::to(&format!("{{servers: [\"{}\"], {check}, {tls}}}", origin.address));
+    let verified = Verified::new(true);
+    let origin = &verified.origin;
+    let check = ", check: {path: /health, expect: ok, interval: 100ms, fails: 2, passes: 1}";
+    let plan = verified.plan_with("", check);
     let ktrix = plan.start();
     until_true("checks that pass", || origin.n_requests() >= 3);
     ktrix.get("/a").expect_status(200);
-    let wrong = Plan::to(&format!(
-        "{{servers: [\"{}\"], {check}, tls: {{name: other.example, ca: {}}}}}",
-        origin.address,
-        ca.display()
-    ));
-    let ktrix = wrong.start();
+    std::fs::write(verified.path("ca.pem"), Authority::new().pem()).unwrap();
+    ktrix.wait_error("using new authorities of certificates");
     ktrix.wait_error("check failed");
+    // Kept connections are used until they end.
+    ktrix.get("/until-close");
     until_true("the server is down", || ktrix.get("/a").status == 503);
+    std::fs::write(verified.path("ca.pem"), "no certificate").unwrap();
+    let told = ktrix.wait_error("has no certificate");
+    assert!(told.contains("upstreams.app.tls.ca: "), "{told}");
+    std::fs::write(verified.path("ca.pem"), verified.authority.pem()).unwrap();
+    until_true("the server is up", || ktrix.get("/a").status == 200);
 }
 
 #[test]

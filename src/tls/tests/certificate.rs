@@ -14,6 +14,10 @@ fn files(dir: &TempDir, certificate: &str, key: &str) -> CertificateFiles {
     CertificateFiles { certificate, key, path: "listen[0].tls.certificates[0]".to_owned() }
 }
 
+fn load(files: &CertificateFiles) -> Result<Rc<Certificate>, Finding> {
+    Certificate::load(files, &Sources::of_disk(), None, NOW_S)
+}
+
 fn sample() -> (TempDir, Authority) {
     let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     authority.write(dir.path(), "a", &["A.example", "*.b.example", "10.0.0.1"]);
@@ -24,7 +28,7 @@ fn sample() -> (TempDir, Authority) {
 #[test]
 fn a_certificate_has_its_names_in_lower_case() {
     let (dir, _) = sample();
-    let certificate = Certificate::load(&files(&dir, "a.pem", "a.key"), NOW_S).unwrap();
+    let certificate = load(&files(&dir, "a.pem", "a.key")).unwrap();
     assert_eq!(certificate.names, ["a.example".into(), Box::<str>::from("*.b.example")]);
     assert_eq!(certificate.warnings, []);
     for (host, is_covered) in [
@@ -65,7 +69,7 @@ fn files_that_cannot_be_used_are_named_with_their_reason() {
         ("a.pem", "encrypted", "key", "encrypted is encrypted (decrypt it"),
         ("a.pem", "badkey", "key", "badkey has a key that is not supported"),
     ] {
-        let finding = Certificate::load(&files(&dir, certificate, key), NOW_S).unwrap_err();
+        let finding = load(&files(&dir, certificate, key)).unwrap_err();
         assert_eq!(finding.key, format!("listen[0].tls.certificates[0].{of}"));
         let text = finding.message.replace(&format!("{}/", dir.path().display()), "");
         assert!(text.starts_with(why), "{text}");
@@ -84,7 +88,7 @@ fn a_certificate_that_clients_may_refuse_is_a_warning() {
     let warnings = |pem: String| {
         fs::write(dir.path().join("c"), pem).unwrap();
         let files = files(&dir, "c", "k");
-        let certificate = Certificate::load(&files, NOW_S).unwrap();
+        let certificate = load(&files).unwrap();
         let mut found = certificate.warnings.clone();
         found.extend(certificate.namelessness(&files));
         let text: Vec<_> = found.into_iter().map(|found| found.message).collect();
@@ -188,13 +192,13 @@ proptest! {
             text[at % len] = byte;
             text.truncate(len - cut % len);
             fs::write(dir.path().join("damaged"), text).unwrap();
-            let _ = Certificate::load(&files(dir, "damaged", "a.key"), NOW_S);
+            let _ = load(&files(dir, "damaged", "a.key"));
             let key = fs::read(dir.path().join("a.key")).unwrap();
             let mut key = key;
             let len = key.len();
             key[at % len] = byte;
             fs::write(dir.path().join("damaged.key"), key).unwrap();
-            let _ = Certificate::load(&files(dir, "a.pem", "damaged.key"), NOW_S);
+            let _ = load(&files(dir, "a.pem", "damaged.key"));
         });
     }
 }

@@ -17,6 +17,7 @@ use crate::reactor::stream::Stream;
 use crate::reactor::timer::deadline;
 use crate::tls::handshake::{self, Refused, Secured};
 use crate::tls::server::{Server, Servers};
+use crate::tls::sources::Sources;
 use crate::tls::turns::Turns;
 
 /// A certificate authority.
@@ -75,7 +76,7 @@ pub(crate) fn server(dir: &Path, tls: &str) -> Rc<Server> {
     let tls = tls.replace("$DIR", &dir.display().to_string());
     let text = format!("upstream: a\nlisten: {{address: 443, tls: {tls}}}\n");
     let config = Config::load_for(Path::new("k.yaml"), &text, 1).unwrap();
-    Servers::load(&config, None).unwrap().of(&config.listen[0]).unwrap()
+    Servers::load(&config, &Sources::of_disk(), None).unwrap().of(&config.listen[0]).unwrap()
 }
 
 /// A TCP connection.

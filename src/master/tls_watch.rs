@@ -1,0 +1,194 @@
+//! Takes up new certificates, keys and authorities when their files change, without a reload.
+//!
+//! The master watches the folders of all files that the TLS of the configuration was made of. It
+//! waits until they have been quiet for a moment, because a certificate and its key are two files,
+//! and reads them. A part that is bad stays as it was. The rest goes to the children over their
+//! channels; connections stay, and the next handshake uses it. The configuration is not read.
+//!
+//! ```text
+//! Quiet ─ a folder changes ─▶ Settling ─ no change for a moment ─▶ look ─▶ Quiet
+//!    └───────────────────────── a minute ────────────────────────────▲
+//! ```
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::master::generation::Generation;
+use crate::master::shared_tables::SharedTables;
+use crate::sys::watch::FolderWatch;
+use crate::tls::certificate::{Finding, day};
+use crate::tls::server::Renewal;
+use crate::tls::sources::{Sources, Stamps};
+use crate::worker::message::ControlMessage;
+
+/// The files of the TLS in use, and when they are looked at next.
+#[derive(Debug)]
+pub(crate) struct TlsWatch {
+    /// The number of the generation that uses them; 0 for none yet.
+    generation: u64,
+    files: Stamps,
+    watch: Option<FolderWatch>,
+    settling: Settling,
+    /// What the log has said about the files as they are.
+    told: Vec<Finding>,
+}
+
+impl TlsWatch {
+    pub(crate) fn new(now: Instant) -> Self {
+        let (files, settling) = (Stamps::default(), Settling::new(now));
+        Self { generation: 0, files, watch: None, settling, told: Vec::new() }
+    }
+
+    /// Readable when a folder has changed.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref().map(FolderWatch::fd)
+    }
+
+    /// When the files are to be looked at.
+    pub(crate) fn look_at(&self) -> Instant {
+        self.settling.look_at
+    }
+
+    /// Takes up what has changed in the files of the current generation.
+    pub(crate) fn look(&mut self, current: &mut Generation, tables: &SharedTables, now: Instant) {
+        if self.generation != current.number {
+            self.generation = current.number;
+            self.told = current.tls.warnings.clone();
+            self.follow(current.tls_files.clone());
+            self.settling.look_at = now;
+        }
+        if self.watch.as_ref().is_some_and(FolderWatch::take_change) {
+            self.settling.change(now);
+        }
+        if self.settling.take_due(now) && !self.files.are_current() {
+            current.renew_tls(self, tables);
+        }
+    }
+
+    fn follow(&mut self, files: Stamps) {
+        let folders = files.folders();
+        self.watch = match folders.is_empty() {
+            true => None,
+            false => watch(&folders),
+        };
+        self.files = files;
+    }
+
+    /// Logs what is new among the findings about the files.
+    fn tell(&mut self, renewal: &Renewal) {
+        let Renewal { kept, warnings, .. } = renewal;
+        for finding in kept.iter().filter(|finding| !self.told.contains(finding)) {
+            log::error!("{finding}; keeping the one in use");
+        }
+        for warning in warnings.iter().filter(|warning| !self.told.contains(warning)) {
+            log::warn!("{warning}");
+        }
+        self.told = kept.iter().chain(warnings).cloned().collect();
+    }
+}
+
+fn watch(folders: &[PathBuf]) -> Option<FolderWatch> {
+    let watch = FolderWatch::new(folders.iter().map(PathBuf::as_path));
+    let warn = |error| {
+        log::warn!(
+            "cannot watch the folders of certificates: {error}; looking at the files each minute \
+             (raise fs.inotify.max_user_instances and fs.inotify.max_user_watches)"
+        );
+    };
+    watch.map_err(warn).ok()
+}
+
+impl Generation {
+    /// Reads the files again, and hands them to the children if something has changed.
+    fn renew_tls(&mut self, watch: &mut TlsWatch, tables: &SharedTables) {
+        let sources = Sources::of_disk();
+        let renewal = self.tls.renew(&self.config, &sources, Some(&tables.secrets));
+        self.use_ticket_secrets(&sources, tables);
+        watch.follow(sources.stamps());
+        watch.tell(&renewal);
+        if !renewal.is_change {
+            return;
+        }
+        match sources.to_file() {
+            Ok(file) => self.hand_over_tls(&file),
+            Err(error) => {
+                log::error!(
+                    "cannot hand new certificates to the workers: {error}; reload to use them"
+                );
+            }
+        }
+        for certificate in &renewal.certificates {
+            let (file, day) = (certificate.file.display(), day(certificate.expires_s));
+            log::info!("using the new certificate {file}, which expires on {day}");
+        }
+        if renewal.certificates.is_empty() {
+            log::info!("using new authorities of certificates");
+        }
+    }
+
+    fn hand_over_tls(&mut self, file: &File) {
+        for child in &mut self.children {
+            child.send_with(ControlMessage::Tls, Some(file.as_fd()));
+        }
+    }
+}
+
+/// When files that change are looked at.
+#[derive(Debug)]
+struct Settling {
+    look_at: Instant,
+    /// The first change that was not looked at.
+    since: Option<Instant>,
+}
+
+impl Settling {
+    fn new(now: Instant) -> Self {
+        Self { look_at: now, since: None }
+    }
+
+    fn change(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        self.look_at = (now + QUIET).min(since + UNQUIET_MAX);
+    }
+
+    fn take_due(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.look_at;
+        if is_due {
+            *self = Self { look_at: now + LOOK_EVERY, since: None };
+        }
+        is_due
+    }
+}
+
+/// Files that were not changed for this long are whole.
+const QUIET: Duration = Duration::from_millis(500);
+/// In a folder that is never quiet, the files are looked at this long after a change.
+const UNQUIET_MAX: Duration = Duration::from_secs(5);
+/// The files are looked at this often in any case: a watch does not see the changes of other machines,
+/// nor a folder that takes the place of a watched one.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_looked_at_once_they_are_quiet() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut settling = Settling::new(start);
+        assert!(settling.take_due(at(0)), "the first look is at once");
+        assert!(!settling.take_due(at(59_999)));
+        settling.change(at(10_000));
+        settling.change(at(10_300));
+        assert!(!settling.take_due(at(10_799)) && settling.take_due(at(10_800)));
+        // Changes without an end.
+        for n in 0..60 {
+            settling.change(at(20_000 + n * 100));
+        }
+        assert!(!settling.take_due(at(24_999)) && settling.take_due(at(25_000)));
+        assert!(!settling.take_due(at(84_999)) && settling.take_due(at(85_000)));
+    }
+}
