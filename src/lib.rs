@@ -21,6 +21,7 @@ pub mod disk;
 pub mod log;
 pub mod tls;
 pub mod transport;
+pub mod tunnel;
 pub mod cache;
 pub mod origin;
 pub mod proxy;

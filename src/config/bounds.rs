@@ -24,6 +24,8 @@ pub struct RouteTimeouts {
     pub client_request: Duration,
     /// Between two writes to a client.
     pub client_send: Duration,
+    /// Without a byte in either direction of a tunnel.
+    pub tunnel: Duration,
     /// Those for servers, where they differ from the upstream's.
     pub origin: OriginTimeouts,
 }

@@ -35,6 +35,8 @@ pub(crate) struct Routed {
 }
 
 /// The handling of a request.
+// Nearly every request has a route, and a box would be an allocation for each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(crate) enum Way {
     /// ktrix answers it without a route.

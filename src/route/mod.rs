@@ -492,6 +492,7 @@ sites:
                 client_body: Duration::ZERO,
                 client_request: Duration::ZERO,
                 client_send: Duration::ZERO,
+                tunnel: Duration::ZERO,
                 origin: OriginTimeouts::default(),
             },
             changes: None,

@@ -165,6 +165,7 @@ impl Explainer<'_> {
             ("connect", upstream.timeouts.connect.unwrap_or(top.connect)),
             ("first-byte", first_byte.unwrap_or(top.first_byte)),
             ("idle", idle.unwrap_or(top.idle)),
+            ("tunnel", timeouts.tunnel),
         ];
         let value = texts.map(|(key, time)| format!("{key} {}", format_duration(time))).join(", ");
         let of_upstream = format!("upstreams.{}.timeouts", upstream.name);

@@ -64,6 +64,7 @@ impl Bounds {
             client_body: or(duration("client-body"), inherited.client_body),
             client_request: or(duration("client-request"), inherited.client_request),
             client_send: or(duration("client-send"), inherited.client_send),
+            tunnel: or(duration("tunnel"), inherited.tunnel),
             origin: OriginTimeouts {
                 connect: None,
                 first_byte: duration("first-byte").or(inherited.origin.first_byte),

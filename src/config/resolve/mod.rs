@@ -344,6 +344,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
             client_body: section.duration(faults, "client-body"),
             client_request: section.duration(faults, "client-request"),
             client_send: section.duration(faults, "client-send"),
+            tunnel: section.duration(faults, "tunnel"),
             origin: OriginTimeouts::default(),
         },
         client_idle: section.duration(faults, "client-idle"),
