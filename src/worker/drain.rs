@@ -79,7 +79,8 @@ fn hand_over(worker: &Worker, channel: BorrowedFd<'_>) -> bool {
         let ListenAddress::Ip(listener) = front.listen.address else { return false };
         // Of a connection that is more than its bytes, the other worker would know too little.
         let peer = connection.transport.peer_addr().ok().flatten().map(PeerAddress::Ip);
-        if is_full.get() || front.scheme != Scheme::Http || peer != Some(front.peer) {
+        let is_bytes = front.scheme == Scheme::Http && front.listen.proxies.is_empty();
+        if is_full.get() || !is_bytes || peer != Some(front.peer) {
             return false;
         }
         let sent = message::hand_over(channel, listener, connection.transport.fd());
