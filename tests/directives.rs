@@ -216,6 +216,7 @@ fn collect(node: &Node, path: &str, found: &mut BTreeMap<String, (u32, Option<St
                 // Their keys are of the operator's choice.
                 let is_named = (path.ends_with(".routes[]")
                     && ["headers", "query", "error-pages"].contains(&entry.key.as_str()))
+                    || below == "listen[].sni"
                     || (path.ends_with("-fields") && ["set", "add"].contains(&entry.key.as_str()));
                 if entry.key == "ttl-status" || is_named {
                     continue;

@@ -31,6 +31,7 @@ pub mod buffering;
 pub mod bounds;
 pub mod address;
 pub mod tls;
+pub mod tcp;
 mod instance;
 mod resolve;
 mod load;
@@ -41,6 +42,7 @@ use crate::config::bounds::{OriginTimeouts, RouteLimits, RouteTimeouts};
 use crate::config::buffering::ResponseBuffering;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
+use crate::config::tcp::TcpTargets;
 use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, ToHttps, UpstreamTls};
 use crate::http::proxy_protocol::Version;
 use crate::policy::rfc9111::rules::Rules;
@@ -104,6 +106,10 @@ pub struct Listen {
     /// Whether ktrix starts without it if the kernel does not know its address family. Only the
     /// IPv6 half of "all addresses" is optional; an address that is written out must work.
     pub is_optional: bool,
+    /// What its connections carry.
+    pub mode: ListenMode,
+    /// Where connections go with [`ListenMode::Tcp`].
+    pub targets: TcpTargets,
     /// Whether a connection may speak HTTP/2.
     pub http2: bool,
     /// The permissions of a unix socket.
@@ -123,6 +129,8 @@ impl Listen {
         Self {
             address,
             is_optional: false,
+            mode: ListenMode::Http,
+            targets: TcpTargets { default: None, names: Vec::new() },
             http2: true,
             permissions,
             owner,
@@ -134,6 +142,15 @@ impl Listen {
 
 /// Every user may connect to a unix socket; the directories above it restrict that.
 const SOCKET_PERMISSIONS: u32 = 0o666;
+
+/// What the connections of a listener carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenMode {
+    /// Requests for the sites of the configuration.
+    Http,
+    /// Bytes that go to a server as they are.
+    Tcp,
+}
 
 /// An address that ktrix listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -151,6 +151,9 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
     row("listen[]", "permissions", Kind::Text("octal mode"), "0666", "the permissions of a unix socket"),
+    row("listen[]", "mode", Kind::Choice(&["http", "tcp"]), "http", "http answers for the sites; tcp passes the bytes of each connection on to a server"),
+    row("listen[]", "upstream", Kind::Text("name"), "required without sni", "with mode: tcp, the servers of connections for which sni has none"),
+    row("listen[]", "sni", Kind::Section("mapping of names"), "none", "with mode: tcp, upstreams by the name that a client asks for by TLS"),
     row("listen[]", "http2", Kind::Switch, "on", "whether a connection may speak HTTP/2"),
     row("listen[]", "owner", Kind::Text("user or user:group"), "the master's user", "the owner of a unix socket"),
     row("listen[]", "tls", Kind::Section("on, off or mapping"), "off", "whether clients speak TLS, and how"),

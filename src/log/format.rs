@@ -43,6 +43,8 @@ pub struct Record<'a> {
     pub body_bytes: u64,
     /// All bytes of the answer that were sent, head and framing included.
     pub sent_bytes: u64,
+    /// Bytes of the client that went to a server, of a connection that is no exchange of HTTP.
+    pub received_bytes: u64,
     /// The request's Referer field.
     pub referer: &'a [u8],
     /// The request's User-Agent field.
@@ -158,6 +160,10 @@ impl LineWriter {
         push_number(out, record.body_bytes);
         out.extend_from_slice(b",\"sent_bytes\":");
         push_number(out, record.sent_bytes);
+        if record.received_bytes > 0 {
+            out.extend_from_slice(b",\"received_bytes\":");
+            push_number(out, record.received_bytes);
+        }
         push_member(out, "referer", record.referer, field_max);
         push_member(out, "user_agent", record.user_agent, field_max);
         out.extend_from_slice(b",\"request_id\":\"");

@@ -100,16 +100,9 @@ pub(crate) async fn fetch<U: Upload>(
         let connection = match checked_out {
             None => return Err(FetchFailure::Gone),
             Some(Ok(connection)) => connection,
-            Some(Err((error, server))) => {
-                if let Some(server) = server {
-                    tried.add(server);
-                }
-                let may_retry = upstream.may_retry(error, until_ms);
-                let left = n_left_after(n_left, error).filter(|_| may_retry);
-                match left.filter(|_| upstream.has_other(&tried, error)) {
-                    Some(left) => n_left = left,
-                    None => return Err(FetchFailure::Fetch(error)),
-                }
+            Some(Err(refusal)) => {
+                let left = left_after(upstream, &mut tried, refusal, n_left, until_ms);
+                n_left = left.ok_or(FetchFailure::Fetch(refusal.0))?;
                 continue;
             }
         };
@@ -165,6 +158,22 @@ pub(crate) async fn fetch<U: Upload>(
         }
         n_left -= 1;
     }
+}
+
+/// How many retries are left when there was no connection; `None` if no other server is tried.
+pub(super) fn left_after(
+    upstream: &Upstream,
+    tried: &mut Tried,
+    (error, server): Refusal,
+    n_left: usize,
+    until_ms: u64,
+) -> Option<usize> {
+    if let Some(server) = server {
+        tried.add(server);
+    }
+    let may_retry = upstream.may_retry(error, until_ms);
+    let left = n_left_after(n_left, error).filter(|_| may_retry);
+    left.filter(|_| upstream.has_other(tried, error))
 }
 
 /// A connection for a question; `None` if all its clients have left.

@@ -5,6 +5,7 @@
 //!                            │             ├─▶ line        (the fetches that wait for one)
 //!                            │             └─▶ connection  (a new one)
 //!                            └─▶ request (one request on a connection) ─▶ body
+//! raw (a connection for bytes alone) ─▶ checkout
 //! ```
 
 pub mod upload;
@@ -17,6 +18,7 @@ mod checkout;
 pub mod request;
 pub mod body;
 pub mod fetch;
+pub(crate) mod raw;
 
 #[cfg(test)]
 pub(crate) mod tests;

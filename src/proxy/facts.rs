@@ -25,6 +25,8 @@ pub struct Facts {
     pub first_byte_us: u64,
     /// The stored response that answered it without the origin.
     pub hit: Option<Rc<HotObject>>,
+    /// Bytes of the client that went to a server, of a connection that is no exchange of HTTP.
+    pub received_bytes: u64,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
     /// How the cache took part.

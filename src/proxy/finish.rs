@@ -29,6 +29,8 @@ pub enum Asked<'r> {
     Head(&'r RequestHead),
     /// The bytes of a request that is refused.
     Bytes(&'r [u8]),
+    /// None: a connection of TCP, whose client asked for this name.
+    Stream(&'r str),
 }
 
 /// Ends an exchange, on the hot path or not: counts it and prepares its line in the access log. The
@@ -50,6 +52,7 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
         status: facts.logged_status(),
         body_bytes: sent.body_bytes,
         sent_bytes: sent.bytes,
+        received_bytes: facts.received_bytes,
         request_id: match facts.request_id {
             0 => context.next_request_id(),
             known => known,
@@ -67,6 +70,10 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
     match asked {
         Asked::Head(head) => request(&mut record, head),
         Asked::Bytes(bytes) => rejected(&mut record, bytes),
+        Asked::Stream(name) => {
+            (record.request_line, record.method) = (b"TCP", b"TCP");
+            record.host = name.as_bytes();
+        }
     }
     let server;
     (record.upstream, server) = facts.names(&context.config);

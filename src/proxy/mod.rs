@@ -26,6 +26,7 @@ pub mod fill;
 pub mod exchange;
 mod ranges;
 mod hot_hit;
+pub(crate) mod tcp;
 pub(crate) mod h2;
 pub(crate) mod h1;
 

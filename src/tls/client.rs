@@ -44,7 +44,9 @@ impl Clients {
         for (id, upstream) in (0..).map(UpstreamId).zip(&config.upstreams) {
             all.push(upstream.tls.as_ref().and_then(|tls| {
                 let before = before.and_then(|before| before.of(id));
-                let made = Client::load(tls, parts, &mut system, before);
+                // What a listener of streams passes on may be any protocol.
+                let speaks_http = !config.listen.iter().any(|listen| listen.targets.lead_to(id));
+                let made = Client::load(tls, speaks_http, parts, &mut system, before);
                 parts.part(made, before)
             }));
         }
@@ -70,6 +72,7 @@ impl Client {
     /// `before` if it was made of the same files.
     fn load(
         tls: &UpstreamTls,
+        speaks_http: bool,
         parts: &mut Parts<'_>,
         system: &mut Option<Arc<RootCertStore>>,
         before: Option<&Rc<Self>>,
@@ -120,7 +123,9 @@ impl Client {
                 config.with_client_cert_resolver(Arc::new(own))
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if speaks_http {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
         let name = tls.name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let config = RefCell::new(Arc::new(config));
         Ok(Rc::new(Self { config, digest: Cell::new(digest), name }))

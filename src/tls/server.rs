@@ -14,7 +14,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use zeroize::Zeroizing;
 
 use crate::config::tls::{ListenTls, Versions};
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, ListenMode};
 use crate::tls::certificate::{Certificate, Digest, Finding};
 use crate::tls::choose::Choices;
 use crate::tls::client::Clients;
@@ -214,7 +214,9 @@ impl Server {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Choices::new(certificates)));
-        config.alpn_protocols = Protocol::offered(listen.http2);
+        if listen.mode == ListenMode::Http {
+            config.alpn_protocols = Protocol::offered(listen.http2);
+        }
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(tickets) = tickets {
             config.ticketer = Arc::new(tickets);

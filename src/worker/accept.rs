@@ -9,12 +9,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, ListenMode};
 use crate::proxy::client::connections::Connections;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::h1::serve;
 use crate::proxy::h2::connection;
+use crate::proxy::tcp;
 use crate::reactor::address::PeerAddress;
 use crate::reactor::listener::Listener;
 use crate::reactor::stream::Stream;
@@ -107,6 +108,7 @@ impl Acceptor {
         let has_room = connections.len() < context.config.limits.connections;
         if has_room
             && self.opening.is_at_once()
+            && self.opening.listen.mode == ListenMode::Http
             && let Ok(Some(peer)) = stream.peer_addr()
         {
             let front = self.opening.front(&stream, PeerAddress::Ip(peer));
@@ -116,8 +118,7 @@ impl Acceptor {
 
     fn serve(&self, stream: Stream, peer: PeerAddress) {
         if self.opening.is_at_once() {
-            let front = self.opening.front(&stream, peer);
-            return self.accepted.serve(Transport::plain(stream), front, false);
+            return self.accepted.begin(self.opening.at_once(stream, peer));
         }
         if !self.opening.admits(peer) {
             return;
@@ -156,6 +157,9 @@ impl Accepted {
         let counted = self.connections.add(transport, front, reactor::now().mono_ms());
         let context = Rc::clone(&self.context);
         match speaks {
+            Speaks::Bytes(target, shown) => {
+                reactor::spawn(tcp::serve(context, counted, target, shown));
+            }
             Speaks::Clear(first) => reactor::spawn(serve::refuse_plain(context, counted, first)),
             _ => reactor::spawn(connection::serve(context, counted, Vec::new())),
         }

@@ -8,6 +8,7 @@ pub mod inherited;
 pub(crate) mod message;
 mod refusals;
 mod proxy_header;
+mod hello;
 mod opening;
 mod accept;
 mod setup;

@@ -1,16 +1,18 @@
 //! The beginning of a connection, before its first request.
 //!
 //! ```text
-//! accept ─▶ PROXY header, if the listener has it ─▶ TLS handshake, if the listener has it ─▶ Opened
+//! accept ─▶ PROXY header, if the listener takes one ─┬─▶ TLS handshake, if it has TLS ────────┬─▶ Opened
+//!                                                    └─▶ ClientHello, if a stream has names ─┘
 //! ```
 
 use std::rc::Rc;
 
-use crate::config::Listen;
+use crate::config::{Listen, ListenMode};
 use crate::http::proxy_protocol::ProxyHeader;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
+use crate::proxy::tcp::Shown;
 use crate::reactor;
 use crate::reactor::address::PeerAddress;
 use crate::reactor::stream::Stream;
@@ -18,6 +20,8 @@ use crate::tls::handshake::{self, Refused, Secured};
 use crate::tls::server::{Protocol, Server};
 use crate::tls::turns::Turns;
 use crate::transport::Transport;
+use crate::upstream::ids::UpstreamId;
+use crate::worker::hello;
 use crate::worker::proxy_header;
 use crate::worker::refusals::Refusals;
 
@@ -43,12 +47,35 @@ pub(super) enum Speaks {
     Http2,
     /// In the clear, to a listener with TLS, by these bytes.
     Clear(Vec<u8>),
+    /// By bytes that go to this upstream, or nowhere for this reason.
+    Bytes(Result<UpstreamId, CloseReason>, Shown),
 }
 
 impl Opening {
     /// Whether every connection is open as soon as it is accepted.
     pub(super) fn is_at_once(&self) -> bool {
-        self.listen.proxies.is_empty() && self.tls.is_none()
+        self.listen.proxies.is_empty() && self.tls.is_none() && !self.reads_names()
+    }
+
+    /// Whether the name in the ClientHello chooses the upstream.
+    fn reads_names(&self) -> bool {
+        !self.listen.targets.names.is_empty()
+    }
+
+    /// A connection that is open as soon as it is accepted.
+    pub(super) fn at_once(&self, stream: Stream, peer: PeerAddress) -> Opened {
+        let front = self.front(&stream, peer);
+        let speaks = match self.listen.mode {
+            ListenMode::Http => Speaks::Http1,
+            ListenMode::Tcp => self.bytes(Shown::default()),
+        };
+        Opened { transport: Transport::plain(stream), front, speaks }
+    }
+
+    /// The bytes of a client that has shown its name.
+    fn bytes(&self, shown: Shown) -> Speaks {
+        let upstream = self.listen.targets.of(&shown.name);
+        Speaks::Bytes(upstream.ok_or(CloseReason::UnknownName), shown)
     }
 
     /// The front of a connection that has told nothing of itself.
@@ -74,30 +101,49 @@ impl Opening {
             true => self.front(&stream, peer),
             false => self.told(&stream, peer).await?,
         };
-        let Some(server) = &self.tls else {
-            let transport = Transport::plain(stream);
-            return Some(Opened { transport, front, speaks: Speaks::Http1 });
-        };
         let timeout_ms = self.context.config.timeouts.tls_handshake.as_millis() as u64;
         let deadline_ms = reactor::now().mono_ms() + timeout_ms;
+        let mode = self.listen.mode;
+        let Some(server) = &self.tls else {
+            let speaks = match mode {
+                ListenMode::Http => Speaks::Http1,
+                ListenMode::Tcp => self.named(&stream, deadline_ms).await,
+            };
+            return Some(Opened { transport: Transport::plain(stream), front, speaks });
+        };
         match handshake::accept(stream, server, &self.turns, deadline_ms).await {
             Ok(Secured { stream, session, facts, protocol }) => {
+                let speaks = match (mode, protocol) {
+                    (ListenMode::Http, Protocol::Http1) => Speaks::Http1,
+                    (ListenMode::Http, Protocol::Http2) => Speaks::Http2,
+                    (ListenMode::Tcp, _) => {
+                        self.bytes(Shown { name: facts.server_name.clone(), ..Shown::default() })
+                    }
+                };
                 let (transport, front) =
                     (Transport::secured(stream, session), front.secured(facts));
-                let speaks = match protocol {
-                    Protocol::Http1 => Speaks::Http1,
-                    Protocol::Http2 => Speaks::Http2,
-                };
                 Some(Opened { transport, front, speaks })
             }
-            Err(Refused::Plain(stream, first)) => {
+            Err(Refused::Plain(stream, first)) if mode == ListenMode::Http => {
                 let transport = Transport::plain(stream);
                 Some(Opened { transport, front, speaks: Speaks::Clear(first) })
             }
-            Err(error @ (Refused::Io(_) | Refused::Tls(_))) => {
+            Err(error) => {
                 ::log::debug!("TLS handshake with {} failed: {error}", front.peer);
                 None
             }
+        }
+    }
+
+    /// The bytes of a stream, by the name in its ClientHello if names are configured.
+    async fn named(&self, stream: &Stream, deadline_ms: u64) -> Speaks {
+        let mut shown = Shown::default();
+        if !self.reads_names() {
+            return self.bytes(shown);
+        }
+        match hello::receive(stream, deadline_ms, &mut shown.ahead).await {
+            Ok(name) => self.bytes(Shown { name, ..shown }),
+            Err(reason) => Speaks::Bytes(Err(reason), shown),
         }
     }
 

@@ -65,6 +65,7 @@ mod slow_clients;
 mod splice;
 mod status;
 mod strictness;
+mod tcp;
 mod tls;
 mod tls_live;
 mod trust;

@@ -18,7 +18,7 @@ use crate::config::schema::{self, WORKERS_MAX};
 use crate::config::section::{Scalar, Section, as_usize};
 use crate::config::{
     AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Limits, Listen, ListenAddress,
-    LogConfig, LogFormat, Timeouts, WhenFull,
+    ListenMode, LogConfig, LogFormat, Timeouts, WhenFull,
 };
 
 mod key;
@@ -31,6 +31,7 @@ mod action;
 mod bounds;
 mod routes;
 mod sites;
+mod tcp;
 
 /// The resolved form of a tree, to be used if there is no fault.
 pub(crate) fn resolve(
@@ -48,13 +49,14 @@ pub(crate) fn resolve(
     let timeouts = timeouts(faults, &timeouts_section);
     let top = Bounds { limits: limits.route, timeouts: timeouts.route };
     let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), top);
-    if root.node("upstream").is_none() && root.node("sites").is_none() {
+    let listen = listen(faults, &root, &upstreams);
+    let has_sites = listen.iter().any(|listen| listen.mode == ListenMode::Http);
+    if has_sites && root.node("upstream").is_none() && root.node("sites").is_none() {
         let message = "is missing, and so is sites: no request has anywhere to go \
                        (try \"upstream: 192.0.2.1:8080\")";
         faults.add(Place::at(1, 1), "upstream".to_owned(), message);
     }
     let tls_section = root.section(faults, "tls", "tls");
-    let listen = listen(faults, &root);
     tls::check(faults, &root, &listen, &sites);
     Config {
         file: Some(path.to_owned()),
@@ -114,7 +116,7 @@ fn user(faults: &mut Faults<'_>, scalar: &Scalar<'_>) -> Option<String> {
     Some(scalar.text.to_owned())
 }
 
-fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
+fn listen(faults: &mut Faults<'_>, root: &Section<'_>, upstreams: &Upstreams<'_>) -> Vec<Listen> {
     let kind = schema::directive("listen[]", "address").kind;
     let Some(items) = root.items(faults, "listen") else { return all_addresses(LISTEN_PORT) };
     let mut listens: Vec<Listen> = Vec::new();
@@ -131,10 +133,17 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>) -> Vec<Listen> {
         match parse_listen(scalar.text) {
             Ok(mut read) => {
                 if let Some(section) = &section {
+                    let mode = match section.word(faults, "mode") {
+                        "tcp" => ListenMode::Tcp,
+                        _ => ListenMode::Http,
+                    };
+                    let targets = tcp::targets(faults, section, mode, upstreams);
                     let http2 = section.switch(faults, "http2").unwrap_or(true);
                     let tls = tls::of_listener(faults, section);
                     let proxies = networks(faults, section, "proxy-protocol").unwrap_or_default();
                     for listen in &mut read {
+                        listen.mode = mode;
+                        listen.targets.clone_from(&targets);
                         listen.http2 = http2;
                         listen.tls.clone_from(&tls);
                         listen.proxies.clone_from(&proxies);

@@ -30,6 +30,10 @@ reasons! {
     ProxyHeader: "proxy-header", "the PROXY header at the beginning is missing or invalid";
     ProxyTimeout: "proxy-timeout",
         "the PROXY header at the beginning took longer than timeouts.client-head";
+    UnknownName: "unknown-name", "the client asked by TLS for no name that the listener knows";
+    ClientHello: "client-hello", "the first bytes were no valid ClientHello";
+    HelloTimeout: "client-hello-timeout",
+        "the ClientHello took longer than timeouts.tls-handshake";
     Drain: "drain", "the worker finishes its connections and ends";
 }
 

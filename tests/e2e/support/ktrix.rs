@@ -80,6 +80,12 @@ impl Plan {
         self
     }
 
+    /// Takes a top-level section away.
+    pub fn without(self, key: &str) -> Self {
+        self.sections.borrow_mut().retain(|(k, _)| k != key);
+        self
+    }
+
     /// As [`Plan::set`], on a plan that is already in use.
     pub fn put(&self, key: &str, yaml: &str) {
         let mut sections = self.sections.borrow_mut();
