@@ -16,12 +16,14 @@ use crate::proxy::facts::Facts;
 use crate::proxy::routed::Route;
 use crate::reactor;
 
-/// The fresh object in memory that answers this request in full, if there is one.
+/// The fresh object in memory that answers this request in full, if there is one and its body is where
+/// the caller can send it from.
 pub(crate) fn full_hit(
     cache: &Cache,
     route: &Route,
     head: &RequestHead,
     now_s: u64,
+    can_send: impl FnOnce(&Body) -> bool,
 ) -> Option<(Rc<HotObject>, Option<SlotRef>)> {
     let Route { rules, lookup: Ok(primary), changed: None, .. } = route else { return None };
     let is_plain = head.method == Method::Get
@@ -32,7 +34,7 @@ pub(crate) fn full_hit(
         return None;
     }
     let (object, marker) = cache.find_hot(&rules.key, primary, head)?;
-    if !matches!(object.body, Body::Memory) {
+    if !can_send(&object.body) {
         return None;
     }
     let (action, _) = decide::decide(head, Cached::Stored(&object.lifetimes), rules, now_s);

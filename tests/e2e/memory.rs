@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::h2::{ACK, DATA, END_STREAM, Frame, Raw, SETTINGS, WINDOW_UPDATE};
+use crate::support::h2::{
+    ACK, DATA, END_STREAM, Frame, GOAWAY, HEADERS, Raw, SETTINGS, WINDOW_UPDATE, of_get,
+};
 use crate::support::socket::Address;
 use crate::support::{
     Ask, Client, Gate, Ktrix, Origin, Plan, Response, alone, pattern, until, until_true,
@@ -88,30 +90,109 @@ fn an_idle_http2_connection_costs_little() {
     drop(clients);
 }
 
+/// A connection whose windows of 512 KiB for each stream and 16 MiB for all are larger than what its
+/// socket takes.
+fn wide(plan: &Plan) -> Raw {
+    let mut client = Raw::connect(&plan.address);
+    let window = [&4u16.to_be_bytes()[..], &(512u32 << 10).to_be_bytes()].concat();
+    client.send(&Frame::new(SETTINGS, 0, 0, window));
+    client.send(&Frame::new(WINDOW_UPDATE, 0, 0, (16u32 << 20).to_be_bytes()));
+    client
+}
+
+/// Has a response stored, and kept in memory: a body that is large is read once it was used again.
+fn warm(ktrix: &Ktrix<'_>, target: &str) {
+    let ask = Ask::get(target).field("Host", "h");
+    for _ in 0..3 {
+        until_true("a hit", || ktrix.ask(&ask).is_hit());
+    }
+}
+
 #[test]
-fn http2_readers_that_stall_in_a_stored_answer_cost_little() {
+fn readers_that_stall_in_a_stored_answer_cost_little() {
     alone();
     let origin = Origin::answering(|_| Response::ok(pattern(1 << 20)).cache("max-age=600"));
-    let plan = Plan::new(&origin).set("workers", "1").set("timeouts", "{client-send: 10m}");
+    // The body is in memory once it was used again, or stays in its file.
+    for (memory, n_kib_max) in [("1 MiB", 24), ("64 KiB", 80)] {
+        let cache = format!("{{path: $DIR/cache, size: 1 GiB, memory-object: {memory}}}");
+        let plan = Plan::new(&origin).set("workers", "1").set("cache", &cache);
+        let plan = plan.set("timeouts", "{client-send: 10m}");
+        let ktrix = plan.start();
+        warm(&ktrix, "/large");
+        let before = settled(&ktrix);
+        let mut clients = Vec::new();
+        for _ in 0..1_000 {
+            let mut client = wide(&plan);
+            client.send(&Frame::get(1, "/large"));
+            client.expect(DATA, 1);
+            clients.push(client);
+        }
+        let each = (settled(&ktrix).saturating_sub(before) / 1_000) >> 10;
+        println!("{each} KiB for each stalled HTTP/2 reader with {memory}");
+        assert!(each < n_kib_max, "{each} KiB for each stalled HTTP/2 reader with {memory}");
+    }
+    let plan = Plan::new(&origin).set("workers", "1").with_tls();
+    let plan = plan.set("timeouts", "{client-send: 10m}");
     let ktrix = plan.start();
-    // The body is in memory once it was used again.
     ktrix.get("/large");
     (0..3).for_each(|_| drop(ktrix.wait_hit("/large")));
     let before = settled(&ktrix);
     let mut clients = Vec::new();
     for _ in 0..1_000 {
-        let mut client = Raw::connect(&plan.address);
-        // A window of 512 KiB, and a socket that takes less.
-        let window = [&4u16.to_be_bytes()[..], &(512u32 << 10).to_be_bytes()].concat();
-        client.send(&Frame::new(SETTINGS, 0, 0, window));
-        client.send(&Frame::new(WINDOW_UPDATE, 0, 0, (1u32 << 20).to_be_bytes()));
-        client.send(&Frame::get(1, "/large"));
-        client.expect(DATA, 1);
+        let mut client = ktrix.client();
+        client.send(&Ask::get("/large"));
+        assert_eq!(client.answer_head().0, 200);
         clients.push(client);
     }
     let grown = settled(&ktrix).saturating_sub(before);
-    println!("{} KiB for 1,000 stalled HTTP/2 readers", grown >> 10);
-    assert!(grown < 36 * MIB, "{} KiB for 1,000 stalled HTTP/2 readers", grown >> 10);
+    println!("{} KiB for 1,000 stalled readers with TLS", grown >> 10);
+    assert!(grown < 20 * MIB, "{} KiB for 1,000 stalled readers with TLS", grown >> 10);
+}
+
+#[test]
+fn many_streams_of_a_stalled_connection_cost_as_little_as_one_and_all_end_later() {
+    alone();
+    // In memory behind their heads, and in files.
+    for (n_bytes, n_mib_max) in [(60_000, 8), (70_000, 20)] {
+        let origin =
+            Origin::answering(move |_| Response::ok(pattern(n_bytes)).cache("max-age=600"));
+        let cache = "{path: $DIR/cache, size: 1 GiB, memory-object: 64 KiB}";
+        let plan = Plan::new(&origin).set("workers", "1").set("cache", cache);
+        let plan = plan.set("timeouts", "{client-idle: 300ms, client-send: 10m}");
+        let ktrix = plan.start();
+        (0..128).for_each(|n| warm(&ktrix, &format!("/{n}")));
+        let before = settled(&ktrix);
+        let mut clients: Vec<Raw> = (0..8).map(|_| wide(&plan)).collect();
+        for client in &mut clients {
+            let gets: Vec<Frame> =
+                (0..128).map(|n| Frame::get(2 * n + 1, &format!("/{n}"))).collect();
+            assert!(client.try_send(&gets));
+            // The first bytes of the answers have come.
+            client.expect(HEADERS, 1);
+        }
+        let grown = settled(&ktrix).saturating_sub(before);
+        println!("{} KiB for 8 stalled connections of 128 streams of {n_bytes}", grown >> 10);
+        // The answers have 60 MiB.
+        assert!(
+            grown < n_mib_max * MIB,
+            "{} KiB for 1,024 stalled streams of {n_bytes}",
+            grown >> 10
+        );
+        // A connection that is idle is ended meanwhile, and these are not.
+        let mut idle = Raw::connect(&plan.address);
+        let fields = [&[(":method", "HEAD")][..], &of_get("/0")[1..]].concat();
+        idle.send(&Frame::head(1, &fields));
+        idle.expect(HEADERS, 1);
+        assert_eq!(idle.ended().map(|goodbye| goodbye.code()), Some(0));
+        for client in &mut clients {
+            let mut n_ended = 0;
+            while n_ended < 128 {
+                let frame = client.next().expect("a frame");
+                assert_ne!(frame.kind, GOAWAY);
+                n_ended += i32::from(frame.kind == DATA && frame.flags & END_STREAM != 0);
+            }
+        }
+    }
 }
 
 #[test]

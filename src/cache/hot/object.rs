@@ -147,7 +147,7 @@ impl HotObject {
         let head = RenderedHead::new(status, &fields, body_len);
         let body_at = head.len() + TAIL_ROOM;
         let mut whole = Vec::new();
-        if matches!(body, Body::Memory) {
+        if !matches!(body, Body::File(_)) {
             whole.reserve_exact(body_at + bytes.len());
             whole.resize(body_at, 0);
             whole.extend_from_slice(bytes);
@@ -225,7 +225,7 @@ impl HotObject {
     }
 
     /// As [`Self::with_answer`], with the head and the body apart; the head without the empty line
-    /// at its end, so that lines can be added.
+    /// at its end, so that lines can be added. A large body is not given.
     pub fn with_parts<T>(&self, now_s: u64, use_it: impl FnOnce(&[u8], &[u8]) -> T) -> T {
         let mut rendered = self.rendered.borrow_mut();
         if rendered.second != now_s || rendered.start == 0 {

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::cache::hot::HotObject;
+use crate::cache::hot::{Body, HotObject};
 use crate::http::head::RequestHead;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::context::Context;
@@ -65,7 +65,9 @@ pub(super) fn answer_parsed(
     let (Some(cache), Way::Route(route)) = (&context.cache, &routed.way) else {
         return Ok(Quick::No);
     };
-    let Some((object, marker)) = hot_hit::full_hit(cache, route, head, now_s) else {
+    let is_behind_head = |body: &Body| matches!(body, Body::Memory);
+    let hit = hot_hit::full_hit(cache, route, head, now_s, is_behind_head);
+    let Some((object, marker)) = hit else {
         return Ok(Quick::No);
     };
     send_hit(context, link, head, &object, now_s, is_last)?;

@@ -14,6 +14,7 @@ mod request;
 mod request_body;
 mod fields;
 mod payload;
+mod stall;
 mod response;
 mod end;
 mod quick;

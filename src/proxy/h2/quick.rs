@@ -1,29 +1,27 @@
 //! The quick way of a request whose answer is in memory: from its head to the end of its stream in the
-//! connection's own task.
+//! connection's own task, or in a small one if the body is large.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
 use http::{Response, StatusCode};
 
 use crate::base::time::Now;
-use crate::cache::hot::HotObject;
-use crate::http::fields::Fields;
+use crate::cache::hot::{Body, HotObject};
 use crate::policy::reason::close::CloseReason;
-use crate::proxy::client::Client as _;
 use crate::proxy::finish::{self, Asked, Sent};
 use crate::proxy::h2::end::end;
 use crate::proxy::h2::fields::fields_of_lines;
 use crate::proxy::h2::payload::Payload;
-use crate::proxy::h2::response::H2Response;
+use crate::proxy::h2::response::{H2Response, Stage};
 use crate::proxy::h2::shared::{Running, Shared};
 use crate::proxy::hot_hit;
 use crate::proxy::routed::{Routed, Way};
 use crate::reactor;
 
-/// The largest body that is answered so: a copy of it waits in the library.
+/// The largest body that is answered at once: a copy of it waits in the library.
 const BODY_BYTES_MAX: u64 = 16 << 10;
 
 /// The outcome of the quick way.
@@ -32,7 +30,7 @@ pub(super) enum Quick {
     No(SendResponse<Payload>),
     /// Its stream has ended.
     Answered,
-    /// The head is sent, and the client's windows have no room for the body.
+    /// The body is large, or the client's windows have no room for it.
     Rest(Box<Rest>),
 }
 
@@ -40,8 +38,7 @@ pub(super) enum Quick {
 pub(super) struct Rest {
     object: Rc<HotObject>,
     respond: SendResponse<Payload>,
-    stream: SendStream<Payload>,
-    body: Bytes,
+    stage: Stage,
     n_head: u64,
 }
 
@@ -56,14 +53,17 @@ pub(super) fn answer(
         return Quick::No(respond);
     };
     let now_s = reactor::now().unix_s();
-    let hit = hot_hit::full_hit(cache, route, &routed.head, now_s);
-    let Some((object, _)) = hit.filter(|(object, _)| object.body_len <= BODY_BYTES_MAX) else {
+    let is_in_memory = |body: &Body| !matches!(body, Body::File(_));
+    let hit = hot_hit::full_hit(cache, route, &routed.head, now_s, is_in_memory);
+    let Some((object, _)) = hit else {
         return Quick::No(respond);
     };
     if !context.log_has_room() || shared.budget.borrow().spent().is_some() {
         return Quick::No(respond);
     }
+    let is_large = object.body_len > BODY_BYTES_MAX;
     let (head, body) = object.with_parts(now_s, |head, body| {
+        let body = if is_large { &[] } else { body };
         (Bytes::copy_from_slice(head), Bytes::copy_from_slice(body))
     });
     let n_head = head.len() as u64;
@@ -78,6 +78,10 @@ pub(super) fn answer(
         finish::commit(context);
         shared.budget.borrow_mut().note_answer();
     };
+    if is_large {
+        let stage = Stage::Begun(Box::new(response));
+        return Quick::Rest(Box::new(Rest { object, respond, stage, n_head }));
+    }
     if body.is_empty() {
         // The head is all of the answer, and goes out at the end of the turn, behind its line.
         let sent = respond.send_response(response, true);
@@ -90,7 +94,8 @@ pub(super) fn answer(
     };
     stream.reserve_capacity(body.len());
     if stream.capacity() < body.len() {
-        return Quick::Rest(Box::new(Rest { object, respond, stream, body, n_head }));
+        let stage = Stage::Open(stream);
+        return Quick::Rest(Box::new(Rest { object, respond, stage, n_head }));
     }
     shared.budget.borrow_mut().note_data(body.len());
     let sent = stream.send_data(body.into(), true);
@@ -98,7 +103,7 @@ pub(super) fn answer(
     Quick::Answered
 }
 
-/// Sends the body when the client's windows have room for it.
+/// Sends the body as the client's windows have room for it.
 pub(super) async fn send_rest(
     running: Running,
     routed: Box<Routed>,
@@ -107,11 +112,11 @@ pub(super) async fn send_rest(
     began: Now,
 ) {
     let shared = &running.shared;
-    let Rest { object, respond, stream, body: out, n_head } = *rest;
+    let Rest { object, respond, stage, n_head } = *rest;
     let response = H2Response::new(shared, body, respond, began.mono_ms());
     let response = response.to(&routed, began.mono_ms());
-    let mut response = response.resumed(stream, out, n_head);
+    let mut response = response.resumed(stage, object.body_len, n_head);
     let mut facts = hot_hit::facts(&object, None);
-    facts.close = response.finish(&Fields::new()).await.err();
+    facts.close = response.send_hot(&object).await.err();
     end(shared, &mut response, Asked::Head(&routed.head), &mut facts).await;
 }

@@ -1,12 +1,15 @@
 //! The client of one request over HTTP/2: reading its body and sending the response.
 //!
-//! A part of the body is given to the library only when the client's windows have room for it, so
-//! that a client that does not read holds few bytes. The stream is ended by [`H2Response::end`], after
+//! A part of the body is read, and given to the library, only when the client's windows have room for it
+//! and the library holds few bytes of the connection, so that a client that does not read holds few. The
+//! stream is ended by [`H2Response::end`], after
 //! the access log has its line.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -14,6 +17,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 
 use crate::cache::hot::large::LargeBody;
+use crate::cache::hot::{Body, HotObject};
 use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::forward;
@@ -28,24 +32,24 @@ use crate::proxy::h2::fields::fields_of;
 use crate::proxy::h2::payload::Payload;
 use crate::proxy::h2::request_body::RequestBody;
 use crate::proxy::h2::shared::Shared;
+use crate::proxy::h2::stall::Stall;
 use crate::proxy::routed::Routed;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::{self, timer};
 
-/// The most bytes of a part of a body, and of those that the library holds of a stream: a client that
-/// does not read keeps them in memory.
+/// The most bytes of a part of a body that the hot tier shares, and of those that the library holds of a
+/// stream.
 pub(super) const PART_BYTES: usize = 64 << 10;
+
+/// The most bytes of a part that the library alone holds.
+const OWN_PART_BYTES: usize = 32 << 10;
 
 /// Small parts are gathered up to this size before they are sent.
 const GATHER_BYTES: usize = 16 << 10;
 
-/// A client has to take this many bytes within `timeouts.client-send`, if there are so many. One that
-/// opens its window byte by byte makes no progress.
-const PROGRESS_BYTES: usize = 1 << 10;
-
 /// How far the answer is.
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     Unstarted,
     /// The head is not sent yet, so that it can go out together with what follows.
     Begun(Box<Response<()>>),
@@ -67,7 +71,7 @@ enum Left {
 /// The client of one request over HTTP/2.
 #[derive(Debug)]
 pub(super) struct H2Response<'c> {
-    shared: &'c Shared,
+    shared: &'c Rc<Shared>,
     front: Option<&'c Front>,
     send_ms: u64,
     method: Method,
@@ -76,35 +80,21 @@ pub(super) struct H2Response<'c> {
     respond: SendResponse<Payload>,
     stage: Stage,
     left: Left,
-    /// Bytes of the body that are kept.
+    /// A part of the body that may be its last, for which the windows have room.
+    last: Option<Payload>,
+    /// Bytes of the body behind it that are kept.
     out: Vec<u8>,
-    /// The last bytes of the body, for which the windows have room, and the trailers: once the answer
-    /// is whole.
-    finished: Option<(Bytes, Fields)>,
+    /// The last part of the body, for which the windows have room, and the trailers: once the answer is
+    /// whole.
+    finished: Option<(Option<Payload>, Fields)>,
     n_body: u64,
     n_head: u64,
     stall: Stall,
 }
 
-/// How long the client has made no progress.
-#[derive(Debug, Default)]
-struct Stall {
-    waited_ms: u64,
-    n_taken: usize,
-}
-
-impl Stall {
-    fn note_taken(&mut self, n_bytes: usize) {
-        self.n_taken += n_bytes;
-        if self.n_taken >= PROGRESS_BYTES {
-            *self = Self::default();
-        }
-    }
-}
-
 impl<'c> H2Response<'c> {
     pub(super) fn new(
-        shared: &'c Shared,
+        shared: &'c Rc<Shared>,
         body: RecvStream,
         respond: SendResponse<Payload>,
         began_ms: u64,
@@ -123,6 +113,7 @@ impl<'c> H2Response<'c> {
             respond,
             stage: Stage::Unstarted,
             left: Left::Unknown,
+            last: None,
             out: Vec::new(),
             finished: None,
             n_body: 0,
@@ -142,11 +133,46 @@ impl<'c> H2Response<'c> {
         Self { front, send_ms, method, is_continue_due, body, ..self }
     }
 
-    /// The same behind its head, with all of its body at hand.
-    pub(super) fn resumed(self, stream: SendStream<Payload>, body: Bytes, n_head: u64) -> Self {
-        let n_body = body.len() as u64;
-        let (stage, left, out) = (Stage::Open(stream), Left::Known(0), Vec::from(body));
-        Self { stage, left, out, n_body, n_head, ..self }
+    /// The same with its head, and before all of its body.
+    pub(super) fn resumed(self, stage: Stage, body_len: u64, n_head: u64) -> Self {
+        Self { stage, left: Left::Known(body_len), n_head, ..self }
+    }
+
+    /// Sends all of a body in memory, and ends the answer.
+    pub(super) async fn send_hot(&mut self, object: &HotObject) -> Result<(), CloseReason> {
+        match &object.body {
+            Body::Large(body) => self.send_shared(body, 0..body.len()).await?,
+            _ => self.send_copies(object).await?,
+        }
+        self.finish(&Fields::new()).await
+    }
+
+    /// Sends all of a body that lies behind its head in parts that are copied one after the other.
+    async fn send_copies(&mut self, object: &HotObject) -> Result<(), CloseReason> {
+        let end = self.count(object.body_len) as usize;
+        let mut at = 0;
+        while at < end {
+            let range = at..at + self.capacity(end - at, Kept::Own).await?;
+            at = range.end;
+            let part = object.with_body(|body| body.get(range).map(Bytes::copy_from_slice));
+            self.give(self.held(part.unwrap_or_default()), at == end)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the library a part of the body, or keeps it if it may be the last one: the last part ends the
+    /// stream, behind the line in the access log.
+    fn give(&mut self, part: Payload, is_last: bool) -> Result<(), CloseReason> {
+        if is_last {
+            self.last = Some(part);
+            return Ok(());
+        }
+        self.stream()?.send_data(part, false).map_err(gone)
+    }
+
+    /// Bytes that are in no other memory.
+    fn held(&self, bytes: Bytes) -> Payload {
+        Payload::Held { _held: self.shared.hold(bytes.len()), bytes }
     }
 
     /// Bytes of the answer so far: its body, and its fields without their compression.
@@ -163,13 +189,14 @@ impl<'c> H2Response<'c> {
 
     fn try_end(&mut self) -> Result<(), CloseReason> {
         let (last, trailers) = self.finished.take().ok_or(CloseReason::Incomplete)?;
-        let (has_body, has_trailers) = (!last.is_empty(), !trailers.is_empty());
+        let (has_body, has_trailers) = (last.is_some(), !trailers.is_empty());
         if matches!(self.stage, Stage::Begun(_)) && !has_body && !has_trailers {
             return self.send_head(true);
         }
         let stream = self.stream()?;
         if has_body || !has_trailers {
-            stream.send_data(last.into(), !has_trailers).map_err(gone)?;
+            let last = last.unwrap_or(Payload::Own(Bytes::new()));
+            stream.send_data(last, !has_trailers).map_err(gone)?;
         }
         match has_trailers {
             true => stream.send_trailers(fields_of(&trailers)).map_err(gone),
@@ -196,29 +223,38 @@ impl<'c> H2Response<'c> {
         }
     }
 
-    /// Waits until the client's windows have room for some of `n_wanted` bytes; gives for how many.
-    async fn capacity(&mut self, n_wanted: usize) -> Result<usize, CloseReason> {
-        let n_wanted = n_wanted.min(PART_BYTES);
+    /// Waits until the library may get some of `n_wanted` bytes: the client's windows have room for them,
+    /// and so has the library if they are its own. Gives how many it may get.
+    async fn capacity(&mut self, n_wanted: usize, kept: Kept) -> Result<usize, CloseReason> {
+        let n_wanted = n_wanted.min(match kept {
+            Kept::Own => OWN_PART_BYTES,
+            Kept::Shared => PART_BYTES,
+        });
         reactor::breathe().await;
         self.stream()?.reserve_capacity(n_wanted);
         loop {
             let stream = self.stream()?;
             let n_free = stream.capacity().min(n_wanted);
-            if n_free > 0 {
+            if n_free > 0 && (kept == Kept::Shared || self.shared.has_room()) {
                 self.stall.note_taken(n_free);
                 self.shared.budget.borrow_mut().note_data(n_free);
                 return Ok(n_free);
             }
             let since_ms = reactor::now().mono_ms();
-            let deadline_ms = since_ms + self.send_ms.saturating_sub(self.stall.waited_ms);
+            let deadline_ms = self.stall.deadline_ms(since_ms, self.send_ms);
+            let mut room = pin!(self.shared.room.after(self.shared.room.version()));
             let stream = self.stream()?;
-            let capacity = poll_fn(|context| stream.poll_capacity(context));
-            match timer::timeout_at(deadline_ms, capacity).await {
-                Ok(Some(Ok(_))) => {}
-                Ok(_) => return Err(CloseReason::ClientGone),
+            let more = poll_fn(|context| match n_free {
+                0 => stream.poll_capacity(context).map(|it| it.is_some_and(|it| it.is_ok())),
+                _ if stream.poll_reset(context).is_ready() => Poll::Ready(false),
+                _ => room.as_mut().poll(context).map(|()| true),
+            });
+            match timer::timeout_at(deadline_ms, more).await {
+                Ok(true) => {}
+                Ok(false) => return Err(CloseReason::ClientGone),
                 Err(_) => return Err(CloseReason::SendTimeout),
             }
-            self.stall.waited_ms += reactor::now().mono_ms().saturating_sub(since_ms);
+            self.stall.note_waited(since_ms);
         }
     }
 
@@ -239,13 +275,27 @@ impl<'c> H2Response<'c> {
 
     /// Sends the kept bytes.
     async fn send_out(&mut self) -> Result<(), CloseReason> {
+        self.send_last()?;
         let mut out = Bytes::from(std::mem::take(&mut self.out));
         while !out.is_empty() {
-            let n_free = self.capacity(out.len()).await?;
-            self.stream()?.send_data(out.split_to(n_free).into(), false).map_err(gone)?;
+            let n_free = self.capacity(out.len(), Kept::Own).await?;
+            let part = self.held(out.split_to(n_free));
+            self.give(part, false)?;
         }
         Ok(())
     }
+
+    /// Sends the part that is not the last one after all.
+    fn send_last(&mut self) -> Result<(), CloseReason> {
+        self.last.take().map_or(Ok(()), |part| self.give(part, false))
+    }
+}
+
+/// Where the bytes of a part are while the library has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Own,
+    Shared,
 }
 
 /// The library refuses to send on a stream that was reset, or of a connection that has ended.
@@ -352,10 +402,10 @@ impl Client for H2Response<'_> {
         let len = self.count(bytes.len() as u64) as usize;
         let mut rest = bytes.get(..len).unwrap_or_default();
         while rest.len() > GATHER_BYTES {
-            let n_free = self.capacity(rest.len()).await?;
+            let n_free = self.capacity(rest.len(), Kept::Own).await?;
             let (part, later) = rest.split_at(n_free);
-            let part = Bytes::copy_from_slice(part);
-            self.stream()?.send_data(part.into(), false).map_err(gone)?;
+            let part = self.held(Bytes::copy_from_slice(part));
+            self.give(part, false)?;
             rest = later;
         }
         self.out.extend_from_slice(rest);
@@ -370,13 +420,11 @@ impl Client for H2Response<'_> {
         self.send_out().await?;
         let len = self.count(range.len() as u64) as usize;
         let (mut at, end) = (range.start, range.start + len);
-        while end - at > GATHER_BYTES {
-            let n_free = self.capacity(end - at).await?;
-            let part = Payload::Shared(Rc::clone(body), at..at + n_free);
-            self.stream()?.send_data(part, false).map_err(gone)?;
-            at += n_free;
+        while at < end {
+            let part = at..at + self.capacity(end - at, Kept::Shared).await?;
+            at = part.end;
+            self.give(Payload::Shared(Rc::clone(body), part), at == end)?;
         }
-        self.out.extend_from_slice(body.get(at..end).unwrap_or_default());
         Ok(())
     }
 
@@ -394,10 +442,10 @@ impl Client for H2Response<'_> {
         self.send_out().await?;
         let mut n_left = self.count(len);
         while n_left > 0 {
-            // The last part is kept: it ends the stream.
-            let part = n_left.min(PART_BYTES as u64) as usize;
-            let n_free =
-                if n_left > GATHER_BYTES as u64 { self.capacity(part).await? } else { part };
+            let part = n_left.min(OWN_PART_BYTES as u64) as usize;
+            let n_free = self.capacity(part, Kept::Own).await?;
+            // Other streams run while the file is read.
+            let _held = self.shared.hold(n_free);
             let bytes = file.read(offset, n_free).await.unwrap_or_default();
             if bytes.len() < n_free {
                 self.abort();
@@ -406,10 +454,7 @@ impl Client for H2Response<'_> {
             reactor::charge(n_free);
             offset += n_free as u64;
             n_left -= n_free as u64;
-            match n_left {
-                0 => self.out = bytes,
-                _ => self.stream()?.send_data(Bytes::from(bytes).into(), false).map_err(gone)?,
-            }
+            self.give(Payload::Held { bytes: bytes.into(), _held }, n_left == 0)?;
         }
         Ok(())
     }
@@ -429,14 +474,14 @@ impl Client for H2Response<'_> {
             return Err(CloseReason::Incomplete);
         }
         // The rest fits the windows, so that the end of the stream needs no wait.
-        let mut last = Bytes::from(std::mem::take(&mut self.out));
-        while !last.is_empty() {
-            let n_free = self.capacity(last.len()).await?;
-            if n_free == last.len() {
-                break;
-            }
-            self.stream()?.send_data(last.split_to(n_free).into(), false).map_err(gone)?;
+        let mut rest = Bytes::from(std::mem::take(&mut self.out));
+        while !rest.is_empty() {
+            self.send_last()?;
+            let n_free = self.capacity(rest.len(), Kept::Own).await?;
+            let part = self.held(rest.split_to(n_free));
+            self.give(part, rest.is_empty())?;
         }
+        let last = self.last.take();
         let has_body = self.left != Left::Bodiless;
         self.finished = Some((last, if has_body { trailers.clone() } else { Fields::new() }));
         Ok(())
@@ -444,7 +489,7 @@ impl Client for H2Response<'_> {
 
     fn abort(&mut self) {
         self.stage = Stage::Broken;
-        self.finished = None;
+        (self.last, self.finished) = (None, None);
     }
 
     fn sent_bytes(&self) -> u64 {

@@ -9,13 +9,18 @@ use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::connections::{Connection, Counted};
 use crate::proxy::context::Context;
 use crate::proxy::h2::budget::Budget;
+use crate::reactor::event::Event;
 use crate::reactor::{self, spare};
 
 /// Bytes that are gathered before they are written: a record of TLS.
 const GATHER_BYTES: usize = 16 << 10;
 
-/// Larger writes are not copied. While a client does not read, less of an answer is kept for it.
+/// Larger writes are not copied.
 const SMALL_BYTES: usize = 4 << 10;
+
+/// While the library holds so many bytes of bodies that are in no other memory, it gets no more of any
+/// stream: a client that does not read keeps no more than this and a part for each connection.
+const HELD_BYTES: usize = 32 << 10;
 
 /// One HTTP/2 connection. It counts against `limits.connections` until its last stream has ended.
 #[derive(Debug)]
@@ -26,12 +31,18 @@ pub(super) struct Shared {
     n_running: Cell<usize>,
     /// Since when none runs, in milliseconds of the monotonic clock.
     pub(super) idle_since_ms: Cell<u64>,
+    /// The client's side was full at the last write, so that nothing more is gathered for it.
+    is_full: Cell<bool>,
     /// Since when the client takes nothing of what is to be written; 0 if it does.
     pub(super) blocked_since_ms: Cell<u64>,
     pub(super) budget: RefCell<Budget>,
     /// Bytes that are to be written at the end of the turn, so that the frames of several streams go
     /// out together.
     out: RefCell<Vec<u8>>,
+    /// Bytes of bodies that the library holds and that are in no other memory.
+    n_held: Cell<usize>,
+    /// There is room for more of them.
+    pub(super) room: Event,
     /// Why the connection has ended, once it has.
     pub(super) close: Cell<Option<CloseReason>>,
 }
@@ -45,9 +56,12 @@ impl Shared {
             counted,
             n_running: Cell::new(0),
             idle_since_ms: Cell::new(now_ms),
+            is_full: Cell::new(false),
             blocked_since_ms: Cell::new(0),
             budget: RefCell::new(Budget::new(n_streams_max, now_ms)),
             out: RefCell::default(),
+            n_held: Cell::new(0),
+            room: Event::default(),
             close: Cell::new(None),
         }
     }
@@ -71,7 +85,7 @@ impl Shared {
         if self.out.borrow().len() + n_bytes > GATHER_BYTES {
             ready!(self.poll_flush(task))?;
         }
-        if n_bytes > SMALL_BYTES {
+        if n_bytes > SMALL_BYTES || self.is_full.get() {
             ready!(self.poll_flush(task))?;
             return self.poll_send(task, slices);
         }
@@ -86,22 +100,29 @@ impl Shared {
     /// Writes the bytes that are kept.
     pub(super) fn poll_flush(&self, task: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.borrow().is_empty() {
-            let n_written = ready!(self.poll_send(task, &[IoSlice::new(&self.out.borrow())]))?;
-            self.out.borrow_mut().drain(..n_written);
+            let written = self.poll_send(task, &[IoSlice::new(&self.out.borrow())]);
+            let mut out = self.out.borrow_mut();
+            if written.is_pending() {
+                out.shrink_to_fit();
+            }
+            out.drain(..ready!(written)?);
         }
         spare::give_back(self.out.take());
         Poll::Ready(Ok(()))
     }
 
-    /// Writes to the transport, and notes whether the client takes anything.
+    /// Writes to the transport, and notes whether the client takes everything, and anything.
     fn poll_send(
         &self,
         task: &mut task::Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let transport = &self.connection().transport;
+        let n_bytes = slices.iter().map(|slice| slice.len()).sum::<usize>();
         loop {
-            match transport.try_writev(slices) {
+            let result = transport.try_writev(slices);
+            self.is_full.set(!matches!(result, Ok(n_written) if n_written == n_bytes));
+            match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.blocked_since_ms.get() == 0 {
                         self.blocked_since_ms.set(reactor::now().mono_ms());
@@ -129,9 +150,38 @@ impl Shared {
         }
     }
 
+    /// Whether the library may get more bytes that are in no other memory.
+    pub(super) fn has_room(&self) -> bool {
+        self.n_held.get() < HELD_BYTES
+    }
+
+    /// Counts bytes that the library gets, for as long as it has them.
+    pub(super) fn hold(self: &Rc<Self>, n_bytes: usize) -> Held {
+        self.n_held.update(|n| n + n_bytes);
+        Held { shared: Rc::clone(self), n_bytes }
+    }
+
     /// A stream was reset, or refused.
     pub(super) fn note_reset(&self) {
         self.budget.borrow_mut().note_reset(reactor::now().mono_ms());
+    }
+}
+
+/// Bytes that the library holds, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Held {
+    shared: Rc<Shared>,
+    n_bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let n_before = self.shared.n_held.get();
+        let n_held = n_before - self.n_bytes;
+        self.shared.n_held.set(n_held);
+        if n_before >= HELD_BYTES && n_held < HELD_BYTES {
+            self.shared.room.notify();
+        }
     }
 }
 
