@@ -28,7 +28,8 @@ pub struct Pseudo<'a> {
     pub scheme: Option<&'a [u8]>,
     /// `:authority`.
     pub authority: Option<&'a [u8]>,
-    /// `:path`; CONNECT has none.
+    /// `:path`; CONNECT has none. It has no fragment, and the library gives none: it cuts off a `#` with
+    /// what follows, so that such a path is no flaw here as it is over HTTP/1.
     pub path: Option<&'a [u8]>,
 }
 

@@ -220,11 +220,29 @@ fn malformed_requests_are_refused_and_reach_no_origin() {
         ("whole URL as path", pseudo("GET", "http", "h", "http://h/")),
         ("space in the path", pseudo("GET", "http", "h", "/a b")),
         ("line end in the path", pseudo("GET", "http", "h", "/a\r\nb: c")),
+        ("tab in the path", pseudo("GET", "http", "h", "/a\tb")),
+        ("NUL in the path", pseudo("GET", "http", "h", "/a\0b")),
+        ("query without a path", pseudo("GET", "http", "h", "?a")),
         ("empty method", pseudo("", "http", "h", "/")),
+        ("tab in the method", pseudo("GET\t", "http", "h", "/")),
+        ("line end in the method", pseudo("GET / HTTP/1.1\r\na: b\r\n\r\nGET", "http", "h", "/")),
+        ("NUL in the method", pseudo("G\0T", "http", "h", "/")),
+        ("parenthesis in the method", pseudo("G(T", "http", "h", "/")),
         ("space in the method", pseudo("GET /a", "http", "h", "/")),
         ("another scheme", pseudo("GET", "https", "h", "/")),
         ("no scheme of the web", pseudo("GET", "ftp", "h", "/")),
+        ("scheme with a space", pseudo("GET", "http ", "h", "/")),
+        ("scheme with a line end", pseudo("GET", "http://h/\r\n", "h", "/")),
         ("user in the authority", pseudo("GET", "http", "u@h", "/")),
+        ("empty authority", pseudo("GET", "http", "", "/")),
+        ("space in the authority", pseudo("GET", "http", "h i", "/")),
+        ("line end in the authority", pseudo("GET", "http", "h\r\nX: y", "/")),
+        ("NUL in the authority", pseudo("GET", "http", "h\0", "/")),
+        ("a port that is none", pseudo("GET", "http", "h:x", "/")),
+        (
+            "another port in Host",
+            [&pseudo("GET", "http", "h:1", "/")[..], &[("host", "h:2")]].concat(),
+        ),
         ("path in the authority", pseudo("GET", "http", "h/a", "/")),
         ("two authorities", pseudo("GET", "http", "h, i", "/")),
         ("content-length without a body", get(&[("content-length", "5")])),
@@ -270,6 +288,27 @@ fn malformed_requests_are_refused_and_reach_no_origin() {
     }
     let targets: Vec<String> = origin.requests().into_iter().map(|it| it.target).collect();
     assert!(targets.iter().all(|target| target == "/ok"), "{targets:?}");
+}
+
+#[test]
+fn a_fragment_of_a_path_is_cut_off_before_anything_sees_it() {
+    let origin = Origin::answering(|request| Response::ok(&request.target).cache("max-age=60"));
+    let plan = Plan::new(&origin).set("workers", "1");
+    let ktrix = plan.start();
+    let mut client = raw(&ktrix);
+    // The library cuts it off, as clients must; over HTTP/1 it is refused.
+    for (id, sent, meant) in [(1, "/a#b", "/a"), (3, "/a?b#c/d?e", "/a?b"), (5, "#b", "/")] {
+        client.send(&Frame::get(id, sent));
+        assert_eq!(client.expect(DATA, id).payload, meant.as_bytes(), "{sent}");
+        let lines = ktrix.wait_access_lines((id as usize).div_ceil(2));
+        let line = format!("\"target\":\"{meant}\"");
+        assert!(lines.iter().any(|it| it.contains(&line)), "{lines:#?}");
+    }
+    let targets: Vec<String> = origin.requests().into_iter().map(|it| it.target).collect();
+    assert_eq!(targets, ["/a", "/a?b", "/"]);
+    let mut client = ktrix.client();
+    client.write(b"GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n");
+    client.answer().expect_status(400);
 }
 
 #[test]
