@@ -7,7 +7,9 @@
 // so that the list only grows. A check only observes how a cache behaves; the results are printed
 // beside those of other caches, as the suite records them.
 //
-//     node suite.mjs KTRIX [ID ...]
+// With HTTP2 the client speaks HTTP/2 to ktrix.
+//
+//     [HTTP2=1] node suite.mjs KTRIX [ID ...]
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -19,6 +21,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 import fetch from 'node-fetch'
+import * as http2 from './http2.mjs'
 import { getResults, runTests } from 'http-cache-tests/client/runner.mjs'
 import peers from 'http-cache-tests/results/index.mjs'
 import suites from 'http-cache-tests/tests/index.mjs'
@@ -191,7 +194,8 @@ async function main () {
     const chosen = applicable(ids)
     const tests = chosen.flatMap(suite => suite.tests)
     if (ids.length > 0) tests.forEach(test => { test.dump = true })
-    await runTests(chosen, fetch, false, `http://localhost:${ktrix.port}`, tests.length)
+    const client = process.env.HTTP2 ? http2.fetch : fetch
+    await runTests(chosen, client, false, `http://localhost:${ktrix.port}`, tests.length)
     const results = getResults()
     if (ids.length > 0) {
       console.log(JSON.stringify(results, null, 2))
@@ -199,6 +203,7 @@ async function main () {
     }
     return await judge(tests, results)
   } finally {
+    http2.close()
     for (const child of running.reverse()) await stop(child)
     await fs.rm(dir, { recursive: true, force: true })
   }
