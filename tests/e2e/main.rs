@@ -29,6 +29,7 @@ mod emptied;
 mod fills;
 mod forwarding;
 mod full_disk;
+mod handshakes;
 mod harness;
 mod hot_bodies;
 mod http2;
