@@ -1,9 +1,10 @@
 // Browses the pages of a site (site/) in headless Chromium: from nginx itself, through a ktrix that has it
-// under another prefix, and once more when ktrix has stored what may be stored. All three must give the
-// same pictures of the pages, the same cookies and the same requests: URLs, methods, statuses, sizes.
+// under another prefix, once more when ktrix has stored what may be stored, and both again over HTTPS by
+// HTTP/2. All must give the same pictures of the pages, the same cookies and the same requests: URLs,
+// methods, statuses, sizes.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { connect, createServer } from "node:net";
@@ -28,17 +29,21 @@ const children = [];
 const dir = await mkdtemp(join(tmpdir(), "ktrix-browser."));
 
 async function compare() {
-  const [origin, proxy] = [await freePort(), await freePort()];
+  const [origin, proxy, secured] = [await freePort(), await freePort(), await freePort()];
   await startNginx(origin);
-  await startKtrix(proxy, origin);
+  await startKtrix(proxy, secured, origin);
   const chromium = await Chromium.start();
   const direct = await browse(chromium, `http://127.0.0.1:${origin}/app/`);
   const cold = await browse(chromium, `http://127.0.0.1:${proxy}/shop/`);
   const stored = await browse(chromium, `http://127.0.0.1:${proxy}/shop/`);
+  const securedCold = await browse(chromium, `https://127.0.0.1:${secured}/shop/`);
+  const securedStored = await browse(chromium, `https://127.0.0.1:${secured}/shop/`);
   PAGES.forEach((page, at) => {
     const expected = direct[at];
     assert.ok(expected.requests.length > 0, page);
-    for (const [name, found] of [["cold", cold[at]], ["stored", stored[at]]]) {
+    const all = { cold, stored, "cold by HTTPS": securedCold, "stored by HTTPS": securedStored };
+    for (const [name, pages] of Object.entries(all)) {
+      const found = pages[at];
       const where = `/${page}, ${name}`;
       assert.deepEqual(found.requests, expected.requests, where);
       assert.deepEqual(found.cookies, expected.cookies, where);
@@ -46,8 +51,12 @@ async function compare() {
       assert.ok(found.picture.equals(expected.picture), `${where}: the pictures differ`);
     }
   });
-  const hits = stored.reduce((sum, page) => sum + page.hits, 0);
-  assert.ok(hits >= 5, `${hits} hits`);
+  for (const pages of [stored, securedStored]) {
+    const hits = pages.reduce((sum, page) => sum + page.hits, 0);
+    assert.ok(hits >= 5, `${hits} hits`);
+  }
+  const protocols = new Set(securedStored.flatMap((page) => page.protocols));
+  assert.deepEqual([...protocols], ["h2"]);
   const n = direct.reduce((sum, page) => sum + page.requests.length, 0);
   console.log(`${PAGES.length} pages, ${n} requests: the same as without ktrix`);
 }
@@ -81,11 +90,12 @@ async function browse(chromium, base) {
     const prefix = new URL(base).pathname;
     // A page that names no icon makes the browser ask for one outside of the site.
     const own = [...requests.values()].flat().filter(({ url }) => !url.endsWith("/favicon.ico"));
-    const told = own.map(({ isDone, isHit, ...request }) => request);
+    const told = own.map(({ isDone, isHit, protocol, ...request }) => request);
     told.sort((one, other) => JSON.stringify(one).localeCompare(JSON.stringify(other)));
     seen.push({
       requests: told,
       hits: own.filter(({ isHit }) => isHit).length,
+      protocols: own.map(({ protocol }) => protocol).filter((protocol) => protocol !== undefined),
       cookies: cookies.map(({ name, value, path }) => [name, value, path.replace(prefix, "/")]).sort(),
       picture: Buffer.from(data, "base64"),
       text: text.result.value,
@@ -111,8 +121,9 @@ function note(requests, base, method, event) {
       break;
     case "Network.responseReceived":
       if (last) {
-        const told = event.response.headers["Cache-Status"] ?? "";
-        Object.assign(last, answer(event.response), { isHit: told.includes("; hit") });
+        const { headers, protocol } = event.response;
+        const told = headers["Cache-Status"] ?? headers["cache-status"] ?? "";
+        Object.assign(last, answer(event.response), { isHit: told.includes("; hit"), protocol });
       }
       break;
     case "Network.dataReceived":
@@ -142,11 +153,18 @@ async function startNginx(port) {
   await listening(port);
 }
 
-async function startKtrix(port, origin) {
+async function startKtrix(port, secured, origin) {
+  const [certificate, key] = [join(dir, "certificate.pem"), join(dir, "key.pem")];
+  execFileSync("openssl", [
+    "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", "/CN=127.0.0.1",
+    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate,
+  ], { stdio: "ignore" });
   const config = join(dir, "ktrix.yaml");
   await writeFile(config, `
 workers: 2
-listen: ["127.0.0.1:${port}"]
+listen:
+  - 127.0.0.1:${port}
+  - {address: "127.0.0.1:${secured}", tls: {certificates: {certificate: ${certificate}, key: ${key}}}}
 pid: off
 log: {error: stderr, level: warn}
 cache: ${dir}/cache
@@ -172,7 +190,7 @@ class Chromium {
   static async start() {
     const child = run("chromium", [
       "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-      "--no-first-run", "--disable-background-networking", "--disable-component-update",
+      "--no-first-run", "--ignore-certificate-errors", "--disable-background-networking", "--disable-component-update",
       `--user-data-dir=${dir}/chromium`, "--remote-debugging-pipe",
     ], ["ignore", "ignore", "ignore", "pipe", "pipe"]);
     return new Chromium(child.stdio[3], child.stdio[4]);
