@@ -504,19 +504,19 @@ fn sessions_are_resumed_by_every_worker_and_over_deaths_reloads_and_a_rotation()
         let config = authority().client_of(&[version]);
         assert_eq!(n_resumed(&plan, &config, 1), 0, "a first handshake is whole");
         let all = n_resumed(&plan, &config, 60);
-        assert!(all >= 57, "{version:?}: {all} of 60");
+        assert!(all * 100 > 60 * 95, "{version:?}: {all} of 60");
         let before = ktrix.workers();
         before[0].signal(nix::sys::signal::Signal::SIGKILL);
         until_true("another worker", || {
             let now = ktrix.workers();
             now.len() == 4 && !now.contains(&before[0])
         });
-        assert!(n_resumed(&plan, &config, 20) >= 19, "after a death");
+        assert!(n_resumed(&plan, &config, 40) * 100 > 40 * 95, "after a death");
         let n_reloads = |log: &str| log.matches("configuration reloaded").count();
         let n_before = n_reloads(&plan.error_log());
         ktrix.signal(nix::sys::signal::Signal::SIGHUP);
         until_true("the reload", || n_reloads(&plan.error_log()) > n_before);
-        assert!(n_resumed(&plan, &config, 20) >= 19, "after a reload");
+        assert!(n_resumed(&plan, &config, 40) * 100 > 40 * 95, "after a reload");
     }
     // A new secret every 4 s: a ticket outlives one rotation, and not three.
     plan.put("tls", "{ticket-lifetime: 8s}");
