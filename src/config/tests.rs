@@ -390,6 +390,14 @@ fn each_mistake_has_its_place_and_its_key() {
             "\"999\" is not a mode",
         ),
         ("upstream: a\nlisten: [{address: \"unix:/s\", owner: \"a b\"}]\n", "is not an owner"),
+        (
+            "upstream: a\nlisten: [{address: 80, proxy-protocol: [x]}]\n",
+            "listen[0].proxy-protocol[0]: \"x\" is not a network",
+        ),
+        (
+            "upstream: {servers: x, keep-open: 2, proxy-protocol: v2}\n",
+            "upstream.keep-open: has no effect, since a connection with a PROXY header",
+        ),
         ("upstream: a\nlog: {level: loud}\n", "2:14: log.level: \"loud\" is not known (try off,"),
         ("upstream: a\nlog: {access: {format: json}}\n", "log.access.file: is missing"),
         ("upstream: a\nlog: {error: off}\n", "2:14: log.error: \"off\" is not a sink"),
