@@ -171,6 +171,40 @@ fn tls_keep_alive_and_http2_work_behind_a_header() {
     assert_eq!(raw.outcome(1).status(), 200);
 }
 
+#[test]
+fn a_unix_socket_takes_headers_too() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).set("workers", "1").set("sites", WHO);
+    let ip = ip_of(&plan);
+    let listen = format!("[\"{ip}\", {{address: \"unix:$DIR/sock\", proxy-protocol: unix}}]");
+    let plan = plan.set("listen", &listen);
+    let _ktrix = plan.start();
+    let socket = Address::Unix(plan.dir().join("sock"));
+    for header in [V1, V2] {
+        let mut client = Client::connect(&socket);
+        client.write(header);
+        client.get("/who").expect_body("192.0.2.7 http");
+    }
+}
+
+#[test]
+fn balancing_by_source_goes_by_the_address_in_the_header() {
+    let named = |name: &'static str| Origin::answering(move |_| Response::ok(name));
+    let (one, two) = (named("one"), named("two"));
+    let servers = format!("servers: [\"{}\", \"{}\"]", one.name(), two.name());
+    let plan = plan_for(&one, "loopback", "")
+        .set("upstreams", &format!("{{app: {{balance: source, {servers}}}}}"))
+        .set("sites", "[{routes: [{path: /, upstream: app, cache: off}]}]");
+    let ktrix = plan.start();
+    let served_by = |last: u8| {
+        let header = format!("PROXY TCP4 192.0.2.{last} 198.51.100.2 {last} 443\r\n");
+        proxied(&ktrix, header.as_bytes()).get("/").text()
+    };
+    let before: Vec<_> = (1..=16).map(served_by).collect();
+    assert!(before.contains(&"one".to_owned()) && before.contains(&"two".to_owned()), "{before:?}");
+    assert_eq!(before, (1..=16).map(served_by).collect::<Vec<_>>());
+}
+
 /// An origin that keeps the bytes up to the end of the first head of each connection.
 fn recording() -> (Origin, Arc<Mutex<Vec<Vec<u8>>>>) {
     let all = Arc::<Mutex<Vec<Vec<u8>>>>::default();
