@@ -251,11 +251,9 @@ impl Transport {
 
     /// Tells the peer of a connection with TLS that all has been written, by a close_notify. An answer
     /// that lasts until the connection closes is complete only with it, so that it is not sent by the
-    /// close alone.
-    pub fn finish(&self) {
-        if let Some(session) = &self.session {
-            session.close_notify(&self.stream);
-        }
+    /// close alone. `false` if the kernel has no room for it yet.
+    pub fn finish(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.close_notify(&self.stream))
     }
 
     /// Tells the peer that nothing more will be written; it can still be read from.

@@ -14,6 +14,7 @@ use crate::reactor;
 use crate::reactor::stream::Stream;
 use crate::reactor::timer::timeout_at;
 use crate::tls::ciphertext::{Out, with_ciphertext};
+use crate::tls::framing::Framing;
 use crate::tls::server::{Protocol, Server};
 use crate::tls::session::Session;
 use crate::tls::turns::Turns;
@@ -55,6 +56,8 @@ pub async fn accept(
     turns: &Rc<Turns>,
     deadline_ms: u64,
 ) -> Result<Secured, Refused> {
+    // Only the records of servers are counted.
+    let mut framing = Framing::default();
     let mut acceptor = Acceptor::default();
     let mut first = Vec::new();
     let mut is_first = true;
@@ -94,8 +97,8 @@ pub async fn accept(
             return Err(error.into());
         }
     };
-    complete(&stream, &mut tls, turns, deadline_ms).await?;
-    Ok(Secured::of(tls, stream))
+    complete(&stream, (&mut tls, &mut framing), turns, deadline_ms).await?;
+    Ok(Secured::of(tls, framing, stream))
 }
 
 /// Shakes hands with the server of this name, until `deadline_ms` of the monotonic clock. The
@@ -111,14 +114,15 @@ pub async fn connect(
     deadline_ms: u64,
 ) -> Result<Secured, Refused> {
     let mut tls = Connection::Client(ClientConnection::new(config, name)?);
-    complete(&stream, &mut tls, turns, deadline_ms).await?;
-    Ok(Secured::of(tls, stream))
+    let mut framing = Framing::default();
+    complete(&stream, (&mut tls, &mut framing), turns, deadline_ms).await?;
+    Ok(Secured::of(tls, framing, stream))
 }
 
 impl Secured {
-    fn of(tls: Connection, stream: Stream) -> Self {
+    fn of(tls: Connection, framing: Framing, stream: Stream) -> Self {
         let (facts, protocol) = (facts(&tls), Protocol::of(tls.alpn_protocol()));
-        let session = Session::new(tls, &stream);
+        let session = Session::new(tls, framing, &stream);
         Self { stream, session, facts, protocol }
     }
 }
@@ -126,7 +130,7 @@ impl Secured {
 /// Sends and receives until both sides have finished.
 async fn complete(
     stream: &Stream,
-    tls: &mut Connection,
+    (tls, framing): (&mut Connection, &mut Framing),
     turns: &Rc<Turns>,
     deadline_ms: u64,
 ) -> Result<(), Refused> {
@@ -143,7 +147,11 @@ async fn complete(
         if !tls.is_handshaking() {
             return Ok(());
         }
-        let mut stepped = receive(stream, deadline_ms, |bytes| feed(tls, bytes)).await;
+        let take = |bytes: &[u8]| {
+            framing.pass(bytes);
+            feed(tls, bytes)
+        };
+        let mut stepped = receive(stream, deadline_ms, take).await;
         if stepped.is_ok() {
             turn(turns, deadline_ms).await?;
             stepped = tls.process_new_packets().map(drop).map_err(Refused::from);

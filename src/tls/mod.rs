@@ -5,6 +5,7 @@
 //! both directions.
 
 mod ciphertext;
+mod framing;
 pub(crate) mod sources;
 pub mod certificate;
 mod choose;

@@ -22,6 +22,7 @@ use crate::reactor;
 use crate::reactor::driver::Direction;
 use crate::reactor::stream::Stream;
 use crate::tls::ciphertext::{CIPHERTEXT_BYTES, Out, with_ciphertext};
+use crate::tls::framing::Framing;
 
 /// The TLS of a connection.
 pub struct Session {
@@ -37,6 +38,8 @@ struct State {
     n_owed: usize,
     /// Plain bytes that have arrived and were not read.
     n_plain: usize,
+    /// The records of a server. What a client sends at any time begins its next request.
+    framing: Option<Framing>,
     /// The peer has sent close_notify, or has closed the connection.
     is_ended: bool,
     /// The peer has broken the protocol.
@@ -51,11 +54,13 @@ struct State {
 
 impl Session {
     /// The session of a connection that has shaken hands over `stream`.
-    pub(super) fn new(mut tls: Connection, stream: &Stream) -> Self {
+    pub(super) fn new(mut tls: Connection, framing: Framing, stream: &Stream) -> Self {
         // Plain bytes may have come with the last record of the handshake. A mistake in them is found
         // again.
         let n_plain = tls.process_new_packets().map_or(0, |it| it.plaintext_bytes_to_read());
+        let framing = matches!(tls, Connection::Client(_)).then_some(framing);
         let state = State {
+            framing,
             tls,
             sealed: Vec::new(),
             n_sent: 0,
@@ -146,17 +151,21 @@ impl Session {
     }
 
     /// Whether an idle connection can carry another message. Session tickets and key updates that
-    /// have arrived do not count, and plain bytes do wherever they lie.
+    /// have arrived do not count; plain bytes do wherever they lie, and so does a part of a record.
     pub(crate) fn is_reusable(&self, stream: &Stream) -> bool {
         let mut state = self.state.borrow_mut();
-        let is_clean = |state: &State| state.n_plain == 0 && !state.is_ended && !state.is_broken;
+        let is_clean = |state: &State| {
+            let is_between = state.framing.is_none_or(|framing| framing.is_between());
+            state.n_plain == 0 && is_between && !state.is_ended && !state.is_broken
+        };
         if is_clean(&state) && !stream.is_quiet() {
             stream.raise(Direction::Read);
             for _ in 0..RECEIVES_MAX {
                 match state.receive(stream, CIPHERTEXT_BYTES, &mut []) {
-                    Ok(_) if is_clean(&state) => {}
-                    Ok(_) => return false,
-                    Err(error) => return error.kind() == ErrorKind::WouldBlock,
+                    Ok(_) => {}
+                    Err(error) => {
+                        return error.kind() == ErrorKind::WouldBlock && is_clean(&state);
+                    }
                 }
             }
             return false;
@@ -164,12 +173,12 @@ impl Session {
         is_clean(&state)
     }
 
-    /// Tells the peer that nothing more will be written.
-    pub(crate) fn close_notify(&self, stream: &Stream) {
+    /// Tells the peer that nothing more will be written; `false` if the kernel has no room for that yet.
+    pub(crate) fn close_notify(&self, stream: &Stream) -> bool {
         let mut state = self.state.borrow_mut();
         state.tls.send_close_notify();
-        // If the kernel has no room, the peer has not read what was sent before.
-        let _ = state.flush(stream);
+        // A connection that is broken takes nothing more.
+        state.flush(stream).unwrap_or(true)
     }
 }
 
@@ -207,6 +216,9 @@ impl State {
     /// Decrypts `sealed`, which is empty at the end of the connection.
     fn open(&mut self, stream: &Stream, mut sealed: &[u8], buf: &mut [u8]) -> io::Result<usize> {
         let mut n_taken = 0;
+        if let Some(framing) = &mut self.framing {
+            framing.pass(sealed);
+        }
         self.is_ended |= sealed.is_empty();
         self.is_wide |= sealed.len() > NARROW_BYTES;
         loop {

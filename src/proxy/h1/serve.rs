@@ -19,7 +19,7 @@ use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client as _;
 use crate::proxy::client::connections::Counted;
-use crate::proxy::client::linger::linger;
+use crate::proxy::client::linger;
 use crate::proxy::client::pace::Pace;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::{self, synthetic};
@@ -51,8 +51,8 @@ pub(crate) fn serve(
             link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
             Box::pin(write_and_linger(&context, &mut link)).await;
-        } else {
-            link.connection().transport.finish();
+        } else if !link.connection().transport.finish() {
+            Box::pin(linger::finish(&link.connection().transport)).await;
         }
     }
 }
@@ -70,7 +70,7 @@ const PLAIN_TO_TLS: &str = "plain HTTP request sent to a TLS port";
 
 async fn write_and_linger(context: &Context, link: &mut Link) {
     if link.write(b"", context.send_ms()).await.is_ok() {
-        linger(&link.connection().transport).await;
+        linger::linger(&link.connection().transport).await;
     }
 }
 

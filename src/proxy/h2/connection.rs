@@ -85,7 +85,9 @@ async fn end(shared: &Shared, reason: CloseReason) {
         );
     }
     match reason {
-        CloseReason::ClientClosed | CloseReason::SendTimeout => transport.finish(),
+        CloseReason::ClientClosed | CloseReason::SendTimeout => {
+            transport.finish();
+        }
         _ => linger(transport).await,
     }
     // Exchanges that go on without their client hold no connection open.

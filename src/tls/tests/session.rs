@@ -201,6 +201,64 @@ fn key_updates_are_expected_and_bytes_are_not() {
 }
 
 #[test]
+fn a_part_of_a_record_is_no_clean_end() {
+    with_pair(async |client, server| {
+        let sealed = |change: &dyn Fn(&mut Connection)| {
+            let mut state = server.session.state.borrow_mut();
+            change(&mut state.tls);
+            let mut bytes = Vec::new();
+            while state.tls.wants_write() {
+                state.tls.write_tls(&mut bytes).unwrap();
+            }
+            bytes
+        };
+        let update = sealed(&|tls| tls.refresh_traffic_keys().unwrap());
+        let data = sealed(&|tls| tls.writer().write_all(b"unasked").unwrap());
+        assert!(client.is_reusable());
+        server.stream.try_write(&update).unwrap();
+        client.stream.readable(soon()).await.unwrap();
+        assert!(client.is_reusable(), "a key update that is whole");
+        server.stream.try_write(&data[..10]).unwrap();
+        client.stream.readable(soon()).await.unwrap();
+        assert!(!client.is_reusable() && !client.is_reusable());
+    });
+    with_pair(async |client, server| {
+        assert!(client.is_reusable());
+        server.stream.try_write(b"\x17\x03\x03").unwrap();
+        client.stream.readable(soon()).await.unwrap();
+        assert!(!client.is_reusable(), "not even its length has come");
+    });
+}
+
+#[test]
+fn a_close_notify_that_finds_no_room_is_sent_later() {
+    with_pair(async |client, server| {
+        let body = pattern(16 << 10);
+        let mut n_written = 0;
+        while let Ok(n) = server.write(&body) {
+            n_written += n;
+        }
+        assert!(!server.session.close_notify(&server.stream));
+        let reads = reactor::spawn_task(async move {
+            let mut buf = vec![0; 1 << 16];
+            let mut n_read = 0;
+            loop {
+                match client.read(&mut buf).await {
+                    Ok(0) => return Ok(n_read),
+                    Ok(n) => n_read += n,
+                    Err(error) => return Err(error.kind()),
+                }
+            }
+        });
+        while !server.session.close_notify(&server.stream) {
+            server.stream.writable(soon()).await.unwrap();
+        }
+        // What was not reported as written is there too: it was sealed.
+        assert!(reads.await.unwrap() >= n_written);
+    });
+}
+
+#[test]
 fn a_damaged_record_is_an_error_behind_the_bytes_before_it() {
     with_pair(async |client, server| {
         server.write(b"good").unwrap();
