@@ -5,8 +5,11 @@
 //! client was checked, and opens only under the same policy.
 //!
 //! ```text
-//! id of the secret (8) | nonce (12) | AES-256-GCM of the session, with its tag (16)
+//! id of the secret (8) | salt (32) | AES-256-GCM of the session, with its tag (16)
 //! ```
+//!
+//! The salt is random and a part of what the key is made of, so that each ticket has a key of its own. One
+//! key with random nonces would seal only 2^32 tickets safely, and machines that share a file share it.
 
 use std::sync::Arc;
 
@@ -30,12 +33,12 @@ pub(super) struct Tickets {
 }
 
 impl Tickets {
-    /// The key that a secret gives for this policy. It is made for each ticket, so that no process
-    /// keeps it when the secret is erased.
-    fn key(&self, secret: &SecretBytes) -> Option<LessSafeKey> {
+    /// The key that a secret gives for this policy and the salt of a ticket. No process keeps it when the
+    /// secret is erased.
+    fn key(&self, secret: &SecretBytes, of_ticket: &[u8; SALT_BYTES]) -> Option<LessSafeKey> {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"ktrix session tickets");
         let secret = salt.extract(secret);
-        let info = [&self.policy[..]];
+        let info = [&self.policy[..], of_ticket];
         let key = secret.expand(&info, &AES_256_GCM).ok()?;
         Some(LessSafeKey::new(UnboundKey::from(key)))
     }
@@ -52,28 +55,33 @@ impl ProducesTickets for Tickets {
 
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
         let secret = self.secrets.newest()?;
-        let mut nonce = [0; NONCE_LEN];
-        rand::fill(&mut nonce).ok()?;
+        let mut salt = [0; SALT_BYTES];
+        rand::fill(&mut salt).ok()?;
         let id = secret.id.to_be_bytes();
         let mut sealed = session.to_vec();
-        let key = self.key(&secret.bytes)?;
-        let unique = Nonce::assume_unique_for_key(nonce);
-        key.seal_in_place_append_tag(unique, Aad::from(id), &mut sealed).ok()?;
-        Some([&id[..], &nonce, &sealed].concat())
+        let key = self.key(&secret.bytes, &salt)?;
+        key.seal_in_place_append_tag(only_nonce(), Aad::from(id), &mut sealed).ok()?;
+        Some([&id[..], &salt, &sealed].concat())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (id, rest) = ticket.split_first_chunk::<8>()?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let (salt, sealed) = rest.split_first_chunk::<SALT_BYTES>()?;
         let secret = self.secrets.find(u64::from_be_bytes(*id))?;
-        let key = self.key(&secret.bytes)?;
+        let key = self.key(&secret.bytes, salt)?;
         let mut session = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let len = key.open_in_place(nonce, Aad::from(*id), &mut session).ok()?.len();
+        let len = key.open_in_place(only_nonce(), Aad::from(*id), &mut session).ok()?.len();
         session.truncate(len);
         Some(session)
     }
 }
+
+/// The nonce of a key that seals one ticket.
+fn only_nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
+}
+
+const SALT_BYTES: usize = 32;
 
 /// Reads a file of secrets: each line is one in base64, of at least 32 bytes; the first makes
 /// tickets.
@@ -155,7 +163,7 @@ mod tests {
         let secrets = Arc::new(Secrets::create(0).unwrap());
         let (own, other) = (tickets(&secrets, 1), tickets(&secrets, 2));
         let ticket = own.encrypt(b"a session").unwrap();
-        assert_ne!(Some(&ticket), own.encrypt(b"a session").as_ref(), "each has its nonce");
+        assert_ne!(Some(&ticket), own.encrypt(b"a session").as_ref(), "each has its key");
         assert_eq!(own.decrypt(&ticket).as_deref(), Some(&b"a session"[..]));
         assert_eq!(other.decrypt(&ticket), None, "another policy");
         let elsewhere = Arc::new(Secrets::create(0).unwrap());
