@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
@@ -36,6 +37,7 @@ struct Status<'r> {
     generation: u64,
     workers: Vec<WorkerStatus>,
     listeners: Vec<&'r str>,
+    certificates: Vec<CertificateStatus<'r>>,
     upstreams: Vec<UpstreamStatus<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<CacheStatus<'r>>,
@@ -46,6 +48,17 @@ struct WorkerStatus {
     number: usize,
     /// 0 while it is being replaced.
     pid: u32,
+}
+
+#[derive(Serialize)]
+struct CertificateStatus<'r> {
+    /// Its key in the configuration.
+    key: &'r str,
+    file: &'r str,
+    /// Unix time.
+    expires_s: u64,
+    /// Whole days that are left; negative when it has expired.
+    days: i64,
 }
 
 #[derive(Serialize)]
@@ -142,6 +155,7 @@ impl<'r> Status<'r> {
                 .map(|number| WorkerStatus { number, pid: pid(number) })
                 .collect(),
             listeners: running.named("listen").collect(),
+            certificates: CertificateStatus::all(running),
             upstreams: upstreams.map(upstream).collect(),
             cache: running.named("cache").next().and_then(CacheStatus::of),
         }
@@ -159,6 +173,7 @@ impl<'r> Status<'r> {
         for address in &self.listeners {
             writeln!(out, "listen {address}")?;
         }
+        self.certificates.iter().try_for_each(|certificate| certificate.write(out))?;
         if let Some(cache) = &self.cache {
             let CacheStatus { path, objects, objects_max, .. } = cache;
             let (used, most) = (format_size(cache.disk_bytes), format_size(cache.disk_bytes_max));
@@ -171,6 +186,35 @@ impl<'r> Status<'r> {
         Ok(())
     }
 }
+
+impl<'r> CertificateStatus<'r> {
+    fn all(running: &'r Running) -> Vec<Self> {
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
+        let expiries = running.table.expiries().iter().map(|it| it.load(Ordering::Relaxed));
+        let named = running.named("certificate").zip(expiries);
+        let of = |(name, expires_s): (&'r str, u64)| {
+            let (key, file) = name.split_once(' ').unwrap_or((name, ""));
+            let days =
+                expires_s.cast_signed().saturating_sub(now_s.cast_signed()).div_euclid(DAY_S);
+            Self { key, file, expires_s, days }
+        };
+        named.map(of).collect()
+    }
+
+    fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let Self { key, file, expires_s, days } = self;
+        let at = date::format(*expires_s);
+        let at = String::from_utf8_lossy(&at);
+        match days {
+            ..=-1 => writeln!(out, "certificate {file} ({key}): expired on {at}")?,
+            1 => writeln!(out, "certificate {file} ({key}): expires in 1 day, on {at}")?,
+            days => writeln!(out, "certificate {file} ({key}): expires in {days} days, on {at}")?,
+        }
+        Ok(())
+    }
+}
+
+const DAY_S: i64 = 86_400;
 
 impl<'r> ServerStatus<'r> {
     fn of(running: &Running, named: &Named<'r>, server: Server) -> Self {

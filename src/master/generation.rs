@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::cache::directory_lock::DirectoryLock;
@@ -139,7 +140,7 @@ impl Generation {
             log::error!("{}: {}", problem.keys.first().unwrap_or(&""), problem.message);
         }
         let bodies_bytes_max = bodies_bytes_max(&config, cache.as_ref());
-        let servers = Rc::new(servers_of(&config, previous)?);
+        let servers = Rc::new(servers_of(&config, &tls, previous)?);
         // The first generation is current at once; another one when it is ready.
         let phase = if previous.is_none() { TablePhase::Current } else { TablePhase::Starting };
         servers.set_phase(number, phase);
@@ -196,6 +197,11 @@ impl Generation {
         if let Err(error) = used {
             log::error!("cannot make secrets for TLS session tickets: {error}");
         }
+    }
+
+    /// Shows commands when its certificates expire.
+    pub(crate) fn publish_expiries(&self) {
+        publish_expiries(&self.servers, &self.tls);
     }
 
     /// How many children a generation of this configuration has.
@@ -349,9 +355,14 @@ fn warn_of_user(config: &Config, account: Option<&Account>) {
 
 /// The table of servers. Configured addresses are in it from the start; a name has the addresses
 /// that it had in the previous generation.
-fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<ServerTable> {
+fn servers_of(
+    config: &Config,
+    tls: &Servers,
+    previous: Option<&Generation>,
+) -> io::Result<ServerTable> {
     let n_servers = config.upstreams.iter().map(|it| it.servers.len());
-    let table = ServerTable::create(n_servers, config.workers, &names_of(config))?;
+    let table = ServerTable::create(n_servers, config.workers, &names_of(config, tls))?;
+    publish_expiries(&table, tls);
     configure_servers(&table, config, previous);
     for (server, wanted) in config.servers() {
         let addresses = match &wanted.address {
@@ -368,6 +379,13 @@ fn servers_of(config: &Config, previous: Option<&Generation>) -> io::Result<Serv
     Ok(table)
 }
 
+/// Writes when the certificates in use expire to the table.
+fn publish_expiries(table: &ServerTable, tls: &Servers) {
+    for (word, (_, certificate)) in table.expiries().iter().zip(tls.certificates()) {
+        word.store(certificate.expires_s, Ordering::Relaxed);
+    }
+}
+
 fn configure_servers(table: &ServerTable, config: &Config, previous: Option<&Generation>) {
     for (server, wanted) in config.servers() {
         let upstream = &config.upstreams[server.upstream.0].name;
@@ -380,13 +398,16 @@ fn configure_servers(table: &ServerTable, config: &Config, previous: Option<&Gen
 }
 
 /// The names of what is in the table of servers, for commands.
-fn names_of(config: &Config) -> String {
+fn names_of(config: &Config, tls: &Servers) -> String {
     let mut text = String::new();
     let mut line = |what: &str, name: &str| {
         let name = name.replace(char::is_control, "?");
         text.push_str(&format!("{what}\t{name}\n"));
     };
     config.listen.iter().for_each(|listen| line("listen", &listen.address.to_string()));
+    for (key, certificate) in tls.certificates() {
+        line("certificate", &format!("{key} {}", certificate.file.display()));
+    }
     if let Some(cache) = &config.cache {
         line("cache", &cache.path.display().to_string());
     }

@@ -29,6 +29,7 @@ pub(crate) mod shared_tables;
 pub mod cache;
 pub(crate) mod generation;
 mod file_watch;
+mod expiry;
 mod tls_watch;
 mod stuck_workers;
 mod spawn;

@@ -15,8 +15,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::master::expiry::Expiries;
 use crate::master::generation::Generation;
-use crate::master::shared_tables::SharedTables;
+use crate::master::shared_tables::{self, SharedTables};
 use crate::sys::watch::FolderWatch;
 use crate::tls::certificate::{Finding, day};
 use crate::tls::server::Renewal;
@@ -33,12 +34,14 @@ pub(crate) struct TlsWatch {
     settling: Settling,
     /// What the log has said about the files as they are.
     told: Vec<Finding>,
+    expiries: Expiries,
 }
 
 impl TlsWatch {
     pub(crate) fn new(now: Instant) -> Self {
         let (files, settling) = (Stamps::default(), Settling::new(now));
-        Self { generation: 0, files, watch: None, settling, told: Vec::new() }
+        let expiries = Expiries::default();
+        Self { generation: 0, files, watch: None, settling, told: Vec::new(), expiries }
     }
 
     /// Readable when a folder has changed.
@@ -62,8 +65,15 @@ impl TlsWatch {
         if self.watch.as_ref().is_some_and(FolderWatch::take_change) {
             self.settling.change(now);
         }
-        if self.settling.take_due(now) && !self.files.are_current() {
-            current.renew_tls(self, tables);
+        if self.settling.take_due(now) {
+            if !self.files.are_current() {
+                current.renew_tls(self, tables);
+            }
+            let in_use = current.tls.certificates();
+            let certificates: Vec<_> = in_use.into_iter().map(|(_, it)| it).collect();
+            for warning in self.expiries.take_due(&certificates, shared_tables::unix_s()) {
+                log::warn!("{warning}");
+            }
         }
     }
 
@@ -111,6 +121,7 @@ impl Generation {
         if !renewal.is_change {
             return;
         }
+        self.publish_expiries();
         match sources.to_file() {
             Ok(file) => self.hand_over_tls(&file),
             Err(error) => {

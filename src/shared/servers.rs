@@ -4,12 +4,14 @@
 //! status` and `ktrix server` can map it too. There is no lock.
 //!
 //! ```text
-//! header       8 words: magic, version, generation, phase, n_servers, n_upstreams, n_workers, bytes of text
+//! header       16 words: magic, version, generation, phase, n_servers, n_upstreams, n_workers, bytes of text,
+//!              n_certificates, 7 unused
 //! rows         one for each server, see `server_row`
 //! addresses    72 words for each server
 //! counts       for each worker: its pid, 15 unused, then 3 for each server (active and idle connections, and
 //!              those in a row that could not be made), then 1 for each upstream (requests that wait);
 //!              each 4 bytes, up to whole cache lines
+//! certificates 1 word for each: when it expires, in seconds since 1970
 //! text         the names, one in a line: what it is, a tab, and the name
 //! ```
 //!
@@ -43,7 +45,7 @@ pub(crate) const N_ADDRESSES_MAX: usize = 8;
 /// The name of the table's file, by which a command finds it among the open files of the master.
 pub(crate) const FILE_NAME: &str = "ktrix-servers";
 
-const N_WORDS_HEADER: usize = 8;
+const N_WORDS_HEADER: usize = 16;
 const N_WORDS_ADDRESS: usize = 4;
 const N_WORDS_LIST: usize = 1 + N_ADDRESSES_MAX * N_WORDS_ADDRESS;
 const N_WORDS_ADDRESSES: usize = 72;
@@ -58,7 +60,7 @@ const _: () = assert!(LISTS + 2 * N_WORDS_LIST <= N_WORDS_ADDRESSES, "both lists
 const _: () = assert!(N_WORDS_ADDRESSES.is_multiple_of(8), "addresses are whole cache lines");
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ktrixsrv");
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// The phase of a generation, as commands see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,7 @@ pub(crate) struct ServerTable {
     rows: SharedSlice<ServerRow>,
     addresses: SharedSlice<AtomicU64>,
     counts: SharedSlice<AtomicU32>,
+    certificates: SharedSlice<AtomicU64>,
     text: SharedSlice<AtomicU8>,
     /// The first row of each upstream, then the number of all rows.
     firsts: Vec<usize>,
@@ -89,6 +92,7 @@ struct Shape {
     n_servers: usize,
     n_upstreams: usize,
     n_workers: usize,
+    n_certificates: usize,
     n_text: usize,
 }
 
@@ -99,13 +103,14 @@ impl Shape {
         n.next_multiple_of(LINE_COUNTS)
     }
 
-    /// The offsets of rows, addresses, counts and text, and the end, in bytes.
-    fn offsets(self) -> [usize; 5] {
+    /// The offsets of rows, addresses, counts, certificates and text, and the end, in bytes.
+    fn offsets(self) -> [usize; 6] {
         let rows = N_WORDS_HEADER * size_of::<u64>();
         let addresses = rows + self.n_servers * size_of::<ServerRow>();
         let counts = addresses + self.n_servers * N_WORDS_ADDRESSES * size_of::<u64>();
-        let text = counts + self.n_workers * self.n_counts() * size_of::<u32>();
-        [rows, addresses, counts, text, text + self.n_text]
+        let certificates = counts + self.n_workers * self.n_counts() * size_of::<u32>();
+        let text = certificates + self.n_certificates * size_of::<u64>();
+        [rows, addresses, counts, certificates, text, text + self.n_text]
     }
 }
 
@@ -127,11 +132,14 @@ impl ServerTable {
             firsts.push(n_rows);
         }
         let n_upstreams = firsts.len() - 1;
-        let shape = Shape { n_servers: n_rows, n_upstreams, n_workers, n_text: text.len() };
+        let n_text = text.len();
+        let is_certificate = |line: &&str| line.split('\t').next() == Some("certificate");
+        let n_certificates = text.lines().filter(is_certificate).count();
+        let shape = Shape { n_servers: n_rows, n_upstreams, n_workers, n_certificates, n_text };
         let [.., end] = shape.offsets();
         let table = Self::over(SharedMap::named(FILE_NAME, end)?, shape, firsts)?;
-        let counts = [n_rows, n_upstreams, n_workers, text.len()].map(|n| n as u64);
-        let values = [MAGIC, VERSION, 0, 0, counts[0], counts[1], counts[2], counts[3]];
+        let counts = [n_rows, n_upstreams, n_workers, n_text, n_certificates].map(|n| n as u64);
+        let values = [MAGIC, VERSION, 0, 0].into_iter().chain(counts);
         for (word, value) in table.header.iter().zip(values) {
             word.store(value, Ordering::Relaxed);
         }
@@ -156,12 +164,17 @@ impl ServerTable {
         if value(0) != MAGIC || value(1) != VERSION {
             return Err(not_one());
         }
-        let (Some(n_servers), Some(n_upstreams), Some(n_workers), Some(n_text)) =
-            (count(4), count(5), count(6), count(7))
+        let (
+            Some(n_servers),
+            Some(n_upstreams),
+            Some(n_workers),
+            Some(n_text),
+            Some(n_certificates),
+        ) = (count(4), count(5), count(6), count(7), count(8))
         else {
             return Err(not_one());
         };
-        let shape = Shape { n_servers, n_upstreams, n_workers, n_text };
+        let shape = Shape { n_servers, n_upstreams, n_workers, n_certificates, n_text };
         let mut table = Self::over(map, shape, Vec::new())?;
         for line in table.text().lines() {
             match line.split('\t').next() {
@@ -177,12 +190,13 @@ impl ServerTable {
     }
 
     fn over(map: SharedMap, shape: Shape, firsts: Vec<usize>) -> io::Result<Self> {
-        let [rows, addresses, counts, text, _] = shape.offsets();
+        let [rows, addresses, counts, certificates, text, _] = shape.offsets();
         Ok(Self {
             header: map.slice(0, N_WORDS_HEADER)?,
             rows: map.slice(rows, shape.n_servers)?,
             addresses: map.slice(addresses, shape.n_servers * N_WORDS_ADDRESSES)?,
             counts: map.slice(counts, shape.n_workers * shape.n_counts())?,
+            certificates: map.slice(certificates, shape.n_certificates)?,
             text: map.slice(text, shape.n_text)?,
             firsts,
             n_workers: shape.n_workers,
@@ -214,6 +228,11 @@ impl ServerTable {
     pub(crate) fn text(&self) -> String {
         let bytes: Vec<u8> = self.text.iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// When each certificate expires, in the order of their names.
+    pub(crate) fn expiries(&self) -> &[AtomicU64] {
+        &self.certificates
     }
 
     pub(crate) fn n_workers(&self) -> usize {

@@ -191,6 +191,15 @@ impl Servers {
         parts.wrong.is_empty().then_some(Self { all, clients, certificates, digest, warnings })
     }
 
+    /// The certificates in use, with their keys in the configuration, in the order of the keys.
+    pub(crate) fn certificates(&self) -> Vec<(String, Rc<Certificate>)> {
+        let certificates = self.certificates.borrow();
+        let own = certificates.iter().map(|(key, it)| (key.clone(), Rc::clone(it)));
+        let mut own: Vec<_> = own.collect();
+        own.sort_by(|left, right| left.0.cmp(&right.0));
+        own
+    }
+
     /// The TLS of a listener, if it has any.
     pub fn of(&self, listen: &Listen) -> Option<Rc<Server>> {
         self.all.get(&listen.tls.as_ref()?.path).cloned()

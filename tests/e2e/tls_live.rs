@@ -3,7 +3,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rcgen::date_time_ymd;
+
+use crate::status::status;
+use crate::support::ktrix::text;
 use crate::support::socket::Address;
 use crate::support::tls::{Authority, authority};
 use crate::support::{Client, Origin, Plan, Response, until_true};
@@ -116,4 +121,37 @@ fn a_bad_pair_keeps_the_old_one_and_is_reported_once() {
     fs::remove_file(plan.dir().join("live/c.pem")).unwrap();
     ktrix.wait_error("c.pem cannot be read: ");
     assert!(trusts(&plan, &other));
+}
+
+#[test]
+fn the_status_shows_how_long_certificates_last_and_the_log_warns_in_time() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).with_tls();
+    let in_days = |days: i64| {
+        let expires_s = unix_s() + days * 86_400 + 3_600;
+        move |params: &mut rcgen::CertificateParams| {
+            params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(expires_s as u64);
+        }
+    };
+    authority().write_with(plan.dir(), "ktrix", &["localhost"], in_days(6));
+    let ktrix = plan.start();
+    let certificates = || status(&plan)["certificates"].as_array().unwrap().clone();
+    let shown = certificates();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0]["key"], "listen[0].tls.certificates");
+    assert_eq!(shown[0]["file"], plan.dir().join("ktrix.pem").display().to_string());
+    assert_eq!(shown[0]["days"], 6);
+    let told = ktrix.wait_error("expires in 6 days, on ");
+    assert!(told.contains("; renew it"), "{told}");
+    authority().write_with(plan.dir(), "ktrix", &["localhost"], in_days(90));
+    until_true("the new certificate", || certificates()[0]["days"] == 90);
+    let config = plan.config_path().display().to_string();
+    let out = text(&plan.run(&["status", "-c", &config]));
+    assert!(out.contains("(listen[0].tls.certificates): expires in 90 days, on "), "{out}");
+    assert_eq!(plan.error_log().matches("; renew it").count(), 1);
+}
+
+fn unix_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_secs().cast_signed()
 }
