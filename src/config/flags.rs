@@ -91,6 +91,7 @@ fn of_defaults(
         via: None,
         listen,
         tickets: resolve::tls::tickets(&mut faults, &absent("tls")),
+        acme: None,
         trusted_proxies: Vec::new(),
         log: LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info },
         cache,

@@ -69,6 +69,8 @@ pub struct Config {
     pub via: Option<String>,
     /// The session tickets of TLS.
     pub tickets: TicketConfig,
+    /// The folder of the proofs for ACME challenges, if there is one.
+    pub acme: Option<PathBuf>,
     /// The proxies whose word counts for client, scheme and host.
     pub trusted_proxies: Vec<Network>,
     /// The logs.

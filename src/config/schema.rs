@@ -140,6 +140,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),
     row("", "via", Kind::Text("name"), "the host's name and a number", "the name of this instance in Via; a request that has passed it before is answered with 508"),
     row("", "tls", Kind::Section("mapping"), "each key's own", "TLS of all listeners"),
+    row("", "acme", Kind::Text("path"), "none", "a folder of proofs for ACME challenges, as certbot --webroot and lego --http.webroot fill it"),
     row("", "trusted-proxies", Kind::List("networks or off"), "none", "the proxies whose X-Forwarded-For, -Proto and -Host, or Forwarded, are believed"),
     row("", "log", Kind::Section("mapping or path"), "no access log", "the access log and the error log"),
     row("", "cache", Kind::Section("mapping, path or off"), "off", "the store of responses"),

@@ -21,6 +21,7 @@
 
 pub mod reason;
 pub mod cache_status;
+pub(crate) mod acme;
 pub mod key;
 pub mod purge;
 pub mod condition;

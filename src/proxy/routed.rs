@@ -15,6 +15,7 @@ use crate::http::method::Method;
 use crate::http::scheme::Scheme;
 use crate::http::target::Target;
 use crate::http::via;
+use crate::policy::acme;
 use crate::policy::decide::{self, SyntheticAnswer};
 use crate::policy::purge::request::METHOD;
 use crate::policy::reason::pass::PassReason;
@@ -49,6 +50,8 @@ pub(crate) enum Way {
     Refused(Flaw),
     /// No site or route is configured for it.
     Unrouted,
+    /// It asks for the proof of an ACME challenge, with this token.
+    Acme(Box<str>),
     /// It came in the clear, and its site wants https.
     ToHttps(ToHttps),
     /// Its route answers it without an upstream.
@@ -109,6 +112,11 @@ impl Way {
         }
         if &*head.method_text == METHOD && context.config.cache.is_some() {
             return Self::Purge;
+        }
+        if context.config.acme.is_some()
+            && let Some(token) = acme::token(head)
+        {
+            return Self::Acme(token.into());
         }
         let router = &context.router;
         let asked = Asked::of(head, front.client);

@@ -112,6 +112,20 @@ pub(crate) fn open_regular(path: &Path, access: Access) -> io::Result<Option<(Fi
     })
 }
 
+/// Opens the regular file at `path` below the folder `dir`, from where neither `path` nor a symbolic
+/// link leads out; `None` for anything else that is there.
+///
+/// # Errors
+///
+/// An error of `open`; `EXDEV` when the path leads out of the folder.
+pub(crate) fn open_beneath(dir: &Path, path: &Path) -> io::Result<Option<File>> {
+    let dir = File::open(dir)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH);
+    let opened = openat2(&dir, path, how).map(File::from).map_err(io::Error::from);
+    Ok(if_regular(opened)?.map(|(file, _)| file))
+}
+
 /// As [`open_regular`], for reading and writing.
 ///
 /// # Errors
@@ -511,6 +525,28 @@ mod tests {
         assert!((0..1_000).any(is_gone));
         bring_in(&file, 1 << 20, 2 << 20).unwrap();
         assert!(is_cached(&file, 1 << 20, 2 << 20));
+    }
+
+    #[test]
+    fn a_path_does_not_lead_out_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("in/sub")).unwrap();
+        std::fs::write(path("in/sub/file"), "inside").unwrap();
+        std::fs::write(path("secret"), "outside").unwrap();
+        for (name, to) in [("in/link", "sub/file"), ("in/out", "../secret"), ("in/up", "..")] {
+            std::os::unix::fs::symlink(to, path(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(path("secret"), path("in/far")).unwrap();
+        let open = |name: &str| open_beneath(&path("in"), Path::new(name));
+        for name in ["sub/file", "link"] {
+            assert!(open(name).unwrap().is_some(), "{name}");
+        }
+        assert!(open("sub").unwrap().is_none());
+        for name in ["out", "up/secret", "../secret", "far"] {
+            assert_eq!(open(name).unwrap_err().raw_os_error(), Some(libc::EXDEV), "{name}");
+        }
+        assert_eq!(open("none").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod support;
 
 mod acceptance;
 mod access_log;
+mod acme;
 mod actions;
 mod adoption;
 mod ailing_disk;

@@ -71,6 +71,7 @@ pub(crate) fn resolve(
         via: root.scalar(faults, "via").and_then(|scalar| instance::name(faults, &scalar)),
         listen,
         tickets: tls::tickets(faults, &tls_section),
+        acme: root.scalar(faults, "acme").and_then(|scalar| scalar.file(faults)),
         trusted_proxies: networks(faults, &root, "trusted-proxies").unwrap_or_default(),
         log: log(faults, &root),
         cache,

@@ -14,6 +14,7 @@ pub(crate) mod synthetic;
 mod tie;
 mod outage;
 mod purge;
+mod acme;
 mod own;
 mod redirect;
 mod head_update;
@@ -110,6 +111,7 @@ pub(crate) async fn run_once<C: Client>(
             facts.reason = LOOP;
             (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
         }
+        Way::Acme(token) => return Box::pin(acme::answer(context, client, token, facts)).await,
         Way::ToHttps(to) => return own::to_https(client, request, *to, facts).await,
         Way::Own(changed) => return own::answer(context, client, changed, facts).await,
         Way::Refused(flaw) => {
