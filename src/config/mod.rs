@@ -441,6 +441,8 @@ pub struct Limits {
     pub route: RouteLimits,
     /// Bytes of a request's body that stay in memory; the rest goes to a file.
     pub body_memory_bytes: usize,
+    /// Bytes of all responses of a worker that wait in memory.
+    pub responses_bytes: usize,
     /// Bytes of all bodies in files; by default it depends on the disk.
     pub bodies_bytes: Option<u64>,
     /// Bytes of a body that must come each second; 0 for any.

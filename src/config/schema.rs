@@ -365,6 +365,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "body-memory", Kind::Size(0, GIB), "64 KiB", "the part of it that stays in memory; the rest goes to a file"),
     row("limits", "response-memory", Kind::Size(0, GIB), "256 KiB", "the part of a response that waits in memory for its client"),
     row("limits", "response-file", Kind::Size(0, PIB), "1 GiB", "the part of it behind that, which waits in a file"),
+    row("limits", "responses", Kind::Size(0, GIB), "64 MiB", "all parts in memory of one worker together; past it a response goes to its file at once, or its server waits"),
     row("limits", "bodies", Kind::Size(0, PIB), BODIES_DEFAULT, "all parts in files of all workers together; a request past it is answered with 503, and a response past it waits in memory alone"),
     row("limits", "body-rate", Kind::Size(0, GIB), "1 KiB", "the least bytes of a body that must come each second, after timeouts.client-body; 0 B is any"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),

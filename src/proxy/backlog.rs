@@ -7,7 +7,8 @@
 //! The client takes the oldest bytes, wherever they are, and while it takes them as fast as they come
 //! there are none. Once it has been waited for, the origin is read ahead: into memory first, and then
 //! into a file, within the bounds of the route. So a slow client does not hold a connection to an
-//! origin. If the file cannot be written, the origin is read only as fast as the client takes it.
+//! origin. All responses of a worker have a bound on their memory together; past it a response goes to
+//! its file at once. If the file cannot be written, the origin is read only as fast as the client takes it.
 
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
@@ -45,6 +46,8 @@ pub(super) struct Backlog<'c> {
     /// How the body has ended, behind what is in memory.
     end: Option<Result<(), FetchError>>,
     waited_ms: u64,
+    /// The bytes of memory that count with those of all others.
+    n_counted: usize,
 }
 
 /// The next part of an answer.
@@ -76,6 +79,7 @@ impl<'c> Backlog<'c> {
             memory: Vec::new(),
             end: None,
             waited_ms: 0,
+            n_counted: 0,
         }
     }
 
@@ -108,6 +112,7 @@ impl<'c> Backlog<'c> {
             None => self.end = ended(body.take(part)),
             Some(_) => {}
         }
+        self.count(part.len());
         match self.end {
             Some(Ok(())) if part.len() <= LAST_BYTES_MAX => Next::End,
             Some(Err(_)) if part.is_empty() => Next::Broken,
@@ -152,7 +157,8 @@ impl<'c> Backlog<'c> {
             let n_flying = self.file.as_ref().map_or(0, Overflow::n_flying);
             let n_kept = n_flying + self.memory.len();
             let may_spill = self.file_max > 0 && n_kept == 0;
-            if n_given + n_kept < self.memory_max || may_spill {
+            let has_room = self.count(n_given + n_kept);
+            if (has_room && n_given + n_kept < self.memory_max) || may_spill {
                 let before = self.memory.len();
                 self.end = ended(body.take(&mut self.memory));
                 if self.memory.len() == before && self.end.is_none() {
@@ -165,6 +171,16 @@ impl<'c> Backlog<'c> {
             }
         }
         pending().await
+    }
+
+    /// Counts the bytes that this response has in memory; `false` if all responses of the worker have as
+    /// many as they may.
+    fn count(&mut self, n_bytes: usize) -> bool {
+        let counted = &self.context.response_bytes;
+        let n_others = counted.get() - self.n_counted;
+        self.n_counted = n_bytes;
+        counted.set(n_others + n_bytes);
+        n_others + n_bytes < self.context.config.limits.responses_bytes
     }
 
     /// Has a helper write what is in memory; `false` if there is no room for it.
@@ -201,6 +217,12 @@ impl<'c> Backlog<'c> {
     fn give_up(&mut self, error: &io::Error) {
         self.file_max = 0;
         self.context.unbuffered(error);
+    }
+}
+
+impl Drop for Backlog<'_> {
+    fn drop(&mut self) {
+        self.count(0);
     }
 }
 

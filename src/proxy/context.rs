@@ -46,6 +46,8 @@ pub struct Context {
     pub temporary: PathBuf,
     /// The bytes that they may have.
     pub bodies: Rc<Bodies>,
+    /// The bytes of responses that wait in memory for their clients.
+    pub(super) response_bytes: Cell<usize>,
     /// When a response could not be buffered in a file last, in seconds of the Unix clock.
     unbuffered_s: Cell<u64>,
     /// Number of requests so far, for their ids.
@@ -94,6 +96,7 @@ impl Context {
             client_head,
             temporary,
             bodies,
+            response_bytes: Cell::new(0),
             unbuffered_s: Cell::new(0),
             n_requests: Cell::new(0),
             id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),

@@ -4,7 +4,9 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::support::h2::H2;
-use crate::support::{Ask, Client, Gate, Ktrix, Origin, Plan, Response, pattern, until_true};
+use crate::support::{
+    Ask, Client, Gate, Ktrix, Origin, Plan, Response, alone, pattern, until_true,
+};
 
 /// More than the sockets between ktrix and a client take.
 const LARGE: usize = 16 << 20;
@@ -117,6 +119,55 @@ fn a_file_that_is_smaller_than_the_response_is_used_again_and_again() {
         until_true("a temporary file", || has_unnamed_file(worker));
         assert!(slow.answer().body == *body, "other bytes");
         until_true("the temporary file to be closed", || !has_unnamed_file(worker));
+    }
+}
+
+#[test]
+fn a_ktrix_without_a_cache_closes_its_temporary_files_too() {
+    let body: Arc<[u8]> = pattern(LARGE).into();
+    let origin = origin(&body);
+    let plan = plan(&origin, "", "{response-memory: 64 KiB}").set("cache", "off");
+    let plan = plan.set("pid", "$DIR/pid");
+    let ktrix = plan.start();
+    ktrix.get("/small").expect_status(200);
+    let worker = ktrix.workers()[0].pid;
+    let mut slow = stalled(&ktrix, &origin, "/");
+    until_true("a temporary file", || has_unnamed_file(worker));
+    assert!(slow.answer().body == *body, "other bytes");
+    until_true("the temporary file to be closed", || !has_unnamed_file(worker));
+    // Nor does one stay whose client has left.
+    let slow = stalled(&ktrix, &origin, "/");
+    until_true("a temporary file", || has_unnamed_file(worker));
+    drop(slow);
+    until_true("the temporary file to be closed", || !has_unnamed_file(worker));
+}
+
+#[test]
+fn responses_that_wait_in_memory_have_a_bound_together() {
+    alone();
+    let body: Arc<[u8]> = pattern(LARGE).into();
+    let origin = origin(&body);
+    let route = "{path: /, upstream: app, cache: off, response-buffering: memory}";
+    let plan = Plan::new(&origin)
+        .set("workers", "1")
+        .set("sites", &format!("[{{routes: [{route}]}}]"))
+        .set("limits", "{response-memory: 8 MiB, responses: 8 MiB}")
+        .set("timeouts", "{client-send: 10m}");
+    let ktrix = plan.start();
+    ktrix.get("/small").expect_status(200);
+    let memory = || ktrix.workers()[0].private_bytes();
+    let before = memory();
+    let mut clients: Vec<_> = (0..12).map(|_| stalled(&ktrix, &origin, "/")).collect();
+    let mut last = 0;
+    until_true("the memory to settle", || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let now = memory();
+        std::mem::replace(&mut last, now).abs_diff(now) < 64 << 10 && now > before + (4 << 20)
+    });
+    let grown = last - before;
+    assert!(grown < 40 << 20, "{grown} bytes, and 96 MiB if each had its own bound alone");
+    for client in &mut clients {
+        assert!(client.answer().body == *body, "other bytes");
     }
 }
 

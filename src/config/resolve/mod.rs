@@ -383,6 +383,7 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
             response_file_bytes: section.size(faults, "response-file"),
         },
         body_memory_bytes: as_usize(section.size(faults, "body-memory")),
+        responses_bytes: as_usize(section.size(faults, "responses")),
         bodies_bytes: section.size_if_any(faults, "bodies"),
         body_rate: section.size(faults, "body-rate"),
         headers: section.count(faults, "headers"),
