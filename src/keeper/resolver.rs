@@ -7,13 +7,13 @@
 //!
 //! A name is resolved again after the interval of its upstream, or earlier if its TTL is shorter.
 //! getaddrinfo(3) knows the hosts file and all other sources of names, but tells no TTL, so a name server
-//! is asked for that, once the addresses are known.
+//! is asked for that, by another thread, once the addresses are known.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -90,15 +90,16 @@ impl Resolver {
         let (sender, answers) = channel();
         let (pipe, writer) = io::pipe()?;
         if !names.is_empty() {
-            let schedule = Schedule { at: Instant::now(), is_taken: false, n_failures: 0 };
-            let schedules = Arc::new(Mutex::new(vec![schedule; names.len()]));
+            let due = Arc::new(Due::new(names.len(), Instant::now()));
             for _ in 0..names.len().min(N_THREADS_MAX) {
-                let (names, schedules) = (names.clone(), Arc::clone(&schedules));
+                let (names, due) = (names.clone(), Arc::clone(&due));
                 let (sender, writer) = (sender.clone(), writer.try_clone()?);
-                let by = (resolve, ttl);
-                let resolve = move || resolve_forever(&names, &schedules, by, &sender, writer);
+                let resolve = move || resolve_forever(&names, &due, resolve, &sender, writer);
                 thread::Builder::new().name("ktrix-names".to_owned()).spawn(resolve)?;
             }
+            let names = names.clone();
+            let ask = move || ask_ttl_forever(&names, &due, ttl);
+            thread::Builder::new().name("ktrix-ttl".to_owned()).spawn(ask)?;
         }
         Ok(Self { names: names.into_iter().map(|name| (name, false)).collect(), answers, pipe })
     }
@@ -162,34 +163,90 @@ fn is_same_set(old: &[SocketAddr], new: &[SocketAddr]) -> bool {
     old == new
 }
 
-/// A thread: resolves the name that is due next and that no other thread resolves, until the keeper
-/// drops the channel.
+/// A thread: resolves the names that are due and that no other thread resolves, until the keeper drops
+/// the channel.
 fn resolve_forever(
     names: &[Name],
-    schedules: &Mutex<Vec<Schedule>>,
-    (resolve, ttl): (Resolve, Ttl),
+    due: &Due,
+    resolve: Resolve,
     answers: &Sender<Answer>,
     mut pipe: PipeWriter,
 ) {
-    let take = || {
-        let mut schedules = schedules.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = schedules.iter_mut().enumerate().filter(|(_, schedule)| !schedule.is_taken);
-        let (which, schedule) = free.min_by_key(|(_, schedule)| schedule.at)?;
-        schedule.is_taken = true;
-        Some((which, schedule.at))
-    };
-    while let Some((which, at)) = take() {
-        thread::sleep(at.saturating_duration_since(Instant::now()));
+    loop {
+        let which = due.take();
         let Name { host, port, pause, .. } = &names[which];
         let answer = resolve(host, *port);
         let is_good = answer.is_ok();
         if answers.send((which, answer)).is_err() || pipe.write_all(b"!").is_err() {
             return;
         }
-        let ttl = if is_good { ttl(host) } else { None };
-        let pause = ttl.map_or(*pause, |ttl| ttl.max(TTL_MIN).min(*pause));
-        let mut schedules = schedules.lock().unwrap_or_else(PoisonError::into_inner);
-        schedules[which].next(is_good, Instant::now(), pause);
+        due.change(|schedules| schedules[which].next(is_good, Instant::now(), *pause));
+    }
+}
+
+/// A thread: asks for the TTL of names that were resolved. A name server that is silent makes it wait,
+/// and nothing else.
+fn ask_ttl_forever(names: &[Name], due: &Due, ttl: Ttl) {
+    loop {
+        let which = due.take_for_ttl();
+        if let Some(ttl) = ttl(&names[which].host) {
+            due.change(|schedules| schedules[which].expires(ttl));
+        }
+    }
+}
+
+/// When each name is resolved again. The threads wait here.
+#[derive(Debug)]
+struct Due {
+    schedules: Mutex<Vec<Schedule>>,
+    changed: Condvar,
+}
+
+impl Due {
+    fn new(n_names: usize, now: Instant) -> Self {
+        let schedules = Mutex::new(vec![Schedule::new(now); n_names]);
+        Self { schedules, changed: Condvar::new() }
+    }
+
+    /// Waits for a name that is due.
+    fn take(&self) -> usize {
+        let mut schedules = self.lock();
+        loop {
+            let now = Instant::now();
+            let free = schedules.iter_mut().enumerate().filter(|(_, it)| !it.is_taken);
+            let left = match free.min_by_key(|(_, schedule)| schedule.at) {
+                Some((which, schedule)) if schedule.at <= now => {
+                    schedule.is_taken = true;
+                    return which;
+                }
+                Some((_, schedule)) => schedule.at - now,
+                None => WAIT_MAX,
+            };
+            let waited = self.changed.wait_timeout(schedules, left);
+            schedules = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits for a name whose TTL is to be asked for, the one that was resolved first.
+    fn take_for_ttl(&self) -> usize {
+        let mut schedules = self.lock();
+        loop {
+            let wanted = schedules.iter_mut().enumerate().filter(|(_, it)| it.wants_ttl);
+            if let Some((which, schedule)) = wanted.min_by_key(|(_, schedule)| schedule.since) {
+                schedule.wants_ttl = false;
+                return which;
+            }
+            schedules = self.changed.wait(schedules).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut [Schedule])) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Schedule>> {
+        self.schedules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -197,12 +254,20 @@ fn resolve_forever(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     at: Instant,
-    /// A thread waits for this time, or resolves the name.
+    /// A thread resolves the name.
     is_taken: bool,
     n_failures: u32,
+    /// When it was resolved last.
+    since: Instant,
+    /// It was resolved, and the TTL is not known.
+    wants_ttl: bool,
 }
 
 impl Schedule {
+    const fn new(now: Instant) -> Self {
+        Self { at: now, is_taken: false, n_failures: 0, since: now, wants_ttl: false }
+    }
+
     /// The pause after a failure doubles up to the pause after a success.
     fn next(&mut self, is_good: bool, now: Instant, most: Duration) {
         self.n_failures = if is_good { 0 } else { self.n_failures.saturating_add(1) };
@@ -210,8 +275,14 @@ impl Schedule {
             0 => most,
             n => (PAUSE_FAILED * 2_u32.saturating_pow(n - 1)).min(most),
         };
-        self.at = now + pause;
-        self.is_taken = false;
+        *self = Self { at: now + pause, is_taken: false, since: now, wants_ttl: is_good, ..*self };
+    }
+
+    /// The addresses may be used for this long.
+    fn expires(&mut self, ttl: Duration) {
+        if !self.is_taken {
+            self.at = self.at.min(self.since + ttl.max(TTL_MIN));
+        }
     }
 }
 
@@ -220,6 +291,9 @@ const N_THREADS_MAX: usize = 8;
 
 /// A shorter TTL counts as this.
 const TTL_MIN: Duration = Duration::from_secs(1);
+
+/// A thread without a name to resolve looks again after this, if nothing wakes it before.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
 
@@ -277,6 +351,40 @@ mod tests {
     }
 
     #[test]
+    fn silent_name_servers_delay_no_name() {
+        let n_names = 3 * N_THREADS_MAX;
+        let table = ServerTable::create([n_names], 1, "").unwrap();
+        let names = (0..n_names).map(|n| name(n, "good")).collect();
+        let silent = |_: &str| loop {
+            thread::park();
+        };
+        let mut resolver = Resolver::start(names, stand_in, silent).unwrap();
+        while (0..n_names).any(|n| table.addresses(server(n), &mut Vec::new()) == 0) {
+            resolver.publish(&table, NOW);
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_short_ttl_is_the_pause() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        let at_s = |schedule: &Schedule| schedule.at.duration_since(now).as_secs();
+        schedule.next(true, now, PAUSE);
+        assert!(schedule.wants_ttl);
+        for (ttl_s, expected) in [(300, 30), (7, 7), (0, 1)] {
+            schedule.expires(Duration::from_secs(ttl_s));
+            assert_eq!(at_s(&schedule), expected);
+        }
+        schedule.next(false, now, PAUSE);
+        assert!(!schedule.wants_ttl, "there are no new addresses");
+        schedule.is_taken = true;
+        let before = schedule;
+        schedule.expires(Duration::from_secs(0));
+        assert_eq!(schedule, before, "it is being resolved already");
+    }
+
+    #[test]
     fn failure_and_rotation_keep_the_published_addresses() {
         let table = ServerTable::create([1], 1, "").unwrap();
         let mut resolver = Resolver::start(Vec::new(), stand_in, |_| None).unwrap();
@@ -300,7 +408,7 @@ mod tests {
     #[test]
     fn pause_after_failures_doubles_up_to_the_pause_after_a_success() {
         let now = Instant::now();
-        let mut schedule = Schedule { at: now, is_taken: false, n_failures: 0 };
+        let mut schedule = Schedule::new(now);
         let mut pause_s = |is_good| {
             schedule.next(is_good, now, PAUSE);
             schedule.at.duration_since(now).as_secs()
