@@ -228,6 +228,10 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpStream};
     use std::os::fd::AsFd;
+
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    use crate::sys::process::{self, ExitStatus};
     use std::os::unix::net::UnixListener;
 
     fn local(port: u16) -> SocketAddr {
@@ -303,6 +307,26 @@ mod tests {
         got.read_to_string(&mut text).unwrap();
         assert_eq!(text, "a line");
         assert!(receive_message(child.as_fd(), &mut buf).unwrap().unwrap().1.is_none());
+    }
+
+    #[test]
+    fn a_message_whose_descriptor_finds_no_room_comes_without_it() {
+        let (left, right) = channel().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        send_message(left.as_fd(), b"take this", Some(file.as_fd())).unwrap();
+        send_message(left.as_fd(), b"and this", Some(file.as_fd())).unwrap();
+        let child = || {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+            let mut buf = [0; 32];
+            let without = receive_message(right.as_fd(), &mut buf).unwrap();
+            let is_whole = buf.starts_with(b"take this") && matches!(without, Some((9, None)));
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+            let with = receive_message(right.as_fd(), &mut buf).unwrap();
+            i32::from(!(is_whole && matches!(with, Some((8, Some(_))))))
+        };
+        let pid = process::fork_child(&[], child).unwrap();
+        assert_eq!(process::wait_for(pid).unwrap(), ExitStatus::Exit(0));
     }
 
     #[test]

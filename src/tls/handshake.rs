@@ -63,7 +63,7 @@ pub async fn accept(
     let mut is_first = true;
     let accepted = loop {
         let received =
-            receive(&stream, deadline_ms, |mut bytes| {
+            receive(&stream, HELLO_STEP_BYTES, deadline_ms, |mut bytes| {
                 if std::mem::take(&mut is_first) && bytes.first() != Some(&HANDSHAKE_RECORD) {
                     first = bytes.to_vec();
                     return Ok(());
@@ -151,7 +151,7 @@ async fn complete(
             framing.pass(bytes);
             feed(tls, bytes)
         };
-        let mut stepped = receive(stream, deadline_ms, take).await;
+        let mut stepped = receive(stream, STEP_BYTES, deadline_ms, take).await;
         if stepped.is_ok() {
             turn(turns, deadline_ms).await?;
             stepped = tls.process_new_packets().map(drop).map_err(Refused::from);
@@ -184,16 +184,17 @@ fn feed(tls: &mut Connection, mut bytes: &[u8]) -> Result<(), Refused> {
     }
 }
 
-/// Waits for bytes and gives them to `take`.
+/// Waits for bytes, at most `step_bytes` of them, and gives them to `take`.
 async fn receive(
     stream: &Stream,
+    step_bytes: usize,
     deadline_ms: u64,
     mut take: impl FnMut(&[u8]) -> Result<(), Refused>,
 ) -> Result<(), Refused> {
     loop {
         reactor::breathe().await;
         let received =
-            with_ciphertext(|bytes| match stream.try_read(&mut bytes[..STEP_BYTES])? {
+            with_ciphertext(|bytes| match stream.try_read(&mut bytes[..step_bytes])? {
                 0 => Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
                 n_read => take(&bytes[..n_read]),
             });
@@ -228,6 +229,10 @@ fn facts(tls: &Connection) -> TlsFacts {
 
 /// The type of a record that begins a handshake, RFC 8446 section 5.1.
 const HANDSHAKE_RECORD: u8 = 22;
+
+/// The most of a ClientHello that is received at once. Behind any part of a whole record, rustls has
+/// room for that, before it knows that more records belong to it.
+const HELLO_STEP_BYTES: usize = 2 << 10;
 
 /// The most that is received at once: plain bytes behind the handshake are fewer than rustls keeps.
 const STEP_BYTES: usize = 4 << 10;

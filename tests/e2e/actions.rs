@@ -285,6 +285,29 @@ fn what_an_answer_that_leads_on_says_of_a_file_reaches_its_client_alone() {
 }
 
 #[test]
+fn what_the_first_route_strips_or_removes_does_not_come_with_the_file() {
+    let origin = Origin::answering(|request| match &*request.target {
+        "/download" | "/stripped" => Response::ok("not seen")
+            .field("X-Accel-Redirect", "/files/report")
+            .field("Set-Cookie", "a=b")
+            .field("Content-Disposition", "attachment"),
+        _ => Response::ok("%PDF").field("Content-Type", "application/pdf"),
+    });
+    let strips = "cache: {strip: [set-cookie]}, response-fields: {remove: [Content-Disposition]}";
+    let plan = Plan::new(&origin).set(
+        "sites",
+        &format!(
+            "[{{upstream: app, routes: [{{path: /files, internal: on}}, {{path: /stripped, {strips}}}]}}]"
+        ),
+    );
+    let ktrix = plan.start();
+    let answer = ktrix.get("/download").expect_body("%PDF").expect_field("set-cookie", "a=b");
+    answer.expect_field("content-disposition", "attachment");
+    let answer = ktrix.get("/stripped").expect_body("%PDF").expect_no_field("set-cookie");
+    answer.expect_no_field("content-disposition").expect_field("content-type", "application/pdf");
+}
+
+#[test]
 fn an_origin_gets_the_host_of_its_route() {
     let origin = Origin::answering(|request| {
         let said = |name: &str| request.field(name).unwrap_or("-").to_owned();

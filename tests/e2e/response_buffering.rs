@@ -127,7 +127,8 @@ fn a_ktrix_without_a_cache_closes_its_temporary_files_too() {
     let body: Arc<[u8]> = pattern(LARGE).into();
     let origin = origin(&body);
     let plan = plan(&origin, "", "{response-memory: 64 KiB}").set("cache", "off");
-    let plan = plan.set("pid", "$DIR/pid");
+    // The spill file of an access log has no name either.
+    let plan = plan.set("pid", "$DIR/pid").set("log", "{error: $DIR/error.log}");
     let ktrix = plan.start();
     ktrix.get("/small").expect_status(200);
     let worker = ktrix.workers()[0].pid;

@@ -264,6 +264,33 @@ fn a_server_that_cannot_be_verified_gets_no_request() {
 }
 
 #[test]
+fn a_long_chain_of_a_server_is_read_and_a_bad_one_keeps_its_reason() {
+    let Verified { dir, authority, .. } = Verified::new(true);
+    std::fs::write(dir.path().join("other.pem"), Authority::new().pem()).unwrap();
+    // Certificates that lead nowhere; 16 KiB and more of them.
+    let path = |name: &str| dir.path().join(name);
+    let mut chain = std::fs::read_to_string(path("server.pem")).unwrap();
+    for n in 0..50 {
+        authority.write(dir.path(), "filler", &[&format!("{n}.{}.example", "filler".repeat(9))]);
+        chain.push_str(&std::fs::read_to_string(path("filler.pem")).unwrap());
+    }
+    std::fs::write(path("server.pem"), chain).unwrap();
+    let origin = SecureOrigin::start(dir.path(), "server", None);
+    for (ca, word) in [("ca", None), ("other", Some("certificate-untrusted"))] {
+        let tls = format!("{{name: app.example, ca: {}}}", path(&format!("{ca}.pem")).display());
+        let plan = Plan::to(&format!("{{servers: [\"{}\"], tls: {tls}}}", origin.address));
+        let ktrix = plan.start();
+        match word {
+            None => drop(ktrix.get("/a").expect_status(200).expect_body("ok")),
+            Some(word) => {
+                ktrix.get("/a").expect_status(502);
+                ktrix.wait_error(word);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_server_that_lost_its_certificate_is_replaced_by_another_or_by_a_stored_response() {
     let Verified { dir, authority, origin: good } = Verified::new(true);
     authority.write(dir.path(), "wrong", &["wrong.example"]);
