@@ -35,6 +35,11 @@ pub(crate) fn problems(config: &Config, account: Option<&Account>) -> Vec<Proble
             add(message);
         }
     }
+    if let Some(acme) = config.acme.as_ref().filter(|acme| acme.exists())
+        && let Some(message) = refusal(user, account, &needs(acme, |_| AccessFlags::X_OK))
+    {
+        problems.push(Problem { keys: &["acme"], message });
+    }
     let access = config.log.access.as_ref().map(|access| &access.file);
     let error = match &config.log.error {
         ErrorSink::File(path) => Some(path),

@@ -45,6 +45,13 @@ fn a_proof_is_answered_before_redirects_and_routes_and_is_never_stored() {
     fs::write(folder.join("token-1_A"), "changed").unwrap();
     client.ask(&get("b.example", "token-1_A")).expect_body("changed");
     origin.expect_requests(0);
+    for (name, status) in [("token-1_A", "200"), ("other", "404")] {
+        let url = format!("http://a.example{CHALLENGE}{name}");
+        let config = plan.config_path().display().to_string();
+        let told = text(&plan.run(&["explain", "-c", &config, &url]));
+        assert!(told.contains(&folder.join(name).display().to_string()), "{told}");
+        assert!(told.contains(status), "{told}");
+    }
     // Whatever is no token takes its usual way.
     client.ask(&get("b.example", "../../../secret")).expect_body("of the origin");
     client.ask(&get("a.example", "a.b")).expect_status(301);

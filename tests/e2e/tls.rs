@@ -345,6 +345,9 @@ fn a_certificate_that_cannot_be_used_is_named_with_its_place() {
     authority().write_with(plan.dir(), "old", &["old.example"], |params| {
         params.not_after = date_time_ymd(2020, 1, 1);
     });
+    let path = |name: &str| plan.dir().join(name);
+    let [old, other] = ["old.pem", "other.pem"].map(|name| fs::read_to_string(path(name)).unwrap());
+    fs::write(path("old.pem"), old + &other).unwrap();
     let listen = |key: &str| {
         format!(
             "[{{address: 127.0.0.1:1, tls: {{certificates: [{{certificate: $DIR/{key}.pem, key: $DIR/other.key}}]}}}}]"
@@ -371,6 +374,7 @@ fn a_certificate_that_cannot_be_used_is_named_with_its_place() {
     assert_eq!(code, Some(0), "{told}");
     for why in [
         "sites[0].tls.certificate: old.pem expired on Wed, 01 Jan 2020 (warning)",
+        "old.pem has its chain out of order: certificate 2 is not the issuer of certificate 1 (warning)",
         "sites[0].tls.certificate: old.pem has no name for x.example, a host of the site (warning)",
         "configuration is valid",
     ] {

@@ -17,6 +17,7 @@ use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::target;
 use crate::http::via;
+use crate::policy::acme::{FOLDER, token};
 use crate::policy::decide::{may_look_up, synthetic_answer};
 use crate::policy::reason::pass::PassReason;
 use crate::route::Rule;
@@ -55,7 +56,19 @@ impl Explainer<'_> {
         if let Some(outcome) = self.purge(asked, &head) {
             return Err(outcome);
         }
+        if let Some(outcome) = self.acme(&head) {
+            return Err(outcome);
+        }
         self.route(asked, head)
+    }
+
+    fn acme(&mut self, head: &RequestHead) -> Option<Outcome> {
+        let setting = self.setting;
+        let path = setting.config.acme.as_ref()?.join(FOLDER).join(token(head)?);
+        let because = setting.because_of(&["acme".to_owned()]);
+        self.add_step("acme", format!("the proof {}", path.display()), Some(because));
+        let status = if path.is_file() { Status(200) } else { Status(404) };
+        Some(Outcome::own(status, "acme"))
     }
 
     fn route(&mut self, asked: &UrlRequest, head: RequestHead) -> Result<Routed, Outcome> {
