@@ -189,14 +189,19 @@ impl Generation {
     }
 
     /// Uses the secrets of its configuration for session tickets, as their file is now.
-    pub(crate) fn use_ticket_secrets(&self, sources: &Sources, tables: &SharedTables) {
-        let used = match server::ticket_secrets(&self.config, sources) {
-            Ok(of_file) => tables.secrets.use_file(&of_file, shared_tables::unix_s()),
-            Err(finding) => return log::error!("{finding}; keeping the secrets in use"),
-        };
-        if let Err(error) = used {
+    ///
+    /// # Errors
+    /// Why the file cannot be used; then the secrets in use stay.
+    pub(crate) fn use_ticket_secrets(
+        &self,
+        sources: &Sources,
+        tables: &SharedTables,
+    ) -> Result<(), Finding> {
+        let of_file = server::ticket_secrets(&self.config, sources)?;
+        if let Err(error) = tables.secrets.use_file(&of_file, shared_tables::unix_s()) {
             log::error!("cannot make secrets for TLS session tickets: {error}");
         }
+        Ok(())
     }
 
     /// Shows commands when its certificates expire.

@@ -159,7 +159,9 @@ impl Master {
             generation.drain(ControlMessage::Retire);
         }
         let generation = &mut self.generations[index];
-        generation.use_ticket_secrets(&Sources::of_disk(), &self.tables);
+        if let Err(finding) = generation.use_ticket_secrets(&Sources::of_disk(), &self.tables) {
+            log::error!("{finding}; keeping the one in use");
+        }
         generation.phase = Phase::Current;
         generation.servers.set_phase(generation.number, TablePhase::Current);
         generation.mark = None;

@@ -153,7 +153,9 @@ impl Master {
         let keeper_slot =
             process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
         let generation = Generation::prepare(config, 1, keeper_slot, &[], &tables, now)?;
-        generation.use_ticket_secrets(&Sources::of_disk(), &tables);
+        if let Err(finding) = generation.use_ticket_secrets(&Sources::of_disk(), &tables) {
+            log::error!("{finding}; keeping the one in use");
+        }
         Ok(Self {
             file,
             is_detached,

@@ -114,8 +114,8 @@ impl Generation {
     /// Reads the files again, and hands them to the children if something has changed.
     fn renew_tls(&mut self, watch: &mut TlsWatch, tables: &SharedTables) {
         let sources = Sources::of_disk();
-        let renewal = self.tls.renew(&self.config, &sources, Some(&tables.secrets));
-        self.use_ticket_secrets(&sources, tables);
+        let mut renewal = self.tls.renew(&self.config, &sources, Some(&tables.secrets));
+        renewal.kept.extend(self.use_ticket_secrets(&sources, tables).err());
         watch.follow(sources.stamps());
         watch.tell(&renewal);
         if !renewal.is_change {

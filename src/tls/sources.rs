@@ -225,6 +225,8 @@ impl Stamps {
             add(path);
             let real = fs::canonicalize(path);
             real.iter().for_each(|real| add(real));
+            // A link to a folder, which may lead to another one later.
+            path.ancestors().filter(|above| above.is_symlink()).for_each(&mut add);
             if path.is_dir() {
                 // Its name stands for its files, and it may be a link itself.
                 add(&path.join("."));
@@ -278,6 +280,20 @@ mod tests {
         assert_eq!(told(&handed), [a, one, none]);
         assert_eq!(read(&handed, "crl/2"), Err("was not handed over".to_owned()));
         assert!(!disk.stamps().are_current());
+    }
+
+    #[test]
+    fn a_link_to_a_folder_is_watched_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir_all(path("releases/1/tls")).unwrap();
+        fs::create_dir(path("site")).unwrap();
+        fs::write(path("releases/1/tls/c.pem"), "1").unwrap();
+        std::os::unix::fs::symlink("../releases/1", path("site/current")).unwrap();
+        let disk = Sources::of_disk();
+        disk.read(&path("site/current/tls/c.pem"), 9).unwrap();
+        let folders = disk.stamps().folders();
+        assert_eq!(folders, [path("releases/1/tls"), path("site"), path("site/current/tls")]);
     }
 
     #[test]

@@ -609,7 +609,7 @@ fn machines_with_one_file_of_secrets_resume_each_others_sessions() {
     n_resumed(&plans[0], &config, 1);
     // A file that cannot be used keeps the old secrets.
     fs::write(plans[0].dir().join("keys"), "short\n").unwrap();
-    let told = ktrixes[0].wait_error("; keeping the secrets in use");
+    let told = ktrixes[0].wait_error("tls.ticket-keys: ");
     assert!(told.contains("has no secret of 32 bytes or more in base64 in line 1"), "{told}");
     assert_eq!(n_resumed(&plans[0], &config, 1), 1);
 }
