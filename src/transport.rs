@@ -256,7 +256,19 @@ impl Transport {
         self.session.as_ref().is_none_or(|session| session.close_notify(&self.stream))
     }
 
-    /// Tells the peer that nothing more will be written; it can still be read from.
+    /// As [`Self::finish`], as soon as the kernel has room, or not at all if that is after `deadline_ms` of
+    /// the monotonic clock (0: never).
+    pub(crate) async fn finished(&self, deadline_ms: u64) {
+        while !self.finish() {
+            reactor::breathe().await;
+            if self.writable(deadline_ms).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells the peer that nothing more will be written; it can still be read from. With TLS,
+    /// [`Self::finished`] comes before.
     ///
     /// # Errors
     /// When the peer is gone.

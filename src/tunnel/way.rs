@@ -44,7 +44,11 @@ impl Way<'_> {
     /// Passes the bytes `ahead` on, and then all that the sender sends. At the end of the sender's side
     /// the receiver is told, and the way goes on until the sender's connection breaks.
     pub(super) async fn run(self, ahead: Vec<u8>) -> Gone {
-        match self.pass_on(ahead).await {
+        let passed = self.pass_on(ahead).await;
+        if passed.is_ok() {
+            self.to.finished(0).await;
+        }
+        match passed {
             Ok(()) if self.to.shutdown_write().is_err() => Gone::Receiver,
             Ok(()) => {
                 self.count.end();

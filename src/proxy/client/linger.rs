@@ -14,23 +14,14 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Tells the client that all has been written. If it has not read what was sent before, there is no room
 /// for a close_notify, and it gets some time.
 pub(crate) async fn finish(transport: &Transport) {
-    finish_by(transport, reactor::now().mono_ms() + LINGER.as_millis() as u64).await;
-}
-
-async fn finish_by(transport: &Transport, deadline_ms: u64) {
-    while !transport.finish() {
-        reactor::breathe().await;
-        if transport.writable(deadline_ms).await.is_err() {
-            return;
-        }
-    }
+    transport.finished(reactor::now().mono_ms() + LINGER.as_millis() as u64).await;
 }
 
 /// Announces the end and drops what the client still sends. A close while bytes lie unread would send
 /// a reset, and the client would lose the answer that is still on its way.
 pub(crate) async fn linger(transport: &Transport) {
     let deadline_ms = reactor::now().mono_ms() + LINGER.as_millis() as u64;
-    finish_by(transport, deadline_ms).await;
+    transport.finished(deadline_ms).await;
     if transport.shutdown_write().is_err() {
         return;
     }
