@@ -38,7 +38,7 @@ mod load;
 mod flags;
 
 use crate::config::action::Changes;
-use crate::config::bounds::{OriginTimeouts, RouteLimits, RouteTimeouts};
+use crate::config::bounds::{Limits, OriginTimeouts, RouteLimits, RouteTimeouts, Timeouts};
 use crate::config::buffering::ResponseBuffering;
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
@@ -397,60 +397,6 @@ pub struct RouteConfig {
     pub timeouts: RouteTimeouts,
     /// Its changes, if it makes any.
     pub changes: Option<Rc<Changes>>,
-}
-
-/// The bounds on waiting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From a request's first byte to the end of its head.
-    pub client_head: Duration,
-    /// The bounds for the exchanges of a route without its own.
-    pub route: RouteTimeouts,
-    /// Between two requests of a client.
-    pub client_idle: Duration,
-    /// From a client's connection to the end of its TLS handshake.
-    pub tls_handshake: Duration,
-    /// For a connection to a server.
-    pub connect: Duration,
-    /// From the end of a request to the head of its response.
-    pub first_byte: Duration,
-    /// Between two reads of a response, and of an origin that waits for its next request.
-    pub idle: Duration,
-    /// For a fill to end after its last client has left.
-    pub fill_alone: Duration,
-    /// For a file operation of the cache; after that a read is a miss.
-    pub disk: Duration,
-    /// For a worker to give a sign of life; 0 for ever.
-    pub worker_stuck: Duration,
-    /// For requests to finish when ktrix stops or reloads.
-    pub stop: Duration,
-}
-
-/// The bounds on sizes and counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Open client connections, for each worker.
-    pub connections: usize,
-    /// TLS handshakes under way, for each worker.
-    pub handshakes: usize,
-    /// Bytes of a head with its first line.
-    pub head_bytes: usize,
-    /// Bytes of a request's target.
-    pub target_bytes: usize,
-    /// The bounds for the messages of a route without its own.
-    pub route: RouteLimits,
-    /// Bytes of a request's body that stay in memory; the rest goes to a file.
-    pub body_memory_bytes: usize,
-    /// Bytes of all responses of a worker that wait in memory.
-    pub responses_bytes: usize,
-    /// Bytes of all bodies in files; by default it depends on the disk.
-    pub bodies_bytes: Option<u64>,
-    /// Bytes of a body that must come each second; 0 for any.
-    pub body_rate: u64,
-    /// Fields of a head.
-    pub headers: usize,
-    /// Requests of one HTTP/2 connection at a time.
-    pub streams: u32,
 }
 
 impl ListenAddress {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::units::format_size;
 use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen};
-use crate::config::bounds::{OriginTimeouts, RouteLimits, RouteTimeouts};
+use crate::config::bounds::{Limits, OriginTimeouts, RouteLimits, RouteTimeouts, Timeouts};
 use crate::config::document::{Node, Place, Value};
 use crate::config::error::Faults;
 use crate::config::instance;
@@ -17,8 +17,8 @@ use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::{self, WORKERS_MAX};
 use crate::config::section::{Scalar, Section, as_usize};
 use crate::config::{
-    AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Limits, Listen, ListenAddress,
-    ListenMode, LogConfig, LogFormat, Timeouts, WhenFull,
+    AccessLogConfig, Admission, CacheConfig, Config, ErrorSink, Listen, ListenAddress, ListenMode,
+    LogConfig, LogFormat, WhenFull,
 };
 
 mod key;

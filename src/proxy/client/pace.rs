@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::config::Limits;
+use crate::config::bounds::Limits;
 use crate::config::bounds::RouteTimeouts;
 use crate::policy::reason::close::CloseReason;
 
