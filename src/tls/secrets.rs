@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aws_lc_rs::digest;
+use zeroize::Zeroizing;
 
 use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
@@ -106,23 +107,27 @@ impl Secrets {
     pub(crate) fn use_file(&self, of_file: &[SecretBytes], now_s: u64) -> io::Result<()> {
         let Some(head) = self.head.first() else { return Ok(()) };
         let was_of_file = head.is_of_file.swap(u64::from(!of_file.is_empty()), Ordering::AcqRel);
-        let wanted: Vec<_> = match of_file {
+        let mut own = Zeroizing::new([0; 32]);
+        let wanted = match of_file {
             [] if was_of_file == 0 => return Ok(()),
-            [] => vec![Secret::of(random()?)],
-            _ => of_file.iter().take(SECRETS_MAX).map(|bytes| Secret::of(*bytes)).collect(),
+            [] => {
+                *own = random()?;
+                std::slice::from_ref(&*own)
+            }
+            _ => of_file.get(..SECRETS_MAX).unwrap_or(of_file),
         };
         let newest = head.newest.load(Ordering::Acquire);
         let known: Vec<_> = (0..SECRETS_MAX as u64)
             .filter_map(|age| self.read(newest.checked_sub(age)?).map(|secret| secret.id))
             .collect();
-        if known.iter().eq(wanted.iter().map(|secret| &secret.id)) {
+        if known.into_iter().eq(wanted.iter().map(|bytes| Secret::of(*bytes).id)) {
             return Ok(());
         }
         for row in self.rows.iter() {
             row.erase();
         }
         // The first has the highest number.
-        wanted.into_iter().rev().for_each(|secret| self.publish(secret, now_s));
+        wanted.iter().rev().for_each(|bytes| self.publish(Secret::of(*bytes), now_s));
         Ok(())
     }
 

@@ -3,11 +3,13 @@
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::date_time_ymd;
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
@@ -612,6 +614,45 @@ fn machines_with_one_file_of_secrets_resume_each_others_sessions() {
     let told = ktrixes[0].wait_error("tls.ticket-keys: ");
     assert!(told.contains("has no secret of 32 bytes or more in base64 in line 1"), "{told}");
     assert_eq!(n_resumed(&plans[0], &config, 1), 1);
+}
+
+#[test]
+fn secrets_of_tickets_are_in_no_heap() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = Plan::new(&origin).with_tls().set("tls", "{ticket-keys: $DIR/keys}");
+    // 48 bytes of 0 in base64.
+    fs::write(plan.dir().join("keys"), format!("{}\n", "A".repeat(64))).unwrap();
+    let ktrix = plan.start();
+    let config = authority().client();
+    n_resumed(&plan, &config, 8);
+    let secret = digest(&SHA256, &[0; 48]);
+    for process in [vec![ktrix.master], ktrix.children()].concat() {
+        let found = mappings_with(process.pid, secret.as_ref());
+        // Another user may not look.
+        let Ok(found) = found else { return };
+        let shared = found.iter().filter(|line| line.contains(" rw-s ")).count();
+        assert_eq!(shared, 1, "the memory of all: {found:?}");
+        let elsewhere =
+            found.iter().find(|line| !line.contains(" rw-s ") && !line.contains("[stack]"));
+        assert_eq!(elsewhere, None, "{process:?}");
+    }
+}
+
+/// The writable memory of a process that contains these bytes, as /proc/PID/maps names it.
+fn mappings_with(pid: i32, bytes: &[u8]) -> io::Result<Vec<String>> {
+    let memory = fs::File::open(format!("/proc/{pid}/mem"))?;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let contains = |line: &&str| {
+        let (range, _) = line.split_once(" rw-")?;
+        let (from, to) = range.split_once('-')?;
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16));
+        let (from, to) = (from.ok()?, to.ok()?);
+        // The index and the rings are larger, and have files of their own.
+        let mut text = vec![0; usize::try_from(to - from).ok().filter(|len| *len <= 64 << 20)?];
+        memory.read_exact_at(&mut text, from).ok()?;
+        memchr::memmem::find(&text, bytes)
+    };
+    Ok(maps.lines().filter(|line| contains(line).is_some()).map(str::to_owned).collect())
 }
 
 #[test]
