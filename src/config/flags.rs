@@ -95,6 +95,7 @@ fn of_defaults(
         trusted_proxies: Vec::new(),
         log: LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info },
         cache,
+        forward: None,
         upstreams: vec![upstream_at("default".to_owned(), server)],
         sites: Vec::new(),
         default_upstream: Some(UpstreamId(0)),

@@ -32,6 +32,10 @@ pub mod bounds;
 pub mod address;
 pub mod tls;
 pub mod tcp;
+pub mod host;
+pub mod users;
+pub mod forward;
+pub mod listen;
 mod instance;
 mod resolve;
 mod load;
@@ -40,10 +44,12 @@ mod flags;
 use crate::config::action::Changes;
 use crate::config::bounds::{Limits, OriginTimeouts, RouteLimits, RouteTimeouts, Timeouts};
 use crate::config::buffering::ResponseBuffering;
+use crate::config::forward::ForwardConfig;
+pub use crate::config::host::HostPattern;
+pub use crate::config::listen::{Listen, ListenAddress, ListenMode};
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
-use crate::config::tcp::TcpTargets;
-use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, ToHttps, UpstreamTls};
+use crate::config::tls::{CertificateFiles, TicketConfig, ToHttps, UpstreamTls};
 use crate::http::proxy_protocol::Version;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::check::Check;
@@ -77,7 +83,9 @@ pub struct Config {
     pub log: LogConfig,
     /// The store of responses, if there is one.
     pub cache: Option<CacheConfig>,
-    /// Groups of servers; at least one, names are unique.
+    /// What clients may ask for, if a listener is a forward proxy.
+    pub forward: Option<Rc<ForwardConfig>>,
+    /// Groups of servers; names are unique.
     pub upstreams: Vec<UpstreamConfig>,
     /// The sites; no host is claimed twice.
     pub sites: Vec<SiteConfig>,
@@ -98,69 +106,6 @@ impl Config {
             servers.map(move |(id, server)| (Server { upstream, id }, server))
         })
     }
-}
-
-/// One address where clients are accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Listen {
-    /// The address.
-    pub address: ListenAddress,
-    /// Whether ktrix starts without it if the kernel does not know its address family. Only the
-    /// IPv6 half of "all addresses" is optional; an address that is written out must work.
-    pub is_optional: bool,
-    /// What its connections carry.
-    pub mode: ListenMode,
-    /// Where connections go with [`ListenMode::Tcp`].
-    pub targets: TcpTargets,
-    /// Whether a connection may speak HTTP/2.
-    pub http2: bool,
-    /// The permissions of a unix socket.
-    pub permissions: u32,
-    /// The owner of a unix socket, `user`, `user:group` or `:group`; without one it is the master's.
-    pub owner: Option<String>,
-    /// How clients speak TLS, if they do.
-    pub tls: Option<Rc<ListenTls>>,
-    /// The peers that must send a PROXY header, and no others may connect; empty without one.
-    pub proxies: Vec<Network>,
-}
-
-impl Listen {
-    /// A listener of an address, without options.
-    pub const fn at(address: ListenAddress) -> Self {
-        let (permissions, owner, tls) = (SOCKET_PERMISSIONS, None, None);
-        Self {
-            address,
-            is_optional: false,
-            mode: ListenMode::Http,
-            targets: TcpTargets { default: None, names: Vec::new() },
-            http2: true,
-            permissions,
-            owner,
-            tls,
-            proxies: Vec::new(),
-        }
-    }
-}
-
-/// Every user may connect to a unix socket; the directories above it restrict that.
-const SOCKET_PERMISSIONS: u32 = 0o666;
-
-/// What the connections of a listener carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ListenMode {
-    /// Requests for the sites of the configuration.
-    Http,
-    /// Bytes that go to a server as they are.
-    Tcp,
-}
-
-/// An address that ktrix listens on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// TCP; port 0 lets the kernel choose.
-    Ip(SocketAddr),
-    /// The path of a stream socket.
-    Unix(PathBuf),
 }
 
 /// The logs.
@@ -363,17 +308,6 @@ pub struct SiteConfig {
     pub routes: Vec<RouteConfig>,
     /// The patterns of the routes with a glob or a regular expression, in their order.
     pub patterns: Option<PathSet>,
-}
-
-/// Hosts, lower-case and without a port or a dot at the end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// This one.
-    Exact(String),
-    /// Every name below it; the text begins with the dot (`.example.org`).
-    Below(String),
-    /// Any.
-    Any,
 }
 
 /// The rules for the requests that match.

@@ -144,6 +144,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "trusted-proxies", Kind::List("networks or off"), "none", "the proxies whose X-Forwarded-For, -Proto and -Host, or Forwarded, are believed"),
     row("", "log", Kind::Section("mapping or path"), "no access log", "the access log and the error log"),
     row("", "cache", Kind::Section("mapping, path or off"), "off", "the store of responses"),
+    row("", "forward", Kind::Section("mapping"), "each key's own", "what the clients of a forward proxy may ask for"),
     row("", "upstream", Kind::Section("name, address or mapping"), "none", "the servers for requests of no site"),
     row("", "upstreams", Kind::Section("mapping of names"), "none", "groups of servers, by name"),
     row("", "sites", Kind::List("mappings"), "none", "hosts and paths, and their upstreams"),
@@ -152,7 +153,7 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
     row("listen[]", "permissions", Kind::Text("octal mode"), "0666", "the permissions of a unix socket"),
-    row("listen[]", "mode", Kind::Choice(&["http", "tcp"]), "http", "http answers for the sites; tcp passes the bytes of each connection on to a server"),
+    row("listen[]", "mode", Kind::Choice(&["http", "tcp", "forward"]), "http", "http answers for the sites; tcp passes the bytes of each connection on to a server; forward is a proxy that clients are set to"),
     row("listen[]", "upstream", Kind::Text("name"), "required without sni", "with mode: tcp, the servers of connections for which sni has none"),
     row("listen[]", "sni", Kind::Section("mapping of names"), "none", "with mode: tcp, upstreams by the name that a client asks for by TLS"),
     row("listen[]", "http2", Kind::Switch, "on", "whether a connection may speak HTTP/2"),
@@ -166,6 +167,18 @@ pub const DIRECTIVES: &[Directive] = &[
     //
     row("tls", "ticket-lifetime", Kind::Duration(2 * SECOND, 7 * DAY), "12h", "how long a client can resume a session at least"),
     row("tls", "ticket-keys", Kind::Text("path"), "secrets that ktrix makes", "a file of secrets for session tickets, which several machines may share"),
+    //
+    row("forward", "clients", Kind::List("networks or off"), "loopback", "the clients that may use the forward proxy"),
+    row("forward", "users", Kind::Text("path or off"), "off", "a file of users and bcrypt hashes of their passwords (htpasswd -B); a client must be one of them"),
+    row("forward", "ports", Kind::List("ports"), "80", "the ports of the servers that requests for http may be for"),
+    row("forward", "connect-ports", Kind::List("ports"), "443", "the ports of the servers that CONNECT may lead to"),
+    row("forward", "hosts", Kind::List("hosts"), "any", "the hosts that clients may ask for"),
+    row("forward", "deny", Kind::List("private, loopback, link-local, networks or off"), "[private, loopback, link-local]", "addresses of servers that ktrix does not connect to, whatever their name is"),
+    row("forward", "via", Kind::Switch, "on", "whether requests and responses have a Via of ktrix"),
+    row("forward", "forwarded", Kind::Switch, "off", "whether servers get the address of the client, in Forwarded and X-Forwarded-For"),
+    row("forward", "destinations", Kind::Count(1, 65_536), "1000", "the most hosts that a worker has connections to at once"),
+    row("forward", "connections", Kind::Count(1, 65_536), "64", "the most connections of a worker to one host"),
+    row("forward", "resolve", Kind::Duration(SECOND, HOUR), "30s", "how long the addresses of a name are used"),
     //
     row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
     row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "the sink of ktrix's own messages; auto is stderr in the foreground and else syslog"),

@@ -26,6 +26,7 @@ pub struct Peer<'a> {
     host: &'a [u8],
     via: &'a str,
     is_trusted: bool,
+    is_hidden: bool,
 }
 
 impl<'a> Peer<'a> {
@@ -36,12 +37,17 @@ impl<'a> Peer<'a> {
     /// it might make an answer that other clients must not get.
     pub fn new(client: Option<IpAddr>, scheme: Scheme, authority: &'a [u8], via: &'a str) -> Self {
         let host = authority::without_default_port(scheme, authority);
-        Self { client, scheme, host, via, is_trusted: false }
+        Self { client, scheme, host, via, is_trusted: false, is_hidden: false }
     }
 
     /// Whether the sender is a proxy whose chain of clients is passed on.
     pub fn trusted(self, is_trusted: bool) -> Self {
         Self { is_trusted, ..self }
+    }
+
+    /// Whether the origin is not told of the sender, as by a forward proxy.
+    pub fn hidden(self, is_hidden: bool) -> Self {
+        Self { is_hidden, ..self }
     }
 }
 
@@ -68,7 +74,9 @@ pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) 
         fields.push(b"Connection", b"te");
     }
     push_framing(&mut fields, head.method, framing);
-    push_forwarded(&mut fields, if peer.is_trusted { sent } else { &nothing }, peer);
+    if !peer.is_hidden {
+        push_forwarded(&mut fields, if peer.is_trusted { sent } else { &nothing }, peer);
+    }
     via::push(&mut fields, head.version, peer.via);
     fields
 }

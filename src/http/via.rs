@@ -5,8 +5,12 @@ use crate::base::chars;
 use crate::http::fields::Fields;
 use crate::http::version::Version;
 
-/// Adds the member of the instance of this name. The version is that of the message received.
+/// Adds the member of the instance of this name, if it has one. The version is that of the message
+/// received.
 pub fn push(fields: &mut Fields, received: Version, name: &str) {
+    if name.is_empty() {
+        return;
+    }
     fields.push_parts(b"Via", &[received.number().as_bytes(), b" ", name.as_bytes()]);
 }
 

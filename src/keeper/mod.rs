@@ -6,6 +6,7 @@
 //! also runs every second. Each chore is done in short steps, so that no task waits for long.
 
 pub(crate) mod resolver;
+mod lookups;
 mod chores;
 mod checks;
 
@@ -14,6 +15,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::keeper::chores::{Chores, Pace};
+use crate::keeper::lookups::Lookups;
 use crate::keeper::resolver::{Resolver, dns_ttl, getaddrinfo, names_in};
 use crate::reactor;
 use crate::reactor::event::Event;
@@ -50,6 +52,17 @@ async fn keep(inherited: Rc<Inherited>) -> i32 {
     let needed = Rc::new(Event::default());
     reactor::spawn(hear_of_needs(Rc::clone(&inherited), Rc::clone(&needed)));
     reactor::spawn(publish_names(resolver, Rc::clone(&inherited.servers)));
+    if let Some(forward) = &inherited.config.forward {
+        let Inherited { names, wakes, process_slot, .. } = &*inherited;
+        let (names, wakes) = (Rc::clone(names), Rc::clone(wakes));
+        match Lookups::start(names, wakes, *process_slot, forward.resolve, getaddrinfo) {
+            Ok(lookups) => reactor::spawn(look_up(lookups, Rc::clone(&needed))),
+            Err(error) => {
+                log::error!("cannot start the lookups of the forward proxy: {error}");
+                return 1;
+            }
+        }
+    }
     reactor::spawn(rotate_secrets(Rc::clone(&inherited)));
     checks::start(&inherited.config, &inherited.servers, &inherited.tls.clients);
     // A task that panics ends alone, but a keeper without its chores is no use: these two are the
@@ -112,6 +125,17 @@ async fn publish_names(mut resolver: Resolver, servers: Rc<ServerTable>) {
     let Some(answered) = readable(resolver.fd()) else { return };
     while answered.readable().await.is_ok() {
         resolver.publish(&servers, reactor::now());
+    }
+}
+
+/// Answers the workers that ask for names.
+async fn look_up(mut lookups: Lookups, needed: Rc<Event>) {
+    let Some(answered) = readable(Some(lookups.fd())) else { return };
+    loop {
+        let since = needed.version();
+        lookups.read_questions();
+        lookups.publish();
+        let _ = Race::new(answered.readable(), needed.after(since)).await;
     }
 }
 

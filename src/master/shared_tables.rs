@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
+use crate::shared::names::Names;
 use crate::shared::wake::Wakes;
 use crate::tls::secrets::Secrets;
 use crate::worker::inherited::N_PROCESS_SLOTS;
@@ -25,6 +26,8 @@ pub(crate) struct SharedTables {
     pub(crate) wakes: Rc<Wakes>,
     /// The signs of life of the process in a process slot.
     pub(crate) beats: Rc<Beats>,
+    /// The names that workers ask the keepers for.
+    pub(crate) names: Rc<Names>,
     /// The bytes of request bodies.
     pub(crate) bodies: Rc<BodyTable>,
     /// The secrets of TLS session tickets.
@@ -45,6 +48,7 @@ impl SharedTables {
             rings: Arc::new(Rings::create(N_PROCESS_SLOTS, ring_bytes)?),
             wakes: Rc::new(Wakes::new(N_PROCESS_SLOTS)?),
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
+            names: Rc::new(Names::create(N_PROCESS_SLOTS)?),
             bodies: Rc::new(BodyTable::create(N_PROCESS_SLOTS)?),
             secrets: Arc::new(Secrets::create(unix_s())?),
             ring_bytes,

@@ -106,6 +106,7 @@ impl Master {
             spill: None,
             cache: generation.cache.map(|cache| cache.shared),
             rings: Arc::clone(&self.tables.rings),
+            names: Rc::clone(&self.tables.names),
             wakes: Rc::clone(&self.tables.wakes),
             beats: Rc::clone(&self.tables.beats),
             bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), slot, bodies_bytes_max)),

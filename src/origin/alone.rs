@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use crate::origin::pools::Upstream;
+use crate::origin::upstream::Upstream;
 use crate::reactor::{self, timer};
 
 /// Fetches without clients may hold one of this many connections of an upstream.

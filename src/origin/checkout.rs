@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::origin::connection::{Active, Connection};
 use crate::origin::line::Place;
-use crate::origin::pools::{ServerPool, Upstream};
+use crate::origin::upstream::{ServerPool, Upstream};
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::shared::health::Admission;
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::config::UpstreamConfig;
     use crate::origin::pools::Pools;
-    use crate::origin::tests::sample::{ID, LIMITS, pools_to, server};
+    use crate::origin::tests::sample::{LIMITS, pools_to, server};
     use crate::origin::tests::scripted::{Peer, ScriptedOrigin};
     use crate::reactor::clock::run_by_test_clock;
     use crate::reactor::event::Event;
@@ -245,7 +245,7 @@ mod tests {
     async fn begin(pools: &Rc<Pools>, tried: Tried) -> impl Future<Output = Connection> {
         let pools = Rc::clone(pools);
         let task =
-            reactor::spawn_task(async move { pools.upstream(ID).checkout(&tried).await.unwrap() });
+            reactor::spawn_task(async move { pools.known().checkout(&tried).await.unwrap() });
         timer::sleep(Duration::from_millis(1)).await;
         task
     }
@@ -258,10 +258,10 @@ mod tests {
     fn connections_too_old_for_use_leave_room() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
-            let old = pools.upstream(ID).checkout(&only(0)).await.unwrap();
+            let old = pools.known().checkout(&only(0)).await.unwrap();
             old.give_back();
             timer::sleep(Duration::from_millis(LIMITS.idle_ms + 1)).await;
-            let new = soon(pools.upstream(ID).checkout(&only(0))).await.unwrap();
+            let new = soon(pools.known().checkout(&only(0))).await.unwrap();
             assert!(!new.is_reused());
         });
     }
@@ -270,7 +270,7 @@ mod tests {
     fn a_newcomer_does_not_overtake_a_fetch_that_was_called() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
-            let upstream = pools.upstream(ID);
+            let upstream = pools.known();
             let _first = upstream.checkout(&only(0)).await.unwrap();
             let second = upstream.checkout(&only(1)).await.unwrap();
             let waiter = begin(&pools, Tried::default()).await;
@@ -289,7 +289,7 @@ mod tests {
     fn a_fetch_that_is_never_called_fails_in_time() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
-            let upstream = pools.upstream(ID);
+            let upstream = pools.known();
             let _first = upstream.checkout(&only(0)).await.unwrap();
             let _second = upstream.checkout(&only(1)).await.unwrap();
             let begun_ms = reactor::now().mono_ms();
@@ -304,15 +304,14 @@ mod tests {
     fn one_fetch_is_called_for_each_connection_that_expires() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
-            for held in [
-                pools.upstream(ID).checkout(&only(0)).await,
-                pools.upstream(ID).checkout(&only(1)).await,
-            ] {
+            for held in
+                [pools.known().checkout(&only(0)).await, pools.known().checkout(&only(1)).await]
+            {
                 held.unwrap().give_back();
             }
             let events = [(); 4].map(|()| Rc::new(Event::default()));
             for event in &events {
-                pools.upstream(ID).pending.borrow_mut().push(Rc::clone(event)).unwrap();
+                pools.known().pending.borrow_mut().push(Rc::clone(event)).unwrap();
             }
             timer::sleep(Duration::from_millis(LIMITS.idle_ms + 1)).await;
             pools.expire();
@@ -325,8 +324,8 @@ mod tests {
     fn a_fetch_that_cannot_use_a_connection_calls_the_next() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
-            let first = pools.upstream(ID).checkout(&only(0)).await.unwrap();
-            let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let first = pools.known().checkout(&only(0)).await.unwrap();
+            let second = pools.known().checkout(&only(1)).await.unwrap();
             let choosy = begin(&pools, only(1)).await;
             let any = begin(&pools, Tried::default()).await;
             first.give_back();
@@ -346,13 +345,13 @@ mod tests {
             let (pools, _servers) = two_servers_with(|upstream| {
                 upstream.servers[1].is_backup = true;
             });
-            let _first = pools.upstream(ID).checkout(&Tried::default()).await.unwrap();
-            let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let _first = pools.known().checkout(&Tried::default()).await.unwrap();
+            let second = pools.known().checkout(&only(1)).await.unwrap();
             let any = begin(&pools, Tried::default()).await;
             let choosy = begin(&pools, only(1)).await;
             second.give_back();
             assert_eq!(soon(choosy).await.active().server(), server(1));
-            assert_eq!(pools.upstream(ID).n_choosy.get(), 0);
+            assert_eq!(pools.known().n_choosy.get(), 0);
             drop(any);
         });
     }
@@ -361,9 +360,9 @@ mod tests {
     fn no_fetch_waits_behind_one_that_cannot_use_what_is_free() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
-            let second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let second = pools.known().checkout(&only(1)).await.unwrap();
             let choosy = begin(&pools, only(1)).await;
-            let any = soon(pools.upstream(ID).checkout(&Tried::default())).await.unwrap();
+            let any = soon(pools.known().checkout(&Tried::default())).await.unwrap();
             assert_eq!(any.active().server(), server(0));
             drop(second);
             assert_eq!(soon(choosy).await.active().server(), server(1));
@@ -374,8 +373,8 @@ mod tests {
     fn a_fetch_that_ends_after_being_called_calls_the_next() {
         run_by_test_clock(async {
             let (pools, _servers) = two_servers();
-            let first = pools.upstream(ID).checkout(&only(0)).await.unwrap();
-            let _second = pools.upstream(ID).checkout(&only(1)).await.unwrap();
+            let first = pools.known().checkout(&only(0)).await.unwrap();
+            let _second = pools.known().checkout(&only(1)).await.unwrap();
             let leaving = begin(&pools, Tried::default()).await;
             let staying = begin(&pools, Tried::default()).await;
             first.give_back();

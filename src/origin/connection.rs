@@ -10,12 +10,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::config::ServerAddress;
-use crate::origin::pools::{ServerPool, Upstream};
+use crate::origin::upstream::{ServerPool, Upstream};
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::server::ServerReason;
 use crate::reactor;
 use crate::reactor::address::Address;
-use crate::reactor::connect::connect;
+use crate::reactor::connect::connect_first;
 use crate::reactor::timer;
 use crate::shared::health::Admission;
 use crate::shared::server_row::ServerRow;
@@ -59,22 +59,10 @@ impl Upstream {
         // The turns of other fetches must not lead this one to the same address again.
         let turn = &self.server(id).turn;
         let turn = turn.replace(turn.get().wrapping_add(1));
-        let mut n_refused = 0;
-        let stream = loop {
-            let turn = turn.wrapping_add(n_refused);
-            let address = self.address(id, tried, deadline_ms, turn).await;
-            let address = address.ok_or(FetchError::Unresolved)?;
-            match connect(&address, deadline_ms).await.map_err(|error| error_of(&error)) {
-                Ok(stream) => break stream,
-                // A name may have an address of a family that this machine or the server lacks.
-                Err(FetchError::Connect | FetchError::Resources)
-                    if n_refused + 1 < self.n_addresses(self.server(id)) =>
-                {
-                    n_refused += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        };
+        let addresses = self.addresses(id, tried, deadline_ms, turn).await;
+        let addresses = addresses.ok_or(FetchError::Unresolved)?;
+        let connected = connect_first(&addresses, deadline_ms).await;
+        let stream = connected.map_err(|error| error_of(&error))?;
         // Without TCP_NODELAY small requests may wait for acknowledgements, so an error does no
         // other harm.
         let _ = stream.set_nodelay();
@@ -162,20 +150,21 @@ impl Upstream {
         }
     }
 
-    /// The address of a server. Waits for a name that the keeper has not resolved yet, unless
+    /// The addresses of a server. Waits for a name that the keeper has not resolved yet, unless
     /// another server has an address.
-    async fn address(
+    async fn addresses(
         &self,
         id: ServerId,
         tried: &Tried,
         deadline_ms: u64,
         turn: usize,
-    ) -> Option<Address> {
+    ) -> Option<Vec<Address>> {
         let mut tried = tried.clone();
         tried.insert(id);
         loop {
-            if let Some(address) = self.known_address(self.server(id), turn) {
-                return Some(address);
+            let known = self.known_addresses(self.server(id), turn);
+            if !known.is_empty() {
+                return Some(known);
             }
             let is_late = reactor::now().mono_ms() >= deadline_ms;
             if is_late || self.not_in(&tried).any(|server| self.has_address(server)) {
@@ -185,16 +174,17 @@ impl Upstream {
         }
     }
 
-    /// The known address of a server. The addresses of a name take turns.
-    fn known_address(&self, server: &ServerPool, turn: usize) -> Option<Address> {
+    /// The known addresses of a server. Those of a name take turns in being the first.
+    fn known_addresses(&self, server: &ServerPool, turn: usize) -> Vec<Address> {
         match &server.address {
-            ServerAddress::Ip(address) => Some(Address::Ip(*address)),
-            ServerAddress::Unix(path) => Some(Address::Unix(path.clone())),
+            ServerAddress::Ip(address) => vec![Address::Ip(*address)],
+            ServerAddress::Unix(path) => vec![Address::Unix(path.clone())],
             ServerAddress::Name { .. } => {
                 let mut addresses = Vec::new();
                 self.table.addresses(server.server, &mut addresses);
-                let address = addresses.get(turn.checked_rem(addresses.len())?)?;
-                Some(Address::Ip(*address))
+                let first = turn.checked_rem(addresses.len()).unwrap_or(0);
+                addresses.rotate_left(first);
+                addresses.into_iter().map(Address::Ip).collect()
             }
         }
     }
@@ -388,7 +378,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::origin::tests::sample::{ID, LIMITS, name, pools_to};
+    use crate::origin::tests::sample::{LIMITS, name, pools_to};
     use crate::origin::tests::scripted::{Place, ScriptedOrigin};
     use crate::reactor::clock::run_by_test_clock;
 
@@ -407,9 +397,9 @@ mod tests {
                 keeper.resolve(0, RESOLVED);
             });
             let deadline_ms = begun_ms + LIMITS.connect_ms;
-            let upstream = pools.upstream(ID);
-            let address = upstream.address(ServerId(0), &Tried::default(), deadline_ms, 0).await;
-            (address, reactor::now().mono_ms() - begun_ms)
+            let upstream = pools.known();
+            let found = upstream.addresses(ServerId(0), &Tried::default(), deadline_ms, 0).await;
+            (found.map(|mut all| all.remove(0)), reactor::now().mono_ms() - begun_ms)
         })
     }
 
@@ -438,7 +428,7 @@ mod tests {
             let pools = pools_to([good.address(), refusing.address()], |upstream| {
                 upstream.keep_open = 3;
             });
-            let upstream = pools.upstream(ID);
+            let upstream = pools.known();
             let n_failed = || {
                 let server = upstream.server(ServerId(1)).server;
                 upstream.table.n_failed(0, server).load(Ordering::Relaxed)

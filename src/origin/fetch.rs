@@ -16,19 +16,21 @@ use crate::origin::affinity;
 use crate::origin::body::OriginBody;
 use crate::origin::checkout::{Refusal, Tried};
 use crate::origin::connection::Connection;
-use crate::origin::pools::{Pools, Upstream};
+use crate::origin::pools::Pools;
 use crate::origin::request::{self, FetchFailure, Request};
 use crate::origin::upload::Upload;
+use crate::origin::upstream::Upstream;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::sys::pinned::Race;
-use crate::upstream::ids::{Server, ServerId, UpstreamId};
+use crate::upstream::destination::{Answerer, Destination};
+use crate::upstream::ids::ServerId;
 
 /// A request, ready for the wire.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// The upstream that is asked.
-    pub upstream: UpstreamId,
+    /// Where it is asked.
+    pub destination: Destination,
     /// The client, or the server, that it belongs to.
     pub tie: Tie,
     /// The bounds on waiting, where they differ from the upstream's.
@@ -59,7 +61,7 @@ pub struct Response {
     /// Its body.
     pub body: OriginBody,
     /// The server that gave it.
-    pub server: Server,
+    pub server: Answerer,
     /// The phases of the fetch.
     pub times: FetchTimes,
     /// The cookie that names the server, if the client does not have it. It is not part of what is
@@ -85,7 +87,10 @@ pub(crate) async fn fetch<U: Upload>(
     question: &Question,
     upload: &mut U,
 ) -> Result<Response, FetchFailure<U::Error>> {
-    let upstream = pools.upstream(question.upstream);
+    let upstream = &match pools.resolved(&question.destination).await {
+        Ok(upstream) => upstream,
+        Err(error) => return Err(FetchFailure::Fetch(error)),
+    };
     let mut tried = upstream.tied(question);
     let limits = upstream.limits.with(&question.timeouts);
     let mut n_left = upstream.retries;
@@ -124,7 +129,7 @@ pub(crate) async fn fetch<U: Upload>(
                     n_left -= 1;
                     continue;
                 }
-                return Ok(answered(upstream, &tried, request, head, requested));
+                return Ok(answered(upstream, (question, &tried), request, head, requested));
             }
             Err(FetchFailure::Fetch(error)) => error,
             Err(failure) => return Err(failure),
@@ -266,19 +271,20 @@ async fn departure<U: Upload>(upload: &mut U, may_go: bool) {
 
 fn answered(
     upstream: &Upstream,
-    tied: &Tried,
+    (question, tied): (&Question, &Tried),
     request: Request,
     head: ResponseHead,
     requested: Now,
 ) -> Response {
     let active = request.connection.active();
     active.answered();
-    let server = active.server();
+    let server = active.server().id;
     let body = OriginBody::new(request, &head);
     let times = FetchTimes { requested, received: reactor::now() };
-    upstream.note_rtt(server.id, times.received.mono_us.saturating_sub(requested.mono_us));
-    let sticky = upstream.sticky.as_ref().filter(|_| tied.sticky != Some(server.id));
-    let set_cookie = sticky.and_then(|sticky| sticky.set_cookie(server.id));
+    upstream.note_rtt(server, times.received.mono_us.saturating_sub(requested.mono_us));
+    let sticky = upstream.sticky.as_ref().filter(|_| tied.sticky != Some(server));
+    let set_cookie = sticky.and_then(|sticky| sticky.set_cookie(server));
+    let server = Answerer { destination: question.destination.clone(), id: server };
     Response { head, body, server, times, set_cookie }
 }
 
@@ -314,7 +320,7 @@ mod tests {
 
     use super::*;
     use crate::config::UpstreamConfig;
-    use crate::origin::tests::sample::{ID, LIMITS, get, name, pools_to};
+    use crate::origin::tests::sample::{LIMITS, get, name, pools_to};
     use crate::origin::tests::scripted::{OK, Place, ScriptedOrigin};
     use crate::policy::reason::server::ServerReason;
     use crate::reactor::clock::run_by_test_clock;
@@ -549,11 +555,7 @@ mod tests {
                 upstream.servers.iter_mut().for_each(|server| server.connections = 1);
             }));
             let pause = Pause { first_ms: 60_000, doubled_max: 0 };
-            pools.upstream(ID).row(ServerId(0)).failed(
-                reactor::now(),
-                pause,
-                ServerReason::Connect,
-            );
+            pools.known().row(ServerId(0)).failed(reactor::now(), pause, ServerReason::Connect);
             let asked: Vec<_> = (0..5)
                 .map(|_| {
                     let pools = Rc::clone(&pools);

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use crate::origin::pools::Upstream;
+use crate::origin::upstream::Upstream;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::reactor::event::Event;

@@ -9,7 +9,10 @@
 //! ```
 
 pub mod upload;
+pub(crate) mod names;
 pub(crate) mod affinity;
+pub(crate) mod upstream;
+mod destinations;
 pub mod pools;
 pub(crate) mod alone;
 mod line;

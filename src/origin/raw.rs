@@ -7,41 +7,50 @@ use crate::origin::affinity;
 use crate::origin::checkout::Tried;
 use crate::origin::connection::Connection;
 use crate::origin::fetch::{Tie, left_after};
-use crate::origin::pools::{Pools, Upstream};
+use crate::origin::pools::Pools;
+use crate::origin::upstream::Upstream;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::sys::pinned::Race;
 use crate::transport::Transport;
-use crate::upstream::ids::{Server, UpstreamId};
+use crate::upstream::destination::{Answerer, Destination};
 use crate::upstream::method::HashOf;
 
 /// A connection to a server. Dropping it closes it and gives its place back.
 #[derive(Debug)]
-pub(crate) struct RawConnection(Connection);
+pub(crate) struct RawConnection {
+    connection: Connection,
+    destination: Destination,
+}
 
 impl RawConnection {
     pub(crate) fn transport(&self) -> &Transport {
-        self.0.transport()
+        self.connection.transport()
     }
 
-    pub(crate) fn server(&self) -> Server {
-        self.0.active().server()
+    pub(crate) fn server(&self) -> Answerer {
+        let id = self.connection.active().server().id;
+        Answerer { destination: self.destination.clone(), id }
     }
 }
 
-/// Connects to a server of an upstream, with the same choice, queue and retries as a fetch. `None` if
+/// Connects to a server of a destination, with the same choice, queue and retries as a fetch. `None` if
 /// `gone` comes first. A server that accepts the connection counts as one that answers.
 pub(crate) async fn connect(
     pools: &Pools,
-    upstream: UpstreamId,
+    destination: &Destination,
     tie: Tie,
     gone: impl Future,
 ) -> Option<Result<RawConnection, FetchError>> {
-    let upstream = pools.upstream(upstream);
-    Race::new(connect_to_one(upstream, tie), gone).await
+    let connected = async {
+        let upstream = pools.resolved(destination).await?;
+        let connection = connect_to_one(&upstream, tie).await?;
+        Ok(RawConnection { connection, destination: destination.clone() })
+    };
+    Race::new(connected, gone).await
 }
 
-async fn connect_to_one(upstream: &Rc<Upstream>, tie: Tie) -> Result<RawConnection, FetchError> {
+async fn connect_to_one(upstream: &Rc<Upstream>, tie: Tie) -> Result<Connection, FetchError> {
     // Of a stream there is nothing but the client to hash.
     let hash = upstream
         .hash_of
@@ -63,7 +72,7 @@ async fn connect_to_one(upstream: &Rc<Upstream>, tie: Tie) -> Result<RawConnecti
             Ok(taken) => match upstream.connection(taken, &tried).await {
                 Ok(connection) => {
                     connection.active().answered();
-                    return Ok(RawConnection(connection));
+                    return Ok(connection);
                 }
                 Err(refusal) => refusal,
             },

@@ -16,8 +16,8 @@ use crate::http::h1::head::{self, HeadLimits};
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
 use crate::origin::connection::Connection;
-use crate::origin::pools::OriginLimits;
 use crate::origin::upload::Upload;
+use crate::origin::upstream::OriginLimits;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::spare::Buffer;
@@ -480,7 +480,7 @@ mod tests {
                 }
             });
             let pools = sample::pools_to([origin.address()], |_| {});
-            let upstream = pools.upstream(sample::ID);
+            let upstream = pools.known();
             let connection = upstream.checkout(&Tried::default()).await.unwrap();
             let mut request = Request::new(connection, Method::Post, LIMITS);
             let mut body = Slow::default();

@@ -7,9 +7,13 @@ use std::rc::Rc;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::config::forward::ForwardConfig;
 use crate::http::h1::head::HeadLimits;
 use crate::log::access::AccessLog;
-use crate::origin::pools::{OriginLimits, Pools};
+use crate::origin::names::Mailbox;
+use crate::origin::pools::Pools;
+use crate::origin::upstream::OriginLimits;
+use crate::proxy::credentials::Credentials;
 use crate::proxy::progress::LocalFills;
 use crate::reactor;
 use crate::reactor::event::Event;
@@ -18,6 +22,15 @@ use crate::shared::bodies::Bodies;
 use crate::shared::servers::ServerTable;
 use crate::sys::host;
 use crate::tls::client::Clients;
+use crate::upstream::destination::Destination;
+
+/// The forward proxy of a worker.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    pub(crate) config: Rc<ForwardConfig>,
+    /// The users, if a client must be one.
+    pub(crate) credentials: Option<Credentials>,
+}
 
 /// The state that all exchanges of one worker share.
 #[derive(Debug)]
@@ -30,6 +43,8 @@ pub struct Context {
     pub router: Router,
     /// Connections to origins.
     pub pools: Pools,
+    /// The forward proxy, if there is one.
+    pub(crate) forward: Option<Forward>,
     /// The cache, unless it is off.
     pub cache: Option<Rc<Cache>>,
     /// The fills that this worker leads.
@@ -71,29 +86,18 @@ impl Context {
         temporary: PathBuf,
         bodies: Rc<Bodies>,
     ) -> Self {
-        let (limits, timeouts) = (&config.limits, &config.timeouts);
-        let client_head = HeadLimits {
-            head_bytes: limits.head_bytes,
-            fields: limits.headers,
-            target_bytes: limits.target_bytes,
-        };
-        let origin = OriginLimits {
-            head: client_head,
-            connect_ms: timeouts.connect.as_millis() as u64,
-            first_byte_ms: timeouts.first_byte.as_millis() as u64,
-            idle_ms: timeouts.idle.as_millis() as u64,
-            alone_ms: timeouts.fill_alone.as_millis() as u64,
-        };
+        let origin = OriginLimits::of(&config);
         Self {
             via: instance_name(&config),
             router: Router::new(&config),
             pools: Pools::new(&config.upstreams, (servers, worker), clients, origin),
+            forward: None,
             cache,
             fills: LocalFills::default(),
             access: access.map(RefCell::new),
             log_flushed: Event::default(),
             log_due: Event::default(),
-            client_head,
+            client_head: origin.head,
             temporary,
             bodies,
             response_bytes: Cell::new(0),
@@ -104,6 +108,31 @@ impl Context {
             drain: Event::default(),
             config,
         }
+    }
+
+    /// With a forward proxy, if the configuration has one: names are looked up by way of `mailbox`.
+    ///
+    /// # Errors
+    /// When the kernel refuses the memory.
+    pub(crate) fn forwarding(self, mailbox: Mailbox) -> io::Result<Self> {
+        let Some(forward) = &self.config.forward else { return Ok(self) };
+        let pools = self.pools.forwarding(forward, OriginLimits::of(&self.config), mailbox)?;
+        let credentials = forward.users.as_ref().map(Credentials::new).transpose()?;
+        let forward = Some(Forward { config: Rc::clone(forward), credentials });
+        Ok(Self { pools, forward, ..self })
+    }
+
+    /// The name of this instance in the `Via` of messages from and to a destination.
+    pub(crate) fn via_to(&self, destination: &Destination) -> &str {
+        match (destination, &self.config.forward) {
+            (Destination::Address(_), Some(forward)) => self.via_by(forward),
+            _ => &self.via,
+        }
+    }
+
+    /// As [`Self::via_to`], of the destinations of a forward proxy.
+    pub(crate) fn via_by(&self, forward: &ForwardConfig) -> &str {
+        if forward.via { &self.via } else { "" }
     }
 
     /// The id of the next request, unique in this daemon.

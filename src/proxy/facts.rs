@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::carried::Carried;
-use crate::upstream::ids::Server;
+use crate::upstream::destination::{Answerer, Destination};
 
 /// The facts of an exchange.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,7 @@ pub struct Facts {
     /// Why it failed, or why the cache was passed.
     pub reason: &'static str,
     /// The server that answered.
-    pub server: Option<Server>,
+    pub server: Option<Answerer>,
     /// Why the connection ends after it, if it does.
     pub close: Option<CloseReason>,
     /// The id of the request, if it is known before the end; else 0.
@@ -49,6 +49,9 @@ pub struct Facts {
 /// It is never sent.
 pub const CLIENT_GONE: u16 = 499;
 
+/// The name in the log, in the place of an upstream, of the destinations of a forward proxy.
+const FORWARD: &str = "forward";
+
 impl Facts {
     /// The status for the log.
     pub fn logged_status(&self) -> u16 {
@@ -60,11 +63,15 @@ impl Facts {
 
     /// The names of the upstream and the server that answered; empty if none did.
     pub(crate) fn names<'c>(&self, config: &'c Config) -> (&'c str, String) {
-        let Some(answered) = self.server else { return ("", String::new()) };
-        let Some(upstream) = config.upstreams.get(answered.upstream.0) else {
+        let Some(Answerer { destination, id }) = &self.server else {
             return ("", String::new());
         };
-        let server = upstream.servers.get(answered.id.0);
+        let upstream = match destination {
+            Destination::Upstream(id) => config.upstreams.get(id.0),
+            Destination::Address(address) => return (FORWARD, address.to_string()),
+        };
+        let Some(upstream) = upstream else { return ("", String::new()) };
+        let server = upstream.servers.get(id.0);
         (&upstream.name, server.map_or_else(String::new, |server| server.address.to_string()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::ListenMode;
 use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
 use crate::http::h1::head;
@@ -35,8 +36,12 @@ pub(crate) fn peer<'p, C: Client>(
     request: &'p RequestHead,
 ) -> Peer<'p> {
     let front = client.front();
-    let peer = Peer::new(front.peer.ip(), front.scheme, request.authority(), &context.via);
-    peer.trusted(front.is_trusted)
+    let (via, is_hidden) = match (&context.config.forward, front.listen.mode) {
+        (Some(forward), ListenMode::Forward) => (context.via_by(forward), !forward.forwarded),
+        _ => (&*context.via, false),
+    };
+    let peer = Peer::new(front.peer.ip(), front.scheme, request.authority(), via);
+    peer.trusted(front.is_trusted).hidden(is_hidden)
 }
 
 /// The question to an upstream, as the client's request asks it.
@@ -65,7 +70,8 @@ fn question_by(
 ) -> Question {
     let mut head = Vec::with_capacity(fields.wire_len() + 256);
     head::write_request(&mut head, method_text, path_and_query, fields);
-    Question { upstream: rule.upstream, tie, timeouts: rule.timeouts.origin, method, head }
+    let (destination, timeouts) = (rule.destination.clone(), rule.timeouts.origin);
+    Question { destination, tie, timeouts, method, head }
 }
 
 /// Asks the origin for this client alone.
@@ -78,6 +84,6 @@ pub(crate) async fn ask<U: Upload>(
     let response = fetch::fetch(&context.pools, question, upload).await?;
     facts.connected_us = response.times.requested.mono_us;
     facts.first_byte_us = response.times.received.mono_us;
-    facts.server = Some(response.server);
+    facts.server = Some(response.server.clone());
     Ok(response)
 }

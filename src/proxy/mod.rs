@@ -14,6 +14,7 @@ pub mod carried;
 pub mod facts;
 pub mod upload;
 pub mod progress;
+mod credentials;
 pub mod context;
 pub(crate) mod routed;
 pub mod finish;

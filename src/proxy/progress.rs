@@ -14,7 +14,7 @@ use crate::origin::fetch::{FetchTimes, Response};
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
 use crate::reactor::event::Event;
-use crate::upstream::ids::Server;
+use crate::upstream::destination::Answerer;
 
 /// What followers in other workers get instead of the code of an error, if the answer was for the
 /// leader alone.
@@ -69,7 +69,7 @@ pub struct LocalFill {
     interims: RefCell<VecDeque<ResponseHead>>,
     handover: RefCell<Option<Box<Handover>>>,
     /// The answer of the origin, once it has begun.
-    pub answered: Cell<Option<Answered>>,
+    pub answered: RefCell<Option<Answered>>,
     /// Whether the origin answered 304, so that a stored body is served.
     pub is_revalidated: Cell<bool>,
     /// The fields of the answer that are for the leader's client alone and are not stored.
@@ -105,10 +105,10 @@ impl LocalFills {
 }
 
 /// An origin's answer to a fill's fetch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Answered {
     /// The server that gave it.
-    pub server: Server,
+    pub server: Answerer,
     /// The status, which need not be the one that clients get.
     pub status: Status,
     /// The phases of the fetch.
@@ -136,7 +136,7 @@ impl LocalFill {
             is_over: Cell::new(false),
             interims: RefCell::default(),
             handover: RefCell::default(),
-            answered: Cell::new(None),
+            answered: RefCell::default(),
             is_revalidated: Cell::new(false),
             private: RefCell::default(),
         })

@@ -30,7 +30,11 @@ pub(crate) async fn relay<C: Client>(
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
     let Handover { mut response, read } = handover;
-    let mut fields = forward::response_fields(&response.head, &context.via, reactor::now());
+    let mut fields = forward::response_fields(
+        &response.head,
+        context.via_to(&response.server.destination),
+        reactor::now(),
+    );
     if let Some(cookie) = &response.set_cookie {
         fields.push(b"Set-Cookie", cookie.as_bytes());
     }

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::cache::name::Name;
+use crate::config::ListenMode;
 use crate::config::bounds::{RouteLimits, RouteTimeouts};
 use crate::config::tls::ToHttps;
 use crate::http::authority::Authority;
@@ -13,18 +14,20 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::scheme::Scheme;
-use crate::http::target::Target;
+use crate::http::target::{Form, Target};
 use crate::http::via;
 use crate::policy::acme;
 use crate::policy::decide::{self, SyntheticAnswer};
 use crate::policy::purge::request::METHOD;
 use crate::policy::reason::pass::PassReason;
+use crate::policy::reason::refusal::ForwardRefusal;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::front::Front;
-use crate::proxy::context::Context;
+use crate::proxy::context::{Context, Forward};
 use crate::route::Rule;
 use crate::route::asked::Asked;
 use crate::route::changed::{Changed, RequestPeer};
+use crate::route::forward::destination;
 use crate::upstream::ids::ServerId;
 
 #[derive(Debug)]
@@ -54,6 +57,14 @@ pub(crate) enum Way {
     Acme(Box<str>),
     /// It came in the clear, and its site wants https.
     ToHttps(ToHttps),
+    /// The forward proxy refuses it.
+    Forbidden(ForwardRefusal),
+    /// The forward proxy must know its client, and has not compared the password yet.
+    Unverified(Box<Self>),
+    /// It asks for the settings of the forward proxy.
+    ProxySettings,
+    /// It asks for a tunnel to a host.
+    Connect,
     /// Its route answers it without an upstream.
     Own(Rc<Changed>),
     Route(Route),
@@ -104,6 +115,9 @@ impl Way {
     /// Takes the cookie that names a server out of the request; `before` led to it by an internal
     /// redirect.
     fn of(context: &Context, front: &Front, head: &mut RequestHead, before: Option<&Self>) -> Self {
+        if let (ListenMode::Forward, Some(forward)) = (front.listen.mode, &context.forward) {
+            return Self::forwarded(context, forward, front, head);
+        }
         if let Some(answer) = decide::synthetic_answer(head) {
             return Self::Synthetic(answer);
         }
@@ -121,7 +135,7 @@ impl Way {
         let router = &context.router;
         let asked = Asked::of(head, front.client);
         let Some(route) = router.find(&asked) else { return Self::Unrouted };
-        let rule = *router.rule(route);
+        let rule = router.rule(route).clone();
         if before.is_none() && is_too_large(head, &rule.limits, &context.client_head) {
             return Self::Refused(Flaw::HeadTooLarge);
         }
@@ -129,10 +143,13 @@ impl Way {
             return Self::ToHttps(to_https);
         }
         let rules = Rc::clone(router.rules(rule.rules));
-        let sticky = context.pools.take_sticky(rule.upstream, &mut head.fields).or(match before {
-            Some(Self::Route(before)) if before.rule.upstream == rule.upstream => before.sticky,
-            _ => None,
-        });
+        let sticky =
+            context.pools.take_sticky(&rule.destination, &mut head.fields).or(match before {
+                Some(Self::Route(before)) if before.rule.destination == rule.destination => {
+                    before.sticky
+                }
+                _ => None,
+            });
         let mut changed = None;
         if let Some(changes) = router.changes(route) {
             if changes.is_internal() && before.is_none() {
@@ -148,16 +165,66 @@ impl Way {
             changed = Some(request);
         }
         let head = changed.as_ref().map_or(&*head, |changed| &changed.asked);
-        let permission = match rule.cache && context.cache.is_some() {
-            false => Err(PassReason::Off),
-            true if !rule.request_buffering && head.length != BodyLength::None => {
-                Err(PassReason::RequestBody)
-            }
-            true => decide::may_look_up(head, &rules),
-        };
-        let lookup = permission.map(|()| Name::of_request(&rules.key, front.scheme, head));
+        let lookup = lookup(context, (&rule, &rules), front, head);
         Self::Route(Route { rule, rules, lookup, sticky, changed })
     }
+
+    /// The handling of a request to a forward proxy.
+    fn forwarded(context: &Context, forward: &Forward, front: &Front, head: &RequestHead) -> Self {
+        if !forward.config.clients.iter().any(|network| network.contains(front.client, false)) {
+            return Self::Forbidden(ForwardRefusal::Client);
+        }
+        if head.method != Method::Connect
+            && let Some(answer) = decide::synthetic_answer(head)
+        {
+            return Self::Synthetic(answer);
+        }
+        if via::has_passed(&head.fields, &context.via) {
+            return Self::Loop;
+        }
+        let is_read = matches!(head.method, Method::Get | Method::Head);
+        if is_read && head.target.form() == Form::Origin && head.target.path() == SETTINGS_PATH {
+            return Self::ProxySettings;
+        }
+        let way = match destination(&forward.config, head) {
+            Err(refusal) => Self::Forbidden(refusal),
+            Ok(_) if head.method == Method::Connect => Self::Connect,
+            Ok(destination) => match context.router.forward(&destination) {
+                None => Self::Unrouted,
+                Some(rule) => {
+                    let rules = Rc::clone(context.router.rules(rule.rules));
+                    let lookup = lookup(context, (&rule, &rules), front, head);
+                    Self::Route(Route { rule, rules, lookup, sticky: None, changed: None })
+                }
+            },
+        };
+        match &forward.credentials {
+            Some(credentials) if !credentials.are_known(&head.fields) => {
+                Self::Unverified(Box::new(way))
+            }
+            _ => way,
+        }
+    }
+}
+
+/// The path of the settings of a forward proxy, of its own host.
+const SETTINGS_PATH: &[u8] = b"/proxy.pac";
+
+/// The name under which the cache may have an answer, or why it is not asked.
+fn lookup(
+    context: &Context,
+    (rule, rules): (&Rule, &Rules),
+    front: &Front,
+    head: &RequestHead,
+) -> Result<Name, PassReason> {
+    let permission = match rule.cache && context.cache.is_some() {
+        false => Err(PassReason::Off),
+        true if !rule.request_buffering && head.length != BodyLength::None => {
+            Err(PassReason::RequestBody)
+        }
+        true => decide::may_look_up(head, rules),
+    };
+    permission.map(|()| Name::of_request(&rules.key, front.scheme, head))
 }
 
 /// Whether a head is larger than its route allows. `read` are the limits within which it was read,

@@ -13,6 +13,7 @@ use crate::proxy::finish::{self, Asked, Sent};
 use crate::reactor;
 use crate::tunnel::moved::Moved;
 use crate::tunnel::{self, End, Side};
+use crate::upstream::destination::Destination;
 use crate::upstream::ids::UpstreamId;
 
 /// What a client has shown of itself before its bytes go on.
@@ -75,11 +76,12 @@ impl Joining<'_> {
         let connection = &self.counted.connection;
         let (client, front) = (&connection.transport, &connection.front);
         let pools = &self.context.pools;
-        let header = pools.proxy(upstream).map(|version| {
+        let destination = Destination::Upstream(upstream);
+        let header = pools.proxy(&destination).map(|version| {
             front.proxy_header(version, facts.request_id, b"", self.name.as_bytes())
         });
         let tie = Tie { client: front.client, server: None, header };
-        let origin = match raw::connect(pools, upstream, tie, client.broken()).await {
+        let origin = match raw::connect(pools, &destination, tie, client.broken()).await {
             None => return CloseReason::ClientGone,
             Some(Ok(origin)) => origin,
             Some(Err(error)) => {

@@ -1,6 +1,9 @@
 //! Connecting a stream.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -24,6 +27,47 @@ pub async fn connect(address: &Address, deadline_ms: u64) -> io::Result<Stream> 
         Address::Unix(path) => connect_unix(&SockAddr::unix(path)?, deadline_ms).await,
     }
 }
+
+/// Connects to the first of the addresses of a name that accepts, RFC 8305 section 5. Each is tried when
+/// the one before has failed, or has not answered for [`ATTEMPT_DELAY`].
+///
+/// # Errors
+///
+/// As [`connect`], for the attempt that failed last; `NotFound` without an address.
+pub async fn connect_first(addresses: &[Address], deadline_ms: u64) -> io::Result<Stream> {
+    if let [only] = addresses {
+        return connect(only, deadline_ms).await;
+    }
+    let mut rest = addresses.iter();
+    let mut attempts = Vec::new();
+    let mut failure = io::ErrorKind::NotFound.into();
+    loop {
+        attempts.extend(rest.next().map(|address| Box::pin(connect(address, deadline_ms))));
+        if attempts.is_empty() {
+            return Err(failure);
+        }
+        let mut delay = pin!(timer::sleep(ATTEMPT_DELAY));
+        let ended = poll_fn(|context| {
+            for (n, attempt) in attempts.iter_mut().enumerate() {
+                if let Poll::Ready(connected) = attempt.as_mut().poll(context) {
+                    return Poll::Ready(Some((n, connected)));
+                }
+            }
+            if rest.len() > 0 { delay.as_mut().poll(context).map(|()| None) } else { Poll::Pending }
+        });
+        match ended.await {
+            Some((_, Ok(stream))) => return Ok(stream),
+            Some((n, Err(error))) => {
+                drop(attempts.swap_remove(n));
+                failure = error;
+            }
+            None => {}
+        }
+    }
+}
+
+/// The pause before the next address of a name is tried beside the others.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 async fn connect_ip(domain: Domain, address: &SockAddr, deadline_ms: u64) -> io::Result<Stream> {
     let socket = new_socket(domain)?;

@@ -14,6 +14,7 @@ pub mod asked;
 mod rewrite;
 mod seen;
 pub mod changed;
+pub mod forward;
 mod prefixes;
 mod table;
 
@@ -30,13 +31,14 @@ use crate::route::asked::{Asked, Unmet};
 use crate::route::changed::{AskedUrl, Prepared};
 use crate::route::id::RouteId;
 use crate::route::table::RouteTable;
+use crate::upstream::destination::{Destination, HostPort};
 use crate::upstream::ids::UpstreamId;
 
 /// The settings of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The upstream of its requests.
-    pub upstream: UpstreamId,
+    /// Where its requests go.
+    pub destination: Destination,
     /// Whether the cache stores and answers.
     pub cache: bool,
     /// The rules for the cache, see [`Router::rules`].
@@ -78,6 +80,8 @@ pub struct Router {
     below_bytes_max: usize,
     any: Option<u32>,
     default: Option<RouteId>,
+    /// The settings of requests to a forward proxy.
+    forward: Option<Rule>,
 }
 
 type Hosts = HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>;
@@ -99,6 +103,7 @@ impl Router {
             below_bytes_max: 0,
             any: None,
             default: None,
+            forward: None,
         };
         for site in &config.sites {
             let at = id_of(router.sites.len());
@@ -115,7 +120,7 @@ impl Router {
                 let changes = route.changes.as_ref();
                 router.changes.push(changes.map(|changes| Rc::new(Prepared::new(changes))));
                 router.rules.push(Rule {
-                    upstream: route.upstream,
+                    destination: Destination::Upstream(route.upstream),
                     cache: route.cache,
                     rules,
                     request_buffering: route.request_buffering,
@@ -134,7 +139,7 @@ impl Router {
             let rules = config.cache.as_ref().map(|cache| Rc::clone(&cache.rules));
             let rules = router.share(&rules.unwrap_or_default());
             router.rules.push(Rule {
-                upstream,
+                destination: Destination::Upstream(upstream),
                 cache,
                 rules,
                 request_buffering: true,
@@ -145,7 +150,29 @@ impl Router {
                 to_https: None,
             });
         }
+        if config.forward.is_some() {
+            let rules = config.cache.as_ref().map(|cache| Rules::clone(&cache.rules));
+            let rules = rules.unwrap_or_default().of_forward_proxy();
+            router.forward = Some(Rule {
+                // The request names its own.
+                destination: Destination::Upstream(UpstreamId(0)),
+                cache: config.cache.is_some(),
+                rules: router.share(&Rc::new(rules)),
+                request_buffering: true,
+                response_buffering: ResponseBuffering::File,
+                limits: config.limits.route,
+                timeouts: config.timeouts.route,
+                depends_on_client: true,
+                to_https: None,
+            });
+        }
         router
+    }
+
+    /// The settings of a request to a forward proxy, if there is one.
+    pub fn forward(&self, destination: &Rc<HostPort>) -> Option<Rule> {
+        let destination = Destination::Address(Rc::clone(destination));
+        Some(Rule { destination, ..self.forward.clone()? })
     }
 
     fn share(&mut self, rules: &Rc<Rules>) -> RulesId {
@@ -224,8 +251,11 @@ impl Router {
             let target = target.unwrap_or_else(|| path_and_query.to_vec());
             found.push((&self.rules(self.rule(route).rules).key, target));
             if unmet.is_none() {
-                return found;
+                break;
             }
+        }
+        if let Some(forward) = &self.forward {
+            found.push((&self.rules(forward.rules).key, path_and_query.to_vec()));
         }
         if found.is_empty() {
             found.push((&self.unrouted.key, path_and_query.to_vec()));
@@ -300,7 +330,7 @@ sites:
     fn upstream_of(router: &Router, host: &str, path: &str) -> Option<UpstreamId> {
         let path = path.split('?').next().unwrap_or_default();
         let asked = Asked::of_url(host.as_bytes(), path.as_bytes());
-        router.find(&asked).map(|id| router.rule(id).upstream)
+        router.find(&asked).and_then(|id| router.rule(id).destination.upstream())
     }
 
     #[test]
@@ -332,10 +362,12 @@ sites:
         let long = format!("{}.example.com", "x".repeat(300));
         assert_eq!(upstream_of(&router, &long, "/"), Some(UpstreamId(0)));
         let find = |path| router.find(&Asked::of_url(b"www.example.com", path)).unwrap();
-        let rule = |path: &'static [u8]| *router.rule(find(path));
-        let switches = |path| (rule(path).upstream, rule(path).cache, rule(path).request_buffering);
-        assert_eq!(switches(b"/up"), (UpstreamId(1), false, true));
-        assert_eq!(switches(b"/up/x/y"), (UpstreamId(2), true, false));
+        let rule = |path: &'static [u8]| router.rule(find(path));
+        let switches = |path| {
+            (rule(path).destination.upstream(), rule(path).cache, rule(path).request_buffering)
+        };
+        assert_eq!(switches(b"/up"), (Some(UpstreamId(1)), false, true));
+        assert_eq!(switches(b"/up/x/y"), (Some(UpstreamId(2)), true, false));
         let ttl_min_s = |path| router.rules(rule(path).rules).ttl_min_s;
         assert_eq!((ttl_min_s(b"/up"), ttl_min_s(b"/b")), (0, 7));
     }
@@ -370,7 +402,7 @@ sites:
             let route = router.find(&asked).unwrap();
             let tried: Vec<_> = router.tried(&asked).collect();
             assert!(tried.contains(&(route, None)), "{tried:?}");
-            router.rule(route).upstream.0
+            router.rule(route).destination.upstream().unwrap().0
         };
         for (line, field, client, expected) in [
             ("GET /a", "A: b", "", 0),

@@ -8,3 +8,4 @@ pub(crate) mod bodies;
 pub(crate) mod server_row;
 pub(crate) mod health;
 pub(crate) mod servers;
+pub(crate) mod names;

@@ -14,7 +14,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use zeroize::Zeroizing;
 
 use crate::config::tls::{ListenTls, Versions};
-use crate::config::{Config, Listen, ListenMode};
+use crate::config::{Config, Listen};
 use crate::tls::certificate::{Certificate, Digest, Finding};
 use crate::tls::choose::Choices;
 use crate::tls::client::Clients;
@@ -223,7 +223,7 @@ impl Server {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Choices::new(certificates)));
-        if listen.mode == ListenMode::Http {
+        if listen.mode.speaks_http() {
             config.alpn_protocols = Protocol::offered(listen.http2);
         }
         config.session_storage = Arc::new(NoServerSessionStorage {});

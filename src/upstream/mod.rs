@@ -6,6 +6,7 @@
 //! clock.
 
 pub mod ids;
+pub mod destination;
 pub mod state;
 pub mod method;
 pub mod rtt;

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::{ListenAddress, ListenMode};
+use crate::config::ListenAddress;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
@@ -108,7 +108,7 @@ impl Acceptor {
         let has_room = connections.len() < context.config.limits.connections;
         if has_room
             && self.opening.is_at_once()
-            && self.opening.listen.mode == ListenMode::Http
+            && self.opening.listen.mode.speaks_http()
             && let Ok(Some(peer)) = stream.peer_addr()
         {
             let front = self.opening.front(&stream, PeerAddress::Ip(peer));

@@ -2,6 +2,7 @@
 //! closes files of removed objects, counts hits, closes idle connections to origins, gives memory back, and
 //! shows the master that it is alive.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::proxy::context::Context;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, timer};
 use crate::shared::beats::Beats;
+use crate::shared::wake::Wakes;
 use crate::sys::memory;
 
 /// How often idle connections to origins are looked at.
@@ -31,10 +33,12 @@ const GIVE_BACK_EVERY: Duration = Duration::from_secs(20);
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the chores.
-pub(super) fn start(context: &Rc<Context>, beats: Rc<Beats>, process_slot: usize) {
+pub(super) fn start(context: &Rc<Context>, wakes: &Wakes, beats: Rc<Beats>, process_slot: usize) {
     reactor::spawn(beat(beats, process_slot));
+    if let Some(Ok(fd)) = wakes.fd(process_slot).map(|fd| fd.try_clone_to_owned()) {
+        reactor::spawn(hear(Rc::clone(context), Readable::new(fd)));
+    }
     if let Some(cache) = &context.cache {
-        reactor::spawn(hear_of_fills(Rc::clone(cache)));
         reactor::spawn(count_hits(Rc::clone(cache)));
     }
     reactor::spawn(close_removed(context.cache.clone()));
@@ -42,12 +46,17 @@ pub(super) fn start(context: &Rc<Context>, beats: Rc<Beats>, process_slot: usize
     reactor::spawn(give_back());
 }
 
-/// Other workers post the counter when a fill that this worker follows has progressed.
-async fn hear_of_fills(cache: Rc<Cache>) {
-    let Some(Ok(fd)) = cache.wake_fd().map(|fd| fd.try_clone_to_owned()) else { return };
-    let counter = Readable::new(fd);
+/// Other workers post the counter when a fill that this worker follows has progressed, and the keeper
+/// does when it has looked up a name.
+async fn hear(context: Rc<Context>, counter: Readable<OwnedFd>) {
     while counter.readable().await.is_ok() {
-        cache.woken();
+        // What is posted now is looked at below, or makes the counter readable again.
+        let mut posted = [0; 8];
+        let _ = nix::unistd::read(counter.fd(), &mut posted);
+        if let Some(cache) = &context.cache {
+            cache.woken();
+        }
+        context.pools.woken();
     }
 }
 

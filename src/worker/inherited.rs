@@ -16,6 +16,7 @@ use crate::log::ring::Rings;
 use crate::log::spill::Spill;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::Bodies;
+use crate::shared::names::Names;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
 use crate::tls::secrets::Secrets;
@@ -84,6 +85,8 @@ pub struct Inherited {
     pub cache: Option<Rc<Shared>>,
     /// The access log's rings.
     pub rings: Arc<Rings>,
+    /// The names that workers ask the keeper for.
+    pub(crate) names: Rc<Names>,
     /// The eventfds that wake the process in a process slot.
     pub wakes: Rc<Wakes>,
     /// The signs of life of the process in a process slot.

@@ -132,7 +132,7 @@ async fn serve(mut inherited: Inherited) -> i32 {
         ending: Event::default(),
         is_replaced: Cell::new(false),
     });
-    chores::start(&worker.context, inherited.beats, inherited.process_slot);
+    chores::start(&worker.context, &inherited.wakes, inherited.beats, inherited.process_slot);
     worker.listen();
     let channel = Rc::new(Readable::new(inherited.channel));
     if notify_ready(channel.fd().as_fd()).is_ok() {

@@ -66,7 +66,7 @@ impl Opening {
     pub(super) fn at_once(&self, stream: Stream, peer: PeerAddress) -> Opened {
         let front = self.front(&stream, peer);
         let speaks = match self.listen.mode {
-            ListenMode::Http => Speaks::Http1,
+            ListenMode::Http | ListenMode::Forward => Speaks::Http1,
             ListenMode::Tcp => self.bytes(Shown::default()),
         };
         Opened { transport: Transport::plain(stream), front, speaks }
@@ -106,7 +106,7 @@ impl Opening {
         let mode = self.listen.mode;
         let Some(server) = &self.tls else {
             let speaks = match mode {
-                ListenMode::Http => Speaks::Http1,
+                ListenMode::Http | ListenMode::Forward => Speaks::Http1,
                 ListenMode::Tcp => self.named(&stream, deadline_ms).await,
             };
             return Some(Opened { transport: Transport::plain(stream), front, speaks });
@@ -114,8 +114,8 @@ impl Opening {
         match handshake::accept(stream, server, &self.turns, deadline_ms).await {
             Ok(Secured { stream, session, facts, protocol }) => {
                 let speaks = match (mode, protocol) {
-                    (ListenMode::Http, Protocol::Http1) => Speaks::Http1,
-                    (ListenMode::Http, Protocol::Http2) => Speaks::Http2,
+                    (ListenMode::Http | ListenMode::Forward, Protocol::Http1) => Speaks::Http1,
+                    (ListenMode::Http | ListenMode::Forward, Protocol::Http2) => Speaks::Http2,
                     (ListenMode::Tcp, _) => {
                         self.bytes(Shown { name: facts.server_name.clone(), ..Shown::default() })
                     }
@@ -124,7 +124,7 @@ impl Opening {
                     (Transport::secured(stream, session), front.secured(facts));
                 Some(Opened { transport, front, speaks })
             }
-            Err(Refused::Plain(stream, first)) if mode == ListenMode::Http => {
+            Err(Refused::Plain(stream, first)) if mode.speaks_http() => {
                 let transport = Transport::plain(stream);
                 Some(Opened { transport, front, speaks: Speaks::Clear(first) })
             }

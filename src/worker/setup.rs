@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::cache::Cache;
 use crate::cache::files::store::TMP;
 use crate::log::access::AccessLog;
+use crate::origin::names::Mailbox;
 use crate::proxy::context::Context;
 use crate::worker::inherited::Inherited;
 
@@ -42,7 +43,14 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
     servers.pid(number).store(std::process::id(), Ordering::Relaxed);
     let bodies = Rc::clone(&inherited.bodies);
     let (clients, temporary) = (&inherited.tls.clients, temporary(inherited));
-    Ok(Context::new(config, (servers, number), clients, cache, access, temporary, bodies))
+    let mailbox = Mailbox {
+        names: Rc::clone(&inherited.names),
+        wakes: Rc::clone(&inherited.wakes),
+        process_slot: inherited.process_slot,
+        keeper_slot: inherited.keeper_slot,
+    };
+    Context::new(config, (servers, number), clients, cache, access, temporary, bodies)
+        .forwarding(mailbox)
 }
 
 /// How many files of objects may stay open: most descriptors are for connections.

@@ -28,6 +28,7 @@ mod eviction;
 mod dying_origins;
 mod emptied;
 mod fills;
+mod forward;
 mod forwarding;
 mod full_disk;
 mod handshakes;

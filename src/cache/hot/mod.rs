@@ -60,6 +60,11 @@ impl Lane {
     pub const fn trusted(self) -> Self {
         Self(self.0 | 0x80)
     }
+
+    /// The same for connections to a forward proxy, where a URL has another answer than at a site.
+    pub const fn forwarding(self) -> Self {
+        Self(self.0 | 0x40)
+    }
 }
 
 /// A request that was answered with an object in full, and may be again.

@@ -85,7 +85,7 @@ impl Explainer<'_> {
             self.explain_order(&request);
             return Err(Outcome::own(Status(404), "unrouted"));
         };
-        let (rule, at) = (*setting.router.rule(route), setting.route_at(route));
+        let (rule, at) = (setting.router.rule(route).clone(), setting.route_at(route));
         self.explain_route(at, &head);
         self.explain_order(&request);
         if let (Scheme::Http, Some(to)) = (asked.scheme, rule.to_https) {
@@ -95,7 +95,7 @@ impl Explainer<'_> {
             return Err(Outcome::own(to.status, "route"));
         }
         let mut head = head;
-        let upstream = setting.config.upstreams.get(rule.upstream.0);
+        let upstream = setting.upstream(&rule);
         if let Some(cookie) = upstream.and_then(|upstream| upstream.sticky.as_deref())
             && cookie::take(&mut head.fields, cookie.as_bytes()).is_some()
         {
@@ -168,7 +168,7 @@ impl Explainer<'_> {
         ];
         let value = texts.map(|(key, text)| format!("{key} {text}")).join(", ");
         self.add_step("limits", value, Some(setting.about(at, "limits", "limits")));
-        let Some(upstream) = setting.config.upstreams.get(rule.upstream.0) else { return };
+        let Some(upstream) = setting.upstream(rule) else { return };
         let top = &setting.config.timeouts;
         let first_byte = timeouts.origin.first_byte.or(upstream.timeouts.first_byte);
         let idle = timeouts.origin.idle.or(upstream.timeouts.idle);

@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 
 use crate::cli::explain::step::Because;
 use crate::config::places::Places;
-use crate::config::{Config, HostPattern};
+use crate::config::{Config, HostPattern, UpstreamConfig};
 use crate::proxy::context::instance_name;
-use crate::route::Router;
 use crate::route::id::RouteId;
+use crate::route::{Router, Rule};
 
 /// A configuration with its places.
 pub(super) struct Setting {
@@ -95,6 +95,11 @@ impl Setting {
             Some((n, pattern)) => (pattern.to_string(), format!("sites[{site}].hosts[{n}]")),
             None => ("any host".to_owned(), format!("sites[{site}]")),
         }
+    }
+
+    /// The upstream of a route.
+    pub(super) fn upstream(&self, rule: &Rule) -> Option<&UpstreamConfig> {
+        self.config.upstreams.get(rule.destination.upstream()?.0)
     }
 
     /// The setting for a route: the narrowest of its own key, its site's and the top's.

@@ -32,6 +32,7 @@ mod bounds;
 mod routes;
 mod sites;
 mod tcp;
+mod forward;
 
 /// The resolved form of a tree, to be used if there is no fault.
 pub(crate) fn resolve(
@@ -50,6 +51,7 @@ pub(crate) fn resolve(
     let top = Bounds { limits: limits.route, timeouts: timeouts.route };
     let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), top);
     let listen = listen(faults, &root, &upstreams);
+    let forward = forward::resolve(faults, &root, &listen);
     let has_sites = listen.iter().any(|listen| listen.mode == ListenMode::Http);
     if has_sites && root.node("upstream").is_none() && root.node("sites").is_none() {
         let message = "is missing, and so is sites: no request has anywhere to go \
@@ -74,6 +76,7 @@ pub(crate) fn resolve(
         acme: root.scalar(faults, "acme").and_then(|scalar| scalar.file(faults)),
         trusted_proxies: networks(faults, &root, "trusted-proxies").unwrap_or_default(),
         log: log(faults, &root),
+        forward,
         cache,
         default_upstream: upstreams.default,
         upstreams: upstreams.list,
@@ -136,6 +139,7 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>, upstreams: &Upstreams<'_>
                 if let Some(section) = &section {
                     let mode = match section.word(faults, "mode") {
                         "tcp" => ListenMode::Tcp,
+                        "forward" => ListenMode::Forward,
                         _ => ListenMode::Http,
                     };
                     let targets = tcp::targets(faults, section, mode, upstreams);
@@ -145,7 +149,7 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>, upstreams: &Upstreams<'_>
                     for listen in &mut read {
                         listen.mode = mode;
                         listen.targets.clone_from(&targets);
-                        listen.http2 = http2;
+                        listen.http2 = http2 && mode == ListenMode::Http;
                         listen.tls.clone_from(&tls);
                         listen.proxies.clone_from(&proxies);
                         socket_access(faults, section, listen);

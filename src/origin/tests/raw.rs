@@ -9,7 +9,7 @@ use crate::http::proxy_protocol::Version;
 use crate::origin::fetch::Tie;
 use crate::origin::pools::Pools;
 use crate::origin::raw::{RawConnection, connect};
-use crate::origin::tests::sample::{ID, LIMITS, get, pools_to, server};
+use crate::origin::tests::sample::{ID, LIMITS, get, pools_to};
 use crate::origin::tests::scripted::{OK, Peer, Place, ScriptedOrigin};
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor::clock::run_by_test_clock;
@@ -17,11 +17,11 @@ use crate::reactor::{self, timer};
 use crate::upstream::ids::ServerId;
 
 async fn raw(pools: &Pools) -> Result<RawConnection, FetchError> {
-    connect(pools, ID, Tie::default(), pending::<()>()).await.expect("the client stays")
+    connect(pools, &ID, Tie::default(), pending::<()>()).await.expect("the client stays")
 }
 
 fn idle(pools: &Pools, n: usize) -> usize {
-    pools.upstream(ID).server(ServerId(n)).pool.borrow().n_idle()
+    pools.known().server(ServerId(n)).pool.borrow().n_idle()
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_stream_has_a_connection_of_its_own_that_is_closed_at_its_end() {
         get(&pools).await.unwrap();
         assert_eq!(idle(&pools, 0), 1);
         let stream = raw(&pools).await.unwrap();
-        assert_eq!((stream.server(), idle(&pools, 0)), (server(0), 0));
+        assert_eq!((stream.server().id, idle(&pools, 0)), (ServerId(0), 0));
         timer::sleep(Duration::from_millis(1)).await;
         assert_eq!(origin.n_connections(), 2, "none that requests have used");
         assert_eq!(raw(&pools).await.unwrap_err(), FetchError::PendingTimeout);
@@ -58,12 +58,12 @@ fn a_stream_goes_to_the_next_server_until_its_client_leaves() {
         let _held = full.full();
         let pools = pools_to(servers, |_| {});
         let begun_ms = reactor::now().mono_ms();
-        assert_eq!(raw(&pools).await.unwrap().server(), server(2));
+        assert_eq!(raw(&pools).await.unwrap().server().id, ServerId(2));
         assert_eq!(reactor::now().mono_ms() - begun_ms, LIMITS.connect_ms);
         assert!(pools.is_skipped(0) && pools.is_skipped(1));
         let pools = pools_to([full.address()], |_| {});
         let gone = timer::sleep(Duration::from_millis(1));
-        assert!(connect(&pools, ID, Tie::default(), gone).await.is_none());
+        assert!(connect(&pools, &ID, Tie::default(), gone).await.is_none());
     });
 }
 
@@ -93,7 +93,7 @@ fn a_connection_with_a_proxy_header_carries_one_request_and_a_trial_none() {
             all.borrow_mut().push(String::from_utf8(header).unwrap());
         });
         timer::sleep(Duration::from_secs(10)).await;
-        drop(pools.upstream(ID).checkout(&Default::default()).await.unwrap());
+        drop(pools.known().checkout(&Default::default()).await.unwrap());
         timer::sleep(Duration::from_millis(1)).await;
         assert_eq!(*seen.borrow(), ["PROXY UNKNOWN\r\n"], "it is closed");
         assert_eq!((back.n_connections(), idle(&pools, 0)), (1, 0));

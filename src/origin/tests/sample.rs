@@ -12,11 +12,14 @@ use crate::http::head::ResponseHead;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::origin::fetch::{Question, Tie, fetch};
-use crate::origin::pools::{OriginLimits, Pools};
+use crate::origin::pools::Pools;
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
+use crate::origin::upstream::OriginLimits;
+use crate::origin::upstream::Upstream;
 use crate::shared::servers::ServerTable;
 use crate::tls::client::Clients;
+use crate::upstream::destination::Destination;
 use crate::upstream::ids::{Server, ServerId, UpstreamId};
 use crate::upstream::method::{self, HashOf};
 use crate::upstream::retry::RetryOn;
@@ -30,11 +33,11 @@ pub(in crate::origin) const LIMITS: OriginLimits = OriginLimits {
 };
 
 /// The only upstream.
-pub(in crate::origin) const ID: UpstreamId = UpstreamId(0);
+pub(in crate::origin) const ID: Destination = Destination::Upstream(UpstreamId(0));
 
 /// A server of the only upstream.
 pub(in crate::origin) fn server(n: usize) -> Server {
-    Server { upstream: ID, id: ServerId(n) }
+    Server { upstream: UpstreamId(0), id: ServerId(n) }
 }
 
 /// Pools for one upstream of these servers, changed by `change`.
@@ -101,7 +104,7 @@ pub(in crate::origin) async fn ask(
     let name = method.as_str().expect("a known method");
     let head = format!("{name} / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
     let question = Question {
-        upstream: ID,
+        destination: ID,
         tie: Tie::default(),
         timeouts: OriginTimeouts::default(),
         method,
@@ -154,13 +157,18 @@ pub(in crate::origin) fn name(n: usize) -> ServerAddress {
 }
 
 impl Pools {
+    /// The only upstream.
+    pub(in crate::origin) fn known(&self) -> Rc<Upstream> {
+        self.upstream(&ID).unwrap()
+    }
+
     /// Whether a server of the only upstream is skipped now.
     pub(in crate::origin) fn is_skipped(&self, n: usize) -> bool {
-        self.upstream(ID).row(ServerId(n)).skipped_until_ms() > 0
+        self.known().row(ServerId(n)).skipped_until_ms() > 0
     }
 
     /// Publishes the address of a server of the only upstream.
     pub(in crate::origin) fn resolve(&self, n: usize, address: SocketAddr) {
-        self.upstream(ID).table.publish_addresses(server(n), &[address]);
+        self.known().table.publish_addresses(server(n), &[address]);
     }
 }

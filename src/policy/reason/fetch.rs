@@ -18,6 +18,9 @@ reasons! {
     // The checks of all servers fail.
     ChecksFailed: "checks-failed", "no server of this site passes its checks",
         Status(503), 13, true;
+    // The forward proxy may not connect to any address of the host.
+    Denied: "destination-denied", "the proxy may not connect to this host",
+        Status(403), 19, false;
     // Refused or unreachable.
     Connect: "connect-failed", "the origin could not be reached", Status(502), 2, true;
     // Longer than `timeouts.connect`.

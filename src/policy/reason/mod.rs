@@ -58,6 +58,7 @@ macro_rules! reasons {
 pub mod fetch;
 pub mod close;
 pub mod forward;
+pub mod refusal;
 pub mod pass;
 pub(crate) mod reuse;
 pub mod server;
@@ -70,6 +71,7 @@ mod tests {
     use super::fetch::FetchError;
     use super::forward::Fwd;
     use super::pass::PassReason;
+    use super::refusal::ForwardRefusal;
     use super::reuse::ReuseReason;
     use super::server::ServerReason;
 
@@ -83,6 +85,7 @@ mod tests {
     fn words_are_unique_in_kebab_case_and_in_the_manual() {
         for (words, is_in_manual) in [
             (words_of(PassReason::ALL, PassReason::word), true),
+            (words_of(ForwardRefusal::ALL, ForwardRefusal::word), true),
             (words_of(FetchError::ALL, FetchError::word), true),
             (words_of(CloseReason::ALL, CloseReason::word), true),
             (words_of(ReuseReason::ALL, ReuseReason::word), false),

@@ -104,6 +104,17 @@ impl Rules {
         fields
     }
 
+    /// The rules for the answers to a forward proxy: they are kept apart from those of the sites, and what
+    /// origins tell the proxies in front of them is not meant for it.
+    #[must_use]
+    pub fn of_forward_proxy(mut self) -> Self {
+        self.key.route = "forward".into();
+        self.may_redirect = false;
+        self.targets.clear();
+        self.stripped.clear();
+        self
+    }
+
     /// The fields of an answer that a client gets.
     pub fn served<'f>(&self, answer: &'f Fields) -> Cow<'f, Fields> {
         without(&self.stripped, answer)

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use crate::cache::hot::Lane;
-use crate::config::Listen;
 use crate::config::network::Network;
+use crate::config::{Listen, ListenMode};
 use crate::http::fields::Fields;
 use crate::http::forwarded;
 use crate::http::proxy_protocol::{Told, Version};
@@ -45,14 +45,14 @@ impl Front {
     ) -> Self {
         let client = peer.ip();
         let is_trusted = trusted.iter().any(|network| network.contains(client, false));
-        let lane = if is_trusted { Lane::PLAIN.trusted() } else { Lane::PLAIN };
+        let lane = lane_of(Lane::PLAIN, listen, is_trusted);
         let (listen, scheme) = (Rc::clone(listen), Scheme::Http);
         Self { listen, scheme, lane, peer, client, is_trusted, local, tls: None }
     }
 
     /// The same with TLS.
     pub fn secured(self, facts: TlsFacts) -> Self {
-        let lane = if self.is_trusted { Lane::TLS.trusted() } else { Lane::TLS };
+        let lane = lane_of(Lane::TLS, &self.listen, self.is_trusted);
         Self { scheme: Scheme::Https, lane, tls: Some(Rc::new(facts)), ..self }
     }
 
@@ -90,5 +90,14 @@ impl Front {
         let client = forwarded::client(fields, self.peer.ip(), is_trusted);
         let scheme = forwarded::scheme(fields).unwrap_or(self.scheme);
         Some(Self { client, scheme, ..self.clone() })
+    }
+}
+
+/// The lane of the connections of a listener, from trusted proxies or from others.
+fn lane_of(lane: Lane, listen: &Listen, is_trusted: bool) -> Lane {
+    let lane = if is_trusted { lane.trusted() } else { lane };
+    match listen.mode {
+        ListenMode::Http | ListenMode::Tcp => lane,
+        ListenMode::Forward => lane.forwarding(),
     }
 }

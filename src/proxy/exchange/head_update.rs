@@ -60,7 +60,11 @@ impl<C: Client> Exchange<'_, C> {
             Lookup::Miss { .. } | Lookup::HitForMiss | Lookup::Unreadable => return,
         };
         let mut head = response.head.clone();
-        head.fields = forward::response_fields(&head, &self.context.via, reactor::now());
+        head.fields = forward::response_fields(
+            &head,
+            self.context.via_to(&response.server.destination),
+            reactor::now(),
+        );
         let is_same = revalidate::confirms_by_head(stored.status, &stored.fields, length, &head);
         // A list of parts is renewed when a part is fetched.
         if is_same && stored.status != Status(200) {

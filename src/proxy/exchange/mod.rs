@@ -16,6 +16,8 @@ mod outage;
 mod purge;
 mod acme;
 mod own;
+mod forward;
+mod unrouted;
 mod redirect;
 mod head_update;
 mod post;
@@ -83,12 +85,21 @@ pub(crate) async fn run_once<C: Client>(
     routed: &Routed,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
+    run_way(context, client, (routed, &routed.way), facts).await
+}
+
+async fn run_way<C: Client>(
+    context: &Rc<Context>,
+    client: &mut C,
+    (routed, way): (&Routed, &Way),
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
     let request = &routed.head;
-    let (status, text, extra) = match &routed.way {
+    match way {
         Way::Route(route) => {
             let changed = route.changed.as_deref();
             facts.request_id = changed.map_or(0, Changed::id);
-            if facts.request_id == 0 && context.pools.proxy(route.rule.upstream).is_some() {
+            if facts.request_id == 0 && context.pools.proxy(&route.rule.destination).is_some() {
                 facts.request_id = context.next_request_id();
             }
             let exchange = Exchange {
@@ -103,30 +114,15 @@ pub(crate) async fn run_once<C: Client>(
                 collapsed: None,
                 has_waited: false,
             };
-            return exchange.run().await;
+            exchange.run().await
         }
-        Way::Purge => return purge::answer(context, client, request, facts).await,
-        Way::Synthetic(own) => (own.status, own.text, ALLOW),
-        Way::Loop => {
-            facts.reason = LOOP;
-            (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
-        }
-        Way::Acme(token) => return Box::pin(acme::answer(context, client, token, facts)).await,
-        Way::ToHttps(to) => return own::to_https(client, request, *to, facts).await,
-        Way::Own(changed) => return own::answer(context, client, changed, facts).await,
-        Way::Refused(flaw) => {
-            facts.reason = flaw.word();
-            (flaw.status(), flaw.word(), &[][..])
-        }
-        Way::Unrouted => (Status(404), "no site or route is configured for this", &[][..]),
-    };
-    let added = Added::new(CacheStatus::own(), None, None);
-    synthetic::answer(client, status, text, extra, &added, facts).await
+        Way::Unverified(way) => match forward::verify(context, client, request).await {
+            Ok(()) => Box::pin(run_way(context, client, (routed, way), facts)).await,
+            Err(refusal) => forward::refuse(client, refusal, facts).await,
+        },
+        way => unrouted::answer(context, client, (request, way), facts).await,
+    }
 }
-
-/// The word in the access log for a request that has passed this instance before.
-const LOOP: &str = "loop";
-const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];
 
 /// A request that has a route, and its answer.
 pub(crate) struct Exchange<'e, C> {
@@ -219,7 +215,7 @@ impl<C: Client> Exchange<'_, C> {
             // All servers are skipped, so that the stored response answers without a try.
             (Action::Fill { .. } | Action::Pass(PassReason::Method), Some(object))
                 if self.on_outage.is_some()
-                    && self.context.pools.upstream(self.route.rule.upstream).is_down() =>
+                    && self.context.pools.is_down(&self.route.rule.destination) =>
             {
                 self.answer_on_outage(&object, cache_status::Handling::Hit).await?;
             }
@@ -275,7 +271,7 @@ impl<C: Client> Exchange<'_, C> {
         let peer = forwarding::peer(self.context, self.client, self.request);
         let rules = Rc::clone(&self.route.rules);
         Draft {
-            rule: self.route.rule,
+            rule: self.route.rule.clone(),
             tie: self.tie_of_fill(),
             target: rules.key.origin_target(self.request.target.path_and_query()).into_owned(),
             fields: fill_request::fill_fields(self.request, &peer, &rules.key),
@@ -445,7 +441,9 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.verdict = Some(CacheVerdict::Miss);
         if let FillRole::Led(local) = role {
             added.private = local.private.borrow().clone();
-            if let Some(Answered { server, status: origin, times }) = local.answered.get() {
+            if let Some(Answered { server, status: origin, times }) =
+                local.answered.borrow().clone()
+            {
                 added.status.fwd_status = Some(origin);
                 self.facts.server = Some(server);
                 self.facts.connected_us = times.requested.mono_us;

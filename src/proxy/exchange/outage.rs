@@ -13,7 +13,7 @@ use crate::proxy::respond;
 impl<C: Client> Exchange<'_, C> {
     /// Whether a fetch failed because the route's upstream is down.
     pub(crate) fn is_outage(&self, error: FetchError) -> bool {
-        error.is_unreachable() || self.context.pools.upstream(self.route.rule.upstream).is_down()
+        error.is_unreachable() || self.context.pools.is_down(&self.route.rule.destination)
     }
 
     /// Answers with a stale object, because the origin has failed.
@@ -35,7 +35,9 @@ impl<C: Client> Exchange<'_, C> {
         object: &Rc<HotObject>,
         handling: Handling,
     ) -> Result<(), CloseReason> {
-        self.context.pools.upstream(self.route.rule.upstream).begin_outage();
+        if let Some(upstream) = self.context.pools.upstream(&self.route.rule.destination) {
+            upstream.begin_outage();
+        }
         self.facts.verdict = Some(CacheVerdict::Stale);
         self.facts.reason = DETAIL;
         let status = CacheStatus { handling, ..CacheStatus::hit(exchange::ttl_s(object)) };

@@ -50,8 +50,11 @@ impl<C: Client> Exchange<'_, C> {
         if !is_small || !answers_get(scheme, self.request, &response.head, rules) {
             return Ok((read, false));
         }
-        let mut fields =
-            forward::response_fields(&response.head, &self.context.via, reactor::now());
+        let mut fields = forward::response_fields(
+            &response.head,
+            self.context.via_to(&response.server.destination),
+            reactor::now(),
+        );
         let (asked, times) = (&self.request.fields, fill::times(response.times));
         let storable = Storable::of(asked, Status(200), &fields, &times, rules);
         let Ok(Storable { mut lifetimes, omit }) = storable else { return Ok((read, false)) };

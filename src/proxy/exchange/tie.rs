@@ -19,7 +19,7 @@ impl<C: Client> Exchange<'_, C> {
 
     fn tie_with(&self, authority: &[u8]) -> Tie {
         let (front, id) = (self.client.front(), self.facts.request_id);
-        let version = self.context.pools.proxy(self.route.rule.upstream);
+        let version = self.context.pools.proxy(&self.route.rule.destination);
         let header = version.map(|it| front.proxy_header(it, id, b"http/1.1", authority));
         Tie { client: front.client, server: self.route.sticky, header }
     }

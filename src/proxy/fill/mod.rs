@@ -86,8 +86,9 @@ impl Fill {
                 Err(FetchFailure::Fetch(error)) => return self.fail(error),
                 Err(_) => return self.fail(FetchError::FillLost),
             };
-            let (server, status, times) = (response.server, response.head.status, response.times);
-            self.local.answered.set(Some(Answered { server, status, times }));
+            let (status, times) = (response.head.status, response.times);
+            let server = response.server.clone();
+            self.local.answered.replace(Some(Answered { server, status, times }));
             if conditional.is_none() || response.head.status != Status(304) {
                 return match self.job.part {
                     Some(_) => self.fetched_for_part(response).await,
@@ -156,8 +157,11 @@ impl Fill {
 
     /// Stores a response, or passes it on.
     pub(crate) async fn fetched(self, response: Response) {
-        let mut fields =
-            forward::response_fields(&response.head, &self.context.via, reactor::now());
+        let mut fields = forward::response_fields(
+            &response.head,
+            self.context.via_to(&response.server.destination),
+            reactor::now(),
+        );
         let job = &self.job;
         let (asked, times, head) = (&job.request.fields, times(response.times), &response.head);
         // The origin was asked with GET, whatever the client's method.

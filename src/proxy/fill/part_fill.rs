@@ -39,8 +39,11 @@ const FILLS_MAX: usize = 16;
 impl Fill {
     /// Stores the response to a request for a part, or passes it on.
     pub(crate) async fn fetched_for_part(mut self, response: Response) {
-        let mut fields =
-            forward::response_fields(&response.head, &self.context.via, reactor::now());
+        let mut fields = forward::response_fields(
+            &response.head,
+            self.context.via_to(&response.server.destination),
+            reactor::now(),
+        );
         let spec = self.job.part.as_ref().map(|part| part.spec);
         let piece = spec.and_then(|spec| PartialContent::of(spec, &response.head));
         let fit = self.fit(response.head.status, piece.as_ref(), &fields).await;

@@ -25,7 +25,11 @@ impl Fill {
         response: &Response,
     ) -> Result<NewObject, Unfreshened> {
         let mut head = response.head.clone();
-        head.fields = forward::response_fields(&head, &self.context.via, reactor::now());
+        head.fields = forward::response_fields(
+            &head,
+            self.context.via_to(&response.server.destination),
+            reactor::now(),
+        );
         let old = (stored.status, &stored.fields, &stored.lifetimes);
         let (asked, rules) = (&self.job.request.fields, &self.job.rules);
         let renewed = revalidate::freshen(asked, old, &head, &times(response.times), rules)?;

@@ -222,7 +222,8 @@ impl Fill {
             return true;
         }
         if alone.is_none() {
-            *alone = Alone::begin(self.context.pools.upstream(self.job.whole.upstream));
+            let upstream = self.context.pools.upstream(&self.job.whole.destination);
+            *alone = upstream.as_ref().and_then(Alone::begin);
         }
         let since_ms = response.times.received.mono_ms();
         let remaining = response.body.remaining();

@@ -247,7 +247,8 @@ impl<C: Client> Exchange<'_, C> {
             &forwarding::peer(self.context, self.client, self.request),
             &rules.key,
         );
-        let ask = PartAsk { rule: self.route.rule, tie: self.tie_of_fill(), target, fields };
+        let ask =
+            PartAsk { rule: self.route.rule.clone(), tie: self.tie_of_fill(), target, fields };
         let part = PartJob::new(ask, &found.name, spec, if_range);
         let whole = part.ask.question(spec, if_range);
         let (scheme, purge_epoch) = (self.client.front().scheme, self.purge_epoch());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::reactor::address::{Address, PeerAddress};
-use crate::reactor::connect::connect;
+use crate::reactor::connect::{connect, connect_first};
 use crate::reactor::listener::Listener;
 use crate::reactor::readable::Readable;
 use crate::reactor::timer::{deadline, timeout};
@@ -127,6 +127,35 @@ fn a_connection_that_is_not_answered_times_out() {
             }
         }
         panic!("the queue never filled");
+    });
+}
+
+#[test]
+fn the_first_address_that_accepts_is_connected() {
+    run(async {
+        let (_listener, good) = listening();
+        let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let silent =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        silent.listen(0).unwrap();
+        let full = silent.local_addr().unwrap().as_socket().unwrap();
+        let mut fillers = Vec::new();
+        while let Ok(stream) =
+            connect(&Address::Ip(full), deadline(Duration::from_millis(40))).await
+        {
+            fillers.push(stream);
+        }
+        let until = deadline(Duration::from_secs(60));
+        for addresses in [&[good][..], &[refusing, good], &[full, good], &[full, refusing, good]] {
+            let addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
+            let stream = connect_first(&addresses, until).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), Some(good));
+        }
+        let none = connect_first(&[], until).await.unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::NotFound);
+        let refused = connect_first(&[Address::Ip(refusing), Address::Ip(refusing)], until).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     });
 }
 
