@@ -9,6 +9,7 @@ fuzz_target!(|data: &[u8]| {
     let mut lines = data.split(|octet| *octet == 0xff);
     let mut next = || lines.next().filter(|line| !line.is_empty());
     let pseudo = Pseudo {
+        protocol: None,
         method: next().unwrap_or_default(),
         scheme: next(),
         authority: next(),

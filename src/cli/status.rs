@@ -48,6 +48,8 @@ struct WorkerStatus {
     number: usize,
     /// 0 while it is being replaced.
     pid: u32,
+    /// Open tunnels.
+    tunnels: u32,
 }
 
 #[derive(Serialize)]
@@ -135,6 +137,7 @@ impl<'r> Status<'r> {
         let table = &running.table;
         let workers = 0..table.n_workers();
         let pid = |number| table.pid(number).load(Ordering::Relaxed);
+        let tunnels = |number| table.n_tunnels(number).load(Ordering::Relaxed);
         let pending = |upstream| {
             let of = |worker| table.n_pending(worker, upstream).load(Ordering::Relaxed);
             workers.clone().map(of).sum()
@@ -152,7 +155,7 @@ impl<'r> Status<'r> {
             generation: table.phase().0,
             workers: workers
                 .clone()
-                .map(|number| WorkerStatus { number, pid: pid(number) })
+                .map(|number| WorkerStatus { number, pid: pid(number), tunnels: tunnels(number) })
                 .collect(),
             listeners: running.named("listen").collect(),
             certificates: CertificateStatus::all(running),
@@ -164,10 +167,10 @@ impl<'r> Status<'r> {
     fn write(&self, out: &mut dyn Write) -> Result<()> {
         let Self { version, pid, generation, .. } = self;
         writeln!(out, "ktrix {version}, pid {pid}, generation {generation}")?;
-        for WorkerStatus { number, pid } in &self.workers {
+        for WorkerStatus { number, pid, tunnels } in &self.workers {
             match pid {
                 0 => writeln!(out, "worker {number}: down")?,
-                pid => writeln!(out, "worker {number}: pid {pid}")?,
+                pid => writeln!(out, "worker {number}: pid {pid}, {tunnels} tunnels")?,
             }
         }
         for address in &self.listeners {

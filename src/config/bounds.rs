@@ -75,6 +75,8 @@ pub struct Timeouts {
     pub worker_stuck: Duration,
     /// For requests to finish when ktrix stops or reloads.
     pub stop: Duration,
+    /// For tunnels to end after a reload that changed their routes.
+    pub tunnel_drain: Duration,
 }
 
 /// The bounds on sizes and counts.
@@ -102,4 +104,6 @@ pub struct Limits {
     pub headers: usize,
     /// Requests of one HTTP/2 connection at a time.
     pub streams: u32,
+    /// Earlier configurations of which workers may still have tunnels.
+    pub generations: usize,
 }

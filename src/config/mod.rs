@@ -39,6 +39,7 @@ pub mod listen;
 mod instance;
 mod resolve;
 mod load;
+mod unchanged;
 mod flags;
 
 use crate::config::action::Changes;
@@ -325,6 +326,8 @@ pub struct RouteConfig {
     pub request_buffering: bool,
     /// Whether a response is taken from a server faster than the client takes it.
     pub response_buffering: ResponseBuffering,
+    /// Whether a request may switch to another protocol.
+    pub upgrade: bool,
     /// The bounds on the sizes of its messages.
     pub limits: RouteLimits,
     /// The bounds on waiting in its exchanges.

@@ -261,6 +261,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[]", "cache", Kind::Section("on, off or mapping"), "on", "the default of its routes"),
     row("sites[]", "request-buffering", Kind::Switch, "on", "the default of its routes"),
     row("sites[]", "response-buffering", RESPONSE_BUFFERING, "file", "the default of its routes"),
+    row("sites[]", "upgrade", Kind::Switch, "on", "the default of its routes"),
     row("sites[]", "limits", Kind::Section("mapping"), "limits", "the default of its routes"),
     row("sites[].limits", "head", Kind::Size(KIB, MIB), "limits.head", "the default of its routes"),
     row("sites[].limits", "body", Kind::Size(0, PIB), "limits.body", "the default of its routes"),
@@ -323,6 +324,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[].routes[].timeouts", "idle", Kind::Duration(10, DAY), "the site's own", "between two reads of a response"),
     row("sites[].routes[]", "request-buffering", Kind::Switch, "the site's own", "whether a request is received completely before a server sees it"),
     row("sites[].routes[]", "response-buffering", RESPONSE_BUFFERING, "the site's own", "whether a response that is not stored is taken from a server faster than the client takes it"),
+    row("sites[].routes[]", "upgrade", Kind::Switch, "the site's own", "whether a request may switch to another protocol, as WebSocket"),
     //
     row("sites[].routes[].cache", "ttl-status", Kind::Section("mapping of statuses or off"), "none", "the lifetime of answers without a stated one, by status"),
     row("sites[].routes[].cache", "ttl-min", Kind::Duration(0, TTL_MS_MAX), "0s", "lifetimes below this are raised to it"),
@@ -369,6 +371,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("timeouts", "disk", Kind::Duration(10, HOUR), "5s", "for an operation on the cache's disk; a read that takes longer is a miss"),
     row("timeouts", "worker-stuck", Kind::Duration(0, DAY), "10s", "for a worker that hangs or is stopped, until it is killed and replaced; 0s is never"),
     row("timeouts", "stop", Kind::Duration(0, DAY), "30s", "for requests to finish when ktrix stops or reloads"),
+    row("timeouts", "tunnel-drain", Kind::Duration(0, 365 * DAY), "1h", "for tunnels to end after a reload that changed their routes"),
     //
     row("limits", "connections", Kind::Count(1, 1_000_000), "16384", "open client connections, for each worker"),
     row("limits", "handshakes", Kind::Count(1, 1_000_000), "1024", "TLS handshakes and PROXY headers under way, for each worker; one more ends the oldest"),
@@ -383,6 +386,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "body-rate", Kind::Size(0, GIB), "1 KiB", "the least bytes of a body that must come each second, after timeouts.client-body; 0 B is any"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
     row("limits", "streams", Kind::Count(1, 65_536), "128", "requests of one HTTP/2 connection at a time"),
+    row("limits", "generations", Kind::Count(1, 40), "8", "earlier configurations of which workers may still have tunnels; past it, those of the oldest are closed"),
 ];
 
 const fn row(

@@ -97,6 +97,7 @@ fn the_full_form_is_read() {
         rules: Rc::default(),
         request_buffering,
         response_buffering: ResponseBuffering::File,
+        upgrade: true,
         limits: RouteLimits { head_bytes: config.limits.head_bytes, ..LIMITS },
         timeouts: config.timeouts.route,
         changes: None,

@@ -77,6 +77,8 @@ flaws! {
     BadHost "bad-host" BAD_REQUEST;
     /// `Host` is not the `:authority` of the same HTTP/2 request.
     HostDiffers "host-differs" BAD_REQUEST;
+    /// `:protocol` is not one that is passed on.
+    UnknownProtocol "unknown-protocol" NOT_IMPLEMENTED;
     /// `:scheme` is not that of the connection.
     BadScheme "bad-scheme" BAD_REQUEST;
     /// An HTTP/2 request with a field that belongs to a connection of HTTP/1.

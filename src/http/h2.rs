@@ -16,6 +16,7 @@ use crate::http::method::Method;
 use crate::http::scheme::Scheme;
 use crate::http::target::{Form, Target};
 use crate::http::trailer;
+use crate::http::upgrade;
 use crate::http::version::Version;
 
 /// The pseudo-fields of a request.
@@ -28,9 +29,11 @@ pub struct Pseudo<'a> {
     pub scheme: Option<&'a [u8]>,
     /// `:authority`.
     pub authority: Option<&'a [u8]>,
-    /// `:path`; CONNECT has none. It has no fragment, and the library gives none: it cuts off a `#` with
-    /// what follows, so that such a path is no flaw here as it is over HTTP/1.
+    /// `:path`; CONNECT has none, unless it names a protocol. It has no fragment, and the library gives
+    /// none: it cuts off a `#` with what follows, so that such a path is no flaw here as it is over HTTP/1.
     pub path: Option<&'a [u8]>,
+    /// `:protocol` of a CONNECT (RFC 8441 section 4).
+    pub protocol: Option<&'a [u8]>,
 }
 
 /// Where a request came in, as far as its head must agree.
@@ -66,15 +69,23 @@ pub fn request_head<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
         (Some(_), Some(_)) => return Err(Flaw::HostDiffers),
     };
     Authority::parse(host)?;
-    let length = found.length(place.is_end)?;
+    let length = match pseudo.protocol {
+        None => found.length(place.is_end)?,
+        // What follows is no body.
+        Some(_) => BodyLength::None,
+    };
+    let mut all = collected(host, fields, found.n_bytes);
+    if let Some(protocol) = pseudo.protocol {
+        upgrade::push(&mut all, protocol);
+    }
     let line = [pseudo.method, b" ", target.as_sent(), b" ", VERSION.as_str().as_bytes()].concat();
     let parts = RequestParts {
         line: &line,
         method,
-        method_text: pseudo.method,
+        method_text: if pseudo.protocol.is_some() { b"GET" } else { pseudo.method },
         target,
         version: VERSION,
-        fields: collected(host, fields, found.n_bytes),
+        fields: all,
         length,
         persistence: Persistence::KeepAlive,
         expectation: found.expectation(length)?,
@@ -105,7 +116,13 @@ fn method_and_target(pseudo: &Pseudo<'_>, limits: &HeadLimits) -> Result<(Method
     if !chars::is_token(pseudo.method) {
         return Err(Flaw::BadMethod);
     }
-    let method = Method::from_bytes(pseudo.method);
+    let method = match (Method::from_bytes(pseudo.method), pseudo.protocol) {
+        (method, None) => method,
+        // It is the GET of HTTP/1 that asks for the same protocol.
+        (Method::Connect, Some(b"websocket")) if pseudo.scheme.is_some() => Method::Get,
+        (Method::Connect, Some(_)) => return Err(Flaw::UnknownProtocol),
+        _ => return Err(Flaw::BadMethod),
+    };
     let text = match (method, pseudo.path) {
         // RFC 9113 section 8.5.
         (Method::Connect, None) if pseudo.scheme.is_none() => pseudo.authority,
@@ -271,7 +288,32 @@ mod tests {
             scheme: some(scheme),
             authority: some(authority),
             path: some(path),
+            protocol: None,
         }
+    }
+
+    #[test]
+    fn a_connect_for_a_websocket_is_the_get_of_http_1() {
+        let asked =
+            Pseudo { protocol: Some(b"websocket"), ..pseudo("CONNECT", "http", "h", "/c?d") };
+        let open = Place { is_end: false, ..PLACE };
+        let head = read(asked, &[("sec-websocket-version", "13")], open).unwrap();
+        assert_eq!((head.method, head.length), (Method::Get, BodyLength::None));
+        assert_eq!(head.target.path_and_query(), b"/c?d");
+        assert_eq!(head.request_line(), b"CONNECT /c?d HTTP/2.0");
+        assert_eq!(upgrade::offered(&head).as_deref(), Some(&b"websocket"[..]));
+        assert!(upgrade::is_by_connect(&head));
+        assert!(!upgrade::is_by_connect(&get(&[]).unwrap()));
+        for (method, protocol, flaw) in [
+            ("CONNECT", "connect-udp", Flaw::UnknownProtocol),
+            ("GET", "websocket", Flaw::BadMethod),
+        ] {
+            let protocol = Some(protocol.as_bytes());
+            let asked = Pseudo { protocol, ..pseudo(method, "http", "h", "/") };
+            assert_eq!(read(asked, &[], open).err(), Some(flaw), "{method}");
+        }
+        let without = Pseudo { protocol: Some(b"websocket"), ..pseudo("CONNECT", "http", "h", "") };
+        assert_eq!(read(without, &[], open).err(), Some(Flaw::BadTarget));
     }
 
     fn read(

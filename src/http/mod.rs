@@ -18,6 +18,8 @@ pub mod authority;
 pub mod target;
 pub mod reference;
 pub mod head;
+pub mod upgrade;
+pub mod websocket;
 pub mod date;
 pub mod trailer;
 pub mod h1;

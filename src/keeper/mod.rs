@@ -81,7 +81,7 @@ async fn handle_messages(inherited: &Inherited) {
         loop {
             match receive(inherited.channel.as_fd()) {
                 Received::Nothing => break,
-                Received::Drain | Received::Retire | Received::Closed => return,
+                Received::Drain | Received::Retire(_) | Received::Closed => return,
                 Received::ErrorLog(file) => crate::log::error::reopen(file),
                 Received::Tls(file) => {
                     inherited.tls.renew_by(&inherited.config, &inherited.secrets, file);

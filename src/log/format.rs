@@ -51,7 +51,7 @@ pub struct Record<'a> {
     pub user_agent: &'a [u8],
     /// The request's number, unique among all; 0 if it has none.
     pub request_id: u128,
-    /// The cache's verdict: hit, miss, stale, revalidated, pass.
+    /// The cache's verdict: hit, miss, stale, revalidated, pass, tunnel.
     pub verdict: &'a str,
     /// Why the verdict is what it is.
     pub reason: &'a str,

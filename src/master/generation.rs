@@ -67,6 +67,8 @@ pub(crate) struct Generation {
     pub(crate) children: Vec<Child>,
     /// Its phase.
     pub(crate) phase: Phase,
+    /// It drains, and no tunnel may go on.
+    pub(crate) is_ending: bool,
     /// Which workers listen for which.
     pub(crate) takeovers: SocketTakeovers,
     /// How many workers in a row have died before they served.
@@ -160,6 +162,7 @@ impl Generation {
             keeper_slot,
             children,
             phase: Phase::Current,
+            is_ending: false,
             takeovers: SocketTakeovers::default(),
             n_failed_starts: 0,
             pid_file: None,

@@ -3,6 +3,7 @@
 //! Nothing of the old generation changes until every child of the new one has sent `ready`. If
 //! anything fails before, the old one goes on.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::master::generation::{CacheFiles, Generation, Phase};
 use crate::master::pidfile::PidFile;
 use crate::master::{Master, Reload, files, reload_report};
 use crate::shared::servers::TablePhase;
+use crate::sys::file;
 use crate::tls::sources::Sources;
 use crate::worker::message::ControlMessage;
 
@@ -36,6 +38,7 @@ impl Master {
                 log::warn!(
                     "reload delayed: too many workers are still draining after earlier reloads"
                 );
+                self.end_oldest_tunnels("to make room for the new workers");
             }
             self.reload = Reload::Waiting;
             return;
@@ -155,9 +158,11 @@ impl Master {
             // A command may have changed a server since the new generation was prepared.
             self.generations[index].take_over_settings(current);
         }
+        let config = std::rc::Rc::clone(&self.generations[index].config);
         for generation in &mut self.generations[..index] {
-            generation.drain(ControlMessage::Retire);
+            generation.retire(&config);
         }
+        self.bound_generations(index);
         let generation = &mut self.generations[index];
         if let Err(finding) = generation.use_ticket_secrets(&Sources::of_disk(), &self.tables) {
             log::error!("{finding}; keeping the one in use");
@@ -165,7 +170,6 @@ impl Master {
         generation.phase = Phase::Current;
         generation.servers.set_phase(generation.number, TablePhase::Current);
         generation.mark = None;
-        let config = std::rc::Rc::clone(&generation.config);
         files::write_error_log(&config, &generation.logs, self.is_detached, "master");
         self.listeners.keep_only(&config.listen);
         log::info!("configuration reloaded, {} workers running", config.workers);
@@ -177,6 +181,22 @@ impl Master {
             old.into_iter().for_each(PidFile::remove_for_another);
         }
         self.update_takeovers(now);
+    }
+
+    /// Has the workers of the oldest generations end their tunnels, if there are too many before `index`.
+    fn bound_generations(&mut self, index: usize) {
+        let n_max = self.generations[index].config.limits.generations;
+        while self.generations[..index].iter().filter(|it| !it.is_ending).count() > n_max {
+            self.end_oldest_tunnels("limits.generations is reached");
+        }
+    }
+
+    /// Has the oldest generation that drains end its tunnels.
+    fn end_oldest_tunnels(&mut self, why: &str) {
+        let mut draining = self.generations.iter_mut().filter(|it| it.phase == Phase::Draining);
+        let Some(oldest) = draining.find(|it| !it.is_ending) else { return };
+        log::warn!("closing the tunnels of configuration {}: {why}", oldest.number);
+        oldest.end_tunnels();
     }
 
     /// The new generation cannot be completed: it ends, and the old one goes on.
@@ -217,9 +237,29 @@ impl Master {
 }
 
 impl Generation {
+    /// Tells every child that another generation has taken its place, and which routes that has too.
+    fn retire(&mut self, new: &Config) {
+        let unchanged = self.config.unchanged_routes(new);
+        let bytes: Vec<u8> = unchanged.into_iter().map(u8::from).collect();
+        let file = file::in_memory("ktrix-routes", &bytes);
+        let file =
+            file.inspect_err(|error| log::warn!("cannot tell old workers the routes: {error}"));
+        self.drain_with(ControlMessage::Retire, file.ok().as_ref().map(AsFd::as_fd));
+    }
+
+    /// Tells the children of a generation that drains to let no tunnel go on.
+    pub(super) fn end_tunnels(&mut self) {
+        self.is_ending = true;
+        self.children.iter_mut().for_each(|child| child.send(ControlMessage::Drain));
+    }
+
     /// Tells every child to drain, by one of the two messages for that. No child of this generation is
     /// forked any more.
     pub(super) fn drain(&mut self, message: ControlMessage) {
+        self.drain_with(message, None);
+    }
+
+    fn drain_with(&mut self, message: ControlMessage, file: Option<BorrowedFd<'_>>) {
         if self.phase == Phase::Draining {
             return;
         }
@@ -227,7 +267,7 @@ impl Generation {
         self.servers.set_phase(self.number, TablePhase::Draining);
         for child in &mut self.children {
             child.restart_at = None;
-            child.send(message);
+            child.send_with(message, file);
         }
     }
 }

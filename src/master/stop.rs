@@ -30,7 +30,10 @@ impl Master {
         log::info!("graceful shutdown, at most {} s", bound.as_secs());
         self.mode = Mode::Quitting { until: now + bound };
         for generation in &mut self.generations {
-            generation.drain(ControlMessage::Drain);
+            match generation.phase {
+                Phase::Draining => generation.end_tunnels(),
+                Phase::Starting { .. } | Phase::Current => generation.drain(ControlMessage::Drain),
+            }
         }
         // The workers still serve the clients in the accept queues, and are the last to close the
         // sockets.

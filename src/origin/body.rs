@@ -12,6 +12,7 @@ use crate::origin::request::Request;
 use crate::policy::reason::fetch::FetchError;
 use crate::reactor;
 use crate::reactor::pipe::Pipe;
+use crate::tunnel::Side;
 
 /// The body of an origin's response.
 #[derive(Debug)]
@@ -21,7 +22,25 @@ pub struct OriginBody {
     keeps_alive: bool,
 }
 
+/// A connection that has switched protocols, with what the origin sent behind its 101. Dropping it closes
+/// the connection.
+#[derive(Debug)]
+pub(crate) struct Switched(Request);
+
+impl Switched {
+    /// The connection as a side of a tunnel.
+    pub(crate) fn side(&mut self) -> Side<'_> {
+        let ahead = std::mem::take(&mut *self.0.inbox);
+        Side { transport: self.0.transport(), ahead }
+    }
+}
+
 impl OriginBody {
+    /// The connection behind a 101.
+    pub(crate) fn switched(self) -> Option<Switched> {
+        self.request.map(Switched)
+    }
+
     /// The body of the final response to a request.
     pub(super) fn new(request: Request, head: &ResponseHead) -> Self {
         let keeps_alive = head.keeps_alive && request.is_sent;

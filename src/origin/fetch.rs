@@ -12,6 +12,7 @@ use crate::base::time::Now;
 use crate::config::bounds::OriginTimeouts;
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
+use crate::http::status::Status;
 use crate::origin::affinity;
 use crate::origin::body::OriginBody;
 use crate::origin::checkout::{Refusal, Tried};
@@ -39,6 +40,8 @@ pub struct Question {
     pub method: Method,
     /// The request line and fields, with the blank line.
     pub head: Vec<u8>,
+    /// The protocols that it asks to switch to; empty if it does not.
+    pub protocols: Vec<u8>,
 }
 
 /// The client that a question belongs to: the facts by which a server may be chosen for it, and the
@@ -112,6 +115,7 @@ pub(crate) async fn fetch<U: Upload>(
             }
         };
         let mut request = Request::new(connection, question.method, limits);
+        request.protocols.clone_from(&question.protocols);
         let requested = reactor::now();
         may_go = question.method.is_safe();
         let error = match ask(&mut request, question, upload).await {
@@ -254,7 +258,7 @@ async fn ask<U: Upload>(
         let departure = departure(upload, question.method.is_safe());
         let head = Race::new(request.head(), departure).await.ok_or(FetchFailure::Gone)?;
         let head = head.map_err(FetchFailure::Fetch)?;
-        if !head.status.is_interim() {
+        if !head.status.is_interim() || head.status == Status::SWITCHING_PROTOCOLS {
             return Ok(head);
         }
         request::pass_on(&head, upload).await?;

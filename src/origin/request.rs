@@ -15,6 +15,8 @@ use crate::disk::file::DiskFile;
 use crate::http::h1::head::{self, HeadLimits};
 use crate::http::head::ResponseHead;
 use crate::http::method::Method;
+use crate::http::status::Status;
+use crate::http::upgrade;
 use crate::origin::connection::Connection;
 use crate::origin::upload::Upload;
 use crate::origin::upstream::OriginLimits;
@@ -40,6 +42,8 @@ pub(super) struct Request {
     pub(super) connection: Connection,
     method: Method,
     limits: OriginLimits,
+    /// The protocols that it asks to switch to; empty if it does not.
+    pub(super) protocols: Vec<u8>,
     /// Read, not yet used.
     pub(super) inbox: Buffer,
     n_interim: usize,
@@ -70,6 +74,7 @@ impl Request {
             connection,
             method,
             limits,
+            protocols: Vec::new(),
             inbox: Buffer::take(),
             n_interim: 0,
             early: Vec::new(),
@@ -156,7 +161,7 @@ impl Request {
         Ok(Sent::Whole)
     }
 
-    /// Reads the next head: an interim one, or the final one.
+    /// Reads the next head: an interim one, or the final one, which may be a 101.
     pub(super) async fn head(&mut self) -> Result<ResponseHead, FetchError> {
         let mut searched = 0;
         let deadline_ms = self.deadline(self.limits().first_byte_ms);
@@ -166,7 +171,10 @@ impl Request {
                 let parsed = head::parse_response(&self.inbox, &self.limits().head, self.method);
                 if let Some((head, used)) = parsed.map_err(|_| FetchError::BadResponse)? {
                     self.inbox.drain(..used);
-                    return self.accept(head);
+                    return match head.status {
+                        Status::SWITCHING_PROTOCOLS => self.switch(head),
+                        _ => self.accept(head),
+                    };
                 }
             }
             searched = self.inbox.len().saturating_sub(3);
@@ -180,12 +188,23 @@ impl Request {
         }
     }
 
+    /// A 101, if the whole request was sent and has asked for that protocol.
+    fn switch(&self, head: ResponseHead) -> Result<ResponseHead, FetchError> {
+        match upgrade::accepted(&self.protocols, &head.fields) {
+            Some(_) if self.is_sent => Ok(head),
+            _ => Err(FetchError::BadResponse),
+        }
+    }
+
     fn accept(&mut self, head: ResponseHead) -> Result<ResponseHead, FetchError> {
         if head.status.is_interim() {
             self.n_interim += 1;
-            // No request asks to switch protocols, so 101 answers none.
-            if self.n_interim > INTERIM_MAX || head.status.0 == 101 {
+            if self.n_interim > INTERIM_MAX {
                 return Err(FetchError::Truncated);
+            }
+            // A request that is not complete asks for nothing.
+            if head.status == Status::SWITCHING_PROTOCOLS {
+                return Err(FetchError::BadResponse);
             }
         }
         Ok(head)

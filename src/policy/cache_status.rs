@@ -183,6 +183,8 @@ pub enum CacheVerdict {
     Revalidated,
     /// The request or the response went round the cache.
     Pass(PassReason),
+    /// The connection switched to another protocol.
+    Tunnel,
 }
 
 impl CacheVerdict {
@@ -195,6 +197,7 @@ impl CacheVerdict {
             Self::Stale => "stale",
             Self::Revalidated => "revalidated",
             Self::Pass(_) => "pass",
+            Self::Tunnel => "tunnel",
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::origin::pools::Pools;
 use crate::origin::upstream::OriginLimits;
 use crate::proxy::credentials::Credentials;
 use crate::proxy::progress::LocalFills;
+use crate::proxy::tunnels::Tunnels;
 use crate::reactor;
 use crate::reactor::event::Event;
 use crate::route::Router;
@@ -47,6 +48,8 @@ pub struct Context {
     pub(crate) forward: Option<Forward>,
     /// The cache, unless it is off.
     pub cache: Option<Rc<Cache>>,
+    /// The tunnels that are open.
+    pub(crate) tunnels: Tunnels,
     /// The fills that this worker leads.
     pub fills: LocalFills,
     /// The access log, unless it is off.
@@ -92,6 +95,7 @@ impl Context {
             router: Router::new(&config),
             pools: Pools::new(&config.upstreams, (servers, worker), clients, origin),
             forward: None,
+            tunnels: Tunnels::new(servers, worker),
             cache,
             fills: LocalFills::default(),
             access: access.map(RefCell::new),

@@ -43,6 +43,8 @@ pub struct Facts {
     pub redirect: Option<Box<[u8]>>,
     /// The fields of the answers that led to it, for this client alone.
     pub carried: Option<Box<Carried>>,
+    /// The bytes of the server that went to the client through a tunnel.
+    pub tunnel_bytes: u64,
 }
 
 /// The status in the log of a request whose client left before its answer began, as nginx logs it.

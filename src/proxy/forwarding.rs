@@ -71,7 +71,7 @@ fn question_by(
     let mut head = Vec::with_capacity(fields.wire_len() + 256);
     head::write_request(&mut head, method_text, path_and_query, fields);
     let (destination, timeouts) = (rule.destination.clone(), rule.timeouts.origin);
-    Question { destination, tie, timeouts, method, head }
+    Question { destination, tie, timeouts, method, head, protocols: Vec::new() }
 }
 
 /// Asks the origin for this client alone.

@@ -15,6 +15,7 @@ pub mod facts;
 pub mod upload;
 pub mod progress;
 mod credentials;
+pub(crate) mod tunnels;
 pub mod context;
 pub(crate) mod routed;
 pub mod finish;

@@ -109,14 +109,25 @@ pub fn start<C: Client>(
     added: &Added,
     facts: &mut Facts,
 ) {
+    let served = served(status, &mut fields, added, facts);
+    client.start(status, &served, length);
+}
+
+/// The fields of an answer as the client gets them.
+pub(crate) fn served<'f>(
+    status: Status,
+    fields: &'f mut Fields,
+    added: &Added,
+    facts: &mut Facts,
+) -> Cow<'f, Fields> {
     facts.status = status.0;
-    added.push_cache_status(status, &mut fields);
-    let mut served = added.served(&fields);
+    added.push_cache_status(status, fields);
+    let mut served = added.served(fields);
     if let Some(carried) = &facts.carried {
         carried.apply(status, served.to_mut());
     }
     added.change(&mut served, facts);
-    client.start(status, &served, length);
+    served
 }
 
 /// Answers a request with an object, in the form that it asks for, RFC 9110 section 13.2.2.

@@ -14,7 +14,9 @@ use crate::http::h1::head::HeadLimits;
 use crate::http::head::{BodyLength, RequestHead};
 use crate::http::method::Method;
 use crate::http::scheme::Scheme;
+use crate::http::status::Status;
 use crate::http::target::{Form, Target};
+use crate::http::upgrade;
 use crate::http::via;
 use crate::policy::acme;
 use crate::policy::decide::{self, SyntheticAnswer};
@@ -132,6 +134,7 @@ impl Way {
         {
             return Self::Acme(token.into());
         }
+        let is_connect = upgrade::is_by_connect(head);
         let router = &context.router;
         let asked = Asked::of(head, front.client);
         let Some(route) = router.find(&asked) else { return Self::Unrouted };
@@ -166,6 +169,9 @@ impl Way {
         }
         let head = changed.as_ref().map_or(&*head, |changed| &changed.asked);
         let lookup = lookup(context, (&rule, &rules), front, head);
+        if is_connect && !matches!(lookup, Err(PassReason::Upgrade)) {
+            return Self::Synthetic(NOT_OFFERED);
+        }
         Self::Route(Route { rule, rules, lookup, sticky, changed })
     }
 
@@ -218,6 +224,7 @@ fn lookup(
     head: &RequestHead,
 ) -> Result<Name, PassReason> {
     let permission = match rule.cache && context.cache.is_some() {
+        _ if rule.upgrade && upgrade::offered(head).is_some() => Err(PassReason::Upgrade),
         false => Err(PassReason::Off),
         true if !rule.request_buffering && head.length != BodyLength::None => {
             Err(PassReason::RequestBody)
@@ -226,6 +233,10 @@ fn lookup(
     };
     permission.map(|()| Name::of_request(&rules.key, front.scheme, head))
 }
+
+/// The answer to a CONNECT for a protocol, where the route allows none.
+const NOT_OFFERED: SyntheticAnswer =
+    SyntheticAnswer { status: Status::NOT_IMPLEMENTED, text: "this protocol is not offered here" };
 
 /// Whether a head is larger than its route allows. `read` are the limits within which it was read,
 /// before its route was known.

@@ -11,6 +11,7 @@ use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::proxy::finish::{self, Asked, Sent};
 use crate::reactor;
+use crate::sys::pinned::Race;
 use crate::tunnel::moved::Moved;
 use crate::tunnel::{self, End, Side};
 use crate::upstream::destination::Destination;
@@ -97,18 +98,22 @@ impl Joining<'_> {
         let side = |transport, ahead| Side { transport, ahead };
         let idle = self.context.config.timeouts.route.tunnel;
         let (to_client, to_origin) = (side(client, ahead), side(origin.transport(), Vec::new()));
-        match tunnel::join(to_client, to_origin, idle, moved).await {
-            End::Finished => CloseReason::Finished,
+        connection.set_tunnel();
+        let open = self.context.tunnels.open(None);
+        let joined = tunnel::join(to_client, to_origin, idle, moved);
+        match Race::new(joined, open.ended()).await {
+            Some(End::Finished) => CloseReason::Finished,
             // The other peer must not take what it got for the whole.
-            End::ClientGone => {
+            Some(End::ClientGone) => {
                 origin.transport().reset();
                 CloseReason::ClientGone
             }
-            End::OriginGone => {
+            Some(End::OriginGone) => {
                 client.reset();
                 CloseReason::Incomplete
             }
-            End::Idle => CloseReason::IdleTimeout,
+            Some(End::Idle) => CloseReason::IdleTimeout,
+            None => CloseReason::Drain,
         }
     }
 }

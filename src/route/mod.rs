@@ -37,6 +37,8 @@ use crate::upstream::ids::UpstreamId;
 /// The settings of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// The route; none if a forward proxy takes the request.
+    pub id: Option<RouteId>,
     /// Where its requests go.
     pub destination: Destination,
     /// Whether the cache stores and answers.
@@ -47,6 +49,8 @@ pub struct Rule {
     pub request_buffering: bool,
     /// Whether a response is taken from a server faster than the client takes it.
     pub response_buffering: ResponseBuffering,
+    /// Whether a request may switch to another protocol.
+    pub upgrade: bool,
     /// The bounds on the sizes of its messages.
     pub limits: RouteLimits,
     /// The bounds on waiting in its exchanges.
@@ -120,11 +124,13 @@ impl Router {
                 let changes = route.changes.as_ref();
                 router.changes.push(changes.map(|changes| Rc::new(Prepared::new(changes))));
                 router.rules.push(Rule {
+                    id: Some(RouteId(id_of(router.rules.len()))),
                     destination: Destination::Upstream(route.upstream),
                     cache: route.cache,
                     rules,
                     request_buffering: route.request_buffering,
                     response_buffering: route.response_buffering,
+                    upgrade: route.upgrade,
                     limits: route.limits,
                     timeouts: route.timeouts,
                     depends_on_client: table.depends_on_client,
@@ -139,11 +145,13 @@ impl Router {
             let rules = config.cache.as_ref().map(|cache| Rc::clone(&cache.rules));
             let rules = router.share(&rules.unwrap_or_default());
             router.rules.push(Rule {
+                id: Some(RouteId(id_of(router.rules.len()))),
                 destination: Destination::Upstream(upstream),
                 cache,
                 rules,
                 request_buffering: true,
                 response_buffering: ResponseBuffering::File,
+                upgrade: true,
                 limits: config.limits.route,
                 timeouts: config.timeouts.route,
                 depends_on_client: false,
@@ -154,11 +162,13 @@ impl Router {
             let rules = config.cache.as_ref().map(|cache| Rules::clone(&cache.rules));
             let rules = rules.unwrap_or_default().of_forward_proxy();
             router.forward = Some(Rule {
+                id: None,
                 // The request names its own.
                 destination: Destination::Upstream(UpstreamId(0)),
                 cache: config.cache.is_some(),
                 rules: router.share(&Rc::new(rules)),
                 request_buffering: true,
+                upgrade: true,
                 response_buffering: ResponseBuffering::File,
                 limits: config.limits.route,
                 timeouts: config.timeouts.route,
@@ -514,6 +524,7 @@ sites:
             rules: Rc::default(),
             request_buffering: true,
             response_buffering: ResponseBuffering::File,
+            upgrade: true,
             limits: RouteLimits {
                 head_bytes: 0,
                 body_bytes: 0,

@@ -8,7 +8,7 @@
 //!              n_certificates, 7 unused
 //! rows         one for each server, see `server_row`
 //! addresses    72 words for each server
-//! counts       for each worker: its pid, 15 unused, then 3 for each server (active and idle connections, and
+//! counts       for each worker: its pid, its open tunnels, 14 unused, then 3 for each server (active and idle connections, and
 //!              those in a row that could not be made), then 1 for each upstream (requests that wait);
 //!              each 4 bytes, up to whole cache lines
 //! certificates 1 word for each: when it expires, in seconds since 1970
@@ -330,6 +330,11 @@ impl ServerTable {
     /// The process that is this worker; 0 while there is none.
     pub(crate) fn pid(&self, worker: usize) -> &AtomicU32 {
         &self.counts_of(worker)[0]
+    }
+
+    /// How many tunnels of this worker are open.
+    pub(crate) fn n_tunnels(&self, worker: usize) -> &AtomicU32 {
+        &self.counts_of(worker)[1]
     }
 
     /// Gives back what a worker that is dead has counted, also in the rows of the upstreams that are

@@ -14,9 +14,20 @@ use nix::fcntl::{
     posix_fadvise,
 };
 use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{self, statfs};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{SysconfVar, sysconf};
+
+/// A file in memory with these bytes, to be read by another process from its beginning.
+///
+/// # Errors
+/// An error of memfd_create(2) or of the write.
+pub(crate) fn in_memory(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+    file.write_all_at(bytes, 0)?;
+    Ok(file)
+}
 
 /// Whether a call may wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

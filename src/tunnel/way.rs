@@ -49,7 +49,8 @@ impl Way<'_> {
             self.to.finished(0).await;
         }
         match passed {
-            Ok(()) if self.to.shutdown_write().is_err() => Gone::Receiver,
+            // A receiver that has ended its side may have closed its connection too.
+            Ok(()) if self.to.shutdown_write().is_err() && !self.other.is_ended() => Gone::Receiver,
             Ok(()) => {
                 self.count.end();
                 let _ = self.from.broken().await;

@@ -1,7 +1,7 @@
 //! The end of a worker: it accepts no more connections and finishes what was begun.
 //!
 //! After a reload the workers of the new generation take over the connections that wait for a request,
-//! so that their clients notice nothing.
+//! so that their clients notice nothing. Tunnels cannot be handed over: they go on in the old workers.
 
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -11,12 +11,20 @@ use std::time::Duration;
 use crate::config::ListenAddress;
 use crate::disk;
 use crate::http::scheme::Scheme;
+use crate::proxy::tunnels::Ending;
 use crate::reactor::address::PeerAddress;
 use crate::reactor::{self, timer};
+use crate::sys::pinned::Race;
 use crate::worker::{Worker, message};
 
 /// How often the worker checks whether it is idle.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How often the worker looks whether its tunnels have ended, or are to end.
+const LOOK_AT_TUNNELS: Duration = Duration::from_millis(500);
+
+/// How long the end of the last tunnels may take, in milliseconds.
+const END_MS: u64 = 1_000;
 
 /// A connection that has been silent for this long is ended, in milliseconds. Before that its next
 /// request may be on its way.
@@ -47,7 +55,8 @@ pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
         }
     }
     let stop_ms = context.config.timeouts.stop.as_millis() as u64;
-    let until_ms = reactor::now().mono_ms() + stop_ms;
+    let began_ms = reactor::now().mono_ms();
+    let until_ms = began_ms + stop_ms;
     while !is_idle(worker) && reactor::now().mono_ms() < until_ms {
         let silent_before_ms = reactor::now().mono_ms().saturating_sub(SILENT_MS);
         if !worker.is_replaced.get() || !hand_over(worker, channel) {
@@ -56,10 +65,12 @@ pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
         worker.half_open.shed(usize::MAX, silent_before_ms);
         timer::sleep(LOOK).await;
     }
-    if !worker.connections.is_empty() {
-        let n = worker.connections.len();
-        ::log::warn!("closing {n} connections that are still open after timeouts.stop");
+    if worker.is_replaced.get() && context.tunnels.n_open() > 0 {
+        log_late(worker.connections.end_all_but_tunnels());
+        drain_tunnels(worker, began_ms).await;
     }
+    end_tunnels(worker).await;
+    log_late(worker.connections.end_all_but_tunnels());
     // Files of removed objects are unlinked before the worker ends, unless the disk hangs.
     let until_ms = reactor::now().mono_ms() + DISK_MS;
     while !disk::is_idle() && reactor::now().mono_ms() < until_ms {
@@ -67,6 +78,38 @@ pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
     }
     if let Some(log_flush) = &worker.log_flush {
         log_flush.rest(LOG_PATIENCE).await;
+    }
+}
+
+fn log_late(n_connections: usize) {
+    if n_connections > 0 {
+        ::log::warn!("closing {n_connections} connections that are still open after timeouts.stop");
+    }
+}
+
+/// Lets tunnels go on after a reload until they end, or the master says that there are too many old
+/// workers. Those of routes that were changed have `timeouts.tunnel-drain`.
+async fn drain_tunnels(worker: &Worker, began_ms: u64) {
+    let tunnels = &worker.context.tunnels;
+    let drain_ms = worker.context.config.timeouts.tunnel_drain.as_millis() as u64;
+    while tunnels.n_open() > 0 && worker.is_replaced.get() {
+        if reactor::now().mono_ms() >= began_ms + drain_ms {
+            tunnels.end(Ending::OfChangedRoutes);
+        }
+        let (ending, left) = (&worker.ending, &worker.connections.left);
+        let changed = Race::new(left.after(left.version()), ending.after(ending.version()));
+        // A tunnel over HTTP/2 ends before its connection.
+        let _ = timer::timeout(LOOK_AT_TUNNELS, changed).await;
+    }
+}
+
+/// Ends all tunnels, and waits until their lines are in the access log.
+async fn end_tunnels(worker: &Worker) {
+    let tunnels = &worker.context.tunnels;
+    let until_ms = reactor::now().mono_ms() + END_MS;
+    tunnels.end(Ending::All);
+    while tunnels.n_open() > 0 && reactor::now().mono_ms() < until_ms {
+        timer::sleep(LOOK).await;
     }
 }
 

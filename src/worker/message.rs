@@ -15,7 +15,8 @@ use crate::sys::socket;
 pub(crate) enum ControlMessage {
     /// Accept nothing more, finish what was begun, end.
     Drain,
-    /// As `Drain`, and hand the idle connections over: other workers have taken the place.
+    /// As `Drain`, and hand the idle connections over: other workers have taken the place. Tunnels may
+    /// go on. A file that comes with this message says which routes are unchanged.
     Retire,
     /// Serve the connection that comes with this message, which came in by this listener. A worker
     /// that retires sends it to the master, which passes it on.
@@ -70,7 +71,7 @@ pub(crate) enum Received {
     /// See [`ControlMessage::Drain`].
     Drain,
     /// See [`ControlMessage::Retire`].
-    Retire,
+    Retire(Option<File>),
     /// See [`ControlMessage::Adopt`].
     Adopt(SocketAddr, OwnedFd),
     /// See [`ControlMessage::TakeOver`].
@@ -110,7 +111,7 @@ fn received(datagram: &[u8], file: Option<OwnedFd>) -> Option<Received> {
     let log = |file: OwnedFd| LogFile::of(File::from(file)).ok();
     Some(match ControlMessage::parse(datagram)? {
         ControlMessage::Drain => Received::Drain,
-        ControlMessage::Retire => Received::Retire,
+        ControlMessage::Retire => Received::Retire(file.map(File::from)),
         ControlMessage::Adopt(listener) => Received::Adopt(listener, file?),
         ControlMessage::TakeOver(worker) => Received::TakeOver(worker),
         ControlMessage::Release(worker) => Received::Release(worker),

@@ -187,7 +187,7 @@ impl Worker {
     }
 }
 
-/// Handles the messages of the master, until `drain` or the end of the channel.
+/// Handles the messages of the master, until the end of the channel.
 async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
     loop {
         if channel.readable().await.is_err() {
@@ -198,12 +198,17 @@ async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
                 Received::Nothing => break,
                 Received::Closed => {
                     ::log::error!("control channel closed: the master has exited; draining");
+                    worker.is_replaced.set(false);
                     return worker.ending.notify();
                 }
-                Received::Drain => return worker.ending.notify(),
-                Received::Retire => {
+                Received::Drain => {
+                    worker.is_replaced.set(false);
+                    worker.ending.notify();
+                }
+                Received::Retire(unchanged) => {
+                    worker.context.tunnels.keep(unchanged.as_ref());
                     worker.is_replaced.set(true);
-                    return worker.ending.notify();
+                    worker.ending.notify();
                 }
                 Received::Adopt(listener, connection) => worker.adopt(listener, connection),
                 Received::AccessLog(file) => {

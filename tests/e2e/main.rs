@@ -72,6 +72,7 @@ mod tcp;
 mod tls;
 mod tls_live;
 mod trust;
+mod tunnels;
 mod upstream_tls;
 mod upstreams;
 mod vary;

@@ -12,6 +12,7 @@ use crate::http::fields::Fields;
 use crate::http::forward::{self, Peer};
 use crate::http::h1::head;
 use crate::http::status::Status;
+use crate::http::upgrade;
 use crate::policy::cache_status::CacheStatus;
 use crate::policy::decide::Action;
 use crate::policy::fill_request;
@@ -142,7 +143,10 @@ pub(super) fn pass_outcome(routed: &Routed, why: PassReason) -> Outcome {
     let pass = CacheStatus::pass(why).with_report(routed.rules.report);
     let mut outcome = Outcome::of("pass", why.word(), &pass, None);
     let head = &routed.head;
-    let fields = forward::request_fields(head, &peer(routed), head.length);
+    let mut fields = forward::request_fields(head, &peer(routed), head.length);
+    if why == PassReason::Upgrade {
+        upgrade::ask(&mut fields, &upgrade::offered(head).unwrap_or_default());
+    }
     let target = head.target.path_and_query();
     outcome.origin_request = Some(request_text(&head.method_text, target, &fields));
     outcome

@@ -16,6 +16,7 @@ use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
 use crate::http::target;
+use crate::http::upgrade;
 use crate::http::via;
 use crate::policy::acme::{FOLDER, token};
 use crate::policy::decide::{may_look_up, synthetic_answer};
@@ -220,6 +221,15 @@ impl Explainer<'_> {
     /// Whether a request may be looked up in the cache, or why it may not.
     pub(super) fn permission(&mut self, routed: &Routed) -> Result<(), PassReason> {
         let setting = self.setting;
+        if let Some(protocols) = upgrade::offered(&routed.head) {
+            let because = setting.about(routed.at, "upgrade", "sites[].upgrade");
+            if routed.rule.upgrade {
+                let value = format!("the origin is asked for {}", printable(&protocols));
+                self.add_step("upgrade", value, Some(because));
+                return Err(PassReason::Upgrade);
+            }
+            self.add_step("upgrade", "off", Some(because));
+        }
         if !routed.rule.cache || setting.config.cache.is_none() {
             let because = setting.about(routed.at, "cache", "cache");
             self.add_step("cache", "off", Some(because));

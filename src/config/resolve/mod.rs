@@ -370,6 +370,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
         disk: section.duration(faults, "disk"),
         worker_stuck: section.duration(faults, "worker-stuck"),
         stop: section.duration(faults, "stop"),
+        tunnel_drain: section.duration(faults, "tunnel-drain"),
     }
 }
 
@@ -392,6 +393,7 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
         body_rate: section.size(faults, "body-rate"),
         headers: section.count(faults, "headers"),
         streams: section.count(faults, "streams") as u32,
+        generations: section.count(faults, "generations"),
     };
     if limits.target_bytes > limits.head_bytes {
         let (target, head) = (limits.target_bytes as u64, limits.head_bytes as u64);

@@ -56,6 +56,7 @@ impl Routes<'_> {
             request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
             response_buffering: response_buffering(faults, self.site)
                 .unwrap_or(ResponseBuffering::File),
+            upgrade: self.site.switch(faults, "upgrade").unwrap_or(true),
             limits: bounds.limits,
             timeouts: bounds.timeouts,
             changes: None,
@@ -117,6 +118,7 @@ impl Routes<'_> {
             section.switch(faults, "request-buffering").unwrap_or(rest.request_buffering);
         let response_buffering =
             response_buffering(faults, section).unwrap_or(rest.response_buffering);
+        let upgrade = section.switch(faults, "upgrade").unwrap_or(rest.upgrade);
         let inherited = Bounds { limits: rest.limits, timeouts: rest.timeouts };
         let bounds = inherited.below(faults, section, &self.top);
         let matching = matching?;
@@ -142,6 +144,7 @@ impl Routes<'_> {
             cache,
             request_buffering,
             response_buffering,
+            upgrade,
             limits: bounds.limits,
             timeouts: bounds.timeouts,
             changes: (changes != Changes::default()).then(|| Rc::new(changes)),

@@ -104,6 +104,7 @@ pub(in crate::origin) async fn ask(
     let name = method.as_str().expect("a known method");
     let head = format!("{name} / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
     let question = Question {
+        protocols: Vec::new(),
         destination: ID,
         tie: Tie::default(),
         timeouts: OriginTimeouts::default(),

@@ -24,6 +24,8 @@ reasons! {
     ResetFlood: "reset-flood",
         "more streams of HTTP/2 were reset than limits.streams allows in a minute";
     Finished: "finished", "the client or the answer asked for the end of the connection";
+    ServerGone: "server-gone", "the connection of a tunnel to its server broke";
+    TunnelTimeout: "tunnel-timeout", "no byte went through a tunnel for timeouts.tunnel";
     Incomplete: "incomplete", "the answer could not be completed";
     ProxyRefused: "proxy-refused",
         "the peer is not in proxy-protocol of the listener, which requires a PROXY header";

@@ -14,6 +14,8 @@ reasons! {
         section: Option<&'static str>,
     }
     Off: "off", "the route does not cache", Fwd::Bypass, false, None;
+    Upgrade: "upgrade", "the request asks for another protocol",
+        Fwd::Bypass, false, Some("RFC 9110 section 7.8");
     PassIf: "pass-if", "a condition of the route's pass-if holds", Fwd::Bypass, false, None;
     Method: "method",
         "only responses to GET are stored, and only GET and HEAD are answered from the cache",

@@ -31,6 +31,8 @@ pub struct Connection {
     /// Wakes its task to end it, where its protocol has a goodbye.
     goodbye: RefCell<Option<Waker>>,
     is_leaving: Cell<bool>,
+    /// It carries a tunnel, or did.
+    is_tunnel: Cell<bool>,
 }
 
 impl Connection {
@@ -59,6 +61,11 @@ impl Connection {
                 self.transport.shutdown_both();
             }
         }
+    }
+
+    /// A tunnel begins on it.
+    pub(crate) fn set_tunnel(&self) {
+        self.is_tunnel.set(true);
     }
 
     /// A request is under way.
@@ -106,6 +113,7 @@ impl Connections {
         let slow_since_ms = Cell::new(u64::MAX);
         let (is_between, is_given) = (Cell::new(false), Cell::new(false));
         let (goodbye, is_leaving) = (RefCell::default(), Cell::new(false));
+        let is_tunnel = Cell::new(false);
         let connection = Connection {
             transport,
             front,
@@ -115,6 +123,7 @@ impl Connections {
             slow_since_ms,
             goodbye,
             is_leaving,
+            is_tunnel,
         };
         let connection = Rc::new(connection);
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));
@@ -171,6 +180,13 @@ impl Connections {
             }
             is_slow
         })
+    }
+
+    /// Ends all but the connections with tunnels; returns how many it ended.
+    pub(crate) fn end_all_but_tunnels(&self) -> usize {
+        let connections = self.all.borrow();
+        let others = connections.iter().filter(|(_, it)| !it.is_tunnel.get());
+        others.inspect(|(_, it)| it.transport.shutdown_both()).count()
     }
 
     fn shed(&self, n_max: usize, goes: impl Fn(&Connection) -> bool) -> usize {

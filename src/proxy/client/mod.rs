@@ -11,6 +11,7 @@ pub(crate) mod fake;
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::cache::hot::large::LargeBody;
 use crate::disk::file::DiskFile;
@@ -21,6 +22,17 @@ use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
 use crate::reactor::pipe::Pipe;
+use crate::tunnel::moved::Moved;
+use crate::tunnel::{End, Side};
+
+/// The answer that switches a connection to another protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Switch<'a> {
+    /// The protocol, as `Upgrade` names it.
+    pub protocol: &'a [u8],
+    /// The other fields.
+    pub fields: &'a Fields,
+}
 
 /// Why the body of a request cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +123,16 @@ pub trait Client {
 
     /// Ends the answer. The connection sends the kept bytes after the access log has its line.
     async fn finish(&mut self, trailers: &Fields) -> Result<(), CloseReason>;
+
+    /// Sends the answer that switches to another protocol, in the place of `start`, and joins the client
+    /// with an origin until the tunnel ends.
+    async fn tunnel(
+        &mut self,
+        switch: &Switch<'_>,
+        origin: Side<'_>,
+        idle: Duration,
+        moved: &Moved,
+    ) -> Result<End, CloseReason>;
 
     /// Breaks the answer off, so that the client does not take it for complete.
     fn abort(&mut self);

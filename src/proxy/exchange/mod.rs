@@ -11,6 +11,7 @@
 //! ```
 
 pub(crate) mod synthetic;
+mod added;
 mod tie;
 mod outage;
 mod purge;
@@ -23,6 +24,7 @@ mod head_update;
 mod post;
 mod invalidate;
 mod pass;
+mod upgrade;
 
 use std::rc::Rc;
 
@@ -50,8 +52,7 @@ use crate::proxy::fill::job::{Draft, Job};
 use crate::proxy::fill::join::{self, Delivery, FillRole, Joined};
 use crate::proxy::fill::resume;
 use crate::proxy::forwarding;
-use crate::proxy::progress::Answered;
-use crate::proxy::respond::{self, Added};
+use crate::proxy::respond;
 use crate::proxy::routed::{Route, Routed, Way};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
@@ -150,6 +151,9 @@ impl<C: Client> Exchange<'_, C> {
     async fn run(mut self) -> Result<(), CloseReason> {
         let context = Rc::clone(self.context);
         let lookup = &self.route.lookup;
+        if let Err(PassReason::Upgrade) = lookup {
+            return Box::pin(self.upgrade()).await;
+        }
         if let Err(reason) = lookup
             && !self.route.rule.request_buffering
             && self.request.length != BodyLength::None
@@ -420,40 +424,6 @@ impl<C: Client> Exchange<'_, C> {
                 Err(CloseReason::Incomplete)
             }
         }
-    }
-
-    /// The fields that are added to an answer with this `Cache-Status`.
-    pub(crate) fn added(&self, status: CacheStatus<'static>) -> Added {
-        self.added_with(status, self.route.told_key())
-    }
-
-    /// As [`Self::added`], with this key or none.
-    pub(crate) fn added_with(&self, status: CacheStatus<'static>, key: Option<&Rc<[u8]>>) -> Added {
-        let added = Added::new(status, Some(&self.route.rules), key);
-        added.changed_by(self.route.changed.as_ref(), &self.context.config)
-    }
-
-    /// Notes in the facts how a fill went, and gives the `Cache-Status` that says so.
-    pub(crate) fn filled(&mut self, fwd: Fwd, role: &FillRole, is_stored: bool) -> Added {
-        let (stored, collapsed) = (is_stored, role.is_collapsed());
-        let status = CacheStatus { stored, collapsed, ..CacheStatus::forward(fwd) };
-        let mut added = self.added(status);
-        self.facts.verdict = Some(CacheVerdict::Miss);
-        if let FillRole::Led(local) = role {
-            added.private = local.private.borrow().clone();
-            if let Some(Answered { server, status: origin, times }) =
-                local.answered.borrow().clone()
-            {
-                added.status.fwd_status = Some(origin);
-                self.facts.server = Some(server);
-                self.facts.connected_us = times.requested.mono_us;
-                self.facts.first_byte_us = times.received.mono_us;
-            }
-            if local.is_revalidated.get() {
-                self.facts.verdict = Some(CacheVerdict::Revalidated);
-            }
-        }
-        added
     }
 }
 

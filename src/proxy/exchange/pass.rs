@@ -74,7 +74,7 @@ impl<C: Client> Exchange<'_, C> {
         Some(self.answer_on_outage(&object, Handling::Fwd(Fwd::Stale)).await)
     }
 
-    async fn passed(
+    pub(crate) async fn passed(
         &mut self,
         asked: Result<Response, FetchFailure<ClientError>>,
         purge_epoch: u64,

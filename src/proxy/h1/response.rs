@@ -1,6 +1,7 @@
 //! The client of one request over HTTP/1: reading its body and writing the response.
 
 use std::io;
+use std::time::Duration;
 
 use crate::config::bounds::RouteTimeouts;
 use crate::disk::file::DiskFile;
@@ -12,15 +13,18 @@ use crate::http::h1::head;
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
+use crate::http::upgrade;
 use crate::http::version::Version;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
 use crate::proxy::client::pace::Pace;
-use crate::proxy::client::{Client, ClientError};
+use crate::proxy::client::{Client, ClientError, Switch};
 use crate::proxy::h1::link::{GATHER_BYTES, Link};
 use crate::proxy::routed::Routed;
 use crate::reactor;
 use crate::reactor::pipe::Pipe;
+use crate::tunnel::moved::Moved;
+use crate::tunnel::{self, End, Side};
 
 /// How the body of an answer is framed, RFC 9112 section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -438,6 +442,26 @@ impl Client for H1Response<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn tunnel(
+        &mut self,
+        switch: &Switch<'_>,
+        origin: Side<'_>,
+        idle: Duration,
+        moved: &Moved,
+    ) -> Result<End, CloseReason> {
+        let mut fields = switch.fields.clone();
+        upgrade::push(&mut fields, switch.protocol);
+        let status = Status::SWITCHING_PROTOCOLS;
+        head::write_response(&mut self.link.out, status, status.reason().as_bytes(), &fields);
+        // Nothing that follows is HTTP.
+        (self.framing, self.keeps_alive) = (Framing::Bodiless, false);
+        self.link.connection().set_tunnel();
+        self.link.write(b"", self.send_ms).await?;
+        let ahead = std::mem::take(&mut self.link.inbox);
+        let client = Side { transport: &self.link.connection().transport, ahead };
+        Ok(tunnel::join(client, origin, idle, moved).await)
     }
 
     fn abort(&mut self) {

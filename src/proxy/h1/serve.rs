@@ -77,7 +77,10 @@ async fn write_and_linger(context: &Context, link: &mut Link) {
 /// Whether the client may still be sending bytes that are not going to be read.
 fn is_client_sending(reason: CloseReason, link: &Link) -> bool {
     match reason {
-        CloseReason::BadRequest | CloseReason::Drain => true,
+        CloseReason::BadRequest
+        | CloseReason::Drain
+        | CloseReason::ServerGone
+        | CloseReason::TunnelTimeout => true,
         reason if reason.is_late() => true,
         CloseReason::Finished => !link.inbox.is_empty(),
         _ => false,

@@ -109,6 +109,7 @@ async fn begin(shared: Rc<Shared>, read: Vec<u8>) -> Result<Box<Driver>, CloseRe
         .max_local_error_reset_streams(Some(n_streams_max as usize))
         .max_concurrent_reset_streams(RESET_MEMORY_STREAMS)
         .reset_stream_duration(RESET_MEMORY)
+        .enable_connect_protocol()
         .handshake(Io::new(Rc::clone(&shared), read));
     let mut handshake = pin!(handshake);
     let handshake = poll_fn(|task| {

@@ -15,6 +15,7 @@ mod request_body;
 mod fields;
 mod payload;
 mod stall;
+mod tunnel;
 mod response;
 mod end;
 mod quick;

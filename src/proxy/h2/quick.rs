@@ -10,12 +10,14 @@ use http::{Response, StatusCode};
 
 use crate::base::time::Now;
 use crate::cache::hot::{Body, HotObject};
+use crate::http::fields::Fields;
 use crate::policy::reason::close::CloseReason;
+use crate::proxy::client::Client as _;
 use crate::proxy::finish::{self, Asked, Sent};
 use crate::proxy::h2::end::end;
 use crate::proxy::h2::fields::fields_of_lines;
 use crate::proxy::h2::payload::Payload;
-use crate::proxy::h2::response::{H2Response, Stage};
+use crate::proxy::h2::response::{H2Response, Kept, Stage};
 use crate::proxy::h2::shared::{Running, Shared};
 use crate::proxy::hot_hit;
 use crate::proxy::routed::{Routed, Way};
@@ -119,4 +121,28 @@ pub(super) async fn send_rest(
     let mut facts = hot_hit::facts(&object, None);
     facts.close = response.send_hot(&object).await.err();
     end(shared, &mut response, Asked::Head(&routed.head), &mut facts).await;
+}
+
+impl H2Response<'_> {
+    /// Sends all of a body in memory, and ends the answer.
+    pub(super) async fn send_hot(&mut self, object: &HotObject) -> Result<(), CloseReason> {
+        match &object.body {
+            Body::Large(body) => self.send_shared(body, 0..body.len()).await?,
+            _ => self.send_copies(object).await?,
+        }
+        self.finish(&Fields::new()).await
+    }
+
+    /// Sends all of a body that lies behind its head in parts that are copied one after the other.
+    async fn send_copies(&mut self, object: &HotObject) -> Result<(), CloseReason> {
+        let end = self.count(object.body_len) as usize;
+        let mut at = 0;
+        while at < end {
+            let range = at..at + self.capacity(end - at, Kept::Own).await?;
+            at = range.end;
+            let part = object.with_body(|body| body.get(range).map(Bytes::copy_from_slice));
+            self.give(self.held(part.unwrap_or_default()), at == end)?;
+        }
+        Ok(())
+    }
 }

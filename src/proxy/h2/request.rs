@@ -1,5 +1,6 @@
 //! The head of a request from what the HTTP/2 library made of it.
 
+use ::h2::ext::Protocol;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
@@ -37,11 +38,13 @@ pub(super) fn refused(parts: &Parts) -> Vec<u8> {
 fn pseudo(parts: &Parts) -> Pseudo<'_> {
     let uri = &parts.uri;
     let path = uri.path_and_query().map(|path| path.as_str().as_bytes());
+    let protocol = parts.extensions.get::<Protocol>().map(|protocol| protocol.as_str().as_bytes());
     Pseudo {
         method: parts.method.as_str().as_bytes(),
         scheme: uri.scheme_str().map(str::as_bytes),
         authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
-        path: path.filter(|_| parts.method != Method::CONNECT),
+        path: path.filter(|_| parts.method != Method::CONNECT || protocol.is_some()),
+        protocol,
     }
 }
 

@@ -52,6 +52,11 @@ impl RequestBody {
         Ok(self.stream.is_some())
     }
 
+    /// The stream itself, behind a head that no body follows.
+    pub(super) fn take_stream(&mut self) -> Option<RecvStream> {
+        self.stream.take()
+    }
+
     /// The trailers, once it was read to its end.
     pub(super) fn take_trailers(&mut self) -> Fields {
         std::mem::take(&mut self.trailers)

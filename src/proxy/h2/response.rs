@@ -10,32 +10,36 @@ use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::{Response, StatusCode};
 
 use crate::cache::hot::large::LargeBody;
-use crate::cache::hot::{Body, HotObject};
 use crate::disk::file::DiskFile;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::method::Method;
 use crate::http::status::Status;
+use crate::http::upgrade;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
 use crate::proxy::client::pace::Pace;
-use crate::proxy::client::{Client, ClientError};
+use crate::proxy::client::{Client, ClientError, Switch};
 use crate::proxy::h2::fields::fields_of;
 use crate::proxy::h2::payload::Payload;
 use crate::proxy::h2::request_body::RequestBody;
 use crate::proxy::h2::shared::Shared;
 use crate::proxy::h2::stall::Stall;
+use crate::proxy::h2::tunnel;
 use crate::proxy::routed::Routed;
 use crate::reactor::pipe::Pipe;
 use crate::reactor::{self, timer};
+use crate::tunnel::moved::Moved;
+use crate::tunnel::{End, Side};
 
 /// The most bytes of a part of a body that the hot tier shares, and of those that the library holds of a
 /// stream.
@@ -55,6 +59,10 @@ pub(super) enum Stage {
     Begun(Box<Response<()>>),
     /// The head is sent.
     Open(SendStream<Payload>),
+    /// The stream is a tunnel, of which both sides may have ended.
+    Tunnel {
+        is_finished: bool,
+    },
     /// The answer is broken off.
     Broken,
 }
@@ -76,9 +84,11 @@ pub(super) struct H2Response<'c> {
     send_ms: u64,
     method: Method,
     is_continue_due: bool,
+    /// It asks for another protocol.
+    is_connect: bool,
     body: RequestBody,
-    respond: SendResponse<Payload>,
-    stage: Stage,
+    pub(super) respond: SendResponse<Payload>,
+    pub(super) stage: Stage,
     left: Left,
     /// A part of the body that may be its last, for which the windows have room.
     last: Option<Payload>,
@@ -86,9 +96,9 @@ pub(super) struct H2Response<'c> {
     out: Vec<u8>,
     /// The last part of the body, for which the windows have room, and the trailers: once the answer is
     /// whole.
-    finished: Option<(Option<Payload>, Fields)>,
-    n_body: u64,
-    n_head: u64,
+    pub(super) finished: Option<(Option<Payload>, Fields)>,
+    pub(super) n_body: u64,
+    pub(super) n_head: u64,
     stall: Stall,
 }
 
@@ -106,6 +116,7 @@ impl<'c> H2Response<'c> {
             send_ms: config.timeouts.route.client_send_ms(),
             method: Method::Get,
             is_continue_due: false,
+            is_connect: false,
             body: RequestBody::new(
                 body,
                 Pace::new(&config.timeouts.route, &config.limits, began_ms),
@@ -130,7 +141,8 @@ impl<'c> H2Response<'c> {
         let send_ms = timeouts.client_send_ms();
         let pace = Pace::new(timeouts, &context.config.limits, began_ms);
         let body = self.body.at_pace(pace);
-        Self { front, send_ms, method, is_continue_due, body, ..self }
+        let is_connect = upgrade::is_by_connect(head);
+        Self { front, send_ms, method, is_continue_due, is_connect, body, ..self }
     }
 
     /// The same with its head, and before all of its body.
@@ -138,31 +150,9 @@ impl<'c> H2Response<'c> {
         Self { stage, left: Left::Known(body_len), n_head, ..self }
     }
 
-    /// Sends all of a body in memory, and ends the answer.
-    pub(super) async fn send_hot(&mut self, object: &HotObject) -> Result<(), CloseReason> {
-        match &object.body {
-            Body::Large(body) => self.send_shared(body, 0..body.len()).await?,
-            _ => self.send_copies(object).await?,
-        }
-        self.finish(&Fields::new()).await
-    }
-
-    /// Sends all of a body that lies behind its head in parts that are copied one after the other.
-    async fn send_copies(&mut self, object: &HotObject) -> Result<(), CloseReason> {
-        let end = self.count(object.body_len) as usize;
-        let mut at = 0;
-        while at < end {
-            let range = at..at + self.capacity(end - at, Kept::Own).await?;
-            at = range.end;
-            let part = object.with_body(|body| body.get(range).map(Bytes::copy_from_slice));
-            self.give(self.held(part.unwrap_or_default()), at == end)?;
-        }
-        Ok(())
-    }
-
     /// Gives the library a part of the body, or keeps it if it may be the last one: the last part ends the
     /// stream, behind the line in the access log.
-    fn give(&mut self, part: Payload, is_last: bool) -> Result<(), CloseReason> {
+    pub(super) fn give(&mut self, part: Payload, is_last: bool) -> Result<(), CloseReason> {
         if is_last {
             self.last = Some(part);
             return Ok(());
@@ -171,40 +161,11 @@ impl<'c> H2Response<'c> {
     }
 
     /// Bytes that are in no other memory.
-    fn held(&self, bytes: Bytes) -> Payload {
+    pub(super) fn held(&self, bytes: Bytes) -> Payload {
         Payload::Held { _held: self.shared.hold(bytes.len()), bytes }
     }
 
-    /// Bytes of the answer so far: its body, and its fields without their compression.
-    pub(super) fn n_bytes(&self) -> u64 {
-        self.n_head + self.n_body
-    }
-
-    /// Ends the stream: with the end of the answer if it is whole, else with a reset.
-    pub(super) fn end(&mut self) {
-        if self.try_end().is_err() {
-            self.respond.send_reset(Reason::INTERNAL_ERROR);
-        }
-    }
-
-    fn try_end(&mut self) -> Result<(), CloseReason> {
-        let (last, trailers) = self.finished.take().ok_or(CloseReason::Incomplete)?;
-        let (has_body, has_trailers) = (last.is_some(), !trailers.is_empty());
-        if matches!(self.stage, Stage::Begun(_)) && !has_body && !has_trailers {
-            return self.send_head(true);
-        }
-        let stream = self.stream()?;
-        if has_body || !has_trailers {
-            let last = last.unwrap_or(Payload::Own(Bytes::new()));
-            stream.send_data(last, !has_trailers).map_err(gone)?;
-        }
-        match has_trailers {
-            true => stream.send_trailers(fields_of(&trailers)).map_err(gone),
-            false => Ok(()),
-        }
-    }
-
-    fn send_head(&mut self, is_end: bool) -> Result<(), CloseReason> {
+    pub(super) fn send_head(&mut self, is_end: bool) -> Result<(), CloseReason> {
         match std::mem::replace(&mut self.stage, Stage::Broken) {
             Stage::Begun(head) => {
                 self.stage = Stage::Open(self.respond.send_response(*head, is_end).map_err(gone)?);
@@ -215,7 +176,7 @@ impl<'c> H2Response<'c> {
     }
 
     /// The stream of the body, behind the head.
-    fn stream(&mut self) -> Result<&mut SendStream<Payload>, CloseReason> {
+    pub(super) fn stream(&mut self) -> Result<&mut SendStream<Payload>, CloseReason> {
         self.send_head(false)?;
         match &mut self.stage {
             Stage::Open(stream) => Ok(stream),
@@ -225,7 +186,11 @@ impl<'c> H2Response<'c> {
 
     /// Waits until the library may get some of `n_wanted` bytes: the client's windows have room for them,
     /// and so has the library if they are its own. Gives how many it may get.
-    async fn capacity(&mut self, n_wanted: usize, kept: Kept) -> Result<usize, CloseReason> {
+    pub(super) async fn capacity(
+        &mut self,
+        n_wanted: usize,
+        kept: Kept,
+    ) -> Result<usize, CloseReason> {
         let n_wanted = n_wanted.min(match kept {
             Kept::Own => OWN_PART_BYTES,
             Kept::Shared => PART_BYTES,
@@ -259,7 +224,7 @@ impl<'c> H2Response<'c> {
     }
 
     /// How many of `len` bytes belong to the body: the client would take more for a broken answer.
-    fn count(&mut self, len: u64) -> u64 {
+    pub(super) fn count(&mut self, len: u64) -> u64 {
         let fits = match &mut self.left {
             Left::Bodiless => 0,
             Left::Unknown => len,
@@ -293,13 +258,13 @@ impl<'c> H2Response<'c> {
 
 /// Where the bytes of a part are while the library has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
+pub(super) enum Kept {
     Own,
     Shared,
 }
 
 /// The library refuses to send on a stream that was reset, or of a connection that has ended.
-fn gone(_: h2::Error) -> CloseReason {
+pub(super) fn gone(_: h2::Error) -> CloseReason {
     CloseReason::ClientGone
 }
 
@@ -358,6 +323,9 @@ impl Client for H2Response<'_> {
     }
 
     fn start(&mut self, status: Status, fields: &Fields, length: BodyLength) {
+        // The client would take it for a tunnel.
+        let is_mistaken = self.is_connect && (200..300).contains(&status.0);
+        let status = if is_mistaken { Status(502) } else { status };
         let has_no_body = status.has_no_body(Method::Get);
         let length = match length {
             _ if has_no_body => None,
@@ -485,6 +453,27 @@ impl Client for H2Response<'_> {
         let has_body = self.left != Left::Bodiless;
         self.finished = Some((last, if has_body { trailers.clone() } else { Fields::new() }));
         Ok(())
+    }
+
+    async fn tunnel(
+        &mut self,
+        switch: &Switch<'_>,
+        origin: Side<'_>,
+        idle: Duration,
+        moved: &Moved,
+    ) -> Result<End, CloseReason> {
+        let mut head = Response::new(());
+        *head.headers_mut() = fields_of(switch.fields);
+        head.headers_mut().remove("sec-websocket-accept");
+        let send = self.respond.send_response(head, false).map_err(gone)?;
+        self.n_head = switch.fields.wire_len() as u64;
+        let Some(receive) = self.body.take_stream() else { return Err(CloseReason::ClientGone) };
+        self.shared.connection().set_tunnel();
+        let streams = (receive, send);
+        self.stage = Stage::Tunnel { is_finished: false };
+        let end = Box::pin(tunnel::join(self.shared, streams, origin, idle, moved)).await;
+        self.stage = Stage::Tunnel { is_finished: end == End::Finished };
+        Ok(end)
     }
 
     fn abort(&mut self) {

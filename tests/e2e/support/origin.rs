@@ -290,6 +290,16 @@ impl Connection {
         &self.reader.buf
     }
 
+    /// Takes the bytes that were read and not used.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.reader.buf)
+    }
+
+    /// Ends the sending side, and goes on reading.
+    pub fn shutdown_write(&self) {
+        self.reader.inner.shutdown(Shutdown::Write);
+    }
+
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.inner.write_all(bytes)
     }

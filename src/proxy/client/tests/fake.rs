@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::config::{Listen, ListenAddress};
 use crate::disk::file::DiskFile;
@@ -12,10 +13,12 @@ use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::status::Status;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
-use crate::proxy::client::{Client, ClientError};
+use crate::proxy::client::{Client, ClientError, Switch};
 use crate::reactor::address::PeerAddress;
 use crate::reactor::event::Event;
 use crate::reactor::pipe::Pipe;
+use crate::tunnel::moved::Moved;
+use crate::tunnel::{self, Side};
 
 /// A client that exists only in a test. It asserts that it is used in the order that [`Client`]
 /// names.
@@ -231,6 +234,16 @@ impl Client for FakeClient {
         assert!(self.has_started() && self.end.is_none(), "an answer that has begun ends once");
         self.end = Some(End::Finished(trailers.clone()));
         Ok(())
+    }
+
+    async fn tunnel(
+        &mut self,
+        _: &Switch<'_>,
+        _: Side<'_>,
+        _: Duration,
+        _: &Moved,
+    ) -> Result<tunnel::End, CloseReason> {
+        panic!("no test has a tunnel to this client")
     }
 
     fn abort(&mut self) {
