@@ -17,18 +17,19 @@ pub mod changed;
 pub mod forward;
 mod prefixes;
 mod table;
+pub(crate) mod hosts;
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::config::Config;
 use crate::config::bounds::{RouteLimits, RouteTimeouts};
 use crate::config::buffering::ResponseBuffering;
 use crate::config::tls::ToHttps;
-use crate::config::{Config, HostPattern};
 use crate::policy::key::KeyComponents;
 use crate::policy::rfc9111::rules::Rules;
 use crate::route::asked::{Asked, Unmet};
 use crate::route::changed::{AskedUrl, Prepared};
+use crate::route::hosts::Hosts;
 use crate::route::id::RouteId;
 use crate::route::table::RouteTable;
 use crate::upstream::destination::{Destination, HostPort};
@@ -76,22 +77,11 @@ pub struct Router {
     /// In the order of [`RouteId`]s.
     changes: Vec<Option<Rc<Prepared>>>,
     sites: Vec<RouteTable>,
-    /// Sites by lower-case host.
-    exact: Hosts,
-    /// Sites by the part after the star, with its dot: `.example.org`.
-    below: Hosts,
-    /// Bytes of the longest host in `below`.
-    below_bytes_max: usize,
-    any: Option<u32>,
+    hosts: Hosts,
     default: Option<RouteId>,
     /// The settings of requests to a forward proxy.
     forward: Option<Rule>,
 }
-
-type Hosts = HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>;
-
-/// A DNS name is no longer, and no site has a longer one.
-const HOST_BYTES_MAX: usize = 255;
 
 impl Router {
     /// The router of a configuration.
@@ -102,21 +92,11 @@ impl Router {
             unrouted: Rc::default(),
             changes: Vec::new(),
             sites: Vec::with_capacity(config.sites.len()),
-            exact: Hosts::default(),
-            below: Hosts::default(),
-            below_bytes_max: 0,
-            any: None,
+            hosts: Hosts::of(&config.sites),
             default: None,
             forward: None,
         };
         for site in &config.sites {
-            let at = id_of(router.sites.len());
-            if site.hosts.is_empty() {
-                router.any.get_or_insert(at);
-            }
-            for host in &site.hosts {
-                router.claim(host, at);
-            }
             let first = router.rules.len();
             let table = RouteTable::new(site, (first..).map(|n| RouteId(id_of(n))));
             for route in &site.routes {
@@ -193,21 +173,6 @@ impl Router {
         RulesId(id_of(self.caching.len() - 1))
     }
 
-    fn claim(&mut self, host: &HostPattern, site: u32) {
-        match host {
-            HostPattern::Exact(name) => {
-                self.exact.entry(lower_case(name)).or_insert(site);
-            }
-            HostPattern::Below(suffix) => {
-                self.below_bytes_max = self.below_bytes_max.max(suffix.len());
-                self.below.entry(lower_case(suffix)).or_insert(site);
-            }
-            HostPattern::Any => {
-                self.any.get_or_insert(site);
-            }
-        }
-    }
-
     /// The route of a request; `None` is 404.
     pub fn find(&self, asked: &Asked<'_>) -> Option<RouteId> {
         match self.site(asked.host) {
@@ -274,33 +239,8 @@ impl Router {
     }
 
     fn site(&self, host: &[u8]) -> Option<&RouteTable> {
-        let at = self.claimant(host).or(self.any)?;
-        self.sites.get(at as usize)
+        self.sites.get(self.hosts.site(host)?)
     }
-
-    /// The site that claims a host by its name.
-    fn claimant(&self, host: &[u8]) -> Option<u32> {
-        let host = host.strip_suffix(b".").unwrap_or(host);
-        let mut buf = [0; HOST_BYTES_MAX];
-        let lower = buf.get_mut(..host.len())?;
-        lower.copy_from_slice(host);
-        lower.make_ascii_lowercase();
-        let lower = &*lower;
-        if let Some(site) = self.exact.get(lower) {
-            return Some(*site);
-        }
-        let from = lower.len().saturating_sub(self.below_bytes_max);
-        if self.below.is_empty() || lower.first().is_some_and(|first| *first == b'[') {
-            return None;
-        }
-        // A star matches at least one byte, hence not from 0; from the left, the longest first.
-        let dots = (from.max(1)..lower.len()).filter(|at| lower[*at] == b'.');
-        dots.map(|at| &lower[at..]).find_map(|suffix| self.below.get(suffix)).copied()
-    }
-}
-
-fn lower_case(host: &str) -> Box<[u8]> {
-    host.to_ascii_lowercase().into_bytes().into()
 }
 
 /// The length limit of a configuration's text keeps every count far below this type's maximum.
@@ -318,7 +258,7 @@ mod tests {
     use super::*;
     use crate::config::bounds::OriginTimeouts;
     use crate::config::matching::{Matching, PathPattern, PathSet, compile};
-    use crate::config::{RouteConfig, SiteConfig};
+    use crate::config::{HostPattern, RouteConfig, SiteConfig};
     use crate::http::h1::head::{HeadLimits, parse_request};
 
     const TEXT: &str = "
