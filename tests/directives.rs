@@ -179,6 +179,8 @@ fn is_a_value(row: &Directive) -> bool {
         "1 MiB, at most a sixteenth of cache.memory",
         "a tenth of the free space of their disk",
         "cache.object",
+        "off, or required with client-ca",
+        "the listener's, or required with client-ca",
         "the upstream's",
         "the site's own",
     ]

@@ -23,6 +23,7 @@ fuzz_target!(|data: &[u8]| {
         referer: part(),
         user_agent: part(),
         tls_server_name: std::str::from_utf8(part()).unwrap_or_default(),
+        tls_client_subject: std::str::from_utf8(part()).unwrap_or_default(),
         times: Times { total_us: Some(number), ..Times::default() },
         ..Record::default()
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use crate::config::template::Template;
+use crate::config::variables::Variable;
 use crate::http::status::Status;
 
 /// An answer that a route gives without an upstream.
@@ -43,6 +44,8 @@ pub struct Changes {
     pub request: FieldChanges,
     /// The fields of answers to clients.
     pub response: FieldChanges,
+    /// Whether the origin gets the certificate of the client in Client-Cert.
+    pub client_cert: bool,
     /// The bodies of answers that ktrix makes itself, by status.
     pub error_pages: BTreeMap<u16, ErrorPage>,
     /// Whether only an internal redirect leads here.
@@ -68,6 +71,13 @@ impl FieldChanges {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
+    /// The names of the fields that tell who a client is.
+    pub fn identities(&self) -> impl Iterator<Item = &str> {
+        let all = self.set.iter().chain(&self.add);
+        let told = all.filter(|(_, value)| value.names_any(Variable::is_identity));
+        told.map(|(name, _)| &**name)
     }
 }
 

@@ -84,6 +84,7 @@ fn of_defaults(
     let absent = |schema| Section::absent(schema, String::new(), Place::default());
     let cache = cache.map(|path| resolve::cache_at(&mut faults, &absent("cache"), path.to_owned()));
     Config {
+        client_policies: Vec::new(),
         file: None,
         user: None,
         workers: workers_for(cores()),

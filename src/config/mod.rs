@@ -50,7 +50,9 @@ pub use crate::config::host::HostPattern;
 pub use crate::config::listen::{Listen, ListenAddress, ListenMode};
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
-use crate::config::tls::{CertificateFiles, TicketConfig, ToHttps, UpstreamTls};
+use crate::config::tls::{
+    CertificateFiles, ClientPolicy, SitePolicy, TicketConfig, ToHttps, UpstreamTls,
+};
 use crate::http::proxy_protocol::Version;
 use crate::policy::rfc9111::rules::Rules;
 use crate::upstream::check::Check;
@@ -78,6 +80,8 @@ pub struct Config {
     pub tickets: TicketConfig,
     /// The folder of the proofs for ACME challenges, if there is one.
     pub acme: Option<PathBuf>,
+    /// How clients are asked for certificates: [`PolicyId`](crate::http::tls::PolicyId) 1 is the first.
+    pub client_policies: Vec<ClientPolicy>,
     /// The proxies whose word counts for client, scheme and host.
     pub trusted_proxies: Vec<Network>,
     /// The logs.
@@ -303,6 +307,8 @@ pub struct SiteConfig {
     pub hosts: Vec<HostPattern>,
     /// The certificate for them on every listener with TLS.
     pub tls: Option<CertificateFiles>,
+    /// How clients are asked for a certificate; `None` for as the listener says.
+    pub client_policy: Option<SitePolicy>,
     /// The redirect of its requests in the clear.
     pub to_https: Option<ToHttps>,
     /// The routes; at least one, and each can match a request.
@@ -320,6 +326,8 @@ pub struct RouteConfig {
     pub upstream: UpstreamId,
     /// Whether the cache stores and answers; never without a cache.
     pub cache: bool,
+    /// Whether the origin is told who the client is, so that its answers are for that client alone.
+    pub tells_client: bool,
     /// How the cache stores and answers.
     pub rules: Rc<Rules>,
     /// Whether a request is received completely before a server sees it.

@@ -128,6 +128,7 @@ const FREE_DEFAULT: &str = "64 MiB, at most a fiftieth of cache.size";
 /// The default of the bytes of all bodies: they must not fill the disk.
 const BODIES_DEFAULT: &str = "a tenth of the free space of their disk";
 
+const CLIENT_AUTH: Kind = Kind::Choice(&["off", "optional", "required"]);
 const RESPONSE_BUFFERING: Kind = Kind::Choice(&["off", "memory", "file"]);
 
 /// The table.
@@ -163,6 +164,10 @@ pub const DIRECTIVES: &[Directive] = &[
     row("listen[].tls", "certificates", Kind::List("mappings"), "those of the sites", "certificates; the name that a client asks for chooses, and the first is the default"),
     row("listen[].tls.certificates[]", "certificate", Kind::Text("path"), "required", "a PEM file with the certificate and those of its issuers behind it"),
     row("listen[].tls.certificates[]", "key", Kind::Text("path"), "the file of the certificate", "a PEM file with the private key"),
+    row("listen[].tls", "client-auth", CLIENT_AUTH, "off, or required with client-ca", "whether clients are asked for a certificate: not, or they may show one, or they must"),
+    row("listen[].tls", "client-ca", Kind::List("paths"), "none", "PEM files with the authorities that issue the certificates of clients, or folders of such files"),
+    row("listen[].tls", "client-depth", Kind::Count(0, 6), "1", "certificates between that of a client and an authority at most"),
+    row("listen[].tls", "client-crl", Kind::List("paths"), "none", "files with lists of revoked certificates (CRLs), or folders of such files"),
     row("listen[].tls", "versions", Kind::List("versions"), "[1.2, 1.3]", "the versions of TLS"),
     //
     row("tls", "ticket-lifetime", Kind::Duration(2 * SECOND, 7 * DAY), "12h", "how long a client can resume a session at least"),
@@ -250,15 +255,20 @@ pub const DIRECTIVES: &[Directive] = &[
     row("upstreams.NAME.servers[]", "disabled", Kind::Switch, "off", "whether the server takes no requests at all"),
     //
     row("sites[]", "hosts", Kind::List("host names"), "any host", "the hosts that the site claims"),
-    row("sites[]", "tls", Kind::Section("mapping"), "none", "a certificate that every listener with tls has for the hosts of the site"),
-    row("sites[].tls", "certificate", Kind::Text("path"), "required", "a PEM file with the certificate and those of its issuers behind it"),
+    row("sites[]", "tls", Kind::Section("mapping"), "none", "a certificate that every listener with tls has for the hosts of the site, and which clients it takes"),
+    row("sites[].tls", "certificate", Kind::Text("path"), "none", "a PEM file with the certificate and those of its issuers behind it"),
     row("sites[].tls", "key", Kind::Text("path"), "the file of the certificate", "a PEM file with the private key"),
+    row("sites[].tls", "client-auth", CLIENT_AUTH, "the listener's, or required with client-ca", "whether clients are asked for a certificate: not, or they may show one, or they must"),
+    row("sites[].tls", "client-ca", Kind::List("paths"), "none", "PEM files with the authorities that issue the certificates of clients, or folders of such files"),
+    row("sites[].tls", "client-depth", Kind::Count(0, 6), "1", "certificates between that of a client and an authority at most"),
+    row("sites[].tls", "client-crl", Kind::List("paths"), "none", "files with lists of revoked certificates (CRLs), or folders of such files"),
     row("sites[]", "redirect", Kind::Section("mapping"), "none", "answers requests in the clear with the same URL of https"),
     row("sites[].redirect", "to", Kind::Choice(&["https"]), "https", "the scheme of the URL"),
     row("sites[].redirect", "port", Kind::Count(1, 65_535), "443", "its port"),
     row("sites[].redirect", "status", Kind::Text("status"), "301", "301, 302, 303, 307 or 308"),
     row("sites[]", "upstream", Kind::Text("name"), "the top's upstream", "the upstream for paths outside of the site's routes, and the default of these"),
     row("sites[]", "cache", Kind::Section("on, off or mapping"), "on", "the default of its routes"),
+    row("sites[]", "client-cert", Kind::Switch, "off", "the default of its routes"),
     row("sites[]", "request-buffering", Kind::Switch, "on", "the default of its routes"),
     row("sites[]", "response-buffering", RESPONSE_BUFFERING, "file", "the default of its routes"),
     row("sites[]", "upgrade", Kind::Switch, "on", "the default of its routes"),
@@ -303,6 +313,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("sites[].routes[].request-fields", "set", Kind::Section("mapping of field names"), "none", "fields that replace all of their name"),
     row("sites[].routes[].request-fields", "add", Kind::Section("mapping of field names"), "none", "fields beside others of their name"),
     row("sites[].routes[].request-fields", "remove", Kind::List("field names"), "none", "fields that are removed"),
+    row("sites[].routes[]", "client-cert", Kind::Switch, "the site's own", "whether the origin gets the certificate of the client in Client-Cert and Client-Cert-Chain (RFC 9440)"),
     row("sites[].routes[]", "response-fields", Kind::Section("mapping"), "none", "changes of the fields that clients get"),
     row("sites[].routes[].response-fields", "set", Kind::Section("mapping of field names"), "none", "fields that replace all of their name"),
     row("sites[].routes[].response-fields", "add", Kind::Section("mapping of field names"), "none", "fields beside others of their name"),
@@ -423,7 +434,8 @@ mod tests {
     fn a_chosen_default_is_one_of_the_words() {
         for row in DIRECTIVES {
             if let Kind::Choice(words) = row.kind {
-                let is_inherited = row.default == "the site's own";
+                let is_inherited = row.default == "the site's own"
+                    || row.default.ends_with(", or required with client-ca");
                 assert!(is_inherited || words.contains(&row.default), "{}", row.path());
             }
         }

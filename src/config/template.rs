@@ -114,18 +114,17 @@ impl Template {
         texts.flat_map(|text| text.bytes())
     }
 
-    /// Whether it names one of these variables.
-    pub fn names_any(&self, variables: &[Variable]) -> bool {
-        let is_one = |part: &Part| matches!(part, Part::Variable(it) if variables.contains(it));
-        self.parts.iter().any(is_one)
+    /// Whether it names a variable that is one of these.
+    pub fn names_any(&self, is_one: impl Fn(Variable) -> bool) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Variable(it) if is_one(*it)))
     }
 
     /// Whether it names variables, none but these, and no capture.
-    pub fn names_only(&self, variables: &[Variable]) -> bool {
+    pub fn names_only(&self, is_one: impl Fn(Variable) -> bool) -> bool {
         !self.is_constant()
             && self.parts.iter().all(|part| match part {
                 Part::Text(_) => true,
-                Part::Variable(variable) => variables.contains(variable),
+                Part::Variable(variable) => is_one(*variable),
                 Part::Capture(_) => false,
             })
     }
@@ -223,8 +222,8 @@ fn encode(text: &[u8], kept: &[u8], out: &mut Vec<u8>) {
 
 fn variable(name: &str, phase: Phase) -> Result<Variable, String> {
     let known = VARIABLES.iter().filter(|row| row.phase <= phase).map(|row| row.name);
-    match VARIABLES.iter().find(|row| row.name == name) {
-        Some(row) if row.phase <= phase => Ok(row.variable),
+    match Variable::named(name) {
+        Some((variable, row)) if row.phase <= phase => Ok(variable),
         Some(_) => Err(format!("names {{{name}}}, which is not known before the answer")),
         None => Err(match nearest(name, known.clone()) {
             Some(near) => {
@@ -346,6 +345,8 @@ mod tests {
             ("$2", "names $2, but the expression has 1 captures"),
             ("$x", "without a number"),
             ("{cache}", "is not known before the answer"),
+            ("{tls-client-oid:1.x}", "did you mean \"{tls-client-oid:OID}\"?"),
+            ("{tls-client-oid:OID}", "did you mean \"{tls-client-oid:OID}\"?"),
             ("a\nb", "control character"),
         ] {
             let found = Template::parse(text, 1, Phase::Request).unwrap_err();

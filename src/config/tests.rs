@@ -94,6 +94,7 @@ fn the_full_form_is_read() {
         matching: Matching::of_path(PathPattern::Prefix(path.to_owned())),
         upstream: UpstreamId(upstream),
         cache,
+        tells_client: false,
         rules: Rc::default(),
         request_buffering,
         response_buffering: ResponseBuffering::File,

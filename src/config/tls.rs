@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::http::status::Status;
+use crate::http::tls::PolicyId;
 
 /// How a listener speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +13,8 @@ pub struct ListenTls {
     pub certificates: Vec<CertificateFiles>,
     /// The versions that clients may speak.
     pub versions: Versions,
+    /// How clients are asked for a certificate, where the site does not say it.
+    pub policy: PolicyId,
     /// The key of the listener in messages: `listen[0].tls`.
     pub path: String,
 }
@@ -25,6 +28,30 @@ pub struct CertificateFiles {
     pub key: PathBuf,
     /// The mapping in messages: `listen[0].tls.certificates[0]`.
     pub path: String,
+}
+
+/// How clients are asked for a certificate, and by what it is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientPolicy {
+    /// Whether a client without a certificate is refused.
+    pub is_required: bool,
+    /// Files with the authorities that issue them, and folders of such files.
+    pub authorities: Vec<PathBuf>,
+    /// The most certificates between that of a client and an authority.
+    pub depth: usize,
+    /// Files with lists of revoked certificates, and folders of such files.
+    pub lists: Vec<PathBuf>,
+    /// The mapping in messages, of those that say the same the first: `listen[0].tls`.
+    pub path: String,
+}
+
+/// How the clients of a site are asked for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SitePolicy {
+    /// The policy.
+    pub id: PolicyId,
+    /// Whether a client without a certificate is refused.
+    pub is_required: bool,
 }
 
 /// The redirect of requests in the clear to https.

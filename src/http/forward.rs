@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use crate::base::chars;
 use crate::base::time::Now;
 use crate::http::authority;
+use crate::http::client_certificate::ClientCertificate;
 use crate::http::date;
 use crate::http::fields::Fields;
 use crate::http::head::{BodyLength, RequestHead, ResponseHead};
@@ -55,7 +56,8 @@ impl<'a> Peer<'a> {
 /// go further, then the framing of the body as it will be sent, then the forwarding fields.
 ///
 /// `Via` grows by one, and so do `X-Forwarded-For` and `Forwarded` behind a trusted proxy; else they
-/// begin here. `X-Forwarded-Proto` and `X-Forwarded-Host` say what `peer` does. `Expect` is dropped: ktrix answers it.
+/// begin here. `X-Forwarded-Proto` and `X-Forwarded-Host` say what `peer` does. `Client-Cert` is of the
+/// client that the head tells of, and never a copy that was sent. `Expect` is dropped: ktrix answers it.
 /// `Host` is empty where an HTTP/1.0 client sent none, and the route has no other.
 pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) -> Fields {
     let (sent, nothing) = (&head.fields, Fields::new());
@@ -72,6 +74,9 @@ pub fn request_fields(head: &RequestHead, peer: &Peer<'_>, framing: BodyLength) 
     if takes_trailers(sent) {
         fields.push(b"TE", b"trailers");
         fields.push(b"Connection", b"te");
+    }
+    if let Some(client) = head.told_tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+        push_client(&mut fields, client);
     }
     push_framing(&mut fields, head.method, framing);
     if !peer.is_hidden {
@@ -121,10 +126,11 @@ fn is_rewritten(name: &[u8]) -> bool {
         4 => is("host"),
         6 => is("expect"),
         9 => is("forwarded"),
+        11 => is("client-cert"),
         14 => is("content-length"),
         15 => is("x-forwarded-for"),
         16 => is("x-forwarded-host"),
-        17 => is("x-forwarded-proto"),
+        17 => is("x-forwarded-proto") || is("client-cert-chain"),
         _ => false,
     }
 }
@@ -140,6 +146,15 @@ fn push_framing(fields: &mut Fields, method: Method, framing: BodyLength) {
         }
         BodyLength::None if method.anticipates_body() => fields.push(b"Content-Length", b"0"),
         BodyLength::None => {}
+    }
+}
+
+/// Tells of the certificate of the client, RFC 9440 section 2.
+fn push_client(fields: &mut Fields, client: &ClientCertificate) {
+    fields.push(b"Client-Cert", client.field().as_bytes());
+    let others = client.chain_field();
+    if !others.is_empty() {
+        fields.push(b"Client-Cert-Chain", others.as_bytes());
     }
 }
 

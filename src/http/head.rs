@@ -1,6 +1,7 @@
 //! Heads as the rest of ktrix sees them: checked and unambiguous, of any protocol version.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crate::http::authority::Authority;
 use crate::http::fields::Fields;
@@ -8,6 +9,7 @@ use crate::http::flaw::Flaw;
 use crate::http::method::Method;
 use crate::http::status::Status;
 use crate::http::target::Target;
+use crate::http::tls::TlsFacts;
 use crate::http::version::Version;
 
 /// How the end of a message's body is known.
@@ -40,6 +42,8 @@ pub struct RequestHead {
     pub length: BodyLength,
     /// The `Host` for the origin, if it is not the one that the client asked for.
     pub origin_host: Option<Box<str>>,
+    /// The TLS of the client, if the origin is told of its certificate in Client-Cert.
+    pub told_tls: Option<Rc<TlsFacts>>,
     persistence: Persistence,
     expectation: Expectation,
     /// The request line without its end, then the authority in lower case.
@@ -117,6 +121,7 @@ impl RequestHead {
             version: parts.version,
             length: parts.length,
             origin_host: None,
+            told_tls: None,
             persistence: parts.persistence,
             expectation: parts.expectation,
             text: text.into_boxed_slice(),

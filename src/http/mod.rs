@@ -8,6 +8,7 @@ pub mod method;
 pub mod status;
 pub mod version;
 pub mod scheme;
+pub mod client_certificate;
 pub mod tls;
 pub mod flaw;
 pub mod list;

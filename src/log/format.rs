@@ -65,6 +65,10 @@ pub struct Record<'a> {
     pub tls_cipher: &'a str,
     /// The name that the client asked for in its TLS handshake.
     pub tls_server_name: &'a str,
+    /// The subject of the client's certificate.
+    pub tls_client_subject: &'a str,
+    /// Its serial number.
+    pub tls_client_serial: &'a str,
     /// How long the phases took.
     pub times: Times,
     /// Why the connection closed after this answer; empty if it did not.
@@ -176,6 +180,8 @@ impl LineWriter {
         push_member(out, "tls_version", record.tls_version.as_bytes(), field_max);
         push_member(out, "tls_cipher", record.tls_cipher.as_bytes(), field_max);
         push_member(out, "tls_server_name", record.tls_server_name.as_bytes(), field_max);
+        push_member(out, "tls_client_subject", record.tls_client_subject.as_bytes(), field_max);
+        push_member(out, "tls_client_serial", record.tls_client_serial.as_bytes(), field_max);
         push_member(out, "close", record.close.as_bytes(), field_max);
         let times = &record.times;
         push_time(out, "head_s", times.head_us);

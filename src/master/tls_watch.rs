@@ -135,7 +135,7 @@ impl Generation {
             log::info!("using the new certificate {file}, which expires on {day}");
         }
         if renewal.certificates.is_empty() {
-            log::info!("using new authorities of certificates");
+            log::info!("using new authorities or lists of revoked certificates");
         }
     }
 

@@ -66,6 +66,10 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
     if let Some(tls) = &front.tls {
         (record.tls_version, record.tls_cipher) = (tls.version, tls.cipher);
         record.tls_server_name = &tls.server_name;
+        if let Some(client) = &tls.client {
+            record.tls_client_subject = client.subject();
+            record.tls_client_serial = client.serial();
+        }
     }
     match asked {
         Asked::Head(head) => request(&mut record, head),

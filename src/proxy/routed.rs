@@ -57,6 +57,8 @@ pub(crate) enum Way {
     Unrouted,
     /// It asks for the proof of an ACME challenge, with this token.
     Acme(Box<str>),
+    /// The client was not asked for its certificate as its site wants it.
+    Misdirected,
     /// It came in the clear, and its site wants https.
     ToHttps(ToHttps),
     /// The forward proxy refuses it.
@@ -87,6 +89,7 @@ pub(crate) struct Route {
 impl Routed {
     pub(crate) fn new(context: &Context, front: &Front, mut head: RequestHead) -> Self {
         let told = front.told_by(&head.fields, &context.config.trusted_proxies);
+        context.router.identity().remove_from(&mut head.fields);
         if told.is_some()
             && let Some(host) = forwarded::host(&head.fields)
             && let Ok(authority) = Authority::parse(&host)
@@ -137,13 +140,21 @@ impl Way {
         let is_connect = upgrade::is_by_connect(head);
         let router = &context.router;
         let asked = Asked::of(head, front.client);
-        let Some(route) = router.find(&asked) else { return Self::Unrouted };
+        let Some(route) = router.find(&asked) else {
+            return match front.admits(router.client_policy(head.host())) {
+                true => Self::Unrouted,
+                false => Self::Misdirected,
+            };
+        };
         let rule = router.rule(route).clone();
         if before.is_none() && is_too_large(head, &rule.limits, &context.client_head) {
             return Self::Refused(Flaw::HeadTooLarge);
         }
         if let (Scheme::Http, Some(to_https)) = (front.scheme, rule.to_https) {
             return Self::ToHttps(to_https);
+        }
+        if !front.admits(rule.client_policy) {
+            return Self::Misdirected;
         }
         let rules = Rc::clone(router.rules(rule.rules));
         let sticky =
@@ -225,6 +236,7 @@ fn lookup(
 ) -> Result<Name, PassReason> {
     let permission = match rule.cache && context.cache.is_some() {
         _ if rule.upgrade && upgrade::offered(head).is_some() => Err(PassReason::Upgrade),
+        false if rule.tells_client => Err(PassReason::ClientIdentity),
         false => Err(PassReason::Off),
         true if !rule.request_buffering && head.length != BodyLength::None => {
             Err(PassReason::RequestBody)

@@ -15,6 +15,7 @@ use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::{Client, ClientError};
 use crate::reactor::pipe::Pipe;
 use crate::reactor::spare::Buffer;
+use crate::route::identity::IdentityFields;
 use crate::shared::bodies::{Bodies, BodyBytes};
 
 /// The most that one [`Upload::next`] reads from a file.
@@ -56,6 +57,8 @@ pub struct ReceiveLimits<'a> {
     pub temporary: &'a Path,
     /// `limits.bodies`: how many bytes all such files may have.
     pub bodies: &'a Rc<Bodies>,
+    /// The fields that no client may send, behind its body either.
+    pub identity: &'a IdentityFields,
 }
 
 impl ReceiveLimits<'_> {
@@ -109,6 +112,7 @@ impl Received {
             }
             if !more {
                 body.trailers = client.take_trailers();
+                limits.identity.remove_from(&mut body.trailers);
                 return Ok(body);
             }
             if let (BodyLength::Known(len), None) = (length, &body.file) {
@@ -234,16 +238,17 @@ impl<C: Client> Upload for Whole<'_, C> {
 #[derive(Debug)]
 pub struct Streamed<'c, C> {
     client: &'c mut C,
+    identity: &'c IdentityFields,
     is_chunked: bool,
     part: Vec<u8>,
     has_begun: bool,
 }
 
 impl<'c, C: Client> Streamed<'c, C> {
-    /// The body of `client`'s request, which goes on framed as `length` says.
-    pub fn new(client: &'c mut C, length: BodyLength) -> Self {
+    /// The body of `client`'s request, which goes on framed as `length` says, without these trailers.
+    pub fn new(client: &'c mut C, length: BodyLength, identity: &'c IdentityFields) -> Self {
         let is_chunked = length == BodyLength::Chunked;
-        Self { client, is_chunked, part: Vec::new(), has_begun: false }
+        Self { client, identity, is_chunked, part: Vec::new(), has_begun: false }
     }
 }
 
@@ -276,7 +281,9 @@ impl<C: Client> Upload for Streamed<'_, C> {
             into.extend_from_slice(CHUNK_END);
         }
         if !more {
-            write_last_chunk(into, &self.client.take_trailers());
+            let mut trailers = self.client.take_trailers();
+            self.identity.remove_from(&mut trailers);
+            write_last_chunk(into, &trailers);
         }
         Ok(more)
     }

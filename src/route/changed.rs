@@ -1,6 +1,7 @@
 //! One request with what its route changes: the request that the origin gets, and the fields that the
 //! client gets.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use crate::config::matching;
 use crate::config::template::{Template, Values};
 use crate::config::variables::Variable;
 use crate::http::authority;
+use crate::http::client_certificate::ClientCertificate;
 use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::RequestHead;
@@ -124,6 +126,7 @@ impl Changed {
             captures.map(|it| it.map_or(&b""[..], |it| it.as_bytes()).to_vec()).collect();
         let (mut asked, sent) = (sent.clone(), sent.clone());
         asked.origin_host.clone_from(&prepared.changes.host);
+        asked.told_tls = peer.tls.clone().filter(|_| prepared.changes.client_cert);
         let mut changed = Self { prepared: Rc::clone(prepared), sent, asked, peer, captures };
         changed.change_request();
         changed
@@ -238,6 +241,11 @@ impl Values for KnownValues<'_> {
     fn variable(&self, variable: Variable, out: &mut Vec<u8>) {
         let Changed { sent, peer, .. } = self.request;
         let tls = |fact: fn(&TlsFacts) -> &str| peer.tls.as_deref().map_or("", fact);
+        if variable.is_identity() {
+            let client = peer.tls.as_deref().and_then(|tls| tls.client.as_ref());
+            let told = client.map(|client| identity(client, variable)).unwrap_or_default();
+            return out.extend_from_slice(told.as_bytes());
+        }
         match variable {
             Variable::Client => {
                 let _ = peer.client.map(|client| write!(out, "{}", client.to_canonical()));
@@ -263,12 +271,29 @@ impl Values for KnownValues<'_> {
             Variable::Upstream => out.extend_from_slice(self.facts.upstream.as_bytes()),
             Variable::Server => out.extend_from_slice(self.facts.server.as_bytes()),
             Variable::Cache => out.extend_from_slice(self.facts.cache.as_bytes()),
+            _ => {}
         }
     }
 
     fn capture(&self, number: usize, out: &mut Vec<u8>) {
         let capture = self.request.captures.get(number);
         out.extend_from_slice(capture.map_or(b"", |capture| capture));
+    }
+}
+
+/// A fact of the certificate of a client.
+fn identity(client: &ClientCertificate, variable: Variable) -> Cow<'_, str> {
+    match variable {
+        Variable::TlsClientSubject => client.subject().into(),
+        Variable::TlsClientIssuer => client.issuer().into(),
+        Variable::TlsClientSerial => client.serial().into(),
+        Variable::TlsClientNotBefore => client.not_before().into(),
+        Variable::TlsClientNotAfter => client.not_after().into(),
+        Variable::TlsClientSha256 => client.sha256().into(),
+        Variable::TlsClientSha1 => client.sha1().into(),
+        Variable::TlsClientCert => client.field().into(),
+        Variable::TlsClientOid(oid) => client.extension(oid).into(),
+        _ => Cow::default(),
     }
 }
 

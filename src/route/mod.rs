@@ -18,19 +18,21 @@ pub mod forward;
 mod prefixes;
 mod table;
 pub(crate) mod hosts;
+pub mod identity;
 
 use std::rc::Rc;
 
 use crate::config::Config;
 use crate::config::bounds::{RouteLimits, RouteTimeouts};
 use crate::config::buffering::ResponseBuffering;
-use crate::config::tls::ToHttps;
+use crate::config::tls::{SitePolicy, ToHttps};
 use crate::policy::key::KeyComponents;
 use crate::policy::rfc9111::rules::Rules;
 use crate::route::asked::{Asked, Unmet};
 use crate::route::changed::{AskedUrl, Prepared};
 use crate::route::hosts::Hosts;
 use crate::route::id::RouteId;
+use crate::route::identity::IdentityFields;
 use crate::route::table::RouteTable;
 use crate::upstream::destination::{Destination, HostPort};
 use crate::upstream::ids::UpstreamId;
@@ -60,6 +62,10 @@ pub struct Rule {
     pub depends_on_client: bool,
     /// The redirect of requests in the clear.
     pub to_https: Option<ToHttps>,
+    /// How clients of its site are asked for a certificate; `None` for as the listener says.
+    pub client_policy: Option<SitePolicy>,
+    /// Whether the origin is told who the client is, so that its answers are for that client alone.
+    pub tells_client: bool,
 }
 
 /// The rules for the cache, by [`Router::rules`] of the same router.
@@ -77,6 +83,9 @@ pub struct Router {
     /// In the order of [`RouteId`]s.
     changes: Vec<Option<Rc<Prepared>>>,
     sites: Vec<RouteTable>,
+    /// In the order of the sites.
+    client_policies: Vec<Option<SitePolicy>>,
+    identity: IdentityFields,
     hosts: Hosts,
     default: Option<RouteId>,
     /// The settings of requests to a forward proxy.
@@ -92,6 +101,8 @@ impl Router {
             unrouted: Rc::default(),
             changes: Vec::new(),
             sites: Vec::with_capacity(config.sites.len()),
+            client_policies: config.sites.iter().map(|site| site.client_policy).collect(),
+            identity: IdentityFields::of(config),
             hosts: Hosts::of(&config.sites),
             default: None,
             forward: None,
@@ -115,6 +126,8 @@ impl Router {
                     timeouts: route.timeouts,
                     depends_on_client: table.depends_on_client,
                     to_https: site.to_https,
+                    client_policy: site.client_policy,
+                    tells_client: route.tells_client,
                 });
             }
             router.sites.push(table);
@@ -136,6 +149,8 @@ impl Router {
                 timeouts: config.timeouts.route,
                 depends_on_client: false,
                 to_https: None,
+                client_policy: None,
+                tells_client: false,
             });
         }
         if config.forward.is_some() {
@@ -154,6 +169,8 @@ impl Router {
                 timeouts: config.timeouts.route,
                 depends_on_client: true,
                 to_https: None,
+                client_policy: None,
+                tells_client: false,
             });
         }
         router
@@ -190,6 +207,16 @@ impl Router {
         let site = self.site(asked.host);
         let default = self.default.filter(|_| site.is_none()).map(|route| (route, None));
         site.into_iter().flat_map(|site| site.tried(asked)).chain(default)
+    }
+
+    /// How clients of the site for a host are asked for a certificate; `None` for as the listener says.
+    pub fn client_policy(&self, host: &[u8]) -> Option<SitePolicy> {
+        *self.client_policies.get(self.hosts.site(host)?)?
+    }
+
+    /// The fields in which routes tell origins who a client is.
+    pub const fn identity(&self) -> &IdentityFields {
+        &self.identity
     }
 
     /// The settings of a route that [`Self::find`] of this router returned.
@@ -461,6 +488,7 @@ sites:
             matching: Matching::of_path(path),
             upstream: UpstreamId(upstream),
             cache: true,
+            tells_client: false,
             rules: Rc::default(),
             request_buffering: true,
             response_buffering: ResponseBuffering::File,
@@ -484,6 +512,7 @@ sites:
         let hosts = proptest::collection::vec(patterns(), 0..4);
         let site = (hosts, routes).prop_map(|(hosts, routes)| SiteConfig {
             tls: None,
+            client_policy: None,
             to_https: None,
             hosts,
             routes,

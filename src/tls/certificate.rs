@@ -176,7 +176,7 @@ fn dns_names(leaf: &x509_cert::TbsCertificate) -> Vec<Box<str>> {
     dns.filter(is_usable).map(|name| name.to_ascii_lowercase().into()).collect()
 }
 
-fn sentence(error: &pem::Error) -> String {
+pub(super) fn sentence(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section does not end".to_owned(),
         pem::Error::IllegalSectionStart { .. } => "a section does not begin".to_owned(),

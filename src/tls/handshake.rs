@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
-use rustls::{CipherSuite, ClientConfig, ClientConnection, Connection, ProtocolVersion};
+use rustls::{
+    CertificateError, CipherSuite, ClientConfig, ClientConnection, Connection, HandshakeKind,
+    ProtocolVersion,
+};
 use thiserror::Error;
 
-use crate::http::tls::TlsFacts;
+use crate::http::client_certificate::ClientCertificate;
+use crate::http::tls::{PolicyId, TlsFacts};
 use crate::reactor;
 use crate::reactor::stream::Stream;
 use crate::reactor::timer::timeout_at;
@@ -44,6 +48,13 @@ pub enum Refused {
     /// The client and ktrix do not agree, or the client breaks the protocol.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
+}
+
+impl Refused {
+    /// Whether the certificate of the peer could not be verified.
+    pub const fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::Tls(rustls::Error::InvalidCertificate(_)))
+    }
 }
 
 /// Shakes hands with a client, until `deadline_ms` of the monotonic clock.
@@ -89,7 +100,7 @@ pub async fn accept(
         }
     };
     turn(turns, deadline_ms).await?;
-    let config = server.config(accepted.client_hello().server_name());
+    let (policy, config) = server.config(accepted.client_hello().server_name())?;
     let mut tls = match accepted.into_connection(config) {
         Ok(tls) => Connection::Server(tls),
         Err((error, mut alert)) => {
@@ -98,7 +109,13 @@ pub async fn accept(
         }
     };
     complete(&stream, (&mut tls, &mut framing), turns, deadline_ms).await?;
-    Ok(Secured::of(tls, framing, stream))
+    let is_resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    let mut secured = Secured::of(tls, framing, stream);
+    secured.facts.policy = policy;
+    if is_resumed {
+        check_expiry(&secured.facts, reactor::now().unix_s())?;
+    }
+    Ok(secured)
 }
 
 /// Shakes hands with the server of this name, until `deadline_ms` of the monotonic clock. The
@@ -124,6 +141,15 @@ impl Secured {
         let (facts, protocol) = (facts(&tls), Protocol::of(tls.alpn_protocol()));
         let session = Session::new(tls, framing, &stream);
         Self { stream, session, facts, protocol }
+    }
+}
+
+/// A session is resumed without a look at the certificate of its client, which may have expired since
+/// it was verified.
+fn check_expiry(facts: &TlsFacts, now_s: u64) -> Result<(), rustls::Error> {
+    match facts.client.as_ref().is_some_and(|client| client.expires_s() < now_s) {
+        true => Err(CertificateError::Expired.into()),
+        false => Ok(()),
     }
 }
 
@@ -224,7 +250,12 @@ fn facts(tls: &Connection) -> TlsFacts {
         Some(suite) => suite.as_str().unwrap_or_default(),
         None => "",
     };
-    TlsFacts { version, cipher, server_name: server_name.into() }
+    let chain = match tls {
+        Connection::Server(server) => server.peer_certificates().unwrap_or_default(),
+        Connection::Client(_) => &[],
+    };
+    let client = ClientCertificate::new(chain.iter().map(|der| &**der));
+    TlsFacts { version, cipher, server_name: server_name.into(), policy: PolicyId::NONE, client }
 }
 
 /// The type of a record that begins a handshake, RFC 8446 section 5.1.
@@ -236,3 +267,21 @@ const HELLO_STEP_BYTES: usize = 2 << 10;
 
 /// The most that is received at once: plain bytes behind the handshake are fewer than rustls keeps.
 const STEP_BYTES: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_as_old_as_the_certificate_of_its_client_at_most() {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let client = ClientCertificate::new([&made.der()[..]]);
+        let facts = TlsFacts { client, ..TlsFacts::default() };
+        let end_s = 1_893_456_000;
+        assert_eq!(check_expiry(&facts, end_s), Ok(()));
+        assert!(check_expiry(&facts, end_s + 1).is_err());
+        assert_eq!(check_expiry(&TlsFacts::default(), u64::MAX), Ok(()));
+    }
+}

@@ -10,6 +10,8 @@ pub(crate) mod sources;
 pub mod certificate;
 mod choose;
 mod parts;
+pub mod crl;
+mod verification;
 pub mod secrets;
 mod tickets;
 pub mod client;

@@ -13,8 +13,10 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use zeroize::Zeroizing;
 
-use crate::config::tls::{ListenTls, Versions};
-use crate::config::{Config, Listen};
+use crate::config::tls::{ListenTls, SitePolicy, Versions};
+use crate::config::{Config, Listen, ListenMode};
+use crate::http::tls::PolicyId;
+use crate::route::hosts::Hosts;
 use crate::tls::certificate::{Certificate, Digest, Finding};
 use crate::tls::choose::Choices;
 use crate::tls::client::Clients;
@@ -22,6 +24,7 @@ use crate::tls::parts::{Certificates, Parts};
 use crate::tls::secrets::{SecretBytes, Secrets};
 use crate::tls::sources::Sources;
 use crate::tls::tickets::{self, Policy, Tickets};
+use crate::tls::verification::Verification;
 
 /// The TLS of all listeners.
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ pub struct Servers {
     /// The TLS towards the servers of upstreams.
     pub(crate) clients: Rc<Clients>,
     certificates: RefCell<Certificates>,
+    /// How certificates of clients are verified, by the order of the policies.
+    verifications: RefCell<Vec<Rc<Verification>>>,
     /// Of all parts.
     digest: Cell<Digest>,
     /// The warnings about its files, when it was made.
@@ -40,7 +45,20 @@ pub struct Servers {
 /// The TLS of a listener.
 #[derive(Debug)]
 pub struct Server {
-    config: RefCell<Arc<ServerConfig>>,
+    /// By the number of the policy.
+    configs: RefCell<Vec<Arc<ServerConfig>>>,
+    /// The policy of a client by the name that it asks for.
+    sites: Option<Rc<SitePolicies>>,
+    /// The policy of other clients.
+    policy: PolicyId,
+}
+
+/// The policies that sites have of their own.
+#[derive(Debug)]
+struct SitePolicies {
+    hosts: Hosts,
+    /// In the order of the sites.
+    policies: Vec<Option<SitePolicy>>,
 }
 
 /// The protocols that are offered to clients (ALPN), the preferred one first.
@@ -125,7 +143,7 @@ impl Servers {
         let is_change = self.digest.replace(made.digest.get()) != made.digest.get();
         for (key, server) in made.all {
             if let Some(own) = self.all.get(&key) {
-                own.config.swap(&server.config);
+                own.configs.swap(&server.configs);
             }
         }
         self.clients.take_over(&made.clients);
@@ -135,6 +153,7 @@ impl Servers {
         let renewed = made.certificates.into_inner();
         let certificates = renewed.values().filter(is_new).cloned().collect();
         self.certificates.replace(renewed);
+        self.verifications.swap(&made.verifications);
         Renewal { is_change, certificates, kept, warnings }
     }
 
@@ -164,7 +183,20 @@ impl Servers {
             parts.warn_of_hosts(&certificate, tls, &site.hosts);
             of_sites.push(certificate);
         }
+        let sites = Rc::new(SitePolicies {
+            hosts: Hosts::of(&config.sites),
+            policies: config.sites.iter().map(|site| site.client_policy).collect(),
+        });
+        let mut verifications = Vec::new();
+        for (at, policy) in config.client_policies.iter().enumerate() {
+            let own = before.and_then(|before| before.verifications.borrow().get(at).cloned());
+            let made = Verification::load(policy, parts.sources, own.as_ref(), parts.now_s);
+            let verification = parts.part(made, own.as_ref())?;
+            parts.warnings.extend_from_slice(&verification.warnings);
+            verifications.push(verification);
+        }
         let lifetime_s = u32::try_from(config.tickets.lifetime.as_secs()).unwrap_or(u32::MAX);
+        let tickets = secrets.map(|secrets| (secrets, lifetime_s));
         let mut all = HashMap::new();
         for listen in &config.listen {
             let Some(tls) = &listen.tls else { continue };
@@ -174,12 +206,7 @@ impl Servers {
             }
             let own = tls.certificates.iter().filter_map(|own| parts.certificate(own));
             let certificates: Vec<_> = own.chain(of_sites.iter().cloned()).collect();
-            let tickets = secrets.map(|secrets| Tickets {
-                secrets: Arc::clone(secrets),
-                policy: NO_CLIENT_CERTIFICATES,
-                lifetime_s,
-            });
-            match Server::new(listen, tls, &certificates, tickets) {
+            match Server::new((listen, tls), &sites, &certificates, &verifications, tickets) {
                 Ok(server) => drop(all.insert(tls.path.clone(), Rc::new(server))),
                 Err(error) => parts.wrong.push(Finding::new(&*tls.path, error.to_string())),
             }
@@ -187,8 +214,9 @@ impl Servers {
         let clients = Rc::new(Clients::load(config, parts, before.map(|before| &*before.clients)));
         let digest = Cell::new(parts.digest());
         let certificates = RefCell::new(std::mem::take(&mut parts.certificates));
-        let warnings = parts.warnings.clone();
-        parts.wrong.is_empty().then_some(Self { all, clients, certificates, digest, warnings })
+        let (warnings, verifications) = (parts.warnings.clone(), RefCell::new(verifications));
+        let servers = Self { all, clients, certificates, verifications, digest, warnings };
+        parts.wrong.is_empty().then_some(servers)
     }
 
     /// The certificates in use, with their keys in the configuration, in the order of the keys.
@@ -206,12 +234,19 @@ impl Servers {
     }
 }
 
+impl SitePolicies {
+    fn of(&self, name: &str) -> Option<SitePolicy> {
+        *self.policies.get(self.hosts.site(name.as_bytes())?)?
+    }
+}
+
 impl Server {
     fn new(
-        listen: &Listen,
-        tls: &ListenTls,
+        (listen, tls): (&Listen, &ListenTls),
+        sites: &Rc<SitePolicies>,
         certificates: &[Rc<Certificate>],
-        tickets: Option<Tickets>,
+        verifications: &[Rc<Verification>],
+        tickets: Option<(&Arc<Secrets>, u32)>,
     ) -> Result<Self, rustls::Error> {
         let versions: &[&SupportedProtocolVersion] = match tls.versions {
             Versions::Tls12 => &[&version::TLS12],
@@ -219,25 +254,53 @@ impl Server {
             Versions::Both => &[&version::TLS13, &version::TLS12],
         };
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Choices::new(certificates)));
-        if listen.mode.speaks_http() {
-            config.alpn_protocols = Protocol::offered(listen.http2);
-        }
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        if let Some(tickets) = tickets {
-            config.ticketer = Arc::new(tickets);
-        }
-        Ok(Self { config: RefCell::new(Arc::new(config)) })
+        let choices = Arc::new(Choices::new(certificates));
+        let of_policy = |verification: Option<&Rc<Verification>>| {
+            let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(versions)?;
+            let config = match verification {
+                None => config.with_no_client_auth(),
+                Some(it) => config.with_client_cert_verifier(Arc::clone(&it.verifier)),
+            };
+            let mut config = config.with_cert_resolver(Arc::<Choices>::clone(&choices));
+            if listen.mode.speaks_http() {
+                config.alpn_protocols = Protocol::offered(listen.http2);
+            }
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            if let Some((secrets, lifetime_s)) = tickets {
+                config.ticketer = Arc::new(Tickets {
+                    secrets: Arc::clone(secrets),
+                    policy: verification.map_or(NO_CLIENT_CERTIFICATES, |it| it.digest),
+                    lifetime_s,
+                    until_s: verification.map_or(u64::MAX, |it| it.until_s),
+                });
+            }
+            Ok::<_, rustls::Error>(Arc::new(config))
+        };
+        let all = std::iter::once(None).chain(verifications.iter().map(Some));
+        let configs: Result<Vec<_>, _> = all.map(of_policy).collect();
+        // A stream of TCP has no site, and a forward proxy has none of these.
+        let sites = (listen.mode == ListenMode::Http).then(|| Rc::clone(sites));
+        Ok(Self { configs: RefCell::new(configs?), sites, policy: tls.policy })
     }
 
-    /// The configuration for a client that asks for this name.
-    pub(super) fn config(&self, _server_name: Option<&str>) -> Arc<ServerConfig> {
-        Arc::clone(&self.config.borrow())
+    /// The policy and the configuration for a client that asks for this name. The site of the name
+    /// decides, as it does for the host of a request.
+    pub(super) fn config(
+        &self,
+        server_name: Option<&str>,
+    ) -> Result<(PolicyId, Arc<ServerConfig>), rustls::Error> {
+        let name = server_name.unwrap_or_default();
+        let own = self.sites.as_ref().and_then(|sites| sites.of(name));
+        let policy = own.map_or(self.policy, |site| site.id);
+        let config = self.configs.borrow().get(usize::from(policy.0)).cloned();
+        let config = config.ok_or_else(|| rustls::Error::General(NO_POLICY.to_owned()))?;
+        Ok((policy, config))
     }
 }
+
+/// Every policy of a configuration has its own.
+const NO_POLICY: &str = "the policy of client certificates is not loaded";
 
 /// The secrets of `tls.ticket-keys`, the one that makes tickets first; none without that file. Only
 /// the shared memory of all workers keeps them.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hkdf, rand};
+use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
@@ -30,6 +31,9 @@ pub(super) struct Tickets {
     pub(super) secrets: Arc<Secrets>,
     pub(super) policy: Policy,
     pub(super) lifetime_s: u32,
+    /// Until when a session may be resumed at all, in seconds since 1970: the lists of revoked
+    /// certificates are good until then.
+    pub(super) until_s: u64,
 }
 
 impl Tickets {
@@ -65,6 +69,9 @@ impl ProducesTickets for Tickets {
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        if UnixTime::now().as_secs() > self.until_s {
+            return None;
+        }
         let (id, rest) = ticket.split_first_chunk::<8>()?;
         let (salt, sealed) = rest.split_first_chunk::<SALT_BYTES>()?;
         let secret = self.secrets.find(u64::from_be_bytes(*id))?;
@@ -155,7 +162,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn tickets(secrets: &Arc<Secrets>, policy: u8) -> Tickets {
-        Tickets { secrets: Arc::clone(secrets), policy: [policy; 32], lifetime_s: 60 }
+        let (policy, until_s) = ([policy; 32], u64::MAX);
+        Tickets { secrets: Arc::clone(secrets), policy, lifetime_s: 60, until_s }
     }
 
     #[test]
@@ -166,6 +174,8 @@ mod tests {
         assert_ne!(Some(&ticket), own.encrypt(b"a session").as_ref(), "each has its key");
         assert_eq!(own.decrypt(&ticket).as_deref(), Some(&b"a session"[..]));
         assert_eq!(other.decrypt(&ticket), None, "another policy");
+        let expired = Tickets { until_s: 1_000_000, ..tickets(&secrets, 1) };
+        assert_eq!(expired.decrypt(&ticket), None, "the list has expired");
         let elsewhere = Arc::new(Secrets::create(0).unwrap());
         assert_eq!(tickets(&elsewhere, 1).decrypt(&ticket), None, "another machine");
         secrets.use_file(&[[7; 32]], 1).unwrap();

@@ -128,6 +128,10 @@ impl Opening {
                 let transport = Transport::plain(stream);
                 Some(Opened { transport, front, speaks: Speaks::Clear(first) })
             }
+            Err(error) if error.is_of_certificate() => {
+                ::log::info!("refused the certificate of the client {}: {error}", front.peer);
+                None
+            }
             Err(error) => {
                 ::log::debug!("TLS handshake with {} failed: {error}", front.peer);
                 None

@@ -18,6 +18,7 @@ mod bulk;
 mod bursts;
 mod cache_status;
 mod caching;
+mod client_certificates;
 mod command_line;
 mod connections;
 mod crashes;

@@ -373,7 +373,7 @@ fn checks_speak_tls_too_and_new_authorities_are_taken_up() {
     until_true("checks that pass", || origin.n_requests() >= 3);
     ktrix.get("/a").expect_status(200);
     std::fs::write(verified.path("ca.pem"), Authority::new().pem()).unwrap();
-    ktrix.wait_error("using new authorities of certificates");
+    ktrix.wait_error("using new authorities or lists of revoked certificates");
     ktrix.wait_error("check failed");
     // Kept connections are used until they end.
     ktrix.get("/until-close");

@@ -27,6 +27,7 @@ use crate::cache::hot::object::ENTRY_COST;
 pub use crate::cache::hot::object::{Body, HotObject};
 use crate::cache::index::slot::SlotRef;
 use crate::http::head::RequestHead;
+use crate::http::tls::PolicyId;
 use crate::policy::key::Key;
 
 /// Bodies up to this size are kept in memory behind their heads.
@@ -47,23 +48,26 @@ const WAYS: usize = 4;
 /// A number for the connections on which the same bytes of a request head mean the same request:
 /// those of one scheme and one policy of client certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lane(pub u8);
+pub struct Lane(pub u32);
 
 impl Lane {
     /// Connections without TLS.
     pub const PLAIN: Self = Self(0);
 
-    /// Connections with TLS.
-    pub const TLS: Self = Self(1);
+    /// Connections with TLS: to a listener of this policy, with a client that was asked for its
+    /// certificate by that one. Both decide which sites the client may ask.
+    pub const fn tls(listener: PolicyId, client: PolicyId) -> Self {
+        Self(1 << 16 | (listener.0 as u32) << 8 | client.0 as u32)
+    }
 
     /// The same for connections from trusted proxies, whose fields change what a request means.
     pub const fn trusted(self) -> Self {
-        Self(self.0 | 0x80)
+        Self(self.0 | 1 << 31)
     }
 
     /// The same for connections to a forward proxy, where a URL has another answer than at a site.
     pub const fn forwarding(self) -> Self {
-        Self(self.0 | 0x40)
+        Self(self.0 | 1 << 30)
     }
 }
 

@@ -3,6 +3,7 @@ use crate::cache::files::store::Store;
 use crate::http::fields::Fields;
 use crate::http::h1::head::{HeadLimits, parse_request};
 use crate::http::status::Status;
+use crate::http::tls::PolicyId;
 use crate::policy::rfc9111::freshness::Lifetimes;
 
 const BODY_LEN: usize = 100_000;
@@ -195,7 +196,7 @@ fn the_same_bytes_in_two_lanes_are_two_aliases() {
         let (lifetimes, fields) = (Lifetimes::default(), Fields::new());
         Rc::new(HotObject::in_memory(key, None, Status(200), lifetimes, fields, name.as_bytes()))
     });
-    let lanes = [Lane::PLAIN, Lane(1)];
+    let lanes = [Lane::PLAIN, Lane::tls(PolicyId::NONE, PolicyId(1))];
     let found = |hot: &Hot| lanes.map(|lane| hot.find_raw(lane, raw).map(|it| it.object.key));
     for (lane, object) in lanes.into_iter().zip(&objects) {
         assert_eq!(hot.find_raw(lane, raw).map(|alias| alias.object.key), None);
@@ -205,5 +206,7 @@ fn the_same_bytes_in_two_lanes_are_two_aliases() {
     assert_eq!(found(&hot), [Some(objects[0].key), Some(objects[1].key)]);
     hot.remove(&objects[0].key);
     assert_eq!(found(&hot), [None, Some(objects[1].key)]);
-    assert!((2..=255).all(|n| hot.find_raw(Lane(n), raw).is_none()));
+    let others = (0..4).flat_map(|a| (0..4).map(move |b| Lane::tls(PolicyId(a), PolicyId(b))));
+    let others = others.chain(lanes.map(Lane::trusted)).filter(|lane| !lanes.contains(lane));
+    assert!(others.into_iter().all(|lane| hot.find_raw(lane, raw).is_none()));
 }

@@ -233,7 +233,10 @@ impl Explainer<'_> {
         if !routed.rule.cache || setting.config.cache.is_none() {
             let because = setting.about(routed.at, "cache", "cache");
             self.add_step("cache", "off", Some(because));
-            return Err(PassReason::Off);
+            return Err(match routed.rule.tells_client {
+                true => PassReason::ClientIdentity,
+                false => PassReason::Off,
+            });
         }
         if setting.has_file() {
             let because = setting.about(routed.at, "cache", "cache");

@@ -15,7 +15,7 @@ use crate::config::schema::Kind;
 use crate::config::section::{Scalar, Section};
 use crate::config::source;
 use crate::config::template::Template;
-use crate::config::variables::{OF_A_CLIENT, Phase};
+use crate::config::variables::{Phase, Variable};
 use crate::http::authority::Authority;
 use crate::http::status::Status;
 
@@ -48,7 +48,7 @@ pub(crate) fn resolve(
         ..Changes::default()
     };
     if changes.own.is_some() {
-        for key in ["upstream", "rewrite", "request-fields", "host"] {
+        for key in ["upstream", "rewrite", "request-fields", "host", "client-cert"] {
             if let Some(node) = section.node(key) {
                 let why = "has no effect, since the route answers itself";
                 faults.add(node.place, section.path_of(key), why);
@@ -203,7 +203,7 @@ fn rewrite(faults: &mut Faults<'_>, route: &Section<'_>) -> Option<Rewrite> {
         if !made.literal().all(is_target_char) {
             to.wrong(faults, "has what a target cannot have (percent-encode it)");
         }
-        if made.names_any(OF_A_CLIENT) {
+        if made.names_any(Variable::is_of_a_client) {
             let why =
                 "names {client}, {request-id} or {tls-...}, which no purge of a URL could know";
             to.wrong(faults, why);
@@ -278,7 +278,7 @@ fn refused(name: &str, phase: Phase) -> Option<&'static str> {
         return Some("is written by ktrix: it says how long a message is, or where it ends");
     }
     if phase == Phase::Request && is_one(&FORWARDING) {
-        return Some("is written by ktrix, from what it knows of the client");
+        return Some("is written by ktrix, from what it knows of the client (see client-cert)");
     }
     None
 }
@@ -290,8 +290,9 @@ const FRAMING: [&str; 10] = [
 ];
 
 /// The fields of a request that ktrix writes.
-const FORWARDING: [&str; 7] = [
-    "host", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via", "proxy",
+const FORWARDING: [&str; 9] = [
+    "host", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via",
+    "proxy", "client-cert", "client-cert-chain",
 ];
 
 fn error_pages(faults: &mut Faults<'_>, route: &Section<'_>) -> BTreeMap<u16, ErrorPage> {

@@ -13,6 +13,7 @@ use crate::config::error::Faults;
 use crate::config::instance;
 use crate::config::network::{self, Network};
 use crate::config::resolve::bounds::Bounds;
+use crate::config::resolve::client_auth::Policies;
 use crate::config::resolve::upstreams::Upstreams;
 use crate::config::schema::{self, WORKERS_MAX};
 use crate::config::section::{Scalar, Section, as_usize};
@@ -24,6 +25,7 @@ use crate::config::{
 mod key;
 mod rules;
 mod check;
+mod client_auth;
 pub(crate) mod tls;
 pub(crate) mod upstreams;
 mod matching;
@@ -49,8 +51,9 @@ pub(crate) fn resolve(
     let timeouts_section = root.section(faults, "timeouts", "timeouts");
     let timeouts = timeouts(faults, &timeouts_section);
     let top = Bounds { limits: limits.route, timeouts: timeouts.route };
-    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), top);
-    let listen = listen(faults, &root, &upstreams);
+    let mut policies = Policies::default();
+    let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), (top, &mut policies));
+    let listen = listen(faults, &root, &upstreams, &mut policies);
     let forward = forward::resolve(faults, &root, &listen);
     let has_sites = listen.iter().any(|listen| listen.mode == ListenMode::Http);
     if has_sites && root.node("upstream").is_none() && root.node("sites").is_none() {
@@ -74,6 +77,7 @@ pub(crate) fn resolve(
         listen,
         tickets: tls::tickets(faults, &tls_section),
         acme: root.scalar(faults, "acme").and_then(|scalar| scalar.file(faults)),
+        client_policies: policies.list,
         trusted_proxies: networks(faults, &root, "trusted-proxies").unwrap_or_default(),
         log: log(faults, &root),
         forward,
@@ -120,7 +124,12 @@ fn user(faults: &mut Faults<'_>, scalar: &Scalar<'_>) -> Option<String> {
     Some(scalar.text.to_owned())
 }
 
-fn listen(faults: &mut Faults<'_>, root: &Section<'_>, upstreams: &Upstreams<'_>) -> Vec<Listen> {
+fn listen(
+    faults: &mut Faults<'_>,
+    root: &Section<'_>,
+    upstreams: &Upstreams<'_>,
+    policies: &mut Policies,
+) -> Vec<Listen> {
     let kind = schema::directive("listen[]", "address").kind;
     let Some(items) = root.items(faults, "listen") else { return all_addresses(LISTEN_PORT) };
     let mut listens: Vec<Listen> = Vec::new();
@@ -144,7 +153,7 @@ fn listen(faults: &mut Faults<'_>, root: &Section<'_>, upstreams: &Upstreams<'_>
                     };
                     let targets = tcp::targets(faults, section, mode, upstreams);
                     let http2 = section.switch(faults, "http2").unwrap_or(true);
-                    let tls = tls::of_listener(faults, section);
+                    let tls = tls::of_listener(faults, section, policies);
                     let proxies = networks(faults, section, "proxy-protocol").unwrap_or_default();
                     for listen in &mut read {
                         listen.mode = mode;

@@ -52,6 +52,7 @@ impl Routes<'_> {
             matching: Matching::of_path(PathPattern::Prefix("/".to_owned())),
             upstream: inherited.unwrap_or_default(),
             cache: self.caching.is_on,
+            tells_client: false,
             rules: Rc::clone(&self.caching.rules),
             request_buffering: self.site.switch(faults, "request-buffering").unwrap_or(true),
             response_buffering: response_buffering(faults, self.site)
@@ -60,6 +61,16 @@ impl Routes<'_> {
             limits: bounds.limits,
             timeouts: bounds.timeouts,
             changes: None,
+        };
+        let client_cert = self.site.switch(faults, "client-cert").unwrap_or(false);
+        let rest = match client_cert {
+            true => RouteConfig {
+                cache: false,
+                tells_client: true,
+                changes: Some(Rc::new(Changes { client_cert, ..Changes::default() })),
+                ..rest
+            },
+            false => rest,
         };
         let Some(items) = self.site.items(faults, "routes") else {
             if inherited.is_none() && self.site.node("upstream").is_none() {
@@ -126,22 +137,32 @@ impl Routes<'_> {
         let upstream = upstream.unwrap_or_default();
         let addresses = self.upstreams.addresses(upstream);
         changes.host = action::host(faults, section, &addresses);
+        let inherited = rest.changes.as_ref().is_some_and(|changes| changes.client_cert);
+        let client_cert = section.switch(faults, "client-cert").unwrap_or(inherited);
+        changes.client_cert = client_cert && !answers_itself;
         if changes.rewrite.is_some() || changes.host.is_some() {
             changes.origins = addresses;
             let host = changes.host.clone().filter(|host| !changes.origins.contains(host));
             changes.origins.extend(host);
         }
-        let cache = caching.is_on && !answers_itself;
+        let mut cache = caching.is_on && !answers_itself;
         let name = self.upstreams.name(upstream);
         let mut rules = rules::of_route(caching.rules, &matching, &changes, name);
         if cache {
             rules::select_by_fields(faults, section, &mut rules, &changes);
+        }
+        let tells_client = rules::tells_client(&rules, &changes);
+        if cache && tells_client {
+            // The answer is for the one client.
+            cache = false;
+            rules::check_own_cache(faults, section);
         }
         Some(RouteConfig {
             rules,
             matching,
             upstream,
             cache,
+            tells_client,
             request_buffering,
             response_buffering,
             upgrade,

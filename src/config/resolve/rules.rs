@@ -16,7 +16,7 @@ use crate::config::resolve::key;
 use crate::config::schema::{self, Kind};
 use crate::config::section::{Scalar, Section, is_off, is_on};
 use crate::config::template::Template;
-use crate::config::variables::OF_A_CLIENT;
+use crate::config::variables::Variable;
 use crate::policy::cache_status::Report;
 use crate::policy::condition::Condition;
 use crate::policy::key::PathComponent;
@@ -134,7 +134,8 @@ pub(crate) fn select_by_fields(
     changes: &Changes,
 ) {
     let FieldChanges { set, add, .. } = &changes.request;
-    let differs = |value: &Template| changes.rewrite.is_some() && !value.names_only(OF_A_CLIENT);
+    let differs =
+        |value: &Template| changes.rewrite.is_some() && !value.names_only(Variable::is_of_a_client);
     let set = set.iter().filter(|(_, value)| differs(value));
     let own: Vec<_> = set.chain(add).map(|(name, _)| name.to_ascii_lowercase()).collect();
     if own.is_empty() {
@@ -155,6 +156,24 @@ pub(crate) fn select_by_fields(
         faults.add(place, route.path_of("request-fields"), why);
     }
     Rc::make_mut(rules).key.chosen = chosen;
+}
+
+/// Whether a request tells its origin who the client is, in a way that is not in its key.
+pub(crate) fn tells_client(rules: &Rules, changes: &Changes) -> bool {
+    let is_chosen = |name: &str| {
+        let chosen = rules.key.chosen.as_ref();
+        chosen.is_some_and(|chosen| chosen.contains(name.as_bytes()))
+    };
+    changes.client_cert || changes.request.identities().any(|name| !is_chosen(name))
+}
+
+/// Notes a cache that a route has written out for itself, and that is not used.
+pub(crate) fn check_own_cache(faults: &mut Faults<'_>, route: &Section<'_>) {
+    if let Some(node) = route.node("cache") {
+        let why = "has no effect, since the origin is told who the client is (leave it out, or name \
+                   the fields that tell it in cache.key.headers, which client-cert cannot be)";
+        faults.add(node.place, route.path_of("cache"), why);
+    }
 }
 
 /// `base` with the settings of a mapping.

@@ -8,6 +8,7 @@ use crate::config::document::Place;
 use crate::config::error::Faults;
 use crate::config::resolve::action;
 use crate::config::resolve::bounds::Bounds;
+use crate::config::resolve::client_auth::Policies;
 use crate::config::resolve::routes::Routes;
 use crate::config::resolve::rules::Caching;
 use crate::config::resolve::tls;
@@ -24,7 +25,7 @@ pub(crate) fn resolve(
     root: &Section<'_>,
     upstreams: &Upstreams<'_>,
     cache: Option<&CacheConfig>,
-    bounds: Bounds,
+    (bounds, policies): (Bounds, &mut Policies),
 ) -> Vec<SiteConfig> {
     let rules = cache.map(|cache| Rc::clone(&cache.rules)).unwrap_or_default();
     let object_bytes_max = cache.map_or(u64::MAX, |cache| cache.object_bytes_max);
@@ -38,9 +39,9 @@ pub(crate) fn resolve(
         let has_cache = cache.is_some();
         let routes = Routes { upstreams, has_cache, top: bounds, caching, site: &section };
         let (routes, patterns) = routes.resolve(faults);
-        let tls = tls::of_site(faults, &section);
+        let (tls, client_policy) = tls::of_site(faults, &section, policies);
         let to_https = to_https(faults, &section);
-        sites.push(SiteConfig { hosts, tls, to_https, routes, patterns });
+        sites.push(SiteConfig { hosts, tls, client_policy, to_https, routes, patterns });
     }
     sites
 }

@@ -7,14 +7,21 @@ use rustls::pki_types::ServerName;
 
 use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
+use crate::config::resolve::client_auth::Policies;
 use crate::config::schema::Kind;
 use crate::config::section::{Item, Section};
-use crate::config::tls::{CertificateFiles, ListenTls, TicketConfig, UpstreamTls, Versions};
+use crate::config::tls::{
+    CertificateFiles, ListenTls, SitePolicy, TicketConfig, UpstreamTls, Versions,
+};
 use crate::config::{Listen, ServerAddress, ServerConfig, SiteConfig};
 use crate::http::scheme::Scheme;
 
 /// How a listener speaks TLS, if it does.
-pub(super) fn of_listener(faults: &mut Faults<'_>, listen: &Section<'_>) -> Option<Rc<ListenTls>> {
+pub(super) fn of_listener(
+    faults: &mut Faults<'_>,
+    listen: &Section<'_>,
+    policies: &mut Policies,
+) -> Option<Rc<ListenTls>> {
     let node = listen.node("tls")?;
     let path = listen.path_of("tls");
     let section = match node.value {
@@ -29,7 +36,8 @@ pub(super) fn of_listener(faults: &mut Faults<'_>, listen: &Section<'_>) -> Opti
         certificate(faults, &section, item.path)
     });
     let certificates = certificates.collect();
-    Some(Rc::new(ListenTls { certificates, versions: versions(faults, &section), path }))
+    let policy = policies.of(faults, &section, &path).map(|policy| policy.id).unwrap_or_default();
+    Some(Rc::new(ListenTls { certificates, versions: versions(faults, &section), policy, path }))
 }
 
 /// The session tickets.
@@ -39,12 +47,22 @@ pub(crate) fn tickets(faults: &mut Faults<'_>, section: &Section<'_>) -> TicketC
     TicketConfig { lifetime, keys }
 }
 
-/// The certificate of a site, if it has one.
-pub(super) fn of_site(faults: &mut Faults<'_>, site: &Section<'_>) -> Option<CertificateFiles> {
-    let node = site.node("tls")?;
+/// The certificate of a site and how its clients are asked for theirs, if it says so.
+pub(super) fn of_site(
+    faults: &mut Faults<'_>,
+    site: &Section<'_>,
+    policies: &mut Policies,
+) -> (Option<CertificateFiles>, Option<SitePolicy>) {
+    let Some(node) = site.node("tls") else { return (None, None) };
     let path = site.path_of("tls");
     let section = Section::open(faults, "sites[].tls", path.clone(), node);
-    certificate(faults, &section, path)
+    let policy = policies.of(faults, &section, &path);
+    let has_policy = section.entries().iter().any(|entry| entry.key.starts_with("client-"));
+    let has_files = ["certificate", "key"].iter().any(|key| section.node(key).is_some());
+    match has_policy && !has_files {
+        true => (None, policy),
+        false => (certificate(faults, &section, path), policy),
+    }
 }
 
 /// Notes a listener that has no certificate, and a site whose certificate no listener has.
@@ -58,15 +76,17 @@ pub(super) fn check(
     // Both halves of "all addresses" are of one entry.
     all.dedup_by_key(|tls| &tls.path);
     let mut listeners = all.into_iter().peekable();
-    let mut of_sites = sites.iter().filter_map(|site| site.tls.as_ref()).peekable();
-    match (listeners.peek(), of_sites.peek()) {
-        (None, Some(site)) => {
+    let with_tls = sites.iter().position(|it| it.tls.is_some() || it.client_policy.is_some());
+    match (listeners.peek(), with_tls) {
+        (None, Some(at)) => {
             let message =
                 "has no effect: no listener has tls (try \"listen: {address: 443, tls: on}\")";
-            let place = place_of(faults, root, "sites", &site.path);
-            faults.add(place, site.path.clone(), message);
+            let items = root.items(faults, "sites").unwrap_or_default();
+            let path = items.get(at).map(|item| format!("{}.tls", item.path)).unwrap_or_default();
+            let place = place_of(faults, root, "sites", &path);
+            faults.add(place, path, message);
         }
-        (Some(_), None) => {
+        (Some(_), _) if sites.iter().all(|site| site.tls.is_none()) => {
             for tls in listeners.filter(|tls| tls.certificates.is_empty()) {
                 let message = "has no certificate (add certificates here, or tls to a site)";
                 let place = place_of(faults, root, "listen", &tls.path);

@@ -136,7 +136,7 @@ fn values(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 #[test]
 fn an_upstream_is_told_of_the_clients_tls_and_of_the_request() {
     let (version, cipher) = ("TLSv1.3", "TLS_AES_128_GCM_SHA256");
-    let tls = TlsFacts { version, cipher, server_name: "".into() };
+    let tls = TlsFacts { version, cipher, ..TlsFacts::default() };
     let addresses = Some(("192.0.2.1:56324".parse().unwrap(), "198.51.100.2:443".parse().unwrap()));
     let (unique_id, protocol) = (b"id", b"http/1.1");
     let told = Told { addresses, unique_id, tls: Some(&tls), protocol, authority: b"a.example" };

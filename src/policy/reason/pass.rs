@@ -60,6 +60,8 @@ reasons! {
         Fwd::Miss, true, None;
     DiskBusy: "disk-busy", "the cache's disk is slower than the origin, or has too much to write",
         Fwd::Miss, false, None;
+    ClientIdentity: "client-identity", "the origin is told who the client is",
+        Fwd::Bypass, false, Some("RFC 9440 section 3.3");
 }
 
 impl PassReason {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::cache::hot::Lane;
 use crate::config::network::Network;
+use crate::config::tls::SitePolicy;
 use crate::config::{Listen, ListenMode};
 use crate::http::fields::Fields;
 use crate::http::forwarded;
@@ -52,7 +53,9 @@ impl Front {
 
     /// The same with TLS.
     pub fn secured(self, facts: TlsFacts) -> Self {
-        let lane = lane_of(Lane::TLS, &self.listen, self.is_trusted);
+        let listener = self.listen.tls.as_ref().map(|tls| tls.policy).unwrap_or_default();
+        let lane = Lane::tls(listener, facts.policy);
+        let lane = lane_of(lane, &self.listen, self.is_trusted);
         Self { scheme: Scheme::Https, lane, tls: Some(Rc::new(facts)), ..self }
     }
 
@@ -79,6 +82,16 @@ impl Front {
             authority,
         };
         version.header(&told).into()
+    }
+
+    /// Whether a request of this connection may have an answer of a site with this policy of its own,
+    /// because the client was asked for its certificate as clients of that site are. RFC 9110 section
+    /// 15.5.20 says what else it gets.
+    pub fn admits(&self, site: Option<SitePolicy>) -> bool {
+        match (&self.tls, &self.listen.tls) {
+            (Some(tls), Some(listen)) => tls.policy == site.map_or(listen.policy, |site| site.id),
+            _ => !site.is_some_and(|site| site.is_required),
+        }
     }
 
     /// The front of one request as a trusted proxy tells it; `None` if the peer is none.

@@ -64,7 +64,6 @@ const LOOKS_MAX: usize = 8;
 /// Answers a request.
 ///
 /// # Errors
-///
 /// Why the client's connection must end.
 pub(crate) async fn run<C: Client>(
     context: &Rc<Context>,
@@ -163,6 +162,7 @@ impl<C: Client> Exchange<'_, C> {
         let limits = ReceiveLimits {
             bytes_max: self.route.rule.limits.body_bytes,
             memory_max: context.config.limits.body_memory_bytes,
+            identity: context.router.identity(),
             temporary: &context.temporary,
             bodies: &context.bodies,
         };

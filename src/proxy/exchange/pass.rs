@@ -51,7 +51,8 @@ impl<C: Client> Exchange<'_, C> {
         );
         let question = forwarding::question(&self.route.rule, self.tie(), self.request, &fields);
         let purge_epoch = self.purge_epoch();
-        let mut upload = Streamed::new(self.client, self.request.length);
+        let identity = self.context.router.identity();
+        let mut upload = Streamed::new(self.client, self.request.length, identity);
         let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;
         self.passed(asked, purge_epoch, reason).await
     }

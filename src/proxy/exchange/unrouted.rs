@@ -27,6 +27,11 @@ pub(super) async fn answer<C: Client>(
             facts.reason = LOOP;
             (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
         }
+        Way::Misdirected => {
+            facts.reason = MISDIRECTED;
+            let text = "this site asks for the certificates of its clients on other connections";
+            (Status::MISDIRECTED_REQUEST, text, &[][..])
+        }
         Way::Forbidden(refusal) => return forward::refuse(client, *refusal, facts).await,
         Way::ProxySettings => return forward::settings(client, request, facts).await,
         Way::Connect => (Status(501), "tunnels are not offered here", &[][..]),
@@ -48,4 +53,6 @@ pub(super) async fn answer<C: Client>(
 
 /// The word in the access log for a request that has passed this instance before.
 const LOOP: &str = "loop";
+/// The same for a request on a connection with another policy of client certificates.
+const MISDIRECTED: &str = "misdirected";
 const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];

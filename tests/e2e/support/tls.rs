@@ -17,10 +17,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rustls::client::WantsClientCert;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 
 /// Authorities have different names, so that clients keep them apart.
 static N_AUTHORITIES: AtomicUsize = AtomicUsize::new(0);
@@ -67,6 +71,46 @@ impl Authority {
         fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("write its key");
     }
 
+    /// The certificate of a client, and its key.
+    pub fn identity(&self, name: &str, serial: u64) -> Identity {
+        self.identity_with(name, serial, |_| {})
+    }
+
+    /// As [`Self::identity`], with other parameters.
+    pub fn identity_with(
+        &self,
+        name: &str,
+        serial: u64,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
+        let mut params = CertificateParams::new([]).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Identity { certificate: certificate.der().clone(), key: key.serialize_der() }
+    }
+
+    /// A list of revoked certificates, which expires in this year.
+    pub fn crl(&self, serials: &[u64], expires: i32) -> String {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(expires, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).expect("a list").pem().expect("PEM")
+    }
+
     /// A client that trusts this authority.
     pub fn client(&self) -> ClientConfig {
         self.client_of(rustls::ALL_VERSIONS)
@@ -74,20 +118,33 @@ impl Authority {
 
     /// A client that trusts both.
     pub fn client_and(&self, other: &Self) -> ClientConfig {
-        Self::trusting([self, other], rustls::ALL_VERSIONS)
+        Self::trusting([self, other], rustls::ALL_VERSIONS).with_no_client_auth()
     }
 
     pub fn client_of(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> ClientConfig {
+        Self::trusting([self], versions).with_no_client_auth()
+    }
+
+    /// A client that trusts this authority and shows a certificate.
+    pub fn client_as(
+        &self,
+        identity: &Identity,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        let Identity { certificate, key } = identity;
+        let key = PrivateKeyDer::try_from(key.clone()).expect("a key");
         Self::trusting([self], versions)
+            .with_client_auth_cert(vec![certificate.clone()], key)
+            .expect("a client")
     }
 
     fn trusting<const N: usize>(
         authorities: [&Self; N],
         versions: &[&'static rustls::SupportedProtocolVersion],
-    ) -> ClientConfig {
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         for authority in authorities {
             roots.add(authority.issuer.as_ref().der().clone()).expect("a root");
@@ -96,8 +153,40 @@ impl Authority {
             .with_protocol_versions(versions)
             .expect("versions")
             .with_root_certificates(roots)
-            .with_no_client_auth()
     }
+}
+
+/// The certificate of a client, and its key.
+pub struct Identity {
+    pub certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
+impl Identity {
+    /// Writes `NAME.pem` with both.
+    pub fn write(&self, dir: &Path, name: &str) {
+        let pem = |kind: &str, der: &[u8]| {
+            let text = base64(der);
+            format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
+        };
+        let text = pem("CERTIFICATE", &self.certificate) + &pem("PRIVATE KEY", &self.key);
+        fs::write(dir.join(format!("{name}.pem")), text).expect("write it");
+    }
+}
+
+/// Bytes in base64, RFC 4648 section 4.
+pub fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for part in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(part.get(at).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= part.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
 }
 
 /// The authority of the certificates that every plan has.
