@@ -30,6 +30,7 @@ use crate::route::Rule;
 use crate::route::asked::Asked;
 use crate::route::changed::{Changed, RequestPeer};
 use crate::route::forward::destination;
+use crate::upstream::destination::HostPort;
 use crate::upstream::ids::ServerId;
 
 #[derive(Debug)]
@@ -68,7 +69,7 @@ pub(crate) enum Way {
     /// It asks for the settings of the forward proxy.
     ProxySettings,
     /// It asks for a tunnel to a host.
-    Connect,
+    Connect(Rc<HostPort>),
     /// Its route answers it without an upstream.
     Own(Rc<Changed>),
     Route(Route),
@@ -205,7 +206,7 @@ impl Way {
         }
         let way = match destination(&forward.config, head) {
             Err(refusal) => Self::Forbidden(refusal),
-            Ok(_) if head.method == Method::Connect => Self::Connect,
+            Ok(destination) if head.method == Method::Connect => Self::Connect(destination),
             Ok(destination) => match context.router.forward(&destination) {
                 None => Self::Unrouted,
                 Some(rule) => {

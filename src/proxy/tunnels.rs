@@ -7,9 +7,11 @@ use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use crate::policy::reason::close::CloseReason;
 use crate::reactor::event::Event;
 use crate::route::id::RouteId;
 use crate::shared::servers::ServerTable;
+use crate::tunnel::End;
 
 /// The open tunnels of a worker.
 #[derive(Debug)]
@@ -89,6 +91,18 @@ impl Tunnels {
             Ending::OfChangedRoutes => !route.is_some_and(is_unchanged),
             Ending::All => true,
         }
+    }
+}
+
+/// Why the connection of a client ends with its tunnel; `None` if the tunnel was to end.
+pub(crate) fn close_reason(end: Option<Result<End, CloseReason>>) -> CloseReason {
+    match end {
+        Some(Ok(End::Finished)) => CloseReason::Finished,
+        Some(Ok(End::ClientGone)) => CloseReason::ClientGone,
+        Some(Ok(End::OriginGone)) => CloseReason::ServerGone,
+        Some(Ok(End::Idle)) => CloseReason::TunnelTimeout,
+        Some(Err(reason)) => reason,
+        None => CloseReason::Drain,
     }
 }
 

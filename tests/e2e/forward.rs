@@ -134,10 +134,41 @@ fn addresses_inside_are_refused_in_every_form() {
     ] {
         let answer = ktrix.client().ask(&Ask::get(&format!("http://{host}:{port}/")));
         assert_eq!(answer.status, 403, "{host}: {}", answer.text());
+        let connect = ktrix.client().ask(&Ask::new("CONNECT", &format!("{host}:{port}")));
+        assert_eq!(connect.status, 403, "{host}: {}", connect.text());
     }
     assert_eq!(origin.n_connections(), 0);
-    let lines = ktrix.wait_access_lines(16);
+    let lines = ktrix.wait_access_lines(32);
     assert!(lines.iter().all(|line| line.contains("destination-denied")), "{lines:#?}");
+}
+
+#[test]
+fn a_tunnel_leads_to_the_host_and_nothing_in_it_is_read() {
+    let origin = Origin::answering(|request| Response::ok(request.target.clone()));
+    let plan = plan(&ports(&origin));
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    // What comes with the request belongs to the host.
+    let host = origin.ip();
+    client.write(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+    client.write(b"GET /first HTTP/1.1\r\nHost: h\r\n\r\n");
+    let (status, head) = client.answer_head();
+    assert_eq!(
+        (status, head.field("content-length"), head.field("transfer-encoding")),
+        (200, None, None)
+    );
+    client.answer().expect_body("/first");
+    for n in 0..3 {
+        client.get(&format!("/{n}")).expect_body(format!("/{n}"));
+    }
+    assert!(origin.requests().iter().all(|request| !request.has("via")), "nothing is added");
+    client.shutdown_write();
+    client.expect_closed();
+    let line = ktrix.wait_access_lines(1).remove(0);
+    let server = format!("\"upstream\":\"forward\",\"server\":\"{host}\"");
+    for part in ["\"method\":\"CONNECT\"", "\"status\":200", "\"verdict\":\"tunnel\"", &server] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
 }
 
 #[test]

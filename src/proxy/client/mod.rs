@@ -28,8 +28,8 @@ use crate::tunnel::{End, Side};
 /// The answer that switches a connection to another protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Switch<'a> {
-    /// The protocol, as `Upgrade` names it.
-    pub protocol: &'a [u8],
+    /// The protocol, as `Upgrade` names it; `None` for a CONNECT, which names none.
+    pub protocol: Option<&'a [u8]>,
     /// The other fields.
     pub fields: &'a Fields,
 }

@@ -18,6 +18,7 @@ mod purge;
 mod acme;
 mod own;
 mod forward;
+mod connect;
 mod unrouted;
 mod redirect;
 mod head_update;

@@ -8,7 +8,7 @@ use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::exchange::{acme, forward, own, purge, synthetic};
+use crate::proxy::exchange::{acme, connect, forward, own, purge, synthetic};
 use crate::proxy::facts::Facts;
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Way;
@@ -34,7 +34,7 @@ pub(super) async fn answer<C: Client>(
         }
         Way::Forbidden(refusal) => return forward::refuse(client, *refusal, facts).await,
         Way::ProxySettings => return forward::settings(client, request, facts).await,
-        Way::Connect => (Status(501), "tunnels are not offered here", &[][..]),
+        Way::Connect(host) => return Box::pin(connect::answer(context, client, host, facts)).await,
         Way::Acme(token) => return Box::pin(acme::answer(context, client, token, facts)).await,
         Way::ToHttps(to) => return own::to_https(client, request, *to, facts).await,
         Way::Own(changed) => return own::answer(context, client, changed, facts).await,

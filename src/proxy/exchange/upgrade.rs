@@ -16,10 +16,10 @@ use crate::proxy::client::{Client, Switch};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forwarding;
 use crate::proxy::respond;
+use crate::proxy::tunnels;
 use crate::proxy::upload::{Received, Whole};
 use crate::reactor;
 use crate::sys::pinned::Race;
-use crate::tunnel::End;
 use crate::tunnel::moved::Moved;
 
 impl<C: Client> Exchange<'_, C> {
@@ -68,20 +68,13 @@ impl<C: Client> Exchange<'_, C> {
         self.facts.verdict = Some(CacheVerdict::Tunnel);
         let added = self.added_with(CacheStatus::own(), None);
         let fields = respond::served(head.status, &mut fields, &added, self.facts);
-        let switch = Switch { protocol: &protocol, fields: &fields };
+        let switch = Switch { protocol: Some(&protocol), fields: &fields };
         let (moved, idle) = (Moved::default(), self.route.rule.timeouts.tunnel);
         let open = self.context.tunnels.open(self.route.rule.id);
         let tunnel = self.client.tunnel(&switch, origin.side(), idle, &moved);
         let end = Race::new(Box::pin(tunnel), open.ended()).await;
         self.facts.received_bytes = moved.n_to_origin();
         self.facts.tunnel_bytes = moved.n_to_client();
-        Err(match end {
-            Some(Ok(End::Finished)) => CloseReason::Finished,
-            Some(Ok(End::ClientGone)) => CloseReason::ClientGone,
-            Some(Ok(End::OriginGone)) => CloseReason::ServerGone,
-            Some(Ok(End::Idle)) => CloseReason::TunnelTimeout,
-            Some(Err(reason)) => reason,
-            None => CloseReason::Drain,
-        })
+        Err(tunnels::close_reason(end))
     }
 }

@@ -452,8 +452,13 @@ impl Client for H1Response<'_> {
         moved: &Moved,
     ) -> Result<End, CloseReason> {
         let mut fields = switch.fields.clone();
-        upgrade::push(&mut fields, switch.protocol);
-        let status = Status::SWITCHING_PROTOCOLS;
+        let status = match switch.protocol {
+            Some(protocol) => {
+                upgrade::push(&mut fields, protocol);
+                Status::SWITCHING_PROTOCOLS
+            }
+            None => Status(200),
+        };
         head::write_response(&mut self.link.out, status, status.reason().as_bytes(), &fields);
         // Nothing that follows is HTTP.
         (self.framing, self.keeps_alive) = (Framing::Bodiless, false);
