@@ -277,6 +277,14 @@ impl Transport {
         self.stream.shutdown_write()
     }
 
+    /// As [`Self::shutdown_write`], but over TLS the peer does not take what it got for the whole.
+    ///
+    /// # Errors
+    /// When the peer is gone.
+    pub(crate) fn cut_write(&self) -> io::Result<()> {
+        self.stream.shutdown_write()
+    }
+
     /// Ends both directions at once. A task that waits for this connection sees its end.
     pub fn shutdown_both(&self) {
         self.stream.shutdown_both();

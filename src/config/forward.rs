@@ -84,8 +84,10 @@ impl Denied {
             }
             (Self::Private, IpAddr::V6(address)) => {
                 // The second are the site-local addresses that RFC 3879 has withdrawn.
-                let first = address.segments()[0];
-                address.is_unique_local() || first & 0xffc0 == 0xfec0
+                let [first, second, third, ..] = address.segments();
+                // RFC 8215: translated within a network, in several forms.
+                let is_translated = [first, second, third] == [0x64, 0xff9b, 1];
+                address.is_unique_local() || first & 0xffc0 == 0xfec0 || is_translated
             }
         }
     }
@@ -187,6 +189,7 @@ mod tests {
             "64:ff9b::7f00:1",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::a00:1",
+            "64:ff9b:1:a00:0:100:808:808",
             "2002:7f00:1::",
             "2002:c0a8:101::1",
             "2001:0:4136:e378:8000:63bf:80ff:fffe",

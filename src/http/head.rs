@@ -149,9 +149,10 @@ impl RequestHead {
         self.text.get(..self.line_len).unwrap_or_default()
     }
 
-    /// Whether the client would use its connection again (RFC 9112 section 9.3).
+    /// Whether the client would use its connection again (RFC 9112 section 9.3). Behind a CONNECT that is
+    /// refused there may be bytes that were meant for the tunnel, and that are no requests.
     pub fn wants_keep_alive(&self) -> bool {
-        self.persistence == Persistence::KeepAlive
+        self.persistence == Persistence::KeepAlive && self.method != Method::Connect
     }
 
     /// Whether the client waits for an interim 100 before it sends its body (RFC 9110 section

@@ -46,6 +46,9 @@ const N_THREADS: usize = 16;
 /// The time for which workers share an answer; each keeps it for longer.
 const SHARED_FOR: Duration = Duration::from_secs(5);
 
+/// The most names that are looked up or wait for a thread; another one counts as unknown.
+const WAITING_MAX: usize = 1_024;
+
 /// The most answers that are kept.
 const KNOWN_MAX: usize = 4_096;
 
@@ -96,6 +99,11 @@ impl Lookups {
         for asked in self.names.asked(self.keeper_slot, &mut self.seen) {
             if let Some(known) = self.known.get(&asked.name).filter(|known| now < known.until) {
                 self.names.answer(&asked, &known.addresses);
+                self.wakes.wake(asked.process_slot);
+                continue;
+            }
+            if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&asked.name) {
+                self.names.answer(&asked, &[]);
                 self.wakes.wake(asked.process_slot);
                 continue;
             }
@@ -210,10 +218,11 @@ mod tests {
     #[test]
     fn workers_get_the_addresses_of_their_names() {
         let names = Rc::new(Names::create(2).unwrap());
+        names.set_keeper(KEEPER);
         let wakes = Rc::new(Wakes::new(2).unwrap());
         let (shared, kept) = (Rc::clone(&names), Duration::from_secs(60));
         let mut lookups = Lookups::start(shared, wakes.clone(), KEEPER, kept, resolve).unwrap();
-        let slots = ["good", "bad", "good"].map(|name| names.ask(0, KEEPER, name).unwrap());
+        let slots = ["good", "bad", "good"].map(|name| names.ask(0, name).unwrap());
         lookups.read_questions();
         let answered = || {
             let mut fds = [PollFd::new(lookups.pipe.as_fd(), PollFlags::POLLIN)];
@@ -231,7 +240,7 @@ mod tests {
         let good = addresses(&["2001:db8::1", "192.0.2.1", "2001:db8::2"]);
         assert_eq!(taken, [Some(good.clone()), Some(Vec::new()), Some(good.clone())]);
         assert!(wakes.drain(0).unwrap());
-        let again = names.ask(0, KEEPER, "good").unwrap();
+        let again = names.ask(0, "good").unwrap();
         lookups.read_questions();
         assert_eq!(names.take(0, again), Some(good), "the answer is kept");
     }

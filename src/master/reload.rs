@@ -167,6 +167,7 @@ impl Master {
         if let Err(finding) = generation.use_ticket_secrets(&Sources::of_disk(), &self.tables) {
             log::error!("{finding}; keeping the one in use");
         }
+        self.tables.names.set_keeper(generation.keeper_slot);
         generation.phase = Phase::Current;
         generation.servers.set_phase(generation.number, TablePhase::Current);
         generation.mark = None;

@@ -153,6 +153,7 @@ impl Master {
         let keeper_slot =
             process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
         let generation = Generation::prepare(config, 1, keeper_slot, &[], &tables, now)?;
+        tables.names.set_keeper(keeper_slot);
         if let Err(finding) = generation.use_ticket_secrets(&Sources::of_disk(), &tables) {
             log::error!("{finding}; keeping the one in use");
         }

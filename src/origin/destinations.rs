@@ -75,9 +75,50 @@ impl Destinations {
         self.known.borrow().values().map(|known| Rc::clone(&known.upstream)).collect()
     }
 
-    /// The upstream of a destination. The one that was asked for longest ago makes room for a new one;
-    /// `None` if all are in use.
-    pub(super) fn upstream(&self, address: &Rc<HostPort>) -> Option<Rc<Upstream>> {
+    /// The upstream of a destination, if it is in use.
+    pub(super) fn known(&self, address: &Rc<HostPort>) -> Option<Rc<Upstream>> {
+        let mut known = self.known.borrow_mut();
+        let known = known.get_mut(address)?;
+        known.asked_ms = reactor::now().mono_ms();
+        Some(Rc::clone(&known.upstream))
+    }
+
+    /// The upstream of a destination, with the addresses that ktrix may connect to. The one that was asked
+    /// for longest ago makes room for a new one.
+    ///
+    /// # Errors
+    /// [`FetchError::Unresolved`] if the host has no address, [`FetchError::Denied`] if ktrix may not connect
+    /// to any of them, [`FetchError::Resources`] if all destinations are in use.
+    pub(super) async fn resolved(
+        &self,
+        address: &Rc<HostPort>,
+    ) -> Result<Rc<Upstream>, FetchError> {
+        let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
+        let found = self.lookups.addresses(&address.host, deadline_ms).await;
+        let allowed = found.iter().filter(|address| self.config.allows_address(**address));
+        let allowed = allowed.map(|ip| SocketAddr::new(*ip, address.port));
+        let allowed: Vec<_> = allowed.take(N_ADDRESSES_MAX).collect();
+        if allowed.is_empty() {
+            if let Some(upstream) = self.known(address) {
+                let server = Server { upstream: upstream.id(), id: ServerId(0) };
+                self.table.publish_addresses(server, &[]);
+            }
+            return Err(match found.is_empty() {
+                true => FetchError::Unresolved,
+                false => FetchError::Denied,
+            });
+        }
+        let upstream = self.upstream(address).ok_or(FetchError::Resources)?;
+        let server = Server { upstream: upstream.id(), id: ServerId(0) };
+        let mut published = Vec::new();
+        self.table.addresses(server, &mut published);
+        if published != allowed {
+            self.table.publish_addresses(server, &allowed);
+        }
+        Ok(upstream)
+    }
+
+    fn upstream(&self, address: &Rc<HostPort>) -> Option<Rc<Upstream>> {
         let asked_ms = reactor::now().mono_ms();
         let mut known = self.known.borrow_mut();
         if let Some(known) = known.get_mut(address) {
@@ -143,34 +184,6 @@ impl Destinations {
         let tls = (None, Rc::<Turns>::default());
         Upstream::new(id, &config, (Rc::clone(&self.table), WORKER), tls, self.limits)
     }
-
-    /// Learns the addresses of a destination, unless they are known.
-    ///
-    /// # Errors
-    /// [`FetchError::Unresolved`] if there are none, [`FetchError::Denied`] if ktrix may not connect to
-    /// any of them.
-    pub(super) async fn resolve(
-        &self,
-        address: &HostPort,
-        upstream: &Upstream,
-    ) -> Result<(), FetchError> {
-        let deadline_ms = reactor::now().mono_ms() + self.limits.connect_ms;
-        let found = self.lookups.addresses(&address.host, deadline_ms).await;
-        let allowed = found.iter().filter(|address| self.config.allows_address(**address));
-        let allowed = allowed.map(|ip| SocketAddr::new(*ip, address.port));
-        let allowed: Vec<_> = allowed.take(N_ADDRESSES_MAX).collect();
-        let server = Server { upstream: upstream.id(), id: ServerId(0) };
-        let mut published = Vec::new();
-        self.table.addresses(server, &mut published);
-        if published != allowed {
-            self.table.publish_addresses(server, &allowed);
-        }
-        match (found.is_empty(), allowed.is_empty()) {
-            (true, _) => Err(FetchError::Unresolved),
-            (false, true) => Err(FetchError::Denied),
-            (false, false) => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -214,7 +227,7 @@ mod tests {
         reactor::spawn(async move {
             let (mut seen, mut answers) = (Vec::new(), answers.into_iter());
             while answers.len() > 0 {
-                for asked in mailbox.names.asked(mailbox.keeper_slot, &mut seen) {
+                for asked in mailbox.names.asked(mailbox.names.keeper(), &mut seen) {
                     let texts = answers.next().unwrap_or_default();
                     let found: Vec<IpAddr> = texts.iter().map(|it| it.parse().unwrap()).collect();
                     mailbox.names.answer(&asked, &found);
@@ -232,11 +245,12 @@ mod tests {
         name: &str,
     ) -> (Result<(), FetchError>, Vec<String>) {
         let address = host(name);
-        let upstream = destinations.upstream(&address).unwrap();
-        let result = destinations.resolve(&address, &upstream).await;
+        let result = destinations.resolved(&address).await.map(drop);
         let mut known = Vec::new();
-        let server = Server { upstream: upstream.id(), id: ServerId(0) };
-        destinations.table.addresses(server, &mut known);
+        if let Some(upstream) = destinations.known(&address) {
+            let server = Server { upstream: upstream.id(), id: ServerId(0) };
+            destinations.table.addresses(server, &mut known);
+        }
         (result, known.iter().map(ToString::to_string).collect())
     }
 

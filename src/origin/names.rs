@@ -33,7 +33,6 @@ pub(crate) struct Mailbox {
     pub(crate) names: Rc<Names>,
     pub(crate) wakes: Rc<Wakes>,
     pub(crate) process_slot: usize,
-    pub(crate) keeper_slot: usize,
 }
 
 #[derive(Debug)]
@@ -53,8 +52,9 @@ impl Mailbox {
     #[cfg(test)]
     pub(crate) fn of_two() -> Self {
         let names = Rc::new(Names::create(2).expect("memory"));
+        names.set_keeper(1);
         let wakes = Rc::new(Wakes::new(2).expect("descriptors"));
-        Self { names, wakes, process_slot: 0, keeper_slot: 1 }
+        Self { names, wakes, process_slot: 0 }
     }
 }
 
@@ -85,25 +85,40 @@ impl Lookups {
                 return Rc::clone(&known.addresses);
             }
             let since = self.answered.version();
-            if now_ms >= deadline_ms || !self.ask(host) {
+            if now_ms >= deadline_ms {
+                self.give_up(host);
                 return Rc::default();
             }
-            let left = Duration::from_millis(deadline_ms - now_ms);
-            let _ = timer::timeout(left, self.answered.after(since)).await;
+            self.ask(host);
+            let _ = timer::timeout_at(deadline_ms, self.answered.after(since)).await;
         }
     }
 
-    /// Asks for a name, unless that is done; `false` if the keeper cannot be asked.
-    fn ask(&self, host: &str) -> bool {
+    /// Asks for a name, unless that is done, or the keeper has enough to do for now.
+    fn ask(&self, host: &str) {
         let mut asked = self.asked.borrow_mut();
         if asked.iter().any(|(_, name)| &**name == host) {
-            return true;
+            return;
         }
-        let Mailbox { names, wakes, process_slot, keeper_slot } = &self.mailbox;
-        let Some(number) = names.ask(*process_slot, *keeper_slot, host) else { return false };
-        asked.push((number, host.into()));
-        wakes.wake(*keeper_slot);
-        true
+        let Mailbox { names, wakes, process_slot } = &self.mailbox;
+        if let Some(number) = names.ask(*process_slot, host) {
+            asked.push((number, host.into()));
+            wakes.wake(names.keeper());
+        }
+    }
+
+    /// Takes a question back, which others may ask again.
+    fn give_up(&self, host: &str) {
+        let Mailbox { names, process_slot, .. } = &self.mailbox;
+        self.asked.borrow_mut().retain(|(number, name)| {
+            let is_other = &**name != host;
+            if !is_other {
+                names.cancel(*process_slot, *number);
+            }
+            is_other
+        });
+        // Room for another question.
+        self.answered.notify();
     }
 
     /// Takes the answers of the keeper, after it has woken this process.

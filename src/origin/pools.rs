@@ -64,11 +64,11 @@ impl Pools {
         }
     }
 
-    /// The pools of a destination; `None` if the forward proxy has too many in use.
+    /// The pools of a destination; `None` if a forward proxy has none for it now.
     pub(crate) fn upstream(&self, destination: &Destination) -> Option<Rc<Upstream>> {
         match destination {
             Destination::Upstream(id) => self.upstreams.get(id.0).cloned(),
-            Destination::Address(address) => self.destinations.as_ref()?.upstream(address),
+            Destination::Address(address) => self.destinations.as_ref()?.known(address),
         }
     }
 
@@ -80,13 +80,12 @@ impl Pools {
         &self,
         destination: &Destination,
     ) -> Result<Rc<Upstream>, FetchError> {
-        let upstream = self.upstream(destination).ok_or(FetchError::Resources)?;
-        if let (Destination::Address(address), Some(destinations)) =
-            (destination, &self.destinations)
-        {
-            destinations.resolve(address, &upstream).await?;
+        match (destination, &self.destinations) {
+            (Destination::Address(address), Some(destinations)) => {
+                destinations.resolved(address).await
+            }
+            _ => self.upstream(destination).ok_or(FetchError::Resources),
         }
-        Ok(upstream)
     }
 
     /// Whether all servers of a destination are skipped now.

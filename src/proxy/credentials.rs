@@ -30,10 +30,14 @@ pub(crate) struct Credentials {
     salt: [u8; DIGEST_BYTES],
     helpers: Running,
     known: RefCell<HashMap<Digest, u64>>,
-    failures: RefCell<HashMap<Option<IpAddr>, Failures>>,
+    failures: RefCell<HashMap<Option<Guesser>, Failures>>,
 }
 
 type Digest = [u8; DIGEST_BYTES];
+
+/// The network of a client that guesses: its address, or the first half of an IPv6 address, of which it may
+/// have all others.
+type Guesser = IpAddr;
 
 #[derive(Clone, Copy, Debug)]
 struct Failures {
@@ -85,7 +89,9 @@ impl Credentials {
         client: Option<IpAddr>,
     ) -> Result<(), ForwardRefusal> {
         let read = self.read(request).ok_or(ForwardRefusal::Unauthorized)?;
-        if self.is_throttled(client) {
+        let guesser = client.map(guesser);
+        // A password that is being compared counts as wrong, so that many at once are no way round.
+        if !self.may_try(guesser) {
             return Err(ForwardRefusal::Throttled);
         }
         let (digest, name, password) = read;
@@ -100,12 +106,10 @@ impl Credentials {
                 let mut known = self.known.borrow_mut();
                 make_room(&mut known, KNOWN_MAX, |until_ms| now_ms < *until_ms);
                 known.insert(digest, now_ms + KNOWN_MS);
+                self.was_right(guesser);
                 Ok(())
             }
-            Ok(_) => {
-                self.failed(client, now_ms);
-                Err(ForwardRefusal::Unauthorized)
-            }
+            Ok(_) => Err(ForwardRefusal::Unauthorized),
             Err(error) => {
                 ::log::debug!("cannot compare a password: {error}");
                 Err(ForwardRefusal::Throttled)
@@ -131,21 +135,32 @@ impl Credentials {
         Some((digest, String::from_utf8(name.to_vec()).ok()?, password.to_vec()))
     }
 
-    fn is_throttled(&self, client: Option<IpAddr>) -> bool {
+    /// Whether the passwords of a client are compared now; counts one as wrong.
+    fn may_try(&self, guesser: Option<Guesser>) -> bool {
         let now_ms = reactor::now().mono_ms();
-        let failures = self.failures.borrow();
-        failures.get(&client).is_some_and(|it| now_ms < it.until_ms && it.n >= FAILURES_MAX)
-    }
-
-    fn failed(&self, client: Option<IpAddr>, now_ms: u64) {
         let mut failures = self.failures.borrow_mut();
         make_room(&mut failures, THROTTLED_MAX, |it| now_ms < it.until_ms);
         let fresh = Failures { n: 0, until_ms: now_ms + FAILURES_MS };
-        let of_client = failures.entry(client).or_insert(fresh);
+        let of_client = failures.entry(guesser).or_insert(fresh);
         if now_ms >= of_client.until_ms {
             *of_client = fresh;
         }
-        of_client.n += 1;
+        let may_try = of_client.n < FAILURES_MAX;
+        of_client.n += u32::from(may_try);
+        may_try
+    }
+
+    fn was_right(&self, guesser: Option<Guesser>) {
+        if let Some(failures) = self.failures.borrow_mut().get_mut(&guesser) {
+            failures.n = failures.n.saturating_sub(1);
+        }
+    }
+}
+
+fn guesser(client: IpAddr) -> Guesser {
+    match client.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        address => address,
     }
 }
 
@@ -202,13 +217,15 @@ mod tests {
             let hash = bcrypt::hash("secret", 4).unwrap();
             let credentials =
                 Credentials::new(&Users::parse(&format!("ann:{hash}\n")).unwrap()).unwrap();
-            let (guesser, other) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
+            let (guesser, other) = ("2001:db8::1".parse().ok(), "2001:db8:0:1::1".parse().ok());
+            let neighbour = "2001:db8::2".parse().ok();
             for n in 0..FAILURES_MAX {
                 let refused = credentials.check(&of(&format!("ann:{n}")), guesser).await;
                 assert_eq!(refused, Err(ForwardRefusal::Unauthorized));
             }
             let right = of("ann:secret");
             assert_eq!(credentials.check(&right, guesser).await, Err(ForwardRefusal::Throttled));
+            assert_eq!(credentials.check(&right, neighbour).await, Err(ForwardRefusal::Throttled));
             assert_eq!(credentials.check(&right, other).await, Ok(()));
             assert!(credentials.are_known(&right), "a client that is known is not asked");
         })

@@ -19,6 +19,7 @@ use crate::reactor::pipe::Pipe;
 use crate::reactor::spare::Buffer;
 use crate::route::Rule;
 use crate::sys::pinned::Race;
+use crate::upstream::destination::Destination;
 
 /// Relays a response, with the part of its body that was read before.
 pub(crate) async fn relay<C: Client>(
@@ -51,7 +52,7 @@ pub(crate) async fn relay<C: Client>(
             client.finish(&response.body.take_trailers()).await
         }
         Ok(true) => {
-            let buffering = buffering(rule.response_buffering, &response.head.fields);
+            let buffering = buffering(rule, &response.head.fields);
             let backlog = Backlog::new(context, buffering, &rule.limits);
             Box::pin(pass_on(client, &mut response.body, part, backlog)).await
         }
@@ -60,8 +61,11 @@ pub(crate) async fn relay<C: Client>(
 }
 
 /// How a response is buffered: an origin may say it, as to nginx.
-fn buffering(of_route: ResponseBuffering, fields: &Fields) -> ResponseBuffering {
+fn buffering(rule: &Rule, fields: &Fields) -> ResponseBuffering {
+    let of_route = rule.response_buffering;
     match (of_route, fields.get("x-accel-buffering")) {
+        // The server of a forward proxy's client has no say in it.
+        _ if matches!(rule.destination, Destination::Address(_)) => of_route,
         (_, Some(b"no")) => ResponseBuffering::Off,
         (ResponseBuffering::Off, Some(b"yes")) => ResponseBuffering::File,
         _ => of_route,

@@ -91,7 +91,9 @@ impl Routed {
     pub(crate) fn new(context: &Context, front: &Front, mut head: RequestHead) -> Self {
         let told = front.told_by(&head.fields, &context.config.trusted_proxies);
         context.router.identity().remove_from(&mut head.fields);
+        // The client of a forward proxy names a host by its URL alone.
         if told.is_some()
+            && front.listen.mode == ListenMode::Http
             && let Some(host) = forwarded::host(&head.fields)
             && let Ok(authority) = Authority::parse(&host)
         {
@@ -131,6 +133,9 @@ impl Way {
             return Self::Loop;
         }
         if &*head.method_text == METHOD && context.config.cache.is_some() {
+            if !front.admits(context.router.client_policy(head.host())) {
+                return Self::Misdirected;
+            }
             return Self::Purge;
         }
         if context.config.acme.is_some()

@@ -66,6 +66,8 @@ pub(crate) struct Names {
     slots: SharedSlice<NameSlot>,
     /// How often each process slot has asked, so that a keeper need not read slots without questions.
     n_asked: SharedSlice<AtomicU32>,
+    /// The process slot of the keeper of the configuration in use.
+    keeper: SharedSlice<AtomicU32>,
 }
 
 impl std::fmt::Debug for NameSlot {
@@ -93,8 +95,23 @@ impl Names {
     pub(crate) fn create(n_process_slots: usize) -> io::Result<Self> {
         let n = n_process_slots * N_NAMES;
         let n_bytes = n * size_of::<NameSlot>();
-        let map = SharedMap::anonymous(n_bytes + n_process_slots * size_of::<AtomicU32>())?;
-        Ok(Self { slots: map.slice(0, n)?, n_asked: map.slice(n_bytes, n_process_slots)? })
+        let n_counts = n_process_slots * size_of::<AtomicU32>();
+        let map = SharedMap::anonymous(n_bytes + n_counts + size_of::<AtomicU32>())?;
+        Ok(Self {
+            slots: map.slice(0, n)?,
+            n_asked: map.slice(n_bytes, n_process_slots)?,
+            keeper: map.slice(n_bytes + n_counts, 1)?,
+        })
+    }
+
+    /// Sets the process slot of the keeper that workers ask, those of older generations too.
+    pub(crate) fn set_keeper(&self, keeper_slot: usize) {
+        self.keeper[0].store(keeper_slot as u32, Ordering::Relaxed);
+    }
+
+    /// The process slot of the keeper that is asked.
+    pub(crate) fn keeper(&self) -> usize {
+        self.keeper[0].load(Ordering::Relaxed) as usize
     }
 
     fn slots_of(&self, process_slot: usize) -> &[NameSlot] {
@@ -113,9 +130,9 @@ impl Names {
         }
     }
 
-    /// Asks a keeper for a name, and gives the number of the slot. The caller wakes the keeper.
+    /// Asks the keeper for a name, and gives the number of the slot. The caller wakes the keeper.
     /// `None` if all slots are in use, or the name is too long to be one.
-    pub(crate) fn ask(&self, process_slot: usize, keeper_slot: usize, name: &str) -> Option<usize> {
+    pub(crate) fn ask(&self, process_slot: usize, name: &str) -> Option<usize> {
         let is_free = |slot: &NameSlot| slot.word.load(Ordering::Relaxed) & STATE_MASK == FREE;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return None;
@@ -128,7 +145,7 @@ impl Names {
             word.store(u64::from_ne_bytes(padded), Ordering::Relaxed);
         }
         slot.n_name.store(name.len() as u32, Ordering::Relaxed);
-        slot.keeper.store(keeper_slot as u32, Ordering::Relaxed);
+        slot.keeper.store(self.keeper() as u32, Ordering::Relaxed);
         let word = slot.word.load(Ordering::Relaxed);
         slot.word.store(word & !STATE_MASK | ASKED, Ordering::Release);
         self.n_asked[process_slot].fetch_add(1, Ordering::Release);
@@ -152,6 +169,14 @@ impl Names {
         let addresses = addresses.collect();
         slot.word.store(next_use(word), Ordering::Relaxed);
         Some(addresses)
+    }
+
+    /// Takes a question back; its slot is free then, unless the keeper writes the answer.
+    pub(crate) fn cancel(&self, process_slot: usize, number: usize) {
+        let free = |word: u32| (word & STATE_MASK != WRITING).then(|| next_use(word));
+        if let Some(slot) = self.slots_of(process_slot).get(number) {
+            let _ = slot.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
+        }
     }
 
     /// The questions to a keeper that have no answer yet, of the process slots that have asked since
@@ -222,6 +247,12 @@ mod tests {
 
     const KEEPER: usize = 1;
 
+    fn created(n_process_slots: usize) -> Names {
+        let names = Names::create(n_process_slots).unwrap();
+        names.set_keeper(KEEPER);
+        names
+    }
+
     fn asked_of(names: &Names) -> Vec<AskedName> {
         names.asked(KEEPER, &mut Vec::new())
     }
@@ -232,9 +263,9 @@ mod tests {
 
     #[test]
     fn an_answer_comes_back_to_the_worker_that_asked() {
-        let names = Names::create(3).unwrap();
-        let first = names.ask(0, KEEPER, "a.example").unwrap();
-        let second = names.ask(2, KEEPER, "b.example").unwrap();
+        let names = created(3);
+        let first = names.ask(0, "a.example").unwrap();
+        let second = names.ask(2, "b.example").unwrap();
         assert_eq!(names.asked(KEEPER + 1, &mut Vec::new()), []);
         let asked = asked_of(&names);
         let read: Vec<_> = asked.iter().map(|it| (&*it.name, it.process_slot)).collect();
@@ -248,18 +279,18 @@ mod tests {
         assert_eq!(names.take(2, second), Some(Vec::new()));
         assert_eq!(names.take(0, first), None, "it is free");
         let mut seen = Vec::new();
-        names.ask(0, KEEPER, "c.example").unwrap();
+        names.ask(0, "c.example").unwrap();
         assert_eq!(names.asked(KEEPER, &mut seen).len(), 1);
         assert_eq!(names.asked(KEEPER, &mut seen), [], "it was given");
     }
 
     #[test]
     fn an_answer_to_an_ended_worker_reaches_no_other() {
-        let names = Names::create(2).unwrap();
-        let number = names.ask(0, KEEPER, "old").unwrap();
+        let names = created(2);
+        let number = names.ask(0, "old").unwrap();
         let old = asked_of(&names).remove(0);
         names.reset(0);
-        assert_eq!(names.ask(0, KEEPER, "new"), Some(number));
+        assert_eq!(names.ask(0, "new"), Some(number));
         names.answer(&old, &[address("192.0.2.1")]);
         assert_eq!(names.take(0, number), None);
         names.answer(&asked_of(&names)[0], &[address("192.0.2.2")]);
@@ -267,25 +298,36 @@ mod tests {
     }
 
     #[test]
+    fn a_question_that_is_taken_back_has_no_answer() {
+        let names = created(1);
+        let number = names.ask(0, "slow").unwrap();
+        let asked = asked_of(&names).remove(0);
+        names.cancel(0, number);
+        assert_eq!(names.ask(0, "next"), Some(number));
+        names.answer(&asked, &[address("192.0.2.1")]);
+        assert_eq!(names.take(0, number), None);
+    }
+
+    #[test]
     fn a_slot_that_is_being_written_is_not_used_again() {
-        let names = Names::create(1).unwrap();
-        let number = names.ask(0, KEEPER, "a").unwrap();
+        let names = created(1);
+        let number = names.ask(0, "a").unwrap();
         let asked = asked_of(&names).remove(0);
         let writing = asked.word & !STATE_MASK | WRITING;
         names.slots[number].word.store(writing, Ordering::Relaxed);
         names.reset(0);
         assert_eq!(names.slots[number].word.load(Ordering::Relaxed), writing);
-        assert_ne!(names.ask(0, KEEPER, "b"), Some(number));
+        assert_ne!(names.ask(0, "b"), Some(number));
     }
 
     #[test]
     fn a_worker_has_some_slots_and_names_a_longest_length() {
-        let names = Names::create(1).unwrap();
-        assert_eq!(names.ask(0, KEEPER, &"a".repeat(NAME_BYTES_MAX + 1)), None);
-        assert_eq!(names.ask(0, KEEPER, ""), None);
+        let names = created(1);
+        assert_eq!(names.ask(0, &"a".repeat(NAME_BYTES_MAX + 1)), None);
+        assert_eq!(names.ask(0, ""), None);
         let longest = "x".repeat(NAME_BYTES_MAX);
-        (0..N_NAMES).for_each(|n| assert_eq!(names.ask(0, KEEPER, &longest), Some(n)));
-        assert_eq!(names.ask(0, KEEPER, "one-more"), None);
+        (0..N_NAMES).for_each(|n| assert_eq!(names.ask(0, &longest), Some(n)));
+        assert_eq!(names.ask(0, "one-more"), None);
         assert!(asked_of(&names).iter().all(|asked| asked.name == longest));
         let many = vec![address("::1"); N_ADDRESSES_MAX + 4];
         names.answer(&asked_of(&names)[0], &many);

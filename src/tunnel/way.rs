@@ -27,8 +27,8 @@ enum Step {
     Moved { is_bulk: bool },
     /// The sender has sent nothing more so far.
     Drained,
-    /// The sender has ended its side.
-    End,
+    /// The sender has ended its side; with TLS it may not have said so.
+    End { is_clean: bool },
 }
 
 /// Why a way cannot go on.
@@ -45,22 +45,28 @@ impl Way<'_> {
     /// the receiver is told, and the way goes on until the sender's connection breaks.
     pub(super) async fn run(self, ahead: Vec<u8>) -> Gone {
         let passed = self.pass_on(ahead).await;
-        if passed.is_ok() {
-            self.to.finished(0).await;
-        }
-        match passed {
+        let told = match passed {
+            Ok(true) => {
+                self.to.finished(0).await;
+                self.to.shutdown_write()
+            }
+            // A receiver with TLS must not take what it got for the whole either.
+            Ok(false) => self.to.cut_write(),
+            Err(gone) => return gone,
+        };
+        match told {
             // A receiver that has ended its side may have closed its connection too.
-            Ok(()) if self.to.shutdown_write().is_err() && !self.other.is_ended() => Gone::Receiver,
-            Ok(()) => {
+            Err(_) if !self.other.is_ended() => Gone::Receiver,
+            _ => {
                 self.count.end();
                 let _ = self.from.broken().await;
                 Gone::Sender
             }
-            Err(gone) => gone,
         }
     }
 
-    async fn pass_on(&self, ahead: Vec<u8>) -> Result<(), Gone> {
+    /// Passes bytes on to the end of the sender's side; `false` if the sender has not said that it ends.
+    async fn pass_on(&self, ahead: Vec<u8>) -> Result<bool, Gone> {
         self.write(ahead).await?;
         let mut is_bulk = false;
         loop {
@@ -74,7 +80,7 @@ impl Way<'_> {
                 Step::Drained => {
                     self.from.readable(0).await.map_err(|_| Gone::Sender)?;
                 }
-                Step::End => return Ok(()),
+                Step::End { is_clean } => return Ok(is_clean),
             }
         }
     }
@@ -98,7 +104,7 @@ impl Way<'_> {
         };
         self.write(rest).await?;
         Ok(match n_read {
-            0 => Step::End,
+            0 => Step::End { is_clean: true },
             _ => Step::Moved { is_bulk: n_read >= BULK_BYTES && self.can_splice() },
         })
     }
@@ -138,7 +144,7 @@ impl Way<'_> {
         }
         pipe.give_back();
         match filled {
-            Ok(0) => Ok(Step::End),
+            Ok(0) => Ok(Step::End { is_clean: true }),
             Ok(n_filled) => Ok(Step::Moved { is_bulk: n_filled >= BULK_BYTES }),
             // Urgent bytes, for example, stop splice(2) and not a read.
             Err(error) if error.kind() == ErrorKind::InvalidInput => self.copy().await,
@@ -168,7 +174,7 @@ impl Way<'_> {
 fn ended(error: &io::Error) -> Result<Step, Gone> {
     match error.kind() {
         ErrorKind::WouldBlock => Ok(Step::Drained),
-        ErrorKind::UnexpectedEof => Ok(Step::End),
+        ErrorKind::UnexpectedEof => Ok(Step::End { is_clean: false }),
         _ => Err(Gone::Sender),
     }
 }

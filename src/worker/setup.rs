@@ -47,7 +47,6 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
         names: Rc::clone(&inherited.names),
         wakes: Rc::clone(&inherited.wakes),
         process_slot: inherited.process_slot,
-        keeper_slot: inherited.keeper_slot,
     };
     Context::new(config, (servers, number), clients, cache, access, temporary, bodies)
         .forwarding(mailbox)

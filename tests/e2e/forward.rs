@@ -239,6 +239,34 @@ fn an_address_that_guesses_passwords_has_to_wait() {
 }
 
 #[test]
+fn the_url_names_the_host_whatever_a_trusted_proxy_tells() {
+    let origin = Origin::answering(|_| Response::ok("asked"));
+    let other = Origin::answering(|_| Response::ok("other"));
+    let settings = format!("ports: [{}, {}]", origin.ip().port(), other.ip().port());
+    let plan = plan(&settings).set("trusted-proxies", "[127.0.0.0/8]");
+    let ktrix = plan.start();
+    let ask = Ask::get(&url(&origin, "/"))
+        .field("X-Forwarded-Host", other.ip())
+        .field("X-Forwarded-Proto", "https")
+        .field("Forwarded", format!("host=\"{}\"", other.ip()));
+    ktrix.client().ask(&ask).expect_body("asked");
+    assert_eq!(other.n_requests(), 0);
+}
+
+#[test]
+fn bytes_behind_a_connect_that_is_refused_are_no_request() {
+    let origin = Origin::answering(|_| Response::ok("asked"));
+    let plan = plan(&format!("ports: [{}]", origin.ip().port()));
+    let ktrix = plan.start();
+    let mut client = ktrix.client();
+    client.write(b"CONNECT 127.0.0.1:25 HTTP/1.1\r\nHost: 127.0.0.1:25\r\n\r\n");
+    client.write(format!("GET {} HTTP/1.1\r\nHost: h\r\n\r\n", url(&origin, "/")).as_bytes());
+    client.answer().expect_status(403).expect_field("connection", "close");
+    client.expect_closed();
+    assert_eq!(origin.n_requests(), 0);
+}
+
+#[test]
 fn browsers_find_the_proxy_by_its_settings() {
     let plan = plan("");
     let ktrix = plan.start();

@@ -56,7 +56,12 @@ impl Front {
         let listener = self.listen.tls.as_ref().map(|tls| tls.policy).unwrap_or_default();
         let lane = Lane::tls(listener, facts.policy);
         let lane = lane_of(lane, &self.listen, self.is_trusted);
-        Self { scheme: Scheme::Https, lane, tls: Some(Rc::new(facts)), ..self }
+        let scheme = match self.listen.mode {
+            // The URL says it, and not the way to the proxy.
+            ListenMode::Forward => Scheme::Http,
+            ListenMode::Http | ListenMode::Tcp => Scheme::Https,
+        };
+        Self { scheme, lane, tls: Some(Rc::new(facts)), ..self }
     }
 
     /// The PROXY header that tells a server of this client and of the request with this id: the protocol
@@ -101,7 +106,8 @@ impl Front {
         }
         let is_trusted = |address| trusted.iter().any(|it| it.contains(Some(address), false));
         let client = forwarded::client(fields, self.peer.ip(), is_trusted);
-        let scheme = forwarded::scheme(fields).unwrap_or(self.scheme);
+        let told = forwarded::scheme(fields).filter(|_| self.listen.mode != ListenMode::Forward);
+        let scheme = told.unwrap_or(self.scheme);
         Some(Self { client, scheme, ..self.clone() })
     }
 }

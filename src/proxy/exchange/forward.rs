@@ -61,9 +61,9 @@ pub(super) async fn settings<C: Client>(
 ) -> Result<(), CloseReason> {
     facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
     let front = client.front();
-    let kind = match front.scheme {
-        Scheme::Http => "PROXY",
-        Scheme::Https => "HTTPS",
+    let (kind, scheme) = match front.tls {
+        None => ("PROXY", Scheme::Http),
+        Some(_) => ("HTTPS", Scheme::Https),
     };
     let proxy = match (request.authority(), front.local) {
         ([], Some(local)) => local.to_string(),
@@ -72,7 +72,7 @@ pub(super) async fn settings<C: Client>(
             if !named.ends_with(b"]") && named.contains(&b':') {
                 text
             } else {
-                let port = local.map_or(front.scheme.default_port(), |local| local.port());
+                let port = local.map_or(scheme.default_port(), |local| local.port());
                 text.push_str(&format!(":{port}"));
                 text
             }

@@ -61,7 +61,11 @@ impl<C: Client> Exchange<'_, C> {
         let Response { head, body, set_cookie, .. } = response;
         let Some(mut origin) = body.switched() else { return Err(CloseReason::Incomplete) };
         let protocol = head.fields.list("upgrade").collect::<Vec<_>>().join(&b", "[..]);
-        let mut fields = forward::response_fields(&head, &self.context.via, reactor::now());
+        let mut fields = forward::response_fields(
+            &head,
+            self.context.via_to(&self.route.rule.destination),
+            reactor::now(),
+        );
         if let Some(cookie) = &set_cookie {
             fields.push(b"Set-Cookie", cookie.as_bytes());
         }

@@ -4,6 +4,7 @@
 use std::future::{pending, poll_fn};
 use std::io::ErrorKind;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use h2::{RecvStream, SendStream};
 
 use crate::proxy::h2::payload::Payload;
 use crate::proxy::h2::shared::Shared;
+use crate::reactor::event::Event;
 use crate::reactor::{self, scratch};
 use crate::sys::pinned::Race;
 use crate::transport::Transport;
@@ -23,15 +25,25 @@ const PART_BYTES: usize = 16 << 10;
 
 /// Joins a stream with an origin until the tunnel ends.
 pub(super) async fn join(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     (receive, send): (RecvStream, SendStream<Payload>),
     origin: Side<'_>,
     idle: Duration,
     moved: &Moved,
 ) -> End {
+    // A reset ends both directions, although the origin may not take what was sent before.
+    let was_reset = Event::default();
+    let to_origin = to_origin(receive, origin.transport, moved.to_origin(), moved.to_client());
+    let to_client = to_client(shared, send, origin, moved.to_client());
     let to_origin =
-        pin!(to_origin(receive, origin.transport, moved.to_origin(), moved.to_client(),));
-    let to_client = pin!(to_client(shared, send, origin, moved.to_client()));
+        pin!(async { Race::new(to_origin, was_reset.after(0)).await.unwrap_or(Gone::Sender) });
+    let to_client = pin!(async {
+        let gone = to_client.await;
+        if gone == Gone::Receiver {
+            was_reset.notify();
+        }
+        gone
+    });
     tunnel::both(to_origin, to_client, idle, moved).await
 }
 
@@ -61,7 +73,7 @@ async fn to_origin(
 }
 
 async fn to_client(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     mut send: SendStream<Payload>,
     origin: Side<'_>,
     count: Count<'_>,
@@ -69,6 +81,13 @@ async fn to_client(
     let mut part = Bytes::from(origin.ahead);
     loop {
         while !part.is_empty() {
+            let since = shared.room.version();
+            if !shared.has_room() {
+                if Race::new(shared.room.after(since), reset(&mut send)).await.is_none() {
+                    return Gone::Receiver;
+                }
+                continue;
+            }
             send.reserve_capacity(part.len());
             let n_free = match send.capacity() {
                 0 => match poll_fn(|task| send.poll_capacity(task)).await {
@@ -79,7 +98,8 @@ async fn to_client(
             };
             let now = part.split_to(n_free.min(part.len()));
             let n_sent = now.len();
-            if send.send_data(now.into(), false).is_err() {
+            let now = Payload::Held { _held: shared.hold(n_sent), bytes: now };
+            if send.send_data(now, false).is_err() {
                 return Gone::Receiver;
             }
             shared.budget.borrow_mut().note_data(n_sent);
