@@ -65,13 +65,6 @@ impl ClientCertificate {
         &self.texts().not_after
     }
 
-    /// When it expires, in seconds since 1970.
-    pub fn expires_s(&self) -> u64 {
-        let parsed = Certificate::from_der(&self.leaf).ok();
-        parsed
-            .map_or(0, |it| it.tbs_certificate().validity().not_after.to_unix_duration().as_secs())
-    }
-
     /// Its SHA-256, in hexadecimal digits.
     pub fn sha256(&self) -> String {
         hex_digest(&digest::SHA256, &self.leaf)

@@ -6,10 +6,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
-use rustls::{
-    CertificateError, CipherSuite, ClientConfig, ClientConnection, Connection, HandshakeKind,
-    ProtocolVersion,
-};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, Connection, ProtocolVersion};
 use thiserror::Error;
 
 use crate::http::client_certificate::ClientCertificate;
@@ -21,6 +18,7 @@ use crate::tls::ciphertext::{Out, with_ciphertext};
 use crate::tls::framing::Framing;
 use crate::tls::server::{Protocol, Server};
 use crate::tls::session::Session;
+use crate::tls::tickets::Until;
 use crate::tls::turns::Turns;
 
 /// A connection that has shaken hands.
@@ -101,20 +99,17 @@ pub async fn accept(
     };
     turn(turns, deadline_ms).await?;
     let (policy, config) = server.config(accepted.client_hello().server_name())?;
-    let mut tls = match accepted.into_connection(config) {
+    let mut until = Until::new();
+    let mut tls = match until.step(|| accepted.into_connection(config)) {
         Ok(tls) => Connection::Server(tls),
         Err((error, mut alert)) => {
             let _ = alert.write_all(&mut Out(&stream));
             return Err(error.into());
         }
     };
-    complete(&stream, (&mut tls, &mut framing), turns, deadline_ms).await?;
-    let is_resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    complete(&stream, (&mut tls, &mut framing, &mut until), turns, deadline_ms).await?;
     let mut secured = Secured::of(tls, framing, stream);
     secured.facts.policy = policy;
-    if is_resumed {
-        check_expiry(&secured.facts, reactor::now().unix_s())?;
-    }
     Ok(secured)
 }
 
@@ -131,8 +126,8 @@ pub async fn connect(
     deadline_ms: u64,
 ) -> Result<Secured, Refused> {
     let mut tls = Connection::Client(ClientConnection::new(config, name)?);
-    let mut framing = Framing::default();
-    complete(&stream, (&mut tls, &mut framing), turns, deadline_ms).await?;
+    let (mut framing, mut until) = (Framing::default(), Until::new());
+    complete(&stream, (&mut tls, &mut framing, &mut until), turns, deadline_ms).await?;
     Ok(Secured::of(tls, framing, stream))
 }
 
@@ -144,19 +139,10 @@ impl Secured {
     }
 }
 
-/// A session is resumed without a look at the certificate of its client, which may have expired since
-/// it was verified.
-fn check_expiry(facts: &TlsFacts, now_s: u64) -> Result<(), rustls::Error> {
-    match facts.client.as_ref().is_some_and(|client| client.expires_s() < now_s) {
-        true => Err(CertificateError::Expired.into()),
-        false => Ok(()),
-    }
-}
-
 /// Sends and receives until both sides have finished.
 async fn complete(
     stream: &Stream,
-    (tls, framing): (&mut Connection, &mut Framing),
+    (tls, framing, until): (&mut Connection, &mut Framing, &mut Until),
     turns: &Rc<Turns>,
     deadline_ms: u64,
 ) -> Result<(), Refused> {
@@ -175,12 +161,12 @@ async fn complete(
         }
         let take = |bytes: &[u8]| {
             framing.pass(bytes);
-            feed(tls, bytes)
+            until.step(|| feed(tls, bytes))
         };
         let mut stepped = receive(stream, STEP_BYTES, deadline_ms, take).await;
         if stepped.is_ok() {
             turn(turns, deadline_ms).await?;
-            stepped = tls.process_new_packets().map(drop).map_err(Refused::from);
+            stepped = until.step(|| tls.process_new_packets().map(drop).map_err(Refused::from));
         }
         if let Err(Refused::Tls(_)) = stepped {
             // An alert, best effort.
@@ -267,21 +253,3 @@ const HELLO_STEP_BYTES: usize = 2 << 10;
 
 /// The most that is received at once: plain bytes behind the handshake are fewer than rustls keeps.
 const STEP_BYTES: usize = 4 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_is_as_old_as_the_certificate_of_its_client_at_most() {
-        let mut params = rcgen::CertificateParams::new([]).unwrap();
-        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
-        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-        let client = ClientCertificate::new([&made.der()[..]]);
-        let facts = TlsFacts { client, ..TlsFacts::default() };
-        let end_s = 1_893_456_000;
-        assert_eq!(check_expiry(&facts, end_s), Ok(()));
-        assert!(check_expiry(&facts, end_s + 1).is_err());
-        assert_eq!(check_expiry(&TlsFacts::default(), u64::MAX), Ok(()));
-    }
-}

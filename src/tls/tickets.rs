@@ -5,12 +5,17 @@
 //! client was checked, and opens only under the same policy.
 //!
 //! ```text
-//! id of the secret (8) | salt (32) | AES-256-GCM of the session, with its tag (16)
+//! id of the secret (8) | salt (32) | AES-256-GCM of the rest, with its tag (16)
+//!                                    until when it opens (8) | session
 //! ```
+//!
+//! A ticket opens as long as all certificates that the client sent are valid. With an expired ticket the
+//! client shakes hands in full, and may show a new certificate.
 //!
 //! The salt is random and a part of what the key is made of, so that each ticket has a key of its own. One
 //! key with random nonces would seal only 2^32 tickets safely, and machines that share a file share it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -34,6 +39,37 @@ pub(super) struct Tickets {
     /// Until when a session may be resumed at all, in seconds since 1970: the lists of revoked
     /// certificates are good until then.
     pub(super) until_s: u64,
+}
+
+/// Until when the session of a handshake may be resumed, in seconds since 1970: the certificates of its
+/// client are valid until then.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Until(u64);
+
+thread_local! {
+    /// That of the handshake that takes a step now. Outside of a step no ticket is made that opens.
+    static UNTIL_S: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Until {
+    /// That of a client that has shown no certificate.
+    pub(super) const fn new() -> Self {
+        Self(u64::MAX)
+    }
+
+    /// Takes a step of the handshake, in which rustls may verify the client, and open and make tickets.
+    /// rustls does not say to which connection they belong.
+    pub(super) fn step<T>(&mut self, step: impl FnOnce() -> T) -> T {
+        UNTIL_S.set(self.0);
+        let result = step();
+        self.0 = UNTIL_S.replace(0);
+        result
+    }
+
+    /// Within a step: the client has shown certificates.
+    pub(super) fn set(until_s: u64) {
+        UNTIL_S.set(until_s);
+    }
 }
 
 impl Tickets {
@@ -62,24 +98,26 @@ impl ProducesTickets for Tickets {
         let mut salt = [0; SALT_BYTES];
         rand::fill(&mut salt).ok()?;
         let id = secret.id.to_be_bytes();
-        let mut sealed = session.to_vec();
+        let mut sealed = [&UNTIL_S.get().to_be_bytes()[..], session].concat();
         let key = self.key(&secret.bytes, &salt)?;
         key.seal_in_place_append_tag(only_nonce(), Aad::from(id), &mut sealed).ok()?;
         Some([&id[..], &salt, &sealed].concat())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        if UnixTime::now().as_secs() > self.until_s {
-            return None;
-        }
         let (id, rest) = ticket.split_first_chunk::<8>()?;
         let (salt, sealed) = rest.split_first_chunk::<SALT_BYTES>()?;
         let secret = self.secrets.find(u64::from_be_bytes(*id))?;
         let key = self.key(&secret.bytes, salt)?;
-        let mut session = sealed.to_vec();
-        let len = key.open_in_place(only_nonce(), Aad::from(*id), &mut session).ok()?.len();
-        session.truncate(len);
-        Some(session)
+        let mut sealed = sealed.to_vec();
+        let opened = key.open_in_place(only_nonce(), Aad::from(*id), &mut sealed).ok()?;
+        let (until_s, session) = opened.split_first_chunk::<8>()?;
+        let until_s = u64::from_be_bytes(*until_s);
+        if UnixTime::now().as_secs() > until_s.min(self.until_s) {
+            return None;
+        }
+        Until::set(until_s);
+        Some(session.to_vec())
     }
 }
 
@@ -166,12 +204,35 @@ mod tests {
         Tickets { secrets: Arc::clone(secrets), policy, lifetime_s: 60, until_s }
     }
 
+    /// A ticket of a client without a certificate.
+    fn seal(own: &Tickets, session: &[u8]) -> Vec<u8> {
+        Until::new().step(|| own.encrypt(session)).unwrap()
+    }
+
+    #[test]
+    fn a_ticket_opens_as_long_as_the_certificates_of_its_client_are_valid() {
+        let secrets = Arc::new(Secrets::create(0).unwrap());
+        let own = tickets(&secrets, 1);
+        let sealed_until = |until_s| {
+            let mut until = Until::new();
+            until.step(|| Until::set(until_s));
+            until.step(|| own.encrypt(b"a session")).unwrap()
+        };
+        assert_eq!(own.decrypt(&sealed_until(1_000_000)), None, "it has expired");
+        assert_eq!(own.decrypt(&own.encrypt(b"a session").unwrap()), None, "in no handshake");
+        let far_s = UnixTime::now().as_secs() + 1_000_000;
+        let mut resumed = Until::new();
+        let first = sealed_until(far_s);
+        assert_eq!(resumed.step(|| own.decrypt(&first)).as_deref(), Some(&b"a session"[..]));
+        assert_eq!(resumed.0, far_s, "the tickets of a resumed session open no longer");
+    }
+
     #[test]
     fn a_ticket_opens_under_its_policy_and_secret_alone() {
         let secrets = Arc::new(Secrets::create(0).unwrap());
         let (own, other) = (tickets(&secrets, 1), tickets(&secrets, 2));
-        let ticket = own.encrypt(b"a session").unwrap();
-        assert_ne!(Some(&ticket), own.encrypt(b"a session").as_ref(), "each has its key");
+        let ticket = seal(&own, b"a session");
+        assert_ne!(ticket, seal(&own, b"a session"), "each has its key");
         assert_eq!(own.decrypt(&ticket).as_deref(), Some(&b"a session"[..]));
         assert_eq!(other.decrypt(&ticket), None, "another policy");
         let expired = Tickets { until_s: 1_000_000, ..tickets(&secrets, 1) };
@@ -181,7 +242,7 @@ mod tests {
         secrets.use_file(&[[7; 32]], 1).unwrap();
         elsewhere.use_file(&[[8; 32], [7; 32]], 1).unwrap();
         assert_eq!(own.decrypt(&ticket), None, "its secret is gone");
-        let shared = own.encrypt(b"shared").unwrap();
+        let shared = seal(&own, b"shared");
         let opened = tickets(&elsewhere, 1).decrypt(&shared);
         assert_eq!(opened.as_deref(), Some(&b"shared"[..]));
     }
@@ -190,7 +251,7 @@ mod tests {
     fn damaged_tickets_do_not_open() {
         let secrets = Arc::new(Secrets::create(0).unwrap());
         let own = tickets(&secrets, 1);
-        let ticket = own.encrypt(b"a session").unwrap();
+        let ticket = seal(&own, b"a session");
         for at in 0..ticket.len() {
             for bit in [1, 128] {
                 let mut damaged = ticket.clone();

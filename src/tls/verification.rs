@@ -29,6 +29,7 @@ use crate::tls::certificate::{Digest, FILE_BYTES_MAX, Finding, chain, day, diges
 use crate::tls::crl::{Facts, lists};
 use crate::tls::parts::Part;
 use crate::tls::sources::{Sources, Text};
+use crate::tls::tickets::Until;
 
 /// How the certificates of clients are verified.
 #[derive(Debug)]
@@ -283,11 +284,14 @@ impl ClientCertVerifier for Bounded {
         // Origins are told of the certificate by the same parser.
         let parsed =
             Certificate::from_der(end_entity).map_err(|_| CertificateError::BadEncoding)?;
-        if intermediates.len() <= self.depth {
-            return self.inner.verify_client_cert(end_entity, intermediates, now);
-        }
-        let between = self.between(&parsed, intermediates)?;
-        self.inner.verify_client_cert(end_entity, &between, now)
+        let sent = match intermediates.len() <= self.depth {
+            true => intermediates,
+            false => &self.between(&parsed, intermediates)?,
+        };
+        let others =
+            sent.iter().map(|der| Certificate::from_der(der).map_or(0, |it| not_after(&it)));
+        Until::set(others.fold(not_after(&parsed), u64::min));
+        self.inner.verify_client_cert(end_entity, sent, now)
     }
 
     fn verify_tls12_signature(
@@ -311,6 +315,11 @@ impl ClientCertVerifier for Bounded {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
     }
+}
+
+/// When a certificate expires, in seconds since 1970.
+fn not_after(certificate: &Certificate) -> u64 {
+    certificate.tbs_certificate().validity().not_after.to_unix_duration().as_secs()
 }
 
 /// A longer file is no list.

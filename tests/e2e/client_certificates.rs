@@ -4,11 +4,16 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use rcgen::{CustomExtension, DnType, date_time_ymd};
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 
 use crate::support::ktrix::{CERTIFICATE, text};
 use crate::support::socket::Address;
@@ -287,6 +292,62 @@ fn no_session_crosses_policies_and_none_outlives_a_change_of_a_list() {
     until_true("the client is refused with its session", || {
         clients.iter().all(|config| (0..10).all(|_| connect(&plan.address, config).is_none()))
     });
+}
+
+/// The certificate of a client that renews it.
+#[derive(Debug)]
+struct Renewing {
+    both: [Arc<dyn ResolvesClientCert>; 2],
+    is_renewed: AtomicBool,
+}
+
+impl ResolvesClientCert for Renewing {
+    fn resolve(&self, hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let at = usize::from(self.is_renewed.load(Ordering::Relaxed));
+        self.both[at].resolve(hints, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_client_whose_certificate_has_expired_gets_in_with_its_next_one_and_the_same_sessions() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let sites = Sites::new(&origin, PLAIN);
+    let _ktrix = sites.plan.start();
+    let connect = |config: &ClientConfig| {
+        let name = "must.example";
+        let mut client = Client::try_secured(&sites.plan.address, config.clone(), name).ok()?;
+        let answer = client.try_ask(&Ask::get("/x").field("Host", name)).ok()?;
+        assert_eq!(answer.status, 200);
+        client.tls().handshake_kind()
+    };
+    let next = sites.client_of(&sites.clients.identity("next", 2)).client_auth_cert_resolver;
+    for version in [&TLS12, &TLS13] {
+        let begun = |seconds: u64| {
+            let soon = SystemTime::now() + Duration::from_secs(seconds);
+            let identity = sites.clients.identity_with("first", 1, |params| {
+                params.not_after = soon.into();
+            });
+            let mut config = authority().client_as(&identity, &[version]);
+            let both = [Arc::clone(&config.client_auth_cert_resolver), Arc::clone(&next)];
+            let renewing = Arc::new(Renewing { both, is_renewed: AtomicBool::new(false) });
+            config.client_auth_cert_resolver = renewing.clone();
+            // On a slow machine it has expired already.
+            connect(&config)?;
+            (connect(&config)? == HandshakeKind::Resumed).then_some((config, renewing))
+        };
+        let (config, renewing) = [2, 8, 32, 128].into_iter().find_map(begun).unwrap();
+        renewing.is_renewed.store(true, Ordering::Relaxed);
+        until_true("a handshake with the next certificate", || {
+            let kind = connect(&config);
+            assert!(kind.is_some(), "{version:?}: the client is locked out");
+            kind == Some(HandshakeKind::Full)
+        });
+        assert_eq!(connect(&config), Some(HandshakeKind::Resumed));
+    }
 }
 
 #[test]

@@ -151,6 +151,31 @@ fn a_chain_is_as_long_as_the_depth_and_may_hold_more_than_is_needed() {
 }
 
 #[test]
+fn a_session_lasts_until_the_first_certificate_of_the_chain_expires() {
+    let sample = Sample::new();
+    let until_of = |seconds| {
+        let mut until = Until::new();
+        until.step(|| Until::set(seconds));
+        until
+    };
+    let until = |year: i32| {
+        let mut params = params("between", true);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let between = Issuer::signed_by(params, key, &sample.root).unwrap();
+        let mut leaf = self::params("a client", false);
+        leaf.not_after = date_time_ymd(2040, 1, 1);
+        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &between).unwrap();
+        let mut until = Until::new();
+        let verify = || sample.verify(&[leaf.der().clone(), between.der().clone()]);
+        assert_eq!(until.step(verify), Ok(()));
+        until
+    };
+    assert_eq!(until(2030), until_of(1_893_456_000));
+    assert_eq!(until(2050), until_of(2_208_988_800));
+}
+
+#[test]
 fn a_certificate_is_good_by_a_list_of_its_issuer_alone() {
     let sample = Sample::with_list(|root| list(root, 7, (2026, 2040)));
     assert_eq!(sample.verify(&[client(1, &sample.root)]), Ok(()));
