@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! Quiet ─ a folder changes ─▶ Settling ─ no change for a moment ─▶ look ─▶ Quiet
-//!    └───────────────────────── a minute ────────────────────────────▲
+//!    │ a minute                    ▲                                     │
+//!    └─▶ a file has changed ───────┴── a file has changed meanwhile ◀────┘
 //! ```
 
 use std::fs::File;
@@ -65,9 +66,15 @@ impl TlsWatch {
         if self.watch.as_ref().is_some_and(FolderWatch::take_change) {
             self.settling.change(now);
         }
+        let is_settled = self.settling.since.is_some();
         if self.settling.take_due(now) {
-            if !self.files.are_current() {
+            if is_settled && !self.files.are_current() {
                 current.renew_tls(self, tables);
+            }
+            // A look of each minute finds files that may be half written, and a new watch does not see
+            // a change from before.
+            if !self.files.are_current() {
+                self.settling.change(now);
             }
             let in_use = current.tls.certificates();
             let certificates: Vec<_> = in_use.into_iter().map(|(_, it)| it).collect();
