@@ -13,7 +13,7 @@ use crate::master::pulse::Pulse;
 use crate::sys::process::send_signal;
 use crate::sys::socket;
 use crate::worker::inherited::Role;
-use crate::worker::message::{ControlMessage, MESSAGE_BYTES_MAX, READY, SCRUBBED};
+use crate::worker::message::{ControlMessage, MESSAGE_BYTES_MAX, READY, SCRUBBED, TLS_MISSED};
 
 /// ```text
 /// down ─ fork ─▶ starting ─ "ready" ─▶ serving
@@ -53,6 +53,8 @@ pub(crate) struct ChildMessages {
     pub(crate) is_ready: bool,
     /// The keeper's `scrubbed`.
     pub(crate) is_scrubbed: bool,
+    /// It could not receive the files of the TLS.
+    pub(crate) has_missed_tls: bool,
     /// Connections for another worker, with the listeners by which they came in.
     pub(crate) handed_over: Vec<(SocketAddr, OwnedFd)>,
 }
@@ -124,6 +126,7 @@ impl Child {
                     let message = buf.get(..len).unwrap_or_default();
                     messages.is_ready |= message == READY;
                     messages.is_scrubbed |= message == SCRUBBED;
+                    messages.has_missed_tls |= message == TLS_MISSED;
                     if let Some(ControlMessage::Adopt(listener)) = ControlMessage::parse(message) {
                         messages.handed_over.extend(file.map(|file| (listener, file)));
                     }

@@ -159,6 +159,9 @@ impl Master {
                 let messages = child.receive();
                 is_new |= messages.is_ready;
                 handed_over.extend(messages.handed_over);
+                if messages.has_missed_tls {
+                    self.tls_watch.owe();
+                }
                 if messages.is_scrubbed
                     && let Some(cache) = &mut generation.cache
                 {

@@ -11,7 +11,6 @@
 //!    └─▶ a file has changed ───────┴── a file has changed meanwhile ◀────┘
 //! ```
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -33,6 +32,8 @@ pub(crate) struct TlsWatch {
     files: Stamps,
     watch: Option<FolderWatch>,
     settling: Settling,
+    /// Whether a child has not got the files in use: they are handed over again at the next look.
+    is_owed: bool,
     /// What the log has said about the files as they are.
     told: Vec<Finding>,
     expiries: Expiries,
@@ -42,7 +43,8 @@ impl TlsWatch {
     pub(crate) fn new(now: Instant) -> Self {
         let (files, settling) = (Stamps::default(), Settling::new(now));
         let expiries = Expiries::default();
-        Self { generation: 0, files, watch: None, settling, told: Vec::new(), expiries }
+        let (watch, is_owed, told) = (None, false, Vec::new());
+        Self { generation: 0, files, watch, settling, is_owed, told, expiries }
     }
 
     /// Readable when a folder has changed.
@@ -59,6 +61,7 @@ impl TlsWatch {
     pub(crate) fn look(&mut self, current: &mut Generation, tables: &SharedTables, now: Instant) {
         if self.generation != current.number {
             self.generation = current.number;
+            self.is_owed = false;
             self.told = current.tls.warnings.clone();
             self.follow(current.tls_files.clone());
             self.settling.look_at = now;
@@ -68,7 +71,7 @@ impl TlsWatch {
         }
         let is_settled = self.settling.since.is_some();
         if self.settling.take_due(now) {
-            if is_settled && !self.files.are_current() {
+            if if self.files.are_current() { self.is_owed } else { is_settled } {
                 current.renew_tls(self, tables);
             }
             // A look of each minute finds files that may be half written, and a new watch does not see
@@ -82,6 +85,11 @@ impl TlsWatch {
                 log::warn!("{warning}");
             }
         }
+    }
+
+    /// A child says that it could not receive the files.
+    pub(crate) const fn owe(&mut self) {
+        self.is_owed = true;
     }
 
     fn follow(&mut self, files: Stamps) {
@@ -125,18 +133,15 @@ impl Generation {
         renewal.kept.extend(self.use_ticket_secrets(&sources, tables).err());
         watch.follow(sources.stamps());
         watch.tell(&renewal);
+        if renewal.is_change || watch.is_owed {
+            // A part that is bad now stays in each child as it was there.
+            watch.is_owed &= !renewal.kept.is_empty();
+            watch.is_owed |= !self.hand_over_tls(&sources);
+        }
         if !renewal.is_change {
             return;
         }
         self.publish_expiries();
-        match sources.to_file() {
-            Ok(file) => self.hand_over_tls(&file),
-            Err(error) => {
-                log::error!(
-                    "cannot hand new certificates to the workers: {error}; reload to use them"
-                );
-            }
-        }
         for certificate in &renewal.certificates {
             let (file, day) = (certificate.file.display(), day(certificate.expires_s));
             log::info!("using the new certificate {file}, which expires on {day}");
@@ -146,9 +151,19 @@ impl Generation {
         }
     }
 
-    fn hand_over_tls(&mut self, file: &File) {
-        for child in &mut self.children {
-            child.send_with(ControlMessage::Tls, Some(file.as_fd()));
+    /// Whether it could.
+    fn hand_over_tls(&mut self, sources: &Sources) -> bool {
+        match sources.to_file() {
+            Ok(file) => {
+                for child in &mut self.children {
+                    child.send_with(ControlMessage::Tls, Some(file.as_fd()));
+                }
+                true
+            }
+            Err(error) => {
+                log::error!("cannot hand new certificates to the workers: {error}; trying again");
+                false
+            }
         }
     }
 }

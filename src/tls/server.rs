@@ -158,15 +158,20 @@ impl Servers {
     }
 
     /// As [`Self::renew`], in a child of the master, from the files that the master has read.
-    pub(crate) fn renew_by(&self, config: &Config, secrets: &Arc<Secrets>, file: Option<File>) {
-        let sources = file.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::EMFILE));
-        match sources.and_then(|file| Sources::of_file(&file)) {
-            // The log of the master has what came of it.
-            Ok(sources) => drop(self.renew(config, &sources, Some(secrets))),
-            Err(error) => {
-                log::error!("cannot receive new certificates: {error}; reload to use them");
-            }
-        }
+    ///
+    /// # Errors
+    /// When the child has no descriptor left for them, or they cannot be read.
+    pub(crate) fn renew_by(
+        &self,
+        config: &Config,
+        secrets: &Arc<Secrets>,
+        file: Option<File>,
+    ) -> io::Result<()> {
+        let file = file.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::EMFILE))?;
+        let sources = Sources::of_file(&file)?;
+        // The log of the master has what came of it.
+        drop(self.renew(config, &sources, Some(secrets)));
+        Ok(())
     }
 
     /// `None` if a part cannot be made, which `parts` knows.

@@ -142,6 +142,16 @@ pub(crate) fn hand_over(
     socket::send_message(channel, message.as_bytes(), Some(connection))
 }
 
+/// Has the master hand the certificates over again, if this child could not take them.
+pub(crate) fn ask_again_for_tls(channel: BorrowedFd<'_>, taken: io::Result<()>) {
+    if let Err(error) = taken {
+        log::error!("cannot receive new certificates: {error}; asking for them again");
+        if let Err(error) = socket::send_message(channel, TLS_MISSED, None) {
+            log::error!("cannot ask for new certificates: {error}; reload to use them");
+        }
+    }
+}
+
 /// Tells the master that index and files agree: the keeper's scrub is done, and a later keeper need
 /// not repeat it.
 ///
@@ -152,6 +162,7 @@ pub(crate) fn notify_scrubbed(channel: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 pub(crate) const SCRUBBED: &[u8] = b"scrubbed";
+pub(crate) const TLS_MISSED: &[u8] = b"tls-missed";
 pub(crate) const READY: &[u8] = b"ready";
 /// No datagram of either side is longer.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 96;

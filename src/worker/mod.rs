@@ -37,7 +37,7 @@ use crate::tls::server::Servers;
 use crate::worker::accept::{Accepted, Acceptor};
 use crate::worker::inherited::{Inherited, ListenSocket, Role};
 use crate::worker::log_flush::LogFlush;
-use crate::worker::message::{Received, notify_ready, receive};
+use crate::worker::message::{Received, ask_again_for_tls, notify_ready, receive};
 
 /// The exit code of a worker that could not serve; its reason is in the error log.
 const EXIT_CANNOT_SERVE: i32 = 71;
@@ -218,7 +218,9 @@ async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
                 }
                 Received::ErrorLog(file) => crate::log::error::reopen(file),
                 Received::Tls(file) => {
-                    worker.tls.renew_by(&worker.context.config, &worker.secrets, file);
+                    let config = &worker.context.config;
+                    let taken = worker.tls.renew_by(config, &worker.secrets, file);
+                    ask_again_for_tls(channel.fd().as_fd(), taken);
                 }
                 Received::TakeOver(other) => {
                     worker.taken_over.borrow_mut().insert(other);

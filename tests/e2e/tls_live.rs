@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -86,6 +87,35 @@ fn a_renewed_certificate_is_taken_up_under_load_and_no_connection_notices() {
         now.len() == workers.len() && !now.contains(&workers[0])
     });
     assert!((0..20).all(|_| trusts(&plan, &other)));
+}
+
+#[test]
+fn a_worker_without_a_free_descriptor_gets_the_new_certificate_later() {
+    let origin = Origin::answering(|_| Response::ok("x"));
+    let plan = linked(&origin);
+    plan.put("workers", "1");
+    let ktrix = plan.start();
+    let limit = |n: &str| {
+        let pid = ktrix.workers()[0].pid.to_string();
+        let args = ["--pid", &pid, &format!("--nofile={n}:")];
+        assert!(Command::new("prlimit").args(args).status().unwrap().success());
+    };
+    let (fds, other) = (format!("/proc/{}/limits", ktrix.workers()[0].pid), Authority::new());
+    let limits = fs::read_to_string(fds).unwrap();
+    let before = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    limit("1");
+    other.write(&plan.dir().join("archive"), "c2", &["localhost"]);
+    ["pem", "key"].iter().for_each(|end| link(&plan, 2, end));
+    ktrix.wait_error("cannot receive new certificates: ");
+    limit(before.split_whitespace().nth(3).unwrap());
+    assert!(trusts(&plan, authority()));
+    // Any change in the folder leads to a look.
+    until_true("the new certificate", || {
+        fs::write(plan.dir().join("live/README"), "x").unwrap();
+        let pause = Duration::from_millis(700);
+        std::thread::sleep(pause);
+        trusts(&plan, &other)
+    });
 }
 
 #[test]
