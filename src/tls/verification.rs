@@ -58,8 +58,8 @@ impl Verification {
     ) -> Result<Rc<Self>, Finding> {
         let of_ca = Files { key: format!("{}.client-ca", policy.path), sources };
         let of_crl = Files { key: format!("{}.client-crl", policy.path), sources };
-        let authorities = of_ca.read(&policy.authorities, FILE_BYTES_MAX)?;
-        let revoked = of_crl.read(&policy.lists, LISTS_BYTES_MAX)?;
+        let authorities = of_ca.read(&policy.authorities, is_of_authority, FILE_BYTES_MAX)?;
+        let revoked = of_crl.read(&policy.lists, is_of_list, LISTS_BYTES_MAX)?;
         let n_authorities = authorities.len().to_be_bytes();
         let own = [u8::from(policy.is_required), policy.depth as u8];
         let texts = authorities.iter().chain(&revoked).map(|(_, text)| &text[..]);
@@ -114,17 +114,22 @@ impl Files<'_> {
         Finding::new(&*self.key, format!("{} {why}", file.display()))
     }
 
-    /// The bytes of all files, those of the folders among them in the order of their names.
-    fn read(&self, paths: &[PathBuf], bytes_max: u64) -> Result<Vec<(PathBuf, Text)>, Finding> {
+    /// The bytes of all files, those of the folders among them that end so, in the order of their names.
+    fn read(
+        &self,
+        paths: &[PathBuf],
+        is_own: fn(&[u8]) -> bool,
+        bytes_max: u64,
+    ) -> Result<Vec<(PathBuf, Text)>, Finding> {
         let mut texts = Vec::new();
         for path in paths {
             let folder = self.sources.files_in(path).map_err(|why| self.wrong(path, &why))?;
             let files = match folder {
                 None => vec![path.clone()],
-                Some(files) => files.into_iter().filter(|file| !is_hidden(file)).collect(),
+                Some(files) => files.into_iter().filter(|file| ends_so(file, is_own)).collect(),
             };
             if files.is_empty() {
-                return Err(self.wrong(path, "has no files"));
+                return Err(self.wrong(path, "has no files with the names of such files"));
             }
             for file in files {
                 let text = self.sources.read(&file, bytes_max);
@@ -206,10 +211,21 @@ impl Lists<'_> {
     }
 }
 
-/// An editor or a tool makes such files for a moment.
-fn is_hidden(file: &Path) -> bool {
-    let name = file.file_name().unwrap_or_default().as_encoded_bytes();
-    name.starts_with(b".") || name.ends_with(b"~")
+/// Whether a file of a folder is one to read, by what is behind the last dot of its name. Others are for
+/// people, or are being written.
+fn ends_so(file: &Path, is_own: fn(&[u8]) -> bool) -> bool {
+    let is_hidden = file.file_name().unwrap_or_default().as_encoded_bytes().starts_with(b".");
+    let end = file.extension().unwrap_or_default().as_encoded_bytes();
+    !is_hidden && is_own(&end.to_ascii_lowercase())
+}
+
+/// The digit is that of a link by openssl-rehash(1).
+const fn is_of_authority(end: &[u8]) -> bool {
+    matches!(end, b"pem" | b"crt" | b"cer" | b"der" | [b'0'..=b'9'])
+}
+
+const fn is_of_list(end: &[u8]) -> bool {
+    matches!(end, b"pem" | b"crl" | b"der" | [b'r', b'0'..=b'9'])
 }
 
 /// Verifies as another verifier does, with a bound on the certificates between a client's and an

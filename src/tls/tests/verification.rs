@@ -205,10 +205,12 @@ fn the_newest_list_of_a_folder_counts() {
     let folder = sample.dir.path().join("lists");
     fs::create_dir(&folder).unwrap();
     sample.policy.lists = vec![folder];
-    assert!(sample.fault().ends_with("lists has no files"));
-    sample.write("lists/b", list(&sample.root, 7, (2026, 2040)).as_bytes());
-    sample.write("lists/a", list(&sample.root, 8, (2020, 2021)).as_bytes());
-    sample.write("lists/.part", b"garbage");
+    assert!(sample.fault().ends_with("lists has no files with the names of such files"));
+    sample.write("lists/b.pem", list(&sample.root, 7, (2026, 2040)).as_bytes());
+    sample.write("lists/a.CRL", list(&sample.root, 8, (2020, 2021)).as_bytes());
+    for stray in [".part.pem", "README", "b.pem~", "b.crl.new", "b.tmp", "b.rx", "b.0"] {
+        sample.write(&format!("lists/{stray}"), b"garbage");
+    }
     assert_eq!(sample.verify(&[client(8, &sample.root)]), Ok(()));
     assert!(sample.verify(&[client(7, &sample.root)]).is_err());
     assert_eq!(sample.load().unwrap().warnings, []);
@@ -216,7 +218,7 @@ fn the_newest_list_of_a_folder_counts() {
     let again =
         Verification::load(&sample.policy, &Sources::of_disk(), Some(&before), NOW_S).unwrap();
     assert!(Rc::ptr_eq(&before, &again));
-    sample.write("lists/c", list(&sample.root, 1, (2025, 2040)).as_bytes());
+    sample.write("lists/c.r0", list(&sample.root, 1, (2025, 2040)).as_bytes());
     assert_ne!(sample.load().unwrap().digest, before.digest);
 }
 
