@@ -24,9 +24,7 @@ use crate::reactor::timer;
 use crate::shared::servers::ServerTable;
 use crate::sys::pinned::Race;
 use crate::worker::inherited::Inherited;
-use crate::worker::message::{
-    Received, ask_again_for_tls, notify_ready, notify_scrubbed, receive,
-};
+use crate::worker::message::{Received, ask_again_for_tls, notify_ready, notify_scrubbed, receive};
 
 /// Runs the keeper until the master drains it or dies, and gives its exit code.
 pub(crate) fn run(inherited: Inherited) -> i32 {
@@ -86,8 +84,7 @@ async fn handle_messages(inherited: &Inherited) {
                 Received::Drain | Received::Retire(_) | Received::Closed => return,
                 Received::ErrorLog(file) => crate::log::error::reopen(file),
                 Received::Tls(file) => {
-                    let taken =
-                        inherited.tls.renew_by(&inherited.config, &inherited.secrets, file);
+                    let taken = inherited.tls.renew_by(&inherited.config, &inherited.secrets, file);
                     ask_again_for_tls(inherited.channel.as_fd(), taken);
                 }
                 Received::AccessLog(_)
