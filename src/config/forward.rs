@@ -1,4 +1,4 @@
-//! What the clients of a forward proxy may ask for.
+//! The requests that the clients of a forward proxy may make.
 //!
 //! Two questions are asked of a destination: before a name is looked up, whether its host and port are
 //! allowed; and of each address that the name has, whether ktrix may connect to it.
@@ -54,10 +54,10 @@ impl ForwardConfig {
     /// Whether requests for a host may be forwarded. The host is in lower case, and an IPv6 address is
     /// in brackets.
     pub fn allows_host(&self, host: &str) -> bool {
-        self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.contains(host))
+        self.hosts.is_empty() || self.hosts.iter().any(|it| it.rank(host.as_bytes()).is_some())
     }
 
-    /// Whether ktrix may connect to an address. Multicast and broadcast are nobody's server, and the
+    /// Whether ktrix may connect to an address. No server has a multicast or broadcast address. The
     /// forms of IPv6 that carry an IPv4 address are judged by that too.
     pub fn allows_address(&self, address: IpAddr) -> bool {
         let carried = match address {

@@ -12,12 +12,16 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// Whether a host, which is in lower case, is one of these.
-    pub fn contains(&self, host: &str) -> bool {
+    /// How closely it names a host, which is in lower case, among other patterns; `None` if the host is
+    /// not one of these.
+    pub fn rank(&self, host: &[u8]) -> Option<usize> {
         match self {
-            Self::Any => true,
-            Self::Exact(name) => name == host,
-            Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+            Self::Exact(name) => (name.as_bytes() == host).then_some(usize::MAX),
+            Self::Below(suffix) => {
+                let is_below = host.len() > suffix.len() && host.ends_with(suffix.as_bytes());
+                is_below.then_some(suffix.len())
+            }
+            Self::Any => Some(0),
         }
     }
 }

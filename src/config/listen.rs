@@ -16,7 +16,7 @@ pub struct Listen {
     /// Whether ktrix starts without it if the kernel does not know its address family. Only the
     /// IPv6 half of "all addresses" is optional; an address that is written out must work.
     pub is_optional: bool,
-    /// What its connections carry.
+    /// The content of its connections.
     pub mode: ListenMode,
     /// Where connections go with [`ListenMode::Tcp`].
     pub targets: TcpTargets,
@@ -57,7 +57,7 @@ impl Listen {
     }
 }
 
-/// What the connections of a listener carry.
+/// The content of the connections of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListenMode {
     /// Requests for the sites of the configuration.

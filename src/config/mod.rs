@@ -23,6 +23,7 @@ pub(crate) mod source;
 mod include;
 pub mod places;
 pub mod network;
+pub mod host;
 pub mod matching;
 pub mod variables;
 pub mod template;
@@ -32,7 +33,6 @@ pub mod bounds;
 pub mod address;
 pub mod tls;
 pub mod tcp;
-pub mod host;
 pub mod users;
 pub mod forward;
 pub mod listen;
@@ -88,7 +88,7 @@ pub struct Config {
     pub log: LogConfig,
     /// The store of responses, if there is one.
     pub cache: Option<CacheConfig>,
-    /// What clients may ask for, if a listener is a forward proxy.
+    /// The requests that clients may make, if a listener is a forward proxy.
     pub forward: Option<Rc<ForwardConfig>>,
     /// Groups of servers; names are unique.
     pub upstreams: Vec<UpstreamConfig>,

@@ -1,5 +1,6 @@
 //! Where a listener with `mode: tcp` sends its connections.
 
+use crate::config::host::HostPattern;
 use crate::upstream::ids::UpstreamId;
 
 /// The upstreams of such a listener.
@@ -7,19 +8,15 @@ use crate::upstream::ids::UpstreamId;
 pub struct TcpTargets {
     /// The upstream of connections that ask by TLS for no name of the list.
     pub default: Option<UpstreamId>,
-    /// The upstreams by the name that is asked for (SNI), in lower case; no name is there twice. One
-    /// that begins with a dot stands for all names below it.
-    pub names: Vec<(String, UpstreamId)>,
+    /// The upstreams by the name that is asked for (SNI); no pattern is there twice.
+    pub names: Vec<(HostPattern, UpstreamId)>,
 }
 
 impl TcpTargets {
     /// The upstream for a connection that asks for this name, in lower case; empty for none. A name
     /// itself comes before the longest suffix.
     pub(crate) fn of(&self, name: &str) -> Option<UpstreamId> {
-        let rank = |known: &str| match known.starts_with('.') {
-            true => name.ends_with(known).then_some(known.len()),
-            false => (known == name).then_some(usize::MAX),
-        };
+        let rank = |pattern: &HostPattern| pattern.rank(name.as_bytes());
         let matching = self.names.iter().filter_map(|(known, id)| Some((rank(known)?, *id)));
         matching.max_by_key(|(rank, _)| *rank).map(|(_, id)| id).or(self.default)
     }
@@ -36,7 +33,9 @@ mod tests {
 
     #[test]
     fn a_name_comes_before_the_longest_suffix_and_that_before_the_default() {
-        let names = ["a.example", ".example", ".b.example"].map(str::to_owned);
+        let below = |suffix: &str| HostPattern::Below(suffix.to_owned());
+        let exact = HostPattern::Exact("a.example".to_owned());
+        let names = [exact, below(".example"), below(".b.example")];
         let names = names.into_iter().zip([1, 2, 3].map(UpstreamId)).collect();
         let targets = TcpTargets { default: Some(UpstreamId(0)), names };
         for (name, upstream) in

@@ -12,7 +12,7 @@ impl Users {
     /// Reads the text of a file.
     ///
     /// # Errors
-    /// What is wrong in which line, without the hash.
+    /// The number of a bad line and its mistake, without the hash.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut users = HashMap::new();
         for (n, line) in (1..).zip(text.lines()) {

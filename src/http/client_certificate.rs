@@ -22,7 +22,7 @@ pub struct ClientCertificate {
     texts: OnceCell<Box<Texts>>,
 }
 
-/// What is read of a certificate once.
+/// The facts of a certificate, which are read once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Texts {
     subject: String,

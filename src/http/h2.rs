@@ -71,7 +71,7 @@ pub fn request_head<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     Authority::parse(host)?;
     let length = match pseudo.protocol {
         None => found.length(place.is_end)?,
-        // What follows is no body.
+        // The bytes that follow are no body.
         Some(_) => BodyLength::None,
     };
     let mut all = collected(host, fields, found.n_bytes);

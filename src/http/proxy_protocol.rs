@@ -39,7 +39,7 @@ const TYPE_TLS: u8 = 0x20;
 const TYPE_TLS_VERSION: u8 = 0x21;
 const TYPE_TLS_CIPHER: u8 = 0x23;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeader {
     /// The connection is the proxy's own, as for a health check, or its addresses are of a kind that

@@ -1,17 +1,21 @@
-//! When the error log warns that a certificate expires: 14 days, 7 days and one day before.
+//! When the error log warns that a certificate expires: 14 days, 7 days and one day before; and that a list
+//! of revoked certificates has expired, which is renewed too often to be warned of before.
 //!
 //! Each warning is given once for each certificate, also if the certificate is new or ktrix has just
 //! started. Pure: the time is an argument.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use crate::tls::certificate::{Certificate, Digest, day};
 
-/// What the log has said about the certificates in use.
+/// The warnings that the log has about the certificates in use.
 #[derive(Debug, Default)]
 pub(crate) struct Expiries {
     said: HashMap<Digest, Notice>,
+    /// When lists of revoked certificates were looked at last, in seconds since 1970; 0 for never.
+    looked_s: u64,
 }
 
 /// A warning; each is more urgent than the one before.
@@ -56,6 +60,19 @@ impl Expiries {
         }
         self.said = said;
         due
+    }
+
+    /// The warnings about lists of revoked certificates that have ended since the last call: their files,
+    /// and when they end. A list that had ended before was reported when it was read.
+    pub(crate) fn take_ended(&mut self, lists: &[(PathBuf, u64)], now_s: u64) -> Vec<String> {
+        let last_s = std::mem::replace(&mut self.looked_s, now_s);
+        let has_ended = |ends_s: u64| last_s > 0 && last_s <= ends_s && ends_s < now_s;
+        let ended = lists.iter().filter(|(_, ends_s)| has_ended(*ends_s));
+        let warning = |(file, ends_s): &(PathBuf, u64)| {
+            let (file, on) = (file.display(), day(*ends_s));
+            format!("the list {file} has expired on {on}: the clients of its issuer are refused")
+        };
+        ended.map(warning).collect()
     }
 }
 
@@ -120,5 +137,20 @@ mod tests {
         assert!(expiries.take_due(&[], now_s).is_empty());
         assert_eq!(expiries.take_due(&renewed, now_s).len(), 1, "another one of the same bytes");
         assert!(Expiries::default().take_due(&renewed, now_s + 9 * DAY_S).is_empty());
+    }
+
+    #[test]
+    fn a_list_that_ends_is_reported_once() {
+        let lists = [(PathBuf::from("/crl/a"), 1_000), (PathBuf::from("/crl/b"), 2_000)];
+        let mut expiries = Expiries::default();
+        let mut n_told = |now_s| expiries.take_ended(&lists, now_s).len();
+        assert_eq!([900, 1_000, 1_060, 1_120, 2_001].map(&mut n_told), [0, 0, 1, 0, 1]);
+        let mut expiries = Expiries::default();
+        assert!(expiries.take_ended(&lists, 1_500).is_empty(), "it was reported when it was read");
+        let told = expiries.take_ended(&lists, 2_060);
+        assert!(
+            told.len() == 1 && told[0].starts_with("the list /crl/b has expired on "),
+            "{told:?}"
+        );
     }
 }

@@ -158,6 +158,8 @@ impl Master {
             // A command may have changed a server since the new generation was prepared.
             self.generations[index].take_over_settings(current);
         }
+        // Before the old keepers end, so that no worker asks one of them.
+        self.tables.names.set_keeper(self.generations[index].keeper_slot);
         let config = std::rc::Rc::clone(&self.generations[index].config);
         for generation in &mut self.generations[..index] {
             generation.retire(&config);
@@ -167,7 +169,6 @@ impl Master {
         if let Err(finding) = generation.use_ticket_secrets(&Sources::of_disk(), &self.tables) {
             log::error!("{finding}; keeping the one in use");
         }
-        self.tables.names.set_keeper(generation.keeper_slot);
         generation.phase = Phase::Current;
         generation.servers.set_phase(generation.number, TablePhase::Current);
         generation.mark = None;

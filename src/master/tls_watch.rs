@@ -34,7 +34,7 @@ pub(crate) struct TlsWatch {
     settling: Settling,
     /// Whether a child has not got the files in use: they are handed over again at the next look.
     is_owed: bool,
-    /// What the log has said about the files as they are.
+    /// The findings about the files that the log has.
     told: Vec<Finding>,
     expiries: Expiries,
 }
@@ -71,7 +71,11 @@ impl TlsWatch {
         }
         let is_settled = self.settling.since.is_some();
         if self.settling.take_due(now) {
-            if if self.files.are_current() { self.is_owed } else { is_settled } {
+            let is_wanted = match self.files.are_current() {
+                true => self.is_owed,
+                false => is_settled,
+            };
+            if is_wanted {
                 current.renew_tls(self, tables);
             }
             // A look of each minute finds files that may be half written, and a new watch does not see
@@ -81,7 +85,10 @@ impl TlsWatch {
             }
             let in_use = current.tls.certificates();
             let certificates: Vec<_> = in_use.into_iter().map(|(_, it)| it).collect();
-            for warning in self.expiries.take_due(&certificates, shared_tables::unix_s()) {
+            let now_s = shared_tables::unix_s();
+            let due = self.expiries.take_due(&certificates, now_s);
+            let ended = self.expiries.take_ended(&current.tls.lists(), now_s);
+            for warning in due.iter().chain(&ended) {
                 log::warn!("{warning}");
             }
         }

@@ -1,4 +1,4 @@
-//! Which requests ask for the proof of an ACME challenge, RFC 8555 section 8.3.
+//! The requests that ask for the proof of an ACME challenge, RFC 8555 section 8.3.
 
 use crate::http::head::RequestHead;
 use crate::http::method::Method;

@@ -1,4 +1,4 @@
-//! Who a client of a forward proxy is (RFC 7617): its name and password are compared with the hashes of the
+//! The credentials of the clients of a forward proxy (RFC 7617): a name and its password are compared with the hashes of the
 //! configuration.
 //!
 //! A hash of bcrypt takes long by design, so a helper thread computes it, and passwords that were right are

@@ -17,7 +17,7 @@ use crate::tunnel::{self, End, Side};
 use crate::upstream::destination::Destination;
 use crate::upstream::ids::UpstreamId;
 
-/// What a client has shown of itself before its bytes go on.
+/// The facts that a client has shown of itself before its bytes go on.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     /// The bytes that were read of it.

@@ -1,4 +1,4 @@
-//! Which site claims a host: the exact name wins over the longest `*.name`, which wins over the site
+//! The site that claims a host: the exact name wins over the longest `*.name`, which wins over the site
 //! for any host.
 
 use std::collections::HashMap;

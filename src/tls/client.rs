@@ -44,7 +44,7 @@ impl Clients {
         for (id, upstream) in (0..).map(UpstreamId).zip(&config.upstreams) {
             all.push(upstream.tls.as_ref().and_then(|tls| {
                 let before = before.and_then(|before| before.of(id));
-                // What a listener of streams passes on may be any protocol.
+                // A listener of streams may pass any protocol on.
                 let speaks_http = !config.listen.iter().any(|listen| listen.targets.lead_to(id));
                 let made = Client::load(tls, speaks_http, parts, &mut system, before);
                 parts.part(made, before)

@@ -21,7 +21,7 @@ const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 const NAME_BYTES_MAX: usize = 253;
 
-/// What a client begins with.
+/// The first bytes of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hello {
     /// TLS that asks for this name, in lower case.

@@ -9,7 +9,7 @@ use crate::config::tls::CertificateFiles;
 use crate::tls::certificate::{Certificate, Digest, Finding, digest_of};
 use crate::tls::sources::Sources;
 
-/// What was made of files.
+/// A value that was made of files.
 pub(super) trait Part {
     /// The digest of their bytes.
     fn digest(&self) -> Digest;

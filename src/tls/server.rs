@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -92,7 +93,7 @@ impl Protocol {
     }
 }
 
-/// What has come of files that have changed.
+/// The result of reading files that have changed.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal {
     /// Whether a part is another now.
@@ -231,6 +232,15 @@ impl Servers {
         let mut own: Vec<_> = own.collect();
         own.sort_by(|left, right| left.0.cmp(&right.0));
         own
+    }
+
+    /// The lists of revoked certificates in use, with the time when each expires, in seconds since 1970.
+    pub(crate) fn lists(&self) -> Vec<(PathBuf, u64)> {
+        let verifications = self.verifications.borrow();
+        let mut lists: Vec<_> = verifications.iter().flat_map(|it| it.lists.clone()).collect();
+        lists.sort();
+        lists.dedup();
+        lists
     }
 
     /// The TLS of a listener, if it has any.

@@ -33,7 +33,7 @@ pub(crate) struct Sources {
     stamps: RefCell<Stamps>,
 }
 
-/// What is at a path.
+/// The thing at a path.
 #[derive(Clone)]
 enum Found {
     File(Text),
@@ -101,7 +101,7 @@ impl Sources {
         self.stamps.borrow_mut().0.insert(path.to_owned(), stamp(path));
     }
 
-    /// What the files looked like when they were read.
+    /// The looks of the files when they were read.
     pub(crate) fn stamps(&self) -> Stamps {
         self.stamps.borrow().clone()
     }
@@ -207,7 +207,7 @@ fn decoded(mut bytes: &[u8]) -> Option<BTreeMap<PathBuf, Found>> {
     Some(found)
 }
 
-/// What files looked like: inode, length and times.
+/// The looks of files: inode, length and times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamps(BTreeMap<PathBuf, Option<[i64; 7]>>);
 

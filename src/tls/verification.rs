@@ -39,6 +39,8 @@ pub(crate) struct Verification {
     pub(super) digest: Digest,
     /// Until when its lists are valid, in seconds since 1970.
     pub(super) until_s: u64,
+    /// The newest list of each issuer, and when it expires.
+    pub(super) lists: Vec<(PathBuf, u64)>,
     pub(super) warnings: Vec<Finding>,
 }
 
@@ -99,7 +101,8 @@ impl Verification {
         let subjects = certificates.iter().map(|it| it.tbs_certificate().subject().clone());
         let verifier =
             Arc::new(Bounded { inner, subjects: subjects.collect(), depth: policy.depth });
-        Ok(Rc::new(Self { verifier, digest, until_s, warnings }))
+        let newest = newest.iter().map(|it| (it.file.to_owned(), it.expires_s)).collect();
+        Ok(Rc::new(Self { verifier, digest, until_s, lists: newest, warnings }))
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Way<'t> {
     pub(super) other: Count<'t>,
 }
 
-/// What a step of a way found.
+/// The result of a step of a way.
 enum Step {
     /// Bytes moved; as many as `BULK_BYTES` or more if the flag is set.
     Moved { is_bulk: bool },
@@ -169,7 +169,7 @@ impl Way<'_> {
     }
 }
 
-/// What the error of a read means. With TLS a peer may close its connection without a close_notify, as
+/// The meaning of an error of a read. With TLS a peer may close its connection without a close_notify, as
 /// many do; the protocol in the tunnel tells whether its message is whole.
 fn ended(error: &io::Error) -> Result<Step, Gone> {
     match error.kind() {

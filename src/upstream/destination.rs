@@ -28,7 +28,7 @@ pub struct HostPort {
 pub struct Answerer {
     /// Where the request went.
     pub destination: Destination,
-    /// Which server there.
+    /// The server there.
     pub id: ServerId,
 }
 

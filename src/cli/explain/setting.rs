@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::explain::step::Because;
 use crate::config::places::Places;
-use crate::config::{Config, HostPattern, UpstreamConfig};
+use crate::config::{Config, UpstreamConfig};
 use crate::proxy::context::instance_name;
 use crate::route::id::RouteId;
 use crate::route::{Router, Rule};
@@ -83,15 +83,10 @@ impl Setting {
     /// The pattern of a site that matches a host, and its key.
     pub(super) fn host_pattern(&self, site: usize, host: &[u8]) -> (String, String) {
         let hosts = self.config.sites.get(site).map(|site| site.hosts.as_slice());
-        let taken =
-            hosts.unwrap_or_default().iter().enumerate().filter(|(_, it)| matches(it, host));
+        let taken = hosts.unwrap_or_default().iter().enumerate();
+        let taken = taken.filter(|(_, pattern)| pattern.rank(host).is_some());
         // The router chose the site; the narrowest of its patterns that matches is named.
-        let width = |pattern: &HostPattern| match pattern {
-            HostPattern::Exact(_) => usize::MAX,
-            HostPattern::Below(suffix) => suffix.len(),
-            HostPattern::Any => 0,
-        };
-        match taken.max_by_key(|(_, pattern)| width(pattern)) {
+        match taken.max_by_key(|(_, pattern)| pattern.rank(host)) {
             Some((n, pattern)) => (pattern.to_string(), format!("sites[{site}].hosts[{n}]")),
             None => ("any host".to_owned(), format!("sites[{site}]")),
         }
@@ -132,14 +127,6 @@ impl Setting {
             }
             None => Because::Default(keys.last().cloned().unwrap_or_default()),
         }
-    }
-}
-
-fn matches(pattern: &HostPattern, host: &[u8]) -> bool {
-    match pattern {
-        HostPattern::Exact(name) => name.as_bytes() == host,
-        HostPattern::Below(suffix) => host.ends_with(suffix.as_bytes()),
-        HostPattern::Any => true,
     }
 }
 

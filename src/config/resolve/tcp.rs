@@ -43,16 +43,16 @@ fn names(
     faults: &mut Faults<'_>,
     listener: &Section<'_>,
     upstreams: &Upstreams<'_>,
-) -> Vec<(String, UpstreamId)> {
+) -> Vec<(HostPattern, UpstreamId)> {
     let Some(node) = listener.node("sni") else { return Vec::new() };
     let section = Section::open_named(faults, "listen[].sni", listener.path_of("sni"), node);
-    let mut names: Vec<(String, UpstreamId)> = Vec::new();
+    let mut names: Vec<(HostPattern, UpstreamId)> = Vec::new();
     for entry in section.entries() {
         let upstream = section.named_scalar(faults, entry, Kind::Text("name of an upstream"));
         let upstream = upstream.and_then(|name| upstreams.find(faults, &name));
         let why = match parse_host(&entry.key) {
             Ok(HostPattern::Any) => "is any name (try the key upstream)".to_owned(),
-            Ok(HostPattern::Exact(name) | HostPattern::Below(name)) => {
+            Ok(name) => {
                 if names.iter().all(|(other, _)| *other != name) {
                     names.extend(upstream.map(|upstream| (name, upstream)));
                     continue;

@@ -6,18 +6,15 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::disk::{self, Kind};
-use crate::http::date;
-use crate::http::fields::Fields;
 use crate::http::status::Status;
 use crate::policy::acme::FOLDER;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
-use crate::proxy::respond::{self, Added};
-use crate::reactor;
+use crate::proxy::respond::Added;
 use crate::sys::file;
 
 /// Answers with the proof of a token, or with 404.
@@ -46,12 +43,9 @@ pub(crate) async fn answer<C: Client>(
         let why = "there is no such ACME challenge";
         return synthetic::answer(client, Status(404), why, &[], &added, facts).await;
     };
-    facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
-    let mut fields = Fields::new();
-    fields.push(b"Date", &date::format(reactor::now().unix_s()));
-    fields.push(b"Content-Type", b"application/octet-stream");
-    fields.push(b"Cache-Control", b"no-store");
-    respond::whole(client, Status(200), fields, &proof, &added, facts).await
+    let content = (Status(200), Some("application/octet-stream"), &proof[..]);
+    let extra = [("Cache-Control", "no-store")];
+    synthetic::content(client, content, &extra, &added, facts).await
 }
 
 fn read(dir: &Path, path: &Path) -> io::Result<Option<Vec<u8>>> {

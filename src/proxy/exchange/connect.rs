@@ -36,7 +36,8 @@ pub(super) async fn answer<C: Client>(
             facts.reason = error.word();
             let added = Added::new(CacheStatus::own(), None, None);
             let (status, why) = (error.status(), error.sentence());
-            return synthetic::answer(client, status, why, &[], &added, facts).await;
+            let extra = synthetic::retry_after(status);
+            return synthetic::answer(client, status, why, extra, &added, facts).await;
         }
     };
     facts.connected_us = reactor::now().mono_us;

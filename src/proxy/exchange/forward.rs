@@ -1,21 +1,19 @@
-//! What a forward proxy answers itself: refusals, and the settings that browsers read.
+//! The answers that a forward proxy gives itself: refusals, and the settings that browsers read.
 
 use std::rc::Rc;
 
-use crate::http::date;
-use crate::http::fields::Fields;
+use crate::http::authority::Authority;
 use crate::http::head::RequestHead;
 use crate::http::scheme::Scheme;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
 use crate::policy::reason::refusal::ForwardRefusal;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
-use crate::proxy::respond::{self, Added};
-use crate::reactor;
+use crate::proxy::respond::Added;
 
 /// Compares the credentials of a request.
 ///
@@ -59,7 +57,6 @@ pub(super) async fn settings<C: Client>(
     request: &RequestHead,
     facts: &mut Facts,
 ) -> Result<(), CloseReason> {
-    facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
     let front = client.front();
     let (kind, scheme) = match front.tls {
         None => ("PROXY", Scheme::Http),
@@ -68,14 +65,10 @@ pub(super) async fn settings<C: Client>(
     let proxy = match (request.authority(), front.local) {
         ([], Some(local)) => local.to_string(),
         (named, local) => {
-            let mut text = String::from_utf8_lossy(named).into_owned();
-            if !named.ends_with(b"]") && named.contains(&b':') {
-                text
-            } else {
-                let port = local.map_or(scheme.default_port(), |local| local.port());
-                text.push_str(&format!(":{port}"));
-                text
-            }
+            let has_port = Authority::parse(named).is_ok_and(|it| it.port.is_some());
+            let named = String::from_utf8_lossy(named);
+            let port = local.map_or(scheme.default_port(), |local| local.port());
+            if has_port { named.into_owned() } else { format!("{named}:{port}") }
         }
     };
     let script = format!(
@@ -84,9 +77,7 @@ pub(super) async fn settings<C: Client>(
          return \"DIRECT\";\n  \
          return \"{kind} {proxy}\";\n}}\n"
     );
-    let mut fields = Fields::new();
-    fields.push(b"Date", &date::format(reactor::now().unix_s()));
-    fields.push(b"Content-Type", b"application/x-ns-proxy-autoconfig");
+    let content = (Status(200), Some("application/x-ns-proxy-autoconfig"), script.as_bytes());
     let added = Added::new(CacheStatus::own(), None, None);
-    respond::whole(client, Status(200), fields, script.as_bytes(), &added, facts).await
+    synthetic::content(client, content, &[], &added, facts).await
 }

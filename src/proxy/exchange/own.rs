@@ -3,19 +3,16 @@
 use std::rc::Rc;
 
 use crate::config::tls::ToHttps;
-use crate::http::date;
-use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::policy::cache_status::{CacheStatus, CacheVerdict};
+use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::synthetic;
 use crate::proxy::facts::Facts;
-use crate::proxy::respond::{self, Added};
-use crate::reactor;
+use crate::proxy::respond::Added;
 use crate::route::changed::Changed;
 
 /// Answers as the route says.
@@ -31,14 +28,12 @@ pub(crate) async fn answer<C: Client>(
     // The route answers itself: this is why the request has no other way.
     let Some(own) = changed.own() else { return Ok(()) };
     if let Some((body, kind)) = own.body {
-        facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
-        let mut fields = Fields::new();
-        fields.push(b"Date", &date::format(reactor::now().unix_s()));
-        if !own.status.has_no_body(Method::Get) {
-            fields.push(b"Content-Type", kind.as_bytes());
-            return respond::whole(client, own.status, fields, &body, &added, facts).await;
-        }
-        return respond::whole(client, own.status, fields, b"", &added, facts).await;
+        let (kind, body) = match own.status.has_no_body(Method::Get) {
+            true => (None, &b""[..]),
+            false => (Some(&*kind), &body[..]),
+        };
+        let content = (own.status, kind, body);
+        return synthetic::content(client, content, &[], &added, facts).await;
     }
     let location = own.location.map(|url| String::from_utf8_lossy(&url).into_owned());
     let location = location.as_deref().map(|url| [("Location", url)]);

@@ -3,6 +3,7 @@
 use crate::config::action::ErrorPage;
 use crate::http::answer::synthetic;
 use crate::http::date;
+use crate::http::fields::Fields;
 use crate::http::flaw::Flaw;
 use crate::http::status::Status;
 use crate::policy::cache_status::{CacheStatus, CacheVerdict};
@@ -64,11 +65,9 @@ impl<C: Client> Exchange<'_, C> {
     ) -> Result<(), CloseReason> {
         self.facts.reason = error.word();
         let status = error.status();
-        let retry: &[(&str, &str)] =
-            if status == Status(503) { &[("Retry-After", "1")] } else { &[] };
         let forward = fwd.map_or(CacheStatus::own(), CacheStatus::forward);
         let cache_status = CacheStatus { detail: Some(error.word()), ..forward };
-        self.synthetic_with(status, error.sentence(), retry, cache_status).await
+        self.synthetic_with(status, error.sentence(), retry_after(status), cache_status).await
     }
 
     pub(crate) async fn synthetic(
@@ -96,6 +95,28 @@ impl<C: Client> Exchange<'_, C> {
         let page = changed.and_then(|changed| changed.error_page(status));
         answer_by(self.client, status, (sentence, page), extra, &added, self.facts).await
     }
+}
+
+/// Answers a client with content of this type, if it has one, without an origin.
+pub(crate) async fn content<C: Client>(
+    client: &mut C,
+    (status, kind, body): (Status, Option<&str>, &[u8]),
+    extra: &[(&str, &str)],
+    added: &Added,
+    facts: &mut Facts,
+) -> Result<(), CloseReason> {
+    facts.verdict.get_or_insert(CacheVerdict::NotLookedUp);
+    let mut fields = Fields::new();
+    fields.push(b"Date", &date::format(reactor::now().unix_s()));
+    for (name, value) in kind.map(|kind| ("Content-Type", kind)).iter().chain(extra) {
+        fields.push(name.as_bytes(), value.as_bytes());
+    }
+    respond::whole(client, status, fields, body, added, facts).await
+}
+
+/// The fields that tell a client when to try again, with an answer of this status.
+pub(crate) const fn retry_after(status: Status) -> &'static [(&'static str, &'static str)] {
+    if status.0 == 503 { &[("Retry-After", "1")] } else { &[] }
 }
 
 /// Answers a client with a short text, without an origin.
