@@ -11,8 +11,8 @@ use std::task::{Poll, Waker};
 
 use crate::reactor;
 
-/// The steps of a turn: with RSA keys of 2048 bits some 3 ms.
-const STEPS_MAX: usize = 4;
+/// The steps of a turn: with an RSA key of 2048 bits one takes about a millisecond.
+const STEPS_MAX: usize = 1;
 
 /// The steps of the handshakes of one direction in a worker.
 #[derive(Debug, Default)]
