@@ -65,6 +65,13 @@ impl ClientCertificate {
         &self.texts().not_after
     }
 
+    /// The common name of its subject, as it stands there; empty without one.
+    pub fn common_name(&self) -> String {
+        let parsed = Certificate::from_der(&self.leaf).ok();
+        let name = parsed.and_then(|it| it.tbs_certificate().subject().common_name().ok()?);
+        name.map_or_else(String::new, String::from)
+    }
+
     /// Its SHA-256, in hexadecimal digits.
     pub fn sha256(&self) -> String {
         hex_digest(&digest::SHA256, &self.leaf)

@@ -37,6 +37,7 @@ const TYPE_CRC32C: u8 = 0x03;
 const TYPE_UNIQUE_ID: u8 = 0x05;
 const TYPE_TLS: u8 = 0x20;
 const TYPE_TLS_VERSION: u8 = 0x21;
+const TYPE_TLS_COMMON_NAME: u8 = 0x22;
 const TYPE_TLS_CIPHER: u8 = 0x23;
 
 /// The content of a header.
@@ -272,22 +273,36 @@ impl Version {
     }
 }
 
-/// The value that says that the client speaks TLS, and how (section 2.2.6). It has shown no
-/// certificate that was verified.
+/// The most bytes of a value: its header stays far below [`HEADER_BYTES_MAX`].
+const VALUE_BYTES_MAX: usize = 1024;
+
+/// The value that says that the client speaks TLS, how, and whether it has shown a certificate in
+/// this session (section 2.2.6). A certificate that is not valid ends the handshake, so the one that
+/// is told of is verified.
 fn tls_value(tls: &TlsFacts) -> Vec<u8> {
     const SPEAKS_TLS: u8 = 0x01;
-    let mut value = vec![SPEAKS_TLS];
-    value.extend(1_u32.to_be_bytes());
+    const CERTIFICATE_IN_SESSION: u8 = 0x04;
+    let (client, not_verified, name) = match &tls.client {
+        Some(client) => (SPEAKS_TLS | CERTIFICATE_IN_SESSION, 0_u32, client.common_name()),
+        None => (SPEAKS_TLS, 1, String::new()),
+    };
+    let mut value = vec![client];
+    value.extend(not_verified.to_be_bytes());
     push_value(&mut value, TYPE_TLS_VERSION, tls.version.as_bytes());
+    // Half of a longer name would be another name.
+    if name.len() <= VALUE_BYTES_MAX / 2 {
+        push_value(&mut value, TYPE_TLS_COMMON_NAME, name.as_bytes());
+    }
     push_value(&mut value, TYPE_TLS_CIPHER, tls.cipher.as_bytes());
     value
 }
 
-/// Appends a value of at most 255 bytes, unless it is empty.
+/// Appends a value, of at most [`VALUE_BYTES_MAX`] bytes, unless it is empty.
 fn push_value(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    let value = value.get(..value.len().min(255)).unwrap_or_default();
+    let value = value.get(..value.len().min(VALUE_BYTES_MAX)).unwrap_or_default();
     if !value.is_empty() {
-        out.extend([kind, 0, value.len() as u8]);
+        out.push(kind);
+        out.extend((value.len() as u16).to_be_bytes());
         out.extend_from_slice(value);
     }
 }

@@ -1,5 +1,8 @@
-use super::*;
 use proptest::prelude::*;
+use rcgen::{CertificateParams, DnType, KeyPair};
+
+use super::*;
+use crate::http::client_certificate::ClientCertificate;
 
 const V4: &str = "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n";
 
@@ -133,6 +136,13 @@ fn values(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     all
 }
 
+fn shown_by(common_name: &str) -> ClientCertificate {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    ClientCertificate::new([&made.der()[..]]).unwrap()
+}
+
 #[test]
 fn an_upstream_is_told_of_the_clients_tls_and_of_the_request() {
     let (version, cipher) = ("TLSv1.3", "TLS_AES_128_GCM_SHA256");
@@ -154,6 +164,17 @@ fn an_upstream_is_told_of_the_clients_tls_and_of_the_request() {
     let expected =
         [(TYPE_TLS_VERSION, version.into()), (TYPE_TLS_CIPHER, cipher.as_bytes().to_vec())];
     assert_eq!(values(&inner), expected);
+    let name = "Jos\u{e9}";
+    for (common_name, told_name) in [(name, Some(name.into())), (&"x".repeat(600), None)] {
+        let tls = TlsFacts { client: Some(shown_by(common_name)), ..tls.clone() };
+        let header = Version::V2.header(&Told { tls: Some(&tls), ..told });
+        let all = values(&header[FIXED_BYTES + 12..]);
+        let value = &all.iter().find(|(kind, _)| *kind == TYPE_TLS).unwrap().1;
+        assert_eq!(value[..5], [5, 0, 0, 0, 0], "TLS, and a certificate that was verified");
+        let inner = values(&value[5..]);
+        let inner = inner.into_iter().find(|(kind, _)| *kind == TYPE_TLS_COMMON_NAME);
+        assert_eq!(inner.map(|(_, name)| name), told_name);
+    }
     assert_eq!(Version::V1.header(&told), V4.as_bytes());
     // Without TLS nothing is said of it, and an unknown address is no reason to leave out the id.
     let plain = Version::V2.header(&Told { tls: None, addresses: None, authority: b"", ..told });
