@@ -239,13 +239,14 @@ impl Master {
 }
 
 impl Generation {
-    /// Tells every child that another generation has taken its place, and which routes that has too.
+    /// Tells every child that another generation has taken its place, and which routes and listeners that
+    /// has too.
     fn retire(&mut self, new: &Config) {
-        let unchanged = self.config.unchanged_routes(new);
+        let unchanged = self.config.unchanged_settings(new);
         let bytes: Vec<u8> = unchanged.into_iter().map(u8::from).collect();
-        let file = file::in_memory("ktrix-routes", &bytes);
-        let file =
-            file.inspect_err(|error| log::warn!("cannot tell old workers the routes: {error}"));
+        let file = file::in_memory("ktrix-unchanged", &bytes);
+        let file = file
+            .inspect_err(|error| log::warn!("cannot tell old workers what is unchanged: {error}"));
         self.drain_with(ControlMessage::Retire, file.ok().as_ref().map(AsFd::as_fd));
     }
 

@@ -99,7 +99,8 @@ impl Joining<'_> {
         let idle = self.context.config.timeouts.route.tunnel;
         let (to_client, to_origin) = (side(client, ahead), side(origin.transport(), Vec::new()));
         connection.set_tunnel();
-        let open = self.context.tunnels.open(None);
+        let setting = self.context.config.place_of_listener(&front.listen);
+        let open = self.context.tunnels.open(setting);
         let joined = tunnel::join(to_client, to_origin, idle, moved);
         match Race::new(joined, open.ended()).await {
             Some(End::Finished) => CloseReason::Finished,

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 
 use crate::policy::reason::close::CloseReason;
 use crate::reactor::event::Event;
-use crate::route::id::RouteId;
 use crate::shared::servers::ServerTable;
 use crate::tunnel::End;
 
@@ -21,7 +20,7 @@ pub(crate) struct Tunnels {
     ending: Cell<Ending>,
     /// Posted when `ending` changes.
     changed: Event,
-    /// For each route, whether the configuration in use has it too.
+    /// For each route and listener, whether the configuration in use has it too.
     unchanged: RefCell<Vec<u8>>,
 }
 
@@ -29,8 +28,8 @@ pub(crate) struct Tunnels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     None,
-    /// Those of routes that the configuration in use does not have.
-    OfChangedRoutes,
+    /// Those of routes and listeners that the configuration in use does not have.
+    OfChanged,
     All,
 }
 
@@ -38,7 +37,7 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Open<'t> {
     tunnels: &'t Tunnels,
-    route: Option<RouteId>,
+    setting: Option<usize>,
 }
 
 impl Tunnels {
@@ -53,22 +52,23 @@ impl Tunnels {
         }
     }
 
-    /// A tunnel of this route, or of a listener without routes, which counts as changed by each reload.
-    pub(crate) fn open(&self, route: Option<RouteId>) -> Open<'_> {
+    /// A tunnel of the route or listener at this place among the settings; without a place it counts as
+    /// changed by each reload.
+    pub(crate) fn open(&self, setting: Option<usize>) -> Open<'_> {
         self.table.n_tunnels(self.worker).fetch_add(1, Ordering::Relaxed);
-        Open { tunnels: self, route }
+        Open { tunnels: self, setting }
     }
 
     pub(crate) fn n_open(&self) -> u32 {
         self.table.n_tunnels(self.worker).load(Ordering::Relaxed)
     }
 
-    /// Another configuration is in use; the file has a byte for each route, which is 1 if that is
+    /// Another configuration is in use; the file has a byte for each setting, which is 1 if that is
     /// unchanged.
     pub(crate) fn keep(&self, unchanged: Option<&File>) {
         let mut bytes = Vec::new();
         if let Some(file) = unchanged {
-            let len = file.metadata().map_or(0, |it| it.len()).min(ROUTES_MAX);
+            let len = file.metadata().map_or(0, |it| it.len()).min(SETTINGS_MAX);
             bytes.resize(len as usize, 0);
             if file.read_exact_at(&mut bytes, 0).is_err() {
                 bytes.clear();
@@ -84,11 +84,11 @@ impl Tunnels {
         }
     }
 
-    fn is_over(&self, route: Option<RouteId>) -> bool {
-        let is_unchanged = |id: RouteId| self.unchanged.borrow().get(id.index()) == Some(&1);
+    fn is_over(&self, setting: Option<usize>) -> bool {
+        let is_unchanged = |place: usize| self.unchanged.borrow().get(place) == Some(&1);
         match self.ending.get() {
             Ending::None => false,
-            Ending::OfChangedRoutes => !route.is_some_and(is_unchanged),
+            Ending::OfChanged => !setting.is_some_and(is_unchanged),
             Ending::All => true,
         }
     }
@@ -111,7 +111,7 @@ impl Open<'_> {
     pub(crate) async fn ended(&self) {
         loop {
             let since = self.tunnels.changed.version();
-            if self.tunnels.is_over(self.route) {
+            if self.tunnels.is_over(self.setting) {
                 return;
             }
             self.tunnels.changed.after(since).await;
@@ -125,5 +125,5 @@ impl Drop for Open<'_> {
     }
 }
 
-/// The most routes that are looked at.
-const ROUTES_MAX: u64 = 1 << 20;
+/// The most settings that are looked at.
+const SETTINGS_MAX: u64 = 1 << 20;

@@ -94,7 +94,7 @@ async fn drain_tunnels(worker: &Worker, began_ms: u64) {
     let drain_ms = worker.context.config.timeouts.tunnel_drain.as_millis() as u64;
     while tunnels.n_open() > 0 && worker.is_replaced.get() {
         if reactor::now().mono_ms() >= began_ms + drain_ms {
-            tunnels.end(Ending::OfChangedRoutes);
+            tunnels.end(Ending::OfChanged);
         }
         let (ending, left) = (&worker.ending, &worker.connections.left);
         let changed = Race::new(left.after(left.version()), ending.after(ending.version()));

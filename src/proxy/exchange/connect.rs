@@ -44,7 +44,8 @@ pub(super) async fn answer<C: Client>(
     facts.server = Some(origin.server());
     (facts.status, facts.verdict) = (Status(200).0, Some(CacheVerdict::Tunnel));
     let (moved, idle) = (Moved::default(), context.config.timeouts.route.tunnel);
-    let open = context.tunnels.open(None);
+    let setting = context.config.place_of_listener(&client.front().listen);
+    let open = context.tunnels.open(setting);
     let switch = Switch { protocol: None, fields: &Fields::new() };
     let side = Side { transport: origin.transport(), ahead: Vec::new() };
     let tunnel = client.tunnel(&switch, side, idle, &moved);

@@ -74,7 +74,9 @@ impl<C: Client> Exchange<'_, C> {
         let fields = respond::served(head.status, &mut fields, &added, self.facts);
         let switch = Switch { protocol: Some(&protocol), fields: &fields };
         let (moved, idle) = (Moved::default(), self.route.rule.timeouts.tunnel);
-        let open = self.context.tunnels.open(self.route.rule.id);
+        let route = self.route.rule.id;
+        let setting = route.map(|id| self.context.config.place_of_route(id.index()));
+        let open = self.context.tunnels.open(setting);
         let tunnel = self.client.tunnel(&switch, origin.side(), idle, &moved);
         let end = Race::new(Box::pin(tunnel), open.ended()).await;
         self.facts.received_bytes = moved.n_to_origin();
