@@ -25,7 +25,7 @@ pub(super) fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
 }
 
 /// Sends HUP and waits until new workers run beside the old ones.
-fn reload_beside(ktrix: &Ktrix<'_>) {
+pub(super) fn reload_beside(ktrix: &Ktrix<'_>) {
     let before = ktrix.children();
     ktrix.signal(Signal::SIGHUP);
     until_true("new workers beside the old", || {

@@ -48,14 +48,14 @@ fn switching(switch: impl Fn(&mut Connection) + Send + Sync + 'static) -> Origin
 }
 
 /// An origin that gives back what it is sent through a tunnel.
-fn echoing() -> Origin {
+pub(super) fn echoing() -> Origin {
     switching(|connection| {
         connection.write(SWITCH).unwrap();
         echo(connection);
     })
 }
 
-fn echo(connection: &mut Connection) {
+pub(super) fn echo(connection: &mut Connection) {
     loop {
         let bytes = connection.take();
         if connection.write(&bytes).is_err() || !matches!(connection.read(), Ok(1..)) {
@@ -65,7 +65,7 @@ fn echo(connection: &mut Connection) {
 }
 
 /// A tunnel through which bytes have come back.
-fn open(ktrix: &Ktrix<'_>, target: &str) -> Client {
+pub(super) fn open(ktrix: &Ktrix<'_>, target: &str) -> Client {
     let mut client = ktrix.client();
     client.send(&upgrade(target));
     assert_eq!(client.answer_head().0, 101);
@@ -73,7 +73,7 @@ fn open(ktrix: &Ktrix<'_>, target: &str) -> Client {
     client
 }
 
-fn expect_echo(client: &mut Client, bytes: &[u8]) {
+pub(super) fn expect_echo(client: &mut Client, bytes: &[u8]) {
     client.write(bytes);
     assert_eq!(read(client, bytes.len()), bytes);
 }
@@ -88,7 +88,7 @@ fn read(client: &mut Client, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn n_tunnels(ktrix: &Ktrix<'_>) -> u64 {
+pub(super) fn n_tunnels(ktrix: &Ktrix<'_>) -> u64 {
     let config = ktrix.plan.config_path().display().to_string();
     let out = ktrix.plan.run(&["status", "--json", "--config", &config]);
     let status: Value = serde_json::from_slice(&out.stdout).unwrap();
