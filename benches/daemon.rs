@@ -8,8 +8,11 @@
 //! it does not answer within a second. `cargo bench --bench daemon -- answers` prints how many stored
 //! and how many proxied answers one worker and two workers give in a second, by the clock and for each
 //! second on a processor; clients and origin are threads of the benchmark, so that the clock says
-//! little on a machine of few processors. A number after the word replaces the million, and
-//! `KTRIX_BENCH_BINARY` names another build to measure.
+//! little on a machine of few processors. `cargo bench --bench daemon -- persistent 20` has a client of
+//! the forward proxy load 20 pages of many small objects, with pauses of 0.25 and 0.75 s, once with a
+//! connection for each object and then with persistent connections that end after 0.5 and 1 s without a
+//! request. A number after the word replaces the million, and `KTRIX_BENCH_BINARY` names another build to
+//! measure.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -32,7 +35,8 @@ fn main() {
         Some("churn") => churn(n),
         Some("restart") => restart(n),
         Some("answers") => answers(n),
-        _ => println!("name one of: churn, restart, answers"),
+        Some("persistent") => persistent(n),
+        _ => println!("name one of: churn, restart, answers, persistent"),
     }
 }
 
@@ -154,6 +158,61 @@ fn answers(n_asked: usize) {
     }
 }
 
+/// The time that pages of small objects take through the forward proxy, by the life of connections.
+fn persistent(n_pages: usize) {
+    const N_OBJECTS: usize = 40;
+    for (what, target, idle) in [
+        ("a connection for each object", "/close", "1s"),
+        ("persistent, 0.5 s", "/", "500ms"),
+        ("persistent, 1 s", "/", "1s"),
+    ] {
+        let place = Place::new();
+        let text = format!(
+            "listen: [{{address: \"{}\", mode: forward}}]\nforward: {{deny: off, ports: [{}]}}\n\
+             timeouts: {{client-idle: {idle}}}\nlog: {{error: {}}}\n",
+            place.address,
+            place.origin.port(),
+            place.dir.join("error.log").display(),
+        );
+        let ktrix = Ktrix::run(&place, &text);
+        drop(connect(place.address));
+        let n_before = N_ORIGIN_CONNECTIONS.load(Ordering::Relaxed);
+        let work_before = ktrix.work();
+        let (mut loading, mut n_connections, mut client) = (Duration::ZERO, 0, None);
+        let url = format!("http://{}{target}", place.origin);
+        let mut buf = Vec::new();
+        for page in 0..n_pages {
+            std::thread::sleep(Duration::from_millis(if page % 2 == 0 { 250 } else { 750 }));
+            let begun = Instant::now();
+            for _ in 0..N_OBJECTS {
+                let mut connection = client.take().filter(is_open).unwrap_or_else(|| {
+                    n_connections += 1;
+                    connect(place.address)
+                });
+                buf = ask(&mut connection, &[&url], buf).0;
+                client = (target == "/").then_some(connection);
+            }
+            loading += begun.elapsed();
+        }
+        let n_objects = n_pages * N_OBJECTS;
+        println!(
+            "{what:30}{:7.0} us an object, {:5.1} ms of processor time, {n_connections} connections of \
+             the client and {} of the origin for {n_objects} objects",
+            loading.as_secs_f64() * 1e6 / n_objects as f64,
+            (ktrix.work() - work_before) as f64 * 10.0,
+            N_ORIGIN_CONNECTIONS.load(Ordering::Relaxed) - n_before,
+        );
+    }
+}
+
+/// Whether ktrix has not closed a connection on which nothing is to come.
+fn is_open(client: &TcpStream) -> bool {
+    client.set_nonblocking(true).expect("a socket");
+    let peeked = client.peek(&mut [0]);
+    client.set_nonblocking(false).expect("a socket");
+    peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
 /// A directory, an origin and a port.
 struct Place {
     dir: PathBuf,
@@ -188,7 +247,6 @@ impl Ktrix {
     }
 
     fn start_with(place: &Place, cache: &str, n_workers: usize) -> Self {
-        let config = place.dir.join("ktrix.yaml");
         let text = format!(
             "listen: [\"{}\"]\nworkers: {n_workers}\nlog: {{error: {}}}\ncache: {{path: {}, {cache}}}\n\
              upstream: \"{}\"\nsites: [{{routes: [{{path: /}}, {{path: /passed, cache: off}}]}}]\n",
@@ -197,7 +255,13 @@ impl Ktrix {
             place.cache().display(),
             place.origin
         );
-        std::fs::write(&config, text).expect("a configuration");
+        Self::run(place, &text)
+    }
+
+    /// Starts it with this configuration.
+    fn run(place: &Place, config_text: &str) -> Self {
+        let config = place.dir.join("ktrix.yaml");
+        std::fs::write(&config, config_text).expect("a configuration");
         let binary = std::env::var_os("KTRIX_BENCH_BINARY");
         let ktrix = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_ktrix").into()))
             .arg(&config)
@@ -252,20 +316,28 @@ impl Drop for Ktrix {
     }
 }
 
-/// An origin with an answer for every request.
+/// An origin with an answer for every request; it closes the connection after one for `/close`.
 fn origin() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\nCache-Control: max-age=9999\r\nContent-Length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    );
+    let answer = |more: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=9999\r\n{more}Content-Length: {}\r\n\r\n{BODY}",
+            BODY.len()
+        )
+    };
+    let answers = (answer(""), answer("Connection: close\r\n"));
     std::thread::spawn(move || {
         for mut socket in listener.incoming().flatten() {
-            let answer = answer.clone();
+            N_ORIGIN_CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+            let (answer, last_answer) = answers.clone();
             std::thread::spawn(move || {
                 let (mut buf, mut n_kept) = (vec![0; 64 << 10], 0);
                 while let Ok(n @ 1..) = socket.read(&mut buf[n_kept..]) {
+                    if buf.starts_with(b"GET /close ") && buf[..n_kept + n].ends_with(b"\r\n\r\n") {
+                        let _ = socket.write_all(last_answer.as_bytes());
+                        break;
+                    }
                     let n_asked =
                         buf[..n_kept + n].windows(4).filter(|it| it == b"\r\n\r\n").count();
                     // A head that came in parts is put together.
@@ -371,6 +443,9 @@ fn slot(key: Key) -> NewSlot {
         stamp: 0,
     }
 }
+
+/// The connections that origins have accepted.
+static N_ORIGIN_CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 
 const HOST: &str = "localhost";
 const REAL: &str = "/real";
