@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 not done, with the reason on stderr; 2 an invalid command.
 
 mod output;
+mod colour;
 mod progress;
 mod load;
 mod request;

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::cli::colour::painted;
 use crate::cli::name::printable;
 
 /// The members of a line of JSON about an exchange; one that it lacks is empty.
@@ -63,7 +64,7 @@ fn coloured(verdict: &str, text: &str) -> String {
         "purge" => 34,
         _ => return text.to_owned(),
     };
-    format!("\x1b[{colour}m{text}\x1b[0m")
+    painted(text, colour)
 }
 
 fn time_text(total_s: f64) -> String {

@@ -10,7 +10,7 @@ mod follower;
 mod summary;
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::cli::colour;
 use crate::cli::demo::follower::Follower;
 use crate::cli::demo::line::Line;
 use crate::cli::demo::summary::Summary;
@@ -126,10 +127,7 @@ struct Screen {
 
 impl Screen {
     fn new(log: &Path) -> Self {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let has_colours = io::stdout().is_terminal()
-            && set("NO_COLOR").is_none()
-            && set("TERM").is_some_and(|term| term != "dumb");
+        let has_colours = colour::is_wanted(&io::stdout());
         Self { follower: Follower::new(log), summary: Summary::default(), has_colours }
     }
 
