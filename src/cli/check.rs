@@ -1,11 +1,13 @@
-//! `ktrix --test FILE`: checks a configuration.
+//! `ktrix --test FILE`: checks a configuration, and says what it would run.
 
 use std::path::Path;
 
 use crate::cli::load::load_to_serve;
+use crate::cli::{output, summary};
 use crate::master::configuration;
 
-/// Reports a valid configuration on stdout, or every error on stderr; the exit code is 0 or 1.
+/// Reports a valid configuration on stdout, or every error on stderr; the exit code is 0 or 1. What is
+/// valid and hardly meant is a warning on stderr.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -15,21 +17,19 @@ pub fn check(file: &Path) -> anyhow::Result<i32> {
     for warning in configuration::warnings(file, &text, &config) {
         eprintln!("{warning} (warning)");
     }
-    match configuration::check_access(file, &text, &config) {
+    let reservation = match configuration::check_access(file, &text, &config) {
         Some(errors) if !errors.0.is_empty() => {
             eprintln!("{errors}");
-            Ok(1)
+            return Ok(1);
         }
-        Some(_) => {
-            println!("{}: configuration is valid", file.display());
-            Ok(0)
+        Some(_) => "",
+        None => " (only root can check the directories of its user)",
+    };
+    output::to_stdout(|out| {
+        writeln!(out, "{}: configuration is valid{reservation}", file.display())?;
+        for (word, what) in summary::lines(&config) {
+            writeln!(out, "  {word:<10} {what}")?;
         }
-        None => {
-            println!(
-                "{}: configuration is valid (only root can check the directories of its user)",
-                file.display()
-            );
-            Ok(0)
-        }
-    }
+        Ok(0)
+    })
 }

@@ -1,6 +1,7 @@
 //! The command line: the commands for people, with exit codes for scripts.
 //!
-//! Exit codes: 0 done; 1 not done, with the reason on stderr; 2 an invalid command.
+//! Exit codes: 0 done; 1 not done, with the reason on stderr; 2 an invalid command; 3 the running
+//! configuration differs.
 
 mod output;
 mod colour;
@@ -13,18 +14,21 @@ mod cause;
 mod find;
 pub mod cache;
 pub mod explain;
+mod summary;
 pub mod check;
 pub mod signal;
 mod table;
 mod server;
 mod status;
+mod config;
 pub mod run;
 pub mod demo;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::cli::load::{DEFAULT_FILE, load_to_serve};
 use crate::cli::signal::Word;
@@ -87,8 +91,15 @@ enum Command {
     Server(server::ServerCommand),
     /// Inspect or purge a cache, beside a running ktrix or without one
     Cache(cache::CacheCommand),
+    /// Print the effective configuration, or what differs from that of the running ktrix
+    Config(config::ConfigCommand),
     /// Explain how a request would be answered, step by step, with the reason of each step
     Explain(explain::ExplainCommand),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 /// Runs the command line.
@@ -99,7 +110,9 @@ pub fn main() -> ExitCode {
         Some(Command::Status(command)) => status::run(&command),
         Some(Command::Server(command)) => server::run(&command),
         Some(Command::Cache(command)) => cache::run(&command),
+        Some(Command::Config(command)) => config::run(&command),
         Some(Command::Explain(command)) => explain::run(&command),
+        Some(Command::Completions { shell }) => completions(shell),
         None => serve(arguments.serve),
     };
     match done {
@@ -109,6 +122,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+fn completions(shell: Shell) -> anyhow::Result<i32> {
+    output::to_stdout(|out| {
+        clap_complete::generate(shell, &mut Arguments::command(), "ktrix", &mut &mut *out);
+        Ok(0)
+    })
 }
 
 fn serve(serve: Serve) -> anyhow::Result<i32> {
@@ -139,7 +159,6 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split_whitespace())
@@ -181,6 +200,9 @@ mod tests {
             "ktrix cache show http://a/b --json",
             "ktrix cache cat http://a/b -H Accept:x",
             "ktrix cache du --by host --json",
+            "ktrix config dump",
+            "ktrix config dump --diff -c /etc/k.yaml",
+            "ktrix completions bash",
             "ktrix explain http://a/b",
             "ktrix explain http://a/b -H Accept:x -X HEAD --json -c /etc/k.yaml",
         ] {
@@ -205,6 +227,8 @@ mod tests {
             "ktrix cache verify --dir /c --config /f",
             "ktrix cache du --by moon",
             "ktrix cache cat",
+            "ktrix config",
+            "ktrix completions sh",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
 use crate::cli::signal;
+use crate::master::generation::name_of_text;
 use crate::shared::servers::{FILE_NAME, ServerTable, TablePhase};
 use crate::upstream::ids::Server;
 
@@ -35,14 +36,7 @@ impl Running {
     /// When none runs, or another user does.
     pub(super) fn find(file: &Path) -> Result<Self> {
         let pid = signal::find(file)?.pid;
-        let dir = format!("/proc/{pid}/fd");
-        let fds = fs::read_dir(&dir);
-        let fds = fds.with_context(|| format!("cannot look into the ktrix with pid {pid}"))?;
-        let is_table = |path: &PathBuf| {
-            let target = fs::read_link(path).unwrap_or_default();
-            target.to_string_lossy().starts_with(&format!("/memfd:{FILE_NAME}"))
-        };
-        for path in fds.filter_map(|fd| Some(fd.ok()?.path())).filter(is_table) {
+        for path in files_in_memory(pid, FILE_NAME)? {
             let file = File::options().read(true).write(true).open(&path);
             let file = file.with_context(|| format!("cannot open the servers of pid {pid}"))?;
             let table = ServerTable::open(&file)?;
@@ -54,6 +48,17 @@ impl Running {
             }
         }
         bail!("the ktrix with pid {pid} has no table of servers (is it of another version?)")
+    }
+
+    /// The effective configuration that it serves by; empty if it has no file.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or a reload has just replaced it.
+    pub(super) fn configuration(&self) -> Result<String> {
+        let (generation, _) = self.table.phase();
+        let files = files_in_memory(self.pid, &name_of_text(generation))?;
+        let path = files.first().context("it has just loaded another configuration (try again)")?;
+        Ok(fs::read_to_string(path)?)
     }
 
     /// The names of one kind.
@@ -75,6 +80,18 @@ impl Running {
         });
         named.zip(ids)
     }
+}
+
+/// The open files of this name, which are in memory, of a master.
+fn files_in_memory(pid: Pid, name: &str) -> Result<Vec<PathBuf>> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"));
+    let fds = fds.with_context(|| format!("cannot look into the ktrix with pid {pid}"))?;
+    let is_it = |path: &PathBuf| {
+        let target = fs::read_link(path).unwrap_or_default();
+        let target = target.to_string_lossy();
+        target.strip_prefix("/memfd:").and_then(|it| it.split(' ').next()) == Some(name)
+    };
+    Ok(fds.filter_map(|fd| Some(fd.ok()?.path())).filter(is_it).collect())
 }
 
 impl Named<'_> {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen, parse_server};
 use crate::config::document::Place;
@@ -102,6 +103,7 @@ fn of_defaults(
         default_upstream: Some(UpstreamId(0)),
         timeouts: resolve::timeouts(&mut faults, &absent("timeouts")),
         limits: resolve::limits(&mut faults, &absent("limits")),
+        effective: Rc::default(),
     }
 }
 
@@ -130,6 +132,7 @@ mod tests {
         let mut file = Config::load_for(Path::new("f"), text, cores());
         if let Ok(config) = &mut file {
             config.file = None;
+            config.effective = Rc::default();
         }
         assert_eq!(file, Ok(flags));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::error::{ConfigErrors, Faults};
 use crate::config::resolve::Machine;
-use crate::config::{Config, document, include, resolve};
+use crate::config::{Config, document, effective, include, resolve};
 
 impl Config {
     /// Resolves a configuration's text. `path` names the file in errors and is not opened.
@@ -40,7 +40,9 @@ impl Config {
             Ok(root) => {
                 let root = include::expand(&mut faults, root);
                 let config = resolve::resolve(&mut faults, path, &root, machine);
-                faults.or_value(config)
+                let config = faults.or_value(config)?;
+                let effective = effective::text(&root, &config).into();
+                Ok(Self { effective, ..config })
             }
             Err(flaw) => {
                 faults.add(flaw.place, String::new(), flaw.message);

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 mod nearest;
 pub mod document;
+pub(crate) mod yaml;
+pub(crate) mod difference;
 pub mod error;
 pub mod schema;
 mod section;
@@ -38,6 +40,7 @@ pub mod forward;
 pub mod listen;
 mod instance;
 mod resolve;
+mod effective;
 mod load;
 mod unchanged;
 mod flags;
@@ -100,6 +103,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The bounds on sizes and counts.
     pub limits: Limits,
+    /// All of it as text, with every default, as `ktrix config dump` prints it; empty without a file.
+    pub effective: Rc<str>,
 }
 
 impl Config {

@@ -11,7 +11,8 @@ use crate::config::Config;
 use crate::config::document::Place;
 use crate::config::error::{ConfigError, ConfigErrors};
 use crate::config::places::Places;
-use crate::master::access_check;
+use crate::master::access_check::{self, Problem};
+use crate::master::unusual;
 use crate::sys::privileges::{self, Account};
 use crate::tls::certificate::Finding;
 use crate::tls::server::Servers;
@@ -56,10 +57,12 @@ pub(crate) fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
     Err(ConfigErrors(errors))
 }
 
-/// The warnings about the certificates, with their places.
+/// The warnings about the certificates, and about what is hardly meant, with their places.
 pub(crate) fn warnings(file: &Path, text: &str, config: &Config) -> Vec<ConfigError> {
     let servers = Servers::load(config, &Sources::of_disk(), None).unwrap_or_default();
-    errors_of(file, text, servers.warnings)
+    let mut warnings = errors_of(file, text, servers.warnings);
+    warnings.extend(errors_at(file, text, unusual::problems(config)));
+    warnings
 }
 
 fn errors_of(file: &Path, text: &str, findings: Vec<Finding>) -> Vec<ConfigError> {
@@ -81,15 +84,19 @@ pub(crate) fn check_access(file: &Path, text: &str, config: &Config) -> Option<C
         return None;
     }
     let account = account.filter(|_| privileges::is_root());
+    Some(ConfigErrors(errors_at(file, text, access_check::problems(config, account.as_ref()))))
+}
+
+fn errors_at(file: &Path, text: &str, problems: Vec<Problem>) -> Vec<ConfigError> {
     let places = Places::of(file, text).ok();
-    let problems = access_check::problems(config, account.as_ref()).into_iter().map(|problem| {
+    let error = |problem: Problem| {
         let found = places.as_ref().and_then(|places| places.first(problem.keys.iter().copied()));
         let key = found.as_ref().map_or_else(String::new, |found| found.key.clone());
         let place = found.map(|found| found.place).unwrap_or_default();
         let file = places.as_ref().map_or(file, |places| places.file_of(place));
         error_at(file, place, &key, problem.message)
-    });
-    Some(ConfigErrors(problems.collect()))
+    };
+    problems.into_iter().map(error).collect()
 }
 
 fn error_of_user(file: &Path, text: &str) -> Option<ConfigError> {

@@ -7,6 +7,7 @@
 //!
 //! The first one is current from its start. Only the current one has its dead children replaced.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,6 +58,8 @@ pub(crate) struct Generation {
     pub(crate) bodies_bytes_max: u64,
     /// The servers of its upstreams.
     pub(crate) servers: Rc<ServerTable>,
+    /// Its effective configuration, for commands, which find the file by its name.
+    _text: File,
     /// The TLS of its listeners.
     pub(crate) tls: Rc<Servers>,
     /// The files that it was made of first.
@@ -143,6 +146,7 @@ impl Generation {
         }
         let bodies_bytes_max = bodies_bytes_max(&config, cache.as_ref());
         let servers = Rc::new(servers_of(&config, &tls, previous)?);
+        let text = file::in_memory(&name_of_text(number), config.effective.as_bytes())?;
         // The first generation is current at once; another one when it is ready.
         let phase = if previous.is_none() { TablePhase::Current } else { TablePhase::Starting };
         servers.set_phase(number, phase);
@@ -157,6 +161,7 @@ impl Generation {
             cache_files: CacheFiles::InPlace,
             bodies_bytes_max,
             servers,
+            _text: text,
             tls: Rc::new(tls),
             tls_files,
             keeper_slot,
@@ -288,6 +293,11 @@ impl Generation {
         );
         None
     }
+}
+
+/// The name of the file in memory with the effective configuration of a generation.
+pub(crate) fn name_of_text(number: u64) -> String {
+    format!("ktrix-configuration-{number}")
 }
 
 fn cache_for(

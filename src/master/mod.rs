@@ -12,6 +12,7 @@
 //! ```
 
 pub(crate) mod access_check;
+pub(crate) mod unusual;
 pub(crate) mod configuration;
 pub(crate) mod backoff;
 pub(crate) mod process_slots;

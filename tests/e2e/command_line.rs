@@ -30,6 +30,72 @@ fn a_good_configuration_passes_the_test() {
 }
 
 #[test]
+fn a_test_says_what_would_run_and_warns_of_what_is_hardly_meant() {
+    let origin = origin();
+    let plan = Plan::new(&origin).set("timeouts", "{stop: 7s}");
+    plan.write_config();
+    let config = plan.config_path().display().to_string();
+    let output = plan.run(&["--test", &config]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.starts_with(&format!("{config}: configuration is valid")), "{told}");
+    let upstream = format!("  upstream   app: {}", origin.name());
+    for line in [
+        "  workers    2",
+        "  sites      any host (1 route)",
+        "  bounds     timeouts.stop 7s",
+        &upstream,
+    ] {
+        assert!(told.lines().any(|it| it == line), "{line} in\n{told}");
+    }
+    let warned = String::from_utf8_lossy(&output.stderr).into_owned();
+    let is_root = nix::unistd::geteuid().is_root();
+    assert_eq!(warned.contains("the workers run as root (add"), is_root, "{warned}");
+}
+
+#[test]
+fn the_effective_configuration_is_one_and_is_compared_with_that_of_the_running_ktrix() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let config = plan.config_path().display().to_string();
+    let dump =
+        |file: &str, more: &[&str]| plan.run(&[&["config", "dump", "-c", file][..], more].concat());
+    let effective = dump(&config, &[]);
+    assert!(effective.status.success(), "{}", text(&effective));
+    let other = plan.dir().join("effective.yaml");
+    fs::write(&other, &effective.stdout).unwrap();
+    let again = dump(&other.display().to_string(), &[]);
+    assert!(again.stdout == effective.stdout, "{}", text(&again));
+    assert!(text(&effective).contains("\n  client-head: 10s\n"), "{}", text(&effective));
+    let same = dump(&config, &["--diff"]);
+    assert_eq!((same.status.code(), text(&same)), (Some(0), String::new()));
+    plan.put("timeouts", "{stop: 7s}");
+    plan.write_config();
+    let differs = dump(&config, &["--diff"]);
+    assert_eq!(differs.status.code(), Some(3), "{}", text(&differs));
+    let lines = text(&differs);
+    let expected = format!(
+        "--- running, pid {}\n+++ {config}\n-timeouts.stop: 30s\n+timeouts.stop: 7s\n",
+        ktrix.master.pid
+    );
+    assert_eq!(lines, expected);
+    ktrix.signal(Signal::SIGHUP);
+    ktrix.wait_error("configuration reloaded");
+    assert_eq!(dump(&config, &["--diff"]).status.code(), Some(0));
+}
+
+#[test]
+fn shells_get_completions() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    for shell in ["bash", "zsh", "fish"] {
+        let output = plan.run(&["completions", shell]);
+        assert!(output.status.success() && text(&output).contains("reload"), "{}", text(&output));
+    }
+    assert_eq!(plan.run(&["completions", "csh"]).status.code(), Some(2));
+}
+
+#[test]
 fn every_error_is_named_with_its_place_at_once() {
     let origin = origin();
     let plan = Plan::new(&origin);

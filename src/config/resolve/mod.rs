@@ -4,6 +4,7 @@
 //! The result is used only if there is no fault.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::base::units::format_size;
 use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen};
@@ -87,6 +88,7 @@ pub(crate) fn resolve(
         sites,
         timeouts,
         limits,
+        effective: Rc::default(),
     }
 }
 
