@@ -7,6 +7,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,12 @@ use crate::sys::file;
 #[derive(Debug)]
 pub struct DirectoryLock {
     dir: File,
+}
+
+impl AsFd for DirectoryLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
 }
 
 /// Why a directory cannot be locked.
@@ -62,6 +69,11 @@ impl DirectoryLock {
             }
         }
         Ok(Self { dir })
+    }
+
+    /// The lock of a directory that another master has locked and passed on. Both hold it.
+    pub(crate) fn passed(dir: File) -> Self {
+        Self { dir }
     }
 
     /// Whether `path` is the locked directory, by whatever name.

@@ -16,7 +16,7 @@ pub(super) const DEFAULT_FILE: &str = "/etc/ktrix/ktrix.yaml";
 /// # Errors
 /// When the file cannot be read.
 pub(super) fn load(file: &Path) -> anyhow::Result<Option<Config>> {
-    load_by(file, Config::load)
+    Ok(load_by(file, Config::load)?.inspect_err(|errors| eprintln!("{errors}")).ok())
 }
 
 /// As [`load`]; it must also suit this machine.
@@ -24,20 +24,22 @@ pub(super) fn load(file: &Path) -> anyhow::Result<Option<Config>> {
 /// # Errors
 /// As [`load`].
 pub(super) fn load_to_serve(file: &Path) -> anyhow::Result<Option<Config>> {
+    Ok(read_to_serve(file)?.inspect_err(|errors| eprintln!("{errors}")).ok())
+}
+
+/// As [`load_to_serve`], with the errors as a value.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn read_to_serve(file: &Path) -> anyhow::Result<Result<Config, ConfigErrors>> {
     load_by(file, configuration::load)
 }
 
 fn load_by(
     file: &Path,
     load: impl FnOnce(&Path, &str) -> Result<Config, ConfigErrors>,
-) -> anyhow::Result<Option<Config>> {
+) -> anyhow::Result<Result<Config, ConfigErrors>> {
     let bytes =
         std::fs::read(file).with_context(|| format!("cannot read \"{}\"", file.display()))?;
-    match configuration::text_of(file, bytes).and_then(|text| load(file, &text)) {
-        Ok(config) => Ok(Some(config)),
-        Err(errors) => {
-            eprintln!("{errors}");
-            Ok(None)
-        }
-    }
+    Ok(configuration::text_of(file, bytes).and_then(|text| load(file, &text)))
 }

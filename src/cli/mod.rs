@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::load::{DEFAULT_FILE, load_to_serve};
+use crate::cli::load::{DEFAULT_FILE, read_to_serve};
 use crate::cli::signal::Word;
 use crate::config::Config;
 
@@ -141,18 +141,10 @@ fn serve(serve: Serve) -> anyhow::Result<i32> {
     }
     match &serve.upstream {
         Some(upstream) => {
-            match Config::from_flags(&serve.listen, upstream, serve.cache.as_deref()) {
-                Ok(config) => run::run(config, None, serve.daemon),
-                Err(errors) => {
-                    eprintln!("{errors}");
-                    Ok(1)
-                }
-            }
+            let load = || Ok(Config::from_flags(&serve.listen, upstream, serve.cache.as_deref()));
+            run::run(load, None, serve.daemon)
         }
-        None => match load_to_serve(file)? {
-            Some(config) => run::run(config, Some(file), serve.daemon),
-            None => Ok(1),
-        },
+        None => run::run(|| read_to_serve(file), Some(file), serve.daemon),
     }
 }
 
@@ -181,6 +173,7 @@ mod tests {
             "ktrix -s stop /etc/ktrix.yaml",
             "ktrix -s quit --pid /run/ktrix.pid",
             "ktrix -s reopen",
+            "ktrix -s upgrade",
             "ktrix --upstream http://127.0.0.1:81",
             "ktrix --listen :80 --listen [::1]:81 --upstream app --cache /tmp/c",
             "ktrix demo",

@@ -25,6 +25,8 @@ pub enum Word {
     Quit,
     /// Open the log files again, after they were rotated
     Reopen,
+    /// Start the program as it is now on the disk in the place of the running one
+    Upgrade,
 }
 
 impl Word {
@@ -35,15 +37,16 @@ impl Word {
             Self::Stop => Signal::SIGTERM,
             Self::Quit => Signal::SIGQUIT,
             Self::Reopen => Signal::SIGUSR1,
+            Self::Upgrade => Signal::SIGUSR2,
         }
     }
 }
 
 /// Sends it to the master that holds the pid file: the named one, or else the configuration's. Waits
-/// for the end of the master and for the outcome of a reload, unless told not to.
+/// for the end of the master and for the outcome of a reload or upgrade, unless told not to.
 ///
 /// # Errors
-/// When no ktrix runs there, it belongs to another user, or the reload was refused.
+/// When no ktrix runs there, it belongs to another user, or the reload or upgrade was refused.
 pub fn signal(
     word: Word,
     file: &Path,
@@ -59,7 +62,14 @@ pub fn signal(
     process::send_signal(pid, word.signal()).with_context(|| format!("cannot signal pid {pid}"))?;
     match word {
         Word::Stop | Word::Quit if is_waiting => running.wait_for_end()?,
-        Word::Reload if is_waiting => await_reload(&running, before.as_ref())?,
+        Word::Reload if is_waiting => {
+            let refused = "reload refused; the current configuration stays in use";
+            await_outcome(&running, before.as_ref(), RELOAD_MAX, refused)?;
+        }
+        Word::Upgrade if is_waiting => {
+            let refused = "upgrade refused; the running ktrix goes on";
+            await_outcome(&running, before.as_ref(), UPGRADE_MAX, refused)?;
+        }
         _ => {}
     }
     Ok(0)
@@ -91,8 +101,13 @@ pub(super) fn find(file: &Path) -> anyhow::Result<Running> {
     }
 }
 
-fn await_reload(running: &Running, before: Option<&reload_report::Outcome>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + RELOAD_MAX;
+fn await_outcome(
+    running: &Running,
+    before: Option<&reload_report::Outcome>,
+    patience: Duration,
+    refused: &'static str,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
         match reload_report::read(&running.path) {
             Some(outcome) if Some(&outcome) != before => {
@@ -100,14 +115,11 @@ fn await_reload(running: &Running, before: Option<&reload_report::Outcome>) -> a
                     return Ok(());
                 }
                 eprintln!("{}", outcome.refusal);
-                bail!("reload refused; the current configuration stays in use");
+                bail!(refused);
             }
             _ if running.has_ended() => bail!("ktrix has ended"),
             _ if Instant::now() >= deadline => {
-                bail!(
-                    "no outcome of the reload within {} s; see the error log",
-                    RELOAD_MAX.as_secs()
-                )
+                bail!("no outcome within {} s; see the error log", patience.as_secs())
             }
             _ => std::thread::sleep(STEP),
         }
@@ -116,4 +128,6 @@ fn await_reload(running: &Running, before: Option<&reload_report::Outcome>) -> a
 
 /// Longer than the children of a new configuration may take to start.
 const RELOAD_MAX: Duration = Duration::from_secs(60);
+/// Longer than `timeouts.upgrade` may be.
+const UPGRADE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 const STEP: Duration = Duration::from_millis(20);

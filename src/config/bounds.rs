@@ -75,7 +75,9 @@ pub struct Timeouts {
     pub worker_stuck: Duration,
     /// For requests to finish when ktrix stops or reloads.
     pub stop: Duration,
-    /// For tunnels to end after a reload that changed their routes.
+    /// For the new program of an upgrade to serve.
+    pub upgrade: Duration,
+    /// For tunnels to end after an upgrade, or a reload that changed their routes.
     pub tunnel_drain: Duration,
 }
 

@@ -382,7 +382,8 @@ pub const DIRECTIVES: &[Directive] = &[
     row("timeouts", "disk", Kind::Duration(10, HOUR), "5s", "for an operation on the cache's disk; a read that takes longer is a miss"),
     row("timeouts", "worker-stuck", Kind::Duration(0, DAY), "10s", "for a worker that hangs or is stopped, until it is killed and replaced; 0s is never"),
     row("timeouts", "stop", Kind::Duration(0, DAY), "30s", "for requests to finish when ktrix stops or reloads"),
-    row("timeouts", "tunnel-drain", Kind::Duration(0, 365 * DAY), "1h", "for tunnels to end after a reload that changed their routes"),
+    row("timeouts", "upgrade", Kind::Duration(1_000, HOUR), "30s", "for the new program of an upgrade to serve; after that the old one goes on"),
+    row("timeouts", "tunnel-drain", Kind::Duration(0, 365 * DAY), "1h", "for tunnels to end after an upgrade, or a reload that changed their routes"),
     //
     row("limits", "connections", Kind::Count(1, 1_000_000), "16384", "open client connections, for each worker"),
     row("limits", "handshakes", Kind::Count(1, 1_000_000), "1024", "TLS handshakes and PROXY headers under way, for each worker; one more ends the oldest"),

@@ -141,6 +141,15 @@ impl Child {
         messages
     }
 
+    pub(crate) fn is_worker(&self) -> bool {
+        self.role != Role::Keeper
+    }
+
+    /// Whether its process serves, and has given no sign of life for a while.
+    pub(crate) fn is_weak(&self) -> bool {
+        self.process.as_ref().is_some_and(|it| it.is_serving && it.pulse.is_weak())
+    }
+
     pub(crate) fn is_serving(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.is_serving)
     }

@@ -24,6 +24,9 @@ impl Master {
         while let Some((pid, status)) = process::reap() {
             // A `ready` that the process sent before its exit still counts.
             self.receive_messages(now);
+            if self.successor.as_ref().is_some_and(|new| new.pid == pid) {
+                self.reap_successor(status, now);
+            }
             for index in 0..self.generations.len() {
                 let children = &mut self.generations[index].children;
                 let is_it = |process: &Process| process.pid == pid;
@@ -67,7 +70,7 @@ impl Master {
         match (self.mode, self.generations[index].phase) {
             (Mode::Serving, Phase::Current) => {
                 if !self.was_ready && exit.status == ExitStatus::Exit(EXIT_START_FAILED) {
-                    self.abort_start(exit, now);
+                    self.abort_start(&format!("{exit}; see the error log"), now);
                 } else {
                     self.restart(index, which, exit, now);
                 }
@@ -86,8 +89,8 @@ impl Master {
 
     /// Ends a ktrix that has never been ready: a child cannot start, and neither could the next
     /// one.
-    fn abort_start(&mut self, exit: &ChildExit, now: Instant) {
-        let why = format!("cannot start: {exit}; see the error log");
+    pub(super) fn abort_start(&mut self, why: &str, now: Instant) {
+        let why = format!("cannot start: {why}");
         log::error!("{why}");
         if let Some(ready_pipe) = self.ready_pipe.take() {
             ready_pipe.failed(&why);

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::cache::directory_lock::DirectoryLock;
-use crate::config::{CacheConfig, Config, ServerAddress, ServerConfig};
+use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::log::file::LogFile;
 use crate::master::access_check;
 use crate::master::cache::{Cache, OpenError};
@@ -27,7 +27,8 @@ use crate::master::listeners::Mark;
 use crate::master::pidfile::PidFile;
 use crate::master::shared_tables::{self, SharedTables};
 use crate::master::socket_takeover::SocketTakeovers;
-use crate::shared::server_row::ServerRow;
+use crate::master::succession::Predecessor;
+use crate::shared::server_names::ServerNames;
 use crate::shared::servers::{ServerTable, TablePhase};
 use crate::sys::file;
 use crate::sys::privileges::{self, Account};
@@ -35,8 +36,8 @@ use crate::tls::certificate::Finding;
 use crate::tls::secrets::Secrets;
 use crate::tls::server::{self, Servers};
 use crate::tls::sources::{Sources, Stamps};
-use crate::upstream::ids::{Server, UpstreamId};
-use crate::worker::inherited::Role;
+use crate::upstream::ids::UpstreamId;
+use crate::worker::inherited::{Reconcile, Role};
 use crate::worker::message::ControlMessage;
 
 /// The children of one configuration, and what only they share.
@@ -109,7 +110,7 @@ pub(crate) enum CacheFiles {
 
 impl Generation {
     /// Makes all that is needed before the first of its children is forked. Takes over from the
-    /// current one of the `others` what has not changed.
+    /// current one of the `others`, or from the `old` master, what has not changed.
     ///
     /// # Errors
     /// When the user is unknown, a log file cannot be opened, memory runs out, or the cache
@@ -121,16 +122,18 @@ impl Generation {
         number: u64,
         keeper_slot: usize,
         others: &[Self],
+        mut old: Option<&mut Predecessor>,
         tables: &SharedTables,
         now: Instant,
     ) -> io::Result<Self> {
+        let lock = old.as_mut().and_then(|old| old.lock.take());
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
         let (tls, tls_files) = tls_of(&config, &tables.secrets)?;
         warn_of_user(&config, account.as_ref());
         let mut logs = Logs::open(&config, account.as_ref())?;
         let cache = match &config.cache {
-            Some(wanted) => cache_for(wanted, account.as_ref(), others, tables)?,
+            Some(wanted) => cache_for(wanted, account.as_ref(), others, lock, tables)?,
             None => None,
         };
         if let Some(access) = &mut logs.access {
@@ -145,7 +148,8 @@ impl Generation {
             log::error!("{}: {}", problem.keys.first().unwrap_or(&""), problem.message);
         }
         let bodies_bytes_max = bodies_bytes_max(&config, cache.as_ref());
-        let servers = Rc::new(servers_of(&config, &tls, previous)?);
+        let before = previous.map(|it| &*it.servers).or(old.and_then(|old| old.servers.as_ref()));
+        let servers = Rc::new(servers_of(&config, &tls, before)?);
         let text = file::in_memory(&name_of_text(number), config.effective.as_bytes())?;
         // The first generation is current at once; another one when it is ready.
         let phase = if previous.is_none() { TablePhase::Current } else { TablePhase::Starting };
@@ -241,28 +245,12 @@ impl Generation {
         self.children.iter().all(|child| child.process.is_none())
     }
 
-    fn addresses_of(&self, name: &ServerAddress) -> Vec<SocketAddr> {
-        let mut addresses = Vec::new();
-        if let Some((server, _)) = self.config.servers().find(|(_, it)| it.address == *name) {
-            self.servers.addresses(server, &mut addresses);
-        }
-        addresses
-    }
-
-    /// The row of the server with this address in the upstream of this name.
-    fn row_of(&self, upstream: &str, address: &ServerAddress) -> Option<&ServerRow> {
-        let is_it = |(server, it): &(Server, &ServerConfig)| {
-            self.config.upstreams[server.upstream.0].name == upstream && it.address == *address
-        };
-        self.config.servers().find(is_it).map(|(server, _)| self.servers.row(server))
-    }
-
     /// Takes over what a command has changed since this generation was prepared. What was seen of the
     /// servers since then is newer here: the keeper of this generation resolves and checks already.
-    pub(crate) fn take_over_settings(&self, previous: &Self) {
+    pub(crate) fn take_over_settings(&self, before: &ServerNames<'_>) {
         for (server, wanted) in self.config.servers() {
             let upstream = &self.config.upstreams[server.upstream.0].name;
-            if let Some(before) = previous.row_of(upstream, &wanted.address) {
+            if let Some(before) = before.row(upstream, &wanted.address.to_string()) {
                 self.servers.row(server).take_over_settings(before);
             }
         }
@@ -304,15 +292,22 @@ fn cache_for(
     wanted: &CacheConfig,
     account: Option<&Account>,
     others: &[Generation],
+    of_old: Option<(DirectoryLock, bool)>,
     tables: &SharedTables,
 ) -> io::Result<Option<Cache>> {
     let current = others.iter().find(|other| other.phase == Phase::Current);
     let kept = current.and_then(|current| current.cache_like(wanted));
-    let locks: Vec<_> = others.iter().filter_map(Generation::lock).collect();
+    let mut locks: Vec<_> = others.iter().filter_map(Generation::lock).collect();
+    let (of_old, is_unchecked) = of_old.map_or((None, false), |(lock, it)| (Some(lock), it));
+    locks.extend(of_old.map(Rc::new));
     let cache = match kept.map_or_else(|| Cache::open(wanted, account, &locks, tables), Ok) {
+        Ok(cache) if is_unchecked && cache.reconcile == Reconcile::None => {
+            Cache { reconcile: Reconcile::Check, ..cache }
+        }
         Ok(cache) => cache,
+        // A lock is there if one of them has a cache.
         Err(why @ OpenError::Unusable { .. })
-            if current.is_none_or(|current| current.cache.is_none()) =>
+            if locks.is_empty() || current.is_some_and(|current| current.cache.is_none()) =>
         {
             log::error!("running without a cache: {why}");
             return Ok(None);
@@ -372,22 +367,24 @@ fn warn_of_user(config: &Config, account: Option<&Account>) {
 }
 
 /// The table of servers. Configured addresses are in it from the start; a name has the addresses
-/// that it had in the previous generation.
+/// that it had in the table before.
 fn servers_of(
     config: &Config,
     tls: &Servers,
-    previous: Option<&Generation>,
+    before: Option<&ServerTable>,
 ) -> io::Result<ServerTable> {
+    let before = before.map(ServerNames::of);
     let n_servers = config.upstreams.iter().map(|it| it.servers.len());
     let table = ServerTable::create(n_servers, config.workers, &names_of(config, tls))?;
     publish_expiries(&table, tls);
-    configure_servers(&table, config, previous);
+    configure_servers(&table, config, before.as_ref());
     for (server, wanted) in config.servers() {
         let addresses = match &wanted.address {
             ServerAddress::Ip(address) => vec![*address],
             ServerAddress::Unix(_) => Vec::new(),
             name @ ServerAddress::Name { .. } => {
-                previous.map(|previous| previous.addresses_of(name)).unwrap_or_default()
+                let name = name.to_string();
+                before.as_ref().map(|before| before.addresses(&name)).unwrap_or_default()
             }
         };
         if !addresses.is_empty() {
@@ -404,10 +401,10 @@ fn publish_expiries(table: &ServerTable, tls: &Servers) {
     }
 }
 
-fn configure_servers(table: &ServerTable, config: &Config, previous: Option<&Generation>) {
+fn configure_servers(table: &ServerTable, config: &Config, before: Option<&ServerNames<'_>>) {
     for (server, wanted) in config.servers() {
         let upstream = &config.upstreams[server.upstream.0].name;
-        let before = previous.and_then(|previous| previous.row_of(upstream, &wanted.address));
+        let before = before.and_then(|it| it.row(upstream, &wanted.address.to_string()));
         table.configure(server, wanted.weight, wanted.setting, before);
         if config.upstreams[server.upstream.0].check.is_none() {
             table.row(server).forget_checks();
@@ -450,9 +447,9 @@ mod tests {
             );
             Config::load_for(std::path::Path::new("f"), &text, 1).unwrap()
         };
-        let tables = SharedTables::new(&config(1_000)).unwrap();
+        let tables = SharedTables::new(&config(1_000), &mut Vec::new()).unwrap();
         let prepare = |n_objects, number, others: &[Generation]| {
-            Generation::prepare(config(n_objects), number, 0, others, &tables, Instant::now())
+            Generation::prepare(config(n_objects), number, 0, others, None, &tables, Instant::now())
                 .unwrap()
         };
         let first = [prepare(1_000, 1, &[])];

@@ -2,12 +2,16 @@
 //!
 //! The sockets outlive the workers: a connection in an accept queue waits there for the next
 //! worker. An address has a socket for every worker, and keeps them all when there are fewer
-//! workers later: then a worker has several. Unix sockets and sockets handed over by systemd are
+//! workers later: then a worker has several. Unix sockets and sockets of a systemd socket unit are
 //! single, and every worker listens on them.
+//!
+//! The service manager keeps copies of the sockets that are bound here, and a ktrix that is
+//! replaced passes them on. Their names have the address as configured, so that a port of 0 is found
+//! again.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -15,6 +19,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::config::{Listen, ListenAddress};
+use crate::master::service_manager::ServiceManager;
+use crate::sys::passed::Passed;
 use crate::sys::privileges::Owner;
 use crate::sys::socket::{self, BoundTo};
 use crate::worker::inherited::ListenSocket;
@@ -23,6 +29,8 @@ use crate::worker::inherited::ListenSocket;
 #[derive(Debug, Default)]
 pub struct Listeners {
     entries: Vec<Entry>,
+    /// Names of sockets that the service manager keeps for nothing.
+    given_up: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -30,6 +38,8 @@ struct Entry {
     address: ListenAddress,
     sockets: Vec<OwnedFd>,
     origin: Origin,
+    /// How many of the sockets the service manager keeps.
+    n_stored: usize,
 }
 
 /// Where the sockets of an entry come from.
@@ -39,8 +49,8 @@ enum Origin {
     Bound,
     /// A Unix socket bound by ktrix, for all workers.
     BoundShared,
-    /// Handed over by the service manager, for all workers; never closed.
-    HandedOver,
+    /// Of a socket unit, for all workers.
+    OfUnit,
 }
 
 /// Why an address cannot be listened on.
@@ -65,23 +75,86 @@ pub struct Mark {
 }
 
 impl Listeners {
-    /// Starts with the sockets that the service manager handed over.
-    pub fn new(handed_over: Vec<OwnedFd>) -> Self {
-        let mut entries = Vec::new();
-        for fd in handed_over {
-            match socket::bound_to(fd.as_fd()) {
-                Ok(bound) => {
-                    let address = match bound {
-                        BoundTo::Ip(address) => ListenAddress::Ip(address),
-                        BoundTo::Unix(path) => ListenAddress::Unix(path),
-                    };
-                    log::info!("listening on {} (handed over)", text_of(&address));
-                    entries.push(Entry { address, sockets: vec![fd], origin: Origin::HandedOver });
+    /// Takes those of the passed sockets that are wanted, and closes the others.
+    pub(crate) fn new(wanted: &[Listen], passed: Vec<Passed>) -> Self {
+        let mut listeners = Self::default();
+        for Passed { name, fd } in passed {
+            let bound = socket::bound_to(fd.as_fd());
+            let is_ours = name.starts_with(NAME_PREFIX);
+            let listen = wanted.iter().find(|listen| match (&bound, &listen.address) {
+                (Ok(BoundTo::Unix(path)), ListenAddress::Unix(wanted)) => path == wanted,
+                (Ok(BoundTo::Ip(_)), address @ ListenAddress::Ip(_)) if is_ours => {
+                    name_of(address) == name
                 }
-                Err(error) => log::warn!("a socket that was handed over is not used: {error}"),
+                (Ok(BoundTo::Ip(bound)), ListenAddress::Ip(wanted)) => bound == wanted,
+                _ => false,
+            });
+            let adopted = match (listen, bound) {
+                (Some(listen), Ok(_)) => listeners.adopt(&listen.address, is_ours, fd),
+                (None, Ok(bound)) => {
+                    Err(io::Error::other(format!("no listener names {}", bound.text())))
+                }
+                (_, Err(error)) => Err(error),
+            };
+            if let Err(why) = adopted {
+                log::warn!("closing {name:?}, which was passed to ktrix: {why}");
+                if !listeners.given_up.contains(&name) {
+                    listeners.given_up.push(name);
+                }
             }
         }
-        Self { entries }
+        for entry in &listeners.entries {
+            log::info!("listening on {} (sockets passed to ktrix)", entry.bound_text());
+        }
+        listeners
+    }
+
+    fn adopt(&mut self, address: &ListenAddress, is_ours: bool, fd: OwnedFd) -> io::Result<()> {
+        let origin = match address {
+            _ if !is_ours => Origin::OfUnit,
+            ListenAddress::Ip(_) => Origin::Bound,
+            ListenAddress::Unix(path) if path.exists() => Origin::BoundShared,
+            ListenAddress::Unix(_) => return Err(io::Error::other("its file was removed")),
+        };
+        let fd = socket::adopt(fd)?;
+        let known = self.entries.iter_mut().find(|entry| entry.address == *address);
+        match known {
+            Some(entry) => entry.sockets.push(fd),
+            None => {
+                let sockets = vec![fd];
+                self.entries.push(Entry { address: address.clone(), sockets, origin, n_stored: 0 });
+            }
+        }
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.address == *address) {
+            entry.n_stored = entry.sockets.len();
+        }
+        Ok(())
+    }
+
+    /// Has the service manager keep the sockets that are bound here, and no others.
+    pub(crate) fn store(&mut self, manager: &ServiceManager) {
+        for name in self.given_up.drain(..) {
+            manager.discard(&name);
+        }
+        for entry in self.entries.iter_mut().filter(|it| it.origin != Origin::OfUnit) {
+            let new = entry.sockets.get(entry.n_stored..).unwrap_or_default();
+            if !new.is_empty() {
+                let fds: Vec<_> = new.iter().map(AsFd::as_fd).collect();
+                manager.keep(&name_of(&entry.address), &fds);
+                entry.n_stored = entry.sockets.len();
+            }
+        }
+    }
+
+    /// All sockets with their names, for a ktrix that takes the place of this one.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        self.entries.iter().flat_map(|entry| {
+            let name = match entry.origin {
+                Origin::OfUnit => "unit".to_owned(),
+                Origin::Bound | Origin::BoundShared => name_of(&entry.address),
+            };
+            entry.sockets.iter().map(move |fd| (name.clone(), fd.as_fd()))
+        })
     }
 
     /// The state to roll back to if the next step fails.
@@ -125,6 +198,7 @@ impl Listeners {
                         address: address.clone(),
                         sockets: Vec::new(),
                         origin: Origin::Bound,
+                        n_stored: 0,
                     };
                     entry.add_sockets(*ip, n_workers).map_err(failed)?;
                     log::info!("listening on {}", entry.bound_text());
@@ -137,7 +211,8 @@ impl Listeners {
                     let sockets = vec![fd];
                     let origin = Origin::BoundShared;
                     log::info!("listening on {}", text_of(address));
-                    self.entries.push(Entry { address: address.clone(), sockets, origin });
+                    let address = address.clone();
+                    self.entries.push(Entry { address, sockets, origin, n_stored: 0 });
                 }
             }
         }
@@ -147,19 +222,26 @@ impl Listeners {
     /// Closes every address that is not in `wanted`.
     pub fn keep_only(&mut self, wanted: &[Listen]) {
         self.entries.retain(|entry| {
-            let is_wanted = entry.origin == Origin::HandedOver
-                || wanted.iter().any(|listen| listen.address == entry.address);
+            let is_wanted = wanted.iter().any(|listen| listen.address == entry.address);
             if !is_wanted {
                 log::info!("no longer listening on {}", entry.bound_text());
                 entry.remove_file();
+                if entry.n_stored > 0 {
+                    self.given_up.push(name_of(&entry.address));
+                }
             }
             is_wanted
         });
     }
 
-    /// Removes the Unix sockets from the file system: the end of a clean stop.
-    pub fn remove_files(&self) {
-        self.entries.iter().for_each(Entry::remove_file);
+    /// Removes the Unix sockets from the file system, after which a copy of them is of no use: the end
+    /// of a clean stop.
+    pub(crate) fn remove_files(&mut self, manager: &ServiceManager) {
+        for entry in self.entries.iter().filter(|entry| entry.origin == Origin::BoundShared) {
+            entry.remove_file();
+            manager.discard(&name_of(&entry.address));
+        }
+        self.entries.retain(|entry| entry.origin != Origin::BoundShared);
     }
 
     /// The sockets that this worker of `n_workers` inherits; all others are closed.
@@ -171,14 +253,10 @@ impl Listeners {
     ) -> Vec<ListenSocket> {
         let mut sockets = Vec::new();
         for entry in self.entries {
-            let listen = wanted.iter().find(|listen| listen.address == entry.address).cloned();
-            // Sockets that were handed over are served even if the configuration does not name
-            // them.
-            let listen = match (listen, entry.origin) {
-                (Some(listen), _) => Rc::new(listen),
-                (None, Origin::HandedOver) => Rc::new(Listen::at(entry.address)),
-                (None, _) => continue,
+            let Some(listen) = wanted.iter().find(|listen| listen.address == entry.address) else {
+                continue;
             };
+            let listen = Rc::new(listen.clone());
             let is_shared = entry.origin != Origin::Bound;
             for (number, fd) in entry.sockets.into_iter().enumerate() {
                 let whose = if is_shared { worker } else { number % n_workers.max(1) };
@@ -207,7 +285,7 @@ impl Entry {
     /// The address with the port that the kernel chose, if it was to choose one.
     fn bound_text(&self) -> String {
         match self.sockets.first().and_then(|fd| socket::bound_to(fd.as_fd()).ok()) {
-            Some(BoundTo::Ip(address)) => address.to_string(),
+            Some(bound @ BoundTo::Ip(_)) => bound.text(),
             _ => text_of(&self.address),
         }
     }
@@ -215,6 +293,17 @@ impl Entry {
     fn remove_file(&self) {
         if let (ListenAddress::Unix(path), Origin::BoundShared) = (&self.address, self.origin) {
             remove_socket(path);
+        }
+    }
+}
+
+/// The name of the sockets of an address, without a colon, which separates names.
+fn name_of(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Ip(ip) => format!("{NAME_PREFIX}{ip}").replace(':', "_"),
+        ListenAddress::Unix(path) => {
+            let hash = crc32c::crc32c(path.as_os_str().as_encoded_bytes());
+            format!("{NAME_PREFIX}unix-{hash:08x}")
         }
     }
 }
@@ -254,6 +343,8 @@ fn check_free(address: SocketAddr) -> io::Result<()> {
     if socket::is_taken(address)? { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(()) }
 }
 
+/// How the names of sockets begin that ktrix has bound itself.
+const NAME_PREFIX: &str = "listen-";
 const ORPHANS_MAX: Duration = Duration::from_secs(2);
 const ORPHANS_STEP: Duration = Duration::from_millis(10);
 
@@ -329,22 +420,48 @@ mod tests {
         assert_eq!(whose(listeners, &wanted, 3, 4), [3]);
     }
 
+    fn passed(name: &str, fd: impl AsFd) -> Passed {
+        Passed { name: name.to_owned(), fd: fd.as_fd().try_clone_to_owned().unwrap() }
+    }
+
     #[test]
-    fn every_socket_knows_its_listener() {
+    fn passed_sockets_are_matched_and_the_others_closed() {
         let dir = tempfile::tempdir().unwrap();
-        let handed_over = socket::listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        let BoundTo::Ip(address) = socket::bound_to(handed_over.as_fd()).unwrap() else { panic!() };
-        let optional = Listen { is_optional: true, ..listen("127.0.0.1:0") };
-        let wanted = [optional, unix(&dir.path().join("s"))];
-        let mut listeners = Listeners::new(vec![handed_over]);
-        listeners.ensure(&wanted, 2).unwrap();
-        let listens: Vec<Listen> = listeners
-            .into_sockets(&wanted, 0, 2)
-            .iter()
-            .map(|socket| Listen::clone(&socket.listen))
-            .collect();
-        let [ip, unix] = wanted;
-        let unnamed = Listen::at(ListenAddress::Ip(address));
-        assert_eq!(listens, [unnamed, ip.clone(), ip, unix]);
+        let path = dir.path().join("s");
+        let bind = || socket::listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (of_unit, stranger) = (bind(), bind());
+        let address = |fd: &OwnedFd| match socket::bound_to(fd.as_fd()).unwrap() {
+            BoundTo::Ip(address) => Listen::at(ListenAddress::Ip(address)),
+            BoundTo::Unix(_) => panic!(),
+        };
+        let wanted = [address(&of_unit), listen("127.0.0.1:0"), unix(&path)];
+        let mut before = Listeners::default();
+        before.ensure(&wanted[1..], 2).unwrap();
+        let named = before.named().map(|(name, fd)| passed(&name, fd));
+        let all = [passed("web.socket", &of_unit), passed("other.socket", &stranger)];
+        let all = all.into_iter().chain(named).chain([passed("x", tempfile::tempfile().unwrap())]);
+        let mut after = Listeners::new(&wanted, all.collect());
+        after.ensure(&wanted, 3).unwrap();
+        assert_eq!(after.given_up, ["other.socket", "x"]);
+        assert_eq!(address(&before.entries[0].sockets[0]), address(&after.entries[1].sockets[0]));
+        let sockets = after.into_sockets(&wanted, 1, 3);
+        let listens: Vec<_> = sockets.iter().map(|it| (&*it.listen, it.worker)).collect();
+        let [unit, ip, unix] = &wanted;
+        assert_eq!(listens, [(unit, 1), (ip, 0), (ip, 1), (ip, 2), (unix, 1)]);
+    }
+
+    #[test]
+    fn the_manager_is_to_forget_what_no_listener_names_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let both = [listen("127.0.0.1:0"), unix(&dir.path().join("s"))];
+        let mut before = Listeners::default();
+        before.ensure(&both, 2).unwrap();
+        let named = || before.named().map(|(name, fd)| passed(&name, fd)).collect();
+        let names = |listeners: &Listeners| listeners.given_up.clone();
+        assert_eq!(names(&Listeners::new(&both[1..], named())), ["listen-127.0.0.1_0"]);
+        std::fs::remove_file(dir.path().join("s")).unwrap();
+        let without_file = Listeners::new(&both, named());
+        assert_eq!(names(&without_file), [name_of(&both[1].address)]);
+        assert_eq!(without_file.entries.len(), 1);
     }
 }

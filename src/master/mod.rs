@@ -7,6 +7,7 @@
 //! HUP   ─▶ reload: a new generation beside the old one; the old drains once the new is ready
 //! CHLD  ─▶ reap: clear what the dead held, write its log, fork its successor
 //! USR1  ─▶ reopen the log files
+//! USR2  ─▶ upgrade: a new master beside this one; Replaced once it serves: everybody drains
 //! QUIT  ─▶ Quitting: everybody drains, within timeouts.stop
 //! TERM, INT ─▶ Stopping: everybody ends now
 //! ```
@@ -21,6 +22,8 @@ pub(crate) mod running;
 pub(crate) mod reload_report;
 pub(crate) mod pidfile;
 pub(crate) mod signals;
+pub(crate) mod program;
+pub(crate) mod service_manager;
 pub mod listeners;
 pub(crate) mod files;
 pub(crate) mod pulse;
@@ -28,6 +31,7 @@ pub(crate) mod child;
 pub(crate) mod dead_rings;
 pub(crate) mod shared_tables;
 pub mod cache;
+pub(crate) mod succession;
 pub(crate) mod generation;
 mod file_watch;
 mod expiry;
@@ -36,6 +40,7 @@ mod stuck_workers;
 mod spawn;
 mod child_exit;
 mod reload;
+mod upgrade;
 mod stop;
 pub(crate) mod start;
 
@@ -51,8 +56,11 @@ use crate::master::generation::{Generation, Phase};
 use crate::master::listeners::Listeners;
 use crate::master::pidfile::PidFile;
 use crate::master::process_slots::ProcessSlots;
+use crate::master::program::Program;
+use crate::master::service_manager::ServiceManager;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
+use crate::master::succession::{Predecessor, Successor, ToOld};
 use crate::master::tls_watch::TlsWatch;
 use crate::sys::daemonize::ReadyPipe;
 use crate::worker::inherited::{Reconcile, Role};
@@ -62,7 +70,10 @@ use crate::worker::inherited::{Reconcile, Role};
 pub(crate) struct Master {
     /// The file that a reload reads; `None` if ktrix was started without one.
     file: Option<PathBuf>,
+    /// The program that an upgrade runs; `None` if ktrix was started without a file.
+    program: Option<Program>,
     is_detached: bool,
+    service_manager: ServiceManager,
     tables: SharedTables,
     process_slots: ProcessSlots,
     dead_rings: DeadRings,
@@ -71,11 +82,16 @@ pub(crate) struct Master {
     generations: Vec<Generation>,
     mode: Mode,
     reload: Reload,
+    is_upgrade_wanted: bool,
     file_watch: FileWatch,
     tls_watch: TlsWatch,
     workers_looked_at: Instant,
     /// Connections of older generations that were passed on.
     n_passed_on: usize,
+    /// The ktrix that this one has taken the place of, while that drains.
+    predecessor: Option<Predecessor>,
+    /// The ktrix that is to take the place of this one, or has.
+    successor: Option<Successor>,
     /// These three are `None` in children.
     signals: Option<Signals>,
     pid_file: Option<PidFile>,
@@ -89,6 +105,8 @@ pub(crate) struct Master {
 enum Mode {
     /// Dead children are restarted.
     Serving,
+    /// Another master serves. Children finish what they began, but for tunnels that last until then.
+    Replaced { tunnels_until: Option<Instant> },
     /// Children finish what they began, until then.
     Quitting { until: Instant },
     /// Children end; those that have not by then are killed.
@@ -127,9 +145,15 @@ impl Master {
             Request::Reap => self.reap(now),
             Request::Stop => self.stop(now),
             Request::Quit => self.quit(now),
+            Request::Reload | Request::Upgrade | Request::Reopen
+                if matches!(self.mode, Mode::Replaced { .. }) =>
+            {
+                self.pass_on_signal(request);
+            }
             Request::Reopen => self.reopen(),
             Request::Reload if self.mode == Mode::Serving => self.reload = Reload::Wanted,
-            Request::Reload => {}
+            Request::Upgrade if self.mode == Mode::Serving => self.want_upgrade(),
+            Request::Reload | Request::Upgrade => {}
         }
     }
 
@@ -144,7 +168,10 @@ impl Master {
         let children = self.generations.iter().flat_map(|generation| &generation.children);
         let channels = children.filter_map(|child| child.process.as_ref()?.channel.as_ref());
         let channels = channels.map(|channel| channel.as_fd());
+        let masters = self.predecessor.as_ref().map(Predecessor::fd);
+        let masters = masters.into_iter().chain(self.successor.as_ref().and_then(Successor::fd));
         let fds = channels.chain(self.signals.as_ref().map(Signals::fd)).chain(self.tls_watch.fd());
+        let fds = fds.chain(masters);
         let mut polled: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // The loop checks everything, whatever poll(2) returns. After EINTR the signal is on the
         // pipe.
@@ -152,7 +179,8 @@ impl Master {
     }
 
     fn receive_messages(&mut self, now: Instant) {
-        let mut handed_over = Vec::new();
+        self.hear_successor(now);
+        let mut handed_over = self.hear_predecessor();
         for index in 0..self.generations.len() {
             let mut is_new = false;
             let generation = &mut self.generations[index];
@@ -176,8 +204,10 @@ impl Master {
         let current = self.generations.iter().find(|it| it.phase == Phase::Current);
         for (listener, connection) in handed_over {
             self.n_passed_on = self.n_passed_on.wrapping_add(1);
-            if let Some(current) = current {
-                current.pass_on(self.n_passed_on, listener, &connection);
+            match (current, &self.successor) {
+                (Some(current), _) => current.pass_on(self.n_passed_on, listener, &connection),
+                (None, Some(new)) => new.pass_on(listener, &connection),
+                (None, None) => {}
             }
         }
     }
@@ -187,10 +217,18 @@ impl Master {
         if matches!(self.generations[index].phase, Phase::Starting { .. }) {
             self.switch_over(index, now);
         } else if !self.was_ready {
+            if let Err(error) = self.take_over() {
+                return self.abort_start(&error.to_string(), now);
+            }
             self.was_ready = true;
             log::info!("ready, {} workers running", self.generations[index].config.workers);
             if let Some(ready_pipe) = self.ready_pipe.take() {
                 ready_pipe.ready();
+            }
+            match self.predecessor {
+                // It tells the service manager first.
+                Some(_) => self.report_reload(""),
+                None => self.begin_managed(),
             }
         }
     }
@@ -205,23 +243,50 @@ impl Master {
         match self.mode {
             Mode::Serving => {
                 self.abort_late_generation(now);
+                self.abort_late_upgrade(now);
                 self.reload_if_wanted(now);
+                self.upgrade_if_wanted(now);
                 self.watch_files(now);
                 self.watch_tls(now);
                 self.spawn_due(now);
                 self.watch_workers(now);
                 self.update_takeovers(now);
             }
+            Mode::Replaced { tunnels_until: Some(until) } if now >= until => self.end_all_tunnels(),
             Mode::Quitting { until } if now >= until => self.stop(now),
             Mode::Stopping { until } if now >= until => self.kill_all(now),
-            Mode::Quitting { .. } | Mode::Stopping { .. } => {}
+            Mode::Replaced { .. } | Mode::Quitting { .. } | Mode::Stopping { .. } => {}
         }
+        self.tell_manager(now);
+    }
+
+    /// Shows what ktrix does, and gives a sign of life while all workers give theirs.
+    fn tell_manager(&mut self, now: Instant) {
+        let current = self.generations.iter().find(|it| it.phase == Phase::Current);
+        let workers = || current.iter().flat_map(|it| &it.children).filter(|it| it.is_worker());
+        let status = match (self.mode, current) {
+            (Mode::Serving, _) if self.is_upgrading() => "serving, upgrading".to_owned(),
+            (Mode::Serving, _) if self.starting().is_some() => "serving, reloading".to_owned(),
+            (Mode::Serving, Some(current)) if self.was_ready => format!(
+                "serving, {} workers, generation {}",
+                workers().filter(|it| it.is_serving()).count(),
+                current.number
+            ),
+            (Mode::Serving, _) => "starting".to_owned(),
+            (Mode::Replaced { .. } | Mode::Quitting { .. }, _) => "draining".to_owned(),
+            (Mode::Stopping { .. }, _) => "stopping".to_owned(),
+        };
+        if workers().all(|it| !it.is_weak()) {
+            self.service_manager.beat(now);
+        }
+        self.service_manager.show(status);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let now = Instant::now();
         let mode = match self.mode {
-            Mode::Serving => None,
+            Mode::Serving => self.successor.as_ref().and_then(|new| new.until),
+            Mode::Replaced { tunnels_until } => tunnels_until,
             Mode::Quitting { until } | Mode::Stopping { until } => Some(until),
         };
         let phases = self.generations.iter().filter_map(|generation| match generation.phase {
@@ -239,6 +304,7 @@ impl Master {
             .chain(self.dead_rings.next_try())
             .chain(self.next_look())
             .chain([self.tls_watch.look_at()])
+            .chain(self.service_manager.next_beat().filter(|at| *at > now))
             .min()
     }
 
@@ -293,6 +359,7 @@ impl Master {
     }
 
     fn reopen(&mut self) {
+        self.tell_predecessor(&ToOld::Reopen);
         let mut is_done = true;
         for generation in &mut self.generations {
             if let Err(error) = generation.reopen_logs() {

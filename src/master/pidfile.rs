@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +23,12 @@ use crate::sys::file::is_at;
 pub(crate) struct PidFile {
     path: PathBuf,
     file: File,
+}
+
+impl AsFd for PidFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// Why there is no pid file.
@@ -77,6 +84,24 @@ impl PidFile {
                 return Ok(pid_file);
             }
         }
+    }
+
+    /// Writes another file over the one that is there, so that commands find either the master before
+    /// or this one.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub(crate) fn replace(path: &Path) -> Result<Self, PidFileError> {
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        let _ = fs::remove_file(&new);
+        let file = open(&new)?;
+        file.try_lock_exclusive().map_err(|source| failed("lock", &new, source))?;
+        let pid_file = Self { path: path.to_owned(), file };
+        pid_file.write_pid()?;
+        fs::rename(&new, path).map_err(|source| failed("replace", path, source))?;
+        Ok(pid_file)
     }
 
     fn write_pid(&self) -> Result<(), PidFileError> {
@@ -198,6 +223,19 @@ mod tests {
         wait_for(child).unwrap();
         assert!(matches!(running(&path), Err(NotFound::NotRunning(_))));
         assert!(PidFile::lock(&path).is_ok());
+    }
+
+    #[test]
+    fn a_replaced_file_is_the_new_masters_and_the_old_one_leaves_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ktrix.pid");
+        let old = PidFile::lock(&path).unwrap();
+        let new = PidFile::replace(&path).unwrap();
+        assert!(is_at(&new.file, &path) && !is_at(&old.file, &path));
+        old.remove_for_another();
+        assert_eq!(running(&path).unwrap().as_raw() as u32, std::process::id());
+        new.remove();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

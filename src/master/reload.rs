@@ -15,6 +15,7 @@ use crate::master::configuration;
 use crate::master::generation::{CacheFiles, Generation, Phase};
 use crate::master::pidfile::PidFile;
 use crate::master::{Master, Reload, files, reload_report};
+use crate::shared::server_names::ServerNames;
 use crate::shared::servers::TablePhase;
 use crate::sys::file;
 use crate::tls::sources::Sources;
@@ -23,8 +24,12 @@ use crate::worker::message::ControlMessage;
 impl Master {
     /// Starts the reload that was asked for, unless one is still under way.
     pub(super) fn reload_if_wanted(&mut self, now: Instant) {
-        if self.reload == Reload::None || self.starting().is_some() {
+        // During an upgrade, the ktrix that serves after it reloads.
+        if self.reload == Reload::None || self.starting().is_some() || self.is_upgrading() {
             return;
+        }
+        if self.reload == Reload::Wanted {
+            self.service_manager.reloading();
         }
         let config = match self.file.clone().map(|file| read_config(&file)) {
             Some(Ok(config)) => config,
@@ -47,6 +52,7 @@ impl Master {
         if let Err(why) = self.begin_generation(config, now) {
             log::error!("{why}; keeping the current configuration");
             self.report_reload(&why);
+            self.service_manager.ready();
         }
     }
 
@@ -57,10 +63,11 @@ impl Master {
         }
         log::error!("reload failed; keeping the current configuration");
         self.report_reload(why);
+        self.service_manager.ready();
     }
 
-    /// Tells `ktrix -s reload`; an empty refusal is none.
-    fn report_reload(&self, refusal: &str) {
+    /// Tells `ktrix -s reload` or `ktrix -s upgrade`; an empty refusal is none.
+    pub(super) fn report_reload(&self, refusal: &str) {
         if let Some(pid_file) = &self.pid_file
             && let Err(error) = reload_report::write(pid_file.path(), refusal)
         {
@@ -82,7 +89,7 @@ impl Master {
             let keeper_slot = self.take_process_slot().map_err(|error| error.to_string())?;
             let others = &self.generations;
             let prepared =
-                Generation::prepare(config, number, keeper_slot, others, &self.tables, now);
+                Generation::prepare(config, number, keeper_slot, others, None, &self.tables, now);
             match prepared {
                 Ok(generation) => Ok((generation, pid_file)),
                 Err(error) => {
@@ -109,8 +116,8 @@ impl Master {
 
     /// Checks the mapped files. A new generation opens the cache again if it was given up.
     pub(super) fn watch_files(&mut self, now: Instant) {
-        // A generation that starts may be about to replace the index.
-        if self.starting().is_some() {
+        // A generation or a new master that starts may be about to replace the index or the pid file.
+        if self.starting().is_some() || self.is_upgrading() {
             return;
         }
         let current = self.generations.iter_mut().find(|it| it.phase == Phase::Current);
@@ -156,7 +163,8 @@ impl Master {
         let current = self.generations.iter().find(|it| it.phase == Phase::Current);
         if let Some(current) = current {
             // A command may have changed a server since the new generation was prepared.
-            self.generations[index].take_over_settings(current);
+            let before = ServerNames::of(&current.servers);
+            self.generations[index].take_over_settings(&before);
         }
         // Before the old keepers end, so that no worker asks one of them.
         self.tables.names.set_keeper(self.generations[index].keeper_slot);
@@ -174,6 +182,8 @@ impl Master {
         generation.mark = None;
         files::write_error_log(&config, &generation.logs, self.is_detached, "master");
         self.listeners.keep_only(&config.listen);
+        self.service_manager.ready();
+        self.listeners.store(&self.service_manager);
         log::info!("configuration reloaded, {} workers running", config.workers);
         self.report_reload("");
         let is_same = self.pid_file.as_ref().map(PidFile::path) == config.pid.as_deref();
@@ -217,6 +227,7 @@ impl Master {
             self.listeners.roll_back(&mark);
         }
         self.report_reload("the new processes did not start; see the error log");
+        self.service_manager.ready();
     }
 
     /// Gives up a generation that takes too long.
@@ -233,7 +244,7 @@ impl Master {
         }
     }
 
-    fn starting(&self) -> Option<usize> {
+    pub(super) fn starting(&self) -> Option<usize> {
         self.generations.iter().position(|g| matches!(g.phase, Phase::Starting { .. }))
     }
 }

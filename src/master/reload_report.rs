@@ -1,4 +1,4 @@
-//! The outcome of the last reload, in a file beside the pid file, for `ktrix -s reload`.
+//! The outcome of the last reload or upgrade, in a file beside the pid file, for `ktrix -s`.
 //!
 //! The first line is a number that no other outcome has; the rest is empty, or says why the reload
 //! was refused.

@@ -1,6 +1,7 @@
 //! The tables that all children of all generations share, made once, before the first fork.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +13,8 @@ use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
 use crate::shared::names::Names;
 use crate::shared::wake::Wakes;
-use crate::tls::secrets::Secrets;
+use crate::sys::passed::{self, Passed};
+use crate::tls::secrets::{self, Secrets};
 use crate::worker::inherited::N_PROCESS_SLOTS;
 
 /// The tables that live as long as the master.
@@ -37,11 +39,12 @@ pub(crate) struct SharedTables {
 }
 
 impl SharedTables {
-    /// Makes them. Memory that no child uses costs nothing.
+    /// Makes them, or takes over what the ktrix before this one has passed. Memory that no child uses
+    /// costs nothing.
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(crate) fn new(config: &Config) -> io::Result<Self> {
+    pub(crate) fn new(config: &Config, passed: &mut Vec<Passed>) -> io::Result<Self> {
         let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
         Ok(Self {
             fills: Rc::new(Fills::create(N_FILLS)?),
@@ -50,9 +53,25 @@ impl SharedTables {
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
             names: Rc::new(Names::create(N_PROCESS_SLOTS)?),
             bodies: Rc::new(BodyTable::create(N_PROCESS_SLOTS)?),
-            secrets: Arc::new(Secrets::create(unix_s())?),
+            secrets: Arc::new(secrets_of(passed)?),
             ring_bytes,
         })
+    }
+}
+
+impl SharedTables {
+    /// The tables that outlive this ktrix, by the names that they are passed by.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
+        let secrets = self.secrets.file().map(|file| (secrets::PASSED_BY, file.as_fd()));
+        secrets.into_iter()
+    }
+}
+
+fn secrets_of(passed: &mut Vec<Passed>) -> io::Result<Secrets> {
+    let before = passed::find(passed, secrets::PASSED_BY).map(Secrets::passed);
+    match before {
+        Some(Ok(secrets)) => Ok(secrets),
+        _ => Secrets::create(unix_s()),
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) enum Request {
     Quit,
     /// SIGUSR1: open the log files again.
     Reopen,
+    /// SIGUSR2: have the program of now take the place of this one.
+    Upgrade,
     /// SIGCHLD: a child has ended.
     Reap,
 }
@@ -31,13 +33,14 @@ pub(crate) enum Request {
 /// The signals that the master acts on, with their meaning. Several pending ones are handled in
 /// this order: a signal to the whole group ends the children too, and they are not
 /// started again after it.
-pub(crate) const SIGNALS: [(Signal, Request); 6] = [
+pub(crate) const SIGNALS: [(Signal, Request); 7] = [
     (Signal::SIGTERM, Request::Stop),
     (Signal::SIGINT, Request::Stop),
     (Signal::SIGQUIT, Request::Quit),
     (Signal::SIGCHLD, Request::Reap),
     (Signal::SIGUSR1, Request::Reopen),
     (Signal::SIGHUP, Request::Reload),
+    (Signal::SIGUSR2, Request::Upgrade),
 ];
 
 /// The signals that children ignore: they are for the master, which sends messages to its children.
@@ -68,7 +71,7 @@ impl fmt::Debug for Signals {
 }
 
 impl Signals {
-    /// Starts to receive. SIGUSR2 is ignored from here on instead of ending the master.
+    /// Starts to receive.
     ///
     /// # Errors
     /// When descriptors run out.
@@ -83,8 +86,6 @@ impl Signals {
             actions.push(signal_hook::flag::register(number, Arc::clone(flag))?);
             actions.push(signal_hook::low_level::pipe::register(number, writer.try_clone()?)?);
         }
-        let unread = Arc::new(AtomicBool::new(false));
-        actions.push(signal_hook::flag::register(Signal::SIGUSR2 as i32, unread)?);
         Ok(Self { pipe, flags, actions })
     }
 
@@ -129,7 +130,8 @@ mod tests {
             }
             let first = signals.take();
             let second = signals.take();
-            i32::from(first != [Request::Stop, Request::Reload] || !second.is_empty())
+            let wanted = [Request::Stop, Request::Reload, Request::Upgrade];
+            i32::from(first != wanted || !second.is_empty())
         });
         assert_eq!(wait_for(child.unwrap()).unwrap(), ExitStatus::Exit(0));
     }

@@ -72,7 +72,7 @@ impl Master {
     }
 
     /// In the child: takes what the child needs out of the master and closes the rest. The lock of
-    /// the pid file and the channels of the other children would otherwise outlive the master.
+    /// the pid file and the channels of the other processes would otherwise outlive the master.
     fn hand_over(
         &mut self,
         generation: usize,
@@ -83,6 +83,7 @@ impl Master {
         self.pid_file = None;
         self.ready_pipe = None;
         self.signals = None;
+        (self.predecessor, self.successor) = (None, None);
         self.tls_watch = TlsWatch::new(Instant::now());
         let generation = self.generations.swap_remove(generation);
         self.generations.clear();

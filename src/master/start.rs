@@ -1,7 +1,6 @@
 //! The start of a master: everything that can fail before the first child is forked.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -17,11 +16,15 @@ use crate::master::generation::{self, Generation};
 use crate::master::listeners::{ListenError, Listeners};
 use crate::master::pidfile::{PidFile, PidFileError};
 use crate::master::process_slots::ProcessSlots;
+use crate::master::program::Program;
+use crate::master::service_manager::ServiceManager;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::Signals;
+use crate::master::succession::Predecessor;
 use crate::master::tls_watch::TlsWatch;
 use crate::master::{Master, Mode, Reload, files};
 use crate::sys::daemonize::ReadyPipe;
+use crate::sys::passed::Passed;
 use crate::sys::privileges;
 use crate::tls::sources::Sources;
 use crate::worker::inherited::N_PROCESS_SLOTS;
@@ -33,9 +36,15 @@ pub(crate) struct Start {
     pub(crate) config: Config,
     /// The file that the configuration is from, to be read again at a reload.
     pub(crate) file: Option<PathBuf>,
-    /// Sockets from the service manager; see [`crate::sys::socket::handed_over`].
-    pub(crate) handed_over: Vec<OwnedFd>,
-    /// The pipe to the starting process, which waits until the daemon is ready.
+    /// The program that an upgrade runs.
+    pub(crate) program: Option<Program>,
+    /// Descriptors of the service manager, or of the ktrix before.
+    pub(crate) passed: Vec<Passed>,
+    /// The ktrix to take the place of.
+    pub(crate) predecessor: Option<Predecessor>,
+    /// Whether ktrix has no terminal.
+    pub(crate) is_detached: bool,
+    /// The pipe to the starting process or the ktrix before, which waits until this one is ready.
     pub(crate) ready_pipe: Option<ReadyPipe>,
 }
 
@@ -102,11 +111,10 @@ impl Master {
     ///
     /// # Errors
     /// Whatever failed; the ready_pipe, if there is one, has been told.
-    pub(crate) fn start(start: Start) -> Result<Self, StartError> {
-        let Start { config, file, handed_over, ready_pipe } = start;
-        let is_detached = ready_pipe.is_some();
-        let needs = (files_of_master(&config), files_of_worker(&config));
-        let started = Self::try_start(config, file, handed_over, is_detached);
+    pub(crate) fn start(mut start: Start) -> Result<Self, StartError> {
+        let ready_pipe = start.ready_pipe.take();
+        let needs = (files_of_master(&start.config), files_of_worker(&start.config));
+        let started = Self::try_start(start);
         match started.map_err(|error| error.with_limit(needs)) {
             Ok(mut master) => {
                 master.ready_pipe = ready_pipe;
@@ -121,12 +129,8 @@ impl Master {
         }
     }
 
-    fn try_start(
-        config: Config,
-        file: Option<PathBuf>,
-        handed_over: Vec<OwnedFd>,
-        is_detached: bool,
-    ) -> Result<Self, StartError> {
+    fn try_start(start: Start) -> Result<Self, StartError> {
+        let Start { config, file, program, mut passed, mut predecessor, is_detached, .. } = start;
         let now = Instant::now();
         // Signals come first: one that arrives during the start is handled as soon as the master
         // runs.
@@ -142,24 +146,32 @@ impl Master {
         if let Some(cache) = &config.cache {
             marker::check_if_there(&cache.path).map_err(io::Error::other)?;
         }
-        let pid_file = config.pid.as_deref().map(PidFile::lock).transpose()?;
+        let service_manager = ServiceManager::of_environment(predecessor.is_some());
+        // That of the ktrix before is replaced when this one serves.
+        let pid_file = config.pid.as_deref().filter(|_| predecessor.is_none());
+        let pid_file = pid_file.map(PidFile::lock).transpose()?;
         if let Err(error) = privileges::raise_open_files() {
             log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");
         }
-        let mut listeners = Listeners::new(handed_over);
+        let tables = SharedTables::new(&config, &mut passed)?;
+        let mut listeners = Listeners::new(&config.listen, passed);
         listeners.ensure(&config.listen, config.workers)?;
-        let tables = SharedTables::new(&config)?;
         let mut process_slots = ProcessSlots::default();
         let keeper_slot =
             process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
-        let generation = Generation::prepare(config, 1, keeper_slot, &[], &tables, now)?;
+        let before = predecessor.as_ref().and_then(|old| old.servers.as_ref());
+        let number = before.map_or(1, |servers| servers.phase().0.saturating_add(1));
+        let old = predecessor.as_mut();
+        let generation = Generation::prepare(config, number, keeper_slot, &[], old, &tables, now)?;
         tables.names.set_keeper(keeper_slot);
         if let Err(finding) = generation.use_ticket_secrets(&Sources::of_disk(), &tables) {
             log::error!("{finding}; keeping the one in use");
         }
         Ok(Self {
             file,
+            program,
             is_detached,
+            service_manager,
             tables,
             process_slots,
             dead_rings: DeadRings::default(),
@@ -167,10 +179,13 @@ impl Master {
             generations: vec![generation],
             mode: Mode::Serving,
             reload: Reload::None,
+            is_upgrade_wanted: false,
             file_watch: FileWatch::new(now),
             tls_watch: TlsWatch::new(now),
             n_passed_on: 0,
             workers_looked_at: now,
+            predecessor,
+            successor: None,
             signals: Some(signals),
             pid_file,
             ready_pipe: None,

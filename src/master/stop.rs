@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::master::generation::Phase;
 use crate::master::listeners::Listeners;
+use crate::master::succession::ToOld;
 use crate::master::{Master, Mode};
 use crate::worker::message::ControlMessage;
 
@@ -16,18 +17,21 @@ impl Master {
             return;
         }
         log::info!("shutting down");
+        self.begin_end(&ToOld::Stop);
         self.mode = Mode::Stopping { until: now + TERM_MAX };
         self.signal_all(Signal::SIGTERM);
     }
 
     /// Tells all children to drain, within timeouts.stop.
     pub(super) fn quit(&mut self, now: Instant) {
-        if self.mode != Mode::Serving {
+        if !matches!(self.mode, Mode::Serving | Mode::Replaced { .. }) {
             return;
         }
         let current = self.generations.iter().find(|g| g.phase == Phase::Current);
+        let current = current.or(self.generations.last());
         let bound = current.map_or(TERM_MAX, |current| current.config.timeouts.stop);
         log::info!("graceful shutdown, at most {} s", bound.as_secs());
+        self.begin_end(&ToOld::Quit);
         self.mode = Mode::Quitting { until: now + bound };
         for generation in &mut self.generations {
             match generation.phase {
@@ -37,13 +41,21 @@ impl Master {
         }
         // The workers still serve the clients in the accept queues, and are the last to close the
         // sockets.
-        self.listeners.remove_files();
+        self.listeners.remove_files(&self.service_manager);
         self.listeners = Listeners::default();
+    }
+
+    /// What is the same for both ways to end.
+    fn begin_end(&mut self, message: &ToOld) {
+        self.service_manager.stopping();
+        self.tell_predecessor(message);
+        self.give_up_upgrade();
     }
 
     /// Kills the children that have not ended by themselves.
     pub(super) fn kill_all(&mut self, now: Instant) {
         self.mode = Mode::Stopping { until: now + TERM_MAX };
+        self.predecessor = None;
         self.signal_all(Signal::SIGKILL);
     }
 
@@ -58,7 +70,9 @@ impl Master {
 
     /// Whether all children have ended after they were told to.
     pub(super) fn is_over(&self) -> bool {
-        self.mode != Mode::Serving && self.generations.iter().all(|g| g.is_empty())
+        self.mode != Mode::Serving
+            && self.predecessor.is_none()
+            && self.generations.iter().all(|g| g.is_empty())
     }
 
     /// Writes the lines that are left in the rings, marks the caches clean, and gives the exit
@@ -85,7 +99,7 @@ impl Master {
                 cache.shared.index.detach();
             }
         }
-        self.listeners.remove_files();
+        self.listeners.remove_files(&self.service_manager);
         log::info!("shutdown complete");
         if let Some(pid_file) = self.pid_file.take() {
             pid_file.remove();

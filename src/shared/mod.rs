@@ -8,4 +8,5 @@ pub(crate) mod bodies;
 pub(crate) mod server_row;
 pub(crate) mod health;
 pub(crate) mod servers;
+pub(crate) mod server_names;
 pub(crate) mod names;

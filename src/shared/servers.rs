@@ -83,7 +83,7 @@ pub(crate) struct ServerTable {
     firsts: Vec<usize>,
     n_workers: usize,
     /// Keeps the file open in the master.
-    _map: SharedMap,
+    map: SharedMap,
 }
 
 /// The numbers of things in a table.
@@ -200,8 +200,13 @@ impl ServerTable {
             text: map.slice(text, shape.n_text)?,
             firsts,
             n_workers: shape.n_workers,
-            _map: map,
+            map,
         })
+    }
+
+    /// Its file.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.map.opened_file()
     }
 
     pub(crate) fn set_phase(&self, generation: u64, phase: TablePhase) {
@@ -461,7 +466,7 @@ mod tests {
         let table = ServerTable::create([1, 0, 2], 3, text).unwrap();
         table.set_phase(7, TablePhase::Current);
         let last = Server { upstream: UpstreamId(2), id: ServerId(1) };
-        let seen = ServerTable::open(table._map.opened_file().unwrap()).unwrap();
+        let seen = ServerTable::open(table.map.opened_file().unwrap()).unwrap();
         assert_eq!((seen.phase(), seen.text()), ((7, TablePhase::Current), text.to_owned()));
         assert_eq!((seen.n_workers(), seen.firsts.clone()), (3, vec![0, 1, 1, 3]));
         assert_eq!(seen.row(last).weight(), 1);

@@ -3,8 +3,9 @@
 //! The starting process waits until the daemon reports over a pipe that it is ready, or why it
 //! cannot start; so the exit code of `ktrix --daemon` is right.
 
-use std::fs::OpenOptions;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::OwnedFd;
 
 use crate::sys::process::{exit_now, fork_in_two};
 
@@ -17,13 +18,18 @@ pub(crate) enum Daemonized {
     Daemon(ReadyPipe),
 }
 
-/// The daemon's end of the pipe to the process that started it.
+/// The daemon's end of the pipe to the process that started it, or of the channel to the ktrix that
+/// it takes the place of.
 #[derive(Debug)]
 pub(crate) struct ReadyPipe {
-    pipe: PipeWriter,
+    pipe: File,
 }
 
 impl ReadyPipe {
+    pub(crate) fn over(pipe: OwnedFd) -> Self {
+        Self { pipe: File::from(pipe) }
+    }
+
     /// Reports that the daemon is ready: the starting process ends with code 0.
     pub(crate) fn ready(mut self) {
         // The starting process may have been killed meanwhile.
@@ -33,7 +39,8 @@ impl ReadyPipe {
     /// Reports that the daemon cannot start: the starting process prints `why` and ends with code
     /// 1.
     pub(crate) fn failed(mut self, why: &str) {
-        let _ = self.pipe.write_all(why.as_bytes());
+        let why = why.as_bytes();
+        let _ = self.pipe.write_all(why.get(..WORDS_MAX as usize).unwrap_or(why));
     }
 }
 
@@ -51,9 +58,9 @@ pub(crate) fn daemonize() -> io::Result<Daemonized> {
     }
     drop(reader);
     match leave_session() {
-        Ok(()) => Ok(Daemonized::Daemon(ReadyPipe { pipe: writer })),
+        Ok(()) => Ok(Daemonized::Daemon(ReadyPipe::over(writer.into()))),
         Err(error) => {
-            ReadyPipe { pipe: writer }.failed(&format!("cannot daemonize: {error}"));
+            ReadyPipe::over(writer.into()).failed(&format!("cannot daemonize: {error}"));
             exit_now(1)
         }
     }
@@ -84,9 +91,10 @@ fn listen(mut reader: PipeReader) -> Result<(), String> {
     }
 }
 
-const READY: &[u8] = b"\0";
+/// The report of a daemon that is ready; any other is why it is not.
+pub(crate) const READY: &[u8] = b"\0";
 /// The most bytes of a report.
-const WORDS_MAX: u64 = 64 * 1024;
+pub(crate) const WORDS_MAX: u64 = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -94,7 +102,7 @@ mod tests {
 
     fn heard(speak: impl FnOnce(ReadyPipe)) -> Result<(), String> {
         let (reader, pipe) = io::pipe().unwrap();
-        speak(ReadyPipe { pipe });
+        speak(ReadyPipe::over(pipe.into()));
         listen(reader)
     }
 

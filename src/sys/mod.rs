@@ -8,6 +8,8 @@ pub mod process;
 pub(crate) mod privileges;
 pub(crate) mod daemonize;
 pub(crate) mod socket;
+pub(crate) mod passed;
+pub(crate) mod notify;
 pub(crate) mod file;
 pub(crate) mod watch;
 pub(crate) mod shm;

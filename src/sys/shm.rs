@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -108,6 +109,20 @@ impl SharedMap {
         Ok(Self { map: map(&file, len)?, file: Some(Arc::new(file)) })
     }
 
+    /// The memory of another process that has passed its file, made there by [`Self::named`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` when it has another length, or could be made shorter.
+    pub(crate) fn passed(fd: OwnedFd, len: usize) -> io::Result<Self> {
+        let file = File::from(fd);
+        let seals = SealFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GET_SEALS)?);
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || file.metadata()?.len() != len as u64 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Self { map: map(&file, len)?, file: Some(Arc::new(file)) })
+    }
+
     /// Maps the first `len` bytes of `file`, which are allocated on the disk first.
     ///
     /// # Errors
@@ -144,7 +159,6 @@ impl SharedMap {
     }
 
     /// The mapped file, if it stays open.
-    #[cfg(test)]
     pub(crate) fn opened_file(&self) -> Option<&File> {
         self.file.as_deref()
     }
@@ -289,6 +303,18 @@ mod tests {
         assert!(!map.is_at(&path), "another file");
         let anonymous = SharedMap::anonymous(4096).unwrap();
         assert!(anonymous.is_whole() && !anonymous.is_at(&path));
+    }
+
+    #[test]
+    fn passed_memory_is_the_same_and_has_the_length_that_is_wanted() {
+        let map = SharedMap::named("a", 4096).unwrap();
+        map.slice::<AtomicU64>(0, 1).unwrap()[0].store(7, Ordering::Relaxed);
+        let fd = || OwnedFd::from(map.opened_file().unwrap().try_clone().unwrap());
+        let same = SharedMap::passed(fd(), 4096).unwrap();
+        assert_eq!(same.slice::<AtomicU64>(0, 1).unwrap()[0].load(Ordering::Relaxed), 7);
+        assert!(SharedMap::passed(fd(), 8192).is_err());
+        assert!(SharedMap::passed(unnamed_file().unwrap().into(), 0).is_err(), "without a seal");
+        assert!(SharedMap::passed(tempfile::tempfile().unwrap().into(), 0).is_err());
     }
 
     #[test]

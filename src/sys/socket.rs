@@ -1,7 +1,7 @@
 //! Sockets as the master makes them: listening ones, and the channels to its children.
 //!
 //! TCP addresses get one socket per worker (SO_REUSEPORT): the kernel spreads connections over all
-//! that listen. A Unix socket and a socket handed over by systemd exist once and are shared. All
+//! that listen. A Unix socket and a socket of a systemd socket unit exist once and are shared. All
 //! are close-on-exec and non-blocking; a child made by fork inherits them as they are.
 
 use std::fs;
@@ -113,6 +113,16 @@ pub(crate) enum BoundTo {
     Unix(PathBuf),
 }
 
+impl BoundTo {
+    /// The address, for the log.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Ip(address) => address.to_string(),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
 /// Where this socket is bound; a port of 0 has become the one that the kernel chose.
 ///
 /// # Errors
@@ -131,33 +141,20 @@ pub(crate) fn bound_to(socket: BorrowedFd<'_>) -> io::Result<BoundTo> {
     }
 }
 
-/// The listening sockets that systemd handed over (sd_listen_fds(3)), if it meant this process.
-/// To be asked once, while the process starts.
-pub(crate) fn handed_over() -> Vec<OwnedFd> {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
-    let is_ours = number("LISTEN_PID") == Some(nix::unistd::getpid().as_raw());
-    let n_sockets = if is_ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
-    (0..n_sockets.clamp(0, HANDED_OVER_MAX))
-        .filter_map(|n| owned_fd(FIRST_HANDED_OVER + n))
-        .collect()
-}
-
-const FIRST_HANDED_OVER: i32 = 3;
-/// More than any unit file has.
-const HANDED_OVER_MAX: i32 = 256;
-
-fn owned_fd(number: i32) -> Option<OwnedFd> {
-    // SAFETY: the descriptor is only looked at here, and F_GETFD fails if it is not open.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    nix::fcntl::fcntl(borrowed, nix::fcntl::FcntlArg::F_GETFD).ok()?;
-    // SAFETY: it is open, the service manager passed it to this process to own, and `handed_over`
-    // is called once, before anything else could have taken it.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    let flags = nix::fcntl::FdFlag::FD_CLOEXEC;
-    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(flags)).ok()?;
+/// Sets up a listening socket that another process has made, as the ones made here are.
+///
+/// # Errors
+/// When it does not listen.
+pub(crate) fn adopt(fd: OwnedFd) -> io::Result<OwnedFd> {
     let socket = Socket::from(fd);
-    socket.set_nonblocking(true).ok()?;
-    Some(socket.into())
+    if !socket.is_listener()? {
+        return Err(io::Error::other("it does not listen"));
+    }
+    socket.set_nonblocking(true)?;
+    if socket.local_addr()?.is_ipv4() || socket.local_addr()?.is_ipv6() {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(socket.into())
 }
 
 /// The two ends of a channel that keeps messages whole and in order: first the master's, which
@@ -181,12 +178,24 @@ pub(crate) fn send_message(
     message: &[u8],
     file: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
+    send_with(channel, message, file.as_slice())
+}
+
+/// As [`send_message`], with copies of all these descriptors, or to another kind of socket.
+///
+/// # Errors
+/// As there.
+pub(crate) fn send_with(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let parts = [IoSlice::new(message)];
-    let fds = file.map(|file| [file.as_raw_fd()]);
-    let rights = fds.as_ref().map(|fds| [ControlMessage::ScmRights(fds)]);
-    let rights = rights.as_ref().map_or(&[][..], |rights| &rights[..]);
-    nix::sys::socket::sendmsg::<()>(channel.as_raw_fd(), &parts, rights, flags, None)?;
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let rights = if fds.is_empty() { &[][..] } else { &rights[..] };
+    nix::sys::socket::sendmsg::<()>(socket.as_raw_fd(), &parts, rights, flags, None)?;
     Ok(())
 }
 
@@ -327,10 +336,5 @@ mod tests {
         };
         let pid = process::fork_child(&[], child).unwrap();
         assert_eq!(process::wait_for(pid).unwrap(), ExitStatus::Exit(0));
-    }
-
-    #[test]
-    fn a_listener_of_a_foreign_service_manager_is_left_alone() {
-        assert!(handed_over().is_empty());
     }
 }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aws_lc_rs::digest;
@@ -16,6 +17,11 @@ use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
 
 /// How many there are at once.
 pub(crate) const SECRETS_MAX: usize = 3;
+
+/// The name by which their file is passed on; its number counts the layouts.
+pub(crate) const PASSED_BY: &str = "ticket-secrets.1";
+
+const BYTES: usize = size_of::<Head>() + SECRETS_MAX * size_of::<Row>();
 
 /// The bytes of a secret.
 pub(crate) type SecretBytes = [u8; 32];
@@ -62,6 +68,7 @@ impl Secret {
 pub struct Secrets {
     head: SharedSlice<Head>,
     rows: SharedSlice<Row>,
+    map: SharedMap,
 }
 
 impl Secrets {
@@ -70,12 +77,27 @@ impl Secrets {
     /// # Errors
     /// When memory runs out, or the kernel gives no random bytes.
     pub(crate) fn create(now_s: u64) -> io::Result<Self> {
-        let head_bytes = size_of::<Head>();
-        let map = SharedMap::anonymous(head_bytes + SECRETS_MAX * size_of::<Row>())?;
-        map.keep_secret();
-        let secrets = Self { head: map.slice(0, 1)?, rows: map.slice(head_bytes, SECRETS_MAX)? };
+        let secrets = Self::over(SharedMap::named("ktrix-secrets", BYTES)?)?;
         secrets.publish(Secret::of(random()?), now_s);
         Ok(secrets)
+    }
+
+    /// Those of the ktrix before this one, whose file was passed by the name [`PASSED_BY`].
+    ///
+    /// # Errors
+    /// When the file is another one.
+    pub(crate) fn passed(fd: OwnedFd) -> io::Result<Self> {
+        Self::over(SharedMap::passed(fd, BYTES)?)
+    }
+
+    /// Their file, for a ktrix that comes after this one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.map.opened_file()
+    }
+
+    fn over(map: SharedMap) -> io::Result<Self> {
+        map.keep_secret();
+        Ok(Self { head: map.slice(0, 1)?, rows: map.slice(size_of::<Head>(), SECRETS_MAX)?, map })
     }
 
     /// Makes a new secret if the newest is older than `every_s`; whether it did. Only one of several
@@ -221,6 +243,15 @@ mod tests {
         }
         let word = u64::from_ne_bytes(*first.bytes.first_chunk().unwrap());
         assert!(!words(&secrets).contains(&word));
+    }
+
+    #[test]
+    fn the_next_ktrix_opens_the_tickets_of_the_one_before() {
+        let secrets = Secrets::create(1_000).unwrap();
+        let file = secrets.file().unwrap().try_clone().unwrap();
+        let next = Secrets::passed(file.into()).unwrap();
+        assert!(next.newest() == secrets.newest());
+        assert!(next.rotate(2_000, 100).unwrap() && next.newest() == secrets.newest());
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn proxy(config: Config) -> i32 {
     if process::set_death_signal(Signal::SIGTERM).is_err() {
         return 1;
     }
-    match crate::cli::run::run(config, None, false) {
+    match crate::cli::run::run(|| Ok(Ok(config)), None, false) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ktrix: {}", output::error_line(&error));

@@ -381,6 +381,7 @@ pub(crate) fn timeouts(faults: &mut Faults<'_>, section: &Section<'_>) -> Timeou
         disk: section.duration(faults, "disk"),
         worker_stuck: section.duration(faults, "worker-stuck"),
         stop: section.duration(faults, "stop"),
+        upgrade: section.duration(faults, "upgrade"),
         tunnel_drain: section.duration(faults, "tunnel-drain"),
     }
 }

@@ -186,7 +186,8 @@ impl Plan {
         self.start_by(Command::new(BINARY).arg(self.config_path()).process_group(0))
     }
 
-    fn start_by(&self, command: &mut Command) -> Ktrix<'_> {
+    /// As [`Plan::start`], by this command.
+    pub fn start_by(&self, command: &mut Command) -> Ktrix<'_> {
         let file = |name| {
             let path = self.dir().join(name);
             File::options().append(true).create(true).open(path).expect("a file for its output")

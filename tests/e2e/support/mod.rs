@@ -10,6 +10,7 @@ pub mod pace;
 pub mod process;
 pub mod quiet;
 pub mod socket;
+pub mod supervisor;
 pub mod tls;
 pub mod wait;
 
