@@ -9,6 +9,7 @@ pub mod base;
 pub mod http;
 pub mod policy;
 pub mod upstream;
+pub mod metrics;
 pub mod config;
 pub mod route;
 
@@ -23,6 +24,7 @@ pub mod tls;
 pub mod transport;
 pub mod tunnel;
 pub mod cache;
+mod status;
 pub mod origin;
 pub mod proxy;
 pub mod worker;

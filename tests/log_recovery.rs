@@ -260,7 +260,7 @@ fn work(
         let len = if n.is_multiple_of(50) { 8_000 } else { n as usize % 200 };
         let text = format!("{slot} {generation} {n} {} .", "x".repeat(len));
         let record = Record { request_line: text.as_bytes(), status: 200, ..Record::default() };
-        while log.prepare(&record) != Written::Accepted {
+        while log.prepare(&record, 0) != Written::Accepted {
             flush(&mut log);
             sleep(Duration::from_millis(1));
         }

@@ -21,12 +21,15 @@ use crate::disk::file::DiskFile;
 use crate::disk::{self, Kind};
 use crate::http::fields::Fields;
 use crate::http::status::Status;
+use crate::metrics::table::Metric;
 use crate::policy::key::Key;
 use crate::policy::key::vary::VaryNames;
 use crate::policy::meta;
 use crate::policy::purge::surrogate::SurrogateKeys;
+use crate::policy::reason::eviction::EvictionReason;
 use crate::policy::rfc9111::freshness::Lifetimes;
 use crate::reactor::{self, timer};
+use crate::shared::meter;
 
 /// How long a hit-for-miss lasts, in seconds.
 pub(crate) const HIT_FOR_MISS_S: u64 = 60;
@@ -142,7 +145,10 @@ impl Lease {
             self.cache.remove(&slot.key);
         }
         let published = shown.map_err(io::Error::other)?;
-        if let Some((key, _)) = published.evicted {
+        meter::count(Metric::Stores.cell());
+        if let Some((key, bytes)) = published.evicted {
+            meter::count(Metric::Evictions.at(EvictionReason::Bucket as usize));
+            meter::add(Metric::EvictedBytes.cell(), bytes);
             self.cache.unlink_behind(&key);
         }
         self.cache.wake_keeper_if_full();

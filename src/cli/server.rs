@@ -58,6 +58,7 @@ enum Action {
 pub(super) fn run(command: &ServerCommand) -> Result<i32> {
     let file = command.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     let running = Running::find(file)?;
+    let running = running.view();
     let (name, setting) = match &command.action {
         Action::Drain { server } => (server, Some(Setting::Draining)),
         Action::Enable { server } => (server, Some(Setting::Enabled)),

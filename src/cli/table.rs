@@ -1,10 +1,10 @@
-//! The table of servers of a running ktrix, for commands.
+//! The tables of a running ktrix, for commands.
 //!
-//! The master has the file of the table open. It has no name in any directory; a command finds it
-//! below `/proc`, which the kernel allows to root and to the user of the master.
+//! The master has their files open. They have no name in any directory; a command finds them below
+//! `/proc`, which the kernel allows to root and to the user of the master.
 
-use std::fmt;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,21 +12,15 @@ use nix::unistd::Pid;
 
 use crate::cli::signal;
 use crate::master::generation::name_of_text;
-use crate::shared::servers::{FILE_NAME, ServerTable, TablePhase};
-use crate::upstream::ids::Server;
+use crate::shared::metrics::{self, MetricTable};
+use crate::shared::servers::{self, ServerTable, TablePhase};
+use crate::status::view::View;
 
-/// A running ktrix and its table.
+/// A running ktrix and its tables.
 pub(super) struct Running {
     pub(super) pid: Pid,
-    pub(super) table: ServerTable,
-    /// The names in the table: what each is, and its name.
-    pub(super) names: Vec<(String, String)>,
-}
-
-/// A server by its names.
-pub(super) struct Named<'r> {
-    pub(super) upstream: &'r str,
-    pub(super) address: &'r str,
+    table: ServerTable,
+    metrics: MetricTable,
 }
 
 impl Running {
@@ -36,18 +30,12 @@ impl Running {
     /// When none runs, or another user does.
     pub(super) fn find(file: &Path) -> Result<Self> {
         let pid = signal::find(file)?.pid;
-        for path in files_in_memory(pid, FILE_NAME)? {
-            let file = File::options().read(true).write(true).open(&path);
-            let file = file.with_context(|| format!("cannot open the servers of pid {pid}"))?;
-            let table = ServerTable::open(&file)?;
-            if table.phase().1 == TablePhase::Current {
-                let text = table.text();
-                let names = text.lines().filter_map(|line| line.split_once('\t'));
-                let names = names.map(|(what, name)| (what.to_owned(), name.to_owned()));
-                return Ok(Self { pid, names: names.collect(), table });
+        for _ in 0..LOOKS_MAX {
+            if let Some(running) = Self::look(pid)? {
+                return Ok(running);
             }
         }
-        bail!("the ktrix with pid {pid} has no table of servers (is it of another version?)")
+        bail!("the ktrix with pid {pid} has no tables (is it of another version?)")
     }
 
     /// The effective configuration that it serves by; empty if it has no file.
@@ -56,59 +44,53 @@ impl Running {
     /// When its file cannot be read, or a reload has just replaced it.
     pub(super) fn configuration(&self) -> Result<String> {
         let (generation, _) = self.table.phase();
-        let files = files_in_memory(self.pid, &name_of_text(generation))?;
-        let path = files.first().context("it has just loaded another configuration (try again)")?;
+        let wanted = name_of_text(generation);
+        let mut files = memory_files(self.pid)?.into_iter();
+        let file = files.find(|(name, _)| name.split(' ').next() == Some(&wanted));
+        let (_, path) = file.context("it has just loaded another configuration (try again)")?;
         Ok(fs::read_to_string(path)?)
     }
 
-    /// The names of one kind.
-    pub(super) fn named<'r>(&'r self, what: &'r str) -> impl Iterator<Item = &'r str> {
-        self.names.iter().filter(move |(it, _)| it == what).map(|(_, name)| name.as_str())
-    }
-
-    /// All servers, in the order of the configuration.
-    pub(super) fn servers(&self) -> impl Iterator<Item = (Named<'_>, Server)> {
-        let ids = self.table.upstreams().flat_map(|upstream| self.table.servers(upstream));
-        let mut upstream = "";
-        let named = self.names.iter().filter_map(move |(what, name)| match what.as_str() {
-            "upstream" => {
-                upstream = name;
-                None
+    /// Looks at the open files of a master once. A reload may close one meanwhile.
+    fn look(pid: Pid) -> Result<Option<Self>> {
+        let (mut table, mut metrics) = (None, None);
+        for (name, path) in memory_files(pid)? {
+            let is_of_servers = name.starts_with(servers::FILE_NAME);
+            if !is_of_servers && !name.starts_with(metrics::FILE_NAME) {
+                continue;
             }
-            "server" => Some(Named { upstream, address: name }),
-            _ => None,
-        });
-        named.zip(ids)
+            let file = match File::options().read(true).write(true).open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                file => file.with_context(|| format!("cannot open the tables of pid {pid}"))?,
+            };
+            if !is_of_servers {
+                metrics = Some(MetricTable::open(file.into())?);
+            } else if table.is_none() {
+                table = Some(ServerTable::open(&file)?)
+                    .filter(|table| table.phase().1 == TablePhase::Current);
+            }
+        }
+        Ok(table.zip(metrics).map(|(table, metrics)| Self { pid, table, metrics }))
+    }
+
+    /// All of it.
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(self.pid.as_raw().cast_unsigned(), &self.table, &self.metrics)
     }
 }
 
-/// The open files of this name, which are in memory, of a master.
-fn files_in_memory(pid: Pid, name: &str) -> Result<Vec<PathBuf>> {
-    let fds = fs::read_dir(format!("/proc/{pid}/fd"));
+/// The files in memory that a process has open: their names, and the paths to open them by.
+fn memory_files(pid: Pid) -> Result<Vec<(String, PathBuf)>> {
+    let dir = format!("/proc/{pid}/fd");
+    let fds = fs::read_dir(&dir);
     let fds = fds.with_context(|| format!("cannot look into the ktrix with pid {pid}"))?;
-    let is_it = |path: &PathBuf| {
-        let target = fs::read_link(path).unwrap_or_default();
-        let target = target.to_string_lossy();
-        target.strip_prefix("/memfd:").and_then(|it| it.split(' ').next()) == Some(name)
-    };
-    Ok(fds.filter_map(|fd| Some(fd.ok()?.path())).filter(is_it).collect())
+    let named = fds.filter_map(|fd| {
+        let path = fd.ok()?.path();
+        let target = fs::read_link(&path).ok()?;
+        Some((target.to_str()?.strip_prefix("/memfd:")?.to_owned(), path))
+    });
+    Ok(named.collect())
 }
 
-impl Named<'_> {
-    /// Whether a person means this server.
-    pub(super) fn is(&self, text: &str) -> bool {
-        text.split_once('/').is_some_and(|(upstream, address)| {
-            upstream == self.upstream && (address == self.address || self.is_on_port_80(address))
-        })
-    }
-
-    fn is_on_port_80(&self, address: &str) -> bool {
-        self.address.strip_suffix(":80") == Some(address)
-    }
-}
-
-impl fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.upstream, self.address)
-    }
-}
+/// How often the open files of a master are looked at, if a reload closes one meanwhile.
+const LOOKS_MAX: usize = 10;

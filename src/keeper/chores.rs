@@ -16,10 +16,11 @@ use crate::cache::maintenance::evict::{Evictor, Limits};
 use crate::cache::maintenance::reconcile::{Orphans, Reconciler};
 use crate::cache::maintenance::scrubber::{self, Scrubber};
 use crate::cache::maintenance::temp_cleanup::{OlderFills, TempCleanup};
-use crate::cache::purge::journal::Record;
 use crate::http::status::Status;
+use crate::metrics::table::Metric;
 use crate::policy::key::{Key, key_of};
 use crate::policy::meta;
+use crate::shared::meter;
 use crate::worker::inherited::{Inherited, Reconcile};
 
 /// How soon the next step is due.
@@ -137,7 +138,10 @@ impl Chores {
 
     /// Logs new purges, and writes them to the disk.
     fn sync_purges(&mut self) {
-        self.cache.purges.each_unlogged(Record::log);
+        self.cache.purges.each_unlogged(|record| {
+            meter::count(Metric::Purges.cell());
+            record.log();
+        });
         match self.cache.purges.sync() {
             Ok(()) => self.is_unsynced = false,
             Err(error) if !self.is_unsynced => {

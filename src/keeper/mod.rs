@@ -21,7 +21,9 @@ use crate::reactor;
 use crate::reactor::event::Event;
 use crate::reactor::readable::Readable;
 use crate::reactor::timer;
+use crate::shared::meter;
 use crate::shared::servers::ServerTable;
+use crate::sys::memory::ResidentMemory;
 use crate::sys::pinned::Race;
 use crate::worker::inherited::Inherited;
 use crate::worker::message::{Received, ask_again_for_tls, notify_ready, notify_scrubbed, receive};
@@ -143,6 +145,7 @@ async fn look_up(mut lookups: Lookups, needed: Rc<Event>) {
 /// Does the chores of the cache, and those of the error log.
 async fn do_chores(inherited: &Inherited, needed: &Event) {
     let mut chores = Chores::new(inherited);
+    let memory = ResidentMemory::new().ok();
     loop {
         let since = needed.version();
         let pace = chores.as_mut().map_or(Pace::Idle, |chores| chores.step(Instant::now()));
@@ -158,6 +161,7 @@ async fn do_chores(inherited: &Inherited, needed: &Event) {
                 let _ = timer::timeout(pause.min(TICK), needed.after(since)).await;
             }
             Pace::Idle => {
+                memory.iter().for_each(meter::note_memory);
                 let _ = timer::timeout(TICK, needed.after(since)).await;
             }
         }

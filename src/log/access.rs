@@ -98,18 +98,19 @@ impl AccessLog {
 
     /// Writes a line for the record, and commits the prepared ones.
     pub fn write(&mut self, record: &Record<'_>) -> Written {
-        let written = self.prepare(record);
+        let written = self.prepare(record, 0);
         self.commit();
         written
     }
 
     /// Writes a line that counts only once [`Self::commit`] is called, or if the process dies
-    /// before that, since the answer is about to go out. Several may be prepared together.
-    pub fn prepare(&mut self, record: &Record<'_>) -> Written {
+    /// before that, since the answer is about to go out. Several may be prepared together. The note is
+    /// what remains to be done when the line is in the ring, see [`Ring::prepare_noted`].
+    pub fn prepare(&mut self, record: &Record<'_>, note: u64) -> Written {
         self.line.clear();
         self.writer.write(record, &mut self.line);
         let Some(ring) = self.rings.ring(self.slot) else { return Written::Dropped };
-        if ring.prepare(&self.line) {
+        if ring.prepare_noted(&self.line, note) {
             return Written::Accepted;
         }
         if !self.may_drop() {
@@ -306,11 +307,11 @@ mod tests {
         let mut log = log(&path, WhenFull::Wait);
         assert_eq!(log.flush(), Flushed::Done);
         assert_eq!(log.write(&record(b"one")), Written::Accepted);
-        assert_eq!(log.prepare(&record(b"two")), Written::Accepted);
+        assert_eq!(log.prepare(&record(b"two"), 0), Written::Accepted);
         assert_eq!(log.flush(), Flushed::Done);
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
         log.cancel();
-        assert_eq!(log.prepare(&record(b"three")), Written::Accepted);
+        assert_eq!(log.prepare(&record(b"three"), 0), Written::Accepted);
         log.commit();
         assert_eq!(log.flush(), Flushed::Done);
         let text = fs::read_to_string(&path).unwrap();

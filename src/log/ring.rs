@@ -23,6 +23,7 @@
 //! | 3 | lines dropped because the ring was full |
 //! | 4 to 8 | the intent: device, inode, offset in the file, first and last position |
 //! | 9 | the intent: when the inode was made |
+//! | 10, 11 | a note of the owner that belongs to a line, and the position behind that line |
 //!
 //! The intents' states stand apart, one word per process slot, so that looking for one reads few
 //! lines. The last two words belong to all: whether the spill file has lines, and how the log does
@@ -190,6 +191,23 @@ impl Ring<'_> {
         true
     }
 
+    /// As [`Self::prepare`], with a note of the owner that is in force only if the line is: it is
+    /// written first, and names the position behind the line.
+    #[must_use]
+    pub fn prepare_noted(&self, line: &[u8], note: u64) -> bool {
+        let end = self.load(END).wrapping_add(line.len() as u64);
+        self.words[NOTED_AT].store(end, Ordering::Release);
+        self.words[NOTE].store(note, Ordering::Release);
+        self.prepare(line)
+    }
+
+    /// Takes the note of the last line out of the ring of a dead process, if there is one.
+    pub fn take_note(&self) -> Option<u64> {
+        let is_in_force =
+            self.words[NOTED_AT].swap(NO_POSITION, Ordering::AcqRel) == self.load(END);
+        is_in_force.then(|| self.load(NOTE))
+    }
+
     /// Commits the prepared lines.
     pub fn commit(&self) {
         self.words[TAIL].store(self.load(END), Ordering::Release);
@@ -326,6 +344,10 @@ const OFFSET: usize = 6;
 const FROM: usize = 7;
 const TO: usize = 8;
 const BORN: usize = 9;
+const NOTE: usize = 10;
+const NOTED_AT: usize = 11;
+/// No line ends at this position.
+const NO_POSITION: u64 = u64::MAX;
 
 const STATE_IDLE: u64 = 0;
 const STATE_WRITING: u64 = 1;
@@ -340,6 +362,19 @@ mod tests {
         let mut out = Vec::new();
         ring.copy_out(span.head, (span.end - span.head) as usize, &mut out);
         out
+    }
+
+    #[test]
+    fn a_note_is_in_force_once_its_line_is() {
+        let rings = Rings::create(1, 1).unwrap();
+        let ring = rings.ring(0).unwrap();
+        assert!(ring.prepare_noted(b"one\n", 7) && ring.prepare_noted(b"two\n", 8));
+        assert_eq!((ring.take_note(), ring.take_note()), (Some(8), None));
+        assert!(ring.prepare_noted(b"three\n", 9));
+        // The process dies before the line is in the ring.
+        ring.words[NOTED_AT].store(ring.load(END) + 5, Ordering::Release);
+        ring.words[NOTE].store(10, Ordering::Release);
+        assert_eq!(ring.take_note(), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::master::backoff::Backoff;
 use crate::master::pulse::Pulse;
+use crate::shared::metrics::Page;
 use crate::sys::process::send_signal;
 use crate::sys::socket;
 use crate::worker::inherited::Role;
@@ -42,6 +43,8 @@ pub(crate) struct Process {
     pub(crate) channel: Option<OwnedFd>,
     /// Whether the process has sent `ready`.
     pub(crate) is_serving: bool,
+    /// Its page of counters.
+    pub(crate) page: Page,
     /// The signs of life that it has given.
     pub(crate) pulse: Pulse,
 }
@@ -171,6 +174,7 @@ const TAKEOVER_DELAY: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::metrics::MetricTable;
     use crate::worker::message::{Received, receive};
 
     fn starting_child() -> (Child, OwnedFd, Instant) {
@@ -179,7 +183,9 @@ mod tests {
         let mut child = Child::new(Role::Worker(0), now);
         let (pid, channel) = (Pid::from_raw(i32::MAX), Some(ours));
         let pulse = Pulse::default();
-        let process = Process { pid, slot: 0, forked_at: now, channel, is_serving: false, pulse };
+        let page = MetricTable::create(0).unwrap().claim(1, |_| true).unwrap();
+        let (slot, forked_at, is_serving) = (0, now, false);
+        let process = Process { pid, slot, forked_at, channel, is_serving, page, pulse };
         (child.process, child.restart_at) = (Some(process), None);
         (child, theirs, now)
     }

@@ -9,6 +9,9 @@ use crate::master::child::Process;
 use crate::master::generation::{Generation, Phase};
 use crate::master::spawn::EXIT_START_FAILED;
 use crate::master::{Master, Mode};
+use crate::metrics::table::Metric;
+use crate::proxy::finish;
+use crate::shared::meter;
 use crate::sys::process::{self, ExitStatus};
 use crate::worker::inherited::Role;
 
@@ -49,7 +52,11 @@ impl Master {
             cache.shared.index.sweep_dead();
         }
         self.file_watch.check_soon(now);
-        let slot = exit.process.slot;
+        let (slot, page) = (exit.process.slot, &exit.process.page);
+        if let Some(note) = self.tables.rings.ring(slot).and_then(|ring| ring.take_note()) {
+            finish::settle(page, note);
+        }
+        page.release();
         self.tables.bodies.clear(slot);
         if let Role::Worker(number) = exit.role {
             self.generations[index].release_worker(number);
@@ -102,6 +109,10 @@ impl Master {
     fn restart(&mut self, index: usize, which: usize, exit: &ChildExit, now: Instant) {
         let generation = &mut self.generations[index];
         let child = &mut generation.children[which];
+        meter::count(Metric::Restarts.at(match exit.role {
+            Role::Worker(_) => 1,
+            Role::Keeper => 2,
+        }));
         let pause = child.backoff.exited(now.saturating_duration_since(exit.process.forked_at));
         child.restart_at = Some(now + pause);
         let level = if pause < PAUSE_GRAVE { log::Level::Warn } else { log::Level::Error };

@@ -28,6 +28,7 @@ use crate::master::pidfile::PidFile;
 use crate::master::shared_tables::{self, SharedTables};
 use crate::master::socket_takeover::SocketTakeovers;
 use crate::master::succession::Predecessor;
+use crate::shared::metric_rows::RowMap;
 use crate::shared::server_names::ServerNames;
 use crate::shared::servers::{ServerTable, TablePhase};
 use crate::sys::file;
@@ -61,6 +62,8 @@ pub(crate) struct Generation {
     pub(crate) servers: Rc<ServerTable>,
     /// Its effective configuration, for commands, which find the file by its name.
     _text: File,
+    /// The rows of its sites, upstreams and servers in the metrics.
+    pub(crate) rows: Rc<RowMap>,
     /// The TLS of its listeners.
     pub(crate) tls: Rc<Servers>,
     /// The files that it was made of first.
@@ -151,6 +154,8 @@ impl Generation {
         let before = previous.map(|it| &*it.servers).or(old.and_then(|old| old.servers.as_ref()));
         let servers = Rc::new(servers_of(&config, &tls, before)?);
         let text = file::in_memory(&name_of_text(number), config.effective.as_bytes())?;
+        let rows: Vec<_> = others.iter().map(|other| &*other.rows).collect();
+        let rows = Rc::new(tables.rows_of(&config, &rows));
         // The first generation is current at once; another one when it is ready.
         let phase = if previous.is_none() { TablePhase::Current } else { TablePhase::Starting };
         servers.set_phase(number, phase);
@@ -166,6 +171,7 @@ impl Generation {
             bodies_bytes_max,
             servers,
             _text: text,
+            rows,
             tls: Rc::new(tls),
             tls_files,
             keeper_slot,

@@ -62,7 +62,9 @@ use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
 use crate::master::succession::{Predecessor, Successor, ToOld};
 use crate::master::tls_watch::TlsWatch;
+use crate::shared::meter;
 use crate::sys::daemonize::ReadyPipe;
+use crate::sys::memory::ResidentMemory;
 use crate::worker::inherited::{Reconcile, Role};
 
 /// The master; made by [`Master::start`].
@@ -75,6 +77,7 @@ pub(crate) struct Master {
     is_detached: bool,
     service_manager: ServiceManager,
     tables: SharedTables,
+    memory: Option<ResidentMemory>,
     process_slots: ProcessSlots,
     dead_rings: DeadRings,
     listeners: Listeners,
@@ -130,6 +133,7 @@ impl Master {
         loop {
             self.run_timers(Instant::now());
             if self.is_over() {
+                self.tables.page.release();
                 return self.finish();
             }
             self.wait();
@@ -238,6 +242,7 @@ impl Master {
         for slot in self.dead_rings.settle(&self.tables.rings, now) {
             self.process_slots.free(slot);
         }
+        self.memory.iter().for_each(meter::note_memory);
         crate::log::error::tick();
         self.remove_ended_generations();
         match self.mode {

@@ -15,6 +15,8 @@ use crate::master::configuration;
 use crate::master::generation::{CacheFiles, Generation, Phase};
 use crate::master::pidfile::PidFile;
 use crate::master::{Master, Reload, files, reload_report};
+use crate::metrics::table::Metric;
+use crate::shared::meter;
 use crate::shared::server_names::ServerNames;
 use crate::shared::servers::TablePhase;
 use crate::sys::file;
@@ -51,6 +53,7 @@ impl Master {
         self.reload = Reload::None;
         if let Err(why) = self.begin_generation(config, now) {
             log::error!("{why}; keeping the current configuration");
+            count(Outcome::Failed);
             self.report_reload(&why);
             self.service_manager.ready();
         }
@@ -62,6 +65,7 @@ impl Master {
             log::error!(target: UNLIMITED, "{line}");
         }
         log::error!("reload failed; keeping the current configuration");
+        count(Outcome::Failed);
         self.report_reload(why);
         self.service_manager.ready();
     }
@@ -185,6 +189,7 @@ impl Master {
         self.service_manager.ready();
         self.listeners.store(&self.service_manager);
         log::info!("configuration reloaded, {} workers running", config.workers);
+        count(Outcome::Done);
         self.report_reload("");
         let is_same = self.pid_file.as_ref().map(PidFile::path) == config.pid.as_deref();
         if !is_same {
@@ -226,6 +231,7 @@ impl Master {
         if let Some(mark) = generation.mark.take() {
             self.listeners.roll_back(&mark);
         }
+        count(Outcome::Failed);
         self.report_reload("the new processes did not start; see the error log");
         self.service_manager.ready();
     }
@@ -284,6 +290,16 @@ impl Generation {
             child.send_with(message, file);
         }
     }
+}
+
+/// How a reload has ended: the places in the label of the metric.
+enum Outcome {
+    Done,
+    Failed,
+}
+
+fn count(outcome: Outcome) {
+    meter::count(Metric::Reloads.at(outcome as usize));
 }
 
 /// The configuration in the file, or all its errors.

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cache::fills::Fills;
-use crate::config::Config;
+use crate::config::{Config, HostPattern, SiteConfig};
 use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
+use crate::shared::metric_rows::{RowMap, RowNames};
+use crate::shared::metrics::{self, MetricTable, Page};
 use crate::shared::names::Names;
 use crate::shared::wake::Wakes;
 use crate::sys::passed::{self, Passed};
+use crate::sys::process;
 use crate::tls::secrets::{self, Secrets};
 use crate::worker::inherited::N_PROCESS_SLOTS;
 
@@ -34,6 +37,10 @@ pub(crate) struct SharedTables {
     pub(crate) bodies: Rc<BodyTable>,
     /// The secrets of TLS session tickets.
     pub(crate) secrets: Arc<Secrets>,
+    /// The counters of all processes.
+    pub(crate) metrics: Rc<MetricTable>,
+    /// Those of the master.
+    pub(crate) page: Page,
     /// The size of a ring; a reload cannot change it.
     pub(crate) ring_bytes: usize,
 }
@@ -46,6 +53,8 @@ impl SharedTables {
     /// When memory or descriptors run out.
     pub(crate) fn new(config: &Config, passed: &mut Vec<Passed>) -> io::Result<Self> {
         let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
+        let metrics = metrics_of(passed)?;
+        let page = claim_page(&metrics)?;
         Ok(Self {
             fills: Rc::new(Fills::create(N_FILLS)?),
             rings: Arc::new(Rings::create(N_PROCESS_SLOTS, ring_bytes)?),
@@ -54,16 +63,49 @@ impl SharedTables {
             names: Rc::new(Names::create(N_PROCESS_SLOTS)?),
             bodies: Rc::new(BodyTable::create(N_PROCESS_SLOTS)?),
             secrets: Arc::new(secrets_of(passed)?),
+            metrics: Rc::new(metrics),
+            page,
             ring_bytes,
         })
     }
+
+    /// A page of counters for a child.
+    ///
+    /// # Errors
+    /// When there are too many processes.
+    pub(crate) fn claim_page(&self) -> io::Result<Page> {
+        claim_page(&self.metrics)
+    }
+
+    /// The rows of metrics for the names of a configuration; `others` are those of living children.
+    pub(crate) fn rows_of(&self, config: &Config, others: &[&RowMap]) -> RowMap {
+        let site = |site: &SiteConfig| {
+            site.hosts.first().map_or_else(|| HostPattern::Any.to_string(), HostPattern::to_string)
+        };
+        let unconfigured = ["none", "default"].map(str::to_owned);
+        let upstreams = config.upstreams.iter().map(|upstream| {
+            let servers = upstream.servers.iter().map(|server| server.address.to_string());
+            (upstream.name.clone(), servers.collect())
+        });
+        let names = RowNames {
+            // In the order of the numbers of sites.
+            sites: unconfigured.into_iter().chain(config.sites.iter().map(site)).collect(),
+            upstreams: upstreams.collect(),
+        };
+        self.metrics.assign(&names, others, &self.page)
+    }
+}
+
+fn claim_page(metrics: &MetricTable) -> io::Result<Page> {
+    metrics.claim(std::process::id(), process::exists)
 }
 
 impl SharedTables {
     /// The tables that outlive this ktrix, by the names that they are passed by.
     pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
         let secrets = self.secrets.file().map(|file| (secrets::PASSED_BY, file.as_fd()));
-        secrets.into_iter()
+        let metrics = self.metrics.file().map(|file| (metrics::FILE_NAME, file.as_fd()));
+        secrets.into_iter().chain(metrics)
     }
 }
 
@@ -72,6 +114,14 @@ fn secrets_of(passed: &mut Vec<Passed>) -> io::Result<Secrets> {
     match before {
         Some(Ok(secrets)) => Ok(secrets),
         _ => Secrets::create(unix_s()),
+    }
+}
+
+/// Those of the ktrix before this one, if they have the same layout.
+fn metrics_of(passed: &mut Vec<Passed>) -> io::Result<MetricTable> {
+    match passed::find(passed, metrics::FILE_NAME).map(MetricTable::open) {
+        Some(Ok(metrics)) => Ok(metrics),
+        _ => MetricTable::create(unix_s()),
     }
 }
 

@@ -13,6 +13,8 @@ use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::master::tls_watch::TlsWatch;
 use crate::master::{Master, files};
 use crate::shared::bodies::Bodies;
+use crate::shared::meter::Meter;
+use crate::shared::metrics::{Counting, Page};
 use crate::sys::privileges::{self, Account};
 use crate::sys::{process, socket};
 use crate::worker::inherited::{Inherited, Reconcile, Role};
@@ -38,15 +40,18 @@ impl Master {
             Role::Worker(_) => self.take_process_slot()?,
         };
         let forked = socket::channel().and_then(|(ours, theirs)| {
+            let page = self.tables.claim_page()?;
             let mut ours = Some(ours);
             let pid = process::fork_child(&IGNORED_BY_CHILDREN, || {
                 ours = None;
-                let (mut inherited, account, logs) = self.hand_over(generation, role, slot, theirs);
+                let (mut inherited, account, logs) =
+                    self.hand_over(generation, role, (slot, &page), theirs);
                 open_logs(&mut inherited, account.as_ref(), logs, self.is_detached);
                 run_child(inherited, account.as_ref())
-            })?;
+            });
+            let pid = pid.inspect_err(|_| page.release())?;
             let (channel, pulse) = (ours, Pulse::default());
-            Ok(Process { pid, slot, forked_at: now, channel, is_serving: false, pulse })
+            Ok(Process { pid, slot, forked_at: now, channel, is_serving: false, page, pulse })
         });
         match forked {
             Ok(process) => {
@@ -77,7 +82,7 @@ impl Master {
         &mut self,
         generation: usize,
         role: Role,
-        slot: usize,
+        (slot, page): (usize, &Page),
         channel: OwnedFd,
     ) -> (Inherited, Option<Account>, Logs) {
         self.pid_file = None;
@@ -111,6 +116,7 @@ impl Master {
             wakes: Rc::clone(&self.tables.wakes),
             beats: Rc::clone(&self.tables.beats),
             bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), slot, bodies_bytes_max)),
+            meter: Meter { page: page.clone(), rows: generation.rows },
             servers: generation.servers,
             keeper_slot: generation.keeper_slot,
             reconcile,
@@ -139,6 +145,10 @@ fn open_logs(inherited: &mut Inherited, account: Option<&Account>, logs: Logs, i
 fn run_child(inherited: Inherited, account: Option<&Account>) -> i32 {
     let role = inherited.role;
     name_process(role);
+    inherited.meter.clone().install(match role {
+        Role::Worker(number) => Counting::Worker(number),
+        Role::Keeper => Counting::Keeper,
+    });
     // A daemon has no stderr, so the default hook would lose this. It reads "worker 3 panicked at".
     std::panic::set_hook(Box::new(move |panic| log::error!("{role} {panic}")));
     if let Err(error) = prepare_child(&inherited, account) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -23,7 +24,10 @@ use crate::master::signals::Signals;
 use crate::master::succession::Predecessor;
 use crate::master::tls_watch::TlsWatch;
 use crate::master::{Master, Mode, Reload, files};
+use crate::shared::meter::Meter;
+use crate::shared::metrics::Counting;
 use crate::sys::daemonize::ReadyPipe;
+use crate::sys::memory::ResidentMemory;
 use crate::sys::passed::Passed;
 use crate::sys::privileges;
 use crate::tls::sources::Sources;
@@ -154,6 +158,7 @@ impl Master {
             log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");
         }
         let tables = SharedTables::new(&config, &mut passed)?;
+        Meter { page: tables.page.clone(), rows: Rc::default() }.install(Counting::Master);
         let mut listeners = Listeners::new(&config.listen, passed);
         listeners.ensure(&config.listen, config.workers)?;
         let mut process_slots = ProcessSlots::default();
@@ -173,6 +178,7 @@ impl Master {
             is_detached,
             service_manager,
             tables,
+            memory: ResidentMemory::new().ok(),
             process_slots,
             dead_rings: DeadRings::default(),
             listeners,

@@ -182,7 +182,8 @@ impl Destinations {
             check: None,
         };
         let tls = (None, Rc::<Turns>::default());
-        Upstream::new(id, &config, (Rc::clone(&self.table), WORKER), tls, self.limits)
+        let table = (Rc::clone(&self.table), WORKER);
+        Upstream::new(id, &config, table, tls, self.limits).counted_as(None)
     }
 }
 

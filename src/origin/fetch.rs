@@ -130,6 +130,8 @@ pub(crate) async fn fetch<U: Upload>(
                     && upload.rewind();
                 if is_better_elsewhere {
                     request.connection.active().answered();
+                    let time_us = reactor::now().mono_us.saturating_sub(requested.mono_us);
+                    upstream.count_answer(server, time_us);
                     n_left -= 1;
                     continue;
                 }
@@ -151,6 +153,9 @@ pub(crate) async fn fetch<U: Upload>(
             && limits.first_byte_ms < upstream.limits.first_byte_ms;
         if is_broken(error) && !is_stale && !is_hasty {
             active.doubtful(error);
+        }
+        if !is_stale {
+            upstream.count_failure(server);
         }
         drop(request);
         if !may_ask_again(again) || !upload.rewind() {
@@ -179,6 +184,7 @@ pub(super) fn left_after(
 ) -> Option<usize> {
     if let Some(server) = server {
         tried.add(server);
+        upstream.count_failure(server);
     }
     let may_retry = upstream.may_retry(error, until_ms);
     let left = n_left_after(n_left, error).filter(|_| may_retry);
@@ -285,7 +291,9 @@ fn answered(
     let server = active.server().id;
     let body = OriginBody::new(request, &head);
     let times = FetchTimes { requested, received: reactor::now() };
-    upstream.note_rtt(server, times.received.mono_us.saturating_sub(requested.mono_us));
+    let time_us = times.received.mono_us.saturating_sub(requested.mono_us);
+    upstream.note_rtt(server, time_us);
+    upstream.count_answer(server, time_us);
     let sticky = upstream.sticky.as_ref().filter(|_| tied.sticky != Some(server));
     let set_cookie = sticky.and_then(|sticky| sticky.set_cookie(server));
     let server = Answerer { destination: question.destination.clone(), id: server };

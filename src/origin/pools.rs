@@ -38,7 +38,8 @@ impl Pools {
         let upstreams = (0..).map(UpstreamId).zip(upstreams);
         let upstream = |(id, config)| {
             let tls = (clients.of(id).cloned(), Rc::clone(&turns));
-            Rc::new(Upstream::new(id, config, (Rc::clone(table), worker), tls, limits))
+            let upstream = Upstream::new(id, config, (Rc::clone(table), worker), tls, limits);
+            Rc::new(upstream.counted_as(Some(id)))
         };
         Self { upstreams: upstreams.map(upstream).collect(), destinations: None }
     }

@@ -14,11 +14,13 @@ use crate::config::bounds::OriginTimeouts;
 use crate::config::{Config, ServerAddress, UpstreamConfig};
 use crate::http::h1::head::HeadLimits;
 use crate::http::proxy_protocol::Version;
+use crate::metrics::table::Metric;
 use crate::origin::affinity::Sticky;
 use crate::policy::reason::server::ServerReason;
 use crate::reactor;
 use crate::reactor::event::Event;
 use crate::shared::health::Pause;
+use crate::shared::meter;
 use crate::shared::server_row::ServerRow;
 use crate::shared::servers::ServerTable;
 use crate::tls::client::Client;
@@ -55,6 +57,8 @@ pub(crate) struct OriginLimits {
 pub(crate) struct Upstream {
     pub(super) id: UpstreamId,
     pub(super) name: String,
+    /// Its row in the metrics.
+    pub(super) metric_row: usize,
     pub(super) servers: Vec<ServerPool>,
     pub(super) balance: RefCell<Balance>,
     /// The value to hash, if the balancer needs a hash.
@@ -94,6 +98,8 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 pub(super) struct ServerPool {
     pub(super) server: Server,
+    /// Its row in the metrics.
+    pub(super) metric_row: usize,
     pub(super) address: ServerAddress,
     pub(super) pool: RefCell<Pool<Rc<Transport>>>,
     /// Which of a name's addresses is next.
@@ -176,6 +182,7 @@ impl Upstream {
         };
         let servers = table.servers(id).zip(&config.servers).map(|(server, config)| ServerPool {
             server,
+            metric_row: 0,
             address: config.address.clone(),
             pool: RefCell::new(Pool::new(pool_limits(config.connections))),
             turn: Cell::new(0),
@@ -195,6 +202,7 @@ impl Upstream {
         Self {
             id,
             name: config.name.clone(),
+            metric_row: 0,
             sticky: config.sticky.clone().map(|cookie| Sticky::new(cookie, seeds)),
             servers,
             balance: RefCell::new(balance),
@@ -273,6 +281,27 @@ impl Upstream {
     pub(super) fn count_pending(&self) {
         let n_pending = self.pending.borrow().len() as u32;
         self.table.n_pending(self.worker, self.id).store(n_pending, Ordering::Relaxed);
+    }
+
+    /// Counts for this upstream of the configuration, or for all destinations of a forward proxy.
+    pub(super) fn counted_as(mut self, id: Option<UpstreamId>) -> Self {
+        self.metric_row = meter::upstream(id);
+        if id.is_some() {
+            let servers = self.servers.iter_mut();
+            servers.for_each(|it| it.metric_row = meter::server(it.server));
+        }
+        self
+    }
+
+    /// Counts the failure of a server.
+    pub(super) fn count_failure(&self, id: ServerId) {
+        meter::count(Metric::ServerFailures.at(self.server(id).metric_row));
+    }
+
+    /// Counts an answer, whose head came after this time.
+    pub(super) fn count_answer(&self, id: ServerId, time_us: u64) {
+        meter::count(Metric::ServerAnswers.at(self.server(id).metric_row));
+        meter::observe(Metric::FirstByte, self.metric_row, time_us);
     }
 
     /// Notes the time that an answer took.

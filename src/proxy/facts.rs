@@ -27,6 +27,8 @@ pub struct Facts {
     pub hit: Option<Rc<HotObject>>,
     /// Bytes of the client that went to a server, of a connection that is no exchange of HTTP.
     pub received_bytes: u64,
+    /// The site that was asked, see [`Rule::site`](crate::route::Rule::site).
+    pub site: u32,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
     /// How the cache took part.

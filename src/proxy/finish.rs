@@ -1,17 +1,23 @@
 //! The end of an exchange, over any protocol: it is counted, and gets its line in the access log.
 //!
-//! The line is prepared before the last byte of an answer goes out, and counts once it is committed.
+//! The line is prepared before the last byte of an answer goes out, and counts once it is committed. A
+//! worker may be killed between its line and its count. So the count is noted with the line, as the value
+//! that the cell then has, and the master sets the cell of a dead worker to it (`log::ring`).
 
 use crate::base::time::Now;
 use crate::http::h1::rejected::Rejected;
 use crate::http::head::RequestHead;
 use crate::log::access::Written;
 use crate::log::format::{Record, Times};
+use crate::metrics::label::{self, Set};
+use crate::metrics::table::{Cell, Metric};
 use crate::policy::cache_status::CacheVerdict;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
 use crate::reactor;
+use crate::shared::meter::{self, Meter};
+use crate::shared::metrics::Page;
 
 /// How many bytes an answer had.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +46,85 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
     if let (Some(object), Some(cache)) = (&facts.hit, &context.cache) {
         cache.count_hit(object);
     }
-    let Some(access) = &context.access else { return };
     // The time of the turn is as exact as a log needs, but shows a hit as no time at all.
-    let now = match access.borrow().is_live() {
-        true => reactor::refresh_now(),
-        false => reactor::now(),
-    };
+    let is_live = context.access.as_ref().is_some_and(|access| access.borrow().is_live());
+    let now = if is_live { reactor::refresh_now() } else { reactor::now() };
+    let meter = meter::current();
+    let counted = meter.map(|meter| Counted::of(meter, facts, sent, now));
+    let written =
+        prepare(context, front, asked, (facts, sent), now, counted.map_or(0, Counted::note));
+    let (Some(meter), Some(Counted { cell, value })) = (meter, counted) else { return };
+    meter.page.set(cell, value);
+    match written {
+        Some(Written::Accepted) => {}
+        None => meter.page.add(Metric::Unlogged.cell(), 1),
+        Some(_) => meter.page.add(Metric::LogDropped.cell(), 1),
+    }
+}
+
+/// The cell that counts an exchange, and its value with that exchange.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    cell: Cell,
+    value: u64,
+}
+
+impl Counted {
+    /// Counts an exchange but for this one cell. A hit costs six additions.
+    #[inline]
+    fn of(Meter { page, rows }: &Meter, facts: &Facts, sent: Sent, now: Now) -> Self {
+        let verdict = label::verdict(facts.verdict);
+        let bytes = sent.bytes + facts.tunnel_bytes;
+        let size = page.add_to_sum(Metric::AnswerSize, verdict, bytes);
+        page.add(size, 1);
+        let (site, status) = (rows.site(facts.site as usize), label::status(facts.logged_status()));
+        page.add(Metric::SiteRequests.at_both(site, status), 1);
+        page.add(Metric::SiteSent.at(site), bytes);
+        if let Some(CacheVerdict::Pass(reason)) = facts.verdict {
+            page.add(Metric::Passes.at(reason as usize), 1);
+        }
+        if !facts.reason.is_empty() {
+            reason_cell(facts.reason).into_iter().for_each(|cell| page.add(cell, 1));
+        }
+        let time_us = now.mono_us.saturating_sub(facts.began.mono_us);
+        let cell = page.add_to_sum(Metric::RequestDuration, verdict, time_us);
+        Self { cell, value: page.value(cell) + 1 }
+    }
+
+    /// The note of the line: the number of the cell and the lower bits of its value.
+    fn note(self) -> u64 {
+        (self.cell.0 as u64) << VALUE_BITS | self.value & VALUE_MASK
+    }
+}
+
+/// Does what the note of a dead worker's last line says.
+pub(crate) fn settle(page: &Page, note: u64) {
+    let (cell, value) = (Cell((note >> VALUE_BITS) as usize), note & VALUE_MASK);
+    page.set(cell, page.value(cell).max(value));
+}
+
+const VALUE_BITS: u32 = 48;
+const VALUE_MASK: u64 = (1 << VALUE_BITS) - 1;
+
+/// The counter of a failure with this word.
+fn reason_cell(word: &str) -> Option<Cell> {
+    let metrics = [Metric::RequestFailures, Metric::Refusals, Metric::Flaws];
+    metrics.into_iter().find_map(|metric| {
+        let Set::Words(words) = metric.row().labels.first()?.set else { return None };
+        Some(metric.at(words.iter().position(|it| *it == word)?))
+    })
+}
+
+/// Prepares the line of an exchange; `None` if there is no access log.
+fn prepare(
+    context: &Context,
+    front: &Front,
+    asked: Asked<'_>,
+    (facts, sent): (&Facts, Sent),
+    now: Now,
+    note: u64,
+) -> Option<Written> {
+    let access = context.access.as_ref()?;
     let mut record = Record {
         time_us: now.unix_us,
         client: front.client,
@@ -82,8 +161,9 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
     let server;
     (record.upstream, server) = facts.names(&context.config);
     record.server = &server;
-    let written = access.borrow_mut().prepare(&record);
+    let written = access.borrow_mut().prepare(&record, note);
     debug_assert!(written != Written::Full, "a line is prepared only where there is room");
+    Some(written)
 }
 
 /// Commits the prepared lines, once their answers are sent.

@@ -48,13 +48,14 @@ pub(crate) fn full_hit(
 }
 
 /// The facts of such a hit.
-pub(crate) fn facts(object: &Rc<HotObject>, close: Option<CloseReason>) -> Facts {
+pub(crate) fn facts(object: &Rc<HotObject>, site: u32, close: Option<CloseReason>) -> Facts {
     let now = reactor::now();
     Facts {
         began: now,
         head_us: now.mono_us,
         body_us: now.mono_us,
         hit: Some(Rc::clone(object)),
+        site,
         status: object.status.0,
         verdict: Some(CacheVerdict::Hit),
         close,

@@ -37,6 +37,8 @@ use crate::upstream::ids::ServerId;
 pub(crate) struct Routed {
     pub(crate) head: RequestHead,
     pub(crate) way: Way,
+    /// Its site, see [`Rule::site`].
+    pub(crate) site: u32,
     /// How the request came in, where a trusted proxy tells it; else the front of the connection.
     pub(crate) front: Option<Box<Front>>,
 }
@@ -99,15 +101,18 @@ impl Routed {
         {
             head.set_authority(&authority);
         }
-        let way = Way::of(context, told.as_ref().unwrap_or(front), &mut head, None);
-        Self { head, way, front: told.map(Box::new) }
+        let mut site = 0;
+        let front = told.as_ref().unwrap_or(front);
+        let way = Way::of(context, front, &mut head, None, &mut site);
+        Self { head, way, site, front: told.map(Box::new) }
     }
 
     /// The request that an internal redirect leads to: a GET or HEAD of another target.
     pub(crate) fn internal(&self, context: &Context, front: &Front, target: &[u8]) -> Option<Self> {
         let mut head = self.head.redirected(Target::parse(Method::Get, target).ok()?);
-        let way = Way::of(context, front, &mut head, Some(&self.way));
-        Some(Self { head, way, front: None })
+        let mut site = 0;
+        let way = Way::of(context, front, &mut head, Some(&self.way), &mut site);
+        Some(Self { head, way, site, front: None })
     }
 
     /// The bounds on waiting that apply to its exchange.
@@ -120,9 +125,15 @@ impl Routed {
 }
 
 impl Way {
-    /// Takes the cookie that names a server out of the request; `before` led to it by an internal
-    /// redirect.
-    fn of(context: &Context, front: &Front, head: &mut RequestHead, before: Option<&Self>) -> Self {
+    /// Takes the cookie that names a server out of the request, and notes its site; `before` led to it
+    /// by an internal redirect.
+    fn of(
+        context: &Context,
+        front: &Front,
+        head: &mut RequestHead,
+        before: Option<&Self>,
+        site: &mut u32,
+    ) -> Self {
         if let (ListenMode::Forward, Some(forward)) = (front.listen.mode, &context.forward) {
             return Self::forwarded(context, forward, front, head);
         }
@@ -153,6 +164,7 @@ impl Way {
             };
         };
         let rule = router.rule(route).clone();
+        *site = rule.site;
         if before.is_none() && is_too_large(head, &rule.limits, &context.client_head) {
             return Self::Refused(Flaw::HeadTooLarge);
         }

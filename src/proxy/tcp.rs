@@ -49,6 +49,7 @@ pub(crate) async fn serve(
         }
     };
     facts.close = Some(close);
+    connection.count_end(close);
     facts.received_bytes = moved.n_to_origin();
     context.log_room().await;
     let bytes = moved.n_to_client();

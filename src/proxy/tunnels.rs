@@ -7,8 +7,10 @@ use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use crate::metrics::table::Metric;
 use crate::policy::reason::close::CloseReason;
 use crate::reactor::event::Event;
+use crate::shared::meter;
 use crate::shared::servers::ServerTable;
 use crate::tunnel::End;
 
@@ -56,6 +58,7 @@ impl Tunnels {
     /// changed by each reload.
     pub(crate) fn open(&self, setting: Option<usize>) -> Open<'_> {
         self.table.n_tunnels(self.worker).fetch_add(1, Ordering::Relaxed);
+        meter::count(Metric::TunnelsBegun.cell());
         Open { tunnels: self, setting }
     }
 

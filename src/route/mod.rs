@@ -40,6 +40,8 @@ use crate::upstream::ids::UpstreamId;
 /// The settings of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// Its site: 0 for none, 1 for the default upstream, and then those of the configuration.
+    pub site: u32,
     /// The route; none if a forward proxy takes the request.
     pub id: Option<RouteId>,
     /// Where its requests go.
@@ -107,7 +109,7 @@ impl Router {
             default: None,
             forward: None,
         };
-        for site in &config.sites {
+        for (number, site) in (2..).zip(&config.sites) {
             let first = router.rules.len();
             let table = RouteTable::new(site, (first..).map(|n| RouteId(id_of(n))));
             for route in &site.routes {
@@ -115,6 +117,7 @@ impl Router {
                 let changes = route.changes.as_ref();
                 router.changes.push(changes.map(|changes| Rc::new(Prepared::new(changes))));
                 router.rules.push(Rule {
+                    site: number,
                     id: Some(RouteId(id_of(router.rules.len()))),
                     destination: Destination::Upstream(route.upstream),
                     cache: route.cache,
@@ -138,6 +141,7 @@ impl Router {
             let rules = config.cache.as_ref().map(|cache| Rc::clone(&cache.rules));
             let rules = router.share(&rules.unwrap_or_default());
             router.rules.push(Rule {
+                site: 1,
                 id: Some(RouteId(id_of(router.rules.len()))),
                 destination: Destination::Upstream(upstream),
                 cache,
@@ -157,6 +161,7 @@ impl Router {
             let rules = config.cache.as_ref().map(|cache| Rules::clone(&cache.rules));
             let rules = rules.unwrap_or_default().of_forward_proxy();
             router.forward = Some(Rule {
+                site: 0,
                 id: None,
                 // The request names its own.
                 destination: Destination::Upstream(UpstreamId(0)),

@@ -1,5 +1,5 @@
 //! State that processes share: the owners of locks, wake-ups, signs of life, the bytes of request
-//! bodies, and the servers of all upstreams.
+//! bodies, the servers of all upstreams, and the counters of all processes.
 
 pub(crate) mod owner;
 pub(crate) mod wake;
@@ -10,3 +10,6 @@ pub(crate) mod health;
 pub(crate) mod servers;
 pub(crate) mod server_names;
 pub(crate) mod names;
+pub(crate) mod metrics;
+pub(crate) mod metric_rows;
+pub(crate) mod meter;

@@ -2,6 +2,12 @@
 //!
 //! This concerns the allocator of glibc. Others decide by themselves.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use nix::unistd::{SysconfVar, sysconf};
+
 /// A process keeps so much freed memory at the end of its heap.
 #[cfg(target_env = "gnu")]
 const KEPT_BYTES: i32 = 8 << 20;
@@ -48,4 +54,42 @@ pub(crate) fn give_back(_free: &mut u32) {}
 fn free_bytes() -> u32 {
     // SAFETY: mallinfo(3) takes no pointer and gives a value.
     unsafe { nix::libc::mallinfo() }.fordblks.cast_unsigned()
+}
+
+/// Tells the resident memory of this process. Its file stays open, so that it needs no path later.
+#[derive(Debug)]
+pub(crate) struct ResidentMemory {
+    statm: File,
+}
+
+impl ResidentMemory {
+    /// # Errors
+    /// When the kernel does not say.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { statm: File::open("/proc/self/statm")? })
+    }
+
+    /// Bytes, shared ones included; 0 if the kernel does not say.
+    pub(crate) fn bytes(&self) -> u64 {
+        let mut text = [0; 128];
+        let n_read = self.statm.read_at(&mut text, 0).unwrap_or_default();
+        let text = std::str::from_utf8(&text[..n_read]).unwrap_or_default();
+        let pages: Option<u64> = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+        pages.unwrap_or_default() * page.cast_unsigned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_its_resident_memory() {
+        let memory = ResidentMemory::new().unwrap();
+        let before = memory.bytes();
+        assert!(before > 1 << 20);
+        let more = vec![1_u8; 64 << 20];
+        assert!(memory.bytes() >= before + (60 << 20) && more[1 << 20] == 1);
+    }
 }

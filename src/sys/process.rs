@@ -169,6 +169,12 @@ pub fn send_signal(pid: Pid, signal: Signal) -> io::Result<()> {
     nix::sys::signal::kill(pid, signal).map_err(io::Error::from)
 }
 
+/// Whether there is a process of this number.
+pub(crate) fn exists(pid: u32) -> bool {
+    let pid = Pid::from_raw(pid.cast_signed());
+    nix::sys::signal::kill(pid, None) != Err(Errno::ESRCH)
+}
+
 /// Makes the kernel send `signal` to this process when its parent dies.
 ///
 /// # Errors

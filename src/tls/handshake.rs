@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
-use rustls::{CipherSuite, ClientConfig, ClientConnection, Connection, ProtocolVersion};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion,
+};
 use thiserror::Error;
 
 use crate::http::client_certificate::ClientCertificate;
 use crate::http::tls::{PolicyId, TlsFacts};
+use crate::policy::reason::handshake::HandshakeEnd;
 use crate::reactor;
 use crate::reactor::stream::Stream;
 use crate::reactor::timer::timeout_at;
@@ -32,6 +35,8 @@ pub struct Secured {
     pub facts: TlsFacts,
     /// The protocol that the client chose among those that were offered.
     pub protocol: Protocol,
+    /// Whether a session was resumed.
+    pub is_resumed: bool,
 }
 
 /// Why a handshake with a client has failed.
@@ -49,6 +54,20 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// How the handshake of a client ended by this.
+    pub fn end(&self) -> HandshakeEnd {
+        match self {
+            Self::Plain(..) => HandshakeEnd::Plain,
+            Self::Io(error) if matches!(error.kind(), ErrorKind::TimedOut) => HandshakeEnd::Timeout,
+            Self::Io(error) if matches!(error.kind(), ErrorKind::InvalidData) => {
+                HandshakeEnd::Protocol
+            }
+            Self::Io(_) => HandshakeEnd::Broken,
+            Self::Tls(rustls::Error::InvalidCertificate(_)) => HandshakeEnd::Certificate,
+            Self::Tls(_) => HandshakeEnd::Protocol,
+        }
+    }
+
     /// Whether the certificate of the peer could not be verified.
     pub const fn is_of_certificate(&self) -> bool {
         matches!(self, Self::Tls(rustls::Error::InvalidCertificate(_)))
@@ -134,8 +153,9 @@ pub async fn connect(
 impl Secured {
     fn of(tls: Connection, framing: Framing, stream: Stream) -> Self {
         let (facts, protocol) = (facts(&tls), Protocol::of(tls.alpn_protocol()));
+        let is_resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
         let session = Session::new(tls, framing, &stream);
-        Self { stream, session, facts, protocol }
+        Self { stream, session, facts, protocol, is_resumed }
     }
 }
 

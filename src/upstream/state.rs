@@ -16,6 +16,10 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Every state.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Up, Self::Trying, Self::Down, Self::Draining, Self::Disabled];
+
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Up => "up",

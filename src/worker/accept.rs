@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::ListenAddress;
+use crate::metrics::table::Metric;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
@@ -20,6 +21,7 @@ use crate::reactor::address::PeerAddress;
 use crate::reactor::listener::Listener;
 use crate::reactor::stream::Stream;
 use crate::reactor::{self, timer};
+use crate::shared::meter;
 use crate::tls::half_open::HalfOpen;
 use crate::tls::server::Server;
 use crate::transport::Transport;
@@ -117,6 +119,7 @@ impl Acceptor {
     }
 
     fn serve(&self, stream: Stream, peer: PeerAddress) {
+        meter::count(Metric::Accepted.cell());
         if self.opening.is_at_once() {
             return self.accepted.begin(self.opening.at_once(stream, peer));
         }

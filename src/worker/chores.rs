@@ -13,8 +13,9 @@ use crate::proxy::context::Context;
 use crate::reactor::readable::Readable;
 use crate::reactor::{self, timer};
 use crate::shared::beats::Beats;
+use crate::shared::meter;
 use crate::shared::wake::Wakes;
-use crate::sys::memory;
+use crate::sys::memory::{self, ResidentMemory};
 
 /// How often idle connections to origins are looked at.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -28,6 +29,9 @@ const COUNT_AT_ONCE: usize = 2_048;
 
 /// How often memory that nothing uses is given back to the system.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(20);
+
+/// How often the memory of this process is looked at.
+const MEMORY_EVERY: Duration = Duration::from_secs(10);
 
 /// How often a sign of life is given.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -44,6 +48,7 @@ pub(super) fn start(context: &Rc<Context>, wakes: &Wakes, beats: Rc<Beats>, proc
     reactor::spawn(close_removed(context.cache.clone()));
     reactor::spawn(expire(Rc::clone(context)));
     reactor::spawn(give_back());
+    reactor::spawn(note_memory());
 }
 
 /// Other workers post the counter when a fill that this worker follows has progressed, and the keeper
@@ -96,6 +101,15 @@ async fn give_back() {
     loop {
         timer::sleep(GIVE_BACK_EVERY).await;
         memory::give_back(&mut free);
+    }
+}
+
+/// Shows how much memory this process has.
+async fn note_memory() {
+    let Ok(memory) = ResidentMemory::new() else { return };
+    loop {
+        meter::note_memory(&memory);
+        timer::sleep(MEMORY_EVERY).await;
     }
 }
 

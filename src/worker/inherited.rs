@@ -16,6 +16,7 @@ use crate::log::ring::Rings;
 use crate::log::spill::Spill;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::Bodies;
+use crate::shared::meter::Meter;
 use crate::shared::names::Names;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
@@ -93,6 +94,8 @@ pub struct Inherited {
     pub beats: Rc<Beats>,
     /// The bytes of its request bodies, and the bound of all.
     pub bodies: Rc<Bodies>,
+    /// Its own counters.
+    pub(crate) meter: Meter,
     /// The servers.
     pub(crate) servers: Rc<ServerTable>,
     /// The keeper's process slot, to wake it when there is something to evict.

@@ -9,13 +9,16 @@ use std::rc::Rc;
 
 use crate::config::{Listen, ListenMode};
 use crate::http::proxy_protocol::ProxyHeader;
+use crate::metrics::table::Metric;
 use crate::policy::reason::close::CloseReason;
+use crate::policy::reason::handshake::HandshakeEnd;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::tcp::Shown;
 use crate::reactor;
 use crate::reactor::address::PeerAddress;
 use crate::reactor::stream::Stream;
+use crate::shared::meter;
 use crate::tls::handshake::{self, Refused, Secured};
 use crate::tls::server::{Protocol, Server};
 use crate::tls::turns::Turns;
@@ -49,6 +52,14 @@ pub(super) enum Speaks {
     Clear(Vec<u8>),
     /// By bytes that go to this upstream, or nowhere for this reason.
     Bytes(Result<UpstreamId, CloseReason>, Shown),
+}
+
+fn end_of(accepted: &Result<Secured, Refused>) -> HandshakeEnd {
+    match accepted {
+        Ok(secured) if secured.is_resumed => HandshakeEnd::Resumed,
+        Ok(_) => HandshakeEnd::Full,
+        Err(refused) => refused.end(),
+    }
 }
 
 impl Opening {
@@ -111,8 +122,10 @@ impl Opening {
             };
             return Some(Opened { transport: Transport::plain(stream), front, speaks });
         };
-        match handshake::accept(stream, server, &self.turns, deadline_ms).await {
-            Ok(Secured { stream, session, facts, protocol }) => {
+        let accepted = handshake::accept(stream, server, &self.turns, deadline_ms).await;
+        meter::count(Metric::Handshakes.at(end_of(&accepted) as usize));
+        match accepted {
+            Ok(Secured { stream, session, facts, protocol, .. }) => {
                 let speaks = match (mode, protocol) {
                     (ListenMode::Http | ListenMode::Forward, Protocol::Http1) => Speaks::Http1,
                     (ListenMode::Http | ListenMode::Forward, Protocol::Http2) => Speaks::Http2,
@@ -171,6 +184,7 @@ impl Opening {
     }
 
     fn refused(&self, reason: CloseReason, peer: PeerAddress) {
+        meter::count(Metric::Closed.at(reason as usize));
         if reason != CloseReason::ClientClosed {
             let now_ms = reactor::now().mono_ms();
             self.refusals.note(reason, peer, &self.listen.address, now_ms);

@@ -47,6 +47,7 @@ mod leaks;
 mod log_files;
 mod loops;
 mod memory;
+mod metrics;
 mod partial;
 mod poison;
 mod processes;

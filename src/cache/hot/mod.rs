@@ -80,6 +80,8 @@ pub struct Alias {
     hash: u64,
     /// The parsed head.
     pub head: RequestHead,
+    /// The number of its site, for the counters.
+    pub site: u32,
     /// The object that answers the request.
     pub object: Rc<HotObject>,
     /// The marker of the object's variants, if it is one of several. The object may answer only
@@ -230,7 +232,7 @@ impl Hot {
         &mut self,
         lane: Lane,
         raw: &[u8],
-        head: RequestHead,
+        (head, site): (RequestHead, u32),
         object: &Rc<HotObject>,
         marker: Option<SlotRef>,
     ) {
@@ -246,7 +248,8 @@ impl Hot {
         self.make_room_for_alias(alias_cost(raw));
         self.alias_bytes += alias_cost(raw);
         object.aliases.borrow_mut().push(place as u32);
-        let alias = Alias { raw: raw.into(), hash, head, object: Rc::clone(object), marker };
+        let object = Rc::clone(object);
+        let alias = Alias { raw: raw.into(), hash, head, site, object, marker };
         self.aliases[place] = Some(Box::new(alias));
     }
 

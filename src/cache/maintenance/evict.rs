@@ -11,8 +11,13 @@
 
 use crate::cache::files::store::Store;
 use crate::cache::index::Index;
+use crate::cache::index::slot::SlotView;
 use crate::cache::maintenance::order::{Round, Stop};
 use crate::cache::place;
+use crate::metrics::table::Metric;
+use crate::policy::reason::eviction::EvictionReason;
+use crate::reactor;
+use crate::shared::meter;
 
 /// The limits that eviction keeps. 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,21 +86,24 @@ impl Evictor {
         let bytes = index.bytes();
         let bytes = bytes.saturating_add(bytes_to_come().min(self.limits.size_bytes / 2));
         let mut level = Level { bytes, objects: index.objects(), free_bytes };
-        self.is_active = self.limits.wants_room(&level, self.is_active);
+        let mut reason = self.limits.reason(&level, self.is_active);
         let mut step = Step::default();
         let mut budget = n_slots_max;
-        while self.is_active {
+        while let Some(why) = reason {
             let Some(stop) = self.round.next(index, &mut budget) else { break };
             index.set_hand(stop.generation);
-            if let Some(bytes) = evict_at(index, store, stop) {
+            if let Some(evicted) = evict_at(index, store, stop) {
+                let bytes = evicted.weight_bytes();
+                count(why, &evicted);
                 step.n_removed += 1;
                 step.bytes = step.bytes.saturating_add(bytes);
                 level.bytes = level.bytes.saturating_sub(bytes);
                 level.objects = index.objects();
                 level.free_bytes = level.free_bytes.map(|free| free.saturating_add(bytes));
-                self.is_active = self.limits.wants_room(&level, true);
+                reason = self.limits.reason(&level, true);
             }
         }
+        self.is_active = reason.is_some();
         step.wants_more = self.is_active && level.objects > 0;
         step
     }
@@ -104,6 +112,11 @@ impl Evictor {
 impl Limits {
     /// Whether to make room: from 98 % of a limit on and, once begun, down to 95 %.
     pub fn wants_room(&self, level: &Level, is_active: bool) -> bool {
+        self.reason(level, is_active).is_some()
+    }
+
+    /// The limit for which room is to be made, see [`Self::wants_room`].
+    fn reason(&self, level: &Level, is_active: bool) -> Option<EvictionReason> {
         let per_cent = if is_active { 95 } else { 98 };
         let above = |value: u64, limit: u64| {
             limit > 0 && value > limit / 100 * per_cent + limit % 100 * per_cent / 100
@@ -114,13 +127,27 @@ impl Limits {
             self.free_bytes_min
         };
         let lacks_disk = level.free_bytes.is_some_and(|free| free < free_min);
-        above(level.bytes, self.size_bytes) || above(level.objects, self.objects) || lacks_disk
+        let limits = [
+            (above(level.bytes, self.size_bytes), EvictionReason::Size),
+            (above(level.objects, self.objects), EvictionReason::Objects),
+            (lacks_disk, EvictionReason::Disk),
+        ];
+        limits.into_iter().find_map(|(is_reached, reason)| is_reached.then_some(reason))
     }
 }
 
-/// One step of the hand: the bytes given back, if the slot's object was removed. An object that was
+fn count(reason: EvictionReason, evicted: &SlotView) {
+    if meter::current().is_some() {
+        meter::count(Metric::Evictions.at(reason as usize));
+        meter::add(Metric::EvictedBytes.cell(), evicted.weight_bytes());
+        let age_s = reactor::now().unix_s().saturating_sub(evicted.stored_s);
+        meter::observe(Metric::EvictedAge, 0, age_s);
+    }
+}
+
+/// One step of the hand: the slot, if its object was removed. An object that was
 /// published there meanwhile is left for its own turn.
-fn evict_at(index: &Index, store: &Store, stop: Stop) -> Option<u64> {
+fn evict_at(index: &Index, store: &Store, stop: Stop) -> Option<SlotView> {
     let view = index.slot(index.place(stop.number)?)?;
     if view.generation != stop.generation {
         return None;
@@ -129,7 +156,7 @@ fn evict_at(index: &Index, store: &Store, stop: Stop) -> Option<u64> {
         index.forget_visit(view.at);
         return None;
     }
-    place::discard(index, store, &view.key, Some(view.generation)).map(|it| it.weight_bytes())
+    place::discard(index, store, &view.key, Some(view.generation))
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ fn the_same_bytes_in_two_lanes_are_two_aliases() {
     for (lane, object) in lanes.into_iter().zip(&objects) {
         assert_eq!(hot.find_raw(lane, raw).map(|alias| alias.object.key), None);
         hot.insert(Rc::clone(object));
-        hot.add_alias(lane, raw, head.clone(), object, None);
+        hot.add_alias(lane, raw, (head.clone(), 0), object, None);
     }
     assert_eq!(found(&hot), [Some(objects[0].key), Some(objects[1].key)]);
     hot.remove(&objects[0].key);

@@ -62,18 +62,24 @@ pub mod refusal;
 pub mod pass;
 pub(crate) mod reuse;
 pub mod server;
+pub mod handshake;
+pub mod eviction;
+pub mod validation;
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::close::CloseReason;
+    use super::eviction::EvictionReason;
     use super::fetch::FetchError;
     use super::forward::Fwd;
+    use super::handshake::HandshakeEnd;
     use super::pass::PassReason;
     use super::refusal::ForwardRefusal;
     use super::reuse::ReuseReason;
     use super::server::ServerReason;
+    use super::validation::ValidationEnd;
 
     const MANUAL: &str = include_str!("../../../man/ktrix.yaml.5");
 
@@ -91,6 +97,9 @@ mod tests {
             (words_of(ReuseReason::ALL, ReuseReason::word), false),
             (words_of(Fwd::ALL, Fwd::word), false),
             (words_of(ServerReason::ALL, ServerReason::word), false),
+            (words_of(HandshakeEnd::ALL, HandshakeEnd::word), false),
+            (words_of(EvictionReason::ALL, EvictionReason::word), false),
+            (words_of(ValidationEnd::ALL, ValidationEnd::word), false),
         ] {
             assert_eq!(words.iter().collect::<HashSet<_>>().len(), words.len(), "{words:?}");
             for word in words {

@@ -9,8 +9,11 @@ use std::task::{self, Poll, Waker};
 
 use slab::Slab;
 
+use crate::metrics::table::Metric;
+use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
 use crate::reactor::event::Event;
+use crate::shared::meter;
 use crate::transport::Transport;
 
 /// A client's connection.
@@ -60,6 +63,13 @@ impl Connection {
                 self.transport.finish();
                 self.transport.shutdown_both();
             }
+        }
+    }
+
+    /// Counts its end, unless another process serves it on.
+    pub(crate) fn count_end(&self, reason: CloseReason) {
+        if !self.is_given() {
+            meter::count(Metric::Closed.at(reason as usize));
         }
     }
 
@@ -127,6 +137,7 @@ impl Connections {
         };
         let connection = Rc::new(connection);
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));
+        meter::set(Metric::Connections.cell(), self.len() as u64);
         Counted { connections: Rc::clone(self), place, connection }
     }
 
@@ -220,6 +231,7 @@ pub struct Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.connections.all.borrow_mut().remove(self.place);
+        meter::set(Metric::Connections.cell(), self.connections.len() as u64);
         self.connections.left.notify();
     }
 }

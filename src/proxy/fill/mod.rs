@@ -36,12 +36,14 @@ use crate::http::fields::Fields;
 use crate::http::forward;
 use crate::http::head::{BodyLength, ResponseHead};
 use crate::http::status::Status;
+use crate::metrics::table::Metric;
 use crate::origin::fetch::{self, FetchTimes, Response};
 use crate::origin::request::FetchFailure;
 use crate::origin::upload::Upload;
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::policy::reason::fetch::FetchError;
 use crate::policy::reason::pass::PassReason;
+use crate::policy::reason::validation::ValidationEnd;
 use crate::policy::rfc9111::freshness::{Lifetimes, Times};
 use crate::policy::rfc9111::revalidate::Unfreshened;
 use crate::policy::rfc9111::storable::{Omit, Storable};
@@ -49,6 +51,7 @@ use crate::proxy::context::Context;
 use crate::proxy::fill::job::{Job, is_part};
 use crate::proxy::progress::{Answered, LocalFill, Progress, UNSHARED};
 use crate::reactor::{self, timer};
+use crate::shared::meter;
 
 /// How long a small response is waited for as a whole before it is streamed, in milliseconds.
 const WHOLE_WAIT_MS: u64 = 20;
@@ -59,10 +62,20 @@ const SHARED_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Starts the fill of a key whose lease this worker holds.
 pub(crate) fn start(context: &Rc<Context>, lease: Lease, job: Job) -> Rc<LocalFill> {
+    meter::count(Metric::Fills.cell());
     let local = context.fills.add(lease.at);
     let fill = Fill { context: Rc::clone(context), lease, local: Rc::clone(&local), job };
     reactor::spawn(fill.run());
     local
+}
+
+/// How a validation ended.
+fn end_of<E>(fetched: &Result<Response, E>) -> ValidationEnd {
+    match fetched {
+        Ok(response) if response.head.status == Status(304) => ValidationEnd::Confirmed,
+        Ok(_) => ValidationEnd::Replaced,
+        Err(_) => ValidationEnd::Failed,
+    }
 }
 
 pub(crate) struct Fill {
@@ -81,6 +94,9 @@ impl Fill {
             let conditional = self.job.conditional.take();
             let question = conditional.as_ref().unwrap_or(&self.job.whole);
             let fetched = fetch::fetch(&context.pools, question, &mut upload).await;
+            if conditional.is_some() {
+                meter::count(Metric::Validations.at(end_of(&fetched) as usize));
+            }
             let response = match fetched {
                 Ok(response) => response,
                 Err(FetchFailure::Fetch(error)) => return self.fail(error),

@@ -48,7 +48,7 @@ pub(super) fn answer_raw(
     if !has_marker || !alias.object.is_fresh(now_s) || !cache.is_current(&alias.object) {
         return Ok(Quick::No);
     }
-    send_hit(context, link, &alias.head, &alias.object, now_s, is_last)?;
+    send_hit(context, link, (&alias.head, alias.site), &alias.object, now_s, is_last)?;
     Ok(Quick::of(&alias.head))
 }
 
@@ -70,7 +70,7 @@ pub(super) fn answer_parsed(
     let Some((object, marker)) = hit else {
         return Ok(Quick::No);
     };
-    send_hit(context, link, head, &object, now_s, is_last)?;
+    send_hit(context, link, (head, routed.site), &object, now_s, is_last)?;
     // A request with `Cache-Control` may accept the object now, but not when it is older. The same
     // bytes from another client may have another route.
     if !head.fields.contains("cache-control")
@@ -78,7 +78,7 @@ pub(super) fn answer_parsed(
         && !route.rule.depends_on_client
     {
         let lane = link.connection().front.lane;
-        cache.hot.borrow_mut().add_alias(lane, raw, head.clone(), &object, marker);
+        cache.hot.borrow_mut().add_alias(lane, raw, (head.clone(), routed.site), &object, marker);
     }
     Ok(Quick::of(head))
 }
@@ -86,14 +86,14 @@ pub(super) fn answer_parsed(
 fn send_hit(
     context: &Context,
     link: &mut Link,
-    head: &RequestHead,
+    (head, site): (&RequestHead, u32),
     object: &Rc<HotObject>,
     now_s: u64,
     is_last: bool,
 ) -> Result<(), CloseReason> {
     let end = |link: &Link, len: usize| {
-        let facts =
-            hot_hit::facts(object, (!head.wants_keep_alive()).then_some(CloseReason::Finished));
+        let close = (!head.wants_keep_alive()).then_some(CloseReason::Finished);
+        let facts = hot_hit::facts(object, site, close);
         let sent = Sent { body_bytes: object.body_len, bytes: len as u64 };
         let front = &link.connection().front;
         let told = front.told_by(&head.fields, &context.config.trusted_proxies);

@@ -47,6 +47,7 @@ pub(crate) fn serve(
             let (counted, read) = link.into_parts();
             return reactor::spawn(connection::serve(context, counted, read));
         };
+        link.connection().count_end(reason);
         if link.is_broken {
             link.connection().transport.reset();
         } else if is_client_sending(reason, &link) {
@@ -61,6 +62,7 @@ pub(crate) fn serve(
 pub(crate) async fn refuse_plain(context: Rc<Context>, counted: Counted, first: Vec<u8>) {
     let mut link = Link::new(counted);
     link.inbox = first;
+    link.connection().count_end(CloseReason::BadRequest);
     refuse(&context, &mut link, Status(400), PLAIN_TO_TLS).await;
     write_and_linger(&context, &mut link).await;
 }
@@ -183,7 +185,8 @@ async fn answer(
     began: Now,
 ) -> Result<(), CloseReason> {
     let head = &routed.head;
-    let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
+    let head_us = reactor::now().mono_us;
+    let mut facts = Facts { began, head_us, site: routed.site, ..Facts::default() };
     let n_bytes_before = link.n_bytes();
     let timeouts = routed.timeouts(context);
     let options = ResponseOptions {

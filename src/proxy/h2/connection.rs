@@ -74,6 +74,7 @@ pub(crate) fn serve(
 /// Ends the connection.
 async fn end(shared: &Shared, reason: CloseReason) {
     shared.close.set(Some(reason));
+    shared.connection().count_end(reason);
     let transport = &shared.connection().transport;
     if reason.is_flood() {
         let client = shared.connection().front.client;

@@ -73,7 +73,7 @@ pub(super) fn answer(
     *response.status_mut() = StatusCode::from_u16(object.status.0).unwrap_or_default();
     *response.headers_mut() = fields_of_lines(&head);
     let log = |close| {
-        let facts = hot_hit::facts(&object, close);
+        let facts = hot_hit::facts(&object, routed.site, close);
         let front = routed.front.as_deref().unwrap_or(&shared.connection().front);
         let sent = Sent { body_bytes: object.body_len, bytes: n_head + object.body_len };
         finish::finish(context, front, Asked::Head(&routed.head), &facts, sent);
@@ -118,7 +118,7 @@ pub(super) async fn send_rest(
     let response = H2Response::new(shared, body, respond, began.mono_ms());
     let response = response.to(&routed, began.mono_ms());
     let mut response = response.resumed(stage, object.body_len, n_head);
-    let mut facts = hot_hit::facts(&object, None);
+    let mut facts = hot_hit::facts(&object, routed.site, None);
     facts.close = response.send_hot(&object).await.err();
     end(shared, &mut response, Asked::Head(&routed.head), &mut facts).await;
 }

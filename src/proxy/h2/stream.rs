@@ -84,7 +84,8 @@ async fn answer(
     }
     let response = H2Response::new(shared, body, respond, began.mono_ms());
     let mut response = response.to(&routed, began.mono_ms());
-    let mut facts = Facts { began, head_us: reactor::now().mono_us, ..Facts::default() };
+    let head_us = reactor::now().mono_us;
+    let mut facts = Facts { began, head_us, site: routed.site, ..Facts::default() };
     let result = exchange::run(&shared.context, &mut response, &routed, &mut facts).await;
     facts.close = result.err();
     end(shared, &mut response, Asked::Head(&routed.head), &mut facts).await;

@@ -1,0 +1,146 @@
+//! The important counts of a running ktrix, as `ktrix status` shows them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::base::units::format_size;
+use crate::metrics::label::{self, Set};
+use crate::metrics::scale::Scale;
+use crate::metrics::table::Metric;
+use crate::metrics::text::Values;
+use crate::policy::cache_status::CacheVerdict;
+
+/// The requests since the counters began.
+#[derive(Debug, Serialize)]
+pub(crate) struct Counts {
+    requests: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+    /// The shares of requests and of bytes that were answered without the origin, of those for which
+    /// the cache was looked up; left out while there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hit_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byte_hit_ratio: Option<f64>,
+    sent_bytes: u64,
+    /// Times of all requests, in seconds, by their share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_s: Option<Quantiles>,
+    connections: u64,
+    connections_accepted: u64,
+    log_lines_dropped: u64,
+    restarts: u64,
+    resident_bytes: u64,
+    fills: u64,
+    evictions: u64,
+}
+
+/// Values that half, 90 % and 99 % of all are below.
+#[derive(Debug, Serialize)]
+pub(crate) struct Quantiles {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+}
+
+impl Quantiles {
+    /// Those of a histogram of times, in seconds.
+    pub(crate) fn of(buckets: &[u64]) -> Option<Self> {
+        let at = |share| Some(Scale::Time.quantile(buckets, share)? / 1e6);
+        Some(Self { p50: at(0.5)?, p90: at(0.9)?, p99: at(0.99)? })
+    }
+}
+
+impl Counts {
+    pub(crate) fn of(values: &Values) -> Self {
+        let verdicts = match Metric::Requests.row().labels {
+            [label] => label.set,
+            _ => Set::Words(&[]),
+        };
+        let words = if let Set::Words(words) = verdicts { words } else { &[] };
+        let of_verdict = |n| values.sum_of(Metric::Requests, n);
+        let bytes = |n| values.total_of(Metric::AnswerSize, n);
+        let mut buckets = vec![0; Scale::Time.n_buckets()];
+        for verdict in 0..words.len() {
+            let more = values.buckets(Metric::RequestDuration, verdict);
+            buckets.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
+        }
+        Self {
+            requests: values.sum(Metric::Requests),
+            verdicts: words.iter().enumerate().map(|(n, word)| (*word, of_verdict(n))).collect(),
+            hit_ratio: hit_ratio(of_verdict),
+            byte_hit_ratio: hit_ratio(bytes),
+            sent_bytes: (0..words.len()).map(bytes).sum(),
+            duration_s: Quantiles::of(&buckets),
+            connections: values.sum(Metric::Connections),
+            connections_accepted: values.sum(Metric::Accepted),
+            log_lines_dropped: values.sum(Metric::LogDropped),
+            restarts: values.sum(Metric::Restarts),
+            resident_bytes: values.sum(Metric::Memory),
+            fills: values.sum(Metric::Fills),
+            evictions: values.sum(Metric::Evictions),
+        }
+    }
+
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { requests, sent_bytes, connections, .. } = self;
+        let verdicts = self.verdicts.iter().filter(|(_, n)| **n > 0);
+        let verdicts: Vec<_> = verdicts.map(|(word, n)| format!("{n} {word}")).collect();
+        let verdicts = match verdicts.is_empty() {
+            true => String::new(),
+            false => format!(": {}", verdicts.join(", ")),
+        };
+        writeln!(out, "requests {requests}{verdicts}")?;
+        let percent = |ratio: Option<f64>| {
+            ratio.map_or_else(|| "-".to_owned(), |it| format!("{:.1} %", it * 100.0))
+        };
+        let (hit, bytes) = (percent(self.hit_ratio), percent(self.byte_hit_ratio));
+        let sent = format_size(*sent_bytes);
+        writeln!(out, "hit ratio {hit}, of bytes {bytes}; sent {sent}")?;
+        if let Some(Quantiles { p50, p90, p99 }) = &self.duration_s {
+            let ms = |it: &f64| format!("{:.3} ms", it * 1e3);
+            writeln!(out, "duration 50 % {}, 90 % {}, 99 % {}", ms(p50), ms(p90), ms(p99))?;
+        }
+        writeln!(
+            out,
+            "connections {connections}; {} restarts, {} log lines dropped, {} of memory",
+            self.restarts,
+            self.log_lines_dropped,
+            format_size(self.resident_bytes)
+        )
+    }
+}
+
+/// The share of `of` that came from the cache, of all for which it was looked up.
+fn hit_ratio(of: impl Fn(usize) -> u64) -> Option<f64> {
+    let sum = |verdicts: &[CacheVerdict]| {
+        verdicts.iter().map(|it| of(label::verdict(Some(*it)))).sum::<u64>()
+    };
+    let hits = sum(&[CacheVerdict::Hit, CacheVerdict::Stale]);
+    let all = hits + sum(&[CacheVerdict::Miss, CacheVerdict::Revalidated]);
+    (all > 0).then(|| hits as f64 / all as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::table::N_CELLS;
+
+    #[test]
+    fn the_hit_ratio_is_that_of_requests_that_looked_the_cache_up() {
+        let mut values = Values { cells: vec![0; N_CELLS], ..Values::default() };
+        assert_eq!(Counts::of(&values).hit_ratio, None);
+        for (verdict, n) in [(0, 50), (1, 6), (2, 1), (3, 1), (4, 2), (5, 70)] {
+            values.cells[Metric::RequestDuration.at(verdict).0 + 1] = n;
+        }
+        let counts = Counts::of(&values);
+        assert_eq!((counts.requests, counts.hit_ratio), (130, Some(0.7)));
+        assert_eq!((counts.verdicts["hit"], counts.verdicts["pass"]), (6, 70));
+        assert!(counts.duration_s.as_ref().is_some_and(|it| it.p99 <= 0.0001));
+        let mut out = Vec::new();
+        counts.write(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("requests 130: 6 hit, 1 miss") && text.contains("70.0 %"), "{text}");
+    }
+}
