@@ -11,7 +11,7 @@ use crate::cli::load::DEFAULT_FILE;
 use crate::config::Config;
 use crate::master::reload_report;
 use crate::master::running::{self, Running};
-use crate::sys::privileges::is_root;
+use crate::sys::privileges::{Account, is_root};
 use crate::sys::process;
 
 /// The commands for a running ktrix.
@@ -54,7 +54,7 @@ pub fn signal(
     is_waiting: bool,
 ) -> anyhow::Result<i32> {
     let running = match pid_file {
-        Some(path) => running::by_pid_file(path)?,
+        Some(path) => running::by_pid_file(path, None)?,
         None => find(file)?,
     };
     let pid = running.pid;
@@ -82,11 +82,13 @@ pub(super) fn find(file: &Path) -> anyhow::Result<Running> {
     let config = text.ok();
     let config = config.and_then(|text| Config::load_as(file, &text, is_root()).ok());
     let path = config.as_ref().and_then(|config| config.pid.as_deref());
-    let named = path.map(running::by_pid_file);
+    let user = config.as_ref().and_then(|config| Account::of(config.user.as_ref()?).ok());
+    let named = path.map(|path| running::by_pid_file(path, user.as_ref()));
     if let Some(Ok(running)) = named {
         return Ok(running);
     }
-    if let Some(running) = running::by_configuration(file, Path::new(DEFAULT_FILE)) {
+    let default = Path::new(DEFAULT_FILE);
+    if let Some(running) = running::by_configuration(file, default, user.as_ref()) {
         return Ok(running);
     }
     let name = file.display();

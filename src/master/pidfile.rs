@@ -183,7 +183,7 @@ mod tests {
     use nix::unistd::Pid;
 
     fn running(path: &Path) -> Result<Pid, NotFound> {
-        by_pid_file(path).map(|running| running.pid)
+        by_pid_file(path, None).map(|running| running.pid)
     }
 
     #[test]

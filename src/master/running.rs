@@ -2,7 +2,8 @@
 //!
 //! A pid file alone proves little: its text may be old, and a directory may be another user's. What
 //! counts is the lock on the file, held by a process that is a master of ktrix. Root also wants
-//! file and process to be root's, so that no other user can choose what root signals.
+//! both to be root's, so that no other user can choose what root signals. It takes those of the user
+//! that the configuration names too, if both are that user's: the user can signal its own process.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ use nix::unistd::Pid;
 use thiserror::Error;
 
 use crate::cache::directory_lock::holder;
-use crate::sys::privileges;
+use crate::sys::privileges::{self, Account};
 
 /// A master that runs.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub(crate) enum NotFound {
 ///
 /// # Errors
 /// See [`NotFound`].
-pub(crate) fn by_pid_file(path: &Path) -> Result<Running, NotFound> {
+pub(crate) fn by_pid_file(path: &Path, user: Option<&Account>) -> Result<Running, NotFound> {
     let owned = || path.to_owned();
     let failed = |source| NotFound::Io { path: owned(), source };
     let file = match File::open(path) {
@@ -64,7 +65,8 @@ pub(crate) fn by_pid_file(path: &Path) -> Result<Running, NotFound> {
         }
         Err(error) => return Err(failed(error)),
     };
-    if privileges::is_root() && file.metadata().map_err(failed)?.uid() != 0 {
+    let owner = file.metadata().map_err(failed)?.uid();
+    if !is_trusted(owner, user) {
         return Err(NotFound::NotRoots(owned()));
     }
     match FileExt::try_lock_shared(&file) {
@@ -81,25 +83,30 @@ pub(crate) fn by_pid_file(path: &Path) -> Result<Running, NotFound> {
     }
     // The kernel's list of locks is not readable in every container.
     let is_holder = holder(&file).is_none_or(|holder| i32::try_from(holder) == Ok(pid));
-    if !is_holder || !is_ktrix(pid) {
+    if !is_holder || !is_ktrix(pid, |uid| uid == owner) {
         return Err(NotFound::NotMaster(owned()));
     }
     Ok(Running { pid: Pid::from_raw(pid), path: owned(), file })
 }
 
 /// The master that was started with this configuration, whatever pid file it has by now.
-pub(crate) fn by_configuration(configuration: &Path, default: &Path) -> Option<Running> {
+pub(crate) fn by_configuration(
+    configuration: &Path,
+    default: &Path,
+    user: Option<&Account>,
+) -> Option<Running> {
     let wanted = fs::canonicalize(configuration).ok()?;
     let entries = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|&pid| is_master_of(pid, &wanted, default)).find_map(|pid| {
+    let is_it = |pid: &i32| is_master_of(*pid, &wanted, default, user);
+    pids.filter(is_it).find_map(|pid| {
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(Result::ok);
         let paths = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
         let is_its_own = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|it| it.is_file() && it.len() <= PID_BYTES_MAX)
                 && File::open(path).is_ok_and(|file| pid_in(&file) == pid)
         };
-        paths.filter(is_its_own).find_map(|path| by_pid_file(&path).ok())
+        paths.filter(is_its_own).find_map(|path| by_pid_file(&path, user).ok())
     })
 }
 
@@ -133,12 +140,17 @@ const STEP: Duration = Duration::from_millis(5);
 /// More digits than any pid has.
 const PID_BYTES_MAX: u64 = 16;
 
-/// Whether the process runs the same program as this one, and as root if this one does. What the
-/// system does not tell is no objection: the signal then fails.
-fn is_ktrix(pid: i32) -> bool {
+/// Whether root may trust what belongs to this user; others have no more rights than it has.
+fn is_trusted(uid: u32, user: Option<&Account>) -> bool {
+    !privileges::is_root() || uid == 0 || user.is_some_and(|user| user.is_of(uid))
+}
+
+/// Whether the process runs the same program as this one, and for root as a user that it trusts. What
+/// the system does not tell is no objection: the signal then fails.
+fn is_ktrix(pid: i32, is_trusted: impl Fn(u32) -> bool) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let is_roots = fs::metadata(&proc).is_ok_and(|found| found.uid() == 0);
-    if privileges::is_root() && !is_roots {
+    let has_trust = fs::metadata(&proc).is_ok_and(|found| is_trusted(found.uid()));
+    if privileges::is_root() && !has_trust {
         return false;
     }
     match (name_of(&proc.join("exe")), name_of(Path::new("/proc/self/exe"))) {
@@ -154,11 +166,11 @@ fn name_of(exe: &Path) -> Option<Vec<u8>> {
     Some(name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned())
 }
 
-fn is_master_of(pid: i32, wanted: &Path, default: &Path) -> bool {
+fn is_master_of(pid: i32, wanted: &Path, default: &Path, user: Option<&Account>) -> bool {
     let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
     let is_child = read("comm").starts_with(b"ktrix-");
     !is_child
-        && is_ktrix(pid)
+        && is_ktrix(pid, |uid| is_trusted(uid, user))
         && configuration_of(&read("cmdline"), default).is_some_and(|file| {
             let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
             fs::canonicalize(cwd.join(file)).is_ok_and(|file| file == wanted)
@@ -207,7 +219,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             let file = File::open(&path).unwrap();
             file.lock_exclusive().unwrap();
-            assert!(by_pid_file(&path).is_err(), "{text:?}");
+            assert!(by_pid_file(&path, None).is_err(), "{text:?}");
         }
     }
 
@@ -219,12 +231,17 @@ mod tests {
         fs::write(&path, format!("{}\n", nix::unistd::getppid())).unwrap();
         let file = File::open(&path).unwrap();
         file.lock_exclusive().unwrap();
-        assert!(matches!(by_pid_file(&path), Err(NotFound::NotMaster(_))));
+        assert!(matches!(by_pid_file(&path, None), Err(NotFound::NotMaster(_))));
         fs::write(&path, format!("{}\n", std::process::id())).unwrap();
-        assert!(by_pid_file(&path).is_ok());
+        assert!(by_pid_file(&path, None).is_ok());
         if privileges::is_root() {
             std::os::unix::fs::chown(&path, Some(1), None).unwrap();
-            assert!(matches!(by_pid_file(&path), Err(NotFound::NotRoots(_))));
+            let (daemon, bin) = (Account::of("daemon").unwrap(), Account::of("bin").unwrap());
+            let of = |user| by_pid_file(&path, user);
+            assert!(matches!(of(None), Err(NotFound::NotRoots(_))));
+            assert!(matches!(of(Some(&bin)), Err(NotFound::NotRoots(_))));
+            // A file of the user does not speak for a process of root.
+            assert!(matches!(of(Some(&daemon)), Err(NotFound::NotMaster(_))));
         }
     }
 }

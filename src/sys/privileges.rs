@@ -35,6 +35,11 @@ impl Account {
         Ok(Self { uid: user.uid, gid: user.gid, groups })
     }
 
+    /// Whether this is the account's user.
+    pub(crate) fn is_of(&self, uid: u32) -> bool {
+        self.uid.as_raw() == uid
+    }
+
     /// Whether this process already runs as this account.
     pub(crate) fn is_current(&self) -> bool {
         Uid::effective() == self.uid
