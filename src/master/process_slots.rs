@@ -12,6 +12,8 @@ use crate::worker::inherited::N_PROCESS_SLOTS;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct ProcessSlots {
     taken: u128,
+    /// Those of them that a new master may use.
+    lent: u128,
     /// Where the next search starts, so that a process slot is reused as late as possible.
     next: u32,
 }
@@ -38,6 +40,27 @@ impl ProcessSlots {
         if slot < N_PROCESS_SLOTS {
             self.taken &= !(1 << slot);
         }
+    }
+
+    /// Lends all free ones to a new master, but for so many, and gives those that it may not use.
+    pub(crate) fn lend(&mut self, n_kept: usize) -> u128 {
+        let mut own = self.clone();
+        for _ in 0..n_kept {
+            let _ = own.take();
+        }
+        self.lent = !own.taken;
+        self.taken |= self.lent;
+        own.taken
+    }
+
+    /// Takes back what was lent, after the new master has ended.
+    pub(crate) fn take_back(&mut self) {
+        self.taken &= !std::mem::take(&mut self.lent);
+    }
+
+    /// Those that the old master has not lent are taken.
+    pub(crate) fn borrowed(taken: u128) -> Self {
+        Self { taken, ..Self::default() }
     }
 
     /// Whether this process slot is taken.
@@ -70,6 +93,19 @@ mod tests {
         assert_eq!(given, (0..N_PROCESS_SLOTS).collect::<Vec<_>>());
         slots.free(77);
         assert_eq!((slots.n_free(), slots.take(), slots.take()), (1, Some(77), None));
+    }
+
+    #[test]
+    fn an_old_and_a_new_master_have_different_process_slots() {
+        let mut old = ProcessSlots::default();
+        let first = old.take().unwrap();
+        let mut new = ProcessSlots::borrowed(old.lend(3));
+        assert_eq!((old.n_free(), new.n_free()), (3, N_PROCESS_SLOTS - 4));
+        let of = |slots: &mut ProcessSlots| std::iter::from_fn(|| slots.take()).collect::<Vec<_>>();
+        let (old_ones, new_ones) = (of(&mut old), of(&mut new));
+        assert!(new_ones.iter().all(|slot| *slot != first && !old_ones.contains(slot)));
+        old.take_back();
+        assert_eq!(old.n_free(), N_PROCESS_SLOTS - 4);
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub(crate) struct SharedTables {
     pub(crate) metrics: Rc<MetricTable>,
     /// Those of the master.
     pub(crate) page: Page,
+    /// The process slots of the ktrix before this one, a bit for each; none if the tables of fills and
+    /// wake-ups are not its.
+    pub(crate) slots_of_old: u128,
     /// The size of a ring; a reload cannot change it.
     pub(crate) ring_bytes: usize,
 }
@@ -55,10 +58,15 @@ impl SharedTables {
         let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
         let metrics = metrics_of(passed)?;
         let page = claim_page(&metrics)?;
+        let (fills, wakes, slots_of_old) = match FillsOfOld::take(passed) {
+            Some(FillsOfOld { fills, wakes, slots }) => (fills, wakes, slots),
+            None => (Fills::create(N_FILLS)?, Wakes::new(N_PROCESS_SLOTS)?, 0),
+        };
         Ok(Self {
-            fills: Rc::new(Fills::create(N_FILLS)?),
+            fills: Rc::new(fills),
             rings: Arc::new(Rings::create(N_PROCESS_SLOTS, ring_bytes)?),
-            wakes: Rc::new(Wakes::new(N_PROCESS_SLOTS)?),
+            wakes: Rc::new(wakes),
+            slots_of_old,
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
             names: Rc::new(Names::create(N_PROCESS_SLOTS)?),
             bodies: Rc::new(BodyTable::create(N_PROCESS_SLOTS)?),
@@ -107,7 +115,45 @@ impl SharedTables {
         let metrics = self.metrics.file().map(|file| (metrics::FILE_NAME, file.as_fd()));
         secrets.into_iter().chain(metrics)
     }
+
+    /// The tables for a ktrix that takes the place of this one, which may not use `slots`.
+    pub(crate) fn named_for_upgrade(
+        &self,
+        slots: u128,
+    ) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        let fills = self.fills.file().map(|file| (format!("{FILLS}{slots:x}"), file.as_fd()));
+        let wakes = self.wakes.fds().map(|fd| (WAKE.to_owned(), fd));
+        let others = self.named().map(|(name, fd)| (name.to_owned(), fd));
+        fills.into_iter().chain(wakes).chain(others)
+    }
 }
+
+/// What the children of two masters need together, so that one fetches and all follow.
+struct FillsOfOld {
+    fills: Fills,
+    wakes: Wakes,
+    /// Taken by the old master.
+    slots: u128,
+}
+
+impl FillsOfOld {
+    fn take(passed: &mut Vec<Passed>) -> Option<Self> {
+        let (wakes, others) =
+            std::mem::take(passed).into_iter().partition::<Vec<_>, _>(|it| it.name == WAKE);
+        *passed = others;
+        let at = passed.iter().position(|it| it.name.starts_with(FILLS))?;
+        let Passed { name, fd } = passed.remove(at);
+        let slots = u128::from_str_radix(name.strip_prefix(FILLS)?, 16).ok()?;
+        let fills = Fills::passed(fd, N_FILLS).ok()?;
+        let wakes = Wakes::passed(wakes.into_iter().map(|it| it.fd).collect());
+        (wakes.fds().count() == N_PROCESS_SLOTS).then_some(Self { fills, wakes, slots })
+    }
+}
+
+/// The name of the table of fills: the number of its layout, and the process slots of the old master.
+const FILLS: &str = "fills.1-";
+/// The name of each eventfd.
+const WAKE: &str = "wake";
 
 fn secrets_of(passed: &mut Vec<Passed>) -> io::Result<Secrets> {
     let before = passed::find(passed, secrets::PASSED_BY).map(Secrets::passed);

@@ -161,7 +161,7 @@ impl Master {
         Meter { page: tables.page.clone(), rows: Rc::default() }.install(Counting::Master);
         let mut listeners = Listeners::new(&config.listen, passed);
         listeners.ensure(&config.listen, config.workers)?;
-        let mut process_slots = ProcessSlots::default();
+        let mut process_slots = ProcessSlots::borrowed(tables.slots_of_old);
         let keeper_slot =
             process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
         let before = predecessor.as_ref().and_then(|old| old.servers.as_ref());

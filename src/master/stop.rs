@@ -100,7 +100,10 @@ impl Master {
             }
         }
         self.listeners.remove_files(&self.service_manager);
-        log::info!("shutdown complete");
+        match &self.successor {
+            Some(new) => log::info!("the ktrix before pid {} has finished", new.pid),
+            None => log::info!("shutdown complete"),
+        }
         if let Some(pid_file) = self.pid_file.take() {
             pid_file.remove();
         }

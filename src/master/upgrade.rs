@@ -25,6 +25,7 @@ use crate::master::signals::{IGNORED_BY_CHILDREN, Request};
 use crate::master::succession::{self, FromOld, Successor, ToOld};
 use crate::master::{Master, Mode};
 use crate::shared::server_names::ServerNames;
+use crate::shared::wake::ProcessSet;
 use crate::sys::daemonize::ReadyPipe;
 use crate::sys::process::{self, ExitStatus};
 use crate::sys::socket;
@@ -70,15 +71,23 @@ impl Master {
         }
     }
 
-    fn start_successor(&self, now: Instant) -> Result<Successor, String> {
+    fn start_successor(&mut self, now: Instant) -> Result<Successor, String> {
         let current = self.generations.iter().find(|it| it.phase == Phase::Current);
         let (Some(program), Some(current)) = (&self.program, current) else {
             return Err("ktrix was started without a configuration file".to_owned());
         };
         let cannot = |error| format!("cannot start {}: {error}", program.path().display());
+        let n_children = Generation::n_children(&current.config);
+        if self.process_slots.n_free() < 2 * n_children {
+            return Err(
+                "too many workers are still draining after earlier upgrades and reloads".to_owned()
+            );
+        }
+        // Some are kept for children that die meanwhile.
+        let slots = self.process_slots.lend(n_children);
         let (ours, theirs) = socket::channel().map_err(cannot)?;
         let pid = process::fork_child(&IGNORED_BY_CHILDREN, || {
-            let (channel, error) = program.exec(&self.named(current, theirs.as_fd()));
+            let (channel, error) = program.exec(&self.named(current, slots, theirs.as_fd()));
             if let Some(channel) = channel {
                 ReadyPipe::over(channel).failed(&cannot(error));
             }
@@ -92,6 +101,7 @@ impl Master {
     fn named<'a>(
         &'a self,
         current: &'a Generation,
+        slots: u128,
         channel: BorrowedFd<'a>,
     ) -> Vec<(String, BorrowedFd<'a>)> {
         let mut named = vec![(succession::CHANNEL.to_owned(), channel)];
@@ -107,7 +117,7 @@ impl Master {
         if let Some(file) = current.servers.file() {
             add(succession::SERVERS, file.as_fd());
         }
-        self.tables.named().for_each(|(name, fd)| add(name, fd));
+        named.extend(self.tables.named_for_upgrade(slots));
         named.extend(self.listeners.named());
         named
     }
@@ -181,6 +191,7 @@ impl Master {
             log::error!(target: crate::log::limit::UNLIMITED, "{line}");
         }
         log::error!("upgrade failed; this ktrix goes on (pid {})", std::process::id());
+        self.process_slots.take_back();
         // It may have begun an index, in whatever state it is.
         let dirs = self.generations.iter().filter_map(|it| it.cache.as_ref());
         for dir in dirs.map(|cache| cache.shared.store.dir()) {
@@ -249,12 +260,22 @@ impl Master {
                 FromOld::Main => self.begin_managed(),
                 FromOld::Ended => {
                     self.predecessor = None;
+                    self.free_slots_of_old();
                     log::info!("the ktrix before this one has ended");
                     self.begin_managed();
                 }
             }
         }
         connections
+    }
+
+    /// Ends the fills of the old children, and takes their process slots.
+    fn free_slots_of_old(&mut self) {
+        let old = ProcessSet(std::mem::take(&mut self.tables.slots_of_old));
+        for slot in old.iter() {
+            self.tables.wakes.wake_all(self.tables.fills.abandon_all_of(slot));
+            self.process_slots.free(slot);
+        }
     }
 
     /// Tells the service manager that ktrix serves, and what to keep.

@@ -4,7 +4,7 @@
 //! slot from 0 to 127, and a process that is restarted in it inherits its eventfd.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -56,7 +56,7 @@ impl ProcessSet {
 /// The eventfds of all process slots.
 #[derive(Debug)]
 pub struct Wakes {
-    fds: Vec<EventFd>,
+    fds: Vec<OwnedFd>,
 }
 
 impl Wakes {
@@ -70,15 +70,25 @@ impl Wakes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many process slots"));
         }
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let fds = (0..n).map(|_| EventFd::from_flags(flags)).collect::<Result<_, _>>()?;
-        Ok(Self { fds })
+        let fds = (0..n).map(|_| EventFd::from_flags(flags).map(OwnedFd::from));
+        Ok(Self { fds: fds.collect::<Result<_, _>>()? })
+    }
+
+    /// Those of the ktrix before this one, in their order.
+    pub(crate) fn passed(fds: Vec<OwnedFd>) -> Self {
+        Self { fds }
+    }
+
+    /// All eventfds, for a ktrix that takes the place of this one.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.fds.iter().map(AsFd::as_fd)
     }
 
     /// Wakes the process in `slot`; does nothing for a process slot that does not exist.
     pub(crate) fn wake(&self, slot: usize) {
         if let Some(fd) = self.fds.get(slot) {
             // EAGAIN means that it is woken already; nothing else can fail here.
-            let _ = fd.write(1);
+            let _ = nix::unistd::write(fd, &1_u64.to_ne_bytes());
         }
     }
 
@@ -93,7 +103,7 @@ impl Wakes {
     ///
     /// An error of `read`; an empty eventfd is no error.
     pub(crate) fn drain(&self, slot: usize) -> io::Result<bool> {
-        match self.fds.get(slot).map(EventFd::read) {
+        match self.fds.get(slot).map(|fd| nix::unistd::read(fd, &mut [0; 8])) {
             None | Some(Err(Errno::EAGAIN | Errno::EINTR)) => Ok(false),
             Some(Ok(_)) => Ok(true),
             Some(Err(error)) => Err(error.into()),
@@ -121,6 +131,9 @@ mod tests {
         assert!(!wakes.drain(1).unwrap());
         assert!(wakes.fd(1).is_some() && wakes.fd(2).is_none());
         assert!(Wakes::new(129).is_err());
+        let fds = wakes.fds().map(|fd| fd.try_clone_to_owned().unwrap());
+        Wakes::passed(fds.collect()).wake(1);
+        assert!(wakes.drain(1).unwrap());
     }
 
     #[test]

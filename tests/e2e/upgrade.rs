@@ -20,7 +20,7 @@ use crate::support::process::{Seen, children};
 use crate::support::supervisor::Supervisor;
 use crate::support::tls::authority;
 use crate::support::{
-    Ask, Client, Ktrix, Load, Origin, PATIENCE, Plan, Response, alone, until, until_true,
+    Ask, Client, Gate, Ktrix, Load, Origin, PATIENCE, Plan, Response, alone, until, until_true,
 };
 use crate::tunnels::{echoing, expect_echo, open};
 
@@ -190,6 +190,39 @@ fn tunnels_go_on_until_their_drain() {
 }
 
 #[test]
+fn a_fill_of_an_old_worker_is_followed_by_new_ones() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |_| {
+        Response::ok("0123456789").cache("max-age=600").gated_at(5, &held)
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let last = Last(&plan);
+    let mut first = ktrix.client();
+    first.send(&Ask::get("/slow"));
+    origin.wait_requests(1);
+    let before = last.master().unwrap();
+    last.upgrade();
+    let mut others: Vec<_> = (0..8).map(|_| Client::of_ktrix(&plan.address)).collect();
+    others.iter_mut().for_each(|client| client.send(&Ask::get("/slow")));
+    others.iter_mut().for_each(|client| assert_eq!(client.answer_head().0, 200));
+    gate.open();
+    first.answer().expect_status(200).expect_body("0123456789");
+    until_true("the end of the old ktrix", || !before.is_alive());
+    Client::of_ktrix(&plan.address).get("/slow").expect_hit();
+    origin.expect_requests(1);
+    // The process slots of the old ktrix serve the next ones.
+    for _ in 0..3 {
+        let before = last.master().unwrap();
+        last.upgrade();
+        until_true("the end of the old ktrix", || !before.is_alive());
+    }
+    Client::of_ktrix(&plan.address).get("/slow").expect_hit();
+    ktrix.wait_exit();
+}
+
+#[test]
 fn a_stop_ends_what_drains_too() {
     let origin = echoing();
     let plan = Plan::new(&origin);
@@ -269,6 +302,33 @@ fn after_a_new_program_that_does_not_serve_the_old_one_goes_on() {
 
 fn pid_file(plan: &Plan) -> String {
     plan.cache_dir().join("ktrix.pid").display().to_string()
+}
+
+#[test]
+fn another_index_takes_its_place_only_if_the_new_program_serves() {
+    let origin = Origin::answering(|_| Response::ok("x").cache("max-age=600"));
+    let plan = Plan::new(&origin).set("timeouts", "{upgrade: 20s}");
+    let (program, ktrix) = start_copy(&plan);
+    let last = Last(&plan);
+    ktrix.get("/");
+    ktrix.wait_hit("/");
+    plan.put("cache", "{path: $DIR/cache, size: 1 GiB, objects: 20000, memory: 16 MiB}");
+    let text = plan.config();
+    // The pid file cannot be replaced, so that the new program fails as late as possible.
+    let blocked = plan.cache_dir().join("ktrix.pid.new");
+    fs::create_dir(&blocked).unwrap();
+    plan.write_config();
+    let upgrade = || plan.run(&["-s", "upgrade", "--pid", &pid_file(&plan)]);
+    assert!(!upgrade().status.success());
+    assert_eq!(last.master(), Some(ktrix.master));
+    assert!(!plan.cache_dir().join("index.new").exists());
+    ktrix.get("/").expect_hit();
+    fs::remove_dir(&blocked).unwrap();
+    let out = upgrade();
+    assert!(out.status.success(), "{}: {text}", crate::support::ktrix::text(&out));
+    ktrix.wait_exit();
+    until_true("a hit by the new index", || Client::of_ktrix(&plan.address).get("/").is_hit());
+    assert!(program.exists() && !plan.cache_dir().join("index.new").exists());
 }
 
 #[test]

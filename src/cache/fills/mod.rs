@@ -1,6 +1,6 @@
 //! The table of running fills, which all workers share: one fetch of a key at a time.
 //!
-//! Anonymous shared memory, made before the fork: a head, owner rows (row = process slot for
+//! Shared memory, made before the fork, and passed on in an upgrade: a head, owner rows (row = process slot for
 //! workers), and groups of 16 entries of 128 bytes. A key belongs to one group, whose lock is held
 //! while an entry is taken; followers and progress need no lock.
 //!
@@ -28,34 +28,25 @@
 
 pub mod refused;
 pub mod entry;
+mod head;
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crate::cache::fills::entry::{
     DONE, DOOMED, Entry, FAILED, FETCHING, FillState, GROUP, LOCKS_AT, PASS, ROWS, ROWS_AT,
     STREAMING, UNKNOWN, entries_at, len_of, n_groups,
 };
+use crate::cache::fills::head::Head;
 use crate::cache::fills::refused::Refusals;
 use crate::cache::index::slot::halves;
 use crate::policy::key::Key;
 use crate::shared::owner::{self, Guard, Owner, OwnerTable};
 use crate::shared::wake::{PROCESS_SLOTS_MAX, ProcessSet};
-use crate::sys::shm::{SharedMap, SharedSlice, shared_struct};
-
-shared_struct! {
-    /// The head: the group locks follow the owner rows.
-    #[derive(Debug)]
-    struct Head: 64 bytes, aligned 64 {
-        next_id: AtomicU64,
-        first_id: AtomicU64,
-        /// The refusals of the disk.
-        store: Refusals,
-        read: Refusals,
-    }
-}
+use crate::sys::shm::{SharedMap, SharedSlice};
 
 /// An entry of the table, and the fill that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +81,7 @@ pub struct Fills {
     locks: SharedSlice<AtomicU32>,
     entries: SharedSlice<Entry>,
     owner: AtomicU32,
+    map: SharedMap,
 }
 
 impl Fills {
@@ -99,9 +91,23 @@ impl Fills {
     ///
     /// An error of the system: not enough shared memory.
     pub fn create(n: usize) -> io::Result<Self> {
-        let fills = Self::over(&SharedMap::anonymous(len_of(n)?)?, n)?;
-        fills.number_from(first_id());
+        let fills = Self::over(SharedMap::named("ktrix-fills", len_of(n)?)?, n)?;
+        fills.head[0].begin();
         Ok(fills)
+    }
+
+    /// The table of about `n` fills of the ktrix before this one, which has passed its file.
+    ///
+    /// # Errors
+    ///
+    /// When the table is another one.
+    pub(crate) fn passed(fd: OwnedFd, n: usize) -> io::Result<Self> {
+        Self::over(SharedMap::passed(fd, len_of(n)?)?, n)
+    }
+
+    /// Its file, for a ktrix that takes the place of this one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.map.opened_file()
     }
 
     /// The table of about `n` fills that lies in `file`, which begins as zeros; for processes that
@@ -111,8 +117,8 @@ impl Fills {
     ///
     /// An error of the system.
     pub fn in_file(file: &File, n: usize) -> io::Result<Self> {
-        let fills = Self::over(&SharedMap::file(file, len_of(n)?)?, n)?;
-        fills.number_from(first_id());
+        let fills = Self::over(SharedMap::file(file, len_of(n)?)?, n)?;
+        fills.head[0].begin();
         Ok(fills)
     }
 
@@ -351,8 +357,7 @@ impl Fills {
 
     /// The numbers that this table has given so far. Tables made earlier gave lower ones.
     pub fn numbers(&self) -> Range<u64> {
-        let head = &self.head[0];
-        head.first_id.load(Ordering::Acquire)..head.next_id.load(Ordering::Acquire)
+        self.head[0].numbers()
     }
 
     /// Master, when the worker of `process_slot` died: ends its fills as failed, removes it from
@@ -383,7 +388,7 @@ impl Fills {
         wake.without(process_slot)
     }
 
-    fn over(map: &SharedMap, n: usize) -> io::Result<Self> {
+    fn over(map: SharedMap, n: usize) -> io::Result<Self> {
         let n_groups = n_groups(n);
         Ok(Self {
             head: map.slice(0, 1)?,
@@ -391,17 +396,8 @@ impl Fills {
             locks: map.slice(LOCKS_AT, n_groups)?,
             entries: map.slice(entries_at(n_groups), n_groups * GROUP)?,
             owner: AtomicU32::new(0),
+            map,
         })
-    }
-
-    /// Sets the first number, unless another process did.
-    fn number_from(&self, first_id: u64) {
-        let head = &self.head[0];
-        let begin = |word: &AtomicU64, id| {
-            let _ = word.compare_exchange(0, id, Ordering::AcqRel, Ordering::Relaxed);
-        };
-        begin(&head.first_id, first_id);
-        begin(&head.next_id, head.first_id.load(Ordering::Acquire));
     }
 
     fn claim(&self, rows: Range<usize>) -> io::Result<()> {
@@ -427,7 +423,7 @@ impl Fills {
 
     /// Writes an entry under the group's lock: without an id while it is between two fills.
     fn begin(&self, number: usize, halves: [u64; 2], owner: Owner, purge_epoch: u64) -> FillAt {
-        let id = self.head[0].next_id.fetch_add(1, Ordering::AcqRel).max(1);
+        let id = self.head[0].next_number();
         if let Some(entry) = self.entries.get(number) {
             entry.id.store(0, Ordering::Relaxed);
             fence(Ordering::Release);
@@ -486,13 +482,6 @@ impl Fills {
             entry.state.store(FAILED, Ordering::SeqCst);
         }
     }
-}
-
-/// Microseconds since 1970: a number that no earlier table gave, as long as none started more
-/// than a million fills a second.
-fn first_id() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(1, |since| since.as_micros() as u64).max(1)
 }
 
 #[cfg(test)]
