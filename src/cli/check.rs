@@ -4,16 +4,19 @@ use std::path::Path;
 
 use crate::cli::load::load_to_serve;
 use crate::cli::{output, summary};
-use crate::master::configuration;
+use crate::master::{configuration, sandbox};
 
 /// Reports a valid configuration on stdout, or every error on stderr; the exit code is 0 or 1. What is
-/// valid and hardly meant is a warning on stderr.
+/// valid and hardly meant is a warning on stderr. Verbose, what each process may touch comes first.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn check(file: &Path) -> anyhow::Result<i32> {
+pub fn check(file: &Path, is_verbose: bool) -> anyhow::Result<i32> {
     let Some(config) = load_to_serve(file)? else { return Ok(1) };
     let text = std::fs::read_to_string(file)?;
+    if is_verbose {
+        print!("{}", sandbox::describe(&config));
+    }
     for warning in configuration::warnings(file, &text, &config) {
         eprintln!("{warning} (warning)");
     }

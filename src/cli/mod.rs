@@ -53,6 +53,9 @@ struct Serve {
     /// Check the configuration, report its mistakes, and exit
     #[arg(long, conflicts_with_all = ["signal", "daemon", "upstream"])]
     test: bool,
+    /// With --test: print what each process may touch, too
+    #[arg(short = 'v', long, requires = "test")]
+    verbose: bool,
     /// Send this command to the running ktrix, found by its pid file
     #[arg(short = 's', long, value_name = "WORD", conflicts_with_all = ["daemon", "upstream"])]
     signal: Option<Word>,
@@ -134,7 +137,7 @@ fn completions(shell: Shell) -> anyhow::Result<i32> {
 fn serve(serve: Serve) -> anyhow::Result<i32> {
     let file = serve.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     if serve.test {
-        return check::check(file);
+        return check::check(file, serve.verbose);
     }
     if let Some(word) = serve.signal {
         return signal::signal(word, file, serve.pid.as_deref(), !serve.no_wait);
@@ -169,6 +172,7 @@ mod tests {
             "ktrix --daemon /etc/ktrix.yaml",
             "ktrix --test /etc/ktrix.yaml",
             "ktrix --test",
+            "ktrix --test -v /etc/ktrix.yaml",
             "ktrix -s reload",
             "ktrix -s stop /etc/ktrix.yaml",
             "ktrix -s quit --pid /run/ktrix.pid",
@@ -211,6 +215,7 @@ mod tests {
             "ktrix --cache /tmp/c",
             "ktrix --upstream app file.yaml",
             "ktrix --test -s stop",
+            "ktrix -v",
             "ktrix -s dance",
             "ktrix demo --port 99999",
             "ktrix server drain",

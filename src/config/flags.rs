@@ -88,6 +88,8 @@ fn of_defaults(
         client_policies: Vec::new(),
         file: None,
         user: None,
+        sandbox: true,
+        core_dumps: false,
         workers: workers_for(cores()),
         pid: cache.as_ref().map(|cache| cache.path.join("ktrix.pid")),
         via: None,

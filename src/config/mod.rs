@@ -71,6 +71,10 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The user that the workers and the keeper run as when the master is started as root.
     pub user: Option<String>,
+    /// Whether the processes give up what they do not need.
+    pub sandbox: bool,
+    /// Whether a process that crashes leaves a core file.
+    pub core_dumps: bool,
     /// Worker processes, 1 to [`schema::WORKERS_MAX`].
     pub workers: usize,
     /// The master's pid file.

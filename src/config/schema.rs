@@ -136,6 +136,8 @@ const RESPONSE_BUFFERING: Kind = Kind::Choice(&["off", "memory", "file"]);
 pub const DIRECTIVES: &[Directive] = &[
     row("", "include", Kind::List("paths"), "none", "files and folders with further keys"),
     row("", "user", Kind::Text("user name"), "none", "the user that the workers run as when ktrix is started as root"),
+    row("", "sandbox", Kind::Switch, "on", "whether the processes give up all rights that they do not need"),
+    row("", "core-dumps", Kind::Switch, "off", "whether a process that crashes leaves a core file"),
     row("", "workers", Kind::CountOrAuto(1, WORKERS_MAX), "auto", "processes that serve; auto is one for each core"),
     row("", "pid", Kind::Text("path or off"), "/run/ktrix.pid as root, else ktrix.pid in cache.path", "the file that holds the master's process id"),
     row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),

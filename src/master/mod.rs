@@ -37,6 +37,7 @@ mod file_watch;
 mod expiry;
 mod tls_watch;
 mod stuck_workers;
+pub(crate) mod sandbox;
 mod spawn;
 mod child_exit;
 mod reload;

@@ -11,11 +11,11 @@ use crate::master::files::Logs;
 use crate::master::pulse::Pulse;
 use crate::master::signals::IGNORED_BY_CHILDREN;
 use crate::master::tls_watch::TlsWatch;
-use crate::master::{Master, files};
+use crate::master::{Master, files, sandbox};
 use crate::shared::bodies::Bodies;
 use crate::shared::meter::Meter;
 use crate::shared::metrics::{Counting, Page};
-use crate::sys::privileges::{self, Account};
+use crate::sys::privileges::Account;
 use crate::sys::{process, socket};
 use crate::worker::inherited::{Inherited, Reconcile, Role};
 use crate::{keeper, worker};
@@ -162,10 +162,8 @@ fn run_child(inherited: Inherited, account: Option<&Account>) -> i32 {
 }
 
 fn prepare_child(inherited: &Inherited, account: Option<&Account>) -> io::Result<()> {
-    if let Some(account) = account {
-        account.assume()?;
-    }
-    privileges::set_no_new_privileges()?;
+    let dir = inherited.cache.as_ref().map(|cache| cache.store.dir());
+    sandbox::enter_child(inherited.role, &inherited.config, account, dir)?;
     let is_worker = inherited.role != Role::Keeper;
     match &inherited.cache {
         Some(cache) => cache.attach(is_worker.then_some(inherited.process_slot)),

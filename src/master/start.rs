@@ -23,7 +23,7 @@ use crate::master::shared_tables::SharedTables;
 use crate::master::signals::Signals;
 use crate::master::succession::Predecessor;
 use crate::master::tls_watch::TlsWatch;
-use crate::master::{Master, Mode, Reload, files};
+use crate::master::{Master, Mode, Reload, files, sandbox};
 use crate::shared::meter::Meter;
 use crate::shared::metrics::Counting;
 use crate::sys::daemonize::ReadyPipe;
@@ -154,6 +154,7 @@ impl Master {
         // That of the ktrix before is replaced when this one serves.
         let pid_file = config.pid.as_deref().filter(|_| predecessor.is_none());
         let pid_file = pid_file.map(PidFile::lock).transpose()?;
+        sandbox::enter_master(&config);
         if let Err(error) = privileges::raise_open_files() {
             log::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");
         }

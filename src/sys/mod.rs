@@ -6,6 +6,7 @@ pub(crate) mod names;
 pub(crate) mod memory;
 pub mod process;
 pub(crate) mod privileges;
+pub(crate) mod sandbox;
 pub(crate) mod daemonize;
 pub(crate) mod socket;
 pub(crate) mod passed;

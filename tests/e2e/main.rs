@@ -66,6 +66,7 @@ mod rules_control;
 mod rules_key;
 mod rules_outage;
 mod rules_requests;
+mod sandbox;
 mod signals;
 mod slow_clients;
 mod splice;

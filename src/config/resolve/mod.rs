@@ -67,6 +67,8 @@ pub(crate) fn resolve(
     Config {
         file: Some(path.to_owned()),
         user: root.scalar(faults, "user").and_then(|scalar| user(faults, &scalar)),
+        sandbox: root.switch(faults, "sandbox").unwrap_or(true),
+        core_dumps: root.switch(faults, "core-dumps").unwrap_or(false),
         workers: workers(faults, &root, machine.n_cores),
         pid: match root.scalar(faults, "pid") {
             Some(scalar) if scalar.is("off") => None,

@@ -1,0 +1,211 @@
+//! The rules for system calls (seccomp), for each role and architecture.
+//!
+//! Three programs are loaded, and the strictest answer of them counts:
+//!
+//! ```text
+//! forbidden ─▶ SIGSYS, which ends the process     (what only an intruder does)
+//! refused   ─▶ EPERM                              (a known call with arguments that are not allowed)
+//! unknown   ─▶ ENOSYS                             (what a library may try, and do in another way)
+//! ```
+
+use std::collections::BTreeMap;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use crate::sys::sandbox::syscalls::{
+    EVENTS, EXECUTING, FILES, FORBIDDEN, LISTENING, MEMORY, NETWORK, SIGNALS, Syscall, THREADS,
+};
+
+/// The system calls that a process needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// It forks, binds and executes: only the forbidden calls are refused, by EPERM, since the end of
+    /// this process is the end of all.
+    Parent,
+    /// It accepts connections, and connects by TCP and Unix sockets.
+    Server,
+    /// It connects as a server does, and asks for names: by UDP, by the C library's modules, which are
+    /// loaded when they are needed, and by the kernel's list of addresses.
+    Resolver,
+}
+
+impl Calls {
+    const fn allowed(self) -> &'static [&'static [Syscall]] {
+        match self {
+            Self::Parent => &[],
+            Self::Server | Self::Resolver => {
+                &[FILES, EVENTS, NETWORK, MEMORY, THREADS, SIGNALS, LISTENING]
+            }
+        }
+    }
+
+    const fn forbidden(self) -> &'static [&'static [Syscall]] {
+        match self {
+            Self::Parent => &[FORBIDDEN],
+            Self::Server | Self::Resolver => &[EXECUTING, FORBIDDEN],
+        }
+    }
+
+    /// What is refused of the allowed calls: the call, and the conditions that all must hold.
+    fn refused(self) -> Vec<(&'static str, Vec<Condition>)> {
+        let mut refused = Vec::new();
+        if self == Self::Parent {
+            return refused;
+        }
+        // No terminal is typed at.
+        for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+            refused.push(("ioctl", vec![(1, SeccompCmpOp::Eq, request)]));
+        }
+        // No core is dumped again.
+        refused.push(("prctl", vec![(0, SeccompCmpOp::Eq, libc::PR_SET_DUMPABLE as u64)]));
+        refused.push(("listen", Vec::new()));
+        let unix = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+        let n_families = if self == Self::Resolver { 4 } else { 3 };
+        let no_family = unix.iter().take(n_families);
+        let no_family = no_family.map(|family| (0, SeccompCmpOp::Ne, *family as u64)).collect();
+        refused.push(("socket", no_family));
+        let datagram = (self == Self::Server).then_some(libc::SOCK_DGRAM);
+        let kinds = [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, SOCK_DCCP, SOCK_PACKET];
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for kind in kinds.into_iter().chain(datagram) {
+                let kind = (1, SeccompCmpOp::MaskedEq(SOCK_KIND), kind as u64);
+                refused.push(("socket", vec![(0, SeccompCmpOp::Eq, family as u64), kind]));
+            }
+        }
+        match self {
+            Self::Server | Self::Parent => {
+                refused.push(("bind", Vec::new()));
+                // All code is there when it starts.
+                for call in ["mmap", "mprotect"] {
+                    let exec = libc::PROT_EXEC as u64;
+                    refused.push((call, vec![(2, SeccompCmpOp::MaskedEq(exec), exec)]));
+                }
+            }
+            Self::Resolver => {
+                let other = (2, SeccompCmpOp::Ne, libc::NETLINK_ROUTE as u64);
+                let netlink = (0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64);
+                refused.push(("socket", vec![netlink, other]));
+            }
+        }
+        refused
+    }
+
+    /// How many calls are allowed on this architecture.
+    pub(crate) fn n_allowed(self) -> Option<usize> {
+        let arch = native()?;
+        let calls = self.allowed().iter().flat_map(|calls| calls.iter());
+        Some(calls.filter(|call| call.number(arch).is_some()).count()).filter(|n| *n > 0)
+    }
+
+    /// The programs for this architecture, in the order in which they are to be loaded: the last one
+    /// refuses to load another one.
+    pub(super) fn programs(self, arch: TargetArch) -> Result<Vec<BpfProgram>, seccompiler::Error> {
+        let error = |number: i32| SeccompAction::Errno(number as u32);
+        let forbidden = match self {
+            Self::Parent => error(libc::EPERM),
+            Self::Server | Self::Resolver => SeccompAction::Trap,
+        };
+        let mut programs = Vec::new();
+        let rules = numbers(self.forbidden(), arch).map(|number| (number, Vec::new())).collect();
+        programs.push(program(rules, SeccompAction::Allow, forbidden, arch)?);
+        let allowed = self.allowed();
+        if allowed.is_empty() {
+            return Ok(programs);
+        }
+        let mut rules: Rules = BTreeMap::new();
+        for (name, conditions) in self.refused() {
+            let all = allowed.iter().flat_map(|calls| calls.iter());
+            let number = all.filter(|call| call.name == name).find_map(|call| call.number(arch));
+            let Some(number) = number else { continue };
+            let rules = rules.entry(number).or_default();
+            if !conditions.is_empty() {
+                rules.push(rule(conditions)?);
+            }
+        }
+        programs.push(program(rules, SeccompAction::Allow, error(libc::EPERM), arch)?);
+        let mut rules: Rules = numbers(allowed, arch).map(|number| (number, Vec::new())).collect();
+        // Only a thread, and not a process, may be started. Since clone3(2) has its flags in memory,
+        // where no rule sees them, the C library is told to use this one.
+        let clone = THREADS.iter().filter(|call| call.name == "clone");
+        for number in clone.filter_map(|call| call.number(arch)) {
+            let thread = libc::CLONE_THREAD as u64;
+            let is_thread = rule(vec![(0, SeccompCmpOp::MaskedEq(thread), thread)])?;
+            rules.insert(number, vec![is_thread]);
+        }
+        programs.push(program(rules, error(libc::ENOSYS), SeccompAction::Allow, arch)?);
+        Ok(programs)
+    }
+}
+
+/// The index of an argument, and what its lower half is compared with.
+type Condition = (u8, SeccompCmpOp, u64);
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// The kind of a socket, without its flags.
+const SOCK_KIND: u64 = 0xf;
+const SOCK_DCCP: i32 = 6;
+const SOCK_PACKET: i32 = 10;
+
+/// The architecture of this program, if there are rules for it.
+pub(super) fn native() -> Option<TargetArch> {
+    match std::env::consts::ARCH {
+        "x86_64" => Some(TargetArch::x86_64),
+        "aarch64" => Some(TargetArch::aarch64),
+        _ => None,
+    }
+}
+
+fn numbers(lists: &[&'static [Syscall]], arch: TargetArch) -> impl Iterator<Item = i64> {
+    lists.iter().flat_map(|calls| calls.iter()).filter_map(move |call| call.number(arch))
+}
+
+fn rule(conditions: Vec<Condition>) -> Result<SeccompRule, seccompiler::BackendError> {
+    let condition = |(index, operator, value)| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
+    };
+    SeccompRule::new(conditions.into_iter().map(condition).collect::<Result<_, _>>()?)
+}
+
+fn program(
+    rules: Rules,
+    other: SeccompAction,
+    listed: SeccompAction,
+    arch: TargetArch,
+) -> Result<BpfProgram, seccompiler::Error> {
+    let filter = SeccompFilter::new(rules, other, listed, arch)?;
+    Ok(BpfProgram::try_from(filter)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_of_each_role_are_made_for_each_architecture() {
+        for arch in [TargetArch::x86_64, TargetArch::aarch64] {
+            for (calls, n_programs) in
+                [(Calls::Parent, 1), (Calls::Server, 3), (Calls::Resolver, 3)]
+            {
+                let programs = calls.programs(arch).unwrap();
+                assert_eq!(programs.len(), n_programs, "{calls:?} {arch:?}");
+                assert!(programs.iter().all(|it| it.len() > 10), "{calls:?} {arch:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_of_a_call_that_is_allowed() {
+        for calls in [Calls::Server, Calls::Resolver] {
+            let is_allowed = |name: &str| {
+                calls.allowed().iter().flat_map(|it| it.iter()).any(|call| call.name == name)
+            };
+            for (name, _) in calls.refused() {
+                assert!(is_allowed(name), "{calls:?} {name}");
+            }
+        }
+    }
+}
