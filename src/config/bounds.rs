@@ -106,6 +106,8 @@ pub struct Limits {
     pub headers: usize,
     /// Requests of one HTTP/2 connection at a time.
     pub streams: u32,
+    /// How long a request is refused that was in flight in two crashes of workers; 0 for never.
+    pub crash_guard: Duration,
     /// Earlier configurations of which workers may still have tunnels.
     pub generations: usize,
 }

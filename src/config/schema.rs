@@ -400,6 +400,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("limits", "body-rate", Kind::Size(0, GIB), "1 KiB", "the least bytes of a body that must come each second, after timeouts.client-body; 0 B is any"),
     row("limits", "headers", Kind::Count(8, 1_000), "100", "the fields of a head"),
     row("limits", "streams", Kind::Count(1, 65_536), "128", "requests of one HTTP/2 connection at a time"),
+    row("limits", "crash-guard", Kind::Duration(0, DAY), "1m", "how long a request is answered with 503 that was in flight in two crashes of workers within a minute; 0s is never"),
     row("limits", "generations", Kind::Count(1, 40), "8", "earlier configurations of which workers may still have tunnels; past it, those of the oldest are closed"),
 ];
 

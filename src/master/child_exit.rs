@@ -38,6 +38,7 @@ impl Master {
                     && let Some(process) = children[which].take_exited(now)
                 {
                     let exit = ChildExit { role: children[which].role, process, status };
+                    self.record_crash(index, (exit.role, &exit.process, exit.status), now);
                     self.release_shared(index, &exit, now);
                     self.handle_exit(index, which, &exit, now);
                     break;

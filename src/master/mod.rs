@@ -28,6 +28,7 @@ pub mod listeners;
 pub(crate) mod files;
 pub(crate) mod pulse;
 pub(crate) mod child;
+pub(crate) mod suspects;
 pub(crate) mod dead_rings;
 pub(crate) mod shared_tables;
 pub mod cache;
@@ -39,6 +40,7 @@ mod tls_watch;
 mod stuck_workers;
 pub(crate) mod sandbox;
 mod spawn;
+mod crashes;
 mod child_exit;
 mod reload;
 mod upgrade;
@@ -62,6 +64,7 @@ use crate::master::service_manager::ServiceManager;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::{Request, Signals};
 use crate::master::succession::{Predecessor, Successor, ToOld};
+use crate::master::suspects::Suspects;
 use crate::master::tls_watch::TlsWatch;
 use crate::shared::meter;
 use crate::sys::daemonize::ReadyPipe;
@@ -89,6 +92,7 @@ pub(crate) struct Master {
     is_upgrade_wanted: bool,
     file_watch: FileWatch,
     tls_watch: TlsWatch,
+    suspects: Suspects,
     workers_looked_at: Instant,
     /// Connections of older generations that were passed on.
     n_passed_on: usize,
@@ -244,6 +248,7 @@ impl Master {
             self.process_slots.free(slot);
         }
         self.memory.iter().for_each(meter::note_memory);
+        self.suspects.expire(&self.tables.in_flight, now);
         crate::log::error::tick();
         self.remove_ended_generations();
         match self.mode {
@@ -308,6 +313,7 @@ impl Master {
             .chain(phases)
             .chain(children)
             .chain(self.dead_rings.next_try())
+            .chain(self.suspects.next_end())
             .chain(self.next_look())
             .chain([self.tls_watch.look_at()])
             .chain(self.service_manager.next_beat().filter(|at| *at > now))

@@ -11,6 +11,7 @@ use crate::config::{Config, HostPattern, SiteConfig};
 use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
+use crate::shared::in_flight::InFlightTable;
 use crate::shared::metric_rows::{RowMap, RowNames};
 use crate::shared::metrics::{self, MetricTable, Page};
 use crate::shared::names::Names;
@@ -35,6 +36,8 @@ pub(crate) struct SharedTables {
     pub(crate) names: Rc<Names>,
     /// The bytes of request bodies.
     pub(crate) bodies: Rc<BodyTable>,
+    /// The requests in flight.
+    pub(crate) in_flight: Rc<InFlightTable>,
     /// The secrets of TLS session tickets.
     pub(crate) secrets: Arc<Secrets>,
     /// The counters of all processes.
@@ -73,6 +76,7 @@ impl SharedTables {
             secrets: Arc::new(secrets_of(passed)?),
             metrics: Rc::new(metrics),
             page,
+            in_flight: Rc::new(InFlightTable::create(N_PROCESS_SLOTS)?),
             ring_bytes,
         })
     }

@@ -16,6 +16,7 @@ use crate::shared::bodies::Bodies;
 use crate::shared::meter::Meter;
 use crate::shared::metrics::{Counting, Page};
 use crate::sys::privileges::Account;
+use crate::sys::sandbox::trap::keep_forbidden_call;
 use crate::sys::{process, socket};
 use crate::worker::inherited::{Inherited, Reconcile, Role};
 use crate::{keeper, worker};
@@ -117,6 +118,7 @@ impl Master {
             beats: Rc::clone(&self.tables.beats),
             bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), slot, bodies_bytes_max)),
             meter: Meter { page: page.clone(), rows: generation.rows },
+            in_flight: Rc::clone(&self.tables.in_flight),
             servers: generation.servers,
             keeper_slot: generation.keeper_slot,
             reconcile,
@@ -162,6 +164,11 @@ fn run_child(inherited: Inherited, account: Option<&Account>) -> i32 {
 }
 
 fn prepare_child(inherited: &Inherited, account: Option<&Account>) -> io::Result<()> {
+    // The table lives as long as this process.
+    let in_flight = Box::leak(Box::new(Rc::clone(&inherited.in_flight)));
+    if let Some(word) = in_flight.call(inherited.process_slot) {
+        keep_forbidden_call(word);
+    }
     let dir = inherited.cache.as_ref().map(|cache| cache.store.dir());
     sandbox::enter_child(inherited.role, &inherited.config, account, dir)?;
     let is_worker = inherited.role != Role::Keeper;

@@ -22,6 +22,7 @@ use crate::master::service_manager::ServiceManager;
 use crate::master::shared_tables::SharedTables;
 use crate::master::signals::Signals;
 use crate::master::succession::Predecessor;
+use crate::master::suspects::Suspects;
 use crate::master::tls_watch::TlsWatch;
 use crate::master::{Master, Mode, Reload, files, sandbox};
 use crate::shared::meter::Meter;
@@ -189,6 +190,7 @@ impl Master {
             is_upgrade_wanted: false,
             file_watch: FileWatch::new(now),
             tls_watch: TlsWatch::new(now),
+            suspects: Suspects::default(),
             n_passed_on: 0,
             workers_looked_at: now,
             predecessor,

@@ -5,21 +5,25 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use crate::base::time::Now;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::config::forward::ForwardConfig;
 use crate::http::h1::head::HeadLimits;
+use crate::http::head::RequestHead;
 use crate::log::access::AccessLog;
 use crate::origin::names::Mailbox;
 use crate::origin::pools::Pools;
 use crate::origin::upstream::OriginLimits;
 use crate::proxy::credentials::Credentials;
+use crate::proxy::facts::Facts;
 use crate::proxy::progress::LocalFills;
 use crate::proxy::tunnels::Tunnels;
 use crate::reactor;
 use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::shared::bodies::Bodies;
+use crate::shared::in_flight::{self, Entry, InFlight, Stage};
 use crate::shared::servers::ServerTable;
 use crate::sys::host;
 use crate::tls::client::Clients;
@@ -76,6 +80,8 @@ pub struct Context {
     pub is_draining: Cell<bool>,
     /// Posted when the worker begins to drain.
     pub drain: Event,
+    /// The requests in flight, for the log of a crash; `None` in a test.
+    pub(crate) in_flight: Option<InFlight>,
 }
 
 impl Context {
@@ -110,6 +116,7 @@ impl Context {
             id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
             is_draining: Cell::new(false),
             drain: Event::default(),
+            in_flight: None,
             config,
         }
     }
@@ -124,6 +131,43 @@ impl Context {
         let credentials = forward.users.as_ref().map(Credentials::new).transpose()?;
         let forward = Some(Forward { config: Rc::clone(forward), credentials });
         Ok(Self { pools, forward, ..self })
+    }
+
+    /// Noting the requests in flight there.
+    pub(crate) fn noting(self, in_flight: Option<InFlight>) -> Self {
+        Self { in_flight, ..self }
+    }
+
+    /// Whether requests are suspected to crash workers, or refused, so that each is to be looked at.
+    pub(crate) fn is_guarding(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|it| it.table.is_guarding())
+    }
+
+    /// Whether a request is refused since workers have crashed by it.
+    pub(crate) fn is_refused(&self, head: &RequestHead) -> bool {
+        let refuses =
+            |it: &InFlight| it.table.is_guarding() && it.table.refuses(fingerprint_of(head));
+        self.in_flight.as_ref().is_some_and(refuses)
+    }
+
+    /// A request was answered, and this worker lives.
+    pub(crate) fn note_answered(&self, head: &RequestHead) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.table.answered(fingerprint_of(head));
+        }
+    }
+
+    /// Enters an exchange among those in flight.
+    pub(crate) fn enter(&self, head: &RequestHead, began: Now) -> Option<Entry<'_>> {
+        let parts = (&*head.method_text, head.host(), head.target.path_and_query());
+        self.in_flight.as_ref().map(|it| it.enter(parts, began.mono_us))
+    }
+
+    /// Notes what an exchange waits for.
+    pub(crate) fn note_stage(&self, facts: &Facts, stage: Stage) {
+        if let (Some(in_flight), Some(entry)) = (&self.in_flight, facts.entry) {
+            in_flight.set_stage(entry, stage);
+        }
     }
 
     /// The name of this instance in the `Via` of messages from and to a destination.
@@ -187,6 +231,10 @@ impl Context {
     pub fn idle_ms(&self) -> u64 {
         self.config.timeouts.client_idle.as_millis() as u64
     }
+}
+
+fn fingerprint_of(head: &RequestHead) -> u64 {
+    in_flight::fingerprint(&head.method_text, head.host(), head.target.path_and_query())
 }
 
 /// A failure is logged again after so many seconds without one.

@@ -39,6 +39,8 @@ pub struct Facts {
     pub server: Option<Answerer>,
     /// Why the connection ends after it, if it does.
     pub close: Option<CloseReason>,
+    /// Its entry among the requests in flight.
+    pub(crate) entry: Option<u8>,
     /// The id of the request, if it is known before the end; else 0.
     pub request_id: u128,
     /// The target of an internal redirect, by which another route answers.

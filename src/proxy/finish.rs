@@ -12,6 +12,7 @@ use crate::log::format::{Record, Times};
 use crate::metrics::label::{self, Set};
 use crate::metrics::table::{Cell, Metric};
 use crate::policy::cache_status::CacheVerdict;
+use crate::policy::reason::own::OwnReason;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::Context;
 use crate::proxy::facts::Facts;
@@ -45,6 +46,12 @@ pub enum Asked<'r> {
 pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts, sent: Sent) {
     if let (Some(object), Some(cache)) = (&facts.hit, &context.cache) {
         cache.count_hit(object);
+    }
+    if context.is_guarding()
+        && let Asked::Head(head) = asked
+        && facts.reason != OwnReason::CrashGuard.word()
+    {
+        context.note_answered(head);
     }
     // The time of the turn is as exact as a log needs, but shows a hit as no time at all.
     let is_live = context.access.as_ref().is_some_and(|access| access.borrow().is_live());

@@ -21,6 +21,7 @@ use crate::http::via;
 use crate::policy::acme;
 use crate::policy::decide::{self, SyntheticAnswer};
 use crate::policy::purge::request::METHOD;
+use crate::policy::reason::own::OwnReason;
 use crate::policy::reason::pass::PassReason;
 use crate::policy::reason::refusal::ForwardRefusal;
 use crate::policy::rfc9111::rules::Rules;
@@ -52,16 +53,14 @@ pub(crate) enum Way {
     Synthetic(SyntheticAnswer),
     /// A PURGE request.
     Purge,
-    /// It has passed this instance before.
-    Loop,
+    /// ktrix refuses it, whatever its route.
+    Denied(OwnReason),
     /// It breaks a bound of its route.
     Refused(Flaw),
     /// No site or route is configured for it.
     Unrouted,
     /// It asks for the proof of an ACME challenge, with this token.
     Acme(Box<str>),
-    /// The client was not asked for its certificate as its site wants it.
-    Misdirected,
     /// It came in the clear, and its site wants https.
     ToHttps(ToHttps),
     /// The forward proxy refuses it.
@@ -103,7 +102,10 @@ impl Routed {
         }
         let mut site = 0;
         let front = told.as_ref().unwrap_or(front);
-        let way = Way::of(context, front, &mut head, None, &mut site);
+        let way = match context.is_refused(&head) {
+            true => Way::Denied(OwnReason::CrashGuard),
+            false => Way::of(context, front, &mut head, None, &mut site),
+        };
         Self { head, way, site, front: told.map(Box::new) }
     }
 
@@ -141,11 +143,11 @@ impl Way {
             return Self::Synthetic(answer);
         }
         if via::has_passed(&head.fields, &context.via) {
-            return Self::Loop;
+            return Self::Denied(OwnReason::Loop);
         }
         if &*head.method_text == METHOD && context.config.cache.is_some() {
             if !front.admits(context.router.client_policy(head.host())) {
-                return Self::Misdirected;
+                return Self::Denied(OwnReason::Misdirected);
             }
             return Self::Purge;
         }
@@ -160,7 +162,7 @@ impl Way {
         let Some(route) = router.find(&asked) else {
             return match front.admits(router.client_policy(head.host())) {
                 true => Self::Unrouted,
-                false => Self::Misdirected,
+                false => Self::Denied(OwnReason::Misdirected),
             };
         };
         let rule = router.rule(route).clone();
@@ -172,7 +174,7 @@ impl Way {
             return Self::ToHttps(to_https);
         }
         if !front.admits(rule.client_policy) {
-            return Self::Misdirected;
+            return Self::Denied(OwnReason::Misdirected);
         }
         let rules = Rc::clone(router.rules(rule.rules));
         let sticky =
@@ -215,7 +217,7 @@ impl Way {
             return Self::Synthetic(answer);
         }
         if via::has_passed(&head.fields, &context.via) {
-            return Self::Loop;
+            return Self::Denied(OwnReason::Loop);
         }
         let is_read = matches!(head.method, Method::Get | Method::Head);
         if is_read && head.target.form() == Form::Origin && head.target.path() == SETTINGS_PATH {

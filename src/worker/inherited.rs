@@ -16,6 +16,7 @@ use crate::log::ring::Rings;
 use crate::log::spill::Spill;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::Bodies;
+use crate::shared::in_flight::InFlightTable;
 use crate::shared::meter::Meter;
 use crate::shared::names::Names;
 use crate::shared::servers::ServerTable;
@@ -96,6 +97,8 @@ pub struct Inherited {
     pub bodies: Rc<Bodies>,
     /// Its own counters.
     pub(crate) meter: Meter,
+    /// The requests in flight, of all processes.
+    pub(crate) in_flight: Rc<InFlightTable>,
     /// The servers.
     pub(crate) servers: Rc<ServerTable>,
     /// The keeper's process slot, to wake it when there is something to evict.

@@ -13,6 +13,7 @@ use crate::cache::files::store::TMP;
 use crate::log::access::AccessLog;
 use crate::origin::names::Mailbox;
 use crate::proxy::context::Context;
+use crate::shared::in_flight::InFlight;
 use crate::worker::inherited::Inherited;
 
 /// Most files of objects that stay open.
@@ -48,7 +49,9 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
         wakes: Rc::clone(&inherited.wakes),
         process_slot: inherited.process_slot,
     };
+    let in_flight = InFlight::new(Rc::clone(&inherited.in_flight), inherited.process_slot);
     Context::new(config, (servers, number), clients, cache, access, temporary, bodies)
+        .noting(in_flight)
         .forwarding(mailbox)
 }
 

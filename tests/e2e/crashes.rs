@@ -236,3 +236,66 @@ fn a_killed_master_leaves_a_sound_cache_and_no_lock() {
     }
     plan.verify_cache();
 }
+
+/// Has a request wait for the origin, which has got this many then, and ends the only worker by a signal.
+fn crash(ktrix: &Ktrix<'_>, origin: &Origin, target: &str, signal: Signal, n_asked: usize) {
+    ktrix.wait_children(2);
+    let mut client = ktrix.client();
+    client.send(&Ask::get(target));
+    origin.wait_requests(n_asked);
+    let worker = ktrix.workers()[0];
+    worker.signal(signal);
+    until_true("its end", || !worker.is_alive());
+}
+
+/// Holds the requests whose target has `hold` in it.
+fn holding_origin(gate: &Gate) -> Origin {
+    let held = gate.clone();
+    Origin::answering(move |request| match request.target.contains("hold") {
+        true => Response::ok("late").cache("no-store").gated(&held),
+        false => Response::ok("x").cache("no-store"),
+    })
+}
+
+#[test]
+fn a_crash_is_logged_with_the_requests_in_flight_and_two_refuse_them() {
+    let gate = Gate::new();
+    let origin = holding_origin(&gate);
+    let plan = Plan::new(&origin).set("workers", "1");
+    let ktrix = plan.start();
+    let crash = |target, signal, n_asked| crash(&ktrix, &origin, target, signal, n_asked);
+    crash("/killed?hold", Signal::SIGKILL, 1);
+    ktrix.wait_error("/killed, fetching, for ");
+    crash("/killed?hold", Signal::SIGKILL, 2);
+    crash("/a?hold", Signal::SIGSEGV, 3);
+    let line = ktrix.wait_error("/a, fetching, for ");
+    assert!(line.contains("had in flight GET 127.0.0.1"), "{line}");
+    ktrix.wait_error("died of SIGSEGV, requests in flight: 1");
+    crash("/a?hold", Signal::SIGSEGV, 4);
+    ktrix.wait_error("/a was in flight in two crashes within a minute; answering it with 503");
+    ktrix.wait_children(2);
+    ktrix.get("/a?other").expect_status(503);
+    ktrix.get("/killed").expect_status(200);
+    let is_named = |line: &String| line.contains("\"reason\":\"crash-guard\"");
+    until_true("its reason in the access log", || plan.access_lines().iter().any(is_named));
+    assert_eq!(plan.error_log().matches("answering it with 503").count(), 1);
+    assert!(!plan.error_log().contains("hold"), "queries are not logged");
+    gate.open();
+}
+
+#[test]
+fn an_answer_between_two_crashes_clears_a_request() {
+    let gate = Gate::new();
+    let origin = holding_origin(&gate);
+    let plan = Plan::new(&origin).set("workers", "1");
+    let ktrix = plan.start();
+    crash(&ktrix, &origin, "/busy?hold", Signal::SIGSEGV, 1);
+    ktrix.wait_error("had in flight");
+    ktrix.wait_children(2);
+    ktrix.get("/busy").expect_status(200);
+    crash(&ktrix, &origin, "/busy?hold", Signal::SIGSEGV, 3);
+    ktrix.wait_children(2);
+    ktrix.get("/busy").expect_status(200);
+    assert!(!plan.error_log().contains("answering it with 503"));
+    gate.open();
+}

@@ -407,6 +407,7 @@ pub(crate) fn limits(faults: &mut Faults<'_>, section: &Section<'_>) -> Limits {
         body_rate: section.size(faults, "body-rate"),
         headers: section.count(faults, "headers"),
         streams: section.count(faults, "streams") as u32,
+        crash_guard: section.duration(faults, "crash-guard"),
         generations: section.count(faults, "generations"),
     };
     if limits.target_bytes > limits.head_bytes {

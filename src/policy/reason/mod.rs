@@ -60,6 +60,7 @@ pub mod close;
 pub mod forward;
 pub mod refusal;
 pub mod pass;
+pub mod own;
 pub(crate) mod reuse;
 pub mod server;
 pub mod handshake;
@@ -75,6 +76,7 @@ mod tests {
     use super::fetch::FetchError;
     use super::forward::Fwd;
     use super::handshake::HandshakeEnd;
+    use super::own::OwnReason;
     use super::pass::PassReason;
     use super::refusal::ForwardRefusal;
     use super::reuse::ReuseReason;
@@ -95,6 +97,7 @@ mod tests {
             (words_of(FetchError::ALL, FetchError::word), true),
             (words_of(CloseReason::ALL, CloseReason::word), true),
             (words_of(ReuseReason::ALL, ReuseReason::word), false),
+            (words_of(OwnReason::ALL, OwnReason::word), false),
             (words_of(Fwd::ALL, Fwd::word), false),
             (words_of(ServerReason::ALL, ServerReason::word), false),
             (words_of(HandshakeEnd::ALL, HandshakeEnd::word), false),

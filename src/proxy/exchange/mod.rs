@@ -58,6 +58,7 @@ use crate::proxy::routed::{Route, Routed, Way};
 use crate::proxy::upload::{ReceiveLimits, Received, Whole};
 use crate::reactor;
 use crate::route::changed::Changed;
+use crate::shared::in_flight::Stage;
 
 /// How often an exchange looks the key up before it passes the cache.
 const LOOKS_MAX: usize = 8;
@@ -175,6 +176,7 @@ impl<C: Client> Exchange<'_, C> {
             },
         };
         self.facts.body_us = reactor::now().mono_us;
+        context.note_stage(self.facts, Stage::LookingUp);
         match (&context.cache, lookup) {
             (Some(cache), Ok(primary)) => Box::pin(self.cached(cache, primary)).await,
             (_, Err(reason)) => self.pass(body, *reason).await,
@@ -266,6 +268,7 @@ impl<C: Client> Exchange<'_, C> {
                 .await;
         }
         self.facts.verdict = Some(verdict);
+        self.context.note_stage(self.facts, Stage::Answering);
         let added = self.added(CacheStatus::hit(ttl_s));
         self.facts.hit = Some(Rc::clone(object));
         respond::with_object(self.client, self.request, object, &added, self.facts).await
@@ -326,7 +329,9 @@ impl<C: Client> Exchange<'_, C> {
         fwd: Fwd,
     ) -> Result<Filled, CloseReason> {
         let found = job.found.clone();
+        self.context.note_stage(self.facts, Stage::Fetching);
         let joined = join::join(self.context, cache, self.client, job).await;
+        self.context.note_stage(self.facts, Stage::Answering);
         self.joined(cache, &found, joined, on_error, fwd).await
     }
 

@@ -22,6 +22,7 @@ use crate::proxy::forwarding;
 use crate::proxy::progress::Handover;
 use crate::proxy::relay;
 use crate::proxy::upload::{ReceiveError, Received, Streamed, Whole};
+use crate::shared::in_flight::Stage;
 
 impl<C: Client> Exchange<'_, C> {
     pub(crate) async fn pass_bodiless(&mut self, reason: PassReason) -> Result<(), CloseReason> {
@@ -40,6 +41,7 @@ impl<C: Client> Exchange<'_, C> {
         let fields = forwarding::request_fields(self.context, self.client, self.request, framing);
         let question = forwarding::question(&self.route.rule, self.tie(), self.request, &fields);
         let purge_epoch = self.purge_epoch();
+        self.context.note_stage(self.facts, Stage::Fetching);
         let mut upload = Whole { client: self.client, body: &mut body };
         let asked = forwarding::ask(self.context, &question, &mut upload, self.facts).await;
         self.passed(asked, purge_epoch, reason).await
@@ -82,6 +84,7 @@ impl<C: Client> Exchange<'_, C> {
         reason: PassReason,
     ) -> Result<(), CloseReason> {
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
+        self.context.note_stage(self.facts, Stage::Answering);
         let mut response = match asked {
             Ok(response) if response.head.status.0 < 500 => response,
             asked => match Box::pin(self.or_stored(asked, reason)).await {

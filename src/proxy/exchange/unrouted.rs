@@ -23,14 +23,9 @@ pub(super) async fn answer<C: Client>(
     let (status, text, extra) = match way {
         Way::Purge => return purge::answer(context, client, request, facts).await,
         Way::Synthetic(own) => (own.status, own.text, ALLOW),
-        Way::Loop => {
-            facts.reason = LOOP;
-            (Status::LOOP_DETECTED, "the request has passed this proxy before", &[][..])
-        }
-        Way::Misdirected => {
-            facts.reason = MISDIRECTED;
-            let text = "this site asks for the certificates of its clients on other connections";
-            (Status::MISDIRECTED_REQUEST, text, &[][..])
+        Way::Denied(reason) => {
+            facts.reason = reason.word();
+            (reason.status(), reason.sentence(), &[][..])
         }
         Way::Forbidden(refusal) => return forward::refuse(client, *refusal, facts).await,
         Way::ProxySettings => return forward::settings(client, request, facts).await,
@@ -51,8 +46,4 @@ pub(super) async fn answer<C: Client>(
     synthetic::answer(client, status, text, extra, &added, facts).await
 }
 
-/// The word in the access log for a request that has passed this instance before.
-const LOOP: &str = "loop";
-/// The same for a request on a connection with another policy of client certificates.
-const MISDIRECTED: &str = "misdirected";
 const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")];

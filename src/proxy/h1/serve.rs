@@ -9,8 +9,9 @@
 //!
 //! Answers to pipelined requests gather and go out in one write.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use crate::base::time::Now;
@@ -32,6 +33,7 @@ use crate::proxy::h2::connection;
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
+use crate::shared::in_flight::{self, Entry};
 
 /// Serves a client's connection to its end; `was_idle` if it was idle at another worker before.
 pub(crate) fn serve(
@@ -185,8 +187,14 @@ async fn answer(
     began: Now,
 ) -> Result<(), CloseReason> {
     let head = &routed.head;
-    let head_us = reactor::now().mono_us;
-    let mut facts = Facts { began, head_us, site: routed.site, ..Facts::default() };
+    let entry = context.enter(head, began);
+    let mut facts = Facts {
+        began,
+        head_us: reactor::now().mono_us,
+        site: routed.site,
+        entry: entry.as_ref().and_then(Entry::number),
+        ..Facts::default()
+    };
     let n_bytes_before = link.n_bytes();
     let timeouts = routed.timeouts(context);
     let options = ResponseOptions {
@@ -196,7 +204,10 @@ async fn answer(
     };
     link.take_buffer();
     let mut response = H1Response::new(link, timeouts, routed, options);
-    let result = exchange::run(context, &mut response, routed, &mut facts).await;
+    let result = {
+        let mut run = pin!(exchange::run(context, &mut response, routed, &mut facts));
+        poll_fn(|task| in_flight::during(entry.as_ref(), || run.as_mut().poll(task))).await
+    };
     let is_cut = matches!(
         result,
         Err(CloseReason::ClientGone | CloseReason::SendTimeout | CloseReason::Incomplete)

@@ -206,6 +206,9 @@ fn answer_hot(
         false => Ok(()),
     };
     finish::commit(context);
+    if let Some(in_flight) = &context.in_flight {
+        in_flight.end_head();
+    }
     match flushed {
         Ok(()) => (at, step),
         Err(reason) => (at, Step::End(reason)),
@@ -245,8 +248,12 @@ fn next_head(
     };
     let raw = bytes.get(..end).unwrap_or_default();
     let is_last = end == bytes.len();
+    if let Some(in_flight) = &context.in_flight {
+        in_flight.begin_head(raw);
+    }
     let may_be_quick = !context.is_draining.get();
-    if may_be_quick {
+    // A request that is suspected is looked at.
+    if may_be_quick && !context.is_guarding() {
         match quick::answer_raw(context, link, raw, is_last)? {
             Quick::No => {}
             Quick::Answered => return Ok(Next::Answered(end)),

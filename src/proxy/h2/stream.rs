@@ -1,6 +1,7 @@
 //! The task of a stream: one request and its answer.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -26,6 +27,7 @@ use crate::proxy::h2::shared::{Running, Shared};
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
+use crate::shared::in_flight::{self, Entry};
 
 /// Starts the exchange of a request, in a task of its own unless its answer is in memory.
 pub(super) fn start(
@@ -44,8 +46,15 @@ pub(super) fn start(
     let running = Running::new(shared);
     match request::head(&parts, place, &shared.context.client_head) {
         Ok(head) => {
-            let routed = Box::new(Routed::new(&shared.context, front, head));
-            match quick::answer(shared, &routed, respond) {
+            let entry = shared.context.enter(&head, began);
+            let begun = in_flight::during(entry.as_ref(), || {
+                let routed = Box::new(Routed::new(&shared.context, front, head));
+                let quick = quick::answer(shared, &routed, respond);
+                (routed, quick)
+            });
+            drop(entry);
+            let (routed, quick) = begun;
+            match quick {
                 Quick::Answered => {}
                 Quick::Rest(rest) => {
                     reactor::spawn(quick::send_rest(running, routed, rest, body, began));
@@ -84,9 +93,18 @@ async fn answer(
     }
     let response = H2Response::new(shared, body, respond, began.mono_ms());
     let mut response = response.to(&routed, began.mono_ms());
-    let head_us = reactor::now().mono_us;
-    let mut facts = Facts { began, head_us, site: routed.site, ..Facts::default() };
-    let result = exchange::run(&shared.context, &mut response, &routed, &mut facts).await;
+    let entry = shared.context.enter(&routed.head, began);
+    let mut facts = Facts {
+        began,
+        head_us: reactor::now().mono_us,
+        site: routed.site,
+        entry: entry.as_ref().and_then(Entry::number),
+        ..Facts::default()
+    };
+    let result = {
+        let mut run = pin!(exchange::run(&shared.context, &mut response, &routed, &mut facts));
+        poll_fn(|task| in_flight::during(entry.as_ref(), || run.as_mut().poll(task))).await
+    };
     facts.close = result.err();
     end(shared, &mut response, Asked::Head(&routed.head), &mut facts).await;
 }

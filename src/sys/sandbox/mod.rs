@@ -6,6 +6,7 @@
 
 pub(crate) mod syscalls;
 pub(crate) mod filter;
+pub(crate) mod trap;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -30,7 +30,6 @@ const fn call(name: &'static str, x86_64: i16, aarch64: i16) -> Syscall {
 }
 
 /// The name of a call of this architecture, if a list has it.
-#[cfg(test)]
 pub(crate) fn name_of(number: i64) -> Option<&'static str> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).ok()?;
     let mut all = ALL.iter().flat_map(|calls| calls.iter());
@@ -163,7 +162,6 @@ pub(super) const FORBIDDEN: &[Syscall] = &[
 ];
 
 /// All lists.
-#[cfg(test)]
 const ALL: [&[Syscall]; 9] =
     [FILES, EVENTS, NETWORK, MEMORY, THREADS, SIGNALS, LISTENING, EXECUTING, FORBIDDEN];
 
