@@ -15,6 +15,7 @@ pub mod fills;
 pub mod hot;
 pub mod uses;
 pub mod shared;
+pub(crate) mod level;
 pub mod maintenance;
 pub mod found;
 pub mod worker;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::cache::fills::FillAt;
 use crate::cache::hot::Hot;
 use crate::cache::index::slot::SlotRef;
+use crate::cache::level::CacheLevel;
 use crate::cache::place;
 use crate::cache::purge::{Order, PurgeError};
 use crate::cache::shared::Shared;
@@ -56,6 +57,19 @@ impl Cache {
             keeper_slot,
             admission: config.admission,
             object_bytes_max: config.object_bytes_max,
+        }
+    }
+
+    /// How full it is.
+    pub(crate) fn level(&self) -> CacheLevel {
+        let index = &self.shared.index;
+        CacheLevel {
+            path: self.shared.store.dir().to_owned(),
+            objects: index.objects(),
+            objects_max: index.n_objects_max(),
+            slots: index.n_slots().into(),
+            bytes: index.bytes(),
+            bytes_max: index.size_bytes(),
         }
     }
 

@@ -57,6 +57,7 @@ fn listener(listen: &Listen) -> String {
         ListenMode::Http => {}
         ListenMode::Tcp => text.push_str(" (tcp)"),
         ListenMode::Forward => text.push_str(" (forward proxy)"),
+        ListenMode::Admin => text.push_str(" (admin)"),
     }
     if listen.tls.is_some() {
         text.push_str(" (tls)");

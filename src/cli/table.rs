@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
+use crate::cache::level::CacheLevel;
 use crate::cli::signal;
 use crate::master::generation::name_of_text;
 use crate::shared::metrics::{self, MetricTable};
@@ -75,7 +76,10 @@ impl Running {
 
     /// All of it.
     pub(super) fn view(&self) -> View<'_> {
-        View::new(self.pid.as_raw().cast_unsigned(), &self.table, &self.metrics)
+        let pid = self.pid.as_raw().cast_unsigned();
+        let view = View::new(pid, &self.table, &self.metrics);
+        let cache = view.named("cache").next().and_then(|path| CacheLevel::read(Path::new(path)));
+        view.with_cache(cache)
     }
 }
 

@@ -24,6 +24,7 @@ const SHORT: &[(&str, &str)] = &[
     ("log.access", "file"),
     ("cache", "path"),
     ("listen[]", "address"),
+    ("admin", "listen"),
     ("upstream", "servers"),
     ("upstreams.NAME.servers[]", "address"),
 ];

@@ -99,6 +99,7 @@ fn of_defaults(
         trusted_proxies: Vec::new(),
         log: LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info },
         cache,
+        admin: None,
         forward: None,
         upstreams: vec![upstream_at("default".to_owned(), server)],
         sites: Vec::new(),

@@ -35,7 +35,7 @@ pub struct Listen {
 impl ListenMode {
     /// Whether its connections carry requests.
     pub(crate) const fn speaks_http(self) -> bool {
-        matches!(self, Self::Http | Self::Forward)
+        matches!(self, Self::Http | Self::Forward | Self::Admin)
     }
 }
 
@@ -66,6 +66,8 @@ pub enum ListenMode {
     Tcp,
     /// Requests for any host, as the section `forward` allows them.
     Forward,
+    /// Requests for the status of ktrix itself.
+    Admin,
 }
 
 /// Every user may connect to a unix socket; the directories above it restrict that.

@@ -25,6 +25,7 @@ pub(crate) mod source;
 mod include;
 pub mod places;
 pub mod network;
+pub mod admin;
 pub mod host;
 pub mod matching;
 pub mod variables;
@@ -46,6 +47,7 @@ mod unchanged;
 mod flags;
 
 use crate::config::action::Changes;
+use crate::config::admin::AdminConfig;
 use crate::config::bounds::{Limits, OriginTimeouts, RouteLimits, RouteTimeouts, Timeouts};
 use crate::config::buffering::ResponseBuffering;
 use crate::config::forward::ForwardConfig;
@@ -95,6 +97,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The store of responses, if there is one.
     pub cache: Option<CacheConfig>,
+    /// Who may ask the admin listener, if there is one.
+    pub admin: Option<Rc<AdminConfig>>,
     /// The requests that clients may make, if a listener is a forward proxy.
     pub forward: Option<Rc<ForwardConfig>>,
     /// Groups of servers; names are unique.

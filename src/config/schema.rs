@@ -141,6 +141,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "workers", Kind::CountOrAuto(1, WORKERS_MAX), "auto", "processes that serve; auto is one for each core"),
     row("", "pid", Kind::Text("path or off"), "/run/ktrix.pid as root, else ktrix.pid in cache.path", "the file that holds the master's process id"),
     row("", "listen", Kind::List("addresses"), "8080", "where clients are accepted"),
+    row("", "admin", Kind::Section("address, mapping or off"), "off", "where the metrics and the status of ktrix are shown"),
     row("", "via", Kind::Text("name"), "the host's name and a number", "the name of this instance in Via; a request that has passed it before is answered with 508"),
     row("", "tls", Kind::Section("mapping"), "each key's own", "TLS of all listeners"),
     row("", "acme", Kind::Text("path"), "none", "a folder of proofs for ACME challenges, as certbot --webroot and lego --http.webroot fill it"),
@@ -154,6 +155,10 @@ pub const DIRECTIVES: &[Directive] = &[
     row("", "timeouts", Kind::Section("mapping"), "each key's own", "bounds on waiting"),
     row("", "limits", Kind::Section("mapping"), "each key's own", "bounds on sizes and counts"),
     //
+    row("admin", "listen", Kind::Text("address"), "required", "an IP address with its port, or unix: and a path"),
+    row("admin", "allow", Kind::List("networks"), "local", "the clients that get an answer"),
+    row("admin", "hosts", Kind::List("names"), "none", "the names of the listener besides its addresses and localhost"),
+
     row("listen[]", "address", Kind::Text("address"), "required", "an IP address with its port, a port, or unix: and a path"),
     row("listen[]", "permissions", Kind::Text("octal mode"), "0666", "the permissions of a unix socket"),
     row("listen[]", "mode", Kind::Choice(&["http", "tcp", "forward"]), "http", "http answers for the sites; tcp passes the bytes of each connection on to a server; forward is a proxy that clients are set to"),

@@ -34,7 +34,7 @@ impl Config {
         let upstream = |id: UpstreamId| self.upstreams.get(id.0);
         let of_listeners = self.listen.iter().map(move |listen| {
             let leads = match listen.mode {
-                ListenMode::Http => String::new(),
+                ListenMode::Http | ListenMode::Admin => String::new(),
                 ListenMode::Forward => forward.to_owned(),
                 ListenMode::Tcp => {
                     let names = listen.targets.names.iter();

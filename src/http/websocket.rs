@@ -16,7 +16,7 @@ pub fn accept(key: &str) -> String {
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// RFC 4648 section 4.
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for three in bytes.chunks(3) {
         let octet = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));

@@ -117,6 +117,7 @@ impl Master {
             wakes: Rc::clone(&self.tables.wakes),
             beats: Rc::clone(&self.tables.beats),
             bodies: Rc::new(Bodies::new(Rc::clone(&self.tables.bodies), slot, bodies_bytes_max)),
+            metrics: Rc::clone(&self.tables.metrics),
             meter: Meter { page: page.clone(), rows: generation.rows },
             in_flight: Rc::clone(&self.tables.in_flight),
             servers: generation.servers,

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::base::time::Now;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::config::admin::AdminConfig;
 use crate::config::forward::ForwardConfig;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
@@ -24,6 +25,7 @@ use crate::reactor::event::Event;
 use crate::route::Router;
 use crate::shared::bodies::Bodies;
 use crate::shared::in_flight::{self, Entry, InFlight, Stage};
+use crate::shared::metrics::MetricTable;
 use crate::shared::servers::ServerTable;
 use crate::sys::host;
 use crate::tls::client::Clients;
@@ -35,6 +37,14 @@ pub(crate) struct Forward {
     pub(crate) config: Rc<ForwardConfig>,
     /// The users, if a client must be one.
     pub(crate) credentials: Option<Credentials>,
+}
+
+/// The tables that the admin listener shows.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) config: Rc<AdminConfig>,
+    pub(crate) servers: Rc<ServerTable>,
+    pub(crate) metrics: Rc<MetricTable>,
 }
 
 /// The state that all exchanges of one worker share.
@@ -50,6 +60,8 @@ pub struct Context {
     pub pools: Pools,
     /// The forward proxy, if there is one.
     pub(crate) forward: Option<Forward>,
+    /// The admin listener, if there is one.
+    pub(crate) admin: Option<Admin>,
     /// The cache, unless it is off.
     pub cache: Option<Rc<Cache>>,
     /// The tunnels that are open.
@@ -78,6 +90,8 @@ pub struct Context {
     pub id_base: u64,
     /// Whether the worker drains: a connection ends after the answer under way.
     pub is_draining: Cell<bool>,
+    /// Other workers have taken its place.
+    pub is_replaced: Cell<bool>,
     /// Posted when the worker begins to drain.
     pub drain: Event,
     /// The requests in flight, for the log of a crash; `None` in a test.
@@ -101,6 +115,7 @@ impl Context {
             router: Router::new(&config),
             pools: Pools::new(&config.upstreams, (servers, worker), clients, origin),
             forward: None,
+            admin: None,
             tunnels: Tunnels::new(servers, worker),
             cache,
             fills: LocalFills::default(),
@@ -115,6 +130,7 @@ impl Context {
             n_requests: Cell::new(0),
             id_base: reactor::now().unix_s() << 32 | u64::from(std::process::id()),
             is_draining: Cell::new(false),
+            is_replaced: Cell::new(false),
             drain: Event::default(),
             in_flight: None,
             config,
@@ -168,6 +184,16 @@ impl Context {
         if let (Some(in_flight), Some(entry)) = (&self.in_flight, facts.entry) {
             in_flight.set_stage(entry, stage);
         }
+    }
+
+    /// With an admin listener, if the configuration has one.
+    pub(crate) fn shown_by(self, servers: &Rc<ServerTable>, metrics: &Rc<MetricTable>) -> Self {
+        let admin = self.config.admin.as_ref().map(|config| Admin {
+            config: Rc::clone(config),
+            servers: Rc::clone(servers),
+            metrics: Rc::clone(metrics),
+        });
+        Self { admin, ..self }
     }
 
     /// The name of this instance in the `Via` of messages from and to a destination.

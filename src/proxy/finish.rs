@@ -5,6 +5,7 @@
 //! that the cell then has, and the master sets the cell of a dead worker to it (`log::ring`).
 
 use crate::base::time::Now;
+use crate::config::ListenMode;
 use crate::http::h1::rejected::Rejected;
 use crate::http::head::RequestHead;
 use crate::log::access::Written;
@@ -44,6 +45,10 @@ pub enum Asked<'r> {
 /// caller has checked that there is room for a line ([`Context::log_has_room`]); it then sends the
 /// end of the answer and calls [`commit`].
 pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts, sent: Sent) {
+    // Who looks changes nothing of what is seen.
+    if front.listen.mode == ListenMode::Admin {
+        return;
+    }
     if let (Some(object), Some(cache)) = (&facts.hit, &context.cache) {
         cache.count_hit(object);
     }

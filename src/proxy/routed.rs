@@ -55,6 +55,8 @@ pub(crate) enum Way {
     Purge,
     /// ktrix refuses it, whatever its route.
     Denied(OwnReason),
+    /// It asks the admin listener.
+    Admin,
     /// It breaks a bound of its route.
     Refused(Flaw),
     /// No site or route is configured for it.
@@ -136,6 +138,9 @@ impl Way {
         before: Option<&Self>,
         site: &mut u32,
     ) -> Self {
+        if front.listen.mode == ListenMode::Admin {
+            return Self::Admin;
+        }
         if let (ListenMode::Forward, Some(forward)) = (front.listen.mode, &context.forward) {
             return Self::forwarded(context, forward, front, head);
         }

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::base::units::format_size;
 use crate::metrics::label::{self, Set};
 use crate::metrics::scale::Scale;
 use crate::metrics::table::Metric;
@@ -15,25 +14,28 @@ use crate::policy::cache_status::CacheVerdict;
 /// The requests since the counters began.
 #[derive(Debug, Serialize)]
 pub(crate) struct Counts {
-    requests: u64,
-    verdicts: BTreeMap<&'static str, u64>,
+    pub(super) requests: u64,
+    pub(super) verdicts: BTreeMap<&'static str, u64>,
     /// The shares of requests and of bytes that were answered without the origin, of those for which
     /// the cache was looked up; left out while there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hit_ratio: Option<f64>,
+    pub(super) hit_ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    byte_hit_ratio: Option<f64>,
-    sent_bytes: u64,
+    pub(super) byte_hit_ratio: Option<f64>,
+    pub(super) sent_bytes: u64,
     /// Times of all requests, in seconds, by their share.
     #[serde(skip_serializing_if = "Option::is_none")]
-    duration_s: Option<Quantiles>,
-    connections: u64,
-    connections_accepted: u64,
-    log_lines_dropped: u64,
-    restarts: u64,
-    resident_bytes: u64,
-    fills: u64,
-    evictions: u64,
+    pub(super) duration_s: Option<Quantiles>,
+    /// How many requests had which time: the buckets, and their upper bounds in seconds.
+    pub(super) duration_buckets: Vec<u64>,
+    pub(super) duration_bounds_s: Vec<f64>,
+    pub(super) connections: u64,
+    pub(super) connections_accepted: u64,
+    pub(super) log_lines_dropped: u64,
+    pub(super) restarts: u64,
+    pub(super) resident_bytes: u64,
+    pub(super) fills: u64,
+    pub(super) evictions: u64,
 }
 
 /// Values that half, 90 % and 99 % of all are below.
@@ -73,6 +75,8 @@ impl Counts {
             byte_hit_ratio: hit_ratio(bytes),
             sent_bytes: (0..words.len()).map(bytes).sum(),
             duration_s: Quantiles::of(&buckets),
+            duration_buckets: buckets,
+            duration_bounds_s: Scale::Time.bounds().iter().map(|it| *it as f64 / 1e6).collect(),
             connections: values.sum(Metric::Connections),
             connections_accepted: values.sum(Metric::Accepted),
             log_lines_dropped: values.sum(Metric::LogDropped),
@@ -92,11 +96,8 @@ impl Counts {
             false => format!(": {}", verdicts.join(", ")),
         };
         writeln!(out, "requests {requests}{verdicts}")?;
-        let percent = |ratio: Option<f64>| {
-            ratio.map_or_else(|| "-".to_owned(), |it| format!("{:.1} %", it * 100.0))
-        };
         let (hit, bytes) = (percent(self.hit_ratio), percent(self.byte_hit_ratio));
-        let sent = format_size(*sent_bytes);
+        let sent = size(*sent_bytes);
         writeln!(out, "hit ratio {hit}, of bytes {bytes}; sent {sent}")?;
         if let Some(Quantiles { p50, p90, p99 }) = &self.duration_s {
             let ms = |it: &f64| format!("{:.3} ms", it * 1e3);
@@ -107,9 +108,23 @@ impl Counts {
             "connections {connections}; {} restarts, {} log lines dropped, {} of memory",
             self.restarts,
             self.log_lines_dropped,
-            format_size(self.resident_bytes)
+            size(self.resident_bytes)
         )
     }
+}
+
+/// Bytes for people, rounded.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
+        Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// A share for people.
+pub(super) fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |it| format!("{:.1} %", it * 100.0))
 }
 
 /// The share of `of` that came from the cache, of all for which it was looked up.
@@ -126,6 +141,12 @@ fn hit_ratio(of: impl Fn(usize) -> u64) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::metrics::table::N_CELLS;
+
+    #[test]
+    fn sizes_are_rounded_for_people() {
+        let sizes = [0, 1023, 1024, 10_765_591, 5 << 40].map(size);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "10.3 MiB", "5.0 TiB"]);
+    }
 
     #[test]
     fn the_hit_ratio_is_that_of_requests_that_looked_the_cache_up() {

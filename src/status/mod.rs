@@ -5,3 +5,4 @@ pub(crate) mod view;
 pub(crate) mod values;
 pub(crate) mod counts;
 pub(crate) mod report;
+pub(crate) mod page;

@@ -1,20 +1,19 @@
 //! The status of a running ktrix: as text, and as JSON.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::base::units::format_size;
-use crate::cache::index::reader::IndexReader;
+use crate::cache::level::CacheLevel;
 use crate::http::date;
 use crate::metrics::label::Rows;
 use crate::metrics::table::Metric;
 use crate::metrics::text::Values;
 use crate::shared::metrics::PageView;
-use crate::status::counts::{Counts, Quantiles};
+use crate::status::counts::{Counts, Quantiles, size};
 use crate::status::view::{Named, View};
 use crate::upstream::check;
 use crate::upstream::ids::{Server, UpstreamId};
@@ -22,98 +21,98 @@ use crate::upstream::state::PoolState;
 
 #[derive(Serialize)]
 pub(crate) struct Status<'r> {
-    version: &'static str,
-    pid: u32,
-    generation: u64,
+    pub(super) version: &'static str,
+    pub(super) pid: u32,
+    pub(super) generation: u64,
     /// When the counters began, Unix time.
-    since_s: u64,
-    counts: Counts,
-    workers: Vec<WorkerStatus>,
-    listeners: Vec<&'r str>,
-    certificates: Vec<CertificateStatus<'r>>,
-    upstreams: Vec<UpstreamStatus<'r>>,
+    pub(super) since_s: u64,
+    pub(super) counts: Counts,
+    pub(super) workers: Vec<WorkerStatus>,
+    pub(super) listeners: Vec<&'r str>,
+    pub(super) certificates: Vec<CertificateStatus<'r>>,
+    pub(super) upstreams: Vec<UpstreamStatus<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cache: Option<CacheStatus<'r>>,
+    pub(super) cache: Option<CacheStatus>,
 }
 
 #[derive(Serialize)]
-struct WorkerStatus {
-    number: usize,
+pub(super) struct WorkerStatus {
+    pub(super) number: usize,
     /// 0 while it is being replaced.
-    pid: u32,
+    pub(super) pid: u32,
     /// Open tunnels.
-    tunnels: u32,
+    pub(super) tunnels: u32,
     /// Open connections of clients.
-    connections: u64,
+    pub(super) connections: u64,
     /// Requests that this process has answered, and those that were before it in its page of counters.
-    requests: u64,
-    resident_bytes: u64,
+    pub(super) requests: u64,
+    pub(super) resident_bytes: u64,
 }
 
 #[derive(Serialize)]
-struct CertificateStatus<'r> {
+pub(super) struct CertificateStatus<'r> {
     /// Its key in the configuration.
-    key: &'r str,
-    file: &'r str,
+    pub(super) key: &'r str,
+    pub(super) file: &'r str,
     /// Unix time.
-    expires_s: u64,
+    pub(super) expires_s: u64,
     /// Whole days that are left; negative when it has expired.
-    days: i64,
+    pub(super) days: i64,
 }
 
 #[derive(Serialize)]
-struct UpstreamStatus<'r> {
-    name: &'r str,
+pub(super) struct UpstreamStatus<'r> {
+    pub(super) name: &'r str,
     /// Requests that wait for a connection.
-    pending: u32,
+    pub(super) pending: u32,
     /// Times to the head of an answer, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    first_byte_s: Option<Quantiles>,
-    servers: Vec<ServerStatus<'r>>,
+    pub(super) first_byte_s: Option<Quantiles>,
+    pub(super) servers: Vec<ServerStatus<'r>>,
 }
 
 #[derive(Serialize)]
-struct ServerStatus<'r> {
-    address: &'r str,
-    state: &'static str,
-    weight: u32,
+pub(super) struct ServerStatus<'r> {
+    pub(super) address: &'r str,
+    pub(super) state: &'static str,
+    pub(super) weight: u32,
     /// Connections with a request.
-    active: u32,
-    idle: u32,
+    pub(super) active: u32,
+    pub(super) idle: u32,
     /// How often it was skipped.
-    downs: u32,
+    pub(super) downs: u32,
     /// When its state changed last, Unix time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    changed_s: Option<u64>,
+    pub(super) changed_s: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    pub(super) reason: Option<&'static str>,
     #[serde(skip)]
-    sentence: &'static str,
+    pub(super) sentence: &'static str,
     /// The result of its last check, when that was, and how many in a row were the same.
     #[serde(skip_serializing_if = "Option::is_none")]
-    check: Option<&'static str>,
+    pub(super) check: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    checked_s: Option<u64>,
-    checks: u32,
-    pools: Vec<PoolStatus>,
+    pub(super) checked_s: Option<u64>,
+    pub(super) checks: u32,
+    pub(super) pools: Vec<PoolStatus>,
 }
 
 /// The connections of one worker to a server.
 #[derive(Serialize)]
-struct PoolStatus {
-    worker: usize,
-    state: &'static str,
-    active: u32,
-    idle: u32,
+pub(super) struct PoolStatus {
+    pub(super) worker: usize,
+    pub(super) state: &'static str,
+    pub(super) active: u32,
+    pub(super) idle: u32,
 }
 
 #[derive(Serialize)]
-struct CacheStatus<'r> {
-    path: &'r str,
-    objects: u64,
-    objects_max: u64,
-    disk_bytes: u64,
-    disk_bytes_max: u64,
+pub(super) struct CacheStatus {
+    pub(super) path: String,
+    pub(super) objects: u64,
+    pub(super) objects_max: u64,
+    pub(super) disk_bytes: u64,
+    pub(super) disk_bytes_max: u64,
 }
 
 impl<'r> Status<'r> {
@@ -175,7 +174,7 @@ impl<'r> Status<'r> {
             listeners: running.named("listen").collect(),
             certificates: CertificateStatus::all(running),
             upstreams: upstreams.map(upstream).collect(),
-            cache: running.named("cache").next().and_then(CacheStatus::of),
+            cache: running.cache.as_ref().map(CacheStatus::of),
         }
     }
 
@@ -209,7 +208,7 @@ impl WorkerStatus {
             pid => writeln!(
                 out,
                 "worker {number}: pid {pid}, {connections} connections, {tunnels} tunnels, {} of memory",
-                format_size(self.resident_bytes)
+                size(self.resident_bytes)
             ),
         }
     }
@@ -290,16 +289,14 @@ impl<'r> ServerStatus<'r> {
     }
 }
 
-impl<'r> CacheStatus<'r> {
-    /// `None` if the index cannot be read now.
-    fn of(path: &'r str) -> Option<Self> {
-        let index = IndexReader::open(Path::new(path)).ok()?;
-        Some(Self {
-            path,
-            objects: index.objects(),
-            objects_max: index.n_objects_max(),
-            disk_bytes: index.bytes(),
-            disk_bytes_max: index.size_bytes(),
-        })
+impl CacheStatus {
+    fn of(cache: &CacheLevel) -> Self {
+        Self {
+            path: cache.path.display().to_string(),
+            objects: cache.objects,
+            objects_max: cache.objects_max,
+            disk_bytes: cache.bytes,
+            disk_bytes_max: cache.bytes_max,
+        }
     }
 }

@@ -1,9 +1,7 @@
 //! The values of all metrics of a running ktrix.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use crate::cache::index::reader::IndexReader;
 use crate::metrics::label::Rows;
 use crate::metrics::table::Metric;
 use crate::metrics::text::{Reading, Values};
@@ -29,15 +27,13 @@ pub(crate) fn values(view: &View<'_>) -> Values {
     for (file, expires_s) in files {
         read(Metric::Certificates, &[file], expires_s as f64);
     }
-    if let Some(index) =
-        view.named("cache").next().and_then(|path| IndexReader::open(Path::new(path)).ok())
-    {
+    if let Some(cache) = &view.cache {
         for (metric, value) in [
-            (Metric::CacheObjects, index.objects()),
-            (Metric::CacheObjectsMax, index.n_objects_max()),
-            (Metric::CacheSlots, u64::from(index.n_slots())),
-            (Metric::CacheBytes, index.bytes()),
-            (Metric::CacheBytesMax, index.size_bytes()),
+            (Metric::CacheObjects, cache.objects),
+            (Metric::CacheObjectsMax, cache.objects_max),
+            (Metric::CacheSlots, cache.slots),
+            (Metric::CacheBytes, cache.bytes),
+            (Metric::CacheBytesMax, cache.bytes_max),
         ] {
             read(metric, &[], value as f64);
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cache::level::CacheLevel;
 use crate::shared::metrics::MetricTable;
 use crate::shared::servers::ServerTable;
 use crate::upstream::ids::Server;
@@ -13,6 +14,7 @@ pub(crate) struct View<'t> {
     pub(crate) pid: u32,
     pub(crate) table: &'t ServerTable,
     pub(crate) metrics: &'t MetricTable,
+    pub(crate) cache: Option<CacheLevel>,
     /// The names in the table of servers: what each is, and its name.
     names: Vec<(String, String)>,
 }
@@ -24,11 +26,17 @@ pub(crate) struct Named<'r> {
 }
 
 impl<'t> View<'t> {
+    /// Without the cache.
     pub(crate) fn new(pid: u32, table: &'t ServerTable, metrics: &'t MetricTable) -> Self {
         let text = table.text();
         let names = text.lines().filter_map(|line| line.split_once('\t'));
         let names = names.map(|(what, name)| (what.to_owned(), name.to_owned())).collect();
-        Self { pid, table, metrics, names }
+        Self { pid, table, metrics, cache: None, names }
+    }
+
+    /// The same with the cache.
+    pub(crate) fn with_cache(self, cache: Option<CacheLevel>) -> Self {
+        Self { cache, ..self }
     }
 
     /// The names of one kind.

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, ListenMode};
 use crate::metrics::table::Metric;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::client::front::Front;
@@ -34,6 +34,10 @@ const SHED: usize = 32;
 
 /// A connection counts as idle after this, in milliseconds. Before, its request may be on its way.
 const SHED_AFTER_MS: u64 = 1_000;
+
+/// Connections beyond the limit that the admin listener may have, so that it answers when the limit is
+/// reached.
+const RESERVED: usize = 16;
 
 /// The pause after accept(2) failed for want of a descriptor.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -103,11 +107,17 @@ impl Acceptor {
         &self.opening.listen.address
     }
 
+    /// Whether it shows the status of ktrix.
+    pub(super) fn is_admin(&self) -> bool {
+        self.opening.listen.mode == ListenMode::Admin
+    }
+
     /// Serves a connection without TLS that an older worker has accepted, unless there are too many.
     pub(super) fn adopt(&self, connection: OwnedFd) {
         let stream = Stream::from_fd(connection);
         let Accepted { context, connections, .. } = &self.accepted;
-        let has_room = connections.len() < context.config.limits.connections;
+        let reserved = if self.is_admin() { RESERVED } else { 0 };
+        let has_room = connections.len() < context.config.limits.connections + reserved;
         if has_room
             && self.opening.is_at_once()
             && self.opening.listen.mode.speaks_http()
@@ -119,7 +129,9 @@ impl Acceptor {
     }
 
     fn serve(&self, stream: Stream, peer: PeerAddress) {
-        meter::count(Metric::Accepted.cell());
+        if !self.is_admin() {
+            meter::count(Metric::Accepted.cell());
+        }
         if self.opening.is_at_once() {
             return self.accepted.begin(self.opening.at_once(stream, peer));
         }
@@ -137,7 +149,8 @@ impl Acceptor {
 
     async fn make_room(&self) {
         let Accepted { context, connections, half_open, .. } = &self.accepted;
-        let n_max = context.config.limits.connections;
+        let reserved = if self.is_admin() { RESERVED } else { 0 };
+        let n_max = context.config.limits.connections + reserved;
         while connections.len() + half_open.len() >= n_max {
             let since = connections.left.version();
             self.accepted.shed();

@@ -15,7 +15,7 @@ use crate::proxy::tunnels::Ending;
 use crate::reactor::address::PeerAddress;
 use crate::reactor::{self, timer};
 use crate::sys::pinned::Race;
-use crate::worker::{Worker, message};
+use crate::worker::{Accepting, Worker, message};
 
 /// How often the worker checks whether it is idle.
 const LOOK: Duration = Duration::from_millis(20);
@@ -44,11 +44,15 @@ const DISK_MS: u64 = 2_000;
 pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
     let context = &worker.context;
     context.is_draining.set(true);
+    context.is_replaced.set(worker.is_replaced.get());
     context.drain.notify();
     // The kernel has accepted the clients in this worker's queues, so they get an answer. If other
     // workers serve the sockets too, as after a reload, this takes a few clients from them, which
     // does no harm.
-    for accepting in worker.listeners.take() {
+    // The admin listener says that ktrix stops, until it has.
+    let keeps = |it: &Accepting| it.acceptor.is_admin() && !worker.is_replaced.get();
+    let (_kept, others): (Vec<_>, Vec<_>) = worker.listeners.take().into_iter().partition(keeps);
+    for accepting in others {
         if let Some(task) = accepting.task {
             accepting.acceptor.accept_waiting();
             drop(task);

@@ -18,6 +18,7 @@ use crate::shared::beats::Beats;
 use crate::shared::bodies::Bodies;
 use crate::shared::in_flight::InFlightTable;
 use crate::shared::meter::Meter;
+use crate::shared::metrics::MetricTable;
 use crate::shared::names::Names;
 use crate::shared::servers::ServerTable;
 use crate::shared::wake::Wakes;
@@ -95,6 +96,8 @@ pub struct Inherited {
     pub beats: Rc<Beats>,
     /// The bytes of its request bodies, and the bound of all.
     pub bodies: Rc<Bodies>,
+    /// The counters of all processes.
+    pub(crate) metrics: Rc<MetricTable>,
     /// Its own counters.
     pub(crate) meter: Meter,
     /// The requests in flight, of all processes.

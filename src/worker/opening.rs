@@ -77,8 +77,8 @@ impl Opening {
     pub(super) fn at_once(&self, stream: Stream, peer: PeerAddress) -> Opened {
         let front = self.front(&stream, peer);
         let speaks = match self.listen.mode {
-            ListenMode::Http | ListenMode::Forward => Speaks::Http1,
             ListenMode::Tcp => self.bytes(Shown::default()),
+            _ => Speaks::Http1,
         };
         Opened { transport: Transport::plain(stream), front, speaks }
     }
@@ -117,8 +117,8 @@ impl Opening {
         let mode = self.listen.mode;
         let Some(server) = &self.tls else {
             let speaks = match mode {
-                ListenMode::Http | ListenMode::Forward => Speaks::Http1,
                 ListenMode::Tcp => self.named(&stream, deadline_ms).await,
+                _ => Speaks::Http1,
             };
             return Some(Opened { transport: Transport::plain(stream), front, speaks });
         };
@@ -127,11 +127,11 @@ impl Opening {
         match accepted {
             Ok(Secured { stream, session, facts, protocol, .. }) => {
                 let speaks = match (mode, protocol) {
-                    (ListenMode::Http | ListenMode::Forward, Protocol::Http1) => Speaks::Http1,
-                    (ListenMode::Http | ListenMode::Forward, Protocol::Http2) => Speaks::Http2,
                     (ListenMode::Tcp, _) => {
                         self.bytes(Shown { name: facts.server_name.clone(), ..Shown::default() })
                     }
+                    (_, Protocol::Http1) => Speaks::Http1,
+                    (_, Protocol::Http2) => Speaks::Http2,
                 };
                 let (transport, front) =
                     (Transport::secured(stream, session), front.secured(facts));

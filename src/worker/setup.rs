@@ -52,6 +52,7 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
     let in_flight = InFlight::new(Rc::clone(&inherited.in_flight), inherited.process_slot);
     Context::new(config, (servers, number), clients, cache, access, temporary, bodies)
         .noting(in_flight)
+        .shown_by(servers, &inherited.metrics)
         .forwarding(mailbox)
 }
 

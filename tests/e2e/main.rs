@@ -10,6 +10,7 @@ mod acceptance;
 mod access_log;
 mod acme;
 mod actions;
+mod admin;
 mod adoption;
 mod ailing_disk;
 mod balancing;

@@ -69,6 +69,11 @@ impl Lane {
     pub const fn forwarding(self) -> Self {
         Self(self.0 | 1 << 30)
     }
+
+    /// The same for connections to the admin listener, which no stored response answers.
+    pub const fn admin(self) -> Self {
+        Self(self.0 | 1 << 29)
+    }
 }
 
 /// A request that was answered with an object in full, and may be again.

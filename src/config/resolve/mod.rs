@@ -36,6 +36,7 @@ mod routes;
 mod sites;
 mod tcp;
 mod forward;
+mod admin;
 
 /// The resolved form of a tree, to be used if there is no fault.
 pub(crate) fn resolve(
@@ -54,7 +55,8 @@ pub(crate) fn resolve(
     let top = Bounds { limits: limits.route, timeouts: timeouts.route };
     let mut policies = Policies::default();
     let sites = sites::resolve(faults, &root, &upstreams, cache.as_ref(), (top, &mut policies));
-    let listen = listen(faults, &root, &upstreams, &mut policies);
+    let mut listen = listen(faults, &root, &upstreams, &mut policies);
+    let admin = admin::resolve(faults, &root, &mut listen);
     let forward = forward::resolve(faults, &root, &listen);
     let has_sites = listen.iter().any(|listen| listen.mode == ListenMode::Http);
     if has_sites && root.node("upstream").is_none() && root.node("sites").is_none() {
@@ -83,6 +85,7 @@ pub(crate) fn resolve(
         client_policies: policies.list,
         trusted_proxies: networks(faults, &root, "trusted-proxies").unwrap_or_default(),
         log: log(faults, &root),
+        admin,
         forward,
         cache,
         default_upstream: upstreams.default,

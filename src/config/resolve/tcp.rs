@@ -19,7 +19,9 @@ pub(super) fn targets(
     let (idle, why): (&[&str], _) = match mode {
         ListenMode::Tcp => (&["http2"], "has no effect with mode: tcp"),
         ListenMode::Http => (&["upstream", "sni"], "has no effect without mode: tcp"),
-        ListenMode::Forward => (&["http2", "upstream", "sni"], "has no effect with mode: forward"),
+        ListenMode::Forward | ListenMode::Admin => {
+            (&["http2", "upstream", "sni"], "has no effect with mode: forward")
+        }
     };
     for key in idle {
         if let Some(node) = listener.node(key) {

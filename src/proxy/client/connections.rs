@@ -9,6 +9,7 @@ use std::task::{self, Poll, Waker};
 
 use slab::Slab;
 
+use crate::config::ListenMode;
 use crate::metrics::table::Metric;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::front::Front;
@@ -68,7 +69,7 @@ impl Connection {
 
     /// Counts its end, unless another process serves it on.
     pub(crate) fn count_end(&self, reason: CloseReason) {
-        if !self.is_given() {
+        if !self.is_given() && self.front.listen.mode != ListenMode::Admin {
             meter::count(Metric::Closed.at(reason as usize));
         }
     }

@@ -59,7 +59,7 @@ impl Front {
         let scheme = match self.listen.mode {
             // The URL says it, and not the way to the proxy.
             ListenMode::Forward => Scheme::Http,
-            ListenMode::Http | ListenMode::Tcp => Scheme::Https,
+            ListenMode::Http | ListenMode::Tcp | ListenMode::Admin => Scheme::Https,
         };
         Self { scheme, lane, tls: Some(Rc::new(facts)), ..self }
     }
@@ -118,5 +118,6 @@ fn lane_of(lane: Lane, listen: &Listen, is_trusted: bool) -> Lane {
     match listen.mode {
         ListenMode::Http | ListenMode::Tcp => lane,
         ListenMode::Forward => lane.forwarding(),
+        ListenMode::Admin => lane.admin(),
     }
 }

@@ -16,6 +16,7 @@ mod tie;
 mod outage;
 mod purge;
 mod acme;
+mod admin;
 mod own;
 mod forward;
 mod connect;

@@ -8,7 +8,7 @@ use crate::policy::cache_status::CacheStatus;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::exchange::{acme, connect, forward, own, purge, synthetic};
+use crate::proxy::exchange::{acme, admin, connect, forward, own, purge, synthetic};
 use crate::proxy::facts::Facts;
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Way;
@@ -22,6 +22,7 @@ pub(super) async fn answer<C: Client>(
 ) -> Result<(), CloseReason> {
     let (status, text, extra) = match way {
         Way::Purge => return purge::answer(context, client, request, facts).await,
+        Way::Admin => return Box::pin(admin::answer(context, client, request, facts)).await,
         Way::Synthetic(own) => (own.status, own.text, ALLOW),
         Way::Denied(reason) => {
             facts.reason = reason.word();
