@@ -59,7 +59,7 @@ impl Config {
         let listens = vec![Listen::at(address)];
         let mut config = of_defaults(listens, (ServerAddress::Ip(origin), None), Some(cache_dir));
         config.workers = 2;
-        let mut access = resolve::access_log_at(cache_dir.join("access.log"));
+        let mut access = resolve::logs::access_log_at(cache_dir.join("access.log"));
         access.format = LogFormat::Json;
         access.is_live = true;
         config.log.access = Some(access);
