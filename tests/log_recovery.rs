@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use ktrix::config::request_log::RequestLog;
 use ktrix::config::{AccessLogConfig, LogFormat, WhenFull};
 use ktrix::log::access::{AccessLog, Written};
 use ktrix::log::file::LogFile;
@@ -278,6 +279,8 @@ fn work(
 
 fn config_of(path: &Path) -> AccessLogConfig {
     AccessLogConfig {
+        which: RequestLog::Access,
+        over: Duration::ZERO,
         file: path.to_owned(),
         format: LogFormat::Common,
         when_full: WhenFull::Wait,

@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         times: Times { total_us: Some(number), ..Times::default() },
         ..Record::default()
     };
-    for format in [LogFormat::Common, LogFormat::Combined, LogFormat::Json] {
+    for format in [LogFormat::Common, LogFormat::Combined, LogFormat::Json, LogFormat::Text] {
         let mut line = Vec::new();
         LineWriter::new(format).write(&record, &mut line);
         assert!(line.len() <= LINE_BYTES_MAX);
@@ -38,6 +38,7 @@ fuzz_target!(|data: &[u8]| {
             LogFormat::Common => assert_eq!(text.matches('"').count(), 2),
             LogFormat::Combined => assert_eq!(text.matches('"').count(), 6),
             LogFormat::Json => assert!(is_flat_object(text), "{text}"),
+            LogFormat::Text => assert!(text.starts_with("time=") && text.matches('"').count() % 2 == 0),
         }
     }
 });

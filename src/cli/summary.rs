@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use crate::base::units::format_size;
+use crate::base::units::{format_duration, format_size};
 use crate::config::places::Places;
 use crate::config::schema::DIRECTIVES;
 use crate::config::{
@@ -42,7 +42,11 @@ pub(super) fn lines(config: &Config) -> Vec<(&'static str, String)> {
         lines.push(("upstream", format!("and {more} more")));
     }
     lines.push(("cache", config.cache.as_ref().map_or("off".to_owned(), cache)));
-    lines.push(("access log", config.log.access.as_ref().map_or("off".to_owned(), access_log)));
+    lines.push(("access log", config.log.access.as_ref().map_or("off".to_owned(), request_log)));
+    if let Some(slow) = &config.log.slow {
+        let over = format_duration(slow.over);
+        lines.push(("slow log", format!("{}, over {over}", request_log(slow))));
+    }
     lines.push(("error log", format!("{}, {}", error_log(&config.log.error), config.log.level)));
     let bounds = bounds(config);
     if !bounds.is_empty() {
@@ -93,11 +97,12 @@ fn cache(cache: &CacheConfig) -> String {
     )
 }
 
-fn access_log(log: &AccessLogConfig) -> String {
+fn request_log(log: &AccessLogConfig) -> String {
     let format = match log.format {
         LogFormat::Common => "common",
         LogFormat::Combined => "combined",
         LogFormat::Json => "json",
+        LogFormat::Text => "text",
     };
     format!("{}, {format}", log.file.display())
 }

@@ -22,6 +22,7 @@ const RULES: &str = "sites[].routes[].cache";
 const SHORT: &[(&str, &str)] = &[
     ("log", "access"),
     ("log.access", "file"),
+    ("log.slow", "file"),
     ("cache", "path"),
     ("listen[]", "address"),
     ("admin", "listen"),

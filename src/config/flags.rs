@@ -8,6 +8,7 @@ use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen, parse_ser
 use crate::config::document::Place;
 use crate::config::error::{ConfigErrors, Faults};
 use crate::config::load::cores;
+use crate::config::request_log::RequestLog;
 use crate::config::resolve::upstreams::upstream_at;
 use crate::config::resolve::{self, workers_for};
 use crate::config::section::Section;
@@ -59,7 +60,8 @@ impl Config {
         let listens = vec![Listen::at(address)];
         let mut config = of_defaults(listens, (ServerAddress::Ip(origin), None), Some(cache_dir));
         config.workers = 2;
-        let mut access = resolve::logs::access_log_at(cache_dir.join("access.log"));
+        let mut access =
+            resolve::logs::request_log_at(RequestLog::Access, cache_dir.join("access.log"));
         access.format = LogFormat::Json;
         access.is_live = true;
         config.log.access = Some(access);
@@ -97,7 +99,12 @@ fn of_defaults(
         tickets: resolve::tls::tickets(&mut faults, &absent("tls")),
         acme: None,
         trusted_proxies: Vec::new(),
-        log: LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info },
+        log: LogConfig {
+            access: None,
+            slow: None,
+            error: ErrorSink::Auto,
+            level: log::LevelFilter::Info,
+        },
         cache,
         admin: None,
         forward: None,

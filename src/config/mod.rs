@@ -39,6 +39,7 @@ pub mod tcp;
 pub mod users;
 pub mod forward;
 pub mod listen;
+pub mod request_log;
 mod instance;
 mod resolve;
 mod effective;
@@ -55,6 +56,7 @@ pub use crate::config::host::HostPattern;
 pub use crate::config::listen::{Listen, ListenAddress, ListenMode};
 use crate::config::matching::{Matching, PathSet};
 use crate::config::network::Network;
+use crate::config::request_log::RequestLog;
 use crate::config::tls::{
     CertificateFiles, ClientPolicy, SitePolicy, TicketConfig, ToHttps, UpstreamTls,
 };
@@ -131,10 +133,22 @@ impl Config {
 pub struct LogConfig {
     /// A line for every request, if configured.
     pub access: Option<AccessLogConfig>,
+    /// A line for every request that took long, if configured.
+    pub slow: Option<AccessLogConfig>,
     /// The sink of ktrix's own messages.
     pub error: ErrorSink,
     /// The least severe level that is logged.
     pub level: log::LevelFilter,
+}
+
+impl LogConfig {
+    /// A log of requests, if configured.
+    pub fn requests(&self, which: RequestLog) -> Option<&AccessLogConfig> {
+        match which {
+            RequestLog::Access => self.access.as_ref(),
+            RequestLog::Slow => self.slow.as_ref(),
+        }
+    }
 }
 
 /// The sink of the error log.
@@ -150,9 +164,13 @@ pub enum ErrorSink {
     File(PathBuf),
 }
 
-/// The access log.
+/// The access log, or the slow log, which is one with a bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
+    /// Which of them.
+    pub which: RequestLog,
+    /// Requests that took less have no line.
+    pub over: Duration,
     /// The file that lines are appended to.
     pub file: PathBuf,
     /// The format of a line.
@@ -168,7 +186,7 @@ pub struct AccessLogConfig {
     pub is_live: bool,
 }
 
-/// The form of a line of the access log.
+/// The form of a line about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// The common log format.
@@ -177,6 +195,8 @@ pub enum LogFormat {
     Combined,
     /// A JSON object with all known facts of the exchange.
     Json,
+    /// `name=value` for the times of all phases and the main facts.
+    Text,
 }
 
 /// The behaviour of a worker when its buffer is full.

@@ -193,6 +193,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("forward", "resolve", Kind::Duration(SECOND, HOUR), "30s", "how long the addresses of a name are used"),
     //
     row("log", "access", Kind::Section("path, off or mapping"), "off", "one line for every answered request"),
+    row("log", "slow", Kind::Section("path, off or mapping"), "off", "one line for every request that took long, with the time of each phase"),
     row("log", "error", Kind::Text("syslog, stderr or path"), "auto", "the sink of ktrix's own messages; auto is stderr in the foreground and else syslog"),
     row("log", "level", Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), "info", "the least severe level that is logged"),
     row("log.access", "file", Kind::Text("path"), "required", "the file that lines are appended to"),
@@ -200,6 +201,9 @@ pub const DIRECTIVES: &[Directive] = &[
     row("log.access", "when-full", Kind::Choice(&["spill", "wait", "drop"]), "spill", "the behaviour when the file takes no lines and the buffer is full"),
     row("log.access", "spill", Kind::Size(0, PIB), "256 MiB", "the largest file beside the cache for lines that the log does not take for now"),
     row("log.access", "buffer", Kind::Size(64 * KIB, 64 * MIB), "256 KiB", "memory for lines that are not yet written, for each worker, rounded up to a power of two"),
+    row("log.slow", "file", Kind::Text("path"), "required", "the file that lines are appended to"),
+    row("log.slow", "over", Kind::Duration(1, DAY), "1s", "requests that took less have no line"),
+    row("log.slow", "format", Kind::Choice(&["text", "json"]), "text", "the format of a line"),
     //
     row("cache", "path", Kind::Text("path"), "required", "the directory of the cache files"),
     row("cache", "size", Kind::Size(MIB, PIB), "1 GiB", "all cache files together"),

@@ -402,6 +402,12 @@ fn each_mistake_has_its_place_and_its_key() {
         ),
         ("upstream: a\nlog: {level: loud}\n", "2:14: log.level: \"loud\" is not known (try off,"),
         ("upstream: a\nlog: {access: {format: json}}\n", "log.access.file: is missing"),
+        ("upstream: a\nlog: {slow: {over: 1s}}\n", "log.slow.file: is missing"),
+        ("upstream: a\nlog: {slow: {file: /a, over: 0s}}\n", "log.slow.over: "),
+        (
+            "upstream: a\nlog: {access: /a, slow: /a}\n",
+            "log.slow: \"/a\" is the file of log.access",
+        ),
         ("upstream: a\nlog: {error: off}\n", "2:14: log.error: \"off\" is not a sink"),
         ("upstream: a\ncache: on\n", "2:8: cache: \"on\" is a switch, but a path is expected (try"),
         ("upstream: a\ncache: true\n", "cache: \"true\" is a switch"),

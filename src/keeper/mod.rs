@@ -89,7 +89,7 @@ async fn handle_messages(inherited: &Inherited) {
                     let taken = inherited.tls.renew_by(&inherited.config, &inherited.secrets, file);
                     ask_again_for_tls(inherited.channel.as_fd(), taken);
                 }
-                Received::AccessLog(_)
+                Received::RequestLog(..)
                 | Received::TakeOver(_)
                 | Received::Release(_)
                 | Received::Adopt(..) => {}

@@ -1,4 +1,4 @@
-//! The access log of one worker: records in, whole lines in the file.
+//! The access log, or the slow log, of one worker: records in, whole lines in the file.
 //!
 //! ```text
 //! write(record)            or  prepare(record) ─ send ─▶ commit() or cancel()
@@ -76,7 +76,8 @@ impl AccessLog {
         };
         if ring.span().is_none() {
             ::log::error!(
-                "access log: the buffer of process slot {slot} was damaged; its lines are lost"
+                "{}: the buffer of process slot {slot} was damaged; its lines are lost",
+                config.which.name()
             );
             ring.clear();
         }
@@ -214,6 +215,11 @@ impl AccessLog {
         }
     }
 
+    /// Whether a request that took this long has a line, in microseconds.
+    pub fn takes(&self, total_us: u64) -> bool {
+        u128::from(total_us) >= self.config.over.as_micros()
+    }
+
     /// Whether the log is for a person who watches it.
     pub fn is_live(&self) -> bool {
         self.config.is_live
@@ -266,7 +272,8 @@ impl AccessLog {
             let mut clock = LineClock::new();
             let mut text = |unix_s| String::from_utf8_lossy(clock.iso(unix_s)).into_owned();
             let (first, last) = (text(first_s), text(last_s));
-            ::log::error!("access log: {n} lines were dropped from {first}Z to {last}Z");
+            let name = self.config.which.name();
+            ::log::error!("{name}: {n} lines were dropped from {first}Z to {last}Z");
         }
     }
 }
@@ -277,10 +284,15 @@ mod tests {
     use crate::config::LogFormat;
     use std::fs;
     use std::path::Path;
+    use std::time::Duration;
+
+    use crate::config::request_log::RequestLog;
 
     fn config(path: &Path, when_full: WhenFull) -> AccessLogConfig {
         let file = path.to_owned();
         AccessLogConfig {
+            which: RequestLog::Access,
+            over: Duration::ZERO,
             file,
             format: LogFormat::Common,
             when_full,

@@ -39,7 +39,7 @@ impl LockedFile<'_> {
     ) -> io::Result<()> {
         let size = ring.size() as u64;
         let Some(len) = intent.to.checked_sub(intent.from).filter(|&len| len <= size) else {
-            ::log::error!("access log: process slot {slot} left an invalid write; ignored");
+            ::log::error!("log of requests: process slot {slot} left an invalid write; ignored");
             ring.end_intent();
             return Ok(());
         };

@@ -81,7 +81,11 @@ impl Flusher {
             Ok(Step::Done) => {
                 (self.n_tries, self.n_spill_locked) = (0, 0);
                 if self.rings.note_recovery() {
-                    ::log::warn!("access log \"{}\" takes lines again", self.config.file.display());
+                    ::log::warn!(
+                        "{} \"{}\" takes lines again",
+                        self.config.which.name(),
+                        self.config.file.display()
+                    );
                 }
                 Flushed::Done
             }
@@ -222,10 +226,10 @@ pub(super) fn tell(
     if !rings.note(trouble) {
         return;
     }
-    let path = config.file.display();
+    let (name, path) = (config.which.name(), config.file.display());
     match trouble {
         Trouble::Wait => ::log::error!(
-            "cannot write access log \"{path}\": {why}; lines are kept in memory, and requests \
+            "cannot write {name} \"{path}\": {why}; lines are kept in memory, and requests \
                  wait when that is full"
         ),
         Trouble::Spill => {
@@ -237,13 +241,13 @@ pub(super) fn tell(
                 None => (String::new(), 0),
             };
             ::log::error!(
-                "cannot write access log \"{path}\": {why}; lines go to the spill file{spill}, at \
+                "cannot write {name} \"{path}\": {why}; lines go to the spill file{spill}, at \
                      most {}",
                 format_size(bytes_max)
             );
         }
         Trouble::Drop => ::log::error!(
-            "cannot write access log \"{path}\": {why}; lines are dropped when the buffer is full"
+            "cannot write {name} \"{path}\": {why}; lines are dropped when the buffer is full"
         ),
     }
 }

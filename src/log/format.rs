@@ -1,8 +1,9 @@
-//! The record of an exchange and its line in the access log: common, combined or JSON.
+//! The record of an exchange and its line in the access log or the slow log.
 //!
 //! - common: `client - - [time] "request line" status body-bytes`
 //! - combined: the same, and ` "referer" "user agent"`
 //! - json: an object per line (RFC 8259); times of phases are seconds with microseconds.
+//! - text: `name=value` for the phases and the main facts, of a slow request.
 //!
 //! A line is never longer than [`LINE_BYTES_MAX`], its newline included, so that every line fits
 //! every ring: a field is cut at [`FIELD_BYTES_MAX`], and in a line that is too long even so, at
@@ -82,12 +83,34 @@ pub struct Times {
     pub head_us: Option<u64>,
     /// To receive the request's body.
     pub body_us: Option<u64>,
+    /// From there until an origin was asked.
+    pub lookup_us: Option<u64>,
+    /// To wait for a free connection.
+    pub queue_us: Option<u64>,
     /// To connect to the origin.
     pub connect_us: Option<u64>,
     /// From the fetch's first byte sent to the answer's first byte received.
     pub first_byte_us: Option<u64>,
+    /// From there to the last byte of the answer to the client.
+    pub answer_us: Option<u64>,
     /// From the request's first byte to the answer's last.
     pub total_us: Option<u64>,
+}
+
+impl Times {
+    /// The phases with their names, the whole last.
+    pub fn named(&self) -> [(&'static str, Option<u64>); 8] {
+        [
+            ("head", self.head_us),
+            ("body", self.body_us),
+            ("lookup", self.lookup_us),
+            ("queue", self.queue_us),
+            ("connect", self.connect_us),
+            ("first_byte", self.first_byte_us),
+            ("answer", self.answer_us),
+            ("total", self.total_us),
+        ]
+    }
 }
 
 /// The length limit of a line, in bytes, its newline included.
@@ -131,6 +154,7 @@ impl LineWriter {
                 push_quoted(out, record.user_agent, field_max);
             }
             LogFormat::Json => self.write_json(record, field_max, out),
+            LogFormat::Text => self.write_text(record, field_max, out),
         }
         out.push(b'\n');
     }
@@ -183,13 +207,40 @@ impl LineWriter {
         push_member(out, "tls_client_subject", record.tls_client_subject.as_bytes(), field_max);
         push_member(out, "tls_client_serial", record.tls_client_serial.as_bytes(), field_max);
         push_member(out, "close", record.close.as_bytes(), field_max);
-        let times = &record.times;
-        push_time(out, "head_s", times.head_us);
-        push_time(out, "body_s", times.body_us);
-        push_time(out, "connect_s", times.connect_us);
-        push_time(out, "first_byte_s", times.first_byte_us);
-        push_time(out, "total_s", times.total_us);
+        for (name, time_us) in record.times.named() {
+            push_time(out, name, time_us);
+        }
         out.push(b'}');
+    }
+
+    fn write_text(&mut self, record: &Record<'_>, field_max: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"time=");
+        out.extend_from_slice(self.clock.iso(record.time_us / 1_000_000));
+        out.push(b'.');
+        push_micros(out, record.time_us % 1_000_000);
+        out.push(b'Z');
+        for (name, time_us) in record.times.named() {
+            if let Some(time_us) = time_us {
+                push_name(out, name);
+                push_seconds(out, time_us);
+            }
+        }
+        push_name(out, "client");
+        push_client(out, record.client);
+        push_value(out, "method", record.method, field_max);
+        push_value(out, "host", record.host, field_max);
+        push_value(out, "target", record.target, field_max);
+        push_name(out, "status");
+        push_status(out, record.status);
+        push_name(out, "bytes");
+        push_number(out, record.body_bytes);
+        push_value(out, "verdict", record.verdict.as_bytes(), field_max);
+        push_value(out, "reason", record.reason.as_bytes(), field_max);
+        push_value(out, "upstream", record.upstream.as_bytes(), field_max);
+        push_value(out, "server", record.server.as_bytes(), field_max);
+        push_value(out, "close", record.close.as_bytes(), field_max);
+        push_name(out, "id");
+        push_id(out, record.request_id);
     }
 }
 
@@ -216,12 +267,37 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &[u8], field_max: usize) {
     out.push(b'"');
 }
 
-/// `,"name":1.000123`, in seconds; nothing if there was no such phase.
+/// ` name=`.
+fn push_name(out: &mut Vec<u8>, name: &str) {
+    out.push(b' ');
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'=');
+}
+
+/// ` name=value`, in quotes if it has a space or a character that is escaped; nothing if the value is
+/// empty.
+fn push_value(out: &mut Vec<u8>, name: &str, value: &[u8], field_max: usize) {
+    if value.is_empty() {
+        return;
+    }
+    push_name(out, name);
+    let is_plain = is_clean(value) && !value.contains(&b' ');
+    out.extend_from_slice(if is_plain { b"" } else { b"\"" });
+    push_text(out, value, field_max);
+    out.extend_from_slice(if is_plain { b"" } else { b"\"" });
+}
+
+/// `,"name_s":1.000123`; nothing if there was no such phase.
 fn push_time(out: &mut Vec<u8>, name: &str, time_us: Option<u64>) {
     let Some(time_us) = time_us else { return };
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+    out.extend_from_slice(b"_s\":");
+    push_seconds(out, time_us);
+}
+
+/// `1.000123`.
+fn push_seconds(out: &mut Vec<u8>, time_us: u64) {
     push_number(out, time_us / 1_000_000);
     out.push(b'.');
     push_micros(out, time_us % 1_000_000);

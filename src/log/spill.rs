@@ -16,13 +16,19 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::config::request_log::RequestLog;
 use crate::log::append::{CHUNK_BYTES, write_all};
 use crate::log::file::{LockedFile, LogFile};
 use crate::log::ring::{FileId, Ring, Rings};
 use crate::sys::file::unnamed;
 
 /// Its name in the cache directory.
-pub const FILE_NAME: &str = "access.spill";
+pub const fn file_name(which: RequestLog) -> &'static str {
+    match which {
+        RequestLog::Access => "access.spill",
+        RequestLog::Slow => "slow.spill",
+    }
+}
 
 /// A spill file, open in one process.
 #[derive(Debug)]
@@ -305,7 +311,7 @@ mod tests {
 
     fn setup() -> Setup {
         let dir = tempfile::tempdir().unwrap();
-        let spill = Spill::open(&dir.path().join(FILE_NAME), 1 << 20).unwrap();
+        let spill = Spill::open(&dir.path().join(file_name(RequestLog::Access)), 1 << 20).unwrap();
         let log = LogFile::open(&dir.path().join("log")).unwrap();
         Setup { dir, rings: Rings::create(1, 1).unwrap(), spill, log }
     }
@@ -348,7 +354,7 @@ mod tests {
     fn lines_of_an_earlier_ktrix_are_still_there_and_its_bound_holds() {
         let setup = setup();
         assert_eq!(setup.add("one\n"), Spilled::Done);
-        let path = setup.dir.path().join(FILE_NAME);
+        let path = setup.dir.path().join(file_name(RequestLog::Access));
         let small = Spill::open(&path, 8).unwrap();
         assert!(small.has_lines().unwrap());
         let ring = setup.rings.ring(0).unwrap();

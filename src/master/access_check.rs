@@ -41,12 +41,16 @@ pub(crate) fn problems(config: &Config, account: Option<&Account>) -> Vec<Proble
         problems.push(Problem { keys: &["acme"], message });
     }
     let access = config.log.access.as_ref().map(|access| &access.file);
+    let slow = config.log.slow.as_ref().map(|slow| &slow.file);
     let error = match &config.log.error {
         ErrorSink::File(path) => Some(path),
         ErrorSink::Auto | ErrorSink::Stderr | ErrorSink::Syslog => None,
     };
-    let logs =
-        [(access, &["log.access.file", "log.access", "log"][..]), (error, &["log.error"][..])];
+    let logs = [
+        (access, &["log.access.file", "log.access", "log"][..]),
+        (slow, &["log.slow.file", "log.slow"][..]),
+        (error, &["log.error"][..]),
+    ];
     for (path, keys) in logs {
         let needs = path.map(|path| needs(path, |_| AccessFlags::W_OK)).unwrap_or_default();
         if let Some(message) = refusal(None, None, &needs) {

@@ -2,9 +2,11 @@
 //! decides when the child is forked again.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::units::format_duration;
+use crate::config::request_log::RequestLog;
 use crate::master::child::Process;
 use crate::master::generation::{Generation, Phase};
 use crate::master::spawn::EXIT_START_FAILED;
@@ -54,7 +56,9 @@ impl Master {
         }
         self.file_watch.check_soon(now);
         let (slot, page) = (exit.process.slot, &exit.process.page);
-        if let Some(note) = self.tables.rings.ring(slot).and_then(|ring| ring.take_note()) {
+        if let Some(note) =
+            self.tables.rings[RequestLog::Access].ring(slot).and_then(|ring| ring.take_note())
+        {
             finish::settle(page, note);
         }
         page.release();
@@ -63,14 +67,21 @@ impl Master {
             self.generations[index].release_worker(number);
         }
         self.tables.wakes.wake_all(self.tables.fills.abandon_all_of(slot));
-        match (&self.generations[index].logs.access, exit.role) {
-            // The next keeper has the same process slot, and a keeper has no access log.
-            (_, Role::Keeper) => {}
-            (None, Role::Worker(_)) => self.process_slots.free(slot),
-            (Some(access), Role::Worker(_)) => {
-                let who = format!("{} (pid {})", exit.role, exit.process.pid);
-                self.dead_rings.add(slot, who, access.clone(), now);
+        // The next keeper has the same process slot, and a keeper has no log of requests.
+        if exit.role == Role::Keeper {
+            return;
+        }
+        let who = format!("{} (pid {})", exit.role, exit.process.pid);
+        let mut is_free = true;
+        for which in RequestLog::ALL {
+            if let Some(file) = &self.generations[index].logs.requests[which] {
+                let rings = Arc::clone(&self.tables.rings[which]);
+                self.dead_rings.add(slot, &who, (rings, file.clone()), now);
+                is_free = false;
             }
+        }
+        if is_free {
+            self.process_slots.free(slot);
         }
     }
 

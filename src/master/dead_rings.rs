@@ -1,9 +1,10 @@
 //! The log rings of dead children, until they are written and their process slots are free again.
 //!
-//! The lines that a dead child had accepted for the access log are still in its ring. The master
+//! The lines that a dead child had accepted for the access log and the slow log are still in its ring. The master
 //! writes them by the rules of a worker: under the lock of the file, which another process may hold
 //! for a while, and so with retries.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::log::recover::{Drained, drain_dead};
@@ -14,6 +15,7 @@ use crate::master::files::AccessFile;
 #[derive(Debug)]
 struct DeadRing {
     slot: usize,
+    rings: Arc<Rings>,
     /// The child, for the error log: `worker 3 (pid 811)`.
     who: String,
     log: AccessFile,
@@ -28,9 +30,16 @@ pub(crate) struct DeadRings {
 }
 
 impl DeadRings {
-    /// Takes over the ring of a dead child, to be tried at once.
-    pub(crate) fn add(&mut self, slot: usize, who: String, log: AccessFile, now: Instant) {
-        self.rings.push(DeadRing { slot, who, log, next_try: now, has_complained: false });
+    /// Takes over a ring of a dead child, to be tried at once.
+    pub(crate) fn add(
+        &mut self,
+        slot: usize,
+        who: &str,
+        (rings, log): (Arc<Rings>, AccessFile),
+        now: Instant,
+    ) {
+        let who = who.to_owned();
+        self.rings.push(DeadRing { slot, rings, who, log, next_try: now, has_complained: false });
     }
 
     /// After a rotation: what was to go to a file of this name goes to the new one.
@@ -41,30 +50,28 @@ impl DeadRings {
     }
 
     /// Tries the rings that are due, and gives the process slots that are free now.
-    pub(crate) fn settle(&mut self, rings: &Rings, now: Instant) -> Vec<usize> {
-        let mut free = Vec::new();
-        self.rings.retain_mut(|ring| {
-            let is_settled = ring.next_try <= now && ring.settle(rings, now);
-            if is_settled {
-                free.push(ring.slot);
-            }
-            !is_settled
-        });
+    pub(crate) fn settle(&mut self, now: Instant) -> Vec<usize> {
+        let due = self.rings.extract_if(.., |ring| ring.next_try <= now && ring.settle(now));
+        let mut free: Vec<usize> = due.map(|ring| ring.slot).collect();
+        free.sort_unstable();
+        free.dedup();
+        // The other log of the same child may not be settled yet.
+        free.retain(|slot| self.rings.iter().all(|ring| ring.slot != *slot));
         free
     }
 
-    /// Gives up the oldest ring to get its process slot. Its lines are lost, which is logged.
+    /// Gives up the rings of the child that died first to get its process slot. Their lines are lost,
+    /// which is logged.
     pub(crate) fn discard_oldest(&mut self) -> Option<usize> {
-        if self.rings.is_empty() {
-            return None;
+        let slot = self.rings.first()?.slot;
+        for ring in self.rings.extract_if(.., |ring| ring.slot == slot) {
+            log::error!(
+                "lost log lines of {}: cannot write to \"{}\", and its process slot is needed",
+                ring.who,
+                ring.log.path.display()
+            );
         }
-        let ring = self.rings.remove(0);
-        log::error!(
-            "lost access log lines of {}: cannot write to \"{}\", and its process slot is needed",
-            ring.who,
-            ring.log.path.display()
-        );
-        Some(ring.slot)
+        Some(slot)
     }
 
     /// The time of the next try.
@@ -79,9 +86,9 @@ impl DeadRings {
 }
 
 impl DeadRing {
-    fn settle(&mut self, rings: &Rings, now: Instant) -> bool {
+    fn settle(&mut self, now: Instant) -> bool {
         match drain_dead(
-            rings,
+            &self.rings,
             self.slot,
             &self.log.file,
             &self.log.path,
@@ -93,7 +100,7 @@ impl DeadRing {
                 if !self.has_complained {
                     self.has_complained = true;
                     log::error!(
-                        "cannot write the last lines of {} to access log \"{}\": {error}; retrying \
+                        "cannot write the last lines of {} to log \"{}\": {error}; retrying \
                          every {} s",
                         self.who,
                         self.log.path.display(),

@@ -10,7 +10,8 @@ use std::rc::Rc;
 
 use crate::cache::index::table;
 use crate::cache::purge;
-use crate::config::{Config, ErrorSink, WhenFull};
+use crate::config::request_log::PerLog;
+use crate::config::{AccessLogConfig, Config, ErrorSink, WhenFull};
 use crate::log::error::{self, Sink};
 use crate::log::file::LogFile;
 use crate::log::spill::{self, Spill};
@@ -19,13 +20,13 @@ use crate::sys::privileges::Account;
 /// The log files of a generation.
 #[derive(Debug)]
 pub(crate) struct Logs {
-    /// The access log, unless there is none.
-    pub(crate) access: Option<AccessFile>,
+    /// The access log and the slow log, unless there are none.
+    pub(crate) requests: PerLog<Option<AccessFile>>,
     /// The error log, unless that is no file.
     pub(crate) error: Option<LogFile>,
 }
 
-/// The access log's file, and the name that it was opened by.
+/// The file of a log of requests, and the name that it was opened by.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessFile {
     pub(crate) path: PathBuf,
@@ -54,12 +55,15 @@ impl Logs {
     /// # Errors
     /// The file that cannot be opened, in the message.
     pub(crate) fn open(config: &Config, account: Option<&Account>) -> io::Result<Self> {
-        let access = config.log.access.as_ref().map(|log| AccessFile::open(&log.file, account));
+        let requests = PerLog::try_of(|which| {
+            let log = config.log.requests(which);
+            log.map(|log| AccessFile::open(&log.file, account)).transpose()
+        })?;
         let error = match &config.log.error {
             ErrorSink::File(path) => Some(open_log(path, account)),
             ErrorSink::Auto | ErrorSink::Stderr | ErrorSink::Syslog => None,
         };
-        Ok(Self { access: access.transpose()?, error: error.transpose()? })
+        Ok(Self { requests, error: error.transpose()? })
     }
 
     /// Another descriptor of the error log's file; `None` if it has no file, or none is left.
@@ -79,23 +83,26 @@ impl Logs {
 
 /// The spill file, beside the cache if there is one. `previous` is that of the generation before.
 pub(crate) fn open_spill(
-    config: &Config,
+    log: &AccessLogConfig,
     cache_dir: Option<&Path>,
     previous: Option<&Rc<Spill>>,
 ) -> Option<Rc<Spill>> {
-    let access = config.log.access.as_ref()?;
-    let bytes_max = access.spill_bytes;
-    if access.when_full != WhenFull::Spill || bytes_max == 0 {
+    let bytes_max = log.spill_bytes;
+    if log.when_full != WhenFull::Spill || bytes_max == 0 {
         return None;
     }
     let nameless =
         previous.filter(|it| it.path.as_os_str().is_empty() && it.bytes_max == bytes_max);
     let opened = match (cache_dir, nameless) {
-        (Some(dir), _) => Spill::open(&dir.join(spill::FILE_NAME), bytes_max).map(Rc::new),
+        (Some(dir), _) => {
+            Spill::open(&dir.join(spill::file_name(log.which)), bytes_max).map(Rc::new)
+        }
         (None, Some(previous)) => Ok(Rc::clone(previous)),
         (None, None) => Spill::nameless(&std::env::temp_dir(), bytes_max).map(Rc::new),
     };
-    opened.inspect_err(|error| log::warn!("no spill file for the access log: {error}")).ok()
+    opened
+        .inspect_err(|error| ::log::warn!("no spill file for the {}: {error}", log.which.name()))
+        .ok()
 }
 
 /// Writes the error log to the sink of the configuration from now on, in the name of this process.

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::cache::directory_lock::DirectoryLock;
+use crate::config::request_log::RequestLog;
 use crate::config::{CacheConfig, Config, ServerAddress};
 use crate::log::file::LogFile;
 use crate::master::access_check;
@@ -139,12 +140,14 @@ impl Generation {
             Some(wanted) => cache_for(wanted, account.as_ref(), others, lock, tables)?,
             None => None,
         };
-        if let Some(access) = &mut logs.access {
+        for which in RequestLog::ALL {
+            let configured = config.log.requests(which);
+            let (Some(file), Some(log)) = (&mut logs.requests[which], configured) else { continue };
             let dir = cache.as_ref().map(|cache| cache.shared.store.dir());
-            let last = previous.and_then(|it| it.logs.access.as_ref()?.spill.as_ref());
-            access.spill = log_files::open_spill(&config, dir, last);
-            if access.spill.as_ref().is_some_and(|spill| spill.has_lines().unwrap_or(true)) {
-                tables.rings.set_spill_in_use(true);
+            let last = previous.and_then(|it| it.logs.requests[which].as_ref()?.spill.as_ref());
+            file.spill = log_files::open_spill(log, dir, last);
+            if file.spill.as_ref().is_some_and(|spill| spill.has_lines().unwrap_or(true)) {
+                tables.rings[which].set_spill_in_use(true);
             }
         }
         for problem in access_check::problems(&config, account.as_ref()) {
@@ -192,13 +195,18 @@ impl Generation {
     pub(crate) fn reopen_logs(&mut self) -> io::Result<()> {
         let account = self.account.as_ref();
         let mut logs = Logs::open(&self.config, account)?;
-        if let (Some(new), Some(old)) = (&mut logs.access, &self.logs.access) {
-            new.spill = old.spill.clone();
+        for which in RequestLog::ALL {
+            if let (Some(new), Some(old)) = (&mut logs.requests[which], &self.logs.requests[which])
+            {
+                new.spill = old.spill.clone();
+            }
         }
         for child in &mut self.children {
-            if let (Some(access), Role::Worker(_)) = (&logs.access, child.role) {
-                let file = access.for_child(account)?;
-                child.send_with(ControlMessage::AccessLog, Some(file.as_fd()));
+            for which in RequestLog::ALL {
+                if let (Some(log), Role::Worker(_)) = (&logs.requests[which], child.role) {
+                    let file = log.for_child(account)?;
+                    child.send_with(ControlMessage::RequestLog(which), Some(file.as_fd()));
+                }
             }
             child.send_with(ControlMessage::ErrorLog, logs.error.as_ref().map(LogFile::as_fd));
         }

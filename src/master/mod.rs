@@ -244,7 +244,7 @@ impl Master {
 
     /// Does the work that is due.
     fn run_timers(&mut self, now: Instant) {
-        for slot in self.dead_rings.settle(&self.tables.rings, now) {
+        for slot in self.dead_rings.settle(now) {
             self.process_slots.free(slot);
         }
         self.memory.iter().for_each(meter::note_memory);
@@ -379,8 +379,8 @@ impl Master {
                 is_done = false;
                 continue;
             }
-            if let Some(access) = &generation.logs.access {
-                self.dead_rings.reopened(access);
+            for log in generation.logs.requests.iter().flatten() {
+                self.dead_rings.reopened(log);
             }
             if generation.phase == Phase::Current {
                 crate::log::error::reopen(generation.logs.error_copy());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cache::fills::Fills;
+use crate::config::request_log::{PerLog, RequestLog};
 use crate::config::{Config, HostPattern, SiteConfig};
 use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
@@ -26,8 +27,8 @@ use crate::worker::inherited::N_PROCESS_SLOTS;
 pub(crate) struct SharedTables {
     /// The running fills.
     pub(crate) fills: Rc<Fills>,
-    /// The access log's rings.
-    pub(crate) rings: Arc<Rings>,
+    /// The rings of the logs of requests.
+    pub(crate) rings: PerLog<Arc<Rings>>,
     /// The eventfds that wake the process in a process slot.
     pub(crate) wakes: Rc<Wakes>,
     /// The signs of life of the process in a process slot.
@@ -47,7 +48,7 @@ pub(crate) struct SharedTables {
     /// The process slots of the ktrix before this one, a bit for each; none if the tables of fills and
     /// wake-ups are not its.
     pub(crate) slots_of_old: u128,
-    /// The size of a ring; a reload cannot change it.
+    /// The size of a ring of the access log; a reload cannot change it.
     pub(crate) ring_bytes: usize,
 }
 
@@ -67,7 +68,10 @@ impl SharedTables {
         };
         Ok(Self {
             fills: Rc::new(fills),
-            rings: Arc::new(Rings::create(N_PROCESS_SLOTS, ring_bytes)?),
+            rings: PerLog::try_of(|which| {
+                let bytes = if which == RequestLog::Access { ring_bytes } else { RING_BYTES };
+                Rings::create(N_PROCESS_SLOTS, bytes).map(Arc::new)
+            })?,
             wakes: Rc::new(wakes),
             slots_of_old,
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
@@ -183,5 +187,6 @@ pub(super) fn unix_s() -> u64 {
 /// How many fills there can be at once, in all workers together; a fetch beyond that is not
 /// shared and not stored.
 const N_FILLS: usize = 16_384;
-/// The size of a ring when no access log is configured; one may be at the next reload.
+/// The size of a ring of the slow log, and of the access log when none is configured; one may be at the
+/// next reload.
 const RING_BYTES: usize = 256 * 1_024;

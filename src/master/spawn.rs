@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::request_log::{PerLog, RequestLog};
 use crate::master::child::Process;
 use crate::master::files::Logs;
 use crate::master::pulse::Pulse;
@@ -109,10 +110,9 @@ impl Master {
             tls: generation.tls,
             secrets: Arc::clone(&self.tables.secrets),
             channel,
-            access: None,
-            spill: None,
+            logs: PerLog::default(),
             cache: generation.cache.map(|cache| cache.shared),
-            rings: Arc::clone(&self.tables.rings),
+            rings: self.tables.rings.clone(),
             names: Rc::clone(&self.tables.names),
             wakes: Rc::clone(&self.tables.wakes),
             beats: Rc::clone(&self.tables.beats),
@@ -132,14 +132,16 @@ impl Master {
 fn open_logs(inherited: &mut Inherited, account: Option<&Account>, logs: Logs, is_detached: bool) {
     let role = inherited.role;
     files::write_error_log(&inherited.config, &logs, is_detached, &role.to_string());
-    if let (Some(access), Role::Worker(_)) = (&logs.access, role) {
-        match access.for_child(account) {
-            Ok(file) => inherited.access = Some(file),
+    for which in RequestLog::ALL {
+        let (Some(log), Role::Worker(_)) = (&logs.requests[which], role) else { continue };
+        let files = &mut inherited.logs[which];
+        match log.for_child(account) {
+            Ok(file) => files.file = Some(file),
             Err(error) => log::error!("{error}; retrying"),
         }
-        match access.spill.as_ref().map(|spill| spill.open_again()).transpose() {
-            Ok(spill) => inherited.spill = spill,
-            Err(error) => log::warn!("no spill file for the access log: {error}"),
+        match log.spill.as_ref().map(|spill| spill.open_again()).transpose() {
+            Ok(spill) => files.spill = spill,
+            Err(error) => log::warn!("no spill file for the {}: {error}", which.name()),
         }
     }
 }

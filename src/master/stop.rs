@@ -81,7 +81,7 @@ impl Master {
         let deadline = Instant::now() + LOG_MAX;
         loop {
             let now = Instant::now();
-            self.dead_rings.settle(&self.tables.rings, now);
+            self.dead_rings.settle(now);
             if self.dead_rings.is_empty() {
                 break;
             }

@@ -75,6 +75,10 @@ pub struct Response {
 /// The phases of a fetch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FetchTimes {
+    /// When it began.
+    pub asked: Now,
+    /// How long it waited for a free connection in all, in microseconds.
+    pub queue_us: u64,
     /// When a connection was ready and the first byte of the question was sent.
     pub requested: Now,
     /// When the final head was complete.
@@ -94,6 +98,7 @@ pub(crate) async fn fetch<U: Upload>(
         Ok(upstream) => upstream,
         Err(error) => return Err(FetchFailure::Fetch(error)),
     };
+    let mut times = FetchTimes { asked: reactor::now(), ..FetchTimes::default() };
     let mut tried = upstream.tied(question);
     let limits = upstream.limits.with(&question.timeouts);
     let mut n_left = upstream.retries;
@@ -102,7 +107,7 @@ pub(crate) async fn fetch<U: Upload>(
     upstream.budget.borrow_mut().request(reactor::now().mono_ms() / 1_000);
     loop {
         tried.may_try = question.method.is_idempotent() && n_left > 0 && upload.is_whole();
-        let checked_out = check_out(upstream, &tried, upload, may_go).await;
+        let checked_out = check_out(upstream, &tried, upload, (may_go, &mut times.queue_us)).await;
         let now_ms = reactor::now().mono_ms();
         let until_ms = *until_ms.get_or_insert(now_ms + limits.attempt_ms());
         let connection = match checked_out {
@@ -116,7 +121,7 @@ pub(crate) async fn fetch<U: Upload>(
         };
         let mut request = Request::new(connection, question.method, limits);
         request.protocols.clone_from(&question.protocols);
-        let requested = reactor::now();
+        times.requested = reactor::now();
         may_go = question.method.is_safe();
         let error = match ask(&mut request, question, upload).await {
             Ok(head) => {
@@ -130,12 +135,12 @@ pub(crate) async fn fetch<U: Upload>(
                     && upload.rewind();
                 if is_better_elsewhere {
                     request.connection.active().answered();
-                    let time_us = reactor::now().mono_us.saturating_sub(requested.mono_us);
+                    let time_us = reactor::now().mono_us.saturating_sub(times.requested.mono_us);
                     upstream.count_answer(server, time_us);
                     n_left -= 1;
                     continue;
                 }
-                return Ok(answered(upstream, (question, &tried), request, head, requested));
+                return Ok(answered(upstream, (question, &tried), request, head, times));
             }
             Err(FetchFailure::Fetch(error)) => error,
             Err(failure) => return Err(failure),
@@ -196,7 +201,7 @@ async fn check_out<U: Upload>(
     upstream: &Rc<Upstream>,
     tried: &Tried,
     upload: &mut U,
-    may_go: bool,
+    (may_go, queue_us): (bool, &mut u64),
 ) -> Option<Result<Connection, Refusal>> {
     let taken = match upstream.take_at_once(tried) {
         Ok(None) => {
@@ -206,7 +211,10 @@ async fn check_out<U: Upload>(
                     false => std::future::pending().await,
                 }
             };
-            Race::new(upstream.take_in_line(tried), left).await?
+            let since = reactor::now();
+            let taken = Race::new(upstream.take_in_line(tried), left).await?;
+            *queue_us += reactor::now().mono_us.saturating_sub(since.mono_us);
+            taken
         }
         Ok(Some(taken)) => Ok(taken),
         Err(refusal) => Err(refusal),
@@ -284,14 +292,14 @@ fn answered(
     (question, tied): (&Question, &Tried),
     request: Request,
     head: ResponseHead,
-    requested: Now,
+    times: FetchTimes,
 ) -> Response {
     let active = request.connection.active();
     active.answered();
     let server = active.server().id;
     let body = OriginBody::new(request, &head);
-    let times = FetchTimes { requested, received: reactor::now() };
-    let time_us = times.received.mono_us.saturating_sub(requested.mono_us);
+    let times = FetchTimes { received: reactor::now(), ..times };
+    let time_us = times.received.mono_us.saturating_sub(times.requested.mono_us);
     upstream.note_rtt(server, time_us);
     upstream.count_answer(server, time_us);
     let sticky = upstream.sticky.as_ref().filter(|_| tied.sticky != Some(server));

@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::config::admin::AdminConfig;
 use crate::config::forward::ForwardConfig;
+use crate::config::request_log::PerLog;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::log::access::AccessLog;
@@ -47,6 +48,23 @@ pub(crate) struct Admin {
     pub(crate) metrics: Rc<MetricTable>,
 }
 
+/// A log of requests in a worker.
+#[derive(Debug)]
+pub(crate) struct WorkerLog {
+    pub(crate) lines: RefCell<AccessLog>,
+    /// Posted when its ring has been emptied.
+    pub(crate) flushed: Event,
+    /// Posted when it should be flushed before its time.
+    pub(crate) due: Event,
+}
+
+impl WorkerLog {
+    fn new(lines: AccessLog) -> Self {
+        let (flushed, due) = (Event::default(), Event::default());
+        Self { lines: RefCell::new(lines), flushed, due }
+    }
+}
+
 /// The state that all exchanges of one worker share.
 #[derive(Debug)]
 pub struct Context {
@@ -68,12 +86,8 @@ pub struct Context {
     pub(crate) tunnels: Tunnels,
     /// The fills that this worker leads.
     pub fills: LocalFills,
-    /// The access log, unless it is off.
-    pub access: Option<RefCell<AccessLog>>,
-    /// Posted when the access log's ring has been emptied.
-    pub log_flushed: Event,
-    /// Posted when the access log should be flushed before its time.
-    pub log_due: Event,
+    /// The access log and the slow log, unless they are off.
+    pub(crate) logs: PerLog<Option<WorkerLog>>,
     /// Limits of a client's request head.
     pub client_head: HeadLimits,
     /// The directory for bodies that are too large for memory.
@@ -105,7 +119,7 @@ impl Context {
         (servers, worker): (&Rc<ServerTable>, usize),
         clients: &Clients,
         cache: Option<Rc<Cache>>,
-        access: Option<AccessLog>,
+        mut logs: PerLog<Option<AccessLog>>,
         temporary: PathBuf,
         bodies: Rc<Bodies>,
     ) -> Self {
@@ -119,9 +133,7 @@ impl Context {
             tunnels: Tunnels::new(servers, worker),
             cache,
             fills: LocalFills::default(),
-            access: access.map(RefCell::new),
-            log_flushed: Event::default(),
-            log_due: Event::default(),
+            logs: PerLog::of(|which| logs[which].take().map(WorkerLog::new)),
             client_head: origin.head,
             temporary,
             bodies,
@@ -229,18 +241,27 @@ impl Context {
         }
     }
 
-    /// Whether the access log has room for another line, or may drop it.
+    /// Whether the logs have room for another line, or may drop it.
     pub fn log_has_room(&self) -> bool {
-        self.access.as_ref().is_none_or(|access| access.borrow().has_room())
+        self.full_log().is_none()
     }
 
-    /// Waits until the access log has room for another line.
+    /// Waits until the logs have room for another line.
     pub async fn log_room(&self) {
-        while !self.log_has_room() {
-            let since = self.log_flushed.version();
-            self.log_due.notify();
-            self.log_flushed.after(since).await;
+        while let Some(log) = self.full_log() {
+            let since = log.flushed.version();
+            log.due.notify();
+            log.flushed.after(since).await;
         }
+    }
+
+    /// Whether requests have lines in a log.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.logs.iter().any(Option::is_some)
+    }
+
+    fn full_log(&self) -> Option<&WorkerLog> {
+        self.logs.iter().flatten().find(|log| !log.lines.borrow().has_room())
     }
 
     /// `timeouts.client-send`, in milliseconds.
@@ -288,13 +309,12 @@ pub(crate) mod tests {
         let text = format!("upstream: 127.0.0.1:1\n{text}");
         let config = Rc::new(Config::load_for(Path::new("k"), &text, 1).unwrap());
         let servers = Rc::new(ServerTable::create([1], 1, "").unwrap());
-        let rings = Arc::new(Rings::create(1, 1).unwrap());
-        let access = config.log.access.clone();
-        let access = access.map(|access| {
-            let file = LogFile::open(&access.file).unwrap();
-            let mut log = AccessLog::new(access, rings, 0).unwrap();
-            log.write_to(file);
-            log
+        let logs = PerLog::of(|which| {
+            let config = config.log.requests(which)?;
+            let rings = Arc::new(Rings::create(1, 1).unwrap());
+            let mut log = AccessLog::new(config.clone(), rings, 0).unwrap();
+            log.write_to(LogFile::open(&config.file).unwrap());
+            Some(log)
         });
         let table = Rc::new(BodyTable::create(1).unwrap());
         let bodies = Rc::new(Bodies::new(table, 0, u64::MAX));
@@ -303,7 +323,7 @@ pub(crate) mod tests {
             (&servers, 0),
             &Clients::default(),
             None,
-            access,
+            logs,
             dir.to_owned(),
             bodies,
         )

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::base::time::Now;
 use crate::cache::hot::HotObject;
 use crate::config::Config;
+use crate::origin::fetch::FetchTimes;
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::carried::Carried;
@@ -19,6 +20,10 @@ pub struct Facts {
     pub head_us: u64,
     /// When its body was complete.
     pub body_us: u64,
+    /// When an upstream was asked for a connection; 0 if none was needed.
+    pub asked_us: u64,
+    /// How long the request waited there, because all connections were in use.
+    pub queue_us: u64,
     /// When a connection to an origin was ready; 0 if none was needed.
     pub connected_us: u64,
     /// When the origin's answer began.
@@ -59,6 +64,13 @@ pub const CLIENT_GONE: u16 = 499;
 const FORWARD: &str = "forward";
 
 impl Facts {
+    /// Notes the phases of the fetch that answered.
+    pub(crate) fn fetched(&mut self, times: &FetchTimes) {
+        (self.asked_us, self.queue_us) = (times.asked.mono_us, times.queue_us);
+        self.connected_us = times.requested.mono_us;
+        self.first_byte_us = times.received.mono_us;
+    }
+
     /// The status for the log.
     pub fn logged_status(&self) -> u16 {
         match (self.status, self.close) {

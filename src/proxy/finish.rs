@@ -1,4 +1,5 @@
-//! The end of an exchange, over any protocol: it is counted, and gets its line in the access log.
+//! The end of an exchange, over any protocol: it is counted, and gets its line in the access log, and
+//! in the slow log if it took long.
 //!
 //! The line is prepared before the last byte of an answer goes out, and counts once it is committed. A
 //! worker may be killed between its line and its count. So the count is noted with the line, as the value
@@ -6,6 +7,7 @@
 
 use crate::base::time::Now;
 use crate::config::ListenMode;
+use crate::config::request_log::RequestLog;
 use crate::http::h1::rejected::Rejected;
 use crate::http::head::RequestHead;
 use crate::log::access::Written;
@@ -15,7 +17,7 @@ use crate::metrics::table::{Cell, Metric};
 use crate::policy::cache_status::CacheVerdict;
 use crate::policy::reason::own::OwnReason;
 use crate::proxy::client::front::Front;
-use crate::proxy::context::Context;
+use crate::proxy::context::{Context, WorkerLog};
 use crate::proxy::facts::Facts;
 use crate::reactor;
 use crate::shared::meter::{self, Meter};
@@ -59,7 +61,8 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
         context.note_answered(head);
     }
     // The time of the turn is as exact as a log needs, but shows a hit as no time at all.
-    let is_live = context.access.as_ref().is_some_and(|access| access.borrow().is_live());
+    let access = context.logs[RequestLog::Access].as_ref();
+    let is_live = access.is_some_and(|it| it.lines.borrow().is_live());
     let now = if is_live { reactor::refresh_now() } else { reactor::now() };
     let meter = meter::current();
     let counted = meter.map(|meter| Counted::of(meter, facts, sent, now));
@@ -127,7 +130,7 @@ fn reason_cell(word: &str) -> Option<Cell> {
     })
 }
 
-/// Prepares the line of an exchange; `None` if there is no access log.
+/// Prepares the lines of an exchange; `None` if there is no access log.
 fn prepare(
     context: &Context,
     front: &Front,
@@ -136,7 +139,12 @@ fn prepare(
     now: Now,
     note: u64,
 ) -> Option<Written> {
-    let access = context.access.as_ref()?;
+    let access = context.logs[RequestLog::Access].as_ref();
+    let slow = context.logs[RequestLog::Slow].as_ref();
+    let slow = slow.filter(|it| is_slow(it, asked, facts, now));
+    if access.is_none() && slow.is_none() {
+        return None;
+    }
     let mut record = Record {
         time_us: now.unix_us,
         client: front.client,
@@ -173,18 +181,34 @@ fn prepare(
     let server;
     (record.upstream, server) = facts.names(&context.config);
     record.server = &server;
-    let written = access.borrow_mut().prepare(&record, note);
-    debug_assert!(written != Written::Full, "a line is prepared only where there is room");
-    Some(written)
+    let prepare = |log: &WorkerLog, note| {
+        let written = log.lines.borrow_mut().prepare(&record, note);
+        debug_assert!(written != Written::Full, "a line is prepared only where there is room");
+        written
+    };
+    if let Some(slow) = slow {
+        // The ring counts a line that it drops.
+        let _ = prepare(slow, 0);
+    }
+    access.map(|access| prepare(access, note))
+}
+
+/// Whether an exchange has a line in the slow log. A tunnel takes as long as its peers want.
+fn is_slow(log: &WorkerLog, asked: Asked<'_>, facts: &Facts, now: Now) -> bool {
+    let total_us = now.mono_us.saturating_sub(facts.began.mono_us);
+    let is_tunnel =
+        matches!(asked, Asked::Stream(_)) || facts.verdict == Some(CacheVerdict::Tunnel);
+    log.lines.borrow().takes(total_us) && !is_tunnel
 }
 
 /// Commits the prepared lines, once their answers are sent.
 pub fn commit(context: &Context) {
-    let Some(access) = &context.access else { return };
-    let mut access = access.borrow_mut();
-    access.commit();
-    if access.needs_flush() {
-        context.log_due.notify();
+    for log in context.logs.iter().flatten() {
+        let mut lines = log.lines.borrow_mut();
+        lines.commit();
+        if lines.needs_flush() {
+            log.due.notify();
+        }
     }
 }
 
@@ -217,11 +241,17 @@ pub(crate) fn reason(facts: &Facts) -> &'static str {
 
 fn times(facts: &Facts, now: Now) -> Times {
     let since = |end: u64, start: u64| (end >= start && start > 0).then(|| end - start);
+    // A request that goes on while its body comes in is received later than its server is asked.
+    let received_us = facts.head_us.max(facts.body_us);
+    let from_us = if facts.asked_us > 0 { facts.asked_us } else { facts.head_us };
     Times {
         head_us: since(facts.head_us, facts.began.mono_us),
         body_us: since(facts.body_us, facts.head_us),
-        connect_us: since(facts.connected_us, facts.head_us),
+        lookup_us: since(facts.asked_us, received_us),
+        queue_us: (facts.queue_us > 0).then_some(facts.queue_us),
+        connect_us: since(facts.connected_us, from_us + facts.queue_us),
         first_byte_us: since(facts.first_byte_us, facts.connected_us),
+        answer_us: since(now.mono_us, facts.first_byte_us),
         total_us: since(now.mono_us, facts.began.mono_us),
     }
 }
@@ -238,6 +268,30 @@ mod tests {
     use crate::proxy::context::tests::context;
 
     #[test]
+    fn the_phases_of_a_request_make_up_its_whole() {
+        let at = |mono_us| Now { mono_us, unix_us: 0 };
+        let facts = Facts {
+            began: at(1_000),
+            head_us: 1_001,
+            body_us: 1_003,
+            asked_us: 1_007,
+            queue_us: 8,
+            connected_us: 1_031,
+            first_byte_us: 1_063,
+            ..Facts::default()
+        };
+        let phases = times(&facts, at(1_127)).named().map(|(_, time_us)| time_us.unwrap());
+        assert_eq!(phases, [1, 2, 4, 8, 16, 32, 64, 127]);
+        // A hit has no server, and a body that is received while it is sent on no look-up of its own.
+        let hit =
+            Facts { asked_us: 0, queue_us: 0, connected_us: 0, first_byte_us: 0, ..facts.clone() };
+        let phases = times(&hit, at(1_127)).named().map(|(_, time_us)| time_us);
+        assert_eq!(phases, [Some(1), Some(2), None, None, None, None, None, Some(127)]);
+        let streamed = Facts { body_us: 1_100, ..facts };
+        assert_eq!(times(&streamed, at(1_127)).lookup_us, None);
+    }
+
+    #[test]
     fn an_exchange_has_a_line_once_it_is_committed() {
         let dir = tempfile::tempdir().unwrap();
         let run = reactor::run(async {
@@ -249,8 +303,8 @@ mod tests {
             let facts = Facts { status: 200, verdict: Some(CacheVerdict::Hit), ..Facts::default() };
             let front = FakeClient::new().front;
             let flushed = || {
-                let access = context.access.as_ref().unwrap();
-                assert_eq!(access.borrow_mut().flush(), Flushed::Done);
+                let access = context.logs[RequestLog::Access].as_ref().unwrap();
+                assert_eq!(access.lines.borrow_mut().flush(), Flushed::Done);
                 fs::read_to_string(dir.path().join("log")).unwrap()
             };
             finish(

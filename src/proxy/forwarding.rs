@@ -82,8 +82,7 @@ pub(crate) async fn ask<U: Upload>(
     facts: &mut Facts,
 ) -> Result<Response, FetchFailure<U::Error>> {
     let response = fetch::fetch(&context.pools, question, upload).await?;
-    facts.connected_us = response.times.requested.mono_us;
-    facts.first_byte_us = response.times.received.mono_us;
+    facts.fetched(&response.times);
     facts.server = Some(response.server.clone());
     Ok(response)
 }

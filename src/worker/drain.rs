@@ -80,7 +80,7 @@ pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
     while !disk::is_idle() && reactor::now().mono_ms() < until_ms {
         timer::sleep(LOOK).await;
     }
-    if let Some(log_flush) = &worker.log_flush {
+    for log_flush in worker.log_flushes.iter().flatten() {
         log_flush.rest(LOG_PATIENCE).await;
     }
 }

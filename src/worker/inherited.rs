@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::cache::Shared;
 use crate::config::Config;
 use crate::config::Listen;
+use crate::config::request_log::PerLog;
 use crate::log::file::LogFile;
 use crate::log::ring::Rings;
 use crate::log::spill::Spill;
@@ -60,6 +61,16 @@ pub struct ListenSocket {
     pub listen: Rc<Listen>,
 }
 
+/// The files of a log of requests.
+#[derive(Debug, Default)]
+pub struct LogFiles {
+    /// Its file, with a lock of its own; `None` if there is no such log, or the file cannot be opened
+    /// for now.
+    pub file: Option<LogFile>,
+    /// The file for lines that it does not take for now.
+    pub spill: Option<Spill>,
+}
+
 /// All that a worker or the keeper needs; the master has already dropped privileges, opened the
 /// error log and attached the index when it hands this over.
 #[derive(Debug)]
@@ -79,15 +90,12 @@ pub struct Inherited {
     /// To the master, SOCK_SEQPACKET and non-blocking. It carries the messages of
     /// `worker/message.rs`. End of file means that the master is dead.
     pub channel: OwnedFd,
-    /// The file of the access log, with a lock of its own; `None` if there is no access log, or the
-    /// file cannot be opened for now.
-    pub access: Option<LogFile>,
-    /// The file for lines that the access log does not take for now.
-    pub spill: Option<Spill>,
+    /// The files of the logs of requests.
+    pub logs: PerLog<LogFiles>,
     /// The cache; `None` when nothing is to be cached.
     pub cache: Option<Rc<Shared>>,
-    /// The access log's rings.
-    pub rings: Arc<Rings>,
+    /// The rings of the logs of requests.
+    pub rings: PerLog<Arc<Rings>>,
     /// The names that workers ask the keeper for.
     pub(crate) names: Rc<Names>,
     /// The eventfds that wake the process in a process slot.

@@ -1,4 +1,4 @@
-//! Flushes the access log, in a thread of its own: neither the loop nor the cache's helpers wait for the
+//! Flushes a log of requests, in a thread of its own: neither the loop nor the cache's helpers wait for the
 //! disk of the log.
 
 use std::io;
@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::request_log::RequestLog;
 use crate::disk::{self, Kind};
 use crate::log::flusher::Flushed;
 use crate::proxy::context::Context;
@@ -23,23 +24,24 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A flush is awaited however long it takes, since only it knows what is written.
 const FOR_EVER: Duration = Duration::from_secs(1 << 32);
 
-/// The flushes of a worker.
+/// The flushes of a log.
 pub(super) struct LogFlush {
     context: Rc<Context>,
+    which: RequestLog,
     thread: disk::Running,
 }
 
 impl LogFlush {
-    /// Begins to flush, if there is an access log.
+    /// Begins to flush, if there is such a log.
     ///
     /// # Errors
     /// An error of eventfd(2).
-    pub(super) fn start(context: &Rc<Context>) -> io::Result<Option<Rc<Self>>> {
-        if context.access.is_none() {
+    pub(super) fn start(context: &Rc<Context>, which: RequestLog) -> io::Result<Option<Rc<Self>>> {
+        if context.logs[which].is_none() {
             return Ok(None);
         }
         let thread = disk::Running::new(disk::Limits { n_helpers: 1, timeout: FOR_EVER })?;
-        let flush = Rc::new(Self { context: Rc::clone(context), thread });
+        let flush = Rc::new(Self { context: Rc::clone(context), which, thread });
         reactor::spawn(Rc::clone(&flush).always());
         Ok(Some(flush))
     }
@@ -56,22 +58,21 @@ impl LogFlush {
     }
 
     async fn always(self: Rc<Self>) {
-        let context = Rc::clone(&self.context);
+        let Some(log) = &self.context.logs[self.which] else { return };
         loop {
-            let since = context.log_due.version();
+            let since = log.due.version();
             match self.once(false).await {
                 None => {
                     // Elapsed or due: flush in either case.
-                    let _ = timer::timeout(FLUSH_EVERY, context.log_due.after(since)).await;
+                    let _ = timer::timeout(FLUSH_EVERY, log.due.after(since)).await;
                 }
                 Some(retry) => {
                     // Lines that fill the ring meanwhile go to the spill file. Where requests wait for
                     // the log, each try would only wake them for nothing.
-                    let may_spill =
-                        context.access.as_ref().is_some_and(|it| it.borrow().may_spill());
+                    let may_spill = log.lines.borrow().may_spill();
                     let pause = if may_spill { retry.min(PAUSE) } else { retry };
                     timer::sleep(pause).await;
-                    let _ = timer::timeout(retry - pause, context.log_due.after(since)).await;
+                    let _ = timer::timeout(retry - pause, log.due.after(since)).await;
                 }
             }
         }
@@ -79,12 +80,13 @@ impl LogFlush {
 
     /// Flushes once; gives when to try again if lines are left.
     async fn once(&self, is_last: bool) -> Option<Duration> {
-        let access = self.context.access.as_ref()?;
-        if !access.borrow().has_lines() {
-            self.context.log_flushed.notify();
+        let log = self.context.logs[self.which].as_ref()?;
+        let lines = &log.lines;
+        if !lines.borrow().has_lines() {
+            log.flushed.notify();
             return None;
         }
-        let Some(mut flusher) = access.borrow_mut().begin_flush() else { return Some(PAUSE) };
+        let Some(mut flusher) = lines.borrow_mut().begin_flush() else { return Some(PAUSE) };
         let job = move || {
             let flushed = if is_last { flusher.flush_last() } else { flusher.flush() };
             Ok::<_, io::Error>((flusher, flushed))
@@ -93,14 +95,14 @@ impl LogFlush {
         let outcome = match timer::timeout(SLOW, job.as_mut()).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                access.borrow_mut().note_slow_flush();
-                self.context.log_flushed.notify();
+                lines.borrow_mut().note_slow_flush();
+                log.flushed.notify();
                 job.await
             }
         };
         let retry = match outcome {
             Ok((flusher, flushed)) => {
-                access.borrow_mut().end_flush(flusher, flushed);
+                lines.borrow_mut().end_flush(flusher, flushed);
                 match flushed {
                     Flushed::Done => None,
                     Flushed::Busy { retry_ms } | Flushed::Failed { retry_ms } => {
@@ -109,12 +111,12 @@ impl LogFlush {
                 }
             }
             Err(error) => {
-                ::log::error!("cannot flush the access log: {error}");
-                access.borrow_mut().lose_flusher();
+                ::log::error!("cannot flush the {}: {error}", self.which.name());
+                lines.borrow_mut().lose_flusher();
                 Some(FLUSH_EVERY)
             }
         };
-        self.context.log_flushed.notify();
+        log.flushed.notify();
         retry
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use crate::config::request_log::RequestLog;
 use crate::log::file::LogFile;
 use crate::sys::socket;
 
@@ -21,8 +22,8 @@ pub(crate) enum ControlMessage {
     /// Serve the connection that comes with this message, which came in by this listener. A worker
     /// that retires sends it to the master, which passes it on.
     Adopt(SocketAddr),
-    /// Write the access log to the file that comes with this message.
-    AccessLog,
+    /// Write this log to the file that comes with this message.
+    RequestLog(RequestLog),
     /// Write the error log to the file that comes with this message, or connect to syslog again.
     ErrorLog,
     /// Speak TLS by the certificates in the file that comes with this message.
@@ -40,7 +41,8 @@ impl ControlMessage {
             Self::Drain => "drain".to_owned(),
             Self::Retire => "retire".to_owned(),
             Self::Adopt(listener) => format!("adopt {listener}"),
-            Self::AccessLog => "access-log".to_owned(),
+            Self::RequestLog(RequestLog::Access) => "access-log".to_owned(),
+            Self::RequestLog(RequestLog::Slow) => "slow-log".to_owned(),
             Self::ErrorLog => "error-log".to_owned(),
             Self::Tls => "tls".to_owned(),
             Self::TakeOver(worker) => format!("take-over {worker}"),
@@ -55,7 +57,8 @@ impl ControlMessage {
             None if text == "drain" => Some(Self::Drain),
             None if text == "retire" => Some(Self::Retire),
             Some(("adopt", listener)) => Some(Self::Adopt(listener.parse().ok()?)),
-            None if text == "access-log" => Some(Self::AccessLog),
+            None if text == "access-log" => Some(Self::RequestLog(RequestLog::Access)),
+            None if text == "slow-log" => Some(Self::RequestLog(RequestLog::Slow)),
             None if text == "error-log" => Some(Self::ErrorLog),
             None if text == "tls" => Some(Self::Tls),
             Some(("take-over", worker)) => Some(Self::TakeOver(worker.parse().ok()?)),
@@ -78,8 +81,8 @@ pub(crate) enum Received {
     TakeOver(usize),
     /// See [`ControlMessage::Release`].
     Release(usize),
-    /// See [`ControlMessage::AccessLog`].
-    AccessLog(LogFile),
+    /// See [`ControlMessage::RequestLog`].
+    RequestLog(RequestLog, LogFile),
     /// See [`ControlMessage::ErrorLog`].
     ErrorLog(Option<LogFile>),
     /// See [`ControlMessage::Tls`]; `None` if this process has no descriptor left.
@@ -115,7 +118,7 @@ fn received(datagram: &[u8], file: Option<OwnedFd>) -> Option<Received> {
         ControlMessage::Adopt(listener) => Received::Adopt(listener, file?),
         ControlMessage::TakeOver(worker) => Received::TakeOver(worker),
         ControlMessage::Release(worker) => Received::Release(worker),
-        ControlMessage::AccessLog => Received::AccessLog(log(file?)?),
+        ControlMessage::RequestLog(which) => Received::RequestLog(which, log(file?)?),
         ControlMessage::ErrorLog => Received::ErrorLog(file.and_then(log)),
         ControlMessage::Tls => Received::Tls(file.map(File::from)),
     })
@@ -180,11 +183,12 @@ mod tests {
         u32::MAX,
     ));
 
-    const ALL: [ControlMessage; 8] = [
+    const ALL: [ControlMessage; 9] = [
         ControlMessage::Drain,
         ControlMessage::Retire,
         ControlMessage::Adopt(LISTENER),
-        ControlMessage::AccessLog,
+        ControlMessage::RequestLog(RequestLog::Access),
+        ControlMessage::RequestLog(RequestLog::Slow),
         ControlMessage::ErrorLog,
         ControlMessage::Tls,
         ControlMessage::TakeOver(0),
@@ -224,7 +228,7 @@ mod tests {
         }
         assert!(matches!(receive(child.as_fd()), Received::Drain));
         assert!(matches!(receive(child.as_fd()), Received::TakeOver(2)));
-        assert!(matches!(receive(child.as_fd()), Received::AccessLog(_)));
+        assert!(matches!(receive(child.as_fd()), Received::RequestLog(RequestLog::Access, _)));
         assert!(matches!(receive(child.as_fd()), Received::ErrorLog(Some(_))));
         assert!(matches!(receive(child.as_fd()), Received::ErrorLog(None)));
         assert!(matches!(receive(child.as_fd()), Received::Nothing));

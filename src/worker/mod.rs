@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::ListenAddress;
+use crate::config::request_log::PerLog;
 use crate::disk;
 use crate::proxy::client::connections::Connections;
 use crate::proxy::context::Context;
@@ -70,7 +71,7 @@ struct Worker {
     half_open: Rc<HalfOpen>,
     tls: Rc<Servers>,
     secrets: Arc<Secrets>,
-    log_flush: Option<Rc<LogFlush>>,
+    log_flushes: PerLog<Option<Rc<LogFlush>>>,
     listeners: RefCell<Vec<Accepting>>,
     /// Workers whose sockets this worker serves besides its own.
     taken_over: RefCell<HashSet<usize>>,
@@ -107,8 +108,8 @@ async fn serve(mut inherited: Inherited) -> i32 {
             return EXIT_CANNOT_SERVE;
         }
     };
-    let log_flush = match LogFlush::start(&context) {
-        Ok(log_flush) => log_flush,
+    let log_flushes = match PerLog::try_of(|which| LogFlush::start(&context, which)) {
+        Ok(log_flushes) => log_flushes,
         Err(error) => {
             ::log::error!("cannot set up the worker: {error}");
             return EXIT_CANNOT_SERVE;
@@ -126,7 +127,7 @@ async fn serve(mut inherited: Inherited) -> i32 {
         half_open,
         tls: inherited.tls,
         secrets: inherited.secrets,
-        log_flush,
+        log_flushes,
         listeners: RefCell::new(listeners),
         taken_over: RefCell::default(),
         ending: Event::default(),
@@ -211,9 +212,9 @@ async fn handle_messages(worker: Rc<Worker>, channel: Rc<Readable<OwnedFd>>) {
                     worker.ending.notify();
                 }
                 Received::Adopt(listener, connection) => worker.adopt(listener, connection),
-                Received::AccessLog(file) => {
-                    if let Some(access) = &worker.context.access {
-                        access.borrow_mut().write_to(file);
+                Received::RequestLog(which, file) => {
+                    if let Some(log) = &worker.context.logs[which] {
+                        log.lines.borrow_mut().write_to(file);
                     }
                 }
                 Received::ErrorLog(file) => crate::log::error::reopen(file),

@@ -10,6 +10,8 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::cache::Cache;
 use crate::cache::files::store::TMP;
+use crate::config::Config;
+use crate::config::request_log::{PerLog, RequestLog};
 use crate::log::access::AccessLog;
 use crate::origin::names::Mailbox;
 use crate::proxy::context::Context;
@@ -22,23 +24,10 @@ const OPEN_FILES_MAX: usize = 1024;
 /// The context of a worker's exchanges.
 ///
 /// # Errors
-/// When the access log has no ring for this worker.
+/// When a log has no ring for this worker.
 pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Context> {
     let config = Rc::clone(&inherited.config);
-    let access = match &config.log.access {
-        Some(access) => {
-            let rings = Arc::clone(&inherited.rings);
-            let mut log = AccessLog::new(access.clone(), rings, inherited.process_slot)?;
-            if let Some(file) = inherited.access.take() {
-                log.write_to(file);
-            }
-            if let Some(spill) = inherited.spill.take() {
-                log.spill_to(spill);
-            }
-            Some(log)
-        }
-        None => None,
-    };
+    let logs = PerLog::try_of(|which| request_log(inherited, &config, which))?;
     let cache = cache(inherited).map(Rc::new);
     let servers = &inherited.servers;
     servers.pid(number).store(std::process::id(), Ordering::Relaxed);
@@ -50,10 +39,27 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
         process_slot: inherited.process_slot,
     };
     let in_flight = InFlight::new(Rc::clone(&inherited.in_flight), inherited.process_slot);
-    Context::new(config, (servers, number), clients, cache, access, temporary, bodies)
+    Context::new(config, (servers, number), clients, cache, logs, temporary, bodies)
         .noting(in_flight)
         .shown_by(servers, &inherited.metrics)
         .forwarding(mailbox)
+}
+
+fn request_log(
+    inherited: &mut Inherited,
+    config: &Config,
+    which: RequestLog,
+) -> io::Result<Option<AccessLog>> {
+    let Some(config) = config.log.requests(which) else { return Ok(None) };
+    let rings = Arc::clone(&inherited.rings[which]);
+    let mut log = AccessLog::new(config.clone(), rings, inherited.process_slot)?;
+    if let Some(file) = inherited.logs[which].file.take() {
+        log.write_to(file);
+    }
+    if let Some(spill) = inherited.logs[which].spill.take() {
+        log.spill_to(spill);
+    }
+    Ok(Some(log))
 }
 
 /// How many files of objects may stay open: most descriptors are for connections.

@@ -70,6 +70,7 @@ mod rules_requests;
 mod sandbox;
 mod signals;
 mod slow_clients;
+mod slow_log;
 mod splice;
 mod status;
 mod strictness;

@@ -1,24 +1,36 @@
-//! The logs: the access log, and the sink of ktrix's own messages.
+//! The logs: the access log, the slow log, and the sink of ktrix's own messages.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::document::{Place, Value};
 use crate::config::error::Faults;
+use crate::config::request_log::RequestLog;
 use crate::config::section::{Section, as_usize};
 use crate::config::{AccessLogConfig, ErrorSink, LogConfig, LogFormat, WhenFull};
 
 pub(super) fn resolve(faults: &mut Faults<'_>, root: &Section<'_>) -> LogConfig {
-    let mut config =
-        LogConfig { access: None, error: ErrorSink::Auto, level: log::LevelFilter::Info };
+    let (error, level) = (ErrorSink::Auto, log::LevelFilter::Info);
+    let mut config = LogConfig { access: None, slow: None, error, level };
     let Some(node) = root.node("log") else { return config };
     if let Value::Scalar(_) = node.value {
         let scalar = root.scalar(faults, "log");
         let file = scalar.filter(|scalar| !scalar.is("off")).and_then(|s| s.file(faults));
-        config.access = file.map(access_log_at);
+        config.access = file.map(|file| request_log_at(RequestLog::Access, file));
         return config;
     }
     let section = root.section(faults, "log", "log");
-    config.access = access_log(faults, &section);
+    config.access = request_log(faults, &section, RequestLog::Access);
+    config.slow = request_log(faults, &section, RequestLog::Slow);
+    if let (Some(access), Some(slow)) = (&config.access, &config.slow)
+        && access.file == slow.file
+        && let Some(node) = section.node("slow")
+    {
+        // A log repairs the interrupted writes of its own lines alone.
+        let message =
+            format!("\"{}\" is the file of log.access (name another)", slow.file.display());
+        faults.add(node.place, section.path_of("slow"), message);
+    }
     config.error = match section.scalar(faults, "error") {
         None => ErrorSink::Auto,
         Some(scalar) if scalar.is("auto") => ErrorSink::Auto,
@@ -36,35 +48,63 @@ pub(super) fn resolve(faults: &mut Faults<'_>, root: &Section<'_>) -> LogConfig 
     config
 }
 
-fn access_log(faults: &mut Faults<'_>, log: &Section<'_>) -> Option<AccessLogConfig> {
-    if !matches!(log.node("access")?.value, Value::Map(_)) {
-        let scalar = log.scalar(faults, "access")?;
-        return if scalar.is("off") { None } else { scalar.file(faults).map(access_log_at) };
+fn request_log(
+    faults: &mut Faults<'_>,
+    log: &Section<'_>,
+    which: RequestLog,
+) -> Option<AccessLogConfig> {
+    let (key, example) = match which {
+        RequestLog::Access => ("access", "file: /var/log/ktrix/access.log"),
+        RequestLog::Slow => ("slow", "file: /var/log/ktrix/slow.log"),
+    };
+    if !matches!(log.node(key)?.value, Value::Map(_)) {
+        let scalar = log.scalar(faults, key)?;
+        let file = if scalar.is("off") { None } else { scalar.file(faults) };
+        return file.map(|file| request_log_at(which, file));
     }
-    let section = log.section(faults, "log.access", "access");
-    let file = section.required(faults, "file", "file: /var/log/ktrix/access.log");
-    let mut config = access_log_at(file.and_then(|file| file.file(faults)).unwrap_or_default());
+    let section = log.section(faults, which.section(), key);
+    let file = section.required(faults, "file", example);
+    let file = file.and_then(|file| file.file(faults)).unwrap_or_default();
+    let mut config = request_log_at(which, file);
     config.format = match section.word(faults, "format") {
         "common" => LogFormat::Common,
         "json" => LogFormat::Json,
+        "text" => LogFormat::Text,
         _ => LogFormat::Combined,
     };
-    config.when_full = match section.word(faults, "when-full") {
-        "drop" => WhenFull::Drop,
-        "wait" => WhenFull::Wait,
-        _ => WhenFull::Spill,
-    };
-    config.spill_bytes = section.size(faults, "spill");
-    config.buffer_bytes = as_usize(section.size(faults, "buffer")).next_power_of_two();
+    match which {
+        RequestLog::Access => {
+            config.when_full = match section.word(faults, "when-full") {
+                "drop" => WhenFull::Drop,
+                "wait" => WhenFull::Wait,
+                _ => WhenFull::Spill,
+            };
+            config.spill_bytes = section.size(faults, "spill");
+            config.buffer_bytes = as_usize(section.size(faults, "buffer")).next_power_of_two();
+        }
+        RequestLog::Slow => config.over = section.duration(faults, "over"),
+    }
     Some(config)
 }
 
-/// The access log at a path, with the defaults of the schema.
-pub(crate) fn access_log_at(file: PathBuf) -> AccessLogConfig {
-    let nowhere = Path::new("");
-    let section = Section::absent("log.access", String::new(), Place::default());
-    let buffer_bytes = as_usize(section.size(&mut Faults::of(nowhere), "buffer"));
-    let spill_bytes = section.size(&mut Faults::of(nowhere), "spill");
-    let (format, when_full) = (LogFormat::Combined, WhenFull::Spill);
-    AccessLogConfig { file, format, when_full, buffer_bytes, spill_bytes, is_live: false }
+/// The log at a path, with the defaults of the schema. The slow log has few lines: its buffer and its
+/// spill file are those of an access log.
+pub(crate) fn request_log_at(which: RequestLog, file: PathBuf) -> AccessLogConfig {
+    let faults = &mut Faults::of(Path::new(""));
+    let absent = |schema| Section::absent(schema, String::new(), Place::default());
+    let access = absent(RequestLog::Access.section());
+    let (format, over) = match which {
+        RequestLog::Access => (LogFormat::Combined, Duration::ZERO),
+        RequestLog::Slow => (LogFormat::Text, absent(which.section()).duration(faults, "over")),
+    };
+    AccessLogConfig {
+        which,
+        over,
+        file,
+        format,
+        when_full: WhenFull::Spill,
+        buffer_bytes: as_usize(access.size(faults, "buffer")),
+        spill_bytes: access.size(faults, "spill"),
+        is_live: false,
+    }
 }

@@ -61,6 +61,22 @@ fn the_three_forms_of_a_record() {
 }
 
 #[test]
+fn a_line_of_the_slow_log_has_the_phases_first_and_quotes_what_needs_it() {
+    assert_eq!(
+        line(LogFormat::Text, &sample()),
+        concat!(
+            "time=2026-11-21T03:04:42.000123Z head=0.000012 connect=1.000001 total=2.345678 ",
+            "client=192.0.2.7 method=GET host=example.com target=/a?b status=200 bytes=1024 ",
+            "verdict=miss reason=absent upstream=app server=10.0.0.1:8080 ",
+            "id=0000000000000000000000000000001f\n"
+        )
+    );
+    let hostile = Record { host: b"a b=\"c\n", target: b"/\x1b[2J", ..Record::default() };
+    let text = line(LogFormat::Text, &hostile);
+    assert!(text.contains(r#" host="a b=\x22c\x0A" target="/\x1B[2J" "#), "{text}");
+}
+
+#[test]
 fn an_empty_record_is_a_line_too() {
     let record = Record::default();
     assert_eq!(

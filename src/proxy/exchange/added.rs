@@ -35,8 +35,7 @@ impl<C: Client> Exchange<'_, C> {
             {
                 added.status.fwd_status = Some(origin);
                 self.facts.server = Some(server);
-                self.facts.connected_us = times.requested.mono_us;
-                self.facts.first_byte_us = times.received.mono_us;
+                self.facts.fetched(&times);
             }
             if local.is_revalidated.get() {
                 self.facts.verdict = Some(CacheVerdict::Revalidated);

@@ -119,8 +119,7 @@ impl<C: Client> Exchange<'_, C> {
             return Ok(());
         }
         self.facts.verdict = Some(CacheVerdict::Pass(reason));
-        self.facts.connected_us = response.times.requested.mono_us;
-        self.facts.first_byte_us = response.times.received.mono_us;
+        self.facts.fetched(&response.times);
         self.facts.server = Some(response.server.clone());
         let detail = Some(reason.word());
         let added = self.added(CacheStatus { detail, ..CacheStatus::forward(fwd) });

@@ -199,7 +199,7 @@ async fn answer(
     let timeouts = routed.timeouts(context);
     let options = ResponseOptions {
         may_keep_alive: !context.is_draining.get(),
-        is_logged: context.access.is_some(),
+        is_logged: context.is_logged(),
         pace: Pace::new(timeouts, &context.config.limits, began.mono_ms()),
     };
     link.take_buffer();

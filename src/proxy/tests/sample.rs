@@ -16,6 +16,7 @@ use crate::cache::found::{Found, Lookup};
 use crate::cache::hot::Body;
 use crate::cache::sample::{caches_by, find};
 use crate::config::Config;
+use crate::config::request_log::PerLog;
 use crate::http::h1::head::{HeadLimits, parse_request};
 use crate::http::head::RequestHead;
 use crate::origin::tests::scripted::{Peer, ScriptedOrigin};
@@ -91,7 +92,7 @@ impl Scene {
                 (&servers, 0),
                 &Clients::default(),
                 Some(cache),
-                None,
+                PerLog::default(),
                 temporary,
                 bodies,
             ))
