@@ -286,7 +286,6 @@ fn config_of(path: &Path) -> AccessLogConfig {
         when_full: WhenFull::Wait,
         buffer_bytes: 0,
         spill_bytes: 0,
-        is_live: false,
     }
 }
 

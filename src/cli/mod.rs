@@ -21,6 +21,9 @@ mod table;
 mod server;
 mod status;
 mod config;
+mod follower;
+mod line;
+mod log;
 pub mod run;
 pub mod demo;
 
@@ -90,6 +93,7 @@ enum Command {
     },
     /// Show the workers, upstreams and servers of the running ktrix, and its cache
     Status(status::StatusCommand),
+    Log(log::LogCommand),
     /// Drain, disable, enable or weigh a server of the running ktrix
     Server(server::ServerCommand),
     /// Inspect or purge a cache, beside a running ktrix or without one
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Some(Command::Demo { port }) => demo::demo(port),
         Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Log(command)) => log::run(&command),
         Some(Command::Server(command)) => server::run(&command),
         Some(Command::Cache(command)) => cache::run(&command),
         Some(Command::Config(command)) => config::run(&command),
@@ -188,6 +193,9 @@ mod tests {
             "ktrix server enable app/10.0.0.1:80 --config /etc/k.yaml",
             "ktrix server disable -c /etc/k.yaml app/unix:/run/s",
             "ktrix server weight app/10.0.0.1:80 0",
+            "ktrix log",
+            "ktrix log --json -n 3 -c /etc/k.yaml",
+            "ktrix log status >= 500 and host = a",
             "ktrix cache list",
             "ktrix cache show http://a/b --config /etc/k.yaml",
             "ktrix cache --dir /c purge http://a/b",

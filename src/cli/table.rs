@@ -84,7 +84,7 @@ impl Running {
 }
 
 /// The files in memory that a process has open: their names, and the paths to open them by.
-fn memory_files(pid: Pid) -> Result<Vec<(String, PathBuf)>> {
+pub(super) fn memory_files(pid: Pid) -> Result<Vec<(String, PathBuf)>> {
     let dir = format!("/proc/{pid}/fd");
     let fds = fs::read_dir(&dir);
     let fds = fds.with_context(|| format!("cannot look into the ktrix with pid {pid}"))?;

@@ -8,13 +8,10 @@ use crate::config::address::{LISTEN_PORT, all_addresses, parse_listen, parse_ser
 use crate::config::document::Place;
 use crate::config::error::{ConfigErrors, Faults};
 use crate::config::load::cores;
-use crate::config::request_log::RequestLog;
 use crate::config::resolve::upstreams::upstream_at;
 use crate::config::resolve::{self, workers_for};
 use crate::config::section::Section;
-use crate::config::{
-    Config, ErrorSink, Listen, ListenAddress, LogConfig, LogFormat, ServerAddress,
-};
+use crate::config::{Config, ErrorSink, Listen, ListenAddress, LogConfig, ServerAddress};
 use crate::http::scheme::Scheme;
 use crate::upstream::ids::UpstreamId;
 
@@ -53,18 +50,13 @@ impl Config {
         }
     }
 
-    /// Two workers on a port of this machine in front of one origin, with a small cache in a
-    /// directory that also takes the access log (`access.log`, JSON).
+    /// Two workers on a port of this machine in front of one origin, with a small cache in this
+    /// directory.
     pub fn demo(cache_dir: &Path, port: u16, origin: SocketAddr) -> Self {
         let address = ListenAddress::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
         let listens = vec![Listen::at(address)];
         let mut config = of_defaults(listens, (ServerAddress::Ip(origin), None), Some(cache_dir));
         config.workers = 2;
-        let mut access =
-            resolve::logs::request_log_at(RequestLog::Access, cache_dir.join("access.log"));
-        access.format = LogFormat::Json;
-        access.is_live = true;
-        config.log.access = Some(access);
         config.log.error = ErrorSink::Stderr;
         if let Some(cache) = &mut config.cache {
             cache.size_bytes = 64 << 20;

@@ -181,9 +181,6 @@ pub struct AccessLogConfig {
     pub buffer_bytes: usize,
     /// Most bytes of the spill file; 0 for none.
     pub spill_bytes: u64,
-    /// Whether a person watches the lines, as in the demonstration: they go to the file at once, and
-    /// the clock is read at the end of each exchange.
-    pub is_live: bool,
 }
 
 /// The form of a line about a request.

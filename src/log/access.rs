@@ -220,17 +220,8 @@ impl AccessLog {
         u128::from(total_us) >= self.config.over.as_micros()
     }
 
-    /// Whether the log is for a person who watches it.
-    pub fn is_live(&self) -> bool {
-        self.config.is_live
-    }
-
     /// Whether a flush is due before its second is over.
     pub fn needs_flush(&self) -> bool {
-        self.config.is_live || self.is_half_full()
-    }
-
-    fn is_half_full(&self) -> bool {
         self.ring().is_some_and(|ring| ring.is_half_full())
     }
 
@@ -298,7 +289,6 @@ mod tests {
             when_full,
             buffer_bytes: 1,
             spill_bytes: 0,
-            is_live: false,
         }
     }
 
@@ -368,19 +358,6 @@ mod tests {
             assert!(!log.needs_flush() && log.has_room());
             assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), n_lines);
             assert_eq!(log.dropped(), if when_full == WhenFull::Drop { 2 } else { 0 });
-        }
-    }
-
-    #[test]
-    fn a_live_log_is_flushed_after_each_line() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        for is_live in [false, true] {
-            let config = AccessLogConfig { is_live, ..config(&path, WhenFull::Spill) };
-            let mut log =
-                AccessLog::new(config, Arc::new(Rings::create(1, 1).unwrap()), 0).unwrap();
-            assert_eq!(log.write(&record(b"GET / HTTP/1.1")), Written::Accepted);
-            assert_eq!(log.needs_flush(), is_live);
         }
     }
 

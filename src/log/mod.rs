@@ -6,13 +6,15 @@
 //! worker, so a line that was accepted is written even if the worker is killed; [`recover`] does
 //! it, exactly once. While the log takes no lines they go to a file on another disk ([`spill`]).
 //!
-//! The **slow log** is an access log of the requests that took long.
+//! The **slow log** is an access log of the requests that took long. The **feed** ([`feed`]) has the
+//! last requests in memory, for commands that follow them.
 //!
 //! The **error log** ([`error`]) is the logger behind the `log` facade: syslog, a file or stderr,
 //! limited in rate per call site. It never waits either; a thread of a worker writes to its file.
 
 pub mod clock;
 pub mod format;
+pub mod feed;
 pub mod ring;
 pub mod file;
 pub mod append;

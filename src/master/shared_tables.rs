@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::cache::fills::Fills;
 use crate::config::request_log::{PerLog, RequestLog};
 use crate::config::{Config, HostPattern, SiteConfig};
+use crate::log::feed::Feed;
 use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
@@ -29,6 +30,8 @@ pub(crate) struct SharedTables {
     pub(crate) fills: Rc<Fills>,
     /// The rings of the logs of requests.
     pub(crate) rings: PerLog<Arc<Rings>>,
+    /// The last requests of each process, for those who follow them.
+    pub(crate) feed: Rc<Feed>,
     /// The eventfds that wake the process in a process slot.
     pub(crate) wakes: Rc<Wakes>,
     /// The signs of life of the process in a process slot.
@@ -72,6 +75,7 @@ impl SharedTables {
                 let bytes = if which == RequestLog::Access { ring_bytes } else { RING_BYTES };
                 Rings::create(N_PROCESS_SLOTS, bytes).map(Arc::new)
             })?,
+            feed: Rc::new(Feed::create(N_PROCESS_SLOTS)?),
             wakes: Rc::new(wakes),
             slots_of_old,
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),

@@ -113,6 +113,7 @@ impl Master {
             logs: PerLog::default(),
             cache: generation.cache.map(|cache| cache.shared),
             rings: self.tables.rings.clone(),
+            feed: Rc::clone(&self.tables.feed),
             names: Rc::clone(&self.tables.names),
             wakes: Rc::clone(&self.tables.wakes),
             beats: Rc::clone(&self.tables.beats),

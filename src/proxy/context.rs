@@ -14,6 +14,7 @@ use crate::config::request_log::PerLog;
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::log::access::AccessLog;
+use crate::log::feed::Feed;
 use crate::origin::names::Mailbox;
 use crate::origin::pools::Pools;
 use crate::origin::upstream::OriginLimits;
@@ -88,6 +89,8 @@ pub struct Context {
     pub fills: LocalFills,
     /// The access log and the slow log, unless they are off.
     pub(crate) logs: PerLog<Option<WorkerLog>>,
+    /// Its requests for those who follow them, with its process slot.
+    pub(crate) feed: Option<(Rc<Feed>, usize)>,
     /// Limits of a client's request head.
     pub client_head: HeadLimits,
     /// The directory for bodies that are too large for memory.
@@ -134,6 +137,7 @@ impl Context {
             cache,
             fills: LocalFills::default(),
             logs: PerLog::of(|which| logs[which].take().map(WorkerLog::new)),
+            feed: None,
             client_head: origin.head,
             temporary,
             bodies,
@@ -147,6 +151,11 @@ impl Context {
             in_flight: None,
             config,
         }
+    }
+
+    /// With a feed, and the process slot of this worker.
+    pub(crate) fn feeding(self, feed: (Rc<Feed>, usize)) -> Self {
+        Self { feed: Some(feed), ..self }
     }
 
     /// With a forward proxy, if the configuration has one: names are looked up by way of `mailbox`.

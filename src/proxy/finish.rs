@@ -1,9 +1,11 @@
 //! The end of an exchange, over any protocol: it is counted, and gets its line in the access log, and
-//! in the slow log if it took long.
+//! in the slow log if it took long; those who follow the requests see it.
 //!
 //! The line is prepared before the last byte of an answer goes out, and counts once it is committed. A
 //! worker may be killed between its line and its count. So the count is noted with the line, as the value
 //! that the cell then has, and the master sets the cell of a dead worker to it (`log::ring`).
+
+use std::rc::Rc;
 
 use crate::base::time::Now;
 use crate::config::ListenMode;
@@ -11,6 +13,7 @@ use crate::config::request_log::RequestLog;
 use crate::http::h1::rejected::Rejected;
 use crate::http::head::RequestHead;
 use crate::log::access::Written;
+use crate::log::feed::Feed;
 use crate::log::format::{Record, Times};
 use crate::metrics::label::{self, Set};
 use crate::metrics::table::{Cell, Metric};
@@ -60,14 +63,14 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
     {
         context.note_answered(head);
     }
+    let of_turn = reactor::now();
+    let feed = context.feed.as_ref().filter(|(feed, _)| feed.is_followed(of_turn.mono_us));
     // The time of the turn is as exact as a log needs, but shows a hit as no time at all.
-    let access = context.logs[RequestLog::Access].as_ref();
-    let is_live = access.is_some_and(|it| it.lines.borrow().is_live());
-    let now = if is_live { reactor::refresh_now() } else { reactor::now() };
+    let now = if feed.is_some() { reactor::refresh_now() } else { of_turn };
     let meter = meter::current();
     let counted = meter.map(|meter| Counted::of(meter, facts, sent, now));
-    let written =
-        prepare(context, front, asked, (facts, sent), now, counted.map_or(0, Counted::note));
+    let note = counted.map_or(0, Counted::note);
+    let written = prepare(context, front, asked, (facts, sent), (feed, now), note);
     let (Some(meter), Some(Counted { cell, value })) = (meter, counted) else { return };
     meter.page.set(cell, value);
     match written {
@@ -130,19 +133,20 @@ fn reason_cell(word: &str) -> Option<Cell> {
     })
 }
 
-/// Prepares the lines of an exchange; `None` if there is no access log.
+/// Prepares the lines of an exchange, and shows it to those who follow; `None` if there is no access
+/// log.
 fn prepare(
     context: &Context,
     front: &Front,
     asked: Asked<'_>,
     (facts, sent): (&Facts, Sent),
-    now: Now,
+    (feed, now): (Option<&(Rc<Feed>, usize)>, Now),
     note: u64,
 ) -> Option<Written> {
     let access = context.logs[RequestLog::Access].as_ref();
     let slow = context.logs[RequestLog::Slow].as_ref();
     let slow = slow.filter(|it| is_slow(it, asked, facts, now));
-    if access.is_none() && slow.is_none() {
+    if access.is_none() && slow.is_none() && feed.is_none() {
         return None;
     }
     let mut record = Record {
@@ -189,6 +193,9 @@ fn prepare(
     if let Some(slow) = slow {
         // The ring counts a line that it drops.
         let _ = prepare(slow, 0);
+    }
+    if let Some((feed, slot)) = feed {
+        feed.write(*slot, &record);
     }
     access.map(|access| prepare(access, note))
 }

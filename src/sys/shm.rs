@@ -133,6 +133,18 @@ impl SharedMap {
         Ok(Self { map: map(file, len)?, file: Some(Arc::new(file.try_clone()?)) })
     }
 
+    /// As [`Self::file`], of a file in memory that takes its pages as they are used.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the file is shorter, or what `mmap` says.
+    pub(crate) fn sparse(file: &File, len: usize) -> io::Result<Self> {
+        if len == 0 || file.metadata()?.len() < len as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Self { map: map(file, len)?, file: Some(Arc::new(file.try_clone()?)) })
+    }
+
     /// Maps the first `len` bytes of `file` for reading only. A store into them ends the process
     /// with a signal, so a type over this mapping offers none.
     ///

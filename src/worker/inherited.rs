@@ -12,6 +12,7 @@ use crate::cache::Shared;
 use crate::config::Config;
 use crate::config::Listen;
 use crate::config::request_log::PerLog;
+use crate::log::feed::Feed;
 use crate::log::file::LogFile;
 use crate::log::ring::Rings;
 use crate::log::spill::Spill;
@@ -96,6 +97,8 @@ pub struct Inherited {
     pub cache: Option<Rc<Shared>>,
     /// The rings of the logs of requests.
     pub rings: PerLog<Arc<Rings>>,
+    /// The last requests of each process, for those who follow them.
+    pub feed: Rc<Feed>,
     /// The names that workers ask the keeper for.
     pub(crate) names: Rc<Names>,
     /// The eventfds that wake the process in a process slot.

@@ -39,9 +39,11 @@ pub(super) fn context(inherited: &mut Inherited, number: usize) -> io::Result<Co
         process_slot: inherited.process_slot,
     };
     let in_flight = InFlight::new(Rc::clone(&inherited.in_flight), inherited.process_slot);
+    let feed = (Rc::clone(&inherited.feed), inherited.process_slot);
     Context::new(config, (servers, number), clients, cache, logs, temporary, bodies)
         .noting(in_flight)
         .shown_by(servers, &inherited.metrics)
+        .feeding(feed)
         .forwarding(mailbox)
 }
 

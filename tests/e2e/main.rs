@@ -30,6 +30,7 @@ mod eviction;
 mod dying_origins;
 mod emptied;
 mod fills;
+mod follow;
 mod forward;
 mod forwarding;
 mod full_disk;

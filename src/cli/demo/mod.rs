@@ -1,12 +1,10 @@
 //! `ktrix demo`: a real ktrix in front of a small origin, for a first look.
 //!
 //! The proxy is a child process, forked before this one has a second thread. This process is the
-//! origin and shows the access log. When it ends, however it ends, the child ends too.
+//! origin and follows the requests. When it ends, however it ends, the child ends too.
 
 mod origin;
 mod invitation;
-mod line;
-mod follower;
 mod summary;
 
 use std::fs::{self, DirBuilder};
@@ -17,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
@@ -25,11 +23,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cli::colour;
-use crate::cli::demo::follower::Follower;
-use crate::cli::demo::line::Line;
 use crate::cli::demo::summary::Summary;
+use crate::cli::follower::Follower;
+use crate::cli::line::Line;
 use crate::cli::output;
 use crate::config::Config;
+use crate::log::feed::Fed;
 use crate::sys::process;
 
 /// Runs until Ctrl-C, and returns the exit code. Port 0 means any free port.
@@ -41,7 +40,6 @@ pub fn demo(port: u16) -> anyhow::Result<i32> {
     let temp = TempDir::make().context("cannot make a temporary directory")?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the origin")?;
     let config = Config::demo(&temp.dir, port, listener.local_addr()?);
-    let log = temp.dir.join("access.log");
     // Forked first: in the child too, signal-hook would believe that its handlers are installed.
     let ktrix = process::fork_child(&[], || proxy(config))?;
     let has_to_stop = Arc::new(AtomicBool::new(false));
@@ -52,7 +50,7 @@ pub fn demo(port: u16) -> anyhow::Result<i32> {
     let counter = Arc::clone(&asked);
     let origin = thread::Builder::new().name("origin".to_owned());
     origin.spawn(move || origin::serve(&listener, &counter))?;
-    let mut screen = Screen::new(&log);
+    let mut screen = Screen::new();
     let watched = watch(ktrix, port, &temp.dir, &mut screen, &has_to_stop);
     let stopped = stop(ktrix);
     let code = watched?;
@@ -99,17 +97,26 @@ fn watch(
     has_to_stop: &AtomicBool,
 ) -> anyhow::Result<i32> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    while TcpStream::connect(address).is_err() && !has_to_stop.load(Ordering::Acquire) {
-        if let Some(code) = exit_code(ktrix)? {
-            return Ok(code.max(1));
+    let deadline = Instant::now() + START_MAX;
+    while !has_to_stop.load(Ordering::Acquire) {
+        // The master listens a moment before it has its tables.
+        let followed =
+            TcpStream::connect(address).map_err(Into::into).and_then(|_| Follower::of(ktrix));
+        match (followed, exit_code(ktrix)?) {
+            (_, Some(code)) => return Ok(code.max(1)),
+            (Ok(follower), None) => {
+                screen.follower = Some(follower);
+                break;
+            }
+            (Err(error), None) if Instant::now() >= deadline => return Err(error),
+            (Err(_), None) => thread::sleep(STEP),
         }
-        thread::sleep(STEP);
     }
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("ktrix"));
     write!(io::stdout(), "{}", invitation::text(&program, port, cache_dir))?;
     while !has_to_stop.load(Ordering::Acquire) {
-        let lines = screen.follower.new_lines();
-        screen.show(&lines)?;
+        let records = screen.follower.as_mut().map(Follower::new_records);
+        screen.show(&records.unwrap_or_default())?;
         if let Some(code) = exit_code(ktrix)? {
             return Ok(code);
         }
@@ -120,30 +127,32 @@ fn watch(
 
 /// The standard output, with the requests that it shows.
 struct Screen {
-    follower: Follower,
+    /// Once ktrix runs.
+    follower: Option<Follower>,
     summary: Summary,
     has_colours: bool,
 }
 
 impl Screen {
-    fn new(log: &Path) -> Self {
+    fn new() -> Self {
         let has_colours = colour::is_wanted(&io::stdout());
-        Self { follower: Follower::new(log), summary: Summary::default(), has_colours }
+        Self { follower: None, summary: Summary::default(), has_colours }
     }
 
-    fn show(&mut self, lines: &[Line]) -> io::Result<()> {
+    fn show(&mut self, records: &[Fed]) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        for line in lines {
-            self.summary.add(line);
-            writeln!(out, "{}", line.text(self.has_colours))?;
+        for record in records.iter().map(Fed::record) {
+            let line = Line(&record);
+            self.summary.add(&line);
+            writeln!(out, "{}", line.short(self.has_colours))?;
         }
         out.flush()
     }
 
-    /// Shows the lines that ktrix wrote at its end, and the summary.
+    /// Shows the requests that ended with ktrix, and the summary.
     fn end(&mut self, n_asked: u64) -> io::Result<()> {
-        let lines = self.follower.last_lines();
-        self.show(&lines)?;
+        let records = self.follower.as_mut().map(Follower::last_records);
+        self.show(&records.unwrap_or_default())?;
         let summary = self.summary.text(n_asked);
         writeln!(io::stdout(), "\n{summary}\nktrix has ended. Its cache was removed.")
     }
@@ -188,6 +197,8 @@ impl Drop for TempDir {
 }
 
 const STEP: Duration = Duration::from_millis(50);
+/// How long ktrix may take to start.
+const START_MAX: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

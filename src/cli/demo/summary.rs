@@ -1,6 +1,6 @@
 //! The sums that the demonstration shows at its end.
 
-use crate::cli::demo::line::Line;
+use crate::cli::line::Line;
 
 /// Counts of the requests that the cache was asked about.
 #[derive(Debug, Default)]
@@ -11,7 +11,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn add(&mut self, line: &Line) {
+    pub(super) fn add(&mut self, line: &Line<'_>) {
         let is_hit = match line.verdict() {
             "purge" | "-" => return,
             word => matches!(word, "hit" | "stale"),
@@ -35,6 +35,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::format::Record;
 
     #[test]
     fn requests_hits_and_saved_requests_are_counted() {
@@ -46,11 +47,11 @@ mod tests {
             ("GET", "hit"),
             ("GET", "stale"),
             ("GET", "pass"),
-            ("PURGE", "-"),
-            ("", "-"),
+            ("PURGE", ""),
+            ("", ""),
         ] {
-            let json = format!(r#"{{"method":"{method}","verdict":"{verdict}","server":"s"}}"#);
-            summary.add(&Line::of(json.as_bytes()));
+            let method = method.as_bytes();
+            summary.add(&Line(&Record { method, verdict, server: "s", ..Record::default() }));
         }
         let sums = "requests: 4, hits: 2 (hit ratio 50 %), requests to the origin: 3 (1 saved)";
         assert_eq!(summary.text(3), sums);

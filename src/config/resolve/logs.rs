@@ -105,6 +105,5 @@ pub(crate) fn request_log_at(which: RequestLog, file: PathBuf) -> AccessLogConfi
         when_full: WhenFull::Spill,
         buffer_bytes: as_usize(access.size(faults, "buffer")),
         spill_bytes: access.size(faults, "spill"),
-        is_live: false,
     }
 }
