@@ -7,10 +7,10 @@ use crate::log::format::Record;
 /// A request as a line.
 pub(super) struct Line<'r>(pub(super) &'r Record<'r>);
 
-impl Line<'_> {
+impl<'r> Line<'r> {
     /// The word of the access log, but `purge` for a purge, and `collapsed` for a miss that another
     /// client's fetch answered.
-    pub(super) fn verdict(&self) -> &str {
+    pub(super) fn verdict(&self) -> &'r str {
         match (self.0.method, self.0.verdict) {
             (b"PURGE", _) => "purge",
             (_, "miss") if self.0.server.is_empty() => "collapsed",

@@ -24,6 +24,7 @@ mod config;
 mod follower;
 mod line;
 mod log;
+mod top;
 pub mod run;
 pub mod demo;
 
@@ -94,6 +95,7 @@ enum Command {
     /// Show the workers, upstreams and servers of the running ktrix, and its cache
     Status(status::StatusCommand),
     Log(log::LogCommand),
+    Top(top::TopCommand),
     /// Drain, disable, enable or weigh a server of the running ktrix
     Server(server::ServerCommand),
     /// Inspect or purge a cache, beside a running ktrix or without one
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Some(Command::Demo { port }) => demo::demo(port),
         Some(Command::Status(command)) => status::run(&command),
         Some(Command::Log(command)) => log::run(&command),
+        Some(Command::Top(command)) => top::run(&command),
         Some(Command::Server(command)) => server::run(&command),
         Some(Command::Cache(command)) => cache::run(&command),
         Some(Command::Config(command)) => config::run(&command),
@@ -194,6 +197,7 @@ mod tests {
             "ktrix server disable -c /etc/k.yaml app/unix:/run/s",
             "ktrix server weight app/10.0.0.1:80 0",
             "ktrix log",
+            "ktrix top -c /etc/k.yaml",
             "ktrix log --json -n 3 -c /etc/k.yaml",
             "ktrix log status >= 500 and host = a",
             "ktrix cache list",

@@ -79,6 +79,7 @@ mod systemd;
 mod tcp;
 mod tls;
 mod tls_live;
+mod top;
 mod trust;
 mod tunnel_drain;
 mod tunnels;

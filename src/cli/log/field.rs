@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::log::format::Record;
 
 /// The text of a field.
-pub(super) type Get = for<'r> fn(&Record<'r>) -> Cow<'r, [u8]>;
+pub(in crate::cli) type Get = for<'r> fn(&Record<'r>) -> Cow<'r, [u8]>;
 
 /// A number of a request; `None` if it has none.
 type GetNumber = fn(&Record<'_>) -> Option<u64>;

@@ -20,7 +20,7 @@ use crate::log::format::Record;
 
 /// A condition on a request.
 #[derive(Debug)]
-pub(super) enum Filter {
+pub(in crate::cli) enum Filter {
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
@@ -29,7 +29,7 @@ pub(super) enum Filter {
 
 /// A field, and what it must be.
 #[derive(Debug)]
-pub(super) enum Test {
+pub(in crate::cli) enum Test {
     Number(fn(&Record<'_>) -> Option<u64>, Operator, u64),
     /// The first digit of a status.
     Class(bool, u16),
@@ -39,7 +39,7 @@ pub(super) enum Test {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
+pub(in crate::cli) enum Operator {
     Equal,
     NotEqual,
     Less,
@@ -51,7 +51,7 @@ pub(super) enum Operator {
 
 /// Why a text is no filter, and at which of its bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
+pub(in crate::cli) struct Flaw {
     pub(super) at: usize,
     pub(super) message: String,
 }
@@ -61,7 +61,7 @@ impl Filter {
     ///
     /// # Errors
     /// The first flaw.
-    pub(super) fn parse(text: &str) -> Result<Self, Flaw> {
+    pub(in crate::cli) fn parse(text: &str) -> Result<Self, Flaw> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Flaw { at: 0, message: "the filter is too long".to_owned() });
         }
@@ -78,7 +78,7 @@ impl Filter {
         }
     }
 
-    pub(super) fn passes(&self, record: &Record<'_>) -> bool {
+    pub(in crate::cli) fn passes(&self, record: &Record<'_>) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.passes(record)),
             Self::Any(parts) => parts.iter().any(|part| part.passes(record)),
@@ -319,11 +319,18 @@ impl<'t> Parser<'t> {
 }
 
 impl Flaw {
-    /// For a person: the filter with a mark below the place, and what is wrong there.
+    /// What is wrong, with its column.
+    pub(in crate::cli) fn brief(&self, text: &str) -> String {
+        format!("column {}: {}", self.n_before(text) + 1, self.message)
+    }
+
+    /// The filter with a mark below the place, and what is wrong there.
     pub(super) fn explain(&self, text: &str) -> String {
-        let before = text.get(..self.at).unwrap_or_default().chars().count();
-        let Self { message, .. } = self;
-        format!("  {text}\n  {:before$}^ column {}: {message}", "", before + 1)
+        format!("  {text}\n  {:width$}^ {}", "", self.brief(text), width = self.n_before(text))
+    }
+
+    fn n_before(&self, text: &str) -> usize {
+        text.get(..self.at).unwrap_or_default().chars().count()
     }
 }
 

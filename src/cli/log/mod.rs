@@ -1,7 +1,7 @@
 //! `ktrix log`: the requests of the running ktrix as they end, from its shared memory.
 
 mod field;
-mod filter;
+pub(in crate::cli) mod filter;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,228 @@
+//! `ktrix top`: the requests, servers and processes of the running ktrix on a terminal.
+//!
+//! It follows the requests as `ktrix log` does and adds them up itself, so that the workers pay only while
+//! it runs.
+
+mod sketch;
+mod latency;
+mod stats;
+mod processes;
+mod snapshot;
+mod screen;
+mod rows;
+mod view;
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use crossterm::cursor::{Hide, Show};
+use crossterm::event::{self, Event, KeyEventKind};
+use crossterm::execute;
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use nix::sys::signal::Signal;
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+
+use crate::cli::follower::Follower;
+use crate::cli::load::DEFAULT_FILE;
+use crate::cli::table::Running;
+use crate::cli::top::processes::Processes;
+use crate::cli::top::screen::{Screen, Wish};
+use crate::cli::top::snapshot::Snapshot;
+use crate::cli::top::stats::Stats;
+use crate::cli::top::view::View;
+
+/// Watch the requests, servers and processes of the running ktrix on a terminal
+#[derive(Args, Debug)]
+pub(super) struct TopCommand {
+    /// The configuration of the ktrix [default: /etc/ktrix/ktrix.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command until its user quits.
+///
+/// # Errors
+/// When no ktrix runs with the configuration, or another user runs it.
+pub(super) fn run(command: &TopCommand) -> Result<i32> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        eprintln!("ktrix: top needs a terminal (ktrix status prints once, ktrix log follows)");
+        return Ok(2);
+    }
+    let file = command.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let mut top = Top::new(file)?;
+    let has_to_stop = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        signal_hook::flag::register(signal as i32, Arc::clone(&has_to_stop))?;
+    }
+    let _taken = TakenTerminal::take().context("cannot use the terminal")?;
+    let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+    while !has_to_stop.load(Ordering::Acquire) {
+        top.look();
+        terminal.draw(|frame| top.view().draw(frame))?;
+        if top.wait(&has_to_stop)? == Wish::Quit {
+            break;
+        }
+    }
+    Ok(0)
+}
+
+/// The terminal while this command has it; dropping it gives it back as it was.
+struct TakenTerminal;
+
+impl TakenTerminal {
+    fn take() -> io::Result<Self> {
+        enable_raw_mode()?;
+        let taken = Self;
+        execute!(io::stdout(), EnterAlternateScreen, Hide)?;
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back();
+            hook(panic);
+        }));
+        Ok(taken)
+    }
+}
+
+impl Drop for TakenTerminal {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn give_back() {
+    // A terminal that is gone needs nothing.
+    let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    let _ = disable_raw_mode();
+}
+
+/// What the command knows.
+struct Top<'f> {
+    file: &'f Path,
+    follower: Follower,
+    stats: Stats,
+    processes: Processes,
+    snapshot: Snapshot,
+    screen: Screen,
+    clock: String,
+    seen_share: f64,
+    has_ended: bool,
+    looked_at: Instant,
+    /// Requests that were seen and missed since then.
+    n_seen: u64,
+    n_missed: u64,
+}
+
+impl<'f> Top<'f> {
+    fn new(file: &'f Path) -> Result<Self> {
+        let running = Running::find(file)?;
+        let mut processes = Processes::new();
+        Ok(Self {
+            file,
+            follower: Follower::of(running.pid)?,
+            stats: Stats::new(),
+            snapshot: Snapshot::of(&running, &mut processes),
+            processes,
+            screen: Screen::new(),
+            clock: String::new(),
+            seen_share: 1.0,
+            has_ended: false,
+            looked_at: Instant::now(),
+            n_seen: 0,
+            n_missed: 0,
+        })
+    }
+
+    /// Looks at everything but the requests, unless it is paused.
+    fn look(&mut self) {
+        if self.screen.is_paused || (!self.clock.is_empty() && self.looked_at.elapsed() < LOOK) {
+            return;
+        }
+        self.stats.pass(self.looked_at.elapsed().as_secs_f64());
+        self.looked_at = Instant::now();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = now.as_secs() % 86_400;
+        self.clock = format!("{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60);
+        let n_all = self.n_seen + self.n_missed;
+        self.seen_share = if n_all > 0 { self.n_seen as f64 / n_all as f64 } else { 1.0 };
+        (self.n_seen, self.n_missed) = (0, 0);
+        let Ok(running) = Running::find(self.file) else {
+            self.has_ended = true;
+            return;
+        };
+        if self.has_ended || running.pid.as_raw() != self.snapshot.pid {
+            // It was started again, or upgraded.
+            let Ok(follower) = Follower::of(running.pid) else { return };
+            self.follower = follower;
+        }
+        self.has_ended = false;
+        self.snapshot = Snapshot::of(&running, &mut self.processes);
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            screen: &self.screen,
+            stats: &self.stats,
+            snapshot: &self.snapshot,
+            clock: &self.clock,
+            seen_share: self.seen_share,
+            has_ended: self.has_ended,
+        }
+    }
+
+    /// Reads requests until there is something to draw.
+    fn wait(&mut self, has_to_stop: &AtomicBool) -> Result<Wish> {
+        while !has_to_stop.load(Ordering::Acquire) {
+            self.read();
+            if event::poll(STEP)? {
+                let wish = match event::read()? {
+                    Event::Key(key) if key.kind != KeyEventKind::Release => {
+                        let wish = self.screen.press(key);
+                        let panel = self.screen.panel();
+                        let rows = rows::rows(panel, 0, &self.stats, &self.snapshot);
+                        self.screen.keep_within(rows.len());
+                        wish
+                    }
+                    _ => Wish::Nothing,
+                };
+                if wish == Wish::Restart {
+                    self.stats = Stats::new();
+                }
+                return Ok(wish);
+            }
+            if self.looked_at.elapsed() >= LOOK && !self.screen.is_paused {
+                break;
+            }
+        }
+        Ok(Wish::Nothing)
+    }
+
+    /// Adds the requests that have ended; those that were missed count as the others.
+    fn read(&mut self) {
+        let records = self.follower.new_records();
+        let n_missed = self.follower.take_missed();
+        self.n_seen += records.len() as u64;
+        self.n_missed += n_missed;
+        if self.screen.is_paused {
+            return;
+        }
+        let weight = 1.0 + n_missed as f64 / records.len().max(1) as f64;
+        for record in records.iter().map(|fed| fed.record()) {
+            if self.screen.filter.passes(&record) {
+                self.stats.add(&record, weight);
+            }
+        }
+    }
+}
+
+/// How often requests are read.
+const STEP: Duration = Duration::from_millis(40);
+/// How often all is looked at and drawn.
+const LOOK: Duration = Duration::from_secs(1);

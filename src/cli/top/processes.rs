@@ -1,0 +1,77 @@
+//! The processes of a running ktrix: what they take of processor and memory, from /proc.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Instant;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// What a process takes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Load {
+    /// Of one core, since it was asked last.
+    pub(super) cpu_share: f64,
+    /// Memory in use, shared memory included.
+    pub(super) memory_bytes: u64,
+}
+
+/// What was seen of processes before.
+#[derive(Debug)]
+pub(super) struct Processes {
+    /// The processor time of each, in clock ticks, and when that was.
+    seen: HashMap<u32, (u64, Instant)>,
+    ticks_per_s: f64,
+    page_bytes: u64,
+}
+
+impl Processes {
+    pub(super) fn new() -> Self {
+        let system = |name, default| sysconf(name).ok().flatten().unwrap_or(default);
+        Self {
+            seen: HashMap::new(),
+            ticks_per_s: system(SysconfVar::CLK_TCK, 100) as f64,
+            page_bytes: system(SysconfVar::PAGE_SIZE, 4_096).cast_unsigned(),
+        }
+    }
+
+    /// What this process takes; nothing if it has ended.
+    pub(super) fn load(&mut self, pid: u32) -> Load {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let Some((ticks, pages)) = ticks_and_pages(&stat) else {
+            self.seen.remove(&pid);
+            return Load::default();
+        };
+        let now = Instant::now();
+        let before = self.seen.insert(pid, (ticks, now));
+        let cpu_share = before.map_or(0.0, |(before, at)| {
+            let seconds = now.duration_since(at).as_secs_f64().max(0.01);
+            ticks.saturating_sub(before) as f64 / self.ticks_per_s / seconds
+        });
+        Load { cpu_share, memory_bytes: pages * self.page_bytes }
+    }
+}
+
+/// utime + stime, and rss, of proc_pid_stat(5).
+fn ticks_and_pages(stat: &str) -> Option<(u64, u64)> {
+    // The name before these may have spaces and parentheses of its own.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let number = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
+    Some((number(14)? + number(15)?, number(24)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_takes_memory_and_one_that_is_gone_nothing() {
+        let mut processes = Processes::new();
+        let own = processes.load(std::process::id());
+        assert!(own.memory_bytes > 100_000 && own.cpu_share == 0.0, "{own:?}");
+        assert_eq!(processes.load(u32::MAX), Load::default());
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 1 0 0 0 30 12 0 0 20 0 1 0 5 9000 77 18446744";
+        assert_eq!(ticks_and_pages(stat), Some((42, 77)));
+        assert_eq!(ticks_and_pages("7 (a"), None);
+    }
+}

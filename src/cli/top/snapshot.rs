@@ -1,0 +1,103 @@
+//! What is shown of a running ktrix at one moment, besides its requests.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use crate::cache::index::reader::IndexReader;
+use crate::cli::table::Running;
+use crate::cli::top::processes::{Load, Processes};
+
+/// What is shown besides requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) pid: i32,
+    pub(super) generation: u64,
+    pub(super) processes: Vec<ProcessRow>,
+    pub(super) servers: Vec<ServerRow>,
+    /// Requests that wait for a connection.
+    pub(super) n_pending: u64,
+    pub(super) cache: Option<Fill>,
+}
+
+/// A process.
+#[derive(Clone, Debug)]
+pub(super) struct ProcessRow {
+    pub(super) name: String,
+    /// 0 while it is being replaced.
+    pub(super) pid: u32,
+    pub(super) load: Load,
+    pub(super) n_tunnels: u32,
+}
+
+/// A configured server.
+#[derive(Clone, Debug)]
+pub(super) struct ServerRow {
+    /// `upstream/address`, as requests have it.
+    pub(super) name: String,
+    pub(super) state: &'static str,
+    pub(super) n_active: u32,
+    pub(super) n_idle: u32,
+}
+
+/// How full the cache is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fill {
+    pub(super) n_objects: u64,
+    pub(super) n_objects_max: u64,
+    pub(super) bytes: u64,
+    pub(super) bytes_max: u64,
+}
+
+impl Snapshot {
+    pub(super) fn of(running: &Running, processes: &mut Processes) -> Self {
+        let view = running.view();
+        let table = view.table;
+        let workers = || 0..table.n_workers();
+        let master = running.pid.as_raw();
+        let mut row = |name: String, pid: u32, n_tunnels| ProcessRow {
+            name,
+            pid,
+            load: if pid > 0 { processes.load(pid) } else { Load::default() },
+            n_tunnels,
+        };
+        let mut rows = vec![row("master".to_owned(), master.cast_unsigned(), 0)];
+        rows.extend(workers().map(|number| {
+            let pid = table.pid(number).load(Ordering::Relaxed);
+            let n_tunnels = table.n_tunnels(number).load(Ordering::Relaxed);
+            row(format!("worker {number}"), pid, n_tunnels)
+        }));
+        let servers = view.servers().map(|(named, server)| {
+            let sum = |count: &dyn Fn(usize) -> u32| -> u32 { workers().map(count).sum() };
+            ServerRow {
+                name: named.to_string(),
+                state: table.row(server).state().word(),
+                n_active: sum(&|worker| table.n_active(worker, server).load(Ordering::Relaxed)),
+                n_idle: sum(&|worker| table.n_idle(worker, server).load(Ordering::Relaxed)),
+            }
+        });
+        let pending = table.upstreams().flat_map(|upstream| {
+            workers().map(move |worker| table.n_pending(worker, upstream).load(Ordering::Relaxed))
+        });
+        Self {
+            pid: master,
+            generation: table.phase().0,
+            processes: rows,
+            servers: servers.collect(),
+            n_pending: pending.map(u64::from).sum(),
+            cache: view.named("cache").next().and_then(Fill::of),
+        }
+    }
+}
+
+impl Fill {
+    /// `None` if the index cannot be read now.
+    fn of(path: &str) -> Option<Self> {
+        let index = IndexReader::open(Path::new(path)).ok()?;
+        Some(Self {
+            n_objects: index.objects(),
+            n_objects_max: index.n_objects_max(),
+            bytes: index.bytes(),
+            bytes_max: index.size_bytes(),
+        })
+    }
+}

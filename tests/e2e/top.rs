@@ -1,0 +1,175 @@
+//! `ktrix top` on a terminal, which is one of tmux(1): what it shows, its keys, and how it leaves.
+
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::ktrix::BINARY;
+use crate::support::{Client, Ktrix, Origin, PATIENCE, Plan, Response, until, until_true};
+
+/// A shell in a terminal.
+struct Shell<'p> {
+    plan: &'p Plan,
+}
+
+impl<'p> Shell<'p> {
+    /// `None` without tmux.
+    fn start(plan: &'p Plan, (width, height): (u16, u16)) -> Option<Self> {
+        if Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_err() {
+            eprintln!("skipped: there is no tmux");
+            return None;
+        }
+        let shell = Self { plan };
+        let (width, height) = (width.to_string(), height.to_string());
+        let out = shell.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            &width,
+            "-y",
+            &height,
+            "env PS1='$ ' LC_ALL=C.UTF-8 sh",
+        ]);
+        assert!(out.status.success(), "{out:?}");
+        Some(shell)
+    }
+
+    fn tmux(&self, args: &[&str]) -> Output {
+        let socket = self.plan.dir().join("tmux");
+        let mut command = Command::new("tmux");
+        command.arg("-u").arg("-S").arg(socket).args(args).env("LC_ALL", "C.UTF-8");
+        command.env_remove("TMUX").env_remove("NO_COLOR").output().expect("tmux")
+    }
+
+    fn press(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    fn run(&self, command: &str) {
+        self.press(&["-l", command]);
+        self.press(&["Enter"]);
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p"]).stdout).into_owned()
+    }
+
+    #[track_caller]
+    fn wait(&self, parts: &[&str]) -> String {
+        until(&format!("{parts:?} on the screen"), PATIENCE, || {
+            let screen = self.screen();
+            parts.iter().all(|part| screen.contains(part)).then_some(screen)
+        })
+    }
+
+    fn start_top(&self) {
+        let config = self.plan.config_path();
+        self.run(&format!("echo before; {BINARY} top -c {}; echo code $?", config.display()));
+    }
+
+    /// Waits for the end of the command, with the terminal as it was.
+    #[track_caller]
+    fn expect_end(&self) {
+        let screen = self.wait(&["\nbefore", "\ncode 0"]);
+        assert!(!screen.contains("Hosts"), "{screen}");
+        self.run("stty -a | tr ' ' '\\n' | grep -cx -e icanon -e echo -e isig");
+        self.wait(&["\n3\n"]);
+    }
+}
+
+impl Drop for Shell<'_> {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+fn origin() -> Origin {
+    Origin::answering(|request| {
+        let status = if request.target.starts_with("/bad") { 500 } else { 200 };
+        Response::ok("hello").with_status(status).cache("no-store")
+    })
+}
+
+fn get(ktrix: &Ktrix<'_>, host: &str, target: &str) {
+    Client::connect(&ktrix.plan.address).host(host).get(target);
+}
+
+#[test]
+fn hosts_paths_servers_and_processes_are_shown_and_the_terminal_is_given_back() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let Some(shell) = Shell::start(&plan, (80, 24)) else { return };
+    shell.start_top();
+    shell.wait(&["[1 Hosts]", "q Quit", "cache", &format!("pid {}", ktrix.master.pid)]);
+    let ask = || {
+        get(&ktrix, "www.example.com", "/seen");
+        get(&ktrix, "other.example.com", "/bad");
+    };
+    until_true("the hosts", || {
+        ask();
+        let screen = shell.screen();
+        screen.contains("www.example.com") && screen.contains("other.example.com")
+    });
+    shell.press(&["Tab"]);
+    shell.wait(&["[2 Paths]", "www.example.com/seen"]);
+    shell.press(&["3"]);
+    shell.wait(&["[3 Servers]", &format!("app/{}", origin.name()), " up "]);
+    shell.press(&["4"]);
+    shell.wait(&["[4 Processes]", "master", "worker 0", "worker 1", &ktrix.master.pid.to_string()]);
+    shell.press(&["?"]);
+    shell.wait(&["Any key closes this help."]);
+    shell.press(&["Escape"]);
+    shell.press(&["1", "/"]);
+    shell.press(&["-l", "status > x"]);
+    shell.press(&["Enter"]);
+    shell.wait(&["only: status > x", "column 10"]);
+    shell.press(&["BSpace"]);
+    shell.press(&["-l", "499"]);
+    shell.press(&["Enter"]);
+    until_true("the failed requests alone", || {
+        ask();
+        let screen = shell.screen();
+        screen.contains("only status > 499")
+            && screen.contains("other.example.com")
+            && !screen.contains("www.example.com")
+    });
+    shell.press(&["q"]);
+    shell.expect_end();
+}
+
+#[test]
+fn a_large_terminal_has_all_tables_and_a_signal_gives_it_back() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let Some(shell) = Shell::start(&plan, (200, 60)) else { return };
+    shell.start_top();
+    shell.wait(&[" Hosts ", " Paths ", " Servers ", " Processes ", "worker 1"]);
+    until_true("the host", || {
+        get(&ktrix, "www.example.com", "/seen");
+        shell.screen().contains("www.example.com/seen")
+    });
+    shell.tmux(&["resize-window", "-x", "80", "-y", "24"]);
+    shell.wait(&["[1 Hosts]", "www.example.com"]);
+    ktrix.stop();
+    shell.wait(&["KTRIX HAS ENDED"]);
+    let shell_pid =
+        String::from_utf8(shell.tmux(&["display", "-p", "#{pane_pid}"]).stdout).unwrap();
+    let shell_pid: i32 = shell_pid.trim().parse().unwrap();
+    let top = crate::support::process::children(shell_pid).remove(0);
+    kill(Pid::from_raw(top.pid), Signal::SIGTERM).unwrap();
+    shell.expect_end();
+}
+
+#[test]
+fn without_a_terminal_it_says_so() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let out = plan.run(&["top"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("top needs a terminal"), "{out:?}");
+}
