@@ -411,7 +411,9 @@ pub fn reserve(address: SocketAddr) -> (socket2::Socket, SocketAddr) {
 /// Whole lines of a file; none if it is not there.
 pub fn lines(path: &Path) -> Vec<String> {
     let text = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+    // A line that is written at this moment may be there in part.
+    let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    String::from_utf8_lossy(&text[..end]).lines().map(str::to_owned).collect()
 }
 
 fn dirs(path: &Path) -> Vec<PathBuf> {
