@@ -106,7 +106,8 @@ impl Pools {
         request: &mut Fields,
     ) -> Option<ServerId> {
         let Destination::Upstream(id) = destination else { return None };
-        self.upstreams[id.0].sticky.as_ref()?.take(request)
+        // A route that answers itself needs no upstream, and there may be none.
+        self.upstreams.get(id.0)?.sticky.as_ref()?.take(request)
     }
 
     /// Closes the connections that were idle for too long, that are more than is needed, or that lead

@@ -54,6 +54,17 @@ fn a_route_answers_without_an_upstream() {
 }
 
 #[test]
+fn a_configuration_without_any_upstream_answers_itself() {
+    let origin = Origin::answering(|_| Response::ok("origin"));
+    let plan = Plan::new(&origin)
+        .without("upstreams")
+        .set("sites", "[{routes: [{path: /, answer: {body: hello}}]}]");
+    let ktrix = plan.start();
+    ktrix.get("/").expect_status(200).expect_body("hello");
+    origin.expect_requests(0);
+}
+
+#[test]
 fn a_prefix_is_rewritten_there_and_back() {
     let origin = Origin::answering(|request| {
         let response = Response::ok(&request.target).cache("max-age=600");
