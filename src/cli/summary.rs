@@ -47,7 +47,8 @@ pub(super) fn lines(config: &Config) -> Vec<(&'static str, String)> {
         let over = format_duration(slow.over);
         lines.push(("slow log", format!("{}, over {over}", request_log(slow))));
     }
-    lines.push(("error log", format!("{}, {}", error_log(&config.log.error), config.log.level)));
+    let level = config.log.level.as_str().to_ascii_lowercase();
+    lines.push(("error log", format!("{}, {level}", error_log(&config.log.error))));
     let bounds = bounds(config);
     if !bounds.is_empty() {
         lines.push(("bounds", bounds.join(", ")));

@@ -29,6 +29,9 @@ pub(crate) fn in_memory(name: &str, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// The mark of XFS in statfs(2), which nix does not name for musl.
+const XFS_SUPER_MAGIC: statfs::FsType = statfs::FsType(0x5846_5342);
+
 /// Whether a call may wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -56,7 +59,7 @@ impl Medium {
             Ok(statfs::TMPFS_MAGIC) => Self::Memory,
             Ok(
                 statfs::EXT4_SUPER_MAGIC
-                | statfs::XFS_SUPER_MAGIC
+                | XFS_SUPER_MAGIC
                 | statfs::BTRFS_SUPER_MAGIC
                 | statfs::F2FS_SUPER_MAGIC,
             ) => Self::Disk,
