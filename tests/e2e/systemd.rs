@@ -78,7 +78,8 @@ fn a_killed_master_loses_neither_a_waiting_connection_nor_the_cache() {
     let ktrix = manager.start(&plan, 0, &[]);
     ktrix.get("/a").expect_status(200);
     ktrix.wait_hit("/a");
-    until_true("the stored sockets", || manager.stored().len() >= 3);
+    let n_sockets = |names: &[String]| names.iter().filter(|it| it.starts_with("listen")).count();
+    until_true("the stored sockets", || n_sockets(&manager.stored()) == 2);
     let workers = ktrix.workers();
     let orphans = ktrix.wait_children(3);
     workers.iter().for_each(|worker| worker.signal(Signal::SIGSTOP));
@@ -99,7 +100,7 @@ fn a_killed_master_loses_neither_a_waiting_connection_nor_the_cache() {
     next.get("/a").expect_hit();
     next.ask(&Ask::post("/b", "x")).expect_status(200);
     origin.expect_requests(2);
-    assert_eq!(manager.stored().len(), 3, "as before: {:?}", manager.stored());
+    assert_eq!(n_sockets(&manager.stored()), 2, "as before: {:?}", manager.stored());
     plan.verify_cache();
 }
 
