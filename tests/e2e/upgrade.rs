@@ -85,7 +85,9 @@ fn five_upgrades_under_load_fail_no_request_and_ask_no_origin_again() {
     for _ in 0..5 {
         let until = Instant::now() + between;
         let n = load.n_answered();
-        until_true("answers", || load.n_answered() > n + 20 && Instant::now() > until);
+        crate::support::until("answers", between + PATIENCE, || {
+            (load.n_answered() > n + 20 && Instant::now() > until).then_some(())
+        });
         let before = last.master().unwrap();
         let now = last.upgrade();
         until_true("the end of the old ktrix", || !before.is_alive());
@@ -172,7 +174,8 @@ fn what_a_command_has_set_and_the_keeper_has_found_lasts() {
 fn tunnels_go_on_until_their_drain() {
     alone();
     let origin = echoing();
-    let plan = Plan::new(&origin).set("timeouts", "{stop: 500ms, tunnel-drain: 5s}");
+    let upstream = format!("{{servers: [\"{}\"], connections: 2000}}", origin.name());
+    let plan = Plan::to(&upstream).set("timeouts", "{stop: 500ms, tunnel-drain: 5s}");
     let ktrix = plan.start();
     let last = Last(&plan);
     let n = number("KTRIX_UPGRADE_TUNNELS", 50);
