@@ -54,8 +54,8 @@ pub async fn join(client: Side<'_>, origin: Side<'_>, idle: Duration, moved: &Mo
     let (up, down) = (moved.to_origin(), moved.to_client());
     let to_origin = Way { from: client.transport, to: origin.transport, count: up, other: down };
     let to_client = Way { from: origin.transport, to: client.transport, count: down, other: up };
-    // Small messages of either peer must not wait for an acknowledgement.
-    let _ = client.transport.set_nodelay().and(origin.transport.set_nodelay());
+    // Small messages must not wait for an acknowledgement; connections to origins never do.
+    let _ = client.transport.set_nodelay();
     let to_origin = pin!(to_origin.run(client.ahead));
     let to_client = pin!(to_client.run(origin.ahead));
     both(to_origin, to_client, idle, moved).await

@@ -92,6 +92,9 @@ impl Way<'_> {
             let room = scratch.len().min(COPY_BYTES);
             let n_read = self.from.try_read(&mut scratch[..room])?;
             let bytes = scratch.get(..n_read).unwrap_or_default();
+            if bytes.is_empty() {
+                return Ok(0);
+            }
             // An error is found again when the rest is written.
             let n_written = self.to.try_write(bytes).unwrap_or(0);
             rest.extend_from_slice(bytes.get(n_written..).unwrap_or_default());
