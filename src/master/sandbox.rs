@@ -33,6 +33,7 @@ pub(crate) struct Rules {
 const OF_MASTER: &[Capability] = &[
     Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_CHOWN,
     Capability::CAP_FOWNER,
     Capability::CAP_SETUID,
