@@ -1,11 +1,13 @@
 //! `ktrix top` on a terminal, which is one of tmux(1): what it shows, its keys, and how it leaves.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::ktrix::BINARY;
+use crate::support::process::{Seen, children};
 use crate::support::{Client, Ktrix, Origin, PATIENCE, Plan, Response, until, until_true};
 
 /// A shell in a terminal.
@@ -63,6 +65,13 @@ impl<'p> Shell<'p> {
             let screen = self.screen();
             parts.iter().all(|part| screen.contains(part)).then_some(screen)
         })
+    }
+
+    /// The process that the shell has started.
+    fn child(&self) -> Seen {
+        let shell = self.tmux(&["display", "-p", "#{pane_pid}"]).stdout;
+        let shell: i32 = String::from_utf8(shell).unwrap().trim().parse().unwrap();
+        children(shell).remove(0)
     }
 
     fn start_top(&self) {
@@ -157,12 +166,21 @@ fn a_large_terminal_has_all_tables_and_a_signal_gives_it_back() {
     shell.wait(&["[1 Hosts]", "www.example.com"]);
     ktrix.stop();
     shell.wait(&["KTRIX HAS ENDED"]);
-    let shell_pid =
-        String::from_utf8(shell.tmux(&["display", "-p", "#{pane_pid}"]).stdout).unwrap();
-    let shell_pid: i32 = shell_pid.trim().parse().unwrap();
-    let top = crate::support::process::children(shell_pid).remove(0);
-    kill(Pid::from_raw(top.pid), Signal::SIGTERM).unwrap();
+    kill(Pid::from_raw(shell.child().pid), Signal::SIGTERM).unwrap();
     shell.expect_end();
+}
+
+#[test]
+fn it_ends_when_its_terminal_is_closed() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let Some(shell) = Shell::start(&plan, (80, 24)) else { return };
+    shell.start_top();
+    shell.wait(&["[1 Hosts]", &format!("pid {}", ktrix.master.pid)]);
+    let top = shell.child();
+    drop(shell);
+    until_true("the end of top", || !Path::new(&format!("/proc/{}", top.pid)).exists());
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod rows;
 mod view;
 
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ use crossterm::execute;
 use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -101,6 +103,18 @@ fn give_back() {
     // A terminal that is gone needs nothing.
     let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
+}
+
+/// Waits for a key, for a step at most; whether the terminal was closed. The library reads the end of a
+/// closed one again and again.
+fn is_terminal_gone() -> bool {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(STEP).unwrap_or(PollTimeout::ZERO);
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    // A signal ends the wait, and is looked at next.
+    let n_ready = nix::poll::poll(&mut fds, timeout).unwrap_or(0);
+    n_ready > 0 && fds[0].revents().is_some_and(|events| events.intersects(gone))
 }
 
 /// What the command knows.
@@ -181,7 +195,10 @@ impl<'f> Top<'f> {
     fn wait(&mut self, has_to_stop: &AtomicBool) -> Result<Wish> {
         while !has_to_stop.load(Ordering::Acquire) {
             self.read();
-            if event::poll(STEP)? {
+            if is_terminal_gone() {
+                return Ok(Wish::Quit);
+            }
+            if event::poll(Duration::ZERO)? {
                 let wish = match event::read()? {
                     Event::Key(key) if key.kind != KeyEventKind::Release => {
                         let wish = self.screen.press(key);
