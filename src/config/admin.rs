@@ -24,7 +24,9 @@ impl AdminConfig {
     pub fn answers_for(&self, host: &[u8]) -> bool {
         let Ok(host) = str::from_utf8(host) else { return false };
         let address = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
-        address.parse::<IpAddr>().is_ok()
+        // A browser names one; a check over HTTP/1.0 may not.
+        host.is_empty()
+            || address.parse::<IpAddr>().is_ok()
             || host.eq_ignore_ascii_case("localhost")
             || self.hosts.iter().any(|it| host.eq_ignore_ascii_case(it))
     }
@@ -38,12 +40,10 @@ mod tests {
     fn only_addresses_localhost_and_listed_names_are_answered_for() {
         let config =
             AdminConfig { allow: vec![Network::Local], hosts: vec!["stats.lan".to_owned()] };
-        for host in ["127.0.0.1", "[::1]", "10.0.0.1", "localhost", "LocalHost", "Stats.lan"] {
+        for host in ["", "127.0.0.1", "[::1]", "10.0.0.1", "localhost", "LocalHost", "Stats.lan"] {
             assert!(config.answers_for(host.as_bytes()), "{host}");
         }
-        for host in
-            ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil", "[::1", "\u{e9}"]
-        {
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil", "[::1", "\u{e9}"] {
             assert!(!config.answers_for(host.as_bytes()), "{host}");
         }
         assert!(!config.answers_for(b"\xff"));

@@ -15,6 +15,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::config::request_log::RequestLog;
 use crate::config::{AccessLogConfig, WhenFull};
 use crate::log::clock::LineClock;
 use crate::log::file::LogFile;
@@ -240,7 +241,8 @@ impl AccessLog {
     fn may_drop(&self) -> bool {
         match self.config.when_full {
             WhenFull::Drop => true,
-            WhenFull::Spill => self.is_stuck,
+            // No request waits for a slow log.
+            WhenFull::Spill => self.is_stuck || self.config.which == RequestLog::Slow,
             WhenFull::Wait => false,
         }
     }

@@ -179,7 +179,11 @@ fn secrets_of(passed: &mut Vec<Passed>) -> io::Result<Secrets> {
 fn metrics_of(passed: &mut Vec<Passed>) -> io::Result<MetricTable> {
     match passed::find(passed, metrics::FILE_NAME).map(MetricTable::open) {
         Some(Ok(metrics)) => Ok(metrics),
-        _ => MetricTable::create(unix_s()),
+        Some(Err(error)) => {
+            ::log::warn!("the counters begin again: {error}");
+            MetricTable::create(unix_s())
+        }
+        None => MetricTable::create(unix_s()),
     }
 }
 

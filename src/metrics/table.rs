@@ -38,7 +38,7 @@ pub enum Source {
     Cells,
     /// The number of values in another one, a histogram of the same labels.
     CountOf(Metric),
-    /// Whoever reads the metrics reads them from other tables.
+    /// Other tables have them.
     Read,
 }
 
@@ -162,8 +162,6 @@ metrics! {
         "Bytes on the disk of all stored objects.";
     CacheBytesMax: "ktrix_cache_size_max_bytes", Gauge, Bytes, Read, &[],
         "Bytes that cache.size allows.";
-    LogLines: "ktrix_log_lines_total", Counter, None, Read, &[],
-        "Lines for the access log.";
     LogDropped: "ktrix_log_lines_dropped_total", Counter, None, Cells, &[],
         "Requests that have no line in the access log because it was full.";
     Unlogged: "ktrix_log_lines_off_total", Counter, None, Cells, &[],

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use crate::base::time::Now;
 use crate::cache::Cache;
-use crate::config::Config;
 use crate::config::admin::AdminConfig;
 use crate::config::forward::ForwardConfig;
 use crate::config::request_log::PerLog;
+use crate::config::{Config, ListenMode};
 use crate::http::h1::head::HeadLimits;
 use crate::http::head::RequestHead;
 use crate::log::access::AccessLog;
@@ -18,6 +18,7 @@ use crate::log::feed::Feed;
 use crate::origin::names::Mailbox;
 use crate::origin::pools::Pools;
 use crate::origin::upstream::OriginLimits;
+use crate::proxy::client::front::Front;
 use crate::proxy::credentials::Credentials;
 use crate::proxy::facts::Facts;
 use crate::proxy::progress::LocalFills;
@@ -251,13 +252,15 @@ impl Context {
     }
 
     /// Whether the logs have room for another line, or may drop it.
-    pub fn log_has_room(&self) -> bool {
-        self.full_log().is_none()
+    pub fn log_has_room(&self, front: &Front) -> bool {
+        self.full_log().is_none() || front.listen.mode == ListenMode::Admin
     }
 
     /// Waits until the logs have room for another line.
-    pub async fn log_room(&self) {
-        while let Some(log) = self.full_log() {
+    pub async fn log_room(&self, front: &Front) {
+        while !self.log_has_room(front)
+            && let Some(log) = self.full_log()
+        {
             let since = log.flushed.version();
             log.due.notify();
             log.flushed.after(since).await;

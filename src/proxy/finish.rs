@@ -50,7 +50,7 @@ pub enum Asked<'r> {
 /// caller has checked that there is room for a line ([`Context::log_has_room`]); it then sends the
 /// end of the answer and calls [`commit`].
 pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts, sent: Sent) {
-    // Who looks changes nothing of what is seen.
+    // The requests of the admin listener are no traffic of a site.
     if front.listen.mode == ListenMode::Admin {
         return;
     }

@@ -51,7 +51,7 @@ pub(crate) async fn serve(
     facts.close = Some(close);
     connection.count_end(close);
     facts.received_bytes = moved.n_to_origin();
-    context.log_room().await;
+    context.log_room(&connection.front).await;
     let bytes = moved.n_to_client();
     let sent = Sent { body_bytes: bytes, bytes };
     finish::finish(&context, &connection.front, Asked::Stream(&name), &facts, sent);

@@ -1,5 +1,6 @@
 //! The values of all metrics of a running ktrix.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use crate::metrics::label::Rows;
@@ -41,9 +42,6 @@ pub(crate) fn values(view: &View<'_>) -> Values {
     read(Metric::Generation, &[], view.table.phase().0 as f64);
     read(Metric::Started, &[], view.metrics.begun_s() as f64);
     read(Metric::Info, &[env!("CARGO_PKG_VERSION")], 1.0);
-    let unlogged = values.sum(Metric::LogDropped) + values.sum(Metric::Unlogged);
-    let n_lines = values.sum(Metric::Requests).saturating_sub(unlogged) as f64;
-    values.readings.push(Reading { metric: Metric::LogLines, labels: Vec::new(), value: n_lines });
     values
 }
 
@@ -64,7 +62,12 @@ fn read_upstreams(view: &View<'_>, read: &mut impl FnMut(Metric, &[&str], f64)) 
         let pending = |worker| table.n_pending(worker, id).load(Ordering::Relaxed);
         read(Metric::Pending, &[name], sum(&pending));
     }
+    // A server may be listed twice.
+    let mut seen = HashSet::new();
     for (named, server) in view.servers() {
+        if !seen.insert((named.upstream, named.address)) {
+            continue;
+        }
         let (row, names) = (table.row(server), [named.upstream, named.address]);
         let state = row.state();
         for it in State::ALL {

@@ -173,7 +173,7 @@ fn a_full_ktrix_still_shows_itself() {
     }
     origin.wait_requests(4);
     shown.get("/healthz").expect_status(200);
-    assert_eq!(shown.metric("ktrix_connections"), Some(5.0));
+    assert_eq!(shown.metric("ktrix_connections"), Some(4.0));
     gate.open();
     clients.iter_mut().for_each(|client| drop(client.answer().expect_status(200)));
 }

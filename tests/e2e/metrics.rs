@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::status::status;
 use crate::support::{Ask, Load, Origin, Plan, Response, alone, pattern, until, until_true};
 
-fn n_requests(seen: &Value) -> u64 {
+pub(super) fn n_requests(seen: &Value) -> u64 {
     seen["counts"]["verdicts"].as_object().unwrap().values().map(|it| it.as_u64().unwrap()).sum()
 }
 

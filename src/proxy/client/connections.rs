@@ -113,6 +113,8 @@ impl Connection {
 pub struct Connections {
     all: RefCell<Slab<Rc<Connection>>>,
     hand: Cell<usize>,
+    /// Those that are not of the admin listener.
+    n_clients: Cell<u64>,
     /// Posted when a connection ends.
     pub left: Event,
 }
@@ -138,8 +140,15 @@ impl Connections {
         };
         let connection = Rc::new(connection);
         let place = self.all.borrow_mut().insert(Rc::clone(&connection));
-        meter::set(Metric::Connections.cell(), self.len() as u64);
+        self.count_clients(&connection, self.n_clients.get() + 1);
         Counted { connections: Rc::clone(self), place, connection }
+    }
+
+    fn count_clients(&self, changed: &Connection, n_clients: u64) {
+        if changed.front.listen.mode != ListenMode::Admin {
+            self.n_clients.set(n_clients);
+            meter::set(Metric::Connections.cell(), n_clients);
+        }
     }
 
     /// How many there are.
@@ -232,7 +241,8 @@ pub struct Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.connections.all.borrow_mut().remove(self.place);
-        meter::set(Metric::Connections.cell(), self.connections.len() as u64);
+        let n_clients = self.connections.n_clients.get().saturating_sub(1);
+        self.connections.count_clients(&self.connection, n_clients);
         self.connections.left.notify();
     }
 }

@@ -99,7 +99,7 @@ async fn serve_requests(
 ) -> Option<CloseReason> {
     loop {
         reactor::breathe().await;
-        let step = match context.log_has_room() {
+        let step = match context.log_has_room(&link.connection().front) {
             true => step(context, link, next),
             false => Step::Log,
         };
@@ -126,7 +126,7 @@ async fn serve_requests(
             Step::Write => write_due(context, link).await,
             Step::Finish => write_due(context, link).await.and(Err(CloseReason::Finished)),
             Step::Log => {
-                Box::pin(context.log_room()).await;
+                Box::pin(context.log_room(&link.connection().front)).await;
                 Ok(())
             }
             Step::Flaw(flaw) => {
@@ -255,9 +255,9 @@ async fn end(
     facts: &Facts,
     sent: Sent,
 ) -> Result<(), CloseReason> {
-    context.log_room().await;
     let told = routed.and_then(|routed| routed.front.as_deref());
     let front = told.unwrap_or(&link.connection().front);
+    context.log_room(front).await;
     let asked = routed.map_or(Asked::Bytes(&link.inbox), |routed| Asked::Head(&routed.head));
     finish::finish(context, front, asked, facts, sent);
     let flushed = match link.inbox.is_empty() {

@@ -180,7 +180,7 @@ fn answer_hot(
                 if link.out.len() > DUE_BYTES_MAX {
                     break Step::Write;
                 }
-                if !context.log_has_room() {
+                if !context.log_has_room(&link.connection().front) {
                     break Step::Log;
                 }
             }

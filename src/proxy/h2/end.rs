@@ -20,7 +20,7 @@ pub(super) async fn end(
     facts: &mut Facts,
 ) {
     let context = &shared.context;
-    context.log_room().await;
+    context.log_room(response.front()).await;
     match facts.close {
         None => shared.budget.borrow_mut().note_answer(),
         Some(CloseReason::ClientGone) => {

@@ -60,7 +60,8 @@ pub(super) fn answer(
     let Some((object, _)) = hit else {
         return Quick::No(respond);
     };
-    if !context.log_has_room() || shared.budget.borrow().spent().is_some() {
+    if !context.log_has_room(&shared.connection().front) || shared.budget.borrow().spent().is_some()
+    {
         return Quick::No(respond);
     }
     let is_large = object.body_len > BODY_BYTES_MAX;
