@@ -14,7 +14,7 @@ use crate::base::units::format_duration;
 use crate::log::limit::UNLIMITED;
 use crate::master::child::Process;
 use crate::master::{Master, Mode};
-use crate::shared::in_flight::{Left, Request};
+use crate::shared::in_flight::{Left, Request, Suspicion};
 use crate::sys::process::{EXIT_PANIC, ExitStatus};
 use crate::sys::sandbox::syscalls;
 use crate::worker::inherited::Role;
@@ -45,13 +45,14 @@ impl Master {
         if !is_fault || refused_for.is_zero() {
             return;
         }
-        let blamed = match left.current {
-            Some(current) => vec![current],
-            None => left.others,
+        let (blamed, suspicion) = match left.current {
+            Some(current) => (vec![current], Suspicion::AtWork),
+            None => (left.others, Suspicion::Suspected),
         };
         for request in blamed {
             let Some(fingerprint) = request.fingerprint else { continue };
-            if self.suspects.add(&self.tables.in_flight, fingerprint, refused_for, now) {
+            if self.suspects.add(&self.tables.in_flight, (fingerprint, suspicion), refused_for, now)
+            {
                 log::error!(
                     "{} was in flight in two crashes within a minute; answering it with 503 for {} \
                      (limits.crash-guard)",
@@ -77,14 +78,9 @@ fn cause_of(status: ExitStatus) -> Option<String> {
 
 /// Whether the program itself has failed: no other process has ended it.
 fn is_fault(status: ExitStatus) -> bool {
-    const FAULTS: [Signal; 6] = [
-        Signal::SIGSEGV,
-        Signal::SIGBUS,
-        Signal::SIGILL,
-        Signal::SIGABRT,
-        Signal::SIGSYS,
-        Signal::SIGFPE,
-    ];
+    // SIGBUS is not one: all workers die of it when another program cuts a file of the cache.
+    const FAULTS: [Signal; 5] =
+        [Signal::SIGSEGV, Signal::SIGILL, Signal::SIGABRT, Signal::SIGSYS, Signal::SIGFPE];
     match status {
         ExitStatus::Signal(number) => {
             Signal::try_from(number).is_ok_and(|signal| FAULTS.contains(&signal))
@@ -141,6 +137,7 @@ mod tests {
             (ExitStatus::Signal(11), true),
             (ExitStatus::Signal(31), true),
             (ExitStatus::Exit(EXIT_PANIC), true),
+            (ExitStatus::Signal(7), false),
             (ExitStatus::Signal(9), false),
             (ExitStatus::Signal(15), false),
             (ExitStatus::Exit(1), false),

@@ -1,7 +1,7 @@
 //! The requests that were in flight in a crash of a worker; those of two crashes are refused for a while.
 //!
 //! ```text
-//! in flight in a crash ─▶ suspected ─┬─ answered ─▶ cleared
+//! in flight in a crash ─▶ suspected ─┬─ answered, unless the worker was at work with it ─▶ cleared
 //!                                    └─ in flight in another crash within a minute ─▶ refused
 //! ```
 
@@ -26,19 +26,19 @@ struct Suspect {
 const APART_MAX: Duration = Duration::from_secs(60);
 
 impl Suspects {
-    /// A request was in flight in a crash; whether it is refused from now on, and was not before.
+    /// A request was in flight in a crash, or the worker was at work with it; whether it is refused from now on, and was not before.
     pub(super) fn add(
         &mut self,
         table: &InFlightTable,
-        fingerprint: u64,
+        (fingerprint, suspicion): (u64, Suspicion),
         refused_for: Duration,
         now: Instant,
     ) -> bool {
         self.expire(table, now);
         let known = self.list.iter_mut().find(|it| it.fingerprint == fingerprint);
-        let suspicion = known.as_ref().map(|it| table.suspicion(it.place));
-        match (known, suspicion) {
-            (Some(it), Some(Suspicion::Suspected)) => {
+        let before = known.as_ref().map(|it| table.suspicion(it.place));
+        match (known, before) {
+            (Some(it), Some(Suspicion::Suspected | Suspicion::AtWork)) => {
                 it.until = now + refused_for;
                 table.set_suspect(it.place, fingerprint, Suspicion::Refused);
                 true
@@ -47,14 +47,14 @@ impl Suspects {
             (Some(_), Some(Suspicion::Refused)) => false,
             (Some(it), _) => {
                 it.until = now + APART_MAX;
-                table.set_suspect(it.place, fingerprint, Suspicion::Suspected);
+                table.set_suspect(it.place, fingerprint, suspicion);
                 false
             }
             (None, _) => {
                 let is_free = |place: &usize| self.list.iter().all(|it| it.place != *place);
                 if let Some(place) = (0..N_SUSPECTS).find(is_free) {
                     self.list.push(Suspect { place, fingerprint, until: now + APART_MAX });
-                    table.set_suspect(place, fingerprint, Suspicion::Suspected);
+                    table.set_suspect(place, fingerprint, suspicion);
                 }
                 false
             }
@@ -88,8 +88,10 @@ mod tests {
         let mut suspects = Suspects::default();
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        let mut crash =
-            |fingerprint, s| suspects.add(&table, fingerprint, Duration::from_secs(100), at(s));
+        let refused_for = Duration::from_secs(100);
+        let mut crash = |fingerprint, s| {
+            suspects.add(&table, (fingerprint, Suspicion::Suspected), refused_for, at(s))
+        };
         assert!(!crash(1, 0) && !crash(1, 60), "they are too far apart");
         assert!(crash(1, 119) && !crash(1, 120), "it is said once");
         assert!(table.refuses(1) && !table.refuses(2));
@@ -101,5 +103,10 @@ mod tests {
         assert!(!table.refuses(1) && table.refuses(2));
         suspects.expire(&table, at(300));
         assert!(!table.is_guarding() && suspects.next_end().is_none());
+        // Answers to other clients say nothing of a request that the worker was at work with.
+        let culprit = (3, Suspicion::AtWork);
+        assert!(!suspects.add(&table, culprit, refused_for, at(301)));
+        table.answered(3);
+        assert!(suspects.add(&table, culprit, refused_for, at(302)) && table.refuses(3));
     }
 }

@@ -18,7 +18,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::quality::FixedState;
 
+use crate::http::authority::Authority;
 use crate::http::h1::rejected::Rejected;
+use crate::http::method::Method;
+use crate::http::target::Target;
 use crate::sys::ring_map::RingMap;
 
 /// The exchanges of a worker that have an entry.
@@ -101,6 +104,8 @@ pub(crate) enum Suspicion {
     Cleared = 2,
     /// It is refused.
     Refused = 3,
+    /// A worker that crashed was at work with it.
+    AtWork = 4,
 }
 
 /// The rows of all process slots, and the suspects.
@@ -119,6 +124,12 @@ pub(crate) fn fingerprint(method: &[u8], host: &[u8], target: &[u8]) -> u64 {
     }
     // 0 stands for none.
     hasher.finish().max(1)
+}
+
+/// A host as exchanges know it: in lower case, without its port and a dot at its end.
+fn normalised_host(authority: &[u8]) -> Vec<u8> {
+    let host = Authority::parse(authority).map_or(authority, |it| it.host);
+    host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase()
 }
 
 fn path_of(target: &[u8]) -> &[u8] {
@@ -203,7 +214,10 @@ impl InFlightTable {
         let mut bytes = Vec::new();
         self.map.copy_out(row * ROW_BYTES, len.min(HEAD_BYTES), &mut bytes);
         let read = Rejected::of(&bytes);
-        let path = path_of(read.target);
+        let target = Target::parse(Method::from_bytes(read.method), read.target).ok();
+        let path = target.as_ref().map_or(path_of(read.target), |it| path_of(it.path_and_query()));
+        let host =
+            normalised_host(target.as_ref().and_then(Target::authority).unwrap_or(read.host));
         // A line that goes on behind the copy may be cut.
         let is_whole = !read.host.is_empty()
             && memchr::memmem::rfind(&bytes, read.host)
@@ -213,7 +227,7 @@ impl InFlightTable {
             host: read.host.to_vec(),
             path: path.to_vec(),
             since: None,
-            fingerprint: is_whole.then(|| fingerprint(read.method, read.host, path)),
+            fingerprint: is_whole.then(|| fingerprint(read.method, &host, path)),
         })
     }
 
@@ -232,6 +246,7 @@ impl InFlightTable {
             1 => Suspicion::Suspected,
             2 => Suspicion::Cleared,
             3 => Suspicion::Refused,
+            4 => Suspicion::AtWork,
             _ => Suspicion::None,
         }
     }
@@ -438,6 +453,14 @@ mod tests {
         let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(HEAD_BYTES));
         row.begin_head(long.as_bytes());
         assert_eq!(row.table.take(1).current.unwrap().fingerprint, None);
+        for head in [
+            "GET http://H:8080/a?c HTTP/1.1\r\nHost: i\r\n\r\n",
+            "GET /a HTTP/1.1\r\nhost: H.:8080\r\n\r\n",
+        ] {
+            row.begin_head(head.as_bytes());
+            let current = row.table.take(1).current.unwrap();
+            assert_eq!(current.fingerprint, Some(fingerprint(b"GET", b"h", b"/a")), "{head}");
+        }
         row.begin_head(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
         row.end_head();
         assert_eq!(row.table.take(1).current, None);
