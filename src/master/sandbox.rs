@@ -99,16 +99,16 @@ fn paths_of_all(cache: Option<&Path>) -> Paths {
     paths
 }
 
-/// The access log, which a worker opens again if it is gone; the proofs for ACME; and what makes the name
+/// The logs of requests, which a worker opens again if they are gone; the proofs for ACME; and what makes the name
 /// of this instance.
 fn paths_of_worker(config: &Config) -> Paths {
     let mut paths = vec![(PathBuf::from("/etc/machine-id"), FileAccess::Read)];
-    if let Some(access) = &config.log.access {
+    for log in [&config.log.access, &config.log.slow].into_iter().flatten() {
         // A pipe or a terminal is not made again.
-        let is_made = access.file.is_file() || !access.file.exists();
-        let dir = access.file.parent().filter(|_| is_made);
+        let is_made = log.file.is_file() || !log.file.exists();
+        let dir = log.file.parent().filter(|_| is_made);
         let dir = dir.map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
-        paths.push((dir.unwrap_or(&access.file).to_owned(), FileAccess::Write));
+        paths.push((dir.unwrap_or(&log.file).to_owned(), FileAccess::Write));
     }
     paths.extend(config.acme.iter().map(|path| (path.clone(), FileAccess::Read)));
     paths

@@ -75,6 +75,12 @@ impl Calls {
                 let kind = (1, SeccompCmpOp::MaskedEq(SOCK_KIND), kind as u64);
                 refused.push(("socket", vec![(0, SeccompCmpOp::Eq, family as u64), kind]));
             }
+            // No other protocol than the one of streams, TCP, whatever the kernel has.
+            let stream = (1, SeccompCmpOp::MaskedEq(SOCK_KIND), libc::SOCK_STREAM as u64);
+            let not = |protocol: i32| (2, SeccompCmpOp::Ne, protocol as u64);
+            let other = [not(libc::IPPROTO_IP), not(libc::IPPROTO_TCP)];
+            let family = (0, SeccompCmpOp::Eq, family as u64);
+            refused.push(("socket", [&[family, stream][..], &other].concat()));
         }
         match self {
             Self::Server | Self::Parent => {
