@@ -15,7 +15,10 @@ pub fn check(file: &Path, is_verbose: bool) -> anyhow::Result<i32> {
     let Some(config) = load_to_serve(file)? else { return Ok(1) };
     let text = std::fs::read_to_string(file)?;
     if is_verbose {
-        print!("{}", sandbox::describe(&config));
+        output::to_stdout(|out| {
+            write!(out, "{}", sandbox::describe(&config))?;
+            Ok(0)
+        })?;
     }
     for warning in configuration::warnings(file, &text, &config) {
         eprintln!("{warning} (warning)");

@@ -88,12 +88,21 @@ pub(super) fn memory_files(pid: Pid) -> Result<Vec<(String, PathBuf)>> {
     let dir = format!("/proc/{pid}/fd");
     let fds = fs::read_dir(&dir);
     let fds = fds.with_context(|| format!("cannot look into the ktrix with pid {pid}"))?;
-    let named = fds.filter_map(|fd| {
-        let path = fd.ok()?.path();
-        let target = fs::read_link(&path).ok()?;
-        Some((target.to_str()?.strip_prefix("/memfd:")?.to_owned(), path))
-    });
-    Ok(named.collect())
+    let mut named = Vec::new();
+    for path in fds.filter_map(|fd| Some(fd.ok()?.path())) {
+        let target = match fs::read_link(&path) {
+            // The kernel shows the files of a process with more rights to root alone.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                bail!(
+                    "only root may look into the ktrix with pid {pid}, which has rights of its own"
+                )
+            }
+            read => read.unwrap_or_default(),
+        };
+        let name = target.to_str().and_then(|it| it.strip_prefix("/memfd:"));
+        named.extend(name.map(|name| (name.to_owned(), path)));
+    }
+    Ok(named)
 }
 
 /// How often the open files of a master are looked at, if a reload closes one meanwhile.

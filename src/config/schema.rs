@@ -116,8 +116,8 @@ const DAY: u64 = 24 * HOUR;
 /// rounded down to days.
 pub(crate) const TTL_MS_MAX: u64 = 24_855 * DAY;
 
-/// The limit of workers.
-pub const WORKERS_MAX: u64 = 64;
+/// The limit of workers: a reload has those of two configurations, with a keeper each, within 128 processes.
+pub const WORKERS_MAX: u64 = 62;
 
 /// The default limit of a body in memory: a few bodies must not fill a small memory.
 const MEMORY_OBJECT_DEFAULT: &str = "1 MiB, at most a sixteenth of cache.memory";

@@ -328,7 +328,7 @@ fn every_mistake_is_reported_at_once() {
         errors(text),
         [
             "k.yaml:1:1: wrokers: is not a known key (did you mean \"workers\"?)",
-            "k.yaml:2:10: workers: \"65\" is out of range (from 1 to 64)",
+            "k.yaml:2:10: workers: \"65\" is out of range (from 1 to 62)",
             "k.yaml:3:10: listen[0]: \"localhost:80\" is not an IP address (try \"0.0.0.0:80\", \
              \"[::1]:80\", \"80\" or \"unix:/run/ktrix.sock\")",
             "k.yaml:4:21: timeouts.connect: \"5\" has no unit (try \"5s\")",
@@ -372,7 +372,7 @@ fn each_mistake_has_its_place_and_its_key() {
         ),
         ("upstream: a\nworkers: 0\n", "2:10: workers: \"0\" is out of range"),
         ("upstream: a\nworkers: many\n", "2:10: workers: \"many\" is not auto or a number"),
-        ("upstream: a\nworkers: [1]\n", "2:10: workers: expects auto or a number from 1 to 64"),
+        ("upstream: a\nworkers: [1]\n", "2:10: workers: expects auto or a number from 1 to 62"),
         ("upstream: a\nworkers:\n", "2:1: workers: has no value"),
         ("upstream: a\nlisten: []\n", "2:9: listen: is empty"),
         ("upstream: a\nlisten: [{port: 1}]\n", "2:10: listen[0].address: is missing"),

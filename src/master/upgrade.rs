@@ -78,13 +78,13 @@ impl Master {
         };
         let cannot = |error| format!("cannot start {}: {error}", program.path().display());
         let n_children = Generation::n_children(&current.config);
-        if self.process_slots.n_free() < 2 * n_children {
+        let Some(n_spare) = self.process_slots.n_free().checked_sub(n_children) else {
             return Err(
                 "too many workers are still draining after earlier upgrades and reloads".to_owned()
             );
-        }
+        };
         // Some are kept for children that die meanwhile.
-        let slots = self.process_slots.lend(n_children);
+        let slots = self.process_slots.lend(n_spare.min(n_children));
         let (ours, theirs) = socket::channel().map_err(cannot)?;
         let pid = process::fork_child(&IGNORED_BY_CHILDREN, || {
             let (channel, error) = program.exec(&self.named(current, slots, theirs.as_fd()));
@@ -129,6 +129,9 @@ impl Master {
             match message {
                 ToOld::Ready if is_starting => self.be_replaced(now),
                 ToOld::Failed(why) if is_starting => self.abort_upgrade(&why),
+                ToOld::Quit | ToOld::Stop if is_starting => {
+                    self.abort_upgrade("the new program was told to end");
+                }
                 ToOld::Reopen => self.reopen(),
                 ToOld::Quit => self.quit(now),
                 ToOld::Stop => self.stop(now),
@@ -259,6 +262,12 @@ impl Master {
                 FromOld::Adopt(listener, connection) => connections.push((listener, connection)),
                 FromOld::Main => self.begin_managed(),
                 FromOld::Ended => {
+                    // It may have died before this one was ready.
+                    if !self.was_ready
+                        && let Err(error) = self.take_over()
+                    {
+                        log::error!("{error}");
+                    }
                     self.predecessor = None;
                     self.free_slots_of_old();
                     log::info!("the ktrix before this one has ended");
