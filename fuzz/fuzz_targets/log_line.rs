@@ -38,7 +38,9 @@ fuzz_target!(|data: &[u8]| {
             LogFormat::Common => assert_eq!(text.matches('"').count(), 2),
             LogFormat::Combined => assert_eq!(text.matches('"').count(), 6),
             LogFormat::Json => assert!(is_flat_object(text), "{text}"),
-            LogFormat::Text => assert!(text.starts_with("time=") && text.matches('"').count() % 2 == 0),
+            LogFormat::Text => {
+                assert!(text.starts_with("time=") && text.matches('"').count() % 2 == 0)
+            }
         }
     }
 });
