@@ -134,8 +134,11 @@ impl<'r> Status<'r> {
             let of = |worker| table.n_pending(worker, upstream).load(Ordering::Relaxed);
             workers.clone().map(of).sum()
         };
-        let servers = |upstream: UpstreamId| {
-            let of_it = running.servers().filter(move |(_, server)| server.upstream == upstream);
+        // They are in the order of their upstreams, of which there may be thousands.
+        let mut all_servers = running.servers().peekable();
+        let mut servers = |upstream: UpstreamId| {
+            let next = || all_servers.next_if(|(_, server)| server.upstream == upstream);
+            let of_it = std::iter::from_fn(next);
             of_it.map(|(named, server)| ServerStatus::of(running, &named, server)).collect()
         };
         let rows = running.metrics.row_names(Rows::Upstreams);
