@@ -57,7 +57,7 @@ impl Calls {
             return refused;
         }
         // No terminal is typed at.
-        for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+        for request in [TIOCSTI, TIOCLINUX] {
             refused.push(("ioctl", vec![(1, SeccompCmpOp::Eq, request)]));
         }
         // No core is dumped again.
@@ -150,6 +150,10 @@ impl Calls {
 /// The index of an argument, and what its lower half is compared with.
 type Condition = (u8, SeccompCmpOp, u64);
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// The requests of ioctl(2) that type at a terminal; the C libraries differ in their types.
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541c;
 
 /// The kind of a socket, without its flags.
 const SOCK_KIND: u64 = 0xf;
