@@ -72,9 +72,16 @@ impl Master {
     }
 
     pub(super) fn take_process_slot(&mut self) -> io::Result<usize> {
-        self.process_slots
-            .take()
-            .or_else(|| self.dead_rings.discard_oldest())
+        // Children of an upgrade that failed, or of a master that was killed, may drain in some.
+        let mut held = Vec::new();
+        let slot = loop {
+            match self.process_slots.take() {
+                Some(slot) if self.tables.fills.is_held(slot) => held.push(slot),
+                taken => break taken,
+            }
+        };
+        held.into_iter().for_each(|slot| self.process_slots.free(slot));
+        slot.or_else(|| self.dead_rings.discard_oldest())
             .ok_or_else(|| io::Error::other("no process slot is free"))
     }
 

@@ -132,6 +132,11 @@ impl Fills {
         self.claim(process_slot..process_slot + 1)
     }
 
+    /// Whether a living process has this process slot.
+    pub(crate) fn is_held(&self, process_slot: usize) -> bool {
+        self.owners.tenant(process_slot).is_some()
+    }
+
     /// For a process without a process slot: the master, the keeper.
     ///
     /// # Errors

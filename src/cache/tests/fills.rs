@@ -122,6 +122,7 @@ fn the_fill_of_a_dead_leader_fails_and_is_led_again() {
     assert_eq!(b.lease(&x, 1, 0), LeaseResult::Follow(at_x));
     assert_eq!(b.lease(&y, 1, 0), LeaseResult::Follow(at_y));
     assert!(a.attach(0).is_err(), "a living worker's process slot is taken");
+    assert!(a.is_held(0) && !a.is_held(77));
     // As if its process had died: the row is free.
     a.owners.release(a.owner().unwrap());
     assert_eq!(b.state(at_x), FillState::Fetching);
