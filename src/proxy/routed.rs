@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use crate::base::time::Now;
 use crate::cache::name::Name;
 use crate::config::ListenMode;
 use crate::config::bounds::{RouteLimits, RouteTimeouts};
@@ -27,10 +28,13 @@ use crate::policy::reason::refusal::ForwardRefusal;
 use crate::policy::rfc9111::rules::Rules;
 use crate::proxy::client::front::Front;
 use crate::proxy::context::{Context, Forward};
+use crate::proxy::facts::Facts;
+use crate::reactor;
 use crate::route::Rule;
 use crate::route::asked::Asked;
 use crate::route::changed::{Changed, RequestPeer};
 use crate::route::forward::destination;
+use crate::shared::in_flight::Entry;
 use crate::upstream::destination::HostPort;
 use crate::upstream::ids::ServerId;
 
@@ -91,6 +95,17 @@ pub(crate) struct Route {
 }
 
 impl Routed {
+    /// The facts of its exchange, of which all of the head has been read now.
+    pub(crate) fn facts(&self, began: Now, entry: Option<&Entry<'_>>) -> Facts {
+        Facts {
+            began,
+            head_us: reactor::now().mono_us,
+            site: self.site,
+            entry: entry.and_then(Entry::number),
+            ..Facts::default()
+        }
+    }
+
     pub(crate) fn new(context: &Context, front: &Front, mut head: RequestHead) -> Self {
         let told = front.told_by(&head.fields, &context.config.trusted_proxies);
         context.router.identity().remove_from(&mut head.fields);

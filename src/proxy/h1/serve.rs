@@ -33,7 +33,7 @@ use crate::proxy::h2::connection;
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
-use crate::shared::in_flight::{self, Entry};
+use crate::shared::in_flight;
 
 /// Serves a client's connection to its end; `was_idle` if it was idle at another worker before.
 pub(crate) fn serve(
@@ -188,13 +188,7 @@ async fn answer(
 ) -> Result<(), CloseReason> {
     let head = &routed.head;
     let entry = context.enter(head, began);
-    let mut facts = Facts {
-        began,
-        head_us: reactor::now().mono_us,
-        site: routed.site,
-        entry: entry.as_ref().and_then(Entry::number),
-        ..Facts::default()
-    };
+    let mut facts = routed.facts(began, entry.as_ref());
     let n_bytes_before = link.n_bytes();
     let timeouts = routed.timeouts(context);
     let options = ResponseOptions {

@@ -27,7 +27,7 @@ use crate::proxy::h2::shared::{Running, Shared};
 use crate::proxy::respond::Added;
 use crate::proxy::routed::Routed;
 use crate::reactor;
-use crate::shared::in_flight::{self, Entry};
+use crate::shared::in_flight;
 
 /// Starts the exchange of a request, in a task of its own unless its answer is in memory.
 pub(super) fn start(
@@ -94,13 +94,7 @@ async fn answer(
     let response = H2Response::new(shared, body, respond, began.mono_ms());
     let mut response = response.to(&routed, began.mono_ms());
     let entry = shared.context.enter(&routed.head, began);
-    let mut facts = Facts {
-        began,
-        head_us: reactor::now().mono_us,
-        site: routed.site,
-        entry: entry.as_ref().and_then(Entry::number),
-        ..Facts::default()
-    };
+    let mut facts = routed.facts(began, entry.as_ref());
     let result = {
         let mut run = pin!(exchange::run(&shared.context, &mut response, &routed, &mut facts));
         poll_fn(|task| in_flight::during(entry.as_ref(), || run.as_mut().poll(task))).await
