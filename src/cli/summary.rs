@@ -1,4 +1,4 @@
-//! What a configuration would run, in a few lines for people.
+//! A configuration in a few lines for people: its listeners, sites, upstreams, cache, logs and bounds.
 
 use std::fmt::Display;
 use std::path::Path;

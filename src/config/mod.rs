@@ -99,7 +99,7 @@ pub struct Config {
     pub log: LogConfig,
     /// The store of responses, if there is one.
     pub cache: Option<CacheConfig>,
-    /// Who may ask the admin listener, if there is one.
+    /// The clients that may ask the admin listener, if there is one.
     pub admin: Option<Rc<AdminConfig>>,
     /// The requests that clients may make, if a listener is a forward proxy.
     pub forward: Option<Rc<ForwardConfig>>,

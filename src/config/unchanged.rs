@@ -1,5 +1,5 @@
 //! The settings that a new configuration has as well, for the tunnels that outlive a reload: routes, and
-//! listeners whose connections have none.
+//! the listeners of connections without a route.
 
 use std::collections::HashSet;
 

@@ -85,7 +85,7 @@ fn scalar(text: &str) -> String {
     quoted
 }
 
-/// What YAML takes for the end of a line, or for a mark of the order of bytes.
+/// Whether YAML takes a character for the end of a line, or for a mark of the order of bytes.
 const fn is_break(char: char) -> bool {
     matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }

@@ -170,7 +170,7 @@ impl Fed {
     }
 }
 
-/// What stands for a phase that a request did not have.
+/// The time of a phase that a request did not have.
 const NO_TIME: u64 = u64::MAX;
 
 /// Where a text is cut, in bytes; the user agent gets what is left.

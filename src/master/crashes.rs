@@ -1,4 +1,4 @@
-//! What a dead worker leaves for the error log: the requests that it had in flight. Those of a crash become
+//! The record of a crash in the error log: the requests that a dead worker had in flight. Those of a crash become
 //! suspects.
 //!
 //! If the worker was at work with a request, only that one counts. Otherwise all that were in flight do;

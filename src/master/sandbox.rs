@@ -1,4 +1,4 @@
-//! What each role may touch, as a table, and the steps by which a process gives up the rest.
+//! A table of the rights of each role, and the steps by which a process gives up the rest.
 //!
 //! The master keeps what later configurations may need: any path and port, and the rights by which it
 //! starts and ends children of another user. Its children keep what their own configuration names.
@@ -15,10 +15,10 @@ use crate::sys::sandbox::filter::Calls;
 use crate::sys::sandbox::{self, FileAccess, Paths};
 use crate::worker::inherited::Role;
 
-/// What a process may touch.
+/// The rights of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// Who they are for, in one word.
+    /// The role that has them, in one word.
     who: &'static str,
     capabilities: &'static [Capability],
     /// Any path without a list.
@@ -28,7 +28,7 @@ pub(crate) struct Rules {
     is_core_dumped: bool,
 }
 
-/// What root's master keeps: ports below 1024; files and sockets of other users, and their owners; the
+/// The capabilities that root's master keeps: ports below 1024; files and sockets of other users, and their owners; the
 /// users of its children, their bounds and their signals.
 const OF_MASTER: &[Capability] = &[
     Capability::CAP_NET_BIND_SERVICE,
@@ -218,7 +218,7 @@ impl fmt::Display for Rules {
     }
 }
 
-/// What each role may touch, for people.
+/// The rights of each role, for people.
 pub(crate) fn describe(config: &Config) -> String {
     if !config.sandbox {
         return "sandbox: off\n".to_owned();

@@ -1,4 +1,4 @@
-//! What the service manager is told, if there is one: systemd's protocol (sd_notify(3)).
+//! Messages to the service manager, if there is one: systemd's protocol (sd_notify(3)).
 //!
 //! ```text
 //! start ─ READY ─▶ serving ─ RELOADING ─▶ reload or upgrade ─ READY ─▶ serving ─ STOPPING ─▶ end

@@ -140,7 +140,7 @@ impl SharedTables {
     }
 }
 
-/// What the children of two masters need together, so that one fetches and all follow.
+/// The tables that the children of two masters share, so that one fetches and all follow.
 struct FillsOfOld {
     fills: Fills,
     wakes: Wakes,

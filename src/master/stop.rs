@@ -45,7 +45,7 @@ impl Master {
         self.listeners = Listeners::default();
     }
 
-    /// What is the same for both ways to end.
+    /// The steps that both ways to end have.
     fn begin_end(&mut self, message: &ToOld) {
         self.service_manager.stopping();
         self.tell_predecessor(message);

@@ -37,7 +37,7 @@ pub(crate) struct Predecessor {
     pub(crate) lock: Option<(DirectoryLock, bool)>,
 }
 
-/// What the old master says.
+/// A message of the old master.
 #[derive(Debug)]
 pub(crate) enum FromOld {
     /// This process is the service's main one.
@@ -69,7 +69,7 @@ impl Predecessor {
         Ok(ReadyPipe::over(self.channel.try_clone()?))
     }
 
-    /// What it says next; `None` if nothing for now.
+    /// Its next message; `None` if there is none now.
     pub(crate) fn hear(&self) -> Option<FromOld> {
         let mut buf = [0; 128];
         loop {
@@ -112,7 +112,7 @@ pub(crate) struct Successor {
     pub(crate) until: Option<Instant>,
 }
 
-/// What the new master says.
+/// A message of the new master.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToOld {
     /// It serves.
@@ -144,7 +144,7 @@ impl Successor {
         Self { pid, channel: Some(channel), until: Some(until) }
     }
 
-    /// What it says next; `None` if nothing for now.
+    /// Its next message; `None` if there is none now.
     pub(crate) fn hear(&mut self) -> Option<ToOld> {
         let mut buf = vec![0; WORDS_MAX as usize];
         loop {

@@ -1,4 +1,4 @@
-//! What a valid configuration hardly means: a cache that its disk has no room for, a public address that
+//! Warnings about a valid configuration that is hardly meant so: a cache that its disk has no room for, a public address that
 //! serves every name, workers that run as root.
 
 use std::fs;

@@ -97,7 +97,7 @@ impl Master {
         Ok(Successor::new(pid.map_err(cannot)?, ours, until))
     }
 
-    /// What the new master takes over, with names.
+    /// The descriptors that the new master takes over, with names.
     fn named<'a>(
         &'a self,
         current: &'a Generation,
@@ -161,7 +161,7 @@ impl Master {
 
     /// The new master has ended.
     pub(super) fn reap_successor(&mut self, status: ExitStatus, now: Instant) {
-        // What it said before counts.
+        // Its messages from before its end count.
         self.hear_successor(now);
         let is_starting = self.is_upgrading();
         let Some(new) = self.successor.take() else { return };

@@ -31,7 +31,7 @@ pub enum Set {
     Named(&'static str),
 }
 
-/// What has a row in shared memory. The first row is for all that have none.
+/// The kinds of names with rows in shared memory. The first row is for all that have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rows {
     /// Sites, by their first host.

@@ -1,4 +1,4 @@
-//! What ktrix counts and measures: one row for each metric (name, type, unit, labels, help).
+//! The table of metrics: one row for each (name, type, unit, labels, help).
 //!
 //! The layout in shared memory, the text of `/metrics`, the manual ktrix-metrics(7) and the status are
 //! all made from the table. Labels have values of bounded sets: the words of an enum, or names of the

@@ -99,7 +99,7 @@ impl Values {
         }
     }
 
-    /// Writes a metric whose cells are those of `of`.
+    /// Writes a metric with the cells of `of`.
     fn write_cells(&self, out: &mut String, row: &Row, (metric, of): (Metric, &Row)) {
         let mut all = vec![(Vec::new(), 0)];
         for label in row.labels {

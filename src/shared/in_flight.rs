@@ -47,7 +47,7 @@ const ROW_WORDS: usize = ENTRIES_AT + N_ENTRIES * ENTRY_WORDS;
 /// `CURRENT` with this bit has the length of a head; else it is the number of an entry, from 1.
 const IS_HEAD: u64 = 1 << 32;
 
-/// What an exchange waits for.
+/// The stage of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Receiving,
@@ -82,7 +82,7 @@ pub(crate) struct Request {
     pub(crate) fingerprint: Option<u64>,
 }
 
-/// What a dead worker has left.
+/// The requests that a dead worker has left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Left {
     /// The request that it was at work with.
@@ -115,7 +115,7 @@ pub(crate) struct InFlightTable {
     n_rows: usize,
 }
 
-/// What a request is known by: its method, host, and path without the query.
+/// The fingerprint of a request: of its method, host, and path without the query.
 pub(crate) fn fingerprint(method: &[u8], host: &[u8], target: &[u8]) -> u64 {
     let mut hasher = FixedState::with_seed(0).build_hasher();
     for part in [method, host, path_of(target)] {
@@ -316,7 +316,7 @@ impl InFlight {
         has_row.then_some(Self { table, row, free })
     }
 
-    /// The worker begins with the request whose head this is.
+    /// The worker begins with the request of this head.
     pub(crate) fn begin_head(&self, head: &[u8]) {
         let head = head.get(..HEAD_BYTES).unwrap_or(head);
         self.table.map.copy_in(self.row * ROW_BYTES, head);

@@ -67,7 +67,7 @@ pub(crate) struct Page {
     words: SharedSlice<AtomicU64>,
 }
 
-/// What a page has at one time.
+/// The content of a page at one time.
 #[derive(Clone, Debug)]
 pub(crate) struct PageView {
     /// `None` while no process has it.

@@ -29,7 +29,7 @@ impl<'t> ServerNames<'t> {
         Self { table, servers: names.into_iter().zip(servers).collect() }
     }
 
-    /// What is known of a server.
+    /// The settings and the health of a server.
     pub(crate) fn row(&self, upstream: &str, address: &str) -> Option<&'t ServerRow> {
         let server = self.servers.get(&(upstream.to_owned(), address.to_owned()))?;
         Some(self.table.row(*server))

@@ -1,4 +1,4 @@
-//! What a running ktrix is doing, read from its shared memory: for commands beside it, and for the
+//! The status of a running ktrix, read from its shared memory: for commands beside it, and for the
 //! admin listener within it.
 
 pub(crate) mod view;

@@ -82,7 +82,7 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// Those of the ktrix before this one, whose file was passed by the name [`PASSED_BY`].
+    /// Those of the ktrix before this one, from the file that it passed by the name [`PASSED_BY`].
     ///
     /// # Errors
     /// When the file is another one.

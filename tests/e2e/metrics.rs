@@ -1,4 +1,4 @@
-//! What is counted, and that it stays counted.
+//! The counters of a running ktrix, and that they outlive its processes.
 
 use std::sync::Arc;
 use std::thread;

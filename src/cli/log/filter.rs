@@ -155,7 +155,7 @@ impl Test {
     }
 }
 
-/// What is wrong in a condition.
+/// The mistake in a condition.
 enum Wrong {
     Operator(String),
     Value(String),
@@ -319,7 +319,7 @@ impl<'t> Parser<'t> {
 }
 
 impl Flaw {
-    /// What is wrong, with its column.
+    /// The mistake, with its column.
     pub(in crate::cli) fn brief(&self, text: &str) -> String {
         format!("column {}: {}", self.n_before(text) + 1, self.message)
     }

@@ -103,7 +103,7 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// What the command shows of requests.
+/// How the command shows requests.
 struct Shown {
     filter: Filter,
     json: Option<LineWriter>,

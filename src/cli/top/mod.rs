@@ -117,7 +117,7 @@ fn is_terminal_gone() -> bool {
     n_ready > 0 && fds[0].revents().is_some_and(|events| events.intersects(gone))
 }
 
-/// What the command knows.
+/// The state of the command.
 struct Top<'f> {
     file: &'f Path,
     follower: Follower,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// What a process takes.
+/// The processor time and the memory of a process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Load {
     /// Of one core, since it was asked last.
@@ -15,7 +15,7 @@ pub(super) struct Load {
     pub(super) memory_bytes: u64,
 }
 
-/// What was seen of processes before.
+/// The processes as they were at the last look.
 #[derive(Debug)]
 pub(super) struct Processes {
     /// The processor time of each, in clock ticks, and when that was.
@@ -34,7 +34,7 @@ impl Processes {
         }
     }
 
-    /// What this process takes; nothing if it has ended.
+    /// The load of this process; none if it has ended.
     pub(super) fn load(&mut self, pid: u32) -> Load {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let Some((ticks, pages)) = ticks_and_pages(&stat) else {

@@ -1,4 +1,4 @@
-//! What the person at the terminal has chosen: a panel, its order, a filter; and what each key does.
+//! The choices of the person at the terminal: a panel, its order, a filter; and the keys that make them.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -45,7 +45,7 @@ impl Panel {
     }
 }
 
-/// What a person has chosen.
+/// The choices of a person.
 #[derive(Debug)]
 pub(super) struct Screen {
     pub(super) panel: usize,
@@ -63,7 +63,7 @@ pub(super) struct Screen {
     pub(super) filter: Filter,
 }
 
-/// What a key asks for.
+/// The effect of a key outside the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Nothing,

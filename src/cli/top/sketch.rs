@@ -23,13 +23,13 @@ impl Decay {
 
     /// The rate that a weight shows, in a second.
     pub(super) fn rate(self, weight: f64) -> f64 {
-        // What came in the span up to now, of which there may have been less than a whole one.
+        // The span up to now may be shorter than a whole one.
         let span_s = Self::SPAN_S * (1.0 - (-self.age_s / Self::SPAN_S).exp());
         if span_s > 0.0 { weight / span_s } else { 0.0 }
     }
 }
 
-/// What is counted of a name; all numbers decay.
+/// The counts of a name; all numbers decay.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Counts {
     pub(super) requests: f64,

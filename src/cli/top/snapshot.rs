@@ -1,4 +1,4 @@
-//! What is shown of a running ktrix at one moment, besides its requests.
+//! A running ktrix at one moment, without its requests: its processes, servers and cache.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use crate::cache::index::reader::IndexReader;
 use crate::cli::table::Running;
 use crate::cli::top::processes::{Load, Processes};
 
-/// What is shown besides requests.
+/// A running ktrix without its requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) pid: i32,

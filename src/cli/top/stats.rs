@@ -1,4 +1,4 @@
-//! What the last seconds of requests add up to: rates by verdict, times, and the busiest names.
+//! Sums of the requests of the last seconds: rates by verdict, times, and the busiest names.
 
 use crate::cli::line::Line;
 use crate::cli::top::latency::Latency;
@@ -64,7 +64,7 @@ impl Stats {
         if !record.server.is_empty() {
             let server = format!("{}/{}", record.upstream, record.server);
             let times = &record.times;
-            // What the server needed, or how long a request took that it failed.
+            // A request that the server failed has no time of the server.
             let time_us = times.first_byte_us.unwrap_or(total_us);
             add(&mut self.servers, server.as_bytes(), time_us);
         }

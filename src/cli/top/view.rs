@@ -12,7 +12,7 @@ use crate::cli::top::screen::{Panel, Screen};
 use crate::cli::top::snapshot::Snapshot;
 use crate::cli::top::stats::{Stats, VERDICTS};
 
-/// What is shown.
+/// The content of the screen.
 pub(super) struct View<'v> {
     pub(super) screen: &'v Screen,
     pub(super) stats: &'v Stats,

@@ -133,7 +133,7 @@
   document.getElementById("charts").hidden = false;
   draw();
   say("Live: the first numbers come in two seconds.");
-  // One after the other, and none while nobody looks.
+  // One after the other, and none while the page is hidden.
   const next = async () => {
     if (!isPaused && !document.hidden) await update();
     setTimeout(next, EVERY_MS);

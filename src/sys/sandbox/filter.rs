@@ -50,7 +50,7 @@ impl Calls {
         }
     }
 
-    /// What is refused of the allowed calls: the call, and the conditions that all must hold.
+    /// The uses of allowed calls that are refused: the call, and the conditions that all must hold.
     fn refused(self) -> Vec<(&'static str, Vec<Condition>)> {
         let mut refused = Vec::new();
         if self == Self::Parent {

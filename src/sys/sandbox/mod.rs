@@ -1,4 +1,4 @@
-//! What a process may still touch once it knows its work: its sandbox.
+//! The sandbox of a process: the rights that it keeps once it knows its work.
 //!
 //! A process gives its rights away for good: capabilities, paths and ports (Landlock), system calls
 //! (seccomp). Rules are of a thread and its descendants, so they come before the second thread. Each part
@@ -21,7 +21,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::sys::sandbox::filter::Calls;
 
-/// What a process may do with the files at a path and below it.
+/// The rights of a process to the files at a path and below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FileAccess {
     /// Read them.
@@ -134,7 +134,7 @@ pub(crate) fn limit_calls(calls: Calls) -> io::Result<()> {
     programs.iter().try_for_each(|it| seccompiler::apply_filter(it)).map_err(io::Error::other)
 }
 
-/// What this kernel lacks of the above, in words for the log.
+/// The parts of the sandbox that this kernel lacks, in words for the log.
 pub(crate) fn missing() -> Vec<String> {
     let mut missing = Vec::new();
     match landlock_version() {

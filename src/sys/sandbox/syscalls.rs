@@ -124,20 +124,20 @@ pub(super) const SIGNALS: &[Syscall] = &[
     call("tgkill", 234, 131), call("pause", 34, -1),
 ];
 
-/// What makes a socket listen.
+/// The calls that make a socket listen.
 #[rustfmt::skip]
 pub(super) const LISTENING: &[Syscall] = &[
     call("bind", 49, 200), call("listen", 50, 201),
 ];
 
-/// What starts another program.
+/// The calls that start another program.
 #[rustfmt::skip]
 pub(super) const EXECUTING: &[Syscall] = &[
     call("execve", 59, 221), call("execveat", 322, 281),
 ];
 
-/// What no process of ktrix ever does: only a program that has taken it over would. Other processes, other name
-/// spaces, the kernel and its settings.
+/// The calls that no process of ktrix ever makes, and only a program that has taken it over would: on other
+/// processes, other name spaces, the kernel and its settings.
 #[rustfmt::skip]
 pub(super) const FORBIDDEN: &[Syscall] = &[
     call("ptrace", 101, 117), call("process_vm_readv", 310, 270), call("process_vm_writev", 311, 271),
