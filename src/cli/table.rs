@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
@@ -31,12 +32,18 @@ impl Running {
     /// When none runs, or another user does.
     pub(super) fn find(file: &Path) -> Result<Self> {
         let pid = signal::find(file)?.pid;
-        for _ in 0..LOOKS_MAX {
-            if let Some(running) = Self::look(pid)? {
-                return Ok(running);
+        let deadline = Instant::now() + STARTS_WITHIN;
+        loop {
+            match Self::look(pid, memory_files(pid)?) {
+                Ok(Some(running)) => return Ok(running),
+                Ok(None) if Instant::now() >= deadline => {
+                    bail!("the ktrix with pid {pid} has no tables (is it of another version?)")
+                }
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                // It has just been started, or a reload has closed one of them.
+                Ok(None) | Err(_) => std::thread::sleep(PAUSE),
             }
         }
-        bail!("the ktrix with pid {pid} has no tables (is it of another version?)")
     }
 
     /// The effective configuration that it serves by; empty if it has no file.
@@ -52,10 +59,10 @@ impl Running {
         Ok(fs::read_to_string(path)?)
     }
 
-    /// Looks at the open files of a master once. A reload may close one meanwhile.
-    fn look(pid: Pid) -> Result<Option<Self>> {
+    /// Looks at the open files of a master once.
+    fn look(pid: Pid, files: Vec<(String, PathBuf)>) -> Result<Option<Self>> {
         let (mut table, mut metrics) = (None, None);
-        for (name, path) in memory_files(pid)? {
+        for (name, path) in files {
             let is_of_servers = name.starts_with(servers::FILE_NAME);
             if !is_of_servers && !name.starts_with(metrics::FILE_NAME) {
                 continue;
@@ -105,5 +112,6 @@ pub(super) fn memory_files(pid: Pid) -> Result<Vec<(String, PathBuf)>> {
     Ok(named)
 }
 
-/// How often the open files of a master are looked at, if a reload closes one meanwhile.
-const LOOKS_MAX: usize = 10;
+/// How long a command waits for the tables of a master, and the time between two looks.
+const STARTS_WITHIN: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);

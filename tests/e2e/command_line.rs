@@ -320,6 +320,7 @@ fn the_cache_can_be_listed_shown_and_purged() {
     assert!(purge.status.success(), "{}", text(&purge));
     ktrix.get("/one").expect_miss();
     ktrix.get("/two").expect_hit();
+    ktrix.wait_hit("/one");
     plan.verify_cache();
 }
 

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::support::ktrix::BINARY;
 use crate::support::process::{Seen, children};
-use crate::support::{Client, Ktrix, Origin, PATIENCE, Plan, Response, until, until_true};
+use crate::support::{Client, Ktrix, Origin, PATIENCE, Plan, Response, until_ok, until_true};
 
 /// A shell in a terminal.
 struct Shell<'p> {
@@ -61,9 +61,9 @@ impl<'p> Shell<'p> {
 
     #[track_caller]
     fn wait(&self, parts: &[&str]) -> String {
-        until(&format!("{parts:?} on the screen"), PATIENCE, || {
+        until_ok(&format!("{parts:?} on the screen"), PATIENCE, || {
             let screen = self.screen();
-            parts.iter().all(|part| screen.contains(part)).then_some(screen)
+            if parts.iter().all(|part| screen.contains(part)) { Ok(screen) } else { Err(screen) }
         })
     }
 
@@ -132,6 +132,8 @@ fn hosts_paths_servers_and_processes_are_shown_and_the_terminal_is_given_back() 
     shell.press(&["?"]);
     shell.wait(&["Any key closes this help."]);
     shell.press(&["Escape"]);
+    // A key right behind it would be one with Alt.
+    until_true("the end of the help", || !shell.screen().contains("Any key closes"));
     shell.press(&["1", "/"]);
     shell.press(&["-l", "status > x"]);
     shell.press(&["Enter"]);

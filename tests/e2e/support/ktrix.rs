@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use super::client::{Answer, Ask, Client};
 use super::origin::Origin;
+use super::panics;
 use super::process::{self, Seen};
 use super::quiet;
 use super::socket::Address;
@@ -46,6 +47,7 @@ impl Plan {
     /// As [`Plan::new`], with the text of the upstream `app` as given.
     pub fn to(upstream: &str) -> Self {
         quiet::share();
+        panics::announce();
         let dir = TempDir::with_prefix("ktrix-test.").expect("a temporary directory");
         let (reservation, ip) = reserve("127.0.0.1:0".parse().expect("an address"));
         tls::authority().write(dir.path(), "ktrix", &["127.0.0.1", "localhost"]);

@@ -7,6 +7,7 @@ pub mod load;
 pub mod message;
 pub mod origin;
 pub mod pace;
+pub mod panics;
 pub mod process;
 pub mod quiet;
 pub mod socket;
@@ -21,7 +22,7 @@ pub use message::Broken;
 pub use origin::{Origin, Request, Response};
 pub use pace::Pace;
 pub use quiet::alone;
-pub use wait::{Gate, PATIENCE, until, until_true};
+pub use wait::{Gate, PATIENCE, until, until_ok, until_true};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

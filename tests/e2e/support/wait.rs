@@ -12,12 +12,17 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Calls `look` every few milliseconds until it returns something; panics with `what` when `limit`
 /// is over.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    until_ok(what, limit, || look().ok_or_else(String::new))
+}
+
+/// As [`until`], and the panic names what was there instead.
+pub fn until_ok<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < deadline, "waited {limit:?} for: {what}\n{seen}"),
         }
-        assert!(Instant::now() < deadline, "waited {limit:?} for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
