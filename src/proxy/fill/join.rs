@@ -84,7 +84,7 @@ pub(crate) async fn join<C: Client>(
     job: Job,
 ) -> Joined {
     let (name, request) = (job.found.name.clone(), job.request.clone());
-    let is_part = job.part.is_some();
+    let (is_part, demands_validation) = (job.part.is_some(), job.has_fresh());
     match cache.lead_or_follow(&job.found, &job.key(), job.purge_epoch) {
         LeadOrFollow::Lead(lease) => {
             let local = fill::start(context, lease, job);
@@ -100,6 +100,11 @@ pub(crate) async fn join<C: Client>(
                 let at = follower.at;
                 // A fill of this worker wakes its readers itself.
                 drop(follower);
+                if let Progress::Object(object) = local.progress()
+                    && (demands_validation || !object.is_fresh(reactor::now().unix_s()))
+                {
+                    return outlast(client, &local).await;
+                }
                 follow_local(client, cache, at, &local, &request, &name).await
             }
             None => follow_remote(client, cache, follower, &request, &name).await,
@@ -165,6 +170,20 @@ async fn lead<C: Client>(client: &mut C, local: &Rc<LocalFill>) -> Joined {
     }
 }
 
+/// Waits for the end of a fill, and looks again. The origin had answered it before this request came,
+/// which has to ask it again (RFC 9111 section 5.2.1.4).
+async fn outlast<C: Client>(client: &mut C, local: &LocalFill) -> Joined {
+    loop {
+        let since = local.event.version();
+        if local.is_over() {
+            return Joined::Again;
+        }
+        if !wait(client, local.event.after(since)).await {
+            return GONE;
+        }
+    }
+}
+
 async fn follow_local<C: Client>(
     client: &mut C,
     cache: &Cache,
@@ -173,20 +192,6 @@ async fn follow_local<C: Client>(
     request: &RequestHead,
     name: &Name,
 ) -> Joined {
-    if let Progress::Object(object) = local.progress()
-        && !object.is_fresh(reactor::now().unix_s())
-    {
-        // The origin had answered before this request came, which has to ask it again.
-        loop {
-            let since = local.event.version();
-            if local.is_over() {
-                return Joined::Again;
-            }
-            if !wait(client, local.event.after(since)).await {
-                return GONE;
-            }
-        }
-    }
     let reading = local.read();
     loop {
         let since = local.event.version();

@@ -1,10 +1,13 @@
 //! Tests of clients that share one fetch.
 
+use std::rc::Rc;
+
 use crate::cache::sample::lead;
 use crate::http::head::BodyLength;
 use crate::origin::tests::scripted::Peer;
 use crate::policy::reason::close::CloseReason;
 use crate::proxy::client::fake::End;
+use crate::proxy::progress::Progress;
 use crate::proxy::tests::sample::{Begun, Scene, response, settle};
 use crate::reactor::clock::run_by_test_clock;
 
@@ -169,6 +172,29 @@ fn a_follower_of_a_fill_that_is_lost_leads_itself() {
         drop(lease);
         scene.origin.answer(&response(200, MINUTE, "abc")).await;
         follower.end().await.expect("200 miss", "abc");
+    });
+}
+
+#[test]
+fn a_demanded_validation_begins_after_its_request() {
+    run_by_test_clock(async {
+        let scene = Scene::new("");
+        let etag = format!("{MINUTE}\nETag: \"x\"");
+        scene.get_by("GET /x", &response(200, &etag, "abc")).await.expect("200 miss", "abc");
+        // A fill that the origin has answered writes to a slow disk.
+        let found = scene.found("/x").await;
+        let lease = lead(scene.cache(), &found);
+        let fill = scene.context.fills.add(lease.at);
+        fill.set(Progress::Object(Rc::clone(found.stored().unwrap())));
+        let follower = scene.begin("GET /x\nCache-Control: no-cache");
+        settle().await;
+        assert!(!follower.is_over() && scene.origin.n_asked() == 1);
+        scene.context.fills.remove(lease.at);
+        lease.done();
+        fill.end();
+        scene.origin.answer(&response(304, &etag, "")).await;
+        follower.end().await.expect("200 revalidated", "abc");
+        assert_eq!(scene.origin.n_asked(), 2);
     });
 }
 
