@@ -263,7 +263,7 @@ fn malformed_requests_are_refused_and_reach_no_origin() {
             let is_last = (place + 1) * (16 << 10) >= rest.len();
             client.send(&Frame::new(9, if is_last { END_HEADERS } else { 0 }, 1, part));
         }
-        let outcome = client.outcome(1);
+        let outcome = client.outcome(1).unwrap_or_else(|| panic!("{what}: no answer"));
         let is_refused = match outcome.kind {
             HEADERS => outcome.status() == 400 || outcome.status() == 0,
             _ => [1, 9, 11].contains(&outcome.code()),

@@ -447,19 +447,16 @@ impl Raw {
         }
     }
 
-    /// Whether the stream ends by a reset or an answer: the frame that says so.
+    /// Whether the stream ends by a reset or an answer: the frame that says so; `None` if the connection
+    /// ends without one.
     #[track_caller]
-    pub fn outcome(&mut self, stream: u32) -> Frame {
+    pub fn outcome(&mut self, stream: u32) -> Option<Frame> {
         loop {
-            match self.next() {
-                Some(frame) if frame.kind == GOAWAY => return frame,
-                Some(frame)
-                    if frame.stream == stream && [HEADERS, RST_STREAM].contains(&frame.kind) =>
-                {
-                    return frame;
-                }
-                Some(_) => {}
-                None => panic!("the connection ended before stream {stream} did"),
+            let frame = self.next()?;
+            let is_of_stream =
+                frame.stream == stream && [HEADERS, RST_STREAM].contains(&frame.kind);
+            if frame.kind == GOAWAY || is_of_stream {
+                return Some(frame);
             }
         }
     }

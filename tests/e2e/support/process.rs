@@ -58,12 +58,22 @@ impl Seen {
 
     /// Whether it has a TCP connection to this port of 127.0.0.1.
     pub fn talks_to(self, port: u16) -> bool {
+        self.has_connection(2, port)
+    }
+
+    /// Whether it has a TCP connection at this port of 127.0.0.1.
+    pub fn serves(self, port: u16) -> bool {
+        self.has_connection(1, port)
+    }
+
+    /// `column` of /proc/net/tcp has the address.
+    fn has_connection(self, column: usize, port: u16) -> bool {
         let table = fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).unwrap_or_default();
-        let peer = format!("0100007F:{port:04X}");
+        let address = format!("0100007F:{port:04X}");
         let inodes: Vec<String> = table
             .lines()
             .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
-            .filter(|words| words.get(2) == Some(&&*peer) && words.get(3) == Some(&"01"))
+            .filter(|words| words.get(column) == Some(&&*address) && words.get(3) == Some(&"01"))
             .filter_map(|words| words.get(9).map(|inode| format!("socket:[{inode}]")))
             .collect();
         let fds = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
