@@ -12,7 +12,7 @@ use crate::cache::fills::{FillAt, Fills, LeaseResult};
 use crate::cache::found::Found;
 use crate::cache::name::Name;
 use crate::cache::worker::Cache;
-use crate::policy::key::Key;
+use crate::policy::key::{Key, key_of};
 use crate::policy::purge::surrogate::SurrogateKeys;
 use crate::reactor::timer;
 use crate::shared::wake::ProcessSet;
@@ -20,6 +20,10 @@ use crate::shared::wake::ProcessSet;
 /// A follower of another worker's fill checks its state at least this often, in case that no
 /// process is left that would wake it.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The pause between two tries of the lock of a list, and how often it is tried.
+const LOCK_AGAIN: Duration = Duration::from_millis(2);
+const LOCK_TRIES_MAX: usize = 500;
 
 /// The answer to a request for the lease of a key.
 #[derive(Debug)]
@@ -75,6 +79,20 @@ impl Cache {
             LeaseResult::Follow(at) => LeadOrFollow::Follow(Follower::new(cache, at)),
             LeaseResult::Full => LeadOrFollow::Full,
         }
+    }
+
+    /// Locks the list under a name for all workers; `None` if others keep the lock for too long.
+    pub(crate) async fn lock_list(self: &Rc<Self>, name: &Name) -> Option<Lease> {
+        // In another group of the table of fills than the parts, which may have taken all of theirs.
+        let key = key_of(&[b"list of ", &name.key.hex()[..]].concat());
+        for _ in 0..LOCK_TRIES_MAX {
+            if let Some(lease) = self.lease(&key, self.purge_epoch()).lead() {
+                return Some(lease);
+            }
+            // The lock is held while a small file is written.
+            timer::sleep(LOCK_AGAIN).await;
+        }
+        None
     }
 
     /// Dooms a fill if a purge names it: it is not stored, and no other request joins it. Present

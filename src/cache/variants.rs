@@ -1,12 +1,13 @@
 //! The list of a key's variants, which is stored beside them.
 //!
 //! The list has a key of its own, derived from the marker, so that removing the marker removes all
-//! variants and their list. If two workers enter a variant at the same moment, one of the two may
-//! be missing from the list. Such a variant is still found, but its tag is not offered.
+//! variants and their list. Workers change the list one after the other. A variant that cannot be entered
+//! is removed, since the list bounds the number of variants.
 
 use std::io;
 use std::rc::Rc;
 
+use crate::cache::files::front::OpenError;
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
@@ -15,6 +16,7 @@ use crate::cache::name::{Marker, Name, VariantText};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
 use crate::http::head::ResponseHead;
+use crate::policy::key::key_of;
 use crate::policy::key::variants::{LIST_BYTES_MAX, Variant, Variants};
 use crate::policy::key::vary::VaryNames;
 use crate::policy::rfc9111::revalidate::confirms;
@@ -113,14 +115,26 @@ impl NewVariant {
         Some(Self { text: Rc::clone(&new.name.text), variant, vary, purge_epoch })
     }
 
-    /// Enters the variant after it was stored, and removes the oldest ones beyond the limit.
-    ///
-    /// # Errors
-    /// The list could not be written; it is as it was.
-    pub async fn enter(self, lease: &Lease) -> io::Result<()> {
+    /// Enters the variant after it was stored, and removes the oldest ones beyond the limit; removes the variant
+    /// if the list cannot be changed.
+    pub async fn enter(self, lease: &Lease) {
+        let key = key_of(&self.text);
+        if self.try_enter(lease).await.is_err() {
+            lease.cache.remove(&key);
+        }
+    }
+
+    async fn try_enter(self, lease: &Lease) -> io::Result<()> {
         let Some(parts) = VariantText::of(&self.text) else { return Ok(()) };
         let name = parts.list_name();
-        let mut list = read(&lease.cache, &name).await;
+        let Some(_lock) = lease.cache.lock_list(&name).await else {
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        let mut list = match load(&lease.cache, &name).await {
+            // What a damaged one said is no longer known.
+            Err(OpenError::Fault(_)) => Variants::default(),
+            loaded => loaded.map_err(io::Error::other)?,
+        };
         let index = &lease.cache.shared.index;
         let takes_mark = |variant: &Variant| {
             let key = VariantText { chosen: &variant.chosen, ..parts }.name().key;
@@ -139,14 +153,17 @@ impl NewVariant {
 }
 
 pub(super) async fn read(cache: &Cache, name: &Name) -> Variants {
+    load(cache, name).await.unwrap_or_default()
+}
+
+async fn load(cache: &Cache, name: &Name) -> Result<Variants, OpenError> {
     if let Some(list) = cache.hot_copy(name) {
-        return list.with_body(Variants::decode);
+        return Ok(list.with_body(Variants::decode));
     }
     if cache.shared.index.lookup(&name.key).is_none() {
-        return Variants::default();
+        return Ok(Variants::default());
     }
-    // A damaged one is overwritten by the next; what it said is no longer known.
-    let loaded = cache.shared.store.load(name.key, &name.text, LIST_BYTES_MAX).await;
-    let body = loaded.ok().flatten().and_then(|(_, body)| body);
-    body.map_or_else(Variants::default, |body| Variants::decode(&body))
+    let loaded = cache.shared.store.load(name.key, &name.text, LIST_BYTES_MAX).await?;
+    let body = loaded.and_then(|(_, body)| body);
+    Ok(body.map_or_else(Variants::default, |body| Variants::decode(&body)))
 }

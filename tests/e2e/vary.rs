@@ -1,6 +1,6 @@
 //! Variants: one key, several answers, selected by the fields of the request.
 
-use crate::support::{Ask, Origin, Plan, Response, until_true};
+use crate::support::{Ask, Origin, PATIENCE, Plan, Response, until_ok, until_true};
 
 fn by(name: &'static str) -> Origin {
     Origin::answering(move |request| {
@@ -238,13 +238,14 @@ fn a_key_has_a_bounded_number_of_variants() {
     let plan = Plan::new(&origin);
     let ktrix = plan.start();
     let who = |n: usize| Ask::get("/a").field("X-Who", n);
-    for n in 0..70 {
+    for n in 0..120 {
         ktrix.ask(&who(n)).expect_body(n.to_string()).expect_miss();
     }
-    until_true("the variants, what names them and their list", || {
-        plan.cache_files().len() <= 64 + 2
+    until_ok("64 variants, what names them and their list", PATIENCE, || {
+        let n_files = plan.cache_files().len();
+        if n_files <= 64 + 2 { Ok(()) } else { Err(format!("{n_files} files")) }
     });
-    until_true("a hit of the newest", || ktrix.ask(&who(69)).is_hit());
+    until_true("a hit of the newest", || ktrix.ask(&who(119)).is_hit());
     ktrix.ask(&who(0)).expect_miss().expect_body("0");
     plan.verify_cache();
 }
@@ -261,7 +262,9 @@ fn a_variant_that_is_used_stays() {
         ktrix.ask(&who(n)).expect_body(n.to_string()).expect_miss();
     }
     assert!(ktrix.ask(&who(0)).is_hit());
-    assert_eq!(origin.requests().iter().filter(|it| it.field("x-who") == Some("0")).count(), 1);
+    let n_stored = origin.requests().iter().filter(|it| it.field("x-who") == Some("0")).count();
+    // A slow disk may hold the first answer up until the second is asked for.
+    assert!(n_stored <= 2, "{n_stored} requests");
     ktrix.ask(&who(1)).expect_miss().expect_body("1");
     plan.verify_cache();
 }
@@ -278,13 +281,15 @@ fn variants_that_long_values_choose_are_bounded_by_their_bytes() {
     for n in 0..14 {
         ask(10 << 10, n).expect_miss();
     }
-    assert!(plan.cache_files().len() <= 6 + 2, "what chooses six of them fills the list");
+    until_true("the limit of six variants, which fill the list", || {
+        plan.cache_files().len() <= 6 + 2
+    });
     until_true("a hit of the newest", || ask(10 << 10, 13).is_hit());
     // A variant without a place in the list would be unbounded.
     for n in 0..3 {
         ask(80 << 10, n);
     }
-    assert!(plan.cache_files().len() <= 6 + 2);
+    until_true("the limit of six variants", || plan.cache_files().len() <= 6 + 2);
     plan.verify_cache();
 }
 

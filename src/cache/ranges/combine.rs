@@ -11,7 +11,6 @@ use crate::cache::insert::{self, NewObject};
 use crate::cache::lease::Lease;
 
 use crate::cache::name::Name;
-use crate::cache::ranges::list;
 use crate::cache::ranges::pieces::{self, Item};
 use crate::http::status::Status;
 
@@ -63,7 +62,7 @@ async fn write(
         }
     }
     lease.cache.room_for(length).await;
-    let Some(_lock) = list::lock(&lease.cache, &new.name).await else { return Ok(false) };
+    let Some(_lock) = lease.cache.lock_list(&new.name).await else { return Ok(false) };
     if lease.is_doomed() || !lease.cache.is_current(listed) {
         return Ok(false);
     }

@@ -6,19 +6,16 @@
 //! another response.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::cache::found::Lookup;
 use crate::cache::hot::HotObject;
 use crate::cache::insert::NewObject;
-use crate::cache::lease::Lease;
 use crate::cache::name::{Name, PART_STATUS};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
-use crate::policy::key::key_of;
 use crate::policy::rfc9111::partial::{self, Fit};
 use crate::policy::rfc9111::parts::{Extent, PartList, StoredPart};
-use crate::reactor::{self, timer};
+use crate::reactor;
 
 /// How a part with these fields fits the list in `object`.
 pub fn fit(object: &HotObject, list: &PartList, extent: Option<Extent>, part: &Fields) -> Fit {
@@ -42,7 +39,7 @@ pub async fn add(
         cache.remove(&name.part(id).key);
         None
     };
-    let Some(lease) = lock(cache, name).await else { return forget(part.id) };
+    let Some(lease) = cache.lock_list(name).await else { return forget(part.id) };
     let mut fields = partial::whole_fields(&new.fields);
     let mut lifetimes = new.lifetimes.clone();
     let (mut list, mut out) = (None, Vec::new());
@@ -93,23 +90,3 @@ pub async fn remove(cache: &Cache, name: &Name, object: &HotObject, list: &PartL
         }
     }
 }
-
-/// Locks the list under a name for all workers; `None` if others keep the lock for too long.
-pub(crate) async fn lock(cache: &Rc<Cache>, name: &Name) -> Option<Lease> {
-    // In another group of the table of fills than the parts, which may have taken all of theirs.
-    let key = key_of(&[b"list of ", &name.key.hex()[..]].concat());
-    for _ in 0..TRIES_MAX {
-        if let Some(lease) = cache.lease(&key, cache.purge_epoch()).lead() {
-            return Some(lease);
-        }
-        // The lock is held while a small file is written.
-        timer::sleep(TRY_AGAIN).await;
-    }
-    None
-}
-
-/// The pause between two tries.
-const TRY_AGAIN: Duration = Duration::from_millis(2);
-
-/// How often the lock of a list is tried.
-const TRIES_MAX: usize = 500;

@@ -1,13 +1,14 @@
 //! Tests of `cache::insert`, with variants and lists of parts.
 
 use super::*;
-use crate::cache::name::PART_STATUS;
+use crate::cache::name::{PART_STATUS, VariantText};
 use crate::cache::ranges::list;
 use crate::cache::sample::{fill, find, lead, new_object, worker_cache, worker_caches};
 use crate::cache::variants::{self, NewVariant, Others};
 use crate::http::head::RequestHead;
 use crate::policy::rfc9111::parts::{Extent, StoredPart};
 use crate::policy::sample::{request, response};
+use crate::reactor::clock::run_by_test_clock;
 
 const BY_LANGUAGE: (&str, &str) = ("Vary", "Accept-Language");
 
@@ -49,6 +50,31 @@ fn a_variant_with_too_long_selecting_fields_is_refused() {
 }
 
 #[test]
+fn a_variant_that_cannot_be_entered_is_removed() {
+    run_by_test_clock(async {
+        let (_dir, cache) = worker_cache();
+        let enter = async |language| {
+            let fields = [BY_LANGUAGE, ("ETag", "\"1\"")];
+            let (name, object) = fill(&cache, &asks_for(language), &fields, b"x").await;
+            let found = find(&cache, &asks_for(language)).await;
+            let (status, fields) = (object.status, object.fields.clone());
+            let new = NewObject { name, status, fields, lifetimes: object.lifetimes.clone() };
+            NewVariant::of(&new).unwrap().enter(&lead(&cache, &found)).await;
+            find(&cache, &asks_for(language)).await
+        };
+        let de = enter("de").await;
+        assert!(de.stored().is_some());
+        let list = VariantText::of(&de.name.text).unwrap().list_name();
+        let lock = cache.lock_list(&list).await.unwrap();
+        assert!(enter("fr").await.stored().is_none(), "another worker keeps the list");
+        drop(lock);
+        assert!(enter("fr").await.stored().is_some());
+        let others = Others::of(&cache, &de, de.marker.as_ref().unwrap()).await.unwrap();
+        assert_eq!(others.tags().len(), 1);
+    });
+}
+
+#[test]
 fn a_304_confirms_the_variant_of_its_tag() {
     let (_dir, cache) = worker_cache();
     let test = async {
@@ -59,7 +85,7 @@ fn a_304_confirms_the_variant_of_its_tag() {
             let lease = lead(&cache, &found);
             let (status, fields) = (object.status, object.fields.clone());
             let new = NewObject { name, status, fields, lifetimes: object.lifetimes.clone() };
-            NewVariant::of(&new).unwrap().enter(&lease).await.unwrap();
+            NewVariant::of(&new).unwrap().enter(&lease).await;
         }
         let found = find(&cache, &asks_for("en")).await;
         let others = async || Others::of(&cache, &found, found.marker.as_ref().unwrap()).await;

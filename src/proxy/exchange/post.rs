@@ -83,10 +83,10 @@ async fn insert(
     let new = NewObject { name, status: Status(200), fields, lifetimes };
     let note = NewVariant::of(&new);
     lease.insert(new, body).await?;
-    match note {
-        Some(note) => note.enter(lease).await,
-        None => Ok(()),
+    if let Some(note) = note {
+        note.enter(lease).await;
     }
+    Ok(())
 }
 
 /// Whether the answer to this POST is what a GET of the same URI would have: a 200 whose

@@ -140,10 +140,8 @@ impl Fill {
 
     /// Enters what was stored into the list of its key's variants.
     pub(crate) async fn list(&self, note: Option<NewVariant>) {
-        // A variant that is not on the list is still found, but a revalidation does not offer its
-        // tag.
         if let Some(note) = note {
-            let _ = note.enter(&self.lease).await;
+            note.enter(&self.lease).await;
         }
     }
 

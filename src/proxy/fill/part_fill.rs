@@ -160,7 +160,7 @@ impl Fill {
         let (lifetimes, fields) = (new.lifetimes.clone(), new.fields.clone());
         let renewed = Rc::new(stored.renewed(name.key, stored.slot, lifetimes, fields));
         self.local.is_revalidated.set(true);
-        let lock = list::lock(&cache, &name).await;
+        let lock = cache.lock_list(&name).await;
         self.doom_if_purged(&new);
         // A list that has grown meanwhile, or has become a whole, must not be replaced by the older
         // one.
