@@ -225,7 +225,7 @@ impl Master {
     fn complete(&mut self, index: usize, now: Instant) {
         if matches!(self.generations[index].phase, Phase::Starting { .. }) {
             self.switch_over(index, now);
-        } else if !self.was_ready {
+        } else if !self.was_ready && self.mode == Mode::Serving {
             if let Err(error) = self.take_over() {
                 return self.abort_start(&error.to_string(), now);
             }

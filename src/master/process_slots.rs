@@ -34,6 +34,19 @@ impl ProcessSlots {
         Some(slot as usize)
     }
 
+    /// Takes a free process slot that is not held by a process which this master does not know.
+    pub(crate) fn take_unless(&mut self, is_held: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut held = Vec::new();
+        let slot = loop {
+            match self.take() {
+                Some(slot) if is_held(slot) => held.push(slot),
+                taken => break taken,
+            }
+        };
+        held.into_iter().for_each(|slot| self.free(slot));
+        slot
+    }
+
     /// Gives a process slot back.
     pub(crate) fn free(&mut self, slot: usize) {
         debug_assert!(self.is_taken(slot), "process slot {slot} was not taken");
@@ -106,6 +119,15 @@ mod tests {
         assert!(new_ones.iter().all(|slot| *slot != first && !old_ones.contains(slot)));
         old.take_back();
         assert_eq!(old.n_free(), N_PROCESS_SLOTS - 4);
+    }
+
+    #[test]
+    fn a_process_slot_that_a_strange_process_holds_is_passed_over_and_stays_free() {
+        let mut slots = ProcessSlots::default();
+        let is_held = |slot: usize| slot != 5 && slot != 9;
+        let mut taken = [(); 3].map(|()| slots.take_unless(is_held));
+        taken.sort_unstable();
+        assert_eq!((taken, slots.n_free()), ([None, Some(5), Some(9)], N_PROCESS_SLOTS - 2));
     }
 
     #[test]

@@ -26,8 +26,7 @@ use crate::worker::message::ControlMessage;
 impl Master {
     /// Starts the reload that was asked for, unless one is still under way.
     pub(super) fn reload_if_wanted(&mut self, now: Instant) {
-        // During an upgrade, the ktrix that serves after it reloads.
-        if self.reload == Reload::None || self.starting().is_some() || self.is_upgrading() {
+        if self.reload == Reload::None || self.is_changing() {
             return;
         }
         if self.reload == Reload::Wanted {
@@ -120,8 +119,8 @@ impl Master {
 
     /// Checks the mapped files. A new generation opens the cache again if it was given up.
     pub(super) fn watch_files(&mut self, now: Instant) {
-        // A generation or a new master that starts may be about to replace the index or the pid file.
-        if self.starting().is_some() || self.is_upgrading() {
+        // What starts may be about to replace the index or the pid file.
+        if self.is_changing() {
             return;
         }
         let current = self.generations.iter_mut().find(|it| it.phase == Phase::Current);
@@ -248,6 +247,11 @@ impl Master {
             );
             self.abort_generation(index);
         }
+    }
+
+    /// Whether a generation or a master starts. The ktrix that serves after an upgrade reloads.
+    fn is_changing(&self) -> bool {
+        self.starting().is_some() || self.is_upgrading() || self.is_taking_over()
     }
 
     pub(super) fn starting(&self) -> Option<usize> {

@@ -73,14 +73,7 @@ impl Master {
 
     pub(super) fn take_process_slot(&mut self) -> io::Result<usize> {
         // Children of an upgrade that failed, or of a master that was killed, may drain in some.
-        let mut held = Vec::new();
-        let slot = loop {
-            match self.process_slots.take() {
-                Some(slot) if self.tables.fills.is_held(slot) => held.push(slot),
-                taken => break taken,
-            }
-        };
-        held.into_iter().for_each(|slot| self.process_slots.free(slot));
+        let slot = self.process_slots.take_unless(|slot| self.tables.fills.is_held(slot));
         slot.or_else(|| self.dead_rings.discard_oldest())
             .ok_or_else(|| io::Error::other("no process slot is free"))
     }

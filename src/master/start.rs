@@ -164,8 +164,8 @@ impl Master {
         let mut listeners = Listeners::new(&config.listen, passed);
         listeners.ensure(&config.listen, config.workers)?;
         let mut process_slots = ProcessSlots::borrowed(tables.slots_of_old);
-        let keeper_slot =
-            process_slots.take().ok_or_else(|| io::Error::other("no process slot is free"))?;
+        let keeper_slot = process_slots.take_unless(|slot| tables.fills.is_held(slot));
+        let keeper_slot = keeper_slot.ok_or_else(|| io::Error::other("no process slot is free"))?;
         let before = predecessor.as_ref().and_then(|old| old.servers.as_ref());
         let number = before.map_or(1, |servers| servers.phase().0.saturating_add(1));
         let old = predecessor.as_mut();

@@ -55,9 +55,9 @@ impl Master {
         }
     }
 
-    /// Starts the new master, unless a reload is under way.
+    /// Starts the new master, unless a reload or a start is under way.
     pub(super) fn upgrade_if_wanted(&mut self, now: Instant) {
-        if !self.is_upgrade_wanted || self.starting().is_some() {
+        if !self.is_upgrade_wanted || self.starting().is_some() || self.is_taking_over() {
             return;
         }
         self.is_upgrade_wanted = false;
@@ -143,6 +143,11 @@ impl Master {
     /// Whether a new master has been started and does not serve yet.
     pub(super) fn is_upgrading(&self) -> bool {
         self.successor.as_ref().is_some_and(|new| new.until.is_some())
+    }
+
+    /// Whether this master is to take the place of another one, and does not serve yet.
+    pub(super) fn is_taking_over(&self) -> bool {
+        self.predecessor.is_some() && !self.was_ready
     }
 
     /// Gives up a new master that takes too long.

@@ -84,6 +84,7 @@ mod trust;
 mod tunnel_drain;
 mod tunnels;
 mod upgrade;
+mod upgrade_faults;
 mod upstream_tls;
 mod upstreams;
 mod vary;

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,18 +27,18 @@ use crate::support::{
 use crate::tunnels::{echoing, expect_echo, open};
 
 /// Ends the ktrix that serves at the end of a test: it is no child of the test.
-struct Last<'p>(&'p Plan);
+pub(super) struct Last<'p>(pub(super) &'p Plan);
 
 impl Last<'_> {
     /// The master that the pid file names.
-    fn master(&self) -> Option<Seen> {
+    pub(super) fn master(&self) -> Option<Seen> {
         let text = fs::read_to_string(self.0.cache_dir().join("ktrix.pid")).ok()?;
         Seen::now(text.trim().parse().ok()?)
     }
 
     /// Sends USR2, and waits for the master that takes the place.
     #[track_caller]
-    fn upgrade(&self) -> Seen {
+    pub(super) fn upgrade(&self) -> Seen {
         let before = self.master().expect("a master");
         before.signal(Signal::SIGUSR2);
         until("another master", PATIENCE, || self.master().filter(|now| *now != before))
@@ -252,16 +252,16 @@ fn a_stop_ends_what_drains_too() {
 }
 
 /// A ktrix whose program is a copy, which a test may replace.
-fn start_copy(plan: &Plan) -> (PathBuf, Ktrix<'_>) {
+pub(super) fn start_copy(plan: &Plan) -> (PathBuf, Ktrix<'_>) {
     let program = plan.dir().join("ktrix");
     fs::copy(BINARY, &program).unwrap();
     plan.write_config();
     let ktrix = plan.start_by(Command::new(&program).arg(plan.config_path()));
-    ktrix.wait_children(3);
+    ktrix.wait_error(" workers running");
     (program, ktrix)
 }
 
-fn replace(program: &PathBuf, script: &str, mode: u32) {
+pub(super) fn replace(program: &Path, script: &str, mode: u32) {
     let new = program.with_extension("new");
     fs::write(&new, script).unwrap();
     fs::set_permissions(&new, Permissions::from_mode(mode)).unwrap();
