@@ -112,7 +112,8 @@ impl SharedTables {
             sites: unconfigured.into_iter().chain(config.sites.iter().map(site)).collect(),
             upstreams: upstreams.collect(),
         };
-        self.metrics.assign(&names, others, &self.page)
+        let own = (std::process::id(), &self.page);
+        self.metrics.assign(&names, others, own, process::exists)
     }
 }
 

@@ -3,7 +3,8 @@
 //! The master gives rows to the names of each configuration before it forks its children. A name keeps
 //! its row from one configuration to the next, and with it what was counted. A row that no living
 //! process uses goes to another name when there is no free one; its counts then go to the row of all
-//! others, as do those of names for which there is no row.
+//! others, as do those of names for which there is no row. Which rows the processes of another master
+//! use is not known here: while there are such, each row stays with its name.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -64,8 +65,15 @@ impl RowMap {
 
 impl MetricTable {
     /// Gives rows to the names of a configuration. `others` are the maps of configurations with living
-    /// processes, and `page` is the caller's.
-    pub(crate) fn assign(&self, names: &RowNames, others: &[&RowMap], page: &Page) -> RowMap {
+    /// processes of this `master`, and `page` is its own. `is_alive` says whether there is a process.
+    pub(crate) fn assign(
+        &self,
+        names: &RowNames,
+        others: &[&RowMap],
+        (master, page): (u32, &Page),
+        is_alive: impl Fn(u32) -> bool,
+    ) -> RowMap {
+        let page = (!self.has_strangers(master, is_alive)).then_some(page);
         let upstreams = names.upstreams.iter().map(|(name, _)| name.clone());
         let upstreams: Vec<_> = upstreams.chain([FORWARD.to_owned()]).collect();
         let joined = |(upstream, servers): &(String, Vec<String>)| {
@@ -81,12 +89,13 @@ impl MetricTable {
         }
     }
 
+    /// Without a `page`, no row goes to another name.
     fn assign_kind(
         &self,
         kind: Rows,
         names: &[String],
         others: &[&RowMap],
-        page: &Page,
+        page: Option<&Page>,
     ) -> Vec<u16> {
         let names: Vec<_> = names.iter().map(|name| cut(name)).collect();
         let mut known = self.row_names(kind);
@@ -103,13 +112,18 @@ impl MetricTable {
             }
             let is_named = |row: usize| known.iter().any(|(it, _)| *it == row);
             let free = (1..kind.size()).find(|row| !is_named(*row) && !used.contains(row));
-            let row = free.or_else(|| (next..kind.size()).find(|row| !used.contains(row)));
-            let Some(row) = row else { return 0 };
-            if free.is_none() {
-                next = row + 1;
-                self.fold(kind, row, page);
-                known.retain(|(it, _)| *it != row);
-            }
+            let row = match (free, page) {
+                (Some(row), _) => row,
+                (None, None) => return 0,
+                (None, Some(page)) => {
+                    let unused = (next..kind.size()).find(|row| !used.contains(row));
+                    let Some(row) = unused else { return 0 };
+                    next = row + 1;
+                    self.fold(kind, row, page);
+                    known.retain(|(it, _)| *it != row);
+                    row
+                }
+            };
             used.insert(row);
             self.set_name(kind, row, name);
             known.push((row, name.to_owned()));
@@ -172,8 +186,8 @@ mod tests {
     fn a_name_keeps_its_row_and_its_counts() {
         let table = MetricTable::create(7).unwrap();
         let page = table.claim(1, |_| true).unwrap();
-        let first = table.assign(&names([1, 2]), &[], &page);
-        let second = table.assign(&names([2, 3]), &[&first], &page);
+        let first = table.assign(&names([1, 2]), &[], (1, &page), |_| true);
+        let second = table.assign(&names([2, 3]), &[&first], (1, &page), |_| true);
         assert_eq!(first.site(1), second.site(0));
         assert_ne!(first.site(0), second.site(1));
         assert_eq!(first.upstream(None), second.upstream(None));
@@ -193,20 +207,40 @@ mod tests {
         let page = table.claim(1, |_| true).unwrap();
         let worker = table.claim(1, |_| true).unwrap();
         let n_max = Rows::Sites.size() - 1;
-        let first = table.assign(&names(0..n_max), &[], &page);
+        let first = table.assign(&names(0..n_max), &[], (1, &page), |_| true);
         let cell = |row| Metric::SiteRequests.at_both(row, label::status(200));
         (0..n_max).for_each(|n| worker.add(cell(first.site(n)), 1));
         let sum = |row: usize| table.totals()[cell(row).0];
         // While its processes live, its rows are theirs.
-        let more = table.assign(&names([5, 900]), &[&first], &page);
+        let more = table.assign(&names([5, 900]), &[&first], (1, &page), |_| true);
         assert_eq!((more.site(0), more.site(1)), (first.site(5), 0));
-        let third = table.assign(&names([5, 900]), &[&more], &page);
+        let third = table.assign(&names([5, 900]), &[&more], (1, &page), |_| true);
         assert_eq!(third.site(0), first.site(5));
         assert_ne!(third.site(1), 0);
         assert_eq!((sum(third.site(0)), sum(third.site(1)), sum(0)), (1, 0, 1));
-        let too_many = table.assign(&names(1_000..1_400), &[], &page);
+        let too_many = table.assign(&names(1_000..1_400), &[], (1, &page), |_| true);
         assert_eq!((0..400).filter(|n| too_many.site(*n) == 0).count(), 400 - n_max);
         assert_eq!(sum(0), n_max as u64);
+    }
+
+    #[test]
+    fn no_row_goes_to_another_name_while_processes_of_another_master_live() {
+        let table = MetricTable::create(7).unwrap();
+        let old = table.claim(1, |_| true).unwrap();
+        let n_max = Rows::Sites.size() - 1;
+        table.assign(&names(0..n_max), &[], (1, &old), |_| true);
+        let new = table.claim(2, |_| true).unwrap();
+        let cell = Metric::SiteRequests.at_both(n_max, label::status(200));
+        old.add(cell, 1);
+        let during = table.assign(&names([3, 900]), &[], (2, &new), |_| true);
+        assert_eq!((during.site(0), during.site(1)), (4, 0));
+        assert_eq!(table.totals()[cell.0], 1);
+        let after = table.assign(&names([3, 900]), &[&during], (2, &new), |pid| pid == 2);
+        assert_eq!(after.site(0), 4);
+        assert_ne!(after.site(1), 0);
+        old.release();
+        let released = table.assign(&names([3, 901]), &[&after], (2, &new), |_| true);
+        assert_ne!(released.site(1), 0);
     }
 
     #[test]
@@ -214,7 +248,8 @@ mod tests {
         let table = MetricTable::create(7).unwrap();
         let page = table.claim(1, |_| true).unwrap();
         let sites = vec!["é".repeat(200), OTHER.to_owned()];
-        let map = table.assign(&RowNames { sites, upstreams: Vec::new() }, &[], &page);
+        let map =
+            table.assign(&RowNames { sites, upstreams: Vec::new() }, &[], (1, &page), |_| true);
         assert_eq!(map.site(1), 0);
         assert_eq!(table.row_names(Rows::Sites), [(map.site(0), "é".repeat(127))]);
     }

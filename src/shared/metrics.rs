@@ -152,6 +152,16 @@ impl MetricTable {
         Err(io::Error::other("too many processes count metrics"))
     }
 
+    /// Whether a process of another master than this one may count: in an upgrade, or after the end of
+    /// a master that was killed.
+    pub(super) fn has_strangers(&self, master: u32, is_alive: impl Fn(u32) -> bool) -> bool {
+        self.used().any(|words| {
+            let owner = words[MASTER].load(Ordering::Acquire) as u32;
+            let pid = words[PID].load(Ordering::Relaxed) as u32;
+            owner != 0 && owner != master && (is_alive(owner) || is_alive(pid))
+        })
+    }
+
     fn used(&self) -> impl Iterator<Item = &[AtomicU64]> {
         let n_used = self.header[N_USED].load(Ordering::Acquire);
         let n_used = usize::try_from(n_used).unwrap_or(N_PAGES).min(N_PAGES);
