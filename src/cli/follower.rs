@@ -1,6 +1,7 @@
 //! Follows the requests of a running ktrix, and puts those of all processes in order.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use crate::log::feed::{FILE_NAME, Fed, Feed};
 /// A follower of the feed of a running ktrix, which is announced there while it reads.
 pub(super) struct Follower {
     feed: Feed,
+    inode: u64,
     /// The next record of each process slot.
     next: Vec<u64>,
     /// Records that wait for earlier ones of another process, in order.
@@ -27,21 +29,31 @@ impl Follower {
     /// # Errors
     /// When another user runs it, or it is of another version.
     pub(super) fn of(pid: Pid) -> Result<Self> {
-        let why = || format!("the ktrix with pid {pid} has no feed (is it of another version?)");
-        let mut files = memory_files(pid)?.into_iter();
-        let (_, path) = files.find(|(name, _)| name.starts_with(FILE_NAME)).with_context(why)?;
-        let file = File::options().read(true).write(true).open(path);
-        let file = file.with_context(|| format!("cannot open the feed of pid {pid}"))?;
-        let feed = Feed::open(&file).with_context(why)?;
+        let (feed, inode) = open(pid)?;
         let next = (0..feed.n_slots()).map(|slot| feed.end(slot)).collect();
-        Ok(Self::from(feed, next))
+        Ok(Self::from(feed, inode, next))
     }
 
-    fn from(feed: Feed, next: Vec<u64>) -> Self {
+    fn from(feed: Feed, inode: u64, next: Vec<u64>) -> Self {
         let announced_at = Instant::now();
-        let follower = Self { feed, next, waiting: Vec::new(), n_missed: 0, announced_at };
+        let follower = Self { feed, inode, next, waiting: Vec::new(), n_missed: 0, announced_at };
         follower.announce();
         follower
+    }
+
+    /// Goes on with the ktrix that has this master now. After an upgrade the feed is that of both
+    /// masters; if it is another one, the last records of the one before are given.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(super) fn turn_to(&mut self, pid: Pid) -> Result<Option<Vec<Fed>>> {
+        let (_, inode) = open(pid)?;
+        if inode == self.inode {
+            return Ok(None);
+        }
+        let last = self.last_records();
+        *self = Self { n_missed: self.n_missed, ..Self::of(pid)? };
+        Ok(Some(last))
     }
 
     /// The records to show, in the order of their times. A process writes a record as its exchange
@@ -91,6 +103,16 @@ impl Follower {
     }
 }
 
+/// The feed of the ktrix with this master, and the number of its file.
+fn open(pid: Pid) -> Result<(Feed, u64)> {
+    let why = || format!("the ktrix with pid {pid} has no feed (is it of another version?)");
+    let mut files = memory_files(pid)?.into_iter();
+    let (_, path) = files.find(|(name, _)| name.starts_with(FILE_NAME)).with_context(why)?;
+    let file = File::options().read(true).write(true).open(path);
+    let file = file.with_context(|| format!("cannot open the feed of pid {pid}"))?;
+    Ok((Feed::open(&file).with_context(why)?, file.metadata()?.ino()))
+}
+
 /// How often a follower announces itself, and for how long: it may be stopped for a moment.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 const ANNOUNCED_FOR: Duration = Duration::from_secs(10);
@@ -110,7 +132,7 @@ mod tests {
         let write = |follower: &Follower, slot, time_us| {
             follower.feed.write(slot, &Record { time_us, ..Record::default() });
         };
-        let mut follower = Follower::from(feed, vec![0; 2]);
+        let mut follower = Follower::from(feed, 0, vec![0; 2]);
         assert!(follower.new_records().is_empty());
         write(&follower, 0, 2);
         assert!(follower.new_records().is_empty());
@@ -128,7 +150,7 @@ mod tests {
 
     #[test]
     fn records_that_were_overwritten_are_counted() {
-        let mut follower = Follower::from(Feed::create(1).unwrap(), vec![0]);
+        let mut follower = Follower::from(Feed::create(1).unwrap(), 0, vec![0]);
         for time_us in 0..2_000 {
             follower.feed.write(0, &Record { time_us, ..Record::default() });
         }

@@ -1,7 +1,7 @@
 //! The feed: the last requests of each process, in memory, for commands that follow them live.
 //!
 //! The master makes it before the first fork and keeps its file open, so that `ktrix log` can map it
-//! ([`FILE_NAME`]). There is no lock, and a process that writes never waits.
+//! ([`FILE_NAME`]). In an upgrade, the processes of both masters write to it, each in its own process slot. There is no lock, and a process that writes never waits.
 //!
 //! ```text
 //! header   8 words: magic, version, process slots, records of each, deadline, 3 unused
@@ -19,6 +19,7 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::log::format::{Record, Times};
@@ -44,7 +45,7 @@ pub struct Feed {
     ends: SharedSlice<AtomicU64>,
     words: SharedSlice<AtomicU64>,
     /// Keeps the file open in the master.
-    _map: SharedMap,
+    map: SharedMap,
 }
 
 impl Feed {
@@ -60,15 +61,32 @@ impl Feed {
         Ok(feed)
     }
 
+    /// The feed of `n` process slots of the ktrix before this one, which has passed its file.
+    ///
+    /// # Errors
+    /// When it is another one, or of another version.
+    pub(crate) fn passed(fd: OwnedFd, n: usize) -> io::Result<Self> {
+        Self::checked(SharedMap::passed(fd, n_bytes(n))?)
+    }
+
+    /// Its file, for a ktrix that takes the place of this one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.map.opened_file()
+    }
+
     /// The feed in a file that a running master has open.
     ///
     /// # Errors
     /// When it is no feed of this version.
     pub(crate) fn open(file: &File) -> io::Result<Self> {
-        let not_one = || io::Error::new(io::ErrorKind::InvalidData, "no feed of this version");
-        let len = usize::try_from(file.metadata()?.len()).map_err(|_| not_one())?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
         // Allocating the file would take all its memory.
-        let map = SharedMap::sparse(file, len)?;
+        Self::checked(SharedMap::sparse(file, len)?)
+    }
+
+    fn checked(map: SharedMap) -> io::Result<Self> {
+        let not_one = || io::Error::new(io::ErrorKind::InvalidData, "no feed of this version");
+        let len = map.len();
         let header = map.slice::<AtomicU64>(0, N_WORDS_HEADER)?;
         let value = |n: usize| header[n].load(Ordering::Relaxed);
         let n = usize::try_from(value(2)).ok().filter(|n| *n < len).ok_or_else(not_one)?;
@@ -82,7 +100,7 @@ impl Feed {
             header: map.slice(0, N_WORDS_HEADER)?,
             ends: map.slice(ends, n)?,
             words: map.slice(ends + n * 8, n * N_RECORDS * N_WORDS)?,
-            _map: map,
+            map,
         })
     }
 
@@ -378,7 +396,7 @@ mod tests {
     #[test]
     fn a_command_opens_the_file_and_is_a_follower_until_its_deadline() {
         let feed = Feed::create(3).unwrap();
-        let file = feed._map.opened_file().unwrap();
+        let file = feed.file().unwrap();
         let opened = Feed::open(file).unwrap();
         assert_eq!(opened.n_slots(), 3);
         assert!(!feed.is_followed(0));
@@ -388,6 +406,11 @@ mod tests {
         feed.write(2, &sample());
         assert!(opened.read(2, 0).is_some());
         assert!(Feed::open(&tempfile::tempfile().unwrap()).is_err());
+        let fd = || OwnedFd::from(feed.file().unwrap().try_clone().unwrap());
+        assert_eq!(Feed::passed(fd(), 3).unwrap().end(2), 1);
+        assert!(Feed::passed(fd(), 2).is_err());
+        feed.header[1].store(VERSION + 1, Ordering::Relaxed);
+        assert!(Feed::passed(fd(), 3).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::cache::fills::Fills;
 use crate::config::request_log::{PerLog, RequestLog};
 use crate::config::{Config, HostPattern, SiteConfig};
-use crate::log::feed::Feed;
+use crate::log::feed::{self, Feed};
 use crate::log::ring::Rings;
 use crate::shared::beats::Beats;
 use crate::shared::bodies::BodyTable;
@@ -65,17 +65,20 @@ impl SharedTables {
         let ring_bytes = config.log.access.as_ref().map_or(RING_BYTES, |log| log.buffer_bytes);
         let metrics = metrics_of(passed)?;
         let page = claim_page(&metrics)?;
-        let (fills, wakes, slots_of_old) = match FillsOfOld::take(passed) {
-            Some(FillsOfOld { fills, wakes, slots }) => (fills, wakes, slots),
-            None => (Fills::create(N_FILLS)?, Wakes::new(N_PROCESS_SLOTS)?, 0),
+        let feed = passed::find(passed, feed::FILE_NAME);
+        let (fills, wakes, slots_of_old, feed) = match FillsOfOld::take(passed) {
+            Some(FillsOfOld { fills, wakes, slots }) => (fills, wakes, slots, feed),
+            // Two processes of one slot would write to the feed of the old one.
+            None => (Fills::create(N_FILLS)?, Wakes::new(N_PROCESS_SLOTS)?, 0, None),
         };
+        let feed = feed.and_then(|fd| Feed::passed(fd, N_PROCESS_SLOTS).ok());
         Ok(Self {
             fills: Rc::new(fills),
             rings: PerLog::try_of(|which| {
                 let bytes = if which == RequestLog::Access { ring_bytes } else { RING_BYTES };
                 Rings::create(N_PROCESS_SLOTS, bytes).map(Arc::new)
             })?,
-            feed: Rc::new(Feed::create(N_PROCESS_SLOTS)?),
+            feed: Rc::new(feed.map_or_else(|| Feed::create(N_PROCESS_SLOTS), Ok)?),
             wakes: Rc::new(wakes),
             slots_of_old,
             beats: Rc::new(Beats::create(N_PROCESS_SLOTS)?),
@@ -136,7 +139,8 @@ impl SharedTables {
     ) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
         let fills = self.fills.file().map(|file| (format!("{FILLS}{slots:x}"), file.as_fd()));
         let wakes = self.wakes.fds().map(|fd| (WAKE.to_owned(), fd));
-        let others = self.named().map(|(name, fd)| (name.to_owned(), fd));
+        let feed = self.feed.file().map(|file| (feed::FILE_NAME, file.as_fd()));
+        let others = feed.into_iter().chain(self.named()).map(|(name, fd)| (name.to_owned(), fd));
         fills.into_iter().chain(wakes).chain(others)
     }
 }

@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use nix::sys::signal::Signal;
 
 use crate::support::ktrix::BINARY;
-use crate::support::{Ask, Client, Ktrix, Origin, PATIENCE, Plan, Response, until_true};
+use crate::support::{Ask, Client, Gate, Ktrix, Origin, PATIENCE, Plan, Response, until_true};
+use crate::upgrade::Last;
 
 /// A running `ktrix log`.
 struct Following {
@@ -167,4 +168,46 @@ fn requests_of_many_clients_are_all_seen() {
     }
     let lines = following.rest();
     assert_eq!(lines.len(), 200);
+}
+
+#[test]
+fn the_requests_of_both_masters_are_shown_over_an_upgrade() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |request| {
+        if request.target.starts_with("/old/") {
+            held.wait();
+        }
+        Response::ok("x").cache("no-store")
+    });
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let last = Last(&plan);
+    let following = Following::start(&ktrix, &[]);
+    let mut slow: Vec<_> = (0..4).map(|_| ktrix.client()).collect();
+    for (n, client) in slow.iter_mut().enumerate() {
+        client.send(&Ask::get(&format!("/old/{n}")));
+    }
+    origin.wait_requests(slow.len());
+    let old = last.master().unwrap();
+    last.upgrade();
+    for n in 0..4 {
+        Client::of_ktrix(&plan.address).get(&format!("/new/{n}")).expect_status(200);
+        let line = following.line();
+        assert!(line.contains(&format!("/new/{n} ")), "{line}");
+    }
+    assert!(old.is_alive());
+    gate.open();
+    slow.iter_mut().for_each(|client| drop(client.answer().expect_status(200)));
+    let mut shown: Vec<_> = (0..4).map(|_| following.line()).collect();
+    shown.sort_by_key(|line| line.split("/old/").nth(1).map(str::to_owned));
+    for (n, line) in shown.iter().enumerate() {
+        assert!(line.contains(&format!("/old/{n} ")), "{line}");
+    }
+    until_true("the end of the old ktrix", || !old.is_alive());
+    Client::of_ktrix(&plan.address).get("/after").expect_status(200);
+    let line = following.line();
+    assert!(line.contains("/after "), "{line}");
+    last.master().unwrap().signal(Signal::SIGTERM);
+    assert_eq!(following.rest(), Vec::<String>::new());
 }

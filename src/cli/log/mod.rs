@@ -83,14 +83,20 @@ fn follow(file: &Path, shown: &mut Shown, out: &mut dyn Write) -> Result<()> {
             // After an upgrade another master has the pid file, while the old one drains.
             let has_ended = running.has_ended();
             let next = signal::find(file).ok().filter(|next| next.pid != running.pid);
-            if has_ended || next.is_some() {
-                shown.write(&follower.last_records(), out)?;
-                let Some(next) = next else {
-                    say("ktrix has ended");
-                    return Ok(());
-                };
-                follower = Follower::of(next.pid)?;
+            if let Some(next) = next {
+                if let Some(last) = follower.turn_to(next.pid)? {
+                    shown.write(&last, out)?;
+                    if !has_ended {
+                        say(
+                            "ktrix was upgraded from another version: what the old one finishes is not shown",
+                        );
+                    }
+                }
                 running = next;
+            } else if has_ended {
+                shown.write(&follower.last_records(), out)?;
+                say("ktrix has ended");
+                return Ok(());
             }
         }
         std::thread::sleep(STEP);

@@ -173,8 +173,9 @@ impl<'f> Top<'f> {
         };
         if self.has_ended || running.pid.as_raw() != self.snapshot.pid {
             // It was started again, or upgraded.
-            let Ok(follower) = Follower::of(running.pid) else { return };
-            self.follower = follower;
+            if self.follower.turn_to(running.pid).is_err() {
+                return;
+            }
         }
         self.has_ended = false;
         self.snapshot = Snapshot::of(&running, &mut self.processes);
