@@ -1,7 +1,7 @@
 //! How often keys that are not stored were requested lately: a small sketch that all workers share,
 //! and the admission that it decides.
 //!
-//! Anonymous shared memory, made before the fork: a head and two tables of equal size, each 8 bytes
+//! Shared memory, made before the fork, and passed on in an upgrade: a head and two tables of equal size, each 8 bytes
 //! for every object of the cache (rounded up to a power of two). A key has four counters of four
 //! bits in one cache line of each table; the least of them is taken, so that keys which share
 //! counters seem more requested, never less. Counting is for one table; once that has seen as many
@@ -18,7 +18,9 @@
 //! the tables, and suspends admission for a while, twice as long each time. A cache that has room
 //! takes everything.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::cache::index::slot::halves;
@@ -55,6 +57,7 @@ pub struct Uses {
     tables: [SharedSlice<AtomicU64>; 2],
     /// New keys that one table counts.
     n_keys: u64,
+    map: SharedMap,
 }
 
 impl Uses {
@@ -64,18 +67,36 @@ impl Uses {
     ///
     /// When the system has not enough shared memory.
     pub fn create(n_objects: usize) -> io::Result<Self> {
-        let n_words = n_objects.next_power_of_two().clamp(LINE, WORDS_MAX);
-        let table_len = n_words * size_of::<u64>();
-        let map = SharedMap::anonymous(size_of::<Head>() + 2 * table_len)?;
-        let table = |number| map.slice(size_of::<Head>() + number * table_len, n_words);
-        let uses = Self {
-            head: map.slice(0, 1)?,
-            tables: [table(0)?, table(1)?],
-            n_keys: n_objects.min(n_words) as u64,
-        };
+        let uses = Self::over(SharedMap::named("ktrix-uses", len_of(n_objects))?, n_objects)?;
         uses.head().is_strict.store(1, Ordering::Relaxed);
         uses.head().n_turns_penalty.store(1, Ordering::Relaxed);
         Ok(uses)
+    }
+
+    /// The sketch of the ktrix before this one, which has passed its file and goes on counting in it.
+    ///
+    /// # Errors
+    ///
+    /// When its cache is for another number of objects.
+    pub(crate) fn passed(fd: OwnedFd, n_objects: usize) -> io::Result<Self> {
+        Self::over(SharedMap::passed(fd, len_of(n_objects))?, n_objects)
+    }
+
+    /// Its file, for a ktrix that takes the place of this one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.map.opened_file()
+    }
+
+    fn over(map: SharedMap, n_objects: usize) -> io::Result<Self> {
+        let n_words = n_words(n_objects);
+        let table =
+            |number| map.slice(size_of::<Head>() + number * n_words * size_of::<u64>(), n_words);
+        Ok(Self {
+            head: map.slice(0, 1)?,
+            tables: [table(0)?, table(1)?],
+            n_keys: n_objects.min(n_words) as u64,
+            map,
+        })
     }
 
     /// Counts a request for a key that is not stored, and gives how many were counted before, up to
@@ -113,7 +134,8 @@ impl Uses {
     }
 
     /// Changes the tables when enough new keys have come. Only the keeper calls this, now and then.
-    /// If it is late, more keys share counters, and more are admitted.
+    /// If it is late, more keys share counters, and more are admitted. If two keepers change them at
+    /// once, in an upgrade, some keys are forgotten.
     pub fn maintain(&self) {
         let head = self.head();
         if head.n_new.load(Ordering::Relaxed) < self.n_keys {
@@ -157,6 +179,15 @@ impl Uses {
         // `create` made it a slice of exactly one.
         &self.head[0]
     }
+}
+
+/// The words of a table.
+fn n_words(n_objects: usize) -> usize {
+    n_objects.next_power_of_two().clamp(LINE, WORDS_MAX)
+}
+
+fn len_of(n_objects: usize) -> usize {
+    size_of::<Head>() + 2 * n_words(n_objects) * size_of::<u64>()
 }
 
 /// The most that is counted.
@@ -241,6 +272,16 @@ mod tests {
             uses.count(&key(1), false);
         }
         assert_eq!(uses.count(&key(1), false), COUNT_MAX);
+    }
+
+    #[test]
+    fn a_sketch_that_is_passed_on_counts_for_both() {
+        let uses = Uses::create(1_000).unwrap();
+        assert_eq!(uses.count(&key(1), false), 0);
+        let fd = || OwnedFd::from(uses.file().unwrap().try_clone().unwrap());
+        let passed = Uses::passed(fd(), 1_000).unwrap();
+        assert_eq!((passed.count(&key(1), false), uses.count(&key(1), false)), (1, 2));
+        assert!(passed.is_strict() && Uses::passed(fd(), 5_000).is_err());
     }
 
     #[test]

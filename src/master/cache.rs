@@ -1,5 +1,6 @@
 //! The cache directory as the master opens it, for all its children.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -54,7 +55,8 @@ pub enum OpenError {
 
 impl Cache {
     /// Opens the directory, or makes it, under one of `locks` if it is there, else under a new one.
-    /// Under one of `locks`, a new index waits beside the one in use for [`Cache::take_place`].
+    /// Under one of `locks`, a new index waits beside the one in use for [`Cache::take_place`]. `uses` is
+    /// the file of the sketch of a ktrix that this one takes the place of.
     ///
     /// # Errors
     ///
@@ -63,6 +65,7 @@ impl Cache {
         wanted: &CacheConfig,
         account: Option<&Account>,
         locks: &[Rc<DirectoryLock>],
+        uses: Option<OwnedFd>,
         tables: &SharedTables,
     ) -> Result<Self, OpenError> {
         let dir = &wanted.path;
@@ -77,14 +80,14 @@ impl Cache {
             LockError::Held { .. } => OpenError::Held(error),
             LockError::Io { .. } => unusable(error.to_string()),
         })?;
-        Self::try_open(wanted, account, lock, is_in_use, tables).map_err(unusable)
+        Self::try_open(wanted, account, (lock, is_in_use), uses, tables).map_err(unusable)
     }
 
     fn try_open(
         wanted: &CacheConfig,
         account: Option<&Account>,
-        lock: Rc<DirectoryLock>,
-        is_in_use: bool,
+        (lock, is_in_use): (Rc<DirectoryLock>, bool),
+        uses: Option<OwnedFd>,
         tables: &SharedTables,
     ) -> Result<Self, String> {
         let dir = &wanted.path;
@@ -107,7 +110,9 @@ impl Cache {
                 Reconcile::Rebuild
             }
         };
-        let uses = Uses::create(wanted.objects).map_err(|error| error.to_string())?;
+        let uses = uses.and_then(|fd| Uses::passed(fd, wanted.objects).ok());
+        let uses = uses.map_or_else(|| Uses::create(wanted.objects), Ok);
+        let uses = uses.map_err(|error| error.to_string())?;
         let (fills, wakes) = (Rc::clone(&tables.fills), Rc::clone(&tables.wakes));
         let shared = Rc::new(Shared { index, purges, store, uses, fills, wakes });
         Ok(Self { lock, shared, reconcile })

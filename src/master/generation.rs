@@ -28,7 +28,7 @@ use crate::master::listeners::Mark;
 use crate::master::pidfile::PidFile;
 use crate::master::shared_tables::{self, SharedTables};
 use crate::master::socket_takeover::SocketTakeovers;
-use crate::master::succession::Predecessor;
+use crate::master::succession::{CacheOfOld, Predecessor};
 use crate::shared::metric_rows::RowMap;
 use crate::shared::server_names::ServerNames;
 use crate::shared::servers::{ServerTable, TablePhase};
@@ -130,14 +130,14 @@ impl Generation {
         tables: &SharedTables,
         now: Instant,
     ) -> io::Result<Self> {
-        let lock = old.as_mut().and_then(|old| old.lock.take());
+        let cache_of_old = old.as_mut().and_then(|old| old.cache.take());
         let previous = others.iter().find(|other| other.phase == Phase::Current);
         let account = account_of(&config)?;
         let (tls, tls_files) = tls_of(&config, &tables.secrets)?;
         warn_of_user(&config, account.as_ref());
         let mut logs = Logs::open(&config, account.as_ref())?;
         let cache = match &config.cache {
-            Some(wanted) => cache_for(wanted, account.as_ref(), others, lock, tables)?,
+            Some(wanted) => cache_for(wanted, account.as_ref(), others, cache_of_old, tables)?,
             None => None,
         };
         for which in RequestLog::ALL {
@@ -306,15 +306,16 @@ fn cache_for(
     wanted: &CacheConfig,
     account: Option<&Account>,
     others: &[Generation],
-    of_old: Option<(DirectoryLock, bool)>,
+    of_old: Option<CacheOfOld>,
     tables: &SharedTables,
 ) -> io::Result<Option<Cache>> {
     let current = others.iter().find(|other| other.phase == Phase::Current);
     let kept = current.and_then(|current| current.cache_like(wanted));
     let mut locks: Vec<_> = others.iter().filter_map(Generation::lock).collect();
-    let (of_old, is_unchecked) = of_old.map_or((None, false), |(lock, it)| (Some(lock), it));
-    locks.extend(of_old.map(Rc::new));
-    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &locks, tables), Ok) {
+    let is_unchecked = of_old.as_ref().is_some_and(|old| old.is_unchecked);
+    let (lock, uses) = of_old.map_or((None, None), |old| (Some(old.lock), old.uses));
+    locks.extend(lock.map(Rc::new));
+    let cache = match kept.map_or_else(|| Cache::open(wanted, account, &locks, uses, tables), Ok) {
         Ok(cache) if is_unchecked && cache.reconcile == Reconcile::None => {
             Cache { reconcile: Reconcile::Check, ..cache }
         }

@@ -32,9 +32,19 @@ pub(crate) struct Predecessor {
     pub(crate) pid_file: Option<File>,
     /// Its servers.
     pub(crate) servers: Option<ServerTable>,
-    /// The lock on its cache directory, which both hold, and whether the keeper still compared that
-    /// with the index.
-    pub(crate) lock: Option<(DirectoryLock, bool)>,
+    /// Its cache.
+    pub(crate) cache: Option<CacheOfOld>,
+}
+
+/// The cache of the master that this one takes the place of.
+#[derive(Debug)]
+pub(crate) struct CacheOfOld {
+    /// The lock on its directory, which both hold.
+    pub(crate) lock: DirectoryLock,
+    /// Whether the keeper still compared that with the index.
+    pub(crate) is_unchecked: bool,
+    /// Its sketch of uses.
+    pub(crate) uses: Option<OwnedFd>,
 }
 
 /// A message of the old master.
@@ -53,12 +63,18 @@ impl Predecessor {
     pub(crate) fn of(passed: &mut Vec<Passed>) -> Option<Self> {
         let channel = passed::find(passed, CHANNEL)?;
         let mut file = |name| passed::find(passed, name).map(File::from);
-        let checked = file(LOCK).map(|dir| (DirectoryLock::passed(dir), false));
-        let lock = checked.or_else(|| Some((DirectoryLock::passed(file(LOCK_UNCHECKED)?), true)));
+        let checked = file(LOCK).map(|dir| (dir, false));
+        let dir = checked.or_else(|| Some((file(LOCK_UNCHECKED)?, true)));
+        let uses = file(USES).map(OwnedFd::from);
+        let cache = dir.map(|(dir, is_unchecked)| CacheOfOld {
+            lock: DirectoryLock::passed(dir),
+            is_unchecked,
+            uses,
+        });
         let pid_file = file(PID_FILE);
         // A table of another version is as good as none.
         let servers = file(SERVERS).and_then(|file| ServerTable::open(&file).ok());
-        Some(Self { channel, pid_file, servers, lock })
+        Some(Self { channel, pid_file, servers, cache })
     }
 
     /// Where this process reports that it is ready, or why it is not.
@@ -202,6 +218,8 @@ pub(crate) const PID_FILE: &str = "pid-file";
 pub(crate) const SERVERS: &str = "servers";
 pub(crate) const LOCK: &str = "cache-lock";
 pub(crate) const LOCK_UNCHECKED: &str = "cache-lock-unchecked";
+/// With the number of its layout.
+pub(crate) const USES: &str = "uses.1";
 const PATIENCE_MS: u16 = 1_000;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use ktrix::cache::index::Index;
 
-use crate::support::{Ask, Origin, PATIENCE, Plan, Response, pattern, until, until_true};
+use crate::support::{Ask, Client, Origin, PATIENCE, Plan, Response, pattern, until, until_true};
+use crate::upgrade::Last;
 
 /// A small cache, with further keys of its mapping.
 fn small(more: &str) -> String {
@@ -20,7 +21,7 @@ fn index(plan: &Plan) -> Index {
 
 /// Requests these pages, many at a time.
 fn ask_all(plan: &Plan, numbers: std::ops::Range<usize>, mut between: impl FnMut()) {
-    let mut client = crate::support::Client::connect(&plan.address);
+    let mut client = Client::connect(&plan.address);
     for start in numbers.clone().step_by(50) {
         let batch = start..(start + 50).min(numbers.end);
         let asks: Vec<u8> =
@@ -80,6 +81,22 @@ fn a_full_cache_stores_objects_at_their_second_request() {
     until_true("the first request to be logged as rare", || {
         plan.access_lines().iter().any(|line| line.contains("/new") && line.contains("rare"))
     });
+}
+
+#[test]
+fn what_was_requested_before_an_upgrade_counts_after_it() {
+    let origin = pages();
+    let plan = Plan::new(&origin).set("cache", &small("admission: on"));
+    let ktrix = plan.start();
+    let last = Last(&plan);
+    ask_all(&plan, 0..1_000, || {});
+    assert!(index(&plan).is_full());
+    ktrix.get("/new").expect_miss();
+    last.upgrade();
+    ktrix.wait_exit();
+    Client::of_ktrix(&plan.address).get("/new").expect_miss();
+    until_true("a hit", || Client::of_ktrix(&plan.address).get("/new").is_hit());
+    assert_eq!(origin.count("/new"), 2);
 }
 
 #[test]
