@@ -147,13 +147,19 @@ pub(crate) fn missing() -> Vec<String> {
     }
     if filter::native().is_none() {
         missing.push("a list of system calls for this architecture".to_owned());
-    } else if !Path::new("/proc/sys/kernel/seccomp").exists() {
+    } else if !has_calls() {
         missing.push("seccomp (system calls are not limited)".to_owned());
     }
     missing
 }
 
-fn landlock_version() -> i64 {
+/// Whether system calls can be limited.
+pub(crate) fn has_calls() -> bool {
+    filter::native().is_some() && Path::new("/proc/sys/kernel/seccomp").exists()
+}
+
+/// The version of Landlock; below 1 there is none.
+pub(crate) fn landlock_version() -> i64 {
     const VERSION: u32 = 1;
     let none = std::ptr::null::<u8>();
     // SAFETY: with this flag the call takes no attributes, makes nothing, and gives a number.
