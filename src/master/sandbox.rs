@@ -395,6 +395,27 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_was_executed_under_the_rules_of_a_master_adds_none() {
+        let n_filters = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+            line.and_then(|n| n.trim().parse::<u32>().ok())
+        };
+        let Some(before) = n_filters().filter(|_| sandbox::has_calls()) else {
+            return eprintln!("skipped: this kernel counts no filters");
+        };
+        let config = config(Path::new("/nowhere"), "10.0.0.1");
+        let child = fork_child(&[], || {
+            let seen = [(); 3].map(|()| {
+                enter_master(&config);
+                n_filters()
+            });
+            i32::from(seen != [Some(before + 1); 3])
+        });
+        assert_eq!(wait_for(child.unwrap()).unwrap(), ExitStatus::Exit(0));
+    }
+
+    #[test]
     fn the_keeper_reads_settings_of_the_resolver_only_if_there_are_names() {
         let dir = Path::new("/nowhere");
         let reads = |server: &str| {

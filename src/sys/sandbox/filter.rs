@@ -107,6 +107,14 @@ impl Calls {
         Some(calls.filter(|call| call.number(arch).is_some()).count()).filter(|n| *n > 0)
     }
 
+    /// An option of prctl(2) that no kernel has. The program of a process that executes others refuses it,
+    /// by which the executed one sees that it is there. Programs of another list have another option.
+    pub(super) fn mark(self, arch: TargetArch) -> Option<u32> {
+        let add = |sum: u32, number| (sum ^ number as u32).wrapping_mul(0x0100_0193);
+        let sum = numbers(self.forbidden(), arch).fold(0x811c_9dc5, add);
+        (self == Self::Parent).then_some(0x6b00_0000 | sum >> 8)
+    }
+
     /// The programs for this architecture, in the order in which they are to be loaded: the last one
     /// refuses to load another one.
     pub(super) fn programs(self, arch: TargetArch) -> Result<Vec<BpfProgram>, seccompiler::Error> {
@@ -116,7 +124,14 @@ impl Calls {
             Self::Server | Self::Resolver => SeccompAction::Trap,
         };
         let mut programs = Vec::new();
-        let rules = numbers(self.forbidden(), arch).map(|number| (number, Vec::new())).collect();
+        let mut rules: Rules =
+            numbers(self.forbidden(), arch).map(|number| (number, Vec::new())).collect();
+        if let Some(mark) = self.mark(arch) {
+            let prctl = THREADS.iter().find(|call| call.name == "prctl");
+            let number = prctl.and_then(|call| call.number(arch));
+            let is_mark = rule(vec![(0, SeccompCmpOp::Eq, mark.into())])?;
+            rules.extend(number.map(|number| (number, vec![is_mark])));
+        }
         programs.push(program(rules, SeccompAction::Allow, forbidden, arch)?);
         let allowed = self.allowed();
         if allowed.is_empty() {

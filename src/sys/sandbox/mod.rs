@@ -122,7 +122,8 @@ fn restrict(paths: &[(PathBuf, FileAccess)]) -> Result<(), RulesetError> {
     ruleset.restrict_self().map(drop)
 }
 
-/// Limits this process to these system calls.
+/// Limits this process to these system calls. A program that this process has executed in an upgrade has
+/// the same limit from its start, and adds none: the kernel takes only so many.
 ///
 /// # Errors
 /// When the kernel has no such rules.
@@ -130,8 +131,20 @@ pub(crate) fn limit_calls(calls: Calls) -> io::Result<()> {
     let Some(arch) = filter::native() else {
         return Err(io::Error::other("there is no list of system calls for this architecture"));
     };
+    // A process that may not ask for anything is not marked.
+    if calls.mark(arch).is_some_and(|mark| is_refused(mark) && !is_refused(mark ^ 1)) {
+        return Ok(());
+    }
     let programs = calls.programs(arch).map_err(io::Error::other)?;
     programs.iter().try_for_each(|it| seccompiler::apply_filter(it)).map_err(io::Error::other)
+}
+
+/// Whether this option of prctl(2), which no kernel has, is refused, and not unknown.
+fn is_refused(option: u32) -> bool {
+    // SAFETY: the kernel knows no such option, and the call has no arguments.
+    let result =
+        unsafe { libc::syscall(libc::SYS_prctl, option, 0_usize, 0_usize, 0_usize, 0_usize) };
+    result == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
 /// The parts of the sandbox that this kernel lacks, in words for the log.
