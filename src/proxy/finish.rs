@@ -65,7 +65,7 @@ pub fn finish(context: &Context, front: &Front, asked: Asked<'_>, facts: &Facts,
     }
     let of_turn = reactor::now();
     let feed = context.feed.as_ref().filter(|(feed, _)| feed.is_followed(of_turn.mono_us));
-    // The time of the turn is as exact as a log needs, but shows a hit as no time at all.
+    // The clock is read after some tasks only, which is as exact as the metrics need.
     let now = if feed.is_some() { reactor::refresh_now() } else { of_turn };
     let meter = meter::current();
     let counted = meter.map(|meter| Counted::of(meter, facts, sent, now));

@@ -49,7 +49,7 @@ pub(crate) fn full_hit(
 
 /// The facts of such a hit.
 pub(crate) fn facts(object: &Rc<HotObject>, site: u32, close: Option<CloseReason>) -> Facts {
-    let now = reactor::now();
+    let now = reactor::turn_began();
     Facts {
         began: now,
         head_us: now.mono_us,

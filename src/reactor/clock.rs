@@ -1,4 +1,5 @@
-//! The time of a reactor: the kernel's clocks, read once in each turn.
+//! The time of a reactor: the kernel's clocks, read at the beginning of each turn, and again after some
+//! tasks, so that in a long turn the time of a request is not nothing.
 //!
 //! A test may run a reactor by a clock of its own, [`run_by_test_clock`]. That clock stands still
 //! while anything can run, and jumps to the next deadline when nothing can, so that a test that
@@ -13,13 +14,15 @@ use crate::base::time::Now;
 /// The clock of one thread's reactor.
 pub(super) struct Clock {
     now: Cell<Now>,
+    turn: Cell<Now>,
     /// The time moves by [`Clock::jump_to`] alone; only in tests.
     is_still: Cell<bool>,
 }
 
 impl Clock {
     pub(super) const fn new() -> Self {
-        Self { now: Cell::new(Now { unix_us: 0, mono_us: 0 }), is_still: Cell::new(false) }
+        let none = Now { unix_us: 0, mono_us: 0 };
+        Self { now: Cell::new(none), turn: Cell::new(none), is_still: Cell::new(false) }
     }
 
     /// The time of the last reading.
@@ -37,6 +40,27 @@ impl Clock {
             });
         }
         self.now.get()
+    }
+
+    /// Reads the kernel's clocks at the beginning of a turn.
+    pub(super) fn begin_turn(&self) -> Now {
+        self.turn.set(self.read());
+        self.turn.get()
+    }
+
+    /// The beginning of this turn.
+    pub(super) fn turn(&self) -> Now {
+        let turn = self.turn.get();
+        if turn.mono_us == 0 { self.now() } else { turn }
+    }
+
+    /// Moves on within a turn, by one of the clocks.
+    pub(super) fn advance(&self) {
+        if !self.is_still() {
+            let Now { unix_us, mono_us } = self.now();
+            let gone_us = clock_us(ClockId::CLOCK_MONOTONIC).saturating_sub(mono_us);
+            self.now.set(Now { unix_us: unix_us + gone_us, mono_us: mono_us + gone_us });
+        }
     }
 
     pub(super) fn is_still(&self) -> bool {

@@ -91,7 +91,7 @@ pub fn run<F: Future>(main: F) -> io::Result<F::Output> {
                     return Ok(output);
                 }
             }
-            local.executor.turn();
+            local.executor.turn(|| local.clock.advance());
             local.look(!flag.is_woken() && local.executor.is_idle())?;
         }
     })
@@ -119,9 +119,14 @@ where
     LOCAL.with(|local| local.executor.spawn_task(future))
 }
 
-/// The time of this turn: that of the last look at the kernel.
+/// The time of the last reading of the clock: that of the last look at the kernel, or later in this turn.
 pub fn now() -> Now {
     LOCAL.with(|local| local.clock.now())
+}
+
+/// The time of the last look at the kernel. What is read now was there by then.
+pub fn turn_began() -> Now {
+    LOCAL.with(|local| local.clock.turn())
 }
 
 /// Reads the clock again within a turn, after something that took long.
@@ -208,7 +213,7 @@ impl Local {
             let next_ms = driver.next_timer_ms();
             self.clock.jump_to(next_ms.ok_or_else(|| io::Error::other("no task can run again"))?);
         }
-        let now = self.clock.read();
+        let now = self.clock.begin_turn();
         let mut woken = driver.sort(now.mono_ms());
         drop(place);
         for waker in woken.drain(..) {
@@ -231,7 +236,7 @@ impl<'a> Run<'a> {
         if local.driver.borrow().is_some() {
             return Err(io::Error::other("a reactor runs on this thread already"));
         }
-        let now = local.clock.read();
+        let now = local.clock.begin_turn();
         let number = NEXT_RUN.fetch_add(1, Ordering::Relaxed);
         *local.driver.borrow_mut() = Some(Driver::new(number, now)?);
         Ok(Self { local })

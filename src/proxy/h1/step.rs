@@ -171,7 +171,7 @@ fn answer_hot(
             break Step::Read;
         }
         if next.began == Now::default() {
-            next.began = reactor::now();
+            next.began = reactor::turn_began();
         }
         match next_head(context, link, next, rest) {
             Ok(Next::Answered(used)) => {

@@ -272,7 +272,7 @@ impl Driver {
             shared.note_reset();
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
-        stream::start(shared, request, respond, reactor::now());
+        stream::start(shared, request, respond, reactor::turn_began());
     }
 }
 

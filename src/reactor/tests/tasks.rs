@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::reactor::timer::{deadline, sleep};
-use crate::reactor::{counts, now, refresh_now, spawn, spawn_task, yield_now};
+use crate::reactor::{counts, now, refresh_now, spawn, spawn_task, turn_began, yield_now};
 
 /// Counts its own drop.
 struct Flag(Rc<Cell<u32>>);
@@ -227,6 +227,31 @@ fn the_clock_stands_still_within_a_turn() {
         assert!(refresh_now().mono_us >= first.mono_us + 2_000);
         assert_eq!(now().mono_us / 1_000, now().mono_ms());
         assert!(now().unix_s() > 1_700_000_000);
+    });
+}
+
+#[test]
+fn the_clock_moves_on_in_a_turn_of_many_tasks_and_its_beginning_stays() {
+    run(async {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        for _ in 0..40 {
+            let seen = Rc::clone(&seen);
+            spawn(async move {
+                seen.borrow_mut().push((now(), turn_began()));
+                std::thread::sleep(Duration::from_millis(1));
+            });
+        }
+        while seen.borrow().len() < 40 {
+            yield_now().await;
+        }
+        let seen = seen.borrow();
+        let (first, began) = seen[0];
+        assert_eq!(first, began);
+        assert!(seen.iter().all(|(_, it)| *it == began), "they ran in one turn");
+        let gone_us = |n: usize| seen[n].0.mono_us - began.mono_us;
+        assert_eq!(gone_us(14), 0);
+        assert!(gone_us(15) >= 15_000 && gone_us(31) >= 31_000);
+        assert_eq!(seen[31].0.unix_us - began.unix_us, gone_us(31));
     });
 }
 
