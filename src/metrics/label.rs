@@ -103,8 +103,16 @@ const fn rows(names: &'static [&'static str], rows: Rows) -> Label {
 
 const REASON: &[&str] = &["reason"];
 
-pub(super) const VERDICT: Label =
-    words(&["verdict"], &["none", "hit", "miss", "stale", "revalidated", "pass", "tunnel"]);
+/// The words of verdicts, in the order of [`verdict`].
+pub const VERDICTS: [&str; 7] = ["none", "hit", "miss", "stale", "revalidated", "pass", "tunnel"];
+
+/// The verdicts of requests that the cache has answered without the origin.
+pub const HITS: [&str; 2] = ["hit", "stale"];
+
+/// The verdicts of requests for which the cache was looked up.
+pub const LOOKUPS: [&str; 4] = ["hit", "stale", "miss", "revalidated"];
+
+pub(super) const VERDICT: Label = words(&["verdict"], &VERDICTS);
 pub(super) const STATUS: Label = words(&["status"], &["none", "1xx", "2xx", "3xx", "4xx", "5xx"]);
 pub(super) const PASS: Label = words(REASON, &PASSES);
 pub(super) const FETCH: Label = words(REASON, &FETCH_ERRORS);
@@ -140,6 +148,18 @@ pub fn verdict(verdict: Option<CacheVerdict>) -> usize {
     }
 }
 
+/// The hit ratio of counts by verdict, in the order of [`VERDICTS`]: the share that the cache has
+/// answered without the origin, of those for which it was looked up; `None` without any.
+pub fn hit_ratio(counts: &[f64; VERDICTS.len()]) -> Option<f64> {
+    let lookups = sum(counts, &LOOKUPS);
+    (lookups > 0.0).then(|| sum(counts, &HITS) / lookups)
+}
+
+fn sum(counts: &[f64; VERDICTS.len()], words: &[&str]) -> f64 {
+    let named = VERDICTS.iter().zip(counts).filter(|(verdict, _)| words.contains(verdict));
+    named.map(|(_, n)| n).sum()
+}
+
 /// The place of the class of a status in the label of that name.
 pub const fn status(status: u16) -> usize {
     match status / 100 {
@@ -151,6 +171,22 @@ pub const fn status(status: u16) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hit_ratio_is_that_of_requests_that_looked_the_cache_up() {
+        assert_eq!(hit_ratio(&[50.0, 0.0, 0.0, 0.0, 0.0, 70.0, 3.0]), None);
+        assert_eq!(hit_ratio(&[50.0, 6.0, 1.0, 1.0, 2.0, 70.0, 3.0]), Some(0.7));
+    }
+
+    /// The manual has the same verdicts in a query for Prometheus.
+    #[test]
+    fn the_manual_says_what_the_hit_ratio_is() {
+        let manual = include_str!("../../man/ktrix-metrics.7");
+        for verdicts in [&HITS[..], &LOOKUPS] {
+            let part = format!("verdict=~\"{}\"", verdicts.join("|"));
+            assert!(manual.contains(&part), "{part}");
+        }
+    }
 
     #[test]
     fn the_places_are_those_of_the_words() {

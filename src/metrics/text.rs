@@ -65,6 +65,14 @@ impl Values {
         series.chunks_exact(row.width()).map(|series| counted(series).iter().sum::<u64>()).sum()
     }
 
+    /// As [`Self::sum`] of a counter, for one value of the second label.
+    pub fn sum_of_second(&self, metric: Metric, label: usize) -> u64 {
+        let row = metric.row();
+        let cells = self.cells.get(metric.first()..metric.first() + row.n_cells());
+        let size = row.labels.get(1).map_or(1, |it| it.set.size());
+        cells.unwrap_or_default().iter().skip(label).step_by(size).sum()
+    }
+
     /// The sum of the values of a histogram, for one value of its label.
     pub fn total_of(&self, metric: Metric, label: usize) -> u64 {
         self.cells.get(metric.at(label).0).copied().unwrap_or_default()

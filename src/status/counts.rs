@@ -5,19 +5,19 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::metrics::label::{self, Set};
+use crate::metrics::label::{self, VERDICTS};
 use crate::metrics::scale::Scale;
 use crate::metrics::table::Metric;
 use crate::metrics::text::Values;
-use crate::policy::cache_status::CacheVerdict;
 
 /// The requests since the counters began.
 #[derive(Debug, Serialize)]
 pub(crate) struct Counts {
     pub(super) requests: u64,
     pub(super) verdicts: BTreeMap<&'static str, u64>,
-    /// The shares of requests and of bytes that were answered without the origin, of those for which
-    /// the cache was looked up; left out while there are none.
+    /// Requests with a status from 500 on.
+    pub(super) server_errors: u64,
+    /// The hit ratio of requests and that of bytes ([`label::hit_ratio`]); left out while there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) hit_ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,34 +47,36 @@ pub(crate) struct Quantiles {
 }
 
 impl Quantiles {
-    /// Those of a histogram of times, in seconds.
+    /// Those of a histogram of times, in seconds. Of times in the lowest bucket no more is known than its
+    /// bound.
     pub(crate) fn of(buckets: &[u64]) -> Option<Self> {
-        let at = |share| Some(Scale::Time.quantile(buckets, share)? / 1e6);
+        let at = |share| Some((Scale::Time.quantile(buckets, share)? / 1e6).max(Self::least_s()));
         Some(Self { p50: at(0.5)?, p90: at(0.9)?, p99: at(0.99)? })
+    }
+
+    /// The bound of the lowest bucket.
+    pub(crate) fn least_s() -> f64 {
+        Scale::Time.bounds()[0] as f64 / 1e6
     }
 }
 
 impl Counts {
     pub(crate) fn of(values: &Values) -> Self {
-        let verdicts = match Metric::Requests.row().labels {
-            [label] => label.set,
-            _ => Set::Words(&[]),
-        };
-        let words = if let Set::Words(words) = verdicts { words } else { &[] };
-        let of_verdict = |n| values.sum_of(Metric::Requests, n);
-        let bytes = |n| values.total_of(Metric::AnswerSize, n);
+        let of_verdict = of_verdicts(values);
+        let bytes = std::array::from_fn(|n| values.total_of(Metric::AnswerSize, n));
         let mut buckets = vec![0; Scale::Time.n_buckets()];
         // A tunnel may last for hours.
-        for verdict in (0..words.len()).filter(|n| words.get(*n) != Some(&"tunnel")) {
+        for verdict in (0..VERDICTS.len()).filter(|n| VERDICTS[*n] != "tunnel") {
             let more = values.buckets(Metric::RequestDuration, verdict);
             buckets.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
         }
         Self {
             requests: values.sum(Metric::Requests),
-            verdicts: words.iter().enumerate().map(|(n, word)| (*word, of_verdict(n))).collect(),
-            hit_ratio: hit_ratio(of_verdict),
-            byte_hit_ratio: hit_ratio(bytes),
-            sent_bytes: (0..words.len()).map(bytes).sum(),
+            verdicts: VERDICTS.into_iter().zip(of_verdict).collect(),
+            server_errors: server_errors(values),
+            hit_ratio: label::hit_ratio(&of_verdict.map(|n| n as f64)),
+            byte_hit_ratio: label::hit_ratio(&bytes.map(|n| n as f64)),
+            sent_bytes: sent_bytes(values),
             duration_s: Quantiles::of(&buckets),
             duration_buckets: buckets,
             duration_bounds_s: Scale::Time.bounds().iter().map(|it| *it as f64 / 1e6).collect(),
@@ -98,10 +100,15 @@ impl Counts {
         };
         writeln!(out, "requests {requests}{verdicts}")?;
         let (hit, bytes) = (percent(self.hit_ratio), percent(self.byte_hit_ratio));
-        let sent = size(*sent_bytes);
+        let (sent, errors) = (size(*sent_bytes), self.server_errors);
+        let share = percent((*requests > 0).then(|| errors as f64 / *requests as f64));
+        writeln!(out, "status 5xx: {errors}, {share}")?;
         writeln!(out, "hit ratio {hit}, of bytes {bytes}; sent {sent}")?;
         if let Some(Quantiles { p50, p90, p99 }) = &self.duration_s {
-            let ms = |it: &f64| format!("{:.3} ms", it * 1e3);
+            let ms = |it: &f64| match *it <= Quantiles::least_s() {
+                true => format!("at most {:.1} ms", it * 1e3),
+                false => format!("{:.3} ms", it * 1e3),
+            };
             writeln!(out, "duration 50 % {}, 90 % {}, 99 % {}", ms(p50), ms(p90), ms(p99))?;
         }
         writeln!(
@@ -128,14 +135,19 @@ pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |it| format!("{:.1} %", it * 100.0))
 }
 
-/// The share of `of` that came from the cache, of all for which it was looked up.
-fn hit_ratio(of: impl Fn(usize) -> u64) -> Option<f64> {
-    let sum = |verdicts: &[CacheVerdict]| {
-        verdicts.iter().map(|it| of(label::verdict(Some(*it)))).sum::<u64>()
-    };
-    let hits = sum(&[CacheVerdict::Hit, CacheVerdict::Stale]);
-    let all = hits + sum(&[CacheVerdict::Miss, CacheVerdict::Revalidated]);
-    (all > 0).then(|| hits as f64 / all as f64)
+/// The requests of each verdict so far.
+pub(crate) fn of_verdicts(values: &Values) -> [u64; VERDICTS.len()] {
+    std::array::from_fn(|n| values.sum_of(Metric::Requests, n))
+}
+
+/// The requests with a status from 500 on so far.
+pub(crate) fn server_errors(values: &Values) -> u64 {
+    values.sum_of_second(Metric::SiteRequests, label::status(500))
+}
+
+/// The bytes of all answers so far.
+pub(crate) fn sent_bytes(values: &Values) -> u64 {
+    (0..VERDICTS.len()).map(|n| values.total_of(Metric::AnswerSize, n)).sum()
 }
 
 #[cfg(test)]
@@ -156,6 +168,9 @@ mod tests {
         for (verdict, n) in [(0, 50), (1, 6), (2, 1), (3, 1), (4, 2), (5, 70)] {
             values.cells[Metric::RequestDuration.at(verdict).0 + 1] = n;
         }
+        for (site, status, n) in [(0, 502, 5), (3, 503, 8), (3, 404, 9)] {
+            values.cells[Metric::SiteRequests.at_both(site, label::status(status)).0] = n;
+        }
         let counts = Counts::of(&values);
         assert_eq!((counts.requests, counts.hit_ratio), (130, Some(0.7)));
         assert_eq!((counts.verdicts["hit"], counts.verdicts["pass"]), (6, 70));
@@ -164,5 +179,7 @@ mod tests {
         counts.write(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("requests 130: 6 hit, 1 miss") && text.contains("70.0 %"), "{text}");
+        assert!(text.contains("status 5xx: 13, 10.0 %\n"), "{text}");
+        assert!(text.contains("duration 50 % at most 0.1 ms, "), "{text}");
     }
 }
