@@ -6,9 +6,12 @@ use std::process::{Command, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::ktrix::BINARY;
+use crate::metrics::n_requests;
+use crate::status::status;
+use crate::support::ktrix::{BINARY, reserve};
 use crate::support::process::{Seen, children};
-use crate::support::{Client, Ktrix, Origin, PATIENCE, Plan, Response, until_ok, until_true};
+use crate::support::socket::Address;
+use crate::support::{Ask, Client, Ktrix, Origin, PATIENCE, Plan, Response, until_ok, until_true};
 
 /// A shell in a terminal.
 struct Shell<'p> {
@@ -36,6 +39,8 @@ impl<'p> Shell<'p> {
             "env PS1='$ ' LC_ALL=C.UTF-8 sh",
         ]);
         assert!(out.status.success(), "{out:?}");
+        // What is typed before the prompt is shown in front of it.
+        shell.wait(&["$"]);
         Some(shell)
     }
 
@@ -113,7 +118,7 @@ fn hosts_paths_servers_and_processes_are_shown_and_the_terminal_is_given_back() 
     let ktrix = plan.start();
     let Some(shell) = Shell::start(&plan, (80, 24)) else { return };
     shell.start_top();
-    shell.wait(&["[1 Hosts]", "q Quit", "cache", &format!("pid {}", ktrix.master.pid)]);
+    shell.wait(&["[1 Hosts]", "q Quit", "req/s", &format!("pid {}", ktrix.master.pid)]);
     let ask = || {
         get(&ktrix, "www.example.com", "/seen");
         get(&ktrix, "other.example.com", "/bad");
@@ -130,10 +135,10 @@ fn hosts_paths_servers_and_processes_are_shown_and_the_terminal_is_given_back() 
     shell.press(&["4"]);
     shell.wait(&["[4 Processes]", "master", "worker 0", "worker 1", &ktrix.master.pid.to_string()]);
     shell.press(&["?"]);
-    shell.wait(&["Any key closes this help."]);
+    shell.wait(&["any key closes this help"]);
     shell.press(&["Escape"]);
     // A key right behind it would be one with Alt.
-    until_true("the end of the help", || !shell.screen().contains("Any key closes"));
+    until_true("the end of the help", || !shell.screen().contains("any key closes"));
     shell.press(&["1", "/"]);
     shell.press(&["-l", "status > x"]);
     shell.press(&["Enter"]);
@@ -145,6 +150,7 @@ fn hosts_paths_servers_and_processes_are_shown_and_the_terminal_is_given_back() 
         ask();
         let screen = shell.screen();
         screen.contains("only status > 499")
+            && screen.contains(" filtered ")
             && screen.contains("other.example.com")
             && !screen.contains("www.example.com")
     });
@@ -169,6 +175,85 @@ fn a_large_terminal_has_all_tables_and_a_signal_gives_it_back() {
     ktrix.stop();
     shell.wait(&["KTRIX HAS ENDED"]);
     kill(Pid::from_raw(shell.child().pid), Signal::SIGTERM).unwrap();
+    shell.expect_end();
+}
+
+/// A number of `/metrics` for each verdict that this pattern of ktrix-metrics(7) names.
+fn metric(text: &str, pattern: &str) -> f64 {
+    let of = |word: &str| {
+        let line = format!("ktrix_requests_total{{verdict=\"{word}\"}} ");
+        text.lines().find_map(|it| it.strip_prefix(&line)?.parse::<f64>().ok()).unwrap()
+    };
+    pattern.split('|').map(of).sum()
+}
+
+#[test]
+fn the_hit_ratio_is_the_same_everywhere() {
+    let origin = Origin::answering(|_| Response::ok("hello").cache("max-age=600"));
+    let (_reservation, address) = reserve("127.0.0.1:0".parse().unwrap());
+    let plan = Plan::new(&origin).set("admin", &format!("{{listen: \"{address}\"}}"));
+    let ktrix = plan.start();
+    (0..3).for_each(|n| drop(ktrix.get(&format!("/{n}"))));
+    ktrix.wait_hit("/a");
+    let Some(shell) = Shell::start(&plan, (80, 24)) else { return };
+    shell.start_top();
+    shell.wait(&["[1 Hosts]", &format!("pid {}", ktrix.master.pid)]);
+    // From here on the cache has all that it is asked for, and half of the requests do not ask it.
+    until_true("the hit ratio of the last seconds", || {
+        ktrix.get("/a").expect_hit();
+        ktrix.ask(&Ask::post("/other", "x")).expect_status(200);
+        let screen = shell.screen();
+        let rates = screen.lines().skip_while(|line| !line.contains("revalidated")).nth(1);
+        let rates: Vec<_> = rates.unwrap_or_default().split_whitespace().collect();
+        // The head, and the rates of hit, stale, revalidated, miss and pass.
+        let has_both = [1, 5].iter().all(|n| rates.get(*n).is_some_and(|rate| *rate != "0"));
+        has_both && screen.contains("hit ratio  100 %")
+    });
+    let mut before = 0;
+    until_true("the last request to be counted", || {
+        let counted = n_requests(&status(&plan));
+        std::mem::replace(&mut before, counted) == counted
+    });
+    let address = Address::from(address);
+    let shown = |target: &str| Client::connect(&address).get(target).expect_status(200).text();
+    let (text, manual) = (shown("/metrics"), include_str!("../../man/ktrix-metrics.7"));
+    let patterns: Vec<_> = manual
+        .lines()
+        .filter_map(|line| line.split_once("verdict=~\"")?.1.split('"').next())
+        .collect();
+    let [hits, lookups] = patterns[..] else { panic!("{patterns:?}") };
+    let ratio = metric(&text, hits) / metric(&text, lookups);
+    assert!(ratio > 0.0 && ratio < 1.0, "{ratio}");
+    for counts in [status(&plan), serde_json::from_str(&shown("/status")).unwrap()] {
+        let told = counts["counts"]["hit_ratio"].as_f64().unwrap();
+        assert!((told - ratio).abs() < 1e-9, "{told}, {ratio}");
+    }
+    let tile = format!("<dt>Hit ratio</dt><dd>{:.1} %", ratio * 100.0);
+    assert!(shown("/").contains(&tile), "{tile}");
+}
+
+#[test]
+fn a_ktrix_that_is_started_again_is_shown_again() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let Some(shell) = Shell::start(&plan, (80, 24)) else { return };
+    shell.start_top();
+    until_true("the first ktrix", || {
+        get(&ktrix, "first.example.com", "/seen");
+        shell.screen().contains("first.example.com")
+    });
+    ktrix.stop();
+    shell.wait(&["KTRIX HAS ENDED"]);
+    let again = plan.start();
+    until_true("the other ktrix", || {
+        get(&again, "second.example.com", "/seen");
+        let screen = shell.screen();
+        screen.contains("second.example.com")
+            && screen.contains(&format!("pid {}", again.master.pid))
+            && !screen.contains("KTRIX HAS ENDED")
+    });
+    shell.press(&["q"]);
     shell.expect_end();
 }
 

@@ -3,32 +3,51 @@
 /// Times of requests.
 #[derive(Debug)]
 pub(super) struct Latency {
-    buckets: Vec<f64>,
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    weight: f64,
+    /// Since its last request.
+    idle_s: f64,
 }
 
 impl Latency {
     pub(super) fn new() -> Self {
-        Self { buckets: vec![0.0; N_BUCKETS] }
+        Self { buckets: vec![Bucket::default(); N_BUCKETS] }
     }
 
     pub(super) fn add(&mut self, us: u64, weight: f64) {
-        self.buckets[bucket(us)] += weight;
+        let bucket = &mut self.buckets[bucket(us)];
+        bucket.weight += weight;
+        bucket.idle_s = 0.0;
     }
 
-    pub(super) fn decay(&mut self, factor: f64) {
-        self.buckets.iter_mut().for_each(|weight| *weight *= factor);
+    /// Time has passed; the weights become less by this factor. Without the end of a bucket the longest
+    /// time would be shown for minutes.
+    pub(super) fn pass(&mut self, seconds: f64, factor: f64) {
+        for bucket in &mut self.buckets {
+            bucket.weight *= factor;
+            bucket.idle_s += seconds;
+            if bucket.idle_s >= KEPT_S {
+                bucket.weight = 0.0;
+            }
+        }
     }
 
     /// The time that this share of requests takes at most, in microseconds; `None` without any.
     pub(super) fn quantile(&self, share: f64) -> Option<u64> {
-        let all: f64 = self.buckets.iter().sum();
+        let all: f64 = self.buckets.iter().map(|bucket| bucket.weight).sum();
         let mut sum = 0.0;
-        let reaches = |weight: &f64| {
-            sum += weight;
+        let reaches = |bucket: &Bucket| {
+            sum += bucket.weight;
             sum >= all * share
         };
-        let found = self.buckets.iter().position(reaches).unwrap_or(N_BUCKETS - 1);
-        (all > NOTHING).then(|| upper(found))
+        let last = self.buckets.iter().rposition(|bucket| bucket.weight > 0.0);
+        // The sum may miss the whole by a rounding.
+        let found = self.buckets.iter().position(reaches).or(last).unwrap_or_default();
+        (all > 0.0).then(|| upper(found))
     }
 }
 
@@ -48,7 +67,8 @@ fn upper(bucket: usize) -> u64 {
 
 /// Up to two weeks.
 const N_BUCKETS: usize = 312;
-const NOTHING: f64 = 0.01;
+/// A time is forgotten after this.
+const KEPT_S: f64 = 10.0;
 
 #[cfg(test)]
 mod tests {
@@ -74,7 +94,12 @@ mod tests {
             let found = latency.quantile(share).unwrap();
             assert!(found >= us && found <= us + us / 8, "{share}: {found}");
         }
-        latency.decay(0.0);
+        latency.pass(9.9, 0.2);
+        assert!(latency.quantile(1.0).is_some_and(|us| us >= 1_000));
+        latency.add(10, 1.0);
+        latency.pass(0.2, 0.9);
+        assert_eq!(latency.quantile(1.0), Some(10), "the others are older than ten seconds");
+        latency.pass(10.0, 0.1);
         assert_eq!(latency.quantile(0.5), None);
     }
 }

@@ -5,11 +5,13 @@
 
 mod sketch;
 mod latency;
-mod stats;
 mod processes;
 mod snapshot;
+mod stats;
 mod screen;
 mod rows;
+mod fit;
+mod above;
 mod view;
 
 use std::io::{self, IsTerminal};
@@ -129,6 +131,8 @@ struct Top<'f> {
     seen_share: f64,
     has_ended: bool,
     looked_at: Instant,
+    read_at: Instant,
+    was_paused: bool,
     /// Requests that were seen and missed since then.
     n_seen: u64,
     n_missed: u64,
@@ -138,17 +142,20 @@ impl<'f> Top<'f> {
     fn new(file: &'f Path) -> Result<Self> {
         let running = Running::find(file)?;
         let mut processes = Processes::new();
+        let snapshot = Snapshot::of(&running, &mut processes);
         Ok(Self {
             file,
             follower: Follower::of(running.pid)?,
-            stats: Stats::new(),
-            snapshot: Snapshot::of(&running, &mut processes),
+            stats: Stats::new(snapshot.counted.clone()),
+            snapshot,
             processes,
             screen: Screen::new(),
             clock: String::new(),
             seen_share: 1.0,
             has_ended: false,
             looked_at: Instant::now(),
+            read_at: Instant::now(),
+            was_paused: false,
             n_seen: 0,
             n_missed: 0,
         })
@@ -156,10 +163,15 @@ impl<'f> Top<'f> {
 
     /// Looks at everything but the requests, unless it is paused.
     fn look(&mut self) {
-        if self.screen.is_paused || (!self.clock.is_empty() && self.looked_at.elapsed() < LOOK) {
+        if self.screen.is_paused {
+            self.was_paused = true;
             return;
         }
-        self.stats.pass(self.looked_at.elapsed().as_secs_f64());
+        if !self.clock.is_empty() && self.looked_at.elapsed() < LOOK {
+            return;
+        }
+        self.pass();
+        let seconds = self.looked_at.elapsed().as_secs_f64();
         self.looked_at = Instant::now();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = now.as_secs() % 86_400;
@@ -179,6 +191,16 @@ impl<'f> Top<'f> {
         }
         self.has_ended = false;
         self.snapshot = Snapshot::of(&running, &mut self.processes);
+        match std::mem::take(&mut self.was_paused) {
+            true => self.stats.skip_to(&self.snapshot.counted),
+            false => self.stats.count(&self.snapshot.counted, seconds),
+        }
+    }
+
+    /// Time passes for the requests that were read.
+    fn pass(&mut self) {
+        self.stats.pass(self.read_at.elapsed().as_secs_f64());
+        self.read_at = Instant::now();
     }
 
     fn view(&self) -> View<'_> {
@@ -199,27 +221,34 @@ impl<'f> Top<'f> {
             if is_terminal_gone() {
                 return Ok(Wish::Quit);
             }
-            if event::poll(Duration::ZERO)? {
-                let wish = match event::read()? {
-                    Event::Key(key) if key.kind != KeyEventKind::Release => {
-                        let wish = self.screen.press(key);
-                        let panel = self.screen.panel();
-                        let rows = rows::rows(panel, 0, &self.stats, &self.snapshot);
-                        self.screen.keep_within(rows.len());
-                        wish
-                    }
-                    _ => Wish::Nothing,
-                };
-                if wish == Wish::Restart {
-                    self.stats = Stats::new();
+            let mut has_key = false;
+            while event::poll(Duration::ZERO)? {
+                has_key = true;
+                match self.press(&event::read()?) {
+                    Wish::Nothing => {}
+                    wish => return Ok(wish),
                 }
-                return Ok(wish);
             }
-            if self.looked_at.elapsed() >= LOOK && !self.screen.is_paused {
+            let is_due = self.looked_at.elapsed() >= LOOK && !self.screen.is_paused;
+            if has_key || is_due {
                 break;
             }
         }
         Ok(Wish::Nothing)
+    }
+
+    fn press(&mut self, event: &Event) -> Wish {
+        let Event::Key(key) = event else { return Wish::Nothing };
+        if key.kind == KeyEventKind::Release {
+            return Wish::Nothing;
+        }
+        let wish = self.screen.press(*key);
+        let rows = rows::rows(self.screen.panel(), 0, &self.stats, &self.snapshot);
+        self.screen.keep_within(rows.len());
+        if wish == Wish::Restart {
+            self.stats = Stats::new(self.snapshot.counted.clone());
+        }
+        wish
     }
 
     /// Adds the requests that have ended; those that were missed count as the others.
@@ -229,7 +258,11 @@ impl<'f> Top<'f> {
         self.n_seen += records.len() as u64;
         self.n_missed += n_missed;
         if self.screen.is_paused {
+            self.read_at = Instant::now();
             return;
+        }
+        if self.read_at.elapsed() >= PASS {
+            self.pass();
         }
         let weight = 1.0 + n_missed as f64 / records.len().max(1) as f64;
         for record in records.iter().map(|fed| fed.record()) {
@@ -242,5 +275,7 @@ impl<'f> Top<'f> {
 
 /// How often requests are read.
 const STEP: Duration = Duration::from_millis(40);
+/// How often what was read becomes less.
+const PASS: Duration = Duration::from_millis(200);
 /// How often all is looked at and drawn.
 const LOOK: Duration = Duration::from_secs(1);

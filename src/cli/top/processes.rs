@@ -13,13 +13,15 @@ pub(super) struct Load {
     pub(super) cpu_share: f64,
     /// Memory in use, shared memory included.
     pub(super) memory_bytes: u64,
+    /// Requests in a second, since it was asked last.
+    pub(super) requests: f64,
 }
 
 /// The processes as they were at the last look.
 #[derive(Debug)]
 pub(super) struct Processes {
-    /// The processor time of each, in clock ticks, and when that was.
-    seen: HashMap<u32, (u64, Instant)>,
+    /// The processor time of each, in clock ticks, its requests, and when that was.
+    seen: HashMap<u32, (u64, u64, Instant)>,
     ticks_per_s: f64,
     page_bytes: u64,
 }
@@ -34,20 +36,23 @@ impl Processes {
         }
     }
 
-    /// The load of this process; none if it has ended.
-    pub(super) fn load(&mut self, pid: u32) -> Load {
+    /// The load of this process, which has ended so many requests; none if it is gone.
+    pub(super) fn load(&mut self, pid: u32, n_requests: u64) -> Load {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let Some((ticks, pages)) = ticks_and_pages(&stat) else {
             self.seen.remove(&pid);
             return Load::default();
         };
         let now = Instant::now();
-        let before = self.seen.insert(pid, (ticks, now));
-        let cpu_share = before.map_or(0.0, |(before, at)| {
-            let seconds = now.duration_since(at).as_secs_f64().max(0.01);
-            ticks.saturating_sub(before) as f64 / self.ticks_per_s / seconds
-        });
-        Load { cpu_share, memory_bytes: pages * self.page_bytes }
+        let (ticks_before, requests_before, at) =
+            self.seen.insert(pid, (ticks, n_requests, now)).unwrap_or((ticks, n_requests, now));
+        let seconds = now.duration_since(at).as_secs_f64().max(0.01);
+        let in_a_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        Load {
+            cpu_share: in_a_second(ticks, ticks_before) / self.ticks_per_s,
+            memory_bytes: pages * self.page_bytes,
+            requests: in_a_second(n_requests, requests_before),
+        }
     }
 }
 
@@ -67,9 +72,10 @@ mod tests {
     #[test]
     fn a_process_takes_memory_and_one_that_is_gone_nothing() {
         let mut processes = Processes::new();
-        let own = processes.load(std::process::id());
+        let own = processes.load(std::process::id(), 5);
         assert!(own.memory_bytes > 100_000 && own.cpu_share == 0.0, "{own:?}");
-        assert_eq!(processes.load(u32::MAX), Load::default());
+        assert!(own.requests == 0.0 && processes.load(std::process::id(), 6).requests > 0.0);
+        assert_eq!(processes.load(u32::MAX, 0), Load::default());
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 1 0 0 0 30 12 0 0 20 0 1 0 5 9000 77 18446744";
         assert_eq!(ticks_and_pages(stat), Some((42, 77)));
         assert_eq!(ticks_and_pages("7 (a"), None);

@@ -27,23 +27,29 @@ pub(super) fn rows(panel: Panel, order: usize, stats: &Stats, snapshot: &Snapsho
         Panel::Workers => processes(snapshot),
     };
     let key = |row: &Row| row.cells.get(order).map_or(0.0, |(number, _)| *number);
-    rows.sort_by(|a, b| key(b).total_cmp(&key(a)).then_with(|| a.name.cmp(&b.name)));
+    let second = |row: &Row| row.cells.get(panel.second_order()).map_or(0.0, |(number, _)| *number);
+    let by_name = order >= panel.columns().len();
+    rows.sort_by(|a, b| {
+        let by_number = key(b).total_cmp(&key(a)).then_with(|| second(b).total_cmp(&second(a)));
+        if by_name { a.name.cmp(&b.name) } else { by_number.then_with(|| a.name.cmp(&b.name)) }
+    });
     rows
 }
 
 fn names(sketch: &Sketch, stats: &Stats) -> Vec<Row> {
-    let all = stats.rate();
+    let all = stats.read.rate();
     let row = |(name, counts): &(Vec<u8>, Counts)| {
-        let rate = stats.decay.rate(counts.requests);
+        let rate = stats.read.rate_of(counts.requests);
         let cells = vec![
             per_second(rate),
             percent(share(rate, all)),
-            percent(counts.hit_share()),
-            per_second(stats.decay.rate(counts.failures)),
-            bytes(stats.decay.rate(counts.bytes)),
+            ratio(counts.hit_ratio()),
+            per_second(stats.read.rate_of(counts.failures)),
+            bytes(stats.read.rate_of(counts.bytes)),
             time(counts.mean_us()),
         ];
-        Row { cells, name: printable(name) }
+        // A request may have no host.
+        Row { cells, name: if name.is_empty() { "-".to_owned() } else { printable(name) } }
     };
     sketch.rows().iter().map(row).collect()
 }
@@ -56,9 +62,9 @@ fn servers(stats: &Stats, snapshot: &Snapshot) -> Vec<Row> {
     let row = |name: &[u8], counts: &Counts, active: u32, idle: u32, state: &str| {
         let is_asked = counts.requests > 0.0;
         let cells = vec![
-            per_second(stats.decay.rate(counts.requests)),
-            per_second(stats.decay.rate(counts.failures)),
-            bytes(stats.decay.rate(counts.bytes)),
+            per_second(stats.read.rate_of(counts.requests)),
+            per_second(stats.read.rate_of(counts.failures)),
+            bytes(stats.read.rate_of(counts.bytes)),
             if is_asked { time(counts.mean_us()) } else { (0.0, "-".to_owned()) },
             (f64::from(active), active.to_string()),
             (f64::from(idle), idle.to_string()),
@@ -84,6 +90,8 @@ fn processes(snapshot: &Snapshot) -> Vec<Row> {
         let cells = vec![
             dash(percent(process.load.cpu_share)),
             dash(bytes(process.load.memory_bytes as f64)),
+            dash(per_second(process.load.requests)),
+            (process.n_connections as f64, process.n_connections.to_string()),
             (f64::from(process.n_tunnels), process.n_tunnels.to_string()),
             (
                 f64::from(process.pid),
@@ -105,11 +113,18 @@ pub(super) fn per_second(rate: f64) -> (f64, String) {
     (rate, text)
 }
 
+/// A hit ratio, if there is one.
+pub(super) fn ratio(ratio: Option<f64>) -> (f64, String) {
+    ratio.map_or((0.0, "-".to_owned()), percent)
+}
+
 /// A share of one.
 pub(super) fn percent(share: f64) -> (f64, String) {
     let text = match share {
         0.0 => "0 %".to_owned(),
         ..0.1 => format!("{:.1} %", share * 100.0),
+        // What is not quite all must not look like all.
+        0.99..0.999_999 => format!("{:.1} %", (share * 1_000.0).floor() / 10.0),
         _ => format!("{:.0} %", share * 100.0),
     };
     (share, text)
@@ -143,12 +158,12 @@ pub(super) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::top::snapshot::ServerRow;
+    use crate::cli::top::snapshot::{Counted, ServerRow};
     use crate::log::format::{Record, Times};
 
     #[test]
     fn the_slowest_server_is_first_and_one_that_is_not_asked_last() {
-        let mut stats = Stats::new();
+        let mut stats = Stats::new(Counted::default());
         let server = |name: &str, state| ServerRow {
             name: format!("app/{name}"),
             state,
@@ -166,7 +181,7 @@ mod tests {
             rows.iter().map(|row| row.name.clone()).collect()
         };
         assert_eq!(names(3), ["app/c", "app/a", "app/b"]);
-        assert_eq!(names(6), ["app/b", "app/a", "app/c"]);
+        assert_eq!(names(6), ["app/b", "app/c", "app/a"]);
         assert_eq!(names(7), ["app/a", "app/b", "app/c"]);
         let columns = rows(Panel::Servers, 0, &stats, &snapshot)[0].cells.len();
         assert_eq!(columns, Panel::Servers.columns().len());
@@ -179,8 +194,8 @@ mod tests {
             ["0", "0.3", "12.3", "1234"]
         );
         assert_eq!(
-            [0.0, 0.004, 0.5, 1.0].map(|it| percent(it).1),
-            ["0 %", "0.4 %", "50 %", "100 %"]
+            [0.0, 0.004, 0.5, 0.9999, 1.0 - 1e-12].map(|it| percent(it).1),
+            ["0 %", "0.4 %", "50 %", "99.9 %", "100 %"]
         );
         let sizes = [0.0, 1_023.0, 1_536.0, 300.0 * 1_048_576.0].map(|it| bytes(it).1);
         assert_eq!(sizes, ["0 B", "1023 B", "1.5 KiB", "300 MiB"]);

@@ -25,25 +25,72 @@ impl Panel {
         }
     }
 
-    /// The columns and their widths, but for the name, which is the last.
-    pub(super) const fn columns(self) -> &'static [(&'static str, usize)] {
+    /// The columns but for the name, which is the last.
+    pub(super) const fn columns(self) -> &'static [Column] {
         match self {
-            Self::Hosts | Self::Paths => {
-                &[("req/s", 7), ("share", 6), ("hit", 5), ("5xx/s", 6), ("sent/s", 8), ("mean", 8)]
-            }
-            Self::Servers => &[
-                ("req/s", 7),
-                ("5xx/s", 6),
-                ("sent/s", 8),
-                ("mean", 8),
-                ("active", 7),
-                ("idle", 5),
-                ("state", 8),
+            Self::Hosts | Self::Paths => &[
+                Column("req/s", 7, 0),
+                Column("share", 6, 5),
+                Column("hit ratio", 10, 3),
+                Column(FAILURES, 6, 1),
+                Column("sent/s", 8, 4),
+                Column("mean", 8, 2),
             ],
-            Self::Workers => &[("cpu", 6), ("memory", 8), ("tunnels", 8), ("pid", 8)],
+            Self::Servers => &[
+                Column("req/s", 7, 3),
+                Column(FAILURES, 6, 2),
+                Column("sent/s", 8, 6),
+                Column("mean", 8, 1),
+                Column("active", 7, 4),
+                Column("idle", 5, 5),
+                Column("state", 8, 0),
+            ],
+            Self::Workers => &[
+                Column("cpu", 6, 0),
+                Column("memory", 8, 1),
+                Column("req/s", 7, 2),
+                Column("conns", 6, 4),
+                Column("tunnels", 8, 5),
+                Column("pid", 8, 3),
+            ],
+        }
+    }
+
+    /// The columns that have room in this width beside the name, and their places: what does not fit
+    /// is left out, so that no number is ever cut.
+    pub(super) fn fitting(self, width: usize) -> Vec<(usize, &'static Column)> {
+        let mut columns: Vec<_> = self.columns().iter().enumerate().collect();
+        let room = width.saturating_sub(NAME_CHARS_MIN.min(width / 2));
+        while columns.len() > 1 && columns.iter().map(|(_, it)| it.1 + 1).sum::<usize>() > room {
+            let last = columns.iter().map(|(_, it)| it.2).max();
+            columns.retain(|(_, it)| Some(it.2) != last);
+        }
+        columns
+    }
+
+    /// The column that decides between rows that are equal in that of the order.
+    pub(super) const fn second_order(self) -> usize {
+        match self {
+            Self::Hosts | Self::Paths | Self::Workers => 0,
+            Self::Servers => 3,
         }
     }
 }
+
+/// A column: its name, its width, and its rank; those with a high one go first where there is no room.
+#[derive(Debug)]
+pub(super) struct Column(pub(super) &'static str, pub(super) usize, pub(super) u8);
+
+impl Column {
+    /// That of the names, behind all others.
+    pub(super) const NAME: Self = Self("name", 0, 0);
+}
+
+/// Answers with a status from 500 on.
+pub(super) const FAILURES: &str = "5xx/s";
+
+/// A name has this room before any column but the first.
+const NAME_CHARS_MIN: usize = 30;
 
 /// The choices of a person.
 #[derive(Debug)]
@@ -76,8 +123,8 @@ impl Screen {
     pub(super) fn new() -> Self {
         Self {
             panel: 0,
-            // The slowest servers first.
-            orders: [0, 0, 3, 0],
+            // The servers that are not up first, and then the slowest.
+            orders: [0, 0, 6, 0],
             selected: 0,
             is_paused: false,
             has_help: false,
@@ -195,9 +242,25 @@ mod tests {
         assert_eq!((screen.panel(), screen.orders[0]), (Panel::Hosts, 6));
         press(&mut screen, &[KeyCode::F(6), KeyCode::Char('3')]);
         assert_eq!((screen.panel(), screen.orders[0]), (Panel::Servers, 0));
+        press(&mut screen, &[KeyCode::Char('>')]);
+        assert_eq!(screen.orders[2], 7);
         assert_eq!(press(&mut screen, &[KeyCode::Char('q')]), Wish::Quit);
         let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(screen.press(control_c), Wish::Quit);
+    }
+
+    #[test]
+    fn columns_that_have_no_room_are_left_out_whole() {
+        for panel in Panel::ALL {
+            assert_eq!(panel.fitting(100).len(), panel.columns().len());
+            for width in 1..100 {
+                let columns = panel.fitting(width);
+                let room: usize = columns.iter().map(|(_, it)| it.1 + 1).sum();
+                assert!(columns.len() == 1 || width - room >= NAME_CHARS_MIN.min(width / 2));
+            }
+        }
+        let names: Vec<_> = Panel::Servers.fitting(42).iter().map(|(_, it)| it.0).collect();
+        assert_eq!(names, ["mean", "state"]);
     }
 
     #[test]

@@ -6,12 +6,18 @@ use std::sync::atomic::Ordering;
 use crate::cache::index::reader::IndexReader;
 use crate::cli::table::Running;
 use crate::cli::top::processes::{Load, Processes};
+use crate::metrics::label::VERDICTS;
+use crate::metrics::table::Metric;
+use crate::metrics::text::Values;
+use crate::shared::metrics::{Counting, MetricTable, PageView};
+use crate::status::counts;
 
 /// A running ktrix without its requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) pid: i32,
     pub(super) generation: u64,
+    pub(super) counted: Counted,
     pub(super) processes: Vec<ProcessRow>,
     pub(super) servers: Vec<ServerRow>,
     /// Requests that wait for a connection.
@@ -26,7 +32,19 @@ pub(super) struct ProcessRow {
     /// 0 while it is being replaced.
     pub(super) pid: u32,
     pub(super) load: Load,
+    pub(super) n_connections: u64,
     pub(super) n_tunnels: u32,
+}
+
+/// The counters of all processes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Counted {
+    /// When they began.
+    pub(super) since_s: u64,
+    pub(super) verdicts: [u64; VERDICTS.len()],
+    /// Answers with a status from 500 on.
+    pub(super) failures: u64,
+    pub(super) bytes: u64,
 }
 
 /// A configured server.
@@ -54,11 +72,18 @@ impl Snapshot {
         let table = view.table;
         let workers = || 0..table.n_workers();
         let master = running.pid.as_raw();
-        let mut row = |name: String, pid: u32, n_tunnels| ProcessRow {
-            name,
-            pid,
-            load: if pid > 0 { processes.load(pid) } else { Load::default() },
-            n_tunnels,
+        let pages: Vec<_> = view.metrics.views().filter_map(Page::of).collect();
+        let mut row = |name: String, pid: u32, n_tunnels| {
+            let page = pages.iter().find(|page| page.pid == pid);
+            let sum = |metric| page.map_or(0, |page| page.values.sum(metric));
+            let n_requests = sum(Metric::Requests);
+            ProcessRow {
+                name,
+                pid,
+                load: if pid > 0 { processes.load(pid, n_requests) } else { Load::default() },
+                n_connections: sum(Metric::Connections),
+                n_tunnels,
+            }
         };
         let mut rows = vec![row("master".to_owned(), master.cast_unsigned(), 0)];
         rows.extend(workers().map(|number| {
@@ -66,6 +91,18 @@ impl Snapshot {
             let n_tunnels = table.n_tunnels(number).load(Ordering::Relaxed);
             row(format!("worker {number}"), pid, n_tunnels)
         }));
+        // The keeper, and processes of an older configuration or program that still drain.
+        for Page { pid, role, .. } in &pages {
+            if rows.iter().all(|row| row.pid != *pid) {
+                let found = match role {
+                    Counting::Master => row("old master".to_owned(), *pid, 0),
+                    Counting::Keeper => row("keeper".to_owned(), *pid, 0),
+                    Counting::Worker(number) => row(format!("old worker {number}"), *pid, 0),
+                };
+                // The page of a process that was killed may still name it.
+                rows.extend((found.load.memory_bytes > 0).then_some(found));
+            }
+        }
         let servers = view.servers().map(|(named, server)| {
             let sum = |count: &dyn Fn(usize) -> u32| -> u32 { workers().map(count).sum() };
             ServerRow {
@@ -81,10 +118,37 @@ impl Snapshot {
         Self {
             pid: master,
             generation: table.phase().0,
+            counted: Counted::of(view.metrics),
             processes: rows,
             servers: servers.collect(),
             n_pending: pending.map(u64::from).sum(),
             cache: view.named("cache").next().and_then(Fill::of),
+        }
+    }
+}
+
+/// What a process has counted.
+struct Page {
+    pid: u32,
+    role: Counting,
+    values: Values,
+}
+
+impl Page {
+    fn of(PageView { process, cells }: PageView) -> Option<Self> {
+        let (pid, role) = process?;
+        Some(Self { pid, role, values: Values { cells, ..Values::default() } })
+    }
+}
+
+impl Counted {
+    fn of(metrics: &MetricTable) -> Self {
+        let values = Values { cells: metrics.totals(), ..Values::default() };
+        Self {
+            since_s: metrics.begun_s(),
+            verdicts: counts::of_verdicts(&values),
+            failures: counts::server_errors(&values),
+            bytes: counts::sent_bytes(&values),
         }
     }
 }

@@ -1,21 +1,32 @@
-//! Sums of the requests of the last seconds: rates by verdict, times, and the busiest names.
+//! The sums of the last seconds: those of the counters of ktrix, which are exact, and those of the requests
+//! that were read, which are a sample if there are too many.
 
-use crate::cli::line::Line;
+use std::collections::VecDeque;
+
 use crate::cli::top::latency::Latency;
 use crate::cli::top::sketch::{Decay, Sketch};
+use crate::cli::top::snapshot::Counted;
 use crate::log::format::Record;
+use crate::metrics::label::{self, HITS, LOOKUPS, VERDICTS};
 
-/// The verdicts that have a rate of their own; the last stands for all others.
-pub(super) const VERDICTS: [&str; 8] =
-    ["hit", "stale", "revalidated", "collapsed", "miss", "pass", "tunnel", "other"];
+/// Requests by verdict, and what they have in common.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    decay: Decay,
+    verdicts: [f64; VERDICTS.len()],
+    failures: f64,
+    bytes: f64,
+}
 
 /// The sums of the last seconds.
 #[derive(Debug)]
 pub(super) struct Stats {
-    pub(super) decay: Decay,
-    verdicts: [f64; VERDICTS.len()],
-    failures: f64,
-    bytes: f64,
+    /// Of the requests that were read and pass the filter.
+    pub(super) read: Sums,
+    /// Of all requests.
+    pub(super) exact: Sums,
+    /// The counters of the last seconds, and how long each was after the one before.
+    history: VecDeque<(f64, Counted)>,
     pub(super) latency: Latency,
     pub(super) hosts: Sketch,
     pub(super) paths: Sketch,
@@ -23,12 +34,12 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    pub(super) fn new() -> Self {
+    /// From these counts on.
+    pub(super) fn new(counted: Counted) -> Self {
         Self {
-            decay: Decay::default(),
-            verdicts: [0.0; VERDICTS.len()],
-            failures: 0.0,
-            bytes: 0.0,
+            read: Sums::default(),
+            exact: Sums::default(),
+            history: VecDeque::from([(0.0, counted)]),
             latency: Latency::new(),
             hosts: Sketch::new(N_NAMES),
             paths: Sketch::new(N_NAMES),
@@ -38,23 +49,26 @@ impl Stats {
 
     /// Adds a request that stands for `weight` requests.
     pub(super) fn add(&mut self, record: &Record<'_>, weight: f64) {
-        let word = Line(record).verdict();
-        let place = VERDICTS.iter().position(|verdict| *verdict == word);
-        self.verdicts[place.unwrap_or(VERDICTS.len() - 1)] += weight;
-        let is_hit = matches!(word, "hit" | "stale");
+        let word = record.verdict;
+        let verdict = VERDICTS.iter().position(|it| *it == word).unwrap_or(0);
         let total_us = record.times.total_us.unwrap_or(0);
         // A tunnel takes as long as its peers want.
         if word != "tunnel" && record.method != b"TCP" {
             self.latency.add(total_us, weight);
         }
-        let (failure, hit) = (if record.status >= 500 { weight } else { 0.0 }, f64::from(is_hit));
-        self.failures += failure;
-        self.bytes += record.sent_bytes as f64 * weight;
+        let weight_if = |holds: bool| if holds { weight } else { 0.0 };
+        let failure = weight_if(record.status >= 500);
+        let (lookup, hit) = (weight_if(LOOKUPS.contains(&word)), weight_if(HITS.contains(&word)));
+        let bytes = record.sent_bytes as f64 * weight;
+        self.read.verdicts[verdict] += weight;
+        self.read.failures += failure;
+        self.read.bytes += bytes;
         let add = |sketch: &mut Sketch, name: &[u8], time_us: u64| {
             let counts = sketch.add(name, weight);
-            counts.hits += hit * weight;
+            counts.lookups += lookup;
+            counts.hits += hit;
             counts.failures += failure;
-            counts.bytes += record.sent_bytes as f64 * weight;
+            counts.bytes += bytes;
             counts.time_us += time_us as f64 * weight;
         };
         let host = record.host.to_ascii_lowercase();
@@ -70,16 +84,69 @@ impl Stats {
         }
     }
 
-    /// Time passes.
+    /// Time passes for the requests that were read.
     pub(super) fn pass(&mut self, seconds: f64) {
-        let factor = self.decay.pass(seconds);
-        self.verdicts.iter_mut().for_each(|weight| *weight *= factor);
-        self.failures *= factor;
-        self.bytes *= factor;
-        self.latency.decay(factor);
+        let factor = self.read.pass(seconds);
+        self.latency.pass(seconds, factor);
         for sketch in [&mut self.hosts, &mut self.paths, &mut self.servers] {
             sketch.decay(factor);
         }
+    }
+
+    /// The counters after these seconds.
+    pub(super) fn count(&mut self, counted: &Counted, seconds: f64) {
+        // Those of a ktrix that was started again begin at 0.
+        if self.history.back().is_some_and(|(_, before)| before.since_s != counted.since_s) {
+            self.history.clear();
+        }
+        self.history.push_back((seconds, counted.clone()));
+        let mut span_s: f64 = self.history.iter().skip(1).map(|(seconds, _)| seconds).sum();
+        while span_s > WINDOW_S
+            && let Some((first_s, _)) = self.history.get(1)
+            && self.history.len() > 2
+        {
+            span_s -= first_s;
+            self.history.pop_front();
+        }
+        if let (Some((_, first)), Some((_, last))) = (self.history.front(), self.history.back()) {
+            self.exact = Sums::between(first, last, span_s);
+        }
+    }
+
+    /// The counters after a pause, of which nothing is shown.
+    pub(super) fn skip_to(&mut self, counted: &Counted) {
+        self.history = VecDeque::from([(0.0, counted.clone())]);
+    }
+}
+
+impl Sums {
+    /// What was counted in these seconds.
+    fn between(first: &Counted, last: &Counted, span_s: f64) -> Self {
+        let more = |first: u64, last: u64| last.saturating_sub(first) as f64;
+        Self {
+            decay: Decay::of_span(span_s),
+            verdicts: std::array::from_fn(|n| more(first.verdicts[n], last.verdicts[n])),
+            failures: more(first.failures, last.failures),
+            bytes: more(first.bytes, last.bytes),
+        }
+    }
+
+    fn pass(&mut self, seconds: f64) -> f64 {
+        let factor = self.decay.pass(seconds);
+        for weight in self.verdicts.iter_mut().chain([&mut self.failures]) {
+            *weight *= factor;
+            // What is long past is not to be shown as some small share.
+            if *weight < Decay::NOTHING {
+                *weight = 0.0;
+            }
+        }
+        self.bytes *= factor;
+        factor
+    }
+
+    /// The rate that a weight of a sketch shows.
+    pub(super) fn rate_of(&self, weight: f64) -> f64 {
+        self.decay.rate(weight)
     }
 
     /// Requests of each verdict in a second.
@@ -92,10 +159,8 @@ impl Stats {
         self.rates().iter().sum()
     }
 
-    /// The share of requests that were answered from the cache.
-    pub(super) fn hit_share(&self) -> f64 {
-        let [hit, stale, ..] = self.verdicts;
-        share(hit + stale, self.verdicts.iter().sum())
+    pub(super) fn hit_ratio(&self) -> Option<f64> {
+        label::hit_ratio(&self.verdicts)
     }
 
     /// The share of requests with a status from 500 on.
@@ -114,6 +179,8 @@ pub(super) fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
+/// The counters are those of these seconds, and at most one look more.
+const WINDOW_S: f64 = 10.0;
 /// How many names a sketch has.
 const N_NAMES: usize = 512;
 
@@ -124,8 +191,7 @@ mod tests {
 
     #[test]
     fn requests_add_up_by_verdict_host_path_and_server() {
-        let mut stats = Stats::new();
-        stats.pass(5.0);
+        let mut stats = Stats::new(Counted::default());
         let times = |total_us, first_byte_us| Times {
             total_us: Some(total_us),
             first_byte_us,
@@ -151,16 +217,48 @@ mod tests {
         };
         (0..3).for_each(|_| stats.add(&hit, 2.0));
         stats.add(&miss, 2.0);
-        assert!(
-            (stats.hit_share() - 0.75).abs() < 1e-9 && (stats.failure_share() - 0.25).abs() < 1e-9
-        );
+        stats.add(&Record { verdict: "pass", status: 500, ..Record::default() }, 2.0);
+        stats.pass(1.0);
+        let read = &stats.read;
+        assert!(read.hit_ratio().is_some_and(|it| (it - 0.75).abs() < 1e-9));
+        assert!((read.failure_share() - 0.4).abs() < 1e-9);
+        assert!((read.rate() - 10.0).abs() < 1e-9 && (read.byte_rate() - 800.0).abs() < 1e-9);
         let (name, host) = &stats.hosts.rows()[0];
-        assert_eq!((&name[..], host.requests, host.hits, host.bytes), (&b"a"[..], 8.0, 6.0, 800.0));
+        assert!(&name[..] == b"a" && host.hit_ratio().is_some_and(|it| (it - 0.75).abs() < 1e-9));
+        assert!((read.rate_of(host.requests) - 8.0).abs() < 1e-9);
         let paths: Vec<_> = stats.paths.rows().iter().map(|(name, _)| &name[..]).collect();
-        assert_eq!(paths, [&b"a/x"[..], b"a/y"]);
+        assert_eq!(paths, [&b"a/x"[..], b"a/y", b""]);
         let (name, server) = &stats.servers.rows()[0];
-        assert_eq!((&name[..], server.mean_us()), (&b"app/s:1"[..], 8_000.0));
+        assert!(&name[..] == b"app/s:1" && (server.mean_us() - 8_000.0).abs() < 1e-6);
         assert!(stats.latency.quantile(0.5).unwrap() < 20);
-        assert!(stats.rate() > 1.0 && stats.byte_rate() > 100.0);
+    }
+
+    #[test]
+    fn the_counters_give_rates_from_one_look_to_the_next() {
+        let counted = |n: u64, since_s| Counted {
+            since_s,
+            verdicts: [n, 3 * n, n, 0, 0, 6 * n, 0],
+            failures: n,
+            bytes: 1_000 * n,
+        };
+        let mut stats = Stats::new(counted(1_000, 7));
+        for second in 1..30 {
+            stats.count(&counted(1_000 + 10 * second, 7), 1.0);
+            let exact = &stats.exact;
+            assert!((exact.rate() - 110.0).abs() < 1e-6 && (exact.rates()[1] - 30.0).abs() < 1e-6);
+            assert!(exact.hit_ratio().is_some_and(|it| (it - 0.75).abs() < 1e-9));
+            assert!((exact.byte_rate() - 10_000.0).abs() < 1e-6);
+        }
+        // Nothing of what is older than the window is left.
+        (0..11).for_each(|_| stats.count(&counted(1_290, 7), 1.0));
+        assert_eq!((stats.exact.rate(), stats.exact.hit_ratio()), (0.0, None));
+        // It was started again, and then paused.
+        stats.count(&counted(900_000, 8), 1.0);
+        assert!(stats.exact.rate() < f64::EPSILON);
+        stats.count(&counted(900_010, 8), 1.0);
+        assert!((stats.exact.rate() - 110.0).abs() < 1e-6);
+        stats.skip_to(&counted(1_000_000, 8));
+        stats.count(&counted(1_000_000, 8), 1.0);
+        assert!(stats.exact.rate() < f64::EPSILON);
     }
 }

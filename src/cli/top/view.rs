@@ -1,16 +1,17 @@
 //! The screen of `ktrix top`: sums above, tables below, keys at the foot.
 
 use ratatui::Frame;
-use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Table, TableState};
 
-use crate::cli::line::time_text;
-use crate::cli::top::rows::{self, bytes, per_second, percent, size};
-use crate::cli::top::screen::{Panel, Screen};
+use crate::cli::top::above::Above;
+use crate::cli::top::fit::{bold, dim, fitted, fitting};
+use crate::cli::top::rows;
+use crate::cli::top::screen::{Column, FAILURES, Panel, Screen};
 use crate::cli::top::snapshot::Snapshot;
-use crate::cli::top::stats::{Stats, VERDICTS};
+use crate::cli::top::stats::Stats;
 
 /// The content of the screen.
 pub(super) struct View<'v> {
@@ -28,18 +29,22 @@ impl View<'_> {
     /// Draws the screen.
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let area = frame.area();
+        let above =
+            Above { stats: self.stats, snapshot: self.snapshot, is_filtered: self.is_filtered() };
+        let sums = above.lines(area.width.into(), (area.height / 3).into());
+        let is_low = area.height < LOW;
         let rows = [
             Constraint::Length(1),
-            Constraint::Length(4),
-            Constraint::Length(1),
+            Constraint::Length(sums.len() as u16),
+            Constraint::Length(u16::from(!is_low)),
             Constraint::Min(1),
             Constraint::Length(1),
         ];
-        let [title, sums, tabs, tables, foot] = Layout::vertical(rows).areas(area);
+        let [title, above, tabs, tables, foot] = Layout::vertical(rows).areas(area);
         self.draw_title(frame, title);
-        self.draw_sums(frame, sums);
+        frame.render_widget(Paragraph::new(sums), above);
         if area.width >= WIDE && area.height >= HIGH {
-            self.draw_filter(frame, tabs);
+            self.draw_tabs(frame, tabs, &[]);
             let half = [Constraint::Percentage(50), Constraint::Percentage(50)];
             let [above, below] = Layout::vertical(half).areas(tables);
             let places = [above, below].map(|row| Layout::horizontal(half).areas::<2>(row));
@@ -53,7 +58,7 @@ impl View<'_> {
                 self.draw_table(frame, inside, panel);
             }
         } else {
-            self.draw_tabs(frame, tabs);
+            self.draw_tabs(frame, tabs, &Panel::ALL);
             self.draw_table(frame, tables, self.screen.panel());
         }
         self.draw_foot(frame, foot);
@@ -62,117 +67,92 @@ impl View<'_> {
         }
     }
 
+    fn is_filtered(&self) -> bool {
+        !self.screen.filter_text.is_empty()
+    }
+
     fn draw_title(&self, frame: &mut Frame<'_>, area: Rect) {
         let Snapshot { pid, generation, .. } = self.snapshot;
         let version = env!("CARGO_PKG_VERSION");
-        let left = format!(" ktrix {version}  pid {pid}  generation {generation}");
+        let style = Style::new().add_modifier(Modifier::REVERSED);
+        let alarm = style.fg(Color::Red).add_modifier(Modifier::BOLD);
         let mut right = Vec::new();
         if self.has_ended {
-            right.push("KTRIX HAS ENDED".to_owned());
+            right.push(Span::styled("KTRIX HAS ENDED  ", alarm));
         }
         if self.screen.is_paused {
-            right.push("PAUSED".to_owned());
+            right.push(Span::styled("PAUSED  ", alarm));
         }
-        if self.seen_share < 0.995 {
-            right.push(format!("sample of {:.0} %", self.seen_share * 100.0));
-        }
-        right.push(format!("{} ", self.clock));
-        let style = Style::new().add_modifier(Modifier::REVERSED);
+        right.push(Span::raw(format!("{} ", self.clock)));
+        let right = Line::from(right);
+        let parts = [
+            " ktrix".to_owned(),
+            format!(" {version}"),
+            format!("  pid {pid}"),
+            format!("  generation {generation}"),
+        ];
+        let room = usize::from(area.width).saturating_sub(right.width() + 1);
+        let left = fitting(parts.map(|part| vec![Span::raw(part)]), room);
         frame.render_widget(Paragraph::new(left).style(style), area);
-        let right = Paragraph::new(right.join("  ")).style(style).alignment(Alignment::Right);
-        let width = (area.width / 2).min(area.width);
+        let width = (right.width() as u16).min(area.width);
         let place = Rect { x: area.x + area.width - width, width, ..area };
-        frame.render_widget(right, place);
+        frame.render_widget(Paragraph::new(right).style(style), place);
     }
 
-    fn draw_sums(&self, frame: &mut Frame<'_>, area: Rect) {
-        let Self { stats, snapshot, .. } = self;
-        let quantile = |share| stats.latency.quantile(share).map_or("-".to_owned(), time_text);
-        let named = |name: &str, value: String| {
-            [Span::raw(format!("  {name} ")), Span::styled(value, bold())]
-        };
-        let head = |text: &'static str| Span::styled(format!(" {text:<9}"), dim());
-        let failed = percent(stats.failure_share()).1;
-        let mut first = vec![head("requests")];
-        first.push(Span::styled(format!("  {}/s", per_second(stats.rate()).1), bold()));
-        first.extend(named("hit", percent(stats.hit_share()).1));
-        let is_failing = stats.failure_share() > 0.0;
-        let style = if is_failing { bold().fg(Color::Red) } else { bold() };
-        first.extend([Span::raw("  5xx "), Span::styled(failed, style)]);
-        first.extend(named("sent", format!("{}/s", bytes(stats.byte_rate()).1)));
-        first.extend(named("waiting", snapshot.n_pending.to_string()));
-        let mut second = vec![head("time")];
-        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)] {
-            second.extend(named(name, quantile(share)));
-        }
-        let mut third = vec![head("verdicts")];
-        for (word, rate) in VERDICTS.into_iter().zip(stats.rates()) {
-            if rate >= 0.05 || matches!(word, "hit" | "miss" | "pass") {
-                third.push(Span::raw(format!("  {word} ")));
-                let style = bold().fg(colour(word));
-                third.push(Span::styled(format!("{}/s", per_second(rate).1), style));
-            }
-        }
-        let fourth = match &snapshot.cache {
-            None => vec![head("cache"), Span::raw("  off")],
-            Some(fill) => {
-                let text = format!(
-                    " {} of {}, {} of {} objects",
-                    bytes(fill.bytes as f64).1,
-                    size(fill.bytes_max),
-                    fill.n_objects,
-                    fill.n_objects_max
-                );
-                let room = usize::from(area.width).saturating_sub(15 + text.chars().count());
-                let n = room.min(BAR_CHARS_MAX);
-                let share = fill.bytes as f64 / fill.bytes_max.max(1) as f64;
-                let n_full = ((share * n as f64).ceil() as usize).min(n);
-                let bar = format!("{:<n$}", "|".repeat(n_full));
-                let bar = Span::styled(bar, Style::new().fg(Color::Green));
-                vec![head("cache"), Span::raw("  ["), bar, Span::raw("]"), Span::raw(text)]
-            }
-        };
-        let lines: Vec<Line<'_>> = [first, second, third, fourth].map(Line::from).into();
-        frame.render_widget(Paragraph::new(lines), area);
-    }
-
-    fn draw_tabs(&self, frame: &mut Frame<'_>, area: Rect) {
-        let mut spans = Vec::new();
-        for (n, panel) in Panel::ALL.into_iter().enumerate() {
+    /// The names of the tables that are not all shown, what their numbers are of, and the filter.
+    fn draw_tabs(&self, frame: &mut Frame<'_>, area: Rect, panels: &[Panel]) {
+        let mut parts = Vec::new();
+        for (n, panel) in panels.iter().enumerate() {
             let is_chosen = n == self.screen.panel;
             let style = if is_chosen { bold().fg(Color::Cyan) } else { Style::new() };
             let (open, close) = if is_chosen { ('[', ']') } else { (' ', ' ') };
-            spans.push(Span::styled(format!("{open}{} {}{close}", n + 1, panel.title()), style));
+            let text = format!("{open}{} {}{close}", n + 1, panel.title());
+            parts.push(vec![Span::styled(text, style)]);
         }
-        if !self.screen.filter_text.is_empty() {
-            spans.push(Span::styled(format!("  only {}", self.screen.filter_text), dim()));
+        let is_sample = self.seen_share < 0.995;
+        let sample = format!("a sample of {:.0} %", self.seen_share * 100.0);
+        let alarm = bold().fg(Color::Yellow);
+        match (self.is_filtered(), is_sample) {
+            (false, false) => parts.push(vec![Span::styled("  last 10 s", dim())]),
+            (false, true) => {
+                parts.push(vec![Span::styled(format!("  last 10 s, {sample}"), alarm)]);
+            }
+            (true, is_sample) => {
+                let sample = if is_sample { format!("  {sample}") } else { String::new() };
+                let text = format!("{sample}  only {}", self.screen.filter_text);
+                parts.push(vec![Span::styled(text, alarm)]);
+            }
         }
-        frame.render_widget(Paragraph::new(Line::from(spans)), area);
-    }
-
-    fn draw_filter(&self, frame: &mut Frame<'_>, area: Rect) {
-        if !self.screen.filter_text.is_empty() {
-            let text = format!(" only {}", self.screen.filter_text);
-            frame.render_widget(Paragraph::new(text).style(dim()), area);
-        }
+        // A long filter is cut, as it is typed by the person who reads it.
+        let line = match self.is_filtered() {
+            true => Line::from(parts.concat()),
+            false => fitting(parts, area.width.into()),
+        };
+        frame.render_widget(Paragraph::new(line), area);
     }
 
     fn draw_table(&self, frame: &mut Frame<'_>, area: Rect, panel: Panel) {
         let order = self.screen.orders[panel as usize];
         let rows = rows::rows(panel, order, self.stats, self.snapshot);
         let is_chosen = panel == self.screen.panel();
-        let for_columns: usize = panel.columns().iter().map(|(_, width)| width + 1).sum();
-        let for_name = usize::from(area.width).saturating_sub(for_columns).max(8);
-        let columns = panel.columns().iter().chain([&("name", 0)]).enumerate();
-        let heads = columns.map(|(n, (name, width))| {
+        let columns = panel.fitting(area.width.into());
+        let for_columns: usize = columns.iter().map(|(_, column)| column.1 + 1).sum();
+        let for_name = usize::from(area.width).saturating_sub(for_columns);
+        let name = Column::NAME;
+        let all = columns.iter().copied().chain([(panel.columns().len(), &name)]);
+        let heads = all.map(|(n, Column(name, width, _))| {
             let mark = if n == order { "▼" } else { "" };
             let text = format!("{:>width$}", format!("{name}{mark}"));
             let style = if n == order { bold().fg(Color::Cyan) } else { bold() };
             Cell::from(text).style(style)
         });
         let lines = rows.iter().map(|row| {
-            let columns = row.cells.iter().zip(panel.columns());
-            let cells = columns.map(|((_, text), (_, width))| format!("{text:>width$}").into());
+            let cells = columns.iter().map(|(n, Column(name, width, _))| {
+                let (number, text) = &row.cells[*n];
+                let is_alarm = *name == FAILURES && *number > 0.0;
+                let style = if is_alarm { Style::new().fg(Color::Red) } else { Style::new() };
+                Cell::from(format!("{text:>width$}")).style(style)
+            });
             let state = row.cells.last().map_or("", |(_, text)| text.as_str());
             let style = match state {
                 "down" => Style::new().fg(Color::Red),
@@ -181,8 +161,8 @@ impl View<'_> {
             };
             Row::new(cells.chain([Cell::from(fitted(&row.name, for_name))])).style(style)
         });
-        let widths = panel.columns().iter().map(|(_, width)| Constraint::Length(*width as u16));
-        let widths = widths.chain([Constraint::Min(8)]);
+        let widths = columns.iter().map(|(_, column)| Constraint::Length(column.1 as u16));
+        let widths = widths.chain([Constraint::Min(1)]);
         let is_empty = rows.is_empty();
         let table = Table::new(lines, widths).header(Row::new(heads)).column_spacing(1);
         let table = table.row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
@@ -207,20 +187,20 @@ impl View<'_> {
             return frame.render_widget(Paragraph::new(Line::from(spans)), area);
         }
         let keys = [
+            ("q", "Quit"),
             ("?", "Help"),
             ("Tab", "Table"),
             ("/", "Filter"),
             ("< >", "Sort"),
             ("Space", "Pause"),
             ("r", "Restart"),
-            ("q", "Quit"),
         ];
-        let spans = keys.into_iter().flat_map(|(key, what)| {
+        let parts = keys.map(|(key, what)| {
             let key =
                 Span::styled(format!(" {key} "), Style::new().add_modifier(Modifier::REVERSED));
-            [key, Span::raw(format!("{what} "))]
+            vec![key, Span::raw(format!("{what} "))]
         });
-        frame.render_widget(Paragraph::new(Line::from_iter(spans)), area);
+        frame.render_widget(Paragraph::new(fitting(parts, area.width.into())), area);
     }
 }
 
@@ -236,11 +216,13 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
         "r                          forget what was counted",
         "q, F10, Ctrl-C             quit",
         "",
-        "Rates are those of the last seconds. mean is the time of a request,",
-        "and that to the first byte of a server. Names are the busiest ones:",
-        "each that has more than 1 in 512 requests is there.",
-        "",
-        "Any key closes this help.",
+        "All numbers are of the last 10 seconds, those of processes of the last.",
+        "Those above the tables come from ktrix's counters and are exact. Times,",
+        "tables, and all numbers with a filter come from the requests that top",
+        "could read, of which the newest count most.",
+        "hit ratio  answered without the origin, of all that were looked up",
+        "mean       time of a request; of a server, that to its first byte",
+        "Hosts and paths with more than 1 in 512 requests are always there.",
     ];
     let size = |wanted: usize, most: u16| (wanted as u16 + 2).min(most);
     let longest = text.iter().map(|line| line.chars().count()).max().unwrap_or(0);
@@ -249,45 +231,15 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     let place = Rect { x: area.x + x, y: area.y + y, width, height };
     let lines: Vec<Line<'_>> = text.iter().map(|line| Line::from(format!(" {line}"))).collect();
     frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" Keys ")), place);
-}
-
-/// A name in this many columns: the middle of a longer one is left out.
-fn fitted(name: &str, width: usize) -> String {
-    let n_chars = name.chars().count();
-    if n_chars <= width {
-        return name.to_owned();
-    }
-    let n_first = width / 3;
-    let first: String = name.chars().take(n_first).collect();
-    let last: String = name.chars().skip(n_chars - (width - n_first - 1)).collect();
-    format!("{first}…{last}")
-}
-
-fn bold() -> Style {
-    Style::new().add_modifier(Modifier::BOLD)
-}
-
-fn dim() -> Style {
-    Style::new().add_modifier(Modifier::DIM)
-}
-
-/// As `ktrix log` has it.
-fn colour(verdict: &str) -> Color {
-    match verdict {
-        "hit" => Color::Green,
-        "stale" | "revalidated" => Color::Yellow,
-        "collapsed" => Color::Cyan,
-        "miss" => Color::Red,
-        "pass" => Color::Magenta,
-        _ => Color::Reset,
-    }
+    let block = Block::bordered().title(" Keys (any key closes this help) ");
+    frame.render_widget(Paragraph::new(lines).block(block), place);
 }
 
 /// From these on all tables are shown at once.
 const WIDE: u16 = 140;
 const HIGH: u16 = 40;
-const BAR_CHARS_MAX: usize = 40;
+/// Below this height the tables have no line of their names.
+const LOW: u16 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -296,15 +248,14 @@ mod tests {
 
     use super::*;
     use crate::cli::top::processes::Load;
-    use crate::cli::top::snapshot::{Fill, ProcessRow, ServerRow};
+    use crate::cli::top::snapshot::{Counted, Fill, ProcessRow, ServerRow};
     use crate::log::format::{Record, Times};
 
     /// The screen, a line each.
     fn drawn(width: u16, height: u16, change: impl FnOnce(&mut Screen)) -> Vec<String> {
         let mut screen = Screen::new();
         change(&mut screen);
-        let mut stats = Stats::new();
-        stats.pass(5.0);
+        let mut stats = Stats::new(Counted::default());
         for n in 0..400 {
             let times = Times {
                 total_us: Some(100 * n),
@@ -324,11 +275,16 @@ mod tests {
             };
             stats.add(&record, 1.0);
         }
-        let load = Load { cpu_share: 0.25, memory_bytes: 40 << 20 };
+        stats.pass(1.0);
+        let verdicts = [30, 900, 100, 0, 0, 970, 0];
+        let counted = Counted { verdicts, failures: 20, bytes: 5 << 20, ..Counted::default() };
+        stats.count(&counted, 1.0);
+        let load = Load { cpu_share: 0.25, memory_bytes: 40 << 20, requests: 7.5 };
         let process = |name: &str, pid| ProcessRow {
             name: name.to_owned(),
             pid,
             load: load.clone(),
+            n_connections: 11,
             n_tunnels: 2,
         };
         let server =
@@ -336,6 +292,7 @@ mod tests {
         let snapshot = Snapshot {
             pid: 4242,
             generation: 7,
+            counted,
             processes: vec![process("master", 1), process("worker 0", 2), process("worker 1", 0)],
             servers: vec![server("app/10.0.0.1:8080", "up"), server("app/10.0.0.2:8080", "down")],
             n_pending: 5,
@@ -370,40 +327,51 @@ mod tests {
     #[test]
     fn a_terminal_of_80_columns_shows_the_sums_and_a_table() {
         let lines = drawn(80, 24, |_| {});
-        expect(&lines, &["pid 4242", "generation 7", "sample of 50 %  12:34:56Z"]);
-        expect(&lines, &["hit 90 %", "5xx 1.0 %", "waiting 5", "p50 ", "p99 ", "max 41.0 ms"]);
+        expect(&lines, &["pid 4242", "generation 7", "12:34:56Z", "last 10 s, a sample of 50 %"]);
+        expect(&lines, &["requests     2000/s  5xx  1.0 %  hit ratio   90 %", "waiting 5"]);
+        expect(&lines, &["    hit  stale revalidated   miss   pass tunnel   none"]);
+        expect(&lines, &["    900      0           0    100    970      0   30.0"]);
+        expect(&lines, &["p50 ", "p99 ", "max  41.0 ms", "1 of 2 not up: app/10.0.0.2:8080 down"]);
         expect(&lines, &["600 MiB of 1 GiB, 12345 of 100000 objects", "[1 Hosts]", " 2 Paths "]);
-        expect(&lines, &["req/s▼", "mean", "100 %", "www.example.com", "q Quit"]);
+        expect(&lines, &["req/s▼", "mean", "90 %", "www.example.com", " q Quit"]);
         let lines = drawn(80, 24, |screen| screen.panel = 1);
         expect(
             &lines,
-            &["[2 Paths]", "75 %", "www.example.com/index.htm", "www.example.com/often"],
+            &["[2 Paths]", "93 %", "80 %", "www.example.com/index.html", "www.example.com/often"],
         );
         assert!(!lines.concat().contains('\x1b'));
         let lines = drawn(80, 24, |screen| screen.panel = 2);
-        expect(&lines, &["2.0 ms", "app/10.0.0.1:8080", "mean▼", "down"]);
+        expect(&lines, &["2.0 ms", "app/10.0.0.1:8080", "state▼", "down app/10.0.0.2:8080"]);
         let lines = drawn(80, 24, |screen| screen.panel = 3);
-        expect(&lines, &["master", "25 %", "40.0 MiB", "worker 1"]);
+        expect(&lines, &["master", "25 %", "40.0 MiB", "worker 1", "7.5", "conns"]);
     }
 
     #[test]
-    fn a_long_name_keeps_its_beginning_and_its_end() {
-        assert_eq!(fitted("www.example.com/a", 17), "www.example.com/a");
-        assert_eq!(fitted("www.example.com/long/é", 12), "www.…/long/é");
-        assert_eq!(fitted("abc", 1), "…");
+    fn with_a_filter_all_numbers_are_those_of_the_requests_that_were_read() {
+        let lines = drawn(80, 24, |screen| screen.filter_text = "status > 1".to_owned());
+        expect(&lines, &["filtered      400/s  5xx  1.0 %  hit ratio   90 %", "only status > 1"]);
+    }
+
+    #[test]
+    fn a_small_terminal_leaves_out_what_has_no_room_and_cuts_no_number() {
+        let lines = drawn(40, 12, |_| {});
+        expect(&lines, &["requests     2000/s  5xx  1.0 %", "not up", "req/s▼  5xx/s name"]);
+        expect(&lines, &["    400    4.0 www.example.com", " q Quit"]);
+        let lines = drawn(20, 5, |_| {});
+        expect(&lines, &["ktrix", "2000/s", "    400 www.…ple.com", " q Quit"]);
     }
 
     #[test]
     fn a_large_terminal_shows_all_tables() {
         let lines = drawn(200, 60, |_| {});
         expect(&lines, &[" Hosts ", " Paths ", " Servers ", " Processes "]);
-        expect(&lines, &["www.example.com/often", "app/10.0.0.2:8080", "worker 1"]);
+        expect(&lines, &["www.example.com/often", "app/10.0.0.2:8080", "worker 1", "100 %"]);
     }
 
     #[test]
     fn the_help_and_a_filter_with_a_flaw_fit_and_any_size_is_drawn() {
         let lines = drawn(80, 24, |screen| screen.has_help = true);
-        expect(&lines, &["Keys", "Any key closes this help.", "show some requests only"]);
+        expect(&lines, &["Keys", "any key closes this help", "show some requests only"]);
         let lines = drawn(80, 24, |screen| {
             screen.typed = Some("status > x".to_owned());
             screen.flaw = "column 10: is no status".to_owned();
