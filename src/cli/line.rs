@@ -37,13 +37,14 @@ impl<'r> Line<'r> {
         let Record { status, method, host, target, client, upstream, server, reason, .. } = self.0;
         let verdict = self.coloured(&format!("{:<11}", self.verdict()), has_colours);
         let (clock, time) = (clock_text(self.0.time_us), self.time());
-        let [method, host, target] = [method, host, target].map(|text| printable(text));
+        let shown = |text: &[u8]| if text.is_empty() { "-".to_owned() } else { printable(text) };
+        let (method, url) = (shown(method), shown(&[*host, *target].concat()));
         let status = match status / 100 {
             4 if has_colours => painted(&status.to_string(), 33),
             5 if has_colours => painted(&status.to_string(), RED),
             _ => format!("{status:>3}"),
         };
-        let mut line = format!("{clock} {status} {verdict} {time:>9} {method} {host}{target}");
+        let mut line = format!("{clock} {status} {verdict} {time:>9} {method} {url}");
         line.push_str(&client.map_or(" -".to_owned(), |it| format!(" {}", it.to_canonical())));
         match (*upstream, *server) {
             ("", _) => {}
@@ -136,7 +137,7 @@ mod tests {
             assert!(!text.chars().any(crate::base::chars::is_unprintable), "{text:?}");
         }
         let empty = Line(&Record::default()).long(true);
-        assert_eq!(words(&empty), ["00:00:00.000Z", "0", "-", "0", "µs", "-"]);
+        assert_eq!(words(&empty), ["00:00:00.000Z", "0", "-", "0", "µs", "-", "-", "-"]);
     }
 
     #[test]
