@@ -80,26 +80,47 @@ fn about(status: &Status<'_>) -> String {
 fn tiles(status: &Status<'_>) -> String {
     let counts = &status.counts;
     let (p50, p99) = times(counts.duration_s.as_ref());
+    let failed =
+        (counts.requests > 0).then(|| counts.server_errors as f64 / counts.requests as f64);
+    let servers = || status.upstreams.iter().flat_map(|upstream| &upstream.servers);
+    let n_not_up = servers().filter(|server| server.state != "up").count();
+    let of_all = small(&format!("of {}", servers().count()));
     let tiles = [
-        ("Requests", counts.requests.to_string(), "<small id=\"per-second\"></small>".to_owned()),
+        ("Servers not up", alarm(n_not_up > 0, &n_not_up.to_string()), of_all),
+        (
+            "Status 5xx",
+            escaped(&percent(failed)),
+            small(&format!("{} answers", counts.server_errors)),
+        ),
+        ("Requests", escaped(&counts.requests.to_string()), String::new()),
         (
             "Hit ratio",
-            percent(counts.hit_ratio),
+            escaped(&percent(counts.hit_ratio)),
             small(&format!("{} of bytes", percent(counts.byte_hit_ratio))),
         ),
-        ("Median time", p50, small(&format!("99 % within {p99}"))),
+        ("Median time", escaped(&p50), small(&format!("99 % within {p99}"))),
         (
             "Connections",
-            counts.connections.to_string(),
+            escaped(&counts.connections.to_string()),
             small(&format!("{} accepted", counts.connections_accepted)),
         ),
-        ("Sent", size(counts.sent_bytes), String::new()),
-        ("Memory", size(counts.resident_bytes), small(&format!("{} restarts", counts.restarts))),
+        ("Sent", escaped(&size(counts.sent_bytes)), String::new()),
+        (
+            "Memory",
+            escaped(&size(counts.resident_bytes)),
+            small(&format!("{} restarts", counts.restarts)),
+        ),
     ];
     let tile = |(name, value, more): &(&str, String, String)| {
-        format!("<div class=\"tile\"><dt>{name}</dt><dd>{}{more}</dd></div>", escaped(value))
+        format!("<div class=\"tile\"><dt>{name}</dt><dd>{value}{more}</dd></div>")
     };
     tiles.iter().map(tile).collect()
+}
+
+/// A value in the colour of what is down, if it is one of concern.
+fn alarm(is_one: bool, value: &str) -> String {
+    let value = escaped(value);
+    if is_one { format!("<span class=\"down\">{value}</span>") } else { value }
 }
 
 fn small(text: &str) -> String {
@@ -136,15 +157,15 @@ fn servers(status: &Status<'_>) -> String {
             let (p50, p99) = if n == 0 { (p50.as_str(), p99.as_str()) } else { ("", "") };
             let ServerStatus { address, state, active, idle, weight, downs, sentence, .. } = server;
             let numbers = [active, idle, weight, downs].map(|n| number(&n.to_string())).concat();
-            let why = if server.changed_s.is_some() { sentence } else { "" };
+            let has_cause = *state != "up" && server.changed_s.is_some();
+            let why = if has_cause { small(sentence) } else { String::new() };
             // Writing to a String cannot fail.
             let _ = write!(
                 out,
-                "<tr><td>{}</td><td>{}</td><td><span class=\"state {state}\" title=\"{}\">{state}</span></td>\
-                 {numbers}{}{}</tr>",
-                escaped(upstream.name),
+                "<tr><td><span class=\"state {state}\">{state}</span>{why}</td><td>{}</td>\
+                 <td class=\"wrap\">{}</td>{numbers}{}{}</tr>",
                 escaped(address),
-                escaped(why),
+                escaped(upstream.name),
                 number(p50),
                 number(p99)
             );
@@ -220,6 +241,7 @@ fn times(quantiles: Option<&Quantiles>) -> (String, String) {
         return ("-".to_owned(), "-".to_owned());
     };
     let shown = |time_s: f64| match time_s {
+        _ if time_s <= Quantiles::least_s() => format!("≤ {:.0} µs", time_s * 1e6),
         1.0.. => format!("{time_s:.1} s"),
         0.001.. => format!("{:.1} ms", time_s * 1e3),
         _ => format!("{:.0} µs", time_s * 1e6),

@@ -41,7 +41,7 @@ async function look() {
     args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
   });
   for (const colorScheme of ["light", "dark"]) {
-    for (const width of [360, 1280]) {
+    for (const width of [360, 768, 1280]) {
       await live(browser, base, { colorScheme, width });
     }
   }

@@ -16,8 +16,10 @@
   };
   const count = (n) => n >= 1e6 ? (n / 1e6).toFixed(1) + " M" : n >= 1e4 ? (n / 1e3).toFixed(0) + " k"
     : n >= 10 || n === 0 ? n.toFixed(0) : n.toFixed(1);
-  const time = (s) => s >= 1 ? s.toFixed(1) + " s" : s >= 1e-3 ? (s * 1e3).toFixed(1) + " ms"
+  const short = (n) => n >= 100 || n === Math.round(n) ? n.toFixed(0) : n.toFixed(1);
+  const time = (s) => s >= 1 ? short(s) + " s" : s >= 1e-3 ? short(s * 1e3) + " ms"
     : (s * 1e6).toFixed(0) + " µs";
+  const within = (s) => (s <= 1e-4 ? "≤ " : "") + time(s);
   const percent = (share) => (share * 100).toFixed(1) + " %";
 
   // The value that this share of all is below, from the buckets of a histogram.
@@ -27,7 +29,8 @@
     let below = 0, lower = 0;
     for (let n = 0; n < bounds.length; n += 1) {
       if (buckets[n] > 0 && below + buckets[n] >= wanted) {
-        return lower + (wanted - below) / buckets[n] * (bounds[n] - lower);
+        // Of the lowest bucket no more is known than its bound.
+        return Math.max(bounds[0], lower + (wanted - below) / buckets[n] * (bounds[n] - lower));
       }
       below += buckets[n];
       lower = bounds[n];
@@ -44,21 +47,31 @@
       rates[verdict] = Math.max(0, b.verdicts[verdict] - a.verdicts[verdict]) / seconds;
     }
     const hits = rates.hit + rates.stale, looked = hits + rates.miss + rates.revalidated;
+    const all = Object.values(rates).reduce((sum, n) => sum + n, 0);
+    const failed = Math.max(0, b.server_errors - a.server_errors) / seconds;
     const buckets = b.duration_buckets.map((n, at) => Math.max(0, n - a.duration_buckets[at]));
     const of = (share) => quantile(buckets, b.duration_bounds_s, share);
-    points.push({ rates, ratio: looked > 0 ? hits / looked : null, p50: of(.5), p90: of(.9), p99: of(.99) });
+    points.push({ rates, failed: all > 0 ? failed / all : 0, ratio: looked > 0 ? hits / looked : null, p50: of(.5), p90: of(.9), p99: of(.99) });
     if (points.length > N_POINTS) points.shift();
   };
 
   const x = (n) => LEFT + (N_POINTS - points.length + n) / (N_POINTS - 1) * (WIDTH - LEFT);
-  const frame = (svg, top, show) => {
+  // The lines at some values, and the place of a value between them.
+  const frame = (svg, marks, share, show) => {
     svg.replaceChildren();
-    for (const share of [0, .5, 1]) {
-      const y = HEIGHT - share * (HEIGHT - 12);
-      svg.append(make("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y, y2: y }));
-      svg.append(make("text", { x: LEFT - 5, y: y + 4, "text-anchor": "end" }, show(top * share)));
+    const y = (value) => HEIGHT - Math.min(1, Math.max(0, share(value))) * (HEIGHT - 12);
+    for (const mark of marks) {
+      svg.append(make("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y(mark), y2: y(mark) }));
+      svg.append(make("text", { x: LEFT - 5, y: y(mark) + 4, "text-anchor": "end" }, show(mark)));
     }
-    return (value) => HEIGHT - Math.min(1, value / top) * (HEIGHT - 12);
+    return y;
+  };
+  const linear = (svg, top, show) => frame(svg, [0, top / 2, top], (value) => value / top, show);
+  // Each line is ten times the one below: half of all is seen beside the slowest.
+  const decades = (svg, top, show) => {
+    const n = Math.max(1, Math.ceil(Math.log10(top / 1e-4) - 1e-9));
+    const marks = Array.from({ length: n + 1 }, (_, it) => 1e-4 * 10 ** it);
+    return frame(svg, marks, (value) => Math.log10(Math.max(value, 1e-4) / 1e-4) / n, show);
   };
   const line = (svg, name, y, value) => {
     let path = "", isOn = false;
@@ -74,13 +87,14 @@
     return [1, 2, 5, 10].map((n) => n * unit).find((n) => n >= it);
   };
   const name = (svg, text) => svg.setAttribute("aria-label", text);
+  const tell = (id, text) => { document.getElementById(id).textContent = text; };
 
   const draw = () => {
     const verdicts = Object.keys(last.counts.verdicts);
     const total = (point) => verdicts.reduce((sum, it) => sum + point.rates[it], 0);
     const newest = points[points.length - 1];
     let svg = document.getElementById("rate");
-    let y = frame(svg, ceiling(Math.max(0, ...points.map(total)), 1), count);
+    let y = linear(svg, ceiling(Math.max(0, ...points.map(total)), 1), count);
     const below = points.map(() => 0);
     for (const verdict of verdicts) {
       if (!points.some((point) => point.rates[verdict] > 0)) continue;
@@ -91,17 +105,19 @@
     }
     name(svg, newest ? `Requests per second: ${count(total(newest))}` : "Requests per second");
     svg = document.getElementById("ratio");
-    y = frame(svg, 1, (share) => (share * 100).toFixed(0) + " %");
+    y = linear(svg, 1, (share) => (share * 100).toFixed(0) + " %");
     line(svg, "line-a", y, (point) => point.ratio);
     name(svg, newest && newest.ratio !== null ? `Hit ratio: ${percent(newest.ratio)}` : "Hit ratio");
     svg = document.getElementById("time");
-    y = frame(svg, ceiling(Math.max(0, ...points.map((point) => point.p99 ?? 0)), 1e-4), time);
+    y = decades(svg, Math.max(1e-3, ...points.map((point) => point.p99 ?? 0)), time);
     line(svg, "line-c", y, (point) => point.p99);
     line(svg, "line-b", y, (point) => point.p90);
     line(svg, "line-a", y, (point) => point.p50);
     const known = newest && newest.p50 !== null;
-    name(svg, known ? `Time of requests: half below ${time(newest.p50)}, 99 % below ${time(newest.p99)}` : "Time of requests");
-    document.getElementById("per-second").textContent = newest ? `${count(total(newest))} per second` : "";
+    name(svg, known ? `Time of requests: half within ${time(newest.p50)}, 99 % within ${time(newest.p99)}` : "Time of requests");
+    tell("rate-now", newest ? `${count(total(newest))}, 5xx ${percent(newest.failed)}` : "");
+    tell("ratio-now", newest && newest.ratio !== null ? percent(newest.ratio) : "");
+    tell("time-now", known ? `half ${within(newest.p50)}, 99 % ${within(newest.p99)}` : "");
   };
 
   const say = (text) => { document.getElementById("live").textContent = text; };
@@ -118,7 +134,7 @@
         if (fresh) old.replaceChildren(...fresh.childNodes);
       }
       draw();
-      say("Live: the numbers of two seconds.");
+      say("Live. Charts: the last three minutes, each point is the mean of two seconds.");
     } catch {
       say("ktrix does not answer; trying again.");
     }
