@@ -20,6 +20,7 @@ impl Master {
         self.begin_end(&ToOld::Stop);
         self.mode = Mode::Stopping { until: now + TERM_MAX };
         self.signal_all(Signal::SIGTERM);
+        self.close_listeners();
     }
 
     /// Tells all children to drain, within timeouts.stop.
@@ -39,8 +40,12 @@ impl Master {
                 Phase::Starting { .. } | Phase::Current => generation.drain(ControlMessage::Drain),
             }
         }
-        // The workers still serve the clients in the accept queues, and are the last to close the
-        // sockets.
+        // The workers still serve the clients in the accept queues.
+        self.close_listeners();
+    }
+
+    /// Leaves the sockets to the workers: with the last of them a client is refused, and waits no more.
+    fn close_listeners(&mut self) {
         self.listeners.remove_files(&self.service_manager);
         self.listeners = Listeners::default();
     }

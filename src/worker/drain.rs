@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::ListenAddress;
@@ -49,9 +50,14 @@ pub(super) async fn drain(worker: &Worker, channel: BorrowedFd<'_>) {
     // The kernel has accepted the clients in this worker's queues, so they get an answer. If other
     // workers serve the sockets too, as after a reload, this takes a few clients from them, which
     // does no harm.
-    // The admin listener says that ktrix stops, until it has.
+    // The admin listener says that ktrix stops, until it has. The sockets of other workers are served
+    // too: their workers may have ended, and the kernel still puts connections into their queues.
     let keeps = |it: &Accepting| it.acceptor.is_admin() && !worker.is_replaced.get();
-    let (_kept, others): (Vec<_>, Vec<_>) = worker.listeners.take().into_iter().partition(keeps);
+    let (mut kept, others): (Vec<_>, Vec<_>) = worker.listeners.take().into_iter().partition(keeps);
+    for accepting in &mut kept {
+        let accept = || reactor::spawn_task(Rc::clone(&accepting.acceptor).accept());
+        accepting.task.get_or_insert_with(accept);
+    }
     for accepting in others {
         if let Some(task) = accepting.task {
             accepting.acceptor.accept_waiting();

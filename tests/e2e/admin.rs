@@ -1,13 +1,15 @@
 //! The admin listener: what it shows, and to whom.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::full_disk::Small;
 use crate::support::ktrix::reserve;
 use crate::support::socket::Address;
-use crate::support::{Answer, Ask, Client, Gate, Ktrix, Origin, Plan, Response, until_true};
+use crate::support::{Answer, Ask, Client, Gate, Ktrix, Load, Origin, Plan, Response, until_true};
 
 /// A ktrix with an admin listener on a port of this machine.
 struct Shown {
@@ -206,6 +208,67 @@ fn health_says_when_ktrix_stops_but_not_when_it_reloads() {
     gate.open();
     client.answer().expect_status(200);
     ktrix.wait_exit();
+}
+
+#[test]
+fn health_answers_at_once_while_a_stop_waits_for_the_last_of_several_workers() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::answering(move |_| Response::ok("x").gated(&held));
+    let shown = Shown::new(&origin, "");
+    shown.plan.put("workers", "3");
+    let ktrix = shown.start();
+    ktrix.wait_children(4);
+    let mut client = ktrix.client();
+    client.send(&Ask::get("/held"));
+    origin.wait_requests(1);
+    ktrix.signal(Signal::SIGQUIT);
+    until_true("one worker to be left", || ktrix.workers().len() == 1);
+    // The kernel spreads connections over the sockets of all three.
+    for n in 0..40 {
+        let answer = Client::connect(&shown.address).try_ask(&Ask::get("/healthz"));
+        let answer = answer.unwrap_or_else(|broken| panic!("connection {n}: {broken:?}"));
+        answer.expect_status(503).expect_body("stopping\n");
+    }
+    gate.open();
+    client.answer().expect_status(200);
+    ktrix.wait_exit();
+    assert!(Client::try_connect(&shown.address).is_err(), "nothing listens any more");
+}
+
+#[test]
+fn ktrix_shows_itself_while_requests_wait_for_a_full_access_log() {
+    let origin = origin();
+    let shown = Shown::new(&origin, "");
+    shown.plan.put("workers", "1");
+    let access = "{file: $DIR/small/access.log, buffer: 64 KiB, when-full: wait}";
+    shown.plan.put("log", &format!("{{access: {access}, error: $DIR/error.log}}"));
+    let Some(small) = Small::mount(&shown.plan.dir().join("small"), "1m") else { return };
+    let filler = small.0.join("filler");
+    let ktrix = shown.start();
+    let _ = fs::write(&filler, vec![b'x'; 2 << 20]);
+    let load = Load::start(
+        &ktrix.plan.address,
+        1,
+        |_, i| Ask::get(&format!("/{i}")),
+        |_, answer| (answer.status == 200).then_some(()).ok_or(answer.head.start.clone()),
+    );
+    ktrix.wait_error("requests wait when that is full");
+    until_true("a request that waits", || {
+        let n = load.n_answered();
+        (0..20).all(|_| {
+            shown.get("/healthz").expect_status(200).expect_body("ok\n");
+            load.n_answered() == n
+        })
+    });
+    for target in ["/metrics", "/status", "/"] {
+        shown.get(target).expect_status(200);
+    }
+    fs::remove_file(&filler).unwrap();
+    let n = load.n_answered();
+    until_true("answers again", || load.n_answered() > n);
+    load.stop().expect_faultless();
+    ktrix.stop();
 }
 
 #[test]
