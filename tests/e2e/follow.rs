@@ -141,6 +141,24 @@ fn workers_that_take_the_place_of_killed_ones_are_followed_and_a_reload_is() {
 }
 
 #[test]
+fn it_ends_with_the_ktrix_that_it_follows_and_the_next_one_is_followed_again() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let following = Following::start(&ktrix, &["path ~ ^/seen/"]);
+    get(&plan, "h", "/seen/1");
+    assert!(following.line().contains(" GET h/seen/1 "));
+    ktrix.stop();
+    assert_eq!(following.rest(), Vec::<String>::new());
+    let again = plan.start();
+    let following = Following::start(&again, &["path ~ ^/seen/"]);
+    get(&plan, "h", "/seen/2");
+    assert!(following.line().contains(" GET h/seen/2 "));
+    again.stop();
+    assert_eq!(following.rest(), Vec::<String>::new());
+}
+
+#[test]
 fn a_wrong_filter_is_shown_with_its_column() {
     let origin = origin();
     let plan = Plan::new(&origin);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
+use crate::full_disk::Small;
 use crate::support::ktrix::lines;
 use crate::support::{Ask, Client, Gate, Origin, Plan, Response, until, until_true};
 
@@ -130,6 +131,37 @@ fn no_line_is_lost_by_a_rotation_or_killed_workers() {
     });
     let all = [lines(&old), lines(&log)].concat();
     assert_eq!(all.len(), 12, "{all:#?}");
+}
+
+#[test]
+fn a_full_disk_stops_no_request_and_loses_no_line() {
+    let origin =
+        Origin::answering(|_| Response::ok("x").cache("no-store").after(Duration::from_millis(3)));
+    let log = "{slow: {file: $DIR/small/slow.log, over: 1ms}, \
+               error: $DIR/error.log}";
+    let plan = Plan::new(&origin).set("workers", "1").set("log", log);
+    let Some(small) = Small::mount(&plan.dir().join("small"), "1m") else { return };
+    let (slow, filler) = (small.0.join("slow.log"), small.0.join("filler"));
+    let ktrix = plan.start();
+    ktrix.get("/before").expect_status(200);
+    until_true("the first line", || !lines(&slow).is_empty());
+    let _ = fs::write(&filler, vec![b'x'; 2 << 20]);
+    let (mut client, n) = (ktrix.client(), 500);
+    for i in 0..n {
+        client.get(&format!("/{i}?{}", "x".repeat(100))).expect_status(200);
+    }
+    let error = ktrix.wait_error("lines go to the spill file");
+    assert!(error.contains("slow log") && error.contains("No space left"), "{error}");
+    // A worker that dies takes no line with it.
+    ktrix.workers()[0].signal(Signal::SIGKILL);
+    fs::remove_file(&filler).unwrap();
+    until_true("all lines in the log", || lines(&slow).len() > n);
+    let seen = lines(&slow);
+    let number =
+        |line: &String| line.split("target=/").nth(1)?.split('?').next()?.parse::<usize>().ok();
+    let numbers: Vec<_> = seen.iter().filter_map(number).collect();
+    assert_eq!(numbers, (0..n).collect::<Vec<_>>());
+    ktrix.stop();
 }
 
 #[test]
