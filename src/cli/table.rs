@@ -1,14 +1,14 @@
 //! The tables of a running ktrix, for commands.
 //!
 //! The master has their files open. They have no name in any directory; a command finds them below
-//! `/proc`, which the kernel allows to root and to the user of the master.
+//! `/proc`, which the kernel allows to root, and to the user of a master without capabilities.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::unistd::Pid;
 
 use crate::cache::level::CacheLevel;
@@ -93,16 +93,12 @@ impl Running {
 /// The files in memory that a process has open: their names, and the paths to open them by.
 pub(super) fn memory_files(pid: Pid) -> Result<Vec<(String, PathBuf)>> {
     let dir = format!("/proc/{pid}/fd");
-    let fds = fs::read_dir(&dir);
-    let fds = fds.with_context(|| format!("cannot look into the ktrix with pid {pid}"))?;
+    let fds = fs::read_dir(dir).map_err(|error| refused(pid, error))?;
     let mut named = Vec::new();
     for path in fds.filter_map(|fd| Some(fd.ok()?.path())) {
         let target = match fs::read_link(&path) {
-            // The kernel shows the files of a process with more rights to root alone.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                bail!(
-                    "only root may look into the ktrix with pid {pid}, which has rights of its own"
-                )
+                return Err(refused(pid, error));
             }
             read => read.unwrap_or_default(),
         };
@@ -110,6 +106,16 @@ pub(super) fn memory_files(pid: Pid) -> Result<Vec<(String, PathBuf)>> {
         named.extend(name.map(|name| (name.to_owned(), path)));
     }
     Ok(named)
+}
+
+/// The kernel shows the files of a process to root, and to its user if that has all its capabilities.
+fn refused(pid: Pid, error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied => anyhow!(
+            "only root may look into the ktrix with pid {pid}: it is another user's, or has capabilities (try sudo)"
+        ),
+        _ => Error::new(error).context(format!("cannot look into the ktrix with pid {pid}")),
+    }
 }
 
 /// How long a command waits for the tables of a master, and the time between two looks.

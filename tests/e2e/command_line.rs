@@ -185,6 +185,45 @@ fn a_demo_on_a_port_that_is_taken_says_so_and_nothing_else() {
 }
 
 #[test]
+fn exit_codes_are_those_of_the_manual() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    plan.write_config();
+    let config = &plan.config_path().display().to_string();
+    let manual = include_str!("../../man/ktrix.8");
+    let codes = manual.split_once(".Sh EXIT STATUS").unwrap().1.split_once(".Sh ").unwrap().0;
+    let words_of = |code: i32| {
+        let item = codes.split(".It ").find_map(|it| it.strip_prefix(&format!("{code}\n")));
+        let item = item.unwrap_or_else(|| panic!("the manual has no exit code {code}"));
+        item.replace("Fl ", "-").replace("Cm ", "").replace(['\n', '.', ','], " ")
+    };
+    // No ktrix runs with this configuration, and nothing was ever stored.
+    for (command, args, code) in [
+        ("--test", &["--test", "missing.yaml"][..], 1),
+        ("-s", &["-s", "reload", config], 1),
+        ("status", &["status", "-c", config], 1),
+        ("log", &["log", "-c", config], 1),
+        ("log", &["log", "status >", "-c", config], 2),
+        ("top", &["top", "-c", config], 2),
+        ("server", &["server", "drain", "app/127.0.0.1:80", "-c", config], 1),
+        ("cache show", &["cache", "show", "http://a/", "-c", config], 1),
+        ("cat", &["cache", "cat", "http://a/", "-c", config], 1),
+        ("cache purge", &["cache", "purge", "--all", "-c", config], 1),
+        ("cache verify", &["cache", "verify", "-c", config], 1),
+        ("config dump", &["config", "dump", "-c", "missing.yaml"], 1),
+        ("--diff", &["config", "dump", "--diff", "-c", config], 1),
+        ("explain", &["explain", "no url", "-c", config], 1),
+        ("command line", &["--no-such-option"], 2),
+    ] {
+        let output = plan.run(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output));
+        let words = words_of(code);
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(command), "{command} is not in the manual: {words}");
+    }
+}
+
+#[test]
 fn invalid_yaml_and_missing_files_are_named() {
     let origin = origin();
     let plan = Plan::new(&origin);
