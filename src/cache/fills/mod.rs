@@ -377,7 +377,9 @@ impl Fills {
                 self.fail(number, id);
                 wake = wake.with(entry.followers());
             }
-            if process_slot < PROCESS_SLOTS_MAX && self.owners.tenant(process_slot).is_none() {
+            // The look for a tenant asks the kernel, and few entries have a follower.
+            let follows = entry.followers() != entry.followers().without(process_slot);
+            if follows && self.owners.tenant(process_slot).is_none() {
                 entry.followers[process_slot / 64]
                     .fetch_and(!(1 << (process_slot % 64)), Ordering::SeqCst);
             }
