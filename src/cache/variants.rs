@@ -1,8 +1,8 @@
 //! The list of a key's variants, which is stored beside them.
 //!
 //! The list has a key of its own, derived from the marker, so that removing the marker removes all
-//! variants and their list. Workers change the list one after the other. A variant that cannot be entered
-//! is removed, since the list bounds the number of variants.
+//! variants and their list. Workers change the list one after the other. A new variant that cannot be
+//! entered is removed, since the list bounds the number of variants.
 
 use std::io;
 use std::rc::Rc;
@@ -10,8 +10,8 @@ use std::rc::Rc;
 use crate::cache::files::front::OpenError;
 use crate::cache::found::Found;
 use crate::cache::hot::HotObject;
+use crate::cache::index::slot::SlotRef;
 use crate::cache::insert::NewObject;
-use crate::cache::lease::Lease;
 use crate::cache::name::{Marker, Name, VariantText};
 use crate::cache::worker::Cache;
 use crate::http::fields::Fields;
@@ -115,27 +115,32 @@ impl NewVariant {
         Some(Self { text: Rc::clone(&new.name.text), variant, vary, purge_epoch })
     }
 
-    /// Enters the variant after it was stored, and removes the oldest ones beyond the limit; removes the variant
-    /// if the list cannot be changed.
-    pub async fn enter(self, lease: &Lease) {
+    /// Enters the variant after it was stored, and removes the oldest ones beyond the limit. If the list
+    /// cannot be changed, this removes what was stored in `slot`; `None` is for a variant that was there
+    /// before.
+    pub async fn enter(self, cache: Rc<Cache>, slot: Option<SlotRef>) {
         let key = key_of(&self.text);
-        if self.try_enter(lease).await.is_err() {
-            lease.cache.remove(&key);
+        if let (Err(_), Some(slot)) = (self.try_enter(&cache).await, slot) {
+            cache.remove_slot(&key, slot).await;
         }
     }
 
-    async fn try_enter(self, lease: &Lease) -> io::Result<()> {
+    async fn try_enter(self, cache: &Rc<Cache>) -> io::Result<()> {
         let Some(parts) = VariantText::of(&self.text) else { return Ok(()) };
         let name = parts.list_name();
-        let Some(_lock) = lease.cache.lock_list(&name).await else {
+        // Most validations change nothing.
+        if load(cache, &name).await.is_ok_and(|list| list.has(&self.variant)) {
+            return Ok(());
+        }
+        let Some(lock) = cache.lock_list(&name).await else {
             return Err(io::ErrorKind::TimedOut.into());
         };
-        let mut list = match load(&lease.cache, &name).await {
-            // What a damaged one said is no longer known.
+        let mut list = match load(cache, &name).await {
+            // The contents of a damaged one are lost.
             Err(OpenError::Fault(_)) => Variants::default(),
             loaded => loaded.map_err(io::Error::other)?,
         };
-        let index = &lease.cache.shared.index;
+        let index = &cache.shared.index;
         let takes_mark = |variant: &Variant| {
             let key = VariantText { chosen: &variant.chosen, ..parts }.name().key;
             index.lookup(&key).is_some_and(|slot| {
@@ -145,10 +150,10 @@ impl NewVariant {
         };
         let Some(gone) = list.enter(self.variant, takes_mark) else { return Ok(()) };
         for variant in gone {
-            lease.cache.remove(&VariantText { chosen: &variant.chosen, ..parts }.name().key);
+            cache.remove(&VariantText { chosen: &variant.chosen, ..parts }.name().key);
         }
         let new = NewObject::note(name, self.vary, self.purge_epoch);
-        lease.write(&new, list.encode()).await.map(drop)
+        lock.write(&new, list.encode()).await.map(drop)
     }
 }
 

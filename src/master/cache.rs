@@ -80,6 +80,8 @@ impl Cache {
             LockError::Held { .. } => OpenError::Held(error),
             LockError::Io { .. } => unusable(error.to_string()),
         })?;
+        // That of another directory tells nothing of this one.
+        let uses = uses.filter(|_| is_in_use);
         Self::try_open(wanted, account, (lock, is_in_use), uses, tables).map_err(unusable)
     }
 

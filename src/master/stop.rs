@@ -46,7 +46,10 @@ impl Master {
 
     /// Leaves the sockets to the workers: with the last of them a client is refused, and waits no more.
     fn close_listeners(&mut self) {
-        self.listeners.remove_files(&self.service_manager);
+        // A master that this one was to replace goes on with those that it has passed.
+        if !self.is_taking_over() {
+            self.listeners.remove_files(&self.service_manager);
+        }
         self.listeners = Listeners::default();
     }
 

@@ -57,7 +57,7 @@ impl Master {
 
     /// Starts the new master, unless a reload or a start is under way.
     pub(super) fn upgrade_if_wanted(&mut self, now: Instant) {
-        if !self.is_upgrade_wanted || self.starting().is_some() || self.is_taking_over() {
+        if !self.is_upgrade_wanted || self.starting().is_some() || !self.was_ready {
             return;
         }
         self.is_upgrade_wanted = false;

@@ -133,9 +133,8 @@ impl MetricTable {
         for (n, words) in self.pages.chunks_exact(N_WORDS_PAGE).enumerate() {
             let owner = words[MASTER].load(Ordering::Relaxed);
             let pid = words[PID].load(Ordering::Relaxed) as u32;
-            // A worker may outlive its master for a while.
-            let is_left = || owner != master && !is_alive(owner as u32) && !is_alive(pid);
-            let is_free = owner == 0 || is_left();
+            let is_free =
+                owner == 0 || owner != master && !is_counting([owner as u32, pid], &is_alive);
             let taken = || {
                 let (ok, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
                 words[MASTER].compare_exchange(owner, master, ok, relaxed).is_ok()
@@ -158,7 +157,7 @@ impl MetricTable {
         self.used().any(|words| {
             let owner = words[MASTER].load(Ordering::Acquire) as u32;
             let pid = words[PID].load(Ordering::Relaxed) as u32;
-            owner != 0 && owner != master && (is_alive(owner) || is_alive(pid))
+            owner != 0 && owner != master && is_counting([owner, pid], &is_alive)
         })
     }
 
@@ -198,6 +197,12 @@ impl MetricTable {
             }
         }
     }
+}
+
+/// Whether a page's master or process is alive; a worker may outlive its master for a while. A page that
+/// was only claimed has process 0.
+fn is_counting(pids: [u32; 2], is_alive: impl Fn(u32) -> bool) -> bool {
+    pids.into_iter().any(|pid| pid != 0 && is_alive(pid))
 }
 
 /// The cells of a row and those of the first one in the same metrics.
@@ -335,6 +340,9 @@ mod tests {
         let fd = || OwnedFd::from(table.file().unwrap().try_clone().unwrap());
         let taken_over = MetricTable::open(fd()).unwrap();
         assert_eq!(taken_over.begun_s(), 7);
+        // One that was claimed and never used has no process.
+        assert!(!taken_over.has_strangers(2, |pid| pid == 0));
+        assert!(taken_over.has_strangers(2, |pid| pid == 1));
         let new = taken_over.claim(2, |_| true).unwrap();
         old.add(Metric::Purges.cell(), 1);
         new.add(Metric::Purges.cell(), 1);

@@ -13,6 +13,7 @@ use nix::unistd::{Uid, mkfifo};
 
 use crate::support::ktrix::{BINARY, text};
 use crate::support::process::{Seen, child_pids, children};
+use crate::support::socket::Address;
 use crate::support::tls::authority;
 use crate::support::{
     Ask, Client, Ktrix, Load, Origin, PATIENCE, Plan, Response, alone, until, until_true,
@@ -82,6 +83,9 @@ fn cached() -> Origin {
 fn a_new_program_that_is_told_to_end_leaves_the_old_one() {
     let origin = cached();
     let plan = Plan::new(&origin).set("workers", "4");
+    let Address::Ip(ip) = plan.address else { unreachable!() };
+    plan.put("listen", &format!("[\"{ip}\", \"unix:$DIR/sock\"]"));
+    let by_path = Address::Unix(plan.dir().join("sock"));
     let (program, ktrix) = start_copy(&plan);
     let last = Last(&plan);
     ktrix.get("/");
@@ -110,6 +114,7 @@ fn a_new_program_that_is_told_to_end_leaves_the_old_one() {
         assert_eq!(last.master(), Some(old));
         assert_eq!(count(&plan, " workers running"), n_ready, "one that ends is never ready");
         Client::of_ktrix(&plan.address).get("/").expect_hit();
+        Client::of_ktrix(&by_path).host(&ip.to_string()).get("/").expect_hit();
     }
     last.upgrade();
     Client::of_ktrix(&plan.address).get("/").expect_hit();
@@ -153,7 +158,7 @@ fn a_new_program_serves_alone_if_the_old_master_is_killed_meanwhile() {
 #[test]
 fn workers_of_a_late_new_program_finish_and_keep_their_process_slots() {
     let origin = echoing();
-    let timeouts = "{upgrade: 10s, stop: 10m, worker-stuck: 0s}";
+    let timeouts = "{upgrade: 15s, stop: 10m, worker-stuck: 0s}";
     let plan = Plan::new(&origin).set("workers", "1").set("timeouts", timeouts);
     let ktrix = plan.start();
     let last = Last(&plan);
@@ -173,7 +178,7 @@ fn workers_of_a_late_new_program_finish_and_keep_their_process_slots() {
     let other = plan.dir().join("other.pid");
     fs::write(&other, format!("{}\n", new.pid)).unwrap();
     fs::rename(&other, plan.cache_dir().join("ktrix.pid")).unwrap();
-    ktrix.wait_error("did not serve within 10s (timeouts.upgrade)");
+    ktrix.wait_error("did not serve within 15s (timeouts.upgrade)");
     until_true("the end of the new master", || !new.is_alive());
     until_true("the pid file of the old master", || last.master() == Some(old));
     expect_echo(&mut tunnel, b"late");

@@ -289,6 +289,7 @@ fn variants_that_long_values_choose_are_bounded_by_their_bytes() {
     for n in 0..3 {
         ask(80 << 10, n);
     }
+    until_true("a hit of a later one", || ask(10 << 10, 20).is_hit());
     until_true("the limit of six variants", || plan.cache_files().len() <= 6 + 2);
     plan.verify_cache();
 }
@@ -308,7 +309,12 @@ fn with_language_best_the_preferred_language_answers() {
         let ktrix = plan.start();
         let ask = |languages| ktrix.ask(&Ask::get("/a").field("Accept-Language", languages));
         ask("en, de").expect_body("de").expect_miss();
-        assert_eq!(ask("fr;q=0.5, de").expect_body("de").is_hit(), is_enough, "{word}");
+        let is_hit = || ask("fr;q=0.5, de").expect_body("de").is_hit();
+        // The list of variants is written behind the answer.
+        match is_enough {
+            true => until_true("a hit by the list", is_hit),
+            false => assert!(!is_hit()),
+        }
         ask("fr, en;q=0.5").expect_body("en").expect_miss();
     }
 }

@@ -56,10 +56,9 @@ fn a_variant_that_cannot_be_entered_is_removed() {
         let enter = async |language| {
             let fields = [BY_LANGUAGE, ("ETag", "\"1\"")];
             let (name, object) = fill(&cache, &asks_for(language), &fields, b"x").await;
-            let found = find(&cache, &asks_for(language)).await;
             let (status, fields) = (object.status, object.fields.clone());
             let new = NewObject { name, status, fields, lifetimes: object.lifetimes.clone() };
-            NewVariant::of(&new).unwrap().enter(&lead(&cache, &found)).await;
+            NewVariant::of(&new).unwrap().enter(Rc::clone(&cache), object.slot).await;
             find(&cache, &asks_for(language)).await
         };
         let de = enter("de").await;
@@ -81,11 +80,9 @@ fn a_304_confirms_the_variant_of_its_tag() {
         for (language, tag) in [("de", "\"1\""), ("fr", "\"2\"")] {
             let (name, object) =
                 fill(&cache, &asks_for(language), &[BY_LANGUAGE, ("ETag", tag)], b"x").await;
-            let found = find(&cache, &asks_for(language)).await;
-            let lease = lead(&cache, &found);
             let (status, fields) = (object.status, object.fields.clone());
             let new = NewObject { name, status, fields, lifetimes: object.lifetimes.clone() };
-            NewVariant::of(&new).unwrap().enter(&lease).await;
+            NewVariant::of(&new).unwrap().enter(Rc::clone(&cache), object.slot).await;
         }
         let found = find(&cache, &asks_for("en")).await;
         let others = async || Others::of(&cache, &found, found.marker.as_ref().unwrap()).await;

@@ -17,6 +17,7 @@ use crate::cli::load::DEFAULT_FILE;
 use crate::cli::log::filter::Filter;
 use crate::cli::output;
 use crate::cli::signal;
+use crate::cli::table::Running;
 use crate::config::LogFormat;
 use crate::log::feed::Fed;
 use crate::log::format::LineWriter;
@@ -68,6 +69,8 @@ pub(super) fn run(command: &LogCommand) -> Result<i32> {
 }
 
 fn follow(file: &Path, shown: &mut Shown, out: &mut dyn Write) -> Result<()> {
+    // Of a ktrix that has just been started, there may be nothing to follow yet.
+    Running::find(file)?;
     let mut running = signal::find(file)?;
     let mut follower = Follower::of(running.pid)?;
     say(&format!("following the requests of ktrix, pid {}", running.pid));
@@ -83,6 +86,7 @@ fn follow(file: &Path, shown: &mut Shown, out: &mut dyn Write) -> Result<()> {
             // After an upgrade another master has the pid file, while the old one drains.
             let has_ended = running.has_ended();
             let next = signal::find(file).ok().filter(|next| next.pid != running.pid);
+            let next = next.filter(|_| Running::find(file).is_ok());
             if let Some(next) = next {
                 if let Some(last) = follower.turn_to(next.pid)? {
                     shown.write(&last, out)?;

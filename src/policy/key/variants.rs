@@ -99,6 +99,11 @@ impl Variants {
         out
     }
 
+    /// Whether this variant is in the list as it is.
+    pub fn has(&self, variant: &Variant) -> bool {
+        self.list.contains(variant)
+    }
+
     /// Enters a variant as the newest and gives out those that have no room any more; `None` if it
     /// is in the list as it is.
     ///
@@ -109,7 +114,7 @@ impl Variants {
         variant: Variant,
         mut takes_mark: impl FnMut(&Variant) -> bool,
     ) -> Option<Vec<Variant>> {
-        if self.list.contains(&variant) {
+        if self.has(&variant) {
             return None;
         }
         self.list.retain(|other| other.chosen != variant.chosen);

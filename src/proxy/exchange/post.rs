@@ -4,6 +4,7 @@
 //! have a Content-Length.
 
 use std::io;
+use std::rc::Rc;
 
 use crate::cache::found::Found;
 use crate::cache::hot::MEMORY_BODY_MAX;
@@ -82,9 +83,9 @@ async fn insert(
     let name = lease.resolve_name(found, asked, &lifetimes).await?;
     let new = NewObject { name, status: Status(200), fields, lifetimes };
     let note = NewVariant::of(&new);
-    lease.insert(new, body).await?;
+    let object = lease.insert(new, body).await?;
     if let Some(note) = note {
-        note.enter(lease).await;
+        reactor::spawn(note.enter(Rc::clone(&lease.cache), object.slot));
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::cache::hot::HotObject;
 use crate::cache::hot::MEMORY_BODY_MAX;
+use crate::cache::index::slot::SlotRef;
 use crate::cache::insert::{self, NewObject};
 use crate::cache::lease::Lease;
 use crate::cache::name::Name;
@@ -138,10 +139,11 @@ impl Fill {
         self.local.break_off(error);
     }
 
-    /// Enters what was stored into the list of its key's variants.
-    pub(crate) async fn list(&self, note: Option<NewVariant>) {
+    /// Enters what was stored, in `slot` if it is new, into the list of its key's variants. Neither the
+    /// clients nor the followers wait for that.
+    pub(crate) fn list(&self, note: Option<NewVariant>, slot: Option<SlotRef>) {
         if let Some(note) = note {
-            note.enter(&self.lease).await;
+            reactor::spawn(note.enter(Rc::clone(&self.lease.cache), slot));
         }
     }
 
@@ -310,7 +312,7 @@ impl Fill {
         self.lease.remove_if_doomed(&self.job.found);
         match is_part(new) {
             true => self.enlist(new, body.len() as u64, true).await,
-            false if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new)).await,
+            false if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new), object.slot),
             false => {}
         }
         self.lease.remove_if_doomed(&self.job.found);

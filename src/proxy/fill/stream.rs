@@ -94,17 +94,17 @@ impl Fill {
         let was_doomed = self.lease.is_doomed();
         let stored = match was_doomed {
             // A reader in another worker may have to learn from the file that it is complete.
-            true => spool.finish().await,
-            false => self.lease.publish(new, spool).await.map(drop),
+            true => spool.finish().await.map(|()| None),
+            false => self.lease.publish(new, spool).await.map(Some),
         };
         if !was_doomed {
             self.lease.remove_if_doomed(&self.job.found);
         }
         match stored {
-            Ok(()) if was_doomed => {}
-            Ok(()) if is_part(new) => self.enlist(new, bytes, true).await,
-            Ok(()) if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new)).await,
-            Ok(()) => {}
+            Ok(_) if was_doomed => {}
+            Ok(_) if is_part(new) => self.enlist(new, bytes, true).await,
+            Ok(slot) if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new), slot),
+            Ok(_) => {}
             Err(error) => self.lease.cache.refused(&error),
         }
         if !was_doomed {
