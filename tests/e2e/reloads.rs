@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use crate::support::process::Seen;
 use crate::support::socket::Address;
 use crate::support::{
-    Ask, Client, Gate, Ktrix, Load, Origin, Pace, Plan, Response, alone, until_true,
+    Ask, Client, Gate, Ktrix, Load, Origin, PATIENCE, Pace, Plan, Response, alone, until,
+    until_true,
 };
 
 /// Sends HUP and waits until every child is another process than before.
@@ -24,13 +25,13 @@ pub(super) fn reload(ktrix: &Ktrix<'_>) -> Vec<Seen> {
     ktrix.children()
 }
 
-/// Sends HUP and waits until new workers run beside the old ones.
-pub(super) fn reload_beside(ktrix: &Ktrix<'_>) {
+/// Sends HUP and waits until a new worker runs beside the old ones: this one.
+pub(super) fn reload_beside(ktrix: &Ktrix<'_>) -> Seen {
     let before = ktrix.children();
     ktrix.signal(Signal::SIGHUP);
-    until_true("new workers beside the old", || {
-        ktrix.workers().iter().any(|worker| !before.contains(worker))
-    });
+    until("new workers beside the old", PATIENCE, || {
+        ktrix.workers().into_iter().find(|worker| !before.contains(worker))
+    })
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //! in memory.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use nix::sys::signal::Signal;
 
 use crate::reloads::reload_beside;
+use crate::support::process::Seen;
 use crate::support::socket::Address;
-use crate::support::{Client, Origin, PATIENCE, Plan, until_true};
+use crate::support::{Client, Origin, PATIENCE, Plan, until, until_true};
 use crate::tunnels::{echoing, expect_echo, n_tunnels, open};
 
 /// A site whose routes `/a` and `/b` end silent tunnels after these times.
@@ -21,6 +22,11 @@ fn sites(a: &str, b: &str) -> String {
 
 fn plan(origin: &Origin) -> Plan {
     Plan::new(origin).set("workers", "1").set("sites", &sites("1h", "1h"))
+}
+
+fn address(plan: &Plan) -> SocketAddr {
+    let Address::Ip(address) = plan.address else { unreachable!() };
+    address
 }
 
 fn expect_end(client: &mut Client) {
@@ -54,13 +60,19 @@ fn tunnels_of_the_oldest_configuration_end_when_there_are_too_many() {
     let origin = echoing();
     let plan = plan(&origin).set("limits", "{generations: 2}").set("timeouts", "{stop: 100ms}");
     let ktrix = plan.start();
-    let mut tunnels = Vec::new();
+    let port = address(&plan).port();
+    // An old worker accepts until it is told of the new one.
+    let open_at = |worker: Seen| {
+        until("a tunnel of the new worker", PATIENCE, || {
+            let tunnel = open(&ktrix, "/a");
+            worker.serves(port).then_some(tunnel)
+        })
+    };
+    let mut tunnels = vec![open(&ktrix, "/a")];
     for _ in 0..2 {
-        tunnels.push(open(&ktrix, "/a"));
-        reload_beside(&ktrix);
+        tunnels.push(open_at(reload_beside(&ktrix)));
     }
     tunnels.iter_mut().for_each(|tunnel| expect_echo(tunnel, b"still here"));
-    tunnels.push(open(&ktrix, "/a"));
     reload_beside(&ktrix);
     expect_end(&mut tunnels[0]);
     tunnels[1..].iter_mut().for_each(|tunnel| expect_echo(tunnel, b"still here"));
