@@ -1,8 +1,8 @@
 //! How often keys that are not stored were requested lately: a small sketch that all workers share,
 //! and the admission that it decides.
 //!
-//! Shared memory, made before the fork, and passed on in an upgrade: a head and two tables of equal size, each 8 bytes
-//! for every object of the cache (rounded up to a power of two). A key has four counters of four
+//! Shared memory, made before the fork, and passed on in an upgrade: a head and two tables of equal size,
+//! each 8 bytes for every object of the cache (rounded up to a power of two). A key has four counters of four
 //! bits in one cache line of each table; the least of them is taken, so that keys which share
 //! counters seem more requested, never less. Counting is for one table; once that has seen as many
 //! new keys as the cache has objects, the other one is emptied and counts on, and the full one is

@@ -1,7 +1,8 @@
 //! The feed: the last requests of each process, in memory, for commands that follow them live.
 //!
 //! The master makes it before the first fork and keeps its file open, so that `ktrix log` can map it
-//! ([`FILE_NAME`]). In an upgrade, the processes of both masters write to it, each in its own process slot. There is no lock, and a process that writes never waits.
+//! ([`FILE_NAME`]). In an upgrade, the processes of both masters write to it, each in its own process slot.
+//! There is no lock, and a process that writes never waits.
 //!
 //! ```text
 //! header   8 words: magic, version, process slots, records of each, deadline, 3 unused
