@@ -46,6 +46,16 @@ impl Running {
         }
     }
 
+    /// As [`Self::find`], without waiting for its tables.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(super) fn find_now(file: &Path) -> Result<Self> {
+        let pid = signal::find(file)?.pid;
+        let running = Self::look(pid, memory_files(pid)?)?;
+        running.with_context(|| format!("the ktrix with pid {pid} has no tables"))
+    }
+
     /// The effective configuration that it serves by; empty if it has no file.
     ///
     /// # Errors

@@ -129,7 +129,8 @@ struct Top<'f> {
     screen: Screen,
     clock: String,
     seen_share: f64,
-    has_ended: bool,
+    /// Why the last look failed; empty if it did not.
+    trouble: String,
     looked_at: Instant,
     read_at: Instant,
     was_paused: bool,
@@ -146,13 +147,13 @@ impl<'f> Top<'f> {
         Ok(Self {
             file,
             follower: Follower::of(running.pid)?,
-            stats: Stats::new(snapshot.counted.clone()),
+            stats: Stats::new(snapshot.counted.clone(), Instant::now()),
             snapshot,
             processes,
             screen: Screen::new(),
             clock: String::new(),
             seen_share: 1.0,
-            has_ended: false,
+            trouble: String::new(),
             looked_at: Instant::now(),
             read_at: Instant::now(),
             was_paused: false,
@@ -171,7 +172,6 @@ impl<'f> Top<'f> {
             return;
         }
         self.pass();
-        let seconds = self.looked_at.elapsed().as_secs_f64();
         self.looked_at = Instant::now();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = now.as_secs() % 86_400;
@@ -179,22 +179,32 @@ impl<'f> Top<'f> {
         let n_all = self.n_seen + self.n_missed;
         self.seen_share = if n_all > 0 { self.n_seen as f64 / n_all as f64 } else { 1.0 };
         (self.n_seen, self.n_missed) = (0, 0);
-        let Ok(running) = Running::find(self.file) else {
-            self.has_ended = true;
-            return;
-        };
-        if self.has_ended || running.pid.as_raw() != self.snapshot.pid {
-            // It was started again, or upgraded.
-            if self.follower.turn_to(running.pid).is_err() {
-                return;
+        self.trouble = match self.look_at_tables() {
+            Ok(()) => String::new(),
+            Err(error) => {
+                self.stats.lose_count();
+                match processes::has_ended(self.snapshot.pid) {
+                    true => "KTRIX HAS ENDED".to_owned(),
+                    false => format!("{error:#}"),
+                }
             }
+        };
+    }
+
+    /// Never waits, so that keys do not.
+    fn look_at_tables(&mut self) -> Result<()> {
+        let running = Running::find_now(self.file)?;
+        if !self.trouble.is_empty() || running.pid.as_raw() != self.snapshot.pid {
+            // It was started again, or upgraded.
+            self.follower.turn_to(running.pid)?;
         }
-        self.has_ended = false;
         self.snapshot = Snapshot::of(&running, &mut self.processes);
+        let (counted, at) = (&self.snapshot.counted, Instant::now());
         match std::mem::take(&mut self.was_paused) {
-            true => self.stats.skip_to(&self.snapshot.counted),
-            false => self.stats.count(&self.snapshot.counted, seconds),
+            true => self.stats.skip_to(counted, at),
+            false => self.stats.count(counted, at),
         }
+        Ok(())
     }
 
     /// Time passes for the requests that were read.
@@ -210,7 +220,7 @@ impl<'f> Top<'f> {
             snapshot: &self.snapshot,
             clock: &self.clock,
             seen_share: self.seen_share,
-            has_ended: self.has_ended,
+            trouble: &self.trouble,
         }
     }
 
@@ -246,7 +256,7 @@ impl<'f> Top<'f> {
         let rows = rows::rows(self.screen.panel(), 0, &self.stats, &self.snapshot);
         self.screen.keep_within(rows.len());
         if wish == Wish::Restart {
-            self.stats = Stats::new(self.snapshot.counted.clone());
+            self.stats.restart();
         }
         wish
     }

@@ -157,13 +157,15 @@ pub(super) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::cli::top::snapshot::{Counted, ServerRow};
     use crate::log::format::{Record, Times};
 
     #[test]
     fn the_slowest_server_is_first_and_one_that_is_not_asked_last() {
-        let mut stats = Stats::new(Counted::default());
+        let mut stats = Stats::new(Counted::default(), Instant::now());
         let server = |name: &str, state| ServerRow {
             name: format!("app/{name}"),
             state,

@@ -2,6 +2,7 @@
 //! that were read, which are a sample if there are too many.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::cli::top::latency::Latency;
 use crate::cli::top::sketch::{Decay, Sketch};
@@ -25,8 +26,8 @@ pub(super) struct Stats {
     pub(super) read: Sums,
     /// Of all requests.
     pub(super) exact: Sums,
-    /// The counters of the last seconds, and how long each was after the one before.
-    history: VecDeque<(f64, Counted)>,
+    /// The counters of the last seconds, and when they were read.
+    history: VecDeque<(Instant, Counted)>,
     pub(super) latency: Latency,
     pub(super) hosts: Sketch,
     pub(super) paths: Sketch,
@@ -34,16 +35,23 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    /// From these counts on.
-    pub(super) fn new(counted: Counted) -> Self {
+    /// From these counts on, which were read at this time.
+    pub(super) fn new(counted: Counted, at: Instant) -> Self {
         Self {
             read: Sums::default(),
             exact: Sums::default(),
-            history: VecDeque::from([(0.0, counted)]),
+            history: VecDeque::from([(at, counted)]),
             latency: Latency::new(),
             hosts: Sketch::new(N_NAMES),
             paths: Sketch::new(N_NAMES),
             servers: Sketch::new(N_NAMES),
+        }
+    }
+
+    /// Forgets everything before the counters that were read last.
+    pub(super) fn restart(&mut self) {
+        if let Some((at, counted)) = self.history.pop_back() {
+            *self = Self::new(counted, at);
         }
     }
 
@@ -93,29 +101,28 @@ impl Stats {
         }
     }
 
-    /// The counters after these seconds.
-    pub(super) fn count(&mut self, counted: &Counted, seconds: f64) {
+    /// The counters at this time.
+    pub(super) fn count(&mut self, counted: &Counted, at: Instant) {
         // Those of a ktrix that was started again begin at 0.
         if self.history.back().is_some_and(|(_, before)| before.since_s != counted.since_s) {
             self.history.clear();
         }
-        self.history.push_back((seconds, counted.clone()));
-        let mut span_s: f64 = self.history.iter().skip(1).map(|(seconds, _)| seconds).sum();
-        while span_s > WINDOW_S
-            && let Some((first_s, _)) = self.history.get(1)
-            && self.history.len() > 2
-        {
-            span_s -= first_s;
+        self.history.push_back((at, counted.clone()));
+        while self.history.len() > 2 && at.duration_since(self.history[0].0) > WINDOW {
             self.history.pop_front();
         }
-        if let (Some((_, first)), Some((_, last))) = (self.history.front(), self.history.back()) {
-            self.exact = Sums::between(first, last, span_s);
-        }
+        let (first_at, first) = &self.history[0];
+        self.exact = Sums::between(first, counted, at.duration_since(*first_at).as_secs_f64());
+    }
+
+    /// The counters cannot be read: the rates that they gave are of the past.
+    pub(super) fn lose_count(&mut self) {
+        self.exact = Sums::default();
     }
 
     /// The counters after a pause, of which nothing is shown.
-    pub(super) fn skip_to(&mut self, counted: &Counted) {
-        self.history = VecDeque::from([(0.0, counted.clone())]);
+    pub(super) fn skip_to(&mut self, counted: &Counted, at: Instant) {
+        self.history = VecDeque::from([(at, counted.clone())]);
     }
 }
 
@@ -180,7 +187,7 @@ pub(super) fn share(part: f64, whole: f64) -> f64 {
 }
 
 /// The counters are those of these seconds, and at most one look more.
-const WINDOW_S: f64 = 10.0;
+const WINDOW: Duration = Duration::from_secs(10);
 /// How many names a sketch has.
 const N_NAMES: usize = 512;
 
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn requests_add_up_by_verdict_host_path_and_server() {
-        let mut stats = Stats::new(Counted::default());
+        let mut stats = Stats::new(Counted::default(), Instant::now());
         let times = |total_us, first_byte_us| Times {
             total_us: Some(total_us),
             first_byte_us,
@@ -241,24 +248,42 @@ mod tests {
             failures: n,
             bytes: 1_000 * n,
         };
-        let mut stats = Stats::new(counted(1_000, 7));
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut stats = Stats::new(counted(1_000, 7), start);
         for second in 1..30 {
-            stats.count(&counted(1_000 + 10 * second, 7), 1.0);
+            stats.count(&counted(1_000 + 10 * second, 7), at(second));
             let exact = &stats.exact;
             assert!((exact.rate() - 110.0).abs() < 1e-6 && (exact.rates()[1] - 30.0).abs() < 1e-6);
             assert!(exact.hit_ratio().is_some_and(|it| (it - 0.75).abs() < 1e-9));
             assert!((exact.byte_rate() - 10_000.0).abs() < 1e-6);
         }
         // Nothing of what is older than the window is left.
-        (0..11).for_each(|_| stats.count(&counted(1_290, 7), 1.0));
+        (30..41).for_each(|second| stats.count(&counted(1_290, 7), at(second)));
         assert_eq!((stats.exact.rate(), stats.exact.hit_ratio()), (0.0, None));
         // It was started again, and then paused.
-        stats.count(&counted(900_000, 8), 1.0);
+        stats.count(&counted(900_000, 8), at(41));
         assert!(stats.exact.rate() < f64::EPSILON);
-        stats.count(&counted(900_010, 8), 1.0);
+        stats.count(&counted(900_010, 8), at(42));
         assert!((stats.exact.rate() - 110.0).abs() < 1e-6);
-        stats.skip_to(&counted(1_000_000, 8));
-        stats.count(&counted(1_000_000, 8), 1.0);
+        stats.skip_to(&counted(1_000_000, 8), at(43));
+        stats.count(&counted(1_000_000, 8), at(44));
         assert!(stats.exact.rate() < f64::EPSILON);
+    }
+
+    #[test]
+    fn rates_after_looks_that_failed_are_those_of_all_the_time_between() {
+        let counted = |n| Counted { verdicts: [n, 0, 0, 0, 0, 0, 0], ..Counted::default() };
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut stats = Stats::new(counted(0), start);
+        stats.count(&counted(10), at(1));
+        stats.lose_count();
+        assert!(stats.exact.rate() < f64::EPSILON, "old rates do not stay");
+        stats.count(&counted(50), at(5));
+        assert!((stats.exact.rate() - 10.0).abs() < 1e-6);
+        stats.restart();
+        stats.count(&counted(90), at(7));
+        assert!((stats.exact.rate() - 20.0).abs() < 1e-6);
     }
 }

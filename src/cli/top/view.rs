@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Table, TableState};
 
+use crate::cli::name::printable;
 use crate::cli::top::above::Above;
 use crate::cli::top::fit::{bold, dim, fitted, fitting};
 use crate::cli::top::rows;
@@ -22,7 +23,8 @@ pub(super) struct View<'v> {
     pub(super) clock: &'v str,
     /// The share of requests that could be read.
     pub(super) seen_share: f64,
-    pub(super) has_ended: bool,
+    /// Why there is nothing newer; empty if there is.
+    pub(super) trouble: &'v str,
 }
 
 impl View<'_> {
@@ -77,16 +79,18 @@ impl View<'_> {
         let style = Style::new().add_modifier(Modifier::REVERSED);
         let alarm = style.fg(Color::Red).add_modifier(Modifier::BOLD);
         let mut right = Vec::new();
-        if self.has_ended {
-            right.push(Span::styled("KTRIX HAS ENDED  ", alarm));
-        }
         if self.screen.is_paused {
             right.push(Span::styled("PAUSED  ", alarm));
         }
         right.push(Span::raw(format!("{} ", self.clock)));
-        let right = Line::from(right);
+        let mut right = Line::from(right);
+        if !self.trouble.is_empty() {
+            let room = usize::from(area.width).saturating_sub(right.width() + NAME.len() + 3);
+            let trouble = fitted(&printable(self.trouble.as_bytes()), room);
+            right.spans.insert(0, Span::styled(format!("{trouble}  "), alarm));
+        }
         let parts = [
-            " ktrix".to_owned(),
+            NAME.to_owned(),
             format!(" {version}"),
             format!("  pid {pid}"),
             format!("  generation {generation}"),
@@ -235,6 +239,8 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block), place);
 }
 
+/// The beginning of the title, which always has room.
+const NAME: &str = " ktrix";
 /// From these on all tables are shown at once.
 const WIDE: u16 = 140;
 const HIGH: u16 = 40;
@@ -243,6 +249,8 @@ const LOW: u16 = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
@@ -253,9 +261,19 @@ mod tests {
 
     /// The screen, a line each.
     fn drawn(width: u16, height: u16, change: impl FnOnce(&mut Screen)) -> Vec<String> {
+        drawn_with("", width, height, change)
+    }
+
+    fn drawn_with(
+        trouble: &str,
+        width: u16,
+        height: u16,
+        change: impl FnOnce(&mut Screen),
+    ) -> Vec<String> {
         let mut screen = Screen::new();
         change(&mut screen);
-        let mut stats = Stats::new(Counted::default());
+        let start = Instant::now();
+        let mut stats = Stats::new(Counted::default(), start);
         for n in 0..400 {
             let times = Times {
                 total_us: Some(100 * n),
@@ -278,7 +296,7 @@ mod tests {
         stats.pass(1.0);
         let verdicts = [30, 900, 100, 0, 0, 970, 0];
         let counted = Counted { verdicts, failures: 20, bytes: 5 << 20, ..Counted::default() };
-        stats.count(&counted, 1.0);
+        stats.count(&counted, start + Duration::from_secs(1));
         let load = Load { cpu_share: 0.25, memory_bytes: 40 << 20, requests: 7.5 };
         let process = |name: &str, pid| ProcessRow {
             name: name.to_owned(),
@@ -310,7 +328,7 @@ mod tests {
             snapshot: &snapshot,
             clock: "12:34:56Z",
             seen_share: 0.5,
-            has_ended: false,
+            trouble,
         };
         terminal.draw(|frame| view.draw(frame)).unwrap();
         let buffer = terminal.backend().buffer();
@@ -359,6 +377,17 @@ mod tests {
         expect(&lines, &["    400    4.0 www.example.com", " q Quit"]);
         let lines = drawn(20, 5, |_| {});
         expect(&lines, &["ktrix", "2000/s", "    400 www.…ple.com", " q Quit"]);
+    }
+
+    #[test]
+    fn the_reason_why_numbers_are_old_fits_beside_the_clock() {
+        let pause = |screen: &mut Screen| screen.is_paused = true;
+        let lines = drawn_with("KTRIX HAS ENDED", 80, 24, pause);
+        expect(&lines, &[" ktrix ", "pid 4242", "KTRIX HAS ENDED  PAUSED  12:34:56Z"]);
+        let long = "only root may look into the ktrix with pid 4242: it is another user's\x1b";
+        let lines = drawn_with(long, 80, 24, pause);
+        expect(&lines, &[" ktrix only root may", "another user's\u{fffd}  PAUSED  12:34:56Z"]);
+        drawn_with(long, 10, 3, pause);
     }
 
     #[test]
