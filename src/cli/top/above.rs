@@ -54,8 +54,9 @@ impl Above<'_> {
             vec![head, Span::styled(format!("  {:>6}/s", per_second(sums.rate()).1), bold())],
             vec![Span::raw("  5xx "), Span::styled(format!("{:>6}", percent(share).1), style)],
             named("hit ratio", format!("{:>6}", ratio(sums.hit_ratio()).1)),
+            named("waiting", format!("{:>3}", self.snapshot.n_pending)),
+            // The first to go where there is no room.
             named("sent", format!("{:>8}/s", bytes(sums.byte_rate()).1)),
-            named("waiting", self.snapshot.n_pending.to_string()),
         ];
         fitting(parts, width)
     }

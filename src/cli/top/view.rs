@@ -261,13 +261,13 @@ mod tests {
 
     /// The screen, a line each.
     fn drawn(width: u16, height: u16, change: impl FnOnce(&mut Screen)) -> Vec<String> {
-        drawn_with("", width, height, change)
+        drawn_with(("", 5), (width, height), change)
     }
 
+    /// With the reason why there is nothing newer, and this many requests that wait.
     fn drawn_with(
-        trouble: &str,
-        width: u16,
-        height: u16,
+        (trouble, n_pending): (&str, u64),
+        (width, height): (u16, u16),
         change: impl FnOnce(&mut Screen),
     ) -> Vec<String> {
         let mut screen = Screen::new();
@@ -313,7 +313,7 @@ mod tests {
             counted,
             processes: vec![process("master", 1), process("worker 0", 2), process("worker 1", 0)],
             servers: vec![server("app/10.0.0.1:8080", "up"), server("app/10.0.0.2:8080", "down")],
-            n_pending: 5,
+            n_pending,
             cache: Some(Fill {
                 n_objects: 12_345,
                 n_objects_max: 100_000,
@@ -346,7 +346,10 @@ mod tests {
     fn a_terminal_of_80_columns_shows_the_sums_and_a_table() {
         let lines = drawn(80, 24, |_| {});
         expect(&lines, &["pid 4242", "generation 7", "12:34:56Z", "last 10 s, a sample of 50 %"]);
-        expect(&lines, &["requests     2000/s  5xx  1.0 %  hit ratio   90 %", "waiting 5"]);
+        expect(&lines, &["requests     2000/s  5xx  1.0 %  hit ratio   90 %"]);
+        expect(&lines, &["waiting   5  sent  5.0 MiB/s"]);
+        let lines = drawn_with(("", 20_000), (80, 24), |_| {});
+        expect(&lines, &["waiting 20000"]);
         expect(&lines, &["    hit  stale revalidated   miss   pass tunnel   none"]);
         expect(&lines, &["    900      0           0    100    970      0   30.0"]);
         expect(&lines, &["p50 ", "p99 ", "max  41.0 ms", "1 of 2 not up: app/10.0.0.2:8080 down"]);
@@ -382,12 +385,12 @@ mod tests {
     #[test]
     fn the_reason_why_numbers_are_old_fits_beside_the_clock() {
         let pause = |screen: &mut Screen| screen.is_paused = true;
-        let lines = drawn_with("KTRIX HAS ENDED", 80, 24, pause);
+        let lines = drawn_with(("KTRIX HAS ENDED", 5), (80, 24), pause);
         expect(&lines, &[" ktrix ", "pid 4242", "KTRIX HAS ENDED  PAUSED  12:34:56Z"]);
         let long = "only root may look into the ktrix with pid 4242: it is another user's\x1b";
-        let lines = drawn_with(long, 80, 24, pause);
+        let lines = drawn_with((long, 5), (80, 24), pause);
         expect(&lines, &[" ktrix only root may", "another user's\u{fffd}  PAUSED  12:34:56Z"]);
-        drawn_with(long, 10, 3, pause);
+        drawn_with((long, 5), (10, 3), pause);
     }
 
     #[test]
