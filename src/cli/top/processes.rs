@@ -15,6 +15,8 @@ pub(super) struct Load {
     pub(super) memory_bytes: u64,
     /// Requests in a second, since it was asked last.
     pub(super) requests: f64,
+    /// When it started, in clock ticks since the boot.
+    pub(super) started_ticks: u64,
 }
 
 /// The processes as they were at the last look.
@@ -39,7 +41,7 @@ impl Processes {
     /// The load of this process, which has ended so many requests; none if it is gone.
     pub(super) fn load(&mut self, pid: u32, n_requests: u64) -> Load {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some((ticks, pages)) = ticks_and_pages(&stat) else {
+        let Some(Stat { ticks, started_ticks, pages }) = Stat::parse(&stat) else {
             self.seen.remove(&pid);
             return Load::default();
         };
@@ -52,6 +54,7 @@ impl Processes {
             cpu_share: in_a_second(ticks, ticks_before) / self.ticks_per_s,
             memory_bytes: pages * self.page_bytes,
             requests: in_a_second(n_requests, requests_before),
+            started_ticks,
         }
     }
 }
@@ -59,16 +62,31 @@ impl Processes {
 /// Whether this process is gone, or only its exit code is left of it.
 pub(super) fn has_ended(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    ticks_and_pages(&stat).is_none_or(|(_, pages)| pages == 0)
+    Stat::parse(&stat).is_none_or(|it| it.pages == 0)
 }
 
-/// utime + stime, and rss, of proc_pid_stat(5).
-fn ticks_and_pages(stat: &str) -> Option<(u64, u64)> {
-    // The name before these may have spaces and parentheses of its own.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let number = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
-    Some((number(14)? + number(15)?, number(24)?))
+/// Fields of proc_pid_stat(5).
+#[derive(Debug, PartialEq)]
+struct Stat {
+    /// utime + stime.
+    ticks: u64,
+    started_ticks: u64,
+    /// rss.
+    pages: u64,
+}
+
+impl Stat {
+    fn parse(stat: &str) -> Option<Self> {
+        // The name may have spaces and parentheses.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let number = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
+        Some(Self {
+            ticks: number(14)? + number(15)?,
+            started_ticks: number(22)?,
+            pages: number(24)?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -92,7 +110,8 @@ mod tests {
         assert!(has_ended(pid.as_raw()), "only its exit code is left");
         child.wait().unwrap();
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 1 0 0 0 30 12 0 0 20 0 1 0 5 9000 77 18446744";
-        assert_eq!(ticks_and_pages(stat), Some((42, 77)));
-        assert_eq!(ticks_and_pages("7 (a"), None);
+        let parsed = Stat { ticks: 42, started_ticks: 5, pages: 77 };
+        assert_eq!(Stat::parse(stat), Some(parsed));
+        assert_eq!(Stat::parse("7 (a"), None);
     }
 }

@@ -92,7 +92,7 @@ fn processes(snapshot: &Snapshot) -> Vec<Row> {
             dash(bytes(process.load.memory_bytes as f64)),
             dash(per_second(process.load.requests)),
             (process.n_connections as f64, process.n_connections.to_string()),
-            (f64::from(process.n_tunnels), process.n_tunnels.to_string()),
+            process.n_tunnels.map_or((0.0, "-".to_owned()), |n| (f64::from(n), n.to_string())),
             (
                 f64::from(process.pid),
                 if is_down { "down".to_owned() } else { process.pid.to_string() },

@@ -33,7 +33,8 @@ pub(super) struct ProcessRow {
     pub(super) pid: u32,
     pub(super) load: Load,
     pub(super) n_connections: u64,
-    pub(super) n_tunnels: u32,
+    /// `None` where they are not known: an old worker counts them in the table of its own configuration.
+    pub(super) n_tunnels: Option<u32>,
 }
 
 /// The counters of all processes.
@@ -85,24 +86,25 @@ impl Snapshot {
                 n_tunnels,
             }
         };
-        let mut rows = vec![row("master".to_owned(), master.cast_unsigned(), 0)];
+        let mut rows = vec![row("master".to_owned(), master.cast_unsigned(), Some(0))];
         rows.extend(workers().map(|number| {
             let pid = table.pid(number).load(Ordering::Relaxed);
             let n_tunnels = table.n_tunnels(number).load(Ordering::Relaxed);
-            row(format!("worker {number}"), pid, n_tunnels)
+            row(format!("worker {number}"), pid, Some(n_tunnels))
         }));
         // The keeper, and processes of an older configuration or program that still drain.
         for Page { pid, role, .. } in &pages {
             if rows.iter().all(|row| row.pid != *pid) {
                 let found = match role {
-                    Counting::Master => row("old master".to_owned(), *pid, 0),
-                    Counting::Keeper => row("keeper".to_owned(), *pid, 0),
-                    Counting::Worker(number) => row(format!("old worker {number}"), *pid, 0),
+                    Counting::Master => row("old master".to_owned(), *pid, Some(0)),
+                    Counting::Keeper => row(KEEPER.to_owned(), *pid, Some(0)),
+                    Counting::Worker(number) => row(format!("old worker {number}"), *pid, None),
                 };
                 // The page of a process that was killed may still name it.
                 rows.extend((found.load.memory_bytes > 0).then_some(found));
             }
         }
+        name_old_keepers(&mut rows);
         let servers = view.servers().map(|(named, server)| {
             let sum = |count: &dyn Fn(usize) -> u32| -> u32 { workers().map(count).sum() };
             ServerRow {
@@ -123,6 +125,17 @@ impl Snapshot {
             servers: servers.collect(),
             n_pending: pending.map(u64::from).sum(),
             cache: view.named("cache").next().and_then(Fill::of),
+        }
+    }
+}
+
+/// The page of a keeper does not tell which configuration it is of; that of the current one started last.
+fn name_old_keepers(rows: &mut [ProcessRow]) {
+    let keepers = rows.iter().filter(|row| row.name == KEEPER);
+    let newest = keepers.map(|row| row.load.started_ticks).max();
+    for row in rows {
+        if row.name == KEEPER && Some(row.load.started_ticks) != newest {
+            row.name = format!("old {KEEPER}");
         }
     }
 }
@@ -163,5 +176,27 @@ impl Fill {
             bytes: index.bytes(),
             bytes_max: index.size_bytes(),
         })
+    }
+}
+
+const KEEPER: &str = "keeper";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_keepers_the_one_that_started_first_is_old() {
+        let row = |name: &str, started_ticks| ProcessRow {
+            name: name.to_owned(),
+            pid: 1,
+            load: Load { started_ticks, ..Load::default() },
+            n_connections: 0,
+            n_tunnels: Some(0),
+        };
+        let mut rows = [row("worker 0", 9), row(KEEPER, 7), row(KEEPER, 8), row(KEEPER, 3)];
+        name_old_keepers(&mut rows);
+        let names = rows.map(|row| row.name);
+        assert_eq!(names, ["worker 0", "old keeper", "keeper", "old keeper"]);
     }
 }

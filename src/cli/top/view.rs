@@ -297,13 +297,14 @@ mod tests {
         let verdicts = [30, 900, 100, 0, 0, 970, 0];
         let counted = Counted { verdicts, failures: 20, bytes: 5 << 20, ..Counted::default() };
         stats.count(&counted, start + Duration::from_secs(1));
-        let load = Load { cpu_share: 0.25, memory_bytes: 40 << 20, requests: 7.5 };
+        let load =
+            Load { cpu_share: 0.25, memory_bytes: 40 << 20, requests: 7.5, started_ticks: 1 };
         let process = |name: &str, pid| ProcessRow {
             name: name.to_owned(),
             pid,
             load: load.clone(),
             n_connections: 11,
-            n_tunnels: 2,
+            n_tunnels: (!name.starts_with("old")).then_some(2),
         };
         let server =
             |name: &str, state| ServerRow { name: name.to_owned(), state, n_active: 3, n_idle: 4 };
@@ -311,7 +312,12 @@ mod tests {
             pid: 4242,
             generation: 7,
             counted,
-            processes: vec![process("master", 1), process("worker 0", 2), process("worker 1", 0)],
+            processes: vec![
+                process("master", 1),
+                process("worker 0", 2),
+                process("worker 1", 0),
+                process("old worker 1", 4321),
+            ],
             servers: vec![server("app/10.0.0.1:8080", "up"), server("app/10.0.0.2:8080", "down")],
             n_pending,
             cache: Some(Fill {
@@ -365,6 +371,7 @@ mod tests {
         expect(&lines, &["2.0 ms", "app/10.0.0.1:8080", "state▼", "down app/10.0.0.2:8080"]);
         let lines = drawn(80, 24, |screen| screen.panel = 3);
         expect(&lines, &["master", "25 %", "40.0 MiB", "worker 1", "7.5", "conns"]);
+        expect(&lines, &["       2        2 worker 0", "       -     4321 old worker 1"]);
     }
 
     #[test]
