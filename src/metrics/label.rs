@@ -168,6 +168,11 @@ pub const fn status(status: u16) -> usize {
     }
 }
 
+/// Whether a status is that of a server error, which every count of them goes by.
+pub const fn is_server_error(of: u16) -> bool {
+    status(of) == status(500)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +213,7 @@ mod tests {
             [0, 200, 499, 599, 999].map(|it| words[status(it)]),
             ["none", "2xx", "4xx", "5xx", "none"]
         );
+        let errors = [0, 499, 500, 599, 600, 999].map(is_server_error);
+        assert_eq!(errors, [false, false, true, true, false, false]);
     }
 }

@@ -15,7 +15,7 @@ use crate::metrics::text::Values;
 pub(crate) struct Counts {
     pub(super) requests: u64,
     pub(super) verdicts: BTreeMap<&'static str, u64>,
-    /// Requests with a status from 500 on.
+    /// As [`label::is_server_error`].
     pub(super) server_errors: u64,
     /// The hit ratio of requests and that of bytes ([`label::hit_ratio`]); left out while there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,9 +130,13 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// A share for people.
+/// A share for people. What is not quite nothing must not look like nothing.
 pub(super) fn percent(share: Option<f64>) -> String {
-    share.map_or_else(|| "-".to_owned(), |it| format!("{:.1} %", it * 100.0))
+    match share {
+        None => "-".to_owned(),
+        Some(share) if share > 0.0 && share < 0.001 => "< 0.1 %".to_owned(),
+        Some(share) => format!("{:.1} %", share * 100.0),
+    }
 }
 
 /// The requests of each verdict so far.
@@ -140,7 +144,7 @@ pub(crate) fn of_verdicts(values: &Values) -> [u64; VERDICTS.len()] {
     std::array::from_fn(|n| values.sum_of(Metric::Requests, n))
 }
 
-/// The requests with a status from 500 on so far.
+/// The server errors so far.
 pub(crate) fn server_errors(values: &Values) -> u64 {
     values.sum_of_second(Metric::SiteRequests, label::status(500))
 }
@@ -159,6 +163,12 @@ mod tests {
     fn sizes_are_rounded_for_people() {
         let sizes = [0, 1023, 1024, 10_765_591, 5 << 40].map(size);
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "10.3 MiB", "5.0 TiB"]);
+    }
+
+    #[test]
+    fn a_share_of_little_is_not_nothing() {
+        let shares = [None, Some(0.0), Some(0.0001), Some(0.001), Some(1.0)].map(percent);
+        assert_eq!(shares, ["-", "0.0 %", "< 0.1 %", "0.1 %", "100.0 %"]);
     }
 
     #[test]

@@ -122,6 +122,8 @@ pub(super) fn ratio(ratio: Option<f64>) -> (f64, String) {
 pub(super) fn percent(share: f64) -> (f64, String) {
     let text = match share {
         0.0 => "0 %".to_owned(),
+        // What is not quite nothing must not look like nothing.
+        ..0.001 => "<0.1 %".to_owned(),
         ..0.1 => format!("{:.1} %", share * 100.0),
         // What is not quite all must not look like all.
         0.99..0.999_999 => format!("{:.1} %", (share * 1_000.0).floor() / 10.0),
@@ -196,8 +198,8 @@ mod tests {
             ["0", "0.3", "12.3", "1234"]
         );
         assert_eq!(
-            [0.0, 0.004, 0.5, 0.9999, 1.0 - 1e-12].map(|it| percent(it).1),
-            ["0 %", "0.4 %", "50 %", "99.9 %", "100 %"]
+            [0.0, 0.0001, 0.004, 0.5, 0.9999, 1.0 - 1e-12].map(|it| percent(it).1),
+            ["0 %", "<0.1 %", "0.4 %", "50 %", "99.9 %", "100 %"]
         );
         let sizes = [0.0, 1_023.0, 1_536.0, 300.0 * 1_048_576.0].map(|it| bytes(it).1);
         assert_eq!(sizes, ["0 B", "1023 B", "1.5 KiB", "300 MiB"]);

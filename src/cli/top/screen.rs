@@ -86,7 +86,7 @@ impl Column {
     pub(super) const NAME: Self = Self("name", 0, 0);
 }
 
-/// Answers with a status from 500 on.
+/// Answers with the status of a server error.
 pub(super) const FAILURES: &str = "5xx/s";
 
 /// A name has this room before any column but the first.

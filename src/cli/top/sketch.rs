@@ -46,7 +46,7 @@ pub(super) struct Counts {
     /// Requests for which the cache was looked up, and those that it answered without the origin.
     pub(super) lookups: f64,
     pub(super) hits: f64,
-    /// Answers with a status from 500 on.
+    /// Answers with the status of a server error.
     pub(super) failures: f64,
     pub(super) bytes: f64,
     pub(super) time_us: f64,

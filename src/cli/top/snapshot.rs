@@ -43,7 +43,7 @@ pub(super) struct Counted {
     /// When they began.
     pub(super) since_s: u64,
     pub(super) verdicts: [u64; VERDICTS.len()],
-    /// Answers with a status from 500 on.
+    /// Answers with the status of a server error.
     pub(super) failures: u64,
     pub(super) bytes: u64,
 }

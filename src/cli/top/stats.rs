@@ -65,7 +65,7 @@ impl Stats {
             self.latency.add(total_us, weight);
         }
         let weight_if = |holds: bool| if holds { weight } else { 0.0 };
-        let failure = weight_if(record.status >= 500);
+        let failure = weight_if(label::is_server_error(record.status));
         let (lookup, hit) = (weight_if(LOOKUPS.contains(&word)), weight_if(HITS.contains(&word)));
         let bytes = record.sent_bytes as f64 * weight;
         self.read.verdicts[verdict] += weight;
@@ -170,7 +170,7 @@ impl Sums {
         label::hit_ratio(&self.verdicts)
     }
 
-    /// The share of requests with a status from 500 on.
+    /// The share of server errors.
     pub(super) fn failure_share(&self) -> f64 {
         share(self.failures, self.verdicts.iter().sum())
     }
@@ -224,11 +224,13 @@ mod tests {
         };
         (0..3).for_each(|_| stats.add(&hit, 2.0));
         stats.add(&miss, 2.0);
-        stats.add(&Record { verdict: "pass", status: 500, ..Record::default() }, 2.0);
+        stats.add(&Record { verdict: "pass", status: 500, ..Record::default() }, 1.0);
+        // No server error, in the metrics either.
+        stats.add(&Record { verdict: "pass", status: 600, ..Record::default() }, 1.0);
         stats.pass(1.0);
         let read = &stats.read;
         assert!(read.hit_ratio().is_some_and(|it| (it - 0.75).abs() < 1e-9));
-        assert!((read.failure_share() - 0.4).abs() < 1e-9);
+        assert!((read.failure_share() - 0.3).abs() < 1e-9);
         assert!((read.rate() - 10.0).abs() < 1e-9 && (read.byte_rate() - 800.0).abs() < 1e-9);
         let (name, host) = &stats.hosts.rows()[0];
         assert!(&name[..] == b"a" && host.hit_ratio().is_some_and(|it| (it - 0.75).abs() < 1e-9));

@@ -20,7 +20,7 @@
   const time = (s) => s >= 1 ? short(s) + " s" : s >= 1e-3 ? short(s * 1e3) + " ms"
     : (s * 1e6).toFixed(0) + " µs";
   const within = (s) => (s <= 1e-4 ? "≤ " : "") + time(s);
-  const percent = (share) => (share * 100).toFixed(1) + " %";
+  const percent = (share) => share > 0 && share < 1e-3 ? "< 0.1 %" : (share * 100).toFixed(1) + " %";
 
   // The value that this share of all is below, from the buckets of a histogram.
   const quantile = (buckets, bounds, share) => {
