@@ -128,15 +128,11 @@ struct Top<'f> {
     snapshot: Snapshot,
     screen: Screen,
     clock: String,
-    seen_share: f64,
     /// Why the last look failed; empty if it did not.
     trouble: String,
     looked_at: Instant,
     read_at: Instant,
     was_paused: bool,
-    /// Requests that were seen and missed since then.
-    n_seen: u64,
-    n_missed: u64,
 }
 
 impl<'f> Top<'f> {
@@ -152,13 +148,10 @@ impl<'f> Top<'f> {
             processes,
             screen: Screen::new(),
             clock: String::new(),
-            seen_share: 1.0,
             trouble: String::new(),
             looked_at: Instant::now(),
             read_at: Instant::now(),
             was_paused: false,
-            n_seen: 0,
-            n_missed: 0,
         })
     }
 
@@ -176,9 +169,6 @@ impl<'f> Top<'f> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = now.as_secs() % 86_400;
         self.clock = format!("{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60);
-        let n_all = self.n_seen + self.n_missed;
-        self.seen_share = if n_all > 0 { self.n_seen as f64 / n_all as f64 } else { 1.0 };
-        (self.n_seen, self.n_missed) = (0, 0);
         self.trouble = match self.look_at_tables() {
             Ok(()) => String::new(),
             Err(error) => {
@@ -219,7 +209,6 @@ impl<'f> Top<'f> {
             stats: &self.stats,
             snapshot: &self.snapshot,
             clock: &self.clock,
-            seen_share: self.seen_share,
             trouble: &self.trouble,
         }
     }
@@ -265,8 +254,6 @@ impl<'f> Top<'f> {
     fn read(&mut self) {
         let records = self.follower.new_records();
         let n_missed = self.follower.take_missed();
-        self.n_seen += records.len() as u64;
-        self.n_missed += n_missed;
         if self.screen.is_paused {
             self.read_at = Instant::now();
             return;
@@ -274,6 +261,7 @@ impl<'f> Top<'f> {
         if self.read_at.elapsed() >= PASS {
             self.pass();
         }
+        self.stats.sample.add(records.len(), n_missed);
         let weight = 1.0 + n_missed as f64 / records.len().max(1) as f64;
         for record in records.iter().map(|fed| fed.record()) {
             if self.screen.filter.passes(&record) {

@@ -19,11 +19,19 @@ pub(super) struct Sums {
     bytes: f64,
 }
 
+/// How many requests were read, and how many were missed; both decay as times and tables do.
+#[derive(Debug, Default)]
+pub(super) struct Sample {
+    read: f64,
+    missed: f64,
+}
+
 /// The sums of the last seconds.
 #[derive(Debug)]
 pub(super) struct Stats {
     /// Of the requests that were read and pass the filter.
     pub(super) read: Sums,
+    pub(super) sample: Sample,
     /// Of all requests.
     pub(super) exact: Sums,
     /// The counters of the last seconds, and when they were read.
@@ -39,6 +47,7 @@ impl Stats {
     pub(super) fn new(counted: Counted, at: Instant) -> Self {
         Self {
             read: Sums::default(),
+            sample: Sample::default(),
             exact: Sums::default(),
             history: VecDeque::from([(at, counted)]),
             latency: Latency::new(),
@@ -95,6 +104,7 @@ impl Stats {
     /// Time passes for the requests that were read.
     pub(super) fn pass(&mut self, seconds: f64) {
         let factor = self.read.pass(seconds);
+        self.sample.decay(factor);
         self.latency.pass(seconds, factor);
         for sketch in [&mut self.hosts, &mut self.paths, &mut self.servers] {
             sketch.decay(factor);
@@ -178,6 +188,26 @@ impl Sums {
     /// Bytes to clients in a second.
     pub(super) fn byte_rate(&self) -> f64 {
         self.decay.rate(self.bytes)
+    }
+}
+
+impl Sample {
+    pub(super) fn add(&mut self, n_read: usize, n_missed: u64) {
+        self.read += n_read as f64;
+        self.missed += n_missed as f64;
+    }
+
+    fn decay(&mut self, factor: f64) {
+        self.read *= factor;
+        self.missed *= factor;
+        if self.missed < Decay::NOTHING {
+            self.missed = 0.0;
+        }
+    }
+
+    /// The share of requests that were read; all of nothing.
+    pub(super) fn share(&self) -> f64 {
+        1.0 - share(self.missed, self.read + self.missed)
     }
 }
 
@@ -271,6 +301,20 @@ mod tests {
         stats.skip_to(&counted(1_000_000, 8), at(43));
         stats.count(&counted(1_000_000, 8), at(44));
         assert!(stats.exact.rate() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_sample_is_one_as_long_as_its_requests_are_shown() {
+        let mut stats = Stats::new(Counted::default(), Instant::now());
+        let share_is = |stats: &Stats, wanted: f64| (stats.sample.share() - wanted).abs() < 1e-9;
+        assert!(share_is(&stats, 1.0));
+        stats.sample.add(100, 300);
+        stats.pass(2.0);
+        assert!(share_is(&stats, 0.25), "a second without a miss changes nothing by itself");
+        stats.sample.add(1_000, 0);
+        assert!(stats.sample.share() > 0.5 && stats.sample.share() < 0.9);
+        (0..60).for_each(|_| stats.pass(1.0));
+        assert!(share_is(&stats, 1.0));
     }
 
     #[test]

@@ -21,8 +21,6 @@ pub(super) struct View<'v> {
     pub(super) snapshot: &'v Snapshot,
     /// The time of the day, UTC.
     pub(super) clock: &'v str,
-    /// The share of requests that could be read.
-    pub(super) seen_share: f64,
     /// Why there is nothing newer; empty if there is.
     pub(super) trouble: &'v str,
 }
@@ -113,8 +111,9 @@ impl View<'_> {
             let text = format!("{open}{} {}{close}", n + 1, panel.title());
             parts.push(vec![Span::styled(text, style)]);
         }
-        let is_sample = self.seen_share < 0.995;
-        let sample = format!("a sample of {:.0} %", self.seen_share * 100.0);
+        let share = self.stats.sample.share();
+        let is_sample = share < 0.995;
+        let sample = format!("a sample of {:.0} %", share * 100.0);
         let alarm = bold().fg(Color::Yellow);
         match (self.is_filtered(), is_sample) {
             (false, false) => parts.push(vec![Span::styled("  last 10 s", dim())]),
@@ -293,6 +292,7 @@ mod tests {
             };
             stats.add(&record, 1.0);
         }
+        stats.sample.add(400, 400);
         stats.pass(1.0);
         let verdicts = [30, 900, 100, 0, 0, 970, 0];
         let counted = Counted { verdicts, failures: 20, bytes: 5 << 20, ..Counted::default() };
@@ -333,7 +333,6 @@ mod tests {
             stats: &stats,
             snapshot: &snapshot,
             clock: "12:34:56Z",
-            seen_share: 0.5,
             trouble,
         };
         terminal.draw(|frame| view.draw(frame)).unwrap();
