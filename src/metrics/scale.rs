@@ -52,7 +52,7 @@ impl Scale {
     }
 
     /// The value that this share of all values is below, between 0 and 1, if there are values. It is
-    /// interpolated within a bucket, and never above the last bound.
+    /// interpolated within a bucket; above the last bound nothing is known, and it is infinite.
     pub fn quantile(self, buckets: &[u64], share: f64) -> Option<f64> {
         let n_all: u64 = buckets.iter().sum();
         let wanted = share * n_all as f64;
@@ -66,7 +66,7 @@ impl Scale {
             }
             (below, lower) = (below + n, *bound);
         }
-        (n_all > 0).then_some(lower as f64)
+        (n_all > 0).then_some(f64::INFINITY)
     }
 }
 
@@ -94,6 +94,9 @@ mod tests {
         buckets[3] = 100;
         assert_eq!(Scale::Time.quantile(&buckets, 0.5), Some(750.0));
         buckets[18] = 100;
-        assert_eq!(Scale::Time.quantile(&buckets, 0.99), Some(50_000_000.0));
+        assert_eq!(Scale::Time.quantile(&buckets, 0.5), Some(1_000.0));
+        assert_eq!(Scale::Time.quantile(&buckets, 0.99), Some(f64::INFINITY));
+        buckets[17] = 200;
+        assert_eq!(Scale::Time.quantile(&buckets, 0.75), Some(50_000_000.0));
     }
 }

@@ -1,9 +1,10 @@
 //! The important counts of a running ktrix, as `ktrix status` shows them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::metrics::label::{self, VERDICTS};
 use crate::metrics::scale::Scale;
@@ -38,27 +39,65 @@ pub(crate) struct Counts {
     pub(super) evictions: u64,
 }
 
-/// Values that half, 90 % and 99 % of all are below.
+/// Times that half, 90 % and 99 % of all are below, in seconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Quantiles {
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
+    pub(crate) p50: Quantile,
+    pub(crate) p90: Quantile,
+    pub(crate) p99: Quantile,
 }
+
+/// A time in seconds, infinite above the last bound of the histogram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quantile(f64);
 
 impl Quantiles {
-    /// Those of a histogram of times, in seconds. Of times in the lowest bucket no more is known than its
-    /// bound.
+    /// Those of a histogram of times.
     pub(crate) fn of(buckets: &[u64]) -> Option<Self> {
-        let at = |share| Some((Scale::Time.quantile(buckets, share)? / 1e6).max(Self::least_s()));
+        let at = |share| Some(Quantile(Scale::Time.quantile(buckets, share)? / 1e6));
         Some(Self { p50: at(0.5)?, p90: at(0.9)?, p99: at(0.99)? })
     }
+}
 
-    /// The bound of the lowest bucket.
-    pub(crate) fn least_s() -> f64 {
-        Scale::Time.bounds()[0] as f64 / 1e6
+impl Quantile {
+    /// The nearest time that the histogram tells apart. Of times in the lowest bucket, and of those
+    /// above the last bound, no more is known than the bound.
+    pub(super) fn bounded_s(self) -> f64 {
+        self.0.clamp(LEAST_S, MOST_S)
+    }
+
+    pub(super) fn is_least(self) -> bool {
+        self.0 <= LEAST_S
+    }
+
+    pub(super) fn is_beyond(self) -> bool {
+        self.0 > MOST_S
     }
 }
+
+impl Serialize for Quantile {
+    /// JSON has no number for what is infinite.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.bounded_s())
+    }
+}
+
+impl fmt::Display for Quantile {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time_s = self.bounded_s();
+        if self.is_least() {
+            write!(out, "at most {:.1} ms", time_s * 1e3)
+        } else if self.is_beyond() {
+            write!(out, "more than {time_s:.0} s")
+        } else {
+            write!(out, "{:.3} ms", time_s * 1e3)
+        }
+    }
+}
+
+/// The bounds of the lowest bucket, and of the highest that has one.
+const LEAST_S: f64 = Scale::Time.bounds()[0] as f64 / 1e6;
+const MOST_S: f64 = Scale::Time.bounds()[Scale::Time.bounds().len() - 1] as f64 / 1e6;
 
 impl Counts {
     pub(crate) fn of(values: &Values) -> Self {
@@ -105,11 +144,7 @@ impl Counts {
         writeln!(out, "status 5xx: {errors}, {share}")?;
         writeln!(out, "hit ratio {hit}, of bytes {bytes}; sent {sent}")?;
         if let Some(Quantiles { p50, p90, p99 }) = &self.duration_s {
-            let ms = |it: &f64| match *it <= Quantiles::least_s() {
-                true => format!("at most {:.1} ms", it * 1e3),
-                false => format!("{:.3} ms", it * 1e3),
-            };
-            writeln!(out, "duration 50 % {}, 90 % {}, 99 % {}", ms(p50), ms(p90), ms(p99))?;
+            writeln!(out, "duration 50 % {p50}, 90 % {p90}, 99 % {p99}")?;
         }
         writeln!(
             out,
@@ -166,6 +201,18 @@ mod tests {
     }
 
     #[test]
+    fn a_time_above_the_last_bound_is_more_than_it_and_in_json_the_bound() {
+        let mut buckets = vec![0; Scale::Time.n_buckets()];
+        (buckets[0], buckets[4], buckets[18]) = (60, 35, 5);
+        let quantiles = Quantiles::of(&buckets).unwrap();
+        let Quantiles { p50, p90, p99 } = &quantiles;
+        let shown = [p50, p90, p99].map(ToString::to_string);
+        assert_eq!(shown, ["at most 0.1 ms", "1.857 ms", "more than 50 s"]);
+        let json = serde_json::to_value(&quantiles).unwrap();
+        assert_eq!((&json["p50"], &json["p99"]), (&0.0001.into(), &50.0.into()));
+    }
+
+    #[test]
     fn a_share_of_little_is_not_nothing() {
         let shares = [None, Some(0.0), Some(0.0001), Some(0.001), Some(1.0)].map(percent);
         assert_eq!(shares, ["-", "0.0 %", "< 0.1 %", "0.1 %", "100.0 %"]);
@@ -184,7 +231,7 @@ mod tests {
         let counts = Counts::of(&values);
         assert_eq!((counts.requests, counts.hit_ratio), (130, Some(0.7)));
         assert_eq!((counts.verdicts["hit"], counts.verdicts["pass"]), (6, 70));
-        assert!(counts.duration_s.as_ref().is_some_and(|it| it.p99 <= 0.0001));
+        assert!(counts.duration_s.as_ref().is_some_and(|it| it.p99.is_least()));
         let mut out = Vec::new();
         counts.write(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();

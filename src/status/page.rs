@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::http::date;
 use crate::http::websocket::base64;
-use crate::status::counts::{Quantiles, percent, size};
+use crate::status::counts::{Quantile, Quantiles, percent, size};
 use crate::status::report::{ServerStatus, Status, WorkerStatus};
 
 /// The media type of the page.
@@ -98,7 +98,7 @@ fn tiles(status: &Status<'_>) -> String {
             escaped(&percent(counts.hit_ratio)),
             small(&format!("{} of bytes", percent(counts.byte_hit_ratio))),
         ),
-        ("Median time", escaped(&p50), small(&format!("99 % within {p99}"))),
+        ("Median time", escaped(&p50), small(&format!("99 %: {p99}"))),
         (
             "Connections",
             escaped(&counts.connections.to_string()),
@@ -240,11 +240,12 @@ fn times(quantiles: Option<&Quantiles>) -> (String, String) {
     let Some(Quantiles { p50, p99, .. }) = quantiles else {
         return ("-".to_owned(), "-".to_owned());
     };
-    let shown = |time_s: f64| match time_s {
-        _ if time_s <= Quantiles::least_s() => format!("≤ {:.0} µs", time_s * 1e6),
-        1.0.. => format!("{time_s:.1} s"),
-        0.001.. => format!("{:.1} ms", time_s * 1e3),
-        _ => format!("{:.0} µs", time_s * 1e6),
+    let shown = |quantile: Quantile| match quantile.bounded_s() {
+        time_s if quantile.is_least() => format!("≤ {:.0} µs", time_s * 1e6),
+        time_s if quantile.is_beyond() => format!("> {time_s:.0} s"),
+        time_s @ 1.0.. => format!("{time_s:.1} s"),
+        time_s @ 0.001.. => format!("{:.1} ms", time_s * 1e3),
+        time_s => format!("{:.0} µs", time_s * 1e6),
     };
     (shown(*p50), shown(*p99))
 }
@@ -272,6 +273,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::metrics::label::Set;
+    use crate::metrics::scale::Scale;
     use crate::metrics::table::Metric;
 
     #[test]
@@ -284,6 +286,14 @@ mod tests {
         assert!(VERDICTS.iter().all(|verdict| STYLE.contains(&format!(".fill-{verdict} {{"))));
         assert!(!SCRIPT.contains("</script") && !STYLE.contains("</style"));
         assert!(policy().matches("'sha256-").count() == 2 && !policy().contains("unsafe"));
+    }
+
+    #[test]
+    fn times_beyond_the_bounds_of_the_histogram_are_shown_by_them() {
+        let mut buckets = vec![0; Scale::Time.n_buckets()];
+        (buckets[0], buckets[18]) = (60, 40);
+        let shown = times(Quantiles::of(&buckets).as_ref());
+        assert_eq!(shown, ("≤ 100 µs".to_owned(), "> 50 s".to_owned()));
     }
 
     #[test]

@@ -19,7 +19,9 @@
   const short = (n) => n >= 100 || n === Math.round(n) ? n.toFixed(0) : n.toFixed(1);
   const time = (s) => s >= 1 ? short(s) + " s" : s >= 1e-3 ? short(s * 1e3) + " ms"
     : (s * 1e6).toFixed(0) + " µs";
-  const within = (s) => (s <= 1e-4 ? "≤ " : "") + time(s);
+  // Beyond the bounds of the histogram no more is known than the bound.
+  const bound = () => last.counts.duration_bounds_s.at(-1);
+  const known = (s) => s === Infinity ? "> " + time(bound()) : (s <= 1e-4 ? "≤ " : "") + time(s);
   const percent = (share) => share > 0 && share < 1e-3 ? "< 0.1 %" : (share * 100).toFixed(1) + " %";
 
   // The value that this share of all is below, from the buckets of a histogram.
@@ -35,7 +37,7 @@
       below += buckets[n];
       lower = bounds[n];
     }
-    return lower;
+    return Infinity;
   };
 
   const note = (now, seconds) => {
@@ -109,15 +111,15 @@
     line(svg, "line-a", y, (point) => point.ratio);
     name(svg, newest && newest.ratio !== null ? `Hit ratio: ${percent(newest.ratio)}` : "Hit ratio");
     svg = document.getElementById("time");
-    y = decades(svg, Math.max(1e-3, ...points.map((point) => point.p99 ?? 0)), time);
+    y = decades(svg, Math.max(1e-3, ...points.map((point) => Math.min(point.p99 ?? 0, bound()))), time);
     line(svg, "line-c", y, (point) => point.p99);
     line(svg, "line-b", y, (point) => point.p90);
     line(svg, "line-a", y, (point) => point.p50);
-    const known = newest && newest.p50 !== null;
-    name(svg, known ? `Time of requests: half within ${time(newest.p50)}, 99 % within ${time(newest.p99)}` : "Time of requests");
+    const times = newest && newest.p50 !== null ? `half ${known(newest.p50)}, 99 % ${known(newest.p99)}` : "";
+    name(svg, times ? `Time of requests: ${times}` : "Time of requests");
     tell("rate-now", newest ? `${count(total(newest))}, 5xx ${percent(newest.failed)}` : "");
     tell("ratio-now", newest && newest.ratio !== null ? percent(newest.ratio) : "");
-    tell("time-now", known ? `half ${within(newest.p50)}, 99 % ${within(newest.p99)}` : "");
+    tell("time-now", times);
   };
 
   const say = (text) => { document.getElementById("live").textContent = text; };
