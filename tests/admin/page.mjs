@@ -97,8 +97,20 @@ async function live(browser, base, { colorScheme, width }) {
     await mkdir(PICTURES, { recursive: true });
     await page.screenshot({ path: join(PICTURES, `page-${colorScheme}-${width}.png`), fullPage: true });
   }
+  if (colorScheme === "light" && width === 1280) await goesOn(page);
   assert.deepEqual(errors, []);
   await context.close();
+}
+
+/** After a pause the charts begin again: no point is the mean of the pause. */
+async function goesOn(page) {
+  const points = () => page.evaluate(() => document.querySelector("#time path.line-a")?.getAttribute("d").split(/[ML]/).length ?? 0);
+  const before = await points();
+  // Longer than the time between two points, by which the page knows a pause.
+  await new Promise((done) => setTimeout(done, 5000));
+  assert.ok(await points() >= before);
+  await page.keyboard.press("Enter");
+  await until("the charts to begin again", async () => await points() < before);
 }
 
 /** The page without its script has the numbers. */

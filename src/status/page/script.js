@@ -7,6 +7,8 @@
   const points = [];
   const status = (page) => JSON.parse(page.getElementById("data").textContent);
   let last = status(document), lastAt = performance.now(), isPaused = false;
+  // Whether the page was paused or hidden since then.
+  let wasAway = false;
 
   const make = (name, attributes, text) => {
     const it = document.createElementNS(SVG, name);
@@ -42,6 +44,13 @@
 
   const note = (now, seconds) => {
     const [a, b] = [last.counts, now.counts];
+    const isGap = wasAway && seconds > 2 * EVERY_MS / 1000;
+    wasAway = isPaused || document.hidden;
+    // One point would be the mean of all that time.
+    if (isGap) {
+      points.length = 0;
+      return;
+    }
     // A ktrix that was started again counts from the beginning.
     if (now.since_s !== last.since_s || seconds <= 0) return;
     const rates = {};
@@ -145,8 +154,10 @@
   button.addEventListener("click", () => {
     isPaused = !isPaused;
     button.textContent = isPaused ? "Go on" : "Pause";
+    wasAway = true;
     if (isPaused) say("Paused.");
   });
+  document.addEventListener("visibilitychange", () => { wasAway = true; });
   button.hidden = false;
   document.getElementById("charts").hidden = false;
   draw();
