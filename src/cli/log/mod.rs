@@ -92,7 +92,7 @@ fn follow(file: &Path, shown: &mut Shown, out: &mut dyn Write) -> Result<()> {
                     shown.write(&last, out)?;
                     if !has_ended {
                         say(
-                            "ktrix was upgraded from another version: what the old one finishes is not shown",
+                            "another ktrix has taken over: what the old one still finishes is not shown",
                         );
                     }
                 }
