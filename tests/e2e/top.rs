@@ -1,5 +1,6 @@
 //! `ktrix top` on a terminal, which is one of tmux(1): what it shows, its keys, and how it leaves.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -253,6 +254,25 @@ fn a_ktrix_that_is_started_again_is_shown_again() {
             && screen.contains(&format!("pid {}", again.master.pid))
             && !screen.contains("KTRIX HAS ENDED")
     });
+    shell.press(&["q"]);
+    shell.expect_end();
+}
+
+#[test]
+fn a_ktrix_that_cannot_be_found_for_a_moment_has_not_ended() {
+    let origin = origin();
+    let plan = Plan::new(&origin);
+    let ktrix = plan.start();
+    let Some(shell) = Shell::start(&plan, (200, 24)) else { return };
+    shell.start_top();
+    let pid = format!("pid {}", ktrix.master.pid);
+    shell.wait(&["[1 Hosts]", &pid]);
+    let away = plan.dir().join("away.yaml");
+    fs::rename(plan.config_path(), &away).unwrap();
+    let screen = shell.wait(&["not a valid configuration", &pid]);
+    assert!(!screen.contains("HAS ENDED"), "{screen}");
+    fs::rename(&away, plan.config_path()).unwrap();
+    until_true("the next look", || !shell.screen().contains("not a valid configuration"));
     shell.press(&["q"]);
     shell.expect_end();
 }
