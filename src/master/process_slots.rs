@@ -55,7 +55,7 @@ impl ProcessSlots {
         }
     }
 
-    /// Lends all free ones to a new master, but for so many, and gives those that it may not use.
+    /// Lends all free ones but `n_kept` to a new master, and gives those that it may not use.
     pub(crate) fn lend(&mut self, n_kept: usize) -> u128 {
         let mut own = self.clone();
         for _ in 0..n_kept {

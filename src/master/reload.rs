@@ -119,7 +119,7 @@ impl Master {
 
     /// Checks the mapped files. A new generation opens the cache again if it was given up.
     pub(super) fn watch_files(&mut self, now: Instant) {
-        // What starts may be about to replace the index or the pid file.
+        // A generation or a master that starts may be about to replace the index or the pid file.
         if self.is_changing() {
             return;
         }

@@ -220,8 +220,8 @@ impl Wake for MainWaker {
 
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// The clock is read again after so many tasks. Hits from memory take less than 100 µs together, the
-/// lowest bucket of times.
+/// The number of tasks after which the clock is read again. This many hits from memory take less than
+/// 100 µs together, the lowest bucket of times.
 const READING_TASKS: usize = 16;
 
 /// The limit of tasks between two looks at the kernel.

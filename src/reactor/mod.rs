@@ -124,7 +124,8 @@ pub fn now() -> Now {
     LOCAL.with(|local| local.clock.now())
 }
 
-/// The time of the last look at the kernel. What is read now was there by then.
+/// The time of the last look at the kernel. Bytes that are read now came before it, or at most one turn
+/// later.
 pub fn turn_began() -> Now {
     LOCAL.with(|local| local.clock.turn())
 }

@@ -11,7 +11,7 @@ use crate::cli::top::snapshot::Snapshot;
 use crate::cli::top::stats::{Stats, Sums};
 use crate::metrics::label::VERDICTS;
 
-/// What the lines show.
+/// The numbers in the lines.
 pub(super) struct Above<'v> {
     pub(super) stats: &'v Stats,
     pub(super) snapshot: &'v Snapshot,

@@ -1,4 +1,4 @@
-//! What fits into a line of a terminal: whole parts, and names without their middle.
+//! The parts that fit into a line of a terminal, each whole, and names without their middle.
 
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};

@@ -38,7 +38,7 @@ impl Processes {
         }
     }
 
-    /// The load of this process, which has ended so many requests; none if it is gone.
+    /// The load of this process, which has ended `n_requests`; none if it is gone.
     pub(super) fn load(&mut self, pid: u32, n_requests: u64) -> Load {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let Some(Stat { ticks, started_ticks, pages }) = Stat::parse(&stat) else {

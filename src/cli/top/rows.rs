@@ -122,10 +122,10 @@ pub(super) fn ratio(ratio: Option<f64>) -> (f64, String) {
 pub(super) fn percent(share: f64) -> (f64, String) {
     let text = match share {
         0.0 => "0 %".to_owned(),
-        // What is not quite nothing must not look like nothing.
+        // A small share must not look like none.
         ..0.001 => "<0.1 %".to_owned(),
         ..0.1 => format!("{:.1} %", share * 100.0),
-        // What is not quite all must not look like all.
+        // A large share must not look like all.
         0.99..0.999_999 => format!("{:.1} %", (share * 1_000.0).floor() / 10.0),
         _ => format!("{:.0} %", share * 100.0),
     };

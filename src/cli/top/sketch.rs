@@ -16,7 +16,7 @@ pub(super) struct Decay {
 impl Decay {
     const SPAN_S: f64 = 5.0;
 
-    /// What is left of a single request after ten seconds; less is nothing.
+    /// The weight that a single request has after ten seconds; less counts as none.
     pub(super) const NOTHING: f64 = 0.135;
 
     /// Weights that are all of these seconds, and do not decay.

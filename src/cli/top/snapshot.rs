@@ -140,7 +140,7 @@ fn name_old_keepers(rows: &mut [ProcessRow]) {
     }
 }
 
-/// What a process has counted.
+/// The counts of a process.
 struct Page {
     pid: u32,
     role: Counting,

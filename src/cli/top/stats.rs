@@ -137,7 +137,7 @@ impl Stats {
 }
 
 impl Sums {
-    /// What was counted in these seconds.
+    /// The counts of these seconds.
     fn between(first: &Counted, last: &Counted, span_s: f64) -> Self {
         let more = |first: u64, last: u64| last.saturating_sub(first) as f64;
         Self {
@@ -152,7 +152,7 @@ impl Sums {
         let factor = self.decay.pass(seconds);
         for weight in self.verdicts.iter_mut().chain([&mut self.failures]) {
             *weight *= factor;
-            // What is long past is not to be shown as some small share.
+            // Times that are long past are not shown as a small share.
             if *weight < Decay::NOTHING {
                 *weight = 0.0;
             }

@@ -123,7 +123,7 @@ fn restrict(paths: &[(PathBuf, FileAccess)]) -> Result<(), RulesetError> {
 }
 
 /// Limits this process to these system calls. A program that this process has executed in an upgrade has
-/// the same limit from its start, and adds none: the kernel takes only so many.
+/// the same limit from its start, and adds none: the kernel bounds the sum of them.
 ///
 /// # Errors
 /// When the kernel has no such rules.
