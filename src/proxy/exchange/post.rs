@@ -85,7 +85,7 @@ async fn insert(
     let note = NewVariant::of(&new);
     let object = lease.insert(new, body).await?;
     if let Some(note) = note {
-        reactor::spawn(note.enter(Rc::clone(&lease.cache), object.slot));
+        note.enter(Rc::clone(&lease.cache), object.slot).await;
     }
     Ok(())
 }

@@ -139,11 +139,10 @@ impl Fill {
         self.local.break_off(error);
     }
 
-    /// Enters what was stored, in `slot` if it is new, into the list of its key's variants. Neither the
-    /// clients nor the followers wait for that.
-    pub(crate) fn list(&self, note: Option<NewVariant>, slot: Option<SlotRef>) {
+    /// Enters what was stored, in `slot` if it is new, into the list of its key's variants.
+    pub(crate) async fn list(&self, note: Option<NewVariant>, slot: Option<SlotRef>) {
         if let Some(note) = note {
-            reactor::spawn(note.enter(Rc::clone(&self.lease.cache), slot));
+            note.enter(Rc::clone(&self.lease.cache), slot).await;
         }
     }
 
@@ -312,7 +311,9 @@ impl Fill {
         self.lease.remove_if_doomed(&self.job.found);
         match is_part(new) {
             true => self.enlist(new, body.len() as u64, true).await,
-            false if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new), object.slot),
+            false if new.lifetimes.vary.is_some() => {
+                self.list(NewVariant::of(new), object.slot).await
+            }
             false => {}
         }
         self.lease.remove_if_doomed(&self.job.found);

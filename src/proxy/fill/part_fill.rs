@@ -170,7 +170,7 @@ impl Fill {
             if let Err(error) = self.lease.renew(new, stored).await {
                 cache.refused(&error);
             }
-            self.list(note, None);
+            self.list(note, None).await;
             self.lease.remove_if_doomed(&self.job.found);
         }
         self.lease.done();

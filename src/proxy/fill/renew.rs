@@ -67,7 +67,7 @@ impl Fill {
             if let Err(error) = written {
                 self.lease.cache.refused(&error);
             }
-            self.list(note, None);
+            self.list(note, None).await;
             self.lease.remove_if_doomed(&self.job.found);
         }
         self.lease.done();

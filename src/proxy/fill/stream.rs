@@ -103,7 +103,7 @@ impl Fill {
         match stored {
             Ok(_) if was_doomed => {}
             Ok(_) if is_part(new) => self.enlist(new, bytes, true).await,
-            Ok(slot) if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new), slot),
+            Ok(slot) if new.lifetimes.vary.is_some() => self.list(NewVariant::of(new), slot).await,
             Ok(_) => {}
             Err(error) => self.lease.cache.refused(&error),
         }

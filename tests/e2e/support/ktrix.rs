@@ -51,6 +51,7 @@ impl Plan {
         let dir = TempDir::with_prefix("ktrix-test.").expect("a temporary directory");
         let (reservation, ip) = reserve("127.0.0.1:0".parse().expect("an address"));
         tls::authority().write(dir.path(), "ktrix", &["127.0.0.1", "localhost"]);
+        tls::unsecure(&ip);
         if tls::is_everywhere() {
             tls::secure(ip);
         }

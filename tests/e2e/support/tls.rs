@@ -202,6 +202,11 @@ pub fn secure(ip: SocketAddr) {
     SECURED.lock().expect("no test panics here").insert(ip);
 }
 
+/// A new plan has no TLS yet; the port may have been that of an earlier one, which had.
+pub fn unsecure(ip: &SocketAddr) {
+    SECURED.lock().expect("no test panics here").remove(ip);
+}
+
 pub fn is_secured(ip: &SocketAddr) -> bool {
     SECURED.lock().expect("no test panics here").contains(ip)
 }
