@@ -118,9 +118,9 @@ impl NewVariant {
     /// Enters the variant after it was stored, and removes the oldest ones beyond the limit. If the list
     /// cannot be changed, this removes what was stored in `slot`; `None` is for a variant that was there
     /// before.
-    pub async fn enter(self, cache: Rc<Cache>, slot: Option<SlotRef>) {
+    pub async fn enter(self, cache: &Rc<Cache>, slot: Option<SlotRef>) {
         let key = key_of(&self.text);
-        if let (Err(_), Some(slot)) = (self.try_enter(&cache).await, slot) {
+        if let (Err(_), Some(slot)) = (self.try_enter(cache).await, slot) {
             cache.remove_slot(&key, slot).await;
         }
     }

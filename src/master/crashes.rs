@@ -1,5 +1,5 @@
-//! The record of a crash in the error log: the requests that a dead worker had in flight. Those of a crash become
-//! suspects.
+//! The record of a crash in the error log: the requests that a dead worker had in flight. Those of a crash
+//! become suspects.
 //!
 //! If the worker was at work with a request, only that one counts. Otherwise all that were in flight do;
 //! the answers between two crashes clear those that did not cause them.

@@ -20,7 +20,8 @@ pub(crate) struct Program {
 
 impl Program {
     /// The program of this process, by the name that it was started by, so that a symbolic link is
-    /// followed again at each upgrade. To be asked while the process starts: a package may replace the file later.
+    /// followed again at each upgrade. To be asked while the process starts: a package may replace the file
+    /// later.
     pub(crate) fn of_this_process() -> io::Result<Self> {
         let args: Vec<OsString> = env::args_os().collect();
         let file = fs::read_link(SELF)?;

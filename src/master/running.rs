@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::cache::directory_lock::holder;
 use crate::sys::privileges::{self, Account};
+use crate::sys::process;
 
 /// A master that runs.
 #[derive(Debug)]
@@ -122,10 +123,7 @@ impl Running {
 
     /// Whether the master has ended, even if its parent has not asked for its exit code yet.
     pub(crate) fn has_ended(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // The name before the state may have parentheses of its own.
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        state.is_none_or(|state| matches!(state, 'Z' | 'X'))
+        process::has_ended(self.pid.as_raw())
     }
 }
 

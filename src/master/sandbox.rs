@@ -28,8 +28,8 @@ pub(crate) struct Rules {
     is_core_dumped: bool,
 }
 
-/// The capabilities that root's master keeps: ports below 1024; files and sockets of other users, and their owners; the
-/// users of its children, their bounds and their signals.
+/// The capabilities that root's master keeps: ports below 1024; files and sockets of other users, and their
+/// owners; the users of its children, their bounds and their signals.
 const OF_MASTER: &[Capability] = &[
     Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_DAC_OVERRIDE,
@@ -279,8 +279,8 @@ mod tests {
     /// A name, what it meets, and what is tried in a directory of its own.
     type Attempt<'a> = (&'a str, By, &'a dyn Fn(&Path) -> bool);
 
-    /// The names of the attempts that came out otherwise than `true`, of a child in this role. Those that this kernel
-    /// has no rule for are left out.
+    /// The names of the attempts that came out otherwise than `true`, of a child in this role. Those that
+    /// this kernel has no rule for are left out.
     fn wrong_of(role: Role, attempts: &[Attempt<'_>]) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         for name in ["cache/tmp", "cache/ab", "acme", "log", "other"] {

@@ -1,5 +1,5 @@
-//! Warnings about a valid configuration that is hardly meant so: a cache that its disk has no room for, a public address that
-//! serves every name, workers that run as root.
+//! Warnings about a valid configuration that is hardly meant so: a cache that its disk has no room for, a
+//! public address that serves every name, workers that run as root.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -110,12 +110,9 @@ impl Master {
             let is_checked = cache.reconcile != Reconcile::Check;
             let name = if is_checked { succession::LOCK } else { succession::LOCK_UNCHECKED };
             add(name, cache.lock.as_fd());
-            cache
-                .shared
-                .uses
-                .file()
-                .into_iter()
-                .for_each(|file| add(succession::USES, file.as_fd()));
+            if let Some(file) = cache.shared.uses.file() {
+                add(succession::USES, file.as_fd());
+            }
         }
         if let Some(pid_file) = &self.pid_file {
             add(succession::PID_FILE, pid_file.as_fd());

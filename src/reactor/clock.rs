@@ -50,8 +50,7 @@ impl Clock {
 
     /// The beginning of this turn.
     pub(super) fn turn(&self) -> Now {
-        let turn = self.turn.get();
-        if turn.mono_us == 0 { self.now() } else { turn }
+        self.turn.get()
     }
 
     /// Moves on within a turn, by one of the clocks.

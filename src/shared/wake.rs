@@ -37,6 +37,11 @@ impl ProcessSet {
         Self(self.0 & !Self::one(slot).0)
     }
 
+    /// Whether this process slot is in it.
+    pub(crate) const fn has(self, slot: usize) -> bool {
+        self.0 & Self::one(slot).0 != 0
+    }
+
     /// Whether no process slot is in it.
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0

@@ -175,6 +175,14 @@ pub(crate) fn exists(pid: u32) -> bool {
     nix::sys::signal::kill(pid, None) != Err(Errno::ESRCH)
 }
 
+/// Whether a process has ended, even if its parent has not asked for its exit code yet.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state may have parentheses.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_none_or(|state| matches!(state, 'Z' | 'X'))
+}
+
 /// Makes the kernel send `signal` to this process when its parent dies.
 ///
 /// # Errors
@@ -193,12 +201,24 @@ pub(crate) fn set_name(name: &str) {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
     use super::*;
 
     #[test]
     fn a_child_runs_and_its_code_comes_back() {
         let pid = fork_child(&[], || 7).unwrap();
         assert_eq!(wait_for(pid).unwrap(), ExitStatus::Exit(7));
+    }
+
+    #[test]
+    fn a_process_has_ended_once_only_its_exit_code_is_left() {
+        assert!(has_ended(i32::MAX) && !has_ended(std::process::id().cast_signed()));
+        let pid = fork_child(&[], || 0).unwrap();
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(has_ended(pid.as_raw()));
+        wait_for(pid).unwrap();
+        assert!(has_ended(pid.as_raw()));
     }
 
     #[test]

@@ -39,11 +39,13 @@ impl Held {
     }
 }
 
-/// The pid in the line of the error log that says which program is started.
-fn started(ktrix: &Ktrix<'_>) -> Seen {
+/// Begins an upgrade to a program that is held before it becomes ktrix; gives its process.
+fn upgrade_held(program: &Path, ktrix: &Ktrix<'_>) -> (Held, Seen) {
+    let held = Held::at(program);
+    ktrix.signal(Signal::SIGUSR2);
     let line = ktrix.wait_error("starting the new program as pid ");
     let pid = line.rsplit(' ').next().and_then(|pid| pid.parse().ok());
-    Seen::now(pid.expect("a pid")).expect("the new program")
+    (held, Seen::now(pid.expect("a pid")).expect("the new program"))
 }
 
 /// Begins an upgrade, and stops the new master (SIGSTOP) once it has forked this many children and before
@@ -91,9 +93,8 @@ fn a_new_program_that_is_told_to_end_leaves_the_old_one() {
     ktrix.get("/");
     ktrix.wait_hit("/");
     // It has no handlers of signals yet.
-    let held = Held::at(&program);
-    ktrix.signal(Signal::SIGUSR2);
-    started(&ktrix).signal(Signal::SIGTERM);
+    let (held, new) = upgrade_held(&program, &ktrix);
+    new.signal(Signal::SIGTERM);
     ktrix.wait_error("exited on signal 15");
     ktrix.wait_error("upgrade failed; this ktrix goes on");
     drop(held);
@@ -129,9 +130,7 @@ fn a_new_program_serves_alone_if_the_old_master_is_killed_meanwhile() {
     let last = Last(&plan);
     ktrix.get("/");
     ktrix.wait_hit("/");
-    let held = Held::at(&program);
-    ktrix.signal(Signal::SIGUSR2);
-    let new = started(&ktrix);
+    let (held, new) = upgrade_held(&program, &ktrix);
     let orphans = ktrix.children();
     ktrix.signal(Signal::SIGKILL);
     ktrix.wait_exit();
@@ -209,9 +208,7 @@ fn a_reload_and_another_upgrade_wait_for_an_upgrade() {
     let plan = Plan::new(&origin);
     let (program, ktrix) = start_copy(&plan);
     let last = Last(&plan);
-    let held = Held::at(&program);
-    ktrix.signal(Signal::SIGUSR2);
-    let new = started(&ktrix);
+    let (held, new) = upgrade_held(&program, &ktrix);
     ktrix.signal(Signal::SIGUSR2);
     ktrix.wait_error("upgrade refused: another one is under way");
     plan.put("workers", "3");

@@ -5,8 +5,9 @@
 
 The RPM of packaging/ktrix.spec has the files (by path, mode, owner, and whether they are configuration or
 documentation), the scripts and the licence that Cargo.toml names for cargo generate-rpm. Directories are left out:
-cargo generate-rpm makes none. The bytes of the files are not compared. Each crate of LICENCES (packaging/licences) can be used under licences that the RPM names and of which
-packaging/debian/copyright has the text."""
+cargo generate-rpm makes none. The bytes of the files are not compared. Each crate of LICENCES
+(packaging/licences) can be used under licences that the RPM names and of which packaging/debian/copyright
+has the text."""
 
 import glob
 import pathlib

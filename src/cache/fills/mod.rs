@@ -378,8 +378,7 @@ impl Fills {
                 wake = wake.with(entry.followers());
             }
             // The look for a tenant asks the kernel, and few entries have a follower.
-            let follows = entry.followers() != entry.followers().without(process_slot);
-            if follows && self.owners.tenant(process_slot).is_none() {
+            if entry.followers().has(process_slot) && self.owners.tenant(process_slot).is_none() {
                 entry.followers[process_slot / 64]
                     .fetch_and(!(1 << (process_slot % 64)), Ordering::SeqCst);
             }

@@ -58,7 +58,7 @@ fn a_variant_that_cannot_be_entered_is_removed() {
             let (name, object) = fill(&cache, &asks_for(language), &fields, b"x").await;
             let (status, fields) = (object.status, object.fields.clone());
             let new = NewObject { name, status, fields, lifetimes: object.lifetimes.clone() };
-            NewVariant::of(&new).unwrap().enter(Rc::clone(&cache), object.slot).await;
+            NewVariant::of(&new).unwrap().enter(&cache, object.slot).await;
             find(&cache, &asks_for(language)).await
         };
         let de = enter("de").await;
@@ -82,7 +82,7 @@ fn a_304_confirms_the_variant_of_its_tag() {
                 fill(&cache, &asks_for(language), &[BY_LANGUAGE, ("ETag", tag)], b"x").await;
             let (status, fields) = (object.status, object.fields.clone());
             let new = NewObject { name, status, fields, lifetimes: object.lifetimes.clone() };
-            NewVariant::of(&new).unwrap().enter(Rc::clone(&cache), object.slot).await;
+            NewVariant::of(&new).unwrap().enter(&cache, object.slot).await;
         }
         let found = find(&cache, &asks_for("en")).await;
         let others = async || Others::of(&cache, &found, found.marker.as_ref().unwrap()).await;

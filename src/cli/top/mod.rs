@@ -42,6 +42,7 @@ use crate::cli::top::screen::{Screen, Wish};
 use crate::cli::top::snapshot::Snapshot;
 use crate::cli::top::stats::Stats;
 use crate::cli::top::view::View;
+use crate::sys::process;
 
 /// Watch the requests, servers and processes of the running ktrix on a terminal
 #[derive(Args, Debug)]
@@ -173,7 +174,7 @@ impl<'f> Top<'f> {
             Ok(()) => String::new(),
             Err(error) => {
                 self.stats.lose_count();
-                match processes::has_ended(self.snapshot.pid) {
+                match process::has_ended(self.snapshot.pid) {
                     true => "KTRIX HAS ENDED".to_owned(),
                     false => format!("{error:#}"),
                 }

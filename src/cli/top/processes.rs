@@ -59,12 +59,6 @@ impl Processes {
     }
 }
 
-/// Whether this process is gone, or only its exit code is left of it.
-pub(super) fn has_ended(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    Stat::parse(&stat).is_none_or(|it| it.pages == 0)
-}
-
 /// Fields of proc_pid_stat(5).
 #[derive(Debug, PartialEq)]
 struct Stat {
@@ -91,9 +85,6 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-    use nix::unistd::Pid;
-
     use super::*;
 
     #[test]
@@ -103,12 +94,6 @@ mod tests {
         assert!(own.memory_bytes > 100_000 && own.cpu_share == 0.0, "{own:?}");
         assert!(own.requests == 0.0 && processes.load(std::process::id(), 6).requests > 0.0);
         assert_eq!(processes.load(u32::MAX, 0), Load::default());
-        assert!(has_ended(i32::MAX) && !has_ended(std::process::id().cast_signed()));
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = Pid::from_raw(child.id().cast_signed());
-        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-        assert!(has_ended(pid.as_raw()), "only its exit code is left");
-        child.wait().unwrap();
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 1 0 0 0 30 12 0 0 20 0 1 0 5 9000 77 18446744";
         let parsed = Stat { ticks: 42, started_ticks: 5, pages: 77 };
         assert_eq!(Stat::parse(stat), Some(parsed));

@@ -4,7 +4,6 @@
 //! have a Content-Length.
 
 use std::io;
-use std::rc::Rc;
 
 use crate::cache::found::Found;
 use crate::cache::hot::MEMORY_BODY_MAX;
@@ -85,7 +84,7 @@ async fn insert(
     let note = NewVariant::of(&new);
     let object = lease.insert(new, body).await?;
     if let Some(note) = note {
-        note.enter(Rc::clone(&lease.cache), object.slot).await;
+        note.enter(&lease.cache, object.slot).await;
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ impl Fill {
     /// Enters what was stored, in `slot` if it is new, into the list of its key's variants.
     pub(crate) async fn list(&self, note: Option<NewVariant>, slot: Option<SlotRef>) {
         if let Some(note) = note {
-            note.enter(Rc::clone(&self.lease.cache), slot).await;
+            note.enter(&self.lease.cache, slot).await;
         }
     }
 

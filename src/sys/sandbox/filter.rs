@@ -108,31 +108,43 @@ impl Calls {
     }
 
     /// An option of prctl(2) that no kernel has. The program of a process that executes others refuses it,
-    /// by which the executed one sees that it is there. Programs of another list have another option.
-    pub(super) fn mark(self, arch: TargetArch) -> Option<u32> {
-        let add = |sum: u32, number| (sum ^ number as u32).wrapping_mul(0x0100_0193);
-        let sum = numbers(self.forbidden(), arch).fold(0x811c_9dc5, add);
-        (self == Self::Parent).then_some(0x6b00_0000 | sum >> 8)
+    /// by which the executed one sees that it is there. Another program has another option.
+    pub(super) fn mark(self, arch: TargetArch) -> Result<Option<u32>, seccompiler::Error> {
+        if self != Self::Parent {
+            return Ok(None);
+        }
+        let add = |sum: u32, word: u32| (sum ^ word).wrapping_mul(0x0100_0193);
+        let program = self.forbidding(arch, None)?.into_iter();
+        let words = program.flat_map(|it| [it.code.into(), it.jt.into(), it.jf.into(), it.k]);
+        Ok(Some(0x6b00_0000 | words.fold(0x811c_9dc5, add) >> 8))
+    }
+
+    /// The program that refuses the forbidden calls, and its mark.
+    fn forbidding(
+        self,
+        arch: TargetArch,
+        mark: Option<u32>,
+    ) -> Result<BpfProgram, seccompiler::Error> {
+        let action = match self {
+            Self::Parent => SeccompAction::Errno(libc::EPERM as u32),
+            Self::Server | Self::Resolver => SeccompAction::Trap,
+        };
+        let calls = numbers(self.forbidden(), arch);
+        let mut rules: Rules = calls.map(|number| (number, Vec::new())).collect();
+        if let Some(mark) = mark {
+            let prctl = THREADS.iter().find(|call| call.name == "prctl");
+            let number = prctl.and_then(|call| call.number(arch));
+            let is_mark = rule(vec![(0, SeccompCmpOp::Eq, mark.into())])?;
+            rules.extend(number.map(|number| (number, vec![is_mark])));
+        }
+        program(rules, SeccompAction::Allow, action, arch)
     }
 
     /// The programs for this architecture, in the order in which they are to be loaded: the last one
     /// refuses to load another one.
     pub(super) fn programs(self, arch: TargetArch) -> Result<Vec<BpfProgram>, seccompiler::Error> {
         let error = |number: i32| SeccompAction::Errno(number as u32);
-        let forbidden = match self {
-            Self::Parent => error(libc::EPERM),
-            Self::Server | Self::Resolver => SeccompAction::Trap,
-        };
-        let mut programs = Vec::new();
-        let mut rules: Rules =
-            numbers(self.forbidden(), arch).map(|number| (number, Vec::new())).collect();
-        if let Some(mark) = self.mark(arch) {
-            let prctl = THREADS.iter().find(|call| call.name == "prctl");
-            let number = prctl.and_then(|call| call.number(arch));
-            let is_mark = rule(vec![(0, SeccompCmpOp::Eq, mark.into())])?;
-            rules.extend(number.map(|number| (number, vec![is_mark])));
-        }
-        programs.push(program(rules, SeccompAction::Allow, forbidden, arch)?);
+        let mut programs = vec![self.forbidding(arch, self.mark(arch)?)?];
         let allowed = self.allowed();
         if allowed.is_empty() {
             return Ok(programs);
@@ -208,6 +220,8 @@ fn program(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process::{ExitStatus, fork_child, wait_for};
+    use crate::sys::sandbox;
 
     #[test]
     fn the_programs_of_each_role_are_made_for_each_architecture() {
@@ -219,6 +233,35 @@ mod tests {
                 assert_eq!(programs.len(), n_programs, "{calls:?} {arch:?}");
                 assert!(programs.iter().all(|it| it.len() > 10), "{calls:?} {arch:?}");
             }
+        }
+    }
+
+    #[test]
+    fn programs_of_others_are_not_taken_for_that_of_a_master() {
+        let Some(arch) = native().filter(|_| sandbox::has_calls()) else {
+            return eprintln!("skipped: this kernel has no rules for system calls");
+        };
+        let n_filters = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+            line.and_then(|n| n.trim().parse::<u32>().ok())
+        };
+        let Some(before) = n_filters() else {
+            return eprintln!("skipped: this kernel counts no filters");
+        };
+        let mark = u64::from(Calls::Parent.mark(arch).unwrap().unwrap());
+        let prctl = THREADS.iter().find(|call| call.name == "prctl").unwrap();
+        // One refuses every unknown option, and the other one has a mark of its own.
+        for condition in [(0, SeccompCmpOp::Ge, 0x6b00_0000), (0, SeccompCmpOp::Eq, mark ^ 2)] {
+            let rules = [(prctl.number(arch).unwrap(), vec![rule(vec![condition]).unwrap()])];
+            let refused = SeccompAction::Errno(libc::EPERM as u32);
+            let other = program(rules.into(), SeccompAction::Allow, refused, arch).unwrap();
+            let child = fork_child(&[], || {
+                let is_there = seccompiler::apply_filter(&other).is_ok()
+                    && sandbox::limit_calls(Calls::Parent).is_ok();
+                i32::from(!is_there || n_filters() != Some(before + 2))
+            });
+            assert_eq!(wait_for(child.unwrap()).unwrap(), ExitStatus::Exit(0));
         }
     }
 

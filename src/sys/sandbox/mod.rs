@@ -131,8 +131,9 @@ pub(crate) fn limit_calls(calls: Calls) -> io::Result<()> {
     let Some(arch) = filter::native() else {
         return Err(io::Error::other("there is no list of system calls for this architecture"));
     };
+    let mark = calls.mark(arch).map_err(io::Error::other)?;
     // A process that may not ask for anything is not marked.
-    if calls.mark(arch).is_some_and(|mark| is_refused(mark) && !is_refused(mark ^ 1)) {
+    if mark.is_some_and(|mark| is_refused(mark) && !is_refused(mark ^ 1)) {
         return Ok(());
     }
     let programs = calls.programs(arch).map_err(io::Error::other)?;
